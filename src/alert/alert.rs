@@ -1,0 +1,92 @@
+//! The alert: the same type whether Alertmanager sent it or the own evaluation made it.
+
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+/// Label or annotation set; sorted, so that equal sets print and hash equally.
+pub type Labels = BTreeMap<String, String>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Status {
+    Firing,
+    Resolved,
+}
+
+impl Status {
+    /// The closed label value of `evenkeel_alerts_received_total{status}`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Firing => "firing",
+            Status::Resolved => "resolved",
+        }
+    }
+}
+
+/// Who says that the alert fires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    Alertmanager,
+    /// Our own evaluation of alerting rule files.
+    Local,
+}
+
+impl Source {
+    /// The closed label value of `evenkeel_alerts_received_total{source}`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Alertmanager => "alertmanager",
+            Source::Local => "local",
+        }
+    }
+}
+
+/// One alert at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alert {
+    pub labels: Labels,
+    pub annotations: Labels,
+    pub status: Status,
+    pub starts_at: Timestamp,
+    /// Set when resolved; Alertmanager sends year 1 for "not yet", which is decoded to `None`.
+    pub ends_at: Option<Timestamp>,
+    /// 16 hexadecimal digits, Alertmanager's fingerprint of the label set.
+    pub fingerprint: String,
+    pub source: Source,
+}
+
+impl Alert {
+    /// The label `alertname`, or an empty text where it is missing.
+    pub fn name(&self) -> &str {
+        self.labels.get("alertname").map_or("", String::as_str)
+    }
+}
+
+/// Alertmanager's fingerprint of a label set: FNV-1a over `name \xff value \xff` in the order of names
+/// (prometheus/common, `model.LabelSet.Fingerprint`), as 16 hexadecimal digits.
+pub fn fingerprint(labels: &Labels) -> String {
+    const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let mut hash = OFFSET_BASIS;
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
+        }
+    };
+    for (name, value) in labels {
+        add(name.as_bytes());
+        add(&[0xff]);
+        add(value.as_bytes());
+        add(&[0xff]);
+    }
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprint_of_no_labels_is_the_fnv_offset_basis() {
+        assert_eq!(fingerprint(&Labels::new()), "cbf29ce484222325");
+    }
+}

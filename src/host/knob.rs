@@ -17,8 +17,14 @@ pub enum Knob {
 }
 
 impl Knob {
-    pub const ALL: [Knob; 6] =
-        [Knob::Nice, Knob::Affinity, Knob::Ionice, Knob::Sched, Knob::OomScoreAdj, Knob::Freeze];
+    pub const ALL: [Knob; 6] = [
+        Knob::Nice,
+        Knob::Affinity,
+        Knob::Ionice,
+        Knob::Sched,
+        Knob::OomScoreAdj,
+        Knob::Freeze,
+    ];
 
     /// The word in rules and the closed label value of `evenkeel_leases{knob}`.
     pub fn as_str(self) -> &'static str {
@@ -145,7 +151,9 @@ impl Serialize for CpuSet {
 
 impl<'de> Deserialize<'de> for CpuSet {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 

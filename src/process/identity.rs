@@ -31,7 +31,9 @@ impl FromStr for BootId {
         if digits.len() != 32 {
             return Err(NotABootId(text.to_owned()));
         }
-        u128::from_str_radix(&digits, 16).map(BootId).map_err(|_| NotABootId(text.to_owned()))
+        u128::from_str_radix(&digits, 16)
+            .map(BootId)
+            .map_err(|_| NotABootId(text.to_owned()))
     }
 }
 
@@ -52,7 +54,15 @@ impl From<BootId> for String {
 impl fmt::Display for BootId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hex = format!("{:032x}", self.0);
-        write!(f, "{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+        write!(
+            f,
+            "{}-{}-{}-{}-{}",
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..]
+        )
     }
 }
 

@@ -16,7 +16,11 @@ pub struct Protection {
 
 /// The list, by name.
 pub const BUILT_IN: &[Protection] = &[
-    Protection { name: "sshd", exes: &["sshd", "sshd-session", "sshd-auth"], units: &["ssh.service", "sshd.service"] },
+    Protection {
+        name: "sshd",
+        exes: &["sshd", "sshd-session", "sshd-auth"],
+        units: &["ssh.service", "sshd.service"],
+    },
     Protection {
         name: "systemd",
         exes: &[
@@ -58,8 +62,16 @@ pub const BUILT_IN: &[Protection] = &[
         ],
         units: &["docker.service", "containerd.service", "crio.service", "podman.service"],
     },
-    Protection { name: "kubelet", exes: &["kubelet", "k3s", "rke2"], units: &["kubelet.service", "k3s.service"] },
-    Protection { name: "prometheus", exes: &["prometheus"], units: &["prometheus.service"] },
+    Protection {
+        name: "kubelet",
+        exes: &["kubelet", "k3s", "rke2"],
+        units: &["kubelet.service", "k3s.service"],
+    },
+    Protection {
+        name: "prometheus",
+        exes: &["prometheus"],
+        units: &["prometheus.service"],
+    },
     Protection {
         name: "alertmanager",
         exes: &["alertmanager", "prometheus-alertmanager"],
@@ -76,7 +88,11 @@ pub const BUILT_IN: &[Protection] = &[
         units: &["node_exporter.service", "prometheus-node-exporter.service"],
     },
     // Recognised by being the leader of its session with a controlling terminal or a login scope; no executable.
-    Protection { name: "login-session", exes: &[], units: &[] },
+    Protection {
+        name: "login-session",
+        exes: &[],
+        units: &[],
+    },
 ];
 
 /// What must have been read before `recognise` can answer.
@@ -98,9 +114,11 @@ fn is_recognised(protection: &Protection, process: &Process) -> bool {
         let file = exe.rsplit('/').next().unwrap_or(exe);
         SYSTEM_DIRECTORIES.iter().any(|directory| exe.starts_with(directory)) && protection.exes.contains(&file)
     });
-    let by_unit = process.details.cgroup.as_deref().is_some_and(|cgroup| {
-        cgroup.split('/').any(|part| protection.units.contains(&part))
-    });
+    let by_unit = process
+        .details
+        .cgroup
+        .as_deref()
+        .is_some_and(|cgroup| cgroup.split('/').any(|part| protection.units.contains(&part)));
     by_exe || by_unit
 }
 
@@ -109,7 +127,10 @@ fn is_recognised(protection: &Protection, process: &Process) -> bool {
 fn is_login_leader(process: &Process) -> bool {
     let leads = process.session == process.identity.pid;
     let in_login_scope = process.details.cgroup.as_deref().is_some_and(|cgroup| {
-        cgroup.rsplit('/').next().is_some_and(|scope| scope.starts_with("session-") && scope.ends_with(".scope"))
+        cgroup
+            .rsplit('/')
+            .next()
+            .is_some_and(|scope| scope.starts_with("session-") && scope.ends_with(".scope"))
     });
     leads && (process.has_terminal || in_login_scope)
 }
@@ -122,7 +143,11 @@ mod tests {
         let mut process = Process::example(7, "sshd");
         process.details.exe = exe.map(str::to_owned);
         process.details.cgroup = cgroup.map(str::to_owned);
-        assert_eq!(recognise(&process).map(|protection| protection.name), expected, "{exe:?} {cgroup:?}");
+        assert_eq!(
+            recognise(&process).map(|protection| protection.name),
+            expected,
+            "{exe:?} {cgroup:?}"
+        );
     }
 
     #[test]
@@ -140,7 +165,10 @@ mod tests {
         let mut shell = Process::example(7, "bash");
         shell.session = 7;
         shell.has_terminal = true;
-        assert_eq!(recognise(&shell).map(|protection| protection.name), Some("login-session"));
+        assert_eq!(
+            recognise(&shell).map(|protection| protection.name),
+            Some("login-session")
+        );
         shell.session = 6;
         assert_eq!(recognise(&shell), None);
     }

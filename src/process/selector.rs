@@ -34,7 +34,10 @@ pub enum Condition {
     /// Processor cores, averaged over at least 5 s.
     MinCpu(f64),
     /// A process group of the configuration.
-    Group { name: String, selector: Arc<Selector> },
+    Group {
+        name: String,
+        selector: Arc<Selector>,
+    },
     Not(Selector),
 }
 
@@ -127,7 +130,10 @@ impl fmt::Display for Pattern {
         match self {
             Pattern::Fixed(regex) => {
                 let text = regex.as_str();
-                let inner = text.strip_prefix("^(?s:").and_then(|rest| rest.strip_suffix(")$")).unwrap_or(text);
+                let inner = text
+                    .strip_prefix("^(?s:")
+                    .and_then(|rest| rest.strip_suffix(")$"))
+                    .unwrap_or(text);
                 write!(f, "{inner:?}")
             }
             Pattern::Template(parts) => {
@@ -171,7 +177,8 @@ impl Condition {
             Condition::Exe(_) => Needs::EXE,
             Condition::User(_) => Needs::USER,
             Condition::Cgroup(_) => Needs::CGROUP,
-            Condition::Group { selector, .. } | Condition::Not(selector) => selector.needs(),
+            Condition::Group { selector, .. } => selector.needs(),
+            Condition::Not(selector) => selector.needs(),
         }
     }
 
@@ -228,7 +235,11 @@ impl Condition {
     }
 
     fn mismatch(&self, wanted: String, found: String) -> Mismatch {
-        Mismatch { key: self.key(), wanted, found }
+        Mismatch {
+            key: self.key(),
+            wanted,
+            found,
+        }
     }
 
     fn resolve(&self, labels: &BTreeMap<String, String>) -> Condition {
@@ -252,12 +263,20 @@ impl Condition {
 impl Selector {
     /// Fills in the labels of an alert.
     pub fn resolve(&self, labels: &BTreeMap<String, String>) -> Selector {
-        Selector { conditions: self.conditions.iter().map(|condition| condition.resolve(labels)).collect() }
+        Selector {
+            conditions: self
+                .conditions
+                .iter()
+                .map(|condition| condition.resolve(labels))
+                .collect(),
+        }
     }
 
     /// Everything that must be read to judge all conditions.
     pub fn needs(&self) -> Needs {
-        self.conditions.iter().fold(Needs::NONE, |needs, condition| needs | condition.needs())
+        self.conditions
+            .iter()
+            .fold(Needs::NONE, |needs, condition| needs | condition.needs())
     }
 
     /// Judges all conditions. An unresolved or unreadable field makes the answer `Unknown` unless another fails.
@@ -273,7 +292,11 @@ impl Selector {
     fn judge_some(&self, process: &Process, wanted: impl Fn(&Condition) -> bool) -> Judgement {
         let mut answer = Judgement::Holds;
         if self.conditions.is_empty() {
-            let nothing = Mismatch { key: "select", wanted: "a condition".into(), found: "none".into() };
+            let nothing = Mismatch {
+                key: "select",
+                wanted: "a condition".into(),
+                found: "none".into(),
+            };
             return Judgement::Fails(nothing);
         }
         for condition in self.conditions.iter().filter(|condition| wanted(condition)) {
@@ -293,7 +316,10 @@ mod tests {
     use crate::process::table::Process;
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     fn selects(conditions: Vec<Condition>, process: &Process) -> bool {
@@ -322,8 +348,13 @@ mod tests {
     #[test]
     fn label_text_is_literal_and_a_missing_label_selects_nothing() {
         let process = Process::example(7, "x264");
-        let by_label = Selector { conditions: vec![Condition::Name(Pattern::Template(vec![Part::Label("comm".into())]))] };
-        assert_eq!(by_label.resolve(&labels(&[("comm", "x264")])).judge(&process), Judgement::Holds);
+        let by_label = Selector {
+            conditions: vec![Condition::Name(Pattern::Template(vec![Part::Label("comm".into())]))],
+        };
+        assert_eq!(
+            by_label.resolve(&labels(&[("comm", "x264")])).judge(&process),
+            Judgement::Holds
+        );
         for other in [labels(&[("comm", ".*")]), labels(&[("comm", "")]), labels(&[])] {
             assert_ne!(by_label.resolve(&other).judge(&process), Judgement::Holds, "{other:?}");
         }
@@ -332,10 +363,16 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_not_selected_by_a_negation() {
         let process = Process::example(7, "x264");
-        let not_root = Condition::Not(Selector { conditions: vec![Condition::User(fixed("root"))] });
+        let not_root = Condition::Not(Selector {
+            conditions: vec![Condition::User(fixed("root"))],
+        });
         assert!(!selects(vec![not_root], &process));
-        let missing = Selector { conditions: vec![Condition::Pid(Pattern::Template(vec![Part::Label("pid".into())]))] };
-        let not_label = Selector { conditions: vec![Condition::Name(fixed("x264")), Condition::Not(missing)] };
+        let missing = Selector {
+            conditions: vec![Condition::Pid(Pattern::Template(vec![Part::Label("pid".into())]))],
+        };
+        let not_label = Selector {
+            conditions: vec![Condition::Name(fixed("x264")), Condition::Not(missing)],
+        };
         assert_ne!(not_label.resolve(&labels(&[])).judge(&process), Judgement::Holds);
     }
 

@@ -97,7 +97,11 @@ impl Process {
     /// A plain process for tests: one thread, nice 0, an hour old, no details.
     pub fn example(pid: i32, name: &str) -> Process {
         Process {
-            identity: Identity { boot: BootId(1), pid, start_ticks: 1000 + pid as u64 },
+            identity: Identity {
+                boot: BootId(1),
+                pid,
+                start_ticks: 1000 + pid as u64,
+            },
             name: name.to_owned(),
             parent: 1,
             session: 0,
@@ -134,7 +138,9 @@ impl Procfs {
         let path = root.join("sys/kernel/random/boot_id");
         let text = std::fs::read_to_string(&path)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-        let boot = text.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let boot = text
+            .parse()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let sysconf = |variable| nix::unistd::sysconf(variable).ok().flatten().map(|value| value as u64);
         Ok(Procfs {
             root: root.to_owned(),
@@ -152,7 +158,9 @@ impl Procfs {
         let mut processes = Vec::new();
         let mut buffer = Vec::with_capacity(1024);
         for entry in std::fs::read_dir(&self.root)? {
-            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
             if let Some(process) = self.read_stat(pid, boot_now, &mut buffer) {
                 processes.push(process);
             }
@@ -167,7 +175,11 @@ impl Procfs {
 
     fn read_stat(&self, pid: i32, boot_now: Duration, buffer: &mut Vec<u8>) -> Option<Process> {
         buffer.clear();
-        File::open(self.root.join(format!("{pid}/stat"))).ok()?.take(MAX_FILE_BYTES).read_to_end(buffer).ok()?;
+        File::open(self.root.join(format!("{pid}/stat")))
+            .ok()?
+            .take(MAX_FILE_BYTES)
+            .read_to_end(buffer)
+            .ok()?;
         self.parse_stat(buffer, boot_now)
     }
 
@@ -186,7 +198,11 @@ impl Procfs {
         let start_ticks = field(22)?.parse().ok()?;
         let started = Duration::from_millis(start_ticks * 1000 / self.ticks_per_second);
         Some(Process {
-            identity: Identity { boot: self.boot, pid, start_ticks },
+            identity: Identity {
+                boot: self.boot,
+                pid,
+                start_ticks,
+            },
             name,
             parent: number(4)? as i32,
             session: number(6)? as i32,
@@ -208,17 +224,23 @@ impl Procfs {
         let pid = process.identity.pid;
         let read = |file: &str, limit| {
             let mut bytes = Vec::new();
-            File::open(self.root.join(format!("{pid}/{file}"))).ok()?.take(limit).read_to_end(&mut bytes).ok()?;
+            File::open(self.root.join(format!("{pid}/{file}")))
+                .ok()?
+                .take(limit)
+                .read_to_end(&mut bytes)
+                .ok()?;
             Some(bytes)
         };
         if needs.has(Needs::CMDLINE) {
             process.details.cmdline = read("cmdline", MAX_CMDLINE_BYTES).map(|bytes| join_arguments(&bytes));
         }
         if needs.has(Needs::EXE) {
-            process.details.exe = std::fs::read_link(self.root.join(format!("{pid}/exe"))).ok().map(|path| {
-                let path = path.to_string_lossy();
-                path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned()
-            });
+            process.details.exe = std::fs::read_link(self.root.join(format!("{pid}/exe")))
+                .ok()
+                .map(|path| {
+                    let path = path.to_string_lossy();
+                    path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned()
+                });
         }
         if needs.has(Needs::CGROUP) {
             process.details.cgroup =
@@ -232,8 +254,8 @@ impl Procfs {
             process.details.user = process.details.uid.and_then(|uid| users.name(uid));
         }
         if needs.has(Needs::OOM_SCORE) {
-            process.details.oom_score = read("oom_score", MAX_FILE_BYTES)
-                .and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse().ok());
+            process.details.oom_score =
+                read("oom_score", MAX_FILE_BYTES).and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse().ok());
         }
         // Read last: if the pid was handed out again meanwhile, the details are somebody else's.
         let mut buffer = Vec::new();
@@ -250,7 +272,12 @@ impl UserNames {
     fn name(&mut self, uid: u32) -> Option<String> {
         self.0
             .entry(uid)
-            .or_insert_with(|| nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.name))
+            .or_insert_with(|| {
+                nix::unistd::User::from_uid(uid.into())
+                    .ok()
+                    .flatten()
+                    .map(|user| user.name)
+            })
             .clone()
     }
 }
@@ -265,8 +292,14 @@ pub struct CpuBaseline {
 impl CpuBaseline {
     /// Remembers what a table says at `boot_now`.
     pub fn take(processes: &[Process], boot_now: Duration) -> CpuBaseline {
-        let ticks = processes.iter().map(|process| (process.identity, process.cpu_ticks)).collect();
-        CpuBaseline { taken_at: boot_now, ticks }
+        let ticks = processes
+            .iter()
+            .map(|process| (process.identity, process.cpu_ticks))
+            .collect();
+        CpuBaseline {
+            taken_at: boot_now,
+            ticks,
+        }
     }
 
     /// Fills in `cpu_cores` where at least [`MIN_CPU_WINDOW`] lies between the two readings, or where the process was
@@ -294,12 +327,18 @@ fn join_arguments(bytes: &[u8]) -> String {
 
 /// The path of the line `0::` of `/proc/PID/cgroup` (cgroups(7)).
 fn unified_cgroup(text: &str) -> Option<String> {
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+    text.lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .map(str::to_owned)
 }
 
 /// Second number of `Uid:` in `/proc/PID/status`.
 fn effective_uid(status: &str) -> Option<u32> {
-    status_line(status, "Uid:")?.split_ascii_whitespace().nth(1)?.parse().ok()
+    status_line(status, "Uid:")?
+        .split_ascii_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
 }
 
 fn caught_signals(status: &str) -> Option<u64> {
@@ -315,7 +354,12 @@ mod tests {
     use super::*;
 
     fn procfs() -> Procfs {
-        Procfs { root: "/proc".into(), boot: BootId(1), ticks_per_second: 100, page_bytes: 4096 }
+        Procfs {
+            root: "/proc".into(),
+            boot: BootId(1),
+            ticks_per_second: 100,
+            page_bytes: 4096,
+        }
     }
 
     fn stat_of(name: &[u8]) -> Vec<u8> {
@@ -371,7 +415,9 @@ mod tests {
     #[test]
     fn own_process_is_in_the_table_with_its_details() {
         let procfs = Procfs::open(Path::new("/proc")).unwrap();
-        let mut me = procfs.read_process(std::process::id() as i32, Duration::from_secs(1)).unwrap();
+        let mut me = procfs
+            .read_process(std::process::id() as i32, Duration::from_secs(1))
+            .unwrap();
         let needs = Needs::CMDLINE | Needs::EXE | Needs::USER | Needs::CGROUP | Needs::SIGNALS | Needs::OOM_SCORE;
         assert!(procfs.read_details(&mut me, needs, &mut UserNames::default()));
         assert_eq!(me.details.exe.as_deref(), std::env::current_exe().unwrap().to_str());

@@ -62,7 +62,10 @@ pub enum OrderKey {
 
 impl Default for OrderBy {
     fn default() -> Self {
-        OrderBy { key: OrderKey::Age, reverse: false }
+        OrderBy {
+            key: OrderKey::Age,
+            reverse: false,
+        }
     }
 }
 

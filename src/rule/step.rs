@@ -52,8 +52,13 @@ pub enum SignalKind {
 }
 
 /// Signals that people send to end a process. All others are notices.
-const FINAL_SIGNALS: [Signal; 5] =
-    [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGABRT];
+const FINAL_SIGNALS: [Signal; 5] = [
+    Signal::SIGTERM,
+    Signal::SIGKILL,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGABRT,
+];
 
 impl Send {
     pub fn kind(&self) -> SignalKind {
@@ -99,7 +104,10 @@ impl fmt::Display for Step {
             Step::Set(Change::Affinity(AffinityChange::Cpus(cpus))) => write!(f, "affinity {cpus:+}"),
             Step::Set(Change::Affinity(AffinityChange::Percent(percent))) => write!(f, "affinity {percent:+}%"),
             Step::Signal(Send { signal, undo: None }) => write!(f, "signal {signal}"),
-            Step::Signal(Send { signal, undo: Some(undo) }) => write!(f, "signal {signal}, undone by {undo}"),
+            Step::Signal(Send {
+                signal,
+                undo: Some(undo),
+            }) => write!(f, "signal {signal}, undone by {undo}"),
             Step::Wait(time) => write!(f, "wait {}s", time.as_secs_f64()),
         }
     }

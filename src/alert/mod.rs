@@ -1,5 +1,12 @@
 //! Alerts as data, how they are recognised, and how they arrive from Alertmanager.
 
+#[allow(
+    clippy::module_inception,
+    reason = "the room and its central type share the word of the domain"
+)]
 pub mod alert;
+pub mod go_regex;
+pub mod matcher;
 
 pub use alert::{Alert, Labels, Source, Status};
+pub use matcher::{Matcher, MatcherError, Op};

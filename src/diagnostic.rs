@@ -201,7 +201,10 @@ pub struct Source {
 
 impl Source {
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        let text = text.into();
+        let mut text = text.into();
+        if text.starts_with('\u{feff}') {
+            text.remove(0); // a byte order mark is no column
+        }
         let bytes = text.as_bytes();
         let mut line_starts = vec![0];
         for (offset, byte) in bytes.iter().enumerate() {
@@ -341,7 +344,7 @@ pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) ->
 }
 
 /// "did you mean …?" where a near candidate exists, else the list of them all.
-pub fn suggest<'c>(word: &str, what: &str, candidates: &[&'c str]) -> String {
+pub fn suggest(word: &str, what: &str, candidates: &[&str]) -> String {
     match nearest(word, candidates.iter().copied()) {
         Some(candidate) => format!("did you mean `{candidate}`?"),
         None => format!("{what}: {}", candidates.join(", ")),

@@ -18,4 +18,5 @@ pub mod tally;
 pub mod family;
 pub mod template;
 pub mod yaml;
+pub mod schema;
 pub mod diagnostic;

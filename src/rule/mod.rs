@@ -1,8 +1,8 @@
 //! Rules: which alerts lead to which steps on which processes. Files are parsed here and nowhere else; a `RuleSet`
 //! that exists is a valid one.
 
-pub mod rule;
+pub mod ruleset;
 pub mod step;
 
-pub use rule::{OrderBy, OrderKey, Rule, RuleSet};
+pub use ruleset::{OrderBy, OrderKey, Rule, RuleSet};
 pub use step::Step;

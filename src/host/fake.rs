@@ -67,6 +67,7 @@ impl FakeHost {
     pub fn add(&mut self, mut process: Process) -> Identity {
         let started = self.now.boot.saturating_sub(process.age);
         process.identity.start_ticks = started.as_millis() as u64 * TICKS_PER_SECOND / 1000;
+        process.born_at = started;
         let pid = process.identity.pid;
         let threads = (0..process.threads.max(1) as i32)
             .map(|index| {

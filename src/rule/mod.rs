@@ -4,5 +4,7 @@
 pub mod ruleset;
 pub mod step;
 
+#[cfg(test)]
+pub use ruleset::example;
 pub use ruleset::{OrderBy, OrderKey, Rule, RuleSet};
 pub use step::Step;

@@ -5,8 +5,10 @@
     reason = "the room and its central type share the word of the domain"
 )]
 pub mod alert;
+pub mod decode;
 pub mod go_regex;
 pub mod matcher;
 
 pub use alert::{Alert, Labels, Source, Status};
+pub use decode::{DecodeError, Envelope, InvalidEntry, decode};
 pub use matcher::{Matcher, MatcherError, Op};

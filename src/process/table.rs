@@ -69,6 +69,8 @@ pub struct Process {
     /// User and system time in clock ticks.
     pub cpu_ticks: u64,
     pub resident_bytes: u64,
+    /// CLOCK_BOOTTIME of its start, to one clock tick.
+    pub born_at: Duration,
     pub age: Duration,
     /// Processor cores over at least [`MIN_CPU_WINDOW`], when it was measured.
     pub cpu_cores: Option<f64>,
@@ -112,6 +114,7 @@ impl Process {
             nice: 0,
             cpu_ticks: 0,
             resident_bytes: 0,
+            born_at: Duration::from_millis((1000 + pid as u64) * 10),
             age: Duration::from_secs(3600),
             cpu_cores: None,
             details: Details::default(),
@@ -213,6 +216,7 @@ impl Procfs {
             nice: number(19)? as i32,
             cpu_ticks: field(14)?.parse::<u64>().ok()? + field(15)?.parse::<u64>().ok()?,
             resident_bytes: number(24)?.max(0) as u64 * self.page_bytes,
+            born_at: started,
             age: boot_now.saturating_sub(started),
             cpu_cores: None,
             details: Details::default(),

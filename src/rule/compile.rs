@@ -3,7 +3,7 @@
 use super::file::{Action, RuleFile, WrittenRule};
 use super::ladder::compile_ladder;
 use super::lint;
-use super::rule::{
+use super::ruleset::{
     DEFAULT_COOLDOWN, DEFAULT_HOLD, DEFAULT_LIMIT, DEFAULT_MAX_MATCHES, OrderBy, OrderKey, Rule, RuleSet,
 };
 use super::select::{Scope, compile_select, is_left_to_labels, warn_of_anchors};

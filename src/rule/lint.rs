@@ -2,7 +2,7 @@
 //! ignore them all.
 
 use super::compile::{Candidate, Context};
-use super::rule::{DEFAULT_HOLD, Rule};
+use super::ruleset::{DEFAULT_HOLD, Rule};
 use super::select::{alternatives, is_literal, pattern_of};
 use super::step::{Change, Step};
 use crate::alert::matcher::{Matcher, Op};

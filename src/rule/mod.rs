@@ -5,13 +5,15 @@ mod compile;
 pub mod file;
 mod ladder;
 mod lint;
-pub mod rule;
+pub mod ruleset;
 mod select;
 pub mod step;
 #[cfg(test)]
 mod tests;
 
 pub use compile::{Compiled, Context, PromqlCheck, compile};
-pub use rule::{OrderBy, OrderKey, Rule, RuleSet};
+#[cfg(test)]
+pub use ruleset::example;
+pub use ruleset::{OrderBy, OrderKey, Rule, RuleSet};
 pub use select::{Scope, compile_select};
 pub use step::Step;

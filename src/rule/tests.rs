@@ -1,6 +1,6 @@
 //! What rule files may say, and what is said about those that are wrong.
 
-use super::rule::{DEFAULT_COOLDOWN, DEFAULT_HOLD};
+use super::ruleset::{DEFAULT_COOLDOWN, DEFAULT_HOLD};
 use super::step::{AffinityChange, Change, Send};
 use super::*;
 use crate::diagnostic::{Diagnostic, Severity, Source, render_all};

@@ -91,3 +91,44 @@ impl RuleSet {
         self.rules.iter().find(|rule| rule.name == name)
     }
 }
+
+/// A rule for tests in other rooms: matches the alert of its name, selects processes named `burner`, and climbs a
+/// ladder written as `nice 5; wait 10; signal TERM`.
+#[cfg(test)]
+pub fn example(name: &str, ladder: &str) -> Rule {
+    use super::step::{Change, Send};
+    use crate::host::Value;
+    use crate::process::selector::{Condition, Pattern};
+
+    let actions = ladder.split("; ").map(|step| {
+        let (word, value) = step.split_once(' ').expect("a word and a value");
+        match word {
+            "nice" => Step::Set(Change::To(Value::Nice(value.parse().expect("a number")))),
+            "freeze" => Step::Set(Change::To(Value::Freeze(true))),
+            "wait" => Step::Wait(Duration::from_secs(value.parse().expect("seconds"))),
+            "signal" => Step::Signal(Send {
+                signal: format!("SIG{value}").parse().expect("a signal"),
+                undo: None,
+            }),
+            other => panic!("no step {other:?} in test ladders"),
+        }
+    });
+    Rule {
+        name: name.to_owned(),
+        matchers: vec![Matcher::parse(&format!("alertname={name:?}")).expect("a matcher")],
+        select: Selector {
+            conditions: vec![Condition::Name(Pattern::fixed("burner").expect("a pattern"))],
+        },
+        order_by: OrderBy::default(),
+        limit: DEFAULT_LIMIT,
+        max_matches: DEFAULT_MAX_MATCHES,
+        condition: None,
+        actions: actions.collect(),
+        hold: DEFAULT_HOLD,
+        cooldown: DEFAULT_COOLDOWN,
+        any_host: false,
+        dry_run: false,
+        overrides: BTreeSet::new(),
+        without_ledger: false,
+    }
+}

@@ -18,6 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Bounds how deep a hostile expression can nest.
+const MAX_CONDITION_BYTES: usize = 4096;
+
 /// Judges a PromQL expression: on error the character at which it goes wrong, from 0, and why.
 pub type PromqlCheck = dyn Fn(&str) -> Result<(), (usize, String)>;
 
@@ -87,14 +90,8 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
         .map(|select| compile_select(select, scope, findings))
         .unwrap_or_default();
     let actions = compile_ladder(&written.actions, findings);
-    if let Some(condition) = &written.condition
-        && let Err((offset, problem)) = (context.check_promql)(&condition.value)
-    {
-        findings.error(
-            condition.part(offset, 1),
-            format!("`while` is not PromQL: {problem}"),
-            "",
-        );
+    if let Some(condition) = &written.condition {
+        check_condition(condition, context, findings);
     }
     let overrides = compile_overrides(&written.overrides, findings);
     let name = written.name?;
@@ -179,6 +176,23 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
         hold_span: written.hold.map(|hold| hold.span),
         rule: Arc::new(rule),
     })
+}
+
+fn check_condition(condition: &Text, context: &Context, findings: &mut Findings) {
+    if condition.value.len() > MAX_CONDITION_BYTES {
+        let help = "record the expression in an alerting rule file, and ask for the recorded series here";
+        findings.error(
+            condition.span,
+            format!("`while` is longer than {MAX_CONDITION_BYTES} bytes"),
+            help,
+        );
+    } else if let Err((offset, problem)) = (context.check_promql)(&condition.value) {
+        findings.error(
+            condition.part(offset, 1),
+            format!("`while` is not PromQL: {problem}"),
+            "",
+        );
+    }
 }
 
 fn compile_matchers(texts: &[Text], findings: &mut Findings) -> Vec<Matcher> {

@@ -1,6 +1,7 @@
 //! Which keys a file may have, and what each takes: one table for reading, for error messages and for JSON Schema.
 //! Knows nothing of any file in particular.
 
+use serde_json::{Map, Value, json};
 use std::fmt;
 
 /// What a key takes.
@@ -94,6 +95,100 @@ impl fmt::Display for Kind {
             Kind::Object(object) => write!(f, "a mapping with the keys of {}", object.title),
             Kind::Texts => f.write_str("a mapping of names to texts"),
             Kind::TextOr(object) => write!(f, "a text, or a mapping with the keys of {}", object.title),
+        }
+    }
+}
+
+/// A JSON Schema (draft 2020-12) for files whose root is this object, so that editors complete and check them.
+pub fn json_schema(root: &'static Object) -> Value {
+    let mut definitions = Map::new();
+    define(root, &mut definitions);
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$ref": reference(root),
+        "$defs": definitions,
+    })
+}
+
+/// A table of the keys in Markdown, for the reference.
+pub fn markdown(object: &Object) -> String {
+    let mut table = "| key | takes | meaning |\n| --- | --- | --- |\n".to_owned();
+    for key in object.keys {
+        let required = if key.required { " (required)" } else { "" };
+        table.push_str(&format!(
+            "| `{}`{required} | {} | {} |\n",
+            key.name, key.kind, key.about
+        ));
+    }
+    table
+}
+
+fn reference(object: &Object) -> String {
+    format!("#/$defs/{}", slug(object))
+}
+
+fn slug(object: &Object) -> String {
+    let title = object.title;
+    let bare = title.strip_prefix("a ").or(title.strip_prefix("the ")).unwrap_or(title);
+    bare.replace(' ', "-")
+}
+
+fn define(object: &'static Object, definitions: &mut Map<String, Value>) {
+    let slug = slug(object);
+    if definitions.contains_key(&slug) {
+        return;
+    }
+    // Taken before the keys are looked at: a selector holds selectors.
+    definitions.insert(slug.clone(), Value::Null);
+    let mut properties = Map::new();
+    for key in object.keys {
+        let mut schema = schema_of(&key.kind, definitions);
+        schema["description"] = json!(key.about);
+        properties.insert(key.name.to_owned(), schema);
+    }
+    let required: Vec<&str> = object
+        .keys
+        .iter()
+        .filter(|key| key.required)
+        .map(|key| key.name)
+        .collect();
+    let mut schema = json!({
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    });
+    if object.one_of {
+        schema["minProperties"] = json!(1);
+        schema["maxProperties"] = json!(1);
+    }
+    definitions.insert(slug, schema);
+}
+
+fn schema_of(kind: &Kind, definitions: &mut Map<String, Value>) -> Value {
+    match kind {
+        Kind::Text => json!({"type": ["string", "number", "boolean"]}),
+        Kind::Duration => json!({
+            "type": ["string", "integer"],
+            "pattern": r"^(0|(\d+y)?(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?)$",
+            "maximum": 0,
+        }),
+        Kind::Size => {
+            json!({"type": ["string", "integer"], "pattern": r"^\d+(\.\d+)? ?(KiB|MiB|GiB|TiB)$|^\d+$", "minimum": 0})
+        }
+        Kind::Integer(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
+        Kind::Number(least, most) => json!({"type": "number", "minimum": least, "maximum": most}),
+        Kind::Flag => json!({"type": "boolean"}),
+        Kind::Choice(words) => json!({"enum": words}),
+        Kind::List(kind) => json!({"type": "array", "items": schema_of(kind, definitions)}),
+        Kind::Texts => json!({"type": "object", "additionalProperties": schema_of(&Kind::Text, definitions)}),
+        Kind::Object(object) => {
+            define(object, definitions);
+            json!({"$ref": reference(object)})
+        }
+        Kind::TextOr(object) => {
+            define(object, definitions);
+            json!({"anyOf": [{"type": "string"}, {"$ref": reference(object)}]})
         }
     }
 }

@@ -874,3 +874,63 @@ error: SIGSTOP would stop the process and leave it so
 ";
     assert_eq!(render_all(&compiled.diagnostics, false), expected);
 }
+
+#[test]
+fn reference_tables_are_those_of_the_code() {
+    let text = include_str!("../../docs/rules.md");
+    for object in [&file::RULE, &file::SELECT, &file::STEP, &file::SIGNAL] {
+        let table = crate::schema::markdown(object);
+        assert!(
+            text.contains(&table),
+            "docs/rules.md wants this table of {}:\n{table}",
+            object.title
+        );
+    }
+    for protection in crate::process::protection::BUILT_IN {
+        assert!(
+            text.contains(&format!("`{}`", protection.name)),
+            "docs/rules.md lacks {}",
+            protection.name
+        );
+    }
+}
+
+#[test]
+fn examples_of_the_reference_are_good_rules() {
+    let text = include_str!("../../docs/rules.md");
+    let examples: Vec<&str> = text
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(examples.len() >= 3);
+    for example in examples {
+        let found = compile_all(&[example]).diagnostics;
+        let errors: Vec<String> = found
+            .iter()
+            .filter(|found| found.severity == Severity::Error)
+            .map(one_line)
+            .collect();
+        assert_eq!(errors, [""; 0], "{example}");
+    }
+}
+
+#[test]
+fn schema_for_editors_names_every_key_and_resolves() {
+    let schema = crate::schema::json_schema(&file::RULE_FILE);
+    assert_eq!(schema["$ref"], "#/$defs/rule-file");
+    for object in [&file::RULE_FILE, &file::RULE, &file::SELECT, &file::STEP, &file::SIGNAL] {
+        let slug = object.title.trim_start_matches("a ").replace(' ', "-");
+        let properties = schema["$defs"][&slug]["properties"].as_object().unwrap();
+        assert_eq!(
+            properties.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+            object.names().into_iter().collect()
+        );
+    }
+    assert_eq!(
+        schema["$defs"]["selector"]["properties"]["not"]["$ref"],
+        "#/$defs/selector"
+    );
+    assert_eq!(schema["$defs"]["step"]["maxProperties"], 1);
+    assert_eq!(schema["$defs"].as_object().unwrap().len(), 5);
+}

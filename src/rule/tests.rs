@@ -934,3 +934,100 @@ fn schema_for_editors_names_every_key_and_resolves() {
     assert_eq!(schema["$defs"]["step"]["maxProperties"], 1);
     assert_eq!(schema["$defs"].as_object().unwrap().len(), 5);
 }
+
+/// Pieces of which rule files are made, and of which hostile ones are.
+fn shreds() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    let shred = prop_oneof![
+        proptest::sample::select(vec![
+            "rules:",
+            "\n",
+            "\n  ",
+            "\n- ",
+            "\n  - ",
+            "name: ",
+            "matchers: ",
+            "select: ",
+            "actions: ",
+            "[",
+            "]",
+            "{",
+            "}",
+            ", ",
+            ": ",
+            "'",
+            "\"",
+            "&a ",
+            "*a",
+            "<<: ",
+            "|\n",
+            ">-\n",
+            "{{ $labels.x }}",
+            "{{",
+            "}}",
+            "alertname=\"A\"",
+            "=~\"(\"",
+            "\\",
+            "\t",
+            "\r",
+            "\u{feff}",
+            "é",
+            "名",
+            "\u{202e}",
+            "\0",
+            "---\n",
+            "...\n",
+            "!x ",
+            "? ",
+            "- ",
+            "#",
+            "nice: 5",
+            "signal: SIGKILL",
+            "affinity: +2",
+            "wait: 1s",
+            "hold: 0s",
+            "1e999",
+            "(?i)a{9}{9}",
+            "-",
+            "while: '",
+        ])
+        .prop_map(str::to_owned),
+        any::<char>().prop_map(String::from),
+    ];
+    proptest::collection::vec(shred, 0..60).prop_map(|shreds| shreds.concat())
+}
+
+/// A good file with one piece of it cut out and shreds put in: comes further than shreds alone.
+fn damaged() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    const GOOD: &str = include_str!("../../rules/memory-low.yml");
+    (0..GOOD.len(), 0..40_usize, shreds()).prop_map(|(start, width, shreds)| {
+        let bytes = GOOD.as_bytes();
+        let end = (start + width).min(bytes.len());
+        format!(
+            "{}{shreds}{}",
+            String::from_utf8_lossy(&bytes[..start]),
+            String::from_utf8_lossy(&bytes[end..])
+        )
+    })
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_brings_the_reader_down(text in proptest::strategy::Union::new([
+        proptest::strategy::Strategy::boxed(shreds()),
+        proptest::strategy::Strategy::boxed(damaged()),
+    ])) {
+        let compiled = compile_all(&[&text]);
+        let errors = compiled.diagnostics.iter().any(|found| found.severity == Severity::Error);
+        proptest::prop_assert_eq!(compiled.rules.is_none(), errors);
+        for rule in compiled.rules.iter().flat_map(|set| &set.rules) {
+            proptest::prop_assert!(!rule.matchers.is_empty() && !rule.select.conditions.is_empty());
+            proptest::prop_assert!(!rule.actions.is_empty() && rule.limit > 0);
+        }
+        for found in &compiled.diagnostics {
+            let rendered = found.render(false);
+            proptest::prop_assert!(!rendered.chars().any(|c| c.is_control() && c != '\n'), "{rendered:?}");
+        }
+    }
+}

@@ -112,9 +112,25 @@ link_with_libraries() {
         unpack "$library"
     done
     rm -f "$bin/$tool"
-    printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' \
+    printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' \
         "$(find "$unpacked" -name '*.so.*' -printf '%h\n' | sort -u | paste -sd:)" "$target" >"$bin/$tool"
     chmod +x "$bin/$tool"
+}
+
+# Debian's Alertmanager opens its notification templates below /usr/share, where nothing is unpacked. A copy looks below its
+# working directory instead (the new path is as long as the old one, as the place in the program asks), and starts in the
+# unpacked tree: paths given to it must be absolute.
+link_alertmanager() {
+    local target=$1 relocated=$unpacked/usr/bin/alertmanager-relocated
+    if [ -e /usr/share/prometheus/alertmanager/default.tmpl ]; then
+        link alertmanager "$target"
+        return
+    fi
+    LC_ALL=C sed 's|/usr/share/prometheus/alertmanager|usr//share/prometheus/alertmanager|g' "$target" >"$relocated"
+    chmod +x "$relocated"
+    rm -f "$bin/alertmanager"
+    printf '#!/bin/sh\ncd "%s" && exec "%s" "$@"\n' "$unpacked" "$relocated" >"$bin/alertmanager"
+    chmod +x "$bin/alertmanager"
 }
 
 # A tool that starts and tells its version is one that has all its libraries.
@@ -157,7 +173,10 @@ for tool in "${missing[@]}"; do
     # The marker may be there while the files are not (a half-cleaned target).
     [ -x "$unpacked/${origin[$tool]#*:}" ] || rm -f "$unpacked/.unpacked-$package"
     unpack "$package"
-    link "$tool" "$unpacked/${origin[$tool]#*:}"
+    case $tool in
+        alertmanager) link_alertmanager "$unpacked/${origin[$tool]#*:}" ;;
+        *) link "$tool" "$unpacked/${origin[$tool]#*:}" ;;
+    esac
     works "$tool" || link_with_libraries "$tool" "$package" "$unpacked/${origin[$tool]#*:}"
     works "$tool" || die "$tool of the package $package does not run: $("$bin/$tool" --version 2>&1 | head -n 3)"
 done

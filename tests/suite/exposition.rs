@@ -102,9 +102,14 @@ fn every_dashboard_query_finds_data() {
     let text = std::fs::read_to_string(folder.join("host.json")).expect("the dashboard ships");
     let queries = queries_of(&serde_json::from_str(&text).expect("a dashboard is JSON"));
     assert!(queries.len() > 20, "{queries:?}");
-    for query in queries {
+    // A kernel may be built without pressure information; nothing else may be missing.
+    let has_pressure = Path::new("/proc/pressure/cpu").exists();
+    for query in queries
+        .iter()
+        .filter(|query| has_pressure || !query.contains("node_pressure"))
+    {
         eventually(&format!("data for {query}"), TIMEOUT, || {
-            (!prometheus.query(&query).is_empty()).then_some(())
+            (!prometheus.query(query).is_empty()).then_some(())
         });
     }
 }

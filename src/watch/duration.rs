@@ -26,7 +26,10 @@ pub fn parse_ms(text: &str) -> Result<i64, String> {
         let (number, after) = rest.split_at(digits);
         let unit_end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
         let (unit, after) = after.split_at(unit_end);
-        let index = UNITS.iter().position(|(name, _)| *name == unit).filter(|index| *index >= next_unit);
+        let index = UNITS
+            .iter()
+            .position(|(name, _)| *name == unit)
+            .filter(|index| *index >= next_unit);
         let index = index.ok_or_else(wrong)?;
         let number: i64 = number.parse().map_err(|_| wrong())?;
         let part_ms = number.checked_mul(UNITS[index].1).ok_or_else(wrong)?;

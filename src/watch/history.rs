@@ -34,7 +34,11 @@ pub struct Interest {
 impl Interest {
     /// Adds one selector: its matchers on the metric name decide.
     pub fn add(&mut self, matchers: &[Matcher], keep_ms: i64) {
-        let names: Vec<Matcher> = matchers.iter().filter(|matcher| &*matcher.name == METRIC_NAME).cloned().collect();
+        let names: Vec<Matcher> = matchers
+            .iter()
+            .filter(|matcher| &*matcher.name == METRIC_NAME)
+            .cloned()
+            .collect();
         match names.iter().find_map(Matcher::equal_to) {
             Some(name) => {
                 let keep = self.exact.entry(name.into()).or_insert(keep_ms);
@@ -54,8 +58,14 @@ impl Interest {
 
     /// How long samples of a metric are needed; `None` when no rule names it.
     pub fn keep_ms(&self, name: &str) -> Option<i64> {
-        let matching = self.patterns.iter().filter(|(matchers, _)| matchers.iter().all(|m| m.is_match(name)));
-        matching.map(|(_, keep_ms)| *keep_ms).chain(self.exact.get(name).copied()).max()
+        let matching = self
+            .patterns
+            .iter()
+            .filter(|(matchers, _)| matchers.iter().all(|m| m.is_match(name)));
+        matching
+            .map(|(_, keep_ms)| *keep_ms)
+            .chain(self.exact.get(name).copied())
+            .max()
     }
 }
 
@@ -142,7 +152,10 @@ impl Series {
 
     /// The newest sample not later than `at_ms`; a staleness marker counts as a sample.
     pub fn newest_until(&self, at_ms: i64) -> Option<(i64, f64)> {
-        self.samples.count_until(at_ms).checked_sub(1).map(|index| self.samples.at(index))
+        self.samples
+            .count_until(at_ms)
+            .checked_sub(1)
+            .map(|index| self.samples.at(index))
     }
 
     /// Puts the samples after `after_ms` and not later than `until_ms` into `window`, without staleness markers.
@@ -151,7 +164,9 @@ impl Series {
         let (from, to) = (self.samples.count_until(after_ms), self.samples.count_until(until_ms));
         let offsets = self.samples.offsets_ms.range(from..to.max(from));
         let values = self.samples.values.range(from..to.max(from));
-        let samples = offsets.zip(values).map(|(offset, value)| (self.samples.base_ms + i64::from(*offset), *value));
+        let samples = offsets
+            .zip(values)
+            .map(|(offset, value)| (self.samples.base_ms + i64::from(*offset), *value));
         window.extend(samples.filter(|(_, value)| !is_stale(*value)));
     }
 
@@ -186,7 +201,10 @@ pub struct History {
 
 impl History {
     pub fn new(interest: Interest) -> Self {
-        History { interest, ..History::default() }
+        History {
+            interest,
+            ..History::default()
+        }
     }
 
     /// Goes on with other rules: keeps what they still name, forgets the rest.
@@ -209,7 +227,11 @@ impl History {
         self.round += 1;
         let mut derived = String::new();
         for family in families {
-            if family.points.iter().all(|point| matches!(point.value, Value::Number(_))) {
+            if family
+                .points
+                .iter()
+                .all(|point| matches!(point.value, Value::Number(_)))
+            {
                 self.append_numbers(source, at_ms, family, target);
             } else {
                 for suffix in ["_bucket", "_sum", "_count"] {
@@ -253,15 +275,22 @@ impl History {
     /// How many series and samples are held.
     pub fn size(&self) -> (usize, usize) {
         let series = self.metrics.values().flat_map(|metric| &metric.series);
-        series.fold((0, 0), |(series, samples), one| (series + 1, samples + one.samples.values.len()))
+        series.fold((0, 0), |(series, samples), one| {
+            (series + 1, samples + one.samples.values.len())
+        })
     }
 
     fn keep_ms(&self, name: &str) -> Option<i64> {
-        self.metrics.get(name).map(|metric| metric.keep_ms).or_else(|| self.interest.keep_ms(name))
+        self.metrics
+            .get(name)
+            .map(|metric| metric.keep_ms)
+            .or_else(|| self.interest.keep_ms(name))
     }
 
     fn append_numbers(&mut self, source: Source, at_ms: i64, family: &Family, target: &[(Text, Text)]) {
-        let Some(keep_ms) = self.keep_ms(&family.name) else { return };
+        let Some(keep_ms) = self.keep_ms(&family.name) else {
+            return;
+        };
         for point in &family.points {
             let Value::Number(value) = point.value else { continue };
             let labels = point.labels.iter().map(|(name, value)| (&**name, &**value));
@@ -272,7 +301,9 @@ impl History {
     fn append_histograms(&mut self, source: Source, at_ms: i64, family: &Family, name: &str, target: &[(Text, Text)]) {
         let Some(keep_ms) = self.keep_ms(name) else { return };
         for point in &family.points {
-            let Value::Histogram(histogram) = &point.value else { continue };
+            let Value::Histogram(histogram) = &point.value else {
+                continue;
+            };
             let labels: Vec<(&str, &str)> = point.labels.iter().map(|(name, value)| (&**name, &**value)).collect();
             let part = &name[family.name.len()..];
             if part == "_bucket" {
@@ -283,13 +314,20 @@ impl History {
                     self.write_point(source, at_ms, name, keep_ms, labels, target, count as f64);
                 }
             } else {
-                let value = if part == "_sum" { histogram.sum } else { histogram.count as f64 };
+                let value = if part == "_sum" {
+                    histogram.sum
+                } else {
+                    histogram.count as f64
+                };
                 self.write_point(source, at_ms, name, keep_ms, labels.into_iter(), target, value);
             }
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the parts of one sample, in the order in which it is read")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the parts of one sample, in the order in which it is read"
+    )]
     fn write_point<'a>(
         &mut self,
         source: Source,
@@ -318,16 +356,34 @@ impl History {
     /// `pairs` are all labels, sorted by name.
     fn write(&mut self, source: Source, at_ms: i64, name: &str, keep_ms: i64, pairs: &[(&str, &str)], value: f64) {
         if !self.metrics.contains_key(name) {
-            self.metrics.insert(self.texts.share(name), Metric { keep_ms, series: Vec::new() });
+            self.metrics.insert(
+                self.texts.share(name),
+                Metric {
+                    keep_ms,
+                    series: Vec::new(),
+                },
+            );
         }
-        let Some(metric) = self.metrics.get_mut(name) else { return };
-        let index = metric.series.binary_search_by(|series| compare(&series.labels, pairs)).unwrap_or_else(|index| {
-            let labels = pairs.iter().map(|(name, value)| (self.texts.share(name), self.texts.share(value))).collect();
-            let series =
-                Series { labels: LabelSet::new(labels), samples: Samples::default(), source, round: self.round };
-            metric.series.insert(index, series);
-            index
-        });
+        let Some(metric) = self.metrics.get_mut(name) else {
+            return;
+        };
+        let index = metric
+            .series
+            .binary_search_by(|series| compare(&series.labels, pairs))
+            .unwrap_or_else(|index| {
+                let labels = pairs
+                    .iter()
+                    .map(|(name, value)| (self.texts.share(name), self.texts.share(value)))
+                    .collect();
+                let series = Series {
+                    labels: LabelSet::new(labels),
+                    samples: Samples::default(),
+                    source,
+                    round: self.round,
+                };
+                metric.series.insert(index, series);
+                index
+            });
         let series = &mut metric.series[index];
         (series.source, series.round) = (source, self.round);
         series.push(at_ms, value, keep_ms);
@@ -356,7 +412,11 @@ impl History {
 }
 
 fn compare(labels: &LabelSet, pairs: &[(&str, &str)]) -> Ordering {
-    labels.pairs().iter().map(|(name, value)| (&**name, &**value)).cmp(pairs.iter().copied())
+    labels
+        .pairs()
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .cmp(pairs.iter().copied())
 }
 
 #[cfg(test)]
@@ -389,10 +449,17 @@ mod tests {
     fn only_named_metrics_are_kept_and_only_as_long_as_asked() {
         let mut history = History::new(interest(&[("a", 3000), ("b", 0)]));
         for second in 0..10 {
-            let families = [gauge("a", &["x"], 1.0), gauge("b", &["x"], 1.0), gauge("c", &["x"], 1.0)];
+            let families = [
+                gauge("a", &["x"], 1.0),
+                gauge("b", &["x"], 1.0),
+                gauge("c", &["x"], 1.0),
+            ];
             history.append(Source(0), second * 1000, &families, &[]);
         }
-        assert_eq!(samples(&history, "a", 0), [(6000, 1.0), (7000, 1.0), (8000, 1.0), (9000, 1.0)]);
+        assert_eq!(
+            samples(&history, "a", 0),
+            [(6000, 1.0), (7000, 1.0), (8000, 1.0), (9000, 1.0)]
+        );
         assert_eq!(samples(&history, "b", 0), [(9000, 1.0)]);
         assert_eq!(history.size(), (2, 5));
     }
@@ -405,7 +472,10 @@ mod tests {
         history.append(Source(0), 2000, &[gauge("a", &["y"], 1.0)], &[]);
         history.append(Source(0), 3000, &[gauge("a", &["y"], 1.0)], &[]);
         let ended = samples(&history, "a", 0);
-        assert_eq!((ended[0], ended[1].0, is_stale(ended[1].1), ended.len()), ((1000, 1.0), 2000, true, 2));
+        assert_eq!(
+            (ended[0], ended[1].0, is_stale(ended[1].1), ended.len()),
+            ((1000, 1.0), 2000, true, 2)
+        );
         history.append(Source(0), 4001, &[gauge("a", &["y"], 1.0)], &[]);
         assert_eq!(history.series("a").len(), 1);
     }
@@ -416,16 +486,30 @@ mod tests {
         let mut family = Family::gauge("a", "");
         family.push(vec![label("zone", "z"), label("job", "own")], 1.0);
         history.append(Source(0), 0, &[family], &[("job".into(), "node".into())]);
-        assert_eq!(history.series("a")[0].labels().to_string(), r#"a{exported_job="own", job="node", zone="z"}"#);
+        assert_eq!(
+            history.series("a")[0].labels().to_string(),
+            r#"a{exported_job="own", job="node", zone="z"}"#
+        );
     }
 
     #[test]
     fn histograms_are_remembered_by_their_parts() {
         let mut history = History::new(interest(&[("h_bucket", 0), ("h_count", 0)]));
         let mut family = Family::new("h", "", Kind::Histogram);
-        family.push_histogram(vec![], Histogram { buckets: vec![(0.5, 1), (1.0, 3)], sum: 2.0, count: 4 });
+        family.push_histogram(
+            vec![],
+            Histogram {
+                buckets: vec![(0.5, 1), (1.0, 3)],
+                sum: 2.0,
+                count: 4,
+            },
+        );
         history.append(Source(0), 0, &[family], &[]);
-        let bounds: Vec<&str> = history.series("h_bucket").iter().map(|series| series.labels().get("le")).collect();
+        let bounds: Vec<&str> = history
+            .series("h_bucket")
+            .iter()
+            .map(|series| series.labels().get("le"))
+            .collect();
         assert_eq!(bounds, ["+Inf", "0.5", "1"]);
         assert_eq!(samples(&history, "h_count", 0), [(0, 4.0)]);
         assert!(history.series("h_sum").is_empty());
@@ -440,6 +524,9 @@ mod tests {
             samples.forget_before((day - 2) * day_ms);
         }
         let held: Vec<(i64, f64)> = (0..samples.values.len()).map(|index| samples.at(index)).collect();
-        assert_eq!(held, [(117 * day_ms, 117.0), (118 * day_ms, 118.0), (119 * day_ms, 119.0)]);
+        assert_eq!(
+            held,
+            [(117 * day_ms, 117.0), (118 * day_ms, 118.0), (119 * day_ms, 119.0)]
+        );
     }
 }

@@ -33,12 +33,20 @@ impl LabelSet {
     }
 
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self::new(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        Self::new(
+            pairs
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        )
     }
 
     /// The value, empty where the label is missing.
     pub fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(known, _)| &**known == name).map_or("", |(_, value)| value)
+        self.0
+            .iter()
+            .find(|(known, _)| &**known == name)
+            .map_or("", |(_, value)| value)
     }
 
     pub fn metric_name(&self) -> &str {
@@ -83,7 +91,11 @@ impl fmt::Display for LabelSet {
                 format!("{label}=\"{value}\"")
             })
             .collect();
-        if labels.is_empty() && !name.is_empty() { Ok(()) } else { write!(f, "{{{}}}", labels.join(", ")) }
+        if labels.is_empty() && !name.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "{{{}}}", labels.join(", "))
+        }
     }
 }
 
@@ -117,7 +129,10 @@ pub struct Signature<'a> {
 
 impl<'a> Signature<'a> {
     fn pairs(self) -> impl Iterator<Item = &'a (Text, Text)> {
-        self.labels.0.iter().filter(move |(name, _)| self.selected.includes(name))
+        self.labels
+            .0
+            .iter()
+            .filter(move |(name, _)| self.selected.includes(name))
     }
 
     pub fn to_labels(self) -> LabelSet {

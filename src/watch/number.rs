@@ -44,7 +44,11 @@ fn general_within(value: f64, exponent_from: i32) -> String {
     special(value).unwrap_or_else(|| {
         let scientific = format!("{value:e}");
         let exponent = exponent_of(&scientific);
-        if exponent < -4 || exponent >= exponent_from { go_exponent(&scientific) } else { format!("{value}") }
+        if exponent < -4 || exponent >= exponent_from {
+            go_exponent(&scientific)
+        } else {
+            format!("{value}")
+        }
     })
 }
 
@@ -59,20 +63,28 @@ fn special(value: f64) -> Option<String> {
 }
 
 fn exponent_of(scientific: &str) -> i32 {
-    scientific.split_once('e').and_then(|(_, exponent)| exponent.parse().ok()).unwrap_or(0)
+    scientific
+        .split_once('e')
+        .and_then(|(_, exponent)| exponent.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Trailing zeros of the fraction, before an exponent if there is one.
 fn trim_zeros(text: &str) -> String {
     let (mantissa, exponent) = text.split_at(text.find('e').unwrap_or(text.len()));
-    let mantissa =
-        if mantissa.contains('.') { mantissa.trim_end_matches('0').trim_end_matches('.') } else { mantissa };
+    let mantissa = if mantissa.contains('.') {
+        mantissa.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        mantissa
+    };
     format!("{mantissa}{exponent}")
 }
 
 /// Rust writes `1e9`, Go `1e+09`.
 fn go_exponent(scientific: &str) -> String {
-    let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific.into() };
+    let Some((mantissa, exponent)) = scientific.split_once('e') else {
+        return scientific.into();
+    };
     let (sign, digits) = match exponent.strip_prefix('-') {
         Some(digits) => ('-', digits),
         None => ('+', exponent),

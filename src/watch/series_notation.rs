@@ -18,7 +18,9 @@ pub fn parse_series(text: &str) -> Result<LabelSet, String> {
     if trimmed.is_empty() || trimmed == "{}" {
         return Ok(LabelSet::default());
     }
-    let Ok(Expr::VectorSelector(selector)) = parser::parse(trimmed) else { return Err(wrong()) };
+    let Ok(Expr::VectorSelector(selector)) = parser::parse(trimmed) else {
+        return Err(wrong());
+    };
     let matchers = &selector.matchers.matchers;
     let is_plain = matchers.iter().all(|matcher| matches!(matcher.op, MatchOp::Equal))
         && selector.matchers.or_matchers.is_empty()
@@ -28,7 +30,9 @@ pub fn parse_series(text: &str) -> Result<LabelSet, String> {
         return Err(wrong());
     }
     let name = selector.name.iter().map(|name| (METRIC_NAME, name.as_str()));
-    let labels = matchers.iter().map(|matcher| (matcher.name.as_str(), matcher.value.as_str()));
+    let labels = matchers
+        .iter()
+        .map(|matcher| (matcher.name.as_str(), matcher.value.as_str()));
     Ok(LabelSet::from_pairs(name.chain(labels)))
 }
 
@@ -89,7 +93,11 @@ fn parse_number(text: &str) -> Option<f64> {
         None => (1.0, text.strip_prefix('+').unwrap_or(text)),
     };
     let is_number = digits.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '.');
-    digits.parse::<f64>().ok().filter(|_| is_number).map(|value| sign * value)
+    digits
+        .parse::<f64>()
+        .ok()
+        .filter(|_| is_number)
+        .map(|value| sign * value)
 }
 
 #[cfg(test)]
@@ -120,7 +128,10 @@ mod tests {
 
     #[test]
     fn series_are_names_and_equal_labels_only() {
-        assert_eq!(parse_series(r#"m{b="2", a="1"}"#).unwrap().to_string(), r#"m{a="1", b="2"}"#);
+        assert_eq!(
+            parse_series(r#"m{b="2", a="1"}"#).unwrap().to_string(),
+            r#"m{a="1", b="2"}"#
+        );
         assert_eq!(parse_series("{}").unwrap(), LabelSet::default());
         assert_eq!(parse_series(r#"{a="1"}"#).unwrap().to_string(), r#"{a="1"}"#);
         for text in ["m{a=~\"1\"}", "m offset 5m", "m[5m]", "1", "m{"] {

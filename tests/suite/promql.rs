@@ -1,10 +1,13 @@
 //! The real promtool agrees with our PromQL: generated expressions over generated series, from a fixed seed, written as a
 //! unit-test file that expects what evenkeel computes.
 
+use evenkeel::watch::evaluator::{Evaluator, Settings};
 use evenkeel::watch::history::{History, Interest};
 use evenkeel::watch::labels::LabelSet;
 use evenkeel::watch::promql::{self, Dialect, Element, Semantics};
+use evenkeel::watch::rule_file;
 use evenkeel::watch::series_notation::{parse_series, parse_values};
+use evenkeel::watch::unit_test;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,6 +15,7 @@ use std::process::Command;
 
 const SEED: u64 = 20_240_229;
 const WORLDS: usize = 10;
+const RULE_WORLDS: usize = 12;
 const EXPRESSIONS_PER_WORLD: usize = 100;
 const SAMPLES: usize = 60;
 const INTERVAL_SECONDS: usize = 15;
@@ -54,9 +58,22 @@ fn world(random: &mut Random) -> Vec<(String, String)> {
             }
         }
     }
+    for (index, labels) in [("1", "a"), ("1", "b"), ("2", "a"), ("2", "b"), ("3", "a")]
+        .iter()
+        .enumerate()
+    {
+        let labels = format!("rank{{instance=\"{}\", job=\"{}\"}}", labels.0, labels.1);
+        let ranks: Vec<String> = (0..SAMPLES)
+            .map(|_| (index + 10 * random.below(100)).to_string())
+            .collect();
+        series.push((labels, ranks.join(" ")));
+    }
     for instance in ["1", "2", "3"] {
         let version = random.pick(&["v1", "v2"]);
-        series.push((format!("info{{instance=\"{instance}\", version=\"{version}\"}}"), "1x60".into()));
+        series.push((
+            format!("info{{instance=\"{instance}\", version=\"{version}\"}}"),
+            "1x60".into(),
+        ));
     }
     series
 }
@@ -68,7 +85,11 @@ fn values(random: &mut Random, kind: usize) -> String {
         if random.one_in(25) {
             left_out = 1 + random.below(25);
         }
-        counter = if random.one_in(15) { 0.0 } else { counter + (random.below(400) as f64) / 16.0 };
+        counter = if random.one_in(15) {
+            0.0
+        } else {
+            counter + (random.below(400) as f64) / 16.0
+        };
         let gauge = (random.below(2000) as f64 - 800.0) / 7.0;
         let value = if left_out > 0 {
             left_out -= 1;
@@ -132,14 +153,23 @@ impl Grower<'_> {
             4 => format!("scalar({})", self.vector(depth - 1)),
             5 => format!("-{}", self.scalar(depth - 1)),
             _ => {
-                let operator = self.0.pick(&["+", "-", "*", "/", "%", "^", "atan2", "> bool", "== bool"]);
+                let operator = self
+                    .0
+                    .pick(&["+", "-", "*", "/", "%", "^", "atan2", "> bool", "== bool"]);
                 format!("({} {operator} {})", self.scalar(depth - 1), self.scalar(depth - 1))
             }
         }
     }
 
     fn grouping(&mut self) -> &'static str {
-        self.0.pick(&["", " by (job)", " by (instance)", " without (instance)", " by (job, version)", " by (__name__)"])
+        self.0.pick(&[
+            "",
+            " by (job)",
+            " by (instance)",
+            " without (instance)",
+            " by (job, version)",
+            " by (__name__)",
+        ])
     }
 
     fn vector(&mut self, depth: usize) -> String {
@@ -156,14 +186,38 @@ impl Grower<'_> {
 
     fn over_time(&mut self, depth: usize) -> String {
         match self.0.below(12) {
-            0 => format!("quantile_over_time({}, {})", self.0.pick(&["0.5", "0.9", "-1", "2"]), self.range(depth - 1)),
-            1 => format!("predict_linear({}, {})", self.range(depth - 1), self.0.pick(&["60", "3600"])),
+            0 => format!(
+                "quantile_over_time({}, {})",
+                self.0.pick(&["0.5", "0.9", "-1", "2"]),
+                self.range(depth - 1)
+            ),
+            1 => format!(
+                "predict_linear({}, {})",
+                self.range(depth - 1),
+                self.0.pick(&["60", "3600"])
+            ),
             2 => format!("absent_over_time({})", self.range(depth - 1)),
             _ => {
                 let function = self.0.pick(&[
-                    "rate", "rate", "irate", "increase", "increase", "delta", "idelta", "deriv", "avg_over_time",
-                    "min_over_time", "max_over_time", "sum_over_time", "count_over_time", "stddev_over_time",
-                    "stdvar_over_time", "last_over_time", "present_over_time", "changes", "resets",
+                    "rate",
+                    "rate",
+                    "irate",
+                    "increase",
+                    "increase",
+                    "delta",
+                    "idelta",
+                    "deriv",
+                    "avg_over_time",
+                    "min_over_time",
+                    "max_over_time",
+                    "sum_over_time",
+                    "count_over_time",
+                    "stddev_over_time",
+                    "stdvar_over_time",
+                    "last_over_time",
+                    "present_over_time",
+                    "changes",
+                    "resets",
                 ]);
                 format!("{function}({})", self.range(depth - 1))
             }
@@ -172,13 +226,22 @@ impl Grower<'_> {
 
     fn aggregate(&mut self, depth: usize) -> String {
         let (inner, grouping) = (self.vector(depth - 1), self.grouping());
+        // Among equal values promtool's choice depends on chance, so what is ranked here is never equal.
+        let ranked = self
+            .0
+            .pick(&["rank", "rank offset 1m", "-rank{job=\"a\"}", "last_over_time(rank[2m])"]);
         match self.0.below(14) {
-            0 => format!("quantile{grouping} ({}, {inner})", self.0.pick(&["0.5", "0.25", "NaN", "1.5"])),
-            1 => format!("topk{grouping} ({}, {inner})", self.0.pick(&["1", "2", "5"])),
-            2 => format!("bottomk{grouping} ({}, {inner})", self.0.pick(&["0", "1", "3"])),
+            0 => format!(
+                "quantile{grouping} ({}, {inner})",
+                self.0.pick(&["0.5", "0.25", "NaN", "1.5"])
+            ),
+            1 => format!("topk{grouping} ({}, {ranked})", self.0.pick(&["1", "2", "5"])),
+            2 => format!("bottomk{grouping} ({}, {ranked})", self.0.pick(&["0", "1", "3"])),
             3 => format!("count_values{grouping} (\"value\", {inner})"),
             _ => {
-                let name = self.0.pick(&["sum", "avg", "min", "max", "count", "stddev", "stdvar", "group"]);
+                let name = self
+                    .0
+                    .pick(&["sum", "avg", "min", "max", "count", "stddev", "stdvar", "group"]);
                 format!("{name}{grouping} ({inner})")
             }
         }
@@ -187,14 +250,22 @@ impl Grower<'_> {
     fn binary(&mut self, depth: usize) -> String {
         let arithmetic = ["+", "-", "*", "/", "%", "^", "atan2"];
         let comparison = ["==", "!=", ">", "<", ">=", "<=", "> bool", "<= bool", "== bool"];
-        let operator = if self.0.one_in(2) { self.0.pick(&arithmetic) } else { self.0.pick(&comparison) };
+        let operator = if self.0.one_in(2) {
+            self.0.pick(&arithmetic)
+        } else {
+            self.0.pick(&comparison)
+        };
         match self.0.below(8) {
             0 => format!("({}) {operator} ({})", self.vector(depth - 1), self.scalar(depth - 1)),
             1 => format!("({}) {operator} ({})", self.scalar(depth - 1), self.vector(depth - 1)),
             2 | 3 => {
                 let set = self.0.pick(&["and", "or", "unless"]);
                 let matching = self.0.pick(&["", "", "on (job)", "ignoring (job)", "on ()"]);
-                format!("({}) {set} {matching} ({})", self.vector(depth - 1), self.vector(depth - 1))
+                format!(
+                    "({}) {set} {matching} ({})",
+                    self.vector(depth - 1),
+                    self.vector(depth - 1)
+                )
             }
             4 => {
                 let side = self.0.pick(&["group_left (version)", "group_left ()", "group_left"]);
@@ -205,8 +276,14 @@ impl Grower<'_> {
                 format!("info {operator} on (instance) {side} ({})", self.vector(depth - 1))
             }
             _ => {
-                let matching = self.0.pick(&["", "", "", "on (job, instance)", "ignoring (version)", "on (instance)"]);
-                format!("({}) {operator} {matching} ({})", self.vector(depth - 1), self.vector(depth - 1))
+                let matching = self
+                    .0
+                    .pick(&["", "", "", "on (job, instance)", "ignoring (version)", "on (instance)"]);
+                format!(
+                    "({}) {operator} {matching} ({})",
+                    self.vector(depth - 1),
+                    self.vector(depth - 1)
+                )
             }
         }
     }
@@ -223,20 +300,45 @@ impl Grower<'_> {
             6 => format!("-({inner})"),
             7 => format!("vector({})", self.scalar(depth - 1)),
             8 => {
-                let date =
-                    self.0.pick(&["hour", "minute", "day_of_week", "day_of_month", "month", "year", "days_in_month"]);
-                let argument = if self.0.one_in(2) { String::new() } else { "few * 1e6 * 7.7".into() };
+                let date = self.0.pick(&[
+                    "hour",
+                    "minute",
+                    "day_of_week",
+                    "day_of_month",
+                    "month",
+                    "year",
+                    "days_in_month",
+                ]);
+                let argument = if self.0.one_in(2) {
+                    String::new()
+                } else {
+                    "few * 1e6 * 7.7".into()
+                };
                 format!("{date}({argument})")
             }
             9 => {
-                let (replacement, pattern) = [("x$1", "(.)"), ("$0-${1}", "(1|2)"), ("", ".*"), ("c$$", "a")]
-                    [self.0.below(4)];
-                let (to, from) = (self.0.pick(&["new", "job", "instance"]), self.0.pick(&["job", "instance", "none"]));
+                let (replacement, pattern) =
+                    [("x$1", "(.)"), ("$0-${1}", "(1|2)"), ("", ".*"), ("c$$", "a")][self.0.below(4)];
+                let (to, from) = (
+                    self.0.pick(&["new", "job", "instance"]),
+                    self.0.pick(&["job", "instance", "none"]),
+                );
                 format!("label_replace({inner}, \"{to}\", \"{replacement}\", \"{from}\", \"{pattern}\")")
             }
             _ => {
                 let function = self.0.pick(&[
-                    "abs", "ceil", "floor", "round", "sgn", "sqrt", "exp", "ln", "log2", "log10", "sort", "sort_desc",
+                    "abs",
+                    "ceil",
+                    "floor",
+                    "round",
+                    "sgn",
+                    "sqrt",
+                    "exp",
+                    "ln",
+                    "log2",
+                    "log10",
+                    "sort",
+                    "sort_desc",
                 ]);
                 format!("{function}({inner})")
             }
@@ -267,7 +369,11 @@ fn history_of(series: &[(String, String)]) -> History {
 }
 
 fn semantics() -> Semantics {
-    Semantics { dialect: Dialect::V2_42, default_step_ms: INTERVAL_SECONDS as i64 * 1000, ..Semantics::default() }
+    Semantics {
+        dialect: Dialect::V2_42,
+        default_step_ms: INTERVAL_SECONDS as i64 * 1000,
+        ..Semantics::default()
+    }
 }
 
 fn cases(random: &mut Random, history: &History) -> Vec<Case> {
@@ -275,16 +381,26 @@ fn cases(random: &mut Random, history: &History) -> Vec<Case> {
     while cases.len() < EXPRESSIONS_PER_WORLD {
         let depth = 1 + random.below(3);
         let mut grower = Grower(random);
-        let expression = if grower.0.one_in(12) { grower.scalar(depth) } else { grower.vector(depth) };
+        let expression = if grower.0.one_in(12) {
+            grower.scalar(depth)
+        } else {
+            grower.vector(depth)
+        };
         let at_seconds = 300 + random.below(SAMPLES * INTERVAL_SECONDS - 240);
-        let Ok(query) = promql::parse(&expression) else { continue };
+        let Ok(query) = promql::parse(&expression) else {
+            continue;
+        };
         let value = query.evaluate(history, at_seconds as i64 * 1000, semantics());
         let result = value.map(promql::Value::into_vector).map_err(|error| error.to_string());
         // Most expressions shall say something.
         if result.as_ref().is_ok_and(Vec::is_empty) && !random.one_in(4) {
             continue;
         }
-        cases.push(Case { expression, at_seconds, result });
+        cases.push(Case {
+            expression,
+            at_seconds,
+            result,
+        });
     }
     cases
 }
@@ -311,7 +427,11 @@ fn unit_test_file(worlds: &[(Vec<(String, String)>, Vec<Case>)]) -> String {
         for case in cases {
             // The comment finds the case again in what promtool prints.
             let expression = format!("{} # case {number}", case.expression);
-            let _ = writeln!(text, "  - expr: '{expression}'\n    eval_time: {}s\n    exp_samples:", case.at_seconds);
+            let _ = writeln!(
+                text,
+                "  - expr: '{expression}'\n    eval_time: {}s\n    exp_samples:",
+                case.at_seconds
+            );
             for element in case.result.as_deref().unwrap_or_default() {
                 let (labels, value) = (&element.labels, yaml_number(element.value));
                 let _ = writeln!(text, "    - {{labels: '{labels}', value: {value}}}");
@@ -325,16 +445,37 @@ fn unit_test_file(worlds: &[(Vec<(String, String)>, Vec<Case>)]) -> String {
 /// The Debian package of Prometheus, unpacked by `tests/tools.sh`, or any promtool on the path.
 fn promtool() -> PathBuf {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/root/usr/bin/promtool");
-    let on_path = std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let on_path = std::env::var_os("PATH")
+        .into_iter()
+        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
     let candidates = std::iter::once(unpacked).chain(on_path.map(|folder| folder.join("promtool")));
-    candidates.into_iter().find(|path| path.is_file()).expect("promtool is missing: run tests/tools.sh, or put it on PATH")
+    candidates
+        .into_iter()
+        .find(|path| path.is_file())
+        .expect("promtool is missing: run tests/tools.sh, or put it on PATH")
+}
+
+fn run_promtool(files: &[PathBuf]) -> String {
+    let output = Command::new(promtool())
+        .args(["test", "rules"])
+        .args(files)
+        .output()
+        .expect("promtool runs");
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        text.contains("FAILED") || text.contains("SUCCESS"),
+        "promtool said neither: {text}"
+    );
+    text
 }
 
 /// What promtool has to object, by number of the case: what it got instead, or its error.
 fn objections(file: &Path) -> HashMap<usize, Result<BTreeMap<LabelSet, f64>, String>> {
-    let output = Command::new(promtool()).args(["test", "rules"]).arg(file).output().expect("promtool runs");
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("FAILED") || text.contains("SUCCESS"), "promtool said neither: {text}");
+    let text = run_promtool(&[file.to_owned()]);
     let sample = regex::Regex::new(r#"(\{(?:[^"}]|"[^"]*")*\}) ([^,\s]+)"#).unwrap();
     let mut objections = HashMap::new();
     let mut current = None;
@@ -361,7 +502,11 @@ fn objections(file: &Path) -> HashMap<usize, Result<BTreeMap<LabelSet, f64>, Str
 fn same(ours: &[Element], theirs: &BTreeMap<LabelSet, f64>) -> bool {
     let near = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-11 * a.abs().max(b.abs());
     ours.len() == theirs.len()
-        && ours.iter().all(|element| theirs.get(&element.labels).is_some_and(|value| near(element.value, *value)))
+        && ours.iter().all(|element| {
+            theirs
+                .get(&element.labels)
+                .is_some_and(|value| near(element.value, *value))
+        })
 }
 
 #[test]
@@ -402,7 +547,168 @@ fn promtool_agrees_with_generated_expressions() {
             ));
         }
     }
-    println!("{} cases: {with_values} with values, {errors} errors, {} looked at twice", cases.len(), objections.len());
+    println!(
+        "{} cases: {with_values} with values, {errors} errors, {} looked at twice",
+        cases.len(),
+        objections.len()
+    );
     assert!(with_values >= 300, "only {with_values} cases say something");
-    assert!(disagreements.is_empty(), "{} disagreements:\n{}", disagreements.len(), disagreements.join("\n"));
+    assert!(
+        disagreements.is_empty(),
+        "{} disagreements:\n{}",
+        disagreements.len(),
+        disagreements.join("\n")
+    );
+}
+
+const TEMPLATES: [&str; 10] = [
+    "{{ $labels.instance }} of {{ .Labels.job }}: {{ $value | humanize }}",
+    "{{ printf \"%.2f|%8.1f|%-6s|%q|%e|%.3g|%%\" $value $value $labels.job $labels.instance 12.5 $value }}",
+    "{{ humanizeDuration $value }} {{ humanize1024 $value }}",
+    "{{ $value | humanizePercentage }} {{ $labels }}",
+    "{{ $externalLabels.site }} {{ $externalURL }} {{ .ExternalLabels }}",
+    "{{ $labels.job | toUpper }}{{ title \"is a-b c_d\" | printf \" %s\" -}}   end",
+    "{{ $labels.missing }}|{{- 3 }}|{{ -2.5 }}|{{ `raw` }}{{/* silent */}}",
+    "{{ (printf \"%d %v %s\" 7 $labels.job) | toUpper }}",
+    "{{ printf \"%d %s\" $value }}",
+    "{{ humanize $labels.instance }} {{ humanize 0.00321 }} {{ humanizeDuration 93784.5 }}",
+];
+
+/// Rules whose values are few and exact, so that annotations agree to the last character.
+fn rules(random: &mut Random) -> String {
+    let mut text = "groups:\n".to_owned();
+    for group in ["first", "second"] {
+        let _ = writeln!(text, "- name: {group}\n  rules:");
+        for index in 0..2 {
+            let expression = random.pick(&[
+                "sum by (job) (few)",
+                "few > 1",
+                "max_over_time(few[1m]) + rank",
+                "count without (instance) (c_total)",
+                "ALERTS{alertstate=\"pending\"}",
+                "first:r0 * 2",
+            ]);
+            let _ = writeln!(
+                text,
+                "  - {{record: '{group}:r{index}', expr: '{expression}', labels: {{by: '{group}'}}}}"
+            );
+        }
+        for index in 0..5 {
+            let expression = random.pick(&[
+                "few > 1",
+                "few * 1000 + rank > 1500",
+                "rank / 16 > 20",
+                "first:r0 > 2",
+                "absent(few{job=\"a\", instance=\"1\"})",
+                "changes(few[2m]) > 3",
+                "second:r1 unless first:r1",
+                "sum by (instance) (rank) * 100000",
+                "time() > 400",
+            ]);
+            let (delay, kept) = (random.pick(&["0s", "30s", "1m"]), random.pick(&["0s", "30s", "75s"]));
+            let (one, two) = (random.pick(&TEMPLATES), random.pick(&TEMPLATES));
+            let label = random.pick(&["fixed", "{{ $labels.job }}!", ""]);
+            let _ = write!(
+                text,
+                "  - alert: Alert{index}\n    expr: {expression}\n    for: {delay}\n    keep_firing_for: {kept}\n    \
+                 labels: {{severity: '{label}'}}\n    annotations:\n      one: '{one}'\n      two: '{two}'\n"
+            );
+        }
+    }
+    text
+}
+
+/// A unit-test file that expects, all the way along, what our evaluator makes of the rules; `None` where a rule fails.
+fn rule_test(random: &mut Random, rules: &str, rule_file: &str) -> Option<String> {
+    let series = world(random);
+    let parsed = rule_file::parse(rule_file, rules).unwrap();
+    let external_labels = LabelSet::from_pairs([("site", "here"), ("zone", "z")]);
+    let settings = Settings {
+        interval_ms: INTERVAL_SECONDS as i64 * 1000,
+        external_labels,
+        external_url: "http://prom".into(),
+        semantics: semantics(),
+    };
+    let mut evaluator = Evaluator::new(settings, vec![parsed]);
+    let mut text = format!(
+        "rule_files: [{rule_file}]\nevaluation_interval: {INTERVAL_SECONDS}s\ntests:\n- interval: {INTERVAL_SECONDS}s\n  \
+         external_labels: {{site: here, zone: z}}\n  external_url: http://prom\n  input_series:\n"
+    );
+    for (series, values) in &series {
+        let _ = writeln!(text, "  - {{series: '{series}', values: '{values}'}}");
+    }
+    let mut history = history_of(&series);
+    text.push_str("  alert_rule_test:\n");
+    let mut expressions = "  promql_expr_test:\n".to_owned();
+    for step in 0..SAMPLES {
+        let at_ms = (step * INTERVAL_SECONDS * 1000) as i64;
+        if !evaluator.evaluate_all(&mut history, at_ms).failures.is_empty() {
+            return None;
+        }
+        for name in (0..5).map(|index| format!("Alert{index}")) {
+            let offset_seconds = random.below(INTERVAL_SECONDS);
+            let at_seconds = step * INTERVAL_SECONDS + offset_seconds;
+            let _ = writeln!(
+                text,
+                "  - eval_time: {at_seconds}s\n    alertname: {name}\n    exp_alerts:"
+            );
+            let active = evaluator.active();
+            for alert in active.filter(|a| a.fired_at_ms.is_some() && a.labels.get("alertname") == name) {
+                text.push_str("    - exp_labels:\n");
+                for (name, value) in alert.labels.pairs().iter().filter(|(name, _)| &**name != "alertname") {
+                    let _ = writeln!(text, "        {name}: {}", serde_json::to_string(&**value).unwrap());
+                }
+                text.push_str("      exp_annotations:\n");
+                for (name, value) in alert.annotations {
+                    let _ = writeln!(text, "        {name}: {}", serde_json::to_string(value).unwrap());
+                }
+            }
+        }
+    }
+    for expression in [
+        "ALERTS",
+        "ALERTS_FOR_STATE",
+        "{__name__=~\"first:.*|second:.*\"}",
+        "count_over_time(ALERTS[2m])",
+    ] {
+        for at_seconds in [200, 433, 600, 880] {
+            let _ = writeln!(
+                expressions,
+                "  - expr: '{expression}'\n    eval_time: {at_seconds}s\n    exp_samples:"
+            );
+            let query = promql::parse(expression).unwrap();
+            let value = query.evaluate(&history, at_seconds * 1000, semantics()).unwrap();
+            for element in value.into_vector() {
+                let (labels, value) = (&element.labels, yaml_number(element.value));
+                let _ = writeln!(expressions, "    - {{labels: '{labels}', value: {value}}}");
+            }
+        }
+    }
+    Some(text + &expressions)
+}
+
+#[test]
+fn promtool_agrees_with_generated_rules_and_alerts() {
+    let mut random = Random(SEED + 1);
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    let mut checks = 0;
+    while files.len() < RULE_WORLDS {
+        let name = format!("rules{}.yml", files.len());
+        let rules = rules(&mut random);
+        let Some(test) = rule_test(&mut random, &rules, &name) else {
+            continue;
+        };
+        std::fs::write(folder.path().join(&name), rules).unwrap();
+        let file = folder.path().join(format!("rules{}.test.yml", files.len()));
+        std::fs::write(&file, test).unwrap();
+        let (tests, rules) = unit_test::load(&file).unwrap();
+        let report = tests.run(&rules, Dialect::V2_42);
+        assert!(report.is_ok(), "{report}");
+        checks += report.checks;
+        files.push(file);
+    }
+    println!("{checks} checks in {} files", files.len());
+    let said = run_promtool(&files);
+    assert!(!said.contains("FAILED"), "{}", &said[..said.len().min(6000)]);
 }

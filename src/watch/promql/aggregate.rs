@@ -51,7 +51,10 @@ impl Aggregation {
                         | Aggregation::Bottom(_)
                         | Aggregation::CountValues(_) => members.len() as f64,
                     };
-                    Element { labels: signature.to_labels(), value }
+                    Element {
+                        labels: signature.to_labels(),
+                        value,
+                    }
                 });
                 Ok(aggregated.collect())
             }
@@ -84,9 +87,15 @@ fn grouped<'a>(elements: &'a [Element], grouping: &'a Selected) -> Vec<(Signatur
     groups
 }
 
-fn count_values(mut elements: Vec<Element>, grouping: &Selected, label: &Text) -> Result<Vec<Element>, EvaluationError> {
+fn count_values(
+    mut elements: Vec<Element>,
+    grouping: &Selected,
+    label: &Text,
+) -> Result<Vec<Element>, EvaluationError> {
     for element in &mut elements {
-        element.labels = element.labels.with([(label.clone(), number::shortest(element.value).into())]);
+        element.labels = element
+            .labels
+            .with([(label.clone(), number::shortest(element.value).into())]);
     }
     let grouping = match grouping {
         Selected::Only(names) => Selected::Only(names.iter().chain([label]).cloned().collect()),
@@ -96,7 +105,13 @@ fn count_values(mut elements: Vec<Element>, grouping: &Selected, label: &Text) -
     let count = |(signature, members): (Signature<'_>, Vec<&Element>)| -> (LabelSet, f64) {
         (signature.to_labels(), members.len() as f64)
     };
-    unique(groups.into_iter().map(count).map(|(labels, value)| Element { labels, value }).collect())
+    unique(
+        groups
+            .into_iter()
+            .map(count)
+            .map(|(labels, value)| Element { labels, value })
+            .collect(),
+    )
 }
 
 fn count_of(parameter: f64) -> Result<usize, EvaluationError> {
@@ -115,7 +130,11 @@ fn variance(values: impl Iterator<Item = f64>, dialect: Dialect) -> f64 {
         if count == 1.0 {
             mean = value;
             // 2.42 takes the deviation of one value for zero whatever the value is.
-            squares = if dialect == Dialect::V2_42 || value.is_finite() { 0.0 } else { f64::NAN };
+            squares = if dialect == Dialect::V2_42 || value.is_finite() {
+                0.0
+            } else {
+                f64::NAN
+            };
             continue;
         }
         let delta = value - mean;

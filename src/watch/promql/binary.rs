@@ -1,37 +1,42 @@
 //! Operators between scalars and vectors, and which series of two vectors belong together.
 
-use super::super::labels::{LabelSet, METRIC_NAME, Signature};
+use super::super::labels::{LabelSet, METRIC_NAME, Selected, Signature};
 use super::evaluate::{EvaluationError, unique};
 use super::expression::{Binary, Cardinality, Operator};
-use super::{Element, Value};
+use super::{Dialect, Element, Value};
 use std::collections::{HashMap, HashSet};
 
 impl Binary {
-    pub(super) fn apply(&self, left: Value, right: Value) -> Result<Value, EvaluationError> {
+    pub(super) fn apply(&self, left: Value, right: Value, dialect: Dialect) -> Result<Value, EvaluationError> {
         match (left, right) {
             (Value::Scalar(left), Value::Scalar(right)) => Ok(Value::Scalar(self.operator.value(left, right))),
-            (Value::Vector(left), Value::Scalar(right)) => {
-                self.with_scalar(left, |value| (value, right)).map(Value::Vector)
-            }
-            (Value::Scalar(left), Value::Vector(right)) => {
-                self.with_scalar(right, |value| (left, value)).map(Value::Vector)
-            }
+            (Value::Vector(left), Value::Scalar(right)) => self
+                .with_scalar(left, dialect, |value| (value, right))
+                .map(Value::Vector),
+            (Value::Scalar(left), Value::Vector(right)) => self
+                .with_scalar(right, dialect, |value| (left, value))
+                .map(Value::Vector),
             (Value::Vector(left), Value::Vector(right)) if self.operator.is_set() => {
                 Ok(Value::Vector(self.set(left, right)))
             }
-            (Value::Vector(left), Value::Vector(right)) => self.matched(&left, &right).map(Value::Vector),
+            (Value::Vector(left), Value::Vector(right)) => self.matched(&left, &right, dialect).map(Value::Vector),
             (Value::Text(_), _) | (_, Value::Text(_)) => Ok(Value::Vector(Vec::new())),
         }
     }
 
-    fn drops_metric_name(&self) -> bool {
-        self.returns_bool || !self.operator.is_comparison()
+    fn drops_metric_name(&self, dialect: Dialect) -> bool {
+        match self.operator {
+            // An oversight of 2.42: what comes out is no longer that metric.
+            Operator::Atan2 => dialect != Dialect::V2_42,
+            operator => self.returns_bool || !operator.is_comparison(),
+        }
     }
 
     /// `sides` puts the value of an element and the scalar on their sides of the operator.
     fn with_scalar(
         &self,
         mut elements: Vec<Element>,
+        dialect: Dialect,
         sides: impl Fn(f64) -> (f64, f64),
     ) -> Result<Vec<Element>, EvaluationError> {
         if self.operator.is_comparison() && !self.returns_bool {
@@ -44,7 +49,9 @@ impl Binary {
         for element in &mut elements {
             let (left, right) = sides(element.value);
             element.value = self.operator.value(left, right);
-            element.labels = element.labels.without_metric_name();
+            if self.drops_metric_name(dialect) {
+                element.labels = element.labels.without_metric_name();
+            }
         }
         unique(elements)
     }
@@ -74,7 +81,7 @@ impl Binary {
         }
     }
 
-    fn matched(&self, left: &[Element], right: &[Element]) -> Result<Vec<Element>, EvaluationError> {
+    fn matched(&self, left: &[Element], right: &[Element], dialect: Dialect) -> Result<Vec<Element>, EvaluationError> {
         if left.is_empty() || right.is_empty() {
             return Ok(Vec::new());
         }
@@ -86,7 +93,12 @@ impl Binary {
             if let Some(other) = one_by_signature.insert(signature, element) {
                 let side = if swapped { "left" } else { "right" };
                 let (first, second) = (other.labels.clone(), element.labels.clone());
-                return Err(EvaluationError::ManyToMany { group: signature.to_labels(), side, first, second });
+                return Err(EvaluationError::ManyToMany {
+                    group: signature.to_labels(),
+                    side,
+                    first,
+                    second,
+                });
             }
         }
         let one_to_one = self.cardinality == Cardinality::OneToOne;
@@ -94,8 +106,14 @@ impl Binary {
         let mut results = Vec::with_capacity(many.len());
         for element in many {
             let signature = self.matching.of(&element.labels);
-            let Some(other) = one_by_signature.get(&signature) else { continue };
-            let (left, right) = if swapped { (other.value, element.value) } else { (element.value, other.value) };
+            let Some(other) = one_by_signature.get(&signature) else {
+                continue;
+            };
+            let (left, right) = if swapped {
+                (other.value, element.value)
+            } else {
+                (element.value, other.value)
+            };
             let mut value = self.operator.value(left, right);
             if self.operator.is_comparison() && !self.returns_bool {
                 if value != 1.0 {
@@ -104,35 +122,42 @@ impl Binary {
                 value = left;
             }
             if one_to_one && !used.insert(signature) {
-                return Err(EvaluationError::ManyToOne { group: signature.to_labels() });
+                return Err(EvaluationError::ManyToOne {
+                    group: signature.to_labels(),
+                });
             }
-            results.push(Element { labels: self.result_labels(&element.labels, &other.labels), value });
+            results.push(Element {
+                labels: self.result_labels(&element.labels, &other.labels, dialect),
+                value,
+            });
         }
         // Equal labels are an error of the grouping within a match, and of the whole vector otherwise; both stop a rule.
         unique(results)
     }
 
-    fn result_labels(&self, many: &LabelSet, one: &LabelSet) -> LabelSet {
-        let drops_name = self.drops_metric_name();
-        let included = match &self.cardinality {
-            Cardinality::OneToOne => {
-                let is_name_in_question = |name: &str| name == METRIC_NAME && !drops_name;
-                return match &self.matching {
-                    super::super::labels::Selected::Only(_) => {
-                        many.retain(|name| self.matching.includes(name) && !(drops_name && name == METRIC_NAME))
+    fn result_labels(&self, many: &LabelSet, one: &LabelSet, dialect: Dialect) -> LabelSet {
+        let keeps_name = !self.drops_metric_name(dialect);
+        match &self.cardinality {
+            Cardinality::OneToOne => match &self.matching {
+                Selected::Only(names) => {
+                    many.retain(|name| names.iter().any(|n| &**n == name) && (keeps_name || name != METRIC_NAME))
+                }
+                matching @ Selected::AllBut(_) => many.retain(|name| {
+                    if name == METRIC_NAME {
+                        keeps_name
+                    } else {
+                        matching.includes(name)
                     }
-                    super::super::labels::Selected::AllBut(_) => {
-                        many.retain(|name| self.matching.includes(name) || is_name_in_question(name))
-                    }
-                };
+                }),
+            },
+            Cardinality::ManyToOne(included) | Cardinality::OneToMany(included) => {
+                let labels = many.retain(|name| keeps_name || name != METRIC_NAME);
+                if included.is_empty() {
+                    return labels;
+                }
+                labels.with(included.iter().map(|name| (name.clone(), one.get(name).into())))
             }
-            Cardinality::ManyToOne(included) | Cardinality::OneToMany(included) => included,
-        };
-        let labels = many.retain(|name| !(drops_name && name == METRIC_NAME));
-        if included.is_empty() {
-            return labels;
         }
-        labels.with(included.iter().map(|name| (name.clone(), one.get(name).into())))
     }
 }
 

@@ -29,14 +29,28 @@ pub struct Refusal {
 /// What is not PromQL, and every part that is outside the supported subset, all at once.
 pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
     let parsed = parser::parse(text).map_err(|message| {
-        let message = if message == "invalid promql query" { "not a PromQL expression".into() } else { message };
+        let message = if message == "invalid promql query" {
+            "not a PromQL expression".into()
+        } else {
+            message
+        };
         let offset = quoted(&message).and_then(|name| position(text, name));
-        vec![Refusal { message, offset, hint: None }]
+        vec![Refusal {
+            message,
+            offset,
+            hint: None,
+        }]
     })?;
-    let mut compiler = Compiler { text, refusals: Vec::new() };
+    let mut compiler = Compiler {
+        text,
+        refusals: Vec::new(),
+    };
     let expression = compiler.expression(&parsed);
     match expression {
-        Some(expression) if compiler.refusals.is_empty() => Ok(Query { text: text.into(), expression }),
+        Some(expression) if compiler.refusals.is_empty() => Ok(Query {
+            text: text.into(),
+            expression,
+        }),
         _ => Err(compiler.refusals),
     }
 }
@@ -50,7 +64,11 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn refuse<T>(&mut self, word: &str, message: String, hint: &str) -> Option<T> {
         let hint = (!hint.is_empty()).then(|| hint.to_owned());
-        self.refusals.push(Refusal { message, offset: position(self.text, word), hint });
+        self.refusals.push(Refusal {
+            message,
+            offset: position(self.text, word),
+            hint,
+        });
         None
     }
 
@@ -64,12 +82,12 @@ impl Compiler<'_> {
             Expr::Binary(binary) => self.binary(binary),
             Expr::Aggregate(aggregate) => self.aggregate(aggregate),
             Expr::Call(call) => self.call(call),
-            Expr::MatrixSelector(_) | Expr::Subquery(_) => {
-                self.refuse("[", "a range vector is no result".into(), "pass it to a function such as rate()")
-            }
-            Expr::Extension(extension) => {
-                self.refuse("", format!("{} is not supported", extension.expr.name()), "")
-            }
+            Expr::MatrixSelector(_) | Expr::Subquery(_) => self.refuse(
+                "[",
+                "a range vector is no result".into(),
+                "pass it to a function such as rate()",
+            ),
+            Expr::Extension(extension) => self.refuse("", format!("{} is not supported", extension.expr.name()), ""),
         }
     }
 
@@ -82,11 +100,18 @@ impl Compiler<'_> {
             return self.refuse("@", "the modifier @ is not supported".into(), "use offset");
         }
         if !selector.matchers.or_matchers.is_empty() {
-            return self.refuse("or", "alternatives of matchers are not supported".into(), "use a regular expression");
+            return self.refuse(
+                "or",
+                "alternatives of matchers are not supported".into(),
+                "use a regular expression",
+            );
         }
         let offset_ms = self.offset_ms(selector.offset.as_ref())?;
-        let mut matchers: Vec<Matcher> =
-            selector.name.iter().map(|name| Matcher::equal(METRIC_NAME, name)).collect();
+        let mut matchers: Vec<Matcher> = selector
+            .name
+            .iter()
+            .map(|name| Matcher::equal(METRIC_NAME, name))
+            .collect();
         matchers.extend(selector.matchers.matchers.iter().map(Matcher::from_parsed));
         Some(Selector::new(matchers, offset_ms))
     }
@@ -96,26 +121,40 @@ impl Compiler<'_> {
             None => Some(0),
             Some(Offset::Pos(duration)) => Some(milliseconds(*duration)),
             Some(Offset::Neg(duration)) if duration.is_zero() => Some(0),
-            Some(Offset::Neg(_)) => {
-                self.refuse("offset", "a negative offset looks into the future, which is not known".into(), "")
-            }
+            Some(Offset::Neg(_)) => self.refuse(
+                "offset",
+                "a negative offset looks into the future, which is not known".into(),
+                "",
+            ),
         }
     }
 
     fn range(&mut self, expr: &Expr) -> Option<Range> {
         match expr {
             Expr::Paren(paren) => self.range(&paren.expr),
-            Expr::MatrixSelector(MatrixSelector { vs, range }) => {
-                Some(Range::Samples { selector: self.selector(vs)?, range_ms: milliseconds(*range) })
-            }
-            Expr::Subquery(SubqueryExpr { expr, offset, at, range, step }) => {
+            Expr::MatrixSelector(MatrixSelector { vs, range }) => Some(Range::Samples {
+                selector: self.selector(vs)?,
+                range_ms: milliseconds(*range),
+            }),
+            Expr::Subquery(SubqueryExpr {
+                expr,
+                offset,
+                at,
+                range,
+                step,
+            }) => {
                 if at.is_some() {
                     return self.refuse("@", "the modifier @ is not supported".into(), "use offset");
                 }
                 let inner = self.boxed(expr);
                 let offset_ms = self.offset_ms(offset.as_ref())?;
                 let step_ms = step.map(milliseconds).filter(|step_ms| *step_ms > 0);
-                Some(Range::Subquery { inner: inner?, range_ms: milliseconds(*range), step_ms, offset_ms })
+                Some(Range::Subquery {
+                    inner: inner?,
+                    range_ms: milliseconds(*range),
+                    step_ms,
+                    offset_ms,
+                })
             }
             _ => self.refuse("", "expected a range vector such as metric[5m]".into(), ""),
         }
@@ -159,7 +198,14 @@ impl Compiler<'_> {
         }
         let returns_bool = binary.return_bool();
         let (left, right) = (left?, right?);
-        Some(Expression::Binary(Box::new(Binary { operator, left, right, returns_bool, matching, cardinality })))
+        Some(Expression::Binary(Box::new(Binary {
+            operator,
+            left,
+            right,
+            returns_bool,
+            matching,
+            cardinality,
+        })))
     }
 
     fn aggregate(&mut self, aggregate: &AggregateExpr) -> Option<Expression> {
@@ -192,7 +238,11 @@ impl Compiler<'_> {
             }
         };
         let grouping = aggregate.modifier.as_ref().map_or(Selected::Only(Vec::new()), selected);
-        Some(Expression::Aggregate(Box::new(Aggregate { aggregation, inner: inner?, grouping })))
+        Some(Expression::Aggregate(Box::new(Aggregate {
+            aggregation,
+            inner: inner?,
+            grouping,
+        })))
     }
 
     fn call(&mut self, call: &Call) -> Option<Expression> {
@@ -206,13 +256,26 @@ impl Compiler<'_> {
                 (_, [range]) => (self.range(range), None),
                 _ => return self.wrong_arguments(name),
             };
-            return Some(Expression::OverTime { function, range: range?, parameter });
+            return Some(Expression::OverTime {
+                function,
+                range: range?,
+                parameter,
+            });
         }
         if let Some(function) = Elementwise::named(name) {
-            let [inner, parameters @ ..] = args.as_slice() else { return self.wrong_arguments(name) };
+            let [inner, parameters @ ..] = args.as_slice() else {
+                return self.wrong_arguments(name);
+            };
             let inner = self.boxed(inner);
-            let parameters = parameters.iter().map(|parameter| self.expression(parameter)).collect::<Option<_>>()?;
-            return Some(Expression::Elementwise { function, inner: inner?, parameters });
+            let parameters = parameters
+                .iter()
+                .map(|parameter| self.expression(parameter))
+                .collect::<Option<_>>()?;
+            return Some(Expression::Elementwise {
+                function,
+                inner: inner?,
+                parameters,
+            });
         }
         if let Some(part) = DatePart::named(name) {
             let inner = match args.first() {
@@ -227,12 +290,22 @@ impl Compiler<'_> {
             ("timestamp", [inner]) => self.boxed(inner).map(Expression::EvaluationTime),
             ("vector", [inner]) => self.boxed(inner).map(Expression::VectorOf),
             ("scalar", [inner]) => self.boxed(inner).map(Expression::ScalarOf),
-            ("sort", [inner]) => Some(Expression::Sort { inner: self.boxed(inner)?, descending: false }),
-            ("sort_desc", [inner]) => Some(Expression::Sort { inner: self.boxed(inner)?, descending: true }),
-            ("absent", [inner]) => Some(Expression::Absent { labels: absent_labels(inner), inner: self.boxed(inner)? }),
-            ("absent_over_time", [range]) => {
-                Some(Expression::AbsentOverTime { labels: absent_labels(range), range: self.range(range)? })
-            }
+            ("sort", [inner]) => Some(Expression::Sort {
+                inner: self.boxed(inner)?,
+                descending: false,
+            }),
+            ("sort_desc", [inner]) => Some(Expression::Sort {
+                inner: self.boxed(inner)?,
+                descending: true,
+            }),
+            ("absent", [inner]) => Some(Expression::Absent {
+                labels: absent_labels(inner),
+                inner: self.boxed(inner)?,
+            }),
+            ("absent_over_time", [range]) => Some(Expression::AbsentOverTime {
+                labels: absent_labels(range),
+                range: self.range(range)?,
+            }),
             (
                 "label_replace",
                 [
@@ -296,7 +369,11 @@ fn absent_labels(expr: &Expr) -> LabelSet {
     let (Expr::VectorSelector(selector) | Expr::MatrixSelector(MatrixSelector { vs: selector, .. })) = expr else {
         return LabelSet::default();
     };
-    let matchers = selector.matchers.matchers.iter().filter(|matcher| matcher.name != METRIC_NAME);
+    let matchers = selector
+        .matchers
+        .matchers
+        .iter()
+        .filter(|matcher| matcher.name != METRIC_NAME);
     let mut labels: Vec<(&str, &str)> = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
     for matcher in matchers {
@@ -313,7 +390,9 @@ fn absent_labels(expr: &Expr) -> LabelSet {
 /// The label names of the Prometheus data model.
 pub(in super::super) fn is_label_name(name: &str) -> bool {
     let mut characters = name.chars();
-    characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+    characters
+        .next()
+        .is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
         && characters.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
@@ -339,7 +418,9 @@ fn position(text: &str, word: &str) -> Option<usize> {
             Some(_) => {}
             None if matches!(c, '"' | '\'' | '`') => quote = Some(c),
             None => {
-                let next = text[at..].strip_prefix(word).map(|rest| rest.chars().next().unwrap_or(' '));
+                let next = text[at..]
+                    .strip_prefix(word)
+                    .map(|rest| rest.chars().next().unwrap_or(' '));
                 let whole = !word.starts_with(is_name) || !is_name(previous);
                 if next.is_some_and(|next| whole && (!word.ends_with(is_name) || !is_name(next))) {
                     return Some(at);
@@ -356,22 +437,42 @@ mod tests {
     use super::*;
 
     fn refusals(text: &str) -> Vec<String> {
-        parse(text).err().unwrap_or_default().iter().map(Refusal::to_string).collect()
+        parse(text)
+            .err()
+            .unwrap_or_default()
+            .iter()
+            .map(Refusal::to_string)
+            .collect()
     }
 
     #[test]
     fn what_is_outside_the_subset_is_refused_by_name_and_place() {
         for (text, refusal) in [
-            ("1 + histogram_quantile(0.9, a)", "the function histogram_quantile is not supported (at character 5)"),
-            ("a{l=\"deg\"} * deg(a)", "the function deg is not supported (at character 14)"),
-            ("limitk(2, a)", "the aggregation limitk is not supported (at character 1)"),
+            (
+                "1 + histogram_quantile(0.9, a)",
+                "the function histogram_quantile is not supported (at character 5)",
+            ),
+            (
+                "a{l=\"deg\"} * deg(a)",
+                "the function deg is not supported (at character 14)",
+            ),
+            (
+                "limitk(2, a)",
+                "the aggregation limitk is not supported (at character 1)",
+            ),
             ("a @ 5", "the modifier @ is not supported (at character 3)"),
-            ("a offset -5m", "a negative offset looks into the future, which is not known (at character 3)"),
+            (
+                "a offset -5m",
+                "a negative offset looks into the future, which is not known (at character 3)",
+            ),
             ("a[5m]", "a range vector is no result (at character 2)"),
             ("nothing(a)", "unknown function with name 'nothing' (at character 1)"),
             ("a +", "not a PromQL expression"),
             ("a + fill(0) b", "fill values are not supported (at character 5)"),
-            ("{a=\"1\" or b=\"2\"}", "alternatives of matchers are not supported (at character 8)"),
+            (
+                "{a=\"1\" or b=\"2\"}",
+                "alternatives of matchers are not supported (at character 8)",
+            ),
         ] {
             assert_eq!(refusals(text), [refusal], "{text}");
         }

@@ -17,7 +17,12 @@ pub enum EvaluationError {
         "found duplicate series for the match group {group} on the {side} hand-side of the operation: \
          [{first}, {second}]; matching labels must be unique on one side"
     )]
-    ManyToMany { group: LabelSet, side: &'static str, first: LabelSet, second: LabelSet },
+    ManyToMany {
+        group: LabelSet,
+        side: &'static str,
+        first: LabelSet,
+        second: LabelSet,
+    },
     #[error("multiple matches for labels {group}: many-to-one matching must be explicit (group_left/group_right)")]
     ManyToOne { group: LabelSet },
     #[error("{0} is not a number of series")]
@@ -54,7 +59,8 @@ impl Evaluation<'_> {
                 other => Value::Vector(nameless(other.into_vector(), |value| Some(-value))?),
             },
             Expression::Binary(binary) => {
-                binary.apply(self.value(&binary.left, at_ms)?, self.value(&binary.right, at_ms)?)?
+                let (left, right) = (self.value(&binary.left, at_ms)?, self.value(&binary.right, at_ms)?);
+                binary.apply(left, right, self.semantics.dialect)?
             }
             _ => Value::Vector(self.vector(expression, at_ms)?),
         })
@@ -74,18 +80,22 @@ impl Evaluation<'_> {
                 let times = self.instant(selector, at_ms, |sample_ms, _| sample_ms as f64 / 1000.0);
                 nameless(times, Some)
             }
-            Expression::EvaluationTime(inner) => {
-                nameless(self.vector(inner, at_ms)?, |_| Some(at_ms as f64 / 1000.0))
-            }
+            Expression::EvaluationTime(inner) => nameless(self.vector(inner, at_ms)?, |_| Some(at_ms as f64 / 1000.0)),
             Expression::Aggregate(aggregate) => {
                 let parameter = match aggregate.aggregation.parameter() {
                     Some(parameter) => self.scalar(parameter, at_ms)?,
                     None => f64::NAN,
                 };
                 let elements = self.vector(&aggregate.inner, at_ms)?;
-                aggregate.aggregation.apply(elements, &aggregate.grouping, parameter, self.semantics.dialect)
+                aggregate
+                    .aggregation
+                    .apply(elements, &aggregate.grouping, parameter, self.semantics.dialect)
             }
-            Expression::OverTime { function, range, parameter } => {
+            Expression::OverTime {
+                function,
+                range,
+                parameter,
+            } => {
                 let parameter = match parameter {
                     Some(parameter) => self.scalar(parameter, at_ms)?,
                     None => f64::NAN,
@@ -97,18 +107,25 @@ impl Evaluation<'_> {
                 Ok(absent(&present, labels))
             }
             Expression::Absent { inner, labels } => Ok(absent(&self.vector(inner, at_ms)?, labels)),
-            Expression::Elementwise { function, inner, parameters } => {
-                self.elementwise(*function, inner, parameters, at_ms)
-            }
-            Expression::Date { part, inner: Some(inner) } => {
-                nameless(self.vector(inner, at_ms)?, |value| Some(part.of(value)))
-            }
+            Expression::Elementwise {
+                function,
+                inner,
+                parameters,
+            } => self.elementwise(*function, inner, parameters, at_ms),
+            Expression::Date {
+                part,
+                inner: Some(inner),
+            } => nameless(self.vector(inner, at_ms)?, |value| Some(part.of(value))),
             Expression::Date { part, inner: None } => Ok(vec![unlabelled(part.of(at_ms.div_euclid(1000) as f64))]),
             Expression::VectorOf(inner) => Ok(vec![unlabelled(self.scalar(inner, at_ms)?)]),
             Expression::Sort { inner, descending } => {
                 let mut elements = self.vector(inner, at_ms)?;
                 elements.sort_by(|a, b| {
-                    let (a, b) = if *descending { (b.value, a.value) } else { (a.value, b.value) };
+                    let (a, b) = if *descending {
+                        (b.value, a.value)
+                    } else {
+                        (a.value, b.value)
+                    };
                     a.is_nan().cmp(&b.is_nan()).then(a.total_cmp(&b))
                 });
                 Ok(elements)
@@ -130,8 +147,10 @@ impl Evaluation<'_> {
         parameters: &[Expression],
         at_ms: i64,
     ) -> Result<Vec<Element>, EvaluationError> {
-        let parameters: Vec<f64> =
-            parameters.iter().map(|parameter| self.scalar(parameter, at_ms)).collect::<Result<_, _>>()?;
+        let parameters: Vec<f64> = parameters
+            .iter()
+            .map(|parameter| self.scalar(parameter, at_ms))
+            .collect::<Result<_, _>>()?;
         nameless(self.vector(inner, at_ms)?, |value| function.apply(value, &parameters))
     }
 
@@ -139,8 +158,10 @@ impl Evaluation<'_> {
     fn select(&self, selector: &Selector, mut visit: impl FnMut(&Series)) {
         let mut in_metric = |name: &str| {
             // What is already known of the name need not be asked of every series.
-            let (on_name, on_labels): (Vec<_>, Vec<_>) =
-                selector.matchers.iter().partition(|matcher| &*matcher.name == METRIC_NAME);
+            let (on_name, on_labels): (Vec<_>, Vec<_>) = selector
+                .matchers
+                .iter()
+                .partition(|matcher| &*matcher.name == METRIC_NAME);
             if on_name.iter().all(|matcher| matcher.is_match(name)) {
                 let series = self.history.series(name).iter();
                 let selected = series.filter(|series| on_labels.iter().all(|m| m.selects(series.labels())));
@@ -162,7 +183,10 @@ impl Evaluation<'_> {
                 && sample_ms >= oldest_ms
                 && !is_stale(value)
             {
-                elements.push(Element { labels: series.labels().clone(), value: value_of(sample_ms, value) });
+                elements.push(Element {
+                    labels: series.labels().clone(),
+                    value: value_of(sample_ms, value),
+                });
             }
         });
         elements
@@ -186,13 +210,22 @@ impl Evaluation<'_> {
         let (range_ms, offset_ms) = range.extent_ms();
         let end_ms = at_ms - offset_ms;
         let start_ms = end_ms - range_ms;
-        let window = Window { start_ms, end_ms, now_ms: at_ms, dialect: self.semantics.dialect };
+        let window = Window {
+            start_ms,
+            end_ms,
+            now_ms: at_ms,
+            dialect: self.semantics.dialect,
+        };
         let mut elements = Vec::new();
         let mut push = |labels: &LabelSet, samples: &[(i64, f64)]| {
             if !samples.is_empty()
                 && let Some(value) = function.apply(samples, parameter, window)
             {
-                let labels = if function.keeps_metric_name() { labels.clone() } else { labels.without_metric_name() };
+                let labels = if function.keeps_metric_name() {
+                    labels.clone()
+                } else {
+                    labels.without_metric_name()
+                };
                 elements.push(Element { labels, value });
             }
         };
@@ -236,18 +269,31 @@ impl Evaluation<'_> {
 }
 
 fn unlabelled(value: f64) -> Element {
-    Element { labels: LabelSet::default(), value }
+    Element {
+        labels: LabelSet::default(),
+        value,
+    }
 }
 
 fn absent(present: &[Element], labels: &LabelSet) -> Vec<Element> {
-    if present.is_empty() { vec![Element { labels: labels.clone(), value: 1.0 }] } else { Vec::new() }
+    if present.is_empty() {
+        vec![Element {
+            labels: labels.clone(),
+            value: 1.0,
+        }]
+    } else {
+        Vec::new()
+    }
 }
 
 /// Changes values, and drops the metric name that no longer says what they are.
 fn nameless(elements: Vec<Element>, change: impl Fn(f64) -> Option<f64>) -> Result<Vec<Element>, EvaluationError> {
     let changed = elements.into_iter().filter_map(|element| {
         let value = change(element.value)?;
-        Some(Element { labels: element.labels.without_metric_name(), value })
+        Some(Element {
+            labels: element.labels.without_metric_name(),
+            value,
+        })
     });
     unique(changed.collect())
 }
@@ -266,7 +312,9 @@ pub(super) fn unique(elements: Vec<Element>) -> Result<Vec<Element>, EvaluationE
 impl LabelReplace {
     fn apply(&self, mut elements: Vec<Element>) -> Result<Vec<Element>, EvaluationError> {
         for element in &mut elements {
-            let Some(captures) = self.pattern.captures(element.labels.get(&self.source)) else { continue };
+            let Some(captures) = self.pattern.captures(element.labels.get(&self.source)) else {
+                continue;
+            };
             let mut value = String::new();
             captures.expand(&self.replacement, &mut value);
             element.labels = element.labels.with([(self.destination.clone(), value.into())]);

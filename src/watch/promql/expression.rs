@@ -39,8 +39,16 @@ pub(super) struct Selector {
 /// What a function over time reads.
 #[derive(Debug, Clone)]
 pub(super) enum Range {
-    Samples { selector: Selector, range_ms: i64 },
-    Subquery { inner: Box<Expression>, range_ms: i64, step_ms: Option<i64>, offset_ms: i64 },
+    Samples {
+        selector: Selector,
+        range_ms: i64,
+    },
+    Subquery {
+        inner: Box<Expression>,
+        range_ms: i64,
+        step_ms: Option<i64>,
+        offset_ms: i64,
+    },
 }
 
 impl Range {
@@ -48,7 +56,9 @@ impl Range {
     pub fn extent_ms(&self) -> (i64, i64) {
         match self {
             Range::Samples { selector, range_ms } => (*range_ms, selector.offset_ms),
-            Range::Subquery { range_ms, offset_ms, .. } => (*range_ms, *offset_ms),
+            Range::Subquery {
+                range_ms, offset_ms, ..
+            } => (*range_ms, *offset_ms),
         }
     }
 }
@@ -209,7 +219,9 @@ impl Expression {
             }
             Expression::Elementwise { inner, parameters, .. } => {
                 inner.add_interest(before_ms, interest);
-                parameters.iter().for_each(|parameter| parameter.add_interest(before_ms, interest));
+                parameters
+                    .iter()
+                    .for_each(|parameter| parameter.add_interest(before_ms, interest));
             }
             Expression::Date { inner, .. } => {
                 if let Some(inner) = inner {
@@ -233,7 +245,12 @@ impl Range {
             Range::Samples { selector, range_ms } => {
                 interest.add(&selector.matchers, before_ms + selector.offset_ms + range_ms);
             }
-            Range::Subquery { inner, range_ms, offset_ms, .. } => {
+            Range::Subquery {
+                inner,
+                range_ms,
+                offset_ms,
+                ..
+            } => {
                 inner.add_interest(before_ms + range_ms + offset_ms, interest);
             }
         }
@@ -244,6 +261,10 @@ impl Selector {
     pub fn new(matchers: Vec<Matcher>, offset_ms: i64) -> Self {
         let on_name = matchers.iter().filter(|matcher| &*matcher.name == METRIC_NAME);
         let metric_name = on_name.filter_map(Matcher::equal_to).map(Text::from).next();
-        Selector { matchers, metric_name, offset_ms }
+        Selector {
+            matchers,
+            metric_name,
+            offset_ms,
+        }
     }
 }

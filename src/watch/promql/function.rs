@@ -125,7 +125,9 @@ impl DatePart {
         if unix_seconds.is_nan() {
             return f64::NAN;
         }
-        let Ok(timestamp) = Timestamp::from_second(unix_seconds as i64) else { return f64::NAN };
+        let Ok(timestamp) = Timestamp::from_second(unix_seconds as i64) else {
+            return f64::NAN;
+        };
         let date_time: DateTime = Offset::UTC.to_datetime(timestamp);
         f64::from(match self {
             DatePart::Minute => i16::from(date_time.minute()),
@@ -149,7 +151,12 @@ mod tests {
         for (function, parameters, value, expected) in [
             (Elementwise::ClampMin, vec![1.0], f64::NAN, f64::NAN),
             (Elementwise::ClampMin, vec![f64::INFINITY], f64::NAN, f64::INFINITY),
-            (Elementwise::ClampMax, vec![f64::NEG_INFINITY], f64::NAN, f64::NEG_INFINITY),
+            (
+                Elementwise::ClampMax,
+                vec![f64::NEG_INFINITY],
+                f64::NAN,
+                f64::NEG_INFINITY,
+            ),
             (Elementwise::ClampMax, vec![2.0], 3.0, 2.0),
             (Elementwise::Clamp, vec![1.0, 2.0], 0.0, 1.0),
             (Elementwise::Round, vec![], 2.5, 3.0),
@@ -157,7 +164,11 @@ mod tests {
             (Elementwise::Round, vec![0.1], 0.26, 0.3),
         ] {
             let result = function.apply(value, &parameters).unwrap();
-            assert_eq!(result.to_bits(), expected.to_bits(), "{function:?} {parameters:?} of {value}: {result}");
+            assert_eq!(
+                result.to_bits(),
+                expected.to_bits(),
+                "{function:?} {parameters:?} of {value}: {result}"
+            );
         }
         assert_eq!(Elementwise::Clamp.apply(1.0, &[2.0, 1.0]), None);
     }

@@ -23,7 +23,10 @@ enum Test {
 
 impl Matcher {
     pub fn equal(name: &str, value: &str) -> Self {
-        Matcher { name: name.into(), test: Test::Equal(value.into()) }
+        Matcher {
+            name: name.into(),
+            test: Test::Equal(value.into()),
+        }
     }
 
     pub fn from_parsed(parsed: &Parsed) -> Self {
@@ -35,7 +38,10 @@ impl Matcher {
             (MatchOp::Re(regex), None) => Test::Matches(regex.clone()),
             (MatchOp::NotRe(regex), None) => Test::Differs(regex.clone()),
         };
-        Matcher { name: parsed.name.as_str().into(), test }
+        Matcher {
+            name: parsed.name.as_str().into(),
+            test,
+        }
     }
 
     /// A missing label is matched as the empty text.
@@ -65,7 +71,10 @@ impl Matcher {
 
 fn alternatives(pattern: &str) -> Option<Vec<Text>> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-/:, |".contains(c);
-    pattern.chars().all(is_plain).then(|| pattern.split('|').map(Text::from).collect())
+    pattern
+        .chars()
+        .all(is_plain)
+        .then(|| pattern.split('|').map(Text::from).collect())
 }
 
 #[cfg(test)]

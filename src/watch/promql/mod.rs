@@ -9,6 +9,7 @@ mod function;
 mod matcher;
 mod over_time;
 
+pub(super) use compile::is_label_name;
 pub use compile::{Refusal, parse};
 pub use evaluate::EvaluationError;
 pub use expression::Query;
@@ -35,7 +36,10 @@ impl Value {
     /// As the result of a rule: a scalar is one series without labels.
     pub fn into_vector(self) -> Vec<Element> {
         match self {
-            Value::Scalar(value) => vec![Element { labels: LabelSet::default(), value }],
+            Value::Scalar(value) => vec![Element {
+                labels: LabelSet::default(),
+                value,
+            }],
             Value::Vector(elements) => elements,
             Value::Text(_) => Vec::new(),
         }
@@ -68,6 +72,10 @@ pub const LOOKBACK_MS: i64 = 5 * 60 * 1000;
 
 impl Default for Semantics {
     fn default() -> Self {
-        Semantics { dialect: Dialect::V3, lookback_ms: LOOKBACK_MS, default_step_ms: 60_000 }
+        Semantics {
+            dialect: Dialect::V3,
+            lookback_ms: LOOKBACK_MS,
+            default_step_ms: 60_000,
+        }
     }
 }

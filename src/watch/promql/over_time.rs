@@ -99,9 +99,9 @@ impl OverTime {
             OverTime::StandardVariance => variance(values()),
             OverTime::Last => samples.last()?.1,
             OverTime::Present => 1.0,
-            OverTime::Changes => {
-                pairs().filter(|(before, value)| value != before && !(value.is_nan() && before.is_nan())).count() as f64
-            }
+            OverTime::Changes => pairs()
+                .filter(|(before, value)| value != before && !(value.is_nan() && before.is_nan()))
+                .count() as f64,
             OverTime::Resets => pairs().filter(|(before, value)| value < before).count() as f64,
         })
     }
@@ -114,7 +114,9 @@ fn newest_two(samples: &[(i64, f64)]) -> Option<[(i64, f64); 2]> {
 /// The change over the whole range, estimated from the samples in it. A series that begins or ends well within the
 /// range is extended by half the average distance of samples only, and a counter never below zero.
 fn extrapolated(samples: &[(i64, f64)], is_counter: bool, window: Window) -> Option<f64> {
-    let [(first_ms, first), .., (last_ms, last)] = *samples else { return None };
+    let [(first_ms, first), .., (last_ms, last)] = *samples else {
+        return None;
+    };
     let mut change = last - first;
     if is_counter {
         let resets = samples.windows(2).filter(|pair| pair[1].1 < pair[0].1);
@@ -123,7 +125,13 @@ fn extrapolated(samples: &[(i64, f64)], is_counter: bool, window: Window) -> Opt
     let sampled_seconds = (last_ms - first_ms) as f64 / 1000.0;
     let average_seconds = sampled_seconds / (samples.len() - 1) as f64;
     let threshold_seconds = average_seconds * 1.1;
-    let bounded = |seconds: f64| if seconds >= threshold_seconds { average_seconds / 2.0 } else { seconds };
+    let bounded = |seconds: f64| {
+        if seconds >= threshold_seconds {
+            average_seconds / 2.0
+        } else {
+            seconds
+        }
+    };
 
     let mut to_start_seconds = (first_ms - window.start_ms) as f64 / 1000.0;
     if window.dialect == Dialect::V3 {
@@ -143,7 +151,11 @@ fn extrapolated(samples: &[(i64, f64)], is_counter: bool, window: Window) -> Opt
 fn line(samples: &[(i64, f64)], at_ms: i64) -> Option<(f64, f64)> {
     let [(_, first), _, ..] = *samples else { return None };
     if samples.iter().all(|(_, value)| *value == first) {
-        return Some(if first.is_infinite() { (f64::NAN, f64::NAN) } else { (0.0, first) });
+        return Some(if first.is_infinite() {
+            (f64::NAN, f64::NAN)
+        } else {
+            (0.0, first)
+        });
     }
     let count = samples.len() as f64;
     let (mut x_sum, mut y_sum, mut xy_sum, mut xx_sum) =
@@ -164,7 +176,13 @@ fn line(samples: &[(i64, f64)], at_ms: i64) -> Option<(f64, f64)> {
 
 /// The first value, or a later one that beats it; a NaN is beaten by any.
 pub(super) fn extreme(values: impl IntoIterator<Item = f64>, beats: impl Fn(f64, f64) -> bool) -> f64 {
-    let better = |best: f64, value: f64| if beats(value, best) || best.is_nan() { value } else { best };
+    let better = |best: f64, value: f64| {
+        if beats(value, best) || best.is_nan() {
+            value
+        } else {
+            best
+        }
+    };
     values.into_iter().reduce(better).unwrap_or(f64::NAN)
 }
 
@@ -225,7 +243,11 @@ pub(super) struct Sum {
 impl Sum {
     pub fn add(&mut self, value: f64) {
         let sum = self.sum + value;
-        self.compensation += if self.sum.abs() >= value.abs() { (self.sum - sum) + value } else { (value - sum) + self.sum };
+        self.compensation += if self.sum.abs() >= value.abs() {
+            (self.sum - sum) + value
+        } else {
+            (value - sum) + self.sum
+        };
         self.sum = sum;
     }
 
@@ -235,7 +257,11 @@ impl Sum {
 
     /// An infinite sum has no meaningful compensation.
     pub fn total(self) -> f64 {
-        if self.sum.is_infinite() { self.sum } else { self.compensated() }
+        if self.sum.is_infinite() {
+            self.sum
+        } else {
+            self.compensated()
+        }
     }
 }
 
@@ -252,8 +278,16 @@ mod tests {
     use super::*;
 
     fn apply(name: &str, values: &[f64], dialect: Dialect) -> Option<f64> {
-        let samples: Vec<(i64, f64)> = (0..).map(|index| 20_000 + index * 10_000).zip(values.iter().copied()).collect();
-        let window = Window { start_ms: 0, end_ms: 60_000, now_ms: 60_000, dialect };
+        let samples: Vec<(i64, f64)> = (0..)
+            .map(|index| 20_000 + index * 10_000)
+            .zip(values.iter().copied())
+            .collect();
+        let window = Window {
+            start_ms: 0,
+            end_ms: 60_000,
+            now_ms: 60_000,
+            dialect,
+        };
         OverTime::named(name).unwrap().apply(&samples, 0.5, window)
     }
 
@@ -261,7 +295,11 @@ mod tests {
     fn each_function_of_a_short_series() {
         for (name, values, expected) in [
             ("rate", vec![100.0, 110.0, 120.0, 130.0, 140.0], Some(45.0 / 60.0)),
-            ("increase", vec![100.0, 110.0, 5.0, 15.0, 25.0], Some(35.0 * 45.0 / 40.0)),
+            (
+                "increase",
+                vec![100.0, 110.0, 5.0, 15.0, 25.0],
+                Some(35.0 * 45.0 / 40.0),
+            ),
             ("increase", vec![1.0], None),
             ("delta", vec![5.0, 1.0], Some(-8.0)),
             ("irate", vec![1.0, 9.0, 4.0], Some(0.4)),
@@ -282,14 +320,23 @@ mod tests {
         ] {
             let result = apply(name, &values, Dialect::V3);
             let near = |a: f64, b: f64| (a - b).abs() <= 1e-12 * b.abs();
-            assert!(result == expected || near(result.unwrap(), expected.unwrap()), "{name} of {values:?}: {result:?}");
+            assert!(
+                result == expected || near(result.unwrap(), expected.unwrap()),
+                "{name} of {values:?}: {result:?}"
+            );
         }
     }
 
     #[test]
     fn dialects_differ_in_how_far_a_young_counter_is_extended() {
         // 20 s before the first sample, 10 s between samples; zero would be reached after 7 s.
-        assert_eq!(apply("increase", &[7.0, 17.0, 27.0, 37.0, 47.0], Dialect::V3), Some(45.0));
-        assert_eq!(apply("increase", &[7.0, 17.0, 27.0, 37.0, 47.0], Dialect::V2_42), Some(47.0));
+        assert_eq!(
+            apply("increase", &[7.0, 17.0, 27.0, 37.0, 47.0], Dialect::V3),
+            Some(45.0)
+        );
+        assert_eq!(
+            apply("increase", &[7.0, 17.0, 27.0, 37.0, 47.0], Dialect::V2_42),
+            Some(47.0)
+        );
     }
 }

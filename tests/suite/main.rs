@@ -4,5 +4,6 @@ mod alerting;
 mod command_line;
 mod end_to_end;
 mod exposition;
+mod promql;
 mod support;
 mod webhook;

@@ -186,7 +186,7 @@ mod tests {
         let tree = Tree::new();
         let mut cpu = Cpu::default();
         let mut idle = |ticks: u32| {
-            tree.proc("stat", &format!("cpu0 0 0 0 {ticks} 0 0 0 0 0 0\n"));
+            tree.proc("stat", format!("cpu0 0 0 0 {ticks} 0 0 0 0 0 0\n"));
             text_of(&cpu.read(&tree.roots).unwrap(), "mode=\"idle\"")
         };
         assert_eq!(idle(1000), ["node_cpu_seconds_total{cpu=\"0\",mode=\"idle\"} 10"]);
@@ -201,10 +201,10 @@ mod tests {
         for (cpu, core, count) in [(0, 0, 5), (1, 0, 5), (2, 1, 7)] {
             let base = format!("devices/system/cpu/cpu{cpu}");
             tree.sys(&format!("{base}/topology/physical_package_id"), "0\n");
-            tree.sys(&format!("{base}/topology/core_id"), &format!("{core}\n"));
+            tree.sys(&format!("{base}/topology/core_id"), format!("{core}\n"));
             tree.sys(
                 &format!("{base}/thermal_throttle/core_throttle_count"),
-                &format!("{count}\n"),
+                format!("{count}\n"),
             );
             tree.sys(&format!("{base}/thermal_throttle/package_throttle_count"), "30\n");
         }

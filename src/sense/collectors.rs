@@ -3,11 +3,12 @@
 
 use super::cpu::Cpu;
 use super::diskstats::Diskstats;
+use super::fields::Fields;
 use super::filesystem::Filesystem;
 use super::own_process::OwnProcess;
 use super::roots::{ReadError, Roots};
 use super::statfs::{self, Asker};
-use super::{loadavg, meminfo, netdev, pressure, stat, time, uname};
+use super::{kernel_limits, loadavg, meminfo, netdev, netstat, pressure, sockstat, softnet, stat, time, uname, vmstat};
 use crate::family::Family;
 use regex::Regex;
 use std::path::PathBuf;
@@ -91,6 +92,15 @@ pub const MOUNT_POINTS_EXCLUDE: &str =
 pub const FS_TYPES_EXCLUDE: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs|\
     iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|sysfs|tracefs)$";
 
+/// Default of `--collector.netstat.fields`.
+pub const NETSTAT_FIELDS: &str = "^(.*_(InErrors|InErrs)|Ip_Forwarding|Ip(6|Ext)_(InOctets|OutOctets)|\
+    Icmp6?_(InMsgs|OutMsgs)|TcpExt_(Listen.*|Syncookies.*|TCPSynRetrans|TCPTimeouts)|\
+    Tcp_(ActiveOpens|InSegs|OutSegs|OutRsts|PassiveOpens|RetransSegs|CurrEstab)|\
+    Udp6?_(InDatagrams|OutDatagrams|NoPorts|RcvbufErrors|SndbufErrors))$";
+
+/// Default of `--collector.vmstat.fields`.
+pub const VMSTAT_FIELDS: &str = "^(oom_kill|pgpg|pswp|pg.*fault).*";
+
 /// What node_exporter's own flags of single collectors set.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -100,19 +110,27 @@ pub struct Options {
     pub fs_types: NameFilter,
     /// How long all mounts of one round together may take to answer `statfs`.
     pub mount_timeout: Duration,
+    pub netstat_fields: Regex,
+    pub vmstat_fields: Regex,
     /// `--path.udev.data`.
     pub udev_data: PathBuf,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        let exclude = |pattern| NameFilter::exclude(pattern).expect("a constant that tests compile");
+        let pattern = |text| Regex::new(text).expect("a constant that tests compile");
+        let exclude = |text| NameFilter {
+            include: None,
+            exclude: Some(pattern(text)),
+        };
         Options {
             diskstats_devices: exclude(DISKSTATS_EXCLUDE),
             netdev_devices: NameFilter::default(),
             mount_points: exclude(MOUNT_POINTS_EXCLUDE),
             fs_types: exclude(FS_TYPES_EXCLUDE),
             mount_timeout: Duration::from_secs(5),
+            netstat_fields: pattern(NETSTAT_FIELDS),
+            vmstat_fields: pattern(VMSTAT_FIELDS),
             udev_data: "/run/udev/data".into(),
         }
     }
@@ -151,6 +169,13 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     on("pressure", Pace::Fast, "pressure stall information", |_| {
         Box::new(pressure::read_pressure)
     }),
+    on("vmstat", Pace::Fast, "paging and out-of-memory kills", |options| {
+        let mut wanted = Fields::new(options.vmstat_fields.clone());
+        Box::new(move |roots| vmstat::read_vmstat(roots, &mut wanted))
+    }),
+    on("filefd", Pace::Fast, "file handles", |_| {
+        Box::new(kernel_limits::read_filefd)
+    }),
     on("diskstats", Pace::Fast, "block devices", |options| {
         let mut diskstats = Diskstats::new(options.diskstats_devices.clone(), &options.udev_data);
         Box::new(move |roots| diskstats.read(roots))
@@ -159,12 +184,28 @@ pub const COLLECTORS: &[CollectorInfo] = &[
         let devices = options.netdev_devices.clone();
         Box::new(move |roots| netdev::read_netdev(roots, &devices))
     }),
+    on("netstat", Pace::Fast, "protocol counters", |options| {
+        let mut wanted = Fields::new(options.netstat_fields.clone());
+        Box::new(move |roots| netstat::read_netstat(roots, &mut wanted))
+    }),
+    on("sockstat", Pace::Fast, "sockets in use", |_| {
+        Box::new(sockstat::read_sockstat)
+    }),
+    on("softnet", Pace::Fast, "packets taken by each processor", |_| {
+        Box::new(softnet::read_softnet)
+    }),
+    on("conntrack", Pace::Fast, "tracked connections", |_| {
+        Box::new(kernel_limits::read_conntrack)
+    }),
     on("process", Pace::Slow, "evenkeel itself: process_*", |_| {
         let mut own = OwnProcess::default();
         Box::new(move |_| own.read())
     }),
     on("uname", Pace::Slow, "kernel and host name", |_| {
         Box::new(|_| Ok(uname::read_uname()))
+    }),
+    on("entropy", Pace::Slow, "entropy", |_| {
+        Box::new(kernel_limits::read_entropy)
     }),
     on("filesystem", Pace::Slow, "sizes of file systems", |options| {
         let asker = Asker::new(statfs::system_call(), options.mount_timeout);

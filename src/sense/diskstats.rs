@@ -184,15 +184,6 @@ fn udev_families(disks: &[(&Disk, HashMap<String, String>)]) -> Vec<Family> {
     for (disk, properties) in disks {
         let property = |key: &str| properties.get(key).cloned().unwrap_or_default();
         let device = || label("device", disk.device.clone());
-        // The short serial is what is printed on the disk.
-        let serial = Some(property("ID_SERIAL_SHORT"))
-            .filter(|short| !short.is_empty())
-            .unwrap_or_else(|| property("ID_SERIAL"));
-        let serial = if properties.contains_key("SCSI_IDENT_SERIAL") {
-            property("SCSI_IDENT_SERIAL")
-        } else {
-            serial
-        };
         info.push(
             vec![
                 device(),
@@ -201,7 +192,7 @@ fn udev_families(disks: &[(&Disk, HashMap<String, String>)]) -> Vec<Family> {
                 label("path", property("ID_PATH")),
                 label("wwn", property("ID_WWN")),
                 label("model", property("ID_MODEL")),
-                label("serial", serial),
+                label("serial", property("ID_SERIAL_SHORT")),
                 label("revision", property("ID_REVISION")),
             ],
             1.0,

@@ -7,20 +7,26 @@ pub mod snapshot;
 mod cpu;
 mod derived;
 mod diskstats;
+mod fields;
 mod filesystem;
-#[cfg(test)]
-mod fixture;
+mod kernel_limits;
 mod loadavg;
 mod meminfo;
 mod mounts;
 mod netdev;
+mod netstat;
 mod own_process;
 mod pressure;
 mod roots;
+mod sockstat;
+mod softnet;
 mod stat;
 mod statfs;
 mod time;
 mod uname;
+mod vmstat;
+#[cfg(test)]
+mod fixture;
 
 pub use collectors::{COLLECTORS, CollectorInfo, NameFilter, Options, Pace};
 pub use roots::{ReadError, Roots};

@@ -6,7 +6,8 @@
 # What the PATH already offers is used as it is. Afterwards there is one place to look: target/tools/bin.
 #
 #   tests/tools.sh              what `make test` needs
-#   tests/tools.sh stress-ng    the same and more tools by their name
+#   tests/tools.sh stress-ng    the same and another tool by its name
+#   tests/tools.sh grafana-sdk  the Python library that dashboards/build.py uses, and nothing else
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -111,16 +112,52 @@ link_with_libraries() {
         unpack "$library"
     done
     rm -f "$bin/$tool"
-    printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' \
+    printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' \
         "$(find "$unpacked" -name '*.so.*' -printf '%h\n' | sort -u | paste -sd:)" "$target" >"$bin/$tool"
     chmod +x "$bin/$tool"
+}
+
+# Debian's Alertmanager opens its notification templates below /usr/share, where nothing is unpacked. A copy looks below its
+# working directory instead (the new path is as long as the old one, as the place in the program asks), and starts in the
+# unpacked tree: paths given to it must be absolute.
+link_alertmanager() {
+    local target=$1 relocated=$unpacked/usr/bin/alertmanager-relocated
+    if [ -e /usr/share/prometheus/alertmanager/default.tmpl ]; then
+        link alertmanager "$target"
+        return
+    fi
+    LC_ALL=C sed 's|/usr/share/prometheus/alertmanager|usr//share/prometheus/alertmanager|g' "$target" >"$relocated"
+    chmod +x "$relocated"
+    rm -f "$bin/alertmanager"
+    printf '#!/bin/sh\ncd "%s" && exec "%s" "$@"\n' "$unpacked" "$relocated" >"$bin/alertmanager"
+    chmod +x "$bin/alertmanager"
 }
 
 # A tool that starts and tells its version is one that has all its libraries.
 works() { [ -x "$bin/$1" ] && "$bin/$1" --version >/dev/null 2>&1; }
 
+# Grafana's typed builder comes from PyPI: pinned, and checked by its hash. A Debian Python may have no pip of its own.
+fetch_grafana_sdk() {
+    local requirements=$root/dashboards/requirements.txt folder=$tools/grafana-sdk
+    local pip=(python3 -m pip)
+    if cmp -s "$requirements" "$folder/.installed"; then return; fi
+    if ! "${pip[@]}" --version >/dev/null 2>&1; then
+        unpack python3-pip-whl
+        pip=(python3 "$(echo "$unpacked"/usr/share/python-wheels/pip-*.whl)/pip")
+    fi
+    rm -rf "$folder"
+    with_retries "${pip[@]}" install --quiet --no-deps --require-hashes --disable-pip-version-check \
+        --root-user-action=ignore --target "$folder" -r "$requirements" || die "the library in $requirements cannot be fetched"
+    cp "$requirements" "$folder/.installed"
+}
+
+command -v python3 >/dev/null || die "python3 is missing: install it (Debian: apt-get install python3)"
 mkdir -p "$bin"
 missing=()
+if [ "$*" = grafana-sdk ]; then
+    fetch_grafana_sdk
+    exit
+fi
 for tool in "${wanted[@]}"; do
     [ -n "${origin[$tool]:-}" ] || die "no package is known for $tool (known: ${!origin[*]})"
     if works "$tool"; then continue; fi
@@ -136,7 +173,10 @@ for tool in "${missing[@]}"; do
     # The marker may be there while the files are not (a half-cleaned target).
     [ -x "$unpacked/${origin[$tool]#*:}" ] || rm -f "$unpacked/.unpacked-$package"
     unpack "$package"
-    link "$tool" "$unpacked/${origin[$tool]#*:}"
+    case $tool in
+        alertmanager) link_alertmanager "$unpacked/${origin[$tool]#*:}" ;;
+        *) link "$tool" "$unpacked/${origin[$tool]#*:}" ;;
+    esac
     works "$tool" || link_with_libraries "$tool" "$package" "$unpacked/${origin[$tool]#*:}"
     works "$tool" || die "$tool of the package $package does not run: $("$bin/$tool" --version 2>&1 | head -n 3)"
 done
@@ -145,7 +185,6 @@ done
 # -S leaves out what else this machine's Python has, so that what works here works elsewhere.
 python_works() { PYTHONPATH="$tools/python" python3 -S -c 'import prometheus_client.openmetrics.parser' 2>&1; }
 
-command -v python3 >/dev/null || die "python3 is missing: install it (Debian: apt-get install python3-minimal)"
 if ! python_works >/dev/null; then
     missing+=(prometheus_client)
     rm -rf "$unpacked"/.unpacked-python3-* "$tools/python"

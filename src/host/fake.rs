@@ -3,15 +3,13 @@
 
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
 use super::{Host, HostError, Moment, Thread};
+use crate::process::table::TICKS_PER_SECOND;
 use crate::process::{Details, Identity, Needs, Process};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
-
-/// Clock ticks of the fake kernel per second.
-const TICKS_PER_SECOND: u64 = 100;
 
 #[derive(Debug, Clone)]
 pub struct FakeProcess {

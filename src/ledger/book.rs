@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Closed episodes are remembered for at least this long, to recognise late deliveries of them.
 pub const REMEMBER_CLOSED: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Victims are remembered for at least this long: longer than any sensible cooldown, budget window or episode.
+pub const REMEMBER_VICTIMS: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EpisodeKey {

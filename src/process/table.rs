@@ -14,6 +14,8 @@ const MAX_CMDLINE_BYTES: u64 = 128 * 1024;
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 /// PF_KTHREAD of include/linux/sched.h, in field 9 of `/proc/PID/stat`.
 const PF_KTHREAD: u64 = 0x0020_0000;
+/// USER_HZ, in which the kernel tells times to programs: 100 on every Linux port but alpha and ia64.
+pub const TICKS_PER_SECOND: u64 = 100;
 /// Processor use is judged over no less than this.
 pub const MIN_CPU_WINDOW: Duration = Duration::from_secs(5);
 
@@ -127,8 +129,6 @@ impl Process {
 pub struct Procfs {
     pub root: PathBuf,
     pub boot: BootId,
-    /// `sysconf(_SC_CLK_TCK)`.
-    pub ticks_per_second: u64,
     pub page_bytes: u64,
 }
 
@@ -148,7 +148,6 @@ impl Procfs {
         Ok(Procfs {
             root: root.to_owned(),
             boot,
-            ticks_per_second: sysconf(nix::unistd::SysconfVar::CLK_TCK).unwrap_or(100),
             page_bytes: sysconf(nix::unistd::SysconfVar::PAGE_SIZE).unwrap_or(4096),
         })
     }
@@ -199,7 +198,7 @@ impl Procfs {
         let field = |number: usize| fields.get(number - 3).copied();
         let number = |at: usize| field(at)?.parse::<i64>().ok();
         let start_ticks = field(22)?.parse().ok()?;
-        let started = Duration::from_millis(start_ticks * 1000 / self.ticks_per_second);
+        let started = Duration::from_millis(start_ticks * 1000 / TICKS_PER_SECOND);
         Some(Process {
             identity: Identity {
                 boot: self.boot,
@@ -308,7 +307,7 @@ impl CpuBaseline {
 
     /// Fills in `cpu_cores` where at least [`MIN_CPU_WINDOW`] lies between the two readings, or where the process was
     /// born since and is that old.
-    pub fn measure(&self, processes: &mut [Process], boot_now: Duration, ticks_per_second: u64) {
+    pub fn measure(&self, processes: &mut [Process], boot_now: Duration) {
         let window = boot_now.saturating_sub(self.taken_at);
         for process in processes {
             let (before, span) = match self.ticks.get(&process.identity) {
@@ -316,7 +315,7 @@ impl CpuBaseline {
                 None => (0, process.age),
             };
             if span >= MIN_CPU_WINDOW {
-                let seconds = process.cpu_ticks.saturating_sub(before) as f64 / ticks_per_second as f64;
+                let seconds = process.cpu_ticks.saturating_sub(before) as f64 / TICKS_PER_SECOND as f64;
                 process.cpu_cores = Some(seconds / span.as_secs_f64());
             }
         }
@@ -361,7 +360,6 @@ mod tests {
         Procfs {
             root: "/proc".into(),
             boot: BootId(1),
-            ticks_per_second: 100,
             page_bytes: 4096,
         }
     }
@@ -410,9 +408,9 @@ mod tests {
         let baseline = CpuBaseline::take(&[process.clone()], Duration::from_secs(100));
         process.cpu_ticks = 2500;
         let mut now = [process];
-        baseline.measure(&mut now, Duration::from_secs(104), 100);
+        baseline.measure(&mut now, Duration::from_secs(104));
         assert_eq!(now[0].cpu_cores, None);
-        baseline.measure(&mut now, Duration::from_secs(110), 100);
+        baseline.measure(&mut now, Duration::from_secs(110));
         assert_eq!(now[0].cpu_cores, Some(1.5));
     }
 

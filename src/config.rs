@@ -8,9 +8,11 @@ mod shelf;
 pub use file::CONFIG;
 
 use crate::act::guard::Budget;
-use crate::diagnostic::{Diagnostic, Findings, Severity, Source};
+use crate::diagnostic::{Diagnostic, Findings, Severity, Source, Span};
 use crate::process::Selector;
 use crate::rule::{self, Context, PromqlCheck, RuleSet};
+use crate::watch::promql;
+use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
 use shelf::Shelf;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,8 +25,8 @@ pub struct Config {
     /// `mode: enforce`; `--enforce` overrides.
     pub enforce: bool,
     pub sampling: Sampling,
-    /// Prometheus alerting rules to evaluate here, as text: files that could be read, and hold rules.
-    pub alerting_rules: Vec<Source>,
+    /// Prometheus alerting rules to evaluate here, one entry per file.
+    pub alerting_rules: Vec<RuleFile>,
     pub evaluation_interval: Duration,
     pub webhook: Webhook,
     pub identity: HostNames,
@@ -116,19 +118,16 @@ fn assemble(source: &Source, shelf: &Shelf) -> Result<Loaded, Vec<Diagnostic>> {
     let alerting_sources = shelf.find("alerting_rule_files", &written.alerting_rule_files, &mut findings);
     let mut diagnostics = findings.into_diagnostics();
 
-    // With a file that cannot be read, no rule can be told that its alert is unknown.
-    let mut known_alerts = (!alerting_sources.is_empty()).then(BTreeSet::new);
+    let mut alerting_rules = Vec::new();
     for source in &alerting_sources {
-        match beside::alert_names(source) {
-            Ok(names) => known_alerts
-                .iter_mut()
-                .for_each(|known| known.extend(names.iter().cloned())),
-            Err(diagnostic) => {
-                diagnostics.push(*diagnostic);
-                known_alerts = None;
-            }
+        match rule_file::parse(source.name(), source.text()) {
+            Ok(file) => alerting_rules.push(file),
+            Err(errors) => diagnostics.extend(errors.iter().map(|error| diagnose(source, error))),
         }
     }
+    // With a file that cannot be read, no rule can be told that its alert is unknown.
+    let is_complete = !alerting_rules.is_empty() && alerting_rules.len() == alerting_sources.len();
+    let known_alerts = is_complete.then(|| alert_names(&alerting_rules));
 
     let mut config = written.config;
     let compiled = rule::compile(
@@ -143,7 +142,7 @@ fn assemble(source: &Source, shelf: &Shelf) -> Result<Loaded, Vec<Diagnostic>> {
     diagnostics.extend(compiled.diagnostics);
     match compiled.rules {
         Some(rules) if diagnostics.iter().all(|found| found.severity == Severity::Warning) => {
-            config.alerting_rules = alerting_sources;
+            config.alerting_rules = alerting_rules;
             Ok(Loaded {
                 config,
                 rules,
@@ -154,10 +153,54 @@ fn assemble(source: &Source, shelf: &Shelf) -> Result<Loaded, Vec<Diagnostic>> {
     }
 }
 
-const PROMQL: &PromqlCheck = &|text| match promql_parser::parser::parse(text) {
+fn alert_names(files: &[RuleFile]) -> BTreeSet<String> {
+    let rules = files
+        .iter()
+        .flat_map(|file| &file.groups)
+        .flat_map(|group| &group.rules);
+    rules
+        .filter(|rule| matches!(rule, AlertingOrRecording::Alerting(_)))
+        .map(|rule| rule.name().to_owned())
+        .collect()
+}
+
+/// An error that knows its line only is marked from the first letter of that line to its end.
+fn diagnose(source: &Source, error: &RuleError) -> Diagnostic {
+    let help = error.hint.clone().unwrap_or_default();
+    let Some(line) = error.line else {
+        return Diagnostic::of_file(Severity::Error, source.name(), &error.message, help);
+    };
+    let text = source.line(line);
+    let indent = text.chars().take_while(|character| character.is_whitespace()).count();
+    let width = text.trim().chars().count().max(1);
+    source.diagnose(
+        Severity::Error,
+        Span {
+            line,
+            column: indent + 1,
+            width,
+        },
+        &error.message,
+        help,
+    )
+}
+
+const PROMQL: &PromqlCheck = &|text| match promql::parse(text) {
     Ok(_) => Ok(()),
-    // The parser keeps no place, so the whole text is marked from its start.
-    Err(problem) => Err((0, problem)),
+    Err(refusals) => Err(refusals.first().map_or((0, String::new()), |refusal| {
+        // The parser counts bytes; a place in a file is counted in characters.
+        let offset = refusal
+            .offset
+            .and_then(|offset| text.get(..offset))
+            .map_or(0, |before| before.chars().count());
+        (
+            offset,
+            match &refusal.hint {
+                Some(hint) => format!("{}; {hint}", refusal.message),
+                None => refusal.message.clone(),
+            },
+        )
+    })),
 };
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! What the configurations of Prometheus and Alertmanager beside ours tell: names of alerts, and how often they repeat.
-//! Their formats are others' to check; only what is needed is read.
+//! What the configuration of an Alertmanager beside ours tells: how often it repeats. Its format is not ours to check;
+//! only what is needed is read.
 
-use crate::diagnostic::{Diagnostic, Source};
+use crate::diagnostic::Source;
 use crate::yaml::{from_str, parse_duration};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -9,34 +9,6 @@ use std::time::Duration;
 
 /// Alertmanager's default of `repeat_interval`.
 const DEFAULT_REPEAT_INTERVAL: Duration = Duration::from_secs(4 * 3600);
-
-#[derive(Deserialize)]
-struct AlertingRules {
-    #[serde(default)]
-    groups: Vec<Group>,
-}
-
-#[derive(Deserialize)]
-struct Group {
-    #[serde(default)]
-    rules: Vec<AlertingRule>,
-}
-
-#[derive(Deserialize)]
-struct AlertingRule {
-    alert: Option<String>,
-}
-
-/// The alerts that a Prometheus rule file defines.
-pub(super) fn alert_names(source: &Source) -> Result<Vec<String>, Box<Diagnostic>> {
-    let file: AlertingRules = from_str(source)?;
-    Ok(file
-        .groups
-        .into_iter()
-        .flat_map(|group| group.rules)
-        .filter_map(|rule| rule.alert)
-        .collect())
-}
 
 #[derive(Deserialize)]
 struct Alertmanager {

@@ -104,6 +104,14 @@ impl Diagnostic {
         }
     }
 
+    /// `FILE:LINE:COLUMN`, as far as it is known.
+    pub fn place(&self) -> String {
+        match self.span {
+            Some(span) => format!("{}:{}:{}", self.file, span.line, span.column),
+            None => self.file.clone(),
+        }
+    }
+
     /// The finding as rustc would print it, within 80 columns, with ANSI colours on demand. Ends with a line feed.
     pub fn render(&self, color: bool) -> String {
         let paint = |style: &str, text: &str| {

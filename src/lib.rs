@@ -3,6 +3,11 @@
 //! Read the rooms from the top line down; each uses only rooms below it (`tests/suite/architecture.rs` holds
 //! it to that). `sense -> publish` and `alert -> rule -> act -> ledger` never import each other.
 
+pub mod show;
+pub mod app;
+pub mod cli;
+pub mod control;
+pub mod rehearse;
 pub mod config;
 pub mod engine;
 pub mod act;

@@ -1,1 +1,22 @@
-fn main() {}
+//! From arguments to exit code, nothing else.
+
+use evenkeel::cli::{Cli, Command};
+use evenkeel::{app, show};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::parse_from_args(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    match cli.command {
+        Command::Run(run) => app::run(*run),
+        Command::Check(check) => show::check(&check),
+        Command::Explain(explain) => show::explanation(&explain),
+        Command::Leases(query) => show::leases(&query),
+        Command::History(history) => show::history(&history),
+        Command::Release(release) => show::release(&release),
+        Command::Pause(reach) => show::pause(&reach, true),
+        Command::Resume(reach) => show::pause(&reach, false),
+    }
+}

@@ -17,7 +17,7 @@ mod tests;
 
 use crate::act::guard::Budget;
 use crate::host::Host;
-use crate::ledger::{Book, Episode, Journal};
+use crate::ledger::{Book, Episode, Journal, Record};
 use crate::process::Selector;
 use crate::process::table::CpuBaseline;
 use crate::rule::{Rule, RuleSet};
@@ -97,6 +97,16 @@ impl<H: Host> Engine<H> {
 
     pub fn host(&mut self) -> &mut H {
         &mut self.host
+    }
+
+    /// The audit trail so far, oldest first.
+    pub fn records(&self) -> Vec<Record> {
+        self.journal.records()
+    }
+
+    /// Measures processor use from an earlier reading of the process table.
+    pub fn measure_from(&mut self, baseline: CpuBaseline) {
+        self.baseline = Some(baseline);
     }
 
     /// CLOCK_BOOTTIME at which [`Engine::tick`] has something to do.

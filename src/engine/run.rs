@@ -8,6 +8,7 @@ use crate::host::Host;
 use crate::ledger::{Decision, Lease};
 use crate::process::Identity;
 use crate::tally::Tally;
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ pub enum Input {
     Delivery(Delivery),
     /// From the own evaluation.
     Alerts(Vec<Alert>),
+    /// Fingerprints of all own alerts that are pending or fire, once the own evaluation has settled after a start.
+    StillActive(BTreeSet<String>),
     Exited(Identity),
     Reload(Box<Policy>),
     Leases(tokio::sync::oneshot::Sender<Vec<Lease>>),
@@ -111,6 +114,7 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally)
                         engine.exited(target);
                         engine.tick();
                     }
+                    Input::StillActive(active) => engine.close_inactive(&active),
                     Input::Reload(policy) => engine.reload(*policy),
                     Input::Leases(reply) => drop(reply.send(engine.book().leases.values().cloned().collect())),
                     Input::Release { id, reply } => drop(reply.send(engine.release(id))),

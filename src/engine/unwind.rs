@@ -6,11 +6,12 @@ use super::turn::{About, Turn, Work};
 use super::{Engine, Policy};
 use crate::act::apply;
 use crate::host::Host;
-use crate::ledger::book::Barred;
+use crate::ledger::book::{Barred, WireSource};
 use crate::ledger::lease::{self, Undo};
 use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Outcome};
 use crate::process::Identity;
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl<H: Host> Engine<H> {
@@ -43,6 +44,18 @@ impl<H: Host> Engine<H> {
         if !self.book.episodes.keys().any(|open| open.rule == key.rule) {
             self.rules_in_use.remove(&key.rule);
         }
+    }
+
+    /// Own alerts that were open before a restart and do not fire any more.
+    pub fn close_inactive(&mut self, active: &BTreeSet<String>) {
+        let mut turn = Turn::new(self.host.now(), None);
+        let is_over =
+            |episode: &&Episode| episode.source == WireSource::Local && !active.contains(&episode.key.fingerprint);
+        for episode in self.book.episodes.values().filter(is_over).cloned().collect::<Vec<_>>() {
+            let about = About::new(&episode.key.rule, &episode.labels, &episode.key.fingerprint);
+            self.close(&episode.key, &about, turn.now.wall, &mut turn);
+        }
+        self.finish(turn);
     }
 
     /// Newest first, so that a stack comes down from the top.

@@ -25,6 +25,7 @@ const STOP_WAIT: Duration = Duration::from_millis(50);
 /// Called from a thread of its own with the identity of a process that ended.
 pub type OnExit = Arc<dyn Fn(Identity) + Send + Sync>;
 
+#[derive(Clone)]
 pub struct LinuxHost {
     procfs: Procfs,
     users: UserNames,

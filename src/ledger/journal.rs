@@ -1,7 +1,7 @@
 //! The ledger's way to disk, which may be closed for a while: intents are refused then, outcomes wait in memory.
 
 use super::book::Book;
-use super::entry::Entry;
+use super::entry::{Entry, Record};
 use super::store::{Store, StoreError};
 use crate::process::BootId;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,28 @@ impl Journal {
                 (journal, Book::default())
             }
         }
+    }
+
+    /// A journal that leaves nothing on disk, for rehearsals.
+    ///
+    /// # Errors
+    /// When there is not even memory for it.
+    pub fn in_memory(boot: BootId) -> Result<Journal, StoreError> {
+        let store = Some(Store::in_memory(boot)?);
+        Ok(Journal {
+            directory: PathBuf::new(),
+            boot,
+            store,
+            unsaved: Vec::new(),
+        })
+    }
+
+    /// The audit trail, oldest first; empty where it cannot be read.
+    pub fn records(&self) -> Vec<Record> {
+        self.store
+            .as_ref()
+            .and_then(|store| store.records().ok())
+            .unwrap_or_default()
     }
 
     fn reopen(&mut self) -> Result<Book, StoreError> {

@@ -76,6 +76,23 @@ impl Store {
             path: path.clone(),
             source,
         })?;
+        Self::with(path, connection, boot)
+    }
+
+    /// A ledger that leaves nothing on disk, for rehearsals.
+    ///
+    /// # Errors
+    /// When there is not even memory for it.
+    pub fn in_memory(boot: BootId) -> Result<Store, StoreError> {
+        let path = PathBuf::from(":memory:");
+        let connection = Connection::open_in_memory().map_err(|source| StoreError::Sql {
+            path: path.clone(),
+            source,
+        })?;
+        Self::with(path, connection, boot)
+    }
+
+    fn with(path: PathBuf, connection: Connection, boot: BootId) -> Result<Store, StoreError> {
         let mut store = Store {
             path,
             connection,
@@ -128,6 +145,14 @@ impl Store {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The audit trail, oldest first.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn records(&self) -> Result<Vec<Record>, StoreError> {
+        records(&self.connection, &self.path, "ASC", usize::MAX)
     }
 
     /// Makes entries durable, all or none.
@@ -347,30 +372,35 @@ fn json(value: &impl serde::Serialize) -> String {
 /// When the file is missing or cannot be read.
 pub fn read_records(directory: &Path, limit: usize) -> Result<Vec<Record>, StoreError> {
     let path = directory.join(FILE_NAME);
-    let sql = |source| StoreError::Sql {
-        path: path.clone(),
-        source,
-    };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&path, flags).map_err(sql)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(sql)?;
-    let mut statement = connection
-        .prepare("SELECT body FROM record ORDER BY id DESC LIMIT ?1")
-        .map_err(sql)?;
-    let rows = statement
-        .query_map([limit as i64], |row| row.get::<_, String>(0))
-        .map_err(sql)?;
-    let mut records = Vec::new();
-    for body in rows {
-        let body = body.map_err(sql)?;
-        let record = serde_json::from_str(&body).map_err(|error| StoreError::Row {
-            path: path.clone(),
+    let opened = Connection::open_with_flags(&path, flags).and_then(|connection| {
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(connection)
+    });
+    match opened {
+        Ok(connection) => records(&connection, &path, "DESC", limit),
+        Err(source) => Err(StoreError::Sql { path, source }),
+    }
+}
+
+fn records(connection: &Connection, path: &Path, order: &str, limit: usize) -> Result<Vec<Record>, StoreError> {
+    let read = || -> rusqlite::Result<Vec<String>> {
+        let mut statement = connection.prepare(&format!("SELECT body FROM record ORDER BY id {order} LIMIT ?1"))?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        statement.query_map([limit], |row| row.get(0))?.collect()
+    };
+    let bodies = read().map_err(|source| StoreError::Sql {
+        path: path.to_owned(),
+        source,
+    })?;
+    let parse = |body: &String| {
+        serde_json::from_str(body).map_err(|error| StoreError::Row {
+            path: path.to_owned(),
             table: "record",
             reason: error.to_string(),
-        })?;
-        records.push(record);
-    }
-    Ok(records)
+        })
+    };
+    bodies.iter().map(parse).collect()
 }
 
 #[cfg(test)]

@@ -268,7 +268,7 @@ impl Procfs {
 }
 
 /// User names by uid, asked from the system once each.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct UserNames(HashMap<u32, Option<String>>);
 
 impl UserNames {

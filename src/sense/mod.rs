@@ -30,5 +30,5 @@ mod fixture;
 
 pub use collectors::{COLLECTORS, CollectorInfo, NameFilter, Options, Pace};
 pub use roots::{ReadError, Roots};
-pub use sampler::{Config, Sampler, Sampling};
+pub use sampler::{Config, OnSample, Sampler, Sampling};
 pub use snapshot::{Reading, Snapshot};

@@ -13,3 +13,6 @@ pub mod series_notation;
 pub mod template;
 mod template_function;
 pub mod unit_test;
+
+pub use labels::LabelSet;
+pub use rule_file::RuleFile;

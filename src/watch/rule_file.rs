@@ -30,6 +30,18 @@ pub struct RuleFile {
     pub groups: Vec<Group>,
 }
 
+impl RuleFile {
+    /// The longest `for` of all alerting rules, in milliseconds.
+    pub fn longest_for_ms(&self) -> i64 {
+        let rules = self.groups.iter().flat_map(|group| &group.rules);
+        let waits = rules.filter_map(|rule| match rule {
+            Rule::Alerting(rule) => Some(rule.for_ms),
+            Rule::Recording(_) => None,
+        });
+        waits.max().unwrap_or(0)
+    }
+}
+
 /// Rules that are evaluated one after the other, at one moment.
 #[derive(Debug, Clone)]
 pub struct Group {

@@ -1,0 +1,322 @@
+//! The daemon: loads, binds, spawns, and drains. The one place where sensing and acting meet.
+
+mod log;
+pub mod policy;
+mod reload;
+mod watcher;
+
+use crate::alert::receiver::Receiver;
+use crate::cli;
+use crate::config::{Config, Loaded};
+use crate::control;
+use crate::diagnostic::{Diagnostic, render_all};
+use crate::engine::run::{Door, Input};
+use crate::engine::{Engine, Policy};
+use crate::host::LinuxHost;
+use crate::http::{Access, Limits, listen::may_listen};
+use crate::ledger::Journal;
+use crate::process::table::Procfs;
+use crate::publish::{self, Site};
+use crate::sense::{self, Roots, Sampler};
+use crate::tally::Tally;
+use reload::Reloader;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use watcher::Watcher;
+
+/// After a fault in the engine it is started anew, but not in a tight loop.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// Requests and connections are not waited for longer than this at the end.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Scrapes and webhooks wait for disk and samples, not for processors.
+const WORKERS: usize = 2;
+
+/// Loads the configuration that was asked for, or the built-in one where none was and there is none.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(file: &cli::ConfigFile) -> Result<Loaded, Vec<Diagnostic>> {
+    match &file.path {
+        Some(path) => Config::load(path),
+        None if Path::new(cli::DEFAULT_CONFIG).exists() => Config::load(Path::new(cli::DEFAULT_CONFIG)),
+        None => Config::embedded(),
+    }
+}
+
+/// Runs the daemon until it is told to end.
+pub fn run(run: cli::Run) -> ExitCode {
+    log::start(&run.log);
+    match start(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Stop::Findings(findings)) => {
+            eprint!("{}", render_all(&findings, std::io::stderr().is_terminal()));
+            ExitCode::FAILURE
+        }
+        Err(Stop::Because(reason)) => {
+            tracing::error!(reason, "cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the daemon did not start.
+enum Stop {
+    Findings(Vec<Diagnostic>),
+    Because(String),
+}
+
+fn because<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Stop {
+    let what = what.to_owned();
+    move |error| Stop::Because(format!("{what}: {error}"))
+}
+
+fn start(run: cli::Run) -> Result<(), Stop> {
+    // All that can be wrong is found before any port is bound.
+    let loaded = load(&run.config).map_err(Stop::Findings)?;
+    for warning in &loaded.warnings {
+        tracing::warn!(at = warning.place(), "{}", warning.message);
+    }
+    for flag in &run.collectors.ignored {
+        tracing::warn!(flag, "no such collector here; the flag is ignored");
+    }
+    let policy = policy::policy(&loaded.config, loaded.rules.clone(), run.enforce);
+    let access = access(&loaded.config)?;
+    let allow = loaded.config.webhook.allow_unauthenticated;
+    may_listen(run.webhook_listen, access.authenticates(), policy.enforce, allow).map_err(Stop::Because)?;
+    if policy.enforce {
+        policy::may_enforce_with(&run.roots.procfs).map_err(Stop::Because)?;
+    }
+    let procfs = Procfs::open(&run.roots.procfs).map_err(because("no procfs"))?;
+    let _lock = control::lock(&run.storage.path).map_err(Stop::Because)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(because("no runtime"))?;
+    runtime.block_on(serve(run, loaded, policy, access, procfs))?;
+    runtime.shutdown_timeout(DRAIN);
+    Ok(())
+}
+
+fn access(config: &Config) -> Result<Access, Stop> {
+    match &config.webhook.token_file {
+        None => Ok(Access::open()),
+        Some(path) => Access::open()
+            .with_token_file(path)
+            .map_err(because("webhook.token_file")),
+    }
+}
+
+async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, access: Access, procfs: Procfs) -> Result<(), Stop> {
+    let mut metrics = Vec::new();
+    for addr in &run.web_listen {
+        metrics.push(bind("metrics", *addr).await?);
+    }
+    let webhook = bind("webhook", run.webhook_listen).await?;
+
+    let tally = Tally::default();
+    tally.reloaded(Some(now_seconds()));
+    let (door, inputs) = Door::new();
+    let watcher = Arc::new(Watcher::start(policy::orders(&loaded), door.clone()).map_err(because("no thread"))?);
+    let (died, mut engine_died) = tokio::sync::oneshot::channel();
+    let engine = {
+        let make = engine_maker(
+            &run,
+            procfs,
+            policy.clone(),
+            door.clone(),
+            Arc::clone(&watcher),
+            tally.clone(),
+        );
+        let tally = tally.clone();
+        let supervise = move || {
+            keep_running(&make, &inputs, &tally);
+            // Nobody listens any more when the daemon is ending by itself.
+            let _ = died.send(());
+        };
+        std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(supervise)
+            .map_err(because("no thread"))?
+    };
+    let sampling = sense::Config {
+        roots: Roots {
+            procfs: run.roots.procfs.clone(),
+            sysfs: run.roots.sysfs.clone(),
+            rootfs: run.roots.rootfs.clone(),
+        },
+        options: run.collectors.options.clone(),
+        sampling: sense::Sampling {
+            interval: loaded.config.sampling.interval,
+            slow_interval: loaded.config.sampling.slow_interval,
+        },
+        collectors: run.collectors.chosen(),
+    };
+    let sampler = Arc::new(Sampler::start(sampling, watcher.on_sample()).map_err(because("no sampler"))?);
+    let reloader = Arc::new(Reloader::new(
+        &run,
+        &loaded,
+        door.clone(),
+        Arc::clone(&watcher),
+        tally.clone(),
+    ));
+    let options = publish::Options {
+        telemetry_path: run.telemetry_path.clone(),
+        max_requests: run.max_requests,
+        reload: run.enable_lifecycle.then(|| {
+            let reloader = Arc::clone(&reloader);
+            Arc::new(move || reloader.reload()) as publish::Reload
+        }),
+        ..publish::Options::default()
+    };
+    let site = Arc::new(Site::new(Arc::clone(&sampler), tally.clone(), options));
+    introduce(&policy, &loaded, &run, metrics.first(), &webhook);
+
+    let (stop, _) = tokio::sync::watch::channel(false);
+    let stopped = || {
+        let mut stop = stop.subscribe();
+        async move { drop(stop.wait_for(|stopped| *stopped).await) }
+    };
+    let mut listeners = Vec::new();
+    for listener in metrics {
+        listeners.push(tokio::spawn(publish::serve(listener, Arc::clone(&site), stopped())));
+    }
+    let receiver = Receiver::new(door.clone(), access, tally.clone());
+    let receiving = tokio::spawn(receiver.run(webhook, Limits::default(), stopped()));
+    let control = control::serve(run.storage.path.clone(), door.clone(), stopped());
+    let control = tokio::spawn(control);
+
+    let mut terminate = signal(SignalKind::terminate()).map_err(because("no signal handler"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(because("no signal handler"))?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(because("no signal handler"))?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = &mut engine_died => break,
+            _ = hangup.recv() => {
+                let reloader = Arc::clone(&reloader);
+                // Reads files, so not on a worker. What it could not do it has logged.
+                drop(tokio::task::spawn_blocking(move || reloader.reload()).await);
+            }
+        }
+    }
+    tracing::info!("ending: what is held is put back first");
+    site.set_ready(false);
+    let _ = stop.send(true);
+    drop(tokio::time::timeout(DRAIN, receiving).await);
+    let end = tokio::task::spawn_blocking(move || {
+        door.send(Input::ShutDown);
+        engine.join().is_ok()
+    });
+    drop(end.await);
+    for listener in listeners {
+        drop(tokio::time::timeout(DRAIN, listener).await);
+    }
+    drop(control.await);
+    tracing::info!("ended");
+    Ok(())
+}
+
+async fn bind(name: &'static str, addr: SocketAddr) -> Result<TcpListener, Stop> {
+    let failed = |error| Stop::Because(format!("cannot listen on {addr} for {name}: {error}"));
+    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    tracing::info!(listener = name, addr = %addr, "listening");
+    Ok(listener)
+}
+
+/// A fault in the engine costs the engine, and that for a second; sensing and publishing go on.
+fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, inputs: &mpsc::Receiver<Input>, tally: &Tally) {
+    loop {
+        let once = std::panic::AssertUnwindSafe(|| crate::engine::run::run(make(), inputs, tally));
+        match std::panic::catch_unwind(once) {
+            Ok(()) => return,
+            Err(_) => {
+                tracing::error!("a fault in the engine; it starts anew with what the ledger holds");
+                std::thread::sleep(RESTART_PAUSE);
+            }
+        }
+    }
+}
+
+fn engine_maker(
+    run: &cli::Run,
+    procfs: Procfs,
+    policy: Policy,
+    door: Door,
+    watcher: Arc<Watcher>,
+    tally: Tally,
+) -> impl Fn() -> Engine<LinuxHost> + use<> {
+    let directory = run.storage.path.clone();
+    let door = Mutex::new(door);
+    move || {
+        let exits = door.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let on_exit = Arc::new(move |target| {
+            exits.send(Input::Exited(target));
+        });
+        let (journal, book) = Journal::open(&directory, procfs.boot);
+        let host = LinuxHost::new(procfs.clone(), on_exit);
+        Engine::new(host, journal, book, policy.clone(), watcher.conditions(), tally.clone())
+    }
+}
+
+/// Says what this daemon will and will not do, and how to try it.
+fn introduce(policy: &Policy, loaded: &Loaded, run: &cli::Run, metrics: Option<&TcpListener>, webhook: &TcpListener) {
+    if run.config.path.is_none() && !Path::new(cli::DEFAULT_CONFIG).exists() {
+        tracing::info!(
+            missing = cli::DEFAULT_CONFIG,
+            "no configuration file; the built-in one applies"
+        );
+    }
+    for rule in &policy.rules.rules {
+        let steps: Vec<String> = rule.actions.iter().map(ToString::to_string).collect();
+        let acts = policy.enforce && !rule.dry_run;
+        tracing::info!(
+            rule = rule.name,
+            steps = steps.join(", "),
+            limit = rule.limit,
+            acts,
+            "rule"
+        );
+    }
+    let alerts: usize = loaded.config.alerting_rules.iter().map(|file| file.groups.len()).sum();
+    if policy.enforce {
+        tracing::info!(
+            alerting_rule_groups = alerts,
+            "mode enforce: rules with acts=true are carried out, and undone when their alert resolves"
+        );
+    } else {
+        tracing::info!(
+            alerting_rule_groups = alerts,
+            "mode dry-run: nothing on this host is changed; log, ledger and metrics say what would be"
+        );
+    }
+    let address = |listener: &TcpListener| listener.local_addr().map(reachable).unwrap_or_default();
+    if let Some(metrics) = metrics.map(address) {
+        tracing::info!("to try it: curl http://{metrics}/metrics, or open http://{metrics}/ in a browser");
+    }
+    let webhook = address(webhook);
+    tracing::info!(
+        "to send an alert: evenkeel explain --alert FILE says what it would lead to; POST it to http://{webhook}/webhook"
+    );
+}
+
+/// An address that can be typed on this host.
+fn reachable(addr: SocketAddr) -> String {
+    if addr.ip().is_unspecified() {
+        format!("localhost:{}", addr.port())
+    } else {
+        addr.to_string()
+    }
+}
+
+pub(crate) fn now_seconds() -> f64 {
+    jiff::Timestamp::now().as_millisecond() as f64 / 1000.0
+}

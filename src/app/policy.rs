@@ -1,0 +1,91 @@
+//! From what was loaded to what the rooms take: the engine's policy, the watcher's rules. Decides whether this host
+//! may be acted on at all.
+
+use crate::config::{Config, Loaded};
+use crate::engine::Policy;
+use crate::engine::here::Here;
+use crate::rule::RuleSet;
+use crate::watch::promql::{self, Query};
+use crate::watch::{LabelSet, RuleFile};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// `job` of own alerts, as in the shipped `prometheus.yml`.
+const DEFAULT_JOB: &str = "evenkeel";
+
+/// The name of this host, as uname(2) says.
+pub fn node_name() -> String {
+    nix::sys::utsname::uname()
+        .map(|name| name.nodename().to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// What the engine is allowed to do. `enforce` is the flag, which overrides the configuration.
+pub fn policy(config: &Config, rules: RuleSet, enforce: bool) -> Policy {
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    Policy {
+        rules,
+        enforce: enforce || config.enforce,
+        here: Here::new(
+            config.identity.labels.clone(),
+            &node_name(),
+            &hosts,
+            &config.identity.names,
+        ),
+        protect: config.protect.clone(),
+        budget: config.budget,
+        restore_on_exit: config.restore_on_exit,
+    }
+}
+
+/// What the watcher evaluates.
+pub struct Orders {
+    pub files: Vec<RuleFile>,
+    /// `while` of the rules, by their text.
+    pub conditions: BTreeMap<String, Query>,
+    pub interval: Duration,
+    /// Labels that every own sample carries: `job`, `instance`.
+    pub target: LabelSet,
+}
+
+pub fn orders(loaded: &Loaded) -> Orders {
+    let config = &loaded.config;
+    let mut target = BTreeMap::from([
+        ("job".to_owned(), DEFAULT_JOB.to_owned()),
+        ("instance".to_owned(), node_name()),
+    ]);
+    target.extend(config.local.clone());
+    let texts = loaded.rules.rules.iter().filter_map(|rule| rule.condition.clone());
+    Orders {
+        files: config.alerting_rules.clone(),
+        // `check` has parsed them all; what does not parse holds for nothing.
+        conditions: texts
+            .filter_map(|text| promql::parse(&text).ok().map(|query| (text, query)))
+            .collect(),
+        interval: config.evaluation_interval,
+        target: LabelSet::new(
+            target
+                .into_iter()
+                .map(|(name, value)| (Arc::from(name), Arc::from(value)))
+                .collect(),
+        ),
+    }
+}
+
+/// # Errors
+/// Where the procfs is not of this pid namespace, so that its pids are not the ones that system calls take.
+pub fn may_enforce_with(procfs: &Path) -> Result<(), String> {
+    let target = std::fs::read_link(procfs.join("self")).ok();
+    let is_ours = target.as_deref().and_then(Path::to_str) == Some(&std::process::id().to_string());
+    if is_ours {
+        return Ok(());
+    }
+    Err(format!(
+        "mode enforce needs the procfs of its own pid namespace, and {} is not: its `self` is {}. Run evenkeel in the \
+         host's pid namespace (hostPID), or in dry-run",
+        procfs.display(),
+        target.map_or("missing".to_owned(), |target| target.display().to_string()),
+    ))
+}

@@ -1,0 +1,90 @@
+//! A reload: everything that can fail first, then one swap. A bad file keeps the last good configuration.
+
+use super::policy;
+use super::watcher::Watcher;
+use crate::cli;
+use crate::config::{Loaded, Sampling, Webhook};
+use crate::engine::run::{Door, Input};
+use crate::http::listen::may_listen;
+use crate::tally::Tally;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub struct Reloader {
+    config: cli::ConfigFile,
+    enforce: bool,
+    webhook_listen: SocketAddr,
+    procfs: PathBuf,
+    /// What only a restart changes, as it was at the start.
+    at_start: (Webhook, Sampling),
+    door: Door,
+    watcher: Arc<Watcher>,
+    tally: Tally,
+    /// One reload at a time.
+    turn: Mutex<()>,
+}
+
+impl Reloader {
+    pub fn new(run: &cli::Run, loaded: &Loaded, door: Door, watcher: Arc<Watcher>, tally: Tally) -> Reloader {
+        Reloader {
+            config: cli::ConfigFile {
+                path: run.config.path.clone(),
+            },
+            enforce: run.enforce,
+            webhook_listen: run.webhook_listen,
+            procfs: run.roots.procfs.clone(),
+            at_start: (loaded.config.webhook.clone(), loaded.config.sampling),
+            door,
+            watcher,
+            tally,
+            turn: Mutex::new(()),
+        }
+    }
+
+    /// Loads the configuration anew and takes it in force.
+    ///
+    /// # Errors
+    /// Says what is wrong; then nothing has changed.
+    pub fn reload(&self) -> Result<(), String> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = self.try_reload();
+        match &result {
+            Ok(()) => {
+                self.tally.reloaded(Some(super::now_seconds()));
+                tracing::info!("the configuration was loaded anew");
+            }
+            Err(reason) => {
+                self.tally.reloaded(None);
+                tracing::error!(
+                    reason,
+                    "the configuration was not loaded; the last good one stays in force"
+                );
+            }
+        }
+        result
+    }
+
+    fn try_reload(&self) -> Result<(), String> {
+        let loaded = super::load(&self.config).map_err(|findings| crate::diagnostic::render_all(&findings, false))?;
+        for warning in &loaded.warnings {
+            tracing::warn!(at = warning.place(), "{}", warning.message);
+        }
+        let policy = policy::policy(&loaded.config, loaded.rules.clone(), self.enforce);
+        // The listeners stay as they are, so what was at the start decides who may cause actions.
+        let has_token = self.at_start.0.token_file.is_some();
+        let allow = self.at_start.0.allow_unauthenticated;
+        may_listen(self.webhook_listen, has_token, policy.enforce, allow)?;
+        if policy.enforce {
+            policy::may_enforce_with(&self.procfs)?;
+        }
+        if self.at_start != (loaded.config.webhook.clone(), loaded.config.sampling) {
+            tracing::warn!("`webhook` and `sampling` have changed; they take effect at the next start");
+        }
+        self.watcher.replace(policy::orders(&loaded));
+        if !self.door.send(Input::Reload(Box::new(policy))) {
+            return Err("the engine has ended".to_owned());
+        }
+        Ok(())
+    }
+}

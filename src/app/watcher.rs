@@ -1,0 +1,283 @@
+//! The thread on which alerting rules are evaluated on own samples, and the answers to `while`. Carries samples to the
+//! evaluator and its alerts to the engine.
+
+use super::policy::Orders;
+use crate::alert::alert::fingerprint;
+use crate::alert::{Alert, Labels, Status};
+use crate::engine::run::{Door, Input};
+use crate::engine::{Answer, Conditions};
+use crate::sense::Snapshot;
+use crate::watch::alerting::Change;
+use crate::watch::evaluator::{self, Evaluator, Settings};
+use crate::watch::history::{History, Interest, Source};
+use crate::watch::promql::{Query, Semantics};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// An alert that goes on firing is told again this often, which renews its leases.
+const REPEAT: Duration = Duration::from_secs(15);
+/// After a restart an alert needs its `for` again before it fires. Until this has passed, an episode that was open
+/// before is not taken for over. The longest `for` of the rules is added.
+const SETTLING: Duration = Duration::from_secs(120);
+/// Snapshots that may wait; a late one is worth less than the next.
+const MAX_WAITING: usize = 4;
+
+enum Message {
+    Sample(Arc<Snapshot>),
+    Orders(Box<Orders>),
+    Stop,
+}
+
+/// What `while` is asked of. Shared with the engine's thread.
+#[derive(Default)]
+struct Memory {
+    history: History,
+    conditions: BTreeMap<String, Query>,
+    newest_ms: i64,
+    /// CLOCK_BOOTTIME of the newest sample.
+    newest_boot: Duration,
+}
+
+/// The running watcher. Ends when dropped.
+pub struct Watcher {
+    sender: SyncSender<Message>,
+    memory: Arc<Mutex<Memory>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watcher {
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(orders: Orders, door: Door) -> std::io::Result<Watcher> {
+        let (sender, receiver) = sync_channel(MAX_WAITING);
+        let memory = Arc::new(Mutex::new(Memory::default()));
+        let mut watch = Watch::new(orders, Arc::clone(&memory), door);
+        let thread = std::thread::Builder::new()
+            .name("watch".into())
+            .spawn(move || watch.run(&receiver))?;
+        Ok(Watcher {
+            sender,
+            memory,
+            thread: Some(thread),
+        })
+    }
+
+    /// What the sampler calls with each sample. Never waits.
+    pub fn on_sample(&self) -> crate::sense::OnSample {
+        let sender = self.sender.clone();
+        Box::new(move |snapshot| {
+            // A full queue means that the evaluation is behind; it catches up with the next sample.
+            drop(sender.try_send(Message::Sample(Arc::clone(snapshot))));
+        })
+    }
+
+    /// Goes on with other rules.
+    pub fn replace(&self, orders: Orders) {
+        drop(self.sender.send(Message::Orders(Box::new(orders))));
+    }
+
+    /// What the engine asks for `while`.
+    pub fn conditions(&self) -> Conditions {
+        let memory = Arc::clone(&self.memory);
+        Box::new(move |text| {
+            let memory = lock(&memory);
+            let query = memory.conditions.get(text)?;
+            let holds = evaluator::holds(query, &memory.history, memory.newest_ms, Semantics::default());
+            Some(Answer {
+                holds,
+                sample_at: memory.newest_boot,
+            })
+        })
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        drop(self.sender.send(Message::Stop));
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
+    // A history that a panic interrupted is at worst one sample short.
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The state of the watcher's thread.
+struct Watch {
+    orders: Orders,
+    evaluator: Evaluator,
+    memory: Arc<Mutex<Memory>>,
+    door: Door,
+    /// When each firing alert was told last, by fingerprint.
+    told: HashMap<String, Instant>,
+    /// When each collector was read that is in the history.
+    remembered: HashMap<&'static str, Instant>,
+    /// When episodes that were open before the start may be taken for over.
+    settled_at: Option<Instant>,
+}
+
+impl Watch {
+    fn new(orders: Orders, memory: Arc<Mutex<Memory>>, door: Door) -> Watch {
+        let evaluator = Evaluator::new(settings(&orders), orders.files.clone());
+        remember(&memory, &evaluator, &orders);
+        let longest_for = longest_for(&orders);
+        Watch {
+            orders,
+            evaluator,
+            memory,
+            door,
+            told: HashMap::new(),
+            remembered: HashMap::new(),
+            settled_at: Some(Instant::now() + SETTLING + longest_for),
+        }
+    }
+
+    fn run(&mut self, messages: &Receiver<Message>) {
+        while let Ok(message) = messages.recv() {
+            match message {
+                Message::Sample(snapshot) => self.evaluate(&snapshot),
+                Message::Orders(orders) => self.replace(*orders),
+                Message::Stop => return,
+            }
+        }
+    }
+
+    fn evaluate(&mut self, snapshot: &Snapshot) {
+        let now_ms = snapshot.taken_at.as_millisecond();
+        let shared = Arc::clone(&self.memory);
+        let mut memory = lock(&shared);
+        // The calendar may be set back; the history only goes on from where it is.
+        if now_ms <= memory.newest_ms {
+            let back_ms = memory.newest_ms - now_ms;
+            if back_ms > 1000 {
+                tracing::warn!(back_ms, "the clock was set back; the history of samples starts anew");
+                memory.history = History::new(interest(&self.evaluator, &self.orders));
+                self.evaluator = Evaluator::new(settings(&self.orders), self.orders.files.clone());
+                self.remembered.clear();
+            } else {
+                return;
+            }
+        }
+        for (index, reading) in snapshot.readings.iter().enumerate() {
+            let before = self.remembered.insert(reading.collector, reading.read_instant);
+            if before != Some(reading.read_instant) {
+                let source = Source(index as u16 + 1);
+                memory
+                    .history
+                    .append(source, now_ms, &reading.families, self.orders.target.pairs());
+            }
+        }
+        memory
+            .history
+            .append(Source(0), now_ms, &snapshot.ready_made, self.orders.target.pairs());
+        memory.newest_ms = now_ms;
+        memory.newest_boot = crate::host::linux::boot_time().saturating_sub(snapshot.taken_instant.elapsed());
+        let round = self.evaluator.evaluate(&mut memory.history, now_ms);
+        drop(memory);
+        for failure in &round.failures {
+            tracing::debug!(%failure, "a rule could not be evaluated");
+        }
+        let told = &mut self.told;
+        let alerts: Vec<Alert> = round
+            .transitions
+            .into_iter()
+            .filter(|transition| is_news(told, &transition.alert, transition.change))
+            .map(|transition| transition.alert)
+            .collect();
+        self.tell(alerts);
+        if self.settled_at.is_some_and(|at| at <= Instant::now()) {
+            self.settled_at = None;
+            let active: BTreeSet<String> = self
+                .evaluator
+                .active()
+                .map(|alert| fingerprint(&labels(alert.labels)))
+                .collect();
+            self.door.send(Input::StillActive(active));
+        }
+    }
+
+    fn replace(&mut self, orders: Orders) {
+        let shared = Arc::clone(&self.memory);
+        let mut memory = lock(&shared);
+        let now_ms = memory.newest_ms;
+        let ended = self
+            .evaluator
+            .replace(settings(&orders), orders.files.clone(), &mut memory.history, now_ms);
+        memory.history.set_interest(interest(&self.evaluator, &orders));
+        memory.conditions.clone_from(&orders.conditions);
+        drop(memory);
+        self.remembered.clear();
+        self.orders = orders;
+        self.tell(ended.into_iter().map(|transition| transition.alert).collect());
+    }
+
+    fn tell(&self, alerts: Vec<Alert>) {
+        if alerts.is_empty() {
+            return;
+        }
+        if !self.door.send(Input::Alerts(alerts)) {
+            tracing::debug!("the engine has ended");
+        }
+    }
+}
+
+/// Whether the engine should hear of it: beginnings and ends at once, what goes on from time to time.
+fn is_news(told: &mut HashMap<String, Instant>, alert: &Alert, change: Change) -> bool {
+    if change == Change::Ended || alert.status == Status::Resolved {
+        told.remove(&alert.fingerprint);
+        return true;
+    }
+    let now = Instant::now();
+    let is_due = told
+        .get(&alert.fingerprint)
+        .is_none_or(|last| now.duration_since(*last) >= REPEAT);
+    if is_due {
+        told.insert(alert.fingerprint.clone(), now);
+    }
+    is_due
+}
+
+fn settings(orders: &Orders) -> Settings {
+    Settings {
+        interval_ms: orders.interval.as_millis() as i64,
+        ..Settings::default()
+    }
+}
+
+fn interest(evaluator: &Evaluator, orders: &Orders) -> Interest {
+    let mut interest = evaluator.interest();
+    orders
+        .conditions
+        .values()
+        .for_each(|query| query.add_interest(&mut interest));
+    interest
+}
+
+fn remember(memory: &Mutex<Memory>, evaluator: &Evaluator, orders: &Orders) {
+    let mut memory = lock(memory);
+    memory.history = History::new(interest(evaluator, orders));
+    memory.conditions.clone_from(&orders.conditions);
+}
+
+fn longest_for(orders: &Orders) -> Duration {
+    let longest = orders
+        .files
+        .iter()
+        .map(crate::watch::RuleFile::longest_for_ms)
+        .max()
+        .unwrap_or(0);
+    Duration::from_millis(longest.max(0) as u64)
+}
+
+fn labels(set: &crate::watch::LabelSet) -> Labels {
+    set.pairs()
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect()
+}

@@ -1,0 +1,285 @@
+//! The command line: flags as Prometheus and node_exporter spell them, made into one of the commands.
+//! Starts nothing itself.
+
+mod collectors;
+mod listen;
+
+pub use collectors::CollectorFlags;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Default of `--config.file`.
+pub const DEFAULT_CONFIG: &str = "/etc/evenkeel/evenkeel.yml";
+/// Default of `--storage.path`.
+pub const DEFAULT_STORAGE: &str = "/var/lib/evenkeel";
+
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon: sample, publish, take alerts, act by rule
+    #[command(after_help = collectors::help())]
+    Run(Box<Run>),
+    /// Check configuration, rule files and alerting rules; every error at once
+    Check(Check),
+    /// Say what each rule would do here and now with a webhook payload, and why not
+    Explain(Explain),
+    /// Show what is held now and will be undone
+    Leases(Query),
+    /// Show what was decided and done, newest last
+    History(History),
+    /// Undo leases by hand, and leave their targets alone until the alert is over
+    Release(Release),
+    /// Plan nothing new until `resume`; what is held is still undone
+    Pause(Reach),
+    /// End a pause
+    Resume(Reach),
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub config: ConfigFile,
+    #[command(flatten)]
+    pub storage: Storage,
+    /// Carry steps out instead of only saying what would be done
+    #[arg(long)]
+    pub enforce: bool,
+    /// Address of the metrics listener; repeatable
+    #[arg(long = "web.listen-address", value_name = "ADDR", default_value = ":19797", value_parser = listen::parse)]
+    pub web_listen: Vec<SocketAddr>,
+    /// Path under which metrics are served
+    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
+    pub telemetry_path: String,
+    /// Scrapes that are served at once; 0 for no limit
+    #[arg(long = "web.max-requests", value_name = "N", default_value_t = 40)]
+    pub max_requests: usize,
+    /// Allow POST /-/reload
+    #[arg(long = "web.enable-lifecycle")]
+    pub enable_lifecycle: bool,
+    /// Address of the webhook listener
+    #[arg(long = "webhook.listen-address", value_name = "ADDR", default_value = "127.0.0.1:19798", value_parser = listen::parse)]
+    pub webhook_listen: SocketAddr,
+    #[command(flatten)]
+    pub roots: RootPaths,
+    #[command(flatten)]
+    pub log: Log,
+    /// `--collector.*` and `--no-collector.*`, which are taken out before clap sees the rest.
+    #[arg(skip)]
+    pub collectors: CollectorFlags,
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// Configuration file; without one at the default path, what is built in applies (dry-run, shipped rules)
+    #[arg(id = "config.file", long = "config.file", value_name = "FILE")]
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Storage {
+    /// Directory of the ledger
+    #[arg(id = "storage.path", long = "storage.path", value_name = "DIR", default_value = DEFAULT_STORAGE)]
+    pub path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct RootPaths {
+    /// Where procfs is mounted
+    #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
+    pub procfs: PathBuf,
+    /// Where sysfs is mounted
+    #[arg(long = "path.sysfs", value_name = "DIR", default_value = "/sys")]
+    pub sysfs: PathBuf,
+    /// Where the root file system is mounted
+    #[arg(long = "path.rootfs", value_name = "DIR", default_value = "/")]
+    pub rootfs: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Log {
+    /// Least severe messages that are logged
+    #[arg(long = "log.level", value_enum, default_value_t = LogLevel::Info)]
+    pub level: LogLevel,
+    /// Form of the log lines on standard error
+    #[arg(long = "log.format", value_enum, default_value_t = LogFormat::Logfmt)]
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Logfmt,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// Form of the findings
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// File with what Alertmanager would send (webhook version 4); `-` is standard input
+    #[arg(long, value_name = "FILE|-")]
+    pub alert: PathBuf,
+    /// Also say of this process why it is chosen or not
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<i32>,
+    #[command(flatten)]
+    pub roots: RootPaths,
+    /// Form of the answer
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Where the running daemon is found.
+#[derive(Debug, Args)]
+pub struct Reach {
+    #[command(flatten)]
+    pub storage: Storage,
+}
+
+#[derive(Debug, Args)]
+pub struct Query {
+    #[command(flatten)]
+    pub storage: Storage,
+    /// Form of the answer
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct History {
+    #[command(flatten)]
+    pub query: Query,
+    /// Show this many at most
+    #[arg(long, default_value_t = 50)]
+    pub limit: usize,
+    /// Only of this rule
+    #[arg(long)]
+    pub rule: Option<String>,
+    /// Only about this process
+    #[arg(long)]
+    pub pid: Option<i32>,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("which").required(true)))]
+pub struct Release {
+    #[command(flatten)]
+    pub storage: Storage,
+    /// Number of a lease, as `leases` shows it
+    #[arg(group = "which")]
+    pub id: Option<u64>,
+    /// Every lease
+    #[arg(long, group = "which")]
+    pub all: bool,
+}
+
+fn telemetry_path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') {
+        Ok(text.to_owned())
+    } else {
+        Err("a path starts with /, as /metrics does".into())
+    }
+}
+
+impl Cli {
+    /// Reads the arguments of the process, the program's name first.
+    ///
+    /// # Errors
+    /// What clap says: help, version, or wrong usage, with its exit code.
+    pub fn parse_from_args(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+        let (rest, collectors) = collectors::take_out(args).map_err(|problem| {
+            use clap::CommandFactory;
+            Cli::command().error(clap::error::ErrorKind::InvalidValue, problem)
+        })?;
+        let mut cli = Cli::try_parse_from(rest)?;
+        match &mut cli.command {
+            Command::Run(run) => run.collectors = collectors,
+            _ if !collectors.is_empty() => {
+                use clap::CommandFactory;
+                let problem = "--collector.* flags belong to `evenkeel run`";
+                return Err(Cli::command().error(clap::error::ErrorKind::UnknownArgument, problem));
+            }
+            _ => {}
+        }
+        Ok(cli)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &str) -> Result<Cli, clap::Error> {
+        Cli::parse_from_args(
+            std::iter::once("evenkeel")
+                .chain(args.split_whitespace())
+                .map(OsString::from),
+        )
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_spelled_as_prometheus_spells_them() {
+        let line = "run --config.file=x.yml --storage.path=y --enforce --web.listen-address=:0 \
+                    --web.listen-address=127.0.0.1:9 --webhook.listen-address=[::1]:0 --no-collector.cpu --log.format=json";
+        let Command::Run(run) = parse(line).unwrap().command else {
+            panic!("not run")
+        };
+        assert_eq!(run.web_listen.len(), 2);
+        assert!(run.enforce && run.collectors.disabled.contains("cpu"));
+        assert_eq!(run.log.format, LogFormat::Json);
+    }
+
+    #[test]
+    fn wrong_usage_has_exit_code_two() {
+        for line in [
+            "",
+            "runn",
+            "run --nope",
+            "release",
+            "run --web.listen-address=x",
+            "run --web.telemetry-path=m",
+            "check --collector.cpu",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line:?}");
+        }
+        assert_eq!(parse("--version").unwrap_err().exit_code(), 0);
+    }
+}

@@ -1,0 +1,166 @@
+//! The flags of collectors, in node_exporter's spelling, so that its unit file can be carried over: what evenkeel
+//! does not have is accepted, and told.
+
+use crate::sense::collectors::{COLLECTORS, NameFilter, Options};
+use regex::Regex;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::time::Duration;
+
+/// What the flags say.
+#[derive(Debug, Clone, Default)]
+pub struct CollectorFlags {
+    pub enabled: BTreeSet<String>,
+    pub disabled: BTreeSet<String>,
+    /// `--collector.disable-defaults`.
+    pub disable_defaults: bool,
+    pub options: Options,
+    /// Flags that mean nothing here.
+    pub ignored: Vec<String>,
+    seen: usize,
+}
+
+impl CollectorFlags {
+    pub fn is_empty(&self) -> bool {
+        self.seen == 0
+    }
+
+    /// The collectors that are on.
+    pub fn chosen(&self) -> BTreeSet<&'static str> {
+        COLLECTORS
+            .iter()
+            .filter(|info| {
+                let by_default = info.default_on && !self.disable_defaults;
+                (by_default || self.enabled.contains(info.name)) && !self.disabled.contains(info.name)
+            })
+            .map(|info| info.name)
+            .collect()
+    }
+
+    fn take(&mut self, name: &str, value: Option<String>) -> Result<(), String> {
+        self.seen += 1;
+        let pattern = || value.clone().ok_or_else(|| format!("--{name} needs a value"));
+        let regex = || Regex::new(&pattern()?).map_err(|error| format!("--{name}: {error}"));
+        let options = &mut self.options;
+        match name {
+            "collector.disable-defaults" => self.disable_defaults = true,
+            "collector.diskstats.device-exclude" | "collector.diskstats.ignored-devices" => {
+                options.diskstats_devices.exclude = Some(regex()?);
+            }
+            "collector.diskstats.device-include" => {
+                options.diskstats_devices = NameFilter {
+                    include: Some(regex()?),
+                    exclude: None,
+                };
+            }
+            "collector.netdev.device-exclude" => options.netdev_devices.exclude = Some(regex()?),
+            "collector.netdev.device-include" => {
+                options.netdev_devices = NameFilter {
+                    include: Some(regex()?),
+                    exclude: None,
+                };
+            }
+            "collector.filesystem.mount-points-exclude" => options.mount_points.exclude = Some(regex()?),
+            "collector.filesystem.fs-types-exclude" => options.fs_types.exclude = Some(regex()?),
+            "collector.filesystem.mount-timeout" => {
+                options.mount_timeout = match crate::yaml::parse_duration(&pattern()?) {
+                    Ok(timeout) if timeout > Duration::ZERO => timeout,
+                    Ok(_) => return Err(format!("--{name}: a timeout is longer than nothing")),
+                    Err(problem) => return Err(format!("--{name}: {problem}")),
+                };
+            }
+            "collector.netstat.fields" => options.netstat_fields = regex()?,
+            "collector.vmstat.fields" => options.vmstat_fields = regex()?,
+            _ => {
+                let (set, collector) = match name.strip_prefix("no-collector.") {
+                    Some(collector) => (&mut self.disabled, collector),
+                    None => (&mut self.enabled, name.trim_start_matches("collector.")),
+                };
+                if COLLECTORS.iter().any(|info| info.name == collector) {
+                    set.insert(collector.to_owned());
+                } else {
+                    self.ignored.push(format!("--{name}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes the flags of collectors out of the arguments and leaves the rest.
+///
+/// # Errors
+/// When a flag has no value or a pattern that is none.
+pub fn take_out(args: impl IntoIterator<Item = OsString>) -> Result<(Vec<OsString>, CollectorFlags), String> {
+    let mut flags = CollectorFlags::default();
+    let mut rest = Vec::new();
+    let mut args = args.into_iter().peekable();
+    while let Some(arg) = args.next() {
+        let flag = arg.to_str().and_then(|text| text.strip_prefix("--"));
+        let Some(flag) = flag.filter(|flag| flag.starts_with("collector.") || flag.starts_with("no-collector.")) else {
+            rest.push(arg);
+            continue;
+        };
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            // `--collector.netdev.device-exclude PATTERN`: switches have no second dot, so they take no value.
+            None if flag.matches('.').count() > 1 => {
+                let next = args.next_if(|next| !next.to_string_lossy().starts_with("--"));
+                (flag, next.map(|next| next.to_string_lossy().into_owned()))
+            }
+            None => (flag, None),
+        };
+        flags.take(name, value)?;
+    }
+    Ok((rest, flags))
+}
+
+/// The part of `run --help` about collectors.
+pub fn help() -> String {
+    let mut text = String::from(
+        "Collectors (--collector.NAME, --no-collector.NAME; node_exporter's include and exclude flags):\n",
+    );
+    for info in COLLECTORS {
+        let off = if info.default_on { "" } else { " (off by default)" };
+        text.push_str(&format!("  {:<14} {}{off}\n", info.name, info.help));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(line: &str) -> Result<(Vec<String>, CollectorFlags), String> {
+        let (rest, flags) = take_out(line.split_whitespace().map(OsString::from))?;
+        Ok((rest.into_iter().map(|arg| arg.into_string().unwrap()).collect(), flags))
+    }
+
+    #[test]
+    fn a_unit_file_of_node_exporter_can_be_carried_over() {
+        let line = "run --no-collector.cpu --collector.zfs --collector.netdev.device-exclude ^veth.* --enforce \
+                    --collector.ntp.server=x --collector.filesystem.mount-timeout=2s";
+        let (rest, flags) = flags(line).unwrap();
+        assert_eq!(rest, ["run", "--enforce"]);
+        assert!(!flags.chosen().contains("cpu") && flags.chosen().contains("meminfo"));
+        assert!(!flags.options.netdev_devices.allows("veth0") && flags.options.netdev_devices.allows("eth0"));
+        assert_eq!(flags.options.mount_timeout, Duration::from_secs(2));
+        assert_eq!(flags.ignored, ["--collector.zfs", "--collector.ntp.server"]);
+    }
+
+    #[test]
+    fn defaults_can_be_switched_off() {
+        let (_, flags) = flags("--collector.disable-defaults --collector.cpu").unwrap();
+        assert_eq!(flags.chosen().into_iter().collect::<Vec<_>>(), ["cpu"]);
+    }
+
+    #[test]
+    fn wrong_patterns_are_refused() {
+        assert!(flags("--collector.vmstat.fields=(").unwrap_err().contains("vmstat"));
+        assert!(
+            flags("--collector.netdev.device-include")
+                .unwrap_err()
+                .contains("needs a value")
+        );
+    }
+}

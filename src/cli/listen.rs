@@ -1,0 +1,45 @@
+//! Addresses to listen on, as Prometheus writes them: `:19797` is every address of the host.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+
+/// # Errors
+/// Says what an address looks like.
+pub fn parse(text: &str) -> Result<SocketAddr, String> {
+    let wrong = || format!("{text:?} is no address such as :19797, 127.0.0.1:19797 or [::1]:19797");
+    if let Some(port) = text.strip_prefix(':') {
+        let port: u16 = port.parse().map_err(|_| wrong())?;
+        return Ok(SocketAddr::new(every_address(), port));
+    }
+    if let Ok(addr) = text.parse() {
+        return Ok(addr);
+    }
+    // A name: whatever it stands for on this host.
+    text.to_socket_addrs()
+        .ok()
+        .and_then(|mut found| found.next())
+        .ok_or_else(wrong)
+}
+
+/// `::` also takes IPv4 where the kernel has IPv6 at all.
+fn every_address() -> IpAddr {
+    match std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)) {
+        Ok(_) => Ipv6Addr::UNSPECIFIED.into(),
+        Err(_) => Ipv4Addr::UNSPECIFIED.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_prometheus_writes_them() {
+        assert_eq!(parse(":19797").unwrap().port(), 19797);
+        assert!(parse(":0").unwrap().ip().is_unspecified());
+        assert_eq!(parse("127.0.0.1:1").unwrap().to_string(), "127.0.0.1:1");
+        assert!(parse("localhost:1").unwrap().ip().is_loopback());
+        for wrong in ["", "19797", ":x", "127.0.0.1", ":99999"] {
+            assert!(parse(wrong).unwrap_err().contains("such as"), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The Unix socket through which the command line looks at and steers the running daemon. One JSON line each way.
+//! Only root and the daemon's own user can open it: it lies in the storage directory, and the peer is asked for.
+
+use crate::engine::run::{Door, Input};
+use crate::ledger::Lease;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+
+/// File name of the socket under `--storage.path`.
+const SOCKET: &str = "control.sock";
+/// File name of the lock that a daemon holds on its storage.
+const LOCK: &str = "lock";
+/// A request is one short line.
+const MAX_REQUEST_BYTES: u64 = 4096;
+/// The engine answers between two turns.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    Leases,
+    /// One lease, or all.
+    Release(Option<u64>),
+    Pause(bool),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// The time of CLOCK_BOOTTIME at which deadlines are to be read, and the leases.
+    Leases {
+        boot_now: Duration,
+        leases: Vec<Lease>,
+    },
+    /// How many were released.
+    Released(usize),
+    Done,
+    Failed(String),
+}
+
+/// Takes the storage directory for this daemon alone. Where it cannot be created or written, there is nothing to take:
+/// the daemon then runs without a ledger, and says so.
+///
+/// # Errors
+/// When another daemon holds it.
+pub fn lock(storage: &Path) -> Result<Option<File>, String> {
+    use std::os::unix::fs::DirBuilderExt;
+    if std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(storage)
+        .is_err()
+    {
+        return Ok(None);
+    }
+    let Ok(file) = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(storage.join(LOCK))
+    else {
+        return Ok(None);
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(_) => Err(format!(
+            "another evenkeel uses {}; give each its own --storage.path",
+            storage.display()
+        )),
+    }
+}
+
+/// Serves the socket until `shutdown`.
+pub async fn serve(storage: PathBuf, door: Door, shutdown: impl Future<Output = ()>) {
+    let path = storage.join(SOCKET);
+    // Whoever left it there is gone: the lock of the directory is ours.
+    drop(std::fs::remove_file(&path));
+    let listener = match UnixListener::bind(&path) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "no control socket: leases, release, pause and resume cannot reach this daemon");
+            return;
+        }
+    };
+    drop(std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)));
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            accepted = listener.accept() => {
+                if let Ok((stream, _)) = accepted {
+                    tokio::spawn(tokio::time::timeout(PATIENCE, answer(stream, door.clone())));
+                }
+            }
+        }
+    }
+    drop(std::fs::remove_file(&path));
+}
+
+async fn answer(stream: UnixStream, door: Door) {
+    let own = nix::unistd::geteuid().as_raw();
+    let is_friend = stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own);
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    let mut read = tokio::io::BufReader::new(read).take(MAX_REQUEST_BYTES);
+    let reply = match read.read_line(&mut line).await {
+        Ok(_) if !is_friend => Reply::Failed("only root and the daemon's own user may ask".into()),
+        Ok(_) => match serde_json::from_str(&line) {
+            Ok(request) => ask(request, &door).await,
+            Err(error) => Reply::Failed(format!("not a request: {error}")),
+        },
+        Err(error) => Reply::Failed(error.to_string()),
+    };
+    if let Ok(mut text) = serde_json::to_string(&reply) {
+        text.push('\n');
+        drop(write.write_all(text.as_bytes()).await);
+    }
+}
+
+async fn ask(request: Request, door: &Door) -> Reply {
+    let busy = || Reply::Failed("the engine is busy or has ended; try again".into());
+    match request {
+        Request::Leases => {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            if !door.try_send(Input::Leases(reply)) {
+                return busy();
+            }
+            let boot_now = crate::host::linux::boot_time();
+            answer
+                .await
+                .map_or_else(|_| busy(), |leases| Reply::Leases { boot_now, leases })
+        }
+        Request::Release(id) => {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            if !door.try_send(Input::Release { id, reply }) {
+                return busy();
+            }
+            answer.await.map_or_else(|_| busy(), Reply::Released)
+        }
+        Request::Pause(paused) => {
+            if door.try_send(Input::Pause(paused)) {
+                Reply::Done
+            } else {
+                busy()
+            }
+        }
+    }
+}
+
+/// Asks the daemon that uses this storage.
+///
+/// # Errors
+/// When none runs there, or it refuses.
+pub fn request(storage: &Path, request: &Request) -> Result<Reply, String> {
+    let path = storage.join(SOCKET);
+    let reach = |error: std::io::Error| {
+        let hint = "is evenkeel running with this --storage.path, and may you use it?";
+        format!("{}: {error}; {hint}", path.display())
+    };
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).map_err(reach)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(reach)?;
+    let mut line = serde_json::to_string(request).map_err(|error| error.to_string())?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).map_err(reach)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).map_err(reach)?;
+    match serde_json::from_str(&answer) {
+        Ok(Reply::Failed(reason)) => Err(reason),
+        Ok(reply) => Ok(reply),
+        Err(error) => Err(format!("the daemon answered what is no answer: {error}")),
+    }
+}

@@ -1,0 +1,476 @@
+//! `evenkeel explain`: walks the real line with a webhook payload, in dry-run and with a ledger in memory, and tells
+//! what each rule would do here and now, and why not. Changes nothing.
+
+use crate::act::guard::Ward;
+use crate::alert::{Alert, Status};
+use crate::engine::select::{needs_cpu, select};
+use crate::engine::{Engine, Policy};
+use crate::host::Host;
+use crate::ledger::{Book, Decision, Journal, Record};
+use crate::process::selector::Judgement;
+use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
+use crate::process::{BootId, Needs};
+use crate::rule::{Rule, Step};
+use crate::tally::Tally;
+use serde::Serialize;
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+/// What would come of one payload.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    pub alerts: Vec<AlertExplanation>,
+    /// Entries of the payload that are no alerts, and why.
+    pub invalid: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct AlertExplanation {
+    pub alertname: String,
+    pub status: &'static str,
+    pub labels: crate::alert::Labels,
+    pub rules: Vec<RuleExplanation>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct RuleExplanation {
+    pub rule: String,
+    pub matches: bool,
+    /// Why the rule does not apply, or what else is to be said.
+    pub remarks: Vec<String>,
+    /// Every process that the selector means, in the order in which the rule would take them.
+    pub selected: Vec<Selected>,
+    /// Each planned step and each refusal.
+    pub decisions: Vec<Explained>,
+    /// The steps that come after a wait, if alert, process and selector still hold then.
+    pub later: Vec<String>,
+    /// Asked for by `--pid`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub about_pid: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Selected {
+    pub pid: i32,
+    pub name: String,
+    pub resident_bytes: u64,
+    pub cpu_cores: Option<f64>,
+    pub age_seconds: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Explained {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// `planned` where `enforce` would do it and nothing forbids it.
+    pub decision: Decision,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// Walks the line for each alert by itself, as if it had just begun and nothing had been done yet. `enforced` is what
+/// the configuration says; `wait` is called when processor use must be measured first.
+pub fn explain<H: Host + Clone>(
+    host: &H,
+    policy: &Policy,
+    alerts: &[Alert],
+    invalid: Vec<String>,
+    pid: Option<i32>,
+    wait: impl FnOnce(Duration),
+) -> Explanation {
+    let asks_for_cpu = |alert: &Alert| {
+        policy
+            .rules
+            .rules
+            .iter()
+            .any(|rule| rule.matches(&alert.labels) && needs_cpu(rule))
+    };
+    let mut baseline = None;
+    if alerts.iter().any(asks_for_cpu) {
+        let mut looking = host.clone();
+        let taken_at = looking.now().boot;
+        baseline = Some(CpuBaseline::take(&looking.processes().unwrap_or_default(), taken_at));
+        wait(MIN_CPU_WINDOW);
+    }
+    let explained = alerts.iter().map(|alert| AlertExplanation {
+        alertname: alert.name().to_owned(),
+        status: alert.status.as_str(),
+        labels: alert.labels.clone(),
+        rules: policy
+            .rules
+            .rules
+            .iter()
+            .map(|rule| explain_rule(host, baseline.as_ref(), policy, rule, alert, pid))
+            .collect(),
+    });
+    Explanation {
+        alerts: explained.collect(),
+        invalid,
+    }
+}
+
+fn explain_rule<H: Host + Clone>(
+    host: &H,
+    baseline: Option<&CpuBaseline>,
+    policy: &Policy,
+    rule: &std::sync::Arc<Rule>,
+    alert: &Alert,
+    pid: Option<i32>,
+) -> RuleExplanation {
+    let mut explanation = RuleExplanation {
+        rule: rule.name.clone(),
+        matches: rule.matches(&alert.labels),
+        remarks: Vec::new(),
+        selected: Vec::new(),
+        decisions: Vec::new(),
+        later: Vec::new(),
+        about_pid: None,
+    };
+    if !explanation.matches {
+        for matcher in rule.matchers.iter().filter(|matcher| !matcher.matches(&alert.labels)) {
+            let found = alert
+                .labels
+                .get(&matcher.name)
+                .map_or("no such label".to_owned(), |value| format!("{value:?}"));
+            explanation
+                .remarks
+                .push(format!("{matcher} does not hold: the alert has {found}"));
+        }
+        return explanation;
+    }
+    if alert.status == Status::Resolved {
+        explanation
+            .remarks
+            .push("the alert is resolved: what the rule holds for it would be undone".into());
+        return explanation;
+    }
+    if !rule.any_host
+        && let Err(reason) = policy.here.recognises(&alert.labels)
+    {
+        explanation.decisions.push(Explained {
+            pid: None,
+            name: None,
+            step: None,
+            decision: Decision::OtherHost,
+            before: None,
+            after: None,
+            reason,
+        });
+        return explanation;
+    }
+    if !policy.enforce || rule.dry_run {
+        let who = if rule.dry_run { "the rule" } else { "the configuration" };
+        explanation
+            .remarks
+            .push(format!("{who} says dry-run: planned steps would be told, not taken"));
+    }
+    rehearse(host, baseline, policy, rule, alert, &mut explanation);
+    let selector = rule.select.resolve(&alert.labels);
+    let own_line = host.own_line();
+    let ward = Ward {
+        own_line: &own_line,
+        protect: &policy.protect,
+    };
+    let mut looking = host.clone();
+    let mut table = looking.processes().unwrap_or_default();
+    if let Some(baseline) = baseline {
+        baseline.measure(&mut table, looking.now().boot);
+    }
+    let selected = select(&mut looking, &table, rule, &selector, &ward);
+    explanation.selected = selected
+        .iter()
+        .map(|process| Selected {
+            pid: process.identity.pid,
+            name: process.name.clone(),
+            resident_bytes: process.resident_bytes,
+            cpu_cores: process.cpu_cores,
+            age_seconds: process.age.as_secs(),
+        })
+        .collect();
+    explanation.later = later(rule);
+    explanation.about_pid = pid.map(|pid| {
+        let Some(process) = table.iter().find(|process| process.identity.pid == pid) else {
+            return format!("no process has the pid {pid}");
+        };
+        let mut process = process.clone();
+        looking.read_details(&mut process, selector.needs() | ward.needs() | Needs::USER);
+        match selector.judge(&process) {
+            Judgement::Fails(why) | Judgement::Unknown(why) => format!("{pid} {} is not selected: {why}", process.name),
+            Judgement::Holds => match ward.screen(rule, &process) {
+                Err(refusal) => format!("{pid} {} is selected and not touched: {}", process.name, refusal.reason),
+                Ok(()) => match selected.iter().position(|found| found.identity == process.identity) {
+                    Some(place) => format!(
+                        "{pid} {} is selected, in place {} of {}",
+                        process.name,
+                        place + 1,
+                        selected.len()
+                    ),
+                    None => format!("{pid} {} has ended meanwhile", process.name),
+                },
+            },
+        }
+    });
+    explanation
+}
+
+/// Lets the real engine judge the alert for this one rule, in dry-run, and reads from its ledger what it decided.
+fn rehearse<H: Host + Clone>(
+    host: &H,
+    baseline: Option<&CpuBaseline>,
+    policy: &Policy,
+    rule: &std::sync::Arc<Rule>,
+    alert: &Alert,
+    explanation: &mut RuleExplanation,
+) {
+    let policy = Policy {
+        rules: crate::rule::RuleSet {
+            rules: vec![rule.clone()],
+        },
+        enforce: false,
+        ..policy.clone()
+    };
+    let boot = host
+        .clone()
+        .processes()
+        .ok()
+        .and_then(|table| table.first().map(|process| process.identity.boot));
+    let Ok(journal) = Journal::in_memory(boot.unwrap_or(BootId(0))) else {
+        return explanation
+            .remarks
+            .push("the rehearsal needs a ledger in memory, and there is none".into());
+    };
+    if rule.condition.is_some() {
+        explanation
+            .remarks
+            .push("`while` is asked of the daemon's samples; here it is taken for true".into());
+    }
+    let conditions = Box::new(|_: &str| {
+        Some(crate::engine::Answer {
+            holds: true,
+            sample_at: Duration::MAX,
+        })
+    });
+    let mut engine = Engine::new(
+        host.clone(),
+        journal,
+        Book::default(),
+        policy,
+        conditions,
+        Tally::default(),
+    );
+    if let Some(baseline) = baseline {
+        engine.measure_from(baseline.clone());
+    }
+    if let Err(reason) = engine.take(std::slice::from_ref(alert), Instant::now()) {
+        explanation.remarks.push(reason);
+    }
+    explanation.decisions = engine.records().into_iter().filter_map(explained).collect();
+}
+
+fn explained(record: Record) -> Option<Explained> {
+    let decision = match record.decision? {
+        Decision::DryRun => Decision::Planned,
+        other => other,
+    };
+    let (pid, name) = record.target.map(|(identity, name)| (identity.pid, name)).unzip();
+    let (before, after, reason) = (record.before, record.after, record.reason);
+    Some(Explained {
+        pid,
+        name,
+        step: record.step,
+        decision,
+        before,
+        after,
+        reason,
+    })
+}
+
+fn later(rule: &Rule) -> Vec<String> {
+    let first_wait = rule.actions.iter().position(|step| matches!(step, Step::Wait(_)));
+    first_wait.map_or(Vec::new(), |at| {
+        rule.actions[at..].iter().map(ToString::to_string).collect()
+    })
+}
+
+impl Explanation {
+    /// For people, in 80 columns where names allow it. What came from outside is shown escaped.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for invalid in &self.invalid {
+            line(&mut text, 0, &format!("invalid: {invalid}"));
+        }
+        for alert in &self.alerts {
+            let labels: Vec<String> = alert
+                .labels
+                .iter()
+                .filter(|(name, _)| *name != "alertname")
+                .map(|(name, value)| format!("{name}={value:?}"))
+                .collect();
+            line(
+                &mut text,
+                0,
+                &format!(
+                    "{} {} {{{}}}",
+                    alert.alertname.escape_debug(),
+                    alert.status,
+                    labels.join(", ")
+                ),
+            );
+            for rule in &alert.rules {
+                rule.write(&mut text);
+            }
+        }
+        text
+    }
+}
+
+impl RuleExplanation {
+    fn write(&self, text: &mut String) {
+        let verdict = if self.matches { "matches" } else { "does not match" };
+        line(text, 1, &format!("rule {}: {verdict}", self.rule));
+        for remark in &self.remarks {
+            line(text, 2, remark);
+        }
+        if !self.selected.is_empty() {
+            line(
+                text,
+                2,
+                &format!("selects {} processes, in this order:", self.selected.len()),
+            );
+            for process in &self.selected {
+                let cpu = process
+                    .cpu_cores
+                    .map_or(String::new(), |cores| format!(", {cores:.2} cores"));
+                let (pid, name) = (process.pid, process.name.escape_debug());
+                let (mib, age) = (process.resident_bytes >> 20, process.age_seconds);
+                line(text, 3, &format!("{pid} {name}: {mib} MiB{cpu}, {age} s old"));
+            }
+        }
+        for decision in &self.decisions {
+            decision.write(text);
+        }
+        if !self.later.is_empty()
+            && self
+                .decisions
+                .iter()
+                .any(|decision| decision.decision == Decision::Planned)
+        {
+            line(text, 2, &format!("then: {}", self.later.join(", ")));
+        }
+        if let Some(about) = &self.about_pid {
+            line(text, 2, &about.escape_debug().to_string());
+        }
+    }
+}
+
+impl Explained {
+    fn write(&self, text: &mut String) {
+        let mut words = vec![format!("{}:", self.decision)];
+        if let Some(step) = &self.step {
+            words.push(step.clone());
+        }
+        if let (Some(pid), Some(name)) = (self.pid, &self.name) {
+            words.push(format!("on {pid} {}", name.escape_debug()));
+        }
+        if let (Some(before), Some(after)) = (&self.before, &self.after) {
+            words.push(format!("({before} -> {after})"));
+        }
+        if !self.reason.is_empty() {
+            words.push(format!("- {}", self.reason));
+        }
+        line(text, 2, &words.join(" "));
+    }
+}
+
+fn line(text: &mut String, depth: usize, words: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{}{words}", "  ".repeat(depth));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::act::guard::Budget;
+    use crate::alert::Source;
+    use crate::engine::here::Here;
+    use crate::host::fake::FakeHost;
+    use crate::process::Process;
+    use crate::rule::{RuleSet, example};
+    use std::sync::Arc;
+
+    fn explain_burners(instance: &str) -> String {
+        let mut host = FakeHost::new(2, "2026-01-01T00:00:00Z".parse().unwrap());
+        for (pid, exe) in [
+            (1, "/usr/lib/systemd/systemd"),
+            (100, "/usr/bin/burner"),
+            (200, "/usr/sbin/sshd"),
+        ] {
+            let mut process = Process::example(pid, "burner");
+            process.details.exe = Some(exe.into());
+            host.add(process);
+        }
+        let policy = Policy {
+            rules: RuleSet {
+                rules: vec![
+                    Arc::new(example("calm", "nice 15; wait 10; signal TERM")),
+                    Arc::new(example("other", "nice 3")),
+                ],
+            },
+            enforce: false,
+            here: Here::new(vec!["instance".into()], "web1", "", &[]),
+            protect: vec![],
+            budget: Budget::default(),
+            restore_on_exit: true,
+        };
+        let labels: crate::alert::Labels = [
+            ("alertname".to_owned(), "calm".to_owned()),
+            ("instance".to_owned(), instance.to_owned()),
+        ]
+        .into();
+        let alert = Alert {
+            fingerprint: crate::alert::alert::fingerprint(&labels),
+            labels,
+            annotations: Default::default(),
+            status: Status::Firing,
+            starts_at: jiff::Timestamp::UNIX_EPOCH,
+            ends_at: None,
+            source: Source::Alertmanager,
+        };
+        explain(&host, &policy, &[alert], vec![], Some(200), |_| ()).text()
+    }
+
+    #[test]
+    fn each_rule_says_what_it_would_do_and_why_not() {
+        let text = explain_burners("web1");
+        for part in [
+            "rule calm: matches",
+            "selects 3 processes",
+            "planned: nice 15 on 100 burner (0 -> 15)",
+            "protected: on 1 burner - pid 1 is never touched",
+            "protected: on 200 burner - built-in protection \"sshd\"",
+            "then: wait 10s, signal SIGTERM",
+            "200 burner is selected and not touched",
+            "rule other: does not match",
+            "alertname=\"other\" does not hold: the alert has \"calm\"",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn an_alert_of_another_host_says_what_was_compared() {
+        let text = explain_burners("db1");
+        assert!(
+            text.contains("other_host: - instance=\"db1\" is none of this host's names [\"web1\"]"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,266 @@
+//! What the short commands print: findings, explanations, leases, history. Asks others, decides nothing.
+
+use crate::app;
+use crate::cli::{Check, Explain, History, Output, Query, Reach, Release, RootPaths};
+use crate::control::{self, Reply, Request};
+use crate::diagnostic::{Severity, render_all};
+use crate::host::{Host, LinuxHost};
+use crate::ledger::store::read_records;
+use crate::ledger::{Effect, Lease, Record};
+use crate::process::table::Procfs;
+use crate::rehearse::explain::explain;
+use crate::{alert, config::Loaded, diagnostic::Diagnostic};
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A payload larger than the webhook takes is no payload.
+const MAX_PAYLOAD_BYTES: u64 = 4 << 20;
+
+/// Prints everything that is wrong with configuration, rules and alerting rules.
+pub fn check(check: &Check) -> ExitCode {
+    let (findings, summary) = match app::load(&check.config) {
+        Ok(Loaded {
+            warnings,
+            rules,
+            config,
+        }) => {
+            let mut warnings = warnings;
+            warnings.extend(missing_privileges(&rules));
+            let (rules, files) = (rules.rules.len(), config.alerting_rules.len());
+            (
+                warnings,
+                format!("{rules} rules and {files} files of alerting rules are fine"),
+            )
+        }
+        Err(findings) => (findings, String::new()),
+    };
+    let has_errors = findings.iter().any(|finding| finding.severity == Severity::Error);
+    match check.output {
+        Output::Json => println!("{}", json(&findings)),
+        Output::Text => {
+            print!("{}", render_all(&findings, use_color()));
+            if !has_errors {
+                println!("{summary}");
+            }
+        }
+    }
+    if has_errors {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// Rules that whoever runs this could apply and not undo.
+fn missing_privileges(rules: &crate::rule::RuleSet) -> Vec<Diagnostic> {
+    let Ok(host) = linux_host(Path::new("/proc")) else {
+        return Vec::new();
+    };
+    let mut findings = Vec::new();
+    for rule in &rules.rules {
+        for step in &rule.actions {
+            let crate::rule::Step::Set(change) = step else { continue };
+            if let Err(missing) = host.may_undo(change.knob()) {
+                let message = format!(
+                    "rule {:?} cannot undo {} without {missing}, which this user lacks",
+                    rule.name,
+                    change.knob()
+                );
+                let help = format!(
+                    "run evenkeel as root, or with AmbientCapabilities={missing}; without it the step is refused"
+                );
+                findings.push(Diagnostic::of_file(Severity::Warning, "privileges", message, help));
+            }
+        }
+    }
+    findings
+}
+
+fn linux_host(procfs: &Path) -> Result<LinuxHost, String> {
+    let procfs = Procfs::open(procfs).map_err(|error| error.to_string())?;
+    Ok(LinuxHost::new(procfs, Arc::new(|_| ())))
+}
+
+/// Prints what each rule would do with a payload.
+pub fn explanation(command: &Explain) -> ExitCode {
+    match try_explain(command) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            eprint!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_explain(command: &Explain) -> Result<String, String> {
+    let payload = read_payload(&command.alert).map_err(|error| format!("{}: {error}\n", command.alert.display()))?;
+    let envelope = alert::decode::decode(&payload, jiff::Timestamp::now())
+        .map_err(|error| format!("{}: {error}\n", command.alert.display()))?;
+    let loaded = app::load(&command.config).map_err(|findings| render_all(&findings, use_color()))?;
+    let policy = app::policy::policy(&loaded.config, loaded.rules, false);
+    let RootPaths { procfs, .. } = &command.roots;
+    let host = linux_host(procfs).map_err(|error| format!("{error}\n"))?;
+    let (mut alerts, mut invalid) = (Vec::new(), Vec::new());
+    for entry in envelope.alerts {
+        match entry {
+            Ok(alert) => alerts.push(alert),
+            Err(why) => invalid.push(why.to_string()),
+        }
+    }
+    let explanation = explain(&host, &policy, &alerts, invalid, command.pid, |time: Duration| {
+        eprintln!("measuring processor use for {} s", time.as_secs());
+        std::thread::sleep(time);
+    });
+    Ok(match command.output {
+        Output::Json => format!("{}\n", json(&explanation)),
+        Output::Text => explanation.text(),
+    })
+}
+
+fn read_payload(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut payload = Vec::new();
+    if path == Path::new("-") {
+        std::io::stdin()
+            .lock()
+            .take(MAX_PAYLOAD_BYTES)
+            .read_to_end(&mut payload)?;
+    } else {
+        std::fs::File::open(path)?
+            .take(MAX_PAYLOAD_BYTES)
+            .read_to_end(&mut payload)?;
+    }
+    Ok(payload)
+}
+
+/// Prints what is held.
+pub fn leases(query: &Query) -> ExitCode {
+    finish(
+        control::request(&query.storage.path, &Request::Leases).map(|reply| match reply {
+            Reply::Leases { leases, .. } if query.output == Output::Json => format!("{}\n", json(&leases)),
+            Reply::Leases { leases, .. } if leases.is_empty() => "nothing is held\n".to_owned(),
+            Reply::Leases { boot_now, leases } => leases.iter().map(|lease| lease_line(lease, boot_now)).collect(),
+            other => unexpected(&other),
+        }),
+    )
+}
+
+fn lease_line(lease: &Lease, boot_now: Duration) -> String {
+    let left = lease.deadline.saturating_sub(boot_now).as_secs();
+    let (id, rule, pid, name) = (lease.id, &lease.rule, lease.target.pid, lease.name.escape_debug());
+    let what = match &lease.effect {
+        Effect::Value { value, prior } => {
+            let prior = prior.first().map_or_else(String::new, |prior| prior.value.to_string());
+            format!("{} {prior} -> {value}", value.knob())
+        }
+        Effect::Signal { undo } => format!("signal, undone by {undo}"),
+    };
+    format!("{id:>6}  {rule}  {pid} {name}  {what}  undone in {left} s at the latest\n")
+}
+
+/// Prints the audit trail, oldest of the newest first.
+pub fn history(command: &History) -> ExitCode {
+    let is_wanted = |record: &Record| {
+        command.rule.as_ref().is_none_or(|rule| record.rule == *rule)
+            && command
+                .pid
+                .is_none_or(|pid| record.target.as_ref().is_some_and(|(target, _)| target.pid == pid))
+    };
+    let read = if command.rule.is_some() || command.pid.is_some() {
+        usize::MAX >> 1
+    } else {
+        command.limit
+    };
+    let records = read_records(&command.query.storage.path, read).map_err(|error| error.to_string());
+    finish(records.map(|records| {
+        let mut wanted: Vec<&Record> = records
+            .iter()
+            .filter(|record| is_wanted(record))
+            .take(command.limit)
+            .collect();
+        wanted.reverse();
+        match command.query.output {
+            Output::Json => wanted.iter().map(|record| format!("{}\n", json(record))).collect(),
+            Output::Text => wanted.iter().map(|record| record_line(record)).collect::<String>(),
+        }
+    }))
+}
+
+fn record_line(record: &Record) -> String {
+    let mut words = vec![
+        record.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        record.rule.clone(),
+    ];
+    let verdict = record
+        .decision
+        .map(|decision| decision.as_str())
+        .or(record.outcome.map(|outcome| outcome.as_str()));
+    words.extend(verdict.map(str::to_owned));
+    words.extend(record.step.clone());
+    words.extend(
+        record
+            .target
+            .as_ref()
+            .map(|(target, name)| format!("{} {}", target.pid, name.escape_debug())),
+    );
+    if let (Some(before), Some(after)) = (&record.before, &record.after) {
+        words.push(format!("({before} -> {after})"));
+    }
+    if !record.reason.is_empty() {
+        words.push(format!("- {}", record.reason));
+    }
+    words.join("  ") + "\n"
+}
+
+/// Undoes by hand.
+pub fn release(command: &Release) -> ExitCode {
+    finish(
+        control::request(&command.storage.path, &Request::Release(command.id)).and_then(|reply| match reply {
+            Reply::Released(0) if command.id.is_some() => {
+                Err("there is no such lease; `evenkeel leases` lists them".into())
+            }
+            Reply::Released(count) => Ok(format!("{count} released\n")),
+            other => Ok(unexpected(&other)),
+        }),
+    )
+}
+
+/// Starts or ends a pause.
+pub fn pause(reach: &Reach, paused: bool) -> ExitCode {
+    let words = if paused {
+        "paused: nothing new is planned, what is held is still undone\n"
+    } else {
+        "resumed\n"
+    };
+    finish(control::request(&reach.storage.path, &Request::Pause(paused)).map(|_| words.to_owned()))
+}
+
+fn unexpected(reply: &Reply) -> String {
+    format!("unexpected answer: {reply:?}\n")
+}
+
+fn finish(result: Result<String, String>) -> ExitCode {
+    match result {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn use_color() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("plain data with text keys is JSON")
+}

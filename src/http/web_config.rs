@@ -1,6 +1,7 @@
 //! The web configuration file of prometheus/exporter-toolkit, as written, to settings that make sense. Reads text
 //! only; certificates are opened by `tls`, changes are noticed by `web_file`.
 
+use crate::diagnostic::{Source, Span};
 use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
@@ -69,8 +70,12 @@ pub struct RateLimit {
 /// What is wrong in the file's text.
 #[derive(Debug, thiserror::Error)]
 pub enum WebConfigError {
-    #[error("{0}")]
-    Yaml(#[from] serde_yaml::Error),
+    #[error("line {line}, column {column}: {message}")]
+    Yaml {
+        line: usize,
+        column: usize,
+        message: String,
+    },
     #[error("{place}: {problem}")]
     Setting { place: String, problem: String },
 }
@@ -156,7 +161,17 @@ impl WebConfig {
     /// # Errors
     /// Names the setting and what would be right. The text of the file is no secret, the hashes in it are not quoted.
     pub fn parse(text: &str, folder: &Path) -> Result<WebConfig, WebConfigError> {
-        let written: Written = serde_yaml::from_str::<Option<Written>>(text)?.unwrap_or_default();
+        let read: Result<Option<Written>, _> = crate::yaml::from_str(&Source::new("", text));
+        let written = read
+            .map_err(|wrong| {
+                let Span { line, column, .. } = wrong.span.unwrap_or(Span::START);
+                WebConfigError::Yaml {
+                    line,
+                    column,
+                    message: wrong.message,
+                }
+            })?
+            .unwrap_or_default();
         let tls = match written.tls_server_config {
             Some(tls) => tls.settings(folder)?,
             None => None,

@@ -484,6 +484,25 @@ fn a_peer_that_takes_nothing_of_its_answer_is_given_up() {
 }
 
 #[test]
+fn silent_connections_make_room_for_one_that_speaks() {
+    let limits = Limits {
+        max_connections: 2,
+        header_timeout: Duration::from_secs(600),
+        ..Limits::default()
+    };
+    let site = Site::serve(limits, Access::open(), |_, _| async {
+        answer::text(StatusCode::OK, "fine")
+    });
+    let silent: Vec<_> = (0..10)
+        .map(|_| std::net::TcpStream::connect(site.addr).unwrap())
+        .collect();
+    for mut stream in &silent {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost:").unwrap();
+    }
+    assert_eq!(code(&site.get_plain("")), Some(200));
+}
+
+#[test]
 fn a_head_without_bounds_is_refused() {
     let site = Site::start_with(Access::open());
     assert_eq!(

@@ -86,7 +86,7 @@ fn a_bad_file_says_where_and_what_would_be_right() {
             says,
         );
     };
-    check("tls: {}", &["unknown field `tls`", "tls_server_config"]);
+    check("tls: {}", &["unknown field `tls`", "tls_server_config", "line 1"]);
     check("[]", &["invalid type"]);
     check("tls_server_config: [", &["line 1"]);
     check("tls_server_config: {cert_file: a}", &["key_file", "missing"]);

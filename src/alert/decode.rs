@@ -457,4 +457,21 @@ mod tests {
         let alert = entry(r#"{"status":"firing","labels":{"a":"b"},"fingerprint":"D2B371819297F98A"}"#).unwrap();
         assert_eq!(alert.fingerprint, "d2b371819297f98a");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_body_makes_decoding_panic(at in 0..900_usize, length in 0..40_usize, by: Vec<u8>) {
+            let mut body = include_bytes!("../../tests/fixtures/alertmanager/webhook_group.json").to_vec();
+            let end = (at + length).min(body.len());
+            body.splice(at.min(end)..end, by);
+            if let Ok(envelope) = decode(&body, NOW.parse().unwrap()) {
+                for alert in envelope.alerts.into_iter().flatten() {
+                    proptest::prop_assert!(!alert.labels.is_empty());
+                    proptest::prop_assert!(alert.labels.iter().all(|(name, value)| !name.is_empty() && !value.is_empty()));
+                    proptest::prop_assert_eq!(alert.ends_at.is_some(), alert.status == Status::Resolved);
+                    proptest::prop_assert_eq!(alert.fingerprint.len(), 16);
+                }
+            }
+        }
+    }
 }

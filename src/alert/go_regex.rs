@@ -352,4 +352,18 @@ mod tests {
             assert!(anchored(pattern).is_err(), "{pattern:?} should be refused");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn quoted_text_matches_itself_only(text in "[^\\\\]*", other in "[^\\\\]*") {
+            let regex = anchored(&format!(r"\Q{text}\E")).unwrap();
+            proptest::prop_assert!(regex.is_match(&text));
+            proptest::prop_assert_eq!(regex.is_match(&other), other == text);
+        }
+
+        #[test]
+        fn no_pattern_makes_translating_panic(pattern in r"[\\\[\](){}*+?|^$.:=<>&~,0-9A-Zabdefinpqrstwxzé\-]{0,24}") {
+            let _ = anchored(&pattern);
+        }
+    }
 }

@@ -388,4 +388,21 @@ mod tests {
         check(r#"a!="b""#, None);
         check(r#"a!~"b""#, None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_value_survives_printing_and_parsing(name in "[a-zA-Z_:][a-zA-Z0-9_:]{0,9}", value in ".*", equal: bool) {
+            let op = if equal { Op::Equal } else { Op::NotEqual };
+            let matcher = Matcher::new(&name, op, &value).unwrap();
+            proptest::prop_assert_eq!(Matcher::parse(&matcher.to_string()), Ok(matcher));
+        }
+
+        #[test]
+        fn no_text_makes_parsing_panic_and_errors_point_into_the_text(text in "[ab=!~\"\\\\{},|()\\[\\]*+?é\u{a0} ]{0,20}") {
+            match Matcher::parse(&text) {
+                Ok(matcher) => proptest::prop_assert_eq!(Matcher::parse(&matcher.to_string()), Ok(matcher)),
+                Err(wrong) => proptest::prop_assert!((1..=text.chars().count() + 1).contains(&wrong.column)),
+            }
+        }
+    }
 }

@@ -136,12 +136,13 @@ impl<I: Inbox> Receiver<I> {
 
     /// Serves until `shutdown` is done and the requests under way are answered.
     pub async fn run(self, listener: TcpListener, limits: Limits, shutdown: impl Future<Output = ()>) {
+        let access = self.access.clone();
         let receiver = Arc::new(self);
         let service = move |request, peer| {
             let receiver = Arc::clone(&receiver);
             async move { receiver.answer(request, peer).await }
         };
-        serve(listener, limits, service, shutdown).await;
+        serve(listener, limits, access, service, shutdown).await;
     }
 
     async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer {

@@ -5,8 +5,12 @@ pub mod access;
 pub mod answer;
 pub mod body;
 pub mod listen;
+pub mod password;
 pub mod server;
+pub mod tls;
 pub mod token;
+pub mod web_config;
+pub mod web_file;
 
 pub use access::{Access, Denied};
 pub use answer::Answer;
@@ -14,3 +18,4 @@ pub use body::{BodyError, discard, read_body};
 pub use listen::may_listen;
 pub use server::{Limits, Peer, serve};
 pub use token::{TokenError, TokenFile};
+pub use web_file::WebFileError;

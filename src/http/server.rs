@@ -1,19 +1,28 @@
-//! Serves connections within bounds: how many, how slow, and how long they may go on at the end.
+//! Serves connections within bounds: how many, how slow, and how long they may go on at the end. TLS comes from `Access`;
+//! HTTP/2 is spoken where TLS agreed on it, HTTP/1 elsewhere.
 
+use super::access::Access;
 use super::answer::Answer;
+use super::web_file::Active;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::rt::{Read, Write};
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::TcpUserTimeout;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// Bounds of one listener.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +30,10 @@ pub struct Limits {
     /// Connections served at once; further ones wait in the kernel's queue.
     pub max_connections: usize,
     /// From the start of a connection, or the end of the last answer, to the end of the next request's head. A
-    /// connection that idles longer is closed.
+    /// connection that idles longer is closed. The TLS handshake has the same time.
     pub header_timeout: Duration,
+    /// A peer that takes nothing of an answer for this long is given up.
+    pub write_timeout: Duration,
     /// How long requests under way may go on after the shutdown has begun.
     pub drain_timeout: Duration,
 }
@@ -33,6 +44,7 @@ impl Default for Limits {
             // Two listeners stay below the 1024 open files that a process has by default.
             max_connections: 256,
             header_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(5),
         }
     }
@@ -47,48 +59,79 @@ pub struct Peer {
 /// How long to wait when no connection can be accepted, which is mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `service` on `listener` until `shutdown` is done, then lets requests under way finish.
-pub async fn serve<S, F>(listener: TcpListener, limits: Limits, service: S, shutdown: impl Future<Output = ()>)
-where
+/// Head of a request, and what is buffered of a body: times `max_connections`, this is what strangers can make us hold.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+
+/// How often room is looked for while all slots are taken.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
+
+/// Requests at once on one HTTP/2 connection. Prometheus and Alertmanager send one.
+const MAX_STREAMS: u32 = 16;
+
+/// Serves `service` on `listener` until `shutdown` is done, then lets requests under way finish. Connections take the TLS
+/// and the answers take the headers that `access` says; to call [`Access::admit`] is left to the service, which knows
+/// what its paths need.
+pub async fn serve<S, F>(
+    listener: TcpListener,
+    limits: Limits,
+    access: Access,
+    service: S,
+    shutdown: impl Future<Output = ()>,
+) where
     S: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
     let service = Arc::new(service);
     let slots = Arc::new(Semaphore::new(limits.max_connections));
+    let mut open = Open::default();
     let (stop, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        // A slot comes before the accept, so that at the bound peers wait instead of being turned away.
-        let accepted = async {
-            let slot = Arc::clone(&slots)
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
-            (listener.accept().await, slot)
-        };
-        let (accepted, slot) = tokio::select! {
+        let accepted = tokio::select! {
             () = &mut shutdown => break,
-            accepted = accepted => accepted,
+            accepted = listener.accept() => accepted,
             // Ended connections are taken off the set, which would keep their results for ever.
             Some(_) = connections.join_next() => continue,
         };
-        match accepted {
-            Ok((stream, address)) => {
-                let connection = converse(stream, Peer { address }, limits, Arc::clone(&service), stopped.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(slot);
-                });
-            }
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
             }
-        }
+        };
+        // At the bound peers wait in the kernel's queue, and whoever holds a slot without a request loses it.
+        let slot = async {
+            loop {
+                if slots.available_permits() == 0 {
+                    open.close_the_oldest_idle();
+                }
+                if let Ok(slot) = tokio::time::timeout(ROOM_PAUSE, Arc::clone(&slots).acquire_owned()).await {
+                    return slot.expect("the semaphore is never closed");
+                }
+            }
+        };
+        let slot = tokio::select! {
+            () = &mut shutdown => break,
+            slot = slot => slot,
+        };
+        let requests = open.add(limits.max_connections);
+        let connection = Connection {
+            peer: Peer { address },
+            limits,
+            requests,
+            stopped: stopped.clone(),
+        };
+        let (access, service) = (access.clone(), Arc::clone(&service));
+        connections.spawn(async move {
+            connection.open(stream, access, service).await;
+            drop(slot);
+        });
     }
     drop(listener);
-    // Dropping the sender would do as a signal too, were there no one waiting for its end.
+    // No receiver is left when there is no connection.
     let _ = stop.send(());
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.drain_timeout, drained).await.is_err() {
@@ -96,38 +139,204 @@ where
     }
 }
 
-async fn converse<S, F>(
-    stream: TcpStream,
-    peer: Peer,
-    limits: Limits,
-    service: Arc<S>,
-    mut stopped: watch::Receiver<()>,
-) where
-    S: Fn(Request<Incoming>, Peer) -> F,
-    F: Future<Output = Answer>,
-{
-    // Answers are written at once; waiting for more to send would only delay them.
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(|request| {
-        let answer = service(request, peer);
-        async { Ok::<_, Infallible>(answer.await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        _ = stopped.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    match ended {
-        Ok(()) => {}
-        Err(error) if error.is_parse() => tracing::warn!(peer = %peer.address, %error, "refused: not HTTP/1"),
-        // Peers vanish and idle; that is no news.
-        Err(error) => tracing::debug!(peer = %peer.address, %error, "connection ended"),
+/// How many requests a connection has seen, and the word that it shall make room.
+#[derive(Default)]
+struct Requests {
+    begun: AtomicU64,
+    ended: AtomicU64,
+    make_room: Notify,
+}
+
+impl Requests {
+    fn is_idle(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) == self.ended.load(Ordering::Relaxed)
     }
 }
+
+/// A request counts as ended too when its stream is reset and its future dropped.
+struct UnderWay(Arc<Requests>);
+
+impl UnderWay {
+    fn begin(requests: &Arc<Requests>) -> UnderWay {
+        requests.begun.fetch_add(1, Ordering::Relaxed);
+        UnderWay(Arc::clone(requests))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The connections of a listener, oldest first.
+#[derive(Default)]
+struct Open(VecDeque<Weak<Requests>>);
+
+impl Open {
+    fn add(&mut self, max_connections: usize) -> Arc<Requests> {
+        if self.0.len() > 2 * max_connections {
+            self.0.retain(|requests| requests.strong_count() > 0);
+        }
+        let requests = Arc::new(Requests::default());
+        self.0.push_back(Arc::downgrade(&requests));
+        requests
+    }
+
+    /// A real client sends its request at once, so the one that has been silent longest is the least loss. Without this a
+    /// thousand silent connections would keep Alertmanager out for many times `header_timeout`.
+    fn close_the_oldest_idle(&mut self) {
+        let oldest = self
+            .0
+            .iter()
+            .position(|open| open.upgrade().is_some_and(|requests| requests.is_idle()));
+        if let Some(requests) = oldest.and_then(|at| self.0.remove(at)).and_then(|open| open.upgrade()) {
+            requests.make_room.notify_one();
+        }
+    }
+}
+
+struct Connection {
+    peer: Peer,
+    limits: Limits,
+    requests: Arc<Requests>,
+    stopped: watch::Receiver<()>,
+}
+
+impl Connection {
+    async fn open<S, F>(mut self, stream: TcpStream, access: Access, service: Arc<S>)
+    where
+        S: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        // Answers are written at once; waiting for more to send would only delay them.
+        let _ = stream.set_nodelay(true);
+        // hyper bounds no writes. The kernel does, a closed receive window included (tcp(7), TCP_USER_TIMEOUT).
+        let write_timeout_ms = u32::try_from(self.limits.write_timeout.as_millis()).unwrap_or(u32::MAX);
+        let _ = setsockopt(&stream, TcpUserTimeout, &write_timeout_ms);
+        let active = access.web().await;
+        let Some(tls) = active.as_ref().and_then(|active| active.tls.clone()) else {
+            return self.http1(TokioIo::new(stream), active, service).await;
+        };
+        let accept = tokio::time::timeout(self.limits.header_timeout, TlsAcceptor::from(tls).accept(stream));
+        let handshake = tokio::select! {
+            handshake = accept => handshake,
+            () = self.requests.make_room.notified() => return,
+            _ = self.stopped.changed() => return,
+        };
+        match handshake {
+            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                self.http2(TokioIo::new(stream), active, service).await;
+            }
+            Ok(Ok(stream)) => self.http1(TokioIo::new(stream), active, service).await,
+            Ok(Err(error)) => tracing::warn!(peer = %self.peer.address, %error, "refused: TLS handshake failed"),
+            Err(_) => tracing::warn!(peer = %self.peer.address, "refused: TLS handshake too slow"),
+        }
+    }
+
+    async fn http1<I, S, F>(self, io: I, active: Option<Arc<Active>>, service: Arc<S>)
+    where
+        I: Read + Write + Unpin + 'static,
+        S: Fn(Request<Incoming>, Peer) -> F,
+        F: Future<Output = Answer>,
+    {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_timeout)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(io, self.counted(active, service));
+        self.converse(connection, |connection| connection.graceful_shutdown())
+            .await;
+    }
+
+    async fn http2<I, S, F>(self, io: I, active: Option<Arc<Active>>, service: Arc<S>)
+    where
+        I: Read + Write + Unpin + 'static,
+        S: Fn(Request<Incoming>, Peer) -> F + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEAD_BYTES as u32)
+            .serve_connection(io, self.counted(active, service));
+        self.converse(connection, |connection| connection.graceful_shutdown())
+            .await;
+    }
+
+    /// The service as hyper calls it: requests counted, answers with the headers of the web configuration.
+    fn counted<S, F>(
+        &self,
+        active: Option<Arc<Active>>,
+        service: Arc<S>,
+    ) -> impl Service<
+        Request<Incoming>,
+        Response = Answer,
+        Error = Infallible,
+        Future = impl Future<Output = Result<Answer, Infallible>> + use<S, F>,
+    > + use<S, F>
+    where
+        S: Fn(Request<Incoming>, Peer) -> F,
+        F: Future<Output = Answer>,
+    {
+        let (peer, requests) = (self.peer, Arc::clone(&self.requests));
+        service_fn(move |request| dressed(service(request, peer), active.clone(), UnderWay::begin(&requests)))
+    }
+
+    /// Carries a connection on until its end, the shutdown's, or the end of its welcome.
+    async fn converse<C>(mut self, connection: C, graceful_shutdown: impl Fn(Pin<&mut C>))
+    where
+        C: Future<Output = Result<(), hyper::Error>>,
+    {
+        let mut connection = pin!(connection);
+        let mut begun_before = 0;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => return self.tell(ended),
+                _ = self.stopped.changed() => {
+                    graceful_shutdown(connection.as_mut());
+                    return self.tell(connection.await);
+                }
+                () = self.requests.make_room.notified() => {
+                    // A request may have come in between.
+                    if self.requests.is_idle() {
+                        return tracing::debug!(peer = %self.peer.address, "closed to make room");
+                    }
+                }
+                // hyper has no bound for an idle HTTP/2 connection, nor for one that never begins.
+                () = tokio::time::sleep(self.limits.header_timeout) => {
+                    let begun = self.requests.begun.load(Ordering::Relaxed);
+                    if begun == begun_before && self.requests.is_idle() {
+                        return;
+                    }
+                    begun_before = begun;
+                }
+            }
+        }
+    }
+
+    fn tell(&self, ended: Result<(), hyper::Error>) {
+        match ended {
+            Ok(()) => {}
+            Err(error) if error.is_parse() => tracing::warn!(peer = %self.peer.address, %error, "refused: not HTTP/1"),
+            // Peers vanish and idle; that is no news.
+            Err(error) => tracing::debug!(peer = %self.peer.address, %error, "connection ended"),
+        }
+    }
+}
+
+/// An answer with the headers of the web configuration that is in force on the connection.
+async fn dressed(
+    answer: impl Future<Output = Answer>,
+    active: Option<Arc<Active>>,
+    _under_way: UnderWay,
+) -> Result<Answer, Infallible> {
+    let mut answer = answer.await;
+    for (name, value) in active.iter().flat_map(|active| &active.config.headers) {
+        answer.headers_mut().insert(name, value.clone());
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,398 @@
+//! The web configuration file of prometheus/exporter-toolkit, as written, to settings that make sense. Reads text
+//! only; certificates are opened by `tls`, changes are noticed by `web_file`.
+
+use crate::diagnostic::{Source, Span};
+use hyper::header::{HeaderName, HeaderValue};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// What a web configuration file asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WebConfig {
+    pub tls: Option<TlsSettings>,
+    /// Whether HTTP/2 is offered; it takes TLS.
+    pub http2: bool,
+    /// Added to every answer.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// bcrypt hashes by user name.
+    pub users: BTreeMap<String, String>,
+    pub rate_limit: Option<RateLimit>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+    pub clients: ClientAuth,
+    /// Trusted to sign client certificates.
+    pub client_ca_file: Option<PathBuf>,
+    /// Names of which a client certificate must bear one; empty: any.
+    pub client_allowed_sans: Vec<String>,
+    pub min_version: TlsVersion,
+    pub max_version: TlsVersion,
+    /// For TLS 1.2, in Go's names; empty: all that are safe.
+    pub cipher_suites: Vec<String>,
+    /// In Go's names; empty: all.
+    pub curves: Vec<String>,
+}
+
+/// Go's `tls.ClientAuthType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    None,
+    /// Asked for, never checked.
+    Request,
+    /// Any will do, a self-signed one too.
+    RequireAny,
+    VerifyIfGiven,
+    RequireAndVerify,
+}
+
+/// What evenkeel speaks; older versions are broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// A bucket of `burst` requests that gains one more each `interval`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    pub interval: Duration,
+    pub burst: u32,
+}
+
+/// What is wrong in the file's text.
+#[derive(Debug, thiserror::Error)]
+pub enum WebConfigError {
+    #[error("line {line}, column {column}: {message}")]
+    Yaml {
+        line: usize,
+        column: usize,
+        message: String,
+    },
+    #[error("{place}: {problem}")]
+    Setting { place: String, problem: String },
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    tls_server_config: Option<WrittenTls>,
+    http_server_config: Option<WrittenHttp>,
+    basic_auth_users: Option<Texts>,
+    rate_limit: Option<WrittenRate>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenTls {
+    cert_file: Option<String>,
+    key_file: Option<String>,
+    client_auth_type: Option<String>,
+    client_ca_file: Option<String>,
+    client_allowed_sans: Option<Vec<String>>,
+    min_version: Option<String>,
+    max_version: Option<String>,
+    cipher_suites: Option<Vec<String>>,
+    curve_preferences: Option<Vec<String>>,
+    /// Without effect in Go too since 1.18.
+    #[serde(rename = "prefer_server_cipher_suites")]
+    _prefer_server_cipher_suites: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenHttp {
+    http2: Option<bool>,
+    headers: Option<Texts>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRate {
+    interval: Option<String>,
+    burst: Option<u32>,
+}
+
+/// Texts by name; a name given twice is an error, which serde's own maps let pass.
+struct Texts(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Texts, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Texts;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a mapping of texts")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Texts, A::Error> {
+                let mut texts = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, String>()? {
+                    if texts.contains_key(&name) {
+                        return Err(A::Error::custom(format_args!("{name:?} is given twice")));
+                    }
+                    texts.insert(name, value);
+                }
+                Ok(Texts(texts))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
+}
+
+fn wrong<T>(place: &str, problem: impl Into<String>) -> Result<T, WebConfigError> {
+    Err(WebConfigError::Setting {
+        place: place.to_owned(),
+        problem: problem.into(),
+    })
+}
+
+impl WebConfig {
+    /// Reads the text of a web configuration file; the paths in it are relative to `folder`.
+    ///
+    /// # Errors
+    /// Names the setting and what would be right. The text of the file is no secret, the hashes in it are not quoted.
+    pub fn parse(text: &str, folder: &Path) -> Result<WebConfig, WebConfigError> {
+        let read: Result<Option<Written>, _> = crate::yaml::from_str(&Source::new("", text));
+        let written = read
+            .map_err(|wrong| {
+                let Span { line, column, .. } = wrong.span.unwrap_or(Span::START);
+                WebConfigError::Yaml {
+                    line,
+                    column,
+                    message: wrong.message,
+                }
+            })?
+            .unwrap_or_default();
+        let tls = match written.tls_server_config {
+            Some(tls) => tls.settings(folder)?,
+            None => None,
+        };
+        let (http2, headers) = match written.http_server_config {
+            Some(http) => (http.http2.unwrap_or(true), headers(http.headers)?),
+            None => (true, Vec::new()),
+        };
+        let users = written
+            .basic_auth_users
+            .map_or_else(BTreeMap::new, |Texts(users)| users);
+        for (user, hash) in &users {
+            let place = format!("basic_auth_users: {user:?}");
+            if user.is_empty() || user.contains(':') {
+                return wrong(&place, "a user name is not empty and has no colon");
+            }
+            if bcrypt::HashParts::from_str(hash).is_err() {
+                return wrong(
+                    &place,
+                    "not a bcrypt hash; make one with `htpasswd -nBC 10 \"\" | tr -d ':\\n'`",
+                );
+            }
+        }
+        Ok(WebConfig {
+            tls,
+            http2,
+            headers,
+            users,
+            rate_limit: rate_limit(written.rate_limit)?,
+        })
+    }
+}
+
+impl WrittenTls {
+    fn settings(self, folder: &Path) -> Result<Option<TlsSettings>, WebConfigError> {
+        let path = |path: Option<String>| path.filter(|path| !path.is_empty()).map(|path| folder.join(path));
+        let clients = match self.client_auth_type.as_deref() {
+            None | Some("" | "NoClientCert") => ClientAuth::None,
+            Some("RequestClientCert") => ClientAuth::Request,
+            Some("RequireAnyClientCert" | "RequireClientCert") => ClientAuth::RequireAny,
+            Some("VerifyClientCertIfGiven") => ClientAuth::VerifyIfGiven,
+            Some("RequireAndVerifyClientCert") => ClientAuth::RequireAndVerify,
+            Some(other) => {
+                let problem = format!(
+                    "{other:?} is unknown; there are NoClientCert, RequestClientCert, RequireAnyClientCert, \
+                     VerifyClientCertIfGiven and RequireAndVerifyClientCert"
+                );
+                return wrong("tls_server_config.client_auth_type", problem);
+            }
+        };
+        let client_ca_file = path(self.client_ca_file);
+        let client_allowed_sans = self.client_allowed_sans.unwrap_or_default();
+        let (cert_file, key_file) = match (path(self.cert_file), path(self.key_file)) {
+            (Some(cert_file), Some(key_file)) => (cert_file, key_file),
+            // An empty section means no TLS, as it does to the toolkit.
+            (None, None) if clients == ClientAuth::None && client_ca_file.is_none() => return Ok(None),
+            (None, _) => {
+                return wrong(
+                    "tls_server_config.cert_file",
+                    "missing; TLS takes a certificate and its key",
+                );
+            }
+            (_, None) => {
+                return wrong(
+                    "tls_server_config.key_file",
+                    "missing; TLS takes a certificate and its key",
+                );
+            }
+        };
+        match (clients, &client_ca_file) {
+            (ClientAuth::None, Some(_)) => {
+                let problem = "given without client_auth_type, so that nobody would be asked for a certificate; add \
+                     client_auth_type: RequireAndVerifyClientCert";
+                return wrong("tls_server_config.client_ca_file", problem);
+            }
+            (ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify, None) => {
+                return wrong(
+                    "tls_server_config.client_ca_file",
+                    "missing; client certificates are verified against it",
+                );
+            }
+            _ => {}
+        }
+        if clients == ClientAuth::None && !client_allowed_sans.is_empty() {
+            let problem = "given without client_auth_type, so that nobody would be asked for a certificate";
+            return wrong("tls_server_config.client_allowed_sans", problem);
+        }
+        let min_version = match self.min_version.as_deref() {
+            // What is asked for here as a floor is kept: no version below 1.2 is ever spoken.
+            None | Some("TLS10" | "TLS11" | "TLS12") => TlsVersion::Tls12,
+            Some("TLS13") => TlsVersion::Tls13,
+            Some(other) => {
+                return wrong(
+                    "tls_server_config.min_version",
+                    format!("{other:?} is none of TLS12, TLS13"),
+                );
+            }
+        };
+        let max_version = match self.max_version.as_deref() {
+            None | Some("TLS13") => TlsVersion::Tls13,
+            Some("TLS12") => TlsVersion::Tls12,
+            Some(old @ ("TLS10" | "TLS11")) => {
+                return wrong(
+                    "tls_server_config.max_version",
+                    format!("{old} is not spoken; TLS12 is the oldest"),
+                );
+            }
+            Some(other) => {
+                return wrong(
+                    "tls_server_config.max_version",
+                    format!("{other:?} is none of TLS12, TLS13"),
+                );
+            }
+        };
+        if min_version > max_version {
+            return wrong("tls_server_config.min_version", "newer than max_version");
+        }
+        Ok(Some(TlsSettings {
+            cert_file,
+            key_file,
+            clients,
+            client_ca_file,
+            client_allowed_sans,
+            min_version,
+            max_version,
+            cipher_suites: known("cipher_suites", self.cipher_suites, &GO_CIPHER_SUITES)?,
+            curves: known("curve_preferences", self.curve_preferences, &GO_CURVES)?,
+        }))
+    }
+}
+
+/// Go's `tls.CipherSuites()`: what the toolkit lets be named. Some of them (CBC, static RSA) are not spoken here.
+const GO_CIPHER_SUITES: [&str; 17] = [
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_RSA_WITH_AES_256_GCM_SHA384",
+];
+
+const GO_CURVES: [&str; 4] = ["CurveP256", "CurveP384", "CurveP521", "X25519"];
+
+fn known(key: &str, names: Option<Vec<String>>, all: &[&str]) -> Result<Vec<String>, WebConfigError> {
+    let names = names.unwrap_or_default();
+    match names.iter().find(|name| !all.contains(&name.as_str())) {
+        None => Ok(names),
+        Some(name) => wrong(
+            &format!("tls_server_config.{key}"),
+            format!("{name:?} is unknown; there are {}", all.join(", ")),
+        ),
+    }
+}
+
+/// The toolkit knows these five, and of two of them the values.
+fn headers(written: Option<Texts>) -> Result<Vec<(HeaderName, HeaderValue)>, WebConfigError> {
+    const KNOWN: [&str; 5] = [
+        "Content-Security-Policy",
+        "Strict-Transport-Security",
+        "X-Content-Type-Options",
+        "X-Frame-Options",
+        "X-XSS-Protection",
+    ];
+    let mut headers = Vec::new();
+    for (name, value) in written.map_or_else(BTreeMap::new, |Texts(headers)| headers) {
+        let place = format!("http_server_config.headers: {name:?}");
+        if !KNOWN.contains(&name.as_str()) {
+            return wrong(&place, format!("unknown; there are {}", KNOWN.join(", ")));
+        }
+        let allowed: &[&str] = match name.as_str() {
+            "X-Content-Type-Options" => &["nosniff"],
+            "X-Frame-Options" => &["deny", "sameorigin"],
+            _ => &[],
+        };
+        if value.is_empty() {
+            continue;
+        }
+        if !allowed.is_empty() && !allowed.contains(&&*value.to_ascii_lowercase()) {
+            return wrong(&place, format!("{value:?} is none of {}", allowed.join(", ")));
+        }
+        match (HeaderName::from_str(&name), HeaderValue::from_str(&value)) {
+            (Ok(name), Ok(value)) => headers.push((name, value)),
+            _ => return wrong(&place, "the value is not printable ASCII"),
+        }
+    }
+    Ok(headers)
+}
+
+fn rate_limit(written: Option<WrittenRate>) -> Result<Option<RateLimit>, WebConfigError> {
+    let Some(WrittenRate { interval, burst }) = written else {
+        return Ok(None);
+    };
+    // Without an interval there is no limit, to the toolkit.
+    let Some(interval) = interval else { return Ok(None) };
+    let parsed = interval
+        .parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|interval| interval.try_into().ok());
+    match parsed {
+        None => wrong(
+            "rate_limit.interval",
+            format!("{interval:?} is no duration; write one as 100ms, 1s or 1m30s"),
+        ),
+        Some(Duration::ZERO) => Ok(None),
+        Some(interval) => match burst.unwrap_or(1) {
+            0 => wrong("rate_limit.burst", "0 would let nobody in; write 1 or more"),
+            burst => Ok(Some(RateLimit { interval, burst })),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

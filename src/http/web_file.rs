@@ -1,0 +1,197 @@
+//! A web configuration file in force: looks whether it or the certificates it names have changed, and takes the change
+//! if it is good. A bad one is logged, and what was in force stays so.
+
+use super::tls::{self, TlsError};
+use super::token::Stamp;
+use super::web_config::{ClientAuth, RateLimit, TlsSettings, WebConfig, WebConfigError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio_rustls::rustls::ServerConfig;
+
+/// What is wrong with a web configuration file or with what it names.
+#[derive(Debug, thiserror::Error)]
+pub enum WebFileError {
+    #[error("cannot read the web configuration file {path}: {source}")]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {source}")]
+    Config { path: PathBuf, source: WebConfigError },
+    #[error("{path}: tls_server_config: {source}")]
+    Tls { path: PathBuf, source: Box<TlsError> },
+    #[error("{path}: TLS cannot be switched on or off while evenkeel runs; restart it")]
+    TlsSwitched { path: PathBuf },
+    #[error("{path}: nobody would have to authenticate any more; restart evenkeel if that is meant")]
+    AuthenticationDropped { path: PathBuf },
+}
+
+/// What is in force at one moment.
+pub struct Active {
+    pub config: WebConfig,
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+impl Active {
+    /// Whether a stranger is kept out by what the file says.
+    pub fn authenticates(&self) -> bool {
+        let clients = self.config.tls.as_ref().map_or(ClientAuth::None, |tls| tls.clients);
+        !self.config.users.is_empty() || clients == ClientAuth::RequireAndVerify
+    }
+}
+
+/// A web configuration file that is looked at again whenever it is asked for.
+pub struct WebFile {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
+    active: Arc<Active>,
+    /// Of all files at the last look, whether it was taken or not.
+    stamps: Stamps,
+    bucket: Bucket,
+}
+
+impl WebFile {
+    /// Reads the file and all it names.
+    ///
+    /// # Errors
+    /// Says which file and which setting is wrong.
+    pub fn open(path: &Path) -> Result<WebFile, WebFileError> {
+        let (active, stamps) = load(path)?;
+        let state = State {
+            active: Arc::new(active),
+            stamps,
+            bucket: Bucket::default(),
+        };
+        Ok(WebFile {
+            path: path.to_owned(),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// What is in force now. Touches the file system: not for an async worker.
+    pub fn active(&self) -> Arc<Active> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = stamps(&self.path, state.active.config.tls.as_ref());
+        if now != state.stamps {
+            state.stamps = now;
+            match self.reload(&state.active) {
+                Ok((active, stamps)) => {
+                    tracing::info!(path = %self.path.display(), "web configuration file taken anew");
+                    state.stamps = stamps;
+                    state.active = Arc::new(active);
+                }
+                Err(error) => tracing::error!(%error, "web configuration not taken; the former one stays in force"),
+            }
+        }
+        Arc::clone(&state.active)
+    }
+
+    fn reload(&self, former: &Active) -> Result<(Active, Stamps), WebFileError> {
+        let (active, stamps) = load(&self.path)?;
+        if active.tls.is_some() != former.tls.is_some() {
+            return Err(WebFileError::TlsSwitched {
+                path: self.path.clone(),
+            });
+        }
+        // A slip in an editor must not open what may cause actions.
+        if former.authenticates() && !active.authenticates() {
+            return Err(WebFileError::AuthenticationDropped {
+                path: self.path.clone(),
+            });
+        }
+        Ok((active, stamps))
+    }
+
+    /// Whether the rate limit has room for one more request now, and takes it.
+    pub fn takes_one_more(&self, limit: Option<RateLimit>, now: Instant) -> bool {
+        let Some(limit) = limit else { return true };
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .bucket
+            .take(limit, now)
+    }
+}
+
+/// Of the file itself and of what it names, in a fixed order; none where a file is not there.
+type Stamps = Vec<Option<Stamp>>;
+
+fn stamps(path: &Path, tls: Option<&TlsSettings>) -> Stamps {
+    let named = tls.into_iter().flat_map(|tls| {
+        [Some(&tls.cert_file), Some(&tls.key_file), tls.client_ca_file.as_ref()]
+            .into_iter()
+            .flatten()
+    });
+    std::iter::once(path)
+        .chain(named.map(PathBuf::as_path))
+        .map(|path| Stamp::of(path).ok())
+        .collect()
+}
+
+/// Every stamp is taken before its file is read, so that a change in between shows at the next look.
+fn load(path: &Path) -> Result<(Active, Stamps), WebFileError> {
+    let own_stamp = Stamp::of(path).ok();
+    let text = std::fs::read_to_string(path).map_err(|source| WebFileError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let config = WebConfig::parse(&text, folder).map_err(|source| WebFileError::Config {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut stamps = stamps(path, config.tls.as_ref());
+    stamps[0] = own_stamp;
+    let tls = match &config.tls {
+        None => None,
+        Some(settings) => Some(Arc::new(tls::server_config(settings, config.http2).map_err(
+            |source| WebFileError::Tls {
+                path: path.to_owned(),
+                source: Box::new(source),
+            },
+        )?)),
+    };
+    Ok((Active { config, tls }, stamps))
+}
+
+/// A token bucket. Pure.
+#[derive(Debug, Default)]
+struct Bucket {
+    /// Requests taken that have not leaked out yet, in units of intervals, at the last take.
+    taken: f64,
+    at: Option<Instant>,
+}
+
+impl Bucket {
+    fn take(&mut self, limit: RateLimit, now: Instant) -> bool {
+        let passed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.at = Some(now);
+        self.taken = (self.taken - passed.as_secs_f64() / limit.interval.as_secs_f64()).max(0.0);
+        let room = self.taken + 1.0 <= f64::from(limit.burst);
+        if room {
+            self.taken += 1.0;
+        }
+        room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_lets_a_burst_in_and_then_one_per_interval() {
+        let limit = RateLimit {
+            interval: Duration::from_millis(100),
+            burst: 3,
+        };
+        let (start, mut bucket) = (Instant::now(), Bucket::default());
+        let at = |millis| start + Duration::from_millis(millis);
+        let taken: Vec<bool> = [0, 0, 0, 0, 50, 101, 101, 202, 1000, 1000, 1000, 1000]
+            .map(|t| bucket.take(limit, at(t)))
+            .to_vec();
+        let (yes, no) = (true, false);
+        assert_eq!(taken, [yes, yes, yes, no, no, yes, no, yes, yes, yes, yes, no]);
+    }
+}

@@ -15,7 +15,7 @@ use std::process::Command;
 
 const SEED: u64 = 20_240_229;
 const WORLDS: usize = 10;
-const RULE_WORLDS: usize = 12;
+const RULE_WORLDS: usize = 6;
 const EXPRESSIONS_PER_WORLD: usize = 100;
 const SAMPLES: usize = 60;
 const INTERVAL_SECONDS: usize = 15;
@@ -46,7 +46,7 @@ impl Random {
 }
 
 /// Counters with resets, gauges with NaN and infinities, few distinct values, and labels to join; all with gaps and ends.
-fn world(random: &mut Random) -> Vec<(String, String)> {
+fn world(random: &mut Random) -> World {
     let mut series = Vec::new();
     for (metric, kind) in [("c_total", 0), ("g", 1), ("few", 2), ("other", 1)] {
         for job in ["a", "b"] {
@@ -237,7 +237,7 @@ impl Grower<'_> {
             ),
             1 => format!("topk{grouping} ({}, {ranked})", self.0.pick(&["1", "2", "5"])),
             2 => format!("bottomk{grouping} ({}, {ranked})", self.0.pick(&["0", "1", "3"])),
-            3 => format!("count_values{grouping} (\"value\", {inner})"),
+            3 => format!("count_values{grouping} (\"value\", round({inner}))"),
             _ => {
                 let name = self
                     .0
@@ -346,6 +346,9 @@ impl Grower<'_> {
     }
 }
 
+/// Series and their values, in promtool's notation.
+type World = Vec<(String, String)>;
+
 /// One expression, when it was evaluated, and what came out.
 struct Case {
     expression: String,
@@ -415,7 +418,7 @@ fn yaml_number(value: f64) -> String {
     }
 }
 
-fn unit_test_file(worlds: &[(Vec<(String, String)>, Vec<Case>)]) -> String {
+fn unit_test_file(worlds: &[(World, Vec<Case>)]) -> String {
     let mut text = format!("evaluation_interval: {INTERVAL_SECONDS}s\ntests:\n");
     let mut number = 0;
     for (series, cases) in worlds {
@@ -512,7 +515,7 @@ fn same(ours: &[Element], theirs: &BTreeMap<LabelSet, f64>) -> bool {
 #[test]
 fn promtool_agrees_with_generated_expressions() {
     let mut random = Random(SEED);
-    let worlds: Vec<(Vec<(String, String)>, Vec<Case>)> = (0..WORLDS)
+    let worlds: Vec<(World, Vec<Case>)> = (0..WORLDS)
         .map(|_| {
             let series = world(&mut random);
             let cases = cases(&mut random, &history_of(&series));
@@ -522,9 +525,6 @@ fn promtool_agrees_with_generated_expressions() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("generated.test.yml");
     std::fs::write(&file, unit_test_file(&worlds)).unwrap();
-    if let Ok(copy) = std::env::var("KEEP_GENERATED") {
-        std::fs::copy(&file, copy).unwrap();
-    }
 
     let objections = objections(&file);
     let cases: Vec<&Case> = worlds.iter().flat_map(|(_, cases)| cases).collect();
@@ -571,7 +571,7 @@ const TEMPLATES: [&str; 10] = [
     "{{ $labels.missing }}|{{- 3 }}|{{ -2.5 }}|{{ `raw` }}{{/* silent */}}",
     "{{ (printf \"%d %v %s\" 7 $labels.job) | toUpper }}",
     "{{ printf \"%d %s\" $value }}",
-    "{{ humanize $labels.instance }} {{ humanize 0.00321 }} {{ humanizeDuration 93784.5 }}",
+    "{{ humanize \"4250\" }} {{ humanize 0.00321 }} {{ humanizeDuration 93784.5 }}",
 ];
 
 /// Rules whose values are few and exact, so that annotations agree to the last character.
@@ -603,14 +603,14 @@ fn rules(random: &mut Random) -> String {
                 "changes(few[2m]) > 3",
                 "second:r1 unless first:r1",
                 "sum by (instance) (rank) * 100000",
-                "time() > 400",
+                "vector(time()) > 400",
             ]);
             let (delay, kept) = (random.pick(&["0s", "30s", "1m"]), random.pick(&["0s", "30s", "75s"]));
             let (one, two) = (random.pick(&TEMPLATES), random.pick(&TEMPLATES));
             let label = random.pick(&["fixed", "{{ $labels.job }}!", ""]);
             let _ = write!(
                 text,
-                "  - alert: Alert{index}\n    expr: {expression}\n    for: {delay}\n    keep_firing_for: {kept}\n    \
+                "  - alert: {group}{index}\n    expr: {expression}\n    for: {delay}\n    keep_firing_for: {kept}\n    \
                  labels: {{severity: '{label}'}}\n    annotations:\n      one: '{one}'\n      two: '{two}'\n"
             );
         }
@@ -631,7 +631,7 @@ fn rule_test(random: &mut Random, rules: &str, rule_file: &str) -> Option<String
     };
     let mut evaluator = Evaluator::new(settings, vec![parsed]);
     let mut text = format!(
-        "rule_files: [{rule_file}]\nevaluation_interval: {INTERVAL_SECONDS}s\ntests:\n- interval: {INTERVAL_SECONDS}s\n  \
+        "rule_files: [{rule_file}]\ngroup_eval_order: [first, second]\nevaluation_interval: {INTERVAL_SECONDS}s\ntests:\n- interval: {INTERVAL_SECONDS}s\n  \
          external_labels: {{site: here, zone: z}}\n  external_url: http://prom\n  input_series:\n"
     );
     for (series, values) in &series {
@@ -645,7 +645,7 @@ fn rule_test(random: &mut Random, rules: &str, rule_file: &str) -> Option<String
         if !evaluator.evaluate_all(&mut history, at_ms).failures.is_empty() {
             return None;
         }
-        for name in (0..5).map(|index| format!("Alert{index}")) {
+        for name in (0..10).map(|index| format!("{}{}", ["first", "second"][index / 5], index % 5)) {
             let offset_seconds = random.below(INTERVAL_SECONDS);
             let at_seconds = step * INTERVAL_SECONDS + offset_seconds;
             let _ = writeln!(
@@ -710,5 +710,5 @@ fn promtool_agrees_with_generated_rules_and_alerts() {
     }
     println!("{checks} checks in {} files", files.len());
     let said = run_promtool(&files);
-    assert!(!said.contains("FAILED"), "{}", &said[..said.len().min(6000)]);
+    assert!(!said.contains("FAILED"), "{said}");
 }

@@ -13,6 +13,10 @@ use promql_parser::parser::{SubqueryExpr, VectorMatchCardinality, VectorSelector
 use regex::Regex;
 use std::time::Duration;
 
+/// Each of these may put one expression into another, and the walks over expressions recurse: this many fit a stack of
+/// 2 MiB several times over even in an unoptimised build, and no rule that people read has as many.
+const MAX_NESTING: usize = 400;
+
 /// Why an expression cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}{}", .offset.map(|at| format!(" (at character {})", at + 1)).unwrap_or_default())]
@@ -28,7 +32,17 @@ pub struct Refusal {
 /// # Errors
 /// What is not PromQL, and every part that is outside the supported subset, all at once.
 pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
-    let parsed = parser::parse(text).map_err(|message| {
+    if nesting(text) > MAX_NESTING {
+        let message = format!("more than {MAX_NESTING} operators, calls and parentheses in one expression");
+        return Err(vec![Refusal {
+            message,
+            offset: None,
+            hint: Some("split it with recording rules".into()),
+        }]);
+    }
+    // The parser panics where a number stands for a duration that no clock can hold.
+    let parsed = std::panic::catch_unwind(|| parser::parse(text)).unwrap_or_else(|_| Err("number out of range".into()));
+    let parsed = parsed.map_err(|message| {
         let message = if message == "invalid promql query" {
             "not a PromQL expression".into()
         } else {
@@ -76,7 +90,7 @@ impl Compiler<'_> {
         match expr {
             Expr::Paren(paren) => self.expression(&paren.expr),
             Expr::NumberLiteral(number) => Some(Expression::Number(number.val)),
-            Expr::StringLiteral(text) => Some(Expression::Text(text.val.clone())),
+            Expr::StringLiteral(_) => self.refuse("", "a text is no result".into(), ""),
             Expr::VectorSelector(selector) => self.selector(selector).map(Expression::Selector),
             Expr::Unary(unary) => Some(Expression::Negate(Box::new(self.expression(&unary.expr)?))),
             Expr::Binary(binary) => self.binary(binary),
@@ -210,7 +224,19 @@ impl Compiler<'_> {
 
     fn aggregate(&mut self, aggregate: &AggregateExpr) -> Option<Expression> {
         let inner = self.expression(&aggregate.expr);
-        let parameter = match &aggregate.param {
+        let parameter = match aggregate.param.as_deref().map(without_parentheses) {
+            Some(Expr::StringLiteral(label)) if aggregate.op.id() == T_COUNT_VALUES => {
+                if !is_label_name(&label.val) {
+                    return self.refuse("count_values", format!("{:?} is not a label name", label.val), "");
+                }
+                let (aggregation, grouping) =
+                    (Aggregation::CountValues(label.val.as_str().into()), grouping(aggregate));
+                return Some(Expression::Aggregate(Box::new(Aggregate {
+                    aggregation,
+                    inner: inner?,
+                    grouping,
+                })));
+            }
             Some(parameter) => Some(self.expression(parameter)?),
             None => None,
         };
@@ -226,18 +252,12 @@ impl Compiler<'_> {
             (T_TOPK, Some(parameter)) => Aggregation::Top(parameter),
             (T_BOTTOMK, Some(parameter)) => Aggregation::Bottom(parameter),
             (T_QUANTILE, Some(parameter)) => Aggregation::Quantile(parameter),
-            (T_COUNT_VALUES, Some(Expression::Text(label))) => {
-                if !is_label_name(&label) {
-                    return self.refuse("count_values", format!("{label:?} is not a label name"), "");
-                }
-                Aggregation::CountValues(label.into())
-            }
             _ => {
                 let name = aggregate.op.to_string();
                 return self.refuse(&name, format!("the aggregation {name} is not supported"), "");
             }
         };
-        let grouping = aggregate.modifier.as_ref().map_or(Selected::Only(Vec::new()), selected);
+        let grouping = grouping(aggregate);
         Some(Expression::Aggregate(Box::new(Aggregate {
             aggregation,
             inner: inner?,
@@ -356,6 +376,10 @@ fn selected(modifier: &LabelModifier) -> Selected {
     }
 }
 
+fn grouping(aggregate: &AggregateExpr) -> Selected {
+    aggregate.modifier.as_ref().map_or(Selected::Only(Vec::new()), selected)
+}
+
 fn texts(names: &[String]) -> Vec<Text> {
     names.iter().map(|name| name.as_str().into()).collect()
 }
@@ -403,33 +427,50 @@ fn quoted(message: &str) -> Option<&str> {
 
 /// Where a word stands in an expression, outside of quotes: the parser keeps no positions.
 fn position(text: &str, word: &str) -> Option<usize> {
-    if word.is_empty() {
-        return None;
-    }
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let mut previous = ' ';
+    unquoted(text).find_map(|(at, c)| {
+        let next = text[at..]
+            .strip_prefix(word)
+            .map(|rest| rest.chars().next().unwrap_or(' '));
+        let starts = !word.starts_with(is_name) || !is_name(previous);
+        previous = c;
+        (!word.is_empty() && starts && next.is_some_and(|next| !word.ends_with(is_name) || !is_name(next)))
+            .then_some(at)
+    })
+}
+
+/// How deeply an expression may be nested at most.
+fn nesting(text: &str) -> usize {
+    let signs = unquoted(text).filter(|(_, c)| "+-*/%^<>=!([".contains(*c)).count();
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    signs
+        + words
+            .filter(|word| ["and", "or", "unless", "atan2"].contains(&word.to_ascii_lowercase().as_str()))
+            .count()
+}
+
+/// The characters of an expression that are not within quotes.
+fn unquoted(text: &str) -> impl Iterator<Item = (usize, char)> {
     let mut quote = None;
     let mut escaped = false;
-    let mut previous = ' ';
-    for (at, c) in text.char_indices() {
-        match quote {
-            Some(_) if escaped => escaped = false,
-            Some(open) if c == '\\' && open != '`' => escaped = true,
-            Some(open) if c == open => quote = None,
-            Some(_) => {}
-            None if matches!(c, '"' | '\'' | '`') => quote = Some(c),
-            None => {
-                let next = text[at..]
-                    .strip_prefix(word)
-                    .map(|rest| rest.chars().next().unwrap_or(' '));
-                let whole = !word.starts_with(is_name) || !is_name(previous);
-                if next.is_some_and(|next| whole && (!word.ends_with(is_name) || !is_name(next))) {
-                    return Some(at);
-                }
-            }
+    text.char_indices().filter(move |(_, c)| match quote {
+        Some(_) if escaped => {
+            escaped = false;
+            false
         }
-        previous = c;
-    }
-    None
+        Some(open) => {
+            escaped = *c == '\\' && open != '`';
+            if *c == open {
+                quote = None;
+            }
+            false
+        }
+        None => {
+            quote = matches!(c, '"' | '\'' | '`').then_some(*c);
+            quote.is_none()
+        }
+    })
 }
 
 #[cfg(test)]
@@ -468,6 +509,11 @@ mod tests {
             ("a[5m]", "a range vector is no result (at character 2)"),
             ("nothing(a)", "unknown function with name 'nothing' (at character 1)"),
             ("a +", "not a PromQL expression"),
+            ("\"a\"", "a text is no result"),
+            (
+                "count_values(\"a-b\", a)",
+                "\"a-b\" is not a label name (at character 1)",
+            ),
             ("a + fill(0) b", "fill values are not supported (at character 5)"),
             (
                 "{a=\"1\" or b=\"2\"}",
@@ -475,6 +521,23 @@ mod tests {
             ),
         ] {
             assert_eq!(refusals(text), [refusal], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_would_overflow_is_refused_before_it_is_parsed() {
+        let many = |one: &str| one.repeat(20_000);
+        for text in [
+            format!("{}a{}", many("("), many(")")),
+            format!("{}a", many("-")),
+            format!("a{}", many(" and a")),
+        ] {
+            assert!(refusals(&text)[0].starts_with("more than 400 operators"));
+        }
+        let most = format!("{}a{}", "(".repeat(200), " + a)".repeat(200));
+        assert_eq!(refusals(&most), Vec::<String>::new());
+        for text in ["rate(a[1e30])", "a offset 1e300", "a offset NaN"] {
+            assert_eq!(refusals(text), ["number out of range"], "{text}");
         }
     }
 

@@ -29,7 +29,6 @@ pub struct Element {
 pub enum Value {
     Scalar(f64),
     Vector(Vec<Element>),
-    Text(String),
 }
 
 impl Value {
@@ -41,7 +40,6 @@ impl Value {
                 value,
             }],
             Value::Vector(elements) => elements,
-            Value::Text(_) => Vec::new(),
         }
     }
 }

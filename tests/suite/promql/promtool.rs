@@ -1,0 +1,62 @@
+//! The real promtool, and what it says.
+
+use evenkeel::watch::labels::LabelSet;
+use evenkeel::watch::series_notation::parse_series;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The Debian package of Prometheus, unpacked by `tests/tools.sh`, or any promtool on the path.
+fn promtool() -> PathBuf {
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/root/usr/bin/promtool");
+    let on_path = std::env::var_os("PATH")
+        .into_iter()
+        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let candidates = std::iter::once(unpacked).chain(on_path.map(|folder| folder.join("promtool")));
+    candidates
+        .into_iter()
+        .find(|path| path.is_file())
+        .expect("promtool is missing: run tests/tools.sh, or put it on PATH")
+}
+
+pub fn run_promtool(files: &[PathBuf]) -> String {
+    let output = Command::new(promtool())
+        .args(["test", "rules"])
+        .args(files)
+        .output()
+        .expect("promtool runs");
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        text.contains("FAILED") || text.contains("SUCCESS"),
+        "promtool said neither: {text}"
+    );
+    text
+}
+
+/// What promtool has to object, by number of the case: what it got instead, or its error.
+pub fn objections(file: &Path) -> HashMap<usize, Result<BTreeMap<LabelSet, f64>, String>> {
+    let text = run_promtool(&[file.to_owned()]);
+    let sample = regex::Regex::new(r#"(\{(?:[^"}]|"[^"]*")*\}) ([^,\s]+)"#).unwrap();
+    let mut objections = HashMap::new();
+    let mut current = None;
+    for line in text.lines() {
+        if let Some((_, rest)) = line.split_once(" # case ") {
+            let number: usize = rest[..rest.find('"').unwrap()].parse().unwrap();
+            current = Some(number);
+            if let Some((_, error)) = line.split_once("err: ") {
+                objections.insert(number, Err(error.to_owned()));
+            }
+        } else if let Some((_, got)) = line.split_once("  got: ") {
+            let samples = sample.captures_iter(got).map(|captures| {
+                let value = captures[2].parse().unwrap_or_else(|_| panic!("no number in {got}"));
+                (parse_series(&captures[1]).unwrap(), value)
+            });
+            objections.insert(current.expect("a case before its result"), Ok(samples.collect()));
+        }
+    }
+    objections
+}

@@ -28,12 +28,10 @@ impl Interest {
         }
     }
 
-    pub fn merge(&mut self, other: Interest) {
-        for (name, keep_ms) in other.exact {
-            let keep = self.exact.entry(name).or_insert(keep_ms);
-            *keep = keep_ms.max(*keep);
-        }
-        self.patterns.extend(other.patterns);
+    /// How far back anything is needed, in milliseconds.
+    pub fn longest_ms(&self) -> i64 {
+        let patterns = self.patterns.iter().map(|(_, keep_ms)| *keep_ms);
+        self.exact.values().copied().chain(patterns).max().unwrap_or(0)
     }
 
     /// How long samples of a metric are needed; `None` when no rule names it.

@@ -1,7 +1,9 @@
 //! From the parser's syntax tree to an [`Expression`]; refuses here, by name, what cannot be evaluated.
 
+use super::super::history::Interest;
 use super::super::labels::{LabelSet, METRIC_NAME, Selected, Text};
 use super::Matcher;
+use super::evaluate::MAX_SUBQUERY_STEPS;
 use super::expression::{Aggregate, Aggregation, Binary, Cardinality, Expression, LabelReplace, Operator};
 use super::expression::{Query, Range, Selector};
 use super::function::{DatePart, Elementwise};
@@ -16,6 +18,9 @@ use std::time::Duration;
 /// Each of these may put one expression into another, and the walks over expressions recurse: this many fit a stack of
 /// 2 MiB several times over even in an unoptimised build, and no rule that people read has as many.
 const MAX_NESTING: usize = 400;
+
+/// The history lives in memory and is empty after a start; at a sample per second a week of one series takes 7 MB.
+const MAX_REACH_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
 /// Why an expression cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,13 +65,25 @@ pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
         refusals: Vec::new(),
     };
     let expression = compiler.expression(&parsed);
-    match expression {
-        Some(expression) if compiler.refusals.is_empty() => Ok(Query {
+    let query = match expression {
+        Some(expression) if compiler.refusals.is_empty() => Query {
             text: text.into(),
             expression,
-        }),
-        _ => Err(compiler.refusals),
+        },
+        _ => return Err(compiler.refusals),
+    };
+    let mut interest = Interest::default();
+    query.add_interest(&mut interest);
+    if interest.longest_ms() > MAX_REACH_MS {
+        let message = "looks back more than 7 days, which is more than the history in memory keeps".into();
+        let hint = Some("shorten the range or the offset, or let a Prometheus evaluate this rule".into());
+        return Err(vec![Refusal {
+            message,
+            offset: None,
+            hint,
+        }]);
     }
+    Ok(query)
 }
 
 struct Compiler<'a> {
@@ -163,6 +180,10 @@ impl Compiler<'_> {
                 let inner = self.boxed(expr);
                 let offset_ms = self.offset_ms(offset.as_ref())?;
                 let step_ms = step.map(milliseconds).filter(|step_ms| *step_ms > 0);
+                if step_ms.is_some_and(|step_ms| milliseconds(*range) / step_ms > MAX_SUBQUERY_STEPS) {
+                    let message = format!("a subquery of more than {MAX_SUBQUERY_STEPS} steps");
+                    return self.refuse("[", message, "choose a longer step");
+                }
                 Some(Range::Subquery {
                     inner: inner?,
                     range_ms: milliseconds(*range),
@@ -385,7 +406,8 @@ fn texts(names: &[String]) -> Vec<Text> {
 }
 
 fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+    // A century is refused later; clamped, sums of them cannot overflow.
+    duration.as_millis().min(100 * 365 * 24 * 60 * 60 * 1000) as i64
 }
 
 /// The labels that `absent` gives its result: those that an equality matcher determines, and no other matcher disputes.
@@ -508,6 +530,18 @@ mod tests {
             ),
             ("a[5m]", "a range vector is no result (at character 2)"),
             ("nothing(a)", "unknown function with name 'nothing' (at character 1)"),
+            (
+                "rate(a[5d] offset 3d)",
+                "looks back more than 7 days, which is more than the history in memory keeps",
+            ),
+            (
+                "max_over_time(a[1d:1s])",
+                "a subquery of more than 11000 steps (at character 16)",
+            ),
+            (
+                "a offset 99999y",
+                "looks back more than 7 days, which is more than the history in memory keeps",
+            ),
             ("a +", "not a PromQL expression"),
             ("\"a\"", "a text is no result"),
             (
@@ -555,7 +589,7 @@ mod tests {
             ("max_over_time(rate(a[1m])[10m:10s] offset 2m)", 780_000),
             ("sum(b) / on() group_left() topk(scalar(a offset 3s), b)", 3_000),
         ] {
-            let mut interest = super::super::super::history::Interest::default();
+            let mut interest = Interest::default();
             parse(text).unwrap().add_interest(&mut interest);
             assert_eq!(interest.keep_ms("a"), Some(keep_ms), "{text}");
             assert_eq!(interest.keep_ms("c"), None);

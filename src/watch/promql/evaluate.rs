@@ -8,6 +8,9 @@ use super::over_time::{OverTime, Window};
 use super::{Dialect, Element, Semantics, Value};
 use std::collections::{BTreeMap, HashSet};
 
+/// Prometheus's own bound on the points of a query; here it keeps one rule from stopping the others.
+pub(super) const MAX_SUBQUERY_STEPS: i64 = 11_000;
+
 /// Why an expression has no value now. The same data would make Prometheus fail as well.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum EvaluationError {
@@ -25,6 +28,8 @@ pub enum EvaluationError {
     },
     #[error("multiple matches for labels {group}: many-to-one matching must be explicit (group_left/group_right)")]
     ManyToOne { group: LabelSet },
+    #[error("a subquery of {0} steps, at most {MAX_SUBQUERY_STEPS} are evaluated")]
+    TooManySteps(i64),
     #[error("{0} is not a number of series")]
     NotAnInteger(f64),
 }
@@ -259,6 +264,10 @@ impl Evaluation<'_> {
         end_ms: i64,
         step_ms: i64,
     ) -> Result<BTreeMap<LabelSet, Vec<(i64, f64)>>, EvaluationError> {
+        let steps = (end_ms - start_ms) / step_ms;
+        if steps > MAX_SUBQUERY_STEPS {
+            return Err(EvaluationError::TooManySteps(steps));
+        }
         let mut series: BTreeMap<LabelSet, Vec<(i64, f64)>> = BTreeMap::new();
         let mut at_ms = (start_ms + step_ms - 1).div_euclid(step_ms) * step_ms;
         while at_ms <= end_ms {

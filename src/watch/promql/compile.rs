@@ -8,16 +8,13 @@ use super::expression::{Aggregate, Aggregation, Binary, Cardinality, Expression,
 use super::expression::{Query, Range, Selector};
 use super::function::{DatePart, Elementwise};
 use super::over_time::OverTime;
+use super::scan::{MAX_NESTING, nesting, position};
 use promql_parser::label::MatchOp;
 use promql_parser::parser::token::*;
 use promql_parser::parser::{self, AggregateExpr, BinaryExpr, Call, Expr, LabelModifier, MatrixSelector, Offset};
 use promql_parser::parser::{SubqueryExpr, VectorMatchCardinality, VectorSelector};
 use regex::Regex;
 use std::time::Duration;
-
-/// Each of these may put one expression into another, and the walks over expressions recurse: this many fit a stack of
-/// 2 MiB several times over even in an unoptimised build, and no rule that people read has as many.
-const MAX_NESTING: usize = 400;
 
 /// The history lives in memory and is empty after a start; at a sample per second a week of one series takes 7 MB.
 const MAX_REACH_MS: i64 = 7 * 24 * 60 * 60 * 1000;
@@ -445,54 +442,6 @@ pub(in super::super) fn is_label_name(name: &str) -> bool {
 fn quoted(message: &str) -> Option<&str> {
     let (_, rest) = message.split_once('\'')?;
     rest.split_once('\'').map(|(name, _)| name)
-}
-
-/// Where a word stands in an expression, outside of quotes: the parser keeps no positions.
-fn position(text: &str, word: &str) -> Option<usize> {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-    let mut previous = ' ';
-    unquoted(text).find_map(|(at, c)| {
-        let next = text[at..]
-            .strip_prefix(word)
-            .map(|rest| rest.chars().next().unwrap_or(' '));
-        let starts = !word.starts_with(is_name) || !is_name(previous);
-        previous = c;
-        (!word.is_empty() && starts && next.is_some_and(|next| !word.ends_with(is_name) || !is_name(next)))
-            .then_some(at)
-    })
-}
-
-/// How deeply an expression may be nested at most.
-fn nesting(text: &str) -> usize {
-    let signs = unquoted(text).filter(|(_, c)| "+-*/%^<>=!([".contains(*c)).count();
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
-    signs
-        + words
-            .filter(|word| ["and", "or", "unless", "atan2"].contains(&word.to_ascii_lowercase().as_str()))
-            .count()
-}
-
-/// The characters of an expression that are not within quotes.
-fn unquoted(text: &str) -> impl Iterator<Item = (usize, char)> {
-    let mut quote = None;
-    let mut escaped = false;
-    text.char_indices().filter(move |(_, c)| match quote {
-        Some(_) if escaped => {
-            escaped = false;
-            false
-        }
-        Some(open) => {
-            escaped = *c == '\\' && open != '`';
-            if *c == open {
-                quote = None;
-            }
-            false
-        }
-        None => {
-            quote = matches!(c, '"' | '\'' | '`').then_some(*c);
-            quote.is_none()
-        }
-    })
 }
 
 #[cfg(test)]

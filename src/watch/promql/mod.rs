@@ -8,6 +8,7 @@ mod expression;
 mod function;
 mod matcher;
 mod over_time;
+mod scan;
 
 pub(super) use compile::is_label_name;
 pub use compile::{Refusal, parse};

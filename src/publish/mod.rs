@@ -1,1 +1,15 @@
-//! (room in preparation)
+//! Samples and own counters as Prometheus reads them, and the listener that serves them. Knows nothing of rules or of
+//! what the engine does, except what `tally` carries.
+
+pub mod exposition;
+pub mod server;
+pub mod site;
+mod families;
+mod negotiation;
+mod page;
+mod rendered;
+mod status;
+
+pub use exposition::Content;
+pub use server::serve;
+pub use site::{Options, Reload, Site, Source};

@@ -331,3 +331,23 @@ fn promtool_agrees_with_generated_rules_and_alerts() {
     let said = run_promtool(&files);
     assert!(!said.contains("FAILED"), "{said}");
 }
+
+#[test]
+fn shipped_alerting_tests_pass_here_as_they_do_under_promtool() {
+    let pattern = concat!(env!("CARGO_MANIFEST_DIR"), "/alerting/*.test.yml");
+    let files: Vec<_> = glob::glob(pattern).unwrap().map(Result::unwrap).collect();
+    assert!(!files.is_empty(), "no tests in {pattern}");
+    let said = run_promtool(&files);
+    assert!(!said.contains("FAILED"), "{said}");
+    for file in &files {
+        let (tests, rules) = unit_test::load(file).unwrap();
+        for dialect in [Dialect::V3, Dialect::V2_42] {
+            let report = tests.run(&rules, dialect);
+            assert!(
+                report.checks > 0 && report.is_ok(),
+                "{} as {dialect:?}: {report}",
+                file.display()
+            );
+        }
+    }
+}

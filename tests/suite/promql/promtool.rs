@@ -1,26 +1,14 @@
 //! The real promtool, and what it says.
 
+use crate::support::tools::tool;
 use evenkeel::watch::labels::LabelSet;
 use evenkeel::watch::series_notation::parse_series;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-/// The Debian package of Prometheus, unpacked by `tests/tools.sh`, or any promtool on the path.
-fn promtool() -> PathBuf {
-    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/root/usr/bin/promtool");
-    let on_path = std::env::var_os("PATH")
-        .into_iter()
-        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
-    let candidates = std::iter::once(unpacked).chain(on_path.map(|folder| folder.join("promtool")));
-    candidates
-        .into_iter()
-        .find(|path| path.is_file())
-        .expect("promtool is missing: run tests/tools.sh, or put it on PATH")
-}
-
+/// Runs unit-test files; tells all that promtool prints.
 pub fn run_promtool(files: &[PathBuf]) -> String {
-    let output = Command::new(promtool())
+    let output = tool("promtool")
         .args(["test", "rules"])
         .args(files)
         .output()

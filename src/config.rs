@@ -1,0 +1,207 @@
+//! Files -> `Config` and `RuleSet`: finds and reads them, and says what is wrong with all of them at once.
+//! The only place that loads them; what it returns needs no further look at a file.
+
+mod beside;
+mod file;
+mod shelf;
+
+pub use file::CONFIG;
+
+use crate::act::guard::Budget;
+use crate::diagnostic::{Diagnostic, Findings, Severity, Source, Span};
+use crate::process::Selector;
+use crate::rule::{self, Context, PromqlCheck, RuleSet};
+use crate::watch::promql;
+use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
+use shelf::Shelf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What evenkeel is told by its configuration file.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `mode: enforce`; `--enforce` overrides.
+    pub enforce: bool,
+    pub sampling: Sampling,
+    /// Prometheus alerting rules to evaluate here, one entry per file.
+    pub alerting_rules: Vec<RuleFile>,
+    pub evaluation_interval: Duration,
+    pub webhook: Webhook,
+    pub identity: HostNames,
+    /// Added to the built-in protection.
+    pub protect: Vec<Selector>,
+    pub budget: Budget,
+    /// Whether leases are undone when evenkeel ends.
+    pub restore_on_exit: bool,
+    /// In the order of the file.
+    pub process_groups: Vec<ProcessGroup>,
+    /// Labels of alerts that are raised here; the node name is added as `instance` where that is not given.
+    pub local: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampling {
+    pub interval: Duration,
+    pub slow_interval: Duration,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Webhook {
+    /// Absolute or relative to the working directory; it held a token when the configuration was loaded.
+    pub token_file: Option<PathBuf>,
+    pub allow_unauthenticated: bool,
+}
+
+/// How this host recognises alerts about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostNames {
+    pub labels: Vec<String>,
+    /// Names beside the node name and the full name.
+    pub names: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct ProcessGroup {
+    pub name: String,
+    pub selector: Arc<Selector>,
+}
+
+/// A configuration without errors.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    pub rules: RuleSet,
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl Config {
+    /// Loads a configuration file and every file that it names.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of them, warnings included.
+    pub fn load(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
+        let name = path.display().to_string();
+        let source = shelf::read(path).map_err(|problem| {
+            let message = format!("cannot read the configuration: {problem}");
+            vec![Diagnostic::of_file(
+                Severity::Error,
+                &name,
+                message,
+                "name another with --config.file",
+            )]
+        })?;
+        assemble(&source, &Shelf::Directory(path.parent().unwrap_or(Path::new(""))))
+    }
+
+    /// The configuration, rules and alerting rules that ship with evenkeel, as they were built in.
+    ///
+    /// # Errors
+    /// Never for a build whose tests pass.
+    pub fn embedded() -> Result<Loaded, Vec<Diagnostic>> {
+        assemble(&shelf::shipped(), &Shelf::Shipped)
+    }
+
+    pub fn groups(&self) -> BTreeMap<String, Arc<Selector>> {
+        self.process_groups
+            .iter()
+            .map(|group| (group.name.clone(), Arc::clone(&group.selector)))
+            .collect()
+    }
+}
+
+fn assemble(source: &Source, shelf: &Shelf) -> Result<Loaded, Vec<Diagnostic>> {
+    let mut findings = Findings::new(source);
+    let written = file::read(shelf, &mut findings);
+    let rule_sources = shelf.find("rule_files", &written.rule_files, &mut findings);
+    let alerting_sources = shelf.find("alerting_rule_files", &written.alerting_rule_files, &mut findings);
+    let mut diagnostics = findings.into_diagnostics();
+
+    let mut alerting_rules = Vec::new();
+    for source in &alerting_sources {
+        match rule_file::parse(source.name(), source.text()) {
+            Ok(file) => alerting_rules.push(file),
+            Err(errors) => diagnostics.extend(errors.iter().map(|error| diagnose(source, error))),
+        }
+    }
+    // With a file that cannot be read, no rule can be told that its alert is unknown.
+    let is_complete = !alerting_rules.is_empty() && alerting_rules.len() == alerting_sources.len();
+    let known_alerts = is_complete.then(|| alert_names(&alerting_rules));
+
+    let mut config = written.config;
+    let compiled = rule::compile(
+        rule_sources.iter().map(rule::file::read).collect(),
+        &Context {
+            groups: &config.groups(),
+            known_alerts: known_alerts.as_ref(),
+            repeat_interval: shelf.alertmanager().and_then(|source| beside::repeat_interval(&source)),
+            check_promql: PROMQL,
+        },
+    );
+    diagnostics.extend(compiled.diagnostics);
+    match compiled.rules {
+        Some(rules) if diagnostics.iter().all(|found| found.severity == Severity::Warning) => {
+            config.alerting_rules = alerting_rules;
+            Ok(Loaded {
+                config,
+                rules,
+                warnings: diagnostics,
+            })
+        }
+        _ => Err(diagnostics),
+    }
+}
+
+fn alert_names(files: &[RuleFile]) -> BTreeSet<String> {
+    let rules = files
+        .iter()
+        .flat_map(|file| &file.groups)
+        .flat_map(|group| &group.rules);
+    rules
+        .filter(|rule| matches!(rule, AlertingOrRecording::Alerting(_)))
+        .map(|rule| rule.name().to_owned())
+        .collect()
+}
+
+/// An error that knows its line only is marked from the first letter of that line to its end.
+fn diagnose(source: &Source, error: &RuleError) -> Diagnostic {
+    let help = error.hint.clone().unwrap_or_default();
+    let Some(line) = error.line else {
+        return Diagnostic::of_file(Severity::Error, source.name(), &error.message, help);
+    };
+    let text = source.line(line);
+    let indent = text.chars().take_while(|character| character.is_whitespace()).count();
+    let width = text.trim().chars().count().max(1);
+    source.diagnose(
+        Severity::Error,
+        Span {
+            line,
+            column: indent + 1,
+            width,
+        },
+        &error.message,
+        help,
+    )
+}
+
+const PROMQL: &PromqlCheck = &|text| match promql::parse(text) {
+    Ok(_) => Ok(()),
+    Err(refusals) => Err(refusals.first().map_or((0, String::new()), |refusal| {
+        // The parser counts bytes; a place in a file is counted in characters.
+        let offset = refusal
+            .offset
+            .and_then(|offset| text.get(..offset))
+            .map_or(0, |before| before.chars().count());
+        (
+            offset,
+            match &refusal.hint {
+                Some(hint) => format!("{}; {hint}", refusal.message),
+                None => refusal.message.clone(),
+            },
+        )
+    })),
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,366 @@
+//! Families as text: OpenMetrics 1.0.0 through `prometheus-client`, and Prometheus' text format 0.0.4.
+
+use super::families::{Clean, clean};
+use crate::family::{Family, Histogram, Kind, Point, Value};
+use crate::sense::Reading;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+/// Integers up to here are exact in a double, and are shorter and cheaper to write as integers.
+const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
+
+/// Everything that one answer shows.
+#[derive(Debug, Default)]
+pub struct Content {
+    pub readings: Vec<Arc<Reading>>,
+    pub ready_made: Arc<Vec<Family>>,
+    pub own: Vec<Family>,
+}
+
+impl Content {
+    fn families(&self) -> impl Iterator<Item = &Family> {
+        self.readings
+            .iter()
+            .flat_map(|reading| &reading.families)
+            .chain(self.ready_made.iter())
+            .chain(&self.own)
+    }
+}
+
+/// OpenMetrics 1.0.0 text.
+///
+/// # Errors
+///
+/// When the encoder of `prometheus-client` gives up, which nothing that is left after cleaning makes it do.
+pub fn openmetrics(content: Arc<Content>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(content));
+    let mut out = String::with_capacity(128 << 10);
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+impl Collector for Content {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let mut reserved = Reserved::default();
+        for family in clean(self.families()) {
+            let Some((name, kind)) = reserved.take(family.name, family.kind) else {
+                continue;
+            };
+            let help = escape(family.help, true);
+            let mut metric = encoder.encode_descriptor(name, &help, None, kind)?;
+            for point in &family.points {
+                encode_point(&mut metric, point, kind)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names that OpenMetrics keeps for families already written: a family must not bear a name that is a sample of
+/// another.
+#[derive(Default)]
+struct Reserved<'a>(HashSet<Cow<'a, str>>);
+
+impl<'a> Reserved<'a> {
+    /// Name and type under which a family goes. A counter loses `_total`, which the encoder adds again. A counter of
+    /// node_exporter's that has no `_total`, or whose bare name is taken, is `unknown`: so its series keep their name.
+    fn take(&mut self, name: &'a str, kind: Kind) -> Option<(&'a str, MetricType)> {
+        let typed = match kind {
+            Kind::Counter => name
+                .strip_suffix("_total")
+                .filter(|bare| !bare.is_empty())
+                .map(|bare| (bare, MetricType::Counter, &["_total", "_created"][..])),
+            Kind::Gauge => Some((name, MetricType::Gauge, &[][..])),
+            Kind::Untyped => None,
+            Kind::Histogram => Some((
+                name,
+                MetricType::Histogram,
+                &["_bucket", "_count", "_sum", "_created"][..],
+            )),
+        };
+        let unknown = (kind != Kind::Histogram).then_some((name, MetricType::Unknown, &[][..]));
+        [typed, unknown]
+            .into_iter()
+            .flatten()
+            .find_map(|(name, kind, suffixes)| {
+                let mut names = vec![Cow::Borrowed(name)];
+                names.extend(suffixes.iter().map(|suffix| Cow::Owned(format!("{name}{suffix}"))));
+                if names.iter().any(|name| self.0.contains(name)) {
+                    return None;
+                }
+                self.0.extend(names);
+                Some((name, kind))
+            })
+    }
+}
+
+fn encode_point(metric: &mut MetricEncoder, point: &Point, kind: MetricType) -> fmt::Result {
+    // OpenMetrics: the value of a counter must not be NaN nor negative.
+    if let (MetricType::Counter, Value::Number(value)) = (kind, &point.value)
+        && (value.is_nan() || *value < 0.0)
+    {
+        return Ok(());
+    }
+    if point.labels.is_empty() {
+        encode_value(metric, &point.value, kind)
+    } else {
+        encode_value(&mut metric.encode_family(&point.labels)?, &point.value, kind)
+    }
+}
+
+fn encode_value(metric: &mut MetricEncoder, value: &Value, kind: MetricType) -> fmt::Result {
+    match value {
+        Value::Histogram(histogram) => {
+            metric.encode_histogram::<NoLabelSet>(histogram.sum, histogram.count, &separate(histogram), None)
+        }
+        Value::Number(value) => match (kind, exact_integer(*value)) {
+            (MetricType::Counter, Some(value)) => {
+                metric.encode_counter::<NoLabelSet, _, f64>(&value.unsigned_abs(), None)
+            }
+            (MetricType::Counter, None) => metric.encode_counter::<NoLabelSet, _, f64>(value, None),
+            (_, Some(value)) => metric.encode_gauge(&value),
+            (_, None) => metric.encode_gauge(value),
+        },
+    }
+}
+
+/// Buckets as `prometheus-client` wants them: each with its own count only, and with the last bound.
+fn separate(histogram: &Histogram) -> Vec<(f64, u64)> {
+    let mut below = 0;
+    let finite = histogram.buckets.iter().copied().filter(|(bound, _)| bound.is_finite());
+    finite
+        .chain([(f64::INFINITY, histogram.count)])
+        .map(|(bound, count)| {
+            let own = count.saturating_sub(below);
+            below = below.max(count);
+            (bound, own)
+        })
+        .collect()
+}
+
+fn exact_integer(value: f64) -> Option<i64> {
+    // -0.0 would lose its sign, which nobody misses.
+    (value.fract() == 0.0 && value.abs() <= MAX_EXACT_INTEGER).then_some(value as i64)
+}
+
+/// Help text in one line. Quotes are escaped in OpenMetrics only.
+fn escape(text: &str, quotes: bool) -> Cow<'_, str> {
+    if !text.contains(['\\', '\n', '"']) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        match character {
+            '\\' => escaped.push_str("\\\\"),
+            '\n' => escaped.push_str("\\n"),
+            '"' if quotes => escaped.push_str("\\\""),
+            other => escaped.push(other),
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Prometheus' text format 0.0.4.
+///
+/// # Errors
+///
+/// Never in truth: writing to a `String` does not fail.
+pub fn text(content: &Content) -> Result<String, fmt::Error> {
+    let mut out = String::with_capacity(128 << 10);
+    let families = clean(content.families());
+    // A histogram's samples must not collide with a family of their own.
+    let samples: HashMap<&str, Kind> = families.iter().map(|family| (family.name, family.kind)).collect();
+    for family in &families {
+        let histogram_of = |suffix| family.name.strip_suffix(suffix).and_then(|name| samples.get(name));
+        if ["_bucket", "_count", "_sum"]
+            .into_iter()
+            .any(|suffix| histogram_of(suffix) == Some(&Kind::Histogram))
+        {
+            continue;
+        }
+        write_family(&mut out, family)?;
+    }
+    Ok(out)
+}
+
+fn write_family(out: &mut String, family: &Clean) -> fmt::Result {
+    let name = family.name;
+    let kind = match family.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Untyped => "untyped",
+        Kind::Histogram => "histogram",
+    };
+    if !family.help.is_empty() {
+        writeln!(out, "# HELP {name} {}", escape(family.help, false))?;
+    }
+    writeln!(out, "# TYPE {name} {kind}")?;
+    for point in &family.points {
+        match &point.value {
+            Value::Number(value) => write_sample(out, name, "", point, None, *value)?,
+            Value::Histogram(histogram) => {
+                for (bound, count) in histogram.buckets.iter().filter(|(bound, _)| bound.is_finite()) {
+                    write_sample(out, name, "_bucket", point, Some(*bound), *count as f64)?;
+                }
+                write_sample(out, name, "_bucket", point, Some(f64::INFINITY), histogram.count as f64)?;
+                write_sample(out, name, "_sum", point, None, histogram.sum)?;
+                write_sample(out, name, "_count", point, None, histogram.count as f64)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_sample(out: &mut String, name: &str, suffix: &str, point: &Point, le: Option<f64>, value: f64) -> fmt::Result {
+    out.push_str(name);
+    out.push_str(suffix);
+    let mut separator = '{';
+    for (label, text) in &point.labels {
+        out.push(separator);
+        separator = ',';
+        out.push_str(label);
+        out.push_str("=\"");
+        out.push_str(&escape(text, true));
+        out.push('"');
+    }
+    if let Some(bound) = le {
+        out.push(separator);
+        separator = ',';
+        out.push_str("le=\"");
+        write_number(out, bound)?;
+        out.push('"');
+    }
+    if separator == ',' {
+        out.push('}');
+    }
+    out.push(' ');
+    write_number(out, value)?;
+    out.push('\n');
+    Ok(())
+}
+
+fn write_number(out: &mut String, value: f64) -> fmt::Result {
+    if value.is_infinite() {
+        out.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
+        return Ok(());
+    }
+    match exact_integer(value) {
+        Some(integer) => write!(out, "{integer}"),
+        // Rust writes as many digits as the number has places: 1e-300 would be 302 characters.
+        None if !(1e-6..1e17).contains(&value.abs()) && !value.is_nan() => write!(out, "{value:e}"),
+        None => write!(out, "{value}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family::label;
+
+    fn both(families: Vec<Family>) -> (String, String) {
+        let content = Arc::new(Content {
+            own: families,
+            ..Content::default()
+        });
+        (openmetrics(Arc::clone(&content)).unwrap(), text(&content).unwrap())
+    }
+
+    fn check(families: Vec<Family>, expected_openmetrics: &str, expected_text: &str) {
+        let (openmetrics, text) = both(families);
+        assert_eq!(openmetrics, format!("{expected_openmetrics}# EOF\n"));
+        assert_eq!(text, expected_text);
+    }
+
+    #[test]
+    fn counters_keep_their_names_in_both_formats() {
+        check(
+            vec![
+                Family::counter("a_total", "A.").value(2.5),
+                Family::counter("node_vmstat_pgfault", "B.").value(3.0),
+            ],
+            "# HELP a A.\n# TYPE a counter\na_total 2.5\n\
+             # HELP node_vmstat_pgfault B.\n# TYPE node_vmstat_pgfault unknown\nnode_vmstat_pgfault 3\n",
+            "# HELP a_total A.\n# TYPE a_total counter\na_total 2.5\n\
+             # HELP node_vmstat_pgfault B.\n# TYPE node_vmstat_pgfault counter\nnode_vmstat_pgfault 3\n",
+        );
+    }
+
+    #[test]
+    fn what_would_clash_in_openmetrics_becomes_unknown_or_is_left_out() {
+        let (openmetrics, _) = both(vec![
+            Family::gauge("a", "").value(1.0),
+            Family::counter("a_total", "").value(2.0),
+            Family::counter("b_total", "").value(3.0),
+            Family::gauge("b_created", "").value(4.0),
+            Family::counter("c_total", "").value(-1.0),
+        ]);
+        for line in [
+            "# TYPE a gauge\n",
+            "# TYPE a_total unknown\n",
+            "\na_total 2\n",
+            "# TYPE b_total unknown\n",
+            "\nb_total 3\n",
+            "\nb_created 4\n",
+        ] {
+            assert!(openmetrics.contains(line), "{line:?} in {openmetrics}");
+        }
+        assert!(!openmetrics.contains("-1"), "{openmetrics}");
+    }
+
+    #[test]
+    fn names_from_the_world_are_escaped() {
+        let mut family = Family::gauge("a", "Back\\slash \"quoted\"\nnew line");
+        family.push(vec![label("path", "x\"y\\z\nw")], 1.0);
+        check(
+            vec![family],
+            "# HELP a Back\\\\slash \\\"quoted\\\"\\nnew line\n# TYPE a gauge\na{path=\"x\\\"y\\\\z\\nw\"} 1\n",
+            "# HELP a Back\\\\slash \"quoted\"\\nnew line\n# TYPE a gauge\na{path=\"x\\\"y\\\\z\\nw\"} 1\n",
+        );
+    }
+
+    #[test]
+    fn histograms_are_cumulative_and_end_at_infinity() {
+        let mut family = Family::new("h", "H.", Kind::Histogram);
+        family.push_histogram(
+            vec![label("l", "v")],
+            Histogram {
+                buckets: vec![(0.5, 1), (1.0, 3)],
+                sum: 7.25,
+                count: 4,
+            },
+        );
+        check(
+            vec![family],
+            "# HELP h H.\n# TYPE h histogram\nh_sum{l=\"v\"} 7.25\nh_count{l=\"v\"} 4\n\
+             h_bucket{le=\"0.5\",l=\"v\"} 1\nh_bucket{le=\"1.0\",l=\"v\"} 3\nh_bucket{le=\"+Inf\",l=\"v\"} 4\n",
+            "# HELP h H.\n# TYPE h histogram\nh_bucket{l=\"v\",le=\"0.5\"} 1\nh_bucket{l=\"v\",le=\"1\"} 3\n\
+             h_bucket{l=\"v\",le=\"+Inf\"} 4\nh_sum{l=\"v\"} 7.25\nh_count{l=\"v\"} 4\n",
+        );
+    }
+
+    #[test]
+    fn numbers_are_short_and_exact() {
+        for (value, expected) in [
+            (0.0, "0"),
+            (-3.0, "-3"),
+            (0.1, "0.1"),
+            (1e300, "1e300"),
+            (1.5e-9, "1.5e-9"),
+            (f64::NAN, "NaN"),
+            (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+            (9_007_199_254_740_992.0, "9007199254740992"),
+        ] {
+            let mut out = String::new();
+            write_number(&mut out, value).unwrap();
+            assert_eq!(out, expected);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Makes any heap of families fit to be written: merged by name, valid names only, every series once. What a text file
+//! or a kernel driver names oddly must never cost the rest of a scrape.
+
+use crate::family::{Family, Kind, Point, Value};
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// A family that can be written as it stands.
+#[derive(Debug)]
+pub struct Clean<'a> {
+    pub name: &'a str,
+    pub help: &'a str,
+    pub kind: Kind,
+    pub points: Vec<&'a Point>,
+}
+
+fn is_name(name: &str, colon: bool) -> bool {
+    !name.starts_with(|first: char| first.is_ascii_digit())
+        && !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || (colon && byte == b':'))
+}
+
+/// Whether a point can be written in a family of this kind.
+fn is_writable(point: &Point, kind: Kind) -> bool {
+    let labels = &point.labels;
+    matches!(point.value, Value::Histogram(_)) == (kind == Kind::Histogram)
+        && labels.iter().enumerate().all(|(index, (name, _))| {
+            is_name(name, false)
+                && !(kind == Kind::Histogram && name == "le")
+                && labels[..index].iter().all(|(before, _)| before != name)
+        })
+}
+
+/// A label set whatever the order of its labels.
+fn identity(point: &Point) -> u64 {
+    point
+        .labels
+        .iter()
+        // To Prometheus an empty label is none.
+        .filter(|(_, value)| !value.is_empty())
+        .map(|label| {
+            let mut hasher = DefaultHasher::new();
+            label.hash(&mut hasher);
+            hasher.finish()
+        })
+        .fold(0, u64::wrapping_add)
+}
+
+/// Families by name. Of two of one name the first gives help and kind, and one of another kind is left out; of two
+/// equal series the first stays.
+pub fn clean<'a>(families: impl Iterator<Item = &'a Family>) -> Vec<Clean<'a>> {
+    let mut by_name: BTreeMap<&str, Clean> = BTreeMap::new();
+    for family in families.filter(|family| is_name(&family.name, true)) {
+        let clean = by_name.entry(&family.name).or_insert_with(|| Clean {
+            name: &family.name,
+            help: &family.help,
+            kind: family.kind,
+            points: Vec::with_capacity(family.points.len()),
+        });
+        if clean.kind == family.kind {
+            clean
+                .points
+                .extend(family.points.iter().filter(|point| is_writable(point, family.kind)));
+        }
+    }
+    let mut cleaned: Vec<_> = by_name.into_values().filter(|clean| !clean.points.is_empty()).collect();
+    let mut seen = HashSet::new();
+    for clean in cleaned.iter_mut().filter(|clean| clean.points.len() > 1) {
+        seen.clear();
+        clean.points.retain(|point| seen.insert(identity(point)));
+    }
+    cleaned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family::label;
+
+    fn names(families: &[Family]) -> Vec<(String, usize)> {
+        clean(families.iter())
+            .iter()
+            .map(|clean| (clean.name.to_owned(), clean.points.len()))
+            .collect()
+    }
+
+    #[test]
+    fn families_of_one_name_are_merged_and_series_are_unique() {
+        let mut first = Family::gauge("b", "");
+        first.push(vec![label("x", "1"), label("y", "2")], 1.0);
+        let mut second = Family::gauge("b", "");
+        second.push(vec![label("y", "2"), label("x", "1"), label("z", "")], 2.0);
+        second.push(vec![label("x", "2"), label("y", "1")], 2.0);
+        let other_kind = Family::counter("b", "").value(3.0);
+        let families = [first, Family::gauge("a", "").value(1.0), second, other_kind];
+        assert_eq!(names(&families), [("a".to_owned(), 1), ("b".to_owned(), 2)]);
+        assert_eq!(clean(families.iter())[1].points[0].value, Value::Number(1.0));
+    }
+
+    #[test]
+    fn what_has_no_valid_name_is_left_out() {
+        for name in ["", "1a", "a-b", "a b", "é", "a\n"] {
+            assert_eq!(names(&[Family::gauge(name, "").value(1.0)]), [], "{name:?}");
+            let mut family = Family::gauge("fine", "");
+            family.push(vec![(name.to_owned().into(), "v".into())], 1.0);
+            family.push(vec![label("ok", "v")], 1.0);
+            assert_eq!(names(&[family]), [("fine".to_owned(), 1)], "{name:?}");
+        }
+        let mut twice = Family::gauge("fine", "");
+        twice.push(vec![label("l", "1"), label("l", "2")], 1.0);
+        assert_eq!(
+            names(&[twice, Family::gauge("a:b", "").value(1.0)]),
+            [("a:b".to_owned(), 1)]
+        );
+        assert_eq!(names(&[Family::new("h", "", Kind::Histogram).value(1.0)]), []);
+    }
+}

@@ -1,0 +1,352 @@
+//! The metrics listener: takes connections, bounds what each may cost, and hands requests to the site.
+
+use super::site::Site;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// Beyond it new connections wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 512;
+
+/// Requests here have no body and few headers.
+const MAX_REQUEST_HEAD_BYTES: usize = 16 << 10;
+
+/// For the head of a request, and between two requests on one connection: Prometheus scrapes every 15 s or 60 s.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// A peer that takes nothing of what is sent for so long is given up by the kernel (TCP_USER_TIMEOUT, tcp(7)).
+const SEND_TIMEOUT_MILLIS: u32 = 30_000;
+
+/// After an error of `accept`, most likely no more file descriptors: time for others to be closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long answers under way may take after the shutdown began.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves until `shutdown`, then lets answers under way finish.
+pub async fn serve(listener: TcpListener, site: Arc<Site>, shutdown: impl Future<Output = ()>) {
+    let graceful = GracefulShutdown::new();
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .max_buf_size(MAX_REQUEST_HEAD_BYTES);
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &connections) => accepted,
+        };
+        let (stream, permit) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection on the metrics listener");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Both fail only on a connection that is already gone.
+        let _ = stream.set_nodelay(true);
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, SEND_TIMEOUT_MILLIS);
+        let site = Arc::clone(&site);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let site = Arc::clone(&site);
+            async move { Ok::<_, Infallible>(site.answer(&request).await) }
+        });
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection to the metrics listener ended early");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some scrapers did not take their answer in time before the shutdown");
+    }
+}
+
+/// The permit comes first, so that what is beyond the limit costs no file descriptor.
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> std::io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(connections)
+        .acquire_owned()
+        .await
+        .map_err(std::io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::site::{Options, Reload};
+    use crate::sense::{Config, Sampler};
+    use crate::tally::Tally;
+    use flate2::read::GzDecoder;
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+    use tokio::sync::oneshot;
+
+    /// A real listener on a free port, sampling this host.
+    struct Running {
+        address: SocketAddr,
+        site: Arc<Site>,
+        stop: Option<oneshot::Sender<()>>,
+        served: tokio::task::JoinHandle<()>,
+        runtime: tokio::runtime::Runtime,
+    }
+
+    struct Reply {
+        status: u16,
+        head: String,
+        body: Vec<u8>,
+    }
+
+    impl Reply {
+        fn text(&self) -> &str {
+            str::from_utf8(&self.body).unwrap()
+        }
+
+        fn has(&self, header: &str) -> bool {
+            self.head
+                .to_ascii_lowercase()
+                .lines()
+                .any(|line| line == header.to_ascii_lowercase())
+        }
+    }
+
+    impl Running {
+        fn start(options: Options) -> Self {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap();
+            let sampler = Arc::new(Sampler::start(Config::default(), Box::new(|_| ())).unwrap());
+            let site = Arc::new(Site::new(sampler, Tally::default(), options));
+            let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+            let address = listener.local_addr().unwrap();
+            let (stop, stopped) = oneshot::channel();
+            let shutdown = async {
+                let _ = stopped.await;
+            };
+            let served = runtime.spawn(serve(listener, Arc::clone(&site), shutdown));
+            Running {
+                address,
+                site,
+                stop: Some(stop),
+                served,
+                runtime,
+            }
+        }
+
+        fn ask(&self, method_and_path: &str, headers: &[&str]) -> Reply {
+            let mut stream = TcpStream::connect(self.address).unwrap();
+            let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+            write!(
+                stream,
+                "{method_and_path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"
+            )
+            .unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+            let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+            Reply {
+                status,
+                head,
+                body: bytes[end + 4..].to_vec(),
+            }
+        }
+    }
+
+    #[test]
+    fn metrics_come_in_the_format_and_coding_asked_for() {
+        let running = Running::start(Options::default());
+        let openmetrics = running.ask("GET /metrics", &[]);
+        assert_eq!(openmetrics.status, 200);
+        assert!(openmetrics.has("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"));
+        assert!(openmetrics.text().ends_with("\n# EOF\n"));
+        for line in [
+            "\n# TYPE node_cpu_seconds counter\n",
+            "\nnode_scrape_collector_success{collector=\"cpu\"} 1\n",
+        ] {
+            assert!(openmetrics.text().contains(line), "{line:?}");
+        }
+
+        let text = running.ask("GET /metrics", &["Accept: text/plain"]);
+        assert!(text.has("content-type: text/plain; version=0.0.4; charset=utf-8"));
+        assert!(text.text().contains("\n# TYPE node_cpu_seconds_total counter\n"));
+
+        let zipped = running.ask("GET /metrics", &["Accept: text/plain", "Accept-Encoding: gzip"]);
+        assert!(zipped.has("content-encoding: gzip") && zipped.has("vary: Accept, Accept-Encoding"));
+        let mut plain = String::new();
+        GzDecoder::new(&zipped.body[..]).read_to_string(&mut plain).unwrap();
+        assert!(plain.starts_with("# HELP "));
+
+        let head = running.ask("HEAD /metrics", &["Accept: text/plain"]);
+        assert_eq!((head.status, head.body.len()), (200, 0));
+        assert!(head.head.to_ascii_lowercase().contains("content-length: "));
+    }
+
+    #[test]
+    fn a_url_chooses_collectors_and_names_what_there_is_not() {
+        let running = Running::start(Options::default());
+        let only = running.ask("GET /metrics?collect[]=loadavg&collect%5B%5D=uname", &[]);
+        assert!(only.text().contains("\nnode_load1 ") && only.text().contains("\nnode_uname_info{"));
+        assert!(!only.text().contains("node_cpu_seconds"));
+        let without = running.ask("GET /metrics?exclude[]=cpu", &[]);
+        assert!(without.text().contains("\nnode_load1 ") && !without.text().contains("node_cpu_seconds"));
+        for (query, text) in [
+            ("collect[]=zfs%0a", "missing collector: zfs\n\n"),
+            (
+                "collect[]=cpu&exclude[]=cpu",
+                "Combined collect and exclude queries are not allowed.\n",
+            ),
+        ] {
+            let reply = running.ask(&format!("GET /metrics?{query}"), &[]);
+            assert_eq!((reply.status, reply.text()), (400, text));
+        }
+    }
+
+    #[test]
+    fn every_path_answers_its_methods_only() {
+        let running = Running::start(Options::default());
+        for (request, status, header) in [
+            ("GET /", 200, "content-type: text/html; charset=utf-8"),
+            ("HEAD /", 200, "content-type: text/html; charset=utf-8"),
+            ("GET /style.css", 200, "content-type: text/css; charset=utf-8"),
+            ("GET /api/v1/status", 200, "content-type: application/json"),
+            ("GET /-/healthy", 200, "x-content-type-options: nosniff"),
+            ("GET /-/ready", 200, "x-content-type-options: nosniff"),
+            ("POST /metrics", 405, "allow: GET, HEAD"),
+            ("DELETE /", 405, "allow: GET, HEAD"),
+            ("GET /-/reload", 405, "allow: POST, PUT"),
+            ("POST /-/reload", 403, "x-content-type-options: nosniff"),
+            ("GET /nothing", 404, "x-content-type-options: nosniff"),
+            ("POST /nothing", 404, "x-content-type-options: nosniff"),
+        ] {
+            let reply = running.ask(request, &[]);
+            assert!(reply.status == status && reply.has(header), "{request}: {}", reply.head);
+        }
+        running.site.set_ready(false);
+        assert_eq!(running.ask("GET /-/ready", &[]).status, 503);
+    }
+
+    #[test]
+    fn the_page_runs_nothing_and_the_status_is_the_same_as_data() {
+        let running = Running::start(Options {
+            telemetry_path: "/m?\"<".to_owned(),
+            ..Options::default()
+        });
+        let page = running.ask("GET /", &[]);
+        assert!(
+            page.head
+                .to_ascii_lowercase()
+                .contains("content-security-policy: default-src 'none';")
+        );
+        assert!(page.text().contains("href=\"/m?&quot;&lt;\"") && !page.text().contains("<script"));
+        let status: serde_json::Value = serde_json::from_slice(&running.ask("GET /api/v1/status", &[]).body).unwrap();
+        assert_eq!((&status["mode"], &status["paused"]), (&"dry-run".into(), &false.into()));
+        assert!(
+            status["figures"]["memory_used_ratio"]
+                .as_f64()
+                .is_some_and(|ratio| (0.0..=1.0).contains(&ratio))
+        );
+        assert_eq!(
+            status["host"]["name"],
+            rustix::system::uname().nodename().to_str().unwrap()
+        );
+    }
+
+    #[test]
+    fn a_reload_says_how_it_went_and_web_pages_cannot_ask_for_it() {
+        let outcome = Arc::new(std::sync::Mutex::new(Ok(())));
+        let shared = Arc::clone(&outcome);
+        let reload: Reload = Arc::new(move || shared.lock().unwrap().clone());
+        let running = Running::start(Options {
+            reload: Some(reload),
+            ..Options::default()
+        });
+        assert_eq!(running.ask("POST /-/reload", &[]).status, 200);
+        assert_eq!(
+            running.ask("POST /-/reload", &["Origin: http://evil.example"]).status,
+            403
+        );
+        *outcome.lock().unwrap() = Err("rules.yml:3:1: no".to_owned());
+        let failed = running.ask("POST /-/reload", &[]);
+        assert_eq!(
+            (failed.status, failed.text()),
+            (500, "failed to reload config: rules.yml:3:1: no\n")
+        );
+    }
+
+    #[test]
+    fn scrapes_beyond_the_limit_are_sent_away() {
+        let (entered, enters) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let gate = std::sync::Mutex::new((entered, released));
+        // A source is asked in the middle of a scrape: here it holds the first one there.
+        let source: crate::publish::Source = Box::new(move || {
+            let gate = gate.lock().unwrap();
+            gate.0.send(()).unwrap();
+            let _ = gate.1.recv();
+            Vec::new()
+        });
+        let options = Options {
+            max_requests: 1,
+            sources: vec![source],
+            ..Options::default()
+        };
+        let running = Running::start(options);
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| running.site_answer_status("/metrics"));
+            enters.recv().unwrap();
+            let second = running.ask("GET /metrics", &[]);
+            assert_eq!(second.status, 503);
+            assert!(second.text().contains("(1)"), "{}", second.text());
+            assert_eq!(running.ask("GET /-/healthy", &[]).status, 200);
+            drop(release);
+            assert_eq!(first.join().unwrap(), 200);
+        });
+        assert_eq!(running.ask("GET /metrics", &[]).status, 200);
+    }
+
+    impl Running {
+        /// Asks the site itself, on this thread, past the network.
+        fn site_answer_status(&self, path: &str) -> u16 {
+            let request = Request::builder().uri(path).body(()).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(self.site.answer(&request)).status().as_u16()
+        }
+    }
+
+    #[test]
+    fn a_shutdown_ends_idle_connections_and_frees_the_port() {
+        let mut running = Running::start(Options::default());
+        let mut idle = TcpStream::connect(running.address).unwrap();
+        idle.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        assert!(idle.read(&mut [0; 1024]).unwrap() > 0);
+        running.stop.take().unwrap().send(()).unwrap();
+        running.runtime.block_on(running.served).unwrap();
+        assert_eq!(idle.read(&mut [0; 1024]).unwrap(), 0, "closed by the server");
+        TcpStream::connect(running.address).unwrap_err();
+    }
+}

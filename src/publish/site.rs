@@ -1,0 +1,394 @@
+//! What the metrics listener answers to one request. Knows nothing of sockets: whoever accepts connections, with or
+//! without TLS, hands requests in here.
+
+use super::exposition::Content;
+use super::negotiation::{self, Format};
+use super::page;
+use super::rendered::{Newest, Rendered};
+use super::status::status;
+use crate::family::{Family, label};
+use crate::sense::{COLLECTORS, Sampler, Snapshot};
+use crate::tally::Tally;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+/// A scrape that finds fast samples older than this reads them anew.
+const MAX_SAMPLE_AGE: Duration = Duration::from_millis(100);
+
+/// How long a scrape waits for fresh samples before it takes the newest there are.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Share of the scraper's own deadline that may be spent waiting; the rest is for encoding and the way back.
+const DEADLINE_SHARE: f64 = 0.8;
+
+/// The deadline that Prometheus announces with each scrape, in seconds.
+const SCRAPE_TIMEOUT_HEADER: &str = "x-prometheus-scrape-timeout-seconds";
+
+/// Nothing on these pages needs scripts, frames, forms or anything from elsewhere.
+const CONTENT_SECURITY_POLICY: &str =
+    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const JSON: &str = "application/json";
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// Loads the configuration anew; may block. The text says why it could not.
+pub type Reload = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Further families, made when a scrape asks; must be quick.
+pub type Source = Box<dyn Fn() -> Vec<Family> + Send + Sync>;
+
+/// A response of this listener: always whole in memory.
+pub type Answer = Response<Full<Bytes>>;
+
+pub struct Options {
+    /// `--web.telemetry-path`.
+    pub telemetry_path: String,
+    /// `--web.max-requests`: scrapes at once; 0 for no limit.
+    pub max_requests: usize,
+    /// Present with `--web.enable-lifecycle`.
+    pub reload: Option<Reload>,
+    /// Families of rooms that this one does not know.
+    pub sources: Vec<Source>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            telemetry_path: "/metrics".to_owned(),
+            max_requests: 40,
+            reload: None,
+            sources: Vec::new(),
+        }
+    }
+}
+
+/// All that is served on the metrics listener.
+pub struct Site {
+    sampler: Arc<Sampler>,
+    tally: Tally,
+    options: Options,
+    scrapes: Option<Semaphore>,
+    newest: Newest,
+    ready: AtomicBool,
+}
+
+impl Site {
+    /// A site is ready from the start, for a sampler that runs has its first sample.
+    pub fn new(sampler: Arc<Sampler>, tally: Tally, options: Options) -> Self {
+        let scrapes = (options.max_requests > 0).then(|| Semaphore::new(options.max_requests));
+        Site {
+            sampler,
+            tally,
+            options,
+            scrapes,
+            newest: Newest::default(),
+            ready: AtomicBool::new(true),
+        }
+    }
+
+    /// What `/-/ready` shall say, for instance no longer while shutting down.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// Answers one request. The body of a request is never read.
+    pub async fn answer<B>(&self, request: &Request<B>) -> Answer {
+        let path = request.uri().path();
+        let read = matches!(*request.method(), Method::GET | Method::HEAD);
+        // First, for somebody may want the metrics at `/`.
+        if path == self.options.telemetry_path {
+            return if read {
+                self.metrics(request.uri(), request.headers()).await
+            } else {
+                not_allowed("GET, HEAD")
+            };
+        }
+        if path == "/-/reload" {
+            let write = matches!(*request.method(), Method::POST | Method::PUT);
+            return if write {
+                self.reload(request.headers()).await
+            } else {
+                not_allowed("POST, PUT")
+            };
+        }
+        let answer = match path {
+            "/" => self.page(),
+            "/style.css" => plain(StatusCode::OK, "text/css; charset=utf-8", page::STYLE),
+            "/api/v1/status" => self.status_json(),
+            "/-/healthy" => plain(StatusCode::OK, PLAIN, "evenkeel is healthy.\n"),
+            "/-/ready" if self.ready.load(Ordering::Relaxed) => plain(StatusCode::OK, PLAIN, "evenkeel is ready.\n"),
+            "/-/ready" => plain(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "evenkeel is not ready.\n"),
+            _ => {
+                return plain(
+                    StatusCode::NOT_FOUND,
+                    PLAIN,
+                    "Not found. The metrics are at the telemetry path.\n",
+                );
+            }
+        };
+        if read { answer } else { not_allowed("GET, HEAD") }
+    }
+
+    async fn metrics(&self, uri: &Uri, headers: &HeaderMap) -> Answer {
+        let _permit = match &self.scrapes {
+            None => None,
+            Some(scrapes) => match scrapes.try_acquire() {
+                Ok(permit) => Some(permit),
+                Err(_) => {
+                    let limit = self.options.max_requests;
+                    let text = format!("Limit of concurrent requests reached ({limit}), try again later.\n");
+                    return plain(StatusCode::SERVICE_UNAVAILABLE, PLAIN, text);
+                }
+            },
+        };
+        let choice = match Choice::of(uri.query().unwrap_or("")) {
+            Ok(choice) => choice,
+            Err(text) => return plain(StatusCode::BAD_REQUEST, PLAIN, text),
+        };
+        let snapshot = self.sampler.fresh(MAX_SAMPLE_AGE, patience(headers)).await;
+        let rendered = if let Choice::All = choice {
+            self.newest.of(snapshot, |snapshot| self.content(snapshot, &choice))
+        } else {
+            let missing = choice.missing(&snapshot);
+            if !missing.is_empty() {
+                return plain(
+                    StatusCode::BAD_REQUEST,
+                    PLAIN,
+                    format!("disabled collector: {}\n", missing.join(", ")),
+                );
+            }
+            let content = self.content(&snapshot, &choice);
+            Arc::new(Rendered::new(snapshot, content))
+        };
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let format = negotiation::format(text(header::ACCEPT));
+        let gzip = negotiation::gzip(text(header::ACCEPT_ENCODING));
+        exposition_answer(&rendered, format, gzip)
+    }
+
+    fn content(&self, snapshot: &Snapshot, choice: &Choice) -> Content {
+        let mut own = self.tally.families();
+        own.push(node_exporter_build_info());
+        own.extend(self.options.sources.iter().flat_map(|source| source()));
+        let readings: Vec<_> = snapshot
+            .readings
+            .iter()
+            .filter(|reading| choice.includes(reading.collector))
+            .cloned()
+            .collect();
+        let chosen = Snapshot {
+            readings,
+            ..snapshot.clone()
+        };
+        own.extend(chosen.about_collectors(Instant::now()));
+        Content {
+            readings: chosen.readings,
+            ready_made: chosen.ready_made,
+            own,
+        }
+    }
+
+    fn page(&self) -> Answer {
+        let status = status(&self.sampler.latest(), &self.tally.state(), Instant::now());
+        let html = page::page(&status, &self.options.telemetry_path);
+        let mut answer = plain(StatusCode::OK, "text/html; charset=utf-8", html);
+        answer
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        answer
+    }
+
+    fn status_json(&self) -> Answer {
+        let status = status(&self.sampler.latest(), &self.tally.state(), Instant::now());
+        match serde_json::to_vec(&status) {
+            Ok(json) => plain(StatusCode::OK, JSON, json),
+            Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
+        }
+    }
+
+    async fn reload(&self, headers: &HeaderMap) -> Answer {
+        let Some(reload) = &self.options.reload else {
+            let hint = "Lifecycle API is not enabled: start with --web.enable-lifecycle, or send SIGHUP.\n";
+            return plain(StatusCode::FORBIDDEN, PLAIN, hint);
+        };
+        // Only a browser sends it, on behalf of some page that has no business here.
+        if headers.contains_key(header::ORIGIN) {
+            return plain(StatusCode::FORBIDDEN, PLAIN, "Requests from web pages are refused.\n");
+        }
+        let reload = Arc::clone(reload);
+        // It reads files, and that may block.
+        match tokio::task::spawn_blocking(move || reload()).await {
+            Ok(Ok(())) => plain(StatusCode::OK, PLAIN, "Configuration reloaded.\n"),
+            Ok(Err(why)) => plain(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                PLAIN,
+                format!("failed to reload config: {why}\n"),
+            ),
+            Err(_) => plain(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                PLAIN,
+                "failed to reload config: it panicked\n",
+            ),
+        }
+    }
+}
+
+/// How long a scrape may wait for fresh samples.
+fn patience(headers: &HeaderMap) -> Duration {
+    headers
+        .get(SCRAPE_TIMEOUT_HEADER)
+        .and_then(|value| value.to_str().ok()?.parse::<f64>().ok())
+        .filter(|seconds| *seconds > 0.0)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds * DEADLINE_SHARE).ok())
+        .map_or(PATIENCE, |patience| patience.min(PATIENCE))
+}
+
+/// node-mixin's cluster dashboard divides by the number of these.
+fn node_exporter_build_info() -> Family {
+    let mut info = Family::gauge(
+        "node_exporter_build_info",
+        "The version of evenkeel, under the name that dashboards for node_exporter ask for; the value is always 1.",
+    );
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    info.push(
+        vec![
+            label("branch", ""),
+            label("goarch", architecture),
+            label("goos", "linux"),
+            label("goversion", ""),
+            label("revision", ""),
+            label("version", env!("CARGO_PKG_VERSION")),
+        ],
+        1.0,
+    );
+    info
+}
+
+/// Which collectors a URL asks for with `collect[]` or `exclude[]`.
+enum Choice {
+    All,
+    Only(BTreeSet<&'static str>),
+    Without(BTreeSet<&'static str>),
+}
+
+impl Choice {
+    fn of(query: &str) -> Result<Self, String> {
+        let mut collect = BTreeSet::new();
+        let mut exclude = BTreeSet::new();
+        for pair in query.split('&') {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let set = match decode_percent(key).as_ref() {
+                "collect[]" => &mut collect,
+                "exclude[]" => &mut exclude,
+                _ => continue,
+            };
+            let name = decode_percent(value);
+            let known = COLLECTORS.iter().find(|info| info.name == name);
+            set.insert(known.ok_or_else(|| format!("missing collector: {name}\n"))?.name);
+        }
+        match (collect.is_empty(), exclude.is_empty()) {
+            (true, true) => Ok(Choice::All),
+            (false, true) => Ok(Choice::Only(collect)),
+            (true, false) => Ok(Choice::Without(exclude)),
+            (false, false) => Err("Combined collect and exclude queries are not allowed.\n".to_owned()),
+        }
+    }
+
+    fn includes(&self, collector: &str) -> bool {
+        match self {
+            Choice::All => true,
+            Choice::Only(names) => names.contains(collector),
+            Choice::Without(names) => !names.contains(collector),
+        }
+    }
+
+    /// Those asked for that are switched off.
+    fn missing(&self, snapshot: &Snapshot) -> Vec<&'static str> {
+        let Choice::Only(names) = self else { return Vec::new() };
+        let on: BTreeSet<_> = snapshot.readings.iter().map(|reading| reading.collector).collect();
+        names.difference(&on).copied().collect()
+    }
+}
+
+/// A part of a query as its sender meant it. What is no escape stands for itself.
+fn decode_percent(text: &str) -> Cow<'_, str> {
+    if !text.contains(['%', '+']) {
+        return Cow::Borrowed(text);
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let hex = tail
+            .get(..2)
+            .and_then(|hex| u8::from_str_radix(str::from_utf8(hex).ok()?, 16).ok());
+        match (byte, hex) {
+            (b'%', Some(decoded)) => {
+                bytes.push(decoded);
+                rest = &tail[2..];
+                continue;
+            }
+            (b'+', _) => bytes.push(b' '),
+            (other, _) => bytes.push(other),
+        }
+        rest = tail;
+    }
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn exposition_answer(rendered: &Rendered, format: Format, gzip: bool) -> Answer {
+    let Some(body) = rendered.body(format, gzip) else {
+        return plain(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            PLAIN,
+            "The metrics could not be encoded.\n",
+        );
+    };
+    let mut answer = plain(StatusCode::OK, format.content_type(), body);
+    let headers = answer.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    answer
+}
+
+fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let body = body.into();
+    let length = body.len();
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // Said here, so that HEAD says it too.
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(CONTENT_SECURITY_POLICY),
+    );
+    answer
+}
+
+fn not_allowed(allow: &'static str) -> Answer {
+    let mut answer = plain(
+        StatusCode::METHOD_NOT_ALLOWED,
+        PLAIN,
+        format!("Method not allowed, use {allow}.\n"),
+    );
+    answer
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(allow));
+    answer
+}

@@ -1,0 +1,152 @@
+//! What the status page and `/api/v1/status` show. Pure: names of processes and alerts stay out until asked for.
+
+use crate::family::Value;
+use crate::sense::Snapshot;
+use crate::tally::State;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status {
+    pub version: &'static str,
+    pub mode: &'static str,
+    pub paused: bool,
+    pub host: Host,
+    pub rules: usize,
+    pub alerts_firing: BTreeMap<&'static str, usize>,
+    pub leases: Vec<Leases>,
+    pub budget_remaining: u32,
+    pub breakers_open: Vec<String>,
+    pub ledger_writable: bool,
+    /// RFC 3339, UTC.
+    pub sampled_at: String,
+    pub figures: Figures,
+    pub collectors: Vec<CollectorStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Default)]
+pub struct Host {
+    pub name: String,
+    pub kernel: String,
+    pub machine: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Leases {
+    pub rule: String,
+    pub knob: &'static str,
+    pub count: usize,
+}
+
+/// Figures of the newest sample; what was not read is left out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figures {
+    pub cpu_busy_ratio: Option<f64>,
+    pub memory_used_ratio: Option<f64>,
+    pub memory_total_bytes: Option<f64>,
+    pub load1: Option<f64>,
+    pub filesystem_used_ratio: BTreeMap<String, f64>,
+    pub network_receive_bytes_per_second: BTreeMap<String, f64>,
+    pub network_transmit_bytes_per_second: BTreeMap<String, f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CollectorStatus {
+    pub name: &'static str,
+    pub success: bool,
+    pub error: Option<String>,
+    pub age_seconds: f64,
+    pub duration_seconds: f64,
+}
+
+/// The values of a family by one label.
+fn by_label(snapshot: &Snapshot, family: &str, label: &str) -> BTreeMap<String, f64> {
+    let points = snapshot.family(family).map_or(&[][..], |family| &family.points);
+    points
+        .iter()
+        .filter_map(|point| {
+            let Value::Number(value) = point.value else { return None };
+            let text = point
+                .labels
+                .iter()
+                .find(|(name, _)| name == label)
+                .map_or("", |(_, text)| text);
+            Some((text.to_owned(), value))
+        })
+        .collect()
+}
+
+fn single(snapshot: &Snapshot, family: &str) -> Option<f64> {
+    by_label(snapshot, family, "").into_values().next()
+}
+
+fn host(snapshot: &Snapshot) -> Host {
+    let label = |name: &str| {
+        let labels = &snapshot.family("node_uname_info")?.points.first()?.labels;
+        labels
+            .iter()
+            .find(|(label, _)| label == name)
+            .map(|(_, text)| text.to_string())
+    };
+    let text = |name: &str| label(name).unwrap_or_default();
+    Host {
+        name: text("nodename"),
+        kernel: text("release"),
+        machine: text("machine"),
+    }
+}
+
+/// The status at `now`.
+pub fn status(snapshot: &Snapshot, state: &State, now: Instant) -> Status {
+    Status {
+        version: env!("CARGO_PKG_VERSION"),
+        mode: if state.enforce { "enforce" } else { "dry-run" },
+        paused: state.paused,
+        host: host(snapshot),
+        rules: state.rules,
+        alerts_firing: state.alerts_firing.clone(),
+        leases: state
+            .leases
+            .iter()
+            .map(|((rule, knob), count)| Leases {
+                rule: rule.clone(),
+                knob,
+                count: *count,
+            })
+            .collect(),
+        budget_remaining: state.budget_remaining,
+        breakers_open: state
+            .breakers
+            .iter()
+            .filter(|(_, open)| **open)
+            .map(|(rule, _)| rule.clone())
+            .collect(),
+        ledger_writable: state.ledger_writable,
+        sampled_at: snapshot.taken_at.to_string(),
+        figures: Figures {
+            cpu_busy_ratio: single(snapshot, "evenkeel_cpu_busy_ratio"),
+            memory_used_ratio: single(snapshot, "evenkeel_memory_used_ratio"),
+            memory_total_bytes: single(snapshot, "node_memory_MemTotal_bytes"),
+            load1: single(snapshot, "node_load1"),
+            filesystem_used_ratio: by_label(snapshot, "evenkeel_filesystem_used_ratio", "mountpoint"),
+            network_receive_bytes_per_second: by_label(snapshot, "evenkeel_network_receive_bytes_per_second", "device"),
+            network_transmit_bytes_per_second: by_label(
+                snapshot,
+                "evenkeel_network_transmit_bytes_per_second",
+                "device",
+            ),
+        },
+        collectors: snapshot
+            .readings
+            .iter()
+            .map(|reading| CollectorStatus {
+                name: reading.collector,
+                success: reading.success(),
+                error: reading.error.clone(),
+                age_seconds: now.saturating_duration_since(reading.read_instant).as_secs_f64(),
+                duration_seconds: reading.duration.as_secs_f64(),
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,236 @@
+//! The table of collectors: names, pace, default, and how each is built from its options. Flags, the sampler and
+//! `collect[]` all read this one table.
+
+use super::cpu::Cpu;
+use super::diskstats::Diskstats;
+use super::fields::Fields;
+use super::filesystem::Filesystem;
+use super::own_process::OwnProcess;
+use super::roots::{ReadError, Roots};
+use super::statfs::{self, Asker};
+use super::{kernel_limits, loadavg, meminfo, netdev, netstat, pressure, sockstat, softnet, stat, time, uname, vmstat};
+use crate::family::Family;
+use regex::Regex;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How often a collector is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pace {
+    /// Every `interval`, and anew for a scrape.
+    Fast,
+    /// Every `slow_interval`, on a thread of its own so that a slow driver delays no fast sample.
+    Slow,
+}
+
+/// Reads its files and yields families; keeps what it needs between two reads.
+pub(super) type Reader = Box<dyn FnMut(&Roots) -> Result<Vec<Family>, ReadError> + Send>;
+
+/// One collector as flags and documentation need it.
+pub struct CollectorInfo {
+    /// node_exporter's name, as in `--collector.NAME` and the label `collector`.
+    pub name: &'static str,
+    pub pace: Pace,
+    pub default_on: bool,
+    /// One line for `--help`.
+    pub help: &'static str,
+    build: fn(&Options) -> Reader,
+}
+
+impl CollectorInfo {
+    pub(super) fn build(&self, options: &Options) -> Reader {
+        (self.build)(options)
+    }
+}
+
+/// Which names a collector shows. An empty filter allows all.
+#[derive(Debug, Clone, Default)]
+pub struct NameFilter {
+    pub include: Option<Regex>,
+    pub exclude: Option<Regex>,
+}
+
+impl NameFilter {
+    /// A filter as node_exporter's `…-exclude` flags mean it: not anchored.
+    ///
+    /// # Errors
+    ///
+    /// When the pattern is no regular expression.
+    pub fn exclude(pattern: &str) -> Result<Self, regex::Error> {
+        Ok(NameFilter {
+            include: None,
+            exclude: Some(Regex::new(pattern)?),
+        })
+    }
+
+    /// A filter as node_exporter's `…-include` flags mean it: not anchored.
+    ///
+    /// # Errors
+    ///
+    /// When the pattern is no regular expression.
+    pub fn include(pattern: &str) -> Result<Self, regex::Error> {
+        Ok(NameFilter {
+            include: Some(Regex::new(pattern)?),
+            exclude: None,
+        })
+    }
+
+    pub fn allows(&self, name: &str) -> bool {
+        self.include.as_ref().is_none_or(|include| include.is_match(name))
+            && self.exclude.as_ref().is_none_or(|exclude| !exclude.is_match(name))
+    }
+}
+
+/// Default of `--collector.diskstats.device-exclude`: partitions, memory and loop devices.
+pub const DISKSTATS_EXCLUDE: &str = r"^(ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$";
+
+/// Default of `--collector.filesystem.mount-points-exclude`.
+pub const MOUNT_POINTS_EXCLUDE: &str =
+    r"^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)";
+
+/// Default of `--collector.filesystem.fs-types-exclude`: what is no storage.
+pub const FS_TYPES_EXCLUDE: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs|\
+    iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|sysfs|tracefs)$";
+
+/// Default of `--collector.netstat.fields`.
+pub const NETSTAT_FIELDS: &str = "^(.*_(InErrors|InErrs)|Ip_Forwarding|Ip(6|Ext)_(InOctets|OutOctets)|\
+    Icmp6?_(InMsgs|OutMsgs)|TcpExt_(Listen.*|Syncookies.*|TCPSynRetrans|TCPTimeouts)|\
+    Tcp_(ActiveOpens|InSegs|OutSegs|OutRsts|PassiveOpens|RetransSegs|CurrEstab)|\
+    Udp6?_(InDatagrams|OutDatagrams|NoPorts|RcvbufErrors|SndbufErrors))$";
+
+/// Default of `--collector.vmstat.fields`.
+pub const VMSTAT_FIELDS: &str = "^(oom_kill|pgpg|pswp|pg.*fault).*";
+
+/// What node_exporter's own flags of single collectors set.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub diskstats_devices: NameFilter,
+    pub netdev_devices: NameFilter,
+    pub mount_points: NameFilter,
+    pub fs_types: NameFilter,
+    /// How long all mounts of one round together may take to answer `statfs`.
+    pub mount_timeout: Duration,
+    pub netstat_fields: Regex,
+    pub vmstat_fields: Regex,
+    /// `--path.udev.data`.
+    pub udev_data: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let pattern = |text| Regex::new(text).expect("a constant that tests compile");
+        let exclude = |text| NameFilter {
+            include: None,
+            exclude: Some(pattern(text)),
+        };
+        Options {
+            diskstats_devices: exclude(DISKSTATS_EXCLUDE),
+            netdev_devices: NameFilter::default(),
+            mount_points: exclude(MOUNT_POINTS_EXCLUDE),
+            fs_types: exclude(FS_TYPES_EXCLUDE),
+            mount_timeout: Duration::from_secs(5),
+            netstat_fields: pattern(NETSTAT_FIELDS),
+            vmstat_fields: pattern(VMSTAT_FIELDS),
+            udev_data: "/run/udev/data".into(),
+        }
+    }
+}
+
+/// A collector that is on by default.
+const fn on(name: &'static str, pace: Pace, help: &'static str, build: fn(&Options) -> Reader) -> CollectorInfo {
+    CollectorInfo {
+        name,
+        pace,
+        default_on: true,
+        help,
+        build,
+    }
+}
+
+/// Every collector there is. Within a pace they are read in this order, those that may take long last.
+pub const COLLECTORS: &[CollectorInfo] = &[
+    on("time", Pace::Fast, "wall clock, time zone and clock sources", |_| {
+        Box::new(time::read_time)
+    }),
+    on("cpu", Pace::Fast, "processor time per mode", |_| {
+        let mut cpu = Cpu::default();
+        Box::new(move |roots| cpu.read(roots))
+    }),
+    on(
+        "stat",
+        Pace::Fast,
+        "interrupts, context switches, forks, boot time",
+        |_| Box::new(stat::read_stat),
+    ),
+    on("meminfo", Pace::Fast, "memory", |_| Box::new(meminfo::read_meminfo)),
+    on("loadavg", Pace::Fast, "load averages", |_| {
+        Box::new(loadavg::read_loadavg)
+    }),
+    on("pressure", Pace::Fast, "pressure stall information", |_| {
+        Box::new(pressure::read_pressure)
+    }),
+    on("vmstat", Pace::Fast, "paging and out-of-memory kills", |options| {
+        let mut wanted = Fields::new(options.vmstat_fields.clone());
+        Box::new(move |roots| vmstat::read_vmstat(roots, &mut wanted))
+    }),
+    on("filefd", Pace::Fast, "file handles", |_| {
+        Box::new(kernel_limits::read_filefd)
+    }),
+    on("diskstats", Pace::Fast, "block devices", |options| {
+        let mut diskstats = Diskstats::new(options.diskstats_devices.clone(), &options.udev_data);
+        Box::new(move |roots| diskstats.read(roots))
+    }),
+    on("netdev", Pace::Fast, "network devices", |options| {
+        let devices = options.netdev_devices.clone();
+        Box::new(move |roots| netdev::read_netdev(roots, &devices))
+    }),
+    on("netstat", Pace::Fast, "protocol counters", |options| {
+        let mut wanted = Fields::new(options.netstat_fields.clone());
+        Box::new(move |roots| netstat::read_netstat(roots, &mut wanted))
+    }),
+    on("sockstat", Pace::Fast, "sockets in use", |_| {
+        Box::new(sockstat::read_sockstat)
+    }),
+    on("softnet", Pace::Fast, "packets taken by each processor", |_| {
+        Box::new(softnet::read_softnet)
+    }),
+    on("conntrack", Pace::Fast, "tracked connections", |_| {
+        Box::new(kernel_limits::read_conntrack)
+    }),
+    on("process", Pace::Slow, "evenkeel itself: process_*", |_| {
+        let mut own = OwnProcess::default();
+        Box::new(move |_| own.read())
+    }),
+    on("uname", Pace::Slow, "kernel and host name", |_| {
+        Box::new(|_| Ok(uname::read_uname()))
+    }),
+    on("entropy", Pace::Slow, "entropy", |_| {
+        Box::new(kernel_limits::read_entropy)
+    }),
+    on("filesystem", Pace::Slow, "sizes of file systems", |options| {
+        let asker = Asker::new(statfs::system_call(), options.mount_timeout);
+        let mut filesystem = Filesystem::new(options.mount_points.clone(), options.fs_types.clone(), asker);
+        Box::new(move |roots| filesystem.read(roots))
+    }),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_default_options_compile() {
+        let names: HashSet<&str> = COLLECTORS.iter().map(|collector| collector.name).collect();
+        assert_eq!(names.len(), COLLECTORS.len());
+        let options = Options::default();
+        assert!(options.mount_points.allows("/srv") && !options.mount_points.allows("/proc"));
+        assert!(options.fs_types.allows("ext4") && !options.fs_types.allows("cgroup2"));
+    }
+
+    #[test]
+    fn include_and_exclude_are_not_anchored() {
+        assert!(NameFilter::include("th").unwrap().allows("eth0"));
+        assert!(!NameFilter::exclude("th").unwrap().allows("eth0"));
+    }
+}

@@ -1,0 +1,221 @@
+//! `cpu`: time per processor and mode from `/proc/stat` (proc(5)), and thermal throttling from sysfs.
+
+use super::roots::{ReadError, Roots, names, number, read_parsed};
+use crate::family::{Family, label};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// `/proc/stat` counts in USER_HZ, which is 100 on every Linux that people run (`sysconf(_SC_CLK_TCK)`).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A fall of a counter by less is an accounting quirk of the kernel (idle and iowait are corrected backwards);
+/// by more, the processor was taken away and came back with new counters.
+const QUIRK_SECONDS: f64 = 3.0;
+
+/// Throttling changes slowly, and two sysfs reads per processor are dear on a large machine.
+const THROTTLE_INTERVAL: Duration = Duration::from_secs(15);
+
+const MODES: [&str; 8] = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"];
+
+/// Seconds of one processor since boot, in the order of `MODES`, then as guest and as niced guest.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Times {
+    pub modes: [f64; 8],
+    pub guest: [f64; 2],
+}
+
+/// Processor number to its times.
+pub type CpuSample = BTreeMap<u32, Times>;
+
+/// Reads the `cpuN` lines of `/proc/stat`.
+pub fn parse_cpu(text: &str) -> Result<CpuSample, String> {
+    let mut sample = CpuSample::new();
+    for line in text.lines() {
+        let Some(rest) = line.strip_prefix("cpu") else { continue };
+        let mut fields = rest.split_ascii_whitespace();
+        // The sum over all processors has no number.
+        if rest.starts_with(' ') {
+            continue;
+        }
+        let number = fields
+            .next()
+            .and_then(|field| field.parse().ok())
+            .ok_or_else(|| format!("no processor in {line:?}"))?;
+        let mut times = Times::default();
+        for (slot, field) in times.modes.iter_mut().chain(&mut times.guest).zip(fields) {
+            let ticks: u64 = field
+                .parse()
+                .map_err(|_| format!("{field:?} is not a number of ticks in {line:?}"))?;
+            *slot = ticks as f64 / TICKS_PER_SECOND;
+        }
+        sample.insert(number, times);
+    }
+    if sample.is_empty() {
+        Err("no line begins with cpu0".to_owned())
+    } else {
+        Ok(sample)
+    }
+}
+
+/// Keeps counters from falling by the kernel's corrections, which `rate()` would take for a restart.
+fn hold_up(times: &mut Times, before: &Times) {
+    for (now, before) in times
+        .modes
+        .iter_mut()
+        .chain(&mut times.guest)
+        .zip(before.modes.iter().chain(&before.guest))
+    {
+        if *now < *before && *before - *now < QUIRK_SECONDS {
+            *now = *before;
+        }
+    }
+}
+
+fn families(sample: &CpuSample) -> Vec<Family> {
+    let mut seconds = Family::counter(
+        "node_cpu_seconds_total",
+        "Seconds that each processor spent in each mode.",
+    );
+    let mut guest = Family::counter(
+        "node_cpu_guest_seconds_total",
+        "Seconds that each processor spent in guests of a hypervisor here; part of user and nice.",
+    );
+    for (cpu, times) in sample {
+        let cpu = cpu.to_string();
+        for (mode, value) in MODES.into_iter().zip(times.modes) {
+            seconds.push(vec![label("cpu", cpu.clone()), label("mode", mode)], value);
+        }
+        for (mode, value) in ["user", "nice"].into_iter().zip(times.guest) {
+            guest.push(vec![label("cpu", cpu.clone()), label("mode", mode)], value);
+        }
+    }
+    vec![seconds, guest]
+}
+
+/// Throttling events per core and per package (`thermal_throttle` under each processor, x86 only).
+fn read_throttles(roots: &Roots) -> Vec<Family> {
+    let base = roots.sys("devices/system/cpu");
+    let mut cores = BTreeMap::new();
+    let mut packages = BTreeMap::new();
+    for name in names(&base).unwrap_or_default() {
+        if name
+            .strip_prefix("cpu")
+            .is_none_or(|rest| rest.is_empty() || !rest.bytes().all(|b| b.is_ascii_digit()))
+        {
+            continue;
+        }
+        let cpu = base.join(&name);
+        let Some(package) = number(&cpu.join("topology/physical_package_id")) else {
+            continue;
+        };
+        let Some(core) = number(&cpu.join("topology/core_id")) else {
+            continue;
+        };
+        // Siblings of one core, and cores of one package, share the counter.
+        if let Some(count) = number(&cpu.join("thermal_throttle/core_throttle_count")) {
+            cores.entry((package.to_string(), core.to_string())).or_insert(count);
+        }
+        if let Some(count) = number(&cpu.join("thermal_throttle/package_throttle_count")) {
+            packages.entry(package.to_string()).or_insert(count);
+        }
+    }
+    let mut core_family = Family::counter(
+        "node_cpu_core_throttles_total",
+        "Times that a core was slowed down because it was hot.",
+    );
+    for ((package, core), count) in cores {
+        core_family.push(vec![label("package", package), label("core", core)], count);
+    }
+    let mut package_family = Family::counter(
+        "node_cpu_package_throttles_total",
+        "Times that a package was slowed down because it was hot.",
+    );
+    for (package, count) in packages {
+        package_family.push(vec![label("package", package)], count);
+    }
+    [core_family, package_family]
+        .into_iter()
+        .filter(|family| !family.points.is_empty())
+        .collect()
+}
+
+/// The collector's memory between two reads.
+#[derive(Default)]
+pub struct Cpu {
+    before: CpuSample,
+    throttles: Option<(Instant, Vec<Family>)>,
+}
+
+impl Cpu {
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let mut sample = read_parsed(&roots.proc("stat"), parse_cpu)?;
+        for (cpu, times) in &mut sample {
+            if let Some(before) = self.before.get(cpu) {
+                hold_up(times, before);
+            }
+        }
+        let mut families = families(&sample);
+        self.before = sample;
+        let throttles = match self.throttles.take() {
+            Some((at, families)) if at.elapsed() < THROTTLE_INTERVAL => (at, families),
+            _ => (Instant::now(), read_throttles(roots)),
+        };
+        families.extend(throttles.1.iter().cloned());
+        self.throttles = Some(throttles);
+        Ok(families)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::{Tree, text_of};
+
+    #[test]
+    fn times_are_per_processor_and_old_kernels_lack_the_guest() {
+        let sample = parse_cpu("cpu  9 9 9 9\ncpu0 100 1 2 3 4 5 6 7 8 9\ncpu12 250 0 0 0\nintr 1 2\n").unwrap();
+        assert_eq!(sample[&0].modes, [1.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07]);
+        assert_eq!(sample[&0].guest, [0.08, 0.09]);
+        assert_eq!(sample[&12].modes[0], 2.5);
+        assert!(parse_cpu("cpu0 1 x\n").unwrap_err().contains("\"x\""));
+        assert!(parse_cpu("").is_err());
+    }
+
+    #[test]
+    fn a_small_fall_is_held_up_and_a_large_one_is_a_new_processor() {
+        let tree = Tree::new();
+        let mut cpu = Cpu::default();
+        let mut idle = |ticks: u32| {
+            tree.proc("stat", format!("cpu0 0 0 0 {ticks} 0 0 0 0 0 0\n"));
+            text_of(&cpu.read(&tree.roots).unwrap(), "mode=\"idle\"")
+        };
+        assert_eq!(idle(1000), ["node_cpu_seconds_total{cpu=\"0\",mode=\"idle\"} 10"]);
+        assert_eq!(idle(900), ["node_cpu_seconds_total{cpu=\"0\",mode=\"idle\"} 10"]);
+        assert_eq!(idle(100), ["node_cpu_seconds_total{cpu=\"0\",mode=\"idle\"} 1"]);
+    }
+
+    #[test]
+    fn throttles_are_counted_once_per_core_and_package() {
+        let tree = Tree::new();
+        tree.proc("stat", "cpu0 0 0 0 0\n");
+        for (cpu, core, count) in [(0, 0, 5), (1, 0, 5), (2, 1, 7)] {
+            let base = format!("devices/system/cpu/cpu{cpu}");
+            tree.sys(&format!("{base}/topology/physical_package_id"), "0\n");
+            tree.sys(&format!("{base}/topology/core_id"), format!("{core}\n"));
+            tree.sys(
+                &format!("{base}/thermal_throttle/core_throttle_count"),
+                format!("{count}\n"),
+            );
+            tree.sys(&format!("{base}/thermal_throttle/package_throttle_count"), "30\n");
+        }
+        tree.sys("devices/system/cpu/cpufreq/boost", "1\n");
+        assert_eq!(
+            text_of(&Cpu::default().read(&tree.roots).unwrap(), "throttles"),
+            [
+                "node_cpu_core_throttles_total{package=\"0\",core=\"0\"} 5",
+                "node_cpu_core_throttles_total{package=\"0\",core=\"1\"} 7",
+                "node_cpu_package_throttles_total{package=\"0\"} 30",
+            ]
+        );
+    }
+}

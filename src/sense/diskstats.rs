@@ -1,0 +1,350 @@
+//! `diskstats`: counters of block devices from `/proc/diskstats` (Documentation/admin-guide/iostats.rst), and what
+//! udev knows about them.
+
+use super::collectors::NameFilter;
+use super::roots::{ReadError, Roots, read_parsed, read_text};
+use crate::family::{Family, Kind, label};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The unit of sector counts, whatever the device's own sector size.
+const SECTOR_BYTES: f64 = 512.0;
+
+/// udev's records change when a device is plugged, so they need not be read every second.
+const UDEV_INTERVAL: Duration = Duration::from_secs(15);
+
+/// One device with as many counters as the kernel has (11 before 4.18, 15 with discards, 17 with flushes).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Disk {
+    pub major: u32,
+    pub minor: u32,
+    pub device: String,
+    pub counters: Vec<u64>,
+}
+
+pub fn parse_diskstats(text: &str) -> Result<Vec<Disk>, String> {
+    let mut disks = Vec::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let bad = || format!("{line:?} is not of the form `major minor name counters`");
+        let mut fields = line.split_ascii_whitespace();
+        let mut next = || fields.next().ok_or_else(bad);
+        let major = next()?.parse().map_err(|_| bad())?;
+        let minor = next()?.parse().map_err(|_| bad())?;
+        let device = next()?.to_owned();
+        let counters = fields
+            .map(str::parse)
+            .collect::<Result<Vec<u64>, _>>()
+            .map_err(|_| bad())?;
+        disks.push(Disk {
+            major,
+            minor,
+            device,
+            counters,
+        });
+    }
+    Ok(disks)
+}
+
+/// What each counter of a line becomes: name, help, kind, factor. In the order of the line.
+const COUNTERS: [(&str, &str, Kind, f64); 17] = [
+    (
+        "node_disk_reads_completed_total",
+        "Reads completed.",
+        Kind::Counter,
+        1.0,
+    ),
+    (
+        "node_disk_reads_merged_total",
+        "Reads merged with a neighbour.",
+        Kind::Counter,
+        1.0,
+    ),
+    ("node_disk_read_bytes_total", "Bytes read.", Kind::Counter, SECTOR_BYTES),
+    (
+        "node_disk_read_time_seconds_total",
+        "Seconds that all reads took.",
+        Kind::Counter,
+        1e-3,
+    ),
+    (
+        "node_disk_writes_completed_total",
+        "Writes completed.",
+        Kind::Counter,
+        1.0,
+    ),
+    (
+        "node_disk_writes_merged_total",
+        "Writes merged with a neighbour.",
+        Kind::Counter,
+        1.0,
+    ),
+    (
+        "node_disk_written_bytes_total",
+        "Bytes written.",
+        Kind::Counter,
+        SECTOR_BYTES,
+    ),
+    (
+        "node_disk_write_time_seconds_total",
+        "Seconds that all writes took.",
+        Kind::Counter,
+        1e-3,
+    ),
+    ("node_disk_io_now", "Requests in flight.", Kind::Gauge, 1.0),
+    (
+        "node_disk_io_time_seconds_total",
+        "Seconds in which a request was in flight.",
+        Kind::Counter,
+        1e-3,
+    ),
+    (
+        "node_disk_io_time_weighted_seconds_total",
+        "Seconds in flight, summed over requests.",
+        Kind::Counter,
+        1e-3,
+    ),
+    (
+        "node_disk_discards_completed_total",
+        "Discards completed.",
+        Kind::Counter,
+        1.0,
+    ),
+    (
+        "node_disk_discards_merged_total",
+        "Discards merged with a neighbour.",
+        Kind::Counter,
+        1.0,
+    ),
+    (
+        "node_disk_discarded_sectors_total",
+        "Sectors discarded.",
+        Kind::Counter,
+        1.0,
+    ),
+    (
+        "node_disk_discard_time_seconds_total",
+        "Seconds that all discards took.",
+        Kind::Counter,
+        1e-3,
+    ),
+    (
+        "node_disk_flush_requests_total",
+        "Flushes completed.",
+        Kind::Counter,
+        1.0,
+    ),
+    (
+        "node_disk_flush_requests_time_seconds_total",
+        "Seconds that all flushes took.",
+        Kind::Counter,
+        1e-3,
+    ),
+];
+
+/// The properties (`E:KEY=value`) of a record in `/run/udev/data`.
+pub fn parse_udev(text: &str) -> HashMap<String, String> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("E:")?.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn udev_families(disks: &[(&Disk, HashMap<String, String>)]) -> Vec<Family> {
+    let mut info = Family::gauge(
+        "node_disk_info",
+        "What udev knows of a block device; the value is always 1.",
+    );
+    let mut filesystem = Family::gauge(
+        "node_disk_filesystem_info",
+        "The file system that udev found on a device; the value is always 1.",
+    );
+    let mut mapper = Family::gauge(
+        "node_disk_device_mapper_info",
+        "A device-mapper device; the value is always 1.",
+    );
+    let mut ata = [
+        (
+            "node_disk_ata_write_cache",
+            "1 where an ATA disk has a write cache.",
+            "ID_ATA_WRITE_CACHE",
+        ),
+        (
+            "node_disk_ata_write_cache_enabled",
+            "1 where the write cache of an ATA disk is on.",
+            "ID_ATA_WRITE_CACHE_ENABLED",
+        ),
+        (
+            "node_disk_ata_rotation_rate_rpm",
+            "Rotation of an ATA disk in turns per minute; 0 where nothing turns.",
+            "ID_ATA_ROTATION_RATE_RPM",
+        ),
+    ]
+    .map(|(name, help, key)| (Family::gauge(name, help), key));
+    for (disk, properties) in disks {
+        let property = |key: &str| properties.get(key).cloned().unwrap_or_default();
+        let device = || label("device", disk.device.clone());
+        info.push(
+            vec![
+                device(),
+                label("major", disk.major.to_string()),
+                label("minor", disk.minor.to_string()),
+                label("path", property("ID_PATH")),
+                label("wwn", property("ID_WWN")),
+                label("model", property("ID_MODEL")),
+                label("serial", property("ID_SERIAL_SHORT")),
+                label("revision", property("ID_REVISION")),
+            ],
+            1.0,
+        );
+        if properties.contains_key("ID_FS_TYPE") {
+            filesystem.push(
+                vec![
+                    device(),
+                    label("type", property("ID_FS_TYPE")),
+                    label("usage", property("ID_FS_USAGE")),
+                    label("uuid", property("ID_FS_UUID")),
+                    label("version", property("ID_FS_VERSION")),
+                ],
+                1.0,
+            );
+        }
+        if properties.contains_key("DM_NAME") {
+            mapper.push(
+                vec![
+                    device(),
+                    label("name", property("DM_NAME")),
+                    label("uuid", property("DM_UUID")),
+                    label("vg_name", property("DM_VG_NAME")),
+                    label("lv_name", property("DM_LV_NAME")),
+                    label("lv_layer", property("DM_LV_LAYER")),
+                ],
+                1.0,
+            );
+        }
+        if properties.contains_key("ID_ATA") {
+            for (family, key) in &mut ata {
+                if let Ok(value) = property(key).parse() {
+                    family.push(vec![device()], value);
+                }
+            }
+        }
+    }
+    let mut families = vec![info, filesystem, mapper];
+    families.extend(ata.map(|(family, _)| family));
+    families.retain(|family| !family.points.is_empty());
+    families
+}
+
+/// The collector's memory between two reads.
+pub struct Diskstats {
+    devices: NameFilter,
+    udev_data: PathBuf,
+    udev: HashMap<(u32, u32), (Instant, HashMap<String, String>)>,
+}
+
+impl Diskstats {
+    /// `udev_data` is `/run/udev/data` as `--path.udev.data` names it; it is not below rootfs.
+    pub fn new(devices: NameFilter, udev_data: &Path) -> Self {
+        Diskstats {
+            devices,
+            udev_data: udev_data.to_owned(),
+            udev: HashMap::new(),
+        }
+    }
+
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let mut disks = read_parsed(&roots.proc("diskstats"), parse_diskstats)?;
+        disks.retain(|disk| self.devices.allows(&disk.device));
+
+        let mut families: Vec<Family> = COUNTERS
+            .iter()
+            .map(|&(name, help, kind, _)| Family::new(name, help, kind))
+            .collect();
+        for disk in &disks {
+            for ((family, (.., factor)), count) in families.iter_mut().zip(&COUNTERS).zip(&disk.counters) {
+                // Milliseconds divide exactly where a product with 0.001 would not.
+                let value = if *factor == 1e-3 {
+                    *count as f64 / 1e3
+                } else {
+                    *count as f64 * factor
+                };
+                family.push(vec![label("device", disk.device.clone())], value);
+            }
+        }
+        families.retain(|family| !family.points.is_empty());
+
+        let with_udev: Vec<_> = disks
+            .iter()
+            .map(|disk| (disk, self.properties(disk.major, disk.minor)))
+            .collect();
+        families.extend(udev_families(&with_udev));
+        self.udev
+            .retain(|&(major, minor), _| disks.iter().any(|disk| (disk.major, disk.minor) == (major, minor)));
+        Ok(families)
+    }
+
+    fn properties(&mut self, major: u32, minor: u32) -> HashMap<String, String> {
+        if let Some((at, properties)) = self.udev.get(&(major, minor))
+            && at.elapsed() < UDEV_INTERVAL
+        {
+            return properties.clone();
+        }
+        // A host without udev (a container, a small guest) has devices all the same.
+        let properties = read_text(&self.udev_data.join(format!("b{major}:{minor}")))
+            .map(|text| parse_udev(&text))
+            .unwrap_or_default();
+        self.udev.insert((major, minor), (Instant::now(), properties.clone()));
+        properties
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::{Tree, text_of};
+
+    #[test]
+    fn a_line_becomes_bytes_and_seconds_and_partitions_are_left_out() {
+        let tree = Tree::new();
+        tree.proc(
+            "diskstats",
+            "   8       0 sda 10 1 8 1500 20 2 16 2500 3 4000 5500 6 7 9 250 11 750\n\
+             \x20  8       1 sda1 10 1 8 1500 20 2 16 2500 3 4000 5500\n 254 0 old 1 0 2 3 4 5 6 7 8 9 10\n",
+        );
+        tree.host("udev/b8:0", "S:disk/by-id/x\nE:ID_MODEL=Fast\\x20One\nE:ID_SERIAL=long\nE:ID_SERIAL_SHORT=short\nE:ID_ATA=1\nE:ID_ATA_ROTATION_RATE_RPM=7200\n");
+        let exclude = NameFilter::exclude(r"^(ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$").unwrap();
+        let families = Diskstats::new(exclude, &tree.roots.rootfs.join("udev"))
+            .read(&tree.roots)
+            .unwrap();
+        let one = |name: &str| text_of(&families, &format!("{name}{{device=\"sda\"")).join("");
+        for (name, value) in [
+            ("node_disk_read_bytes_total", "4096"),
+            ("node_disk_read_time_seconds_total", "1.5"),
+            ("node_disk_written_bytes_total", "8192"),
+            ("node_disk_io_now", "3"),
+            ("node_disk_io_time_weighted_seconds_total", "5.5"),
+            ("node_disk_discarded_sectors_total", "9"),
+            ("node_disk_flush_requests_time_seconds_total", "0.75"),
+            ("node_disk_ata_rotation_rate_rpm", "7200"),
+        ] {
+            assert_eq!(one(name), format!("{name}{{device=\"sda\"}} {value}"));
+        }
+        assert_eq!(text_of(&families, "sda1"), [""; 0]);
+        assert_eq!(
+            text_of(&families, "flush").len(),
+            2,
+            "an old kernel's device has no flush counters"
+        );
+        let info = one("node_disk_info");
+        assert!(
+            info.contains("serial=\"short\"") && info.contains("model=\"Fast\\\\x20One\""),
+            "{info}"
+        );
+    }
+
+    #[test]
+    fn a_broken_line_is_named() {
+        assert!(parse_diskstats("8 0 sda 1 two 3\n").unwrap_err().contains("two"));
+    }
+}

@@ -1,0 +1,70 @@
+//! Trees of procfs, sysfs and root file system written by tests, and families as lines to compare.
+
+use super::roots::Roots;
+use crate::family::{Family, Value};
+use std::fs;
+use std::path::Path;
+
+pub struct Tree {
+    /// Removed with the tree.
+    _directory: tempfile::TempDir,
+    pub roots: Roots,
+}
+
+impl Tree {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path();
+        let roots = Roots {
+            procfs: base.join("proc"),
+            sysfs: base.join("sys"),
+            rootfs: base.join("root"),
+        };
+        Tree {
+            _directory: directory,
+            roots,
+        }
+    }
+
+    pub fn proc(&self, path: &str, content: impl AsRef<[u8]>) {
+        write(&self.roots.proc(path), content.as_ref());
+    }
+
+    pub fn sys(&self, path: &str, content: impl AsRef<[u8]>) {
+        write(&self.roots.sys(path), content.as_ref());
+    }
+
+    pub fn host(&self, path: &str, content: impl AsRef<[u8]>) {
+        write(&self.roots.host(Path::new(path)), content.as_ref());
+    }
+}
+
+fn write(path: &Path, content: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+/// Series as `name{labels} value`, in order, where the line contains `part`.
+pub fn text_of(families: &[Family], part: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for family in families {
+        for point in &family.points {
+            let labels: Vec<String> = point
+                .labels
+                .iter()
+                .map(|(name, value)| format!("{name}={value:?}"))
+                .collect();
+            let labels = if labels.is_empty() {
+                String::new()
+            } else {
+                format!("{{{}}}", labels.join(","))
+            };
+            let Value::Number(value) = point.value else {
+                panic!("{} is no number", family.name)
+            };
+            lines.push(format!("{}{labels} {value}", family.name));
+        }
+    }
+    lines.retain(|line| line.contains(part));
+    lines
+}

@@ -1,0 +1,61 @@
+//! `meminfo`: every line of `/proc/meminfo` (proc(5)) as a gauge.
+
+use super::roots::{ReadError, Roots, read_parsed};
+use crate::family::Family;
+
+/// Metric name after `node_memory_`, and its value; bytes where the kernel names a unit.
+pub type MeminfoSample = Vec<(String, f64)>;
+
+pub fn parse_meminfo(text: &str) -> Result<MeminfoSample, String> {
+    let mut sample = MeminfoSample::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let bad = || format!("{line:?} is not of the form `name: number [kB]`");
+        let (name, rest) = line.split_once(':').ok_or_else(bad)?;
+        let mut fields = rest.split_ascii_whitespace();
+        let value: u64 = fields.next().and_then(|field| field.parse().ok()).ok_or_else(bad)?;
+        // Active(anon) -> Active_anon
+        let name = name.trim().replace('(', "_").replace(')', "");
+        sample.push(match fields.next() {
+            Some("kB") => (name + "_bytes", value as f64 * 1024.0),
+            _ => (name, value as f64),
+        });
+    }
+    if sample.is_empty() {
+        Err("the file is empty".to_owned())
+    } else {
+        Ok(sample)
+    }
+}
+
+pub fn read_meminfo(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let sample = read_parsed(&roots.proc("meminfo"), parse_meminfo)?;
+    Ok(sample
+        .into_iter()
+        .map(|(name, value)| {
+            Family::gauge(
+                format!("node_memory_{name}"),
+                format!("The line {name} of /proc/meminfo."),
+            )
+            .value(value)
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parentheses_and_units_go_into_the_name() {
+        let sample = parse_meminfo("MemTotal:  2 kB\nActive(anon):  1 kB\nHugePages_Total:  7\n").unwrap();
+        let expected = [
+            ("MemTotal_bytes", 2048.0),
+            ("Active_anon_bytes", 1024.0),
+            ("HugePages_Total", 7.0),
+        ];
+        assert_eq!(sample, expected.map(|(name, value)| (name.to_owned(), value)));
+        for bad in ["", "MemTotal 5 kB\n", "MemTotal: lots kB\n"] {
+            assert!(parse_meminfo(bad).is_err(), "{bad:?}");
+        }
+    }
+}

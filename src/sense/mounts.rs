@@ -1,0 +1,95 @@
+//! The mount table as `/proc/PID/mountinfo` writes it (proc_pid_mountinfo(5)). Pure: asks no file system anything.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// One mount. Its path is bytes, because `statfs` must find it again; its device is only shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Unique while mounted; another mount at the same place has another.
+    pub id: u32,
+    pub mount_point: PathBuf,
+    pub fstype: String,
+    pub device: String,
+    /// Either the mount or the file system under it is read-only.
+    pub read_only: bool,
+}
+
+/// Octal escapes stand for space, tab, newline and backslash, and any `\ooo` is taken as the byte that it names.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        if byte == b'\\'
+            && let [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] = tail
+        {
+            bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+            rest = tail;
+        } else {
+            bytes.push(byte);
+            rest = tail;
+        }
+    }
+    bytes
+}
+
+fn has_option(options: &[u8], option: &[u8]) -> bool {
+    options.split(|&byte| byte == b',').any(|part| part == option)
+}
+
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    // By single spaces, for a device may be the empty text.
+    let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+    let separator = fields.iter().skip(6).position(|field| *field == b"-")? + 6;
+    let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
+    let [fstype, device, super_options] = fields.get(separator + 1..separator + 4)? else {
+        return None;
+    };
+    Some(Mount {
+        id: str::from_utf8(fields[0]).ok()?.parse().ok()?,
+        mount_point: PathBuf::from(OsString::from_vec(unescape(fields[4]))),
+        fstype: text(fstype),
+        device: text(device),
+        read_only: has_option(fields[5], b"ro") || has_option(super_options, b"ro"),
+    })
+}
+
+pub fn parse_mountinfo(bytes: &[u8]) -> Result<Vec<Mount>, String> {
+    bytes
+        .split(|&byte| byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            parse_line(line).ok_or_else(|| format!("{:?} is not a line of mountinfo", String::from_utf8_lossy(line)))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    fn mount(line: &[u8]) -> Mount {
+        parse_mountinfo(line).unwrap().remove(0)
+    }
+
+    #[test]
+    fn escapes_optional_fields_and_an_empty_device_are_understood() {
+        let plain = mount(b"27 1 254:0 / / rw,relatime shared:1 master:2 - ext4 /dev/vda rw,discard\n");
+        assert_eq!(
+            (plain.id, plain.device.as_str(), plain.read_only),
+            (27, "/dev/vda", false)
+        );
+        let odd = mount(b"30 27 0:5 / /a\\040b\\012c\\134d\xff\\9 rw - fuse.x  ro,x\n");
+        assert_eq!(odd.mount_point.as_os_str().as_bytes(), b"/a b\nc\\d\xff\\9");
+        assert_eq!((odd.device.as_str(), odd.read_only), ("", true));
+        assert!(parse_mountinfo(b"27 1 254:0 / /\n").is_err());
+    }
+
+    #[test]
+    fn an_option_that_begins_like_ro_is_not_ro() {
+        assert!(!mount(b"1 1 0:1 / /x rw,root=1 - tmpfs t rw,errors=remount-ro\n").read_only);
+        assert!(mount(b"1 1 0:1 / /x nodev,ro - tmpfs t rw\n").read_only);
+    }
+}

@@ -1,0 +1,108 @@
+//! `netdev`: traffic per network device from `/proc/net/dev` (proc(5)).
+
+use super::collectors::NameFilter;
+use super::roots::{ReadError, Roots, number, read_parsed};
+use crate::family::{Family, label};
+
+/// The columns of `/proc/net/dev`, first those received, then those transmitted.
+const COLUMNS: [&str; 16] = [
+    "receive_bytes",
+    "receive_packets",
+    "receive_errs",
+    "receive_drop",
+    "receive_fifo",
+    "receive_frame",
+    "receive_compressed",
+    "receive_multicast",
+    "transmit_bytes",
+    "transmit_packets",
+    "transmit_errs",
+    "transmit_drop",
+    "transmit_fifo",
+    "transmit_colls",
+    "transmit_carrier",
+    "transmit_compressed",
+];
+
+/// A device and its counters in the order of `COLUMNS`.
+pub type NetdevSample = Vec<(String, [u64; 16])>;
+
+pub fn parse_netdev(text: &str) -> Result<NetdevSample, String> {
+    let mut sample = NetdevSample::new();
+    for line in text.lines().skip(2) {
+        let bad = || format!("{line:?} is not of the form `device: 16 counters`");
+        // The kernel allows no colon in the name of a device (dev_valid_name()).
+        let (device, rest) = line.split_once(':').ok_or_else(bad)?;
+        let mut counters = [0; 16];
+        let mut fields = rest.split_ascii_whitespace();
+        for counter in &mut counters {
+            *counter = fields.next().and_then(|field| field.parse().ok()).ok_or_else(bad)?;
+        }
+        sample.push((device.trim().to_owned(), counters));
+    }
+    Ok(sample)
+}
+
+pub fn read_netdev(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>, ReadError> {
+    let mut sample = read_parsed(&roots.proc("net/dev"), parse_netdev)?;
+    sample.retain(|(device, _)| devices.allows(device));
+    let family = |column: &str| {
+        Family::counter(
+            format!("node_network_{column}_total"),
+            format!("Counter {column} of a network device, as /proc/net/dev counts it."),
+        )
+    };
+    let mut families: Vec<Family> = COLUMNS.into_iter().map(family).collect();
+    let mut no_handler = family("receive_nohandler");
+    for (device, counters) in &sample {
+        for (family, count) in families.iter_mut().zip(counters) {
+            family.push(vec![label("device", device.clone())], *count as f64);
+        }
+        // The one counter that node_exporter takes from netlink and /proc/net/dev lacks.
+        if let Some(count) = number(&roots.sys(&format!("class/net/{device}/statistics/rx_nohandler"))) {
+            no_handler.push(vec![label("device", device.clone())], count);
+        }
+    }
+    families.push(no_handler);
+    families.retain(|family| !family.points.is_empty());
+    Ok(families)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::{Tree, text_of};
+
+    const HEAD: &str = "Inter-|   Receive  |  Transmit\n face |bytes |bytes\n";
+
+    #[test]
+    fn a_name_may_touch_its_first_counter_and_be_any_bytes() {
+        let tree = Tree::new();
+        let mut text = format!("{HEAD}  eth0:123 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n").into_bytes();
+        text.extend_from_slice(b" w\xff\"\\: 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n");
+        tree.proc("net/dev", text);
+        tree.sys("class/net/eth0/statistics/rx_nohandler", "17\n");
+        let families = read_netdev(&tree.roots, &NameFilter::default()).unwrap();
+        assert_eq!(
+            text_of(&families, "eth0")
+                .iter()
+                .map(|line| line.rsplit(' ').next().unwrap())
+                .collect::<Vec<_>>(),
+            [
+                "123", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17"
+            ]
+        );
+        assert_eq!(families[0].points[1].labels[0].1, "w\u{fffd}\"\\");
+        let excluded = read_netdev(&tree.roots, &NameFilter::exclude("^eth0$").unwrap()).unwrap();
+        assert_eq!(text_of(&excluded, "eth0"), [""; 0]);
+    }
+
+    #[test]
+    fn a_short_line_is_named() {
+        assert!(
+            parse_netdev(&format!("{HEAD} eth0: 1 2\n"))
+                .unwrap_err()
+                .contains("eth0")
+        );
+    }
+}

@@ -1,0 +1,108 @@
+//! `pressure`: stall times of `/proc/pressure` (PSI, Documentation/accounting/psi.rst).
+
+use super::roots::{ReadError, Roots, read_parsed};
+use crate::family::Family;
+
+/// Seconds since boot in which some, and in which all, tasks waited for the resource.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Stalls {
+    pub some_seconds: f64,
+    pub full_seconds: Option<f64>,
+}
+
+pub fn parse_pressure(text: &str) -> Result<Stalls, String> {
+    let mut some_seconds = None;
+    let mut full_seconds = None;
+    for line in text.lines() {
+        let total = line
+            .split_ascii_whitespace()
+            .find_map(|field| field.strip_prefix("total="))
+            .and_then(|micros| micros.parse::<u64>().ok())
+            .ok_or_else(|| format!("no total= in {line:?}"))?;
+        let seconds = Some(total as f64 / 1e6);
+        match line.split_ascii_whitespace().next() {
+            Some("some") => some_seconds = seconds,
+            Some("full") => full_seconds = seconds,
+            // Later kernels may add lines.
+            _ => {}
+        }
+    }
+    Ok(Stalls {
+        some_seconds: some_seconds.ok_or("no line begins with `some`")?,
+        full_seconds,
+    })
+}
+
+pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let read = |resource: &str| read_parsed(&roots.proc(&format!("pressure/{resource}")), parse_pressure);
+    let waiting = |name, what, stalls: &Stalls| {
+        Family::counter(name, format!("Seconds in which some task waited for {what}.")).value(stalls.some_seconds)
+    };
+    let stalled = |name, what, stalls: &Stalls| {
+        stalls.full_seconds.map(|seconds| {
+            Family::counter(name, format!("Seconds in which every task waited for {what}.")).value(seconds)
+        })
+    };
+    let cpu = match read("cpu") {
+        Ok(stalls) => stalls,
+        // Built in but switched off (psi=0): the file exists and refuses to be read.
+        Err(ReadError::Io { source, .. }) if source.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => {
+            return Err(ReadError::Absent(
+                "pressure stall information switched off (psi=1 on the kernel command line)",
+            ));
+        }
+        Err(error) => return Err(error.or_absent("no pressure stall information")),
+    };
+    let io = read("io")?;
+    let memory = read("memory")?;
+    let mut families = vec![
+        // The system-wide `full` line of cpu is always 0.
+        waiting("node_pressure_cpu_waiting_seconds_total", "a processor", &cpu),
+        waiting("node_pressure_io_waiting_seconds_total", "input or output", &io),
+        waiting("node_pressure_memory_waiting_seconds_total", "memory", &memory),
+    ];
+    families.extend(stalled(
+        "node_pressure_io_stalled_seconds_total",
+        "input or output",
+        &io,
+    ));
+    families.extend(stalled("node_pressure_memory_stalled_seconds_total", "memory", &memory));
+    Ok(families)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::{Tree, text_of};
+
+    #[test]
+    fn stalls_are_seconds() {
+        let tree = Tree::new();
+        for resource in ["cpu", "io", "memory"] {
+            let full = if resource == "cpu" {
+                ""
+            } else {
+                "full avg10=0.00 avg60=0.00 avg300=0.00 total=500000\n"
+            };
+            let some = "some avg10=0.10 avg60=0.00 avg300=0.00 total=2500000\n";
+            tree.proc(&format!("pressure/{resource}"), format!("{some}{full}"));
+        }
+        let families = read_pressure(&tree.roots).unwrap();
+        assert_eq!(
+            text_of(&families, "cpu"),
+            ["node_pressure_cpu_waiting_seconds_total 2.5"]
+        );
+        assert_eq!(
+            text_of(&families, "io_"),
+            [
+                "node_pressure_io_waiting_seconds_total 2.5",
+                "node_pressure_io_stalled_seconds_total 0.5"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_kernel_without_psi_is_no_fault() {
+        assert!(matches!(read_pressure(&Tree::new().roots), Err(ReadError::Absent(_))));
+    }
+}

@@ -1,0 +1,147 @@
+//! Where procfs, sysfs and the root file system are found, and the reading of their files. The only place in this
+//! room (with `statfs`) that opens anything by path; it knows no metric.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// No file that a collector reads is longer; a broken driver must not fill the memory.
+const MAX_FILE_BYTES: usize = 16 << 20;
+
+/// What a first read asks for: most procfs files come whole in one `read`.
+const FIRST_READ_BYTES: usize = 16 << 10;
+
+/// The trees that collectors read, as `--path.procfs`, `--path.sysfs` and `--path.rootfs` give them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roots {
+    pub procfs: PathBuf,
+    pub sysfs: PathBuf,
+    pub rootfs: PathBuf,
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Roots {
+            procfs: "/proc".into(),
+            sysfs: "/sys".into(),
+            rootfs: "/".into(),
+        }
+    }
+}
+
+impl Roots {
+    pub fn proc(&self, path: &str) -> PathBuf {
+        self.procfs.join(path)
+    }
+
+    pub fn sys(&self, path: &str) -> PathBuf {
+        self.sysfs.join(path)
+    }
+
+    /// The place of an absolute path of the host as seen from here.
+    pub fn host(&self, path: &Path) -> PathBuf {
+        self.rootfs.join(path.strip_prefix("/").unwrap_or(path))
+    }
+}
+
+/// Why a collector yielded nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: {what}", path.display())]
+    Malformed { path: PathBuf, what: String },
+    /// This host has no such thing (no bonding, no PSI …): counted as not successful, as node_exporter does, but no fault.
+    #[error("this host has {0}")]
+    Absent(&'static str),
+    #[error("{0}")]
+    System(String),
+}
+
+impl ReadError {
+    pub(super) fn io(path: &Path, source: io::Error) -> Self {
+        ReadError::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, ReadError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Turns a missing file into the plain statement that the host has no such thing.
+    pub(super) fn or_absent(self, what: &'static str) -> Self {
+        if self.is_not_found() {
+            ReadError::Absent(what)
+        } else {
+            self
+        }
+    }
+}
+
+/// The bytes of a file. `fs::read` asks for a size first and then reads in small steps, which costs a procfs file that
+/// has no size several times its price.
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let mut bytes = vec![0; FIRST_READ_BYTES];
+        let mut length = 0;
+        loop {
+            match file.read(&mut bytes[length..]) {
+                Ok(0) => break,
+                Ok(count) => length += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if length == bytes.len() {
+                if length >= MAX_FILE_BYTES {
+                    return Err(io::Error::new(io::ErrorKind::FileTooLarge, "file is implausibly long"));
+                }
+                bytes.resize(length * 2, 0);
+            }
+        }
+        bytes.truncate(length);
+        Ok(bytes)
+    };
+    read().map_err(|source| ReadError::io(path, source))
+}
+
+/// The text of a file. Names of devices, mounts and processes may be any bytes: what is not UTF-8 becomes U+FFFD.
+pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
+    Ok(into_text(read_bytes(path)?))
+}
+
+pub(super) fn into_text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+/// A file through its parser, whose complaint gets the path put in front.
+pub(super) fn read_parsed<T>(path: &Path, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, ReadError> {
+    parse(&read_text(path)?).map_err(|what| ReadError::Malformed {
+        path: path.to_owned(),
+        what,
+    })
+}
+
+/// A one-value file of sysfs without its newline, or nothing where it is missing or its driver refuses to answer.
+pub(super) fn attribute(path: &Path) -> Option<String> {
+    let text = read_text(path).ok()?;
+    Some(text.trim_end_matches('\n').to_owned())
+}
+
+/// A one-number file of sysfs.
+pub(super) fn number(path: &Path) -> Option<f64> {
+    attribute(path)?.trim().parse().ok()
+}
+
+/// Names in a directory, sorted, so that output does not depend on the kernel's order.
+pub(super) fn names(path: &Path) -> Result<Vec<String>, ReadError> {
+    let entries = fs::read_dir(path).map_err(|source| ReadError::io(path, source))?;
+    let mut names: Vec<String> = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort_unstable();
+    Ok(names)
+}

@@ -1,0 +1,569 @@
+//! The threads that read the host: one for the fast collectors, every second and for scrapes, one for the slow ones.
+//! Nothing here is async, so no blocking read can land on an async worker; scrapers wait for an answer instead.
+
+use super::collectors::{COLLECTORS, CollectorInfo, Options, Pace, Reader};
+use super::derived::ReadyMade;
+use super::roots::Roots;
+use super::snapshot::{Reading, Snapshot};
+use crate::family::Family;
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use std::collections::BTreeSet;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// How long the start waits for the slow collectors, so that the first scrape already has them.
+const FIRST_SLOW_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is sampled, and how often.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub roots: Roots,
+    pub options: Options,
+    pub sampling: Sampling,
+    /// Names of the collectors that are on.
+    pub collectors: BTreeSet<&'static str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampling {
+    pub interval: Duration,
+    pub slow_interval: Duration,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Sampling {
+            interval: Duration::from_secs(1),
+            slow_interval: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            roots: Roots::default(),
+            options: Options::default(),
+            sampling: Sampling::default(),
+            collectors: COLLECTORS
+                .iter()
+                .filter(|info| info.default_on)
+                .map(|info| info.name)
+                .collect(),
+        }
+    }
+}
+
+/// Told of every sample of the regular beat, on the sampler's thread: it must return quickly.
+pub type OnSample = Box<dyn FnMut(&Arc<Snapshot>) + Send>;
+
+enum Request {
+    Fresh {
+        max_age: Duration,
+        reply: oneshot::Sender<Arc<Snapshot>>,
+    },
+    Stop,
+}
+
+/// The running sampler. Stops when dropped.
+pub struct Sampler {
+    latest: Arc<ArcSwap<Snapshot>>,
+    requests: Sender<Request>,
+    fast: Option<JoinHandle<()>>,
+}
+
+impl Sampler {
+    /// Starts the threads and returns when a first sample is there.
+    ///
+    /// # Errors
+    ///
+    /// When no thread can be started.
+    pub fn start(config: Config, on_sample: OnSample) -> io::Result<Sampler> {
+        let enabled = |pace| {
+            COLLECTORS
+                .iter()
+                .filter(move |info| info.pace == pace)
+                .filter(|info| config.collectors.contains(info.name))
+                .map(|info| Collector::new(info, &config.options))
+                .collect::<Vec<_>>()
+        };
+        Self::start_with(
+            enabled(Pace::Fast),
+            enabled(Pace::Slow),
+            config.roots,
+            config.sampling,
+            on_sample,
+        )
+    }
+
+    fn start_with(
+        fast: Vec<Collector>,
+        slow: Vec<Collector>,
+        roots: Roots,
+        sampling: Sampling,
+        on_sample: OnSample,
+    ) -> io::Result<Sampler> {
+        let (slow_readings, slow_done) = start_slow(slow, roots.clone(), sampling.slow_interval)?;
+        let latest = Arc::new(ArcSwap::from_pointee(Snapshot {
+            taken_at: Timestamp::now(),
+            taken_instant: Instant::now(),
+            readings: Vec::new(),
+            ready_made: Arc::default(),
+        }));
+        let (requests, asked) = channel();
+        let (first, first_sample) = channel();
+        let fast = Fast {
+            collectors: fast,
+            roots,
+            slow: slow_readings,
+            ready_made: ReadyMade::default(),
+            latest: Arc::clone(&latest),
+            on_sample,
+        };
+        let thread = thread::Builder::new().name("sampler".to_owned()).spawn(move || {
+            // A slow collector that hangs must not keep the first sample back for ever.
+            let _ = slow_done.recv_timeout(FIRST_SLOW_PATIENCE);
+            fast.run(sampling.interval, &asked, &first);
+        })?;
+        // Fails only when the thread died, and then there is no sample to wait for.
+        let _ = first_sample.recv();
+        Ok(Sampler {
+            latest,
+            requests,
+            fast: Some(thread),
+        })
+    }
+
+    /// The newest snapshot there is.
+    pub fn latest(&self) -> Arc<Snapshot> {
+        self.latest.load_full()
+    }
+
+    /// A snapshot whose fast samples are at most `max_age` old: read anew if need be, once for all who wait at that
+    /// moment. After `patience` without an answer the newest there is; its age says so.
+    pub async fn fresh(&self, max_age: Duration, patience: Duration) -> Arc<Snapshot> {
+        let latest = self.latest();
+        if latest.taken_instant.elapsed() <= max_age {
+            return latest;
+        }
+        let (reply, answer) = oneshot::channel();
+        if self.requests.send(Request::Fresh { max_age, reply }).is_err() {
+            return latest;
+        }
+        match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(snapshot)) => snapshot,
+            _ => self.latest(),
+        }
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        let _ = self.requests.send(Request::Stop);
+        if let Some(thread) = self.fast.take() {
+            // A panic of the thread was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A collector that is on, with its reader and the last complaint, which is logged once.
+struct Collector {
+    name: &'static str,
+    read: Reader,
+    complaint: Option<String>,
+}
+
+impl Collector {
+    fn new(info: &CollectorInfo, options: &Options) -> Self {
+        Collector {
+            name: info.name,
+            read: info.build(options),
+            complaint: None,
+        }
+    }
+
+    fn reading(&mut self, roots: &Roots) -> Arc<Reading> {
+        let read_at = Timestamp::now();
+        let read_instant = Instant::now();
+        // One broken collector must not cost the others, whatever way it breaks. Readers keep only caches and last
+        // values, which a panic leaves usable.
+        let outcome = catch_unwind(AssertUnwindSafe(|| (self.read)(roots)));
+        let duration = read_instant.elapsed();
+        let absent = matches!(&outcome, Ok(Err(super::roots::ReadError::Absent(_))));
+        let (families, error): (Vec<Family>, _) = match outcome {
+            Ok(Ok(families)) => (families, None),
+            Ok(Err(error)) => (Vec::new(), Some(error.to_string())),
+            Err(_) => (Vec::new(), Some("the collector panicked".to_owned())),
+        };
+        if error != self.complaint {
+            match &error {
+                Some(error) if absent => tracing::debug!(collector = self.name, error, "collector yields nothing"),
+                Some(error) => tracing::warn!(collector = self.name, error, "collector failed"),
+                None => tracing::info!(collector = self.name, "collector works again"),
+            }
+            self.complaint.clone_from(&error);
+        }
+        Arc::new(Reading {
+            collector: self.name,
+            families,
+            read_at,
+            read_instant,
+            duration,
+            error,
+        })
+    }
+}
+
+/// The slow collectors' newest readings.
+type SlowReadings = Arc<ArcSwap<Vec<Arc<Reading>>>>;
+
+/// Starts the slow thread. It is never joined: a driver may keep it for ever, and it holds nothing that must be put
+/// in order. It ends after the readings have no other owner.
+fn start_slow(
+    mut collectors: Vec<Collector>,
+    roots: Roots,
+    interval: Duration,
+) -> io::Result<(SlowReadings, Receiver<()>)> {
+    let readings = SlowReadings::default();
+    let shared = Arc::downgrade(&readings);
+    let (done, slow_done) = channel();
+    thread::Builder::new().name("slow-sampler".to_owned()).spawn(move || {
+        let mut beat = Beat::new(interval);
+        let mut current: Vec<Arc<Reading>> = Vec::new();
+        loop {
+            for (index, collector) in collectors.iter_mut().enumerate() {
+                let reading = collector.reading(&roots);
+                if index < current.len() {
+                    current[index] = reading;
+                } else {
+                    current.push(reading);
+                }
+                // One by one, so that those before a slow one are not kept back by it.
+                let Some(shared) = shared.upgrade() else { return };
+                shared.store(Arc::new(current.clone()));
+            }
+            let _ = done.send(());
+            thread::sleep(beat.next(Instant::now()));
+        }
+    })?;
+    Ok((readings, slow_done))
+}
+
+/// A regular beat that skips what it missed instead of catching up.
+struct Beat {
+    interval: Duration,
+    due: Instant,
+}
+
+impl Beat {
+    fn new(interval: Duration) -> Self {
+        Beat {
+            interval,
+            due: Instant::now() + interval,
+        }
+    }
+
+    /// Time until the next beat.
+    fn remaining(&self, now: Instant) -> Duration {
+        self.due.saturating_duration_since(now)
+    }
+
+    /// Takes the beat that is due and returns the time until the one after it.
+    fn next(&mut self, now: Instant) -> Duration {
+        let remaining = self.remaining(now);
+        self.due += self.interval;
+        if self.due <= now {
+            self.due = now + self.interval;
+        }
+        remaining
+    }
+}
+
+struct Fast {
+    collectors: Vec<Collector>,
+    roots: Roots,
+    slow: SlowReadings,
+    ready_made: ReadyMade,
+    latest: Arc<ArcSwap<Snapshot>>,
+    on_sample: OnSample,
+}
+
+impl Fast {
+    fn run(mut self, interval: Duration, asked: &Receiver<Request>, first: &Sender<()>) {
+        self.tick();
+        let _ = first.send(());
+        let mut beat = Beat::new(interval);
+        loop {
+            match asked.recv_timeout(beat.remaining(Instant::now())) {
+                Ok(Request::Fresh { max_age, reply }) => self.answer(max_age, reply),
+                Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    beat.next(Instant::now());
+                    self.tick();
+                }
+            }
+        }
+    }
+
+    /// One sample of the regular beat: only these count for rates and distributions, so that scrapes do not change them.
+    fn tick(&mut self) {
+        let readings = self.read();
+        let ready_made = Arc::new(self.ready_made.observe(&readings));
+        let snapshot = self.publish(readings, ready_made);
+        // Whoever listens is a guest on this thread: its fault must not end the sampling.
+        if catch_unwind(AssertUnwindSafe(|| (self.on_sample)(&snapshot))).is_err() {
+            tracing::error!("a listener to samples panicked");
+        }
+    }
+
+    /// A scraper that asked while others were being served finds what was read for them.
+    fn answer(&mut self, max_age: Duration, reply: oneshot::Sender<Arc<Snapshot>>) {
+        let latest = self.latest.load_full();
+        let snapshot = if latest.taken_instant.elapsed() <= max_age {
+            latest
+        } else {
+            let readings = self.read();
+            self.publish(readings, Arc::clone(&latest.ready_made))
+        };
+        // A scraper that has gone away needs no answer.
+        let _ = reply.send(snapshot);
+    }
+
+    fn read(&mut self) -> Vec<Arc<Reading>> {
+        let mut readings: Vec<_> = self
+            .collectors
+            .iter_mut()
+            .map(|collector| collector.reading(&self.roots))
+            .collect();
+        readings.extend(self.slow.load().iter().cloned());
+        readings
+    }
+
+    fn publish(&self, readings: Vec<Arc<Reading>>, ready_made: Arc<Vec<Family>>) -> Arc<Snapshot> {
+        // The fast ones come first and were read in order: the first is the oldest of them.
+        let (taken_at, taken_instant) = match readings.first() {
+            Some(reading) if !self.collectors.is_empty() => (reading.read_at, reading.read_instant),
+            _ => (Timestamp::now(), Instant::now()),
+        };
+        let snapshot = Arc::new(Snapshot {
+            taken_at,
+            taken_instant,
+            readings,
+            ready_made,
+        });
+        self.latest.store(Arc::clone(&snapshot));
+        snapshot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::ReadError;
+    use crate::sense::fixture::Tree;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Never beats within a test: only the first sample and what scrapers ask for.
+    const STILL: Sampling = Sampling {
+        interval: Duration::from_secs(3600),
+        slow_interval: Duration::from_secs(3600),
+    };
+
+    fn collector(
+        name: &'static str,
+        read: impl FnMut(&Roots) -> Result<Vec<Family>, ReadError> + Send + 'static,
+    ) -> Collector {
+        Collector {
+            name,
+            read: Box::new(read),
+            complaint: None,
+        }
+    }
+
+    fn counting(name: &'static str) -> Collector {
+        let reads = AtomicU64::new(0);
+        collector(name, move |_| {
+            let count = reads.fetch_add(1, Ordering::SeqCst) + 1;
+            Ok(vec![Family::gauge("reads", "").value(count as f64)])
+        })
+    }
+
+    fn reads(snapshot: &Arc<Snapshot>) -> f64 {
+        let crate::family::Value::Number(value) = snapshot.family("reads").unwrap().points[0].value else {
+            panic!("not a number")
+        };
+        value
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_panic_or_an_error_costs_only_its_own_collector() {
+        let fast = vec![
+            collector("panics", |_| panic!("deliberately, in a test")),
+            collector("fails", |_| Err(ReadError::System("broken".to_owned()))),
+            counting("works"),
+        ];
+        let sampler = Sampler::start_with(fast, Vec::new(), Roots::default(), STILL, Box::new(|_| ())).unwrap();
+        let snapshot = sampler.latest();
+        let errors: Vec<_> = snapshot
+            .readings
+            .iter()
+            .map(|reading| reading.error.as_deref())
+            .collect();
+        assert_eq!(errors, [Some("the collector panicked"), Some("broken"), None]);
+        assert_eq!(reads(&snapshot), 1.0);
+    }
+
+    #[test]
+    fn all_scrapers_that_wait_at_one_moment_share_one_read() {
+        let sampler = Sampler::start_with(
+            vec![counting("x")],
+            Vec::new(),
+            Roots::default(),
+            STILL,
+            Box::new(|_| ()),
+        )
+        .unwrap();
+        let patience = Duration::from_secs(60);
+        let hour = Duration::from_secs(3600);
+        runtime().block_on(async {
+            assert_eq!(
+                reads(&sampler.fresh(hour, patience).await),
+                1.0,
+                "a young sample is not read again"
+            );
+            assert_eq!(
+                reads(&sampler.fresh(Duration::ZERO, patience).await),
+                2.0,
+                "an old one is"
+            );
+            let old = Snapshot {
+                taken_instant: Instant::now() - hour,
+                ..Snapshot::clone(&sampler.latest())
+            };
+            sampler.latest.store(Arc::new(old));
+            let minute = Duration::from_secs(60);
+            let (first, second, third) = tokio::join!(
+                sampler.fresh(minute, patience),
+                sampler.fresh(minute, patience),
+                sampler.fresh(minute, patience)
+            );
+            assert_eq!([reads(&first), reads(&second), reads(&third)], [3.0; 3]);
+        });
+    }
+
+    #[test]
+    fn a_scraper_does_not_wait_for_a_collector_that_hangs() {
+        let (release, released) = channel::<()>();
+        let released = Mutex::new(released);
+        let mut first = true;
+        let hangs = collector("hangs", move |_| {
+            if !std::mem::take(&mut first) {
+                let _ = released.lock().unwrap().recv();
+            }
+            Ok(vec![Family::gauge("reads", "").value(1.0)])
+        });
+        let sampler = Sampler::start_with(vec![hangs], Vec::new(), Roots::default(), STILL, Box::new(|_| ())).unwrap();
+        let stale = runtime().block_on(sampler.fresh(Duration::ZERO, Duration::from_millis(20)));
+        assert_eq!(reads(&stale), 1.0);
+        drop(release);
+    }
+
+    #[test]
+    fn listeners_hear_the_beat_and_not_the_scrapes_and_may_panic() {
+        let (heard, hears) = channel();
+        let sampling = Sampling {
+            interval: Duration::from_millis(5),
+            ..STILL
+        };
+        let on_sample: OnSample = Box::new(move |snapshot| {
+            let _ = heard.send(reads(snapshot));
+            panic!("deliberately, in a test");
+        });
+        let sampler =
+            Sampler::start_with(vec![counting("x")], Vec::new(), Roots::default(), sampling, on_sample).unwrap();
+        assert_eq!([hears.recv(), hears.recv(), hears.recv()], [Ok(1.0), Ok(2.0), Ok(3.0)]);
+        drop(sampler);
+        assert!(
+            hears.iter().count() < 1_000_000,
+            "the listener is dropped with the sampler"
+        );
+    }
+
+    #[test]
+    fn slow_collectors_are_in_the_first_snapshot_and_do_not_hold_it_up_when_one_hangs() {
+        let (_release, released) = channel::<()>();
+        let released = Mutex::new(released);
+        let hangs = collector("hangs", move |_| {
+            let _ = released.lock().unwrap().recv();
+            Ok(Vec::new())
+        });
+        let slow = vec![counting("before"), hangs];
+        let sampler =
+            Sampler::start_with(vec![counting("x")], slow, Roots::default(), STILL, Box::new(|_| ())).unwrap();
+        let names: Vec<_> = sampler
+            .latest()
+            .readings
+            .iter()
+            .map(|reading| reading.collector)
+            .collect();
+        assert_eq!(names, ["x", "before"]);
+    }
+
+    #[test]
+    fn the_default_collectors_sample_this_host() {
+        let config = Config {
+            roots: Roots::default(),
+            ..Config::default()
+        };
+        let sampler = Sampler::start(config, Box::new(|_| ())).unwrap();
+        let snapshot = sampler.latest();
+        for name in [
+            "node_cpu_seconds_total",
+            "node_memory_MemTotal_bytes",
+            "node_load1",
+            "node_uname_info",
+        ] {
+            assert!(
+                snapshot.family(name).is_some_and(|family| !family.points.is_empty()),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_tree_makes_every_reader_of_it_fail_and_nothing_else() {
+        let tree = Tree::new();
+        let config = Config {
+            roots: tree.roots.clone(),
+            ..Config::default()
+        };
+        let sampler = Sampler::start(config, Box::new(|_| ())).unwrap();
+        let snapshot = sampler.latest();
+        let of = |name: &str| {
+            snapshot
+                .readings
+                .iter()
+                .find(|reading| reading.collector == name)
+                .unwrap()
+        };
+        assert!(!of("cpu").success() && of("cpu").error.as_ref().unwrap().contains("/stat"));
+        assert!(of("uname").success());
+        let about = snapshot.about_collectors(snapshot.taken_instant + Duration::from_secs(2));
+        assert_eq!(about[0].points.len(), snapshot.readings.len());
+    }
+}

@@ -1,0 +1,74 @@
+//! What was read of the host at one moment: immutable, shared by scrapes, status page and own evaluation.
+
+use crate::family::{Family, label};
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What one collector yielded.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    pub collector: &'static str,
+    pub families: Vec<Family>,
+    pub read_at: Timestamp,
+    /// The same moment on the monotonic clock.
+    pub read_instant: Instant,
+    pub duration: Duration,
+    /// Why it yielded nothing, when it did.
+    pub error: Option<String>,
+}
+
+impl Reading {
+    pub fn success(&self) -> bool {
+        self.error.is_none()
+    }
+}
+
+/// The newest reading of every collector, and the figures made from them.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// When the fast collectors were read.
+    pub taken_at: Timestamp,
+    /// The same moment on the monotonic clock.
+    pub taken_instant: Instant,
+    pub readings: Vec<Arc<Reading>>,
+    /// Ready-made gauges and distributions (`evenkeel_*`), made from the one-second samples.
+    pub ready_made: Arc<Vec<Family>>,
+}
+
+impl Snapshot {
+    /// All families that rules and queries may ask for.
+    pub fn families(&self) -> impl Iterator<Item = &Family> {
+        self.readings
+            .iter()
+            .flat_map(|reading| &reading.families)
+            .chain(self.ready_made.iter())
+    }
+
+    pub fn family(&self, name: &str) -> Option<&Family> {
+        self.families().find(|family| family.name == name)
+    }
+
+    /// How the collectors fare at `now`: age of their samples, duration and success of their last reads.
+    pub fn about_collectors(&self, now: Instant) -> Vec<Family> {
+        let mut age = Family::gauge("evenkeel_sample_age_seconds", "Seconds since a collector was read.");
+        let mut duration = Family::gauge(
+            "node_scrape_collector_duration_seconds",
+            "Seconds that the last read of a collector took.",
+        );
+        let mut success = Family::gauge(
+            "node_scrape_collector_success",
+            "1 where the last read of a collector yielded a sample.",
+        );
+        for reading in &self.readings {
+            let collector = || vec![label("collector", reading.collector)];
+            age.push(
+                collector(),
+                now.saturating_duration_since(reading.read_instant).as_secs_f64(),
+            );
+            duration.push(collector(), reading.duration.as_secs_f64());
+            success.push(collector(), f64::from(u8::from(reading.success())));
+        }
+        vec![age, duration, success]
+    }
+}

@@ -1,0 +1,35 @@
+//! `uname`: what `uname(2)` says of kernel and host.
+
+use crate::family::{Family, label};
+
+pub fn read_uname() -> Vec<Family> {
+    let uname = rustix::system::uname();
+    let text = |field: &std::ffi::CStr| field.to_string_lossy().into_owned();
+    let mut info = Family::gauge(
+        "node_uname_info",
+        "Kernel and host as uname(2) names them; the value is always 1.",
+    );
+    info.push(
+        vec![
+            label("domainname", text(uname.domainname())),
+            label("machine", text(uname.machine())),
+            label("nodename", text(uname.nodename())),
+            label("release", text(uname.release())),
+            label("sysname", text(uname.sysname())),
+            label("version", text(uname.version())),
+        ],
+        1.0,
+    );
+    vec![info]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_names_itself() {
+        let families = read_uname();
+        assert!(families[0].points[0].labels.contains(&label("sysname", "Linux")));
+    }
+}

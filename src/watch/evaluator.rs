@@ -322,7 +322,7 @@ pub fn holds(condition: &Query, history: &History, now_ms: i64, semantics: Seman
     match condition.evaluate(history, now_ms, semantics) {
         Ok(Value::Scalar(value)) => value != 0.0 && !value.is_nan(),
         Ok(Value::Vector(elements)) => !elements.is_empty(),
-        Ok(Value::Text(_)) | Err(_) => false,
+        Err(_) => false,
     }
 }
 

@@ -1,12 +1,13 @@
 //! A bounded memory of the series that rules name: each as far back as the rules look, and one sample beyond.
 //! Knows nothing of PromQL, and takes the time from its caller.
 
+pub use super::interest::Interest;
 use super::labels::{LabelSet, METRIC_NAME, Text, Texts};
 use super::number;
-use super::promql::Matcher;
+use super::samples::Samples;
 use crate::family::{Family, Value};
 use std::cmp::Ordering;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 /// The NaN with which Prometheus marks the end of a series (its `model/value`).
 pub const STALE_BITS: u64 = 0x7ff0_0000_0000_0002;
@@ -21,120 +22,12 @@ pub fn is_stale(value: f64) -> bool {
     value.to_bits() == STALE_BITS
 }
 
-/// Samples grow by this many at a time: doubling would waste up to half of what a full window takes.
-const GROWTH_SAMPLES: usize = 32;
-
-/// Which metrics to remember, and for how many milliseconds.
-#[derive(Debug, Clone, Default)]
-pub struct Interest {
-    exact: HashMap<Text, i64>,
-    patterns: Vec<(Vec<Matcher>, i64)>,
-}
-
-impl Interest {
-    /// Adds one selector: its matchers on the metric name decide.
-    pub fn add(&mut self, matchers: &[Matcher], keep_ms: i64) {
-        let names: Vec<Matcher> = matchers
-            .iter()
-            .filter(|matcher| &*matcher.name == METRIC_NAME)
-            .cloned()
-            .collect();
-        match names.iter().find_map(Matcher::equal_to) {
-            Some(name) => {
-                let keep = self.exact.entry(name.into()).or_insert(keep_ms);
-                *keep = keep_ms.max(*keep);
-            }
-            None => self.patterns.push((names, keep_ms)),
-        }
-    }
-
-    pub fn merge(&mut self, other: Interest) {
-        for (name, keep_ms) in other.exact {
-            let keep = self.exact.entry(name).or_insert(keep_ms);
-            *keep = keep_ms.max(*keep);
-        }
-        self.patterns.extend(other.patterns);
-    }
-
-    /// How long samples of a metric are needed; `None` when no rule names it.
-    pub fn keep_ms(&self, name: &str) -> Option<i64> {
-        let matching = self
-            .patterns
-            .iter()
-            .filter(|(matchers, _)| matchers.iter().all(|m| m.is_match(name)));
-        matching
-            .map(|(_, keep_ms)| *keep_ms)
-            .chain(self.exact.get(name).copied())
-            .max()
-    }
-}
-
 /// Who writes a series; the next snapshot of the same source says which of its series have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Source(pub u16);
 
 /// What rules have written belongs to no snapshot: the evaluator ends these series itself.
 const RULES: Source = Source(u16::MAX);
-
-/// The samples of one series, 12 bytes each: milliseconds since the first one, and the value.
-#[derive(Debug, Default)]
-struct Samples {
-    base_ms: i64,
-    offsets_ms: VecDeque<u32>,
-    values: VecDeque<f64>,
-}
-
-impl Samples {
-    fn at(&self, index: usize) -> (i64, f64) {
-        (self.base_ms + i64::from(self.offsets_ms[index]), self.values[index])
-    }
-
-    fn last(&self) -> Option<(i64, f64)> {
-        self.values.len().checked_sub(1).map(|index| self.at(index))
-    }
-
-    fn push(&mut self, at_ms: i64, value: f64) {
-        if self.values.is_empty() {
-            self.base_ms = at_ms;
-        }
-        let offset_ms = u32::try_from(at_ms - self.base_ms).unwrap_or_else(|_| {
-            // 49 days after the base, or after a gap of as long: what the offsets can no longer reach is forgotten.
-            let shift_ms = self.offsets_ms.front().copied().unwrap_or(0);
-            self.base_ms += i64::from(shift_ms);
-            self.offsets_ms.iter_mut().for_each(|offset| *offset -= shift_ms);
-            u32::try_from(at_ms - self.base_ms).unwrap_or_else(|_| {
-                self.offsets_ms.clear();
-                self.values.clear();
-                self.base_ms = at_ms;
-                0
-            })
-        });
-        if self.values.len() == self.values.capacity() {
-            let more = if self.values.len() < 2 { 2 } else { GROWTH_SAMPLES };
-            self.offsets_ms.reserve_exact(more);
-            self.values.reserve_exact(more);
-        }
-        self.offsets_ms.push_back(offset_ms);
-        self.values.push_back(value);
-    }
-
-    /// Drops what lies before the horizon, except the newest of it: an instant lookup at the horizon needs that one.
-    fn forget_before(&mut self, horizon_ms: i64) {
-        while self.values.len() >= 2 && self.at(1).0 <= horizon_ms {
-            self.offsets_ms.pop_front();
-            self.values.pop_front();
-        }
-    }
-
-    /// The number of samples not later than a moment.
-    fn count_until(&self, at_ms: i64) -> usize {
-        match u32::try_from(at_ms - self.base_ms) {
-            Ok(offset_ms) => self.offsets_ms.partition_point(|known| *known <= offset_ms),
-            Err(_) if at_ms < self.base_ms => 0,
-            Err(_) => self.values.len(),
-        }
-    }
-}
 
 /// One series and what is remembered of it.
 #[derive(Debug)]
@@ -162,11 +55,7 @@ impl Series {
     pub fn read_window(&self, after_ms: i64, until_ms: i64, window: &mut Vec<(i64, f64)>) {
         window.clear();
         let (from, to) = (self.samples.count_until(after_ms), self.samples.count_until(until_ms));
-        let offsets = self.samples.offsets_ms.range(from..to.max(from));
-        let values = self.samples.values.range(from..to.max(from));
-        let samples = offsets
-            .zip(values)
-            .map(|(offset, value)| (self.samples.base_ms + i64::from(*offset), *value));
+        let samples = self.samples.between(from, to);
         window.extend(samples.filter(|(_, value)| !is_stale(*value)));
     }
 
@@ -276,7 +165,7 @@ impl History {
     pub fn size(&self) -> (usize, usize) {
         let series = self.metrics.values().flat_map(|metric| &metric.series);
         series.fold((0, 0), |(series, samples), one| {
-            (series + 1, samples + one.samples.values.len())
+            (series + 1, samples + one.samples.len())
         })
     }
 
@@ -421,6 +310,7 @@ fn compare(labels: &LabelSet, pairs: &[(&str, &str)]) -> Ordering {
 
 #[cfg(test)]
 mod tests {
+    use super::super::promql::Matcher;
     use super::*;
     use crate::family::{Histogram, Kind, label};
 
@@ -442,7 +332,7 @@ mod tests {
 
     fn samples(history: &History, name: &str, index: usize) -> Vec<(i64, f64)> {
         let series = &history.series(name)[index].samples;
-        (0..series.values.len()).map(|index| series.at(index)).collect()
+        series.between(0, series.len()).collect()
     }
 
     #[test]
@@ -513,20 +403,5 @@ mod tests {
         assert_eq!(bounds, ["+Inf", "0.5", "1"]);
         assert_eq!(samples(&history, "h_count", 0), [(0, 4.0)]);
         assert!(history.series("h_sum").is_empty());
-    }
-
-    #[test]
-    fn offsets_are_rebased_before_they_overflow() {
-        let mut samples = Samples::default();
-        let day_ms = 86_400_000;
-        for day in 0..120 {
-            samples.push(day * day_ms, day as f64);
-            samples.forget_before((day - 2) * day_ms);
-        }
-        let held: Vec<(i64, f64)> = (0..samples.values.len()).map(|index| samples.at(index)).collect();
-        assert_eq!(
-            held,
-            [(117 * day_ms, 117.0), (118 * day_ms, 118.0), (119 * day_ms, 119.0)]
-        );
     }
 }

@@ -5,13 +5,17 @@ pub mod alerting;
 pub mod duration;
 pub mod evaluator;
 pub mod history;
+mod interest;
 pub mod labels;
 pub mod number;
+mod place;
 pub mod promql;
 pub mod rule_file;
+mod samples;
 pub mod series_notation;
 pub mod template;
 mod template_function;
+mod test_file;
 pub mod unit_test;
 
 pub use labels::LabelSet;

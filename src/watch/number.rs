@@ -2,17 +2,28 @@
 
 use std::cmp::Ordering;
 
+/// Go decides on the exponent of a shortest form as if six digits had been asked for.
+const EXPONENT_FROM: i32 = 6;
+
 /// Go's `strconv.FormatFloat(value, 'f', -1, 64)`: the shortest decimal that reads back equal, without exponent.
 pub fn shortest(value: f64) -> String {
     special(value).unwrap_or_else(|| format!("{value}"))
 }
 
-/// Go's `%v` of a float64: the shortest form, with an exponent below 1e-4 and from 1e21.
+/// Go's `%v` and `%g` of a float64: the shortest form, with an exponent below 1e-4 and from 1e6 on.
 pub fn general(value: f64) -> String {
-    general_within(value, 21)
+    special(value).unwrap_or_else(|| {
+        let scientific = format!("{value:e}");
+        let exponent = exponent_of(&scientific);
+        if !(-4..EXPONENT_FROM).contains(&exponent) {
+            go_exponent(&scientific)
+        } else {
+            format!("{value}")
+        }
+    })
 }
 
-/// Go's `%g`: as [`general`], but shortest `%g` takes an exponent from 1e21 as well; with a precision, from that many digits.
+/// Go's `%.*g`: with an exponent below 1e-4 and from as many digits as asked for.
 pub fn general_precise(value: f64, significant_digits: usize) -> String {
     let Some(text) = special(value) else {
         let digits = significant_digits.max(1);
@@ -38,18 +49,6 @@ pub fn exponential(value: f64, decimals: Option<usize>) -> String {
 /// Go's `%.*f`.
 pub fn fixed(value: f64, decimals: usize) -> String {
     special(value).unwrap_or_else(|| format!("{value:.decimals$}"))
-}
-
-fn general_within(value: f64, exponent_from: i32) -> String {
-    special(value).unwrap_or_else(|| {
-        let scientific = format!("{value:e}");
-        let exponent = exponent_of(&scientific);
-        if exponent < -4 || exponent >= exponent_from {
-            go_exponent(&scientific)
-        } else {
-            format!("{value}")
-        }
-    })
 }
 
 fn special(value: f64) -> Option<String> {
@@ -111,7 +110,8 @@ mod tests {
         for (value, text) in [
             (1.0, "1"),
             (0.1, "0.1"),
-            (1e20, "100000000000000000000"),
+            (123456.0, "123456"),
+            (1234567.0, "1.234567e+06"),
             (1e21, "1e+21"),
             (1e-4, "0.0001"),
             (1e-5, "1e-05"),

@@ -2,9 +2,9 @@
 
 use super::duration::parse_ms;
 use super::labels::{METRIC_NAME, Text};
+use super::place::{Place, Places};
 use super::promql::{self, Query, Refusal};
 use super::template::Template;
-use saphyr::{LoadableYamlNode, MarkedYaml};
 use serde::de::{DeserializeOwned, Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_yaml::Value;
@@ -379,66 +379,6 @@ fn is_metric_name(name: &str) -> bool {
     !name.starts_with(|c: char| c.is_ascii_digit())
         && !name.is_empty()
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
-}
-
-/// A path into a document.
-#[derive(Debug, Clone)]
-pub(super) struct Place(Vec<Step>);
-
-#[derive(Debug, Clone)]
-enum Step {
-    Key(String),
-    Index(usize),
-}
-
-impl Place {
-    pub fn root() -> Self {
-        Place(Vec::new())
-    }
-
-    pub fn key(&self, name: &str) -> Self {
-        Place(self.0.iter().cloned().chain([Step::Key(name.into())]).collect())
-    }
-
-    pub fn index(&self, index: usize) -> Self {
-        Place(self.0.iter().cloned().chain([Step::Index(index)]).collect())
-    }
-}
-
-/// The positions of a document, which serde does not keep.
-pub(super) struct Places<'a>(Option<MarkedYaml<'a>>);
-
-impl<'a> Places<'a> {
-    pub fn new(text: &'a str) -> Self {
-        Places(
-            MarkedYaml::load_from_str(text)
-                .ok()
-                .and_then(|documents| documents.into_iter().next()),
-        )
-    }
-
-    /// The line of a place, or of the nearest thing around it.
-    fn line(&self, place: &Place) -> Option<usize> {
-        let mut node = self.0.as_ref()?;
-        let mut line = node.span.start.line();
-        for step in &place.0 {
-            let next = match step {
-                Step::Index(index) => node.data.as_sequence().and_then(|items| items.get(*index)),
-                Step::Key(name) => node.data.as_mapping().and_then(|entries| {
-                    let entry = entries.iter().find(|(key, _)| key.data.as_str() == Some(name))?;
-                    // A value may start on the line after its key; people look for the key.
-                    line = entry.0.span.start.line();
-                    Some(entry.1)
-                }),
-            };
-            let Some(found) = next else { break };
-            node = found;
-            if matches!(step, Step::Index(_)) {
-                line = node.span.start.line();
-            }
-        }
-        Some(line)
-    }
 }
 
 #[cfg(test)]

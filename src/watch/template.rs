@@ -138,6 +138,9 @@ fn find_close(text: &str) -> Option<usize> {
     None
 }
 
+/// Reading and filling in recurse into parentheses.
+const MAX_PARENTHESES: usize = 50;
+
 #[derive(Debug, Clone, PartialEq)]
 enum Token {
     Word(String),
@@ -149,6 +152,9 @@ enum Token {
 
 fn parse_action(text: &str) -> Result<Operand, String> {
     let tokens = tokens(text)?;
+    if tokens.iter().filter(|token| **token == Token::Open).count() > MAX_PARENTHESES {
+        return Err(format!("a template action has more than {MAX_PARENTHESES} parentheses"));
+    }
     let mut at = 0;
     let operand = pipeline(&tokens, &mut at)?;
     if at < tokens.len() {
@@ -173,12 +179,11 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
                 1
             }
             '"' => {
-                let literal = serde_json::Deserializer::from_str(rest).into_iter::<String>().next();
-                // Escapes of JSON are those of Go that people use; others are refused rather than misread.
-                let literal = literal.and_then(Result::ok).ok_or_else(unreadable)?;
+                // The escapes of JSON are those of Go that people use; others are refused rather than misread.
                 let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<String>();
-                stream.next();
-                tokens.push(Token::Quoted(literal));
+                tokens.push(Token::Quoted(
+                    stream.next().and_then(Result::ok).ok_or_else(unreadable)?,
+                ));
                 stream.byte_offset()
             }
             '`' => {
@@ -397,6 +402,7 @@ mod tests {
             ("{{ $value", "{{"),
             ("{{ }}", "empty"),
             ("{{ humanize (1 }}", "parenthesis"),
+            (&format!("{{{{ {} }}}}", "(".repeat(9999)), "more than 50"),
         ] {
             let message = Template::parse(text).unwrap_err();
             assert!(message.contains(named), "{text}: {message}");

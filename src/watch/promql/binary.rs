@@ -20,7 +20,6 @@ impl Binary {
                 Ok(Value::Vector(self.set(left, right)))
             }
             (Value::Vector(left), Value::Vector(right)) => self.matched(&left, &right, dialect).map(Value::Vector),
-            (Value::Text(_), _) | (_, Value::Text(_)) => Ok(Value::Vector(Vec::new())),
         }
     }
 

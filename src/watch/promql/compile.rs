@@ -1,17 +1,23 @@
 //! From the parser's syntax tree to an [`Expression`]; refuses here, by name, what cannot be evaluated.
 
+use super::super::history::Interest;
 use super::super::labels::{LabelSet, METRIC_NAME, Selected, Text};
 use super::Matcher;
+use super::evaluate::MAX_SUBQUERY_STEPS;
 use super::expression::{Aggregate, Aggregation, Binary, Cardinality, Expression, LabelReplace, Operator};
 use super::expression::{Query, Range, Selector};
 use super::function::{DatePart, Elementwise};
 use super::over_time::OverTime;
+use super::scan::{MAX_NESTING, nesting, position};
 use promql_parser::label::MatchOp;
 use promql_parser::parser::token::*;
 use promql_parser::parser::{self, AggregateExpr, BinaryExpr, Call, Expr, LabelModifier, MatrixSelector, Offset};
 use promql_parser::parser::{SubqueryExpr, VectorMatchCardinality, VectorSelector};
 use regex::Regex;
 use std::time::Duration;
+
+/// The history lives in memory and is empty after a start; at a sample per second a week of one series takes 7 MB.
+const MAX_REACH_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
 /// Why an expression cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +34,17 @@ pub struct Refusal {
 /// # Errors
 /// What is not PromQL, and every part that is outside the supported subset, all at once.
 pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
-    let parsed = parser::parse(text).map_err(|message| {
+    if nesting(text) > MAX_NESTING {
+        let message = format!("more than {MAX_NESTING} operators, calls and parentheses in one expression");
+        return Err(vec![Refusal {
+            message,
+            offset: None,
+            hint: Some("split it with recording rules".into()),
+        }]);
+    }
+    // The parser panics where a number stands for a duration that no clock can hold.
+    let parsed = std::panic::catch_unwind(|| parser::parse(text)).unwrap_or_else(|_| Err("number out of range".into()));
+    let parsed = parsed.map_err(|message| {
         let message = if message == "invalid promql query" {
             "not a PromQL expression".into()
         } else {
@@ -46,13 +62,25 @@ pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
         refusals: Vec::new(),
     };
     let expression = compiler.expression(&parsed);
-    match expression {
-        Some(expression) if compiler.refusals.is_empty() => Ok(Query {
+    let query = match expression {
+        Some(expression) if compiler.refusals.is_empty() => Query {
             text: text.into(),
             expression,
-        }),
-        _ => Err(compiler.refusals),
+        },
+        _ => return Err(compiler.refusals),
+    };
+    let mut interest = Interest::default();
+    query.add_interest(&mut interest);
+    if interest.longest_ms() > MAX_REACH_MS {
+        let message = "looks back more than 7 days, which is more than the history in memory keeps".into();
+        let hint = Some("shorten the range or the offset, or let a Prometheus evaluate this rule".into());
+        return Err(vec![Refusal {
+            message,
+            offset: None,
+            hint,
+        }]);
     }
+    Ok(query)
 }
 
 struct Compiler<'a> {
@@ -76,7 +104,7 @@ impl Compiler<'_> {
         match expr {
             Expr::Paren(paren) => self.expression(&paren.expr),
             Expr::NumberLiteral(number) => Some(Expression::Number(number.val)),
-            Expr::StringLiteral(text) => Some(Expression::Text(text.val.clone())),
+            Expr::StringLiteral(_) => self.refuse("", "a text is no result".into(), ""),
             Expr::VectorSelector(selector) => self.selector(selector).map(Expression::Selector),
             Expr::Unary(unary) => Some(Expression::Negate(Box::new(self.expression(&unary.expr)?))),
             Expr::Binary(binary) => self.binary(binary),
@@ -149,6 +177,10 @@ impl Compiler<'_> {
                 let inner = self.boxed(expr);
                 let offset_ms = self.offset_ms(offset.as_ref())?;
                 let step_ms = step.map(milliseconds).filter(|step_ms| *step_ms > 0);
+                if step_ms.is_some_and(|step_ms| milliseconds(*range) / step_ms > MAX_SUBQUERY_STEPS) {
+                    let message = format!("a subquery of more than {MAX_SUBQUERY_STEPS} steps");
+                    return self.refuse("[", message, "choose a longer step");
+                }
                 Some(Range::Subquery {
                     inner: inner?,
                     range_ms: milliseconds(*range),
@@ -210,7 +242,19 @@ impl Compiler<'_> {
 
     fn aggregate(&mut self, aggregate: &AggregateExpr) -> Option<Expression> {
         let inner = self.expression(&aggregate.expr);
-        let parameter = match &aggregate.param {
+        let parameter = match aggregate.param.as_deref().map(without_parentheses) {
+            Some(Expr::StringLiteral(label)) if aggregate.op.id() == T_COUNT_VALUES => {
+                if !is_label_name(&label.val) {
+                    return self.refuse("count_values", format!("{:?} is not a label name", label.val), "");
+                }
+                let (aggregation, grouping) =
+                    (Aggregation::CountValues(label.val.as_str().into()), grouping(aggregate));
+                return Some(Expression::Aggregate(Box::new(Aggregate {
+                    aggregation,
+                    inner: inner?,
+                    grouping,
+                })));
+            }
             Some(parameter) => Some(self.expression(parameter)?),
             None => None,
         };
@@ -226,18 +270,12 @@ impl Compiler<'_> {
             (T_TOPK, Some(parameter)) => Aggregation::Top(parameter),
             (T_BOTTOMK, Some(parameter)) => Aggregation::Bottom(parameter),
             (T_QUANTILE, Some(parameter)) => Aggregation::Quantile(parameter),
-            (T_COUNT_VALUES, Some(Expression::Text(label))) => {
-                if !is_label_name(&label) {
-                    return self.refuse("count_values", format!("{label:?} is not a label name"), "");
-                }
-                Aggregation::CountValues(label.into())
-            }
             _ => {
                 let name = aggregate.op.to_string();
                 return self.refuse(&name, format!("the aggregation {name} is not supported"), "");
             }
         };
-        let grouping = aggregate.modifier.as_ref().map_or(Selected::Only(Vec::new()), selected);
+        let grouping = grouping(aggregate);
         Some(Expression::Aggregate(Box::new(Aggregate {
             aggregation,
             inner: inner?,
@@ -356,12 +394,17 @@ fn selected(modifier: &LabelModifier) -> Selected {
     }
 }
 
+fn grouping(aggregate: &AggregateExpr) -> Selected {
+    aggregate.modifier.as_ref().map_or(Selected::Only(Vec::new()), selected)
+}
+
 fn texts(names: &[String]) -> Vec<Text> {
     names.iter().map(|name| name.as_str().into()).collect()
 }
 
 fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+    // A century is refused later; clamped, sums of them cannot overflow.
+    duration.as_millis().min(100 * 365 * 24 * 60 * 60 * 1000) as i64
 }
 
 /// The labels that `absent` gives its result: those that an equality matcher determines, and no other matcher disputes.
@@ -401,37 +444,6 @@ fn quoted(message: &str) -> Option<&str> {
     rest.split_once('\'').map(|(name, _)| name)
 }
 
-/// Where a word stands in an expression, outside of quotes: the parser keeps no positions.
-fn position(text: &str, word: &str) -> Option<usize> {
-    if word.is_empty() {
-        return None;
-    }
-    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-    let mut quote = None;
-    let mut escaped = false;
-    let mut previous = ' ';
-    for (at, c) in text.char_indices() {
-        match quote {
-            Some(_) if escaped => escaped = false,
-            Some(open) if c == '\\' && open != '`' => escaped = true,
-            Some(open) if c == open => quote = None,
-            Some(_) => {}
-            None if matches!(c, '"' | '\'' | '`') => quote = Some(c),
-            None => {
-                let next = text[at..]
-                    .strip_prefix(word)
-                    .map(|rest| rest.chars().next().unwrap_or(' '));
-                let whole = !word.starts_with(is_name) || !is_name(previous);
-                if next.is_some_and(|next| whole && (!word.ends_with(is_name) || !is_name(next))) {
-                    return Some(at);
-                }
-            }
-        }
-        previous = c;
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -467,7 +479,24 @@ mod tests {
             ),
             ("a[5m]", "a range vector is no result (at character 2)"),
             ("nothing(a)", "unknown function with name 'nothing' (at character 1)"),
+            (
+                "rate(a[5d] offset 3d)",
+                "looks back more than 7 days, which is more than the history in memory keeps",
+            ),
+            (
+                "max_over_time(a[1d:1s])",
+                "a subquery of more than 11000 steps (at character 16)",
+            ),
+            (
+                "a offset 99999y",
+                "looks back more than 7 days, which is more than the history in memory keeps",
+            ),
             ("a +", "not a PromQL expression"),
+            ("\"a\"", "a text is no result"),
+            (
+                "count_values(\"a-b\", a)",
+                "\"a-b\" is not a label name (at character 1)",
+            ),
             ("a + fill(0) b", "fill values are not supported (at character 5)"),
             (
                 "{a=\"1\" or b=\"2\"}",
@@ -475,6 +504,23 @@ mod tests {
             ),
         ] {
             assert_eq!(refusals(text), [refusal], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_would_overflow_is_refused_before_it_is_parsed() {
+        let many = |one: &str| one.repeat(20_000);
+        for text in [
+            format!("{}a{}", many("("), many(")")),
+            format!("{}a", many("-")),
+            format!("a{}", many(" and a")),
+        ] {
+            assert!(refusals(&text)[0].starts_with("more than 400 operators"));
+        }
+        let most = format!("{}a{}", "(".repeat(200), " + a)".repeat(200));
+        assert_eq!(refusals(&most), Vec::<String>::new());
+        for text in ["rate(a[1e30])", "a offset 1e300", "a offset NaN"] {
+            assert_eq!(refusals(text), ["number out of range"], "{text}");
         }
     }
 
@@ -492,7 +538,7 @@ mod tests {
             ("max_over_time(rate(a[1m])[10m:10s] offset 2m)", 780_000),
             ("sum(b) / on() group_left() topk(scalar(a offset 3s), b)", 3_000),
         ] {
-            let mut interest = super::super::super::history::Interest::default();
+            let mut interest = Interest::default();
             parse(text).unwrap().add_interest(&mut interest);
             assert_eq!(interest.keep_ms("a"), Some(keep_ms), "{text}");
             assert_eq!(interest.keep_ms("c"), None);

@@ -8,6 +8,9 @@ use super::over_time::{OverTime, Window};
 use super::{Dialect, Element, Semantics, Value};
 use std::collections::{BTreeMap, HashSet};
 
+/// Prometheus's own bound on the points of a query; here it keeps one rule from stopping the others.
+pub(super) const MAX_SUBQUERY_STEPS: i64 = 11_000;
+
 /// Why an expression has no value now. The same data would make Prometheus fail as well.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum EvaluationError {
@@ -25,6 +28,8 @@ pub enum EvaluationError {
     },
     #[error("multiple matches for labels {group}: many-to-one matching must be explicit (group_left/group_right)")]
     ManyToOne { group: LabelSet },
+    #[error("a subquery of {0} steps, at most {MAX_SUBQUERY_STEPS} are evaluated")]
+    TooManySteps(i64),
     #[error("{0} is not a number of series")]
     NotAnInteger(f64),
 }
@@ -48,7 +53,6 @@ impl Evaluation<'_> {
     fn value(&self, expression: &Expression, at_ms: i64) -> Result<Value, EvaluationError> {
         Ok(match expression {
             Expression::Number(value) => Value::Scalar(*value),
-            Expression::Text(text) => Value::Text(text.clone()),
             Expression::Time => Value::Scalar(at_ms as f64 / 1000.0),
             Expression::ScalarOf(inner) => match self.vector(inner, at_ms)?.as_slice() {
                 [only] => Value::Scalar(only.value),
@@ -69,7 +73,8 @@ impl Evaluation<'_> {
     fn scalar(&self, expression: &Expression, at_ms: i64) -> Result<f64, EvaluationError> {
         match self.value(expression, at_ms)? {
             Value::Scalar(value) => Ok(value),
-            Value::Vector(_) | Value::Text(_) => Ok(f64::NAN),
+            // The parser has checked the types: only a scalar gets here.
+            Value::Vector(_) => Ok(f64::NAN),
         }
     }
 
@@ -132,7 +137,6 @@ impl Evaluation<'_> {
             }
             Expression::LabelReplace(replace) => replace.apply(self.vector(&replace.inner, at_ms)?),
             Expression::Number(_)
-            | Expression::Text(_)
             | Expression::Time
             | Expression::ScalarOf(_)
             | Expression::Negate(_)
@@ -237,6 +241,10 @@ impl Evaluation<'_> {
                     series.read_window(after_ms, end_ms, &mut samples);
                     push(series.labels(), &samples);
                 });
+                if selector.metric_name.is_some() {
+                    // Series of one metric stay apart without its name; asking would cost more than the function.
+                    return Ok(elements);
+                }
             }
             Range::Subquery { inner, step_ms, .. } => {
                 let step_ms = step_ms.unwrap_or(self.semantics.default_step_ms);
@@ -256,6 +264,10 @@ impl Evaluation<'_> {
         end_ms: i64,
         step_ms: i64,
     ) -> Result<BTreeMap<LabelSet, Vec<(i64, f64)>>, EvaluationError> {
+        let steps = (end_ms - start_ms) / step_ms;
+        if steps > MAX_SUBQUERY_STEPS {
+            return Err(EvaluationError::TooManySteps(steps));
+        }
         let mut series: BTreeMap<LabelSet, Vec<(i64, f64)>> = BTreeMap::new();
         let mut at_ms = (start_ms + step_ms - 1).div_euclid(step_ms) * step_ms;
         while at_ms <= end_ms {
@@ -320,5 +332,103 @@ impl LabelReplace {
             element.labels = element.labels.with([(self.destination.clone(), value.into())]);
         }
         unique(elements)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::history::{Interest, stale};
+    use super::super::parse;
+    use super::*;
+
+    /// Samples of `m{l="x"}` every 10 s from 0 to 60 s, of `gone` until it ends at 30 s.
+    fn history() -> History {
+        let mut interest = Interest::default();
+        interest.add(&[], i64::MAX / 4);
+        let mut history = History::new(interest);
+        let (m, gone) = (
+            LabelSet::from_pairs([(METRIC_NAME, "m"), ("l", "x")]),
+            LabelSet::from_pairs([(METRIC_NAME, "gone")]),
+        );
+        for second in (0..=60).step_by(10) {
+            history.record(second * 1000, &m, second as f64);
+            history.record(second * 1000, &gone, if second < 30 { 1.0 } else { stale() });
+        }
+        history
+    }
+
+    fn evaluate(text: &str, second: i64, dialect: Dialect) -> String {
+        let semantics = Semantics {
+            dialect,
+            default_step_ms: 20_000,
+            ..Semantics::default()
+        };
+        match parse(text).unwrap().evaluate(&history(), second * 1000, semantics) {
+            Ok(Value::Scalar(value)) => value.to_string(),
+            Ok(Value::Vector(elements)) => elements
+                .iter()
+                .map(|e| format!("{} {}", e.labels, e.value))
+                .collect::<Vec<_>>()
+                .join(", "),
+            Err(error) => format!("error: {error}"),
+        }
+    }
+
+    #[test]
+    fn dialects_differ_at_the_left_end_of_ranges() {
+        for (text, second, v3, v2_42) in [
+            ("count_over_time(m[20s])", 60, "{l=\"x\"} 2", "{l=\"x\"} 3"),
+            ("count_over_time(m[20s] offset 5s)", 60, "{l=\"x\"} 2", "{l=\"x\"} 2"),
+            ("count_over_time(m[40s:])", 60, "{l=\"x\"} 2", "{l=\"x\"} 3"),
+            ("m", 360, "", "m{l=\"x\"} 60"),
+            ("m", 359, "m{l=\"x\"} 60", "m{l=\"x\"} 60"),
+            ("stddev(vector(1 / 0))", 0, "{} NaN", "{} 0"),
+            (
+                "m atan2 0",
+                10,
+                "{l=\"x\"} 1.5707963267948966",
+                "m{l=\"x\"} 1.5707963267948966",
+            ),
+        ] {
+            assert_eq!(evaluate(text, second, Dialect::V3), v3, "{text} at {second}, as 3");
+            assert_eq!(
+                evaluate(text, second, Dialect::V2_42),
+                v2_42,
+                "{text} at {second}, as 2.42"
+            );
+        }
+    }
+
+    #[test]
+    fn the_deepest_expression_fits_the_stack() {
+        let text = format!("{}m{}", "(".repeat(200), " + 1)".repeat(200));
+        assert_eq!(evaluate(&text, 10, Dialect::V3), "{l=\"x\"} 210");
+        let text = format!("m{}", " and m".repeat(400));
+        assert_eq!(evaluate(&text, 10, Dialect::V3), "m{l=\"x\"} 10");
+    }
+
+    #[test]
+    fn series_end_where_they_are_marked() {
+        for (text, second, expected) in [
+            ("gone", 29, "gone 1"),
+            ("gone", 30, ""),
+            ("gone offset 5s", 30, "gone 1"),
+            ("sum_over_time(gone[1m])", 40, "{} 3"),
+            ("absent(gone{l=\"y\", k=~\"z\"})", 40, "{l=\"y\"} 1"),
+            ("timestamp(m)", 15, "{l=\"x\"} 10"),
+            ("timestamp(m + 0)", 15, "{l=\"x\"} 15"),
+            ("scalar(m) + time()", 15, "25"),
+            ("-{__name__=~\"m|gone\"}", 20, "{} -1, {l=\"x\"} -20"),
+            ("m + on (l) group_left m", 20, "{l=\"x\"} 40"),
+            (
+                "m + on () (m or gone)",
+                20,
+                "error: found duplicate series for the match group {} on the right hand-side \
+              of the operation: [m{l=\"x\"}, gone]; matching labels must be unique on one side",
+            ),
+            ("topk(NaN, m)", 20, "error: NaN is not a number of series"),
+        ] {
+            assert_eq!(evaluate(text, second, Dialect::V3), expected, "{text} at {second}");
+        }
     }
 }

@@ -147,7 +147,6 @@ pub(super) struct LabelReplace {
 #[derive(Debug, Clone)]
 pub(super) enum Expression {
     Number(f64),
-    Text(String),
     Selector(Selector),
     Negate(Box<Expression>),
     Binary(Box<Binary>),
@@ -196,7 +195,7 @@ impl Expression {
             interest.add(&selector.matchers, before_ms + selector.offset_ms + range_ms);
         };
         match self {
-            Expression::Number(_) | Expression::Text(_) | Expression::Time => {}
+            Expression::Number(_) | Expression::Time => {}
             Expression::Selector(selector) | Expression::SampleTime(selector) => from_selector(selector, 0),
             Expression::OverTime { range, parameter, .. } => {
                 range.add_interest(before_ms, interest);

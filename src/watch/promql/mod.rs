@@ -8,6 +8,7 @@ mod expression;
 mod function;
 mod matcher;
 mod over_time;
+mod scan;
 
 pub(super) use compile::is_label_name;
 pub use compile::{Refusal, parse};
@@ -29,7 +30,6 @@ pub struct Element {
 pub enum Value {
     Scalar(f64),
     Vector(Vec<Element>),
-    Text(String),
 }
 
 impl Value {
@@ -41,7 +41,6 @@ impl Value {
                 value,
             }],
             Value::Vector(elements) => elements,
-            Value::Text(_) => Vec::new(),
         }
     }
 }

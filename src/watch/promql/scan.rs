@@ -1,0 +1,53 @@
+//! What can be told of an expression's text before it is parsed, or of where the parser's words stand in it.
+
+/// Each of these may put one expression into another, and the walks over expressions recurse: this many fit a stack of
+/// 2 MiB several times over even in an unoptimised build, and no rule that people read has as many.
+pub(super) const MAX_NESTING: usize = 400;
+
+/// Where a word stands in an expression, outside of quotes: the parser keeps no positions.
+pub(super) fn position(text: &str, word: &str) -> Option<usize> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let mut previous = ' ';
+    unquoted(text).find_map(|(at, c)| {
+        let next = text[at..]
+            .strip_prefix(word)
+            .map(|rest| rest.chars().next().unwrap_or(' '));
+        let starts = !word.starts_with(is_name) || !is_name(previous);
+        previous = c;
+        (!word.is_empty() && starts && next.is_some_and(|next| !word.ends_with(is_name) || !is_name(next)))
+            .then_some(at)
+    })
+}
+
+/// How deeply an expression may be nested at most.
+pub(super) fn nesting(text: &str) -> usize {
+    let signs = unquoted(text).filter(|(_, c)| "+-*/%^<>=!([".contains(*c)).count();
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    signs
+        + words
+            .filter(|word| ["and", "or", "unless", "atan2"].contains(&word.to_ascii_lowercase().as_str()))
+            .count()
+}
+
+/// The characters of an expression that are not within quotes.
+fn unquoted(text: &str) -> impl Iterator<Item = (usize, char)> {
+    let mut quote = None;
+    let mut escaped = false;
+    text.char_indices().filter(move |(_, c)| match quote {
+        Some(_) if escaped => {
+            escaped = false;
+            false
+        }
+        Some(open) => {
+            escaped = *c == '\\' && open != '`';
+            if *c == open {
+                quote = None;
+            }
+            false
+        }
+        None => {
+            quote = matches!(c, '"' | '\'' | '`').then_some(*c);
+            quote.is_none()
+        }
+    })
+}

@@ -1,0 +1,275 @@
+//! promtool's unit-test files as they are written. [`load`] reads them from the disk; the rest is pure.
+
+use super::labels::LabelSet;
+use super::place::{Place, Places};
+use super::promql::{self, Element, Query};
+use super::rule_file::{self, DurationMs, Reader, RuleError, RuleFile, Scalar};
+use super::series_notation::{parse_series, parse_values};
+use super::unit_test::describe;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileText {
+    #[serde(default)]
+    rule_files: Vec<String>,
+    evaluation_interval: Option<DurationMs>,
+    #[serde(default)]
+    group_eval_order: Vec<String>,
+    #[serde(default)]
+    pub(super) tests: Vec<TestText>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TestText {
+    pub(super) name: Option<String>,
+    interval: Option<DurationMs>,
+    #[serde(default)]
+    input_series: Vec<SeriesText>,
+    #[serde(default)]
+    alert_rule_test: Vec<AlertTestText>,
+    #[serde(default)]
+    promql_expr_test: Vec<ExpressionTestText>,
+    #[serde(default)]
+    pub(super) external_labels: BTreeMap<String, Scalar>,
+    #[serde(default)]
+    pub(super) external_url: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SeriesText {
+    pub(super) series: String,
+    values: Scalar,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AlertTestText {
+    eval_time: DurationMs,
+    alertname: String,
+    #[serde(default)]
+    exp_alerts: Vec<AlertText>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct AlertText {
+    exp_labels: BTreeMap<String, Scalar>,
+    exp_annotations: BTreeMap<String, Scalar>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpressionTestText {
+    expr: Scalar,
+    eval_time: DurationMs,
+    #[serde(default)]
+    exp_samples: Vec<SampleText>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SampleText {
+    #[serde(default)]
+    labels: String,
+    value: f64,
+}
+
+/// A unit-test file that can be run.
+#[derive(Debug)]
+pub struct TestFile {
+    /// As written: relative to the test file, with wildcards.
+    pub rule_files: Vec<String>,
+    pub(super) interval_ms: i64,
+    pub(super) group_order: Vec<String>,
+    pub(super) tests: Vec<Test>,
+}
+
+#[derive(Debug)]
+pub(super) struct Test {
+    pub(super) name: String,
+    pub(super) interval_ms: i64,
+    pub(super) series: Vec<(LabelSet, Vec<Option<f64>>)>,
+    pub(super) alerts: Vec<AlertTest>,
+    pub(super) expressions: Vec<ExpressionTest>,
+    pub(super) external_labels: LabelSet,
+    pub(super) external_url: String,
+}
+
+#[derive(Debug)]
+pub(super) struct AlertTest {
+    pub(super) at_ms: i64,
+    pub(super) alert: String,
+    pub(super) expected: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct ExpressionTest {
+    pub(super) at_ms: i64,
+    pub(super) query: Query,
+    pub(super) expected: Vec<Element>,
+}
+
+/// Reads a unit-test file; `file` names it in errors.
+///
+/// # Errors
+/// Every mistake at once; where the structure is wrong, the first.
+pub fn parse(file: &str, text: &str) -> Result<TestFile, Vec<RuleError>> {
+    let mut reader = Reader {
+        file,
+        places: Places::new(text),
+        errors: Vec::new(),
+    };
+    let Some(content) = reader.whole::<FileText>(text) else {
+        return Err(reader.errors);
+    };
+    let interval_ms = content.evaluation_interval.map_or(60_000, |interval| interval.0).max(1);
+    let tests = content.tests.into_iter().enumerate();
+    let tests = tests
+        .map(|(index, test)| reader.test(index, test, interval_ms))
+        .collect();
+    if !reader.errors.is_empty() {
+        return Err(reader.errors);
+    }
+    let group_order = content.group_eval_order;
+    Ok(TestFile {
+        rule_files: content.rule_files,
+        interval_ms,
+        group_order,
+        tests,
+    })
+}
+
+/// Reads a unit-test file and the rule files that it names, from the disk.
+///
+/// # Errors
+/// Every mistake in any of them, and files that cannot be read.
+pub fn load(path: &Path) -> Result<(TestFile, Vec<RuleFile>), Vec<RuleError>> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| {
+            vec![RuleError {
+                file: path.display().to_string(),
+                line: None,
+                message: error.to_string(),
+                hint: None,
+            }]
+        })
+    };
+    let name = path.display().to_string();
+    let test_file = parse(&name, &read(path)?)?;
+    let (mut files, mut errors) = (Vec::new(), Vec::new());
+    for pattern in &test_file.rule_files {
+        let full = path.parent().unwrap_or(Path::new("")).join(pattern);
+        let found: Vec<_> = glob::glob(&full.to_string_lossy())
+            .into_iter()
+            .flatten()
+            .flatten()
+            .collect();
+        if found.is_empty() {
+            let message = format!("no rule file matches {pattern:?}");
+            errors.push(RuleError {
+                file: name.clone(),
+                line: None,
+                message,
+                hint: None,
+            });
+        }
+        for path in found {
+            match read(&path).and_then(|text| rule_file::parse(&path.display().to_string(), &text)) {
+                Ok(file) => files.push(file),
+                Err(more) => errors.extend(more),
+            }
+        }
+    }
+    if errors.is_empty() {
+        Ok((test_file, files))
+    } else {
+        Err(errors)
+    }
+}
+
+impl Reader<'_> {
+    fn test(&mut self, index: usize, test: TestText, default_interval_ms: i64) -> Test {
+        let at = Place::root().key("tests").index(index);
+        let name = test
+            .name
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| format!("test {}", index + 1));
+        let mut series = Vec::new();
+        for (index, input) in test.input_series.into_iter().enumerate() {
+            let at = at.key("input_series").index(index);
+            let labels = self.told(&at.key("series"), parse_series(&input.series));
+            let values = self.told(&at.key("values"), parse_values(&input.values.0));
+            series.extend(labels.zip(values));
+        }
+        let alerts = test.alert_rule_test.into_iter().map(|test| {
+            let expected = test.exp_alerts.into_iter().map(|alert| {
+                let labels = alert
+                    .exp_labels
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.0.as_str()));
+                let labels = LabelSet::from_pairs(labels.chain([("alertname", test.alertname.as_str())]));
+                let annotations = alert
+                    .exp_annotations
+                    .into_iter()
+                    .map(|(name, Scalar(text))| (name, text));
+                describe(&labels, annotations.collect())
+            });
+            AlertTest {
+                at_ms: test.eval_time.0,
+                expected: expected.collect(),
+                alert: test.alertname,
+            }
+        });
+        let alerts = alerts.collect();
+        let mut expressions = Vec::new();
+        for (index, test) in test.promql_expr_test.into_iter().enumerate() {
+            let at = at.key("promql_expr_test").index(index);
+            let mut expected = Vec::new();
+            for (index, sample) in test.exp_samples.into_iter().enumerate() {
+                let place = at.key("exp_samples").index(index).key("labels");
+                let labels = self.told(&place, parse_series(&sample.labels));
+                expected.extend(labels.map(|labels| Element {
+                    labels,
+                    value: sample.value,
+                }));
+            }
+            match promql::parse(&test.expr.0) {
+                Ok(query) => expressions.push(ExpressionTest {
+                    at_ms: test.eval_time.0,
+                    query,
+                    expected,
+                }),
+                Err(refusals) => {
+                    refusals
+                        .into_iter()
+                        .for_each(|r| self.error(&at.key("expr"), r.to_string(), r.hint));
+                }
+            }
+        }
+        let external_labels = test
+            .external_labels
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.0.as_str()));
+        let external_labels = LabelSet::from_pairs(external_labels);
+        let interval_ms = test.interval.map_or(default_interval_ms, |interval| interval.0);
+        let external_url = test.external_url;
+        Test {
+            name,
+            interval_ms,
+            series,
+            alerts,
+            expressions,
+            external_labels,
+            external_url,
+        }
+    }
+
+    fn told<T>(&mut self, at: &Place, result: Result<T, String>) -> Option<T> {
+        result.map_err(|message| self.error(at, message, None)).ok()
+    }
+}

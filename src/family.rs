@@ -48,7 +48,12 @@ pub struct Family {
 
 impl Family {
     pub fn new(name: impl Into<Cow<'static, str>>, help: impl Into<Cow<'static, str>>, kind: Kind) -> Self {
-        Family { name: name.into(), help: help.into(), kind, points: Vec::new() }
+        Family {
+            name: name.into(),
+            help: help.into(),
+            kind,
+            points: Vec::new(),
+        }
     }
 
     pub fn counter(name: impl Into<Cow<'static, str>>, help: impl Into<Cow<'static, str>>) -> Self {
@@ -61,17 +66,26 @@ impl Family {
 
     /// Adds a series without labels.
     pub fn value(mut self, value: f64) -> Self {
-        self.points.push(Point { labels: Vec::new(), value: Value::Number(value) });
+        self.points.push(Point {
+            labels: Vec::new(),
+            value: Value::Number(value),
+        });
         self
     }
 
     /// Adds a series with labels, in the order in which they shall be written.
     pub fn push(&mut self, labels: Vec<Label>, value: f64) {
-        self.points.push(Point { labels, value: Value::Number(value) });
+        self.points.push(Point {
+            labels,
+            value: Value::Number(value),
+        });
     }
 
     pub fn push_histogram(&mut self, labels: Vec<Label>, histogram: Histogram) {
-        self.points.push(Point { labels, value: Value::Histogram(histogram) });
+        self.points.push(Point {
+            labels,
+            value: Value::Histogram(histogram),
+        });
     }
 }
 

@@ -3,6 +3,7 @@
 //! Read the rooms from the top line down; each uses only rooms below it (`tests/suite/architecture.rs` holds
 //! it to that). `sense -> publish` and `alert -> rule -> act -> ledger` never import each other.
 
+pub mod config;
 pub mod engine;
 pub mod act;
 pub mod publish;
@@ -18,4 +19,5 @@ pub mod tally;
 pub mod family;
 pub mod template;
 pub mod yaml;
+pub mod schema;
 pub mod diagnostic;

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Upper bounds of `evenkeel_reaction_duration_seconds`, 1 ms to 60 s.
-pub const REACTION_BOUNDS_SECONDS: [f64; 14] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0];
+pub const REACTION_BOUNDS_SECONDS: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0,
+];
 
 /// Counters and gauges of the daemon. Cheap to clone: all clones count together.
 #[derive(Clone, Default)]
@@ -89,7 +90,11 @@ impl Tally {
     }
 
     pub fn action(&self, rule: &str, action: &'static str, outcome: &'static str) {
-        *self.counts().actions.entry((rule.to_owned(), action, outcome)).or_default() += 1;
+        *self
+            .counts()
+            .actions
+            .entry((rule.to_owned(), action, outcome))
+            .or_default() += 1;
     }
 
     /// Time from the alert's arrival to a step applied.
@@ -138,8 +143,10 @@ impl Tally {
         mode.push(vec![label("mode", "dry-run")], flag(!state.enforce));
         mode.push(vec![label("mode", "enforce")], flag(state.enforce));
 
-        let mut webhook =
-            Family::counter("evenkeel_webhook_requests_total", "Answers of the webhook listener by HTTP status code.");
+        let mut webhook = Family::counter(
+            "evenkeel_webhook_requests_total",
+            "Answers of the webhook listener by HTTP status code.",
+        );
         for (code, count) in &counts.webhook_requests {
             webhook.push(vec![label("code", code.to_string())], *count as f64);
         }
@@ -152,32 +159,50 @@ impl Tally {
             received.push(vec![label("source", *source), label("status", *status)], *count as f64);
         }
 
-        let mut firing = Family::gauge("evenkeel_alerts_firing", "Alerts known to fire for which an episode is open.");
+        let mut firing = Family::gauge(
+            "evenkeel_alerts_firing",
+            "Alerts known to fire for which an episode is open.",
+        );
         for source in ["alertmanager", "local"] {
             let count = state.alerts_firing.get(source).copied().unwrap_or(0);
             firing.push(vec![label("source", source)], count as f64);
         }
 
-        let mut decisions = Family::counter("evenkeel_decisions_total", "What was decided about planned steps and alerts.");
+        let mut decisions = Family::counter(
+            "evenkeel_decisions_total",
+            "What was decided about planned steps and alerts.",
+        );
         for ((rule, decision), count) in &counts.decisions {
-            decisions.push(vec![label("rule", rule.clone()), label("decision", *decision)], *count as f64);
+            decisions.push(
+                vec![label("rule", rule.clone()), label("decision", *decision)],
+                *count as f64,
+            );
         }
 
         let mut actions = Family::counter("evenkeel_actions_total", "Steps taken or simulated, by outcome.");
         for ((rule, action, outcome), count) in &counts.actions {
             actions.push(
-                vec![label("rule", rule.clone()), label("action", *action), label("outcome", *outcome)],
+                vec![
+                    label("rule", rule.clone()),
+                    label("action", *action),
+                    label("outcome", *outcome),
+                ],
                 *count as f64,
             );
         }
 
-        let mut leases = Family::gauge("evenkeel_leases", "Reversible steps that are held now and will be undone.");
+        let mut leases = Family::gauge(
+            "evenkeel_leases",
+            "Reversible steps that are held now and will be undone.",
+        );
         for ((rule, knob), count) in &state.leases {
             leases.push(vec![label("rule", rule.clone()), label("knob", *knob)], *count as f64);
         }
 
-        let mut breakers =
-            Family::gauge("evenkeel_breaker_open", "1 while a rule is stopped because its final steps had no effect.");
+        let mut breakers = Family::gauge(
+            "evenkeel_breaker_open",
+            "1 while a rule is stopped because its final steps had no effect.",
+        );
         for (rule, open) in &state.breakers {
             breakers.push(vec![label("rule", rule.clone())], flag(*open));
         }
@@ -196,7 +221,8 @@ impl Tally {
         vec![
             build,
             mode,
-            Family::gauge("evenkeel_paused", "1 while evenkeel was told to plan nothing new.").value(flag(state.paused)),
+            Family::gauge("evenkeel_paused", "1 while evenkeel was told to plan nothing new.")
+                .value(flag(state.paused)),
             Family::gauge(
                 "evenkeel_config_last_reload_successful",
                 "1 when the newest configuration is the one in force.",
@@ -219,8 +245,11 @@ impl Tally {
             decisions,
             actions,
             leases,
-            Family::gauge("evenkeel_budget_remaining", "Final steps that the host-wide budget still allows now.")
-                .value(f64::from(state.budget_remaining)),
+            Family::gauge(
+                "evenkeel_budget_remaining",
+                "Final steps that the host-wide budget still allows now.",
+            )
+            .value(f64::from(state.budget_remaining)),
             breakers,
             Family::gauge("evenkeel_ledger_writable", "1 while decisions can be made durable.")
                 .value(flag(state.ledger_writable)),
@@ -240,8 +269,13 @@ mod tests {
         tally.reaction_seconds(0.003);
         tally.reaction_seconds(100.0);
         let families = tally.families();
-        let reaction = families.iter().find(|family| family.name == "evenkeel_reaction_duration_seconds").unwrap();
-        let Value::Histogram(histogram) = &reaction.points[0].value else { panic!("not a histogram") };
+        let reaction = families
+            .iter()
+            .find(|family| family.name == "evenkeel_reaction_duration_seconds")
+            .unwrap();
+        let Value::Histogram(histogram) = &reaction.points[0].value else {
+            panic!("not a histogram")
+        };
         assert_eq!(histogram.count, 2);
         assert_eq!(histogram.buckets[1], (0.0025, 0));
         assert_eq!(histogram.buckets[2], (0.005, 1));

@@ -1,1 +1,57 @@
-//! (room in preparation)
+//! Text in: YAML as a tree with positions, a reader that collects every mistake, and serde for other people's formats.
+//! The only file and folder that know a YAML crate.
+
+mod node;
+mod read;
+mod scalar;
+
+pub use node::{Content, Entry, Node, parse};
+pub use read::{Fields, Text};
+pub use scalar::{parse_duration, parse_size};
+
+use crate::diagnostic::{Diagnostic, Severity, Source, Span};
+use serde::de::DeserializeOwned;
+
+/// Reads a format that others define (alerting rule files, `alertmanager.yml`), whose unknown keys are none of our
+/// business.
+///
+/// # Errors
+/// The first mistake, with its place where the parser knows it.
+pub fn from_str<T: DeserializeOwned>(source: &Source) -> Result<T, Box<Diagnostic>> {
+    serde_yaml::from_str(source.text()).map_err(|error| {
+        let message = error.to_string();
+        let Some(place) = error.location() else {
+            return Box::new(Diagnostic::of_file(Severity::Error, source.name(), message, ""));
+        };
+        let suffix = format!(" at line {} column {}", place.line(), place.column());
+        let span = Span {
+            line: place.line().max(1),
+            column: place.column().max(1),
+            width: 1,
+        };
+        Box::new(source.diagnose(Severity::Error, span, message.replacen(&suffix, "", 1), ""))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn foreign_formats_report_their_place() {
+        let read = |text: &str| from_str::<BTreeMap<String, u8>>(&Source::new("x.yml", text));
+        assert_eq!(read("a: 1\nb: 2\n").unwrap().len(), 2);
+        let error = read("a: 1\nb: x\n").unwrap_err();
+        assert_eq!(
+            error.span,
+            Some(Span {
+                line: 2,
+                column: 4,
+                width: 1
+            })
+        );
+        assert!(error.message.contains("expected u8"), "{}", error.message);
+        assert!(!error.message.contains("line"), "{}", error.message);
+    }
+}

@@ -1,1 +1,5 @@
-//! (room in preparation)
+//! From a rule and the processes that it selects to outcomes: plan and guard decide, apply obeys.
+
+pub mod apply;
+pub mod guard;
+pub mod plan;

@@ -85,8 +85,33 @@ pub fn fingerprint(labels: &Labels) -> String {
 mod tests {
     use super::*;
 
+    /// The figures are those of Alertmanager 0.25 for these alerts.
     #[test]
-    fn fingerprint_of_no_labels_is_the_fnv_offset_basis() {
-        assert_eq!(fingerprint(&Labels::new()), "cbf29ce484222325");
+    fn fingerprints_are_those_of_alertmanager() {
+        let check = |labels: &[(&str, &str)], expected: &str| {
+            let labels = labels
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect();
+            assert_eq!(fingerprint(&labels), expected, "{labels:?}");
+        };
+        check(&[], "cbf29ce484222325");
+        check(&[("a", "b")], "d2b371819297f98a");
+        check(
+            &[("alertname", "UTF"), ("path", "/a\"b\\c\nd é 日本 😀")],
+            "4c1dac57c54b10ee",
+        );
+        check(
+            &[("alertname", "Sort"), ("a", "2"), ("B", "1"), ("_c", "3")],
+            "d82eefe8008777db",
+        );
+        check(
+            &[
+                ("alertname", "HostCpuSaturated"),
+                ("instance", "web-1:9100"),
+                ("severity", "warning"),
+            ],
+            "ecc9df46b1d028c1",
+        );
     }
 }

@@ -1,5 +1,16 @@
 //! Alerts as data, how they are recognised, and how they arrive from Alertmanager.
 
+#[allow(
+    clippy::module_inception,
+    reason = "the room and its central type share the word of the domain"
+)]
 pub mod alert;
+pub mod decode;
+pub mod go_regex;
+pub mod matcher;
+pub mod receiver;
 
 pub use alert::{Alert, Labels, Source, Status};
+pub use decode::{DecodeError, Envelope, InvalidEntry, decode};
+pub use matcher::{Matcher, MatcherError, Op};
+pub use receiver::{Delivery, Full, Inbox, Receipt, Receiver};

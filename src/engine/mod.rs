@@ -1,1 +1,168 @@
-//! (room in preparation)
+//! The engine: takes alerts and what is due, and walks the straight line of `line.rs` with them. Runs on a thread of
+//! its own; knows no HTTP, no async and no YAML.
+
+pub mod agenda;
+mod ascend;
+pub mod episode;
+pub mod here;
+pub mod line;
+mod perform;
+pub mod run;
+pub mod select;
+pub mod turn;
+pub mod unwind;
+
+#[cfg(test)]
+mod tests;
+
+use crate::act::guard::Budget;
+use crate::host::Host;
+use crate::ledger::{Book, Episode, Journal};
+use crate::process::Selector;
+use crate::process::table::CpuBaseline;
+use crate::rule::{Rule, RuleSet};
+use crate::tally::{State, Tally};
+use agenda::Chores;
+use here::Here;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the configuration lets the engine do.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    pub rules: RuleSet,
+    /// False is dry-run.
+    pub enforce: bool,
+    pub here: Here,
+    pub protect: Vec<Selector>,
+    pub budget: Budget,
+    /// `on_exit: restore`.
+    pub restore_on_exit: bool,
+}
+
+/// The answer to a rule's `while`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    pub holds: bool,
+    /// CLOCK_BOOTTIME of the newest sample that it was asked of.
+    pub sample_at: Duration,
+}
+
+/// Whoever evaluates `while` on samples. `None` when that cannot be said now.
+pub type Conditions = Box<dyn Fn(&str) -> Option<Answer> + Send>;
+
+pub struct Engine<H: Host> {
+    host: H,
+    journal: Journal,
+    book: Book,
+    policy: Policy,
+    tally: Tally,
+    conditions: Conditions,
+    own_line: BTreeSet<i32>,
+    /// The rule that each open episode came from, which may have been replaced since.
+    rules_in_use: BTreeMap<String, Arc<Rule>>,
+    baseline: Option<CpuBaseline>,
+    chores: Chores,
+}
+
+impl<H: Host> Engine<H> {
+    /// Takes over what the journal holds. Call [`Engine::resume`] before anything else.
+    pub fn new(host: H, journal: Journal, book: Book, policy: Policy, conditions: Conditions, tally: Tally) -> Self {
+        let own_line = host.own_line();
+        let chores = Chores {
+            last_round: host.now().boot,
+            ..Chores::default()
+        };
+        let rules_in_use = BTreeMap::new();
+        let mut engine = Engine {
+            host,
+            journal,
+            book,
+            policy,
+            tally,
+            conditions,
+            own_line,
+            rules_in_use,
+            baseline: None,
+            chores,
+        };
+        engine.measure_cpu();
+        engine
+    }
+
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    pub fn host(&mut self) -> &mut H {
+        &mut self.host
+    }
+
+    /// CLOCK_BOOTTIME at which [`Engine::tick`] has something to do.
+    pub fn next_due(&self) -> Option<Duration> {
+        agenda::next_due(&self.book, self.chores)
+    }
+
+    /// How long until then.
+    pub fn time_until_due(&self) -> Option<Duration> {
+        self.next_due().map(|due| due.saturating_sub(self.host.now().boot))
+    }
+
+    /// The rule of an episode: the one it came from, or after a restart the one of that name.
+    fn rule_of(&self, episode: &Episode) -> Option<Arc<Rule>> {
+        let name = &episode.key.rule;
+        self.rules_in_use
+            .get(name)
+            .or_else(|| self.policy.rules.get(name))
+            .cloned()
+    }
+
+    fn is_simulated(&self, rule: &Rule) -> bool {
+        !self.policy.enforce || rule.dry_run
+    }
+
+    /// Remembers how much processor time each process has used, where some rule will ask for its use.
+    fn measure_cpu(&mut self) {
+        if !self.policy.rules.rules.iter().any(|rule| select::needs_cpu(rule)) {
+            self.baseline = None;
+            self.chores.baseline_at = None;
+            return;
+        }
+        let now = self.host.now().boot;
+        if let Ok(table) = self.host.processes() {
+            self.baseline = Some(CpuBaseline::take(&table, now));
+        }
+        self.chores.baseline_at = Some(now);
+    }
+
+    fn publish_state(&self) {
+        let mut alerts = BTreeMap::<_, BTreeSet<_>>::new();
+        for episode in self.book.episodes.values() {
+            let source = crate::alert::Source::from(episode.source).as_str();
+            alerts.entry(source).or_default().insert(&episode.key.fingerprint);
+        }
+        let mut leases = self.tally.state().leases;
+        leases.values_mut().for_each(|count| *count = 0);
+        for lease in self.book.leases.values() {
+            *leases.entry((lease.rule.clone(), lease.knob())).or_default() += 1;
+        }
+        let now = self.host.now().boot;
+        self.tally.set_state(State {
+            enforce: self.policy.enforce,
+            paused: self.book.paused,
+            rules: self.policy.rules.rules.len(),
+            ledger_writable: self.journal.is_writable(),
+            budget_remaining: self
+                .policy
+                .budget
+                .remaining(&self.book.victims, !self.policy.enforce, now),
+            alerts_firing: alerts
+                .into_iter()
+                .map(|(source, alerts)| (source, alerts.len()))
+                .collect(),
+            leases,
+            breakers: BTreeMap::new(),
+        });
+    }
+}

@@ -1,1 +1,14 @@
-//! (room in preparation)
+//! The ledger: what was decided, what was done, what is held and must be put back. Durable in `store`, mirrored in
+//! memory by `book`; both take the same entries.
+
+pub mod book;
+pub mod entry;
+pub mod journal;
+pub mod lease;
+pub mod store;
+
+pub use book::{Book, Climb, Episode, EpisodeKey, Victim};
+pub use entry::{Decision, Entry, Outcome, Record};
+pub use journal::Journal;
+pub use lease::{Effect, Lease, Prior};
+pub use store::{Store, StoreError};

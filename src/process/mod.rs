@@ -1,1 +1,11 @@
-//! (room in preparation)
+//! Processes: who they are, what they look like now, and which of them a rule means.
+//! Reads /proc; changes nothing.
+
+pub mod identity;
+pub mod protection;
+pub mod selector;
+pub mod table;
+
+pub use identity::{BootId, Identity};
+pub use selector::Selector;
+pub use table::{Details, Needs, Process};

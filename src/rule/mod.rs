@@ -1,1 +1,19 @@
-//! (room in preparation)
+//! Rules: which alerts lead to which steps on which processes. Files are parsed here and nowhere else; a `RuleSet`
+//! that exists is a valid one.
+
+mod compile;
+pub mod file;
+mod ladder;
+mod lint;
+pub mod ruleset;
+mod select;
+pub mod step;
+#[cfg(test)]
+mod tests;
+
+pub use compile::{Compiled, Context, PromqlCheck, compile};
+#[cfg(test)]
+pub use ruleset::example;
+pub use ruleset::{OrderBy, OrderKey, Rule, RuleSet};
+pub use select::{Scope, compile_select};
+pub use step::Step;

@@ -1,1 +1,15 @@
-//! (room in preparation)
+//! Prometheus alerting rules, evaluated here on our own samples: with no server at hand, or when the network is the
+//! trouble, the same rule files raise the same alerts. The only room that reads samples and makes alerts.
+
+pub mod alerting;
+pub mod duration;
+pub mod evaluator;
+pub mod history;
+pub mod labels;
+pub mod number;
+pub mod promql;
+pub mod rule_file;
+pub mod series_notation;
+pub mod template;
+mod template_function;
+pub mod unit_test;

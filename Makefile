@@ -1,0 +1,41 @@
+# What one does with this project, by name. `make` alone lists it.
+
+tools := $(or $(CARGO_TARGET_DIR),target)/tools
+
+.PHONY: help run test e2e lint fmt bench demo dashboards
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build evenkeel and run it here: dry-run, its ledger under target/run
+	cargo run --locked --release -- run --config.file=evenkeel.yml --storage.path=target/run
+
+test: ## every test, the end-to-end ones with real Prometheus and Alertmanager included
+	tests/tools.sh
+	cargo test --locked
+
+e2e: ## the end-to-end tests only
+	tests/tools.sh
+	cargo test --locked --test suite end_to_end
+
+lint: ## format, clippy, scripts, and whether the dashboards are what their script builds
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	bash -n tests/tools.sh tests/demo.sh .ci/run
+	tests/tools.sh grafana-sdk
+	PYTHONPATH=$(tools)/grafana-sdk python3 dashboards/build.py --check
+
+fmt: ## format the code
+	cargo fmt
+
+bench: ## the benchmarks
+	cargo bench --locked
+
+demo: ## the whole loop on this terminal in two minutes: alert, action, resolve, undo
+	tests/tools.sh
+	cargo build --locked --release
+	tests/demo.sh
+
+dashboards: ## build dashboards/*.json anew
+	tests/tools.sh grafana-sdk
+	PYTHONPATH=$(tools)/grafana-sdk python3 dashboards/build.py

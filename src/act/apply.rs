@@ -1,0 +1,551 @@
+//! Does what was planned and allowed, and undoes it. Decides nothing: policy is in plan and guard. Every outcome is
+//! read back from the host, never assumed.
+
+use crate::host::knob::{CpuSet, Policy};
+use crate::host::{Host, HostError, Knob, Thread, Value};
+use crate::ledger::lease::{Lease, Undo};
+use crate::ledger::{Outcome, Prior};
+use crate::process::{Identity, Process};
+use crate::rule::step::{AffinityChange, Change};
+use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// New threads are looked for this many times; a process that breeds threads faster than that is told as failed.
+const MAX_ROUNDS: usize = 16;
+/// Start times are known to a clock tick of 10 ms (USER_HZ is 100 on every Linux port).
+const TICK: Duration = Duration::from_millis(10);
+
+/// What came of a step, and what was there before and after, in words.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Effected {
+    pub outcome: Outcome,
+    pub before: Option<String>,
+    pub after: Option<String>,
+    pub reason: String,
+}
+
+impl Effected {
+    fn only(outcome: Outcome, reason: impl Into<String>) -> Effected {
+        Effected {
+            outcome,
+            before: None,
+            after: None,
+            reason: reason.into(),
+        }
+    }
+}
+
+impl From<HostError> for Effected {
+    fn from(error: HostError) -> Effected {
+        let outcome = match &error {
+            HostError::Gone { .. } => Outcome::Gone,
+            HostError::ChangedIdentity { .. } => Outcome::ChangedIdentity,
+            HostError::Denied { .. } => Outcome::Denied,
+            HostError::Failed { .. } => Outcome::Failed,
+        };
+        Effected::only(outcome, error.to_string())
+    }
+}
+
+/// What a reversible step would set, and what each thread has now: the content of a lease before it is taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    pub value: Value,
+    pub prior: Vec<Prior>,
+    /// Every thread has the value already, so nothing needs doing and nothing undoing.
+    pub is_set_already: bool,
+}
+
+/// Reads what a step would change.
+///
+/// # Errors
+/// With the outcome, when the process is gone or its values cannot be read.
+pub fn prepare(host: &mut impl Host, target: Identity, change: &Change) -> Result<Prepared, Effected> {
+    let knob = change.knob();
+    let mut prior = Vec::new();
+    for thread in concerned(host, target, knob)? {
+        match host.get(target, thread, knob) {
+            Ok(value) => prior.push(Prior {
+                tid: thread.tid,
+                start_ticks: thread.start_ticks,
+                value,
+            }),
+            // A thread that ends meanwhile has nothing to restore.
+            Err(HostError::Gone { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let Some(first) = prior.first() else {
+        return Err(Effected::only(
+            Outcome::Denied,
+            "all its threads are real-time, which are never touched",
+        ));
+    };
+    let value = match change {
+        Change::To(value) => value.clone(),
+        Change::Affinity(change) => Value::Affinity(relative_affinity(*change, &first.value, host.online_cpus())),
+    };
+    let is_set_already = prior.iter().all(|prior| prior.value == value);
+    Ok(Prepared {
+        value,
+        prior,
+        is_set_already,
+    })
+}
+
+/// Sets `value` on every thread, those born meanwhile included; `prior` grows by what those had.
+pub fn set(host: &mut impl Host, target: Identity, value: &Value, prior: &mut Vec<Prior>) -> Effected {
+    let before = summary(prior.iter().map(|prior| &prior.value));
+    let result = set_threads(host, target, value, prior).and_then(|()| read_back(host, target, value));
+    let mut effected = match result {
+        Ok(true) => Effected::only(Outcome::Applied, ""),
+        Ok(false) => Effected::only(Outcome::NoEffect, "the value did not stay on every thread"),
+        Err(effected) => effected,
+    };
+    effected.before = Some(before);
+    effected.after = Some(value.to_string());
+    effected
+}
+
+fn set_threads(host: &mut impl Host, target: Identity, value: &Value, prior: &mut Vec<Prior>) -> Result<(), Effected> {
+    let inherited = prior.first().map(|prior| prior.value.clone());
+    let mut done = BTreeSet::new();
+    for _ in 0..MAX_ROUNDS {
+        let threads = concerned(host, target, value.knob())?;
+        let new: Vec<Thread> = threads.into_iter().filter(|thread| !done.contains(thread)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        for thread in new {
+            done.insert(thread);
+            match set_thread(host, target, thread, value, prior, inherited.as_ref()) {
+                Ok(()) | Err(HostError::Gone { .. }) if host.is_alive(target) => {}
+                Ok(()) => return Err(HostError::Gone { pid: target.pid }.into()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Err(Effected::only(
+        Outcome::Failed,
+        "threads are born faster than they can be set",
+    ))
+}
+
+fn set_thread(
+    host: &mut impl Host,
+    target: Identity,
+    thread: Thread,
+    value: &Value,
+    prior: &mut Vec<Prior>,
+    inherited: Option<&Value>,
+) -> Result<(), HostError> {
+    if !prior.iter().any(|prior| prior.thread() == thread) {
+        let found = host.get(target, thread, value.knob())?;
+        // Born during the lease of a thread that was set already: what it has is ours, not its own.
+        let own = if found == *value {
+            inherited.cloned().unwrap_or(found)
+        } else {
+            found
+        };
+        prior.push(Prior {
+            tid: thread.tid,
+            start_ticks: thread.start_ticks,
+            value: own,
+        });
+    }
+    host.set(target, thread, value)
+}
+
+fn read_back(host: &mut impl Host, target: Identity, value: &Value) -> Result<bool, Effected> {
+    for thread in concerned(host, target, value.knob())? {
+        match host.get(target, thread, value.knob()) {
+            Ok(found) if found == *value => {}
+            Ok(_) => return Ok(false),
+            Err(HostError::Gone { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(true)
+}
+
+/// Carries out what the arithmetic of leases asks for. `table` is a reading of all processes, for the children that
+/// were born during the lease.
+pub fn undo(host: &mut impl Host, lease: &Lease, undo: &Undo, table: &[Process]) -> Effected {
+    match undo {
+        Undo::Bequeath { heir, .. } => Effected::only(
+            Outcome::Restored,
+            format!("lease {heir} holds the knob and restores it"),
+        ),
+        Undo::Nothing => Effected::only(Outcome::Restored, "another lease wants the signal's effect to last"),
+        Undo::Signal(number) => match Signal::try_from(*number) {
+            Ok(signal) => match host.signal(lease.target, signal) {
+                Ok(()) => Effected::only(Outcome::Restored, format!("sent {signal}")),
+                Err(error) => error.into(),
+            },
+            Err(_) => Effected::only(Outcome::Failed, format!("no signal has the number {number}")),
+        },
+        Undo::Set { value, ours } => put_back(host, lease, ours, table, |_| value.clone()),
+        Undo::Restore { prior, ours } => {
+            let of_thread = |thread: Option<Thread>| {
+                let known = thread.and_then(|thread| prior.iter().find(|prior| prior.thread() == thread));
+                // A thread or child born during the lease has inherited ours from one that had this before.
+                known
+                    .or(prior.first())
+                    .map_or_else(|| ours.clone(), |prior| prior.value.clone())
+            };
+            put_back(host, lease, ours, table, of_thread)
+        }
+    }
+}
+
+/// Puts `value_for(thread)` wherever `ours` still stands, on the target's threads and its descendants'.
+fn put_back(
+    host: &mut impl Host,
+    lease: &Lease,
+    ours: &Value,
+    table: &[Process],
+    value_for: impl Fn(Option<Thread>) -> Value,
+) -> Effected {
+    let mut tally = Back::default();
+    let on_target = restore_threads(host, lease.target, ours, &mut tally, |thread| value_for(Some(thread)));
+    for child in descendants(lease, table) {
+        // Whatever goes wrong with a child must not keep the others from being restored.
+        if restore_threads(host, child, ours, &mut tally, |_| value_for(None)).is_err() {
+            tally.missed += 1;
+        }
+    }
+    let mut effected = match (on_target, tally) {
+        (Err(effected), Back { restored: 0, .. }) => effected,
+        (
+            _,
+            Back {
+                restored: 0,
+                superseded,
+                ..
+            },
+        ) if superseded > 0 => Effected::only(
+            Outcome::Superseded,
+            "somebody else changed the value meanwhile; it is left alone",
+        ),
+        (_, Back { superseded, missed, .. }) => {
+            let mut notes = Vec::new();
+            if superseded > 0 {
+                notes.push(format!(
+                    "{superseded} threads were changed by somebody else and left alone"
+                ));
+            }
+            if missed > 0 {
+                notes.push(format!("{missed} children could not be restored"));
+            }
+            Effected::only(Outcome::Restored, notes.join("; "))
+        }
+    };
+    effected.before = Some(ours.to_string());
+    effected.after = Some(value_for(None).to_string());
+    effected
+}
+
+#[derive(Default, Clone, Copy)]
+struct Back {
+    restored: usize,
+    superseded: usize,
+    missed: usize,
+}
+
+fn restore_threads(
+    host: &mut impl Host,
+    process: Identity,
+    ours: &Value,
+    tally: &mut Back,
+    value_for: impl Fn(Thread) -> Value,
+) -> Result<(), Effected> {
+    let mut done = BTreeSet::new();
+    for _ in 0..MAX_ROUNDS {
+        let threads = concerned(host, process, ours.knob())?;
+        let new: Vec<Thread> = threads.into_iter().filter(|thread| !done.contains(thread)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        for thread in new {
+            done.insert(thread);
+            let value = value_for(thread);
+            match host.get(process, thread, ours.knob()) {
+                // After a crash between intent and outcome a thread may never have been set.
+                Ok(found) if found == value => tally.restored += 1,
+                Ok(found) if found == *ours => match host.set(process, thread, &value) {
+                    Ok(()) => tally.restored += 1,
+                    Err(HostError::Gone { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                },
+                Ok(_) => tally.superseded += 1,
+                Err(HostError::Gone { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Threads that a knob belongs to. Real-time and deadline threads are never touched.
+fn concerned(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<Thread>, HostError> {
+    let mut threads = host.threads(target)?;
+    if !knob.is_per_thread() {
+        threads.retain(|thread| thread.tid == target.pid);
+        return Ok(threads);
+    }
+    if matches!(knob, Knob::Nice | Knob::Sched) {
+        let mut normal = Vec::with_capacity(threads.len());
+        for thread in threads {
+            match host.get(target, thread, Knob::Sched) {
+                Ok(Value::Sched(Policy::RealTime)) | Err(HostError::Gone { .. }) => {}
+                Ok(_) => normal.push(thread),
+                Err(error) => return Err(error),
+            }
+        }
+        return Ok(normal);
+    }
+    Ok(threads)
+}
+
+/// Processes below the target that were born since the lease was taken. A child whose parent is gone was handed to
+/// another parent and cannot be told from a stranger.
+fn descendants(lease: &Lease, table: &[Process]) -> Vec<Identity> {
+    let mut line = BTreeSet::from([lease.target.pid]);
+    let mut found = Vec::new();
+    loop {
+        let before = line.len();
+        for process in table {
+            let is_below = line.contains(&process.parent) && line.insert(process.identity.pid);
+            if is_below && process.born_at + TICK >= lease.taken_at {
+                found.push(process.identity);
+            }
+        }
+        if line.len() == before {
+            return found;
+        }
+    }
+}
+
+fn relative_affinity(change: AffinityChange, prior: &Value, online: BTreeSet<u32>) -> CpuSet {
+    let have = match prior {
+        Value::Affinity(cpus) => cpus.0.clone(),
+        _ => BTreeSet::new(),
+    };
+    let wanted = match change {
+        AffinityChange::All => online.len(),
+        AffinityChange::Cpus(cpus) => have.len().saturating_add_signed(cpus as isize),
+        AffinityChange::Percent(percent) => (have.len() as f64 * (1.0 + f64::from(percent) / 100.0))
+            .round()
+            .max(0.0) as usize,
+    }
+    .clamp(1, online.len().max(1));
+    // Those it has stay first, so that caches stay warm.
+    let mut cpus: BTreeSet<u32> = have.iter().copied().take(wanted).collect();
+    cpus.extend(
+        online
+            .iter()
+            .filter(|cpu| !have.contains(cpu))
+            .take(wanted - cpus.len().min(wanted)),
+    );
+    CpuSet(cpus)
+}
+
+/// The values of all threads in words: one value, or the distinct ones.
+fn summary<'a>(values: impl Iterator<Item = &'a Value>) -> String {
+    let distinct: BTreeSet<String> = values.map(Value::to_string).collect();
+    distinct.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::FakeHost;
+    use crate::ledger::Effect;
+    use crate::ledger::lease;
+
+    fn host_with(threads: u32, nice: i32) -> (FakeHost, Identity) {
+        let mut host = FakeHost::new(4, "2026-01-01T00:00:00Z".parse().unwrap());
+        let mut process = Process::example(100, "burner");
+        (process.threads, process.nice) = (threads, nice);
+        let target = host.add(process);
+        (host, target)
+    }
+
+    fn niceness(host: &FakeHost, pid: i32) -> Vec<i32> {
+        host.processes[&pid]
+            .threads
+            .values()
+            .map(|thread| thread.nice)
+            .collect()
+    }
+
+    fn take(host: &mut FakeHost, id: u64, target: Identity, nice: i32) -> Lease {
+        let prepared = prepare(host, target, &Change::To(Value::Nice(nice))).unwrap();
+        let mut prior = prepared.prior;
+        let effected = set(host, target, &prepared.value, &mut prior);
+        assert_eq!(effected.outcome, Outcome::Applied, "{effected:?}");
+        Lease {
+            id,
+            rule: "calm".into(),
+            fingerprint: "f".into(),
+            target,
+            name: "burner".into(),
+            effect: Effect::Value {
+                value: prepared.value,
+                prior,
+            },
+            taken_at: host.now.boot,
+            deadline: Duration::MAX,
+            settled: true,
+        }
+    }
+
+    fn give_back(host: &mut FakeHost, lease: &Lease, live: &[Lease]) -> Outcome {
+        let table = host.processes().unwrap();
+        let what = lease::undo(lease, live.iter());
+        undo(host, lease, &what, &table).outcome
+    }
+
+    #[test]
+    fn every_thread_gets_its_own_prior_value_back() {
+        let (mut host, target) = host_with(3, 0);
+        host.processes
+            .get_mut(&100)
+            .unwrap()
+            .threads
+            .get_mut(&101)
+            .unwrap()
+            .nice = -3;
+        let lease = take(&mut host, 1, target, 15);
+        assert_eq!(niceness(&host, 100), [15, 15, 15]);
+        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::Restored);
+        assert_eq!(niceness(&host, 100), [0, -3, 0]);
+    }
+
+    #[test]
+    fn threads_and_children_born_during_the_lease_are_restored_too() {
+        let (mut host, target) = host_with(1, 0);
+        let lease = take(&mut host, 1, target, 15);
+        host.advance(Duration::from_secs(5));
+        let newborn = host.processes[&100].threads[&100].clone();
+        host.processes.get_mut(&100).unwrap().threads.insert(109, newborn);
+        for (pid, parent) in [(200, 100), (201, 200), (300, 1)] {
+            let mut child = Process::example(pid, "child");
+            (child.parent, child.nice, child.age) = (parent, 15, Duration::ZERO);
+            host.add(child);
+        }
+        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::Restored);
+        assert_eq!(niceness(&host, 100), [0, 0]);
+        assert_eq!((niceness(&host, 200), niceness(&host, 201)), (vec![0], vec![0]));
+        assert_eq!(niceness(&host, 300), [15], "no descendant");
+    }
+
+    #[test]
+    fn children_born_before_the_lease_keep_what_they_chose() {
+        let (mut host, target) = host_with(1, 0);
+        let mut child = Process::example(200, "child");
+        (child.parent, child.nice) = (100, 15);
+        host.add(child);
+        host.advance(Duration::from_secs(5));
+        let lease = take(&mut host, 1, target, 15);
+        give_back(&mut host, &lease, &[]);
+        assert_eq!(niceness(&host, 200), [15]);
+    }
+
+    #[test]
+    fn what_somebody_else_changed_is_left_alone() {
+        let (mut host, target) = host_with(1, 0);
+        let lease = take(&mut host, 1, target, 15);
+        host.processes
+            .get_mut(&100)
+            .unwrap()
+            .threads
+            .get_mut(&100)
+            .unwrap()
+            .nice = 7;
+        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::Superseded);
+        assert_eq!(niceness(&host, 100), [7]);
+    }
+
+    #[test]
+    fn the_older_holder_applies_again() {
+        let (mut host, target) = host_with(2, 0);
+        let first = take(&mut host, 1, target, 10);
+        let second = take(&mut host, 2, target, 15);
+        assert_eq!(
+            give_back(&mut host, &second, &[first.clone(), second.clone()]),
+            Outcome::Restored
+        );
+        assert_eq!(niceness(&host, 100), [10, 10]);
+        assert_eq!(
+            give_back(&mut host, &first, std::slice::from_ref(&first)),
+            Outcome::Restored
+        );
+        assert_eq!(niceness(&host, 100), [0, 0]);
+    }
+
+    #[test]
+    fn real_time_threads_are_never_touched() {
+        let (mut host, target) = host_with(2, 0);
+        host.processes
+            .get_mut(&100)
+            .unwrap()
+            .threads
+            .get_mut(&101)
+            .unwrap()
+            .policy = Policy::RealTime;
+        let lease = take(&mut host, 1, target, 15);
+        assert_eq!(niceness(&host, 100), [15, 0]);
+        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::Restored);
+        host.processes
+            .get_mut(&100)
+            .unwrap()
+            .threads
+            .get_mut(&100)
+            .unwrap()
+            .policy = Policy::RealTime;
+        assert_eq!(
+            prepare(&mut host, target, &Change::To(Value::Nice(5)))
+                .unwrap_err()
+                .outcome,
+            Outcome::Denied
+        );
+    }
+
+    #[test]
+    fn a_target_that_is_gone_or_another_is_an_outcome() {
+        let (mut host, target) = host_with(1, 0);
+        let lease = take(&mut host, 1, target, 15);
+        host.processes.clear();
+        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::Gone);
+        host.advance(Duration::from_secs(60));
+        host.add(Process {
+            age: Duration::ZERO,
+            nice: 15,
+            ..Process::example(100, "another")
+        });
+        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::ChangedIdentity);
+        assert_eq!(niceness(&host, 100), [15]);
+    }
+
+    #[test]
+    fn affinity_is_relative_to_what_the_process_has() {
+        let have = Value::Affinity("2-3".parse().unwrap());
+        let online: BTreeSet<u32> = (0..8).collect();
+        for (change, expected) in [
+            (AffinityChange::All, "0-7"),
+            (AffinityChange::Cpus(2), "0-3"),
+            (AffinityChange::Cpus(-1), "2"),
+            (AffinityChange::Cpus(-9), "2"),
+            (AffinityChange::Percent(-50), "2"),
+            (AffinityChange::Percent(900), "0-7"),
+        ] {
+            assert_eq!(
+                relative_affinity(change, &have, online.clone()).to_string(),
+                expected,
+                "{change:?}"
+            );
+        }
+    }
+}

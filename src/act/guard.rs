@@ -1,0 +1,457 @@
+//! Whether a planned step may be taken. Pure. Each refusal has a decision from the closed list and a reason in words.
+//! Undoing never comes here: it is never refused.
+
+use crate::ledger::book::WireSource;
+use crate::ledger::{Decision, Episode, Victim};
+use crate::process::selector::Judgement;
+use crate::process::{Identity, Needs, Process, Selector, protection};
+use crate::rule::Rule;
+use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Why a step, a process or a whole plan is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub decision: Decision,
+    pub reason: String,
+}
+
+fn refuse<T>(decision: Decision, reason: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal {
+        decision,
+        reason: reason.into(),
+    })
+}
+
+/// Host-wide bound on final steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    pub final_steps: u32,
+    pub per: Duration,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget {
+            final_steps: 3,
+            per: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Budget {
+    /// Victims that may still be struck now; simulated and real ones are counted apart.
+    pub fn remaining(&self, victims: &[Victim], simulated: bool, now: Duration) -> u32 {
+        let spent = victims
+            .iter()
+            .filter(|victim| victim.simulated == simulated && victim.struck_at + self.per > now)
+            .map(|victim| victim.target)
+            .collect::<BTreeSet<_>>()
+            .len();
+        self.final_steps
+            .saturating_sub(u32::try_from(spent).unwrap_or(u32::MAX))
+    }
+}
+
+/// Who is never touched on this host.
+pub struct Ward<'a> {
+    /// evenkeel and its ancestors.
+    pub own_line: &'a BTreeSet<i32>,
+    /// `protect:` of the configuration.
+    pub protect: &'a [Selector],
+}
+
+impl Ward<'_> {
+    /// What must have been read of a process before [`Ward::screen`].
+    pub fn needs(&self) -> Needs {
+        self.protect
+            .iter()
+            .fold(protection::NEEDS, |needs, selector| needs | selector.needs())
+    }
+
+    /// # Errors
+    /// Says why the process is no target of this rule, whatever its selector says.
+    pub fn screen(&self, rule: &Rule, process: &Process) -> Result<(), Refusal> {
+        let protected = |why: &str| refuse(Decision::Protected, why);
+        if process.identity.pid == 1 {
+            return protected("pid 1 is never touched");
+        }
+        if process.is_kernel_thread {
+            return protected("kernel threads are never touched");
+        }
+        if self.own_line.contains(&process.identity.pid) {
+            return protected("evenkeel and its ancestors are never touched");
+        }
+        if process.details.exe.is_none() {
+            return protected("it cannot be identified: its executable cannot be read");
+        }
+        if let Some(entry) = protection::recognise(process)
+            && !rule.overrides.contains(entry.name)
+        {
+            let name = entry.name;
+            return protected(&format!(
+                "built-in protection {name:?} (override_protection: [{name}] would lift it)"
+            ));
+        }
+        for selector in self.protect {
+            match selector.judge(process) {
+                Judgement::Fails(_) => {}
+                Judgement::Holds => return protected("an entry of `protect` in the configuration selects it"),
+                Judgement::Unknown(why) => {
+                    return protected(&format!("it cannot be told whether `protect` means it: {why}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// # Errors
+/// When more processes match than the rule allows.
+pub fn bound_matches(rule: &Rule, matches: usize) -> Result<(), Refusal> {
+    if matches <= rule.max_matches {
+        return Ok(());
+    }
+    let reason = format!("{matches} processes match, max_matches is {}", rule.max_matches);
+    refuse(Decision::TooManyMatches, reason)
+}
+
+/// # Errors
+/// When the process has no handler for the signal, which would then end or stop it.
+pub fn notice(process: &Process, signal: Signal) -> Result<(), Refusal> {
+    match process.details.caught_signals {
+        Some(caught) if caught & (1 << (signal as u32 - 1)) != 0 => Ok(()),
+        Some(_) => refuse(
+            Decision::Protected,
+            format!("it has no handler for {signal}, which would end it"),
+        ),
+        None => refuse(
+            Decision::Protected,
+            format!("it cannot be told whether it has a handler for {signal}"),
+        ),
+    }
+}
+
+/// What is known when the next victim is to be chosen.
+pub struct FinalGate<'a> {
+    pub rule: &'a Rule,
+    pub episode: &'a Episode,
+    pub victims: &'a [Victim],
+    pub budget: Budget,
+    /// CLOCK_BOOTTIME.
+    pub now: Duration,
+    /// CLOCK_BOOTTIME of the sample on which `while` was asked, or of the process table.
+    pub sample_at: Duration,
+    /// The answer of `while`; `None` where the rule has none.
+    pub condition: Option<bool>,
+    /// Victims that hang in the kernel (state D): they will go, but nobody waits for them.
+    pub stuck: &'a BTreeSet<Identity>,
+}
+
+/// How a final step is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strike {
+    /// One unit of budget.
+    NewVictim,
+    /// A later final step on a victim that was counted already.
+    Escalation,
+}
+
+impl FinalGate<'_> {
+    /// # Errors
+    /// Says what must happen before this process may be struck.
+    pub fn strike(&self, target: Identity) -> Result<Strike, Refusal> {
+        let key = &self.episode.key;
+        let counted = || self.victims.iter().filter(|victim| victim.simulated == key.simulated);
+        if let Some(victim) = counted().find(|victim| victim.target == target && victim.gone_at.is_none()) {
+            if victim.rule == key.rule && victim.fingerprint == key.fingerprint {
+                return Ok(Strike::Escalation);
+            }
+            return refuse(
+                Decision::AwaitingEffect,
+                format!("rule {:?} is ending it already", victim.rule),
+            );
+        }
+        let ours = || counted().filter(|victim| victim.rule == key.rule);
+        let in_episode = ours()
+            .filter(|victim| victim.fingerprint == key.fingerprint && victim.struck_at >= self.episode.opened_at)
+            .count();
+        if in_episode >= self.rule.limit {
+            return refuse(
+                Decision::Budget,
+                format!("limit of {} victims per episode is reached", self.rule.limit),
+            );
+        }
+        let is_from_alertmanager = self.episode.source == WireSource::Alertmanager;
+        if in_episode >= 1 && self.rule.condition.is_none() && is_from_alertmanager {
+            let reason = "without `while`, an alert from Alertmanager is worth one victim per episode";
+            return refuse(Decision::Condition, reason);
+        }
+        if let Some(victim) = ours().find(|victim| victim.gone_at.is_none() && !self.stuck.contains(&victim.target)) {
+            return refuse(
+                Decision::AwaitingEffect,
+                format!("process {} is not gone yet", victim.target.pid),
+            );
+        }
+        if ours()
+            .filter_map(|victim| victim.gone_at)
+            .any(|gone_at| gone_at >= self.sample_at)
+        {
+            return refuse(
+                Decision::AwaitingEffect,
+                "no sample is newer than the death of the last victim",
+            );
+        }
+        if let Some(last) = ours().map(|victim| victim.struck_at).max()
+            && last + self.rule.cooldown > self.now
+        {
+            let left = (last + self.rule.cooldown).saturating_sub(self.now).as_secs();
+            return refuse(Decision::Cooldown, format!("cooldown of the rule: {left} s left"));
+        }
+        if self.budget.remaining(self.victims, key.simulated, self.now) == 0 {
+            let Budget { final_steps, per } = self.budget;
+            let reason = format!(
+                "the host's budget of {final_steps} final steps per {} s is spent",
+                per.as_secs()
+            );
+            return refuse(Decision::Budget, reason);
+        }
+        if self.condition == Some(false) {
+            return refuse(Decision::Condition, "`while` is false");
+        }
+        Ok(Strike::NewVictim)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::EpisodeKey;
+    use crate::rule::example;
+
+    fn named(pid: i32, exe: &str) -> Process {
+        let mut process = Process::example(pid, "burner");
+        process.details.exe = Some(exe.into());
+        process
+    }
+
+    fn screen(process: &Process, overrides: &[&str]) -> Option<String> {
+        let mut rule = example("calm", "nice 5");
+        rule.overrides = overrides.iter().map(|name| (*name).to_owned()).collect();
+        let protect = [Selector {
+            conditions: vec![crate::process::selector::Condition::Exe(
+                crate::process::selector::Pattern::fixed("/usr/lib/postgresql/.*").unwrap(),
+            )],
+        }];
+        let ward = Ward {
+            own_line: &BTreeSet::from([50, 40]),
+            protect: &protect,
+        };
+        ward.screen(&rule, process).err().map(|refusal| {
+            assert_eq!(refusal.decision, Decision::Protected);
+            refusal.reason
+        })
+    }
+
+    #[test]
+    fn the_protected_are_never_targets() {
+        let mut kernel = named(9, "/x");
+        kernel.is_kernel_thread = true;
+        let unknown = Process::example(9, "burner");
+        let protected = [
+            named(1, "/usr/bin/burner"),
+            named(40, "/usr/bin/burner"),
+            kernel,
+            unknown,
+            named(9, "/usr/lib/postgresql/15/bin/postgres"),
+        ];
+        for process in &protected {
+            assert!(screen(process, &["sshd"]).is_some(), "{process:?}");
+        }
+        assert!(screen(&named(9, "/usr/sbin/sshd"), &[]).unwrap().contains("sshd"));
+        assert_eq!(screen(&named(9, "/usr/sbin/sshd"), &["sshd"]), None);
+        assert_eq!(screen(&named(9, "/usr/bin/burner"), &[]), None);
+    }
+
+    #[test]
+    fn a_signal_without_handler_is_refused() {
+        let mut process = named(9, "/usr/bin/d");
+        assert!(notice(&process, Signal::SIGUSR1).is_err());
+        process.details.caught_signals = Some(1 << (Signal::SIGUSR1 as u32 - 1));
+        assert!(notice(&process, Signal::SIGUSR1).is_ok());
+        assert!(notice(&process, Signal::SIGUSR2).is_err());
+    }
+
+    struct Case {
+        victims: Vec<Victim>,
+        has_while: bool,
+        source: WireSource,
+        limit: usize,
+        condition: Option<bool>,
+        sample_at: u64,
+    }
+
+    impl Default for Case {
+        fn default() -> Self {
+            let source = WireSource::Local;
+            Case {
+                victims: vec![],
+                has_while: false,
+                source,
+                limit: 9,
+                condition: None,
+                sample_at: 1000,
+            }
+        }
+    }
+
+    fn victim(pid: i32, struck_at: u64, gone_at: Option<u64>) -> Victim {
+        Victim {
+            rule: "end".into(),
+            fingerprint: "f".into(),
+            target: Process::example(pid, "x").identity,
+            simulated: false,
+            struck_at: Duration::from_secs(struck_at),
+            gone_at: gone_at.map(Duration::from_secs),
+        }
+    }
+
+    fn strike(case: Case) -> Result<Strike, Decision> {
+        let mut rule = example("end", "signal TERM; wait 10; signal KILL");
+        rule.limit = case.limit;
+        rule.condition = case.has_while.then(|| "up > 0".to_owned());
+        let episode = Episode {
+            key: EpisodeKey {
+                rule: "end".into(),
+                fingerprint: "f".into(),
+                simulated: false,
+            },
+            source: case.source,
+            labels: Default::default(),
+            starts_at: jiff::Timestamp::UNIX_EPOCH,
+            opened_at: Duration::from_secs(100),
+            seen_at: Duration::ZERO,
+            climbs: vec![],
+            barred: vec![],
+        };
+        let stuck = BTreeSet::from([Process::example(66, "x").identity]);
+        let gate = FinalGate {
+            rule: &rule,
+            episode: &episode,
+            victims: &case.victims,
+            budget: Budget::default(),
+            now: Duration::from_secs(1000),
+            sample_at: Duration::from_secs(case.sample_at),
+            condition: case.condition,
+            stuck: &stuck,
+        };
+        gate.strike(Process::example(7, "x").identity)
+            .map_err(|refusal| refusal.decision)
+    }
+
+    #[test]
+    fn final_steps_go_one_at_a_time() {
+        let case = Case::default;
+        assert_eq!(strike(case()), Ok(Strike::NewVictim));
+        assert_eq!(
+            strike(Case {
+                victims: vec![victim(7, 990, None)],
+                ..case()
+            }),
+            Ok(Strike::Escalation)
+        );
+        assert_eq!(
+            strike(Case {
+                victims: vec![victim(8, 200, None)],
+                ..case()
+            }),
+            Err(Decision::AwaitingEffect)
+        );
+        assert_eq!(
+            strike(Case {
+                victims: vec![victim(66, 200, None)],
+                ..case()
+            }),
+            Ok(Strike::NewVictim)
+        );
+        assert_eq!(
+            strike(Case {
+                victims: vec![victim(8, 200, Some(300))],
+                ..case()
+            }),
+            Ok(Strike::NewVictim)
+        );
+        let unseen = Case {
+            victims: vec![victim(8, 200, Some(300))],
+            sample_at: 300,
+            ..case()
+        };
+        assert_eq!(strike(unseen), Err(Decision::AwaitingEffect));
+        assert_eq!(
+            strike(Case {
+                victims: vec![victim(8, 800, Some(801))],
+                ..case()
+            }),
+            Err(Decision::Cooldown)
+        );
+        let full = vec![victim(8, 200, Some(201))];
+        assert_eq!(
+            strike(Case {
+                victims: full,
+                limit: 1,
+                ..case()
+            }),
+            Err(Decision::Budget)
+        );
+        assert_eq!(
+            strike(Case {
+                condition: Some(false),
+                ..case()
+            }),
+            Err(Decision::Condition)
+        );
+    }
+
+    #[test]
+    fn alertmanager_without_while_is_worth_one_victim() {
+        for (has_while, expected) in [(false, Err(Decision::Condition)), (true, Ok(Strike::NewVictim))] {
+            let victims = vec![victim(8, 200, Some(300))];
+            let source = WireSource::Alertmanager;
+            let condition = has_while.then_some(true);
+            assert_eq!(
+                strike(Case {
+                    victims,
+                    source,
+                    has_while,
+                    condition,
+                    ..Case::default()
+                }),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn budget_counts_victims_of_all_rules_once_each() {
+        let mut victims = vec![victim(1, 990, None), victim(1, 991, None), victim(2, 992, None)];
+        let now = Duration::from_secs(1000);
+        assert_eq!(Budget::default().remaining(&victims, false, now), 1);
+        assert_eq!(Budget::default().remaining(&victims, true, now), 3);
+        for victim in &mut victims {
+            victim.rule = "other".into();
+            victim.gone_at = Some(Duration::from_secs(995));
+        }
+        victims.push(Victim {
+            rule: "other".into(),
+            ..victim(3, 993, Some(994))
+        });
+        assert_eq!(
+            strike(Case {
+                victims,
+                ..Case::default()
+            }),
+            Err(Decision::Budget)
+        );
+    }
+}

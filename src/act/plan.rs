@@ -1,0 +1,185 @@
+//! What a rule would do for one episode now. Pure data from pure data; nothing here asks whether it is allowed.
+
+use crate::ledger::{Climb, Episode};
+use crate::process::{Identity, Process};
+use crate::rule::{OrderBy, OrderKey, Rule, Step};
+use std::cmp::Ordering;
+use std::time::Duration;
+
+/// The steps that are due for one target: from its rung to the next `wait`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ascent {
+    pub target: Identity,
+    pub name: String,
+    /// Index in the ladder, and the step there.
+    pub steps: Vec<(usize, Step)>,
+    /// Where the target stands when all steps were taken, and for how long it waits there.
+    pub next_rung: usize,
+    pub wait: Duration,
+    /// Not a target of this episode before.
+    pub is_new: bool,
+}
+
+/// What is due now. `matches` hold the selector, may be touched, and stand in the rule's order.
+pub fn plan(rule: &Rule, episode: &Episode, matches: &[Process], now: Duration, is_repeat: bool) -> Vec<Ascent> {
+    let mut ascents = Vec::new();
+    let mut free = rule.limit.saturating_sub(episode.climbs.len());
+    for process in matches {
+        let climb = episode.climbs.iter().find(|climb| climb.target == process.identity);
+        match climb {
+            Some(Climb { rung, due, .. }) if *rung < rule.actions.len() && *due <= now => {
+                ascents.push(ascend(rule, process, *rung, false));
+            }
+            Some(_) => {}
+            None if free > 0 && !is_barred(episode, process.identity, is_repeat) => {
+                free -= 1;
+                ascents.push(ascend(rule, process, 0, true));
+            }
+            None => {}
+        }
+    }
+    ascents
+}
+
+fn is_barred(episode: &Episode, target: Identity, is_repeat: bool) -> bool {
+    episode
+        .barred
+        .iter()
+        .any(|barred| barred.target == target && !(barred.until_repeat && is_repeat))
+}
+
+fn ascend(rule: &Rule, process: &Process, rung: usize, is_new: bool) -> Ascent {
+    let mut steps = Vec::new();
+    let mut next_rung = rule.actions.len();
+    let mut wait = Duration::ZERO;
+    for (index, step) in rule.actions.iter().enumerate().skip(rung) {
+        if let Step::Wait(time) = step {
+            (next_rung, wait) = (index + 1, *time);
+            break;
+        }
+        steps.push((index, step.clone()));
+    }
+    Ascent {
+        target: process.identity,
+        name: process.name.clone(),
+        steps,
+        next_rung,
+        wait,
+        is_new,
+    }
+}
+
+/// Puts the processes that a rule wants first in front; ties by age, the oldest first, then by pid.
+pub fn order(processes: &mut [Process], by: OrderBy) {
+    processes.sort_by(|a, b| {
+        let largest_first = match by.key {
+            OrderKey::Cpu => b.cpu_cores.unwrap_or(0.0).total_cmp(&a.cpu_cores.unwrap_or(0.0)),
+            OrderKey::Memory => b.resident_bytes.cmp(&a.resident_bytes),
+            OrderKey::OomScore => b.details.oom_score.cmp(&a.details.oom_score),
+            OrderKey::Age => Ordering::Equal,
+        };
+        let oldest_first = a.identity.start_ticks.cmp(&b.identity.start_ticks);
+        let first = if by.key == OrderKey::Age {
+            oldest_first
+        } else {
+            largest_first
+        };
+        let first = if by.reverse { first.reverse() } else { first };
+        first.then(oldest_first).then(a.identity.pid.cmp(&b.identity.pid))
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::book::{Barred, WireSource};
+    use crate::ledger::{Decision, EpisodeKey};
+    use crate::rule::example;
+
+    fn episode(climbs: Vec<Climb>) -> Episode {
+        Episode {
+            key: EpisodeKey {
+                rule: "calm".into(),
+                fingerprint: "f".into(),
+                simulated: false,
+            },
+            source: WireSource::Local,
+            labels: Default::default(),
+            starts_at: jiff::Timestamp::UNIX_EPOCH,
+            opened_at: Duration::ZERO,
+            seen_at: Duration::ZERO,
+            climbs,
+            barred: Vec::new(),
+        }
+    }
+
+    fn processes(pids: &[i32]) -> Vec<Process> {
+        pids.iter().map(|pid| Process::example(*pid, "burner")).collect()
+    }
+
+    fn climb(pid: i32, rung: usize, due: u64) -> Climb {
+        let process = Process::example(pid, "burner");
+        Climb {
+            target: process.identity,
+            name: process.name,
+            rung,
+            due: Duration::from_secs(due),
+            refused: None::<Decision>,
+        }
+    }
+
+    fn summary(ascents: &[Ascent]) -> Vec<(i32, Vec<usize>, usize)> {
+        ascents
+            .iter()
+            .map(|ascent| {
+                (
+                    ascent.target.pid,
+                    ascent.steps.iter().map(|(rung, _)| *rung).collect(),
+                    ascent.next_rung,
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn limit_counts_targets_that_are_held() {
+        let mut rule = example("calm", "nice 5; wait 10; signal TERM; wait 10; signal KILL");
+        rule.limit = 2;
+        let now = Duration::from_secs(100);
+        let plan_for = |climbs| summary(&plan(&rule, &episode(climbs), &processes(&[7, 8, 9]), now, false));
+        assert_eq!(plan_for(vec![]), [(7, vec![0], 2), (8, vec![0], 2)]);
+        assert_eq!(plan_for(vec![climb(9, 2, 101)]), [(7, vec![0], 2)]);
+        assert_eq!(plan_for(vec![climb(9, 2, 100)]), [(7, vec![0], 2), (9, vec![2], 4)]);
+        assert_eq!(plan_for(vec![climb(8, 5, 0), climb(9, 4, 0)]), [(9, vec![4], 5)]);
+    }
+
+    #[test]
+    fn released_targets_are_left_alone_and_expired_ones_wait_for_a_repeat() {
+        let rule = example("calm", "nice 5");
+        let mut episode = episode(vec![]);
+        let target = processes(&[7])[0].identity;
+        for (until_repeat, is_repeat, expected) in [(false, true, 0), (true, false, 0), (true, true, 1)] {
+            episode.barred = vec![Barred { target, until_repeat }];
+            assert_eq!(
+                plan(&rule, &episode, &processes(&[7]), Duration::ZERO, is_repeat).len(),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn order_is_largest_first_and_ties_are_by_age() {
+        let mut list = processes(&[9, 7, 8]);
+        list[0].resident_bytes = 5;
+        list[1].resident_bytes = 9;
+        list[2].resident_bytes = 5;
+        let mut pids = |key, reverse| {
+            order(&mut list, OrderBy { key, reverse });
+            list.iter().map(|process| process.identity.pid).collect::<Vec<_>>()
+        };
+        assert_eq!(pids(OrderKey::Memory, false), [7, 8, 9]);
+        assert_eq!(pids(OrderKey::Memory, true), [8, 9, 7]);
+        assert_eq!(pids(OrderKey::Age, false), [7, 8, 9]);
+        assert_eq!(pids(OrderKey::Age, true), [9, 8, 7]);
+    }
+}

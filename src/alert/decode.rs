@@ -1,0 +1,460 @@
+//! Decodes an Alertmanager webhook, version 4 (`notify/webhook`, `template.Data`): bytes in, alerts out. Pure.
+//! Judges each entry by itself, on its own labels and status; the group's status and common labels are not read.
+
+use super::alert::{Alert, Labels, Source, Status, fingerprint};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+
+/// A real envelope is five levels deep (envelope, alerts, alert, labels, value); the rest is room for fields to come.
+const MAX_DEPTH: usize = 32;
+
+/// More entries than fit into 4 MiB with their status, labels and start. It bounds what a list of trifles costs us.
+const MAX_ENTRIES: usize = 65_536;
+
+/// Longest reason kept for an entry, in characters: it quotes what was sent and goes to a log line.
+const MAX_REASON_CHARS: usize = 200;
+
+/// What one webhook request says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// In the order of the request.
+    pub alerts: Vec<Result<Alert, InvalidEntry>>,
+    /// How many alerts Alertmanager left out (`truncatedAlerts`, from `max_alerts` of its receiver).
+    pub truncated: u64,
+    /// Alertmanager's name of the group, empty where it was not sent.
+    pub group_key: String,
+    /// Name of Alertmanager's receiver, empty where it was not sent.
+    pub receiver: String,
+}
+
+/// An entry of `alerts` that is no alert; the entries beside it are not affected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("alerts[{index}]: {reason}")]
+pub struct InvalidEntry {
+    pub index: usize,
+    pub reason: String,
+}
+
+/// Why a body is no version 4 envelope at all. The webhook answers 400 to each.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("the body is empty; send Alertmanager's webhook JSON, version 4")]
+    Empty,
+    #[error("the body is not UTF-8 from byte {valid_up_to} on; JSON is UTF-8")]
+    NotUtf8 { valid_up_to: usize },
+    #[error("the body is nested more than {MAX_DEPTH} levels deep")]
+    TooDeep,
+    #[error("the body begins with {found:?}; Alertmanager's webhook is a JSON object")]
+    NotAnObject { found: char },
+    #[error("not the JSON of Alertmanager's webhook: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("\"version\" is {found}; only Alertmanager's webhook version \"4\" is known")]
+    Version { found: String },
+    #[error("\"alerts\" is missing; Alertmanager's webhook has a list of alerts there")]
+    NoAlerts,
+    #[error("{found} entries in \"alerts\"; {MAX_ENTRIES} are the most that is taken at once")]
+    TooManyEntries { found: usize },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawEnvelope<'a> {
+    #[serde(borrow)]
+    version: Option<&'a RawValue>,
+    // Twice an option, so that a missing list and a null (an empty slice in Go) are told apart.
+    #[serde(borrow, default, deserialize_with = "present")]
+    alerts: Option<Option<Vec<&'a RawValue>>>,
+    truncated_alerts: Option<u64>,
+    #[serde(borrow)]
+    group_key: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    receiver: Option<Cow<'a, str>>,
+}
+
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawAlert {
+    status: Option<String>,
+    labels: Option<TextMap>,
+    annotations: Option<TextMap>,
+    starts_at: Option<String>,
+    ends_at: Option<String>,
+    fingerprint: Option<String>,
+}
+
+/// Texts by name. A name given twice is an error: which of the two counts is a matter of the reader, and a proxy that
+/// checked one must not let pass the other.
+struct TextMap(Labels);
+
+impl<'de> Deserialize<'de> for TextMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TextMap, D::Error> {
+        struct Texts;
+        impl<'de> Visitor<'de> for Texts {
+            type Value = TextMap;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TextMap, A::Error> {
+                let mut texts = Labels::new();
+                while let Some((name, value)) = map.next_entry::<String, String>()? {
+                    if texts.contains_key(&name) {
+                        return Err(A::Error::custom(format_args!("{name:?} is given twice")));
+                    }
+                    texts.insert(name, value);
+                }
+                Ok(TextMap(texts))
+            }
+        }
+        deserializer.deserialize_map(Texts)
+    }
+}
+
+/// Decodes the body of a webhook request that arrived at `now`.
+///
+/// # Errors
+/// When the body as a whole is not a version 4 envelope. A fault in one entry of `alerts` is reported in its place.
+pub fn decode(body: &[u8], now: Timestamp) -> Result<Envelope, DecodeError> {
+    let text = std::str::from_utf8(body).map_err(|wrong| DecodeError::NotUtf8 {
+        valid_up_to: wrong.valid_up_to(),
+    })?;
+    // Before any parser sees it: a parser may recurse, or skip what it does not know however deep it is.
+    if depth_exceeds(body, MAX_DEPTH) {
+        return Err(DecodeError::TooDeep);
+    }
+    // serde reads a list as the fields of a struct in their order, which no webhook means.
+    match first_character(text) {
+        Some('{') => {}
+        Some(found) => return Err(DecodeError::NotAnObject { found }),
+        None => return Err(DecodeError::Empty),
+    }
+    let raw: RawEnvelope<'_> = serde_json::from_str(text)?;
+    let version = raw.version.map_or("missing", RawValue::get);
+    if serde_json::from_str::<Cow<'_, str>>(version).ok().as_deref() != Some("4") {
+        return Err(DecodeError::Version {
+            found: shortened(version),
+        });
+    }
+    let entries = raw.alerts.ok_or(DecodeError::NoAlerts)?.unwrap_or_default();
+    if entries.len() > MAX_ENTRIES {
+        return Err(DecodeError::TooManyEntries { found: entries.len() });
+    }
+    let judge = |(index, entry): (usize, &&RawValue)| {
+        alert(entry.get(), now).map_err(|reason| InvalidEntry {
+            index,
+            reason: shortened(&reason),
+        })
+    };
+    Ok(Envelope {
+        alerts: entries.iter().enumerate().map(judge).collect(),
+        truncated: raw.truncated_alerts.unwrap_or(0),
+        group_key: raw.group_key.unwrap_or_default().into_owned(),
+        receiver: raw.receiver.unwrap_or_default().into_owned(),
+    })
+}
+
+fn alert(entry: &str, now: Timestamp) -> Result<Alert, String> {
+    if first_character(entry) != Some('{') {
+        return Err("an alert is a JSON object".to_owned());
+    }
+    let raw: RawAlert = serde_json::from_str(entry).map_err(|wrong| wrong.to_string())?;
+    let status = match raw.status.as_deref() {
+        Some("firing") => Status::Firing,
+        Some("resolved") => Status::Resolved,
+        Some(other) => return Err(format!("the status is {other:?}; it is firing or resolved")),
+        None => return Err("the status is missing; it is firing or resolved".to_owned()),
+    };
+    let TextMap(mut labels) = raw.labels.ok_or("the labels are missing")?;
+    // An empty label is a missing one to Prometheus and Alertmanager, and no part of the fingerprint.
+    labels.retain(|_, value| !value.is_empty());
+    if labels.is_empty() {
+        return Err("there is no label with a value".to_owned());
+    }
+    if labels.contains_key("") {
+        return Err("a label has an empty name".to_owned());
+    }
+    let starts_at = time("startsAt", raw.starts_at.as_deref())?;
+    let ends_at = time("endsAt", raw.ends_at.as_deref())?;
+    let fingerprint = match raw.fingerprint {
+        None => fingerprint(&labels),
+        Some(text) if text.is_empty() => fingerprint(&labels),
+        Some(text) if text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit()) => text.to_ascii_lowercase(),
+        Some(text) => {
+            return Err(format!(
+                "the fingerprint {text:?} is not 16 hexadecimal digits; it may be left out"
+            ));
+        }
+    };
+    Ok(Alert {
+        labels,
+        annotations: raw.annotations.map_or_else(Labels::new, |TextMap(texts)| texts),
+        status,
+        // As Alertmanager's own API takes a missing start: from the end, or else from now.
+        starts_at: starts_at.or(ends_at).unwrap_or(now),
+        ends_at: match status {
+            Status::Firing => None,
+            Status::Resolved => Some(ends_at.unwrap_or(now)),
+        },
+        fingerprint,
+        source: Source::Alertmanager,
+    })
+}
+
+/// Reads RFC 3339. Go's zero time, the first moment of year 1, says "none".
+fn time(field: &str, text: Option<&str>) -> Result<Option<Timestamp>, String> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let time: Timestamp = text
+        .parse()
+        .map_err(|_| format!("{field} is {text:?}; write a time as 2006-01-02T15:04:05Z (RFC 3339)"))?;
+    Ok(Some(time).filter(|time| time.as_second() > GO_ZERO_TIME_SECONDS))
+}
+
+/// 0001-01-01T00:00:00Z, `time.Time{}` in Go.
+const GO_ZERO_TIME_SECONDS: i64 = -62_135_596_800;
+
+fn first_character(text: &str) -> Option<char> {
+    text.trim_start_matches([' ', '\t', '\n', '\r']).chars().next()
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_REASON_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Whether brackets outside strings nest deeper than `limit`. What is no JSON at all is left to the parser.
+fn depth_exceeds(body: &[u8], limit: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in body {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > limit {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "2026-11-22T04:00:00Z";
+
+    fn read(body: &str) -> Result<Envelope, DecodeError> {
+        decode(body.as_bytes(), NOW.parse().unwrap())
+    }
+
+    fn entry(alert: &str) -> Result<Alert, InvalidEntry> {
+        let mut envelope = read(&format!(r#"{{"version":"4","alerts":[{alert}]}}"#)).unwrap();
+        envelope.alerts.remove(0)
+    }
+
+    #[test]
+    fn a_body_that_alertmanager_sent_is_read_whole() {
+        let envelope = read(include_str!("../../tests/fixtures/alertmanager/webhook_group.json")).unwrap();
+        assert_eq!(envelope.truncated, 1);
+        assert_eq!(envelope.receiver, "evenkeel");
+        assert_eq!(envelope.group_key, r#"{}:{alertname="HostCpuSaturated"}"#);
+        let statuses: Vec<Status> = envelope
+            .alerts
+            .iter()
+            .map(|alert| alert.as_ref().unwrap().status)
+            .collect();
+        assert_eq!(statuses, [Status::Firing, Status::Resolved]);
+        let firing = envelope.alerts[0].as_ref().unwrap();
+        assert_eq!(firing.name(), "HostCpuSaturated");
+        assert_eq!(firing.ends_at, None);
+        let resolved = envelope.alerts[1].as_ref().unwrap();
+        assert!(resolved.ends_at.unwrap() > resolved.starts_at);
+        for alert in &envelope.alerts {
+            let alert = alert.as_ref().unwrap();
+            assert_eq!(
+                alert.fingerprint,
+                fingerprint(&alert.labels),
+                "computed as Alertmanager computes it"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_version_4_envelope_is_refused_and_says_why() {
+        let check = |body: &str, says: &str| {
+            let wrong = read(body).expect_err(body).to_string();
+            assert!(wrong.contains(says), "{body:.60}: {wrong}");
+        };
+        check("", "empty");
+        check(" \n", "empty");
+        check("firing", "begins with 'f'");
+        check("[]", "begins with '['");
+        check(r#"["4", []]"#, "begins with '['");
+        check("\u{feff}{}", "begins with");
+        check(r#"{"version":"4","alerts":[]"#, "EOF");
+        check(r#"{"version":"4","alerts":[]} x"#, "trailing");
+        check(r#"{"version":"4","alerts":{}}"#, "sequence");
+        check(r#"{"version":"4"}"#, "\"alerts\" is missing");
+        check(r#"{"alerts":[]}"#, "\"version\" is missing");
+        check(r#"{"version":4,"alerts":[]}"#, "\"version\" is 4;");
+        check(r#"{"version":"3","alerts":[]}"#, "\"version\" is \"3\"");
+        check(r#"{"version":"4","version":"4","alerts":[]}"#, "duplicate field");
+        check(r#"{"version":"4","alerts":[],"truncatedAlerts":-1}"#, "u64");
+        let many = format!(r#"{{"version":"4","alerts":[{}0]}}"#, "0,".repeat(MAX_ENTRIES));
+        check(&many, "65537 entries");
+        let deep = |open: &str, close: &str| format!("{}{}", open.repeat(10_000), close.repeat(10_000));
+        check(&deep("[", "]"), "nested");
+        check(&deep("[", ""), "nested");
+        check(&deep(r#"{"a":"#, "}"), "nested");
+        check(&format!(r#"{{"version":"4","alerts":[{}]}}"#, deep("[", "]")), "nested");
+        check(
+            &format!(r#"{{"version":"4","alerts":[],"new":{}}}"#, deep("[", "]")),
+            "nested",
+        );
+        assert!(matches!(
+            decode(b"{\"a\xff\"", Timestamp::UNIX_EPOCH),
+            Err(DecodeError::NotUtf8 { valid_up_to: 3 })
+        ));
+    }
+
+    #[test]
+    fn brackets_in_strings_do_not_nest() {
+        let name = r#"[[\"{{\\"#.repeat(1000);
+        let alert = entry(&format!(r#"{{"status":"firing","labels":{{"a":"{name}"}}}}"#)).unwrap();
+        assert_eq!(alert.labels["a"], r#"[["{{\"#.repeat(1000));
+    }
+
+    #[test]
+    fn a_bad_entry_is_invalid_and_the_others_go_on() {
+        let body = r#"{"version":"4","status":"resolved","commonLabels":{"a":7},"new":[{}],"alerts":[
+            {"status":"firing","labels":{"a":"1"},"startsAt":"2026-11-22T03:00:00Z","new":{"x":[1]}},
+            7,
+            {"status":"firing","labels":{"a":"3"},"startsAt":"2026-11-22T03:00:00.5+01:00","fingerprint":null}
+        ]}"#;
+        let envelope = read(body).unwrap();
+        assert_eq!(envelope.alerts.len(), 3);
+        assert_eq!(
+            envelope.alerts[0].as_ref().unwrap().status,
+            Status::Firing,
+            "the group's status does not count"
+        );
+        assert_eq!(
+            envelope.alerts[1].as_ref().unwrap_err().to_string(),
+            "alerts[1]: an alert is a JSON object"
+        );
+        let third = envelope.alerts[2].as_ref().unwrap();
+        assert_eq!(third.starts_at.to_string(), "2026-11-22T02:00:00.5Z");
+        assert_eq!(third.fingerprint, fingerprint(&third.labels));
+    }
+
+    #[test]
+    fn an_invalid_entry_says_what_is_wrong() {
+        let check = |alert: &str, says: &str| {
+            let wrong = entry(alert).expect_err(alert);
+            assert!(wrong.reason.contains(says), "{alert:.60}: {wrong}");
+            assert!(wrong.reason.chars().count() <= MAX_REASON_CHARS + 1);
+        };
+        check("null", "JSON object");
+        check(r#"["firing",{"a":"b"}]"#, "JSON object");
+        check("{}", "status is missing");
+        check(r#"{"status":"Firing","labels":{"a":"b"}}"#, "status is \"Firing\"");
+        check(r#"{"status":7,"labels":{"a":"b"}}"#, "expected a string");
+        check(r#"{"status":"firing"}"#, "labels are missing");
+        check(r#"{"status":"firing","labels":{}}"#, "no label");
+        check(r#"{"status":"firing","labels":{"a":""}}"#, "no label");
+        check(r#"{"status":"firing","labels":{"":"b"}}"#, "empty name");
+        check(r#"{"status":"firing","labels":{"a":1}}"#, "expected a string");
+        check(r#"{"status":"firing","labels":{"a":null}}"#, "expected a string");
+        check(r#"{"status":"firing","labels":{"a":["b"]}}"#, "expected a string");
+        check(r#"{"status":"firing","labels":["a"]}"#, "an object of strings");
+        check(
+            r#"{"status":"firing","labels":{"a":"b","a":"b"}}"#,
+            "\"a\" is given twice",
+        );
+        check(
+            r#"{"status":"firing","status":"resolved","labels":{"a":"b"}}"#,
+            "duplicate field",
+        );
+        check(
+            r#"{"status":"firing","labels":{"a":"b"},"annotations":{"s":1}}"#,
+            "expected a string",
+        );
+        check(
+            r#"{"status":"firing","labels":{"a":"b"},"startsAt":"yesterday"}"#,
+            "startsAt is \"yesterday\"",
+        );
+        check(
+            r#"{"status":"firing","labels":{"a":"b"},"startsAt":"2026-11-22T03:00:00"}"#,
+            "RFC 3339",
+        );
+        check(
+            r#"{"status":"resolved","labels":{"a":"b"},"endsAt":"2026-13-22T03:00:00Z"}"#,
+            "endsAt",
+        );
+        check(
+            r#"{"status":"firing","labels":{"a":"b"},"startsAt":1}"#,
+            "expected a string",
+        );
+        check(
+            r#"{"status":"firing","labels":{"a":"b"},"fingerprint":"../etc"}"#,
+            "16 hexadecimal",
+        );
+        check(
+            &format!(r#"{{"status":"{}","labels":{{"a":"b"}}}}"#, "x".repeat(10_000)),
+            "status is",
+        );
+    }
+
+    #[test]
+    fn missing_times_are_filled_in_as_alertmanager_does() {
+        let check = |times: &str, starts: &str, ends: Option<&str>| {
+            let status = if ends.is_some() { "resolved" } else { "firing" };
+            let alert = entry(&format!(r#"{{"status":"{status}","labels":{{"a":"b"}}{times}}}"#)).unwrap();
+            assert_eq!(alert.starts_at, starts.parse().unwrap(), "{times}");
+            assert_eq!(alert.ends_at, ends.map(|ends| ends.parse().unwrap()), "{times}");
+        };
+        let (early, late) = ("2026-11-22T01:00:00Z", "2026-11-22T02:00:00Z");
+        let zero = "0001-01-01T00:00:00Z";
+        check("", NOW, None);
+        check(&format!(r#","startsAt":"{zero}""#), NOW, None);
+        check(r#","startsAt":"""#, NOW, None);
+        check(&format!(r#","startsAt":"{early}","endsAt":"{zero}""#), early, None);
+        check(&format!(r#","startsAt":"{early}","endsAt":"{late}""#), early, None);
+        check(
+            &format!(r#","startsAt":"{early}","endsAt":"{late}""#),
+            early,
+            Some(late),
+        );
+        check(&format!(r#","endsAt":"{late}""#), late, Some(late));
+        check(&format!(r#","startsAt":"{early}","endsAt":"{zero}""#), early, Some(NOW));
+    }
+
+    #[test]
+    fn a_fingerprint_that_was_sent_is_kept_in_lower_case() {
+        let alert = entry(r#"{"status":"firing","labels":{"a":"b"},"fingerprint":"D2B371819297F98A"}"#).unwrap();
+        assert_eq!(alert.fingerprint, "d2b371819297f98a");
+    }
+}

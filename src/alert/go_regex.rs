@@ -1,0 +1,355 @@
+//! Regular expressions as Go's `regexp` reads them, which is what Prometheus and Alertmanager users write.
+//! Translates a pattern for the `regex` crate: same engine family (RE2), but ASCII `\d \w \s \b`, other rules in
+//! classes, octal escapes and `\Q…\E`. Owns the dialect only, not what is matched. More lenient than Go in two places
+//! that change no meaning: names of Unicode classes, and the product of nested repetitions.
+
+use regex::Regex;
+use std::fmt::Write;
+
+/// Why a pattern is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// Something that the `regex` crate knows and Go does not, or that means something else there.
+    #[error("in the regular expression {pattern:?}: {problem}")]
+    NotGo { pattern: String, problem: String },
+    #[error("in the regular expression {pattern:?}: {problem}")]
+    Syntax { pattern: String, problem: String },
+}
+
+/// Compiles `pattern` so that it must match the whole text, as Prometheus and Alertmanager do.
+///
+/// # Errors
+/// When Go's `regexp` (1.19, the one of Alertmanager 0.25) would refuse the pattern, or when it is too large.
+pub fn anchored(pattern: &str) -> Result<Regex, PatternError> {
+    // The wrapping comes first, as in Alertmanager: `a)|(?:b` is a pattern there, odd as it is.
+    let translated = translate(&format!("^(?:{pattern})$")).map_err(|problem| PatternError::NotGo {
+        pattern: pattern.to_owned(),
+        problem,
+    })?;
+    Regex::new(&translated).map_err(|wrong| {
+        let problem = match &wrong {
+            // The crate's text draws the translated pattern over several lines; its last line has the reason.
+            regex::Error::Syntax(text) => text
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim_start_matches("error: ")
+                .to_owned(),
+            other => other.to_string(),
+        };
+        PatternError::Syntax {
+            pattern: pattern.to_owned(),
+            problem,
+        }
+    })
+}
+
+/// RE2 refuses to repeat more often than this (`regexp/syntax`, `repeat count`).
+const MAX_REPEAT: u32 = 1000;
+
+const POSIX_CLASSES: [&str; 14] = [
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
+    "xdigit",
+];
+
+struct Reader<'a> {
+    rest: &'a str,
+    out: String,
+}
+
+fn translate(pattern: &str) -> Result<String, String> {
+    let mut reader = Reader {
+        rest: pattern,
+        out: String::with_capacity(pattern.len() + 8),
+    };
+    // Go refuses a repetition of a repetition (`a**`); the crate takes it.
+    let mut after_repetition = false;
+    while let Some(c) = reader.take() {
+        let mut repetition = false;
+        match c {
+            '\\' => reader.escape(false)?,
+            '[' => reader.class()?,
+            '(' => reader.group()?,
+            '*' | '+' | '?' => {
+                reader.out.push(c);
+                repetition = true;
+            }
+            '{' => {
+                repetition = reader.counted_repetition()?;
+                if !repetition {
+                    reader.out.push_str(r"\{");
+                }
+            }
+            '}' | ']' => reader.literal(c),
+            _ => reader.out.push(c),
+        }
+        if repetition {
+            if after_repetition {
+                return Err("a repetition of a repetition".to_owned());
+            }
+            if reader.rest.starts_with('?') {
+                reader.take();
+                reader.out.push('?');
+            }
+        }
+        after_repetition = repetition;
+    }
+    Ok(reader.out)
+}
+
+impl Reader<'_> {
+    fn take(&mut self) -> Option<char> {
+        let c = self.rest.chars().next()?;
+        self.rest = &self.rest[c.len_utf8()..];
+        Some(c)
+    }
+
+    fn literal(&mut self, c: char) {
+        // Escaped, these two would be word boundaries to the crate; as they are they mean themselves.
+        if c.is_ascii_punctuation() && !matches!(c, '<' | '>') {
+            self.out.push('\\');
+        }
+        self.out.push(c);
+    }
+
+    fn code_point(&mut self, code: u32) -> Result<(), String> {
+        let c = char::from_u32(code).ok_or_else(|| format!("no character has the number {code:#x}"))?;
+        write!(self.out, r"\x{{{:x}}}", u32::from(c)).expect("writing to a String cannot fail");
+        Ok(())
+    }
+
+    /// `{n}`, `{n,}` or `{n,m}`; anything else that begins with a brace is literal text in Go. False where it is.
+    fn counted_repetition(&mut self) -> Result<bool, String> {
+        let Some(end) = self.rest.find('}') else {
+            return Ok(false);
+        };
+        let inside = &self.rest[..end];
+        let (least, most) = inside.split_once(',').unwrap_or((inside, inside));
+        let is_number = |text: &str| {
+            !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'))
+        };
+        if !is_number(least) || !(is_number(most) || (most.is_empty() && inside.ends_with(','))) {
+            return Ok(false);
+        }
+        for count in [least, most].into_iter().filter(|count| !count.is_empty()) {
+            if count.parse::<u32>().is_ok_and(|count| count <= MAX_REPEAT) {
+                continue;
+            }
+            return Err(format!("{{{inside}}} repeats more than {MAX_REPEAT} times"));
+        }
+        write!(self.out, "{{{inside}}}").expect("writing to a String cannot fail");
+        self.rest = &self.rest[end + 1..];
+        Ok(true)
+    }
+
+    /// After `(`: lets pass what Go 1.19 knows.
+    fn group(&mut self) -> Result<(), String> {
+        self.out.push('(');
+        let Some(extension) = self.rest.strip_prefix('?') else {
+            return Ok(());
+        };
+        if let Some(named) = extension.strip_prefix("P<") {
+            let (name, rest) = named
+                .split_once('>')
+                .ok_or("the name of a group is not closed with >")?;
+            if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+                return Err(format!("{name:?} cannot name a group: letters, digits and _ can"));
+            }
+            // Nobody asks for groups here, and Go's rules for names (digits first, one name twice) are wider.
+            self.out.push_str("?:");
+            self.rest = rest;
+            return Ok(());
+        }
+        let flags_end = extension.find([':', ')']).unwrap_or(extension.len());
+        let flags = &extension[..flags_end];
+        if flags.is_empty() && extension.starts_with(')') {
+            // No flags at all: nothing, to Go.
+            self.out.push_str("?:");
+            self.rest = extension;
+            return Ok(());
+        }
+        if flags.chars().all(|c| "imsU-".contains(c)) {
+            self.out.push_str(&self.rest[..=flags_end]);
+            self.rest = &self.rest[1 + flags_end..];
+            return Ok(());
+        }
+        let shown: String = extension.chars().take(2).collect();
+        Err(format!(
+            "Go knows no group that begins with (?{shown}; it has (?:…), (?P<name>…) and the flags i, m, s, U"
+        ))
+    }
+
+    /// After a backslash. Inside a class the ASCII sets are nested classes.
+    fn escape(&mut self, in_class: bool) -> Result<(), String> {
+        let Some(c) = self.take() else {
+            return Err("a backslash at the end".to_owned());
+        };
+        let ascii = match c {
+            'd' => "[0-9]",
+            'D' => "[^0-9]",
+            'w' => "[0-9A-Za-z_]",
+            'W' => "[^0-9A-Za-z_]",
+            's' => r"[\t\n\x0c\r ]",
+            'S' => r"[^\t\n\x0c\r ]",
+            'b' if !in_class => r"(?-u:\b)",
+            'B' if !in_class => r"(?-u:\B)",
+            _ => "",
+        };
+        if !ascii.is_empty() {
+            self.out.push_str(ascii);
+            return Ok(());
+        }
+        match c {
+            'Q' if !in_class => {
+                let (text, rest) = self.rest.split_once(r"\E").unwrap_or((self.rest, ""));
+                for c in text.chars() {
+                    self.literal(c);
+                }
+                self.rest = rest;
+                Ok(())
+            }
+            'A' | 'z' if !in_class => self.pass(c),
+            'a' | 'f' | 'n' | 'r' | 't' | 'v' | 'x' | 'p' | 'P' => self.pass(c),
+            '0'..='7' => self.octal(c),
+            _ if c.is_ascii_punctuation() || c == ' ' => {
+                self.literal(c);
+                Ok(())
+            }
+            _ => Err(format!(r"Go knows no escape \{c}")),
+        }
+    }
+
+    fn pass(&mut self, c: char) -> Result<(), String> {
+        self.out.extend(['\\', c]);
+        if matches!(c, 'x' | 'p' | 'P') && self.rest.starts_with('{') {
+            // The braces belong to the escape and are no repetition.
+            let end = self.rest.find('}').ok_or_else(|| format!(r"\{c}{{ is not closed"))?;
+            self.out.push_str(&self.rest[..=end]);
+            self.rest = &self.rest[end + 1..];
+        } else if matches!(c, 'p' | 'P')
+            && let Some(category) = self.take()
+        {
+            self.out.push(category);
+        }
+        Ok(())
+    }
+
+    /// `\0`, `\012`, `\12`; one digit other than 0 alone would be a reference back, which RE2 has not.
+    fn octal(&mut self, first: char) -> Result<(), String> {
+        let more: String = self
+            .rest
+            .chars()
+            .take(2)
+            .take_while(|c| ('0'..='7').contains(c))
+            .collect();
+        if first != '0' && more.is_empty() {
+            return Err(format!(
+                r"\{first} refers back to a group, which this engine does not do"
+            ));
+        }
+        self.rest = &self.rest[more.len()..];
+        let code = u32::from_str_radix(&format!("{first}{more}"), 8).expect("at most three octal digits");
+        self.code_point(code)
+    }
+
+    /// After `[`. Go has no nested classes and no set operations, so their signs are literal.
+    fn class(&mut self) -> Result<(), String> {
+        self.out.push('[');
+        if self.rest.starts_with('^') {
+            self.take();
+            self.out.push('^');
+        }
+        let mut first = true;
+        loop {
+            if self.rest.starts_with("[:")
+                && let Some(end) = self.rest.find(":]")
+            {
+                let name = &self.rest[2..end];
+                if !POSIX_CLASSES.contains(&name.trim_start_matches('^')) {
+                    return Err(format!(
+                        "there is no class [:{name}:]; there are {}",
+                        POSIX_CLASSES.join(", ")
+                    ));
+                }
+                self.out.push_str(&self.rest[..end + 2]);
+                self.rest = &self.rest[end + 2..];
+                first = false;
+                continue;
+            }
+            match self.take() {
+                None => return Err("a class is not closed with ]".to_owned()),
+                Some(']') if !first => {
+                    self.out.push(']');
+                    return Ok(());
+                }
+                Some('\\') => self.escape(true)?,
+                // A dash between two characters is a range, elsewhere itself.
+                Some(c) => self.literal(c),
+            }
+            first = false;
+            if self.rest.starts_with('-') && !self.rest.starts_with("-]") {
+                self.take();
+                self.out.push('-');
+                match self.take() {
+                    None => return Err("a class is not closed with ]".to_owned()),
+                    Some('\\') => self.escape(true)?,
+                    Some(c) => self.literal(c),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(pattern: &str, yes: &[&str], no: &[&str]) {
+        let regex = anchored(pattern).unwrap_or_else(|wrong| panic!("{wrong}"));
+        for text in yes {
+            assert!(regex.is_match(text), "{pattern:?} should match {text:?}");
+        }
+        for text in no {
+            assert!(!regex.is_match(text), "{pattern:?} should not match {text:?}");
+        }
+    }
+
+    #[test]
+    fn patterns_mean_what_they_mean_in_go() {
+        check(r"\d+", &["12"], &["١٢", "12a"]);
+        check(r"\w+", &["a_1"], &["é"]);
+        check(r"[\d.]+", &["1.2"], &["١"]);
+        check(r"[^\s]+", &["a\u{a0}b"], &["a b"]);
+        check(r"a\<b", &["a<b"], &["ab"]);
+        check(r"\Qa.b\E+", &["a.b", "a.bb"], &["axb"]);
+        check(r"[[a]+", &["[a"], &["]"]);
+        check(r"[a&&b]+", &["a&b"], &["c"]);
+        check(r"[+--]", &["+", ",", "-"], &["."]);
+        check(r"[a-]", &["a", "-"], &["b"]);
+        check(r"[]a]", &["]", "a"], &["b"]);
+        check(r"[^]a]", &["b"], &["]"]);
+        check(r"[[:alpha:]_]+", &["a_"], &["1"]);
+        check(r"a{,5}", &["a{,5}"], &["aaa"]);
+        check(r"a{2,3}", &["aa", "aaa"], &["a", "aaaa"]);
+        check(r"{x}", &["{x}"], &["x"]);
+        check(r"\x41\x{e9}\101", &["AéA"], &[]);
+        check(r"\pL+\p{Lu}", &["éÉ"], &["1É"]);
+        check(r"(?i)straße", &["STRAßE"], &[]);
+        check(r"(?P<n>a)(?s:.)", &["a\n"], &["ab\n"]);
+        check(r"a.b", &["axb"], &["a\nb"]);
+        check(r"a|b", &["a", "b"], &["ab"]);
+        check(r"a+?b??", &["aab"], &[]);
+        check("", &[""], &["a"]);
+        check(r"a)(?:b", &["ab"], &["a"]);
+    }
+
+    #[test]
+    fn what_go_refuses_is_refused() {
+        for pattern in [
+            "(", ")", "a**", "a+*", "a{2}{3}", "*a", "(?=a)", "(?<n>a)", "(?x)a", r"\1", r"\u0041", r"\y", "[a", r"\",
+            "a{1001}", r"\C", "[b-a]", r"\8", r"[\b]", "(?P<n", r"\x{zz}",
+        ] {
+            assert!(anchored(pattern).is_err(), "{pattern:?} should be refused");
+        }
+    }
+}

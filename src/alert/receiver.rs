@@ -1,0 +1,323 @@
+//! The webhook listener: from an HTTP request to a delivery into the engine's inbox, and back to a status code.
+//! Decides nothing about alerts. Alertmanager retries on 5xx and transport errors only, so a code is a promise:
+//! 200 only once everything that was decided is durable, 503 when the same request may be sent again.
+
+use super::alert::{Alert, Status};
+use super::decode::{DecodeError, Envelope, InvalidEntry, decode};
+use crate::http::answer::{self, Answer};
+use crate::http::{Access, BodyError, Denied, Limits, Peer, discard, read_body, serve};
+use crate::tally::Tally;
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, ORIGIN};
+use hyper::{Method, Request, StatusCode};
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// Largest body taken, in bytes. An alert is about 500 bytes, so this is a group of some 8,000.
+pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bodies held at once, in KiB, from the first byte read to the receipt; it bounds what a siege costs in memory.
+const MAX_BODIES_KIB: usize = 32 * 1024;
+
+/// For a body to arrive. Alertmanager sends from memory.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For the engine's receipt. Alertmanager gives up after its group interval, 10 s at the least in practice.
+const RECEIPT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What is read and dropped of a refused body, so that its sender sees the answer.
+const MAX_DISCARD_BYTES: usize = 16 * 1024 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Larger bodies are decoded off the async workers: 4 MiB take some ten milliseconds.
+const DECODE_INLINE_BYTES: usize = 64 * 1024;
+
+const RETRY_AFTER_SECONDS: u32 = 5;
+
+/// What one request brought, on its way to the engine.
+#[derive(Debug)]
+pub struct Delivery {
+    pub alerts: Vec<Alert>,
+    pub invalid: Vec<InvalidEntry>,
+    /// When the head of the request was there.
+    pub received_at: Instant,
+    /// Answers the request. Dropping it unused answers 503.
+    pub reply: oneshot::Sender<Receipt>,
+}
+
+/// The engine's answer to a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Receipt {
+    /// Every decision about every alert is durable.
+    Durable,
+    /// Nothing is promised; the sender should try again. The text says why.
+    Unavailable(String),
+}
+
+/// The inbox has no room, or nobody reads it any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the inbox is full")]
+pub struct Full;
+
+/// Where deliveries go. Must not block: it is called on an async worker.
+pub trait Inbox: Send + Sync + 'static {
+    /// Hands over a delivery as a whole.
+    ///
+    /// # Errors
+    /// When it was not taken; then nothing of it will be acted on.
+    fn deliver(&self, delivery: Delivery) -> Result<(), Full>;
+}
+
+/// A function that tries to send into a bounded queue, whatever else that queue holds.
+impl<F: Fn(Delivery) -> Result<(), Full> + Send + Sync + 'static> Inbox for F {
+    fn deliver(&self, delivery: Delivery) -> Result<(), Full> {
+        self(delivery)
+    }
+}
+
+/// The webhook listener.
+pub struct Receiver<I> {
+    inbox: I,
+    access: Access,
+    tally: Tally,
+    bodies: Arc<Semaphore>,
+}
+
+/// Why a request is refused.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("it has an Origin header: browsers have no business here")]
+    Origin,
+    #[error("there is no such path; alerts go to POST /webhook")]
+    Path,
+    #[error("the method is not allowed here; use {allow}")]
+    Method { allow: &'static str },
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error("{0}; send application/json in UTF-8")]
+    MediaType(String),
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl Refusal {
+    fn answer(&self) -> Answer {
+        let code = match self {
+            Refusal::Origin => StatusCode::FORBIDDEN,
+            Refusal::Path => StatusCode::NOT_FOUND,
+            Refusal::Method { allow } => return answer::method_not_allowed(allow),
+            Refusal::Denied(denied) => return denied.answer(),
+            Refusal::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refusal::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::Body(BodyError::TooSlow { .. }) => StatusCode::REQUEST_TIMEOUT,
+            Refusal::Body(BodyError::BrokenOff(_)) | Refusal::Decode(_) => StatusCode::BAD_REQUEST,
+            Refusal::Unavailable(reason) => return answer::unavailable(reason, RETRY_AFTER_SECONDS),
+        };
+        answer::text(code, &self.to_string())
+    }
+}
+
+impl<I: Inbox> Receiver<I> {
+    pub fn new(inbox: I, access: Access, tally: Tally) -> Receiver<I> {
+        Receiver {
+            inbox,
+            access,
+            tally,
+            bodies: Arc::new(Semaphore::new(MAX_BODIES_KIB)),
+        }
+    }
+
+    /// Serves until `shutdown` is done and the requests under way are answered.
+    pub async fn run(self, listener: TcpListener, limits: Limits, shutdown: impl Future<Output = ()>) {
+        let receiver = Arc::new(self);
+        let service = move |request, peer| {
+            let receiver = Arc::clone(&receiver);
+            async move { receiver.answer(request, peer).await }
+        };
+        serve(listener, limits, service, shutdown).await;
+    }
+
+    async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer {
+        let answer = match self.take(&mut request).await {
+            Ok(answer) => answer,
+            Err(refusal) => {
+                let answer = refusal.answer();
+                tracing::warn!(
+                    peer = %peer.address,
+                    code = answer.status().as_u16(),
+                    method = %request.method(),
+                    path = shortened(request.uri().path()),
+                    reason = %refusal,
+                    "webhook request refused"
+                );
+                // Who expects 100 Continue waits for this answer; to read on would ask for the body first.
+                if !request.headers().contains_key(EXPECT) || request.body().size_hint().exact().is_none() {
+                    discard(request.body_mut(), MAX_DISCARD_BYTES, DISCARD_TIMEOUT).await;
+                }
+                answer
+            }
+        };
+        self.tally.webhook_request(answer.status().as_u16());
+        answer
+    }
+
+    async fn take(&self, request: &mut Request<Incoming>) -> Result<Answer, Refusal> {
+        let received_at = Instant::now();
+        if request.headers().contains_key(ORIGIN) {
+            return Err(Refusal::Origin);
+        }
+        match (request.uri().path(), request.method()) {
+            ("/webhook" | "/", &Method::POST) => {}
+            ("/webhook" | "/", _) => return Err(Refusal::Method { allow: "POST" }),
+            // Whoever watches the daemon needs no secret for it; nothing is told but that it lives.
+            ("/-/healthy", &Method::GET | &Method::HEAD) => {
+                return Ok(answer::text(StatusCode::OK, "evenkeel is healthy."));
+            }
+            ("/-/healthy", _) => return Err(Refusal::Method { allow: "GET, HEAD" }),
+            _ => return Err(Refusal::Path),
+        }
+        self.access.admit(request.headers()).await?;
+        is_json(request.headers()).map_err(Refusal::MediaType)?;
+        let room = self.room_for(request.body())?;
+        let body = read_body(request.body_mut(), MAX_BODY_BYTES, BODY_TIMEOUT).await?;
+        let envelope = decode_aside(body).await?;
+        self.hand_over(envelope, received_at, room).await
+    }
+
+    /// Reserves memory for a body: its announced length, or for a chunked one the most that it may have.
+    fn room_for(&self, body: &Incoming) -> Result<OwnedSemaphorePermit, Refusal> {
+        let bytes = body
+            .size_hint()
+            .exact()
+            .map_or(MAX_BODY_BYTES, |exact| exact.min(MAX_BODY_BYTES as u64) as usize);
+        let kib = bytes.div_ceil(1024) as u32; // at most MAX_BODY_BYTES / 1024
+        Arc::clone(&self.bodies)
+            .try_acquire_many_owned(kib)
+            .map_err(|_| Refusal::Unavailable("too many requests at once".to_owned()))
+    }
+
+    async fn hand_over(
+        &self,
+        envelope: Envelope,
+        received_at: Instant,
+        _room: OwnedSemaphorePermit,
+    ) -> Result<Answer, Refusal> {
+        if envelope.truncated > 0 {
+            tracing::warn!(
+                truncated = envelope.truncated,
+                group_key = shortened(&envelope.group_key),
+                receiver = shortened(&envelope.receiver),
+                "Alertmanager left alerts out of its notification; raise max_alerts of that receiver or group finer"
+            );
+        }
+        let (mut alerts, mut invalid) = (Vec::with_capacity(envelope.alerts.len()), Vec::new());
+        for entry in envelope.alerts {
+            match entry {
+                Ok(alert) => alerts.push(alert),
+                Err(entry) => invalid.push(entry),
+            }
+        }
+        if let Some(first) = invalid.first() {
+            // One line for all of them: a request may hold thousands.
+            tracing::warn!(
+                invalid = invalid.len(),
+                valid = alerts.len(),
+                group_key = shortened(&envelope.group_key),
+                first = %first,
+                "webhook request with invalid alerts"
+            );
+        }
+        let counts: Vec<(&str, &str)> = alerts
+            .iter()
+            .map(|alert| (alert.source.as_str(), alert.status.as_str()))
+            .collect();
+        let firing = alerts.iter().filter(|alert| alert.status == Status::Firing).count();
+        tracing::debug!(
+            alerts = alerts.len(),
+            firing,
+            group_key = shortened(&envelope.group_key),
+            "webhook request"
+        );
+        if alerts.is_empty() && invalid.is_empty() {
+            self.tally.alerts_truncated(envelope.truncated);
+            return Ok(answer::text(StatusCode::OK, "ok: no alerts"));
+        }
+        let said = format!("ok: {} alerts, {} invalid", alerts.len(), invalid.len());
+        let (reply, receipt) = oneshot::channel();
+        self.inbox
+            .deliver(Delivery {
+                alerts,
+                invalid,
+                received_at,
+                reply,
+            })
+            .map_err(|full| Refusal::Unavailable(full.to_string()))?;
+        // Counted once taken, so that what Alertmanager sends again after a 503 is not counted twice.
+        for (source, status) in counts {
+            self.tally.alert_received(source, status);
+        }
+        self.tally.alerts_truncated(envelope.truncated);
+        match tokio::time::timeout(RECEIPT_TIMEOUT, receipt).await {
+            Ok(Ok(Receipt::Durable)) => Ok(answer::text(StatusCode::OK, &said)),
+            Ok(Ok(Receipt::Unavailable(reason))) => Err(Refusal::Unavailable(reason)),
+            Ok(Err(_)) => Err(Refusal::Unavailable("the engine gave no answer".to_owned())),
+            Err(_) => Err(Refusal::Unavailable("the engine is too slow".to_owned())),
+        }
+    }
+}
+
+async fn decode_aside(body: Bytes) -> Result<Envelope, Refusal> {
+    if body.len() <= DECODE_INLINE_BYTES {
+        return Ok(decode(&body, Timestamp::now())?);
+    }
+    match tokio::task::spawn_blocking(move || decode(&body, Timestamp::now())).await {
+        Ok(decoded) => Ok(decoded?),
+        // Only a runtime that shuts down takes no task.
+        Err(_) => Err(Refusal::Unavailable("evenkeel is stopping".to_owned())),
+    }
+}
+
+/// Whether the head announces plain JSON in UTF-8. The error says what it announces instead.
+fn is_json(headers: &HeaderMap) -> Result<(), String> {
+    if headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return Err("the body has a Content-Encoding".to_owned());
+    }
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let value = match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().map_err(|_| "the Content-Type is not ASCII".to_owned())?,
+        (None, _) => return Err("there is no Content-Type".to_owned()),
+        (Some(_), Some(_)) => return Err("there is more than one Content-Type".to_owned()),
+    };
+    let mut parts = value.split(';').map(str::trim);
+    let media_type = parts.next().unwrap_or_default();
+    if !media_type.eq_ignore_ascii_case("application/json") {
+        return Err(format!("the Content-Type is {:?}", shortened(media_type)));
+    }
+    for parameter in parts {
+        let (name, charset) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let charset = charset.trim().trim_matches('"');
+        if name.trim().eq_ignore_ascii_case("charset") && !["utf-8", "utf8"].contains(&&*charset.to_ascii_lowercase()) {
+            return Err(format!("the charset is {:?}", shortened(charset)));
+        }
+    }
+    Ok(())
+}
+
+/// The first hundred characters of what a stranger wrote, for a log line.
+fn shortened(text: &str) -> &str {
+    text.char_indices().nth(100).map_or(text, |(end, _)| &text[..end])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,529 @@
+//! The real listener on a free port, spoken to over plain sockets.
+
+use super::*;
+use crate::family::Value;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::mpsc::{self, TryRecvError};
+use std::sync::{Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+const GOOD: &str = r#"{"version":"4","status":"firing","alerts":[
+    {"status":"firing","labels":{"alertname":"A"},"startsAt":"2026-11-22T03:00:00Z"},
+    {"status":"resolved","labels":{"alertname":"B"},"startsAt":"2026-11-22T03:00:00Z","endsAt":"2026-11-22T03:01:00Z"}
+]}"#;
+
+/// Lines that the listener logs.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap()
+    }
+
+    fn take_lines(&self) -> Vec<String> {
+        String::from_utf8(std::mem::take(&mut *self.bytes()))
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.bytes().extend_from_slice(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A running listener.
+struct Site {
+    addr: SocketAddr,
+    tally: Tally,
+    log: Log,
+    shutdown: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Site {
+    fn start(access: Access, inbox: impl Inbox) -> Site {
+        Site::start_within(Limits::default(), access, inbox)
+    }
+
+    fn start_within(limits: Limits, access: Access, inbox: impl Inbox) -> Site {
+        let (tally, log) = (Tally::default(), Log::default());
+        let (shutdown, stop) = oneshot::channel::<()>();
+        let (bound, addr) = mpsc::channel();
+        let receiver = Receiver::new(inbox, access, tally.clone());
+        let writer = log.clone();
+        // One thread holds the whole runtime, so that its log lines are its own.
+        let thread = std::thread::spawn(move || {
+            let subscriber = tracing_subscriber::fmt()
+                .with_writer(move || writer.clone())
+                .with_ansi(false)
+                .finish();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            tracing::subscriber::with_default(subscriber, || {
+                runtime.block_on(async {
+                    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                    bound.send(listener.local_addr().unwrap()).unwrap();
+                    receiver.run(listener, limits, async { drop(stop.await) }).await;
+                });
+            });
+        });
+        Site {
+            addr: addr.recv().unwrap(),
+            tally,
+            log,
+            shutdown: Some(shutdown),
+            thread: Some(thread),
+        }
+    }
+
+    fn exchange(&self, request: &[u8]) -> Reply {
+        let mut stream = TcpStream::connect(self.addr).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(request).unwrap();
+        Reply::read(stream)
+    }
+
+    fn post(&self, path: &str, headers: &str, body: &str) -> Reply {
+        self.exchange(&post(path, headers, body.as_bytes()))
+    }
+
+    fn counted(&self, family: &str, labels: &[(&str, &str)]) -> f64 {
+        let families = self.tally.families();
+        let points = &families
+            .iter()
+            .find(|known| known.name == family)
+            .expect("the family exists")
+            .points;
+        let fits = |point: &&crate::family::Point| {
+            let of_point = point.labels.iter().map(|label| (&*label.0, &*label.1));
+            of_point.eq(labels.iter().copied())
+        };
+        match points.iter().find(fits).map(|point| &point.value) {
+            Some(Value::Number(number)) => *number,
+            _ => 0.0,
+        }
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        drop(self.shutdown.take());
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+struct Reply {
+    code: u16,
+    head: String,
+    body: String,
+}
+
+impl Reply {
+    fn read(mut stream: TcpStream) -> Reply {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text
+            .split_once("\r\n\r\n")
+            .unwrap_or_else(|| panic!("no answer: {text:?}"));
+        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Reply {
+            code,
+            head: head.to_ascii_lowercase(),
+            body: body.to_owned(),
+        }
+    }
+}
+
+fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let mut request =
+        format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n")
+            .into_bytes();
+    request.extend_from_slice(body);
+    request
+}
+
+const JSON: &str = "Content-Type: application/json\r\n";
+
+/// An engine that makes everything durable, and what it got.
+fn durable() -> (impl Inbox, mpsc::Receiver<Delivery>) {
+    let (sender, deliveries) = mpsc::sync_channel(100);
+    let inbox = move |mut delivery: Delivery| {
+        let (unused, _) = oneshot::channel();
+        std::mem::replace(&mut delivery.reply, unused)
+            .send(Receipt::Durable)
+            .unwrap();
+        sender.try_send(delivery).map_err(|_| Full)
+    };
+    (inbox, deliveries)
+}
+
+fn with_token(dir: &tempfile::TempDir) -> Access {
+    let path = dir.path().join("token");
+    std::fs::write(&path, "s3cret\n").unwrap();
+    Access::open().with_token_file(&path).unwrap()
+}
+
+#[test]
+fn good_requests_reach_the_engine_and_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (inbox, deliveries) = durable();
+    let site = Site::start(with_token(&dir), inbox);
+    let chunked = |body: &str| {
+        let mut request = String::from("POST /webhook HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+        request +=
+            "Authorization: Bearer s3cret\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for piece in body.as_bytes().chunks(7) {
+            request += &format!("{:x}\r\n{}\r\n", piece.len(), std::str::from_utf8(piece).unwrap());
+        }
+        (request + "0\r\n\r\n").into_bytes()
+    };
+    let bearer = "Authorization: Bearer s3cret\r\n";
+    let kinds = [
+        "Content-Type: application/json\r\n",
+        "Content-Type: Application/JSON; charset=UTF-8\r\n",
+        "Content-Type: application/json;charset=\"utf-8\"; version=4\r\n",
+    ];
+    let mut requests = vec![chunked(GOOD), post("/", &format!("{bearer}{JSON}"), GOOD.as_bytes())];
+    requests.extend(kinds.map(|kind| {
+        post(
+            "/webhook",
+            &format!("{kind}authorization: bearer s3cret\r\n"),
+            GOOD.as_bytes(),
+        )
+    }));
+    let padded = GOOD.to_owned() + &" ".repeat(MAX_BODY_BYTES - GOOD.len());
+    requests.push(post("/webhook?x=1", &format!("{bearer}{JSON}"), padded.as_bytes()));
+    for request in &requests {
+        let reply = site.exchange(request);
+        assert_eq!((reply.code, &*reply.body), (200, "ok: 2 alerts, 0 invalid\n"));
+        let delivery = deliveries.try_recv().unwrap();
+        assert_eq!(delivery.alerts.iter().map(Alert::name).collect::<Vec<_>>(), ["A", "B"]);
+        assert!(delivery.invalid.is_empty());
+    }
+    let count = requests.len() as f64;
+    assert_eq!(
+        site.counted("evenkeel_webhook_requests_total", &[("code", "200")]),
+        count
+    );
+    for status in ["firing", "resolved"] {
+        let labels = [("source", "alertmanager"), ("status", status)];
+        assert_eq!(site.counted("evenkeel_alerts_received_total", &labels), count);
+    }
+    assert_eq!(site.log.take_lines(), Vec::<String>::new());
+}
+
+#[test]
+fn bad_input_gets_its_code_one_log_line_and_no_action() {
+    let dir = tempfile::tempdir().unwrap();
+    let (inbox, deliveries) = durable();
+    let site = Site::start(with_token(&dir), inbox);
+    let bearer = "Authorization: Bearer s3cret\r\n";
+    let good_head = format!("{bearer}{JSON}");
+    let check = |what: &str, request: &[u8], code: u16, says: &str| {
+        let before = site.counted("evenkeel_webhook_requests_total", &[("code", &code.to_string())]);
+        let reply = site.exchange(request);
+        assert_eq!(reply.code, code, "{what}: {}", reply.body);
+        let lines = site.log.take_lines();
+        assert_eq!(lines.len(), 1, "{what}: {lines:?}");
+        let line = &lines[0];
+        assert!(
+            line.contains("WARN") && line.contains(&format!("code={code}")) && line.contains(says),
+            "{what}: {line}"
+        );
+        assert!(!line.contains("s3cret"), "{line}");
+        let after = site.counted("evenkeel_webhook_requests_total", &[("code", &code.to_string())]);
+        assert_eq!(after, before + 1.0, "{what}");
+        assert_eq!(deliveries.try_recv().err(), Some(TryRecvError::Empty), "{what}");
+        reply
+    };
+    let body = |what: &str, body: &str, code: u16, says: &str| {
+        check(what, &post("/webhook", &good_head, body.as_bytes()), code, says);
+    };
+    body("an empty body", "", 400, "the body is empty");
+    body("not JSON", "alert!", 400, "begins with 'a'");
+    body("broken JSON", r#"{"version":"4","alerts":["#, 400, "EOF");
+    body(
+        "a wrong version",
+        r#"{"version":"3","alerts":[]}"#,
+        400,
+        "webhook version",
+    );
+    body("no version", r#"{"alerts":[]}"#, 400, "missing");
+    body("a list", &format!("[{GOOD}]"), 400, "begins with '['");
+    body(
+        "nested ten thousand deep",
+        &(r#"{"version":"4","alerts":"#.to_owned() + &"[".repeat(10_000)),
+        400,
+        "nested",
+    );
+    check(
+        "not UTF-8",
+        &post("/", &good_head, b"{\"version\":\"4\",\"alerts\":\"\xff\"}"),
+        400,
+        "UTF-8",
+    );
+    body(
+        "5 MiB",
+        &(GOOD.to_owned() + &" ".repeat(5 * 1024 * 1024)),
+        413,
+        "larger than 4194304 bytes",
+    );
+    body(
+        "one byte too many",
+        &(GOOD.to_owned() + &" ".repeat(MAX_BODY_BYTES + 1 - GOOD.len())),
+        413,
+        "larger",
+    );
+    let chunk = format!("{:x}\r\n{}\r\n", 64 * 1024, " ".repeat(64 * 1024));
+    let chunked = format!(
+        "POST /webhook HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{good_head}Transfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n",
+        chunk.repeat(80)
+    );
+    check("5 MiB chunked", chunked.as_bytes(), 413, "larger");
+    let expecting = format!("{good_head}Expect: 100-continue\r\nContent-Length: 5242880\r\n");
+    let head = format!("POST /webhook HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{expecting}\r\n");
+    check("5 MiB announced", head.as_bytes(), 413, "larger");
+
+    let head = |what: &str, headers: &str, code: u16, says: &str| {
+        check(what, &post("/webhook", headers, GOOD.as_bytes()), code, says)
+    };
+    head(
+        "an Origin header",
+        &format!("{good_head}Origin: http://example.com\r\n"),
+        403,
+        "Origin",
+    );
+    head("a null Origin", &format!("{good_head}Origin: null\r\n"), 403, "Origin");
+    for (what, authorization) in [
+        ("no token", ""),
+        ("a wrong token", "Authorization: Bearer s3crets\r\n"),
+        ("an empty token", "Authorization: Bearer \r\n"),
+        ("another scheme", "Authorization: Basic czNjcmV0\r\n"),
+        ("the bare token", "Authorization: nothing\r\n"),
+        (
+            "two tokens",
+            "Authorization: Bearer s3cret\r\nAuthorization: Bearer other\r\n",
+        ),
+    ] {
+        let says = if authorization.contains("s3crets") {
+            "wrong"
+        } else {
+            "no credentials"
+        };
+        let reply = head(what, &format!("{authorization}{JSON}"), 401, says);
+        assert!(reply.head.contains("www-authenticate: bearer"), "{}", reply.head);
+    }
+    for (what, kind) in [
+        ("no content type", ""),
+        ("a form", "Content-Type: application/x-www-form-urlencoded\r\n"),
+        ("plain text", "Content-Type: text/plain\r\n"),
+        (
+            "another charset",
+            "Content-Type: application/json; charset=iso-8859-1\r\n",
+        ),
+        (
+            "two content types",
+            "Content-Type: application/json\r\nContent-Type: text/plain\r\n",
+        ),
+        (
+            "compression",
+            "Content-Type: application/json\r\nContent-Encoding: gzip\r\n",
+        ),
+    ] {
+        head(what, &format!("{bearer}{kind}"), 415, "send application/json in UTF-8");
+    }
+    for path in ["/metrics", "/webhook/", "//webhook", "/api/v1/alerts"] {
+        check(path, &post(path, &good_head, GOOD.as_bytes()), 404, "no such path");
+    }
+    for (method, path, allow) in [
+        ("GET", "/webhook", "post"),
+        ("PUT", "/", "post"),
+        ("OPTIONS", "/webhook", "post"),
+        ("POST", "/-/healthy", "get, head"),
+    ] {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{bearer}\r\n");
+        let reply = check(path, request.as_bytes(), 405, "method is not allowed");
+        assert!(reply.head.contains(&format!("allow: {allow}\r\n")), "{}", reply.head);
+    }
+}
+
+#[test]
+fn a_bad_entry_is_delivered_as_invalid_beside_the_good_ones() {
+    let (inbox, deliveries) = durable();
+    let site = Site::start(Access::open(), inbox);
+    let body = r#"{"version":"4","truncatedAlerts":7,"groupKey":"g","alerts":[
+        {"status":"firing","labels":{"a":"1"}}, {"status":"firing","labels":{"a":2}}, {"status":"firing","labels":{"a":"3"}}]}"#;
+    let reply = site.post("/webhook", JSON, body);
+    assert_eq!((reply.code, &*reply.body), (200, "ok: 2 alerts, 1 invalid\n"));
+    let delivery = deliveries.try_recv().unwrap();
+    assert_eq!(delivery.alerts.len(), 2);
+    assert_eq!(delivery.invalid.len(), 1);
+    assert_eq!(delivery.invalid[0].index, 1);
+    assert_eq!(site.counted("evenkeel_alerts_truncated_total", &[]), 7.0);
+    let lines = site.log.take_lines();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(
+        lines[0].contains("truncated=7") && lines[1].contains("alerts[1]"),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_request_without_alerts_is_answered_without_the_engine() {
+    let site = Site::start(Access::open(), |_: Delivery| -> Result<(), Full> {
+        panic!("nothing to deliver")
+    });
+    assert_eq!(site.post("/webhook", JSON, r#"{"version":"4","alerts":[]}"#).code, 200);
+    assert_eq!(
+        site.post("/webhook", JSON, r#"{"version":"4","alerts":null}"#).code,
+        200
+    );
+}
+
+#[test]
+fn what_is_not_durable_is_not_acknowledged() {
+    let check = |inbox: Box<dyn Fn(Delivery) -> Result<(), Full> + Send + Sync>, says: &str, received: f64| {
+        let site = Site::start(Access::open(), inbox);
+        let reply = site.post("/webhook", JSON, GOOD);
+        assert_eq!(reply.code, 503, "{}", reply.body);
+        assert!(reply.head.contains("\r\nretry-after: "), "{}", reply.head);
+        assert!(reply.body.contains(says), "{}", reply.body);
+        let labels = [("source", "alertmanager"), ("status", "firing")];
+        assert_eq!(
+            site.counted("evenkeel_alerts_received_total", &labels),
+            received,
+            "{says}"
+        );
+        assert_eq!(site.log.take_lines().len(), 1);
+    };
+    check(Box::new(|_| Err(Full)), "inbox is full", 0.0);
+    let unwritable = |delivery: Delivery| {
+        delivery
+            .reply
+            .send(Receipt::Unavailable("the ledger cannot be written".to_owned()))
+            .unwrap();
+        Ok(())
+    };
+    check(Box::new(unwritable), "ledger cannot be written", 1.0);
+    // Dropped with its reply, as by an engine that dies in the midst of it.
+    check(Box::new(|_| Ok(())), "no answer", 1.0);
+}
+
+#[test]
+fn a_token_file_that_became_empty_lets_nobody_in_and_asks_to_try_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (inbox, deliveries) = durable();
+    let site = Site::start(with_token(&dir), inbox);
+    std::fs::write(dir.path().join("token"), "\n").unwrap();
+    let reply = site.post("/webhook", &format!("{JSON}Authorization: Bearer s3cret\r\n"), GOOD);
+    assert_eq!(reply.code, 503);
+    assert!(
+        !reply.body.contains("token"),
+        "a stranger learns no path: {}",
+        reply.body
+    );
+    assert!(site.log.take_lines()[0].contains("is empty"));
+    assert!(deliveries.try_recv().is_err());
+}
+
+#[test]
+fn healthy_needs_no_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let (inbox, _deliveries) = durable();
+    let site = Site::start(with_token(&dir), inbox);
+    for (method, body) in [("GET", "evenkeel is healthy.\n"), ("HEAD", "")] {
+        let reply =
+            site.exchange(format!("{method} /-/healthy HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes());
+        assert_eq!((reply.code, &*reply.body), (200, body));
+    }
+}
+
+#[test]
+fn requests_in_a_row_on_one_connection_are_answered_in_order() {
+    let (inbox, deliveries) = durable();
+    let site = Site::start(Access::open(), inbox);
+    let kept = String::from_utf8(post("/webhook", JSON, GOOD.as_bytes()))
+        .unwrap()
+        .replace("Connection: close\r\n", "");
+    let bad = kept.replace("/webhook", "/nowhere");
+    let last = String::from_utf8(post("/webhook", JSON, GOOD.as_bytes())).unwrap();
+    let mut stream = TcpStream::connect(site.addr).unwrap();
+    stream.write_all(format!("{kept}{bad}{last}").as_bytes()).unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    let codes: Vec<&str> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+    assert_eq!(codes, ["200", "404", "200"]);
+    assert_eq!(deliveries.try_iter().count(), 2);
+}
+
+#[test]
+fn what_is_not_http_is_cut_off_with_one_log_line() {
+    for garbage in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"hello\r\n\r\n",
+    ] {
+        let (inbox, _deliveries) = durable();
+        let site = Site::start(Access::open(), inbox);
+        let mut stream = TcpStream::connect(site.addr).unwrap();
+        stream.write_all(garbage).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        // Only the end of the connection matters; it may come as a reset.
+        let _ = stream.read_to_end(&mut Vec::new());
+        // The line may be written just after the connection's end, but not after the listener's.
+        let log = site.log.clone();
+        drop(site);
+        let lines = log.take_lines();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains("not HTTP"), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_never_ends_its_head_is_cut_off() {
+    let limits = Limits {
+        max_connections: 1,
+        header_timeout: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let (inbox, _deliveries) = durable();
+    let site = Site::start_within(limits, Access::open(), inbox);
+    let mut slow = TcpStream::connect(site.addr).unwrap();
+    slow.write_all(b"POST /webhook HTTP/1.1\r\nHost:").unwrap();
+    // There is one slot only: this is answered because the slow one lost it.
+    assert_eq!(site.post("/webhook", JSON, GOOD).code, 200);
+    assert_eq!(slow.read_to_end(&mut Vec::new()).unwrap(), 0);
+}
+
+#[test]
+fn a_shutdown_waits_for_the_answer_under_way() {
+    let (sender, deliveries) = mpsc::sync_channel(1);
+    let mut site = Site::start(Access::open(), move |delivery| {
+        sender.try_send(delivery).map_err(|_| Full)
+    });
+    let mut stream = TcpStream::connect(site.addr).unwrap();
+    stream.write_all(&post("/webhook", JSON, GOOD.as_bytes())).unwrap();
+    let delivery = deliveries.recv().unwrap();
+    drop(site.shutdown.take());
+    // The listener is gone once a connection is refused; only then does the engine answer.
+    while TcpStream::connect(site.addr).is_ok() {
+        std::thread::yield_now();
+    }
+    delivery.reply.send(Receipt::Durable).unwrap();
+    assert_eq!(Reply::read(stream).code, 200);
+}

@@ -1,0 +1,359 @@
+//! The configuration file: its keys, and what each means.
+
+use super::shelf::Shelf;
+use super::{Config, HostNames, ProcessGroup, Sampling, Webhook};
+use crate::act::guard::Budget;
+use crate::diagnostic::{Findings, Spanned};
+use crate::http::token::TokenFile;
+use crate::process::Selector;
+use crate::rule::file::{SELECT, read_select};
+use crate::rule::{Scope, compile_select};
+use crate::schema::{Key, Kind, Object, optional, required};
+use crate::template::is_label_name;
+use crate::yaml::{self, Fields, Text};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub static CONFIG: Object = Object {
+    title: "the configuration",
+    keys: &[
+        optional(
+            "mode",
+            Kind::Choice(&["dry-run", "enforce"]),
+            "Whether plans are carried out. Default dry-run.",
+        ),
+        optional("sampling", Kind::Object(&SAMPLING), "How often the host is looked at."),
+        optional(
+            "rule_files",
+            Kind::List(&Kind::Text),
+            "Which alerts lead to which actions: files, also as globs.",
+        ),
+        optional(
+            "alerting_rule_files",
+            Kind::List(&Kind::Text),
+            "Prometheus alerting rules that are evaluated here: files, also as globs.",
+        ),
+        EVALUATION_INTERVAL,
+        optional("webhook", Kind::Object(&WEBHOOK), "Who may send alerts."),
+        optional(
+            "identity",
+            Kind::Object(&IDENTITY),
+            "How this host recognises alerts about itself.",
+        ),
+        optional(
+            "protect",
+            Kind::List(&Kind::Object(&SELECT)),
+            "Processes that are never touched.",
+        ),
+        optional(
+            "budget",
+            Kind::Object(&BUDGET),
+            "How many processes may be ended on this host in a time.",
+        ),
+        optional(
+            "on_exit",
+            Kind::Choice(&["restore", "keep"]),
+            "What becomes of what was set when evenkeel ends. Default restore.",
+        ),
+        optional(
+            "process_groups",
+            Kind::List(&Kind::Object(&GROUP)),
+            "Named selectors: metrics for each, and `group` in rules.",
+        ),
+        optional(
+            "local",
+            Kind::Texts,
+            "Labels of alerts that are raised here. Default job=evenkeel.",
+        ),
+    ],
+    one_of: false,
+};
+
+const EVALUATION_INTERVAL: Key = optional(
+    "evaluation_interval",
+    Kind::Duration,
+    "How often alerting rules are evaluated here. Default 1s.",
+);
+
+static SAMPLING: Object = Object {
+    title: "sampling",
+    keys: &[
+        optional(
+            "interval",
+            Kind::Duration,
+            "For what is cheap to read and changes fast. Default 1s.",
+        ),
+        optional("slow_interval", Kind::Duration, "For the rest. Default 15s."),
+    ],
+    one_of: false,
+};
+
+static WEBHOOK: Object = Object {
+    title: "webhook",
+    keys: &[
+        optional(
+            "token_file",
+            Kind::Text,
+            "File with the bearer token that Alertmanager must send.",
+        ),
+        optional(
+            "allow_unauthenticated",
+            Kind::Flag,
+            "Let every local user cause actions on a loopback listener. Default false.",
+        ),
+    ],
+    one_of: false,
+};
+
+static IDENTITY: Object = Object {
+    title: "identity",
+    keys: &[
+        optional(
+            "labels",
+            Kind::List(&Kind::Text),
+            "Labels that name the host of an alert. Default [instance].",
+        ),
+        optional(
+            "names",
+            Kind::List(&Kind::Text),
+            "Names of this host beside its node name and its full name.",
+        ),
+    ],
+    one_of: false,
+};
+
+static BUDGET: Object = Object {
+    title: "the budget",
+    keys: &[
+        optional(
+            "final_steps",
+            Kind::Integer(0, 10_000),
+            "Processes that may be ended in that time. Default 3.",
+        ),
+        optional("per", Kind::Duration, "Default 5m."),
+    ],
+    one_of: false,
+};
+
+static GROUP: Object = Object {
+    title: "a process group",
+    keys: &[
+        required("name", Kind::Text, "The label `group` of metrics."),
+        required("select", Kind::Object(&SELECT), "Which processes belong to it."),
+    ],
+    one_of: false,
+};
+
+/// Shorter intervals than this would make the watching the load.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The configuration, and the files that it names.
+pub(super) struct Written {
+    pub config: Config,
+    pub rule_files: Vec<Text>,
+    pub alerting_rule_files: Vec<Text>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            enforce: false,
+            sampling: Sampling {
+                interval: Duration::from_secs(1),
+                slow_interval: Duration::from_secs(15),
+            },
+            alerting_rules: Vec::new(),
+            evaluation_interval: Duration::from_secs(1),
+            webhook: Webhook::default(),
+            identity: HostNames {
+                labels: vec!["instance".to_owned()],
+                names: Vec::new(),
+            },
+            protect: Vec::new(),
+            budget: Budget::default(),
+            restore_on_exit: true,
+            process_groups: Vec::new(),
+            local: BTreeMap::from([("job".to_owned(), "evenkeel".to_owned())]),
+        }
+    }
+}
+
+/// Reads a configuration; what has an error keeps its default, and is among the findings.
+pub(super) fn read(shelf: &Shelf, findings: &mut Findings) -> Written {
+    let mut written = Written {
+        config: Config::default(),
+        rule_files: Vec::new(),
+        alerting_rule_files: Vec::new(),
+    };
+    // An empty file is a configuration: watch, publish, do nothing.
+    let Some(root) = yaml::parse(findings).filter(|root| !root.is_null()) else {
+        return written;
+    };
+    let Some(fields) = Fields::open(&root, &CONFIG, findings) else {
+        return written;
+    };
+    let config = &mut written.config;
+
+    config.enforce = fields
+        .choice("mode", findings)
+        .is_some_and(|mode| mode.value == "enforce");
+    config.restore_on_exit = fields
+        .choice("on_exit", findings)
+        .is_none_or(|what| what.value == "restore");
+    if let Some(sampling) = open(&fields, "sampling", &SAMPLING, findings) {
+        set_interval(&mut config.sampling.interval, "interval", &sampling, findings);
+        set_interval(&mut config.sampling.slow_interval, "slow_interval", &sampling, findings);
+        let Sampling {
+            interval,
+            slow_interval,
+        } = config.sampling;
+        if slow_interval < interval {
+            let span = sampling
+                .get("slow_interval")
+                .or(sampling.get("interval"))
+                .map_or(sampling.span, |node| node.span);
+            findings.error(
+                span,
+                "`slow_interval` is shorter than `interval`",
+                "make it at least as long",
+            );
+        }
+    }
+    set_interval(
+        &mut config.evaluation_interval,
+        "evaluation_interval",
+        &fields,
+        findings,
+    );
+    if let Some(webhook) = open(&fields, "webhook", &WEBHOOK, findings) {
+        config.webhook = read_webhook(&webhook, shelf, findings);
+    }
+    if let Some(identity) = open(&fields, "identity", &IDENTITY, findings) {
+        read_identity(&mut config.identity, &identity, findings);
+    }
+    if let Some(budget) = open(&fields, "budget", &BUDGET, findings) {
+        if let Some(steps) = budget.integer("final_steps", findings) {
+            config.budget.final_steps = u32::try_from(steps.value).unwrap_or(u32::MAX);
+        }
+        set_interval(&mut config.budget.per, "per", &budget, findings);
+    }
+    config.process_groups = read_groups(&fields, findings);
+    let groups = config.groups();
+    let scope = Scope {
+        groups: &groups,
+        labels: false,
+    };
+    for node in fields.list("protect", findings) {
+        let select = read_select(node, findings);
+        config
+            .protect
+            .extend(select.map(|select| compile_select(&select, scope, findings)));
+    }
+    read_local(&mut config.local, &fields, findings);
+
+    written.rule_files = fields.texts("rule_files", findings);
+    written.alerting_rule_files = fields.texts("alerting_rule_files", findings);
+    written
+}
+
+fn open<'n>(fields: &Fields<'n>, key: &str, object: &'static Object, findings: &mut Findings) -> Option<Fields<'n>> {
+    Fields::open(fields.get(key)?, object, findings)
+}
+
+fn set_interval(interval: &mut Duration, key: &str, fields: &Fields, findings: &mut Findings) {
+    let Some(Spanned { value, span }) = fields.duration(key, findings) else {
+        return;
+    };
+    if value < MIN_INTERVAL {
+        findings.error(span, format!("`{key}` is too short"), "at least 100ms");
+    } else {
+        *interval = value;
+    }
+}
+
+fn read_webhook(fields: &Fields, shelf: &Shelf, findings: &mut Findings) -> Webhook {
+    let allowed = fields.flag("allow_unauthenticated", findings);
+    let mut webhook = Webhook {
+        token_file: None,
+        allow_unauthenticated: allowed.is_some_and(|flag| flag.value),
+    };
+    if let Some(text) = fields.text("token_file", findings) {
+        let path = shelf.path(&text.value);
+        // Opened here so that a missing token is found before anything starts; the listener reads it again.
+        if let Err(error) = TokenFile::open(&path) {
+            let help = format!("make one: (umask 077; openssl rand -hex 32 >{})", path.display());
+            findings.error(text.span, error.to_string(), help);
+        }
+        webhook.token_file = Some(path);
+    }
+    webhook
+}
+
+fn read_identity(identity: &mut HostNames, fields: &Fields, findings: &mut Findings) {
+    if fields.get("labels").is_some() {
+        let labels = fields.texts("labels", findings);
+        for label in labels.iter().filter(|label| !is_label_name(&label.value)) {
+            let help = "label names are made of letters, digits and `_`";
+            findings.error(label.span, format!("`{}` is no label name", label.value), help);
+        }
+        identity.labels = labels.into_iter().map(|label| label.value).collect();
+    }
+    identity.names = fields
+        .texts("names", findings)
+        .into_iter()
+        .map(|name| name.value)
+        .collect();
+}
+
+fn read_groups(fields: &Fields, findings: &mut Findings) -> Vec<ProcessGroup> {
+    let mut groups: Vec<ProcessGroup> = Vec::new();
+    for node in fields.list("process_groups", findings) {
+        let Some(group) = Fields::open(node, &GROUP, findings) else {
+            continue;
+        };
+        let name = group.text("name", findings);
+        let select = group.get("select").and_then(|node| read_select(node, findings));
+        let (Some(name), Some(select)) = (name, select) else {
+            continue;
+        };
+        // A group may be made of groups above it, so there can be no circle.
+        let above = groups
+            .iter()
+            .map(|group| (group.name.clone(), Arc::clone(&group.selector)))
+            .collect();
+        let selector: Selector = compile_select(
+            &select,
+            Scope {
+                groups: &above,
+                labels: false,
+            },
+            findings,
+        );
+        if above.contains_key(&name.value) {
+            findings.error(
+                name.span,
+                format!("a second group `{}`", name.value),
+                "give each a name of its own",
+            );
+        }
+        groups.push(ProcessGroup {
+            name: name.value,
+            selector: Arc::new(selector),
+        });
+    }
+    groups
+}
+
+fn read_local(local: &mut BTreeMap<String, String>, fields: &Fields, findings: &mut Findings) {
+    if fields.get("local").is_none() {
+        return;
+    }
+    for (name, text) in fields.map_of_texts("local", findings) {
+        if !is_label_name(&name) || name == "alertname" {
+            let help = "label names are made of letters, digits and `_`; `alertname` comes from the alerting rule";
+            findings.error(text.span, format!("`{name}` is no label to add"), help);
+        }
+        local.insert(name, text.value);
+    }
+}

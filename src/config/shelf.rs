@@ -1,0 +1,167 @@
+//! Where named files come from: a directory, or the ones that were built in.
+
+use crate::diagnostic::{Findings, Source};
+use crate::yaml::Text;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A file of rules is text that people wrote; what is larger is something else.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// The shipped files by the names that the shipped `evenkeel.yml` uses.
+const SHIPPED: [(&str, &str); 3] = [
+    ("rules/cpu-saturated.yml", include_str!("../../rules/cpu-saturated.yml")),
+    ("rules/memory-low.yml", include_str!("../../rules/memory-low.yml")),
+    ("alerting/host.rules.yml", include_str!("../../alerting/host.rules.yml")),
+];
+
+/// Where an Alertmanager configuration is looked for, to compare its repeats with `hold`.
+const ALERTMANAGER_FILES: [&str; 2] = ["alertmanager.yml", "alerting/alertmanager.yml"];
+
+pub(super) enum Shelf<'p> {
+    /// That of the configuration file; the working directory where it is empty.
+    Directory(&'p Path),
+    Shipped,
+}
+
+pub(super) fn shipped() -> Source {
+    Source::new("evenkeel.yml", include_str!("../../evenkeel.yml"))
+}
+
+/// Reads a text file of sane size.
+pub(super) fn read(path: &Path) -> Result<Source, String> {
+    let file = fs::File::open(path).map_err(|error| error.to_string())?;
+    if file.metadata().is_ok_and(|meta| meta.is_dir()) {
+        return Err("it is a directory".to_owned());
+    }
+    let mut bytes = Vec::new();
+    // Bounded while reading: a pipe or a device has no size to ask for.
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(format!("larger than {} MiB", MAX_FILE_BYTES >> 20));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
+        format!("line {line} is not UTF-8")
+    })?;
+    Ok(Source::new(path.display().to_string(), text))
+}
+
+impl Shelf<'_> {
+    /// A path as the configuration means it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        match self {
+            Shelf::Directory(directory) => directory.join(name),
+            Shelf::Shipped => PathBuf::from(name),
+        }
+    }
+
+    /// The files that these patterns name, each once, in the order of patterns and names.
+    pub fn find(&self, key: &str, patterns: &[Text], findings: &mut Findings) -> Vec<Source> {
+        let mut found: Vec<Source> = Vec::new();
+        for pattern in patterns {
+            let names = match self.names(&pattern.value) {
+                Ok(names) => names,
+                Err(problem) => {
+                    findings.error(
+                        pattern.span,
+                        format!("not a pattern for files: {}", problem.msg),
+                        "such as rules/*.yml",
+                    );
+                    continue;
+                }
+            };
+            if names.is_empty() {
+                self.report_nothing(key, pattern, findings);
+            }
+            for name in names {
+                let name_text = name.display().to_string();
+                if is_test(&name_text) || found.iter().any(|source| source.name() == name_text) {
+                    continue;
+                }
+                match self.read(&name) {
+                    Ok(source) => found.push(source),
+                    Err(problem) => findings.error(pattern.span, format!("cannot read {name_text}: {problem}"), ""),
+                }
+            }
+        }
+        found
+    }
+
+    fn report_nothing(&self, key: &str, pattern: &Text, findings: &mut Findings) {
+        let place = match self {
+            Shelf::Directory(directory) if directory.as_os_str().is_empty() => "the working directory".to_owned(),
+            Shelf::Directory(directory) => directory.display().to_string(),
+            Shelf::Shipped => "what ships with evenkeel".to_owned(),
+        };
+        let help = format!("looked in {place}; `{key}` is relative to this file");
+        if is_glob(&pattern.value) {
+            findings.warning(pattern.span, format!("`{}` matches no file", pattern.value), help);
+        } else {
+            findings.error(pattern.span, format!("no file `{}`", pattern.value), help);
+        }
+    }
+
+    /// Files that a pattern names, sorted.
+    fn names(&self, pattern: &str) -> Result<Vec<PathBuf>, glob::PatternError> {
+        match self {
+            Shelf::Directory(_) if !is_glob(pattern) => {
+                let path = self.path(pattern);
+                Ok(if path.exists() { vec![path] } else { Vec::new() })
+            }
+            Shelf::Directory(directory) => {
+                let directory = glob::Pattern::escape(&directory.display().to_string());
+                let full = Path::new(&directory).join(pattern).display().to_string();
+                Ok(glob::glob(&full)?.flatten().filter(|path| !path.is_dir()).collect())
+            }
+            Shelf::Shipped => {
+                let pattern = glob::Pattern::new(pattern)?;
+                let options = glob::MatchOptions {
+                    require_literal_separator: true,
+                    ..glob::MatchOptions::new()
+                };
+                let names = SHIPPED.iter().map(|(name, _)| *name);
+                Ok(names
+                    .filter(|name| pattern.matches_with(name, options))
+                    .map(PathBuf::from)
+                    .collect())
+            }
+        }
+    }
+
+    fn read(&self, name: &Path) -> Result<Source, String> {
+        match self {
+            Shelf::Directory(_) => read(name),
+            Shelf::Shipped => {
+                let text = SHIPPED
+                    .iter()
+                    .find(|(shipped, _)| Path::new(shipped) == name)
+                    .map(|(_, text)| *text);
+                Ok(Source::new(name.display().to_string(), text.unwrap_or_default()))
+            }
+        }
+    }
+
+    /// The configuration of an Alertmanager beside ours.
+    pub fn alertmanager(&self) -> Option<Source> {
+        match self {
+            Shelf::Directory(_) => ALERTMANAGER_FILES.iter().find_map(|name| read(&self.path(name)).ok()),
+            Shelf::Shipped => None,
+        }
+    }
+}
+
+fn is_glob(pattern: &str) -> bool {
+    pattern.contains(['*', '?', '['])
+}
+
+/// Unit tests of rules stand beside the rules.
+fn is_test(name: &str) -> bool {
+    name.ends_with(".test.yml") || name.ends_with(".test.yaml")
+}

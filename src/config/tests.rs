@@ -1,0 +1,332 @@
+//! Configurations from real directories, and the one that ships.
+
+use super::*;
+use std::fs;
+
+const RULE: &str =
+    "rules:\n- name: NAME\n  matchers: ['alertname=\"A\"']\n  select: {name: x}\n  actions: [{nice: 5}]\n";
+
+/// Loads `evenkeel.yml` from a directory with these files, and says what was found, with the directory cut off.
+fn load(files: &[(&str, &str)]) -> (Option<Loaded>, Vec<String>) {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let result = Config::load(&directory.path().join("evenkeel.yml"));
+    let (loaded, found) = match result {
+        Ok(mut loaded) => {
+            let warnings = std::mem::take(&mut loaded.warnings);
+            (Some(loaded), warnings)
+        }
+        Err(found) => (None, found),
+    };
+    let prefix = format!("{}/", directory.path().display());
+    let found = found.into_iter().map(|found| {
+        let place = found
+            .span
+            .map_or(String::new(), |span| format!(":{}:{}", span.line, span.column));
+        let warning = if found.severity == Severity::Warning {
+            "warning: "
+        } else {
+            ""
+        };
+        format!("{}{place} {warning}{}", found.file, found.message).replace(&prefix, "")
+    });
+    (loaded, found.collect())
+}
+
+#[track_caller]
+fn check(config: &str, expected: &[&str]) {
+    let (loaded, found) = load(&[("evenkeel.yml", config), ("token", "secret\n"), ("empty", "\n")]);
+    assert_eq!(found, expected, "{config}");
+    assert_eq!(
+        loaded.is_some(),
+        expected.iter().all(|line| line.contains("warning: ")),
+        "{config}"
+    );
+}
+
+#[test]
+fn empty_configuration_is_the_default() {
+    let (loaded, found) = load(&[("evenkeel.yml", "")]);
+    assert_eq!(found, [""; 0]);
+    let Loaded { config, rules, .. } = loaded.unwrap();
+    assert!(!config.enforce && config.restore_on_exit && rules.rules.is_empty());
+    assert_eq!(
+        config.sampling,
+        Sampling {
+            interval: Duration::from_secs(1),
+            slow_interval: Duration::from_secs(15)
+        }
+    );
+    assert_eq!(config.identity.labels, ["instance"]);
+    assert_eq!(
+        (config.budget.final_steps, config.budget.per),
+        (3, Duration::from_secs(300))
+    );
+    assert_eq!(config.local["job"], "evenkeel");
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = "
+mode: enforce
+sampling: {interval: 2s, slow_interval: 30s}
+rule_files: [rules/*.yml]
+alerting_rule_files: [alerts.yml]
+evaluation_interval: 5s
+webhook: {token_file: token, allow_unauthenticated: true}
+identity: {labels: [host, node], names: [db1, 127.0.0.1]}
+protect: [{exe: '/usr/lib/postgresql/.*'}, {group: batch}]
+budget: {final_steps: 1, per: 1h}
+on_exit: keep
+process_groups:
+  - {name: batch, select: {cgroup: '/batch\\.slice/.*'}}
+  - {name: big-batch, select: {group: batch, min_memory: 1GiB}}
+local: {instance: db1, team: storage}
+";
+    let (loaded, found) = load(&[
+        ("evenkeel.yml", config),
+        ("token", "secret\n"),
+        ("rules/b.yml", &RULE.replace("NAME", "b")),
+        (
+            "rules/a.yml",
+            &RULE.replace("NAME", "a").replace("{name: x}", "{group: big-batch}"),
+        ),
+        ("rules/a.test.yml", "not: a rule file\n"),
+        (
+            "alerts.yml",
+            "groups: [{name: g, rules: [{alert: A, expr: up == 0}]}]\n",
+        ),
+    ]);
+    assert_eq!(found, [""; 0]);
+    let Loaded { config, rules, .. } = loaded.unwrap();
+    assert!(config.enforce && !config.restore_on_exit && config.webhook.allow_unauthenticated);
+    assert_eq!(
+        config.sampling,
+        Sampling {
+            interval: Duration::from_secs(2),
+            slow_interval: Duration::from_secs(30)
+        }
+    );
+    assert_eq!(config.evaluation_interval, Duration::from_secs(5));
+    assert!(config.webhook.token_file.unwrap().ends_with("token"));
+    assert_eq!(config.identity.labels, ["host", "node"]);
+    assert_eq!(config.identity.names, ["db1", "127.0.0.1"]);
+    assert_eq!(config.protect.len(), 2);
+    assert_eq!(
+        (config.budget.final_steps, config.budget.per),
+        (1, Duration::from_secs(3600))
+    );
+    let groups: Vec<&str> = config.process_groups.iter().map(|group| group.name.as_str()).collect();
+    assert_eq!(groups, ["batch", "big-batch"]);
+    let local: Vec<(&str, &str)> = config
+        .local
+        .iter()
+        .map(|(name, text)| (name.as_str(), text.as_str()))
+        .collect();
+    assert_eq!(local, [("instance", "db1"), ("job", "evenkeel"), ("team", "storage")]);
+    let rules: Vec<&str> = rules.rules.iter().map(|rule| rule.name.as_str()).collect();
+    assert_eq!(rules, ["a", "b"]);
+    assert_eq!(config.alerting_rules.len(), 1);
+}
+
+#[test]
+fn mistakes_in_the_configuration_are_found() {
+    check(
+        "mode: enforced\n",
+        &["evenkeel.yml:1:7 `mode` wants one of dry-run, enforce, found `enforced`"],
+    );
+    check(
+        "mod: dry-run\n",
+        &["evenkeel.yml:1:1 unknown key `mod` in the configuration"],
+    );
+    check(
+        "sampling: 1s\n",
+        &["evenkeel.yml:1:11 sampling must be a mapping, found `1s`"],
+    );
+    check(
+        "sampling: {interval: 10ms}\n",
+        &["evenkeel.yml:1:22 `interval` is too short"],
+    );
+    check(
+        "sampling: {interval: 30s}\n",
+        &["evenkeel.yml:1:22 `slow_interval` is shorter than `interval`"],
+    );
+    check(
+        "evaluation_interval: 0s\n",
+        &["evenkeel.yml:1:22 `evaluation_interval` is too short"],
+    );
+    check(
+        "identity: {labels: [a-b]}\n",
+        &["evenkeel.yml:1:21 `a-b` is no label name"],
+    );
+    check(
+        "local: {alertname: x}\n",
+        &["evenkeel.yml:1:20 `alertname` is no label to add"],
+    );
+    check(
+        "local: [x]\n",
+        &["evenkeel.yml:1:8 `local` wants a mapping of names to texts, found a list"],
+    );
+    check(
+        "budget: {final_steps: -1}\n",
+        &["evenkeel.yml:1:23 `final_steps` wants a whole number from 0 to 10000, found `-1`"],
+    );
+    check(
+        "on_exit: leave\n",
+        &["evenkeel.yml:1:10 `on_exit` wants one of restore, keep, found `leave`"],
+    );
+    check("protect: [{}]\n", &["evenkeel.yml:1:11 a selector without keys"]);
+    check(
+        "protect: [{name: 'a('}]\n",
+        &["evenkeel.yml:1:20 not a regular expression: unclosed group"],
+    );
+    check(
+        "protect: [{pid: '{{ $labels.pid }}'}]\n",
+        &["evenkeel.yml:1:18 there is no alert here whose labels could be filled in"],
+    );
+    check(
+        "process_groups: [{name: g}]\n",
+        &["evenkeel.yml:1:18 a process group lacks `select`"],
+    );
+    check(
+        "process_groups: [{name: g, select: {name: x}}, {name: g, select: {group: h}}]\n",
+        &[
+            "evenkeel.yml:1:55 a second group `g`",
+            "evenkeel.yml:1:74 no process group `h`",
+        ],
+    );
+    check("webhook: {token_file: token}\n", &[]);
+    check(
+        "webhook: {allow_unauthenticated: on}\n",
+        &["evenkeel.yml:1:34 `allow_unauthenticated` wants true or false, found `on`"],
+    );
+}
+
+#[test]
+fn token_file_must_hold_a_token() {
+    for (name, problem) in [("nowhere", "cannot read the token file"), ("empty", "is empty")] {
+        let config = format!("webhook: {{token_file: {name}}}\n");
+        let (loaded, found) = load(&[("evenkeel.yml", &config), ("empty", "\n")]);
+        assert!(loaded.is_none());
+        assert_eq!(found.len(), 1);
+        assert!(
+            found[0].starts_with("evenkeel.yml:1:23 ") && found[0].contains(problem),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn named_files_are_looked_for_beside_the_configuration() {
+    check(
+        "rule_files: [rules/*.yml]\n",
+        &["evenkeel.yml:1:14 warning: `rules/*.yml` matches no file"],
+    );
+    check(
+        "rule_files: [rules/x.yml]\n",
+        &["evenkeel.yml:1:14 no file `rules/x.yml`"],
+    );
+    check(
+        "rule_files: ['rules/***']\n",
+        &["evenkeel.yml:1:14 not a pattern for files: wildcards are either regular `*` or recursive `**`"],
+    );
+    let missing = Config::load(Path::new("/nonexistent/evenkeel.yml")).unwrap_err();
+    assert_eq!(
+        missing[0].message,
+        "cannot read the configuration: No such file or directory (os error 2)"
+    );
+
+    let rule = RULE.replace("NAME", "a");
+    let (loaded, found) = load(&[
+        ("evenkeel.yml", "rule_files: [a.yml, '*.yml', ./*.test.yml]\n"),
+        ("a.yml", &rule),
+    ]);
+    // The configuration itself is caught by the glob, and says so.
+    assert!(loaded.is_none());
+    assert!(
+        found
+            .iter()
+            .any(|line| line == "evenkeel.yml:1:1 unknown key `rule_files` in a rule file"),
+        "{found:?}"
+    );
+    let (loaded, found) = load(&[("evenkeel.yml", "rule_files: [a.yml, a.*]\n"), ("a.yml", &rule)]);
+    assert_eq!((loaded.unwrap().rules.rules.len(), found.len()), (1, 0));
+}
+
+#[test]
+fn mistakes_of_all_files_are_reported_together() {
+    let (loaded, found) = load(&[
+        (
+            "evenkeel.yml",
+            "mode: no\nrule_files: [a.yml, b.yml]\nalerting_rule_files: [c.yml]\n",
+        ),
+        ("a.yml", "rules: []\n"),
+        ("b.yml", &RULE.replace("nice: 5", "nice: 99")),
+        ("c.yml", "groups: 1\n"),
+    ]);
+    assert!(loaded.is_none());
+    let places: Vec<&str> = found.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(places, ["evenkeel.yml:1:7", "c.yml:1:9", "a.yml:1:8", "b.yml:5:20"]);
+}
+
+#[test]
+fn rules_are_judged_against_what_stands_beside() {
+    let rule = RULE.replace("NAME", "a") + "  hold: 1m\n";
+    let alerts = "groups: [{name: g, rules: [{alert: B, expr: up == 0}, {record: r, expr: up}]}]\n";
+    let alertmanager =
+        "route: {receiver: w, repeat_interval: 5m}\nreceivers: [{name: w, webhook_configs: [{url: x}]}]\n";
+    let config = "rule_files: [a.yml]\nalerting_rule_files: [alerts.yml]\n";
+    let (loaded, found) = load(&[
+        ("evenkeel.yml", config),
+        ("a.yml", &rule),
+        ("alerts.yml", alerts),
+        ("alerting/alertmanager.yml", alertmanager),
+    ]);
+    assert!(loaded.is_some());
+    assert_eq!(
+        found,
+        [
+            "a.yml:3:14 warning: no alerting rule file defines an alert `A`",
+            "a.yml:6:9 warning: `hold` of 60s is not longer than Alertmanager's repeat_interval of 300s",
+        ]
+    );
+    let rule = RULE.replace("NAME", "a") + "  while: 'sum('\n";
+    let (loaded, found) = load(&[("evenkeel.yml", "rule_files: [a.yml]\n"), ("a.yml", &rule)]);
+    assert!(loaded.is_none());
+    assert!(found[0].starts_with("a.yml:6:11 `while` is not PromQL: "), "{found:?}");
+}
+
+#[test]
+fn what_is_built_in_is_what_ships() {
+    let embedded = Config::embedded().unwrap();
+    assert_eq!(embedded.warnings, []);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let shipped = Config::load(&root.join("evenkeel.yml")).unwrap();
+    assert_eq!(shipped.warnings, []);
+    // Compiled patterns print themselves, so equal prints are equal configurations; only names of files differ.
+    assert_eq!(format!("{:?}", embedded.rules), format!("{:?}", shipped.rules));
+    assert!(embedded.rules.rules.len() >= 2);
+    let bare = |config: &Config| {
+        format!(
+            "{:?}",
+            Config {
+                alerting_rules: Vec::new(),
+                ..config.clone()
+            }
+        )
+    };
+    assert_eq!(bare(&embedded.config), bare(&shipped.config));
+    let texts = |config: &Config| -> Vec<String> {
+        config
+            .alerting_rules
+            .iter()
+            .map(|source| source.text().to_owned())
+            .collect()
+    };
+    assert_eq!(texts(&embedded.config), texts(&shipped.config));
+    assert!(!texts(&embedded.config).is_empty());
+}

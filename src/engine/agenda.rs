@@ -1,0 +1,57 @@
+//! When the engine must look again although nothing arrives: waits, deadlines, rounds and retries. Pure.
+
+use crate::ledger::Book;
+use std::time::Duration;
+
+/// Open episodes are judged again this often.
+pub const ROUND: Duration = Duration::from_secs(15);
+/// What could not be written or undone is tried again this often.
+pub const RETRY: Duration = Duration::from_secs(1);
+/// Processor use is measured between readings of the process table this far apart.
+pub const BASELINE: Duration = Duration::from_secs(10);
+
+/// What the engine remembers of its own doing; all times are CLOCK_BOOTTIME.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Chores {
+    /// Last round over all open episodes.
+    pub last_round: Duration,
+    /// Last try to write what could not be written; `None` where all is written.
+    pub last_retry: Option<Duration>,
+    /// Last reading for processor use; `None` where no rule asks for it.
+    pub baseline_at: Option<Duration>,
+}
+
+/// When something is due, if anything ever is. A climb that is done has `Duration::MAX`.
+pub fn next_due(book: &Book, chores: Chores) -> Option<Duration> {
+    let climbs = book
+        .episodes
+        .values()
+        .flat_map(|episode| &episode.climbs)
+        .map(|climb| climb.due);
+    let deadlines = book.leases.values().map(|lease| lease.deadline);
+    let round = (!book.episodes.is_empty()).then_some(chores.last_round + ROUND);
+    let retry = chores.last_retry.map(|at| at + RETRY);
+    let baseline = chores.baseline_at.map(|at| at + BASELINE);
+    climbs
+        .chain(deadlines)
+        .chain(round)
+        .chain(retry)
+        .chain(baseline)
+        .filter(|due| *due < Duration::MAX)
+        .min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_book_asks_for_nothing() {
+        assert_eq!(next_due(&Book::default(), Chores::default()), None);
+        let measuring = Chores {
+            baseline_at: Some(Duration::from_secs(5)),
+            ..Chores::default()
+        };
+        assert_eq!(next_due(&Book::default(), measuring), Some(Duration::from_secs(15)));
+    }
+}

@@ -1,0 +1,273 @@
+//! The steps of one target: each is guarded, and what is allowed is written down as intent and as work. Touches
+//! nothing but the book.
+
+use super::agenda::ROUND;
+use super::turn::{About, Subject, Turn, Work, shown};
+use super::{Answer, Engine};
+use crate::act::apply;
+use crate::act::guard::{FinalGate, Refusal, Strike, notice};
+use crate::act::plan::Ascent;
+use crate::host::Host;
+use crate::ledger::book::Barred;
+use crate::ledger::{Climb, Decision, Effect, Entry, Episode, Lease, Outcome, Record, Victim};
+use crate::process::{Identity, Process, Selector};
+use crate::rule::step::{Change, Send, SignalKind};
+use crate::rule::{Rule, Step};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What stays the same while one target climbs.
+pub(super) struct Seat<'a> {
+    pub rule: &'a Arc<Rule>,
+    pub selector: &'a Arc<Selector>,
+    pub about: &'a About,
+    pub process: &'a Process,
+}
+
+impl<H: Host> Engine<H> {
+    /// Guards each due step of one target, and notes what is to be done.
+    pub(super) fn ascend(&mut self, ascent: Ascent, seat: Seat<'_>, episode: &mut Episode, turn: &mut Turn) {
+        let simulated = episode.key.simulated;
+        let mut climb = Climb {
+            target: ascent.target,
+            name: ascent.name.clone(),
+            rung: ascent.next_rung,
+            due: if ascent.next_rung < seat.rule.actions.len() {
+                turn.boot_now() + ascent.wait
+            } else {
+                Duration::MAX
+            },
+            refused: None,
+        };
+        let previously = episode
+            .climbs
+            .iter()
+            .find(|known| known.target == ascent.target)
+            .cloned();
+        for (rung, step) in &ascent.steps {
+            let allowed = self.allow(step, &seat, episode, turn);
+            let refusal = match allowed {
+                Ok(strike) => {
+                    if strike == Some(Strike::NewVictim) {
+                        let victim = Victim {
+                            rule: episode.key.rule.clone(),
+                            fingerprint: episode.key.fingerprint.clone(),
+                            target: ascent.target,
+                            simulated,
+                            struck_at: turn.boot_now(),
+                            gone_at: None,
+                        };
+                        turn.intend(&mut self.book, Entry::Victim(victim));
+                    }
+                    self.intend_step(step, &seat, simulated, turn);
+                    continue;
+                }
+                Err(refusal) => refusal,
+            };
+            let is_news = previously
+                .as_ref()
+                .is_none_or(|known| known.refused != Some(refusal.decision));
+            if is_news {
+                let mut record = seat.about.record(turn.now);
+                (record.target, record.step) = (shown(seat.process), Some(step.to_string()));
+                (record.decision, record.reason) = (Some(refusal.decision), refusal.reason);
+                turn.decide(&mut self.book, record);
+            }
+            if step.is_final() {
+                // It stays at this rung and is judged again; what is only forbidden for ever is passed over.
+                (climb.rung, climb.due) = (*rung, turn.boot_now() + ROUND);
+                climb.refused = Some(refusal.decision);
+                break;
+            }
+        }
+        let is_done = climb.due == Duration::MAX;
+        episode.climbs.retain(|known| known.target != ascent.target);
+        if simulated && is_done && seat.rule.has_final_steps() {
+            // It would be gone by now: its place is free, and the next one's turn is simulated too.
+            turn.intend(
+                &mut self.book,
+                Entry::VictimGone {
+                    target: ascent.target,
+                    at: turn.boot_now(),
+                },
+            );
+            episode.barred.push(Barred {
+                target: ascent.target,
+                until_repeat: false,
+            });
+        } else {
+            episode.climbs.push(climb);
+        }
+    }
+
+    fn allow(
+        &mut self,
+        step: &Step,
+        seat: &Seat<'_>,
+        episode: &Episode,
+        turn: &Turn,
+    ) -> Result<Option<Strike>, Refusal> {
+        match step {
+            Step::Wait(_) => Ok(None),
+            Step::Set(change) => match self.host.may_undo(change.knob()) {
+                Ok(()) => Ok(None),
+                Err(missing) => {
+                    let reason = format!(
+                        "{} could be set and not be put back: {missing} is missing",
+                        change.knob()
+                    );
+                    Err(Refusal {
+                        decision: Decision::Privilege,
+                        reason,
+                    })
+                }
+            },
+            Step::Signal(send) => match send.kind() {
+                SignalKind::Notice => notice(seat.process, send.signal).map(|()| None),
+                SignalKind::Reversible => {
+                    notice(seat.process, send.signal)?;
+                    send.undo
+                        .map_or(Ok(()), |undo| notice(seat.process, undo))
+                        .map(|()| None)
+                }
+                SignalKind::Final => {
+                    let answer = match &seat.rule.condition {
+                        None => None,
+                        Some(text) => {
+                            let unknown = Answer {
+                                holds: false,
+                                sample_at: Duration::ZERO,
+                            };
+                            Some((self.conditions)(text).unwrap_or(unknown))
+                        }
+                    };
+                    let stuck = self.stuck(turn);
+                    let gate = FinalGate {
+                        rule: seat.rule,
+                        episode,
+                        victims: &self.book.victims,
+                        budget: self.policy.budget,
+                        now: turn.boot_now(),
+                        sample_at: answer.map_or(turn.boot_now(), |answer| answer.sample_at),
+                        condition: answer.map(|answer| answer.holds),
+                        stuck: &stuck,
+                    };
+                    gate.strike(seat.process.identity).map(Some)
+                }
+            },
+        }
+    }
+
+    /// Writes down what is about to be done, or what would be.
+    fn intend_step(&mut self, step: &Step, seat: &Seat<'_>, simulated: bool, turn: &mut Turn) {
+        let mut record = seat.about.record(turn.now);
+        (record.target, record.step) = (shown(seat.process), Some(step.to_string()));
+        record.decision = Some(if simulated { Decision::DryRun } else { Decision::Planned });
+        let target = seat.process.identity;
+        let prepared = match step {
+            Step::Set(change) => match apply::prepare(&mut self.host, target, change) {
+                Ok(prepared) => Some(prepared),
+                Err(effected) => {
+                    turn.decide(&mut self.book, record.clone());
+                    record.decision = None;
+                    (record.outcome, record.reason) = (Some(effected.outcome), effected.reason);
+                    return self.note_outcome(record, step.action(), turn);
+                }
+            },
+            _ => None,
+        };
+        if let Some(prepared) = &prepared {
+            record.before = prepared.prior.first().map(|prior| prior.value.to_string());
+            record.after = Some(prepared.value.to_string());
+        }
+        turn.decide(&mut self.book, record.clone());
+        if simulated {
+            record.decision = None;
+            record.outcome = Some(Outcome::DryRun);
+            return self.note_outcome(record, step.action(), turn);
+        }
+        let subject = Subject {
+            about: seat.about.clone(),
+            process: seat.process.clone(),
+            rule: Arc::clone(seat.rule),
+            selector: Arc::clone(seat.selector),
+            step: step.to_string(),
+            action: step.action(),
+        };
+        match (step, prepared) {
+            (Step::Set(change), Some(prepared)) => {
+                let effect = Effect::Value {
+                    value: prepared.value,
+                    prior: prepared.prior,
+                };
+                let lease = self.new_lease(seat, effect, turn);
+                let is_held = self.book.leases.values().any(|other| other.shares_knob(&lease));
+                if prepared.is_set_already && !is_held && !is_relative(change) {
+                    record.decision = None;
+                    record.outcome = Some(Outcome::AlreadySet);
+                    return self.note_outcome(record, step.action(), turn);
+                }
+                let id = lease.id;
+                turn.intend(&mut self.book, Entry::Lease(lease));
+                turn.work.push(Work::Take { lease: id, subject });
+            }
+            (Step::Signal(Send { signal, undo }), _) => {
+                let lease = undo.map(|undo| {
+                    let lease = self.new_lease(seat, Effect::Signal { undo: undo as i32 }, turn);
+                    let id = lease.id;
+                    turn.intend(&mut self.book, Entry::Lease(lease));
+                    id
+                });
+                turn.work.push(Work::Signal {
+                    signal: *signal,
+                    lease,
+                    is_final: step.is_final(),
+                    subject,
+                });
+            }
+            (Step::Set(_) | Step::Wait(_), _) => {}
+        }
+    }
+
+    fn new_lease(&self, seat: &Seat<'_>, effect: Effect, turn: &Turn) -> Lease {
+        Lease {
+            id: self.book.last_lease_id + 1,
+            rule: seat.rule.name.clone(),
+            fingerprint: seat.about.fingerprint.clone(),
+            target: seat.process.identity,
+            name: seat.process.name.clone(),
+            effect,
+            taken_at: turn.boot_now(),
+            deadline: turn.boot_now() + seat.rule.hold,
+            settled: false,
+        }
+    }
+
+    fn note_outcome(&mut self, record: Record, action: &'static str, turn: &mut Turn) {
+        if let Some(outcome) = record.outcome {
+            self.tally.action(&record.rule, action, outcome.as_str());
+        }
+        turn.decide(&mut self.book, record);
+    }
+
+    /// Victims that hang in the kernel.
+    fn stuck(&mut self, turn: &Turn) -> BTreeSet<Identity> {
+        let table = turn.table.as_deref().unwrap_or_default();
+        let hangs = |target: Identity| {
+            table
+                .iter()
+                .any(|process| process.identity == target && process.state == 'D')
+        };
+        self.book
+            .victims
+            .iter()
+            .map(|victim| victim.target)
+            .filter(|target| hangs(*target))
+            .collect()
+    }
+}
+
+fn is_relative(change: &Change) -> bool {
+    matches!(change, Change::Affinity(_))
+}

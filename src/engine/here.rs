@@ -1,0 +1,140 @@
+//! Whether an alert is about this host. Pure.
+
+use crate::alert::Labels;
+
+/// Names that every host answers to, so that they identify none.
+const LOOPBACK_NAMES: [&str; 4] = ["localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"];
+
+/// How this host recognises alerts about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Here {
+    /// Labels that name a host; one that names this host is enough.
+    labels: Vec<String>,
+    /// Lower case: nodename, FQDN and what the configuration lists.
+    names: Vec<String>,
+}
+
+impl Here {
+    /// `nodename` as uname(2) says; `hosts` is the text of `/etc/hosts`, which knows the FQDN without a network;
+    /// `listed` are `identity.names` of the configuration.
+    pub fn new(labels: Vec<String>, nodename: &str, hosts: &str, listed: &[String]) -> Here {
+        let nodename = nodename.to_lowercase();
+        let mut names: Vec<String> = listed.iter().map(|name| name.to_lowercase()).collect();
+        let fqdn = hosts
+            .lines()
+            .filter_map(|line| line.split('#').next())
+            .map(|line| {
+                line.split_ascii_whitespace()
+                    .skip(1)
+                    .map(str::to_lowercase)
+                    .collect::<Vec<_>>()
+            })
+            .filter(|aliases| aliases.contains(&nodename))
+            .flatten()
+            .find(|alias| alias.starts_with(&format!("{nodename}.")));
+        let own = [Some(nodename), fqdn].into_iter().flatten();
+        names.extend(own.filter(|name| !name.is_empty() && !LOOPBACK_NAMES.contains(&name.as_str())));
+        Here { labels, names }
+    }
+
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// # Errors
+    /// Says what was compared with what.
+    pub fn recognises(&self, alert: &Labels) -> Result<(), String> {
+        let mut compared = Vec::new();
+        for label in &self.labels {
+            let Some(value) = alert.get(label).filter(|value| !value.is_empty()) else {
+                continue;
+            };
+            let host = without_port(value).to_lowercase();
+            if self.names.iter().any(|name| is_same_host(&host, name)) {
+                return Ok(());
+            }
+            compared.push(format!("{label}={value:?}"));
+        }
+        if compared.is_empty() {
+            return Err(format!(
+                "it has none of the labels {:?} that would name a host",
+                self.labels
+            ));
+        }
+        Err(format!(
+            "{} is none of this host's names {:?}",
+            compared.join(", "),
+            self.names
+        ))
+    }
+}
+
+/// A short name matches only a label without dots; a name with dots matches the whole, or its first part where the
+/// label is short.
+fn is_same_host(host: &str, name: &str) -> bool {
+    let is_address = name.parse::<std::net::IpAddr>().is_ok();
+    host == name || (!host.contains('.') && !is_address && name.split('.').next() == Some(host))
+}
+
+fn without_port(value: &str) -> &str {
+    if let Some(rest) = value.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or(rest);
+    }
+    match value.rsplit_once(':') {
+        // More than one colon without brackets is an IPv6 address without a port.
+        Some((host, port)) if !host.contains(':') && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(nodename: &str, listed: &[&str], instance: &str, expected: bool) {
+        let hosts = "127.0.0.1 localhost\n127.0.1.1 web1.example.org web1 # us\n";
+        let listed: Vec<String> = listed.iter().map(|name| (*name).to_owned()).collect();
+        let here = Here::new(vec!["instance".into()], nodename, hosts, &listed);
+        let labels = [("instance".to_owned(), instance.to_owned())].into();
+        assert_eq!(
+            here.recognises(&labels).is_ok(),
+            expected,
+            "{nodename} {listed:?} {instance:?}"
+        );
+    }
+
+    #[test]
+    fn a_host_knows_its_names() {
+        check("web1", &[], "web1", true);
+        check("web1", &[], "WEB1:9100", true);
+        check("web1", &[], "web1.example.org:9100", true);
+        check("web1", &[], "web1.other.org", false);
+        check("web1", &[], "web11", false);
+        check("web1.example.org", &[], "web1", true);
+        check("db1.example.org", &[], "db1.elsewhere.org", false);
+        check("web1", &[], "", false);
+        check("localhost", &[], "localhost:9100", false);
+        check("web1", &[], "127.0.0.1:9100", false);
+        check("web1", &["127.0.0.1"], "127.0.0.1:9100", true);
+        check("web1", &["127.0.0.1"], "127", false);
+        check("web1", &["::1"], "[::1]:9100", true);
+        check("web1", &["::1"], "::1", true);
+        check("web1", &["www.example.org"], "www.example.org:443", true);
+    }
+
+    #[test]
+    fn no_identity_label_is_no_alert_about_us() {
+        let here = Here::new(vec!["instance".into(), "host".into()], "web1", "", &[]);
+        assert!(
+            here.recognises(&Labels::new())
+                .unwrap_err()
+                .contains("none of the labels")
+        );
+        let by_second = [
+            ("instance".to_owned(), "probe".to_owned()),
+            ("host".to_owned(), "web1".to_owned()),
+        ]
+        .into();
+        assert!(here.recognises(&by_second).is_ok());
+    }
+}

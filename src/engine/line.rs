@@ -1,0 +1,372 @@
+//! The straight line that every alert walks:
+//!
+//! decode -> match rules -> select processes -> plan -> guard -> ledger.begin (durable intent)
+//!        -> apply -> ledger.settle (durable outcome)
+//!
+//! Decoding was done by whoever brought the alert. A round over open episodes enters at "select".
+
+use super::Engine;
+use super::agenda::{BASELINE, RETRY, ROUND};
+use super::ascend::Seat;
+use super::episode::{Admission, admit};
+use super::select::select;
+use super::turn::{About, Turn, shown};
+use crate::act::guard::{Refusal, Ward, bound_matches};
+use crate::act::plan::plan;
+use crate::alert::{Alert, Source, Status};
+use crate::host::Host;
+use crate::ledger::book::REMEMBER_VICTIMS;
+use crate::ledger::{Book, Decision, Entry, Episode, EpisodeKey};
+use crate::process::Process;
+use crate::rule::Rule;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Why an episode is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    Opened,
+    Repeat,
+    Round,
+}
+
+impl<H: Host> Engine<H> {
+    /// Walks the line with alerts that arrived together.
+    ///
+    /// # Errors
+    /// When the decisions could not be made durable. Nothing new was done then, though undoing was.
+    pub fn take(&mut self, alerts: &[Alert], received_at: Instant) -> Result<(), String> {
+        let mut turn = Turn::new(self.host.now(), Some(received_at));
+        for alert in alerts {
+            for rule in self.policy.rules.rules.clone() {
+                if rule.matches(&alert.labels) {
+                    self.meet(&rule, alert, &mut turn);
+                }
+            }
+        }
+        self.carry_out(turn)
+    }
+
+    /// Does what is due: waits that are over, deadlines, rounds, retries.
+    pub fn tick(&mut self) {
+        let mut turn = Turn::new(self.host.now(), None);
+        let now = turn.boot_now();
+        if self.chores.baseline_at.is_some_and(|at| at + BASELINE <= now) {
+            self.measure_cpu();
+        }
+        if self.chores.last_retry.is_some_and(|at| at + RETRY <= now) {
+            self.recover();
+        }
+        self.expire(&mut turn);
+        let is_round = self.chores.last_round + ROUND <= now;
+        if is_round {
+            self.chores.last_round = now;
+            self.look_for_the_dead(&mut turn);
+        }
+        let is_due = |episode: &Episode| is_round || episode.climbs.iter().any(|climb| climb.due <= now);
+        let due: Vec<EpisodeKey> = self
+            .book
+            .episodes
+            .values()
+            .filter(|episode| is_due(episode))
+            .map(|episode| episode.key.clone())
+            .collect();
+        for key in due {
+            self.judge(&key, Occasion::Round, &mut turn);
+        }
+        self.book
+            .forget(now, turn.now.wall, self.policy.budget.per.max(REMEMBER_VICTIMS));
+        if let Err(reason) = self.carry_out(turn) {
+            tracing::warn!(reason, "what was due is put off");
+        }
+    }
+
+    /// Goes on after a restart: undoes what no open episode stands for, finishes what was begun, judges the rest.
+    pub fn resume(&mut self) {
+        let mut turn = Turn::new(self.host.now(), None);
+        self.look_for_the_dead(&mut turn);
+        self.release_orphans(&mut turn);
+        self.finish_unsettled(&mut turn);
+        for key in self.book.episodes.keys().cloned().collect::<Vec<_>>() {
+            self.judge(&key, Occasion::Round, &mut turn);
+        }
+        if let Err(reason) = self.carry_out(turn) {
+            tracing::error!(reason, "could not take up what was left open");
+        }
+    }
+
+    /// A rule and an alert that its matchers accept.
+    fn meet(&mut self, rule: &Arc<Rule>, alert: &Alert, turn: &mut Turn) {
+        let about = About::new(&rule.name, &alert.labels, &alert.fingerprint);
+        if alert.source == Source::Alertmanager
+            && !rule.any_host
+            && let Err(reason) = self.policy.here.recognises(&alert.labels)
+        {
+            tracing::info!(
+                rule = rule.name,
+                alert = alert.name(),
+                reason,
+                "alert is about another host"
+            );
+            return turn.counted.push((rule.name.clone(), Decision::OtherHost));
+        }
+        let simulated = self.is_simulated(rule);
+        // A resolve also ends what was opened in the other mode before a restart.
+        let modes = if alert.status == Status::Resolved {
+            vec![false, true]
+        } else {
+            vec![simulated]
+        };
+        for simulated in modes {
+            let key = EpisodeKey {
+                rule: rule.name.clone(),
+                fingerprint: alert.fingerprint.clone(),
+                simulated,
+            };
+            let (open, closed) = (self.book.episodes.get(&key), self.book.closed.get(&key).copied());
+            let is_current_mode = simulated == self.is_simulated(rule);
+            match admit(alert, open, closed, turn.now.wall) {
+                Admission::Stale(reason) if is_current_mode => {
+                    tracing::info!(rule = rule.name, alert = alert.name(), reason, "stale delivery");
+                    turn.counted.push((rule.name.clone(), Decision::Stale));
+                }
+                Admission::Duplicate(_) if is_current_mode => {
+                    turn.counted.push((rule.name.clone(), Decision::Duplicate));
+                }
+                Admission::Stale(_) | Admission::Duplicate(_) => {}
+                Admission::Remember { ended_at } => {
+                    turn.close(&mut self.book, Entry::EpisodeClosed { key, ended_at });
+                }
+                Admission::Close { ended_at } => self.close(&key, &about, ended_at, turn),
+                Admission::Open if self.book.paused => {
+                    let mut record = about.record(turn.now);
+                    record.decision = Some(Decision::Paused);
+                    turn.decide(&mut self.book, record);
+                }
+                Admission::Open => {
+                    let episode = open_episode(key.clone(), alert, turn.boot_now());
+                    turn.intend(&mut self.book, Entry::Episode(episode));
+                    self.rules_in_use.insert(rule.name.clone(), Arc::clone(rule));
+                    self.judge(&key, Occasion::Opened, turn);
+                }
+                Admission::Repeat => {
+                    self.renew(&key, rule.hold, turn);
+                    self.judge(&key, Occasion::Repeat, turn);
+                }
+            }
+        }
+    }
+
+    /// Extends the deadlines of an episode that is known to fire. In memory at every repeat; durably only when a
+    /// quarter of the time is gone, so that repeats cost no commit.
+    fn renew(&mut self, key: &EpisodeKey, hold: Duration, turn: &mut Turn) {
+        let now = turn.boot_now();
+        let ids: Vec<u64> = self.book.leases_of(key).map(|lease| lease.id).collect();
+        let renewed = Entry::Renewed {
+            ids,
+            deadline: now + hold,
+        };
+        let Some(episode) = self.book.episodes.get(key) else {
+            return;
+        };
+        if now.saturating_sub(episode.seen_at) < hold / 4 {
+            return self.book.record(&renewed);
+        }
+        let seen = Episode {
+            seen_at: now,
+            ..episode.clone()
+        };
+        turn.intend(&mut self.book, Entry::Episode(seen));
+        turn.intend(&mut self.book, renewed);
+    }
+
+    /// Select, plan and guard for one open episode.
+    fn judge(&mut self, key: &EpisodeKey, occasion: Occasion, turn: &mut Turn) {
+        let Some(mut episode) = self.book.episodes.get(key).cloned() else {
+            return;
+        };
+        let Some(rule) = self.rule_of(&episode) else { return };
+        let about = About::new(&rule.name, &episode.labels, &key.fingerprint);
+        if self.book.paused {
+            return postpone(&mut self.book, key, turn.boot_now());
+        }
+        let selector = Arc::new(rule.select.resolve(&episode.labels));
+        if turn.table.is_none() {
+            turn.table = Some(self.read_table(turn.boot_now()));
+        }
+        let table = turn.table.take().unwrap_or_default();
+        let ward = Ward {
+            own_line: &self.own_line,
+            protect: &self.policy.protect,
+        };
+        let mut matches = select(&mut self.host, &table, &rule, &selector, &ward);
+        turn.table = Some(table);
+
+        let is_first = occasion == Occasion::Opened;
+        if let Err(refusal) = bound_matches(&rule, matches.len()) {
+            if is_first {
+                self.refuse_all(&about, &refusal, turn);
+            }
+            turn.counted.push((rule.name.clone(), refusal.decision));
+            return postpone(&mut self.book, key, turn.boot_now());
+        }
+        let found = matches.len();
+        let mut refused = Vec::new();
+        matches.retain(|process| match ward.screen(&rule, process) {
+            Ok(()) => true,
+            Err(refusal) => {
+                refused.push((process.clone(), refusal));
+                false
+            }
+        });
+        if is_first {
+            for (process, refusal) in &refused {
+                let mut record = about.record(turn.now);
+                record.target = shown(process);
+                (record.decision, record.reason) = (Some(refusal.decision), refusal.reason.clone());
+                turn.decide(&mut self.book, record);
+            }
+            if matches.is_empty() {
+                let reason = format!("{found} processes match the selector, and none of them may be touched");
+                self.refuse_all(
+                    &about,
+                    &Refusal {
+                        decision: Decision::NoTarget,
+                        reason,
+                    },
+                    turn,
+                );
+            }
+        }
+        self.drop_the_gone(&mut episode, turn);
+        let ascents = plan(&rule, &episode, &matches, turn.boot_now(), occasion == Occasion::Repeat);
+        if occasion == Occasion::Repeat {
+            episode.barred.retain(|barred| !barred.until_repeat);
+            if ascents.is_empty() {
+                turn.counted.push((rule.name.clone(), Decision::Duplicate));
+            }
+        }
+        let before = self.book.episodes.get(key).cloned();
+        for ascent in ascents {
+            let Some(process) = matches.iter().find(|process| process.identity == ascent.target) else {
+                continue;
+            };
+            let seat = Seat {
+                rule: &rule,
+                selector: &selector,
+                about: &about,
+                process,
+            };
+            self.ascend(ascent, seat, &mut episode, turn);
+        }
+        let next = turn.boot_now() + ROUND;
+        for climb in episode.climbs.iter_mut().filter(|climb| climb.due <= turn.now.boot) {
+            // Its process does not hold the selector at present; it is looked at again in a round.
+            climb.due = next;
+        }
+        if before.as_ref() != Some(&episode) {
+            let entry = Entry::Episode(episode);
+            // Only new rungs and new words are worth a commit; another date for the next look is not.
+            if differs_durably(before.as_ref(), &entry) {
+                turn.intend(&mut self.book, entry);
+            } else {
+                self.book.record(&entry);
+            }
+        }
+    }
+
+    fn refuse_all(&mut self, about: &About, refusal: &Refusal, turn: &mut Turn) {
+        let mut record = about.record(turn.now);
+        (record.decision, record.reason) = (Some(refusal.decision), refusal.reason.clone());
+        turn.decide(&mut self.book, record);
+    }
+
+    /// Durable intent, apply, durable outcome.
+    ///
+    /// # Errors
+    /// When the intent could not be made durable.
+    pub(super) fn carry_out(&mut self, mut turn: Turn) -> Result<(), String> {
+        let decided: Vec<(String, Decision)> = turn
+            .intents
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Record(record) => Some((record.rule.clone(), record.decision?)),
+                _ => None,
+            })
+            .chain(turn.counted.drain(..))
+            .collect();
+        let begun = if turn.intents.is_empty() && turn.closings.is_empty() {
+            Ok(())
+        } else {
+            let mut entries = turn.closings.clone();
+            entries.extend(turn.intents.iter().cloned());
+            self.journal.begin(&entries)
+        };
+        if begun.is_err() {
+            turn.abandon(&mut self.book);
+            self.journal.settle(std::mem::take(&mut turn.closings));
+        }
+        for (rule, decision) in decided {
+            let decision = if begun.is_ok() { decision } else { Decision::Ledger };
+            self.tally.decision(&rule, decision.as_str());
+        }
+        let mut outcomes = Vec::new();
+        for work in std::mem::take(&mut turn.work) {
+            self.perform(work, &turn, &mut outcomes);
+        }
+        self.journal.settle(outcomes);
+        self.chores.last_retry = (!self.journal.is_writable()).then_some(turn.now.boot);
+        self.publish_state();
+        begun
+    }
+
+    fn read_table(&mut self, now: Duration) -> Vec<Process> {
+        let mut table = self.host.processes().unwrap_or_else(|error| {
+            tracing::error!(%error, "the process table cannot be read");
+            Vec::new()
+        });
+        if let Some(baseline) = &self.baseline {
+            baseline.measure(&mut table, now);
+        }
+        table
+    }
+}
+
+fn open_episode(key: EpisodeKey, alert: &Alert, now: Duration) -> Episode {
+    Episode {
+        key,
+        source: alert.source.into(),
+        labels: alert.labels.clone(),
+        starts_at: alert.starts_at,
+        opened_at: now,
+        seen_at: now,
+        climbs: Vec::new(),
+        barred: Vec::new(),
+    }
+}
+
+/// Looks at the waiting targets of an episode again in a round, not before.
+fn postpone(book: &mut Book, key: &EpisodeKey, now: Duration) {
+    let Some(episode) = book.episodes.get_mut(key) else {
+        return;
+    };
+    for climb in episode.climbs.iter_mut().filter(|climb| climb.due <= now) {
+        climb.due = now + ROUND;
+    }
+}
+
+fn differs_durably(before: Option<&Episode>, entry: &Entry) -> bool {
+    let (Some(before), Entry::Episode(after)) = (before, entry) else {
+        return true;
+    };
+    let rungs = |episode: &Episode| {
+        let mut rungs: Vec<_> = episode
+            .climbs
+            .iter()
+            .map(|climb| (climb.target, climb.rung, climb.refused))
+            .collect();
+        rungs.sort_unstable_by_key(|(target, ..)| *target);
+        rungs
+    };
+    rungs(before) != rungs(after) || before.barred != after.barred
+}

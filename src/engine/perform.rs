@@ -1,0 +1,143 @@
+//! Work whose intent is durable is done, and its outcome noted. The moment before a process is touched, it is read
+//! and judged once more.
+
+use super::Engine;
+use super::turn::{Subject, Turn, Work, shown};
+use crate::act::apply::{self, Effected};
+use crate::act::guard::Ward;
+use crate::engine::select::still_holds;
+use crate::host::Host;
+use crate::ledger::{Effect, Entry, Outcome};
+
+impl<H: Host> Engine<H> {
+    pub(super) fn perform(&mut self, work: Work, turn: &Turn, outcomes: &mut Vec<Entry>) {
+        match work {
+            Work::Undo { lease, word } => self.undo(lease, word, turn, outcomes),
+            Work::Take { lease, subject } => {
+                let Some(mut held) = self.book.leases.get(&lease).cloned() else {
+                    return;
+                };
+                let Effect::Value { value, prior } = &mut held.effect else {
+                    return;
+                };
+                let effected = match self.verify(&subject) {
+                    Ok(()) => apply::set(&mut self.host, subject.process.identity, value, prior),
+                    Err(effected) => effected,
+                };
+                match effected.outcome {
+                    Outcome::Applied | Outcome::NoEffect | Outcome::Failed => {
+                        // Also where it failed halfway: what was set on some threads must be put back.
+                        held.settled = true;
+                        self.keep(Entry::Lease(held), outcomes);
+                    }
+                    outcome => self.keep(Entry::LeaseEnded { id: lease, outcome }, outcomes),
+                }
+                self.report(&subject, effected, turn, outcomes);
+            }
+            Work::Signal {
+                signal,
+                lease,
+                is_final,
+                subject,
+            } => {
+                let target = subject.process.identity;
+                let sent = self
+                    .verify(&subject)
+                    .and_then(|()| self.host.signal(target, signal).map_err(Effected::from));
+                let effected = match sent {
+                    Ok(()) => Effected {
+                        outcome: Outcome::Applied,
+                        before: None,
+                        after: None,
+                        reason: String::new(),
+                    },
+                    Err(effected) => effected,
+                };
+                let is_sent = effected.outcome == Outcome::Applied;
+                if let Some(mut held) = lease.and_then(|id| self.book.leases.get(&id)).cloned() {
+                    held.settled = true;
+                    let id = held.id;
+                    let outcome = effected.outcome;
+                    let entry = if is_sent {
+                        Entry::Lease(held)
+                    } else {
+                        Entry::LeaseEnded { id, outcome }
+                    };
+                    self.keep(entry, outcomes);
+                }
+                if is_final && is_sent {
+                    self.host.watch_exit(target);
+                } else if is_final && matches!(effected.outcome, Outcome::Gone | Outcome::ChangedIdentity) {
+                    self.keep(
+                        Entry::VictimGone {
+                            target,
+                            at: turn.boot_now(),
+                        },
+                        outcomes,
+                    );
+                }
+                self.report(&subject, effected, turn, outcomes);
+            }
+        }
+    }
+
+    /// The moment before a process is touched: is it still the one that was meant?
+    fn verify(&mut self, subject: &Subject) -> Result<(), Effected> {
+        let ward = Ward {
+            own_line: &self.own_line,
+            protect: &self.policy.protect,
+        };
+        if still_holds(
+            &mut self.host,
+            &subject.process,
+            &subject.rule,
+            &subject.selector,
+            &ward,
+        ) {
+            return Ok(());
+        }
+        let is_alive = self.host.is_alive(subject.process.identity);
+        let (outcome, reason) = if is_alive {
+            (Outcome::ChangedIdentity, "the process is no longer what the rule means")
+        } else {
+            (Outcome::Gone, "the process ended before it could be touched")
+        };
+        Err(Effected {
+            outcome,
+            before: None,
+            after: None,
+            reason: reason.to_owned(),
+        })
+    }
+
+    /// Notes an entry in the book and for the commit that settles.
+    pub(super) fn keep(&mut self, entry: Entry, outcomes: &mut Vec<Entry>) {
+        self.book.record(&entry);
+        outcomes.push(entry);
+    }
+
+    fn report(&mut self, subject: &Subject, effected: Effected, turn: &Turn, outcomes: &mut Vec<Entry>) {
+        if let (Outcome::Applied, Some(received_at)) = (effected.outcome, turn.received_at) {
+            self.tally.reaction_seconds(received_at.elapsed().as_secs_f64());
+        }
+        self.tally
+            .action(&subject.about.rule, subject.action, effected.outcome.as_str());
+        let (pid, name) = (subject.process.identity.pid, &subject.process.name);
+        tracing::info!(
+            rule = subject.about.rule,
+            alert = subject.about.alertname,
+            pid,
+            process = name,
+            step = subject.step,
+            outcome = effected.outcome.as_str(),
+            before = effected.before.as_deref().unwrap_or(""),
+            reason = effected.reason,
+            "step"
+        );
+        let mut record = subject.about.record(turn.now);
+        (record.target, record.step) = (shown(&subject.process), Some(subject.step.clone()));
+        record.outcome = Some(effected.outcome);
+        (record.before, record.after, record.reason) = (effected.before, effected.after, effected.reason);
+        outcomes.push(Entry::Record(record));
+    }
+}

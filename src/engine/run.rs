@@ -1,0 +1,156 @@
+//! The engine's thread: a bounded queue in, the line walked, replies out. Deliveries that wait together are taken
+//! together, and so share one commit.
+
+use super::{Engine, Policy};
+use crate::alert::Alert;
+use crate::alert::receiver::{Delivery, Full, Inbox, Receipt};
+use crate::host::Host;
+use crate::ledger::{Decision, Lease};
+use crate::process::Identity;
+use crate::tally::Tally;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Inputs that may wait. At the bound Alertmanager is told to come again.
+const MAX_WAITING: usize = 1024;
+/// Inputs taken in one turn, so that one commit serves many and none waits long.
+const MAX_PER_TURN: usize = 256;
+/// The engine looks up at least this often, so that a clock that was suspended cannot make it oversleep.
+const MAX_SLEEP: Duration = Duration::from_secs(15);
+
+/// What can be asked of the engine.
+pub enum Input {
+    /// From the webhook listener.
+    Delivery(Delivery),
+    /// From the own evaluation.
+    Alerts(Vec<Alert>),
+    Exited(Identity),
+    Reload(Box<Policy>),
+    Leases(tokio::sync::oneshot::Sender<Vec<Lease>>),
+    Release {
+        id: Option<u64>,
+        reply: tokio::sync::oneshot::Sender<usize>,
+    },
+    Pause(bool),
+    ShutDown,
+}
+
+/// The way to the engine's thread. Cheap to clone.
+#[derive(Clone)]
+pub struct Door(SyncSender<Input>);
+
+impl Door {
+    /// A way and its end, which [`run`] takes.
+    pub fn new() -> (Door, Receiver<Input>) {
+        let (sender, receiver) = sync_channel(MAX_WAITING);
+        (Door(sender), receiver)
+    }
+
+    /// Waits for room. False when the engine has ended.
+    pub fn send(&self, input: Input) -> bool {
+        self.0.send(input).is_ok()
+    }
+
+    /// Does not wait. False when the queue is full or the engine has ended.
+    pub fn try_send(&self, input: Input) -> bool {
+        self.0.try_send(input).is_ok()
+    }
+}
+
+impl Inbox for Door {
+    fn deliver(&self, delivery: Delivery) -> Result<(), Full> {
+        match self.0.try_send(Input::Delivery(delivery)) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Full),
+        }
+    }
+}
+
+/// Runs until told to shut down. Call it on a thread of its own.
+pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Input>, tally: &Tally) {
+    engine.resume();
+    loop {
+        let sleep = engine.time_until_due().unwrap_or(MAX_SLEEP).min(MAX_SLEEP);
+        let mut waiting = match inputs.recv_timeout(sleep) {
+            Ok(input) => vec![input],
+            Err(RecvTimeoutError::Timeout) => Vec::new(),
+            Err(RecvTimeoutError::Disconnected) => vec![Input::ShutDown],
+        };
+        waiting.extend(inputs.try_iter().take(MAX_PER_TURN - 1));
+        if !take_all(&mut engine, waiting, tally) {
+            return engine.shut_down();
+        }
+        if engine.time_until_due().is_some_and(|left| left.is_zero()) {
+            engine.tick();
+        }
+    }
+}
+
+/// Takes inputs in their order; neighbours that bring alerts share a turn. False at the end.
+fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally) -> bool {
+    let mut batch = Batch::default();
+    for input in waiting {
+        match input {
+            Input::Delivery(delivery) => {
+                for entry in &delivery.invalid {
+                    tracing::warn!(%entry, "an alert entry is invalid and was left out");
+                    tally.decision("", Decision::Invalid.as_str());
+                }
+                batch.received_at.get_or_insert(delivery.received_at);
+                batch.alerts.extend(delivery.alerts);
+                batch.replies.push(delivery.reply);
+            }
+            Input::Alerts(alerts) => {
+                batch.received_at.get_or_insert_with(Instant::now);
+                batch.alerts.extend(alerts);
+            }
+            other => {
+                batch.take(engine);
+                match other {
+                    Input::Exited(target) => {
+                        engine.exited(target);
+                        engine.tick();
+                    }
+                    Input::Reload(policy) => engine.reload(*policy),
+                    Input::Leases(reply) => drop(reply.send(engine.book().leases.values().cloned().collect())),
+                    Input::Release { id, reply } => drop(reply.send(engine.release(id))),
+                    Input::Pause(paused) => engine.pause(paused),
+                    Input::ShutDown => return false,
+                    Input::Delivery(_) | Input::Alerts(_) => {}
+                }
+            }
+        }
+    }
+    batch.take(engine);
+    true
+}
+
+/// Alerts that came together.
+#[derive(Default)]
+struct Batch {
+    alerts: Vec<Alert>,
+    received_at: Option<Instant>,
+    replies: Vec<tokio::sync::oneshot::Sender<Receipt>>,
+}
+
+impl Batch {
+    fn take<H: Host>(&mut self, engine: &mut Engine<H>) {
+        let Batch {
+            alerts,
+            received_at,
+            replies,
+        } = std::mem::take(self);
+        if alerts.is_empty() && replies.is_empty() {
+            return;
+        }
+        let result = engine.take(&alerts, received_at.unwrap_or_else(Instant::now));
+        for reply in replies {
+            let receipt = match &result {
+                Ok(()) => Receipt::Durable,
+                Err(reason) => Receipt::Unavailable(reason.clone()),
+            };
+            // The sender may have hung up; what was decided stands all the same.
+            drop(reply.send(receipt));
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Reads the processes that a rule means: the cheap table for all, the dear files for few. Judges nothing itself.
+
+use crate::act::guard::Ward;
+use crate::act::plan;
+use crate::host::Host;
+use crate::process::selector::Judgement;
+use crate::process::{Needs, Process, Selector};
+use crate::rule::step::SignalKind;
+use crate::rule::{OrderKey, Rule, Step};
+
+/// The processes of `table` for which every condition holds, with what guard and order need, in the rule's order.
+/// `selector` is the rule's, with the labels of the alert filled in.
+pub fn select(host: &mut impl Host, table: &[Process], rule: &Rule, selector: &Selector, ward: &Ward) -> Vec<Process> {
+    let mut matches = Vec::new();
+    for process in table.iter().filter(|process| !process.is_dead()) {
+        if matches!(selector.judge_cheaply(process), Judgement::Fails(_)) {
+            continue;
+        }
+        let mut process = process.clone();
+        if host.read_details(&mut process, selector.needs()) && selector.judge(&process) == Judgement::Holds {
+            matches.push(process);
+        }
+    }
+    // Only now the files that no condition asked for, and only for those that match.
+    let more = ward.needs() | plan_needs(rule);
+    matches.retain_mut(|process| host.read_details(process, more));
+    plan::order(&mut matches, rule.order_by);
+    matches
+}
+
+/// Reads one process anew and judges it again, for the moment before it is touched.
+pub fn still_holds(host: &mut impl Host, seen: &Process, rule: &Rule, selector: &Selector, ward: &Ward) -> bool {
+    let Some(mut now) = host.process(seen.identity.pid) else {
+        return false;
+    };
+    now.cpu_cores = seen.cpu_cores;
+    now.identity == seen.identity
+        && host.read_details(&mut now, selector.needs() | ward.needs())
+        && selector.judge(&now) == Judgement::Holds
+        && ward.screen(rule, &now).is_ok()
+}
+
+/// Whether a rule wants processor use measured.
+pub fn needs_cpu(rule: &Rule) -> bool {
+    rule.order_by.key == OrderKey::Cpu || rule.select.needs().has(Needs::CPU)
+}
+
+fn plan_needs(rule: &Rule) -> Needs {
+    let mut needs = if rule.order_by.key == OrderKey::OomScore {
+        Needs::OOM_SCORE
+    } else {
+        Needs::NONE
+    };
+    let is_notice = |step: &Step| matches!(step, Step::Signal(send) if send.kind() != SignalKind::Final);
+    if rule.actions.iter().any(is_notice) {
+        needs = needs | Needs::SIGNALS;
+    }
+    needs
+}

@@ -1,0 +1,154 @@
+//! One turn of the engine: what was decided so far, what must be durable before anything is done, and what is to be
+//! done then. Alerts that come together share a turn, and so share commits and the reading of the process table.
+
+use crate::alert::Labels;
+use crate::host::Moment;
+use crate::ledger::{Book, Decision, Entry, EpisodeKey, Outcome, Record};
+use crate::process::{Identity, Process, Selector};
+use crate::rule::Rule;
+use nix::sys::signal::Signal;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Something to do on the host once its intent is durable.
+pub enum Work {
+    /// Set what this lease says, on a process that must still be what the rule means.
+    Take { lease: u64, subject: Subject },
+    /// Send a signal; `lease` is the one that undoes it, if it can be undone.
+    Signal {
+        signal: Signal,
+        lease: Option<u64>,
+        is_final: bool,
+        subject: Subject,
+    },
+    /// Put back what this lease holds. `word` is the outcome when that works.
+    Undo { lease: u64, word: Outcome },
+}
+
+/// Whom a step concerns and why.
+pub struct Subject {
+    pub about: About,
+    pub process: Process,
+    pub rule: Arc<Rule>,
+    /// With the labels of the alert filled in.
+    pub selector: Arc<Selector>,
+    pub step: String,
+    pub action: &'static str,
+}
+
+/// The rule and the alert that a record speaks of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    pub rule: String,
+    pub alertname: String,
+    pub fingerprint: String,
+}
+
+impl About {
+    pub fn new(rule: &str, labels: &Labels, fingerprint: &str) -> About {
+        let alertname = labels.get("alertname").cloned().unwrap_or_default();
+        About {
+            rule: rule.to_owned(),
+            alertname,
+            fingerprint: fingerprint.to_owned(),
+        }
+    }
+
+    /// An empty record at a moment.
+    pub fn record(&self, at: Moment) -> Record {
+        Record {
+            at: at.wall,
+            rule: self.rule.clone(),
+            alertname: self.alertname.clone(),
+            fingerprint: self.fingerprint.clone(),
+            target: None,
+            step: None,
+            decision: None,
+            outcome: None,
+            before: None,
+            after: None,
+            reason: String::new(),
+        }
+    }
+}
+
+pub struct Turn {
+    pub now: Moment,
+    /// When the alert arrived that this turn reacts to.
+    pub received_at: Option<Instant>,
+    /// Read at most once a turn.
+    pub table: Option<Vec<Process>>,
+    /// The book before anything of this turn was noted in it.
+    before: Option<Book>,
+    /// Durable before `work`.
+    pub intents: Vec<Entry>,
+    /// Durable as soon as can be, whatever becomes of the intents: ends of episodes and what serves undoing.
+    pub closings: Vec<Entry>,
+    pub work: Vec<Work>,
+    /// Decisions that are counted but not worth a durable line, such as duplicates.
+    pub counted: Vec<(String, Decision)>,
+}
+
+impl Turn {
+    pub fn new(now: Moment, received_at: Option<Instant>) -> Turn {
+        Turn {
+            now,
+            received_at,
+            table: None,
+            before: None,
+            intents: Vec::new(),
+            closings: Vec::new(),
+            work: Vec::new(),
+            counted: Vec::new(),
+        }
+    }
+
+    /// CLOCK_BOOTTIME of this turn.
+    pub fn boot_now(&self) -> Duration {
+        self.now.boot
+    }
+
+    /// Notes an entry in the book at once, so that later decisions of the turn see it, and for the commit.
+    pub fn intend(&mut self, book: &mut Book, entry: Entry) {
+        self.before.get_or_insert_with(|| book.clone());
+        book.record(&entry);
+        self.intents.push(entry);
+    }
+
+    /// The same for what happens whether or not the ledger can be written.
+    pub fn close(&mut self, book: &mut Book, entry: Entry) {
+        book.record(&entry);
+        self.closings.push(entry);
+    }
+
+    /// Takes all intents back after a commit that failed. What undoes stays.
+    pub fn abandon(&mut self, book: &mut Book) {
+        if let Some(before) = self.before.take() {
+            *book = before;
+            for entry in &self.closings {
+                book.record(entry);
+            }
+        }
+        self.intents.clear();
+        self.work.retain(|work| matches!(work, Work::Undo { .. }));
+    }
+
+    pub fn decide(&mut self, book: &mut Book, record: Record) {
+        self.intend(book, Entry::Record(record));
+    }
+
+    /// Whether a step for this episode is among the work.
+    pub fn has_work_for(&self, key: &EpisodeKey) -> bool {
+        self.work.iter().any(|work| match work {
+            Work::Take { subject, .. } | Work::Signal { subject, .. } => {
+                subject.about.rule == key.rule && subject.about.fingerprint == key.fingerprint
+            }
+            Work::Undo { .. } => false,
+        })
+    }
+}
+
+/// A target as a record shows it.
+pub fn shown(process: &Process) -> Option<(Identity, String)> {
+    Some((process.identity, process.name.clone()))
+}

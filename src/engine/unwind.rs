@@ -1,0 +1,412 @@
+//! The way back: a resolve, a deadline, a reload, an exit or a restart makes a plan from leases. Nothing here is ever
+//! refused, not by mode, pause, budget or a ledger that cannot be written.
+
+use super::agenda::ROUND;
+use super::turn::{About, Turn, Work};
+use super::{Engine, Policy};
+use crate::act::apply;
+use crate::host::Host;
+use crate::ledger::book::Barred;
+use crate::ledger::lease::{self, Undo};
+use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Outcome};
+use crate::process::Identity;
+use jiff::Timestamp;
+use std::time::Duration;
+
+impl<H: Host> Engine<H> {
+    /// The alert is over: everything that was done for it is undone.
+    pub(super) fn close(&mut self, key: &EpisodeKey, about: &About, ended_at: Timestamp, turn: &mut Turn) {
+        let Some(episode) = self.book.episodes.get(key).cloned() else {
+            return;
+        };
+        let ladder = self.rule_of(&episode).map_or(0, |rule| rule.actions.len());
+        for climb in episode
+            .climbs
+            .iter()
+            .filter(|climb| climb.rung < ladder && climb.due < Duration::MAX)
+        {
+            let mut record = about.record(turn.now);
+            record.target = Some((climb.target, climb.name.clone()));
+            record.outcome = Some(Outcome::Cancelled);
+            record.reason = format!("the alert ended before step {} of the ladder", climb.rung + 1);
+            self.tally.action(&about.rule, "wait", Outcome::Cancelled.as_str());
+            turn.close(&mut self.book, Entry::Record(record));
+        }
+        self.release_all(key, Outcome::Restored, turn);
+        turn.close(
+            &mut self.book,
+            Entry::EpisodeClosed {
+                key: key.clone(),
+                ended_at,
+            },
+        );
+        if !self.book.episodes.keys().any(|open| open.rule == key.rule) {
+            self.rules_in_use.remove(&key.rule);
+        }
+    }
+
+    /// Newest first, so that a stack comes down from the top.
+    fn release_all(&mut self, key: &EpisodeKey, word: Outcome, turn: &mut Turn) {
+        let mut ids: Vec<u64> = self.book.leases_of(key).map(|lease| lease.id).collect();
+        ids.reverse();
+        turn.work
+            .extend(ids.into_iter().map(|lease| Work::Undo { lease, word }));
+    }
+
+    /// Leases past their deadline. What expired is taken again only by a repeat.
+    pub(super) fn expire(&mut self, turn: &mut Turn) {
+        let now = turn.boot_now();
+        let mut expired: Vec<Lease> = self
+            .book
+            .leases
+            .values()
+            .filter(|lease| lease.deadline <= now)
+            .cloned()
+            .collect();
+        expired.reverse();
+        for lease in expired {
+            turn.work.push(Work::Undo {
+                lease: lease.id,
+                word: Outcome::Expired,
+            });
+            self.bar(&lease, true, turn);
+        }
+    }
+
+    /// Releases leases by hand: one, or all. Returns how many.
+    pub fn release(&mut self, id: Option<u64>) -> usize {
+        let mut turn = Turn::new(self.host.now(), None);
+        let mut chosen: Vec<Lease> = self
+            .book
+            .leases
+            .values()
+            .filter(|lease| id.is_none_or(|id| lease.id == id))
+            .cloned()
+            .collect();
+        chosen.reverse();
+        let count = chosen.len();
+        for lease in chosen {
+            turn.work.push(Work::Undo {
+                lease: lease.id,
+                word: Outcome::Restored,
+            });
+            self.bar(&lease, false, &mut turn);
+        }
+        self.finish(turn);
+        count
+    }
+
+    /// Takes the target of a lease out of its episode and keeps it out.
+    fn bar(&mut self, lease: &Lease, until_repeat: bool, turn: &mut Turn) {
+        let (rule, fingerprint) = (lease.rule.clone(), lease.fingerprint.clone());
+        let key = EpisodeKey {
+            rule,
+            fingerprint,
+            simulated: false,
+        };
+        let Some(mut episode) = self.book.episodes.get(&key).cloned() else {
+            return;
+        };
+        episode.climbs.retain(|climb| climb.target != lease.target);
+        if !episode.barred.iter().any(|barred| barred.target == lease.target) {
+            episode.barred.push(Barred {
+                target: lease.target,
+                until_repeat,
+            });
+        }
+        turn.close(&mut self.book, Entry::Episode(episode));
+    }
+
+    /// Stops or starts planning anything new. Durable, so that a restart does not end a pause.
+    pub fn pause(&mut self, paused: bool) {
+        let mut turn = Turn::new(self.host.now(), None);
+        turn.close(&mut self.book, Entry::Paused(paused));
+        self.finish(turn);
+    }
+
+    /// A process that was watched has ended: its place is free, and the next victim may be due.
+    pub fn exited(&mut self, target: Identity) {
+        let mut turn = Turn::new(self.host.now(), None);
+        self.note_death(target, &mut turn);
+        let waiting: Vec<EpisodeKey> = self
+            .book
+            .episodes
+            .values()
+            .filter(|episode| episode.climbs.iter().any(|climb| climb.target == target))
+            .map(|episode| episode.key.clone())
+            .collect();
+        for key in &waiting {
+            let Some(mut episode) = self.book.episodes.get(key).cloned() else {
+                continue;
+            };
+            self.drop_climbs(&mut episode, &[target], &mut turn);
+            for climb in episode.climbs.iter_mut().filter(|climb| climb.refused.is_some()) {
+                climb.due = turn.boot_now();
+            }
+            turn.close(&mut self.book, Entry::Episode(episode));
+        }
+        self.finish(turn);
+    }
+
+    /// Victims that ended while nobody looked, as after a restart.
+    pub(super) fn look_for_the_dead(&mut self, turn: &mut Turn) {
+        let alive = self
+            .book
+            .victims
+            .iter()
+            .filter(|victim| victim.gone_at.is_none() && !victim.simulated);
+        for target in alive.map(|victim| victim.target).collect::<Vec<_>>() {
+            if !self.host.is_alive(target) {
+                self.note_death(target, turn);
+            }
+        }
+    }
+
+    fn note_death(&mut self, target: Identity, turn: &mut Turn) {
+        if self
+            .book
+            .victims
+            .iter()
+            .any(|victim| victim.target == target && victim.gone_at.is_none())
+        {
+            turn.close(
+                &mut self.book,
+                Entry::VictimGone {
+                    target,
+                    at: turn.now.boot,
+                },
+            );
+        }
+    }
+
+    /// Takes targets that ended out of an episode; their leases are settled.
+    pub(super) fn drop_the_gone(&mut self, episode: &mut Episode, turn: &mut Turn) {
+        let gone: Vec<Identity> = episode
+            .climbs
+            .iter()
+            .map(|climb| climb.target)
+            .filter(|target| {
+                // The table knows most; only who is missing there is looked at by itself.
+                let listed = turn
+                    .table
+                    .iter()
+                    .flatten()
+                    .any(|process| process.identity == *target && !process.is_dead());
+                !listed && !self.host.is_alive(*target)
+            })
+            .collect();
+        if !gone.is_empty() {
+            self.drop_climbs(episode, &gone, turn);
+        }
+    }
+
+    fn drop_climbs(&mut self, episode: &mut Episode, gone: &[Identity], turn: &mut Turn) {
+        episode.climbs.retain(|climb| !gone.contains(&climb.target));
+        for target in gone {
+            self.note_death(*target, turn);
+        }
+        let leases: Vec<u64> = self
+            .book
+            .leases_of(&episode.key)
+            .filter(|lease| gone.contains(&lease.target))
+            .map(|lease| lease.id)
+            .collect();
+        turn.work.extend(leases.into_iter().map(|lease| Work::Undo {
+            lease,
+            word: Outcome::Gone,
+        }));
+    }
+
+    /// Leases without an open episode, or of a rule that is no more.
+    pub(super) fn release_orphans(&mut self, turn: &mut Turn) {
+        let known = |rule: &str| self.policy.rules.get(rule).is_some();
+        let gone: Vec<EpisodeKey> = self
+            .book
+            .episodes
+            .keys()
+            .filter(|key| !known(&key.rule))
+            .cloned()
+            .collect();
+        for key in gone {
+            let Some(episode) = self.book.episodes.get(&key) else {
+                continue;
+            };
+            let about = About::new(&key.rule, &episode.labels, &key.fingerprint);
+            tracing::info!(rule = key.rule, "the rule is gone; what it holds is released");
+            self.close(&key, &about, turn.now.wall, turn);
+        }
+        let planned: Vec<u64> = turn
+            .work
+            .iter()
+            .filter_map(|work| match work {
+                Work::Undo { lease, .. } => Some(*lease),
+                _ => None,
+            })
+            .collect();
+        let has_episode = |lease: &Lease| {
+            let (rule, fingerprint) = (lease.rule.clone(), lease.fingerprint.clone());
+            self.book.episodes.contains_key(&EpisodeKey {
+                rule,
+                fingerprint,
+                simulated: false,
+            })
+        };
+        let orphans = self.book.leases.values().rev();
+        let orphans = orphans.filter(|lease| !planned.contains(&lease.id) && !has_episode(lease));
+        turn.work.extend(orphans.map(|lease| Work::Undo {
+            lease: lease.id,
+            word: Outcome::Restored,
+        }));
+    }
+
+    /// A lease whose outcome is not known (a crash came between) is set again, with the prior values of the first
+    /// time; setting twice is setting once. A signal that may have been sent is not sent again.
+    pub(super) fn finish_unsettled(&mut self, turn: &mut Turn) {
+        for lease in self
+            .book
+            .leases
+            .values()
+            .filter(|lease| !lease.settled)
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            let mut held = lease;
+            if let Effect::Value { value, prior } = &mut held.effect {
+                let is_orphan = turn
+                    .work
+                    .iter()
+                    .any(|work| matches!(work, Work::Undo { lease, .. } if *lease == held.id));
+                if is_orphan || !self.host.is_alive(held.target) {
+                    continue;
+                }
+                let effected = apply::set(&mut self.host, held.target, value, prior);
+                tracing::info!(
+                    rule = held.rule,
+                    pid = held.target.pid,
+                    outcome = effected.outcome.as_str(),
+                    "finished a step that was interrupted"
+                );
+            }
+            held.settled = true;
+            turn.close(&mut self.book, Entry::Lease(held));
+        }
+    }
+
+    /// Undoes one lease and settles it. What fails for want of a permission is tried again later, never forgotten.
+    pub(super) fn undo(&mut self, id: u64, word: Outcome, turn: &Turn, outcomes: &mut Vec<Entry>) {
+        let Some(lease) = self.book.leases.get(&id).cloned() else {
+            return;
+        };
+        let what = lease::undo(&lease, self.book.leases.values());
+        if let Undo::Bequeath { heir, prior } = &what {
+            self.keep(
+                Entry::LeasePrior {
+                    id: *heir,
+                    prior: prior.clone(),
+                },
+                outcomes,
+            );
+        }
+        let fresh;
+        let table = match &turn.table {
+            Some(table) => table,
+            None => {
+                fresh = self.host.processes().unwrap_or_default();
+                &fresh
+            }
+        };
+        let effected = apply::undo(&mut self.host, &lease, &what, table);
+        let outcome = if effected.outcome == Outcome::Restored && word != Outcome::Gone {
+            word
+        } else {
+            effected.outcome
+        };
+        self.tally.action(&lease.rule, lease.knob(), outcome.as_str());
+        tracing::info!(
+            rule = lease.rule,
+            pid = lease.target.pid,
+            process = lease.name,
+            knob = lease.knob(),
+            outcome = outcome.as_str(),
+            after = effected.after.as_deref().unwrap_or(""),
+            reason = effected.reason,
+            "undo"
+        );
+        let mut record = About {
+            rule: lease.rule.clone(),
+            alertname: self.alertname_of(&lease),
+            fingerprint: lease.fingerprint.clone(),
+        }
+        .record(turn.now);
+        record.target = Some((lease.target, lease.name.clone()));
+        record.step = Some(format!("undo {}", lease.knob()));
+        record.outcome = Some(outcome);
+        (record.before, record.after, record.reason) = (effected.before, effected.after, effected.reason);
+        outcomes.push(Entry::Record(record));
+        if matches!(outcome, Outcome::Denied | Outcome::Failed) {
+            let again = Entry::Renewed {
+                ids: vec![id],
+                deadline: turn.boot_now() + ROUND,
+            };
+            return self.book.record(&again);
+        }
+        self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
+    }
+
+    fn alertname_of(&self, lease: &Lease) -> String {
+        let is_its = |episode: &&Episode| episode.key.fingerprint == lease.fingerprint;
+        let episode = self.book.episodes.values().find(is_its);
+        episode
+            .and_then(|episode| episode.labels.get("alertname"))
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Takes a checked configuration in force. Open episodes keep the rule they came from; a rule that is gone
+    /// releases what it holds.
+    pub fn reload(&mut self, policy: Policy) {
+        self.policy = policy;
+        let rules = &self.policy.rules;
+        self.rules_in_use.retain(|name, _| rules.get(name).is_some());
+        self.measure_cpu();
+        let mut turn = Turn::new(self.host.now(), None);
+        self.release_orphans(&mut turn);
+        self.finish(turn);
+    }
+
+    /// The end of the daemon. With `on_exit: restore` everything is put back; episodes stay open, so that after a
+    /// restart they go on.
+    pub fn shut_down(&mut self) {
+        let mut turn = Turn::new(self.host.now(), None);
+        if self.policy.restore_on_exit {
+            let ids: Vec<u64> = self.book.leases.keys().rev().copied().collect();
+            let held: Vec<Identity> = self.book.leases.values().map(|lease| lease.target).collect();
+            turn.work.extend(ids.into_iter().map(|lease| Work::Undo {
+                lease,
+                word: Outcome::Restored,
+            }));
+            let open: Vec<Episode> = self.book.episodes.values().cloned().collect();
+            for mut episode in open.into_iter().filter(|episode| !episode.key.simulated) {
+                // From the first rung again after a restart; victims are remembered apart, so none is struck twice.
+                episode.climbs.retain(|climb| !held.contains(&climb.target));
+                turn.close(&mut self.book, Entry::Episode(episode));
+            }
+        }
+        self.finish(turn);
+    }
+
+    /// Tries the ledger again, and takes up what an opened one holds.
+    pub(super) fn recover(&mut self) {
+        if let Some(book) = self.journal.recover() {
+            // Nothing was held while it was closed, because no intent could be made durable.
+            self.book = book;
+            self.resume();
+        }
+    }
+
+    fn finish(&mut self, turn: Turn) {
+        if let Err(reason) = self.carry_out(turn) {
+            tracing::warn!(reason, "outcomes wait in memory until the ledger can be written");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! A host in memory with its own clock: for rule tests and for the property tests of the engine. Behaves like Linux
+//! where the engine can tell the difference.
+
+use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
+use super::{Host, HostError, Moment, Thread};
+use crate::process::table::TICKS_PER_SECOND;
+use crate::process::{Details, Identity, Needs, Process};
+use jiff::Timestamp;
+use nix::sys::signal::Signal;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::Duration;
+
+#[derive(Debug, Clone)]
+pub struct FakeProcess {
+    pub process: Process,
+    pub threads: BTreeMap<i32, FakeThread>,
+    /// Signals that end other processes, but not this one (SIGKILL and SIGSTOP cannot be ignored).
+    pub ignores: BTreeSet<i32>,
+    pub oom_score_adj: i32,
+}
+
+#[derive(Debug, Clone)]
+pub struct FakeThread {
+    pub start_ticks: u64,
+    pub nice: i32,
+    pub affinity: CpuSet,
+    pub ionice: IoPriority,
+    pub policy: Policy,
+}
+
+#[derive(Debug, Clone)]
+pub struct FakeHost {
+    pub now: Moment,
+    pub processes: BTreeMap<i32, FakeProcess>,
+    /// Every signal that reached a process, in order.
+    pub signals: Vec<(i32, Signal)>,
+    pub cpus: u32,
+    /// Calls from now on that the kernel refuses, for each knob.
+    pub denied: BTreeSet<Knob>,
+}
+
+impl FakeHost {
+    /// An empty host of `cpus` processors that was booted an hour before `wall`.
+    pub fn new(cpus: u32, wall: Timestamp) -> FakeHost {
+        FakeHost {
+            now: Moment {
+                boot: Duration::from_secs(3600),
+                wall,
+            },
+            processes: BTreeMap::new(),
+            signals: Vec::new(),
+            cpus,
+            denied: BTreeSet::new(),
+        }
+    }
+
+    /// Lets time pass.
+    pub fn advance(&mut self, by: Duration) {
+        self.now.boot += by;
+        self.now.wall += by;
+    }
+
+    /// Adds a process whose age counts from its `age` now; every thread starts with nice `process.nice`.
+    pub fn add(&mut self, mut process: Process) -> Identity {
+        let started = self.now.boot.saturating_sub(process.age);
+        process.identity.start_ticks = started.as_millis() as u64 * TICKS_PER_SECOND / 1000;
+        process.born_at = started;
+        let pid = process.identity.pid;
+        let threads = (0..process.threads.max(1) as i32)
+            .map(|index| {
+                (
+                    pid + index,
+                    self.thread(process.identity.start_ticks + index as u64, process.nice),
+                )
+            })
+            .collect();
+        let identity = process.identity;
+        self.processes.insert(
+            pid,
+            FakeProcess {
+                process,
+                threads,
+                ignores: BTreeSet::new(),
+                oom_score_adj: 0,
+            },
+        );
+        identity
+    }
+
+    fn thread(&self, start_ticks: u64, nice: i32) -> FakeThread {
+        FakeThread {
+            start_ticks,
+            nice,
+            affinity: CpuSet((0..self.cpus).collect()),
+            ionice: IoPriority::None,
+            policy: Policy::Other,
+        }
+    }
+
+    fn verify(&mut self, id: Identity) -> Result<&mut FakeProcess, HostError> {
+        match self.processes.get_mut(&id.pid) {
+            None => Err(HostError::Gone { pid: id.pid }),
+            Some(found) if found.process.identity != id => Err(HostError::ChangedIdentity { pid: id.pid }),
+            Some(found) => Ok(found),
+        }
+    }
+
+    fn current(&self, found: &FakeProcess) -> Process {
+        let mut process = found.process.clone();
+        let started = Duration::from_millis(process.identity.start_ticks * 1000 / TICKS_PER_SECOND);
+        process.age = self.now.boot.saturating_sub(started);
+        process.nice = found
+            .threads
+            .get(&process.identity.pid)
+            .map_or(process.nice, |thread| thread.nice);
+        process.threads = found.threads.len() as u32;
+        process.details = Details::default();
+        process
+    }
+}
+
+impl Host for FakeHost {
+    fn now(&self) -> Moment {
+        self.now
+    }
+
+    fn processes(&mut self) -> io::Result<Vec<Process>> {
+        Ok(self.processes.values().map(|found| self.current(found)).collect())
+    }
+
+    fn process(&mut self, pid: i32) -> Option<Process> {
+        self.processes.get(&pid).map(|found| self.current(found))
+    }
+
+    fn read_details(&mut self, process: &mut Process, needs: Needs) -> bool {
+        let Some(found) = self.processes.get(&process.identity.pid) else {
+            return false;
+        };
+        let known = &found.process.details;
+        let details = &mut process.details;
+        if needs.has(Needs::CMDLINE) {
+            details.cmdline.clone_from(&known.cmdline);
+        }
+        if needs.has(Needs::EXE) {
+            details.exe.clone_from(&known.exe);
+        }
+        if needs.has(Needs::USER) {
+            details.uid = known.uid;
+            details.user.clone_from(&known.user);
+        }
+        if needs.has(Needs::CGROUP) {
+            details.cgroup.clone_from(&known.cgroup);
+        }
+        if needs.has(Needs::SIGNALS) {
+            details.caught_signals = known.caught_signals;
+        }
+        if needs.has(Needs::OOM_SCORE) {
+            details.oom_score = known.oom_score;
+        }
+        found.process.identity == process.identity
+    }
+
+    fn threads(&mut self, id: Identity) -> Result<Vec<Thread>, HostError> {
+        let found = self.verify(id)?;
+        Ok(found
+            .threads
+            .iter()
+            .map(|(&tid, thread)| Thread {
+                tid,
+                start_ticks: thread.start_ticks,
+            })
+            .collect())
+    }
+
+    fn get(&mut self, id: Identity, thread: Thread, knob: Knob) -> Result<Value, HostError> {
+        let found = self.verify(id)?;
+        let frozen = found.process.state == 'T';
+        let oom_score_adj = found.oom_score_adj;
+        let at = found
+            .threads
+            .get(&thread.tid)
+            .filter(|at| at.start_ticks == thread.start_ticks)
+            .ok_or(HostError::Gone { pid: thread.tid })?;
+        Ok(match knob {
+            Knob::Nice => Value::Nice(at.nice),
+            Knob::Affinity => Value::Affinity(at.affinity.clone()),
+            Knob::Ionice => Value::Ionice(at.ionice),
+            Knob::Sched => Value::Sched(at.policy),
+            Knob::OomScoreAdj => Value::OomScoreAdj(oom_score_adj),
+            Knob::Freeze => Value::Freeze(frozen),
+        })
+    }
+
+    fn set(&mut self, id: Identity, thread: Thread, value: &Value) -> Result<(), HostError> {
+        if self.denied.contains(&value.knob()) {
+            return Err(HostError::Denied {
+                what: "set",
+                pid: id.pid,
+                missing: "CAP_SYS_NICE",
+            });
+        }
+        let found = self.verify(id)?;
+        let at = found
+            .threads
+            .get_mut(&thread.tid)
+            .filter(|at| at.start_ticks == thread.start_ticks)
+            .ok_or(HostError::Gone { pid: thread.tid })?;
+        match value {
+            Value::Nice(nice) => at.nice = *nice,
+            Value::Affinity(cpus) => at.affinity = cpus.clone(),
+            Value::Ionice(priority) => at.ionice = *priority,
+            Value::Sched(policy) => at.policy = *policy,
+            Value::OomScoreAdj(score) => found.oom_score_adj = *score,
+            Value::Freeze(frozen) => found.process.state = if *frozen { 'T' } else { 'S' },
+        }
+        Ok(())
+    }
+
+    fn signal(&mut self, id: Identity, signal: Signal) -> Result<(), HostError> {
+        let found = self.verify(id)?;
+        let ends = match signal {
+            Signal::SIGKILL => true,
+            Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGABRT => {
+                !found.ignores.contains(&(signal as i32))
+            }
+            _ => false,
+        };
+        self.signals.push((id.pid, signal));
+        if ends {
+            self.processes.remove(&id.pid);
+        }
+        Ok(())
+    }
+
+    fn watch_exit(&mut self, _process: Identity) {
+        // Whoever drives this host also moves its clock, and tells the engine what ended.
+    }
+
+    fn own_line(&self) -> BTreeSet<i32> {
+        BTreeSet::from([1])
+    }
+
+    fn online_cpus(&self) -> BTreeSet<u32> {
+        (0..self.cpus).collect()
+    }
+
+    fn may_undo(&self, knob: Knob) -> Result<(), &'static str> {
+        if self.denied.contains(&knob) {
+            Err("CAP_SYS_NICE")
+        } else {
+            Ok(())
+        }
+    }
+}

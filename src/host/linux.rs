@@ -1,0 +1,441 @@
+//! The real host: system calls on processes, each bound to an identity. The only file with `unsafe` in it, for the
+//! two calls that no crate wraps. Decides nothing.
+
+use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
+use super::{Host, HostError, Moment, Thread};
+use crate::process::table::{Procfs, UserNames};
+use crate::process::{Identity, Needs, Process};
+use jiff::Timestamp;
+use nix::libc;
+use nix::sys::signal::Signal;
+use rustix::process::{Pid, PidfdFlags};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bits of `CapEff` in `/proc/PID/status` (capabilities(7)).
+const CAP_SYS_NICE: u64 = 1 << 23;
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
+/// A stop is delivered when the process next runs in user mode or sleeps interruptibly; longer is not waited for.
+const STOP_WAIT: Duration = Duration::from_millis(50);
+
+/// Called from a thread of its own with the identity of a process that ended.
+pub type OnExit = Arc<dyn Fn(Identity) + Send + Sync>;
+
+pub struct LinuxHost {
+    procfs: Procfs,
+    users: UserNames,
+    capabilities: u64,
+    on_exit: OnExit,
+}
+
+impl LinuxHost {
+    /// Takes over a procfs that was opened; `on_exit` hears of the processes given to [`Host::watch_exit`].
+    pub fn new(procfs: Procfs, on_exit: OnExit) -> LinuxHost {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let capabilities = status
+            .lines()
+            .find_map(|line| line.strip_prefix("CapEff:"))
+            .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+            .unwrap_or(0);
+        LinuxHost {
+            procfs,
+            users: UserNames::default(),
+            capabilities,
+            on_exit,
+        }
+    }
+
+    pub fn procfs(&self) -> &Procfs {
+        &self.procfs
+    }
+
+    fn verify(&mut self, id: Identity) -> Result<Process, HostError> {
+        match self.process(id.pid) {
+            None => Err(HostError::Gone { pid: id.pid }),
+            Some(now) if now.identity != id => Err(HostError::ChangedIdentity { pid: id.pid }),
+            Some(now) if now.is_dead() => Err(HostError::Gone { pid: id.pid }),
+            Some(now) => Ok(now),
+        }
+    }
+
+    /// A thread's own start time tells whether its id was handed out again.
+    fn verify_thread(&self, id: Identity, thread: Thread) -> Result<(), HostError> {
+        match self.thread_start(id.pid, thread.tid) {
+            Some(start) if start == thread.start_ticks => Ok(()),
+            Some(_) => Err(HostError::ChangedIdentity { pid: thread.tid }),
+            None => Err(HostError::Gone { pid: thread.tid }),
+        }
+    }
+
+    fn thread_start(&self, pid: i32, tid: i32) -> Option<u64> {
+        let stat = fs::read(self.procfs.root.join(format!("{pid}/task/{tid}/stat"))).ok()?;
+        Some(self.procfs.parse_stat(&stat, Duration::ZERO)?.identity.start_ticks)
+    }
+
+    fn open_pidfd(&mut self, id: Identity) -> Result<OwnedFd, HostError> {
+        let pid = Pid::from_raw(id.pid).ok_or(HostError::Gone { pid: id.pid })?;
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+            .map_err(|errno| refused("pidfd_open", id.pid, errno.into()))?;
+        // The descriptor holds whoever had the pid when it was opened; only now is it known who that was.
+        self.verify(id)?;
+        Ok(pidfd)
+    }
+}
+
+impl Host for LinuxHost {
+    fn now(&self) -> Moment {
+        Moment {
+            boot: boot_time(),
+            wall: Timestamp::now(),
+        }
+    }
+
+    fn processes(&mut self) -> io::Result<Vec<Process>> {
+        self.procfs.read_table(boot_time())
+    }
+
+    fn process(&mut self, pid: i32) -> Option<Process> {
+        self.procfs.read_process(pid, boot_time())
+    }
+
+    fn read_details(&mut self, process: &mut Process, needs: Needs) -> bool {
+        self.procfs.read_details(process, needs, &mut self.users)
+    }
+
+    fn threads(&mut self, id: Identity) -> Result<Vec<Thread>, HostError> {
+        self.verify(id)?;
+        let listing = fs::read_dir(self.procfs.root.join(format!("{}/task", id.pid)))
+            .map_err(|error| refused("listing threads", id.pid, error))?;
+        let mut threads = Vec::new();
+        for entry in listing.flatten() {
+            let Some(tid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            // A thread that ended between listing and reading needs nothing.
+            if let Some(start_ticks) = self.thread_start(id.pid, tid) {
+                threads.push(Thread { tid, start_ticks });
+            }
+        }
+        self.verify(id)?;
+        threads.sort_unstable();
+        Ok(threads)
+    }
+
+    fn get(&mut self, id: Identity, thread: Thread, knob: Knob) -> Result<Value, HostError> {
+        let (pid, tid) = (id.pid, thread.tid);
+        let value = match knob {
+            Knob::Nice => rustix::process::getpriority_process(Pid::from_raw(tid))
+                .map(Value::Nice)
+                .map_err(io::Error::from),
+            Knob::Affinity => affinity(tid).map(Value::Affinity),
+            Knob::Ionice => io_priority(tid).map(Value::Ionice),
+            Knob::Sched => policy(tid).map(Value::Sched),
+            Knob::OomScoreAdj => {
+                fs::read_to_string(self.procfs.root.join(format!("{pid}/oom_score_adj"))).and_then(|text| {
+                    text.trim()
+                        .parse()
+                        .map(Value::OomScoreAdj)
+                        .map_err(|error| io::Error::other(format!("{error}")))
+                })
+            }
+            Knob::Freeze => return self.verify(id).map(|process| Value::Freeze(process.state == 'T')),
+        }
+        .map_err(|error| refused("reading a knob", tid, error))?;
+        self.verify_thread(id, thread)?;
+        Ok(value)
+    }
+
+    fn set(&mut self, id: Identity, thread: Thread, value: &Value) -> Result<(), HostError> {
+        self.verify_thread(id, thread)?;
+        let (pid, tid) = (id.pid, thread.tid);
+        match value {
+            Value::Nice(nice) => rustix::process::setpriority_process(Pid::from_raw(tid), *nice)
+                .map_err(|errno| refused("setpriority", tid, errno.into()))?,
+            Value::Affinity(cpus) => {
+                set_affinity(tid, cpus).map_err(|error| refused("sched_setaffinity", tid, error))?
+            }
+            Value::Ionice(priority) => {
+                set_io_priority(tid, *priority).map_err(|error| refused("ioprio_set", tid, error))?
+            }
+            Value::Sched(policy) => {
+                set_policy(tid, *policy).map_err(|error| refused("sched_setscheduler", tid, error))?
+            }
+            Value::OomScoreAdj(score) => {
+                let failed = |error| refused("oom_score_adj", pid, error);
+                // The open file belongs to the process it was opened for; a write after its death fails.
+                let mut file = fs::OpenOptions::new()
+                    .write(true)
+                    .open(self.procfs.root.join(format!("{pid}/oom_score_adj")))
+                    .map_err(failed)?;
+                self.verify(id)?;
+                file.write_all(score.to_string().as_bytes()).map_err(failed)?;
+            }
+            Value::Freeze(true) => {
+                self.signal(id, Signal::SIGSTOP)?;
+                let until = std::time::Instant::now() + STOP_WAIT;
+                while self.verify(id)?.state != 'T' && std::time::Instant::now() < until {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            Value::Freeze(false) => self.signal(id, Signal::SIGCONT)?,
+        }
+        // setpriority and its kin take a number, not a descriptor: look again whether it was the right one.
+        self.verify_thread(id, thread)
+    }
+
+    fn signal(&mut self, id: Identity, signal: Signal) -> Result<(), HostError> {
+        let pidfd = self.open_pidfd(id)?;
+        let signal = rustix::process::Signal::from_named_raw(signal as i32).ok_or(HostError::Failed {
+            what: "signal",
+            pid: id.pid,
+            source: io::ErrorKind::InvalidInput.into(),
+        })?;
+        rustix::process::pidfd_send_signal(&pidfd, signal)
+            .map_err(|errno| refused("pidfd_send_signal", id.pid, errno.into()))
+    }
+
+    fn watch_exit(&mut self, id: Identity) {
+        let Ok(pidfd) = self.open_pidfd(id) else {
+            (self.on_exit)(id);
+            return;
+        };
+        let on_exit = Arc::clone(&self.on_exit);
+        // A thread per victim; victims go one at a time per rule, so there are few.
+        let watcher = std::thread::Builder::new()
+            .name("exit-watch".into())
+            .stack_size(64 * 1024);
+        let spawned = watcher.spawn(move || {
+            let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+            while matches!(rustix::event::poll(&mut fds, None), Err(rustix::io::Errno::INTR)) {}
+            on_exit(id);
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(pid = id.pid, %error, "cannot wait for the end of a process; it is looked for every 15 s");
+        }
+    }
+
+    fn own_line(&self) -> BTreeSet<i32> {
+        let mut line = BTreeSet::new();
+        let mut pid = std::process::id() as i32;
+        while pid > 0 && line.insert(pid) {
+            pid = self
+                .procfs
+                .read_process(pid, Duration::ZERO)
+                .map_or(0, |process| process.parent);
+        }
+        line
+    }
+
+    fn online_cpus(&self) -> BTreeSet<u32> {
+        affinity(0).map(|cpus| cpus.0).unwrap_or_default()
+    }
+
+    fn may_undo(&self, knob: Knob) -> Result<(), &'static str> {
+        let needed = match knob {
+            Knob::Nice | Knob::Sched => (CAP_SYS_NICE, "CAP_SYS_NICE"),
+            Knob::OomScoreAdj => (CAP_SYS_RESOURCE, "CAP_SYS_RESOURCE"),
+            Knob::Affinity | Knob::Ionice | Knob::Freeze => return Ok(()),
+        };
+        if self.capabilities & needed.0 != 0 {
+            Ok(())
+        } else {
+            Err(needed.1)
+        }
+    }
+}
+
+/// CLOCK_BOOTTIME.
+pub fn boot_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec as u32)
+}
+
+fn refused(what: &'static str, pid: i32, source: io::Error) -> HostError {
+    match source.raw_os_error() {
+        Some(libc::ESRCH | libc::ENOENT) => HostError::Gone { pid },
+        Some(libc::EPERM | libc::EACCES) => HostError::Denied {
+            what,
+            pid,
+            missing: capability_for(what),
+        },
+        _ => HostError::Failed { what, pid, source },
+    }
+}
+
+fn capability_for(what: &str) -> &'static str {
+    match what {
+        "pidfd_send_signal" => "CAP_KILL",
+        "oom_score_adj" => "CAP_SYS_RESOURCE",
+        "listing threads" => "CAP_SYS_PTRACE",
+        _ => "CAP_SYS_NICE",
+    }
+}
+
+fn affinity(tid: i32) -> io::Result<CpuSet> {
+    let set = rustix::thread::sched_getaffinity(Pid::from_raw(tid))?;
+    let cpus = (0..rustix::thread::CpuSet::MAX_CPU)
+        .filter(|&cpu| set.is_set(cpu))
+        .map(|cpu| cpu as u32);
+    Ok(CpuSet(cpus.collect()))
+}
+
+fn set_affinity(tid: i32, cpus: &CpuSet) -> io::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    for &cpu in cpus
+        .0
+        .iter()
+        .filter(|&&cpu| (cpu as usize) < rustix::thread::CpuSet::MAX_CPU)
+    {
+        set.set(cpu as usize);
+    }
+    Ok(rustix::thread::sched_setaffinity(Pid::from_raw(tid), &set)?)
+}
+
+/// ioprio_set(2): class in the bits from 13 up, level below.
+const IOPRIO_CLASS_SHIFT: u32 = 13;
+const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+
+fn io_priority(tid: i32) -> io::Result<IoPriority> {
+    // SAFETY: takes two integers, touches no memory of ours.
+    let answer = unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let level = (answer & 7) as u8;
+    Ok(match answer >> IOPRIO_CLASS_SHIFT {
+        1 => IoPriority::RealTime(level),
+        2 => IoPriority::BestEffort(level),
+        3 => IoPriority::Idle,
+        _ => IoPriority::None,
+    })
+}
+
+fn set_io_priority(tid: i32, priority: IoPriority) -> io::Result<()> {
+    let (class, level) = match priority {
+        IoPriority::None => (0, 0),
+        IoPriority::RealTime(level) => (1, level),
+        IoPriority::BestEffort(level) => (2, level),
+        IoPriority::Idle => (3, 0),
+    };
+    let number = (class << IOPRIO_CLASS_SHIFT) | libc::c_int::from(level);
+    // SAFETY: takes three integers, touches no memory of ours.
+    let answer = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, tid, number) };
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+fn policy(tid: i32) -> io::Result<Policy> {
+    // SAFETY: takes an integer, touches no memory of ours.
+    let answer = unsafe { libc::sched_getscheduler(tid) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(match answer & !libc::SCHED_RESET_ON_FORK {
+        libc::SCHED_OTHER => Policy::Other,
+        libc::SCHED_BATCH => Policy::Batch,
+        libc::SCHED_IDLE => Policy::Idle,
+        _ => Policy::RealTime,
+    })
+}
+
+fn set_policy(tid: i32, policy: Policy) -> io::Result<()> {
+    let number = match policy {
+        Policy::Other => libc::SCHED_OTHER,
+        Policy::Batch => libc::SCHED_BATCH,
+        Policy::Idle => libc::SCHED_IDLE,
+        Policy::RealTime => return Err(io::ErrorKind::InvalidInput.into()),
+    };
+    // SAFETY: reads the flag of the thread, then a struct of ours that lives through the call.
+    let answer = unsafe {
+        let reset_on_fork = libc::sched_getscheduler(tid).max(0) & libc::SCHED_RESET_ON_FORK;
+        let parameters = libc::sched_param { sched_priority: 0 };
+        libc::sched_setscheduler(tid, number | reset_on_fork, &parameters)
+    };
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use std::process::{Child, Command};
+    use std::sync::mpsc;
+
+    struct Sleeper(Child);
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn sleeper() -> (Sleeper, LinuxHost, Identity, mpsc::Receiver<Identity>) {
+        let child = Sleeper(Command::new("sleep").arg("600").spawn().unwrap());
+        let (sender, receiver) = mpsc::channel();
+        let on_exit: OnExit = Arc::new(move |id| sender.send(id).unwrap());
+        let mut host = LinuxHost::new(Procfs::open(Path::new("/proc")).unwrap(), on_exit);
+        let id = host.process(child.0.id() as i32).unwrap().identity;
+        (child, host, id, receiver)
+    }
+
+    #[test]
+    fn knobs_read_back_what_was_set() {
+        let (_child, mut host, id, _exits) = sleeper();
+        let main = host.threads(id).unwrap()[0];
+        let wanted = [
+            Value::Nice(7),
+            Value::Ionice(IoPriority::Idle),
+            Value::Sched(Policy::Batch),
+            Value::Affinity(CpuSet([0].into())),
+            Value::OomScoreAdj(500),
+            Value::Freeze(true),
+        ];
+        for value in wanted {
+            host.set(id, main, &value).unwrap();
+            assert_eq!(host.get(id, main, value.knob()).unwrap(), value);
+        }
+    }
+
+    #[test]
+    fn another_start_time_is_another_process() {
+        let (_child, mut host, id, _exits) = sleeper();
+        let other = Identity {
+            start_ticks: id.start_ticks + 1,
+            ..id
+        };
+        assert!(matches!(
+            host.signal(other, Signal::SIGKILL),
+            Err(HostError::ChangedIdentity { .. })
+        ));
+        assert!(matches!(host.threads(other), Err(HostError::ChangedIdentity { .. })));
+        let thread = Thread {
+            tid: id.pid,
+            start_ticks: id.start_ticks + 1,
+        };
+        assert!(matches!(
+            host.set(id, thread, &Value::Nice(3)),
+            Err(HostError::ChangedIdentity { .. })
+        ));
+        assert!(host.is_alive(id));
+    }
+
+    #[test]
+    fn end_of_a_watched_process_is_told() {
+        let (_child, mut host, id, exits) = sleeper();
+        host.watch_exit(id);
+        host.signal(id, Signal::SIGKILL).unwrap();
+        assert_eq!(exits.recv_timeout(Duration::from_secs(10)).unwrap(), id);
+    }
+}

@@ -1,0 +1,156 @@
+//! The bearer token that a peer must send, kept in a file and read again when the file changes.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use subtle::ConstantTimeEq;
+
+/// What is wrong with a token file.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("cannot read the token file {path}: {source}")]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("the token file {path} is empty; write one line with a long random secret into it")]
+    Empty { path: PathBuf },
+    #[error(
+        "the token file {path} holds more than printable ASCII on one line, which no Authorization header can carry"
+    )]
+    Unfit { path: PathBuf },
+}
+
+/// A secret in a file.
+pub struct TokenFile {
+    path: PathBuf,
+    read: Mutex<Read>,
+}
+
+struct Read {
+    token: String,
+    stamp: Stamp,
+}
+
+/// What tells a changed file from the one that was read: a rename brings another inode, a write another time or size.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp([i64; 6]);
+
+impl Stamp {
+    pub(super) fn of(path: &Path) -> std::io::Result<Stamp> {
+        let meta = fs::metadata(path)?;
+        let (dev, ino) = (meta.dev().cast_signed(), meta.ino().cast_signed());
+        let times = [meta.mtime(), meta.mtime_nsec(), meta.ctime_nsec()];
+        Ok(Stamp([
+            dev,
+            ino,
+            meta.size().cast_signed(),
+            times[0],
+            times[1],
+            times[2],
+        ]))
+    }
+}
+
+impl TokenFile {
+    /// Reads the token once.
+    ///
+    /// # Errors
+    /// When the file cannot be read or holds no token.
+    pub fn open(path: &Path) -> Result<TokenFile, TokenError> {
+        let read = read(path)?;
+        Ok(TokenFile {
+            path: path.to_owned(),
+            read: Mutex::new(read),
+        })
+    }
+
+    /// Whether `offered` is the token that the file holds now. Touches the file system: not for an async worker.
+    ///
+    /// # Errors
+    /// When the file has changed and what it holds now is no token; the former one is not valid any more.
+    pub fn accepts(&self, offered: &[u8]) -> Result<bool, TokenError> {
+        let mut kept = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let unreadable = |source| TokenError::Unreadable {
+            path: self.path.clone(),
+            source,
+        };
+        if Stamp::of(&self.path).map_err(unreadable)? != kept.stamp {
+            *kept = read(&self.path)?;
+        }
+        Ok(kept.token.as_bytes().ct_eq(offered).into())
+    }
+}
+
+fn read(path: &Path) -> Result<Read, TokenError> {
+    let unreadable = |source| TokenError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    // The stamp is taken first: a change in between then shows as one at the next look.
+    let stamp = Stamp::of(path).map_err(unreadable)?;
+    let bytes = fs::read(path).map_err(unreadable)?;
+    // Prometheus and Alertmanager trim a credentials file at both ends before they send it.
+    let token = bytes.trim_ascii();
+    if token.is_empty() {
+        return Err(TokenError::Empty { path: path.to_owned() });
+    }
+    if !token.iter().all(|byte| byte.is_ascii_graphic()) {
+        return Err(TokenError::Unfit { path: path.to_owned() });
+    }
+    Ok(Read {
+        token: String::from_utf8_lossy(token).into_owned(),
+        stamp,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_token_counts_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "s3cret\n").unwrap();
+        let token = TokenFile::open(&path).unwrap();
+        let check = |offered: &str, expected: bool| assert_eq!(token.accepts(offered.as_bytes()).unwrap(), expected);
+        check("s3cret", true);
+        for wrong in ["", "s3cre", "s3cret\n", "S3cret", "s3cret2"] {
+            check(wrong, false);
+        }
+        fs::write(&path, "another\r\n").unwrap();
+        check("s3cret", false);
+        check("another", true);
+        // As a secret is rotated without a moment in which the file is half written.
+        fs::write(dir.path().join("new"), "renamed").unwrap();
+        fs::rename(dir.path().join("new"), &path).unwrap();
+        check("another", false);
+        check("renamed", true);
+        fs::write(&path, "").unwrap();
+        assert!(matches!(token.accepts(b"renamed"), Err(TokenError::Empty { .. })));
+        assert!(matches!(token.accepts(b""), Err(TokenError::Empty { .. })));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(token.accepts(b"renamed"), Err(TokenError::Unreadable { .. })));
+        fs::write(&path, "back").unwrap();
+        check("back", true);
+    }
+
+    #[test]
+    fn a_file_without_a_token_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let check = |content: &[u8], says: &str| {
+            fs::write(&path, content).unwrap();
+            let wrong = TokenFile::open(&path).err().expect(says).to_string();
+            assert!(wrong.contains(says) && wrong.contains("token"), "{wrong}");
+        };
+        check(b"", "is empty");
+        check(b" \r\n\n", "is empty");
+        check(b"two\nlines", "one line");
+        check(b"two words", "one line");
+        check("größe".as_bytes(), "ASCII");
+        assert!(matches!(
+            TokenFile::open(dir.path()),
+            Err(TokenError::Unreadable { .. })
+        ));
+    }
+}

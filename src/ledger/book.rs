@@ -1,0 +1,169 @@
+//! The ledger in memory: open episodes, live leases, recent victims. Changed by entries only, the same that the
+//! store makes durable.
+
+use super::entry::Entry;
+use super::lease::{Effect, Lease};
+use crate::alert::{Labels, Source};
+use crate::process::Identity;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Closed episodes are remembered for at least this long, to recognise late deliveries of them.
+pub const REMEMBER_CLOSED: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Victims are remembered for at least this long: longer than any sensible cooldown, budget window or episode.
+pub const REMEMBER_VICTIMS: Duration = Duration::from_secs(24 * 3600);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EpisodeKey {
+    pub rule: String,
+    pub fingerprint: String,
+    /// Dry-run has its own episodes, so that a change of mode neither forgets nor inherits.
+    pub simulated: bool,
+}
+
+/// From the first firing of an alert for a rule to its resolve.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Episode {
+    pub key: EpisodeKey,
+    pub source: WireSource,
+    pub labels: Labels,
+    pub starts_at: Timestamp,
+    /// CLOCK_BOOTTIME.
+    pub opened_at: Duration,
+    /// CLOCK_BOOTTIME of the last time that the alert was known to fire.
+    pub seen_at: Duration,
+    pub climbs: Vec<Climb>,
+    /// Targets that are not taken again: released by hand (until the end), or expired (until a repeat).
+    pub barred: Vec<Barred>,
+}
+
+/// [`Source`] as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WireSource {
+    Alertmanager,
+    Local,
+}
+
+impl From<Source> for WireSource {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Alertmanager => WireSource::Alertmanager,
+            Source::Local => WireSource::Local,
+        }
+    }
+}
+
+impl From<WireSource> for Source {
+    fn from(source: WireSource) -> Self {
+        match source {
+            WireSource::Alertmanager => Source::Alertmanager,
+            WireSource::Local => Source::Local,
+        }
+    }
+}
+
+/// Where one target stands on the ladder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Climb {
+    pub target: Identity,
+    pub name: String,
+    /// Index of the next step; the length of the ladder when it is done.
+    pub rung: usize,
+    /// CLOCK_BOOTTIME before which the next step is not taken.
+    pub due: Duration,
+    /// The last refusal at this rung, so that each is told once.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub refused: Option<super::Decision>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Barred {
+    pub target: Identity,
+    /// A repeat lets it be taken again.
+    pub until_repeat: bool,
+}
+
+/// A process that received a final step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Victim {
+    pub rule: String,
+    pub fingerprint: String,
+    pub target: Identity,
+    pub simulated: bool,
+    /// CLOCK_BOOTTIME.
+    pub struck_at: Duration,
+    /// CLOCK_BOOTTIME; `None` while it lives on.
+    pub gone_at: Option<Duration>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Book {
+    pub episodes: BTreeMap<EpisodeKey, Episode>,
+    pub leases: BTreeMap<u64, Lease>,
+    pub victims: Vec<Victim>,
+    /// When the last closed episode of a key ended, by the alert's own account.
+    pub closed: BTreeMap<EpisodeKey, Timestamp>,
+    pub paused: bool,
+    pub last_lease_id: u64,
+}
+
+impl Book {
+    pub fn record(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Episode(episode) => {
+                self.episodes.insert(episode.key.clone(), episode.clone());
+            }
+            Entry::EpisodeClosed { key, ended_at } => {
+                self.episodes.remove(key);
+                self.closed.insert(key.clone(), *ended_at);
+            }
+            Entry::Lease(lease) => {
+                self.last_lease_id = self.last_lease_id.max(lease.id);
+                self.leases.insert(lease.id, lease.clone());
+            }
+            Entry::LeasePrior { id, prior } => {
+                if let Some(Lease {
+                    effect: Effect::Value { prior: theirs, .. },
+                    ..
+                }) = self.leases.get_mut(id)
+                {
+                    theirs.clone_from(prior);
+                }
+            }
+            Entry::Renewed { ids, deadline } => {
+                for id in ids {
+                    if let Some(lease) = self.leases.get_mut(id) {
+                        lease.deadline = *deadline;
+                    }
+                }
+            }
+            Entry::LeaseEnded { id, .. } => {
+                self.leases.remove(id);
+            }
+            Entry::Victim(victim) => self.victims.push(victim.clone()),
+            Entry::VictimGone { target, at } => {
+                for victim in self.victims.iter_mut().filter(|victim| victim.target == *target) {
+                    victim.gone_at.get_or_insert(*at);
+                }
+            }
+            Entry::Paused(paused) => self.paused = *paused,
+            Entry::Record(_) => {}
+        }
+    }
+
+    pub fn leases_of<'a>(&'a self, key: &'a EpisodeKey) -> impl Iterator<Item = &'a Lease> {
+        self.leases
+            .values()
+            .filter(move |lease| !key.simulated && lease.rule == key.rule && lease.fingerprint == key.fingerprint)
+    }
+
+    /// Forgets victims and closed episodes that can no longer matter, `keep` before now.
+    pub fn forget(&mut self, now: Duration, wall: Timestamp, keep: Duration) {
+        self.victims
+            .retain(|victim| victim.gone_at.is_none() || victim.struck_at + keep > now);
+        self.closed.retain(|_, ended_at| *ended_at + REMEMBER_CLOSED > wall);
+    }
+}

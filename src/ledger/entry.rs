@@ -1,0 +1,138 @@
+//! What can be written into the ledger, and the closed words for decisions and outcomes.
+
+use super::book::{Episode, EpisodeKey, Victim};
+use super::lease::{Lease, Prior};
+use crate::process::Identity;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $name { $($(#[$variant_doc])* #[serde(rename = $word)] $variant),* }
+
+        impl $name {
+            pub const ALL: &[$name] = &[$($name::$variant),*];
+
+            /// The closed label value.
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $word),* }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// `evenkeel_decisions_total{decision}`.
+    Decision {
+        Planned = "planned",
+        DryRun = "dry_run",
+        OtherHost = "other_host",
+        Duplicate = "duplicate",
+        Stale = "stale",
+        Invalid = "invalid",
+        Cooldown = "cooldown",
+        Budget = "budget",
+        Protected = "protected",
+        Privilege = "privilege",
+        TooManyMatches = "too_many_matches",
+        NoTarget = "no_target",
+        AwaitingEffect = "awaiting_effect",
+        /// `while` is false, or is missing where it would have to ask for another victim.
+        Condition = "condition",
+        Breaker = "breaker",
+        Ledger = "ledger",
+        Paused = "paused",
+    }
+}
+
+words! {
+    /// `evenkeel_actions_total{outcome}`.
+    Outcome {
+        Applied = "applied",
+        AlreadySet = "already_set",
+        DryRun = "dry_run",
+        Gone = "gone",
+        ChangedIdentity = "changed_identity",
+        Superseded = "superseded",
+        NoEffect = "no_effect",
+        Denied = "denied",
+        Failed = "failed",
+        Cancelled = "cancelled",
+        Restored = "restored",
+        Expired = "expired",
+        Granted = "granted",
+        Released = "released",
+    }
+}
+
+/// One line of the audit trail: a decision, or the outcome of a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub at: Timestamp,
+    pub rule: String,
+    pub alertname: String,
+    pub fingerprint: String,
+    /// Pid, start time and name of the process, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<(Identity, String)>,
+    /// As in the rule: `nice 15`, `signal SIGTERM`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Exactly one of `decision` and `outcome` is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Why, in words.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub reason: String,
+}
+
+/// One change of the ledger. Durable and in-memory state are both made by applying these.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry {
+    /// An episode was opened or has changed.
+    Episode(Episode),
+    /// An episode ended at this time by the alert's own account.
+    EpisodeClosed {
+        key: EpisodeKey,
+        ended_at: Timestamp,
+    },
+    /// A lease was taken (intended or held), or what it must restore has changed.
+    Lease(Lease),
+    /// What this lease must restore, inherited from a lower one that was released.
+    LeasePrior {
+        id: u64,
+        prior: Vec<Prior>,
+    },
+    /// New deadline (CLOCK_BOOTTIME) for these leases.
+    Renewed {
+        ids: Vec<u64>,
+        deadline: Duration,
+    },
+    LeaseEnded {
+        id: u64,
+        outcome: Outcome,
+    },
+    /// A process received, or would have received, its first final step.
+    Victim(Victim),
+    VictimGone {
+        target: Identity,
+        at: Duration,
+    },
+    Record(Record),
+    Paused(bool),
+}

@@ -1,0 +1,203 @@
+//! The lease of a reversible step, and the arithmetic of several leases on one knob. Pure.
+
+use crate::host::{Thread, Value};
+use crate::process::Identity;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The durable record of a reversible step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Grows; a larger one is newer.
+    pub id: u64,
+    pub rule: String,
+    pub fingerprint: String,
+    pub target: Identity,
+    /// `comm` when the lease was taken.
+    pub name: String,
+    pub effect: Effect,
+    /// CLOCK_BOOTTIME.
+    pub taken_at: Duration,
+    /// CLOCK_BOOTTIME; at this time the lease is undone unless it was renewed.
+    pub deadline: Duration,
+    /// False between the durable intent and the durable outcome: the value may be set or not.
+    pub settled: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// A value was set on every thread (or on the process, where the knob is its own).
+    Value { value: Value, prior: Vec<Prior> },
+    /// A signal was sent whose opposite is this one, by number.
+    Signal { undo: i32 },
+}
+
+/// What a thread had before. For knobs of the process there is one, of the main thread.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prior {
+    pub tid: i32,
+    pub start_ticks: u64,
+    pub value: Value,
+}
+
+impl Prior {
+    pub fn thread(&self) -> Thread {
+        Thread {
+            tid: self.tid,
+            start_ticks: self.start_ticks,
+        }
+    }
+}
+
+/// What must happen on the host when a lease goes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Undo {
+    /// A newer lease holds the knob; it inherits what must be restored at last.
+    Bequeath { heir: u64, prior: Vec<Prior> },
+    /// An older lease holds the knob too: its value applies again wherever ours still stands.
+    Set { value: Value, ours: Value },
+    /// The last one: what was there first comes back wherever ours still stands.
+    Restore { prior: Vec<Prior>, ours: Value },
+    /// The last one of a reversible signal.
+    Signal(i32),
+    /// Another lease wants the signal's effect to last.
+    Nothing,
+}
+
+impl Lease {
+    /// Whether two leases are about the same thing on the same process.
+    pub fn shares_knob(&self, other: &Lease) -> bool {
+        self.target == other.target
+            && match (&self.effect, &other.effect) {
+                (Effect::Value { value: a, .. }, Effect::Value { value: b, .. }) => a.knob() == b.knob(),
+                (Effect::Signal { undo: a }, Effect::Signal { undo: b }) => a == b,
+                _ => false,
+            }
+    }
+
+    /// The closed label value of `evenkeel_leases{knob}`.
+    pub fn knob(&self) -> &'static str {
+        match &self.effect {
+            Effect::Value { value, .. } => value.knob().as_str(),
+            Effect::Signal { .. } => "signal",
+        }
+    }
+}
+
+/// What releasing `lease` asks for, given all live leases (in any order, `lease` among them or not).
+pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
+    let mut above: Option<&Lease> = None;
+    let mut below: Option<&Lease> = None;
+    for other in live.filter(|other| other.id != lease.id && other.shares_knob(lease)) {
+        // The heir is the nearest above; the value that applies again is the nearest below.
+        if other.id > lease.id && above.is_none_or(|nearest| other.id < nearest.id) {
+            above = Some(other);
+        } else if other.id < lease.id && below.is_none_or(|nearest| other.id > nearest.id) {
+            below = Some(other);
+        }
+    }
+    match (
+        &lease.effect,
+        above.map(|heir| (heir.id, &heir.effect)),
+        below.map(|next| &next.effect),
+    ) {
+        (Effect::Signal { undo }, None, None) => Undo::Signal(*undo),
+        (Effect::Signal { .. }, _, _) => Undo::Nothing,
+        (Effect::Value { prior, .. }, Some((heir, Effect::Value { prior: theirs, .. })), _) => Undo::Bequeath {
+            heir,
+            prior: inherit(prior, theirs),
+        },
+        (Effect::Value { value, .. }, _, Some(Effect::Value { value: next, .. })) => Undo::Set {
+            value: next.clone(),
+            ours: value.clone(),
+        },
+        (Effect::Value { prior, value }, _, _) => Undo::Restore {
+            prior: prior.clone(),
+            ours: value.clone(),
+        },
+    }
+}
+
+/// The older prior wins for every thread that both know.
+fn inherit(older: &[Prior], newer: &[Prior]) -> Vec<Prior> {
+    let mut prior = older.to_vec();
+    for theirs in newer {
+        if !older.iter().any(|ours| ours.thread() == theirs.thread()) {
+            prior.push(theirs.clone());
+        }
+    }
+    prior
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::BootId;
+
+    fn nice(id: u64, value: i32, prior: i32) -> Lease {
+        let target = Identity {
+            boot: BootId(1),
+            pid: 7,
+            start_ticks: 70,
+        };
+        let prior = vec![Prior {
+            tid: 7,
+            start_ticks: 70,
+            value: Value::Nice(prior),
+        }];
+        Lease {
+            id,
+            rule: format!("rule-{id}"),
+            fingerprint: "f".into(),
+            target,
+            name: "burner".into(),
+            effect: Effect::Value {
+                value: Value::Nice(value),
+                prior,
+            },
+            taken_at: Duration::ZERO,
+            deadline: Duration::from_secs(60),
+            settled: true,
+        }
+    }
+
+    #[test]
+    fn the_last_holder_restores_the_first_prior() {
+        let (first, mut second) = (nice(1, 10, 0), nice(2, 15, 10));
+        let Undo::Bequeath { heir: 2, prior } = undo(&first, [&first, &second].into_iter()) else {
+            panic!()
+        };
+        assert_eq!(prior[0].value, Value::Nice(0));
+        second.effect = Effect::Value {
+            value: Value::Nice(15),
+            prior,
+        };
+        let Undo::Restore { prior, ours } = undo(&second, [&second].into_iter()) else {
+            panic!()
+        };
+        assert_eq!((&prior[0].value, ours), (&Value::Nice(0), Value::Nice(15)));
+    }
+
+    #[test]
+    fn the_next_newest_holder_applies_again() {
+        let (first, second, third) = (nice(1, 5, 0), nice(2, 10, 5), nice(3, 15, 10));
+        let expected = Undo::Set {
+            value: Value::Nice(10),
+            ours: Value::Nice(15),
+        };
+        assert_eq!(undo(&third, [&third, &first, &second].into_iter()), expected);
+    }
+
+    #[test]
+    fn other_knobs_and_processes_are_no_holders() {
+        let lease = nice(1, 5, 0);
+        let mut other = nice(2, 5, 0);
+        other.target.pid = 8;
+        let mut signal = nice(3, 5, 0);
+        signal.effect = Effect::Signal { undo: 12 };
+        let live = [&lease, &other, &signal];
+        assert!(matches!(undo(&lease, live.into_iter()), Undo::Restore { .. }));
+        assert_eq!(undo(&signal, live.into_iter()), Undo::Signal(12));
+    }
+}

@@ -1,0 +1,524 @@
+//! The ledger on disk: SQLite in WAL mode. Every commit is durable before it returns. The only file that knows SQL.
+
+use super::book::{Book, EpisodeKey};
+use super::entry::{Entry, Record};
+use crate::process::BootId;
+use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// File name under `--storage.path`.
+pub const FILE_NAME: &str = "ledger.db";
+/// Raised when a change of the tables needs a migration.
+const SCHEMA_VERSION: i64 = 1;
+/// How long a commit waits for another process that reads or writes the file.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+/// The audit trail keeps this much.
+const KEEP_RECORDS: i64 = 200_000;
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS episode (
+        rule TEXT NOT NULL, fingerprint TEXT NOT NULL, simulated INTEGER NOT NULL,
+        body TEXT, ended_at TEXT, PRIMARY KEY (rule, fingerprint, simulated)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS lease (
+        id INTEGER PRIMARY KEY, boot TEXT NOT NULL, body TEXT NOT NULL, deadline_ms INTEGER NOT NULL, outcome TEXT);
+    CREATE INDEX IF NOT EXISTS lease_live ON lease (id) WHERE outcome IS NULL;
+    CREATE TABLE IF NOT EXISTS victim (
+        id INTEGER PRIMARY KEY, boot TEXT NOT NULL, pid INTEGER NOT NULL, start_ticks INTEGER NOT NULL,
+        body TEXT NOT NULL, gone_ms INTEGER);
+    CREATE TABLE IF NOT EXISTS record (
+        id INTEGER PRIMARY KEY, at TEXT NOT NULL, rule TEXT NOT NULL, pid INTEGER, body TEXT NOT NULL);
+    CREATE INDEX IF NOT EXISTS record_rule ON record (rule, id);
+";
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{path}: {source}")]
+    Sql { path: PathBuf, source: rusqlite::Error },
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path}: written by a later version (schema {found}, this one knows {SCHEMA_VERSION})")]
+    Newer { path: PathBuf, found: i64 },
+    #[error("{path}: a row of {table} cannot be read: {reason}")]
+    Row {
+        path: PathBuf,
+        table: &'static str,
+        reason: String,
+    },
+}
+
+pub struct Store {
+    path: PathBuf,
+    connection: Connection,
+    boot: BootId,
+    records: i64,
+}
+
+impl Store {
+    /// Opens or creates the ledger in a directory, which is created with mode 0700 where it is missing.
+    ///
+    /// # Errors
+    /// When directory or file cannot be created, read or written, or were written by a later version.
+    pub fn open(directory: &Path, boot: BootId) -> Result<Store, StoreError> {
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|source| StoreError::Io {
+                path: directory.to_owned(),
+                source,
+            })?;
+        let path = directory.join(FILE_NAME);
+        let connection = Connection::open(&path).map_err(|source| StoreError::Sql {
+            path: path.clone(),
+            source,
+        })?;
+        let mut store = Store {
+            path,
+            connection,
+            boot,
+            records: 0,
+        };
+        store.prepare().map_err(|source| store.sql(source))?;
+        let version: Option<String> = store
+            .connection
+            .query_row("SELECT value FROM meta WHERE key = 'schema'", [], |row| row.get(0))
+            .optional()
+            .map_err(|source| store.sql(source))?;
+        match version.and_then(|text| text.parse::<i64>().ok()) {
+            Some(found) if found > SCHEMA_VERSION => {
+                return Err(StoreError::Newer {
+                    path: store.path,
+                    found,
+                });
+            }
+            Some(_) => {}
+            None => {
+                let insert = "INSERT OR REPLACE INTO meta VALUES ('schema', ?1)";
+                store
+                    .connection
+                    .execute(insert, [SCHEMA_VERSION.to_string()])
+                    .map_err(|source| store.sql(source))?;
+            }
+        }
+        Ok(store)
+    }
+
+    fn prepare(&mut self) -> rusqlite::Result<()> {
+        self.connection.busy_timeout(BUSY_TIMEOUT)?;
+        self.connection.pragma_update(None, "journal_mode", "WAL")?;
+        // FULL: with WAL and NORMAL a commit can be lost at power failure, and an intent must not be.
+        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        self.connection.execute_batch(SCHEMA)?;
+        self.records = self
+            .connection
+            .query_row("SELECT count(*) FROM record", [], |row| row.get(0))?;
+        Ok(())
+    }
+
+    fn sql(&self, source: rusqlite::Error) -> StoreError {
+        StoreError::Sql {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes entries durable, all or none.
+    ///
+    /// # Errors
+    /// When the file cannot be written; nothing was then.
+    pub fn commit(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.try_commit(entries).map_err(|source| self.sql(source))
+    }
+
+    fn try_commit(&mut self, entries: &[Entry]) -> rusqlite::Result<()> {
+        let boot = self.boot.to_string();
+        let transaction = self.connection.transaction()?;
+        let mut added = 0;
+        for entry in entries {
+            added += i64::from(matches!(entry, Entry::Record(_)));
+            write(&transaction, &boot, entry)?;
+        }
+        let surplus = self.records + added - KEEP_RECORDS;
+        // Deleted in larger pieces, so that not every commit pays for it.
+        let deleted = if surplus > KEEP_RECORDS / 20 {
+            transaction.execute(
+                "DELETE FROM record WHERE id IN (SELECT id FROM record ORDER BY id LIMIT ?1)",
+                [surplus],
+            )? as i64
+        } else {
+            0
+        };
+        transaction.commit()?;
+        self.records += added - deleted;
+        Ok(())
+    }
+
+    /// Reads what is open. Leases and victims of another boot are ended: their processes are gone with it.
+    ///
+    /// # Errors
+    /// When the file cannot be read or a row is not what this version writes.
+    pub fn load(&mut self) -> Result<Book, StoreError> {
+        self.drop_other_boots().map_err(|source| self.sql(source))?;
+        let mut book = Book::default();
+        let mut bad: Option<StoreError> = None;
+        let mut episodes = |row: &rusqlite::Row<'_>| -> rusqlite::Result<()> {
+            let (body, ended_at): (Option<String>, Option<String>) = (row.get(3)?, row.get(4)?);
+            if let Some(body) = body {
+                match serde_json::from_str(&body) {
+                    Ok(episode) => book.record(&Entry::Episode(episode)),
+                    Err(error) => bad = Some(self.row("episode", &error)),
+                }
+            } else if let Some(ended_at) = ended_at.and_then(|text| text.parse::<Timestamp>().ok()) {
+                let key = EpisodeKey {
+                    rule: row.get(0)?,
+                    fingerprint: row.get(1)?,
+                    simulated: row.get(2)?,
+                };
+                book.record(&Entry::EpisodeClosed { key, ended_at });
+            }
+            Ok(())
+        };
+        self.each(
+            "SELECT rule, fingerprint, simulated, body, ended_at FROM episode",
+            &mut episodes,
+        )?;
+        let mut leases = |row: &rusqlite::Row<'_>| -> rusqlite::Result<()> {
+            let (body, deadline_ms): (String, i64) = (row.get(0)?, row.get(1)?);
+            match serde_json::from_str::<super::Lease>(&body) {
+                Ok(mut lease) => {
+                    lease.deadline = Duration::from_millis(deadline_ms.max(0) as u64);
+                    book.record(&Entry::Lease(lease));
+                }
+                Err(error) => bad = Some(self.row("lease", &error)),
+            }
+            Ok(())
+        };
+        self.each("SELECT body, deadline_ms FROM lease WHERE outcome IS NULL", &mut leases)?;
+        let mut victims = |row: &rusqlite::Row<'_>| -> rusqlite::Result<()> {
+            let (body, gone_ms): (String, Option<i64>) = (row.get(0)?, row.get(1)?);
+            match serde_json::from_str::<super::Victim>(&body) {
+                Ok(mut victim) => {
+                    victim.gone_at = gone_ms.map(|ms| Duration::from_millis(ms.max(0) as u64));
+                    book.record(&Entry::Victim(victim));
+                }
+                Err(error) => bad = Some(self.row("victim", &error)),
+            }
+            Ok(())
+        };
+        self.each("SELECT body, gone_ms FROM victim ORDER BY id", &mut victims)?;
+        let newest = "SELECT coalesce(max(id), 0) FROM lease";
+        let newest: i64 = self
+            .connection
+            .query_row(newest, [], |row| row.get(0))
+            .map_err(|source| self.sql(source))?;
+        book.last_lease_id = newest as u64;
+        let paused: Option<String> = self
+            .connection
+            .query_row("SELECT value FROM meta WHERE key = 'paused'", [], |row| row.get(0))
+            .optional()
+            .map_err(|source| self.sql(source))?;
+        book.paused = paused.as_deref() == Some("true");
+        match bad {
+            Some(error) => Err(error),
+            None => Ok(book),
+        }
+    }
+
+    fn drop_other_boots(&mut self) -> rusqlite::Result<()> {
+        let boot = self.boot.to_string();
+        let transaction = self.connection.transaction()?;
+        transaction.execute(
+            "UPDATE lease SET outcome = 'gone' WHERE outcome IS NULL AND boot <> ?1",
+            [&boot],
+        )?;
+        transaction.execute("DELETE FROM victim WHERE boot <> ?1", [&boot])?;
+        // Times in an episode count from boot; after another boot the next repeat opens it anew.
+        let other = "DELETE FROM episode WHERE body IS NOT NULL AND coalesce((SELECT value FROM meta WHERE key = 'boot'), '') <> ?1";
+        transaction.execute(other, [&boot])?;
+        transaction.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?1)", [&boot])?;
+        transaction.commit()
+    }
+
+    fn each(
+        &self,
+        query: &str,
+        take: &mut dyn FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), StoreError> {
+        let run = || -> rusqlite::Result<()> {
+            let mut statement = self.connection.prepare(query)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                take(row)?;
+            }
+            Ok(())
+        };
+        let mut run = run;
+        run().map_err(|source| self.sql(source))
+    }
+
+    fn row(&self, table: &'static str, error: &serde_json::Error) -> StoreError {
+        StoreError::Row {
+            path: self.path.clone(),
+            table,
+            reason: error.to_string(),
+        }
+    }
+}
+
+fn write(transaction: &Transaction<'_>, boot: &str, entry: &Entry) -> rusqlite::Result<()> {
+    match entry {
+        Entry::Episode(episode) => transaction
+            .prepare_cached("INSERT OR REPLACE INTO episode VALUES (?1, ?2, ?3, ?4, NULL)")?
+            .execute(params![
+                episode.key.rule,
+                episode.key.fingerprint,
+                episode.key.simulated,
+                json(episode)
+            ]),
+        Entry::EpisodeClosed { key, ended_at } => transaction
+            .prepare_cached("INSERT OR REPLACE INTO episode VALUES (?1, ?2, ?3, NULL, ?4)")?
+            .execute(params![key.rule, key.fingerprint, key.simulated, ended_at.to_string()]),
+        Entry::Lease(lease) => transaction
+            .prepare_cached("INSERT OR REPLACE INTO lease VALUES (?1, ?2, ?3, ?4, NULL)")?
+            .execute(params![
+                lease.id as i64,
+                boot,
+                json(lease),
+                lease.deadline.as_millis() as i64
+            ]),
+        Entry::LeasePrior { id, prior } => transaction
+            .prepare_cached("UPDATE lease SET body = json_set(body, '$.effect.value.prior', json(?2)) WHERE id = ?1")?
+            .execute(params![*id as i64, json(prior)]),
+        Entry::Renewed { ids, deadline } => {
+            let mut update = transaction.prepare_cached("UPDATE lease SET deadline_ms = ?2 WHERE id = ?1")?;
+            for id in ids {
+                update.execute(params![*id as i64, deadline.as_millis() as i64])?;
+            }
+            Ok(ids.len())
+        }
+        Entry::LeaseEnded { id, outcome } => transaction
+            .prepare_cached("UPDATE lease SET outcome = ?2 WHERE id = ?1")?
+            .execute(params![*id as i64, outcome.as_str()]),
+        Entry::Victim(victim) => transaction
+            .prepare_cached("INSERT INTO victim (boot, pid, start_ticks, body) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![
+                boot,
+                victim.target.pid,
+                victim.target.start_ticks as i64,
+                json(victim)
+            ]),
+        Entry::VictimGone { target, at } => transaction
+            .prepare_cached("UPDATE victim SET gone_ms = ?3 WHERE pid = ?1 AND start_ticks = ?2 AND gone_ms IS NULL")?
+            .execute(params![target.pid, target.start_ticks as i64, at.as_millis() as i64]),
+        Entry::Record(record) => transaction
+            .prepare_cached("INSERT INTO record (at, rule, pid, body) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![
+                record.at.to_string(),
+                record.rule,
+                record.target.as_ref().map(|(identity, _)| identity.pid),
+                json(record)
+            ]),
+        Entry::Paused(paused) => transaction
+            .prepare_cached("INSERT OR REPLACE INTO meta VALUES ('paused', ?1)")?
+            .execute([paused.to_string()]),
+    }
+    .map(|_| ())
+}
+
+/// Serialises what this crate defined; such types have no value that JSON cannot hold.
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("plain data with text keys is JSON")
+}
+
+/// Reads the newest records, newest first, from a ledger that a daemon may be writing.
+///
+/// # Errors
+/// When the file is missing or cannot be read.
+pub fn read_records(directory: &Path, limit: usize) -> Result<Vec<Record>, StoreError> {
+    let path = directory.join(FILE_NAME);
+    let sql = |source| StoreError::Sql {
+        path: path.clone(),
+        source,
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&path, flags).map_err(sql)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(sql)?;
+    let mut statement = connection
+        .prepare("SELECT body FROM record ORDER BY id DESC LIMIT ?1")
+        .map_err(sql)?;
+    let rows = statement
+        .query_map([limit as i64], |row| row.get::<_, String>(0))
+        .map_err(sql)?;
+    let mut records = Vec::new();
+    for body in rows {
+        let body = body.map_err(sql)?;
+        let record = serde_json::from_str(&body).map_err(|error| StoreError::Row {
+            path: path.clone(),
+            table: "record",
+            reason: error.to_string(),
+        })?;
+        records.push(record);
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Value;
+    use crate::ledger::book::WireSource;
+    use crate::ledger::{Climb, Effect, Episode, Lease, Outcome, Prior, Victim};
+    use crate::process::Identity;
+
+    fn identity() -> Identity {
+        Identity {
+            boot: BootId(1),
+            pid: 7,
+            start_ticks: 70,
+        }
+    }
+
+    fn lease(id: u64) -> Lease {
+        Lease {
+            id,
+            rule: "calm".into(),
+            fingerprint: "f".into(),
+            target: identity(),
+            name: "a\n\"b".into(),
+            effect: Effect::Value {
+                value: Value::Nice(15),
+                prior: vec![Prior {
+                    tid: 7,
+                    start_ticks: 70,
+                    value: Value::Nice(0),
+                }],
+            },
+            taken_at: Duration::from_secs(5),
+            deadline: Duration::from_secs(60),
+            settled: false,
+        }
+    }
+
+    fn episode() -> Episode {
+        Episode {
+            key: EpisodeKey {
+                rule: "calm".into(),
+                fingerprint: "f".into(),
+                simulated: false,
+            },
+            source: WireSource::Local,
+            labels: [("alertname".to_owned(), "X".to_owned())].into(),
+            starts_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            opened_at: Duration::from_secs(1),
+            seen_at: Duration::from_secs(2),
+            climbs: vec![Climb {
+                target: identity(),
+                name: "x".into(),
+                rung: 2,
+                due: Duration::from_secs(9),
+                refused: Some(crate::ledger::Decision::Cooldown),
+            }],
+            barred: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_committed_is_loaded_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut expected = Book::default();
+        let closed = EpisodeKey {
+            rule: "old".into(),
+            fingerprint: "g".into(),
+            simulated: true,
+        };
+        let entries = [
+            Entry::Episode(episode()),
+            Entry::EpisodeClosed {
+                key: closed,
+                ended_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            },
+            Entry::Lease(lease(1)),
+            Entry::Lease(lease(2)),
+            Entry::LeasePrior {
+                id: 2,
+                prior: vec![Prior {
+                    tid: 7,
+                    start_ticks: 70,
+                    value: Value::Nice(-5),
+                }],
+            },
+            Entry::LeaseEnded {
+                id: 1,
+                outcome: Outcome::Restored,
+            },
+            Entry::Renewed {
+                ids: vec![2],
+                deadline: Duration::from_secs(600),
+            },
+            Entry::Victim(Victim {
+                rule: "calm".into(),
+                fingerprint: "f".into(),
+                target: identity(),
+                simulated: false,
+                struck_at: Duration::from_secs(3),
+                gone_at: None,
+            }),
+            Entry::VictimGone {
+                target: identity(),
+                at: Duration::from_secs(4),
+            },
+            Entry::Paused(true),
+        ];
+        for entry in &entries {
+            expected.record(entry);
+        }
+        Store::open(directory.path(), BootId(1)).unwrap().load().unwrap();
+        Store::open(directory.path(), BootId(1))
+            .unwrap()
+            .commit(&entries)
+            .unwrap();
+        assert_eq!(
+            Store::open(directory.path(), BootId(1)).unwrap().load().unwrap(),
+            expected
+        );
+    }
+
+    #[test]
+    fn another_boot_ends_leases_and_forgets_open_episodes() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::open(directory.path(), BootId(1)).unwrap();
+        store.load().unwrap();
+        store
+            .commit(&[Entry::Episode(episode()), Entry::Lease(lease(1))])
+            .unwrap();
+        let book = Store::open(directory.path(), BootId(2)).unwrap().load().unwrap();
+        assert!(book.leases.is_empty() && book.episodes.is_empty());
+        assert_eq!(book.last_lease_id, 1);
+    }
+
+    #[test]
+    fn a_later_schema_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), BootId(1)).unwrap();
+        store
+            .connection
+            .execute("UPDATE meta SET value = '99' WHERE key = 'schema'", [])
+            .unwrap();
+        drop(store);
+        assert!(matches!(
+            Store::open(directory.path(), BootId(1)),
+            Err(StoreError::Newer { found: 99, .. })
+        ));
+    }
+}

@@ -1,0 +1,383 @@
+//! Which processes a rule means. Pure: judges what was read, three-valued, so that what could not be read never
+//! counts as "does not match" inside a `not`.
+
+use super::table::{Needs, Process};
+use regex::Regex;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// All conditions must hold. A selector without conditions selects nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Selector {
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Condition {
+    /// `comm`: 15 bytes at most.
+    Name(Pattern),
+    /// Arguments joined by one space.
+    Cmdline(Pattern),
+    /// Path of the executable, without the kernel's ` (deleted)`.
+    Exe(Pattern),
+    /// Name or uid of the effective user.
+    User(Pattern),
+    /// Path of the cgroup v2 group.
+    Cgroup(Pattern),
+    /// Decimal process id.
+    Pid(Pattern),
+    MinAge(Duration),
+    /// Resident bytes.
+    MinMemory(u64),
+    /// Processor cores, averaged over at least 5 s.
+    MinCpu(f64),
+    /// A process group of the configuration.
+    Group {
+        name: String,
+        selector: Arc<Selector>,
+    },
+    Not(Selector),
+}
+
+/// An anchored regular expression, or one that waits for labels of the alert.
+#[derive(Debug, Clone)]
+pub enum Pattern {
+    Fixed(Regex),
+    Template(Vec<Part>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Regular expression as written in the rule.
+    Regex(String),
+    /// `{{ $labels.NAME }}`: the label's text, taken literally.
+    Label(String),
+}
+
+/// What is known about one condition and one process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    Holds,
+    /// Which key failed, and what was found instead.
+    Fails(Mismatch),
+    /// The field could not be read, or depends on a label that the alert does not have: never selected.
+    Unknown(Mismatch),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mismatch {
+    pub key: &'static str,
+    pub wanted: String,
+    pub found: String,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: wants {}, found {}", self.key, self.wanted, self.found)
+    }
+}
+
+impl Pattern {
+    /// Compiles `text` anchored at both ends; `.` also matches a newline, because command lines hold them.
+    ///
+    /// # Errors
+    /// What `regex` says about the text as written.
+    pub fn fixed(text: &str) -> Result<Pattern, regex::Error> {
+        // Compiled alone first: `a)|(b` must be refused, not closed by our own parentheses.
+        Regex::new(text)?;
+        Regex::new(&format!("^(?s:{text})$")).map(Pattern::Fixed)
+    }
+
+    fn resolve(&self, labels: &BTreeMap<String, String>) -> Option<Pattern> {
+        match self {
+            Pattern::Fixed(_) => Some(self.clone()),
+            Pattern::Template(parts) => {
+                let mut text = String::new();
+                for part in parts {
+                    match part {
+                        Part::Regex(regex) => text.push_str(&format!("(?:{regex})")),
+                        // An empty label is as good as a missing one, as everywhere in Prometheus.
+                        Part::Label(name) => {
+                            text.push_str(&regex::escape(labels.get(name).filter(|value| !value.is_empty())?))
+                        }
+                    }
+                }
+                Pattern::fixed(&text).ok()
+            }
+        }
+    }
+
+    /// Whether the text of labels alone decides what this matches.
+    pub fn is_label_text_alone(&self) -> bool {
+        match self {
+            Pattern::Fixed(_) => false,
+            Pattern::Template(parts) => !parts.iter().any(|part| matches!(part, Part::Regex(_))),
+        }
+    }
+
+    fn is_match(&self, text: &str) -> bool {
+        match self {
+            Pattern::Fixed(regex) => regex.is_match(text),
+            Pattern::Template(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pattern::Fixed(regex) => {
+                let text = regex.as_str();
+                let inner = text
+                    .strip_prefix("^(?s:")
+                    .and_then(|rest| rest.strip_suffix(")$"))
+                    .unwrap_or(text);
+                write!(f, "{inner:?}")
+            }
+            Pattern::Template(parts) => {
+                f.write_str("\"")?;
+                for part in parts {
+                    match part {
+                        Part::Regex(regex) => f.write_str(regex)?,
+                        Part::Label(name) => write!(f, "{{{{ $labels.{name} }}}}")?,
+                    }
+                }
+                f.write_str("\"")
+            }
+        }
+    }
+}
+
+impl Condition {
+    /// The key in the rule file.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Condition::Name(_) => "name",
+            Condition::Cmdline(_) => "cmdline",
+            Condition::Exe(_) => "exe",
+            Condition::User(_) => "user",
+            Condition::Cgroup(_) => "cgroup",
+            Condition::Pid(_) => "pid",
+            Condition::MinAge(_) => "min_age",
+            Condition::MinMemory(_) => "min_memory",
+            Condition::MinCpu(_) => "min_cpu",
+            Condition::Group { .. } => "group",
+            Condition::Not(_) => "not",
+        }
+    }
+
+    /// What must be read beyond `/proc/PID/stat` to judge this.
+    pub fn needs(&self) -> Needs {
+        match self {
+            Condition::Name(_) | Condition::Pid(_) | Condition::MinAge(_) | Condition::MinMemory(_) => Needs::NONE,
+            Condition::MinCpu(_) => Needs::CPU,
+            Condition::Cmdline(_) => Needs::CMDLINE,
+            Condition::Exe(_) => Needs::EXE,
+            Condition::User(_) => Needs::USER,
+            Condition::Cgroup(_) => Needs::CGROUP,
+            Condition::Group { selector, .. } => selector.needs(),
+            Condition::Not(selector) => selector.needs(),
+        }
+    }
+
+    fn judge(&self, process: &Process) -> Judgement {
+        let details = &process.details;
+        match self {
+            Condition::Name(pattern) => self.judge_text(pattern, Some(&process.name)),
+            Condition::Pid(pattern) => self.judge_text(pattern, Some(&process.identity.pid.to_string())),
+            Condition::Cmdline(pattern) => self.judge_text(pattern, details.cmdline.as_deref()),
+            Condition::Exe(pattern) => self.judge_text(pattern, details.exe.as_deref()),
+            Condition::Cgroup(pattern) => self.judge_text(pattern, details.cgroup.as_deref()),
+            Condition::User(pattern) => match (&details.uid, &details.user) {
+                (Some(uid), _) if pattern.is_match(&uid.to_string()) => Judgement::Holds,
+                (Some(uid), None) => self.judge_text(pattern, Some(&uid.to_string())),
+                (_, user) => self.judge_text(pattern, user.as_deref()),
+            },
+            Condition::MinAge(least) => self.at_least(process.age >= *least, least, &process.age),
+            Condition::MinMemory(least) => {
+                self.at_least(process.resident_bytes >= *least, least, &process.resident_bytes)
+            }
+            Condition::MinCpu(least) => match process.cpu_cores {
+                Some(cores) => self.at_least(cores >= *least, least, &cores),
+                None => Judgement::Unknown(self.mismatch(format!("at least {least}"), "not measured yet".into())),
+            },
+            Condition::Group { name, selector } => match selector.judge(process) {
+                Judgement::Holds => Judgement::Holds,
+                Judgement::Fails(inner) => Judgement::Fails(self.mismatch(name.clone(), inner.to_string())),
+                Judgement::Unknown(inner) => Judgement::Unknown(self.mismatch(name.clone(), inner.to_string())),
+            },
+            Condition::Not(selector) => match selector.judge(process) {
+                Judgement::Holds => Judgement::Fails(self.mismatch("none of it".into(), "all of it".into())),
+                Judgement::Fails(_) => Judgement::Holds,
+                Judgement::Unknown(inner) => Judgement::Unknown(inner),
+            },
+        }
+    }
+
+    fn judge_text(&self, pattern: &Pattern, found: Option<&str>) -> Judgement {
+        match (found, pattern) {
+            (_, Pattern::Template(_)) => {
+                Judgement::Unknown(self.mismatch(pattern.to_string(), "no such label on the alert".into()))
+            }
+            (None, _) => Judgement::Unknown(self.mismatch(pattern.to_string(), "something unreadable".into())),
+            (Some(text), _) if pattern.is_match(text) => Judgement::Holds,
+            (Some(text), _) => Judgement::Fails(self.mismatch(pattern.to_string(), format!("{text:?}"))),
+        }
+    }
+
+    fn at_least(&self, holds: bool, least: &dyn fmt::Debug, found: &dyn fmt::Debug) -> Judgement {
+        if holds {
+            return Judgement::Holds;
+        }
+        Judgement::Fails(self.mismatch(format!("at least {least:?}"), format!("{found:?}")))
+    }
+
+    fn mismatch(&self, wanted: String, found: String) -> Mismatch {
+        Mismatch {
+            key: self.key(),
+            wanted,
+            found,
+        }
+    }
+
+    fn resolve(&self, labels: &BTreeMap<String, String>) -> Condition {
+        // A pattern whose label is missing stays a template, and a template selects nothing.
+        let fill = |pattern: &Pattern| pattern.resolve(labels).unwrap_or_else(|| pattern.clone());
+        match self {
+            Condition::Name(pattern) => Condition::Name(fill(pattern)),
+            Condition::Cmdline(pattern) => Condition::Cmdline(fill(pattern)),
+            Condition::Exe(pattern) => Condition::Exe(fill(pattern)),
+            Condition::User(pattern) => Condition::User(fill(pattern)),
+            Condition::Cgroup(pattern) => Condition::Cgroup(fill(pattern)),
+            Condition::Pid(pattern) => Condition::Pid(fill(pattern)),
+            Condition::Not(selector) => Condition::Not(selector.resolve(labels)),
+            Condition::MinAge(_) | Condition::MinMemory(_) | Condition::MinCpu(_) | Condition::Group { .. } => {
+                self.clone()
+            }
+        }
+    }
+}
+
+impl Selector {
+    /// Fills in the labels of an alert.
+    pub fn resolve(&self, labels: &BTreeMap<String, String>) -> Selector {
+        Selector {
+            conditions: self
+                .conditions
+                .iter()
+                .map(|condition| condition.resolve(labels))
+                .collect(),
+        }
+    }
+
+    /// Everything that must be read to judge all conditions.
+    pub fn needs(&self) -> Needs {
+        self.conditions
+            .iter()
+            .fold(Needs::NONE, |needs, condition| needs | condition.needs())
+    }
+
+    /// Judges all conditions. An unresolved or unreadable field makes the answer `Unknown` unless another fails.
+    pub fn judge(&self, process: &Process) -> Judgement {
+        self.judge_some(process, |_| true)
+    }
+
+    /// Judges only what `/proc/PID/stat` tells, so that the dear files are read for few processes.
+    pub fn judge_cheaply(&self, process: &Process) -> Judgement {
+        self.judge_some(process, |condition| condition.needs() == Needs::NONE)
+    }
+
+    fn judge_some(&self, process: &Process, wanted: impl Fn(&Condition) -> bool) -> Judgement {
+        let mut answer = Judgement::Holds;
+        if self.conditions.is_empty() {
+            let nothing = Mismatch {
+                key: "select",
+                wanted: "a condition".into(),
+                found: "none".into(),
+            };
+            return Judgement::Fails(nothing);
+        }
+        for condition in self.conditions.iter().filter(|condition| wanted(condition)) {
+            match condition.judge(process) {
+                Judgement::Holds => {}
+                fails @ Judgement::Fails(_) => return fails,
+                unknown @ Judgement::Unknown(_) => answer = unknown,
+            }
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::table::Process;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    fn selects(conditions: Vec<Condition>, process: &Process) -> bool {
+        Selector { conditions }.judge(process) == Judgement::Holds
+    }
+
+    fn fixed(text: &str) -> Pattern {
+        Pattern::fixed(text).unwrap()
+    }
+
+    #[test]
+    fn patterns_are_anchored_and_see_over_newlines() {
+        let process = Process::example(7, "x264");
+        assert!(selects(vec![Condition::Name(fixed("ffmpeg|x264"))], &process));
+        assert!(!selects(vec![Condition::Name(fixed("x26"))], &process));
+        let mut long = process.clone();
+        long.details.cmdline = Some("a\nb --batch c".into());
+        assert!(selects(vec![Condition::Cmdline(fixed(".* --batch .*"))], &long));
+    }
+
+    #[test]
+    fn parentheses_of_a_pattern_cannot_close_the_anchor() {
+        assert!(Pattern::fixed("a)|(b").is_err());
+    }
+
+    #[test]
+    fn label_text_is_literal_and_a_missing_label_selects_nothing() {
+        let process = Process::example(7, "x264");
+        let by_label = Selector {
+            conditions: vec![Condition::Name(Pattern::Template(vec![Part::Label("comm".into())]))],
+        };
+        assert_eq!(
+            by_label.resolve(&labels(&[("comm", "x264")])).judge(&process),
+            Judgement::Holds
+        );
+        for other in [labels(&[("comm", ".*")]), labels(&[("comm", "")]), labels(&[])] {
+            assert_ne!(by_label.resolve(&other).judge(&process), Judgement::Holds, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_selected_by_a_negation() {
+        let process = Process::example(7, "x264");
+        let not_root = Condition::Not(Selector {
+            conditions: vec![Condition::User(fixed("root"))],
+        });
+        assert!(!selects(vec![not_root], &process));
+        let missing = Selector {
+            conditions: vec![Condition::Pid(Pattern::Template(vec![Part::Label("pid".into())]))],
+        };
+        let not_label = Selector {
+            conditions: vec![Condition::Name(fixed("x264")), Condition::Not(missing)],
+        };
+        assert_ne!(not_label.resolve(&labels(&[])).judge(&process), Judgement::Holds);
+    }
+
+    #[test]
+    fn no_condition_selects_nothing() {
+        assert!(!selects(Vec::new(), &Process::example(7, "x264")));
+    }
+}

@@ -1,0 +1,429 @@
+//! The process table: one cheap reading of every `/proc/PID/stat`, and the dearer files of few processes on demand.
+//! Reads only. A process that vanishes while being read is left out; that is an outcome, not an error.
+
+use super::identity::{BootId, Identity};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Command lines are read up to here; longer ones are cut. Same bound as one argument's (MAX_ARG_STRLEN, execve(2)).
+const MAX_CMDLINE_BYTES: u64 = 128 * 1024;
+/// `/proc/PID/stat`, `status` and `cgroup` are far shorter; a bound all the same.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
+/// PF_KTHREAD of include/linux/sched.h, in field 9 of `/proc/PID/stat`.
+const PF_KTHREAD: u64 = 0x0020_0000;
+/// USER_HZ, in which the kernel tells times to programs: 100 on every Linux port but alpha and ia64.
+pub const TICKS_PER_SECOND: u64 = 100;
+/// Processor use is judged over no less than this.
+pub const MIN_CPU_WINDOW: Duration = Duration::from_secs(5);
+
+/// Which dearer fields must be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs(u8);
+
+impl Needs {
+    pub const NONE: Needs = Needs(0);
+    pub const CMDLINE: Needs = Needs(1);
+    pub const EXE: Needs = Needs(2);
+    /// Effective uid and its user name.
+    pub const USER: Needs = Needs(4);
+    pub const CGROUP: Needs = Needs(8);
+    /// Which signals the process catches.
+    pub const SIGNALS: Needs = Needs(16);
+    pub const OOM_SCORE: Needs = Needs(32);
+    /// Processor use, from two readings of the table.
+    pub const CPU: Needs = Needs(64);
+
+    pub const fn and(self, other: Needs) -> Needs {
+        Needs(self.0 | other.0)
+    }
+
+    pub const fn has(self, other: Needs) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl std::ops::BitOr for Needs {
+    type Output = Needs;
+
+    fn bitor(self, other: Needs) -> Needs {
+        self.and(other)
+    }
+}
+
+/// What `/proc/PID/stat` tells, and what was read beyond it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Process {
+    pub identity: Identity,
+    /// `comm`; bytes that are not UTF-8 became U+FFFD.
+    pub name: String,
+    pub parent: i32,
+    pub session: i32,
+    pub has_terminal: bool,
+    /// The state letter of proc(5).
+    pub state: char,
+    pub is_kernel_thread: bool,
+    pub threads: u32,
+    /// Of the main thread.
+    pub nice: i32,
+    /// User and system time in clock ticks.
+    pub cpu_ticks: u64,
+    pub resident_bytes: u64,
+    /// CLOCK_BOOTTIME of its start, to one clock tick.
+    pub born_at: Duration,
+    pub age: Duration,
+    /// Processor cores over at least [`MIN_CPU_WINDOW`], when it was measured.
+    pub cpu_cores: Option<f64>,
+    pub details: Details,
+}
+
+/// `None` is "not read" or "cannot be read".
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Details {
+    pub cmdline: Option<String>,
+    pub exe: Option<String>,
+    pub uid: Option<u32>,
+    pub user: Option<String>,
+    pub cgroup: Option<String>,
+    /// Bit N-1 is set when signal N is caught (`SigCgt`).
+    pub caught_signals: Option<u64>,
+    pub oom_score: Option<i64>,
+}
+
+impl Process {
+    /// A zombie without threads that still run: nothing is left to act on.
+    pub fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x') && self.threads <= 1
+    }
+
+    /// A plain process for tests: one thread, nice 0, an hour old, no details.
+    pub fn example(pid: i32, name: &str) -> Process {
+        Process {
+            identity: Identity {
+                boot: BootId(1),
+                pid,
+                start_ticks: 1000 + pid as u64,
+            },
+            name: name.to_owned(),
+            parent: 1,
+            session: 0,
+            has_terminal: false,
+            state: 'S',
+            is_kernel_thread: false,
+            threads: 1,
+            nice: 0,
+            cpu_ticks: 0,
+            resident_bytes: 0,
+            born_at: Duration::from_millis((1000 + pid as u64) * 10),
+            age: Duration::from_secs(3600),
+            cpu_cores: None,
+            details: Details::default(),
+        }
+    }
+}
+
+/// Where processes are read, and the units that the kernel counts in.
+#[derive(Debug, Clone)]
+pub struct Procfs {
+    pub root: PathBuf,
+    pub boot: BootId,
+    pub page_bytes: u64,
+}
+
+impl Procfs {
+    /// Opens a procfs.
+    ///
+    /// # Errors
+    /// When `sys/kernel/random/boot_id` under `root` cannot be read: then it is no procfs.
+    pub fn open(root: &Path) -> io::Result<Procfs> {
+        let path = root.join("sys/kernel/random/boot_id");
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        let boot = text
+            .parse()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let sysconf = |variable| nix::unistd::sysconf(variable).ok().flatten().map(|value| value as u64);
+        Ok(Procfs {
+            root: root.to_owned(),
+            boot,
+            page_bytes: sysconf(nix::unistd::SysconfVar::PAGE_SIZE).unwrap_or(4096),
+        })
+    }
+
+    /// Reads every process once; threads are not listed. `boot_now` is CLOCK_BOOTTIME.
+    ///
+    /// # Errors
+    /// When the directory itself cannot be read.
+    pub fn read_table(&self, boot_now: Duration) -> io::Result<Vec<Process>> {
+        let mut processes = Vec::new();
+        let mut buffer = Vec::with_capacity(1024);
+        for entry in std::fs::read_dir(&self.root)? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
+            if let Some(process) = self.read_stat(pid, boot_now, &mut buffer) {
+                processes.push(process);
+            }
+        }
+        Ok(processes)
+    }
+
+    /// Reads one process anew, or `None` when it is gone.
+    pub fn read_process(&self, pid: i32, boot_now: Duration) -> Option<Process> {
+        self.read_stat(pid, boot_now, &mut Vec::with_capacity(1024))
+    }
+
+    fn read_stat(&self, pid: i32, boot_now: Duration, buffer: &mut Vec<u8>) -> Option<Process> {
+        buffer.clear();
+        File::open(self.root.join(format!("{pid}/stat")))
+            .ok()?
+            .take(MAX_FILE_BYTES)
+            .read_to_end(buffer)
+            .ok()?;
+        self.parse_stat(buffer, boot_now)
+    }
+
+    /// Parses the text of `/proc/PID/stat` (proc(5)).
+    pub fn parse_stat(&self, stat: &[u8], boot_now: Duration) -> Option<Process> {
+        // The name may hold parentheses and blanks; the last parenthesis ends it.
+        let open = stat.iter().position(|&byte| byte == b'(')?;
+        let close = stat.iter().rposition(|&byte| byte == b')')?;
+        let pid = std::str::from_utf8(stat.get(..open)?).ok()?.trim().parse().ok()?;
+        let name = String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned();
+        let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        // Field numbers as in proc(5), where the state is field 3.
+        let field = |number: usize| fields.get(number - 3).copied();
+        let number = |at: usize| field(at)?.parse::<i64>().ok();
+        let start_ticks = field(22)?.parse().ok()?;
+        let started = Duration::from_millis(start_ticks * 1000 / TICKS_PER_SECOND);
+        Some(Process {
+            identity: Identity {
+                boot: self.boot,
+                pid,
+                start_ticks,
+            },
+            name,
+            parent: number(4)? as i32,
+            session: number(6)? as i32,
+            has_terminal: number(7)? != 0,
+            state: field(3)?.chars().next()?,
+            is_kernel_thread: field(9)?.parse::<u64>().ok()? & PF_KTHREAD != 0,
+            threads: number(20)? as u32,
+            nice: number(19)? as i32,
+            cpu_ticks: field(14)?.parse::<u64>().ok()? + field(15)?.parse::<u64>().ok()?,
+            resident_bytes: number(24)?.max(0) as u64 * self.page_bytes,
+            born_at: started,
+            age: boot_now.saturating_sub(started),
+            cpu_cores: None,
+            details: Details::default(),
+        })
+    }
+
+    /// Reads the dearer fields into `process`. Returns false when the pid belongs to somebody else by now.
+    pub fn read_details(&self, process: &mut Process, needs: Needs, users: &mut UserNames) -> bool {
+        let pid = process.identity.pid;
+        let read = |file: &str, limit| {
+            let mut bytes = Vec::new();
+            File::open(self.root.join(format!("{pid}/{file}")))
+                .ok()?
+                .take(limit)
+                .read_to_end(&mut bytes)
+                .ok()?;
+            Some(bytes)
+        };
+        if needs.has(Needs::CMDLINE) {
+            process.details.cmdline = read("cmdline", MAX_CMDLINE_BYTES).map(|bytes| join_arguments(&bytes));
+        }
+        if needs.has(Needs::EXE) {
+            process.details.exe = std::fs::read_link(self.root.join(format!("{pid}/exe")))
+                .ok()
+                .map(|path| {
+                    let path = path.to_string_lossy();
+                    path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned()
+                });
+        }
+        if needs.has(Needs::CGROUP) {
+            process.details.cgroup =
+                read("cgroup", MAX_FILE_BYTES).and_then(|bytes| unified_cgroup(&String::from_utf8_lossy(&bytes)));
+        }
+        if needs.has(Needs::USER) || needs.has(Needs::SIGNALS) {
+            let status = read("status", MAX_FILE_BYTES).unwrap_or_default();
+            let status = String::from_utf8_lossy(&status);
+            process.details.uid = effective_uid(&status);
+            process.details.caught_signals = caught_signals(&status);
+            process.details.user = process.details.uid.and_then(|uid| users.name(uid));
+        }
+        if needs.has(Needs::OOM_SCORE) {
+            process.details.oom_score =
+                read("oom_score", MAX_FILE_BYTES).and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse().ok());
+        }
+        // Read last: if the pid was handed out again meanwhile, the details are somebody else's.
+        let mut buffer = Vec::new();
+        self.read_stat(pid, Duration::ZERO, &mut buffer)
+            .is_some_and(|now| now.identity == process.identity && now.name == process.name)
+    }
+}
+
+/// User names by uid, asked from the system once each.
+#[derive(Debug, Default)]
+pub struct UserNames(HashMap<u32, Option<String>>);
+
+impl UserNames {
+    fn name(&mut self, uid: u32) -> Option<String> {
+        self.0
+            .entry(uid)
+            .or_insert_with(|| {
+                nix::unistd::User::from_uid(uid.into())
+                    .ok()
+                    .flatten()
+                    .map(|user| user.name)
+            })
+            .clone()
+    }
+}
+
+/// Processor time of every process at an earlier moment.
+#[derive(Debug, Clone, Default)]
+pub struct CpuBaseline {
+    pub taken_at: Duration,
+    ticks: HashMap<Identity, u64>,
+}
+
+impl CpuBaseline {
+    /// Remembers what a table says at `boot_now`.
+    pub fn take(processes: &[Process], boot_now: Duration) -> CpuBaseline {
+        let ticks = processes
+            .iter()
+            .map(|process| (process.identity, process.cpu_ticks))
+            .collect();
+        CpuBaseline {
+            taken_at: boot_now,
+            ticks,
+        }
+    }
+
+    /// Fills in `cpu_cores` where at least [`MIN_CPU_WINDOW`] lies between the two readings, or where the process was
+    /// born since and is that old.
+    pub fn measure(&self, processes: &mut [Process], boot_now: Duration) {
+        let window = boot_now.saturating_sub(self.taken_at);
+        for process in processes {
+            let (before, span) = match self.ticks.get(&process.identity) {
+                Some(before) => (*before, window),
+                None => (0, process.age),
+            };
+            if span >= MIN_CPU_WINDOW {
+                let seconds = process.cpu_ticks.saturating_sub(before) as f64 / TICKS_PER_SECOND as f64;
+                process.cpu_cores = Some(seconds / span.as_secs_f64());
+            }
+        }
+    }
+}
+
+/// Arguments end with NUL; they are joined by one space, as people type them.
+fn join_arguments(bytes: &[u8]) -> String {
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    String::from_utf8_lossy(bytes).replace('\0', " ")
+}
+
+/// The path of the line `0::` of `/proc/PID/cgroup` (cgroups(7)).
+fn unified_cgroup(text: &str) -> Option<String> {
+    text.lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .map(str::to_owned)
+}
+
+/// Second number of `Uid:` in `/proc/PID/status`.
+fn effective_uid(status: &str) -> Option<u32> {
+    status_line(status, "Uid:")?
+        .split_ascii_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
+}
+
+fn caught_signals(status: &str) -> Option<u64> {
+    u64::from_str_radix(status_line(status, "SigCgt:")?.trim(), 16).ok()
+}
+
+fn status_line<'a>(status: &'a str, key: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn procfs() -> Procfs {
+        Procfs {
+            root: "/proc".into(),
+            boot: BootId(1),
+            page_bytes: 4096,
+        }
+    }
+
+    fn stat_of(name: &[u8]) -> Vec<u8> {
+        let mut stat = b"42 (".to_vec();
+        stat.extend_from_slice(name);
+        stat.extend_from_slice(
+            b") R 1 42 42 34816 42 4194304 100 0 0 0 500 250 0 0 25 5 3 0 1000 1000000 25 18446744073709551615 1 1 0 0",
+        );
+        stat
+    }
+
+    #[test]
+    fn stat_with_hostile_names_is_read() {
+        for name in [&b") Z 1 ("[..], b"", b"a b", b"new\nline", b"\xff\xfe", b"((("] {
+            let process = procfs().parse_stat(&stat_of(name), Duration::from_secs(60)).unwrap();
+            assert_eq!(process.name, String::from_utf8_lossy(name));
+            assert_eq!(process.identity.pid, 42);
+            assert_eq!(process.identity.start_ticks, 1000);
+            assert_eq!((process.state, process.parent, process.session), ('R', 1, 42));
+            assert_eq!((process.threads, process.nice, process.cpu_ticks), (3, 5, 750));
+            assert_eq!(process.resident_bytes, 25 * 4096);
+            assert_eq!(process.age, Duration::from_secs(50));
+            assert!(process.has_terminal && !process.is_kernel_thread);
+        }
+    }
+
+    #[test]
+    fn broken_stat_is_no_process() {
+        for stat in [&b""[..], b"42", b"42 (x", b"42 (x) R", b"x (y) R 1 2 3"] {
+            assert_eq!(procfs().parse_stat(stat, Duration::ZERO), None);
+        }
+    }
+
+    #[test]
+    fn arguments_are_joined_by_one_space() {
+        assert_eq!(join_arguments(b"ffmpeg\0-i\0a b\0"), "ffmpeg -i a b");
+        assert_eq!(join_arguments(b""), "");
+    }
+
+    #[test]
+    fn cpu_is_measured_over_five_seconds_at_least() {
+        let mut process = Process::example(7, "burner");
+        process.cpu_ticks = 1000;
+        let baseline = CpuBaseline::take(&[process.clone()], Duration::from_secs(100));
+        process.cpu_ticks = 2500;
+        let mut now = [process];
+        baseline.measure(&mut now, Duration::from_secs(104));
+        assert_eq!(now[0].cpu_cores, None);
+        baseline.measure(&mut now, Duration::from_secs(110));
+        assert_eq!(now[0].cpu_cores, Some(1.5));
+    }
+
+    #[test]
+    fn own_process_is_in_the_table_with_its_details() {
+        let procfs = Procfs::open(Path::new("/proc")).unwrap();
+        let mut me = procfs
+            .read_process(std::process::id() as i32, Duration::from_secs(1))
+            .unwrap();
+        let needs = Needs::CMDLINE | Needs::EXE | Needs::USER | Needs::CGROUP | Needs::SIGNALS | Needs::OOM_SCORE;
+        assert!(procfs.read_details(&mut me, needs, &mut UserNames::default()));
+        assert_eq!(me.details.exe.as_deref(), std::env::current_exe().unwrap().to_str());
+        assert_eq!(me.details.uid, Some(nix::unistd::geteuid().as_raw()));
+        assert!(me.details.cmdline.is_some() && me.details.caught_signals.is_some());
+    }
+}

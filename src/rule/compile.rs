@@ -1,0 +1,256 @@
+//! Rules as written -> `RuleSet`. A set that comes out of here is valid; what is wrong is said all at once.
+
+use super::file::{Action, RuleFile, WrittenRule};
+use super::ladder::compile_ladder;
+use super::lint;
+use super::ruleset::{
+    DEFAULT_COOLDOWN, DEFAULT_HOLD, DEFAULT_LIMIT, DEFAULT_MAX_MATCHES, OrderBy, OrderKey, Rule, RuleSet,
+};
+use super::select::{Scope, compile_select, is_left_to_labels, warn_of_anchors};
+use super::step::Step;
+use crate::alert::Labels;
+use crate::alert::matcher::{Matcher, Op};
+use crate::diagnostic::{Diagnostic, Findings, Span, suggest};
+use crate::process::Selector;
+use crate::process::protection::BUILT_IN;
+use crate::yaml::Text;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bounds how deep a hostile expression can nest.
+const MAX_CONDITION_BYTES: usize = 4096;
+
+/// Judges a PromQL expression: on error the character at which it goes wrong, from 0, and why.
+pub type PromqlCheck = dyn Fn(&str) -> Result<(), (usize, String)>;
+
+/// What rules are judged against.
+#[derive(Clone, Copy)]
+pub struct Context<'c> {
+    /// `process_groups` of the configuration.
+    pub groups: &'c BTreeMap<String, Arc<Selector>>,
+    /// Names of the alerts that the alerting rule files beside define, where there are such files.
+    pub known_alerts: Option<&'c BTreeSet<String>>,
+    /// How often the Alertmanager beside repeats a standing alert, where its configuration was found.
+    pub repeat_interval: Option<Duration>,
+    /// Judges `while`.
+    pub check_promql: &'c PromqlCheck,
+}
+
+/// What became of some rule files.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Present when no rule has an error.
+    pub rules: Option<RuleSet>,
+    /// Errors and warnings of all files, file by file.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A compiled rule with the places of what was written, for checks across rules.
+pub(super) struct Candidate {
+    pub file: usize,
+    pub span: Span,
+    pub name_span: Span,
+    pub matcher_texts: Vec<Text>,
+    pub hold_span: Option<Span>,
+    pub rule: Arc<Rule>,
+}
+
+/// Compiles the rules of all files together.
+pub fn compile(files: Vec<RuleFile>, context: &Context) -> Compiled {
+    let mut candidates = Vec::new();
+    let mut all_findings = Vec::new();
+    for (file, RuleFile { rules, mut findings }) in files.into_iter().enumerate() {
+        for written in rules {
+            findings.set_rule(written.name.as_ref().map(|name| name.value.as_str()));
+            candidates.extend(compile_rule(written, file, context, &mut findings));
+        }
+        all_findings.push(findings);
+    }
+    lint::check(&candidates, context, &mut all_findings);
+    let sound = !all_findings.iter().any(Findings::has_errors);
+    Compiled {
+        rules: sound.then(|| RuleSet {
+            rules: candidates.into_iter().map(|candidate| candidate.rule).collect(),
+        }),
+        diagnostics: all_findings.into_iter().flat_map(Findings::into_diagnostics).collect(),
+    }
+}
+
+/// `None` where the rule has no name; other errors leave a rule that is good for further checks, and never for use.
+fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: &mut Findings) -> Option<Candidate> {
+    let matchers = compile_matchers(&written.matchers, findings);
+    let scope = Scope {
+        groups: context.groups,
+        labels: true,
+    };
+    let select = written
+        .select
+        .as_ref()
+        .map(|select| compile_select(select, scope, findings))
+        .unwrap_or_default();
+    let actions = compile_ladder(&written.actions, findings);
+    if let Some(condition) = &written.condition {
+        check_condition(condition, context, findings);
+    }
+    let overrides = compile_overrides(&written.overrides, findings);
+    let name = written.name?;
+    if name.value.trim().is_empty() || name.value.chars().any(char::is_control) {
+        findings.error(
+            name.span,
+            "a rule's name must be a readable text",
+            "it is shown in metrics and in the history",
+        );
+    }
+    let rule = Rule {
+        name: name.value,
+        matchers,
+        select,
+        order_by: written
+            .order_by
+            .map(|order| parse_order(order.value))
+            .unwrap_or_default(),
+        limit: written.limit.map_or(DEFAULT_LIMIT, |limit| as_count(limit.value)),
+        max_matches: written
+            .max_matches
+            .map_or(DEFAULT_MAX_MATCHES, |most| as_count(most.value)),
+        condition: written.condition.map(|condition| condition.value),
+        actions,
+        hold: written.hold.as_ref().map_or(DEFAULT_HOLD, |hold| hold.value),
+        cooldown: written.cooldown.map_or(DEFAULT_COOLDOWN, |cooldown| cooldown.value),
+        any_host: written.any_host,
+        dry_run: written.dry_run,
+        overrides,
+        without_ledger: written.without_ledger,
+    };
+
+    if rule.hold.is_zero() {
+        let span = written.hold.as_ref().map_or(written.span, |hold| hold.span);
+        findings.error(
+            span,
+            "`hold` must be longer than nothing",
+            "leases would end as they begin; the default is 5h",
+        );
+    }
+    if let Some(ladder) = written.whole_ladder
+        && written
+            .actions
+            .iter()
+            .all(|step| matches!(step.action, Action::Wait(_)))
+    {
+        findings.error(
+            ladder,
+            "a rule that only waits",
+            "add a step to `actions`, such as `nice: 10`",
+        );
+    }
+    if rule.has_final_steps() && is_left_to_labels(&rule.select) {
+        let span = written.select.as_ref().map_or(written.span, |select| select.span);
+        let help = "an alert could choose any process: add a key with fixed text, such as name, user or group";
+        findings.error(span, "a rule that ends processes selects by label text alone", help);
+    }
+    let waits: Duration = rule
+        .actions
+        .iter()
+        .map(|step| {
+            if let Step::Wait(time) = step {
+                *time
+            } else {
+                Duration::ZERO
+            }
+        })
+        .sum();
+    if rule.hold < waits {
+        let span = written.hold.as_ref().map_or(written.span, |hold| hold.span);
+        let message = format!(
+            "`hold` ends before the ladder: its waits sum up to {}s",
+            waits.as_secs_f64()
+        );
+        findings.warning(span, message, "make `hold` longer than the waits together");
+    }
+    Some(Candidate {
+        file,
+        span: written.span,
+        name_span: name.span,
+        matcher_texts: written.matchers,
+        hold_span: written.hold.map(|hold| hold.span),
+        rule: Arc::new(rule),
+    })
+}
+
+fn check_condition(condition: &Text, context: &Context, findings: &mut Findings) {
+    if condition.value.len() > MAX_CONDITION_BYTES {
+        let help = "record the expression in an alerting rule file, and ask for the recorded series here";
+        findings.error(
+            condition.span,
+            format!("`while` is longer than {MAX_CONDITION_BYTES} bytes"),
+            help,
+        );
+    } else if let Err((offset, problem)) = (context.check_promql)(&condition.value) {
+        findings.error(
+            condition.part(offset, 1),
+            format!("`while` is not PromQL: {problem}"),
+            "",
+        );
+    }
+}
+
+fn compile_matchers(texts: &[Text], findings: &mut Findings) -> Vec<Matcher> {
+    let mut matchers = Vec::new();
+    for text in texts {
+        match Matcher::parse(&text.value) {
+            Ok(matcher) => {
+                if matches!(matcher.op, Op::Regex | Op::NotRegex) {
+                    warn_of_anchors(&matcher.value, text, findings);
+                }
+                matchers.push(matcher);
+            }
+            Err(error) => {
+                let place = text.part(error.column.saturating_sub(1), 1);
+                findings.error(place, format!("not a matcher: {}", error.problem), error.hint);
+            }
+        }
+    }
+    if matchers.len() < texts.len() || texts.is_empty() {
+        return matchers;
+    }
+    if matchers.iter().all(|matcher| matcher.matches(&Labels::new())) {
+        let help = "add one that wants a value, such as 'alertname=\"HostCpuSaturated\"'";
+        findings.error(texts[0].span, "these matchers hold for every alert", help);
+        return matchers;
+    }
+    let is_moot =
+        |matcher: &Matcher| matcher.name == "alertname" && matcher.op == Op::Regex && matcher.matches_value("");
+    for (_, text) in matchers.iter().zip(texts).filter(|(matcher, _)| is_moot(matcher)) {
+        let help = "leave it out if any alert is meant, else name the alerts: a|b";
+        findings.warning(text.span, "matches an alert of any name, even of none", help);
+    }
+    matchers
+}
+
+fn compile_overrides(names: &[Text], findings: &mut Findings) -> BTreeSet<String> {
+    let known: Vec<&str> = BUILT_IN.iter().map(|protection| protection.name).collect();
+    for name in names.iter().filter(|name| !known.contains(&name.value.as_str())) {
+        let message = format!("no built-in protection `{}`", name.value);
+        findings.error(name.span, message, suggest(&name.value, "built-in protections", &known));
+    }
+    names.iter().map(|name| name.value.clone()).collect()
+}
+
+fn parse_order(word: &str) -> OrderBy {
+    let key = match word.trim_start_matches('-') {
+        "cpu" => OrderKey::Cpu,
+        "memory" => OrderKey::Memory,
+        "oom_score" => OrderKey::OomScore,
+        _ => OrderKey::Age,
+    };
+    OrderBy {
+        key,
+        reverse: word.starts_with('-'),
+    }
+}
+
+/// The table of keys bounds these to 1 and more.
+fn as_count(number: i64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

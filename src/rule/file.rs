@@ -1,0 +1,412 @@
+//! The rule file as written: its keys, and plain structs that know where each value stands. What the values mean is
+//! judged in `compile`.
+
+use crate::diagnostic::{Findings, Source, Span, Spanned};
+use crate::schema::{Kind, Object, optional, required};
+use crate::yaml::{self, Content, Fields, Node, Text};
+use std::time::Duration;
+
+pub static RULE_FILE: Object = Object {
+    title: "a rule file",
+    keys: &[required(
+        "rules",
+        Kind::List(&Kind::Object(&RULE)),
+        "The rules, in any order.",
+    )],
+    one_of: false,
+};
+
+pub static RULE: Object = Object {
+    title: "a rule",
+    keys: &[
+        required(
+            "name",
+            Kind::Text,
+            "Unique among all rules; the label `rule` of metrics.",
+        ),
+        required(
+            "matchers",
+            Kind::List(&Kind::Text),
+            "Which alerts: Alertmanager's matchers, such as 'alertname=\"HostCpuSaturated\"'. All must hold.",
+        ),
+        required(
+            "select",
+            Kind::Object(&SELECT),
+            "Which processes. Every key given must hold.",
+        ),
+        optional(
+            "order_by",
+            Kind::Choice(&[
+                "cpu",
+                "memory",
+                "age",
+                "oom_score",
+                "-cpu",
+                "-memory",
+                "-age",
+                "-oom_score",
+            ]),
+            "Which of them first, the largest first; with `-` the smallest. Ties by age. Default age.",
+        ),
+        optional(
+            "limit",
+            Kind::Integer(1, 100_000),
+            "Targets held at once in an episode; for final steps, victims per episode. Default 1.",
+        ),
+        optional(
+            "max_matches",
+            Kind::Integer(1, 100_000),
+            "Refuse the whole plan when the selector matches more. Default 100.",
+        ),
+        optional(
+            "while",
+            Kind::Text,
+            "PromQL on own samples, asked again before every final step.",
+        ),
+        required(
+            "actions",
+            Kind::List(&Kind::Object(&STEP)),
+            "A ladder of steps; each target climbs it by itself.",
+        ),
+        optional(
+            "hold",
+            Kind::Duration,
+            "Deadline of leases, renewed while the alert is known to fire. Default 5h.",
+        ),
+        optional(
+            "cooldown",
+            Kind::Duration,
+            "Time between final victims of this rule. Default 5m.",
+        ),
+        optional(
+            "any_host",
+            Kind::Flag,
+            "Also act on alerts that do not say which host they are about. Default false.",
+        ),
+        optional(
+            "mode",
+            Kind::Choice(&["dry-run"]),
+            "A rule may be stricter than the daemon, never looser.",
+        ),
+        optional(
+            "override_protection",
+            Kind::List(&Kind::Text),
+            "Names of built-in protections that this rule may touch nevertheless.",
+        ),
+        optional(
+            "without_ledger",
+            Kind::Choice(&["allow"]),
+            "Take final steps also while the ledger cannot be written.",
+        ),
+    ],
+    one_of: false,
+};
+
+pub static SELECT: Object = Object {
+    title: "a selector",
+    keys: &[
+        optional(
+            "group",
+            Kind::Text,
+            "A name from `process_groups` of the configuration.",
+        ),
+        optional(
+            "name",
+            Kind::Text,
+            "Regular expression on the name that the kernel keeps, 15 bytes at most.",
+        ),
+        optional(
+            "cmdline",
+            Kind::Text,
+            "Regular expression on the arguments, joined by one space.",
+        ),
+        optional("exe", Kind::Text, "Regular expression on the path of the executable."),
+        optional(
+            "user",
+            Kind::Text,
+            "Regular expression on the name or the number of the effective user.",
+        ),
+        optional(
+            "cgroup",
+            Kind::Text,
+            "Regular expression on the path of the cgroup, which begins with `/`.",
+        ),
+        optional(
+            "pid",
+            Kind::Text,
+            "Process id, mostly from a label: '{{ $labels.pid }}'.",
+        ),
+        optional("min_age", Kind::Duration, "Time since the process started."),
+        optional("min_memory", Kind::Size, "Resident memory."),
+        optional(
+            "min_cpu",
+            Kind::Number(0.001, 10_000.0),
+            "Processor cores in use, measured over at least 5 s.",
+        ),
+        optional(
+            "not",
+            Kind::Object(&SELECT),
+            "Processes for which all of this holds are left out.",
+        ),
+    ],
+    one_of: false,
+};
+
+pub static STEP: Object = Object {
+    title: "a step",
+    keys: &[
+        optional("nice", Kind::Integer(-20, 19), "Nice value of every thread. Undone."),
+        optional(
+            "ionice",
+            Kind::Text,
+            "I/O priority of every thread: idle, or best-effort/0 to best-effort/7. Undone.",
+        ),
+        optional(
+            "affinity",
+            Kind::Text,
+            "Processors: a list such as \"0-1\", all, +2, or -50% of what it has. Undone.",
+        ),
+        optional(
+            "sched",
+            Kind::Choice(&["batch", "idle", "other"]),
+            "Scheduling policy of every thread. Undone.",
+        ),
+        optional(
+            "oom_score_adj",
+            Kind::Integer(-1000, 1000),
+            "Who dies first when memory runs out. Undone.",
+        ),
+        optional("freeze", Kind::Flag, "Stop the process. Undone by letting it continue."),
+        optional(
+            "signal",
+            Kind::TextOr(&SIGNAL),
+            "A signal by name. SIGTERM, SIGKILL, SIGINT, SIGQUIT and SIGABRT are final; others are notices.",
+        ),
+        optional(
+            "wait",
+            Kind::Duration,
+            "Later steps run only if alert, process and selector still hold after it.",
+        ),
+    ],
+    one_of: true,
+};
+
+pub static SIGNAL: Object = Object {
+    title: "a signal that is undone",
+    keys: &[
+        required("send", Kind::Text, "The signal to send, by name."),
+        required(
+            "undo",
+            Kind::Text,
+            "The signal that takes it back when the alert resolves.",
+        ),
+    ],
+    one_of: false,
+};
+
+/// Steps that the design names and this version does not take.
+const NOT_YET: [&str; 4] = ["cgroup", "reclaim", "allocate", "exec"];
+
+/// The rules of one file, and what was found wrong with them so far.
+#[derive(Debug)]
+pub struct RuleFile<'s> {
+    pub(super) rules: Vec<WrittenRule>,
+    pub(super) findings: Findings<'s>,
+}
+
+/// What could not be read is missing here, and among the findings.
+#[derive(Debug)]
+pub(super) struct WrittenRule {
+    pub span: Span,
+    pub name: Option<Text>,
+    pub matchers: Vec<Text>,
+    pub select: Option<WrittenSelect>,
+    pub order_by: Option<Spanned<&'static str>>,
+    pub limit: Option<Spanned<i64>>,
+    pub max_matches: Option<Spanned<i64>>,
+    pub condition: Option<Text>,
+    pub actions: Vec<WrittenStep>,
+    /// Where the list of actions stands, if every one of them could be read.
+    pub whole_ladder: Option<Span>,
+    pub hold: Option<Spanned<Duration>>,
+    pub cooldown: Option<Spanned<Duration>>,
+    pub any_host: bool,
+    pub dry_run: bool,
+    pub overrides: Vec<Text>,
+    pub without_ledger: bool,
+}
+
+/// Keys of a selector in the order of the file.
+#[derive(Debug)]
+pub struct WrittenSelect {
+    pub(super) span: Span,
+    pub(super) keys: Vec<Written>,
+}
+
+#[derive(Debug)]
+pub(super) enum Written {
+    /// A regular expression, maybe with labels in it, under one of the keys for texts.
+    Pattern(&'static str, Text),
+    MinAge(Duration),
+    MinMemory(u64),
+    MinCpu(f64),
+    Group(Text),
+    Not(WrittenSelect),
+}
+
+#[derive(Debug)]
+pub(super) struct WrittenStep {
+    pub span: Span,
+    pub action: Action,
+}
+
+#[derive(Debug)]
+pub(super) enum Action {
+    Nice(i32),
+    Ionice(Text),
+    Affinity(Text),
+    Sched(&'static str),
+    OomScoreAdj(i32),
+    Freeze(Spanned<bool>),
+    Signal { send: Text, undo: Option<Text> },
+    Wait(Duration),
+}
+
+/// Reads a rule file.
+pub fn read(source: &Source) -> RuleFile<'_> {
+    let mut findings = Findings::new(source);
+    let mut rules = Vec::new();
+    match yaml::parse(&mut findings) {
+        Some(root) if root.is_null() => no_rules(&mut findings, Span::START),
+        Some(root) => {
+            if let Some(fields) = Fields::open(&root, &RULE_FILE, &mut findings) {
+                let items = fields.filled_list("rules", &mut findings);
+                rules.extend(items.iter().filter_map(|item| read_rule(item, &mut findings)));
+            }
+        }
+        None if !findings.has_errors() => no_rules(&mut findings, Span::START),
+        None => {}
+    }
+    RuleFile { rules, findings }
+}
+
+fn no_rules(findings: &mut Findings, span: Span) {
+    findings.error(
+        span,
+        "no rules in this file",
+        "a rule file begins with `rules:`, and a list of rules follows",
+    );
+}
+
+fn read_rule(node: &Node, findings: &mut Findings) -> Option<WrittenRule> {
+    // Looked up beforehand, so that even what is wrong with the mapping itself bears the name of its rule.
+    if let Content::Mapping(entries) = &node.content
+        && let Some(Content::Scalar { text, .. }) = entries
+            .iter()
+            .find(|entry| entry.key == "name")
+            .map(|entry| &entry.value.content)
+    {
+        findings.set_rule(Some(text));
+    }
+    let rule = Fields::open(node, &RULE, findings).map(|fields| read_fields(node, fields, findings));
+    findings.set_rule(None);
+    rule
+}
+
+fn read_fields(node: &Node, fields: Fields, findings: &mut Findings) -> WrittenRule {
+    let steps = fields.filled_list("actions", findings);
+    let actions: Vec<WrittenStep> = steps.iter().filter_map(|item| read_step(item, findings)).collect();
+    let whole_ladder = fields
+        .get("actions")
+        .filter(|_| !steps.is_empty() && steps.len() == actions.len());
+    let whole_ladder = whole_ladder.map(|node| node.span);
+    WrittenRule {
+        span: node.span,
+        name: fields.text("name", findings),
+        matchers: fields
+            .filled_list("matchers", findings)
+            .iter()
+            .filter_map(|item| item.text("matchers", &Kind::Text, findings))
+            .collect(),
+        select: fields.get("select").and_then(|node| read_select(node, findings)),
+        order_by: fields.choice("order_by", findings),
+        limit: fields.integer("limit", findings),
+        max_matches: fields.integer("max_matches", findings),
+        condition: fields.text("while", findings),
+        actions,
+        whole_ladder,
+        hold: fields.duration("hold", findings),
+        cooldown: fields.duration("cooldown", findings),
+        any_host: fields.flag("any_host", findings).is_some_and(|flag| flag.value),
+        dry_run: fields.choice("mode", findings).is_some(),
+        overrides: fields.texts("override_protection", findings),
+        without_ledger: fields.choice("without_ledger", findings).is_some(),
+    }
+}
+
+/// Reads a selector, wherever one stands.
+pub fn read_select(node: &Node, findings: &mut Findings) -> Option<WrittenSelect> {
+    let fields = Fields::open(node, &SELECT, findings)?;
+    let mut keys = Vec::new();
+    for (entry, key) in fields.known() {
+        let written = match key {
+            "group" => fields.text(key, findings).map(Written::Group),
+            "min_age" => fields.duration(key, findings).map(|age| Written::MinAge(age.value)),
+            "min_memory" => fields.size(key, findings).map(|size| Written::MinMemory(size.value)),
+            "min_cpu" => fields.number(key, findings).map(|cores| Written::MinCpu(cores.value)),
+            "not" => read_select(&entry.value, findings).map(Written::Not),
+            _ => fields.text(key, findings).map(|text| Written::Pattern(key, text)),
+        };
+        keys.extend(written);
+    }
+    let is_empty = matches!(&node.content, Content::Mapping(entries) if entries.is_empty());
+    if is_empty {
+        let help = format!("give at least one key: {}", SELECT.names().join(", "));
+        findings.error(node.span, "a selector without keys", help);
+    }
+    Some(WrittenSelect { span: node.span, keys })
+}
+
+fn read_step(node: &Node, findings: &mut Findings) -> Option<WrittenStep> {
+    if let Content::Mapping(entries) = &node.content
+        && let Some(entry) = entries.iter().find(|entry| NOT_YET.contains(&entry.key.as_str()))
+    {
+        let help = format!("steps of this version: {}", STEP.names().join(", "));
+        findings.error(
+            entry.key_span,
+            format!("`{}` is not available in this version", entry.key),
+            help,
+        );
+        return None;
+    }
+    let fields = Fields::open(node, &STEP, findings)?;
+    let (entry, key) = fields.known().next()?;
+    let small = |number: Spanned<i64>| i32::try_from(number.value).ok();
+    let action = match key {
+        "nice" => fields.integer(key, findings).and_then(small).map(Action::Nice),
+        "ionice" => fields.text(key, findings).map(Action::Ionice),
+        "affinity" => fields.text(key, findings).map(Action::Affinity),
+        "sched" => fields.choice(key, findings).map(|policy| Action::Sched(policy.value)),
+        "oom_score_adj" => fields.integer(key, findings).and_then(small).map(Action::OomScoreAdj),
+        "freeze" => fields.flag(key, findings).map(Action::Freeze),
+        "wait" => fields.duration(key, findings).map(|time| Action::Wait(time.value)),
+        _ => read_signal(&entry.value, findings),
+    }?;
+    Some(WrittenStep {
+        span: entry.key_span,
+        action,
+    })
+}
+
+fn read_signal(node: &Node, findings: &mut Findings) -> Option<Action> {
+    if !matches!(node.content, Content::Mapping(_)) {
+        let send = node.text("signal", &Kind::TextOr(&SIGNAL), findings)?;
+        return Some(Action::Signal { send, undo: None });
+    }
+    let fields = Fields::open(node, &SIGNAL, findings)?;
+    let (send, undo) = (fields.text("send", findings), fields.text("undo", findings));
+    Some(Action::Signal {
+        send: send?,
+        undo: Some(undo?),
+    })
+}

@@ -1,0 +1,208 @@
+//! Checks that need more than one key or more than one rule. Warnings here must be true: a false one teaches people to
+//! ignore them all.
+
+use super::compile::{Candidate, Context};
+use super::ruleset::{DEFAULT_HOLD, Rule};
+use super::select::{alternatives, is_literal, pattern_of};
+use super::step::{Change, Step};
+use crate::alert::matcher::{Matcher, Op};
+use crate::diagnostic::{Findings, nearest};
+use crate::host::knob::{Knob, Value};
+use crate::process::Selector;
+use crate::process::selector::{Condition, Pattern};
+use std::collections::BTreeMap;
+
+/// Judges each rule, and each pair of them. `findings` are those of the files by the candidates' number.
+pub(super) fn check(candidates: &[Candidate], context: &Context, findings: &mut [Findings]) {
+    let mut named: BTreeMap<&str, &Candidate> = BTreeMap::new();
+    for candidate in candidates {
+        let place = &mut findings[candidate.file];
+        place.set_rule(Some(&candidate.rule.name));
+        if let Some(first) = named.get(candidate.rule.name.as_str()) {
+            let message = format!("a second rule named `{}`", candidate.rule.name);
+            let line = first.name_span.line;
+            let help = if first.file == candidate.file {
+                format!("the first one stands in line {line}; give each a name of its own")
+            } else {
+                let help = "give each a name of its own";
+                format!(
+                    "the first one stands in {}:{line}; {help}",
+                    findings[first.file].source().name()
+                )
+            };
+            findings[candidate.file].error(candidate.name_span, message, help);
+        } else {
+            named.insert(&candidate.rule.name, candidate);
+        }
+        let place = &mut findings[candidate.file];
+        warn_if_never_matching(candidate, place);
+        warn_of_unknown_alert(candidate, context, place);
+        warn_of_short_hold(candidate, context, place);
+    }
+    warn_of_fights(candidates, findings);
+}
+
+/// The values that a label must have one of for this matcher to hold.
+fn wanted(matcher: &Matcher) -> Option<Vec<&str>> {
+    match matcher.op {
+        Op::Equal => Some(vec![&matcher.value]),
+        _ => matcher.listed_values(),
+    }
+}
+
+/// A matcher for whose label no value satisfies all of `matchers`.
+fn contradiction<'m>(matchers: &[&'m Matcher]) -> Option<&'m Matcher> {
+    matchers.iter().copied().find(|matcher| {
+        wanted(matcher).is_some_and(|values| {
+            let on_label = || matchers.iter().filter(|other| other.name == matcher.name);
+            !values
+                .iter()
+                .any(|value| on_label().all(|other| other.matches_value(value)))
+        })
+    })
+}
+
+fn warn_if_never_matching(candidate: &Candidate, findings: &mut Findings) {
+    let matchers: Vec<&Matcher> = candidate.rule.matchers.iter().collect();
+    if let Some(first) = contradiction(&matchers) {
+        let position = candidate
+            .rule
+            .matchers
+            .iter()
+            .rposition(|matcher| matcher.name == first.name);
+        let text = position.and_then(|position| candidate.matcher_texts.get(position));
+        let span = text.map_or(candidate.span, |text| text.span);
+        let message = format!("can never match: no value of `{}` satisfies all matchers", first.name);
+        findings.warning(
+            span,
+            message,
+            "matchers are joined by `and`; for `or` write one of them: =~\"a|b\"",
+        );
+    }
+}
+
+fn warn_of_unknown_alert(candidate: &Candidate, context: &Context, findings: &mut Findings) {
+    let Some(known) = context.known_alerts else { return };
+    for (matcher, text) in candidate.rule.matchers.iter().zip(&candidate.matcher_texts) {
+        if matcher.name != "alertname" || !matches!(matcher.op, Op::Equal | Op::Regex) {
+            continue;
+        }
+        let unknown: Vec<&str> = match wanted(matcher) {
+            Some(names) => names.into_iter().filter(|name| !known.contains(*name)).collect(),
+            None if known.iter().any(|name| matcher.matches_value(name)) => continue,
+            None => vec![&matcher.value],
+        };
+        for name in unknown {
+            let message = format!("no alerting rule file defines an alert `{name}`");
+            let help = match nearest(name, known.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "add its file to `alerting_rule_files`, if this host evaluates it".to_owned(),
+            };
+            findings.warning(text.span, message, help);
+        }
+    }
+}
+
+fn warn_of_short_hold(candidate: &Candidate, context: &Context, findings: &mut Findings) {
+    let Some(repeat) = context.repeat_interval.filter(|repeat| candidate.rule.hold <= *repeat) else {
+        return;
+    };
+    let has_leases = candidate.rule.actions.iter().any(|step| matches!(step, Step::Set(_)));
+    // A hold of no time is an error already.
+    if !has_leases || candidate.rule.hold.is_zero() {
+        return;
+    }
+    let message = format!(
+        "`hold` of {}s is not longer than Alertmanager's repeat_interval of {}s",
+        candidate.rule.hold.as_secs_f64(),
+        repeat.as_secs_f64()
+    );
+    let help = match candidate.hold_span {
+        Some(_) => "leases would end while the alert still fires; make it longer".to_owned(),
+        None => format!(
+            "the default is {}s; set `hold`, or let Alertmanager repeat sooner",
+            DEFAULT_HOLD.as_secs()
+        ),
+    };
+    findings.warning(candidate.hold_span.unwrap_or(candidate.span), message, help);
+}
+
+/// What a rule sets, by knob; a ladder that sets one knob twice means the last.
+fn knobs(rule: &Rule) -> BTreeMap<Knob, &Value> {
+    let set = |step| match step {
+        &Step::Set(Change::To(ref value)) => Some((value.knob(), value)),
+        _ => None,
+    };
+    rule.actions.iter().filter_map(set).collect()
+}
+
+fn warn_of_fights(candidates: &[Candidate], findings: &mut [Findings]) {
+    let setters: Vec<(&Candidate, BTreeMap<Knob, &Value>)> = candidates
+        .iter()
+        .map(|candidate| (candidate, knobs(&candidate.rule)))
+        .filter(|(_, knobs)| !knobs.is_empty())
+        .collect();
+    for (index, (second, second_knobs)) in setters.iter().enumerate() {
+        for (first, first_knobs) in &setters[..index] {
+            let fight = second_knobs
+                .iter()
+                .find(|(knob, value)| first_knobs.get(knob).is_some_and(|other| other != *value));
+            let Some((knob, value)) = fight else { continue };
+            let matchers: Vec<&Matcher> = first.rule.matchers.iter().chain(&second.rule.matchers).collect();
+            if contradiction(&matchers).is_some() || !overlap(&first.rule.select, &second.rule.select) {
+                continue;
+            }
+            let message = format!(
+                "two rules set `{knob}` of the same processes: {value} here, {} in `{}`",
+                first_knobs[knob], first.rule.name
+            );
+            let place = &mut findings[second.file];
+            place.set_rule(Some(&second.rule.name));
+            place.warning(
+                second.span,
+                message,
+                "while both alerts fire, the newer lease decides; select different processes",
+            );
+        }
+    }
+}
+
+/// Whether two selectors surely mean some of the same processes, as far as their texts tell. Different patterns are
+/// taken to be meant for different processes: that they overlap could only be guessed.
+fn overlap(first: &Selector, second: &Selector) -> bool {
+    first.conditions.iter().all(|condition| {
+        second
+            .conditions
+            .iter()
+            .filter(|other| other.key() == condition.key())
+            .all(|other| match (condition, other) {
+                (Condition::Group { name, .. }, Condition::Group { name: other, .. }) => name == other,
+                _ => match (pattern_of(condition), pattern_of(other)) {
+                    (Some(one), Some(two)) => patterns_overlap(one, two),
+                    _ => true,
+                },
+            })
+    })
+}
+
+fn patterns_overlap(first: &Pattern, second: &Pattern) -> bool {
+    let (one, two) = (first.to_string(), second.to_string());
+    if one == two {
+        return true;
+    }
+    let (Some(one), Some(two)) = (literals(first), literals(second)) else {
+        return false;
+    };
+    one.iter().any(|text| two.contains(text))
+}
+
+/// The texts that a pattern matches, where it lists them.
+fn literals(pattern: &Pattern) -> Option<Vec<String>> {
+    let Pattern::Fixed(regex) = pattern else { return None };
+    let text = regex.as_str().strip_prefix("^(?s:")?.strip_suffix(")$")?;
+    let alternatives = alternatives(text);
+    alternatives
+        .iter()
+        .all(|(_, text)| is_literal(text))
+        .then(|| alternatives.iter().map(|(_, text)| (*text).to_owned()).collect())
+}

@@ -1,0 +1,134 @@
+//! A rule that was checked, as data, and the set of them.
+
+use super::step::Step;
+use crate::alert::Labels;
+use crate::alert::matcher::Matcher;
+use crate::process::Selector;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Default of `limit`.
+pub const DEFAULT_LIMIT: usize = 1;
+/// Default of `max_matches`.
+pub const DEFAULT_MAX_MATCHES: usize = 100;
+/// Default of `hold`: longer than Alertmanager's default `repeat_interval` of 4 h, so that a repeat comes in time.
+pub const DEFAULT_HOLD: Duration = Duration::from_secs(5 * 3600);
+/// Default of `cooldown`.
+pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(5 * 60);
+
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Unique in its set.
+    pub name: String,
+    /// All must hold.
+    pub matchers: Vec<Matcher>,
+    pub select: Selector,
+    pub order_by: OrderBy,
+    /// Targets held at once in an episode; for final steps, victims per episode.
+    pub limit: usize,
+    /// More processes than this refuse the whole plan.
+    pub max_matches: usize,
+    /// PromQL of `while:`, checked but not evaluated here.
+    pub condition: Option<String>,
+    pub actions: Vec<Step>,
+    pub hold: Duration,
+    pub cooldown: Duration,
+    /// Also alerts that do not name this host.
+    pub any_host: bool,
+    /// `mode: dry-run` of the rule itself.
+    pub dry_run: bool,
+    /// Names of built-in protections that this rule may override.
+    pub overrides: BTreeSet<String>,
+    /// `without_ledger: allow`: final steps may run while the ledger cannot be written.
+    pub without_ledger: bool,
+}
+
+/// Which matches come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderBy {
+    pub key: OrderKey,
+    /// Smallest (for age: youngest) first.
+    pub reverse: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderKey {
+    Cpu,
+    Memory,
+    Age,
+    OomScore,
+}
+
+impl Default for OrderBy {
+    fn default() -> Self {
+        OrderBy {
+            key: OrderKey::Age,
+            reverse: false,
+        }
+    }
+}
+
+impl Rule {
+    /// Whether all matchers hold for an alert with these labels.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.matchers.iter().all(|matcher| matcher.matches(labels))
+    }
+
+    pub fn has_final_steps(&self) -> bool {
+        self.actions.iter().any(Step::is_final)
+    }
+}
+
+/// Valid rules in the order of their files.
+#[derive(Debug, Clone, Default)]
+pub struct RuleSet {
+    pub rules: Vec<Arc<Rule>>,
+}
+
+impl RuleSet {
+    pub fn get(&self, name: &str) -> Option<&Arc<Rule>> {
+        self.rules.iter().find(|rule| rule.name == name)
+    }
+}
+
+/// A rule for tests in other rooms: matches the alert of its name, selects processes named `burner`, and climbs a
+/// ladder written as `nice 5; wait 10; signal TERM`.
+#[cfg(test)]
+pub fn example(name: &str, ladder: &str) -> Rule {
+    use super::step::{Change, Send};
+    use crate::host::Value;
+    use crate::process::selector::{Condition, Pattern};
+
+    let actions = ladder.split("; ").map(|step| {
+        let (word, value) = step.split_once(' ').expect("a word and a value");
+        match word {
+            "nice" => Step::Set(Change::To(Value::Nice(value.parse().expect("a number")))),
+            "freeze" => Step::Set(Change::To(Value::Freeze(true))),
+            "wait" => Step::Wait(Duration::from_secs(value.parse().expect("seconds"))),
+            "signal" => Step::Signal(Send {
+                signal: format!("SIG{value}").parse().expect("a signal"),
+                undo: None,
+            }),
+            other => panic!("no step {other:?} in test ladders"),
+        }
+    });
+    Rule {
+        name: name.to_owned(),
+        matchers: vec![Matcher::parse(&format!("alertname={name:?}")).expect("a matcher")],
+        select: Selector {
+            conditions: vec![Condition::Name(Pattern::fixed("burner").expect("a pattern"))],
+        },
+        order_by: OrderBy::default(),
+        limit: DEFAULT_LIMIT,
+        max_matches: DEFAULT_MAX_MATCHES,
+        condition: None,
+        actions: actions.collect(),
+        hold: DEFAULT_HOLD,
+        cooldown: DEFAULT_COOLDOWN,
+        any_host: false,
+        dry_run: false,
+        overrides: BTreeSet::new(),
+        without_ledger: false,
+    }
+}

@@ -1,0 +1,275 @@
+//! Selectors as written -> selectors, with a warning where a pattern probably does not mean what it says.
+
+use super::file::{Written, WrittenSelect};
+use crate::diagnostic::{Findings, suggest};
+use crate::process::Selector;
+use crate::process::selector::{Condition, Part, Pattern};
+use crate::template::{self, Piece};
+use crate::yaml::Text;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// `TASK_COMM_LEN` of the kernel, without the closing NUL (proc_pid_comm(5)).
+const MAX_NAME_BYTES: usize = 15;
+
+/// A text that no pattern with a fixed part matches: what does match it, matches about anything.
+const IMPROBABLE: &str = "\u{10fffd}\u{e000}~\u{7f}";
+
+/// What a selector may refer to.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'c> {
+    pub groups: &'c BTreeMap<String, Arc<Selector>>,
+    /// Whether there is an alert whose labels can be filled in.
+    pub labels: bool,
+}
+
+/// Compiles a selector; a key with an error is left out, and among the findings.
+pub fn compile_select(select: &WrittenSelect, scope: Scope, findings: &mut Findings) -> Selector {
+    let conditions = select
+        .keys
+        .iter()
+        .filter_map(|written| compile_key(written, scope, findings))
+        .collect();
+    Selector { conditions }
+}
+
+fn compile_key(written: &Written, scope: Scope, findings: &mut Findings) -> Option<Condition> {
+    Some(match written {
+        Written::MinAge(age) => Condition::MinAge(*age),
+        Written::MinMemory(bytes) => Condition::MinMemory(*bytes),
+        Written::MinCpu(cores) => Condition::MinCpu(*cores),
+        Written::Not(select) => Condition::Not(compile_select(select, scope, findings)),
+        Written::Group(name) => {
+            let Some(selector) = scope.groups.get(&name.value) else {
+                let names: Vec<&str> = scope.groups.keys().map(String::as_str).collect();
+                let help = match names.as_slice() {
+                    [] => "define it under `process_groups` of the configuration".to_owned(),
+                    names => suggest(&name.value, "defined in `process_groups`", names),
+                };
+                findings.error(name.span, format!("no process group `{}`", name.value), help);
+                return None;
+            };
+            Condition::Group {
+                name: name.value.clone(),
+                selector: Arc::clone(selector),
+            }
+        }
+        Written::Pattern(key, text) => {
+            let pattern = compile_pattern(key, text, scope, findings)?;
+            match *key {
+                "name" => Condition::Name(pattern),
+                "cmdline" => Condition::Cmdline(pattern),
+                "exe" => Condition::Exe(pattern),
+                "user" => Condition::User(pattern),
+                "cgroup" => Condition::Cgroup(pattern),
+                _ => Condition::Pid(pattern),
+            }
+        }
+    })
+}
+
+fn compile_pattern(key: &str, text: &Text, scope: Scope, findings: &mut Findings) -> Option<Pattern> {
+    let pieces = match template::parse(&text.value) {
+        Ok(pieces) => pieces,
+        Err(error) => {
+            let help = "write {{ $labels.NAME }}; a regular expression that holds two braces writes them \\{\\{";
+            findings.error(text.part(error.offset, error.width), error.problem, help);
+            return None;
+        }
+    };
+    if text.value.is_empty() {
+        findings.error(
+            text.span,
+            format!("`{key}` is empty"),
+            "an empty pattern matches nothing; leave the key out",
+        );
+        return None;
+    }
+    let mut offset = 0;
+    let mut parts = Vec::new();
+    let mut sound = true;
+    for piece in pieces {
+        match piece {
+            Piece::Label(name) => {
+                let start = text
+                    .value
+                    .char_indices()
+                    .skip(offset)
+                    .map(|(byte, _)| byte)
+                    .next()
+                    .unwrap_or(0);
+                let width = text.value[start..]
+                    .find("}}")
+                    .map_or(0, |end| text.value[start..start + end + 2].chars().count());
+                if !scope.labels {
+                    let help = "labels can be used in rules only; write the text itself";
+                    findings.error(
+                        text.part(offset, width),
+                        "there is no alert here whose labels could be filled in",
+                        help,
+                    );
+                    sound = false;
+                }
+                offset += width;
+                parts.push(Part::Label(name));
+            }
+            Piece::Text(regex) => {
+                let whole = regex.len() == text.value.len();
+                sound &= check_regex(&regex, offset, whole, text, findings);
+                offset += regex.chars().count();
+                parts.push(Part::Regex(regex));
+            }
+        }
+    }
+    if !sound {
+        return None;
+    }
+    match parts.as_slice() {
+        [Part::Regex(regex)] => {
+            warn_of_misunderstandings(key, regex, text, findings);
+            match Pattern::fixed(regex) {
+                Ok(pattern) => Some(pattern),
+                Err(error) => {
+                    // Syntax was checked already; what is left is the size limit of the compiled form.
+                    findings.error(
+                        text.span,
+                        format!("this pattern cannot be used: {error}"),
+                        "make it simpler",
+                    );
+                    None
+                }
+            }
+        }
+        _ => Some(Pattern::Template(parts)),
+    }
+}
+
+/// Whether a part between labels is a regular expression by itself.
+fn check_regex(regex: &str, offset: usize, whole: bool, text: &Text, findings: &mut Findings) -> bool {
+    let (at, problem) = match regex_syntax::parse(regex) {
+        Ok(_) => return true,
+        Err(regex_syntax::Error::Parse(error)) => (error.span().start.offset, error.kind().to_string()),
+        Err(regex_syntax::Error::Translate(error)) => (error.span().start.offset, error.kind().to_string()),
+        Err(error) => (0, error.to_string()),
+    };
+    let help = if whole {
+        "the syntax is that of https://docs.rs/regex; `\\` takes the meaning from a special character"
+    } else {
+        "each part before, between and after labels must be a regular expression by itself"
+    };
+    let place = text.part(offset + regex[..at].chars().count(), 1);
+    findings.error(place, format!("not a regular expression: {problem}"), help);
+    false
+}
+
+fn warn_of_misunderstandings(key: &str, regex: &str, text: &Text, findings: &mut Findings) {
+    warn_of_anchors(regex, text, findings);
+    for (offset, alternative) in alternatives(regex) {
+        let place = text.part(offset, alternative.chars().count());
+        let first = alternative.chars().next().unwrap_or(' ');
+        let begins_with_text = first.is_alphanumeric() || first == '_' || first == '-';
+        if key == "name" {
+            let least = regex_syntax::parse(alternative)
+                .ok()
+                .and_then(|regex| regex.properties().minimum_len());
+            if let Some(least) = least.filter(|least| *least > MAX_NAME_BYTES) {
+                let message =
+                    format!("can never match: the kernel keeps {MAX_NAME_BYTES} bytes of a name, this is {least}");
+                let short: String = alternative.chars().take(MAX_NAME_BYTES).collect();
+                let help = match is_literal(alternative) && short.len() == MAX_NAME_BYTES {
+                    true => format!("write `{short}`, or use `exe` or `cmdline`"),
+                    false => "use `exe` or `cmdline`".to_owned(),
+                };
+                findings.warning(place, message, help);
+            }
+        } else if matches!(key, "exe" | "cgroup") && begins_with_text {
+            let message =
+                format!("can never match: `{key}` is a path from `/`, and patterns are anchored at both ends");
+            findings.warning(place, message, format!("write the whole path, or `.*/{alternative}`"));
+        } else if key == "cmdline" && first == '-' {
+            let message = "matches only a command line that begins so: patterns are anchored at both ends";
+            findings.warning(place, message, format!("write `.*{alternative}.*`"));
+        }
+    }
+}
+
+/// Warns of `^` and `$` where the anchors are there anyway.
+pub fn warn_of_anchors(regex: &str, text: &Text, findings: &mut Findings) {
+    let escaped = regex.strip_suffix('$').is_some_and(|rest| rest.ends_with('\\'));
+    if regex.starts_with('^') || (regex.ends_with('$') && !escaped) {
+        let bare = regex.trim_start_matches('^');
+        let bare = if escaped { bare } else { bare.trim_end_matches('$') };
+        let help = format!("write `{bare}`; for a text that may stand anywhere write `.*{bare}.*`");
+        findings.warning(text.span, "patterns are anchored at both ends already", help);
+    }
+}
+
+/// Alternatives at the top level, each with its offset in characters.
+pub(super) fn alternatives(regex: &str) -> Vec<(usize, &str)> {
+    let (mut found, mut depth, mut in_class, mut escaped) = (Vec::new(), 0_usize, false, false);
+    let (mut start_byte, mut start_char) = (0, 0);
+    for (index, (byte, character)) in regex.char_indices().enumerate() {
+        match character {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '[' => in_class = true,
+            ']' => in_class = false,
+            _ if in_class => {}
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            '|' if depth == 0 => {
+                found.push((start_char, &regex[start_byte..byte]));
+                (start_byte, start_char) = (byte + 1, index + 1);
+            }
+            _ => {}
+        }
+    }
+    found.push((start_char, &regex[start_byte..]));
+    found
+}
+
+/// Whether a regular expression stands for its own text.
+pub(super) fn is_literal(regex: &str) -> bool {
+    regex_syntax::escape(regex) == regex
+}
+
+/// Whether labels of an alert alone decide which processes this selects.
+///
+/// Thresholds and exclusions do not count as decisions: they leave it to the label which process it is.
+pub(super) fn is_left_to_labels(selector: &Selector) -> bool {
+    let uses_labels = selector
+        .conditions
+        .iter()
+        .filter_map(pattern_of)
+        .any(|pattern| matches!(pattern, Pattern::Template(_)));
+    uses_labels && !selector.conditions.iter().any(narrows)
+}
+
+fn narrows(condition: &Condition) -> bool {
+    match condition {
+        Condition::Group { selector, .. } => selector.conditions.iter().any(narrows),
+        condition => match pattern_of(condition) {
+            Some(Pattern::Fixed(regex)) => !regex.is_match(IMPROBABLE),
+            Some(Pattern::Template(parts)) => parts.iter().any(|part| match part {
+                Part::Label(_) => false,
+                Part::Regex(text) => match Pattern::fixed(text) {
+                    Ok(Pattern::Fixed(regex)) => !regex.is_match("") && !regex.is_match(IMPROBABLE),
+                    _ => false,
+                },
+            }),
+            None => false,
+        },
+    }
+}
+
+pub(super) fn pattern_of(condition: &Condition) -> Option<&Pattern> {
+    match condition {
+        Condition::Name(pattern)
+        | Condition::Cmdline(pattern)
+        | Condition::Exe(pattern)
+        | Condition::User(pattern)
+        | Condition::Cgroup(pattern)
+        | Condition::Pid(pattern) => Some(pattern),
+        _ => None,
+    }
+}

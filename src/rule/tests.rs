@@ -1,0 +1,936 @@
+//! What rule files may say, and what is said about those that are wrong.
+
+use super::ruleset::{DEFAULT_COOLDOWN, DEFAULT_HOLD};
+use super::step::{AffinityChange, Change, Send};
+use super::*;
+use crate::diagnostic::{Diagnostic, Severity, Source, render_all};
+use crate::host::knob::{IoPriority, Policy, Value};
+use crate::process::selector::{Condition, Pattern};
+use nix::sys::signal::Signal;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The smallest rule, with lines changed or added: line 2 name, 3 matchers, 4 select, 5 actions, 6 and on the rest.
+fn rule(changes: &[(&str, &str)]) -> String {
+    let mut lines = vec![
+        ("name", "r"),
+        ("matchers", "['alertname=\"A\"']"),
+        ("select", "{name: x}"),
+        ("actions", "[{nice: 5}]"),
+    ];
+    for (key, value) in changes {
+        match lines.iter_mut().find(|line| line.0 == *key) {
+            Some(line) => line.1 = value,
+            None => lines.push((key, value)),
+        }
+    }
+    let lines: Vec<String> = lines.iter().map(|(key, value)| format!("  {key}: {value}\n")).collect();
+    format!("rules:\n- {}", lines.concat().trim_start())
+}
+
+fn compile_all(texts: &[&str]) -> Compiled {
+    let sources: Vec<Source> = texts
+        .iter()
+        .enumerate()
+        .map(|(index, text)| Source::new(format!("{index}.yml"), *text))
+        .collect();
+    let batch = Selector {
+        conditions: vec![Condition::Cgroup(Pattern::fixed("/batch.*").unwrap())],
+    };
+    let groups = BTreeMap::from([("batch".to_owned(), Arc::new(batch))]);
+    let known_alerts = BTreeSet::from(["A".to_owned(), "HostCpuSaturated".to_owned()]);
+    let check_promql = |text: &str| match text.find('!') {
+        Some(offset) => Err((offset, "unexpected `!`".to_owned())),
+        None => Ok(()),
+    };
+    let context = Context {
+        groups: &groups,
+        known_alerts: Some(&known_alerts),
+        repeat_interval: Some(Duration::from_secs(300)),
+        check_promql: &check_promql,
+    };
+    compile(sources.iter().map(file::read).collect(), &context)
+}
+
+use crate::process::Selector;
+
+fn one_line(found: &Diagnostic) -> String {
+    let place = found
+        .span
+        .map_or(String::new(), |span| format!("{}:{}", span.line, span.column));
+    let warning = if found.severity == Severity::Warning {
+        " warning:"
+    } else {
+        ""
+    };
+    format!("{place}{warning} {}", found.message)
+}
+
+#[track_caller]
+fn check(text: &str, expected: &[&str]) -> Vec<Diagnostic> {
+    let compiled = compile_all(&[text]);
+    let found: Vec<String> = compiled.diagnostics.iter().map(one_line).collect();
+    assert_eq!(found, expected, "{text}");
+    let errors = compiled
+        .diagnostics
+        .iter()
+        .any(|found| found.severity == Severity::Error);
+    assert_eq!(compiled.rules.is_none(), errors, "{text}");
+    compiled.diagnostics
+}
+
+/// One finding, and what is said to be right.
+#[track_caller]
+fn check_help(changes: &[(&str, &str)], expected: &str, help: &str) {
+    let found = check(&rule(changes), &[expected]);
+    assert_eq!(found[0].help.as_deref().unwrap_or(""), help);
+}
+
+#[track_caller]
+fn the_rule(changes: &[(&str, &str)]) -> Arc<Rule> {
+    let compiled = compile_all(&[&rule(changes)]);
+    assert_eq!(compiled.diagnostics, []);
+    Arc::clone(&compiled.rules.unwrap().rules[0])
+}
+
+#[test]
+fn smallest_rule_gets_the_defaults() {
+    let rule = the_rule(&[]);
+    assert_eq!(rule.name, "r");
+    assert_eq!((rule.limit, rule.max_matches), (1, 100));
+    assert_eq!((rule.hold, rule.cooldown), (DEFAULT_HOLD, DEFAULT_COOLDOWN));
+    assert_eq!(
+        rule.order_by,
+        OrderBy {
+            key: OrderKey::Age,
+            reverse: false
+        }
+    );
+    assert!(!rule.any_host && !rule.dry_run && !rule.without_ledger && rule.overrides.is_empty());
+    assert_eq!(rule.condition, None);
+}
+
+#[test]
+fn every_key_is_read() {
+    let rule = the_rule(&[
+        (
+            "matchers",
+            r#"['alertname="HostCpuSaturated"', 'severity=~"warning|critical"']"#,
+        ),
+        (
+            "select",
+            r#"{group: batch, name: "ffmpeg|x264", cmdline: ".* --batch .*", exe: /opt/render/.*, user: 1000,
+                cgroup: '/batch\.slice/.*', pid: "{{ $labels.pid }}", min_age: 30s, min_memory: 200MiB, min_cpu: 0.5,
+                not: {name: "x264-{{ $labels.kind }}"}}"#,
+        ),
+        ("order_by", "-memory"),
+        ("limit", "5"),
+        ("max_matches", "50"),
+        ("while", "evenkeel_memory_used_ratio > 0.7"),
+        ("hold", "30m"),
+        ("cooldown", "30s"),
+        ("any_host", "true"),
+        ("mode", "dry-run"),
+        ("override_protection", "[sshd, grafana]"),
+        ("without_ledger", "allow"),
+    ]);
+    assert_eq!(rule.matchers.len(), 2);
+    let keys: Vec<&str> = rule.select.conditions.iter().map(Condition::key).collect();
+    let expected = [
+        "group",
+        "name",
+        "cmdline",
+        "exe",
+        "user",
+        "cgroup",
+        "pid",
+        "min_age",
+        "min_memory",
+        "min_cpu",
+        "not",
+    ];
+    assert_eq!(keys, expected);
+    assert!(matches!(rule.select.conditions[8], Condition::MinMemory(bytes) if bytes == 200 << 20));
+    let Condition::Not(not) = &rule.select.conditions[10] else {
+        panic!("not is no Not")
+    };
+    let Condition::Name(pattern) = &not.conditions[0] else {
+        panic!("name is no Name")
+    };
+    assert_eq!(pattern.to_string(), r#""x264-{{ $labels.kind }}""#);
+    assert_eq!(
+        rule.order_by,
+        OrderBy {
+            key: OrderKey::Memory,
+            reverse: true
+        }
+    );
+    assert_eq!((rule.limit, rule.max_matches), (5, 50));
+    assert_eq!((rule.hold.as_secs(), rule.cooldown.as_secs()), (1800, 30));
+    assert!(rule.any_host && rule.dry_run && rule.without_ledger);
+    assert_eq!(
+        rule.overrides,
+        BTreeSet::from(["sshd".to_owned(), "grafana".to_owned()])
+    );
+    assert_eq!(rule.condition.as_deref(), Some("evenkeel_memory_used_ratio > 0.7"));
+}
+
+#[test]
+fn every_step_is_read() {
+    let steps = "[{nice: 15}, {affinity: 0-1}, {affinity: 3}, {affinity: all}, {affinity: +2}, {affinity: -50%}, \
+                 {ionice: idle}, {ionice: best-effort/7}, {sched: batch}, {oom_score_adj: -500}, {freeze: true}, \
+                 {signal: SIGUSR1}, {signal: {send: SIGUSR1, undo: SIGUSR2}}, {wait: 10s}, {signal: SIGKILL}]";
+    let set = |value| Step::Set(Change::To(value));
+    let signal = |signal, undo| Step::Signal(Send { signal, undo });
+    assert_eq!(
+        the_rule(&[("actions", steps)]).actions,
+        [
+            set(Value::Nice(15)),
+            set(Value::Affinity("0-1".parse().unwrap())),
+            set(Value::Affinity("3".parse().unwrap())),
+            Step::Set(Change::Affinity(AffinityChange::All)),
+            Step::Set(Change::Affinity(AffinityChange::Cpus(2))),
+            Step::Set(Change::Affinity(AffinityChange::Percent(-50))),
+            set(Value::Ionice(IoPriority::Idle)),
+            set(Value::Ionice(IoPriority::BestEffort(7))),
+            set(Value::Sched(Policy::Batch)),
+            set(Value::OomScoreAdj(-500)),
+            set(Value::Freeze(true)),
+            signal(Signal::SIGUSR1, None),
+            signal(Signal::SIGUSR1, Some(Signal::SIGUSR2)),
+            Step::Wait(Duration::from_secs(10)),
+            signal(Signal::SIGKILL, None),
+        ]
+    );
+}
+
+#[test]
+fn shape_of_the_file_is_checked() {
+    for text in ["", "# nothing\n", "---\n", "~\n"] {
+        check(text, &["1:1 no rules in this file"]);
+    }
+    check("rules: []\n", &["1:8 `rules` is empty"]);
+    check("rules:\n", &["1:1 `rules` wants a list, found nothing"]);
+    check("rules: x\n", &["1:8 `rules` wants a list, found `x`"]);
+    check("- name: x\n", &["1:1 a rule file must be a mapping, found a list"]);
+    check(
+        "rule: []\n",
+        &["1:1 unknown key `rule` in a rule file", "1:1 a rule file lacks `rules`"],
+    );
+    check("rules: [x]\n", &["1:9 a rule must be a mapping, found `x`"]);
+    check(
+        "rules:\n  - name: r\n   select: 1\n",
+        &["3:4 this is not YAML: while parsing a block collection, did not find expected '-' indicator"],
+    );
+    check("rules: []\n---\nrules: []\n", &["2:1 a second document in one file"]);
+    check(
+        "rules:\n- name: r\n",
+        &[
+            "2:3 a rule lacks `matchers`",
+            "2:3 a rule lacks `select`",
+            "2:3 a rule lacks `actions`",
+        ],
+    );
+    check(
+        "rules:\n- matchers: ['a=\"b\"']\n  select: {name: x}\n  actions: [{nice: 1}]\n",
+        &["2:3 a rule lacks `name`"],
+    );
+}
+
+#[test]
+fn unknown_and_duplicate_keys_name_what_is_known() {
+    check_help(
+        &[("cooldwon", "5m")],
+        "6:3 unknown key `cooldwon` in a rule",
+        "did you mean `cooldown`?",
+    );
+    check_help(
+        &[("orderBy", "cpu")],
+        "6:3 unknown key `orderBy` in a rule",
+        "did you mean `order_by`?",
+    );
+    check_help(
+        &[("select", "{name: x, teapot: 1}")],
+        "4:21 unknown key `teapot` in a selector",
+        "known keys: group, name, cmdline, exe, user, cgroup, pid, min_age, min_memory, min_cpu, not",
+    );
+    check_help(
+        &[("select", "{name: x, not: {namee: y}}")],
+        "4:27 unknown key `namee` in a selector",
+        "did you mean `name`?",
+    );
+    check_help(
+        &[("actions", "[{nise: 5}]")],
+        "5:14 unknown key `nise` in a step",
+        "did you mean `nice`?",
+    );
+    check_help(
+        &[("limit", "1\n  limit: 2")],
+        "7:3 duplicate key `limit`",
+        "it stands in line 6 already; keep one of them",
+    );
+    check_help(
+        &[("<<", "{limit: 2}")],
+        "6:3 unknown key `<<` in a rule",
+        "merge keys are not in YAML 1.2; repeat the values, or use an alias for each",
+    );
+}
+
+#[test]
+fn values_of_a_wrong_type_say_what_would_be_right() {
+    for (changes, expected, help) in [
+        (
+            ("limit", "0"),
+            "6:10 `limit` wants a whole number from 1 to 100000, found `0`",
+            "the nearest that is allowed is 1",
+        ),
+        (
+            ("limit", "0x10"),
+            "6:10 `limit` wants a whole number from 1 to 100000, found `0x10`",
+            "write plain decimal digits",
+        ),
+        (
+            ("limit", "1.5"),
+            "6:10 `limit` wants a whole number from 1 to 100000, found `1.5`",
+            "write plain decimal digits",
+        ),
+        (
+            ("limit", "[1]"),
+            "6:10 `limit` wants a whole number from 1 to 100000, found a list",
+            "",
+        ),
+        (
+            ("limit", ""),
+            "6:3 `limit` wants a whole number from 1 to 100000, found nothing",
+            "give it a value, or leave the key out",
+        ),
+        (
+            ("hold", "30"),
+            "6:9 `hold` wants a duration such as 30s or 1m30s, found `30`",
+            "the unit is missing: did you mean 30s?",
+        ),
+        (
+            ("hold", "soon"),
+            "6:9 `hold` wants a duration such as 30s or 1m30s, found `soon`",
+            "write a duration such as 500ms, 30s, 1m30s or 2h",
+        ),
+        (
+            ("hold", "0s"),
+            "6:9 `hold` must be longer than nothing",
+            "leases would end as they begin; the default is 5h",
+        ),
+        (
+            ("any_host", "yes"),
+            "6:13 `any_host` wants true or false, found `yes`",
+            "YAML 1.2 has only true and false: write true",
+        ),
+        (("any_host", "1"), "6:13 `any_host` wants true or false, found `1`", ""),
+        (
+            ("order_by", "mem"),
+            "6:13 `order_by` wants one of cpu, memory, age, oom_score, -cpu, -memory, -age, -oom_score, found `mem`",
+            "known: cpu, memory, age, oom_score, -cpu, -memory, -age, -oom_score",
+        ),
+        (
+            ("mode", "enforce"),
+            "6:9 `mode` wants dry-run, found `enforce`",
+            "known: dry-run",
+        ),
+        (
+            ("without_ledger", "true"),
+            "6:19 `without_ledger` wants allow, found `true`",
+            "known: allow",
+        ),
+        (
+            ("override_protection", "sshd"),
+            "6:24 `override_protection` wants a list of texts, found `sshd`",
+            "write it as a list: ['sshd']",
+        ),
+        (
+            ("override_protection", "[ssh]"),
+            "6:25 no built-in protection `ssh`",
+            "did you mean `sshd`?",
+        ),
+        (("name", "[x]"), "2:9 `name` wants a text, found a list", ""),
+        (
+            ("name", "\"a\\nb\""),
+            "2:9 a rule's name must be a readable text",
+            "it is shown in metrics and in the history",
+        ),
+        (
+            ("matchers", "'alertname=\"A\"'"),
+            "3:13 `matchers` wants a list of texts, found `alertname=\"A\"`",
+            "write it as a list: ['alertname=\"A\"']",
+        ),
+        (
+            ("select", "x264"),
+            "4:11 a selector must be a mapping, found `x264`",
+            "its keys: group, name, cmdline, exe, user, cgroup, pid, min_age, min_memory, min_cpu, not",
+        ),
+        (
+            ("select", "{min_memory: 200MB}"),
+            "4:24 `min_memory` wants a size such as 200MiB, or a number of bytes, found `200MB`",
+            "did you mean 200MiB?",
+        ),
+        (
+            ("select", "{min_cpu: half}"),
+            "4:21 `min_cpu` wants a number from 0.001 to 10000, found `half`",
+            "",
+        ),
+        (
+            ("select", "{min_cpu: .nan}"),
+            "4:21 `min_cpu` wants a number from 0.001 to 10000, found `.nan`",
+            "",
+        ),
+        (
+            ("select", "{min_age: 1}"),
+            "4:21 `min_age` wants a duration such as 30s or 1m30s, found `1`",
+            "the unit is missing: did you mean 1s?",
+        ),
+        (
+            ("actions", "{nice: 5}"),
+            "5:12 `actions` wants a list, found a mapping",
+            "write each entry on a line of its own that begins with `-`",
+        ),
+        (
+            ("actions", "[{nice: 5, wait: 1s}]"),
+            "5:13 a step has exactly one key, found 2",
+            "write each as an entry of its own, with its own `-`",
+        ),
+        (
+            ("actions", "[{}]"),
+            "5:13 a step has exactly one key, found 0",
+            "write each as an entry of its own, with its own `-`",
+        ),
+        (
+            ("actions", "[nice]"),
+            "5:13 a step must be a mapping, found `nice`",
+            "its keys: nice, ionice, affinity, sched, oom_score_adj, freeze, signal, wait",
+        ),
+    ] {
+        check_help(&[changes], expected, help);
+    }
+}
+
+#[test]
+fn texts_are_taken_as_written() {
+    for text in ["no", "0x10", "1_000", "true", "007", "1e3"] {
+        let rule = the_rule(&[("select", &format!("{{name: {text}}}"))]);
+        assert_eq!(rule.select.conditions.len(), 1);
+        let Condition::Name(pattern) = &rule.select.conditions[0] else {
+            panic!("not a name")
+        };
+        assert_eq!(pattern.to_string(), format!("{text:?}"));
+    }
+}
+
+#[test]
+fn steps_are_checked_one_by_one() {
+    for (step, expected, help) in [
+        (
+            "nice: 20",
+            "5:20 `nice` wants a whole number from -20 to 19, found `20`",
+            "the nearest that is allowed is 19",
+        ),
+        (
+            "ionice: best-effort",
+            "5:22 `best-effort` is no I/O priority",
+            "give the level: best-effort/0 (first) to best-effort/7 (last)",
+        ),
+        (
+            "ionice: best-effort/8",
+            "5:22 `best-effort/8` is no I/O priority",
+            "write idle, or best-effort/0 (first) to best-effort/7 (last)",
+        ),
+        (
+            "ionice: realtime/0",
+            "5:22 `realtime/0` is no I/O priority",
+            "real-time I/O can starve the host and is never set; use best-effort/0",
+        ),
+        (
+            "affinity: 1-0",
+            "5:24 `1-0` is no set of processors",
+            "write a list such as \"0-1,4\", or all, or what to add or take away: +2, -1, -50%",
+        ),
+        (
+            "affinity: -100%",
+            "5:24 `-100%` is no set of processors",
+            "write a list such as \"0-1,4\", or all, or what to add or take away: +2, -1, -50%",
+        ),
+        (
+            "affinity: +0",
+            "5:24 `+0` is no set of processors",
+            "write a list such as \"0-1,4\", or all, or what to add or take away: +2, -1, -50%",
+        ),
+        (
+            "sched: fifo",
+            "5:21 `sched` wants one of batch, idle, other, found `fifo`",
+            "known: batch, idle, other",
+        ),
+        (
+            "oom_score_adj: 1001",
+            "5:29 `oom_score_adj` wants a whole number from -1000 to 1000, found `1001`",
+            "the nearest that is allowed is 1000",
+        ),
+        (
+            "freeze: false",
+            "5:22 `freeze: false` does nothing",
+            "leave the step out; what was frozen continues when the alert resolves",
+        ),
+        (
+            "signal: SIGSTOP",
+            "5:22 SIGSTOP would stop the process and leave it so",
+            "write `freeze: true`: it is undone when the alert resolves",
+        ),
+        (
+            "signal: SIGTTIN",
+            "5:22 SIGTTIN would stop the process and leave it so",
+            "write `freeze: true`: it is undone when the alert resolves",
+        ),
+        ("signal: SIGTREM", "5:22 no signal `SIGTREM`", "did you mean SIGTERM?"),
+        ("signal: term", "5:22 no signal `term`", "did you mean SIGTERM?"),
+        (
+            "signal: 9",
+            "5:22 no signal `9`",
+            "numbers differ between machines: write SIGKILL",
+        ),
+        ("signal: 99", "5:22 no signal `99`", "write a name such as SIGTERM"),
+        (
+            "signal: PLEASE",
+            "5:22 no signal `PLEASE`",
+            "names are those of signal(7), such as SIGTERM; real-time signals have none",
+        ),
+        (
+            "signal: [SIGTERM]",
+            "5:22 `signal` wants a text, or a mapping with the keys of a signal that is undone, found a list",
+            "",
+        ),
+        (
+            "signal: {send: SIGUSR1}",
+            "5:22 a signal that is undone lacks `undo`",
+            "`undo`: The signal that takes it back when the alert resolves.",
+        ),
+        (
+            "signal: {send: SIGTERM, undo: SIGUSR1}",
+            "5:29 SIGTERM ends a process, which cannot be undone",
+            "only notices can be undone; write a final signal as `signal: NAME`",
+        ),
+        (
+            "signal: {send: SIGUSR1, undo: SIGKILL}",
+            "5:44 SIGKILL ends a process, which cannot be undone",
+            "only notices can be undone; write a final signal as `signal: NAME`",
+        ),
+        (
+            "wait: 0s",
+            "5:14 a wait of no time",
+            "leave it out, or give it a time such as 10s",
+        ),
+        (
+            "reclaim: 512MiB",
+            "5:14 `reclaim` is not available in this version",
+            "steps of this version: nice, ionice, affinity, sched, oom_score_adj, freeze, signal, wait",
+        ),
+        (
+            "exec: [ls]",
+            "5:14 `exec` is not available in this version",
+            "steps of this version: nice, ionice, affinity, sched, oom_score_adj, freeze, signal, wait",
+        ),
+    ] {
+        let step = format!("[{{{step}}}, {{nice: 1}}]");
+        check_help(&[("actions", &step)], expected, help);
+    }
+    check_help(
+        &[("actions", "[{wait: 1s}]")],
+        "5:12 a rule that only waits",
+        "add a step to `actions`, such as `nice: 10`",
+    );
+    check_help(
+        &[("actions", "[]")],
+        "5:12 `actions` is empty",
+        "A ladder of steps; each target climbs it by itself.",
+    );
+    the_rule(&[("actions", "[{wait: 1s}, {nice: 1}]")]);
+}
+
+#[test]
+fn matchers_are_checked_in_their_place() {
+    let found = check(
+        &rule(&[("matchers", "['alertname=\"A\"', 'b==\"x\"']")]),
+        &["3:35 not a matcher: a double quote in the midst of the value"],
+    );
+    assert!(found[0].help.is_some());
+    check_help(
+        &[("matchers", "['alertname=~\".*\"']")],
+        "3:14 these matchers hold for every alert",
+        "add one that wants a value, such as 'alertname=\"HostCpuSaturated\"'",
+    );
+    check_help(
+        &[("matchers", "[]")],
+        "3:13 `matchers` is empty",
+        "Which alerts: Alertmanager's matchers, such as 'alertname=\"HostCpuSaturated\"'. All must hold.",
+    );
+}
+
+#[test]
+fn patterns_and_templates_are_checked_in_their_place() {
+    for (select, expected, help) in [
+        (
+            "{name: 'a(b'}",
+            "4:20 not a regular expression: unclosed group",
+            "the syntax is that of https://docs.rs/regex; `\\` takes the meaning from a special character",
+        ),
+        (
+            "{name: 'a)|(b'}",
+            "4:20 not a regular expression: unopened group",
+            "the syntax is that of https://docs.rs/regex; `\\` takes the meaning from a special character",
+        ),
+        (
+            "{name: '(?=a)b'}",
+            "4:19 not a regular expression: look-around, including look-ahead and look-behind, is not supported",
+            "the syntax is that of https://docs.rs/regex; `\\` takes the meaning from a special character",
+        ),
+        (
+            "{name: ''}",
+            "4:18 `name` is empty",
+            "an empty pattern matches nothing; leave the key out",
+        ),
+        (
+            "{pid: '{{ $labels.pid'}",
+            "4:18 `{{` without `}}`",
+            "write {{ $labels.NAME }}; a regular expression that holds two braces writes them \\{\\{",
+        ),
+        (
+            "{pid: 'é{{ .pid }}'}",
+            "4:19 only labels of the alert can be referred to",
+            "write {{ $labels.NAME }}; a regular expression that holds two braces writes them \\{\\{",
+        ),
+        (
+            "{pid: {{ $labels.pid }}}",
+            "4:18 a key must be a text",
+            "quote a text that begins with `{` or `[`, as templates do: '{{ $labels.pid }}'",
+        ),
+        (
+            "{name: '(a|{{ $labels.x }})'}",
+            "4:19 not a regular expression: unclosed group",
+            "each part before, between and after labels must be a regular expression by itself",
+        ),
+        ("{group: bach}", "4:19 no process group `bach`", "did you mean `batch`?"),
+        (
+            "{}",
+            "4:11 a selector without keys",
+            "give at least one key: group, name, cmdline, exe, user, cgroup, pid, min_age, min_memory, min_cpu, not",
+        ),
+        (
+            "{name: x, not: {}}",
+            "4:26 a selector without keys",
+            "give at least one key: group, name, cmdline, exe, user, cgroup, pid, min_age, min_memory, min_cpu, not",
+        ),
+    ] {
+        let compiled = compile_all(&[&rule(&[("select", select)])]);
+        let found: Vec<String> = compiled.diagnostics.iter().map(one_line).collect();
+        assert!(compiled.rules.is_none(), "{select}");
+        // The second part of a split group is wrong too; the first is enough here.
+        assert_eq!(found[0], expected, "{select}");
+        assert_eq!(compiled.diagnostics[0].help.as_deref(), Some(help), "{select}");
+    }
+    check_help(
+        &[("while", "'a ! b'")],
+        "6:13 `while` is not PromQL: unexpected `!`",
+        "",
+    );
+}
+
+#[test]
+fn misunderstood_patterns_are_warned_of() {
+    for (select, expected) in [
+        (
+            "{name: '^foo'}",
+            Some("4:18 warning: patterns are anchored at both ends already"),
+        ),
+        (
+            "{name: 'foo$'}",
+            Some("4:18 warning: patterns are anchored at both ends already"),
+        ),
+        (r"{name: 'foo\$'}", None),
+        (
+            "{name: a-very-long-name-of-a-process}",
+            Some("4:18 warning: can never match: the kernel keeps 15 bytes of a name, this is 29"),
+        ),
+        (
+            "{name: 'ffmpeg|a-very-long-name-of-a-process'}",
+            Some("4:26 warning: can never match: the kernel keeps 15 bytes of a name, this is 29"),
+        ),
+        ("{name: 'exactly-15-byte'}", None),
+        ("{name: 'a-very-long-(name)?.*'}", None),
+        (
+            "{cgroup: 'batch.slice/.*'}",
+            Some("4:21 warning: can never match: `cgroup` is a path from `/`, and patterns are anchored at both ends"),
+        ),
+        (
+            "{exe: ffmpeg}",
+            Some("4:17 warning: can never match: `exe` is a path from `/`, and patterns are anchored at both ends"),
+        ),
+        ("{exe: '.*/ffmpeg'}", None),
+        ("{exe: '/usr/bin/(a|b)'}", None),
+        (
+            "{cmdline: '--batch'}",
+            Some("4:22 warning: matches only a command line that begins so: patterns are anchored at both ends"),
+        ),
+        ("{cmdline: '.*--batch.*|x'}", None),
+    ] {
+        check(&rule(&[("select", select)]), expected.as_slice());
+    }
+    check_help(
+        &[("matchers", "['alertname=~\"A.*$\"']")],
+        "3:14 warning: patterns are anchored at both ends already",
+        "write `A.*`; for a text that may stand anywhere write `.*A.*.*`",
+    );
+    check_help(
+        &[("matchers", "['alertname=~\".*\"', 'x=\"y\"']")],
+        "3:14 warning: matches an alert of any name, even of none",
+        "leave it out if any alert is meant, else name the alerts: a|b",
+    );
+}
+
+#[test]
+fn rules_that_make_no_sense_are_warned_of() {
+    check_help(
+        &[("actions", "[{nice: 5}, {wait: 10s}]")],
+        "5:25 warning: nothing comes after this wait",
+        "leave it out, or add the step it waits for",
+    );
+    check_help(
+        &[("hold", "10m"), ("actions", "[{wait: 11m}, {nice: 5}]")],
+        "6:9 warning: `hold` ends before the ladder: its waits sum up to 660s",
+        "make `hold` longer than the waits together",
+    );
+    check_help(
+        &[("hold", "5m")],
+        "6:9 warning: `hold` of 300s is not longer than Alertmanager's repeat_interval of 300s",
+        "leases would end while the alert still fires; make it longer",
+    );
+    check(&rule(&[("hold", "5m"), ("actions", "[{signal: SIGTERM}]")]), &[]);
+    check_help(
+        &[("matchers", "['alertname=\"HostCpuSaturate\"']")],
+        "3:14 warning: no alerting rule file defines an alert `HostCpuSaturate`",
+        "did you mean `HostCpuSaturated`?",
+    );
+    check(
+        &rule(&[("matchers", "['alertname=~\"A|B\"']")]),
+        &["3:14 warning: no alerting rule file defines an alert `B`"],
+    );
+    check(&rule(&[("matchers", "['alertname=~\"Host.+\"']")]), &[]);
+    check(
+        &rule(&[("matchers", "['alertname=~\"Disk.+\"']")]),
+        &["3:14 warning: no alerting rule file defines an alert `Disk.+`"],
+    );
+    for never in [
+        "'s=\"a\"', 's=\"b\"'",
+        "'s=\"a\"', 's!=\"a\"'",
+        "'s=~\"a|b\"', 's!~\"[ab]\"'",
+        "'s=\"\"', 's=\"a\"'",
+    ] {
+        let text = rule(&[("matchers", &format!("['alertname=\"A\"', {never}]"))]);
+        let found = compile_all(&[&text]).diagnostics;
+        assert_eq!(found.len(), 1, "{never}");
+        assert_eq!(
+            found[0].message,
+            "can never match: no value of `s` satisfies all matchers"
+        );
+    }
+    check(
+        &rule(&[("matchers", "['alertname=\"A\"', 's=~\"a|b\"', 's!=\"a\"']")]),
+        &[],
+    );
+}
+
+#[test]
+fn labels_alone_never_decide_who_ends() {
+    let final_steps = ("actions", "[{signal: SIGTERM}]");
+    for (select, refused) in [
+        ("{pid: '{{ $labels.pid }}'}", true),
+        ("{pid: '{{ $labels.pid }}', min_memory: 1GiB, min_age: 1h}", true),
+        ("{name: '{{ $labels.comm }}', not: {name: sshd}}", true),
+        ("{name: '.*{{ $labels.comm }}.*'}", true),
+        ("{name: '{{ $labels.comm }}.?'}", true),
+        ("{pid: '{{ $labels.pid }}', name: '.*'}", true),
+        ("{pid: '{{ $labels.pid }}', cmdline: '(?s).+'}", true),
+        ("{pid: '{{ $labels.pid }}', name: 'ffmpeg.*'}", false),
+        ("{pid: '{{ $labels.pid }}', user: render}", false),
+        ("{pid: '{{ $labels.pid }}', group: batch}", false),
+        ("{exe: '/srv/{{ $labels.app }}/bin/.*'}", false),
+        ("{min_memory: 1GiB}", false),
+    ] {
+        let expected: &[&str] = if refused {
+            &["4:11 a rule that ends processes selects by label text alone"]
+        } else {
+            &[]
+        };
+        check(&rule(&[("select", select), final_steps]), expected);
+        check(&rule(&[("select", select)]), &[]);
+    }
+}
+
+#[test]
+fn rules_are_judged_together() {
+    let base = rule(&[]);
+    let found = compile_all(&[&base, &base]).diagnostics;
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (found[0].file.as_str(), found[0].message.as_str()),
+        ("1.yml", "a second rule named `r`")
+    );
+    assert_eq!(
+        found[0].help.as_deref(),
+        Some("the first one stands in 0.yml:2; give each a name of its own")
+    );
+
+    for (select, matchers, actions, fights) in [
+        ("{name: x}", "['alertname=\"A\"']", "[{nice: 6}]", true),
+        ("{name: 'x|y', min_age: 1s}", "['alertname=\"A\"']", "[{nice: 6}]", true),
+        ("{user: root}", "['alertname=\"A\"']", "[{nice: 6}]", true),
+        (
+            "{name: x}",
+            "['alertname=~\"A|HostCpuSaturated\"']",
+            "[{nice: 6}]",
+            true,
+        ),
+        ("{name: x}", "['alertname=~\"A.*\"']", "[{nice: 6}]", true),
+        ("{name: x}", "['alertname=\"A\"']", "[{nice: 5}]", false),
+        ("{name: x}", "['alertname=\"A\"']", "[{sched: idle}]", false),
+        ("{name: x}", "['alertname=\"HostCpuSaturated\"']", "[{nice: 6}]", false),
+        ("{name: y}", "['alertname=\"A\"']", "[{nice: 6}]", false),
+        ("{name: 'y.*'}", "['alertname=\"A\"']", "[{nice: 6}]", false),
+    ] {
+        let other = rule(&[
+            ("name", "s"),
+            ("select", select),
+            ("matchers", matchers),
+            ("actions", actions),
+        ]);
+        let compiled = compile_all(&[&base, &other]);
+        let found: Vec<&str> = compiled
+            .diagnostics
+            .iter()
+            .map(|found| found.message.as_str())
+            .collect();
+        let expected: &[&str] = if fights {
+            &["two rules set `nice` of the same processes: 6 here, 5 in `r`"]
+        } else {
+            &[]
+        };
+        assert_eq!(found, expected, "{other}");
+        assert_eq!(compiled.rules.unwrap().rules.len(), 2);
+    }
+}
+
+#[test]
+fn three_mistakes_are_shown_at_once_as_rustc_would() {
+    let text = "\
+rules:
+  - name: calm-batch-jobs
+    matchers: ['alertname=\"HostCpuSaturated\"']
+    select:
+      name: \"ffmpeg|x264\"
+      min_memory: 200MB
+    oder_by: cpu
+    actions:
+      - nice: 10
+      - signal: SIGSTOP
+";
+    let source = Source::new("rules/batch.yml", text);
+    let context = Context {
+        groups: &BTreeMap::new(),
+        known_alerts: None,
+        repeat_interval: None,
+        check_promql: &|_| Ok(()),
+    };
+    let compiled = compile(vec![file::read(&source)], &context);
+    assert!(compiled.rules.is_none());
+    let expected = "\
+error: `min_memory` wants a size such as 200MiB, or a number of bytes, found
+       `200MB`
+ --> rules/batch.yml:6:19 (rule `calm-batch-jobs`)
+  |
+6 |       min_memory: 200MB
+  |                   ^^^^^
+  = help: did you mean 200MiB?
+
+error: unknown key `oder_by` in a rule
+ --> rules/batch.yml:7:5 (rule `calm-batch-jobs`)
+  |
+7 |     oder_by: cpu
+  |     ^^^^^^^
+  = help: did you mean `order_by`?
+
+error: SIGSTOP would stop the process and leave it so
+  --> rules/batch.yml:10:17 (rule `calm-batch-jobs`)
+   |
+10 |       - signal: SIGSTOP
+   |                 ^^^^^^^
+   = help: write `freeze: true`: it is undone when the alert resolves
+
+3 errors
+";
+    assert_eq!(render_all(&compiled.diagnostics, false), expected);
+}
+
+#[test]
+fn reference_tables_are_those_of_the_code() {
+    let text = include_str!("../../docs/rules.md");
+    for object in [&file::RULE, &file::SELECT, &file::STEP, &file::SIGNAL] {
+        let table = crate::schema::markdown(object);
+        assert!(
+            text.contains(&table),
+            "docs/rules.md wants this table of {}:\n{table}",
+            object.title
+        );
+    }
+    for protection in crate::process::protection::BUILT_IN {
+        assert!(
+            text.contains(&format!("`{}`", protection.name)),
+            "docs/rules.md lacks {}",
+            protection.name
+        );
+    }
+}
+
+#[test]
+fn examples_of_the_reference_are_good_rules() {
+    let text = include_str!("../../docs/rules.md");
+    let examples: Vec<&str> = text
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(examples.len() >= 3);
+    for example in examples {
+        let found = compile_all(&[example]).diagnostics;
+        let errors: Vec<String> = found
+            .iter()
+            .filter(|found| found.severity == Severity::Error)
+            .map(one_line)
+            .collect();
+        assert_eq!(errors, [""; 0], "{example}");
+    }
+}
+
+#[test]
+fn schema_for_editors_names_every_key_and_resolves() {
+    let schema = crate::schema::json_schema(&file::RULE_FILE);
+    assert_eq!(schema["$ref"], "#/$defs/rule-file");
+    for object in [&file::RULE_FILE, &file::RULE, &file::SELECT, &file::STEP, &file::SIGNAL] {
+        let slug = object.title.trim_start_matches("a ").replace(' ', "-");
+        let properties = schema["$defs"][&slug]["properties"].as_object().unwrap();
+        assert_eq!(
+            properties.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+            object.names().into_iter().collect()
+        );
+    }
+    assert_eq!(
+        schema["$defs"]["selector"]["properties"]["not"]["$ref"],
+        "#/$defs/selector"
+    );
+    assert_eq!(schema["$defs"]["step"]["maxProperties"], 1);
+    assert_eq!(schema["$defs"].as_object().unwrap().len(), 5);
+}

@@ -1,0 +1,194 @@
+//! Which keys a file may have, and what each takes: one table for reading, for error messages and for JSON Schema.
+//! Knows nothing of any file in particular.
+
+use serde_json::{Map, Value, json};
+use std::fmt;
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// Any text; a bare number or truth value counts as its text.
+    Text,
+    /// A duration as Prometheus writes it.
+    Duration,
+    /// Bytes, with an optional binary suffix.
+    Size,
+    /// A whole number within these bounds.
+    Integer(i64, i64),
+    /// A number within these bounds.
+    Number(f64, f64),
+    Flag,
+    /// One of a closed list of words.
+    Choice(&'static [&'static str]),
+    List(&'static Kind),
+    Object(&'static Object),
+    /// Names and texts, such as labels.
+    Texts,
+    /// A text, or the object for those who need more.
+    TextOr(&'static Object),
+}
+
+/// A key of an object.
+#[derive(Debug)]
+pub struct Key {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub required: bool,
+    /// One sentence for the reference and for editors.
+    pub about: &'static str,
+}
+
+/// A mapping with known keys.
+#[derive(Debug)]
+pub struct Object {
+    /// With its article, as messages name it: "a rule".
+    pub title: &'static str,
+    pub keys: &'static [Key],
+    /// Exactly one key, as each rung of a ladder has.
+    pub one_of: bool,
+}
+
+pub const fn optional(name: &'static str, kind: Kind, about: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        required: false,
+        about,
+    }
+}
+
+pub const fn required(name: &'static str, kind: Kind, about: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        required: true,
+        about,
+    }
+}
+
+impl Object {
+    pub fn names(&self) -> Vec<&'static str> {
+        self.keys.iter().map(|key| key.name).collect()
+    }
+
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+}
+
+/// What would be right, as messages say it.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Text => f.write_str("a text"),
+            Kind::Duration => f.write_str("a duration such as 30s or 1m30s"),
+            Kind::Size => f.write_str("a size such as 200MiB, or a number of bytes"),
+            Kind::Integer(least, most) => write!(f, "a whole number from {least} to {most}"),
+            Kind::Number(least, most) => write!(f, "a number from {least} to {most}"),
+            Kind::Flag => f.write_str("true or false"),
+            Kind::Choice([word]) => f.write_str(word),
+            Kind::Choice(words) => write!(f, "one of {}", words.join(", ")),
+            Kind::List(kind) => match kind {
+                Kind::Text => f.write_str("a list of texts"),
+                _ => f.write_str("a list"),
+            },
+            Kind::Object(object) => write!(f, "a mapping with the keys of {}", object.title),
+            Kind::Texts => f.write_str("a mapping of names to texts"),
+            Kind::TextOr(object) => write!(f, "a text, or a mapping with the keys of {}", object.title),
+        }
+    }
+}
+
+/// A JSON Schema (draft 2020-12) for files whose root is this object, so that editors complete and check them.
+pub fn json_schema(root: &'static Object) -> Value {
+    let mut definitions = Map::new();
+    define(root, &mut definitions);
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$ref": reference(root),
+        "$defs": definitions,
+    })
+}
+
+/// A table of the keys in Markdown, for the reference.
+pub fn markdown(object: &Object) -> String {
+    let mut table = "| key | takes | meaning |\n| --- | --- | --- |\n".to_owned();
+    for key in object.keys {
+        let required = if key.required { " (required)" } else { "" };
+        table.push_str(&format!(
+            "| `{}`{required} | {} | {} |\n",
+            key.name, key.kind, key.about
+        ));
+    }
+    table
+}
+
+fn reference(object: &Object) -> String {
+    format!("#/$defs/{}", slug(object))
+}
+
+fn slug(object: &Object) -> String {
+    let title = object.title;
+    let bare = title.strip_prefix("a ").or(title.strip_prefix("the ")).unwrap_or(title);
+    bare.replace(' ', "-")
+}
+
+fn define(object: &'static Object, definitions: &mut Map<String, Value>) {
+    let slug = slug(object);
+    if definitions.contains_key(&slug) {
+        return;
+    }
+    // Taken before the keys are looked at: a selector holds selectors.
+    definitions.insert(slug.clone(), Value::Null);
+    let mut properties = Map::new();
+    for key in object.keys {
+        let mut schema = schema_of(&key.kind, definitions);
+        schema["description"] = json!(key.about);
+        properties.insert(key.name.to_owned(), schema);
+    }
+    let required: Vec<&str> = object
+        .keys
+        .iter()
+        .filter(|key| key.required)
+        .map(|key| key.name)
+        .collect();
+    let mut schema = json!({
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    });
+    if object.one_of {
+        schema["minProperties"] = json!(1);
+        schema["maxProperties"] = json!(1);
+    }
+    definitions.insert(slug, schema);
+}
+
+fn schema_of(kind: &Kind, definitions: &mut Map<String, Value>) -> Value {
+    match kind {
+        Kind::Text => json!({"type": ["string", "number", "boolean"]}),
+        Kind::Duration => json!({
+            "type": ["string", "integer"],
+            "pattern": r"^(0|(\d+y)?(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?)$",
+            "maximum": 0,
+        }),
+        Kind::Size => {
+            json!({"type": ["string", "integer"], "pattern": r"^\d+(\.\d+)? ?(KiB|MiB|GiB|TiB)$|^\d+$", "minimum": 0})
+        }
+        Kind::Integer(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
+        Kind::Number(least, most) => json!({"type": "number", "minimum": least, "maximum": most}),
+        Kind::Flag => json!({"type": "boolean"}),
+        Kind::Choice(words) => json!({"enum": words}),
+        Kind::List(kind) => json!({"type": "array", "items": schema_of(kind, definitions)}),
+        Kind::Texts => json!({"type": "object", "additionalProperties": schema_of(&Kind::Text, definitions)}),
+        Kind::Object(object) => {
+            define(object, definitions);
+            json!({"$ref": reference(object)})
+        }
+        Kind::TextOr(object) => {
+            define(object, definitions);
+            json!({"anyOf": [{"type": "string"}, {"$ref": reference(object)}]})
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! One alerting rule through time: pending, firing, kept firing, resolved. Pure; the evaluator feeds it.
+
+use super::labels::{LabelSet, METRIC_NAME, Text};
+use super::promql::Element;
+use super::rule_file::AlertingRule;
+use super::template::Facts;
+use crate::alert::alert::fingerprint;
+use crate::alert::{Alert, Labels, Source, Status};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The name of the series that says which alerts are pending or firing.
+pub const ALERTS: &str = "ALERTS";
+/// The name of the series that says since when.
+pub const ALERTS_FOR_STATE: &str = "ALERTS_FOR_STATE";
+
+/// What an evaluation means for one alert that fires or has just ceased to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Began,
+    Continues,
+    Ended,
+}
+
+/// An alert and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    pub alert: Alert,
+    pub change: Change,
+}
+
+/// Why a rule yielded nothing although its expression did.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AlertingError {
+    #[error("two alerts have the same labels after the rule's labels were applied: {0}")]
+    SameLabels(LabelSet),
+    #[error("{count} alerts exceed the group's limit of {limit}")]
+    Limit { count: usize, limit: usize },
+}
+
+#[derive(Debug, Clone)]
+struct Active {
+    annotations: Vec<(String, String)>,
+    value: f64,
+    active_at_ms: i64,
+    fired_at_ms: Option<i64>,
+    /// Since when the expression no longer yields it, while `keep_firing_for` holds it.
+    kept_since_ms: Option<i64>,
+}
+
+/// The alerts of one rule, by their labels.
+#[derive(Debug, Clone, Default)]
+pub struct AlertState {
+    active: BTreeMap<LabelSet, Active>,
+}
+
+/// An active alert as tests and status pages see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActiveAlert<'a> {
+    pub labels: &'a LabelSet,
+    pub annotations: &'a [(String, String)],
+    pub value: f64,
+    /// Unix time in milliseconds of the first evaluation that yielded it.
+    pub active_at_ms: i64,
+    /// When it had been active for as long as the rule demands; `None` while it is pending.
+    pub fired_at_ms: Option<i64>,
+}
+
+impl AlertState {
+    /// Takes what the rule's expression yields at `now_ms`, and adds to `told` which alerts fire and which have ceased to.
+    ///
+    /// # Errors
+    /// Alerts that cannot be told apart leave everything as it was; too many alerts end them all, as in Prometheus.
+    pub fn advance(
+        &mut self,
+        rule: &AlertingRule,
+        limit: usize,
+        elements: Vec<Element>,
+        external: (&LabelSet, &str),
+        now_ms: i64,
+        told: &mut Vec<Transition>,
+    ) -> Result<(), AlertingError> {
+        let mut yielded = BTreeSet::new();
+        let mut current = Vec::with_capacity(elements.len());
+        for element in &elements {
+            let facts = Facts {
+                labels: &element.labels,
+                value: element.value,
+                external_labels: external.0,
+                external_url: external.1,
+            };
+            let labels = alert_labels(rule, facts);
+            if !yielded.insert(labels.clone()) {
+                return Err(AlertingError::SameLabels(labels));
+            }
+            let annotations = rule.annotations.iter();
+            let annotations = annotations
+                .map(|(name, template)| (name.clone(), template.expand(facts)))
+                .collect();
+            current.push((labels, annotations, element.value));
+        }
+        for (labels, annotations, value) in current {
+            let fresh = Active {
+                annotations: Vec::new(),
+                value,
+                active_at_ms: now_ms,
+                fired_at_ms: None,
+                kept_since_ms: None,
+            };
+            let active = self.active.entry(labels).or_insert(fresh);
+            (active.annotations, active.value) = (annotations, value);
+        }
+        let mut transitions = self.step(rule, &yielded, now_ms);
+        let count = self.active.len();
+        if limit > 0 && count > limit {
+            // What has begun just now was never told, and so need not be ended.
+            self.active.retain(|_, active| active.fired_at_ms != Some(now_ms));
+            transitions.retain(|transition| transition.change == Change::Ended);
+            told.extend(transitions);
+            told.extend(self.end_all(now_ms));
+            return Err(AlertingError::Limit { count, limit });
+        }
+        told.extend(transitions);
+        Ok(())
+    }
+
+    fn step(&mut self, rule: &AlertingRule, yielded: &BTreeSet<LabelSet>, now_ms: i64) -> Vec<Transition> {
+        let mut transitions = Vec::new();
+        self.active.retain(|labels, active| {
+            if yielded.contains(labels) {
+                active.kept_since_ms = None;
+            } else {
+                let Some(fired_at_ms) = active.fired_at_ms else {
+                    return false;
+                };
+                let kept_since_ms = *active.kept_since_ms.get_or_insert(now_ms);
+                if now_ms - kept_since_ms >= rule.keep_firing_for_ms {
+                    let alert = to_alert(labels, active, fired_at_ms, Some(now_ms));
+                    transitions.push(Transition {
+                        alert,
+                        change: Change::Ended,
+                    });
+                    return false;
+                }
+            }
+            let change = match active.fired_at_ms {
+                Some(_) => Change::Continues,
+                None if now_ms - active.active_at_ms >= rule.for_ms => {
+                    active.fired_at_ms = Some(now_ms);
+                    Change::Began
+                }
+                None => return true,
+            };
+            let alert = to_alert(labels, active, active.fired_at_ms.unwrap_or(now_ms), None);
+            transitions.push(Transition { alert, change });
+            true
+        });
+        transitions
+    }
+
+    /// Ends everything, because the rule is gone or may not go on.
+    pub fn end_all(&mut self, now_ms: i64) -> Vec<Transition> {
+        let ended = std::mem::take(&mut self.active)
+            .into_iter()
+            .filter_map(|(labels, active)| {
+                let alert = to_alert(&labels, &active, active.fired_at_ms?, Some(now_ms));
+                Some(Transition {
+                    alert,
+                    change: Change::Ended,
+                })
+            });
+        ended.collect()
+    }
+
+    /// All alerts, pending ones too, sorted by labels.
+    pub fn active(&self) -> impl Iterator<Item = ActiveAlert<'_>> {
+        self.active.iter().map(|(labels, active)| ActiveAlert {
+            labels,
+            annotations: &active.annotations,
+            value: active.value,
+            active_at_ms: active.active_at_ms,
+            fired_at_ms: active.fired_at_ms,
+        })
+    }
+
+    /// The series `ALERTS` and `ALERTS_FOR_STATE`, as Prometheus writes them.
+    pub fn series(&self) -> Vec<Element> {
+        let mut series = Vec::with_capacity(self.active.len() * 2);
+        for alert in self.active() {
+            let state: Text = if alert.fired_at_ms.is_some() {
+                "firing".into()
+            } else {
+                "pending".into()
+            };
+            let named = |name: &str| (METRIC_NAME.into(), name.into());
+            let labels = alert.labels.with([named(ALERTS), ("alertstate".into(), state)]);
+            series.push(Element { labels, value: 1.0 });
+            let labels = alert.labels.with([named(ALERTS_FOR_STATE)]);
+            series.push(Element {
+                labels,
+                value: alert.active_at_ms.div_euclid(1000) as f64,
+            });
+        }
+        series
+    }
+}
+
+fn alert_labels(rule: &AlertingRule, facts: Facts<'_>) -> LabelSet {
+    let own = rule
+        .labels
+        .iter()
+        .map(|(name, template)| (name.clone(), template.expand(facts).into()));
+    let without_name = [(METRIC_NAME.into(), "".into())];
+    let alertname = [("alertname".into(), rule.alert.clone())];
+    facts.labels.with(without_name.into_iter().chain(own).chain(alertname))
+}
+
+/// Like the alert that Prometheus sends: it starts when it fires, not when it becomes pending.
+fn to_alert(labels: &LabelSet, active: &Active, fired_at_ms: i64, ended_at_ms: Option<i64>) -> Alert {
+    let labels: Labels = labels
+        .pairs()
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect();
+    Alert {
+        fingerprint: fingerprint(&labels),
+        labels,
+        annotations: active.annotations.iter().cloned().collect(),
+        status: if ended_at_ms.is_some() {
+            Status::Resolved
+        } else {
+            Status::Firing
+        },
+        starts_at: timestamp(fired_at_ms),
+        ends_at: ended_at_ms.map(timestamp),
+        source: Source::Local,
+    }
+}
+
+fn timestamp(at_ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(at_ms).unwrap_or(if at_ms < 0 { Timestamp::MIN } else { Timestamp::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rule_file::{Rule, parse};
+    use super::*;
+
+    /// Feeds one second after the other, `1` where the expression yields; tells `b`egan, `c`ontinues, `e`nded or nothing.
+    fn check(rule: &str, yields: &str, expected: &str) {
+        let text = format!("groups: [{{name: g, rules: [{{alert: A, expr: a, {rule}}}]}}]");
+        let mut file = parse("x.yml", &text).unwrap();
+        let Rule::Alerting(rule) = file.groups[0].rules.remove(0) else {
+            panic!()
+        };
+        let mut state = AlertState::default();
+        let labels = LabelSet::from_pairs([(METRIC_NAME, "a"), ("l", "x")]);
+        let changes = (0..).zip(yields.chars()).map(|(second, yields)| {
+            let elements = (yields == '1').then(|| Element {
+                labels: labels.clone(),
+                value: 1.0,
+            });
+            let external = LabelSet::default();
+            let elements = elements.into_iter().collect();
+            let mut transitions = Vec::new();
+            state
+                .advance(&rule, 0, elements, (&external, ""), second * 1000, &mut transitions)
+                .unwrap();
+            match transitions.first().map(|transition| transition.change) {
+                Some(Change::Began) => 'b',
+                Some(Change::Continues) => 'c',
+                Some(Change::Ended) => 'e',
+                None => '.',
+            }
+        });
+        assert_eq!(changes.collect::<String>(), expected, "{text}");
+    }
+
+    #[test]
+    fn alerts_fire_after_for_and_end_after_keep_firing_for() {
+        check("for: 0s", "1100101", "bce.beb");
+        check("for: 2s", "11101110110", "..be..be...");
+        check("for: 1s, keep_firing_for: 2s", "1100011", ".bcce.b");
+        check("for: 1s, keep_firing_for: 2s", "110110000", ".bccccce.");
+        check("keep_firing_for: 2s", "101010000", "bcccccce.");
+    }
+
+    #[test]
+    fn an_alert_bears_labels_of_series_and_rule_and_its_name() {
+        let text = "groups: [{name: g, rules: [{alert: A, expr: a, labels: {sev: '{{ $labels.l }}!', gone: ''}, \
+                    annotations: {s: 'v={{ $value }}'}}]}]";
+        let mut file = parse("x.yml", text).unwrap();
+        let Rule::Alerting(rule) = file.groups[0].rules.remove(0) else {
+            panic!()
+        };
+        let labels = LabelSet::from_pairs([(METRIC_NAME, "a"), ("l", "x"), ("gone", "y"), ("alertname", "other")]);
+        let mut state = AlertState::default();
+        let elements = vec![Element { labels, value: 2.5 }];
+        let mut transitions = Vec::new();
+        state
+            .advance(&rule, 0, elements, (&LabelSet::default(), ""), 1500, &mut transitions)
+            .unwrap();
+        let alert = &transitions[0].alert;
+        let expected = [("alertname", "A"), ("l", "x"), ("sev", "x!")];
+        assert_eq!(
+            alert.labels,
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+        );
+        assert_eq!(alert.annotations["s"], "v=2.5");
+        assert_eq!((alert.starts_at.as_millisecond(), alert.source), (1500, Source::Local));
+        let series: Vec<String> = state
+            .series()
+            .iter()
+            .map(|s| format!("{} {}", s.labels, s.value))
+            .collect();
+        let labels = "alertname=\"A\"";
+        assert_eq!(
+            series,
+            [
+                format!("ALERTS{{{labels}, alertstate=\"firing\", l=\"x\", sev=\"x!\"}} 1"),
+                format!("ALERTS_FOR_STATE{{{labels}, l=\"x\", sev=\"x!\"}} 1"),
+            ]
+        );
+    }
+
+    #[test]
+    fn alerts_that_become_equal_are_an_error_and_change_nothing() {
+        let text = "groups: [{name: g, rules: [{alert: A, expr: a, labels: {l: same}}]}]";
+        let mut file = parse("x.yml", text).unwrap();
+        let Rule::Alerting(rule) = file.groups[0].rules.remove(0) else {
+            panic!()
+        };
+        let element = |l: &str| Element {
+            labels: LabelSet::from_pairs([("l", l)]),
+            value: 1.0,
+        };
+        let mut state = AlertState::default();
+        let both = vec![element("x"), element("y")];
+        let result = state.advance(&rule, 0, both, (&LabelSet::default(), ""), 0, &mut Vec::new());
+        assert!(matches!(result, Err(AlertingError::SameLabels(_))));
+        assert_eq!(state.active().count(), 0);
+    }
+}

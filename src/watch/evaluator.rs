@@ -1,0 +1,490 @@
+//! Rule groups through time: which are due, what their rules write back into the history, which alerts they raise.
+//! Takes time and samples from its caller; touches no clock and no file.
+
+use super::alerting::{ActiveAlert, AlertState, AlertingError, Transition};
+use super::history::{History, Interest, stale};
+use super::labels::{LabelSet, METRIC_NAME, Text};
+use super::promql::{Element, EvaluationError, Query, Semantics, Value};
+use super::rule_file::{Group, RecordingRule, Rule, RuleFile};
+use std::collections::{HashMap, HashSet, VecDeque};
+
+/// What holds for all rules.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// For groups that set none.
+    pub interval_ms: i64,
+    pub external_labels: LabelSet,
+    pub external_url: String,
+    pub semantics: Semantics,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let semantics = Semantics::default();
+        Settings {
+            interval_ms: 60_000,
+            external_labels: LabelSet::default(),
+            external_url: String::new(),
+            semantics,
+        }
+    }
+}
+
+/// What one call of [`Evaluator::evaluate`] has found.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// Every alert that fires in a group that was due, and every one that has ceased to.
+    pub transitions: Vec<Transition>,
+    pub failures: Vec<Failure>,
+    /// How many rules were evaluated.
+    pub rules: usize,
+}
+
+/// A rule that could not be evaluated; what it said before stands.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{file}: group {group:?}, rule {rule:?}: {error}")]
+pub struct Failure {
+    pub file: String,
+    pub group: String,
+    pub rule: String,
+    pub error: RuleFailure,
+}
+
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RuleFailure {
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
+    #[error(transparent)]
+    Alerting(#[from] AlertingError),
+    #[error("two series have the same labels after the rule's labels were applied: {0}")]
+    SameLabels(LabelSet),
+    #[error("{count} series exceed the group's limit of {limit}")]
+    Limit { count: usize, limit: usize },
+}
+
+#[derive(Debug)]
+struct RuleState {
+    rule: Rule,
+    alerts: AlertState,
+    /// The series that the last evaluation has written and that some rule reads.
+    written: HashSet<LabelSet>,
+}
+
+#[derive(Debug)]
+struct GroupState {
+    file: String,
+    name: String,
+    interval_ms: Option<i64>,
+    limit: usize,
+    due_ms: Option<i64>,
+    rules: Vec<RuleState>,
+}
+
+/// All groups of all rule files, with the state of their alerts.
+#[derive(Debug)]
+pub struct Evaluator {
+    settings: Settings,
+    groups: Vec<GroupState>,
+}
+
+impl Evaluator {
+    pub fn new(settings: Settings, files: Vec<RuleFile>) -> Self {
+        let groups = files
+            .into_iter()
+            .flat_map(|file| file.groups)
+            .map(GroupState::new)
+            .collect();
+        Evaluator { settings, groups }
+    }
+
+    /// What the rules read, for [`History::new`].
+    pub fn interest(&self) -> Interest {
+        let mut interest = Interest::default();
+        self.rules()
+            .for_each(|state| state.rule.query().add_interest(&mut interest));
+        interest
+    }
+
+    /// The earliest moment at which a group is due; `None` if that is now, or if there are no groups.
+    pub fn next_due_ms(&self) -> Option<i64> {
+        self.groups.iter().map(|group| group.due_ms).min().flatten()
+    }
+
+    /// Evaluates the groups that are due at `now_ms`, Unix time in milliseconds, in the order of their files.
+    pub fn evaluate(&mut self, history: &mut History, now_ms: i64) -> Round {
+        let mut round = Round::default();
+        for group in &mut self.groups {
+            let interval_ms = group.interval_ms.unwrap_or(self.settings.interval_ms).max(1);
+            if group.due_ms.is_none_or(|due_ms| due_ms <= now_ms) {
+                group.evaluate(&self.settings, history, now_ms, &mut round);
+                // In step with the first evaluation; what was missed is not made up for.
+                let due_ms = group.due_ms.unwrap_or(now_ms);
+                group.due_ms = Some(due_ms + ((now_ms - due_ms) / interval_ms + 1) * interval_ms);
+            }
+        }
+        round
+    }
+
+    /// Evaluates every group at `now_ms`, due or not: on a kernel's pressure trigger, and in unit tests.
+    pub fn evaluate_all(&mut self, history: &mut History, now_ms: i64) -> Round {
+        let mut round = Round::default();
+        for group in &mut self.groups {
+            group.evaluate(&self.settings, history, now_ms, &mut round);
+        }
+        round
+    }
+
+    /// Goes on with other rules. A rule that keeps file, group, name and labels keeps its alerts; those of rules that are
+    /// gone are returned as ended. The caller sets the history's interest anew.
+    pub fn replace(
+        &mut self,
+        settings: Settings,
+        files: Vec<RuleFile>,
+        history: &mut History,
+        now_ms: i64,
+    ) -> Vec<Transition> {
+        let mut known: HashMap<String, VecDeque<RuleState>> = HashMap::new();
+        for group in std::mem::take(&mut self.groups) {
+            for state in group.rules {
+                known
+                    .entry(identity(&group.file, &group.name, &state.rule))
+                    .or_default()
+                    .push_back(state);
+            }
+        }
+        *self = Evaluator::new(settings, files);
+        for group in &mut self.groups {
+            for state in &mut group.rules {
+                let same = known.get_mut(&identity(&group.file, &group.name, &state.rule));
+                if let Some(before) = same.and_then(VecDeque::pop_front) {
+                    (state.alerts, state.written) = (before.alerts, before.written);
+                }
+            }
+        }
+        let mut ended = Vec::new();
+        for mut state in known.into_values().flatten() {
+            state
+                .written
+                .iter()
+                .for_each(|labels| history.record(now_ms, labels, stale()));
+            ended.extend(state.alerts.end_all(now_ms));
+        }
+        ended
+    }
+
+    /// Every active alert of every alerting rule, pending ones too.
+    pub fn active(&self) -> impl Iterator<Item = ActiveAlert<'_>> {
+        self.rules().flat_map(|state| state.alerts.active())
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &RuleState> {
+        self.groups.iter().flat_map(|group| &group.rules)
+    }
+}
+
+impl GroupState {
+    fn new(group: Group) -> Self {
+        let rules = group.rules.into_iter();
+        let rules = rules
+            .map(|rule| RuleState {
+                rule,
+                alerts: AlertState::default(),
+                written: HashSet::new(),
+            })
+            .collect();
+        let Group {
+            file,
+            name,
+            interval_ms,
+            limit,
+            ..
+        } = group;
+        GroupState {
+            file,
+            name,
+            interval_ms,
+            limit,
+            due_ms: None,
+            rules,
+        }
+    }
+
+    fn evaluate(&mut self, settings: &Settings, history: &mut History, now_ms: i64, round: &mut Round) {
+        for state in &mut self.rules {
+            round.rules += 1;
+            if let Err(error) = state.evaluate(settings, self.limit, history, now_ms, &mut round.transitions) {
+                round.failures.push(Failure {
+                    file: self.file.clone(),
+                    group: self.name.clone(),
+                    rule: state.rule.name().into(),
+                    error,
+                });
+            }
+        }
+    }
+}
+
+impl RuleState {
+    fn evaluate(
+        &mut self,
+        settings: &Settings,
+        limit: usize,
+        history: &mut History,
+        now_ms: i64,
+        told: &mut Vec<Transition>,
+    ) -> Result<(), RuleFailure> {
+        let elements = self
+            .rule
+            .query()
+            .evaluate(history, now_ms, settings.semantics)?
+            .into_vector();
+        let series = match &self.rule {
+            Rule::Recording(rule) => recorded(rule, limit, elements)?,
+            Rule::Alerting(rule) => {
+                let external = (&settings.external_labels, settings.external_url.as_str());
+                self.alerts.advance(rule, limit, elements, external, now_ms, told)?;
+                let is_read =
+                    history.remembers(super::alerting::ALERTS) || history.remembers(super::alerting::ALERTS_FOR_STATE);
+                if is_read { self.alerts.series() } else { Vec::new() }
+            }
+        };
+        self.write(series, history, now_ms);
+        Ok(())
+    }
+
+    /// Series that were written before and are no longer are ended, as Prometheus does.
+    fn write(&mut self, series: Vec<Element>, history: &mut History, now_ms: i64) {
+        let mut written = HashSet::with_capacity(series.len());
+        for element in series {
+            if history.remembers(element.labels.metric_name()) {
+                history.record(now_ms, &element.labels, element.value);
+                self.written.remove(&element.labels);
+                written.insert(element.labels);
+            }
+        }
+        self.written
+            .drain()
+            .for_each(|labels| history.record(now_ms, &labels, stale()));
+        self.written = written;
+    }
+}
+
+fn recorded(rule: &RecordingRule, limit: usize, elements: Vec<Element>) -> Result<Vec<Element>, RuleFailure> {
+    if limit > 0 && elements.len() > limit {
+        return Err(RuleFailure::Limit {
+            count: elements.len(),
+            limit,
+        });
+    }
+    let mut seen = HashSet::with_capacity(elements.len());
+    let mut series = Vec::with_capacity(elements.len());
+    for element in elements {
+        let name: (Text, Text) = (METRIC_NAME.into(), rule.record.clone());
+        let labels = element
+            .labels
+            .with([name].into_iter().chain(rule.labels.iter().cloned()));
+        if !seen.insert(labels.clone()) {
+            return Err(RuleFailure::SameLabels(labels));
+        }
+        series.push(Element {
+            labels,
+            value: element.value,
+        });
+    }
+    Ok(series)
+}
+
+/// What makes a rule the same after a reload: neither its expression nor its place in the group.
+fn identity(file: &str, group: &str, rule: &Rule) -> String {
+    let labels: Vec<String> = match rule {
+        Rule::Recording(rule) => rule
+            .labels
+            .iter()
+            .map(|(name, value)| format!("{name:?}={value:?}"))
+            .collect(),
+        Rule::Alerting(rule) => rule
+            .labels
+            .iter()
+            .map(|(name, template)| format!("{name:?}={:?}", template.source()))
+            .collect(),
+    };
+    let kind = if matches!(rule, Rule::Recording(_)) {
+        "record"
+    } else {
+        "alert"
+    };
+    format!("{file:?} {group:?} {kind} {:?} {labels:?}", rule.name())
+}
+
+/// Whether a condition holds: a scalar other than zero and NaN, or any series at all. A condition that cannot be
+/// evaluated does not hold.
+pub fn holds(condition: &Query, history: &History, now_ms: i64, semantics: Semantics) -> bool {
+    match condition.evaluate(history, now_ms, semantics) {
+        Ok(Value::Scalar(value)) => value != 0.0 && !value.is_nan(),
+        Ok(Value::Vector(elements)) => !elements.is_empty(),
+        Ok(Value::Text(_)) | Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::alerting::Change;
+    use super::super::history::Source;
+    use super::super::{promql, rule_file};
+    use super::*;
+    use crate::family::Family;
+
+    fn evaluator(groups: &str) -> (Evaluator, History) {
+        let file = rule_file::parse("x.yml", &format!("groups: [{groups}]")).unwrap();
+        let evaluator = Evaluator::new(
+            Settings {
+                interval_ms: 1000,
+                ..Settings::default()
+            },
+            vec![file],
+        );
+        let history = History::new(evaluator.interest());
+        (evaluator, history)
+    }
+
+    fn sample(history: &mut History, second: i64, value: f64) {
+        let target = [("job".into(), "node".into()), ("instance".into(), "here:1".into())];
+        history.append(
+            Source(0),
+            second * 1000,
+            &[Family::gauge("a", "").value(value)],
+            &target,
+        );
+    }
+
+    fn changes(round: &Round) -> Vec<(&str, Change)> {
+        round
+            .transitions
+            .iter()
+            .map(|transition| (transition.alert.name(), transition.change))
+            .collect()
+    }
+
+    #[test]
+    fn recording_rules_feed_the_rules_after_them_and_end_with_their_input() {
+        let (mut evaluator, mut history) = evaluator(
+            "{name: g, rules: [{record: 'b:c', expr: 'a > 5', labels: {extra: x}}, {alert: High, expr: 'b:c'}, \
+             {alert: Chained, expr: 'ALERTS{alertstate=\"firing\", alertname=\"High\"}'}]}",
+        );
+        let mut seen = Vec::new();
+        for (second, value) in [(0, 1.0), (1, 9.0), (2, 9.0), (3, 1.0)] {
+            sample(&mut history, second, value);
+            let round = evaluator.evaluate(&mut history, second * 1000);
+            assert!(round.failures.is_empty(), "{:?}", round.failures);
+            seen.push(format!("{:?}", changes(&round)));
+        }
+        let expected = [
+            "[]",
+            r#"[("High", Began), ("Chained", Began)]"#,
+            r#"[("High", Continues), ("Chained", Continues)]"#,
+            r#"[("High", Ended), ("Chained", Ended)]"#,
+        ];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn own_alerts_carry_job_and_instance() {
+        let (mut evaluator, mut history) = evaluator("{name: g, rules: [{alert: A, expr: a}]}");
+        sample(&mut history, 0, 1.0);
+        let round = evaluator.evaluate(&mut history, 0);
+        let labels = &round.transitions[0].alert.labels;
+        assert_eq!(
+            (labels["job"].as_str(), labels["instance"].as_str()),
+            ("node", "here:1")
+        );
+    }
+
+    #[test]
+    fn groups_keep_their_interval_and_skip_what_they_missed() {
+        let (mut evaluator, mut history) = evaluator(
+            "{name: slow, interval: 3s, rules: [{alert: S, expr: '1'}]}, {name: fast, rules: [{alert: F, expr: '1'}]}",
+        );
+        let evaluated = [0, 1000, 2900, 3000, 3500, 10_000, 11_000, 12_000].map(|now_ms| {
+            let round = evaluator.evaluate(&mut history, now_ms);
+            changes(&round).iter().map(|(name, _)| *name).collect::<String>()
+        });
+        assert_eq!(evaluated, ["SF", "F", "F", "SF", "", "SF", "F", "SF"]);
+        assert_eq!(evaluator.next_due_ms(), Some(13_000));
+    }
+
+    #[test]
+    fn a_reload_keeps_alerts_of_rules_that_stay_and_ends_the_others() {
+        let (mut evaluator, mut history) =
+            evaluator("{name: g, rules: [{alert: Stays, expr: '1'}, {alert: Goes, expr: '1'}]}");
+        evaluator.evaluate(&mut history, 0);
+        let file = rule_file::parse("x.yml", "groups: [{name: g, rules: [{alert: Stays, expr: '2'}]}]").unwrap();
+        let ended = evaluator.replace(Settings::default(), vec![file], &mut history, 1000);
+        assert_eq!(ended.len(), 1);
+        assert_eq!((ended[0].alert.name(), ended[0].change), ("Goes", Change::Ended));
+        let round = evaluator.evaluate(&mut history, 1000);
+        assert_eq!(changes(&round), [("Stays", Change::Continues)]);
+        assert_eq!(round.transitions[0].alert.starts_at.as_millisecond(), 0);
+    }
+
+    #[test]
+    fn a_failing_rule_is_told_and_the_others_go_on() {
+        let (mut evaluator, mut history) = evaluator(
+            "{name: g, rules: [{alert: Bad, expr: 'label_replace({__name__=~\"a|b\"}, \"__name__\", \"c\", \"\", \"\")'}, \
+             {alert: Good, expr: a}]}",
+        );
+        history.append(
+            Source(0),
+            0,
+            &[Family::gauge("a", "").value(1.0), Family::gauge("b", "").value(1.0)],
+            &[],
+        );
+        let round = evaluator.evaluate(&mut history, 0);
+        assert_eq!(changes(&round), [("Good", Change::Began)]);
+        let failure = "x.yml: group \"g\", rule \"Bad\": vector cannot contain metrics with the same labelset: c";
+        assert_eq!(
+            round.failures.iter().map(Failure::to_string).collect::<Vec<_>>(),
+            [failure]
+        );
+    }
+
+    #[test]
+    fn the_groups_limit_ends_the_alerts_of_a_rule() {
+        let (mut evaluator, mut history) = evaluator("{name: g, limit: 1, rules: [{alert: A, expr: 'a{l=~\".+\"}'}]}");
+        let family = |count: usize| {
+            let mut family = Family::gauge("a", "");
+            (0..count).for_each(|index| family.push(vec![crate::family::label("l", index.to_string())], 1.0));
+            family
+        };
+        history.append(Source(0), 0, &[family(1)], &[]);
+        assert_eq!(changes(&evaluator.evaluate(&mut history, 0)), [("A", Change::Began)]);
+        history.append(Source(0), 1000, &[family(2)], &[]);
+        let round = evaluator.evaluate(&mut history, 1000);
+        assert_eq!((changes(&round), round.failures.len()), (vec![("A", Change::Ended)], 1));
+    }
+
+    #[test]
+    fn conditions_hold_by_their_value() {
+        let mut interest = Interest::default();
+        let parsed = |text: &str| promql::parse(text).unwrap();
+        parsed("a").add_interest(&mut interest);
+        let mut history = History::new(interest);
+        sample(&mut history, 0, 3.0);
+        for (text, expected) in [
+            ("a > 2", true),
+            ("a > 3", false),
+            ("a", true),
+            ("2 > bool 1", true),
+            ("1 > bool 2", false),
+            ("scalar(b)", false),
+            ("absent(b)", true),
+            ("hour() >= 1", false),
+            ("hour() < 1", true),
+        ] {
+            assert_eq!(
+                holds(&parsed(text), &history, 1000, Semantics::default()),
+                expected,
+                "{text}"
+            );
+        }
+    }
+}

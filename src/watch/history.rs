@@ -1,0 +1,532 @@
+//! A bounded memory of the series that rules name: each as far back as the rules look, and one sample beyond.
+//! Knows nothing of PromQL, and takes the time from its caller.
+
+use super::labels::{LabelSet, METRIC_NAME, Text, Texts};
+use super::number;
+use super::promql::Matcher;
+use crate::family::{Family, Value};
+use std::cmp::Ordering;
+use std::collections::{HashMap, VecDeque};
+
+/// The NaN with which Prometheus marks the end of a series (its `model/value`).
+pub const STALE_BITS: u64 = 0x7ff0_0000_0000_0002;
+
+/// The value that ends a series.
+pub fn stale() -> f64 {
+    f64::from_bits(STALE_BITS)
+}
+
+/// Tells the end of a series from an ordinary NaN.
+pub fn is_stale(value: f64) -> bool {
+    value.to_bits() == STALE_BITS
+}
+
+/// Samples grow by this many at a time: doubling would waste up to half of what a full window takes.
+const GROWTH_SAMPLES: usize = 32;
+
+/// Which metrics to remember, and for how many milliseconds.
+#[derive(Debug, Clone, Default)]
+pub struct Interest {
+    exact: HashMap<Text, i64>,
+    patterns: Vec<(Vec<Matcher>, i64)>,
+}
+
+impl Interest {
+    /// Adds one selector: its matchers on the metric name decide.
+    pub fn add(&mut self, matchers: &[Matcher], keep_ms: i64) {
+        let names: Vec<Matcher> = matchers
+            .iter()
+            .filter(|matcher| &*matcher.name == METRIC_NAME)
+            .cloned()
+            .collect();
+        match names.iter().find_map(Matcher::equal_to) {
+            Some(name) => {
+                let keep = self.exact.entry(name.into()).or_insert(keep_ms);
+                *keep = keep_ms.max(*keep);
+            }
+            None => self.patterns.push((names, keep_ms)),
+        }
+    }
+
+    pub fn merge(&mut self, other: Interest) {
+        for (name, keep_ms) in other.exact {
+            let keep = self.exact.entry(name).or_insert(keep_ms);
+            *keep = keep_ms.max(*keep);
+        }
+        self.patterns.extend(other.patterns);
+    }
+
+    /// How long samples of a metric are needed; `None` when no rule names it.
+    pub fn keep_ms(&self, name: &str) -> Option<i64> {
+        let matching = self
+            .patterns
+            .iter()
+            .filter(|(matchers, _)| matchers.iter().all(|m| m.is_match(name)));
+        matching
+            .map(|(_, keep_ms)| *keep_ms)
+            .chain(self.exact.get(name).copied())
+            .max()
+    }
+}
+
+/// Who writes a series; the next snapshot of the same source says which of its series have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Source(pub u16);
+
+/// What rules have written belongs to no snapshot: the evaluator ends these series itself.
+const RULES: Source = Source(u16::MAX);
+
+/// The samples of one series, 12 bytes each: milliseconds since the first one, and the value.
+#[derive(Debug, Default)]
+struct Samples {
+    base_ms: i64,
+    offsets_ms: VecDeque<u32>,
+    values: VecDeque<f64>,
+}
+
+impl Samples {
+    fn at(&self, index: usize) -> (i64, f64) {
+        (self.base_ms + i64::from(self.offsets_ms[index]), self.values[index])
+    }
+
+    fn last(&self) -> Option<(i64, f64)> {
+        self.values.len().checked_sub(1).map(|index| self.at(index))
+    }
+
+    fn push(&mut self, at_ms: i64, value: f64) {
+        if self.values.is_empty() {
+            self.base_ms = at_ms;
+        }
+        let offset_ms = u32::try_from(at_ms - self.base_ms).unwrap_or_else(|_| {
+            // 49 days after the base, or after a gap of as long: what the offsets can no longer reach is forgotten.
+            let shift_ms = self.offsets_ms.front().copied().unwrap_or(0);
+            self.base_ms += i64::from(shift_ms);
+            self.offsets_ms.iter_mut().for_each(|offset| *offset -= shift_ms);
+            u32::try_from(at_ms - self.base_ms).unwrap_or_else(|_| {
+                self.offsets_ms.clear();
+                self.values.clear();
+                self.base_ms = at_ms;
+                0
+            })
+        });
+        if self.values.len() == self.values.capacity() {
+            let more = if self.values.len() < 2 { 2 } else { GROWTH_SAMPLES };
+            self.offsets_ms.reserve_exact(more);
+            self.values.reserve_exact(more);
+        }
+        self.offsets_ms.push_back(offset_ms);
+        self.values.push_back(value);
+    }
+
+    /// Drops what lies before the horizon, except the newest of it: an instant lookup at the horizon needs that one.
+    fn forget_before(&mut self, horizon_ms: i64) {
+        while self.values.len() >= 2 && self.at(1).0 <= horizon_ms {
+            self.offsets_ms.pop_front();
+            self.values.pop_front();
+        }
+    }
+
+    /// The number of samples not later than a moment.
+    fn count_until(&self, at_ms: i64) -> usize {
+        match u32::try_from(at_ms - self.base_ms) {
+            Ok(offset_ms) => self.offsets_ms.partition_point(|known| *known <= offset_ms),
+            Err(_) if at_ms < self.base_ms => 0,
+            Err(_) => self.values.len(),
+        }
+    }
+}
+
+/// One series and what is remembered of it.
+#[derive(Debug)]
+pub struct Series {
+    labels: LabelSet,
+    samples: Samples,
+    source: Source,
+    round: u64,
+}
+
+impl Series {
+    pub fn labels(&self) -> &LabelSet {
+        &self.labels
+    }
+
+    /// The newest sample not later than `at_ms`; a staleness marker counts as a sample.
+    pub fn newest_until(&self, at_ms: i64) -> Option<(i64, f64)> {
+        self.samples
+            .count_until(at_ms)
+            .checked_sub(1)
+            .map(|index| self.samples.at(index))
+    }
+
+    /// Puts the samples after `after_ms` and not later than `until_ms` into `window`, without staleness markers.
+    pub fn read_window(&self, after_ms: i64, until_ms: i64, window: &mut Vec<(i64, f64)>) {
+        window.clear();
+        let (from, to) = (self.samples.count_until(after_ms), self.samples.count_until(until_ms));
+        let offsets = self.samples.offsets_ms.range(from..to.max(from));
+        let values = self.samples.values.range(from..to.max(from));
+        let samples = offsets
+            .zip(values)
+            .map(|(offset, value)| (self.samples.base_ms + i64::from(*offset), *value));
+        window.extend(samples.filter(|(_, value)| !is_stale(*value)));
+    }
+
+    fn has_ended(&self) -> bool {
+        self.samples.last().is_some_and(|(_, value)| is_stale(value))
+    }
+
+    fn push(&mut self, at_ms: i64, value: f64, keep_ms: i64) {
+        // Like a Prometheus, which takes neither a second sample for one moment nor one from the past.
+        if self.samples.last().is_none_or(|(last_ms, _)| last_ms < at_ms) {
+            self.samples.push(at_ms, value);
+            self.samples.forget_before(at_ms.saturating_sub(keep_ms));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Metric {
+    keep_ms: i64,
+    /// Sorted by labels: a lookup needs no index beside it, and results come in one order.
+    series: Vec<Series>,
+}
+
+/// Series in memory, by metric name.
+#[derive(Debug, Default)]
+pub struct History {
+    interest: Interest,
+    metrics: HashMap<Text, Metric>,
+    texts: Texts,
+    round: u64,
+}
+
+impl History {
+    pub fn new(interest: Interest) -> Self {
+        History {
+            interest,
+            ..History::default()
+        }
+    }
+
+    /// Goes on with other rules: keeps what they still name, forgets the rest.
+    pub fn set_interest(&mut self, interest: Interest) {
+        self.metrics.retain(|name, metric| match interest.keep_ms(name) {
+            Some(keep_ms) => {
+                metric.keep_ms = keep_ms;
+                true
+            }
+            None => false,
+        });
+        self.interest = interest;
+        self.texts.forget_unused();
+    }
+
+    /// Remembers one snapshot of a source, the labels of the target added to every series. What the source's previous
+    /// snapshot had and this one has not is marked as ended. A point's label that clashes with one of the target is
+    /// kept as `exported_NAME`, as a scrape does. `at_ms` is Unix time in milliseconds and must not run backwards.
+    pub fn append(&mut self, source: Source, at_ms: i64, families: &[Family], target: &[(Text, Text)]) {
+        self.round += 1;
+        let mut derived = String::new();
+        for family in families {
+            if family
+                .points
+                .iter()
+                .all(|point| matches!(point.value, Value::Number(_)))
+            {
+                self.append_numbers(source, at_ms, family, target);
+            } else {
+                for suffix in ["_bucket", "_sum", "_count"] {
+                    derived.clear();
+                    derived.push_str(&family.name);
+                    derived.push_str(suffix);
+                    if self.interest.keep_ms(&derived).is_some() {
+                        self.append_histograms(source, at_ms, family, &derived, target);
+                    }
+                }
+            }
+        }
+        self.end_missing(source, at_ms);
+    }
+
+    /// Remembers one sample of a series that a rule has written, if any rule names its metric.
+    pub fn record(&mut self, at_ms: i64, labels: &LabelSet, value: f64) {
+        if let Some(keep_ms) = self.keep_ms(labels.metric_name()) {
+            let pairs: Vec<(&str, &str)> = labels.pairs().iter().map(|(name, value)| (&**name, &**value)).collect();
+            self.write(RULES, at_ms, labels.metric_name(), keep_ms, &pairs, value);
+        }
+    }
+
+    /// Whether any rule names the metric.
+    pub fn remembers(&self, metric_name: &str) -> bool {
+        self.keep_ms(metric_name).is_some()
+    }
+
+    /// The series of one metric, sorted by labels.
+    pub fn series(&self, metric_name: &str) -> &[Series] {
+        self.metrics.get(metric_name).map_or(&[], |metric| &metric.series)
+    }
+
+    /// The names of all metrics that have series, sorted.
+    pub fn metric_names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.metrics.keys().map(|name| &**name).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// How many series and samples are held.
+    pub fn size(&self) -> (usize, usize) {
+        let series = self.metrics.values().flat_map(|metric| &metric.series);
+        series.fold((0, 0), |(series, samples), one| {
+            (series + 1, samples + one.samples.values.len())
+        })
+    }
+
+    fn keep_ms(&self, name: &str) -> Option<i64> {
+        self.metrics
+            .get(name)
+            .map(|metric| metric.keep_ms)
+            .or_else(|| self.interest.keep_ms(name))
+    }
+
+    fn append_numbers(&mut self, source: Source, at_ms: i64, family: &Family, target: &[(Text, Text)]) {
+        let Some(keep_ms) = self.keep_ms(&family.name) else {
+            return;
+        };
+        for point in &family.points {
+            let Value::Number(value) = point.value else { continue };
+            let labels = point.labels.iter().map(|(name, value)| (&**name, &**value));
+            self.write_point(source, at_ms, &family.name, keep_ms, labels, target, value);
+        }
+    }
+
+    fn append_histograms(&mut self, source: Source, at_ms: i64, family: &Family, name: &str, target: &[(Text, Text)]) {
+        let Some(keep_ms) = self.keep_ms(name) else { return };
+        for point in &family.points {
+            let Value::Histogram(histogram) = &point.value else {
+                continue;
+            };
+            let labels: Vec<(&str, &str)> = point.labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+            let part = &name[family.name.len()..];
+            if part == "_bucket" {
+                let bounds = histogram.buckets.iter().map(|(bound, count)| (*bound, *count));
+                for (bound, count) in bounds.chain([(f64::INFINITY, histogram.count)]) {
+                    let bound = number::general(bound);
+                    let labels = labels.iter().copied().chain([("le", bound.as_str())]);
+                    self.write_point(source, at_ms, name, keep_ms, labels, target, count as f64);
+                }
+            } else {
+                let value = if part == "_sum" {
+                    histogram.sum
+                } else {
+                    histogram.count as f64
+                };
+                self.write_point(source, at_ms, name, keep_ms, labels.into_iter(), target, value);
+            }
+        }
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the parts of one sample, in the order in which it is read"
+    )]
+    fn write_point<'a>(
+        &mut self,
+        source: Source,
+        at_ms: i64,
+        name: &str,
+        keep_ms: i64,
+        labels: impl Iterator<Item = (&'a str, &'a str)>,
+        target: &[(Text, Text)],
+        value: f64,
+    ) {
+        let renamed: Vec<String>;
+        let mut pairs: Vec<(&str, &str)> = labels.filter(|(_, value)| !value.is_empty()).collect();
+        let clashes = |label: &str| target.iter().any(|(known, _)| &**known == label);
+        if pairs.iter().any(|(label, _)| clashes(label)) {
+            renamed = pairs.iter().map(|(label, _)| format!("exported_{label}")).collect();
+            for (pair, renamed) in pairs.iter_mut().zip(&renamed).filter(|(pair, _)| clashes(pair.0)) {
+                pair.0 = renamed;
+            }
+        }
+        pairs.push((METRIC_NAME, name));
+        pairs.extend(target.iter().map(|(label, value)| (&**label, &**value)));
+        pairs.sort_unstable();
+        self.write(source, at_ms, name, keep_ms, &pairs, value);
+    }
+
+    /// `pairs` are all labels, sorted by name.
+    fn write(&mut self, source: Source, at_ms: i64, name: &str, keep_ms: i64, pairs: &[(&str, &str)], value: f64) {
+        if !self.metrics.contains_key(name) {
+            self.metrics.insert(
+                self.texts.share(name),
+                Metric {
+                    keep_ms,
+                    series: Vec::new(),
+                },
+            );
+        }
+        let Some(metric) = self.metrics.get_mut(name) else {
+            return;
+        };
+        let index = metric
+            .series
+            .binary_search_by(|series| compare(&series.labels, pairs))
+            .unwrap_or_else(|index| {
+                let labels = pairs
+                    .iter()
+                    .map(|(name, value)| (self.texts.share(name), self.texts.share(value)))
+                    .collect();
+                let series = Series {
+                    labels: LabelSet::new(labels),
+                    samples: Samples::default(),
+                    source,
+                    round: self.round,
+                };
+                metric.series.insert(index, series);
+                index
+            });
+        let series = &mut metric.series[index];
+        (series.source, series.round) = (source, self.round);
+        series.push(at_ms, value, keep_ms);
+    }
+
+    fn end_missing(&mut self, source: Source, at_ms: i64) {
+        let mut forgotten = false;
+        for metric in self.metrics.values_mut() {
+            let keep_ms = metric.keep_ms;
+            for series in &mut metric.series {
+                if series.source == source && series.round != self.round && !series.has_ended() {
+                    series.push(at_ms, stale(), keep_ms);
+                }
+            }
+            let before = metric.series.len();
+            let horizon_ms = at_ms.saturating_sub(keep_ms);
+            let is_past = |series: &Series| series.samples.last().is_none_or(|(last_ms, _)| last_ms < horizon_ms);
+            metric.series.retain(|series| !(series.has_ended() && is_past(series)));
+            forgotten |= metric.series.len() < before;
+        }
+        if forgotten {
+            self.metrics.retain(|_, metric| !metric.series.is_empty());
+            self.texts.forget_unused();
+        }
+    }
+}
+
+fn compare(labels: &LabelSet, pairs: &[(&str, &str)]) -> Ordering {
+    labels
+        .pairs()
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .cmp(pairs.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family::{Histogram, Kind, label};
+
+    fn interest(wanted: &[(&str, i64)]) -> Interest {
+        let mut interest = Interest::default();
+        for (name, keep_ms) in wanted {
+            interest.add(&[Matcher::equal(METRIC_NAME, name)], *keep_ms);
+        }
+        interest
+    }
+
+    fn gauge(name: &'static str, devices: &[&'static str], value: f64) -> Family {
+        let mut family = Family::gauge(name, "");
+        for device in devices {
+            family.push(vec![label("device", *device)], value);
+        }
+        family
+    }
+
+    fn samples(history: &History, name: &str, index: usize) -> Vec<(i64, f64)> {
+        let series = &history.series(name)[index].samples;
+        (0..series.values.len()).map(|index| series.at(index)).collect()
+    }
+
+    #[test]
+    fn only_named_metrics_are_kept_and_only_as_long_as_asked() {
+        let mut history = History::new(interest(&[("a", 3000), ("b", 0)]));
+        for second in 0..10 {
+            let families = [
+                gauge("a", &["x"], 1.0),
+                gauge("b", &["x"], 1.0),
+                gauge("c", &["x"], 1.0),
+            ];
+            history.append(Source(0), second * 1000, &families, &[]);
+        }
+        assert_eq!(
+            samples(&history, "a", 0),
+            [(6000, 1.0), (7000, 1.0), (8000, 1.0), (9000, 1.0)]
+        );
+        assert_eq!(samples(&history, "b", 0), [(9000, 1.0)]);
+        assert_eq!(history.size(), (2, 5));
+    }
+
+    #[test]
+    fn a_series_that_vanishes_is_ended_once_and_forgotten_later() {
+        let mut history = History::new(interest(&[("a", 2000)]));
+        history.append(Source(0), 1000, &[gauge("a", &["x", "y"], 1.0)], &[]);
+        history.append(Source(1), 1500, &[], &[]);
+        history.append(Source(0), 2000, &[gauge("a", &["y"], 1.0)], &[]);
+        history.append(Source(0), 3000, &[gauge("a", &["y"], 1.0)], &[]);
+        let ended = samples(&history, "a", 0);
+        assert_eq!(
+            (ended[0], ended[1].0, is_stale(ended[1].1), ended.len()),
+            ((1000, 1.0), 2000, true, 2)
+        );
+        history.append(Source(0), 4001, &[gauge("a", &["y"], 1.0)], &[]);
+        assert_eq!(history.series("a").len(), 1);
+    }
+
+    #[test]
+    fn labels_of_the_target_win_and_the_clashing_one_is_kept_aside() {
+        let mut history = History::new(interest(&[("a", 0)]));
+        let mut family = Family::gauge("a", "");
+        family.push(vec![label("zone", "z"), label("job", "own")], 1.0);
+        history.append(Source(0), 0, &[family], &[("job".into(), "node".into())]);
+        assert_eq!(
+            history.series("a")[0].labels().to_string(),
+            r#"a{exported_job="own", job="node", zone="z"}"#
+        );
+    }
+
+    #[test]
+    fn histograms_are_remembered_by_their_parts() {
+        let mut history = History::new(interest(&[("h_bucket", 0), ("h_count", 0)]));
+        let mut family = Family::new("h", "", Kind::Histogram);
+        family.push_histogram(
+            vec![],
+            Histogram {
+                buckets: vec![(0.5, 1), (1.0, 3)],
+                sum: 2.0,
+                count: 4,
+            },
+        );
+        history.append(Source(0), 0, &[family], &[]);
+        let bounds: Vec<&str> = history
+            .series("h_bucket")
+            .iter()
+            .map(|series| series.labels().get("le"))
+            .collect();
+        assert_eq!(bounds, ["+Inf", "0.5", "1"]);
+        assert_eq!(samples(&history, "h_count", 0), [(0, 4.0)]);
+        assert!(history.series("h_sum").is_empty());
+    }
+
+    #[test]
+    fn offsets_are_rebased_before_they_overflow() {
+        let mut samples = Samples::default();
+        let day_ms = 86_400_000;
+        for day in 0..120 {
+            samples.push(day * day_ms, day as f64);
+            samples.forget_before((day - 2) * day_ms);
+        }
+        let held: Vec<(i64, f64)> = (0..samples.values.len()).map(|index| samples.at(index)).collect();
+        assert_eq!(
+            held,
+            [(117 * day_ms, 117.0), (118 * day_ms, 118.0), (119 * day_ms, 119.0)]
+        );
+    }
+}

@@ -1,0 +1,185 @@
+//! Operators between scalars and vectors, and which series of two vectors belong together.
+
+use super::super::labels::{LabelSet, METRIC_NAME, Selected, Signature};
+use super::evaluate::{EvaluationError, unique};
+use super::expression::{Binary, Cardinality, Operator};
+use super::{Dialect, Element, Value};
+use std::collections::{HashMap, HashSet};
+
+impl Binary {
+    pub(super) fn apply(&self, left: Value, right: Value, dialect: Dialect) -> Result<Value, EvaluationError> {
+        match (left, right) {
+            (Value::Scalar(left), Value::Scalar(right)) => Ok(Value::Scalar(self.operator.value(left, right))),
+            (Value::Vector(left), Value::Scalar(right)) => self
+                .with_scalar(left, dialect, |value| (value, right))
+                .map(Value::Vector),
+            (Value::Scalar(left), Value::Vector(right)) => self
+                .with_scalar(right, dialect, |value| (left, value))
+                .map(Value::Vector),
+            (Value::Vector(left), Value::Vector(right)) if self.operator.is_set() => {
+                Ok(Value::Vector(self.set(left, right)))
+            }
+            (Value::Vector(left), Value::Vector(right)) => self.matched(&left, &right, dialect).map(Value::Vector),
+            (Value::Text(_), _) | (_, Value::Text(_)) => Ok(Value::Vector(Vec::new())),
+        }
+    }
+
+    fn drops_metric_name(&self, dialect: Dialect) -> bool {
+        match self.operator {
+            // An oversight of 2.42: what comes out is no longer that metric.
+            Operator::Atan2 => dialect != Dialect::V2_42,
+            operator => self.returns_bool || !operator.is_comparison(),
+        }
+    }
+
+    /// `sides` puts the value of an element and the scalar on their sides of the operator.
+    fn with_scalar(
+        &self,
+        mut elements: Vec<Element>,
+        dialect: Dialect,
+        sides: impl Fn(f64) -> (f64, f64),
+    ) -> Result<Vec<Element>, EvaluationError> {
+        if self.operator.is_comparison() && !self.returns_bool {
+            elements.retain(|element| {
+                let (left, right) = sides(element.value);
+                self.operator.value(left, right) == 1.0
+            });
+            return Ok(elements);
+        }
+        for element in &mut elements {
+            let (left, right) = sides(element.value);
+            element.value = self.operator.value(left, right);
+            if self.drops_metric_name(dialect) {
+                element.labels = element.labels.without_metric_name();
+            }
+        }
+        unique(elements)
+    }
+
+    fn set(&self, left: Vec<Element>, right: Vec<Element>) -> Vec<Element> {
+        fn signatures<'a>(of: &'a [Element], binary: &'a Binary) -> HashSet<Signature<'a>> {
+            of.iter().map(|element| binary.matching.of(&element.labels)).collect()
+        }
+        match self.operator {
+            Operator::And | Operator::Unless => {
+                let right = signatures(&right, self);
+                let wanted = self.operator == Operator::And;
+                left.iter()
+                    .filter(|element| right.contains(&self.matching.of(&element.labels)) == wanted)
+                    .cloned()
+                    .collect()
+            }
+            _ => {
+                let known = signatures(&left, self);
+                let additional: Vec<Element> = right
+                    .into_iter()
+                    .filter(|element| !known.contains(&self.matching.of(&element.labels)))
+                    .collect();
+                drop(known);
+                left.into_iter().chain(additional).collect()
+            }
+        }
+    }
+
+    fn matched(&self, left: &[Element], right: &[Element], dialect: Dialect) -> Result<Vec<Element>, EvaluationError> {
+        if left.is_empty() || right.is_empty() {
+            return Ok(Vec::new());
+        }
+        let swapped = matches!(self.cardinality, Cardinality::OneToMany(_));
+        let (many, one) = if swapped { (right, left) } else { (left, right) };
+        let mut one_by_signature: HashMap<Signature<'_>, &Element> = HashMap::with_capacity(one.len());
+        for element in one {
+            let signature = self.matching.of(&element.labels);
+            if let Some(other) = one_by_signature.insert(signature, element) {
+                let side = if swapped { "left" } else { "right" };
+                let (first, second) = (other.labels.clone(), element.labels.clone());
+                return Err(EvaluationError::ManyToMany {
+                    group: signature.to_labels(),
+                    side,
+                    first,
+                    second,
+                });
+            }
+        }
+        let one_to_one = self.cardinality == Cardinality::OneToOne;
+        let mut used: HashSet<Signature<'_>> = HashSet::new();
+        let mut results = Vec::with_capacity(many.len());
+        for element in many {
+            let signature = self.matching.of(&element.labels);
+            let Some(other) = one_by_signature.get(&signature) else {
+                continue;
+            };
+            let (left, right) = if swapped {
+                (other.value, element.value)
+            } else {
+                (element.value, other.value)
+            };
+            let mut value = self.operator.value(left, right);
+            if self.operator.is_comparison() && !self.returns_bool {
+                if value != 1.0 {
+                    continue;
+                }
+                value = left;
+            }
+            if one_to_one && !used.insert(signature) {
+                return Err(EvaluationError::ManyToOne {
+                    group: signature.to_labels(),
+                });
+            }
+            results.push(Element {
+                labels: self.result_labels(&element.labels, &other.labels, dialect),
+                value,
+            });
+        }
+        // Equal labels are an error of the grouping within a match, and of the whole vector otherwise; both stop a rule.
+        unique(results)
+    }
+
+    fn result_labels(&self, many: &LabelSet, one: &LabelSet, dialect: Dialect) -> LabelSet {
+        let keeps_name = !self.drops_metric_name(dialect);
+        match &self.cardinality {
+            Cardinality::OneToOne => match &self.matching {
+                Selected::Only(names) => {
+                    many.retain(|name| names.iter().any(|n| &**n == name) && (keeps_name || name != METRIC_NAME))
+                }
+                matching @ Selected::AllBut(_) => many.retain(|name| {
+                    if name == METRIC_NAME {
+                        keeps_name
+                    } else {
+                        matching.includes(name)
+                    }
+                }),
+            },
+            Cardinality::ManyToOne(included) | Cardinality::OneToMany(included) => {
+                let labels = many.retain(|name| keeps_name || name != METRIC_NAME);
+                if included.is_empty() {
+                    return labels;
+                }
+                labels.with(included.iter().map(|name| (name.clone(), one.get(name).into())))
+            }
+        }
+    }
+}
+
+impl Operator {
+    /// Of a comparison 1 or 0.
+    fn value(self, left: f64, right: f64) -> f64 {
+        let truth = |holds: bool| if holds { 1.0 } else { 0.0 };
+        match self {
+            Operator::Add => left + right,
+            Operator::Subtract => left - right,
+            Operator::Multiply => left * right,
+            Operator::Divide => left / right,
+            Operator::Modulo => left % right,
+            Operator::Power => left.powf(right),
+            Operator::Atan2 => left.atan2(right),
+            Operator::Equal => truth(left == right),
+            Operator::NotEqual => truth(left != right),
+            Operator::Greater => truth(left > right),
+            Operator::Less => truth(left < right),
+            Operator::GreaterOrEqual => truth(left >= right),
+            Operator::LessOrEqual => truth(left <= right),
+            Operator::And | Operator::Or | Operator::Unless => f64::NAN,
+        }
+    }
+}

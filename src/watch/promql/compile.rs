@@ -1,0 +1,501 @@
+//! From the parser's syntax tree to an [`Expression`]; refuses here, by name, what cannot be evaluated.
+
+use super::super::labels::{LabelSet, METRIC_NAME, Selected, Text};
+use super::Matcher;
+use super::expression::{Aggregate, Aggregation, Binary, Cardinality, Expression, LabelReplace, Operator};
+use super::expression::{Query, Range, Selector};
+use super::function::{DatePart, Elementwise};
+use super::over_time::OverTime;
+use promql_parser::label::MatchOp;
+use promql_parser::parser::token::*;
+use promql_parser::parser::{self, AggregateExpr, BinaryExpr, Call, Expr, LabelModifier, MatrixSelector, Offset};
+use promql_parser::parser::{SubqueryExpr, VectorMatchCardinality, VectorSelector};
+use regex::Regex;
+use std::time::Duration;
+
+/// Why an expression cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}{}", .offset.map(|at| format!(" (at character {})", at + 1)).unwrap_or_default())]
+pub struct Refusal {
+    pub message: String,
+    /// Bytes from the start of the expression, where the place is known.
+    pub offset: Option<usize>,
+    pub hint: Option<String>,
+}
+
+/// Parses an expression and checks that all of it can be evaluated here.
+///
+/// # Errors
+/// What is not PromQL, and every part that is outside the supported subset, all at once.
+pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
+    let parsed = parser::parse(text).map_err(|message| {
+        let message = if message == "invalid promql query" {
+            "not a PromQL expression".into()
+        } else {
+            message
+        };
+        let offset = quoted(&message).and_then(|name| position(text, name));
+        vec![Refusal {
+            message,
+            offset,
+            hint: None,
+        }]
+    })?;
+    let mut compiler = Compiler {
+        text,
+        refusals: Vec::new(),
+    };
+    let expression = compiler.expression(&parsed);
+    match expression {
+        Some(expression) if compiler.refusals.is_empty() => Ok(Query {
+            text: text.into(),
+            expression,
+        }),
+        _ => Err(compiler.refusals),
+    }
+}
+
+struct Compiler<'a> {
+    text: &'a str,
+    refusals: Vec<Refusal>,
+}
+
+/// `None` means that a refusal has been noted; the walk goes on to find the others.
+impl Compiler<'_> {
+    fn refuse<T>(&mut self, word: &str, message: String, hint: &str) -> Option<T> {
+        let hint = (!hint.is_empty()).then(|| hint.to_owned());
+        self.refusals.push(Refusal {
+            message,
+            offset: position(self.text, word),
+            hint,
+        });
+        None
+    }
+
+    fn expression(&mut self, expr: &Expr) -> Option<Expression> {
+        match expr {
+            Expr::Paren(paren) => self.expression(&paren.expr),
+            Expr::NumberLiteral(number) => Some(Expression::Number(number.val)),
+            Expr::StringLiteral(text) => Some(Expression::Text(text.val.clone())),
+            Expr::VectorSelector(selector) => self.selector(selector).map(Expression::Selector),
+            Expr::Unary(unary) => Some(Expression::Negate(Box::new(self.expression(&unary.expr)?))),
+            Expr::Binary(binary) => self.binary(binary),
+            Expr::Aggregate(aggregate) => self.aggregate(aggregate),
+            Expr::Call(call) => self.call(call),
+            Expr::MatrixSelector(_) | Expr::Subquery(_) => self.refuse(
+                "[",
+                "a range vector is no result".into(),
+                "pass it to a function such as rate()",
+            ),
+            Expr::Extension(extension) => self.refuse("", format!("{} is not supported", extension.expr.name()), ""),
+        }
+    }
+
+    fn boxed(&mut self, expr: &Expr) -> Option<Box<Expression>> {
+        self.expression(expr).map(Box::new)
+    }
+
+    fn selector(&mut self, selector: &VectorSelector) -> Option<Selector> {
+        if selector.at.is_some() {
+            return self.refuse("@", "the modifier @ is not supported".into(), "use offset");
+        }
+        if !selector.matchers.or_matchers.is_empty() {
+            return self.refuse(
+                "or",
+                "alternatives of matchers are not supported".into(),
+                "use a regular expression",
+            );
+        }
+        let offset_ms = self.offset_ms(selector.offset.as_ref())?;
+        let mut matchers: Vec<Matcher> = selector
+            .name
+            .iter()
+            .map(|name| Matcher::equal(METRIC_NAME, name))
+            .collect();
+        matchers.extend(selector.matchers.matchers.iter().map(Matcher::from_parsed));
+        Some(Selector::new(matchers, offset_ms))
+    }
+
+    fn offset_ms(&mut self, offset: Option<&Offset>) -> Option<i64> {
+        match offset {
+            None => Some(0),
+            Some(Offset::Pos(duration)) => Some(milliseconds(*duration)),
+            Some(Offset::Neg(duration)) if duration.is_zero() => Some(0),
+            Some(Offset::Neg(_)) => self.refuse(
+                "offset",
+                "a negative offset looks into the future, which is not known".into(),
+                "",
+            ),
+        }
+    }
+
+    fn range(&mut self, expr: &Expr) -> Option<Range> {
+        match expr {
+            Expr::Paren(paren) => self.range(&paren.expr),
+            Expr::MatrixSelector(MatrixSelector { vs, range }) => Some(Range::Samples {
+                selector: self.selector(vs)?,
+                range_ms: milliseconds(*range),
+            }),
+            Expr::Subquery(SubqueryExpr {
+                expr,
+                offset,
+                at,
+                range,
+                step,
+            }) => {
+                if at.is_some() {
+                    return self.refuse("@", "the modifier @ is not supported".into(), "use offset");
+                }
+                let inner = self.boxed(expr);
+                let offset_ms = self.offset_ms(offset.as_ref())?;
+                let step_ms = step.map(milliseconds).filter(|step_ms| *step_ms > 0);
+                Some(Range::Subquery {
+                    inner: inner?,
+                    range_ms: milliseconds(*range),
+                    step_ms,
+                    offset_ms,
+                })
+            }
+            _ => self.refuse("", "expected a range vector such as metric[5m]".into(), ""),
+        }
+    }
+
+    fn binary(&mut self, binary: &BinaryExpr) -> Option<Expression> {
+        let operator = match binary.op.id() {
+            T_ADD => Operator::Add,
+            T_SUB => Operator::Subtract,
+            T_MUL => Operator::Multiply,
+            T_DIV => Operator::Divide,
+            T_MOD => Operator::Modulo,
+            T_POW => Operator::Power,
+            T_ATAN2 => Operator::Atan2,
+            T_EQLC => Operator::Equal,
+            T_NEQ => Operator::NotEqual,
+            T_GTR => Operator::Greater,
+            T_LSS => Operator::Less,
+            T_GTE => Operator::GreaterOrEqual,
+            T_LTE => Operator::LessOrEqual,
+            T_LAND => Operator::And,
+            T_LOR => Operator::Or,
+            T_LUNLESS => Operator::Unless,
+            _ => return self.refuse("", format!("the operator {} is not supported", binary.op), ""),
+        };
+        let (left, right) = (self.expression(&binary.lhs), self.expression(&binary.rhs));
+        let mut matching = Selected::AllBut(Vec::new());
+        let mut cardinality = Cardinality::OneToOne;
+        if let Some(modifier) = &binary.modifier {
+            if modifier.fill_values.lhs.is_some() || modifier.fill_values.rhs.is_some() {
+                return self.refuse("fill", "fill values are not supported".into(), "");
+            }
+            if let Some(labels) = &modifier.matching {
+                matching = selected(labels);
+            }
+            cardinality = match &modifier.card {
+                VectorMatchCardinality::ManyToOne(labels) => Cardinality::ManyToOne(texts(&labels.labels)),
+                VectorMatchCardinality::OneToMany(labels) => Cardinality::OneToMany(texts(&labels.labels)),
+                VectorMatchCardinality::OneToOne | VectorMatchCardinality::ManyToMany => Cardinality::OneToOne,
+            };
+        }
+        let returns_bool = binary.return_bool();
+        let (left, right) = (left?, right?);
+        Some(Expression::Binary(Box::new(Binary {
+            operator,
+            left,
+            right,
+            returns_bool,
+            matching,
+            cardinality,
+        })))
+    }
+
+    fn aggregate(&mut self, aggregate: &AggregateExpr) -> Option<Expression> {
+        let inner = self.expression(&aggregate.expr);
+        let parameter = match &aggregate.param {
+            Some(parameter) => Some(self.expression(parameter)?),
+            None => None,
+        };
+        let aggregation = match (aggregate.op.id(), parameter) {
+            (T_SUM, _) => Aggregation::Sum,
+            (T_AVG, _) => Aggregation::Average,
+            (T_MIN, _) => Aggregation::Minimum,
+            (T_MAX, _) => Aggregation::Maximum,
+            (T_COUNT, _) => Aggregation::Count,
+            (T_GROUP, _) => Aggregation::Group,
+            (T_STDDEV, _) => Aggregation::StandardDeviation,
+            (T_STDVAR, _) => Aggregation::StandardVariance,
+            (T_TOPK, Some(parameter)) => Aggregation::Top(parameter),
+            (T_BOTTOMK, Some(parameter)) => Aggregation::Bottom(parameter),
+            (T_QUANTILE, Some(parameter)) => Aggregation::Quantile(parameter),
+            (T_COUNT_VALUES, Some(Expression::Text(label))) => {
+                if !is_label_name(&label) {
+                    return self.refuse("count_values", format!("{label:?} is not a label name"), "");
+                }
+                Aggregation::CountValues(label.into())
+            }
+            _ => {
+                let name = aggregate.op.to_string();
+                return self.refuse(&name, format!("the aggregation {name} is not supported"), "");
+            }
+        };
+        let grouping = aggregate.modifier.as_ref().map_or(Selected::Only(Vec::new()), selected);
+        Some(Expression::Aggregate(Box::new(Aggregate {
+            aggregation,
+            inner: inner?,
+            grouping,
+        })))
+    }
+
+    fn call(&mut self, call: &Call) -> Option<Expression> {
+        let name = call.func.name;
+        let args: Vec<&Expr> = call.args.args.iter().map(|arg| without_parentheses(arg)).collect();
+        if let Some(function) = OverTime::named(name) {
+            let (range, parameter) = match (function, args.as_slice()) {
+                (OverTime::Quantile, [parameter, range]) | (OverTime::PredictLinear, [range, parameter]) => {
+                    (self.range(range), Some(self.boxed(parameter)?))
+                }
+                (_, [range]) => (self.range(range), None),
+                _ => return self.wrong_arguments(name),
+            };
+            return Some(Expression::OverTime {
+                function,
+                range: range?,
+                parameter,
+            });
+        }
+        if let Some(function) = Elementwise::named(name) {
+            let [inner, parameters @ ..] = args.as_slice() else {
+                return self.wrong_arguments(name);
+            };
+            let inner = self.boxed(inner);
+            let parameters = parameters
+                .iter()
+                .map(|parameter| self.expression(parameter))
+                .collect::<Option<_>>()?;
+            return Some(Expression::Elementwise {
+                function,
+                inner: inner?,
+                parameters,
+            });
+        }
+        if let Some(part) = DatePart::named(name) {
+            let inner = match args.first() {
+                Some(inner) => Some(self.boxed(inner)?),
+                None => None,
+            };
+            return Some(Expression::Date { part, inner });
+        }
+        match (name, args.as_slice()) {
+            ("time", []) => Some(Expression::Time),
+            ("timestamp", [Expr::VectorSelector(selector)]) => self.selector(selector).map(Expression::SampleTime),
+            ("timestamp", [inner]) => self.boxed(inner).map(Expression::EvaluationTime),
+            ("vector", [inner]) => self.boxed(inner).map(Expression::VectorOf),
+            ("scalar", [inner]) => self.boxed(inner).map(Expression::ScalarOf),
+            ("sort", [inner]) => Some(Expression::Sort {
+                inner: self.boxed(inner)?,
+                descending: false,
+            }),
+            ("sort_desc", [inner]) => Some(Expression::Sort {
+                inner: self.boxed(inner)?,
+                descending: true,
+            }),
+            ("absent", [inner]) => Some(Expression::Absent {
+                labels: absent_labels(inner),
+                inner: self.boxed(inner)?,
+            }),
+            ("absent_over_time", [range]) => Some(Expression::AbsentOverTime {
+                labels: absent_labels(range),
+                range: self.range(range)?,
+            }),
+            (
+                "label_replace",
+                [
+                    inner,
+                    Expr::StringLiteral(destination),
+                    Expr::StringLiteral(replacement),
+                    Expr::StringLiteral(source),
+                    Expr::StringLiteral(pattern),
+                ],
+            ) => {
+                let inner = self.expression(inner);
+                if !is_label_name(&destination.val) {
+                    let message = format!("label_replace: {:?} is not a label name", destination.val);
+                    return self.refuse("label_replace", message, "");
+                }
+                let Ok(compiled) = Regex::new(&format!("^(?s:{})$", pattern.val)) else {
+                    let message = format!("label_replace: {:?} is not a regular expression", pattern.val);
+                    return self.refuse("label_replace", message, "");
+                };
+                Some(Expression::LabelReplace(Box::new(LabelReplace {
+                    inner: inner?,
+                    destination: destination.val.as_str().into(),
+                    replacement: replacement.val.clone(),
+                    source: source.val.as_str().into(),
+                    pattern: compiled,
+                })))
+            }
+            _ => self.refuse(name, format!("the function {name} is not supported"), ""),
+        }
+    }
+
+    fn wrong_arguments<T>(&mut self, name: &str) -> Option<T> {
+        self.refuse(name, format!("wrong arguments for {name}"), "")
+    }
+}
+
+fn without_parentheses(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Paren(paren) => without_parentheses(&paren.expr),
+        other => other,
+    }
+}
+
+fn selected(modifier: &LabelModifier) -> Selected {
+    match modifier {
+        LabelModifier::Include(labels) => Selected::Only(texts(&labels.labels)),
+        LabelModifier::Exclude(labels) => Selected::AllBut(texts(&labels.labels)),
+    }
+}
+
+fn texts(names: &[String]) -> Vec<Text> {
+    names.iter().map(|name| name.as_str().into()).collect()
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+}
+
+/// The labels that `absent` gives its result: those that an equality matcher determines, and no other matcher disputes.
+fn absent_labels(expr: &Expr) -> LabelSet {
+    let (Expr::VectorSelector(selector) | Expr::MatrixSelector(MatrixSelector { vs: selector, .. })) = expr else {
+        return LabelSet::default();
+    };
+    let matchers = selector
+        .matchers
+        .matchers
+        .iter()
+        .filter(|matcher| matcher.name != METRIC_NAME);
+    let mut labels: Vec<(&str, &str)> = Vec::new();
+    let mut seen: Vec<&str> = Vec::new();
+    for matcher in matchers {
+        if matches!(matcher.op, MatchOp::Equal) && !seen.contains(&matcher.name.as_str()) {
+            labels.push((&matcher.name, &matcher.value));
+            seen.push(&matcher.name);
+        } else {
+            labels.retain(|(name, _)| *name != matcher.name);
+        }
+    }
+    LabelSet::from_pairs(labels)
+}
+
+/// The label names of the Prometheus data model.
+pub(in super::super) fn is_label_name(name: &str) -> bool {
+    let mut characters = name.chars();
+    characters
+        .next()
+        .is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+        && characters.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn quoted(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once('\'')?;
+    rest.split_once('\'').map(|(name, _)| name)
+}
+
+/// Where a word stands in an expression, outside of quotes: the parser keeps no positions.
+fn position(text: &str, word: &str) -> Option<usize> {
+    if word.is_empty() {
+        return None;
+    }
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let mut quote = None;
+    let mut escaped = false;
+    let mut previous = ' ';
+    for (at, c) in text.char_indices() {
+        match quote {
+            Some(_) if escaped => escaped = false,
+            Some(open) if c == '\\' && open != '`' => escaped = true,
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            None if matches!(c, '"' | '\'' | '`') => quote = Some(c),
+            None => {
+                let next = text[at..]
+                    .strip_prefix(word)
+                    .map(|rest| rest.chars().next().unwrap_or(' '));
+                let whole = !word.starts_with(is_name) || !is_name(previous);
+                if next.is_some_and(|next| whole && (!word.ends_with(is_name) || !is_name(next))) {
+                    return Some(at);
+                }
+            }
+        }
+        previous = c;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusals(text: &str) -> Vec<String> {
+        parse(text)
+            .err()
+            .unwrap_or_default()
+            .iter()
+            .map(Refusal::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn what_is_outside_the_subset_is_refused_by_name_and_place() {
+        for (text, refusal) in [
+            (
+                "1 + histogram_quantile(0.9, a)",
+                "the function histogram_quantile is not supported (at character 5)",
+            ),
+            (
+                "a{l=\"deg\"} * deg(a)",
+                "the function deg is not supported (at character 14)",
+            ),
+            (
+                "limitk(2, a)",
+                "the aggregation limitk is not supported (at character 1)",
+            ),
+            ("a @ 5", "the modifier @ is not supported (at character 3)"),
+            (
+                "a offset -5m",
+                "a negative offset looks into the future, which is not known (at character 3)",
+            ),
+            ("a[5m]", "a range vector is no result (at character 2)"),
+            ("nothing(a)", "unknown function with name 'nothing' (at character 1)"),
+            ("a +", "not a PromQL expression"),
+            ("a + fill(0) b", "fill values are not supported (at character 5)"),
+            (
+                "{a=\"1\" or b=\"2\"}",
+                "alternatives of matchers are not supported (at character 8)",
+            ),
+        ] {
+            assert_eq!(refusals(text), [refusal], "{text}");
+        }
+    }
+
+    #[test]
+    fn all_refusals_of_an_expression_are_told() {
+        assert_eq!(refusals("deg(a) + sum(rad(b))").len(), 2);
+    }
+
+    #[test]
+    fn interest_reaches_back_over_range_offset_and_subquery() {
+        for (text, keep_ms) in [
+            ("a", 0),
+            ("a offset 1m", 60_000),
+            ("rate(a[5m] offset 1m)", 360_000),
+            ("max_over_time(rate(a[1m])[10m:10s] offset 2m)", 780_000),
+            ("sum(b) / on() group_left() topk(scalar(a offset 3s), b)", 3_000),
+        ] {
+            let mut interest = super::super::super::history::Interest::default();
+            parse(text).unwrap().add_interest(&mut interest);
+            assert_eq!(interest.keep_ms("a"), Some(keep_ms), "{text}");
+            assert_eq!(interest.keep_ms("c"), None);
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The walk over an expression at one moment.
+
+use super::super::history::{History, Series, is_stale};
+use super::super::labels::{LabelSet, METRIC_NAME};
+use super::expression::{Expression, LabelReplace, Query, Range, Selector};
+use super::function::Elementwise;
+use super::over_time::{OverTime, Window};
+use super::{Dialect, Element, Semantics, Value};
+use std::collections::{BTreeMap, HashSet};
+
+/// Why an expression has no value now. The same data would make Prometheus fail as well.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum EvaluationError {
+    #[error("vector cannot contain metrics with the same labelset: {0}")]
+    DuplicateLabels(LabelSet),
+    #[error(
+        "found duplicate series for the match group {group} on the {side} hand-side of the operation: \
+         [{first}, {second}]; matching labels must be unique on one side"
+    )]
+    ManyToMany {
+        group: LabelSet,
+        side: &'static str,
+        first: LabelSet,
+        second: LabelSet,
+    },
+    #[error("multiple matches for labels {group}: many-to-one matching must be explicit (group_left/group_right)")]
+    ManyToOne { group: LabelSet },
+    #[error("{0} is not a number of series")]
+    NotAnInteger(f64),
+}
+
+impl Query {
+    /// The value at `at_ms`, Unix time in milliseconds.
+    ///
+    /// # Errors
+    /// Series that cannot be told apart or matched, as in Prometheus.
+    pub fn evaluate(&self, history: &History, at_ms: i64, semantics: Semantics) -> Result<Value, EvaluationError> {
+        Evaluation { history, semantics }.value(&self.expression, at_ms)
+    }
+}
+
+struct Evaluation<'a> {
+    history: &'a History,
+    semantics: Semantics,
+}
+
+impl Evaluation<'_> {
+    fn value(&self, expression: &Expression, at_ms: i64) -> Result<Value, EvaluationError> {
+        Ok(match expression {
+            Expression::Number(value) => Value::Scalar(*value),
+            Expression::Text(text) => Value::Text(text.clone()),
+            Expression::Time => Value::Scalar(at_ms as f64 / 1000.0),
+            Expression::ScalarOf(inner) => match self.vector(inner, at_ms)?.as_slice() {
+                [only] => Value::Scalar(only.value),
+                _ => Value::Scalar(f64::NAN),
+            },
+            Expression::Negate(inner) => match self.value(inner, at_ms)? {
+                Value::Scalar(value) => Value::Scalar(-value),
+                other => Value::Vector(nameless(other.into_vector(), |value| Some(-value))?),
+            },
+            Expression::Binary(binary) => {
+                let (left, right) = (self.value(&binary.left, at_ms)?, self.value(&binary.right, at_ms)?);
+                binary.apply(left, right, self.semantics.dialect)?
+            }
+            _ => Value::Vector(self.vector(expression, at_ms)?),
+        })
+    }
+
+    fn scalar(&self, expression: &Expression, at_ms: i64) -> Result<f64, EvaluationError> {
+        match self.value(expression, at_ms)? {
+            Value::Scalar(value) => Ok(value),
+            Value::Vector(_) | Value::Text(_) => Ok(f64::NAN),
+        }
+    }
+
+    fn vector(&self, expression: &Expression, at_ms: i64) -> Result<Vec<Element>, EvaluationError> {
+        match expression {
+            Expression::Selector(selector) => Ok(self.instant(selector, at_ms, |_, value| value)),
+            Expression::SampleTime(selector) => {
+                let times = self.instant(selector, at_ms, |sample_ms, _| sample_ms as f64 / 1000.0);
+                nameless(times, Some)
+            }
+            Expression::EvaluationTime(inner) => nameless(self.vector(inner, at_ms)?, |_| Some(at_ms as f64 / 1000.0)),
+            Expression::Aggregate(aggregate) => {
+                let parameter = match aggregate.aggregation.parameter() {
+                    Some(parameter) => self.scalar(parameter, at_ms)?,
+                    None => f64::NAN,
+                };
+                let elements = self.vector(&aggregate.inner, at_ms)?;
+                aggregate
+                    .aggregation
+                    .apply(elements, &aggregate.grouping, parameter, self.semantics.dialect)
+            }
+            Expression::OverTime {
+                function,
+                range,
+                parameter,
+            } => {
+                let parameter = match parameter {
+                    Some(parameter) => self.scalar(parameter, at_ms)?,
+                    None => f64::NAN,
+                };
+                self.over_time(*function, range, parameter, at_ms)
+            }
+            Expression::AbsentOverTime { range, labels } => {
+                let present = self.over_time(OverTime::Last, range, f64::NAN, at_ms)?;
+                Ok(absent(&present, labels))
+            }
+            Expression::Absent { inner, labels } => Ok(absent(&self.vector(inner, at_ms)?, labels)),
+            Expression::Elementwise {
+                function,
+                inner,
+                parameters,
+            } => self.elementwise(*function, inner, parameters, at_ms),
+            Expression::Date {
+                part,
+                inner: Some(inner),
+            } => nameless(self.vector(inner, at_ms)?, |value| Some(part.of(value))),
+            Expression::Date { part, inner: None } => Ok(vec![unlabelled(part.of(at_ms.div_euclid(1000) as f64))]),
+            Expression::VectorOf(inner) => Ok(vec![unlabelled(self.scalar(inner, at_ms)?)]),
+            Expression::Sort { inner, descending } => {
+                let mut elements = self.vector(inner, at_ms)?;
+                elements.sort_by(|a, b| {
+                    let (a, b) = if *descending {
+                        (b.value, a.value)
+                    } else {
+                        (a.value, b.value)
+                    };
+                    a.is_nan().cmp(&b.is_nan()).then(a.total_cmp(&b))
+                });
+                Ok(elements)
+            }
+            Expression::LabelReplace(replace) => replace.apply(self.vector(&replace.inner, at_ms)?),
+            Expression::Number(_)
+            | Expression::Text(_)
+            | Expression::Time
+            | Expression::ScalarOf(_)
+            | Expression::Negate(_)
+            | Expression::Binary(_) => self.value(expression, at_ms).map(Value::into_vector),
+        }
+    }
+
+    fn elementwise(
+        &self,
+        function: Elementwise,
+        inner: &Expression,
+        parameters: &[Expression],
+        at_ms: i64,
+    ) -> Result<Vec<Element>, EvaluationError> {
+        let parameters: Vec<f64> = parameters
+            .iter()
+            .map(|parameter| self.scalar(parameter, at_ms))
+            .collect::<Result<_, _>>()?;
+        nameless(self.vector(inner, at_ms)?, |value| function.apply(value, &parameters))
+    }
+
+    /// Calls `visit` with every series that the selector selects.
+    fn select(&self, selector: &Selector, mut visit: impl FnMut(&Series)) {
+        let mut in_metric = |name: &str| {
+            // What is already known of the name need not be asked of every series.
+            let (on_name, on_labels): (Vec<_>, Vec<_>) = selector
+                .matchers
+                .iter()
+                .partition(|matcher| &*matcher.name == METRIC_NAME);
+            if on_name.iter().all(|matcher| matcher.is_match(name)) {
+                let series = self.history.series(name).iter();
+                let selected = series.filter(|series| on_labels.iter().all(|m| m.selects(series.labels())));
+                selected.for_each(&mut visit);
+            }
+        };
+        match &selector.metric_name {
+            Some(name) => in_metric(name),
+            None => self.history.metric_names().into_iter().for_each(in_metric),
+        }
+    }
+
+    fn instant(&self, selector: &Selector, at_ms: i64, value_of: impl Fn(i64, f64) -> f64) -> Vec<Element> {
+        let until_ms = at_ms - selector.offset_ms;
+        let oldest_ms = until_ms - self.semantics.lookback_ms + self.left_open_ms();
+        let mut elements = Vec::new();
+        self.select(selector, |series| {
+            if let Some((sample_ms, value)) = series.newest_until(until_ms)
+                && sample_ms >= oldest_ms
+                && !is_stale(value)
+            {
+                elements.push(Element {
+                    labels: series.labels().clone(),
+                    value: value_of(sample_ms, value),
+                });
+            }
+        });
+        elements
+    }
+
+    /// What the left end of a range is moved by so that it no longer includes that very millisecond.
+    fn left_open_ms(&self) -> i64 {
+        match self.semantics.dialect {
+            Dialect::V3 => 1,
+            Dialect::V2_42 => 0,
+        }
+    }
+
+    fn over_time(
+        &self,
+        function: OverTime,
+        range: &Range,
+        parameter: f64,
+        at_ms: i64,
+    ) -> Result<Vec<Element>, EvaluationError> {
+        let (range_ms, offset_ms) = range.extent_ms();
+        let end_ms = at_ms - offset_ms;
+        let start_ms = end_ms - range_ms;
+        let window = Window {
+            start_ms,
+            end_ms,
+            now_ms: at_ms,
+            dialect: self.semantics.dialect,
+        };
+        let mut elements = Vec::new();
+        let mut push = |labels: &LabelSet, samples: &[(i64, f64)]| {
+            if !samples.is_empty()
+                && let Some(value) = function.apply(samples, parameter, window)
+            {
+                let labels = if function.keeps_metric_name() {
+                    labels.clone()
+                } else {
+                    labels.without_metric_name()
+                };
+                elements.push(Element { labels, value });
+            }
+        };
+        match range {
+            Range::Samples { selector, .. } => {
+                let mut samples = Vec::new();
+                let after_ms = start_ms - 1 + self.left_open_ms();
+                self.select(selector, |series| {
+                    series.read_window(after_ms, end_ms, &mut samples);
+                    push(series.labels(), &samples);
+                });
+            }
+            Range::Subquery { inner, step_ms, .. } => {
+                let step_ms = step_ms.unwrap_or(self.semantics.default_step_ms);
+                for (labels, samples) in &self.subquery(inner, start_ms + self.left_open_ms(), end_ms, step_ms)? {
+                    push(labels, samples);
+                }
+            }
+        }
+        unique(elements)
+    }
+
+    /// The values of an expression at every multiple of the step from `start_ms` to `end_ms`.
+    fn subquery(
+        &self,
+        inner: &Expression,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+    ) -> Result<BTreeMap<LabelSet, Vec<(i64, f64)>>, EvaluationError> {
+        let mut series: BTreeMap<LabelSet, Vec<(i64, f64)>> = BTreeMap::new();
+        let mut at_ms = (start_ms + step_ms - 1).div_euclid(step_ms) * step_ms;
+        while at_ms <= end_ms {
+            for element in self.vector(inner, at_ms)? {
+                series.entry(element.labels).or_default().push((at_ms, element.value));
+            }
+            at_ms += step_ms;
+        }
+        Ok(series)
+    }
+}
+
+fn unlabelled(value: f64) -> Element {
+    Element {
+        labels: LabelSet::default(),
+        value,
+    }
+}
+
+fn absent(present: &[Element], labels: &LabelSet) -> Vec<Element> {
+    if present.is_empty() {
+        vec![Element {
+            labels: labels.clone(),
+            value: 1.0,
+        }]
+    } else {
+        Vec::new()
+    }
+}
+
+/// Changes values, and drops the metric name that no longer says what they are.
+fn nameless(elements: Vec<Element>, change: impl Fn(f64) -> Option<f64>) -> Result<Vec<Element>, EvaluationError> {
+    let changed = elements.into_iter().filter_map(|element| {
+        let value = change(element.value)?;
+        Some(Element {
+            labels: element.labels.without_metric_name(),
+            value,
+        })
+    });
+    unique(changed.collect())
+}
+
+/// No two series of a vector may bear the same labels.
+pub(super) fn unique(elements: Vec<Element>) -> Result<Vec<Element>, EvaluationError> {
+    if elements.len() > 1 {
+        let mut seen = HashSet::with_capacity(elements.len());
+        if let Some(duplicate) = elements.iter().find(|element| !seen.insert(&element.labels)) {
+            return Err(EvaluationError::DuplicateLabels(duplicate.labels.clone()));
+        }
+    }
+    Ok(elements)
+}
+
+impl LabelReplace {
+    fn apply(&self, mut elements: Vec<Element>) -> Result<Vec<Element>, EvaluationError> {
+        for element in &mut elements {
+            let Some(captures) = self.pattern.captures(element.labels.get(&self.source)) else {
+                continue;
+            };
+            let mut value = String::new();
+            captures.expand(&self.replacement, &mut value);
+            element.labels = element.labels.with([(self.destination.clone(), value.into())]);
+        }
+        unique(elements)
+    }
+}

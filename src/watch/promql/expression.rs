@@ -1,0 +1,270 @@
+//! A checked expression: what evaluation walks. Whatever is here can be evaluated.
+
+use super::super::history::Interest;
+use super::super::labels::{LabelSet, METRIC_NAME, Selected, Text};
+use super::Matcher;
+use super::function::{DatePart, Elementwise};
+use super::over_time::OverTime;
+use regex::Regex;
+
+/// An expression together with its text.
+#[derive(Debug, Clone)]
+pub struct Query {
+    pub text: String,
+    pub(super) expression: Expression,
+}
+
+impl Query {
+    /// Adds to `interest` what the expression reads and for how long that must be kept.
+    pub fn add_interest(&self, interest: &mut Interest) {
+        self.expression.add_interest(0, interest);
+    }
+
+    /// Whether the expression reads any series of this metric name.
+    pub fn reads(&self, metric_name: &str) -> bool {
+        let mut interest = Interest::default();
+        self.add_interest(&mut interest);
+        interest.keep_ms(metric_name).is_some()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Selector {
+    pub matchers: Vec<Matcher>,
+    /// The value of an equality matcher on the metric name, which spares a search over all names.
+    pub metric_name: Option<Text>,
+    pub offset_ms: i64,
+}
+
+/// What a function over time reads.
+#[derive(Debug, Clone)]
+pub(super) enum Range {
+    Samples {
+        selector: Selector,
+        range_ms: i64,
+    },
+    Subquery {
+        inner: Box<Expression>,
+        range_ms: i64,
+        step_ms: Option<i64>,
+        offset_ms: i64,
+    },
+}
+
+impl Range {
+    /// Length and offset in milliseconds.
+    pub fn extent_ms(&self) -> (i64, i64) {
+        match self {
+            Range::Samples { selector, range_ms } => (*range_ms, selector.offset_ms),
+            Range::Subquery {
+                range_ms, offset_ms, ..
+            } => (*range_ms, *offset_ms),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operator {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Modulo,
+    Power,
+    Atan2,
+    Equal,
+    NotEqual,
+    Greater,
+    Less,
+    GreaterOrEqual,
+    LessOrEqual,
+    And,
+    Or,
+    Unless,
+}
+
+impl Operator {
+    pub fn is_comparison(self) -> bool {
+        use Operator::*;
+        matches!(self, Equal | NotEqual | Greater | Less | GreaterOrEqual | LessOrEqual)
+    }
+
+    pub fn is_set(self) -> bool {
+        matches!(self, Operator::And | Operator::Or | Operator::Unless)
+    }
+}
+
+/// Which side of a vector operation may have several series per match, and which labels it takes from the other.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Cardinality {
+    OneToOne,
+    ManyToOne(Vec<Text>),
+    OneToMany(Vec<Text>),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Binary {
+    pub operator: Operator,
+    pub left: Expression,
+    pub right: Expression,
+    pub returns_bool: bool,
+    pub matching: Selected,
+    pub cardinality: Cardinality,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Aggregation {
+    Sum,
+    Average,
+    Minimum,
+    Maximum,
+    Count,
+    Group,
+    StandardDeviation,
+    StandardVariance,
+    Top(Expression),
+    Bottom(Expression),
+    Quantile(Expression),
+    CountValues(Text),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Aggregate {
+    pub aggregation: Aggregation,
+    pub inner: Expression,
+    pub grouping: Selected,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct LabelReplace {
+    pub inner: Expression,
+    pub destination: Text,
+    pub replacement: String,
+    pub source: Text,
+    pub pattern: Regex,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Expression {
+    Number(f64),
+    Text(String),
+    Selector(Selector),
+    Negate(Box<Expression>),
+    Binary(Box<Binary>),
+    Aggregate(Box<Aggregate>),
+    OverTime {
+        function: OverTime,
+        range: Range,
+        /// The scalar argument of `predict_linear` and `quantile_over_time`.
+        parameter: Option<Box<Expression>>,
+    },
+    AbsentOverTime {
+        range: Range,
+        labels: LabelSet,
+    },
+    Absent {
+        inner: Box<Expression>,
+        labels: LabelSet,
+    },
+    /// A function of each element's value alone.
+    Elementwise {
+        function: Elementwise,
+        inner: Box<Expression>,
+        parameters: Vec<Expression>,
+    },
+    Date {
+        part: DatePart,
+        inner: Option<Box<Expression>>,
+    },
+    Time,
+    /// `timestamp()` of a selector is the time of its sample …
+    SampleTime(Selector),
+    /// … of anything else it is that of the evaluation.
+    EvaluationTime(Box<Expression>),
+    VectorOf(Box<Expression>),
+    ScalarOf(Box<Expression>),
+    Sort {
+        inner: Box<Expression>,
+        descending: bool,
+    },
+    LabelReplace(Box<LabelReplace>),
+}
+
+impl Expression {
+    fn add_interest(&self, before_ms: i64, interest: &mut Interest) {
+        let mut from_selector = |selector: &Selector, range_ms: i64| {
+            interest.add(&selector.matchers, before_ms + selector.offset_ms + range_ms);
+        };
+        match self {
+            Expression::Number(_) | Expression::Text(_) | Expression::Time => {}
+            Expression::Selector(selector) | Expression::SampleTime(selector) => from_selector(selector, 0),
+            Expression::OverTime { range, parameter, .. } => {
+                range.add_interest(before_ms, interest);
+                if let Some(parameter) = parameter {
+                    parameter.add_interest(before_ms, interest);
+                }
+            }
+            Expression::AbsentOverTime { range, .. } => range.add_interest(before_ms, interest),
+            Expression::Binary(binary) => {
+                binary.left.add_interest(before_ms, interest);
+                binary.right.add_interest(before_ms, interest);
+            }
+            Expression::Aggregate(aggregate) => {
+                aggregate.inner.add_interest(before_ms, interest);
+                if let Aggregation::Top(parameter) | Aggregation::Bottom(parameter) | Aggregation::Quantile(parameter) =
+                    &aggregate.aggregation
+                {
+                    parameter.add_interest(before_ms, interest);
+                }
+            }
+            Expression::Elementwise { inner, parameters, .. } => {
+                inner.add_interest(before_ms, interest);
+                parameters
+                    .iter()
+                    .for_each(|parameter| parameter.add_interest(before_ms, interest));
+            }
+            Expression::Date { inner, .. } => {
+                if let Some(inner) = inner {
+                    inner.add_interest(before_ms, interest);
+                }
+            }
+            Expression::Negate(inner)
+            | Expression::Absent { inner, .. }
+            | Expression::EvaluationTime(inner)
+            | Expression::VectorOf(inner)
+            | Expression::ScalarOf(inner)
+            | Expression::Sort { inner, .. } => inner.add_interest(before_ms, interest),
+            Expression::LabelReplace(replace) => replace.inner.add_interest(before_ms, interest),
+        }
+    }
+}
+
+impl Range {
+    fn add_interest(&self, before_ms: i64, interest: &mut Interest) {
+        match self {
+            Range::Samples { selector, range_ms } => {
+                interest.add(&selector.matchers, before_ms + selector.offset_ms + range_ms);
+            }
+            Range::Subquery {
+                inner,
+                range_ms,
+                offset_ms,
+                ..
+            } => {
+                inner.add_interest(before_ms + range_ms + offset_ms, interest);
+            }
+        }
+    }
+}
+
+impl Selector {
+    pub fn new(matchers: Vec<Matcher>, offset_ms: i64) -> Self {
+        let on_name = matchers.iter().filter(|matcher| &*matcher.name == METRIC_NAME);
+        let metric_name = on_name.filter_map(Matcher::equal_to).map(Text::from).next();
+        Selector {
+            matchers,
+            metric_name,
+            offset_ms,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! A matcher on one label of a series, prepared for being asked often.
+
+use super::super::labels::{LabelSet, Text};
+use promql_parser::label::{MatchOp, Matcher as Parsed};
+use regex::Regex;
+
+#[derive(Debug, Clone)]
+pub struct Matcher {
+    pub name: Text,
+    test: Test,
+}
+
+#[derive(Debug, Clone)]
+enum Test {
+    Equal(Text),
+    NotEqual(Text),
+    /// An expression that is nothing but alternatives: comparing is faster, and a compiled expression takes kilobytes.
+    OneOf(Vec<Text>),
+    NoneOf(Vec<Text>),
+    Matches(Regex),
+    Differs(Regex),
+}
+
+impl Matcher {
+    pub fn equal(name: &str, value: &str) -> Self {
+        Matcher {
+            name: name.into(),
+            test: Test::Equal(value.into()),
+        }
+    }
+
+    pub fn from_parsed(parsed: &Parsed) -> Self {
+        let test = match (&parsed.op, alternatives(&parsed.value)) {
+            (MatchOp::Equal, _) => Test::Equal(parsed.value.as_str().into()),
+            (MatchOp::NotEqual, _) => Test::NotEqual(parsed.value.as_str().into()),
+            (MatchOp::Re(_), Some(values)) => Test::OneOf(values),
+            (MatchOp::NotRe(_), Some(values)) => Test::NoneOf(values),
+            (MatchOp::Re(regex), None) => Test::Matches(regex.clone()),
+            (MatchOp::NotRe(regex), None) => Test::Differs(regex.clone()),
+        };
+        Matcher {
+            name: parsed.name.as_str().into(),
+            test,
+        }
+    }
+
+    /// A missing label is matched as the empty text.
+    pub fn is_match(&self, value: &str) -> bool {
+        match &self.test {
+            Test::Equal(wanted) => &**wanted == value,
+            Test::NotEqual(unwanted) => &**unwanted != value,
+            Test::OneOf(values) => values.iter().any(|one| &**one == value),
+            Test::NoneOf(values) => !values.iter().any(|one| &**one == value),
+            Test::Matches(regex) => regex.is_match(value),
+            Test::Differs(regex) => !regex.is_match(value),
+        }
+    }
+
+    pub fn selects(&self, labels: &LabelSet) -> bool {
+        self.is_match(labels.get(&self.name))
+    }
+
+    /// The one value that an equality matcher asks for.
+    pub fn equal_to(&self) -> Option<&str> {
+        match &self.test {
+            Test::Equal(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+fn alternatives(pattern: &str) -> Option<Vec<Text>> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-/:, |".contains(c);
+    pattern
+        .chars()
+        .all(is_plain)
+        .then(|| pattern.split('|').map(Text::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regular_expressions_are_anchored_whether_compiled_or_not() {
+        for (selector, value, matches) in [
+            (r#"{l=~"a|bc"}"#, "bc", true),
+            (r#"{l=~"a|bc"}"#, "abc", false),
+            (r#"{l=~"a.*|bc"}"#, "axy", true),
+            (r#"{l=~"a.c|b"}"#, "xb", false),
+            (r#"{l!~"a|b"}"#, "c", true),
+            (r#"{l!~"a.*"}"#, "ab", false),
+            (r#"{l=~"a|"}"#, "", true),
+            (r#"{l!=""}"#, "", false),
+        ] {
+            let text = format!("m{selector}");
+            let Ok(promql_parser::parser::Expr::VectorSelector(parsed)) = promql_parser::parser::parse(&text) else {
+                panic!("{text}");
+            };
+            let matcher = Matcher::from_parsed(&parsed.matchers.matchers[0]);
+            assert_eq!(matcher.is_match(value), matches, "{selector} on {value:?}");
+        }
+    }
+}

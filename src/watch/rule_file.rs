@@ -1,0 +1,495 @@
+//! Prometheus rule files as they are written, to rules that can be evaluated. Reads text, never the disk.
+
+use super::duration::parse_ms;
+use super::labels::{METRIC_NAME, Text};
+use super::promql::{self, Query, Refusal};
+use super::template::Template;
+use saphyr::{LoadableYamlNode, MarkedYaml};
+use serde::de::{DeserializeOwned, Error as _, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_yaml::Value;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+
+/// A mistake in a rule file or a unit-test file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}{}: {message}{}", .line.map(|line| format!(":{line}")).unwrap_or_default(),
+    .hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default())]
+pub struct RuleError {
+    pub file: String,
+    /// Counted from one.
+    pub line: Option<usize>,
+    pub message: String,
+    /// What would be right.
+    pub hint: Option<String>,
+}
+
+/// The rules of one file.
+#[derive(Debug, Clone)]
+pub struct RuleFile {
+    pub groups: Vec<Group>,
+}
+
+/// Rules that are evaluated one after the other, at one moment.
+#[derive(Debug, Clone)]
+pub struct Group {
+    pub file: String,
+    pub name: String,
+    /// Where the file sets none, the evaluator's applies.
+    pub interval_ms: Option<i64>,
+    /// The most series or alerts a rule may yield; 0 is no limit.
+    pub limit: usize,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Rule {
+    Recording(RecordingRule),
+    Alerting(AlertingRule),
+}
+
+#[derive(Debug, Clone)]
+pub struct RecordingRule {
+    pub record: Text,
+    pub query: Query,
+    pub labels: Vec<(Text, Text)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct AlertingRule {
+    pub alert: Text,
+    pub query: Query,
+    pub for_ms: i64,
+    pub keep_firing_for_ms: i64,
+    pub labels: Vec<(Text, Template)>,
+    pub annotations: Vec<(String, Template)>,
+}
+
+impl Rule {
+    pub fn name(&self) -> &str {
+        match self {
+            Rule::Recording(rule) => &rule.record,
+            Rule::Alerting(rule) => &rule.alert,
+        }
+    }
+
+    pub fn query(&self) -> &Query {
+        match self {
+            Rule::Recording(rule) => &rule.query,
+            Rule::Alerting(rule) => &rule.query,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileText {
+    #[serde(default)]
+    groups: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupText {
+    name: Scalar,
+    interval: Option<Scalar>,
+    #[serde(default)]
+    limit: usize,
+    #[serde(default)]
+    labels: BTreeMap<String, Scalar>,
+    #[serde(default)]
+    rules: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleText {
+    record: Option<Scalar>,
+    alert: Option<Scalar>,
+    expr: Scalar,
+    r#for: Option<Scalar>,
+    keep_firing_for: Option<Scalar>,
+    #[serde(default)]
+    labels: BTreeMap<String, Scalar>,
+    #[serde(default)]
+    annotations: BTreeMap<String, Scalar>,
+}
+
+/// A text that may be written like a number or a boolean, as in `severity: 1`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Scalar(pub String);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl Visitor<'_> for Any {
+            type Value = Scalar;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar(text.into()))
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
+                Ok(Scalar(value.to_string()))
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
+                Ok(Scalar(value.to_string()))
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
+                Ok(Scalar(value.to_string()))
+            }
+            fn visit_f64<E>(self, value: f64) -> Result<Scalar, E> {
+                Ok(Scalar(value.to_string()))
+            }
+            fn visit_unit<E: serde::de::Error>(self) -> Result<Scalar, E> {
+                Err(E::custom("expected a text, found nothing"))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+/// A duration within a test file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DurationMs(pub i64);
+
+impl<'de> Deserialize<'de> for DurationMs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Scalar(text) = Scalar::deserialize(deserializer)?;
+        parse_ms(&text).map(DurationMs).map_err(D::Error::custom)
+    }
+}
+
+/// Reads a rule file; `file` names it in errors.
+///
+/// # Errors
+/// Every mistake, and everything that cannot be evaluated here, at once; of a file that is not YAML the first mistake.
+pub fn parse(file: &str, text: &str) -> Result<RuleFile, Vec<RuleError>> {
+    let mut reader = Reader {
+        file,
+        places: Places::new(text),
+        errors: Vec::new(),
+    };
+    let Some(content) = reader.whole::<FileText>(text) else {
+        return Err(reader.errors);
+    };
+    let mut names = HashSet::new();
+    let mut groups = Vec::new();
+    for (index, group) in content.groups.into_iter().enumerate() {
+        let at = Place::root().key("groups").index(index);
+        let Some(group) = reader.part::<GroupText>(group, &at, "group") else {
+            continue;
+        };
+        if group.name.0.is_empty() {
+            reader.error(&at, "a group needs a name".into(), None);
+        }
+        if !names.insert(group.name.0.clone()) {
+            let message = format!("the group {:?} is there twice in this file", group.name.0);
+            reader.error(&at.key("name"), message, None);
+        }
+        let interval_ms = reader.duration(group.interval, &at.key("interval"));
+        let rules = group.rules.into_iter().enumerate();
+        let rules = rules
+            .filter_map(|(index, rule)| reader.rule(rule, &group.labels, &at.key("rules").index(index), &group.name.0));
+        let rules = rules.collect();
+        let file = file.to_owned();
+        let interval_ms = interval_ms.filter(|interval_ms| *interval_ms > 0);
+        groups.push(Group {
+            file,
+            name: group.name.0,
+            interval_ms,
+            limit: group.limit,
+            rules,
+        });
+    }
+    if reader.errors.is_empty() {
+        Ok(RuleFile { groups })
+    } else {
+        Err(reader.errors)
+    }
+}
+
+/// Collects the errors of one file.
+pub(super) struct Reader<'a> {
+    pub file: &'a str,
+    pub places: Places<'a>,
+    pub errors: Vec<RuleError>,
+}
+
+impl Reader<'_> {
+    pub fn error(&mut self, at: &Place, message: String, hint: Option<String>) {
+        let line = self.places.line(at);
+        self.errors.push(RuleError {
+            file: self.file.into(),
+            line,
+            message,
+            hint,
+        });
+    }
+
+    pub fn whole<T: DeserializeOwned>(&mut self, text: &str) -> Option<T> {
+        let error = match serde_yaml::from_str(text) {
+            Ok(content) => return Some(content),
+            Err(error) => error,
+        };
+        let line = error.location().map(|place| place.line());
+        self.errors.push(RuleError {
+            file: self.file.into(),
+            line,
+            message: error.to_string(),
+            hint: None,
+        });
+        None
+    }
+
+    fn part<T: DeserializeOwned>(&mut self, value: Value, at: &Place, what: &str) -> Option<T> {
+        serde_yaml::from_value(value)
+            .map_err(|error| self.error(at, format!("{what}: {error}"), None))
+            .ok()
+    }
+
+    fn duration(&mut self, text: Option<Scalar>, at: &Place) -> Option<i64> {
+        parse_ms(&text?.0).map_err(|message| self.error(at, message, None)).ok()
+    }
+
+    /// The error carries group and rule, because `check` prints it alone.
+    fn rule(&mut self, value: Value, of_group: &BTreeMap<String, Scalar>, at: &Place, group: &str) -> Option<Rule> {
+        let rule: RuleText = self.part(value, at, &format!("group {group:?}: rule"))?;
+        let errors_before = self.errors.len();
+        let name = match (&rule.record, &rule.alert) {
+            (Some(Scalar(name)), None) | (None, Some(Scalar(name))) if !name.is_empty() => name.clone(),
+            _ => {
+                let hint = Some("write exactly one of them".into());
+                self.error(at, format!("group {group:?}: a rule has either record or alert"), hint);
+                return None;
+            }
+        };
+        let about = format!("group {group:?}, rule {name:?}");
+        let query = match promql::parse(&rule.expr.0) {
+            Ok(query) => Some(query),
+            Err(refusals) => {
+                for Refusal { message, offset, hint } in refusals {
+                    let place = offset
+                        .map(|offset| in_expression(&rule.expr.0, offset))
+                        .unwrap_or_default();
+                    self.error(&at.key("expr"), format!("{about}: {message}{place}"), hint);
+                }
+                None
+            }
+        };
+        let labels: BTreeMap<&String, &Scalar> = of_group.iter().chain(&rule.labels).collect();
+        for name in labels.keys() {
+            if !promql::is_label_name(name) || *name == METRIC_NAME {
+                self.error(
+                    &at.key("labels").key(name),
+                    format!("{about}: {name:?} is not a label name"),
+                    None,
+                );
+            }
+        }
+        let for_ms = self.duration(rule.r#for.clone(), &at.key("for"));
+        let keep_firing_for_ms = self.duration(rule.keep_firing_for.clone(), &at.key("keep_firing_for"));
+        let built = if rule.record.is_some() {
+            let foreign = [
+                ("for", rule.r#for.is_some()),
+                ("keep_firing_for", rule.keep_firing_for.is_some()),
+                ("annotations", !rule.annotations.is_empty()),
+            ];
+            for (key, _) in foreign.into_iter().filter(|(_, is_there)| *is_there) {
+                self.error(&at.key(key), format!("{about}: a recording rule has no {key}"), None);
+            }
+            if !is_metric_name(&name) {
+                self.error(
+                    &at.key("record"),
+                    format!("{about}: {name:?} is not a metric name"),
+                    None,
+                );
+            }
+            let labels = labels
+                .into_iter()
+                .map(|(name, value)| (name.as_str().into(), value.0.as_str().into()));
+            query.map(|query| {
+                Rule::Recording(RecordingRule {
+                    record: name.as_str().into(),
+                    query,
+                    labels: labels.collect(),
+                })
+            })
+        } else {
+            let labels = labels.into_iter().filter_map(|(name, text)| {
+                Some((
+                    name.as_str().into(),
+                    self.template(text, &at.key("labels").key(name), &about)?,
+                ))
+            });
+            let labels = labels.collect();
+            let annotations = rule.annotations.iter().filter_map(|(name, text)| {
+                Some((
+                    name.clone(),
+                    self.template(text, &at.key("annotations").key(name), &about)?,
+                ))
+            });
+            let annotations = annotations.collect();
+            query.map(|query| {
+                Rule::Alerting(AlertingRule {
+                    alert: name.as_str().into(),
+                    query,
+                    for_ms: for_ms.unwrap_or(0),
+                    keep_firing_for_ms: keep_firing_for_ms.unwrap_or(0),
+                    labels,
+                    annotations,
+                })
+            })
+        };
+        built.filter(|_| self.errors.len() == errors_before)
+    }
+
+    fn template(&mut self, text: &Scalar, at: &Place, about: &str) -> Option<Template> {
+        Template::parse(&text.0)
+            .map_err(|message| self.error(at, format!("{about}: {message}"), None))
+            .ok()
+    }
+}
+
+/// Where in an expression, which may have several lines.
+fn in_expression(text: &str, offset: usize) -> String {
+    let before = &text[..offset];
+    let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
+    match before.matches('\n').count() {
+        0 => format!(" (expr, column {column})"),
+        lines => format!(" (expr, line {}, column {column})", lines + 1),
+    }
+}
+
+/// The metric names of the Prometheus data model.
+fn is_metric_name(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
+}
+
+/// A path into a document.
+#[derive(Debug, Clone)]
+pub(super) struct Place(Vec<Step>);
+
+#[derive(Debug, Clone)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+impl Place {
+    pub fn root() -> Self {
+        Place(Vec::new())
+    }
+
+    pub fn key(&self, name: &str) -> Self {
+        Place(self.0.iter().cloned().chain([Step::Key(name.into())]).collect())
+    }
+
+    pub fn index(&self, index: usize) -> Self {
+        Place(self.0.iter().cloned().chain([Step::Index(index)]).collect())
+    }
+}
+
+/// The positions of a document, which serde does not keep.
+pub(super) struct Places<'a>(Option<MarkedYaml<'a>>);
+
+impl<'a> Places<'a> {
+    pub fn new(text: &'a str) -> Self {
+        Places(
+            MarkedYaml::load_from_str(text)
+                .ok()
+                .and_then(|documents| documents.into_iter().next()),
+        )
+    }
+
+    /// The line of a place, or of the nearest thing around it.
+    fn line(&self, place: &Place) -> Option<usize> {
+        let mut node = self.0.as_ref()?;
+        let mut line = node.span.start.line();
+        for step in &place.0 {
+            let next = match step {
+                Step::Index(index) => node.data.as_sequence().and_then(|items| items.get(*index)),
+                Step::Key(name) => node.data.as_mapping().and_then(|entries| {
+                    let entry = entries.iter().find(|(key, _)| key.data.as_str() == Some(name))?;
+                    // A value may start on the line after its key; people look for the key.
+                    line = entry.0.span.start.line();
+                    Some(entry.1)
+                }),
+            };
+            let Some(found) = next else { break };
+            node = found;
+            if matches!(step, Step::Index(_)) {
+                line = node.span.start.line();
+            }
+        }
+        Some(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors(text: &str) -> Vec<String> {
+        parse("x.yml", text)
+            .err()
+            .unwrap_or_default()
+            .iter()
+            .map(RuleError::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn a_file_as_prometheus_takes_it() {
+        let text = "groups:\n- name: g\n  interval: 1m\n  limit: 5\n  labels: {team: x}\n  rules:\n  - record: a:b\n    \
+                    expr: sum(a)\n    labels: {l: 1}\n  - alert: A\n    expr: 1\n    for: 5m\n    keep_firing_for: 90s\n    \
+                    labels: {severity: page}\n    annotations: {summary: 'at {{ $value }}'}\n";
+        let file = parse("x.yml", text).unwrap();
+        let group = &file.groups[0];
+        assert_eq!(
+            (group.interval_ms, group.limit, group.rules.len()),
+            (Some(60_000), 5, 2)
+        );
+        let Rule::Recording(record) = &group.rules[0] else {
+            panic!()
+        };
+        assert_eq!(record.labels, [("l".into(), "1".into()), ("team".into(), "x".into())]);
+        let Rule::Alerting(alert) = &group.rules[1] else {
+            panic!()
+        };
+        assert_eq!(
+            (alert.for_ms, alert.keep_firing_for_ms, alert.labels.len()),
+            (300_000, 90_000, 2)
+        );
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once_with_its_line() {
+        let text = "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: |\n      1 +\n        deg(a)\n    for: 5\n  \
+                    - record: b-c\n    expr: a\n    annotations: {x: y}\n  - expr: a\n  - alert: B\n    expr: a\n    \
+                    labels:\n      9: x\n      ok: '{{ query \"a\" }}'\n  - alert: C\n    exp: a\n- name: g\n";
+        assert_eq!(
+            errors(text),
+            [
+                "x.yml:5: group \"g\", rule \"A\": the function deg is not supported (expr, line 2, column 3)",
+                "x.yml:8: \"5\" is not a duration, expected for example 30s, 5m or 1h30m",
+                "x.yml:11: group \"g\", rule \"b-c\": a recording rule has no annotations",
+                "x.yml:9: group \"g\", rule \"b-c\": \"b-c\" is not a metric name",
+                "x.yml:12: group \"g\": a rule has either record or alert; write exactly one of them",
+                "x.yml:13: group \"g\": rule: invalid type: integer `9`, expected a string",
+                "x.yml:18: group \"g\": rule: unknown field `exp`, expected one of `record`, `alert`, `expr`, `for`, \
+                 `keep_firing_for`, `labels`, `annotations`",
+                "x.yml:20: the group \"g\" is there twice in this file",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_yaml_has_a_line_too() {
+        let errors = parse("x.yml", "groups:\n- name: [\n").unwrap_err();
+        assert!(errors[0].line.is_some_and(|line| line > 1), "{errors:?}");
+    }
+}

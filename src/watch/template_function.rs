@@ -1,0 +1,333 @@
+//! The functions that templates of alerting rules may call, to the letter as Prometheus's.
+
+use super::labels::LabelSet;
+use super::number;
+
+/// A value within a template.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Datum {
+    Number(f64),
+    Integer(i64),
+    Text(String),
+    Map(LabelSet),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Function {
+    Humanize,
+    Humanize1024,
+    HumanizeDuration,
+    HumanizePercentage,
+    Printf,
+    Title,
+    ToUpper,
+    ToLower,
+}
+
+const VERBS: &str = "vsqdfFeEgGt";
+
+impl Function {
+    pub fn named(name: &str) -> Result<Self, String> {
+        Ok(match name {
+            "humanize" => Function::Humanize,
+            "humanize1024" => Function::Humanize1024,
+            "humanizeDuration" => Function::HumanizeDuration,
+            "humanizePercentage" => Function::HumanizePercentage,
+            "printf" => Function::Printf,
+            "title" => Function::Title,
+            "toUpper" => Function::ToUpper,
+            "toLower" => Function::ToLower,
+            _ => return Err(format!("the template uses {name:?}, which is not supported")),
+        })
+    }
+
+    /// What can be known before the values are.
+    pub fn check(self, arguments: usize, first_literal: Option<&Datum>) -> Result<(), String> {
+        if self != Function::Printf {
+            let name = format!("{self:?}");
+            let name = name[..1].to_lowercase() + &name[1..];
+            return if arguments == 1 {
+                Ok(())
+            } else {
+                Err(format!("the template's {name} takes one argument"))
+            };
+        }
+        let Some(Datum::Text(format)) = first_literal else {
+            return Err("the template's printf needs a literal format".into());
+        };
+        for piece in pieces(format) {
+            if let FormatPiece::Verb { verb, .. } = piece
+                && !VERBS.contains(verb)
+            {
+                return Err(format!(
+                    "the template's printf verb %{verb} is not supported, there are {VERBS}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn call(self, arguments: &[Datum]) -> Result<Datum, String> {
+        let (Some(first), rest) = (arguments.first(), arguments.get(1..).unwrap_or_default()) else {
+            return Err("a function lacks its argument".into());
+        };
+        Ok(Datum::Text(match self {
+            Function::Humanize => humanize(first.to_number()?),
+            Function::Humanize1024 => humanize1024(first.to_number()?),
+            Function::HumanizeDuration => humanize_duration(first.to_number()?),
+            Function::HumanizePercentage => format!("{}%", number::general_precise(first.to_number()? * 100.0, 4)),
+            Function::Printf => printf(&first.to_string(), rest),
+            Function::Title => title(&first.to_string()),
+            Function::ToUpper => first.to_string().to_uppercase(),
+            Function::ToLower => first.to_string().to_lowercase(),
+        }))
+    }
+}
+
+impl Datum {
+    fn to_number(&self) -> Result<f64, String> {
+        match self {
+            Datum::Number(value) => Ok(*value),
+            Datum::Integer(value) => Ok(*value as f64),
+            Datum::Text(text) => text.parse().map_err(|_| format!("{text:?} is not a number")),
+            Datum::Map(_) => Err("a set of labels is not a number".into()),
+        }
+    }
+
+    /// As Go names the type.
+    fn type_name(&self) -> &'static str {
+        match self {
+            Datum::Number(_) => "float64",
+            Datum::Integer(_) => "int",
+            Datum::Text(_) => "string",
+            Datum::Map(_) => "map[string]string",
+        }
+    }
+}
+
+fn scaled(mut value: f64, step: f64, prefixes: &[&'static str], is_done: impl Fn(f64) -> bool) -> String {
+    let mut prefix = "";
+    for next in prefixes {
+        if is_done(value.abs()) {
+            break;
+        }
+        prefix = next;
+        value /= step;
+    }
+    format!("{}{prefix}", number::general_precise(value, 4))
+}
+
+/// Divides as often as Prometheus does, by multiplying: the rounding is part of the text.
+fn scaled_up(mut value: f64) -> String {
+    let mut prefix = "";
+    for next in ["m", "u", "n", "p", "f", "a", "z", "y"] {
+        if value.abs() >= 1.0 {
+            break;
+        }
+        prefix = next;
+        value *= 1000.0;
+    }
+    format!("{}{prefix}", number::general_precise(value, 4))
+}
+
+fn humanize(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        number::general_precise(value, 4)
+    } else if value.abs() >= 1.0 {
+        scaled(value, 1000.0, &["k", "M", "G", "T", "P", "E", "Z", "Y"], |size| {
+            size < 1000.0
+        })
+    } else {
+        scaled_up(value)
+    }
+}
+
+fn humanize1024(value: f64) -> String {
+    if value.abs() <= 1.0 || !value.is_finite() {
+        return number::general_precise(value, 4);
+    }
+    scaled(
+        value,
+        1024.0,
+        &["ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi", "Yi"],
+        |size| size < 1024.0,
+    )
+}
+
+fn humanize_duration(seconds: f64) -> String {
+    if !seconds.is_finite() {
+        return number::general_precise(seconds, 4);
+    }
+    if seconds == 0.0 {
+        return "0s".into();
+    }
+    if seconds.abs() < 1.0 {
+        return format!("{}s", scaled_up(seconds));
+    }
+    let sign = if seconds < 0.0 { "-" } else { "" };
+    let whole = seconds.abs() as i64;
+    let (s, m, h, d) = (whole % 60, whole / 60 % 60, whole / 3600 % 24, whole / 86_400);
+    if d != 0 {
+        format!("{sign}{d}d {h}h {m}m {s}s")
+    } else if h != 0 {
+        format!("{sign}{h}h {m}m {s}s")
+    } else if m != 0 {
+        format!("{sign}{m}m {s}s")
+    } else {
+        format!("{sign}{}s", number::general_precise(seconds.abs(), 4))
+    }
+}
+
+/// Go's `strings.Title`: a letter after a character that is neither letter, digit nor underscore is a capital.
+fn title(text: &str) -> String {
+    let mut titled = String::with_capacity(text.len());
+    let mut in_word = false;
+    for c in text.chars() {
+        if in_word {
+            titled.push(c)
+        } else {
+            titled.extend(c.to_uppercase())
+        }
+        in_word = c.is_alphanumeric() || c == '_' || (!c.is_ascii() && !c.is_whitespace());
+    }
+    titled
+}
+
+#[derive(Debug, PartialEq)]
+enum FormatPiece<'a> {
+    Text(&'a str),
+    Verb {
+        flags: &'a str,
+        width: usize,
+        precision: Option<usize>,
+        verb: char,
+    },
+}
+
+fn pieces(format: &str) -> Vec<FormatPiece<'_>> {
+    let mut pieces = Vec::new();
+    let mut rest = format;
+    while let Some(at) = rest.find('%') {
+        if at > 0 {
+            pieces.push(FormatPiece::Text(&rest[..at]));
+        }
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('%') {
+            pieces.push(FormatPiece::Text("%"));
+            rest = after;
+            continue;
+        }
+        let take = |rest: &mut &'_ str, accepts: fn(char) -> bool| {
+            let end = rest.find(|c| !accepts(c)).unwrap_or(rest.len());
+            let (taken, after) = rest.split_at(end);
+            *rest = after;
+            taken.len()
+        };
+        let start = rest;
+        let flags = &start[..take(&mut rest, |c| "+-0 ".contains(c))];
+        let start = rest;
+        let width = start[..take(&mut rest, |c| c.is_ascii_digit())].parse().unwrap_or(0);
+        let precision = rest.strip_prefix('.').map(|after| {
+            rest = after;
+            after[..take(&mut rest, |c| c.is_ascii_digit())].parse().unwrap_or(0)
+        });
+        let verb = rest.chars().next().unwrap_or('!');
+        rest = rest.get(verb.len_utf8()..).unwrap_or_default();
+        pieces.push(FormatPiece::Verb {
+            flags,
+            width,
+            precision,
+            verb,
+        });
+    }
+    if !rest.is_empty() {
+        pieces.push(FormatPiece::Text(rest));
+    }
+    pieces
+}
+
+/// The widest that a number is padded: a typing error must not eat the memory.
+const MAX_WIDTH: usize = 1000;
+
+fn printf(format: &str, arguments: &[Datum]) -> String {
+    let mut text = String::new();
+    let mut arguments = arguments.iter();
+    for piece in pieces(format) {
+        match piece {
+            FormatPiece::Text(literal) => text.push_str(literal),
+            FormatPiece::Verb {
+                flags,
+                width,
+                precision,
+                verb,
+            } => match arguments.next() {
+                None => text.push_str(&format!("%!{verb}(MISSING)")),
+                Some(argument) => {
+                    let precision = precision.map(|precision| precision.min(MAX_WIDTH));
+                    let formatted = argument.formatted(verb, precision);
+                    let formatted =
+                        formatted.unwrap_or_else(|| format!("%!{verb}({}={argument})", argument.type_name()));
+                    text.push_str(&padded(formatted, flags, width.min(MAX_WIDTH), argument));
+                }
+            },
+        }
+    }
+    let extra: Vec<String> = arguments
+        .map(|extra| format!("{}={extra}", extra.type_name()))
+        .collect();
+    if !extra.is_empty() {
+        text.push_str(&format!("%!(EXTRA {})", extra.join(", ")));
+    }
+    text
+}
+
+impl Datum {
+    fn formatted(&self, verb: char, precision: Option<usize>) -> Option<String> {
+        Some(match (verb, self) {
+            ('v' | 'g' | 'G', Datum::Number(value)) => match precision {
+                Some(digits) => number::general_precise(*value, digits),
+                None => number::general(*value),
+            },
+            ('f' | 'F', Datum::Number(value)) => number::fixed(*value, precision.unwrap_or(6)),
+            ('e' | 'E', Datum::Number(value)) => number::exponential(*value, Some(precision.unwrap_or(6))),
+            ('v' | 'd', Datum::Integer(value)) => value.to_string(),
+            ('v' | 's', Datum::Text(text)) => match precision {
+                Some(most) => text.chars().take(most).collect(),
+                None => text.clone(),
+            },
+            ('q', Datum::Text(text)) => format!("{text:?}"),
+            ('v' | 's', Datum::Map(_)) => self.to_string(),
+            _ => return None,
+        })
+        .map(|text| {
+            if matches!(verb, 'E' | 'G') {
+                text.replace('e', "E")
+            } else {
+                text
+            }
+        })
+    }
+}
+
+fn padded(mut text: String, flags: &str, width: usize, argument: &Datum) -> String {
+    let is_number = matches!(argument, Datum::Number(_) | Datum::Integer(_));
+    if is_number && !text.starts_with(['-', '+', '%', 'N']) {
+        if flags.contains('+') {
+            text.insert(0, '+');
+        } else if flags.contains(' ') {
+            text.insert(0, ' ');
+        }
+    }
+    let missing = width.saturating_sub(text.chars().count());
+    if missing == 0 {
+        text
+    } else if flags.contains('-') {
+        text + &" ".repeat(missing)
+    } else if flags.contains('0') && is_number {
+        let signs = usize::from(text.starts_with(['-', '+', ' ']));
+        text.insert_str(signs, &"0".repeat(missing));
+        text
+    } else {
+        " ".repeat(missing) + &text
+    }
+}

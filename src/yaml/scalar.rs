@@ -1,0 +1,171 @@
+//! Texts that stand for quantities.
+
+use std::time::Duration;
+
+/// Units of a duration in the order in which Prometheus wants them (prometheus/common, `model.ParseDuration`).
+const DURATION_UNITS: [(&str, u64); 7] = [
+    ("y", 365 * 24 * 3_600_000),
+    ("w", 7 * 24 * 3_600_000),
+    ("d", 24 * 3_600_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
+
+/// Prometheus keeps durations as nanoseconds in an `int64`.
+const MAX_DURATION_MS: u64 = i64::MAX as u64 / 1_000_000;
+
+const SIZE_UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+
+/// A duration as Prometheus reads it: `1m30s`, `500ms`, `0`.
+///
+/// # Errors
+/// What would be right.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    const FORM: &str = "write a duration such as 500ms, 30s, 1m30s or 2h";
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+        return Err(format!("the unit is missing: did you mean {text}s?"));
+    }
+    let mut rest = text;
+    let mut units = DURATION_UNITS.as_slice();
+    let mut total_ms = 0_u64;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.bytes().take_while(u8::is_ascii_lowercase).count();
+        let (unit, tail) = tail.split_at(letters);
+        let place = units.iter().position(|(name, _)| *name == unit);
+        let place = place.ok_or_else(|| match DURATION_UNITS.iter().any(|(name, _)| *name == unit) {
+            true => "write each unit once, the largest first, as in 1h30m".to_owned(),
+            false => FORM.to_owned(),
+        })?;
+        let milliseconds = number
+            .parse::<u64>()
+            .ok()
+            .and_then(|number| number.checked_mul(units[place].1));
+        let sum = milliseconds.and_then(|milliseconds| total_ms.checked_add(milliseconds));
+        total_ms = match sum {
+            _ if number.is_empty() => return Err(FORM.to_owned()),
+            Some(sum) if sum <= MAX_DURATION_MS => sum,
+            _ => return Err("a duration ends at 292y".to_owned()),
+        };
+        units = &units[place + 1..];
+        rest = tail;
+    }
+    if text.is_empty() {
+        Err(FORM.to_owned())
+    } else {
+        Ok(Duration::from_millis(total_ms))
+    }
+}
+
+/// Bytes: a whole number, or a number with `KiB`, `MiB`, `GiB` or `TiB`.
+///
+/// # Errors
+/// What would be right.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    const FORM: &str = "write a size such as 200MiB or 1.5GiB, or a whole number of bytes";
+    let digits = text
+        .bytes()
+        .take_while(|byte| byte.is_ascii_digit() || *byte == b'.')
+        .count();
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim_start();
+    if unit.is_empty() {
+        return number.parse().map_err(|_| FORM.to_owned());
+    }
+    let Some((_, factor)) = SIZE_UNITS.iter().find(|(name, _)| *name == unit) else {
+        let first = unit.chars().next().map(|first| first.to_ascii_uppercase());
+        let meant = SIZE_UNITS.iter().find(|(name, _)| name.chars().next() == first);
+        return Err(match meant {
+            Some((name, _)) if !number.is_empty() => format!("did you mean {number}{name}?"),
+            _ => FORM.to_owned(),
+        });
+    };
+    let number: f64 = number.parse().map_err(|_| FORM.to_owned())?;
+    let bytes = number * *factor as f64;
+    // Beyond this a float no longer holds every byte, and no machine has that much memory.
+    if bytes > (1_u64 << 53) as f64 {
+        Err("a size ends at 8192TiB".to_owned())
+    } else {
+        Ok(bytes as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_those_of_prometheus() {
+        for (text, milliseconds) in [
+            ("0", 0),
+            ("0s", 0),
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("1m30s", 90_000),
+            ("5h", 18_000_000),
+            ("1d2h3m4s5ms", 93_784_005),
+            ("1y", 31_536_000_000),
+            ("2w", 1_209_600_000),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for (text, help) in [
+            ("", "write a duration such as 500ms, 30s, 1m30s or 2h"),
+            ("30", "the unit is missing: did you mean 30s?"),
+            ("30 s", "write a duration such as 500ms, 30s, 1m30s or 2h"),
+            ("s", "write a duration such as 500ms, 30s, 1m30s or 2h"),
+            ("-1s", "write a duration such as 500ms, 30s, 1m30s or 2h"),
+            ("1.5s", "write a duration such as 500ms, 30s, 1m30s or 2h"),
+            ("1é", "write a duration such as 500ms, 30s, 1m30s or 2h"),
+            ("30s1m", "write each unit once, the largest first, as in 1h30m"),
+            ("1m1m", "write each unit once, the largest first, as in 1h30m"),
+            ("300y", "a duration ends at 292y"),
+            ("99999999999999999999s", "a duration ends at 292y"),
+        ] {
+            assert_eq!(parse_duration(text), Err(help.to_owned()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_binary_and_say_so() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1048576", 1 << 20),
+            ("200MiB", 200 << 20),
+            ("1.5 GiB", 3 << 29),
+            ("4KiB", 4096),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for (text, help) in [
+            ("200MB", "did you mean 200MiB?"),
+            ("1g", "did you mean 1GiB?"),
+            ("", "write a size such as 200MiB or 1.5GiB, or a whole number of bytes"),
+            (
+                "much",
+                "write a size such as 200MiB or 1.5GiB, or a whole number of bytes",
+            ),
+            (
+                "1.5",
+                "write a size such as 200MiB or 1.5GiB, or a whole number of bytes",
+            ),
+            (
+                "-1KiB",
+                "write a size such as 200MiB or 1.5GiB, or a whole number of bytes",
+            ),
+            (
+                "1.2.3KiB",
+                "write a size such as 200MiB or 1.5GiB, or a whole number of bytes",
+            ),
+            ("99999999TiB", "a size ends at 8192TiB"),
+        ] {
+            assert_eq!(parse_size(text), Err(help.to_owned()), "{text:?}");
+        }
+    }
+}

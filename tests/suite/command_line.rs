@@ -1,0 +1,114 @@
+//! What the commands print and how they end: `check` and `explain`.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use crate::support::burner::Burner;
+use crate::support::daemon::Home;
+use crate::support::node_name;
+use crate::support::payload::about;
+use crate::support::tools::succeed;
+
+/// Three mistakes, in lines 3, 5 and 9.
+const THREE_MISTAKES: &str = r#"rules:
+  - name: first
+    matcher: ['alertname="A"']
+    matchers: ['alertname="A"']
+    select: {name: "render[", min_age: 30s}
+    actions: [{nice: 10}]
+  - name: second
+    matchers: ['alertname="B"']
+    select: {user: render, min_age: soon}
+    actions: [{signal: SIGTERM}]
+"#;
+
+#[test]
+fn check_reports_every_mistake_with_its_place() {
+    let home = Home::new(THREE_MISTAKES);
+    let output = home.evenkeel("check").output().expect("evenkeel runs");
+    let said = [output.stdout, output.stderr]
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .concat();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for (line, hint) in [(3, "matchers"), (5, "render["), (9, "soon")] {
+        let place = format!("test.yml:{line}:");
+        let told = said
+            .find(&place)
+            .unwrap_or_else(|| panic!("nothing about {place}\n{said}"));
+        assert!(said[told..].contains(hint), "{place} does not mention {hint}\n{said}");
+    }
+    let places = said.matches("test.yml:").count();
+    assert_eq!(places, 3, "three mistakes, three errors\n{said}");
+}
+
+#[test]
+fn run_with_a_bad_rule_file_binds_no_port() {
+    let home = Home::new(THREE_MISTAKES);
+    // The ports are taken: a daemon that came as far as binding would complain about them.
+    let taken = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port on loopback"));
+    let [metrics, webhook] = [&taken[0], &taken[1]].map(|listener| {
+        listener
+            .local_addr()
+            .expect("a bound listener has an address")
+            .to_string()
+    });
+    let (status, said) = home.run_to_its_end(&metrics, &webhook);
+    assert!(!status.success(), "{said}");
+    assert!(said.contains("test.yml:3:"), "{said}");
+    assert!(!said.contains(&metrics) && !said.contains(&webhook), "{said}");
+}
+
+#[test]
+fn check_accepts_what_ships() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    succeed(check.arg("check").arg(format!("--config.file={root}/evenkeel.yml")));
+}
+
+#[test]
+fn explain_tells_matches_targets_steps_and_refusals() {
+    let number = std::process::id() % 100_000;
+    let name = format!("explain-{number}");
+    let burner = Burner::start(&name);
+    let home = Home::new(&format!(
+        "rules:\n\
+         \x20 - {{name: calm-it, matchers: ['alertname=\"Test\"'], select: {{name: {name}}}, actions: [{{nice: 15}}]}}\n\
+         \x20 - {{name: not-this, matchers: ['alertname=\"Other\"'], select: {{name: {name}}}, actions: [{{nice: 5}}]}}\n\
+         \x20 - {{name: never-init, matchers: ['alertname=\"Test\"'], select: {{pid: 1}}, actions: [{{nice: 5}}]}}\n"
+    ));
+    let payload = about("Test", &node_name());
+    home.write("payload.json", &payload);
+
+    let mut from_file = home.evenkeel("explain");
+    let said = succeed(from_file.arg("--alert").arg(home.path().join("payload.json")));
+    for expected in [
+        "calm-it",
+        "not-this",
+        "never-init",
+        &burner.pid().to_string(),
+        &name,
+        "nice",
+        "15",
+        "protected",
+    ] {
+        assert!(said.contains(expected), "nothing about {expected}\n{said}");
+    }
+    assert!(!burner.is_at(15), "explain does nothing");
+
+    let mut from_stdin = home.evenkeel("explain");
+    let piped = from_stdin
+        .args(["--alert", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = piped.spawn().expect("evenkeel runs");
+    child
+        .stdin
+        .take()
+        .expect("stdin is piped")
+        .write_all(payload.as_bytes())
+        .expect("evenkeel reads");
+    let output = child.wait_with_output().expect("evenkeel ends");
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("calm-it"));
+}

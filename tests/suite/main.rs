@@ -1,0 +1,9 @@
+//! The one integration binary: what ships and what runs is tried here with the real programs around it.
+
+mod alerting;
+mod command_line;
+mod end_to_end;
+mod exposition;
+mod promql;
+mod support;
+mod webhook;

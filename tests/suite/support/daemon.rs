@@ -1,0 +1,184 @@
+//! evenkeel itself: a folder with its configuration, and the daemon started on it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::metrics::Scrape;
+use super::process::Process;
+use super::{eventually, http};
+
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const ANY_PORT: &str = "127.0.0.1:0";
+
+/// The token of every test's webhook listener.
+pub const TOKEN: &str = "the-token-of-the-tests";
+
+/// A configuration folder: `evenkeel.yml`, `rules/test.yml`, `webhook.token`, and the ledger under `storage`.
+pub struct Home {
+    dir: TempDir,
+}
+
+impl Home {
+    /// `rules` is the text of a rule file.
+    pub fn new(rules: &str) -> Self {
+        let home = Home {
+            dir: tempfile::tempdir().expect("a temporary folder"),
+        };
+        std::fs::create_dir(home.path().join("rules")).expect("a writable folder");
+        home.write("rules/test.yml", rules);
+        home.write("webhook.token", TOKEN);
+        home.write(
+            "evenkeel.yml",
+            "mode: dry-run\nsampling: {interval: 1s}\nrule_files: [rules/*.yml]\nwebhook: {token_file: webhook.token}\n",
+        );
+        home
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path().join(name), text).expect("a writable folder");
+    }
+
+    /// `evenkeel COMMAND` on this configuration, not started yet.
+    pub fn evenkeel(&self, command: &str) -> Command {
+        let mut evenkeel = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        evenkeel
+            .arg(command)
+            .arg(format!("--config.file={}", self.path().join("evenkeel.yml").display()));
+        evenkeel
+    }
+
+    /// `evenkeel run` on ports that the kernel chooses.
+    pub fn start(&self, flags: &[&str]) -> Daemon {
+        self.start_on(ANY_PORT, ANY_PORT, flags)
+    }
+
+    /// `evenkeel run` on the addresses of a daemon that ran before.
+    pub fn start_again(&self, before: &Daemon, flags: &[&str]) -> Daemon {
+        self.start_on(&before.metrics.to_string(), &before.webhook.to_string(), flags)
+    }
+
+    fn start_on(&self, metrics: &str, webhook: &str, flags: &[&str]) -> Daemon {
+        let mut command = self.run_command(metrics, webhook);
+        let mut process = Process::start("evenkeel", command.args(flags));
+        let (metrics, webhook) = eventually("evenkeel to log its two addresses", START_TIMEOUT, || {
+            let log = process.log();
+            if let Some(status) = process.ended() {
+                panic!("evenkeel ended at the start: {status}\n{}", log.join("\n"));
+            }
+            Some((bound_address(&log, "metrics")?, bound_address(&log, "webhook")?))
+        });
+        Daemon {
+            metrics,
+            webhook,
+            process,
+        }
+    }
+
+    /// `evenkeel run` that is expected to end by itself: its status and what it said.
+    pub fn run_to_its_end(&self, metrics: &str, webhook: &str) -> (ExitStatus, String) {
+        let mut process = Process::start("evenkeel", &mut self.run_command(metrics, webhook));
+        let status = eventually("evenkeel to end", START_TIMEOUT, || process.ended());
+        (status, process.whole_log().join("\n"))
+    }
+
+    fn run_command(&self, metrics: &str, webhook: &str) -> Command {
+        let mut command = self.evenkeel("run");
+        command
+            .arg(format!("--storage.path={}", self.path().join("storage").display()))
+            .arg(format!("--web.listen-address={metrics}"))
+            .arg(format!("--webhook.listen-address={webhook}"));
+        command
+    }
+
+    /// Whether one row of the ledger holds all of these texts, in whatever columns.
+    pub fn ledger_has_row_with(&self, texts: &[&str]) -> bool {
+        let storage = std::fs::read_dir(self.path().join("storage")).expect("the daemon has made its storage");
+        let is_database = |path: &Path| std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"SQLite format 3\0"));
+        let files = storage.map(|entry| entry.expect("a readable folder").path());
+        files
+            .filter(|path| is_database(path))
+            .any(|path| database_has_row_with(&path, texts).expect("a readable ledger"))
+    }
+}
+
+fn database_has_row_with(path: &Path, texts: &[&str]) -> rusqlite::Result<bool> {
+    let database = rusqlite::Connection::open(path)?;
+    database.busy_timeout(Duration::from_secs(5))?;
+    let mut names = database.prepare("SELECT name FROM sqlite_master WHERE type = 'table'")?;
+    let tables: Vec<String> = names.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for table in tables {
+        let mut statement = database.prepare(&format!("SELECT * FROM \"{table}\""))?;
+        let columns = statement.column_count();
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let cells: Vec<String> = (0..columns)
+                .filter_map(|column| Some(row.get_ref(column).ok()?.as_str().ok()?.to_owned()))
+                .collect();
+            if texts.iter().all(|text| cells.iter().any(|cell| cell.contains(text))) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// The address in the line that the listener logs when it is bound: `… listener=NAME … addr=ADDRESS …`.
+fn bound_address(log: &[String], listener: &str) -> Option<SocketAddr> {
+    let wanted = format!("listener={listener}");
+    let words = |line: &String| line.split(' ').map(|word| word.replace('"', "")).collect::<Vec<_>>();
+    let line = log.iter().map(words).find(|words| words.contains(&wanted))?;
+    line.iter().find_map(|word| word.strip_prefix("addr=")?.parse().ok())
+}
+
+/// A running `evenkeel run`.
+pub struct Daemon {
+    pub metrics: SocketAddr,
+    pub webhook: SocketAddr,
+    process: Process,
+}
+
+impl Daemon {
+    pub fn scrape_text(&self) -> String {
+        let answer = http::get(self.metrics, "/metrics").expect("evenkeel answers");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
+    }
+
+    /// The sum of own samples with at least these labels, 0 where there is none.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        Scrape::parse(&self.scrape_text()).sum(name, labels).unwrap_or(0.0)
+    }
+
+    /// Sends a payload to the webhook as Alertmanager does, token included.
+    pub fn post(&self, payload: &[u8]) -> http::Response {
+        let authorization = format!("Bearer {TOKEN}");
+        let headers = [
+            ("Content-Type", "application/json"),
+            ("Authorization", authorization.as_str()),
+        ];
+        http::request(self.webhook, "POST", "/webhook", &headers, payload).expect("evenkeel answers")
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.process.log()
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.process.end_by(Signal::SIGTERM)
+    }
+
+    /// Ends it without a chance to put anything back.
+    pub fn kill(&mut self) -> ExitStatus {
+        self.process.end_by(Signal::SIGKILL)
+    }
+}

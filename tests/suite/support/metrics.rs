@@ -1,0 +1,99 @@
+//! Reads single values out of an exposition text, as a person with grep would.
+
+use std::collections::BTreeMap;
+
+#[derive(Debug)]
+struct Sample {
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: f64,
+}
+
+/// One scrape. Whether the text is good OpenMetrics is another test's question: what cannot be read here is left out.
+#[derive(Debug)]
+pub struct Scrape(Vec<Sample>);
+
+impl Scrape {
+    pub fn parse(text: &str) -> Self {
+        Scrape(
+            text.lines()
+                .filter(|line| !line.starts_with('#'))
+                .filter_map(parse_line)
+                .collect(),
+        )
+    }
+
+    /// The sum over all samples of this name (`_total` included) that carry at least these labels; `None` where there is none.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        self.matching(name, labels).reduce(|sum, value| sum + value)
+    }
+
+    fn matching<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = f64> + 'a {
+        let carries = |sample: &Sample| {
+            labels
+                .iter()
+                .all(|(key, value)| sample.labels.get(*key).is_some_and(|have| have == value))
+        };
+        self.0
+            .iter()
+            .filter(move |sample| sample.name == name && carries(sample))
+            .map(|sample| sample.value)
+    }
+}
+
+fn parse_line(line: &str) -> Option<Sample> {
+    let (name, rest) = line.split_at(line.find(['{', ' '])?);
+    let (labels, rest) = match rest.strip_prefix('{') {
+        Some(inside) => parse_labels(inside)?,
+        None => (BTreeMap::new(), rest),
+    };
+    let value = rest.split_whitespace().next()?.parse().ok()?;
+    Some(Sample {
+        name: name.to_owned(),
+        labels,
+        value,
+    })
+}
+
+/// The labels up to the closing brace, and what follows it.
+fn parse_labels(mut text: &str) -> Option<(BTreeMap<String, String>, &str)> {
+    let mut labels = BTreeMap::new();
+    loop {
+        text = text.trim_start_matches(',');
+        if let Some(rest) = text.strip_prefix('}') {
+            return Some((labels, rest));
+        }
+        let (key, quoted) = text.split_once("=\"")?;
+        let mut value = String::new();
+        let mut characters = quoted.char_indices();
+        let end = loop {
+            match characters.next()? {
+                (at, '"') => break at,
+                (_, '\\') => match characters.next()?.1 {
+                    'n' => value.push('\n'),
+                    other => value.push(other),
+                },
+                (_, other) => value.push(other),
+            }
+        };
+        labels.insert(key.to_owned(), value);
+        text = &quoted[end + 1..];
+    }
+}
+
+#[test]
+fn sums_samples_that_carry_the_labels() {
+    let scrape = Scrape::parse(
+        "# TYPE actions counter\n\
+         actions_total{rule=\"a, \\\"b\\\"}\",outcome=\"applied\"} 2\n\
+         actions_total{rule=\"c\",outcome=\"applied\"} 3 1700000000.5\n\
+         actions_total{rule=\"c\",outcome=\"gone\"} 5\n\
+         up 1\n",
+    );
+    let sum = |labels: &[(&str, &str)]| scrape.sum("actions_total", labels);
+    assert_eq!(sum(&[]), Some(10.0));
+    assert_eq!(sum(&[("outcome", "applied")]), Some(5.0));
+    assert_eq!(sum(&[("rule", "a, \"b\"}")]), Some(2.0));
+    assert_eq!(sum(&[("rule", "d")]), None);
+    assert_eq!(scrape.sum("up", &[]), Some(1.0));
+}

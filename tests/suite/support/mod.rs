@@ -1,0 +1,49 @@
+//! What the tests need to run real programs beside each other: the tools, the servers, the daemon, a burner to act on.
+
+pub mod alertmanager;
+pub mod burner;
+pub mod daemon;
+pub mod http;
+pub mod metrics;
+pub mod payload;
+pub mod process;
+pub mod prometheus;
+pub mod tools;
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Asks `probe` again and again until it has an answer.
+///
+/// # Panics
+///
+/// When `timeout` is over; `what` completes "waited in vain for".
+#[track_caller]
+pub fn eventually<T>(what: &str, timeout: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = probe() {
+            return answer;
+        }
+        assert!(started.elapsed() < timeout, "waited in vain for {what} ({timeout:?})");
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
+/// A loopback address nobody listens on at this moment. Another program may take it before it is used: who starts a server
+/// on it tries again with another one.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
+    listener.local_addr().expect("a bound listener has an address")
+}
+
+/// The node name of this machine: what `uname -n` prints, and what alerts about it carry as `instance`.
+pub fn node_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_str()
+        .expect("a node name is ASCII")
+        .to_owned()
+}

@@ -1,0 +1,101 @@
+//! A child process that does not outlive its test, and whose words are told when the test fails.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::eventually;
+
+const EXIT_TIMEOUT: Duration = Duration::from_secs(15);
+
+pub struct Process {
+    name: String,
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    collectors: Vec<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts the command and collects the lines it prints on both streams.
+    pub fn start(name: &str, command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let collectors = vec![
+            collect(child.stdout.take().expect("stdout is piped"), Arc::clone(&log)),
+            collect(child.stderr.take().expect("stderr is piped"), Arc::clone(&log)),
+        ];
+        Process {
+            name: name.to_owned(),
+            child,
+            log,
+            collectors,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn stdin(&mut self) -> &mut impl std::io::Write {
+        self.child.stdin.as_mut().expect("stdin is piped")
+    }
+
+    /// What the process has printed so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("the collecting threads do not panic").clone()
+    }
+
+    /// Everything an ended process has printed.
+    pub fn whole_log(&mut self) -> Vec<String> {
+        for collector in self.collectors.drain(..) {
+            collector.join().expect("collecting does not panic");
+        }
+        self.log()
+    }
+
+    /// The status with which the process ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the process is our child")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).expect("a pid fits"));
+        kill(pid, signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.name));
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn end_by(&mut self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
+        eventually(&format!("{} to end by {signal}", self.name), EXIT_TIMEOUT, || {
+            self.ended()
+        })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A process that has ended already is what we want.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("---- {} said:\n{}", self.name, self.log().join("\n"));
+        }
+    }
+}
+
+fn collect(stream: impl Read + Send + 'static, log: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            log.lock().expect("nobody panics with the log in hand").push(line);
+        }
+    })
+}

@@ -1,0 +1,83 @@
+//! A real Prometheus on loopback that looks every second.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::tools::tool;
+use super::{eventually, free_address, http, node_name};
+
+const START_ATTEMPTS: u32 = 5;
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub struct Prometheus {
+    pub address: SocketAddr,
+    _process: Process,
+    _dir: TempDir,
+}
+
+impl Prometheus {
+    /// Scrapes `targets` (job and address), each as an instance of this node's name, and sends the alerts of `rules` (the text of
+    /// a rule file) to the Alertmanager.
+    pub fn start(targets: &[(&str, SocketAddr)], rules: &str, alertmanager: SocketAddr) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let node_name = node_name();
+        let mut config = format!(
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
+             rule_files: [test.rules.yml]\n\
+             alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{alertmanager}']}}]}}]}}\n\
+             scrape_configs:\n"
+        );
+        for (job, address) in targets {
+            config.push_str(&format!(
+                "  - job_name: {job}\n    static_configs: [{{targets: ['{address}'], labels: {{instance: '{node_name}'}}}}]\n"
+            ));
+        }
+        std::fs::write(dir.path().join("prometheus.yml"), config).expect("a writable folder");
+        std::fs::write(dir.path().join("test.rules.yml"), rules).expect("a writable folder");
+        let (address, process) = start_server("prometheus", START_ATTEMPTS, |address| {
+            let mut command = tool("prometheus");
+            command
+                .arg(format!("--config.file={}", dir.path().join("prometheus.yml").display()))
+                .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
+                .arg(format!("--web.listen-address={address}"));
+            command
+        });
+        Prometheus {
+            address,
+            _process: process,
+            _dir: dir,
+        }
+    }
+
+    /// The series that the query yields now, as the API's JSON.
+    pub fn query(&self, expr: &str) -> Vec<serde_json::Value> {
+        let encoded: String = expr.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let answer = http::get(self.address, &format!("/api/v1/query?query={encoded}")).expect("Prometheus answers");
+        let json: serde_json::Value = serde_json::from_str(&answer.body).expect("Prometheus answers JSON");
+        assert_eq!(json["status"], "success", "{expr}: {}", answer.body);
+        json["data"]["result"].as_array().expect("a vector").clone()
+    }
+}
+
+/// Starts a server on a free port and waits until it is ready; on another port where somebody else was faster.
+pub fn start_server(
+    name: &str,
+    attempts: u32,
+    command: impl Fn(SocketAddr) -> std::process::Command,
+) -> (SocketAddr, Process) {
+    let address = free_address();
+    let mut process = Process::start(name, &mut command(address));
+    let ready = eventually(&format!("{name} to be ready"), START_TIMEOUT, || {
+        if process.ended().is_some() {
+            return Some(false);
+        }
+        matches!(http::get(address, "/-/ready"), Ok(answer) if answer.status == 200).then_some(true)
+    });
+    if ready {
+        return (address, process);
+    }
+    assert!(attempts > 1, "{name} does not start:\n{}", process.log().join("\n"));
+    start_server(name, attempts - 1, command)
+}

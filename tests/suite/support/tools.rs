@@ -1,0 +1,50 @@
+//! Where the tools are that `tests/tools.sh` fetches.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn folder() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .expect("target/tmp lies in target");
+    target.join("tools")
+}
+
+/// The program of this name in `target/tools/bin`.
+///
+/// # Panics
+///
+/// When it is not there: a test does not skip itself because something is missing.
+pub fn tool(name: &str) -> Command {
+    let path = folder().join("bin").join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run `make test`, or tests/tools.sh before `cargo test`",
+        path.display()
+    );
+    Command::new(path)
+}
+
+/// Python with the strict OpenMetrics parser (`prometheus_client`) to import, and nothing else from outside.
+pub fn python() -> Command {
+    let library = folder().join("python");
+    assert!(library.exists(), "{} is missing: run tests/tools.sh", library.display());
+    let mut command = Command::new("python3");
+    command.arg("-S").env("PYTHONPATH", library);
+    command
+}
+
+/// Runs to the end and returns what was printed on both streams.
+///
+/// # Panics
+///
+/// When the program cannot be run or does not end with 0.
+#[track_caller]
+pub fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let printed = [output.stdout, output.stderr]
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .concat();
+    assert!(output.status.success(), "{command:?}: {}\n{printed}", output.status);
+    printed
+}

@@ -1,0 +1,245 @@
+//! The webhook's answers to what it should not be sent: the right code, one log line, and no action.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::burner::Burner;
+use crate::support::daemon::{Daemon, Home, TOKEN};
+use crate::support::payload::{about, envelope, firing};
+use crate::support::{eventually, http, node_name};
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+const RULE_NICE: i32 = 15;
+const OVER_THE_LIMIT_BYTES: usize = 5 * 1024 * 1024;
+const DEEP: usize = 10_000;
+
+struct Bench {
+    burner: Burner,
+    evenkeel: Daemon,
+    _home: Home,
+}
+
+/// evenkeel in `enforce`, with a burner that an alert named `Test` about this host would reach.
+fn bench(comm: &str) -> Bench {
+    let name = format!("{comm}-{}", std::process::id() % 100_000);
+    let home = Home::new(&format!(
+        "rules:\n\
+         \x20 - name: test\n\
+         \x20   matchers: ['alertname=\"Test\"']\n\
+         \x20   select: {{name: {name}}}\n\
+         \x20   actions: [{{nice: {RULE_NICE}}}]\n"
+    ));
+    let burner = Burner::start(&name);
+    let evenkeel = home.start(&["--enforce"]);
+    Bench {
+        burner,
+        evenkeel,
+        _home: home,
+    }
+}
+
+struct Request {
+    what: &'static str,
+    method: &'static str,
+    path: &'static str,
+    content_type: &'static str,
+    authorization: Option<&'static str>,
+    origin: Option<&'static str>,
+    body: String,
+    expected_status: u16,
+}
+
+/// A request without fault about this host: each case below spoils one thing.
+fn good() -> Request {
+    Request {
+        what: "good",
+        method: "POST",
+        path: "/webhook",
+        content_type: "application/json",
+        authorization: Some("Bearer the-token-of-the-tests"),
+        origin: None,
+        body: about("Test", &node_name()),
+        expected_status: 200,
+    }
+}
+
+impl Request {
+    fn send(&self, evenkeel: &Daemon) -> http::Response {
+        let mut headers = vec![("Content-Type", self.content_type)];
+        headers.extend(self.authorization.map(|value| ("Authorization", value)));
+        headers.extend(self.origin.map(|value| ("Origin", value)));
+        http::request(evenkeel.webhook, self.method, self.path, &headers, self.body.as_bytes())
+            .unwrap_or_else(|error| panic!("{}: no answer: {error}", self.what))
+    }
+}
+
+fn bad_requests() -> Vec<Request> {
+    let mut other_version = envelope(&[firing(json!({"alertname": "Test", "instance": node_name()}))]);
+    other_version["version"] = json!("3");
+    let huge = about("Test", &node_name()).replace("a test", &"x".repeat(OVER_THE_LIMIT_BYTES));
+    let without_instance = envelope(&[firing(json!({"alertname": "Test"}))]).to_string();
+    let nested = format!("{}{}", "[".repeat(DEEP), "]".repeat(DEEP));
+    let nested_inside = about("Test", &node_name()).replacen("\"version\"", &format!("\"x\":{nested},\"version\""), 1);
+    vec![
+        Request {
+            what: "empty",
+            body: String::new(),
+            expected_status: 400,
+            ..good()
+        },
+        Request {
+            what: "not JSON",
+            body: "alert!".to_owned(),
+            expected_status: 400,
+            ..good()
+        },
+        Request {
+            what: "wrong version",
+            body: other_version.to_string(),
+            expected_status: 400,
+            ..good()
+        },
+        Request {
+            what: "a list",
+            body: "[]".to_owned(),
+            expected_status: 400,
+            ..good()
+        },
+        Request {
+            what: "nested deeply",
+            body: nested,
+            expected_status: 400,
+            ..good()
+        },
+        Request {
+            what: "nested deeply inside",
+            body: nested_inside,
+            expected_status: 400,
+            ..good()
+        },
+        Request {
+            what: "5 MiB",
+            body: huge,
+            expected_status: 413,
+            ..good()
+        },
+        Request {
+            what: "Origin header",
+            origin: Some("http://evil.example"),
+            expected_status: 403,
+            ..good()
+        },
+        Request {
+            what: "no token",
+            authorization: None,
+            expected_status: 401,
+            ..good()
+        },
+        Request {
+            what: "wrong token",
+            authorization: Some("Bearer guess"),
+            expected_status: 401,
+            ..good()
+        },
+        Request {
+            what: "empty token",
+            authorization: Some("Bearer "),
+            expected_status: 401,
+            ..good()
+        },
+        Request {
+            what: "text",
+            content_type: "text/plain",
+            expected_status: 415,
+            ..good()
+        },
+        Request {
+            what: "GET",
+            method: "GET",
+            expected_status: 405,
+            ..good()
+        },
+        Request {
+            what: "unknown path",
+            path: "/elsewhere",
+            expected_status: 404,
+            ..good()
+        },
+        Request {
+            what: "another host",
+            body: about("Test", "another-host:9100"),
+            expected_status: 200,
+            ..good()
+        },
+        Request {
+            what: "no identity label",
+            body: without_instance,
+            expected_status: 200,
+            ..good()
+        },
+    ]
+}
+
+#[test]
+fn bad_requests_get_their_code_one_log_line_and_no_action() {
+    let bench = bench("bad-requests");
+    let before = bench.burner.nice_values();
+    for request in bad_requests() {
+        let lines_before = bench.evenkeel.log().len();
+        let answer = request.send(&bench.evenkeel);
+        assert_eq!(answer.status, request.expected_status, "{}: {answer:?}", request.what);
+        assert_eq!(answer.header("Location"), None, "{}: never a redirect", request.what);
+        eventually(&format!("a log line about: {}", request.what), TIMEOUT, || {
+            (bench.evenkeel.log().len() > lines_before).then_some(())
+        });
+        let new_lines = bench.evenkeel.log().split_off(lines_before);
+        assert_eq!(new_lines.len(), 1, "{}: {new_lines:#?}", request.what);
+        assert!(!new_lines[0].contains(TOKEN), "no secret in the log: {new_lines:?}");
+    }
+    assert_eq!(bench.evenkeel.metric("evenkeel_actions_total", &[]), 0.0);
+    assert_eq!(bench.burner.nice_values(), before);
+}
+
+/// Sends the payload and expects that it reaches the burner.
+#[track_caller]
+fn check_acts(comm: &str, body: &str) {
+    let bench = bench(comm);
+    let answer = bench.evenkeel.post(body.as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    eventually("the burner to be niced", TIMEOUT, || {
+        bench.burner.is_at(RULE_NICE).then_some(())
+    });
+}
+
+#[test]
+fn a_good_payload_acts() {
+    check_acts("good", &good().body);
+}
+
+#[test]
+fn one_bad_entry_does_not_spoil_the_good_ones() {
+    let good = firing(json!({"alertname": "Test", "instance": node_name()}));
+    let bad = json!({"status": "perhaps", "labels": "none"});
+    check_acts("bad-entry", &envelope(&[bad, good]).to_string());
+}
+
+#[test]
+fn unknown_fields_and_a_missing_fingerprint_are_no_fault() {
+    let mut entry = firing(json!({"alertname": "Test", "instance": node_name()}));
+    entry.as_object_mut().expect("an object").remove("fingerprint");
+    entry["unheardOf"] = json!({"deep": [1, 2, 3]});
+    let mut payload = envelope(&[entry]);
+    payload["alsoUnheardOf"] = json!(null);
+    check_acts("unknown", &payload.to_string());
+}
+
+#[test]
+fn enforce_without_authentication_does_not_start_and_says_what_to_do() {
+    let home = Home::new("rules: []\n");
+    home.write("evenkeel.yml", "mode: enforce\nrule_files: [rules/*.yml]\n");
+    let (status, said) = home.run_to_its_end("127.0.0.1:0", "127.0.0.1:0");
+    assert!(!status.success(), "{said}");
+    assert!(said.contains("token_file"), "{said}");
+    assert!(!said.contains("addr="), "no port is bound: {said}");
+}

@@ -1,0 +1,198 @@
+#!/usr/bin/env bash
+# Puts the real servers that the tests talk to under target/tools, and nothing anywhere else.
+#
+# Debian packages are downloaded and unpacked, never installed: no root is needed, no service starts, and the
+# machine's own apt state is left alone (its lists may be empty or stale, so a private copy is kept here).
+# What the PATH already offers is used as it is. Afterwards there is one place to look: target/tools/bin.
+#
+#   tests/tools.sh              what `make test` needs
+#   tests/tools.sh stress-ng    the same and another tool by its name
+#   tests/tools.sh grafana-sdk  the Python library that dashboards/build.py uses, and nothing else
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+tools="${CARGO_TARGET_DIR:-$root/target}/tools"
+bin=$tools/bin
+unpacked=$tools/root
+apt_home=$tools/apt
+
+# tool -> Debian package : path of the program in it
+declare -A origin=(
+    [prometheus]=prometheus:usr/bin/prometheus
+    [promtool]=prometheus:usr/bin/promtool
+    [alertmanager]=prometheus-alertmanager:usr/bin/prometheus-alertmanager
+    [amtool]=prometheus-alertmanager:usr/bin/amtool
+    [node_exporter]=prometheus-node-exporter:usr/bin/prometheus-node-exporter
+    [stress-ng]=stress-ng:usr/bin/stress-ng
+)
+wanted=(prometheus promtool alertmanager amtool node_exporter "$@")
+
+say() { printf 'tools: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# Networks fail for a moment more often than for good.
+with_retries() {
+    local attempt
+    for attempt in 1 2 3; do
+        if "$@"; then return 0; fi
+        say "attempt $attempt of 3 failed: $*"
+        if [ "$attempt" -lt 3 ]; then sleep $((attempt * 2)); fi
+    done
+    return 1
+}
+
+apt() {
+    local command=$1
+    shift
+    local options=(
+        -o Dir::State="$apt_home/state"
+        -o Dir::State::Lists="$apt_home/state/lists"
+        -o Dir::State::status="$apt_home/state/status"
+        -o Dir::Cache="$apt_home/cache"
+        -o Debug::NoLocking=true
+        -o APT::Update::Error-Mode=any # otherwise a network that is down is a warning only
+        -o Acquire::Languages=none
+        -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false
+    )
+    # As root, apt would hand the download to its own user, who may not be able to enter this folder.
+    if [ "$(id -u)" = 0 ]; then options+=(-o APT::Sandbox::User=root); fi
+    APT_CONFIG=$apt_home/apt.conf "$command" -qq "${options[@]}" "$@"
+}
+
+# The machine's proxies and the like hold here too, but not its hooks: those refresh caches outside of target.
+adopt_apt_settings() {
+    local setting
+    rm -rf "$apt_home/apt.conf.d"
+    mkdir -p "$apt_home/apt.conf.d"
+    for setting in /etc/apt/apt.conf.d/*; do
+        [ -f "$setting" ] || continue
+        grep -q 'Invoke' "$setting" || ln -s "$setting" "$apt_home/apt.conf.d/"
+    done
+    printf 'Dir::Etc::parts "%s";\n' "$apt_home/apt.conf.d" >"$apt_home/apt.conf"
+}
+
+lists_are_fresh=no
+refresh_lists() {
+    if [ "$lists_are_fresh" = yes ]; then return; fi
+    command -v apt-get >/dev/null || die "apt-get is missing, and the PATH has no ${missing[*]}: install them, or run this on Debian"
+    mkdir -p "$apt_home"/{state/lists/partial,cache/archives/partial,debs}
+    : >"$apt_home/state/status"
+    adopt_apt_settings
+    say "reading the package lists"
+    with_retries apt apt-get update || die "apt-get update failed: look at the network and at /etc/apt/sources.list"
+    lists_are_fresh=yes
+}
+
+# Fetches one package and unpacks it; a marker written last makes an interrupted run start over.
+unpack() {
+    local package=$1
+    local marker=$unpacked/.unpacked-$package
+    if [ -e "$marker" ]; then return; fi
+    refresh_lists
+    say "fetching $package"
+    rm -f "$apt_home/debs/${package}"_*.deb
+    (cd "$apt_home/debs" && with_retries apt apt-get download "$package") || die "Debian package $package cannot be downloaded"
+    mkdir -p "$unpacked"
+    dpkg -x "$apt_home/debs/${package}"_*.deb "$unpacked"
+    touch "$marker"
+}
+
+link() {
+    local tool=$1 target=$2
+    rm -f "$bin/$tool"
+    ln -s "$target" "$bin/$tool"
+}
+
+# For a program that misses libraries on this machine: fetches those its package names, and starts it with them.
+# libc stays the machine's own; a second one beside its loader would crash.
+link_with_libraries() {
+    local tool=$1 package=$2 target=$3 library
+    refresh_lists
+    for library in $(apt apt-cache depends "$package" | sed -n 's/^ *Depends: \(lib[^ ]*\)$/\1/p' | grep -v '^libc6$'); do
+        unpack "$library"
+    done
+    rm -f "$bin/$tool"
+    printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' \
+        "$(find "$unpacked" -name '*.so.*' -printf '%h\n' | sort -u | paste -sd:)" "$target" >"$bin/$tool"
+    chmod +x "$bin/$tool"
+}
+
+# Debian's Alertmanager opens its notification templates below /usr/share, where nothing is unpacked. A copy looks below its
+# working directory instead (the new path is as long as the old one, as the place in the program asks), and starts in the
+# unpacked tree: paths given to it must be absolute.
+link_alertmanager() {
+    local target=$1 relocated=$unpacked/usr/bin/alertmanager-relocated
+    if [ -e /usr/share/prometheus/alertmanager/default.tmpl ]; then
+        link alertmanager "$target"
+        return
+    fi
+    LC_ALL=C sed 's|/usr/share/prometheus/alertmanager|usr//share/prometheus/alertmanager|g' "$target" >"$relocated"
+    chmod +x "$relocated"
+    rm -f "$bin/alertmanager"
+    printf '#!/bin/sh\ncd "%s" && exec "%s" "$@"\n' "$unpacked" "$relocated" >"$bin/alertmanager"
+    chmod +x "$bin/alertmanager"
+}
+
+# A tool that starts and tells its version is one that has all its libraries.
+works() { [ -x "$bin/$1" ] && "$bin/$1" --version >/dev/null 2>&1; }
+
+# Grafana's typed builder comes from PyPI: pinned, and checked by its hash. A Debian Python may have no pip of its own.
+fetch_grafana_sdk() {
+    local requirements=$root/dashboards/requirements.txt folder=$tools/grafana-sdk
+    local pip=(python3 -m pip)
+    if cmp -s "$requirements" "$folder/.installed"; then return; fi
+    if ! "${pip[@]}" --version >/dev/null 2>&1; then
+        unpack python3-pip-whl
+        pip=(python3 "$(echo "$unpacked"/usr/share/python-wheels/pip-*.whl)/pip")
+    fi
+    rm -rf "$folder"
+    with_retries "${pip[@]}" install --quiet --no-deps --require-hashes --disable-pip-version-check \
+        --root-user-action=ignore --target "$folder" -r "$requirements" || die "the library in $requirements cannot be fetched"
+    cp "$requirements" "$folder/.installed"
+}
+
+command -v python3 >/dev/null || die "python3 is missing: install it (Debian: apt-get install python3)"
+mkdir -p "$bin"
+missing=()
+if [ "$*" = grafana-sdk ]; then
+    fetch_grafana_sdk
+    exit
+fi
+for tool in "${wanted[@]}"; do
+    [ -n "${origin[$tool]:-}" ] || die "no package is known for $tool (known: ${!origin[*]})"
+    if works "$tool"; then continue; fi
+    if on_path=$(type -P "$tool") && [ "$on_path" != "$bin/$tool" ]; then
+        link "$tool" "$on_path"
+        works "$tool" && continue
+    fi
+    missing+=("$tool")
+done
+
+for tool in "${missing[@]}"; do
+    package=${origin[$tool]%%:*}
+    # The marker may be there while the files are not (a half-cleaned target).
+    [ -x "$unpacked/${origin[$tool]#*:}" ] || rm -f "$unpacked/.unpacked-$package"
+    unpack "$package"
+    case $tool in
+        alertmanager) link_alertmanager "$unpacked/${origin[$tool]#*:}" ;;
+        *) link "$tool" "$unpacked/${origin[$tool]#*:}" ;;
+    esac
+    works "$tool" || link_with_libraries "$tool" "$package" "$unpacked/${origin[$tool]#*:}"
+    works "$tool" || die "$tool of the package $package does not run: $("$bin/$tool" --version 2>&1 | head -n 3)"
+done
+
+# The strict OpenMetrics parser is a Python library; Debian's package of it needs one more and Python.
+# -S leaves out what else this machine's Python has, so that what works here works elsewhere.
+python_works() { PYTHONPATH="$tools/python" python3 -S -c 'import prometheus_client.openmetrics.parser' 2>&1; }
+
+if ! python_works >/dev/null; then
+    missing+=(prometheus_client)
+    rm -rf "$unpacked"/.unpacked-python3-* "$tools/python"
+    unpack python3-prometheus-client
+    unpack python3-decorator
+    mkdir -p "$tools/python"
+    ln -s "$unpacked/usr/lib/python3/dist-packages/"{prometheus_client,decorator.py} "$tools/python/"
+    fault=$(python_works) || die "python3 cannot load prometheus_client from $tools/python: $fault"
+fi
+
+if [ ${#missing[@]} -gt 0 ]; then say "ready: $bin"; fi

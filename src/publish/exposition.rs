@@ -234,7 +234,12 @@ fn write_sample(out: &mut String, name: &str, suffix: &str, point: &Point, le: O
         out.push(separator);
         separator = ',';
         out.push_str("le=\"");
-        write_number(out, bound)?;
+        // As OpenMetrics writes it, so that a change of format does not begin new series.
+        if bound.is_infinite() {
+            out.push_str("+Inf")
+        } else {
+            write!(out, "{bound:?}")?
+        }
         out.push('"');
     }
     if separator == ',' {
@@ -340,7 +345,7 @@ mod tests {
             vec![family],
             "# HELP h H.\n# TYPE h histogram\nh_sum{l=\"v\"} 7.25\nh_count{l=\"v\"} 4\n\
              h_bucket{le=\"0.5\",l=\"v\"} 1\nh_bucket{le=\"1.0\",l=\"v\"} 3\nh_bucket{le=\"+Inf\",l=\"v\"} 4\n",
-            "# HELP h H.\n# TYPE h histogram\nh_bucket{l=\"v\",le=\"0.5\"} 1\nh_bucket{l=\"v\",le=\"1\"} 3\n\
+            "# HELP h H.\n# TYPE h histogram\nh_bucket{l=\"v\",le=\"0.5\"} 1\nh_bucket{l=\"v\",le=\"1.0\"} 3\n\
              h_bucket{l=\"v\",le=\"+Inf\"} 4\nh_sum{l=\"v\"} 7.25\nh_count{l=\"v\"} 4\n",
         );
     }

@@ -77,3 +77,48 @@ impl Newest {
         rendered
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+
+    fn snapshot() -> Arc<Snapshot> {
+        Arc::new(Snapshot {
+            taken_at: Timestamp::UNIX_EPOCH,
+            taken_instant: Instant::now(),
+            readings: Vec::new(),
+            ready_made: Arc::default(),
+        })
+    }
+
+    #[test]
+    fn all_scrapers_of_a_snapshot_share_one_rendering_of_each_kind() {
+        let newest = Newest::default();
+        let snapshot = snapshot();
+        let one = newest.of(Arc::clone(&snapshot), |_| Content::default());
+        let other = newest.of(Arc::clone(&snapshot), |_| panic!("made twice"));
+        for (format, gzip) in [
+            (Format::OpenMetrics, false),
+            (Format::OpenMetrics, true),
+            (Format::Text, false),
+            (Format::Text, true),
+        ] {
+            let (one, other) = (one.body(format, gzip).unwrap(), other.body(format, gzip).unwrap());
+            assert_eq!(one.as_ptr(), other.as_ptr(), "{format:?} {gzip}");
+        }
+        assert_ne!(
+            one.body(Format::OpenMetrics, true),
+            one.body(Format::OpenMetrics, false)
+        );
+        assert_ne!(one.body(Format::OpenMetrics, false), one.body(Format::Text, false));
+    }
+
+    #[test]
+    fn a_new_snapshot_is_rendered_anew() {
+        let newest = Newest::default();
+        let one = newest.of(snapshot(), |_| Content::default());
+        let other = newest.of(snapshot(), |_| Content::default());
+        assert!(!Arc::ptr_eq(&one, &other));
+    }
+}

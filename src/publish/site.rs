@@ -392,3 +392,42 @@ fn not_allowed(allow: &'static str) -> Answer {
         .insert(header::ALLOW, HeaderValue::from_static(allow));
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scraper_in_a_hurry_is_not_kept_waiting() {
+        for (header, expected) in [
+            (None, PATIENCE),
+            (Some("10"), PATIENCE),
+            (Some("0.5"), Duration::from_millis(400)),
+            (Some("0"), PATIENCE),
+            (Some("-1"), PATIENCE),
+            (Some("1e400"), PATIENCE),
+            (Some("NaN"), PATIENCE),
+            (Some("soon"), PATIENCE),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(header) = header {
+                headers.insert(SCRAPE_TIMEOUT_HEADER, HeaderValue::from_static(header));
+            }
+            assert_eq!(patience(&headers), expected, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn escapes_in_a_query_are_undone_and_broken_ones_stay() {
+        for (text, expected) in [
+            ("collect%5B%5d", "collect[]"),
+            ("a+b", "a b"),
+            ("%", "%"),
+            ("%4", "%4"),
+            ("%zz%41", "%zzA"),
+            ("%ff", "\u{fffd}"),
+        ] {
+            assert_eq!(decode_percent(text), expected, "{text:?}");
+        }
+    }
+}

@@ -8,7 +8,11 @@ use super::filesystem::Filesystem;
 use super::own_process::OwnProcess;
 use super::roots::{ReadError, Roots};
 use super::statfs::{self, Asker};
-use super::{kernel_limits, loadavg, meminfo, netdev, netstat, pressure, sockstat, softnet, stat, time, uname, vmstat};
+use super::{
+    arp, bonding, cpufreq, dmi, edac, hwmon, inet_sockets, interrupts, kernel_limits, loadavg, mdadm, meminfo,
+    netclass, netdev, netstat, os, pressure, processes, schedstat, sockstat, softnet, stat, textfile, thermal_zone,
+    time, timex, uname, vmstat,
+};
 use crate::family::Family;
 use regex::Regex;
 use std::path::PathBuf;
@@ -110,6 +114,10 @@ pub struct Options {
     pub fs_types: NameFilter,
     /// How long all mounts of one round together may take to answer `statfs`.
     pub mount_timeout: Duration,
+    pub arp_devices: NameFilter,
+    pub netclass_devices: NameFilter,
+    /// `--collector.textfile.directory`; patterns are allowed.
+    pub textfile_directories: Vec<String>,
     pub netstat_fields: Regex,
     pub vmstat_fields: Regex,
     /// `--path.udev.data`.
@@ -129,6 +137,9 @@ impl Default for Options {
             mount_points: exclude(MOUNT_POINTS_EXCLUDE),
             fs_types: exclude(FS_TYPES_EXCLUDE),
             mount_timeout: Duration::from_secs(5),
+            arp_devices: NameFilter::default(),
+            netclass_devices: NameFilter::default(),
+            textfile_directories: Vec::new(),
             netstat_fields: pattern(NETSTAT_FIELDS),
             vmstat_fields: pattern(VMSTAT_FIELDS),
             udev_data: "/run/udev/data".into(),
@@ -142,6 +153,17 @@ const fn on(name: &'static str, pace: Pace, help: &'static str, build: fn(&Optio
         name,
         pace,
         default_on: true,
+        help,
+        build,
+    }
+}
+
+/// A collector that is off by default, as in node_exporter, for it is dear or yields many series.
+const fn off(name: &'static str, help: &'static str, build: fn(&Options) -> Reader) -> CollectorInfo {
+    CollectorInfo {
+        name,
+        pace: Pace::Slow,
+        default_on: false,
         help,
         build,
     }
@@ -204,9 +226,60 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     on("uname", Pace::Slow, "kernel and host name", |_| {
         Box::new(|_| Ok(uname::read_uname()))
     }),
+    on("os", Pace::Slow, "distribution", |_| Box::new(os::read_os)),
+    on("dmi", Pace::Slow, "what the firmware says of the machine", |_| {
+        Box::new(dmi::read_dmi)
+    }),
     on("entropy", Pace::Slow, "entropy", |_| {
         Box::new(kernel_limits::read_entropy)
     }),
+    on("timex", Pace::Slow, "discipline of the clock", |_| {
+        Box::new(|_| timex::read_timex())
+    }),
+    on("schedstat", Pace::Slow, "time that tasks ran and waited", |_| {
+        Box::new(schedstat::read_schedstat)
+    }),
+    on("cpufreq", Pace::Slow, "frequencies of processors", |_| {
+        Box::new(cpufreq::read_cpufreq)
+    }),
+    on("edac", Pace::Slow, "memory errors", |_| Box::new(edac::read_edac)),
+    on("mdadm", Pace::Slow, "software RAID", |_| Box::new(mdadm::read_mdadm)),
+    on("arp", Pace::Slow, "ARP entries", |options| {
+        let devices = options.arp_devices.clone();
+        Box::new(move |roots| arp::read_arp(roots, &devices))
+    }),
+    on("bonding", Pace::Slow, "bonds of network devices", |_| {
+        Box::new(bonding::read_bonding)
+    }),
+    on("netclass", Pace::Slow, "attributes of network devices", |options| {
+        let devices = options.netclass_devices.clone();
+        Box::new(move |roots| netclass::read_netclass(roots, &devices))
+    }),
+    on("udp_queues", Pace::Slow, "bytes that wait in UDP sockets", |_| {
+        Box::new(inet_sockets::read_udp_queues)
+    }),
+    off("tcpstat", "TCP sockets per state", |_| {
+        Box::new(inet_sockets::read_tcpstat)
+    }),
+    off("interrupts", "interrupts per line and processor", |_| {
+        Box::new(interrupts::read_interrupts)
+    }),
+    off("processes", "processes and threads per state", |_| {
+        Box::new(processes::read_processes)
+    }),
+    on(
+        "textfile",
+        Pace::Slow,
+        "metrics that other programs leave in files",
+        |options| {
+            let patterns = options.textfile_directories.clone();
+            Box::new(move |_| Ok(textfile::read_textfile(&patterns)))
+        },
+    ),
+    on("thermal_zone", Pace::Slow, "temperatures and cooling", |_| {
+        Box::new(thermal_zone::read_thermal_zone)
+    }),
+    on("hwmon", Pace::Slow, "sensors", |_| Box::new(hwmon::read_hwmon)),
     on("filesystem", Pace::Slow, "sizes of file systems", |options| {
         let asker = Asker::new(statfs::system_call(), options.mount_timeout);
         let mut filesystem = Filesystem::new(options.mount_points.clone(), options.fs_types.clone(), asker);

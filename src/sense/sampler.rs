@@ -1,9 +1,12 @@
 //! The threads that read the host: one for the fast collectors, every second and for scrapes, one for the slow ones.
 //! Nothing here is async, so no blocking read can land on an async worker; scrapers wait for an answer instead.
 
-use super::collectors::{COLLECTORS, CollectorInfo, Options, Pace, Reader};
+use super::beat::Beat;
+use super::collectors::{COLLECTORS, Options, Pace};
 use super::derived::ReadyMade;
+use super::guarded::Collector;
 use super::roots::Roots;
+use super::slow::{self, SlowReadings};
 use super::snapshot::{Reading, Snapshot};
 use crate::family::Family;
 use arc_swap::ArcSwap;
@@ -13,12 +16,15 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// How long the start waits for the slow collectors, so that the first scrape already has them.
 const FIRST_SLOW_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a stop waits for a read that is under way.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is sampled, and how often.
 #[derive(Debug, Clone)]
@@ -68,14 +74,14 @@ enum Request {
         max_age: Duration,
         reply: oneshot::Sender<Arc<Snapshot>>,
     },
-    Stop,
+    /// The sender is dropped when the thread has ended.
+    Stop(Sender<()>),
 }
 
 /// The running sampler. Stops when dropped.
 pub struct Sampler {
     latest: Arc<ArcSwap<Snapshot>>,
     requests: Sender<Request>,
-    fast: Option<JoinHandle<()>>,
 }
 
 impl Sampler {
@@ -109,7 +115,7 @@ impl Sampler {
         sampling: Sampling,
         on_sample: OnSample,
     ) -> io::Result<Sampler> {
-        let (slow_readings, slow_done) = start_slow(slow, roots.clone(), sampling.slow_interval)?;
+        let (slow_readings, slow_done) = slow::start(slow, roots.clone(), sampling.slow_interval)?;
         let latest = Arc::new(ArcSwap::from_pointee(Snapshot {
             taken_at: Timestamp::now(),
             taken_instant: Instant::now(),
@@ -118,7 +124,7 @@ impl Sampler {
         }));
         let (requests, asked) = channel();
         let (first, first_sample) = channel();
-        let fast = Fast {
+        let mut fast = Fast {
             collectors: fast,
             roots,
             slow: slow_readings,
@@ -126,18 +132,17 @@ impl Sampler {
             latest: Arc::clone(&latest),
             on_sample,
         };
-        let thread = thread::Builder::new().name("sampler".to_owned()).spawn(move || {
+        thread::Builder::new().name("sampler".to_owned()).spawn(move || {
             // A slow collector that hangs must not keep the first sample back for ever.
             let _ = slow_done.recv_timeout(FIRST_SLOW_PATIENCE);
-            fast.run(sampling.interval, &asked, &first);
+            let stop = fast.run(sampling.interval, &asked, &first);
+            // Whoever waits for the end waits for what the listener holds, too.
+            drop(fast);
+            drop(stop);
         })?;
         // Fails only when the thread died, and then there is no sample to wait for.
         let _ = first_sample.recv();
-        Ok(Sampler {
-            latest,
-            requests,
-            fast: Some(thread),
-        })
+        Ok(Sampler { latest, requests })
     }
 
     /// The newest snapshot there is.
@@ -165,124 +170,10 @@ impl Sampler {
 
 impl Drop for Sampler {
     fn drop(&mut self) {
-        let _ = self.requests.send(Request::Stop);
-        if let Some(thread) = self.fast.take() {
-            // A panic of the thread was reported when it happened.
-            let _ = thread.join();
-        }
-    }
-}
-
-/// A collector that is on, with its reader and the last complaint, which is logged once.
-struct Collector {
-    name: &'static str,
-    read: Reader,
-    complaint: Option<String>,
-}
-
-impl Collector {
-    fn new(info: &CollectorInfo, options: &Options) -> Self {
-        Collector {
-            name: info.name,
-            read: info.build(options),
-            complaint: None,
-        }
-    }
-
-    fn reading(&mut self, roots: &Roots) -> Arc<Reading> {
-        let read_at = Timestamp::now();
-        let read_instant = Instant::now();
-        // One broken collector must not cost the others, whatever way it breaks. Readers keep only caches and last
-        // values, which a panic leaves usable.
-        let outcome = catch_unwind(AssertUnwindSafe(|| (self.read)(roots)));
-        let duration = read_instant.elapsed();
-        let absent = matches!(&outcome, Ok(Err(super::roots::ReadError::Absent(_))));
-        let (families, error): (Vec<Family>, _) = match outcome {
-            Ok(Ok(families)) => (families, None),
-            Ok(Err(error)) => (Vec::new(), Some(error.to_string())),
-            Err(_) => (Vec::new(), Some("the collector panicked".to_owned())),
-        };
-        if error != self.complaint {
-            match &error {
-                Some(error) if absent => tracing::debug!(collector = self.name, error, "collector yields nothing"),
-                Some(error) => tracing::warn!(collector = self.name, error, "collector failed"),
-                None => tracing::info!(collector = self.name, "collector works again"),
-            }
-            self.complaint.clone_from(&error);
-        }
-        Arc::new(Reading {
-            collector: self.name,
-            families,
-            read_at,
-            read_instant,
-            duration,
-            error,
-        })
-    }
-}
-
-/// The slow collectors' newest readings.
-type SlowReadings = Arc<ArcSwap<Vec<Arc<Reading>>>>;
-
-/// Starts the slow thread. It is never joined: a driver may keep it for ever, and it holds nothing that must be put
-/// in order. It ends after the readings have no other owner.
-fn start_slow(
-    mut collectors: Vec<Collector>,
-    roots: Roots,
-    interval: Duration,
-) -> io::Result<(SlowReadings, Receiver<()>)> {
-    let readings = SlowReadings::default();
-    let shared = Arc::downgrade(&readings);
-    let (done, slow_done) = channel();
-    thread::Builder::new().name("slow-sampler".to_owned()).spawn(move || {
-        let mut beat = Beat::new(interval);
-        let mut current: Vec<Arc<Reading>> = Vec::new();
-        loop {
-            for (index, collector) in collectors.iter_mut().enumerate() {
-                let reading = collector.reading(&roots);
-                if index < current.len() {
-                    current[index] = reading;
-                } else {
-                    current.push(reading);
-                }
-                // One by one, so that those before a slow one are not kept back by it.
-                let Some(shared) = shared.upgrade() else { return };
-                shared.store(Arc::new(current.clone()));
-            }
-            let _ = done.send(());
-            thread::sleep(beat.next(Instant::now()));
-        }
-    })?;
-    Ok((readings, slow_done))
-}
-
-/// A regular beat that skips what it missed instead of catching up.
-struct Beat {
-    interval: Duration,
-    due: Instant,
-}
-
-impl Beat {
-    fn new(interval: Duration) -> Self {
-        Beat {
-            interval,
-            due: Instant::now() + interval,
-        }
-    }
-
-    /// Time until the next beat.
-    fn remaining(&self, now: Instant) -> Duration {
-        self.due.saturating_duration_since(now)
-    }
-
-    /// Takes the beat that is due and returns the time until the one after it.
-    fn next(&mut self, now: Instant) -> Duration {
-        let remaining = self.remaining(now);
-        self.due += self.interval;
-        if self.due <= now {
-            self.due = now + self.interval;
-        }
-        remaining
+        let (stop, stopped) = channel();
+        let _ = self.requests.send(Request::Stop(stop));
+        // A collector that hangs in the kernel must not keep the daemon from ending.
+        let _ = stopped.recv_timeout(STOP_PATIENCE);
     }
 }
 
@@ -296,18 +187,23 @@ struct Fast {
 }
 
 impl Fast {
-    fn run(mut self, interval: Duration, asked: &Receiver<Request>, first: &Sender<()>) {
+    fn run(&mut self, interval: Duration, asked: &Receiver<Request>, first: &Sender<()>) -> Option<Sender<()>> {
         self.tick();
         let _ = first.send(());
-        let mut beat = Beat::new(interval);
+        let mut beat = Beat::new(interval, Instant::now());
         loop {
-            match asked.recv_timeout(beat.remaining(Instant::now())) {
+            let remaining = beat.remaining(Instant::now());
+            // First, so that a flood of scrapes cannot hold up the beat.
+            if remaining.is_zero() {
+                beat.next(Instant::now());
+                self.tick();
+                continue;
+            }
+            match asked.recv_timeout(remaining) {
                 Ok(Request::Fresh { max_age, reply }) => self.answer(max_age, reply),
-                Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {
-                    beat.next(Instant::now());
-                    self.tick();
-                }
+                Ok(Request::Stop(stop)) => return Some(stop),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }

@@ -1,0 +1,59 @@
+//! A collector that is on, so read that its faults stay its own.
+
+use super::collectors::{CollectorInfo, Options, Reader};
+use super::roots::{ReadError, Roots};
+use super::snapshot::Reading;
+use crate::family::Family;
+use jiff::Timestamp;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A collector that is on, with its reader and its last complaint, which is logged once.
+pub struct Collector {
+    pub name: &'static str,
+    pub read: Reader,
+    pub complaint: Option<String>,
+}
+
+impl Collector {
+    pub fn new(info: &CollectorInfo, options: &Options) -> Self {
+        Collector {
+            name: info.name,
+            read: info.build(options),
+            complaint: None,
+        }
+    }
+
+    /// Reads once; an error or a panic becomes a reading that says so.
+    pub fn reading(&mut self, roots: &Roots) -> Arc<Reading> {
+        let read_at = Timestamp::now();
+        let read_instant = Instant::now();
+        // One broken collector must not cost the others, whatever way it breaks. Readers keep only caches and last
+        // values, which a panic leaves usable.
+        let outcome = catch_unwind(AssertUnwindSafe(|| (self.read)(roots)));
+        let duration = read_instant.elapsed();
+        let absent = matches!(&outcome, Ok(Err(ReadError::Absent(_))));
+        let (families, error): (Vec<Family>, _) = match outcome {
+            Ok(Ok(families)) => (families, None),
+            Ok(Err(error)) => (Vec::new(), Some(error.to_string())),
+            Err(_) => (Vec::new(), Some("the collector panicked".to_owned())),
+        };
+        if error != self.complaint {
+            match &error {
+                Some(error) if absent => tracing::debug!(collector = self.name, error, "collector yields nothing"),
+                Some(error) => tracing::warn!(collector = self.name, error, "collector failed"),
+                None => tracing::info!(collector = self.name, "collector works again"),
+            }
+            self.complaint.clone_from(&error);
+        }
+        Arc::new(Reading {
+            collector: self.name,
+            families,
+            read_at,
+            read_instant,
+            duration,
+            error,
+        })
+    }
+}

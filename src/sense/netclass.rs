@@ -1,0 +1,168 @@
+//! `netclass`: attributes of network devices from `/sys/class/net` (sysfs-class-net).
+
+use super::collectors::NameFilter;
+use super::roots::{ReadError, Roots, attribute, names};
+use crate::family::{Family, Kind, label};
+
+/// File of a device, metric name after `node_network_`, help, kind.
+const ATTRIBUTES: [(&str, &str, &str, Kind); 17] = [
+    (
+        "addr_assign_type",
+        "address_assign_type",
+        "How the device got its address.",
+        Kind::Gauge,
+    ),
+    ("carrier", "carrier", "1 where the link is there.", Kind::Gauge),
+    (
+        "carrier_changes",
+        "carrier_changes_total",
+        "Times that the link came or went.",
+        Kind::Counter,
+    ),
+    (
+        "carrier_up_count",
+        "carrier_up_changes_total",
+        "Times that the link came.",
+        Kind::Counter,
+    ),
+    (
+        "carrier_down_count",
+        "carrier_down_changes_total",
+        "Times that the link went.",
+        Kind::Counter,
+    ),
+    (
+        "dev_id",
+        "device_id",
+        "Number of the device among those that share an address.",
+        Kind::Gauge,
+    ),
+    (
+        "dormant",
+        "dormant",
+        "1 where the device waits for something outside.",
+        Kind::Gauge,
+    ),
+    ("flags", "flags", "Flags of the device (IFF_*).", Kind::Gauge),
+    ("ifindex", "iface_id", "Index of the device.", Kind::Gauge),
+    ("iflink", "iface_link", "Index of the device below.", Kind::Gauge),
+    ("link_mode", "iface_link_mode", "Mode of the link.", Kind::Gauge),
+    ("mtu", "mtu_bytes", "Largest packet, in bytes.", Kind::Gauge),
+    (
+        "name_assign_type",
+        "name_assign_type",
+        "How the device got its name.",
+        Kind::Gauge,
+    ),
+    ("netdev_group", "net_dev_group", "Group of the device.", Kind::Gauge),
+    (
+        "speed",
+        "speed_bytes",
+        "Speed in bytes per second; negative where unknown.",
+        Kind::Gauge,
+    ),
+    (
+        "tx_queue_len",
+        "transmit_queue_length",
+        "Packets that may wait to be sent.",
+        Kind::Gauge,
+    ),
+    ("type", "protocol_type", "Type of the device (ARPHRD_*).", Kind::Gauge),
+];
+
+/// Megabits in bytes.
+const BYTES_PER_MEGABIT: f64 = 1e6 / 8.0;
+
+/// Decimal, or hexadecimal after `0x`.
+fn parse_attribute(text: &str) -> Option<f64> {
+    match text.trim().strip_prefix("0x") {
+        Some(hex) => Some(u64::from_str_radix(hex, 16).ok()? as f64),
+        None => Some(text.trim().parse::<i64>().ok()? as f64),
+    }
+}
+
+pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>, ReadError> {
+    let base = roots.sys("class/net");
+    let mut families = ATTRIBUTES.map(|(_, name, help, kind)| Family::new(format!("node_network_{name}"), help, kind));
+    let mut up = Family::gauge("node_network_up", "1 where the device is up.");
+    let mut info = Family::gauge("node_network_info", "What is known of a device; the value is always 1.");
+    for device in names(&base)?.into_iter().filter(|device| devices.allows(device)) {
+        let directory = base.join(&device);
+        // `bonding_masters` is a file among the devices.
+        let Some(operstate) = attribute(&directory.join("operstate")) else {
+            continue;
+        };
+        for (family, (file, ..)) in families.iter_mut().zip(ATTRIBUTES) {
+            // Many drivers refuse to answer for a device that is down.
+            let Some(value) = attribute(&directory.join(file)).and_then(|text| parse_attribute(&text)) else {
+                continue;
+            };
+            let value = if file == "speed" {
+                value * BYTES_PER_MEGABIT
+            } else {
+                value
+            };
+            family.push(vec![label("device", device.clone())], value);
+        }
+        up.push(
+            vec![label("device", device.clone())],
+            f64::from(u8::from(operstate == "up")),
+        );
+        let text = |file: &str| attribute(&directory.join(file)).unwrap_or_default();
+        info.push(
+            vec![
+                label("address", text("address")),
+                label("broadcast", text("broadcast")),
+                label("device", device.clone()),
+                label("duplex", text("duplex")),
+                label("ifalias", text("ifalias")),
+                label("operstate", operstate),
+            ],
+            1.0,
+        );
+    }
+    let mut families = Vec::from(families);
+    families.extend([up, info]);
+    families.retain(|family| !family.points.is_empty());
+    Ok(families)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::{Tree, text_of};
+
+    #[test]
+    fn hexadecimal_speed_and_missing_attributes_are_understood() {
+        let tree = Tree::new();
+        tree.sys("class/net/bonding_masters", "bond0\n");
+        for (file, content) in [
+            ("operstate", "up\n"),
+            ("flags", "0x1003\n"),
+            ("speed", "1000\n"),
+            ("mtu", "1500\n"),
+            ("ifalias", "to \"x\"\n"),
+        ] {
+            tree.sys(&format!("class/net/eth0/{file}"), content);
+        }
+        tree.sys("class/net/lo/operstate", "unknown\n");
+        tree.sys("class/net/lo/speed", "\n");
+        let families = read_netclass(&tree.roots, &NameFilter::default()).unwrap();
+        for (name, expected) in [
+            ("node_network_flags", vec!["node_network_flags{device=\"eth0\"} 4099"]),
+            (
+                "node_network_speed",
+                vec!["node_network_speed_bytes{device=\"eth0\"} 125000000"],
+            ),
+            (
+                "node_network_up",
+                vec!["node_network_up{device=\"eth0\"} 1", "node_network_up{device=\"lo\"} 0"],
+            ),
+        ] {
+            assert_eq!(text_of(&families, name), expected);
+        }
+        assert!(text_of(&families, "node_network_info{")[0].contains("ifalias=\"to \\\"x\\\"\""));
+        let none = read_netclass(&tree.roots, &NameFilter::exclude("eth").unwrap()).unwrap();
+        assert_eq!(text_of(&none, "eth0"), [""; 0]);
+    }
+}

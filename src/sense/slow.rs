@@ -1,0 +1,47 @@
+//! The thread of the slow collectors: a driver that takes its time, or never answers, delays nobody but its fellows.
+
+use super::beat::Beat;
+use super::guarded::Collector;
+use super::roots::Roots;
+use super::snapshot::Reading;
+use arc_swap::ArcSwap;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The slow collectors' newest readings.
+pub type SlowReadings = Arc<ArcSwap<Vec<Arc<Reading>>>>;
+
+/// Starts the slow thread. It is never joined: a driver may keep it for ever, and it holds nothing that must be put
+/// in order. It ends after the readings have no other owner.
+pub fn start(
+    mut collectors: Vec<Collector>,
+    roots: Roots,
+    interval: Duration,
+) -> io::Result<(SlowReadings, Receiver<()>)> {
+    let readings = SlowReadings::default();
+    let shared = Arc::downgrade(&readings);
+    let (done, slow_done) = channel();
+    thread::Builder::new().name("slow-sampler".to_owned()).spawn(move || {
+        let mut beat = Beat::new(interval, Instant::now());
+        let mut current: Vec<Arc<Reading>> = Vec::new();
+        loop {
+            for (index, collector) in collectors.iter_mut().enumerate() {
+                let reading = collector.reading(&roots);
+                if index < current.len() {
+                    current[index] = reading;
+                } else {
+                    current.push(reading);
+                }
+                // One by one, so that those before a slow one are not kept back by it.
+                let Some(shared) = shared.upgrade() else { return };
+                shared.store(Arc::new(current.clone()));
+            }
+            let _ = done.send(());
+            thread::sleep(beat.next(Instant::now()));
+        }
+    })?;
+    Ok((readings, slow_done))
+}

@@ -280,7 +280,7 @@ pub fn read(source: &Source) -> RuleFile<'_> {
         Some(root) if root.is_null() => no_rules(&mut findings, Span::START),
         Some(root) => {
             if let Some(fields) = Fields::open(&root, &RULE_FILE, &mut findings) {
-                let items = fields.filled_list("rules", &mut findings);
+                let items = fields.list("rules", &mut findings);
                 rules.extend(items.iter().filter_map(|item| read_rule(item, &mut findings)));
             }
         }

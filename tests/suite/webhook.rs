@@ -183,7 +183,7 @@ fn bad_requests() -> Vec<Request> {
 
 #[test]
 fn bad_requests_get_their_code_one_log_line_and_no_action() {
-    let bench = bench("bad-requests");
+    let bench = bench("bad-req");
     let before = bench.burner.nice_values();
     for request in bad_requests() {
         let lines_before = bench.evenkeel.log().len();

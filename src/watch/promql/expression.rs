@@ -19,13 +19,6 @@ impl Query {
     pub fn add_interest(&self, interest: &mut Interest) {
         self.expression.add_interest(0, interest);
     }
-
-    /// Whether the expression reads any series of this metric name.
-    pub fn reads(&self, metric_name: &str) -> bool {
-        let mut interest = Interest::default();
-        self.add_interest(&mut interest);
-        interest.keep_ms(metric_name).is_some()
-    }
 }
 
 #[derive(Debug, Clone)]

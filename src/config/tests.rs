@@ -264,7 +264,7 @@ fn mistakes_of_all_files_are_reported_together() {
             "evenkeel.yml",
             "mode: no\nrule_files: [a.yml, b.yml]\nalerting_rule_files: [c.yml]\n",
         ),
-        ("a.yml", "rules: []\n"),
+        ("a.yml", "rules: 7\n"),
         ("b.yml", &RULE.replace("nice: 5", "nice: 99")),
         ("c.yml", "groups: 1\n"),
     ]);

@@ -86,7 +86,8 @@ fn start(run: cli::Run) -> Result<(), Stop> {
         tracing::warn!(flag, "no such collector here; the flag is ignored");
     }
     let policy = policy::policy(&loaded.config, loaded.rules.clone(), run.enforce);
-    let access = access(&loaded.config)?;
+    let access = webhook_access(&run, &loaded.config)?;
+    let scrapers = with_web_config(Access::open(), run.web_config.as_deref())?;
     let allow = loaded.config.webhook.allow_unauthenticated;
     may_listen(run.webhook_listen, access.authenticates(), policy.enforce, allow).map_err(Stop::Because)?;
     if policy.enforce {
@@ -99,21 +100,36 @@ fn start(run: cli::Run) -> Result<(), Stop> {
         .enable_all()
         .build()
         .map_err(because("no runtime"))?;
-    runtime.block_on(serve(run, loaded, policy, access, procfs))?;
+    runtime.block_on(serve(run, loaded, policy, Doors { scrapers, access }, procfs))?;
     runtime.shutdown_timeout(DRAIN);
     Ok(())
 }
 
-fn access(config: &Config) -> Result<Access, Stop> {
-    match &config.webhook.token_file {
-        None => Ok(Access::open()),
+fn webhook_access(run: &cli::Run, config: &Config) -> Result<Access, Stop> {
+    let access = match &config.webhook.token_file {
+        None => Access::open(),
         Some(path) => Access::open()
             .with_token_file(path)
-            .map_err(because("webhook.token_file")),
+            .map_err(because("webhook.token_file"))?,
+    };
+    with_web_config(access, run.webhook_config.as_deref())
+}
+
+fn with_web_config(access: Access, file: Option<&Path>) -> Result<Access, Stop> {
+    match file {
+        None => Ok(access),
+        Some(path) => access.with_web_config(path).map_err(because("web configuration file")),
     }
 }
 
-async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, access: Access, procfs: Procfs) -> Result<(), Stop> {
+/// What the two listeners demand of those who call.
+struct Doors {
+    scrapers: Access,
+    access: Access,
+}
+
+async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, procfs: Procfs) -> Result<(), Stop> {
+    let Doors { scrapers, access } = doors;
     let mut metrics = Vec::new();
     for addr in &run.web_listen {
         metrics.push(bind("metrics", *addr).await?);
@@ -159,9 +175,11 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, access: Access, pr
         collectors: run.collectors.chosen(),
     };
     let sampler = Arc::new(Sampler::start(sampling, watcher.on_sample()).map_err(because("no sampler"))?);
+    let authenticates = access.authenticates();
     let reloader = Arc::new(Reloader::new(
         &run,
         &loaded,
+        authenticates,
         door.clone(),
         Arc::clone(&watcher),
         tally.clone(),
@@ -185,7 +203,12 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, access: Access, pr
     };
     let mut listeners = Vec::new();
     for listener in metrics {
-        listeners.push(tokio::spawn(publish::serve(listener, Arc::clone(&site), stopped())));
+        listeners.push(tokio::spawn(publish::serve(
+            listener,
+            scrapers.clone(),
+            Arc::clone(&site),
+            stopped(),
+        )));
     }
     let receiver = Receiver::new(door.clone(), access, tally.clone());
     let receiving = tokio::spawn(receiver.run(webhook, Limits::default(), stopped()));

@@ -56,6 +56,9 @@ pub struct Run {
     /// Address of the metrics listener; repeatable
     #[arg(long = "web.listen-address", value_name = "ADDR", default_value = ":19797", value_parser = listen::parse)]
     pub web_listen: Vec<SocketAddr>,
+    /// TLS, authentication and headers of the metrics listener (exporter-toolkit's web configuration file)
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
     /// Path under which metrics are served
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
     pub telemetry_path: String,
@@ -68,6 +71,9 @@ pub struct Run {
     /// Address of the webhook listener
     #[arg(long = "webhook.listen-address", value_name = "ADDR", default_value = "127.0.0.1:19798", value_parser = listen::parse)]
     pub webhook_listen: SocketAddr,
+    /// TLS, authentication and headers of the webhook listener, in the same format
+    #[arg(long = "webhook.config.file", value_name = "FILE")]
+    pub webhook_config: Option<PathBuf>,
     #[command(flatten)]
     pub roots: RootPaths,
     #[command(flatten)]

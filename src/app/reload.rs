@@ -16,6 +16,8 @@ pub struct Reloader {
     enforce: bool,
     webhook_listen: SocketAddr,
     procfs: PathBuf,
+    /// Whether the webhook listener authenticates, which no reload changes.
+    authenticates: bool,
     /// What only a restart changes, as it was at the start.
     at_start: (Webhook, Sampling),
     door: Door,
@@ -26,7 +28,14 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    pub fn new(run: &cli::Run, loaded: &Loaded, door: Door, watcher: Arc<Watcher>, tally: Tally) -> Reloader {
+    pub fn new(
+        run: &cli::Run,
+        loaded: &Loaded,
+        authenticates: bool,
+        door: Door,
+        watcher: Arc<Watcher>,
+        tally: Tally,
+    ) -> Reloader {
         Reloader {
             config: cli::ConfigFile {
                 path: run.config.path.clone(),
@@ -34,6 +43,7 @@ impl Reloader {
             enforce: run.enforce,
             webhook_listen: run.webhook_listen,
             procfs: run.roots.procfs.clone(),
+            authenticates,
             at_start: (loaded.config.webhook.clone(), loaded.config.sampling),
             door,
             watcher,
@@ -72,9 +82,8 @@ impl Reloader {
         }
         let policy = policy::policy(&loaded.config, loaded.rules.clone(), self.enforce);
         // The listeners stay as they are, so what was at the start decides who may cause actions.
-        let has_token = self.at_start.0.token_file.is_some();
         let allow = self.at_start.0.allow_unauthenticated;
-        may_listen(self.webhook_listen, has_token, policy.enforce, allow)?;
+        may_listen(self.webhook_listen, self.authenticates, policy.enforce, allow)?;
         if policy.enforce {
             policy::may_enforce_with(&self.procfs)?;
         }

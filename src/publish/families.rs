@@ -3,7 +3,6 @@
 
 use crate::family::{Family, Kind, Point, Value};
 use std::collections::{BTreeMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// A family that can be written as it stands.
 #[derive(Debug)]
@@ -33,17 +32,22 @@ fn is_writable(point: &Point, kind: Kind) -> bool {
         })
 }
 
-/// A label set whatever the order of its labels.
+/// A label set whatever the order of its labels. FNV-1a rather than the standard hasher, which is several times dearer on
+/// short texts: who can choose labels so that they collide hides nothing but their own series.
 fn identity(point: &Point) -> u64 {
+    const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
     point
         .labels
         .iter()
         // To Prometheus an empty label is none.
         .filter(|(_, value)| !value.is_empty())
-        .map(|label| {
-            let mut hasher = DefaultHasher::new();
-            label.hash(&mut hasher);
-            hasher.finish()
+        .map(|(name, value)| {
+            value
+                .as_bytes()
+                .iter()
+                .fold(add(name.as_bytes().iter().fold(OFFSET_BASIS, add), &0xff), add)
         })
         .fold(0, u64::wrapping_add)
 }

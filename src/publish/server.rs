@@ -1,92 +1,38 @@
-//! The metrics listener: takes connections, bounds what each may cost, and hands requests to the site.
+//! The metrics listener: who may call, how many at once, and to whom requests go.
 
 use super::site::Site;
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use std::convert::Infallible;
+use crate::http::{self, Access, Limits};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
-/// Beyond it new connections wait in the kernel's queue.
+/// Many scrapers keep a connection each.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Requests here have no body and few headers.
-const MAX_REQUEST_HEAD_BYTES: usize = 16 << 10;
-
-/// For the head of a request, and between two requests on one connection: Prometheus scrapes every 15 s or 60 s.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
-
-/// A peer that takes nothing of what is sent for so long is given up by the kernel (TCP_USER_TIMEOUT, tcp(7)).
-const SEND_TIMEOUT_MILLIS: u32 = 30_000;
-
-/// After an error of `accept`, most likely no more file descriptors: time for others to be closed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long answers under way may take after the shutdown began.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two requests on one connection: Prometheus scrapes every 15 s or 60 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Serves until `shutdown`, then lets answers under way finish.
-pub async fn serve(listener: TcpListener, site: Arc<Site>, shutdown: impl Future<Output = ()>) {
-    let graceful = GracefulShutdown::new();
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_TIMEOUT)
-        .max_buf_size(MAX_REQUEST_HEAD_BYTES);
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        let accepted = tokio::select! {
-            () = &mut shutdown => break,
-            accepted = accept(&listener, &connections) => accepted,
-        };
-        let (stream, permit) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection on the metrics listener");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+pub async fn serve(listener: TcpListener, access: Access, site: Arc<Site>, shutdown: impl Future<Output = ()>) {
+    let limits = Limits {
+        max_connections: MAX_CONNECTIONS,
+        header_timeout: IDLE_TIMEOUT,
+        ..Limits::default()
+    };
+    let admits = access.clone();
+    let service = move |request: hyper::Request<hyper::body::Incoming>, peer: http::Peer| {
+        let (site, access) = (Arc::clone(&site), admits.clone());
+        async move {
+            match access.admit(request.headers()).await {
+                Ok(()) => site.answer(&request).await,
+                Err(denied) => {
+                    tracing::warn!(peer = %peer.address, reason = %denied, "refused a request to the metrics listener");
+                    denied.answer()
+                }
             }
-        };
-        // Both fail only on a connection that is already gone.
-        let _ = stream.set_nodelay(true);
-        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, SEND_TIMEOUT_MILLIS);
-        let site = Arc::clone(&site);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let site = Arc::clone(&site);
-            async move { Ok::<_, Infallible>(site.answer(&request).await) }
-        });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to the metrics listener ended early");
-            }
-            drop(permit);
-        });
-    }
-    drop(listener);
-    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some scrapers did not take their answer in time before the shutdown");
-    }
-}
-
-/// The permit comes first, so that what is beyond the limit costs no file descriptor.
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> std::io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = Arc::clone(connections)
-        .acquire_owned()
-        .await
-        .map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+        }
+    };
+    http::serve(listener, limits, access, service, shutdown).await;
 }
 
 #[cfg(test)]
@@ -96,6 +42,7 @@ mod tests {
     use crate::sense::{Config, Sampler};
     use crate::tally::Tally;
     use flate2::read::GzDecoder;
+    use hyper::Request;
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
     use tokio::sync::oneshot;
@@ -143,7 +90,7 @@ mod tests {
             let shutdown = async {
                 let _ = stopped.await;
             };
-            let served = runtime.spawn(serve(listener, Arc::clone(&site), shutdown));
+            let served = runtime.spawn(serve(listener, Access::open(), Arc::clone(&site), shutdown));
             Running {
                 address,
                 site,

@@ -7,6 +7,7 @@ use super::fields::Fields;
 use super::filesystem::Filesystem;
 use super::own_process::OwnProcess;
 use super::roots::{ReadError, Roots};
+use super::slowly::Slowly;
 use super::statfs::{self, Asker};
 use super::{
     arp, bonding, cpufreq, dmi, edac, hwmon, inet_sockets, interrupts, kernel_limits, loadavg, mdadm, meminfo,
@@ -172,7 +173,8 @@ const fn off(name: &'static str, help: &'static str, build: fn(&Options) -> Read
 /// Every collector there is. Within a pace they are read in this order, those that may take long last.
 pub const COLLECTORS: &[CollectorInfo] = &[
     on("time", Pace::Fast, "wall clock, time zone and clock sources", |_| {
-        Box::new(time::read_time)
+        let mut surroundings = Slowly::default();
+        Box::new(move |roots| Ok(time::read_time(roots, &mut surroundings)))
     }),
     on("cpu", Pace::Fast, "processor time per mode", |_| {
         let mut cpu = Cpu::default();
@@ -204,7 +206,8 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     }),
     on("netdev", Pace::Fast, "network devices", |options| {
         let devices = options.netdev_devices.clone();
-        Box::new(move |roots| netdev::read_netdev(roots, &devices))
+        let mut no_handler = Slowly::default();
+        Box::new(move |roots| netdev::read_netdev(roots, &devices, &mut no_handler))
     }),
     on("netstat", Pace::Fast, "protocol counters", |options| {
         let mut wanted = Fields::new(options.netstat_fields.clone());

@@ -1,9 +1,10 @@
 //! `cpu`: time per processor and mode from `/proc/stat` (proc(5)), and thermal throttling from sysfs.
 
 use super::roots::{ReadError, Roots, names, number, read_parsed};
+use super::slowly::Slowly;
 use crate::family::{Family, label};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// `/proc/stat` counts in USER_HZ, which is 100 on every Linux that people run (`sysconf(_SC_CLK_TCK)`).
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -11,9 +12,6 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// A fall of a counter by less is an accounting quirk of the kernel (idle and iowait are corrected backwards);
 /// by more, the processor was taken away and came back with new counters.
 const QUIRK_SECONDS: f64 = 3.0;
-
-/// Throttling changes slowly, and two sysfs reads per processor are dear on a large machine.
-const THROTTLE_INTERVAL: Duration = Duration::from_secs(15);
 
 const MODES: [&str; 8] = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"];
 
@@ -143,7 +141,7 @@ fn read_throttles(roots: &Roots) -> Vec<Family> {
 #[derive(Default)]
 pub struct Cpu {
     before: CpuSample,
-    throttles: Option<(Instant, Vec<Family>)>,
+    throttles: Slowly,
 }
 
 impl Cpu {
@@ -156,12 +154,8 @@ impl Cpu {
         }
         let mut families = families(&sample);
         self.before = sample;
-        let throttles = match self.throttles.take() {
-            Some((at, families)) if at.elapsed() < THROTTLE_INTERVAL => (at, families),
-            _ => (Instant::now(), read_throttles(roots)),
-        };
-        families.extend(throttles.1.iter().cloned());
-        self.throttles = Some(throttles);
+        // Two sysfs reads per processor are dear on a large machine.
+        families.extend(self.throttles.families(Instant::now(), || read_throttles(roots)));
         Ok(families)
     }
 }

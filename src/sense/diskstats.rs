@@ -3,16 +3,14 @@
 
 use super::collectors::NameFilter;
 use super::roots::{ReadError, Roots, read_parsed, read_text};
+use super::slowly::Slowly;
 use crate::family::{Family, Kind, label};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The unit of sector counts, whatever the device's own sector size.
 const SECTOR_BYTES: f64 = 512.0;
-
-/// udev's records change when a device is plugged, so they need not be read every second.
-const UDEV_INTERVAL: Duration = Duration::from_secs(15);
 
 /// One device with as many counters as the kernel has (11 before 4.18, 15 with discards, 17 with flushes).
 #[derive(Debug, Clone, PartialEq)]
@@ -240,7 +238,7 @@ fn udev_families(disks: &[(&Disk, HashMap<String, String>)]) -> Vec<Family> {
 pub struct Diskstats {
     devices: NameFilter,
     udev_data: PathBuf,
-    udev: HashMap<(u32, u32), (Instant, HashMap<String, String>)>,
+    udev: Slowly,
 }
 
 impl Diskstats {
@@ -249,7 +247,7 @@ impl Diskstats {
         Diskstats {
             devices,
             udev_data: udev_data.to_owned(),
-            udev: HashMap::new(),
+            udev: Slowly::default(),
         }
     }
 
@@ -274,29 +272,22 @@ impl Diskstats {
         }
         families.retain(|family| !family.points.is_empty());
 
-        let with_udev: Vec<_> = disks
-            .iter()
-            .map(|disk| (disk, self.properties(disk.major, disk.minor)))
-            .collect();
-        families.extend(udev_families(&with_udev));
-        self.udev
-            .retain(|&(major, minor), _| disks.iter().any(|disk| (disk.major, disk.minor) == (major, minor)));
+        // udev's records change when a device is plugged, so they need not be read every second.
+        families.extend(self.udev.families(Instant::now(), || {
+            let with_udev: Vec<_> = disks
+                .iter()
+                .map(|disk| (disk, properties(&self.udev_data, disk)))
+                .collect();
+            udev_families(&with_udev)
+        }));
         Ok(families)
     }
+}
 
-    fn properties(&mut self, major: u32, minor: u32) -> HashMap<String, String> {
-        if let Some((at, properties)) = self.udev.get(&(major, minor))
-            && at.elapsed() < UDEV_INTERVAL
-        {
-            return properties.clone();
-        }
-        // A host without udev (a container, a small guest) has devices all the same.
-        let properties = read_text(&self.udev_data.join(format!("b{major}:{minor}")))
-            .map(|text| parse_udev(&text))
-            .unwrap_or_default();
-        self.udev.insert((major, minor), (Instant::now(), properties.clone()));
-        properties
-    }
+/// A host without udev (a container, a small guest) has devices all the same.
+fn properties(udev_data: &Path, disk: &Disk) -> HashMap<String, String> {
+    let record = udev_data.join(format!("b{}:{}", disk.major, disk.minor));
+    read_text(&record).map(|text| parse_udev(&text)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 pub struct Fields {
     pattern: Regex,
     answers: HashMap<String, bool>,
+    name: String,
 }
 
 impl Fields {
@@ -15,6 +16,7 @@ impl Fields {
         Fields {
             pattern,
             answers: HashMap::new(),
+            name: String::new(),
         }
     }
 
@@ -25,5 +27,15 @@ impl Fields {
         let answer = self.pattern.is_match(name);
         self.answers.insert(name.to_owned(), answer);
         answer
+    }
+
+    /// `protocol_counter`, where that is wanted. Allocates for the wanted only, which are few.
+    pub fn wanted_name(&mut self, protocol: &str, counter: &str) -> Option<String> {
+        let mut name = std::mem::take(&mut self.name);
+        name.clear();
+        name.extend([protocol, "_", counter]);
+        let wanted = self.allows(&name).then(|| name.clone());
+        self.name = name;
+        wanted
     }
 }

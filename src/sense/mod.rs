@@ -34,6 +34,7 @@ mod processes;
 mod roots;
 mod schedstat;
 mod slow;
+mod slowly;
 mod sockstat;
 mod softnet;
 mod stat;

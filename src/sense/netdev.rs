@@ -2,7 +2,9 @@
 
 use super::collectors::NameFilter;
 use super::roots::{ReadError, Roots, number, read_parsed};
+use super::slowly::Slowly;
 use crate::family::{Family, label};
+use std::time::Instant;
 
 /// The columns of `/proc/net/dev`, first those received, then those transmitted.
 const COLUMNS: [&str; 16] = [
@@ -43,7 +45,7 @@ pub fn parse_netdev(text: &str) -> Result<NetdevSample, String> {
     Ok(sample)
 }
 
-pub fn read_netdev(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>, ReadError> {
+pub fn read_netdev(roots: &Roots, devices: &NameFilter, no_handler: &mut Slowly) -> Result<Vec<Family>, ReadError> {
     let mut sample = read_parsed(&roots.proc("net/dev"), parse_netdev)?;
     sample.retain(|(device, _)| devices.allows(device));
     let family = |column: &str| {
@@ -53,17 +55,21 @@ pub fn read_netdev(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>, R
         )
     };
     let mut families: Vec<Family> = COLUMNS.into_iter().map(family).collect();
-    let mut no_handler = family("receive_nohandler");
     for (device, counters) in &sample {
         for (family, count) in families.iter_mut().zip(counters) {
             family.push(vec![label("device", device.clone())], *count as f64);
         }
-        // The one counter that node_exporter takes from netlink and /proc/net/dev lacks.
-        if let Some(count) = number(&roots.sys(&format!("class/net/{device}/statistics/rx_nohandler"))) {
-            no_handler.push(vec![label("device", device.clone())], count);
-        }
     }
-    families.push(no_handler);
+    // The one counter that node_exporter takes from netlink and /proc/net/dev lacks. It costs a file per device.
+    families.extend(no_handler.families(Instant::now(), || {
+        let mut family = family("receive_nohandler");
+        for (device, _) in &sample {
+            if let Some(count) = number(&roots.sys(&format!("class/net/{device}/statistics/rx_nohandler"))) {
+                family.push(vec![label("device", device.clone())], count);
+            }
+        }
+        vec![family]
+    }));
     families.retain(|family| !family.points.is_empty());
     Ok(families)
 }
@@ -82,7 +88,7 @@ mod tests {
         text.extend_from_slice(b" w\xff\"\\: 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n");
         tree.proc("net/dev", text);
         tree.sys("class/net/eth0/statistics/rx_nohandler", "17\n");
-        let families = read_netdev(&tree.roots, &NameFilter::default()).unwrap();
+        let families = read_netdev(&tree.roots, &NameFilter::default(), &mut Slowly::default()).unwrap();
         assert_eq!(
             text_of(&families, "eth0")
                 .iter()
@@ -93,7 +99,12 @@ mod tests {
             ]
         );
         assert_eq!(families[0].points[1].labels[0].1, "w\u{fffd}\"\\");
-        let excluded = read_netdev(&tree.roots, &NameFilter::exclude("^eth0$").unwrap()).unwrap();
+        let excluded = read_netdev(
+            &tree.roots,
+            &NameFilter::exclude("^eth0$").unwrap(),
+            &mut Slowly::default(),
+        )
+        .unwrap();
         assert_eq!(text_of(&excluded, "eth0"), [""; 0]);
     }
 

@@ -21,8 +21,7 @@ pub fn parse_pairs(text: &str, wanted: &mut Fields) -> Result<NetstatSample, Str
         let mut values = values.split_ascii_whitespace();
         for name in names.split_ascii_whitespace() {
             let value = values.next().ok_or_else(bad)?;
-            let name = format!("{protocol}_{name}");
-            if wanted.allows(&name) {
+            if let Some(name) = wanted.wanted_name(protocol, name) {
                 // Signed: MaxConn is -1 where there is no limit.
                 sample.push((name, value.parse().map_err(|_| bad())?));
             }
@@ -38,11 +37,10 @@ pub fn parse_snmp6(text: &str, wanted: &mut Fields) -> Result<NetstatSample, Str
         let bad = || format!("{line:?} is not of the form `name number`");
         let mut fields = line.split_ascii_whitespace();
         let (name, value) = (fields.next().ok_or_else(bad)?, fields.next().ok_or_else(bad)?);
-        let Some((protocol, counter)) = name.split_once('6') else {
+        let Some((protocol, counter)) = name.find('6').map(|six| name.split_at(six + 1)) else {
             continue;
         };
-        let name = format!("{protocol}6_{counter}");
-        if wanted.allows(&name) {
+        if let Some(name) = wanted.wanted_name(protocol, counter) {
             sample.push((name, value.parse().map_err(|_| bad())?));
         }
     }

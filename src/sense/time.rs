@@ -1,12 +1,14 @@
 //! `time`: the wall clock, its zone, and the kernel's clock sources.
 
-use super::roots::{ReadError, Roots, attribute, names};
+use super::roots::{Roots, attribute, names};
+use super::slowly::Slowly;
 use crate::family::{Family, label};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use std::time::Instant;
 
-pub fn read_time(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let now = Timestamp::now();
+/// The time zone and the clock sources, which hardly ever change.
+fn read_surroundings(roots: &Roots, now: Timestamp) -> Vec<Family> {
     let zone = TimeZone::system();
     let info = zone.to_offset_info(now);
     let mut offset = Family::gauge(
@@ -32,37 +34,31 @@ pub fn read_time(roots: &Roots) -> Result<Vec<Family>, ReadError> {
             continue;
         };
         let directory = base.join(&name);
-        let sources = |file: &str| attribute(&directory.join(file)).unwrap_or_default();
         for (family, file) in [
             (&mut available, "available_clocksource"),
             (&mut current, "current_clocksource"),
         ] {
-            for source in sources(file).split_ascii_whitespace() {
-                family.push(
-                    vec![
-                        label("device", device.to_owned()),
-                        label("clocksource", source.to_owned()),
-                    ],
-                    1.0,
-                );
+            let sources = attribute(&directory.join(file)).unwrap_or_default();
+            for source in sources.split_ascii_whitespace() {
+                let labels = vec![
+                    label("device", device.to_owned()),
+                    label("clocksource", source.to_owned()),
+                ];
+                family.push(labels, 1.0);
             }
         }
     }
+    let mut families = vec![offset, available, current];
+    families.retain(|family| !family.points.is_empty());
+    families
+}
 
-    let mut families = vec![
-        Family::gauge(
-            "node_time_seconds",
-            "The system's Unix time when it was read, in seconds.",
-        )
-        .value(now.as_nanosecond() as f64 / 1e9),
-        offset,
-    ];
-    families.extend(
-        [available, current]
-            .into_iter()
-            .filter(|family| !family.points.is_empty()),
-    );
-    Ok(families)
+pub fn read_time(roots: &Roots, surroundings: &mut Slowly) -> Vec<Family> {
+    let now = Timestamp::now();
+    let help = "The system's Unix time when it was read, in seconds.";
+    let mut families = vec![Family::gauge("node_time_seconds", help).value(now.as_nanosecond() as f64 / 1e9)];
+    families.extend(surroundings.families(Instant::now(), || read_surroundings(roots, now)));
+    families
 }
 
 #[cfg(test)]
@@ -79,7 +75,7 @@ mod tests {
         );
         tree.sys("devices/system/clocksource/clocksource0/current_clocksource", "tsc\n");
         assert_eq!(
-            text_of(&read_time(&tree.roots).unwrap(), "clocksource"),
+            text_of(&read_time(&tree.roots, &mut Slowly::default()), "clocksource"),
             [
                 "node_time_clocksource_available_info{device=\"0\",clocksource=\"tsc\"} 1",
                 "node_time_clocksource_available_info{device=\"0\",clocksource=\"hpet\"} 1",

@@ -1,5 +1,5 @@
-//! The real host: system calls on processes, each bound to an identity. The only file with `unsafe` in it, for the
-//! two calls that no crate wraps. Decides nothing.
+//! The real host: system calls on processes, each bound to an identity. `unsafe` is here for the calls that no crate
+//! wraps. Decides nothing.
 
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
 use super::{Host, HostError, Moment, Thread};

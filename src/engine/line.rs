@@ -286,8 +286,8 @@ impl<H: Host> Engine<H> {
     /// # Errors
     /// When the intent could not be made durable.
     pub(super) fn carry_out(&mut self, mut turn: Turn) -> Result<(), String> {
-        let decided: Vec<(String, Decision)> = turn
-            .intents
+        let entries = turn.entries();
+        let decided: Vec<(String, Decision)> = entries
             .iter()
             .filter_map(|entry| match entry {
                 Entry::Record(record) => Some((record.rule.clone(), record.decision?)),
@@ -295,16 +295,15 @@ impl<H: Host> Engine<H> {
             })
             .chain(turn.counted.drain(..))
             .collect();
-        let begun = if turn.intents.is_empty() && turn.closings.is_empty() {
+        let begun = if entries.is_empty() {
             Ok(())
         } else {
-            let mut entries = turn.closings.clone();
-            entries.extend(turn.intents.iter().cloned());
             self.journal.begin(&entries)
         };
         if begun.is_err() {
-            turn.abandon(&mut self.book);
-            self.journal.settle(std::mem::take(&mut turn.closings));
+            let closings = turn.abandon(&mut self.book);
+            self.journal.settle(closings);
+            self.put_off(turn.boot_now());
         }
         for (rule, decision) in decided {
             let decision = if begun.is_ok() { decision } else { Decision::Ledger };
@@ -318,6 +317,15 @@ impl<H: Host> Engine<H> {
         self.chores.last_retry = (!self.journal.is_writable()).then_some(turn.now.boot);
         self.publish_state();
         begun
+    }
+
+    /// Climbs that were due when the ledger could not be written are due again in a while, not at once: a ledger on a
+    /// full disk must not make the engine spin.
+    fn put_off(&mut self, now: Duration) {
+        let climbs = self.book.episodes.values_mut().flat_map(|episode| &mut episode.climbs);
+        for climb in climbs.filter(|climb| climb.due <= now) {
+            climb.due = now + RETRY;
+        }
     }
 
     fn read_table(&mut self, now: Duration) -> Vec<Process> {

@@ -66,21 +66,11 @@ impl World {
     }
 
     fn send(&mut self, name: &str, status: Status, starts: i64, source: Source) {
-        let labels: crate::alert::Labels = [
-            ("alertname".to_owned(), name.to_owned()),
-            ("instance".to_owned(), "web1:9100".to_owned()),
-        ]
-        .into();
-        let starts_at = jiff::Timestamp::from_second(1_700_000_000 + starts).unwrap();
-        let alert = Alert {
-            fingerprint: fingerprint(&labels),
-            labels,
-            annotations: Default::default(),
-            status,
-            starts_at,
-            ends_at: (status == Status::Resolved).then(|| starts_at + Duration::from_secs(60)),
-            source,
-        };
+        let mut alert = alert(name, status);
+        let later = jiff::SignedDuration::from_secs(starts);
+        alert.starts_at += later;
+        alert.ends_at = alert.ends_at.map(|at| at + later);
+        alert.source = source;
         self.engine.take(&[alert], Instant::now()).unwrap();
     }
 
@@ -109,6 +99,11 @@ impl World {
             .values()
             .map(|thread| thread.nice)
             .collect()
+    }
+
+    fn ignores_sigterm(&mut self, pid: i32) {
+        let process = self.engine.host().processes.get_mut(&pid).unwrap();
+        process.ignores.insert(Signal::SIGTERM as i32);
     }
 
     fn signals(&mut self) -> Vec<(i32, Signal)> {
@@ -250,14 +245,7 @@ fn new_matches_are_taken_in_a_round_up_to_the_limit() {
 fn who_ignores_sigterm_gets_sigkill_at_its_time_and_no_sooner() {
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
     world.add(100, 1);
-    world
-        .engine
-        .host()
-        .processes
-        .get_mut(&100)
-        .unwrap()
-        .ignores
-        .insert(Signal::SIGTERM as i32);
+    world.ignores_sigterm(100);
     world.fire("end");
     world.pass(9);
     assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
@@ -269,14 +257,7 @@ fn who_ignores_sigterm_gets_sigkill_at_its_time_and_no_sooner() {
 fn a_wait_survives_a_restart() {
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
     world.add(100, 1);
-    world
-        .engine
-        .host()
-        .processes
-        .get_mut(&100)
-        .unwrap()
-        .ignores
-        .insert(Signal::SIGTERM as i32);
+    world.ignores_sigterm(100);
     world.fire("end");
     world.pass(5);
     world.crash_and_restart();
@@ -327,14 +308,7 @@ fn two_rules_do_not_kill_one_victim_twice() {
     second.matchers = example("end", "nice 1").matchers;
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL), second]));
     world.add(100, 1);
-    world
-        .engine
-        .host()
-        .processes
-        .get_mut(&100)
-        .unwrap()
-        .ignores
-        .insert(Signal::SIGTERM as i32);
+    world.ignores_sigterm(100);
     world.fire("end");
     assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
     assert_eq!(world.decided("other", Decision::AwaitingEffect), 1.0);
@@ -451,23 +425,8 @@ fn without_a_ledger_nothing_new_is_done_and_what_is_held_is_undone() {
     let mut world = world(policy(vec![example("calm", "nice 15"), example("more", "nice 10")]));
     world.add(100, 1);
     world.fire("calm");
-    let ledger = world.directory.path().join(crate::ledger::store::FILE_NAME);
-    let lock = rusqlite::Connection::open(&ledger).unwrap();
-    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let labels: crate::alert::Labels = [
-        ("alertname".to_owned(), "more".to_owned()),
-        ("instance".to_owned(), "web1".to_owned()),
-    ]
-    .into();
-    let alert = Alert {
-        fingerprint: fingerprint(&labels),
-        labels,
-        annotations: Default::default(),
-        status: Status::Firing,
-        starts_at: jiff::Timestamp::from_second(1_700_000_000).unwrap(),
-        ends_at: None,
-        source: Source::Alertmanager,
-    };
+    let lock = world.lock_ledger();
+    let alert = alert("more", Status::Firing);
     assert!(world.engine.take(std::slice::from_ref(&alert), Instant::now()).is_err());
     assert_eq!(world.nice(100), [15]);
     assert_eq!(world.decided("more", Decision::Ledger), 1.0);
@@ -501,4 +460,59 @@ fn reversible_steps_that_could_not_be_undone_are_refused() {
     world.fire("calm");
     assert_eq!(world.decided("calm", Decision::Privilege), 1.0);
     assert_eq!(world.nice(100), [0]);
+}
+
+/// The alert that `name` fires with, or resolves.
+fn alert(name: &str, status: Status) -> Alert {
+    let labels: crate::alert::Labels = [
+        ("alertname".to_owned(), name.to_owned()),
+        ("instance".to_owned(), "web1:9100".to_owned()),
+    ]
+    .into();
+    let starts_at = jiff::Timestamp::from_second(1_700_000_000).unwrap();
+    Alert {
+        fingerprint: fingerprint(&labels),
+        labels,
+        annotations: Default::default(),
+        status,
+        starts_at,
+        ends_at: (status == Status::Resolved).then(|| starts_at + Duration::from_secs(60)),
+        source: Source::Alertmanager,
+    }
+}
+
+impl World {
+    fn lock_ledger(&self) -> rusqlite::Connection {
+        let ledger = self.directory.path().join(crate::ledger::store::FILE_NAME);
+        let lock = rusqlite::Connection::open(&ledger).unwrap();
+        lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        lock
+    }
+}
+
+#[test]
+fn a_resolve_that_shares_a_turn_with_its_firing_ends_it_durably() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    let both = [alert("calm", Status::Firing), alert("calm", Status::Resolved)];
+    world.engine.take(&both, Instant::now()).unwrap();
+    assert_eq!(world.nice(100), [0]);
+    world.crash_and_restart();
+    assert!(world.engine.book().episodes.is_empty());
+    world.add(200, 1);
+    world.pass(20);
+    assert_eq!(world.nice(200), [0]);
+}
+
+#[test]
+fn a_ledger_that_cannot_be_written_does_not_make_the_engine_spin() {
+    let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    world.fire("end");
+    let _lock = world.lock_ledger();
+    world.engine.host().advance(Duration::from_secs(11));
+    world.engine.tick();
+    assert_eq!(world.signals().len(), 1);
+    assert!(world.engine.time_until_due().unwrap() >= Duration::from_secs(1));
 }

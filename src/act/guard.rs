@@ -327,6 +327,7 @@ mod tests {
                 fingerprint: "f".into(),
                 simulated: false,
             },
+            ladder: String::new(),
             source: case.source,
             labels: Default::default(),
             starts_at: jiff::Timestamp::UNIX_EPOCH,

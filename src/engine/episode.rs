@@ -72,6 +72,7 @@ mod tests {
                 fingerprint: "f".into(),
                 simulated: false,
             },
+            ladder: String::new(),
             source: WireSource::Alertmanager,
             labels: Default::default(),
             starts_at: at(starts),

@@ -86,6 +86,7 @@ impl<H: Host> Engine<H> {
         let mut turn = Turn::new(self.host.now(), None);
         self.look_for_the_dead(&mut turn);
         self.release_orphans(&mut turn);
+        self.leave_changed_ladders(&mut turn);
         self.finish_unsettled(&mut turn);
         for key in self.book.episodes.keys().cloned().collect::<Vec<_>>() {
             self.judge(&key, Occasion::Round, &mut turn);
@@ -137,16 +138,16 @@ impl<H: Host> Engine<H> {
                 Admission::Remember { ended_at } => {
                     turn.close(&mut self.book, Entry::EpisodeClosed { key, ended_at });
                 }
-                Admission::Close { ended_at } => self.close(&key, &about, ended_at, turn),
+                Admission::Close { ended_at } => self.close(&key, &about, ended_at, "the alert ended", turn),
                 Admission::Open if self.book.paused => {
                     let mut record = about.record(turn.now);
                     record.decision = Some(Decision::Paused);
                     turn.decide(&mut self.book, record);
                 }
                 Admission::Open => {
-                    let episode = open_episode(key.clone(), alert, turn.boot_now());
+                    let episode = open_episode(key.clone(), rule, alert, turn.boot_now());
                     turn.intend(&mut self.book, Entry::Episode(episode));
-                    self.rules_in_use.insert(rule.name.clone(), Arc::clone(rule));
+                    self.rules_in_use.insert(key.clone(), Arc::clone(rule));
                     self.judge(&key, Occasion::Opened, turn);
                 }
                 Admission::Repeat => {
@@ -340,9 +341,10 @@ impl<H: Host> Engine<H> {
     }
 }
 
-fn open_episode(key: EpisodeKey, alert: &Alert, now: Duration) -> Episode {
+fn open_episode(key: EpisodeKey, rule: &Rule, alert: &Alert, now: Duration) -> Episode {
     Episode {
         key,
+        ladder: rule.ladder(),
         source: alert.source.into(),
         labels: alert.labels.clone(),
         starts_at: alert.starts_at,

@@ -516,3 +516,71 @@ fn a_ledger_that_cannot_be_written_does_not_make_the_engine_spin() {
     assert_eq!(world.signals().len(), 1);
     assert!(world.engine.time_until_due().unwrap() >= Duration::from_secs(1));
 }
+
+#[test]
+fn a_return_to_dry_run_releases_and_does_no_more() {
+    let ladder = "nice 15; wait 10; signal TERM";
+    for is_reload in [true, false] {
+        let mut world = world(policy(vec![example("end", ladder)]));
+        world.add(100, 1);
+        world.fire("end");
+        world.policy.enforce = false;
+        if is_reload {
+            let policy = world.policy.clone();
+            world.engine.reload(policy);
+        } else {
+            world.crash_and_restart();
+        }
+        assert_eq!(world.nice(100), [0]);
+        world.pass(60);
+        assert_eq!(world.signals(), []);
+        world.fire("end");
+        assert_eq!(world.decided("end", Decision::DryRun), 1.0, "judged anew, in dry-run");
+    }
+}
+
+#[test]
+fn a_rule_that_comes_back_acts_on_an_alert_that_still_fires() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.engine.reload(policy(vec![]));
+    assert_eq!(world.nice(100), [0]);
+    world.engine.reload(policy(vec![example("calm", "nice 15")]));
+    world.fire("calm");
+    assert_eq!(world.nice(100), [15]);
+}
+
+#[test]
+fn an_episode_keeps_its_ladder_when_another_alert_brings_the_changed_rule_into_use() {
+    let mut world = world(policy(vec![example("end", "nice 15; wait 10; nice 19")]));
+    world.add(100, 1);
+    world.fire("end");
+    world
+        .engine
+        .reload(policy(vec![example("end", "nice 5; wait 99; signal KILL")]));
+    let mut other = alert("end", Status::Firing);
+    other.labels.insert("severity".into(), "critical".into());
+    other.fingerprint = fingerprint(&other.labels);
+    world.engine.take(&[other], Instant::now()).unwrap();
+    world.pass(30);
+    assert_eq!((world.signals(), world.nice(100)), (vec![], vec![19]));
+}
+
+#[test]
+fn a_ladder_that_changed_while_the_daemon_was_away_is_not_climbed_on() {
+    let mut world = world(policy(vec![example(
+        "end",
+        "nice 15; wait 10; nice 19; wait 10; nice 18",
+    )]));
+    world.add(100, 1);
+    world.fire("end");
+    for ladder in ["nice 1; wait 9; signal KILL", "nice 1"] {
+        world.policy = policy(vec![example("end", ladder)]);
+        world.crash_and_restart();
+        world.pass(60);
+        assert_eq!((world.signals(), world.nice(100)), (vec![], vec![15]));
+    }
+    world.resolve("end");
+    assert_eq!(world.nice(100), [0]);
+}

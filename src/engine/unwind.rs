@@ -10,13 +10,14 @@ use crate::ledger::book::{Barred, WireSource};
 use crate::ledger::lease::{self, Undo};
 use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Outcome};
 use crate::process::Identity;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl<H: Host> Engine<H> {
     /// The alert is over: everything that was done for it is undone.
-    pub(super) fn close(&mut self, key: &EpisodeKey, about: &About, ended_at: Timestamp, turn: &mut Turn) {
+    pub(super) fn close(&mut self, key: &EpisodeKey, about: &About, ended_at: Timestamp, why: &str, turn: &mut Turn) {
         let Some(episode) = self.book.episodes.get(key).cloned() else {
             return;
         };
@@ -29,7 +30,7 @@ impl<H: Host> Engine<H> {
             let mut record = about.record(turn.now);
             record.target = Some((climb.target, climb.name.clone()));
             record.outcome = Some(Outcome::Cancelled);
-            record.reason = format!("the alert ended before step {} of the ladder", climb.rung + 1);
+            record.reason = format!("{why} before step {} of the ladder", climb.rung + 1);
             self.tally.action(&about.rule, "wait", Outcome::Cancelled.as_str());
             turn.close(&mut self.book, Entry::Record(record));
         }
@@ -41,9 +42,7 @@ impl<H: Host> Engine<H> {
                 ended_at,
             },
         );
-        if !self.book.episodes.keys().any(|open| open.rule == key.rule) {
-            self.rules_in_use.remove(&key.rule);
-        }
+        self.rules_in_use.remove(key);
     }
 
     /// Own alerts that were open before a restart and do not fire any more.
@@ -53,7 +52,7 @@ impl<H: Host> Engine<H> {
             |episode: &&Episode| episode.source == WireSource::Local && !active.contains(&episode.key.fingerprint);
         for episode in self.book.episodes.values().filter(is_over).cloned().collect::<Vec<_>>() {
             let about = About::new(&episode.key.rule, &episode.labels, &episode.key.fingerprint);
-            self.close(&episode.key, &about, turn.now.wall, &mut turn);
+            self.close(&episode.key, &about, turn.now.wall, "the alert ended", &mut turn);
         }
         self.finish(turn);
     }
@@ -232,21 +231,21 @@ impl<H: Host> Engine<H> {
 
     /// Leases without an open episode, or of a rule that is no more.
     pub(super) fn release_orphans(&mut self, turn: &mut Turn) {
-        let known = |rule: &str| self.policy.rules.get(rule).is_some();
-        let gone: Vec<EpisodeKey> = self
-            .book
-            .episodes
-            .keys()
-            .filter(|key| !known(&key.rule))
-            .cloned()
-            .collect();
+        let is_gone = |key: &&EpisodeKey| !self.is_in_force(key);
+        let gone: Vec<EpisodeKey> = self.book.episodes.keys().filter(is_gone).cloned().collect();
         for key in gone {
             let Some(episode) = self.book.episodes.get(&key) else {
                 continue;
             };
             let about = About::new(&key.rule, &episode.labels, &key.fingerprint);
-            tracing::info!(rule = key.rule, "the rule is gone; what it holds is released");
-            self.close(&key, &about, turn.now.wall, turn);
+            tracing::info!(
+                rule = key.rule,
+                "the rule is gone or its mode was changed; what it holds is released"
+            );
+            // The alert has not ended: if the rule comes back while it fires, the next repeat opens an episode anew.
+            let never = episode.starts_at.checked_sub(SignedDuration::from_nanos(1));
+            let never = never.unwrap_or(Timestamp::MIN);
+            self.close(&key, &about, never, "the rule went out of force", turn);
         }
         let planned: Vec<u64> = turn
             .work
@@ -270,6 +269,23 @@ impl<H: Host> Engine<H> {
             lease: lease.id,
             word: Outcome::Restored,
         }));
+    }
+
+    /// A rung is a place in one ladder. Where a rule got another ladder while the daemon was away, targets keep what
+    /// was set on them and climb no further, because nobody can say which of the new steps they have behind them.
+    pub(super) fn leave_changed_ladders(&mut self, turn: &mut Turn) {
+        for mut episode in self.book.episodes.values().cloned().collect::<Vec<_>>() {
+            let Some(rule) = self.rule_of(&episode) else { continue };
+            if episode.ladder == rule.ladder() {
+                continue;
+            }
+            tracing::info!(rule = rule.name, "its steps were changed; targets keep what they have");
+            episode.ladder = rule.ladder();
+            for climb in &mut episode.climbs {
+                (climb.rung, climb.due) = (rule.actions.len(), Duration::MAX);
+            }
+            turn.close(&mut self.book, Entry::Episode(episode));
+        }
     }
 
     /// A lease whose outcome is not known (a crash came between) is set again, with the prior values of the first
@@ -378,9 +394,13 @@ impl<H: Host> Engine<H> {
     /// Takes a checked configuration in force. Open episodes keep the rule they came from; a rule that is gone
     /// releases what it holds.
     pub fn reload(&mut self, policy: Policy) {
+        // Also those that were open before a restart come from the rule that is replaced now.
+        for key in self.book.episodes.keys() {
+            if let Some(rule) = self.policy.rules.get(&key.rule) {
+                self.rules_in_use.entry(key.clone()).or_insert_with(|| Arc::clone(rule));
+            }
+        }
         self.policy = policy;
-        let rules = &self.policy.rules;
-        self.rules_in_use.retain(|name, _| rules.get(name).is_some());
         self.measure_cpu();
         let mut turn = Turn::new(self.host.now(), None);
         self.release_orphans(&mut turn);

@@ -27,6 +27,9 @@ pub struct EpisodeKey {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Episode {
     pub key: EpisodeKey,
+    /// The steps in words, to which the rungs of the climbs refer.
+    #[serde(default)]
+    pub ladder: String,
     pub source: WireSource,
     pub labels: Labels,
     pub starts_at: Timestamp,

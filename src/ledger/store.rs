@@ -447,6 +447,7 @@ mod tests {
                 fingerprint: "f".into(),
                 simulated: false,
             },
+            ladder: String::new(),
             source: WireSource::Local,
             labels: [("alertname".to_owned(), "X".to_owned())].into(),
             starts_at: "2026-01-01T00:00:00Z".parse().unwrap(),

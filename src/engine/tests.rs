@@ -584,3 +584,182 @@ fn a_ladder_that_changed_while_the_daemon_was_away_is_not_climbed_on() {
     world.resolve("end");
     assert_eq!(world.nice(100), [0]);
 }
+
+#[test]
+fn an_end_of_all_times_is_no_fault() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    let mut late = alert("calm", Status::Resolved);
+    late.ends_at = Some(jiff::Timestamp::MAX);
+    late.starts_at = jiff::Timestamp::MAX;
+    world.engine.take(&[late], Instant::now()).unwrap();
+    world.engine.tick();
+    world.add(100, 1);
+    let mut future = alert("calm", Status::Resolved);
+    future.labels.insert("severity".into(), "warning".into());
+    future.fingerprint = fingerprint(&future.labels);
+    future.ends_at = Some(jiff::Timestamp::MAX);
+    world.engine.take(&[future.clone()], Instant::now()).unwrap();
+    future.status = Status::Firing;
+    future.starts_at = world.engine.host().now.wall + Duration::from_secs(1);
+    world.engine.take(&[future], Instant::now()).unwrap();
+    assert_eq!(world.nice(100), [15]);
+}
+
+#[test]
+fn a_rehearsal_does_not_end_what_a_real_rule_waits_for() {
+    let mut rehearsal = example("rehearsal", "signal TERM");
+    rehearsal.dry_run = true;
+    let mut real = example("end", TERM_THEN_KILL);
+    (real.limit, real.cooldown) = (5, Duration::ZERO);
+    let mut world = world(policy(vec![real, rehearsal]));
+    world.add(100, 1);
+    world.add(200, 1);
+    world.ignores_sigterm(100);
+    world.send("end", Status::Firing, 0, Source::Local);
+    world.fire("rehearsal");
+    world.pass(8);
+    world.engine.host().advance(Duration::from_secs(8));
+    world.engine.tick();
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM), (100, Signal::SIGKILL)]);
+}
+
+#[test]
+fn a_rehearsal_that_was_cut_short_does_not_block_the_next() {
+    let mut rule = example("end", TERM_THEN_KILL);
+    (rule.dry_run, rule.cooldown) = (true, Duration::ZERO);
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    for start in [0, 1000] {
+        world.pass(1);
+        world.send("end", Status::Firing, start, Source::Alertmanager);
+        world.pass(2);
+        world.send("end", Status::Resolved, start, Source::Alertmanager);
+    }
+    assert_eq!(
+        world.count("evenkeel_actions_total", &["end", "signal", "dry_run"]),
+        2.0
+    );
+}
+
+#[test]
+fn a_restart_does_not_send_sigterm_again() {
+    let mut world = world(policy(vec![example(
+        "end",
+        "nice 15; signal TERM; wait 10; signal KILL",
+    )]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    world.fire("end");
+    world.restart();
+    world.pass(9);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+    world.pass(2);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM), (100, Signal::SIGKILL)]);
+}
+
+#[test]
+fn a_second_episode_goes_on_with_who_outlived_the_first() {
+    let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    world.fire("end");
+    world.resolve("end");
+    world.send("end", Status::Firing, 1000, Source::Alertmanager);
+    world.pass(11);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM), (100, Signal::SIGKILL)]);
+}
+
+#[test]
+fn who_ceased_to_match_at_the_last_moment_is_not_beyond_that_step() {
+    let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    let rename = |host: &mut FakeHost| host.processes.get_mut(&100).unwrap().process.name = "other".into();
+    world.engine.host().meanwhile.push_back(rename);
+    world.fire("end");
+    assert_eq!(world.signals(), []);
+    world.engine.host().processes.get_mut(&100).unwrap().process.name = "burner".into();
+    world.pass(20);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+    assert_eq!(world.count("evenkeel_budget_remaining", &[]), 2.0);
+    world.pass(11);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM), (100, Signal::SIGKILL)]);
+}
+
+#[test]
+fn a_wait_counts_from_the_signal_however_long_the_commit_took() {
+    let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    let slow = |host: &mut FakeHost| host.advance(Duration::from_secs(6));
+    world.engine.host().meanwhile.push_back(slow);
+    world.fire("end");
+    world.pass(9);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+    world.pass(2);
+    assert_eq!(world.signals().len(), 2);
+}
+
+#[test]
+fn a_program_without_the_handler_is_not_sent_the_opposite_signal() {
+    let mut rule = example("quiet", "nice 1");
+    rule.actions = vec![crate::rule::Step::Signal(crate::rule::step::Send {
+        signal: Signal::SIGUSR1,
+        undo: Some(Signal::SIGUSR2),
+    })];
+    let both = 1 << (Signal::SIGUSR1 as u32 - 1) | 1 << (Signal::SIGUSR2 as u32 - 1);
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    fn details(host: &mut FakeHost) -> &mut crate::process::Details {
+        &mut host.processes.get_mut(&100).unwrap().process.details
+    }
+    details(world.engine.host()).caught_signals = Some(both);
+    world
+        .engine
+        .host()
+        .meanwhile
+        .push_back(|host| details(host).caught_signals = Some(0));
+    world.fire("quiet");
+    assert_eq!(world.signals(), [], "it was replaced at the last moment");
+    world.resolve("quiet");
+    details(world.engine.host()).caught_signals = Some(both);
+    world.send("quiet", Status::Firing, 1000, Source::Alertmanager);
+    details(world.engine.host()).caught_signals = Some(0);
+    world.send("quiet", Status::Resolved, 1000, Source::Alertmanager);
+    assert_eq!(world.signals(), [(100, Signal::SIGUSR1)]);
+    assert!(world.engine.book().leases.is_empty());
+}
+
+#[test]
+fn a_ledger_that_opens_late_is_taken_over() {
+    let mut world = world(policy(vec![example("calm", "nice 15"), example("more", "nice 10")]));
+    world.add(100, 1);
+    world.fire("calm");
+    let lock = world.lock_ledger();
+    world.crash_and_restart();
+    assert_eq!(world.count("evenkeel_ledger_writable", &[]), 0.0);
+    lock.execute_batch("ROLLBACK").unwrap();
+    let more = alert("more", Status::Firing);
+    drop(world.engine.take(&[more], Instant::now()));
+    world.pass(2);
+    world.resolve("calm");
+    world.resolve("more");
+    assert_eq!(world.nice(100), [0]);
+}
+
+#[test]
+fn a_commit_that_fails_shows_until_one_works() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    let lock = world.lock_ledger();
+    assert!(
+        world
+            .engine
+            .take(&[alert("calm", Status::Firing)], Instant::now())
+            .is_err()
+    );
+    assert_eq!(world.count("evenkeel_ledger_writable", &[]), 0.0);
+    lock.execute_batch("ROLLBACK").unwrap();
+    world.pass(2);
+    assert_eq!(world.count("evenkeel_ledger_writable", &[]), 1.0);
+}

@@ -32,6 +32,8 @@ pub struct Subject {
     pub rule: Arc<Rule>,
     /// With the labels of the alert filled in.
     pub selector: Arc<Selector>,
+    /// Index of the step in the ladder.
+    pub rung: usize,
     pub step: String,
     pub action: &'static str,
 }

@@ -8,7 +8,7 @@ use crate::act::apply;
 use crate::host::Host;
 use crate::ledger::book::{Barred, WireSource};
 use crate::ledger::lease::{self, Undo};
-use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Outcome};
+use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Victim};
 use crate::process::Identity;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
@@ -35,6 +35,16 @@ impl<H: Host> Engine<H> {
             turn.close(&mut self.book, Entry::Record(record));
         }
         self.release_all(key, Outcome::Restored, turn);
+        if key.simulated {
+            // Whom it imagined to be ending would keep every later rehearsal waiting.
+            let is_its =
+                |victim: &&Victim| victim.simulated && victim.rule == key.rule && victim.fingerprint == key.fingerprint;
+            let imagined = self.book.victims.iter().filter(is_its);
+            for target in imagined.map(|victim| victim.target).collect::<Vec<_>>() {
+                let (at, simulated) = (turn.now.boot, true);
+                turn.close(&mut self.book, Entry::VictimGone { target, at, simulated });
+            }
+        }
         turn.close(
             &mut self.book,
             Entry::EpisodeClosed {
@@ -162,11 +172,7 @@ impl<H: Host> Engine<H> {
 
     /// Victims that ended while nobody looked, as after a restart.
     pub(super) fn look_for_the_dead(&mut self, turn: &mut Turn) {
-        let alive = self
-            .book
-            .victims
-            .iter()
-            .filter(|victim| victim.gone_at.is_none() && !victim.simulated);
+        let alive = self.book.victims.iter().filter(|victim| victim.gone_at.is_none());
         for target in alive.map(|victim| victim.target).collect::<Vec<_>>() {
             if !self.host.is_alive(target) {
                 self.note_death(target, turn);
@@ -186,6 +192,7 @@ impl<H: Host> Engine<H> {
                 Entry::VictimGone {
                     target,
                     at: turn.now.boot,
+                    simulated: false,
                 },
             );
         }
@@ -420,8 +427,16 @@ impl<H: Host> Engine<H> {
             }));
             let open: Vec<Episode> = self.book.episodes.values().cloned().collect();
             for mut episode in open.into_iter().filter(|episode| !episode.key.simulated) {
-                // From the first rung again after a restart; victims are remembered apart, so none is struck twice.
-                episode.climbs.retain(|climb| !held.contains(&climb.target));
+                // From the first rung again after a restart, but for victims: they go on where they are.
+                let is_victim = |target| {
+                    self.book
+                        .victims
+                        .iter()
+                        .any(|victim| victim.target == target && !victim.simulated)
+                };
+                episode
+                    .climbs
+                    .retain(|climb| !held.contains(&climb.target) || is_victim(climb.target));
                 turn.close(&mut self.book, Entry::Episode(episode));
             }
         }

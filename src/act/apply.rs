@@ -1,11 +1,12 @@
 //! Does what was planned and allowed, and undoes it. Decides nothing: policy is in plan and guard. Every outcome is
 //! read back from the host, never assumed.
 
+use super::guard;
 use crate::host::knob::{CpuSet, Policy};
 use crate::host::{Host, HostError, Knob, Thread, Value};
 use crate::ledger::lease::{Lease, Undo};
 use crate::ledger::{Outcome, Prior};
-use crate::process::{Identity, Process};
+use crate::process::{Identity, Needs, Process};
 use crate::rule::step::{AffinityChange, Change};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -169,6 +170,21 @@ fn read_back(host: &mut impl Host, target: Identity, value: &Value) -> Result<bo
     Ok(true)
 }
 
+/// Whether a process handles a signal now. A program that was replaced by exec(2) has no handlers any more, and what
+/// was a notice would end it.
+///
+/// # Errors
+/// With the outcome, when it does not, or cannot be asked.
+pub fn catches(host: &mut impl Host, target: Identity, signal: Signal) -> Result<(), Effected> {
+    let Some(mut process) = host.process(target.pid).filter(|process| process.identity == target) else {
+        return Err(HostError::Gone { pid: target.pid }.into());
+    };
+    if !host.read_details(&mut process, Needs::SIGNALS) {
+        return Err(HostError::Gone { pid: target.pid }.into());
+    }
+    guard::notice(&process, signal).map_err(|refusal| Effected::only(Outcome::Superseded, refusal.reason))
+}
+
 /// Carries out what the arithmetic of leases asks for. `table` is a reading of all processes, for the children that
 /// were born during the lease.
 pub fn undo(host: &mut impl Host, lease: &Lease, undo: &Undo, table: &[Process]) -> Effected {
@@ -179,10 +195,12 @@ pub fn undo(host: &mut impl Host, lease: &Lease, undo: &Undo, table: &[Process])
         ),
         Undo::Nothing => Effected::only(Outcome::Restored, "another lease wants the signal's effect to last"),
         Undo::Signal(number) => match Signal::try_from(*number) {
-            Ok(signal) => match host.signal(lease.target, signal) {
-                Ok(()) => Effected::only(Outcome::Restored, format!("sent {signal}")),
-                Err(error) => error.into(),
-            },
+            Ok(signal) => catches(host, lease.target, signal)
+                .and_then(|()| host.signal(lease.target, signal).map_err(Effected::from))
+                .map_or_else(
+                    |effected| effected,
+                    |()| Effected::only(Outcome::Restored, format!("sent {signal}")),
+                ),
             Err(_) => Effected::only(Outcome::Failed, format!("no signal has the number {number}")),
         },
         Undo::Set { value, ours } => put_back(host, lease, ours, table, |_| value.clone()),

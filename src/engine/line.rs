@@ -86,6 +86,7 @@ impl<H: Host> Engine<H> {
         let mut turn = Turn::new(self.host.now(), None);
         self.look_for_the_dead(&mut turn);
         self.release_orphans(&mut turn);
+        self.leave_changed_ladders(&mut turn);
         self.finish_unsettled(&mut turn);
         for key in self.book.episodes.keys().cloned().collect::<Vec<_>>() {
             self.judge(&key, Occasion::Round, &mut turn);
@@ -137,16 +138,16 @@ impl<H: Host> Engine<H> {
                 Admission::Remember { ended_at } => {
                     turn.close(&mut self.book, Entry::EpisodeClosed { key, ended_at });
                 }
-                Admission::Close { ended_at } => self.close(&key, &about, ended_at, turn),
+                Admission::Close { ended_at } => self.close(&key, &about, ended_at, "the alert ended", turn),
                 Admission::Open if self.book.paused => {
                     let mut record = about.record(turn.now);
                     record.decision = Some(Decision::Paused);
                     turn.decide(&mut self.book, record);
                 }
                 Admission::Open => {
-                    let episode = open_episode(key.clone(), alert, turn.boot_now());
+                    let episode = open_episode(key.clone(), rule, alert, turn.boot_now());
                     turn.intend(&mut self.book, Entry::Episode(episode));
-                    self.rules_in_use.insert(rule.name.clone(), Arc::clone(rule));
+                    self.rules_in_use.insert(key.clone(), Arc::clone(rule));
                     self.judge(&key, Occasion::Opened, turn);
                 }
                 Admission::Repeat => {
@@ -286,8 +287,8 @@ impl<H: Host> Engine<H> {
     /// # Errors
     /// When the intent could not be made durable.
     pub(super) fn carry_out(&mut self, mut turn: Turn) -> Result<(), String> {
-        let decided: Vec<(String, Decision)> = turn
-            .intents
+        let entries = turn.entries();
+        let decided: Vec<(String, Decision)> = entries
             .iter()
             .filter_map(|entry| match entry {
                 Entry::Record(record) => Some((record.rule.clone(), record.decision?)),
@@ -295,16 +296,15 @@ impl<H: Host> Engine<H> {
             })
             .chain(turn.counted.drain(..))
             .collect();
-        let begun = if turn.intents.is_empty() && turn.closings.is_empty() {
+        let begun = if entries.is_empty() {
             Ok(())
         } else {
-            let mut entries = turn.closings.clone();
-            entries.extend(turn.intents.iter().cloned());
             self.journal.begin(&entries)
         };
         if begun.is_err() {
-            turn.abandon(&mut self.book);
-            self.journal.settle(std::mem::take(&mut turn.closings));
+            let closings = turn.abandon(&mut self.book);
+            self.journal.settle(closings);
+            self.put_off(turn.boot_now());
         }
         for (rule, decision) in decided {
             let decision = if begun.is_ok() { decision } else { Decision::Ledger };
@@ -320,6 +320,15 @@ impl<H: Host> Engine<H> {
         begun
     }
 
+    /// Climbs that were due when the ledger could not be written are due again in a while, not at once: a ledger on a
+    /// full disk must not make the engine spin.
+    fn put_off(&mut self, now: Duration) {
+        let climbs = self.book.episodes.values_mut().flat_map(|episode| &mut episode.climbs);
+        for climb in climbs.filter(|climb| climb.due <= now) {
+            climb.due = now + RETRY;
+        }
+    }
+
     fn read_table(&mut self, now: Duration) -> Vec<Process> {
         let mut table = self.host.processes().unwrap_or_else(|error| {
             tracing::error!(%error, "the process table cannot be read");
@@ -332,9 +341,10 @@ impl<H: Host> Engine<H> {
     }
 }
 
-fn open_episode(key: EpisodeKey, alert: &Alert, now: Duration) -> Episode {
+fn open_episode(key: EpisodeKey, rule: &Rule, alert: &Alert, now: Duration) -> Episode {
     Episode {
         key,
+        ladder: rule.ladder(),
         source: alert.source.into(),
         labels: alert.labels.clone(),
         starts_at: alert.starts_at,

@@ -17,7 +17,7 @@ mod tests;
 
 use crate::act::guard::Budget;
 use crate::host::Host;
-use crate::ledger::{Book, Episode, Journal, Record};
+use crate::ledger::{Book, Episode, EpisodeKey, Journal, Record};
 use crate::process::Selector;
 use crate::process::table::CpuBaseline;
 use crate::rule::{Rule, RuleSet};
@@ -61,7 +61,7 @@ pub struct Engine<H: Host> {
     conditions: Conditions,
     own_line: BTreeSet<i32>,
     /// The rule that each open episode came from, which may have been replaced since.
-    rules_in_use: BTreeMap<String, Arc<Rule>>,
+    rules_in_use: BTreeMap<EpisodeKey, Arc<Rule>>,
     baseline: Option<CpuBaseline>,
     chores: Chores,
 }
@@ -121,15 +121,20 @@ impl<H: Host> Engine<H> {
 
     /// The rule of an episode: the one it came from, or after a restart the one of that name.
     fn rule_of(&self, episode: &Episode) -> Option<Arc<Rule>> {
-        let name = &episode.key.rule;
         self.rules_in_use
-            .get(name)
-            .or_else(|| self.policy.rules.get(name))
+            .get(&episode.key)
+            .or_else(|| self.policy.rules.get(&episode.key.rule))
             .cloned()
     }
 
     fn is_simulated(&self, rule: &Rule) -> bool {
         !self.policy.enforce || rule.dry_run
+    }
+
+    /// Whether the configuration in force still has the rule of an episode, in the same mode.
+    fn is_in_force(&self, key: &EpisodeKey) -> bool {
+        let rule = self.policy.rules.get(&key.rule);
+        rule.is_some_and(|rule| self.is_simulated(rule) == key.simulated)
     }
 
     /// Remembers how much processor time each process has used, where some rule will ask for its use.

@@ -66,21 +66,11 @@ impl World {
     }
 
     fn send(&mut self, name: &str, status: Status, starts: i64, source: Source) {
-        let labels: crate::alert::Labels = [
-            ("alertname".to_owned(), name.to_owned()),
-            ("instance".to_owned(), "web1:9100".to_owned()),
-        ]
-        .into();
-        let starts_at = jiff::Timestamp::from_second(1_700_000_000 + starts).unwrap();
-        let alert = Alert {
-            fingerprint: fingerprint(&labels),
-            labels,
-            annotations: Default::default(),
-            status,
-            starts_at,
-            ends_at: (status == Status::Resolved).then(|| starts_at + Duration::from_secs(60)),
-            source,
-        };
+        let mut alert = alert(name, status);
+        let later = jiff::SignedDuration::from_secs(starts);
+        alert.starts_at += later;
+        alert.ends_at = alert.ends_at.map(|at| at + later);
+        alert.source = source;
         self.engine.take(&[alert], Instant::now()).unwrap();
     }
 
@@ -109,6 +99,11 @@ impl World {
             .values()
             .map(|thread| thread.nice)
             .collect()
+    }
+
+    fn ignores_sigterm(&mut self, pid: i32) {
+        let process = self.engine.host().processes.get_mut(&pid).unwrap();
+        process.ignores.insert(Signal::SIGTERM as i32);
     }
 
     fn signals(&mut self) -> Vec<(i32, Signal)> {
@@ -250,14 +245,7 @@ fn new_matches_are_taken_in_a_round_up_to_the_limit() {
 fn who_ignores_sigterm_gets_sigkill_at_its_time_and_no_sooner() {
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
     world.add(100, 1);
-    world
-        .engine
-        .host()
-        .processes
-        .get_mut(&100)
-        .unwrap()
-        .ignores
-        .insert(Signal::SIGTERM as i32);
+    world.ignores_sigterm(100);
     world.fire("end");
     world.pass(9);
     assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
@@ -269,14 +257,7 @@ fn who_ignores_sigterm_gets_sigkill_at_its_time_and_no_sooner() {
 fn a_wait_survives_a_restart() {
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
     world.add(100, 1);
-    world
-        .engine
-        .host()
-        .processes
-        .get_mut(&100)
-        .unwrap()
-        .ignores
-        .insert(Signal::SIGTERM as i32);
+    world.ignores_sigterm(100);
     world.fire("end");
     world.pass(5);
     world.crash_and_restart();
@@ -327,14 +308,7 @@ fn two_rules_do_not_kill_one_victim_twice() {
     second.matchers = example("end", "nice 1").matchers;
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL), second]));
     world.add(100, 1);
-    world
-        .engine
-        .host()
-        .processes
-        .get_mut(&100)
-        .unwrap()
-        .ignores
-        .insert(Signal::SIGTERM as i32);
+    world.ignores_sigterm(100);
     world.fire("end");
     assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
     assert_eq!(world.decided("other", Decision::AwaitingEffect), 1.0);
@@ -451,23 +425,8 @@ fn without_a_ledger_nothing_new_is_done_and_what_is_held_is_undone() {
     let mut world = world(policy(vec![example("calm", "nice 15"), example("more", "nice 10")]));
     world.add(100, 1);
     world.fire("calm");
-    let ledger = world.directory.path().join(crate::ledger::store::FILE_NAME);
-    let lock = rusqlite::Connection::open(&ledger).unwrap();
-    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let labels: crate::alert::Labels = [
-        ("alertname".to_owned(), "more".to_owned()),
-        ("instance".to_owned(), "web1".to_owned()),
-    ]
-    .into();
-    let alert = Alert {
-        fingerprint: fingerprint(&labels),
-        labels,
-        annotations: Default::default(),
-        status: Status::Firing,
-        starts_at: jiff::Timestamp::from_second(1_700_000_000).unwrap(),
-        ends_at: None,
-        source: Source::Alertmanager,
-    };
+    let lock = world.lock_ledger();
+    let alert = alert("more", Status::Firing);
     assert!(world.engine.take(std::slice::from_ref(&alert), Instant::now()).is_err());
     assert_eq!(world.nice(100), [15]);
     assert_eq!(world.decided("more", Decision::Ledger), 1.0);
@@ -501,4 +460,306 @@ fn reversible_steps_that_could_not_be_undone_are_refused() {
     world.fire("calm");
     assert_eq!(world.decided("calm", Decision::Privilege), 1.0);
     assert_eq!(world.nice(100), [0]);
+}
+
+/// The alert that `name` fires with, or resolves.
+fn alert(name: &str, status: Status) -> Alert {
+    let labels: crate::alert::Labels = [
+        ("alertname".to_owned(), name.to_owned()),
+        ("instance".to_owned(), "web1:9100".to_owned()),
+    ]
+    .into();
+    let starts_at = jiff::Timestamp::from_second(1_700_000_000).unwrap();
+    Alert {
+        fingerprint: fingerprint(&labels),
+        labels,
+        annotations: Default::default(),
+        status,
+        starts_at,
+        ends_at: (status == Status::Resolved).then(|| starts_at + Duration::from_secs(60)),
+        source: Source::Alertmanager,
+    }
+}
+
+impl World {
+    fn lock_ledger(&self) -> rusqlite::Connection {
+        let ledger = self.directory.path().join(crate::ledger::store::FILE_NAME);
+        let lock = rusqlite::Connection::open(&ledger).unwrap();
+        lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        lock
+    }
+}
+
+#[test]
+fn a_resolve_that_shares_a_turn_with_its_firing_ends_it_durably() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    let both = [alert("calm", Status::Firing), alert("calm", Status::Resolved)];
+    world.engine.take(&both, Instant::now()).unwrap();
+    assert_eq!(world.nice(100), [0]);
+    world.crash_and_restart();
+    assert!(world.engine.book().episodes.is_empty());
+    world.add(200, 1);
+    world.pass(20);
+    assert_eq!(world.nice(200), [0]);
+}
+
+#[test]
+fn a_ledger_that_cannot_be_written_does_not_make_the_engine_spin() {
+    let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    world.fire("end");
+    let _lock = world.lock_ledger();
+    world.engine.host().advance(Duration::from_secs(11));
+    world.engine.tick();
+    assert_eq!(world.signals().len(), 1);
+    assert!(world.engine.time_until_due().unwrap() >= Duration::from_secs(1));
+}
+
+#[test]
+fn a_return_to_dry_run_releases_and_does_no_more() {
+    let ladder = "nice 15; wait 10; signal TERM";
+    for is_reload in [true, false] {
+        let mut world = world(policy(vec![example("end", ladder)]));
+        world.add(100, 1);
+        world.fire("end");
+        world.policy.enforce = false;
+        if is_reload {
+            let policy = world.policy.clone();
+            world.engine.reload(policy);
+        } else {
+            world.crash_and_restart();
+        }
+        assert_eq!(world.nice(100), [0]);
+        world.pass(60);
+        assert_eq!(world.signals(), []);
+        world.fire("end");
+        assert_eq!(world.decided("end", Decision::DryRun), 1.0, "judged anew, in dry-run");
+    }
+}
+
+#[test]
+fn a_rule_that_comes_back_acts_on_an_alert_that_still_fires() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.engine.reload(policy(vec![]));
+    assert_eq!(world.nice(100), [0]);
+    world.engine.reload(policy(vec![example("calm", "nice 15")]));
+    world.fire("calm");
+    assert_eq!(world.nice(100), [15]);
+}
+
+#[test]
+fn an_episode_keeps_its_ladder_when_another_alert_brings_the_changed_rule_into_use() {
+    let mut world = world(policy(vec![example("end", "nice 15; wait 10; nice 19")]));
+    world.add(100, 1);
+    world.fire("end");
+    world
+        .engine
+        .reload(policy(vec![example("end", "nice 5; wait 99; signal KILL")]));
+    let mut other = alert("end", Status::Firing);
+    other.labels.insert("severity".into(), "critical".into());
+    other.fingerprint = fingerprint(&other.labels);
+    world.engine.take(&[other], Instant::now()).unwrap();
+    world.pass(30);
+    assert_eq!((world.signals(), world.nice(100)), (vec![], vec![19]));
+}
+
+#[test]
+fn a_ladder_that_changed_while_the_daemon_was_away_is_not_climbed_on() {
+    let mut world = world(policy(vec![example(
+        "end",
+        "nice 15; wait 10; nice 19; wait 10; nice 18",
+    )]));
+    world.add(100, 1);
+    world.fire("end");
+    for ladder in ["nice 1; wait 9; signal KILL", "nice 1"] {
+        world.policy = policy(vec![example("end", ladder)]);
+        world.crash_and_restart();
+        world.pass(60);
+        assert_eq!((world.signals(), world.nice(100)), (vec![], vec![15]));
+    }
+    world.resolve("end");
+    assert_eq!(world.nice(100), [0]);
+}
+
+#[test]
+fn an_end_of_all_times_is_no_fault() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    let mut late = alert("calm", Status::Resolved);
+    late.ends_at = Some(jiff::Timestamp::MAX);
+    late.starts_at = jiff::Timestamp::MAX;
+    world.engine.take(&[late], Instant::now()).unwrap();
+    world.engine.tick();
+    world.add(100, 1);
+    let mut future = alert("calm", Status::Resolved);
+    future.labels.insert("severity".into(), "warning".into());
+    future.fingerprint = fingerprint(&future.labels);
+    future.ends_at = Some(jiff::Timestamp::MAX);
+    world.engine.take(&[future.clone()], Instant::now()).unwrap();
+    future.status = Status::Firing;
+    future.starts_at = world.engine.host().now.wall + Duration::from_secs(1);
+    world.engine.take(&[future], Instant::now()).unwrap();
+    assert_eq!(world.nice(100), [15]);
+}
+
+#[test]
+fn a_rehearsal_does_not_end_what_a_real_rule_waits_for() {
+    let mut rehearsal = example("rehearsal", "signal TERM");
+    rehearsal.dry_run = true;
+    let mut real = example("end", TERM_THEN_KILL);
+    (real.limit, real.cooldown) = (5, Duration::ZERO);
+    let mut world = world(policy(vec![real, rehearsal]));
+    world.add(100, 1);
+    world.add(200, 1);
+    world.ignores_sigterm(100);
+    world.send("end", Status::Firing, 0, Source::Local);
+    world.fire("rehearsal");
+    world.pass(8);
+    world.engine.host().advance(Duration::from_secs(8));
+    world.engine.tick();
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM), (100, Signal::SIGKILL)]);
+}
+
+#[test]
+fn a_rehearsal_that_was_cut_short_does_not_block_the_next() {
+    let mut rule = example("end", TERM_THEN_KILL);
+    (rule.dry_run, rule.cooldown) = (true, Duration::ZERO);
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    for start in [0, 1000] {
+        world.pass(1);
+        world.send("end", Status::Firing, start, Source::Alertmanager);
+        world.pass(2);
+        world.send("end", Status::Resolved, start, Source::Alertmanager);
+    }
+    assert_eq!(
+        world.count("evenkeel_actions_total", &["end", "signal", "dry_run"]),
+        2.0
+    );
+}
+
+#[test]
+fn a_restart_does_not_send_sigterm_again() {
+    let mut world = world(policy(vec![example(
+        "end",
+        "nice 15; signal TERM; wait 10; signal KILL",
+    )]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    world.fire("end");
+    world.restart();
+    world.pass(9);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+    world.pass(2);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM), (100, Signal::SIGKILL)]);
+}
+
+#[test]
+fn a_second_episode_goes_on_with_who_outlived_the_first() {
+    let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    world.fire("end");
+    world.resolve("end");
+    world.send("end", Status::Firing, 1000, Source::Alertmanager);
+    world.pass(11);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM), (100, Signal::SIGKILL)]);
+}
+
+#[test]
+fn who_ceased_to_match_at_the_last_moment_is_not_beyond_that_step() {
+    let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    let rename = |host: &mut FakeHost| host.processes.get_mut(&100).unwrap().process.name = "other".into();
+    world.engine.host().meanwhile.push_back(rename);
+    world.fire("end");
+    assert_eq!(world.signals(), []);
+    world.engine.host().processes.get_mut(&100).unwrap().process.name = "burner".into();
+    world.pass(20);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+    assert_eq!(world.count("evenkeel_budget_remaining", &[]), 2.0);
+    world.pass(11);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM), (100, Signal::SIGKILL)]);
+}
+
+#[test]
+fn a_wait_counts_from_the_signal_however_long_the_commit_took() {
+    let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    let slow = |host: &mut FakeHost| host.advance(Duration::from_secs(6));
+    world.engine.host().meanwhile.push_back(slow);
+    world.fire("end");
+    world.pass(9);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+    world.pass(2);
+    assert_eq!(world.signals().len(), 2);
+}
+
+#[test]
+fn a_program_without_the_handler_is_not_sent_the_opposite_signal() {
+    let mut rule = example("quiet", "nice 1");
+    rule.actions = vec![crate::rule::Step::Signal(crate::rule::step::Send {
+        signal: Signal::SIGUSR1,
+        undo: Some(Signal::SIGUSR2),
+    })];
+    let both = 1 << (Signal::SIGUSR1 as u32 - 1) | 1 << (Signal::SIGUSR2 as u32 - 1);
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    fn details(host: &mut FakeHost) -> &mut crate::process::Details {
+        &mut host.processes.get_mut(&100).unwrap().process.details
+    }
+    details(world.engine.host()).caught_signals = Some(both);
+    world
+        .engine
+        .host()
+        .meanwhile
+        .push_back(|host| details(host).caught_signals = Some(0));
+    world.fire("quiet");
+    assert_eq!(world.signals(), [], "it was replaced at the last moment");
+    world.resolve("quiet");
+    details(world.engine.host()).caught_signals = Some(both);
+    world.send("quiet", Status::Firing, 1000, Source::Alertmanager);
+    details(world.engine.host()).caught_signals = Some(0);
+    world.send("quiet", Status::Resolved, 1000, Source::Alertmanager);
+    assert_eq!(world.signals(), [(100, Signal::SIGUSR1)]);
+    assert!(world.engine.book().leases.is_empty());
+}
+
+#[test]
+fn a_ledger_that_opens_late_is_taken_over() {
+    let mut world = world(policy(vec![example("calm", "nice 15"), example("more", "nice 10")]));
+    world.add(100, 1);
+    world.fire("calm");
+    let lock = world.lock_ledger();
+    world.crash_and_restart();
+    assert_eq!(world.count("evenkeel_ledger_writable", &[]), 0.0);
+    lock.execute_batch("ROLLBACK").unwrap();
+    let more = alert("more", Status::Firing);
+    drop(world.engine.take(&[more], Instant::now()));
+    world.pass(2);
+    world.resolve("calm");
+    world.resolve("more");
+    assert_eq!(world.nice(100), [0]);
+}
+
+#[test]
+fn a_commit_that_fails_shows_until_one_works() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    let lock = world.lock_ledger();
+    assert!(
+        world
+            .engine
+            .take(&[alert("calm", Status::Firing)], Instant::now())
+            .is_err()
+    );
+    assert_eq!(world.count("evenkeel_ledger_writable", &[]), 0.0);
+    lock.execute_batch("ROLLBACK").unwrap();
+    world.pass(2);
+    assert_eq!(world.count("evenkeel_ledger_writable", &[]), 1.0);
 }

@@ -8,15 +8,16 @@ use crate::act::apply;
 use crate::host::Host;
 use crate::ledger::book::{Barred, WireSource};
 use crate::ledger::lease::{self, Undo};
-use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Outcome};
+use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Victim};
 use crate::process::Identity;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl<H: Host> Engine<H> {
     /// The alert is over: everything that was done for it is undone.
-    pub(super) fn close(&mut self, key: &EpisodeKey, about: &About, ended_at: Timestamp, turn: &mut Turn) {
+    pub(super) fn close(&mut self, key: &EpisodeKey, about: &About, ended_at: Timestamp, why: &str, turn: &mut Turn) {
         let Some(episode) = self.book.episodes.get(key).cloned() else {
             return;
         };
@@ -29,11 +30,21 @@ impl<H: Host> Engine<H> {
             let mut record = about.record(turn.now);
             record.target = Some((climb.target, climb.name.clone()));
             record.outcome = Some(Outcome::Cancelled);
-            record.reason = format!("the alert ended before step {} of the ladder", climb.rung + 1);
+            record.reason = format!("{why} before step {} of the ladder", climb.rung + 1);
             self.tally.action(&about.rule, "wait", Outcome::Cancelled.as_str());
             turn.close(&mut self.book, Entry::Record(record));
         }
         self.release_all(key, Outcome::Restored, turn);
+        if key.simulated {
+            // Whom it imagined to be ending would keep every later rehearsal waiting.
+            let is_its =
+                |victim: &&Victim| victim.simulated && victim.rule == key.rule && victim.fingerprint == key.fingerprint;
+            let imagined = self.book.victims.iter().filter(is_its);
+            for target in imagined.map(|victim| victim.target).collect::<Vec<_>>() {
+                let (at, simulated) = (turn.now.boot, true);
+                turn.close(&mut self.book, Entry::VictimGone { target, at, simulated });
+            }
+        }
         turn.close(
             &mut self.book,
             Entry::EpisodeClosed {
@@ -41,9 +52,7 @@ impl<H: Host> Engine<H> {
                 ended_at,
             },
         );
-        if !self.book.episodes.keys().any(|open| open.rule == key.rule) {
-            self.rules_in_use.remove(&key.rule);
-        }
+        self.rules_in_use.remove(key);
     }
 
     /// Own alerts that were open before a restart and do not fire any more.
@@ -53,7 +62,7 @@ impl<H: Host> Engine<H> {
             |episode: &&Episode| episode.source == WireSource::Local && !active.contains(&episode.key.fingerprint);
         for episode in self.book.episodes.values().filter(is_over).cloned().collect::<Vec<_>>() {
             let about = About::new(&episode.key.rule, &episode.labels, &episode.key.fingerprint);
-            self.close(&episode.key, &about, turn.now.wall, &mut turn);
+            self.close(&episode.key, &about, turn.now.wall, "the alert ended", &mut turn);
         }
         self.finish(turn);
     }
@@ -163,11 +172,7 @@ impl<H: Host> Engine<H> {
 
     /// Victims that ended while nobody looked, as after a restart.
     pub(super) fn look_for_the_dead(&mut self, turn: &mut Turn) {
-        let alive = self
-            .book
-            .victims
-            .iter()
-            .filter(|victim| victim.gone_at.is_none() && !victim.simulated);
+        let alive = self.book.victims.iter().filter(|victim| victim.gone_at.is_none());
         for target in alive.map(|victim| victim.target).collect::<Vec<_>>() {
             if !self.host.is_alive(target) {
                 self.note_death(target, turn);
@@ -187,6 +192,7 @@ impl<H: Host> Engine<H> {
                 Entry::VictimGone {
                     target,
                     at: turn.now.boot,
+                    simulated: false,
                 },
             );
         }
@@ -232,21 +238,21 @@ impl<H: Host> Engine<H> {
 
     /// Leases without an open episode, or of a rule that is no more.
     pub(super) fn release_orphans(&mut self, turn: &mut Turn) {
-        let known = |rule: &str| self.policy.rules.get(rule).is_some();
-        let gone: Vec<EpisodeKey> = self
-            .book
-            .episodes
-            .keys()
-            .filter(|key| !known(&key.rule))
-            .cloned()
-            .collect();
+        let is_gone = |key: &&EpisodeKey| !self.is_in_force(key);
+        let gone: Vec<EpisodeKey> = self.book.episodes.keys().filter(is_gone).cloned().collect();
         for key in gone {
             let Some(episode) = self.book.episodes.get(&key) else {
                 continue;
             };
             let about = About::new(&key.rule, &episode.labels, &key.fingerprint);
-            tracing::info!(rule = key.rule, "the rule is gone; what it holds is released");
-            self.close(&key, &about, turn.now.wall, turn);
+            tracing::info!(
+                rule = key.rule,
+                "the rule is gone or its mode was changed; what it holds is released"
+            );
+            // The alert has not ended: if the rule comes back while it fires, the next repeat opens an episode anew.
+            let never = episode.starts_at.checked_sub(SignedDuration::from_nanos(1));
+            let never = never.unwrap_or(Timestamp::MIN);
+            self.close(&key, &about, never, "the rule went out of force", turn);
         }
         let planned: Vec<u64> = turn
             .work
@@ -270,6 +276,23 @@ impl<H: Host> Engine<H> {
             lease: lease.id,
             word: Outcome::Restored,
         }));
+    }
+
+    /// A rung is a place in one ladder. Where a rule got another ladder while the daemon was away, targets keep what
+    /// was set on them and climb no further, because nobody can say which of the new steps they have behind them.
+    pub(super) fn leave_changed_ladders(&mut self, turn: &mut Turn) {
+        for mut episode in self.book.episodes.values().cloned().collect::<Vec<_>>() {
+            let Some(rule) = self.rule_of(&episode) else { continue };
+            if episode.ladder == rule.ladder() {
+                continue;
+            }
+            tracing::info!(rule = rule.name, "its steps were changed; targets keep what they have");
+            episode.ladder = rule.ladder();
+            for climb in &mut episode.climbs {
+                (climb.rung, climb.due) = (rule.actions.len(), Duration::MAX);
+            }
+            turn.close(&mut self.book, Entry::Episode(episode));
+        }
     }
 
     /// A lease whose outcome is not known (a crash came between) is set again, with the prior values of the first
@@ -378,9 +401,13 @@ impl<H: Host> Engine<H> {
     /// Takes a checked configuration in force. Open episodes keep the rule they came from; a rule that is gone
     /// releases what it holds.
     pub fn reload(&mut self, policy: Policy) {
+        // Also those that were open before a restart come from the rule that is replaced now.
+        for key in self.book.episodes.keys() {
+            if let Some(rule) = self.policy.rules.get(&key.rule) {
+                self.rules_in_use.entry(key.clone()).or_insert_with(|| Arc::clone(rule));
+            }
+        }
         self.policy = policy;
-        let rules = &self.policy.rules;
-        self.rules_in_use.retain(|name, _| rules.get(name).is_some());
         self.measure_cpu();
         let mut turn = Turn::new(self.host.now(), None);
         self.release_orphans(&mut turn);
@@ -400,8 +427,16 @@ impl<H: Host> Engine<H> {
             }));
             let open: Vec<Episode> = self.book.episodes.values().cloned().collect();
             for mut episode in open.into_iter().filter(|episode| !episode.key.simulated) {
-                // From the first rung again after a restart; victims are remembered apart, so none is struck twice.
-                episode.climbs.retain(|climb| !held.contains(&climb.target));
+                // From the first rung again after a restart, but for victims: they go on where they are.
+                let is_victim = |target| {
+                    self.book
+                        .victims
+                        .iter()
+                        .any(|victim| victim.target == target && !victim.simulated)
+                };
+                episode
+                    .climbs
+                    .retain(|climb| !held.contains(&climb.target) || is_victim(climb.target));
                 turn.close(&mut self.book, Entry::Episode(episode));
             }
         }

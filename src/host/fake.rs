@@ -38,6 +38,9 @@ pub struct FakeHost {
     pub cpus: u32,
     /// Calls from now on that the kernel refuses, for each knob.
     pub denied: BTreeSet<Knob>,
+    /// What happens on the host just before the next looks at single processes, one for each look.
+    #[cfg(test)]
+    pub meanwhile: std::collections::VecDeque<fn(&mut FakeHost)>,
 }
 
 impl FakeHost {
@@ -52,6 +55,8 @@ impl FakeHost {
             signals: Vec::new(),
             cpus,
             denied: BTreeSet::new(),
+            #[cfg(test)]
+            meanwhile: Default::default(),
         }
     }
 
@@ -126,10 +131,18 @@ impl Host for FakeHost {
     }
 
     fn processes(&mut self) -> io::Result<Vec<Process>> {
+        #[cfg(test)]
+        super::fault::point();
         Ok(self.processes.values().map(|found| self.current(found)).collect())
     }
 
     fn process(&mut self, pid: i32) -> Option<Process> {
+        #[cfg(test)]
+        super::fault::point();
+        #[cfg(test)]
+        if let Some(happening) = self.meanwhile.pop_front() {
+            happening(self);
+        }
         self.processes.get(&pid).map(|found| self.current(found))
     }
 
@@ -162,6 +175,8 @@ impl Host for FakeHost {
     }
 
     fn threads(&mut self, id: Identity) -> Result<Vec<Thread>, HostError> {
+        #[cfg(test)]
+        super::fault::point();
         let found = self.verify(id)?;
         Ok(found
             .threads
@@ -174,6 +189,8 @@ impl Host for FakeHost {
     }
 
     fn get(&mut self, id: Identity, thread: Thread, knob: Knob) -> Result<Value, HostError> {
+        #[cfg(test)]
+        super::fault::point();
         let found = self.verify(id)?;
         let frozen = found.process.state == 'T';
         let oom_score_adj = found.oom_score_adj;
@@ -193,6 +210,8 @@ impl Host for FakeHost {
     }
 
     fn set(&mut self, id: Identity, thread: Thread, value: &Value) -> Result<(), HostError> {
+        #[cfg(test)]
+        super::fault::point();
         if self.denied.contains(&value.knob()) {
             return Err(HostError::Denied {
                 what: "set",
@@ -218,6 +237,8 @@ impl Host for FakeHost {
     }
 
     fn signal(&mut self, id: Identity, signal: Signal) -> Result<(), HostError> {
+        #[cfg(test)]
+        super::fault::point();
         let found = self.verify(id)?;
         let ends = match signal {
             Signal::SIGKILL => true,

@@ -2,7 +2,7 @@
 
 use super::book::{Book, EpisodeKey};
 use super::entry::{Entry, Record};
-use crate::process::BootId;
+use crate::process::{BootId, Identity};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 use std::path::{Path, PathBuf};
@@ -153,6 +153,16 @@ impl Store {
     /// When it cannot be read.
     pub fn records(&self) -> Result<Vec<Record>, StoreError> {
         records(&self.connection, &self.path, "ASC", usize::MAX)
+    }
+
+    /// Finds out whether the file can be written, by writing.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn probe(&mut self) -> Result<(), StoreError> {
+        let note = "INSERT OR REPLACE INTO meta VALUES ('probe', datetime('now'))";
+        let written = self.connection.execute(note, []);
+        written.map(|_| ()).map_err(|source| self.sql(source))
     }
 
     /// Makes entries durable, all or none.
@@ -335,17 +345,28 @@ fn write(transaction: &Transaction<'_>, boot: &str, entry: &Entry) -> rusqlite::
         Entry::LeaseEnded { id, outcome } => transaction
             .prepare_cached("UPDATE lease SET outcome = ?2 WHERE id = ?1")?
             .execute(params![*id as i64, outcome.as_str()]),
-        Entry::Victim(victim) => transaction
-            .prepare_cached("INSERT INTO victim (boot, pid, start_ticks, body) VALUES (?1, ?2, ?3, ?4)")?
+        Entry::VictimSpared { target } => forget_living(transaction, *target, false),
+        Entry::Victim(victim) => forget_living(transaction, victim.target, victim.simulated).and_then(|_| {
+            transaction
+                .prepare_cached("INSERT INTO victim (boot, pid, start_ticks, body) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![
+                    boot,
+                    victim.target.pid,
+                    victim.target.start_ticks as i64,
+                    json(victim)
+                ])
+        }),
+        Entry::VictimGone { target, at, simulated } => transaction
+            .prepare_cached(
+                "UPDATE victim SET gone_ms = ?3 WHERE pid = ?1 AND start_ticks = ?2 AND gone_ms IS NULL
+                    AND (json_extract(body, '$.simulated') OR NOT ?4)",
+            )?
             .execute(params![
-                boot,
-                victim.target.pid,
-                victim.target.start_ticks as i64,
-                json(victim)
+                target.pid,
+                target.start_ticks as i64,
+                at.as_millis() as i64,
+                simulated
             ]),
-        Entry::VictimGone { target, at } => transaction
-            .prepare_cached("UPDATE victim SET gone_ms = ?3 WHERE pid = ?1 AND start_ticks = ?2 AND gone_ms IS NULL")?
-            .execute(params![target.pid, target.start_ticks as i64, at.as_millis() as i64]),
         Entry::Record(record) => transaction
             .prepare_cached("INSERT INTO record (at, rule, pid, body) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![
@@ -359,6 +380,15 @@ fn write(transaction: &Transaction<'_>, boot: &str, entry: &Entry) -> rusqlite::
             .execute([paused.to_string()]),
     }
     .map(|_| ())
+}
+
+fn forget_living(transaction: &Transaction<'_>, target: Identity, simulated: bool) -> rusqlite::Result<usize> {
+    transaction
+        .prepare_cached(
+            "DELETE FROM victim WHERE pid = ?1 AND start_ticks = ?2 AND gone_ms IS NULL
+                AND json_extract(body, '$.simulated') = ?3",
+        )?
+        .execute(params![target.pid, target.start_ticks as i64, simulated])
 }
 
 /// Serialises what this crate defined; such types have no value that JSON cannot hold.
@@ -409,7 +439,6 @@ mod tests {
     use crate::host::Value;
     use crate::ledger::book::WireSource;
     use crate::ledger::{Climb, Effect, Episode, Lease, Outcome, Prior, Victim};
-    use crate::process::Identity;
 
     fn identity() -> Identity {
         Identity {
@@ -447,6 +476,7 @@ mod tests {
                 fingerprint: "f".into(),
                 simulated: false,
             },
+            ladder: String::new(),
             source: WireSource::Local,
             labels: [("alertname".to_owned(), "X".to_owned())].into(),
             starts_at: "2026-01-01T00:00:00Z".parse().unwrap(),
@@ -503,10 +533,26 @@ mod tests {
                 simulated: false,
                 struck_at: Duration::from_secs(3),
                 gone_at: None,
+                signals: vec![15],
+            }),
+            Entry::VictimGone {
+                target: identity(),
+                at: Duration::from_secs(3),
+                simulated: true,
+            },
+            Entry::Victim(Victim {
+                rule: "calm".into(),
+                fingerprint: "f".into(),
+                target: identity(),
+                simulated: false,
+                struck_at: Duration::from_secs(3),
+                gone_at: None,
+                signals: vec![15, 9],
             }),
             Entry::VictimGone {
                 target: identity(),
                 at: Duration::from_secs(4),
+                simulated: false,
             },
             Entry::Paused(true),
         ];

@@ -228,7 +228,10 @@ impl<H: Host> Engine<H> {
                 turn.decide(&mut self.book, record);
             }
             if matches.is_empty() {
-                let reason = format!("{found} processes match the selector, and none of them may be touched");
+                let reason = match found {
+                    0 => "no process matches the selector".to_owned(),
+                    found => format!("{found} processes match the selector, and none of them may be touched"),
+                };
                 self.refuse_all(
                     &about,
                     &Refusal {
@@ -306,6 +309,9 @@ impl<H: Host> Engine<H> {
             self.journal.settle(closings);
             self.put_off(turn.boot_now());
         }
+        if begun.is_ok() {
+            entries.iter().for_each(tell);
+        }
         for (rule, decision) in decided {
             let decision = if begun.is_ok() { decision } else { Decision::Ledger };
             self.tally.decision(&rule, decision.as_str());
@@ -379,4 +385,22 @@ fn differs_durably(before: Option<&Episode>, entry: &Entry) -> bool {
         rungs
     };
     rungs(before) != rungs(after) || before.barred != after.barred
+}
+
+/// Says in the log what was decided. Outcomes are told where they happen.
+fn tell(entry: &Entry) {
+    let Entry::Record(record) = entry else { return };
+    let Some(decision) = record.decision else { return };
+    tracing::info!(
+        rule = record.rule,
+        alert = record.alertname,
+        decision = decision.as_str(),
+        step = record.step.as_deref().unwrap_or(""),
+        pid = record.target.as_ref().map(|(target, _)| target.pid),
+        process = record.target.as_ref().map_or("", |(_, name)| name),
+        before = record.before.as_deref().unwrap_or(""),
+        after = record.after.as_deref().unwrap_or(""),
+        reason = record.reason,
+        "decision"
+    );
 }

@@ -85,6 +85,7 @@ impl<H: Host> Engine<H> {
     pub fn resume(&mut self) {
         let mut turn = Turn::new(self.host.now(), None);
         self.look_for_the_dead(&mut turn);
+        self.watch_victims();
         self.release_orphans(&mut turn);
         self.leave_changed_ladders(&mut turn);
         self.finish_unsettled(&mut turn);

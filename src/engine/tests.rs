@@ -989,3 +989,57 @@ fn two_rules_that_share_a_turn_and_a_knob_come_apart_in_any_order() {
         assert_eq!(world.nice(100), [0, 0]);
     }
 }
+
+#[test]
+fn processor_use_is_measured_at_every_moment_and_awaited_after_a_start() {
+    let mut rule = example("calm", "nice 15");
+    rule.order_by.key = crate::rule::OrderKey::Cpu;
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    world.engine.host().advance(Duration::from_secs(1));
+    world.add(200, 1);
+    let burn = |world: &mut World| {
+        world.engine.host().processes.get_mut(&200).unwrap().process.cpu_ticks += 100;
+        world.pass(1);
+    };
+    for start in 0..30 {
+        world.send("calm", Status::Firing, start * 1000, Source::Alertmanager);
+        for _ in 0..17 {
+            burn(&mut world);
+        }
+        assert_eq!((world.nice(100), world.nice(200)), (vec![0], vec![15]), "start {start}");
+        world.send("calm", Status::Resolved, start * 1000, Source::Alertmanager);
+    }
+}
+
+#[test]
+fn who_still_holds_one_of_two_leases_keeps_its_place() {
+    let mut rule = example("calm", "nice 15; wait 10; freeze true");
+    rule.hold = Duration::from_secs(40);
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    world.engine.host().advance(Duration::from_secs(1));
+    world.add(200, 1);
+    world.fire("calm");
+    for _ in 0..100 {
+        world.pass(1);
+        let held: std::collections::BTreeSet<_> =
+            world.engine.book().leases.values().map(|lease| lease.target).collect();
+        assert!(held.len() <= 1);
+    }
+}
+
+#[test]
+fn an_alert_that_fell_silent_takes_nothing_new_until_it_is_heard_of() {
+    let mut rule = example("calm", "nice 15");
+    (rule.hold, rule.limit) = (Duration::from_secs(40), 9);
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.pass(60);
+    world.add(200, 1);
+    world.pass(60);
+    assert_eq!((world.nice(100), world.nice(200)), (vec![0], vec![0]));
+    world.fire("calm");
+    assert_eq!((world.nice(100), world.nice(200)), (vec![15], vec![15]));
+}

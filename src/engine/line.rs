@@ -353,7 +353,7 @@ impl<H: Host> Engine<H> {
             self.put_off(turn.boot_now());
         }
         if begun.is_ok() {
-            entries.iter().for_each(tell);
+            entries.iter().for_each(|entry| self.show(entry));
         }
         for (rule, decision) in decided {
             let decision = if begun.is_ok() { decision } else { Decision::Ledger };
@@ -363,6 +363,7 @@ impl<H: Host> Engine<H> {
         for work in std::mem::take(&mut turn.work) {
             self.perform(work, &turn, &mut outcomes);
         }
+        outcomes.iter().for_each(|entry| self.show(entry));
         self.journal.settle(outcomes);
         self.chores.last_retry = (!self.journal.is_writable()).then_some(turn.now.boot);
         self.publish_state();
@@ -428,22 +429,4 @@ fn differs_durably(before: Option<&Episode>, entry: &Entry) -> bool {
         rungs
     };
     rungs(before) != rungs(after) || before.barred != after.barred
-}
-
-/// Says in the log what was decided. Outcomes are told where they happen.
-fn tell(entry: &Entry) {
-    let Entry::Record(record) = entry else { return };
-    let Some(decision) = record.decision else { return };
-    tracing::info!(
-        rule = record.rule,
-        alert = record.alertname,
-        decision = decision.as_str(),
-        step = record.step.as_deref().unwrap_or(""),
-        pid = record.target.as_ref().map(|(target, _)| target.pid),
-        process = record.target.as_ref().map_or("", |(_, name)| name),
-        before = record.before.as_deref().unwrap_or(""),
-        after = record.after.as_deref().unwrap_or(""),
-        reason = record.reason,
-        "decision"
-    );
 }

@@ -7,6 +7,7 @@ pub mod episode;
 pub mod here;
 pub mod line;
 mod perform;
+mod showing;
 pub mod run;
 pub mod select;
 pub mod turn;
@@ -21,7 +22,7 @@ use crate::ledger::{Book, Episode, EpisodeKey, Journal, Record};
 use crate::process::Selector;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::rule::{Rule, RuleSet};
-use crate::tally::{State, Tally};
+use crate::tally::Tally;
 use agenda::Chores;
 use here::Here;
 use std::collections::{BTreeMap, BTreeSet};
@@ -157,35 +158,5 @@ impl<H: Host> Engine<H> {
     fn baseline(&self, now: Duration) -> Option<&CpuBaseline> {
         let is_old_enough = |baseline: &&CpuBaseline| now.saturating_sub(baseline.taken_at) >= MIN_CPU_WINDOW;
         self.baselines.iter().flatten().find(is_old_enough)
-    }
-
-    fn publish_state(&self) {
-        let mut alerts = BTreeMap::<_, BTreeSet<_>>::new();
-        for episode in self.book.episodes.values() {
-            let source = crate::alert::Source::from(episode.source).as_str();
-            alerts.entry(source).or_default().insert(&episode.key.fingerprint);
-        }
-        let mut leases = self.tally.state().leases;
-        leases.values_mut().for_each(|count| *count = 0);
-        for lease in self.book.leases.values() {
-            *leases.entry((lease.rule.clone(), lease.knob())).or_default() += 1;
-        }
-        let now = self.host.now().boot;
-        self.tally.set_state(State {
-            enforce: self.policy.enforce,
-            paused: self.book.paused,
-            rules: self.policy.rules.rules.len(),
-            ledger_writable: self.journal.is_writable(),
-            budget_remaining: self
-                .policy
-                .budget
-                .remaining(&self.book.victims, !self.policy.enforce, now),
-            alerts_firing: alerts
-                .into_iter()
-                .map(|(source, alerts)| (source, alerts.len()))
-                .collect(),
-            leases,
-            breakers: BTreeMap::new(),
-        });
     }
 }

@@ -13,6 +13,8 @@ pub mod turn;
 pub mod unwind;
 
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
 mod tests;
 
 use crate::act::guard::Budget;

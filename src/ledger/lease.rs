@@ -154,11 +154,11 @@ fn inherit(value: &Value, older: &[Prior], newer: &[Prior]) -> Vec<Prior> {
     prior
 }
 
-/// What `newer` found on threads of the older lease that was neither the value of that one nor what it had found.
+/// What `newer` found on threads that was neither the value of the older lease nor what that one had found there.
 fn changed_between(newer: &[Prior], value: &Value, older: &[Prior]) -> Vec<Prior> {
     let is_changed = |theirs: &&Prior| {
         let known = older.iter().find(|ours| ours.thread() == theirs.thread());
-        known.is_some_and(|ours| theirs.value != *value && theirs.value != ours.value)
+        theirs.value != *value && known.is_none_or(|ours| theirs.value != ours.value)
     };
     newer.iter().filter(is_changed).cloned().collect()
 }

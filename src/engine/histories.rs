@@ -748,14 +748,24 @@ fn live_through(moves: Vec<Move>) {
     history.end();
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: std::env::var("EVENKEEL_HISTORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(1024),
-        rng_seed: RngSeed::Fixed(std::env::var("EVENKEEL_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1)),
+/// The same histories at every run; PROPTEST_CASES and PROPTEST_RNG_SEED ask for others.
+pub(super) fn config(cases: u32) -> ProptestConfig {
+    let given = ProptestConfig::default();
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    ProptestConfig {
+        cases: if is_set("PROPTEST_CASES") { given.cases } else { cases },
+        rng_seed: if is_set("PROPTEST_RNG_SEED") {
+            given.rng_seed
+        } else {
+            RngSeed::Fixed(1)
+        },
         failure_persistence: None,
-        max_shrink_iters: 4096,
-        ..ProptestConfig::default()
-    })]
+        ..given
+    }
+}
+
+proptest! {
+    #![proptest_config(config(1024))]
 
     #[test]
     fn whatever_happens_everything_is_put_back(moves in history()) {

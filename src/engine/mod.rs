@@ -15,6 +15,8 @@ pub mod unwind;
 #[cfg(test)]
 mod histories;
 #[cfg(test)]
+mod real_histories;
+#[cfg(test)]
 mod tests;
 
 use crate::act::guard::Budget;

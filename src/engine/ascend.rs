@@ -7,7 +7,7 @@ use super::{Answer, Engine};
 use crate::act::apply;
 use crate::act::guard::{FinalGate, Refusal, Strike, notice};
 use crate::act::plan::Ascent;
-use crate::host::Host;
+use crate::host::{Host, Value};
 use crate::ledger::book::Barred;
 use crate::ledger::{Climb, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Record, Victim};
 use crate::process::{Identity, Process, Selector};
@@ -206,6 +206,15 @@ impl<H: Host> Engine<H> {
                 (prior.value, is_by_birth) = (own, true);
             }
         }
+        // A lease of this same turn is not carried out yet; ours will find what it sets.
+        if let (Step::Set(change), Some(prepared)) = (step, &mut prepared)
+            && let Some(value) = self.awaited_value(target, change)
+        {
+            prepared
+                .prior
+                .iter_mut()
+                .for_each(|prior| prior.value.clone_from(&value));
+        }
         if let Some(prepared) = &prepared {
             record.before = prepared.prior.first().map(|prior| prior.value.to_string());
             record.after = Some(prepared.value.to_string());
@@ -258,6 +267,16 @@ impl<H: Host> Engine<H> {
             }
             (Step::Set(_) | Step::Wait(_), _) => {}
         }
+    }
+
+    fn awaited_value(&self, target: Identity, change: &Change) -> Option<Value> {
+        let newest = self.book.leases.values().rev();
+        let value_of = |lease: &Lease| match &lease.effect {
+            Effect::Value { value, .. } if value.knob() == change.knob() => Some((value.clone(), lease.settled)),
+            _ => None,
+        };
+        let (value, settled) = newest.filter(|lease| lease.target == target).find_map(value_of)?;
+        (!settled).then_some(value)
     }
 
     fn new_lease(&self, seat: &Seat<'_>, effect: Effect, turn: &Turn) -> Lease {

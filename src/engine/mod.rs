@@ -14,6 +14,10 @@ pub mod turn;
 pub mod unwind;
 
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
+mod real_histories;
+#[cfg(test)]
 mod tests;
 
 use crate::act::guard::Budget;

@@ -8,6 +8,7 @@ use crate::act::apply::{self, Effected};
 use crate::act::guard::Ward;
 use crate::engine::select::still_holds;
 use crate::host::Host;
+use crate::ledger::lease::{self, Undo};
 use crate::ledger::{Climb, Effect, Entry, EpisodeKey, Outcome, Victim};
 use crate::process::Identity;
 use nix::sys::signal::Signal;
@@ -17,8 +18,7 @@ impl<H: Host> Engine<H> {
         match work {
             Work::Undo { lease, word } => self.undo(lease, word, turn, outcomes),
             Work::Take { lease, subject } if self.was_set_back(&subject) => {
-                let outcome = Outcome::Cancelled;
-                self.keep(Entry::LeaseEnded { id: lease, outcome }, outcomes);
+                self.forgo(lease, Outcome::Cancelled, outcomes);
             }
             Work::Signal {
                 signal, lease, subject, ..
@@ -42,8 +42,7 @@ impl<H: Host> Engine<H> {
                 };
                 match effected.outcome {
                     Outcome::Gone | Outcome::ChangedIdentity => {
-                        let outcome = effected.outcome;
-                        self.keep(Entry::LeaseEnded { id: lease, outcome }, outcomes);
+                        self.forgo(lease, effected.outcome, outcomes);
                     }
                     _ => {
                         held.settled = true;
@@ -110,6 +109,20 @@ impl<H: Host> Engine<H> {
                 self.report(&subject, effected, turn, outcomes);
             }
         }
+    }
+
+    /// Ends a lease that was never carried out. One above it, intended in the same turn, counted on it.
+    fn forgo(&mut self, id: u64, outcome: Outcome, outcomes: &mut Vec<Entry>) {
+        let undo = self
+            .book
+            .leases
+            .get(&id)
+            .map(|lease| lease::undo(lease, self.book.leases.values()));
+        if let Some(Undo::Bequeath { heir, inherited, .. }) = undo {
+            let (id, prior) = (heir, inherited);
+            self.keep(Entry::LeasePrior { id, prior }, outcomes);
+        }
+        self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
     }
 
     /// A final signal that did not reach its living target does not count.

@@ -31,6 +31,16 @@ pub struct FakeThread {
     pub policy: Policy,
 }
 
+/// One thing that reached a process.
+#[cfg(test)]
+#[derive(Debug, Clone)]
+pub struct Deed {
+    pub at: Duration,
+    pub process: Process,
+    /// `None` where a value was set.
+    pub signal: Option<Signal>,
+}
+
 #[derive(Debug, Clone)]
 pub struct FakeHost {
     pub now: Moment,
@@ -42,6 +52,9 @@ pub struct FakeHost {
     pub denied: BTreeSet<Knob>,
     /// Threads on which the kernel refuses to set anything.
     pub denied_threads: BTreeSet<i32>,
+    /// Everything that reached a process, with what it was at that moment.
+    #[cfg(test)]
+    pub deeds: Vec<Deed>,
     /// What happens on the host just before the next looks at single processes, one for each look.
     #[cfg(test)]
     pub meanwhile: std::collections::VecDeque<fn(&mut FakeHost)>,
@@ -60,6 +73,8 @@ impl FakeHost {
             cpus,
             denied: BTreeSet::new(),
             denied_threads: BTreeSet::new(),
+            #[cfg(test)]
+            deeds: Vec::new(),
             #[cfg(test)]
             meanwhile: Default::default(),
         }
@@ -115,6 +130,13 @@ impl FakeHost {
             Some(found) if found.process.identity != id => Err(HostError::ChangedIdentity { pid: id.pid }),
             Some(found) => Ok(found),
         }
+    }
+
+    #[cfg(test)]
+    fn note_deed(&mut self, id: Identity, signal: Option<Signal>) -> Result<(), HostError> {
+        let (at, process) = (self.now.boot, self.verify(id)?.process.clone());
+        self.deeds.push(Deed { at, process, signal });
+        Ok(())
     }
 
     fn current(&self, found: &FakeProcess) -> Process {
@@ -225,6 +247,8 @@ impl Host for FakeHost {
                 missing: "CAP_SYS_NICE",
             });
         }
+        #[cfg(test)]
+        self.note_deed(id, None)?;
         let found = self.verify(id)?;
         let at = found
             .threads
@@ -260,6 +284,8 @@ impl Host for FakeHost {
             }
             _ => false,
         };
+        #[cfg(test)]
+        self.note_deed(id, Some(signal))?;
         self.signals.push((id.pid, signal));
         if ends {
             self.processes.remove(&id.pid);

@@ -26,7 +26,8 @@ pub fn point() {
         None => {}
         Some(0) => {
             LEFT.set(None);
-            std::panic::panic_any(KILLED);
+            // Past the hook that prints panics: a test dies like this thousands of times.
+            std::panic::resume_unwind(Box::new(KILLED));
         }
         Some(left) => LEFT.set(Some(left - 1)),
     }

@@ -148,17 +148,23 @@ fn inherit(value: &Value, older: &[Prior], newer: &[Prior]) -> Vec<Prior> {
     let mut prior: Vec<Prior> = older.iter().filter(|prior| !is_changed(prior)).cloned().collect();
     for theirs in newer {
         if !prior.iter().any(|ours| ours.thread() == theirs.thread()) {
-            prior.push(theirs.clone());
+            // A thread that was born during the older lease had its value by birth.
+            let by_birth = older.first().filter(|_| theirs.value == *value);
+            let value = by_birth.unwrap_or(theirs).value.clone();
+            prior.push(Prior {
+                value,
+                ..theirs.clone()
+            });
         }
     }
     prior
 }
 
-/// What `newer` found on threads of the older lease that was neither the value of that one nor what it had found.
+/// What `newer` found on threads that was neither the value of the older lease nor what that one had found there.
 fn changed_between(newer: &[Prior], value: &Value, older: &[Prior]) -> Vec<Prior> {
     let is_changed = |theirs: &&Prior| {
         let known = older.iter().find(|ours| ours.thread() == theirs.thread());
-        known.is_some_and(|ours| theirs.value != *value && theirs.value != ours.value)
+        theirs.value != *value && known.is_none_or(|ours| theirs.value != ours.value)
     };
     newer.iter().filter(is_changed).cloned().collect()
 }
@@ -239,6 +245,22 @@ mod tests {
             panic!()
         };
         assert_eq!(prior[0].value, Value::Nice(7));
+    }
+
+    /// Found by the random histories.
+    #[test]
+    fn a_thread_born_under_the_lower_lease_gets_what_its_process_had() {
+        let (first, mut second) = (nice(1, 10, 0), nice(2, 15, 10));
+        if let Effect::Value { prior, .. } = &mut second.effect {
+            prior.push(Prior {
+                tid: 8,
+                ..prior[0].clone()
+            });
+        }
+        let Undo::Bequeath { inherited, .. } = undo(&first, [&first, &second].into_iter()) else {
+            panic!()
+        };
+        assert!(inherited.iter().all(|prior| prior.value == Value::Nice(0)));
     }
 
     #[test]

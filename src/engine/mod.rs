@@ -7,6 +7,7 @@ pub mod episode;
 pub mod here;
 pub mod line;
 mod perform;
+mod reconcile;
 pub mod run;
 pub mod select;
 pub mod turn;
@@ -16,6 +17,7 @@ pub mod unwind;
 mod tests;
 
 use crate::act::guard::Budget;
+use crate::alert::alertmanager::Absences;
 use crate::host::Host;
 use crate::ledger::{Book, Episode, EpisodeKey, Journal, Record};
 use crate::process::Selector;
@@ -64,6 +66,7 @@ pub struct Engine<H: Host> {
     rules_in_use: BTreeMap<EpisodeKey, Arc<Rule>>,
     baseline: Option<CpuBaseline>,
     chores: Chores,
+    absences: Absences,
 }
 
 impl<H: Host> Engine<H> {
@@ -86,6 +89,7 @@ impl<H: Host> Engine<H> {
             rules_in_use,
             baseline: None,
             chores,
+            absences: Absences::default(),
         };
         engine.measure_cpu();
         engine

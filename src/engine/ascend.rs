@@ -197,6 +197,15 @@ impl<H: Host> Engine<H> {
             },
             _ => None,
         };
+        let mut prepared = prepared;
+        let mut is_by_birth = false;
+        for prior in prepared.iter_mut().flat_map(|prepared| &mut prepared.prior) {
+            let table = turn.table.as_deref().unwrap_or_default();
+            let live = self.book.leases.values();
+            if let Some(own) = apply::before_birth(seat.process, &prior.value, live, table) {
+                (prior.value, is_by_birth) = (own, true);
+            }
+        }
         if let Some(prepared) = &prepared {
             record.before = prepared.prior.first().map(|prior| prior.value.to_string());
             record.after = Some(prepared.value.to_string());
@@ -224,7 +233,7 @@ impl<H: Host> Engine<H> {
                 };
                 let lease = self.new_lease(seat, effect, turn);
                 let is_held = self.book.leases.values().any(|other| other.shares_knob(&lease));
-                if prepared.is_set_already && !is_held && !is_relative(change) {
+                if prepared.is_set_already && !is_held && !is_by_birth && !is_relative(change) {
                     record.decision = None;
                     record.outcome = Some(Outcome::AlreadySet);
                     return self.note_outcome(record, step.action(), turn);

@@ -9,14 +9,14 @@ use super::Engine;
 use super::agenda::{BASELINE, RETRY, ROUND};
 use super::ascend::Seat;
 use super::episode::{Admission, admit};
-use super::select::select;
+use super::select::{needs_cpu, select};
 use super::turn::{About, Turn, shown};
 use crate::act::guard::{Refusal, Ward, bound_matches};
 use crate::act::plan::plan;
 use crate::alert::{Alert, Source, Status};
 use crate::host::Host;
 use crate::ledger::book::REMEMBER_VICTIMS;
-use crate::ledger::{Book, Decision, Entry, Episode, EpisodeKey};
+use crate::ledger::{Book, Climb, Decision, Entry, Episode, EpisodeKey};
 use crate::process::Process;
 use crate::rule::Rule;
 use std::sync::Arc;
@@ -86,6 +86,7 @@ impl<H: Host> Engine<H> {
     pub fn resume(&mut self) {
         let mut turn = Turn::new(self.host.now(), None);
         self.look_for_the_dead(&mut turn);
+        self.watch_victims();
         self.release_orphans(&mut turn);
         self.leave_changed_ladders(&mut turn);
         self.finish_unsettled(&mut turn);
@@ -192,6 +193,13 @@ impl<H: Host> Engine<H> {
         if self.book.paused {
             return postpone(&mut self.book, key, turn.boot_now());
         }
+        let is_first = occasion == Occasion::Opened;
+        if let Some(refusal) = self.cannot_choose(&rule, &episode, turn.boot_now()) {
+            if is_first {
+                self.refuse_all(&about, &refusal, turn);
+            }
+            return postpone(&mut self.book, key, turn.boot_now());
+        }
         let selector = Arc::new(rule.select.resolve(&episode.labels));
         if turn.table.is_none() {
             turn.table = Some(self.read_table(turn.boot_now()));
@@ -204,7 +212,6 @@ impl<H: Host> Engine<H> {
         let mut matches = select(&mut self.host, &table, &rule, &selector, &ward);
         turn.table = Some(table);
 
-        let is_first = occasion == Occasion::Opened;
         if let Err(refusal) = bound_matches(&rule, matches.len()) {
             if is_first {
                 self.refuse_all(&about, &refusal, turn);
@@ -229,7 +236,10 @@ impl<H: Host> Engine<H> {
                 turn.decide(&mut self.book, record);
             }
             if matches.is_empty() {
-                let reason = format!("{found} processes match the selector, and none of them may be touched");
+                let reason = match found {
+                    0 => "no process matches the selector".to_owned(),
+                    found => format!("{found} processes match the selector, and none of them may be touched"),
+                };
                 self.refuse_all(
                     &about,
                     &Refusal {
@@ -241,7 +251,8 @@ impl<H: Host> Engine<H> {
             }
         }
         self.drop_the_gone(&mut episode, turn);
-        let ascents = plan(&rule, &episode, &matches, turn.boot_now(), occasion == Occasion::Repeat);
+        let held = self.places(&episode);
+        let ascents = plan(&rule, &held, &matches, turn.boot_now(), occasion == Occasion::Repeat);
         if occasion == Occasion::Repeat {
             episode.barred.retain(|barred| !barred.until_repeat);
             if ascents.is_empty() {
@@ -277,6 +288,41 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    /// Why targets cannot be chosen at this time at all.
+    fn cannot_choose(&self, rule: &Rule, episode: &Episode, now: Duration) -> Option<Refusal> {
+        // Whoever is oldest must not be taken for whoever uses the processors most.
+        let unmeasured = (needs_cpu(rule) && self.baseline(now).is_none()).then(|| Refusal {
+            decision: Decision::NoTarget,
+            reason: "processor use has not been measured for long enough yet; it is looked at again".to_owned(),
+        });
+        // `seen_at` lags behind the last repeat by up to a quarter of `hold`.
+        let is_silent = now.saturating_sub(episode.seen_at) >= rule.hold.saturating_add(rule.hold / 4);
+        unmeasured.or_else(|| {
+            is_silent.then(|| Refusal {
+                decision: Decision::NoTarget,
+                reason: "the alert is not known to fire any more: no repeat came within `hold`".to_owned(),
+            })
+        })
+    }
+
+    /// The episode as it counts against `limit`: who still holds a lease keeps a place, though it was taken out of the
+    /// episode when another of its leases ended.
+    fn places(&self, episode: &Episode) -> Episode {
+        let mut held = episode.clone();
+        for lease in self.book.leases_of(&episode.key) {
+            if !held.climbs.iter().any(|climb| climb.target == lease.target) {
+                held.climbs.push(Climb {
+                    target: lease.target,
+                    name: lease.name.clone(),
+                    rung: usize::MAX,
+                    due: Duration::MAX,
+                    refused: None,
+                });
+            }
+        }
+        held
+    }
+
     fn refuse_all(&mut self, about: &About, refusal: &Refusal, turn: &mut Turn) {
         let mut record = about.record(turn.now);
         (record.decision, record.reason) = (Some(refusal.decision), refusal.reason.clone());
@@ -307,6 +353,9 @@ impl<H: Host> Engine<H> {
             self.journal.settle(closings);
             self.put_off(turn.boot_now());
         }
+        if begun.is_ok() {
+            entries.iter().for_each(tell);
+        }
         for (rule, decision) in decided {
             let decision = if begun.is_ok() { decision } else { Decision::Ledger };
             self.tally.decision(&rule, decision.as_str());
@@ -335,7 +384,7 @@ impl<H: Host> Engine<H> {
             tracing::error!(%error, "the process table cannot be read");
             Vec::new()
         });
-        if let Some(baseline) = &self.baseline {
+        if let Some(baseline) = self.baseline(now) {
             baseline.measure(&mut table, now);
         }
         table
@@ -380,4 +429,22 @@ fn differs_durably(before: Option<&Episode>, entry: &Entry) -> bool {
         rungs
     };
     rungs(before) != rungs(after) || before.barred != after.barred
+}
+
+/// Says in the log what was decided. Outcomes are told where they happen.
+fn tell(entry: &Entry) {
+    let Entry::Record(record) = entry else { return };
+    let Some(decision) = record.decision else { return };
+    tracing::info!(
+        rule = record.rule,
+        alert = record.alertname,
+        decision = decision.as_str(),
+        step = record.step.as_deref().unwrap_or(""),
+        pid = record.target.as_ref().map(|(target, _)| target.pid),
+        process = record.target.as_ref().map_or("", |(_, name)| name),
+        before = record.before.as_deref().unwrap_or(""),
+        after = record.after.as_deref().unwrap_or(""),
+        reason = record.reason,
+        "decision"
+    );
 }

@@ -21,7 +21,7 @@ use crate::alert::alertmanager::Absences;
 use crate::host::Host;
 use crate::ledger::{Book, Episode, EpisodeKey, Journal, Record};
 use crate::process::Selector;
-use crate::process::table::CpuBaseline;
+use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::rule::{Rule, RuleSet};
 use crate::tally::{State, Tally};
 use agenda::Chores;
@@ -64,7 +64,8 @@ pub struct Engine<H: Host> {
     own_line: BTreeSet<i32>,
     /// The rule that each open episode came from, which may have been replaced since.
     rules_in_use: BTreeMap<EpisodeKey, Arc<Rule>>,
-    baseline: Option<CpuBaseline>,
+    /// The last two readings for processor use: the newer one serves once it is old enough.
+    baselines: [Option<CpuBaseline>; 2],
     chores: Chores,
     absences: Absences,
 }
@@ -87,7 +88,7 @@ impl<H: Host> Engine<H> {
             conditions,
             own_line,
             rules_in_use,
-            baseline: None,
+            baselines: [None, None],
             chores,
             absences: Absences::default(),
         };
@@ -110,7 +111,7 @@ impl<H: Host> Engine<H> {
 
     /// Measures processor use from an earlier reading of the process table.
     pub fn measure_from(&mut self, baseline: CpuBaseline) {
-        self.baseline = Some(baseline);
+        self.baselines = [Some(baseline), None];
     }
 
     /// CLOCK_BOOTTIME at which [`Engine::tick`] has something to do.
@@ -144,15 +145,22 @@ impl<H: Host> Engine<H> {
     /// Remembers how much processor time each process has used, where some rule will ask for its use.
     fn measure_cpu(&mut self) {
         if !self.policy.rules.rules.iter().any(|rule| select::needs_cpu(rule)) {
-            self.baseline = None;
+            self.baselines = [None, None];
             self.chores.baseline_at = None;
             return;
         }
         let now = self.host.now().boot;
         if let Ok(table) = self.host.processes() {
-            self.baseline = Some(CpuBaseline::take(&table, now));
+            let [newer, older] = &mut self.baselines;
+            *older = newer.replace(CpuBaseline::take(&table, now));
         }
         self.chores.baseline_at = Some(now);
+    }
+
+    /// The newest reading that lies far enough back to measure from.
+    fn baseline(&self, now: Duration) -> Option<&CpuBaseline> {
+        let is_old_enough = |baseline: &&CpuBaseline| now.saturating_sub(baseline.taken_at) >= MIN_CPU_WINDOW;
+        self.baselines.iter().flatten().find(is_old_enough)
     }
 
     fn publish_state(&self) {

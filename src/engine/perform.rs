@@ -41,15 +41,21 @@ impl<H: Host> Engine<H> {
                     Err(effected) => effected,
                 };
                 match effected.outcome {
-                    Outcome::Applied | Outcome::NoEffect | Outcome::Failed => {
-                        // Also where it failed halfway: what was set on some threads must be put back.
+                    Outcome::Gone | Outcome::ChangedIdentity => {
+                        let outcome = effected.outcome;
+                        self.keep(Entry::LeaseEnded { id: lease, outcome }, outcomes);
+                    }
+                    _ => {
                         held.settled = true;
                         self.keep(Entry::Lease(held), outcomes);
                     }
-                    outcome => self.keep(Entry::LeaseEnded { id: lease, outcome }, outcomes),
                 }
+                let is_halfway = matches!(effected.outcome, Outcome::Denied | Outcome::Failed);
                 self.set_back(&subject, &effected, turn, outcomes);
                 self.report(&subject, effected, turn, outcomes);
+                if is_halfway {
+                    self.undo(lease, Outcome::Cancelled, turn, outcomes);
+                }
             }
             Work::Signal {
                 signal,

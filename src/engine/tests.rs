@@ -765,3 +765,283 @@ fn a_commit_that_fails_shows_until_one_works() {
     world.pass(2);
     assert_eq!(world.count("evenkeel_ledger_writable", &[]), 1.0);
 }
+
+/// A child of `parent` that is born now with its nice value.
+fn fork(host: &mut FakeHost, parent: i32, pid: i32, name: &str) -> Identity {
+    let mut child = Process::example(pid, name);
+    (child.parent, child.age) = (parent, Duration::ZERO);
+    child.nice = host.processes[&parent].threads[&parent].nice;
+    child.details.exe = Some(format!("/usr/bin/{name}"));
+    host.add(child)
+}
+
+/// Also for alerts of the name `calm`.
+fn along(name: &str, ladder: &str) -> Rule {
+    Rule {
+        matchers: example("calm", "nice 1").matchers,
+        ..example(name, ladder)
+    }
+}
+
+#[test]
+fn what_fails_halfway_is_put_back() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 3);
+    world.engine.host().denied_threads.insert(101);
+    world.fire("calm");
+    assert_eq!(world.nice(100), [0, 0, 0]);
+    assert!(world.engine.book().leases.is_empty());
+}
+
+#[test]
+fn what_could_be_restored_on_some_threads_only_is_tried_again() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 3);
+    world.fire("calm");
+    world.engine.host().denied_threads.insert(101);
+    world.resolve("calm");
+    assert_eq!(world.nice(100), [0, 15, 0]);
+    world.engine.host().denied_threads.clear();
+    world.pass(16);
+    assert_eq!(world.nice(100), [0, 0, 0]);
+    assert!(world.engine.book().leases.is_empty());
+}
+
+#[test]
+fn children_born_under_the_first_of_two_leases_are_restored() {
+    let mut world = world(policy(vec![example("calm", "nice 10"), example("more", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.pass(1);
+    fork(world.engine.host(), 100, 200, "child");
+    world.pass(1);
+    world.fire("more");
+    world.resolve("calm");
+    assert_eq!((world.nice(100), world.nice(200)), (vec![15], vec![0]));
+    world.resolve("more");
+    assert_eq!((world.nice(100), world.nice(200)), (vec![0], vec![0]));
+}
+
+#[test]
+fn a_child_that_is_a_target_itself_gets_back_what_its_parent_had() {
+    for order in [["calm", "more"], ["more", "calm"]] {
+        let mut second = example("more", "nice 10");
+        let pattern = crate::process::selector::Pattern::fixed("child").unwrap();
+        second.select.conditions = vec![crate::process::selector::Condition::Name(pattern)];
+        let mut world = world(policy(vec![example("calm", "nice 15"), second]));
+        world.add(100, 1);
+        world.fire("calm");
+        world.pass(1);
+        fork(world.engine.host(), 100, 200, "child");
+        world.fire("more");
+        assert_eq!(world.nice(200), [10]);
+        order.iter().for_each(|name| world.resolve(name));
+        assert_eq!((world.nice(100), world.nice(200)), (vec![0], vec![0]), "{order:?}");
+    }
+}
+
+#[test]
+fn a_child_that_inherited_the_very_value_is_held_for_its_own_rule() {
+    let mut rule = example("calm", "nice 15");
+    rule.limit = 2;
+    let mut world = world(policy(vec![rule]));
+    let parent = world.add(100, 1);
+    world.fire("calm");
+    world.pass(1);
+    fork(world.engine.host(), 100, 200, "burner");
+    world.pass(16);
+    world.engine.host().processes.get_mut(&200).unwrap().process.parent = 1;
+    world.reap(parent);
+    world.resolve("calm");
+    assert_eq!(world.nice(200), [0], "though its parent was gone by then");
+}
+
+#[test]
+fn children_of_whoever_got_the_pid_are_strangers() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.pass(1);
+    let host = world.engine.host();
+    let mut stranger = Process::example(100, "burner");
+    (stranger.nice, stranger.age) = (15, Duration::ZERO);
+    host.add(stranger);
+    fork(host, 100, 200, "child");
+    world.resolve("calm");
+    assert_eq!((world.nice(100), world.nice(200)), (vec![15], vec![15]));
+}
+
+#[test]
+fn processors_that_are_not_there_do_not_keep_a_mask_from_being_restored() {
+    use crate::host::Value;
+    let mut rule = example("calm", "nice 1");
+    let wanted = Value::Affinity("1-9".parse().unwrap());
+    rule.actions = vec![crate::rule::Step::Set(crate::rule::step::Change::To(wanted))];
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    let mask = |world: &mut World| world.engine.host().processes[&100].threads[&100].affinity.to_string();
+    world.fire("calm");
+    assert_eq!(mask(&mut world), "1-3");
+    world.resolve("calm");
+    assert_eq!(mask(&mut world), "0-3");
+}
+
+#[test]
+fn a_stop_that_is_still_pending_is_taken_back() {
+    let mut world = world(policy(vec![example("calm", "freeze true")]));
+    world.add(100, 1);
+    world.engine.host().processes.get_mut(&100).unwrap().process.state = 'D';
+    world.fire("calm");
+    assert!(world.engine.host().processes[&100].is_stop_pending);
+    world.resolve("calm");
+    assert!(!world.engine.host().processes[&100].is_stop_pending);
+}
+
+#[test]
+fn an_interrupted_step_is_finished_only_on_what_the_rule_means() {
+    for name in ["burner", "postgres"] {
+        let mut world = world(policy(vec![example("calm", "nice 15")]));
+        world.add(100, 2);
+        // Dies after one of two threads was set.
+        let mut at = 0;
+        while world.nice(100) != [15, 0] {
+            world
+                .engine
+                .host()
+                .processes
+                .get_mut(&100)
+                .unwrap()
+                .threads
+                .values_mut()
+                .for_each(|thread| thread.nice = 0);
+            std::fs::remove_dir_all(world.directory.path()).unwrap();
+            world.crash_and_restart();
+            crate::host::fault::arm(Some(at));
+            let alert = [alert("calm", Status::Firing)];
+            let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                world.engine.take(&alert, Instant::now())
+            }));
+            assert!(killed.is_err(), "no fault point left");
+            at += 1;
+        }
+        world.engine.host().processes.get_mut(&100).unwrap().process.name = name.into();
+        world.crash_and_restart();
+        let expected = if name == "burner" { [15, 15] } else { [0, 0] };
+        assert_eq!(world.nice(100), expected);
+        world.resolve("calm");
+        assert_eq!(world.nice(100), [0, 0]);
+    }
+}
+
+#[test]
+fn what_was_released_by_hand_is_released_though_the_daemon_died_in_between() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    for after in 0.. {
+        crate::host::fault::arm(Some(after));
+        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.engine.release(None)));
+        crate::host::fault::arm(None);
+        world.crash_and_restart();
+        if !world
+            .engine
+            .book()
+            .episodes
+            .values()
+            .all(|episode| episode.barred.is_empty())
+        {
+            assert_eq!(world.nice(100), [0]);
+        }
+        if killed.is_ok() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_false_word_of_an_end_is_not_believed() {
+    let mut rule = example("end", TERM_THEN_KILL);
+    (rule.limit, rule.cooldown) = (5, Duration::ZERO);
+    let mut world = world(policy(vec![rule]));
+    let first = world.add(100, 1);
+    world.add(200, 1);
+    world.ignores_sigterm(100);
+    world.send("end", Status::Firing, 0, Source::Local);
+    world.engine.exited(first);
+    world.pass(8);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+}
+
+#[test]
+fn two_rules_that_share_a_turn_and_a_knob_come_apart_in_any_order() {
+    for order in [["calm", "more"], ["more", "calm"]] {
+        let mut world = world(policy(vec![example("calm", "nice 10"), along("more", "nice 15")]));
+        world.add(100, 2);
+        world.fire("calm");
+        assert_eq!(world.nice(100), [15, 15]);
+        for (index, name) in order.iter().enumerate() {
+            let left = world.engine.book().leases.values().find(|lease| lease.rule == *name);
+            let id = left.map(|lease| lease.id);
+            assert_eq!(world.engine.release(id), 1);
+            if index == 0 {
+                let stays = if *name == "calm" { 15 } else { 10 };
+                assert_eq!(world.nice(100), [stays, stays]);
+            }
+        }
+        assert_eq!(world.nice(100), [0, 0]);
+    }
+}
+
+#[test]
+fn processor_use_is_measured_at_every_moment_and_awaited_after_a_start() {
+    let mut rule = example("calm", "nice 15");
+    rule.order_by.key = crate::rule::OrderKey::Cpu;
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    world.engine.host().advance(Duration::from_secs(1));
+    world.add(200, 1);
+    let burn = |world: &mut World| {
+        world.engine.host().processes.get_mut(&200).unwrap().process.cpu_ticks += 100;
+        world.pass(1);
+    };
+    for start in 0..30 {
+        world.send("calm", Status::Firing, start * 1000, Source::Alertmanager);
+        for _ in 0..17 {
+            burn(&mut world);
+        }
+        assert_eq!((world.nice(100), world.nice(200)), (vec![0], vec![15]), "start {start}");
+        world.send("calm", Status::Resolved, start * 1000, Source::Alertmanager);
+    }
+}
+
+#[test]
+fn who_still_holds_one_of_two_leases_keeps_its_place() {
+    let mut rule = example("calm", "nice 15; wait 10; freeze true");
+    rule.hold = Duration::from_secs(40);
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    world.engine.host().advance(Duration::from_secs(1));
+    world.add(200, 1);
+    world.fire("calm");
+    for _ in 0..100 {
+        world.pass(1);
+        let held: std::collections::BTreeSet<_> =
+            world.engine.book().leases.values().map(|lease| lease.target).collect();
+        assert!(held.len() <= 1);
+    }
+}
+
+#[test]
+fn an_alert_that_fell_silent_takes_nothing_new_until_it_is_heard_of() {
+    let mut rule = example("calm", "nice 15");
+    (rule.hold, rule.limit) = (Duration::from_secs(40), 9);
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.pass(60);
+    world.add(200, 1);
+    world.pass(60);
+    assert_eq!((world.nice(100), world.nice(200)), (vec![0], vec![0]));
+    world.fire("calm");
+    assert_eq!((world.nice(100), world.nice(200)), (vec![15], vec![15]));
+}

@@ -2,9 +2,11 @@
 //! refused, not by mode, pause, budget or a ledger that cannot be written.
 
 use super::agenda::ROUND;
+use super::select::still_holds;
 use super::turn::{About, Turn, Work};
 use super::{Engine, Policy};
 use crate::act::apply;
+use crate::act::guard::Ward;
 use crate::host::Host;
 use crate::ledger::book::{Barred, WireSource};
 use crate::ledger::lease::{self, Undo};
@@ -130,11 +132,12 @@ impl<H: Host> Engine<H> {
             return;
         };
         episode.climbs.retain(|climb| climb.target != lease.target);
-        if !episode.barred.iter().any(|barred| barred.target == lease.target) {
-            episode.barred.push(Barred {
+        match episode.barred.iter_mut().find(|barred| barred.target == lease.target) {
+            Some(barred) => barred.until_repeat &= until_repeat,
+            None => episode.barred.push(Barred {
                 target: lease.target,
                 until_repeat,
-            });
+            }),
         }
         turn.close(&mut self.book, Entry::Episode(episode));
     }
@@ -148,6 +151,10 @@ impl<H: Host> Engine<H> {
 
     /// A process that was watched has ended: its place is free, and the next victim may be due.
     pub fn exited(&mut self, target: Identity) {
+        if self.host.is_alive(target) {
+            // A watch that failed tells nothing; a victim that lives must keep its place.
+            return;
+        }
         let mut turn = Turn::new(self.host.now(), None);
         self.note_death(target, &mut turn);
         let waiting: Vec<EpisodeKey> = self
@@ -236,7 +243,7 @@ impl<H: Host> Engine<H> {
         }));
     }
 
-    /// Leases without an open episode, or of a rule that is no more.
+    /// Leases that no target of an open episode stands for, and those of a rule that is no more.
     pub(super) fn release_orphans(&mut self, turn: &mut Turn) {
         let is_gone = |key: &&EpisodeKey| !self.is_in_force(key);
         let gone: Vec<EpisodeKey> = self.book.episodes.keys().filter(is_gone).cloned().collect();
@@ -264,11 +271,13 @@ impl<H: Host> Engine<H> {
             .collect();
         let has_episode = |lease: &Lease| {
             let (rule, fingerprint) = (lease.rule.clone(), lease.fingerprint.clone());
-            self.book.episodes.contains_key(&EpisodeKey {
+            let episode = self.book.episodes.get(&EpisodeKey {
                 rule,
                 fingerprint,
                 simulated: false,
-            })
+            });
+            // A target that was taken out of its episode is to be released; the daemon may have died before it was.
+            episode.is_some_and(|episode| episode.climbs.iter().any(|climb| climb.target == lease.target))
         };
         let orphans = self.book.leases.values().rev();
         let orphans = orphans.filter(|lease| !planned.contains(&lease.id) && !has_episode(lease));
@@ -296,25 +305,25 @@ impl<H: Host> Engine<H> {
     }
 
     /// A lease whose outcome is not known (a crash came between) is set again, with the prior values of the first
-    /// time; setting twice is setting once. A signal that may have been sent is not sent again.
+    /// time; setting twice is setting once. Where its target is not what the rule means any more, it is undone. A signal
+    /// that may have been sent is not sent again.
     pub(super) fn finish_unsettled(&mut self, turn: &mut Turn) {
-        for lease in self
-            .book
-            .leases
-            .values()
-            .filter(|lease| !lease.settled)
-            .cloned()
-            .collect::<Vec<_>>()
-        {
-            let mut held = lease;
+        let is_open = |lease: &&Lease| !lease.settled;
+        for mut held in self.book.leases.values().filter(is_open).cloned().collect::<Vec<_>>() {
+            let is_undone = |work: &Work| matches!(work, Work::Undo { lease, .. } if *lease == held.id);
+            if turn.work.iter().any(is_undone) {
+                continue;
+            }
+            if let Effect::Value { .. } = &held.effect
+                && !self.may_finish(&held)
+            {
+                turn.work.push(Work::Undo {
+                    lease: held.id,
+                    word: Outcome::Cancelled,
+                });
+                continue;
+            }
             if let Effect::Value { value, prior } = &mut held.effect {
-                let is_orphan = turn
-                    .work
-                    .iter()
-                    .any(|work| matches!(work, Work::Undo { lease, .. } if *lease == held.id));
-                if is_orphan || !self.host.is_alive(held.target) {
-                    continue;
-                }
                 let effected = apply::set(&mut self.host, held.target, value, prior);
                 tracing::info!(
                     rule = held.rule,
@@ -328,17 +337,46 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    /// Whether alert, rule, process and selector still stand behind a lease.
+    fn may_finish(&mut self, lease: &Lease) -> bool {
+        let key = EpisodeKey {
+            rule: lease.rule.clone(),
+            fingerprint: lease.fingerprint.clone(),
+            simulated: false,
+        };
+        let Some(episode) = self.book.episodes.get(&key).filter(|_| !self.book.paused) else {
+            return false;
+        };
+        let (Some(rule), Some(seen)) = (self.rule_of(episode), self.host.process(lease.target.pid)) else {
+            return false;
+        };
+        let selector = rule.select.resolve(&episode.labels);
+        let ward = Ward {
+            own_line: &self.own_line,
+            protect: &self.policy.protect,
+        };
+        seen.identity == lease.target && still_holds(&mut self.host, &seen, &rule, &selector, &ward)
+    }
+
+    /// Ends of victims are waited for anew by a daemon that took them over.
+    pub(super) fn watch_victims(&mut self) {
+        let is_awaited = |victim: &&Victim| victim.gone_at.is_none() && !victim.simulated;
+        for victim in self.book.victims.iter().filter(is_awaited) {
+            self.host.watch_exit(victim.target);
+        }
+    }
+
     /// Undoes one lease and settles it. What fails for want of a permission is tried again later, never forgotten.
     pub(super) fn undo(&mut self, id: u64, word: Outcome, turn: &Turn, outcomes: &mut Vec<Entry>) {
         let Some(lease) = self.book.leases.get(&id).cloned() else {
             return;
         };
         let what = lease::undo(&lease, self.book.leases.values());
-        if let Undo::Bequeath { heir, prior } = &what {
+        if let Undo::Bequeath { heir, inherited, .. } = &what {
             self.keep(
                 Entry::LeasePrior {
                     id: *heir,
-                    prior: prior.clone(),
+                    prior: inherited.clone(),
                 },
                 outcomes,
             );
@@ -351,7 +389,9 @@ impl<H: Host> Engine<H> {
                 &fresh
             }
         };
-        let effected = apply::undo(&mut self.host, &lease, &what, table);
+        let same_knob = |other: &&Lease| other.target != lease.target && other.knob() == lease.knob();
+        let holders = self.book.leases.values().filter(same_knob).map(|other| other.target);
+        let effected = apply::undo(&mut self.host, &lease, &what, table, &holders.collect());
         let outcome = if effected.outcome == Outcome::Restored && word != Outcome::Gone {
             word
         } else {

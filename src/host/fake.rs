@@ -18,6 +18,8 @@ pub struct FakeProcess {
     /// Signals that end other processes, but not this one (SIGKILL and SIGSTOP cannot be ignored).
     pub ignores: BTreeSet<i32>,
     pub oom_score_adj: i32,
+    /// A stop was sent while it hung in the kernel (state D), and takes effect when it comes out.
+    pub is_stop_pending: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -38,6 +40,8 @@ pub struct FakeHost {
     pub cpus: u32,
     /// Calls from now on that the kernel refuses, for each knob.
     pub denied: BTreeSet<Knob>,
+    /// Threads on which the kernel refuses to set anything.
+    pub denied_threads: BTreeSet<i32>,
     /// What happens on the host just before the next looks at single processes, one for each look.
     #[cfg(test)]
     pub meanwhile: std::collections::VecDeque<fn(&mut FakeHost)>,
@@ -55,6 +59,7 @@ impl FakeHost {
             signals: Vec::new(),
             cpus,
             denied: BTreeSet::new(),
+            denied_threads: BTreeSet::new(),
             #[cfg(test)]
             meanwhile: Default::default(),
         }
@@ -88,6 +93,7 @@ impl FakeHost {
                 threads,
                 ignores: BTreeSet::new(),
                 oom_score_adj: 0,
+                is_stop_pending: false,
             },
         );
         identity
@@ -212,7 +218,7 @@ impl Host for FakeHost {
     fn set(&mut self, id: Identity, thread: Thread, value: &Value) -> Result<(), HostError> {
         #[cfg(test)]
         super::fault::point();
-        if self.denied.contains(&value.knob()) {
+        if self.denied.contains(&value.knob()) || self.denied_threads.contains(&thread.tid) {
             return Err(HostError::Denied {
                 what: "set",
                 pid: id.pid,
@@ -231,7 +237,14 @@ impl Host for FakeHost {
             Value::Ionice(priority) => at.ionice = *priority,
             Value::Sched(policy) => at.policy = *policy,
             Value::OomScoreAdj(score) => found.oom_score_adj = *score,
-            Value::Freeze(frozen) => found.process.state = if *frozen { 'T' } else { 'S' },
+            Value::Freeze(true) if found.process.state == 'D' => found.is_stop_pending = true,
+            Value::Freeze(true) => found.process.state = 'T',
+            Value::Freeze(false) => {
+                found.is_stop_pending = false;
+                if found.process.state == 'T' {
+                    found.process.state = 'S';
+                }
+            }
         }
         Ok(())
     }

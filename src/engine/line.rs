@@ -38,6 +38,7 @@ impl<H: Host> Engine<H> {
     pub fn take(&mut self, alerts: &[Alert], received_at: Instant) -> Result<(), String> {
         let mut turn = Turn::new(self.host.now(), Some(received_at));
         for alert in alerts {
+            self.hear(alert);
             for rule in self.policy.rules.rules.clone() {
                 if rule.matches(&alert.labels) {
                     self.meet(&rule, alert, &mut turn);

@@ -7,9 +7,10 @@ pub mod episode;
 pub mod here;
 pub mod line;
 mod perform;
-mod showing;
+mod reconcile;
 pub mod run;
 pub mod select;
+mod showing;
 pub mod turn;
 pub mod unwind;
 
@@ -21,6 +22,7 @@ mod real_histories;
 mod tests;
 
 use crate::act::guard::Budget;
+use crate::alert::alertmanager::Absences;
 use crate::host::Host;
 use crate::ledger::{Book, Episode, EpisodeKey, Journal, Record};
 use crate::process::Selector;
@@ -70,6 +72,7 @@ pub struct Engine<H: Host> {
     /// The last two readings for processor use: the newer one serves once it is old enough.
     baselines: [Option<CpuBaseline>; 2],
     chores: Chores,
+    absences: Absences,
 }
 
 impl<H: Host> Engine<H> {
@@ -92,6 +95,7 @@ impl<H: Host> Engine<H> {
             rules_in_use,
             baselines: [None, None],
             chores,
+            absences: Absences::default(),
         };
         engine.measure_cpu();
         engine

@@ -1,5 +1,7 @@
 //! The engine on a fake host with a fake clock and a real ledger.
 
+mod reconciling;
+
 use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
 use crate::host::fake::FakeHost;

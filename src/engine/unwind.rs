@@ -492,7 +492,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn finish(&mut self, turn: Turn) {
+    pub(super) fn finish(&mut self, turn: Turn) {
         if let Err(reason) = self.carry_out(turn) {
             tracing::warn!(reason, "outcomes wait in memory until the ledger can be written");
         }

@@ -18,6 +18,7 @@ use crate::host::Host;
 use crate::ledger::book::REMEMBER_VICTIMS;
 use crate::ledger::{Book, Decision, Entry, Episode, EpisodeKey};
 use crate::process::Process;
+use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::rule::Rule;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -325,7 +326,9 @@ impl<H: Host> Engine<H> {
             tracing::error!(%error, "the process table cannot be read");
             Vec::new()
         });
-        if let Some(baseline) = &self.baseline {
+        let is_old_enough = |baseline: &&CpuBaseline| baseline.taken_at + MIN_CPU_WINDOW <= now;
+        let newest_first = [&self.baseline, &self.earlier_baseline].into_iter().flatten();
+        if let Some(baseline) = newest_first.clone().find(is_old_enough).or(newest_first.clone().next()) {
             baseline.measure(&mut table, now);
         }
         table

@@ -62,7 +62,10 @@ pub struct Engine<H: Host> {
     own_line: BTreeSet<i32>,
     /// The rule that each open episode came from, which may have been replaced since.
     rules_in_use: BTreeMap<String, Arc<Rule>>,
+    /// The newest reading of processor time, and the one before it, from which is measured while the newest is too
+    /// young.
     baseline: Option<CpuBaseline>,
+    earlier_baseline: Option<CpuBaseline>,
     chores: Chores,
 }
 
@@ -85,6 +88,7 @@ impl<H: Host> Engine<H> {
             own_line,
             rules_in_use,
             baseline: None,
+            earlier_baseline: None,
             chores,
         };
         engine.measure_cpu();
@@ -135,13 +139,13 @@ impl<H: Host> Engine<H> {
     /// Remembers how much processor time each process has used, where some rule will ask for its use.
     fn measure_cpu(&mut self) {
         if !self.policy.rules.rules.iter().any(|rule| select::needs_cpu(rule)) {
-            self.baseline = None;
+            (self.baseline, self.earlier_baseline) = (None, None);
             self.chores.baseline_at = None;
             return;
         }
         let now = self.host.now().boot;
         if let Ok(table) = self.host.processes() {
-            self.baseline = Some(CpuBaseline::take(&table, now));
+            self.earlier_baseline = self.baseline.replace(CpuBaseline::take(&table, now));
         }
         self.chores.baseline_at = Some(now);
     }

@@ -502,3 +502,22 @@ fn reversible_steps_that_could_not_be_undone_are_refused() {
     assert_eq!(world.decided("calm", Decision::Privilege), 1.0);
     assert_eq!(world.nice(100), [0]);
 }
+
+#[test]
+fn processor_use_is_known_whenever_an_alert_comes() {
+    use crate::process::selector::Condition;
+    for moment in 20..=31 {
+        let mut rule = example("calm", "nice 5");
+        rule.select.conditions.push(Condition::MinCpu(0.9));
+        let mut world = world(policy(vec![rule]));
+        world.add(100, 1);
+        for _ in 0..moment {
+            if let Some(found) = world.engine.host().processes.get_mut(&100) {
+                found.process.cpu_ticks += crate::process::table::TICKS_PER_SECOND;
+            }
+            world.pass(1);
+        }
+        world.fire("calm");
+        assert_eq!(world.nice(100), [5], "{moment} s after the start");
+    }
+}

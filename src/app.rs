@@ -95,6 +95,9 @@ fn start(run: cli::Run) -> Result<(), Stop> {
         policy::may_enforce_with(&run.roots.procfs).map_err(Stop::Because)?;
     }
     let procfs = Procfs::open(&run.roots.procfs).map_err(because("no procfs"))?;
+    if let Some(reason) = procfs.hides_processes() {
+        tracing::warn!(reason, "processes are hidden from evenkeel");
+    }
     let _lock = control::lock(&run.storage.path).map_err(Stop::Because)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)

@@ -32,6 +32,8 @@ pub enum Command {
     Check(Check),
     /// Say what each rule would do here and now with a webhook payload, and why not
     Explain(Explain),
+    /// Run unit tests of rules: alerts over time on a process table that the file holds
+    Test(Test),
     /// Show what is held now and will be undone
     Leases(Query),
     /// Show what was decided and done, newest last
@@ -145,6 +147,29 @@ pub enum Output {
 pub struct Check {
     #[command(flatten)]
     pub config: ConfigFile,
+    /// Print the JSON Schema of a kind of file instead, for editors that complete and check
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub schema: Option<Schema>,
+    /// Form of the findings
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Schema {
+    /// Files that `rule_files` names
+    Rules,
+    /// evenkeel.yml
+    Config,
+    /// Unit tests of rules
+    Tests,
+}
+
+#[derive(Debug, Args)]
+pub struct Test {
+    /// Test files, those of promtool included
+    #[arg(required = true, value_name = "FILE.test.yml")]
+    pub files: Vec<PathBuf>,
     /// Form of the findings
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
@@ -155,8 +180,14 @@ pub struct Explain {
     #[command(flatten)]
     pub config: ConfigFile,
     /// File with what Alertmanager would send (webhook version 4); `-` is standard input
-    #[arg(long, value_name = "FILE|-")]
-    pub alert: PathBuf,
+    #[arg(long, value_name = "FILE|-", required_unless_present = "record")]
+    pub alert: Option<PathBuf>,
+    /// Write what this host's processes are now, command lines included, to a file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["host", "alert", "pid"])]
+    pub record: Option<PathBuf>,
+    /// Explain on a host that was recorded, instead of this one
+    #[arg(long, value_name = "FILE")]
+    pub host: Option<PathBuf>,
     /// Also say of this process why it is chosen or not
     #[arg(long, value_name = "PID")]
     pub pid: Option<i32>,
@@ -283,6 +314,10 @@ mod tests {
             "run --web.listen-address=x",
             "run --web.telemetry-path=m",
             "check --collector.cpu",
+            "check --schema x",
+            "test",
+            "explain",
+            "explain --record a --host b",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line:?}");
         }

@@ -13,9 +13,10 @@ use crate::act::guard::Budget;
 use crate::diagnostic::{Diagnostic, Findings, Severity, Source, Span};
 use crate::http::client;
 use crate::process::Selector;
-use crate::rule::{self, Context, PromqlCheck, RuleSet};
+use crate::rule::{self, Compiled, Context, PromqlCheck, RuleSet};
 use crate::watch::promql;
 use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
+use crate::yaml::Text;
 use shelf::Shelf;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -136,6 +137,45 @@ impl Config {
             .iter()
             .map(|group| (group.name.clone(), Arc::clone(&group.selector)))
             .collect()
+    }
+}
+
+/// Reads a text file of sane size.
+///
+/// # Errors
+/// Says why not.
+pub fn read_file(path: &Path) -> Result<Source, String> {
+    shelf::read(path)
+}
+
+/// Compiles the rule files that these patterns name, relative to a directory. What the patterns do wrong goes to
+/// `findings`, what the files do wrong is returned.
+pub fn compile_rules(
+    directory: &Path,
+    patterns: &[Text],
+    groups: &BTreeMap<String, Arc<Selector>>,
+    findings: &mut Findings,
+) -> Compiled {
+    let sources = Shelf::Directory(directory).find("rule_files", patterns, findings);
+    rule::compile(
+        sources.iter().map(rule::file::read).collect(),
+        &Context {
+            groups,
+            known_alerts: None,
+            repeat_interval: None,
+            check_promql: PROMQL,
+        },
+    )
+}
+
+/// An error in a file of Prometheus, which the file's reader keeps for itself.
+pub fn diagnose_unread(error: &RuleError) -> Diagnostic {
+    match shelf::read(Path::new(&error.file)) {
+        Ok(source) => diagnose(&source, error),
+        Err(_) => {
+            let help = error.hint.clone().unwrap_or_default();
+            Diagnostic::of_file(Severity::Error, &error.file, &error.message, help)
+        }
     }
 }
 

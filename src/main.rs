@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Command::Run(run) => app::run(*run),
         Command::Check(check) => show::check(&check),
         Command::Explain(explain) => show::explanation(&explain),
+        Command::Test(test) => show::tests(&test),
         Command::Leases(query) => show::leases(&query),
         Command::History(history) => show::history(&history),
         Command::Release(release) => show::release(&release),

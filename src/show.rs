@@ -1,15 +1,17 @@
 //! What the short commands print: findings, explanations, leases, history. Asks others, decides nothing.
 
 use crate::app;
-use crate::cli::{Check, Explain, History, Output, Query, Reach, Release, RootPaths};
+use crate::cli::{Check, Explain, History, Output, Query, Reach, Release, Schema, Test};
 use crate::control::{self, Reply, Request};
 use crate::diagnostic::{Severity, render_all};
+use crate::engine::here::Here;
 use crate::host::{Host, LinuxHost};
 use crate::ledger::store::read_records;
 use crate::ledger::{Effect, Lease, Record};
 use crate::process::table::Procfs;
-use crate::rehearse::explain::explain;
-use crate::{alert, config::Loaded, diagnostic::Diagnostic};
+use crate::rehearse::explain::{Explanation, explain};
+use crate::rehearse::{recording, test, test_file};
+use crate::{alert, config, config::Loaded, diagnostic::Diagnostic, rule, schema};
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::process::ExitCode;
@@ -21,6 +23,15 @@ const MAX_PAYLOAD_BYTES: u64 = 4 << 20;
 
 /// Prints everything that is wrong with configuration, rules and alerting rules.
 pub fn check(check: &Check) -> ExitCode {
+    if let Some(kind) = check.schema {
+        let root = match kind {
+            Schema::Rules => &rule::file::RULE_FILE,
+            Schema::Config => &config::CONFIG,
+            Schema::Tests => &test_file::TEST_FILE,
+        };
+        println!("{:#}", schema::json_schema(root));
+        return ExitCode::SUCCESS;
+    }
     let (findings, summary) = match app::load(&check.config) {
         Ok(Loaded {
             warnings,
@@ -84,9 +95,32 @@ fn linux_host(procfs: &Path) -> Result<LinuxHost, String> {
     Ok(LinuxHost::new(procfs, Arc::new(|_| ())))
 }
 
-/// Prints what each rule would do with a payload.
+/// Plays test files and prints what differs from what they expect.
+pub fn tests(command: &Test) -> ExitCode {
+    let reports: Vec<test::Report> = command.files.iter().map(|file| test::run(file)).collect();
+    match command.output {
+        Output::Json => println!("{}", json(&reports)),
+        Output::Text => {
+            for report in &reports {
+                print!("{}", report.text(use_color()));
+            }
+        }
+    }
+    if reports.iter().all(test::Report::is_ok) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Prints what each rule would do with a payload, or records the host that it would be asked of.
 pub fn explanation(command: &Explain) -> ExitCode {
-    match try_explain(command) {
+    let result = match (&command.record, &command.alert) {
+        (Some(file), _) => record(command, file),
+        (None, Some(payload)) => try_explain(command, payload),
+        (None, None) => Err("--alert or --record is needed\n".to_owned()),
+    };
+    match result {
         Ok(text) => {
             print!("{text}");
             ExitCode::SUCCESS
@@ -98,14 +132,43 @@ pub fn explanation(command: &Explain) -> ExitCode {
     }
 }
 
-fn try_explain(command: &Explain) -> Result<String, String> {
-    let payload = read_payload(&command.alert).map_err(|error| format!("{}: {error}\n", command.alert.display()))?;
-    let envelope = alert::decode::decode(&payload, jiff::Timestamp::now())
-        .map_err(|error| format!("{}: {error}\n", command.alert.display()))?;
+fn measure(time: Duration) {
+    eprintln!("measuring processor use for {} s", time.as_secs());
+    std::thread::sleep(time);
+}
+
+fn record(command: &Explain, file: &Path) -> Result<String, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}\n", file.display());
     let loaded = app::load(&command.config).map_err(|findings| render_all(&findings, use_color()))?;
-    let policy = app::policy::policy(&loaded.config, loaded.rules, false);
-    let RootPaths { procfs, .. } = &command.roots;
-    let host = linux_host(procfs).map_err(|error| format!("{error}\n"))?;
+    let names = app::policy::policy(&loaded.config, loaded.rules, false)
+        .here
+        .names()
+        .to_vec();
+    let mut host = linux_host(&command.roots.procfs).map_err(|error| format!("{error}\n"))?;
+    let recording = recording::record(&mut host, names, measure).map_err(|error| failed(&error))?;
+    // Command lines may hold secrets, so nobody else may read them from the file either.
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(file)
+        .and_then(|mut file| writeln!(file, "{}", json(&recording)))
+        .map_err(|error| failed(&error))?;
+    Ok(format!(
+        "recorded; to ask of it: evenkeel explain --host {} --alert FILE\n",
+        file.display()
+    ))
+}
+
+fn try_explain(command: &Explain, payload_file: &Path) -> Result<String, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}\n", payload_file.display());
+    let payload = read_payload(payload_file).map_err(|error| failed(&error))?;
+    let envelope = alert::decode::decode(&payload, jiff::Timestamp::now()).map_err(|error| failed(&error))?;
+    let loaded = app::load(&command.config).map_err(|findings| render_all(&findings, use_color()))?;
+    let mut policy = app::policy::policy(&loaded.config, loaded.rules, false);
     let (mut alerts, mut invalid) = (Vec::new(), Vec::new());
     for entry in envelope.alerts {
         match entry {
@@ -113,10 +176,25 @@ fn try_explain(command: &Explain) -> Result<String, String> {
             Err(why) => invalid.push(why.to_string()),
         }
     }
-    let explanation = explain(&host, &policy, &alerts, invalid, command.pid, |time: Duration| {
-        eprintln!("measuring processor use for {} s", time.as_secs());
-        std::thread::sleep(time);
-    });
+    let explanation: Explanation = match &command.host {
+        Some(file) => {
+            let failed = |error: &dyn std::fmt::Display| format!("{}: {error}\n", file.display());
+            let bytes = std::fs::read(file).map_err(|error| failed(&error))?;
+            let recording = recording::read(&bytes).map_err(|error| failed(&error))?;
+            policy.here = Here::new(loaded.config.identity.labels.clone(), "", "", &recording.names);
+            explain(&recording.host(), &policy, &alerts, invalid, command.pid, |_| ())
+        }
+        None => {
+            let procfs = Procfs::open(&command.roots.procfs).map_err(|error| format!("{error}\n"))?;
+            let hidden = procfs.hides_processes();
+            let host = LinuxHost::new(procfs, Arc::new(|_| ()));
+            let explanation = explain(&host, &policy, &alerts, invalid, command.pid, measure);
+            Explanation {
+                remarks: hidden.into_iter().collect(),
+                ..explanation
+            }
+        }
+    };
     Ok(match command.output {
         Output::Json => format!("{}\n", json(&explanation)),
         Output::Text => explanation.text(),

@@ -152,6 +152,11 @@ impl Tally {
         *self.counts().decisions.entry((rule.to_owned(), decision)).or_default() += 1;
     }
 
+    /// Decisions so far, by rule and word.
+    pub fn decision_counts(&self) -> BTreeMap<(String, &'static str), u64> {
+        self.counts().decisions.clone()
+    }
+
     pub fn action(&self, rule: &str, action: &'static str, outcome: &'static str) {
         *self
             .counts()

@@ -358,7 +358,7 @@ fn what_is_built_in_is_what_ships() {
     assert_eq!(shipped.warnings, []);
     // Compiled patterns print themselves, so equal prints are equal configurations; only names of files differ.
     assert_eq!(format!("{:?}", embedded.rules), format!("{:?}", shipped.rules));
-    assert!(embedded.rules.rules.len() >= 2);
+    assert!(embedded.rules.rules.len() >= 8);
     let bare = |config: &Config| {
         format!(
             "{:?}",

@@ -17,7 +17,7 @@ macro_rules! words {
             pub const ALL: &[$name] = &[$($name::$variant),*];
 
             /// The closed label value.
-            pub fn as_str(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $word),* }
             }
         }

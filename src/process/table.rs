@@ -2,6 +2,7 @@
 //! Reads only. A process that vanishes while being read is left out; that is an outcome, not an error.
 
 use super::identity::{BootId, Identity};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -54,7 +55,7 @@ impl std::ops::BitOr for Needs {
 }
 
 /// What `/proc/PID/stat` tells, and what was read beyond it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Process {
     pub identity: Identity,
     /// `comm`; bytes that are not UTF-8 became U+FFFD.
@@ -80,7 +81,7 @@ pub struct Process {
 }
 
 /// `None` is "not read" or "cannot be read".
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Details {
     pub cmdline: Option<String>,
     pub exe: Option<String>,
@@ -149,6 +150,21 @@ impl Procfs {
             root: root.to_owned(),
             boot,
             page_bytes: sysconf(nix::unistd::SysconfVar::PAGE_SIZE).unwrap_or(4096),
+        })
+    }
+
+    /// Why processes of others cannot be seen here, if they cannot: then rules find none of them. Looks at pid 1, which
+    /// always runs and never belongs to somebody else than root.
+    pub fn hides_processes(&self) -> Option<String> {
+        let error = File::open(self.root.join("1/stat")).err()?;
+        let mounts = std::fs::read_to_string(self.root.join("self/mountinfo")).unwrap_or_default();
+        let root = self.root.display();
+        Some(match hidepid(&mounts, &self.root) {
+            Some(option) => format!(
+                "{root} is mounted with {option}: processes of other users cannot be seen, and no rule finds them; run \
+                 evenkeel as root, or in the group that the mount option gid= names"
+            ),
+            None => format!("{root}/1/stat cannot be read ({error}): no rule finds what cannot be seen"),
         })
     }
 
@@ -335,6 +351,22 @@ fn unified_cgroup(text: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
+/// The option that hides processes of the procfs mounted at `root` (proc(5), "Mount options"), as mountinfo tells it.
+fn hidepid<'m>(mountinfo: &'m str, root: &Path) -> Option<&'m str> {
+    // The last mount at a place lies on top of the others.
+    let at_root = mountinfo
+        .lines()
+        .rfind(|line| line.split(' ').nth(4).map(Path::new) == Some(root))?;
+    let (_, filesystem) = at_root.split_once(" - ")?;
+    let options = filesystem.split(' ').nth(2)?;
+    let hides = |option: &&str| {
+        option
+            .strip_prefix("hidepid=")
+            .is_some_and(|how| !matches!(how, "0" | "off"))
+    };
+    options.split(',').find(hides)
+}
+
 /// Second number of `Uid:` in `/proc/PID/status`.
 fn effective_uid(status: &str) -> Option<u32> {
     status_line(status, "Uid:")?
@@ -412,6 +444,20 @@ mod tests {
         assert_eq!(now[0].cpu_cores, None);
         baseline.measure(&mut now, Duration::from_secs(110));
         assert_eq!(now[0].cpu_cores, Some(1.5));
+    }
+
+    #[test]
+    fn the_option_that_hides_processes_is_found() {
+        let mounts = "22 1 0:20 / / rw - ext4 /dev/sda rw\n\
+                      23 22 0:21 / /proc rw,nosuid shared:5 - proc proc rw\n\
+                      24 23 0:22 / /proc rw,nosuid - proc proc rw,gid=4,hidepid=invisible\n";
+        assert_eq!(hidepid(mounts, Path::new("/proc")), Some("hidepid=invisible"));
+        assert_eq!(hidepid(mounts, Path::new("/host/proc")), None);
+        let off = mounts.replace("invisible", "off");
+        assert_eq!(hidepid(&off, Path::new("/proc")), None);
+        let open = mounts.lines().take(2).collect::<Vec<_>>().join("\n");
+        assert_eq!(hidepid(&open, Path::new("/proc")), None);
+        assert_eq!(Procfs::open(Path::new("/proc")).unwrap().hides_processes(), None);
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct Explanation {
     pub alerts: Vec<AlertExplanation>,
     /// Entries of the payload that are no alerts, and why.
     pub invalid: Vec<String>,
+    /// What is to be said of this host.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,6 +117,7 @@ pub fn explain<H: Host + Clone>(
     Explanation {
         alerts: explained.collect(),
         invalid,
+        remarks: Vec::new(),
     }
 }
 
@@ -300,6 +304,9 @@ impl Explanation {
     /// For people, in 80 columns where names allow it. What came from outside is shown escaped.
     pub fn text(&self) -> String {
         let mut text = String::new();
+        for remark in &self.remarks {
+            line(&mut text, 0, &format!("note: {remark}"));
+        }
         for invalid in &self.invalid {
             line(&mut text, 0, &format!("invalid: {invalid}"));
         }

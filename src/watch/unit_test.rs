@@ -61,6 +61,15 @@ impl fmt::Display for Mismatch {
 }
 
 impl TestFile {
+    /// Number of tests.
+    pub fn len(&self) -> usize {
+        self.tests.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tests.is_empty()
+    }
+
     /// Runs every test on these rules.
     pub fn run(&self, files: &[RuleFile], dialect: Dialect) -> Report {
         let mut report = Report::default();

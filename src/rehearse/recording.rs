@@ -1,0 +1,156 @@
+//! The process table of a host in a file, so that `explain` can be asked elsewhere and later: what would have happened
+//! there and then?
+
+use crate::host::fake::FakeHost;
+use crate::host::{Host, Knob, Moment, Thread, Value};
+use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
+use crate::process::{Needs, Process};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Of the format; a file of another version is refused.
+const VERSION: u32 = 1;
+/// Everything that any rule may ask for.
+const EVERYTHING: Needs = Needs::CMDLINE
+    .and(Needs::EXE)
+    .and(Needs::USER)
+    .and(Needs::CGROUP)
+    .and(Needs::SIGNALS)
+    .and(Needs::OOM_SCORE);
+
+/// A host at one moment. Holds command lines, which may hold secrets.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recording {
+    #[serde(rename = "evenkeel_recording")]
+    version: u32,
+    recorded_at: Timestamp,
+    /// CLOCK_BOOTTIME.
+    boot_now: Duration,
+    /// By which this host recognised alerts about itself.
+    pub names: Vec<String>,
+    cpus: u32,
+    processes: Vec<Recorded>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recorded {
+    process: Process,
+    /// Of the main thread.
+    values: Vec<Value>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RecordingError {
+    #[error("it is no recording of a host: {0}; `evenkeel explain --record FILE` makes one")]
+    NotOne(#[from] serde_json::Error),
+    #[error("it is a recording of version {0}, and this evenkeel reads version {VERSION}")]
+    Version(u32),
+}
+
+/// Records what can be read of every process. `wait` is called between two readings, for processor use.
+///
+/// # Errors
+/// When the process table cannot be listed at all.
+pub fn record(host: &mut impl Host, names: Vec<String>, wait: impl FnOnce(Duration)) -> std::io::Result<Recording> {
+    let baseline = CpuBaseline::take(&host.processes()?, host.now().boot);
+    wait(MIN_CPU_WINDOW);
+    let mut table = host.processes()?;
+    let Moment { boot, wall } = host.now();
+    baseline.measure(&mut table, boot);
+    let mut processes = Vec::new();
+    for mut process in table {
+        if !host.read_details(&mut process, EVERYTHING) {
+            continue;
+        }
+        let id = process.identity;
+        let main = Thread {
+            tid: id.pid,
+            start_ticks: id.start_ticks,
+        };
+        // What cannot be read of a process keeps the kernel's default when it is played back.
+        let values = Knob::ALL.into_iter().filter_map(|knob| host.get(id, main, knob).ok());
+        let values = values.collect();
+        processes.push(Recorded { process, values });
+    }
+    Ok(Recording {
+        version: VERSION,
+        recorded_at: wall,
+        boot_now: boot,
+        names,
+        cpus: host.online_cpus().last().map_or(1, |last| last + 1),
+        processes,
+    })
+}
+
+/// Reads a recording.
+///
+/// # Errors
+/// When it is none, or one of another version.
+pub fn read(bytes: &[u8]) -> Result<Recording, RecordingError> {
+    let recording: Recording = serde_json::from_slice(bytes)?;
+    if recording.version == VERSION {
+        Ok(recording)
+    } else {
+        Err(RecordingError::Version(recording.version))
+    }
+}
+
+impl Recording {
+    /// The host as it was recorded. Its clock stands still.
+    pub fn host(self) -> FakeHost {
+        let mut host = FakeHost::new(self.cpus, self.recorded_at);
+        host.now.boot = self.boot_now;
+        for Recorded { mut process, values } in self.processes {
+            // Its start is exact; its age was counted at the moment when its line was read.
+            process.age = self.boot_now.saturating_sub(process.born_at);
+            let id = host.add(process);
+            for thread in host.threads(id).unwrap_or_default() {
+                for value in &values {
+                    // Just added, so it is there.
+                    let _ = host.set(id, thread, value);
+                }
+            }
+        }
+        host
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::LinuxHost;
+    use crate::process::table::Procfs;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_host_plays_back_as_it_was_recorded() {
+        let mut live = LinuxHost::new(Procfs::open(Path::new("/proc")).unwrap(), Arc::new(|_| ()));
+        let recording = record(&mut live, vec!["web1".into()], |_| ()).unwrap();
+        let bytes = serde_json::to_vec(&recording).unwrap();
+        let played = read(&bytes).unwrap();
+        assert_eq!(played.names, ["web1"]);
+        let mut host = played.host();
+        let pid = std::process::id() as i32;
+        let mut process = host.process(pid).unwrap();
+        assert!(host.read_details(&mut process, EVERYTHING));
+        assert_eq!(
+            process.details.exe.as_deref(),
+            std::env::current_exe().unwrap().to_str()
+        );
+        assert_eq!(process.identity, live.process(pid).unwrap().identity);
+    }
+
+    #[test]
+    fn what_is_no_recording_is_refused() {
+        assert!(read(b"{}").is_err());
+        let mut host = FakeHost::new(1, Timestamp::UNIX_EPOCH);
+        let mut recording = record(&mut host, vec![], |_| ()).unwrap();
+        recording.version = 7;
+        let error = read(&serde_json::to_vec(&recording).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("version 7"), "{error}");
+    }
+}

@@ -1,0 +1,408 @@
+//! A host in memory, a clock that is moved by hand, and the real engine on them: what a test of rules plays on.
+
+use super::test_file::Looks;
+use crate::alert::alert::fingerprint;
+use crate::alert::{Alert, Labels, Source, Status};
+use crate::engine::{Answer, Engine, Policy};
+use crate::host::fake::FakeHost;
+use crate::host::{Host, HostError, Knob, Moment};
+use crate::ledger::{Book, Decision, Journal, Outcome, Record};
+use crate::process::table::{MIN_CPU_WINDOW, TICKS_PER_SECOND};
+use crate::process::{BootId, Identity, Process};
+use crate::tally::Tally;
+use jiff::Timestamp;
+use nix::sys::signal::Signal;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The name of the host on which tests play.
+pub const HOST_NAME: &str = "host-a";
+/// Resident memory of a process of which nothing else is said.
+const DEFAULT_MEMORY_BYTES: u64 = 10 << 20;
+const DEFAULT_AGE: Duration = Duration::from_secs(3600);
+const DEFAULT_USER: &str = "app";
+/// The kernel needs a moment to end a process, and so it takes here: the death is older than the next sample.
+const DYING: Duration = Duration::from_millis(1);
+/// 2026-01-01, so that tests of today and tomorrow play at the same time.
+const START_SECOND: i64 = 1_767_225_600;
+
+/// Something that was refused, done or undone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Happening {
+    /// Since the start of the test.
+    pub at: Duration,
+    pub rule: String,
+    pub pid: Option<i32>,
+    pub step: Option<String>,
+    /// Exactly one of `decision` and `outcome` is set.
+    pub decision: Option<Decision>,
+    pub outcome: Option<Outcome>,
+    pub before: Option<String>,
+    pub after: Option<String>,
+    pub reason: String,
+}
+
+pub struct Stage {
+    engine: Engine<FakeHost>,
+    tally: Tally,
+    source: Source,
+    /// What `while` of every rule answers.
+    condition: Arc<Mutex<Answer>>,
+    /// Both clocks at the start of the test.
+    began: Moment,
+    /// When each alert that fires began.
+    firing: BTreeMap<Labels, Timestamp>,
+    /// Cores in use and clock ticks so far, by pid.
+    cpu: BTreeMap<i32, (f64, f64)>,
+    living: BTreeSet<Identity>,
+    /// Of the ledger's records, those that were told already.
+    told: usize,
+    counted: BTreeMap<(String, &'static str), u64>,
+}
+
+impl Stage {
+    /// A host with these processes, which have run for long enough for their processor use to be known.
+    ///
+    /// # Errors
+    /// When there is no memory for a ledger.
+    pub fn new(policy: Policy, cpus: u32, source: Source, processes: &[Looks]) -> Result<Stage, String> {
+        let wall = Timestamp::from_second(START_SECOND).map_err(|error| error.to_string())?;
+        let condition = Arc::new(Mutex::new(Answer {
+            holds: true,
+            sample_at: Duration::ZERO,
+        }));
+        let answer = Arc::clone(&condition);
+        let conditions = Box::new(move |_: &str| Some(*answer.lock().unwrap_or_else(PoisonError::into_inner)));
+        let journal = Journal::in_memory(BootId(1)).map_err(|error| error.to_string())?;
+        let tally = Tally::default();
+        let mut host = FakeHost::new(cpus, wall);
+        // A day, so that a process may be older than the hour that a fake host has run.
+        host.now.boot += Duration::from_secs(24 * 3600);
+        let mut cpu = BTreeMap::new();
+        for looks in processes {
+            appear(
+                &mut host,
+                &mut cpu,
+                looks,
+                DEFAULT_AGE.saturating_sub(MIN_CPU_WINDOW),
+                MIN_CPU_WINDOW,
+            );
+        }
+        let mut engine = Engine::new(host, journal, Book::default(), policy, conditions, tally.clone());
+        let mut stage = Stage {
+            began: engine.host().now,
+            engine,
+            tally,
+            source,
+            condition,
+            firing: BTreeMap::new(),
+            cpu,
+            living: BTreeSet::new(),
+            told: 0,
+            counted: BTreeMap::new(),
+        };
+        stage.began.boot += MIN_CPU_WINDOW;
+        stage.began.wall += MIN_CPU_WINDOW;
+        stage.pass_until(Duration::ZERO);
+        stage.settle();
+        Ok(stage)
+    }
+
+    fn now(&mut self) -> Duration {
+        self.engine.host().now.boot
+    }
+
+    /// Lets time pass, and the engine do what falls due, up to and including a moment of the test.
+    pub fn pass_until(&mut self, at: Duration) {
+        let end = self.began.boot + at;
+        loop {
+            let now = self.now();
+            match self.engine.next_due().filter(|due| *due <= end) {
+                Some(due) => {
+                    self.advance(due.saturating_sub(now));
+                    self.engine.tick();
+                    self.settle();
+                    if self.engine.next_due().is_some_and(|due| due <= self.now()) {
+                        // What cannot be done now is not tried again in the same instant.
+                        self.advance(DYING);
+                    }
+                }
+                None => return self.advance(end.saturating_sub(now)),
+            }
+        }
+    }
+
+    fn advance(&mut self, by: Duration) {
+        let host = self.engine.host();
+        host.advance(by);
+        for (pid, (cores, ticks)) in &mut self.cpu {
+            let Some(found) = host.processes.get_mut(pid) else {
+                continue;
+            };
+            *ticks += *cores * by.as_secs_f64() * TICKS_PER_SECOND as f64;
+            found.process.cpu_ticks = *ticks as u64;
+        }
+        let sample_at = self.now();
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner).sample_at = sample_at;
+    }
+
+    /// Tells the engine who has ended, as the kernel does, until nobody else has.
+    fn settle(&mut self) {
+        loop {
+            let alive = self
+                .engine
+                .host()
+                .processes
+                .values()
+                .map(|found| found.process.identity);
+            let alive: BTreeSet<Identity> = alive.collect();
+            let ended: Vec<Identity> = self.living.difference(&alive).copied().collect();
+            self.living = alive;
+            if ended.is_empty() {
+                return;
+            }
+            self.advance(DYING);
+            for target in ended {
+                self.engine.exited(target);
+            }
+            self.advance(DYING);
+            self.engine.tick();
+        }
+    }
+
+    pub fn set_condition(&mut self, holds: bool) {
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner).holds = holds;
+    }
+
+    /// An alert fires for the first time, or is repeated.
+    pub fn fire(&mut self, labels: Labels) {
+        let labels = about_us(labels);
+        let now = self.engine.host().now.wall;
+        let starts_at = *self.firing.entry(labels.clone()).or_insert(now);
+        self.deliver(labels, Status::Firing, starts_at, None);
+    }
+
+    pub fn resolve(&mut self, labels: Labels) {
+        let labels = about_us(labels);
+        let now = self.engine.host().now.wall;
+        let starts_at = self.firing.remove(&labels).unwrap_or(now);
+        self.deliver(labels, Status::Resolved, starts_at, Some(now));
+    }
+
+    fn deliver(&mut self, labels: Labels, status: Status, starts_at: Timestamp, ends_at: Option<Timestamp>) {
+        let alert = Alert {
+            fingerprint: fingerprint(&labels),
+            labels,
+            annotations: Labels::new(),
+            status,
+            starts_at,
+            ends_at,
+            source: self.source,
+        };
+        // A ledger in memory is always writable, and if it were not, the engine's decisions would say so.
+        let _ = self.engine.take(&[alert], Instant::now());
+        self.settle();
+    }
+
+    pub fn start(&mut self, looks: &Looks) {
+        appear(self.engine.host(), &mut self.cpu, looks, Duration::ZERO, Duration::ZERO);
+        self.living = BTreeSet::from_iter(
+            self.engine
+                .host()
+                .processes
+                .values()
+                .map(|found| found.process.identity),
+        );
+    }
+
+    /// Changes what is given of a process that runs. False when there is none with this pid.
+    pub fn change(&mut self, looks: &Looks) -> bool {
+        (looks.pid..looks.pid.saturating_add(looks.count))
+            .all(|pid| change(self.engine.host(), &mut self.cpu, pid, looks))
+    }
+
+    /// A process ends by itself. False when there is none with this pid.
+    pub fn exit(&mut self, pid: i32) -> bool {
+        let existed = self.engine.host().processes.remove(&pid).is_some();
+        self.settle();
+        existed
+    }
+
+    pub fn is_alive(&mut self, pid: i32) -> bool {
+        self.engine.host().processes.contains_key(&pid)
+    }
+
+    /// The value of a knob, as a rule would write it; the values of threads that differ, joined by ` and `.
+    pub fn value(&mut self, pid: i32, knob: Knob) -> Option<String> {
+        let host = self.engine.host();
+        let id = host.processes.get(&pid)?.process.identity;
+        let threads = host.threads(id).ok()?;
+        let values: Result<BTreeSet<String>, HostError> = threads
+            .into_iter()
+            .map(|thread| Ok(host.get(id, thread, knob)?.to_string()))
+            .collect();
+        Some(Vec::from_iter(values.ok()?).join(" and "))
+    }
+
+    /// What has happened since this was asked last: refusals, and outcomes of what was planned.
+    pub fn happenings(&mut self) -> Vec<Happening> {
+        let records = self.engine.records();
+        let new = records.iter().skip(self.told);
+        let mut happened: Vec<Happening> = new.filter_map(|record| happening(record, self.began.wall)).collect();
+        self.told = records.len();
+
+        // What is only counted, because it is no news for a ledger, is news for a test.
+        let at = self.now().saturating_sub(self.began.boot);
+        let counts = self.tally.decision_counts();
+        for ((rule, word), count) in &counts {
+            let seen = self.counted.get(&(rule.clone(), word)).copied().unwrap_or(0);
+            let decision = [Decision::OtherHost, Decision::Stale]
+                .into_iter()
+                .find(|decision| decision.as_str() == *word);
+            let decision = decision.into_iter().cycle().take((count - seen) as usize);
+            happened.extend(decision.map(|decision| Happening {
+                at,
+                rule: rule.clone(),
+                pid: None,
+                step: None,
+                decision: Some(decision),
+                outcome: None,
+                before: None,
+                after: None,
+                reason: String::new(),
+            }));
+        }
+        self.counted = counts;
+        happened
+    }
+}
+
+fn happening(record: &Record, began: Timestamp) -> Option<Happening> {
+    // The outcome follows, and says it all.
+    if matches!(record.decision, Some(Decision::Planned | Decision::DryRun)) {
+        return None;
+    }
+    Some(Happening {
+        at: record.at.duration_since(began).unsigned_abs(),
+        rule: record.rule.clone(),
+        pid: record.target.as_ref().map(|(target, _)| target.pid),
+        step: record.step.clone(),
+        decision: record.decision,
+        outcome: record.outcome,
+        before: record.before.clone(),
+        after: record.after.clone(),
+        reason: record.reason.clone(),
+    })
+}
+
+/// An alert that does not say which host it is about is about this one; `instance: ''` is how to leave it out.
+fn about_us(mut labels: Labels) -> Labels {
+    labels
+        .entry("instance".to_owned())
+        .or_insert_with(|| format!("{HOST_NAME}:9100"));
+    labels.retain(|_, value| !value.is_empty());
+    labels
+}
+
+/// `earlier` is how long before the moment for which `age` is meant this host is now.
+fn appear(
+    host: &mut FakeHost,
+    cpu: &mut BTreeMap<i32, (f64, f64)>,
+    looks: &Looks,
+    default_age: Duration,
+    earlier: Duration,
+) {
+    let exe = looks.exe.clone().unwrap_or_else(|| {
+        let name = looks.name.clone().unwrap_or_default();
+        format!("/usr/bin/{name}")
+    });
+    let file = exe.rsplit('/').next().unwrap_or(&exe).to_owned();
+    let name = looks.name.clone().unwrap_or(file);
+    for pid in looks.pid..looks.pid.saturating_add(looks.count) {
+        let mut process = Process::example(pid, "");
+        process.age = looks.age.map_or(default_age, |age| age.saturating_sub(earlier));
+        process.threads = looks.threads.unwrap_or(1);
+        process.nice = looks.nice.unwrap_or(0);
+        process.resident_bytes = DEFAULT_MEMORY_BYTES;
+        process.details.oom_score = Some(0);
+        process.details.caught_signals = Some(0);
+        host.add(process);
+        cpu.insert(pid, (0.0, 0.0));
+        let looks = Looks {
+            name: Some(name.clone()),
+            exe: Some(exe.clone()),
+            cmdline: Some(looks.cmdline.clone().unwrap_or_else(|| exe.clone())),
+            user: Some(looks.user.clone().unwrap_or_else(|| DEFAULT_USER.to_owned())),
+            cgroup: Some(
+                looks
+                    .cgroup
+                    .clone()
+                    .unwrap_or_else(|| format!("/system.slice/{name}.service")),
+            ),
+            ..looks.clone()
+        };
+        change(host, cpu, pid, &looks);
+    }
+}
+
+fn change(host: &mut FakeHost, cpu: &mut BTreeMap<i32, (f64, f64)>, pid: i32, looks: &Looks) -> bool {
+    let Some(found) = host.processes.get_mut(&pid) else {
+        return false;
+    };
+    let process = &mut found.process;
+    let details = &mut process.details;
+    // An empty text is what cannot be read.
+    let readable = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    if let Some(name) = &looks.name {
+        // As the kernel cuts it (TASK_COMM_LEN is 16 with its end, proc(5)).
+        process.name = String::from_utf8_lossy(&name.as_bytes()[..name.len().min(15)]).into_owned();
+    }
+    if let Some(exe) = &looks.exe {
+        details.exe = readable(exe);
+    }
+    if let Some(cmdline) = &looks.cmdline {
+        details.cmdline = Some(cmdline.clone());
+    }
+    if let Some(cgroup) = &looks.cgroup {
+        details.cgroup = readable(cgroup);
+    }
+    if let Some(user) = &looks.user {
+        let uid = user.parse().ok();
+        details.user = uid.is_none().then(|| user.clone());
+        details.uid = Some(uid.unwrap_or(if user == "root" { 0 } else { 1000 }));
+    }
+    if let Some(bytes) = looks.memory_bytes {
+        process.resident_bytes = bytes;
+    }
+    if let Some(score) = looks.oom_score {
+        details.oom_score = Some(score);
+    }
+    if let Some(parent) = looks.parent {
+        process.parent = parent;
+    }
+    if let Some(state) = looks.state {
+        process.state = state;
+    }
+    if let Some(is_kernel_thread) = looks.kernel_thread {
+        process.is_kernel_thread = is_kernel_thread;
+    }
+    if let Some(leads) = looks.login_leader {
+        process.has_terminal = leads;
+        process.session = if leads { pid } else { 0 };
+    }
+    if let Some(signals) = &looks.catches {
+        let bit = |signal: &Signal| 1_u64 << (*signal as u32 - 1);
+        details.caught_signals = Some(signals.iter().map(bit).fold(0, |all, one| all | one));
+    }
+    if let Some(signals) = &looks.ignores {
+        found.ignores = signals.iter().map(|signal| *signal as i32).collect();
+    }
+    if let Some(nice) = looks.nice {
+        found.threads.values_mut().for_each(|thread| thread.nice = nice);
+    }
+    if let (Some(cores), Some((known, _))) = (looks.cpu_cores, cpu.get_mut(&pid)) {
+        *known = cores;
+    }
+    true
+}

@@ -1,0 +1,454 @@
+//! `evenkeel test`: plays test files of rules on the real engine, and those of promtool on the own evaluator, and says
+//! where what happened differs from what was expected. Changes nothing on this host.
+
+use super::stage::{HOST_NAME, Happening, Stage};
+use super::test_file::{self, Expect, Expected, Moment, Test, TestFile, Values};
+use crate::act::guard::Budget;
+use crate::config::{self, Config};
+use crate::diagnostic::{Diagnostic, Findings, Severity, Source, Span};
+use crate::engine::Policy;
+use crate::engine::here::Here;
+use crate::host::Knob;
+use crate::rule::RuleSet;
+use crate::watch::promql::Dialect;
+use crate::watch::unit_test;
+use crate::yaml;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// What became of one test file.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub file: String,
+    pub tests: usize,
+    pub checks: usize,
+    /// What is wrong with the file or with what it names; then nothing was played.
+    pub errors: Vec<Diagnostic>,
+    pub failures: Vec<Failure>,
+    /// Rules under test, and those of them that took a step in some test, or would have in dry-run.
+    pub rules: BTreeSet<String>,
+    pub fired: BTreeSet<String>,
+}
+
+/// An expectation that was not met.
+#[derive(Debug, Serialize)]
+pub struct Failure {
+    pub test: String,
+    #[serde(flatten)]
+    pub diagnostic: Diagnostic,
+    /// What was expected and is not there, as the file could say it.
+    pub expected: Vec<String>,
+    /// What is there and was not expected.
+    pub found: Vec<String>,
+}
+
+impl Report {
+    pub fn is_ok(&self) -> bool {
+        self.errors.is_empty() && self.failures.is_empty()
+    }
+
+    fn new(file: &Path) -> Report {
+        Report {
+            file: file.display().to_string(),
+            tests: 0,
+            checks: 0,
+            errors: Vec::new(),
+            failures: Vec::new(),
+            rules: BTreeSet::new(),
+            fired: BTreeSet::new(),
+        }
+    }
+
+    /// For people; the last line sums it up.
+    pub fn text(&self, color: bool) -> String {
+        let paint = |style: &str, text: &str| {
+            if color {
+                format!("\x1b[{style}m{text}\x1b[0m")
+            } else {
+                text.to_owned()
+            }
+        };
+        let mut text = String::new();
+        for error in &self.errors {
+            text += &(error.render(color) + "\n");
+        }
+        for failure in &self.failures {
+            text += &failure.diagnostic.render(color);
+            for line in &failure.expected {
+                text += &(paint("31", &format!("  - {line}")) + "\n");
+            }
+            for line in &failure.found {
+                text += &(paint("32", &format!("  + {line}")) + "\n");
+            }
+            text.push('\n');
+        }
+        let failed = self.failures.len();
+        let sum = match (self.errors.is_empty(), failed) {
+            (false, _) => paint("1;31", "cannot be run"),
+            (_, 0) => paint("1;32", "ok"),
+            _ => paint("1;31", &format!("{failed} failed")),
+        };
+        let (tests, checks) = (count(self.tests, "test"), count(self.checks, "check"));
+        text + &format!("{}: {tests}, {checks}: {sum}\n", self.file)
+    }
+}
+
+fn count(number: usize, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Plays one test file.
+pub fn run(path: &Path) -> Report {
+    let mut report = Report::new(path);
+    let source = match config::read_file(path) {
+        Ok(source) => source,
+        Err(problem) => {
+            let message = format!("cannot read the test file: {problem}");
+            let help = "such as rules/cpu-saturated.test.yml";
+            let error = Diagnostic::of_file(Severity::Error, &report.file, message, help);
+            report.errors.push(error);
+            return report;
+        }
+    };
+    let mut findings = Findings::new(&source);
+    let root = yaml::parse(&mut findings);
+    if root.as_ref().is_some_and(test_file::is_promtool) {
+        return run_promtool(path, report);
+    }
+    let written = match &root {
+        Some(root) => test_file::read(root, &mut findings),
+        None if findings.has_errors() => None,
+        None => {
+            findings.error(Span::START, "no tests in this file", "a test file begins with `tests:`");
+            None
+        }
+    };
+    let loaded = written
+        .as_ref()
+        .and_then(|file| load(file, path, &mut findings, &mut report));
+    report.errors.extend(findings.into_diagnostics());
+    report.errors.retain(|found| found.severity == Severity::Error);
+    if let (Some(file), Some((config, rules)), true) = (written, loaded, report.errors.is_empty()) {
+        report.rules = rules.rules.iter().map(|rule| rule.name.clone()).collect();
+        for test in &file.tests {
+            report.tests += 1;
+            let policy = policy(config.as_ref(), rules.clone(), test.enforce);
+            Player::play(test, &file, policy, &source, &mut report);
+        }
+    }
+    report
+}
+
+fn run_promtool(path: &Path, mut report: Report) -> Report {
+    match unit_test::load(path) {
+        Err(errors) => {
+            report.errors = errors.iter().map(config::diagnose_unread).collect();
+        }
+        Ok((tests, files)) => {
+            let result = tests.run(&files, Dialect::V3);
+            (report.tests, report.checks) = (tests.len(), result.checks);
+            report.failures = result
+                .mismatches
+                .into_iter()
+                .map(|mismatch| {
+                    let at = mismatch.at_ms as f64 / 1000.0;
+                    let message = format!("{} at {at}s is not what was expected", mismatch.subject);
+                    let help = match &mismatch.error {
+                        Some(error) => error.clone(),
+                        None => format!("test `{}`", mismatch.test),
+                    };
+                    Failure {
+                        diagnostic: Diagnostic::of_file(Severity::Error, &report.file, message, help),
+                        test: mismatch.test,
+                        expected: mismatch.missing,
+                        found: mismatch.unexpected,
+                    }
+                })
+                .collect();
+        }
+    }
+    report
+}
+
+/// The configuration that a test file names, and the rules that it tests.
+fn load(
+    file: &TestFile,
+    path: &Path,
+    findings: &mut Findings,
+    report: &mut Report,
+) -> Option<(Option<Config>, RuleSet)> {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let mut config = None;
+    let mut rules = None;
+    if let Some(name) = &file.config_file {
+        match Config::load(&directory.join(&name.value)) {
+            Ok(loaded) => (config, rules) = (Some(loaded.config), Some(loaded.rules)),
+            Err(errors) => {
+                report.errors.extend(errors);
+                return None;
+            }
+        }
+    }
+    if !file.rule_files.is_empty() {
+        let groups = config.as_ref().map(Config::groups).unwrap_or_default();
+        let compiled = config::compile_rules(directory, &file.rule_files, &groups, findings);
+        report.errors.extend(compiled.diagnostics);
+        rules = compiled.rules;
+    }
+    rules.map(|rules| (config, rules))
+}
+
+fn policy(config: Option<&Config>, rules: RuleSet, enforce: bool) -> Policy {
+    let labels = config.map_or(vec!["instance".to_owned()], |config| config.identity.labels.clone());
+    let names = config.map_or(Vec::new(), |config| config.identity.names.clone());
+    Policy {
+        rules,
+        enforce,
+        here: Here::new(labels, HOST_NAME, "", &names),
+        protect: config.map_or(Vec::new(), |config| config.protect.clone()),
+        budget: config.map_or(Budget::default(), |config| config.budget),
+        restore_on_exit: true,
+    }
+}
+
+/// One test being played.
+struct Player<'a> {
+    test: &'a Test,
+    source: &'a Source,
+    report: &'a mut Report,
+    stage: Stage,
+    /// Since the last `expect`.
+    happened: Vec<Happening>,
+}
+
+impl Player<'_> {
+    fn play(test: &Test, file: &TestFile, policy: Policy, source: &Source, report: &mut Report) {
+        let stage = match Stage::new(policy, file.cpus, test.source, &test.processes) {
+            Ok(stage) => stage,
+            Err(problem) => {
+                let error = source.diagnose(Severity::Error, test.name.span, problem, "");
+                return report.errors.push(error);
+            }
+        };
+        let mut player = Player {
+            test,
+            source,
+            report,
+            stage,
+            happened: Vec::new(),
+        };
+        for moment in &test.timeline {
+            player.live_through(moment);
+        }
+        player.collect();
+        if !player.happened.is_empty() {
+            let found = player.happened.iter().map(Happening::to_string).collect();
+            player.fail(
+                test.name.span,
+                "more happened than the test expects".to_owned(),
+                "end it with a moment that has an `expect`",
+                Vec::new(),
+                found,
+            );
+        }
+    }
+
+    fn live_through(&mut self, moment: &Moment) {
+        self.stage.pass_until(moment.at);
+        if let Some(holds) = moment.condition {
+            self.stage.set_condition(holds);
+        }
+        let at = seconds(moment.at);
+        for looks in &moment.start {
+            self.stage.start(looks);
+        }
+        for looks in &moment.change {
+            if !self.stage.change(looks) {
+                self.no_such(looks.pid, &at);
+            }
+        }
+        for pid in &moment.exit {
+            if !self.stage.exit(*pid) {
+                self.no_such(*pid, &at);
+            }
+        }
+        if let Some(labels) = &moment.resolve {
+            self.stage.resolve(labels.clone());
+        }
+        if let Some(labels) = &moment.fire {
+            self.stage.fire(labels.clone());
+        }
+        if let Some(expect) = &moment.expect {
+            self.collect();
+            self.compare(expect, &at);
+        }
+        for values in &moment.values {
+            self.check_values(values, &at);
+        }
+    }
+
+    /// Notes what has happened, and which rules took a step.
+    fn collect(&mut self) {
+        let news = self.stage.happenings();
+        let acted = news.iter().filter(|news| news.outcome.is_some());
+        self.report.fired.extend(acted.map(|news| news.rule.clone()));
+        self.happened.extend(news);
+    }
+
+    fn compare(&mut self, expect: &Expect, at: &str) {
+        let mut found = std::mem::take(&mut self.happened);
+        let mut missing: Vec<&Expected> = Vec::new();
+        // What says most chooses first, so that `{pid: 1}` does not take what only `{pid: 1, step: …}` means.
+        let mut entries: Vec<&Expected> = expect.entries.iter().collect();
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.weight()));
+        for entry in entries {
+            self.report.checks += 1;
+            match found.iter().position(|happening| entry.means(happening)) {
+                Some(place) => drop(found.remove(place)),
+                None => missing.push(entry),
+            }
+        }
+        if expect.entries.is_empty() {
+            self.report.checks += 1;
+        }
+        if missing.is_empty() && found.is_empty() {
+            return;
+        }
+        missing.sort_by_key(|entry| entry.span);
+        let span = missing.first().map_or(expect.span, |entry| entry.span);
+        let message = match (missing.len(), found.len()) {
+            (0, more) => format!("{} by {at} that the test does not expect", count(more, "thing")),
+            (less, 0) => format!("{} did not happen by {at}", count(less, "expectation")),
+            _ => format!("what happened by {at} is not what was expected"),
+        };
+        let expected = missing.iter().map(ToString::to_string).collect();
+        let found = found.iter().map(Happening::to_string).collect();
+        self.fail(span, message, "", expected, found);
+    }
+
+    fn check_values(&mut self, values: &Values, at: &str) {
+        let pid = values.pid;
+        if let Some(expected) = values.alive {
+            self.report.checks += 1;
+            let found = self.stage.is_alive(pid);
+            if found != expected {
+                let message = format!("whether {pid} is alive at {at}: {found}");
+                let (expected, found) = (format!("alive: {expected}"), format!("alive: {found}"));
+                self.fail(values.span, message, "", vec![expected], vec![found]);
+            }
+        }
+        for (key, expected) in &values.knobs {
+            self.report.checks += 1;
+            let Some(knob) = Knob::ALL.into_iter().find(|knob| knob.as_str() == *key) else {
+                continue;
+            };
+            let found = self.stage.value(pid, knob);
+            if found.as_ref() == Some(&expected.value) {
+                continue;
+            }
+            let found = found.unwrap_or_else(|| "nothing, because it has ended".to_owned());
+            let message = format!("{key} of {pid} at {at} is {found}");
+            let (expected_line, found) = (format!("{key}: {}", expected.value), format!("{key}: {found}"));
+            self.fail(expected.span, message, "", vec![expected_line], vec![found]);
+        }
+    }
+
+    fn no_such(&mut self, pid: i32, at: &str) {
+        let message = format!("there is no process {pid} at {at} that could change or end");
+        self.fail(self.test.name.span, message, "", Vec::new(), Vec::new());
+    }
+
+    fn fail(&mut self, span: Span, message: String, help: &str, expected: Vec<String>, found: Vec<String>) {
+        let test = self.test.name.value.clone();
+        let help = match help {
+            "" => format!("in the test `{test}`"),
+            help => format!("in the test `{test}`: {help}"),
+        };
+        let diagnostic = self.source.diagnose(Severity::Error, span, message, help);
+        self.report.failures.push(Failure {
+            test,
+            diagnostic,
+            expected,
+            found,
+        });
+    }
+}
+
+impl Expected {
+    fn means(&self, found: &Happening) -> bool {
+        let same = |wanted: &Option<String>, found: Option<&String>| wanted.is_none() || wanted.as_ref() == found;
+        same(&self.rule, Some(&found.rule))
+            && (self.pid.is_none() || self.pid == found.pid)
+            && same(&self.step, found.step.as_ref())
+            && self.decision == found.decision
+            && self.outcome == found.outcome
+            && same(&self.before, found.before.as_ref())
+            && same(&self.after, found.after.as_ref())
+            && self.reason.as_ref().is_none_or(|part| found.reason.contains(part))
+    }
+
+    fn weight(&self) -> usize {
+        let texts = [&self.rule, &self.step, &self.before, &self.after, &self.reason];
+        texts.into_iter().flatten().count() + usize::from(self.pid.is_some())
+    }
+}
+
+/// A mapping in one line, as the test file could say it.
+fn flow(pairs: &[(&str, Option<String>)]) -> String {
+    let given = pairs
+        .iter()
+        .filter_map(|(key, value)| Some(format!("{key}: {}", value.as_ref()?)));
+    format!("{{{}}}", Vec::from_iter(given).join(", "))
+}
+
+/// A text that YAML reads as itself.
+fn quoted(text: &str) -> String {
+    let is_plain = text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || " -_./+%".contains(c));
+    if is_plain { text.to_owned() } else { format!("{text:?}") }
+}
+
+impl std::fmt::Display for Expected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = |text: &Option<String>| text.as_deref().map(quoted);
+        f.write_str(&flow(&[
+            ("rule", text(&self.rule)),
+            ("pid", self.pid.map(|pid| pid.to_string())),
+            ("step", text(&self.step)),
+            ("decision", self.decision.map(|word| word.to_string())),
+            ("outcome", self.outcome.map(|word| word.to_string())),
+            ("before", text(&self.before)),
+            ("after", text(&self.after)),
+            ("reason", text(&self.reason)),
+        ]))
+    }
+}
+
+impl std::fmt::Display for Happening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = |text: &Option<String>| text.as_deref().map(quoted);
+        let line = flow(&[
+            ("rule", Some(quoted(&self.rule))),
+            ("pid", self.pid.map(|pid| pid.to_string())),
+            ("step", text(&self.step)),
+            ("decision", self.decision.map(|word| word.to_string())),
+            ("outcome", self.outcome.map(|word| word.to_string())),
+            ("before", text(&self.before)),
+            ("after", text(&self.after)),
+        ]);
+        write!(f, "{line} # at {}", seconds(self.at))?;
+        if self.reason.is_empty() {
+            return Ok(());
+        }
+        write!(f, ": {}", self.reason.escape_debug())
+    }
+}
+
+fn seconds(time: std::time::Duration) -> String {
+    // What follows a death by a millisecond is told as if it came at once.
+    format!("{}s", (time.as_secs_f64() * 10.0).round() / 10.0)
+}
+
+#[cfg(test)]
+mod tests;

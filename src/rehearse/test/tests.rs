@@ -1,0 +1,235 @@
+//! Test files that hold and test files that do not.
+
+use super::*;
+
+const RULES: &str = "rules:
+- name: calm
+  matchers: ['alertname=\"Hot\"']
+  select: {name: burner, min_cpu: 0.5}
+  order_by: cpu
+  limit: 2
+  actions: [{nice: 10}]
+  hold: 30m
+- name: end
+  matchers: ['alertname=\"Low\"']
+  select: {name: hog}
+  actions: [{signal: SIGTERM}, {wait: 10s}, {signal: SIGKILL}]
+  limit: 2
+  while: 'up > 0'
+  cooldown: 1m
+";
+
+/// Plays tests on the rules above, and says it as on a terminal without colours.
+fn play(tests: &str) -> Report {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("rules.yml"), RULES).unwrap();
+    let path = directory.path().join("x.test.yml");
+    std::fs::write(&path, format!("rule_files: [rules.yml]\ntests:\n{tests}")).unwrap();
+    let mut report = run(&path);
+    report.file = "x.test.yml".into();
+    for diagnostic in report
+        .errors
+        .iter_mut()
+        .chain(report.failures.iter_mut().map(|failure| &mut failure.diagnostic))
+    {
+        diagnostic.file = diagnostic.file.replace(&format!("{}/", directory.path().display()), "");
+    }
+    report
+}
+
+#[track_caller]
+fn check(tests: &str, parts: &[&str]) {
+    let report = play(tests);
+    let text = report.text(false);
+    assert_eq!(report.is_ok(), parts.is_empty(), "{text}");
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+}
+
+const NICED: &str = "- name: the busiest two rest, and get back what they had
+  processes:
+  - {pid: 100, name: burner, cpu: 2, nice: 3, threads: 2}
+  - {pid: 101, name: burner, cpu: 1}
+  - {pid: 102, name: burner, cpu: 0.6}
+  - {pid: 103, name: burner, cpu: 0.4}
+  - {pid: 104, name: other, cpu: 4}
+  - {pid: 105, exe: /usr/sbin/sshd, name: burner, cpu: 3}
+  timeline:
+  - at: 0s
+    fire: {alertname: Hot}
+    expect:
+    - {pid: 100, step: nice 10, outcome: applied, before: 3, after: 10}
+    - {pid: 101, step: nice 10, outcome: applied}
+    - {pid: 105, decision: protected, reason: sshd}
+    values: [{pid: 100, nice: 10}, {pid: 102, nice: 0}, {pid: 104, nice: 0}]
+  - at: 5m
+    fire: {alertname: Hot}
+    expect: []
+  - at: 6m
+    exit: [101]
+  - at: 6m30s
+    expect: [{pid: 102, step: nice 10, outcome: applied}, {pid: 101, step: undo nice, outcome: gone}]
+  - at: 7m
+    resolve: {alertname: Hot}
+    expect:
+    - {pid: 100, step: undo nice, outcome: restored, after: 3}
+    - {pid: 102, step: undo nice, outcome: restored}
+    values: [{pid: 100, nice: 3}]
+";
+
+#[test]
+fn what_is_expected_and_happens_is_fine() {
+    check(NICED, &[]);
+    let report = play(NICED);
+    assert_eq!((report.tests, report.checks), (1, 12));
+    assert_eq!(Vec::from_iter(report.fired), ["calm"]);
+}
+
+#[test]
+fn victims_go_one_at_a_time_on_the_clock_of_the_test() {
+    check(
+        "- name: two hogs
+  processes: [{pid: 7, name: hog, ignores: [SIGTERM], age: 2h}, {pid: 8, name: hog}]
+  timeline:
+  - at: 0s
+    fire: {alertname: Low}
+    expect:
+    - {pid: 7, step: signal SIGTERM, outcome: applied}
+    - {pid: 8, step: signal SIGTERM, decision: awaiting_effect}
+  - at: 9s
+    expect: []
+    values: [{pid: 7, alive: true}]
+  - at: 10s
+    expect: [{pid: 7, step: signal SIGKILL, outcome: applied}, {pid: 8, decision: cooldown}]
+    values: [{pid: 7, alive: false}]
+  - {at: 50s, while: false}
+  - at: 80s
+    expect: [{pid: 8, decision: condition}]
+    while: true
+  - at: 2m
+    expect: [{pid: 8, step: signal SIGTERM, outcome: applied}]
+",
+        &[],
+    );
+}
+
+#[test]
+fn alerts_of_other_hosts_and_of_the_past_are_told() {
+    check(
+        "- name: not about us
+  processes: [{pid: 7, name: burner, cpu: 1}]
+  timeline:
+  - {at: 0s, fire: {alertname: Hot, instance: 'db1:9100'}, expect: [{rule: calm, decision: other_host}]}
+  - {at: 1s, fire: {alertname: Hot, instance: ''}, expect: [{decision: other_host}]}
+",
+        &[],
+    );
+}
+
+#[test]
+fn every_difference_is_shown_with_its_place() {
+    check(
+        &NICED.replace("pid: 101, step: nice 10", "pid: 101, step: nice 11"),
+        &[
+            "--> x.test.yml:16:7",
+            "- {pid: 101, step: nice 11, outcome: applied}",
+            "+ {rule: calm, pid: 101, step: nice 10, outcome: applied, before: 0, after: 10} # at 0s",
+            "1 test, 12 checks: 1 failed",
+        ],
+    );
+    check(
+        &NICED.replace("{pid: 100, nice: 3}", "{pid: 100, nice: 4}"),
+        &["nice of 100 at 420s is 3", "x.test.yml:31:31", "- nice: 4", "+ nice: 3"],
+    );
+    check(
+        &NICED.replace("    - {pid: 102, step: undo nice, outcome: restored}\n", ""),
+        &[
+            "1 thing by 420s that the test does not expect",
+            "+ {rule: calm, pid: 102",
+        ],
+    );
+    let (opening, _) = NICED.split_once("    expect:").unwrap();
+    let unfinished = format!("{opening}    values: [{{pid: 104, nice: 0}}]\n");
+    check(
+        &unfinished,
+        &["more happened than the test expects", "+ {rule: calm, pid: 100"],
+    );
+}
+
+#[test]
+fn mistakes_in_a_test_are_found_before_it_is_played() {
+    check(
+        "- name: x
+  processes: [{pid: 0, name: a}, {pid: 5}, {pid: 6, name: a, catches: [SIGURS1]}]
+  timeline:
+  - {at: 5s, fire: {severity: warning}}
+  - {at: 1s, expect: [{pid: 6}, {pid: 7, decision: planned}, {outcome: aplied}]}
+  - {at: 9s, chnage: []}
+",
+        &[
+            "`pid` wants a whole number",
+            "a process needs a `name` or an `exe`",
+            "`SIGURS1` is no signal",
+            "did you mean `SIGUSR1`?",
+            "an alert has the label `alertname`",
+            "this moment is earlier than the one before it",
+            "an expectation has either an `outcome` or a `decision`",
+            "`planned` is not listed",
+            "did you mean `applied`?",
+            "did you mean `change`?",
+            "cannot be run",
+        ],
+    );
+    check(
+        "- {name: x, timeline: [{at: 0s, fire: {alertname: Hot}}]}\n",
+        &["this test expects nothing"],
+    );
+    let report = run(Path::new("/nonexistent/x.test.yml"));
+    assert!(!report.is_ok() && report.text(false).contains("cannot read the test file"));
+}
+
+#[test]
+fn test_files_of_promtool_are_played_by_the_own_evaluator() {
+    let alerting = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerting");
+    let report = run(&alerting.join("host.rules.test.yml"));
+    assert!(report.is_ok() && report.checks > 5, "{}", report.text(false));
+
+    let text = std::fs::read_to_string(alerting.join("host.rules.test.yml")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::copy(alerting.join("host.rules.yml"), directory.path().join("host.rules.yml")).unwrap();
+    let path = directory.path().join("x.test.yml");
+    std::fs::write(&path, text.replace("now 90%", "now 91%")).unwrap();
+    let report = run(&path);
+    assert_eq!(report.failures.len(), 1, "{}", report.text(false));
+    assert!(report.failures[0].expected[0].contains("now 91%") && report.failures[0].found[0].contains("now 90%"));
+}
+
+#[test]
+fn reference_of_test_files_is_that_of_the_code() {
+    let text = include_str!("../../../docs/testing-rules.md");
+    let tables = [
+        &test_file::TEST_FILE,
+        &test_file::TEST,
+        &test_file::PROCESS,
+        &test_file::MOMENT,
+        &test_file::EXPECTED,
+        &test_file::VALUES,
+    ];
+    for object in tables {
+        let table = crate::schema::markdown(object);
+        assert!(
+            text.contains(&table),
+            "docs/testing-rules.md wants this table of {}:\n{table}",
+            object.title
+        );
+    }
+    let example = text.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let directory = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/cpu-saturated.yml");
+    std::fs::copy(shipped, directory.path().join("calm-batch-jobs.yml")).unwrap();
+    let path = directory.path().join("example.test.yml");
+    std::fs::write(&path, example.unwrap()).unwrap();
+    let report = run(&path);
+    assert!(report.is_ok(), "{}", report.text(false));
+}

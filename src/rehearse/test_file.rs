@@ -1,0 +1,561 @@
+//! A test of rules as it is written: its keys, and plain structs that know where each expectation stands. Runs nothing.
+
+use crate::alert::{Labels, Source as AlertSource};
+use crate::diagnostic::{Findings, Span, suggest};
+use crate::ledger::{Decision, Outcome};
+use crate::schema::{Key, Kind, Object, optional, required};
+use crate::yaml::{Content, Fields, Node, Text};
+use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// As many processes as one host will hold in a test, so that a slip of the pen does not fill memory.
+const MAX_COUNT: i64 = 10_000;
+/// A test may play for this long: further on, only deadlines of weeks would fall due, one round every 15 s.
+const MAX_LENGTH: Duration = Duration::from_secs(31 * 24 * 3600);
+const PID: Kind = Kind::Integer(1, i32::MAX as i64);
+
+/// The words of a closed enum of the ledger, for the table of keys.
+macro_rules! words_of {
+    ($words:ident) => {{
+        const WORDS: [&str; $words::ALL.len()] = {
+            let mut words = [""; $words::ALL.len()];
+            let mut index = 0;
+            while index < words.len() {
+                words[index] = $words::ALL[index].as_str();
+                index += 1;
+            }
+            words
+        };
+        &WORDS
+    }};
+}
+
+pub static TEST_FILE: Object = Object {
+    title: "a test file",
+    keys: &[
+        optional(
+            "rule_files",
+            Kind::List(&Kind::Text),
+            "The rules to test: files beside this one, also as globs. Default: those of `config_file`.",
+        ),
+        optional(
+            "config_file",
+            Kind::Text,
+            "A configuration whose process groups, protection, budget and identity apply.",
+        ),
+        optional("cpus", Kind::Integer(1, 8192), "Processors of the host. Default 4."),
+        required(
+            "tests",
+            Kind::List(&Kind::Object(&TEST)),
+            "The tests, each on a host of its own.",
+        ),
+    ],
+    one_of: false,
+};
+
+pub static TEST: Object = Object {
+    title: "a test",
+    keys: &[
+        required("name", Kind::Text, "What is shown by it."),
+        optional(
+            "mode",
+            Kind::Choice(&["enforce", "dry-run"]),
+            "Mode of the daemon. Default enforce; a rule that says dry-run stays so.",
+        ),
+        optional(
+            "source",
+            Kind::Choice(&["alertmanager", "local"]),
+            "Who says that alerts fire. Default alertmanager.",
+        ),
+        optional(
+            "processes",
+            Kind::List(&Kind::Object(&PROCESS)),
+            "Who runs when the test begins.",
+        ),
+        required(
+            "timeline",
+            Kind::List(&Kind::Object(&MOMENT)),
+            "What happens, and what is expected, in the order of time.",
+        ),
+    ],
+    one_of: false,
+};
+
+pub static PROCESS: Object = Object {
+    title: "a process",
+    keys: &[
+        required("pid", PID, "Its process id."),
+        optional(
+            "count",
+            Kind::Integer(1, MAX_COUNT),
+            "So many alike, with the pids that follow. Default 1.",
+        ),
+        optional(
+            "name",
+            Kind::Text,
+            "As the kernel keeps it, 15 bytes. Default: the file name of `exe`.",
+        ),
+        optional(
+            "exe",
+            Kind::Text,
+            "Path of the executable; '' cannot be read. Default /usr/bin/NAME.",
+        ),
+        optional(
+            "cmdline",
+            Kind::Text,
+            "Arguments joined by one space. Default: as `exe`.",
+        ),
+        optional("user", Kind::Text, "Name or number of its user. Default app."),
+        optional(
+            "cgroup",
+            Kind::Text,
+            "Its control group. Default /system.slice/NAME.service.",
+        ),
+        optional(
+            "age",
+            Kind::Duration,
+            "Time since it started. Default 1h, or 0s for `start`.",
+        ),
+        optional("memory", Kind::Size, "Resident memory. Default 10MiB."),
+        optional(
+            "cpu",
+            Kind::Number(0.0, 10_000.0),
+            "Processor cores that it uses. Default 0.",
+        ),
+        optional("threads", Kind::Integer(1, 1000), "Number of its threads. Default 1."),
+        optional("nice", Kind::Integer(-20, 19), "Nice value of its threads. Default 0."),
+        optional(
+            "oom_score",
+            Kind::Integer(0, 2000),
+            "What the kernel would choose a victim by. Default 0.",
+        ),
+        optional("parent", PID, "Process id of its parent. Default 1."),
+        optional(
+            "state",
+            Kind::Choice(&["R", "S", "D", "T", "Z"]),
+            "State letter of proc(5). Default S.",
+        ),
+        optional(
+            "kernel_thread",
+            Kind::Flag,
+            "Whether it is a thread of the kernel. Default false.",
+        ),
+        optional(
+            "login_leader",
+            Kind::Flag,
+            "Whether it leads a session on a terminal. Default false.",
+        ),
+        optional(
+            "ignores",
+            Kind::List(&Kind::Text),
+            "Final signals that do not end it, such as SIGTERM.",
+        ),
+        optional(
+            "catches",
+            Kind::List(&Kind::Text),
+            "Signals that it has a handler for, such as SIGUSR1.",
+        ),
+    ],
+    one_of: false,
+};
+
+pub static MOMENT: Object = Object {
+    title: "a moment",
+    keys: &[
+        required("at", Kind::Duration, "Time since the test began."),
+        optional(
+            "while",
+            Kind::Flag,
+            "What `while` of every rule answers from now on. Default true.",
+        ),
+        optional("start", Kind::List(&Kind::Object(&PROCESS)), "Processes start."),
+        optional(
+            "change",
+            Kind::List(&Kind::Object(&PROCESS)),
+            "Processes grow, become busy, or run another program: only what is given changes.",
+        ),
+        optional("exit", Kind::List(&PID), "Processes end by themselves."),
+        optional("resolve", Kind::Texts, "The alert with these labels is over."),
+        optional(
+            "fire",
+            Kind::Texts,
+            "An alert with these labels fires, or still fires. Without `instance` it is about this host.",
+        ),
+        optional(
+            "expect",
+            Kind::List(&Kind::Object(&EXPECTED)),
+            "Everything that was refused, done or undone since the last `expect`, in any order.",
+        ),
+        optional("values", Kind::List(&Kind::Object(&VALUES)), "What processes have now."),
+    ],
+    one_of: false,
+};
+
+pub static EXPECTED: Object = Object {
+    title: "an expectation",
+    keys: &[
+        optional("rule", Kind::Text, "The rule that did it."),
+        optional("pid", PID, "The process that it was done to."),
+        optional(
+            "step",
+            Kind::Text,
+            "As in the rule: `nice 10`, `signal SIGTERM`; `undo nice` for what is put back.",
+        ),
+        optional("decision", Kind::Choice(words_of!(Decision)), "Why it was not done."),
+        optional("outcome", Kind::Choice(words_of!(Outcome)), "What came of a step."),
+        optional("before", Kind::Text, "Value before the step."),
+        optional("after", Kind::Text, "Value after the step."),
+        optional("reason", Kind::Text, "A part of the reason that is given."),
+    ],
+    one_of: false,
+};
+
+pub static VALUES: Object = Object {
+    title: "the values of a process",
+    keys: &[
+        required("pid", PID, "The process."),
+        optional("alive", Kind::Flag, "Whether it still runs."),
+        knob("nice", "Nice value of every thread."),
+        knob("affinity", "Processors of every thread, as a list."),
+        knob("ionice", "I/O priority of every thread."),
+        knob("sched", "Scheduling policy of every thread."),
+        knob("oom_score_adj", "Who dies first when memory runs out."),
+        knob("freeze", "Whether it is stopped: true or false."),
+    ],
+    one_of: false,
+};
+
+const fn knob(name: &'static str, about: &'static str) -> Key {
+    optional(name, Kind::Text, about)
+}
+
+#[derive(Debug)]
+pub struct TestFile {
+    pub rule_files: Vec<Text>,
+    pub config_file: Option<Text>,
+    pub cpus: u32,
+    pub tests: Vec<Test>,
+}
+
+#[derive(Debug)]
+pub struct Test {
+    pub name: Text,
+    pub enforce: bool,
+    pub source: AlertSource,
+    pub processes: Vec<Looks>,
+    pub timeline: Vec<Moment>,
+}
+
+/// What is written about a process; the rest stays as it is.
+#[derive(Debug, Clone)]
+pub struct Looks {
+    pub pid: i32,
+    pub count: i32,
+    pub name: Option<String>,
+    pub exe: Option<String>,
+    pub cmdline: Option<String>,
+    pub user: Option<String>,
+    pub cgroup: Option<String>,
+    pub age: Option<Duration>,
+    pub memory_bytes: Option<u64>,
+    pub cpu_cores: Option<f64>,
+    pub threads: Option<u32>,
+    pub nice: Option<i32>,
+    pub oom_score: Option<i64>,
+    pub parent: Option<i32>,
+    pub state: Option<char>,
+    pub kernel_thread: Option<bool>,
+    pub login_leader: Option<bool>,
+    pub ignores: Option<BTreeSet<Signal>>,
+    pub catches: Option<BTreeSet<Signal>>,
+}
+
+#[derive(Debug)]
+pub struct Moment {
+    pub at: Duration,
+    pub fire: Option<Labels>,
+    pub resolve: Option<Labels>,
+    pub start: Vec<Looks>,
+    pub change: Vec<Looks>,
+    pub exit: Vec<i32>,
+    pub condition: Option<bool>,
+    pub expect: Option<Expect>,
+    pub values: Vec<Values>,
+}
+
+#[derive(Debug)]
+pub struct Expect {
+    /// Of the list.
+    pub span: Span,
+    pub entries: Vec<Expected>,
+}
+
+/// What is not given matches anything.
+#[derive(Debug)]
+pub struct Expected {
+    pub span: Span,
+    pub rule: Option<String>,
+    pub pid: Option<i32>,
+    pub step: Option<String>,
+    pub decision: Option<Decision>,
+    pub outcome: Option<Outcome>,
+    pub before: Option<String>,
+    pub after: Option<String>,
+    pub reason: Option<String>,
+}
+
+#[derive(Debug)]
+pub struct Values {
+    pub span: Span,
+    pub pid: i32,
+    pub alive: Option<bool>,
+    /// Key and value as written.
+    pub knobs: Vec<(&'static str, Text)>,
+}
+
+/// Whether this is a unit-test file of promtool, which is about alerts and not about processes.
+pub fn is_promtool(root: &Node) -> bool {
+    let has = |node: &Node, wanted: &[&str]| {
+        matches!(&node.content, Content::Mapping(entries)
+            if entries.iter().any(|entry| wanted.contains(&entry.key.as_str())))
+    };
+    if has(root, &["evaluation_interval", "group_eval_order"]) {
+        return true;
+    }
+    let Content::Mapping(entries) = &root.content else {
+        return false;
+    };
+    entries
+        .iter()
+        .filter(|entry| entry.key == "tests")
+        .any(|entry| match &entry.value.content {
+            Content::Sequence(tests) => tests
+                .iter()
+                .any(|test| has(test, &["input_series", "alert_rule_test", "promql_expr_test"])),
+            _ => false,
+        })
+}
+
+/// Reads a test file. What is wrong with it is among the findings; the rest is returned all the same.
+pub fn read(root: &Node, findings: &mut Findings) -> Option<TestFile> {
+    let fields = Fields::open(root, &TEST_FILE, findings)?;
+    let config_file = fields.text("config_file", findings);
+    let rule_files = fields.texts("rule_files", findings);
+    if rule_files.is_empty() && config_file.is_none() && fields.get("tests").is_some() {
+        let help = "name the rules to test: `rule_files: [my-rules.yml]`";
+        findings.error(root.span, "no `rule_files` and no `config_file`", help);
+    }
+    let tests = fields.filled_list("tests", findings);
+    Some(TestFile {
+        rule_files,
+        config_file,
+        cpus: fields
+            .integer("cpus", findings)
+            .and_then(|cpus| u32::try_from(cpus.value).ok())
+            .unwrap_or(4),
+        tests: tests.iter().filter_map(|test| read_test(test, findings)).collect(),
+    })
+}
+
+fn read_test(node: &Node, findings: &mut Findings) -> Option<Test> {
+    let fields = Fields::open(node, &TEST, findings)?;
+    let mut timeline: Vec<Moment> = Vec::new();
+    for item in fields.filled_list("timeline", findings) {
+        let Some(moment) = read_moment(item, findings) else {
+            continue;
+        };
+        if timeline.last().is_some_and(|last| last.at > moment.at) {
+            let help = "moments stand in the order of time, all counted from the start of the test";
+            findings.error(item.span, "this moment is earlier than the one before it", help);
+        }
+        timeline.push(moment);
+    }
+    let expects = |moment: &Moment| moment.expect.is_some() || !moment.values.is_empty();
+    if !timeline.is_empty() && !timeline.iter().any(expects) {
+        let help = "give a moment an `expect`; `expect: []` where nothing shall happen";
+        findings.error(node.span, "this test expects nothing, so it cannot fail", help);
+    }
+    Some(Test {
+        name: fields.text("name", findings)?,
+        enforce: fields
+            .choice("mode", findings)
+            .is_none_or(|mode| mode.value == "enforce"),
+        source: match fields.choice("source", findings) {
+            Some(source) if source.value == "local" => AlertSource::Local,
+            _ => AlertSource::Alertmanager,
+        },
+        processes: read_new(&fields, "processes", findings),
+        timeline,
+    })
+}
+
+fn read_moment(node: &Node, findings: &mut Findings) -> Option<Moment> {
+    let fields = Fields::open(node, &MOMENT, findings)?;
+    let at = fields.duration("at", findings);
+    if let Some(at) = at.as_ref().filter(|at| at.value > MAX_LENGTH) {
+        findings.error(at.span, "a test may play for 31 days at most", "");
+    }
+    let exits = fields.list("exit", findings);
+    let changes = fields.list("change", findings);
+    let values = fields.list("values", findings);
+    let expect = fields.get("expect").map(|list| Expect {
+        span: list.span,
+        entries: fields
+            .list("expect", findings)
+            .iter()
+            .filter_map(|item| read_expected(item, findings))
+            .collect(),
+    });
+    Some(Moment {
+        at: at?.value,
+        fire: read_labels(&fields, "fire", findings),
+        resolve: read_labels(&fields, "resolve", findings),
+        start: read_new(&fields, "start", findings),
+        change: changes.iter().filter_map(|item| read_looks(item, findings)).collect(),
+        exit: exits.iter().filter_map(|item| read_pid(item, findings)).collect(),
+        condition: fields.flag("while", findings).map(|flag| flag.value),
+        expect,
+        values: values.iter().filter_map(|item| read_values(item, findings)).collect(),
+    })
+}
+
+fn read_labels(fields: &Fields, key: &str, findings: &mut Findings) -> Option<Labels> {
+    let node = fields.get(key)?;
+    let labels = fields.map_of_texts(key, findings);
+    if !labels.contains_key("alertname") && matches!(node.content, Content::Mapping(_)) {
+        let help = format!("write it as `{key}: {{alertname: HostCpuSaturated}}`");
+        findings.error(node.span, "an alert has the label `alertname`", help);
+    }
+    Some(labels.into_iter().map(|(name, text)| (name, text.value)).collect())
+}
+
+fn read_pid(node: &Node, findings: &mut Findings) -> Option<i32> {
+    let pid = node.integer("pid", &PID, findings)?;
+    i32::try_from(pid.value).ok()
+}
+
+/// Processes that are not there yet, and so need a name.
+fn read_new(fields: &Fields, key: &str, findings: &mut Findings) -> Vec<Looks> {
+    let mut all = Vec::new();
+    for item in fields.list(key, findings) {
+        let Some(looks) = read_looks(item, findings) else {
+            continue;
+        };
+        if looks.name.is_none() && looks.exe.is_none() {
+            findings.error(
+                item.span,
+                "a process needs a `name` or an `exe`",
+                "such as `name: ffmpeg`",
+            );
+        }
+        all.push(looks);
+    }
+    all
+}
+
+fn read_looks(node: &Node, findings: &mut Findings) -> Option<Looks> {
+    let fields = Fields::open(node, &PROCESS, findings)?;
+    let mut text = |key: &str| fields.text(key, findings).map(|text| text.value);
+    let (name, exe, cmdline) = (text("name"), text("exe"), text("cmdline"));
+    let (user, cgroup) = (text("user"), text("cgroup"));
+    let mut small = |key: &str| {
+        let number = fields.integer(key, findings)?;
+        i32::try_from(number.value).ok()
+    };
+    let (pid, count, parent) = (small("pid"), small("count"), small("parent"));
+    let (nice, threads, oom_score) = (small("nice"), small("threads"), small("oom_score"));
+    Some(Looks {
+        pid: pid?,
+        count: count.unwrap_or(1),
+        name,
+        exe,
+        cmdline,
+        user,
+        cgroup,
+        age: fields.duration("age", findings).map(|age| age.value),
+        memory_bytes: fields.size("memory", findings).map(|size| size.value),
+        cpu_cores: fields.number("cpu", findings).map(|cores| cores.value),
+        threads: threads.and_then(|threads| u32::try_from(threads).ok()),
+        nice,
+        oom_score: oom_score.map(i64::from),
+        parent,
+        state: fields
+            .choice("state", findings)
+            .and_then(|state| state.value.chars().next()),
+        kernel_thread: fields.flag("kernel_thread", findings).map(|flag| flag.value),
+        login_leader: fields.flag("login_leader", findings).map(|flag| flag.value),
+        ignores: read_signals(&fields, "ignores", findings),
+        catches: read_signals(&fields, "catches", findings),
+    })
+}
+
+fn read_signals(fields: &Fields, key: &str, findings: &mut Findings) -> Option<BTreeSet<Signal>> {
+    fields.get(key)?;
+    let mut signals = BTreeSet::new();
+    for name in fields.texts(key, findings) {
+        match name.value.parse() {
+            Ok(signal) => drop(signals.insert(signal)),
+            Err(_) => {
+                let known: Vec<&str> = Signal::iterator().map(Signal::as_str).collect();
+                let message = format!("`{}` is no signal", name.value);
+                findings.error(name.span, message, suggest(&name.value, "signals", &known));
+            }
+        }
+    }
+    Some(signals)
+}
+
+fn read_expected(node: &Node, findings: &mut Findings) -> Option<Expected> {
+    let fields = Fields::open(node, &EXPECTED, findings)?;
+    let mut text = |key: &str| fields.text(key, findings).map(|text| text.value);
+    let (rule, step) = (text("rule"), text("step"));
+    let (before, after, reason) = (text("before"), text("after"), text("reason"));
+    let pid = fields.get("pid").and_then(|pid| read_pid(pid, findings));
+    let decision = fields.choice("decision", findings);
+    let outcome = fields.choice("outcome", findings);
+    if fields.get("decision").is_some() == fields.get("outcome").is_some() {
+        let help = "`outcome` for a step that was taken, undone or rehearsed; `decision` for one that was refused";
+        findings.error(
+            node.span,
+            "an expectation has either an `outcome` or a `decision`",
+            help,
+        );
+    }
+    if let Some(word) = decision
+        .as_ref()
+        .filter(|word| ["planned", "dry_run", "duplicate", "invalid"].contains(&word.value))
+    {
+        let help = "expect the `outcome` of the step: applied, already_set, dry_run …";
+        let message = format!("`{}` is not listed, because it refuses nothing", word.value);
+        findings.error(word.span, message, help);
+    }
+    Some(Expected {
+        span: node.span,
+        rule,
+        pid,
+        step,
+        decision: decision.and_then(|word| Decision::ALL.iter().copied().find(|known| known.as_str() == word.value)),
+        outcome: outcome.and_then(|word| Outcome::ALL.iter().copied().find(|known| known.as_str() == word.value)),
+        before,
+        after,
+        reason,
+    })
+}
+
+fn read_values(node: &Node, findings: &mut Findings) -> Option<Values> {
+    let fields = Fields::open(node, &VALUES, findings)?;
+    let pid = fields.get("pid").and_then(|pid| read_pid(pid, findings));
+    let alive = fields.flag("alive", findings).map(|flag| flag.value);
+    let knobs = fields
+        .known()
+        .filter(|(_, key)| !matches!(*key, "pid" | "alive"))
+        .filter_map(|(_, key)| Some((key, fields.text(key, findings)?)))
+        .collect();
+    Some(Values {
+        span: node.span,
+        pid: pid?,
+        alive,
+        knobs,
+    })
+}

@@ -184,6 +184,11 @@ fn bad_requests() -> Vec<Request> {
 #[test]
 fn bad_requests_get_their_code_one_log_line_and_no_action() {
     let bench = bench("bad-req");
+    // What it says of itself at the start must not be taken for what it says of a request.
+    eventually("the last line of the start", TIMEOUT, || {
+        let log = bench.evenkeel.log();
+        log.iter().any(|line| line.contains("to send an alert")).then_some(())
+    });
     let before = bench.burner.nice_values();
     for request in bad_requests() {
         let lines_before = bench.evenkeel.log().len();

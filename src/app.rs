@@ -2,6 +2,7 @@
 
 mod log;
 pub mod policy;
+mod reconciler;
 mod reload;
 mod watcher;
 
@@ -179,12 +180,14 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     };
     let sampler = Arc::new(Sampler::start(sampling, watcher.on_sample()).map_err(because("no sampler"))?);
     let authenticates = access.authenticates();
+    let (reconciler, orders) = reconciler::Handle::new(&loaded.config);
     let reloader = Arc::new(Reloader::new(
         &run,
         &loaded,
         authenticates,
         door.clone(),
         Arc::clone(&watcher),
+        reconciler.clone(),
         tally.clone(),
     ));
     let options = publish::Options {
@@ -215,6 +218,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     }
     let receiver = Receiver::new(door.clone(), access, tally.clone());
     let receiving = tokio::spawn(receiver.run(webhook, Limits::default(), stopped()));
+    let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), stopped()));
     let control = control::serve(run.storage.path.clone(), door.clone(), stopped());
     let control = tokio::spawn(control);
 
@@ -237,6 +241,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     site.set_ready(false);
     let _ = stop.send(true);
     drop(tokio::time::timeout(DRAIN, receiving).await);
+    drop(reconciling.await);
     let end = tokio::task::spawn_blocking(move || {
         door.send(Input::ShutDown);
         engine.join().is_ok()

@@ -1,14 +1,17 @@
 //! Files -> `Config` and `RuleSet`: finds and reads them, and says what is wrong with all of them at once.
 //! The only place that loads them; what it returns needs no further look at a file.
 
+mod alertmanagers;
 mod beside;
 mod file;
 mod shelf;
 
+pub use alertmanagers::LastGood;
 pub use file::CONFIG;
 
 use crate::act::guard::Budget;
 use crate::diagnostic::{Diagnostic, Findings, Severity, Source, Span};
+use crate::http::client;
 use crate::process::Selector;
 use crate::rule::{self, Compiled, Context, PromqlCheck, RuleSet};
 use crate::watch::promql;
@@ -30,6 +33,9 @@ pub struct Config {
     pub alerting_rules: Vec<RuleFile>,
     pub evaluation_interval: Duration,
     pub webhook: Webhook,
+    /// Alertmanagers to ask; all of them are one source.
+    pub alertmanagers: Vec<Alertmanagers>,
+    pub reconcile: Reconcile,
     pub identity: HostNames,
     /// Added to the built-in protection.
     pub protect: Vec<Selector>,
@@ -53,6 +59,28 @@ pub struct Webhook {
     /// Absolute or relative to the working directory; it held a token when the configuration was loaded.
     pub token_file: Option<PathBuf>,
     pub allow_unauthenticated: bool,
+}
+
+/// Alertmanagers that are spoken to in the same way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alertmanagers {
+    /// `http` or `https`.
+    scheme: &'static str,
+    /// Empty, or with a slash before and none after.
+    pub path_prefix: String,
+    /// Name of the receiver whose alerts count.
+    pub receiver: String,
+    targets: Vec<String>,
+    /// Patterns of files with further targets.
+    target_files: Vec<String>,
+    pub client: client::Settings,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reconcile {
+    pub interval: Duration,
+    /// How long an alert must be absent from every Alertmanager that answers before its episode is closed.
+    pub patience: Duration,
 }
 
 /// How this host recognises alerts about itself.

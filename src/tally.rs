@@ -2,7 +2,9 @@
 //! Label values come from closed enums or from rule names; never from alerts or processes.
 
 use crate::family::{Family, Histogram, label};
-use std::collections::BTreeMap;
+use jiff::Timestamp;
+use serde::Serialize;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Upper bounds of `evenkeel_reaction_duration_seconds`, 1 ms to 60 s.
@@ -23,7 +25,68 @@ struct Counts {
     actions: BTreeMap<(String, &'static str, &'static str), u64>,
     reaction: Histogram,
     state: State,
+    activity: Activity,
     reload: Reload,
+}
+
+/// Recent lines that are kept for the page.
+const MAX_RECENT: usize = 50;
+
+/// What the page shows beyond numbers: names of rules, alerts and processes, and pids; never command lines,
+/// annotations or environment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Activity {
+    pub alerts: Vec<OpenAlert>,
+    pub leases: Vec<HeldLease>,
+    /// Newest first.
+    pub recent: VecDeque<Told>,
+}
+
+/// An alert that fires, and the rule that answers it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OpenAlert {
+    pub alertname: String,
+    pub rule: String,
+    pub source: &'static str,
+    pub since: Timestamp,
+    pub dry_run: bool,
+    /// Processes that the rule has taken up, or would have.
+    pub targets: usize,
+}
+
+/// Something that will be undone.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HeldLease {
+    pub id: u64,
+    pub rule: String,
+    pub pid: i32,
+    pub process: String,
+    /// As in `nice 0 -> 10`.
+    pub what: String,
+    /// When it is undone at the latest.
+    pub until: Timestamp,
+}
+
+/// One decision or outcome.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Told {
+    pub at: Timestamp,
+    pub rule: String,
+    pub alertname: String,
+    /// A decision or an outcome.
+    pub verdict: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// Gauges that the engine sets as a whole after each turn.
@@ -120,6 +183,24 @@ impl Tally {
 
     pub fn set_state(&self, state: State) {
         self.counts().state = state;
+    }
+
+    /// Replaces what is open and held now.
+    pub fn set_open(&self, alerts: Vec<OpenAlert>, leases: Vec<HeldLease>) {
+        let mut counts = self.counts();
+        (counts.activity.alerts, counts.activity.leases) = (alerts, leases);
+    }
+
+    /// Adds a line to what happened.
+    pub fn tell(&self, told: Told) {
+        let mut counts = self.counts();
+        let recent = &mut counts.activity.recent;
+        recent.push_front(told);
+        recent.truncate(MAX_RECENT);
+    }
+
+    pub fn activity(&self) -> Activity {
+        self.counts().activity.clone()
     }
 
     pub fn state(&self) -> State {

@@ -1,11 +1,12 @@
 //! Does what was planned and allowed, and undoes it. Decides nothing: policy is in plan and guard. Every outcome is
 //! read back from the host, never assumed.
 
+use super::guard;
 use crate::host::knob::{CpuSet, Policy};
 use crate::host::{Host, HostError, Knob, Thread, Value};
 use crate::ledger::lease::{Lease, Undo};
-use crate::ledger::{Outcome, Prior};
-use crate::process::{Identity, Process};
+use crate::ledger::{Effect, Outcome, Prior};
+use crate::process::{Identity, Needs, Process};
 use crate::rule::step::{AffinityChange, Change};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -83,6 +84,11 @@ pub fn prepare(host: &mut impl Host, target: Identity, change: &Change) -> Resul
         ));
     };
     let value = match change {
+        // The kernel drops processors that are not there, and would be found to have set something else.
+        Change::To(Value::Affinity(cpus)) => {
+            let online = host.online_cpus();
+            Value::Affinity(CpuSet(cpus.0.intersection(&online).copied().collect()))
+        }
         Change::To(value) => value.clone(),
         Change::Affinity(change) => Value::Affinity(relative_affinity(*change, &first.value, host.online_cpus())),
     };
@@ -94,8 +100,9 @@ pub fn prepare(host: &mut impl Host, target: Identity, change: &Change) -> Resul
     })
 }
 
-/// Sets `value` on every thread, those born meanwhile included; `prior` grows by what those had.
-pub fn set(host: &mut impl Host, target: Identity, value: &Value, prior: &mut Vec<Prior>) -> Effected {
+/// Sets `value` on every thread, those born meanwhile included; `prior` grows by what those had. `value` becomes what
+/// the kernel made of it.
+pub fn set(host: &mut impl Host, target: Identity, value: &mut Value, prior: &mut Vec<Prior>) -> Effected {
     let before = summary(prior.iter().map(|prior| &prior.value));
     let result = set_threads(host, target, value, prior).and_then(|()| read_back(host, target, value));
     let mut effected = match result {
@@ -120,7 +127,8 @@ fn set_threads(host: &mut impl Host, target: Identity, value: &Value, prior: &mu
         for thread in new {
             done.insert(thread);
             match set_thread(host, target, thread, value, prior, inherited.as_ref()) {
-                Ok(()) | Err(HostError::Gone { .. }) if host.is_alive(target) => {}
+                // A thread that ended, and whose id another one may have got, is no fault of the process.
+                Ok(()) | Err(HostError::Gone { .. } | HostError::ChangedIdentity { .. }) if host.is_alive(target) => {}
                 Ok(()) => return Err(HostError::Gone { pid: target.pid }.into()),
                 Err(error) => return Err(error.into()),
             }
@@ -157,35 +165,83 @@ fn set_thread(
     host.set(target, thread, value)
 }
 
-fn read_back(host: &mut impl Host, target: Identity, value: &Value) -> Result<bool, Effected> {
+fn read_back(host: &mut impl Host, target: Identity, value: &mut Value) -> Result<bool, Effected> {
+    let mut found = BTreeSet::new();
     for thread in concerned(host, target, value.knob())? {
         match host.get(target, thread, value.knob()) {
-            Ok(found) if found == *value => {}
-            Ok(_) => return Ok(false),
-            Err(HostError::Gone { .. }) => {}
+            Ok(now) => found.insert(now),
+            Err(HostError::Gone { .. } | HostError::ChangedIdentity { .. }) => false,
             Err(error) => return Err(error.into()),
-        }
+        };
     }
-    Ok(true)
+    // A cpuset (cpuset(7)) cuts a mask down. What stands is what undoing will look for.
+    if let (Value::Affinity(wanted), 1, Some(Value::Affinity(now))) = (&*value, found.len(), found.first())
+        && !now.0.is_empty()
+        && now.0.is_subset(&wanted.0)
+    {
+        *value = Value::Affinity(now.clone());
+    }
+    Ok(found.iter().all(|now| now == value))
+}
+
+/// Whether a process handles a signal now. A program that was replaced by exec(2) has no handlers any more, and what
+/// was a notice would end it.
+///
+/// # Errors
+/// With the outcome, when it does not, or cannot be asked.
+pub fn catches(host: &mut impl Host, target: Identity, signal: Signal) -> Result<(), Effected> {
+    let Some(mut process) = host.process(target.pid).filter(|process| process.identity == target) else {
+        return Err(HostError::Gone { pid: target.pid }.into());
+    };
+    if !host.read_details(&mut process, Needs::SIGNALS) {
+        return Err(HostError::Gone { pid: target.pid }.into());
+    }
+    guard::notice(&process, signal).map_err(|refusal| Effected::only(Outcome::Superseded, refusal.reason))
 }
 
 /// Carries out what the arithmetic of leases asks for. `table` is a reading of all processes, for the children that
 /// were born during the lease.
-pub fn undo(host: &mut impl Host, lease: &Lease, undo: &Undo, table: &[Process]) -> Effected {
+///
+/// `holders` hold the knob by leases of their own and are left to those.
+pub fn undo(
+    host: &mut impl Host,
+    lease: &Lease,
+    undo: &Undo,
+    table: &[Process],
+    holders: &BTreeSet<Identity>,
+) -> Effected {
+    let born = |ours: &Value| -> Vec<Identity> {
+        // Who is stopped bears children that run.
+        if ours.knob() == Knob::Freeze {
+            return Vec::new();
+        }
+        let born = descendants(lease, table).into_iter();
+        born.filter(|child| !holders.contains(child)).collect()
+    };
     match undo {
-        Undo::Bequeath { heir, .. } => Effected::only(
-            Outcome::Restored,
-            format!("lease {heir} holds the knob and restores it"),
-        ),
+        Undo::Bequeath { heir, prior, ours, .. } => {
+            let first = prior.first().map_or(ours, |prior| &prior.value);
+            let missed = restore_children(host, &born(ours), ours, first, &mut Back::default());
+            let mut reason = format!("lease {heir} holds the knob and restores it");
+            if missed > 0 {
+                reason.push_str(&format!("; {missed} children could not be restored"));
+            }
+            Effected::only(Outcome::Restored, reason)
+        }
         Undo::Nothing => Effected::only(Outcome::Restored, "another lease wants the signal's effect to last"),
         Undo::Signal(number) => match Signal::try_from(*number) {
-            Ok(signal) => match host.signal(lease.target, signal) {
-                Ok(()) => Effected::only(Outcome::Restored, format!("sent {signal}")),
-                Err(error) => error.into(),
-            },
+            Ok(signal) => catches(host, lease.target, signal)
+                .and_then(|()| host.signal(lease.target, signal).map_err(Effected::from))
+                .map_or_else(
+                    |effected| effected,
+                    |()| Effected::only(Outcome::Restored, format!("sent {signal}")),
+                ),
             Err(_) => Effected::only(Outcome::Failed, format!("no signal has the number {number}")),
         },
-        Undo::Set { value, ours } => put_back(host, lease, ours, table, |_| value.clone()),
+        Undo::Set { value, prior, ours } => put_back(host, lease, ours, &born(ours), |thread| {
+            let changed = thread.and_then(|thread| prior.iter().find(|prior| prior.thread() == thread));
+            changed.map_or_else(|| value.clone(), |prior| prior.value.clone())
+        }),
         Undo::Restore { prior, ours } => {
             let of_thread = |thread: Option<Thread>| {
                 let known = thread.and_then(|thread| prior.iter().find(|prior| prior.thread() == thread));
@@ -194,7 +250,7 @@ pub fn undo(host: &mut impl Host, lease: &Lease, undo: &Undo, table: &[Process])
                     .or(prior.first())
                     .map_or_else(|| ours.clone(), |prior| prior.value.clone())
             };
-            put_back(host, lease, ours, table, of_thread)
+            put_back(host, lease, ours, &born(ours), of_thread)
         }
     }
 }
@@ -204,18 +260,15 @@ fn put_back(
     host: &mut impl Host,
     lease: &Lease,
     ours: &Value,
-    table: &[Process],
+    born: &[Identity],
     value_for: impl Fn(Option<Thread>) -> Value,
 ) -> Effected {
     let mut tally = Back::default();
     let on_target = restore_threads(host, lease.target, ours, &mut tally, |thread| value_for(Some(thread)));
-    for child in descendants(lease, table) {
-        // Whatever goes wrong with a child must not keep the others from being restored.
-        if restore_threads(host, child, ours, &mut tally, |_| value_for(None)).is_err() {
-            tally.missed += 1;
-        }
-    }
+    tally.missed = restore_children(host, born, ours, &value_for(None), &mut tally);
     let mut effected = match (on_target, tally) {
+        // What can be done another time must not be taken for done because one thread or child was.
+        (Err(effected), _) if matches!(effected.outcome, Outcome::Denied | Outcome::Failed) => effected,
         (Err(effected), Back { restored: 0, .. }) => effected,
         (
             _,
@@ -253,6 +306,26 @@ struct Back {
     missed: usize,
 }
 
+/// Returns how many could not be restored.
+fn restore_children(
+    host: &mut impl Host,
+    children: &[Identity],
+    ours: &Value,
+    value: &Value,
+    tally: &mut Back,
+) -> usize {
+    let mut missed = 0;
+    for child in children {
+        // Whatever goes wrong with a child must not keep the others from being restored.
+        if let Err(effected) = restore_threads(host, *child, ours, tally, |_| value.clone())
+            && matches!(effected.outcome, Outcome::Denied | Outcome::Failed)
+        {
+            missed += 1;
+        }
+    }
+    missed
+}
+
 fn restore_threads(
     host: &mut impl Host,
     process: Identity,
@@ -261,30 +334,46 @@ fn restore_threads(
     value_for: impl Fn(Thread) -> Value,
 ) -> Result<(), Effected> {
     let mut done = BTreeSet::new();
+    let mut failed = None;
     for _ in 0..MAX_ROUNDS {
         let threads = concerned(host, process, ours.knob())?;
         let new: Vec<Thread> = threads.into_iter().filter(|thread| !done.contains(thread)).collect();
         if new.is_empty() {
-            return Ok(());
+            break;
         }
         for thread in new {
             done.insert(thread);
-            let value = value_for(thread);
-            match host.get(process, thread, ours.knob()) {
-                // After a crash between intent and outcome a thread may never have been set.
-                Ok(found) if found == value => tally.restored += 1,
-                Ok(found) if found == *ours => match host.set(process, thread, &value) {
-                    Ok(()) => tally.restored += 1,
-                    Err(HostError::Gone { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                },
-                Ok(_) => tally.superseded += 1,
-                Err(HostError::Gone { .. }) => {}
-                Err(error) => return Err(error.into()),
+            match restore_thread(host, process, thread, ours, &value_for(thread)) {
+                Ok(true) => tally.restored += 1,
+                Ok(false) => tally.superseded += 1,
+                Err(HostError::Gone { .. } | HostError::ChangedIdentity { .. }) => {}
+                // The others are restored all the same.
+                Err(error) => failed = Some(error),
             }
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// False when somebody else changed the value.
+fn restore_thread(
+    host: &mut impl Host,
+    process: Identity,
+    thread: Thread,
+    ours: &Value,
+    value: &Value,
+) -> Result<bool, HostError> {
+    let found = host.get(process, thread, ours.knob())?;
+    // A stop may be pending on a process that hangs in the kernel; only SIGCONT takes it back.
+    let may_be_pending = *ours == Value::Freeze(true) && *value == Value::Freeze(false);
+    if found == *value && !may_be_pending {
+        // After a crash between intent and outcome a thread may never have been set.
+        return Ok(true);
+    }
+    if found != *ours && !may_be_pending {
+        return Ok(false);
+    }
+    host.set(process, thread, value).map(|()| true)
 }
 
 /// Threads that a knob belongs to. Real-time and deadline threads are never touched.
@@ -294,30 +383,31 @@ fn concerned(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<T
         threads.retain(|thread| thread.tid == target.pid);
         return Ok(threads);
     }
-    if matches!(knob, Knob::Nice | Knob::Sched) {
-        let mut normal = Vec::with_capacity(threads.len());
-        for thread in threads {
-            match host.get(target, thread, Knob::Sched) {
-                Ok(Value::Sched(Policy::RealTime)) | Err(HostError::Gone { .. }) => {}
-                Ok(_) => normal.push(thread),
-                Err(error) => return Err(error),
-            }
+    let mut normal = Vec::with_capacity(threads.len());
+    for thread in threads {
+        match host.get(target, thread, Knob::Sched) {
+            Ok(Value::Sched(Policy::RealTime)) | Err(HostError::Gone { .. } | HostError::ChangedIdentity { .. }) => {}
+            Ok(_) => normal.push(thread),
+            Err(error) => return Err(error),
         }
-        return Ok(normal);
     }
-    Ok(threads)
+    Ok(normal)
 }
 
-/// Processes below the target that were born since the lease was taken. A child whose parent is gone was handed to
-/// another parent and cannot be told from a stranger.
+/// Processes below the target that were born since the lease was taken, of parents that have it themselves or were
+/// born since: nobody else can have inherited from it. A child whose parent is gone was handed to another parent and
+/// cannot be told from a stranger.
 fn descendants(lease: &Lease, table: &[Process]) -> Vec<Identity> {
+    if !table.iter().any(|process| process.identity == lease.target) {
+        // Whoever has the pid now has children of his own.
+        return Vec::new();
+    }
     let mut line = BTreeSet::from([lease.target.pid]);
     let mut found = Vec::new();
     loop {
         let before = line.len();
-        for process in table {
-            let is_below = line.contains(&process.parent) && line.insert(process.identity.pid);
-            if is_below && process.born_at + TICK >= lease.taken_at {
+        for process in table.iter().filter(|process| is_born_since(process, lease)) {
+            if line.contains(&process.parent) && line.insert(process.identity.pid) {
                 found.push(process.identity);
             }
         }
@@ -325,6 +415,32 @@ fn descendants(lease: &Lease, table: &[Process]) -> Vec<Identity> {
             return found;
         }
     }
+}
+
+fn is_born_since(process: &Process, lease: &Lease) -> bool {
+    process.born_at + TICK >= lease.taken_at
+}
+
+/// What a process would have if its ancestors held no leases, where `found` came to it by birth from one that does.
+pub fn before_birth<'a>(
+    process: &Process,
+    found: &Value,
+    live: impl Iterator<Item = &'a Lease>,
+    table: &[Process],
+) -> Option<Value> {
+    let mut live: Vec<(&Lease, &Value, &Vec<Prior>)> = live
+        .filter_map(|lease| match &lease.effect {
+            Effect::Value { value, prior } if value.knob() == found.knob() => Some((lease, value, prior)),
+            _ => None,
+        })
+        .collect();
+    live.sort_unstable_by_key(|(lease, ..)| lease.id);
+    let is_source = |(lease, value, _): &&(&Lease, &Value, &Vec<Prior>)| {
+        *value == found && is_born_since(process, lease) && descendants(lease, table).contains(&process.identity)
+    };
+    let (source, ..) = live.iter().find(is_source)?;
+    let (.., first) = live.iter().find(|(lease, ..)| lease.target == source.target)?;
+    first.first().map(|prior| prior.value.clone())
 }
 
 fn relative_affinity(change: AffinityChange, prior: &Value, online: BTreeSet<u32>) -> CpuSet {
@@ -361,7 +477,6 @@ fn summary<'a>(values: impl Iterator<Item = &'a Value>) -> String {
 mod tests {
     use super::*;
     use crate::host::fake::FakeHost;
-    use crate::ledger::Effect;
     use crate::ledger::lease;
 
     fn host_with(threads: u32, nice: i32) -> (FakeHost, Identity) {
@@ -383,7 +498,8 @@ mod tests {
     fn take(host: &mut FakeHost, id: u64, target: Identity, nice: i32) -> Lease {
         let prepared = prepare(host, target, &Change::To(Value::Nice(nice))).unwrap();
         let mut prior = prepared.prior;
-        let effected = set(host, target, &prepared.value, &mut prior);
+        let mut value = prepared.value;
+        let effected = set(host, target, &mut value, &mut prior);
         assert_eq!(effected.outcome, Outcome::Applied, "{effected:?}");
         Lease {
             id,
@@ -391,10 +507,7 @@ mod tests {
             fingerprint: "f".into(),
             target,
             name: "burner".into(),
-            effect: Effect::Value {
-                value: prepared.value,
-                prior,
-            },
+            effect: Effect::Value { value, prior },
             taken_at: host.now.boot,
             deadline: Duration::MAX,
             settled: true,
@@ -404,7 +517,7 @@ mod tests {
     fn give_back(host: &mut FakeHost, lease: &Lease, live: &[Lease]) -> Outcome {
         let table = host.processes().unwrap();
         let what = lease::undo(lease, live.iter());
-        undo(host, lease, &what, &table).outcome
+        undo(host, lease, &what, &table, &BTreeSet::new()).outcome
     }
 
     #[test]

@@ -147,6 +147,8 @@ pub struct FinalGate<'a> {
     pub condition: Option<bool>,
     /// Victims that hang in the kernel (state D): they will go, but nobody waits for them.
     pub stuck: &'a BTreeSet<Identity>,
+    /// Victims whose episode has closed, so that nobody else goes on with them.
+    pub orphaned: &'a BTreeSet<Identity>,
 }
 
 /// How a final step is counted.
@@ -156,17 +158,23 @@ pub enum Strike {
     NewVictim,
     /// A later final step on a victim that was counted already.
     Escalation,
+    /// It received this very signal already.
+    Done,
 }
 
 impl FinalGate<'_> {
     /// # Errors
     /// Says what must happen before this process may be struck.
-    pub fn strike(&self, target: Identity) -> Result<Strike, Refusal> {
+    pub fn strike(&self, target: Identity, signal: Signal) -> Result<Strike, Refusal> {
         let key = &self.episode.key;
         let counted = || self.victims.iter().filter(|victim| victim.simulated == key.simulated);
         if let Some(victim) = counted().find(|victim| victim.target == target && victim.gone_at.is_none()) {
-            if victim.rule == key.rule && victim.fingerprint == key.fingerprint {
-                return Ok(Strike::Escalation);
+            let is_ours = victim.rule == key.rule && victim.fingerprint == key.fingerprint;
+            if is_ours || self.orphaned.contains(&target) {
+                if victim.signals.contains(&(signal as i32)) {
+                    return Ok(Strike::Done);
+                }
+                return self.ask_condition().map(|()| Strike::Escalation);
             }
             return refuse(
                 Decision::AwaitingEffect,
@@ -217,10 +225,14 @@ impl FinalGate<'_> {
             );
             return refuse(Decision::Budget, reason);
         }
+        self.ask_condition().map(|()| Strike::NewVictim)
+    }
+
+    fn ask_condition(&self) -> Result<(), Refusal> {
         if self.condition == Some(false) {
             return refuse(Decision::Condition, "`while` is false");
         }
-        Ok(Strike::NewVictim)
+        Ok(())
     }
 }
 
@@ -290,6 +302,8 @@ mod tests {
         limit: usize,
         condition: Option<bool>,
         sample_at: u64,
+        target: i32,
+        signal: Signal,
     }
 
     impl Default for Case {
@@ -302,6 +316,8 @@ mod tests {
                 limit: 9,
                 condition: None,
                 sample_at: 1000,
+                target: 7,
+                signal: Signal::SIGKILL,
             }
         }
     }
@@ -314,6 +330,7 @@ mod tests {
             simulated: false,
             struck_at: Duration::from_secs(struck_at),
             gone_at: gone_at.map(Duration::from_secs),
+            signals: vec![Signal::SIGTERM as i32],
         }
     }
 
@@ -327,6 +344,7 @@ mod tests {
                 fingerprint: "f".into(),
                 simulated: false,
             },
+            ladder: String::new(),
             source: case.source,
             labels: Default::default(),
             starts_at: jiff::Timestamp::UNIX_EPOCH,
@@ -345,8 +363,9 @@ mod tests {
             sample_at: Duration::from_secs(case.sample_at),
             condition: case.condition,
             stuck: &stuck,
+            orphaned: &BTreeSet::from([Process::example(8, "x").identity]),
         };
-        gate.strike(Process::example(7, "x").identity)
+        gate.strike(Process::example(case.target, "x").identity, case.signal)
             .map_err(|refusal| refusal.decision)
     }
 
@@ -411,6 +430,33 @@ mod tests {
             }),
             Err(Decision::Condition)
         );
+    }
+
+    #[test]
+    fn no_signal_is_sent_twice_and_while_is_asked_before_each() {
+        let (victims, condition) = (vec![victim(7, 990, None)], Some(false));
+        let case = |signal, condition| Case {
+            victims: victims.clone(),
+            signal,
+            condition,
+            ..Case::default()
+        };
+        assert_eq!(strike(case(Signal::SIGTERM, None)), Ok(Strike::Done));
+        assert_eq!(strike(case(Signal::SIGKILL, condition)), Err(Decision::Condition));
+        let left_behind = Victim {
+            rule: "other".into(),
+            ..victim(8, 990, None)
+        };
+        for (signal, expected) in [(Signal::SIGTERM, Strike::Done), (Signal::SIGKILL, Strike::Escalation)] {
+            let (victims, target) = (vec![left_behind.clone()], 8);
+            let case = Case {
+                victims,
+                target,
+                signal,
+                ..Case::default()
+            };
+            assert_eq!(strike(case), Ok(expected), "its own episode is closed");
+        }
     }
 
     #[test]

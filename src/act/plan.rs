@@ -103,6 +103,7 @@ mod tests {
                 fingerprint: "f".into(),
                 simulated: false,
             },
+            ladder: String::new(),
             source: WireSource::Local,
             labels: Default::default(),
             starts_at: jiff::Timestamp::UNIX_EPOCH,

@@ -92,7 +92,7 @@ struct RawAlert {
 
 /// Texts by name. A name given twice is an error: which of the two counts is a matter of the reader, and a proxy that
 /// checked one must not let pass the other.
-struct TextMap(Labels);
+pub(super) struct TextMap(pub(super) Labels);
 
 impl<'de> Deserialize<'de> for TextMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TextMap, D::Error> {
@@ -210,7 +210,7 @@ fn alert(entry: &str, now: Timestamp) -> Result<Alert, String> {
 }
 
 /// Reads RFC 3339. Go's zero time, the first moment of year 1, says "none".
-fn time(field: &str, text: Option<&str>) -> Result<Option<Timestamp>, String> {
+pub(super) fn time(field: &str, text: Option<&str>) -> Result<Option<Timestamp>, String> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(None);
     };

@@ -5,6 +5,7 @@
     reason = "the room and its central type share the word of the domain"
 )]
 pub mod alert;
+pub mod alertmanager;
 pub mod decode;
 pub mod go_regex;
 pub mod matcher;

@@ -1,6 +1,7 @@
 //! A reload: everything that can fail first, then one swap. A bad file keeps the last good configuration.
 
 use super::policy;
+use super::reconciler;
 use super::watcher::Watcher;
 use crate::cli;
 use crate::config::{Loaded, Sampling, Webhook};
@@ -22,6 +23,7 @@ pub struct Reloader {
     at_start: (Webhook, Sampling),
     door: Door,
     watcher: Arc<Watcher>,
+    reconciler: reconciler::Handle,
     tally: Tally,
     /// One reload at a time.
     turn: Mutex<()>,
@@ -34,6 +36,7 @@ impl Reloader {
         authenticates: bool,
         door: Door,
         watcher: Arc<Watcher>,
+        reconciler: reconciler::Handle,
         tally: Tally,
     ) -> Reloader {
         Reloader {
@@ -47,6 +50,7 @@ impl Reloader {
             at_start: (loaded.config.webhook.clone(), loaded.config.sampling),
             door,
             watcher,
+            reconciler,
             tally,
             turn: Mutex::new(()),
         }
@@ -91,6 +95,7 @@ impl Reloader {
             tracing::warn!("`webhook` and `sampling` have changed; they take effect at the next start");
         }
         self.watcher.replace(policy::orders(&loaded));
+        self.reconciler.replace(&loaded.config);
         if !self.door.send(Input::Reload(Box::new(policy))) {
             return Err("the engine has ended".to_owned());
         }

@@ -1,7 +1,8 @@
 //! The configuration file: its keys, and what each means.
 
+use super::alertmanagers::{self, ALERTMANAGERS, RECONCILE, read_reconcile};
 use super::shelf::Shelf;
-use super::{Config, HostNames, ProcessGroup, Sampling, Webhook};
+use super::{Config, HostNames, ProcessGroup, Reconcile, Sampling, Webhook};
 use crate::act::guard::Budget;
 use crate::diagnostic::{Findings, Spanned};
 use crate::http::token::TokenFile;
@@ -36,6 +37,16 @@ pub static CONFIG: Object = Object {
         ),
         EVALUATION_INTERVAL,
         optional("webhook", Kind::Object(&WEBHOOK), "Who may send alerts."),
+        optional(
+            "alertmanagers",
+            Kind::List(&Kind::Object(&ALERTMANAGERS)),
+            "Alertmanagers that are asked which alerts fire, as in Prometheus's `alerting` section.",
+        ),
+        optional(
+            "reconcile",
+            Kind::Object(&RECONCILE),
+            "How often Alertmanagers are asked, and when they are believed that an alert is over.",
+        ),
         optional(
             "identity",
             Kind::Object(&IDENTITY),
@@ -166,6 +177,8 @@ impl Default for Config {
             alerting_rules: Vec::new(),
             evaluation_interval: Duration::from_secs(1),
             webhook: Webhook::default(),
+            alertmanagers: Vec::new(),
+            reconcile: Reconcile::default(),
             identity: HostNames {
                 labels: vec!["instance".to_owned()],
                 names: Vec::new(),
@@ -229,6 +242,14 @@ pub(super) fn read(shelf: &Shelf, findings: &mut Findings) -> Written {
     if let Some(webhook) = open(&fields, "webhook", &WEBHOOK, findings) {
         config.webhook = read_webhook(&webhook, shelf, findings);
     }
+    for node in fields.list("alertmanagers", findings) {
+        if let Some(fields) = Fields::open(node, &ALERTMANAGERS, findings) {
+            config.alertmanagers.push(alertmanagers::read(&fields, shelf, findings));
+        }
+    }
+    if let Some(reconcile) = open(&fields, "reconcile", &RECONCILE, findings) {
+        config.reconcile = read_reconcile(&reconcile, findings);
+    }
     if let Some(identity) = open(&fields, "identity", &IDENTITY, findings) {
         read_identity(&mut config.identity, &identity, findings);
     }
@@ -257,7 +278,12 @@ pub(super) fn read(shelf: &Shelf, findings: &mut Findings) -> Written {
     written
 }
 
-fn open<'n>(fields: &Fields<'n>, key: &str, object: &'static Object, findings: &mut Findings) -> Option<Fields<'n>> {
+pub(super) fn open<'n>(
+    fields: &Fields<'n>,
+    key: &str,
+    object: &'static Object,
+    findings: &mut Findings,
+) -> Option<Fields<'n>> {
     Fields::open(fields.get(key)?, object, findings)
 }
 

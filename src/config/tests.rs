@@ -69,6 +69,19 @@ fn empty_configuration_is_the_default() {
     assert_eq!(config.local["job"], "evenkeel");
 }
 
+fn addresses(alertmanagers: &Alertmanagers) -> Vec<String> {
+    let (addresses, problems) = alertmanagers.addresses(&mut LastGood::default());
+    assert_eq!(problems, [""; 0]);
+    addresses.iter().map(ToString::to_string).collect()
+}
+
+fn bearer(secret: &str) -> client::Credentials {
+    client::Credentials::Authorization {
+        kind: "Bearer".into(),
+        credentials: client::Secret::Text(secret.into()),
+    }
+}
+
 #[test]
 fn every_key_is_read() {
     let config = "
@@ -86,10 +99,27 @@ process_groups:
   - {name: batch, select: {cgroup: '/batch\\.slice/.*'}}
   - {name: big-batch, select: {group: batch, min_memory: 1GiB}}
 local: {instance: db1, team: storage}
+alertmanagers:
+  - scheme: https
+    path_prefix: /am/
+    receiver: pager
+    timeout: 3s
+    api_version: v2
+    static_configs: [{targets: ['am1:9093', '[::1]:9093'], labels: {zone: a}}]
+    file_sd_configs: [{files: [targets/*.json], refresh_interval: 1m}]
+    basic_auth: {username: ann, password_file: token}
+    tls_config: {server_name: am, insecure_skip_verify: true}
+  - static_configs: [{targets: [am2]}]
+    authorization: {credentials: secret}
+reconcile: {interval: 10s, patience: 1m}
 ";
     let (loaded, found) = load(&[
         ("evenkeel.yml", config),
         ("token", "secret\n"),
+        (
+            "targets/a.json",
+            r#"[{"targets": ["am3:80", "am1:9093"], "labels": {}}]"#,
+        ),
         ("rules/b.yml", &RULE.replace("NAME", "b")),
         (
             "rules/a.yml",
@@ -112,6 +142,25 @@ local: {instance: db1, team: storage}
         }
     );
     assert_eq!(config.evaluation_interval, Duration::from_secs(5));
+    assert_eq!(
+        config.reconcile,
+        Reconcile {
+            interval: Duration::from_secs(10),
+            patience: Duration::from_secs(60)
+        }
+    );
+    let [first, second] = &config.alertmanagers[..] else {
+        panic!("{:?}", config.alertmanagers)
+    };
+    assert_eq!((&*first.receiver, &*first.path_prefix), ("pager", "/am"));
+    assert_eq!(first.client.timeout, Duration::from_secs(3));
+    assert_eq!(first.client.trust.server_name.as_deref(), Some("am"));
+    assert!(first.client.trust.insecure_skip_verify);
+    // The files are gone with their directory.
+    assert_eq!(addresses(first), ["https://am1:9093/am/", "https://[::1]:9093/am/"]);
+    assert_eq!(second.receiver, "evenkeel");
+    assert_eq!(second.client.credentials, Some(bearer("secret")));
+    assert_eq!(addresses(second), ["http://am2/"]);
     assert!(config.webhook.token_file.unwrap().ends_with("token"));
     assert_eq!(config.identity.labels, ["host", "node"]);
     assert_eq!(config.identity.names, ["db1", "127.0.0.1"]);
@@ -323,4 +372,102 @@ fn what_is_built_in_is_what_ships() {
     let alerts = alert_names(&embedded.config.alerting_rules);
     assert_eq!(alerts, alert_names(&shipped.config.alerting_rules));
     assert!(alerts.contains("HostCpuSaturated"), "{alerts:?}");
+}
+
+#[test]
+fn files_of_addresses_are_read_anew_and_a_broken_one_keeps_the_last() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+    write(
+        "evenkeel.yml",
+        "alertmanagers: [{static_configs: [{targets: [am1]}], file_sd_configs: [{files: ['*.targets.yml']}]}]\n",
+    );
+    let loaded = Config::load(&directory.path().join("evenkeel.yml")).unwrap();
+    assert_eq!(loaded.warnings.len(), 1, "no file yet");
+    let alertmanagers = &loaded.config.alertmanagers[0];
+    let mut last_good = LastGood::default();
+    let mut check = |expected: &[&str], problems: usize| {
+        let (addresses, found) = alertmanagers.addresses(&mut last_good);
+        let addresses: Vec<&str> = addresses.iter().filter_map(|address| address.host()).collect();
+        assert_eq!((&addresses[..], found.len()), (expected, problems), "{found:?}");
+    };
+    check(&["am1"], 0);
+    write("a.targets.yml", "- targets: [am2, am1]\n  labels: {zone: a}\n");
+    check(&["am1", "am2"], 0);
+    write("a.targets.yml", "- targets: [http://am3/]\n");
+    check(&["am1", "am2"], 1);
+    write("a.targets.yml", "- targets: [am3]\n");
+    check(&["am1", "am3"], 0);
+    fs::remove_file(directory.path().join("a.targets.yml")).unwrap();
+    check(&["am1"], 0);
+}
+
+#[test]
+fn mistakes_about_alertmanagers_are_found_before_the_start() {
+    let check_one = |entry: &str, expected: &str| check(&format!("alertmanagers:\n- {entry}\n"), &[expected]);
+    check_one("receiver: x", "evenkeel.yml:2:3 no address of an Alertmanager");
+    check_one(
+        "static_configs: [{targets: ['http://am:9093']}]",
+        "evenkeel.yml:2:31 `http://am:9093` is no address of an Alertmanager: HOST:PORT, without scheme and path",
+    );
+    let with = |keys: &str| format!("static_configs: [{{targets: [am]}}]\n  {keys}");
+    check_one(
+        &with("basic_auth: {username: u}"),
+        "evenkeel.yml:3:15 basic authentication has neither of `password` and `password_file`",
+    );
+    check_one(
+        &with("authorization: {credentials: a, credentials_file: token}"),
+        "evenkeel.yml:3:18 the authorization has both of `credentials` and `credentials_file`",
+    );
+    check_one(
+        &with("authorization: {credentials: a}\n  basic_auth: {username: u, password: p}"),
+        "evenkeel.yml:3:18 `basic_auth` and `authorization` are two values of one header",
+    );
+    check_one(
+        &with("tls_config: {cert_file: token}"),
+        "evenkeel.yml:3:15 a certificate and its key go together",
+    );
+    check(
+        "reconcile: {interval: 30s, patience: 45s}",
+        &["evenkeel.yml:1:38 `patience` is too short: one answer would decide"],
+    );
+    let (_, found) = load(&[(
+        "evenkeel.yml",
+        "alertmanagers: [{static_configs: [{targets: [am]}], authorization: {credentials_file: none}}]\n",
+    )]);
+    assert!(found[0].contains("cannot read none"), "{found:?}");
+}
+
+#[test]
+fn reference_of_alertmanagers_is_that_of_the_code() {
+    use alertmanagers::{ALERTMANAGERS, AUTHORIZATION, BASIC_AUTH, FILE_SD, RECONCILE, STATIC, TLS};
+    let text = include_str!("../../docs/alertmanager.md");
+    for object in [
+        &ALERTMANAGERS,
+        &STATIC,
+        &FILE_SD,
+        &BASIC_AUTH,
+        &AUTHORIZATION,
+        &TLS,
+        &RECONCILE,
+    ] {
+        let table = crate::schema::markdown(object);
+        assert!(
+            text.contains(&table),
+            "docs/alertmanager.md wants this table of {}:\n{table}",
+            object.title
+        );
+    }
+    let examples = text
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next());
+    for example in examples {
+        let (_, found) = load(&[
+            ("evenkeel.yml", example),
+            ("alertmanager.token", "secret\n"),
+            ("alertmanagers/all.yml", "- targets: [am:9093]\n"),
+        ]);
+        assert_eq!(found, [""; 0], "{example}");
+    }
 }

@@ -7,12 +7,13 @@ use super::{Answer, Engine};
 use crate::act::apply;
 use crate::act::guard::{FinalGate, Refusal, Strike, notice};
 use crate::act::plan::Ascent;
-use crate::host::Host;
+use crate::host::{Host, Value};
 use crate::ledger::book::Barred;
-use crate::ledger::{Climb, Decision, Effect, Entry, Episode, Lease, Outcome, Record, Victim};
+use crate::ledger::{Climb, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Record, Victim};
 use crate::process::{Identity, Process, Selector};
 use crate::rule::step::{Change, Send, SignalKind};
 use crate::rule::{Rule, Step};
+use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,19 +49,15 @@ impl<H: Host> Engine<H> {
         for (rung, step) in &ascent.steps {
             let allowed = self.allow(step, &seat, episode, turn);
             let refusal = match allowed {
+                Ok(Some(Strike::Done)) => {
+                    turn.counted.push((seat.rule.name.clone(), Decision::Duplicate));
+                    continue;
+                }
                 Ok(strike) => {
-                    if strike == Some(Strike::NewVictim) {
-                        let victim = Victim {
-                            rule: episode.key.rule.clone(),
-                            fingerprint: episode.key.fingerprint.clone(),
-                            target: ascent.target,
-                            simulated,
-                            struck_at: turn.boot_now(),
-                            gone_at: None,
-                        };
-                        turn.intend(&mut self.book, Entry::Victim(victim));
+                    if let (Some(_), Step::Signal(send)) = (strike, step) {
+                        self.note_strike(ascent.target, send.signal, episode, turn);
                     }
-                    self.intend_step(step, &seat, simulated, turn);
+                    self.intend_step(step, *rung, &seat, simulated, turn);
                     continue;
                 }
                 Err(refusal) => refusal,
@@ -90,6 +87,7 @@ impl<H: Host> Engine<H> {
                 Entry::VictimGone {
                     target: ascent.target,
                     at: turn.boot_now(),
+                    simulated: true,
                 },
             );
             episode.barred.push(Barred {
@@ -99,6 +97,26 @@ impl<H: Host> Engine<H> {
         } else {
             episode.climbs.push(climb);
         }
+    }
+
+    /// A process counts as one victim, whatever it receives.
+    fn note_strike(&mut self, target: Identity, signal: Signal, episode: &Episode, turn: &mut Turn) {
+        let simulated = episode.key.simulated;
+        let is_it = |known: &&Victim| known.target == target && known.simulated == simulated && known.gone_at.is_none();
+        let known = self.book.victims.iter().find(is_it).cloned();
+        let mut victim = known.unwrap_or_else(|| Victim {
+            rule: String::new(),
+            fingerprint: String::new(),
+            target,
+            simulated,
+            struck_at: turn.boot_now(),
+            gone_at: None,
+            signals: Vec::new(),
+        });
+        victim.rule.clone_from(&episode.key.rule);
+        victim.fingerprint.clone_from(&episode.key.fingerprint);
+        victim.signals.push(signal as i32);
+        turn.intend(&mut self.book, Entry::Victim(victim));
     }
 
     fn allow(
@@ -143,6 +161,7 @@ impl<H: Host> Engine<H> {
                         }
                     };
                     let stuck = self.stuck(turn);
+                    let orphaned = self.orphaned_victims();
                     let gate = FinalGate {
                         rule: seat.rule,
                         episode,
@@ -152,15 +171,16 @@ impl<H: Host> Engine<H> {
                         sample_at: answer.map_or(turn.boot_now(), |answer| answer.sample_at),
                         condition: answer.map(|answer| answer.holds),
                         stuck: &stuck,
+                        orphaned: &orphaned,
                     };
-                    gate.strike(seat.process.identity).map(Some)
+                    gate.strike(seat.process.identity, send.signal).map(Some)
                 }
             },
         }
     }
 
     /// Writes down what is about to be done, or what would be.
-    fn intend_step(&mut self, step: &Step, seat: &Seat<'_>, simulated: bool, turn: &mut Turn) {
+    fn intend_step(&mut self, step: &Step, rung: usize, seat: &Seat<'_>, simulated: bool, turn: &mut Turn) {
         let mut record = seat.about.record(turn.now);
         (record.target, record.step) = (shown(seat.process), Some(step.to_string()));
         record.decision = Some(if simulated { Decision::DryRun } else { Decision::Planned });
@@ -177,6 +197,24 @@ impl<H: Host> Engine<H> {
             },
             _ => None,
         };
+        let mut prepared = prepared;
+        let mut is_by_birth = false;
+        for prior in prepared.iter_mut().flat_map(|prepared| &mut prepared.prior) {
+            let table = turn.table.as_deref().unwrap_or_default();
+            let live = self.book.leases.values();
+            if let Some(own) = apply::before_birth(seat.process, &prior.value, live, table) {
+                (prior.value, is_by_birth) = (own, true);
+            }
+        }
+        // A lease of this same turn is not carried out yet; ours will find what it sets.
+        if let (Step::Set(change), Some(prepared)) = (step, &mut prepared)
+            && let Some(value) = self.awaited_value(target, change)
+        {
+            prepared
+                .prior
+                .iter_mut()
+                .for_each(|prior| prior.value.clone_from(&value));
+        }
         if let Some(prepared) = &prepared {
             record.before = prepared.prior.first().map(|prior| prior.value.to_string());
             record.after = Some(prepared.value.to_string());
@@ -192,6 +230,7 @@ impl<H: Host> Engine<H> {
             process: seat.process.clone(),
             rule: Arc::clone(seat.rule),
             selector: Arc::clone(seat.selector),
+            rung,
             step: step.to_string(),
             action: step.action(),
         };
@@ -203,7 +242,7 @@ impl<H: Host> Engine<H> {
                 };
                 let lease = self.new_lease(seat, effect, turn);
                 let is_held = self.book.leases.values().any(|other| other.shares_knob(&lease));
-                if prepared.is_set_already && !is_held && !is_relative(change) {
+                if prepared.is_set_already && !is_held && !is_by_birth && !is_relative(change) {
                     record.decision = None;
                     record.outcome = Some(Outcome::AlreadySet);
                     return self.note_outcome(record, step.action(), turn);
@@ -230,6 +269,16 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    fn awaited_value(&self, target: Identity, change: &Change) -> Option<Value> {
+        let newest = self.book.leases.values().rev();
+        let value_of = |lease: &Lease| match &lease.effect {
+            Effect::Value { value, .. } if value.knob() == change.knob() => Some((value.clone(), lease.settled)),
+            _ => None,
+        };
+        let (value, settled) = newest.filter(|lease| lease.target == target).find_map(value_of)?;
+        (!settled).then_some(value)
+    }
+
     fn new_lease(&self, seat: &Seat<'_>, effect: Effect, turn: &Turn) -> Lease {
         Lease {
             id: self.book.last_lease_id + 1,
@@ -249,6 +298,18 @@ impl<H: Host> Engine<H> {
             self.tally.action(&record.rule, action, outcome.as_str());
         }
         turn.decide(&mut self.book, record);
+    }
+
+    fn orphaned_victims(&self) -> BTreeSet<Identity> {
+        let is_open = |victim: &Victim| {
+            self.book.episodes.contains_key(&EpisodeKey {
+                rule: victim.rule.clone(),
+                fingerprint: victim.fingerprint.clone(),
+                simulated: victim.simulated,
+            })
+        };
+        let victims = self.book.victims.iter().filter(|victim| !is_open(victim));
+        victims.map(|victim| victim.target).collect()
     }
 
     /// Victims that hang in the kernel.

@@ -34,7 +34,8 @@ pub fn admit(alert: &Alert, open: Option<&Episode>, closed: Option<Timestamp>, n
             Admission::Stale("it resolves an earlier episode")
         }
         (Status::Resolved, open) => {
-            let ended_at = alert.ends_at.unwrap_or(now).max(alert.starts_at);
+            // An end in the future would call stale what begins before it.
+            let ended_at = alert.ends_at.unwrap_or(now).min(now).max(alert.starts_at);
             match (open, closed) {
                 (Some(_), _) => Admission::Close { ended_at },
                 (None, Some(known)) if known >= ended_at => Admission::Duplicate("the episode is closed already"),
@@ -72,6 +73,7 @@ mod tests {
                 fingerprint: "f".into(),
                 simulated: false,
             },
+            ladder: String::new(),
             source: WireSource::Alertmanager,
             labels: Default::default(),
             starts_at: at(starts),

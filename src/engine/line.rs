@@ -9,16 +9,15 @@ use super::Engine;
 use super::agenda::{BASELINE, RETRY, ROUND};
 use super::ascend::Seat;
 use super::episode::{Admission, admit};
-use super::select::select;
+use super::select::{needs_cpu, select};
 use super::turn::{About, Turn, shown};
 use crate::act::guard::{Refusal, Ward, bound_matches};
 use crate::act::plan::plan;
 use crate::alert::{Alert, Source, Status};
 use crate::host::Host;
 use crate::ledger::book::REMEMBER_VICTIMS;
-use crate::ledger::{Book, Decision, Entry, Episode, EpisodeKey};
+use crate::ledger::{Book, Climb, Decision, Entry, Episode, EpisodeKey};
 use crate::process::Process;
-use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::rule::Rule;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +38,7 @@ impl<H: Host> Engine<H> {
     pub fn take(&mut self, alerts: &[Alert], received_at: Instant) -> Result<(), String> {
         let mut turn = Turn::new(self.host.now(), Some(received_at));
         for alert in alerts {
+            self.hear(alert);
             for rule in self.policy.rules.rules.clone() {
                 if rule.matches(&alert.labels) {
                     self.meet(&rule, alert, &mut turn);
@@ -86,7 +86,9 @@ impl<H: Host> Engine<H> {
     pub fn resume(&mut self) {
         let mut turn = Turn::new(self.host.now(), None);
         self.look_for_the_dead(&mut turn);
+        self.watch_victims();
         self.release_orphans(&mut turn);
+        self.leave_changed_ladders(&mut turn);
         self.finish_unsettled(&mut turn);
         for key in self.book.episodes.keys().cloned().collect::<Vec<_>>() {
             self.judge(&key, Occasion::Round, &mut turn);
@@ -138,16 +140,16 @@ impl<H: Host> Engine<H> {
                 Admission::Remember { ended_at } => {
                     turn.close(&mut self.book, Entry::EpisodeClosed { key, ended_at });
                 }
-                Admission::Close { ended_at } => self.close(&key, &about, ended_at, turn),
+                Admission::Close { ended_at } => self.close(&key, &about, ended_at, "the alert ended", turn),
                 Admission::Open if self.book.paused => {
                     let mut record = about.record(turn.now);
                     record.decision = Some(Decision::Paused);
                     turn.decide(&mut self.book, record);
                 }
                 Admission::Open => {
-                    let episode = open_episode(key.clone(), alert, turn.boot_now());
+                    let episode = open_episode(key.clone(), rule, alert, turn.boot_now());
                     turn.intend(&mut self.book, Entry::Episode(episode));
-                    self.rules_in_use.insert(rule.name.clone(), Arc::clone(rule));
+                    self.rules_in_use.insert(key.clone(), Arc::clone(rule));
                     self.judge(&key, Occasion::Opened, turn);
                 }
                 Admission::Repeat => {
@@ -191,6 +193,13 @@ impl<H: Host> Engine<H> {
         if self.book.paused {
             return postpone(&mut self.book, key, turn.boot_now());
         }
+        let is_first = occasion == Occasion::Opened;
+        if let Some(refusal) = self.cannot_choose(&rule, &episode, turn.boot_now()) {
+            if is_first {
+                self.refuse_all(&about, &refusal, turn);
+            }
+            return postpone(&mut self.book, key, turn.boot_now());
+        }
         let selector = Arc::new(rule.select.resolve(&episode.labels));
         if turn.table.is_none() {
             turn.table = Some(self.read_table(turn.boot_now()));
@@ -203,7 +212,6 @@ impl<H: Host> Engine<H> {
         let mut matches = select(&mut self.host, &table, &rule, &selector, &ward);
         turn.table = Some(table);
 
-        let is_first = occasion == Occasion::Opened;
         if let Err(refusal) = bound_matches(&rule, matches.len()) {
             if is_first {
                 self.refuse_all(&about, &refusal, turn);
@@ -228,7 +236,10 @@ impl<H: Host> Engine<H> {
                 turn.decide(&mut self.book, record);
             }
             if matches.is_empty() {
-                let reason = format!("{found} processes match the selector, and none of them may be touched");
+                let reason = match found {
+                    0 => "no process matches the selector".to_owned(),
+                    found => format!("{found} processes match the selector, and none of them may be touched"),
+                };
                 self.refuse_all(
                     &about,
                     &Refusal {
@@ -240,7 +251,8 @@ impl<H: Host> Engine<H> {
             }
         }
         self.drop_the_gone(&mut episode, turn);
-        let ascents = plan(&rule, &episode, &matches, turn.boot_now(), occasion == Occasion::Repeat);
+        let held = self.places(&episode);
+        let ascents = plan(&rule, &held, &matches, turn.boot_now(), occasion == Occasion::Repeat);
         if occasion == Occasion::Repeat {
             episode.barred.retain(|barred| !barred.until_repeat);
             if ascents.is_empty() {
@@ -276,6 +288,41 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    /// Why targets cannot be chosen at this time at all.
+    fn cannot_choose(&self, rule: &Rule, episode: &Episode, now: Duration) -> Option<Refusal> {
+        // Whoever is oldest must not be taken for whoever uses the processors most.
+        let unmeasured = (needs_cpu(rule) && self.baseline(now).is_none()).then(|| Refusal {
+            decision: Decision::NoTarget,
+            reason: "processor use has not been measured for long enough yet; it is looked at again".to_owned(),
+        });
+        // `seen_at` lags behind the last repeat by up to a quarter of `hold`.
+        let is_silent = now.saturating_sub(episode.seen_at) >= rule.hold.saturating_add(rule.hold / 4);
+        unmeasured.or_else(|| {
+            is_silent.then(|| Refusal {
+                decision: Decision::NoTarget,
+                reason: "the alert is not known to fire any more: no repeat came within `hold`".to_owned(),
+            })
+        })
+    }
+
+    /// The episode as it counts against `limit`: who still holds a lease keeps a place, though it was taken out of the
+    /// episode when another of its leases ended.
+    fn places(&self, episode: &Episode) -> Episode {
+        let mut held = episode.clone();
+        for lease in self.book.leases_of(&episode.key) {
+            if !held.climbs.iter().any(|climb| climb.target == lease.target) {
+                held.climbs.push(Climb {
+                    target: lease.target,
+                    name: lease.name.clone(),
+                    rung: usize::MAX,
+                    due: Duration::MAX,
+                    refused: None,
+                });
+            }
+        }
+        held
+    }
+
     fn refuse_all(&mut self, about: &About, refusal: &Refusal, turn: &mut Turn) {
         let mut record = about.record(turn.now);
         (record.decision, record.reason) = (Some(refusal.decision), refusal.reason.clone());
@@ -287,8 +334,8 @@ impl<H: Host> Engine<H> {
     /// # Errors
     /// When the intent could not be made durable.
     pub(super) fn carry_out(&mut self, mut turn: Turn) -> Result<(), String> {
-        let decided: Vec<(String, Decision)> = turn
-            .intents
+        let entries = turn.entries();
+        let decided: Vec<(String, Decision)> = entries
             .iter()
             .filter_map(|entry| match entry {
                 Entry::Record(record) => Some((record.rule.clone(), record.decision?)),
@@ -296,16 +343,18 @@ impl<H: Host> Engine<H> {
             })
             .chain(turn.counted.drain(..))
             .collect();
-        let begun = if turn.intents.is_empty() && turn.closings.is_empty() {
+        let begun = if entries.is_empty() {
             Ok(())
         } else {
-            let mut entries = turn.closings.clone();
-            entries.extend(turn.intents.iter().cloned());
             self.journal.begin(&entries)
         };
         if begun.is_err() {
-            turn.abandon(&mut self.book);
-            self.journal.settle(std::mem::take(&mut turn.closings));
+            let closings = turn.abandon(&mut self.book);
+            self.journal.settle(closings);
+            self.put_off(turn.boot_now());
+        }
+        if begun.is_ok() {
+            entries.iter().for_each(|entry| self.show(entry));
         }
         for (rule, decision) in decided {
             let decision = if begun.is_ok() { decision } else { Decision::Ledger };
@@ -315,10 +364,20 @@ impl<H: Host> Engine<H> {
         for work in std::mem::take(&mut turn.work) {
             self.perform(work, &turn, &mut outcomes);
         }
+        outcomes.iter().for_each(|entry| self.show(entry));
         self.journal.settle(outcomes);
         self.chores.last_retry = (!self.journal.is_writable()).then_some(turn.now.boot);
         self.publish_state();
         begun
+    }
+
+    /// Climbs that were due when the ledger could not be written are due again in a while, not at once: a ledger on a
+    /// full disk must not make the engine spin.
+    fn put_off(&mut self, now: Duration) {
+        let climbs = self.book.episodes.values_mut().flat_map(|episode| &mut episode.climbs);
+        for climb in climbs.filter(|climb| climb.due <= now) {
+            climb.due = now + RETRY;
+        }
     }
 
     fn read_table(&mut self, now: Duration) -> Vec<Process> {
@@ -326,18 +385,17 @@ impl<H: Host> Engine<H> {
             tracing::error!(%error, "the process table cannot be read");
             Vec::new()
         });
-        let is_old_enough = |baseline: &&CpuBaseline| baseline.taken_at + MIN_CPU_WINDOW <= now;
-        let newest_first = [&self.baseline, &self.earlier_baseline].into_iter().flatten();
-        if let Some(baseline) = newest_first.clone().find(is_old_enough).or(newest_first.clone().next()) {
+        if let Some(baseline) = self.baseline(now) {
             baseline.measure(&mut table, now);
         }
         table
     }
 }
 
-fn open_episode(key: EpisodeKey, alert: &Alert, now: Duration) -> Episode {
+fn open_episode(key: EpisodeKey, rule: &Rule, alert: &Alert, now: Duration) -> Episode {
     Episode {
         key,
+        ladder: rule.ladder(),
         source: alert.source.into(),
         labels: alert.labels.clone(),
         starts_at: alert.starts_at,

@@ -7,21 +7,28 @@ pub mod episode;
 pub mod here;
 pub mod line;
 mod perform;
+mod reconcile;
 pub mod run;
 pub mod select;
+mod showing;
 pub mod turn;
 pub mod unwind;
 
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
+mod real_histories;
+#[cfg(test)]
 mod tests;
 
 use crate::act::guard::Budget;
+use crate::alert::alertmanager::Absences;
 use crate::host::Host;
-use crate::ledger::{Book, Episode, Journal, Record};
+use crate::ledger::{Book, Episode, EpisodeKey, Journal, Record};
 use crate::process::Selector;
-use crate::process::table::CpuBaseline;
+use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::rule::{Rule, RuleSet};
-use crate::tally::{State, Tally};
+use crate::tally::Tally;
 use agenda::Chores;
 use here::Here;
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,12 +68,11 @@ pub struct Engine<H: Host> {
     conditions: Conditions,
     own_line: BTreeSet<i32>,
     /// The rule that each open episode came from, which may have been replaced since.
-    rules_in_use: BTreeMap<String, Arc<Rule>>,
-    /// The newest reading of processor time, and the one before it, from which is measured while the newest is too
-    /// young.
-    baseline: Option<CpuBaseline>,
-    earlier_baseline: Option<CpuBaseline>,
+    rules_in_use: BTreeMap<EpisodeKey, Arc<Rule>>,
+    /// The last two readings for processor use: the newer one serves once it is old enough.
+    baselines: [Option<CpuBaseline>; 2],
     chores: Chores,
+    absences: Absences,
 }
 
 impl<H: Host> Engine<H> {
@@ -87,9 +93,9 @@ impl<H: Host> Engine<H> {
             conditions,
             own_line,
             rules_in_use,
-            baseline: None,
-            earlier_baseline: None,
+            baselines: [None, None],
             chores,
+            absences: Absences::default(),
         };
         engine.measure_cpu();
         engine
@@ -110,7 +116,7 @@ impl<H: Host> Engine<H> {
 
     /// Measures processor use from an earlier reading of the process table.
     pub fn measure_from(&mut self, baseline: CpuBaseline) {
-        self.baseline = Some(baseline);
+        self.baselines = [Some(baseline), None];
     }
 
     /// CLOCK_BOOTTIME at which [`Engine::tick`] has something to do.
@@ -125,10 +131,9 @@ impl<H: Host> Engine<H> {
 
     /// The rule of an episode: the one it came from, or after a restart the one of that name.
     fn rule_of(&self, episode: &Episode) -> Option<Arc<Rule>> {
-        let name = &episode.key.rule;
         self.rules_in_use
-            .get(name)
-            .or_else(|| self.policy.rules.get(name))
+            .get(&episode.key)
+            .or_else(|| self.policy.rules.get(&episode.key.rule))
             .cloned()
     }
 
@@ -136,47 +141,30 @@ impl<H: Host> Engine<H> {
         !self.policy.enforce || rule.dry_run
     }
 
+    /// Whether the configuration in force still has the rule of an episode, in the same mode.
+    fn is_in_force(&self, key: &EpisodeKey) -> bool {
+        let rule = self.policy.rules.get(&key.rule);
+        rule.is_some_and(|rule| self.is_simulated(rule) == key.simulated)
+    }
+
     /// Remembers how much processor time each process has used, where some rule will ask for its use.
     fn measure_cpu(&mut self) {
         if !self.policy.rules.rules.iter().any(|rule| select::needs_cpu(rule)) {
-            (self.baseline, self.earlier_baseline) = (None, None);
+            self.baselines = [None, None];
             self.chores.baseline_at = None;
             return;
         }
         let now = self.host.now().boot;
         if let Ok(table) = self.host.processes() {
-            self.earlier_baseline = self.baseline.replace(CpuBaseline::take(&table, now));
+            let [newer, older] = &mut self.baselines;
+            *older = newer.replace(CpuBaseline::take(&table, now));
         }
         self.chores.baseline_at = Some(now);
     }
 
-    fn publish_state(&self) {
-        let mut alerts = BTreeMap::<_, BTreeSet<_>>::new();
-        for episode in self.book.episodes.values() {
-            let source = crate::alert::Source::from(episode.source).as_str();
-            alerts.entry(source).or_default().insert(&episode.key.fingerprint);
-        }
-        let mut leases = self.tally.state().leases;
-        leases.values_mut().for_each(|count| *count = 0);
-        for lease in self.book.leases.values() {
-            *leases.entry((lease.rule.clone(), lease.knob())).or_default() += 1;
-        }
-        let now = self.host.now().boot;
-        self.tally.set_state(State {
-            enforce: self.policy.enforce,
-            paused: self.book.paused,
-            rules: self.policy.rules.rules.len(),
-            ledger_writable: self.journal.is_writable(),
-            budget_remaining: self
-                .policy
-                .budget
-                .remaining(&self.book.victims, !self.policy.enforce, now),
-            alerts_firing: alerts
-                .into_iter()
-                .map(|(source, alerts)| (source, alerts.len()))
-                .collect(),
-            leases,
-            breakers: BTreeMap::new(),
-        });
+    /// The newest reading that lies far enough back to measure from.
+    fn baseline(&self, now: Duration) -> Option<&CpuBaseline> {
+        let is_old_enough = |baseline: &&CpuBaseline| now.saturating_sub(baseline.taken_at) >= MIN_CPU_WINDOW;
+        self.baselines.iter().flatten().find(is_old_enough)
     }
 }

@@ -2,17 +2,33 @@
 //! and judged once more.
 
 use super::Engine;
+use super::agenda::ROUND;
 use super::turn::{Subject, Turn, Work, shown};
 use crate::act::apply::{self, Effected};
 use crate::act::guard::Ward;
 use crate::engine::select::still_holds;
 use crate::host::Host;
-use crate::ledger::{Effect, Entry, Outcome};
+use crate::ledger::lease::{self, Undo};
+use crate::ledger::{Climb, Effect, Entry, EpisodeKey, Outcome, Victim};
+use crate::process::Identity;
+use nix::sys::signal::Signal;
 
 impl<H: Host> Engine<H> {
     pub(super) fn perform(&mut self, work: Work, turn: &Turn, outcomes: &mut Vec<Entry>) {
         match work {
             Work::Undo { lease, word } => self.undo(lease, word, turn, outcomes),
+            Work::Take { lease, subject } if self.was_set_back(&subject) => {
+                self.forgo(lease, Outcome::Cancelled, outcomes);
+            }
+            Work::Signal {
+                signal, lease, subject, ..
+            } if self.was_set_back(&subject) => {
+                let outcome = Outcome::Cancelled;
+                if let Some(id) = lease {
+                    self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
+                }
+                self.spare(subject.process.identity, signal, outcomes);
+            }
             Work::Take { lease, subject } => {
                 let Some(mut held) = self.book.leases.get(&lease).cloned() else {
                     return;
@@ -25,14 +41,20 @@ impl<H: Host> Engine<H> {
                     Err(effected) => effected,
                 };
                 match effected.outcome {
-                    Outcome::Applied | Outcome::NoEffect | Outcome::Failed => {
-                        // Also where it failed halfway: what was set on some threads must be put back.
+                    Outcome::Gone | Outcome::ChangedIdentity => {
+                        self.forgo(lease, effected.outcome, outcomes);
+                    }
+                    _ => {
                         held.settled = true;
                         self.keep(Entry::Lease(held), outcomes);
                     }
-                    outcome => self.keep(Entry::LeaseEnded { id: lease, outcome }, outcomes),
                 }
+                let is_halfway = matches!(effected.outcome, Outcome::Denied | Outcome::Failed);
+                self.set_back(&subject, &effected, turn, outcomes);
                 self.report(&subject, effected, turn, outcomes);
+                if is_halfway {
+                    self.undo(lease, Outcome::Cancelled, turn, outcomes);
+                }
             }
             Work::Signal {
                 signal,
@@ -43,6 +65,13 @@ impl<H: Host> Engine<H> {
                 let target = subject.process.identity;
                 let sent = self
                     .verify(&subject)
+                    .and_then(|()| {
+                        if is_final {
+                            Ok(())
+                        } else {
+                            apply::catches(&mut self.host, target, signal)
+                        }
+                    })
                     .and_then(|()| self.host.signal(target, signal).map_err(Effected::from));
                 let effected = match sent {
                     Ok(()) => Effected {
@@ -67,17 +96,96 @@ impl<H: Host> Engine<H> {
                 }
                 if is_final && is_sent {
                     self.host.watch_exit(target);
-                } else if is_final && matches!(effected.outcome, Outcome::Gone | Outcome::ChangedIdentity) {
-                    self.keep(
-                        Entry::VictimGone {
-                            target,
-                            at: turn.boot_now(),
-                        },
-                        outcomes,
-                    );
+                    self.wait_from_now(&subject, turn, outcomes);
+                } else if is_final {
+                    if self.host.is_alive(target) {
+                        self.spare(target, signal, outcomes);
+                    } else {
+                        let (at, simulated) = (turn.boot_now(), false);
+                        self.keep(Entry::VictimGone { target, at, simulated }, outcomes);
+                    }
                 }
+                self.set_back(&subject, &effected, turn, outcomes);
                 self.report(&subject, effected, turn, outcomes);
             }
+        }
+    }
+
+    /// Ends a lease that was never carried out. One above it, intended in the same turn, counted on it.
+    fn forgo(&mut self, id: u64, outcome: Outcome, outcomes: &mut Vec<Entry>) {
+        let undo = self
+            .book
+            .leases
+            .get(&id)
+            .map(|lease| lease::undo(lease, self.book.leases.values()));
+        if let Some(Undo::Bequeath { heir, inherited, .. }) = undo {
+            let (id, prior) = (heir, inherited);
+            self.keep(Entry::LeasePrior { id, prior }, outcomes);
+        }
+        self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
+    }
+
+    /// A final signal that did not reach its living target does not count.
+    fn spare(&mut self, target: Identity, signal: Signal, outcomes: &mut Vec<Entry>) {
+        let is_it = |victim: &&Victim| victim.target == target && !victim.simulated && victim.gone_at.is_none();
+        let Some(mut victim) = self.book.victims.iter().find(is_it).cloned() else {
+            return;
+        };
+        victim.signals.retain(|sent| *sent != signal as i32);
+        let entry = if victim.signals.is_empty() {
+            Entry::VictimSpared { target }
+        } else {
+            Entry::Victim(victim)
+        };
+        self.keep(entry, outcomes);
+    }
+
+    fn climb_of(&mut self, subject: &Subject) -> Option<(EpisodeKey, &mut Climb)> {
+        let key = EpisodeKey {
+            rule: subject.about.rule.clone(),
+            fingerprint: subject.about.fingerprint.clone(),
+            simulated: false,
+        };
+        let target = subject.process.identity;
+        let climbs = &mut self.book.episodes.get_mut(&key)?.climbs;
+        climbs
+            .iter_mut()
+            .find(|climb| climb.target == target)
+            .map(|climb| (key, climb))
+    }
+
+    fn keep_episode(&mut self, key: &EpisodeKey, outcomes: &mut Vec<Entry>) {
+        let episode = self.book.episodes.get(key).cloned();
+        outcomes.extend(episode.map(Entry::Episode));
+    }
+
+    /// A target for which the selector ceased to hold between plan and deed has not taken this step: should it hold
+    /// again, it must not find itself beyond it, with SIGKILL next and no SIGTERM sent.
+    fn set_back(&mut self, subject: &Subject, effected: &Effected, turn: &Turn, outcomes: &mut Vec<Entry>) {
+        if effected.outcome != Outcome::ChangedIdentity {
+            return;
+        }
+        if let Some((key, climb)) = self.climb_of(subject) {
+            (climb.rung, climb.due) = (subject.rung, turn.boot_now() + ROUND);
+            self.keep_episode(&key, outcomes);
+        }
+    }
+
+    /// Whether an earlier step of this turn failed to find its target.
+    fn was_set_back(&mut self, subject: &Subject) -> bool {
+        self.climb_of(subject)
+            .is_some_and(|(_, climb)| climb.rung <= subject.rung)
+    }
+
+    /// A wait counts from the deed. The commit before it may have taken long on a host in distress.
+    fn wait_from_now(&mut self, subject: &Subject, turn: &Turn, outcomes: &mut Vec<Entry>) {
+        let late = self.host.now().boot.saturating_sub(turn.boot_now());
+        if late.is_zero() {
+            return;
+        }
+        if let Some((key, climb)) = self.climb_of(subject) {
+            climb.due = climb.due.saturating_add(late);
+            self.keep_episode(&key, outcomes);
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::{Engine, Policy};
 use crate::alert::Alert;
+use crate::alert::alertmanager::Survey;
 use crate::alert::receiver::{Delivery, Full, Inbox, Receipt};
 use crate::host::Host;
 use crate::ledger::{Decision, Lease};
@@ -27,6 +28,8 @@ pub enum Input {
     Alerts(Vec<Alert>),
     /// Fingerprints of all own alerts that are pending or fire, once the own evaluation has settled after a start.
     StillActive(BTreeSet<String>),
+    /// What the Alertmanagers said when they were asked.
+    Survey(Survey),
     Exited(Identity),
     Reload(Box<Policy>),
     Leases(tokio::sync::oneshot::Sender<Vec<Lease>>),
@@ -114,6 +117,7 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally)
                         engine.exited(target);
                         engine.tick();
                     }
+                    Input::Survey(survey) => engine.reconcile(&survey),
                     Input::StillActive(active) => engine.close_inactive(&active),
                     Input::Reload(policy) => engine.reload(*policy),
                     Input::Leases(reply) => drop(reply.send(engine.book().leases.values().cloned().collect())),

@@ -1,5 +1,7 @@
 //! The engine on a fake host with a fake clock and a real ledger.
 
+mod reconciling;
+
 use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
 use crate::host::fake::FakeHost;
@@ -66,21 +68,11 @@ impl World {
     }
 
     fn send(&mut self, name: &str, status: Status, starts: i64, source: Source) {
-        let labels: crate::alert::Labels = [
-            ("alertname".to_owned(), name.to_owned()),
-            ("instance".to_owned(), "web1:9100".to_owned()),
-        ]
-        .into();
-        let starts_at = jiff::Timestamp::from_second(1_700_000_000 + starts).unwrap();
-        let alert = Alert {
-            fingerprint: fingerprint(&labels),
-            labels,
-            annotations: Default::default(),
-            status,
-            starts_at,
-            ends_at: (status == Status::Resolved).then(|| starts_at + Duration::from_secs(60)),
-            source,
-        };
+        let mut alert = alert(name, status);
+        let later = jiff::SignedDuration::from_secs(starts);
+        alert.starts_at += later;
+        alert.ends_at = alert.ends_at.map(|at| at + later);
+        alert.source = source;
         self.engine.take(&[alert], Instant::now()).unwrap();
     }
 
@@ -109,6 +101,11 @@ impl World {
             .values()
             .map(|thread| thread.nice)
             .collect()
+    }
+
+    fn ignores_sigterm(&mut self, pid: i32) {
+        let process = self.engine.host().processes.get_mut(&pid).unwrap();
+        process.ignores.insert(Signal::SIGTERM as i32);
     }
 
     fn signals(&mut self) -> Vec<(i32, Signal)> {
@@ -250,14 +247,7 @@ fn new_matches_are_taken_in_a_round_up_to_the_limit() {
 fn who_ignores_sigterm_gets_sigkill_at_its_time_and_no_sooner() {
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
     world.add(100, 1);
-    world
-        .engine
-        .host()
-        .processes
-        .get_mut(&100)
-        .unwrap()
-        .ignores
-        .insert(Signal::SIGTERM as i32);
+    world.ignores_sigterm(100);
     world.fire("end");
     world.pass(9);
     assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
@@ -269,14 +259,7 @@ fn who_ignores_sigterm_gets_sigkill_at_its_time_and_no_sooner() {
 fn a_wait_survives_a_restart() {
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
     world.add(100, 1);
-    world
-        .engine
-        .host()
-        .processes
-        .get_mut(&100)
-        .unwrap()
-        .ignores
-        .insert(Signal::SIGTERM as i32);
+    world.ignores_sigterm(100);
     world.fire("end");
     world.pass(5);
     world.crash_and_restart();
@@ -327,14 +310,7 @@ fn two_rules_do_not_kill_one_victim_twice() {
     second.matchers = example("end", "nice 1").matchers;
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL), second]));
     world.add(100, 1);
-    world
-        .engine
-        .host()
-        .processes
-        .get_mut(&100)
-        .unwrap()
-        .ignores
-        .insert(Signal::SIGTERM as i32);
+    world.ignores_sigterm(100);
     world.fire("end");
     assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
     assert_eq!(world.decided("other", Decision::AwaitingEffect), 1.0);
@@ -451,23 +427,8 @@ fn without_a_ledger_nothing_new_is_done_and_what_is_held_is_undone() {
     let mut world = world(policy(vec![example("calm", "nice 15"), example("more", "nice 10")]));
     world.add(100, 1);
     world.fire("calm");
-    let ledger = world.directory.path().join(crate::ledger::store::FILE_NAME);
-    let lock = rusqlite::Connection::open(&ledger).unwrap();
-    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let labels: crate::alert::Labels = [
-        ("alertname".to_owned(), "more".to_owned()),
-        ("instance".to_owned(), "web1".to_owned()),
-    ]
-    .into();
-    let alert = Alert {
-        fingerprint: fingerprint(&labels),
-        labels,
-        annotations: Default::default(),
-        status: Status::Firing,
-        starts_at: jiff::Timestamp::from_second(1_700_000_000).unwrap(),
-        ends_at: None,
-        source: Source::Alertmanager,
-    };
+    let lock = world.lock_ledger();
+    let alert = alert("more", Status::Firing);
     assert!(world.engine.take(std::slice::from_ref(&alert), Instant::now()).is_err());
     assert_eq!(world.nice(100), [15]);
     assert_eq!(world.decided("more", Decision::Ledger), 1.0);
@@ -503,21 +464,584 @@ fn reversible_steps_that_could_not_be_undone_are_refused() {
     assert_eq!(world.nice(100), [0]);
 }
 
-#[test]
-fn processor_use_is_known_whenever_an_alert_comes() {
-    use crate::process::selector::Condition;
-    for moment in 20..=31 {
-        let mut rule = example("calm", "nice 5");
-        rule.select.conditions.push(Condition::MinCpu(0.9));
-        let mut world = world(policy(vec![rule]));
-        world.add(100, 1);
-        for _ in 0..moment {
-            if let Some(found) = world.engine.host().processes.get_mut(&100) {
-                found.process.cpu_ticks += crate::process::table::TICKS_PER_SECOND;
-            }
-            world.pass(1);
-        }
-        world.fire("calm");
-        assert_eq!(world.nice(100), [5], "{moment} s after the start");
+/// The alert that `name` fires with, or resolves.
+fn alert(name: &str, status: Status) -> Alert {
+    let labels: crate::alert::Labels = [
+        ("alertname".to_owned(), name.to_owned()),
+        ("instance".to_owned(), "web1:9100".to_owned()),
+    ]
+    .into();
+    let starts_at = jiff::Timestamp::from_second(1_700_000_000).unwrap();
+    Alert {
+        fingerprint: fingerprint(&labels),
+        labels,
+        annotations: Default::default(),
+        status,
+        starts_at,
+        ends_at: (status == Status::Resolved).then(|| starts_at + Duration::from_secs(60)),
+        source: Source::Alertmanager,
     }
+}
+
+impl World {
+    fn lock_ledger(&self) -> rusqlite::Connection {
+        let ledger = self.directory.path().join(crate::ledger::store::FILE_NAME);
+        let lock = rusqlite::Connection::open(&ledger).unwrap();
+        lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        lock
+    }
+}
+
+#[test]
+fn a_resolve_that_shares_a_turn_with_its_firing_ends_it_durably() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    let both = [alert("calm", Status::Firing), alert("calm", Status::Resolved)];
+    world.engine.take(&both, Instant::now()).unwrap();
+    assert_eq!(world.nice(100), [0]);
+    world.crash_and_restart();
+    assert!(world.engine.book().episodes.is_empty());
+    world.add(200, 1);
+    world.pass(20);
+    assert_eq!(world.nice(200), [0]);
+}
+
+#[test]
+fn a_ledger_that_cannot_be_written_does_not_make_the_engine_spin() {
+    let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    world.fire("end");
+    let _lock = world.lock_ledger();
+    world.engine.host().advance(Duration::from_secs(11));
+    world.engine.tick();
+    assert_eq!(world.signals().len(), 1);
+    assert!(world.engine.time_until_due().unwrap() >= Duration::from_secs(1));
+}
+
+#[test]
+fn a_return_to_dry_run_releases_and_does_no_more() {
+    let ladder = "nice 15; wait 10; signal TERM";
+    for is_reload in [true, false] {
+        let mut world = world(policy(vec![example("end", ladder)]));
+        world.add(100, 1);
+        world.fire("end");
+        world.policy.enforce = false;
+        if is_reload {
+            let policy = world.policy.clone();
+            world.engine.reload(policy);
+        } else {
+            world.crash_and_restart();
+        }
+        assert_eq!(world.nice(100), [0]);
+        world.pass(60);
+        assert_eq!(world.signals(), []);
+        world.fire("end");
+        assert_eq!(world.decided("end", Decision::DryRun), 1.0, "judged anew, in dry-run");
+    }
+}
+
+#[test]
+fn a_rule_that_comes_back_acts_on_an_alert_that_still_fires() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.engine.reload(policy(vec![]));
+    assert_eq!(world.nice(100), [0]);
+    world.engine.reload(policy(vec![example("calm", "nice 15")]));
+    world.fire("calm");
+    assert_eq!(world.nice(100), [15]);
+}
+
+#[test]
+fn an_episode_keeps_its_ladder_when_another_alert_brings_the_changed_rule_into_use() {
+    let mut world = world(policy(vec![example("end", "nice 15; wait 10; nice 19")]));
+    world.add(100, 1);
+    world.fire("end");
+    world
+        .engine
+        .reload(policy(vec![example("end", "nice 5; wait 99; signal KILL")]));
+    let mut other = alert("end", Status::Firing);
+    other.labels.insert("severity".into(), "critical".into());
+    other.fingerprint = fingerprint(&other.labels);
+    world.engine.take(&[other], Instant::now()).unwrap();
+    world.pass(30);
+    assert_eq!((world.signals(), world.nice(100)), (vec![], vec![19]));
+}
+
+#[test]
+fn a_ladder_that_changed_while_the_daemon_was_away_is_not_climbed_on() {
+    let mut world = world(policy(vec![example(
+        "end",
+        "nice 15; wait 10; nice 19; wait 10; nice 18",
+    )]));
+    world.add(100, 1);
+    world.fire("end");
+    for ladder in ["nice 1; wait 9; signal KILL", "nice 1"] {
+        world.policy = policy(vec![example("end", ladder)]);
+        world.crash_and_restart();
+        world.pass(60);
+        assert_eq!((world.signals(), world.nice(100)), (vec![], vec![15]));
+    }
+    world.resolve("end");
+    assert_eq!(world.nice(100), [0]);
+}
+
+#[test]
+fn an_end_of_all_times_is_no_fault() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    let mut late = alert("calm", Status::Resolved);
+    late.ends_at = Some(jiff::Timestamp::MAX);
+    late.starts_at = jiff::Timestamp::MAX;
+    world.engine.take(&[late], Instant::now()).unwrap();
+    world.engine.tick();
+    world.add(100, 1);
+    let mut future = alert("calm", Status::Resolved);
+    future.labels.insert("severity".into(), "warning".into());
+    future.fingerprint = fingerprint(&future.labels);
+    future.ends_at = Some(jiff::Timestamp::MAX);
+    world.engine.take(&[future.clone()], Instant::now()).unwrap();
+    future.status = Status::Firing;
+    future.starts_at = world.engine.host().now.wall + Duration::from_secs(1);
+    world.engine.take(&[future], Instant::now()).unwrap();
+    assert_eq!(world.nice(100), [15]);
+}
+
+#[test]
+fn a_rehearsal_does_not_end_what_a_real_rule_waits_for() {
+    let mut rehearsal = example("rehearsal", "signal TERM");
+    rehearsal.dry_run = true;
+    let mut real = example("end", TERM_THEN_KILL);
+    (real.limit, real.cooldown) = (5, Duration::ZERO);
+    let mut world = world(policy(vec![real, rehearsal]));
+    world.add(100, 1);
+    world.add(200, 1);
+    world.ignores_sigterm(100);
+    world.send("end", Status::Firing, 0, Source::Local);
+    world.fire("rehearsal");
+    world.pass(8);
+    world.engine.host().advance(Duration::from_secs(8));
+    world.engine.tick();
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM), (100, Signal::SIGKILL)]);
+}
+
+#[test]
+fn a_rehearsal_that_was_cut_short_does_not_block_the_next() {
+    let mut rule = example("end", TERM_THEN_KILL);
+    (rule.dry_run, rule.cooldown) = (true, Duration::ZERO);
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    for start in [0, 1000] {
+        world.pass(1);
+        world.send("end", Status::Firing, start, Source::Alertmanager);
+        world.pass(2);
+        world.send("end", Status::Resolved, start, Source::Alertmanager);
+    }
+    assert_eq!(
+        world.count("evenkeel_actions_total", &["end", "signal", "dry_run"]),
+        2.0
+    );
+}
+
+#[test]
+fn a_restart_does_not_send_sigterm_again() {
+    let mut world = world(policy(vec![example(
+        "end",
+        "nice 15; signal TERM; wait 10; signal KILL",
+    )]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    world.fire("end");
+    world.restart();
+    world.pass(9);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+    world.pass(2);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM), (100, Signal::SIGKILL)]);
+}
+
+#[test]
+fn a_second_episode_goes_on_with_who_outlived_the_first() {
+    let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    world.fire("end");
+    world.resolve("end");
+    world.send("end", Status::Firing, 1000, Source::Alertmanager);
+    world.pass(11);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM), (100, Signal::SIGKILL)]);
+}
+
+#[test]
+fn who_ceased_to_match_at_the_last_moment_is_not_beyond_that_step() {
+    let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    let rename = |host: &mut FakeHost| host.processes.get_mut(&100).unwrap().process.name = "other".into();
+    world.engine.host().meanwhile.push_back(rename);
+    world.fire("end");
+    assert_eq!(world.signals(), []);
+    world.engine.host().processes.get_mut(&100).unwrap().process.name = "burner".into();
+    world.pass(20);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+    assert_eq!(world.count("evenkeel_budget_remaining", &[]), 2.0);
+    world.pass(11);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM), (100, Signal::SIGKILL)]);
+}
+
+#[test]
+fn a_wait_counts_from_the_signal_however_long_the_commit_took() {
+    let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    let slow = |host: &mut FakeHost| host.advance(Duration::from_secs(6));
+    world.engine.host().meanwhile.push_back(slow);
+    world.fire("end");
+    world.pass(9);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+    world.pass(2);
+    assert_eq!(world.signals().len(), 2);
+}
+
+#[test]
+fn a_program_without_the_handler_is_not_sent_the_opposite_signal() {
+    let mut rule = example("quiet", "nice 1");
+    rule.actions = vec![crate::rule::Step::Signal(crate::rule::step::Send {
+        signal: Signal::SIGUSR1,
+        undo: Some(Signal::SIGUSR2),
+    })];
+    let both = 1 << (Signal::SIGUSR1 as u32 - 1) | 1 << (Signal::SIGUSR2 as u32 - 1);
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    fn details(host: &mut FakeHost) -> &mut crate::process::Details {
+        &mut host.processes.get_mut(&100).unwrap().process.details
+    }
+    details(world.engine.host()).caught_signals = Some(both);
+    world
+        .engine
+        .host()
+        .meanwhile
+        .push_back(|host| details(host).caught_signals = Some(0));
+    world.fire("quiet");
+    assert_eq!(world.signals(), [], "it was replaced at the last moment");
+    world.resolve("quiet");
+    details(world.engine.host()).caught_signals = Some(both);
+    world.send("quiet", Status::Firing, 1000, Source::Alertmanager);
+    details(world.engine.host()).caught_signals = Some(0);
+    world.send("quiet", Status::Resolved, 1000, Source::Alertmanager);
+    assert_eq!(world.signals(), [(100, Signal::SIGUSR1)]);
+    assert!(world.engine.book().leases.is_empty());
+}
+
+#[test]
+fn a_ledger_that_opens_late_is_taken_over() {
+    let mut world = world(policy(vec![example("calm", "nice 15"), example("more", "nice 10")]));
+    world.add(100, 1);
+    world.fire("calm");
+    let lock = world.lock_ledger();
+    world.crash_and_restart();
+    assert_eq!(world.count("evenkeel_ledger_writable", &[]), 0.0);
+    lock.execute_batch("ROLLBACK").unwrap();
+    let more = alert("more", Status::Firing);
+    drop(world.engine.take(&[more], Instant::now()));
+    world.pass(2);
+    world.resolve("calm");
+    world.resolve("more");
+    assert_eq!(world.nice(100), [0]);
+}
+
+#[test]
+fn a_commit_that_fails_shows_until_one_works() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    let lock = world.lock_ledger();
+    assert!(
+        world
+            .engine
+            .take(&[alert("calm", Status::Firing)], Instant::now())
+            .is_err()
+    );
+    assert_eq!(world.count("evenkeel_ledger_writable", &[]), 0.0);
+    lock.execute_batch("ROLLBACK").unwrap();
+    world.pass(2);
+    assert_eq!(world.count("evenkeel_ledger_writable", &[]), 1.0);
+}
+
+/// A child of `parent` that is born now with its nice value.
+fn fork(host: &mut FakeHost, parent: i32, pid: i32, name: &str) -> Identity {
+    let mut child = Process::example(pid, name);
+    (child.parent, child.age) = (parent, Duration::ZERO);
+    child.nice = host.processes[&parent].threads[&parent].nice;
+    child.details.exe = Some(format!("/usr/bin/{name}"));
+    host.add(child)
+}
+
+/// Also for alerts of the name `calm`.
+fn along(name: &str, ladder: &str) -> Rule {
+    Rule {
+        matchers: example("calm", "nice 1").matchers,
+        ..example(name, ladder)
+    }
+}
+
+#[test]
+fn what_fails_halfway_is_put_back() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 3);
+    world.engine.host().denied_threads.insert(101);
+    world.fire("calm");
+    assert_eq!(world.nice(100), [0, 0, 0]);
+    assert!(world.engine.book().leases.is_empty());
+}
+
+#[test]
+fn what_could_be_restored_on_some_threads_only_is_tried_again() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 3);
+    world.fire("calm");
+    world.engine.host().denied_threads.insert(101);
+    world.resolve("calm");
+    assert_eq!(world.nice(100), [0, 15, 0]);
+    world.engine.host().denied_threads.clear();
+    world.pass(16);
+    assert_eq!(world.nice(100), [0, 0, 0]);
+    assert!(world.engine.book().leases.is_empty());
+}
+
+#[test]
+fn children_born_under_the_first_of_two_leases_are_restored() {
+    let mut world = world(policy(vec![example("calm", "nice 10"), example("more", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.pass(1);
+    fork(world.engine.host(), 100, 200, "child");
+    world.pass(1);
+    world.fire("more");
+    world.resolve("calm");
+    assert_eq!((world.nice(100), world.nice(200)), (vec![15], vec![0]));
+    world.resolve("more");
+    assert_eq!((world.nice(100), world.nice(200)), (vec![0], vec![0]));
+}
+
+#[test]
+fn a_child_that_is_a_target_itself_gets_back_what_its_parent_had() {
+    for order in [["calm", "more"], ["more", "calm"]] {
+        let mut second = example("more", "nice 10");
+        let pattern = crate::process::selector::Pattern::fixed("child").unwrap();
+        second.select.conditions = vec![crate::process::selector::Condition::Name(pattern)];
+        let mut world = world(policy(vec![example("calm", "nice 15"), second]));
+        world.add(100, 1);
+        world.fire("calm");
+        world.pass(1);
+        fork(world.engine.host(), 100, 200, "child");
+        world.fire("more");
+        assert_eq!(world.nice(200), [10]);
+        order.iter().for_each(|name| world.resolve(name));
+        assert_eq!((world.nice(100), world.nice(200)), (vec![0], vec![0]), "{order:?}");
+    }
+}
+
+#[test]
+fn a_child_that_inherited_the_very_value_is_held_for_its_own_rule() {
+    let mut rule = example("calm", "nice 15");
+    rule.limit = 2;
+    let mut world = world(policy(vec![rule]));
+    let parent = world.add(100, 1);
+    world.fire("calm");
+    world.pass(1);
+    fork(world.engine.host(), 100, 200, "burner");
+    world.pass(16);
+    world.engine.host().processes.get_mut(&200).unwrap().process.parent = 1;
+    world.reap(parent);
+    world.resolve("calm");
+    assert_eq!(world.nice(200), [0], "though its parent was gone by then");
+}
+
+#[test]
+fn children_of_whoever_got_the_pid_are_strangers() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.pass(1);
+    let host = world.engine.host();
+    let mut stranger = Process::example(100, "burner");
+    (stranger.nice, stranger.age) = (15, Duration::ZERO);
+    host.add(stranger);
+    fork(host, 100, 200, "child");
+    world.resolve("calm");
+    assert_eq!((world.nice(100), world.nice(200)), (vec![15], vec![15]));
+}
+
+#[test]
+fn processors_that_are_not_there_do_not_keep_a_mask_from_being_restored() {
+    use crate::host::Value;
+    let mut rule = example("calm", "nice 1");
+    let wanted = Value::Affinity("1-9".parse().unwrap());
+    rule.actions = vec![crate::rule::Step::Set(crate::rule::step::Change::To(wanted))];
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    let mask = |world: &mut World| world.engine.host().processes[&100].threads[&100].affinity.to_string();
+    world.fire("calm");
+    assert_eq!(mask(&mut world), "1-3");
+    world.resolve("calm");
+    assert_eq!(mask(&mut world), "0-3");
+}
+
+#[test]
+fn a_stop_that_is_still_pending_is_taken_back() {
+    let mut world = world(policy(vec![example("calm", "freeze true")]));
+    world.add(100, 1);
+    world.engine.host().processes.get_mut(&100).unwrap().process.state = 'D';
+    world.fire("calm");
+    assert!(world.engine.host().processes[&100].is_stop_pending);
+    world.resolve("calm");
+    assert!(!world.engine.host().processes[&100].is_stop_pending);
+}
+
+#[test]
+fn an_interrupted_step_is_finished_only_on_what_the_rule_means() {
+    for name in ["burner", "postgres"] {
+        let mut world = world(policy(vec![example("calm", "nice 15")]));
+        world.add(100, 2);
+        // Dies after one of two threads was set.
+        let mut at = 0;
+        while world.nice(100) != [15, 0] {
+            world
+                .engine
+                .host()
+                .processes
+                .get_mut(&100)
+                .unwrap()
+                .threads
+                .values_mut()
+                .for_each(|thread| thread.nice = 0);
+            std::fs::remove_dir_all(world.directory.path()).unwrap();
+            world.crash_and_restart();
+            crate::host::fault::arm(Some(at));
+            let alert = [alert("calm", Status::Firing)];
+            let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                world.engine.take(&alert, Instant::now())
+            }));
+            assert!(killed.is_err(), "no fault point left");
+            at += 1;
+        }
+        world.engine.host().processes.get_mut(&100).unwrap().process.name = name.into();
+        world.crash_and_restart();
+        let expected = if name == "burner" { [15, 15] } else { [0, 0] };
+        assert_eq!(world.nice(100), expected);
+        world.resolve("calm");
+        assert_eq!(world.nice(100), [0, 0]);
+    }
+}
+
+#[test]
+fn what_was_released_by_hand_is_released_though_the_daemon_died_in_between() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    for after in 0.. {
+        crate::host::fault::arm(Some(after));
+        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.engine.release(None)));
+        crate::host::fault::arm(None);
+        world.crash_and_restart();
+        if !world
+            .engine
+            .book()
+            .episodes
+            .values()
+            .all(|episode| episode.barred.is_empty())
+        {
+            assert_eq!(world.nice(100), [0]);
+        }
+        if killed.is_ok() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_false_word_of_an_end_is_not_believed() {
+    let mut rule = example("end", TERM_THEN_KILL);
+    (rule.limit, rule.cooldown) = (5, Duration::ZERO);
+    let mut world = world(policy(vec![rule]));
+    let first = world.add(100, 1);
+    world.add(200, 1);
+    world.ignores_sigterm(100);
+    world.send("end", Status::Firing, 0, Source::Local);
+    world.engine.exited(first);
+    world.pass(8);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+}
+
+#[test]
+fn two_rules_that_share_a_turn_and_a_knob_come_apart_in_any_order() {
+    for order in [["calm", "more"], ["more", "calm"]] {
+        let mut world = world(policy(vec![example("calm", "nice 10"), along("more", "nice 15")]));
+        world.add(100, 2);
+        world.fire("calm");
+        assert_eq!(world.nice(100), [15, 15]);
+        for (index, name) in order.iter().enumerate() {
+            let left = world.engine.book().leases.values().find(|lease| lease.rule == *name);
+            let id = left.map(|lease| lease.id);
+            assert_eq!(world.engine.release(id), 1);
+            if index == 0 {
+                let stays = if *name == "calm" { 15 } else { 10 };
+                assert_eq!(world.nice(100), [stays, stays]);
+            }
+        }
+        assert_eq!(world.nice(100), [0, 0]);
+    }
+}
+
+#[test]
+fn processor_use_is_measured_at_every_moment_and_awaited_after_a_start() {
+    let mut rule = example("calm", "nice 15");
+    rule.order_by.key = crate::rule::OrderKey::Cpu;
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    world.engine.host().advance(Duration::from_secs(1));
+    world.add(200, 1);
+    let burn = |world: &mut World| {
+        world.engine.host().processes.get_mut(&200).unwrap().process.cpu_ticks += 100;
+        world.pass(1);
+    };
+    for start in 0..30 {
+        world.send("calm", Status::Firing, start * 1000, Source::Alertmanager);
+        for _ in 0..17 {
+            burn(&mut world);
+        }
+        assert_eq!((world.nice(100), world.nice(200)), (vec![0], vec![15]), "start {start}");
+        world.send("calm", Status::Resolved, start * 1000, Source::Alertmanager);
+    }
+}
+
+#[test]
+fn who_still_holds_one_of_two_leases_keeps_its_place() {
+    let mut rule = example("calm", "nice 15; wait 10; freeze true");
+    rule.hold = Duration::from_secs(40);
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    world.engine.host().advance(Duration::from_secs(1));
+    world.add(200, 1);
+    world.fire("calm");
+    for _ in 0..100 {
+        world.pass(1);
+        let held: std::collections::BTreeSet<_> =
+            world.engine.book().leases.values().map(|lease| lease.target).collect();
+        assert!(held.len() <= 1);
+    }
+}
+
+#[test]
+fn an_alert_that_fell_silent_takes_nothing_new_until_it_is_heard_of() {
+    let mut rule = example("calm", "nice 15");
+    (rule.hold, rule.limit) = (Duration::from_secs(40), 9);
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.pass(60);
+    world.add(200, 1);
+    world.pass(60);
+    assert_eq!((world.nice(100), world.nice(200)), (vec![0], vec![0]));
+    world.fire("calm");
+    assert_eq!((world.nice(100), world.nice(200)), (vec![15], vec![15]));
 }

@@ -32,6 +32,8 @@ pub struct Subject {
     pub rule: Arc<Rule>,
     /// With the labels of the alert filled in.
     pub selector: Arc<Selector>,
+    /// Index of the step in the ladder.
+    pub rung: usize,
     pub step: String,
     pub action: &'static str,
 }
@@ -72,6 +74,15 @@ impl About {
     }
 }
 
+/// What becomes of an entry when the commit fails.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It is taken back, and what it announced is not done.
+    Intent,
+    /// It stands, and is durable as soon as can be: ends of episodes and what serves undoing.
+    Closing,
+}
+
 pub struct Turn {
     pub now: Moment,
     /// When the alert arrived that this turn reacts to.
@@ -80,10 +91,9 @@ pub struct Turn {
     pub table: Option<Vec<Process>>,
     /// The book before anything of this turn was noted in it.
     before: Option<Book>,
-    /// Durable before `work`.
-    pub intents: Vec<Entry>,
-    /// Durable as soon as can be, whatever becomes of the intents: ends of episodes and what serves undoing.
-    pub closings: Vec<Entry>,
+    /// Durable before `work`, in the order in which they were decided: a resolve that shares the turn with its firing
+    /// must come after it in the ledger too.
+    entries: Vec<(Kind, Entry)>,
     pub work: Vec<Work>,
     /// Decisions that are counted but not worth a durable line, such as duplicates.
     pub counted: Vec<(String, Decision)>,
@@ -96,8 +106,7 @@ impl Turn {
             received_at,
             table: None,
             before: None,
-            intents: Vec::new(),
-            closings: Vec::new(),
+            entries: Vec::new(),
             work: Vec::new(),
             counted: Vec::new(),
         }
@@ -112,25 +121,35 @@ impl Turn {
     pub fn intend(&mut self, book: &mut Book, entry: Entry) {
         self.before.get_or_insert_with(|| book.clone());
         book.record(&entry);
-        self.intents.push(entry);
+        self.entries.push((Kind::Intent, entry));
     }
 
     /// The same for what happens whether or not the ledger can be written.
     pub fn close(&mut self, book: &mut Book, entry: Entry) {
         book.record(&entry);
-        self.closings.push(entry);
+        self.entries.push((Kind::Closing, entry));
     }
 
-    /// Takes all intents back after a commit that failed. What undoes stays.
-    pub fn abandon(&mut self, book: &mut Book) {
+    /// All that must be durable before the work.
+    pub fn entries(&self) -> Vec<Entry> {
+        self.entries.iter().map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// Takes all intents back after a commit that failed. What undoes stays, and is returned.
+    pub fn abandon(&mut self, book: &mut Book) -> Vec<Entry> {
+        let is_closing = |(kind, entry)| (kind == Kind::Closing).then_some(entry);
+        let closings: Vec<Entry> = std::mem::take(&mut self.entries)
+            .into_iter()
+            .filter_map(is_closing)
+            .collect();
         if let Some(before) = self.before.take() {
             *book = before;
-            for entry in &self.closings {
+            for entry in &closings {
                 book.record(entry);
             }
         }
-        self.intents.clear();
         self.work.retain(|work| matches!(work, Work::Undo { .. }));
+        closings
     }
 
     pub fn decide(&mut self, book: &mut Book, record: Record) {

@@ -2,21 +2,24 @@
 //! refused, not by mode, pause, budget or a ledger that cannot be written.
 
 use super::agenda::ROUND;
+use super::select::still_holds;
 use super::turn::{About, Turn, Work};
 use super::{Engine, Policy};
 use crate::act::apply;
+use crate::act::guard::Ward;
 use crate::host::Host;
 use crate::ledger::book::{Barred, WireSource};
 use crate::ledger::lease::{self, Undo};
-use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Outcome};
+use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Victim};
 use crate::process::Identity;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl<H: Host> Engine<H> {
     /// The alert is over: everything that was done for it is undone.
-    pub(super) fn close(&mut self, key: &EpisodeKey, about: &About, ended_at: Timestamp, turn: &mut Turn) {
+    pub(super) fn close(&mut self, key: &EpisodeKey, about: &About, ended_at: Timestamp, why: &str, turn: &mut Turn) {
         let Some(episode) = self.book.episodes.get(key).cloned() else {
             return;
         };
@@ -29,11 +32,21 @@ impl<H: Host> Engine<H> {
             let mut record = about.record(turn.now);
             record.target = Some((climb.target, climb.name.clone()));
             record.outcome = Some(Outcome::Cancelled);
-            record.reason = format!("the alert ended before step {} of the ladder", climb.rung + 1);
+            record.reason = format!("{why} before step {} of the ladder", climb.rung + 1);
             self.tally.action(&about.rule, "wait", Outcome::Cancelled.as_str());
             turn.close(&mut self.book, Entry::Record(record));
         }
         self.release_all(key, Outcome::Restored, turn);
+        if key.simulated {
+            // Whom it imagined to be ending would keep every later rehearsal waiting.
+            let is_its =
+                |victim: &&Victim| victim.simulated && victim.rule == key.rule && victim.fingerprint == key.fingerprint;
+            let imagined = self.book.victims.iter().filter(is_its);
+            for target in imagined.map(|victim| victim.target).collect::<Vec<_>>() {
+                let (at, simulated) = (turn.now.boot, true);
+                turn.close(&mut self.book, Entry::VictimGone { target, at, simulated });
+            }
+        }
         turn.close(
             &mut self.book,
             Entry::EpisodeClosed {
@@ -41,9 +54,7 @@ impl<H: Host> Engine<H> {
                 ended_at,
             },
         );
-        if !self.book.episodes.keys().any(|open| open.rule == key.rule) {
-            self.rules_in_use.remove(&key.rule);
-        }
+        self.rules_in_use.remove(key);
     }
 
     /// Own alerts that were open before a restart and do not fire any more.
@@ -53,7 +64,7 @@ impl<H: Host> Engine<H> {
             |episode: &&Episode| episode.source == WireSource::Local && !active.contains(&episode.key.fingerprint);
         for episode in self.book.episodes.values().filter(is_over).cloned().collect::<Vec<_>>() {
             let about = About::new(&episode.key.rule, &episode.labels, &episode.key.fingerprint);
-            self.close(&episode.key, &about, turn.now.wall, &mut turn);
+            self.close(&episode.key, &about, turn.now.wall, "the alert ended", &mut turn);
         }
         self.finish(turn);
     }
@@ -121,11 +132,12 @@ impl<H: Host> Engine<H> {
             return;
         };
         episode.climbs.retain(|climb| climb.target != lease.target);
-        if !episode.barred.iter().any(|barred| barred.target == lease.target) {
-            episode.barred.push(Barred {
+        match episode.barred.iter_mut().find(|barred| barred.target == lease.target) {
+            Some(barred) => barred.until_repeat &= until_repeat,
+            None => episode.barred.push(Barred {
                 target: lease.target,
                 until_repeat,
-            });
+            }),
         }
         turn.close(&mut self.book, Entry::Episode(episode));
     }
@@ -139,6 +151,10 @@ impl<H: Host> Engine<H> {
 
     /// A process that was watched has ended: its place is free, and the next victim may be due.
     pub fn exited(&mut self, target: Identity) {
+        if self.host.is_alive(target) {
+            // A watch that failed tells nothing; a victim that lives must keep its place.
+            return;
+        }
         let mut turn = Turn::new(self.host.now(), None);
         self.note_death(target, &mut turn);
         let waiting: Vec<EpisodeKey> = self
@@ -163,11 +179,7 @@ impl<H: Host> Engine<H> {
 
     /// Victims that ended while nobody looked, as after a restart.
     pub(super) fn look_for_the_dead(&mut self, turn: &mut Turn) {
-        let alive = self
-            .book
-            .victims
-            .iter()
-            .filter(|victim| victim.gone_at.is_none() && !victim.simulated);
+        let alive = self.book.victims.iter().filter(|victim| victim.gone_at.is_none());
         for target in alive.map(|victim| victim.target).collect::<Vec<_>>() {
             if !self.host.is_alive(target) {
                 self.note_death(target, turn);
@@ -187,6 +199,7 @@ impl<H: Host> Engine<H> {
                 Entry::VictimGone {
                     target,
                     at: turn.now.boot,
+                    simulated: false,
                 },
             );
         }
@@ -230,23 +243,23 @@ impl<H: Host> Engine<H> {
         }));
     }
 
-    /// Leases without an open episode, or of a rule that is no more.
+    /// Leases that no target of an open episode stands for, and those of a rule that is no more.
     pub(super) fn release_orphans(&mut self, turn: &mut Turn) {
-        let known = |rule: &str| self.policy.rules.get(rule).is_some();
-        let gone: Vec<EpisodeKey> = self
-            .book
-            .episodes
-            .keys()
-            .filter(|key| !known(&key.rule))
-            .cloned()
-            .collect();
+        let is_gone = |key: &&EpisodeKey| !self.is_in_force(key);
+        let gone: Vec<EpisodeKey> = self.book.episodes.keys().filter(is_gone).cloned().collect();
         for key in gone {
             let Some(episode) = self.book.episodes.get(&key) else {
                 continue;
             };
             let about = About::new(&key.rule, &episode.labels, &key.fingerprint);
-            tracing::info!(rule = key.rule, "the rule is gone; what it holds is released");
-            self.close(&key, &about, turn.now.wall, turn);
+            tracing::info!(
+                rule = key.rule,
+                "the rule is gone or its mode was changed; what it holds is released"
+            );
+            // The alert has not ended: if the rule comes back while it fires, the next repeat opens an episode anew.
+            let never = episode.starts_at.checked_sub(SignedDuration::from_nanos(1));
+            let never = never.unwrap_or(Timestamp::MIN);
+            self.close(&key, &about, never, "the rule went out of force", turn);
         }
         let planned: Vec<u64> = turn
             .work
@@ -258,11 +271,13 @@ impl<H: Host> Engine<H> {
             .collect();
         let has_episode = |lease: &Lease| {
             let (rule, fingerprint) = (lease.rule.clone(), lease.fingerprint.clone());
-            self.book.episodes.contains_key(&EpisodeKey {
+            let episode = self.book.episodes.get(&EpisodeKey {
                 rule,
                 fingerprint,
                 simulated: false,
-            })
+            });
+            // A target that was taken out of its episode is to be released; the daemon may have died before it was.
+            episode.is_some_and(|episode| episode.climbs.iter().any(|climb| climb.target == lease.target))
         };
         let orphans = self.book.leases.values().rev();
         let orphans = orphans.filter(|lease| !planned.contains(&lease.id) && !has_episode(lease));
@@ -272,26 +287,43 @@ impl<H: Host> Engine<H> {
         }));
     }
 
+    /// A rung is a place in one ladder. Where a rule got another ladder while the daemon was away, targets keep what
+    /// was set on them and climb no further, because nobody can say which of the new steps they have behind them.
+    pub(super) fn leave_changed_ladders(&mut self, turn: &mut Turn) {
+        for mut episode in self.book.episodes.values().cloned().collect::<Vec<_>>() {
+            let Some(rule) = self.rule_of(&episode) else { continue };
+            if episode.ladder == rule.ladder() {
+                continue;
+            }
+            tracing::info!(rule = rule.name, "its steps were changed; targets keep what they have");
+            episode.ladder = rule.ladder();
+            for climb in &mut episode.climbs {
+                (climb.rung, climb.due) = (rule.actions.len(), Duration::MAX);
+            }
+            turn.close(&mut self.book, Entry::Episode(episode));
+        }
+    }
+
     /// A lease whose outcome is not known (a crash came between) is set again, with the prior values of the first
-    /// time; setting twice is setting once. A signal that may have been sent is not sent again.
+    /// time; setting twice is setting once. Where its target is not what the rule means any more, it is undone. A signal
+    /// that may have been sent is not sent again.
     pub(super) fn finish_unsettled(&mut self, turn: &mut Turn) {
-        for lease in self
-            .book
-            .leases
-            .values()
-            .filter(|lease| !lease.settled)
-            .cloned()
-            .collect::<Vec<_>>()
-        {
-            let mut held = lease;
+        let is_open = |lease: &&Lease| !lease.settled;
+        for mut held in self.book.leases.values().filter(is_open).cloned().collect::<Vec<_>>() {
+            let is_undone = |work: &Work| matches!(work, Work::Undo { lease, .. } if *lease == held.id);
+            if turn.work.iter().any(is_undone) {
+                continue;
+            }
+            if let Effect::Value { .. } = &held.effect
+                && !self.may_finish(&held)
+            {
+                turn.work.push(Work::Undo {
+                    lease: held.id,
+                    word: Outcome::Cancelled,
+                });
+                continue;
+            }
             if let Effect::Value { value, prior } = &mut held.effect {
-                let is_orphan = turn
-                    .work
-                    .iter()
-                    .any(|work| matches!(work, Work::Undo { lease, .. } if *lease == held.id));
-                if is_orphan || !self.host.is_alive(held.target) {
-                    continue;
-                }
                 let effected = apply::set(&mut self.host, held.target, value, prior);
                 tracing::info!(
                     rule = held.rule,
@@ -305,17 +337,46 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    /// Whether alert, rule, process and selector still stand behind a lease.
+    fn may_finish(&mut self, lease: &Lease) -> bool {
+        let key = EpisodeKey {
+            rule: lease.rule.clone(),
+            fingerprint: lease.fingerprint.clone(),
+            simulated: false,
+        };
+        let Some(episode) = self.book.episodes.get(&key).filter(|_| !self.book.paused) else {
+            return false;
+        };
+        let (Some(rule), Some(seen)) = (self.rule_of(episode), self.host.process(lease.target.pid)) else {
+            return false;
+        };
+        let selector = rule.select.resolve(&episode.labels);
+        let ward = Ward {
+            own_line: &self.own_line,
+            protect: &self.policy.protect,
+        };
+        seen.identity == lease.target && still_holds(&mut self.host, &seen, &rule, &selector, &ward)
+    }
+
+    /// Ends of victims are waited for anew by a daemon that took them over.
+    pub(super) fn watch_victims(&mut self) {
+        let is_awaited = |victim: &&Victim| victim.gone_at.is_none() && !victim.simulated;
+        for victim in self.book.victims.iter().filter(is_awaited) {
+            self.host.watch_exit(victim.target);
+        }
+    }
+
     /// Undoes one lease and settles it. What fails for want of a permission is tried again later, never forgotten.
     pub(super) fn undo(&mut self, id: u64, word: Outcome, turn: &Turn, outcomes: &mut Vec<Entry>) {
         let Some(lease) = self.book.leases.get(&id).cloned() else {
             return;
         };
         let what = lease::undo(&lease, self.book.leases.values());
-        if let Undo::Bequeath { heir, prior } = &what {
+        if let Undo::Bequeath { heir, inherited, .. } = &what {
             self.keep(
                 Entry::LeasePrior {
                     id: *heir,
-                    prior: prior.clone(),
+                    prior: inherited.clone(),
                 },
                 outcomes,
             );
@@ -328,7 +389,9 @@ impl<H: Host> Engine<H> {
                 &fresh
             }
         };
-        let effected = apply::undo(&mut self.host, &lease, &what, table);
+        let same_knob = |other: &&Lease| other.target != lease.target && other.knob() == lease.knob();
+        let holders = self.book.leases.values().filter(same_knob).map(|other| other.target);
+        let effected = apply::undo(&mut self.host, &lease, &what, table, &holders.collect());
         let outcome = if effected.outcome == Outcome::Restored && word != Outcome::Gone {
             word
         } else {
@@ -378,9 +441,13 @@ impl<H: Host> Engine<H> {
     /// Takes a checked configuration in force. Open episodes keep the rule they came from; a rule that is gone
     /// releases what it holds.
     pub fn reload(&mut self, policy: Policy) {
+        // Also those that were open before a restart come from the rule that is replaced now.
+        for key in self.book.episodes.keys() {
+            if let Some(rule) = self.policy.rules.get(&key.rule) {
+                self.rules_in_use.entry(key.clone()).or_insert_with(|| Arc::clone(rule));
+            }
+        }
         self.policy = policy;
-        let rules = &self.policy.rules;
-        self.rules_in_use.retain(|name, _| rules.get(name).is_some());
         self.measure_cpu();
         let mut turn = Turn::new(self.host.now(), None);
         self.release_orphans(&mut turn);
@@ -400,8 +467,16 @@ impl<H: Host> Engine<H> {
             }));
             let open: Vec<Episode> = self.book.episodes.values().cloned().collect();
             for mut episode in open.into_iter().filter(|episode| !episode.key.simulated) {
-                // From the first rung again after a restart; victims are remembered apart, so none is struck twice.
-                episode.climbs.retain(|climb| !held.contains(&climb.target));
+                // From the first rung again after a restart, but for victims: they go on where they are.
+                let is_victim = |target| {
+                    self.book
+                        .victims
+                        .iter()
+                        .any(|victim| victim.target == target && !victim.simulated)
+                };
+                episode
+                    .climbs
+                    .retain(|climb| !held.contains(&climb.target) || is_victim(climb.target));
                 turn.close(&mut self.book, Entry::Episode(episode));
             }
         }
@@ -417,7 +492,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn finish(&mut self, turn: Turn) {
+    pub(super) fn finish(&mut self, turn: Turn) {
         if let Err(reason) = self.carry_out(turn) {
             tracing::warn!(reason, "outcomes wait in memory until the ledger can be written");
         }

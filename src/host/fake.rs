@@ -18,6 +18,8 @@ pub struct FakeProcess {
     /// Signals that end other processes, but not this one (SIGKILL and SIGSTOP cannot be ignored).
     pub ignores: BTreeSet<i32>,
     pub oom_score_adj: i32,
+    /// A stop was sent while it hung in the kernel (state D), and takes effect when it comes out.
+    pub is_stop_pending: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -29,6 +31,16 @@ pub struct FakeThread {
     pub policy: Policy,
 }
 
+/// One thing that reached a process.
+#[cfg(test)]
+#[derive(Debug, Clone)]
+pub struct Deed {
+    pub at: Duration,
+    pub process: Process,
+    /// `None` where a value was set.
+    pub signal: Option<Signal>,
+}
+
 #[derive(Debug, Clone)]
 pub struct FakeHost {
     pub now: Moment,
@@ -38,6 +50,14 @@ pub struct FakeHost {
     pub cpus: u32,
     /// Calls from now on that the kernel refuses, for each knob.
     pub denied: BTreeSet<Knob>,
+    /// Threads on which the kernel refuses to set anything.
+    pub denied_threads: BTreeSet<i32>,
+    /// Everything that reached a process, with what it was at that moment.
+    #[cfg(test)]
+    pub deeds: Vec<Deed>,
+    /// What happens on the host just before the next looks at single processes, one for each look.
+    #[cfg(test)]
+    pub meanwhile: std::collections::VecDeque<fn(&mut FakeHost)>,
 }
 
 impl FakeHost {
@@ -52,6 +72,11 @@ impl FakeHost {
             signals: Vec::new(),
             cpus,
             denied: BTreeSet::new(),
+            denied_threads: BTreeSet::new(),
+            #[cfg(test)]
+            deeds: Vec::new(),
+            #[cfg(test)]
+            meanwhile: Default::default(),
         }
     }
 
@@ -83,6 +108,7 @@ impl FakeHost {
                 threads,
                 ignores: BTreeSet::new(),
                 oom_score_adj: 0,
+                is_stop_pending: false,
             },
         );
         identity
@@ -106,6 +132,13 @@ impl FakeHost {
         }
     }
 
+    #[cfg(test)]
+    fn note_deed(&mut self, id: Identity, signal: Option<Signal>) -> Result<(), HostError> {
+        let (at, process) = (self.now.boot, self.verify(id)?.process.clone());
+        self.deeds.push(Deed { at, process, signal });
+        Ok(())
+    }
+
     fn current(&self, found: &FakeProcess) -> Process {
         let mut process = found.process.clone();
         let started = Duration::from_millis(process.identity.start_ticks * 1000 / TICKS_PER_SECOND);
@@ -126,10 +159,18 @@ impl Host for FakeHost {
     }
 
     fn processes(&mut self) -> io::Result<Vec<Process>> {
+        #[cfg(test)]
+        super::fault::point();
         Ok(self.processes.values().map(|found| self.current(found)).collect())
     }
 
     fn process(&mut self, pid: i32) -> Option<Process> {
+        #[cfg(test)]
+        super::fault::point();
+        #[cfg(test)]
+        if let Some(happening) = self.meanwhile.pop_front() {
+            happening(self);
+        }
         self.processes.get(&pid).map(|found| self.current(found))
     }
 
@@ -162,6 +203,8 @@ impl Host for FakeHost {
     }
 
     fn threads(&mut self, id: Identity) -> Result<Vec<Thread>, HostError> {
+        #[cfg(test)]
+        super::fault::point();
         let found = self.verify(id)?;
         Ok(found
             .threads
@@ -174,6 +217,8 @@ impl Host for FakeHost {
     }
 
     fn get(&mut self, id: Identity, thread: Thread, knob: Knob) -> Result<Value, HostError> {
+        #[cfg(test)]
+        super::fault::point();
         let found = self.verify(id)?;
         let frozen = found.process.state == 'T';
         let oom_score_adj = found.oom_score_adj;
@@ -193,13 +238,17 @@ impl Host for FakeHost {
     }
 
     fn set(&mut self, id: Identity, thread: Thread, value: &Value) -> Result<(), HostError> {
-        if self.denied.contains(&value.knob()) {
+        #[cfg(test)]
+        super::fault::point();
+        if self.denied.contains(&value.knob()) || self.denied_threads.contains(&thread.tid) {
             return Err(HostError::Denied {
                 what: "set",
                 pid: id.pid,
                 missing: "CAP_SYS_NICE",
             });
         }
+        #[cfg(test)]
+        self.note_deed(id, None)?;
         let found = self.verify(id)?;
         let at = found
             .threads
@@ -212,12 +261,21 @@ impl Host for FakeHost {
             Value::Ionice(priority) => at.ionice = *priority,
             Value::Sched(policy) => at.policy = *policy,
             Value::OomScoreAdj(score) => found.oom_score_adj = *score,
-            Value::Freeze(frozen) => found.process.state = if *frozen { 'T' } else { 'S' },
+            Value::Freeze(true) if found.process.state == 'D' => found.is_stop_pending = true,
+            Value::Freeze(true) => found.process.state = 'T',
+            Value::Freeze(false) => {
+                found.is_stop_pending = false;
+                if found.process.state == 'T' {
+                    found.process.state = 'S';
+                }
+            }
         }
         Ok(())
     }
 
     fn signal(&mut self, id: Identity, signal: Signal) -> Result<(), HostError> {
+        #[cfg(test)]
+        super::fault::point();
         let found = self.verify(id)?;
         let ends = match signal {
             Signal::SIGKILL => true,
@@ -226,6 +284,8 @@ impl Host for FakeHost {
             }
             _ => false,
         };
+        #[cfg(test)]
+        self.note_deed(id, Some(signal))?;
         self.signals.push((id.pid, signal));
         if ends {
             self.processes.remove(&id.pid);

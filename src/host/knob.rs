@@ -51,7 +51,7 @@ impl fmt::Display for Knob {
 }
 
 /// A value of a knob as it is read from or set on a process or thread.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Value {
     /// -20 (most favoured) to 19.
@@ -158,7 +158,7 @@ impl<'de> Deserialize<'de> for CpuSet {
 }
 
 /// I/O scheduling class and level (ioprio_set(2)). `None` is the kernel's default: it follows nice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IoPriority {
     None,
@@ -181,7 +181,7 @@ impl fmt::Display for IoPriority {
 }
 
 /// CPU scheduling policy (sched(7)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
     Other,

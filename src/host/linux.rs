@@ -200,9 +200,13 @@ impl Host for LinuxHost {
     }
 
     fn watch_exit(&mut self, id: Identity) {
-        let Ok(pidfd) = self.open_pidfd(id) else {
-            (self.on_exit)(id);
-            return;
+        let pidfd = match self.open_pidfd(id) {
+            Ok(pidfd) => Some(pidfd),
+            Err(HostError::Gone { .. } | HostError::ChangedIdentity { .. }) => None,
+            Err(error) => {
+                tracing::warn!(%error, "cannot wait for the end of a process; it is looked for every 15 s");
+                return;
+            }
         };
         let on_exit = Arc::clone(&self.on_exit);
         // A thread per victim; victims go one at a time per rule, so there are few.
@@ -210,8 +214,11 @@ impl Host for LinuxHost {
             .name("exit-watch".into())
             .stack_size(64 * 1024);
         let spawned = watcher.spawn(move || {
-            let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-            while matches!(rustix::event::poll(&mut fds, None), Err(rustix::io::Errno::INTR)) {}
+            if let Some(pidfd) = pidfd {
+                let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+                while matches!(rustix::event::poll(&mut fds, None), Err(rustix::io::Errno::INTR)) {}
+            }
+            // Not from the caller's thread: it may be the one that empties the queue which this fills.
             on_exit(id);
         });
         if let Err(error) = spawned {

@@ -2,6 +2,8 @@
 //! obeys, but never acts on a process other than the one whose identity it was given.
 
 pub mod fake;
+#[cfg(test)]
+pub mod fault;
 pub mod knob;
 pub mod linux;
 

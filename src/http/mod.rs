@@ -1,9 +1,10 @@
-//! What all who serve HTTP share: connections and their bounds, who is let in, bodies and answers.
+//! What all who speak HTTP share: connections and their bounds, who is let in, bodies and answers.
 //! Knows no route and no alert; a listener gives `serve` a function from request to answer.
 
 pub mod access;
 pub mod answer;
 pub mod body;
+pub mod client;
 pub mod listen;
 pub mod password;
 pub mod server;

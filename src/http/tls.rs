@@ -56,11 +56,7 @@ pub enum TlsError {
 pub fn server_config(settings: &TlsSettings, http2: bool) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(provider(settings)?);
     let certificates = certificates(&settings.cert_file)?;
-    let key = PrivateKeyDer::from_pem_slice(&read(&settings.key_file)?).map_err(|source| TlsError::Pem {
-        path: settings.key_file.clone(),
-        wanted: "a private key",
-        source,
-    })?;
+    let key = private_key(&settings.key_file)?;
     let versions: Vec<&'static rustls::SupportedProtocolVersion> = [
         (TlsVersion::Tls12, &version::TLS12),
         (TlsVersion::Tls13, &version::TLS13),
@@ -176,7 +172,15 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     })
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|source| TlsError::Pem {
+        path: path.to_owned(),
+        wanted: "a private key",
+        source,
+    })
+}
+
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates = CertificateDer::pem_slice_iter(&read(path)?)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| TlsError::Pem {

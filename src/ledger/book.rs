@@ -27,6 +27,9 @@ pub struct EpisodeKey {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Episode {
     pub key: EpisodeKey,
+    /// The steps in words, to which the rungs of the climbs refer.
+    #[serde(default)]
+    pub ladder: String,
     pub source: WireSource,
     pub labels: Labels,
     pub starts_at: Timestamp,
@@ -97,6 +100,15 @@ pub struct Victim {
     pub struck_at: Duration,
     /// CLOCK_BOOTTIME; `None` while it lives on.
     pub gone_at: Option<Duration>,
+    /// The final signals it received, by number: none is sent twice.
+    #[serde(default)]
+    pub signals: Vec<i32>,
+}
+
+impl Victim {
+    fn lives_as(&self, target: Identity, simulated: bool) -> bool {
+        self.target == target && self.simulated == simulated && self.gone_at.is_none()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -143,9 +155,15 @@ impl Book {
             Entry::LeaseEnded { id, .. } => {
                 self.leases.remove(id);
             }
-            Entry::Victim(victim) => self.victims.push(victim.clone()),
-            Entry::VictimGone { target, at } => {
-                for victim in self.victims.iter_mut().filter(|victim| victim.target == *target) {
+            Entry::Victim(victim) => {
+                self.victims
+                    .retain(|known| !known.lives_as(victim.target, victim.simulated));
+                self.victims.push(victim.clone());
+            }
+            Entry::VictimSpared { target } => self.victims.retain(|known| !known.lives_as(*target, false)),
+            Entry::VictimGone { target, at, simulated } => {
+                let is_it = |victim: &&mut Victim| victim.target == *target && (victim.simulated || !simulated);
+                for victim in self.victims.iter_mut().filter(is_it) {
                     victim.gone_at.get_or_insert(*at);
                 }
             }
@@ -164,6 +182,9 @@ impl Book {
     pub fn forget(&mut self, now: Duration, wall: Timestamp, keep: Duration) {
         self.victims
             .retain(|victim| victim.gone_at.is_none() || victim.struck_at + keep > now);
-        self.closed.retain(|_, ended_at| *ended_at + REMEMBER_CLOSED > wall);
+        // An alert may claim to end at the end of time, where a sum would not be a time any more.
+        self.closed.retain(|_, ended_at| {
+            wall.as_second().saturating_sub(ended_at.as_second()) < REMEMBER_CLOSED.as_secs() as i64
+        });
     }
 }

@@ -127,11 +127,17 @@ pub enum Entry {
         id: u64,
         outcome: Outcome,
     },
-    /// A process received, or would have received, its first final step.
+    /// A process is about to receive, or would receive, a final step. Replaces what was known of it while it lived.
     Victim(Victim),
+    /// The step did not reach it after all, and it lives on.
+    VictimSpared {
+        target: Identity,
+    },
     VictimGone {
         target: Identity,
         at: Duration,
+        /// Only imagined, for a dry-run that goes on as if it were gone.
+        simulated: bool,
     },
     Record(Record),
     Paused(bool),

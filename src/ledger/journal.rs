@@ -12,6 +12,8 @@ pub struct Journal {
     store: Option<Store>,
     /// Outcomes that could not be written yet, oldest first.
     unsaved: Vec<Entry>,
+    /// The last commit failed.
+    failing: bool,
 }
 
 impl Journal {
@@ -23,6 +25,7 @@ impl Journal {
             boot,
             store: None,
             unsaved: Vec::new(),
+            failing: false,
         };
         match journal.reopen() {
             Ok(book) => (journal, book),
@@ -44,6 +47,7 @@ impl Journal {
             boot,
             store,
             unsaved: Vec::new(),
+            failing: false,
         })
     }
 
@@ -63,7 +67,7 @@ impl Journal {
     }
 
     pub fn is_writable(&self) -> bool {
-        self.store.is_some() && self.unsaved.is_empty()
+        self.store.is_some() && self.unsaved.is_empty() && !self.failing
     }
 
     /// Makes intents durable before they are carried out.
@@ -71,11 +75,18 @@ impl Journal {
     /// # Errors
     /// Says why not; then none of them may be carried out.
     pub fn begin(&mut self, intents: &[Entry]) -> Result<(), String> {
-        self.recover();
+        // A closed ledger is not opened here: what it holds must be taken over by the book first.
+        self.flush();
         let Some(store) = self.store.as_mut().filter(|_| self.unsaved.is_empty()) else {
             return Err("the ledger cannot be written".to_owned());
         };
-        store.commit(intents).map_err(|error| {
+        #[cfg(test)]
+        crate::host::fault::point();
+        let result = store.commit(intents);
+        #[cfg(test)]
+        crate::host::fault::point();
+        self.failing = result.is_err();
+        result.map_err(|error| {
             tracing::error!(%error, "the ledger cannot be written: nothing new is done");
             error.to_string()
         })
@@ -83,6 +94,8 @@ impl Journal {
 
     /// Makes outcomes durable, now or as soon as that is possible again.
     pub fn settle(&mut self, outcomes: Vec<Entry>) {
+        #[cfg(test)]
+        crate::host::fault::point();
         self.unsaved.extend(outcomes);
         self.flush();
     }
@@ -97,11 +110,18 @@ impl Journal {
         let mut opened = None;
         if self.store.is_none() {
             opened = self.reopen().ok();
-            if opened.is_some() {
+            if let Some(book) = &mut opened {
                 tracing::info!("the ledger can be written again");
+                // What was decided meanwhile is newer than what was read.
+                self.unsaved.iter().for_each(|entry| book.record(entry));
             }
         }
         self.flush();
+        if self.failing
+            && let Some(store) = &mut self.store
+        {
+            self.failing = store.probe().is_err();
+        }
         opened
     }
 
@@ -111,7 +131,10 @@ impl Journal {
         }
         let Some(store) = &mut self.store else { return };
         match store.commit(&self.unsaved) {
-            Ok(()) => self.unsaved.clear(),
+            Ok(()) => {
+                self.unsaved.clear();
+                self.failing = false;
+            }
             Err(error) => {
                 tracing::error!(%error, waiting = self.unsaved.len(), "outcomes cannot be written; they wait in memory");
             }

@@ -53,10 +53,21 @@ impl Prior {
 /// What must happen on the host when a lease goes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Undo {
-    /// A newer lease holds the knob; it inherits what must be restored at last.
-    Bequeath { heir: u64, prior: Vec<Prior> },
-    /// An older lease holds the knob too: its value applies again wherever ours still stands.
-    Set { value: Value, ours: Value },
+    /// A newer lease holds the knob; it inherits what must be restored at last. Children that were born before it was
+    /// taken still have ours and get what was there first.
+    Bequeath {
+        heir: u64,
+        inherited: Vec<Prior>,
+        prior: Vec<Prior>,
+        ours: Value,
+    },
+    /// An older lease holds the knob too: its value applies again wherever ours still stands, but on threads that
+    /// somebody else had changed in between, which are in `prior`.
+    Set {
+        value: Value,
+        prior: Vec<Prior>,
+        ours: Value,
+    },
     /// The last one: what was there first comes back wherever ours still stands.
     Restore { prior: Vec<Prior>, ours: Value },
     /// The last one of a reversible signal.
@@ -104,12 +115,22 @@ pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
     ) {
         (Effect::Signal { undo }, None, None) => Undo::Signal(*undo),
         (Effect::Signal { .. }, _, _) => Undo::Nothing,
-        (Effect::Value { prior, .. }, Some((heir, Effect::Value { prior: theirs, .. })), _) => Undo::Bequeath {
+        (Effect::Value { value, prior }, Some((heir, Effect::Value { prior: theirs, .. })), _) => Undo::Bequeath {
             heir,
-            prior: inherit(prior, theirs),
+            inherited: inherit(value, prior, theirs),
+            prior: prior.clone(),
+            ours: value.clone(),
         },
-        (Effect::Value { value, .. }, _, Some(Effect::Value { value: next, .. })) => Undo::Set {
+        (
+            Effect::Value { value, prior },
+            _,
+            Some(Effect::Value {
+                value: next,
+                prior: older,
+            }),
+        ) => Undo::Set {
             value: next.clone(),
+            prior: changed_between(prior, next, older),
             ours: value.clone(),
         },
         (Effect::Value { prior, value }, _, _) => Undo::Restore {
@@ -119,15 +140,33 @@ pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
     }
 }
 
-/// The older prior wins for every thread that both know.
-fn inherit(older: &[Prior], newer: &[Prior]) -> Vec<Prior> {
-    let mut prior = older.to_vec();
+/// The older prior wins for every thread that both know, unless somebody else changed the value between the two
+/// leases: then what he set is what must come back.
+fn inherit(value: &Value, older: &[Prior], newer: &[Prior]) -> Vec<Prior> {
+    let changed = changed_between(newer, value, older);
+    let is_changed = |prior: &&Prior| changed.iter().any(|other| other.thread() == prior.thread());
+    let mut prior: Vec<Prior> = older.iter().filter(|prior| !is_changed(prior)).cloned().collect();
     for theirs in newer {
-        if !older.iter().any(|ours| ours.thread() == theirs.thread()) {
-            prior.push(theirs.clone());
+        if !prior.iter().any(|ours| ours.thread() == theirs.thread()) {
+            // A thread that was born during the older lease had its value by birth.
+            let by_birth = older.first().filter(|_| theirs.value == *value);
+            let value = by_birth.unwrap_or(theirs).value.clone();
+            prior.push(Prior {
+                value,
+                ..theirs.clone()
+            });
         }
     }
     prior
+}
+
+/// What `newer` found on threads that was neither the value of the older lease nor what that one had found there.
+fn changed_between(newer: &[Prior], value: &Value, older: &[Prior]) -> Vec<Prior> {
+    let is_changed = |theirs: &&Prior| {
+        let known = older.iter().find(|ours| ours.thread() == theirs.thread());
+        theirs.value != *value && known.is_none_or(|ours| theirs.value != ours.value)
+    };
+    newer.iter().filter(is_changed).cloned().collect()
 }
 
 #[cfg(test)]
@@ -165,7 +204,12 @@ mod tests {
     #[test]
     fn the_last_holder_restores_the_first_prior() {
         let (first, mut second) = (nice(1, 10, 0), nice(2, 15, 10));
-        let Undo::Bequeath { heir: 2, prior } = undo(&first, [&first, &second].into_iter()) else {
+        let Undo::Bequeath {
+            heir: 2,
+            inherited: prior,
+            ..
+        } = undo(&first, [&first, &second].into_iter())
+        else {
             panic!()
         };
         assert_eq!(prior[0].value, Value::Nice(0));
@@ -184,9 +228,39 @@ mod tests {
         let (first, second, third) = (nice(1, 5, 0), nice(2, 10, 5), nice(3, 15, 10));
         let expected = Undo::Set {
             value: Value::Nice(10),
+            prior: vec![],
             ours: Value::Nice(15),
         };
         assert_eq!(undo(&third, [&third, &first, &second].into_iter()), expected);
+    }
+
+    #[test]
+    fn what_somebody_else_set_between_two_leases_comes_back() {
+        let (first, second) = (nice(1, 10, 0), nice(2, 15, 7));
+        let Undo::Bequeath { inherited, .. } = undo(&first, [&first, &second].into_iter()) else {
+            panic!()
+        };
+        assert_eq!(inherited[0].value, Value::Nice(7));
+        let Undo::Set { prior, .. } = undo(&second, [&first, &second].into_iter()) else {
+            panic!()
+        };
+        assert_eq!(prior[0].value, Value::Nice(7));
+    }
+
+    /// Found by the random histories.
+    #[test]
+    fn a_thread_born_under_the_lower_lease_gets_what_its_process_had() {
+        let (first, mut second) = (nice(1, 10, 0), nice(2, 15, 10));
+        if let Effect::Value { prior, .. } = &mut second.effect {
+            prior.push(Prior {
+                tid: 8,
+                ..prior[0].clone()
+            });
+        }
+        let Undo::Bequeath { inherited, .. } = undo(&first, [&first, &second].into_iter()) else {
+            panic!()
+        };
+        assert!(inherited.iter().all(|prior| prior.value == Value::Nice(0)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::book::{Book, EpisodeKey};
 use super::entry::{Entry, Record};
-use crate::process::BootId;
+use crate::process::{BootId, Identity};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,10 @@ pub const FILE_NAME: &str = "ledger.db";
 const SCHEMA_VERSION: i64 = 1;
 /// How long a commit waits for another process that reads or writes the file.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+/// Closed episodes are remembered up to this number, the latest ones; each is some 100 bytes.
+const KEEP_CLOSED: i64 = 10_000;
+/// Victims that are gone are kept up to this number.
+const KEEP_VICTIMS: i64 = 10_000;
 /// The audit trail keeps this much.
 const KEEP_RECORDS: i64 = 200_000;
 
@@ -155,6 +159,16 @@ impl Store {
         records(&self.connection, &self.path, "ASC", usize::MAX)
     }
 
+    /// Finds out whether the file can be written, by writing.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn probe(&mut self) -> Result<(), StoreError> {
+        let note = "INSERT OR REPLACE INTO meta VALUES ('probe', datetime('now'))";
+        let written = self.connection.execute(note, []);
+        written.map(|_| ()).map_err(|source| self.sql(source))
+    }
+
     /// Makes entries durable, all or none.
     ///
     /// # Errors
@@ -177,6 +191,7 @@ impl Store {
         let surplus = self.records + added - KEEP_RECORDS;
         // Deleted in larger pieces, so that not every commit pays for it.
         let deleted = if surplus > KEEP_RECORDS / 20 {
+            prune(&transaction)?;
             transaction.execute(
                 "DELETE FROM record WHERE id IN (SELECT id FROM record ORDER BY id LIMIT ?1)",
                 [surplus],
@@ -195,6 +210,7 @@ impl Store {
     /// When the file cannot be read or a row is not what this version writes.
     pub fn load(&mut self) -> Result<Book, StoreError> {
         self.drop_other_boots().map_err(|source| self.sql(source))?;
+        prune(&self.connection).map_err(|source| self.sql(source))?;
         let mut book = Book::default();
         let mut bad: Option<StoreError> = None;
         let mut episodes = |row: &rusqlite::Row<'_>| -> rusqlite::Result<()> {
@@ -335,17 +351,28 @@ fn write(transaction: &Transaction<'_>, boot: &str, entry: &Entry) -> rusqlite::
         Entry::LeaseEnded { id, outcome } => transaction
             .prepare_cached("UPDATE lease SET outcome = ?2 WHERE id = ?1")?
             .execute(params![*id as i64, outcome.as_str()]),
-        Entry::Victim(victim) => transaction
-            .prepare_cached("INSERT INTO victim (boot, pid, start_ticks, body) VALUES (?1, ?2, ?3, ?4)")?
+        Entry::VictimSpared { target } => forget_living(transaction, *target, false),
+        Entry::Victim(victim) => forget_living(transaction, victim.target, victim.simulated).and_then(|_| {
+            transaction
+                .prepare_cached("INSERT INTO victim (boot, pid, start_ticks, body) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![
+                    boot,
+                    victim.target.pid,
+                    victim.target.start_ticks as i64,
+                    json(victim)
+                ])
+        }),
+        Entry::VictimGone { target, at, simulated } => transaction
+            .prepare_cached(
+                "UPDATE victim SET gone_ms = ?3 WHERE pid = ?1 AND start_ticks = ?2 AND gone_ms IS NULL
+                    AND (json_extract(body, '$.simulated') OR NOT ?4)",
+            )?
             .execute(params![
-                boot,
-                victim.target.pid,
-                victim.target.start_ticks as i64,
-                json(victim)
+                target.pid,
+                target.start_ticks as i64,
+                at.as_millis() as i64,
+                simulated
             ]),
-        Entry::VictimGone { target, at } => transaction
-            .prepare_cached("UPDATE victim SET gone_ms = ?3 WHERE pid = ?1 AND start_ticks = ?2 AND gone_ms IS NULL")?
-            .execute(params![target.pid, target.start_ticks as i64, at.as_millis() as i64]),
         Entry::Record(record) => transaction
             .prepare_cached("INSERT INTO record (at, rule, pid, body) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![
@@ -359,6 +386,36 @@ fn write(transaction: &Transaction<'_>, boot: &str, entry: &Entry) -> rusqlite::
             .execute([paused.to_string()]),
     }
     .map(|_| ())
+}
+
+/// Drops what no one asks for again. Ended leases tell nothing that the records do not; the newest stays, because its
+/// number must not be given again.
+fn prune(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute(
+        "DELETE FROM lease WHERE outcome IS NOT NULL AND id < (SELECT max(id) FROM lease)",
+        [],
+    )?;
+    connection.execute(
+        "DELETE FROM episode WHERE body IS NULL AND (rule, fingerprint, simulated) NOT IN (
+            SELECT rule, fingerprint, simulated FROM episode WHERE body IS NULL
+            ORDER BY julianday(ended_at) DESC LIMIT ?1)",
+        [KEEP_CLOSED],
+    )?;
+    // Times of victims count from boot; the newest rows are more than any budget or cooldown asks for.
+    connection.execute(
+        "DELETE FROM victim WHERE gone_ms IS NOT NULL AND id <= (SELECT max(id) FROM victim) - ?1",
+        [KEEP_VICTIMS],
+    )?;
+    Ok(())
+}
+
+fn forget_living(transaction: &Transaction<'_>, target: Identity, simulated: bool) -> rusqlite::Result<usize> {
+    transaction
+        .prepare_cached(
+            "DELETE FROM victim WHERE pid = ?1 AND start_ticks = ?2 AND gone_ms IS NULL
+                AND json_extract(body, '$.simulated') = ?3",
+        )?
+        .execute(params![target.pid, target.start_ticks as i64, simulated])
 }
 
 /// Serialises what this crate defined; such types have no value that JSON cannot hold.
@@ -409,7 +466,6 @@ mod tests {
     use crate::host::Value;
     use crate::ledger::book::WireSource;
     use crate::ledger::{Climb, Effect, Episode, Lease, Outcome, Prior, Victim};
-    use crate::process::Identity;
 
     fn identity() -> Identity {
         Identity {
@@ -447,6 +503,7 @@ mod tests {
                 fingerprint: "f".into(),
                 simulated: false,
             },
+            ladder: String::new(),
             source: WireSource::Local,
             labels: [("alertname".to_owned(), "X".to_owned())].into(),
             starts_at: "2026-01-01T00:00:00Z".parse().unwrap(),
@@ -503,10 +560,26 @@ mod tests {
                 simulated: false,
                 struck_at: Duration::from_secs(3),
                 gone_at: None,
+                signals: vec![15],
+            }),
+            Entry::VictimGone {
+                target: identity(),
+                at: Duration::from_secs(3),
+                simulated: true,
+            },
+            Entry::Victim(Victim {
+                rule: "calm".into(),
+                fingerprint: "f".into(),
+                target: identity(),
+                simulated: false,
+                struck_at: Duration::from_secs(3),
+                gone_at: None,
+                signals: vec![15, 9],
             }),
             Entry::VictimGone {
                 target: identity(),
                 at: Duration::from_secs(4),
+                simulated: false,
             },
             Entry::Paused(true),
         ];
@@ -535,6 +608,41 @@ mod tests {
         let book = Store::open(directory.path(), BootId(2)).unwrap().load().unwrap();
         assert!(book.leases.is_empty() && book.episodes.is_empty());
         assert_eq!(book.last_lease_id, 1);
+    }
+
+    #[test]
+    fn what_ended_is_pruned_and_numbers_are_not_given_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::open(directory.path(), BootId(1)).unwrap();
+        let ended = |id, outcome| Entry::LeaseEnded { id, outcome };
+        let closed = |second: i64| Entry::EpisodeClosed {
+            key: EpisodeKey {
+                fingerprint: second.to_string(),
+                ..episode().key
+            },
+            ended_at: Timestamp::from_second(second).unwrap(),
+        };
+        let entries = [
+            Entry::Lease(lease(1)),
+            Entry::Lease(lease(2)),
+            Entry::Lease(lease(3)),
+            ended(2, Outcome::Restored),
+            ended(3, Outcome::Restored),
+        ];
+        store.load().unwrap();
+        store.commit(&entries).unwrap();
+        store
+            .commit(&(0..=KEEP_CLOSED).map(closed).collect::<Vec<_>>())
+            .unwrap();
+        let book = store.load().unwrap();
+        assert_eq!(book.leases.keys().collect::<Vec<_>>(), [&1]);
+        assert_eq!((book.last_lease_id, book.closed.len()), (3, KEEP_CLOSED as usize));
+        assert!(book.closed.keys().all(|key| key.fingerprint != "0"));
+        let left: i64 = store
+            .connection
+            .query_row("SELECT count(*) FROM lease", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(left, 2);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The status page: HTML without scripts, made from the same data as `/api/v1/status`. Pure.
 
 use super::status::{Figures, Status};
+use crate::tally::Activity;
+use jiff::Timestamp;
 use std::fmt::{self, Display, Write};
 
 pub const STYLE: &str = include_str!("style.css");
@@ -83,6 +85,84 @@ fn figures(out: &mut String, figures: &Figures) -> fmt::Result {
     Ok(())
 }
 
+fn head(out: &mut String, title: &str, columns: &[&str]) -> fmt::Result {
+    writeln!(out, "<h2>{title}</h2>\n<table>\n<thead><tr>")?;
+    for column in columns {
+        write!(out, "<th scope=\"col\">{column}</th>")?;
+    }
+    writeln!(out, "</tr></thead>")
+}
+
+fn alerts(out: &mut String, activity: &Activity) -> fmt::Result {
+    if activity.alerts.is_empty() {
+        return writeln!(out, "<h2>Alerts</h2>\n<p>None fires for which there is a rule.</p>");
+    }
+    head(out, "Alerts", &["Alert", "Rule", "From", "Since", "Targets"])?;
+    for alert in &activity.alerts {
+        let (name, rule) = (Escaped(&alert.alertname), Escaped(&alert.rule));
+        let (source, since, targets) = (alert.source, time(alert.since), alert.targets);
+        let mode = if alert.dry_run { " (dry-run)" } else { "" };
+        writeln!(
+            out,
+            "<tr><td>{name}</td><td>{rule}{mode}</td><td>{source}</td><td>{since}</td><td class=\"number\">{targets}</td></tr>"
+        )?;
+    }
+    writeln!(out, "</table>")
+}
+
+fn leases(out: &mut String, activity: &Activity) -> fmt::Result {
+    if activity.leases.is_empty() {
+        return Ok(());
+    }
+    head(out, "Leases", &["Number", "Rule", "Process", "What", "Undone by"])?;
+    for lease in &activity.leases {
+        let (id, rule, pid, process) = (lease.id, Escaped(&lease.rule), lease.pid, Escaped(&lease.process));
+        let (what, until) = (Escaped(&lease.what), time(lease.until));
+        writeln!(
+            out,
+            "<tr><td>{id}</td><td>{rule}</td><td>{pid} {process}</td><td>{what}</td><td>{until}</td></tr>"
+        )?;
+    }
+    writeln!(out, "</table>")
+}
+
+fn recent(out: &mut String, activity: &Activity) -> fmt::Result {
+    if activity.recent.is_empty() {
+        return Ok(());
+    }
+    head(
+        out,
+        "Decisions and steps",
+        &["At", "Rule", "Verdict", "Process", "Step", "Why"],
+    )?;
+    for told in &activity.recent {
+        let process = told.process.as_deref().unwrap_or_default();
+        let pid = told.pid.map_or(String::new(), |pid| format!("{pid} "));
+        let change = match (&told.before, &told.after) {
+            (Some(before), Some(after)) => format!(" ({before} -> {after})"),
+            _ => String::new(),
+        };
+        writeln!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{pid}{}</td><td>{}{}</td><td>{}</td></tr>",
+            time(told.at),
+            Escaped(&told.rule),
+            told.verdict,
+            Escaped(process),
+            Escaped(told.step.as_deref().unwrap_or_default()),
+            Escaped(&change),
+            Escaped(&told.reason)
+        )?;
+    }
+    writeln!(out, "</table>")
+}
+
+/// A moment as people read it, for machines beside it.
+fn time(at: Timestamp) -> String {
+    let (machine, people) = (at.strftime("%Y-%m-%dT%H:%M:%SZ"), at.strftime("%H:%M:%S"));
+    format!("<time datetime=\"{machine}\" title=\"{machine}\">{people}</time>")
+}
+
 /// The page; `telemetry_path` is where its link to the metrics leads.
 pub fn page(status: &Status, telemetry_path: &str) -> String {
     let mut out = String::with_capacity(8 << 10);
@@ -96,6 +176,7 @@ fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::R
         out,
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"refresh\" content=\"5\">\n\
          <title>evenkeel on {host}</title>\n<link rel=\"stylesheet\" href=\"/style.css\">\n</head>\n<body>\n\
          <h1>evenkeel on {host}</h1>"
     )?;
@@ -131,10 +212,7 @@ fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::R
     for (source, count) in &status.alerts_firing {
         row("Alerts firing", &format_args!("{count} ({source})"))?;
     }
-    row(
-        "Leases",
-        &status.leases.iter().map(|leases| leases.count).sum::<usize>(),
-    )?;
+    row("Leases", &status.leases_held)?;
     row("Final steps left in the budget", &status.budget_remaining)?;
     if !status.ledger_writable {
         row("Ledger", &"<strong class=\"bad\">cannot be written</strong>")?;
@@ -144,26 +222,15 @@ fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::R
     }
     writeln!(out, "</table>")?;
 
-    if !status.leases.is_empty() {
-        writeln!(
-            out,
-            "<h2>Leases</h2>\n<table>\n<tr><th>Rule</th><th>Knob</th><th>Held</th></tr>"
-        )?;
-        for leases in &status.leases {
-            let (rule, knob, count) = (Escaped(&leases.rule), leases.knob, leases.count);
-            writeln!(out, "<tr><td>{rule}</td><td>{knob}</td><td>{count}</td></tr>")?;
-        }
-        writeln!(out, "</table>")?;
-    }
+    alerts(out, &status.activity)?;
+    leases(out, &status.activity)?;
+    recent(out, &status.activity)?;
 
     writeln!(out, "<h2>Host</h2>\n<table>")?;
     figures(out, &status.figures)?;
     writeln!(out, "</table>")?;
 
-    writeln!(
-        out,
-        "<h2>Collectors</h2>\n<table>\n<tr><th>Name</th><th>Age</th><th>Took</th><th>State</th></tr>"
-    )?;
+    head(out, "Collectors", &["Name", "Age", "Took", "State"])?;
     for collector in &status.collectors {
         let state = collector.error.as_deref().unwrap_or("fine");
         let class = if collector.success { "" } else { " class=\"bad\"" };

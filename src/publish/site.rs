@@ -197,7 +197,12 @@ impl Site {
     }
 
     fn page(&self) -> Answer {
-        let status = status(&self.sampler.latest(), &self.tally.state(), Instant::now());
+        let status = status(
+            &self.sampler.latest(),
+            &self.tally.state(),
+            self.tally.activity(),
+            Instant::now(),
+        );
         let html = page::page(&status, &self.options.telemetry_path);
         let mut answer = plain(StatusCode::OK, "text/html; charset=utf-8", html);
         answer
@@ -207,7 +212,12 @@ impl Site {
     }
 
     fn status_json(&self) -> Answer {
-        let status = status(&self.sampler.latest(), &self.tally.state(), Instant::now());
+        let status = status(
+            &self.sampler.latest(),
+            &self.tally.state(),
+            self.tally.activity(),
+            Instant::now(),
+        );
         match serde_json::to_vec(&status) {
             Ok(json) => plain(StatusCode::OK, JSON, json),
             Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),

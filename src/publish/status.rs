@@ -1,8 +1,8 @@
-//! What the status page and `/api/v1/status` show. Pure: names of processes and alerts stay out until asked for.
+//! What the status page and `/api/v1/status` show. Pure. Command lines, annotations and environment never get here.
 
 use crate::family::Value;
 use crate::sense::Snapshot;
-use crate::tally::State;
+use crate::tally::{Activity, State};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -15,7 +15,9 @@ pub struct Status {
     pub host: Host,
     pub rules: usize,
     pub alerts_firing: BTreeMap<&'static str, usize>,
-    pub leases: Vec<Leases>,
+    pub leases_held: usize,
+    #[serde(flatten)]
+    pub activity: Activity,
     pub budget_remaining: u32,
     pub breakers_open: Vec<String>,
     pub ledger_writable: bool,
@@ -30,13 +32,6 @@ pub struct Host {
     pub name: String,
     pub kernel: String,
     pub machine: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Leases {
-    pub rule: String,
-    pub knob: &'static str,
-    pub count: usize,
 }
 
 /// Figures of the newest sample; what was not read is left out.
@@ -98,7 +93,7 @@ fn host(snapshot: &Snapshot) -> Host {
 }
 
 /// The status at `now`.
-pub fn status(snapshot: &Snapshot, state: &State, now: Instant) -> Status {
+pub fn status(snapshot: &Snapshot, state: &State, activity: Activity, now: Instant) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION"),
         mode: if state.enforce { "enforce" } else { "dry-run" },
@@ -106,15 +101,8 @@ pub fn status(snapshot: &Snapshot, state: &State, now: Instant) -> Status {
         host: host(snapshot),
         rules: state.rules,
         alerts_firing: state.alerts_firing.clone(),
-        leases: state
-            .leases
-            .iter()
-            .map(|((rule, knob), count)| Leases {
-                rule: rule.clone(),
-                knob,
-                count: *count,
-            })
-            .collect(),
+        leases_held: state.leases.values().sum(),
+        activity,
         budget_remaining: state.budget_remaining,
         breakers_open: state
             .breakers

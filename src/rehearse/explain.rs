@@ -205,19 +205,15 @@ fn explain_rule<H: Host + Clone>(
             return format!("no process has the pid {pid}");
         };
         let mut process = process.clone();
+        let name = process.name.escape_debug().to_string();
         looking.read_details(&mut process, selector.needs() | ward.needs() | Needs::USER);
         match selector.judge(&process) {
-            Judgement::Fails(why) | Judgement::Unknown(why) => format!("{pid} {} is not selected: {why}", process.name),
+            Judgement::Fails(why) | Judgement::Unknown(why) => format!("{pid} {name} is not selected: {why}"),
             Judgement::Holds => match ward.screen(rule, &process) {
-                Err(refusal) => format!("{pid} {} is selected and not touched: {}", process.name, refusal.reason),
+                Err(refusal) => format!("{pid} {name} is selected and not touched: {}", refusal.reason),
                 Ok(()) => match selected.iter().position(|found| found.identity == process.identity) {
-                    Some(place) => format!(
-                        "{pid} {} is selected, in place {} of {}",
-                        process.name,
-                        place + 1,
-                        selected.len()
-                    ),
-                    None => format!("{pid} {} has ended meanwhile", process.name),
+                    Some(place) => format!("{pid} {name} is selected, in place {} of {}", place + 1, selected.len()),
+                    None => format!("{pid} {name} has ended meanwhile"),
                 },
             },
         }
@@ -373,7 +369,7 @@ impl RuleExplanation {
             line(text, 2, &format!("then: {}", self.later.join(", ")));
         }
         if let Some(about) = &self.about_pid {
-            line(text, 2, &about.escape_debug().to_string());
+            line(text, 2, about);
         }
     }
 }
@@ -391,7 +387,8 @@ impl Explained {
             words.push(format!("({before} -> {after})"));
         }
         if !self.reason.is_empty() {
-            words.push(format!("- {}", self.reason));
+            let dash = if words.len() > 1 { "- " } else { "" };
+            words.push(format!("{dash}{}", self.reason));
         }
         line(text, 2, &words.join(" "));
     }
@@ -476,7 +473,7 @@ mod tests {
     fn an_alert_of_another_host_says_what_was_compared() {
         let text = explain_burners("db1");
         assert!(
-            text.contains("other_host: - instance=\"db1\" is none of this host's names [\"web1\"]"),
+            text.contains("other_host: instance=\"db1\" is none of this host's names [\"web1\"]"),
             "{text}"
         );
     }

@@ -75,6 +75,12 @@ impl Rule {
         self.matchers.iter().all(|matcher| matcher.matches(labels))
     }
 
+    /// All steps in words, in their order: two rules with the same ladder have the same rungs.
+    pub fn ladder(&self) -> String {
+        let steps: Vec<String> = self.actions.iter().map(ToString::to_string).collect();
+        steps.join("; ")
+    }
+
     pub fn has_final_steps(&self) -> bool {
         self.actions.iter().any(Step::is_final)
     }

@@ -80,9 +80,19 @@ impl ReadError {
     }
 }
 
-/// The bytes of a file. `fs::read` asks for a size first and then reads in small steps, which costs a procfs file that
-/// has no size several times its price.
-pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
+/// How the kernel writes a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// In pieces: a short read is not the end.
+    Pieces,
+    /// As one record (`single_open()`, sysctl, sysfs): one read that leaves room has it all, and asking for more would
+    /// make the kernel compose it once again, which for `/proc/net/netstat` doubles the price.
+    Record,
+}
+
+/// `fs::read` asks for a size first and then reads in small steps, which costs a procfs file that has no size several
+/// times its price.
+fn read(path: &Path, layout: Layout) -> Result<Vec<u8>, ReadError> {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
         let mut bytes = vec![0; FIRST_READ_BYTES];
@@ -91,20 +101,29 @@ pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
             match file.read(&mut bytes[length..]) {
                 Ok(0) => break,
                 Ok(count) => length += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            if length == bytes.len() {
-                if length >= MAX_FILE_BYTES {
-                    return Err(io::Error::new(io::ErrorKind::FileTooLarge, "file is implausibly long"));
+            if length < bytes.len() {
+                if layout == Layout::Record {
+                    break;
                 }
-                bytes.resize(length * 2, 0);
+                continue;
             }
+            if length >= MAX_FILE_BYTES {
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, "file is implausibly long"));
+            }
+            bytes.resize(length * 2, 0);
         }
         bytes.truncate(length);
         Ok(bytes)
     };
     read().map_err(|source| ReadError::io(path, source))
+}
+
+/// The bytes of a file.
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
+    read(path, Layout::Pieces)
 }
 
 /// The text of a file. Names of devices, mounts and processes may be any bytes: what is not UTF-8 becomes U+FFFD.
@@ -124,9 +143,18 @@ pub(super) fn read_parsed<T>(path: &Path, parse: impl FnOnce(&str) -> Result<T, 
     })
 }
 
+/// The same for a file that the kernel writes as one record.
+pub(super) fn read_record<T>(path: &Path, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, ReadError> {
+    let text = into_text(read(path, Layout::Record)?);
+    parse(&text).map_err(|what| ReadError::Malformed {
+        path: path.to_owned(),
+        what,
+    })
+}
+
 /// A one-value file of sysfs without its newline, or nothing where it is missing or its driver refuses to answer.
 pub(super) fn attribute(path: &Path) -> Option<String> {
-    let text = read_text(path).ok()?;
+    let text = into_text(read(path, Layout::Record).ok()?);
     Some(text.trim_end_matches('\n').to_owned())
 }
 
@@ -144,4 +172,39 @@ pub(super) fn names(path: &Path) -> Result<Vec<String>, ReadError> {
         .collect();
     names.sort_unstable();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::Tree;
+
+    #[test]
+    fn a_file_longer_than_the_first_read_is_read_whole() {
+        let tree = Tree::new();
+        for length in [
+            0,
+            1,
+            FIRST_READ_BYTES - 1,
+            FIRST_READ_BYTES,
+            FIRST_READ_BYTES + 1,
+            5 * FIRST_READ_BYTES,
+        ] {
+            tree.proc("x", "y".repeat(length));
+            assert_eq!(read_bytes(&tree.roots.proc("x")).unwrap().len(), length);
+            assert_eq!(
+                read_record(&tree.roots.proc("x"), |text| Ok(text.len())).unwrap(),
+                length
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_file() {
+        let error = read_text(Path::new("/nowhere/at/all")).unwrap_err();
+        assert!(
+            error.is_not_found() && error.to_string().starts_with("/nowhere/at/all: "),
+            "{error}"
+        );
+    }
 }

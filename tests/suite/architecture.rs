@@ -159,6 +159,7 @@ fn the_world_is_touched_at_named_edges_only() {
             "engine/here.rs has std::net",
             "watch/unit_test.rs has std::fs",
             "watch/test_file.rs has std::fs",
+            "watch/test_file.rs has fs::read",
         ]
         .contains(&found.as_str())
     });

@@ -1,6 +1,7 @@
 //! The one integration binary: what ships and what runs is tried here with the real programs around it.
 
 mod alerting;
+mod alertmanager;
 mod architecture;
 mod command_line;
 mod end_to_end;

@@ -1,54 +1,122 @@
 //! A real Alertmanager on loopback that calls one webhook, without the patience that people need.
 
+use nix::sys::signal::Signal;
 use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
 use tempfile::TempDir;
 
 use super::process::Process;
 use super::prometheus::start_server;
 use super::tools::tool;
+use super::{eventually, free_address, http};
 
 const START_ATTEMPTS: u32 = 5;
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Alertmanager {
     pub address: SocketAddr,
-    _process: Process,
-    _dir: TempDir,
+    pub cluster: Option<SocketAddr>,
+    process: Process,
+    dir: TempDir,
 }
 
 impl Alertmanager {
     /// Sends every alert to `webhook` with the bearer token, at once, and again every three seconds.
     pub fn start(webhook: SocketAddr, token: &str) -> Self {
+        Alertmanager::start_with(Some((webhook, token)), "", None)
+    }
+
+    /// The same with further top-level lines of configuration, as a member of the cluster of `peers`; without a webhook its
+    /// receiver is an empty one.
+    pub fn start_with(webhook: Option<(SocketAddr, &str)>, more: &str, peers: Option<&[SocketAddr]>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let token_file = dir.path().join("token");
-        std::fs::write(&token_file, token).expect("a writable folder");
-        let config = format!(
-            "route: {{receiver: evenkeel, group_by: [alertname], group_wait: 0s, group_interval: 1s, repeat_interval: 3s}}\n\
-             receivers:\n\
-             \x20 - name: evenkeel\n\
-             \x20   webhook_configs:\n\
-             \x20     - url: http://{webhook}/webhook\n\
-             \x20       send_resolved: true\n\
-             \x20       http_config: {{authorization: {{type: Bearer, credentials_file: '{}'}}}}\n",
-            token_file.display()
-        );
+        let mut config = "route: {receiver: evenkeel, group_by: [alertname], group_wait: 0s, group_interval: 1s, \
+                          repeat_interval: 3s}\n\
+                          receivers:\n\
+                          \x20 - name: evenkeel\n"
+            .to_owned();
+        if let Some((webhook, token)) = webhook {
+            std::fs::write(&token_file, token).expect("a writable folder");
+            config.push_str(&format!(
+                "    webhook_configs:\n\
+                 \x20     - url: http://{webhook}/webhook\n\
+                 \x20       send_resolved: true\n\
+                 \x20       http_config: {{authorization: {{type: Bearer, credentials_file: '{}'}}}}\n",
+                token_file.display()
+            ));
+        }
+        config.push_str(more);
         std::fs::write(dir.path().join("alertmanager.yml"), config).expect("a writable folder");
+        let cluster = peers.map(|_| free_address());
         let (address, process) = start_server("alertmanager", START_ATTEMPTS, |address| {
-            let mut command = tool("alertmanager");
-            command
-                .arg(format!(
-                    "--config.file={}",
-                    dir.path().join("alertmanager.yml").display()
-                ))
-                .arg(format!("--storage.path={}", dir.path().join("data").display()))
-                .arg(format!("--web.listen-address={address}"))
-                // No cluster: it would listen beyond loopback.
-                .arg("--cluster.listen-address=");
-            command
+            command(&dir, address, cluster, peers.unwrap_or_default())
         });
         Alertmanager {
             address,
-            _process: process,
-            _dir: dir,
+            cluster,
+            process,
+            dir,
         }
     }
+
+    /// Ends it and starts it on the same address: silences are kept, alerts are not.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.start_again();
+    }
+
+    pub fn stop(&mut self) {
+        self.process.end_by(Signal::SIGTERM);
+    }
+
+    /// Ends it without a word to anybody.
+    pub fn kill(&mut self) {
+        self.process.end_by(Signal::SIGKILL);
+    }
+
+    pub fn start_again(&mut self) {
+        let address = self.address;
+        self.process = Process::start("alertmanager", &mut command(&self.dir, address, self.cluster, &[]));
+        eventually("alertmanager to be ready again", START_TIMEOUT, || {
+            matches!(http::get(address, "/-/ready"), Ok(answer) if answer.status == 200).then_some(())
+        });
+    }
+
+    /// Posts JSON to its API and returns the answer's.
+    pub fn post(&self, path: &str, body: &serde_json::Value) -> serde_json::Value {
+        let headers = [("Content-Type", "application/json")];
+        let answer = http::request(self.address, "POST", path, &headers, body.to_string().as_bytes())
+            .expect("Alertmanager answers");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        serde_json::from_str(&answer.body).unwrap_or_default()
+    }
+
+    pub fn delete(&self, path: &str) {
+        let answer = http::request(self.address, "DELETE", path, &[], b"").expect("Alertmanager answers");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}
+
+fn command(dir: &TempDir, address: SocketAddr, cluster: Option<SocketAddr>, peers: &[SocketAddr]) -> Command {
+    let mut command = tool("alertmanager");
+    command
+        .arg(format!(
+            "--config.file={}",
+            dir.path().join("alertmanager.yml").display()
+        ))
+        .arg(format!("--storage.path={}", dir.path().join("data").display()))
+        .arg(format!("--web.listen-address={address}"))
+        // Without an address there is no cluster; the default one would listen beyond loopback.
+        .arg(format!(
+            "--cluster.listen-address={}",
+            cluster.map_or(String::new(), |address| address.to_string())
+        ));
+    if cluster.is_some() {
+        // A member waits this long for the ones before it to send a notification.
+        command.args(["--cluster.peer-timeout=1s", "--cluster.settle-timeout=5s"]);
+    }
+    command.args(peers.iter().map(|peer| format!("--cluster.peer={peer}")));
+    command
 }

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::metrics::Scrape;
 use super::process::Process;
+use super::tools::succeed;
 use super::{eventually, http};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -97,6 +98,19 @@ impl Home {
             .arg(format!("--web.listen-address={metrics}"))
             .arg(format!("--webhook.listen-address={webhook}"));
         command
+    }
+
+    /// How many steps came to this outcome, over all runs on this folder: what `evenkeel history` says.
+    pub fn outcomes(&self, outcome: &str) -> usize {
+        let said = succeed(
+            Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+                .args(["history", "--output=json", "--limit=100000"])
+                .arg(format!("--storage.path={}", self.path().join("storage").display())),
+        );
+        let records = said
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON"));
+        records.filter(|record| record["outcome"] == outcome).count()
     }
 
     /// Whether one row of the ledger holds all of these texts, in whatever columns.

@@ -1,0 +1,211 @@
+//! What Alertmanagers say when they are asked (API v2), and which alerts are over because none of them knows them any
+//! more. Pure: asking is left to whoever has a socket and a clock.
+
+use super::alert::{Alert, Source, Status};
+use super::decode::{TextMap, time};
+use jiff::Timestamp;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// Path of the answer that [`decode_start`] reads, below an Alertmanager's prefix.
+pub const STATUS_PATH: &str = "/api/v2/status";
+/// Path of the answer that [`decode_receivers`] reads.
+pub const RECEIVERS_PATH: &str = "/api/v2/receivers";
+
+/// Why an answer is none. Who gives such an answer counts as one who does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    #[error("not the JSON of Alertmanager's API v2: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("alert {index}: {problem}")]
+    Alert { index: usize, problem: String },
+}
+
+/// Path and query of the active alerts of one receiver, below an Alertmanager's prefix.
+pub fn alerts_path(receiver: &str) -> String {
+    // The API takes a pattern there, anchored at both ends, in Go's dialect; each escape is good in both.
+    let pattern = regex::escape(receiver);
+    let mut path = "/api/v2/alerts?active=true&silenced=false&inhibited=false&receiver=".to_owned();
+    for byte in pattern.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => path.push(char::from(byte)),
+            // To write into a text cannot fail.
+            _ => drop(write!(path, "%{byte:02X}")),
+        }
+    }
+    path
+}
+
+/// When the process that answers was started.
+///
+/// # Errors
+/// When this is not the answer to [`STATUS_PATH`].
+pub fn decode_start(body: &[u8]) -> Result<Timestamp, AnswerError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        /// A time, whatever the name says.
+        uptime: Timestamp,
+    }
+    Ok(serde_json::from_slice::<Answer>(body)?.uptime)
+}
+
+/// The names of the receivers that an Alertmanager has.
+///
+/// # Errors
+/// When this is not the answer to [`RECEIVERS_PATH`].
+pub fn decode_receivers(body: &[u8]) -> Result<Vec<String>, AnswerError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        name: String,
+    }
+    let answers: Vec<Answer> = serde_json::from_slice(body)?;
+    Ok(answers.into_iter().map(|answer| answer.name).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawAlert {
+    labels: TextMap,
+    #[serde(default)]
+    annotations: Option<TextMap>,
+    starts_at: String,
+    fingerprint: String,
+    status: RawStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawStatus {
+    state: String,
+    /// Time intervals that mute it; Alertmanager tells since 0.28.
+    #[serde(default)]
+    muted_by: Vec<String>,
+}
+
+/// The alerts that fire and that nobody silenced, inhibited or muted.
+///
+/// # Errors
+/// When this is not the answer to [`alerts_path`]. One alert that cannot be read spoils all: left out, it would count as
+/// absent.
+pub fn decode_alerts(body: &[u8]) -> Result<Vec<Alert>, AnswerError> {
+    let raw: Vec<RawAlert> = serde_json::from_slice(body)?;
+    let is_active = |alert: &RawAlert| alert.status.state == "active" && alert.status.muted_by.is_empty();
+    let alert = |(index, raw): (usize, RawAlert)| {
+        let wrong = |problem: &str| AnswerError::Alert {
+            index,
+            problem: problem.to_owned(),
+        };
+        let starts_at = time("startsAt", Some(&raw.starts_at)).map_err(|problem| wrong(&problem))?;
+        Ok(Alert {
+            labels: raw.labels.0,
+            annotations: raw.annotations.map(|TextMap(texts)| texts).unwrap_or_default(),
+            status: Status::Firing,
+            starts_at: starts_at.ok_or_else(|| wrong("it has no start"))?,
+            ends_at: None,
+            fingerprint: raw.fingerprint,
+            source: Source::Alertmanager,
+        })
+    };
+    raw.into_iter()
+        .enumerate()
+        .filter(|(_, raw)| is_active(raw))
+        .map(alert)
+        .collect()
+}
+
+/// What one Alertmanager said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Its address.
+    pub alertmanager: String,
+    /// When its process was started, by its own clock. Another value is another process.
+    pub started_at: Timestamp,
+    pub firing: Vec<Alert>,
+}
+
+/// What all Alertmanagers said that answered, at about the same time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    pub views: Vec<View>,
+    /// How long an alert must be absent to be over.
+    pub patience: Duration,
+}
+
+impl Survey {
+    /// Every alert that fires on some Alertmanager, once. Where they differ about its start the latest counts: the others
+    /// have missed an end.
+    pub fn firing(&self) -> Vec<Alert> {
+        let mut alerts = BTreeMap::<&str, &Alert>::new();
+        for alert in self.views.iter().flat_map(|view| &view.firing) {
+            let known = alerts.entry(&alert.fingerprint).or_insert(alert);
+            if alert.starts_at > known.starts_at {
+                *known = alert;
+            }
+        }
+        alerts.into_values().cloned().collect()
+    }
+}
+
+/// Since when alerts that are open here are absent there.
+#[derive(Debug, Default)]
+pub struct Absences(BTreeMap<Absent, Since>);
+
+/// Alertmanager and fingerprint.
+type Absent = (String, String);
+
+#[derive(Debug, Clone, Copy)]
+struct Since {
+    /// Of the Alertmanager's process. One that has just begun knows of nothing: its absences count from when it was first
+    /// asked, and so for no longer than it has been up, whatever its clock shows.
+    started_at: Timestamp,
+    /// CLOCK_BOOTTIME.
+    at: Duration,
+}
+
+impl Absences {
+    /// Takes a survey made at `now` (CLOCK_BOOTTIME) and says which of the `open` fingerprints are over: absent on every
+    /// Alertmanager that answered, on each for as long as the survey's patience without a gap. Nobody's answer ends
+    /// nothing.
+    pub fn judge<'o>(&mut self, open: &BTreeSet<&'o str>, survey: &Survey, now: Duration) -> BTreeSet<&'o str> {
+        let mut kept = BTreeMap::new();
+        let mut over = open.clone();
+        for view in &survey.views {
+            let firing: BTreeSet<&str> = view.firing.iter().map(|alert| alert.fingerprint.as_str()).collect();
+            for fingerprint in open {
+                if firing.contains(fingerprint) {
+                    over.remove(fingerprint);
+                    continue;
+                }
+                let absent = (view.alertmanager.clone(), (*fingerprint).to_owned());
+                let first = Since {
+                    started_at: view.started_at,
+                    at: now,
+                };
+                let known = self.0.get(&absent).copied();
+                let since = known
+                    .filter(|since| since.started_at == view.started_at)
+                    .unwrap_or(first);
+                if now.saturating_sub(since.at) < survey.patience {
+                    over.remove(fingerprint);
+                }
+                kept.insert(absent, since);
+            }
+        }
+        self.0 = kept;
+        if survey.views.is_empty() {
+            over.clear();
+        }
+        over
+    }
+
+    /// Somebody said that this alert fires. Absence counts anew from then: with a receiver whose alerts are told but not
+    /// listed, episodes would otherwise close and open in turns.
+    pub fn heard(&mut self, fingerprint: &str) {
+        self.0.retain(|(_, absent), _| absent != fingerprint);
+    }
+}
+
+#[cfg(test)]
+mod tests;

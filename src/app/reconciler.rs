@@ -1,0 +1,168 @@
+//! Asks the Alertmanagers which alerts fire and hands what they say to the engine. Decides nothing.
+
+use crate::alert::alertmanager::{
+    AnswerError, RECEIVERS_PATH, STATUS_PATH, Survey, View, alerts_path, decode_alerts, decode_receivers, decode_start,
+};
+use crate::config::{Alertmanagers, Config, LastGood, Reconcile};
+use crate::engine::run::{Door, Input};
+use crate::http::client::{ClientError, Connection};
+use hyper::body::Bytes;
+use hyper::{HeaderMap, Method, StatusCode, Uri};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Whom to ask, and how often.
+#[derive(Clone)]
+struct Orders {
+    alertmanagers: Vec<Arc<Alertmanagers>>,
+    reconcile: Reconcile,
+}
+
+/// Gives a running reconciler other orders.
+#[derive(Clone)]
+pub struct Handle(Arc<watch::Sender<Orders>>);
+
+/// The end of a [`Handle`] that [`run`] takes.
+pub struct Wanted(watch::Receiver<Orders>);
+
+impl Handle {
+    pub fn new(config: &Config) -> (Handle, Wanted) {
+        let (sender, receiver) = watch::channel(Orders::of(config));
+        (Handle(Arc::new(sender)), Wanted(receiver))
+    }
+
+    /// Goes on with another configuration, at once.
+    pub fn replace(&self, config: &Config) {
+        self.0.send_replace(Orders::of(config));
+    }
+}
+
+impl Orders {
+    fn of(config: &Config) -> Orders {
+        Orders {
+            alertmanagers: config.alertmanagers.iter().cloned().map(Arc::new).collect(),
+            reconcile: config.reconcile,
+        }
+    }
+}
+
+/// Why an Alertmanager counts as one that did not answer.
+#[derive(Debug, thiserror::Error)]
+enum Silence {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{path}: status {status}")]
+    Status { path: String, status: StatusCode },
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+    #[error("it has no receiver {wanted:?}, only {known}; set `receiver` of this entry of alertmanagers")]
+    Receiver { wanted: String, known: String },
+}
+
+/// Asks now and again until `stopped`.
+pub async fn run(Wanted(mut wanted): Wanted, door: Door, stopped: impl Future<Output = ()>) {
+    let rounds = async {
+        let mut last_good = LastGood::default();
+        let mut silent = BTreeSet::new();
+        loop {
+            let orders = wanted.borrow_and_update().clone();
+            if !orders.alertmanagers.is_empty() {
+                let survey = survey(&orders, &mut last_good, &mut silent).await;
+                // A full queue is a busy engine: the next survey says the same.
+                door.try_send(Input::Survey(survey));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(orders.reconcile.interval) => {}
+                changed = wanted.changed() => if changed.is_err() { return },
+            }
+        }
+    };
+    tokio::select! {
+        () = rounds => {}
+        () = stopped => {}
+    }
+}
+
+/// Asks all at once. `silent` are those that did not answer the last time, so that only changes are logged.
+async fn survey(orders: &Orders, last_good: &mut LastGood, silent: &mut BTreeSet<String>) -> Survey {
+    let mut asked = JoinSet::new();
+    for group in &orders.alertmanagers {
+        let (reading, mut files) = (Arc::clone(group), std::mem::take(last_good));
+        let read = tokio::task::spawn_blocking(move || {
+            let addresses = reading.addresses(&mut files);
+            (addresses, files)
+        });
+        let Ok(((addresses, problems), files)) = read.await else {
+            break;
+        };
+        *last_good = files;
+        for problem in problems {
+            tracing::warn!(problem, "addresses of Alertmanagers: the last good ones stay");
+        }
+        for address in addresses {
+            let group = Arc::clone(group);
+            asked.spawn(async move {
+                let answer = ask(&address, &group).await;
+                (address.to_string(), answer)
+            });
+        }
+    }
+    let mut views = Vec::new();
+    let mut now_silent = BTreeSet::new();
+    while let Some(joined) = asked.join_next().await {
+        let Ok((alertmanager, answer)) = joined else { continue };
+        match answer {
+            Ok(view) => {
+                if silent.contains(&alertmanager) {
+                    tracing::info!(alertmanager, "Alertmanager answers again");
+                }
+                views.push(view);
+            }
+            Err(reason) => {
+                if !silent.contains(&alertmanager) {
+                    tracing::warn!(alertmanager, %reason, "Alertmanager does not answer; nothing is concluded from that");
+                }
+                now_silent.insert(alertmanager);
+            }
+        }
+    }
+    *silent = now_silent;
+    Survey {
+        views,
+        patience: orders.reconcile.patience,
+    }
+}
+
+/// One Alertmanager's answer. Its start is asked first: a restart in between is then seen in the next round.
+async fn ask(address: &Uri, group: &Alertmanagers) -> Result<View, Silence> {
+    let mut connection = Connection::open(address, &group.client).await?;
+    let mut get = async |path: &str| -> Result<Bytes, Silence> {
+        let path = format!("{}{path}", group.path_prefix);
+        // Prefix and path were put together before, when the address was read.
+        let target: Uri = path.parse().map_err(|_| ClientError::Address(address.clone()))?;
+        let reply = connection
+            .send(Method::GET, target, HeaderMap::new(), Bytes::new())
+            .await?;
+        match reply.status {
+            StatusCode::OK => Ok(reply.body),
+            status => Err(Silence::Status { path, status }),
+        }
+    };
+    let started_at = decode_start(&get(STATUS_PATH).await?)?;
+    let receivers = decode_receivers(&get(RECEIVERS_PATH).await?)?;
+    if !receivers.contains(&group.receiver) {
+        // Alertmanager would say that there is no such alert, and every episode would end.
+        return Err(Silence::Receiver {
+            wanted: group.receiver.clone(),
+            known: receivers.join(", "),
+        });
+    }
+    let firing = decode_alerts(&get(&alerts_path(&group.receiver)).await?)?;
+    Ok(View {
+        alertmanager: address.to_string(),
+        started_at,
+        firing,
+    })
+}

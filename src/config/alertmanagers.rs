@@ -1,0 +1,387 @@
+//! `alertmanagers:` and `reconcile:`: which Alertmanagers are asked, in the words of Prometheus's `alerting` section.
+
+use super::shelf::{self, Shelf};
+use super::{Alertmanagers, Reconcile};
+use crate::diagnostic::{Findings, Source};
+use crate::http::client::{Credentials, Secret, Settings, Trust};
+use crate::schema::{Kind, Object, optional, required};
+use crate::yaml::{Fields, Text, from_str};
+use hyper::Uri;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// As in the shipped `alertmanager.yml`.
+const DEFAULT_RECEIVER: &str = "evenkeel";
+/// Prometheus's.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Some 30,000 alerts.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// More often than that would be a load on the Alertmanagers.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(super) static ALERTMANAGERS: Object = Object {
+    title: "the Alertmanagers",
+    keys: &[
+        optional(
+            "receiver",
+            Kind::Text,
+            "Only alerts that are routed to this receiver count. Default evenkeel.",
+        ),
+        optional("scheme", Kind::Choice(&["http", "https"]), "Default http."),
+        optional("path_prefix", Kind::Text, "What stands before /api/v2. Default none."),
+        optional("timeout", Kind::Duration, "For each answer. Default 10s."),
+        optional(
+            "api_version",
+            Kind::Choice(&["v2"]),
+            "As Prometheus writes it; there is one.",
+        ),
+        optional(
+            "static_configs",
+            Kind::List(&Kind::Object(&STATIC)),
+            "Addresses as they are.",
+        ),
+        optional(
+            "file_sd_configs",
+            Kind::List(&Kind::Object(&FILE_SD)),
+            "Files with addresses, read anew each time.",
+        ),
+        optional("basic_auth", Kind::Object(&BASIC_AUTH), "User name and password."),
+        optional(
+            "authorization",
+            Kind::Object(&AUTHORIZATION),
+            "The Authorization header.",
+        ),
+        optional("tls_config", Kind::Object(&TLS), "Whom to believe, with https."),
+    ],
+    one_of: false,
+};
+
+pub(super) static STATIC: Object = Object {
+    title: "a list of addresses",
+    keys: &[
+        required("targets", Kind::List(&Kind::Text), "HOST:PORT each."),
+        optional("labels", Kind::Texts, "Without effect; Prometheus has a use for them."),
+    ],
+    one_of: false,
+};
+
+pub(super) static FILE_SD: Object = Object {
+    title: "a list of files",
+    keys: &[
+        required(
+            "files",
+            Kind::List(&Kind::Text),
+            "Files, also as globs, with lists of {targets: [HOST:PORT]} in YAML or JSON.",
+        ),
+        optional(
+            "refresh_interval",
+            Kind::Duration,
+            "Without effect: files are read whenever the Alertmanagers are asked.",
+        ),
+    ],
+    one_of: false,
+};
+
+pub(super) static BASIC_AUTH: Object = Object {
+    title: "basic authentication",
+    keys: &[
+        required("username", Kind::Text, "The name of the user."),
+        optional("password", Kind::Text, "The password itself."),
+        optional("password_file", Kind::Text, "The file that holds it."),
+    ],
+    one_of: false,
+};
+
+pub(super) static AUTHORIZATION: Object = Object {
+    title: "the authorization",
+    keys: &[
+        optional("type", Kind::Text, "Default Bearer."),
+        optional("credentials", Kind::Text, "The secret itself."),
+        optional("credentials_file", Kind::Text, "The file that holds it."),
+    ],
+    one_of: false,
+};
+
+pub(super) static TLS: Object = Object {
+    title: "TLS to Alertmanagers",
+    keys: &[
+        optional("ca_file", Kind::Text, "Authorities to believe instead of the system's."),
+        optional("cert_file", Kind::Text, "Certificate to show."),
+        optional("key_file", Kind::Text, "Its key."),
+        optional(
+            "server_name",
+            Kind::Text,
+            "The name that the certificate must bear. Default the host's.",
+        ),
+        optional("insecure_skip_verify", Kind::Flag, "Believe anybody. Default false."),
+    ],
+    one_of: false,
+};
+
+pub(super) static RECONCILE: Object = Object {
+    title: "reconciling",
+    keys: &[
+        optional(
+            "interval",
+            Kind::Duration,
+            "How often the Alertmanagers are asked. Default 30s.",
+        ),
+        optional(
+            "patience",
+            Kind::Duration,
+            "How long an alert must be absent from all of them to be over. Default 5m.",
+        ),
+    ],
+    one_of: false,
+};
+
+impl Default for Reconcile {
+    fn default() -> Self {
+        Reconcile {
+            interval: Duration::from_secs(30),
+            patience: Duration::from_secs(300),
+        }
+    }
+}
+
+pub(super) fn read_reconcile(fields: &Fields, findings: &mut Findings) -> Reconcile {
+    let mut reconcile = Reconcile::default();
+    if let Some(interval) = fields.duration("interval", findings) {
+        if interval.value < MIN_INTERVAL {
+            findings.error(interval.span, "`interval` is too short", "at least 1s");
+        }
+        reconcile.interval = interval.value;
+    }
+    if let Some(patience) = fields.duration("patience", findings) {
+        reconcile.patience = patience.value;
+        if patience.value < 2 * reconcile.interval {
+            findings.error(
+                patience.span,
+                "`patience` is too short: one answer would decide",
+                "at least twice the interval",
+            );
+        }
+    }
+    reconcile
+}
+
+pub(super) fn read(fields: &Fields, shelf: &Shelf, findings: &mut Findings) -> Alertmanagers {
+    let text = |key: &str, findings: &mut Findings| fields.text(key, findings).map(|text| text.value);
+    let scheme = fields.choice("scheme", findings).map_or("http", |word| word.value);
+    let prefix = text("path_prefix", findings).unwrap_or_default();
+    let prefix = prefix.trim_matches('/');
+    fields.choice("api_version", findings);
+    let mut read = Alertmanagers {
+        scheme,
+        path_prefix: if prefix.is_empty() {
+            String::new()
+        } else {
+            format!("/{prefix}")
+        },
+        receiver: text("receiver", findings).unwrap_or_else(|| DEFAULT_RECEIVER.to_owned()),
+        targets: Vec::new(),
+        target_files: Vec::new(),
+        client: Settings {
+            credentials: credentials(fields, shelf, findings),
+            trust: trust(fields, shelf, findings),
+            timeout: fields
+                .duration("timeout", findings)
+                .map_or(DEFAULT_TIMEOUT, |timeout| timeout.value),
+            max_body_bytes: MAX_ANSWER_BYTES,
+        },
+    };
+    for node in fields.list("static_configs", findings) {
+        let Some(group) = Fields::open(node, &STATIC, findings) else {
+            continue;
+        };
+        for target in group.texts("targets", findings) {
+            match read.address(&target.value) {
+                Ok(_) => read.targets.push(target.value),
+                Err(problem) => findings.error(target.span, problem, "such as alertmanager.example:9093"),
+            }
+        }
+    }
+    for node in fields.list("file_sd_configs", findings) {
+        let Some(group) = Fields::open(node, &FILE_SD, findings) else {
+            continue;
+        };
+        group.duration("refresh_interval", findings);
+        for pattern in group.texts("files", findings) {
+            read_pattern(&mut read, &pattern, shelf, findings);
+        }
+    }
+    if fields.get("static_configs").is_none() && fields.get("file_sd_configs").is_none() {
+        findings.error(
+            fields.span,
+            "no address of an Alertmanager",
+            "such as static_configs: [{targets: ['localhost:9093']}]",
+        );
+    }
+    // Tried here, so that a missing secret or certificate is found before anything starts.
+    if let Err(problem) = read.client.prepare(scheme == "https") {
+        findings.error(fields.span, problem.to_string(), "");
+    }
+    read
+}
+
+fn read_pattern(read: &mut Alertmanagers, pattern: &Text, shelf: &Shelf, findings: &mut Findings) {
+    let path = shelf.path(&pattern.value).display().to_string();
+    match files(&path) {
+        Err(problem) => findings.error(
+            pattern.span,
+            format!("not a pattern for files: {problem}"),
+            "such as targets/*.yml",
+        ),
+        Ok(files) => {
+            if files.is_empty() {
+                findings.warning(pattern.span, format!("`{}` matches no file", pattern.value), "");
+            }
+            for file in files {
+                if let Err(problem) = read.addresses_in(&file) {
+                    findings.error(pattern.span, problem, "a list such as [{targets: ['localhost:9093']}]");
+                }
+            }
+            read.target_files.push(path);
+        }
+    }
+}
+
+fn credentials(fields: &Fields, shelf: &Shelf, findings: &mut Findings) -> Option<Credentials> {
+    let basic = super::file::open(fields, "basic_auth", &BASIC_AUTH, findings);
+    let authorization = super::file::open(fields, "authorization", &AUTHORIZATION, findings);
+    if let (Some(_), Some(second)) = (&basic, &authorization) {
+        findings.error(
+            second.span,
+            "`basic_auth` and `authorization` are two values of one header",
+            "leave one of them out",
+        );
+    }
+    if let Some(basic) = basic {
+        return Some(Credentials::Basic {
+            username: basic.text("username", findings)?.value,
+            password: secret(&basic, ("password", "password_file"), shelf, findings)?,
+        });
+    }
+    let authorization = authorization?;
+    let kind = authorization.text("type", findings);
+    Some(Credentials::Authorization {
+        kind: kind.map_or_else(|| "Bearer".to_owned(), |kind| kind.value),
+        credentials: secret(&authorization, ("credentials", "credentials_file"), shelf, findings)?,
+    })
+}
+
+fn secret(
+    fields: &Fields,
+    (inline, file): (&'static str, &'static str),
+    shelf: &Shelf,
+    findings: &mut Findings,
+) -> Option<Secret> {
+    let (text, path) = (fields.text(inline, findings), fields.text(file, findings));
+    match (text, path) {
+        (Some(text), None) => Some(Secret::Text(text.value)),
+        (None, Some(path)) => Some(Secret::File(shelf.path(&path.value))),
+        (found, _) => {
+            let many = if found.is_some() { "both" } else { "neither" };
+            findings.error(
+                fields.span,
+                format!("{} has {many} of `{inline}` and `{file}`", fields.object.title),
+                "give one of them",
+            );
+            None
+        }
+    }
+}
+
+fn trust(fields: &Fields, shelf: &Shelf, findings: &mut Findings) -> Trust {
+    let Some(tls) = super::file::open(fields, "tls_config", &TLS, findings) else {
+        return Trust::default();
+    };
+    let mut path = |key| tls.text(key, findings).map(|text| shelf.path(&text.value));
+    let (ca_file, cert_file, key_file) = (path("ca_file"), path("cert_file"), path("key_file"));
+    if cert_file.is_some() != key_file.is_some() {
+        findings.error(
+            tls.span,
+            "a certificate and its key go together",
+            "give both `cert_file` and `key_file`",
+        );
+    }
+    Trust {
+        ca_file,
+        identity: cert_file.zip(key_file),
+        server_name: tls.text("server_name", findings).map(|name| name.value),
+        insecure_skip_verify: tls
+            .flag("insecure_skip_verify", findings)
+            .is_some_and(|flag| flag.value),
+    }
+}
+
+fn files(pattern: &str) -> Result<Vec<PathBuf>, &'static str> {
+    let paths = glob::glob(pattern).map_err(|problem| problem.msg)?;
+    Ok(paths.flatten().filter(|path| !path.is_dir()).collect())
+}
+
+/// The addresses that files gave when they could last be read.
+#[derive(Debug, Default)]
+pub struct LastGood(BTreeMap<PathBuf, Vec<Uri>>);
+
+impl Alertmanagers {
+    /// The addresses to ask now, with the path prefix: those of the configuration and those that its files hold at this
+    /// moment. A file that cannot be read keeps what it gave before; what is wrong with it is the second part.
+    pub fn addresses(&self, last_good: &mut LastGood) -> (Vec<Uri>, Vec<String>) {
+        let mut problems = Vec::new();
+        let mut addresses: Vec<Uri> = self
+            .targets
+            .iter()
+            .filter_map(|target| self.address(target).ok())
+            .collect();
+        for file in self
+            .target_files
+            .iter()
+            .flat_map(|pattern| files(pattern).unwrap_or_default())
+        {
+            match self.addresses_in(&file) {
+                Ok(read) => drop(last_good.0.insert(file.clone(), read)),
+                Err(problem) => problems.push(problem),
+            }
+            addresses.extend(last_good.0.get(&file).into_iter().flatten().cloned());
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        addresses.retain(|address| seen.insert(address.to_string()));
+        (addresses, problems)
+    }
+
+    fn address(&self, target: &str) -> Result<Uri, String> {
+        let wrong = || format!("`{target}` is no address of an Alertmanager: HOST:PORT, without scheme and path");
+        if target.contains(['/', '@', '?', '#']) {
+            return Err(wrong());
+        }
+        let uri: Uri = format!("{}://{target}{}/", self.scheme, self.path_prefix)
+            .parse()
+            .map_err(|_| wrong())?;
+        match uri.host() {
+            Some(host) if !host.is_empty() => Ok(uri),
+            _ => Err(wrong()),
+        }
+    }
+
+    fn addresses_in(&self, file: &Path) -> Result<Vec<Uri>, String> {
+        /// The format of Prometheus's file_sd: its labels are none of our business.
+        #[derive(Deserialize)]
+        struct Group {
+            targets: Vec<String>,
+        }
+        let source: Source =
+            shelf::read(file).map_err(|problem| format!("cannot read {}: {problem}", file.display()))?;
+        let groups: Option<Vec<Group>> =
+            from_str(&source).map_err(|wrong| format!("{}: {}", file.display(), wrong.message))?;
+        let targets = groups.into_iter().flatten().flat_map(|group| group.targets);
+        targets
+            .map(|target| {
+                self.address(&target)
+                    .map_err(|problem| format!("{}: {problem}", file.display()))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,146 @@
+//! Episodes and what Alertmanagers list.
+
+use super::*;
+use crate::alert::alertmanager::{Survey, View};
+
+const PATIENCE: Duration = Duration::from_secs(300);
+const ROUND: u64 = 30;
+
+/// An alert as the list of an Alertmanager has it.
+fn listed(name: &str, instance: &str) -> Alert {
+    let labels: crate::alert::Labels = [
+        ("alertname".to_owned(), name.to_owned()),
+        ("instance".to_owned(), instance.to_owned()),
+    ]
+    .into();
+    Alert {
+        fingerprint: fingerprint(&labels),
+        labels,
+        annotations: Default::default(),
+        status: Status::Firing,
+        starts_at: jiff::Timestamp::from_second(1_700_000_000).unwrap(),
+        ends_at: None,
+        source: Source::Alertmanager,
+    }
+}
+
+impl World {
+    fn reconcile(&mut self, firing: &[Alert]) {
+        self.engine.reconcile(&Survey {
+            views: vec![View {
+                alertmanager: "http://am:9093/".into(),
+                started_at: jiff::Timestamp::UNIX_EPOCH,
+                firing: firing.to_vec(),
+            }],
+            patience: PATIENCE,
+        });
+    }
+
+    /// Five minutes and a half of rounds with the same answer.
+    fn reconcile_for_long(&mut self, firing: &[Alert]) {
+        for _ in 0..=PATIENCE.as_secs() / ROUND {
+            self.reconcile(firing);
+            self.pass(ROUND);
+        }
+    }
+
+    fn actions(&self, outcome: &str) -> f64 {
+        self.count("evenkeel_actions_total", &["calm", "nice", outcome])
+    }
+}
+
+#[test]
+fn what_is_listed_and_unknown_is_acted_on_once() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.reconcile(&[listed("calm", "web1:9100")]);
+    assert_eq!(world.nice(100), [15]);
+    world.reconcile(&[listed("calm", "web1:9100")]);
+    world.fire("calm");
+    assert_eq!(world.actions("applied"), 1.0);
+    world.resolve("calm");
+    assert_eq!(world.nice(100), [0]);
+    // An Alertmanager that has not heard of the end yet.
+    world.reconcile(&[listed("calm", "web1:9100")]);
+    assert_eq!(world.nice(100), [0]);
+}
+
+#[test]
+fn lists_renew_what_is_held() {
+    let mut rule = example("calm", "nice 15");
+    rule.hold = Duration::from_secs(40);
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.reconcile_for_long(&[listed("calm", "web1:9100")]);
+    assert_eq!((world.nice(100), world.actions("expired")), (vec![15], 0.0));
+}
+
+#[test]
+fn long_absence_undoes_and_the_end_of_a_silence_does_it_anew() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.reconcile(&[]);
+    world.pass(PATIENCE.as_secs() - 1);
+    world.reconcile(&[]);
+    assert_eq!(world.nice(100), [15]);
+    world.pass(1);
+    world.reconcile(&[]);
+    assert_eq!((world.nice(100), world.actions("restored")), (vec![0], 1.0));
+    world.crash_and_restart();
+    // Its start is the old one.
+    world.reconcile(&[listed("calm", "web1:9100")]);
+    assert_eq!((world.nice(100), world.actions("applied")), (vec![15], 2.0));
+}
+
+#[test]
+fn a_repeat_by_webhook_keeps_open_what_is_not_listed() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    for _ in 0..4 {
+        world.reconcile(&[]);
+        world.pass(PATIENCE.as_secs() - ROUND);
+        world.reconcile(&[]);
+        world.fire("calm");
+    }
+    assert_eq!((world.nice(100), world.actions("restored")), (vec![15], 0.0));
+}
+
+#[test]
+fn own_alerts_are_none_of_their_business() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.send("calm", Status::Firing, 0, Source::Local);
+    world.reconcile_for_long(&[]);
+    assert_eq!(world.nice(100), [15]);
+}
+
+#[test]
+fn alerts_about_other_hosts_are_passed_over_in_silence() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.reconcile(&[listed("calm", "db1:9100"), listed("unheard-of", "web1:9100")]);
+    assert_eq!(world.nice(100), [0]);
+    assert_eq!(world.decided("calm", Decision::OtherHost), 0.0);
+}
+
+#[test]
+fn a_pause_lets_nothing_new_in_and_still_undoes() {
+    let mut world = world(policy(vec![example("calm", "nice 15"), example("other", "nice 5")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.engine.pause(true);
+    let lines = world.engine.records().len();
+    world.reconcile_for_long(&[listed("other", "web1:9100")]);
+    assert_eq!(world.nice(100), [0]);
+    assert_eq!(
+        world.engine.records().len(),
+        lines + 1,
+        "the restoring, and no line for each refusal"
+    );
+    world.engine.pause(false);
+    world.reconcile(&[listed("other", "web1:9100")]);
+    assert_eq!(world.nice(100), [5]);
+}

@@ -1,0 +1,100 @@
+//! Whom a client believes, and who it says it is: from settings and files to rustls.
+
+use crate::http::tls::{TlsError, certificates, private_key};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+/// Prometheus's `tls_config`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Believed instead of the authorities of this system.
+    pub ca_file: Option<PathBuf>,
+    /// Certificate and key that we show.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// The name that the server's certificate must bear, where it is not the host's.
+    pub server_name: Option<String>,
+    pub insecure_skip_verify: bool,
+}
+
+impl Trust {
+    /// # Errors
+    /// Names the file that is wrong. Touches the file system: not for an async worker.
+    pub(super) fn client_config(&self) -> Result<ClientConfig, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Versions)?;
+        let builder = if self.insecure_skip_verify {
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AnyServer { provider }))
+        } else {
+            builder.with_root_certificates(self.roots()?)
+        };
+        let Some((cert_file, key_file)) = &self.identity else {
+            return Ok(builder.with_no_client_auth());
+        };
+        builder
+            .with_client_auth_cert(certificates(cert_file)?, private_key(key_file)?)
+            .map_err(|source| TlsError::Pair {
+                cert_file: cert_file.clone(),
+                key_file: key_file.clone(),
+                source,
+            })
+    }
+
+    fn roots(&self) -> Result<RootCertStore, TlsError> {
+        let mut roots = RootCertStore::empty();
+        match &self.ca_file {
+            Some(path) => roots.add_parsable_certificates(certificates(path)?),
+            // A system without authorities trusts no server; the handshake says so.
+            None => roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+        };
+        Ok(roots)
+    }
+}
+
+/// Takes any certificate whose key the server holds: `insecure_skip_verify`.
+#[derive(Debug)]
+struct AnyServer {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

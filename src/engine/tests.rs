@@ -1045,22 +1045,3 @@ fn an_alert_that_fell_silent_takes_nothing_new_until_it_is_heard_of() {
     world.fire("calm");
     assert_eq!((world.nice(100), world.nice(200)), (vec![15], vec![15]));
 }
-
-#[test]
-fn processor_use_is_known_whenever_an_alert_comes() {
-    use crate::process::selector::Condition;
-    for moment in 20..=31 {
-        let mut rule = example("calm", "nice 5");
-        rule.select.conditions.push(Condition::MinCpu(0.9));
-        let mut world = world(policy(vec![rule]));
-        world.add(100, 1);
-        for _ in 0..moment {
-            if let Some(found) = world.engine.host().processes.get_mut(&100) {
-                found.process.cpu_ticks += crate::process::table::TICKS_PER_SECOND;
-            }
-            world.pass(1);
-        }
-        world.fire("calm");
-        assert_eq!(world.nice(100), [5], "{moment} s after the start");
-    }
-}

@@ -8,5 +8,6 @@ mod end_to_end;
 mod exposition;
 mod promql;
 mod rules;
+mod selection;
 mod support;
 mod webhook;

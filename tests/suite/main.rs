@@ -7,5 +7,6 @@ mod command_line;
 mod end_to_end;
 mod exposition;
 mod promql;
+mod siege;
 mod support;
 mod webhook;

@@ -115,6 +115,7 @@ async fn survey(orders: &Orders, last_good: &mut LastGood, silent: &mut BTreeSet
         let Ok((alertmanager, answer)) = joined else { continue };
         match answer {
             Ok(view) => {
+                tracing::debug!(alertmanager, firing = view.firing.len(), "Alertmanager answers");
                 if silent.contains(&alertmanager) {
                     tracing::info!(alertmanager, "Alertmanager answers again");
                 }

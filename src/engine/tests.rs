@@ -5,7 +5,7 @@ mod reconciling;
 use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
 use crate::host::fake::FakeHost;
-use crate::ledger::Decision;
+use crate::ledger::{Decision, Outcome};
 use crate::process::{Identity, Process};
 use crate::rule::example;
 use nix::sys::signal::Signal;
@@ -1044,4 +1044,28 @@ fn an_alert_that_fell_silent_takes_nothing_new_until_it_is_heard_of() {
     assert_eq!((world.nice(100), world.nice(200)), (vec![0], vec![0]));
     world.fire("calm");
     assert_eq!((world.nice(100), world.nice(200)), (vec![15], vec![15]));
+}
+
+#[test]
+fn a_step_has_one_line_in_the_audit_trail_wherever_the_daemon_dies() {
+    for after in 0.. {
+        let mut world = world(policy(vec![example("calm", "nice 15")]));
+        world.add(100, 2);
+        crate::host::fault::arm(Some(after));
+        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.fire("calm")));
+        crate::host::fault::arm(None);
+        world.crash_and_restart();
+        world.fire("calm");
+        world.resolve("calm");
+        assert_eq!(world.nice(100), [0, 0]);
+        for outcome in [Outcome::Applied, Outcome::Restored] {
+            let records = world.engine.records();
+            let lines = records.iter().filter(|record| record.outcome == Some(outcome)).count();
+            assert_eq!(lines, 1, "{outcome}, killed at point {after}: {records:#?}");
+        }
+        if killed.is_ok() {
+            assert!(after > 3, "hardly a fault point");
+            return;
+        }
+    }
 }

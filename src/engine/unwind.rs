@@ -5,7 +5,7 @@ use super::agenda::ROUND;
 use super::select::still_holds;
 use super::turn::{About, Turn, Work};
 use super::{Engine, Policy};
-use crate::act::apply;
+use crate::act::apply::{self, Effected};
 use crate::act::guard::Ward;
 use crate::host::Host;
 use crate::ledger::book::{Barred, WireSource};
@@ -331,10 +331,31 @@ impl<H: Host> Engine<H> {
                     outcome = effected.outcome.as_str(),
                     "finished a step that was interrupted"
                 );
+                self.tell_of_finished(&held, effected, turn);
             }
             held.settled = true;
             turn.close(&mut self.book, Entry::Lease(held));
         }
+    }
+
+    /// The line of the audit trail that the crash swallowed.
+    fn tell_of_finished(&mut self, lease: &Lease, effected: Effected, turn: &mut Turn) {
+        let Effect::Value { value, .. } = &lease.effect else {
+            return;
+        };
+        let its = |key: &&EpisodeKey| !key.simulated && key.rule == lease.rule && key.fingerprint == lease.fingerprint;
+        let labels = self.book.episodes.iter().find(|(key, _)| its(key));
+        let labels = labels.map(|(_, episode)| episode.labels.clone()).unwrap_or_default();
+        let mut record = About::new(&lease.rule, &labels, &lease.fingerprint).record(turn.now);
+        record.target = Some((lease.target, lease.name.clone()));
+        record.step = Some(format!("{} {value}", lease.knob()));
+        record.outcome = Some(effected.outcome);
+        (record.before, record.after) = (effected.before, effected.after);
+        record.reason = format!("interrupted, and finished after the restart {}", effected.reason)
+            .trim_end()
+            .to_owned();
+        self.tally.action(&lease.rule, lease.knob(), effected.outcome.as_str());
+        turn.close(&mut self.book, Entry::Record(record));
     }
 
     /// Whether alert, rule, process and selector still stand behind a lease.

@@ -17,6 +17,8 @@ const RULE_NICE: i32 = 15;
 const PATIENCE: Duration = Duration::from_secs(6);
 /// Longer than patience and a round: what was to close has closed, and what was not to close shows it.
 const LONG: Duration = Duration::from_secs(9);
+/// The log is shown when a test fails.
+const FLAGS: [&str; 2] = ["--enforce", "--log.level=debug"];
 const INHIBITION: &str = "inhibit_rules:\n\
                           \x20 - {source_matchers: [alertname=Inhibitor], target_matchers: [alertname=Test]}\n";
 
@@ -112,7 +114,7 @@ impl Scene {
                 PATIENCE.as_secs()
             ),
         );
-        let evenkeel = home.start(&["--enforce"]);
+        let evenkeel = home.start(&FLAGS);
         let burners = names.each_ref().map(|name| Burner::start(name));
         Scene {
             before: burners.each_ref().map(Burner::nice_values),
@@ -190,7 +192,7 @@ impl Scene {
         }
         self.evenkeel.kill();
         meanwhile(self);
-        self.evenkeel = self.home.start_again(&self.evenkeel, &["--enforce"]);
+        self.evenkeel = self.home.start_again(&self.evenkeel, &FLAGS);
     }
 
     fn wait_for_repeats(&self, count: f64) {

@@ -249,6 +249,8 @@ fn restarted_while_the_alert_fires_it_does_nothing_twice() {
     let before = all.burner.nice_values();
 
     all.burn_until_niced();
+    // Killed before it has noted what it did, it would do it again.
+    all.wait_for_leases(1.0);
     all.evenkeel.kill();
     all.evenkeel = all.home.start_again(&all.evenkeel, &["--enforce"]);
     all.wait_for_repeats(2.0);

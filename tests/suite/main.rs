@@ -9,5 +9,6 @@ mod exposition;
 mod promql;
 mod rules;
 mod selection;
+mod siege;
 mod support;
 mod webhook;

@@ -35,12 +35,15 @@ impl Burner {
         let burner = Burner { process };
         eventually("the burner's threads", START_TIMEOUT, || {
             let comm = std::fs::read_to_string(format!("/proc/{}/comm", burner.pid())).ok()?;
-            // The last thread to start is named last.
-            let started = burner
-                .threads()
-                .iter()
-                .filter(|thread| thread.comm.starts_with("burn-"))
-                .count();
+            // A thread has its name before it has its nice value, and what a test remembers must not change by itself.
+            let is_ready = |thread: &&Thread| {
+                let index = thread
+                    .comm
+                    .strip_prefix("burn-")
+                    .and_then(|index| index.parse::<usize>().ok());
+                index.is_some_and(|index| thread.nice == own_nice(index))
+            };
+            let started = burner.threads().iter().filter(is_ready).count();
             (comm.trim_end() == name && started == THREADS).then_some(())
         });
         burner
@@ -140,13 +143,18 @@ fn parse_stat(stat: &str) -> Option<Thread> {
     })
 }
 
-/// The burner itself. The threads start at different nice values, so that putting all of them back to the same one shows.
+/// Threads start at different nice values, so that putting all of them back to the same one shows.
+fn own_nice(index: usize) -> i32 {
+    i32::try_from(index % 3).expect("small")
+}
+
+/// The burner itself.
 fn burn_until_stdin_ends(name: &str) {
     static BURNING: AtomicBool = AtomicBool::new(false);
     for index in 0..THREADS {
         let work = move || {
-            let nice = i32::try_from(index % 3).expect("small");
-            rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice).expect("raising nice is free");
+            rustix::process::setpriority_process(Some(rustix::thread::gettid()), own_nice(index))
+                .expect("raising nice is free");
             loop {
                 if BURNING.load(Ordering::Relaxed) {
                     std::hint::spin_loop();

@@ -182,6 +182,21 @@ impl Daemon {
         http::request(self.webhook, "POST", "/webhook", &headers, payload).expect("evenkeel answers")
     }
 
+    /// What the kernel counts as resident (`VmRSS` of proc(5)).
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).expect("evenkeel runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line
+            .and_then(|text| text.trim().strip_suffix(" kB"))
+            .expect("a size in kB");
+        kib.parse::<u64>().expect("a number") * 1024
+    }
+
+    pub fn open_descriptors(&self) -> usize {
+        let folder = std::fs::read_dir(format!("/proc/{}/fd", self.process.pid()));
+        folder.expect("evenkeel runs").count()
+    }
+
     pub fn log(&self) -> Vec<String> {
         self.process.log()
     }

@@ -161,13 +161,17 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
             .spawn(supervise)
             .map_err(because("no thread"))?
     };
+    let groups = Arc::new(arc_swap::ArcSwap::from_pointee(policy::groups(&loaded.config)));
     let sampling = sense::Config {
         roots: Roots {
             procfs: run.roots.procfs.clone(),
             sysfs: run.roots.sysfs.clone(),
             rootfs: run.roots.rootfs.clone(),
         },
-        options: run.collectors.options.clone(),
+        options: sense::Options {
+            process_groups: Arc::clone(&groups),
+            ..run.collectors.options.clone()
+        },
         sampling: sense::Sampling {
             interval: loaded.config.sampling.interval,
             slow_interval: loaded.config.sampling.slow_interval,
@@ -182,6 +186,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         authenticates,
         door.clone(),
         Arc::clone(&watcher),
+        groups,
         tally.clone(),
     ));
     let options = publish::Options {

@@ -6,6 +6,7 @@ use crate::cli;
 use crate::config::{Loaded, Sampling, Webhook};
 use crate::engine::run::{Door, Input};
 use crate::http::listen::may_listen;
+use crate::sense::Groups;
 use crate::tally::Tally;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub struct Reloader {
     at_start: (Webhook, Sampling),
     door: Door,
     watcher: Arc<Watcher>,
+    groups: Groups,
     tally: Tally,
     /// One reload at a time.
     turn: Mutex<()>,
@@ -34,6 +36,7 @@ impl Reloader {
         authenticates: bool,
         door: Door,
         watcher: Arc<Watcher>,
+        groups: Groups,
         tally: Tally,
     ) -> Reloader {
         Reloader {
@@ -47,6 +50,7 @@ impl Reloader {
             at_start: (loaded.config.webhook.clone(), loaded.config.sampling),
             door,
             watcher,
+            groups,
             tally,
             turn: Mutex::new(()),
         }
@@ -90,6 +94,7 @@ impl Reloader {
         if self.at_start != (loaded.config.webhook.clone(), loaded.config.sampling) {
             tracing::warn!("`webhook` and `sampling` have changed; they take effect at the next start");
         }
+        self.groups.store(Arc::new(policy::groups(&loaded.config)));
         self.watcher.replace(policy::orders(&loaded));
         if !self.door.send(Input::Reload(Box::new(policy))) {
             return Err("the engine has ended".to_owned());

@@ -20,6 +20,7 @@ use crate::process::table::Procfs;
 use crate::publish::{self, Site};
 use crate::sense::{self, Roots, Sampler};
 use crate::tally::Tally;
+use arc_swap::ArcSwap;
 use reload::Reloader;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -144,12 +145,13 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     tally.reloaded(Some(now_seconds()));
     let (door, inputs) = Door::new();
     let watcher = Arc::new(Watcher::start(policy::orders(&loaded), door.clone()).map_err(because("no thread"))?);
+    let newest_policy = Arc::new(ArcSwap::from_pointee(policy.clone()));
     let (died, mut engine_died) = tokio::sync::oneshot::channel();
     let engine = {
         let make = engine_maker(
             &run,
             procfs,
-            policy.clone(),
+            Arc::clone(&newest_policy),
             door.clone(),
             Arc::clone(&watcher),
             tally.clone(),
@@ -165,13 +167,17 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
             .spawn(supervise)
             .map_err(because("no thread"))?
     };
+    let groups = Arc::new(ArcSwap::from_pointee(policy::groups(&loaded.config)));
     let sampling = sense::Config {
         roots: Roots {
             procfs: run.roots.procfs.clone(),
             sysfs: run.roots.sysfs.clone(),
             rootfs: run.roots.rootfs.clone(),
         },
-        options: run.collectors.options.clone(),
+        options: sense::Options {
+            process_groups: Arc::clone(&groups),
+            ..run.collectors.options.clone()
+        },
         sampling: sense::Sampling {
             interval: loaded.config.sampling.interval,
             slow_interval: loaded.config.sampling.slow_interval,
@@ -181,15 +187,15 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     let sampler = Arc::new(Sampler::start(sampling, watcher.on_sample()).map_err(because("no sampler"))?);
     let authenticates = access.authenticates();
     let (reconciler, orders) = reconciler::Handle::new(&loaded.config);
-    let reloader = Arc::new(Reloader::new(
-        &run,
-        &loaded,
-        authenticates,
-        door.clone(),
-        Arc::clone(&watcher),
-        reconciler.clone(),
-        tally.clone(),
-    ));
+    let told = reload::Told {
+        door: door.clone(),
+        watcher: Arc::clone(&watcher),
+        reconciler: reconciler.clone(),
+        groups,
+        policy: newest_policy,
+        tally: tally.clone(),
+    };
+    let reloader = Arc::new(Reloader::new(&run, &loaded, authenticates, told));
     let options = publish::Options {
         telemetry_path: run.telemetry_path.clone(),
         max_requests: run.max_requests,
@@ -280,7 +286,7 @@ fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, inputs: &mpsc::Receiver<In
 fn engine_maker(
     run: &cli::Run,
     procfs: Procfs,
-    policy: Policy,
+    policy: Arc<ArcSwap<Policy>>,
     door: Door,
     watcher: Arc<Watcher>,
     tally: Tally,
@@ -294,7 +300,14 @@ fn engine_maker(
         });
         let (journal, book) = Journal::open(&directory, procfs.boot);
         let host = LinuxHost::new(procfs.clone(), on_exit);
-        Engine::new(host, journal, book, policy.clone(), watcher.conditions(), tally.clone())
+        Engine::new(
+            host,
+            journal,
+            book,
+            Policy::clone(&policy.load()),
+            watcher.conditions(),
+            tally.clone(),
+        )
     }
 }
 

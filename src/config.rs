@@ -12,7 +12,7 @@ pub use file::CONFIG;
 use crate::act::guard::Budget;
 use crate::diagnostic::{Diagnostic, Findings, Severity, Source, Span};
 use crate::http::client;
-use crate::process::Selector;
+use crate::process::{Needs, Selector};
 use crate::rule::{self, Compiled, Context, PromqlCheck, RuleSet};
 use crate::watch::promql;
 use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
@@ -95,6 +95,8 @@ pub struct HostNames {
 pub struct ProcessGroup {
     pub name: String,
     pub selector: Arc<Selector>,
+    /// Which metrics that cost a file per process are on.
+    pub metrics: Needs,
 }
 
 /// A configuration without errors.

@@ -1,10 +1,11 @@
 //! From what was loaded to what the rooms take: the engine's policy, the watcher's rules. Decides whether this host
 //! may be acted on at all.
 
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, ProcessGroup};
 use crate::engine::Policy;
 use crate::engine::here::Here;
 use crate::rule::RuleSet;
+use crate::sense::Group;
 use crate::watch::promql::{self, Query};
 use crate::watch::{LabelSet, RuleFile};
 use std::collections::BTreeMap;
@@ -38,6 +39,16 @@ pub fn policy(config: &Config, rules: RuleSet, enforce: bool) -> Policy {
         budget: config.budget,
         restore_on_exit: config.restore_on_exit,
     }
+}
+
+/// What the sampler counts together.
+pub fn groups(config: &Config) -> Vec<Group> {
+    let group = |group: &ProcessGroup| Group {
+        name: group.name.clone(),
+        selector: Arc::clone(&group.selector),
+        metrics: group.metrics,
+    };
+    config.process_groups.iter().map(group).collect()
 }
 
 /// What the watcher evaluates.

@@ -5,12 +5,26 @@ use super::reconciler;
 use super::watcher::Watcher;
 use crate::cli;
 use crate::config::{Loaded, Sampling, Webhook};
+use crate::engine::Policy;
 use crate::engine::run::{Door, Input};
 use crate::http::listen::may_listen;
+use crate::sense::Groups;
 use crate::tally::Tally;
+use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Whom a reload tells of what was loaded.
+pub struct Told {
+    pub door: Door,
+    pub watcher: Arc<Watcher>,
+    pub reconciler: reconciler::Handle,
+    pub groups: Groups,
+    /// What the engine starts anew with after a fault.
+    pub policy: Arc<ArcSwap<Policy>>,
+    pub tally: Tally,
+}
 
 pub struct Reloader {
     config: cli::ConfigFile,
@@ -21,24 +35,13 @@ pub struct Reloader {
     authenticates: bool,
     /// What only a restart changes, as it was at the start.
     at_start: (Webhook, Sampling),
-    door: Door,
-    watcher: Arc<Watcher>,
-    reconciler: reconciler::Handle,
-    tally: Tally,
+    told: Told,
     /// One reload at a time.
     turn: Mutex<()>,
 }
 
 impl Reloader {
-    pub fn new(
-        run: &cli::Run,
-        loaded: &Loaded,
-        authenticates: bool,
-        door: Door,
-        watcher: Arc<Watcher>,
-        reconciler: reconciler::Handle,
-        tally: Tally,
-    ) -> Reloader {
+    pub fn new(run: &cli::Run, loaded: &Loaded, authenticates: bool, told: Told) -> Reloader {
         Reloader {
             config: cli::ConfigFile {
                 path: run.config.path.clone(),
@@ -48,10 +51,7 @@ impl Reloader {
             procfs: run.roots.procfs.clone(),
             authenticates,
             at_start: (loaded.config.webhook.clone(), loaded.config.sampling),
-            door,
-            watcher,
-            reconciler,
-            tally,
+            told,
             turn: Mutex::new(()),
         }
     }
@@ -65,11 +65,11 @@ impl Reloader {
         let result = self.try_reload();
         match &result {
             Ok(()) => {
-                self.tally.reloaded(Some(super::now_seconds()));
+                self.told.tally.reloaded(Some(super::now_seconds()));
                 tracing::info!("the configuration was loaded anew");
             }
             Err(reason) => {
-                self.tally.reloaded(None);
+                self.told.tally.reloaded(None);
                 tracing::error!(
                     reason,
                     "the configuration was not loaded; the last good one stays in force"
@@ -94,9 +94,11 @@ impl Reloader {
         if self.at_start != (loaded.config.webhook.clone(), loaded.config.sampling) {
             tracing::warn!("`webhook` and `sampling` have changed; they take effect at the next start");
         }
-        self.watcher.replace(policy::orders(&loaded));
-        self.reconciler.replace(&loaded.config);
-        if !self.door.send(Input::Reload(Box::new(policy))) {
+        self.told.groups.store(Arc::new(policy::groups(&loaded.config)));
+        self.told.watcher.replace(policy::orders(&loaded));
+        self.told.reconciler.replace(&loaded.config);
+        self.told.policy.store(Arc::new(policy.clone()));
+        if !self.told.door.send(Input::Reload(Box::new(policy))) {
             return Err("the engine has ended".to_owned());
         }
         Ok(())

@@ -118,6 +118,7 @@ struct Watch {
     told: HashMap<String, Instant>,
     /// When each collector was read that is in the history.
     remembered: HashMap<&'static str, Instant>,
+    sources: HashMap<&'static str, Source>,
     /// When episodes that were open before the start may be taken for over.
     settled_at: Option<Instant>,
 }
@@ -134,6 +135,7 @@ impl Watch {
             door,
             told: HashMap::new(),
             remembered: HashMap::new(),
+            sources: HashMap::new(),
             settled_at: Some(Instant::now() + SETTLING + longest_for),
         }
     }
@@ -164,10 +166,12 @@ impl Watch {
                 return;
             }
         }
-        for (index, reading) in snapshot.readings.iter().enumerate() {
+        for reading in &snapshot.readings {
             let before = self.remembered.insert(reading.collector, reading.read_instant);
             if before != Some(reading.read_instant) {
-                let source = Source(index as u16 + 1);
+                // By name, for what is slow at the start takes its place in the snapshot later.
+                let next = Source(self.sources.len() as u16 + 1);
+                let source = *self.sources.entry(reading.collector).or_insert(next);
                 memory
                     .history
                     .append(source, now_ms, &reading.families, self.orders.target.pairs());

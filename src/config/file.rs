@@ -6,10 +6,11 @@ use super::{Config, HostNames, ProcessGroup, Reconcile, Sampling, Webhook};
 use crate::act::guard::Budget;
 use crate::diagnostic::{Findings, Spanned};
 use crate::http::token::TokenFile;
-use crate::process::Selector;
+use crate::process::{Needs, Selector};
 use crate::rule::file::{SELECT, read_select};
 use crate::rule::{Scope, compile_select};
 use crate::schema::{Key, Kind, Object, optional, required};
+use crate::sense::groups::{DEAR_METRICS, DEFAULT_METRICS};
 use crate::template::is_label_name;
 use crate::yaml::{self, Fields, Text};
 use std::collections::BTreeMap;
@@ -152,9 +153,21 @@ static GROUP: Object = Object {
     keys: &[
         required("name", Kind::Text, "The label `group` of metrics."),
         required("select", Kind::Object(&SELECT), "Which processes belong to it."),
+        optional(
+            "metrics",
+            Kind::List(&METRIC),
+            "Metrics that cost a file per process: swap, context_switches, io, open_fds. Default all but open_fds.",
+        ),
     ],
     one_of: false,
 };
+
+const METRIC: Kind = Kind::Choice(&[
+    DEAR_METRICS[0].0,
+    DEAR_METRICS[1].0,
+    DEAR_METRICS[2].0,
+    DEAR_METRICS[3].0,
+]);
 
 /// Shorter intervals than this would make the watching the load.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -340,6 +353,7 @@ fn read_groups(fields: &Fields, findings: &mut Findings) -> Vec<ProcessGroup> {
         };
         let name = group.text("name", findings);
         let select = group.get("select").and_then(|node| read_select(node, findings));
+        let metrics = read_metrics(&group, findings);
         let (Some(name), Some(select)) = (name, select) else {
             continue;
         };
@@ -366,9 +380,23 @@ fn read_groups(fields: &Fields, findings: &mut Findings) -> Vec<ProcessGroup> {
         groups.push(ProcessGroup {
             name: name.value,
             selector: Arc::new(selector),
+            metrics,
         });
     }
     groups
+}
+
+fn read_metrics(group: &Fields, findings: &mut Findings) -> Needs {
+    if group.get("metrics").is_none() {
+        return DEFAULT_METRICS;
+    }
+    let mut metrics = Needs::NONE;
+    for node in group.list("metrics", findings) {
+        let word = node.choice("metrics", &METRIC, findings);
+        let found = word.and_then(|word| DEAR_METRICS.iter().find(|(name, _)| *name == word.value));
+        metrics = metrics | found.map_or(Needs::NONE, |(_, needs)| *needs);
+    }
+    metrics
 }
 
 fn read_local(local: &mut BTreeMap<String, String>, fields: &Fields, findings: &mut Findings) {

@@ -1,6 +1,7 @@
 //! Configurations from real directories, and the one that ships.
 
 use super::*;
+use crate::sense::groups::DEFAULT_METRICS;
 use std::fs;
 
 const RULE: &str =
@@ -97,7 +98,7 @@ budget: {final_steps: 1, per: 1h}
 on_exit: keep
 process_groups:
   - {name: batch, select: {cgroup: '/batch\\.slice/.*'}}
-  - {name: big-batch, select: {group: batch, min_memory: 1GiB}}
+  - {name: big-batch, select: {group: batch, min_memory: 1GiB}, metrics: [io, open_fds]}
 local: {instance: db1, team: storage}
 alertmanagers:
   - scheme: https
@@ -171,6 +172,8 @@ reconcile: {interval: 10s, patience: 1m}
     );
     let groups: Vec<&str> = config.process_groups.iter().map(|group| group.name.as_str()).collect();
     assert_eq!(groups, ["batch", "big-batch"]);
+    assert_eq!(config.process_groups[0].metrics, DEFAULT_METRICS);
+    assert_eq!(config.process_groups[1].metrics, Needs::IO | Needs::OPEN_FDS);
     let local: Vec<(&str, &str)> = config
         .local
         .iter()
@@ -240,6 +243,10 @@ fn mistakes_in_the_configuration_are_found() {
     check(
         "process_groups: [{name: g}]\n",
         &["evenkeel.yml:1:18 a process group lacks `select`"],
+    );
+    check(
+        "process_groups: [{name: g, select: {name: x}, metrics: [fds]}]\n",
+        &["evenkeel.yml:1:57 `metrics` wants one of swap, context_switches, io, open_fds, found `fds`"],
     );
     check(
         "process_groups: [{name: g, select: {name: x}}, {name: g, select: {group: h}}]\n",

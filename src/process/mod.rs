@@ -2,10 +2,11 @@
 //! Reads /proc; changes nothing.
 
 pub mod identity;
+pub mod open;
 pub mod protection;
 pub mod selector;
 pub mod table;
 
 pub use identity::{BootId, Identity};
 pub use selector::Selector;
-pub use table::{Details, Needs, Process};
+pub use table::{Details, Needs, Process, Usage};

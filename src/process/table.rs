@@ -2,6 +2,7 @@
 //! Reads only. A process that vanishes while being read is left out; that is an outcome, not an error.
 
 use super::identity::{BootId, Identity};
+use super::open::OpenProcess;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,12 +10,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Command lines are read up to here; longer ones are cut. Same bound as one argument's (MAX_ARG_STRLEN, execve(2)).
-const MAX_CMDLINE_BYTES: u64 = 128 * 1024;
 /// `/proc/PID/stat`, `status` and `cgroup` are far shorter; a bound all the same.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 /// PF_KTHREAD of include/linux/sched.h, in field 9 of `/proc/PID/stat`.
 const PF_KTHREAD: u64 = 0x0020_0000;
+/// Nothing is read of `/proc/PID/stat` beyond its resident pages.
+const LAST_STAT_FIELD: usize = 24;
 /// USER_HZ, in which the kernel tells times to programs: 100 on every Linux port but alpha and ia64.
 pub const TICKS_PER_SECOND: u64 = 100;
 /// Processor use is judged over no less than this.
@@ -22,7 +23,7 @@ pub const MIN_CPU_WINDOW: Duration = Duration::from_secs(5);
 
 /// Which dearer fields must be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Needs(u8);
+pub struct Needs(u16);
 
 impl Needs {
     pub const NONE: Needs = Needs(0);
@@ -36,6 +37,11 @@ impl Needs {
     pub const OOM_SCORE: Needs = Needs(32);
     /// Processor use, from two readings of the table.
     pub const CPU: Needs = Needs(64);
+    pub const SWAP: Needs = Needs(128);
+    pub const CONTEXT_SWITCHES: Needs = Needs(256);
+    pub const IO: Needs = Needs(512);
+    /// Open files and how many there may be: the dearest, for a busy server has thousands.
+    pub const OPEN_FDS: Needs = Needs(1024);
 
     pub const fn and(self, other: Needs) -> Needs {
         Needs(self.0 | other.0)
@@ -43,6 +49,11 @@ impl Needs {
 
     pub const fn has(self, other: Needs) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// What is needed here and not there.
+    pub const fn without(self, other: Needs) -> Needs {
+        Needs(self.0 & !other.0)
     }
 }
 
@@ -71,6 +82,11 @@ pub struct Process {
     pub nice: i32,
     /// User and system time in clock ticks.
     pub cpu_ticks: u64,
+    /// The part of it that the kernel worked for the process.
+    pub system_ticks: u64,
+    pub minor_faults: u64,
+    pub major_faults: u64,
+    pub virtual_bytes: u64,
     pub resident_bytes: u64,
     /// CLOCK_BOOTTIME of its start, to one clock tick.
     pub born_at: Duration,
@@ -91,6 +107,23 @@ pub struct Details {
     /// Bit N-1 is set when signal N is caught (`SigCgt`).
     pub caught_signals: Option<u64>,
     pub oom_score: Option<i64>,
+    #[serde(default)]
+    pub usage: Usage,
+}
+
+/// What a process uses beyond what `/proc/PID/stat` tells. `None` is "not read" or "cannot be read".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    pub swap_bytes: Option<u64>,
+    /// Of the main thread, as all that `/proc/PID/status` counts.
+    pub voluntary_switches: Option<u64>,
+    pub involuntary_switches: Option<u64>,
+    /// From and to storage (`/proc/PID/io`, proc(5)).
+    pub read_bytes: Option<u64>,
+    pub write_bytes: Option<u64>,
+    pub open_fds: Option<u64>,
+    /// The soft limit; `None` also where there is none.
+    pub max_fds: Option<u64>,
 }
 
 impl Process {
@@ -116,6 +149,10 @@ impl Process {
             threads: 1,
             nice: 0,
             cpu_ticks: 0,
+            system_ticks: 0,
+            minor_faults: 0,
+            major_faults: 0,
+            virtual_bytes: 0,
             resident_bytes: 0,
             born_at: Duration::from_millis((1000 + pid as u64) * 10),
             age: Duration::from_secs(3600),
@@ -209,12 +246,16 @@ impl Procfs {
         let pid = std::str::from_utf8(stat.get(..open)?).ok()?.trim().parse().ok()?;
         let name = String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned();
         let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let mut fields = [""; LAST_STAT_FIELD - 2];
+        for (slot, field) in fields.iter_mut().zip(rest.split_ascii_whitespace()) {
+            *slot = field;
+        }
         // Field numbers as in proc(5), where the state is field 3.
         let field = |number: usize| fields.get(number - 3).copied();
         let number = |at: usize| field(at)?.parse::<i64>().ok();
         let start_ticks = field(22)?.parse().ok()?;
         let started = Duration::from_millis(start_ticks * 1000 / TICKS_PER_SECOND);
+        let system_ticks: u64 = field(15)?.parse().ok()?;
         Some(Process {
             identity: Identity {
                 boot: self.boot,
@@ -229,7 +270,11 @@ impl Procfs {
             is_kernel_thread: field(9)?.parse::<u64>().ok()? & PF_KTHREAD != 0,
             threads: number(20)? as u32,
             nice: number(19)? as i32,
-            cpu_ticks: field(14)?.parse::<u64>().ok()? + field(15)?.parse::<u64>().ok()?,
+            cpu_ticks: field(14)?.parse::<u64>().ok()? + system_ticks,
+            system_ticks,
+            minor_faults: field(10)?.parse().ok()?,
+            major_faults: field(12)?.parse().ok()?,
+            virtual_bytes: field(23)?.parse().ok()?,
             resident_bytes: number(24)?.max(0) as u64 * self.page_bytes,
             born_at: started,
             age: boot_now.saturating_sub(started),
@@ -241,40 +286,8 @@ impl Procfs {
     /// Reads the dearer fields into `process`. Returns false when the pid belongs to somebody else by now.
     pub fn read_details(&self, process: &mut Process, needs: Needs, users: &mut UserNames) -> bool {
         let pid = process.identity.pid;
-        let read = |file: &str, limit| {
-            let mut bytes = Vec::new();
-            File::open(self.root.join(format!("{pid}/{file}")))
-                .ok()?
-                .take(limit)
-                .read_to_end(&mut bytes)
-                .ok()?;
-            Some(bytes)
-        };
-        if needs.has(Needs::CMDLINE) {
-            process.details.cmdline = read("cmdline", MAX_CMDLINE_BYTES).map(|bytes| join_arguments(&bytes));
-        }
-        if needs.has(Needs::EXE) {
-            process.details.exe = std::fs::read_link(self.root.join(format!("{pid}/exe")))
-                .ok()
-                .map(|path| {
-                    let path = path.to_string_lossy();
-                    path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned()
-                });
-        }
-        if needs.has(Needs::CGROUP) {
-            process.details.cgroup =
-                read("cgroup", MAX_FILE_BYTES).and_then(|bytes| unified_cgroup(&String::from_utf8_lossy(&bytes)));
-        }
-        if needs.has(Needs::USER) || needs.has(Needs::SIGNALS) {
-            let status = read("status", MAX_FILE_BYTES).unwrap_or_default();
-            let status = String::from_utf8_lossy(&status);
-            process.details.uid = effective_uid(&status);
-            process.details.caught_signals = caught_signals(&status);
-            process.details.user = process.details.uid.and_then(|uid| users.name(uid));
-        }
-        if needs.has(Needs::OOM_SCORE) {
-            process.details.oom_score =
-                read("oom_score", MAX_FILE_BYTES).and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse().ok());
+        if let Ok(files) = OpenProcess::open(self, pid) {
+            files.read_details(&mut process.details, needs, users);
         }
         // Read last: if the pid was handed out again meanwhile, the details are somebody else's.
         let mut buffer = Vec::new();
@@ -288,7 +301,7 @@ impl Procfs {
 pub struct UserNames(HashMap<u32, Option<String>>);
 
 impl UserNames {
-    fn name(&mut self, uid: u32) -> Option<String> {
+    pub(super) fn name(&mut self, uid: u32) -> Option<String> {
         self.0
             .entry(uid)
             .or_insert_with(|| {
@@ -311,14 +324,17 @@ pub struct CpuBaseline {
 impl CpuBaseline {
     /// Remembers what a table says at `boot_now`.
     pub fn take(processes: &[Process], boot_now: Duration) -> CpuBaseline {
-        let ticks = processes
-            .iter()
-            .map(|process| (process.identity, process.cpu_ticks))
-            .collect();
-        CpuBaseline {
+        let mut baseline = CpuBaseline {
             taken_at: boot_now,
-            ticks,
-        }
+            ticks: HashMap::with_capacity(processes.len()),
+        };
+        processes.iter().for_each(|process| baseline.add(process));
+        baseline
+    }
+
+    /// Remembers one process more of the same moment.
+    pub fn add(&mut self, process: &Process) {
+        self.ticks.insert(process.identity, process.cpu_ticks);
     }
 
     /// Fills in `cpu_cores` where at least [`MIN_CPU_WINDOW`] lies between the two readings, or where the process was
@@ -338,19 +354,6 @@ impl CpuBaseline {
     }
 }
 
-/// Arguments end with NUL; they are joined by one space, as people type them.
-fn join_arguments(bytes: &[u8]) -> String {
-    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
-    String::from_utf8_lossy(bytes).replace('\0', " ")
-}
-
-/// The path of the line `0::` of `/proc/PID/cgroup` (cgroups(7)).
-fn unified_cgroup(text: &str) -> Option<String> {
-    text.lines()
-        .find_map(|line| line.strip_prefix("0::"))
-        .map(str::to_owned)
-}
-
 /// The option that hides processes of the procfs mounted at `root` (proc(5), "Mount options"), as mountinfo tells it.
 fn hidepid<'m>(mountinfo: &'m str, root: &Path) -> Option<&'m str> {
     // The last mount at a place lies on top of the others.
@@ -365,23 +368,6 @@ fn hidepid<'m>(mountinfo: &'m str, root: &Path) -> Option<&'m str> {
             .is_some_and(|how| !matches!(how, "0" | "off"))
     };
     options.split(',').find(hides)
-}
-
-/// Second number of `Uid:` in `/proc/PID/status`.
-fn effective_uid(status: &str) -> Option<u32> {
-    status_line(status, "Uid:")?
-        .split_ascii_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
-}
-
-fn caught_signals(status: &str) -> Option<u64> {
-    u64::from_str_radix(status_line(status, "SigCgt:")?.trim(), 16).ok()
-}
-
-fn status_line<'a>(status: &'a str, key: &str) -> Option<&'a str> {
-    status.lines().find_map(|line| line.strip_prefix(key))
 }
 
 #[cfg(test)]
@@ -425,12 +411,6 @@ mod tests {
         for stat in [&b""[..], b"42", b"42 (x", b"42 (x) R", b"x (y) R 1 2 3"] {
             assert_eq!(procfs().parse_stat(stat, Duration::ZERO), None);
         }
-    }
-
-    #[test]
-    fn arguments_are_joined_by_one_space() {
-        assert_eq!(join_arguments(b"ffmpeg\0-i\0a b\0"), "ffmpeg -i a b");
-        assert_eq!(join_arguments(b""), "");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::cpu::Cpu;
 use super::diskstats::Diskstats;
 use super::fields::Fields;
 use super::filesystem::Filesystem;
+use super::groups::{Groups, GroupsReader};
 use super::own_process::OwnProcess;
 use super::roots::{ReadError, Roots};
 use super::slowly::Slowly;
@@ -26,6 +27,8 @@ pub enum Pace {
     Fast,
     /// Every `slow_interval`, on a thread of its own so that a slow driver delays no fast sample.
     Slow,
+    /// Every `slow_interval` on one more thread: the kernel may make a reader of a process wait for that process.
+    Apart,
 }
 
 /// Reads its files and yields families; keeps what it needs between two reads.
@@ -123,6 +126,8 @@ pub struct Options {
     pub vmstat_fields: Regex,
     /// `--path.udev.data`.
     pub udev_data: PathBuf,
+    /// `process_groups` of the configuration.
+    pub process_groups: Groups,
 }
 
 impl Default for Options {
@@ -144,6 +149,7 @@ impl Default for Options {
             netstat_fields: pattern(NETSTAT_FIELDS),
             vmstat_fields: pattern(VMSTAT_FIELDS),
             udev_data: "/run/udev/data".into(),
+            process_groups: Groups::default(),
         }
     }
 }
@@ -288,6 +294,15 @@ pub const COLLECTORS: &[CollectorInfo] = &[
         let mut filesystem = Filesystem::new(options.mount_points.clone(), options.fs_types.clone(), asker);
         Box::new(move |roots| filesystem.read(roots))
     }),
+    on(
+        "groups",
+        Pace::Apart,
+        "process_groups of the configuration",
+        |options| {
+            let mut groups = GroupsReader::new(Groups::clone(&options.process_groups));
+            Box::new(move |roots| groups.read(roots))
+        },
+    ),
 ];
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ mod dmi;
 mod edac;
 mod fields;
 mod filesystem;
+mod group_account;
+pub mod groups;
 mod guarded;
 mod hwmon;
 mod inet_sockets;
@@ -50,6 +52,7 @@ mod vmstat;
 mod fixture;
 
 pub use collectors::{COLLECTORS, CollectorInfo, NameFilter, Options, Pace};
+pub use groups::{Group, Groups};
 pub use roots::{ReadError, Roots};
 pub use sampler::{Config, OnSample, Sampler, Sampling};
 pub use snapshot::{Reading, Snapshot};

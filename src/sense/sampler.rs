@@ -1,4 +1,5 @@
-//! The threads that read the host: one for the fast collectors, every second and for scrapes, one for the slow ones.
+//! The threads that read the host: one for the fast collectors, every second and for scrapes, one for the slow ones,
+//! one for those that may wait for processes.
 //! Nothing here is async, so no blocking read can land on an async worker; scrapers wait for an answer instead.
 
 use super::beat::Beat;
@@ -101,7 +102,7 @@ impl Sampler {
         };
         Self::start_with(
             enabled(Pace::Fast),
-            enabled(Pace::Slow),
+            [("slow-sampler", enabled(Pace::Slow)), ("groups", enabled(Pace::Apart))],
             config.roots,
             config.sampling,
             on_sample,
@@ -110,12 +111,17 @@ impl Sampler {
 
     fn start_with(
         fast: Vec<Collector>,
-        slow: Vec<Collector>,
+        slow: impl IntoIterator<Item = (&'static str, Vec<Collector>)>,
         roots: Roots,
         sampling: Sampling,
         on_sample: OnSample,
     ) -> io::Result<Sampler> {
-        let (slow_readings, slow_done) = slow::start(slow, roots.clone(), sampling.slow_interval)?;
+        let (slow, slow_done): (Vec<SlowReadings>, Vec<Receiver<()>>) = slow
+            .into_iter()
+            .map(|(name, collectors)| slow::start(name, collectors, roots.clone(), sampling.slow_interval))
+            .collect::<io::Result<Vec<_>>>()?
+            .into_iter()
+            .unzip();
         let latest = Arc::new(ArcSwap::from_pointee(Snapshot {
             taken_at: Timestamp::now(),
             taken_instant: Instant::now(),
@@ -127,14 +133,17 @@ impl Sampler {
         let mut fast = Fast {
             collectors: fast,
             roots,
-            slow: slow_readings,
+            slow,
             ready_made: ReadyMade::default(),
             latest: Arc::clone(&latest),
             on_sample,
         };
         thread::Builder::new().name("sampler".to_owned()).spawn(move || {
             // A slow collector that hangs must not keep the first sample back for ever.
-            let _ = slow_done.recv_timeout(FIRST_SLOW_PATIENCE);
+            let until = Instant::now() + FIRST_SLOW_PATIENCE;
+            for done in slow_done {
+                let _ = done.recv_timeout(until.saturating_duration_since(Instant::now()));
+            }
             let stop = fast.run(sampling.interval, &asked, &first);
             // Whoever waits for the end waits for what the listener holds, too.
             drop(fast);
@@ -180,7 +189,7 @@ impl Drop for Sampler {
 struct Fast {
     collectors: Vec<Collector>,
     roots: Roots,
-    slow: SlowReadings,
+    slow: Vec<SlowReadings>,
     ready_made: ReadyMade,
     latest: Arc<ArcSwap<Snapshot>>,
     on_sample: OnSample,
@@ -238,7 +247,9 @@ impl Fast {
             .iter_mut()
             .map(|collector| collector.reading(&self.roots))
             .collect();
-        readings.extend(self.slow.load().iter().cloned());
+        for slow in &self.slow {
+            readings.extend(slow.load().iter().cloned());
+        }
         readings
     }
 
@@ -313,7 +324,7 @@ mod tests {
             collector("fails", |_| Err(ReadError::System("broken".to_owned()))),
             counting("works"),
         ];
-        let sampler = Sampler::start_with(fast, Vec::new(), Roots::default(), STILL, Box::new(|_| ())).unwrap();
+        let sampler = Sampler::start_with(fast, [], Roots::default(), STILL, Box::new(|_| ())).unwrap();
         let snapshot = sampler.latest();
         let errors: Vec<_> = snapshot
             .readings
@@ -337,7 +348,7 @@ mod tests {
             }
             Ok(vec![Family::gauge("reads", "").value(count)])
         });
-        let sampler = Sampler::start_with(vec![gated], Vec::new(), Roots::default(), STILL, Box::new(|_| ())).unwrap();
+        let sampler = Sampler::start_with(vec![gated], [], Roots::default(), STILL, Box::new(|_| ())).unwrap();
         let patience = Duration::from_secs(60);
         let hour = Duration::from_secs(3600);
         runtime().block_on(async {
@@ -374,7 +385,7 @@ mod tests {
             }
             Ok(vec![Family::gauge("reads", "").value(1.0)])
         });
-        let sampler = Sampler::start_with(vec![hangs], Vec::new(), Roots::default(), STILL, Box::new(|_| ())).unwrap();
+        let sampler = Sampler::start_with(vec![hangs], [], Roots::default(), STILL, Box::new(|_| ())).unwrap();
         let stale = runtime().block_on(sampler.fresh(Duration::ZERO, Duration::from_millis(20)));
         assert_eq!(reads(&stale), 1.0);
         drop(release);
@@ -391,8 +402,7 @@ mod tests {
             let _ = heard.send(reads(snapshot));
             panic!("deliberately, in a test");
         });
-        let sampler =
-            Sampler::start_with(vec![counting("x")], Vec::new(), Roots::default(), sampling, on_sample).unwrap();
+        let sampler = Sampler::start_with(vec![counting("x")], [], Roots::default(), sampling, on_sample).unwrap();
         assert_eq!([hears.recv(), hears.recv(), hears.recv()], [Ok(1.0), Ok(2.0), Ok(3.0)]);
         drop(sampler);
         assert!(
@@ -410,8 +420,14 @@ mod tests {
             Ok(Vec::new())
         });
         let slow = vec![counting("before"), hangs];
-        let sampler =
-            Sampler::start_with(vec![counting("x")], slow, Roots::default(), STILL, Box::new(|_| ())).unwrap();
+        let sampler = Sampler::start_with(
+            vec![counting("x")],
+            [("slow-sampler", slow)],
+            Roots::default(),
+            STILL,
+            Box::new(|_| ()),
+        )
+        .unwrap();
         let names: Vec<_> = sampler
             .latest()
             .readings

@@ -1,4 +1,4 @@
-//! The thread of the slow collectors: a driver that takes its time, or never answers, delays nobody but its fellows.
+//! A thread of slow collectors: a driver that takes its time, or never answers, delays nobody but its fellows.
 
 use super::beat::Beat;
 use super::guarded::Collector;
@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 /// The slow collectors' newest readings.
 pub type SlowReadings = Arc<ArcSwap<Vec<Arc<Reading>>>>;
 
-/// Starts the slow thread. It is never joined: a driver may keep it for ever, and it holds nothing that must be put
+/// Starts a slow thread. It is never joined: a driver may keep it for ever, and it holds nothing that must be put
 /// in order. It ends after the readings have no other owner.
 pub fn start(
+    name: &str,
     mut collectors: Vec<Collector>,
     roots: Roots,
     interval: Duration,
@@ -24,7 +25,7 @@ pub fn start(
     let readings = SlowReadings::default();
     let shared = Arc::downgrade(&readings);
     let (done, slow_done) = channel();
-    thread::Builder::new().name("slow-sampler".to_owned()).spawn(move || {
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
         let mut beat = Beat::new(interval, Instant::now());
         let mut current: Vec<Arc<Reading>> = Vec::new();
         loop {

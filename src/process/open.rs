@@ -1,0 +1,281 @@
+//! A process held open: what is read through it belongs to that very process or cannot be read, for a directory of
+//! procfs that is open names its process even when the pid is handed out again. Reads only.
+
+use super::table::{Details, Needs, Process, Procfs, UserNames};
+use rustix::fs::{CWD, Dir, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, openat, readlinkat};
+use rustix::io::{Errno, read};
+use std::cell::OnceCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// Command lines are read up to here; longer ones are cut. Same bound as one argument's (MAX_ARG_STRLEN, execve(2)).
+const MAX_CMDLINE_BYTES: usize = 128 * 1024;
+/// `stat`, `status`, `cgroup` and the like are far shorter; a bound all the same.
+const MAX_FILE_BYTES: usize = 64 * 1024;
+/// The first read asks for so much: nearly every file of a process is shorter.
+const FIRST_READ_BYTES: usize = 4 * 1024;
+
+/// The files of one process.
+pub struct OpenProcess {
+    directory: OwnedFd,
+    /// Several details are told by this one file, which is dear: it is read once.
+    status: OnceCell<Option<Vec<u8>>>,
+}
+
+impl Procfs {
+    /// Shows every process once, with its files held open while `visit` looks; threads are not listed. `boot_now` is
+    /// CLOCK_BOOTTIME.
+    ///
+    /// # Errors
+    /// When the directory itself cannot be read.
+    pub fn for_each_process(&self, boot_now: Duration, mut visit: impl FnMut(Process, &OpenProcess)) -> io::Result<()> {
+        let root = openat(
+            CWD,
+            &self.root,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let mut stat = Vec::with_capacity(FIRST_READ_BYTES);
+        for entry in Dir::read_from(&root)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !name.to_bytes().iter().all(u8::is_ascii_digit) {
+                continue;
+            }
+            // What vanished meanwhile is left out.
+            let Ok(files) = OpenProcess::open_at(&root, name) else {
+                continue;
+            };
+            let Some(process) = files
+                .read_into("stat", MAX_FILE_BYTES, &mut stat)
+                .and_then(|()| self.parse_stat(&stat, boot_now))
+            else {
+                continue;
+            };
+            visit(process, &files);
+        }
+        Ok(())
+    }
+}
+
+impl OpenProcess {
+    /// Opens the directory of a process.
+    ///
+    /// # Errors
+    /// When there is no such process (any more).
+    pub fn open(procfs: &Procfs, pid: i32) -> io::Result<OpenProcess> {
+        Ok(Self::open_at(CWD, procfs.root.join(pid.to_string()))?)
+    }
+
+    fn open_at(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> Result<OpenProcess, Errno> {
+        let directory = openat(
+            at,
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        Ok(OpenProcess {
+            directory,
+            status: OnceCell::new(),
+        })
+    }
+
+    /// Fills in what is needed; what cannot be read becomes `None`.
+    pub fn read_details(&self, details: &mut Details, needs: Needs, users: &mut UserNames) {
+        if needs.has(Needs::CMDLINE) {
+            details.cmdline = self
+                .read("cmdline", MAX_CMDLINE_BYTES)
+                .map(|bytes| join_arguments(&bytes));
+        }
+        if needs.has(Needs::EXE) {
+            details.exe = readlinkat(&self.directory, "exe", Vec::new()).ok().map(|path| {
+                let path = path.to_string_lossy();
+                path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned()
+            });
+        }
+        if needs.has(Needs::CGROUP) {
+            details.cgroup = self.text("cgroup").and_then(|text| unified_cgroup(&text));
+        }
+        if needs.has(Needs::USER) || needs.has(Needs::SIGNALS) {
+            details.uid = self.status("Uid:").and_then(effective_uid);
+            details.caught_signals = self
+                .status("SigCgt:")
+                .and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
+            details.user = details.uid.and_then(|uid| users.name(uid));
+        }
+        if needs.has(Needs::OOM_SCORE) {
+            details.oom_score = self.text("oom_score").and_then(|text| text.trim().parse().ok());
+        }
+        let usage = &mut details.usage;
+        if needs.has(Needs::SWAP) {
+            usage.swap_bytes = self
+                .status("VmSwap:")
+                .and_then(first_number)
+                .map(|kibibytes| kibibytes * 1024);
+        }
+        if needs.has(Needs::CONTEXT_SWITCHES) {
+            usage.voluntary_switches = self.status("voluntary_ctxt_switches:").and_then(first_number);
+            usage.involuntary_switches = self.status("nonvoluntary_ctxt_switches:").and_then(first_number);
+        }
+        if needs.has(Needs::IO) {
+            let io = self.text("io").unwrap_or_default();
+            usage.read_bytes = line_after(&io, "read_bytes:").and_then(first_number);
+            usage.write_bytes = line_after(&io, "write_bytes:").and_then(first_number);
+        }
+        if needs.has(Needs::OPEN_FDS) {
+            usage.open_fds = self.count_fds();
+            let limits = self.text("limits").unwrap_or_default();
+            usage.max_fds = line_after(&limits, "Max open files").and_then(first_number);
+        }
+    }
+
+    fn count_fds(&self) -> Option<u64> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(&self.directory, "fd", flags, Mode::empty()).ok()?;
+        // Since Linux 6.2 its size is the number of entries, which spares the listing.
+        let size = fstat(&directory).ok()?.st_size;
+        let is_procfs = fstatfs(&directory).is_ok_and(|statfs| statfs.f_type == PROC_SUPER_MAGIC);
+        if is_procfs && size > 0 {
+            return u64::try_from(size).ok();
+        }
+        let names = Dir::read_from(&directory).ok()?.flatten();
+        Some(
+            names
+                .filter(|entry| !entry.file_name().to_bytes().starts_with(b"."))
+                .count() as u64,
+        )
+    }
+
+    /// The rest of the line of `status` that begins with `key`.
+    fn status(&self, key: &str) -> Option<&str> {
+        let status = self.status.get_or_init(|| self.read("status", MAX_FILE_BYTES));
+        // The name in its first line may be any bytes; no other line is anything but ASCII.
+        let lines = status.as_deref()?.split(|byte| *byte == b'\n');
+        lines
+            .filter_map(|line| line.strip_prefix(key.as_bytes()))
+            .find_map(|rest| str::from_utf8(rest).ok())
+    }
+
+    fn text(&self, file: &str) -> Option<String> {
+        self.read(file, MAX_FILE_BYTES)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn read(&self, file: &str, limit: usize) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
+        self.read_into(file, limit, &mut bytes)?;
+        Some(bytes)
+    }
+
+    /// Reads until nothing comes, in as few calls as there are.
+    fn read_into(&self, file: &str, limit: usize, bytes: &mut Vec<u8>) -> Option<()> {
+        let opened = openat(&self.directory, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        bytes.clear();
+        loop {
+            if bytes.spare_capacity_mut().is_empty() {
+                bytes.reserve(bytes.len());
+            }
+            match read(&opened, rustix::buffer::spare_capacity(bytes)) {
+                // Less than was asked for is the end of every file here but `cmdline`, whose pages are asked one by one.
+                Ok(0) => break,
+                Ok(_) if bytes.len() >= limit => {
+                    bytes.truncate(limit);
+                    break;
+                }
+                Ok(_) if bytes.len() < bytes.capacity() && file != "cmdline" => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return None,
+            }
+        }
+        Some(())
+    }
+}
+
+/// Arguments end with NUL; they are joined by one space, as people type them.
+fn join_arguments(bytes: &[u8]) -> String {
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    String::from_utf8_lossy(bytes).replace('\0', " ")
+}
+
+/// The path of the line `0::` of `/proc/PID/cgroup` (cgroups(7)).
+fn unified_cgroup(text: &str) -> Option<String> {
+    line_after(text, "0::").map(str::to_owned)
+}
+
+/// Second number of `Uid:` in `/proc/PID/status`.
+fn effective_uid(line: &str) -> Option<u32> {
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+fn line_after<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(key))
+}
+
+fn first_number(line: &str) -> Option<u64> {
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::BootId;
+    use std::path::Path;
+
+    #[test]
+    fn arguments_are_joined_by_one_space() {
+        assert_eq!(join_arguments(b"ffmpeg\0-i\0a b\0"), "ffmpeg -i a b");
+        assert_eq!(join_arguments(b""), "");
+    }
+
+    #[test]
+    fn a_long_command_line_is_read_whole_and_cut_at_the_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("7")).unwrap();
+        let procfs = Procfs {
+            root: directory.path().to_owned(),
+            boot: BootId(1),
+            page_bytes: 4096,
+        };
+        for (length, expected) in [
+            (0, 0),
+            (4096, 4096),
+            (4097, 4097),
+            (50_000, 50_000),
+            (200_000, MAX_CMDLINE_BYTES),
+        ] {
+            std::fs::write(directory.path().join("7/cmdline"), "x".repeat(length)).unwrap();
+            let mut details = Details::default();
+            let files = OpenProcess::open(&procfs, 7).unwrap();
+            files.read_details(&mut details, Needs::CMDLINE, &mut UserNames::default());
+            assert_eq!(details.cmdline.unwrap().len(), expected, "{length}");
+        }
+    }
+
+    #[test]
+    fn an_open_process_that_has_ended_has_no_details() {
+        let procfs = Procfs::open(Path::new("/proc")).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let files = OpenProcess::open(&procfs, child.id() as i32).unwrap();
+        let needs = Needs::IO | Needs::CONTEXT_SWITCHES | Needs::OPEN_FDS;
+        let read = || {
+            let mut details = Details::default();
+            OpenProcess::open_at(&files.directory, ".")
+                .map(|again| again.read_details(&mut details, needs, &mut UserNames::default()))
+                .ok()
+                .map(|()| details.usage)
+        };
+        let usage = read().unwrap();
+        assert!(
+            usage.voluntary_switches.is_some() && usage.read_bytes.is_some(),
+            "{usage:?}"
+        );
+        assert!(
+            usage.open_fds >= Some(3) && usage.max_fds >= usage.open_fds,
+            "{usage:?}"
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(read().unwrap_or_default(), Default::default());
+    }
+}

@@ -1,0 +1,231 @@
+//! Groups on fixture trees, and on children that really live and end.
+
+use super::*;
+use crate::process::selector::{Condition, Pattern};
+use crate::sense::fixture::{Tree, text_of};
+use std::process::{Child, Command};
+
+fn group(name: &str, metrics: Needs, conditions: Vec<Condition>) -> Group {
+    Group {
+        name: name.to_owned(),
+        selector: Arc::new(Selector { conditions }),
+        metrics,
+    }
+}
+
+fn pattern(text: &str) -> Pattern {
+    Pattern::fixed(text).unwrap()
+}
+
+fn reader(groups: Vec<Group>) -> GroupsReader {
+    GroupsReader::new(Arc::new(ArcSwap::from_pointee(groups)))
+}
+
+fn tree() -> Tree {
+    let tree = Tree::new();
+    tree.proc("stat", "cpu0 1\nbtime 1000\n");
+    tree.proc("sys/kernel/random/boot_id", "6e0d8a1c-0c1d-4f3e-9a52-0123456789ab\n");
+    tree
+}
+
+/// `/proc/PID/stat` of a process with three threads that was born 50 s after boot; `count` is what it counted so far.
+fn stat(tree: &Tree, pid: u32, name: &str, count: u32) {
+    let stat = format!(
+        "{pid} ({name}) D 1 1 1 0 -1 4194304 {count} 0 {count} 0 {count} {count} 0 0 20 0 3 0 5000 8192 2 18446744073709551615 1 1\n"
+    );
+    tree.proc(&format!("{pid}/stat"), stat);
+}
+
+#[test]
+fn a_group_shows_what_its_members_use_together() {
+    let tree = tree();
+    for (pid, name) in [(7, "ffmpeg"), (8, "ffmpeg"), (9, "other")] {
+        stat(&tree, pid, name, 100);
+        let status = "Name:\tvoluntary_ctxt_switches:\nVmSwap:\t  4 kB\nvoluntary_ctxt_switches:\t10\n\
+                      nonvoluntary_ctxt_switches:\t20\n";
+        tree.proc(&format!("{pid}/status"), status);
+        tree.proc(
+            &format!("{pid}/io"),
+            "rchar: 1\nread_bytes: 30\nwrite_bytes: 40\ncancelled_write_bytes: 5\n",
+        );
+        for fd in 0..pid {
+            tree.proc(&format!("{pid}/fd/{fd}"), "");
+        }
+        tree.proc(
+            &format!("{pid}/limits"),
+            "Limit  Soft Limit Hard Limit Units\nMax open files  16  64  files\n",
+        );
+    }
+    let all = DEAR_METRICS.iter().fold(Needs::NONE, |all, (_, needs)| all | *needs);
+    let mut groups = reader(vec![group("video", all, vec![Condition::Name(pattern("ffmpeg"))])]);
+    groups.read(&tree.roots).unwrap();
+    for pid in [7, 8] {
+        stat(&tree, pid, "ffmpeg", 150);
+        tree.proc(&format!("{pid}/io"), "read_bytes: 35\nwrite_bytes: 41\n");
+    }
+    assert_eq!(
+        text_of(&groups.read(&tree.roots).unwrap(), ""),
+        [
+            "evenkeel_group_processes{group=\"video\"} 2",
+            "evenkeel_group_threads{group=\"video\"} 6",
+            &format!(
+                "evenkeel_group_resident_bytes{{group=\"video\"}} {}",
+                4 * rustix::param::page_size()
+            ),
+            "evenkeel_group_virtual_bytes{group=\"video\"} 16384",
+            "evenkeel_group_swap_bytes{group=\"video\"} 8192",
+            "evenkeel_group_open_fds{group=\"video\"} 15",
+            "evenkeel_group_worst_fd_ratio{group=\"video\"} 0.5",
+            "evenkeel_group_cpu_seconds_total{group=\"video\",mode=\"user\"} 1",
+            "evenkeel_group_cpu_seconds_total{group=\"video\",mode=\"system\"} 1",
+            "evenkeel_group_major_page_faults_total{group=\"video\"} 100",
+            "evenkeel_group_minor_page_faults_total{group=\"video\"} 100",
+            "evenkeel_group_context_switches_total{group=\"video\",type=\"voluntary\"} 0",
+            "evenkeel_group_context_switches_total{group=\"video\",type=\"involuntary\"} 0",
+            "evenkeel_group_read_bytes_total{group=\"video\"} 10",
+            "evenkeel_group_write_bytes_total{group=\"video\"} 2",
+            "evenkeel_group_states{group=\"video\",state=\"running\"} 0",
+            "evenkeel_group_states{group=\"video\",state=\"sleeping\"} 0",
+            "evenkeel_group_states{group=\"video\",state=\"waiting\"} 2",
+            "evenkeel_group_states{group=\"video\",state=\"stopped\"} 0",
+            "evenkeel_group_states{group=\"video\",state=\"zombie\"} 0",
+            "evenkeel_group_states{group=\"video\",state=\"other\"} 0",
+            "evenkeel_group_oldest_start_time_seconds{group=\"video\"} 1050",
+        ]
+    );
+}
+
+#[test]
+fn what_is_off_is_neither_shown_nor_read() {
+    let tree = tree();
+    stat(&tree, 7, "a", 1);
+    // Reading any of these would be seen: as files they would be wrong, and as directories they cannot be read.
+    for file in ["status", "io", "limits", "fd", "cgroup", "cmdline"] {
+        tree.proc(&format!("7/{file}/x"), "");
+    }
+    let mut groups = reader(vec![
+        group("cheap", Needs::NONE, vec![Condition::Name(pattern("a"))]),
+        group("swap", Needs::SWAP, vec![Condition::Name(pattern("b"))]),
+        group(
+            "by-cgroup",
+            Needs::NONE,
+            vec![Condition::Name(pattern("b")), Condition::Cgroup(pattern(".*"))],
+        ),
+    ]);
+    let families = groups.read(&tree.roots).unwrap();
+    assert_eq!(
+        text_of(&families, "_swap_bytes"),
+        ["evenkeel_group_swap_bytes{group=\"swap\"} 0"]
+    );
+    for off in ["context_switches", "read_bytes", "open_fds", "worst_fd"] {
+        assert!(text_of(&families, off).is_empty(), "{off}");
+    }
+    assert_eq!(
+        text_of(&families, "_processes"),
+        [
+            "evenkeel_group_processes{group=\"cheap\"} 1",
+            "evenkeel_group_processes{group=\"swap\"} 0",
+            "evenkeel_group_processes{group=\"by-cgroup\"} 0",
+        ]
+    );
+}
+
+#[test]
+fn other_groups_take_effect_at_the_next_read_and_those_that_stay_go_on() {
+    let tree = tree();
+    stat(&tree, 7, "a", 100);
+    let stays = || group("stays", Needs::NONE, vec![Condition::Name(pattern("a"))]);
+    let shared: Groups = Arc::new(ArcSwap::from_pointee(vec![stays()]));
+    let mut groups = GroupsReader::new(Arc::clone(&shared));
+    groups.read(&tree.roots).unwrap();
+    stat(&tree, 7, "a", 200);
+    groups.read(&tree.roots).unwrap();
+    shared.store(Arc::new(vec![
+        group("new", Needs::NONE, stays().selector.conditions.clone()),
+        stays(),
+    ]));
+    stat(&tree, 7, "a", 300);
+    assert_eq!(
+        text_of(&groups.read(&tree.roots).unwrap(), "minor"),
+        [
+            "evenkeel_group_minor_page_faults_total{group=\"new\"} 0",
+            "evenkeel_group_minor_page_faults_total{group=\"stays\"} 200",
+        ]
+    );
+    shared.store(Arc::default());
+    assert!(groups.read(&tree.roots).unwrap().is_empty());
+}
+
+#[test]
+fn cores_are_measured_over_five_seconds_whatever_the_interval() {
+    for interval in [1, 3, 5, 15] {
+        let mut cores = Cores::default();
+        let mut process = Process::example(7, "burner");
+        for round in 0..20 {
+            let now = Duration::from_secs(100 + round * interval);
+            process.cpu_ticks = round * interval * 50;
+            process.cpu_cores = None;
+            cores.measure(&mut process, now);
+            let expected = (round * interval >= 5).then_some(0.5);
+            assert_eq!(process.cpu_cores, expected, "every {interval} s, round {round}");
+            cores.keep(CpuBaseline::take(std::slice::from_ref(&process), now));
+        }
+    }
+}
+
+fn value(families: &[Family], part: &str) -> f64 {
+    let lines = text_of(families, part);
+    assert_eq!(lines.len(), 1, "{part} in {families:?}");
+    lines[0].rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// A child that writes much to nowhere, then waits.
+fn busy_child(words: &str) -> Child {
+    let script = format!("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo done; read line # {words}");
+    let mut child = Command::new("sh")
+        .args(["-c", &script])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 5];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
+    child
+}
+
+#[test]
+fn counters_of_real_children_stay_when_they_end() {
+    let words = format!("evenkeel-group-{}", std::process::id());
+    let roots = Roots::default();
+    let by_cmdline = vec![Condition::Cmdline(pattern(&format!(".*{words}")))];
+    let all = DEAR_METRICS.iter().fold(Needs::NONE, |all, (_, needs)| all | *needs);
+    let mut groups = reader(vec![group("children", all, by_cmdline)]);
+    let none = groups.read(&roots).unwrap();
+    assert_eq!(value(&none, "_processes"), 0.0);
+
+    let mut children = [busy_child(&words), busy_child(&words)];
+    let both = groups.read(&roots).unwrap();
+    assert_eq!(value(&both, "_processes"), 2.0);
+    // They inherit what the test was started with, so it is counted the other way.
+    let fds = |child: &Child| std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().count();
+    assert_eq!(
+        value(&both, "_open_fds"),
+        children.iter().map(fds).sum::<usize>() as f64
+    );
+    assert!(value(&both, "_worst_fd_ratio") > 0.0 && value(&both, "_resident_bytes") > 0.0);
+    let faults = value(&both, "minor_page_faults");
+    let switches = value(&both, "type=\"voluntary\"");
+    assert!(faults > 20.0 && switches >= 2.0, "{faults} {switches}");
+    let started = value(&both, "oldest_start");
+    let now = jiff::Timestamp::now().as_second() as f64;
+    assert!((now - 120.0..=now + 2.0).contains(&started), "{started} at {now}");
+
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let after = groups.read(&roots).unwrap();
+    assert_eq!(value(&after, "_processes"), 0.0);
+    assert_eq!(value(&after, "minor_page_faults"), faults);
+    assert_eq!(value(&after, "type=\"voluntary\""), switches);
+}

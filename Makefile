@@ -29,7 +29,7 @@ fmt: ## format the code
 	cargo fmt
 
 bench: ## the benchmarks
-	cargo bench --locked
+	cargo bench --locked --bench rules
 
 demo: ## the whole loop on this terminal in two minutes: alert, action, resolve, undo
 	tests/tools.sh

@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::ledger::book::REMEMBER_VICTIMS;
 use crate::ledger::{Book, Climb, Decision, Entry, Episode, EpisodeKey};
 use crate::process::Process;
-use crate::rule::Rule;
+use crate::rule::{Rule, RuleIndex};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,12 +37,12 @@ impl<H: Host> Engine<H> {
     /// When the decisions could not be made durable. Nothing new was done then, though undoing was.
     pub fn take(&mut self, alerts: &[Alert], received_at: Instant) -> Result<(), String> {
         let mut turn = Turn::new(self.host.now(), Some(received_at));
+        let rules = self.policy.rules.rules.clone();
+        let index = RuleIndex::new(&rules);
         for alert in alerts {
             self.hear(alert);
-            for rule in self.policy.rules.rules.clone() {
-                if rule.matches(&alert.labels) {
-                    self.meet(&rule, alert, &mut turn);
-                }
+            for rule in index.matching(&alert.labels) {
+                self.meet(rule, alert, &mut turn);
             }
         }
         self.carry_out(turn)

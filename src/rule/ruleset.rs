@@ -4,7 +4,7 @@ use super::step::Step;
 use crate::alert::Labels;
 use crate::alert::matcher::Matcher;
 use crate::process::Selector;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +95,57 @@ pub struct RuleSet {
 impl RuleSet {
     pub fn get(&self, name: &str) -> Option<&Arc<Rule>> {
         self.rules.iter().find(|rule| rule.name == name)
+    }
+}
+
+/// Rules by label values that their matchers insist on, so that an alert is held against few of them. Borrows the rules
+/// and is made anew for each batch of alerts: that costs less than holding two alerts against all of them.
+#[derive(Debug)]
+pub struct RuleIndex<'r> {
+    rules: &'r [Arc<Rule>],
+    /// Label name, label value, places of rules.
+    by_label: HashMap<&'r str, HashMap<&'r str, Vec<usize>>>,
+    /// Rules that insist on no value.
+    others: Vec<usize>,
+}
+
+impl<'r> RuleIndex<'r> {
+    pub fn new(rules: &'r [Arc<Rule>]) -> RuleIndex<'r> {
+        let mut index = RuleIndex {
+            rules,
+            by_label: HashMap::new(),
+            others: Vec::new(),
+        };
+        for (place, rule) in rules.iter().enumerate() {
+            // Names of alerts tell most rules apart; a severity would not.
+            let listed = |matcher: &'r Matcher| Some((matcher, matcher.listed_values()?));
+            let by_name = |(matcher, _): &(&Matcher, Vec<&str>)| matcher.name != "alertname";
+            match rule.matchers.iter().filter_map(listed).min_by_key(by_name) {
+                Some((matcher, values)) => {
+                    let by_value = index.by_label.entry(&matcher.name).or_default();
+                    for value in values {
+                        by_value.entry(value).or_default().push(place);
+                    }
+                }
+                None => index.others.push(place),
+            }
+        }
+        index
+    }
+
+    /// The rules whose matchers all hold, in their order.
+    pub fn matching(&self, labels: &Labels) -> impl Iterator<Item = &'r Arc<Rule>> {
+        let mut places = self.others.clone();
+        for (name, by_value) in &self.by_label {
+            let listed = labels.get(*name).and_then(|value| by_value.get(value.as_str()));
+            places.extend(listed.into_iter().flatten());
+        }
+        places.sort_unstable();
+        // `a|a` lists a value twice.
+        places.dedup();
+        let rules = self.rules;
+        let candidates = places.into_iter().map(move |place| &rules[place]);
+        candidates.filter(move |rule| rule.matches(labels))
     }
 }
 

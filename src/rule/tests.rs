@@ -1032,3 +1032,46 @@ proptest::proptest! {
         }
     }
 }
+
+/// Matchers of every kind on few labels and values, so that they meet.
+fn some_matchers() -> impl proptest::strategy::Strategy<Value = Vec<&'static str>> {
+    let matchers = vec![
+        "alertname=\"A\"",
+        "alertname=~\"A|B|A\"",
+        "alertname=~\"A.*\"",
+        "alertname!=\"A\"",
+        "alertname!~\"B\"",
+        "severity=\"\"",
+        "severity=~\"|warning\"",
+        "severity=\"warning\"",
+        "severity=~\"warning|critical\"",
+    ];
+    proptest::collection::vec(proptest::sample::select(matchers), 1..4)
+}
+
+proptest::proptest! {
+    #[test]
+    fn index_finds_the_rules_that_match_in_their_order(
+        all_matchers in proptest::collection::vec(some_matchers(), 0..12),
+        alertname in proptest::sample::select(vec!["", "A", "B", "AB"]),
+        severity in proptest::sample::select(vec!["", "warning", "critical"]),
+    ) {
+        use crate::alert::matcher::Matcher;
+        let rules: Vec<Arc<Rule>> = all_matchers
+            .iter()
+            .map(|texts| {
+                let matchers = texts.iter().map(|text| Matcher::parse(text).unwrap()).collect();
+                Arc::new(Rule { matchers, ..example("r", "nice 5") })
+            })
+            .collect();
+        let labels: crate::alert::Labels = [("alertname", alertname), ("severity", severity)]
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let plainly = rules.iter().filter(|rule| rule.matches(&labels)).map(Arc::as_ptr);
+        let found = RuleIndex::new(&rules);
+        let found = found.matching(&labels).map(Arc::as_ptr);
+        proptest::prop_assert!(found.eq(plainly));
+    }
+}

@@ -7,6 +7,7 @@ mod command_line;
 mod end_to_end;
 mod exposition;
 mod promql;
+mod reload;
 mod rules;
 mod selection;
 mod siege;

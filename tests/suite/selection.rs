@@ -389,7 +389,8 @@ fn regex_of(text: &str) -> String {
             format!("\\x{{{:x}}}", u32::from(c))
         }
     };
-    text.chars().map(escape).collect()
+    // An empty pattern is refused, because people who write one mean something else.
+    format!("(){}", text.chars().map(escape).collect::<String>())
 }
 
 #[test]

@@ -201,6 +201,11 @@ impl Daemon {
         self.process.log()
     }
 
+    /// Asks it by signal to load its configuration anew.
+    pub fn reload(&self) {
+        self.process.signal(Signal::SIGHUP);
+    }
+
     /// Asks it to stop and waits until it has.
     pub fn terminate(&mut self) -> ExitStatus {
         self.process.end_by(Signal::SIGTERM)

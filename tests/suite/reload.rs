@@ -1,0 +1,102 @@
+//! A reload of the running daemon: all that can fail comes first, then one swap; what a rule holds outlives a change of
+//! the rule, and not its removal.
+
+use std::time::Duration;
+
+use crate::support::burner::Burner;
+use crate::support::daemon::{Daemon, Home};
+use crate::support::payload::about;
+use crate::support::{eventually, http, node_name};
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+const FIRST_NICE: i32 = 11;
+const SECOND_NICE: i32 = 17;
+
+fn rules(comm: &str, rule: &str, nice: i32) -> String {
+    format!(
+        "rules:\n\
+         \x20 - name: {rule}\n\
+         \x20   matchers: ['alertname=\"Test\"']\n\
+         \x20   select: {{name: {comm}}}\n\
+         \x20   actions: [{{nice: {nice}}}]\n"
+    )
+}
+
+fn wait_until_loaded(evenkeel: &Daemon, successful: f64, rule_count: f64) {
+    eventually("the reload in the metrics", TIMEOUT, || {
+        let is_so = evenkeel.metric("evenkeel_config_last_reload_successful", &[]) == successful
+            && evenkeel.metric("evenkeel_rules", &[]) == rule_count;
+        is_so.then_some(())
+    });
+}
+
+fn ask_to_reload(evenkeel: &Daemon) -> http::Response {
+    http::request(evenkeel.metrics, "POST", "/-/reload", &[], b"").expect("evenkeel answers")
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_a_removed_rule_lets_go() {
+    let comm = format!("reload-{}", std::process::id() % 100_000);
+    let home = Home::new(&rules(&comm, "calm", FIRST_NICE));
+    let burner = Burner::start(&comm);
+    let before = burner.nice_values();
+    let evenkeel = home.start(&["--enforce", "--web.enable-lifecycle"]);
+    let fire = || assert_eq!(evenkeel.post(about("Test", &node_name()).as_bytes()).status, 200);
+    let holds = |nice| eventually("the rule's nice value", TIMEOUT, || burner.is_at(nice).then_some(()));
+    fire();
+    holds(FIRST_NICE);
+    let loaded_at = evenkeel.metric("evenkeel_config_last_reload_success_timestamp_seconds", &[]);
+
+    // By signal, a file that is wrong: the last good one stays, and the metrics say so.
+    home.write(
+        "rules/test.yml",
+        &rules(&comm, "calm", FIRST_NICE).replace("select", "selct"),
+    );
+    evenkeel.reload();
+    wait_until_loaded(&evenkeel, 0.0, 1.0);
+    holds(FIRST_NICE);
+    assert!(
+        evenkeel.log().iter().any(|line| line.contains("selct")),
+        "the log says what is wrong"
+    );
+    // By request: the answer says it too.
+    let answer = ask_to_reload(&evenkeel);
+    assert!(
+        answer.status == 500 && answer.body.contains("test.yml:4:"),
+        "{answer:?}"
+    );
+    assert_eq!(
+        evenkeel.metric("evenkeel_config_last_reload_success_timestamp_seconds", &[]),
+        loaded_at
+    );
+
+    // The rule changes while it holds something: that stays as it was set.
+    home.write("rules/test.yml", &rules(&comm, "calm", SECOND_NICE));
+    assert_eq!(ask_to_reload(&evenkeel).status, 200);
+    wait_until_loaded(&evenkeel, 1.0, 1.0);
+    assert!(evenkeel.metric("evenkeel_config_last_reload_success_timestamp_seconds", &[]) > loaded_at);
+    fire();
+    assert!(
+        burner.is_at(FIRST_NICE),
+        "an open episode keeps the rule that it began with"
+    );
+    assert_eq!(evenkeel.metric("evenkeel_leases", &[("rule", "calm")]), 1.0);
+
+    // The rule is gone: so is what it held.
+    home.write("rules/test.yml", &rules("nobody", "other", SECOND_NICE));
+    evenkeel.reload();
+    eventually("the former nice values", TIMEOUT, || {
+        (burner.nice_values() == before).then_some(())
+    });
+    wait_until_loaded(&evenkeel, 1.0, 1.0);
+    assert_eq!(evenkeel.metric("evenkeel_leases", &[("rule", "calm")]), 0.0);
+    fire();
+    assert_eq!(burner.nice_values(), before);
+}
+
+#[test]
+fn nobody_reloads_by_request_unless_it_was_allowed() {
+    let home = Home::new(&rules("nobody", "calm", FIRST_NICE));
+    let evenkeel = home.start(&[]);
+    assert_eq!(ask_to_reload(&evenkeel).status, 403);
+}

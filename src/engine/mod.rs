@@ -26,7 +26,7 @@ use crate::rule::{Rule, RuleSet};
 use crate::tally::{State, Tally};
 use agenda::Chores;
 use here::Here;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,7 +164,7 @@ impl<H: Host> Engine<H> {
     }
 
     fn publish_state(&self) {
-        let mut alerts = BTreeMap::<_, BTreeSet<_>>::new();
+        let mut alerts = BTreeMap::<_, HashSet<_>>::new();
         for episode in self.book.episodes.values() {
             let source = crate::alert::Source::from(episode.source).as_str();
             alerts.entry(source).or_default().insert(&episode.key.fingerprint);

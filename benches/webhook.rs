@@ -96,7 +96,9 @@ fn evenkeel() -> Server {
         "evenkeel.yml",
         "mode: enforce\nrule_files: [rules.yml]\nwebhook: {token_file: token}\nidentity: {names: [bench]}\n",
     );
-    let mut child = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+    // Another build may be measured: cargo bench --bench webhook -- PATH
+    let other = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let mut child = Command::new(other.as_deref().unwrap_or(env!("CARGO_BIN_EXE_evenkeel")))
         .arg("run")
         .arg(format!(
             "--config.file={}",

@@ -126,7 +126,7 @@ pub struct Book {
 #[derive(Debug)]
 pub enum Former {
     Nothing,
-    Episode(EpisodeKey, Option<Episode>, Option<Timestamp>),
+    Episode(EpisodeKey, Option<Box<Episode>>, Option<Timestamp>),
     Leases(Vec<(u64, Option<Lease>)>, u64),
     Victims(Vec<Victim>),
     Paused(bool),
@@ -137,7 +137,7 @@ impl Book {
     pub fn former(&self, entry: &Entry) -> Former {
         let episode = |key: &EpisodeKey| {
             let (episode, closed) = (self.episodes.get(key), self.closed.get(key));
-            Former::Episode(key.clone(), episode.cloned(), closed.copied())
+            Former::Episode(key.clone(), episode.cloned().map(Box::new), closed.copied())
         };
         let leases = |ids: &[u64]| {
             let leases = ids.iter().map(|id| (*id, self.leases.get(id).cloned()));
@@ -163,7 +163,7 @@ impl Book {
             Former::Nothing => {}
             Former::Episode(key, episode, closed) => {
                 put(&mut self.closed, key.clone(), closed);
-                put(&mut self.episodes, key, episode);
+                put(&mut self.episodes, key, episode.map(|episode| *episode));
             }
             Former::Leases(leases, last_lease_id) => {
                 for (id, lease) in leases {

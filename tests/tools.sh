@@ -6,6 +6,7 @@
 # What the PATH already offers is used as it is. Afterwards there is one place to look: target/tools/bin.
 #
 #   tests/tools.sh              what `make test` needs
+#   tests/tools.sh webhook      what `make bench` compares with as well
 #   tests/tools.sh stress-ng    the same and another tool by its name
 #   tests/tools.sh grafana-sdk  the Python library that dashboards/build.py uses, and nothing else
 set -euo pipefail
@@ -24,6 +25,7 @@ declare -A origin=(
     [amtool]=prometheus-alertmanager:usr/bin/amtool
     [node_exporter]=prometheus-node-exporter:usr/bin/prometheus-node-exporter
     [stress-ng]=stress-ng:usr/bin/stress-ng
+    [webhook]=webhook:usr/bin/webhook
 )
 wanted=(prometheus promtool alertmanager amtool node_exporter "$@")
 

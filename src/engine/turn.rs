@@ -3,6 +3,7 @@
 
 use crate::alert::Labels;
 use crate::host::Moment;
+use crate::ledger::book::Former;
 use crate::ledger::{Book, Decision, Entry, EpisodeKey, Outcome, Record};
 use crate::process::{Identity, Process, Selector};
 use crate::rule::Rule;
@@ -89,8 +90,8 @@ pub struct Turn {
     pub received_at: Option<Instant>,
     /// Read at most once a turn.
     pub table: Option<Vec<Process>>,
-    /// The book before anything of this turn was noted in it.
-    before: Option<Book>,
+    /// What the intents changed in the book, as it was before each.
+    formers: Vec<Former>,
     /// Durable before `work`, in the order in which they were decided: a resolve that shares the turn with its firing
     /// must come after it in the ledger too.
     entries: Vec<(Kind, Entry)>,
@@ -105,7 +106,7 @@ impl Turn {
             now,
             received_at,
             table: None,
-            before: None,
+            formers: Vec::new(),
             entries: Vec::new(),
             work: Vec::new(),
             counted: Vec::new(),
@@ -119,7 +120,7 @@ impl Turn {
 
     /// Notes an entry in the book at once, so that later decisions of the turn see it, and for the commit.
     pub fn intend(&mut self, book: &mut Book, entry: Entry) {
-        self.before.get_or_insert_with(|| book.clone());
+        self.formers.push(book.former(&entry));
         book.record(&entry);
         self.entries.push((Kind::Intent, entry));
     }
@@ -142,11 +143,12 @@ impl Turn {
             .into_iter()
             .filter_map(is_closing)
             .collect();
-        if let Some(before) = self.before.take() {
-            *book = before;
-            for entry in &closings {
-                book.record(entry);
-            }
+        while let Some(former) = self.formers.pop() {
+            book.take_back(former);
+        }
+        // What stands may have been taken back with what it followed.
+        for entry in &closings {
+            book.record(entry);
         }
         self.work.retain(|work| matches!(work, Work::Undo { .. }));
         closings

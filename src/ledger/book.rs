@@ -122,7 +122,60 @@ pub struct Book {
     pub last_lease_id: u64,
 }
 
+/// What one entry changes, as it was before it.
+#[derive(Debug)]
+pub enum Former {
+    Nothing,
+    Episode(EpisodeKey, Option<Box<Episode>>, Option<Timestamp>),
+    Leases(Vec<(u64, Option<Lease>)>, u64),
+    Victims(Vec<Victim>),
+    Paused(bool),
+}
+
 impl Book {
+    /// What this entry would change. Kept instead of a copy of the book, which thousands of episodes make dear.
+    pub fn former(&self, entry: &Entry) -> Former {
+        let episode = |key: &EpisodeKey| {
+            let (episode, closed) = (self.episodes.get(key), self.closed.get(key));
+            Former::Episode(key.clone(), episode.cloned().map(Box::new), closed.copied())
+        };
+        let leases = |ids: &[u64]| {
+            let leases = ids.iter().map(|id| (*id, self.leases.get(id).cloned()));
+            Former::Leases(leases.collect(), self.last_lease_id)
+        };
+        match entry {
+            Entry::Episode(opened) => episode(&opened.key),
+            Entry::EpisodeClosed { key, .. } => episode(key),
+            Entry::Lease(lease) => leases(&[lease.id]),
+            Entry::LeasePrior { id, .. } | Entry::LeaseEnded { id, .. } => leases(&[*id]),
+            Entry::Renewed { ids, .. } => leases(ids),
+            Entry::Victim(_) | Entry::VictimSpared { .. } | Entry::VictimGone { .. } => {
+                Former::Victims(self.victims.clone())
+            }
+            Entry::Paused(_) => Former::Paused(self.paused),
+            Entry::Record(_) => Former::Nothing,
+        }
+    }
+
+    /// Takes an entry back. Of several the newest goes first.
+    pub fn take_back(&mut self, former: Former) {
+        match former {
+            Former::Nothing => {}
+            Former::Episode(key, episode, closed) => {
+                put(&mut self.closed, key.clone(), closed);
+                put(&mut self.episodes, key, episode.map(|episode| *episode));
+            }
+            Former::Leases(leases, last_lease_id) => {
+                for (id, lease) in leases {
+                    put(&mut self.leases, id, lease);
+                }
+                self.last_lease_id = last_lease_id;
+            }
+            Former::Victims(victims) => self.victims = victims,
+            Former::Paused(paused) => self.paused = paused,
+        }
+    }
+
     pub fn record(&mut self, entry: &Entry) {
         match entry {
             Entry::Episode(episode) => {
@@ -186,5 +239,12 @@ impl Book {
         self.closed.retain(|_, ended_at| {
             wall.as_second().saturating_sub(ended_at.as_second()) < REMEMBER_CLOSED.as_secs() as i64
         });
+    }
+}
+
+fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => drop(map.insert(key, value)),
+        None => drop(map.remove(&key)),
     }
 }

@@ -584,7 +584,11 @@ mod tests {
             Entry::Paused(true),
         ];
         for entry in &entries {
+            let (before, former) = (expected.clone(), expected.former(entry));
             expected.record(entry);
+            let mut back = expected.clone();
+            back.take_back(former);
+            assert_eq!(back, before, "{entry:?} taken back");
         }
         Store::open(directory.path(), BootId(1)).unwrap().load().unwrap();
         Store::open(directory.path(), BootId(1))

@@ -31,7 +31,7 @@ use crate::rule::{Rule, RuleSet};
 use crate::tally::Tally;
 use agenda::Chores;
 use here::Here;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 

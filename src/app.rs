@@ -85,7 +85,7 @@ fn start(run: cli::Run) -> Result<(), Stop> {
         tracing::warn!(at = warning.place(), "{}", warning.message);
     }
     for flag in &run.collectors.ignored {
-        tracing::warn!(flag, "no such collector here; the flag is ignored");
+        tracing::warn!(flag, "evenkeel has no such collector or option; the flag is ignored");
     }
     let policy = policy::policy(&loaded.config, loaded.rules.clone(), run.enforce);
     let access = webhook_access(&run, &loaded.config)?;
@@ -113,11 +113,25 @@ fn start(run: cli::Run) -> Result<(), Stop> {
 fn webhook_access(run: &cli::Run, config: &Config) -> Result<Access, Stop> {
     let access = match &config.webhook.token_file {
         None => Access::open(),
-        Some(path) => Access::open()
-            .with_token_file(path)
-            .map_err(because("webhook.token_file"))?,
+        Some(path) => {
+            warn_if_shared(path);
+            Access::open()
+                .with_token_file(path)
+                .map_err(because("webhook.token_file"))?
+        }
     };
     with_web_config(access, run.webhook_config.as_deref())
+}
+
+/// A secret that others can read or change is none.
+fn warn_if_shared(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(path)
+        .map(|found| found.permissions().mode())
+        .unwrap_or(0);
+    if mode & 0o077 != 0 {
+        tracing::warn!(file = %path.display(), mode = format!("{:o}", mode & 0o777), "the webhook's token can be read or changed by others: chmod 600");
+    }
 }
 
 fn with_web_config(access: Access, file: Option<&Path>) -> Result<Access, Stop> {

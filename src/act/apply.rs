@@ -210,6 +210,55 @@ pub fn undo(
     table: &[Process],
     holders: &BTreeSet<Identity>,
 ) -> Effected {
+    let mut effected = undo_what_is_known(host, lease, undo, table, holders);
+    let orphans = possible_orphans(lease, table, holders);
+    if !orphans.is_empty() && !matches!(undo, Undo::Bequeath { .. }) {
+        let pids: Vec<String> = orphans.iter().map(i32::to_string).collect();
+        let told = format!(
+            "left alone, for they may be a stranger's: {} with the same nice value, born meanwhile, whose parent is gone",
+            pids.join(", ")
+        );
+        effected.reason = if effected.reason.is_empty() {
+            told
+        } else {
+            format!("{}; {told}", effected.reason)
+        };
+    }
+    effected
+}
+
+/// Processes that init took over and that hold our nice value since the lease was taken: perhaps children of the
+/// target whose parent ended, perhaps not. They are told, not touched.
+fn possible_orphans(lease: &Lease, table: &[Process], holders: &BTreeSet<Identity>) -> Vec<i32> {
+    let crate::ledger::Effect::Value {
+        value: Value::Nice(ours),
+        ..
+    } = &lease.effect
+    else {
+        return Vec::new();
+    };
+    let is_suspect = |process: &&Process| {
+        process.parent == 1
+            && process.nice == *ours
+            && is_born_since(process, lease)
+            && !process.is_dead()
+            && process.identity != lease.target
+            && !holders.contains(&process.identity)
+    };
+    table
+        .iter()
+        .filter(is_suspect)
+        .map(|process| process.identity.pid)
+        .collect()
+}
+
+fn undo_what_is_known(
+    host: &mut impl Host,
+    lease: &Lease,
+    undo: &Undo,
+    table: &[Process],
+    holders: &BTreeSet<Identity>,
+) -> Effected {
     let born = |ours: &Value| -> Vec<Identity> {
         // Who is stopped bears children that run.
         if ours.knob() == Knob::Freeze {
@@ -552,6 +601,24 @@ mod tests {
         assert_eq!(niceness(&host, 100), [0, 0]);
         assert_eq!((niceness(&host, 200), niceness(&host, 201)), (vec![0], vec![0]));
         assert_eq!(niceness(&host, 300), [15], "no descendant");
+    }
+
+    #[test]
+    fn orphans_that_may_be_ours_are_told_and_left_alone() {
+        let (mut host, target) = host_with(1, 0);
+        let lease = take(&mut host, 1, target, 15);
+        host.advance(Duration::from_secs(5));
+        for (pid, nice) in [(300, 15), (301, 0)] {
+            let mut orphan = Process::example(pid, "daemon");
+            (orphan.parent, orphan.nice, orphan.age) = (1, nice, Duration::ZERO);
+            host.add(orphan);
+        }
+        let table = host.processes().unwrap();
+        let what = lease::undo(&lease, std::iter::empty());
+        let effected = undo(&mut host, &lease, &what, &table, &BTreeSet::new());
+        assert!(effected.reason.contains("300 with the same nice value"), "{effected:?}");
+        assert!(!effected.reason.contains("301"), "{effected:?}");
+        assert_eq!(niceness(&host, 300), [15]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::agenda::{BASELINE, RETRY, ROUND};
 use super::ascend::Seat;
 use super::episode::{Admission, admit};
 use super::select::{needs_cpu, select};
-use super::turn::{About, Turn, shown};
+use super::turn::{About, Turn, Work, shown};
 use crate::act::guard::{Refusal, Ward, bound_matches};
 use crate::act::plan::plan;
 use crate::alert::{Alert, Source, Status};
@@ -21,6 +21,13 @@ use crate::process::Process;
 use crate::rule::{Rule, RuleIndex};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Alerts that may be open at once, whatever is sent: more are a fault of the sender, and each costs a look per round.
+const MAX_OPEN_EPISODES: usize = 4096;
+/// A repeat so soon after the last look changes nothing.
+const JUST_NOW: Duration = Duration::from_secs(1);
+/// Leases that are undone by one reading of the process table.
+const UNDONE_PER_READING: usize = 64;
 
 /// Why an episode is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +69,8 @@ impl<H: Host> Engine<H> {
         let is_round = self.chores.last_round + ROUND <= now;
         if is_round {
             self.chores.last_round = now;
+            let open = &self.book.episodes;
+            self.judged_at.retain(|key, _| open.contains_key(key));
             self.look_for_the_dead(&mut turn);
         }
         let is_due = |episode: &Episode| is_round || episode.climbs.iter().any(|climb| climb.due <= now);
@@ -141,23 +150,52 @@ impl<H: Host> Engine<H> {
                     turn.close(&mut self.book, Entry::EpisodeClosed { key, ended_at });
                 }
                 Admission::Close { ended_at } => self.close(&key, &about, ended_at, "the alert ended", turn),
-                Admission::Open if self.book.paused => {
-                    let mut record = about.record(turn.now);
-                    record.decision = Some(Decision::Paused);
-                    turn.decide(&mut self.book, record);
+                Admission::Open if self.book.episodes.len() >= MAX_OPEN_EPISODES => {
+                    tracing::warn!(
+                        rule = rule.name,
+                        alert = alert.name(),
+                        open = MAX_OPEN_EPISODES,
+                        "too many alerts at once; this one is left"
+                    );
+                    turn.counted.push((rule.name.clone(), Decision::Budget));
                 }
                 Admission::Open => {
                     let episode = open_episode(key.clone(), rule, alert, turn.boot_now());
                     turn.intend(&mut self.book, Entry::Episode(episode));
                     self.rules_in_use.insert(key.clone(), Arc::clone(rule));
+                    if self.book.paused {
+                        // It stays open, so that it is judged when the pause ends, not only at the next repeat.
+                        let mut record = about.record(turn.now);
+                        record.decision = Some(Decision::Paused);
+                        turn.decide(&mut self.book, record);
+                    }
                     self.judge(&key, Occasion::Opened, turn);
                 }
                 Admission::Repeat => {
                     self.renew(&key, rule.hold, turn);
-                    self.judge(&key, Occasion::Repeat, turn);
+                    if self.is_judged_just_now(&key, turn.boot_now()) {
+                        turn.counted.push((rule.name.clone(), Decision::Duplicate));
+                    } else {
+                        self.judge(&key, Occasion::Repeat, turn);
+                    }
                 }
             }
         }
+    }
+
+    /// Whether a repeat finds nothing new, because everything was looked at a moment ago. A storm of repeats must not
+    /// read the process table each time.
+    fn is_judged_just_now(&self, key: &EpisodeKey, now: Duration) -> bool {
+        let waits_for_repeat = self
+            .book
+            .episodes
+            .get(key)
+            .is_some_and(|episode| episode.barred.iter().any(|barred| barred.until_repeat));
+        !waits_for_repeat
+            && self
+                .judged_at
+                .get(key)
+                .is_some_and(|at| at.saturating_add(JUST_NOW) > now)
     }
 
     /// Extends the deadlines of an episode that is known to fire. In memory at every repeat; durably only when a
@@ -190,6 +228,7 @@ impl<H: Host> Engine<H> {
         };
         let Some(rule) = self.rule_of(&episode) else { return };
         let about = About::new(&rule.name, &episode.labels, &key.fingerprint);
+        self.judged_at.insert(key.clone(), turn.boot_now());
         if self.book.paused {
             return postpone(&mut self.book, key, turn.boot_now());
         }
@@ -361,7 +400,12 @@ impl<H: Host> Engine<H> {
             self.tally.decision(&rule, decision.as_str());
         }
         let mut outcomes = Vec::new();
-        for work in std::mem::take(&mut turn.work) {
+        for (number, work) in std::mem::take(&mut turn.work).into_iter().enumerate() {
+            // Whoever undoes must know the children; one reading serves many leases, and none grows old.
+            let undoes = matches!(work, Work::Undo { .. });
+            if undoes && (turn.table.is_none() || number % UNDONE_PER_READING == UNDONE_PER_READING - 1) {
+                turn.table = Some(self.host.processes().unwrap_or_default());
+            }
             self.perform(work, &turn, &mut outcomes);
         }
         outcomes.iter().for_each(|entry| self.show(entry));

@@ -69,6 +69,8 @@ pub struct Engine<H: Host> {
     own_line: BTreeSet<i32>,
     /// The rule that each open episode came from, which may have been replaced since.
     rules_in_use: BTreeMap<EpisodeKey, Arc<Rule>>,
+    /// CLOCK_BOOTTIME at which each open episode was judged last.
+    judged_at: BTreeMap<EpisodeKey, Duration>,
     /// The last two readings for processor use: the newer one serves once it is old enough.
     baselines: [Option<CpuBaseline>; 2],
     chores: Chores,
@@ -93,6 +95,7 @@ impl<H: Host> Engine<H> {
             conditions,
             own_line,
             rules_in_use,
+            judged_at: BTreeMap::new(),
             baselines: [None, None],
             chores,
             absences: Absences::default(),

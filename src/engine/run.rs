@@ -98,10 +98,11 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally)
     for input in waiting {
         match input {
             Input::Delivery(delivery) => {
-                for entry in &delivery.invalid {
-                    tracing::warn!(%entry, "an alert entry is invalid and was left out");
-                    tally.decision("", Decision::Invalid.as_str());
-                }
+                // The receiver has logged them, in one line.
+                delivery
+                    .invalid
+                    .iter()
+                    .for_each(|_| tally.decision("", Decision::Invalid.as_str()));
                 batch.received_at.get_or_insert(delivery.received_at);
                 batch.alerts.extend(delivery.alerts);
                 batch.replies.push(delivery.reply);
@@ -151,7 +152,13 @@ impl Batch {
         if alerts.is_empty() && replies.is_empty() {
             return;
         }
-        let result = engine.take(&alerts, received_at.unwrap_or_else(Instant::now));
+        let received_at = received_at.unwrap_or_else(Instant::now);
+        // In portions, so that what one turn holds in memory and in a commit stays bounded.
+        let results: Vec<Result<(), String>> = alerts
+            .chunks(MAX_PER_TURN)
+            .map(|portion| engine.take(portion, received_at))
+            .collect();
+        let result = results.into_iter().find(Result::is_err).unwrap_or(Ok(()));
         for reply in replies {
             let receipt = match &result {
                 Ok(()) => Receipt::Durable,

@@ -392,9 +392,10 @@ fn a_pause_plans_nothing_and_still_undoes() {
     assert_eq!(world.decided("later", Decision::Paused), 1.0);
     world.engine.pause(false);
     world.pass(16);
-    assert_eq!(world.nice(100), [15]);
+    assert_eq!(world.nice(100), [10], "both alerts are answered, and the newer lease applies");
     world.engine.pause(true);
     world.resolve("calm");
+    world.resolve("later");
     assert_eq!(world.nice(100), [0]);
 }
 
@@ -1068,4 +1069,32 @@ fn a_step_has_one_line_in_the_audit_trail_wherever_the_daemon_dies() {
             return;
         }
     }
+}
+
+#[test]
+fn an_alert_that_fires_during_a_pause_is_answered_when_it_ends() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.engine.pause(true);
+    world.fire("calm");
+    world.pass(60);
+    assert_eq!(
+        (world.nice(100), world.decided("calm", Decision::Paused)),
+        (vec![0], 1.0)
+    );
+    world.engine.pause(false);
+    world.pass(16);
+    assert_eq!(world.nice(100), [15]);
+}
+
+#[test]
+fn a_storm_of_repeats_is_not_judged_each_time() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.fire("calm");
+    world.add(100, 1);
+    world.fire("calm");
+    assert_eq!(world.nice(100), [0], "the host was looked at in this very moment");
+    world.engine.host().advance(Duration::from_secs(1));
+    world.fire("calm");
+    assert_eq!(world.nice(100), [15]);
 }

@@ -402,14 +402,7 @@ impl<H: Host> Engine<H> {
                 outcomes,
             );
         }
-        let fresh;
-        let table = match &turn.table {
-            Some(table) => table,
-            None => {
-                fresh = self.host.processes().unwrap_or_default();
-                &fresh
-            }
-        };
+        let table = turn.table.as_deref().unwrap_or_default();
         let same_knob = |other: &&Lease| other.target != lease.target && other.knob() == lease.knob();
         let holders = self.book.leases.values().filter(same_knob).map(|other| other.target);
         let effected = apply::undo(&mut self.host, &lease, &what, table, &holders.collect());

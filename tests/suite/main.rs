@@ -3,6 +3,7 @@
 mod alerting;
 mod architecture;
 mod command_line;
+mod differential;
 mod end_to_end;
 mod exposition;
 mod promql;

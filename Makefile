@@ -28,7 +28,8 @@ lint: ## format, clippy, scripts, and whether the dashboards are what their scri
 fmt: ## format the code
 	cargo fmt
 
-bench: ## the benchmarks
+bench: ## the benchmarks, beside the peers that they are measured against
+	tests/tools.sh
 	cargo bench --locked
 
 demo: ## the whole loop on this terminal in two minutes: alert, action, resolve, undo

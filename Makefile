@@ -28,7 +28,7 @@ lint: ## format, clippy, scripts, and whether the dashboards are what their scri
 fmt: ## format the code
 	cargo fmt
 
-bench: ## the benchmarks, beside what Debian has for the same job
+bench: ## the benchmarks, beside the peers that they are measured against
 	tests/tools.sh webhook
 	cargo bench --locked --bench '*'
 

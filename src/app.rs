@@ -183,11 +183,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     };
     let groups = Arc::new(ArcSwap::from_pointee(policy::groups(&loaded.config)));
     let sampling = sense::Config {
-        roots: Roots {
-            procfs: run.roots.procfs.clone(),
-            sysfs: run.roots.sysfs.clone(),
-            rootfs: run.roots.rootfs.clone(),
-        },
+        roots: Roots::new(&run.roots.procfs, &run.roots.sysfs, &run.roots.rootfs),
         options: sense::Options {
             process_groups: Arc::clone(&groups),
             ..run.collectors.options.clone()

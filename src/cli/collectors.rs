@@ -69,6 +69,10 @@ impl CollectorFlags {
                     Err(problem) => return Err(format!("--{name}: {problem}")),
                 };
             }
+            "collector.textfile.directory" => options.textfile_directories.push(pattern()?),
+            "collector.arp.device-exclude" => options.arp_devices.exclude = Some(regex()?),
+            "collector.arp.device-include" => options.arp_devices.include = Some(regex()?),
+            "collector.netclass.ignored-devices" => options.netclass_devices.exclude = Some(regex()?),
             "collector.netstat.fields" => options.netstat_fields = regex()?,
             "collector.vmstat.fields" => options.vmstat_fields = regex()?,
             _ => {
@@ -139,11 +143,14 @@ mod tests {
     #[test]
     fn a_unit_file_of_node_exporter_can_be_carried_over() {
         let line = "run --no-collector.cpu --collector.zfs --collector.netdev.device-exclude ^veth.* --enforce \
-                    --collector.ntp.server=x --collector.filesystem.mount-timeout=2s";
+                    --collector.ntp.server=x --collector.filesystem.mount-timeout=2s --collector.textfile.directory /var/lib/metrics \
+                    --collector.netclass.ignored-devices=^tap --collector.arp.device-exclude=^docker";
         let (rest, flags) = flags(line).unwrap();
         assert_eq!(rest, ["run", "--enforce"]);
         assert!(!flags.chosen().contains("cpu") && flags.chosen().contains("meminfo"));
         assert!(!flags.options.netdev_devices.allows("veth0") && flags.options.netdev_devices.allows("eth0"));
+        assert_eq!(flags.options.textfile_directories, ["/var/lib/metrics"]);
+        assert!(!flags.options.netclass_devices.allows("tap0") && !flags.options.arp_devices.allows("docker0"));
         assert_eq!(flags.options.mount_timeout, Duration::from_secs(2));
         assert_eq!(flags.ignored, ["--collector.zfs", "--collector.ntp.server"]);
     }

@@ -392,7 +392,11 @@ fn a_pause_plans_nothing_and_still_undoes() {
     assert_eq!(world.decided("later", Decision::Paused), 1.0);
     world.engine.pause(false);
     world.pass(16);
-    assert_eq!(world.nice(100), [10], "both alerts are answered, and the newer lease applies");
+    assert_eq!(
+        world.nice(100),
+        [10],
+        "both alerts are answered, and the newer lease applies"
+    );
     world.engine.pause(true);
     world.resolve("calm");
     world.resolve("later");

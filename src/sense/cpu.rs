@@ -1,6 +1,6 @@
 //! `cpu`: time per processor and mode from `/proc/stat` (proc(5)), and thermal throttling from sysfs.
 
-use super::roots::{ReadError, Roots, names, number, read_record};
+use super::roots::{ReadError, Roots, names, number};
 use super::slowly::Slowly;
 use crate::family::{Family, label};
 use std::collections::BTreeMap;
@@ -146,7 +146,7 @@ pub struct Cpu {
 
 impl Cpu {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        let mut sample = read_record(&roots.proc("stat"), parse_cpu)?;
+        let mut sample = roots.record("stat", parse_cpu)?;
         for (cpu, times) in &mut sample {
             if let Some(before) = self.before.get(cpu) {
                 hold_up(times, before);

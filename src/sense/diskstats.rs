@@ -2,7 +2,7 @@
 //! udev knows about them.
 
 use super::collectors::NameFilter;
-use super::roots::{ReadError, Roots, read_parsed, read_text};
+use super::roots::{ReadError, Roots, read_text};
 use super::slowly::Slowly;
 use crate::family::{Family, Kind, label};
 use std::collections::HashMap;
@@ -252,7 +252,7 @@ impl Diskstats {
     }
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        let mut disks = read_parsed(&roots.proc("diskstats"), parse_diskstats)?;
+        let mut disks = roots.parsed("diskstats", parse_diskstats)?;
         disks.retain(|disk| self.devices.allows(&disk.device));
 
         let mut families: Vec<Family> = COUNTERS

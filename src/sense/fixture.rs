@@ -15,11 +15,7 @@ impl Tree {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path();
-        let roots = Roots {
-            procfs: base.join("proc"),
-            sysfs: base.join("sys"),
-            rootfs: base.join("root"),
-        };
+        let roots = Roots::new(base.join("proc"), base.join("sys"), base.join("root"));
         Tree {
             _directory: directory,
             roots,

@@ -1,6 +1,6 @@
 //! `filefd`, `entropy` and `conntrack`: how much of what the kernel has little of is taken.
 
-use super::roots::{ReadError, Roots, read_parsed, read_record};
+use super::roots::{ReadError, Roots, read_record};
 use crate::family::Family;
 
 fn parse_number(text: &str) -> Result<f64, String> {
@@ -20,7 +20,7 @@ pub fn parse_file_nr(text: &str) -> Result<[f64; 2], String> {
 }
 
 pub fn read_filefd(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let [allocated, maximum] = read_record(&roots.proc("sys/fs/file-nr"), parse_file_nr)?;
+    let [allocated, maximum] = roots.record("sys/fs/file-nr", parse_file_nr)?;
     Ok(vec![
         Family::gauge("node_filefd_allocated", "File handles that are allocated.").value(allocated),
         Family::gauge("node_filefd_maximum", "File handles that may be allocated.").value(maximum),
@@ -68,8 +68,8 @@ pub fn parse_conntrack(text: &str) -> Result<[f64; 8], String> {
 
 pub fn read_conntrack(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let read = || -> Result<_, ReadError> {
-        let limit = |file: &str| read_record(&roots.proc(&format!("sys/net/netfilter/{file}")), parse_number);
-        let sums = read_parsed(&roots.proc("net/stat/nf_conntrack"), parse_conntrack)?;
+        let limit = |file: &str| roots.record(&format!("sys/net/netfilter/{file}"), parse_number);
+        let sums = roots.parsed("net/stat/nf_conntrack", parse_conntrack)?;
         Ok((limit("nf_conntrack_count")?, limit("nf_conntrack_max")?, sums))
     };
     let (count, maximum, sums) = read().map_err(|error| error.or_absent("no connection tracking"))?;

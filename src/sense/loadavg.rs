@@ -1,6 +1,6 @@
 //! `loadavg`: the three load averages of `/proc/loadavg` (proc(5)).
 
-use super::roots::{ReadError, Roots, read_record};
+use super::roots::{ReadError, Roots};
 use crate::family::Family;
 
 /// Load over 1, 5 and 15 minutes.
@@ -17,7 +17,7 @@ pub fn parse_loadavg(text: &str) -> Result<[f64; 3], String> {
 }
 
 pub fn read_loadavg(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let loads = read_record(&roots.proc("loadavg"), parse_loadavg)?;
+    let loads = roots.record("loadavg", parse_loadavg)?;
     let names = ["node_load1", "node_load5", "node_load15"];
     let helps = [
         "Load average over 1 minute.",

@@ -1,6 +1,6 @@
 //! `meminfo`: every line of `/proc/meminfo` (proc(5)) as a gauge.
 
-use super::roots::{ReadError, Roots, read_record};
+use super::roots::{ReadError, Roots};
 use crate::family::Family;
 
 /// Metric name after `node_memory_`, and its value; bytes where the kernel names a unit.
@@ -28,7 +28,7 @@ pub fn parse_meminfo(text: &str) -> Result<MeminfoSample, String> {
 }
 
 pub fn read_meminfo(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let sample = read_record(&roots.proc("meminfo"), parse_meminfo)?;
+    let sample = roots.record("meminfo", parse_meminfo)?;
     Ok(sample
         .into_iter()
         .map(|(name, value)| {

@@ -22,6 +22,7 @@ mod hwmon;
 mod inet_sockets;
 mod interrupts;
 mod kernel_limits;
+mod kept;
 mod loadavg;
 mod mdadm;
 mod meminfo;

@@ -1,7 +1,7 @@
 //! `netdev`: traffic per network device from `/proc/net/dev` (proc(5)).
 
 use super::collectors::NameFilter;
-use super::roots::{ReadError, Roots, number, read_parsed};
+use super::roots::{ReadError, Roots, number};
 use super::slowly::Slowly;
 use crate::family::{Family, label};
 use std::time::Instant;
@@ -46,7 +46,7 @@ pub fn parse_netdev(text: &str) -> Result<NetdevSample, String> {
 }
 
 pub fn read_netdev(roots: &Roots, devices: &NameFilter, no_handler: &mut Slowly) -> Result<Vec<Family>, ReadError> {
-    let mut sample = read_parsed(&roots.proc("net/dev"), parse_netdev)?;
+    let mut sample = roots.parsed("net/dev", parse_netdev)?;
     sample.retain(|(device, _)| devices.allows(device));
     let family = |column: &str| {
         Family::counter(

@@ -1,7 +1,7 @@
 //! `netstat`: chosen protocol counters from `/proc/net/{netstat,snmp,snmp6}` (proc_pid_net(5)).
 
 use super::fields::Fields;
-use super::roots::{ReadError, Roots, read_record};
+use super::roots::{ReadError, Roots};
 use crate::family::{Family, Kind};
 
 /// `Tcp_ActiveOpens` and the like, with their values.
@@ -48,9 +48,9 @@ pub fn parse_snmp6(text: &str, wanted: &mut Fields) -> Result<NetstatSample, Str
 }
 
 pub fn read_netstat(roots: &Roots, wanted: &mut Fields) -> Result<Vec<Family>, ReadError> {
-    let mut sample = read_record(&roots.proc("net/netstat"), |text| parse_pairs(text, wanted))?;
-    sample.extend(read_record(&roots.proc("net/snmp"), |text| parse_pairs(text, wanted))?);
-    match read_record(&roots.proc("net/snmp6"), |text| parse_snmp6(text, wanted)) {
+    let mut sample = roots.record("net/netstat", |text| parse_pairs(text, wanted))?;
+    sample.extend(roots.record("net/snmp", |text| parse_pairs(text, wanted))?);
+    match roots.record("net/snmp6", |text| parse_snmp6(text, wanted)) {
         Ok(more) => sample.extend(more),
         // IPv6 is switched off.
         Err(error) if error.is_not_found() => {}

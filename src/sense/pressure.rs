@@ -1,6 +1,6 @@
 //! `pressure`: stall times of `/proc/pressure` (PSI, Documentation/accounting/psi.rst).
 
-use super::roots::{ReadError, Roots, read_record};
+use super::roots::{ReadError, Roots};
 use crate::family::Family;
 
 /// Seconds since boot in which some, and in which all, tasks waited for the resource.
@@ -34,7 +34,7 @@ pub fn parse_pressure(text: &str) -> Result<Stalls, String> {
 }
 
 pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let read = |resource: &str| read_record(&roots.proc(&format!("pressure/{resource}")), parse_pressure);
+    let read = |resource: &str| roots.record(&format!("pressure/{resource}"), parse_pressure);
     let waiting = |name, what, stalls: &Stalls| {
         Family::counter(name, format!("Seconds in which some task waited for {what}.")).value(stalls.some_seconds)
     };

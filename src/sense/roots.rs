@@ -1,35 +1,74 @@
 //! Where procfs, sysfs and the root file system are found, and the reading of their files. The only place in this
-//! room (with `statfs`) that opens anything by path; it knows no metric.
+//! room (with `statfs` and `kept`) that opens anything by path; it knows no metric.
 
+use super::kept::Kept;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// No file that a collector reads is longer; a broken driver must not fill the memory.
-const MAX_FILE_BYTES: usize = 16 << 20;
+pub(super) const MAX_FILE_BYTES: usize = 16 << 20;
 
 /// What a first read asks for: most procfs files come whole in one `read`.
-const FIRST_READ_BYTES: usize = 16 << 10;
+pub(super) const FIRST_READ_BYTES: usize = 16 << 10;
 
 /// The trees that collectors read, as `--path.procfs`, `--path.sysfs` and `--path.rootfs` give them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Roots {
     pub procfs: PathBuf,
     pub sysfs: PathBuf,
     pub rootfs: PathBuf,
+    kept: Kept,
 }
 
 impl Default for Roots {
     fn default() -> Self {
-        Roots {
-            procfs: "/proc".into(),
-            sysfs: "/sys".into(),
-            rootfs: "/".into(),
-        }
+        Roots::new("/proc", "/sys", "/")
     }
 }
 
 impl Roots {
+    pub fn new(procfs: impl Into<PathBuf>, sysfs: impl Into<PathBuf>, rootfs: impl Into<PathBuf>) -> Self {
+        Roots {
+            procfs: procfs.into(),
+            sysfs: sysfs.into(),
+            rootfs: rootfs.into(),
+            kept: Kept::default(),
+        }
+    }
+
+    /// From here to the next call each file of procfs that is kept open is read once.
+    pub(super) fn begin_round(&self) {
+        self.kept.begin_round();
+    }
+
+    /// A file of procfs that is read every second, through its parser, whose complaint gets the path put in front.
+    pub(super) fn parsed<T>(&self, path: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, ReadError> {
+        self.parse_kept(path, Layout::Pieces, parse)
+    }
+
+    /// The same for a file that the kernel writes as one record.
+    pub(super) fn record<T>(&self, path: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, ReadError> {
+        self.parse_kept(path, Layout::Record, parse)
+    }
+
+    fn parse_kept<T>(
+        &self,
+        path: &str,
+        layout: Layout,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<T, ReadError> {
+        self.kept
+            .read(&self.procfs, path, layout, |bytes| {
+                parse(&String::from_utf8_lossy(bytes))
+            })
+            .map_err(|source| ReadError::io(&self.proc(path), source))?
+            .map_err(|what| ReadError::Malformed {
+                path: self.proc(path),
+                what,
+            })
+    }
+
     pub fn proc(&self, path: &str) -> PathBuf {
         self.procfs.join(path)
     }
@@ -81,8 +120,8 @@ impl ReadError {
 }
 
 /// How the kernel writes a file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Layout {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
     /// In pieces: a short read is not the end.
     Pieces,
     /// As one record (`single_open()`, sysctl, sysfs): one read that leaves room has it all, and asking for more would

@@ -242,6 +242,7 @@ impl Fast {
     }
 
     fn read(&mut self) -> Vec<Arc<Reading>> {
+        self.roots.begin_round();
         let mut readings: Vec<_> = self
             .collectors
             .iter_mut()

@@ -1,6 +1,6 @@
 //! `sockstat`: sockets in use from `/proc/net/{sockstat,sockstat6}`.
 
-use super::roots::{ReadError, Roots, read_record};
+use super::roots::{ReadError, Roots};
 use crate::family::Family;
 
 /// Protocol, figure, value, as the lines `TCP: inuse 8 orphan 0` say.
@@ -22,7 +22,7 @@ pub fn read_sockstat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let mut families = Vec::new();
     // Either may be missing, where the kernel has no IPv4 or no IPv6.
     for file in ["net/sockstat", "net/sockstat6"] {
-        let sample = match read_record(&roots.proc(file), parse_sockstat) {
+        let sample = match roots.record(file, parse_sockstat) {
             Ok(sample) => sample,
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error),

@@ -1,6 +1,6 @@
 //! `softnet`: packets that each processor took from network devices, from `/proc/net/softnet_stat`.
 
-use super::roots::{ReadError, Roots, read_parsed};
+use super::roots::{ReadError, Roots};
 use crate::family::{Family, label};
 
 /// Column that says which processor a line is of, since Linux 5.14; offline ones have no line.
@@ -27,7 +27,7 @@ pub fn parse_softnet(text: &str) -> Result<Vec<(u64, [f64; 3])>, String> {
 }
 
 pub fn read_softnet(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let sample = read_parsed(&roots.proc("net/softnet_stat"), parse_softnet)?;
+    let sample = roots.parsed("net/softnet_stat", parse_softnet)?;
     let mut families = [
         Family::counter(
             "node_softnet_processed_total",

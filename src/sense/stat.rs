@@ -1,6 +1,6 @@
 //! `stat`: counts of the whole system from `/proc/stat` (proc(5)).
 
-use super::roots::{ReadError, Roots, read_record};
+use super::roots::{ReadError, Roots};
 use crate::family::Family;
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -38,7 +38,7 @@ pub fn parse_stat(text: &str) -> Result<StatSample, String> {
 }
 
 pub fn read_stat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let sample = read_record(&roots.proc("stat"), parse_stat)?;
+    let sample = roots.record("stat", parse_stat)?;
     Ok(vec![
         Family::counter("node_intr_total", "Interrupts served.").value(sample.interrupts),
         Family::counter("node_context_switches_total", "Context switches.").value(sample.context_switches),

@@ -1,7 +1,7 @@
 //! `vmstat`: chosen lines of `/proc/vmstat` (proc(5)).
 
 use super::fields::Fields;
-use super::roots::{ReadError, Roots, read_parsed};
+use super::roots::{ReadError, Roots};
 use crate::family::{Family, Kind};
 
 /// Names and values of the lines that are wanted.
@@ -23,7 +23,7 @@ pub fn parse_vmstat(text: &str, wanted: &mut Fields) -> Result<Vec<(String, f64)
 }
 
 pub fn read_vmstat(roots: &Roots, wanted: &mut Fields) -> Result<Vec<Family>, ReadError> {
-    let sample = read_parsed(&roots.proc("vmstat"), |text| parse_vmstat(text, wanted))?;
+    let sample = roots.parsed("vmstat", |text| parse_vmstat(text, wanted))?;
     let family = |(name, value): (String, f64)| {
         let help = format!("The line {name} of /proc/vmstat.");
         Family::new(format!("node_vmstat_{name}"), help, Kind::Untyped).value(value)

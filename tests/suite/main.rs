@@ -4,6 +4,7 @@ mod alerting;
 mod alertmanager;
 mod architecture;
 mod command_line;
+mod differential;
 mod end_to_end;
 mod exposition;
 mod promql;

@@ -28,6 +28,17 @@ impl Scrape {
         self.matching(name, labels).reduce(|sum, value| sum + value)
     }
 
+    /// Every series with its value, as `name{label="value",…}` with the labels in order. An empty label is none, as it is to
+    /// Prometheus.
+    pub fn series(&self) -> BTreeMap<String, f64> {
+        let text = |sample: &Sample| {
+            let labels = sample.labels.iter().filter(|(_, value)| !value.is_empty());
+            let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={value:?}")).collect();
+            format!("{}{{{}}}", sample.name, labels.join(","))
+        };
+        self.0.iter().map(|sample| (text(sample), sample.value)).collect()
+    }
+
     fn matching<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = f64> + 'a {
         let carries = |sample: &Sample| {
             labels

@@ -1,0 +1,199 @@
+//! evenkeel beside node_exporter on this machine: the same series, types and values, but for what docs/compatibility.md
+//! leaves out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use evenkeel::sense::COLLECTORS;
+use regex::Regex;
+
+use crate::support::daemon::Home;
+use crate::support::http;
+use crate::support::metrics::Scrape;
+use crate::support::prometheus::start_server;
+use crate::support::tools::tool;
+
+/// A value that moves is caught between two of evenkeel's within some of these rounds.
+const ROUNDS: usize = 40;
+const START_ATTEMPTS: u32 = 5;
+/// Longer than a fresh sample stays fresh.
+const PAUSE: Duration = Duration::from_millis(150);
+/// For gauges that swing, as free memory does: this share of the value.
+const SWING: f64 = 0.01;
+/// Seconds and bytes are divided and multiplied in another order.
+const ROUNDING: f64 = 1e-9;
+
+const TEXT: (&str, &str) = ("Accept", "text/plain;version=0.0.4");
+
+/// What may differ in the series that a pattern matches.
+struct Exception {
+    pattern: Regex,
+    presence: bool,
+    value: bool,
+}
+
+/// The rows of the table in the documentation.
+fn exceptions() -> Vec<Exception> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/compatibility.md");
+    let text = std::fs::read_to_string(path).expect("the documentation ships");
+    let (_, section) = text
+        .split_once("\n## What a comparison leaves out\n")
+        .expect("the section of exceptions");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let row = |line: &str| {
+        let mut cells = line.strip_prefix("| `")?.split(" | ");
+        let pattern = cells.next()?.strip_suffix('`')?;
+        let differs = cells.next()?;
+        Some(Exception {
+            pattern: Regex::new(&format!("^(?:{pattern})$")).expect("a pattern"),
+            presence: differs.contains("presence"),
+            value: differs.contains("value"),
+        })
+    };
+    let rows: Vec<Exception> = section.lines().filter_map(row).collect();
+    assert!(!rows.is_empty(), "no exceptions were read from the table");
+    rows
+}
+
+struct Exposition {
+    types: BTreeMap<String, String>,
+    series: BTreeMap<String, f64>,
+}
+
+fn scrape(address: SocketAddr) -> Exposition {
+    let answer = http::request(address, "GET", "/metrics", &[TEXT], b"").expect("an answer");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let types = answer.body.lines().filter_map(|line| {
+        let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+        Some((name.to_owned(), kind.to_owned()))
+    });
+    Exposition {
+        types: types.collect(),
+        series: Scrape::parse(&answer.body).series(),
+    }
+}
+
+fn family(series: &str) -> &str {
+    series.split('{').next().unwrap_or(series)
+}
+
+/// Whether the value lies between two others, give or take.
+fn agrees(value: f64, before: f64, after: f64) -> bool {
+    if value.is_nan() {
+        return before.is_nan() || after.is_nan();
+    }
+    let (least, most) = (before.min(after), before.max(after));
+    let slack = if before == after { ROUNDING } else { SWING } * value.abs();
+    (least - slack..=most + slack).contains(&value)
+}
+
+#[test]
+fn agreement_is_between_two_values_and_exact_where_nothing_moves() {
+    for (value, before, after, expected) in [
+        (5.0, 5.0, 5.0, true),
+        (5.0, 4.0, 6.0, true),
+        (5.0, 5.0 + 1e-12, 5.0 + 1e-12, true),
+        (5.0, 5.01, 5.01, false),
+        (100.0, 100.5, 101.0, true),
+        (100.0, 102.0, 103.0, false),
+        (f64::NAN, f64::NAN, f64::NAN, true),
+        (5.0, f64::NAN, f64::NAN, false),
+    ] {
+        assert_eq!(agrees(value, before, after), expected, "{value} {before} {after}");
+    }
+}
+
+#[test]
+fn every_series_of_node_exporter_is_here_with_its_type_and_value() {
+    let home = Home::new("rules: []\n");
+    home.write(
+        "evenkeel.yml",
+        "sampling: {interval: 100ms, slow_interval: 100ms}\nrule_files: [rules/*.yml]\n",
+    );
+    std::fs::create_dir(home.path().join("textfile")).expect("a writable folder");
+    home.write(
+        "textfile/a.prom",
+        "# HELP a_text A.\n# TYPE a_text counter\na_text{b=\"c\\\"d\"} 3\n",
+    );
+    // What Debian sets otherwise than upstream is said to both.
+    let mut flags = vec![
+        "--collector.disable-defaults".to_owned(),
+        "--collector.netdev.device-exclude=^lo$".to_owned(),
+        "--collector.filesystem.mount-points-exclude=^/(dev|proc|sys)($|/)".to_owned(),
+        format!(
+            "--collector.textfile.directory={}",
+            home.path().join("textfile").display()
+        ),
+    ];
+    let theirs = |name: &&str| !["process", "groups"].contains(name);
+    let names = COLLECTORS.iter().map(|info| info.name).filter(theirs);
+    flags.extend(names.map(|name| format!("--collector.{name}")));
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+
+    let evenkeel = home.start(&flags);
+    let (node_exporter, _process) = start_server("node_exporter", START_ATTEMPTS, |address| {
+        let mut command = tool("node_exporter");
+        command.arg(format!("--web.listen-address={address}")).args(&flags);
+        command
+    });
+
+    let exceptions = exceptions();
+    let may = |series: &str, differ: fn(&Exception) -> bool| {
+        exceptions
+            .iter()
+            .any(|exception| differ(exception) && exception.pattern.is_match(series))
+    };
+    let mut open: BTreeMap<String, String> = BTreeMap::new();
+    let mut settled: BTreeSet<String> = BTreeSet::new();
+    for round in 0..ROUNDS {
+        let before = scrape(evenkeel.metrics);
+        std::thread::sleep(PAUSE);
+        let theirs = scrape(node_exporter);
+        std::thread::sleep(PAUSE);
+        let after = scrape(evenkeel.metrics);
+
+        let mut found: BTreeMap<String, String> = BTreeMap::new();
+        for (series, value) in &theirs.series {
+            if may(series, |exception| exception.presence) {
+                continue;
+            }
+            let name = family(series);
+            if theirs.types.get(name) != after.types.get(name) {
+                let types = (theirs.types.get(name), after.types.get(name));
+                found.insert(series.clone(), format!("types {types:?}"));
+                continue;
+            }
+            let ours = (before.series.get(series), after.series.get(series));
+            let verdict = match ours {
+                (Some(before), Some(after)) if agrees(*value, *before, *after) => None,
+                (Some(_), Some(_)) if may(series, |exception| exception.value) => None,
+                (Some(before), Some(after)) => Some(format!("theirs {value}, ours {before} and {after}")),
+                _ => Some(format!("theirs {value}, ours missing")),
+            };
+            match verdict {
+                None => drop(settled.insert(series.clone())),
+                Some(verdict) => drop(found.insert(series.clone(), verdict)),
+            }
+        }
+        for series in after.series.keys() {
+            let is_shared = theirs.types.contains_key(family(series));
+            if is_shared && !theirs.series.contains_key(series) && !may(series, |exception| exception.presence) {
+                found.insert(series.clone(), "theirs missing".to_owned());
+            }
+        }
+        // What is not found wanting any more has been caught at last.
+        if round == 0 {
+            open = found;
+        } else {
+            open.retain(|series, _| found.contains_key(series) && !settled.contains(series));
+        }
+        if open.is_empty() {
+            break;
+        }
+    }
+    assert!(settled.len() > 200, "only {} series were compared", settled.len());
+    let list: Vec<String> = open.iter().map(|(series, why)| format!("{series}: {why}")).collect();
+    assert!(list.is_empty(), "{} series differ:\n{}", list.len(), list.join("\n"));
+}

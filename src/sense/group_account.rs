@@ -4,6 +4,10 @@ use crate::process::Identity;
 use std::collections::HashMap;
 use std::time::Duration;
 
+/// The kernel tells births rounded down to a clock tick of 10 ms, so that who was born right after the last settlement
+/// seems to be older than it.
+const TICK: Duration = Duration::from_millis(10);
+
 /// How many counters a process has here.
 pub const COUNTERS: usize = 8;
 
@@ -36,7 +40,7 @@ impl Account {
         let mut settled = HashMap::with_capacity(members.len());
         for (identity, (born_at, mut now)) in members.drain() {
             let before = self.members.get(&identity);
-            let is_new = before.is_none() && self.settled_at.is_some_and(|at| born_at >= at);
+            let is_new = before.is_none() && self.settled_at.is_some_and(|at| born_at + TICK > at);
             for (slot, total) in self.totals.iter_mut().enumerate() {
                 let before = before.and_then(|before| before.0[slot]);
                 let now = &mut now.0[slot];
@@ -101,6 +105,25 @@ mod tests {
             &[&[], &[(1, 150, Some(30))], &[(1, 150, Some(31)), (2, 199, Some(1000))]],
             &[0, 30, 31],
         );
+    }
+
+    #[test]
+    fn who_was_born_in_the_tick_of_the_last_settlement_counts_from_its_birth() {
+        let mut account = Account::default();
+        account.settle(HashMap::new(), Duration::from_millis(100_004));
+        let identity = Identity {
+            boot: BootId(1),
+            pid: 7,
+            start_ticks: 10_000,
+        };
+        let mut counters = Counters::default();
+        counters.0[0] = Some(30);
+        let born_at = Duration::from_millis(100_000);
+        account.settle(
+            HashMap::from([(identity, (born_at, counters))]),
+            Duration::from_secs(200),
+        );
+        assert_eq!(account.totals()[0], 30);
     }
 
     #[test]

@@ -95,7 +95,11 @@ struct Crowd(Vec<Child>);
 impl Crowd {
     fn gather() -> Crowd {
         let start = |number: usize| {
-            let seconds = if number.is_multiple_of(ONE_IN) { "86401" } else { "86400" };
+            let seconds = if number.is_multiple_of(ONE_IN) {
+                "86401"
+            } else {
+                "86400"
+            };
             let mut command = Command::new("sleep");
             command
                 .arg(seconds)

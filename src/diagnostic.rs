@@ -337,18 +337,32 @@ impl<'s> Findings<'s> {
     }
 }
 
-/// The candidate that was probably meant: the one with the fewest typing slips, and few enough of them.
+/// A shorter beginning of a word could be that of many.
+const MIN_PREFIX_CHARS: usize = 3;
+
+/// The candidate that was probably meant: the one with the fewest typing slips, and few enough of them, else the only
+/// one that begins so.
 pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let plain = |text: &str| text.to_lowercase().replace('-', "_");
     let word = plain(word);
     // A third of the letters may be wrong: more and the guess is noise.
     let most = (word.chars().count() / 3).max(1);
-    candidates
-        .into_iter()
+    let candidates: Vec<&str> = candidates.into_iter().collect();
+    let close = candidates
+        .iter()
         .map(|candidate| (strsim::damerau_levenshtein(&word, &plain(candidate)), candidate))
         .filter(|(distance, _)| *distance <= most)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+        .min_by_key(|(distance, _)| *distance);
+    if let Some((_, candidate)) = close {
+        return Some(candidate);
+    }
+    let mut longer = candidates
+        .iter()
+        .filter(|candidate| plain(candidate).starts_with(&word));
+    match (longer.next(), longer.next()) {
+        (Some(only), None) if word.chars().count() >= MIN_PREFIX_CHARS => Some(only),
+        _ => None,
+    }
 }
 
 /// "did you mean …?" where a near candidate exists, else the list of them all.
@@ -533,6 +547,8 @@ error: unknown key `nam` in a rule
             ("min-age", Some("min_age")),
             ("nmae", Some("name")),
             ("orderby", Some("order_by")),
+            ("min", Some("min_age")),
+            ("na", None),
             ("teapot", None),
             ("", None),
         ] {

@@ -1,7 +1,7 @@
 //! What the short commands print: findings, explanations, leases, history. Asks others, decides nothing.
 
 use crate::app;
-use crate::cli::{Check, Explain, History, Output, Query, Reach, Release, Schema, Test};
+use crate::cli::{Check, ConfigFile, DEFAULT_CONFIG, Explain, History, Output, Query, Reach, Release, Schema, Test};
 use crate::control::{self, Reply, Request};
 use crate::diagnostic::{Severity, render_all};
 use crate::engine::here::Here;
@@ -39,11 +39,15 @@ pub fn check(check: &Check) -> ExitCode {
             config,
         }) => {
             let mut warnings = warnings;
+            let checked = Checked::of(&check.config);
             warnings.extend(missing_privileges(&rules));
-            let (rules, files) = (rules.rules.len(), config.alerting_rules.len());
+            warnings.extend(missing_authentication(&config, &checked));
+            let rules = count(rules.rules.len(), "rule");
+            let files = count(config.alerting_rules.len(), "file");
+            let Checked { name, hint } = checked;
             (
                 warnings,
-                format!("{rules} rules and {files} files of alerting rules are fine"),
+                format!("{name}: {rules} and {files} of alerting rules are fine{hint}"),
             )
         }
         Err(findings) => (findings, String::new()),
@@ -63,6 +67,50 @@ pub fn check(check: &Check) -> ExitCode {
     } else {
         ExitCode::SUCCESS
     }
+}
+
+/// Which configuration was looked at, as a user would name it.
+struct Checked {
+    name: String,
+    /// What might have been meant instead, with what joins it to a sentence.
+    hint: &'static str,
+}
+
+impl Checked {
+    fn of(file: &ConfigFile) -> Checked {
+        let hint = match file.path {
+            None if Path::new("evenkeel.yml").exists() => {
+                "\nnot looked at: ./evenkeel.yml; name it with --config.file=evenkeel.yml"
+            }
+            _ => "",
+        };
+        let name = match &file.path {
+            Some(path) => path.display().to_string(),
+            None if Path::new(DEFAULT_CONFIG).exists() => DEFAULT_CONFIG.to_owned(),
+            None => format!("what is built in (no configuration at {DEFAULT_CONFIG})"),
+        };
+        Checked { name, hint }
+    }
+}
+
+fn count(number: usize, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A configuration with which `run` starts only if its flags bring what is missing here.
+fn missing_authentication(config: &config::Config, checked: &Checked) -> Option<Diagnostic> {
+    let config::Webhook {
+        token_file,
+        allow_unauthenticated,
+    } = &config.webhook;
+    if !config.enforce || token_file.is_some() || *allow_unauthenticated {
+        return None;
+    }
+    let message = "`mode: enforce` without authentication of alerts: `run` refuses to start without \
+                   --webhook.config.file";
+    let help = "set webhook: {token_file: webhook.token} and make the file: (umask 077; openssl rand -hex 32 \
+                >webhook.token); or accept every local user with webhook: {allow_unauthenticated: true}";
+    Some(Diagnostic::of_file(Severity::Warning, &checked.name, message, help))
 }
 
 /// Rules that whoever runs this could apply and not undo.

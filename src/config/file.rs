@@ -12,7 +12,7 @@ use crate::rule::{Scope, compile_select};
 use crate::schema::{Key, Kind, Object, optional, required};
 use crate::sense::groups::{DEAR_METRICS, DEFAULT_METRICS};
 use crate::template::is_label_name;
-use crate::yaml::{self, Fields, Text};
+use crate::yaml::{self, Content, Entry, Fields, Node, Text};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,19 +29,19 @@ pub static CONFIG: Object = Object {
         optional(
             "rule_files",
             Kind::List(&Kind::Text),
-            "Which alerts lead to which actions: files, also as globs.",
+            "Which alerts lead to which actions: files, also as globs, relative to this one. Default none.",
         ),
         optional(
             "alerting_rule_files",
             Kind::List(&Kind::Text),
-            "Prometheus alerting rules that are evaluated here: files, also as globs.",
+            "Prometheus alerting rules that are evaluated here: files, also as globs. Default none.",
         ),
         EVALUATION_INTERVAL,
         optional("webhook", Kind::Object(&WEBHOOK), "Who may send alerts."),
         optional(
             "alertmanagers",
             Kind::List(&Kind::Object(&ALERTMANAGERS)),
-            "Alertmanagers that are asked which alerts fire, as in Prometheus's `alerting` section.",
+            "Alertmanagers that are asked which alerts fire, as in Prometheus's `alerting` section. Default none.",
         ),
         optional(
             "reconcile",
@@ -56,7 +56,7 @@ pub static CONFIG: Object = Object {
         optional(
             "protect",
             Kind::List(&Kind::Object(&SELECT)),
-            "Processes that are never touched.",
+            "Processes that are never touched, beside the built-in ones. Default none.",
         ),
         optional(
             "budget",
@@ -71,7 +71,7 @@ pub static CONFIG: Object = Object {
         optional(
             "process_groups",
             Kind::List(&Kind::Object(&GROUP)),
-            "Named selectors: metrics for each, and `group` in rules.",
+            "Named selectors: metrics for each, and `group` in rules. Default none.",
         ),
         optional(
             "local",
@@ -88,7 +88,7 @@ const EVALUATION_INTERVAL: Key = optional(
     "How often alerting rules are evaluated here. Default 1s.",
 );
 
-static SAMPLING: Object = Object {
+pub(super) static SAMPLING: Object = Object {
     title: "sampling",
     keys: &[
         optional(
@@ -101,13 +101,13 @@ static SAMPLING: Object = Object {
     one_of: false,
 };
 
-static WEBHOOK: Object = Object {
+pub(super) static WEBHOOK: Object = Object {
     title: "webhook",
     keys: &[
         optional(
             "token_file",
             Kind::Text,
-            "File with the bearer token that Alertmanager must send.",
+            "File with the bearer token that Alertmanager must send. Default none.",
         ),
         optional(
             "allow_unauthenticated",
@@ -118,7 +118,7 @@ static WEBHOOK: Object = Object {
     one_of: false,
 };
 
-static IDENTITY: Object = Object {
+pub(super) static IDENTITY: Object = Object {
     title: "identity",
     keys: &[
         optional(
@@ -129,13 +129,13 @@ static IDENTITY: Object = Object {
         optional(
             "names",
             Kind::List(&Kind::Text),
-            "Names of this host beside its node name and its full name.",
+            "Names of this host beside its node name and its full name. Default none.",
         ),
     ],
     one_of: false,
 };
 
-static BUDGET: Object = Object {
+pub(super) static BUDGET: Object = Object {
     title: "the budget",
     keys: &[
         optional(
@@ -143,12 +143,16 @@ static BUDGET: Object = Object {
             Kind::Integer(0, 10_000),
             "Processes that may be ended in that time. Default 3.",
         ),
-        optional("per", Kind::Duration, "Default 5m."),
+        optional(
+            "per",
+            Kind::Duration,
+            "The time over which they are counted. Default 5m.",
+        ),
     ],
     one_of: false,
 };
 
-static GROUP: Object = Object {
+pub(super) static GROUP: Object = Object {
     title: "a process group",
     keys: &[
         required("name", Kind::Text, "The label `group` of metrics."),
@@ -216,6 +220,11 @@ pub(super) fn read(shelf: &Shelf, findings: &mut Findings) -> Written {
     let Some(root) = yaml::parse(findings).filter(|root| !root.is_null()) else {
         return written;
     };
+    if let Some((key, help)) = other_kind(&root) {
+        let message = format!("unknown key `{}` in {}", key.key, CONFIG.title);
+        findings.error(key.key_span, message, help);
+        return written;
+    }
     let Some(fields) = Fields::open(&root, &CONFIG, findings) else {
         return written;
     };
@@ -289,6 +298,21 @@ pub(super) fn read(shelf: &Shelf, findings: &mut Findings) -> Written {
     written.rule_files = fields.texts("rule_files", findings);
     written.alerting_rule_files = fields.texts("alerting_rule_files", findings);
     written
+}
+
+/// The key by which a file of another kind is known, and where such a file belongs.
+fn other_kind(root: &Node) -> Option<(&Entry, &'static str)> {
+    let Content::Mapping(entries) = &root.content else {
+        return None;
+    };
+    entries.iter().find_map(|entry| match entry.key.as_str() {
+        "rules" => Some((entry, "this is a rule file: name it under `rule_files`")),
+        "groups" => Some((
+            entry,
+            "this is a file of alerting rules: name it under `alerting_rule_files`",
+        )),
+        _ => None,
+    })
 }
 
 pub(super) fn open<'n>(

@@ -446,6 +446,104 @@ fn mistakes_about_alertmanagers_are_found_before_the_start() {
 }
 
 #[test]
+fn files_of_another_kind_say_where_they_belong() {
+    for (text, expected, help) in [
+        (
+            RULE,
+            "unknown key `rules` in the configuration",
+            "this is a rule file: name it under `rule_files`",
+        ),
+        (
+            "groups: []\n",
+            "unknown key `groups` in the configuration",
+            "this is a file of alerting rules: name it under `alerting_rule_files`",
+        ),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.yml");
+        fs::write(&path, text).unwrap();
+        let found = Config::load(&path).unwrap_err();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(
+            (found[0].message.as_str(), found[0].help.as_deref()),
+            (expected, Some(help))
+        );
+    }
+}
+
+/// What stands between "Default" and the end of the sentence, for every key of these objects that has one.
+fn told_default(object: &crate::schema::Object, key: &str) -> String {
+    let about = object.key(key).unwrap().about;
+    let default = about.split_once("Default ").map_or("", |(_, rest)| rest);
+    default.trim_end_matches('.').to_owned()
+}
+
+#[test]
+fn reference_of_the_configuration_is_that_of_the_code() {
+    use file::{BUDGET, CONFIG, GROUP, IDENTITY, SAMPLING, WEBHOOK};
+    let text = include_str!("../../docs/configuration.md");
+    for object in [&CONFIG, &SAMPLING, &WEBHOOK, &IDENTITY, &BUDGET, &GROUP] {
+        let table = crate::schema::markdown(object);
+        assert!(
+            text.contains(&table),
+            "docs/configuration.md wants this table of {}:\n{table}",
+            object.title
+        );
+        let untold: Vec<&str> = object
+            .keys
+            .iter()
+            .filter(|key| !key.required && !matches!(key.kind, crate::schema::Kind::Object(_)))
+            .filter(|key| !key.about.contains("Default "))
+            .map(|key| key.name)
+            .collect();
+        assert_eq!(untold, [""; 0], "defaults of {}", object.title);
+    }
+    let examples: Vec<&str> = text
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(examples.len() >= 2);
+    for example in examples {
+        let (_, found) = load(&[
+            ("evenkeel.yml", example),
+            ("webhook.token", "secret\n"),
+            ("rules/mine.yml", RULE),
+            (
+                "alerting/mine.rules.yml",
+                "groups: [{name: g, rules: [{alert: A, expr: up}]}]\n",
+            ),
+        ]);
+        assert_eq!(found, [""; 0], "{example}");
+    }
+}
+
+#[test]
+fn defaults_that_the_reference_tells_are_the_defaults() {
+    use file::{BUDGET, CONFIG, IDENTITY, SAMPLING, WEBHOOK};
+    // With every default written out, the configuration is the one of an empty file.
+    let keys = |object: &'static crate::schema::Object, names: &[&str]| -> String {
+        let told = names
+            .iter()
+            .map(|name| format!("{name}: {}", told_default(object, name)));
+        told.collect::<Vec<_>>().join(", ")
+    };
+    let text = format!(
+        "{{{}, sampling: {{{}}}, webhook: {{{}}}, identity: {{{}}}, budget: {{{}}}}}\n",
+        keys(&CONFIG, &["mode", "evaluation_interval", "on_exit"]),
+        keys(&SAMPLING, &["interval", "slow_interval"]),
+        keys(&WEBHOOK, &["allow_unauthenticated"]),
+        keys(&IDENTITY, &["labels"]),
+        keys(&BUDGET, &["final_steps", "per"]),
+    );
+    let (written, found) = load(&[("evenkeel.yml", &text)]);
+    assert_eq!(found, [""; 0], "{text}");
+    let (empty, _) = load(&[("evenkeel.yml", "")]);
+    let shown = |loaded: Option<Loaded>| format!("{:?}", loaded.unwrap().config);
+    assert_eq!(shown(written), shown(empty), "{text}");
+}
+
+#[test]
 fn reference_of_alertmanagers_is_that_of_the_code() {
     use alertmanagers::{ALERTMANAGERS, AUTHORIZATION, BASIC_AUTH, FILE_SD, RECONCILE, STATIC, TLS};
     let text = include_str!("../../docs/alertmanager.md");

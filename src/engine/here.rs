@@ -41,6 +41,12 @@ impl Here {
         &self.names
     }
 
+    /// Whether an alert says at all which host it is about.
+    pub fn is_named_in(&self, alert: &Labels) -> bool {
+        let is_given = |label: &String| alert.get(label).is_some_and(|value| !value.is_empty());
+        self.labels.iter().any(is_given)
+    }
+
     /// # Errors
     /// Says what was compared with what.
     pub fn recognises(&self, alert: &Labels) -> Result<(), String> {

@@ -109,14 +109,6 @@ impl Pattern {
         }
     }
 
-    /// Whether the text of labels alone decides what this matches.
-    pub fn is_label_text_alone(&self) -> bool {
-        match self {
-            Pattern::Fixed(_) => false,
-            Pattern::Template(parts) => !parts.iter().any(|part| matches!(part, Part::Regex(_))),
-        }
-    }
-
     fn is_match(&self, text: &str) -> bool {
         match self {
             Pattern::Fixed(regex) => regex.is_match(text),
@@ -197,7 +189,8 @@ impl Condition {
             },
             Condition::MinAge(least) => self.at_least(process.age >= *least, least, &process.age),
             Condition::MinMemory(least) => {
-                self.at_least(process.resident_bytes >= *least, least, &process.resident_bytes)
+                let (least, found) = (*least, process.resident_bytes);
+                self.at_least(found >= least, &in_mib(least), &in_mib(found))
             }
             Condition::MinCpu(least) => match process.cpu_cores {
                 Some(cores) => self.at_least(cores >= *least, least, &cores),
@@ -258,6 +251,11 @@ impl Condition {
             }
         }
     }
+}
+
+/// To a tenth, so that what is shown as wanted and as found differ wherever a reader would care.
+fn in_mib(bytes: u64) -> impl fmt::Debug {
+    fmt::from_fn(move |f| write!(f, "{:.1} MiB", bytes as f64 / f64::from(1 << 20)))
 }
 
 impl Selector {
@@ -374,6 +372,19 @@ mod tests {
             conditions: vec![Condition::Name(fixed("x264")), Condition::Not(missing)],
         };
         assert_ne!(not_label.resolve(&labels(&[])).judge(&process), Judgement::Holds);
+    }
+
+    #[test]
+    fn memory_is_compared_in_the_unit_that_rules_use() {
+        let mut process = Process::example(7, "x264");
+        process.resident_bytes = 3 << 19;
+        let selector = Selector {
+            conditions: vec![Condition::MinMemory(200 << 20)],
+        };
+        let Judgement::Fails(why) = selector.judge(&process) else {
+            panic!("1.5 MiB are less than 200")
+        };
+        assert_eq!(why.to_string(), "min_memory: wants at least 200.0 MiB, found 1.5 MiB");
     }
 
     #[test]

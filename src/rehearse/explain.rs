@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::ledger::{Book, Decision, Journal, Record};
 use crate::process::selector::Judgement;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
-use crate::process::{BootId, Needs};
+use crate::process::{BootId, Needs, Process};
 use crate::rule::{Rule, Step};
 use crate::tally::Tally;
 use serde::Serialize;
@@ -45,6 +45,11 @@ pub struct RuleExplanation {
     pub selected: Vec<Selected>,
     /// Each planned step and each refusal.
     pub decisions: Vec<Explained>,
+    /// Processes that could be touched and got no place, because `limit` of them have one.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub not_taken: usize,
+    /// The rule's.
+    pub limit: usize,
     /// The steps that come after a wait, if alert, process and selector still hold then.
     pub later: Vec<String>,
     /// Asked for by `--pid`.
@@ -135,6 +140,8 @@ fn explain_rule<H: Host + Clone>(
         remarks: Vec::new(),
         selected: Vec::new(),
         decisions: Vec::new(),
+        not_taken: 0,
+        limit: rule.limit,
         later: Vec::new(),
         about_pid: None,
     };
@@ -157,8 +164,11 @@ fn explain_rule<H: Host + Clone>(
         return explanation;
     }
     if !rule.any_host
-        && let Err(reason) = policy.here.recognises(&alert.labels)
+        && let Err(mut reason) = policy.here.recognises(&alert.labels)
     {
+        if !policy.here.is_named_in(&alert.labels) {
+            reason.push_str("; `any_host: true` lets a rule act nevertheless");
+        }
         explanation.decisions.push(Explained {
             pid: None,
             name: None,
@@ -199,6 +209,14 @@ fn explain_rule<H: Host + Clone>(
             age_seconds: process.age.as_secs(),
         })
         .collect();
+    let free = selected.iter().filter(|process| ward.screen(rule, process).is_ok());
+    let (taken, left): (Vec<&Process>, Vec<&Process>) = free.partition(|process| {
+        let pid = Some(process.identity.pid);
+        explanation.decisions.iter().any(|decision| decision.pid == pid)
+    });
+    if taken.len() >= rule.limit {
+        explanation.not_taken = left.len();
+    }
     explanation.later = later(rule);
     explanation.about_pid = pid.map(|pid| {
         let Some(process) = table.iter().find(|process| process.identity.pid == pid) else {
@@ -293,6 +311,10 @@ fn explained(record: Record) -> Option<Explained> {
     })
 }
 
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
 fn later(rule: &Rule) -> Vec<String> {
     let first_wait = rule.actions.iter().position(|step| matches!(step, Step::Wait(_)));
     first_wait.map_or(Vec::new(), |at| {
@@ -346,7 +368,10 @@ impl RuleExplanation {
             line(
                 text,
                 2,
-                &format!("selects {} processes, in this order:", self.selected.len()),
+                &match self.selected.len() {
+                    1 => "selects 1 process:".to_owned(),
+                    number => format!("selects {number} processes, in this order:"),
+                },
             );
             for process in &self.selected {
                 let cpu = process
@@ -359,6 +384,10 @@ impl RuleExplanation {
         }
         for decision in &self.decisions {
             decision.write(text);
+        }
+        if self.not_taken > 0 {
+            let (number, limit) = (self.not_taken, self.limit);
+            line(text, 2, &format!("not taken: {number} more, limit {limit} is reached"));
         }
         if !self.later.is_empty()
             && self
@@ -410,11 +439,13 @@ mod tests {
     use crate::rule::{RuleSet, example};
     use std::sync::Arc;
 
-    fn explain_burners(instance: &str) -> String {
+    fn explain_burners(instance: &str, limit: usize) -> String {
         let mut host = FakeHost::new(2, "2026-01-01T00:00:00Z".parse().unwrap());
         for (pid, exe) in [
             (1, "/usr/lib/systemd/systemd"),
             (100, "/usr/bin/burner"),
+            (101, "/usr/bin/burner"),
+            (102, "/usr/bin/burner"),
             (200, "/usr/sbin/sshd"),
         ] {
             let mut process = Process::example(pid, "burner");
@@ -424,7 +455,10 @@ mod tests {
         let policy = Policy {
             rules: RuleSet {
                 rules: vec![
-                    Arc::new(example("calm", "nice 15; wait 10; signal TERM")),
+                    Arc::new(Rule {
+                        limit,
+                        ..example("calm", "nice 15; wait 10; signal TERM")
+                    }),
                     Arc::new(example("other", "nice 3")),
                 ],
             },
@@ -434,11 +468,9 @@ mod tests {
             budget: Budget::default(),
             restore_on_exit: true,
         };
-        let labels: crate::alert::Labels = [
-            ("alertname".to_owned(), "calm".to_owned()),
-            ("instance".to_owned(), instance.to_owned()),
-        ]
-        .into();
+        let labels: crate::alert::Labels = [("alertname", "calm"), ("instance", instance)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
         let alert = Alert {
             fingerprint: crate::alert::alert::fingerprint(&labels),
             labels,
@@ -453,10 +485,11 @@ mod tests {
 
     #[test]
     fn each_rule_says_what_it_would_do_and_why_not() {
-        let text = explain_burners("web1");
+        let text = explain_burners("web1", 1);
         for part in [
             "rule calm: matches",
-            "selects 3 processes",
+            "selects 5 processes",
+            "not taken: 2 more, limit 1 is reached",
             "planned: nice 15 on 100 burner (0 -> 15)",
             "protected: on 1 burner - pid 1 is never touched",
             "protected: on 200 burner - built-in protection \"sshd\"",
@@ -471,10 +504,26 @@ mod tests {
 
     #[test]
     fn an_alert_of_another_host_says_what_was_compared() {
-        let text = explain_burners("db1");
+        let text = explain_burners("db1", 1);
         assert!(
-            text.contains("other_host: instance=\"db1\" is none of this host's names [\"web1\"]"),
+            text.contains("other_host: instance=\"db1\" is none of this host's names [\"web1\"]\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn an_alert_that_names_no_host_says_what_lets_it_through() {
+        let text = explain_burners("", 1);
+        let expected = "would name a host; `any_host: true` lets a rule act nevertheless";
+        assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn who_got_no_place_is_told_only_where_the_limit_is_the_reason() {
+        assert!(explain_burners("web1", 2).contains("not taken: 1 more, limit 2 is reached"));
+        for limit in [3, 4] {
+            let text = explain_burners("web1", limit);
+            assert!(!text.contains("not taken:"), "{text}");
+        }
     }
 }

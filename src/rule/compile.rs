@@ -3,16 +3,18 @@
 use super::file::{Action, RuleFile, WrittenRule};
 use super::ladder::compile_ladder;
 use super::lint;
+use super::narrow::why_too_wide;
 use super::ruleset::{
     DEFAULT_COOLDOWN, DEFAULT_HOLD, DEFAULT_LIMIT, DEFAULT_MAX_MATCHES, OrderBy, OrderKey, Rule, RuleSet,
 };
-use super::select::{Scope, compile_select, is_left_to_labels, warn_of_anchors};
+use super::select::{Scope, compile_select, warn_of_anchors};
 use super::step::Step;
 use crate::alert::Labels;
 use crate::alert::matcher::{Matcher, Op};
 use crate::diagnostic::{Diagnostic, Findings, Span, suggest};
 use crate::process::Selector;
 use crate::process::protection::BUILT_IN;
+use crate::template::is_label_name;
 use crate::yaml::Text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -53,6 +55,7 @@ pub(super) struct Candidate {
     pub name_span: Span,
     pub matcher_texts: Vec<Text>,
     pub hold_span: Option<Span>,
+    pub limit_span: Option<Span>,
     pub rule: Arc<Rule>,
 }
 
@@ -94,6 +97,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
         check_condition(condition, context, findings);
     }
     let overrides = compile_overrides(&written.overrides, findings);
+    let limit_span = written.limit.as_ref().map(|limit| limit.span);
     let name = written.name?;
     if name.value.trim().is_empty() || name.value.chars().any(char::is_control) {
         findings.error(
@@ -144,10 +148,19 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
             "add a step to `actions`, such as `nice: 10`",
         );
     }
-    if rule.has_final_steps() && is_left_to_labels(&rule.select) {
-        let span = written.select.as_ref().map_or(written.span, |select| select.span);
-        let help = "an alert could choose any process: add a key with fixed text, such as name, user or group";
-        findings.error(span, "a rule that ends processes selects by label text alone", help);
+    // A condition with an error is missing here, and might have been the one that tells.
+    if rule.has_final_steps()
+        && let Some(select) = written.select.as_ref()
+        && select.keys.len() == rule.select.conditions.len()
+        && !select.keys.is_empty()
+        && let Some(reasons) = why_too_wide(&rule.select)
+    {
+        let message = "a rule that ends processes must say itself which ones";
+        let help = format!(
+            "{}; add a key with fixed text, such as name, user or group",
+            reasons.join(", ")
+        );
+        findings.error(select.span, message, help);
     }
     let waits: Duration = rule
         .actions
@@ -174,6 +187,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
         name_span: name.span,
         matcher_texts: written.matchers,
         hold_span: written.hold.map(|hold| hold.span),
+        limit_span,
         rule: Arc::new(rule),
     })
 }
@@ -207,7 +221,13 @@ fn compile_matchers(texts: &[Text], findings: &mut Findings) -> Vec<Matcher> {
             }
             Err(error) => {
                 let place = text.part(error.column.saturating_sub(1), 1);
-                findings.error(place, format!("not a matcher: {}", error.problem), error.hint);
+                let help = match text.value.split_once("==") {
+                    Some((name, value)) if is_label_name(name.trim()) => {
+                        format!("one `=` is enough: {}={}", name.trim(), value.trim())
+                    }
+                    _ => error.hint.to_string(),
+                };
+                findings.error(place, format!("not a matcher: {}", error.problem), help);
             }
         }
     }

@@ -51,7 +51,8 @@ pub static RULE: Object = Object {
         optional(
             "limit",
             Kind::Integer(1, 100_000),
-            "Targets held at once in an episode; for final steps, victims per episode. Default 1.",
+            "Targets held at once in an episode; for final steps, victims per episode. Default 1: set it whenever more than \
+             one process may be meant.",
         ),
         optional(
             "max_matches",
@@ -61,7 +62,9 @@ pub static RULE: Object = Object {
         optional(
             "while",
             Kind::Text,
-            "PromQL on own samples, asked again before every final step.",
+            "PromQL on own samples, asked again before every final step: \
+             `node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes < 0.1`. **Without it, an alert from Alertmanager \
+             ends one process per episode, whatever `limit` says.**",
         ),
         required(
             "actions",
@@ -129,7 +132,8 @@ pub static SELECT: Object = Object {
         optional(
             "cgroup",
             Kind::Text,
-            "Regular expression on the path of the cgroup, which begins with `/`.",
+            "Regular expression on the path of the cgroup, which begins with `/`. Processes sit below a slice: \
+             '/batch\\.slice(/.*)?'.",
         ),
         optional(
             "pid",
@@ -338,14 +342,67 @@ fn read_fields(node: &Node, fields: Fields, findings: &mut Findings) -> WrittenR
         hold: fields.duration("hold", findings),
         cooldown: fields.duration("cooldown", findings),
         any_host: fields.flag("any_host", findings).is_some_and(|flag| flag.value),
-        dry_run: fields.choice("mode", findings).is_some(),
+        dry_run: read_mode(&fields, findings),
         overrides: fields.texts("override_protection", findings),
         without_ledger: fields.choice("without_ledger", findings).is_some(),
     }
 }
 
+/// Whether a rule says dry-run.
+fn read_mode(fields: &Fields, findings: &mut Findings) -> bool {
+    if let Some(node) = fields.get("mode")
+        && matches!(&node.content, Content::Scalar { text, .. } if text == "enforce")
+    {
+        let help = "leave it out: the daemon's mode applies";
+        findings.error(node.span, "`mode` wants dry-run, found `enforce`", help);
+        return false;
+    }
+    fields.choice("mode", findings).is_some()
+}
+
+/// A text of one pattern. A list of them is a common slip, because other tools take one.
+fn read_pattern(node: &Node, key: &str, findings: &mut Findings) -> Option<Text> {
+    if let Content::Sequence(items) = &node.content {
+        let texts: Option<Vec<&str>> = items
+            .iter()
+            .map(|item| match &item.content {
+                Content::Scalar { text, .. } => Some(text.as_str()),
+                _ => None,
+            })
+            .collect();
+        if let Some(texts) = texts.filter(|texts| !texts.is_empty()) {
+            let help = format!(
+                "write the alternatives as one pattern: '{}'",
+                texts.join("|").replace('\'', "''")
+            );
+            findings.error(node.span, format!("`{key}` wants {}, found a list", Kind::Text), help);
+            return None;
+        }
+    }
+    node.text(key, &Kind::Text, findings)
+}
+
 /// Reads a selector, wherever one stands.
 pub fn read_select(node: &Node, findings: &mut Findings) -> Option<WrittenSelect> {
+    if let Content::Scalar { text, .. } = &node.content
+        && !node.is_null()
+    {
+        let is_plain = text
+            .chars()
+            .all(|character| character.is_alphanumeric() || "-_./".contains(character));
+        let value = if is_plain {
+            text.clone()
+        } else {
+            format!("'{}'", text.replace('\'', "''"))
+        };
+        let message = format!("{} must be a mapping, found `{text}`", SELECT.title);
+        findings.error(
+            node.span,
+            message,
+            format!("write {{name: {value}}}, or another key of a selector"),
+        );
+        return None;
+    }
     let fields = Fields::open(node, &SELECT, findings)?;
     let mut keys = Vec::new();
     for (entry, key) in fields.known() {
@@ -355,7 +412,7 @@ pub fn read_select(node: &Node, findings: &mut Findings) -> Option<WrittenSelect
             "min_memory" => fields.size(key, findings).map(|size| Written::MinMemory(size.value)),
             "min_cpu" => fields.number(key, findings).map(|cores| Written::MinCpu(cores.value)),
             "not" => read_select(&entry.value, findings).map(Written::Not),
-            _ => fields.text(key, findings).map(|text| Written::Pattern(key, text)),
+            _ => read_pattern(&entry.value, key, findings).map(|text| Written::Pattern(key, text)),
         };
         keys.extend(written);
     }
@@ -377,6 +434,13 @@ fn read_step(node: &Node, findings: &mut Findings) -> Option<WrittenStep> {
             format!("`{}` is not available in this version", entry.key),
             help,
         );
+        return None;
+    }
+    if let Content::Mapping(entries) = &node.content
+        && let Some(entry) = entries.iter().find(|entry| entry.key == "kill")
+    {
+        let help = "write `signal: SIGTERM`, or `signal: SIGKILL` where the process gets no say";
+        findings.error(entry.key_span, format!("unknown key `kill` in {}", STEP.title), help);
         return None;
     }
     let fields = Fields::open(node, &STEP, findings)?;

@@ -17,10 +17,26 @@ const MAX_PERCENT: i32 = 1000;
 
 /// Compiles a ladder; a step with an error is left out, and among the findings.
 pub(super) fn compile_ladder(written: &[WrittenStep], findings: &mut Findings) -> Vec<Step> {
-    let steps: Vec<Step> = written.iter().filter_map(|step| compile_step(step, findings)).collect();
-    let is_wait = |step: &&WrittenStep| matches!(step.action, Action::Wait(_));
-    if let Some(last) = written.last().filter(is_wait)
-        && !written.iter().all(|step| is_wait(&step))
+    let mut steps = Vec::new();
+    for written in written {
+        let Some(step) = compile_step(written, findings) else {
+            continue;
+        };
+        if step.is_final()
+            && let Some(earlier) = steps
+                .iter()
+                .rev()
+                .take_while(|step| !is_wait(step))
+                .find(|step| step.is_final())
+        {
+            let message = format!("{step} comes directly after {earlier}, which has no time to work");
+            findings.warning(written.span, message, "put a wait before it, such as `wait: 10s`");
+        }
+        steps.push(step);
+    }
+    let waits = |step: &&WrittenStep| matches!(step.action, Action::Wait(_));
+    if let Some(last) = written.last().filter(waits)
+        && !written.iter().all(|step| waits(&step))
     {
         findings.warning(
             last.span,
@@ -29,6 +45,10 @@ pub(super) fn compile_ladder(written: &[WrittenStep], findings: &mut Findings) -
         );
     }
     steps
+}
+
+fn is_wait(step: &Step) -> bool {
+    matches!(step, Step::Wait(_))
 }
 
 fn compile_step(written: &WrittenStep, findings: &mut Findings) -> Option<Step> {

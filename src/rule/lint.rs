@@ -38,6 +38,7 @@ pub(super) fn check(candidates: &[Candidate], context: &Context, findings: &mut 
         warn_if_never_matching(candidate, place);
         warn_of_unknown_alert(candidate, context, place);
         warn_of_short_hold(candidate, context, place);
+        warn_of_moot_limit(candidate, place);
     }
     warn_of_fights(candidates, findings);
 }
@@ -125,6 +126,24 @@ fn warn_of_short_hold(candidate: &Candidate, context: &Context, findings: &mut F
         ),
     };
     findings.warning(candidate.hold_span.unwrap_or(candidate.span), message, help);
+}
+
+fn warn_of_moot_limit(candidate: &Candidate, findings: &mut Findings) {
+    let rule = &candidate.rule;
+    let (Some(span), None) = (candidate.limit_span, &rule.condition) else {
+        return;
+    };
+    // What is undone is done to `limit` processes, whoever sent the alert.
+    let ends_at_once = rule.actions.iter().find(|step| !matches!(step, Step::Wait(_)));
+    if rule.limit > 1 && ends_at_once.is_some_and(Step::is_final) {
+        let message = format!(
+            "`limit: {}` has no effect for alerts from Alertmanager: without `while` one process is ended per episode",
+            rule.limit
+        );
+        let help = "add what must still be true before each next one, such as \
+                    while: node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes < 0.1";
+        findings.warning(span, message, help);
+    }
 }
 
 /// What a rule sets, by knob; a ladder that sets one knob twice means the last.

@@ -5,6 +5,7 @@ mod compile;
 pub mod file;
 mod ladder;
 mod lint;
+mod narrow;
 pub mod ruleset;
 mod select;
 pub mod step;

@@ -1,7 +1,7 @@
 //! Selectors as written -> selectors, with a warning where a pattern probably does not mean what it says.
 
 use super::file::{Written, WrittenSelect};
-use crate::diagnostic::{Findings, suggest};
+use crate::diagnostic::{Findings, Span, suggest};
 use crate::process::Selector;
 use crate::process::selector::{Condition, Part, Pattern};
 use crate::template::{self, Piece};
@@ -11,9 +11,6 @@ use std::sync::Arc;
 
 /// `TASK_COMM_LEN` of the kernel, without the closing NUL (proc_pid_comm(5)).
 const MAX_NAME_BYTES: usize = 15;
-
-/// A text that no pattern with a fixed part matches: what does match it, matches about anything.
-const IMPROBABLE: &str = "\u{10fffd}\u{e000}~\u{7f}";
 
 /// What a selector may refer to.
 #[derive(Debug, Clone, Copy)]
@@ -152,7 +149,12 @@ fn check_regex(regex: &str, offset: usize, whole: bool, text: &Text, findings: &
         Err(regex_syntax::Error::Translate(error)) => (error.span().start.offset, error.kind().to_string()),
         Err(error) => (0, error.to_string()),
     };
-    let help = if whole {
+    let rest = &regex[at..];
+    let help = if rest.starts_with("(?!") || rest.starts_with("(?<!") {
+        "use `not:`: processes for which all of its keys hold are left out"
+    } else if rest.starts_with('*') {
+        &format!("this is not a shell pattern: write `{}`", from_shell(regex))
+    } else if whole {
         "the syntax is that of https://docs.rs/regex; `\\` takes the meaning from a special character"
     } else {
         "each part before, between and after labels must be a regular expression by itself"
@@ -162,10 +164,27 @@ fn check_regex(regex: &str, offset: usize, whole: bool, text: &Text, findings: &
     false
 }
 
+/// What was meant by a pattern that takes `*` for any text.
+fn from_shell(pattern: &str) -> String {
+    let mut regex = String::new();
+    for character in pattern.chars() {
+        if character == '*' && !regex.ends_with(['.', ')', ']', '\\']) {
+            regex.push('.');
+        }
+        regex.push(character);
+    }
+    regex
+}
+
 fn warn_of_misunderstandings(key: &str, regex: &str, text: &Text, findings: &mut Findings) {
     warn_of_anchors(regex, text, findings);
     for (offset, alternative) in alternatives(regex) {
         let place = text.part(offset, alternative.chars().count());
+        warn_of_shell_star(alternative, place, findings);
+        if key == "cgroup" && alternative.ends_with(".slice") {
+            let message = format!("`{alternative}` is the slice itself, and processes sit in cgroups below it");
+            findings.warning(place, message, format!("write '{alternative}(/.*)?'"));
+        }
         let first = alternative.chars().next().unwrap_or(' ');
         let begins_with_text = first.is_alphanumeric() || first == '_' || first == '-';
         if key == "name" {
@@ -191,6 +210,21 @@ fn warn_of_misunderstandings(key: &str, regex: &str, text: &Text, findings: &mut
             findings.warning(place, message, format!("write `.*{alternative}.*`"));
         }
     }
+}
+
+/// Warns of `ffmpeg*`, which does not match `ffmpeg-live`.
+fn warn_of_shell_star(alternative: &str, place: Span, findings: &mut Findings) {
+    let Some(stem) = alternative.strip_suffix('*').filter(|stem| is_literal(stem)) else {
+        return;
+    };
+    let Some((start, last)) = stem.char_indices().next_back().filter(|(start, _)| *start > 0) else {
+        return;
+    };
+    let message = format!(
+        "matches {}, {stem}, {stem}{last}…: `*` repeats the character before it",
+        &stem[..start]
+    );
+    findings.warning(place, message, format!("did you mean `{stem}.*`?"));
 }
 
 /// Warns of `^` and `$` where the anchors are there anyway.
@@ -231,35 +265,6 @@ pub(super) fn alternatives(regex: &str) -> Vec<(usize, &str)> {
 /// Whether a regular expression stands for its own text.
 pub(super) fn is_literal(regex: &str) -> bool {
     regex_syntax::escape(regex) == regex
-}
-
-/// Whether labels of an alert alone decide which processes this selects.
-///
-/// Thresholds and exclusions do not count as decisions: they leave it to the label which process it is.
-pub(super) fn is_left_to_labels(selector: &Selector) -> bool {
-    let uses_labels = selector
-        .conditions
-        .iter()
-        .filter_map(pattern_of)
-        .any(|pattern| matches!(pattern, Pattern::Template(_)));
-    uses_labels && !selector.conditions.iter().any(narrows)
-}
-
-fn narrows(condition: &Condition) -> bool {
-    match condition {
-        Condition::Group { selector, .. } => selector.conditions.iter().any(narrows),
-        condition => match pattern_of(condition) {
-            Some(Pattern::Fixed(regex)) => !regex.is_match(IMPROBABLE),
-            Some(Pattern::Template(parts)) => parts.iter().any(|part| match part {
-                Part::Label(_) => false,
-                Part::Regex(text) => match Pattern::fixed(text) {
-                    Ok(Pattern::Fixed(regex)) => !regex.is_match("") && !regex.is_match(IMPROBABLE),
-                    _ => false,
-                },
-            }),
-            None => false,
-        },
-    }
 }
 
 pub(super) fn pattern_of(condition: &Condition) -> Option<&Pattern> {

@@ -38,7 +38,13 @@ fn compile_all(texts: &[&str]) -> Compiled {
     let batch = Selector {
         conditions: vec![Condition::Cgroup(Pattern::fixed("/batch.*").unwrap())],
     };
-    let groups = BTreeMap::from([("batch".to_owned(), Arc::new(batch))]);
+    let everything = Selector {
+        conditions: vec![Condition::Exe(Pattern::fixed("/.+").unwrap())],
+    };
+    let groups = BTreeMap::from([
+        ("batch".to_owned(), Arc::new(batch)),
+        ("everything".to_owned(), Arc::new(everything)),
+    ]);
     let known_alerts = BTreeSet::from(["A".to_owned(), "HostCpuSaturated".to_owned()]);
     let check_promql = |text: &str| match text.find('!') {
         Some(offset) => Err((offset, "unexpected `!`".to_owned())),
@@ -262,6 +268,16 @@ fn unknown_and_duplicate_keys_name_what_is_known() {
         "did you mean `name`?",
     );
     check_help(
+        &[("select", "{name: x, min_mem: 1}")],
+        "4:21 unknown key `min_mem` in a selector",
+        "did you mean `min_memory`?",
+    );
+    check_help(
+        &[("actions", "[{kill: x264}]")],
+        "5:14 unknown key `kill` in a step",
+        "write `signal: SIGTERM`, or `signal: SIGKILL` where the process gets no say",
+    );
+    check_help(
         &[("actions", "[{nise: 5}]")],
         "5:14 unknown key `nise` in a step",
         "did you mean `nice`?",
@@ -330,11 +346,21 @@ fn values_of_a_wrong_type_say_what_would_be_right() {
         (
             ("order_by", "mem"),
             "6:13 `order_by` wants one of cpu, memory, age, oom_score, -cpu, -memory, -age, -oom_score, found `mem`",
+            "did you mean `memory`?",
+        ),
+        (
+            ("order_by", "size"),
+            "6:13 `order_by` wants one of cpu, memory, age, oom_score, -cpu, -memory, -age, -oom_score, found `size`",
             "known: cpu, memory, age, oom_score, -cpu, -memory, -age, -oom_score",
         ),
         (
             ("mode", "enforce"),
             "6:9 `mode` wants dry-run, found `enforce`",
+            "leave it out: the daemon's mode applies",
+        ),
+        (
+            ("mode", "off"),
+            "6:9 `mode` wants dry-run, found `off`",
             "known: dry-run",
         ),
         (
@@ -366,7 +392,27 @@ fn values_of_a_wrong_type_say_what_would_be_right() {
         (
             ("select", "x264"),
             "4:11 a selector must be a mapping, found `x264`",
+            "write {name: x264}, or another key of a selector",
+        ),
+        (
+            ("select", "{name: x, not: 'a, b'}"),
+            "4:26 a selector must be a mapping, found `a, b`",
+            "write {name: 'a, b'}, or another key of a selector",
+        ),
+        (
+            ("select", "[{name: x}]"),
+            "4:11 a selector must be a mapping, found a list",
             "its keys: group, name, cmdline, exe, user, cgroup, pid, min_age, min_memory, min_cpu, not",
+        ),
+        (
+            ("select", "{name: [ffmpeg, x264]}"),
+            "4:18 `name` wants a text, found a list",
+            "write the alternatives as one pattern: 'ffmpeg|x264'",
+        ),
+        (
+            ("select", "{name: [[a]]}"),
+            "4:18 `name` wants a text, found a list",
+            "",
         ),
         (
             ("select", "{min_memory: 200MB}"),
@@ -559,7 +605,12 @@ fn matchers_are_checked_in_their_place() {
         &rule(&[("matchers", "['alertname=\"A\"', 'b==\"x\"']")]),
         &["3:35 not a matcher: a double quote in the midst of the value"],
     );
-    assert!(found[0].help.is_some());
+    assert_eq!(found[0].help.as_deref(), Some("one `=` is enough: b=\"x\""));
+    let found = check(
+        &rule(&[("matchers", "['alertname=\"A\"', 'b=\"a==\"\"']")]),
+        &["3:38 not a matcher: a double quote in the midst of the value"],
+    );
+    assert!(!found[0].help.as_deref().unwrap().contains("one `=`"));
     check_help(
         &[("matchers", "['alertname=~\".*\"']")],
         "3:14 these matchers hold for every alert",
@@ -589,6 +640,16 @@ fn patterns_and_templates_are_checked_in_their_place() {
             "{name: '(?=a)b'}",
             "4:19 not a regular expression: look-around, including look-ahead and look-behind, is not supported",
             "the syntax is that of https://docs.rs/regex; `\\` takes the meaning from a special character",
+        ),
+        (
+            "{name: '(?!a)b'}",
+            "4:19 not a regular expression: look-around, including look-ahead and look-behind, is not supported",
+            "use `not:`: processes for which all of its keys hold are left out",
+        ),
+        (
+            "{name: '*ffmpeg*'}",
+            "4:19 not a regular expression: repetition operator missing expression",
+            "this is not a shell pattern: write `.*ffmpeg.*`",
         ),
         (
             "{name: ''}",
@@ -678,9 +739,35 @@ fn misunderstood_patterns_are_warned_of() {
             Some("4:22 warning: matches only a command line that begins so: patterns are anchored at both ends"),
         ),
         ("{cmdline: '.*--batch.*|x'}", None),
+        (
+            r"{cgroup: '/batch\.slice'}",
+            Some(r"4:21 warning: `/batch\.slice` is the slice itself, and processes sit in cgroups below it"),
+        ),
+        (
+            "{cgroup: '/a/.*|/.*.slice'}",
+            Some("4:27 warning: `/.*.slice` is the slice itself, and processes sit in cgroups below it"),
+        ),
+        (r"{cgroup: '/batch\.slice(/.*)?'}", None),
+        (
+            "{name: 'x264|ffmpeg*'}",
+            Some("4:24 warning: matches ffmpe, ffmpeg, ffmpegg…: `*` repeats the character before it"),
+        ),
+        ("{name: 'ffmpeg.*'}", None),
+        ("{name: '[ab]*'}", None),
+        (r"{name: 'a\*'}", None),
     ] {
         check(&rule(&[("select", select)]), expected.as_slice());
     }
+    check_help(
+        &[("select", r"{cgroup: '/batch\.slice'}")],
+        r"4:21 warning: `/batch\.slice` is the slice itself, and processes sit in cgroups below it",
+        r"write '/batch\.slice(/.*)?'",
+    );
+    check_help(
+        &[("select", "{name: 'ffmpeg*'}")],
+        "4:19 warning: matches ffmpe, ffmpeg, ffmpegg…: `*` repeats the character before it",
+        "did you mean `ffmpeg.*`?",
+    );
     check_help(
         &[("matchers", "['alertname=~\"A.*$\"']")],
         "3:14 warning: patterns are anchored at both ends already",
@@ -699,6 +786,32 @@ fn rules_that_make_no_sense_are_warned_of() {
         &[("actions", "[{nice: 5}, {wait: 10s}]")],
         "5:25 warning: nothing comes after this wait",
         "leave it out, or add the step it waits for",
+    );
+    check_help(
+        &[("actions", "[{signal: SIGTERM}, {nice: 5}, {signal: SIGKILL}]")],
+        "5:44 warning: signal SIGKILL comes directly after signal SIGTERM, which has no time to work",
+        "put a wait before it, such as `wait: 10s`",
+    );
+    check(
+        &rule(&[("actions", "[{signal: SIGTERM}, {wait: 1s}, {signal: SIGKILL}]")]),
+        &[],
+    );
+    let ends = ("actions", "[{signal: SIGTERM}]");
+    check_help(
+        &[("limit", "5"), ends],
+        "6:10 warning: `limit: 5` has no effect for alerts from Alertmanager: without `while` one process is ended per \
+         episode",
+        "add what must still be true before each next one, such as \
+         while: node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes < 0.1",
+    );
+    check(&rule(&[("limit", "5"), ends, ("while", "up > 0")]), &[]);
+    check(&rule(&[("limit", "1"), ends]), &[]);
+    check(
+        &rule(&[
+            ("limit", "5"),
+            ("actions", "[{nice: 5}, {wait: 1m}, {signal: SIGTERM}]"),
+        ]),
+        &[],
     );
     check_help(
         &[("hold", "10m"), ("actions", "[{wait: 11m}, {nice: 5}]")],
@@ -746,7 +859,7 @@ fn rules_that_make_no_sense_are_warned_of() {
 }
 
 #[test]
-fn labels_alone_never_decide_who_ends() {
+fn rules_that_end_processes_say_themselves_which() {
     let final_steps = ("actions", "[{signal: SIGTERM}]");
     for (select, refused) in [
         ("{pid: '{{ $labels.pid }}'}", true),
@@ -760,16 +873,62 @@ fn labels_alone_never_decide_who_ends() {
         ("{pid: '{{ $labels.pid }}', user: render}", false),
         ("{pid: '{{ $labels.pid }}', group: batch}", false),
         ("{exe: '/srv/{{ $labels.app }}/bin/.*'}", false),
+        ("{exe: '/{{ $labels.path }}'}", true),
+        ("{name: '.*'}", true),
+        ("{name: '.*', user: '.+'}", true),
+        ("{name: '[a-z]+'}", true),
+        ("{user: 'root|[1-9][0-9]*'}", true),
+        ("{not: {name: foo}}", true),
+        ("{not: {name: '{{ $labels.x }}'}}", true),
+        ("{min_memory: 1GiB, not: {not: {pid: '{{ $labels.x }}'}}}", true),
+        ("{pid: '{{ $labels.x }}', exe: '/.*'}", true),
+        ("{pid: '{{ $labels.x }}', cgroup: '/.*'}", true),
+        ("{cmdline: '.* {{ $labels.x }} .*'}", true),
+        ("{cmdline: '.* --batch {{ $labels.x }} .*'}", false),
+        ("{min_age: 1h}", true),
+        ("{min_memory: 1}", true),
+        ("{group: everything}", true),
         ("{min_memory: 1GiB}", false),
+        ("{min_memory: 1GiB, not: {name: '{{ $labels.x }}'}}", false),
+        ("{name: '.*', user: render}", false),
+        ("{user: '[0-9]{4}'}", false),
+        (r"{cgroup: '/batch\.slice/.*'}", false),
+        ("{name: '.*server'}", false),
     ] {
         let expected: &[&str] = if refused {
-            &["4:11 a rule that ends processes selects by label text alone"]
+            &["4:11 a rule that ends processes must say itself which ones"]
         } else {
             &[]
         };
         check(&rule(&[("select", select), final_steps]), expected);
         check(&rule(&[("select", select)]), &[]);
     }
+    let remedy = "; add a key with fixed text, such as name, user or group";
+    for (select, reasons) in [
+        (
+            "{name: '.*', not: {user: root}, min_age: 1s}",
+            "`name` \".*\" matches anything, `not` only leaves processes out, `min_age` holds for anything that stays",
+        ),
+        (
+            "{pid: '{{ $labels.pid }}', min_cpu: 1}",
+            "`pid` \"{{ $labels.pid }}\" leaves it to the label, `min_cpu` leaves it to the label which process",
+        ),
+        (
+            "{group: everything, min_memory: 5}",
+            "group `everything` may be any process, `min_memory` of less than 1MiB holds for anything",
+        ),
+    ] {
+        check_help(
+            &[("select", select), final_steps],
+            "4:11 a rule that ends processes must say itself which ones",
+            &format!("{reasons}{remedy}"),
+        );
+    }
+    // What is wrong with the telling key is said once.
+    check(
+        &rule(&[("select", "{min_age: 1s, group: bach}"), final_steps]),
+        &["4:32 no process group `bach`"],
+    );
 }
 
 #[test]

@@ -66,6 +66,66 @@ fn check_accepts_what_ships() {
     succeed(check.arg("check").arg(format!("--config.file={root}/evenkeel.yml")));
 }
 
+/// `check` in an empty folder, with these files in it and these further arguments: its exit code and what it printed.
+fn check_in(files: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).expect("a writable folder");
+    }
+    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    let output = check.arg("check").args(arguments).current_dir(folder.path()).output();
+    let output = output.expect("evenkeel runs");
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
+}
+
+#[test]
+fn check_says_what_it_looked_at() {
+    let named = ["--config.file=evenkeel.yml"];
+    let (code, said) = check_in(&[("evenkeel.yml", "")], &named);
+    let expected = "evenkeel.yml: 0 rules and 0 files of alerting rules are fine\n";
+    assert_eq!((code, said.as_str()), (Some(0), expected));
+
+    let rule = "rules: [{name: r, matchers: ['alertname=\"A\"'], select: {name: x}, actions: [{freeze: true}]}]\n";
+    let (_, said) = check_in(&[("evenkeel.yml", "rule_files: [r.yml]\n"), ("r.yml", rule)], &named);
+    assert!(said.contains("evenkeel.yml: 1 rule and 0 files of"), "{said}");
+
+    let (code, said) = check_in(&[("r.yml", rule)], &["--config.file=r.yml"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("this is a rule file: name it under `rule_files`"),
+        "{said}"
+    );
+
+    // A machine that has one is not what this asks about.
+    if !std::path::Path::new("/etc/evenkeel/evenkeel.yml").exists() {
+        let (_, said) = check_in(&[], &[]);
+        let expected = "what is built in (no configuration at /etc/evenkeel/evenkeel.yml): ";
+        assert!(said.contains(expected) && said.contains(" and 1 file of"), "{said}");
+        assert!(!said.contains("not looked at"), "{said}");
+        let (_, said) = check_in(&[("evenkeel.yml", "")], &[]);
+        assert!(said.contains("name it with --config.file=evenkeel.yml"), "{said}");
+    }
+}
+
+#[test]
+fn check_warns_where_run_would_refuse() {
+    let named = ["--config.file=evenkeel.yml"];
+    for (text, warned) in [
+        ("mode: enforce\n", true),
+        ("mode: enforce\nwebhook: {token_file: token}\n", false),
+        ("mode: enforce\nwebhook: {allow_unauthenticated: true}\n", false),
+        ("mode: dry-run\n", false),
+    ] {
+        let (code, said) = check_in(&[("evenkeel.yml", text), ("token", "secret\n")], &named);
+        assert_eq!(code, Some(0), "{said}");
+        let tells = said.contains("`mode: enforce` without authentication") && said.contains("token_file");
+        assert_eq!(tells, warned, "{text}\n{said}");
+    }
+}
+
 #[test]
 fn explain_tells_matches_targets_steps_and_refusals() {
     let number = std::process::id() % 100_000;

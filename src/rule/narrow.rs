@@ -1,0 +1,117 @@
+//! Whether a selector says by itself which processes it means. Where steps end processes, neither an alert nor a
+//! pattern that matches anything may decide that.
+
+use super::select::pattern_of;
+use crate::process::Selector;
+use crate::process::selector::{Condition, Part, Pattern};
+
+/// What is found on about every host, by key. A pattern that matches all of them tells nothing apart.
+const NAMES: [&str; 5] = ["bash", "java", "python", "postgres", "nginx"];
+/// Of several words each: an alert may choose what stands between two blanks.
+const CMDLINES: [&str; 4] = [
+    "/usr/bin/java -Xmx1g -jar app.jar",
+    "python3 /srv/web/main.py --port 8000 --debug",
+    "postgres: walwriter idle in transaction",
+    "nginx: worker process -q -g daemon",
+];
+const EXES: [&str; 4] = [
+    "/usr/bin/bash",
+    "/opt/render/bin/ffmpeg",
+    "/usr/lib/jvm/java-21/bin/java",
+    "/home/alice/.local/bin/tool",
+];
+const CGROUPS: [&str; 4] = [
+    "/system.slice/nginx.service",
+    "/user.slice/user-1000.slice/session-1.scope",
+    "/batch.slice/render.service",
+    "/kubepods/besteffort/pod1/c0ffee",
+];
+const PIDS: [&str; 4] = ["17", "842", "30519", "4194303"];
+/// Name and number; a pattern may hold for either.
+const USERS: [(&str, &str); 4] = [
+    ("root", "0"),
+    ("www-data", "33"),
+    ("postgres", "112"),
+    ("alice", "1000"),
+];
+
+/// Less than this is resident of about every process.
+const MIN_TELLING_BYTES: u64 = 1 << 20;
+
+/// For a selector that does not say which processes it means: for each of its conditions, why it does not count.
+/// `None` where one condition is enough.
+pub(super) fn why_too_wide(selector: &Selector) -> Option<Vec<String>> {
+    let by_label = is_chosen_by_label(selector);
+    selector
+        .conditions
+        .iter()
+        .map(|condition| why_not_telling(condition, by_label))
+        .collect()
+}
+
+/// Whether a label of the alert says which processes are meant, and not only which are left out.
+fn is_chosen_by_label(selector: &Selector) -> bool {
+    selector.conditions.iter().any(|condition| match condition {
+        Condition::Not(left_out) => left_out
+            .conditions
+            .iter()
+            .any(|inner| matches!(inner, Condition::Not(meant) if is_chosen_by_label(meant))),
+        condition => matches!(pattern_of(condition), Some(Pattern::Template(_))),
+    })
+}
+
+fn why_not_telling(condition: &Condition, by_label: bool) -> Option<String> {
+    let key = condition.key();
+    match condition {
+        Condition::Group { name, selector } => {
+            why_too_wide(selector).map(|_| format!("group `{name}` may be any process"))
+        }
+        Condition::Not(_) => Some("`not` only leaves processes out".to_owned()),
+        Condition::MinAge(_) => Some("`min_age` holds for anything that stays".to_owned()),
+        // Which process is large is no choice of the alert, unless it also says which processes to look at.
+        Condition::MinMemory(_) | Condition::MinCpu(_) if by_label => {
+            Some(format!("`{key}` leaves it to the label which process"))
+        }
+        Condition::MinMemory(bytes) if *bytes < MIN_TELLING_BYTES => {
+            Some(format!("`{key}` of less than 1MiB holds for anything"))
+        }
+        Condition::MinMemory(_) | Condition::MinCpu(_) => None,
+        condition => {
+            let pattern = pattern_of(condition)?;
+            let widest = widest(pattern);
+            matches_anything(key, widest.as_ref().unwrap_or(pattern)).then(|| match pattern {
+                Pattern::Fixed(_) => format!("`{key}` {pattern} matches anything"),
+                Pattern::Template(_) => format!("`{key}` {pattern} leaves it to the label"),
+            })
+        }
+    }
+}
+
+/// The pattern with labels that an alert chose so as to match as much as it can.
+fn widest(pattern: &Pattern) -> Option<Pattern> {
+    let Pattern::Template(parts) = pattern else { return None };
+    let text: String = parts
+        .iter()
+        .map(|part| match part {
+            Part::Regex(regex) => format!("(?:{regex})"),
+            Part::Label(_) => ".*".to_owned(),
+        })
+        .collect();
+    Pattern::fixed(&text).ok()
+}
+
+fn matches_anything(key: &str, pattern: &Pattern) -> bool {
+    // A template that cannot even be widened is not trusted to tell anything apart.
+    let Pattern::Fixed(regex) = pattern else { return true };
+    let all = |examples: &[&str]| examples.iter().all(|example| regex.is_match(example));
+    match key {
+        "name" => all(&NAMES),
+        "cmdline" => all(&CMDLINES),
+        "exe" => all(&EXES),
+        "cgroup" => all(&CGROUPS),
+        "user" => USERS
+            .iter()
+            .all(|(name, number)| regex.is_match(name) || regex.is_match(number)),
+        _ => all(&PIDS),
+    }
+}

@@ -307,7 +307,9 @@ mod tests {
     #[test]
     fn the_shipped_unit_uses_flags_that_exist() {
         let unit = include_str!("../packaging/evenkeel.service");
-        let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/evenkeel "));
+        let start = unit
+            .lines()
+            .find_map(|line| line.strip_prefix("ExecStart=/usr/bin/evenkeel "));
         assert!(matches!(parse(start.unwrap()).unwrap().command, Command::Run(_)));
     }
 

@@ -99,7 +99,7 @@ pub static RULE: Object = Object {
         optional(
             "without_ledger",
             Kind::Choice(&["allow"]),
-            "Take final steps also while the ledger cannot be written.",
+            "Not in effect yet: while the ledger cannot be written, no final step is taken.",
         ),
     ],
     one_of: false,

@@ -54,6 +54,7 @@ fn compile_all(texts: &[&str]) -> Compiled {
         groups: &groups,
         known_alerts: Some(&known_alerts),
         repeat_interval: Some(Duration::from_secs(300)),
+        allow_exec: true,
         check_promql: &check_promql,
     };
     compile(sources.iter().map(file::read).collect(), &context)
@@ -1003,6 +1004,7 @@ rules:
         groups: &BTreeMap::new(),
         known_alerts: None,
         repeat_interval: None,
+        allow_exec: true,
         check_promql: &|_| Ok(()),
     };
     let compiled = compile(vec![file::read(&source)], &context);

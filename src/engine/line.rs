@@ -162,7 +162,7 @@ impl<H: Host> Engine<H> {
                     turn.counted.push((rule.name.clone(), Decision::Budget));
                 }
                 Admission::Open => {
-                    let episode = open_episode(key.clone(), rule, alert, turn.boot_now());
+                    let episode = open_episode(rule, alert, turn.boot_now(), simulated);
                     turn.intend(&mut self.book, Entry::Episode(episode));
                     self.rules_in_use.insert(key.clone(), Arc::clone(rule));
                     if self.book.paused {
@@ -466,9 +466,14 @@ impl<H: Host> Engine<H> {
     }
 }
 
-fn open_episode(key: EpisodeKey, rule: &Rule, alert: &Alert, now: Duration) -> Episode {
+/// The episode that an alert opens for a rule at a time of CLOCK_BOOTTIME.
+pub fn open_episode(rule: &Rule, alert: &Alert, now: Duration, simulated: bool) -> Episode {
     Episode {
-        key,
+        key: EpisodeKey {
+            rule: rule.name.clone(),
+            fingerprint: alert.fingerprint.clone(),
+            simulated,
+        },
         ladder: rule.ladder(),
         source: alert.source.into(),
         labels: alert.labels.clone(),

@@ -1,6 +1,6 @@
 //! The engine on a fake host with a fake clock and a real ledger.
 
-mod errands;
+pub(super) mod errands;
 mod reconciling;
 
 use super::*;

@@ -453,6 +453,18 @@ fn read_shape(node: &Node, findings: &mut Findings) -> Option<Shape> {
     })
 }
 
+/// The same where nothing can be filled in.
+pub fn read_json(node: &Node, findings: &mut Findings) -> Option<Value> {
+    match read_shape(node, findings)?.value() {
+        Ok(value) => Some(value),
+        Err(_) => {
+            let help = "write the value itself";
+            findings.error(node.span, "there is nothing here that could be filled in", help);
+            None
+        }
+    }
+}
+
 fn is_json_number(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_digit() || first == '-')
         && serde_json::from_str::<serde_json::Number>(text).is_ok()

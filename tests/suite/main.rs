@@ -6,6 +6,7 @@ mod architecture;
 mod command_line;
 mod differential;
 mod end_to_end;
+mod errands;
 mod exposition;
 mod promql;
 mod reload;

@@ -8,6 +8,8 @@ pub mod metrics;
 pub mod payload;
 pub mod process;
 pub mod prometheus;
+pub mod selectors;
+pub mod shipped;
 pub mod tools;
 
 use std::net::{SocketAddr, TcpListener};

@@ -6,6 +6,7 @@ mod architecture;
 mod command_line;
 mod dashboards;
 mod differential;
+mod documentation;
 mod end_to_end;
 mod exposition;
 mod promql;

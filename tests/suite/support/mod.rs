@@ -5,6 +5,7 @@ pub mod burner;
 pub mod daemon;
 pub mod http;
 pub mod metrics;
+pub mod page;
 pub mod payload;
 pub mod process;
 pub mod prometheus;

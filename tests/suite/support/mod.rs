@@ -6,9 +6,12 @@ pub mod burner;
 pub mod daemon;
 pub mod http;
 pub mod metrics;
+pub mod page;
 pub mod payload;
 pub mod process;
 pub mod prometheus;
+pub mod selectors;
+pub mod shipped;
 pub mod tools;
 
 use std::net::{SocketAddr, TcpListener};

@@ -12,10 +12,12 @@ use crate::config::{Config, Loaded};
 use crate::control;
 use crate::diagnostic::{Diagnostic, render_all};
 use crate::engine::run::{Door, Input};
+use crate::engine::showing::recall;
 use crate::engine::{Engine, Policy};
 use crate::host::{Errands, LinuxHost};
 use crate::http::{Access, Limits, listen::may_listen};
 use crate::ledger::Journal;
+use crate::ledger::store::read_records;
 use crate::process::table::Procfs;
 use crate::publish::{self, Site};
 use crate::sense::{self, Roots, Sampler};
@@ -38,6 +40,8 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(5);
 /// Scrapes and webhooks wait for disk and samples, not for processors.
 const WORKERS: usize = 2;
+/// Records of earlier runs that the page shows after a start.
+const RECALLED: usize = 100;
 
 /// Loads the configuration that was asked for, or the built-in one where none was and there is none.
 ///
@@ -157,6 +161,8 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
 
     let tally = Tally::default();
     tally.reloaded(Some(now_seconds()));
+    // A new ledger has none, and one that cannot be read is told about by the journal.
+    recall(&tally, &read_records(&run.storage.path, RECALLED).unwrap_or_default());
     let (door, inputs) = Door::new();
     let watcher = Arc::new(Watcher::start(policy::orders(&loaded), door.clone()).map_err(because("no thread"))?);
     let newest_policy = Arc::new(ArcSwap::from_pointee(policy.clone()));

@@ -3,6 +3,7 @@
 
 mod collectors;
 mod listen;
+pub mod manual;
 
 pub use collectors::CollectorFlags;
 
@@ -44,6 +45,10 @@ pub enum Command {
     Pause(Reach),
     /// End a pause
     Resume(Reach),
+    /// Print the script that makes a shell complete commands and flags
+    Completions(Completions),
+    /// Print the manual page, of a command or of all
+    Man(Manual),
 }
 
 #[derive(Debug, Args)]
@@ -242,6 +247,23 @@ pub struct Release {
     pub all: bool,
 }
 
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// Shell that reads the script
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct Manual {
+    /// Command that the page is about; without it, evenkeel as a whole
+    #[arg(value_name = "COMMAND")]
+    pub command: Option<String>,
+    /// Write every page into this directory instead
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    pub directory: Option<PathBuf>,
+}
+
 fn telemetry_path(text: &str) -> Result<String, String> {
     if text.starts_with('/') {
         Ok(text.to_owned())
@@ -327,6 +349,9 @@ mod tests {
             "test",
             "explain",
             "explain --record a --host b",
+            "completions",
+            "completions csh",
+            "man run --directory x",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line:?}");
         }

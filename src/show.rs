@@ -1,7 +1,10 @@
 //! What the short commands print: findings, explanations, leases, history. Asks others, decides nothing.
 
 use crate::app;
-use crate::cli::{Check, ConfigFile, DEFAULT_CONFIG, Explain, History, Output, Query, Reach, Release, Schema, Test};
+use crate::cli::{
+    Check, Completions, ConfigFile, DEFAULT_CONFIG, Explain, History, Manual, Output, Query, Reach, Release, Schema,
+    Test, manual,
+};
 use crate::control::{self, Reply, Request};
 use crate::diagnostic::{Severity, render_all};
 use crate::engine::here::Here;
@@ -13,7 +16,7 @@ use crate::process::table::Procfs;
 use crate::rehearse::explain::{Explanation, explain};
 use crate::rehearse::{recording, test, test_file};
 use crate::{alert, config, config::Loaded, diagnostic::Diagnostic, rule, schema};
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -196,7 +199,6 @@ fn record(command: &Explain, file: &Path) -> Result<String, String> {
     let mut host = linux_host(&command.roots.procfs).map_err(|error| format!("{error}\n"))?;
     let recording = recording::record(&mut host, names, measure).map_err(|error| failed(&error))?;
     // Command lines may hold secrets, so nobody else may read them from the file either.
-    use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     std::fs::OpenOptions::new()
         .write(true)
@@ -372,6 +374,31 @@ pub fn pause(reach: &Reach, paused: bool) -> ExitCode {
         "resumed\n"
     };
     finish(control::request(&reach.storage.path, &Request::Pause(paused)).map(|_| words.to_owned()))
+}
+
+/// Prints the script with which a shell completes the command line.
+pub fn completions(command: &Completions) -> ExitCode {
+    print_bytes(&manual::completions(command.shell))
+}
+
+/// Prints a manual page, or writes all of them.
+pub fn manual(command: &Manual) -> ExitCode {
+    if let Some(directory) = &command.directory {
+        return match manual::write_man_pages(directory) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => finish(Err(format!("{}: {error}", directory.display()))),
+        };
+    }
+    match manual::man_page(command.command.as_deref()) {
+        Some(page) => print_bytes(&page),
+        None => finish(Err("there is no such command; `evenkeel help` lists them".to_owned())),
+    }
+}
+
+/// Nobody is left to tell where the reader has gone, as `head` does.
+fn print_bytes(bytes: &[u8]) -> ExitCode {
+    drop(std::io::stdout().write_all(bytes));
+    ExitCode::SUCCESS
 }
 
 fn unexpected(reply: &Reply) -> String {

@@ -1,10 +1,12 @@
 //! What evenkeel counts about itself, written by receiver, engine and sampler, read by publish.
 //! Label values come from closed enums or from rule names; never from alerts or processes.
 
+mod activity;
+
+pub use activity::{Activity, HeldLease, OpenAlert, Standing, Told, Verdict};
+
 use crate::family::{Family, Histogram, label};
-use jiff::Timestamp;
-use serde::Serialize;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Upper bounds of `evenkeel_reaction_duration_seconds`, 1 ms to 60 s.
@@ -27,69 +29,6 @@ struct Counts {
     state: State,
     activity: Activity,
     reload: Reload,
-}
-
-/// Recent lines that are kept for the page.
-const MAX_RECENT: usize = 50;
-
-/// What the page shows beyond numbers: names of rules, alerts and processes, and pids; never command lines,
-/// annotations or environment.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Activity {
-    pub alerts: Vec<OpenAlert>,
-    pub leases: Vec<HeldLease>,
-    /// Newest first.
-    pub recent: VecDeque<Told>,
-}
-
-/// An alert that fires, and the rule that answers it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct OpenAlert {
-    pub alertname: String,
-    pub rule: String,
-    pub source: &'static str,
-    pub since: Timestamp,
-    pub dry_run: bool,
-    /// Processes that the rule has taken up, or would have.
-    pub targets: usize,
-}
-
-/// Something that will be undone.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct HeldLease {
-    pub id: u64,
-    pub rule: String,
-    /// Left out where no process holds it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pid: Option<i32>,
-    /// `comm` of the process, path of the cgroup, or `host`.
-    pub process: String,
-    /// As in `nice 0 -> 10`.
-    pub what: String,
-    /// When it is undone at the latest.
-    pub until: Timestamp,
-}
-
-/// One decision or outcome.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Told {
-    pub at: Timestamp,
-    pub rule: String,
-    pub alertname: String,
-    /// A decision or an outcome.
-    pub verdict: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pid: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub process: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub step: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub before: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub after: Option<String>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub reason: String,
 }
 
 /// Gauges that the engine sets as a whole after each turn.
@@ -127,10 +66,13 @@ impl Default for State {
     }
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Reload {
-    failed: bool,
-    success_timestamp_seconds: f64,
+/// How the last reloads went.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Reload {
+    /// The newest configuration is not the one in force.
+    pub failed: bool,
+    /// Unix time at which the one in force was loaded.
+    pub success_timestamp_seconds: f64,
 }
 
 impl Tally {
@@ -197,12 +139,14 @@ impl Tally {
         (counts.activity.alerts, counts.activity.leases) = (alerts, leases);
     }
 
+    /// Replaces the rules in force.
+    pub fn set_rules(&self, rules: Vec<Standing>) {
+        self.counts().activity.set_rules(rules);
+    }
+
     /// Adds a line to what happened.
     pub fn tell(&self, told: Told) {
-        let mut counts = self.counts();
-        let recent = &mut counts.activity.recent;
-        recent.push_front(told);
-        recent.truncate(MAX_RECENT);
+        self.counts().activity.tell(told);
     }
 
     pub fn activity(&self) -> Activity {
@@ -211,6 +155,10 @@ impl Tally {
 
     pub fn state(&self) -> State {
         self.counts().state.clone()
+    }
+
+    pub fn reload(&self) -> Reload {
+        self.counts().reload
     }
 
     /// A reload (or the start) at this Unix time that worked, or one that kept the last good configuration.

@@ -26,8 +26,17 @@ declare -A origin=(
     [node_exporter]=prometheus-node-exporter:usr/bin/prometheus-node-exporter
     [stress-ng]=stress-ng:usr/bin/stress-ng
     [webhook]=webhook:usr/bin/webhook
+    # Not usr/bin/chromium, a script that looks below /usr only.
+    [chromium]=chromium:usr/lib/chromium/chromium
 )
-wanted=(prometheus promtool alertmanager amtool node_exporter "$@")
+wanted=(prometheus promtool alertmanager amtool node_exporter chromium "$@")
+
+# What a package needs beside libraries.
+declare -A companion=([chromium]=chromium-common)
+
+# Accessibility checks, from npm: the package and the hash of its archive.
+axe=axe-core@4.14.1
+axe_hash=e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
 
 say() { printf 'tools: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -105,13 +114,15 @@ link() {
     ln -s "$target" "$bin/$tool"
 }
 
-# For a program that misses libraries on this machine: fetches those its package names, and starts it with them.
+# For a program that misses libraries on this machine: fetches those its package names, and theirs, and starts it with them.
 # libc stays the machine's own; a second one beside its loader would crash.
 link_with_libraries() {
     local tool=$1 package=$2 target=$3 library
+    local only=(--no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances)
     refresh_lists
-    for library in $(apt apt-cache depends "$package" | sed -n 's/^ *Depends: \(lib[^ ]*\)$/\1/p' | grep -v '^libc6$'); do
-        unpack "$library"
+    for library in $(apt apt-cache depends --recurse "${only[@]}" "$package" | sed -n 's/^\(lib[^ ]*\)$/\1/p' | sort -u); do
+        case $library in libc6 | libc-bin | libcrypt1) continue ;; esac
+        dpkg -s "$library" >/dev/null 2>&1 || unpack "$library"
     done
     rm -f "$bin/$tool"
     printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' \
@@ -175,6 +186,7 @@ for tool in "${missing[@]}"; do
     # The marker may be there while the files are not (a half-cleaned target).
     [ -x "$unpacked/${origin[$tool]#*:}" ] || rm -f "$unpacked/.unpacked-$package"
     unpack "$package"
+    if [ -n "${companion[$tool]:-}" ]; then unpack "${companion[$tool]}"; fi
     case $tool in
         alertmanager) link_alertmanager "$unpacked/${origin[$tool]#*:}" ;;
         *) link "$tool" "$unpacked/${origin[$tool]#*:}" ;;
@@ -196,5 +208,21 @@ if ! python_works >/dev/null; then
     ln -s "$unpacked/usr/lib/python3/dist-packages/"{prometheus_client,decorator.py} "$tools/python/"
     fault=$(python_works) || die "python3 cannot load prometheus_client from $tools/python: $fault"
 fi
+
+fetch_axe() {
+    local folder=$tools/axe-core archive=$tools/${axe/@/-}.tgz
+    if [ "$(cat "$folder/.unpacked" 2>/dev/null)" = "$axe" ]; then return; fi
+    command -v npm >/dev/null || die "npm is missing: install it (Debian: apt-get install npm)"
+    say "fetching $axe"
+    missing+=("$axe")
+    (cd "$tools" && with_retries npm pack --silent "$axe" >/dev/null) || die "$axe cannot be fetched"
+    echo "$axe_hash  $archive" | sha256sum --check --quiet || die "$archive is not what was expected"
+    rm -rf "$folder"
+    mkdir "$folder"
+    tar -xzf "$archive" -C "$folder" --strip-components=1 package/axe.min.js package/LICENSE
+    rm "$archive"
+    echo "$axe" >"$folder/.unpacked"
+}
+fetch_axe
 
 if [ ${#missing[@]} -gt 0 ]; then say "ready: $bin"; fi

@@ -11,7 +11,7 @@ mod perform;
 mod reconcile;
 pub mod run;
 pub mod select;
-mod showing;
+pub mod showing;
 pub mod turn;
 pub mod unwind;
 
@@ -108,6 +108,7 @@ impl<H: Host> Engine<H> {
             flights: BTreeMap::new(),
         };
         engine.measure_cpu();
+        engine.show_rules();
         engine
     }
 

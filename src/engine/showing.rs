@@ -1,18 +1,25 @@
 //! What the engine lets others see of itself: log lines of decisions, and the state behind metrics and page.
 
 use super::Engine;
-use crate::alert::Source;
+use crate::alert::{Labels, Source};
 use crate::host::{Host, Moment};
 use crate::ledger::errand::ALLOCATION_STATES;
 use crate::ledger::{Effect, Entry, Lease, Record};
 use crate::rule::{Rule, Step};
-use crate::tally::{HeldLease, OpenAlert, State, Told};
+use crate::tally::{HeldLease, OpenAlert, Standing, State, Tally, Told, Verdict};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The page lists this many leases; the metrics count them all.
-const MAX_SHOWN_LEASES: usize = 1000;
+/// The page lists this many leases, and as many alerts; the metrics count them all.
+const MAX_SHOWN: usize = 1000;
+/// Characters of a label's value that the page shows.
+const MAX_SHOWN_LABEL: usize = 100;
+
+/// Shows what was decided and done before the start: the newest records, newest first.
+pub fn recall(tally: &Tally, records: &[Record]) {
+    records.iter().rev().for_each(|record| tally.tell(told(record)));
+}
 
 impl<H: Host> Engine<H> {
     /// Shows a record of the audit trail as it becomes durable.
@@ -35,6 +42,17 @@ impl<H: Host> Engine<H> {
         self.tally.tell(told(record));
     }
 
+    /// Tells the page which rules are in force.
+    pub(super) fn show_rules(&self) {
+        let rules = self.policy.rules.rules.iter().map(|rule| Standing {
+            rule: rule.name.clone(),
+            steps: rule.actions.iter().map(ToString::to_string).collect(),
+            acts: !self.is_simulated(rule),
+            last_decision: None,
+        });
+        self.tally.set_rules(rules.collect());
+    }
+
     /// Brings metrics and page up to date with the book.
     pub(super) fn publish_state(&self) {
         let now = self.host.now();
@@ -43,8 +61,12 @@ impl<H: Host> Engine<H> {
         for episode in self.book.episodes.values() {
             let source = Source::from(episode.source).as_str();
             firing.entry(source).or_default().insert(&episode.key.fingerprint);
+            if alerts.len() == MAX_SHOWN {
+                continue;
+            }
             alerts.push(OpenAlert {
                 alertname: episode.labels.get("alertname").cloned().unwrap_or_default(),
+                labels: other_labels(&episode.labels),
                 rule: episode.key.rule.clone(),
                 source,
                 since: episode.starts_at,
@@ -58,12 +80,7 @@ impl<H: Host> Engine<H> {
         for lease in self.book.leases.values() {
             *leases.entry((lease.rule.clone(), lease.knob())).or_default() += 1;
         }
-        let held = self
-            .book
-            .leases
-            .values()
-            .take(MAX_SHOWN_LEASES)
-            .map(|lease| held(lease, now));
+        let held = self.book.leases.values().take(MAX_SHOWN).map(|lease| held(lease, now));
         self.tally.set_open(alerts, held.collect());
         self.tally.set_state(State {
             enforce: self.policy.enforce,
@@ -108,14 +125,14 @@ impl<H: Host> Engine<H> {
 fn told(record: &Record) -> Told {
     let pid = record.target.as_ref().and_then(|(target, _)| target.pid());
     let process = record.target.as_ref().map(|(_, name)| name.clone());
-    let decision = record.decision.map(|decision| decision.as_str());
+    let outcome = || Verdict::Outcome(record.outcome.map_or("", |outcome| outcome.as_str()));
     Told {
         at: record.at,
         rule: record.rule.clone(),
         alertname: record.alertname.clone(),
-        verdict: decision
-            .or(record.outcome.map(|outcome| outcome.as_str()))
-            .unwrap_or_default(),
+        verdict: record
+            .decision
+            .map_or_else(outcome, |decision| Verdict::Decision(decision.as_str())),
         pid,
         process,
         step: record.step.clone(),
@@ -125,14 +142,23 @@ fn told(record: &Record) -> Told {
     }
 }
 
+fn other_labels(labels: &Labels) -> BTreeMap<String, String> {
+    let shorten = |value: &String| value.chars().take(MAX_SHOWN_LABEL).collect();
+    let others = labels.iter().filter(|(name, _)| *name != "alertname");
+    others.map(|(name, value)| (name.clone(), shorten(value))).collect()
+}
+
 fn held(lease: &Lease, now: Moment) -> HeldLease {
-    let left = lease.deadline.saturating_sub(now.boot);
+    let until = lease.runs_out_at().map(|deadline| {
+        let left = deadline.saturating_sub(now.boot);
+        now.wall.checked_add(left).unwrap_or(Timestamp::MAX)
+    });
     HeldLease {
         id: lease.id,
         rule: lease.rule.clone(),
         pid: lease.target.pid(),
         process: lease.name.clone(),
         what: lease.effect.to_string(),
-        until: now.wall.checked_add(left).unwrap_or(Timestamp::MAX),
+        until,
     }
 }

@@ -476,6 +476,7 @@ impl<H: Host> Engine<H> {
         }
         self.policy = policy;
         self.measure_cpu();
+        self.show_rules();
         let mut turn = Turn::new(self.host.now(), None);
         self.release_orphans(&mut turn);
         self.finish(turn);

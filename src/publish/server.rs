@@ -177,6 +177,8 @@ mod tests {
             ("GET /", 200, "content-type: text/html; charset=utf-8"),
             ("HEAD /", 200, "content-type: text/html; charset=utf-8"),
             ("GET /style.css", 200, "content-type: text/css; charset=utf-8"),
+            ("GET /script.js", 200, "content-type: text/javascript; charset=utf-8"),
+            ("GET /icon.svg", 200, "content-type: image/svg+xml"),
             ("GET /api/v1/status", 200, "content-type: application/json"),
             ("GET /-/healthy", 200, "x-content-type-options: nosniff"),
             ("GET /-/ready", 200, "x-content-type-options: nosniff"),
@@ -195,18 +197,18 @@ mod tests {
     }
 
     #[test]
-    fn the_page_runs_nothing_and_the_status_is_the_same_as_data() {
+    fn the_page_runs_nothing_of_its_text_and_the_status_is_the_same_as_data() {
         let running = Running::start(Options {
             telemetry_path: "/m?\"<".to_owned(),
             ..Options::default()
         });
         let page = running.ask("GET /", &[]);
-        assert!(
-            page.head
-                .to_ascii_lowercase()
-                .contains("content-security-policy: default-src 'none';")
-        );
-        assert!(page.text().contains("href=\"/m?&quot;&lt;\"") && !page.text().contains("<script"));
+        let head = page.head.to_ascii_lowercase();
+        assert!(head.contains("content-security-policy: default-src 'none'; script-src 'self';"));
+        assert!(!head.contains("unsafe"), "{head}");
+        let scripts: Vec<&str> = page.text().split("<script").skip(1).collect();
+        assert!(matches!(scripts[..], [only] if only.starts_with(" src=\"script.js\" defer></script>")));
+        assert!(page.text().contains("href=\"./m?&quot;&lt;\"") && !page.text().contains("style="));
         let status: serde_json::Value = serde_json::from_slice(&running.ask("GET /api/v1/status", &[]).body).unwrap();
         assert_eq!((&status["mode"], &status["paused"]), (&"dry-run".into(), &false.into()));
         assert!(
@@ -214,6 +216,8 @@ mod tests {
                 .as_f64()
                 .is_some_and(|ratio| (0.0..=1.0).contains(&ratio))
         );
+        let drawn = status["trail"]["memory_used_ratio"].as_array().unwrap();
+        assert!(drawn.last().unwrap().as_f64().is_some_and(|ratio| ratio > 0.0));
         assert_eq!(
             status["host"]["name"],
             rustix::system::uname().nodename().to_str().unwrap()

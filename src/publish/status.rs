@@ -1,19 +1,20 @@
 //! What the status page and `/api/v1/status` show. Pure. Command lines, annotations and environment never get here.
 
 use crate::family::Value;
-use crate::sense::Snapshot;
-use crate::tally::{Activity, State};
-use serde::Serialize;
+use crate::sense::trail::{Figure, Trail};
+use crate::sense::{Sampler, Snapshot};
+use crate::tally::{Activity, Tally};
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Status {
     pub version: &'static str,
     pub mode: &'static str,
     pub paused: bool,
     pub host: Host,
-    pub rules: usize,
     pub alerts_firing: BTreeMap<&'static str, usize>,
     pub leases_held: usize,
     #[serde(flatten)]
@@ -21,9 +22,15 @@ pub struct Status {
     pub budget_remaining: u32,
     pub breakers_open: Vec<String>,
     pub ledger_writable: bool,
-    /// RFC 3339, UTC.
-    pub sampled_at: String,
+    /// False while the newest configuration is not the one in force.
+    pub config_last_reload_successful: bool,
+    pub config_last_reload_success_at: Timestamp,
+    pub sampled_at: Timestamp,
+    pub sampling_interval_seconds: f64,
     pub figures: Figures,
+    /// The newest values of each figure, oldest first, one per sample; `null` where a sample has none.
+    #[serde(serialize_with = "serialize_trail")]
+    pub trail: Trail,
     pub collectors: Vec<CollectorStatus>,
 }
 
@@ -53,6 +60,24 @@ pub struct CollectorStatus {
     pub error: Option<String>,
     pub age_seconds: f64,
     pub duration_seconds: f64,
+}
+
+fn serialize_trail<S: Serializer>(trail: &Trail, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(Figure::ALL.map(|figure| {
+        let name = match figure {
+            Figure::CpuBusy => "cpu_busy_ratio",
+            Figure::MemoryUsed => "memory_used_ratio",
+            Figure::CpuWaiting => "cpu_waiting_ratio",
+            Figure::IoWaiting => "io_waiting_ratio",
+            Figure::MemoryWaiting => "memory_waiting_ratio",
+            Figure::Received => "receive_bytes_per_second",
+            Figure::Sent => "transmit_bytes_per_second",
+            Figure::DiskRead => "disk_read_bytes_per_second",
+            Figure::DiskWritten => "disk_written_bytes_per_second",
+        };
+        // NaN becomes null.
+        (name, trail.values(figure).collect::<Vec<f32>>())
+    }))
 }
 
 /// The values of a family by one label.
@@ -93,25 +118,30 @@ fn host(snapshot: &Snapshot) -> Host {
 }
 
 /// The status at `now`.
-pub fn status(snapshot: &Snapshot, state: &State, activity: Activity, now: Instant) -> Status {
+pub fn status(sampler: &Sampler, tally: &Tally, now: Instant) -> Status {
+    let (snapshot, state, reload) = (&*sampler.latest(), tally.state(), tally.reload());
     Status {
         version: env!("CARGO_PKG_VERSION"),
         mode: if state.enforce { "enforce" } else { "dry-run" },
         paused: state.paused,
         host: host(snapshot),
-        rules: state.rules,
-        alerts_firing: state.alerts_firing.clone(),
         leases_held: state.leases.values().sum(),
-        activity,
+        alerts_firing: state.alerts_firing,
+        activity: tally.activity(),
         budget_remaining: state.budget_remaining,
         breakers_open: state
             .breakers
-            .iter()
-            .filter(|(_, open)| **open)
-            .map(|(rule, _)| rule.clone())
+            .into_iter()
+            .filter(|(_, open)| *open)
+            .map(|(rule, _)| rule)
             .collect(),
         ledger_writable: state.ledger_writable,
-        sampled_at: snapshot.taken_at.to_string(),
+        config_last_reload_successful: !reload.failed,
+        config_last_reload_success_at: Timestamp::from_millisecond((reload.success_timestamp_seconds * 1e3) as i64)
+            .unwrap_or_default(),
+        sampled_at: snapshot.taken_at,
+        sampling_interval_seconds: sampler.interval().as_secs_f64(),
+        trail: sampler.trail(),
         figures: Figures {
             cpu_busy_ratio: single(snapshot, "evenkeel_cpu_busy_ratio"),
             memory_used_ratio: single(snapshot, "evenkeel_memory_used_ratio"),

@@ -47,6 +47,7 @@ mod textfile;
 mod thermal_zone;
 mod time;
 mod timex;
+pub mod trail;
 mod uname;
 mod vmstat;
 #[cfg(test)]
@@ -57,3 +58,4 @@ pub use groups::{Group, Groups};
 pub use roots::{ReadError, Roots};
 pub use sampler::{Config, OnSample, Sampler, Sampling};
 pub use snapshot::{Reading, Snapshot};
+pub use trail::Trail;

@@ -9,14 +9,15 @@ use super::guarded::Collector;
 use super::roots::Roots;
 use super::slow::{self, SlowReadings};
 use super::snapshot::{Reading, Snapshot};
+use super::trail::Trail;
 use crate::family::Family;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -82,6 +83,8 @@ enum Request {
 /// The running sampler. Stops when dropped.
 pub struct Sampler {
     latest: Arc<ArcSwap<Snapshot>>,
+    trail: Arc<Mutex<Trail>>,
+    interval: Duration,
     requests: Sender<Request>,
 }
 
@@ -128,6 +131,7 @@ impl Sampler {
             readings: Vec::new(),
             ready_made: Arc::default(),
         }));
+        let trail = Arc::default();
         let (requests, asked) = channel();
         let (first, first_sample) = channel();
         let mut fast = Fast {
@@ -136,6 +140,7 @@ impl Sampler {
             slow,
             ready_made: ReadyMade::default(),
             latest: Arc::clone(&latest),
+            trail: Arc::clone(&trail),
             on_sample,
         };
         thread::Builder::new().name("sampler".to_owned()).spawn(move || {
@@ -151,12 +156,27 @@ impl Sampler {
         })?;
         // Fails only when the thread died, and then there is no sample to wait for.
         let _ = first_sample.recv();
-        Ok(Sampler { latest, requests })
+        Ok(Sampler {
+            latest,
+            trail,
+            interval: sampling.interval,
+            requests,
+        })
     }
 
     /// The newest snapshot there is.
     pub fn latest(&self) -> Arc<Snapshot> {
         self.latest.load_full()
+    }
+
+    /// The regular beat.
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// The last minutes of what the page draws.
+    pub fn trail(&self) -> Trail {
+        self.trail.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A snapshot whose fast samples are at most `max_age` old: read anew if need be, once for all who wait at that
@@ -192,6 +212,7 @@ struct Fast {
     slow: Vec<SlowReadings>,
     ready_made: ReadyMade,
     latest: Arc<ArcSwap<Snapshot>>,
+    trail: Arc<Mutex<Trail>>,
     on_sample: OnSample,
 }
 
@@ -222,6 +243,10 @@ impl Fast {
         let readings = self.read();
         let ready_made = Arc::new(self.ready_made.observe(&readings));
         let snapshot = self.publish(readings, ready_made);
+        self.trail
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .observe(&snapshot);
         // Whoever listens is a guest on this thread: its fault must not end the sampling.
         if catch_unwind(AssertUnwindSafe(|| (self.on_sample)(&snapshot))).is_err() {
             tracing::error!("a listener to samples panicked");

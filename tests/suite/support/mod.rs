@@ -2,6 +2,7 @@
 
 pub mod alertmanager;
 pub mod broker;
+pub mod browser;
 pub mod burner;
 pub mod daemon;
 pub mod http;

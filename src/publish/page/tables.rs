@@ -1,0 +1,220 @@
+//! What evenkeel does, as tables: alerts, rules, leases, actions, decisions, collectors.
+
+use super::html::{Escaped, time};
+use crate::publish::status::Status;
+use crate::tally::{OpenAlert, Told};
+use jiff::Timestamp;
+use std::fmt::{self, Display, Write};
+
+/// A section with one table, or with a sentence where there is nothing to list. A table that is larger than its place can be
+/// scrolled, with the keyboard too.
+struct Table<'a> {
+    id: &'static str,
+    title: &'static str,
+    caption: &'a dyn Display,
+    columns: &'static [&'static str],
+    nothing: &'static str,
+}
+
+impl Table<'_> {
+    fn write<T>(
+        &self,
+        out: &mut String,
+        rows: impl ExactSizeIterator<Item = T>,
+        mut row: impl FnMut(&mut String, T) -> fmt::Result,
+    ) -> fmt::Result {
+        let (id, title) = (self.id, self.title);
+        writeln!(out, "<section>\n<h2 id=\"{id}\">{title}</h2>")?;
+        if rows.len() == 0 {
+            return writeln!(out, "<p>{}</p>\n</section>", self.nothing);
+        }
+        let caption = self.caption;
+        writeln!(
+            out,
+            "<div class=\"scroll\" role=\"region\" aria-labelledby=\"{id}\" tabindex=\"0\">\n<table>\n<caption>{caption}</caption>\n<thead><tr>"
+        )?;
+        for column in self.columns {
+            write!(out, "<th scope=\"col\">{column}</th>")?;
+        }
+        writeln!(out, "</tr></thead>\n<tbody>")?;
+        for each in rows {
+            row(out, each)?;
+        }
+        writeln!(out, "</tbody>\n</table>\n</div>\n</section>")
+    }
+}
+
+pub fn alerts(out: &mut String, status: &Status) -> fmt::Result {
+    let table = Table {
+        id: "alerts",
+        title: "Alerts",
+        caption: &"Alerts that fire and the rules that answer them",
+        columns: &["Alert", "Labels", "From", "Since", "Rule", "Targets"],
+        nothing: "None fires for which there is a rule.",
+    };
+    table.write(out, status.activity.alerts.iter(), |out, alert| {
+        let (name, rule) = (Escaped(&alert.alertname), Escaped(&alert.rule));
+        let (source, targets) = (alert.source, alert.targets);
+        let since = time(alert.since, status.sampled_at);
+        let mode = if alert.dry_run { " (dry-run)" } else { "" };
+        write!(out, "<tr><th scope=\"row\">{name}</th><td class=\"labels\">")?;
+        labels(out, alert)?;
+        writeln!(
+            out,
+            "</td><td>{source}</td><td>{since}</td><td class=\"name\">{rule}{mode}</td><td class=\"number\">{targets}</td></tr>"
+        )
+    })
+}
+
+fn labels(out: &mut String, alert: &OpenAlert) -> fmt::Result {
+    for (place, (name, value)) in alert.labels.iter().enumerate() {
+        let comma = if place > 0 { ", " } else { "" };
+        write!(out, "{comma}{}=&quot;{}&quot;", Escaped(name), Escaped(value))?;
+    }
+    Ok(())
+}
+
+pub fn rules(out: &mut String, status: &Status) -> fmt::Result {
+    let table = Table {
+        id: "rules",
+        title: "Rules",
+        caption: &"What each rule does, and what it decided last",
+        columns: &["Rule", "Steps", "Mode", "Last decision", "At", "Why"],
+        nothing: "There are none: nothing is decided.",
+    };
+    table.write(out, status.activity.rules.iter(), |out, standing| {
+        let (rule, steps) = (Escaped(&standing.rule), standing.steps.join(", "));
+        let mode = if standing.acts { "enforce" } else { "dry-run" };
+        let stopped = if status.breakers_open.contains(&standing.rule) {
+            " <strong class=\"bad\">stopped: no effect</strong>"
+        } else {
+            ""
+        };
+        write!(
+            out,
+            "<tr><th scope=\"row\">{rule}</th><td>{}</td><td>{mode}{stopped}</td>",
+            Escaped(&steps)
+        )?;
+        match &standing.last_decision {
+            None => writeln!(out, "<td>none yet</td><td></td><td></td></tr>"),
+            Some(told) => writeln!(
+                out,
+                "<td class=\"name\">{}{}</td><td>{}</td><td class=\"why\">{}</td></tr>",
+                told.verdict.as_str(),
+                subject(told),
+                time(told.at, status.sampled_at),
+                why(told)
+            ),
+        }
+    })
+}
+
+/// What a decision was about: ` nice 10 on 4711 ffmpeg`.
+fn subject(told: &Told) -> String {
+    let step = told.step.as_deref().map(|step| format!(" {}", Escaped(step)));
+    let process = told.process.as_deref().map(|_| format!(" on {}", process(told)));
+    step.unwrap_or_default() + &process.unwrap_or_default()
+}
+
+/// The reason in words, or that an alert alone was it.
+fn why(told: &Told) -> String {
+    if told.reason.is_empty() {
+        format!("{} fires", Escaped(&told.alertname))
+    } else {
+        Escaped(&told.reason).to_string()
+    }
+}
+
+fn process(told: &Told) -> String {
+    let pid = told.pid.map_or(String::new(), |pid| format!("{pid} "));
+    format!("{pid}{}", Escaped(told.process.as_deref().unwrap_or_default()))
+}
+
+pub fn leases(out: &mut String, status: &Status) -> fmt::Result {
+    let leases = &status.activity.leases;
+    let (held, shown) = (status.leases_held, leases.len());
+    let caption = if shown < held {
+        format!("What will be put back: the first {shown} of {held}")
+    } else {
+        "What will be put back, and when at the latest".to_owned()
+    };
+    let table = Table {
+        id: "leases",
+        title: "Leases",
+        caption: &caption,
+        columns: &["Number", "Target", "Change", "Undone by", "Rule"],
+        nothing: "Nothing is held.",
+    };
+    table.write(out, leases.iter(), |out, lease| {
+        let (id, rule, process) = (lease.id, Escaped(&lease.rule), Escaped(&lease.process));
+        let pid = lease.pid.map_or(String::new(), |pid| format!("{pid} "));
+        let until = lease.until.map(|until| time(until, status.sampled_at));
+        let (what, until) = (Escaped(&lease.what), until.unwrap_or("being given back".to_owned()));
+        writeln!(
+            out,
+            "<tr><td>{id}</td><th scope=\"row\">{pid}{process}</th><td>{what}</td><td>{until}</td><td class=\"name\">{rule}</td></tr>"
+        )
+    })
+}
+
+pub fn actions(out: &mut String, status: &Status) -> fmt::Result {
+    let table = Table {
+        id: "actions",
+        title: "Last actions",
+        caption: &"What was done, newest first",
+        columns: &["At", "Target", "Step", "Before", "After", "Outcome", "Rule", "Why"],
+        nothing: "Nothing was done yet.",
+    };
+    table.write(out, status.activity.actions.iter(), |out, told| {
+        told_row(out, told, status.sampled_at)
+    })
+}
+
+pub fn decisions(out: &mut String, status: &Status) -> fmt::Result {
+    let table = Table {
+        id: "decisions",
+        title: "Last decisions",
+        caption: &"What was decided, newest first",
+        columns: &["At", "Target", "Step", "Before", "After", "Decision", "Rule", "Why"],
+        nothing: "Nothing was decided yet.",
+    };
+    table.write(out, status.activity.decisions.iter(), |out, told| {
+        told_row(out, told, status.sampled_at)
+    })
+}
+
+fn told_row(out: &mut String, told: &Told, now: Timestamp) -> fmt::Result {
+    writeln!(
+        out,
+        "<tr><td>{}</td><td class=\"name\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"name\">{}</td><td class=\"why\">{}</td></tr>",
+        time(told.at, now),
+        process(told),
+        Escaped(told.step.as_deref().unwrap_or_default()),
+        Escaped(told.before.as_deref().unwrap_or_default()),
+        Escaped(told.after.as_deref().unwrap_or_default()),
+        told.verdict.as_str(),
+        Escaped(&told.rule),
+        why(told)
+    )
+}
+
+pub fn collectors(out: &mut String, status: &Status) -> fmt::Result {
+    let table = Table {
+        id: "collectors",
+        title: "Collectors",
+        caption: &"What reads the host, and how it fares",
+        columns: &["Name", "Age", "Took", "State"],
+        nothing: "All are switched off.",
+    };
+    table.write(out, status.collectors.iter(), |out, collector| {
+        let state = Escaped(collector.error.as_deref().unwrap_or("fine"));
+        let class = if collector.success { "" } else { " class=\"bad\"" };
+        writeln!(
+            out,
+            "<tr><th scope=\"row\">{}</th><td class=\"number\">{:.1} s</td><td class=\"number\">{:.2} ms</td><td{class}>{state}</td></tr>",
+            collector.name,
+            collector.age_seconds,
+            collector.duration_seconds * 1e3,
+        )
+    })
+}

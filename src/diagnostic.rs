@@ -1,13 +1,11 @@
 //! An error or a warning as people read it: where, the line itself with a mark, what is wrong, what would be right.
 //! Knows text and positions; nothing of YAML, rules or how a file was read.
 
+use crate::terminal::{COLUMNS, width, wrap};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::ops::Range;
-use unicode_width::UnicodeWidthChar;
 
-/// Lines are kept within this, as terminals and mails are.
-const MAX_COLUMNS: usize = 80;
 /// Characters of the source line that a diagnostic keeps before and after the start of its mark. Both are more than a
 /// rendered line shows, and bound what a file of one endless line can cost.
 const EXCERPT_BEFORE: usize = 80;
@@ -128,7 +126,7 @@ impl Diagnostic {
         let frame = |text: &str| paint("1;34", text);
 
         let mut out = String::new();
-        let lines = wrap(&printable(&self.message), MAX_COLUMNS - word.len() - 2);
+        let lines = wrap(&printable(&self.message), COLUMNS - word.len() - 2);
         let indent = " ".repeat(word.len() + 2);
         for (index, line) in lines.iter().enumerate() {
             let bold = paint("1", line);
@@ -152,7 +150,7 @@ impl Diagnostic {
         let _ = writeln!(out, "{gutter}{} {place}", frame("-->"));
 
         if let (Some(span), Some(excerpt)) = (self.span, &self.excerpt) {
-            let (line, mark) = window(excerpt, span, MAX_COLUMNS - number.len() - 3);
+            let (line, mark) = window(excerpt, span, COLUMNS - number.len() - 3);
             let _ = writeln!(out, "{gutter} {}", frame("|"));
             let _ = writeln!(
                 out,
@@ -164,7 +162,7 @@ impl Diagnostic {
         }
         if let Some(help) = &self.help {
             let start = format!("{gutter} = help: ");
-            for (index, line) in wrap(&printable(help), MAX_COLUMNS - start.len()).iter().enumerate() {
+            for (index, line) in wrap(&printable(help), COLUMNS - start.len()).iter().enumerate() {
                 if index == 0 {
                     let _ = writeln!(out, "{gutter} {} {} {line}", frame("="), paint("1;36", "help:"));
                 } else {
@@ -394,27 +392,6 @@ pub fn printable(text: &str) -> String {
     text.chars().map(cell).collect()
 }
 
-fn width(text: &str) -> usize {
-    text.chars().map(|character| character.width().unwrap_or(0)).sum()
-}
-
-/// Breaks at blanks so that lines fit; a word longer than a line stays whole, so that it can be copied.
-fn wrap(text: &str, columns: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let line = lines.last_mut().expect("starts with one line");
-        if line.is_empty() {
-            line.push_str(word);
-        } else if width(line) + 1 + width(word) <= columns {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
-}
-
 /// The part of a source line that fits into `columns`, and the columns of the mark below it.
 fn window(excerpt: &Excerpt, span: Span, columns: usize) -> (String, Range<usize>) {
     let cells: Vec<String> = excerpt.text.chars().map(cell).collect();
@@ -466,10 +443,7 @@ mod tests {
         let rendered = diagnostic.render(false);
         let excerpt: Vec<&str> = rendered.lines().skip(3).collect();
         assert_eq!(excerpt, expected);
-        assert!(
-            rendered.lines().all(|line| super::width(line) <= MAX_COLUMNS),
-            "{rendered}"
-        );
+        assert!(rendered.lines().all(|line| super::width(line) <= COLUMNS), "{rendered}");
     }
 
     #[test]

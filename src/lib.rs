@@ -26,3 +26,4 @@ pub mod template;
 pub mod yaml;
 pub mod schema;
 pub mod diagnostic;
+pub mod terminal;

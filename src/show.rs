@@ -1,5 +1,8 @@
 //! What the short commands print: findings, explanations, leases, history. Asks others, decides nothing.
 
+mod listing;
+mod progress;
+
 use crate::app;
 use crate::cli::{
     Check, Completions, ConfigFile, DEFAULT_CONFIG, Explain, History, Manual, Output, Query, Reach, Release, Schema,
@@ -9,12 +12,12 @@ use crate::control::{self, Reply, Request};
 use crate::diagnostic::{Severity, render_all};
 use crate::engine::here::Here;
 use crate::host::{Host, LinuxHost};
+use crate::ledger::Record;
 use crate::ledger::store::read_records;
-use crate::ledger::{Lease, Record};
-use crate::process::Target;
 use crate::process::table::Procfs;
 use crate::rehearse::explain::{Explanation, explain};
 use crate::rehearse::{recording, test, test_file};
+use crate::terminal::{COLUMNS, Style};
 use crate::{alert, config, config::Loaded, diagnostic::Diagnostic, rule, schema};
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
@@ -24,6 +27,8 @@ use std::time::Duration;
 
 /// A payload larger than the webhook takes is no payload.
 const MAX_PAYLOAD_BYTES: u64 = 4 << 20;
+/// Longer lines are hard to read on terminals that would have room for them.
+const MAX_COLUMNS: usize = 120;
 
 /// Prints everything that is wrong with configuration, rules and alerting rules.
 pub fn check(check: &Check) -> ExitCode {
@@ -149,7 +154,8 @@ fn linux_host(procfs: &Path) -> Result<LinuxHost, String> {
 
 /// Plays test files and prints what differs from what they expect.
 pub fn tests(command: &Test) -> ExitCode {
-    let reports: Vec<test::Report> = command.files.iter().map(|file| test::run(file)).collect();
+    let play = |file: &std::path::PathBuf| progress::during(&file.display().to_string(), || test::run(file));
+    let reports: Vec<test::Report> = command.files.iter().map(play).collect();
     match command.output {
         Output::Json => println!("{}", json(&reports)),
         Output::Text => {
@@ -185,8 +191,8 @@ pub fn explanation(command: &Explain) -> ExitCode {
 }
 
 fn measure(time: Duration) {
-    eprintln!("measuring processor use for {} s", time.as_secs());
-    std::thread::sleep(time);
+    let what = format!("measuring processor use for {} s", time.as_secs());
+    progress::during(&what, || std::thread::sleep(time));
 }
 
 fn record(command: &Explain, file: &Path) -> Result<String, String> {
@@ -248,7 +254,7 @@ fn try_explain(command: &Explain, payload_file: &Path) -> Result<String, String>
     };
     Ok(match command.output {
         Output::Json => format!("{}\n", json(&explanation)),
-        Output::Text => explanation.text(),
+        Output::Text => explanation.text(style()),
     })
 }
 
@@ -270,32 +276,12 @@ fn read_payload(path: &Path) -> std::io::Result<Vec<u8>> {
 /// Prints what is held.
 pub fn leases(query: &Query) -> ExitCode {
     finish(
-        control::request(&query.storage.path, &Request::Leases).map(|reply| match reply {
+        ask("asking the daemon", &query.storage.path, &Request::Leases).map(|reply| match reply {
             Reply::Leases { leases, .. } if query.output == Output::Json => format!("{}\n", json(&leases)),
-            Reply::Leases { leases, .. } if leases.is_empty() => "nothing is held\n".to_owned(),
-            Reply::Leases { boot_now, leases } => leases.iter().map(|lease| lease_line(lease, boot_now)).collect(),
+            Reply::Leases { boot_now, leases } => listing::leases(&leases, boot_now, style()),
             other => unexpected(&other),
         }),
     )
-}
-
-fn lease_line(lease: &Lease, boot_now: Duration) -> String {
-    let left = lease.deadline.saturating_sub(boot_now).as_secs();
-    let (id, rule, what) = (lease.id, &lease.rule, &lease.effect);
-    let who = who(lease.target, &lease.name);
-    if lease.is_ending() {
-        return format!("{id:>6}  {rule}  {who}  {what}  being given back\n");
-    }
-    format!("{id:>6}  {rule}  {who}  {what}  undone in {left} s at the latest\n")
-}
-
-/// A target and its name: `4711 ffmpeg`, the path of a cgroup, `host`.
-fn who(target: Target, name: &str) -> String {
-    let name = name.escape_debug();
-    match target.pid() {
-        Some(pid) => format!("{pid} {name}"),
-        None => name.to_string(),
-    }
 }
 
 /// Prints the audit trail, oldest of the newest first.
@@ -314,7 +300,9 @@ pub fn history(command: &History) -> ExitCode {
     } else {
         command.limit
     };
-    let records = read_records(&command.query.storage.path, read).map_err(|error| error.to_string());
+    let records = progress::during("reading the ledger", || {
+        read_records(&command.query.storage.path, read).map_err(|error| error.to_string())
+    });
     finish(records.map(|records| {
         let mut wanted: Vec<&Record> = records
             .iter()
@@ -324,39 +312,19 @@ pub fn history(command: &History) -> ExitCode {
         wanted.reverse();
         match command.query.output {
             Output::Json => wanted.iter().map(|record| format!("{}\n", json(record))).collect(),
-            Output::Text => wanted.iter().map(|record| record_line(record)).collect::<String>(),
+            Output::Text => listing::history(&wanted, style()),
         }
     }))
 }
 
-fn record_line(record: &Record) -> String {
-    let mut words = vec![
-        record.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        record.rule.clone(),
-    ];
-    let verdict = record
-        .decision
-        .map(|decision| decision.as_str())
-        .or(record.outcome.map(|outcome| outcome.as_str()));
-    words.extend(verdict.map(str::to_owned));
-    words.extend(record.step.clone());
-    words.extend(record.target.as_ref().map(|(target, name)| who(*target, name)));
-    if let (Some(before), Some(after)) = (&record.before, &record.after) {
-        words.push(format!("({before} -> {after})"));
-    }
-    if !record.reason.is_empty() {
-        words.push(format!("- {}", record.reason));
-    }
-    if let Some(output) = &record.output {
-        words.push(format!("| {output}"));
-    }
-    words.join("  ") + "\n"
+fn ask(what: &str, storage: &Path, request: &Request) -> Result<Reply, String> {
+    progress::during(what, || control::request(storage, request))
 }
 
 /// Undoes by hand.
 pub fn release(command: &Release) -> ExitCode {
     finish(
-        control::request(&command.storage.path, &Request::Release(command.id)).and_then(|reply| match reply {
+        ask("releasing", &command.storage.path, &Request::Release(command.id)).and_then(|reply| match reply {
             Reply::Released(0) if command.id.is_some() => {
                 Err("there is no such lease; `evenkeel leases` lists them".into())
             }
@@ -373,7 +341,7 @@ pub fn pause(reach: &Reach, paused: bool) -> ExitCode {
     } else {
         "resumed\n"
     };
-    finish(control::request(&reach.storage.path, &Request::Pause(paused)).map(|_| words.to_owned()))
+    finish(ask("asking the daemon", &reach.storage.path, &Request::Pause(paused)).map(|_| words.to_owned()))
 }
 
 /// Prints the script with which a shell completes the command line.
@@ -415,6 +383,16 @@ fn finish(result: Result<String, String>) -> ExitCode {
             eprintln!("error: {problem}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// As whoever reads standard output can show it.
+fn style() -> Style {
+    let size = terminal_size::terminal_size_of(std::io::stdout());
+    let columns = size.map_or(COLUMNS, |(width, _)| usize::from(width.0));
+    Style {
+        color: use_color(),
+        columns: std::io::stdout().is_terminal().then_some(columns.min(MAX_COLUMNS)),
     }
 }
 

@@ -16,6 +16,8 @@ if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' dim=$'\e[2m' plain=$'\
 started=$SECONDS
 step() { printf '\n%s%3d s  %s%s\n' "$bold" $((SECONDS - started)) "$*" "$plain"; }
 say() { printf '       %s\n' "$*"; }
+# Time to look, for whoever sits in front of it.
+look() { if [ -t 1 ]; then say "$dim($1)$plain"; sleep "${2:-6}"; fi; }
 quote() { sed "s/^/       $dim| /; s/\$/$plain/"; }
 die() { printf '\ndemo: %s\n' "$*" >&2; exit 1; }
 
@@ -77,7 +79,7 @@ alert_state() {
         python3 -S -c 'import json, sys; print("".join(a["state"] for a in json.load(sys.stdin)["data"]["alerts"]) or "none")' 2>/dev/null || true
 }
 alert_is() { [ "$(alert_state)" = "$1" ]; }
-own_metrics() { fetch "http://$metrics/metrics" | grep -E '^evenkeel_(actions_total|leases)\{' | quote; }
+ask() { say "$bold\$ evenkeel $*$plain"; "$evenkeel" "$@" --storage.path="$home/storage" | quote; }
 
 read -r metrics webhook prometheus alertmanager < <(python3 -S -c '
 import socket
@@ -133,6 +135,8 @@ quote <"$home/rules/demo.yml"
 evenkeel_pid=$!
 await 15 ready "$metrics" || die "evenkeel does not start"
 say "metrics on http://$metrics/metrics, webhook on http://$webhook/webhook (with a token)"
+say "${bold}The page: http://$metrics/$plain"
+look "open it beside this terminal: it follows all that happens now" 10
 
 step "Prometheus and Alertmanager start"
 cat >"$home/demo.rules.yml" <<'YAML'
@@ -177,8 +181,8 @@ step "Alertmanager calls evenkeel, and evenkeel makes the job step back"
 await 30 all_at $rule_nice || die "the job was not niced: $(nice_values)"
 say "before: $before"
 say "now:    $(nice_values)"
-say "evenkeel's own metrics:"
-own_metrics
+ask leases
+look "the page shows the same: the alert, the rule and why it acted, the lease and until when it is held"
 
 step "The job is done"
 kill -USR2 "$job"
@@ -186,6 +190,7 @@ if await 30 alert_is none; then
     say "Prometheus: the alert has resolved"
     step "Alertmanager tells evenkeel, and evenkeel puts back what it changed"
     await 30 back || die "the job was not restored: $(nice_values)"
+    look "the page has it under Last actions, with the values before and after"
 else
     say "This machine is busy with other things, so the alert still fires. Stopping evenkeel undoes as well:"
     step "evenkeel stops, and puts back what it changed"
@@ -194,6 +199,6 @@ else
 fi
 say "before: $before"
 say "now:    $(nice_values)"
-own_metrics || true
+ask history
 
 step "Done. Everything that this demonstration started is stopped and removed."

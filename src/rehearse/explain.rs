@@ -16,8 +16,8 @@ use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{BootId, Needs, Process, Selector};
 use crate::rule::{Rule, Step};
 use crate::tally::Tally;
+use crate::terminal::{Style, Tone};
 use serde::Serialize;
-use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 /// What would come of one payload.
@@ -373,14 +373,17 @@ fn later(rule: &Rule) -> Vec<String> {
 }
 
 impl Explanation {
-    /// For people, in 80 columns where names allow it. What came from outside is shown escaped.
-    pub fn text(&self) -> String {
-        let mut text = String::new();
+    /// For people. What came from outside is shown escaped.
+    pub fn text(&self, style: Style) -> String {
+        let mut out = Lines {
+            text: String::new(),
+            style,
+        };
         for remark in &self.remarks {
-            line(&mut text, 0, &format!("note: {remark}"));
+            out.line(0, &format!("note: {remark}"));
         }
         for invalid in &self.invalid {
-            line(&mut text, 0, &format!("invalid: {invalid}"));
+            out.line(0, &format!("invalid: {invalid}"));
         }
         for alert in &self.alerts {
             let labels: Vec<String> = alert
@@ -389,34 +392,27 @@ impl Explanation {
                 .filter(|(name, _)| *name != "alertname")
                 .map(|(name, value)| format!("{name}={value:?}"))
                 .collect();
-            line(
-                &mut text,
-                0,
-                &format!(
-                    "{} {} {{{}}}",
-                    alert.alertname.escape_debug(),
-                    alert.status,
-                    labels.join(", ")
-                ),
-            );
+            let name = alert.alertname.escape_debug().to_string();
+            let rest = format!(" {} {{{}}}", alert.status, labels.join(", "));
+            out.led(0, Tone::Heading, &name, &rest);
             for rule in &alert.rules {
-                rule.write(&mut text);
+                rule.write(&mut out);
             }
         }
-        text
+        out.text
     }
 }
 
 impl RuleExplanation {
-    fn write(&self, text: &mut String) {
+    fn write(&self, out: &mut Lines) {
         let verdict = if self.matches { "matches" } else { "does not match" };
-        line(text, 1, &format!("rule {}: {verdict}", self.rule));
+        let tone = if self.matches { Tone::Good } else { Tone::Dim };
+        out.led(1, tone, &format!("rule {}:", self.rule), &format!(" {verdict}"));
         for remark in &self.remarks {
-            line(text, 2, remark);
+            out.line(2, remark);
         }
         if !self.selected.is_empty() {
-            line(
-                text,
+            out.line(
                 2,
                 &match self.selected.len() {
                     1 => "selects 1 process:".to_owned(),
@@ -429,31 +425,31 @@ impl RuleExplanation {
                     .map_or(String::new(), |cores| format!(", {cores:.2} cores"));
                 let (pid, name) = (process.pid, process.name.escape_debug());
                 let (mib, age) = (process.resident_bytes >> 20, process.age_seconds);
-                line(text, 3, &format!("{pid} {name}: {mib} MiB{cpu}, {age} s old"));
+                out.line(3, &format!("{pid} {name}: {mib} MiB{cpu}, {age} s old"));
             }
         }
         for decision in &self.decisions {
-            decision.write(text);
+            decision.write(out);
         }
         if self.not_taken > 0 {
             let (number, limit) = (self.not_taken, self.limit);
-            line(text, 2, &format!("not taken: {number} more, limit {limit} is reached"));
+            out.line(2, &format!("not taken: {number} more, limit {limit} is reached"));
         }
         let is_planned = |decision: &Explained| decision.decision == Decision::Planned;
         if !self.later.is_empty() && (self.decisions.iter().any(is_planned) || !self.errands.is_empty()) {
-            line(text, 2, &format!("then: {}", self.later.join(", ")));
+            out.line(2, &format!("then: {}", self.later.join(", ")));
         }
         for errand in &self.errands {
-            line(text, 2, errand);
+            out.line(2, errand);
         }
         if let Some(about) = &self.about_pid {
-            line(text, 2, about);
+            out.line(2, about);
         }
     }
 }
 
 impl Explained {
-    fn write(&self, text: &mut String) {
+    fn write(&self, out: &mut Lines) {
         let mut words = vec![format!("{}:", self.decision)];
         if let Some(step) = &self.step {
             words.push(step.clone());
@@ -470,13 +466,40 @@ impl Explained {
             let dash = if words.len() > 1 { "- " } else { "" };
             words.push(format!("{dash}{}", self.reason));
         }
-        line(text, 2, &words.join(" "));
+        let lead = words.remove(0);
+        let rest = words.iter().map(|word| format!(" {word}")).collect::<String>();
+        let tone = match self.decision {
+            Decision::Planned | Decision::DryRun => Tone::Good,
+            _ => Tone::Held,
+        };
+        out.led(2, tone, &lead, &rest);
     }
 }
 
-fn line(text: &mut String, depth: usize, words: &str) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "{}{words}", "  ".repeat(depth));
+/// Text that grows by lines, indented by their depth.
+struct Lines {
+    text: String,
+    style: Style,
+}
+
+impl Lines {
+    fn line(&mut self, depth: usize, words: &str) {
+        self.led(depth, Tone::Dim, "", words);
+    }
+
+    /// A line whose start says by its colour what it means.
+    fn led(&mut self, depth: usize, tone: Tone, lead: &str, rest: &str) {
+        let indent = "  ".repeat(depth);
+        let words = format!("{lead}{rest}");
+        for (number, part) in self.style.wrap(&words, indent.len() + 2).iter().enumerate() {
+            let part = match part.strip_prefix(lead) {
+                Some(rest) if number == 0 => self.style.paint(tone, lead) + rest,
+                _ if number == 0 => part.clone(),
+                _ => format!("  {part}"),
+            };
+            self.text += &format!("{indent}{part}\n");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -531,7 +554,7 @@ mod tests {
             ends_at: None,
             source: Source::Alertmanager,
         };
-        explain(&host, &policy, &[alert], vec![], Some(200), |_| ()).text()
+        explain(&host, &policy, &[alert], vec![], Some(200), |_| ()).text(Style::PLAIN)
     }
 
     #[test]
@@ -551,6 +574,27 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn on_a_terminal_lines_fit_and_colours_say_what_is_done() {
+        let style = Style {
+            color: true,
+            columns: Some(60),
+        };
+        let mut out = Lines {
+            text: String::new(),
+            style,
+        };
+        out.led(
+            1,
+            Tone::Good,
+            "planned:",
+            " nice 15 on 100 burner, and so many more words that it takes two lines",
+        );
+        let expected =
+            "  \x1b[32mplanned:\x1b[0m nice 15 on 100 burner, and so many more words\n    that it takes two lines\n";
+        assert_eq!(out.text, expected);
     }
 
     #[test]

@@ -225,8 +225,8 @@ fn is_like(shown: &str, said: &str) -> bool {
         let text = number.replace_all(text, "N");
         space.replace_all(text.trim(), " ").into_owned()
     };
-    // The date and time of an event, as a whole.
-    let date = Regex::new(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z").expect("a pattern");
+    // The date and time of an event.
+    let date = Regex::new(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:.]+Z)?|[0-9]{2}:[0-9]{2}:[0-9]{2}").expect("a pattern");
     let (shown, said) = (date.replace_all(shown, "D"), date.replace_all(said, "D"));
     let parts: Vec<String> = shown.split('…').map(|part| regex::escape(&words(part))).collect();
     let pattern = format!("^{}$", parts.join(r"\s?.*\s?"));
@@ -363,6 +363,9 @@ fn what_is_shown_is_compared_but_for_what_differs_by_nature() {
         ("4711 ffmpeg: … MiB", "123456 xz: 5.2 MiB", false),
         ("2026-01-01T00:00:00Z  applied", "2027-11-22T06:48:05Z  applied", true),
         ("2026-01-01T00:00:00Z  applied", "2027-11-22T06:48:05Z  failed", false),
+        ("2026-01-01  calm", "2027-11-22  calm", true),
+        ("  00:00:00  applied", "  06:48:05  applied", true),
+        ("  00:00:00  applied", "  06:48:05  failed", false),
     ] {
         assert_eq!(is_like(shown, said), like, "{shown:?} and {said:?}");
     }

@@ -61,7 +61,7 @@ pub fn alerts(out: &mut String, status: &Status) -> fmt::Result {
         labels(out, alert)?;
         writeln!(
             out,
-            "</td><td>{source}</td><td>{since}</td><td class=\"name\">{rule}{mode}</td><td class=\"number\">{targets}</td></tr>"
+            "</td><td class=\"source\">{source}</td><td>{since}</td><td class=\"name\">{rule}{mode}</td><td class=\"number\">{targets}</td></tr>"
         )
     })
 }

@@ -1,0 +1,173 @@
+//! What the status page costs with 1,000 leases: how soon a browser paints it, and how much processor evenkeel spends while it
+//! stays open, beside a Prometheus that scrapes as often. Absolute figures do not travel between machines; the ratio does.
+
+#[path = "../tests/suite/support/browser.rs"]
+#[allow(dead_code)]
+mod browser;
+#[path = "../tests/suite/support/tools.rs"]
+#[allow(dead_code)]
+mod tools;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use browser::Browser;
+use evenkeel::http::Access;
+use evenkeel::publish::{self, Options, Site};
+use evenkeel::sense::{Config, Sampler, trail};
+use evenkeel::tally::{HeldLease, OpenAlert, Standing, State, Tally, Told, Verdict};
+use hyper::Request;
+use jiff::Timestamp;
+use nix::sys::resource::{UsageWho, getrusage};
+
+const LEASES: u64 = 1000;
+const ANSWERS: u32 = 300;
+const LOADS: usize = 11;
+/// How often the script of the page asks, in src/publish/page/script.js.
+const PAGE_INTERVAL: Duration = Duration::from_secs(2);
+const OPEN: Duration = Duration::from_secs(20);
+
+/// A daemon's state with many leases and full lists.
+fn tally() -> Tally {
+    let (tally, now) = (Tally::default(), Timestamp::now());
+    let rule = "calm-batch-jobs".to_owned();
+    tally.set_rules(vec![Standing {
+        rule: rule.clone(),
+        steps: vec!["nice 10".to_owned(), "ionice idle".to_owned()],
+        acts: true,
+        last_decision: None,
+    }]);
+    let leases = (1..=LEASES).map(|id| HeldLease {
+        id,
+        rule: rule.clone(),
+        pid: Some(10_000 + id as i32),
+        process: format!("worker-{id}"),
+        what: "nice 0 -> 10".to_owned(),
+        until: Some(now),
+    });
+    let alert = OpenAlert {
+        alertname: "HostCpuSaturated".to_owned(),
+        labels: [("severity".to_owned(), "warning".to_owned())].into(),
+        rule: rule.clone(),
+        source: "alertmanager",
+        since: now,
+        dry_run: false,
+        targets: LEASES as usize,
+    };
+    tally.set_open(vec![alert], leases.collect());
+    tally.set_state(State {
+        enforce: true,
+        rules: 1,
+        alerts_firing: [("alertmanager", 1)].into(),
+        leases: [((rule.clone(), "nice"), LEASES as usize)].into(),
+        ..State::default()
+    });
+    for pid in 0..100 {
+        for verdict in [Verdict::Decision("planned"), Verdict::Outcome("applied")] {
+            tally.tell(Told {
+                at: now,
+                rule: rule.clone(),
+                alertname: "HostCpuSaturated".to_owned(),
+                verdict,
+                pid: Some(10_000 + pid),
+                process: Some(format!("worker-{pid}")),
+                step: Some("nice 10".to_owned()),
+                before: Some("0".to_owned()),
+                after: Some("10".to_owned()),
+                reason: String::new(),
+            });
+        }
+    }
+    tally
+}
+
+fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    // Full drawings, without five minutes of waiting: the beat is faster, and then as slow as it can be.
+    let mut config = Config::default();
+    config.sampling.interval = Duration::from_millis(5);
+    let sampler = Arc::new(Sampler::start(config, Box::new(|_| ()))?);
+    while sampler.trail().len() < trail::MAX_SAMPLES {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let tally = tally();
+    let busy = Site::new(Arc::clone(&sampler), tally.clone(), Options::default());
+    let cost_of = |path: &str| -> Result<f64, Box<dyn Error>> {
+        let request = Request::builder().uri(path).body(())?;
+        runtime.block_on(busy.answer(&request));
+        // The sampler's own work is in both, and taken off.
+        let (start, begun) = (cpu_seconds()?, std::time::Instant::now());
+        for _ in 0..ANSWERS {
+            runtime.block_on(busy.answer(&request));
+        }
+        let (spent, took) = (cpu_seconds()? - start, begun.elapsed());
+        let start = cpu_seconds()?;
+        std::thread::sleep(took);
+        Ok((spent - (cpu_seconds()? - start)).max(0.0) / f64::from(ANSWERS) * 1e3)
+    };
+    let page_ms = cost_of("/")?;
+    let json_ms = cost_of("/api/v1/status")?;
+    let scrape_ms = cost_of("/metrics")?;
+    drop(busy);
+
+    // As it is in the field: one sample a second, a real listener, a real browser.
+    let sampler = Arc::new(Sampler::start(Config::default(), Box::new(|_| ()))?);
+    let site = Arc::new(Site::new(sampler, tally, Options::default()));
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
+    let url = format!("http://{}/", listener.local_addr()?);
+    runtime.spawn(publish::serve(listener, Access::open(), site, std::future::pending()));
+    let mut browser = Browser::start();
+    let mut paints = Vec::new();
+    for _ in 0..LOADS {
+        browser.open(&url);
+        let paint = browser.evaluate(
+            "new Promise((done) => new PerformanceObserver((list) => done(list.getEntries()[0].startTime))
+                 .observe({type: 'paint', buffered: true}))",
+        );
+        paints.push(paint.as_f64().ok_or("no paint")?);
+    }
+    paints.sort_by(f64::total_cmp);
+    let open_share = share_over(OPEN)?;
+    browser.open("about:blank");
+    let closed_share = share_over(OPEN)?;
+    drop(browser);
+
+    println!("status page with {LEASES} leases and full drawings");
+    println!(
+        "  first paint in Chromium: median {:.0} ms, slowest of {LOADS} {:.0} ms",
+        paints[LOADS / 2],
+        paints[LOADS - 1]
+    );
+    println!(
+        "  one answer: page {page_ms:.2} ms, status as JSON {json_ms:.2} ms, scrape {scrape_ms:.2} ms of processor"
+    );
+    println!(
+        "  a page kept open costs {:.2} times a scrape every {} s",
+        page_ms / scrape_ms,
+        PAGE_INTERVAL.as_secs()
+    );
+    println!(
+        "  evenkeel with the page open: {:.2} % of a core, without: {:.2} %, so the page: {:.2} %",
+        open_share * 100.0,
+        closed_share * 100.0,
+        (open_share - closed_share) * 100.0
+    );
+    Ok(())
+}
+
+/// The share of a core that this process uses over a while.
+fn share_over(time: Duration) -> Result<f64, Box<dyn Error>> {
+    let start = cpu_seconds()?;
+    std::thread::sleep(time);
+    Ok((cpu_seconds()? - start) / time.as_secs_f64())
+}

@@ -1,0 +1,176 @@
+//! What `leases` and `history` look like. Pure.
+
+use crate::ledger::{Decision, Lease, Outcome, Record};
+use crate::process::Target;
+use crate::terminal::{Style, Tone, table, width};
+use std::time::Duration;
+
+/// What is held, with the time (CLOCK_BOOTTIME) at which that was so.
+pub fn leases(leases: &[Lease], boot_now: Duration, style: Style) -> String {
+    if leases.is_empty() {
+        return "nothing is held\n".to_owned();
+    }
+    let row = |lease: &Lease| {
+        let undone = match lease.runs_out_at() {
+            Some(deadline) => format!("in {}", left(deadline.saturating_sub(boot_now))),
+            None => "being given back".to_owned(),
+        };
+        [
+            lease.id.to_string(),
+            who(lease.target, &lease.name),
+            lease.effect.to_string(),
+            undone,
+            lease.rule.clone(),
+        ]
+    };
+    let rows: Vec<_> = leases.iter().map(row).collect();
+    table(style, ["NUMBER", "TARGET", "CHANGE", "UNDONE", "RULE"], &rows)
+}
+
+/// The two largest units of a duration: `4h59m`, `29m30s`, `7s`.
+fn left(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{minutes}m"),
+        _ => format!("{days}d{hours}h"),
+    }
+}
+
+/// A target and its name: `4711 ffmpeg`, the path of a cgroup, `host`.
+fn who(target: Target, name: &str) -> String {
+    let name = name.escape_debug();
+    match target.pid() {
+        Some(pid) => format!("{pid} {name}"),
+        None => name.to_string(),
+    }
+}
+
+/// Records in their order, those of one day, rule and alert below a heading.
+pub fn history(records: &[&Record], style: Style) -> String {
+    let mut text = String::new();
+    let mut above = String::new();
+    for record in records {
+        let day = record.at.strftime("%Y-%m-%d");
+        let alert = record.alertname.escape_debug();
+        let heading = format!("{day}  {}  {alert}", record.rule).trim_end().to_owned();
+        if heading != above {
+            text += &(style.paint(Tone::Heading, &heading) + "\n");
+            above = heading;
+        }
+        text += &line(record, style);
+    }
+    text
+}
+
+/// As in `  07:45:46  applied    nice 10 on 4711 ffmpeg (0 -> 10)`, and why on a line of its own.
+fn line(record: &Record, style: Style) -> String {
+    let (word, tone) = verdict(record);
+    let mut what: Vec<String> = record.step.iter().cloned().collect();
+    if let Some((target, name)) = &record.target {
+        what.push(format!("on {}", who(*target, name)));
+    }
+    if let (Some(before), Some(after)) = (&record.before, &record.after) {
+        what.push(format!("({before} -> {after})"));
+    }
+    let start = format!("  {}  ", record.at.strftime("%H:%M:%S"));
+    let padding = " ".repeat(10usize.saturating_sub(width(word)));
+    let indent = width(&start) + 11;
+    let mut text = style.paint(Tone::Dim, &start) + &style.paint(tone, word) + &padding + " " + &what.join(" ");
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    let output = record
+        .output
+        .as_ref()
+        .map(|output| format!("| {}", output.escape_debug()));
+    for more in [Some(&record.reason), output.as_ref()].into_iter().flatten() {
+        for part in style.wrap(more, indent).iter().filter(|part| !part.is_empty()) {
+            text += &format!("{}{}\n", " ".repeat(indent), style.paint(Tone::Dim, part));
+        }
+    }
+    text
+}
+
+fn verdict(record: &Record) -> (&'static str, Tone) {
+    if let Some(decision) = record.decision {
+        let tone = match decision {
+            Decision::Planned | Decision::DryRun => Tone::Good,
+            Decision::Invalid | Decision::Ledger | Decision::Breaker | Decision::Privilege => Tone::Bad,
+            _ => Tone::Held,
+        };
+        return (decision.as_str(), tone);
+    }
+    let Some(outcome) = record.outcome else {
+        return ("", Tone::Dim);
+    };
+    let tone = match outcome {
+        Outcome::Applied | Outcome::Restored | Outcome::Granted | Outcome::Released | Outcome::DryRun => Tone::Good,
+        Outcome::Denied | Outcome::Failed | Outcome::NoEffect => Tone::Bad,
+        _ => Tone::Held,
+    };
+    (outcome.as_str(), tone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{BootId, Identity};
+
+    fn target() -> Target {
+        Target::Process(Identity {
+            boot: BootId(1),
+            pid: 4711,
+            start_ticks: 70,
+        })
+    }
+
+    fn record(at: &str, outcome: Option<Outcome>, decision: Option<Decision>) -> Record {
+        Record {
+            at: at.parse().unwrap(),
+            rule: "calm-batch-jobs".to_owned(),
+            alertname: "HostCpu\u{1b}[2J".to_owned(),
+            fingerprint: String::new(),
+            target: Some((target(), "ff\nmpeg".to_owned())),
+            step: Some("nice 10".to_owned()),
+            decision,
+            outcome,
+            before: Some("0".to_owned()),
+            after: Some("10".to_owned()),
+            output: None,
+            reason: String::new(),
+        }
+    }
+
+    #[test]
+    fn history_fits_80_columns_and_says_each_heading_once() {
+        let planned = record("2026-01-01T23:59:59Z", None, Some(Decision::Planned));
+        let applied = record("2026-01-01T23:59:59.5Z", Some(Outcome::Applied), None);
+        let mut denied = record("2026-01-02T00:00:00Z", Some(Outcome::Denied), None);
+        denied.reason = "the kernel does not let this user do it, because it has no CAP_SYS_NICE there".to_owned();
+        let style = Style {
+            color: false,
+            columns: Some(80),
+        };
+        let text = history(&[&planned, &applied, &denied], style);
+        let expected = "\
+2026-01-01  calm-batch-jobs  HostCpu\\u{1b}[2J
+  23:59:59  planned    nice 10 on 4711 ff\\nmpeg (0 -> 10)
+  23:59:59  applied    nice 10 on 4711 ff\\nmpeg (0 -> 10)
+2026-01-02  calm-batch-jobs  HostCpu\\u{1b}[2J
+  00:00:00  denied     nice 10 on 4711 ff\\nmpeg (0 -> 10)
+                       the kernel does not let this user do it, because it has
+                       no CAP_SYS_NICE there
+";
+        assert_eq!(text, expected);
+        assert!(text.lines().all(|line| width(line) <= 80));
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        for (seconds, expected) in [(7, "7s"), (90, "1m30s"), (17_943, "4h59m"), (90_000, "1d1h")] {
+            assert_eq!(left(Duration::from_secs(seconds)), expected);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Text for terminals: colours on demand, words wrapped to a width, columns that stand below each other. Pure.
+
+use unicode_width::UnicodeWidthStr;
+
+/// What a terminal has room for where it does not say.
+pub const COLUMNS: usize = 80;
+
+/// How text is to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// ANSI colours.
+    pub color: bool,
+    /// Lines longer than this are wrapped. `None`: they stay whole, for what is read by programs.
+    pub columns: Option<usize>,
+}
+
+/// What a piece of text means, which is what its colour says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    Heading,
+    Good,
+    /// Refused or left alone, as it should be.
+    Held,
+    Bad,
+    Dim,
+}
+
+impl Style {
+    /// As a pipe or a file gets it.
+    pub const PLAIN: Style = Style {
+        color: false,
+        columns: None,
+    };
+
+    pub fn paint(self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            Tone::Heading => "1",
+            Tone::Good => "32",
+            Tone::Held => "33",
+            Tone::Bad => "31",
+            Tone::Dim => "2",
+        };
+        if self.color && !text.is_empty() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// The lines of a text that follows `first` columns of other text, and is indented by as many.
+    pub fn wrap(self, text: &str, first: usize) -> Vec<String> {
+        match self.columns {
+            None => vec![text.to_owned()],
+            Some(columns) => wrap(text, columns.saturating_sub(first).max(20)),
+        }
+    }
+}
+
+/// Columns of the terminal that a text takes.
+pub fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// Breaks at blanks so that lines fit; a word longer than a line stays whole, so that it can be copied.
+pub fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("starts with one line");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if width(line) + 1 + width(word) <= columns {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+/// Rows below a heading, each column as wide as its widest cell.
+pub fn table<const N: usize>(style: Style, heading: [&str; N], rows: &[[String; N]]) -> String {
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        let cells = rows.iter().map(|row| width(&row[column]));
+        cells.chain([width(heading[column])]).max().unwrap_or(0)
+    });
+    let line = |cells: [&str; N]| {
+        let padded = cells
+            .iter()
+            .zip(widths)
+            .map(|(cell, columns)| format!("{cell}{}", " ".repeat(columns - width(cell))));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let mut text = style.paint(Tone::Heading, &line(heading)) + "\n";
+    for row in rows {
+        text += &(line(row.each_ref().map(String::as_str)) + "\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_below_each_other_whatever_their_script() {
+        let rows = [["1", "東京"], ["200", "x"]].map(|row| row.map(str::to_owned));
+        let text = table(Style::PLAIN, ["N", "NAME"], &rows);
+        assert_eq!(text, "N    NAME\n1    東京\n200  x\n");
+    }
+
+    #[test]
+    fn colours_and_breaks_are_for_terminals() {
+        let style = Style {
+            color: true,
+            columns: Some(30),
+        };
+        assert_eq!(style.paint(Tone::Bad, "no"), "\x1b[31mno\x1b[0m");
+        assert_eq!(style.paint(Tone::Bad, ""), "");
+        let text = "one two three four five six";
+        assert_eq!(style.wrap(text, 10), ["one two three four", "five six"]);
+        assert_eq!(Style::PLAIN.wrap(text, 10), [text]);
+        assert_eq!(Style::PLAIN.paint(Tone::Good, "yes"), "yes");
+    }
+}

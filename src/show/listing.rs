@@ -51,14 +51,19 @@ fn who(target: Target, name: &str) -> String {
 /// Records in their order, those of one day, rule and alert below a heading.
 pub fn history(records: &[&Record], style: Style) -> String {
     let mut text = String::new();
-    let mut above = String::new();
+    let mut above: Option<(String, &Record)> = None;
     for record in records {
-        let day = record.at.strftime("%Y-%m-%d");
-        let alert = record.alertname.escape_debug();
-        let heading = format!("{day}  {}  {alert}", record.rule).trim_end().to_owned();
-        if heading != above {
-            text += &(style.paint(Tone::Heading, &heading) + "\n");
-            above = heading;
+        let day = record.at.strftime("%Y-%m-%d").to_string();
+        // What is undone is undone for a rule, and names no alert.
+        let goes_on = above.as_ref().is_some_and(|(last_day, last)| {
+            *last_day == day
+                && last.rule == record.rule
+                && (record.alertname.is_empty() || last.alertname == record.alertname)
+        });
+        if !goes_on {
+            let heading = format!("{day}  {}  {}", record.rule, record.alertname.escape_debug());
+            text += &(style.paint(Tone::Heading, heading.trim_end()) + "\n");
+            above = Some((day, record));
         }
         text += &line(record, style);
     }
@@ -153,11 +158,14 @@ mod tests {
             color: false,
             columns: Some(80),
         };
-        let text = history(&[&planned, &applied, &denied], style);
+        let mut restored = record("2026-01-01T23:59:59.9Z", Some(Outcome::Restored), None);
+        restored.alertname.clear();
+        let text = history(&[&planned, &applied, &restored, &denied], style);
         let expected = "\
 2026-01-01  calm-batch-jobs  HostCpu\\u{1b}[2J
   23:59:59  planned    nice 10 on 4711 ff\\nmpeg (0 -> 10)
   23:59:59  applied    nice 10 on 4711 ff\\nmpeg (0 -> 10)
+  23:59:59  restored   nice 10 on 4711 ff\\nmpeg (0 -> 10)
 2026-01-02  calm-batch-jobs  HostCpu\\u{1b}[2J
   00:00:00  denied     nice 10 on 4711 ff\\nmpeg (0 -> 10)
                        the kernel does not let this user do it, because it has

@@ -172,3 +172,48 @@ fn explain_tells_matches_targets_steps_and_refusals() {
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stdout).contains("calm-it"));
 }
+
+/// evenkeel on a terminal of 80 columns, as `script` makes one.
+fn on_a_terminal(arguments: &str, variables: &[(&str, &str)]) -> String {
+    let line = format!("stty cols 80; {} {arguments}", env!("CARGO_BIN_EXE_evenkeel"));
+    let mut script = std::process::Command::new("script");
+    script
+        .args(["-qec", &line, "/dev/null"])
+        .env_remove("NO_COLOR")
+        .envs(variables.iter().copied());
+    let output = script.stdin(Stdio::null()).output().expect("script of util-linux runs");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn colours_are_for_terminals_that_want_them() {
+    let home = Home::new(THREE_MISTAKES);
+    let arguments = format!("check --config.file={}", home.path().join("evenkeel.yml").display());
+    let painted = on_a_terminal(&arguments, &[]);
+    assert!(painted.contains("\u{1b}[1;31merror"), "{painted}");
+    for variables in [&[("NO_COLOR", "1")][..], &[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")]] {
+        let plain = on_a_terminal(&arguments, variables);
+        assert!(plain.contains("error: ") && !plain.contains('\u{1b}'), "{plain}");
+    }
+    let piped = home.evenkeel("check").output().expect("evenkeel runs").stdout;
+    assert!(!piped.contains(&0x1b), "{}", String::from_utf8_lossy(&piped));
+}
+
+#[test]
+fn shells_and_man_know_the_command_line() {
+    let evenkeel = || std::process::Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let script = folder.path().join("completions");
+    std::fs::write(&script, succeed(evenkeel().args(["completions", "bash"]))).expect("a writable folder");
+    // What bash itself offers after `evenkeel leases --o`.
+    let ask = "source \"$1\"; COMP_WORDS=(evenkeel leases --o); COMP_CWORD=2; _evenkeel evenkeel --o leases; echo \"${COMPREPLY[*]}\"";
+    let offered = succeed(
+        std::process::Command::new("bash")
+            .args(["-c", ask, "bash"])
+            .arg(&script),
+    );
+    assert_eq!(offered.trim(), "--output");
+    assert!(succeed(evenkeel().args(["man", "history"])).contains(".TH evenkeel-history 1"));
+    let unknown = evenkeel().args(["man", "histories"]).output().expect("evenkeel runs");
+    assert_eq!(unknown.status.code(), Some(1));
+}

@@ -118,10 +118,10 @@ fn subject(told: &Told) -> String {
 
 /// The reason in words, or that an alert alone was it.
 fn why(told: &Told) -> String {
-    if told.reason.is_empty() {
-        format!("{} fires", Escaped(&told.alertname))
-    } else {
-        Escaped(&told.reason).to_string()
+    match (told.reason.as_str(), told.alertname.as_str()) {
+        ("", "") => String::new(),
+        ("", alertname) => format!("{} fires", Escaped(alertname)),
+        (reason, _) => Escaped(reason).to_string(),
     }
 }
 

@@ -48,7 +48,7 @@ fn compile_all(texts: &[&str]) -> Compiled {
     let known_alerts = BTreeSet::from(["A".to_owned(), "HostCpuSaturated".to_owned()]);
     let check_promql = |text: &str| match text.find('!') {
         Some(offset) => Err((offset, "unexpected `!`".to_owned())),
-        None => Ok(()),
+        None => Ok(Vec::new()),
     };
     let context = Context {
         groups: &groups,
@@ -624,6 +624,65 @@ fn matchers_are_checked_in_their_place() {
 }
 
 #[test]
+fn matchers_that_compare_with_more_than_was_meant_are_warned_of() {
+    let warned = |matcher: &str, value: &str, help: &str| {
+        let expected = format!("3:14 warning: this compares with the text `{value}` itself");
+        check_help(
+            &[("matchers", &format!("[{matcher}, 'alertname=\"A\"']"))],
+            &expected,
+            help,
+        );
+    };
+    warned("severity==page", "=page", "one `=` is enough: severity=\"page\"");
+    warned(
+        "severity = ~page|ticket",
+        "~page|ticket",
+        "for a regular expression write severity=~\"page|ticket\"",
+    );
+    warned(
+        r#""severity='page'""#,
+        "'page'",
+        "only double quotes are left out: severity=\"page\"",
+    );
+    warned(
+        "'severity!=\"page|ticket\"'",
+        "page|ticket",
+        "for a regular expression write severity!~\"page|ticket\"",
+    );
+    warned(
+        "'severity=\"p.*\"'",
+        "p.*",
+        "for a regular expression write severity=~\"p.*\"",
+    );
+    for fine in [
+        "severity=a.b*c",
+        "'severity=\"a|b c\"'",
+        "'severity!=\"\"'",
+        "severity=don't",
+    ] {
+        check(&rule(&[("matchers", &format!("[{fine}, 'alertname=\"A\"']"))]), &[]);
+    }
+}
+
+#[test]
+fn what_a_rule_sets_knows_its_place() {
+    let text = rule(&[("actions", "[{wait: 1s}, {nice: 5}, {signal: SIGTERM}, {freeze: true}]")]);
+    let compiled = compile_all(&[&text]);
+    let places: Vec<String> = compiled
+        .settings
+        .iter()
+        .map(|setting| {
+            format!(
+                "{} {}",
+                setting.knob,
+                one_line(&setting.warning("x".into(), "y".into()))
+            )
+        })
+        .collect();
+    assert_eq!(places, ["nice 5:26 warning: x", "freeze 5:56 warning: x"]);
+}
+
+#[test]
 fn patterns_and_templates_are_checked_in_their_place() {
     for (select, expected, help) in [
         (
@@ -1003,7 +1062,7 @@ rules:
         groups: &BTreeMap::new(),
         known_alerts: None,
         repeat_interval: None,
-        check_promql: &|_| Ok(()),
+        check_promql: &|_| Ok(Vec::new()),
     };
     let compiled = compile(vec![file::read(&source)], &context);
     assert!(compiled.rules.is_none());

@@ -9,6 +9,7 @@ mod differential;
 mod documentation;
 mod end_to_end;
 mod exposition;
+mod metrics_reference;
 mod promql;
 mod queries;
 mod reload;

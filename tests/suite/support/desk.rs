@@ -118,7 +118,9 @@ impl Desk {
             )
             .replace("127.0.0.1:19797", &self.metrics.to_string())
             .replace("localhost:19797", &self.metrics.to_string())
-            .replace("127.0.0.1:19798", &self.webhook.to_string());
+            .replace("127.0.0.1:19798", &self.webhook.to_string())
+            // All interfaces are more than a test should listen on.
+            .replace("=:19798", &format!("={}", self.webhook));
         let search = std::env::var("PATH").unwrap_or_default();
         let output = path.join("output");
         let write = || std::fs::File::create(&output).expect("a writable folder");

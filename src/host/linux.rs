@@ -2,7 +2,7 @@
 //! wraps. Decides nothing.
 
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
-use super::{Host, HostError, Moment, Thread};
+use super::{Errand, Errands, Host, HostError, Moment, Thread};
 use crate::process::table::{Procfs, UserNames};
 use crate::process::{Identity, Needs, Process};
 use jiff::Timestamp;
@@ -31,6 +31,7 @@ pub struct LinuxHost {
     users: UserNames,
     capabilities: u64,
     on_exit: OnExit,
+    errands: Option<Errands>,
 }
 
 impl LinuxHost {
@@ -47,6 +48,15 @@ impl LinuxHost {
             users: UserNames::default(),
             capabilities,
             on_exit,
+            errands: None,
+        }
+    }
+
+    /// With somebody who carries errands out. Without one, this host is good for looking only.
+    pub fn with_errands(self, errands: Errands) -> LinuxHost {
+        LinuxHost {
+            errands: Some(errands),
+            ..self
         }
     }
 
@@ -223,6 +233,13 @@ impl Host for LinuxHost {
         });
         if let Err(error) = spawned {
             tracing::warn!(pid = id.pid, %error, "cannot wait for the end of a process; it is looked for every 15 s");
+        }
+    }
+
+    fn begin(&mut self, ticket: u64, errand: Errand) {
+        match &self.errands {
+            Some(errands) => errands.begin(ticket, errand),
+            None => tracing::error!(ticket, "nobody is here to carry out an errand"),
         }
     }
 

@@ -8,6 +8,7 @@ mod dashboards;
 mod differential;
 mod documentation;
 mod end_to_end;
+mod errands;
 mod exposition;
 mod metrics_reference;
 mod promql;

@@ -65,7 +65,10 @@ ROWS = [
         "Leases",
         graph("Leases", "What is changed at the moment and will be put back, by rule and by what was set.", "short",
               ("sum by (instance, rule, knob) (evenkeel_leases{HOST})", "{{instance}} {{rule}} {{knob}}"),
-              width=24, stacked=True),
+              width=16, stacked=True),
+        graph("Allocations", "What was asked of resource allocators: requested, granted, expired, or being given back.", "short",
+              ("sum by (instance, rule, state) (evenkeel_allocations{HOST})", "{{instance}} {{rule}} {{state}}"),
+              stacked=True),
     ),
     row(
         "Reaction time",

@@ -79,7 +79,10 @@ fn check_yaml(desk: &Desk, about: &str, block: &Block) {
     } else if has("rules") {
         // Groups that a rule may name stand in a configuration that is another example.
         let groups = "process_groups: [{name: batch, select: {cgroup: '/batch.slice/.*'}}]";
-        desk.write("check.yml", &format!("rule_files: [{name}]\n{groups}\n"));
+        desk.write(
+            "check.yml",
+            &format!("rule_files: [{name}]\nallow_exec: true\n{groups}\n"),
+        );
         desk.run(about, "evenkeel check --config.file=check.yml");
     } else if has("groups") {
         desk.write("check.yml", &format!("alerting_rule_files: [{name}]\n"));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use regex::Regex;
 
+use crate::support::broker::Broker;
 use crate::support::burner::Burner;
 use crate::support::daemon::Home;
 use crate::support::payload::about;
@@ -51,8 +52,13 @@ fn published_metrics(exposition: &str) -> BTreeMap<String, (String, BTreeSet<Str
 #[test]
 fn the_table_of_metrics_is_that_of_a_running_daemon() {
     let name = format!("metrics-{}", std::process::id() % 100_000);
+    let broker = Broker::plain();
     let home = Home::new(&format!(
-        "rules: [{{name: test, matchers: ['alertname=\"Test\"'], select: {{name: {name}}}, actions: [{{nice: 15}}]}}]\n"
+        "rules:\n\
+         \x20 - {{name: test, matchers: ['alertname=\"Test\"'], select: {{name: {name}}}, actions: [{{nice: 15}}]}}\n\
+         \x20 - {{name: ask, matchers: ['alertname=\"Test\"'], actions: [{{allocate: {{url: 'http://localhost:{0}/allocate', \
+         resource: /resource, release: {{url: 'http://localhost:{0}/release/{{{{ $resource }}}}'}}}}}}]}}\n",
+        broker.address.port()
     ));
     let metrics = "metrics: [swap, context_switches, io, open_fds]";
     home.write(

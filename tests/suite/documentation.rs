@@ -36,7 +36,7 @@ const COMMAND_SECONDS: &str = "60";
 const ATTEMPTS: u32 = 5;
 
 /// Metrics that a daemon has only under a condition, which its table tells.
-const RARE_METRICS: [&str; 1] = ["evenkeel_breaker_open"];
+const RARE_METRICS: [&str; 2] = ["evenkeel_allocations", "evenkeel_breaker_open"];
 
 /// Every document, as a path from the project's folder.
 fn documents() -> Vec<PathBuf> {
@@ -249,7 +249,10 @@ fn check_yaml(desk: &Desk, about: &str, block: &Block) {
     } else if has("rules") {
         // Groups that a rule may name stand in a configuration that is another example.
         let groups = "process_groups: [{name: batch, select: {cgroup: '/batch.slice/.*'}}]";
-        desk.write("check.yml", &format!("rule_files: [{name}]\n{groups}\n"));
+        desk.write(
+            "check.yml",
+            &format!("rule_files: [{name}]\nallow_exec: true\n{groups}\n"),
+        );
         desk.run(about, "evenkeel check --config.file=check.yml");
     } else if has("groups") {
         desk.write("check.yml", &format!("alerting_rule_files: [{name}]\n"));

@@ -56,8 +56,8 @@ ROWS = [
         graph("Actions by rule", "Which rule did what.", "short",
               ("sum by (instance, rule, action) (increase(evenkeel_actions_total{HOST}[$__rate_interval]))",
                "{{instance}} {{rule}} {{action}}")),
-        graph("Put back", "Steps that were undone: on resolve (restored), at the deadline (expired), by hand (released); or"
-              " left alone because somebody else changed the value (superseded).", "short",
+        graph("Put back", "Steps that were undone: on resolve or by hand (restored), at the deadline (expired), given back to"
+              " an allocator (released); or left alone because somebody else changed the value (superseded).", "short",
               ('sum by (instance, outcome) (increase(evenkeel_actions_total{HOST, outcome=~"restored|expired|released|superseded"}'
                "[$__rate_interval]))", "{{instance}} {{outcome}}"), stacked=True),
     ),

@@ -178,6 +178,8 @@ fn start(run: &Run) -> Result<(Child, io::PipeReader), String> {
     command.current_dir("/").process_group(0);
     command.stdin(Stdio::null()).stdout(input).stderr(errors);
     let child = command.spawn().map_err(|error| format!("{program:?}: {error}"))?;
+    // It must not inherit how little evenkeel itself wants to be ended when memory runs out. Best effort: it may be gone.
+    let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "0");
     // Our ends of the pipe for writing end with `command`, so that its end is seen.
     Ok((child, output))
 }

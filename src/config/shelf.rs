@@ -17,6 +17,7 @@ pub(super) const SHIPPED: &[(&str, &str)] = &[
     ("rules/io-saturated.yml", include_str!("../../rules/io-saturated.yml")),
     ("rules/log-level.yml", include_str!("../../rules/log-level.yml")),
     ("rules/memory-low.yml", include_str!("../../rules/memory-low.yml")),
+    ("rules/more-capacity.yml", include_str!("../../rules/more-capacity.yml")),
     (
         "rules/network-saturated.yml",
         include_str!("../../rules/network-saturated.yml"),

@@ -127,7 +127,7 @@ impl<H: Host> Engine<H> {
         turn: &Turn,
     ) -> Result<Option<Strike>, Refusal> {
         match step {
-            Step::Wait(_) => Ok(None),
+            Step::Wait(_) | Step::Allocate(_) | Step::Exec(_) => Ok(None),
             Step::Set(change) => match self.host.may_undo(change.knob()) {
                 Ok(()) => Ok(None),
                 Err(missing) => {
@@ -265,7 +265,7 @@ impl<H: Host> Engine<H> {
                     subject,
                 });
             }
-            (Step::Set(_) | Step::Wait(_), _) => {}
+            (Step::Set(_) | Step::Wait(_) | Step::Allocate(_) | Step::Exec(_), _) => {}
         }
     }
 

@@ -2,7 +2,7 @@
 //! wraps. Decides nothing.
 
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
-use super::{Host, HostError, Moment, Thread};
+use super::{Errand, Errands, Host, HostError, Moment, Thread};
 use crate::process::table::{Procfs, UserNames};
 use crate::process::{Identity, Needs, Process, Selector};
 use jiff::Timestamp;
@@ -33,6 +33,7 @@ pub struct LinuxHost {
     /// Whose line [`Host::own_line`] is.
     own_pid: i32,
     on_exit: OnExit,
+    errands: Option<Errands>,
 }
 
 impl LinuxHost {
@@ -50,6 +51,15 @@ impl LinuxHost {
             capabilities,
             own_pid: std::process::id() as i32,
             on_exit,
+            errands: None,
+        }
+    }
+
+    /// With somebody who carries errands out. Without one, this host is good for looking only.
+    pub fn with_errands(self, errands: Errands) -> LinuxHost {
+        LinuxHost {
+            errands: Some(errands),
+            ..self
         }
     }
 
@@ -238,6 +248,13 @@ impl Host for LinuxHost {
         });
         if let Err(error) = spawned {
             tracing::warn!(pid = id.pid, %error, "cannot wait for the end of a process; it is looked for every 15 s");
+        }
+    }
+
+    fn begin(&mut self, ticket: u64, errand: Errand) {
+        match &self.errands {
+            Some(errands) => errands.begin(ticket, errand),
+            None => tracing::error!(ticket, "nobody is here to carry out an errand"),
         }
     }
 

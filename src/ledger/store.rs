@@ -523,6 +523,7 @@ mod tests {
             ladder: String::new(),
             source: WireSource::Local,
             labels: [("alertname".to_owned(), "X".to_owned())].into(),
+            annotations: Default::default(),
             starts_at: "2026-01-01T00:00:00Z".parse().unwrap(),
             opened_at: Duration::from_secs(1),
             seen_at: Duration::from_secs(2),
@@ -725,6 +726,7 @@ mod tests {
         let mut asked = lease(2);
         asked.target = Target::Host;
         asked.effect = Effect::Allocation(Box::new(Allocation {
+            step: "allocate".into(),
             ask: Request {
                 method: "POST".into(),
                 url: "https://broker.example/allocate".into(),

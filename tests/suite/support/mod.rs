@@ -1,8 +1,10 @@
 //! What the tests need to run real programs beside each other: the tools, the servers, the daemon, a burner to act on.
 
 pub mod alertmanager;
+pub mod broker;
 pub mod burner;
 pub mod daemon;
+pub mod desk;
 pub mod http;
 pub mod metrics;
 pub mod page;

@@ -13,8 +13,8 @@ use crate::alert::Labels;
 use crate::alert::matcher::{Matcher, Op};
 use crate::diagnostic::{Diagnostic, Findings, Severity, Span, suggest};
 use crate::host::Knob;
-use crate::process::Selector;
 use crate::process::protection::BUILT_IN;
+use crate::process::{Selector, Target};
 use crate::template::is_label_name;
 use crate::yaml::Text;
 use std::collections::{BTreeMap, BTreeSet};
@@ -127,6 +127,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
     };
     let actions = compile_ladder(&written.actions, context.allow_exec, findings);
     let settings = settings(&written.actions, &actions, findings);
+    warn_of_idle_select(&written, &actions, findings);
     if let Some(condition) = &written.condition {
         check_condition(condition, context, findings);
     }
@@ -248,6 +249,35 @@ fn settings(written: &[WrittenStep], actions: &[Step], findings: &Findings) -> V
         _ => None,
     };
     written.iter().zip(actions).filter_map(setting).collect()
+}
+
+/// What chooses among processes, in a rule that does nothing to any.
+fn warn_of_idle_select(written: &WrittenRule, actions: &[Step], findings: &mut Findings) {
+    // A step with an error may have been one for processes.
+    let is_whole = written.whole_ladder.is_some() && actions.len() == written.actions.len();
+    let is_for_host = |step: &Step| step.is_for(Target::Host);
+    if let Some(select) = &written.select
+        && is_whole
+        && actions.iter().all(is_for_host)
+        && !actions.iter().all(|step| matches!(step, Step::Wait(_)))
+    {
+        let help = "leave it out: these steps are for the host as a whole, whatever runs there";
+        findings.warning(select.span, "`select`, and no step is done to processes", help);
+    }
+    if written.has_select {
+        return;
+    }
+    let spans = [
+        ("order_by", written.order_by.as_ref().map(|key| key.span)),
+        ("limit", written.limit.as_ref().map(|key| key.span)),
+        ("max_matches", written.max_matches.as_ref().map(|key| key.span)),
+    ];
+    for (key, span) in spans {
+        if let Some(span) = span {
+            let message = format!("`{key}` has no effect without `select`");
+            findings.warning(span, message, "leave it out");
+        }
+    }
 }
 
 fn check_condition(condition: &Text, context: &Context, findings: &mut Findings) {

@@ -1366,7 +1366,24 @@ fn what_is_asked_of_others_is_checked_beforehand() {
         &allocation(", tls_config: {ca_file: /ca.pem}"),
         &["5:70 warning: `tls_config` counts for https only"],
     );
+    check(
+        &allocation("").replace("  actions:", "  limit: 3\n  actions:"),
+        &["4:10 warning: `limit` has no effect without `select`"],
+    );
+    check(
+        &allocation("").replace("  actions:", "  select: {name: x}\n  actions:"),
+        &["4:11 warning: `select`, and no step is done to processes"],
+    );
     check(&allocation(", timeout: 2h"), &["5:67 `timeout` is out of range"]);
+}
+
+/// Steps are shown on the page, which may be open to all.
+#[test]
+fn steps_are_shown_without_query_and_arguments() {
+    let text = "rules:\n- name: r\n  matchers: ['alertname=\"A\"']\n  actions:\n  \
+                - allocate: {url: 'https://b/x?token=secret', resource: /r, ttl: /t}\n  - exec: [/bin/a, secret]\n";
+    let rules = compile_all(&[text]).rules.unwrap();
+    assert_eq!(rules.rules[0].ladder(), "allocate POST https://b/x; exec /bin/a");
 }
 
 #[test]

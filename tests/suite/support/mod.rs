@@ -5,6 +5,7 @@ pub mod broker;
 pub mod browser;
 pub mod burner;
 pub mod daemon;
+pub mod desk;
 pub mod http;
 pub mod metrics;
 pub mod page;

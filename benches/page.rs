@@ -19,7 +19,7 @@ use evenkeel::sense::{Config, Sampler, trail};
 use evenkeel::tally::{HeldLease, OpenAlert, Standing, State, Tally, Told, Verdict};
 use hyper::Request;
 use jiff::Timestamp;
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::time::{ClockId, clock_gettime};
 
 const LEASES: u64 = 1000;
 const ANSWERS: u32 = 300;
@@ -83,9 +83,8 @@ fn tally() -> Tally {
 }
 
 fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+    let spent = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?;
+    Ok(Duration::from(spent).as_secs_f64())
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

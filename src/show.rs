@@ -7,7 +7,7 @@ use crate::diagnostic::{Severity, render_all};
 use crate::engine::here::Here;
 use crate::host::{Host, LinuxHost};
 use crate::ledger::store::read_records;
-use crate::ledger::{Effect, Lease, Record};
+use crate::ledger::{Breaker, Effect, Lease, Record};
 use crate::process::table::Procfs;
 use crate::rehearse::explain::{Explanation, explain};
 use crate::rehearse::{recording, test, test_file};
@@ -268,11 +268,36 @@ fn read_payload(path: &Path) -> std::io::Result<Vec<u8>> {
 pub fn leases(query: &Query) -> ExitCode {
     finish(
         control::request(&query.storage.path, &Request::Leases).map(|reply| match reply {
-            Reply::Leases { leases, .. } if query.output == Output::Json => format!("{}\n", json(&leases)),
-            Reply::Leases { leases, .. } if leases.is_empty() => "nothing is held\n".to_owned(),
-            Reply::Leases { boot_now, leases } => leases.iter().map(|lease| lease_line(lease, boot_now)).collect(),
+            Reply::Leases { leases, breakers, .. } if query.output == Output::Json => {
+                let leases = leases.iter().map(|lease| serde_json::json!(lease));
+                let breakers = breakers.iter().map(|(rule, breaker)| {
+                    let Breaker { failures, opened_at } = breaker;
+                    serde_json::json!({"breaker": rule, "failures": failures, "opened_at": opened_at})
+                });
+                format!("{}\n", json(&leases.chain(breakers).collect::<Vec<_>>()))
+            }
+            Reply::Leases { leases, breakers, .. } if leases.is_empty() && breakers.is_empty() => {
+                "nothing is held\n".to_owned()
+            }
+            Reply::Leases {
+                boot_now,
+                leases,
+                breakers,
+            } => {
+                let leases = leases.iter().map(|lease| lease_line(lease, boot_now));
+                leases.chain(breakers.iter().map(breaker_line)).collect()
+            }
             other => unexpected(&other),
         }),
+    )
+}
+
+fn breaker_line((rule, breaker): (&String, &Breaker)) -> String {
+    let failures = breaker.failures;
+    let since = breaker.opened_at.map_or_else(String::new, |at| format!(" since {at}"));
+    format!(
+        "breaker  {rule}  stopped{since}: its final steps had no effect {failures} times running; \
+         `evenkeel release --breaker {rule}` lets it go on\n"
     )
 }
 
@@ -345,6 +370,9 @@ fn record_line(record: &Record) -> String {
 
 /// Undoes by hand.
 pub fn release(command: &Release) -> ExitCode {
+    if let Some(rule) = &command.breaker {
+        return close_breaker(&command.storage.path, rule);
+    }
     finish(
         control::request(&command.storage.path, &Request::Release(command.id)).and_then(|reply| match reply {
             Reply::Released(0) if command.id.is_some() => {
@@ -354,6 +382,17 @@ pub fn release(command: &Release) -> ExitCode {
             other => Ok(unexpected(&other)),
         }),
     )
+}
+
+fn close_breaker(storage: &Path, rule: &str) -> ExitCode {
+    let request = Request::CloseBreaker(rule.to_owned());
+    finish(control::request(storage, &request).and_then(|reply| match reply {
+        Reply::ClosedBreaker(true) => Ok(format!("rule {rule:?} takes final steps again\n")),
+        Reply::ClosedBreaker(false) => Err(format!(
+            "rule {rule:?} is not stopped; `evenkeel leases` lists those that are"
+        )),
+        other => Ok(unexpected(&other)),
+    }))
 }
 
 /// Starts or ends a pause.

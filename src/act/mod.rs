@@ -1,5 +1,6 @@
 //! From a rule and the processes that it selects to outcomes: plan and guard decide, apply obeys.
 
 pub mod apply;
+pub mod effect;
 pub mod guard;
 pub mod plan;

@@ -29,11 +29,14 @@ pub fn next_due(book: &Book, chores: Chores) -> Option<Duration> {
         .flat_map(|episode| &episode.climbs)
         .map(|climb| climb.due);
     let deadlines = book.leases.values().map(|lease| lease.deadline);
+    let awaited = book.victims.iter().filter(|victim| victim.is_awaited());
+    let effects = awaited.filter_map(|victim| victim.gone_by);
     let round = (!book.episodes.is_empty()).then_some(chores.last_round + ROUND);
     let retry = chores.last_retry.map(|at| at + RETRY);
     let baseline = chores.baseline_at.map(|at| at + BASELINE);
     climbs
         .chain(deadlines)
+        .chain(effects)
         .chain(round)
         .chain(retry)
         .chain(baseline)

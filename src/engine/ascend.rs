@@ -4,11 +4,11 @@
 use super::agenda::ROUND;
 use super::turn::{About, Subject, Turn, Work, shown};
 use super::{Answer, Engine};
-use crate::act::apply;
 use crate::act::guard::{FinalGate, Refusal, Strike, notice};
 use crate::act::plan::Ascent;
+use crate::act::{apply, effect};
 use crate::host::{Host, Value};
-use crate::ledger::book::Barred;
+use crate::ledger::book::{Barred, MemoryBefore};
 use crate::ledger::{Climb, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Record, Victim};
 use crate::process::{Identity, Process, Selector};
 use crate::rule::step::{Change, Send, SignalKind};
@@ -55,7 +55,7 @@ impl<H: Host> Engine<H> {
                 }
                 Ok(strike) => {
                     if let (Some(_), Step::Signal(send)) = (strike, step) {
-                        self.note_strike(ascent.target, send.signal, episode, turn);
+                        self.note_strike(&seat, send.signal, episode, turn);
                     }
                     self.intend_step(step, *rung, &seat, simulated, turn);
                     continue;
@@ -100,22 +100,22 @@ impl<H: Host> Engine<H> {
     }
 
     /// A process counts as one victim, whatever it receives.
-    fn note_strike(&mut self, target: Identity, signal: Signal, episode: &Episode, turn: &mut Turn) {
+    fn note_strike(&mut self, seat: &Seat<'_>, signal: Signal, episode: &Episode, turn: &mut Turn) {
+        let target = seat.process.identity;
         let simulated = episode.key.simulated;
         let is_it = |known: &&Victim| known.target == target && known.simulated == simulated && known.gone_at.is_none();
         let known = self.book.victims.iter().find(is_it).cloned();
-        let mut victim = known.unwrap_or_else(|| Victim {
-            rule: String::new(),
-            fingerprint: String::new(),
-            target,
-            simulated,
-            struck_at: turn.boot_now(),
-            gone_at: None,
-            signals: Vec::new(),
-        });
+        let mut victim = known.unwrap_or_else(|| Victim::new(target, simulated, turn.boot_now()));
         victim.rule.clone_from(&episode.key.rule);
         victim.fingerprint.clone_from(&episode.key.fingerprint);
         victim.signals.push(signal as i32);
+        victim.unsent = (!simulated).then_some(signal as i32);
+        if !simulated && effect::is_about_memory(seat.rule) {
+            victim.memory = self.host.available_memory().map(|available_bytes| MemoryBefore {
+                resident_bytes: seat.process.resident_bytes,
+                available_bytes,
+            });
+        }
         turn.intend(&mut self.book, Entry::Victim(victim));
     }
 
@@ -128,6 +128,10 @@ impl<H: Host> Engine<H> {
     ) -> Result<Option<Strike>, Refusal> {
         match step {
             Step::Wait(_) => Ok(None),
+            step if turn.is_unledgered && !step.is_final() => Err(Refusal {
+                decision: Decision::Ledger,
+                reason: "the ledger cannot be written: only final steps go on without it".to_owned(),
+            }),
             Step::Set(change) => match self.host.may_undo(change.knob()) {
                 Ok(()) => Ok(None),
                 Err(missing) => {
@@ -160,7 +164,7 @@ impl<H: Host> Engine<H> {
                             Some((self.conditions)(text).unwrap_or(unknown))
                         }
                     };
-                    let stuck = self.stuck(turn);
+                    let stuck = self.spent(turn.table.as_deref().unwrap_or_default());
                     let orphaned = self.orphaned_victims();
                     let gate = FinalGate {
                         rule: seat.rule,
@@ -172,6 +176,7 @@ impl<H: Host> Engine<H> {
                         condition: answer.map(|answer| answer.holds),
                         stuck: &stuck,
                         orphaned: &orphaned,
+                        is_broken: self.book.is_breaker_open(&seat.rule.name),
                     };
                     gate.strike(seat.process.identity, send.signal).map(Some)
                 }
@@ -310,22 +315,6 @@ impl<H: Host> Engine<H> {
         };
         let victims = self.book.victims.iter().filter(|victim| !is_open(victim));
         victims.map(|victim| victim.target).collect()
-    }
-
-    /// Victims that hang in the kernel.
-    fn stuck(&mut self, turn: &Turn) -> BTreeSet<Identity> {
-        let table = turn.table.as_deref().unwrap_or_default();
-        let hangs = |target: Identity| {
-            table
-                .iter()
-                .any(|process| process.identity == target && process.state == 'D')
-        };
-        self.book
-            .victims
-            .iter()
-            .map(|victim| victim.target)
-            .filter(|target| hangs(*target))
-            .collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The engine: takes alerts and what is due, and walks the straight line of `line.rs` with them. Runs on a thread of
 //! its own; knows no HTTP, no async and no YAML.
 
+mod aftermath;
 pub mod agenda;
 mod ascend;
 pub mod episode;

@@ -71,6 +71,7 @@ impl About {
             before: None,
             after: None,
             reason: String::new(),
+            is_effect: false,
         }
     }
 }
@@ -86,6 +87,9 @@ enum Kind {
 
 pub struct Turn {
     pub now: Moment,
+    /// Of rules with `without_ledger: allow`, after the ledger could not be written: what is intended stands all the
+    /// same, and is recorded when it can be.
+    pub is_unledgered: bool,
     /// When the alert arrived that this turn reacts to.
     pub received_at: Option<Instant>,
     /// Read at most once a turn.
@@ -104,12 +108,21 @@ impl Turn {
     pub fn new(now: Moment, received_at: Option<Instant>) -> Turn {
         Turn {
             now,
+            is_unledgered: false,
             received_at,
             table: None,
             formers: Vec::new(),
             entries: Vec::new(),
             work: Vec::new(),
             counted: Vec::new(),
+        }
+    }
+
+    /// A turn that needs no ledger.
+    pub fn without_ledger(now: Moment, received_at: Option<Instant>) -> Turn {
+        Turn {
+            is_unledgered: true,
+            ..Turn::new(now, received_at)
         }
     }
 
@@ -120,6 +133,9 @@ impl Turn {
 
     /// Notes an entry in the book at once, so that later decisions of the turn see it, and for the commit.
     pub fn intend(&mut self, book: &mut Book, entry: Entry) {
+        if self.is_unledgered {
+            return self.close(book, entry);
+        }
         self.formers.push(book.former(&entry));
         book.record(&entry);
         self.entries.push((Kind::Intent, entry));
@@ -129,6 +145,10 @@ impl Turn {
     pub fn close(&mut self, book: &mut Book, entry: Entry) {
         book.record(&entry);
         self.entries.push((Kind::Closing, entry));
+    }
+
+    pub fn has_something(&self) -> bool {
+        !self.entries.is_empty() || !self.work.is_empty()
     }
 
     /// All that must be durable before the work.

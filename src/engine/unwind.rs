@@ -37,6 +37,7 @@ impl<H: Host> Engine<H> {
             turn.close(&mut self.book, Entry::Record(record));
         }
         self.release_all(key, Outcome::Restored, turn);
+        self.spare_unsent(key, turn);
         if key.simulated {
             // Whom it imagined to be ending would keep every later rehearsal waiting.
             let is_its =
@@ -187,21 +188,9 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn note_death(&mut self, target: Identity, turn: &mut Turn) {
-        if self
-            .book
-            .victims
-            .iter()
-            .any(|victim| victim.target == target && victim.gone_at.is_none())
-        {
-            turn.close(
-                &mut self.book,
-                Entry::VictimGone {
-                    target,
-                    at: turn.now.boot,
-                    simulated: false,
-                },
-            );
+    pub(super) fn note_death(&mut self, target: Identity, turn: &mut Turn) {
+        for entry in self.end_of(target, turn.now) {
+            turn.close(&mut self.book, entry);
         }
     }
 
@@ -499,7 +488,7 @@ impl<H: Host> Engine<H> {
 
     /// Tries the ledger again, and takes up what an opened one holds.
     pub(super) fn recover(&mut self) {
-        if let Some(book) = self.journal.recover() {
+        if let Some(book) = self.journal.recover(&self.book) {
             // Nothing was held while it was closed, because no intent could be made durable.
             self.book = book;
             self.resume();
@@ -507,7 +496,7 @@ impl<H: Host> Engine<H> {
     }
 
     pub(super) fn finish(&mut self, turn: Turn) {
-        if let Err(reason) = self.carry_out(turn) {
+        if let Err(reason) = self.carry_out_or(turn, |_, _| ()) {
             tracing::warn!(reason, "outcomes wait in memory until the ledger can be written");
         }
     }

@@ -20,6 +20,8 @@ pub struct FakeProcess {
     pub oom_score_adj: i32,
     /// A stop was sent while it hung in the kernel (state D), and takes effect when it comes out.
     pub is_stop_pending: bool,
+    /// A signal that ends it was sent while it hung in the kernel.
+    pub is_end_pending: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -48,6 +50,8 @@ pub struct FakeHost {
     /// Every signal that reached a process, in order.
     pub signals: Vec<(i32, Signal)>,
     pub cpus: u32,
+    /// Installed memory in bytes, where it matters: what no process has resident is available.
+    pub memory_bytes: Option<u64>,
     /// Calls from now on that the kernel refuses, for each knob.
     pub denied: BTreeSet<Knob>,
     /// Threads on which the kernel refuses to set anything.
@@ -71,12 +75,30 @@ impl FakeHost {
             processes: BTreeMap::new(),
             signals: Vec::new(),
             cpus,
+            memory_bytes: None,
             denied: BTreeSet::new(),
             denied_threads: BTreeSet::new(),
             #[cfg(test)]
             deeds: Vec::new(),
             #[cfg(test)]
             meanwhile: Default::default(),
+        }
+    }
+
+    /// Puts a process into another state of proc(5). When it comes out of D, what was pending takes effect.
+    pub fn set_state(&mut self, pid: i32, state: char) {
+        let Some(found) = self.processes.get_mut(&pid) else {
+            return;
+        };
+        found.process.state = state;
+        if state == 'D' {
+            return;
+        }
+        if std::mem::take(&mut found.is_stop_pending) {
+            found.process.state = 'T';
+        }
+        if found.is_end_pending {
+            self.processes.remove(&pid);
         }
     }
 
@@ -109,6 +131,7 @@ impl FakeHost {
                 ignores: BTreeSet::new(),
                 oom_score_adj: 0,
                 is_stop_pending: false,
+                is_end_pending: false,
             },
         );
         identity
@@ -288,7 +311,10 @@ impl Host for FakeHost {
         self.note_deed(id, Some(signal))?;
         self.signals.push((id.pid, signal));
         if ends {
-            self.processes.remove(&id.pid);
+            match self.processes.get_mut(&id.pid) {
+                Some(found) if found.process.state == 'D' => found.is_end_pending = true,
+                _ => drop(self.processes.remove(&id.pid)),
+            }
         }
         Ok(())
     }
@@ -299,6 +325,11 @@ impl Host for FakeHost {
 
     fn own_line(&self) -> BTreeSet<i32> {
         BTreeSet::from([1])
+    }
+
+    fn available_memory(&mut self) -> Option<u64> {
+        let resident = self.processes.values().map(|found| found.process.resident_bytes);
+        self.memory_bytes.map(|bytes| bytes.saturating_sub(resident.sum()))
     }
 
     fn online_cpus(&self) -> BTreeSet<u32> {

@@ -93,11 +93,15 @@ pub trait Host {
     /// When it is gone, the pid is somebody else's, or the kernel refuses.
     fn signal(&mut self, process: Identity, signal: Signal) -> Result<(), HostError>;
 
-    /// Asks to be told, by the means the host was made with, when this process ends.
+    /// Asks to be told, by the means the host was made with, when this process ends. Memory of one that SIGKILL is on
+    /// its way to is freed at once, though it may take long to end (process_mrelease(2)).
     fn watch_exit(&mut self, process: Identity);
 
     /// Pids of evenkeel itself and of all its ancestors.
     fn own_line(&self) -> BTreeSet<i32>;
+
+    /// Memory that programs could still get (`MemAvailable` of proc(5)), in bytes; `None` where it cannot be read.
+    fn available_memory(&mut self) -> Option<u64>;
 
     /// Processors that can be used.
     fn online_cpus(&self) -> BTreeSet<u32>;

@@ -1,6 +1,7 @@
 //! The ledger in memory: open episodes, live leases, recent victims. Changed by entries only, the same that the
 //! store makes durable.
 
+use super::breaker::Breaker;
 use super::entry::Entry;
 use super::lease::{Effect, Lease};
 use crate::alert::{Labels, Source};
@@ -103,11 +104,54 @@ pub struct Victim {
     /// The final signals it received, by number: none is sent twice.
     #[serde(default)]
     pub signals: Vec<i32>,
+    /// The one of them that is intended, and of which a restart cannot say whether it was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsent: Option<i32>,
+    /// CLOCK_BOOTTIME by which it must be gone; `None` while its ladder has more final steps for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_by: Option<Duration>,
+    /// It lived on beyond that time: nobody waits for it any more.
+    #[serde(default)]
+    pub outlived: bool,
+    /// What there was before the last final step, for a rule that is about memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryBefore>,
+}
+
+/// Memory before a final step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryBefore {
+    /// Resident memory of the victim.
+    pub resident_bytes: u64,
+    /// `MemAvailable` of the host (proc(5)).
+    pub available_bytes: u64,
 }
 
 impl Victim {
-    fn lives_as(&self, target: Identity, simulated: bool) -> bool {
+    /// One that has received nothing yet.
+    pub fn new(target: Identity, simulated: bool, struck_at: Duration) -> Victim {
+        Victim {
+            rule: String::new(),
+            fingerprint: String::new(),
+            target,
+            simulated,
+            struck_at,
+            gone_at: None,
+            signals: Vec::new(),
+            unsent: None,
+            gone_by: None,
+            outlived: false,
+            memory: None,
+        }
+    }
+
+    pub fn lives_as(&self, target: Identity, simulated: bool) -> bool {
         self.target == target && self.simulated == simulated && self.gone_at.is_none()
+    }
+
+    /// Struck in earnest, and not gone yet.
+    pub fn is_awaited(&self) -> bool {
+        !self.simulated && self.gone_at.is_none()
     }
 }
 
@@ -118,6 +162,8 @@ pub struct Book {
     pub victims: Vec<Victim>,
     /// When the last closed episode of a key ended, by the alert's own account.
     pub closed: BTreeMap<EpisodeKey, Timestamp>,
+    /// By rule; one that never failed is not listed.
+    pub breakers: BTreeMap<String, Breaker>,
     pub paused: bool,
     pub last_lease_id: u64,
 }
@@ -129,6 +175,7 @@ pub enum Former {
     Episode(EpisodeKey, Option<Box<Episode>>, Option<Timestamp>),
     Leases(Vec<(u64, Option<Lease>)>, u64),
     Victims(Vec<Victim>),
+    Breaker(String, Option<Breaker>),
     Paused(bool),
 }
 
@@ -152,6 +199,7 @@ impl Book {
             Entry::Victim(_) | Entry::VictimSpared { .. } | Entry::VictimGone { .. } => {
                 Former::Victims(self.victims.clone())
             }
+            Entry::Breaker { rule, .. } => Former::Breaker(rule.clone(), self.breakers.get(rule).copied()),
             Entry::Paused(_) => Former::Paused(self.paused),
             Entry::Record(_) => Former::Nothing,
         }
@@ -172,7 +220,31 @@ impl Book {
                 self.last_lease_id = last_lease_id;
             }
             Former::Victims(victims) => self.victims = victims,
+            Former::Breaker(rule, breaker) => put(&mut self.breakers, rule, breaker),
             Former::Paused(paused) => self.paused = paused,
+        }
+    }
+
+    /// Takes over what another reading knows and this one does not.
+    pub fn adopt(&mut self, other: Book) {
+        for (key, episode) in other.episodes {
+            self.episodes.entry(key).or_insert(episode);
+        }
+        for lease in other.leases.into_values() {
+            if !self.leases.contains_key(&lease.id) {
+                self.record(&Entry::Lease(lease));
+            }
+        }
+        for victim in other.victims {
+            if !self.victims.contains(&victim) {
+                self.victims.push(victim);
+            }
+        }
+        for (key, ended_at) in other.closed {
+            self.closed.entry(key).or_insert(ended_at);
+        }
+        for (rule, breaker) in other.breakers {
+            self.breakers.entry(rule).or_insert(breaker);
         }
     }
 
@@ -220,9 +292,18 @@ impl Book {
                     victim.gone_at.get_or_insert(*at);
                 }
             }
+            Entry::Breaker { rule, breaker } => {
+                let kept = Some(*breaker).filter(|breaker| *breaker != Breaker::default());
+                put(&mut self.breakers, rule.clone(), kept);
+            }
             Entry::Paused(paused) => self.paused = *paused,
             Entry::Record(_) => {}
         }
+    }
+
+    /// Whether a rule takes no final steps because its last ones had no effect.
+    pub fn is_breaker_open(&self, rule: &str) -> bool {
+        self.breakers.get(rule).is_some_and(Breaker::is_open)
     }
 
     pub fn leases_of<'a>(&'a self, key: &'a EpisodeKey) -> impl Iterator<Item = &'a Lease> {

@@ -2,12 +2,16 @@
 //! memory by `book`; both take the same entries.
 
 pub mod book;
+pub mod breaker;
 pub mod entry;
 pub mod journal;
 pub mod lease;
+mod reading;
+mod salvage;
 pub mod store;
 
 pub use book::{Book, Climb, Episode, EpisodeKey, Victim};
+pub use breaker::Breaker;
 pub use entry::{Decision, Entry, Outcome, Record};
 pub use journal::Journal;
 pub use lease::{Effect, Lease, Prior};

@@ -218,7 +218,7 @@ fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::R
         row("Ledger", &"<strong class=\"bad\">cannot be written</strong>")?;
     }
     for rule in &status.breakers_open {
-        row("Stopped without effect", &Escaped(rule))?;
+        row("Stopped, its final steps had no effect", &Escaped(rule))?;
     }
     writeln!(out, "</table>")?;
 

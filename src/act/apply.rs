@@ -268,8 +268,21 @@ fn undo_what_is_known(
         born.filter(|child| !holders.contains(child)).collect()
     };
     match undo {
-        Undo::Bequeath { heir, prior, ours, .. } => {
+        Undo::Bequeath {
+            heir,
+            prior,
+            ours,
+            is_last_of_value,
+            ..
+        } => {
             let first = prior.first().map_or(ours, |prior| &prior.value);
+            if *is_last_of_value {
+                // Threads that end or cannot be set now are the heir's to restore.
+                let _ = restore_threads(host, lease.target, ours, &mut Back::default(), |thread| {
+                    let known = prior.iter().find(|prior| prior.thread() == thread);
+                    known.map_or_else(|| first.clone(), |prior| prior.value.clone())
+                });
+            }
             let missed = restore_children(host, &born(ours), ours, first, &mut Back::default());
             let mut reason = format!("lease {heir} holds the knob and restores it");
             if missed > 0 {

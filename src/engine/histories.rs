@@ -822,3 +822,21 @@ proptest! {
         live_through(moves);
     }
 }
+
+/// Found by the random histories.
+#[test]
+fn a_stack_that_was_undone_in_part_before_a_crash_comes_down_in_the_other_order() {
+    live_through(vec![
+        (
+            Op::Fire {
+                alert: 0,
+                is_local: false,
+            },
+            None,
+            None,
+        ),
+        (Op::Pass(5), None, None),
+        (Op::LedgerLocked(true), None, None),
+        (Op::Release(None), Some(24), None),
+    ]);
+}

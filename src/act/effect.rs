@@ -26,7 +26,9 @@ pub fn is_last(rule: &Rule, rung: usize, signal: Signal) -> bool {
 /// Whether a rule is there to free memory: it says so by whom it chooses.
 pub fn is_about_memory(rule: &Rule) -> bool {
     let by_size = |condition: &Condition| matches!(condition, Condition::MinMemory(_));
-    (rule.order_by.key == OrderKey::Memory && !rule.order_by.reverse) || rule.select.conditions.iter().any(by_size)
+    let selector = rule.selector();
+    (rule.order_by.key == OrderKey::Memory && !rule.order_by.reverse)
+        || selector.is_some_and(|selector| selector.conditions.iter().any(by_size))
 }
 
 /// What the end of a victim has come to, in words; `Err` where that is no effect. `available_bytes` is the host's
@@ -73,7 +75,8 @@ fn mib(bytes: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::Process;
+    use crate::process::{Process, Selector};
+    use crate::rule::ruleset::Aim;
     use crate::rule::{OrderBy, example};
 
     const MIB: u64 = 1 << 20;
@@ -84,7 +87,7 @@ mod tests {
                 resident_bytes: resident * MIB,
                 available_bytes: available * MIB,
             }),
-            ..Victim::new(Process::example(7, "x").identity, false, Duration::from_secs(5))
+            ..Victim::new(Process::example(7, "x").identity.into(), false, Duration::from_secs(5))
         };
         of_end(&victim, Duration::from_secs(6), after.map(|mib| mib * MIB)).is_ok()
     }
@@ -119,7 +122,9 @@ mod tests {
         assert!(is_about_memory(&rule));
         rule.order_by.reverse = true;
         assert!(!is_about_memory(&rule), "the smallest first");
-        rule.select.conditions.push(Condition::MinMemory(MIB));
+        rule.aim = Aim::Processes(Selector {
+            conditions: vec![Condition::MinMemory(MIB)],
+        });
         assert!(is_about_memory(&rule));
     }
 }

@@ -5,7 +5,7 @@ use crate::ledger::book::WireSource;
 use crate::ledger::breaker::TRIPS_AT;
 use crate::ledger::{Decision, Episode, Victim};
 use crate::process::selector::Judgement;
-use crate::process::{Identity, Needs, Process, Selector, protection};
+use crate::process::{Needs, Process, Selector, Target, protection};
 use crate::rule::Rule;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -147,9 +147,9 @@ pub struct FinalGate<'a> {
     /// The answer of `while`; `None` where the rule has none.
     pub condition: Option<bool>,
     /// Victims that nobody waits for: they hang in the kernel, or lived on beyond their time.
-    pub stuck: &'a BTreeSet<Identity>,
+    pub stuck: &'a BTreeSet<Target>,
     /// Victims whose episode has closed, so that nobody else goes on with them.
-    pub orphaned: &'a BTreeSet<Identity>,
+    pub orphaned: &'a BTreeSet<Target>,
     /// The breaker of the rule is open.
     pub is_broken: bool,
 }
@@ -168,7 +168,7 @@ pub enum Strike {
 impl FinalGate<'_> {
     /// # Errors
     /// Says what must happen before this process may be struck.
-    pub fn strike(&self, target: Identity, signal: Signal) -> Result<Strike, Refusal> {
+    pub fn strike(&self, target: Target, signal: Signal) -> Result<Strike, Refusal> {
         let key = &self.episode.key;
         let counted = || self.victims.iter().filter(|victim| victim.simulated == key.simulated);
         if let Some(victim) = counted().find(|victim| victim.target == target && victim.gone_at.is_none()) {
@@ -204,7 +204,7 @@ impl FinalGate<'_> {
         if let Some(victim) = ours().find(|victim| victim.gone_at.is_none() && !self.stuck.contains(&victim.target)) {
             return refuse(
                 Decision::AwaitingEffect,
-                format!("process {} is not gone yet", victim.target.pid),
+                format!("{} is not gone yet", named(victim.target)),
             );
         }
         if ours()
@@ -249,6 +249,14 @@ impl FinalGate<'_> {
             return refuse(Decision::Condition, "`while` is false");
         }
         Ok(())
+    }
+}
+
+/// A target as reasons speak of it.
+fn named(target: Target) -> String {
+    match target.pid() {
+        Some(pid) => format!("process {pid}"),
+        None => target.to_string(),
     }
 }
 
@@ -341,7 +349,7 @@ mod tests {
     }
 
     fn victim(pid: i32, struck_at: u64, gone_at: Option<u64>) -> Victim {
-        let target = Process::example(pid, "x").identity;
+        let target = Process::example(pid, "x").identity.into();
         Victim {
             rule: "end".into(),
             fingerprint: "f".into(),
@@ -370,7 +378,7 @@ mod tests {
             climbs: vec![],
             barred: vec![],
         };
-        let stuck = BTreeSet::from([Process::example(66, "x").identity]);
+        let stuck = BTreeSet::from([Process::example(66, "x").identity.into()]);
         let gate = FinalGate {
             rule: &rule,
             episode: &episode,
@@ -380,10 +388,10 @@ mod tests {
             sample_at: Duration::from_secs(case.sample_at),
             condition: case.condition,
             stuck: &stuck,
-            orphaned: &BTreeSet::from([Process::example(8, "x").identity]),
+            orphaned: &BTreeSet::from([Process::example(8, "x").identity.into()]),
             is_broken: case.is_broken,
         };
-        gate.strike(Process::example(case.target, "x").identity, case.signal)
+        gate.strike(Process::example(case.target, "x").identity.into(), case.signal)
             .map_err(|refusal| refusal.decision)
     }
 

@@ -6,14 +6,14 @@ use super::turn::{About, Turn};
 use crate::act::effect;
 use crate::host::{Host, Moment};
 use crate::ledger::{Breaker, Climb, Entry, EpisodeKey, Outcome, Record, Victim};
-use crate::process::{Identity, Process};
+use crate::process::{Process, Target};
 use crate::rule::Step;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 
 impl<H: Host> Engine<H> {
     /// The entries for the end of a process, if it is a victim that was not known to be gone.
-    pub(super) fn end_of(&mut self, target: Identity, now: Moment) -> Vec<Entry> {
+    pub(super) fn end_of(&mut self, target: Target, now: Moment) -> Vec<Entry> {
         let is_it = |victim: &&Victim| victim.target == target && victim.gone_at.is_none();
         let Some(victim) = self.book.victims.iter().find(is_it).cloned() else {
             return Vec::new();
@@ -42,11 +42,12 @@ impl<H: Host> Engine<H> {
         let now = turn.boot_now();
         let is_due = |victim: &&Victim| victim.is_awaited() && victim.gone_by.is_some_and(|at| at <= now);
         for mut victim in self.book.victims.iter().filter(is_due).cloned().collect::<Vec<_>>() {
-            if !self.host.is_alive(victim.target) {
+            let process = victim.target.process().filter(|process| self.host.is_alive(*process));
+            let Some(process) = process else {
                 self.note_death(victim.target, turn);
                 continue;
-            }
-            let state = self.host.process(victim.target.pid).map(|process| process.state);
+            };
+            let state = self.host.process(process.pid).map(|process| process.state);
             let record = self.effect_record(&victim, Outcome::NoEffect, effect::of_survivor(state), turn.now);
             let counted = self.count_effect(&victim.rule, false, turn.now);
             (victim.gone_by, victim.outlived) = (None, true);
@@ -95,7 +96,7 @@ impl<H: Host> Engine<H> {
         (record.outcome, record.reason, record.is_effect) = (Some(outcome), reason, true);
         tracing::info!(
             rule = record.rule,
-            pid = victim.target.pid,
+            pid = victim.target.pid(),
             step = record.step.as_deref().unwrap_or(""),
             outcome = outcome.as_str(),
             reason = record.reason,
@@ -106,9 +107,9 @@ impl<H: Host> Engine<H> {
 
     /// Victims that nobody waits for and nobody takes again: SIGKILL is on its way to them and they hang in the kernel,
     /// or they were given up.
-    pub(super) fn spent(&self, table: &[Process]) -> BTreeSet<Identity> {
-        let hangs = |target: Identity| {
-            let is_it = |process: &Process| process.identity == target && process.state == 'D';
+    pub(super) fn spent(&self, table: &[Process]) -> BTreeSet<Target> {
+        let hangs = |target: Target| {
+            let is_it = |process: &Process| target == process.identity.into() && process.state == 'D';
             table.iter().any(is_it)
         };
         let awaited = self.book.victims.iter().filter(|victim| victim.is_awaited());

@@ -10,7 +10,7 @@ use crate::act::{apply, effect};
 use crate::host::{Host, Value};
 use crate::ledger::book::{Barred, MemoryBefore};
 use crate::ledger::{Climb, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Record, Victim};
-use crate::process::{Identity, Process, Selector};
+use crate::process::{Process, Selector, Target};
 use crate::rule::step::{Change, Send, SignalKind};
 use crate::rule::{Rule, Step};
 use nix::sys::signal::Signal;
@@ -101,7 +101,7 @@ impl<H: Host> Engine<H> {
 
     /// A process counts as one victim, whatever it receives.
     fn note_strike(&mut self, seat: &Seat<'_>, signal: Signal, episode: &Episode, turn: &mut Turn) {
-        let target = seat.process.identity;
+        let target = Target::from(seat.process.identity);
         let simulated = episode.key.simulated;
         let is_it = |known: &&Victim| known.target == target && known.simulated == simulated && known.gone_at.is_none();
         let known = self.book.victims.iter().find(is_it).cloned();
@@ -178,7 +178,7 @@ impl<H: Host> Engine<H> {
                         orphaned: &orphaned,
                         is_broken: self.book.is_breaker_open(&seat.rule.name),
                     };
-                    gate.strike(seat.process.identity, send.signal).map(Some)
+                    gate.strike(seat.process.identity.into(), send.signal).map(Some)
                 }
             },
         }
@@ -213,7 +213,7 @@ impl<H: Host> Engine<H> {
         }
         // A lease of this same turn is not carried out yet; ours will find what it sets.
         if let (Step::Set(change), Some(prepared)) = (step, &mut prepared)
-            && let Some(value) = self.awaited_value(target, change)
+            && let Some(value) = self.awaited_value(target.into(), change)
         {
             prepared
                 .prior
@@ -274,7 +274,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn awaited_value(&self, target: Identity, change: &Change) -> Option<Value> {
+    fn awaited_value(&self, target: Target, change: &Change) -> Option<Value> {
         let newest = self.book.leases.values().rev();
         let value_of = |lease: &Lease| match &lease.effect {
             Effect::Value { value, .. } if value.knob() == change.knob() => Some((value.clone(), lease.settled)),
@@ -289,7 +289,7 @@ impl<H: Host> Engine<H> {
             id: self.book.last_lease_id + 1,
             rule: seat.rule.name.clone(),
             fingerprint: seat.about.fingerprint.clone(),
-            target: seat.process.identity,
+            target: seat.process.identity.into(),
             name: seat.process.name.clone(),
             effect,
             taken_at: turn.boot_now(),
@@ -305,7 +305,7 @@ impl<H: Host> Engine<H> {
         turn.decide(&mut self.book, record);
     }
 
-    fn orphaned_victims(&self) -> BTreeSet<Identity> {
+    fn orphaned_victims(&self) -> BTreeSet<Target> {
         let is_open = |victim: &Victim| {
             self.book.episodes.contains_key(&EpisodeKey {
                 rule: victim.rule.clone(),

@@ -11,7 +11,7 @@ use crate::engine::select::still_holds;
 use crate::host::Host;
 use crate::ledger::lease::{self, Undo};
 use crate::ledger::{Climb, Effect, Entry, EpisodeKey, Outcome, Victim};
-use crate::process::Identity;
+use crate::process::{Identity, Target};
 use nix::sys::signal::Signal;
 
 impl<H: Host> Engine<H> {
@@ -103,7 +103,7 @@ impl<H: Host> Engine<H> {
                     if self.host.is_alive(target) {
                         self.spare(target, signal, outcomes);
                     } else {
-                        for entry in self.end_of(target, turn.now) {
+                        for entry in self.end_of(target.into(), turn.now) {
                             self.keep(entry, outcomes);
                         }
                     }
@@ -130,6 +130,7 @@ impl<H: Host> Engine<H> {
 
     /// A final signal that did not reach its living target does not count.
     fn spare(&mut self, target: Identity, signal: Signal, outcomes: &mut Vec<Entry>) {
+        let target = Target::from(target);
         let is_it = |victim: &&Victim| victim.target == target && !victim.simulated && victim.gone_at.is_none();
         let Some(mut victim) = self.book.victims.iter().find(is_it).cloned() else {
             return;
@@ -148,7 +149,11 @@ impl<H: Host> Engine<H> {
     fn await_effect(&mut self, subject: &Subject, signal: Signal, outcomes: &mut Vec<Entry>) {
         let target = subject.process.identity;
         let victims = &self.book.victims;
-        let Some(mut victim) = victims.iter().find(|victim| victim.lives_as(target, false)).cloned() else {
+        let Some(mut victim) = victims
+            .iter()
+            .find(|victim| victim.lives_as(target.into(), false))
+            .cloned()
+        else {
             return;
         };
         victim.unsent = None;
@@ -163,7 +168,7 @@ impl<H: Host> Engine<H> {
             fingerprint: subject.about.fingerprint.clone(),
             simulated: false,
         };
-        let target = subject.process.identity;
+        let target = Target::from(subject.process.identity);
         let climbs = &mut self.book.episodes.get_mut(&key)?.climbs;
         climbs
             .iter_mut()

@@ -4,6 +4,7 @@
 pub mod book;
 pub mod breaker;
 pub mod entry;
+pub mod errand;
 pub mod journal;
 pub mod lease;
 mod reading;
@@ -13,6 +14,7 @@ pub mod store;
 pub use book::{Book, Climb, Episode, EpisodeKey, Victim};
 pub use breaker::Breaker;
 pub use entry::{Decision, Entry, Outcome, Record};
+pub use errand::{Allocation, Command, Course, Release, Stage};
 pub use journal::Journal;
 pub use lease::{Effect, Lease, Prior};
 pub use store::{Store, StoreError};

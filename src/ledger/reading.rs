@@ -154,12 +154,22 @@ fn episode(row: &Row<'_>, is_same_boot: bool) -> Parsed {
 fn lease(row: &Row<'_>, boot: &str) -> Parsed {
     let (body, deadline_ms): (String, i64) = (row.get(0)?, row.get(1)?);
     let (outcome, of_boot): (Option<String>, String) = (row.get(2)?, row.get(3)?);
-    if outcome.is_some() || of_boot != boot {
+    if outcome.is_some() {
         return ended();
     }
-    parse(&body, |lease: Lease| {
-        let deadline = milliseconds(deadline_ms);
-        Entry::Lease(Lease { deadline, ..lease })
+    let parsed = serde_json::from_str::<Lease>(&body).map_err(|error| error.to_string());
+    Ok(match parsed {
+        // What was asked of others does not end with a boot, and is given back at once: its time is over.
+        Ok(lease) if of_boot != boot && lease.effect.outlasts_a_boot() => Ok(Entry::Lease(Lease {
+            deadline: Duration::ZERO,
+            ..lease
+        })),
+        Ok(_) if of_boot != boot => Err(String::new()),
+        Ok(lease) => Ok(Entry::Lease(Lease {
+            deadline: milliseconds(deadline_ms),
+            ..lease
+        })),
+        Err(reason) => Err(reason),
     })
 }
 

@@ -46,7 +46,12 @@ impl World {
         let records = self.engine.records();
         let effects = records.iter().filter(|record| record.is_effect);
         effects
-            .map(|record| (record.target.as_ref().unwrap().0.pid, record.outcome.unwrap()))
+            .map(|record| {
+                (
+                    record.target.as_ref().unwrap().0.pid().unwrap(),
+                    record.outcome.unwrap(),
+                )
+            })
             .collect()
     }
 }

@@ -6,7 +6,7 @@ use super::turn::{About, Subject, Turn, Work, shown};
 use super::{Answer, Engine};
 use crate::act::guard::{FinalGate, Refusal, Strike, notice};
 use crate::act::plan::Ascent;
-use crate::act::{apply, effect};
+use crate::act::{apply, descent, effect};
 use crate::host::{Host, Value};
 use crate::ledger::book::{Barred, MemoryBefore};
 use crate::ledger::{Climb, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Record, Victim};
@@ -205,9 +205,8 @@ impl<H: Host> Engine<H> {
         let mut prepared = prepared;
         let mut is_by_birth = false;
         for prior in prepared.iter_mut().flat_map(|prepared| &mut prepared.prior) {
-            let table = turn.table.as_deref().unwrap_or_default();
-            let live = self.book.leases.values();
-            if let Some(own) = apply::before_birth(seat.process, &prior.value, live, table) {
+            let Some(kin) = &turn.table else { continue };
+            if let Some(own) = descent::before_birth(seat.process, &prior.value, &self.book.leases, kin) {
                 (prior.value, is_by_birth) = (own, true);
             }
         }
@@ -246,7 +245,7 @@ impl<H: Host> Engine<H> {
                     prior: prepared.prior,
                 };
                 let lease = self.new_lease(seat, effect, turn);
-                let is_held = self.book.leases.values().any(|other| other.shares_knob(&lease));
+                let is_held = self.book.leases.on(lease.target).any(|other| other.shares_knob(&lease));
                 if prepared.is_set_already && !is_held && !is_by_birth && !is_relative(change) {
                     record.decision = None;
                     record.outcome = Some(Outcome::AlreadySet);
@@ -275,12 +274,12 @@ impl<H: Host> Engine<H> {
     }
 
     fn awaited_value(&self, target: Target, change: &Change) -> Option<Value> {
-        let newest = self.book.leases.values().rev();
+        let mut newest = self.book.leases.on(target).rev();
         let value_of = |lease: &Lease| match &lease.effect {
             Effect::Value { value, .. } if value.knob() == change.knob() => Some((value.clone(), lease.settled)),
             _ => None,
         };
-        let (value, settled) = newest.filter(|lease| lease.target == target).find_map(value_of)?;
+        let (value, settled) = newest.find_map(value_of)?;
         (!settled).then_some(value)
     }
 

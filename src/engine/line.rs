@@ -17,8 +17,9 @@ use crate::alert::{Alert, Source, Status};
 use crate::host::Host;
 use crate::ledger::book::REMEMBER_VICTIMS;
 use crate::ledger::{Book, Climb, Decision, Entry, Episode, EpisodeKey};
-use crate::process::{Process, Selector};
+use crate::process::{Kin, Process, Selector, Target};
 use crate::rule::{Rule, RuleIndex};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,6 @@ use std::time::{Duration, Instant};
 const MAX_OPEN_EPISODES: usize = 4096;
 /// A repeat so soon after the last look changes nothing.
 const JUST_NOW: Duration = Duration::from_secs(1);
-/// Leases that are undone by one reading of the process table.
-const UNDONE_PER_READING: usize = 64;
 
 /// Why an episode is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -291,8 +290,12 @@ impl<H: Host> Engine<H> {
             }
         }
         let before = self.book.episodes.get(key).cloned();
+        let by_target: HashMap<Target, &Process> = matches
+            .iter()
+            .map(|process| (process.identity.into(), process))
+            .collect();
         for ascent in ascents {
-            let process = matches.iter().find(|process| ascent.target == process.identity.into());
+            let process = by_target.get(&ascent.target).copied();
             let (Some(process), Some(selector)) = (process, &selector) else {
                 continue;
             };
@@ -393,8 +396,9 @@ impl<H: Host> Engine<H> {
     /// episode when another of its leases ended.
     fn places(&self, episode: &Episode) -> Episode {
         let mut held = episode.clone();
+        let mut seen: BTreeSet<Target> = held.climbs.iter().map(|climb| climb.target).collect();
         for lease in self.book.leases_of(&episode.key) {
-            if !held.climbs.iter().any(|climb| climb.target == lease.target) {
+            if seen.insert(lease.target) {
                 held.climbs.push(Climb {
                     target: lease.target,
                     name: lease.name.clone(),
@@ -470,14 +474,14 @@ impl<H: Host> Engine<H> {
         // In an emergency the record follows the deed.
         let mut outcomes = if turn.is_unledgered { entries } else { Vec::new() };
         let told = outcomes.len();
-        for (number, work) in std::mem::take(&mut turn.work).into_iter().enumerate() {
-            // Whoever undoes must know the children; one reading serves many leases, and none grows old.
-            let undoes = matches!(work, Work::Undo { .. });
-            if undoes && (turn.table.is_none() || number % UNDONE_PER_READING == UNDONE_PER_READING - 1) {
-                turn.table = Some(self.host.processes().unwrap_or_default());
+        for work in std::mem::take(&mut turn.work) {
+            if matches!(work, Work::Undo { .. }) && turn.table.is_none() {
+                // Whoever undoes must know the children.
+                turn.table = Some(self.read_kin());
             }
             self.perform(work, &turn, &mut outcomes);
         }
+        self.sweep();
         outcomes.iter().skip(told).for_each(|entry| self.show(entry));
         self.journal.settle(outcomes);
         self.chores.last_retry = (!self.journal.is_writable()).then_some(turn.now.boot);
@@ -494,7 +498,12 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn read_table(&mut self, now: Duration) -> Vec<Process> {
+    /// The process table as whoever undoes needs it.
+    pub(super) fn read_kin(&mut self) -> Kin {
+        Kin::from(self.host.processes().unwrap_or_default())
+    }
+
+    fn read_table(&mut self, now: Duration) -> Kin {
         let mut table = self.host.processes().unwrap_or_else(|error| {
             tracing::error!(%error, "the process table cannot be read");
             Vec::new()
@@ -502,7 +511,9 @@ impl<H: Host> Engine<H> {
         if let Some(baseline) = self.baseline(now) {
             baseline.measure(&mut table, now);
         }
-        table
+        let kin = Kin::from(table);
+        self.broods.note(&kin, &self.book.leases);
+        kin
     }
 }
 

@@ -22,10 +22,12 @@ mod real_histories;
 #[cfg(test)]
 mod tests;
 
+use crate::act::descent::Broods;
 use crate::act::guard::Budget;
 use crate::alert::alertmanager::Absences;
 use crate::host::Host;
-use crate::ledger::{Book, Episode, EpisodeKey, Journal, Record};
+use crate::ledger::lease::Undo;
+use crate::ledger::{Book, Episode, EpisodeKey, Journal, Lease, Record};
 use crate::process::Selector;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::rule::{Rule, RuleSet};
@@ -74,6 +76,10 @@ pub struct Engine<H: Host> {
     judged_at: BTreeMap<EpisodeKey, Duration>,
     /// The last two readings for processor use: the newer one serves once it is old enough.
     baselines: [Option<CpuBaseline>; 2],
+    /// Children of targets that were seen.
+    broods: Broods,
+    /// What was undone in this turn, whose newest children must be looked for once more.
+    undone: Vec<(Lease, Undo)>,
     chores: Chores,
     absences: Absences,
 }
@@ -98,6 +104,8 @@ impl<H: Host> Engine<H> {
             rules_in_use,
             judged_at: BTreeMap::new(),
             baselines: [None, None],
+            broods: Broods::default(),
+            undone: Vec::new(),
             chores,
             absences: Absences::default(),
         };

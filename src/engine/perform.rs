@@ -120,7 +120,7 @@ impl<H: Host> Engine<H> {
             .book
             .leases
             .get(&id)
-            .map(|lease| lease::undo(lease, self.book.leases.values()));
+            .map(|lease| lease::undo(lease, self.book.leases.on(lease.target)));
         if let Some(Undo::Bequeath { heir, inherited, .. }) = undo {
             let (id, prior) = (heir, inherited);
             self.keep(Entry::LeasePrior { id, prior }, outcomes);

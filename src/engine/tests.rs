@@ -1,7 +1,9 @@
 //! The engine on a fake host with a fake clock and a real ledger.
 
 mod effects;
+mod kinship;
 mod reconciling;
+mod scale;
 
 use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};

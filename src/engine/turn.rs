@@ -5,9 +5,10 @@ use crate::alert::Labels;
 use crate::host::Moment;
 use crate::ledger::book::Former;
 use crate::ledger::{Book, Decision, Entry, EpisodeKey, Outcome, Record};
-use crate::process::{Process, Selector, Target};
+use crate::process::{Kin, Process, Selector, Target};
 use crate::rule::Rule;
 use nix::sys::signal::Signal;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -92,8 +93,10 @@ pub struct Turn {
     pub is_unledgered: bool,
     /// When the alert arrived that this turn reacts to.
     pub received_at: Option<Instant>,
+    /// Names of the alerts whose episodes were closed in this turn, by fingerprint.
+    pub closed: BTreeMap<String, String>,
     /// Read at most once a turn.
-    pub table: Option<Vec<Process>>,
+    pub table: Option<Kin>,
     /// What the intents changed in the book, as it was before each.
     formers: Vec<Former>,
     /// Durable before `work`, in the order in which they were decided: a resolve that shares the turn with its firing
@@ -110,6 +113,7 @@ impl Turn {
             now,
             is_unledgered: false,
             received_at,
+            closed: BTreeMap::new(),
             table: None,
             formers: Vec::new(),
             entries: Vec::new(),

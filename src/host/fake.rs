@@ -59,6 +59,12 @@ pub struct FakeHost {
     /// Everything that reached a process, with what it was at that moment.
     #[cfg(test)]
     pub deeds: Vec<Deed>,
+    /// What happens on the host just before something is set, one for each setting.
+    #[cfg(test)]
+    pub before_set: std::collections::VecDeque<fn(&mut FakeHost)>,
+    /// How often the host was asked or told something.
+    #[cfg(test)]
+    pub calls: std::cell::Cell<usize>,
     /// What happens on the host just before the next looks at single processes, one for each look.
     #[cfg(test)]
     pub meanwhile: std::collections::VecDeque<fn(&mut FakeHost)>,
@@ -80,6 +86,10 @@ impl FakeHost {
             denied_threads: BTreeSet::new(),
             #[cfg(test)]
             deeds: Vec::new(),
+            #[cfg(test)]
+            before_set: Default::default(),
+            #[cfg(test)]
+            calls: Default::default(),
             #[cfg(test)]
             meanwhile: Default::default(),
         }
@@ -156,6 +166,12 @@ impl FakeHost {
     }
 
     #[cfg(test)]
+    fn note_call(&self) {
+        super::fault::point();
+        self.calls.set(self.calls.get() + 1);
+    }
+
+    #[cfg(test)]
     fn note_deed(&mut self, id: Identity, signal: Option<Signal>) -> Result<(), HostError> {
         let (at, process) = (self.now.boot, self.verify(id)?.process.clone());
         self.deeds.push(Deed { at, process, signal });
@@ -183,13 +199,13 @@ impl Host for FakeHost {
 
     fn processes(&mut self) -> io::Result<Vec<Process>> {
         #[cfg(test)]
-        super::fault::point();
+        self.note_call();
         Ok(self.processes.values().map(|found| self.current(found)).collect())
     }
 
     fn process(&mut self, pid: i32) -> Option<Process> {
         #[cfg(test)]
-        super::fault::point();
+        self.note_call();
         #[cfg(test)]
         if let Some(happening) = self.meanwhile.pop_front() {
             happening(self);
@@ -227,7 +243,7 @@ impl Host for FakeHost {
 
     fn threads(&mut self, id: Identity) -> Result<Vec<Thread>, HostError> {
         #[cfg(test)]
-        super::fault::point();
+        self.note_call();
         let found = self.verify(id)?;
         Ok(found
             .threads
@@ -241,7 +257,7 @@ impl Host for FakeHost {
 
     fn get(&mut self, id: Identity, thread: Thread, knob: Knob) -> Result<Value, HostError> {
         #[cfg(test)]
-        super::fault::point();
+        self.note_call();
         let found = self.verify(id)?;
         let frozen = found.process.state == 'T';
         let oom_score_adj = found.oom_score_adj;
@@ -262,13 +278,17 @@ impl Host for FakeHost {
 
     fn set(&mut self, id: Identity, thread: Thread, value: &Value) -> Result<(), HostError> {
         #[cfg(test)]
-        super::fault::point();
+        self.note_call();
         if self.denied.contains(&value.knob()) || self.denied_threads.contains(&thread.tid) {
             return Err(HostError::Denied {
                 what: "set",
                 pid: id.pid,
                 missing: "CAP_SYS_NICE",
             });
+        }
+        #[cfg(test)]
+        if let Some(happening) = self.before_set.pop_front() {
+            happening(self);
         }
         #[cfg(test)]
         self.note_deed(id, None)?;
@@ -298,7 +318,7 @@ impl Host for FakeHost {
 
     fn signal(&mut self, id: Identity, signal: Signal) -> Result<(), HostError> {
         #[cfg(test)]
-        super::fault::point();
+        self.note_call();
         let found = self.verify(id)?;
         let ends = match signal {
             Signal::SIGKILL => true,

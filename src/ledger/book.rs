@@ -4,6 +4,7 @@
 use super::breaker::Breaker;
 use super::entry::Entry;
 use super::lease::{Effect, Lease};
+use super::leases::Leases;
 use crate::alert::{Labels, Source};
 use crate::process::Target;
 use jiff::Timestamp;
@@ -158,7 +159,7 @@ impl Victim {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Book {
     pub episodes: BTreeMap<EpisodeKey, Episode>,
-    pub leases: BTreeMap<u64, Lease>,
+    pub leases: Leases,
     pub victims: Vec<Victim>,
     /// When the last closed episode of a key ended, by the alert's own account.
     pub closed: BTreeMap<EpisodeKey, Timestamp>,
@@ -215,7 +216,10 @@ impl Book {
             }
             Former::Leases(leases, last_lease_id) => {
                 for (id, lease) in leases {
-                    put(&mut self.leases, id, lease);
+                    match lease {
+                        Some(lease) => self.leases.insert(lease),
+                        None => drop(self.leases.remove(id)),
+                    }
                 }
                 self.last_lease_id = last_lease_id;
             }
@@ -259,26 +263,26 @@ impl Book {
             }
             Entry::Lease(lease) => {
                 self.last_lease_id = self.last_lease_id.max(lease.id);
-                self.leases.insert(lease.id, lease.clone());
+                self.leases.insert(lease.clone());
             }
             Entry::LeasePrior { id, prior } => {
                 if let Some(Lease {
                     effect: Effect::Value { prior: theirs, .. },
                     ..
-                }) = self.leases.get_mut(id)
+                }) = self.leases.get_mut(*id)
                 {
                     theirs.clone_from(prior);
                 }
             }
             Entry::Renewed { ids, deadline } => {
                 for id in ids {
-                    if let Some(lease) = self.leases.get_mut(id) {
+                    if let Some(lease) = self.leases.get_mut(*id) {
                         lease.deadline = *deadline;
                     }
                 }
             }
             Entry::LeaseEnded { id, .. } => {
-                self.leases.remove(id);
+                self.leases.remove(*id);
             }
             Entry::Victim(victim) => {
                 self.victims
@@ -306,10 +310,10 @@ impl Book {
         self.breakers.get(rule).is_some_and(Breaker::is_open)
     }
 
-    pub fn leases_of<'a>(&'a self, key: &'a EpisodeKey) -> impl Iterator<Item = &'a Lease> {
-        self.leases
-            .values()
-            .filter(move |lease| !key.simulated && lease.rule == key.rule && lease.fingerprint == key.fingerprint)
+    /// The live leases of an episode, oldest first; dry-run holds none.
+    pub fn leases_of(&self, key: &EpisodeKey) -> impl DoubleEndedIterator<Item = &Lease> {
+        let leases = (!key.simulated).then(|| self.leases.of(&key.rule, &key.fingerprint));
+        leases.into_iter().flatten()
     }
 
     /// Forgets victims and closed episodes that can no longer matter, `keep` before now.

@@ -135,6 +135,12 @@ impl Journal {
         self.flush();
     }
 
+    /// Transactions so far.
+    #[cfg(test)]
+    pub fn commits(&self) -> usize {
+        self.store.as_ref().map_or(0, |store| store.commits)
+    }
+
     /// Whether outcomes wait to be written.
     pub fn has_unsaved(&self) -> bool {
         !self.unsaved.is_empty()

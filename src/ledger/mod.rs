@@ -7,6 +7,7 @@ pub mod entry;
 pub mod errand;
 pub mod journal;
 pub mod lease;
+pub mod leases;
 mod reading;
 mod salvage;
 pub mod store;

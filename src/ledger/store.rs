@@ -84,6 +84,9 @@ pub struct Store {
     connection: Connection,
     boot: BootId,
     records: i64,
+    /// Transactions so far.
+    #[cfg(test)]
+    pub commits: usize,
 }
 
 impl Store {
@@ -161,6 +164,8 @@ impl Store {
             connection,
             boot,
             records: 0,
+            #[cfg(test)]
+            commits: 0,
         };
         store.prepare().map_err(|source| store.sql(source))?;
         let version: Option<String> = store
@@ -266,6 +271,10 @@ impl Store {
             0
         };
         transaction.commit()?;
+        #[cfg(test)]
+        {
+            self.commits += 1;
+        }
         self.records += added - deleted;
         Ok(())
     }

@@ -5,7 +5,7 @@ use crate::cli::{Check, ConfigFile, DEFAULT_CONFIG, Explain, History, Output, Qu
 use crate::control::{self, Reply, Request};
 use crate::diagnostic::{Severity, render_all};
 use crate::engine::here::Here;
-use crate::host::{Host, LinuxHost};
+use crate::host::{Knob, LinuxHost};
 use crate::ledger::store::read_records;
 use crate::ledger::{Breaker, Lease, Record};
 use crate::process::Target;
@@ -33,6 +33,7 @@ pub fn check(check: &Check) -> ExitCode {
         println!("{:#}", schema::json_schema(root));
         return ExitCode::SUCCESS;
     }
+    let mut note = None;
     let (findings, summary) = match app::load(&check.config) {
         Ok(Loaded {
             warnings,
@@ -40,6 +41,7 @@ pub fn check(check: &Check) -> ExitCode {
             config,
         }) => {
             let mut warnings = warnings;
+            note = note_on_nice(&rules);
             let checked = Checked::of(&check.config);
             warnings.extend(missing_privileges(&rules));
             warnings.extend(missing_authentication(&config, &checked));
@@ -60,6 +62,9 @@ pub fn check(check: &Check) -> ExitCode {
             print!("{}", render_all(&findings, use_color()));
             if !has_errors {
                 println!("{summary}");
+            }
+            if let Some(note) = note {
+                eprintln!("{note}");
             }
         }
     }
@@ -121,22 +126,32 @@ fn missing_privileges(rules: &crate::rule::RuleSet) -> Vec<Diagnostic> {
     };
     let mut findings = Vec::new();
     for rule in &rules.rules {
-        for step in &rule.actions {
-            let crate::rule::Step::Set(change) = step else { continue };
-            if let Err(missing) = host.may_undo(change.knob()) {
-                let message = format!(
-                    "rule {:?} cannot undo {} without {missing}, which this user lacks",
-                    rule.name,
-                    change.knob()
-                );
-                let help = format!(
-                    "run evenkeel as root, or with AmbientCapabilities={missing}; without it the step is refused"
-                );
-                findings.push(Diagnostic::of_file(Severity::Warning, "privileges", message, help));
-            }
+        for (step, missing) in crate::engine::missing_privileges(&host, rule) {
+            let message = format!(
+                "rule {:?} cannot undo `{step}` without {missing}, which this user lacks",
+                rule.name
+            );
+            let help = if missing.starts_with("CAP_") {
+                format!("run evenkeel as root, or with AmbientCapabilities={missing}; without it the step is refused")
+            } else {
+                "the kernel is too old, or a container forbids the call; the step is refused".to_owned()
+            };
+            findings.push(Diagnostic::of_file(Severity::Warning, "privileges", message, help));
         }
     }
     findings
+}
+
+/// What this host makes of `nice`, where a rule sets it.
+fn note_on_nice(rules: &crate::rule::RuleSet) -> Option<&'static str> {
+    let sets_nice =
+        |step: &crate::rule::Step| matches!(step, crate::rule::Step::Set(change) if change.knob() == Knob::Nice);
+    let is_moot = crate::host::linux::autogroup_is_on(Path::new("/proc"));
+    let is_set = rules.rules.iter().any(|rule| rule.actions.iter().any(sets_nice));
+    (is_moot && is_set).then_some(
+        "note: kernel.sched_autogroup_enabled is 1 on this host, so outside of cgroups nice counts only among the \
+         processes of one session; `evenkeel explain` says it of each process",
+    )
 }
 
 fn linux_host(procfs: &Path) -> Result<LinuxHost, String> {

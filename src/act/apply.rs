@@ -54,6 +54,20 @@ pub struct Prepared {
     pub is_set_already: bool,
 }
 
+impl Prepared {
+    /// Takes a mask of every processor that a target could have for what it is: no mask at all. It is restored as that,
+    /// so that processors which are plugged in meanwhile belong to it (cpuset(7)).
+    pub fn widen(&mut self, processors: &BTreeSet<u32>) {
+        for prior in &mut self.prior {
+            if let Value::Affinity(cpus) = &mut prior.value
+                && cpus.0.is_superset(processors)
+            {
+                *cpus = CpuSet::every();
+            }
+        }
+    }
+}
+
 /// Reads what a step would change.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 
 use super::apply::{Effected, MAX_ROUNDS, catches, concerned};
 use super::descent::Family;
+use crate::host::knob::CpuSet;
 use crate::host::{Host, HostError, Knob, Thread, Value};
 use crate::ledger::Outcome;
 use crate::ledger::lease::{Lease, Undo};
@@ -249,6 +250,15 @@ fn restore_threads(
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
+fn is_back(host: &mut impl Host, process: Identity, found: &Value, value: &Value) -> bool {
+    match (found, value) {
+        (Value::Affinity(found), Value::Affinity(every)) if *every == CpuSet::every() => {
+            found.0.is_superset(&host.processors_of(process))
+        }
+        _ => found == value,
+    }
+}
+
 /// False when somebody else changed the value.
 fn restore_thread(
     host: &mut impl Host,
@@ -260,7 +270,7 @@ fn restore_thread(
     let found = host.get(process, thread, ours.knob())?;
     // A stop may be pending on a process that hangs in the kernel; only SIGCONT takes it back.
     let may_be_pending = *ours == Value::Freeze(true) && *value == Value::Freeze(false);
-    if found == *value && !may_be_pending {
+    if is_back(host, process, &found, value) && !may_be_pending {
         // After a crash between intent and outcome a thread may never have been set.
         return Ok(true);
     }

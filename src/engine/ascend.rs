@@ -7,7 +7,7 @@ use super::{Answer, Engine};
 use crate::act::guard::{FinalGate, Refusal, Strike, notice};
 use crate::act::plan::Ascent;
 use crate::act::{apply, descent, effect};
-use crate::host::{Host, Value};
+use crate::host::{Host, Knob, Value};
 use crate::ledger::book::{Barred, MemoryBefore};
 use crate::ledger::{Climb, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Record, Victim};
 use crate::process::{Process, Selector, Target};
@@ -145,6 +145,13 @@ impl<H: Host> Engine<H> {
                     })
                 }
             },
+            Step::Signal(_) if self.host.may_signal().is_err() => {
+                let missing = self.host.may_signal().err().unwrap_or_default();
+                Err(Refusal {
+                    decision: Decision::Privilege,
+                    reason: format!("no signal can be sent to exactly one process: {missing} is missing"),
+                })
+            }
             Step::Signal(send) => match send.kind() {
                 SignalKind::Notice => notice(seat.process, send.signal).map(|()| None),
                 SignalKind::Reversible => {
@@ -222,6 +229,21 @@ impl<H: Host> Engine<H> {
         if let Some(prepared) = &prepared {
             record.before = prepared.prior.first().map(|prior| prior.value.to_string());
             record.after = Some(prepared.value.to_string());
+        }
+        if let Step::Set(change) = step {
+            if change.knob() == Knob::Nice {
+                record.reason = self.host.nice_reach(seat.process.identity).unwrap_or_default();
+            }
+            let mut held = self
+                .book
+                .leases
+                .on(target.into())
+                .filter_map(|lease| lease.effect.value());
+            // What another lease set is not its own.
+            let is_its_own = held.all(|value| value.knob() != change.knob());
+            if let (Knob::Affinity, true, Some(prepared)) = (change.knob(), is_its_own, &mut prepared) {
+                prepared.widen(&self.host.processors_of(seat.process.identity));
+            }
         }
         turn.decide(&mut self.book, record.clone());
         if simulated {

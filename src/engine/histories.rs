@@ -404,6 +404,8 @@ impl History {
     }
 
     fn restart(&mut self, death: Option<u32>) {
+        // What was done while nothing could be recorded is not known afterwards.
+        self.has_crashed |= self.lock.is_some();
         for death in [death, None] {
             let host = self.engine.host().clone();
             self.engine = start(host, self.directory.path(), &self.policy, &self.tally);

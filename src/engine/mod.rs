@@ -30,7 +30,7 @@ use crate::ledger::lease::Undo;
 use crate::ledger::{Book, Episode, EpisodeKey, Journal, Lease, Record};
 use crate::process::Selector;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
-use crate::rule::{Rule, RuleSet};
+use crate::rule::{Rule, RuleSet, Step};
 use crate::tally::Tally;
 use agenda::Chores;
 use here::Here;
@@ -49,6 +49,19 @@ pub struct Policy {
     pub budget: Budget,
     /// `on_exit: restore`.
     pub restore_on_exit: bool,
+}
+
+/// The steps of a rule that could be taken here and not be undone, or not be taken at all, and what is missing.
+pub fn missing_privileges<'r>(host: &impl Host, rule: &'r Rule) -> Vec<(&'r Step, &'static str)> {
+    let missing = |step: &'r Step| {
+        let missing = match step {
+            Step::Set(change) => host.may_undo(change.knob()).err(),
+            Step::Signal(_) => host.may_signal().err(),
+            _ => None,
+        };
+        missing.map(|missing| (step, missing))
+    };
+    rule.actions.iter().filter_map(missing).collect()
 }
 
 /// The answer to a rule's `while`.
@@ -110,7 +123,22 @@ impl<H: Host> Engine<H> {
             absences: Absences::default(),
         };
         engine.measure_cpu();
+        engine.warn_of_privileges();
         engine
+    }
+
+    /// Says at the start which rules could be applied and not be undone here; their steps are refused.
+    fn warn_of_privileges(&self) {
+        for rule in self.policy.rules.rules.iter().filter(|rule| !self.is_simulated(rule)) {
+            for (step, missing) in missing_privileges(&self.host, rule) {
+                tracing::warn!(
+                    rule = rule.name,
+                    step = step.to_string(),
+                    missing,
+                    "the step is refused: it could be taken here and not be undone"
+                );
+            }
+        }
     }
 
     pub fn book(&self) -> &Book {

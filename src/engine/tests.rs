@@ -1,7 +1,9 @@
 //! The engine on a fake host with a fake clock and a real ledger.
 
 mod effects;
+mod clocks;
 mod kinship;
+mod pid_reuse;
 mod reconciling;
 mod scale;
 

@@ -490,6 +490,7 @@ impl<H: Host> Engine<H> {
         }
         self.policy = policy;
         self.measure_cpu();
+        self.warn_of_privileges();
         let mut turn = Turn::new(self.host.now(), None);
         self.release_orphans(&mut turn);
         self.finish(turn);

@@ -62,6 +62,14 @@ pub struct FakeHost {
     /// What happens on the host just before something is set, one for each setting.
     #[cfg(test)]
     pub before_set: std::collections::VecDeque<fn(&mut FakeHost)>,
+    /// Every so many looks at a process, its pid is handed to a stranger the moment before; 0 is never.
+    #[cfg(test)]
+    pub reused_every: usize,
+    #[cfg(test)]
+    looks: usize,
+    /// Strangers that got a pid so.
+    #[cfg(test)]
+    pub strangers: usize,
     /// How often the host was asked or told something.
     #[cfg(test)]
     pub calls: std::cell::Cell<usize>,
@@ -88,6 +96,12 @@ impl FakeHost {
             deeds: Vec::new(),
             #[cfg(test)]
             before_set: Default::default(),
+            #[cfg(test)]
+            reused_every: 0,
+            #[cfg(test)]
+            strangers: 0,
+            #[cfg(test)]
+            looks: 0,
             #[cfg(test)]
             calls: Default::default(),
             #[cfg(test)]
@@ -165,10 +179,25 @@ impl FakeHost {
         }
     }
 
+    /// A call, about this process if about one.
     #[cfg(test)]
-    fn note_call(&self) {
+    fn note_call(&mut self, pid: Option<i32>) {
         super::fault::point();
         self.calls.set(self.calls.get() + 1);
+        let Some(found) = pid.and_then(|pid| self.processes.get(&pid)) else {
+            return;
+        };
+        self.looks += 1;
+        if self.reused_every == 0 || self.looks % self.reused_every != 0 || found.process.name == "stranger" {
+            return;
+        }
+        // Like the one before in everything but its name, and born a tick later.
+        self.now.boot += Duration::from_millis(10);
+        let mut stranger = found.process.clone();
+        stranger.name = "stranger".into();
+        stranger.age = Duration::ZERO;
+        self.strangers += 1;
+        self.add(stranger);
     }
 
     #[cfg(test)]
@@ -199,13 +228,13 @@ impl Host for FakeHost {
 
     fn processes(&mut self) -> io::Result<Vec<Process>> {
         #[cfg(test)]
-        self.note_call();
+        self.note_call(None);
         Ok(self.processes.values().map(|found| self.current(found)).collect())
     }
 
     fn process(&mut self, pid: i32) -> Option<Process> {
         #[cfg(test)]
-        self.note_call();
+        self.note_call(Some(pid));
         #[cfg(test)]
         if let Some(happening) = self.meanwhile.pop_front() {
             happening(self);
@@ -243,7 +272,7 @@ impl Host for FakeHost {
 
     fn threads(&mut self, id: Identity) -> Result<Vec<Thread>, HostError> {
         #[cfg(test)]
-        self.note_call();
+        self.note_call(Some(id.pid));
         let found = self.verify(id)?;
         Ok(found
             .threads
@@ -257,7 +286,7 @@ impl Host for FakeHost {
 
     fn get(&mut self, id: Identity, thread: Thread, knob: Knob) -> Result<Value, HostError> {
         #[cfg(test)]
-        self.note_call();
+        self.note_call(Some(id.pid));
         let found = self.verify(id)?;
         let frozen = found.process.state == 'T';
         let oom_score_adj = found.oom_score_adj;
@@ -278,7 +307,7 @@ impl Host for FakeHost {
 
     fn set(&mut self, id: Identity, thread: Thread, value: &Value) -> Result<(), HostError> {
         #[cfg(test)]
-        self.note_call();
+        self.note_call(Some(id.pid));
         if self.denied.contains(&value.knob()) || self.denied_threads.contains(&thread.tid) {
             return Err(HostError::Denied {
                 what: "set",
@@ -292,6 +321,7 @@ impl Host for FakeHost {
         }
         #[cfg(test)]
         self.note_deed(id, None)?;
+        let online = self.cpus;
         let found = self.verify(id)?;
         let at = found
             .threads
@@ -300,7 +330,10 @@ impl Host for FakeHost {
             .ok_or(HostError::Gone { pid: thread.tid })?;
         match value {
             Value::Nice(nice) => at.nice = *nice,
-            Value::Affinity(cpus) => at.affinity = cpus.clone(),
+            Value::Affinity(cpus) => {
+                // The kernel drops what is not there.
+                at.affinity = CpuSet(cpus.0.iter().filter(|cpu| **cpu < online).copied().collect());
+            }
             Value::Ionice(priority) => at.ionice = *priority,
             Value::Sched(policy) => at.policy = *policy,
             Value::OomScoreAdj(score) => found.oom_score_adj = *score,
@@ -318,7 +351,7 @@ impl Host for FakeHost {
 
     fn signal(&mut self, id: Identity, signal: Signal) -> Result<(), HostError> {
         #[cfg(test)]
-        self.note_call();
+        self.note_call(Some(id.pid));
         let found = self.verify(id)?;
         let ends = match signal {
             Signal::SIGKILL => true,

@@ -107,6 +107,24 @@ pub trait Host {
     /// Processors that can be used.
     fn online_cpus(&self) -> BTreeSet<u32>;
 
+    /// Processors that a process could have at most: those of its cpuset (cpuset(7)) that are online.
+    fn processors_of(&mut self, _process: Identity) -> BTreeSet<u32> {
+        self.online_cpus()
+    }
+
+    /// Why the nice value of a process counts among few others only, if that is so.
+    fn nice_reach(&mut self, _process: Identity) -> Option<String> {
+        None
+    }
+
+    /// Whether signals can be sent to exactly one process; what is missing, if not.
+    ///
+    /// # Errors
+    /// Names what the kernel or a filter of system calls lacks.
+    fn may_signal(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
     /// Whether this process may set the knob to any value on any process, and put it back.
     fn may_undo(&self, knob: Knob) -> Result<(), &'static str>;
 

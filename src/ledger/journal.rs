@@ -98,7 +98,7 @@ impl Journal {
             "the ledger is broken: it was set aside, and a new one begun"
         );
         self.store = Some(Store::open(&self.directory, self.boot)?);
-        self.is_broken = false;
+        (self.is_broken, self.is_failing) = (false, false);
         Ok(book)
     }
 

@@ -12,6 +12,9 @@ mod reading;
 mod salvage;
 pub mod store;
 
+#[cfg(test)]
+mod damage_tests;
+
 pub use book::{Book, Climb, Episode, EpisodeKey, Victim};
 pub use breaker::Breaker;
 pub use entry::{Decision, Entry, Outcome, Record};

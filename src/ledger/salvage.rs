@@ -17,6 +17,11 @@ use std::path::{Path, PathBuf};
 const BUILDING: &str = "ledger.db.building";
 /// One that is complete while the broken one was set aside already.
 const COMPLETE: &str = "ledger.db.new";
+/// As SQLite creates databases unless told otherwise.
+const PAGE_BYTES: usize = 4096;
+/// Of a write-ahead log, and of each page in it.
+const LOG_HEADER_BYTES: usize = 32;
+const FRAME_HEADER_BYTES: usize = 24;
 /// SQLite's companions of a database: the write-ahead log and its index.
 const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 
@@ -182,24 +187,28 @@ fn rescue(broken: &Path, boot: BootId) -> Book {
     book
 }
 
-/// Leases by the look of their rows, where no page tells any more where they are. A row of the table `lease` is the
-/// boot id, and then the lease as JSON; the byte before the two is the serial type of `outcome`
-/// (<https://www.sqlite.org/fileformat2.html#record_format>), 0 while there is none.
+/// Leases by the look of their rows, where no page tells any more which table is where: every page that looks like a
+/// leaf of a table is gone through, each in its newest version
+/// (<https://www.sqlite.org/fileformat2.html#b_tree_pages>).
 fn carve(broken: &Path, boot: BootId) -> Book {
-    let mark = format!("{boot}{{\"id\":");
+    let mut pages: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+    let database = fs::read(broken).unwrap_or_default();
+    for (number, page) in (1..).zip(database.chunks_exact(PAGE_BYTES)) {
+        pages.insert(number, page.to_vec());
+    }
+    let log = fs::read(companion_of(broken, COMPANIONS[0])).unwrap_or_default();
+    let frames = log.get(LOG_HEADER_BYTES..).unwrap_or_default();
+    for frame in frames.chunks_exact(FRAME_HEADER_BYTES + PAGE_BYTES) {
+        let (header, page) = frame.split_at(FRAME_HEADER_BYTES);
+        let number = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
+        pages.insert(number, page.to_vec());
+    }
     let (mut found, mut ended) = (BTreeMap::<u64, Lease>::new(), BTreeSet::new());
-    for file in [broken.to_owned(), companion_of(broken, COMPANIONS[0])] {
-        let Ok(bytes) = fs::read(file) else { continue };
-        let starts = bytes.windows(mark.len()).enumerate();
-        for (start, _) in starts.filter(|(start, window)| *start > 0 && *window == mark.as_bytes()) {
-            let body = &bytes[start + boot.to_string().len()..];
-            let parsed = serde_json::Deserializer::from_slice(body).into_iter::<Lease>().next();
-            let Some(Ok(lease)) = parsed else { continue };
-            if bytes[start - 1] != 0 {
-                ended.insert(lease.id);
-            } else if found.get(&lease.id).is_none_or(|known| lease.settled || !known.settled) {
-                found.insert(lease.id, lease);
-            }
+    for (lease, is_open) in pages.values().flat_map(|page| rows(page, boot)) {
+        if !is_open {
+            ended.insert(lease.id);
+        } else if found.get(&lease.id).is_none_or(|known| lease.settled || !known.settled) {
+            found.insert(lease.id, lease);
         }
     }
     let mut book = Book::default();
@@ -208,16 +217,42 @@ fn carve(broken: &Path, boot: BootId) -> Book {
     book
 }
 
+/// The rows of a page that look like leases of this boot, and whether each is open.
+fn rows(page: &[u8], boot: BootId) -> Vec<(Lease, bool)> {
+    const LEAF_OF_TABLE: u8 = 13;
+    const PAGE_HEADER: usize = 8;
+    let word = |at: usize| Some(usize::from(u16::from_be_bytes([*page.get(at)?, *page.get(at + 1)?])));
+    if page.first() != Some(&LEAF_OF_TABLE) {
+        return Vec::new();
+    }
+    let cells = word(3).unwrap_or(0).min(page.len() / 4);
+    let cells = (0..cells).filter_map(|index| page.get(word(PAGE_HEADER + 2 * index)?..));
+    cells.filter_map(|cell| row(cell, &boot.to_string())).collect()
+}
+
+/// A row of the table `lease`: boot id, the lease as JSON, deadline and outcome; the last serial type before them is that
+/// of the outcome, 0 while there is none (<https://www.sqlite.org/fileformat2.html#record_format>).
+fn row(cell: &[u8], boot: &str) -> Option<(Lease, bool)> {
+    // Its length and its number, each up to nine bytes with the high bit set in all but the last.
+    let mut at = 0;
+    for _ in 0..2 {
+        at += 1 + cell.get(at..)?.iter().take(8).take_while(|byte| **byte >= 0x80).count();
+    }
+    let header = usize::from(*cell.get(at)?);
+    let body = cell.get(at + header..)?.strip_prefix(boot.as_bytes())?;
+    let outcome = *cell.get(at + header - 1)?;
+    let parsed = serde_json::Deserializer::from_slice(body).into_iter::<Lease>().next();
+    Some((parsed?.ok()?, outcome == 0))
+}
+
 /// Whether a write-ahead log holds commits that SQLite will not read, because something before them is broken. Its end
 /// may be torn after a loss of power; that is no damage, for nothing after it was ever durable
 /// (<https://www.sqlite.org/fileformat2.html#walformat>).
 pub fn log_is_damaged(database: &Path) -> bool {
-    const HEADER: usize = 32;
-    const FRAME_HEADER: usize = 24;
     let Ok(log) = fs::read(companion_of(database, COMPANIONS[0])) else {
         return false;
     };
-    if log.len() <= HEADER {
+    if log.len() <= LOG_HEADER_BYTES {
         return false;
     }
     let word = |at: usize| u32::from_be_bytes([log[at], log[at + 1], log[at + 2], log[at + 3]]);
@@ -247,19 +282,19 @@ pub fn log_is_damaged(database: &Path) -> bool {
     }
     let (page_size, salt) = (word(8) as usize, (word(16), word(20)));
     let mut is_broken = false;
-    let mut at = HEADER;
-    while page_size > 0 && at + FRAME_HEADER + page_size <= log.len() {
+    let mut at = LOG_HEADER_BYTES;
+    while page_size > 0 && at + FRAME_HEADER_BYTES + page_size <= log.len() {
         let is_of_this_log = (word(at + 8), word(at + 12)) == salt;
-        if !is_broken {
-            sums = sum(sums, &log[at..at + 8]);
-            sums = sum(sums, &log[at + FRAME_HEADER..at + FRAME_HEADER + page_size]);
-            is_broken = !is_of_this_log || sums != (word(at + 16), word(at + 20));
-        }
         let is_commit = word(at + 4) != 0;
         if is_broken && is_of_this_log && is_commit {
             return true;
         }
-        at += FRAME_HEADER + page_size;
+        if !is_broken {
+            sums = sum(sums, &log[at..at + 8]);
+            sums = sum(sums, &log[at + FRAME_HEADER_BYTES..at + FRAME_HEADER_BYTES + page_size]);
+            is_broken = !is_of_this_log || sums != (word(at + 16), word(at + 20));
+        }
+        at += FRAME_HEADER_BYTES + page_size;
     }
     false
 }

@@ -96,6 +96,7 @@ impl Kin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     fn kin(parents: &[(i32, i32)]) -> Kin {
         let process = |&(pid, parent): &(i32, i32)| Process {
@@ -105,7 +106,7 @@ mod tests {
         Kin::from(parents.iter().map(process).collect::<Vec<_>>())
     }
 
-    fn pids<'a>(processes: impl IntoIterator<Item = &'a Process>) -> Vec<i32> {
+    fn pids<'a>(processes: impl IntoIterator<Item = &'a Process>) -> BTreeSet<i32> {
         processes.into_iter().map(|process| process.identity.pid).collect()
     }
 
@@ -113,9 +114,12 @@ mod tests {
     fn lines_go_down_and_up() {
         let kin = kin(&[(1, 0), (7, 1), (8, 7), (9, 8), (10, 7), (11, 1)]);
         let of = |pid| kin.with_pid(pid).unwrap().identity;
-        assert_eq!(pids(kin.descendants(of(7), |_| true)), [8, 10, 9]);
-        assert_eq!(pids(kin.descendants(of(7), |process| process.identity.pid != 8)), [10]);
-        assert_eq!(pids(kin.ancestors(kin.with_pid(9).unwrap())), [8, 7, 1]);
+        assert_eq!(pids(kin.descendants(of(7), |_| true)), BTreeSet::from([8, 9, 10]));
+        assert_eq!(
+            pids(kin.descendants(of(7), |process| process.identity.pid != 8)),
+            [10].into()
+        );
+        assert_eq!(pids(kin.ancestors(kin.with_pid(9).unwrap())), [8, 7, 1].into());
         let other = Identity {
             start_ticks: 1,
             ..of(7)
@@ -127,7 +131,7 @@ mod tests {
     fn a_circle_ends() {
         let kin = kin(&[(7, 8), (8, 7)]);
         let first = kin.with_pid(7).unwrap();
-        assert_eq!(pids(kin.descendants(first.identity, |_| true)), [8]);
-        assert_eq!(pids(kin.ancestors(first)), [8]);
+        assert_eq!(pids(kin.descendants(first.identity, |_| true)), [8].into());
+        assert_eq!(pids(kin.ancestors(first)), [8].into());
     }
 }

@@ -7,6 +7,7 @@ mod command_line;
 mod differential;
 mod end_to_end;
 mod exposition;
+mod ledger;
 mod promql;
 mod reload;
 mod rules;

@@ -72,7 +72,9 @@ fn ten_thousand_leases_are_taken_and_undone_by_so_many_calls_for_each() {
 
 #[test]
 fn undoing_looks_at_the_leases_of_the_target_alone() {
-    let mut world = world(policy(vec![by_label(500), along("more", "nice 10")]));
+    let mut more = along("more", "nice 10");
+    more.max_matches = 500;
+    let mut world = world(policy(vec![by_label(500), more]));
     for index in 0..500 {
         world.add_named(1000 + index, "burner");
     }

@@ -188,7 +188,8 @@ impl FakeHost {
             return;
         };
         self.looks += 1;
-        if self.reused_every == 0 || self.looks % self.reused_every != 0 || found.process.name == "stranger" {
+        // No number but 0 is a multiple of 0.
+        if !self.looks.is_multiple_of(self.reused_every) || found.process.name == "stranger" {
             return;
         }
         // Like the one before in everything but its name, and born a tick later.

@@ -184,6 +184,7 @@ impl<H: Host> Engine<H> {
     pub(super) fn spare_unsent(&mut self, key: &EpisodeKey, turn: &mut Turn) {
         let is_its = |victim: &&Victim| {
             victim.is_awaited()
+                && victim.target.process().is_some()
                 && victim.signals.is_empty()
                 && victim.rule == key.rule
                 && victim.fingerprint == key.fingerprint

@@ -127,7 +127,7 @@ impl<H: Host> Engine<H> {
         turn: &Turn,
     ) -> Result<Option<Strike>, Refusal> {
         match step {
-            Step::Wait(_) => Ok(None),
+            Step::Wait(_) | Step::Allocate(_) | Step::Exec(_) => Ok(None),
             step if turn.is_unledgered && !step.is_final() => Err(Refusal {
                 decision: Decision::Ledger,
                 reason: "the ledger cannot be written: only final steps go on without it".to_owned(),
@@ -291,7 +291,7 @@ impl<H: Host> Engine<H> {
                     subject,
                 });
             }
-            (Step::Set(_) | Step::Wait(_), _) => {}
+            (Step::Set(_) | Step::Wait(_) | Step::Allocate(_) | Step::Exec(_), _) => {}
         }
     }
 

@@ -83,6 +83,7 @@ impl<H: Host> Engine<H> {
             self.judged_at.retain(|key, _| open.contains_key(key));
             self.look_for_the_dead(&mut turn);
         }
+        self.run_errands(&mut turn);
         let is_due = |episode: &Episode| is_round || episode.climbs.iter().any(|climb| climb.due <= now);
         let due: Vec<EpisodeKey> = self
             .book
@@ -119,6 +120,7 @@ impl<H: Host> Engine<H> {
         self.leave_changed_ladders(&mut turn);
         self.resend_unsettled(&mut turn);
         self.finish_unsettled(&mut turn);
+        self.take_up_errands(&mut turn);
         let open: Vec<EpisodeKey> = self.book.episodes.keys().cloned().collect();
         for key in &open {
             self.judge(key, Occasion::Round, &mut turn);
@@ -181,7 +183,7 @@ impl<H: Host> Engine<H> {
                     turn.counted.push((rule.name.clone(), Decision::Budget));
                 }
                 Admission::Open => {
-                    let episode = open_episode(key.clone(), rule, alert, turn.boot_now());
+                    let episode = open_episode(rule, alert, turn.boot_now(), simulated);
                     turn.intend(&mut self.book, Entry::Episode(episode));
                     self.rules_in_use.insert(key.clone(), Arc::clone(rule));
                     if self.book.paused {
@@ -223,7 +225,8 @@ impl<H: Host> Engine<H> {
     /// quarter of the time is gone, so that repeats cost no commit.
     fn renew(&mut self, key: &EpisodeKey, hold: Duration, turn: &mut Turn) {
         let now = turn.boot_now();
-        let ids: Vec<u64> = self.book.leases_of(key).map(|lease| lease.id).collect();
+        let held = self.book.leases_of(key).filter(|lease| !lease.is_ending());
+        let ids: Vec<u64> = held.map(|lease| lease.id).collect();
         let renewed = Entry::Renewed {
             ids,
             deadline: now + hold,
@@ -295,6 +298,13 @@ impl<H: Host> Engine<H> {
             .map(|process| (process.identity.into(), process))
             .collect();
         for ascent in ascents {
+            if ascent.target == Target::Host {
+                // Nothing that others hold for us is asked for without a record of it.
+                if !turn.is_unledgered {
+                    self.climb_host(ascent, &rule, &about, &mut episode, turn);
+                }
+                continue;
+            }
             let process = by_target.get(&ascent.target).copied();
             let (Some(process), Some(selector)) = (process, &selector) else {
                 continue;
@@ -489,12 +499,16 @@ impl<H: Host> Engine<H> {
         begun
     }
 
-    /// Climbs that were due when the ledger could not be written are due again in a while, not at once: a ledger on a
+    /// Climbs and errands that were due when the ledger could not be written are due again in a while, not at once: a ledger on a
     /// full disk must not make the engine spin.
     fn put_off(&mut self, now: Duration) {
         let climbs = self.book.episodes.values_mut().flat_map(|episode| &mut episode.climbs);
         for climb in climbs.filter(|climb| climb.due <= now) {
             climb.due = now + RETRY;
+        }
+        let courses = self.book.leases.courses_mut();
+        for course in courses.filter(|course| course.next <= now) {
+            course.next = now + RETRY;
         }
     }
 
@@ -517,12 +531,18 @@ impl<H: Host> Engine<H> {
     }
 }
 
-fn open_episode(key: EpisodeKey, rule: &Rule, alert: &Alert, now: Duration) -> Episode {
+/// The episode that an alert opens for a rule at a time of CLOCK_BOOTTIME.
+pub fn open_episode(rule: &Rule, alert: &Alert, now: Duration, simulated: bool) -> Episode {
     Episode {
-        key,
+        key: EpisodeKey {
+            rule: rule.name.clone(),
+            fingerprint: alert.fingerprint.clone(),
+            simulated,
+        },
         ladder: rule.ladder(),
         source: alert.source.into(),
         labels: alert.labels.clone(),
+        annotations: alert.annotations.clone(),
         starts_at: alert.starts_at,
         opened_at: now,
         seen_at: now,

@@ -5,6 +5,7 @@ mod aftermath;
 pub mod agenda;
 mod ascend;
 pub mod episode;
+mod errand;
 pub mod here;
 pub mod line;
 mod perform;
@@ -15,6 +16,8 @@ mod showing;
 pub mod turn;
 pub mod unwind;
 
+#[cfg(test)]
+mod errand_histories;
 #[cfg(test)]
 mod histories;
 #[cfg(test)]
@@ -33,6 +36,7 @@ use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::rule::{Rule, RuleSet, Step};
 use crate::tally::Tally;
 use agenda::Chores;
+use errand::Flight;
 use here::Here;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -95,6 +99,8 @@ pub struct Engine<H: Host> {
     undone: Vec<(Lease, Undo)>,
     chores: Chores,
     absences: Absences,
+    /// What others were asked and have not answered, by ticket.
+    flights: BTreeMap<u64, Flight>,
 }
 
 impl<H: Host> Engine<H> {
@@ -121,6 +127,7 @@ impl<H: Host> Engine<H> {
             undone: Vec::new(),
             chores,
             absences: Absences::default(),
+            flights: BTreeMap::new(),
         };
         engine.measure_cpu();
         engine.warn_of_privileges();
@@ -161,7 +168,7 @@ impl<H: Host> Engine<H> {
 
     /// CLOCK_BOOTTIME at which [`Engine::tick`] has something to do.
     pub fn next_due(&self) -> Option<Duration> {
-        agenda::next_due(&self.book, self.chores)
+        agenda::next_due(&self.book, self.chores, &self.awaited())
     }
 
     /// How long until then.

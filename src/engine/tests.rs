@@ -1,7 +1,8 @@
 //! The engine on a fake host with a fake clock and a real ledger.
 
-mod effects;
 mod clocks;
+mod effects;
+pub(super) mod errands;
 mod kinship;
 mod pid_reuse;
 mod reconciling;

@@ -23,6 +23,8 @@ pub enum Work {
         is_final: bool,
         subject: Subject,
     },
+    /// Ask others about this lease: what its allocation or command needs next.
+    Send { lease: u64, was_in_doubt: bool },
     /// Put back what this lease holds. `word` is the outcome when that works.
     Undo { lease: u64, word: Outcome },
 }
@@ -71,6 +73,7 @@ impl About {
             outcome: None,
             before: None,
             after: None,
+            output: None,
             reason: String::new(),
             is_effect: false,
         }
@@ -188,7 +191,7 @@ impl Turn {
             Work::Take { subject, .. } | Work::Signal { subject, .. } => {
                 subject.about.rule == key.rule && subject.about.fingerprint == key.fingerprint
             }
-            Work::Undo { .. } => false,
+            Work::Send { .. } | Work::Undo { .. } => false,
         })
     }
 }

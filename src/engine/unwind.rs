@@ -89,7 +89,7 @@ impl<H: Host> Engine<H> {
             .book
             .leases
             .values()
-            .filter(|lease| lease.deadline <= now)
+            .filter(|lease| lease.runs_out_at().is_some_and(|at| at <= now))
             .cloned()
             .collect();
         expired.reverse();
@@ -293,7 +293,7 @@ impl<H: Host> Engine<H> {
     /// time; setting twice is setting once. Where its target is not what the rule means any more, it is undone. A signal
     /// that may have been sent is not sent again.
     pub(super) fn finish_unsettled(&mut self, turn: &mut Turn) {
-        let is_open = |lease: &&Lease| !lease.settled;
+        let is_open = |lease: &&Lease| !lease.settled && lease.course().is_none();
         let undone = |work: &Work| match work {
             Work::Undo { lease, .. } => Some(*lease),
             _ => None,
@@ -388,6 +388,9 @@ impl<H: Host> Engine<H> {
         let Some(lease) = self.book.leases.get(&id).cloned() else {
             return;
         };
+        if lease.course().is_some() {
+            return self.give_back(lease, word, turn, outcomes);
+        }
         let what = lease::undo(&lease, self.book.leases.on(lease.target));
         if let Undo::Bequeath { heir, inherited, .. } = &what {
             self.keep(
@@ -511,10 +514,12 @@ impl<H: Host> Engine<H> {
             for mut episode in open.into_iter().filter(|episode| !episode.key.simulated) {
                 // From the first rung again after a restart, but for victims: they go on where they are.
                 let is_victim = |target| {
-                    self.book
-                        .victims
-                        .iter()
-                        .any(|victim| victim.target == target && !victim.simulated)
+                    let is_its = |victim: &&Victim| {
+                        victim.rule == episode.key.rule && victim.fingerprint == episode.key.fingerprint
+                    };
+                    let real = self.book.victims.iter().filter(|victim| !victim.simulated);
+                    let mut its = real.filter(|victim| victim.target == target);
+                    its.any(|victim| target != Target::Host || is_its(&victim))
                 };
                 episode
                     .climbs

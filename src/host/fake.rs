@@ -2,7 +2,7 @@
 //! where the engine can tell the difference.
 
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
-use super::{Host, HostError, Moment, Thread};
+use super::{Errand, Host, HostError, Moment, Thread};
 use crate::process::table::TICKS_PER_SECOND;
 use crate::process::{Details, Identity, Needs, Process};
 use jiff::Timestamp;
@@ -52,6 +52,8 @@ pub struct FakeHost {
     pub cpus: u32,
     /// Installed memory in bytes, where it matters: what no process has resident is available.
     pub memory_bytes: Option<u64>,
+    /// Errands that were begun and not taken up by whoever drives this host.
+    pub errands: Vec<(u64, Errand)>,
     /// Calls from now on that the kernel refuses, for each knob.
     pub denied: BTreeSet<Knob>,
     /// Threads on which the kernel refuses to set anything.
@@ -90,6 +92,7 @@ impl FakeHost {
             signals: Vec::new(),
             cpus,
             memory_bytes: None,
+            errands: Vec::new(),
             denied: BTreeSet::new(),
             denied_threads: BTreeSet::new(),
             #[cfg(test)]
@@ -375,6 +378,12 @@ impl Host for FakeHost {
 
     fn watch_exit(&mut self, _process: Identity) {
         // Whoever drives this host also moves its clock, and tells the engine what ended.
+    }
+
+    fn begin(&mut self, ticket: u64, errand: Errand) {
+        #[cfg(test)]
+        super::fault::point();
+        self.errands.push((ticket, errand));
     }
 
     fn own_line(&self) -> BTreeSet<i32> {

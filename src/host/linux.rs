@@ -2,7 +2,7 @@
 //! wraps. Decides nothing.
 
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
-use super::{Host, HostError, Moment, Thread};
+use super::{Errand, Errands, Host, HostError, Moment, Thread};
 use crate::process::table::{Procfs, UserNames};
 use crate::process::{Identity, Needs, Process};
 use jiff::Timestamp;
@@ -40,6 +40,7 @@ pub struct LinuxHost {
     lacks_pidfd: Option<&'static str>,
     lacks_nice: bool,
     on_exit: OnExit,
+    errands: Option<Errands>,
 }
 
 impl LinuxHost {
@@ -58,6 +59,15 @@ impl LinuxHost {
             lacks_pidfd: try_pidfd(),
             lacks_nice: !try_nice(),
             on_exit,
+            errands: None,
+        }
+    }
+
+    /// With somebody who carries errands out. Without one, this host is good for looking only.
+    pub fn with_errands(self, errands: Errands) -> LinuxHost {
+        LinuxHost {
+            errands: Some(errands),
+            ..self
         }
     }
 
@@ -235,6 +245,13 @@ impl Host for LinuxHost {
         });
         if let Err(error) = spawned {
             tracing::warn!(pid = id.pid, %error, "cannot wait for the end of a process; it is looked for every 15 s");
+        }
+    }
+
+    fn begin(&mut self, ticket: u64, errand: Errand) {
+        match &self.errands {
+            Some(errands) => errands.begin(ticket, errand),
+            None => tracing::error!(ticket, "nobody is here to carry out an errand"),
         }
     }
 

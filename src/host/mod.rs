@@ -2,12 +2,15 @@
 //! obeys, but never acts on a process other than the one whose identity it was given.
 
 pub mod errand;
+pub mod errands;
 pub mod fake;
 #[cfg(test)]
 pub mod fault;
 pub mod knob;
 pub mod linux;
 
+pub use errand::{Errand, Report};
+pub use errands::Errands;
 pub use knob::{Knob, Value};
 pub use linux::LinuxHost;
 
@@ -97,6 +100,9 @@ pub trait Host {
     /// Asks to be told, by the means the host was made with, when this process ends. Memory of one that SIGKILL is on
     /// its way to is freed at once, though it may take long to end (process_mrelease(2)).
     fn watch_exit(&mut self, process: Identity);
+
+    /// Begins an errand and returns at once. Its report comes by the means the host was made with, and bears the ticket.
+    fn begin(&mut self, ticket: u64, errand: Errand);
 
     /// Pids of evenkeel itself and of all its ancestors.
     fn own_line(&self) -> BTreeSet<i32>;

@@ -60,6 +60,7 @@ fn episode() -> Episode {
         ladder: String::new(),
         source: super::book::WireSource::Local,
         labels: Default::default(),
+        annotations: Default::default(),
         starts_at: jiff::Timestamp::UNIX_EPOCH,
         opened_at: Duration::ZERO,
         seen_at: Duration::ZERO,

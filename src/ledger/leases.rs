@@ -1,5 +1,6 @@
 //! Live leases, found by number, by target and by episode: what undoing asks must not grow with all the others.
 
+use super::errand::Course;
 use super::lease::Lease;
 use crate::process::Target;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -38,6 +39,11 @@ impl Leases {
     /// Everything on which something is held.
     pub fn targets(&self) -> impl Iterator<Item = Target> {
         self.by_target.keys().copied()
+    }
+
+    /// What comes next for each allocation and command.
+    pub fn courses_mut(&mut self) -> impl Iterator<Item = &mut Course> {
+        self.by_id.values_mut().filter_map(Lease::course_mut)
     }
 
     pub(super) fn insert(&mut self, lease: Lease) {

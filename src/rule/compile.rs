@@ -12,8 +12,8 @@ use super::step::Step;
 use crate::alert::Labels;
 use crate::alert::matcher::{Matcher, Op};
 use crate::diagnostic::{Diagnostic, Findings, Span, suggest};
+use crate::process::Selector;
 use crate::process::protection::BUILT_IN;
-use crate::process::{Selector, Target};
 use crate::template::is_label_name;
 use crate::yaml::Text;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +35,8 @@ pub struct Context<'c> {
     pub known_alerts: Option<&'c BTreeSet<String>>,
     /// How often the Alertmanager beside repeats a standing alert, where its configuration was found.
     pub repeat_interval: Option<Duration>,
+    /// `allow_exec` of the configuration.
+    pub allow_exec: bool,
     /// Judges `while`.
     pub check_promql: &'c PromqlCheck,
 }
@@ -91,7 +93,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
         Some(select) => Aim::Processes(compile_select(select, scope, findings)),
         None => Aim::Host,
     };
-    let actions = compile_ladder(&written.actions, findings);
+    let actions = compile_ladder(&written.actions, context.allow_exec, findings);
     if let Some(condition) = &written.condition {
         check_condition(condition, context, findings);
     }
@@ -129,7 +131,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
 
     // A selector that could not be read is among the findings already, and so is a ladder.
     if !written.has_select
-        && let Some(step) = rule.actions.iter().find(|step| !step.is_for(Target::Host))
+        && let Some(step) = rule.actions.iter().find(|step| step.is_for_processes())
     {
         let message = format!("a rule without `select`, and `{}` is done to processes", step.action());
         let help = "say which ones: select: {name: ffmpeg}, or another key of a selector";

@@ -1,6 +1,7 @@
 //! The rule file as written: its keys, and plain structs that know where each value stands. What the values mean is
 //! judged in `compile`.
 
+use super::errand::{ALLOCATE, Allocate, EXEC, Exec, read_allocate, read_exec};
 use crate::diagnostic::{Findings, Source, Span, Spanned};
 use crate::schema::{Kind, Object, optional, required};
 use crate::yaml::{self, Content, Fields, Node, Text};
@@ -187,6 +188,17 @@ pub static STEP: Object = Object {
             "A signal by name. SIGTERM, SIGKILL, SIGINT, SIGQUIT and SIGABRT are final; others are notices.",
         ),
         optional(
+            "allocate",
+            Kind::Object(&ALLOCATE),
+            "Ask a resource allocator, once per episode. Given back.",
+        ),
+        optional(
+            "exec",
+            Kind::ListOr(&EXEC),
+            "Run a command, once per episode; final, unless it has an `undo`. Only where the configuration says \
+             `allow_exec: true`.",
+        ),
+        optional(
             "wait",
             Kind::Duration,
             "Later steps run only if alert, process and selector still hold after it.",
@@ -209,7 +221,7 @@ pub static SIGNAL: Object = Object {
 };
 
 /// Steps that the design names and this version does not take.
-const NOT_YET: [&str; 4] = ["cgroup", "reclaim", "allocate", "exec"];
+const NOT_YET: [&str; 2] = ["cgroup", "reclaim"];
 
 /// The rules of one file, and what was found wrong with them so far.
 #[derive(Debug)]
@@ -276,6 +288,8 @@ pub(super) enum Action {
     Freeze(Spanned<bool>),
     Signal { send: Text, undo: Option<Text> },
     Wait(Duration),
+    Allocate(Box<Allocate>),
+    Exec(Box<Exec>),
 }
 
 /// Reads a rule file.
@@ -457,6 +471,8 @@ fn read_step(node: &Node, findings: &mut Findings) -> Option<WrittenStep> {
         "oom_score_adj" => fields.integer(key, findings).and_then(small).map(Action::OomScoreAdj),
         "freeze" => fields.flag(key, findings).map(Action::Freeze),
         "wait" => fields.duration(key, findings).map(|time| Action::Wait(time.value)),
+        "allocate" => read_allocate(&entry.value, findings).map(|step| Action::Allocate(Box::new(step))),
+        "exec" => read_exec(&entry.value, findings).map(|step| Action::Exec(Box::new(step))),
         _ => read_signal(&entry.value, findings),
     }?;
     Some(WrittenStep {

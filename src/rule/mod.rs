@@ -2,6 +2,7 @@
 //! that exists is a valid one.
 
 mod compile;
+pub mod errand;
 pub mod file;
 mod ladder;
 mod lint;

@@ -1,9 +1,11 @@
 //! The steps of a ladder, as data.
 
+use super::errand::{Allocate, Exec};
 use crate::host::knob::{Knob, Value};
 use crate::process::Target;
 use nix::sys::signal::Signal;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One rung of a rule's ladder.
@@ -12,6 +14,10 @@ pub enum Step {
     /// Reversible: sets a knob for as long as the lease lives.
     Set(Change),
     Signal(Send),
+    /// Asks a resource allocator, and gives back.
+    Allocate(Arc<Allocate>),
+    /// Runs a command; with `undo` it is a lease.
+    Exec(Arc<Exec>),
     /// Later steps run only if alert, process and selector still hold after this time.
     Wait(Duration),
 }
@@ -79,6 +85,8 @@ impl Step {
         match self {
             Step::Set(change) => change.knob().as_str(),
             Step::Signal(_) => "signal",
+            Step::Allocate(_) => "allocate",
+            Step::Exec(_) => "exec",
             Step::Wait(_) => "wait",
         }
     }
@@ -88,11 +96,30 @@ impl Step {
         match self {
             Step::Wait(_) => true,
             Step::Set(_) | Step::Signal(_) => matches!(target, Target::Process(_)),
+            Step::Allocate(_) | Step::Exec(_) => target == Target::Host,
         }
     }
 
+    /// Whether it can be taken only when something was granted.
+    pub fn wants_resource(&self) -> bool {
+        match self {
+            Step::Allocate(allocate) => allocate.wants_resource(),
+            Step::Exec(exec) => exec.wants_resource(),
+            Step::Set(_) | Step::Signal(_) | Step::Wait(_) => false,
+        }
+    }
+
+    /// Whether this is something that is done to processes.
+    pub fn is_for_processes(&self) -> bool {
+        matches!(self, Step::Set(_) | Step::Signal(_))
+    }
+
     pub fn is_final(&self) -> bool {
-        matches!(self, Step::Signal(send) if send.kind() == SignalKind::Final)
+        match self {
+            Step::Signal(send) => send.kind() == SignalKind::Final,
+            Step::Exec(exec) => exec.undo.is_none(),
+            Step::Set(_) | Step::Allocate(_) | Step::Wait(_) => false,
+        }
     }
 }
 
@@ -117,6 +144,8 @@ impl fmt::Display for Step {
                 signal,
                 undo: Some(undo),
             }) => write!(f, "signal {signal}, undone by {undo}"),
+            Step::Allocate(allocate) => write!(f, "{allocate}"),
+            Step::Exec(exec) => write!(f, "{exec}"),
             Step::Wait(time) => write!(f, "wait {}s", time.as_secs_f64()),
         }
     }

@@ -2,7 +2,9 @@
 
 tools := $(or $(CARGO_TARGET_DIR),target)/tools
 
-.PHONY: help run test e2e lint fmt bench demo dashboards grafana
+.PHONY: help run test e2e lint fmt bench fuzz demo dashboards grafana
+
+FUZZ_SECONDS ?= 600
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,15 +20,20 @@ e2e: ## the end-to-end tests only
 	tests/tools.sh
 	cargo test --locked --test suite end_to_end
 
+fuzz: ## every fuzz target for FUZZ_SECONDS each
+	fuzz/run $(FUZZ_SECONDS)
+
 lint: ## format, clippy, scripts, and whether the dashboards are what their script builds
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
-	bash -n tests/tools.sh tests/demo.sh .ci/run
+	bash -n tests/tools.sh tests/demo.sh fuzz/run .ci/run
 	tests/tools.sh grafana-sdk
 	PYTHONPATH=$(tools)/grafana-sdk python3 dashboards/build.py --check
 
 fmt: ## format the code
 	cargo fmt
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 bench: ## the benchmarks, beside the peers that they are measured against
 	tests/tools.sh webhook

@@ -116,6 +116,8 @@ pub fn set(host: &mut impl Host, target: Identity, value: &mut Value, prior: &mu
     let before = summary(prior.iter().map(|prior| &prior.value));
     let result = set_threads(host, target, value, prior).and_then(|()| read_back(host, target, value));
     let mut effected = match result {
+        // Another lease had set it already. This one is taken all the same, so that the value outlives the other.
+        Ok(true) if prior.iter().all(|prior| prior.value == *value) => Effected::only(Outcome::AlreadySet, ""),
         Ok(true) => Effected::only(Outcome::Applied, ""),
         Ok(false) => Effected::only(Outcome::NoEffect, "the value did not stay on every thread"),
         Err(effected) => effected,

@@ -133,10 +133,16 @@ fn undo_what_is_known(
                 ),
             Err(_) => Effected::only(Outcome::Failed, format!("no signal has the number {number}")),
         },
-        Undo::Set { value, prior, ours } => put_back(host, target, ours, &born(ours), |thread| {
-            let changed = thread.and_then(|thread| prior.iter().find(|prior| prior.thread() == thread));
-            changed.map_or_else(|| value.clone(), |prior| prior.value.clone())
-        }),
+        Undo::Set { value, prior, ours } => {
+            let mut effected = put_back(host, target, ours, &born(ours), |thread| {
+                let changed = thread.and_then(|thread| prior.iter().find(|prior| prior.thread() == thread));
+                changed.map_or_else(|| value.clone(), |prior| prior.value.clone())
+            });
+            if effected.outcome == Outcome::Restored && value == ours && effected.reason.is_empty() {
+                effected.reason = "an older lease holds the same value".to_owned();
+            }
+            effected
+        }
         Undo::Restore { prior, ours } => {
             let of_thread = |thread: Option<Thread>| {
                 let known = thread.and_then(|thread| prior.iter().find(|prior| prior.thread() == thread));

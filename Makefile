@@ -2,7 +2,7 @@
 
 tools := $(or $(CARGO_TARGET_DIR),target)/tools
 
-.PHONY: help run test e2e lint fmt bench demo dashboards grafana
+.PHONY: help run test e2e test-guest lint fmt bench demo dashboards grafana
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,10 +18,14 @@ e2e: ## the end-to-end tests only
 	tests/tools.sh
 	cargo test --locked --test suite end_to_end
 
+test-guest: ## what needs a real systemd and cgroup v2, in a machine of its own under QEMU
+	tests/guest.sh
+
 lint: ## format, clippy, scripts, and whether the dashboards are what their script builds
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	bash -n tests/tools.sh tests/demo.sh .ci/run
+	cargo clippy --locked --test guest -- -D warnings
+	bash -n tests/tools.sh tests/packages.sh tests/guest.sh tests/guest/root/usr/lib/evenkeel-guest/run tests/demo.sh .ci/run
 	tests/tools.sh grafana-sdk
 	PYTHONPATH=$(tools)/grafana-sdk python3 dashboards/build.py --check
 

@@ -161,7 +161,13 @@ fn crowd(criterion: &mut Criterion) {
     group.bench_function("select by cmdline and cgroup", |bencher| {
         bencher.iter(|| {
             let table = host.processes().expect("a process table");
-            let found = select(&mut host, &table, &rule, rule.selector().expect("a rule about processes"), &ward);
+            let found = select(
+                &mut host,
+                &table,
+                &rule,
+                rule.selector().expect("a rule about processes"),
+                &ward,
+            );
             assert_eq!(found.len(), PROCESSES / ONE_IN);
         });
     });

@@ -178,6 +178,7 @@ fn start(run: &Run) -> Result<(Child, io::PipeReader), String> {
     command.current_dir("/").process_group(0);
     command.stdin(Stdio::null()).stdout(input).stderr(errors);
     let child = command.spawn().map_err(|error| format!("{program:?}: {error}"))?;
+    super::standing::stand_back(child.id());
     // Our ends of the pipe for writing end with `command`, so that its end is seen.
     Ok((child, output))
 }

@@ -28,6 +28,11 @@ impl Interest {
         }
     }
 
+    /// Whether the rules read any metric whose name `is_meant`. A pattern over names may mean any.
+    pub fn names_any(&self, is_meant: impl Fn(&str) -> bool) -> bool {
+        !self.patterns.is_empty() || self.exact.keys().any(|name| is_meant(name))
+    }
+
     /// How far back anything is needed, in milliseconds.
     pub fn longest_ms(&self) -> i64 {
         let patterns = self.patterns.iter().map(|(_, keep_ms)| *keep_ms);

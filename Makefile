@@ -2,7 +2,7 @@
 
 tools := $(or $(CARGO_TARGET_DIR),target)/tools
 
-.PHONY: help run test e2e test-guest lint fmt bench demo dashboards grafana
+.PHONY: help run test e2e test-guest lint fmt bench bench-guest demo dashboards grafana
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ fmt: ## format the code
 bench: ## the benchmarks, beside the peers that they are measured against
 	tests/tools.sh webhook
 	cargo bench --locked --bench '*'
+
+bench-guest: ## who ends a memory hog sooner, evenkeel or earlyoom, in a machine of its own under QEMU
+	tests/guest.sh --bench
 
 demo: ## the whole loop on this terminal in two minutes: alert, action, resolve, undo
 	tests/tools.sh

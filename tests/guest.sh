@@ -7,6 +7,7 @@
 #
 #   tests/guest.sh           build what is missing, boot, run every test, power off
 #   tests/guest.sh FILTER    only the tests with this text in their names
+#   tests/guest.sh --bench   benches/hog.rs instead, beside Debian's earlyoom
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -23,6 +24,12 @@ guest_packages=(bash coreutils dash dbus kmod libc-bin mount procps systemd syst
 modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk button)
 # Emulated on two busy cores all tests take a minute; a guest that hangs must not hang CI.
 patience=300
+bench=no
+if [ "${1:-}" = --bench ]; then
+    # Forty runs, each with a start, a hog and an end.
+    bench=yes patience=1500
+    shift
+fi
 
 [ "$(uname -m)" = x86_64 ] || die "the guest is an x86_64 machine; on $(uname -m) this is not prepared"
 for need in cargo python3 dpkg-deb tar objcopy timeout; do
@@ -94,11 +101,21 @@ put() {
 # What is tried: the binaries of this tree, at the same paths as here, because tests name evenkeel by the path it was built to.
 build_overlay() {
     local messages tests evenkeel
-    messages=$(cd "$root" && cargo test --locked --test guest --no-run --message-format=json)
-    tests=$(built guest) evenkeel=$(built evenkeel)
     rm -rf "$home/overlay"
-    mkdir -p "$home/overlay"
+    mkdir -p "$home/overlay/usr/bin"
     cp -r "$root/tests/guest/root/." "$home/overlay"
+    if [ "$bench" = yes ]; then
+        messages=$(cd "$root" && cargo bench --locked --bench hog --no-run --message-format=json)
+        tests=$(built hog) evenkeel=$(built evenkeel)
+        unpacked=$home/peers
+        unpack earlyoom
+        cp "$unpacked/usr/bin/earlyoom" "$home/overlay/usr/bin/earlyoom"
+        printf 'export EVENKEEL_MAY_EXHAUST_MEMORY=yes EVENKEEL=%q\n' "$evenkeel" >"$home/overlay/usr/lib/evenkeel-guest/environment"
+    else
+        messages=$(cd "$root" && cargo test --locked --test guest --no-run --message-format=json)
+        tests=$(built guest) evenkeel=$(built evenkeel)
+        : >"$home/overlay/usr/lib/evenkeel-guest/environment"
+    fi
     put "$evenkeel" "$evenkeel"
     put "$tests" /usr/lib/evenkeel-guest/tests
     printf '%s\n' "$@" >"$home/overlay/usr/lib/evenkeel-guest/arguments"
@@ -122,7 +139,7 @@ timeout "$patience" "${qemu[@]}" -accel tcg,thread=multi -m 1024 -smp 2 -nodefau
     -kernel "$home/vmlinuz" -initrd "$home/initramfs" \
     -append "console=ttyS0 rdinit=/lib/systemd/systemd systemd.unified_cgroup_hierarchy=1 psi=1 panic=-1 quiet" \
     -drive "file=$home/disk,format=raw,if=virtio" -serial "file:$home/console.log" -serial stdio </dev/null |
-    tr -d '\r' | tee "$home/results.log" || say "QEMU ended with an error, or after $patience s"
+    sed -u 's/\r$//' | tee "$home/results.log" || say "QEMU ended with an error, or after $patience s"
 if [ "$(tail -n 1 "$home/results.log")" != "guest: all passed" ]; then
     say "failed after $((SECONDS - started)) s; the end of the guest's console:"
     tail -n 30 "$home/console.log" >&2

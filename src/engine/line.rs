@@ -425,6 +425,11 @@ impl<H: Host> Engine<H> {
             let decision = if begun.is_ok() { decision } else { Decision::Ledger };
             self.tally.decision(&rule, decision.as_str());
         }
+        // A storm of repeats must not describe thousands of open episodes for each of them.
+        let changes_nothing = turn.received_at.is_some() && entries.is_empty() && turn.work.is_empty();
+        if changes_nothing && self.journal.is_writable() {
+            return begun;
+        }
         let mut outcomes = Vec::new();
         for (number, work) in std::mem::take(&mut turn.work).into_iter().enumerate() {
             // Whoever undoes must know the children; one reading serves many leases, and none grows old.

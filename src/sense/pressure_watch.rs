@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_copy_of_procfs_is_not_written_to() {
         let tree = Tree::new();
-        tree.proc("pressure/memory", "some avg10=0.00".to_owned());
+        tree.proc("pressure/memory", "some avg10=0.00");
         assert!(start(&tree.roots, |_| true).unwrap().is_none());
         let text = std::fs::read_to_string(tree.roots.proc("pressure/memory")).unwrap();
         assert_eq!(text, "some avg10=0.00");

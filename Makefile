@@ -2,7 +2,9 @@
 
 tools := $(or $(CARGO_TARGET_DIR),target)/tools
 
-.PHONY: help run test e2e test-guest lint fmt bench bench-guest demo dashboards grafana
+.PHONY: help run test e2e test-guest lint fmt bench bench-guest fuzz demo dashboards grafana
+
+FUZZ_SECONDS ?= 600
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,16 +23,21 @@ e2e: ## the end-to-end tests only
 test-guest: ## what needs a real systemd and cgroup v2, in a machine of its own under QEMU
 	tests/guest.sh
 
+fuzz: ## every fuzz target for FUZZ_SECONDS each
+	fuzz/run $(FUZZ_SECONDS)
+
 lint: ## format, clippy, scripts, and whether the dashboards are what their script builds
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --test guest -- -D warnings
-	bash -n tests/tools.sh tests/packages.sh tests/guest.sh tests/guest/root/usr/lib/evenkeel-guest/run tests/demo.sh .ci/run
+	bash -n tests/tools.sh tests/packages.sh tests/guest.sh tests/guest/root/usr/lib/evenkeel-guest/run tests/demo.sh fuzz/run .ci/run
 	tests/tools.sh grafana-sdk
 	PYTHONPATH=$(tools)/grafana-sdk python3 dashboards/build.py --check
 
 fmt: ## format the code
 	cargo fmt
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 bench: ## the benchmarks, beside the peers that they are measured against
 	tests/tools.sh webhook

@@ -151,6 +151,10 @@ struct Doors {
 }
 
 async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, procfs: Procfs) -> Result<(), Stop> {
+    // First: from the moment that a listener is announced somebody may send one.
+    let mut terminate = signal(SignalKind::terminate()).map_err(because("no signal handler"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(because("no signal handler"))?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(because("no signal handler"))?;
     let Doors { scrapers, access } = doors;
     let mut metrics = Vec::new();
     for addr in &run.web_listen {
@@ -244,9 +248,6 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     let control = control::serve(run.storage.path.clone(), door.clone(), stopped());
     let control = tokio::spawn(control);
 
-    let mut terminate = signal(SignalKind::terminate()).map_err(because("no signal handler"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(because("no signal handler"))?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(because("no signal handler"))?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,

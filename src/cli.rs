@@ -193,6 +193,8 @@ pub struct Explain {
     pub pid: Option<i32>,
     #[command(flatten)]
     pub roots: RootPaths,
+    #[command(flatten)]
+    pub storage: Storage,
     /// Form of the answer
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,

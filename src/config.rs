@@ -3,6 +3,7 @@
 
 mod alertmanagers;
 mod beside;
+mod expressions;
 mod file;
 mod shelf;
 
@@ -13,8 +14,7 @@ use crate::act::guard::Budget;
 use crate::diagnostic::{Diagnostic, Findings, Severity, Source, Span};
 use crate::http::client;
 use crate::process::{Needs, Selector};
-use crate::rule::{self, Compiled, Context, PromqlCheck, RuleSet};
-use crate::watch::promql;
+use crate::rule::{self, Compiled, Context, RuleSet, Setting};
 use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
 use crate::yaml::Text;
 use shelf::Shelf;
@@ -109,6 +109,8 @@ pub struct Loaded {
     pub config: Config,
     pub rules: RuleSet,
     pub warnings: Vec<Diagnostic>,
+    /// What the rules set, for those who know what may be set on a host.
+    pub settings: Vec<Setting>,
 }
 
 impl Config {
@@ -135,7 +137,15 @@ impl Config {
     /// # Errors
     /// Never for a build whose tests pass.
     pub fn embedded() -> Result<Loaded, Vec<Diagnostic>> {
-        assemble(&shelf::shipped(), &Shelf::Shipped)
+        Self::from_texts(include_str!("../evenkeel.yml"), shelf::SHIPPED)
+    }
+
+    /// A configuration and the rule files and alerting rule files that it may name, all as text.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of them, warnings included.
+    pub fn from_texts(text: &str, files: &[(&str, &str)]) -> Result<Loaded, Vec<Diagnostic>> {
+        assemble(&Source::new("evenkeel.yml", text), &Shelf::Texts(files))
     }
 
     pub fn groups(&self) -> BTreeMap<String, Arc<Selector>> {
@@ -171,7 +181,8 @@ pub fn compile_rules(
             repeat_interval: None,
             // Whether this host may run commands is for its configuration to say, not for a test.
             allow_exec: true,
-            check_promql: PROMQL,
+            // What is recorded stands in files that nobody named here.
+            check_promql: &|text| expressions::check(text, None),
         },
     )
 }
@@ -205,7 +216,15 @@ fn assemble(source: &Source, shelf: &Shelf) -> Result<Loaded, Vec<Diagnostic>> {
     let is_complete = !alerting_rules.is_empty() && alerting_rules.len() == alerting_sources.len();
     let known_alerts = is_complete.then(|| alert_names(&alerting_rules));
 
+    let recorded = expressions::recorded(&alerting_rules);
+    if is_complete {
+        for (file, source) in alerting_rules.iter().zip(&alerting_sources) {
+            diagnostics.extend(expressions::doubts(file, source, &recorded));
+        }
+    }
+
     let mut config = written.config;
+    let check_promql = |text: &str| expressions::check(text, Some(&recorded));
     let compiled = rule::compile(
         rule_sources.iter().map(rule::file::read).collect(),
         &Context {
@@ -213,7 +232,7 @@ fn assemble(source: &Source, shelf: &Shelf) -> Result<Loaded, Vec<Diagnostic>> {
             known_alerts: known_alerts.as_ref(),
             allow_exec: config.allow_exec,
             repeat_interval: shelf.alertmanager().and_then(|source| beside::repeat_interval(&source)),
-            check_promql: PROMQL,
+            check_promql: &check_promql,
         },
     );
     diagnostics.extend(compiled.diagnostics);
@@ -224,6 +243,7 @@ fn assemble(source: &Source, shelf: &Shelf) -> Result<Loaded, Vec<Diagnostic>> {
                 config,
                 rules,
                 warnings: diagnostics,
+                settings: compiled.settings,
             })
         }
         _ => Err(diagnostics),
@@ -261,24 +281,6 @@ fn diagnose(source: &Source, error: &RuleError) -> Diagnostic {
         help,
     )
 }
-
-const PROMQL: &PromqlCheck = &|text| match promql::parse(text) {
-    Ok(_) => Ok(()),
-    Err(refusals) => Err(refusals.first().map_or((0, String::new()), |refusal| {
-        // The parser counts bytes; a place in a file is counted in characters.
-        let offset = refusal
-            .offset
-            .and_then(|offset| text.get(..offset))
-            .map_or(0, |before| before.chars().count());
-        (
-            offset,
-            match &refusal.hint {
-                Some(hint) => format!("{}; {hint}", refusal.message),
-                None => refusal.message.clone(),
-            },
-        )
-    })),
-};
 
 #[cfg(test)]
 mod tests;

@@ -155,6 +155,14 @@ async fn ask(request: Request, door: &Door) -> Reply {
     }
 }
 
+/// The process id of the daemon that uses this storage, as the kernel names who listens on its socket. `None` where
+/// none runs, or where it is not ours to ask.
+pub fn daemon_pid(storage: &Path) -> Option<i32> {
+    let stream = std::os::unix::net::UnixStream::connect(storage.join(SOCKET)).ok()?;
+    let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
+    Some(peer.pid.as_raw_nonzero().get())
+}
+
 /// Asks the daemon that uses this storage.
 ///
 /// # Errors

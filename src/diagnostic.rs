@@ -256,8 +256,10 @@ impl Source {
         let skip = span.column.saturating_sub(1 + EXCERPT_BEFORE);
         let mut rest = self.line(span.line).chars().skip(skip);
         let text = rest.by_ref().take(EXCERPT_BEFORE + EXCERPT_AFTER).collect();
+        // What is wrong with nothing at all is marked where it should be.
+        let width = span.width.max(1);
         Diagnostic {
-            span: Some(span),
+            span: Some(Span { width, ..span }),
             excerpt: Some(Excerpt {
                 text,
                 left_out: (skip, rest.count()),
@@ -308,11 +310,22 @@ impl<'s> Findings<'s> {
             self.not_kept += 1;
             return;
         }
-        let diagnostic = self.source.diagnose(severity, span, message, help);
-        self.diagnostics.push(Diagnostic {
+        let diagnostic = self.at(severity, span, message, help);
+        self.diagnostics.push(diagnostic);
+    }
+
+    /// A finding about the present rule that is not added: whoever knows more decides whether it is one.
+    pub fn at(
+        &self,
+        severity: Severity,
+        span: Span,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Diagnostic {
+        Diagnostic {
             rule: self.rule.clone(),
-            ..diagnostic
-        });
+            ..self.source.diagnose(severity, span, message, help)
+        }
     }
 
     pub fn has_errors(&self) -> bool {
@@ -555,5 +568,17 @@ error: unknown key `nam` in a rule
         ] {
             assert_eq!(nearest(word, words), expected, "{word}");
         }
+    }
+
+    #[test]
+    fn what_is_missing_is_marked_too() {
+        let span = Span {
+            line: 1,
+            column: 3,
+            width: 0,
+        };
+        let found = Source::new("x.yml", "- \n").diagnose(Severity::Error, span, "nothing", "");
+        assert_eq!(found.span.map(|span| span.width), Some(1));
+        assert!(found.render(false).contains('^'));
     }
 }

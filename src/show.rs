@@ -12,6 +12,7 @@ use crate::process::Target;
 use crate::process::table::Procfs;
 use crate::rehearse::explain::{Explanation, explain};
 use crate::rehearse::{recording, test, test_file};
+use crate::rule::Setting;
 use crate::{alert, config, config::Loaded, diagnostic::Diagnostic, rule, schema};
 use std::io::{IsTerminal, Read};
 use std::path::Path;
@@ -38,10 +39,11 @@ pub fn check(check: &Check) -> ExitCode {
             warnings,
             rules,
             config,
+            settings,
         }) => {
             let mut warnings = warnings;
             let checked = Checked::of(&check.config);
-            warnings.extend(missing_privileges(&rules));
+            warnings.extend(missing_privileges(&settings));
             warnings.extend(missing_authentication(&config, &checked));
             let rules = count(rules.rules.len(), "rule");
             let files = count(config.alerting_rules.len(), "file");
@@ -114,29 +116,22 @@ fn missing_authentication(config: &config::Config, checked: &Checked) -> Option<
     Some(Diagnostic::of_file(Severity::Warning, &checked.name, message, help))
 }
 
-/// Rules that whoever runs this could apply and not undo.
-fn missing_privileges(rules: &crate::rule::RuleSet) -> Vec<Diagnostic> {
+/// Steps that whoever runs this could take and not undo.
+fn missing_privileges(settings: &[Setting]) -> Vec<Diagnostic> {
     let Ok(host) = linux_host(Path::new("/proc")) else {
         return Vec::new();
     };
-    let mut findings = Vec::new();
-    for rule in &rules.rules {
-        for step in &rule.actions {
-            let crate::rule::Step::Set(change) = step else { continue };
-            if let Err(missing) = host.may_undo(change.knob()) {
-                let message = format!(
-                    "rule {:?} cannot undo {} without {missing}, which this user lacks",
-                    rule.name,
-                    change.knob()
-                );
-                let help = format!(
-                    "run evenkeel as root, or with AmbientCapabilities={missing}; without it the step is refused"
-                );
-                findings.push(Diagnostic::of_file(Severity::Warning, "privileges", message, help));
-            }
-        }
-    }
-    findings
+    let missing = settings.iter().filter_map(|setting| {
+        let missing = host.may_undo(setting.knob).err()?;
+        let message = format!(
+            "{} cannot be undone without {missing}, which this user lacks",
+            setting.knob
+        );
+        let help =
+            format!("run evenkeel as root, or with AmbientCapabilities={missing}; without it the step is refused");
+        Some(setting.warning(message, help))
+    });
+    missing.collect()
 }
 
 fn linux_host(procfs: &Path) -> Result<LinuxHost, String> {
@@ -193,7 +188,7 @@ fn record(command: &Explain, file: &Path) -> Result<String, String> {
         .here
         .names()
         .to_vec();
-    let mut host = linux_host(&command.roots.procfs).map_err(|error| format!("{error}\n"))?;
+    let (mut host, _) = daemons_host(command)?;
     let recording = recording::record(&mut host, names, measure).map_err(|error| failed(&error))?;
     // Command lines may hold secrets, so nobody else may read them from the file either.
     use std::io::Write;
@@ -234,9 +229,7 @@ fn try_explain(command: &Explain, payload_file: &Path) -> Result<String, String>
             explain(&recording.host(), &policy, &alerts, invalid, command.pid, |_| ())
         }
         None => {
-            let procfs = Procfs::open(&command.roots.procfs).map_err(|error| format!("{error}\n"))?;
-            let hidden = procfs.hides_processes();
-            let host = LinuxHost::new(procfs, Arc::new(|_| ()));
+            let (host, hidden) = daemons_host(command)?;
             let explanation = explain(&host, &policy, &alerts, invalid, command.pid, measure);
             Explanation {
                 remarks: hidden.into_iter().collect(),
@@ -248,6 +241,18 @@ fn try_explain(command: &Explain, payload_file: &Path) -> Result<String, String>
         Output::Json => format!("{}\n", json(&explanation)),
         Output::Text => explanation.text(),
     })
+}
+
+/// This host as the daemon sees it, which protects itself and its ancestors; where none runs, as this command does. And
+/// what hides processes from it.
+fn daemons_host(command: &Explain) -> Result<(LinuxHost, Option<String>), String> {
+    let host = linux_host(&command.roots.procfs).map_err(|error| format!("{error}\n"))?;
+    let hidden = host.procfs().hides_processes();
+    let host = match control::daemon_pid(&command.storage.path) {
+        Some(pid) => host.seen_by(pid),
+        None => host,
+    };
+    Ok((host, hidden))
 }
 
 fn read_payload(path: &Path) -> std::io::Result<Vec<u8>> {

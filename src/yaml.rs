@@ -8,6 +8,8 @@ mod scalar;
 pub use node::{Content, Entry, Node, parse};
 pub use read::{Fields, Text};
 pub use scalar::{parse_duration, parse_size};
+/// A part of a foreign format as it stands there: read by itself, a mistake in it hides none in the parts beside it.
+pub use serde_yaml::Value as Unread;
 
 use crate::diagnostic::{Diagnostic, Severity, Source, Span};
 use serde::de::DeserializeOwned;
@@ -31,6 +33,14 @@ pub fn from_str<T: DeserializeOwned>(source: &Source) -> Result<T, Box<Diagnosti
         };
         Box::new(source.diagnose(Severity::Error, span, message.replacen(&suffix, "", 1), ""))
     })
+}
+
+/// Reads a part of a format that others define.
+///
+/// # Errors
+/// The first mistake; where the part stands knows only who took it out.
+pub fn from_part<T: DeserializeOwned>(part: Unread) -> Result<T, String> {
+    serde_yaml::from_value(part).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -56,8 +56,8 @@ ROWS = [
         graph("Actions by rule", "Which rule did what.", "short",
               ("sum by (instance, rule, action) (increase(evenkeel_actions_total{HOST}[$__rate_interval]))",
                "{{instance}} {{rule}} {{action}}")),
-        graph("Put back", "Steps that were undone: on resolve (restored), at the deadline (expired), by hand (released); or"
-              " left alone because somebody else changed the value (superseded).", "short",
+        graph("Put back", "Steps that were undone: on resolve or by hand (restored), at the deadline (expired), given back to"
+              " an allocator (released); or left alone because somebody else changed the value (superseded).", "short",
               ('sum by (instance, outcome) (increase(evenkeel_actions_total{HOST, outcome=~"restored|expired|released|superseded"}'
                "[$__rate_interval]))", "{{instance}} {{outcome}}"), stacked=True),
     ),
@@ -65,7 +65,10 @@ ROWS = [
         "Leases",
         graph("Leases", "What is changed at the moment and will be put back, by rule and by what was set.", "short",
               ("sum by (instance, rule, knob) (evenkeel_leases{HOST})", "{{instance}} {{rule}} {{knob}}"),
-              width=24, stacked=True),
+              width=16, stacked=True),
+        graph("Allocations", "What was asked of resource allocators: requested, granted, expired, or being given back.", "short",
+              ("sum by (instance, rule, state) (evenkeel_allocations{HOST})", "{{instance}} {{rule}} {{state}}"),
+              stacked=True),
     ),
     row(
         "Reaction time",

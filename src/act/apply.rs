@@ -106,6 +106,8 @@ pub fn set(host: &mut impl Host, target: Identity, value: &mut Value, prior: &mu
     let before = summary(prior.iter().map(|prior| &prior.value));
     let result = set_threads(host, target, value, prior).and_then(|()| read_back(host, target, value));
     let mut effected = match result {
+        // Another lease had set it already. This one is taken all the same, so that the value outlives the other.
+        Ok(true) if prior.iter().all(|prior| prior.value == *value) => Effected::only(Outcome::AlreadySet, ""),
         Ok(true) => Effected::only(Outcome::Applied, ""),
         Ok(false) => Effected::only(Outcome::NoEffect, "the value did not stay on every thread"),
         Err(effected) => effected,
@@ -291,10 +293,16 @@ fn undo_what_is_known(
                 ),
             Err(_) => Effected::only(Outcome::Failed, format!("no signal has the number {number}")),
         },
-        Undo::Set { value, prior, ours } => put_back(host, target, ours, &born(ours), |thread| {
-            let changed = thread.and_then(|thread| prior.iter().find(|prior| prior.thread() == thread));
-            changed.map_or_else(|| value.clone(), |prior| prior.value.clone())
-        }),
+        Undo::Set { value, prior, ours } => {
+            let mut effected = put_back(host, target, ours, &born(ours), |thread| {
+                let changed = thread.and_then(|thread| prior.iter().find(|prior| prior.thread() == thread));
+                changed.map_or_else(|| value.clone(), |prior| prior.value.clone())
+            });
+            if effected.outcome == Outcome::Restored && value == ours && effected.reason.is_empty() {
+                effected.reason = "an older lease holds the same value".to_owned();
+            }
+            effected
+        }
         Undo::Restore { prior, ours } => {
             let of_thread = |thread: Option<Thread>| {
                 let known = thread.and_then(|thread| prior.iter().find(|prior| prior.thread() == thread));

@@ -9,7 +9,7 @@ use crate::template::{self, Piece, is_label_name};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A command that takes something back is given up after so many failures in a row, within some half an hour.
+/// A command that takes something back is given up after so many failures in a row, within about a quarter of an hour.
 const MAX_UNDO_TRIES: u32 = 12;
 
 /// What the end of a run leads to.

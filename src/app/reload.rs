@@ -91,8 +91,16 @@ impl Reloader {
         if policy.enforce {
             policy::may_enforce_with(&self.procfs)?;
         }
-        if self.at_start != (loaded.config.webhook.clone(), loaded.config.sampling) {
-            tracing::warn!("`webhook` and `sampling` have changed; they take effect at the next start");
+        let (webhook, sampling) = &self.at_start;
+        let changed = [
+            ("webhook", *webhook != loaded.config.webhook),
+            ("sampling", *sampling != loaded.config.sampling),
+        ];
+        for (key, _) in changed.into_iter().filter(|(_, has_changed)| *has_changed) {
+            tracing::warn!(
+                key,
+                "this key of the configuration has changed; it takes effect at the next start"
+            );
         }
         self.told.groups.store(Arc::new(policy::groups(&loaded.config)));
         self.told.watcher.replace(policy::orders(&loaded));

@@ -1,4 +1,4 @@
-//! Where named files come from: a directory, or the ones that were built in.
+//! Where named files come from: a directory, or texts that are here already.
 
 use crate::diagnostic::{Findings, Source};
 use crate::yaml::Text;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// The shipped files by the names that the shipped `evenkeel.yml` uses.
-const SHIPPED: [(&str, &str); 10] = [
+pub(super) const SHIPPED: &[(&str, &str)] = &[
     ("rules/batch-queue.yml", include_str!("../../rules/batch-queue.yml")),
     ("rules/cpu-saturated.yml", include_str!("../../rules/cpu-saturated.yml")),
     ("rules/fork-bomb.yml", include_str!("../../rules/fork-bomb.yml")),
@@ -35,11 +35,8 @@ const ALERTMANAGER_FILES: [&str; 2] = ["alertmanager.yml", "alerting/alertmanage
 pub(super) enum Shelf<'p> {
     /// That of the configuration file; the working directory where it is empty.
     Directory(&'p Path),
-    Shipped,
-}
-
-pub(super) fn shipped() -> Source {
-    Source::new("evenkeel.yml", include_str!("../../evenkeel.yml"))
+    /// Texts by name, and no other file.
+    Texts(&'p [(&'p str, &'p str)]),
 }
 
 /// Reads a text file of sane size.
@@ -71,7 +68,7 @@ impl Shelf<'_> {
     pub fn path(&self, name: &str) -> PathBuf {
         match self {
             Shelf::Directory(directory) => directory.join(name),
-            Shelf::Shipped => PathBuf::from(name),
+            Shelf::Texts(_) => PathBuf::from(name),
         }
     }
 
@@ -111,7 +108,7 @@ impl Shelf<'_> {
         let place = match self {
             Shelf::Directory(directory) if directory.as_os_str().is_empty() => "the working directory".to_owned(),
             Shelf::Directory(directory) => directory.display().to_string(),
-            Shelf::Shipped => "what ships with evenkeel".to_owned(),
+            Shelf::Texts(texts) => texts.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
         };
         let help = format!("looked in {place}; `{key}` is relative to this file");
         if is_glob(&pattern.value) {
@@ -133,13 +130,13 @@ impl Shelf<'_> {
                 let full = Path::new(&directory).join(pattern).display().to_string();
                 Ok(glob::glob(&full)?.flatten().filter(|path| !path.is_dir()).collect())
             }
-            Shelf::Shipped => {
+            Shelf::Texts(texts) => {
                 let pattern = glob::Pattern::new(pattern)?;
                 let options = glob::MatchOptions {
                     require_literal_separator: true,
                     ..glob::MatchOptions::new()
                 };
-                let names = SHIPPED.iter().map(|(name, _)| *name);
+                let names = texts.iter().map(|(name, _)| name);
                 Ok(names
                     .filter(|name| pattern.matches_with(name, options))
                     .map(PathBuf::from)
@@ -151,10 +148,10 @@ impl Shelf<'_> {
     fn read(&self, name: &Path) -> Result<Source, String> {
         match self {
             Shelf::Directory(_) => read(name),
-            Shelf::Shipped => {
-                let text = SHIPPED
+            Shelf::Texts(texts) => {
+                let text = texts
                     .iter()
-                    .find(|(shipped, _)| Path::new(shipped) == name)
+                    .find(|(known, _)| Path::new(known) == name)
                     .map(|(_, text)| *text);
                 Ok(Source::new(name.display().to_string(), text.unwrap_or_default()))
             }
@@ -165,7 +162,7 @@ impl Shelf<'_> {
     pub fn alertmanager(&self) -> Option<Source> {
         match self {
             Shelf::Directory(_) => ALERTMANAGER_FILES.iter().find_map(|name| read(&self.path(name)).ok()),
-            Shelf::Shipped => None,
+            Shelf::Texts(_) => None,
         }
     }
 }

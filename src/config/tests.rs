@@ -129,7 +129,7 @@ reconcile: {interval: 10s, patience: 1m}
         ("rules/a.test.yml", "not: a rule file\n"),
         (
             "alerts.yml",
-            "groups: [{name: g, rules: [{alert: A, expr: up == 0}]}]\n",
+            "groups: [{name: g, rules: [{alert: A, expr: node_load1 > 9}]}]\n",
         ),
     ]);
     assert_eq!(found, [""; 0]);
@@ -332,7 +332,7 @@ fn mistakes_of_all_files_are_reported_together() {
 #[test]
 fn rules_are_judged_against_what_stands_beside() {
     let rule = RULE.replace("NAME", "a") + "  hold: 1m\n";
-    let alerts = "groups: [{name: g, rules: [{alert: B, expr: up == 0}, {record: r, expr: up}]}]\n";
+    let alerts = "groups: [{name: g, rules: [{alert: B, expr: node_load1 == 0}, {record: r, expr: node_load1}]}]\n";
     let alertmanager =
         "route: {receiver: w, repeat_interval: 5m}\nreceivers: [{name: w, webhook_configs: [{url: x}]}]\n";
     let config = "rule_files: [a.yml]\nalerting_rule_files: [alerts.yml]\n";
@@ -511,7 +511,7 @@ fn reference_of_the_configuration_is_that_of_the_code() {
             ("rules/mine.yml", RULE),
             (
                 "alerting/mine.rules.yml",
-                "groups: [{name: g, rules: [{alert: A, expr: up}]}]\n",
+                "groups: [{name: g, rules: [{alert: A, expr: node_load1}]}]\n",
             ),
         ]);
         assert_eq!(found, [""; 0], "{example}");
@@ -575,4 +575,53 @@ fn reference_of_alertmanagers_is_that_of_the_code() {
         ]);
         assert_eq!(found, [""; 0], "{example}");
     }
+}
+
+#[test]
+fn metrics_that_nothing_publishes_are_warned_of() {
+    let rule = "rules:\n- name: end\n  matchers: ['alertname=\"A\"']\n  select: {name: x}\n  actions: [{signal: SIGTERM}]\n  \
+                while: 'WHILE'\n";
+    let found = |condition: &str| {
+        let files = [
+            ("evenkeel.yml", "rule_files: [r.yml]\nalerting_rule_files: [a.yml]\n"),
+            ("r.yml", &rule.replace("WHILE", condition)),
+            (
+                "a.yml",
+                "groups:\n- name: g\n  rules:\n  - record: my:load\n    expr: node_load1 / 2\n  # node_load2\n  \
+                 - alert: A\n    expr: node_load1 > node_load2\n",
+            ),
+        ];
+        let (loaded, mut found) = load(&files);
+        assert!(loaded.is_some(), "{found:?}");
+        assert_eq!(
+            found.remove(0),
+            "a.yml:8:24 warning: no collector of evenkeel publishes `node_load2`"
+        );
+        found
+    };
+    for fine in [
+        "node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes < 0.1",
+        "my:load > 2 and on () ALERTS{alertname=\"A\"}",
+        // Of a driver that this host need not have.
+        "node_hwmon_fan_min_rpm > 1 or node_memory_SomethingNew_bytes > 1",
+        "{__name__=~\"node_.*\"} > 1",
+        "evenkeel_memory_used_ratio > 0.7 or evenkeel_cpu_busy_ratio_distribution_count > 3",
+    ] {
+        assert_eq!(found(fine), [""; 0], "{fine}");
+    }
+    for (condition, column, name) in [
+        ("node_memory_MemAvailble_bytes < 1", 11, "node_memory_MemAvailble_bytes"),
+        ("1 < up", 15, "up"),
+        ("rate(evenkeel_actions_total[1m]) > 0", 16, "evenkeel_actions_total"),
+        ("my:laod > 0", 11, "my:laod"),
+    ] {
+        let expected = format!("r.yml:6:{column} warning: no collector of evenkeel publishes `{name}`");
+        assert_eq!(found(condition), [expected], "{condition}");
+    }
+}
+
+#[test]
+fn the_shipped_files_have_no_warnings() {
+    let warnings = Config::embedded().unwrap().warnings;
+    assert!(warnings.is_empty(), "{warnings:?}");
 }

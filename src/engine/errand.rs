@@ -10,6 +10,7 @@ use crate::act::{allocate, command};
 use crate::host::{Errand, Host, Report};
 use crate::ledger::{Climb, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Record, Stage, Victim};
 use crate::process::Target;
+use crate::rule::errand::without_query;
 use crate::rule::{Rule, Step};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -91,7 +92,7 @@ impl<H: Host> Engine<H> {
                 }
             };
             if let Effect::Allocation(allocation) = &effect {
-                record.reason = format!("{} {}", allocation.ask.method, allocation.ask.url);
+                record.reason = format!("{} {}", allocation.ask.method, without_query(&allocation.ask.url));
             }
             record.decision = Some(if simulated { Decision::DryRun } else { Decision::Planned });
             turn.decide(&mut self.book, record.clone());

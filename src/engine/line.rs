@@ -71,6 +71,7 @@ impl<H: Host> Engine<H> {
             self.chores.last_round = now;
             let open = &self.book.episodes;
             self.judged_at.retain(|key, _| open.contains_key(key));
+            self.crowded.retain(|key| open.contains_key(key));
             self.look_for_the_dead(&mut turn);
         }
         self.run_errands(&mut turn);
@@ -250,14 +251,17 @@ impl<H: Host> Engine<H> {
             Some(selector) => match self.find(&rule, selector, &about, is_first, turn) {
                 Ok(matches) => matches,
                 Err(refusal) => {
-                    if is_first {
+                    // Told when it begins and at each repeat: how often an open episode is looked at says nothing of it.
+                    if self.crowded.insert(key.clone()) {
                         self.refuse_all(&about, &refusal, turn);
+                    } else if occasion == Occasion::Repeat {
+                        turn.counted.push((rule.name.clone(), refusal.decision));
                     }
-                    turn.counted.push((rule.name.clone(), refusal.decision));
                     return postpone(&mut self.book, key, turn.boot_now());
                 }
             },
         };
+        self.crowded.remove(key);
         self.drop_the_gone(&mut episode, turn);
         let held = self.places(&episode);
         let ascents = plan(&rule, &held, &matches, turn.boot_now(), occasion == Occasion::Repeat);

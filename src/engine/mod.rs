@@ -75,6 +75,8 @@ pub struct Engine<H: Host> {
     rules_in_use: BTreeMap<EpisodeKey, Arc<Rule>>,
     /// CLOCK_BOOTTIME at which each open episode was judged last.
     judged_at: BTreeMap<EpisodeKey, Duration>,
+    /// Open episodes for which more processes match than the rule allows, as was told already.
+    crowded: BTreeSet<EpisodeKey>,
     /// The last two readings for processor use: the newer one serves once it is old enough.
     baselines: [Option<CpuBaseline>; 2],
     chores: Chores,
@@ -102,6 +104,7 @@ impl<H: Host> Engine<H> {
             own_line,
             rules_in_use,
             judged_at: BTreeMap::new(),
+            crowded: BTreeSet::new(),
             baselines: [None, None],
             chores,
             absences: Absences::default(),

@@ -17,7 +17,7 @@ pub fn select(host: &mut impl Host, table: &[Process], rule: &Rule, selector: &S
             continue;
         }
         let mut process = process.clone();
-        if host.read_details(&mut process, selector.needs()) && selector.judge(&process) == Judgement::Holds {
+        if host.satisfies(&mut process, selector) {
             matches.push(process);
         }
     }

@@ -427,7 +427,44 @@ fn too_many_matches_refuse_the_whole_plan() {
     world.add(200, 1);
     world.fire("calm");
     assert_eq!((world.nice(100), world.nice(200)), (vec![0], vec![0]));
-    assert!(world.decided("calm", Decision::TooManyMatches) >= 1.0);
+    assert_eq!(world.decided("calm", Decision::TooManyMatches), 1.0);
+    // Not at the moment of a round, where a repeat finds everything looked at.
+    world.pass(65);
+    assert_eq!(
+        world.decided("calm", Decision::TooManyMatches),
+        1.0,
+        "a look is no news"
+    );
+    world.fire("calm");
+    assert_eq!(world.decided("calm", Decision::TooManyMatches), 2.0, "a repeat is");
+    world.engine.host().processes.remove(&200);
+    world.pass(20);
+    assert_eq!(world.nice(100), [15]);
+    world.add(201, 1);
+    world.add(202, 1);
+    world.pass(20);
+    assert_eq!(world.decided("calm", Decision::TooManyMatches), 3.0, "it begins anew");
+}
+
+#[test]
+fn a_lease_on_what_another_one_has_set_says_so() {
+    let mut world = world(policy(vec![example("calm", "nice 15"), example("more", "nice 15")]));
+    world.add(100, 1);
+    let words = |world: &World| -> Vec<(Option<Outcome>, String)> {
+        let records = world.engine.records().into_iter();
+        let outcomes = records.filter(|record| record.outcome.is_some());
+        outcomes.map(|record| (record.outcome, record.reason)).collect()
+    };
+    world.fire("calm");
+    world.fire("more");
+    assert_eq!(words(&world)[1], (Some(Outcome::AlreadySet), String::new()));
+    world.resolve("more");
+    assert_eq!(world.nice(100), [15]);
+    let (outcome, reason) = words(&world).pop().unwrap();
+    assert_eq!(outcome, Some(Outcome::Restored));
+    assert_eq!(reason, "an older lease holds the same value");
+    world.resolve("calm");
+    assert_eq!(world.nice(100), [0]);
 }
 
 #[test]

@@ -55,6 +55,7 @@ impl<H: Host> Engine<H> {
             },
         );
         self.rules_in_use.remove(key);
+        self.crowded.remove(key);
     }
 
     /// Own alerts that were open before a restart and do not fire any more.

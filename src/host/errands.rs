@@ -162,23 +162,25 @@ fn start(run: &Run) -> Result<(Child, io::PipeReader), String> {
     let user = match &run.user {
         Some(name) => {
             let found = User::from_name(name).map_err(|errno| format!("user {name:?}: {errno}"))?;
-            found.ok_or(format!("there is no user {name:?}"))?
+            Some(found.ok_or(format!("there is no user {name:?}"))?)
         }
-        None => match User::from_uid(nix::unistd::geteuid()) {
-            Ok(Some(user)) => user,
-            Ok(None) | Err(_) => return Err("evenkeel runs as a user without a name".to_owned()),
-        },
+        // In a container, who we are may have no name.
+        None => User::from_uid(nix::unistd::geteuid()).ok().flatten(),
     };
-    command.env("HOME", &user.dir).env("USER", &user.name);
-    command.env("LOGNAME", &user.name).envs(&run.env);
-    if run.user.is_some() {
+    if let Some(user) = &user {
+        command.env("HOME", &user.dir).env("USER", &user.name);
+        command.env("LOGNAME", &user.name);
+    }
+    command.envs(&run.env);
+    if let Some(user) = user.filter(|_| run.user.is_some()) {
         // As root this drops the supplementary groups, too.
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
     }
     command.current_dir("/").process_group(0);
     command.stdin(Stdio::null()).stdout(input).stderr(errors);
     let child = command.spawn().map_err(|error| format!("{program:?}: {error}"))?;
-    super::standing::stand_back(child.id());
+    // It must not inherit how little evenkeel itself wants to be ended when memory runs out. Best effort: it may be gone.
+    let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "0");
     // Our ends of the pipe for writing end with `command`, so that its end is seen.
     Ok((child, output))
 }

@@ -48,6 +48,8 @@ pub struct FakeHost {
     /// Every signal that reached a process, in order.
     pub signals: Vec<(i32, Signal)>,
     pub cpus: u32,
+    /// evenkeel's own processes on it.
+    pub own_line: BTreeSet<i32>,
     /// Errands that were begun and not taken up by whoever drives this host.
     pub errands: Vec<(u64, Errand)>,
     /// Calls from now on that the kernel refuses, for each knob.
@@ -73,6 +75,7 @@ impl FakeHost {
             processes: BTreeMap::new(),
             signals: Vec::new(),
             cpus,
+            own_line: BTreeSet::from([1]),
             errands: Vec::new(),
             denied: BTreeSet::new(),
             denied_threads: BTreeSet::new(),
@@ -307,7 +310,7 @@ impl Host for FakeHost {
     }
 
     fn own_line(&self) -> BTreeSet<i32> {
-        BTreeSet::from([1])
+        self.own_line.clone()
     }
 
     fn online_cpus(&self) -> BTreeSet<u32> {

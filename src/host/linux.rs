@@ -4,7 +4,7 @@
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
 use super::{Errand, Errands, Host, HostError, Moment, Thread};
 use crate::process::table::{Procfs, UserNames};
-use crate::process::{Identity, Needs, Process};
+use crate::process::{Identity, Needs, Process, Selector};
 use jiff::Timestamp;
 use nix::libc;
 use nix::sys::signal::Signal;
@@ -30,6 +30,8 @@ pub struct LinuxHost {
     procfs: Procfs,
     users: UserNames,
     capabilities: u64,
+    /// Whose line [`Host::own_line`] is.
+    own_pid: i32,
     on_exit: OnExit,
     errands: Option<Errands>,
 }
@@ -47,6 +49,7 @@ impl LinuxHost {
             procfs,
             users: UserNames::default(),
             capabilities,
+            own_pid: std::process::id() as i32,
             on_exit,
             errands: None,
         }
@@ -56,6 +59,14 @@ impl LinuxHost {
     pub fn with_errands(self, errands: Errands) -> LinuxHost {
         LinuxHost {
             errands: Some(errands),
+            ..self
+        }
+    }
+
+    /// Sees the host as another evenkeel does: that one and its ancestors are its own line.
+    pub fn seen_by(self, daemon_pid: i32) -> LinuxHost {
+        LinuxHost {
+            own_pid: daemon_pid,
             ..self
         }
     }
@@ -115,6 +126,10 @@ impl Host for LinuxHost {
 
     fn read_details(&mut self, process: &mut Process, needs: Needs) -> bool {
         self.procfs.read_details(process, needs, &mut self.users)
+    }
+
+    fn satisfies(&mut self, process: &mut Process, selector: &Selector) -> bool {
+        self.procfs.satisfies(process, selector, &mut self.users)
     }
 
     fn threads(&mut self, id: Identity) -> Result<Vec<Thread>, HostError> {
@@ -245,7 +260,7 @@ impl Host for LinuxHost {
 
     fn own_line(&self) -> BTreeSet<i32> {
         let mut line = BTreeSet::new();
-        let mut pid = std::process::id() as i32;
+        let mut pid = self.own_pid;
         while pid > 0 && line.insert(pid) {
             pid = self
                 .procfs

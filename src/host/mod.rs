@@ -15,7 +15,8 @@ pub use errands::Errands;
 pub use knob::{Knob, Value};
 pub use linux::LinuxHost;
 
-use crate::process::{Identity, Needs, Process};
+use crate::process::selector::Judgement;
+use crate::process::{Identity, Needs, Process, Selector};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -73,6 +74,12 @@ pub trait Host {
 
     /// Reads dearer fields. False when the pid belongs to somebody else by now.
     fn read_details(&mut self, process: &mut Process, needs: Needs) -> bool;
+
+    /// Reads what a selector asks for, and tells whether all of it holds for this very process; what it need not know
+    /// for that may stay unread.
+    fn satisfies(&mut self, process: &mut Process, selector: &Selector) -> bool {
+        self.read_details(process, selector.needs()) && selector.judge(process) == Judgement::Holds
+    }
 
     /// The live threads of a process.
     ///

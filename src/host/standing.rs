@@ -36,14 +36,6 @@ pub fn be_ended_last() -> io::Result<()> {
     Ok(())
 }
 
-/// A command that evenkeel runs is a process like any other. It inherits what evenkeel has.
-pub(super) fn stand_back(child_pid: u32) {
-    if own_oom_score_adj().is_ok_and(|own| own < 0) {
-        // One that has ended already needs nothing.
-        let _ = fs::write(format!("/proc/{child_pid}/oom_score_adj"), "0");
-    }
-}
-
 fn own_oom_score_adj() -> io::Result<i32> {
     let text = fs::read_to_string("/proc/self/oom_score_adj")?;
     text.trim().parse().map_err(io::Error::other)

@@ -1,18 +1,20 @@
 //! A process held open: what is read through it belongs to that very process or cannot be read, for a directory of
 //! procfs that is open names its process even when the pid is handed out again. Reads only.
 
+use super::selector::{Judgement, Selector};
 use super::table::{Details, Needs, Process, Procfs, UserNames};
 use rustix::fs::{CWD, Dir, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, openat, readlinkat};
 use rustix::io::{Errno, read};
 use std::cell::OnceCell;
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// Command lines are read up to here; longer ones are cut. Same bound as one argument's (MAX_ARG_STRLEN, execve(2)).
 const MAX_CMDLINE_BYTES: usize = 128 * 1024;
 /// `stat`, `status`, `cgroup` and the like are far shorter; a bound all the same.
-const MAX_FILE_BYTES: usize = 64 * 1024;
+pub(super) const MAX_FILE_BYTES: usize = 64 * 1024;
 /// The first read asks for so much: nearly every file of a process is shorter.
 const FIRST_READ_BYTES: usize = 4 * 1024;
 
@@ -30,17 +32,12 @@ impl Procfs {
     /// # Errors
     /// When the directory itself cannot be read.
     pub fn for_each_process(&self, boot_now: Duration, mut visit: impl FnMut(Process, &OpenProcess)) -> io::Result<()> {
-        let root = openat(
-            CWD,
-            &self.root,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
+        let root = self.open_root()?;
         let mut stat = Vec::with_capacity(FIRST_READ_BYTES);
         for entry in Dir::read_from(&root)? {
             let entry = entry?;
             let name = entry.file_name();
-            if !name.to_bytes().iter().all(u8::is_ascii_digit) {
+            if !is_pid(name) {
                 continue;
             }
             // What vanished meanwhile is left out.
@@ -57,6 +54,38 @@ impl Procfs {
         }
         Ok(())
     }
+
+    /// Reads every process once; threads are not listed. `boot_now` is CLOCK_BOOTTIME.
+    ///
+    /// # Errors
+    /// When the directory itself cannot be read.
+    pub fn read_table(&self, boot_now: Duration) -> io::Result<Vec<Process>> {
+        let root = self.open_root()?;
+        let (mut path, mut stat) = (String::new(), Vec::with_capacity(FIRST_READ_BYTES));
+        let mut processes = Vec::new();
+        for entry in Dir::read_from(&root)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(pid) = name.to_str().ok().filter(|_| is_pid(name)) else {
+                continue;
+            };
+            path.clear();
+            path.extend([pid, "/stat"]);
+            // What vanished meanwhile is left out.
+            let read = read_file(root.as_fd(), &path, MAX_FILE_BYTES, &mut stat);
+            processes.extend(read.and_then(|()| self.parse_stat(&stat, boot_now)));
+        }
+        Ok(processes)
+    }
+
+    fn open_root(&self) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(CWD, &self.root, flags, Mode::empty())
+    }
+}
+
+fn is_pid(name: &CStr) -> bool {
+    name.to_bytes().iter().all(u8::is_ascii_digit)
 }
 
 impl OpenProcess {
@@ -68,7 +97,7 @@ impl OpenProcess {
         Ok(Self::open_at(CWD, procfs.root.join(pid.to_string()))?)
     }
 
-    fn open_at(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> Result<OpenProcess, Errno> {
+    fn open_at(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OpenProcess, Errno> {
         let directory = openat(
             at,
             path,
@@ -79,6 +108,29 @@ impl OpenProcess {
             directory,
             status: OnceCell::new(),
         })
+    }
+
+    /// Reads what a selector asks for, one file after the other, and no further than to the first condition that fails.
+    pub fn satisfies(&self, process: &mut Process, selector: &Selector, users: &mut UserNames) -> bool {
+        // In the order of what they cost: a link, the memory of the process, a path from the kernel, and `status`.
+        const DEAR: [Needs; 6] = [
+            Needs::EXE,
+            Needs::CMDLINE,
+            Needs::CGROUP,
+            Needs::USER,
+            Needs::SIGNALS,
+            Needs::OOM_SCORE,
+        ];
+        let wanted = selector.needs();
+        let mut known = Needs::NONE;
+        for need in DEAR.into_iter().filter(|need| wanted.has(*need)) {
+            self.read_details(&mut process.details, need, users);
+            known = known | need;
+            if matches!(selector.judge_known(process, known), Judgement::Fails(_)) {
+                return false;
+            }
+        }
+        selector.judge(process) == Judgement::Holds
     }
 
     /// Fills in what is needed; what cannot be read becomes `None`.
@@ -112,7 +164,7 @@ impl OpenProcess {
             usage.swap_bytes = self
                 .status("VmSwap:")
                 .and_then(first_number)
-                .map(|kibibytes| kibibytes * 1024);
+                .map(|kibibytes| kibibytes.saturating_mul(1024));
         }
         if needs.has(Needs::CONTEXT_SWITCHES) {
             usage.voluntary_switches = self.status("voluntary_ctxt_switches:").and_then(first_number);
@@ -168,28 +220,32 @@ impl OpenProcess {
         Some(bytes)
     }
 
-    /// Reads until nothing comes, in as few calls as there are.
-    fn read_into(&self, file: &str, limit: usize, bytes: &mut Vec<u8>) -> Option<()> {
-        let opened = openat(&self.directory, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        bytes.clear();
-        loop {
-            if bytes.spare_capacity_mut().is_empty() {
-                bytes.reserve(bytes.len());
-            }
-            match read(&opened, rustix::buffer::spare_capacity(bytes)) {
-                // Less than was asked for is the end of every file here but `cmdline`, whose pages are asked one by one.
-                Ok(0) => break,
-                Ok(_) if bytes.len() >= limit => {
-                    bytes.truncate(limit);
-                    break;
-                }
-                Ok(_) if bytes.len() < bytes.capacity() && file != "cmdline" => break,
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(_) => return None,
-            }
-        }
-        Some(())
+    pub(super) fn read_into(&self, file: &str, limit: usize, bytes: &mut Vec<u8>) -> Option<()> {
+        read_file(self.directory.as_fd(), file, limit, bytes)
     }
+}
+
+/// Reads until nothing comes, in as few calls as there are.
+fn read_file(at: BorrowedFd<'_>, path: &str, limit: usize, bytes: &mut Vec<u8>) -> Option<()> {
+    let opened = openat(at, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    bytes.clear();
+    loop {
+        if bytes.spare_capacity_mut().is_empty() {
+            bytes.reserve(bytes.len());
+        }
+        match read(&opened, rustix::buffer::spare_capacity(bytes)) {
+            // Less than was asked for is the end of every file here but `cmdline`, whose pages are asked one by one.
+            Ok(0) => break,
+            Ok(_) if bytes.len() >= limit => {
+                bytes.truncate(limit);
+                break;
+            }
+            Ok(_) if bytes.len() < bytes.capacity() && path != "cmdline" => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+    Some(())
 }
 
 /// Arguments end with NUL; they are joined by one space, as people type them.

@@ -284,7 +284,13 @@ impl Selector {
 
     /// Judges only what `/proc/PID/stat` tells, so that the dear files are read for few processes.
     pub fn judge_cheaply(&self, process: &Process) -> Judgement {
-        self.judge_some(process, |condition| condition.needs() == Needs::NONE)
+        self.judge_known(process, Needs::NONE)
+    }
+
+    /// Judges only what can be told from these fields and from `/proc/PID/stat`, read once or twice.
+    pub fn judge_known(&self, process: &Process, known: Needs) -> Judgement {
+        let known = known | Needs::CPU;
+        self.judge_some(process, |condition| known.has(condition.needs()))
     }
 
     fn judge_some(&self, process: &Process, wanted: impl Fn(&Condition) -> bool) -> Judgement {

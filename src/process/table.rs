@@ -2,16 +2,15 @@
 //! Reads only. A process that vanishes while being read is left out; that is an outcome, not an error.
 
 use super::identity::{BootId, Identity};
-use super::open::OpenProcess;
+use super::open::{MAX_FILE_BYTES, OpenProcess};
+use super::selector::Selector;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// `/proc/PID/stat`, `status` and `cgroup` are far shorter; a bound all the same.
-const MAX_FILE_BYTES: u64 = 64 * 1024;
 /// PF_KTHREAD of include/linux/sched.h, in field 9 of `/proc/PID/stat`.
 const PF_KTHREAD: u64 = 0x0020_0000;
 /// Nothing is read of `/proc/PID/stat` beyond its resident pages.
@@ -205,37 +204,15 @@ impl Procfs {
         })
     }
 
-    /// Reads every process once; threads are not listed. `boot_now` is CLOCK_BOOTTIME.
-    ///
-    /// # Errors
-    /// When the directory itself cannot be read.
-    pub fn read_table(&self, boot_now: Duration) -> io::Result<Vec<Process>> {
-        let mut processes = Vec::new();
-        let mut buffer = Vec::with_capacity(1024);
-        for entry in std::fs::read_dir(&self.root)? {
-            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-                continue;
-            };
-            if let Some(process) = self.read_stat(pid, boot_now, &mut buffer) {
-                processes.push(process);
-            }
-        }
-        Ok(processes)
-    }
-
     /// Reads one process anew, or `None` when it is gone.
     pub fn read_process(&self, pid: i32, boot_now: Duration) -> Option<Process> {
-        self.read_stat(pid, boot_now, &mut Vec::with_capacity(1024))
+        self.read_stat(&OpenProcess::open(self, pid).ok()?, boot_now)
     }
 
-    fn read_stat(&self, pid: i32, boot_now: Duration, buffer: &mut Vec<u8>) -> Option<Process> {
-        buffer.clear();
-        File::open(self.root.join(format!("{pid}/stat")))
-            .ok()?
-            .take(MAX_FILE_BYTES)
-            .read_to_end(buffer)
-            .ok()?;
-        self.parse_stat(buffer, boot_now)
+    fn read_stat(&self, files: &OpenProcess, boot_now: Duration) -> Option<Process> {
+        let mut stat = Vec::with_capacity(1024);
+        files.read_into("stat", MAX_FILE_BYTES, &mut stat)?;
+        self.parse_stat(&stat, boot_now)
     }
 
     /// Parses the text of `/proc/PID/stat` (proc(5)).
@@ -254,7 +231,7 @@ impl Procfs {
         let field = |number: usize| fields.get(number - 3).copied();
         let number = |at: usize| field(at)?.parse::<i64>().ok();
         let start_ticks = field(22)?.parse().ok()?;
-        let started = Duration::from_millis(start_ticks * 1000 / TICKS_PER_SECOND);
+        let started = Duration::from_millis(u64::saturating_mul(start_ticks, 1000 / TICKS_PER_SECOND));
         let system_ticks: u64 = field(15)?.parse().ok()?;
         Some(Process {
             identity: Identity {
@@ -270,12 +247,12 @@ impl Procfs {
             is_kernel_thread: field(9)?.parse::<u64>().ok()? & PF_KTHREAD != 0,
             threads: number(20)? as u32,
             nice: number(19)? as i32,
-            cpu_ticks: field(14)?.parse::<u64>().ok()? + system_ticks,
+            cpu_ticks: field(14)?.parse::<u64>().ok()?.saturating_add(system_ticks),
             system_ticks,
             minor_faults: field(10)?.parse().ok()?,
             major_faults: field(12)?.parse().ok()?,
             virtual_bytes: field(23)?.parse().ok()?,
-            resident_bytes: number(24)?.max(0) as u64 * self.page_bytes,
+            resident_bytes: (number(24)?.max(0) as u64).saturating_mul(self.page_bytes),
             born_at: started,
             age: boot_now.saturating_sub(started),
             cpu_cores: None,
@@ -285,13 +262,23 @@ impl Procfs {
 
     /// Reads the dearer fields into `process`. Returns false when the pid belongs to somebody else by now.
     pub fn read_details(&self, process: &mut Process, needs: Needs, users: &mut UserNames) -> bool {
-        let pid = process.identity.pid;
-        if let Ok(files) = OpenProcess::open(self, pid) {
-            files.read_details(&mut process.details, needs, users);
-        }
-        // Read last: if the pid was handed out again meanwhile, the details are somebody else's.
-        let mut buffer = Vec::new();
-        self.read_stat(pid, Duration::ZERO, &mut buffer)
+        let Ok(files) = OpenProcess::open(self, process.identity.pid) else {
+            return false;
+        };
+        files.read_details(&mut process.details, needs, users);
+        self.is_still(process, &files)
+    }
+
+    /// Reads what a selector asks for, as far as it takes to tell whether all of it holds for this very process.
+    pub fn satisfies(&self, process: &mut Process, selector: &Selector, users: &mut UserNames) -> bool {
+        OpenProcess::open(self, process.identity.pid)
+            .is_ok_and(|files| files.satisfies(process, selector, users) && self.is_still(process, &files))
+    }
+
+    /// Asked last: if the pid was handed out again meanwhile, what was read is somebody else's, and if another program
+    /// runs by now, some of it was the former one's.
+    fn is_still(&self, process: &Process, files: &OpenProcess) -> bool {
+        self.read_stat(files, Duration::ZERO)
             .is_some_and(|now| now.identity == process.identity && now.name == process.name)
     }
 }
@@ -404,6 +391,18 @@ mod tests {
             assert_eq!(process.age, Duration::from_secs(50));
             assert!(process.has_terminal && !process.is_kernel_thread);
         }
+    }
+
+    #[test]
+    fn figures_beyond_all_bounds_are_cut_and_not_wrapped() {
+        let most = u64::MAX.to_string();
+        let stat = format!(
+            "42 (x) R 1 42 42 0 -1 0 0 0 0 0 {most} {most} 0 0 20 0 1 0 {most} 0 {} 0",
+            i64::MAX
+        );
+        let process = procfs().parse_stat(stat.as_bytes(), Duration::ZERO).unwrap();
+        assert_eq!((process.cpu_ticks, process.resident_bytes), (u64::MAX, u64::MAX));
+        assert_eq!(process.age, Duration::ZERO);
     }
 
     #[test]

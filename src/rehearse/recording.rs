@@ -7,6 +7,7 @@ use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{Needs, Process};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Of the format; a file of another version is refused.
@@ -31,6 +32,9 @@ pub struct Recording {
     /// By which this host recognised alerts about itself.
     pub names: Vec<String>,
     cpus: u32,
+    /// The daemon and its ancestors, or who recorded where none ran.
+    #[serde(default)]
+    own_line: BTreeSet<i32>,
     processes: Vec<Recorded>,
 }
 
@@ -81,6 +85,7 @@ pub fn record(host: &mut impl Host, names: Vec<String>, wait: impl FnOnce(Durati
         boot_now: boot,
         names,
         cpus: host.online_cpus().last().map_or(1, |last| last + 1),
+        own_line: host.own_line(),
         processes,
     })
 }
@@ -103,6 +108,7 @@ impl Recording {
     pub fn host(self) -> FakeHost {
         let mut host = FakeHost::new(self.cpus, self.recorded_at);
         host.now.boot = self.boot_now;
+        host.own_line = self.own_line;
         for Recorded { mut process, values } in self.processes {
             // Its start is exact; its age was counted at the moment when its line was read.
             process.age = self.boot_now.saturating_sub(process.born_at);
@@ -142,6 +148,7 @@ mod tests {
             std::env::current_exe().unwrap().to_str()
         );
         assert_eq!(process.identity, live.process(pid).unwrap().identity);
+        assert!(host.own_line().contains(&pid));
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub static TEST: Object = Object {
         optional(
             "mode",
             Kind::Choice(&["enforce", "dry-run"]),
-            "Mode of the daemon. Default enforce; a rule that says dry-run stays so.",
+            "Of daemon and rules. Default: the daemon enforces, and a rule that says dry-run stays so.",
         ),
         optional(
             "source",
@@ -191,7 +191,7 @@ pub static MOMENT: Object = Object {
         optional(
             "expect",
             Kind::List(&Kind::Object(&EXPECTED)),
-            "Everything that was refused, done or undone since the last `expect`, in any order.",
+            "Everything that was done or undone since the last `expect`, in any order, and refusals.",
         ),
         optional("values", Kind::List(&Kind::Object(&VALUES)), "What processes have now."),
     ],
@@ -258,10 +258,19 @@ pub struct TestFile {
     pub tests: Vec<Test>,
 }
 
+/// What a test makes of the modes of daemon and rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Also for rules that say dry-run.
+    Enforce,
+    DryRun,
+}
+
 #[derive(Debug)]
 pub struct Test {
     pub name: Text,
-    pub enforce: bool,
+    /// `None`: as the rules say, under a daemon that enforces.
+    pub mode: Option<Mode>,
     pub source: AlertSource,
     pub processes: Vec<Looks>,
     pub timeline: Vec<Moment>,
@@ -407,9 +416,10 @@ fn read_test(node: &Node, findings: &mut Findings) -> Option<Test> {
     }
     Some(Test {
         name: fields.text("name", findings)?,
-        enforce: fields
-            .choice("mode", findings)
-            .is_none_or(|mode| mode.value == "enforce"),
+        mode: fields.choice("mode", findings).map(|mode| match mode.value {
+            "enforce" => Mode::Enforce,
+            _ => Mode::DryRun,
+        }),
         source: match fields.choice("source", findings) {
             Some(source) if source.value == "local" => AlertSource::Local,
             _ => AlertSource::Alertmanager,

@@ -1,6 +1,6 @@
 //! Rules as written -> `RuleSet`. A set that comes out of here is valid; what is wrong is said all at once.
 
-use super::file::{Action, RuleFile, WrittenRule};
+use super::file::{Action, RuleFile, WrittenRule, WrittenStep};
 use super::ladder::compile_ladder;
 use super::lint;
 use super::narrow::why_too_wide;
@@ -11,9 +11,10 @@ use super::select::{Scope, compile_select, warn_of_anchors};
 use super::step::Step;
 use crate::alert::Labels;
 use crate::alert::matcher::{Matcher, Op};
-use crate::diagnostic::{Diagnostic, Findings, Span, suggest};
-use crate::process::Selector;
+use crate::diagnostic::{Diagnostic, Findings, Severity, Span, suggest};
+use crate::host::Knob;
 use crate::process::protection::BUILT_IN;
+use crate::process::{Selector, Target};
 use crate::template::is_label_name;
 use crate::yaml::Text;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +24,18 @@ use std::time::Duration;
 /// Bounds how deep a hostile expression can nest.
 const MAX_CONDITION_BYTES: usize = 4096;
 
-/// Judges a PromQL expression: on error the character at which it goes wrong, from 0, and why.
-pub type PromqlCheck = dyn Fn(&str) -> Result<(), (usize, String)>;
+/// Judges a PromQL expression that can be evaluated; on error the character at which it goes wrong, from 0, and why.
+pub type PromqlCheck<'c> = dyn Fn(&str) -> Result<Vec<Doubt>, (usize, String)> + 'c;
+
+/// What is probably wrong with an expression that can be evaluated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    /// In characters, from 0.
+    pub offset: usize,
+    pub width: usize,
+    pub message: String,
+    pub help: String,
+}
 
 /// What rules are judged against.
 #[derive(Clone, Copy)]
@@ -38,7 +49,7 @@ pub struct Context<'c> {
     /// `allow_exec` of the configuration.
     pub allow_exec: bool,
     /// Judges `while`.
-    pub check_promql: &'c PromqlCheck,
+    pub check_promql: &'c PromqlCheck<'c>,
 }
 
 /// What became of some rule files.
@@ -48,6 +59,24 @@ pub struct Compiled {
     pub rules: Option<RuleSet>,
     /// Errors and warnings of all files, file by file.
     pub diagnostics: Vec<Diagnostic>,
+    /// Every step that sets something and is undone.
+    pub settings: Vec<Setting>,
+}
+
+/// A step that is undone, and where it stands: only who knows the host can tell whether it may be taken there.
+#[derive(Debug)]
+pub struct Setting {
+    pub knob: Knob,
+    place: Diagnostic,
+}
+
+impl Setting {
+    /// A warning at the place of the step.
+    pub fn warning(&self, message: String, help: String) -> Diagnostic {
+        let mut warning = self.place.clone();
+        (warning.message, warning.help) = (message, Some(help));
+        warning
+    }
 }
 
 /// A compiled rule with the places of what was written, for checks across rules.
@@ -58,6 +87,7 @@ pub(super) struct Candidate {
     pub matcher_texts: Vec<Text>,
     pub hold_span: Option<Span>,
     pub limit_span: Option<Span>,
+    pub settings: Vec<Setting>,
     pub rule: Arc<Rule>,
 }
 
@@ -74,7 +104,9 @@ pub fn compile(files: Vec<RuleFile>, context: &Context) -> Compiled {
     }
     lint::check(&candidates, context, &mut all_findings);
     let sound = !all_findings.iter().any(Findings::has_errors);
+    let settings = candidates.iter_mut().flat_map(|candidate| candidate.settings.drain(..));
     Compiled {
+        settings: settings.collect(),
         rules: sound.then(|| RuleSet {
             rules: candidates.into_iter().map(|candidate| candidate.rule).collect(),
         }),
@@ -94,6 +126,8 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
         None => Aim::Host,
     };
     let actions = compile_ladder(&written.actions, context.allow_exec, findings);
+    let settings = settings(&written.actions, &actions, findings);
+    warn_of_idle_select(&written, &actions, findings);
     if let Some(condition) = &written.condition {
         check_condition(condition, context, findings);
     }
@@ -197,8 +231,53 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
         matcher_texts: written.matchers,
         hold_span: written.hold.map(|hold| hold.span),
         limit_span,
+        settings,
         rule: Arc::new(rule),
     })
+}
+
+fn settings(written: &[WrittenStep], actions: &[Step], findings: &Findings) -> Vec<Setting> {
+    if written.len() != actions.len() {
+        // A step with an error is missing here, and the rule is not for use.
+        return Vec::new();
+    }
+    let setting = |(written, step): (&WrittenStep, &Step)| match step {
+        Step::Set(change) => Some(Setting {
+            knob: change.knob(),
+            place: findings.at(Severity::Warning, written.span, "", ""),
+        }),
+        _ => None,
+    };
+    written.iter().zip(actions).filter_map(setting).collect()
+}
+
+/// What chooses among processes, in a rule that does nothing to any.
+fn warn_of_idle_select(written: &WrittenRule, actions: &[Step], findings: &mut Findings) {
+    // A step with an error may have been one for processes.
+    let is_whole = written.whole_ladder.is_some() && actions.len() == written.actions.len();
+    let is_for_host = |step: &Step| step.is_for(Target::Host);
+    if let Some(select) = &written.select
+        && is_whole
+        && actions.iter().all(is_for_host)
+        && !actions.iter().all(|step| matches!(step, Step::Wait(_)))
+    {
+        let help = "leave it out: these steps are for the host as a whole, whatever runs there";
+        findings.warning(select.span, "`select`, and no step is done to processes", help);
+    }
+    if written.has_select {
+        return;
+    }
+    let spans = [
+        ("order_by", written.order_by.as_ref().map(|key| key.span)),
+        ("limit", written.limit.as_ref().map(|key| key.span)),
+        ("max_matches", written.max_matches.as_ref().map(|key| key.span)),
+    ];
+    for (key, span) in spans {
+        if let Some(span) = span {
+            let message = format!("`{key}` has no effect without `select`");
+            findings.warning(span, message, "leave it out");
+        }
+    }
 }
 
 fn check_condition(condition: &Text, context: &Context, findings: &mut Findings) {
@@ -209,12 +288,18 @@ fn check_condition(condition: &Text, context: &Context, findings: &mut Findings)
             format!("`while` is longer than {MAX_CONDITION_BYTES} bytes"),
             help,
         );
-    } else if let Err((offset, problem)) = (context.check_promql)(&condition.value) {
-        findings.error(
-            condition.part(offset, 1),
-            format!("`while` is not PromQL: {problem}"),
-            "",
-        );
+        return;
+    }
+    match (context.check_promql)(&condition.value) {
+        Ok(doubts) => {
+            for doubt in doubts {
+                findings.warning(condition.part(doubt.offset, doubt.width), doubt.message, doubt.help);
+            }
+        }
+        Err((offset, problem)) => {
+            let place = condition.part(offset, 1);
+            findings.error(place, format!("`while` is not PromQL: {problem}"), "");
+        }
     }
 }
 
@@ -225,6 +310,8 @@ fn compile_matchers(texts: &[Text], findings: &mut Findings) -> Vec<Matcher> {
             Ok(matcher) => {
                 if matches!(matcher.op, Op::Regex | Op::NotRegex) {
                     warn_of_anchors(&matcher.value, text, findings);
+                } else {
+                    warn_of_odd_value(&matcher, text, findings);
                 }
                 matchers.push(matcher);
             }
@@ -255,6 +342,31 @@ fn compile_matchers(texts: &[Text], findings: &mut Findings) -> Vec<Matcher> {
         findings.warning(text.span, "matches an alert of any name, even of none", help);
     }
     matchers
+}
+
+/// Warns of a value that is probably more than was meant: `a==b` wants the value `=b`, as in Alertmanager.
+fn warn_of_odd_value(matcher: &Matcher, text: &Text, findings: &mut Findings) {
+    let (name, value) = (&matcher.name, matcher.value.as_str());
+    let regex = if matcher.op == Op::Equal { "=~" } else { "!~" };
+    let bare = value.trim_start_matches(['=', '~']).trim().trim_matches('"');
+    let quoted = value.len() > 2 && value.starts_with('\'') && value.ends_with('\'');
+    let is_list = value.contains('|') && value.split('|').all(is_label_name);
+    let help = if bare.len() < value.len() && value.starts_with('=') {
+        format!("one `=` is enough: {name}=\"{bare}\"")
+    } else if value.starts_with('~') {
+        format!("for a regular expression write {name}{regex}\"{bare}\"")
+    } else if quoted {
+        format!(
+            "only double quotes are left out: {name}{}\"{}\"",
+            matcher.op.as_str(),
+            value.trim_matches('\'')
+        )
+    } else if is_list || value.ends_with(".*") || value.ends_with(".+") {
+        format!("for a regular expression write {name}{regex}\"{value}\"")
+    } else {
+        return;
+    };
+    findings.warning(text.span, format!("this compares with the text `{value}` itself"), help);
 }
 
 fn compile_overrides(names: &[Text], findings: &mut Findings) -> BTreeSet<String> {

@@ -206,8 +206,13 @@ impl Exec {
 
 impl fmt::Display for Allocate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "allocate {} {}", self.method, self.written)
+        write!(f, "allocate {} {}", self.method, without_query(&self.written))
     }
+}
+
+/// A URL as logs and pages may show it: some servers want a secret in the query.
+pub fn without_query(url: &str) -> &str {
+    url.split('?').next().unwrap_or(url)
 }
 
 /// Without the arguments, which may hold what is not for every log and page.

@@ -13,7 +13,7 @@ pub mod step;
 #[cfg(test)]
 mod tests;
 
-pub use compile::{Compiled, Context, PromqlCheck, compile};
+pub use compile::{Compiled, Context, Doubt, PromqlCheck, Setting, compile};
 #[cfg(test)]
 pub use ruleset::example;
 pub use ruleset::{Aim, OrderBy, OrderKey, Rule, RuleIndex, RuleSet};

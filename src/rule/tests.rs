@@ -48,7 +48,7 @@ fn compile_all(texts: &[&str]) -> Compiled {
     let known_alerts = BTreeSet::from(["A".to_owned(), "HostCpuSaturated".to_owned()]);
     let check_promql = |text: &str| match text.find('!') {
         Some(offset) => Err((offset, "unexpected `!`".to_owned())),
-        None => Ok(()),
+        None => Ok(Vec::new()),
     };
     let context = Context {
         groups: &groups,
@@ -620,6 +620,65 @@ fn matchers_are_checked_in_their_place() {
 }
 
 #[test]
+fn matchers_that_compare_with_more_than_was_meant_are_warned_of() {
+    let warned = |matcher: &str, value: &str, help: &str| {
+        let expected = format!("3:14 warning: this compares with the text `{value}` itself");
+        check_help(
+            &[("matchers", &format!("[{matcher}, 'alertname=\"A\"']"))],
+            &expected,
+            help,
+        );
+    };
+    warned("severity==page", "=page", "one `=` is enough: severity=\"page\"");
+    warned(
+        "severity = ~page|ticket",
+        "~page|ticket",
+        "for a regular expression write severity=~\"page|ticket\"",
+    );
+    warned(
+        r#""severity='page'""#,
+        "'page'",
+        "only double quotes are left out: severity=\"page\"",
+    );
+    warned(
+        "'severity!=\"page|ticket\"'",
+        "page|ticket",
+        "for a regular expression write severity!~\"page|ticket\"",
+    );
+    warned(
+        "'severity=\"p.*\"'",
+        "p.*",
+        "for a regular expression write severity=~\"p.*\"",
+    );
+    for fine in [
+        "severity=a.b*c",
+        "'severity=\"a|b c\"'",
+        "'severity!=\"\"'",
+        "severity=don't",
+    ] {
+        check(&rule(&[("matchers", &format!("[{fine}, 'alertname=\"A\"']"))]), &[]);
+    }
+}
+
+#[test]
+fn what_a_rule_sets_knows_its_place() {
+    let text = rule(&[("actions", "[{wait: 1s}, {nice: 5}, {signal: SIGTERM}, {freeze: true}]")]);
+    let compiled = compile_all(&[&text]);
+    let places: Vec<String> = compiled
+        .settings
+        .iter()
+        .map(|setting| {
+            format!(
+                "{} {}",
+                setting.knob,
+                one_line(&setting.warning("x".into(), "y".into()))
+            )
+        })
+        .collect();
+    assert_eq!(places, ["nice 5:26 warning: x", "freeze 5:56 warning: x"]);
+}
+
+#[test]
 fn patterns_and_templates_are_checked_in_their_place() {
     for (select, expected, help) in [
         (
@@ -1000,7 +1059,7 @@ rules:
         known_alerts: None,
         repeat_interval: None,
         allow_exec: true,
-        check_promql: &|_| Ok(()),
+        check_promql: &|_| Ok(Vec::new()),
     };
     let compiled = compile(vec![file::read(&source)], &context);
     assert!(compiled.rules.is_none());
@@ -1307,7 +1366,24 @@ fn what_is_asked_of_others_is_checked_beforehand() {
         &allocation(", tls_config: {ca_file: /ca.pem}"),
         &["5:70 warning: `tls_config` counts for https only"],
     );
+    check(
+        &allocation("").replace("  actions:", "  limit: 3\n  actions:"),
+        &["4:10 warning: `limit` has no effect without `select`"],
+    );
+    check(
+        &allocation("").replace("  actions:", "  select: {name: x}\n  actions:"),
+        &["4:11 warning: `select`, and no step is done to processes"],
+    );
     check(&allocation(", timeout: 2h"), &["5:67 `timeout` is out of range"]);
+}
+
+/// Steps are shown on the page, which may be open to all.
+#[test]
+fn steps_are_shown_without_query_and_arguments() {
+    let text = "rules:\n- name: r\n  matchers: ['alertname=\"A\"']\n  actions:\n  \
+                - allocate: {url: 'https://b/x?token=secret', resource: /r, ttl: /t}\n  - exec: [/bin/a, secret]\n";
+    let rules = compile_all(&[text]).rules.unwrap();
+    assert_eq!(rules.rules[0].ladder(), "allocate POST https://b/x; exec /bin/a");
 }
 
 #[test]
@@ -1345,7 +1421,7 @@ fn commands_want_the_permission_of_the_configuration() {
         known_alerts: None,
         repeat_interval: None,
         allow_exec: false,
-        check_promql: &|_| Ok(()),
+        check_promql: &|_| Ok(Vec::new()),
     };
     let found = compile(vec![file::read(&source)], &context).diagnostics;
     assert_eq!(one_line(&found[0]), "5:5 `exec` is not allowed on this host");

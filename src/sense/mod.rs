@@ -2,6 +2,7 @@
 //! node_exporter made standard. `sampler` runs them on its own threads; nobody else reads through them.
 
 pub mod collectors;
+pub mod names;
 pub mod sampler;
 pub mod snapshot;
 mod arp;

@@ -33,6 +33,11 @@ impl Interest {
         !self.patterns.is_empty() || self.exact.keys().any(|name| is_meant(name))
     }
 
+    /// The metrics that are asked for by name, not by a pattern.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.exact.keys().map(|name| &**name)
+    }
+
     /// How far back anything is needed, in milliseconds.
     pub fn longest_ms(&self) -> i64 {
         let patterns = self.patterns.iter().map(|(_, keep_ms)| *keep_ms);

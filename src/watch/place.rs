@@ -1,6 +1,7 @@
 //! Where things stand in a YAML document, which serde does not keep.
 
-use saphyr::{LoadableYamlNode, MarkedYaml};
+use crate::diagnostic::{Findings, Source};
+use crate::yaml::{self, Content, Node};
 use std::cell::OnceCell;
 
 /// A path into a document.
@@ -28,43 +29,44 @@ impl Place {
 }
 
 /// The positions of a document; of none where it cannot be read. Found on the first question: most files have no errors.
-pub(super) struct Places<'a> {
-    text: &'a str,
-    document: OnceCell<Option<MarkedYaml<'a>>>,
+pub(super) struct Places {
+    source: Source,
+    document: OnceCell<Option<Node>>,
 }
 
-impl<'a> Places<'a> {
-    pub fn new(text: &'a str) -> Self {
+impl Places {
+    pub fn new(source: Source) -> Self {
         Places {
-            text,
+            source,
             document: OnceCell::new(),
         }
     }
 
-    fn document(&self) -> Option<&MarkedYaml<'a>> {
-        let load = || MarkedYaml::load_from_str(self.text).ok()?.into_iter().next();
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    fn document(&self) -> Option<&Node> {
+        let load = || yaml::parse(&mut Findings::new(&self.source));
         self.document.get_or_init(load).as_ref()
     }
 
     /// The line of a place, or of the nearest thing around it.
     pub fn line(&self, place: &Place) -> Option<usize> {
         let mut node = self.document()?;
-        let mut line = node.span.start.line();
+        let mut line = node.span.line;
         for step in &place.0 {
-            let next = match step {
-                Step::Index(index) => node.data.as_sequence().and_then(|items| items.get(*index)),
-                Step::Key(name) => node.data.as_mapping().and_then(|entries| {
-                    let entry = entries.iter().find(|(key, _)| key.data.as_str() == Some(name))?;
+            let next = match (step, &node.content) {
+                (Step::Index(index), Content::Sequence(items)) => items.get(*index).map(|item| (item, item.span.line)),
+                (Step::Key(name), Content::Mapping(entries)) => {
+                    let entry = entries.iter().find(|entry| entry.key == *name);
                     // A value may start on the line after its key; people look for the key.
-                    line = entry.0.span.start.line();
-                    Some(entry.1)
-                }),
+                    entry.map(|entry| (&entry.value, entry.key_span.line))
+                }
+                _ => None,
             };
             let Some(found) = next else { break };
-            node = found;
-            if matches!(step, Step::Index(_)) {
-                line = node.span.start.line();
-            }
+            (node, line) = found;
         }
         Some(line)
     }

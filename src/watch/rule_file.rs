@@ -5,9 +5,10 @@ use super::labels::{METRIC_NAME, Text};
 use super::place::{Place, Places};
 use super::promql::{self, Query, Refusal};
 use super::template::Template;
+use crate::diagnostic::Source;
+use crate::yaml::{self, Unread};
 use serde::de::{DeserializeOwned, Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_yaml::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
@@ -97,7 +98,7 @@ impl Rule {
 #[serde(deny_unknown_fields)]
 struct FileText {
     #[serde(default)]
-    groups: Vec<Value>,
+    groups: Vec<Unread>,
 }
 
 #[derive(Deserialize)]
@@ -110,7 +111,7 @@ struct GroupText {
     #[serde(default)]
     labels: BTreeMap<String, Scalar>,
     #[serde(default)]
-    rules: Vec<Value>,
+    rules: Vec<Unread>,
 }
 
 #[derive(Deserialize)]
@@ -178,12 +179,8 @@ impl<'de> Deserialize<'de> for DurationMs {
 /// # Errors
 /// Every mistake, and everything that cannot be evaluated here, at once; of a file that is not YAML the first mistake.
 pub fn parse(file: &str, text: &str) -> Result<RuleFile, Vec<RuleError>> {
-    let mut reader = Reader {
-        file,
-        places: Places::new(text),
-        errors: Vec::new(),
-    };
-    let Some(content) = reader.whole::<FileText>(text) else {
+    let mut reader = Reader::new(file, text);
+    let Some(content) = reader.whole::<FileText>() else {
         return Err(reader.errors);
     };
     let mut names = HashSet::new();
@@ -223,40 +220,41 @@ pub fn parse(file: &str, text: &str) -> Result<RuleFile, Vec<RuleError>> {
 }
 
 /// Collects the errors of one file.
-pub(super) struct Reader<'a> {
-    pub file: &'a str,
-    pub places: Places<'a>,
+pub(super) struct Reader {
+    places: Places,
     pub errors: Vec<RuleError>,
 }
 
-impl Reader<'_> {
+impl Reader {
+    pub fn new(file: &str, text: &str) -> Self {
+        Reader {
+            places: Places::new(Source::new(file, text)),
+            errors: Vec::new(),
+        }
+    }
+
     pub fn error(&mut self, at: &Place, message: String, hint: Option<String>) {
         let line = self.places.line(at);
+        self.report(line, message, hint);
+    }
+
+    fn report(&mut self, line: Option<usize>, message: String, hint: Option<String>) {
         self.errors.push(RuleError {
-            file: self.file.into(),
+            file: self.places.source().name().into(),
             line,
             message,
             hint,
         });
     }
 
-    pub fn whole<T: DeserializeOwned>(&mut self, text: &str) -> Option<T> {
-        let error = match serde_yaml::from_str(text) {
-            Ok(content) => return Some(content),
-            Err(error) => error,
-        };
-        let line = error.location().map(|place| place.line());
-        self.errors.push(RuleError {
-            file: self.file.into(),
-            line,
-            message: error.to_string(),
-            hint: None,
-        });
-        None
+    pub fn whole<T: DeserializeOwned>(&mut self) -> Option<T> {
+        yaml::from_str(self.places.source())
+            .map_err(|found| self.report(found.span.map(|span| span.line), found.message, None))
+            .ok()
     }
 
-    fn part<T: DeserializeOwned>(&mut self, value: Value, at: &Place, what: &str) -> Option<T> {
-        serde_yaml::from_value(value)
+    fn part<T: DeserializeOwned>(&mut self, part: Unread, at: &Place, what: &str) -> Option<T> {
+        yaml::from_part(part)
             .map_err(|error| self.error(at, format!("{what}: {error}"), None))
             .ok()
     }
@@ -266,8 +264,8 @@ impl Reader<'_> {
     }
 
     /// The error carries group and rule, because `check` prints it alone.
-    fn rule(&mut self, value: Value, of_group: &BTreeMap<String, Scalar>, at: &Place, group: &str) -> Option<Rule> {
-        let rule: RuleText = self.part(value, at, &format!("group {group:?}: rule"))?;
+    fn rule(&mut self, unread: Unread, of_group: &BTreeMap<String, Scalar>, at: &Place, group: &str) -> Option<Rule> {
+        let rule: RuleText = self.part(unread, at, &format!("group {group:?}: rule"))?;
         let errors_before = self.errors.len();
         let name = match (&rule.record, &rule.alert) {
             (Some(Scalar(name)), None) | (None, Some(Scalar(name))) if !name.is_empty() => name.clone(),

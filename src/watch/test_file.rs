@@ -1,7 +1,7 @@
 //! promtool's unit-test files as they are written. [`load`] reads them from the disk; the rest is pure.
 
 use super::labels::LabelSet;
-use super::place::{Place, Places};
+use super::place::Place;
 use super::promql::{self, Element, Query};
 use super::rule_file::{self, DurationMs, Reader, RuleError, RuleFile, Scalar};
 use super::series_notation::{parse_series, parse_values};
@@ -119,12 +119,8 @@ pub(super) struct ExpressionTest {
 /// # Errors
 /// Every mistake at once; where the structure is wrong, the first.
 pub fn parse(file: &str, text: &str) -> Result<TestFile, Vec<RuleError>> {
-    let mut reader = Reader {
-        file,
-        places: Places::new(text),
-        errors: Vec::new(),
-    };
-    let Some(content) = reader.whole::<FileText>(text) else {
+    let mut reader = Reader::new(file, text);
+    let Some(content) = reader.whole::<FileText>() else {
         return Err(reader.errors);
     };
     let interval_ms = content.evaluation_interval.map_or(60_000, |interval| interval.0).max(1);
@@ -192,7 +188,7 @@ pub fn load(path: &Path) -> Result<(TestFile, Vec<RuleFile>), Vec<RuleError>> {
     }
 }
 
-impl Reader<'_> {
+impl Reader {
     fn test(&mut self, index: usize, test: TestText, default_interval_ms: i64) -> Test {
         let at = Place::root().key("tests").index(index);
         let name = test

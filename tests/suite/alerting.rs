@@ -107,6 +107,8 @@ fn every_alert_says_how_bad_it_is_and_where_to_read_on() {
     let folder = root().join("docs/runbooks");
     let written: BTreeSet<String> = names(&folder, ".md").into_iter().collect();
     assert_eq!(written, told, "a runbook for each alert, and an alert for each runbook");
+    let word = Regex::new(r"\b(Host|Evenkeel)[A-Z][A-Za-z]+\b").expect("a pattern");
+    let file = Regex::new("`((?:rules|docs|packaging|alerting)/[^` ]+)`").expect("a pattern");
     for name in written {
         let text = std::fs::read_to_string(folder.join(&name)).expect("a readable runbook");
         let title = name.trim_end_matches(".md");
@@ -115,7 +117,6 @@ fn every_alert_says_how_bad_it_is_and_where_to_read_on() {
             assert_eq!(text.matches(&format!("\n{heading}\n")).count(), 1, "{name}: {heading}");
         }
         // What it says about other alerts and rules must exist.
-        let word = Regex::new(r"\b(Host|Evenkeel)[A-Z][A-Za-z]+\b").expect("a pattern");
         for found in word.find_iter(&text) {
             assert!(
                 told.contains(&format!("{}.md", found.as_str())),
@@ -123,7 +124,6 @@ fn every_alert_says_how_bad_it_is_and_where_to_read_on() {
                 found.as_str()
             );
         }
-        let file = Regex::new("`((?:rules|docs|packaging|alerting)/[^` ]+)`").expect("a pattern");
         for found in file.captures_iter(&text) {
             assert!(root().join(&found[1]).exists(), "{name}: {}", &found[1]);
         }

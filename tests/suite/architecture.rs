@@ -193,3 +193,12 @@ fn what_is_unsafe_is_where_no_crate_wraps_a_call() {
     found.sort_unstable();
     assert_eq!(found, ["host/linux.rs", "sense/timex.rs"]);
 }
+
+#[test]
+fn only_the_room_of_yaml_knows_a_yaml_crate() {
+    let knows = |(file, code): &(String, String)| {
+        room_of(file) != "yaml" && (code.contains("serde_yaml") || code.contains("saphyr"))
+    };
+    let wrong: Vec<String> = files().into_iter().filter(knows).map(|(file, _)| file).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}

@@ -127,6 +127,32 @@ fn check_warns_where_run_would_refuse() {
 }
 
 #[test]
+fn explain_protects_the_running_daemon_as_that_would_itself() {
+    let rule =
+        "rules: [{name: end-us, matchers: ['alertname=\"Test\"'], select: {name: evenkeel}, actions: [{nice: 15}]}]\n";
+    let home = Home::new(rule);
+    home.write("payload.json", &about("Test", &node_name()));
+    let daemon = home.start(&[]);
+    let pid = daemon.pid().to_string();
+    let storage = format!("--storage.path={}", home.path().join("storage").display());
+    let recorded = home.path().join("host.json");
+    let mut record = home.evenkeel("explain");
+    succeed(record.arg("--record").arg(&recorded).arg(&storage));
+    for host in [None, Some(&recorded)] {
+        let mut explain = home.evenkeel("explain");
+        explain.arg("--alert").arg(home.path().join("payload.json"));
+        explain.args(["--pid", &pid]).arg(&storage);
+        if let Some(host) = host {
+            explain.arg("--host").arg(host);
+        }
+        let said = succeed(&mut explain);
+        let expected = format!("{pid} evenkeel is selected and not touched: evenkeel and its ancestors");
+        let words: Vec<&str> = said.split_ascii_whitespace().collect();
+        assert!(words.join(" ").contains(&expected), "{said}");
+    }
+}
+
+#[test]
 fn explain_tells_matches_targets_steps_and_refusals() {
     let number = std::process::id() % 100_000;
     let name = format!("explain-{number}");

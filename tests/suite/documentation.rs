@@ -1,42 +1,19 @@
-//! What the documents say is tried: every example is checked by the program that would read it, every command is run, every link
-//! leads somewhere, and the table of metrics is that of a running daemon.
-//!
-//! Each page has a folder of its own, in which its blocks run from the top down as a reader would type them. In it are
-//! the files of the project's folder that a page may name, and under `etc/evenkeel` an installed configuration with a token. Commands find a
-//! stand-in for `evenkeel` that adds free ports and such paths where the real defaults would be the machine's own; `evenkeel run`
-//! returns when the daemon is ready, which then runs until the page starts another one or ends.
+//! What the documents say is tried: every example is checked by the program that would read it, every command is run, and every link
+//! leads somewhere. Each page has a desk of its own, at which its blocks run from the top down as a reader would type them.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
 use regex::Regex;
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::support::burner::Burner;
-use crate::support::daemon::Home;
+use crate::support::desk::Desk;
 use crate::support::page::{Block, blocks, commands};
-use crate::support::payload::about;
 use crate::support::selectors::selectors;
 use crate::support::shipped::{names, root};
-use crate::support::tools::{succeed, tool};
-use crate::support::{eventually, free_address, node_name};
-
-const TIMEOUT: Duration = Duration::from_secs(30);
-/// A command of a document that takes longer hangs.
-const COMMAND_SECONDS: &str = "60";
 
 /// How often a command whose output is compared is run again. Only such as look, without changing anything, are shown so.
 const ATTEMPTS: u32 = 5;
-
-/// Metrics that a daemon has only under a condition, which its table tells.
-const RARE_METRICS: [&str; 1] = ["evenkeel_breaker_open"];
 
 /// Every document, as a path from the project's folder.
 fn documents() -> Vec<PathBuf> {
@@ -49,153 +26,6 @@ fn documents() -> Vec<PathBuf> {
         );
     }
     found
-}
-
-/// The folder of a page, and the daemon that its commands started.
-struct Desk {
-    dir: TempDir,
-    metrics: SocketAddr,
-    webhook: SocketAddr,
-    /// The process groups of the commands, in which jobs in the background go on.
-    groups: RefCell<Vec<Pid>>,
-}
-
-const STAND_IN: &str = r#"#!/usr/bin/env bash
-# evenkeel as a document's commands meet it.
-set -eu
-home=HOME_FOLDER
-stop() {
-    if [ -e "$home/pid" ]; then
-        kill "$(cat "$home/pid")" 2>/dev/null || true
-        while kill -0 "$(cat "$home/pid")" 2>/dev/null; do sleep 0.05; done
-        rm "$home/pid"
-    fi
-}
-has() { local word; for word in "${@:2}"; do [[ $word == $1* ]] && return 0; done; return 1; }
-more=()
-case ${1:-} in run | leases | history | release | pause | resume)
-    has --storage.path "$@" || more+=(--storage.path="$home/var/lib/evenkeel") ;;
-esac
-case ${1:-} in run | check | explain)
-    has --config.file "$@" || more+=(--config.file="$home/etc/evenkeel/evenkeel.yml") ;;
-esac
-storage=$home/var/lib/evenkeel
-for word in "$@"; do [[ $word == --storage.path=* ]] && storage=${word#*=}; done
-[ "${1:-}" = run ] || exec REAL "$@" ${more[@]+"${more[@]}"}
-stop
-has --web.listen-address "$@" || more+=(--web.listen-address=METRICS)
-has --webhook.listen-address "$@" || more+=(--webhook.listen-address=WEBHOOK)
-# Not for ever, even if the test cannot end it.
-timeout 300 REAL "$@" "${more[@]}" >"$home/log" 2>&1 &
-echo $! >"$home/pid"
-for attempt in $(seq 300); do
-    if grep -q 'listener=webhook' "$home/log" && [ -S "$storage/control.sock" ]; then exit 0; fi
-    kill -0 "$(cat "$home/pid")" 2>/dev/null || break
-    sleep 0.05
-done
-cat "$home/log"
-exit 1
-"#;
-
-impl Desk {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let desk = Desk {
-            dir,
-            metrics: free_address(),
-            webhook: free_address(),
-            groups: RefCell::default(),
-        };
-        let path = desk.dir.path();
-        for folder in ["bin", "etc/evenkeel", "var/lib", "target/release"] {
-            std::fs::create_dir_all(path.join(folder)).expect("a writable folder");
-        }
-        for to in [path.to_owned(), path.join("etc/evenkeel")] {
-            let mut copy = Command::new("cp");
-            let from = ["rules", "alerting", "evenkeel.yml"].map(|name| root().join(name));
-            succeed(copy.arg("-r").args(from).arg(&to));
-            for name in ["webhook.token", "alertmanager.token"] {
-                std::fs::write(to.join(name), "the-token-of-the-documents\n").expect("a writable folder");
-            }
-        }
-        let installed = path.join("etc/evenkeel/evenkeel.yml");
-        let text = std::fs::read_to_string(&installed).expect("a copy") + "webhook: {token_file: webhook.token}\n";
-        std::fs::write(installed, text).expect("a writable folder");
-        let stand_in = STAND_IN
-            .replace("HOME_FOLDER", &format!("{:?}", path.display().to_string()))
-            .replace("REAL", &format!("{:?}", env!("CARGO_BIN_EXE_evenkeel")))
-            .replace("METRICS", &desk.metrics.to_string())
-            .replace("WEBHOOK", &desk.webhook.to_string());
-        std::fs::write(path.join("bin/evenkeel"), stand_in).expect("a writable folder");
-        succeed(Command::new("chmod").arg("+x").arg(path.join("bin/evenkeel")));
-        std::os::unix::fs::symlink(path.join("bin/evenkeel"), path.join("target/release/evenkeel")).expect("a link");
-        for name in ["promtool", "amtool"] {
-            std::os::unix::fs::symlink(tool(name).get_program(), path.join("bin").join(name)).expect("a link");
-        }
-        desk
-    }
-
-    /// Runs a script as a reader would, and returns what it printed on both streams.
-    #[track_caller]
-    fn run(&self, about: &str, script: &str) -> String {
-        let path = self.dir.path();
-        let script = script
-            .replace("/etc/evenkeel", &path.join("etc/evenkeel").display().to_string())
-            .replace(
-                "/var/lib/evenkeel",
-                &path.join("var/lib/evenkeel").display().to_string(),
-            )
-            .replace("127.0.0.1:19797", &self.metrics.to_string())
-            .replace("localhost:19797", &self.metrics.to_string())
-            .replace("127.0.0.1:19798", &self.webhook.to_string());
-        let search = std::env::var("PATH").unwrap_or_default();
-        let output = path.join("output");
-        let write = || std::fs::File::create(&output).expect("a writable folder");
-        // Through a file: a job in the background would keep a pipe open.
-        let file = write();
-        // From nice 0, as a login begins, however nice the tests run.
-        let own = rustix::process::getpriority_process(None).expect("an own priority");
-        let mut command = Command::new("nice");
-        command
-            .args(["-n", &(-own).to_string(), "timeout", COMMAND_SECONDS])
-            .args(["bash", "-euo", "pipefail", "-c", &script])
-            .current_dir(path)
-            .env("PATH", format!("{}:{search}", path.join("bin").display()))
-            .env("NO_COLOR", "1")
-            .stdin(std::process::Stdio::null())
-            .stdout(file.try_clone().expect("a file"))
-            .stderr(file);
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{about}: {error}"));
-        // `timeout` leads a group of its own.
-        self.groups.borrow_mut().push(Pid::from_raw(child.id().cast_signed()));
-        let status = child.wait().expect("the command is our child");
-        let said = String::from_utf8_lossy(&std::fs::read(&output).expect("the output")).into_owned();
-        assert!(status.success(), "{about}: {status}\n{script}\n{said}");
-        said
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.dir.path().join(name);
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a writable folder");
-        std::fs::write(path, text).expect("a writable folder");
-    }
-}
-
-impl Drop for Desk {
-    fn drop(&mut self) {
-        for group in self.groups.take() {
-            let _ = killpg(group, Signal::SIGTERM);
-        }
-        // The daemon is a grandchild: `timeout` hands the signal on.
-        let pid = std::fs::read_to_string(self.dir.path().join("pid")).ok();
-        if let Some(pid) = pid.and_then(|text| text.trim().parse().ok()) {
-            let pid = Pid::from_raw(pid);
-            let _ = kill(pid, Signal::SIGTERM);
-            eventually("the daemon of a document to end", TIMEOUT, || {
-                kill(pid, None).is_err().then_some(())
-            });
-        }
-    }
 }
 
 /// `make` builds for minutes what the tests have built: that there is such a target must do.
@@ -249,7 +79,10 @@ fn check_yaml(desk: &Desk, about: &str, block: &Block) {
     } else if has("rules") {
         // Groups that a rule may name stand in a configuration that is another example.
         let groups = "process_groups: [{name: batch, select: {cgroup: '/batch.slice/.*'}}]";
-        desk.write("check.yml", &format!("rule_files: [{name}]\n{groups}\n"));
+        desk.write(
+            "check.yml",
+            &format!("rule_files: [{name}]\nallow_exec: true\n{groups}\n"),
+        );
         desk.run(about, "evenkeel check --config.file=check.yml");
     } else if has("groups") {
         desk.write("check.yml", &format!("alerting_rule_files: [{name}]\n"));
@@ -262,10 +95,7 @@ fn check_yaml(desk: &Desk, about: &str, block: &Block) {
     } else if has("scrape_configs") {
         desk.run(about, &format!("promtool check config --syntax-only {name}"));
     } else if has("tls_server_config") || has("basic_auth_users") {
-        desk.run(
-            about,
-            &format!("promtool check web-config {name} || grep -q cert_file {name}"),
-        );
+        desk.run(about, &format!("promtool check web-config {name}"));
     } else {
         desk.run(about, &format!("evenkeel check --config.file={name}"));
     }
@@ -418,103 +248,4 @@ fn every_document_can_be_found_from_the_readme() {
     for name in names(&root().join("docs"), ".md") {
         assert!(readme.contains(&format!("(docs/{name})")), "nobody finds docs/{name}");
     }
-}
-
-/// Names, types and labels of the tables in docs/metrics.md.
-fn documented_metrics() -> BTreeMap<String, (String, BTreeSet<String>)> {
-    let text = std::fs::read_to_string(root().join("docs/metrics.md")).expect("it ships");
-    let row = Regex::new(r"(?m)^\| `(evenkeel_\w+)` \| (\w+) \| ([^|]*)\| [^|]+ \|$").expect("a pattern");
-    let word = Regex::new("`([^`]+)`").expect("a pattern");
-    let labels = |text: &str| word.captures_iter(text).map(|found| found[1].to_owned()).collect();
-    let rows = row.captures_iter(&text);
-    rows.map(|found| (found[1].to_owned(), (found[2].to_owned(), labels(&found[3]))))
-        .collect()
-}
-
-/// The same of an exposition in text format 0.0.4.
-fn published_metrics(exposition: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
-    let mut found: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
-    let mut current = String::new();
-    let label = Regex::new(r#"[{,](\w+)=""#).expect("a pattern");
-    for line in exposition.lines() {
-        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
-            current = name.to_owned();
-            found.insert(current.clone(), (kind.to_owned(), BTreeSet::new()));
-        } else if !line.starts_with('#') {
-            let labels = label.captures_iter(line).map(|found| found[1].to_owned());
-            let (_, known) = found.get_mut(&current).expect("a sample belongs to a family");
-            known.extend(labels.filter(|label| label != "le"));
-        }
-    }
-    found.retain(|name, _| name.starts_with("evenkeel_"));
-    found
-}
-
-#[test]
-fn the_table_of_metrics_is_that_of_a_running_daemon() {
-    let name = format!("metrics-{}", std::process::id() % 100_000);
-    let home = Home::new(&format!(
-        "rules: [{{name: test, matchers: ['alertname=\"Test\"'], select: {{name: {name}}}, actions: [{{nice: 15}}]}}]\n"
-    ));
-    let metrics = "metrics: [swap, context_switches, io, open_fds]";
-    home.write(
-        "evenkeel.yml",
-        &format!(
-            "rule_files: [rules/*.yml]\nwebhook: {{token_file: webhook.token}}\nsampling: {{slow_interval: 1s}}\n\
-             process_groups: [{{name: test, select: {{name: {name}}}, {metrics}}}]\n"
-        ),
-    );
-    let burner = Burner::start(&name);
-    let evenkeel = home.start(&["--enforce"]);
-    evenkeel.post(about("Test", &node_name()).as_bytes());
-    eventually("the burner to be niced", TIMEOUT, || burner.is_at(15).then_some(()));
-    let mut documented = documented_metrics();
-    assert!(documented.len() > 30, "{documented:?}");
-    let source = succeed(
-        Command::new("grep")
-            .args(["-rhoE", "evenkeel_[a-z_]+"])
-            .arg(root().join("src")),
-    );
-    for name in RARE_METRICS {
-        assert!(documented.remove(name).is_some(), "{name} is not documented");
-        assert!(source.lines().any(|found| found == name), "there is no {name}");
-    }
-    let published = eventually("all families", TIMEOUT, || {
-        let headers = [("Accept", "text/plain")];
-        let answer = crate::support::http::request(evenkeel.metrics, "GET", "/metrics", &headers, b"").ok()?;
-        let mut published = published_metrics(&answer.body);
-        RARE_METRICS.iter().for_each(|name| drop(published.remove(*name)));
-        (published.len() >= documented.len()).then_some(published)
-    });
-    assert_eq!(published, documented);
-}
-
-#[test]
-fn the_words_of_decisions_and_outcomes_are_those_of_the_ledger() {
-    let text = std::fs::read_to_string(root().join("docs/metrics.md")).expect("it ships");
-    let entry = std::fs::read_to_string(root().join("src/ledger/entry.rs")).expect("the source");
-    let told = |heading: &str| -> BTreeSet<String> {
-        let table = text.split_once(&format!("\n`{heading}`:\n")).expect("a table").1;
-        let rows = table.trim_start().lines().take_while(|line| line.starts_with('|'));
-        let word = |line: &str| {
-            line.strip_prefix("| `")?
-                .split_once('`')
-                .map(|(word, _)| word.to_owned())
-        };
-        rows.filter_map(word).collect()
-    };
-    // `Name = "word",` in the enumeration of this name.
-    let known = |name: &str| -> BTreeSet<String> {
-        let body = entry.split_once(name).expect("an enumeration").1;
-        let lines = body
-            .lines()
-            .skip(1)
-            .map(str::trim)
-            .take_while(|line| !line.starts_with('}'));
-        lines
-            .filter_map(|line| Some(line.split_once(" = \"")?.1.split_once('"')?.0.to_owned()))
-            .collect()
-    };
-    assert_eq!(told("decision"), known("Decision {"));
-    assert_eq!(told("outcome"), known("Outcome {"));
 }

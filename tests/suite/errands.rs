@@ -139,7 +139,7 @@ fn what_a_killed_daemon_asked_for_is_given_back_by_the_next() {
     home.write("rules/test.yml", &rules(&allocate(&broker, home.path())));
     let mut daemon = home.start(&["--enforce"]);
     let hanging = alert("hanging", json!({}));
-    send(&daemon, &[hanging.clone()]);
+    send(&daemon, std::slice::from_ref(&hanging));
     eventually("the request to arrive", TIMEOUT, || {
         (!broker.books().live.is_empty()).then_some(())
     });
@@ -228,7 +228,7 @@ fn a_command_gets_the_alert_as_data_and_is_taken_back() {
     let daemon = with_commands(&home, &steps);
     let evil = "a b\"'$(touch evil)`id`;\n--flag";
     let fired = alert("none", json!({"evil": evil}));
-    send(&daemon, &[fired.clone()]);
+    send(&daemon, std::slice::from_ref(&fired));
     eventually("the command", TIMEOUT, || (home.outcomes("applied") == 1).then_some(()));
     let told = std::fs::read_to_string(home.path().join("done")).expect("it has written");
     assert!(told.starts_with(&format!("2\nx={evil}\n--\n/\n")), "{told}");
@@ -294,7 +294,7 @@ fn explain_says_what_would_be_sent_and_dry_run_sends_nothing() {
     home.write("rules/test.yml", &rules(&allocate(&broker, home.path())));
     let daemon = home.start(&[]);
     let fired = alert("none", json!({}));
-    send(&daemon, &[fired.clone()]);
+    send(&daemon, std::slice::from_ref(&fired));
     eventually("the rehearsal", TIMEOUT, || {
         (home.outcomes("dry_run") == 1).then_some(())
     });

@@ -10,6 +10,7 @@ mod documentation;
 mod end_to_end;
 mod errands;
 mod exposition;
+mod metrics_reference;
 mod promql;
 mod queries;
 mod reload;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::broker::Broker;
 use crate::support::burner::Burner;
 use crate::support::daemon::{Daemon, Home};
 use crate::support::payload::about;
@@ -68,24 +69,31 @@ fn is_elsewhere(expr: &str) -> bool {
     ELSEWHERE.iter().any(missing)
 }
 
-/// A host on which everything has happened: a step that is held, one that was undone, a refusal, a request that was turned away.
+/// A host on which everything has happened: a step that is held, one that was undone, an allocation, a refusal, a request that was
+/// turned away.
 struct Busy {
     prometheus: Prometheus,
     _evenkeel: Daemon,
     _burners: [Burner; 2],
+    _broker: Broker,
     _home: Home,
 }
 
 impl Busy {
     fn start() -> Self {
         let number = std::process::id() % 100_000;
+        let broker = Broker::plain();
         let names = [format!("held-{number}"), format!("undone-{number}")];
         let home = Home::new(&format!(
             "rules:\n\
-             \x20 - {{name: hold, matchers: ['alertname=\"Hold\"'], select: {{name: {}}}, actions: [{{nice: 15}}]}}\n\
-             \x20 - {{name: undo, matchers: ['alertname=\"Undo\"'], select: {{name: {}}}, actions: [{{nice: 15}}]}}\n\
-             \x20 - {{name: nobody, matchers: ['alertname=\"Undo\"'], select: {{name: nobody-is-called-so}}, actions: [{{nice: 15}}]}}\n",
-            names[0], names[1]
+             \x20 - {{name: hold, matchers: ['alertname=\"Hold\"'], select: {{name: {0}}}, actions: [{{nice: 15}}]}}\n\
+             \x20 - {{name: undo, matchers: ['alertname=\"Undo\"'], select: {{name: {1}}}, actions: [{{nice: 15}}]}}\n\
+             \x20 - {{name: nobody, matchers: ['alertname=\"Undo\"'], select: {{name: nobody-is-called-so}}, actions: [{{nice: 15}}]}}\n\
+             \x20 - {{name: ask, matchers: ['alertname=\"Hold\"'], actions: [{{allocate: {{url: 'http://localhost:{2}/allocate', \
+             resource: /resource, release: {{url: 'http://localhost:{2}/release/{{{{ $resource }}}}'}}}}}}]}}\n",
+            names[0],
+            names[1],
+            broker.address.port()
         ));
         home.write(
             "evenkeel.yml",
@@ -113,6 +121,7 @@ impl Busy {
             prometheus,
             _evenkeel: evenkeel,
             _burners: burners,
+            _broker: broker,
             _home: home,
         }
     }

@@ -104,3 +104,21 @@ fn nobody_reloads_by_request_unless_it_was_allowed() {
     let evenkeel = home.start(&[]);
     assert_eq!(ask_to_reload(&evenkeel).status, 403);
 }
+
+#[test]
+fn what_takes_effect_at_the_next_start_only_is_named() {
+    let home = Home::new(&rules("nobody", "calm", FIRST_NICE));
+    let evenkeel = home.start(&[]);
+    home.write(
+        "evenkeel.yml",
+        "sampling: {interval: 2s}\nrule_files: [rules/*.yml]\nwebhook: {token_file: webhook.token}\n",
+    );
+    evenkeel.reload();
+    let warnings = eventually("the warning", TIMEOUT, || {
+        let of_keys = |line: &String| line.contains("takes effect at the next start");
+        let warnings: Vec<String> = evenkeel.log().into_iter().filter(of_keys).collect();
+        (!warnings.is_empty()).then_some(warnings)
+    });
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("key=sampling"), "{warnings:?}");
+}

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use evenkeel::rehearse::test::{Report, run};
 
+use crate::support::burner::Burner;
 use crate::support::tools::succeed;
 
 fn shipped(suffix: &str) -> Vec<PathBuf> {
@@ -109,10 +110,11 @@ fn schemas_are_printed_for_editors() {
 fn a_recorded_host_is_explained_elsewhere() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (rules, config) = (folder.path().join("rules.yml"), folder.path().join("evenkeel.yml"));
-    let exe = std::env::current_exe().expect("a test has an executable");
+    // Not this test itself: who records is never touched, nor are its ancestors.
+    let name = format!("record-{}", std::process::id() % 100_000);
+    let burner = Burner::start(&name);
     let rule = format!(
-        "rules:\n- name: me\n  matchers: ['alertname=\"Me\"']\n  any_host: true\n  select: {{exe: {:?}}}\n  actions: [{{nice: 7}}]\n",
-        exe.display().to_string()
+        "rules:\n- name: me\n  matchers: ['alertname=\"Me\"']\n  any_host: true\n  select: {{name: {name}}}\n  actions: [{{nice: 7}}]\n"
     );
     std::fs::write(rules, rule).expect("a writable folder");
     std::fs::write(&config, "rule_files: [rules.yml]\n").expect("a writable folder");
@@ -127,6 +129,6 @@ fn a_recorded_host_is_explained_elsewhere() {
             .arg("--host")
             .arg(&host),
     );
-    let planned = format!("planned: nice 7 on {}", std::process::id());
+    let planned = format!("planned: nice 7 on {}", burner.pid());
     assert!(said.contains(&planned), "{planned:?} is not in\n{said}");
 }

@@ -43,7 +43,7 @@ fn rules(text: &str) -> RuleSet {
         known_alerts: None,
         repeat_interval: None,
         allow_exec: true,
-        check_promql: &|_| Ok(()),
+        check_promql: &|_| Ok(Vec::new()),
     };
     let compiled = rule::compile(vec![rule::file::read(&source)], &context);
     compiled

@@ -18,7 +18,7 @@ pub fn rule(steps: &[&str], more: &str) -> Rule {
         known_alerts: None,
         repeat_interval: None,
         allow_exec: true,
-        check_promql: &|_| Ok(()),
+        check_promql: &|_| Ok(Vec::new()),
     };
     let compiled = compile(vec![file::read(&source)], &context);
     let rules = compiled.rules.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics));

@@ -10,6 +10,11 @@ const RULES: &str = "rules:
   limit: 2
   actions: [{nice: 10}]
   hold: 30m
+- name: shy
+  matchers: ['alertname=\"Shy\"']
+  select: {name: shy}
+  actions: [{nice: 5}]
+  mode: dry-run
 - name: end
   matchers: ['alertname=\"Low\"']
   select: {name: hog}
@@ -112,6 +117,53 @@ fn victims_go_one_at_a_time_on_the_clock_of_the_test() {
 ",
         &[],
     );
+}
+
+#[test]
+fn refusals_may_be_left_out_and_deeds_may_not() {
+    let refused = "    - {pid: 105, decision: protected, reason: sshd}\n";
+    check(&NICED.replace(refused, ""), &[]);
+    let (one_more, all) = (
+        "{pid: 105, exe: /usr/sbin/sshd",
+        "{pid: 106, exe: /usr/bin/dockerd, name: burner, cpu: 3}\n  - ",
+    );
+    let two = NICED.replace(one_more, &format!("{all}{one_more}"));
+    // Who names one protected process names all.
+    check(
+        &two,
+        &[
+            "1 thing by 0s that the test does not expect",
+            "+ {rule: calm, pid: 106, decision: protected",
+        ],
+    );
+    check(&two.replace(refused, ""), &[]);
+    // Where something did not happen, the refusals are shown.
+    check(
+        &NICED.replace(refused, "    - {pid: 105, step: nice 10, outcome: applied}\n"),
+        &[
+            "- {pid: 105, step: nice 10, outcome: applied}",
+            "+ {rule: calm, pid: 105, decision: protected",
+        ],
+    );
+    check(
+        &NICED.replace("    - {pid: 101, step: nice 10, outcome: applied}\n", ""),
+        &["+ {rule: calm, pid: 101, step: nice 10, outcome: applied"],
+    );
+}
+
+#[test]
+fn a_rule_that_says_dry_run_can_be_let_loose_in_a_test() {
+    let timeline = "  processes: [{pid: 7, name: shy}]
+  timeline:
+  - {at: 0s, fire: {alertname: Shy}, expect: [{pid: 7, outcome: OUTCOME}], values: [{pid: 7, nice: NICE}]}
+";
+    let play = |mode: &str, outcome: &str, nice: &str| {
+        let timeline = timeline.replace("OUTCOME", outcome).replace("NICE", nice);
+        check(&format!("- name: as it says\n{mode}{timeline}"), &[]);
+    };
+    play("", "dry_run", "0");
+    play("  mode: dry-run\n", "dry_run", "0");
+    play("  mode: enforce\n", "applied", "5");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::super::labels::{LabelSet, METRIC_NAME, Selected, Text};
 use super::Matcher;
 use super::function::{DatePart, Elementwise};
 use super::over_time::OverTime;
+use super::scan::position;
 use regex::Regex;
 
 /// An expression together with its text.
@@ -18,6 +19,16 @@ impl Query {
     /// Adds to `interest` what the expression reads and for how long that must be kept.
     pub fn add_interest(&self, interest: &mut Interest) {
         self.expression.add_interest(0, interest);
+    }
+
+    /// The metrics that the expression names, each with the byte at which it stands first in the text.
+    pub fn metric_names(&self) -> Vec<(usize, String)> {
+        let mut interest = Interest::default();
+        self.add_interest(&mut interest);
+        let placed = |name: &str| (position(&self.text, name).unwrap_or(0), name.to_owned());
+        let mut names: Vec<(usize, String)> = interest.names().map(placed).collect();
+        names.sort_unstable();
+        names
     }
 }
 

@@ -192,6 +192,10 @@ impl Daemon {
         kib.parse::<u64>().expect("a number") * 1024
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     pub fn open_descriptors(&self) -> usize {
         let folder = std::fs::read_dir(format!("/proc/{}/fd", self.process.pid()));
         folder.expect("evenkeel runs").count()

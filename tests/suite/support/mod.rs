@@ -4,6 +4,7 @@ pub mod alertmanager;
 pub mod broker;
 pub mod burner;
 pub mod daemon;
+pub mod desk;
 pub mod http;
 pub mod metrics;
 pub mod page;

@@ -1,0 +1,109 @@
+//! Expressions that can be evaluated and would never answer, because nothing publishes a metric that they name. Pure.
+
+use crate::diagnostic::{Diagnostic, Severity, Source, Span, nearest};
+use crate::rule::Doubt;
+use crate::sense::names::{known, may_be_published};
+use crate::watch::alerting::{ALERTS, ALERTS_FOR_STATE};
+use crate::watch::promql::{self, Refusal};
+use crate::watch::rule_file::{Rule, RuleFile};
+use std::collections::BTreeSet;
+
+/// The metrics that recording rules of these files write, and those of evaluation itself.
+pub(super) fn recorded(files: &[RuleFile]) -> BTreeSet<String> {
+    let rules = files
+        .iter()
+        .flat_map(|file| &file.groups)
+        .flat_map(|group| &group.rules);
+    let names = rules.filter_map(|rule| match rule {
+        Rule::Recording(rule) => Some(rule.record.to_string()),
+        Rule::Alerting(_) => None,
+    });
+    names.chain([ALERTS, ALERTS_FOR_STATE].map(str::to_owned)).collect()
+}
+
+/// Judges an expression of `while`. Where it is not known what is recorded, only whether it can be evaluated.
+///
+/// # Errors
+/// The character at which it goes wrong, from 0, and why.
+pub(super) fn check(text: &str, recorded: Option<&BTreeSet<String>>) -> Result<Vec<Doubt>, (usize, String)> {
+    // The parser counts bytes; a place in a file is counted in characters.
+    let characters = |bytes: usize| text.get(..bytes).map_or(0, |before| before.chars().count());
+    let query = promql::parse(text).map_err(|refusals| {
+        let first = refusals.into_iter().next();
+        first.map_or((0, String::new()), |Refusal { message, offset, hint }| {
+            let help = hint.map_or_else(String::new, |hint| format!("; {hint}"));
+            (offset.map_or(0, characters), message + &help)
+        })
+    })?;
+    let Some(recorded) = recorded else {
+        return Ok(Vec::new());
+    };
+    let doubts = query.metric_names().into_iter().filter_map(|(at, name)| {
+        let (message, help) = doubt(&name, recorded)?;
+        Some(Doubt {
+            offset: characters(at),
+            width: name.chars().count(),
+            message,
+            help,
+        })
+    });
+    Ok(doubts.collect())
+}
+
+/// What a file of alerting rules asks for in vain, each metric once.
+pub(super) fn doubts(file: &RuleFile, source: &Source, recorded: &BTreeSet<String>) -> Vec<Diagnostic> {
+    let rules = file.groups.iter().flat_map(|group| &group.rules);
+    let names: BTreeSet<String> = rules
+        .flat_map(|rule| rule.query().metric_names())
+        .map(|(_, name)| name)
+        .collect();
+    let found = names.into_iter().filter_map(|name| {
+        let (message, help) = doubt(&name, recorded)?;
+        Some(match place(source, &name) {
+            Some(span) => source.diagnose(Severity::Warning, span, message, help),
+            None => Diagnostic::of_file(Severity::Warning, source.name(), message, help),
+        })
+    });
+    found.collect()
+}
+
+/// What is to be said of a metric that nothing here publishes. Names that only the kernel or a driver of some host knows
+/// are let pass, but for an obvious slip.
+fn doubt(name: &str, recorded: &BTreeSet<String>) -> Option<(String, String)> {
+    let mut all: Vec<&str> = known().collect();
+    all.extend(recorded.iter().map(String::as_str));
+    if all.contains(&name) {
+        return None;
+    }
+    let near = nearest(name, all);
+    let message = format!("no collector of evenkeel publishes `{name}`");
+    match near {
+        Some(near) if may_be_published(name) => {
+            let is_slip = strsim::damerau_levenshtein(&name.to_lowercase(), &near.to_lowercase()) <= 1;
+            is_slip.then(|| (message, format!("did you mean `{near}`?")))
+        }
+        None if may_be_published(name) => None,
+        Some(near) => Some((message, format!("did you mean `{near}`?"))),
+        None => {
+            let help = "it could only come from a file of the textfile collector; nothing is scraped here";
+            Some((message, help.to_owned()))
+        }
+    }
+}
+
+/// Where a metric's name stands first, as a word of its own and not in a comment.
+fn place(source: &Source, name: &str) -> Option<Span> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    source.text().lines().enumerate().find_map(|(index, line)| {
+        let code = line.split_once(" #").map_or(line, |(code, _)| code);
+        let code = if code.trim_start().starts_with('#') { "" } else { code };
+        let (at, _) = code
+            .match_indices(name)
+            .find(|(at, _)| !code[..*at].ends_with(is_name) && !code[at + name.len()..].starts_with(is_name))?;
+        Some(Span {
+            line: index + 1,
+            column: code[..at].chars().count() + 1,
+            width: name.chars().count(),
+        })
+    })
+}

@@ -485,6 +485,11 @@ impl<H: Host> Engine<H> {
             }
             self.tally.decision(&rule, decision.as_str());
         }
+        // A storm of repeats must not describe thousands of open episodes for each of them.
+        let changes_nothing = turn.received_at.is_some() && entries.is_empty() && turn.work.is_empty();
+        if changes_nothing && self.journal.is_writable() {
+            return begun;
+        }
         // In an emergency the record follows the deed.
         let mut outcomes = if turn.is_unledgered { entries } else { Vec::new() };
         let told = outcomes.len();

@@ -8,6 +8,7 @@ pub mod fake;
 pub mod fault;
 pub mod knob;
 pub mod linux;
+pub mod standing;
 
 pub use errand::{Errand, Report};
 pub use errands::Errands;

@@ -2,7 +2,7 @@
 
 tools := $(or $(CARGO_TARGET_DIR),target)/tools
 
-.PHONY: help run test e2e lint fmt bench fuzz demo dashboards grafana
+.PHONY: help run test e2e test-guest lint fmt bench bench-guest fuzz demo dashboards grafana
 
 FUZZ_SECONDS ?= 600
 
@@ -20,6 +20,9 @@ e2e: ## the end-to-end tests only
 	tests/tools.sh
 	cargo test --locked --test suite end_to_end
 
+test-guest: ## what needs a real systemd and cgroup v2, in a machine of its own under QEMU
+	tests/guest.sh
+
 fuzz: ## every fuzz target for FUZZ_SECONDS each
 	fuzz/run $(FUZZ_SECONDS)
 
@@ -27,7 +30,8 @@ lint: ## format, clippy, scripts, and whether the dashboards are what their scri
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
-	bash -n tests/tools.sh tests/demo.sh fuzz/run .ci/run
+	cargo clippy --locked --test guest -- -D warnings
+	bash -n tests/tools.sh tests/packages.sh tests/guest.sh tests/guest/root/usr/lib/evenkeel-guest/run tests/demo.sh fuzz/run .ci/run
 	tests/tools.sh grafana-sdk
 	PYTHONPATH=$(tools)/grafana-sdk python3 dashboards/build.py --check
 
@@ -38,6 +42,9 @@ fmt: ## format the code
 bench: ## the benchmarks, beside the peers that they are measured against
 	tests/tools.sh webhook
 	cargo bench --locked --bench '*'
+
+bench-guest: ## who ends a memory hog sooner, evenkeel or earlyoom, in a machine of its own under QEMU
+	tests/guest.sh --bench
 
 demo: ## the whole loop on this terminal in two minutes: alert, action, resolve, undo
 	tests/tools.sh

@@ -95,7 +95,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Full drawings, without five minutes of waiting: the beat is faster, and then as slow as it can be.
     let mut config = Config::default();
     config.sampling.interval = Duration::from_millis(5);
-    let sampler = Arc::new(Sampler::start(config, Box::new(|_| ()))?);
+    let sampler = Arc::new(Sampler::start(config, Box::new(|_, _| ()))?);
     while sampler.trail().len() < trail::MAX_SAMPLES {
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -120,7 +120,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     drop(busy);
 
     // As it is in the field: one sample a second, a real listener, a real browser.
-    let sampler = Arc::new(Sampler::start(Config::default(), Box::new(|_| ()))?);
+    let sampler = Arc::new(Sampler::start(Config::default(), Box::new(|_, _| ()))?);
     let site = Arc::new(Site::new(sampler, tally, Options::default()));
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
     let url = format!("http://{}/", listener.local_addr()?);

@@ -1,5 +1,6 @@
 //! The daemon: loads, binds, spawns, and drains. The one place where sensing and acting meet.
 
+mod kept_alerts;
 mod log;
 pub mod policy;
 mod reconciler;
@@ -14,7 +15,7 @@ use crate::diagnostic::{Diagnostic, render_all};
 use crate::engine::run::{Door, Input};
 use crate::engine::showing::recall;
 use crate::engine::{Engine, Policy};
-use crate::host::{Errands, LinuxHost};
+use crate::host::{Errands, LinuxHost, standing};
 use crate::http::{Access, Limits, listen::may_listen};
 use crate::ledger::Journal;
 use crate::ledger::store::read_records;
@@ -23,6 +24,7 @@ use crate::publish::{self, Site};
 use crate::sense::{self, Roots, Sampler};
 use crate::tally::Tally;
 use arc_swap::ArcSwap;
+use kept_alerts::KeptAlerts;
 use reload::Reloader;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -104,6 +106,7 @@ fn start(run: cli::Run) -> Result<(), Stop> {
         tracing::warn!(reason, "processes are hidden from evenkeel");
     }
     let _lock = control::lock(&run.storage.path).map_err(Stop::Because)?;
+    stand_firm(loaded.config.lock_memory);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -168,7 +171,10 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     // A new ledger has none, and one that cannot be read is told about by the journal.
     recall(&tally, &read_records(&run.storage.path, RECALLED).unwrap_or_default());
     let (door, inputs) = Door::new();
-    let watcher = Arc::new(Watcher::start(policy::orders(&loaded), door.clone()).map_err(because("no thread"))?);
+    let kept = KeptAlerts::new(&run.storage.path);
+    let watcher = Arc::new(
+        Watcher::start(policy::orders(&loaded), door.clone(), tally.clone(), kept).map_err(because("no thread"))?,
+    );
     let newest_policy = Arc::new(ArcSwap::from_pointee(policy.clone()));
     let (died, mut engine_died) = tokio::sync::oneshot::channel();
     let engine = {
@@ -244,7 +250,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     }
     let receiver = Receiver::new(door.clone(), access, tally.clone());
     let receiving = tokio::spawn(receiver.run(webhook, Limits::default(), stopped()));
-    let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), stopped()));
+    let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), tally.clone(), stopped()));
     let control = control::serve(run.storage.path.clone(), door.clone(), stopped());
     let control = tokio::spawn(control);
 
@@ -276,6 +282,16 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     drop(control.await);
     tracing::info!("ended");
     Ok(())
+}
+
+/// Prepares for the hour in which memory is short. What is not permitted is done without.
+fn stand_firm(lock_memory: bool) {
+    if let Err(error) = standing::be_ended_last() {
+        tracing::info!(%error, "the kernel may end evenkeel as early as others when memory runs out");
+    }
+    if lock_memory && let Err(error) = standing::stay_in_memory() {
+        tracing::info!(%error, "evenkeel's own memory may be swapped out");
+    }
 }
 
 async fn bind(name: &'static str, addr: SocketAddr) -> Result<TcpListener, Stop> {

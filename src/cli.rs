@@ -247,6 +247,9 @@ pub struct Release {
     /// Every lease
     #[arg(long, group = "which")]
     pub all: bool,
+    /// No lease: let this rule take final steps again, which were stopped because they had no effect
+    #[arg(long, group = "which", value_name = "RULE")]
+    pub breaker: Option<String>,
 }
 
 #[derive(Debug, Args)]

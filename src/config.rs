@@ -44,6 +44,8 @@ pub struct Config {
     pub allow_exec: bool,
     /// Whether leases are undone when evenkeel ends.
     pub restore_on_exit: bool,
+    /// Whether evenkeel's own memory is kept from being swapped out.
+    pub lock_memory: bool,
     /// In the order of the file.
     pub process_groups: Vec<ProcessGroup>,
     /// Labels of alerts that are raised here; the node name is added as `instance` where that is not given.

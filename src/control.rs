@@ -1,9 +1,10 @@
 //! The Unix socket through which the command line looks at and steers the running daemon. One JSON line each way.
 //! Only root and the daemon's own user can open it: it lies in the storage directory, and the peer is asked for.
 
-use crate::engine::run::{Door, Input};
-use crate::ledger::Lease;
+use crate::engine::run::{Door, Held, Input};
+use crate::ledger::{Breaker, Lease};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -27,6 +28,8 @@ pub enum Request {
     Leases,
     /// One lease, or all.
     Release(Option<u64>),
+    /// Lets the final steps of this rule go on.
+    CloseBreaker(String),
     Pause(bool),
 }
 
@@ -37,9 +40,13 @@ pub enum Reply {
     Leases {
         boot_now: Duration,
         leases: Vec<Lease>,
+        /// Of rules whose final steps are stopped.
+        breakers: BTreeMap<String, Breaker>,
     },
     /// How many were released.
     Released(usize),
+    /// Whether there was one to close.
+    ClosedBreaker(bool),
     Done,
     Failed(String),
 }
@@ -134,9 +141,19 @@ async fn ask(request: Request, door: &Door) -> Reply {
                 return busy();
             }
             let boot_now = crate::host::linux::boot_time();
-            answer
-                .await
-                .map_or_else(|_| busy(), |leases| Reply::Leases { boot_now, leases })
+            let held = |Held { leases, breakers }| Reply::Leases {
+                boot_now,
+                leases,
+                breakers,
+            };
+            answer.await.map_or_else(|_| busy(), held)
+        }
+        Request::CloseBreaker(rule) => {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            if !door.try_send(Input::CloseBreaker { rule, reply }) {
+                return busy();
+            }
+            answer.await.map_or_else(|_| busy(), Reply::ClosedBreaker)
         }
         Request::Release(id) => {
             let (reply, answer) = tokio::sync::oneshot::channel();

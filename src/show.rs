@@ -11,9 +11,9 @@ use crate::cli::{
 use crate::control::{self, Reply, Request};
 use crate::diagnostic::{Severity, render_all};
 use crate::engine::here::Here;
-use crate::host::{Host, LinuxHost};
-use crate::ledger::Record;
+use crate::host::{Host, Knob, LinuxHost};
 use crate::ledger::store::read_records;
+use crate::ledger::{Breaker, Record};
 use crate::process::table::Procfs;
 use crate::rehearse::explain::{Explanation, explain};
 use crate::rehearse::{recording, test, test_file};
@@ -42,6 +42,7 @@ pub fn check(check: &Check) -> ExitCode {
         println!("{:#}", schema::json_schema(root));
         return ExitCode::SUCCESS;
     }
+    let mut note = None;
     let (findings, summary) = match app::load(&check.config) {
         Ok(Loaded {
             warnings,
@@ -50,8 +51,9 @@ pub fn check(check: &Check) -> ExitCode {
             settings,
         }) => {
             let mut warnings = warnings;
+            note = note_on_nice(&rules);
             let checked = Checked::of(&check.config);
-            warnings.extend(missing_privileges(&settings));
+            warnings.extend(missing_privileges(&rules, &settings));
             warnings.extend(missing_authentication(&config, &checked));
             let rules = count(rules.rules.len(), "rule");
             let files = count(config.alerting_rules.len(), "file");
@@ -70,6 +72,9 @@ pub fn check(check: &Check) -> ExitCode {
             print!("{}", render_all(&findings, use_color()));
             if !has_errors {
                 println!("{summary}");
+            }
+            if let Some(note) = note {
+                eprintln!("{note}");
             }
         }
     }
@@ -125,7 +130,7 @@ fn missing_authentication(config: &config::Config, checked: &Checked) -> Option<
 }
 
 /// Steps that whoever runs this could take and not undo.
-fn missing_privileges(settings: &[Setting]) -> Vec<Diagnostic> {
+fn missing_privileges(rules: &crate::rule::RuleSet, settings: &[Setting]) -> Vec<Diagnostic> {
     let Ok(host) = linux_host(Path::new("/proc")) else {
         return Vec::new();
     };
@@ -139,7 +144,28 @@ fn missing_privileges(settings: &[Setting]) -> Vec<Diagnostic> {
             format!("run evenkeel as root, or with AmbientCapabilities={missing}; without it the step is refused");
         Some(setting.warning(message, help))
     });
-    missing.collect()
+    let mut missing: Vec<Diagnostic> = missing.collect();
+    let sends = |step: &crate::rule::Step| matches!(step, crate::rule::Step::Signal(_));
+    if let Err(what) = host.may_signal()
+        && rules.rules.iter().any(|rule| rule.actions.iter().any(sends))
+    {
+        let message = format!("signals cannot be sent to exactly one process without {what}");
+        let help = "the kernel is too old, or a container forbids the call; such steps are refused".to_owned();
+        missing.push(Diagnostic::of_file(Severity::Warning, "privileges", message, help));
+    }
+    missing
+}
+
+/// What this host makes of `nice`, where a rule sets it.
+fn note_on_nice(rules: &crate::rule::RuleSet) -> Option<&'static str> {
+    let sets_nice =
+        |step: &crate::rule::Step| matches!(step, crate::rule::Step::Set(change) if change.knob() == Knob::Nice);
+    let is_moot = crate::host::linux::autogroup_is_on(Path::new("/proc"));
+    let is_set = rules.rules.iter().any(|rule| rule.actions.iter().any(sets_nice));
+    (is_moot && is_set).then_some(
+        "note: kernel.sched_autogroup_enabled is 1 on this host, so outside of cgroups nice counts only among the \
+         processes of one session; `evenkeel explain` says it of each process",
+    )
 }
 
 fn linux_host(procfs: &Path) -> Result<LinuxHost, String> {
@@ -282,8 +308,19 @@ fn read_payload(path: &Path) -> std::io::Result<Vec<u8>> {
 pub fn leases(query: &Query) -> ExitCode {
     finish(
         ask("asking the daemon", &query.storage.path, &Request::Leases).map(|reply| match reply {
-            Reply::Leases { leases, .. } if query.output == Output::Json => format!("{}\n", json(&leases)),
-            Reply::Leases { boot_now, leases } => listing::leases(&leases, boot_now, style()),
+            Reply::Leases { leases, breakers, .. } if query.output == Output::Json => {
+                let leases = leases.iter().map(|lease| serde_json::json!(lease));
+                let breakers = breakers.iter().map(|(rule, breaker)| {
+                    let Breaker { failures, opened_at } = breaker;
+                    serde_json::json!({"breaker": rule, "failures": failures, "opened_at": opened_at})
+                });
+                format!("{}\n", json(&leases.chain(breakers).collect::<Vec<_>>()))
+            }
+            Reply::Leases {
+                boot_now,
+                leases,
+                breakers,
+            } => listing::leases(&leases, &breakers, boot_now, style()),
             other => unexpected(&other),
         }),
     )
@@ -328,6 +365,9 @@ fn ask(what: &str, storage: &Path, request: &Request) -> Result<Reply, String> {
 
 /// Undoes by hand.
 pub fn release(command: &Release) -> ExitCode {
+    if let Some(rule) = &command.breaker {
+        return close_breaker(&command.storage.path, rule);
+    }
     finish(
         ask("releasing", &command.storage.path, &Request::Release(command.id)).and_then(|reply| match reply {
             Reply::Released(0) if command.id.is_some() => {
@@ -337,6 +377,17 @@ pub fn release(command: &Release) -> ExitCode {
             other => Ok(unexpected(&other)),
         }),
     )
+}
+
+fn close_breaker(storage: &Path, rule: &str) -> ExitCode {
+    let request = Request::CloseBreaker(rule.to_owned());
+    finish(control::request(storage, &request).and_then(|reply| match reply {
+        Reply::ClosedBreaker(true) => Ok(format!("rule {rule:?} takes final steps again\n")),
+        Reply::ClosedBreaker(false) => Err(format!(
+            "rule {rule:?} is not stopped; `evenkeel leases` lists those that are"
+        )),
+        other => Ok(unexpected(&other)),
+    }))
 }
 
 /// Starts or ends a pause.

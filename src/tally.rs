@@ -23,6 +23,9 @@ struct Counts {
     webhook_requests: BTreeMap<u16, u64>,
     alerts_received: BTreeMap<(&'static str, &'static str), u64>,
     alerts_truncated: u64,
+    early_samples: BTreeMap<&'static str, u64>,
+    /// Those that answered when they were asked last, and those that did not.
+    alertmanagers: (usize, usize),
     decisions: BTreeMap<(String, &'static str), u64>,
     actions: BTreeMap<(String, &'static str, &'static str), u64>,
     reaction: Histogram,
@@ -94,6 +97,16 @@ impl Tally {
     /// Alerts that Alertmanager left out of a notification (`truncatedAlerts`).
     pub fn alerts_truncated(&self, count: u64) {
         self.counts().alerts_truncated += count;
+    }
+
+    /// A sample that was taken between two regular ones, and why.
+    pub fn early_sample(&self, cause: &'static str) {
+        *self.counts().early_samples.entry(cause).or_default() += 1;
+    }
+
+    /// How many Alertmanagers answered when all were asked last, and how many did not.
+    pub fn alertmanagers_asked(&self, answering: usize, silent: usize) {
+        self.counts().alertmanagers = (answering, silent);
     }
 
     pub fn decision(&self, rule: &str, decision: &'static str) {
@@ -199,6 +212,23 @@ impl Tally {
             received.push(vec![label("source", *source), label("status", *status)], *count as f64);
         }
 
+        let mut early = Family::counter(
+            "evenkeel_early_samples_total",
+            "Samples taken for rules before they were due, by cause.",
+        );
+        for (cause, count) in &counts.early_samples {
+            early.push(vec![label("cause", *cause)], *count as f64);
+        }
+
+        let mut alertmanagers = Family::gauge(
+            "evenkeel_alertmanagers",
+            "Alertmanagers of the configuration, by whether they answered when they were asked last.",
+        );
+        let (answering, silent) = counts.alertmanagers;
+        for (state, count) in [("answering", answering), ("silent", silent)] {
+            alertmanagers.push(vec![label("state", state)], count as f64);
+        }
+
         let mut firing = Family::gauge(
             "evenkeel_alerts_firing",
             "Alerts known to fire for which an episode is open.",
@@ -284,6 +314,8 @@ impl Tally {
             Family::gauge("evenkeel_rules", "Rules in force.").value(state.rules as f64),
             webhook,
             received,
+            alertmanagers,
+            early,
             firing,
             Family::counter(
                 "evenkeel_alerts_truncated_total",

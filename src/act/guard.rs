@@ -2,6 +2,7 @@
 //! Undoing never comes here: it is never refused.
 
 use crate::ledger::book::WireSource;
+use crate::ledger::breaker::TRIPS_AT;
 use crate::ledger::{Decision, Episode, Victim};
 use crate::process::selector::Judgement;
 use crate::process::{Needs, Process, Selector, Target, protection};
@@ -151,10 +152,12 @@ pub struct FinalGate<'a> {
     pub sample_at: Duration,
     /// The answer of `while`; `None` where the rule has none.
     pub condition: Option<bool>,
-    /// Victims that hang in the kernel (state D): they will go, but nobody waits for them.
+    /// Victims that nobody waits for: they hang in the kernel, or lived on beyond their time.
     pub stuck: &'a BTreeSet<Target>,
     /// Victims whose episode has closed, so that nobody else goes on with them.
     pub orphaned: &'a BTreeSet<Target>,
+    /// The breaker of the rule is open.
+    pub is_broken: bool,
 }
 
 /// How a final step is counted.
@@ -180,6 +183,7 @@ impl FinalGate<'_> {
                 if victim.signals.contains(&(signal as i32)) {
                     return Ok(Strike::Done);
                 }
+                self.ask_breaker()?;
                 return self.ask_condition().map(|()| Strike::Escalation);
             }
             return refuse(
@@ -187,6 +191,7 @@ impl FinalGate<'_> {
                 format!("rule {:?} is ending it already", victim.rule),
             );
         }
+        self.ask_breaker()?;
         let ours = || counted().filter(|victim| victim.rule == key.rule && victim.target != Target::Host);
         let in_episode = ours()
             .filter(|victim| victim.fingerprint == key.fingerprint && victim.struck_at >= self.episode.opened_at)
@@ -227,6 +232,7 @@ impl FinalGate<'_> {
     /// # Errors
     /// Says what must happen before it may be run.
     pub fn run(&self) -> Result<Strike, Refusal> {
+        self.ask_breaker()?;
         let key = &self.episode.key;
         let is_ours = |victim: &&Victim| {
             victim.target == Target::Host && victim.simulated == key.simulated && victim.rule == key.rule
@@ -260,6 +266,17 @@ impl FinalGate<'_> {
             return refuse(Decision::Budget, reason);
         }
         Ok(())
+    }
+
+    fn ask_breaker(&self) -> Result<(), Refusal> {
+        if !self.is_broken {
+            return Ok(());
+        }
+        let name = &self.rule.name;
+        let reason = format!(
+            "its final steps had no effect {TRIPS_AT} times running; `evenkeel release --breaker {name}` lets it go on"
+        );
+        refuse(Decision::Breaker, reason)
     }
 
     fn ask_condition(&self) -> Result<(), Refusal> {
@@ -346,6 +363,7 @@ mod tests {
         sample_at: u64,
         target: i32,
         signal: Signal,
+        is_broken: bool,
     }
 
     impl Default for Case {
@@ -360,19 +378,19 @@ mod tests {
                 sample_at: 1000,
                 target: 7,
                 signal: Signal::SIGKILL,
+                is_broken: false,
             }
         }
     }
 
     fn victim(pid: i32, struck_at: u64, gone_at: Option<u64>) -> Victim {
+        let target = Process::example(pid, "x").identity.into();
         Victim {
             rule: "end".into(),
             fingerprint: "f".into(),
-            target: Process::example(pid, "x").identity.into(),
-            simulated: false,
-            struck_at: Duration::from_secs(struck_at),
             gone_at: gone_at.map(Duration::from_secs),
             signals: vec![Signal::SIGTERM as i32],
+            ..Victim::new(target, false, Duration::from_secs(struck_at))
         }
     }
 
@@ -407,6 +425,7 @@ mod tests {
             condition: case.condition,
             stuck: &stuck,
             orphaned: &BTreeSet::from([Process::example(8, "x").identity.into()]),
+            is_broken: case.is_broken,
         };
         gate.strike(Process::example(case.target, "x").identity.into(), case.signal)
             .map_err(|refusal| refusal.decision)
@@ -499,6 +518,18 @@ mod tests {
                 ..Case::default()
             };
             assert_eq!(strike(case), Ok(expected), "its own episode is closed");
+        }
+    }
+
+    #[test]
+    fn an_open_breaker_refuses_new_victims_and_escalations() {
+        for victims in [vec![], vec![victim(7, 990, None)]] {
+            let case = Case {
+                victims,
+                is_broken: true,
+                ..Case::default()
+            };
+            assert_eq!(strike(case), Err(Decision::Breaker));
         }
     }
 

@@ -4,5 +4,8 @@
 pub mod allocate;
 pub mod apply;
 pub mod command;
+pub mod descent;
+pub mod effect;
 pub mod guard;
 pub mod plan;
+pub mod restore;

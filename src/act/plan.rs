@@ -4,6 +4,7 @@ use crate::ledger::{Climb, Episode};
 use crate::process::{Process, Target};
 use crate::rule::{OrderBy, OrderKey, Rule, Step};
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// What the host is called where other targets have a name.
@@ -33,8 +34,9 @@ pub fn plan(rule: &Rule, episode: &Episode, matches: &[Process], now: Duration, 
     let processes = matches
         .iter()
         .map(|process| (Target::Process(process.identity), process.name.as_str()));
+    let climbs: HashMap<Target, &Climb> = episode.climbs.iter().map(|climb| (climb.target, climb)).collect();
     for (target, name) in host.into_iter().chain(processes) {
-        let climb = episode.climbs.iter().find(|climb| climb.target == target);
+        let climb = climbs.get(&target).copied();
         match climb {
             Some(Climb { rung, due, .. }) if *rung < rule.actions.len() && *due <= now => {
                 ascents.push(ascend(rule, target, name, *rung, false));

@@ -6,6 +6,7 @@ use crate::alert::alertmanager::{
 use crate::config::{Alertmanagers, Config, LastGood, Reconcile};
 use crate::engine::run::{Door, Input};
 use crate::http::client::{ClientError, Connection};
+use crate::tally::Tally;
 use hyper::body::Bytes;
 use hyper::{HeaderMap, Method, StatusCode, Uri};
 use std::collections::BTreeSet;
@@ -62,14 +63,17 @@ enum Silence {
 }
 
 /// Asks now and again until `stopped`.
-pub async fn run(Wanted(mut wanted): Wanted, door: Door, stopped: impl Future<Output = ()>) {
+pub async fn run(Wanted(mut wanted): Wanted, door: Door, tally: Tally, stopped: impl Future<Output = ()>) {
     let rounds = async {
         let mut last_good = LastGood::default();
         let mut silent = BTreeSet::new();
         loop {
             let orders = wanted.borrow_and_update().clone();
-            if !orders.alertmanagers.is_empty() {
+            if orders.alertmanagers.is_empty() {
+                tally.alertmanagers_asked(0, 0);
+            } else {
                 let survey = survey(&orders, &mut last_good, &mut silent).await;
+                tally.alertmanagers_asked(survey.views.len(), silent.len());
                 // A full queue is a busy engine: the next survey says the same.
                 door.try_send(Input::Survey(survey));
             }

@@ -1,17 +1,19 @@
 //! The thread on which alerting rules are evaluated on own samples, and the answers to `while`. Carries samples to the
 //! evaluator and its alerts to the engine.
 
+use super::kept_alerts::KeptAlerts;
 use super::policy::Orders;
 use crate::alert::alert::fingerprint;
 use crate::alert::{Alert, Labels, Status};
 use crate::engine::run::{Door, Input};
 use crate::engine::{Answer, Conditions};
-use crate::sense::Snapshot;
+use crate::sense::{Occasion, Snapshot};
+use crate::tally::Tally;
 use crate::watch::alerting::Change;
-use crate::watch::evaluator::{self, Evaluator, Settings};
+use crate::watch::evaluator::{self, Evaluator, Round, Settings};
 use crate::watch::history::{History, Interest, Source};
 use crate::watch::promql::{Query, Semantics};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -19,14 +21,14 @@ use std::time::{Duration, Instant};
 
 /// An alert that goes on firing is told again this often, which renews its leases.
 const REPEAT: Duration = Duration::from_secs(15);
-/// After a restart an alert needs its `for` again before it fires. Until this has passed, an episode that was open
-/// before is not taken for over. The longest `for` of the rules is added.
+/// After a restart rules over a time need samples of that time, and an alert that was not active before its `for`. Until
+/// this has passed, an episode that was open before is not taken for over. The longest `for` of the rules is added.
 const SETTLING: Duration = Duration::from_secs(120);
 /// Snapshots that may wait; a late one is worth less than the next.
 const MAX_WAITING: usize = 4;
 
 enum Message {
-    Sample(Arc<Snapshot>),
+    Sample(Arc<Snapshot>, Occasion),
     Orders(Box<Orders>),
     Stop,
 }
@@ -51,10 +53,10 @@ pub struct Watcher {
 impl Watcher {
     /// # Errors
     /// When no thread can be started.
-    pub fn start(orders: Orders, door: Door) -> std::io::Result<Watcher> {
+    pub fn start(orders: Orders, door: Door, tally: Tally, kept: KeptAlerts) -> std::io::Result<Watcher> {
         let (sender, receiver) = sync_channel(MAX_WAITING);
         let memory = Arc::new(Mutex::new(Memory::default()));
-        let mut watch = Watch::new(orders, Arc::clone(&memory), door);
+        let mut watch = Watch::new(orders, Arc::clone(&memory), door, tally, kept);
         let thread = std::thread::Builder::new()
             .name("watch".into())
             .spawn(move || watch.run(&receiver))?;
@@ -68,9 +70,9 @@ impl Watcher {
     /// What the sampler calls with each sample. Never waits.
     pub fn on_sample(&self) -> crate::sense::OnSample {
         let sender = self.sender.clone();
-        Box::new(move |snapshot| {
+        Box::new(move |snapshot, occasion| {
             // A full queue means that the evaluation is behind; it catches up with the next sample.
-            drop(sender.try_send(Message::Sample(Arc::clone(snapshot))));
+            drop(sender.try_send(Message::Sample(Arc::clone(snapshot), occasion)));
         })
     }
 
@@ -114,6 +116,8 @@ struct Watch {
     evaluator: Evaluator,
     memory: Arc<Mutex<Memory>>,
     door: Door,
+    tally: Tally,
+    kept: KeptAlerts,
     /// When each firing alert was told last, by fingerprint.
     told: HashMap<String, Instant>,
     /// When each collector was read that is in the history.
@@ -124,8 +128,9 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(orders: Orders, memory: Arc<Mutex<Memory>>, door: Door) -> Watch {
-        let evaluator = Evaluator::new(settings(&orders), orders.files.clone());
+    fn new(orders: Orders, memory: Arc<Mutex<Memory>>, door: Door, tally: Tally, mut kept: KeptAlerts) -> Watch {
+        let mut evaluator = Evaluator::new(settings(&orders), orders.files.clone());
+        kept.restore(&mut evaluator);
         remember(&memory, &evaluator, &orders);
         let longest_for = longest_for(&orders);
         Watch {
@@ -133,6 +138,8 @@ impl Watch {
             evaluator,
             memory,
             door,
+            tally,
+            kept,
             told: HashMap::new(),
             remembered: HashMap::new(),
             sources: HashMap::new(),
@@ -143,9 +150,13 @@ impl Watch {
     fn run(&mut self, messages: &Receiver<Message>) {
         while let Ok(message) = messages.recv() {
             match message {
-                Message::Sample(snapshot) => self.evaluate(&snapshot),
+                Message::Sample(snapshot, Occasion::Beat) => self.evaluate(&snapshot),
+                Message::Sample(snapshot, Occasion::Early(cause)) => {
+                    self.tally.early_sample(cause.as_str());
+                    self.evaluate_early(&snapshot);
+                }
                 Message::Orders(orders) => self.replace(*orders),
-                Message::Stop => return,
+                Message::Stop => return self.kept.keep_last(&self.evaluator, lock(&self.memory).newest_ms),
             }
         }
     }
@@ -166,6 +177,41 @@ impl Watch {
                 return;
             }
         }
+        self.remember(&mut memory, snapshot, now_ms);
+        memory.newest_boot = crate::host::linux::boot_time().saturating_sub(snapshot.taken_instant.elapsed());
+        let round = self.evaluator.evaluate(&mut memory.history, now_ms);
+        drop(memory);
+        self.tell_round(round);
+        self.kept.keep(&self.evaluator, now_ms);
+        if self.settled_at.is_some_and(|at| at <= Instant::now()) {
+            self.settled_at = None;
+            let active: BTreeSet<String> = self
+                .evaluator
+                .active()
+                .map(|alert| fingerprint(&labels(alert.labels)))
+                .collect();
+            self.door.send(Input::StillActive(active));
+        }
+    }
+
+    /// What was read between two beats is seen by the rules that read it. It does not count as a newer sample for `while`
+    /// after a final step: only a part of the host was looked at.
+    fn evaluate_early(&mut self, snapshot: &Snapshot) {
+        let now_ms = snapshot.taken_at.as_millisecond();
+        let shared = Arc::clone(&self.memory);
+        let mut memory = lock(&shared);
+        if now_ms <= memory.newest_ms {
+            return;
+        }
+        memory.history.set_early(true);
+        self.remember(&mut memory, snapshot, now_ms);
+        let seen: HashSet<&str> = snapshot.families().map(|family| family.name.as_ref()).collect();
+        let round = self.evaluator.evaluate_early(&mut memory.history, now_ms, &seen);
+        drop(memory);
+        self.tell_round(round);
+    }
+
+    fn remember(&mut self, memory: &mut Memory, snapshot: &Snapshot, now_ms: i64) {
         for reading in &snapshot.readings {
             let before = self.remembered.insert(reading.collector, reading.read_instant);
             if before != Some(reading.read_instant) {
@@ -181,9 +227,9 @@ impl Watch {
             .history
             .append(Source(0), now_ms, &snapshot.ready_made, self.orders.target.pairs());
         memory.newest_ms = now_ms;
-        memory.newest_boot = crate::host::linux::boot_time().saturating_sub(snapshot.taken_instant.elapsed());
-        let round = self.evaluator.evaluate(&mut memory.history, now_ms);
-        drop(memory);
+    }
+
+    fn tell_round(&mut self, round: Round) {
         for failure in &round.failures {
             tracing::debug!(%failure, "a rule could not be evaluated");
         }
@@ -195,15 +241,6 @@ impl Watch {
             .map(|transition| transition.alert)
             .collect();
         self.tell(alerts);
-        if self.settled_at.is_some_and(|at| at <= Instant::now()) {
-            self.settled_at = None;
-            let active: BTreeSet<String> = self
-                .evaluator
-                .active()
-                .map(|alert| fingerprint(&labels(alert.labels)))
-                .collect();
-            self.door.send(Input::StillActive(active));
-        }
     }
 
     fn replace(&mut self, orders: Orders) {

@@ -69,6 +69,11 @@ pub static CONFIG: Object = Object {
             "Whether rules may run commands. Default false.",
         ),
         optional(
+            "lock_memory",
+            Kind::Flag,
+            "Whether evenkeel's own memory is kept from being swapped out, where that is permitted. Read at the start. Default true.",
+        ),
+        optional(
             "on_exit",
             Kind::Choice(&["restore", "keep"]),
             "What becomes of what was set when evenkeel ends. Default restore.",
@@ -208,6 +213,7 @@ impl Default for Config {
             protect: Vec::new(),
             budget: Budget::default(),
             restore_on_exit: true,
+            lock_memory: true,
             allow_exec: false,
             process_groups: Vec::new(),
             local: BTreeMap::from([("job".to_owned(), "evenkeel".to_owned())]),
@@ -240,6 +246,7 @@ pub(super) fn read(shelf: &Shelf, findings: &mut Findings) -> Written {
         .choice("mode", findings)
         .is_some_and(|mode| mode.value == "enforce");
     config.allow_exec = fields.flag("allow_exec", findings).is_some_and(|flag| flag.value);
+    config.lock_memory = fields.flag("lock_memory", findings).is_none_or(|flag| flag.value);
     config.restore_on_exit = fields
         .choice("on_exit", findings)
         .is_none_or(|what| what.value == "restore");

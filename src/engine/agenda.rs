@@ -33,11 +33,14 @@ pub fn next_due(book: &Book, chores: Chores, under_way: &BTreeSet<u64>) -> Optio
     let deadlines = book.leases.values().filter_map(Lease::runs_out_at);
     let idle = book.leases.values().filter(|lease| !under_way.contains(&lease.id));
     let errands = idle.filter_map(Lease::course).map(|course| course.next);
+    let awaited = book.victims.iter().filter(|victim| victim.is_awaited());
+    let effects = awaited.filter_map(|victim| victim.gone_by);
     let round = (!book.episodes.is_empty()).then_some(chores.last_round + ROUND);
     let retry = chores.last_retry.map(|at| at + RETRY);
     let baseline = chores.baseline_at.map(|at| at + BASELINE);
     climbs
         .chain(deadlines)
+        .chain(effects)
         .chain(errands)
         .chain(round)
         .chain(retry)

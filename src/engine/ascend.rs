@@ -4,11 +4,11 @@
 use super::agenda::ROUND;
 use super::turn::{About, Subject, Turn, Work, shown};
 use super::{Answer, Engine};
-use crate::act::apply;
 use crate::act::guard::{FinalGate, Refusal, Strike, notice};
 use crate::act::plan::Ascent;
-use crate::host::{Host, Value};
-use crate::ledger::book::Barred;
+use crate::act::{apply, descent, effect};
+use crate::host::{Host, Knob, Value};
+use crate::ledger::book::{Barred, MemoryBefore};
 use crate::ledger::{Climb, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Record, Victim};
 use crate::process::{Process, Selector, Target};
 use crate::rule::step::{Change, Send, SignalKind};
@@ -55,7 +55,7 @@ impl<H: Host> Engine<H> {
                 }
                 Ok(strike) => {
                     if let (Some(_), Step::Signal(send)) = (strike, step) {
-                        self.note_strike(ascent.target, send.signal, episode, turn);
+                        self.note_strike(&seat, send.signal, episode, turn);
                     }
                     self.intend_step(step, *rung, &seat, simulated, turn);
                     continue;
@@ -100,22 +100,22 @@ impl<H: Host> Engine<H> {
     }
 
     /// A process counts as one victim, whatever it receives.
-    fn note_strike(&mut self, target: Target, signal: Signal, episode: &Episode, turn: &mut Turn) {
+    fn note_strike(&mut self, seat: &Seat<'_>, signal: Signal, episode: &Episode, turn: &mut Turn) {
+        let target = Target::from(seat.process.identity);
         let simulated = episode.key.simulated;
         let is_it = |known: &&Victim| known.target == target && known.simulated == simulated && known.gone_at.is_none();
         let known = self.book.victims.iter().find(is_it).cloned();
-        let mut victim = known.unwrap_or_else(|| Victim {
-            rule: String::new(),
-            fingerprint: String::new(),
-            target,
-            simulated,
-            struck_at: turn.boot_now(),
-            gone_at: None,
-            signals: Vec::new(),
-        });
+        let mut victim = known.unwrap_or_else(|| Victim::new(target, simulated, turn.boot_now()));
         victim.rule.clone_from(&episode.key.rule);
         victim.fingerprint.clone_from(&episode.key.fingerprint);
         victim.signals.push(signal as i32);
+        victim.unsent = (!simulated).then_some(signal as i32);
+        if !simulated && effect::is_about_memory(seat.rule) {
+            victim.memory = self.host.available_memory().map(|available_bytes| MemoryBefore {
+                resident_bytes: seat.process.resident_bytes,
+                available_bytes,
+            });
+        }
         turn.intend(&mut self.book, Entry::Victim(victim));
     }
 
@@ -128,6 +128,10 @@ impl<H: Host> Engine<H> {
     ) -> Result<Option<Strike>, Refusal> {
         match step {
             Step::Wait(_) | Step::Allocate(_) | Step::Exec(_) => Ok(None),
+            step if turn.is_unledgered && !step.is_final() => Err(Refusal {
+                decision: Decision::Ledger,
+                reason: "the ledger cannot be written: only final steps go on without it".to_owned(),
+            }),
             Step::Set(change) => match self.host.may_undo(change.knob()) {
                 Ok(()) => Ok(None),
                 Err(missing) => {
@@ -141,6 +145,13 @@ impl<H: Host> Engine<H> {
                     })
                 }
             },
+            Step::Signal(_) if self.host.may_signal().is_err() => {
+                let missing = self.host.may_signal().err().unwrap_or_default();
+                Err(Refusal {
+                    decision: Decision::Privilege,
+                    reason: format!("no signal can be sent to exactly one process: {missing} is missing"),
+                })
+            }
             Step::Signal(send) => match send.kind() {
                 SignalKind::Notice => notice(seat.process, send.signal).map(|()| None),
                 SignalKind::Reversible => {
@@ -160,7 +171,7 @@ impl<H: Host> Engine<H> {
                             Some((self.conditions)(text).unwrap_or(unknown))
                         }
                     };
-                    let stuck = self.stuck(turn);
+                    let stuck = self.spent(turn.table.as_deref().unwrap_or_default());
                     let orphaned = self.orphaned_victims();
                     let gate = FinalGate {
                         rule: seat.rule,
@@ -172,6 +183,7 @@ impl<H: Host> Engine<H> {
                         condition: answer.map(|answer| answer.holds),
                         stuck: &stuck,
                         orphaned: &orphaned,
+                        is_broken: self.book.is_breaker_open(&seat.rule.name),
                     };
                     gate.strike(seat.process.identity.into(), send.signal).map(Some)
                 }
@@ -200,9 +212,8 @@ impl<H: Host> Engine<H> {
         let mut prepared = prepared;
         let mut is_by_birth = false;
         for prior in prepared.iter_mut().flat_map(|prepared| &mut prepared.prior) {
-            let table = turn.table.as_deref().unwrap_or_default();
-            let live = self.book.leases.values();
-            if let Some(own) = apply::before_birth(seat.process, &prior.value, live, table) {
+            let Some(kin) = &turn.table else { continue };
+            if let Some(own) = descent::before_birth(seat.process, &prior.value, &self.book.leases, kin) {
                 (prior.value, is_by_birth) = (own, true);
             }
         }
@@ -218,6 +229,21 @@ impl<H: Host> Engine<H> {
         if let Some(prepared) = &prepared {
             record.before = prepared.prior.first().map(|prior| prior.value.to_string());
             record.after = Some(prepared.value.to_string());
+        }
+        if let Step::Set(change) = step {
+            if change.knob() == Knob::Nice {
+                record.reason = self.host.nice_reach(seat.process.identity).unwrap_or_default();
+            }
+            let mut held = self
+                .book
+                .leases
+                .on(target.into())
+                .filter_map(|lease| lease.effect.value());
+            // What another lease set is not its own.
+            let is_its_own = held.all(|value| value.knob() != change.knob());
+            if let (Knob::Affinity, true, Some(prepared)) = (change.knob(), is_its_own, &mut prepared) {
+                prepared.widen(&self.host.processors_of(seat.process.identity));
+            }
         }
         turn.decide(&mut self.book, record.clone());
         if simulated {
@@ -241,7 +267,7 @@ impl<H: Host> Engine<H> {
                     prior: prepared.prior,
                 };
                 let lease = self.new_lease(seat, effect, turn);
-                let is_held = self.book.leases.values().any(|other| other.shares_knob(&lease));
+                let is_held = self.book.leases.on(lease.target).any(|other| other.shares_knob(&lease));
                 if prepared.is_set_already && !is_held && !is_by_birth && !is_relative(change) {
                     record.decision = None;
                     record.outcome = Some(Outcome::AlreadySet);
@@ -270,12 +296,12 @@ impl<H: Host> Engine<H> {
     }
 
     fn awaited_value(&self, target: Target, change: &Change) -> Option<Value> {
-        let newest = self.book.leases.values().rev();
+        let mut newest = self.book.leases.on(target).rev();
         let value_of = |lease: &Lease| match &lease.effect {
             Effect::Value { value, .. } if value.knob() == change.knob() => Some((value.clone(), lease.settled)),
             _ => None,
         };
-        let (value, settled) = newest.filter(|lease| lease.target == target).find_map(value_of)?;
+        let (value, settled) = newest.find_map(value_of)?;
         (!settled).then_some(value)
     }
 
@@ -310,22 +336,6 @@ impl<H: Host> Engine<H> {
         };
         let victims = self.book.victims.iter().filter(|victim| !is_open(victim));
         victims.map(|victim| victim.target).collect()
-    }
-
-    /// Victims that hang in the kernel.
-    fn stuck(&mut self, turn: &Turn) -> BTreeSet<Target> {
-        let table = turn.table.as_deref().unwrap_or_default();
-        let hangs = |target: Target| {
-            table
-                .iter()
-                .any(|process| target == process.identity.into() && process.state == 'D')
-        };
-        self.book
-            .victims
-            .iter()
-            .map(|victim| victim.target)
-            .filter(|target| hangs(*target))
-            .collect()
     }
 }
 

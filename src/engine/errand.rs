@@ -143,6 +143,7 @@ impl<H: Host> Engine<H> {
             condition,
             stuck: &stuck,
             orphaned: &orphaned,
+            is_broken: self.book.is_breaker_open(&rule.name),
         };
         gate.run().map(drop)
     }
@@ -163,11 +164,8 @@ impl<H: Host> Engine<H> {
         let victim = Victim {
             rule: key.rule.clone(),
             fingerprint: key.fingerprint.clone(),
-            target: Target::Host,
-            simulated: key.simulated,
-            struck_at: turn.boot_now(),
             gone_at: Some(turn.boot_now()),
-            signals: Vec::new(),
+            ..Victim::new(Target::Host, key.simulated, turn.boot_now())
         };
         turn.intend(&mut self.book, Entry::Victim(victim));
     }

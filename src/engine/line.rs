@@ -16,9 +16,10 @@ use crate::act::plan::plan;
 use crate::alert::{Alert, Source, Status};
 use crate::host::Host;
 use crate::ledger::book::REMEMBER_VICTIMS;
-use crate::ledger::{Book, Climb, Decision, Entry, Episode, EpisodeKey, Lease};
-use crate::process::{Process, Selector, Target};
+use crate::ledger::{Book, Climb, Decision, Entry, Episode, EpisodeKey};
+use crate::process::{Kin, Process, Selector, Target};
 use crate::rule::{Rule, RuleIndex};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,6 @@ use std::time::{Duration, Instant};
 const MAX_OPEN_EPISODES: usize = 4096;
 /// A repeat so soon after the last look changes nothing.
 const JUST_NOW: Duration = Duration::from_secs(1);
-/// Leases that are undone by one reading of the process table.
-const UNDONE_PER_READING: usize = 64;
 
 /// Why an episode is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,15 +43,25 @@ impl<H: Host> Engine<H> {
     /// When the decisions could not be made durable. Nothing new was done then, though undoing was.
     pub fn take(&mut self, alerts: &[Alert], received_at: Instant) -> Result<(), String> {
         let mut turn = Turn::new(self.host.now(), Some(received_at));
+        alerts.iter().for_each(|alert| self.hear(alert));
         let rules = self.policy.rules.rules.clone();
-        let index = RuleIndex::new(&rules);
+        self.meet_all(&rules, alerts, &mut turn);
+        self.carry_out_or(turn, |engine, turn| {
+            let goes_on = |rule: &Arc<Rule>| rule.without_ledger && !engine.is_simulated(rule);
+            let rules: Vec<Arc<Rule>> = rules.into_iter().filter(goes_on).collect();
+            let is_firing = |alert: &&Alert| alert.status == Status::Firing;
+            let firing: Vec<Alert> = alerts.iter().filter(is_firing).cloned().collect();
+            engine.meet_all(&rules, &firing, turn);
+        })
+    }
+
+    fn meet_all(&mut self, rules: &[Arc<Rule>], alerts: &[Alert], turn: &mut Turn) {
+        let index = RuleIndex::new(rules);
         for alert in alerts {
-            self.hear(alert);
             for rule in index.matching(&alert.labels) {
-                self.meet(rule, alert, &mut turn);
+                self.meet(rule, alert, turn);
             }
         }
-        self.carry_out(turn)
     }
 
     /// Does what is due: waits that are over, deadlines, rounds, retries.
@@ -66,6 +75,7 @@ impl<H: Host> Engine<H> {
             self.recover();
         }
         self.expire(&mut turn);
+        self.give_up_survivors(&mut turn);
         let is_round = self.chores.last_round + ROUND <= now;
         if is_round {
             self.chores.last_round = now;
@@ -83,13 +93,22 @@ impl<H: Host> Engine<H> {
             .filter(|episode| is_due(episode))
             .map(|episode| episode.key.clone())
             .collect();
-        for key in due {
-            self.judge(&key, Occasion::Round, &mut turn);
+        for key in &due {
+            self.judge(key, Occasion::Round, &mut turn);
         }
         self.book
             .forget(now, turn.now.wall, self.policy.budget.per.max(REMEMBER_VICTIMS));
-        if let Err(reason) = self.carry_out(turn) {
+        if let Err(reason) = self.carry_out_or(turn, |engine, turn| engine.judge_without_ledger(&due, turn)) {
             tracing::warn!(reason, "what was due is put off");
+        }
+    }
+
+    fn judge_without_ledger(&mut self, keys: &[EpisodeKey], turn: &mut Turn) {
+        for key in keys.iter().filter(|key| !key.simulated) {
+            let rule = self.book.episodes.get(key).and_then(|episode| self.rule_of(episode));
+            if rule.is_some_and(|rule| rule.without_ledger) {
+                self.judge(key, Occasion::Round, turn);
+            }
         }
     }
 
@@ -100,12 +119,14 @@ impl<H: Host> Engine<H> {
         self.watch_victims();
         self.release_orphans(&mut turn);
         self.leave_changed_ladders(&mut turn);
+        self.resend_unsettled(&mut turn);
         self.finish_unsettled(&mut turn);
         self.take_up_errands(&mut turn);
-        for key in self.book.episodes.keys().cloned().collect::<Vec<_>>() {
-            self.judge(&key, Occasion::Round, &mut turn);
+        let open: Vec<EpisodeKey> = self.book.episodes.keys().cloned().collect();
+        for key in &open {
+            self.judge(key, Occasion::Round, &mut turn);
         }
-        if let Err(reason) = self.carry_out(turn) {
+        if let Err(reason) = self.carry_out_or(turn, |engine, turn| engine.judge_without_ledger(&open, turn)) {
             tracing::error!(reason, "could not take up what was left open");
         }
     }
@@ -176,7 +197,7 @@ impl<H: Host> Engine<H> {
                 }
                 Admission::Repeat => {
                     self.renew(&key, rule.hold, turn);
-                    if self.is_judged_just_now(&key, turn.boot_now()) {
+                    if !turn.is_unledgered && self.is_judged_just_now(&key, turn.boot_now()) {
                         turn.counted.push((rule.name.clone(), Decision::Duplicate));
                     } else {
                         self.judge(&key, Occasion::Repeat, turn);
@@ -246,7 +267,7 @@ impl<H: Host> Engine<H> {
         let selector = rule
             .selector()
             .map(|selector| Arc::new(selector.resolve(&episode.labels)));
-        let matches = match &selector {
+        let mut matches = match &selector {
             None => Vec::new(),
             Some(selector) => match self.find(&rule, selector, &about, is_first, turn) {
                 Ok(matches) => matches,
@@ -263,6 +284,10 @@ impl<H: Host> Engine<H> {
         };
         self.crowded.remove(key);
         self.drop_the_gone(&mut episode, turn);
+        if rule.has_final_steps() {
+            let spent = self.spent(turn.table.as_deref().unwrap_or_default());
+            matches.retain(|process| !spent.contains(&process.identity.into()));
+        }
         let held = self.places(&episode);
         let ascents = plan(&rule, &held, &matches, turn.boot_now(), occasion == Occasion::Repeat);
         if occasion == Occasion::Repeat {
@@ -272,12 +297,19 @@ impl<H: Host> Engine<H> {
             }
         }
         let before = self.book.episodes.get(key).cloned();
+        let by_target: HashMap<Target, &Process> = matches
+            .iter()
+            .map(|process| (process.identity.into(), process))
+            .collect();
         for ascent in ascents {
             if ascent.target == Target::Host {
-                self.climb_host(ascent, &rule, &about, &mut episode, turn);
+                // Nothing that others hold for us is asked for without a record of it.
+                if !turn.is_unledgered {
+                    self.climb_host(ascent, &rule, &about, &mut episode, turn);
+                }
                 continue;
             }
-            let process = matches.iter().find(|process| ascent.target == process.identity.into());
+            let process = by_target.get(&ascent.target).copied();
             let (Some(process), Some(selector)) = (process, &selector) else {
                 continue;
             };
@@ -378,8 +410,9 @@ impl<H: Host> Engine<H> {
     /// episode when another of its leases ended.
     fn places(&self, episode: &Episode) -> Episode {
         let mut held = episode.clone();
+        let mut seen: BTreeSet<Target> = held.climbs.iter().map(|climb| climb.target).collect();
         for lease in self.book.leases_of(&episode.key) {
-            if !held.climbs.iter().any(|climb| climb.target == lease.target) {
+            if seen.insert(lease.target) {
                 held.climbs.push(Climb {
                     target: lease.target,
                     name: lease.name.clone(),
@@ -398,11 +431,31 @@ impl<H: Host> Engine<H> {
         turn.decide(&mut self.book, record);
     }
 
+    /// Carries out a turn. Where its intents cannot be made durable, `again` judges once more for the rules that go on
+    /// without a ledger.
+    ///
+    /// # Errors
+    /// When the intents could not be made durable.
+    pub(super) fn carry_out_or(&mut self, turn: Turn, again: impl FnOnce(&mut Self, &mut Turn)) -> Result<(), String> {
+        let (now, received_at) = (turn.boot_now(), turn.received_at);
+        let begun = self.carry_out(turn);
+        if begun.is_err() {
+            let mut rest = Turn::without_ledger(self.host.now(), received_at);
+            again(self, &mut rest);
+            if rest.has_something() {
+                // Its intents stand, durable or not.
+                let _ = self.carry_out(rest);
+            }
+            self.put_off(now);
+        }
+        begun
+    }
+
     /// Durable intent, apply, durable outcome.
     ///
     /// # Errors
     /// When the intent could not be made durable.
-    pub(super) fn carry_out(&mut self, mut turn: Turn) -> Result<(), String> {
+    fn carry_out(&mut self, mut turn: Turn) -> Result<(), String> {
         let entries = turn.entries();
         let decided: Vec<(String, Decision)> = entries
             .iter()
@@ -412,7 +465,7 @@ impl<H: Host> Engine<H> {
             })
             .chain(turn.counted.drain(..))
             .collect();
-        let begun = if entries.is_empty() {
+        let begun = if entries.is_empty() || turn.is_unledgered {
             Ok(())
         } else {
             self.journal.begin(&entries)
@@ -420,25 +473,35 @@ impl<H: Host> Engine<H> {
         if begun.is_err() {
             let closings = turn.abandon(&mut self.book);
             self.journal.settle(closings);
-            self.put_off(turn.boot_now());
         }
         if begun.is_ok() {
             entries.iter().for_each(|entry| self.show(entry));
         }
         for (rule, decision) in decided {
             let decision = if begun.is_ok() { decision } else { Decision::Ledger };
+            if begun.is_err() && self.policy.rules.get(&rule).is_some_and(|rule| rule.without_ledger) {
+                // It is judged once more, and counted then.
+                continue;
+            }
             self.tally.decision(&rule, decision.as_str());
         }
-        let mut outcomes = Vec::new();
-        for (number, work) in std::mem::take(&mut turn.work).into_iter().enumerate() {
-            // Whoever undoes must know the children; one reading serves many leases, and none grows old.
-            let undoes = matches!(work, Work::Undo { .. });
-            if undoes && (turn.table.is_none() || number % UNDONE_PER_READING == UNDONE_PER_READING - 1) {
-                turn.table = Some(self.host.processes().unwrap_or_default());
+        // A storm of repeats must not describe thousands of open episodes for each of them.
+        let changes_nothing = turn.received_at.is_some() && entries.is_empty() && turn.work.is_empty();
+        if changes_nothing && self.journal.is_writable() {
+            return begun;
+        }
+        // In an emergency the record follows the deed.
+        let mut outcomes = if turn.is_unledgered { entries } else { Vec::new() };
+        let told = outcomes.len();
+        for work in std::mem::take(&mut turn.work) {
+            if matches!(work, Work::Undo { .. }) && turn.table.is_none() {
+                // Whoever undoes must know the children.
+                turn.table = Some(self.read_kin());
             }
             self.perform(work, &turn, &mut outcomes);
         }
-        outcomes.iter().for_each(|entry| self.show(entry));
+        self.sweep();
+        outcomes.iter().skip(told).for_each(|entry| self.show(entry));
         self.journal.settle(outcomes);
         self.chores.last_retry = (!self.journal.is_writable()).then_some(turn.now.boot);
         self.publish_state();
@@ -452,13 +515,18 @@ impl<H: Host> Engine<H> {
         for climb in climbs.filter(|climb| climb.due <= now) {
             climb.due = now + RETRY;
         }
-        let courses = self.book.leases.values_mut().filter_map(Lease::course_mut);
+        let courses = self.book.leases.courses_mut();
         for course in courses.filter(|course| course.next <= now) {
             course.next = now + RETRY;
         }
     }
 
-    fn read_table(&mut self, now: Duration) -> Vec<Process> {
+    /// The process table as whoever undoes needs it.
+    pub(super) fn read_kin(&mut self) -> Kin {
+        Kin::from(self.host.processes().unwrap_or_default())
+    }
+
+    fn read_table(&mut self, now: Duration) -> Kin {
         let mut table = self.host.processes().unwrap_or_else(|error| {
             tracing::error!(%error, "the process table cannot be read");
             Vec::new()
@@ -466,7 +534,9 @@ impl<H: Host> Engine<H> {
         if let Some(baseline) = self.baseline(now) {
             baseline.measure(&mut table, now);
         }
-        table
+        let kin = Kin::from(table);
+        self.broods.note(&kin, &self.book.leases);
+        kin
     }
 }
 

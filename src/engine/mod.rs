@@ -1,6 +1,7 @@
 //! The engine: takes alerts and what is due, and walks the straight line of `line.rs` with them. Runs on a thread of
 //! its own; knows no HTTP, no async and no YAML.
 
+mod aftermath;
 pub mod agenda;
 mod ascend;
 pub mod episode;
@@ -24,13 +25,15 @@ mod real_histories;
 #[cfg(test)]
 mod tests;
 
+use crate::act::descent::Broods;
 use crate::act::guard::Budget;
 use crate::alert::alertmanager::Absences;
 use crate::host::Host;
-use crate::ledger::{Book, Episode, EpisodeKey, Journal, Record};
+use crate::ledger::lease::Undo;
+use crate::ledger::{Book, Episode, EpisodeKey, Journal, Lease, Record};
 use crate::process::Selector;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
-use crate::rule::{Rule, RuleSet};
+use crate::rule::{Rule, RuleSet, Step};
 use crate::tally::Tally;
 use agenda::Chores;
 use errand::Flight;
@@ -50,6 +53,19 @@ pub struct Policy {
     pub budget: Budget,
     /// `on_exit: restore`.
     pub restore_on_exit: bool,
+}
+
+/// The steps of a rule that could be taken here and not be undone, or not be taken at all, and what is missing.
+pub fn missing_privileges<'r>(host: &impl Host, rule: &'r Rule) -> Vec<(&'r Step, &'static str)> {
+    let missing = |step: &'r Step| {
+        let missing = match step {
+            Step::Set(change) => host.may_undo(change.knob()).err(),
+            Step::Signal(_) => host.may_signal().err(),
+            _ => None,
+        };
+        missing.map(|missing| (step, missing))
+    };
+    rule.actions.iter().filter_map(missing).collect()
 }
 
 /// The answer to a rule's `while`.
@@ -79,6 +95,10 @@ pub struct Engine<H: Host> {
     crowded: BTreeSet<EpisodeKey>,
     /// The last two readings for processor use: the newer one serves once it is old enough.
     baselines: [Option<CpuBaseline>; 2],
+    /// Children of targets that were seen.
+    broods: Broods,
+    /// What was undone in this turn, whose newest children must be looked for once more.
+    undone: Vec<(Lease, Undo)>,
     chores: Chores,
     absences: Absences,
     /// What others were asked and have not answered, by ticket.
@@ -106,13 +126,30 @@ impl<H: Host> Engine<H> {
             judged_at: BTreeMap::new(),
             crowded: BTreeSet::new(),
             baselines: [None, None],
+            broods: Broods::default(),
+            undone: Vec::new(),
             chores,
             absences: Absences::default(),
             flights: BTreeMap::new(),
         };
         engine.measure_cpu();
         engine.show_rules();
+        engine.warn_of_privileges();
         engine
+    }
+
+    /// Says at the start which rules could be applied and not be undone here; their steps are refused.
+    fn warn_of_privileges(&self) {
+        for rule in self.policy.rules.rules.iter().filter(|rule| !self.is_simulated(rule)) {
+            for (step, missing) in missing_privileges(&self.host, rule) {
+                tracing::warn!(
+                    rule = rule.name,
+                    step = step.to_string(),
+                    missing,
+                    "the step is refused: it could be taken here and not be undone"
+                );
+            }
+        }
     }
 
     pub fn book(&self) -> &Book {

@@ -5,6 +5,7 @@ use super::Engine;
 use super::agenda::ROUND;
 use super::turn::{Subject, Turn, Work, shown};
 use crate::act::apply::{self, Effected};
+use crate::act::effect;
 use crate::act::guard::Ward;
 use crate::engine::select::still_holds;
 use crate::host::Host;
@@ -97,13 +98,15 @@ impl<H: Host> Engine<H> {
                 }
                 if is_final && is_sent {
                     self.host.watch_exit(target);
+                    self.await_effect(&subject, signal, outcomes);
                     self.wait_from_now(&subject, turn, outcomes);
                 } else if is_final {
                     if self.host.is_alive(target) {
                         self.spare(target, signal, outcomes);
                     } else {
-                        let (target, at, simulated) = (target.into(), turn.boot_now(), false);
-                        self.keep(Entry::VictimGone { target, at, simulated }, outcomes);
+                        for entry in self.end_of(target.into(), turn.now) {
+                            self.keep(entry, outcomes);
+                        }
                     }
                 }
                 self.set_back(&subject, &effected, turn, outcomes);
@@ -118,7 +121,7 @@ impl<H: Host> Engine<H> {
             .book
             .leases
             .get(&id)
-            .map(|lease| lease::undo(lease, self.book.leases.values()));
+            .map(|lease| lease::undo(lease, self.book.leases.on(lease.target)));
         if let Some(Undo::Bequeath { heir, inherited, .. }) = undo {
             let (id, prior) = (heir, inherited);
             self.keep(Entry::LeasePrior { id, prior }, outcomes);
@@ -134,12 +137,30 @@ impl<H: Host> Engine<H> {
             return;
         };
         victim.signals.retain(|sent| *sent != signal as i32);
+        victim.unsent = None;
         let entry = if victim.signals.is_empty() {
             Entry::VictimSpared { target }
         } else {
             Entry::Victim(victim)
         };
         self.keep(entry, outcomes);
+    }
+
+    /// A final signal was sent. After the last one it is known by when it must have had its effect.
+    fn await_effect(&mut self, subject: &Subject, signal: Signal, outcomes: &mut Vec<Entry>) {
+        let target = subject.process.identity;
+        let victims = &self.book.victims;
+        let Some(mut victim) = victims
+            .iter()
+            .find(|victim| victim.lives_as(target.into(), false))
+            .cloned()
+        else {
+            return;
+        };
+        victim.unsent = None;
+        let now = self.host.now().boot;
+        victim.gone_by = effect::is_last(&subject.rule, subject.rung, signal).then(|| now + effect::PATIENCE);
+        self.keep(Entry::Victim(victim), outcomes);
     }
 
     fn climb_of(&mut self, subject: &Subject) -> Option<(EpisodeKey, &mut Climb)> {

@@ -6,10 +6,10 @@ use crate::alert::Alert;
 use crate::alert::alertmanager::Survey;
 use crate::alert::receiver::{Delivery, Full, Inbox, Receipt};
 use crate::host::{Host, Report};
-use crate::ledger::{Decision, Lease};
+use crate::ledger::{Book, Breaker, Decision, Lease};
 use crate::process::Identity;
 use crate::tally::Tally;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -44,13 +44,26 @@ pub enum Input {
         report: Report,
     },
     Reload(Box<Policy>),
-    Leases(tokio::sync::oneshot::Sender<Vec<Lease>>),
+    Leases(tokio::sync::oneshot::Sender<Held>),
     Release {
         id: Option<u64>,
         reply: tokio::sync::oneshot::Sender<usize>,
     },
+    /// Lets the final steps of a rule go on; answers whether they were stopped.
+    CloseBreaker {
+        rule: String,
+        reply: tokio::sync::oneshot::Sender<bool>,
+    },
     Pause(bool),
     ShutDown,
+}
+
+/// What is held, and which rules are stopped.
+#[derive(Debug)]
+pub struct Held {
+    pub leases: Vec<Lease>,
+    /// Open ones, by rule.
+    pub breakers: BTreeMap<String, Breaker>,
 }
 
 /// The way to the engine's thread. Cheap to clone.
@@ -153,7 +166,8 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally)
                     Input::Survey(survey) => engine.reconcile(&survey),
                     Input::StillActive(active) => engine.close_inactive(&active),
                     Input::Reload(policy) => engine.reload(*policy),
-                    Input::Leases(reply) => drop(reply.send(engine.book().leases.values().cloned().collect())),
+                    Input::Leases(reply) => drop(reply.send(held(engine.book()))),
+                    Input::CloseBreaker { rule, reply } => drop(reply.send(engine.close_breaker(&rule))),
                     Input::Release { id, reply } => drop(reply.send(engine.release(id))),
                     Input::Pause(paused) => engine.pause(paused),
                     Input::ShutDown => return false,
@@ -164,6 +178,14 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally)
     }
     batch.take(engine);
     true
+}
+
+fn held(book: &Book) -> Held {
+    let open = book.breakers.iter().filter(|(_, breaker)| breaker.is_open());
+    Held {
+        leases: book.leases.values().cloned().collect(),
+        breakers: open.map(|(rule, breaker)| (rule.clone(), *breaker)).collect(),
+    }
 }
 
 /// Alerts that came together.

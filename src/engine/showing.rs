@@ -97,8 +97,16 @@ impl<H: Host> Engine<H> {
                 .collect(),
             leases,
             allocations: self.count_allocations(),
-            breakers: BTreeMap::new(),
+            breakers: self.breakers(),
         });
+    }
+
+    /// Of every rule that takes final steps, and of any other whose breaker is open.
+    fn breakers(&self) -> BTreeMap<String, bool> {
+        let rules = self.policy.rules.rules.iter().filter(|rule| rule.has_final_steps());
+        let closed = rules.map(|rule| (rule.name.clone(), false));
+        let open = self.book.breakers.iter().filter(|(_, breaker)| breaker.is_open());
+        closed.chain(open.map(|(rule, _)| (rule.clone(), true))).collect()
     }
 }
 

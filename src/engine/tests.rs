@@ -1,7 +1,12 @@
 //! The engine on a fake host with a fake clock and a real ledger.
 
+mod clocks;
+mod effects;
 pub(super) mod errands;
+mod kinship;
+mod pid_reuse;
 mod reconciling;
+mod scale;
 
 use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};

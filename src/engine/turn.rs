@@ -5,9 +5,10 @@ use crate::alert::Labels;
 use crate::host::Moment;
 use crate::ledger::book::Former;
 use crate::ledger::{Book, Decision, Entry, EpisodeKey, Outcome, Record};
-use crate::process::{Process, Selector, Target};
+use crate::process::{Kin, Process, Selector, Target};
 use crate::rule::Rule;
 use nix::sys::signal::Signal;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,7 @@ impl About {
             after: None,
             output: None,
             reason: String::new(),
+            is_effect: false,
         }
     }
 }
@@ -89,10 +91,15 @@ enum Kind {
 
 pub struct Turn {
     pub now: Moment,
+    /// Of rules with `without_ledger: allow`, after the ledger could not be written: what is intended stands all the
+    /// same, and is recorded when it can be.
+    pub is_unledgered: bool,
     /// When the alert arrived that this turn reacts to.
     pub received_at: Option<Instant>,
+    /// Names of the alerts whose episodes were closed in this turn, by fingerprint.
+    pub closed: BTreeMap<String, String>,
     /// Read at most once a turn.
-    pub table: Option<Vec<Process>>,
+    pub table: Option<Kin>,
     /// What the intents changed in the book, as it was before each.
     formers: Vec<Former>,
     /// Durable before `work`, in the order in which they were decided: a resolve that shares the turn with its firing
@@ -107,12 +114,22 @@ impl Turn {
     pub fn new(now: Moment, received_at: Option<Instant>) -> Turn {
         Turn {
             now,
+            is_unledgered: false,
             received_at,
+            closed: BTreeMap::new(),
             table: None,
             formers: Vec::new(),
             entries: Vec::new(),
             work: Vec::new(),
             counted: Vec::new(),
+        }
+    }
+
+    /// A turn that needs no ledger.
+    pub fn without_ledger(now: Moment, received_at: Option<Instant>) -> Turn {
+        Turn {
+            is_unledgered: true,
+            ..Turn::new(now, received_at)
         }
     }
 
@@ -123,6 +140,9 @@ impl Turn {
 
     /// Notes an entry in the book at once, so that later decisions of the turn see it, and for the commit.
     pub fn intend(&mut self, book: &mut Book, entry: Entry) {
+        if self.is_unledgered {
+            return self.close(book, entry);
+        }
         self.formers.push(book.former(&entry));
         book.record(&entry);
         self.entries.push((Kind::Intent, entry));
@@ -132,6 +152,10 @@ impl Turn {
     pub fn close(&mut self, book: &mut Book, entry: Entry) {
         book.record(&entry);
         self.entries.push((Kind::Closing, entry));
+    }
+
+    pub fn has_something(&self) -> bool {
+        !self.entries.is_empty() || !self.work.is_empty()
     }
 
     /// All that must be durable before the work.

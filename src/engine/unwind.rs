@@ -6,14 +6,17 @@ use super::select::still_holds;
 use super::turn::{About, Turn, Work};
 use super::{Engine, Policy};
 use crate::act::apply::{self, Effected};
+use crate::act::descent::Family;
 use crate::act::guard::Ward;
+use crate::act::restore;
 use crate::host::Host;
 use crate::ledger::book::{Barred, WireSource};
 use crate::ledger::lease::{self, Undo};
+use crate::ledger::leases::Leases;
 use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Victim};
-use crate::process::{Identity, Target};
+use crate::process::{Identity, Kin, Target};
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +39,9 @@ impl<H: Host> Engine<H> {
             self.tally.action(&about.rule, "wait", Outcome::Cancelled.as_str());
             turn.close(&mut self.book, Entry::Record(record));
         }
+        turn.closed.insert(key.fingerprint.clone(), about.alertname.clone());
         self.release_all(key, Outcome::Restored, turn);
+        self.spare_unsent(key, turn);
         if key.simulated {
             // Whom it imagined to be ending would keep every later rehearsal waiting.
             let is_its =
@@ -89,13 +94,7 @@ impl<H: Host> Engine<H> {
             .cloned()
             .collect();
         expired.reverse();
-        for lease in expired {
-            turn.work.push(Work::Undo {
-                lease: lease.id,
-                word: Outcome::Expired,
-            });
-            self.bar(&lease, true, turn);
-        }
+        self.take_out(&expired, Outcome::Expired, true, turn);
     }
 
     /// Releases leases by hand: one, or all. Returns how many.
@@ -109,38 +108,37 @@ impl<H: Host> Engine<H> {
             .cloned()
             .collect();
         chosen.reverse();
-        let count = chosen.len();
-        for lease in chosen {
-            turn.work.push(Work::Undo {
-                lease: lease.id,
-                word: Outcome::Restored,
-            });
-            self.bar(&lease, false, &mut turn);
-        }
+        self.take_out(&chosen, Outcome::Restored, false, &mut turn);
         self.finish(turn);
-        count
+        chosen.len()
     }
 
-    /// Takes the target of a lease out of its episode and keeps it out.
-    fn bar(&mut self, lease: &Lease, until_repeat: bool, turn: &mut Turn) {
-        let (rule, fingerprint) = (lease.rule.clone(), lease.fingerprint.clone());
-        let key = EpisodeKey {
-            rule,
-            fingerprint,
-            simulated: false,
-        };
-        let Some(mut episode) = self.book.episodes.get(&key).cloned() else {
-            return;
-        };
-        episode.climbs.retain(|climb| climb.target != lease.target);
-        match episode.barred.iter_mut().find(|barred| barred.target == lease.target) {
-            Some(barred) => barred.until_repeat &= until_repeat,
-            None => episode.barred.push(Barred {
-                target: lease.target,
-                until_repeat,
-            }),
+    /// Undoes leases, takes their targets out of their episodes and keeps them out.
+    fn take_out(&mut self, leases: &[Lease], word: Outcome, until_repeat: bool, turn: &mut Turn) {
+        let mut by_episode = BTreeMap::<EpisodeKey, BTreeSet<Target>>::new();
+        for lease in leases {
+            turn.work.push(Work::Undo { lease: lease.id, word });
+            let key = EpisodeKey {
+                rule: lease.rule.clone(),
+                fingerprint: lease.fingerprint.clone(),
+                simulated: false,
+            };
+            by_episode.entry(key).or_default().insert(lease.target);
         }
-        turn.close(&mut self.book, Entry::Episode(episode));
+        for (key, mut targets) in by_episode {
+            let Some(mut episode) = self.book.episodes.get(&key).cloned() else {
+                continue;
+            };
+            episode.climbs.retain(|climb| !targets.contains(&climb.target));
+            for barred in &mut episode.barred {
+                if targets.remove(&barred.target) {
+                    barred.until_repeat &= until_repeat;
+                }
+            }
+            let new = targets.into_iter().map(|target| Barred { target, until_repeat });
+            episode.barred.extend(new);
+            turn.close(&mut self.book, Entry::Episode(episode));
+        }
     }
 
     /// Stops or starts planning anything new. Durable, so that a restart does not end a pause.
@@ -189,21 +187,9 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn note_death(&mut self, target: Target, turn: &mut Turn) {
-        if self
-            .book
-            .victims
-            .iter()
-            .any(|victim| victim.target == target && victim.gone_at.is_none())
-        {
-            turn.close(
-                &mut self.book,
-                Entry::VictimGone {
-                    target,
-                    at: turn.now.boot,
-                    simulated: false,
-                },
-            );
+    pub(super) fn note_death(&mut self, target: Target, turn: &mut Turn) {
+        for entry in self.end_of(target, turn.now) {
+            turn.close(&mut self.book, entry);
         }
     }
 
@@ -215,11 +201,8 @@ impl<H: Host> Engine<H> {
             .filter_map(|climb| climb.target.process())
             .filter(|target| {
                 // The table knows most; only who is missing there is looked at by itself.
-                let listed = turn
-                    .table
-                    .iter()
-                    .flatten()
-                    .any(|process| process.identity == *target && !process.is_dead());
+                let listed = turn.table.as_ref().and_then(|table| table.get(*target));
+                let listed = listed.is_some_and(|process| !process.is_dead());
                 !listed && !self.host.is_alive(*target)
             })
             .map(Target::from)
@@ -264,7 +247,7 @@ impl<H: Host> Engine<H> {
             let never = never.unwrap_or(Timestamp::MIN);
             self.close(&key, &about, never, "the rule went out of force", turn);
         }
-        let planned: Vec<u64> = turn
+        let planned: BTreeSet<u64> = turn
             .work
             .iter()
             .filter_map(|work| match work {
@@ -272,16 +255,16 @@ impl<H: Host> Engine<H> {
                 _ => None,
             })
             .collect();
-        let has_episode = |lease: &Lease| {
-            let (rule, fingerprint) = (lease.rule.clone(), lease.fingerprint.clone());
-            let episode = self.book.episodes.get(&EpisodeKey {
-                rule,
-                fingerprint,
-                simulated: false,
-            });
-            // A target that was taken out of its episode is to be released; the daemon may have died before it was.
-            episode.is_some_and(|episode| episode.climbs.iter().any(|climb| climb.target == lease.target))
-        };
+        // A target that was taken out of its episode is to be released; the daemon may have died before it was.
+        let episodes = self.book.episodes.values().filter(|episode| !episode.key.simulated);
+        let held: BTreeSet<(&str, &str, Target)> = episodes
+            .flat_map(|episode| {
+                let EpisodeKey { rule, fingerprint, .. } = &episode.key;
+                let climbs = episode.climbs.iter();
+                climbs.map(move |climb| (&**rule, &**fingerprint, climb.target))
+            })
+            .collect();
+        let has_episode = |lease: &Lease| held.contains(&(&lease.rule, &lease.fingerprint, lease.target));
         let orphans = self.book.leases.values().rev();
         let orphans = orphans.filter(|lease| !planned.contains(&lease.id) && !has_episode(lease));
         turn.work.extend(orphans.map(|lease| Work::Undo {
@@ -312,9 +295,13 @@ impl<H: Host> Engine<H> {
     /// that may have been sent is not sent again.
     pub(super) fn finish_unsettled(&mut self, turn: &mut Turn) {
         let is_open = |lease: &&Lease| !lease.settled && lease.course().is_none();
+        let undone = |work: &Work| match work {
+            Work::Undo { lease, .. } => Some(*lease),
+            _ => None,
+        };
+        let undone: BTreeSet<u64> = turn.work.iter().filter_map(undone).collect();
         for mut held in self.book.leases.values().filter(is_open).cloned().collect::<Vec<_>>() {
-            let is_undone = |work: &Work| matches!(work, Work::Undo { lease, .. } if *lease == held.id);
-            if turn.work.iter().any(is_undone) {
+            if undone.contains(&held.id) {
                 continue;
             }
             if let Effect::Value { .. } = &held.effect
@@ -405,7 +392,7 @@ impl<H: Host> Engine<H> {
         if lease.course().is_some() {
             return self.give_back(lease, word, turn, outcomes);
         }
-        let what = lease::undo(&lease, self.book.leases.values());
+        let what = lease::undo(&lease, self.book.leases.on(lease.target));
         if let Undo::Bequeath { heir, inherited, .. } = &what {
             self.keep(
                 Entry::LeasePrior {
@@ -415,11 +402,17 @@ impl<H: Host> Engine<H> {
                 outcomes,
             );
         }
-        let table = turn.table.as_deref().unwrap_or_default();
-        let same_knob = |other: &&Lease| other.target != lease.target && other.knob() == lease.knob();
-        let holders = self.book.leases.values().filter(same_knob);
-        let holders = holders.filter_map(|other| other.target.process());
-        let effected = apply::undo(&mut self.host, &lease, &what, table, &holders.collect());
+        let nobody = Kin::default();
+        let leases = &self.book.leases;
+        let family = Family {
+            kin: turn.table.as_ref().unwrap_or(&nobody),
+            broods: &self.broods,
+            is_holder: &|process| holds(leases, process, &lease),
+        };
+        let effected = restore::undo(&mut self.host, &lease, &what, &family);
+        if matches!(effected.outcome, Outcome::Restored) {
+            self.undone.push((lease.clone(), what));
+        }
         let outcome = if effected.outcome == Outcome::Restored && word != Outcome::Gone {
             word
         } else {
@@ -438,7 +431,7 @@ impl<H: Host> Engine<H> {
         );
         let mut record = About {
             rule: lease.rule.clone(),
-            alertname: self.alertname_of(&lease),
+            alertname: self.alertname_of(&lease, turn),
             fingerprint: lease.fingerprint.clone(),
         }
         .record(turn.now);
@@ -457,13 +450,37 @@ impl<H: Host> Engine<H> {
         self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
     }
 
-    fn alertname_of(&self, lease: &Lease) -> String {
-        let is_its = |episode: &&Episode| episode.key.fingerprint == lease.fingerprint;
-        let episode = self.book.episodes.values().find(is_its);
-        episode
-            .and_then(|episode| episode.labels.get("alertname"))
-            .cloned()
-            .unwrap_or_default()
+    /// Children may be born between the reading of the table and the undoing. Those of a process that has its own value
+    /// back are born with that, so one more look finds the last of them.
+    pub(super) fn sweep(&mut self) {
+        let undone = std::mem::take(&mut self.undone);
+        if undone.is_empty() {
+            return;
+        }
+        let kin = self.read_kin();
+        for (lease, what) in undone {
+            let leases = &self.book.leases;
+            let family = Family {
+                kin: &kin,
+                broods: &self.broods,
+                is_holder: &|process| holds(leases, process, &lease),
+            };
+            restore::sweep(&mut self.host, &lease, &what, &family);
+        }
+    }
+
+    fn alertname_of(&self, lease: &Lease, turn: &Turn) -> String {
+        if let Some(name) = turn.closed.get(&lease.fingerprint) {
+            return name.clone();
+        }
+        let key = EpisodeKey {
+            rule: lease.rule.clone(),
+            fingerprint: lease.fingerprint.clone(),
+            simulated: false,
+        };
+        let episode = self.book.episodes.get(&key);
+        let name = episode.and_then(|episode| episode.labels.get("alertname"));
+        name.cloned().unwrap_or_default()
     }
 
     /// Takes a checked configuration in force. Open episodes keep the rule they came from; a rule that is gone
@@ -478,6 +495,7 @@ impl<H: Host> Engine<H> {
         self.policy = policy;
         self.measure_cpu();
         self.show_rules();
+        self.warn_of_privileges();
         let mut turn = Turn::new(self.host.now(), None);
         self.release_orphans(&mut turn);
         self.finish(turn);
@@ -516,7 +534,7 @@ impl<H: Host> Engine<H> {
 
     /// Tries the ledger again, and takes up what an opened one holds.
     pub(super) fn recover(&mut self) {
-        if let Some(book) = self.journal.recover() {
+        if let Some(book) = self.journal.recover(&self.book) {
             // Nothing was held while it was closed, because no intent could be made durable.
             self.book = book;
             self.resume();
@@ -524,8 +542,14 @@ impl<H: Host> Engine<H> {
     }
 
     pub(super) fn finish(&mut self, turn: Turn) {
-        if let Err(reason) = self.carry_out(turn) {
+        if let Err(reason) = self.carry_out_or(turn, |_, _| ()) {
             tracing::warn!(reason, "outcomes wait in memory until the ledger can be written");
         }
     }
+}
+
+/// Whether another process holds the knob of a lease by one of its own.
+fn holds(leases: &Leases, process: Identity, lease: &Lease) -> bool {
+    let target = Target::from(process);
+    target != lease.target && leases.on(target).any(|other| other.knob() == lease.knob())
 }

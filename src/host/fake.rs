@@ -20,6 +20,8 @@ pub struct FakeProcess {
     pub oom_score_adj: i32,
     /// A stop was sent while it hung in the kernel (state D), and takes effect when it comes out.
     pub is_stop_pending: bool,
+    /// A signal that ends it was sent while it hung in the kernel.
+    pub is_end_pending: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -48,6 +50,8 @@ pub struct FakeHost {
     /// Every signal that reached a process, in order.
     pub signals: Vec<(i32, Signal)>,
     pub cpus: u32,
+    /// Installed memory in bytes, where it matters: what no process has resident is available.
+    pub memory_bytes: Option<u64>,
     /// evenkeel's own processes on it.
     pub own_line: BTreeSet<i32>,
     /// Errands that were begun and not taken up by whoever drives this host.
@@ -59,6 +63,20 @@ pub struct FakeHost {
     /// Everything that reached a process, with what it was at that moment.
     #[cfg(test)]
     pub deeds: Vec<Deed>,
+    /// What happens on the host just before something is set, one for each setting.
+    #[cfg(test)]
+    pub before_set: std::collections::VecDeque<fn(&mut FakeHost)>,
+    /// Every so many looks at a process, its pid is handed to a stranger the moment before; 0 is never.
+    #[cfg(test)]
+    pub reused_every: usize,
+    #[cfg(test)]
+    looks: usize,
+    /// Strangers that got a pid so.
+    #[cfg(test)]
+    pub strangers: usize,
+    /// How often the host was asked or told something.
+    #[cfg(test)]
+    pub calls: std::cell::Cell<usize>,
     /// What happens on the host just before the next looks at single processes, one for each look.
     #[cfg(test)]
     pub meanwhile: std::collections::VecDeque<fn(&mut FakeHost)>,
@@ -75,6 +93,7 @@ impl FakeHost {
             processes: BTreeMap::new(),
             signals: Vec::new(),
             cpus,
+            memory_bytes: None,
             own_line: BTreeSet::from([1]),
             errands: Vec::new(),
             denied: BTreeSet::new(),
@@ -82,7 +101,34 @@ impl FakeHost {
             #[cfg(test)]
             deeds: Vec::new(),
             #[cfg(test)]
+            before_set: Default::default(),
+            #[cfg(test)]
+            reused_every: 0,
+            #[cfg(test)]
+            strangers: 0,
+            #[cfg(test)]
+            looks: 0,
+            #[cfg(test)]
+            calls: Default::default(),
+            #[cfg(test)]
             meanwhile: Default::default(),
+        }
+    }
+
+    /// Puts a process into another state of proc(5). When it comes out of D, what was pending takes effect.
+    pub fn set_state(&mut self, pid: i32, state: char) {
+        let Some(found) = self.processes.get_mut(&pid) else {
+            return;
+        };
+        found.process.state = state;
+        if state == 'D' {
+            return;
+        }
+        if std::mem::take(&mut found.is_stop_pending) {
+            found.process.state = 'T';
+        }
+        if found.is_end_pending {
+            self.processes.remove(&pid);
         }
     }
 
@@ -115,6 +161,7 @@ impl FakeHost {
                 ignores: BTreeSet::new(),
                 oom_score_adj: 0,
                 is_stop_pending: false,
+                is_end_pending: false,
             },
         );
         identity
@@ -136,6 +183,28 @@ impl FakeHost {
             Some(found) if found.process.identity != id => Err(HostError::ChangedIdentity { pid: id.pid }),
             Some(found) => Ok(found),
         }
+    }
+
+    /// A call, about this process if about one.
+    #[cfg(test)]
+    fn note_call(&mut self, pid: Option<i32>) {
+        super::fault::point();
+        self.calls.set(self.calls.get() + 1);
+        let Some(found) = pid.and_then(|pid| self.processes.get(&pid)) else {
+            return;
+        };
+        self.looks += 1;
+        // No number but 0 is a multiple of 0.
+        if !self.looks.is_multiple_of(self.reused_every) || found.process.name == "stranger" {
+            return;
+        }
+        // Like the one before in everything but its name, and born a tick later.
+        self.now.boot += Duration::from_millis(10);
+        let mut stranger = found.process.clone();
+        stranger.name = "stranger".into();
+        stranger.age = Duration::ZERO;
+        self.strangers += 1;
+        self.add(stranger);
     }
 
     #[cfg(test)]
@@ -166,13 +235,13 @@ impl Host for FakeHost {
 
     fn processes(&mut self) -> io::Result<Vec<Process>> {
         #[cfg(test)]
-        super::fault::point();
+        self.note_call(None);
         Ok(self.processes.values().map(|found| self.current(found)).collect())
     }
 
     fn process(&mut self, pid: i32) -> Option<Process> {
         #[cfg(test)]
-        super::fault::point();
+        self.note_call(Some(pid));
         #[cfg(test)]
         if let Some(happening) = self.meanwhile.pop_front() {
             happening(self);
@@ -210,7 +279,7 @@ impl Host for FakeHost {
 
     fn threads(&mut self, id: Identity) -> Result<Vec<Thread>, HostError> {
         #[cfg(test)]
-        super::fault::point();
+        self.note_call(Some(id.pid));
         let found = self.verify(id)?;
         Ok(found
             .threads
@@ -224,7 +293,7 @@ impl Host for FakeHost {
 
     fn get(&mut self, id: Identity, thread: Thread, knob: Knob) -> Result<Value, HostError> {
         #[cfg(test)]
-        super::fault::point();
+        self.note_call(Some(id.pid));
         let found = self.verify(id)?;
         let frozen = found.process.state == 'T';
         let oom_score_adj = found.oom_score_adj;
@@ -245,7 +314,7 @@ impl Host for FakeHost {
 
     fn set(&mut self, id: Identity, thread: Thread, value: &Value) -> Result<(), HostError> {
         #[cfg(test)]
-        super::fault::point();
+        self.note_call(Some(id.pid));
         if self.denied.contains(&value.knob()) || self.denied_threads.contains(&thread.tid) {
             return Err(HostError::Denied {
                 what: "set",
@@ -254,7 +323,12 @@ impl Host for FakeHost {
             });
         }
         #[cfg(test)]
+        if let Some(happening) = self.before_set.pop_front() {
+            happening(self);
+        }
+        #[cfg(test)]
         self.note_deed(id, None)?;
+        let online = self.cpus;
         let found = self.verify(id)?;
         let at = found
             .threads
@@ -263,7 +337,10 @@ impl Host for FakeHost {
             .ok_or(HostError::Gone { pid: thread.tid })?;
         match value {
             Value::Nice(nice) => at.nice = *nice,
-            Value::Affinity(cpus) => at.affinity = cpus.clone(),
+            Value::Affinity(cpus) => {
+                // The kernel drops what is not there.
+                at.affinity = CpuSet(cpus.0.iter().filter(|cpu| **cpu < online).copied().collect());
+            }
             Value::Ionice(priority) => at.ionice = *priority,
             Value::Sched(policy) => at.policy = *policy,
             Value::OomScoreAdj(score) => found.oom_score_adj = *score,
@@ -281,7 +358,7 @@ impl Host for FakeHost {
 
     fn signal(&mut self, id: Identity, signal: Signal) -> Result<(), HostError> {
         #[cfg(test)]
-        super::fault::point();
+        self.note_call(Some(id.pid));
         let found = self.verify(id)?;
         let ends = match signal {
             Signal::SIGKILL => true,
@@ -294,7 +371,10 @@ impl Host for FakeHost {
         self.note_deed(id, Some(signal))?;
         self.signals.push((id.pid, signal));
         if ends {
-            self.processes.remove(&id.pid);
+            match self.processes.get_mut(&id.pid) {
+                Some(found) if found.process.state == 'D' => found.is_end_pending = true,
+                _ => drop(self.processes.remove(&id.pid)),
+            }
         }
         Ok(())
     }
@@ -311,6 +391,11 @@ impl Host for FakeHost {
 
     fn own_line(&self) -> BTreeSet<i32> {
         self.own_line.clone()
+    }
+
+    fn available_memory(&mut self) -> Option<u64> {
+        let resident = self.processes.values().map(|found| found.process.resident_bytes);
+        self.memory_bytes.map(|bytes| bytes.saturating_sub(resident.sum()))
     }
 
     fn online_cpus(&self) -> BTreeSet<u32> {

@@ -95,6 +95,14 @@ impl fmt::Display for Value {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct CpuSet(pub BTreeSet<u32>);
 
+impl CpuSet {
+    /// Every processor that there is or will be. The kernel cuts it down to the cpuset (sched_setaffinity(2)), and what
+    /// is plugged in later belongs to it.
+    pub fn every() -> CpuSet {
+        CpuSet((0..=MAX_CPU).collect())
+    }
+}
+
 /// A list of processors that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a list of processors such as \"0-2,5\"")]
@@ -102,12 +110,17 @@ pub struct NotACpuList(String);
 
 /// Highest processor number that is accepted; CONFIG_NR_CPUS ends at 8192.
 const MAX_CPU: u32 = 8191;
+/// [`CpuSet::every`] as text.
+const ALL: &str = "all";
 
 impl std::str::FromStr for CpuSet {
     type Err = NotACpuList;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || NotACpuList(text.to_owned());
+        if text == ALL {
+            return Ok(CpuSet::every());
+        }
         let mut cpus = BTreeSet::new();
         for part in text.trim().split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -124,6 +137,9 @@ impl std::str::FromStr for CpuSet {
 
 impl fmt::Display for CpuSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.len() > MAX_CPU as usize {
+            return f.write_str(ALL);
+        }
         let mut runs: Vec<(u32, u32)> = Vec::new();
         for &cpu in &self.0 {
             match runs.last_mut() {
@@ -208,7 +224,14 @@ mod tests {
 
     #[test]
     fn cpu_lists_read_what_they_write() {
-        for (text, canonical) in [("0", "0"), ("0-2,5", "0-2,5"), ("3,1,2", "1-3"), ("0,2,4", "0,2,4")] {
+        assert_eq!(CpuSet::every().to_string(), "all");
+        for (text, canonical) in [
+            ("all", "all"),
+            ("0", "0"),
+            ("0-2,5", "0-2,5"),
+            ("3,1,2", "1-3"),
+            ("0,2,4", "0,2,4"),
+        ] {
             assert_eq!(text.parse::<CpuSet>().unwrap().to_string(), canonical);
         }
         for wrong in ["", "a", "3-1", "0-", "0,,1", "0-99999"] {

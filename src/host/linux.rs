@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,11 @@ const CAP_SYS_RESOURCE: u64 = 1 << 24;
 /// A stop is delivered when the process next runs in user mode or sleeps interruptibly; longer is not waited for.
 const STOP_WAIT: Duration = Duration::from_millis(50);
 
+/// Where cgroup2 is mounted on every distribution with systemd.
+const CGROUPS: &str = "/sys/fs/cgroup";
+/// Processors that are plugged in, as a list.
+const ONLINE: &str = "/sys/devices/system/cpu/online";
+
 /// Called from a thread of its own with the identity of a process that ended.
 pub type OnExit = Arc<dyn Fn(Identity) + Send + Sync>;
 
@@ -30,6 +36,9 @@ pub struct LinuxHost {
     procfs: Procfs,
     users: UserNames,
     capabilities: u64,
+    /// What a trial on ourselves has shown to be missing.
+    lacks_pidfd: Option<&'static str>,
+    lacks_nice: bool,
     /// Whose line [`Host::own_line`] is.
     own_pid: i32,
     on_exit: OnExit,
@@ -49,6 +58,8 @@ impl LinuxHost {
             procfs,
             users: UserNames::default(),
             capabilities,
+            lacks_pidfd: try_pidfd(),
+            lacks_nice: !try_nice(),
             own_pid: std::process::id() as i32,
             on_exit,
             errands: None,
@@ -240,6 +251,7 @@ impl Host for LinuxHost {
             .stack_size(64 * 1024);
         let spawned = watcher.spawn(move || {
             if let Some(pidfd) = pidfd {
+                release_memory(&pidfd);
                 let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
                 while matches!(rustix::event::poll(&mut fds, None), Err(rustix::io::Errno::INTR)) {}
             }
@@ -270,15 +282,63 @@ impl Host for LinuxHost {
         line
     }
 
+    fn available_memory(&mut self) -> Option<u64> {
+        let text = fs::read_to_string(self.procfs.root.join("meminfo")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        kib.checked_mul(1024)
+    }
+
     fn online_cpus(&self) -> BTreeSet<u32> {
         affinity(0).map(|cpus| cpus.0).unwrap_or_default()
     }
 
+    fn processors_of(&mut self, id: Identity) -> BTreeSet<u32> {
+        let online = cpu_list(fs::read_to_string(ONLINE));
+        let path = fs::read_to_string(self.procfs.root.join(format!("{}/cpuset", id.pid))).unwrap_or_default();
+        let effective = format!(
+            "{CGROUPS}{}/cpuset.cpus.effective",
+            path.trim_end().trim_end_matches('/')
+        );
+        let cpuset = cpu_list(fs::read_to_string(effective));
+        match (cpuset, online) {
+            (Some(cpuset), Some(online)) => cpuset.intersection(&online).copied().collect(),
+            (Some(cpus), None) | (None, Some(cpus)) => cpus,
+            (None, None) => self.online_cpus(),
+        }
+    }
+
+    fn nice_reach(&mut self, id: Identity) -> Option<String> {
+        let read = |name: &str| fs::read_to_string(self.procfs.root.join(format!("{}/{name}", id.pid))).ok();
+        let groups = read("cgroup")?;
+        let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+        if path != "/" && fs::exists(format!("{CGROUPS}{path}/cpu.weight")).unwrap_or(false) {
+            return Some(format!(
+                "its cgroup {path} has a share of the processors of its own (cpu.weight): nice counts only among the \
+                 processes in it"
+            ));
+        }
+        autogroup_is_on(&self.procfs.root).then_some(())?;
+        read("autogroup")?;
+        let session = self.process(id.pid)?.session;
+        Some(format!(
+            "kernel.sched_autogroup_enabled is 1: nice counts only among the processes of its session {session} (sched(7))"
+        ))
+    }
+
+    fn may_signal(&self) -> Result<(), &'static str> {
+        self.lacks_pidfd.map_or(Ok(()), Err)
+    }
+
     fn may_undo(&self, knob: Knob) -> Result<(), &'static str> {
         let needed = match knob {
+            // A filter of system calls may forbid what the capability allows.
+            Knob::Nice if self.lacks_nice => return Err("CAP_SYS_NICE"),
             Knob::Nice | Knob::Sched => (CAP_SYS_NICE, "CAP_SYS_NICE"),
             Knob::OomScoreAdj => (CAP_SYS_RESOURCE, "CAP_SYS_RESOURCE"),
-            Knob::Affinity | Knob::Ionice | Knob::Freeze => return Ok(()),
+            // Stopping and continuing are signals.
+            Knob::Freeze => return self.may_signal(),
+            Knob::Affinity | Knob::Ionice => return Ok(()),
         };
         if self.capabilities & needed.0 != 0 {
             Ok(())
@@ -286,6 +346,51 @@ impl Host for LinuxHost {
             Err(needed.1)
         }
     }
+}
+
+/// Whether the scheduler puts each session into a group of its own, in which alone nice values count (sched(7)).
+pub fn autogroup_is_on(procfs: &Path) -> bool {
+    let setting = fs::read_to_string(procfs.join("sys/kernel/sched_autogroup_enabled"));
+    setting.is_ok_and(|text| text.trim() == "1")
+}
+
+fn cpu_list(text: io::Result<String>) -> Option<BTreeSet<u32>> {
+    text.ok()?.trim().parse::<CpuSet>().ok().map(|cpus| cpus.0)
+}
+
+/// Sends nothing to ourselves. Kernels before 5.3 have no pidfd, and containers may filter its calls.
+fn try_pidfd() -> Option<&'static str> {
+    let own = Pid::from_raw(std::process::id() as i32)?;
+    let Ok(pidfd) = rustix::process::pidfd_open(own, PidfdFlags::empty()) else {
+        return Some("pidfd_open(2)");
+    };
+    use std::os::fd::AsRawFd;
+    // SAFETY: takes a descriptor that lives through the call and numbers, and a null pointer, which means "as kill(2)".
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            0,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    (answer < 0).then_some("pidfd_send_signal(2)")
+}
+
+/// Raises the nice value of a thread of ours and lowers it again.
+fn try_nice() -> bool {
+    let trial = || {
+        let own = Some(rustix::thread::gettid());
+        let Ok(now) = rustix::process::getpriority_process(own) else {
+            return false;
+        };
+        rustix::process::setpriority_process(own, (now + 1).min(19)).is_ok()
+            && rustix::process::setpriority_process(own, now).is_ok()
+    };
+    let thread = std::thread::Builder::new().name("trial".into()).spawn(trial);
+    // A thread of its own: where lowering fails, only that one is left as it is, and it ends.
+    thread.is_ok_and(|thread| thread.join().unwrap_or(false))
 }
 
 /// CLOCK_BOOTTIME.
@@ -313,6 +418,14 @@ fn capability_for(what: &str) -> &'static str {
         "listing threads" => "CAP_SYS_PTRACE",
         _ => "CAP_SYS_NICE",
     }
+}
+
+/// Frees the memory of a process that SIGKILL is on its way to, from this thread, for its own may hang in the kernel.
+/// For any other process the kernel refuses; older kernels than 5.15 do not know the call, and need no help.
+fn release_memory(pidfd: &OwnedFd) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: takes a descriptor that lives through the call and a number, touches no memory of ours.
+    unsafe { libc::syscall(libc::SYS_process_mrelease, pidfd.as_raw_fd(), 0) };
 }
 
 fn affinity(tid: i32) -> io::Result<CpuSet> {
@@ -408,7 +521,6 @@ fn set_policy(tid: i32, policy: Policy) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
     use std::process::{Child, Command};
     use std::sync::mpsc;
 

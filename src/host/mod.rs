@@ -8,6 +8,7 @@ pub mod fake;
 pub mod fault;
 pub mod knob;
 pub mod linux;
+pub mod standing;
 
 pub use errand::{Errand, Report};
 pub use errands::Errands;
@@ -104,7 +105,8 @@ pub trait Host {
     /// When it is gone, the pid is somebody else's, or the kernel refuses.
     fn signal(&mut self, process: Identity, signal: Signal) -> Result<(), HostError>;
 
-    /// Asks to be told, by the means the host was made with, when this process ends.
+    /// Asks to be told, by the means the host was made with, when this process ends. Memory of one that SIGKILL is on
+    /// its way to is freed at once, though it may take long to end (process_mrelease(2)).
     fn watch_exit(&mut self, process: Identity);
 
     /// Begins an errand and returns at once. Its report comes by the means the host was made with, and bears the ticket.
@@ -113,8 +115,29 @@ pub trait Host {
     /// Pids of evenkeel itself and of all its ancestors.
     fn own_line(&self) -> BTreeSet<i32>;
 
+    /// Memory that programs could still get (`MemAvailable` of proc(5)), in bytes; `None` where it cannot be read.
+    fn available_memory(&mut self) -> Option<u64>;
+
     /// Processors that can be used.
     fn online_cpus(&self) -> BTreeSet<u32>;
+
+    /// Processors that a process could have at most: those of its cpuset (cpuset(7)) that are online.
+    fn processors_of(&mut self, _process: Identity) -> BTreeSet<u32> {
+        self.online_cpus()
+    }
+
+    /// Why the nice value of a process counts among few others only, if that is so.
+    fn nice_reach(&mut self, _process: Identity) -> Option<String> {
+        None
+    }
+
+    /// Whether signals can be sent to exactly one process; what is missing, if not.
+    ///
+    /// # Errors
+    /// Names what the kernel or a filter of system calls lacks.
+    fn may_signal(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
 
     /// Whether this process may set the knob to any value on any process, and put it back.
     fn may_undo(&self, knob: Knob) -> Result<(), &'static str>;

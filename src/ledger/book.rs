@@ -1,8 +1,10 @@
 //! The ledger in memory: open episodes, live leases, recent victims. Changed by entries only, the same that the
 //! store makes durable.
 
+use super::breaker::Breaker;
 use super::entry::Entry;
 use super::lease::{Effect, Lease};
+use super::leases::Leases;
 use crate::alert::{Labels, Source};
 use crate::process::Target;
 use jiff::Timestamp;
@@ -105,21 +107,66 @@ pub struct Victim {
     /// The final signals it received, by number: none is sent twice.
     #[serde(default)]
     pub signals: Vec<i32>,
+    /// The one of them that is intended, and of which a restart cannot say whether it was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsent: Option<i32>,
+    /// CLOCK_BOOTTIME by which it must be gone; `None` while its ladder has more final steps for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_by: Option<Duration>,
+    /// It lived on beyond that time: nobody waits for it any more.
+    #[serde(default)]
+    pub outlived: bool,
+    /// What there was before the last final step, for a rule that is about memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryBefore>,
+}
+
+/// Memory before a final step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryBefore {
+    /// Resident memory of the victim.
+    pub resident_bytes: u64,
+    /// `MemAvailable` of the host (proc(5)).
+    pub available_bytes: u64,
 }
 
 impl Victim {
-    fn lives_as(&self, target: Target, simulated: bool) -> bool {
+    /// One that has received nothing yet.
+    pub fn new(target: Target, simulated: bool, struck_at: Duration) -> Victim {
+        Victim {
+            rule: String::new(),
+            fingerprint: String::new(),
+            target,
+            simulated,
+            struck_at,
+            gone_at: None,
+            signals: Vec::new(),
+            unsent: None,
+            gone_by: None,
+            outlived: false,
+            memory: None,
+        }
+    }
+
+    pub fn lives_as(&self, target: Target, simulated: bool) -> bool {
         self.target == target && self.simulated == simulated && self.gone_at.is_none()
+    }
+
+    /// Struck in earnest, and not gone yet.
+    pub fn is_awaited(&self) -> bool {
+        !self.simulated && self.gone_at.is_none()
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Book {
     pub episodes: BTreeMap<EpisodeKey, Episode>,
-    pub leases: BTreeMap<u64, Lease>,
+    pub leases: Leases,
     pub victims: Vec<Victim>,
     /// When the last closed episode of a key ended, by the alert's own account.
     pub closed: BTreeMap<EpisodeKey, Timestamp>,
+    /// By rule; one that never failed is not listed.
+    pub breakers: BTreeMap<String, Breaker>,
     pub paused: bool,
     pub last_lease_id: u64,
 }
@@ -131,6 +178,7 @@ pub enum Former {
     Episode(EpisodeKey, Option<Box<Episode>>, Option<Timestamp>),
     Leases(Vec<(u64, Option<Lease>)>, u64),
     Victims(Vec<Victim>),
+    Breaker(String, Option<Breaker>),
     Paused(bool),
 }
 
@@ -154,6 +202,7 @@ impl Book {
             Entry::Victim(_) | Entry::VictimSpared { .. } | Entry::VictimGone { .. } => {
                 Former::Victims(self.victims.clone())
             }
+            Entry::Breaker { rule, .. } => Former::Breaker(rule.clone(), self.breakers.get(rule).copied()),
             Entry::Paused(_) => Former::Paused(self.paused),
             Entry::Record(_) => Former::Nothing,
         }
@@ -169,12 +218,39 @@ impl Book {
             }
             Former::Leases(leases, last_lease_id) => {
                 for (id, lease) in leases {
-                    put(&mut self.leases, id, lease);
+                    match lease {
+                        Some(lease) => self.leases.insert(lease),
+                        None => drop(self.leases.remove(id)),
+                    }
                 }
                 self.last_lease_id = last_lease_id;
             }
             Former::Victims(victims) => self.victims = victims,
+            Former::Breaker(rule, breaker) => put(&mut self.breakers, rule, breaker),
             Former::Paused(paused) => self.paused = paused,
+        }
+    }
+
+    /// Takes over what another reading knows and this one does not.
+    pub fn adopt(&mut self, other: Book) {
+        for (key, episode) in other.episodes {
+            self.episodes.entry(key).or_insert(episode);
+        }
+        for lease in other.leases.into_values() {
+            if !self.leases.contains_key(&lease.id) {
+                self.record(&Entry::Lease(lease));
+            }
+        }
+        for victim in other.victims {
+            if !self.victims.contains(&victim) {
+                self.victims.push(victim);
+            }
+        }
+        for (key, ended_at) in other.closed {
+            self.closed.entry(key).or_insert(ended_at);
+        }
+        for (rule, breaker) in other.breakers {
+            self.breakers.entry(rule).or_insert(breaker);
         }
     }
 
@@ -189,26 +265,26 @@ impl Book {
             }
             Entry::Lease(lease) => {
                 self.last_lease_id = self.last_lease_id.max(lease.id);
-                self.leases.insert(lease.id, lease.clone());
+                self.leases.insert(lease.clone());
             }
             Entry::LeasePrior { id, prior } => {
                 if let Some(Lease {
                     effect: Effect::Value { prior: theirs, .. },
                     ..
-                }) = self.leases.get_mut(id)
+                }) = self.leases.get_mut(*id)
                 {
                     theirs.clone_from(prior);
                 }
             }
             Entry::Renewed { ids, deadline } => {
                 for id in ids {
-                    if let Some(lease) = self.leases.get_mut(id) {
+                    if let Some(lease) = self.leases.get_mut(*id) {
                         lease.deadline = *deadline;
                     }
                 }
             }
             Entry::LeaseEnded { id, .. } => {
-                self.leases.remove(id);
+                self.leases.remove(*id);
             }
             Entry::Victim(victim) => {
                 self.victims
@@ -222,15 +298,24 @@ impl Book {
                     victim.gone_at.get_or_insert(*at);
                 }
             }
+            Entry::Breaker { rule, breaker } => {
+                let kept = Some(*breaker).filter(|breaker| *breaker != Breaker::default());
+                put(&mut self.breakers, rule.clone(), kept);
+            }
             Entry::Paused(paused) => self.paused = *paused,
             Entry::Record(_) => {}
         }
     }
 
-    pub fn leases_of<'a>(&'a self, key: &'a EpisodeKey) -> impl Iterator<Item = &'a Lease> {
-        self.leases
-            .values()
-            .filter(move |lease| !key.simulated && lease.rule == key.rule && lease.fingerprint == key.fingerprint)
+    /// Whether a rule takes no final steps because its last ones had no effect.
+    pub fn is_breaker_open(&self, rule: &str) -> bool {
+        self.breakers.get(rule).is_some_and(Breaker::is_open)
+    }
+
+    /// The live leases of an episode, oldest first; dry-run holds none.
+    pub fn leases_of(&self, key: &EpisodeKey) -> impl DoubleEndedIterator<Item = &Lease> {
+        let leases = (!key.simulated).then(|| self.leases.of(&key.rule, &key.fingerprint));
+        leases.into_iter().flatten()
     }
 
     /// Forgets victims and closed episodes that can no longer matter, `keep` before now.

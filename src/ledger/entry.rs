@@ -1,6 +1,7 @@
 //! What can be written into the ledger, and the closed words for decisions and outcomes.
 
 use super::book::{Episode, EpisodeKey, Victim};
+use super::breaker::Breaker;
 use super::lease::{Lease, Prior};
 use crate::process::Target;
 use jiff::Timestamp;
@@ -102,6 +103,9 @@ pub struct Record {
     /// Why, in words.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub reason: String,
+    /// What a final step that was told already has come to.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub is_effect: bool,
 }
 
 /// One change of the ledger. Durable and in-memory state are both made by applying these.
@@ -141,6 +145,11 @@ pub enum Entry {
         at: Duration,
         /// Only imagined, for a dry-run that goes on as if it were gone.
         simulated: bool,
+    },
+    /// What is known of the effect of a rule's final steps.
+    Breaker {
+        rule: String,
+        breaker: Breaker,
     },
     Record(Record),
     Paused(bool),

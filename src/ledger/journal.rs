@@ -2,6 +2,7 @@
 
 use super::book::Book;
 use super::entry::{Entry, Record};
+use super::salvage;
 use super::store::{Store, StoreError};
 use crate::process::BootId;
 use std::path::{Path, PathBuf};
@@ -10,30 +11,36 @@ pub struct Journal {
     directory: PathBuf,
     boot: BootId,
     store: Option<Store>,
+    /// What the file holds has been taken over by the book; from then on memory is newer than the file.
+    is_known: bool,
     /// Outcomes that could not be written yet, oldest first.
     unsaved: Vec<Entry>,
     /// The last commit failed.
-    failing: bool,
+    is_failing: bool,
+    /// It failed because the file is broken.
+    is_broken: bool,
 }
 
 impl Journal {
-    /// Opens the ledger in a directory and reads what is open. Where that fails, the journal starts with an empty
-    /// book, is not writable, and tries again at every [`Journal::recover`].
+    /// Opens the ledger in a directory and reads what is open. A broken one is set aside, and a new one begun with what
+    /// can be read of it. Where it cannot be written it is read only; where that fails too, the journal starts with an
+    /// empty book. In both cases nothing is durable, and [`Journal::recover`] tries again.
     pub fn open(directory: &Path, boot: BootId) -> (Journal, Book) {
-        let mut journal = Journal {
-            directory: directory.to_owned(),
-            boot,
-            store: None,
-            unsaved: Vec::new(),
-            failing: false,
-        };
-        match journal.reopen() {
-            Ok(book) => (journal, book),
+        let mut journal = Journal::closed(directory, boot);
+        let book = match journal.reopen() {
+            Ok(book) => Some(book),
             Err(error) => {
                 tracing::error!(%error, "the ledger cannot be opened: nothing is done until it can be written");
-                (journal, Book::default())
+                let read = salvage::read_only(directory, boot).ok();
+                if let Some(book) = &read {
+                    let leases = book.leases.len();
+                    tracing::info!(leases, "it can be read: what is held is undone when it is time");
+                }
+                read
             }
-        }
+        };
+        journal.is_known = book.is_some();
+        (journal, book.unwrap_or_default())
     }
 
     /// A journal that leaves nothing on disk, for rehearsals.
@@ -41,14 +48,23 @@ impl Journal {
     /// # Errors
     /// When there is not even memory for it.
     pub fn in_memory(boot: BootId) -> Result<Journal, StoreError> {
-        let store = Some(Store::in_memory(boot)?);
         Ok(Journal {
-            directory: PathBuf::new(),
-            boot,
-            store,
-            unsaved: Vec::new(),
-            failing: false,
+            store: Some(Store::in_memory(boot)?),
+            is_known: true,
+            ..Journal::closed(Path::new(""), boot)
         })
+    }
+
+    fn closed(directory: &Path, boot: BootId) -> Journal {
+        Journal {
+            directory: directory.to_owned(),
+            boot,
+            store: None,
+            is_known: false,
+            unsaved: Vec::new(),
+            is_failing: false,
+            is_broken: false,
+        }
     }
 
     pub fn boot(&self) -> BootId {
@@ -64,14 +80,34 @@ impl Journal {
     }
 
     fn reopen(&mut self) -> Result<Book, StoreError> {
-        let mut store = Store::open(&self.directory, self.boot)?;
-        let book = store.load()?;
-        self.store = Some(store);
+        let opened = Store::open(&self.directory, self.boot).and_then(|mut store| Ok((store.load()?, store)));
+        match opened {
+            Ok((book, store)) => {
+                self.store = Some(store);
+                Ok(book)
+            }
+            Err(error) if error.is_corruption() => self.begin_anew(&error, None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sets a broken ledger aside and begins a new one, with what `known` holds or what can be read.
+    fn begin_anew(&mut self, error: &StoreError, known: Option<&Book>) -> Result<Book, StoreError> {
+        self.store = None;
+        let (book, aside) = salvage::replace(&self.directory, self.boot, known)?;
+        tracing::error!(
+            %error,
+            set_aside = %aside.display(),
+            leases = book.leases.len(),
+            "the ledger is broken: it was set aside, and a new one begun"
+        );
+        self.store = Some(Store::open(&self.directory, self.boot)?);
+        (self.is_broken, self.is_failing) = (false, false);
         Ok(book)
     }
 
     pub fn is_writable(&self) -> bool {
-        self.store.is_some() && self.unsaved.is_empty() && !self.failing
+        self.store.is_some() && self.unsaved.is_empty() && !self.is_failing
     }
 
     /// Makes intents durable before they are carried out.
@@ -81,15 +117,14 @@ impl Journal {
     pub fn begin(&mut self, intents: &[Entry]) -> Result<(), String> {
         // A closed ledger is not opened here: what it holds must be taken over by the book first.
         self.flush();
-        let Some(store) = self.store.as_mut().filter(|_| self.unsaved.is_empty()) else {
+        if self.store.is_none() || !self.unsaved.is_empty() {
             return Err("the ledger cannot be written".to_owned());
-        };
+        }
         #[cfg(test)]
         crate::host::fault::point();
-        let result = store.commit(intents);
+        let result = self.commit(intents);
         #[cfg(test)]
         crate::host::fault::point();
-        self.failing = result.is_err();
         result.map_err(|error| {
             tracing::error!(%error, "the ledger cannot be written: nothing new is done");
             error.to_string()
@@ -104,44 +139,88 @@ impl Journal {
         self.flush();
     }
 
+    /// Transactions so far.
+    #[cfg(test)]
+    pub fn commits(&self) -> usize {
+        self.store.as_ref().map_or(0, |store| store.commits)
+    }
+
     /// Whether outcomes wait to be written.
     pub fn has_unsaved(&self) -> bool {
         !self.unsaved.is_empty()
     }
 
-    /// Tries to open and to write again. Returns what an opened ledger holds, when it was closed until now.
-    pub fn recover(&mut self) -> Option<Book> {
+    /// Tries to open and to write again. `book` is what is known in memory. Returns what an opened ledger holds, when
+    /// that was not known until now.
+    pub fn recover(&mut self, book: &Book) -> Option<Book> {
         let mut opened = None;
-        if self.store.is_none() {
+        if self.is_broken && self.is_known {
+            let error = StoreError::Damaged {
+                path: self.directory.clone(),
+            };
+            // What waits is in the book already, but for the audit trail.
+            if self.begin_anew(&error, Some(book)).is_ok() {
+                self.unsaved.retain(|entry| matches!(entry, Entry::Record(_)));
+            }
+        } else if !self.is_known {
             opened = self.reopen().ok();
             if let Some(book) = &mut opened {
-                tracing::info!("the ledger can be written again");
+                self.is_known = true;
                 // What was decided meanwhile is newer than what was read.
                 self.unsaved.iter().for_each(|entry| book.record(entry));
             }
+        } else if !self.is_writable() {
+            self.probe();
         }
         self.flush();
-        if self.failing
-            && let Some(store) = &mut self.store
-        {
-            self.failing = store.probe().is_err();
+        if self.is_writable() {
+            tracing::info!("the ledger can be written again");
         }
         opened
     }
 
+    /// Tries to write. A file that was opened on a read-only file system stays read-only, so it is opened anew.
+    fn probe(&mut self) {
+        let probed = self.store.as_mut().map(Store::probe);
+        if let Some(Err(error)) = &probed {
+            self.is_broken = error.is_corruption();
+        }
+        self.is_failing = !matches!(probed, Some(Ok(())));
+        if self.is_failing && !self.is_broken {
+            let anew = Store::open(&self.directory, self.boot);
+            // Loading also notes the boot in a file that was only read until now.
+            if let Ok(store) = anew.and_then(|mut store| store.load().map(|_| store)) {
+                (self.store, self.is_failing) = (Some(store), false);
+            }
+        }
+        if let Some(store) = &self.store {
+            store.set_patience(!self.is_failing);
+        }
+    }
+
     fn flush(&mut self) {
-        if self.unsaved.is_empty() {
+        if self.unsaved.is_empty() || self.store.is_none() {
             return;
         }
-        let Some(store) = &mut self.store else { return };
-        match store.commit(&self.unsaved) {
-            Ok(()) => {
-                self.unsaved.clear();
-                self.failing = false;
-            }
-            Err(error) => {
-                tracing::error!(%error, waiting = self.unsaved.len(), "outcomes cannot be written; they wait in memory");
-            }
+        let unsaved = std::mem::take(&mut self.unsaved);
+        if let Err(error) = self.commit(&unsaved) {
+            tracing::error!(%error, waiting = unsaved.len(), "outcomes cannot be written; they wait in memory");
+            self.unsaved = unsaved;
         }
+    }
+
+    fn commit(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+        let Some(store) = &mut self.store else {
+            return Err(StoreError::Io {
+                path: self.directory.clone(),
+                source: std::io::ErrorKind::NotConnected.into(),
+            });
+        };
+        let result = store.commit(entries);
+        self.is_failing = result.is_err();
+        self.is_broken = result.as_ref().is_err_and(StoreError::is_corruption);
+        // Nobody is kept waiting for what fails again and again.
+        store.set_patience(!self.is_failing);
+        result
     }
 }

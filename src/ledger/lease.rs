@@ -54,6 +54,21 @@ impl fmt::Display for Effect {
     }
 }
 
+impl Effect {
+    /// Whether others hold something for us, which a boot of this host does not end.
+    pub fn outlasts_a_boot(&self) -> bool {
+        matches!(self, Effect::Allocation(_) | Effect::Command(_))
+    }
+
+    /// What was set, if a value was.
+    pub fn value(&self) -> Option<&Value> {
+        match self {
+            Effect::Value { value, .. } => Some(value),
+            Effect::Signal { .. } | Effect::Allocation(_) | Effect::Command(_) => None,
+        }
+    }
+}
+
 /// What a thread had before. For knobs of the process there is one, of the main thread.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prior {
@@ -81,6 +96,9 @@ pub enum Undo {
         inherited: Vec<Prior>,
         prior: Vec<Prior>,
         ours: Value,
+        /// No newer holder wants our very value. Where it stands all the same, a newer one was undone, and a crash
+        /// swallowed the record of it.
+        is_last_of_value: bool,
     },
     /// An older lease holds the knob too: its value applies again wherever ours still stands, but on threads that
     /// somebody else had changed in between, which are in `prior`.
@@ -150,7 +168,9 @@ impl Lease {
 pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
     let mut above: Option<&Lease> = None;
     let mut below: Option<&Lease> = None;
+    let mut is_last_of_value = true;
     for other in live.filter(|other| other.id != lease.id && other.shares_knob(lease)) {
+        is_last_of_value &= other.id < lease.id || other.effect.value() != lease.effect.value();
         // The heir is the nearest above; the value that applies again is the nearest below.
         if other.id > lease.id && above.is_none_or(|nearest| other.id < nearest.id) {
             above = Some(other);
@@ -170,6 +190,7 @@ pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
             inherited: inherit(value, prior, theirs),
             prior: prior.clone(),
             ours: value.clone(),
+            is_last_of_value,
         },
         (
             Effect::Value { value, prior },
@@ -273,6 +294,17 @@ mod tests {
             panic!()
         };
         assert_eq!((&prior[0].value, ours), (&Value::Nice(0), Value::Nice(15)));
+    }
+
+    #[test]
+    fn our_value_stands_for_nobody_unless_a_newer_holder_wants_it_too() {
+        let (first, second, third) = (nice(1, 15, 0), nice(2, 10, 15), nice(3, 15, 10));
+        for (live, expected) in [(vec![&second], true), (vec![&second, &third], false)] {
+            let Undo::Bequeath { is_last_of_value, .. } = undo(&first, live.into_iter()) else {
+                panic!()
+            };
+            assert_eq!(is_last_of_value, expected);
+        }
     }
 
     #[test]

@@ -2,13 +2,21 @@
 //! memory by `book`; both take the same entries.
 
 pub mod book;
+pub mod breaker;
 pub mod entry;
 pub mod errand;
 pub mod journal;
 pub mod lease;
+pub mod leases;
+mod reading;
+mod salvage;
 pub mod store;
 
+#[cfg(test)]
+mod damage_tests;
+
 pub use book::{Book, Climb, Episode, EpisodeKey, Victim};
+pub use breaker::Breaker;
 pub use entry::{Decision, Entry, Outcome, Record};
 pub use errand::{Allocation, Command, Course, Release, Stage};
 pub use journal::Journal;

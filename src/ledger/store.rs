@@ -1,9 +1,10 @@
-//! The ledger on disk: SQLite in WAL mode. Every commit is durable before it returns. The only file that knows SQL.
+//! The ledger on disk: SQLite in WAL mode. Every commit is durable before it returns. Writes; `reading` reads.
 
-use super::book::{Book, EpisodeKey};
+use super::book::Book;
 use super::entry::{Entry, Record};
+use super::reading::{Problem, Reading};
+use super::salvage;
 use crate::process::{BootId, Target};
-use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,7 @@ pub const FILE_NAME: &str = "ledger.db";
 /// Raised when a change of the tables needs a migration.
 const SCHEMA_VERSION: i64 = 2;
 /// How long a commit waits for another process that reads or writes the file.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 500 });
 /// Closed episodes are remembered up to this number, the latest ones; each is some 100 bytes.
 const KEEP_CLOSED: i64 = 10_000;
 /// Victims that are gone are kept up to this number.
@@ -31,6 +32,7 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS lease_live ON lease (id) WHERE outcome IS NULL;
     CREATE TABLE IF NOT EXISTS victim (
         id INTEGER PRIMARY KEY, boot TEXT NOT NULL, target TEXT NOT NULL, body TEXT NOT NULL, gone_ms INTEGER);
+    CREATE TABLE IF NOT EXISTS breaker (rule TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS record (
         id INTEGER PRIMARY KEY, at TEXT NOT NULL, rule TEXT NOT NULL, pid INTEGER, body TEXT NOT NULL);
     CREATE INDEX IF NOT EXISTS record_rule ON record (rule, id);
@@ -53,6 +55,8 @@ pub enum StoreError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{path}: written by a later version (schema {found}, this one knows {SCHEMA_VERSION})")]
     Newer { path: PathBuf, found: i64 },
+    #[error("{path}: its write-ahead log is damaged")]
+    Damaged { path: PathBuf },
     #[error("{path}: a row of {table} cannot be read: {reason}")]
     Row {
         path: PathBuf,
@@ -61,11 +65,28 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the file itself is broken, so that waiting helps nobody.
+    pub fn is_corruption(&self) -> bool {
+        match self {
+            StoreError::Sql { source, .. } => matches!(
+                source.sqlite_error_code(),
+                Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+            ),
+            StoreError::Damaged { .. } | StoreError::Row { .. } => true,
+            StoreError::Io { .. } | StoreError::Newer { .. } => false,
+        }
+    }
+}
+
 pub struct Store {
     path: PathBuf,
     connection: Connection,
     boot: BootId,
     records: i64,
+    /// Transactions so far.
+    #[cfg(test)]
+    pub commits: usize,
 }
 
 impl Store {
@@ -84,11 +105,44 @@ impl Store {
                 source,
             })?;
         let path = directory.join(FILE_NAME);
-        let connection = Connection::open(&path).map_err(|source| StoreError::Sql {
+        salvage::finish(directory).map_err(|source| StoreError::Io {
             path: path.clone(),
             source,
         })?;
-        Self::with(path, connection, boot)
+        if salvage::has_damaged_log(directory, boot) {
+            return Err(StoreError::Damaged { path });
+        }
+        Self::open_file(&path, boot)
+    }
+
+    /// Opens or creates a ledger under any name.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_file(path: &Path, boot: BootId) -> Result<Store, StoreError> {
+        let connection = Connection::open(path).map_err(|source| StoreError::Sql {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::with(path.to_owned(), connection, boot)
+    }
+
+    /// Closes the file, with all that was committed in it and nothing in a log beside it.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn close(self) -> Result<(), StoreError> {
+        let Store { path, connection, .. } = self;
+        connection
+            .close()
+            .map_err(|(_, source)| StoreError::Sql { path, source })
+    }
+
+    /// How long a commit waits for another process that holds the file. None of it while commits fail anyway.
+    pub fn set_patience(&self, is_patient: bool) {
+        let patience = if is_patient { BUSY_TIMEOUT } else { Duration::ZERO };
+        // Where it cannot be set, the old one holds.
+        let _ = self.connection.busy_timeout(patience);
     }
 
     /// A ledger that leaves nothing on disk, for rehearsals.
@@ -110,6 +164,8 @@ impl Store {
             connection,
             boot,
             records: 0,
+            #[cfg(test)]
+            commits: 0,
         };
         store.prepare().map_err(|source| store.sql(source))?;
         let version: Option<String> = store
@@ -215,6 +271,10 @@ impl Store {
             0
         };
         transaction.commit()?;
+        #[cfg(test)]
+        {
+            self.commits += 1;
+        }
         self.records += added - deleted;
         Ok(())
     }
@@ -223,72 +283,19 @@ impl Store {
     /// and commands are not.
     ///
     /// # Errors
-    /// When the file cannot be read or a row is not what this version writes.
+    /// When the file cannot be read or written, or a row is not what this version writes.
     pub fn load(&mut self) -> Result<Book, StoreError> {
         self.drop_other_boots().map_err(|source| self.sql(source))?;
         prune(&self.connection).map_err(|source| self.sql(source))?;
-        let mut book = Book::default();
-        let mut bad: Option<StoreError> = None;
-        let mut episodes = |row: &rusqlite::Row<'_>| -> rusqlite::Result<()> {
-            let (body, ended_at): (Option<String>, Option<String>) = (row.get(3)?, row.get(4)?);
-            if let Some(body) = body {
-                match serde_json::from_str(&body) {
-                    Ok(episode) => book.record(&Entry::Episode(episode)),
-                    Err(error) => bad = Some(self.row("episode", &error)),
-                }
-            } else if let Some(ended_at) = ended_at.and_then(|text| text.parse::<Timestamp>().ok()) {
-                let key = EpisodeKey {
-                    rule: row.get(0)?,
-                    fingerprint: row.get(1)?,
-                    simulated: row.get(2)?,
-                };
-                book.record(&Entry::EpisodeClosed { key, ended_at });
-            }
-            Ok(())
-        };
-        self.each(
-            "SELECT rule, fingerprint, simulated, body, ended_at FROM episode",
-            &mut episodes,
-        )?;
-        let mut leases = |row: &rusqlite::Row<'_>| -> rusqlite::Result<()> {
-            let (body, deadline_ms): (String, i64) = (row.get(0)?, row.get(1)?);
-            match serde_json::from_str::<super::Lease>(&body) {
-                Ok(mut lease) => {
-                    lease.deadline = Duration::from_millis(deadline_ms.max(0) as u64);
-                    book.record(&Entry::Lease(lease));
-                }
-                Err(error) => bad = Some(self.row("lease", &error)),
-            }
-            Ok(())
-        };
-        self.each("SELECT body, deadline_ms FROM lease WHERE outcome IS NULL", &mut leases)?;
-        let mut victims = |row: &rusqlite::Row<'_>| -> rusqlite::Result<()> {
-            let (body, gone_ms): (String, Option<i64>) = (row.get(0)?, row.get(1)?);
-            match serde_json::from_str::<super::Victim>(&body) {
-                Ok(mut victim) => {
-                    victim.gone_at = gone_ms.map(|ms| Duration::from_millis(ms.max(0) as u64));
-                    book.record(&Entry::Victim(victim));
-                }
-                Err(error) => bad = Some(self.row("victim", &error)),
-            }
-            Ok(())
-        };
-        self.each("SELECT body, gone_ms FROM victim ORDER BY id", &mut victims)?;
-        let newest = "SELECT coalesce(max(id), 0) FROM lease";
-        let newest: i64 = self
-            .connection
-            .query_row(newest, [], |row| row.get(0))
-            .map_err(|source| self.sql(source))?;
-        book.last_lease_id = newest as u64;
-        let paused: Option<String> = self
-            .connection
-            .query_row("SELECT value FROM meta WHERE key = 'paused'", [], |row| row.get(0))
-            .optional()
-            .map_err(|source| self.sql(source))?;
-        book.paused = paused.as_deref() == Some("true");
-        match bad {
-            Some(error) => Err(error),
-            None => Ok(book),
+        let read = Reading::take(&self.connection, self.boot);
+        match read.problems.into_iter().next() {
+            None => Ok(read.book),
+            Some(Problem::Sql { source, .. }) => Err(self.sql(source)),
+            Some(Problem::Row { table, reason }) => Err(StoreError::Row {
+                path: self.path.clone(),
+                table,
+                reason,
+            }),
         }
     }
 
@@ -311,31 +318,6 @@ impl Store {
         transaction.execute(other, [&boot])?;
         transaction.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?1)", [&boot])?;
         transaction.commit()
-    }
-
-    fn each(
-        &self,
-        query: &str,
-        take: &mut dyn FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<()>,
-    ) -> Result<(), StoreError> {
-        let run = || -> rusqlite::Result<()> {
-            let mut statement = self.connection.prepare(query)?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                take(row)?;
-            }
-            Ok(())
-        };
-        let mut run = run;
-        run().map_err(|source| self.sql(source))
-    }
-
-    fn row(&self, table: &'static str, error: &serde_json::Error) -> StoreError {
-        StoreError::Row {
-            path: self.path.clone(),
-            table,
-            reason: error.to_string(),
-        }
     }
 }
 
@@ -385,6 +367,9 @@ fn write(transaction: &Transaction<'_>, boot: &str, entry: &Entry) -> rusqlite::
                     AND (json_extract(body, '$.simulated') OR NOT ?3)",
             )?
             .execute(params![json(target), at.as_millis() as i64, simulated]),
+        Entry::Breaker { rule, breaker } => transaction
+            .prepare_cached("INSERT OR REPLACE INTO breaker VALUES (?1, ?2)")?
+            .execute(params![rule, json(breaker)]),
         Entry::Record(record) => transaction
             .prepare_cached("INSERT INTO record (at, rule, pid, body) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![
@@ -479,10 +464,12 @@ mod tests {
     use super::*;
     use crate::host::Value;
     use crate::host::errand::{Request, Server};
+    use crate::ledger::EpisodeKey;
     use crate::ledger::book::WireSource;
     use crate::ledger::{Allocation, Climb, Course, Effect, Episode, Lease, Outcome, Prior, Release, Stage, Victim};
     use crate::process::Identity;
     use crate::template::Piece;
+    use jiff::Timestamp;
 
     fn target() -> Target {
         Target::Process(Identity {
@@ -538,6 +525,13 @@ mod tests {
         }
     }
 
+    fn breaker(failures: u32, opened_at: Option<Timestamp>) -> Entry {
+        Entry::Breaker {
+            rule: "calm".into(),
+            breaker: crate::ledger::Breaker { failures, opened_at },
+        }
+    }
+
     #[test]
     fn what_was_committed_is_loaded_again() {
         let directory = tempfile::tempdir().unwrap();
@@ -574,11 +568,9 @@ mod tests {
             Entry::Victim(Victim {
                 rule: "calm".into(),
                 fingerprint: "f".into(),
-                target: target(),
-                simulated: false,
-                struck_at: Duration::from_secs(3),
-                gone_at: None,
                 signals: vec![15],
+                unsent: Some(15),
+                ..Victim::new(target(), false, Duration::from_secs(3))
             }),
             Entry::VictimGone {
                 target: target(),
@@ -588,17 +580,22 @@ mod tests {
             Entry::Victim(Victim {
                 rule: "calm".into(),
                 fingerprint: "f".into(),
-                target: target(),
-                simulated: false,
-                struck_at: Duration::from_secs(3),
-                gone_at: None,
                 signals: vec![15, 9],
+                gone_by: Some(Duration::from_secs(33)),
+                memory: Some(crate::ledger::book::MemoryBefore {
+                    resident_bytes: 5,
+                    available_bytes: 6,
+                }),
+                ..Victim::new(target(), false, Duration::from_secs(3))
             }),
             Entry::VictimGone {
                 target: target(),
                 at: Duration::from_secs(4),
                 simulated: false,
             },
+            breaker(2, None),
+            breaker(0, None),
+            breaker(3, Some("2026-01-01T00:00:00Z".parse().unwrap())),
             Entry::Paused(true),
         ];
         for entry in &entries {

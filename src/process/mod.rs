@@ -2,6 +2,7 @@
 //! Reads /proc; changes nothing.
 
 pub mod identity;
+pub mod kin;
 pub mod open;
 pub mod protection;
 pub mod selector;
@@ -9,6 +10,7 @@ pub mod table;
 pub mod target;
 
 pub use identity::{BootId, Identity};
+pub use kin::Kin;
 pub use selector::Selector;
 pub use table::{Details, Needs, Process, Usage};
 pub use target::{CgroupIdentity, Target};

@@ -314,6 +314,10 @@ fn happening(record: &Record, began: Timestamp) -> Option<Happening> {
     if matches!(record.decision, Some(Decision::Planned | Decision::DryRun)) {
         return None;
     }
+    // That a process ended is told by those who ask whether it lives.
+    if record.is_effect && record.outcome == Some(Outcome::Gone) {
+        return None;
+    }
     Some(Happening {
         at: record.at.duration_since(began).unsigned_abs(),
         rule: record.rule.clone(),
@@ -412,9 +416,6 @@ fn change(host: &mut FakeHost, cpu: &mut BTreeMap<i32, (f64, f64)>, pid: i32, lo
     if let Some(parent) = looks.parent {
         process.parent = parent;
     }
-    if let Some(state) = looks.state {
-        process.state = state;
-    }
     if let Some(is_kernel_thread) = looks.kernel_thread {
         process.is_kernel_thread = is_kernel_thread;
     }
@@ -434,6 +435,9 @@ fn change(host: &mut FakeHost, cpu: &mut BTreeMap<i32, (f64, f64)>, pid: i32, lo
     }
     if let (Some(cores), Some((known, _))) = (looks.cpu_cores, cpu.get_mut(&pid)) {
         *known = cores;
+    }
+    if let Some(state) = looks.state {
+        host.set_state(pid, state);
     }
     true
 }

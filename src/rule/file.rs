@@ -100,7 +100,7 @@ pub static RULE: Object = Object {
         optional(
             "without_ledger",
             Kind::Choice(&["allow"]),
-            "Not in effect yet: while the ledger cannot be written, no final step is taken.",
+            "Final steps go on while the ledger cannot be written, and are recorded when it can. Without it no step is taken then.",
         ),
     ],
     one_of: false,

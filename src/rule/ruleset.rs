@@ -40,7 +40,7 @@ pub struct Rule {
     pub dry_run: bool,
     /// Names of built-in protections that this rule may override.
     pub overrides: BTreeSet<String>,
-    /// `without_ledger: allow`: read and kept; the engine takes no step without a ledger yet.
+    /// `without_ledger: allow`: final steps go on while the ledger cannot be written.
     pub without_ledger: bool,
 }
 

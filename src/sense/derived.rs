@@ -9,6 +9,12 @@ use std::time::Instant;
 /// Upper bounds of the distributions of a ratio; finer where it hurts.
 const RATIO_BOUNDS: [f64; 13] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0];
 
+/// Name and help.
+const MEMORY_USED: (&str, &str) = (
+    "evenkeel_memory_used_ratio",
+    "Share of memory that is not available to new programs, 0 to 1.",
+);
+
 /// Processor seconds of all processors together.
 #[derive(Debug, Clone, Copy)]
 struct CpuTime {
@@ -72,6 +78,18 @@ impl Default for ReadyMade {
     }
 }
 
+/// The figures that one moment tells by itself, without one before it and without counting it: for early samples, which must
+/// not weigh in distributions over seconds.
+pub fn of_one_moment(readings: &[Arc<Reading>]) -> Vec<Family> {
+    let meminfo = readings
+        .iter()
+        .find(|reading| reading.collector == "meminfo" && reading.success());
+    let used = meminfo.and_then(|meminfo| memory_used_ratio(&meminfo.families));
+    used.map(|used| Family::gauge(MEMORY_USED.0, MEMORY_USED.1).value(used))
+        .into_iter()
+        .collect()
+}
+
 impl ReadyMade {
     /// The figures after one more sample. A figure whose collector yielded nothing is left out, never repeated.
     pub fn observe(&mut self, readings: &[Arc<Reading>]) -> Vec<Family> {
@@ -91,12 +109,7 @@ impl ReadyMade {
                 busy,
                 &mut self.cpu_distribution,
             ),
-            (
-                "evenkeel_memory_used_ratio",
-                "Share of memory that is not available to new programs, 0 to 1.",
-                memory,
-                &mut self.memory_distribution,
-            ),
+            (MEMORY_USED.0, MEMORY_USED.1, memory, &mut self.memory_distribution),
         ] {
             if let Some(value) = value {
                 observe(distribution, value);

@@ -48,6 +48,18 @@ pub fn read_meminfo(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         .collect())
 }
 
+/// `MemAvailable` in bytes and nothing else, for a look that costs little. `None` where it cannot be read; kernels before
+/// 3.14 do not have it.
+pub fn read_available_bytes(roots: &Roots) -> Option<u64> {
+    roots.record("meminfo", |text| Ok(available_bytes(text))).ok()?
+}
+
+fn available_bytes(text: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +73,8 @@ mod tests {
             ("HugePages_Total", 7.0),
         ];
         assert_eq!(sample, expected.map(|(name, value)| (name.to_owned(), value)));
+        assert_eq!(available_bytes("MemTotal:  9 kB\nMemAvailable:   2 kB\n"), Some(2048));
+        assert_eq!(available_bytes("MemTotal:  9 kB\n"), None);
         for bad in ["", "MemTotal 5 kB\n", "MemTotal: lots kB\n"] {
             assert!(parse_meminfo(bad).is_err(), "{bad:?}");
         }

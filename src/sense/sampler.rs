@@ -4,11 +4,14 @@
 
 use super::beat::Beat;
 use super::collectors::{COLLECTORS, Options, Pace};
-use super::derived::ReadyMade;
+use super::derived::{self, ReadyMade};
 use super::guarded::Collector;
+use super::headroom::Headroom;
+use super::meminfo;
+use super::pressure_watch::{self, PressureWatch};
 use super::roots::Roots;
 use super::slow::{self, SlowReadings};
-use super::snapshot::{Reading, Snapshot};
+use super::snapshot::{Cause, Occasion, Reading, Snapshot};
 use super::trail::Trail;
 use crate::family::Family;
 use arc_swap::ArcSwap;
@@ -68,14 +71,16 @@ impl Default for Config {
     }
 }
 
-/// Told of every sample of the regular beat, on the sampler's thread: it must return quickly.
-pub type OnSample = Box<dyn FnMut(&Arc<Snapshot>) + Send>;
+/// Told of every sample that was not taken for a scrape, on the sampler's thread: it must return quickly.
+pub type OnSample = Box<dyn FnMut(&Arc<Snapshot>, Occasion) + Send>;
 
 enum Request {
     Fresh {
         max_age: Duration,
         reply: oneshot::Sender<Arc<Snapshot>>,
     },
+    /// The kernel says that something begins to stall.
+    Early(Cause),
     /// The sender is dropped when the thread has ended.
     Stop(Sender<()>),
 }
@@ -86,6 +91,8 @@ pub struct Sampler {
     trail: Arc<Mutex<Trail>>,
     interval: Duration,
     requests: Sender<Request>,
+    /// Ends with the sampler.
+    pressure_watch: Option<PressureWatch>,
 }
 
 impl Sampler {
@@ -103,13 +110,17 @@ impl Sampler {
                 .map(|info| Collector::new(info, &config.options))
                 .collect::<Vec<_>>()
         };
-        Self::start_with(
+        let mut sampler = Self::start_with(
             enabled(Pace::Fast),
             [("slow-sampler", enabled(Pace::Slow)), ("groups", enabled(Pace::Apart))],
-            config.roots,
+            config.roots.clone(),
             config.sampling,
             on_sample,
-        )
+        )?;
+        let waker = sampler.requests.clone();
+        sampler.pressure_watch =
+            pressure_watch::start(&config.roots, move |cause| waker.send(Request::Early(cause)).is_ok())?;
+        Ok(sampler)
     }
 
     fn start_with(
@@ -139,6 +150,8 @@ impl Sampler {
             roots,
             slow,
             ready_made: ReadyMade::default(),
+            headroom: Headroom::default(),
+            next_glance: None,
             latest: Arc::clone(&latest),
             trail: Arc::clone(&trail),
             on_sample,
@@ -161,6 +174,7 @@ impl Sampler {
             trail,
             interval: sampling.interval,
             requests,
+            pressure_watch: None,
         })
     }
 
@@ -211,6 +225,9 @@ struct Fast {
     roots: Roots,
     slow: Vec<SlowReadings>,
     ready_made: ReadyMade,
+    headroom: Headroom,
+    /// When free memory must be looked at; never where the kernel does not tell it.
+    next_glance: Option<Instant>,
     latest: Arc<ArcSwap<Snapshot>>,
     trail: Arc<Mutex<Trail>>,
     on_sample: OnSample,
@@ -222,15 +239,22 @@ impl Fast {
         let _ = first.send(());
         let mut beat = Beat::new(interval, Instant::now());
         loop {
-            let remaining = beat.remaining(Instant::now());
+            let now = Instant::now();
+            let remaining = beat.remaining(now);
             // First, so that a flood of scrapes cannot hold up the beat.
             if remaining.is_zero() {
-                beat.next(Instant::now());
+                beat.next(now);
                 self.tick();
                 continue;
             }
-            match asked.recv_timeout(remaining) {
+            let until_glance = self.next_glance.map(|at| at.saturating_duration_since(now));
+            if until_glance.is_some_and(|left| left.is_zero()) {
+                self.glance();
+                continue;
+            }
+            match asked.recv_timeout(until_glance.unwrap_or(remaining).min(remaining)) {
                 Ok(Request::Fresh { max_age, reply }) => self.answer(max_age, reply),
+                Ok(Request::Early(cause)) => self.sample_early(cause, |_| true),
                 Ok(Request::Stop(stop)) => return Some(stop),
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -241,14 +265,58 @@ impl Fast {
     /// One sample of the regular beat: only these count for rates and distributions, so that scrapes do not change them.
     fn tick(&mut self) {
         let readings = self.read();
+        self.look_at_memory();
         let ready_made = Arc::new(self.ready_made.observe(&readings));
         let snapshot = self.publish(readings, ready_made);
         self.trail
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .observe(&snapshot);
+        self.tell(&snapshot, Occasion::Beat);
+    }
+
+    /// Looks at free memory alone, which allocates nothing, and takes a sample of memory where it has fallen.
+    fn glance(&mut self) {
+        self.roots.begin_round();
+        let available_bytes = self.look_at_memory();
+        if available_bytes.is_some_and(|available_bytes| self.headroom.is_news(available_bytes)) {
+            self.sample_early(Cause::MemoryFalls, |collector| collector == "meminfo");
+        }
+    }
+
+    /// What is free now, or was in this round, and when to look again.
+    fn look_at_memory(&mut self) -> Option<u64> {
+        let available_bytes = meminfo::read_available_bytes(&self.roots);
+        let now = Instant::now();
+        self.next_glance = available_bytes.map(|available_bytes| now + self.headroom.look(now, available_bytes));
+        available_bytes
+    }
+
+    /// A sample between two beats, for rules only: it counts neither for ready-made rates nor for distributions.
+    fn sample_early(&mut self, cause: Cause, wanted: impl Fn(&str) -> bool) {
+        if cause != Cause::MemoryFalls {
+            self.roots.begin_round();
+        }
+        let (taken_at, taken_instant) = (Timestamp::now(), Instant::now());
+        let collectors = self.collectors.iter_mut().filter(|collector| wanted(collector.name));
+        let readings: Vec<_> = collectors.map(|collector| collector.reading(&self.roots)).collect();
+        let ready_made = Arc::new(derived::of_one_moment(&readings));
+        let snapshot = Arc::new(Snapshot {
+            taken_at,
+            taken_instant,
+            readings,
+            ready_made,
+        });
+        self.tell(&snapshot, Occasion::Early(cause));
+    }
+
+    fn tell(&mut self, snapshot: &Arc<Snapshot>, occasion: Occasion) {
+        // Of this round, so it is what rules will see.
+        if let Some(available_bytes) = meminfo::read_available_bytes(&self.roots) {
+            self.headroom.sampled(available_bytes);
+        }
         // Whoever listens is a guest on this thread: its fault must not end the sampling.
-        if catch_unwind(AssertUnwindSafe(|| (self.on_sample)(&snapshot))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| (self.on_sample)(snapshot, occasion))).is_err() {
             tracing::error!("a listener to samples panicked");
         }
     }
@@ -350,7 +418,7 @@ mod tests {
             collector("fails", |_| Err(ReadError::System("broken".to_owned()))),
             counting("works"),
         ];
-        let sampler = Sampler::start_with(fast, [], Roots::default(), STILL, Box::new(|_| ())).unwrap();
+        let sampler = Sampler::start_with(fast, [], Roots::default(), STILL, Box::new(|_, _| ())).unwrap();
         let snapshot = sampler.latest();
         let errors: Vec<_> = snapshot
             .readings
@@ -374,7 +442,7 @@ mod tests {
             }
             Ok(vec![Family::gauge("reads", "").value(count)])
         });
-        let sampler = Sampler::start_with(vec![gated], [], Roots::default(), STILL, Box::new(|_| ())).unwrap();
+        let sampler = Sampler::start_with(vec![gated], [], Roots::default(), STILL, Box::new(|_, _| ())).unwrap();
         let patience = Duration::from_secs(60);
         let hour = Duration::from_secs(3600);
         runtime().block_on(async {
@@ -411,7 +479,7 @@ mod tests {
             }
             Ok(vec![Family::gauge("reads", "").value(1.0)])
         });
-        let sampler = Sampler::start_with(vec![hangs], [], Roots::default(), STILL, Box::new(|_| ())).unwrap();
+        let sampler = Sampler::start_with(vec![hangs], [], Roots::default(), STILL, Box::new(|_, _| ())).unwrap();
         let stale = runtime().block_on(sampler.fresh(Duration::ZERO, Duration::from_millis(20)));
         assert_eq!(reads(&stale), 1.0);
         drop(release);
@@ -424,7 +492,7 @@ mod tests {
             interval: Duration::from_millis(5),
             ..STILL
         };
-        let on_sample: OnSample = Box::new(move |snapshot| {
+        let on_sample: OnSample = Box::new(move |snapshot, _| {
             let _ = heard.send(reads(snapshot));
             panic!("deliberately, in a test");
         });
@@ -435,6 +503,36 @@ mod tests {
             hears.iter().count() < 1_000_000,
             "the listener is dropped with the sampler"
         );
+    }
+
+    #[test]
+    fn memory_that_falls_is_sampled_between_two_beats_and_counts_for_no_distribution() {
+        let tree = Tree::new();
+        let available = |kib: u64| tree.proc("meminfo", format!("MemTotal: 1000 kB\nMemAvailable: {kib} kB\n"));
+        available(900);
+        let (heard, hears) = channel();
+        let on_sample: OnSample = Box::new(move |snapshot: &Arc<Snapshot>, occasion| {
+            let names: Vec<_> = snapshot.readings.iter().map(|reading| reading.collector).collect();
+            let ready: Vec<_> = snapshot
+                .ready_made
+                .iter()
+                .map(|family| family.name.to_string())
+                .collect();
+            let _ = heard.send((occasion, names, ready));
+        });
+        let fast = vec![counting("x"), collector("meminfo", meminfo::read_meminfo)];
+        let sampler = Sampler::start_with(fast, [], tree.roots.clone(), STILL, on_sample).unwrap();
+        let (occasion, names, ready) = hears.recv().unwrap();
+        assert_eq!((occasion, names), (Occasion::Beat, vec!["x", "meminfo"]));
+        assert!(ready.contains(&"evenkeel_memory_used_ratio_distribution".to_owned()));
+        available(100);
+        let (occasion, names, ready) = hears.recv().unwrap();
+        assert_eq!(
+            (occasion, names),
+            (Occasion::Early(Cause::MemoryFalls), vec!["meminfo"])
+        );
+        assert_eq!(ready, ["evenkeel_memory_used_ratio"]);
+        drop(sampler);
     }
 
     #[test]
@@ -451,7 +549,7 @@ mod tests {
             [("slow-sampler", slow)],
             Roots::default(),
             STILL,
-            Box::new(|_| ()),
+            Box::new(|_, _| ()),
         )
         .unwrap();
         let names: Vec<_> = sampler
@@ -469,7 +567,7 @@ mod tests {
             roots: Roots::default(),
             ..Config::default()
         };
-        let sampler = Sampler::start(config, Box::new(|_| ())).unwrap();
+        let sampler = Sampler::start(config, Box::new(|_, _| ())).unwrap();
         let snapshot = sampler.latest();
         for name in [
             "node_cpu_seconds_total",
@@ -491,7 +589,7 @@ mod tests {
             roots: tree.roots.clone(),
             ..Config::default()
         };
-        let sampler = Sampler::start(config, Box::new(|_| ())).unwrap();
+        let sampler = Sampler::start(config, Box::new(|_, _| ())).unwrap();
         let snapshot = sampler.latest();
         let of = |name: &str| {
             snapshot

@@ -36,6 +36,45 @@ pub struct Snapshot {
     pub ready_made: Arc<Vec<Family>>,
 }
 
+/// Why a sample was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// It was due: the newest reading of every collector.
+    Beat,
+    /// Something is happening that could be over, or too late to mend, by the next beat. Only what was read anew for it
+    /// is in the snapshot.
+    Early(Cause),
+}
+
+/// What made an early sample necessary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Free memory falls fast.
+    MemoryFalls,
+    CpuPressure,
+    MemoryPressure,
+    IoPressure,
+}
+
+impl Cause {
+    pub const ALL: [Cause; 4] = [
+        Cause::MemoryFalls,
+        Cause::CpuPressure,
+        Cause::MemoryPressure,
+        Cause::IoPressure,
+    ];
+
+    /// As in the label `cause`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::MemoryFalls => "memory_falls",
+            Cause::CpuPressure => "cpu_pressure",
+            Cause::MemoryPressure => "memory_pressure",
+            Cause::IoPressure => "io_pressure",
+        }
+    }
+}
+
 impl Snapshot {
     /// All families that rules and queries may ask for.
     pub fn families(&self) -> impl Iterator<Item = &Family> {

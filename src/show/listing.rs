@@ -1,14 +1,20 @@
 //! What `leases` and `history` look like. Pure.
 
-use crate::ledger::{Decision, Lease, Outcome, Record};
+use crate::ledger::{Breaker, Decision, Lease, Outcome, Record};
 use crate::process::Target;
 use crate::terminal::{Style, Tone, table, width};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What is held, with the time (CLOCK_BOOTTIME) at which that was so.
-pub fn leases(leases: &[Lease], boot_now: Duration, style: Style) -> String {
+/// What is held and which rules are stopped, with the time (CLOCK_BOOTTIME) at which that was so.
+pub fn leases(leases: &[Lease], breakers: &BTreeMap<String, Breaker>, boot_now: Duration, style: Style) -> String {
+    let stopped: String = breakers.iter().map(stopped).collect();
     if leases.is_empty() {
-        return "nothing is held\n".to_owned();
+        return if stopped.is_empty() {
+            "nothing is held\n".to_owned()
+        } else {
+            stopped
+        };
     }
     let row = |lease: &Lease| {
         let undone = match lease.runs_out_at() {
@@ -24,7 +30,15 @@ pub fn leases(leases: &[Lease], boot_now: Duration, style: Style) -> String {
         ]
     };
     let rows: Vec<_> = leases.iter().map(row).collect();
-    table(style, ["NUMBER", "TARGET", "CHANGE", "UNDONE", "RULE"], &rows)
+    table(style, ["NUMBER", "TARGET", "CHANGE", "UNDONE", "RULE"], &rows) + &stopped
+}
+
+fn stopped((rule, breaker): (&String, &Breaker)) -> String {
+    let since = breaker.opened_at.map_or_else(String::new, |at| format!(" since {at}"));
+    format!(
+        "{rule} is stopped{since}: its final steps had no effect\n  {} times running; `evenkeel release --breaker {rule}` lets it go on\n",
+        breaker.failures
+    )
 }
 
 /// The two largest units of a duration: `4h59m`, `29m30s`, `7s`.
@@ -145,6 +159,7 @@ mod tests {
             after: Some("10".to_owned()),
             output: None,
             reason: String::new(),
+            is_effect: false,
         }
     }
 

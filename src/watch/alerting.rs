@@ -38,6 +38,14 @@ pub enum AlertingError {
     Limit { count: usize, limit: usize },
 }
 
+/// Whether an evaluation may say that something is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    Regular,
+    /// Between two regular ones, on a part of the series: finds what begins, and leaves the rest as it is.
+    Early,
+}
+
 #[derive(Debug, Clone)]
 struct Active {
     annotations: Vec<(String, String)>,
@@ -52,7 +60,20 @@ struct Active {
 #[derive(Debug, Clone, Default)]
 pub struct AlertState {
     active: BTreeMap<LabelSet, Active>,
+    /// What was active before a restart and has not been yielded since.
+    remembered: BTreeMap<LabelSet, Remembered>,
 }
+
+/// An alert as it stood when evenkeel looked last, before a restart. Times are Unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remembered {
+    pub active_at_ms: i64,
+    pub fired_at_ms: Option<i64>,
+    pub seen_at_ms: i64,
+}
+
+/// What was seen longer ago says nothing about now.
+const MAX_UNSEEN_MS: i64 = 10 * 60 * 1000;
 
 /// An active alert as tests and status pages see it.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,7 +98,7 @@ impl AlertState {
         limit: usize,
         elements: Vec<Element>,
         external: (&LabelSet, &str),
-        now_ms: i64,
+        (now_ms, look): (i64, Look),
         told: &mut Vec<Transition>,
     ) -> Result<(), AlertingError> {
         let mut yielded = BTreeSet::new();
@@ -100,17 +121,20 @@ impl AlertState {
             current.push((labels, annotations, element.value));
         }
         for (labels, annotations, value) in current {
-            let fresh = Active {
-                annotations: Vec::new(),
-                value,
-                active_at_ms: now_ms,
-                fired_at_ms: None,
-                kept_since_ms: None,
-            };
-            let active = self.active.entry(labels).or_insert(fresh);
+            let remembered = &mut self.remembered;
+            let active = self.active.entry(labels).or_insert_with_key(|labels| {
+                let (active_at_ms, fired_at_ms) = begun(remembered.remove(labels), now_ms);
+                Active {
+                    annotations: Vec::new(),
+                    value,
+                    active_at_ms,
+                    fired_at_ms,
+                    kept_since_ms: None,
+                }
+            });
             (active.annotations, active.value) = (annotations, value);
         }
-        let mut transitions = self.step(rule, &yielded, now_ms);
+        let mut transitions = self.step(rule, &yielded, now_ms, look);
         let count = self.active.len();
         if limit > 0 && count > limit {
             // What has begun just now was never told, and so need not be ended.
@@ -124,11 +148,13 @@ impl AlertState {
         Ok(())
     }
 
-    fn step(&mut self, rule: &AlertingRule, yielded: &BTreeSet<LabelSet>, now_ms: i64) -> Vec<Transition> {
+    fn step(&mut self, rule: &AlertingRule, yielded: &BTreeSet<LabelSet>, now_ms: i64, look: Look) -> Vec<Transition> {
         let mut transitions = Vec::new();
         self.active.retain(|labels, active| {
             if yielded.contains(labels) {
                 active.kept_since_ms = None;
+            } else if look == Look::Early {
+                return true;
             } else {
                 let Some(fired_at_ms) = active.fired_at_ms else {
                     return false;
@@ -156,6 +182,11 @@ impl AlertState {
             true
         });
         transitions
+    }
+
+    /// What was active before a restart counts where the expression yields it again.
+    pub fn remember(&mut self, labels: LabelSet, remembered: Remembered) {
+        self.remembered.insert(labels, remembered);
     }
 
     /// Ends everything, because the rule is gone or may not go on.
@@ -202,6 +233,17 @@ impl AlertState {
             });
         }
         series
+    }
+}
+
+/// Since when an alert that is yielded at `now_ms` is active, and fires. Time in which nobody looked does not count for `for`;
+/// what fired goes on.
+fn begun(remembered: Option<Remembered>, now_ms: i64) -> (i64, Option<i64>) {
+    let is_recent = |remembered: &Remembered| (0..=MAX_UNSEEN_MS).contains(&(now_ms - remembered.seen_at_ms));
+    match remembered.filter(is_recent) {
+        None => (now_ms, None),
+        Some(before) if before.fired_at_ms.is_some() => (before.active_at_ms, before.fired_at_ms),
+        Some(before) => (before.active_at_ms + (now_ms - before.seen_at_ms), None),
     }
 }
 
@@ -264,7 +306,14 @@ mod tests {
             let elements = elements.into_iter().collect();
             let mut transitions = Vec::new();
             state
-                .advance(&rule, 0, elements, (&external, ""), second * 1000, &mut transitions)
+                .advance(
+                    &rule,
+                    0,
+                    elements,
+                    (&external, ""),
+                    (second * 1000, Look::Regular),
+                    &mut transitions,
+                )
                 .unwrap();
             match transitions.first().map(|transition| transition.change) {
                 Some(Change::Began) => 'b',
@@ -286,6 +335,49 @@ mod tests {
     }
 
     #[test]
+    fn after_a_restart_what_fired_goes_on_and_what_was_pending_waits_for_the_rest() {
+        let text = "groups: [{name: g, rules: [{alert: A, expr: a, for: 10s}]}]";
+        let mut file = parse("x.yml", text).unwrap();
+        let Rule::Alerting(rule) = file.groups[0].rules.remove(0) else {
+            panic!()
+        };
+        let external = LabelSet::default();
+        let yielded = || {
+            vec![Element {
+                labels: LabelSet::from_pairs([("l", "x")]),
+                value: 1.0,
+            }]
+        };
+        let second = |second: i64| (second * 1000, Look::Regular);
+        // Last seen at 100 s, and yielded again from `back` on: when it fires, and since when.
+        for (fired_at_ms, back, expected) in [
+            (None, 130, Some((136, 136_000))),
+            (Some(95_000), 130, Some((130, 95_000))),
+            (Some(95_000), 100 + 601, Some((711, 711_000))),
+            // The calendar was set back.
+            (Some(95_000), 99, Some((109, 109_000))),
+        ] {
+            let mut state = AlertState::default();
+            let labels = LabelSet::from_pairs([("alertname", "A"), ("l", "x")]);
+            let remembered = Remembered {
+                active_at_ms: 96_000,
+                fired_at_ms,
+                seen_at_ms: 100_000,
+            };
+            state.remember(labels, remembered);
+            let mut fired = None;
+            for now in back..back + 20 {
+                let mut told = Vec::new();
+                state
+                    .advance(&rule, 0, yielded(), (&external, ""), second(now), &mut told)
+                    .unwrap();
+                fired = fired.or(told.first().map(|told| (now, told.alert.starts_at.as_millisecond())));
+            }
+            assert_eq!(fired, expected, "{fired_at_ms:?} {back}");
+        }
+    }
+
+    #[test]
     fn an_alert_bears_labels_of_series_and_rule_and_its_name() {
         let text = "groups: [{name: g, rules: [{alert: A, expr: a, labels: {sev: '{{ $labels.l }}!', gone: ''}, \
                     annotations: {s: 'v={{ $value }}'}}]}]";
@@ -298,7 +390,14 @@ mod tests {
         let elements = vec![Element { labels, value: 2.5 }];
         let mut transitions = Vec::new();
         state
-            .advance(&rule, 0, elements, (&LabelSet::default(), ""), 1500, &mut transitions)
+            .advance(
+                &rule,
+                0,
+                elements,
+                (&LabelSet::default(), ""),
+                (1500, Look::Regular),
+                &mut transitions,
+            )
             .unwrap();
         let alert = &transitions[0].alert;
         let expected = [("alertname", "A"), ("l", "x"), ("sev", "x!")];
@@ -336,7 +435,14 @@ mod tests {
         };
         let mut state = AlertState::default();
         let both = vec![element("x"), element("y")];
-        let result = state.advance(&rule, 0, both, (&LabelSet::default(), ""), 0, &mut Vec::new());
+        let result = state.advance(
+            &rule,
+            0,
+            both,
+            (&LabelSet::default(), ""),
+            (0, Look::Regular),
+            &mut Vec::new(),
+        );
         assert!(matches!(result, Err(AlertingError::SameLabels(_))));
         assert_eq!(state.active().count(), 0);
     }

@@ -1,7 +1,7 @@
 //! Rule groups through time: which are due, what their rules write back into the history, which alerts they raise.
 //! Takes time and samples from its caller; touches no clock and no file.
 
-use super::alerting::{ActiveAlert, AlertState, AlertingError, Transition};
+use super::alerting::{ActiveAlert, AlertState, AlertingError, Look, Remembered, Transition};
 use super::history::{History, Interest, stale};
 use super::labels::{LabelSet, METRIC_NAME, Text};
 use super::promql::{Element, EvaluationError, Query, Semantics, Value};
@@ -68,6 +68,8 @@ struct RuleState {
     alerts: AlertState,
     /// The series that the last evaluation has written and that some rule reads.
     written: HashSet<LabelSet>,
+    /// What its expression reads.
+    interest: Interest,
 }
 
 #[derive(Debug)]
@@ -125,7 +127,38 @@ impl Evaluator {
         round
     }
 
-    /// Evaluates every group at `now_ms`, due or not: on a kernel's pressure trigger, and in unit tests.
+    /// Evaluates between two regular samples, whatever is due, the rules that read one of the metrics in `seen`, and those
+    /// that read what such a rule records. An alert may begin, and none ends: that takes a regular sample.
+    pub fn evaluate_early(&mut self, history: &mut History, now_ms: i64, seen: &HashSet<&str>) -> Round {
+        let mut round = Round::default();
+        let mut recorded: HashSet<Text> = HashSet::new();
+        history.set_early(true);
+        for group in &mut self.groups {
+            let (file, name) = (&group.file, &group.name);
+            for state in &mut group.rules {
+                if !state
+                    .interest
+                    .names_any(|name| seen.contains(name) || recorded.contains(name))
+                {
+                    continue;
+                }
+                if let Rule::Recording(rule) = &state.rule {
+                    recorded.insert(rule.record.clone());
+                }
+                state.evaluate_into(
+                    (file, name, group.limit),
+                    &self.settings,
+                    history,
+                    (now_ms, Look::Early),
+                    &mut round,
+                );
+            }
+        }
+        history.set_early(false);
+        round
+    }
+
+    /// Evaluates every group at `now_ms`, due or not, as unit tests want it.
     pub fn evaluate_all(&mut self, history: &mut History, now_ms: i64) -> Round {
         let mut round = Round::default();
         for group in &mut self.groups {
@@ -177,6 +210,30 @@ impl Evaluator {
         self.rules().flat_map(|state| state.alerts.active())
     }
 
+    /// The same with what makes each one's rule the same after a restart.
+    pub fn each_active(&self, mut see: impl FnMut(&str, ActiveAlert<'_>)) {
+        for group in &self.groups {
+            for state in &group.rules {
+                let mut active = state.alerts.active().peekable();
+                if active.peek().is_some() {
+                    let rule = identity(&group.file, &group.name, &state.rule);
+                    active.for_each(|alert| see(&rule, alert));
+                }
+            }
+        }
+    }
+
+    /// Tells each rule which alerts it had before a restart.
+    pub fn remember(&mut self, mut before: impl FnMut(&str) -> Vec<(LabelSet, Remembered)>) {
+        for group in &mut self.groups {
+            for state in &mut group.rules {
+                for (labels, remembered) in before(&identity(&group.file, &group.name, &state.rule)) {
+                    state.alerts.remember(labels, remembered);
+                }
+            }
+        }
+    }
+
     fn rules(&self) -> impl Iterator<Item = &RuleState> {
         self.groups.iter().flat_map(|group| &group.rules)
     }
@@ -186,10 +243,15 @@ impl GroupState {
     fn new(group: Group) -> Self {
         let rules = group.rules.into_iter();
         let rules = rules
-            .map(|rule| RuleState {
-                rule,
-                alerts: AlertState::default(),
-                written: HashSet::new(),
+            .map(|rule| {
+                let mut interest = Interest::default();
+                rule.query().add_interest(&mut interest);
+                RuleState {
+                    rule,
+                    alerts: AlertState::default(),
+                    written: HashSet::new(),
+                    interest,
+                }
             })
             .collect();
         let Group {
@@ -210,27 +272,41 @@ impl GroupState {
     }
 
     fn evaluate(&mut self, settings: &Settings, history: &mut History, now_ms: i64, round: &mut Round) {
+        let group = (self.file.as_str(), self.name.as_str(), self.limit);
         for state in &mut self.rules {
-            round.rules += 1;
-            if let Err(error) = state.evaluate(settings, self.limit, history, now_ms, &mut round.transitions) {
-                round.failures.push(Failure {
-                    file: self.file.clone(),
-                    group: self.name.clone(),
-                    rule: state.rule.name().into(),
-                    error,
-                });
-            }
+            state.evaluate_into(group, settings, history, (now_ms, Look::Regular), round);
         }
     }
 }
 
 impl RuleState {
+    /// `group` is its file, its name and its limit.
+    fn evaluate_into(
+        &mut self,
+        group: (&str, &str, usize),
+        settings: &Settings,
+        history: &mut History,
+        at: (i64, Look),
+        round: &mut Round,
+    ) {
+        let (file, name, limit) = group;
+        round.rules += 1;
+        if let Err(error) = self.evaluate(settings, limit, history, at, &mut round.transitions) {
+            round.failures.push(Failure {
+                file: file.to_owned(),
+                group: name.to_owned(),
+                rule: self.rule.name().into(),
+                error,
+            });
+        }
+    }
+
     fn evaluate(
         &mut self,
         settings: &Settings,
         limit: usize,
         history: &mut History,
-        now_ms: i64,
+        (now_ms, look): (i64, Look),
         told: &mut Vec<Transition>,
     ) -> Result<(), RuleFailure> {
         let elements = self
@@ -242,18 +318,19 @@ impl RuleState {
             Rule::Recording(rule) => recorded(rule, limit, elements)?,
             Rule::Alerting(rule) => {
                 let external = (&settings.external_labels, settings.external_url.as_str());
-                self.alerts.advance(rule, limit, elements, external, now_ms, told)?;
+                self.alerts
+                    .advance(rule, limit, elements, external, (now_ms, look), told)?;
                 let is_read =
                     history.remembers(super::alerting::ALERTS) || history.remembers(super::alerting::ALERTS_FOR_STATE);
                 if is_read { self.alerts.series() } else { Vec::new() }
             }
         };
-        self.write(series, history, now_ms);
+        self.write(series, history, now_ms, look);
         Ok(())
     }
 
     /// Series that were written before and are no longer are ended, as Prometheus does.
-    fn write(&mut self, series: Vec<Element>, history: &mut History, now_ms: i64) {
+    fn write(&mut self, series: Vec<Element>, history: &mut History, now_ms: i64, look: Look) {
         let mut written = HashSet::with_capacity(series.len());
         for element in series {
             if history.remembers(element.labels.metric_name()) {
@@ -262,10 +339,13 @@ impl RuleState {
                 written.insert(element.labels);
             }
         }
-        self.written
-            .drain()
-            .for_each(|labels| history.record(now_ms, &labels, stale()));
-        self.written = written;
+        match look {
+            Look::Early => self.written.extend(written),
+            Look::Regular => {
+                let ended = std::mem::replace(&mut self.written, written);
+                ended.iter().for_each(|labels| history.record(now_ms, labels, stale()));
+            }
+        }
     }
 }
 
@@ -385,6 +465,49 @@ mod tests {
             r#"[("High", Ended), ("Chained", Ended)]"#,
         ];
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn an_early_look_finds_what_begins_and_weighs_nothing() {
+        let (mut evaluator, mut history) = evaluator(
+            "{name: g, interval: 1m, rules: [{record: 'b:c', expr: 'a > 5'}, {alert: High, expr: 'b:c'}, {alert: Now, expr: '1'}, \
+             {alert: Mean, expr: 'avg_over_time(a[10s]) > 4'}, {alert: Many, expr: 'count_over_time(a[10s]) > 3'}]}",
+        );
+        let early = |evaluator: &mut Evaluator, history: &mut History, at_ms: i64, value: f64| {
+            history.set_early(true);
+            let target = [("job".into(), "node".into()), ("instance".into(), "here:1".into())];
+            history.append(Source(0), at_ms, &[Family::gauge("a", "").value(value)], &target);
+            let round = evaluator.evaluate_early(history, at_ms, &HashSet::from(["a"]));
+            history.set_early(false);
+            format!("{:?}", changes(&round))
+        };
+        let mut seen = Vec::new();
+        for second in [0, 1] {
+            sample(&mut history, second, 1.0);
+            let round = evaluator.evaluate(&mut history, second * 1000);
+            seen.push(format!("{:?}", changes(&round)));
+        }
+        // A hundred looks are two regular samples and one more: neither many nor a mean of nine.
+        for look in 1..100 {
+            let changes = early(&mut evaluator, &mut history, 1000 + look, 9.0);
+            let expected = if look == 1 {
+                r#"[("High", Began)]"#
+            } else {
+                r#"[("High", Continues)]"#
+            };
+            assert_eq!(changes, expected, "look {look}");
+        }
+        // What is over for a moment is over when a regular sample says so.
+        assert_eq!(
+            early(&mut evaluator, &mut history, 1500, 1.0),
+            r#"[("High", Continues)]"#
+        );
+        sample(&mut history, 2, 1.0);
+        let round = evaluator.evaluate_all(&mut history, 2000);
+        seen.push(format!("{:?}", changes(&round)));
+        let expected = [r#"[("Now", Began)]"#, "[]", r#"[("High", Ended), ("Now", Continues)]"#];
+        assert_eq!(seen, expected);
+        assert_eq!(history.series("a")[0].newest_until(1999), Some((1000, 1.0)));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Series {
     samples: Samples,
     source: Source,
     round: u64,
+    /// The newest sample was taken between two regular ones, and makes room for the next.
+    is_provisional: bool,
 }
 
 impl Series {
@@ -63,10 +65,14 @@ impl Series {
         self.samples.last().is_some_and(|(_, value)| is_stale(value))
     }
 
-    fn push(&mut self, at_ms: i64, value: f64, keep_ms: i64) {
+    fn push(&mut self, at_ms: i64, value: f64, keep_ms: i64, is_provisional: bool) {
+        if std::mem::take(&mut self.is_provisional) {
+            self.samples.pop();
+        }
         // Like a Prometheus, which takes neither a second sample for one moment nor one from the past.
         if self.samples.last().is_none_or(|(last_ms, _)| last_ms < at_ms) {
             self.samples.push(at_ms, value);
+            self.is_provisional = is_provisional;
             self.samples.forget_before(at_ms.saturating_sub(keep_ms));
         }
     }
@@ -86,6 +92,7 @@ pub struct History {
     metrics: HashMap<Text, Metric>,
     texts: Texts,
     round: u64,
+    is_early: bool,
 }
 
 impl History {
@@ -133,7 +140,16 @@ impl History {
                 }
             }
         }
-        self.end_missing(source, at_ms);
+        // Whoever looks early looks at a part.
+        if !self.is_early {
+            self.end_missing(source, at_ms);
+        }
+    }
+
+    /// What is written from here to `false` was seen between two regular samples: each series keeps it only until its next
+    /// one, so that what is counted and averaged over time has the weights of the regular beat.
+    pub fn set_early(&mut self, is_early: bool) {
+        self.is_early = is_early;
     }
 
     /// Remembers one sample of a series that a rule has written, if any rule names its metric.
@@ -269,13 +285,14 @@ impl History {
                     samples: Samples::default(),
                     source,
                     round: self.round,
+                    is_provisional: false,
                 };
                 metric.series.insert(index, series);
                 index
             });
         let series = &mut metric.series[index];
         (series.source, series.round) = (source, self.round);
-        series.push(at_ms, value, keep_ms);
+        series.push(at_ms, value, keep_ms, self.is_early);
     }
 
     fn end_missing(&mut self, source: Source, at_ms: i64) {
@@ -284,7 +301,7 @@ impl History {
             let keep_ms = metric.keep_ms;
             for series in &mut metric.series {
                 if series.source == source && series.round != self.round && !series.has_ended() {
-                    series.push(at_ms, stale(), keep_ms);
+                    series.push(at_ms, stale(), keep_ms, false);
                 }
             }
             let before = metric.series.len();

@@ -28,6 +28,11 @@ impl Interest {
         }
     }
 
+    /// Whether the rules read any metric whose name `is_meant`. A pattern over names may mean any.
+    pub fn names_any(&self, is_meant: impl Fn(&str) -> bool) -> bool {
+        !self.patterns.is_empty() || self.exact.keys().any(|name| is_meant(name))
+    }
+
     /// The metrics that are asked for by name, not by a pattern.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.exact.keys().map(|name| &**name)

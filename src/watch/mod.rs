@@ -11,6 +11,7 @@ pub mod number;
 mod place;
 pub mod promql;
 pub mod rule_file;
+pub mod restart;
 mod samples;
 pub mod series_notation;
 pub mod template;

@@ -47,6 +47,12 @@ impl Samples {
         self.values.push_back(value);
     }
 
+    /// Drops the newest.
+    pub fn pop(&mut self) {
+        self.offsets_ms.pop_back();
+        self.values.pop_back();
+    }
+
     /// Drops what lies before the horizon, except the newest of it: an instant lookup at the horizon needs that one.
     pub fn forget_before(&mut self, horizon_ms: i64) {
         while self.values.len() >= 2 && self.at(1).0 <= horizon_ms {

@@ -10,6 +10,7 @@ mod documentation;
 mod end_to_end;
 mod errands;
 mod exposition;
+mod ledger;
 mod metrics_reference;
 mod page;
 mod promql;

@@ -201,6 +201,10 @@ impl Host for Restless {
     fn own_line(&self) -> BTreeSet<i32> {
         self.host.own_line()
     }
+    fn available_memory(&mut self) -> Option<u64> {
+        None
+    }
+
     fn online_cpus(&self) -> BTreeSet<u32> {
         self.host.online_cpus()
     }

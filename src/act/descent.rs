@@ -1,0 +1,130 @@
+//! Who has a value by birth: children that were born during a lease of an ancestor. Pure.
+
+use crate::host::Value;
+use crate::ledger::leases::Leases;
+use crate::ledger::{Effect, Lease, Prior};
+use crate::process::{Identity, Kin, Process};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Start times are known to a clock tick of 10 ms (USER_HZ is 100 on every Linux port).
+const TICK: Duration = Duration::from_millis(10);
+
+/// Children of targets that were seen below them at some reading of the table. Their parent may end, and the kernel
+/// then gives them another: who was seen before is known all the same. Kept in memory: after a restart they are told
+/// as possible orphans only.
+#[derive(Debug, Default)]
+pub struct Broods(BTreeMap<Identity, BTreeSet<Identity>>);
+
+impl Broods {
+    /// Notes who is below the targets of leases in this reading, and forgets who ended.
+    pub fn note(&mut self, kin: &Kin, leases: &Leases) {
+        self.0.retain(|target, brood| {
+            brood.retain(|child| kin.get(*child).is_some());
+            !brood.is_empty() && leases.on((*target).into()).next().is_some()
+        });
+        for target in leases.targets().filter_map(|target| target.process()) {
+            let Some(first) = leases.on(target.into()).map(|lease| lease.taken_at).min() else {
+                continue;
+            };
+            let below = kin.descendants(target, |process| is_born_since(process, first));
+            if !below.is_empty() {
+                let brood = self.0.entry(target).or_default();
+                brood.extend(below.iter().map(|process| process.identity));
+            }
+        }
+    }
+
+    /// Everyone in this reading who was surely born below the target since the lease was taken.
+    pub fn born(&self, target: Identity, lease: &Lease, kin: &Kin) -> Vec<Identity> {
+        let is_young = |process: &Process| is_born_since(process, lease.taken_at);
+        let below = |root: Identity| {
+            kin.descendants(root, is_young)
+                .into_iter()
+                .map(|process| process.identity)
+        };
+        let mut found: BTreeSet<Identity> = below(target).collect();
+        let remembered = self.0.get(&target).into_iter().flatten();
+        for child in remembered.filter(|child| kin.get(**child).is_some_and(is_young)) {
+            found.insert(*child);
+            found.extend(below(*child));
+        }
+        // Only descendants of a session's leader are in it, whoever is their parent now (setsid(2)).
+        let leads = |process: &&Process| process.session == process.identity.pid;
+        let leaders = found.iter().chain([&target]).filter_map(|member| kin.get(*member));
+        let led: BTreeSet<i32> = leaders.filter(leads).map(|leader| leader.session).collect();
+        if !led.is_empty() {
+            let orphans = kin.children(1).take_while(|process| is_young(process));
+            let members = orphans.filter(|process| led.contains(&process.session));
+            found.extend(members.map(|process| process.identity));
+        }
+        found.remove(&target);
+        found.into_iter().collect()
+    }
+}
+
+/// Whether a process was born after that moment of CLOCK_BOOTTIME, as far as can be told.
+pub fn is_born_since(process: &Process, moment: Duration) -> bool {
+    process.born_at + TICK >= moment
+}
+
+/// What a process would have if its ancestors held no leases, where `found` came to it by birth from one that does.
+pub fn before_birth(process: &Process, found: &Value, leases: &Leases, kin: &Kin) -> Option<Value> {
+    let held = |lease: &Lease| match &lease.effect {
+        Effect::Value { value, prior } if value.knob() == found.knob() => Some((value.clone(), prior.clone())),
+        _ => None,
+    };
+    let mut source: Option<(&Lease, Identity)> = None;
+    let mut below = process;
+    for ancestor in kin.ancestors(process) {
+        for lease in leases.on(ancestor.identity.into()) {
+            let is_inherited = held(lease).is_some_and(|(value, _)| value == *found);
+            // Who is nearest below it is the eldest of the line.
+            if is_inherited
+                && is_born_since(below, lease.taken_at)
+                && source.is_none_or(|(known, _)| lease.id < known.id)
+            {
+                source = Some((lease, ancestor.identity));
+            }
+        }
+        below = ancestor;
+    }
+    let (_, target) = source?;
+    let (_, first): (Value, Vec<Prior>) = leases.on(target.into()).find_map(held)?;
+    first.first().map(|prior| prior.value.clone())
+}
+
+/// Everything by which it is known who has a lease's value by birth.
+pub struct Family<'a> {
+    pub kin: &'a Kin,
+    pub broods: &'a Broods,
+    /// Whether a process holds the same knob by a lease of its own, and is left to that.
+    pub is_holder: &'a dyn Fn(Identity) -> bool,
+}
+
+impl Family<'_> {
+    /// Everyone who was surely born below the target since the lease was taken.
+    pub fn born(&self, target: Identity, lease: &Lease) -> Vec<Identity> {
+        let mut born = self.broods.born(target, lease, self.kin);
+        born.retain(|child| !(self.is_holder)(*child));
+        born
+    }
+
+    /// Processes that init took over and that were born since the lease was taken: perhaps children of the target whose
+    /// parent ended unseen, perhaps not.
+    pub fn possible_orphans(&self, lease: &Lease) -> impl Iterator<Item = &Process> {
+        let born = lease
+            .target
+            .process()
+            .map(|target| self.broods.born(target, lease, self.kin));
+        let born = born.unwrap_or_default();
+        let orphans = self.kin.children(1);
+        let young = orphans.take_while(|process| is_born_since(process, lease.taken_at));
+        young.filter(move |process| {
+            !process.is_dead()
+                && lease.target != process.identity.into()
+                && !born.contains(&process.identity)
+                && !(self.is_holder)(process.identity)
+        })
+    }
+}

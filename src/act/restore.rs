@@ -1,0 +1,489 @@
+//! Undoes what a lease holds: on every thread of the target, and on the children that have its value by birth. Whatever
+//! somebody else changed meanwhile is left alone.
+
+use super::apply::{Effected, MAX_ROUNDS, catches, concerned};
+use super::descent::Family;
+use crate::host::knob::CpuSet;
+use crate::host::{Host, HostError, Knob, Thread, Value};
+use crate::ledger::Outcome;
+use crate::ledger::lease::{Lease, Undo};
+use crate::process::{Identity, Process};
+use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
+
+/// So many possible orphans are looked at for each lease.
+const MAX_SUSPECTS: usize = 64;
+
+/// Carries out what the arithmetic of leases asks for, on the target and on those who have its value by birth.
+pub fn undo(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'_>) -> Effected {
+    let Some(target) = lease.target.process() else {
+        return Effected::only(Outcome::Failed, format!("{} is no process", lease.target));
+    };
+    let mut effected = undo_what_is_known(host, target, lease, undo, family);
+    if let (Some(ours), false) = (lease.effect.value(), matches!(undo, Undo::Bequeath { .. })) {
+        let told = tell_of_orphans(host, lease, ours, family);
+        effected.reason = match (effected.reason, told) {
+            (reason, None) => reason,
+            (reason, Some(told)) if reason.is_empty() => told,
+            (reason, Some(told)) => format!("{reason}; {told}"),
+        };
+    }
+    effected
+}
+
+/// Restores the children that were born between the reading of the table by which a lease was undone and its undoing.
+pub fn sweep(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'_>) {
+    let Some(target) = lease.target.process() else { return };
+    let (value, ours) = match undo {
+        Undo::Set { value, ours, .. } => (Some(value), ours),
+        Undo::Restore { prior, ours } | Undo::Bequeath { prior, ours, .. } => {
+            (prior.first().map(|prior| &prior.value), ours)
+        }
+        Undo::Signal(_) | Undo::Nothing => return,
+    };
+    let Some(value) = value else { return };
+    let born = born(target, lease, ours, family);
+    let mut tally = Back::default();
+    let missed = restore_children(host, &born, ours, value, &mut tally);
+    if missed > 0 {
+        tracing::warn!(
+            pid = target.pid,
+            missed,
+            "children that were born at the last moment could not be restored"
+        );
+    }
+}
+
+fn born(target: Identity, lease: &Lease, ours: &Value, family: &Family<'_>) -> Vec<Identity> {
+    // Who is stopped bears children that run.
+    if ours.knob() == Knob::Freeze {
+        return Vec::new();
+    }
+    family.born(target, lease)
+}
+
+/// Those who may have our value by birth, or may be strangers: they are told, not touched.
+fn tell_of_orphans(host: &mut impl Host, lease: &Lease, ours: &Value, family: &Family<'_>) -> Option<String> {
+    let knob = ours.knob();
+    if knob == Knob::Freeze {
+        return None;
+    }
+    let suspects = family.possible_orphans(lease).take(MAX_SUSPECTS);
+    let has_ours = |process: &&Process| {
+        if let Value::Nice(nice) = ours {
+            return process.nice == *nice;
+        }
+        let thread = Thread {
+            tid: process.identity.pid,
+            start_ticks: process.identity.start_ticks,
+        };
+        host.get(process.identity, thread, knob)
+            .is_ok_and(|found| found == *ours)
+    };
+    let pids: Vec<String> = suspects
+        .filter(has_ours)
+        .map(|process| process.identity.pid.to_string())
+        .collect();
+    (!pids.is_empty()).then(|| {
+        format!(
+            "left alone, for they may be a stranger's: {} with the same {knob} value, born meanwhile, whose parent is gone",
+            pids.join(", ")
+        )
+    })
+}
+
+fn undo_what_is_known(
+    host: &mut impl Host,
+    target: Identity,
+    lease: &Lease,
+    undo: &Undo,
+    family: &Family<'_>,
+) -> Effected {
+    let born = |ours: &Value| born(target, lease, ours, family);
+    match undo {
+        Undo::Bequeath {
+            heir,
+            prior,
+            ours,
+            is_last_of_value,
+            ..
+        } => {
+            let first = prior.first().map_or(ours, |prior| &prior.value);
+            if *is_last_of_value {
+                // Threads that end or cannot be set now are the heir's to restore.
+                let _ = restore_threads(host, target, ours, &mut Back::default(), |thread| {
+                    let known = prior.iter().find(|prior| prior.thread() == thread);
+                    known.map_or_else(|| first.clone(), |prior| prior.value.clone())
+                });
+            }
+            let missed = restore_children(host, &born(ours), ours, first, &mut Back::default());
+            let mut reason = format!("lease {heir} holds the knob and restores it");
+            if missed > 0 {
+                reason.push_str(&format!("; {missed} children could not be restored"));
+            }
+            Effected::only(Outcome::Restored, reason)
+        }
+        Undo::Nothing => Effected::only(Outcome::Restored, "another lease wants the signal's effect to last"),
+        Undo::Signal(number) => match Signal::try_from(*number) {
+            Ok(signal) => catches(host, target, signal)
+                .and_then(|()| host.signal(target, signal).map_err(Effected::from))
+                .map_or_else(
+                    |effected| effected,
+                    |()| Effected::only(Outcome::Restored, format!("sent {signal}")),
+                ),
+            Err(_) => Effected::only(Outcome::Failed, format!("no signal has the number {number}")),
+        },
+        Undo::Set { value, prior, ours } => {
+            let mut effected = put_back(host, target, ours, &born(ours), |thread| {
+                let changed = thread.and_then(|thread| prior.iter().find(|prior| prior.thread() == thread));
+                changed.map_or_else(|| value.clone(), |prior| prior.value.clone())
+            });
+            if effected.outcome == Outcome::Restored && value == ours && effected.reason.is_empty() {
+                effected.reason = "an older lease holds the same value".to_owned();
+            }
+            effected
+        }
+        Undo::Restore { prior, ours } => {
+            let of_thread = |thread: Option<Thread>| {
+                let known = thread.and_then(|thread| prior.iter().find(|prior| prior.thread() == thread));
+                // A thread or child born during the lease has inherited ours from one that had this before.
+                known
+                    .or(prior.first())
+                    .map_or_else(|| ours.clone(), |prior| prior.value.clone())
+            };
+            put_back(host, target, ours, &born(ours), of_thread)
+        }
+    }
+}
+
+/// Puts `value_for(thread)` wherever `ours` still stands, on the target's threads and its descendants'.
+fn put_back(
+    host: &mut impl Host,
+    target: Identity,
+    ours: &Value,
+    born: &[Identity],
+    value_for: impl Fn(Option<Thread>) -> Value,
+) -> Effected {
+    let mut tally = Back::default();
+    let on_target = restore_threads(host, target, ours, &mut tally, |thread| value_for(Some(thread)));
+    tally.missed = restore_children(host, born, ours, &value_for(None), &mut tally);
+    let mut effected = match (on_target, tally) {
+        // What can be done another time must not be taken for done because one thread or child was.
+        (Err(effected), _) if matches!(effected.outcome, Outcome::Denied | Outcome::Failed) => effected,
+        (Err(effected), Back { restored: 0, .. }) => effected,
+        (
+            _,
+            Back {
+                restored: 0,
+                superseded,
+                ..
+            },
+        ) if superseded > 0 => Effected::only(
+            Outcome::Superseded,
+            "somebody else changed the value meanwhile; it is left alone",
+        ),
+        (_, Back { superseded, missed, .. }) => {
+            let mut notes = Vec::new();
+            if superseded > 0 {
+                notes.push(format!(
+                    "{superseded} threads were changed by somebody else and left alone"
+                ));
+            }
+            if missed > 0 {
+                notes.push(format!("{missed} children could not be restored"));
+            }
+            Effected::only(Outcome::Restored, notes.join("; "))
+        }
+    };
+    effected.before = Some(ours.to_string());
+    effected.after = Some(value_for(None).to_string());
+    effected
+}
+
+#[derive(Default, Clone, Copy)]
+struct Back {
+    restored: usize,
+    superseded: usize,
+    missed: usize,
+}
+
+/// Returns how many could not be restored.
+fn restore_children(
+    host: &mut impl Host,
+    children: &[Identity],
+    ours: &Value,
+    value: &Value,
+    tally: &mut Back,
+) -> usize {
+    let mut missed = 0;
+    for child in children {
+        // Whatever goes wrong with a child must not keep the others from being restored.
+        if let Err(effected) = restore_threads(host, *child, ours, tally, |_| value.clone())
+            && matches!(effected.outcome, Outcome::Denied | Outcome::Failed)
+        {
+            missed += 1;
+        }
+    }
+    missed
+}
+
+fn restore_threads(
+    host: &mut impl Host,
+    process: Identity,
+    ours: &Value,
+    tally: &mut Back,
+    value_for: impl Fn(Thread) -> Value,
+) -> Result<(), Effected> {
+    let mut done = BTreeSet::new();
+    let mut failed = None;
+    for _ in 0..MAX_ROUNDS {
+        let threads = concerned(host, process, ours.knob())?;
+        let new: Vec<Thread> = threads.into_iter().filter(|thread| !done.contains(thread)).collect();
+        if new.is_empty() {
+            break;
+        }
+        for thread in new {
+            done.insert(thread);
+            match restore_thread(host, process, thread, ours, &value_for(thread)) {
+                Ok(true) => tally.restored += 1,
+                Ok(false) => tally.superseded += 1,
+                Err(HostError::Gone { .. } | HostError::ChangedIdentity { .. }) => {}
+                // The others are restored all the same.
+                Err(error) => failed = Some(error),
+            }
+        }
+    }
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+fn is_back(host: &mut impl Host, process: Identity, found: &Value, value: &Value) -> bool {
+    match (found, value) {
+        (Value::Affinity(found), Value::Affinity(every)) if *every == CpuSet::every() => {
+            found.0.is_superset(&host.processors_of(process))
+        }
+        _ => found == value,
+    }
+}
+
+/// False when somebody else changed the value.
+fn restore_thread(
+    host: &mut impl Host,
+    process: Identity,
+    thread: Thread,
+    ours: &Value,
+    value: &Value,
+) -> Result<bool, HostError> {
+    let found = host.get(process, thread, ours.knob())?;
+    // A stop may be pending on a process that hangs in the kernel; only SIGCONT takes it back.
+    let may_be_pending = *ours == Value::Freeze(true) && *value == Value::Freeze(false);
+    if is_back(host, process, &found, value) && !may_be_pending {
+        // After a crash between intent and outcome a thread may never have been set.
+        return Ok(true);
+    }
+    if found != *ours && !may_be_pending {
+        return Ok(false);
+    }
+    host.set(process, thread, value).map(|()| true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::act::apply::{prepare, set};
+    use crate::act::descent::Broods;
+    use crate::host::fake::FakeHost;
+    use crate::host::knob::Policy;
+    use crate::ledger::{Effect, lease};
+    use crate::process::Kin;
+    use crate::rule::step::Change;
+    use std::time::Duration;
+
+    fn host_with(threads: u32, nice: i32) -> (FakeHost, Identity) {
+        let mut host = FakeHost::new(4, "2026-01-01T00:00:00Z".parse().unwrap());
+        let mut process = Process::example(100, "burner");
+        (process.threads, process.nice) = (threads, nice);
+        let target = host.add(process);
+        (host, target)
+    }
+
+    fn niceness(host: &FakeHost, pid: i32) -> Vec<i32> {
+        host.processes[&pid]
+            .threads
+            .values()
+            .map(|thread| thread.nice)
+            .collect()
+    }
+
+    fn take(host: &mut FakeHost, id: u64, target: Identity, nice: i32) -> Lease {
+        let prepared = prepare(host, target, &Change::To(Value::Nice(nice))).unwrap();
+        let mut prior = prepared.prior;
+        let mut value = prepared.value;
+        let effected = set(host, target, &mut value, &mut prior);
+        assert_eq!(effected.outcome, Outcome::Applied, "{effected:?}");
+        Lease {
+            id,
+            rule: "calm".into(),
+            fingerprint: "f".into(),
+            target: target.into(),
+            name: "burner".into(),
+            effect: Effect::Value { value, prior },
+            taken_at: host.now.boot,
+            deadline: Duration::MAX,
+            settled: true,
+        }
+    }
+
+    fn undone(host: &mut FakeHost, lease: &Lease, what: &Undo, broods: &Broods) -> Effected {
+        let kin = Kin::from(host.processes().unwrap());
+        let family = Family {
+            kin: &kin,
+            broods,
+            is_holder: &|_| false,
+        };
+        undo(host, lease, what, &family)
+    }
+
+    fn give_back(host: &mut FakeHost, lease: &Lease, live: &[Lease]) -> Outcome {
+        let what = lease::undo(lease, live.iter());
+        undone(host, lease, &what, &Broods::default()).outcome
+    }
+
+    #[test]
+    fn every_thread_gets_its_own_prior_value_back() {
+        let (mut host, target) = host_with(3, 0);
+        host.processes
+            .get_mut(&100)
+            .unwrap()
+            .threads
+            .get_mut(&101)
+            .unwrap()
+            .nice = -3;
+        let lease = take(&mut host, 1, target, 15);
+        assert_eq!(niceness(&host, 100), [15, 15, 15]);
+        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::Restored);
+        assert_eq!(niceness(&host, 100), [0, -3, 0]);
+    }
+
+    #[test]
+    fn threads_and_children_born_during_the_lease_are_restored_too() {
+        let (mut host, target) = host_with(1, 0);
+        let lease = take(&mut host, 1, target, 15);
+        host.advance(Duration::from_secs(5));
+        let newborn = host.processes[&100].threads[&100].clone();
+        host.processes.get_mut(&100).unwrap().threads.insert(109, newborn);
+        for (pid, parent) in [(200, 100), (201, 200), (300, 1)] {
+            let mut child = Process::example(pid, "child");
+            (child.parent, child.nice, child.age) = (parent, 15, Duration::ZERO);
+            host.add(child);
+        }
+        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::Restored);
+        assert_eq!(niceness(&host, 100), [0, 0]);
+        assert_eq!((niceness(&host, 200), niceness(&host, 201)), (vec![0], vec![0]));
+        assert_eq!(niceness(&host, 300), [15], "no descendant");
+    }
+
+    #[test]
+    fn orphans_that_may_be_ours_are_told_and_left_alone() {
+        let (mut host, target) = host_with(1, 0);
+        let lease = take(&mut host, 1, target, 15);
+        host.advance(Duration::from_secs(5));
+        for (pid, nice) in [(300, 15), (301, 0)] {
+            let mut orphan = Process::example(pid, "daemon");
+            (orphan.parent, orphan.nice, orphan.age) = (1, nice, Duration::ZERO);
+            host.add(orphan);
+        }
+        let what = lease::undo(&lease, std::iter::empty());
+        let effected = undone(&mut host, &lease, &what, &Broods::default());
+        assert!(effected.reason.contains("300 with the same nice value"), "{effected:?}");
+        assert!(!effected.reason.contains("301"), "{effected:?}");
+        assert_eq!(niceness(&host, 300), [15]);
+    }
+
+    #[test]
+    fn children_born_before_the_lease_keep_what_they_chose() {
+        let (mut host, target) = host_with(1, 0);
+        let mut child = Process::example(200, "child");
+        (child.parent, child.nice) = (100, 15);
+        host.add(child);
+        host.advance(Duration::from_secs(5));
+        let lease = take(&mut host, 1, target, 15);
+        give_back(&mut host, &lease, &[]);
+        assert_eq!(niceness(&host, 200), [15]);
+    }
+
+    #[test]
+    fn what_somebody_else_changed_is_left_alone() {
+        let (mut host, target) = host_with(1, 0);
+        let lease = take(&mut host, 1, target, 15);
+        host.processes
+            .get_mut(&100)
+            .unwrap()
+            .threads
+            .get_mut(&100)
+            .unwrap()
+            .nice = 7;
+        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::Superseded);
+        assert_eq!(niceness(&host, 100), [7]);
+    }
+
+    #[test]
+    fn the_older_holder_applies_again() {
+        let (mut host, target) = host_with(2, 0);
+        let first = take(&mut host, 1, target, 10);
+        let second = take(&mut host, 2, target, 15);
+        assert_eq!(
+            give_back(&mut host, &second, &[first.clone(), second.clone()]),
+            Outcome::Restored
+        );
+        assert_eq!(niceness(&host, 100), [10, 10]);
+        assert_eq!(
+            give_back(&mut host, &first, std::slice::from_ref(&first)),
+            Outcome::Restored
+        );
+        assert_eq!(niceness(&host, 100), [0, 0]);
+    }
+
+    #[test]
+    fn real_time_threads_are_never_touched() {
+        let (mut host, target) = host_with(2, 0);
+        host.processes
+            .get_mut(&100)
+            .unwrap()
+            .threads
+            .get_mut(&101)
+            .unwrap()
+            .policy = Policy::RealTime;
+        let lease = take(&mut host, 1, target, 15);
+        assert_eq!(niceness(&host, 100), [15, 0]);
+        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::Restored);
+        host.processes
+            .get_mut(&100)
+            .unwrap()
+            .threads
+            .get_mut(&100)
+            .unwrap()
+            .policy = Policy::RealTime;
+        assert_eq!(
+            prepare(&mut host, target, &Change::To(Value::Nice(5)))
+                .unwrap_err()
+                .outcome,
+            Outcome::Denied
+        );
+    }
+
+    #[test]
+    fn a_target_that_is_gone_or_another_is_an_outcome() {
+        let (mut host, target) = host_with(1, 0);
+        let lease = take(&mut host, 1, target, 15);
+        host.processes.clear();
+        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::Gone);
+        host.advance(Duration::from_secs(60));
+        host.add(Process {
+            age: Duration::ZERO,
+            nice: 15,
+            ..Process::example(100, "another")
+        });
+        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::ChangedIdentity);
+        assert_eq!(niceness(&host, 100), [15]);
+    }
+}

@@ -1,0 +1,132 @@
+//! The file in which active alerts outlast a restart. Beside the ledger, not in it: it is written by the thread that
+//! evaluates, and losing it costs no more than that alerts wait for their `for` anew.
+
+use crate::watch::evaluator::Evaluator;
+use crate::watch::restart::ActiveAlerts;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+const NAME: &str = "alerts.json";
+
+/// While alerts are active and nothing changes, the file is written so often, for it also says until when they were seen.
+const REFRESH: Duration = Duration::from_secs(15);
+
+/// Keeps the file as old as what it tells.
+pub struct KeptAlerts {
+    path: PathBuf,
+    written: ActiveAlerts,
+    written_at: Option<Instant>,
+    is_failing: bool,
+}
+
+impl KeptAlerts {
+    /// The file of a storage directory.
+    pub fn new(directory: &Path) -> KeptAlerts {
+        KeptAlerts {
+            path: directory.join(NAME),
+            written: ActiveAlerts::default(),
+            written_at: None,
+            is_failing: false,
+        }
+    }
+
+    /// Gives back to the rules what they had when the file was written.
+    pub fn restore(&mut self, evaluator: &mut Evaluator) {
+        let read = fs::read(&self.path).and_then(|bytes| Ok(serde_json::from_slice::<ActiveAlerts>(&bytes)?));
+        match read {
+            Ok(before) => {
+                before.restore(evaluator);
+                self.written = before;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(file = %self.path.display(), %error, "cannot read which alerts were active; they begin anew");
+            }
+        }
+    }
+
+    /// Writes what is active at `now_ms`, Unix time in milliseconds, where that is worth it.
+    pub fn keep(&mut self, evaluator: &Evaluator, now_ms: i64) {
+        let active = ActiveAlerts::of(evaluator, now_ms);
+        let is_due = !active.alerts.is_empty() && self.written_at.is_none_or(|at| at.elapsed() >= REFRESH);
+        if is_due || active.alerts != self.written.alerts {
+            self.write(active);
+        }
+    }
+
+    /// Writes it in any case: evenkeel ends.
+    pub fn keep_last(&mut self, evaluator: &Evaluator, now_ms: i64) {
+        let active = ActiveAlerts::of(evaluator, now_ms);
+        if !(active.alerts.is_empty() && self.written.alerts.is_empty()) {
+            self.write(active);
+        }
+    }
+
+    fn write(&mut self, active: ActiveAlerts) {
+        let result = self.replace_file(&active);
+        if let Err(error) = &result
+            && !self.is_failing
+        {
+            tracing::warn!(file = %self.path.display(), %error, "cannot write which alerts are active; after a restart they begin anew");
+        }
+        self.is_failing = result.is_err();
+        (self.written, self.written_at) = (active, Some(Instant::now()));
+    }
+
+    /// Whoever reads finds the old file or the new one. It is not forced to disk: a sudden end of the machine ends the
+    /// processes that the alerts are about as well.
+    fn replace_file(&self, active: &ActiveAlerts) -> io::Result<()> {
+        let new = self.path.with_extension("json.new");
+        fs::write(&new, serde_json::to_vec(active)?)?;
+        fs::rename(&new, &self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::evaluator::Settings;
+    use crate::watch::history::History;
+    use crate::watch::rule_file::parse;
+
+    fn evaluator() -> Evaluator {
+        let text = "groups: [{name: g, rules: [{alert: A, expr: vector(1), for: 1m}]}]";
+        Evaluator::new(Settings::default(), vec![parse("x.yml", text).unwrap()])
+    }
+
+    #[test]
+    fn what_was_active_is_found_again_and_a_broken_file_is_as_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let active_since = |now_ms| {
+            let mut evaluator = evaluator();
+            let mut kept = KeptAlerts::new(directory.path());
+            kept.restore(&mut evaluator);
+            evaluator.evaluate_all(&mut History::default(), now_ms);
+            kept.keep(&evaluator, now_ms);
+            evaluator.active().map(|alert| alert.active_at_ms).collect::<Vec<_>>()
+        };
+        assert_eq!(active_since(1000), [1000]);
+        assert_eq!(active_since(1500), [1500], "active for no time yet");
+        assert_eq!(active_since(2_000_000), [2_000_000], "that is long ago");
+        fs::write(directory.path().join(NAME), "{").unwrap();
+        assert_eq!(active_since(2_001_000), [2_001_000]);
+    }
+
+    #[test]
+    fn the_file_is_written_when_something_changes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(NAME);
+        let (mut evaluator, mut kept) = (evaluator(), KeptAlerts::new(directory.path()));
+        kept.keep(&evaluator, 1000);
+        kept.keep_last(&evaluator, 1000);
+        assert!(!path.exists(), "there is nothing to say");
+        evaluator.evaluate_all(&mut History::default(), 2000);
+        kept.keep(&evaluator, 2000);
+        let written = fs::read(&path).unwrap();
+        kept.keep(&evaluator, 3000);
+        assert_eq!(fs::read(&path).unwrap(), written);
+        kept.keep_last(&evaluator, 3000);
+        assert_ne!(fs::read(&path).unwrap(), written, "until when it was seen");
+    }
+}

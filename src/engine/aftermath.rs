@@ -1,0 +1,197 @@
+//! What final steps have come to. Victims that ended are told of; those that outlived their time are given up, so that
+//! they block nobody else; what had no effect three times running opens the breaker of its rule.
+
+use super::Engine;
+use super::turn::{About, Turn};
+use crate::act::effect;
+use crate::host::{Host, Moment};
+use crate::ledger::{Breaker, Climb, Entry, EpisodeKey, Outcome, Record, Victim};
+use crate::process::{Process, Target};
+use crate::rule::Step;
+use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
+
+impl<H: Host> Engine<H> {
+    /// The entries for the end of a process, if it is a victim that was not known to be gone.
+    pub(super) fn end_of(&mut self, target: Target, now: Moment) -> Vec<Entry> {
+        let is_it = |victim: &&Victim| victim.target == target && victim.gone_at.is_none();
+        let Some(victim) = self.book.victims.iter().find(is_it).cloned() else {
+            return Vec::new();
+        };
+        let (at, simulated) = (now.boot, false);
+        let mut entries = vec![Entry::VictimGone { target, at, simulated }];
+        if !victim.is_awaited() || victim.signals.is_empty() {
+            return entries;
+        }
+        let available = victim.memory.and_then(|_| self.host.available_memory());
+        let came = effect::of_end(&victim, now.boot, available);
+        // Whoever was given up has been counted.
+        if !victim.outlived {
+            entries.extend(self.count_effect(&victim.rule, came.is_ok(), now));
+        }
+        let (outcome, reason) = match came {
+            Ok(told) => (Outcome::Gone, told),
+            Err(told) => (Outcome::NoEffect, told),
+        };
+        entries.push(Entry::Record(self.effect_record(&victim, outcome, reason, now)));
+        entries
+    }
+
+    /// Victims that live although nothing more will be done to them.
+    pub(super) fn give_up_survivors(&mut self, turn: &mut Turn) {
+        let now = turn.boot_now();
+        let is_due = |victim: &&Victim| victim.is_awaited() && victim.gone_by.is_some_and(|at| at <= now);
+        for mut victim in self.book.victims.iter().filter(is_due).cloned().collect::<Vec<_>>() {
+            let process = victim.target.process().filter(|process| self.host.is_alive(*process));
+            let Some(process) = process else {
+                self.note_death(victim.target, turn);
+                continue;
+            };
+            let state = self.host.process(process.pid).map(|process| process.state);
+            let record = self.effect_record(&victim, Outcome::NoEffect, effect::of_survivor(state), turn.now);
+            let counted = self.count_effect(&victim.rule, false, turn.now);
+            (victim.gone_by, victim.outlived) = (None, true);
+            for entry in [Entry::Victim(victim), Entry::Record(record)]
+                .into_iter()
+                .chain(counted)
+            {
+                turn.close(&mut self.book, entry);
+            }
+        }
+    }
+
+    /// What one more victim changes at the breaker of its rule.
+    fn count_effect(&self, rule: &str, had_effect: bool, now: Moment) -> Option<Entry> {
+        let before = self.book.breakers.get(rule).copied().unwrap_or_default();
+        let breaker = before.after(had_effect, now.wall);
+        if breaker.is_open() && !before.is_open() {
+            tracing::warn!(
+                rule,
+                failures = breaker.failures,
+                "the final steps of this rule have no effect: it takes none until its breaker is closed by `evenkeel release --breaker`"
+            );
+        }
+        let rule = rule.to_owned();
+        (breaker != before).then_some(Entry::Breaker { rule, breaker })
+    }
+
+    fn effect_record(&self, victim: &Victim, outcome: Outcome, reason: String, now: Moment) -> Record {
+        if outcome == Outcome::NoEffect {
+            self.tally.action(&victim.rule, "signal", outcome.as_str());
+        }
+        let key = EpisodeKey {
+            rule: victim.rule.clone(),
+            fingerprint: victim.fingerprint.clone(),
+            simulated: false,
+        };
+        let episode = self.book.episodes.get(&key);
+        let labels = episode.map(|episode| episode.labels.clone()).unwrap_or_default();
+        let named = |climb: &&Climb| climb.target == victim.target;
+        let name = episode.and_then(|episode| episode.climbs.iter().find(named));
+        let name = name.map(|climb| climb.name.clone()).unwrap_or_default();
+        let signal = victim.signals.last().and_then(|number| Signal::try_from(*number).ok());
+        let mut record = About::new(&victim.rule, &labels, &victim.fingerprint).record(now);
+        record.target = Some((victim.target, name));
+        record.step = signal.map(|signal| format!("signal {signal}"));
+        (record.outcome, record.reason, record.is_effect) = (Some(outcome), reason, true);
+        tracing::info!(
+            rule = record.rule,
+            pid = victim.target.pid(),
+            step = record.step.as_deref().unwrap_or(""),
+            outcome = outcome.as_str(),
+            reason = record.reason,
+            "effect"
+        );
+        record
+    }
+
+    /// Victims that nobody waits for and nobody takes again: SIGKILL is on its way to them and they hang in the kernel,
+    /// or they were given up.
+    pub(super) fn spent(&self, table: &[Process]) -> BTreeSet<Target> {
+        let hangs = |target: Target| {
+            let is_it = |process: &Process| target == process.identity.into() && process.state == 'D';
+            table.iter().any(is_it)
+        };
+        let awaited = self.book.victims.iter().filter(|victim| victim.is_awaited());
+        awaited
+            .filter(|victim| {
+                let is_killed = victim.signals.contains(&(Signal::SIGKILL as i32));
+                victim.outlived || (is_killed && hangs(victim.target))
+            })
+            .map(|victim| victim.target)
+            .collect()
+    }
+
+    /// Lets a rule take final steps again. False when its breaker is not open.
+    pub fn close_breaker(&mut self, rule: &str) -> bool {
+        if !self.book.is_breaker_open(rule) {
+            return false;
+        }
+        let mut turn = Turn::new(self.host.now(), None);
+        let (rule, breaker) = (rule.to_owned(), Breaker::default());
+        tracing::info!(rule, "its breaker was closed by hand");
+        turn.close(&mut self.book, Entry::Breaker { rule, breaker });
+        self.finish(turn);
+        true
+    }
+
+    /// A final signal of which nobody knows whether it was sent is sent again, and its wait begins anew: it does no
+    /// harm to a process that is ending, and SIGKILL must not come to one that was never asked to end.
+    pub(super) fn resend_unsettled(&mut self, turn: &mut Turn) {
+        let is_open = |victim: &&Victim| victim.is_awaited() && victim.unsent.is_some();
+        for mut victim in self.book.victims.iter().filter(is_open).cloned().collect::<Vec<_>>() {
+            let Some(unsent) = victim.unsent.take() else { continue };
+            victim.signals.retain(|sent| *sent != unsent);
+            let is_set_back = self.set_back_to(&victim, unsent, turn);
+            let target = victim.target;
+            let entry = if is_set_back || !victim.signals.is_empty() {
+                Entry::Victim(victim)
+            } else {
+                Entry::VictimSpared { target }
+            };
+            turn.close(&mut self.book, entry);
+        }
+    }
+
+    /// Puts a victim before the step that sends this signal. False where its episode is over.
+    fn set_back_to(&mut self, victim: &Victim, signal: i32, turn: &mut Turn) -> bool {
+        let key = EpisodeKey {
+            rule: victim.rule.clone(),
+            fingerprint: victim.fingerprint.clone(),
+            simulated: false,
+        };
+        let Some(mut episode) = self.book.episodes.get(&key).cloned() else {
+            return false;
+        };
+        let Some(rule) = self.rule_of(&episode) else {
+            return false;
+        };
+        let is_it = |climb: &&mut Climb| climb.target == victim.target;
+        let Some(climb) = episode.climbs.iter_mut().find(is_it) else {
+            return false;
+        };
+        let sends = |step: &Step| matches!(step, Step::Signal(send) if send.signal as i32 == signal && step.is_final());
+        let rung = rule.actions.iter().take(climb.rung).rposition(sends);
+        let Some(rung) = rung.filter(|_| episode.ladder == rule.ladder()) else {
+            return false;
+        };
+        (climb.rung, climb.due, climb.refused) = (rung, turn.boot_now(), None);
+        turn.close(&mut self.book, Entry::Episode(episode));
+        true
+    }
+
+    /// Those of an episode that are victims only because their first signal may have been sent, and now will not be.
+    pub(super) fn spare_unsent(&mut self, key: &EpisodeKey, turn: &mut Turn) {
+        let is_its = |victim: &&Victim| {
+            victim.is_awaited()
+                && victim.target.process().is_some()
+                && victim.signals.is_empty()
+                && victim.rule == key.rule
+                && victim.fingerprint == key.fingerprint
+        };
+        let unsent = self.book.victims.iter().filter(is_its).map(|victim| victim.target);
+        for target in unsent.collect::<Vec<_>>() {
+            turn.close(&mut self.book, Entry::VictimSpared { target });
+        }
+    }
+}

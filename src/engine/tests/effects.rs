@@ -1,0 +1,308 @@
+//! What final steps come to: victims that outlive them, hang in the kernel or free nothing, and the breaker.
+
+use super::*;
+use crate::rule::OrderBy;
+
+const MIB: u64 = 1 << 20;
+/// Longer than a victim has to end, its ladder included.
+const LONG: u64 = 45;
+
+fn killer(name: &str, ladder: &str) -> Rule {
+    Rule {
+        limit: 9,
+        cooldown: Duration::from_secs(1),
+        ..example(name, ladder)
+    }
+}
+
+fn generous(rules: Vec<Rule>) -> Policy {
+    Policy {
+        budget: Budget {
+            final_steps: 99,
+            per: Duration::from_secs(300),
+        },
+        ..policy(rules)
+    }
+}
+
+impl World {
+    fn hangs(&mut self, pid: i32) {
+        self.engine.host().set_state(pid, 'D');
+    }
+
+    /// The end of everybody who is not there any more, told as the real host tells it.
+    fn bury(&mut self, targets: &[Identity]) {
+        for target in targets {
+            self.engine.exited(*target);
+        }
+        self.engine.tick();
+    }
+
+    fn breaker(&self, rule: &str) -> f64 {
+        self.count("evenkeel_breaker_open", &[rule])
+    }
+
+    fn effects(&self) -> Vec<(i32, Outcome)> {
+        let records = self.engine.records();
+        let effects = records.iter().filter(|record| record.is_effect);
+        effects
+            .map(|record| {
+                (
+                    record.target.as_ref().unwrap().0.pid().unwrap(),
+                    record.outcome.unwrap(),
+                )
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_victim_that_hangs_in_the_kernel_is_not_taken_again_and_blocks_nobody() {
+    let mut other = killer("other", "signal KILL");
+    other.matchers = example("end", "nice 1").matchers;
+    other.limit = 1;
+    let mut world = world(generous(vec![killer("end", TERM_THEN_KILL), other]));
+    for pid in [100, 200, 300] {
+        world.add(pid, 1);
+        world.engine.host().advance(Duration::from_secs(1));
+    }
+    world.hangs(100);
+    world.send("end", Status::Firing, 0, Source::Local);
+    world.pass(LONG);
+    let to_first = |signals: Vec<(i32, Signal)>| -> Vec<Signal> {
+        let to_it = signals.into_iter().filter(|(pid, _)| *pid == 100);
+        to_it.map(|(_, signal)| signal).collect()
+    };
+    assert_eq!(to_first(world.signals()), [Signal::SIGTERM, Signal::SIGKILL]);
+    let ended = |world: &mut World, pid| !world.engine.host().processes.contains_key(&pid);
+    assert!(
+        ended(&mut world, 200) && ended(&mut world, 300),
+        "{:?}",
+        world.signals()
+    );
+    world.send("end", Status::Resolved, 0, Source::Local);
+    world.send("end", Status::Firing, 1000, Source::Local);
+    world.add(400, 1);
+    world.pass(LONG);
+    assert!(ended(&mut world, 400));
+    assert_eq!(to_first(world.signals()).len(), 2, "not in a later episode either");
+    world.engine.host().set_state(100, 'S');
+    assert!(ended(&mut world, 100), "the signal was pending");
+}
+
+#[test]
+fn a_victim_that_outlives_its_time_is_told_once_and_given_up() {
+    let mut world = world(generous(vec![killer("end", "signal TERM")]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    world.send("end", Status::Firing, 0, Source::Local);
+    world.pass(29);
+    assert_eq!(world.effects(), []);
+    world.crash_and_restart();
+    world.pass(2);
+    world.crash_and_restart();
+    world.pass(LONG);
+    assert_eq!(world.effects(), [(100, Outcome::NoEffect)]);
+    assert_eq!(
+        world.count("evenkeel_actions_total", &["end", "signal", "no_effect"]),
+        1.0
+    );
+    world.add(200, 1);
+    world.pass(LONG);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM), (200, Signal::SIGTERM)]);
+}
+
+#[test]
+fn an_end_is_told_with_the_memory_it_freed() {
+    let mut rule = killer("end", "signal KILL");
+    rule.order_by = OrderBy {
+        key: crate::rule::OrderKey::Memory,
+        reverse: false,
+    };
+    let mut world = world(generous(vec![rule]));
+    world.engine.host().memory_bytes = Some(2000 * MIB);
+    let target = world.add(100, 1);
+    world
+        .engine
+        .host()
+        .processes
+        .get_mut(&100)
+        .unwrap()
+        .process
+        .resident_bytes = 500 * MIB;
+    world.send("end", Status::Firing, 0, Source::Local);
+    world.bury(&[target]);
+    let records = world.engine.records();
+    let effect = records.iter().find(|record| record.is_effect).unwrap();
+    assert_eq!(effect.outcome, Some(Outcome::Gone));
+    assert!(
+        effect.reason.contains("it had 500 MiB, and 500 MiB more are available"),
+        "{effect:?}"
+    );
+}
+
+#[test]
+fn three_victims_running_without_effect_open_the_breaker_for_good() {
+    let mut world = world(generous(vec![
+        killer("end", "signal TERM"),
+        killer("fine", "signal KILL"),
+    ]));
+    assert_eq!(world.breaker("end"), 0.0);
+    for pid in [100, 200, 300, 400] {
+        world.add(pid, 1);
+        world.ignores_sigterm(pid);
+        world.engine.host().advance(Duration::from_secs(1));
+    }
+    world.send("end", Status::Firing, 0, Source::Local);
+    for _ in 0..4 * LONG {
+        world.pass(1);
+        let is_open = world.effects().len() == 3;
+        assert_eq!(
+            world.breaker("end"),
+            f64::from(u8::from(is_open)),
+            "{:?}",
+            world.effects()
+        );
+    }
+    assert_eq!(world.signals().len(), 3);
+    assert!(world.decided("end", Decision::Breaker) >= 1.0);
+    world.crash_and_restart();
+    world.pass(LONG);
+    assert_eq!((world.breaker("end"), world.breaker("fine")), (1.0, 0.0), "durable");
+    assert!(!world.engine.close_breaker("fine"));
+    assert!(world.engine.close_breaker("end"));
+    world.pass(LONG);
+    assert_eq!(world.signals().last(), Some(&(400, Signal::SIGTERM)));
+}
+
+#[test]
+fn an_effect_in_between_starts_the_count_anew() {
+    let mut world = world(generous(vec![killer("end", "signal TERM")]));
+    let mut targets = Vec::new();
+    for (pid, ignores) in [(100, true), (200, true), (300, false), (400, true), (500, true)] {
+        targets.push(world.add(pid, 1));
+        if ignores {
+            world.ignores_sigterm(pid);
+        }
+        world.engine.host().advance(Duration::from_secs(1));
+    }
+    world.send("end", Status::Firing, 0, Source::Local);
+    for _ in 0..6 {
+        world.pass(LONG);
+        let host = world.engine.host();
+        let gone: Vec<Identity> = targets
+            .iter()
+            .filter(|id| !host.processes.contains_key(&id.pid))
+            .copied()
+            .collect();
+        world.bury(&gone);
+    }
+    assert_eq!(world.signals().len(), 5);
+    assert_eq!(world.breaker("end"), 0.0);
+}
+
+#[test]
+fn ends_that_free_nothing_open_the_breaker_of_a_rule_about_memory() {
+    for (order, expected) in [(crate::rule::OrderKey::Memory, 1.0), (crate::rule::OrderKey::Age, 0.0)] {
+        let mut rule = killer("end", "signal KILL");
+        rule.order_by.key = order;
+        let mut world = world(generous(vec![rule]));
+        let mut targets = Vec::new();
+        for pid in [100, 200, 300] {
+            targets.push(world.add(pid, 1));
+            world
+                .engine
+                .host()
+                .processes
+                .get_mut(&pid)
+                .unwrap()
+                .process
+                .resident_bytes = 500 * MIB;
+        }
+        world.engine.host().memory_bytes = Some(5000 * MIB);
+        world.send("end", Status::Firing, 0, Source::Local);
+        for _ in 0..4 * LONG {
+            world.pass(1);
+            let host = world.engine.host();
+            let (living, gone): (Vec<_>, Vec<_>) = targets.iter().partition(|id| host.processes.contains_key(&id.pid));
+            // Somebody else takes it all at once.
+            *host.memory_bytes.as_mut().unwrap() -= gone.len() as u64 * 500 * MIB;
+            world.bury(&gone);
+            targets = living;
+        }
+        assert!(targets.is_empty());
+        assert_eq!(world.breaker("end"), expected, "{order:?}");
+    }
+}
+
+#[test]
+fn a_signal_that_may_not_have_been_sent_is_sent_again_before_sigkill() {
+    for after in 0.. {
+        let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
+        world.add(100, 1);
+        world.ignores_sigterm(100);
+        crate::host::fault::arm(Some(after));
+        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.fire("end")));
+        crate::host::fault::arm(None);
+        world.crash_and_restart();
+        world.fire("end");
+        world.pass(9);
+        let signals = world.signals();
+        assert!(
+            !signals.is_empty() && signals.iter().all(|sent| *sent == (100, Signal::SIGTERM)),
+            "killed at point {after}: {signals:?}"
+        );
+        world.pass(7);
+        assert_eq!(
+            world.signals().last(),
+            Some(&(100, Signal::SIGKILL)),
+            "killed at point {after}"
+        );
+        if killed.is_ok() {
+            assert_eq!(world.signals().len(), 2);
+            return;
+        }
+    }
+}
+
+#[test]
+fn without_a_ledger_a_rule_that_says_so_ends_processes_and_records_it_later() {
+    let mut allowed = example("end", "nice 15; signal TERM; wait 10; signal KILL");
+    allowed.without_ledger = true;
+    let mut world = world(policy(vec![allowed, example("calm", "nice 5")]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    let lock = world.lock_ledger();
+    let alerts = [alert("calm", Status::Firing), alert("end", Status::Firing)];
+    assert!(
+        world.engine.take(&alerts, Instant::now()).is_err(),
+        "Alertmanager is to come again"
+    );
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+    assert_eq!(world.nice(100), [0], "what would have to be undone is not done");
+    assert_eq!(world.decided("end", Decision::Ledger), 1.0);
+    assert_eq!(world.decided("calm", Decision::Ledger), 1.0);
+    assert!(world.engine.take(&alerts, Instant::now()).is_err());
+    world.pass(12);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM), (100, Signal::SIGKILL)]);
+    lock.execute_batch("ROLLBACK").unwrap();
+    world.pass(2);
+    let records = world.engine.records();
+    let applied = records.iter().filter(|record| record.outcome == Some(Outcome::Applied));
+    assert_eq!(applied.count(), 2, "{records:#?}");
+    world.crash_and_restart();
+    assert_eq!(world.engine.book().victims[0].signals, [15, 9]);
+    assert!(world.engine.book().victims[0].gone_at.is_some());
+}
+
+#[test]
+fn a_resolve_that_came_with_the_firing_ends_it_without_a_ledger_too() {
+    let mut allowed = example("end", "signal TERM");
+    allowed.without_ledger = true;
+    let mut world = world(policy(vec![allowed]));
+    world.add(100, 1);
+    let _lock = world.lock_ledger();
+    let both = [alert("end", Status::Firing), alert("end", Status::Resolved)];
+    assert!(world.engine.take(&both, Instant::now()).is_err());
+    assert_eq!(world.signals(), []);
+}

@@ -1,0 +1,145 @@
+//! Ten thousand leases and a thousand alerts: work grows with them, not with their square. Counted, never timed.
+
+use super::*;
+use crate::process::selector::{Condition, Part, Pattern};
+
+/// Calls of the host per lease, however many leases there are: a few per thread, and readings of the table for all.
+const CALLS_PER_LEASE: usize = 40;
+
+/// A rule whose alerts name the processes that they mean.
+fn by_label(limit: usize) -> Rule {
+    let mut rule = example("calm", "nice 15");
+    (rule.limit, rule.max_matches) = (limit, limit);
+    rule.aim = crate::rule::Aim::Processes(crate::process::Selector {
+        conditions: vec![Condition::Name(Pattern::Template(vec![Part::Label("comm".into())]))],
+    });
+    rule
+}
+
+fn about(comm: &str, status: Status) -> Alert {
+    let mut alert = alert("calm", status);
+    alert.labels.insert("comm".into(), comm.into());
+    alert.fingerprint = fingerprint(&alert.labels);
+    alert
+}
+
+impl World {
+    fn add_named(&mut self, pid: i32, name: &str) {
+        let mut process = Process::example(pid, name);
+        process.details.exe = Some("/usr/bin/burner".into());
+        self.engine.host().add(process);
+    }
+
+    fn calls(&mut self, deed: impl FnOnce(&mut World)) -> usize {
+        self.engine.host().calls.set(0);
+        deed(self);
+        self.engine.host().calls.get()
+    }
+}
+
+#[test]
+fn ten_thousand_leases_are_taken_and_undone_by_so_many_calls_for_each() {
+    const LEASES: usize = 10_000;
+    let mut world = world(policy(vec![by_label(LEASES)]));
+    for index in 0..LEASES {
+        world.add_named(1000 + index as i32, "burner");
+    }
+    let taking = world.calls(|world| {
+        world
+            .engine
+            .take(&[about("burner", Status::Firing)], Instant::now())
+            .unwrap();
+    });
+    assert_eq!(world.engine.book().leases.len(), LEASES);
+    assert!(taking <= LEASES * CALLS_PER_LEASE, "{taking} calls");
+    world.crash_and_restart();
+    assert_eq!(world.engine.book().leases.len(), LEASES);
+    let undoing = world.calls(|world| {
+        world
+            .engine
+            .take(&[about("burner", Status::Resolved)], Instant::now())
+            .unwrap();
+    });
+    assert!(undoing <= LEASES * CALLS_PER_LEASE, "{undoing} calls");
+    assert!(world.engine.book().leases.is_empty());
+    let host = world.engine.host();
+    assert!(
+        host.processes
+            .values()
+            .all(|found| found.threads.values().all(|thread| thread.nice == 0))
+    );
+}
+
+#[test]
+fn undoing_looks_at_the_leases_of_the_target_alone() {
+    let mut more = along("more", "nice 10");
+    more.max_matches = 500;
+    let mut world = world(policy(vec![by_label(500), more]));
+    for index in 0..500 {
+        world.add_named(1000 + index, "burner");
+    }
+    world
+        .engine
+        .take(&[about("burner", Status::Firing)], Instant::now())
+        .unwrap();
+    let leases = &world.engine.book().leases;
+    assert_eq!(leases.len(), 501);
+    let seen: usize = leases.values().map(|lease| leases.on(lease.target).count()).sum();
+    assert_eq!(seen, 499 + 2 * 2, "one process has two");
+    assert_eq!(
+        leases.of("more", &about("burner", Status::Firing).fingerprint).count(),
+        1
+    );
+}
+
+#[test]
+fn a_thousand_alerts_that_resolve_at_once_share_commits_and_readings() {
+    const ALERTS: usize = 1000;
+    let mut world = world(policy(vec![by_label(1)]));
+    let comm = |index: usize| format!("burner-{index}");
+    for index in 0..ALERTS {
+        world.add_named(1000 + index as i32, &comm(index));
+    }
+    let all = |status| (0..ALERTS).map(|index| about(&comm(index), status)).collect::<Vec<_>>();
+    let commits = |world: &World| world.engine.journal.commits();
+    let before = commits(&world);
+    world.engine.take(&all(Status::Firing), Instant::now()).unwrap();
+    assert_eq!(world.engine.book().leases.len(), ALERTS);
+    assert_eq!(commits(&world) - before, 2, "intents and outcomes");
+    let before = commits(&world);
+    let calls = world.calls(|world| world.engine.take(&all(Status::Resolved), Instant::now()).unwrap());
+    assert_eq!(commits(&world) - before, 2);
+    assert!(calls <= ALERTS * CALLS_PER_LEASE, "{calls} calls");
+    assert!(world.engine.book().leases.is_empty() && world.engine.book().episodes.is_empty());
+}
+
+#[test]
+fn a_repeat_renews_a_thousand_leases_by_no_commit_or_one() {
+    const LEASES: usize = 1000;
+    let mut rule = by_label(LEASES);
+    rule.hold = Duration::from_secs(400);
+    let mut world = world(policy(vec![rule]));
+    for index in 0..LEASES {
+        world.add_named(1000 + index as i32, "burner");
+    }
+    let fire = |world: &mut World| {
+        let before = world.engine.journal.commits();
+        world
+            .engine
+            .take(&[about("burner", Status::Firing)], Instant::now())
+            .unwrap();
+        world.engine.journal.commits() - before
+    };
+    fire(&mut world);
+    for (seconds, expected) in [(30, 0), (30, 0), (50, 1), (30, 0)] {
+        world.pass(seconds);
+        assert_eq!(fire(&mut world), expected, "{seconds} s later");
+        let now = world.engine.host().now.boot;
+        let deadlines = world.engine.book().leases.values().map(|lease| lease.deadline);
+        assert!(
+            deadlines
+                .into_iter()
+                .all(|deadline| deadline == now + Duration::from_secs(400))
+        );
+    }
+}

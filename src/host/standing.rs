@@ -1,0 +1,42 @@
+//! evenkeel's own standing when memory is short: its pages stay in memory, and others are ended before it. Without that
+//! it would wait for its own code to be read back from a disk that everybody waits for.
+
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
+use std::fs;
+use std::io;
+
+/// As in the shipped unit. Not -1000: a fault of evenkeel's own must stay one that the kernel can end.
+const OOM_SCORE_ADJ: i32 = -900;
+
+/// Keeps what is in memory there, and what comes into it from now on. What is never touched takes no memory (mlockall(2),
+/// MCL_ONFAULT).
+///
+/// # Errors
+/// Why it cannot be done.
+pub fn stay_in_memory() -> io::Result<()> {
+    let is_privileged = capabilities(None)?.effective.contains(CapabilitySet::IPC_LOCK);
+    if !is_privileged && getrlimit(Resource::Memlock).current.is_some() {
+        // The limit counts all that is mapped, untouched or not: an allocation beyond it would fail, some day.
+        return Err(io::Error::other("neither CAP_IPC_LOCK nor an unlimited RLIMIT_MEMLOCK"));
+    }
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?;
+    Ok(())
+}
+
+/// Makes the kernel end others first when memory runs out, unless somebody has said otherwise.
+///
+/// # Errors
+/// Why it cannot be done.
+pub fn be_ended_last() -> io::Result<()> {
+    if own_oom_score_adj()? == 0 {
+        fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ.to_string())?;
+    }
+    Ok(())
+}
+
+fn own_oom_score_adj() -> io::Result<i32> {
+    let text = fs::read_to_string("/proc/self/oom_score_adj")?;
+    text.trim().parse().map_err(io::Error::other)
+}

@@ -1,0 +1,260 @@
+//! A ledger that is damaged in every way that a disk can think of: it is set aside, and what can be read is kept.
+
+use super::book::Book;
+use super::entry::{Entry, Outcome};
+use super::lease::{Effect, Lease, Prior};
+use super::salvage::log_is_damaged;
+use super::store::FILE_NAME;
+use super::{Episode, EpisodeKey, Journal, Victim};
+use crate::host::Value;
+use crate::process::{BootId, Identity, Target};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const BOOT: BootId = BootId(1);
+const LEASES: u64 = 120;
+const PAGE: usize = 4096;
+/// Of a write-ahead log: its header, and that of a frame.
+const LOG_HEADER: usize = 32;
+const FRAME: usize = 24 + PAGE;
+
+fn target(id: u64) -> Target {
+    Target::Process(Identity {
+        boot: BOOT,
+        pid: 1000 + id as i32,
+        start_ticks: id,
+    })
+}
+
+fn lease(id: u64) -> Lease {
+    let value = Value::Nice(15);
+    let prior = Prior {
+        tid: 1000 + id as i32,
+        start_ticks: id,
+        value: Value::Nice(0),
+    };
+    Lease {
+        id,
+        rule: "calm".into(),
+        fingerprint: "f".into(),
+        target: target(id),
+        name: "burner".into(),
+        effect: Effect::Value {
+            value,
+            prior: vec![prior],
+        },
+        taken_at: Duration::from_secs(5),
+        deadline: Duration::from_secs(60),
+        settled: true,
+    }
+}
+
+fn episode() -> Episode {
+    Episode {
+        key: EpisodeKey {
+            rule: "calm".into(),
+            fingerprint: "f".into(),
+            simulated: false,
+        },
+        ladder: String::new(),
+        source: super::book::WireSource::Local,
+        labels: Default::default(),
+        annotations: Default::default(),
+        starts_at: jiff::Timestamp::UNIX_EPOCH,
+        opened_at: Duration::ZERO,
+        seen_at: Duration::ZERO,
+        climbs: vec![],
+        barred: vec![],
+    }
+}
+
+/// A ledger of many leases of which every third has ended, as it lies on disk when the daemon is killed: all in the
+/// database, or in its log.
+fn ledger(in_log: bool) -> (tempfile::TempDir, Book) {
+    let (origin, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mut journal, mut book) = Journal::open(origin.path(), BOOT);
+    let mut entries = vec![Entry::Episode(episode())];
+    entries.extend((1..=LEASES).map(|id| Entry::Lease(lease(id))));
+    entries.extend((1..=LEASES).filter(|id| id % 3 == 0).map(|id| Entry::LeaseEnded {
+        id,
+        outcome: Outcome::Restored,
+    }));
+    entries.push(Entry::Victim(Victim::new(target(7), false, Duration::from_secs(3))));
+    for part in entries.chunks(40) {
+        part.iter().for_each(|entry| book.record(entry));
+        journal.begin(part).unwrap();
+    }
+    if !in_log {
+        let other = rusqlite::Connection::open(origin.path().join(FILE_NAME)).unwrap();
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        other.query_row(checkpoint, [], |_| Ok(())).unwrap();
+    }
+    for name in [FILE_NAME.to_owned(), format!("{FILE_NAME}-wal")] {
+        std::fs::copy(origin.path().join(&name), copy.path().join(&name)).unwrap();
+    }
+    (copy, book)
+}
+
+fn harm(directory: &Path, name: &str, harm: impl FnOnce(&mut Vec<u8>)) {
+    let path = directory.join(name);
+    let mut bytes = std::fs::read(&path).unwrap();
+    harm(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn set_aside(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    let names = entries.map(|entry| entry.unwrap().path());
+    names
+        .filter(|path| {
+            path.display().to_string().contains(".corrupt-") && !path.display().to_string().ends_with("-wal")
+        })
+        .collect()
+}
+
+fn ids(book: &Book) -> BTreeSet<u64> {
+    book.leases.keys().copied().collect()
+}
+
+/// Opens what was harmed: nothing that had ended comes back, and the journal works. Returns which leases were found.
+fn open(directory: &Path, before: &Book, what: &str) -> BTreeSet<u64> {
+    let (mut journal, book) = Journal::open(directory, BOOT);
+    let found = ids(&book);
+    assert!(found.is_subset(&ids(before)), "{what}: {found:?}");
+    for lease in book.leases.values() {
+        assert_eq!(lease.effect, before.leases[&lease.id].effect, "{what}");
+    }
+    assert!(journal.is_writable(), "{what}");
+    journal.begin(&[Entry::Paused(true)]).unwrap();
+    drop(journal);
+    let (_, again) = Journal::open(directory, BOOT);
+    assert_eq!(ids(&again), found, "{what}, opened again");
+    assert!(again.paused, "{what}");
+    found
+}
+
+#[test]
+fn a_sound_ledger_is_left_as_it_is() {
+    for in_log in [true, false] {
+        let (directory, before) = ledger(in_log);
+        assert_eq!(open(directory.path(), &before, "nothing"), ids(&before));
+        assert_eq!(set_aside(directory.path()), Vec::<PathBuf>::new());
+    }
+}
+
+#[test]
+fn every_page_may_be_zeroed_and_what_is_on_the_others_is_kept() {
+    let (directory, before) = ledger(false);
+    let pages = std::fs::metadata(directory.path().join(FILE_NAME)).unwrap().len() as usize / PAGE;
+    assert!(pages > 10);
+    let mut fewest = usize::MAX;
+    for page in 0..pages {
+        let (directory, _) = ledger(false);
+        harm(directory.path(), FILE_NAME, |bytes| {
+            bytes[page * PAGE..(page + 1) * PAGE].fill(0);
+        });
+        let found = open(directory.path(), &before, &format!("page {page} of {pages}")).len();
+        let is_whole = found == before.leases.len();
+        assert!(is_whole || set_aside(directory.path()).len() == 1, "page {page}");
+        fewest = fewest.min(found);
+    }
+    assert!(fewest >= before.leases.len() / 2, "{fewest} of {}", before.leases.len());
+}
+
+#[test]
+fn a_garbled_beginning_costs_no_lease() {
+    let garble = |bytes: &mut [u8]| {
+        bytes
+            .iter_mut()
+            .enumerate()
+            .for_each(|(at, byte)| *byte = (at * 37) as u8)
+    };
+    for length in [16, 100, PAGE] {
+        let (directory, before) = ledger(false);
+        harm(directory.path(), FILE_NAME, |bytes| garble(&mut bytes[..length]));
+        let found = open(directory.path(), &before, &format!("{length} bytes of garbage"));
+        assert_eq!(found, ids(&before));
+        let aside = set_aside(directory.path());
+        assert_eq!(aside.len(), 1);
+        assert_eq!(std::fs::read(&aside[0]).unwrap()[1], 37, "kept as it was");
+    }
+}
+
+#[test]
+fn a_ledger_that_is_cut_off_gives_what_is_left() {
+    let (directory, before) = ledger(false);
+    harm(directory.path(), FILE_NAME, |bytes| {
+        bytes.truncate(bytes.len() * 3 / 4 / PAGE * PAGE)
+    });
+    open(directory.path(), &before, "three quarters are left");
+    assert_eq!(set_aside(directory.path()).len(), 1);
+}
+
+#[test]
+fn a_damaged_log_is_noticed_and_its_leases_are_found() {
+    let log = format!("{FILE_NAME}-wal");
+    for at in [0, 17, LOG_HEADER + 3, LOG_HEADER + 5 * FRAME + 2000] {
+        let (directory, before) = ledger(true);
+        harm(directory.path(), &log, |bytes| bytes[at] ^= 0xff);
+        assert!(log_is_damaged(&directory.path().join(FILE_NAME)), "byte {at}");
+        let found = open(directory.path(), &before, &format!("byte {at} of the log"));
+        assert!(
+            found.len() >= before.leases.len() - 30,
+            "byte {at}: {} found",
+            found.len()
+        );
+        assert_eq!(set_aside(directory.path()).len(), 1, "byte {at}");
+    }
+}
+
+#[test]
+fn a_torn_end_of_the_log_is_no_damage() {
+    let (directory, before) = ledger(true);
+    harm(directory.path(), &format!("{FILE_NAME}-wal"), |bytes| {
+        let end = bytes.len();
+        bytes[end - FRAME / 2..].fill(0);
+        bytes.extend([7; 1000]);
+    });
+    // The last frame is a commit; what it would have made durable is gone, and nothing else is.
+    let (journal, book) = Journal::open(directory.path(), BOOT);
+    assert!(journal.is_writable() && ids(&book).is_superset(&ids(&before)));
+    assert_eq!(set_aside(directory.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_breaks_under_a_running_daemon_is_begun_anew_from_memory() {
+    let (directory, _) = ledger(false);
+    let (mut journal, mut book) = Journal::open(directory.path(), BOOT);
+    // Another process writes, so that pages are read again.
+    let other = rusqlite::Connection::open(directory.path().join(FILE_NAME)).unwrap();
+    other.execute("INSERT INTO meta VALUES ('other', 'x')", []).unwrap();
+    other
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .unwrap();
+    drop(other);
+    harm(directory.path(), FILE_NAME, |bytes| bytes.fill(0x55));
+    let entry = Entry::Lease(lease(LEASES + 1));
+    assert!(journal.begin(std::slice::from_ref(&entry)).is_err());
+    assert!(!journal.is_writable());
+    assert!(journal.recover(&book).is_none());
+    assert!(journal.is_writable());
+    book.record(&entry);
+    journal.begin(&[entry]).unwrap();
+    drop(journal);
+    let (_, again) = Journal::open(directory.path(), BOOT);
+    assert_eq!((again.leases, again.episodes), (book.leases, book.episodes));
+    assert_eq!(set_aside(directory.path()).len(), 1);
+}
+
+#[test]
+fn a_replacement_that_was_interrupted_is_finished() {
+    let (directory, before) = ledger(true);
+    let path = directory.path();
+    std::fs::copy(path.join(FILE_NAME), path.join("kept")).unwrap();
+    let (new, _) = ledger(false);
+    std::fs::copy(new.path().join(FILE_NAME), path.join("ledger.db.new")).unwrap();
+    harm(path, FILE_NAME, |bytes| bytes.fill(0));
+    assert_eq!(open(path, &before, "half replaced"), ids(&before));
+    assert!(!path.join("ledger.db.new").exists());
+}

@@ -1,0 +1,194 @@
+//! Rows of the ledger to a book. Every row is parsed by itself, and a table that is damaged in the middle is read from
+//! both ends, so that as much as can be read of a broken file is read.
+
+use super::book::{Book, EpisodeKey};
+use super::entry::Entry;
+use super::lease::Lease;
+use crate::process::BootId;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row};
+use std::time::Duration;
+
+/// What could be read, and what could not.
+pub struct Reading {
+    pub book: Book,
+    pub problems: Vec<Problem>,
+}
+
+pub enum Problem {
+    Sql {
+        table: &'static str,
+        source: rusqlite::Error,
+    },
+    /// A row that is not what this version writes.
+    Row { table: &'static str, reason: String },
+}
+
+/// One row as entries, or why it is none.
+type Parsed = rusqlite::Result<Result<Entry, String>>;
+
+impl Reading {
+    /// Reads what is open on a boot. Leases, victims and open episodes of another one ended with it.
+    pub fn take(connection: &Connection, boot: BootId) -> Reading {
+        let mut reading = Reading {
+            book: Book::default(),
+            problems: Vec::new(),
+        };
+        let boot = boot.to_string();
+        let is_same_boot = reading.meta(connection, "boot").as_deref() == Some(&*boot);
+        reading.table(
+            connection,
+            "episode",
+            [
+                "rule, fingerprint, simulated, body, ended_at",
+                "rule, fingerprint, simulated",
+            ],
+            &|row| episode(row, is_same_boot),
+        );
+        reading.table(
+            connection,
+            "lease",
+            ["body, deadline_ms, outcome, boot", "id"],
+            &|row| lease(row, &boot),
+        );
+        reading.table(connection, "victim", ["body, gone_ms, boot", "id"], &|row| {
+            victim(row, &boot)
+        });
+        reading.table(connection, "breaker", ["rule, body", "rule"], &breaker);
+        let newest = connection.query_row("SELECT coalesce(max(id), 0) FROM lease", [], |row| row.get::<_, i64>(0));
+        match newest {
+            Ok(newest) => reading.book.last_lease_id = reading.book.last_lease_id.max(newest as u64),
+            Err(source) => reading.problems.push(Problem::Sql { table: "lease", source }),
+        }
+        reading.book.paused = reading.meta(connection, "paused").as_deref() == Some("true");
+        reading
+    }
+
+    fn meta(&mut self, connection: &Connection, key: &str) -> Option<String> {
+        let query = "SELECT value FROM meta WHERE key = ?1";
+        let found = connection.query_row(query, [key], |row| row.get(0)).optional();
+        found.unwrap_or_else(|source| {
+            self.problems.push(Problem::Sql { table: "meta", source });
+            None
+        })
+    }
+
+    /// Reads a table in its order; where that breaks off, from the other end as well.
+    fn table(
+        &mut self,
+        connection: &Connection,
+        table: &'static str,
+        [columns, order]: [&str; 2],
+        parse: &dyn Fn(&Row<'_>) -> Parsed,
+    ) {
+        let Err(source) = self.rows(connection, table, columns, order, parse) else {
+            return;
+        };
+        self.problems.push(Problem::Sql { table, source });
+        let backwards = order.replace(", ", " DESC, ") + " DESC";
+        let mut other_half = Reading {
+            book: Book::default(),
+            problems: Vec::new(),
+        };
+        // It breaks off, too, at the damage.
+        let _ = other_half.rows(connection, table, columns, &backwards, parse);
+        self.book.adopt(other_half.book);
+        self.problems.append(&mut other_half.problems);
+    }
+
+    fn rows(
+        &mut self,
+        connection: &Connection,
+        table: &'static str,
+        columns: &str,
+        order: &str,
+        parse: &dyn Fn(&Row<'_>) -> Parsed,
+    ) -> rusqlite::Result<()> {
+        let mut statement = connection.prepare(&format!("SELECT {columns} FROM {table} ORDER BY {order}"))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            match parse(row) {
+                Ok(Ok(entry)) => self.book.record(&entry),
+                Ok(Err(reason)) if reason.is_empty() => {}
+                Ok(Err(reason)) => self.problems.push(Problem::Row { table, reason }),
+                Err(error) => {
+                    let reason = error.to_string();
+                    self.problems.push(Problem::Row { table, reason });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A row that ended, and is none.
+fn ended() -> Parsed {
+    Ok(Err(String::new()))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(body: &str, make: impl FnOnce(T) -> Entry) -> Parsed {
+    Ok(serde_json::from_str(body).map(make).map_err(|error| error.to_string()))
+}
+
+fn episode(row: &Row<'_>, is_same_boot: bool) -> Parsed {
+    let (body, ended_at): (Option<String>, Option<String>) = (row.get(3)?, row.get(4)?);
+    match body {
+        // Times in an episode count from boot; after another boot the next repeat opens it anew.
+        Some(_) if !is_same_boot => ended(),
+        Some(body) => parse(&body, Entry::Episode),
+        None => match ended_at.and_then(|text| text.parse::<Timestamp>().ok()) {
+            None => ended(),
+            Some(ended_at) => {
+                let (rule, fingerprint, simulated) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                let key = EpisodeKey {
+                    rule,
+                    fingerprint,
+                    simulated,
+                };
+                Ok(Ok(Entry::EpisodeClosed { key, ended_at }))
+            }
+        },
+    }
+}
+
+fn lease(row: &Row<'_>, boot: &str) -> Parsed {
+    let (body, deadline_ms): (String, i64) = (row.get(0)?, row.get(1)?);
+    let (outcome, of_boot): (Option<String>, String) = (row.get(2)?, row.get(3)?);
+    if outcome.is_some() {
+        return ended();
+    }
+    let parsed = serde_json::from_str::<Lease>(&body).map_err(|error| error.to_string());
+    Ok(match parsed {
+        // What was asked of others does not end with a boot, and is given back at once: its time is over.
+        Ok(lease) if of_boot != boot && lease.effect.outlasts_a_boot() => Ok(Entry::Lease(Lease {
+            deadline: Duration::ZERO,
+            ..lease
+        })),
+        Ok(_) if of_boot != boot => Err(String::new()),
+        Ok(lease) => Ok(Entry::Lease(Lease {
+            deadline: milliseconds(deadline_ms),
+            ..lease
+        })),
+        Err(reason) => Err(reason),
+    })
+}
+
+fn victim(row: &Row<'_>, boot: &str) -> Parsed {
+    let (body, gone_ms, of_boot): (String, Option<i64>, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    if of_boot != boot {
+        return ended();
+    }
+    parse(&body, |victim: super::Victim| {
+        let gone_at = gone_ms.map(milliseconds);
+        Entry::Victim(super::Victim { gone_at, ..victim })
+    })
+}
+
+fn breaker(row: &Row<'_>) -> Parsed {
+    let (rule, body): (String, String) = (row.get(0)?, row.get(1)?);
+    parse(&body, |breaker| Entry::Breaker { rule, breaker })
+}
+
+fn milliseconds(number: i64) -> Duration {
+    Duration::from_millis(number.max(0) as u64)
+}

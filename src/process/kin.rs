@@ -1,0 +1,137 @@
+//! One reading of the process table, and who descends from whom in it. Data only.
+
+use super::identity::Identity;
+use super::table::Process;
+use std::collections::HashMap;
+use std::ops::Deref;
+
+/// Reads as the processes in the order of the table.
+#[derive(Debug, Clone, Default)]
+pub struct Kin {
+    processes: Vec<Process>,
+    by_pid: HashMap<i32, usize>,
+    children: HashMap<i32, Vec<usize>>,
+}
+
+impl Deref for Kin {
+    type Target = [Process];
+
+    fn deref(&self) -> &[Process] {
+        &self.processes
+    }
+}
+
+impl From<Vec<Process>> for Kin {
+    fn from(processes: Vec<Process>) -> Kin {
+        let mut kin = Kin {
+            by_pid: HashMap::with_capacity(processes.len()),
+            ..Kin::default()
+        };
+        for (place, process) in processes.iter().enumerate() {
+            kin.by_pid.insert(process.identity.pid, place);
+            kin.children.entry(process.parent).or_default().push(place);
+        }
+        for siblings in kin.children.values_mut() {
+            siblings.sort_by_key(|place| std::cmp::Reverse(processes[*place].born_at));
+        }
+        kin.processes = processes;
+        kin
+    }
+}
+
+impl Kin {
+    pub fn get(&self, process: Identity) -> Option<&Process> {
+        let found = self.with_pid(process.pid)?;
+        (found.identity == process).then_some(found)
+    }
+
+    pub fn with_pid(&self, pid: i32) -> Option<&Process> {
+        self.by_pid.get(&pid).map(|place| &self.processes[*place])
+    }
+
+    /// The youngest first.
+    pub fn children(&self, pid: i32) -> impl Iterator<Item = &Process> {
+        let places = self.children.get(&pid).into_iter().flatten();
+        places.map(|place| &self.processes[*place])
+    }
+
+    /// The parent, its parent and so on.
+    pub fn ancestors(&self, process: &Process) -> impl Iterator<Item = &Process> {
+        let mut seen = vec![process.identity.pid];
+        let mut next = process.parent;
+        std::iter::from_fn(move || {
+            // A table is not read in one moment: a pid that was handed out again may close a circle.
+            if seen.contains(&next) {
+                return None;
+            }
+            seen.push(next);
+            let parent = self.with_pid(next)?;
+            next = parent.parent;
+            Some(parent)
+        })
+    }
+
+    /// Those below a process that hold, as far as all between hold too.
+    pub fn descendants(&self, process: Identity, holds: impl Fn(&Process) -> bool) -> Vec<&Process> {
+        if self.get(process).is_none() {
+            // Whoever has the pid now has children of his own.
+            return Vec::new();
+        }
+        let mut seen = std::collections::HashSet::from([process.pid]);
+        let mut found: Vec<&Process> = Vec::new();
+        let mut parent = Some(process.pid);
+        let mut next = 0;
+        while let Some(pid) = parent {
+            found.extend(
+                self.children(pid)
+                    .filter(|child| holds(child) && seen.insert(child.identity.pid)),
+            );
+            parent = found.get(next).map(|process| process.identity.pid);
+            next += 1;
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn kin(parents: &[(i32, i32)]) -> Kin {
+        let process = |&(pid, parent): &(i32, i32)| Process {
+            parent,
+            ..Process::example(pid, "x")
+        };
+        Kin::from(parents.iter().map(process).collect::<Vec<_>>())
+    }
+
+    fn pids<'a>(processes: impl IntoIterator<Item = &'a Process>) -> BTreeSet<i32> {
+        processes.into_iter().map(|process| process.identity.pid).collect()
+    }
+
+    #[test]
+    fn lines_go_down_and_up() {
+        let kin = kin(&[(1, 0), (7, 1), (8, 7), (9, 8), (10, 7), (11, 1)]);
+        let of = |pid| kin.with_pid(pid).unwrap().identity;
+        assert_eq!(pids(kin.descendants(of(7), |_| true)), BTreeSet::from([8, 9, 10]));
+        assert_eq!(
+            pids(kin.descendants(of(7), |process| process.identity.pid != 8)),
+            [10].into()
+        );
+        assert_eq!(pids(kin.ancestors(kin.with_pid(9).unwrap())), [8, 7, 1].into());
+        let other = Identity {
+            start_ticks: 1,
+            ..of(7)
+        };
+        assert!(kin.descendants(other, |_| true).is_empty());
+    }
+
+    #[test]
+    fn a_circle_ends() {
+        let kin = kin(&[(7, 8), (8, 7)]);
+        let first = kin.with_pid(7).unwrap();
+        assert_eq!(pids(kin.descendants(first.identity, |_| true)), [8].into());
+        assert_eq!(pids(kin.ancestors(first)), [8].into());
+    }
+}

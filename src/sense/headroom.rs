@@ -1,0 +1,92 @@
+//! When to look at free memory again, and when what was seen is worth an early sample. Pure: takes figures and `now`.
+//!
+//! A program that grows can take all memory between two regular samples. How soon it could is known from what is left:
+//! nobody fills memory faster than the machine can write it.
+
+use std::time::{Duration, Instant};
+
+/// What a few threads that touch fresh pages get on machines of today, at most.
+const FILL_BYTES_PER_SECOND: f64 = (6u64 << 30) as f64;
+
+/// Where memory is falling, it is looked at so often before it would be gone.
+const LOOKS_BEFORE_THE_END: f64 = 4.0;
+
+/// More looks would cost more than they bring: what is decided needs some milliseconds itself.
+const MIN_WAIT: Duration = Duration::from_millis(50);
+
+/// A fall by this part of what was left can cross a threshold; a smaller one can wait for the regular sample.
+const NEWS: u64 = 16;
+
+/// What was seen of free memory so far.
+#[derive(Debug, Default)]
+pub struct Headroom {
+    before: Option<(Instant, u64)>,
+    /// In the newest sample that rules have seen.
+    sampled: Option<u64>,
+}
+
+impl Headroom {
+    /// Takes the bytes that are available at `now` and says how long nobody has to look.
+    pub fn look(&mut self, now: Instant, available_bytes: u64) -> Duration {
+        let falling_per_second = self.before.map_or(0.0, |(at, before)| {
+            let seconds = now.saturating_duration_since(at).as_secs_f64();
+            before.saturating_sub(available_bytes) as f64 / seconds.max(MIN_WAIT.as_secs_f64())
+        });
+        self.before = Some((now, available_bytes));
+        let bytes_per_second = FILL_BYTES_PER_SECOND.max(falling_per_second * LOOKS_BEFORE_THE_END);
+        Duration::from_secs_f64(available_bytes as f64 / bytes_per_second).max(MIN_WAIT)
+    }
+
+    /// Whether so much is gone since the last sample that rules should see it now.
+    pub fn is_news(&self, available_bytes: u64) -> bool {
+        self.sampled
+            .is_some_and(|sampled| available_bytes < sampled - sampled / NEWS)
+    }
+
+    /// Rules have seen this figure.
+    pub fn sampled(&mut self, available_bytes: u64) {
+        self.sampled = Some(available_bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn the_less_is_left_and_the_faster_it_falls_the_sooner_is_the_next_look() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        for (looks, expected_ms) in [
+            (&[(0, 12 * GIB)][..], 2000),
+            (&[(0, 3 * GIB)], 500),
+            (&[(0, GIB / 8)], 50),
+            (&[(0, 0)], 50),
+            // 3 GiB/s: a quarter of the second that is left.
+            (&[(0, 6 * GIB), (1000, 3 * GIB)], 250),
+            // Slow falls and rises change nothing.
+            (&[(0, 3 * GIB + 1000), (1000, 3 * GIB)], 500),
+            (&[(0, GIB), (1000, 3 * GIB)], 500),
+            // Twice in one moment is no endless rate.
+            (&[(0, 3 * GIB + 1000), (0, 3 * GIB)], 500),
+        ] {
+            let mut headroom = Headroom::default();
+            let waits: Vec<Duration> = looks.iter().map(|(ms, bytes)| headroom.look(at(*ms), *bytes)).collect();
+            assert_eq!(waits.last().unwrap().as_millis(), expected_ms, "{looks:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_fall_is_news() {
+        let mut headroom = Headroom::default();
+        assert!(!headroom.is_news(0), "nothing was sampled to compare with");
+        headroom.sampled(1600);
+        for (available, expected) in [(1599, false), (1500, false), (1499, true), (0, true), (9000, false)] {
+            assert_eq!(headroom.is_news(available), expected, "{available}");
+        }
+        headroom.sampled(0);
+        assert!(!headroom.is_news(0));
+    }
+}

@@ -1,0 +1,144 @@
+//! The kernel's own alarm: a thread that sleeps until tasks begin to stand still for want of processors, memory or I/O
+//! (Documentation/accounting/psi.rst, "Monitoring for pressure thresholds"). It only wakes the sampler.
+
+use super::roots::Roots;
+use super::snapshot::Cause;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use std::fs::{File, OpenOptions};
+use std::io::{self, PipeReader, PipeWriter, Write};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The shorter window needs CAP_SYS_RESOURCE; without it the kernel takes multiples of 2 s only.
+const WINDOWS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
+
+/// Pressure that goes on is seen by the regular samples; only its beginning cannot wait for them.
+const ONSET: Duration = Duration::from_secs(10);
+
+/// What is watched: file, cause, and the share of a window that tasks must have stood still. On processors and disks
+/// waiting is daily bread, on memory it is not.
+const WATCHED: [(&str, Cause, f64); 3] = [
+    ("pressure/cpu", Cause::CpuPressure, 0.5),
+    ("pressure/memory", Cause::MemoryPressure, 0.1),
+    ("pressure/io", Cause::IoPressure, 0.5),
+];
+
+/// Ends the watch when dropped.
+pub struct PressureWatch {
+    _end: PipeWriter,
+}
+
+/// Starts to watch what this kernel lets be watched, if anything.
+///
+/// # Errors
+/// When no thread can be started.
+pub fn start(roots: &Roots, wake: impl Fn(Cause) -> bool + Send + 'static) -> io::Result<Option<PressureWatch>> {
+    let mut triggers = Vec::new();
+    for (path, cause, share) in WATCHED {
+        match arm(roots, path, share) {
+            Ok(file) => triggers.push((file, Onset::new(cause))),
+            Err(error) => tracing::debug!(file = path, %error, "the kernel gives no alarm of this pressure"),
+        }
+    }
+    if triggers.is_empty() {
+        tracing::info!("no alarm of pressure by the kernel; regular samples must do");
+        return Ok(None);
+    }
+    let (ended, end) = io::pipe()?;
+    thread::Builder::new()
+        .name("pressure-watch".to_owned())
+        .spawn(move || watch(triggers, &ended, wake))?;
+    Ok(Some(PressureWatch { _end: end }))
+}
+
+/// A file that becomes readable, in the sense of POLLPRI, when the pressure is there.
+fn arm(roots: &Roots, path: &str, share: f64) -> io::Result<File> {
+    let mut file = OpenOptions::new().read(true).write(true).open(roots.proc(path))?;
+    // A copy of a procfs is only to be read.
+    if fstatfs(&file)?.filesystem_type() != PROC_SUPER_MAGIC {
+        return Err(Errno::ENOTSUP.into());
+    }
+    let mut refused = Errno::EINVAL.into();
+    for window in WINDOWS {
+        let stall = window.mul_f64(share);
+        match file.write_all(format!("some {} {}\0", stall.as_micros(), window.as_micros()).as_bytes()) {
+            Ok(()) => return Ok(file),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+fn watch(mut triggers: Vec<(File, Onset)>, ended: &PipeReader, wake: impl Fn(Cause) -> bool) {
+    while !triggers.is_empty() {
+        let end = PollFd::new(ended.as_fd(), PollFlags::POLLIN);
+        let watched = triggers
+            .iter()
+            .map(|(file, _)| PollFd::new(file.as_fd(), PollFlags::POLLPRI));
+        let mut polled: Vec<PollFd> = std::iter::once(end).chain(watched).collect();
+        match poll(&mut polled, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            Err(error) => return tracing::warn!(%error, "pressure is no longer watched"),
+        }
+        let events: Vec<PollFlags> = polled
+            .iter()
+            .map(|fd| fd.revents().unwrap_or(PollFlags::empty()))
+            .collect();
+        if !events[0].is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for ((_, onset), events) in triggers.iter_mut().zip(&events[1..]) {
+            if events.contains(PollFlags::POLLPRI) && onset.begins(now) && !wake(onset.cause) {
+                return;
+            }
+        }
+        // The kernel took the trigger away, and would say so for ever.
+        let mut events = events[1..].iter();
+        triggers.retain(|_| events.next().is_none_or(|events| !events.contains(PollFlags::POLLERR)));
+    }
+}
+
+/// Tells the beginning of a pressure from its going on.
+struct Onset {
+    cause: Cause,
+    last: Option<Instant>,
+}
+
+impl Onset {
+    fn new(cause: Cause) -> Onset {
+        Onset { cause, last: None }
+    }
+
+    fn begins(&mut self, now: Instant) -> bool {
+        let last = self.last.replace(now);
+        last.is_none_or(|last| now.saturating_duration_since(last) >= ONSET)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::Tree;
+
+    #[test]
+    fn pressure_that_goes_on_begins_once() {
+        let start = Instant::now();
+        let mut onset = Onset::new(Cause::IoPressure);
+        let begins = [0, 2, 9, 18, 29, 30].map(|second| onset.begins(start + Duration::from_secs(second)));
+        assert_eq!(begins, [true, false, false, false, true, false]);
+    }
+
+    #[test]
+    fn a_copy_of_procfs_is_not_written_to() {
+        let tree = Tree::new();
+        tree.proc("pressure/memory", "some avg10=0.00");
+        assert!(start(&tree.roots, |_| true).unwrap().is_none());
+        let text = std::fs::read_to_string(tree.roots.proc("pressure/memory")).unwrap();
+        assert_eq!(text, "some avg10=0.00");
+    }
+}

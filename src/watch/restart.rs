@@ -1,0 +1,102 @@
+//! What is known of active alerts, as it outlasts a restart of evenkeel. Prometheus keeps the same in ALERTS_FOR_STATE.
+
+use super::alerting::Remembered;
+use super::evaluator::Evaluator;
+use super::labels::LabelSet;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+
+/// All alerts that are pending or fire at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActiveAlerts {
+    /// Unix time in milliseconds.
+    pub seen_at_ms: i64,
+    pub alerts: Vec<Kept>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// What makes a rule the same after a restart.
+    pub rule: String,
+    pub labels: BTreeMap<String, String>,
+    pub active_at_ms: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fired_at_ms: Option<i64>,
+}
+
+impl ActiveAlerts {
+    /// What there is to keep at `now_ms`.
+    pub fn of(evaluator: &Evaluator, now_ms: i64) -> ActiveAlerts {
+        let mut alerts = Vec::new();
+        evaluator.each_active(|rule, alert| {
+            let labels = alert.labels.pairs().iter();
+            alerts.push(Kept {
+                rule: rule.to_owned(),
+                labels: labels
+                    .map(|(name, value)| (name.to_string(), value.to_string()))
+                    .collect(),
+                active_at_ms: alert.active_at_ms,
+                fired_at_ms: alert.fired_at_ms,
+            });
+        });
+        ActiveAlerts {
+            seen_at_ms: now_ms,
+            alerts,
+        }
+    }
+
+    /// Hands each alert to its rule, if that still exists.
+    pub fn restore(&self, evaluator: &mut Evaluator) {
+        let mut by_rule: HashMap<&str, Vec<(LabelSet, Remembered)>> = HashMap::new();
+        for kept in &self.alerts {
+            let pairs = kept.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            let remembered = Remembered {
+                active_at_ms: kept.active_at_ms,
+                fired_at_ms: kept.fired_at_ms,
+                seen_at_ms: self.seen_at_ms,
+            };
+            let alerts = by_rule.entry(&kept.rule).or_default();
+            alerts.push((LabelSet::from_pairs(pairs), remembered));
+        }
+        evaluator.remember(|rule| by_rule.remove(rule).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::evaluator::Settings;
+    use super::super::history::History;
+    use super::super::rule_file::parse;
+    use super::*;
+
+    #[test]
+    fn alerts_outlast_a_restart_in_the_rule_that_they_came_from() {
+        let evaluator = |text: &str| {
+            let file = parse("x.yml", text).unwrap();
+            Evaluator::new(Settings::default(), vec![file])
+        };
+        let rules =
+            "groups: [{name: g, rules: [{alert: Fires, expr: vector(1)}, {alert: Waits, expr: vector(1), for: 1m}]}]";
+        let mut before = evaluator(rules);
+        before.evaluate_all(&mut History::default(), 5000);
+        let kept = ActiveAlerts::of(&before, 7000);
+        let written = serde_json::to_string(&kept).unwrap();
+
+        let mut after = evaluator(rules);
+        serde_json::from_str::<ActiveAlerts>(&written)
+            .unwrap()
+            .restore(&mut after);
+        after.evaluate_all(&mut History::default(), 9000);
+        let mut since = Vec::new();
+        after.each_active(|_, alert| since.push((alert.active_at_ms, alert.fired_at_ms)));
+        assert_eq!(since, [(5000, Some(5000)), (7000, None)]);
+
+        let mut other = evaluator("groups: [{name: g, rules: [{alert: Fires, expr: vector(1), labels: {a: b}}]}]");
+        kept.restore(&mut other);
+        other.evaluate_all(&mut History::default(), 9000);
+        let mut since = Vec::new();
+        other.each_active(|_, alert| since.push(alert.active_at_ms));
+        assert_eq!(since, [9000]);
+    }
+}

@@ -1,0 +1,220 @@
+//! The ledger on disks that fail: full, read-only, locked by another, broken. Alertmanager is told 503, the exporter goes
+//! on, what is held is undone, and it comes back without a restart. Mounts need root.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::burner::Burner;
+use crate::support::daemon::{Daemon, Home};
+use crate::support::payload::{envelope, firing};
+use crate::support::tools::succeed;
+use crate::support::{eventually, node_name};
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+const NICE: i32 = 11;
+
+/// A small file system of its own.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(home: &Home, kib: usize) -> Disk {
+        let path = home.path().join("storage");
+        std::fs::create_dir(&path).expect("a writable folder");
+        succeed(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "evenkeel-test"])
+                .arg(&path),
+        );
+        Disk(path)
+    }
+
+    fn remount(&self, how: &str) {
+        let options = format!("remount,{how}");
+        succeed(Command::new("mount").args(["-o", &options]).arg(&self.0));
+    }
+
+    /// Takes all the room there is.
+    fn fill(&self) -> PathBuf {
+        let filler = self.0.join("filler");
+        let mut file = std::fs::File::create(&filler).expect("a writable disk");
+        while std::io::Write::write_all(&mut file, &[7; 4096]).is_ok() {}
+        filler
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: a daemon that is being ended may still have its files open.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn rules(comm: &str) -> String {
+    format!(
+        "rules:\n\
+         \x20 - name: calm\n\
+         \x20   matchers: ['alertname=\"Test\"']\n\
+         \x20   select: {{name: {comm}}}\n\
+         \x20   actions: [{{nice: {NICE}}}]\n"
+    )
+}
+
+fn comm(kind: &str) -> String {
+    format!("{kind}-{}", std::process::id() % 100_000)
+}
+
+/// What Alertmanager sends of an alert with this number.
+fn alert(number: usize, status: &str) -> Vec<u8> {
+    let labels = serde_json::json!({
+        "alertname": "Test", "instance": node_name(), "number": number.to_string(), "padding": "x".repeat(2000),
+    });
+    let mut alert = firing(labels);
+    alert["status"] = status.into();
+    if status == "resolved" {
+        alert["endsAt"] = "2026-01-02T04:04:05Z".into();
+    }
+    envelope(&[alert]).to_string().into_bytes()
+}
+
+fn is_writable(evenkeel: &Daemon) -> bool {
+    evenkeel.metric("evenkeel_ledger_writable", &[]) == 1.0
+}
+
+fn holds(burner: &Burner, before: &[(u32, i32)], nice: i32) {
+    eventually("the nice value", TIMEOUT, || match nice {
+        0 => (burner.nice_values() == before).then_some(()),
+        nice => burner.is_at(nice).then_some(()),
+    });
+}
+
+/// Fires until the ledger takes no more; the answer is then 503.
+fn fire_until_refused(evenkeel: &Daemon) {
+    let refused = (100..3000).find(|number| evenkeel.post(&alert(*number, "firing")).status == 503);
+    assert!(refused.is_some(), "the ledger took everything");
+}
+
+#[test]
+fn a_full_disk_refuses_what_is_new_undoes_what_is_held_and_needs_no_restart() {
+    let comm = comm("full");
+    let home = Home::new(&rules(&comm));
+    let disk = Disk::mount(&home, 1024);
+    let burner = Burner::start(&comm);
+    let before = burner.nice_values();
+    let evenkeel = home.start(&["--enforce"]);
+    assert_eq!(evenkeel.post(&alert(1, "firing")).status, 200);
+    holds(&burner, &before, NICE);
+    let filler = disk.fill();
+    fire_until_refused(&evenkeel);
+    assert!(!is_writable(&evenkeel));
+    assert!(
+        evenkeel.scrape_text().contains("node_memory_MemTotal_bytes"),
+        "the exporter goes on"
+    );
+    let refused = evenkeel.metric("evenkeel_decisions_total", &[("decision", "ledger")]);
+    assert!(refused >= 1.0, "{refused}");
+    evenkeel.post(&alert(1, "resolved"));
+    let others = evenkeel.metric("evenkeel_leases", &[]);
+    std::fs::remove_file(filler).expect("room again");
+    eventually("the ledger to be written", TIMEOUT, || {
+        is_writable(&evenkeel).then_some(())
+    });
+    assert_eq!(
+        evenkeel.post(&alert(5000, "firing")).status,
+        200,
+        "{others} leases are held"
+    );
+    drop(evenkeel);
+}
+
+#[test]
+fn a_read_only_disk_is_read_what_is_held_is_undone_and_it_is_written_again_without_a_restart() {
+    let comm = comm("readonly");
+    let home = Home::new(&rules(&comm));
+    let disk = Disk::mount(&home, 8192);
+    let burner = Burner::start(&comm);
+    let before = burner.nice_values();
+    let mut evenkeel = home.start(&["--enforce"]);
+    assert_eq!(evenkeel.post(&alert(1, "firing")).status, 200);
+    holds(&burner, &before, NICE);
+    evenkeel.kill();
+    disk.remount("ro");
+    let evenkeel = home.start(&["--enforce"]);
+    assert!(burner.is_at(NICE));
+    eventually("the ledger to be told as unwritable", TIMEOUT, || {
+        (!is_writable(&evenkeel)).then_some(())
+    });
+    assert_eq!(evenkeel.metric("evenkeel_leases", &[]), 1.0, "it was read all the same");
+    assert_eq!(evenkeel.post(&alert(2, "firing")).status, 503);
+    evenkeel.post(&alert(1, "resolved"));
+    holds(&burner, &before, 0);
+    disk.remount("rw");
+    eventually("the ledger to be written", TIMEOUT, || {
+        is_writable(&evenkeel).then_some(())
+    });
+    assert_eq!(evenkeel.post(&alert(2, "firing")).status, 200);
+    holds(&burner, &before, NICE);
+    evenkeel.post(&alert(2, "resolved"));
+    holds(&burner, &before, 0);
+    drop(evenkeel);
+    assert_eq!(home.outcomes("restored"), 2, "the one from memory is on record too");
+}
+
+#[test]
+fn a_ledger_that_another_process_holds_is_waited_for() {
+    let comm = comm("locked");
+    let home = Home::new(&rules(&comm));
+    let burner = Burner::start(&comm);
+    let before = burner.nice_values();
+    let evenkeel = home.start(&["--enforce"]);
+    assert_eq!(evenkeel.post(&alert(1, "firing")).status, 200);
+    holds(&burner, &before, NICE);
+    let other = rusqlite::Connection::open(home.path().join("storage/ledger.db")).expect("a ledger");
+    other.execute_batch("BEGIN EXCLUSIVE").expect("a lock");
+    assert_eq!(evenkeel.post(&alert(2, "firing")).status, 503);
+    assert!(!is_writable(&evenkeel));
+    evenkeel.post(&alert(1, "resolved"));
+    holds(&burner, &before, 0);
+    other.execute_batch("ROLLBACK").expect("an end of the lock");
+    eventually("the ledger to be written", TIMEOUT, || {
+        is_writable(&evenkeel).then_some(())
+    });
+    assert_eq!(evenkeel.post(&alert(2, "firing")).status, 200);
+    holds(&burner, &before, NICE);
+    drop(other);
+    drop(evenkeel);
+}
+
+#[test]
+fn a_broken_ledger_is_set_aside_by_name_and_its_leases_are_restored() {
+    let comm = comm("broken");
+    let home = Home::new(&rules(&comm));
+    let burner = Burner::start(&comm);
+    let before = burner.nice_values();
+    let mut evenkeel = home.start(&["--enforce"]);
+    assert_eq!(evenkeel.post(&alert(1, "firing")).status, 200);
+    holds(&burner, &before, NICE);
+    evenkeel.kill();
+    let ledger = home.path().join("storage/ledger.db");
+    let connection = rusqlite::Connection::open(&ledger).expect("a ledger");
+    let checkpoint = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    checkpoint.expect("a checkpoint");
+    drop(connection);
+    let mut bytes = std::fs::read(&ledger).expect("a ledger");
+    bytes[..4096].fill(0xa5);
+    std::fs::write(&ledger, bytes).expect("a writable ledger");
+    let evenkeel = home.start(&["--enforce"]);
+    holds(&burner, &before, 0);
+    assert!(is_writable(&evenkeel));
+    let told = evenkeel
+        .log()
+        .into_iter()
+        .find(|line| line.contains("ledger.db.corrupt-"));
+    assert!(told.is_some(), "{:?}", evenkeel.log());
+    let kept = std::fs::read_dir(home.path().join("storage")).expect("a readable folder");
+    let names = kept.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+    assert_eq!(names.filter(|name| name.contains(".corrupt-")).count(), 1);
+    assert_eq!(evenkeel.post(&alert(2, "firing")).status, 200);
+    holds(&burner, &before, NICE);
+    drop(evenkeel);
+}

@@ -173,14 +173,14 @@ impl<H: Host> Engine<H> {
     /// What a step would have others do, with the alert filled in.
     fn host_effect(&self, step: &Step, episode: &Episode, turn: &Turn) -> Result<Effect, String> {
         let granted = self.book.leases_of(&episode.key).filter(|lease| !lease.is_ending());
-        let granted = granted.filter_map(|lease| match &lease.effect {
+        let mut granted = granted.filter_map(|lease| match &lease.effect {
             Effect::Allocation(allocation) => allocation.resource(),
             _ => None,
         });
         let resource = if episode.key.simulated {
             Some(IMAGINED)
         } else {
-            granted.last()
+            granted.next_back()
         };
         let now = turn.boot_now();
         let mut effect = match step {

@@ -3,12 +3,13 @@
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::Stdio;
+use std::time::Duration;
 
 use crate::support::burner::Burner;
 use crate::support::daemon::Home;
-use crate::support::node_name;
 use crate::support::payload::about;
 use crate::support::tools::succeed;
+use crate::support::{eventually, node_name};
 
 /// Three mistakes, in lines 3, 5 and 9.
 const THREE_MISTAKES: &str = r#"rules:
@@ -135,6 +136,10 @@ fn explain_protects_the_running_daemon_as_that_would_itself() {
     let daemon = home.start(&[]);
     let pid = daemon.pid().to_string();
     let storage = format!("--storage.path={}", home.path().join("storage").display());
+    // It listens for `explain` last.
+    eventually("the control socket", Duration::from_secs(20), || {
+        home.path().join("storage/control.sock").exists().then_some(())
+    });
     let recorded = home.path().join("host.json");
     let mut record = home.evenkeel("explain");
     succeed(record.arg("--record").arg(&recorded).arg(&storage));

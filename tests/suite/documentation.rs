@@ -63,7 +63,17 @@ fn is_like(shown: &str, said: &str) -> bool {
     Regex::new(&pattern).expect("a pattern").is_match(&words(&said))
 }
 
+/// Some kernels have autogroups, and then evenkeel says so beside each nice value.
+fn without_autogroups(said: &str) -> String {
+    let remark = r"( - )?kernel\.sched_autogroup_enabled is 1: .* \(sched\(7\)\)";
+    let remark = Regex::new(remark).expect("a pattern");
+    let lines = said.lines().map(|line| (line, remark.replace(line, "")));
+    let kept = lines.filter(|(before, after)| before == after || !after.trim().is_empty());
+    kept.map(|(_, line)| line.into_owned() + "\n").collect()
+}
+
 fn is_shown(shown: &[String], said: &str) -> bool {
+    let said = without_autogroups(said);
     let said: Vec<&str> = said.lines().collect();
     shown.len() == said.len() && shown.iter().zip(&said).all(|(shown, said)| is_like(shown, said))
 }

@@ -71,6 +71,7 @@ fn alert(number: usize, status: &str) -> Vec<u8> {
     });
     let mut alert = firing(labels);
     alert["status"] = status.into();
+    alert["fingerprint"] = format!("{number:016x}").into();
     if status == "resolved" {
         alert["endsAt"] = "2026-01-02T04:04:05Z".into();
     }

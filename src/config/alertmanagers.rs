@@ -4,6 +4,7 @@ use super::shelf::{self, Shelf};
 use super::{Alertmanagers, Reconcile};
 use crate::diagnostic::{Findings, Source};
 use crate::http::client::{Credentials, Secret, Settings, Trust};
+use crate::rule::errand::TLS_KEYS;
 use crate::schema::{Kind, Object, optional, required};
 use crate::yaml::{Fields, Text, from_str};
 use hyper::Uri;
@@ -106,17 +107,7 @@ pub(super) static AUTHORIZATION: Object = Object {
 
 pub(super) static TLS: Object = Object {
     title: "TLS to Alertmanagers",
-    keys: &[
-        optional("ca_file", Kind::Text, "Authorities to believe instead of the system's."),
-        optional("cert_file", Kind::Text, "Certificate to show."),
-        optional("key_file", Kind::Text, "Its key."),
-        optional(
-            "server_name",
-            Kind::Text,
-            "The name that the certificate must bear. Default the host's.",
-        ),
-        optional("insecure_skip_verify", Kind::Flag, "Believe anybody. Default false."),
-    ],
+    keys: TLS_KEYS,
     one_of: false,
 };
 

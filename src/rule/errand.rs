@@ -4,7 +4,7 @@
 use crate::diagnostic::{Findings, Span};
 use crate::host::errand::{Authorization, Server};
 use crate::http::client::Trust;
-use crate::schema::{Kind, Object, optional, required};
+use crate::schema::{Key, Kind, Object, optional, required};
 use crate::template::{self, Piece, Shape};
 use crate::yaml::{Content, Fields, Node, Text};
 use hyper::Uri;
@@ -98,19 +98,22 @@ pub static BASIC_AUTH: Object = Object {
     one_of: false,
 };
 
+/// The keys of `tls_config`, as Prometheus spells them.
+pub const TLS_KEYS: &[Key] = &[
+    optional("ca_file", Kind::Text, "Authorities to believe instead of the system's."),
+    optional("cert_file", Kind::Text, "Certificate to show."),
+    optional("key_file", Kind::Text, "Its key."),
+    optional(
+        "server_name",
+        Kind::Text,
+        "The name that the certificate must bear. Default the host's.",
+    ),
+    optional("insecure_skip_verify", Kind::Flag, "Believe anybody. Default false."),
+];
+
 pub static TLS: Object = Object {
     title: "the TLS of a request",
-    keys: &[
-        optional("ca_file", Kind::Text, "Authorities to believe instead of the system's."),
-        optional("cert_file", Kind::Text, "Certificate to show."),
-        optional("key_file", Kind::Text, "Its key."),
-        optional(
-            "server_name",
-            Kind::Text,
-            "The name that the certificate must bear. Default the host's.",
-        ),
-        optional("insecure_skip_verify", Kind::Flag, "Believe anybody. Default false."),
-    ],
+    keys: TLS_KEYS,
     one_of: false,
 };
 

@@ -7,7 +7,8 @@ use crate::diagnostic::{Severity, render_all};
 use crate::engine::here::Here;
 use crate::host::{Host, LinuxHost};
 use crate::ledger::store::read_records;
-use crate::ledger::{Effect, Lease, Record};
+use crate::ledger::{Lease, Record};
+use crate::process::Target;
 use crate::process::table::Procfs;
 use crate::rehearse::explain::{Explanation, explain};
 use crate::rehearse::{recording, test, test_file};
@@ -278,24 +279,30 @@ pub fn leases(query: &Query) -> ExitCode {
 
 fn lease_line(lease: &Lease, boot_now: Duration) -> String {
     let left = lease.deadline.saturating_sub(boot_now).as_secs();
-    let (id, rule, pid, name) = (lease.id, &lease.rule, lease.target.pid, lease.name.escape_debug());
-    let what = match &lease.effect {
-        Effect::Value { value, prior } => {
-            let prior = prior.first().map_or_else(String::new, |prior| prior.value.to_string());
-            format!("{} {prior} -> {value}", value.knob())
-        }
-        Effect::Signal { undo } => format!("signal, undone by {undo}"),
-    };
-    format!("{id:>6}  {rule}  {pid} {name}  {what}  undone in {left} s at the latest\n")
+    let (id, rule, what) = (lease.id, &lease.rule, &lease.effect);
+    let who = who(lease.target, &lease.name);
+    format!("{id:>6}  {rule}  {who}  {what}  undone in {left} s at the latest\n")
+}
+
+/// A target and its name: `4711 ffmpeg`, the path of a cgroup, `host`.
+fn who(target: Target, name: &str) -> String {
+    let name = name.escape_debug();
+    match target.pid() {
+        Some(pid) => format!("{pid} {name}"),
+        None => name.to_string(),
+    }
 }
 
 /// Prints the audit trail, oldest of the newest first.
 pub fn history(command: &History) -> ExitCode {
     let is_wanted = |record: &Record| {
         command.rule.as_ref().is_none_or(|rule| record.rule == *rule)
-            && command
-                .pid
-                .is_none_or(|pid| record.target.as_ref().is_some_and(|(target, _)| target.pid == pid))
+            && command.pid.is_none_or(|pid| {
+                record
+                    .target
+                    .as_ref()
+                    .is_some_and(|(target, _)| target.pid() == Some(pid))
+            })
     };
     let read = if command.rule.is_some() || command.pid.is_some() {
         usize::MAX >> 1
@@ -328,12 +335,7 @@ fn record_line(record: &Record) -> String {
         .or(record.outcome.map(|outcome| outcome.as_str()));
     words.extend(verdict.map(str::to_owned));
     words.extend(record.step.clone());
-    words.extend(
-        record
-            .target
-            .as_ref()
-            .map(|(target, name)| format!("{} {}", target.pid, name.escape_debug())),
-    );
+    words.extend(record.target.as_ref().map(|(target, name)| who(*target, name)));
     if let (Some(before), Some(after)) = (&record.before, &record.after) {
         words.push(format!("({before} -> {after})"));
     }

@@ -59,7 +59,10 @@ pub struct OpenAlert {
 pub struct HeldLease {
     pub id: u64,
     pub rule: String,
-    pub pid: i32,
+    /// Left out where no process holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// `comm` of the process, path of the cgroup, or `host`.
     pub process: String,
     /// As in `nice 0 -> 10`.
     pub what: String,

@@ -1,12 +1,123 @@
-//! `{{ $labels.x }}` in texts of a rule: what is fixed, and which labels of the alert are wanted. Reads templates only;
+//! `{{ $labels.x }}` and `{{ $resource }}` in texts of a rule: what is fixed, and which labels of the alert are wanted. Reads templates only;
 //! who fills them in decides what a label may do there.
 
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
 /// A part of a templated text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Piece {
     Text(String),
     /// The name of a label of the alert.
     Label(String),
+    /// What an allocator granted.
+    Resource,
+}
+
+/// A JSON value with templates in its texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    Text(Vec<Piece>),
+    Plain(Value),
+    List(Vec<Shape>),
+    Map(Vec<(String, Shape)>),
+}
+
+/// Something that a template wants and that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    #[error("the alert has no label {0:?}")]
+    Label(String),
+    #[error("nothing was granted that `$resource` could stand for")]
+    Resource,
+}
+
+/// Fills in labels, and the resource where there is one; without one its places stay. `encode` makes a value fit for
+/// where it is put.
+///
+/// # Errors
+/// A label that the alert does not have, or has without a value.
+pub fn fill(
+    pieces: &[Piece],
+    labels: &BTreeMap<String, String>,
+    resource: Option<&str>,
+    encode: impl Fn(&str) -> String,
+) -> Result<Vec<Piece>, Missing> {
+    let filled = pieces.iter().map(|piece| match (piece, resource) {
+        (Piece::Label(name), _) => match labels.get(name).filter(|value| !value.is_empty()) {
+            Some(value) => Ok(Piece::Text(encode(value))),
+            None => Err(Missing::Label(name.clone())),
+        },
+        (Piece::Resource, Some(resource)) => Ok(Piece::Text(encode(resource))),
+        (Piece::Resource, None) | (Piece::Text(_), _) => Ok(piece.clone()),
+    });
+    filled.collect()
+}
+
+/// The text of pieces that are all filled in.
+///
+/// # Errors
+/// Where one is not.
+pub fn text(pieces: &[Piece]) -> Result<String, Missing> {
+    let mut text = String::new();
+    for piece in pieces {
+        match piece {
+            Piece::Text(part) => text.push_str(part),
+            Piece::Label(name) => return Err(Missing::Label(name.clone())),
+            Piece::Resource => return Err(Missing::Resource),
+        }
+    }
+    Ok(text)
+}
+
+impl Shape {
+    /// As [`fill`], in every text of the value.
+    ///
+    /// # Errors
+    /// As [`fill`].
+    pub fn fill(&self, labels: &BTreeMap<String, String>, resource: Option<&str>) -> Result<Shape, Missing> {
+        Ok(match self {
+            Shape::Text(pieces) => Shape::Text(fill(pieces, labels, resource, str::to_owned)?),
+            Shape::Plain(value) => Shape::Plain(value.clone()),
+            Shape::List(items) => {
+                let items = items.iter().map(|item| item.fill(labels, resource));
+                Shape::List(items.collect::<Result<_, _>>()?)
+            }
+            Shape::Map(entries) => {
+                let fill_in = |(key, item): &(String, Shape)| Ok((key.clone(), item.fill(labels, resource)?));
+                Shape::Map(entries.iter().map(fill_in).collect::<Result<_, _>>()?)
+            }
+        })
+    }
+
+    /// The value, when everything is filled in.
+    ///
+    /// # Errors
+    /// Where something is not.
+    pub fn value(&self) -> Result<Value, Missing> {
+        Ok(match self {
+            Shape::Text(pieces) => Value::String(text(pieces)?),
+            Shape::Plain(value) => value.clone(),
+            Shape::List(items) => Value::Array(items.iter().map(Shape::value).collect::<Result<_, _>>()?),
+            Shape::Map(entries) => {
+                let entries = entries.iter().map(|(key, item)| Ok((key.clone(), item.value()?)));
+                Value::Object(entries.collect::<Result<_, _>>()?)
+            }
+        })
+    }
+
+    /// Whether some text in it wants the resource.
+    pub fn wants_resource(&self) -> bool {
+        match self {
+            Shape::Text(pieces) => pieces.contains(&Piece::Resource),
+            Shape::Plain(_) => false,
+            Shape::List(items) => items.iter().any(Shape::wants_resource),
+            Shape::Map(entries) => entries.iter().any(|(_, item)| item.wants_resource()),
+        }
+    }
 }
 
 /// What is wrong with a template.
@@ -19,7 +130,7 @@ pub struct TemplateError {
     pub problem: &'static str,
 }
 
-/// Splits a text at its `{{ $labels.NAME }}`.
+/// Splits a text at its `{{ $labels.NAME }}` and `{{ $resource }}`.
 ///
 /// # Errors
 /// The first `{{` that is no such reference.
@@ -36,12 +147,18 @@ pub fn parse(text: &str) -> Result<Vec<Piece>, TemplateError> {
         let end = tail.find("}}").ok_or_else(|| error("`{{` without `}}`", 2))?;
         let inner = &tail[2..end];
         let name = inner.trim().strip_prefix("$labels.").filter(|name| is_label_name(name));
-        let name =
-            name.ok_or_else(|| error("only labels of the alert can be referred to", inner.chars().count() + 4))?;
+        let reference = match name {
+            Some(name) => Piece::Label(name.to_owned()),
+            None if inner.trim() == "$resource" => Piece::Resource,
+            None => {
+                let problem = "only labels of the alert can be referred to";
+                return Err(error(problem, inner.chars().count() + 4));
+            }
+        };
         if !fixed.is_empty() {
             pieces.push(Piece::Text(fixed.to_owned()));
         }
-        pieces.push(Piece::Label(name.to_owned()));
+        pieces.push(reference);
         rest = &tail[end + 2..];
     }
     if !rest.is_empty() {

@@ -210,7 +210,10 @@ pub fn undo(
     table: &[Process],
     holders: &BTreeSet<Identity>,
 ) -> Effected {
-    let mut effected = undo_what_is_known(host, lease, undo, table, holders);
+    let Some(target) = lease.target.process() else {
+        return Effected::only(Outcome::Failed, format!("{} is no process", lease.target));
+    };
+    let mut effected = undo_what_is_known(host, target, lease, undo, table, holders);
     let orphans = possible_orphans(lease, table, holders);
     if !orphans.is_empty() && !matches!(undo, Undo::Bequeath { .. }) {
         let pids: Vec<String> = orphans.iter().map(i32::to_string).collect();
@@ -242,7 +245,7 @@ fn possible_orphans(lease: &Lease, table: &[Process], holders: &BTreeSet<Identit
             && process.nice == *ours
             && is_born_since(process, lease)
             && !process.is_dead()
-            && process.identity != lease.target
+            && lease.target != process.identity.into()
             && !holders.contains(&process.identity)
     };
     table
@@ -254,6 +257,7 @@ fn possible_orphans(lease: &Lease, table: &[Process], holders: &BTreeSet<Identit
 
 fn undo_what_is_known(
     host: &mut impl Host,
+    target: Identity,
     lease: &Lease,
     undo: &Undo,
     table: &[Process],
@@ -264,7 +268,7 @@ fn undo_what_is_known(
         if ours.knob() == Knob::Freeze {
             return Vec::new();
         }
-        let born = descendants(lease, table).into_iter();
+        let born = descendants(target, lease, table).into_iter();
         born.filter(|child| !holders.contains(child)).collect()
     };
     match undo {
@@ -279,15 +283,15 @@ fn undo_what_is_known(
         }
         Undo::Nothing => Effected::only(Outcome::Restored, "another lease wants the signal's effect to last"),
         Undo::Signal(number) => match Signal::try_from(*number) {
-            Ok(signal) => catches(host, lease.target, signal)
-                .and_then(|()| host.signal(lease.target, signal).map_err(Effected::from))
+            Ok(signal) => catches(host, target, signal)
+                .and_then(|()| host.signal(target, signal).map_err(Effected::from))
                 .map_or_else(
                     |effected| effected,
                     |()| Effected::only(Outcome::Restored, format!("sent {signal}")),
                 ),
             Err(_) => Effected::only(Outcome::Failed, format!("no signal has the number {number}")),
         },
-        Undo::Set { value, prior, ours } => put_back(host, lease, ours, &born(ours), |thread| {
+        Undo::Set { value, prior, ours } => put_back(host, target, ours, &born(ours), |thread| {
             let changed = thread.and_then(|thread| prior.iter().find(|prior| prior.thread() == thread));
             changed.map_or_else(|| value.clone(), |prior| prior.value.clone())
         }),
@@ -299,7 +303,7 @@ fn undo_what_is_known(
                     .or(prior.first())
                     .map_or_else(|| ours.clone(), |prior| prior.value.clone())
             };
-            put_back(host, lease, ours, &born(ours), of_thread)
+            put_back(host, target, ours, &born(ours), of_thread)
         }
     }
 }
@@ -307,13 +311,13 @@ fn undo_what_is_known(
 /// Puts `value_for(thread)` wherever `ours` still stands, on the target's threads and its descendants'.
 fn put_back(
     host: &mut impl Host,
-    lease: &Lease,
+    target: Identity,
     ours: &Value,
     born: &[Identity],
     value_for: impl Fn(Option<Thread>) -> Value,
 ) -> Effected {
     let mut tally = Back::default();
-    let on_target = restore_threads(host, lease.target, ours, &mut tally, |thread| value_for(Some(thread)));
+    let on_target = restore_threads(host, target, ours, &mut tally, |thread| value_for(Some(thread)));
     tally.missed = restore_children(host, born, ours, &value_for(None), &mut tally);
     let mut effected = match (on_target, tally) {
         // What can be done another time must not be taken for done because one thread or child was.
@@ -446,12 +450,12 @@ fn concerned(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<T
 /// Processes below the target that were born since the lease was taken, of parents that have it themselves or were
 /// born since: nobody else can have inherited from it. A child whose parent is gone was handed to another parent and
 /// cannot be told from a stranger.
-fn descendants(lease: &Lease, table: &[Process]) -> Vec<Identity> {
-    if !table.iter().any(|process| process.identity == lease.target) {
+fn descendants(target: Identity, lease: &Lease, table: &[Process]) -> Vec<Identity> {
+    if !table.iter().any(|process| process.identity == target) {
         // Whoever has the pid now has children of his own.
         return Vec::new();
     }
-    let mut line = BTreeSet::from([lease.target.pid]);
+    let mut line = BTreeSet::from([target.pid]);
     let mut found = Vec::new();
     loop {
         let before = line.len();
@@ -485,7 +489,8 @@ pub fn before_birth<'a>(
         .collect();
     live.sort_unstable_by_key(|(lease, ..)| lease.id);
     let is_source = |(lease, value, _): &&(&Lease, &Value, &Vec<Prior>)| {
-        *value == found && is_born_since(process, lease) && descendants(lease, table).contains(&process.identity)
+        let is_parent = |target| descendants(target, lease, table).contains(&process.identity);
+        *value == found && is_born_since(process, lease) && lease.target.process().is_some_and(is_parent)
     };
     let (source, ..) = live.iter().find(is_source)?;
     let (.., first) = live.iter().find(|(lease, ..)| lease.target == source.target)?;
@@ -554,7 +559,7 @@ mod tests {
             id,
             rule: "calm".into(),
             fingerprint: "f".into(),
-            target,
+            target: target.into(),
             name: "burner".into(),
             effect: Effect::Value { value, prior },
             taken_at: host.now.boot,

@@ -4,7 +4,7 @@
 use crate::ledger::book::WireSource;
 use crate::ledger::{Decision, Episode, Victim};
 use crate::process::selector::Judgement;
-use crate::process::{Identity, Needs, Process, Selector, protection};
+use crate::process::{Needs, Process, Selector, Target, protection};
 use crate::rule::Rule;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -146,9 +146,9 @@ pub struct FinalGate<'a> {
     /// The answer of `while`; `None` where the rule has none.
     pub condition: Option<bool>,
     /// Victims that hang in the kernel (state D): they will go, but nobody waits for them.
-    pub stuck: &'a BTreeSet<Identity>,
+    pub stuck: &'a BTreeSet<Target>,
     /// Victims whose episode has closed, so that nobody else goes on with them.
-    pub orphaned: &'a BTreeSet<Identity>,
+    pub orphaned: &'a BTreeSet<Target>,
 }
 
 /// How a final step is counted.
@@ -165,7 +165,7 @@ pub enum Strike {
 impl FinalGate<'_> {
     /// # Errors
     /// Says what must happen before this process may be struck.
-    pub fn strike(&self, target: Identity, signal: Signal) -> Result<Strike, Refusal> {
+    pub fn strike(&self, target: Target, signal: Signal) -> Result<Strike, Refusal> {
         let key = &self.episode.key;
         let counted = || self.victims.iter().filter(|victim| victim.simulated == key.simulated);
         if let Some(victim) = counted().find(|victim| victim.target == target && victim.gone_at.is_none()) {
@@ -199,7 +199,7 @@ impl FinalGate<'_> {
         if let Some(victim) = ours().find(|victim| victim.gone_at.is_none() && !self.stuck.contains(&victim.target)) {
             return refuse(
                 Decision::AwaitingEffect,
-                format!("process {} is not gone yet", victim.target.pid),
+                format!("{} is not gone yet", named(victim.target)),
             );
         }
         if ours()
@@ -233,6 +233,14 @@ impl FinalGate<'_> {
             return refuse(Decision::Condition, "`while` is false");
         }
         Ok(())
+    }
+}
+
+/// A target as reasons speak of it.
+fn named(target: Target) -> String {
+    match target.pid() {
+        Some(pid) => format!("process {pid}"),
+        None => target.to_string(),
     }
 }
 
@@ -326,7 +334,7 @@ mod tests {
         Victim {
             rule: "end".into(),
             fingerprint: "f".into(),
-            target: Process::example(pid, "x").identity,
+            target: Process::example(pid, "x").identity.into(),
             simulated: false,
             struck_at: Duration::from_secs(struck_at),
             gone_at: gone_at.map(Duration::from_secs),
@@ -353,7 +361,7 @@ mod tests {
             climbs: vec![],
             barred: vec![],
         };
-        let stuck = BTreeSet::from([Process::example(66, "x").identity]);
+        let stuck = BTreeSet::from([Process::example(66, "x").identity.into()]);
         let gate = FinalGate {
             rule: &rule,
             episode: &episode,
@@ -363,9 +371,9 @@ mod tests {
             sample_at: Duration::from_secs(case.sample_at),
             condition: case.condition,
             stuck: &stuck,
-            orphaned: &BTreeSet::from([Process::example(8, "x").identity]),
+            orphaned: &BTreeSet::from([Process::example(8, "x").identity.into()]),
         };
-        gate.strike(Process::example(case.target, "x").identity, case.signal)
+        gate.strike(Process::example(case.target, "x").identity.into(), case.signal)
             .map_err(|refusal| refusal.decision)
     }
 

@@ -1,15 +1,18 @@
 //! What a rule would do for one episode now. Pure data from pure data; nothing here asks whether it is allowed.
 
 use crate::ledger::{Climb, Episode};
-use crate::process::{Identity, Process};
+use crate::process::{Process, Target};
 use crate::rule::{OrderBy, OrderKey, Rule, Step};
 use std::cmp::Ordering;
 use std::time::Duration;
 
+/// What the host is called where other targets have a name.
+pub const HOST_NAME: &str = "host";
+
 /// The steps that are due for one target: from its rung to the next `wait`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ascent {
-    pub target: Identity,
+    pub target: Target,
     pub name: String,
     /// Index in the ladder, and the step there.
     pub steps: Vec<(usize, Step)>,
@@ -20,20 +23,26 @@ pub struct Ascent {
     pub is_new: bool,
 }
 
-/// What is due now. `matches` hold the selector, may be touched, and stand in the rule's order.
+/// What is due now. `matches` hold the selector, may be touched, and stand in the rule's order. The host is one more
+/// target wherever the ladder has steps for it; it takes no place of the `limit`.
 pub fn plan(rule: &Rule, episode: &Episode, matches: &[Process], now: Duration, is_repeat: bool) -> Vec<Ascent> {
     let mut ascents = Vec::new();
-    let mut free = rule.limit.saturating_sub(episode.climbs.len());
-    for process in matches {
-        let climb = episode.climbs.iter().find(|climb| climb.target == process.identity);
+    let held = episode.climbs.iter().filter(|climb| climb.target != Target::Host);
+    let mut free = rule.limit.saturating_sub(held.count());
+    let host = rule.has_steps_for(Target::Host).then_some((Target::Host, HOST_NAME));
+    let processes = matches
+        .iter()
+        .map(|process| (Target::Process(process.identity), process.name.as_str()));
+    for (target, name) in host.into_iter().chain(processes) {
+        let climb = episode.climbs.iter().find(|climb| climb.target == target);
         match climb {
             Some(Climb { rung, due, .. }) if *rung < rule.actions.len() && *due <= now => {
-                ascents.push(ascend(rule, process, *rung, false));
+                ascents.push(ascend(rule, target, name, *rung, false));
             }
             Some(_) => {}
-            None if free > 0 && !is_barred(episode, process.identity, is_repeat) => {
-                free -= 1;
-                ascents.push(ascend(rule, process, 0, true));
+            None if (free > 0 || target == Target::Host) && !is_barred(episode, target, is_repeat) => {
+                free -= usize::from(target != Target::Host);
+                ascents.push(ascend(rule, target, name, 0, true));
             }
             None => {}
         }
@@ -41,14 +50,14 @@ pub fn plan(rule: &Rule, episode: &Episode, matches: &[Process], now: Duration, 
     ascents
 }
 
-fn is_barred(episode: &Episode, target: Identity, is_repeat: bool) -> bool {
+fn is_barred(episode: &Episode, target: Target, is_repeat: bool) -> bool {
     episode
         .barred
         .iter()
         .any(|barred| barred.target == target && !(barred.until_repeat && is_repeat))
 }
 
-fn ascend(rule: &Rule, process: &Process, rung: usize, is_new: bool) -> Ascent {
+fn ascend(rule: &Rule, target: Target, name: &str, rung: usize, is_new: bool) -> Ascent {
     let mut steps = Vec::new();
     let mut next_rung = rule.actions.len();
     let mut wait = Duration::ZERO;
@@ -57,11 +66,13 @@ fn ascend(rule: &Rule, process: &Process, rung: usize, is_new: bool) -> Ascent {
             (next_rung, wait) = (index + 1, *time);
             break;
         }
-        steps.push((index, step.clone()));
+        if step.is_for(target) {
+            steps.push((index, step.clone()));
+        }
     }
     Ascent {
-        target: process.identity,
-        name: process.name.clone(),
+        target,
+        name: name.to_owned(),
         steps,
         next_rung,
         wait,
@@ -121,7 +132,7 @@ mod tests {
     fn climb(pid: i32, rung: usize, due: u64) -> Climb {
         let process = Process::example(pid, "burner");
         Climb {
-            target: process.identity,
+            target: process.identity.into(),
             name: process.name,
             rung,
             due: Duration::from_secs(due),
@@ -134,7 +145,7 @@ mod tests {
             .iter()
             .map(|ascent| {
                 (
-                    ascent.target.pid,
+                    ascent.target.pid().unwrap(),
                     ascent.steps.iter().map(|(rung, _)| *rung).collect(),
                     ascent.next_rung,
                 )
@@ -158,7 +169,7 @@ mod tests {
     fn released_targets_are_left_alone_and_expired_ones_wait_for_a_repeat() {
         let rule = example("calm", "nice 5");
         let mut episode = episode(vec![]);
-        let target = processes(&[7])[0].identity;
+        let target = processes(&[7])[0].identity.into();
         for (until_repeat, is_repeat, expected) in [(false, true, 0), (true, false, 0), (true, true, 1)] {
             episode.barred = vec![Barred { target, until_repeat }];
             assert_eq!(

@@ -10,7 +10,7 @@ use crate::act::plan::Ascent;
 use crate::host::{Host, Value};
 use crate::ledger::book::Barred;
 use crate::ledger::{Climb, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Record, Victim};
-use crate::process::{Identity, Process, Selector};
+use crate::process::{Process, Selector, Target};
 use crate::rule::step::{Change, Send, SignalKind};
 use crate::rule::{Rule, Step};
 use nix::sys::signal::Signal;
@@ -100,7 +100,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// A process counts as one victim, whatever it receives.
-    fn note_strike(&mut self, target: Identity, signal: Signal, episode: &Episode, turn: &mut Turn) {
+    fn note_strike(&mut self, target: Target, signal: Signal, episode: &Episode, turn: &mut Turn) {
         let simulated = episode.key.simulated;
         let is_it = |known: &&Victim| known.target == target && known.simulated == simulated && known.gone_at.is_none();
         let known = self.book.victims.iter().find(is_it).cloned();
@@ -173,7 +173,7 @@ impl<H: Host> Engine<H> {
                         stuck: &stuck,
                         orphaned: &orphaned,
                     };
-                    gate.strike(seat.process.identity, send.signal).map(Some)
+                    gate.strike(seat.process.identity.into(), send.signal).map(Some)
                 }
             },
         }
@@ -208,7 +208,7 @@ impl<H: Host> Engine<H> {
         }
         // A lease of this same turn is not carried out yet; ours will find what it sets.
         if let (Step::Set(change), Some(prepared)) = (step, &mut prepared)
-            && let Some(value) = self.awaited_value(target, change)
+            && let Some(value) = self.awaited_value(target.into(), change)
         {
             prepared
                 .prior
@@ -269,7 +269,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn awaited_value(&self, target: Identity, change: &Change) -> Option<Value> {
+    fn awaited_value(&self, target: Target, change: &Change) -> Option<Value> {
         let newest = self.book.leases.values().rev();
         let value_of = |lease: &Lease| match &lease.effect {
             Effect::Value { value, .. } if value.knob() == change.knob() => Some((value.clone(), lease.settled)),
@@ -284,7 +284,7 @@ impl<H: Host> Engine<H> {
             id: self.book.last_lease_id + 1,
             rule: seat.rule.name.clone(),
             fingerprint: seat.about.fingerprint.clone(),
-            target: seat.process.identity,
+            target: seat.process.identity.into(),
             name: seat.process.name.clone(),
             effect,
             taken_at: turn.boot_now(),
@@ -300,7 +300,7 @@ impl<H: Host> Engine<H> {
         turn.decide(&mut self.book, record);
     }
 
-    fn orphaned_victims(&self) -> BTreeSet<Identity> {
+    fn orphaned_victims(&self) -> BTreeSet<Target> {
         let is_open = |victim: &Victim| {
             self.book.episodes.contains_key(&EpisodeKey {
                 rule: victim.rule.clone(),
@@ -313,12 +313,12 @@ impl<H: Host> Engine<H> {
     }
 
     /// Victims that hang in the kernel.
-    fn stuck(&mut self, turn: &Turn) -> BTreeSet<Identity> {
+    fn stuck(&mut self, turn: &Turn) -> BTreeSet<Target> {
         let table = turn.table.as_deref().unwrap_or_default();
-        let hangs = |target: Identity| {
+        let hangs = |target: Target| {
             table
                 .iter()
-                .any(|process| process.identity == target && process.state == 'D')
+                .any(|process| target == process.identity.into() && process.state == 'D')
         };
         self.book
             .victims

@@ -7,9 +7,9 @@ use crate::host::fake::{FakeHost, FakeThread};
 use crate::host::knob::{CpuSet, IoPriority, Policy as SchedPolicy};
 use crate::host::{Knob, Thread, Value, fault};
 use crate::process::selector::{Condition, Part, Pattern};
-use crate::process::{Identity, Process};
+use crate::process::{Identity, Process, Selector};
 use crate::rule::step::{AffinityChange, Change, Send as SendSignal};
-use crate::rule::{Step, example};
+use crate::rule::{Aim, Step, example};
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -154,7 +154,9 @@ fn policy(variant: usize) -> Policy {
         2,
         vec![Step::Set(Change::Affinity(AffinityChange::Percent(-50)))],
     );
-    by_label.select.conditions = vec![Condition::Name(Pattern::Template(vec![Part::Label("comm".into())]))];
+    by_label.aim = Aim::Processes(Selector {
+        conditions: vec![Condition::Name(Pattern::Template(vec![Part::Label("comm".into())]))],
+    });
     let quiet = rule(
         "quiet",
         "c",

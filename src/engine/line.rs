@@ -17,7 +17,7 @@ use crate::alert::{Alert, Source, Status};
 use crate::host::Host;
 use crate::ledger::book::REMEMBER_VICTIMS;
 use crate::ledger::{Book, Climb, Decision, Entry, Episode, EpisodeKey};
-use crate::process::Process;
+use crate::process::{Process, Selector};
 use crate::rule::{Rule, RuleIndex};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -239,56 +239,22 @@ impl<H: Host> Engine<H> {
             }
             return postpone(&mut self.book, key, turn.boot_now());
         }
-        let selector = Arc::new(rule.select.resolve(&episode.labels));
-        if turn.table.is_none() {
-            turn.table = Some(self.read_table(turn.boot_now()));
-        }
-        let table = turn.table.take().unwrap_or_default();
-        let ward = Ward {
-            own_line: &self.own_line,
-            protect: &self.policy.protect,
+        let selector = rule
+            .selector()
+            .map(|selector| Arc::new(selector.resolve(&episode.labels)));
+        let matches = match &selector {
+            None => Vec::new(),
+            Some(selector) => match self.find(&rule, selector, &about, is_first, turn) {
+                Ok(matches) => matches,
+                Err(refusal) => {
+                    if is_first {
+                        self.refuse_all(&about, &refusal, turn);
+                    }
+                    turn.counted.push((rule.name.clone(), refusal.decision));
+                    return postpone(&mut self.book, key, turn.boot_now());
+                }
+            },
         };
-        let mut matches = select(&mut self.host, &table, &rule, &selector, &ward);
-        turn.table = Some(table);
-
-        if let Err(refusal) = bound_matches(&rule, matches.len()) {
-            if is_first {
-                self.refuse_all(&about, &refusal, turn);
-            }
-            turn.counted.push((rule.name.clone(), refusal.decision));
-            return postpone(&mut self.book, key, turn.boot_now());
-        }
-        let found = matches.len();
-        let mut refused = Vec::new();
-        matches.retain(|process| match ward.screen(&rule, process) {
-            Ok(()) => true,
-            Err(refusal) => {
-                refused.push((process.clone(), refusal));
-                false
-            }
-        });
-        if is_first {
-            for (process, refusal) in &refused {
-                let mut record = about.record(turn.now);
-                record.target = shown(process);
-                (record.decision, record.reason) = (Some(refusal.decision), refusal.reason.clone());
-                turn.decide(&mut self.book, record);
-            }
-            if matches.is_empty() {
-                let reason = match found {
-                    0 => "no process matches the selector".to_owned(),
-                    found => format!("{found} processes match the selector, and none of them may be touched"),
-                };
-                self.refuse_all(
-                    &about,
-                    &Refusal {
-                        decision: Decision::NoTarget,
-                        reason,
-                    },
-                    turn,
-                );
-            }
-        }
         self.drop_the_gone(&mut episode, turn);
         let held = self.places(&episode);
         let ascents = plan(&rule, &held, &matches, turn.boot_now(), occasion == Occasion::Repeat);
@@ -300,12 +266,13 @@ impl<H: Host> Engine<H> {
         }
         let before = self.book.episodes.get(key).cloned();
         for ascent in ascents {
-            let Some(process) = matches.iter().find(|process| process.identity == ascent.target) else {
+            let process = matches.iter().find(|process| ascent.target == process.identity.into());
+            let (Some(process), Some(selector)) = (process, &selector) else {
                 continue;
             };
             let seat = Seat {
                 rule: &rule,
-                selector: &selector,
+                selector,
                 about: &about,
                 process,
             };
@@ -325,6 +292,58 @@ impl<H: Host> Engine<H> {
                 self.book.record(&entry);
             }
         }
+    }
+
+    /// The processes that the rule means and that may be touched, in its order. Who may not be is told the first time.
+    ///
+    /// # Errors
+    /// When there are so many that the rule means none of them.
+    fn find(
+        &mut self,
+        rule: &Rule,
+        selector: &Selector,
+        about: &About,
+        is_first: bool,
+        turn: &mut Turn,
+    ) -> Result<Vec<Process>, Refusal> {
+        if turn.table.is_none() {
+            turn.table = Some(self.read_table(turn.boot_now()));
+        }
+        let table = turn.table.take().unwrap_or_default();
+        let ward = Ward {
+            own_line: &self.own_line,
+            protect: &self.policy.protect,
+        };
+        let mut matches = select(&mut self.host, &table, rule, selector, &ward);
+        turn.table = Some(table);
+        bound_matches(rule, matches.len())?;
+        let found = matches.len();
+        let mut refused = Vec::new();
+        matches.retain(|process| match ward.screen(rule, process) {
+            Ok(()) => true,
+            Err(refusal) => {
+                refused.push((process.clone(), refusal));
+                false
+            }
+        });
+        if !is_first {
+            return Ok(matches);
+        }
+        for (process, refusal) in refused {
+            let mut record = about.record(turn.now);
+            record.target = shown(&process);
+            (record.decision, record.reason) = (Some(refusal.decision), refusal.reason);
+            turn.decide(&mut self.book, record);
+        }
+        if matches.is_empty() {
+            let reason = match found {
+                0 => "no process matches the selector".to_owned(),
+                found => format!("{found} processes match the selector, and none of them may be touched"),
+            };
+            let decision = Decision::NoTarget;
+            self.refuse_all(about, &Refusal { decision, reason }, turn);
+        }
+        Ok(matches)
     }
 
     /// Why targets cannot be chosen at this time at all.

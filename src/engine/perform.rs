@@ -10,7 +10,7 @@ use crate::engine::select::still_holds;
 use crate::host::Host;
 use crate::ledger::lease::{self, Undo};
 use crate::ledger::{Climb, Effect, Entry, EpisodeKey, Outcome, Victim};
-use crate::process::Identity;
+use crate::process::{Identity, Target};
 use nix::sys::signal::Signal;
 
 impl<H: Host> Engine<H> {
@@ -101,7 +101,7 @@ impl<H: Host> Engine<H> {
                     if self.host.is_alive(target) {
                         self.spare(target, signal, outcomes);
                     } else {
-                        let (at, simulated) = (turn.boot_now(), false);
+                        let (target, at, simulated) = (target.into(), turn.boot_now(), false);
                         self.keep(Entry::VictimGone { target, at, simulated }, outcomes);
                     }
                 }
@@ -127,6 +127,7 @@ impl<H: Host> Engine<H> {
 
     /// A final signal that did not reach its living target does not count.
     fn spare(&mut self, target: Identity, signal: Signal, outcomes: &mut Vec<Entry>) {
+        let target = Target::from(target);
         let is_it = |victim: &&Victim| victim.target == target && !victim.simulated && victim.gone_at.is_none();
         let Some(mut victim) = self.book.victims.iter().find(is_it).cloned() else {
             return;
@@ -146,7 +147,7 @@ impl<H: Host> Engine<H> {
             fingerprint: subject.about.fingerprint.clone(),
             simulated: false,
         };
-        let target = subject.process.identity;
+        let target = Target::from(subject.process.identity);
         let climbs = &mut self.book.episodes.get_mut(&key)?.climbs;
         climbs
             .iter_mut()

@@ -6,11 +6,11 @@ use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
 use crate::host::knob::{CpuSet, IoPriority};
 use crate::host::{Knob, LinuxHost, Thread, Value};
-use crate::process::Identity;
 use crate::process::selector::{Condition, Pattern};
 use crate::process::table::Procfs;
+use crate::process::{Identity, Selector};
 use crate::rule::step::Change;
-use crate::rule::{Step, example};
+use crate::rule::{Aim, Step, example};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -60,7 +60,9 @@ fn policy(exe: &Path, has_both: bool) -> Policy {
     let exe = regex::escape(exe.to_str().unwrap());
     let rule = |name: &str, values: Vec<Value>| {
         let mut rule = example(name, "nice 1");
-        rule.select.conditions = vec![Condition::Exe(Pattern::fixed(&exe).unwrap())];
+        rule.aim = Aim::Processes(Selector {
+            conditions: vec![Condition::Exe(Pattern::fixed(&exe).unwrap())],
+        });
         rule.limit = 3;
         rule.actions = values.into_iter().map(|value| Step::Set(Change::To(value))).collect();
         Arc::new(rule)

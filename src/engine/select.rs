@@ -42,7 +42,8 @@ pub fn still_holds(host: &mut impl Host, seen: &Process, rule: &Rule, selector: 
 
 /// Whether a rule wants processor use measured.
 pub fn needs_cpu(rule: &Rule) -> bool {
-    rule.order_by.key == OrderKey::Cpu || rule.select.needs().has(Needs::CPU)
+    let by_selector = |selector: &Selector| rule.order_by.key == OrderKey::Cpu || selector.needs().has(Needs::CPU);
+    rule.selector().is_some_and(by_selector)
 }
 
 fn plan_needs(rule: &Rule) -> Needs {

@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::alert::Source;
 use crate::host::{Host, Moment};
-use crate::ledger::{Effect, Entry, Lease, Record};
+use crate::ledger::{Entry, Lease, Record};
 use crate::tally::{HeldLease, OpenAlert, State, Told};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ impl<H: Host> Engine<H> {
                 alert = record.alertname,
                 decision = decision.as_str(),
                 step = record.step.as_deref().unwrap_or(""),
-                pid = record.target.as_ref().map(|(target, _)| target.pid),
+                pid = record.target.as_ref().and_then(|(target, _)| target.pid()),
                 process = record.target.as_ref().map_or("", |(_, name)| name),
                 before = record.before.as_deref().unwrap_or(""),
                 after = record.after.as_deref().unwrap_or(""),
@@ -82,11 +82,8 @@ impl<H: Host> Engine<H> {
 }
 
 fn told(record: &Record) -> Told {
-    let (pid, process) = record
-        .target
-        .as_ref()
-        .map(|(target, name)| (target.pid, name.clone()))
-        .unzip();
+    let pid = record.target.as_ref().and_then(|(target, _)| target.pid());
+    let process = record.target.as_ref().map(|(_, name)| name.clone());
     let decision = record.decision.map(|decision| decision.as_str());
     Told {
         at: record.at,
@@ -105,20 +102,13 @@ fn told(record: &Record) -> Told {
 }
 
 fn held(lease: &Lease, now: Moment) -> HeldLease {
-    let what = match &lease.effect {
-        Effect::Value { value, prior } => {
-            let prior = prior.first().map_or_else(String::new, |prior| prior.value.to_string());
-            format!("{} {prior} -> {value}", value.knob())
-        }
-        Effect::Signal { .. } => "signal".to_owned(),
-    };
     let left = lease.deadline.saturating_sub(now.boot);
     HeldLease {
         id: lease.id,
         rule: lease.rule.clone(),
-        pid: lease.target.pid,
+        pid: lease.target.pid(),
         process: lease.name.clone(),
-        what,
+        what: lease.effect.to_string(),
         until: now.wall.checked_add(left).unwrap_or(Timestamp::MAX),
     }
 }

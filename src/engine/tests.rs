@@ -6,8 +6,8 @@ use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
 use crate::host::fake::FakeHost;
 use crate::ledger::{Decision, Outcome};
-use crate::process::{Identity, Process};
-use crate::rule::example;
+use crate::process::{Identity, Process, Selector};
+use crate::rule::{Aim, example};
 use nix::sys::signal::Signal;
 use std::time::Instant;
 
@@ -322,7 +322,9 @@ fn budget_bounds_the_host() {
     let rules = names.iter().map(|name| {
         let mut rule = example(name, "signal KILL");
         let pattern = crate::process::selector::Pattern::fixed(name).unwrap();
-        rule.select.conditions = vec![crate::process::selector::Condition::Name(pattern)];
+        rule.aim = Aim::Processes(Selector {
+            conditions: vec![crate::process::selector::Condition::Name(pattern)],
+        });
         rule
     });
     let mut world = world(policy(rules.collect()));
@@ -832,7 +834,9 @@ fn a_child_that_is_a_target_itself_gets_back_what_its_parent_had() {
     for order in [["calm", "more"], ["more", "calm"]] {
         let mut second = example("more", "nice 10");
         let pattern = crate::process::selector::Pattern::fixed("child").unwrap();
-        second.select.conditions = vec![crate::process::selector::Condition::Name(pattern)];
+        second.aim = Aim::Processes(Selector {
+            conditions: vec![crate::process::selector::Condition::Name(pattern)],
+        });
         let mut world = world(policy(vec![example("calm", "nice 15"), second]));
         world.add(100, 1);
         world.fire("calm");

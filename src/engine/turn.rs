@@ -5,7 +5,7 @@ use crate::alert::Labels;
 use crate::host::Moment;
 use crate::ledger::book::Former;
 use crate::ledger::{Book, Decision, Entry, EpisodeKey, Outcome, Record};
-use crate::process::{Identity, Process, Selector};
+use crate::process::{Process, Selector, Target};
 use crate::rule::Rule;
 use nix::sys::signal::Signal;
 use std::sync::Arc;
@@ -170,6 +170,6 @@ impl Turn {
 }
 
 /// A target as a record shows it.
-pub fn shown(process: &Process) -> Option<(Identity, String)> {
-    Some((process.identity, process.name.clone()))
+pub fn shown(process: &Process) -> Option<(Target, String)> {
+    Some((process.identity.into(), process.name.clone()))
 }

@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::ledger::book::{Barred, WireSource};
 use crate::ledger::lease::{self, Undo};
 use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Victim};
-use crate::process::Identity;
+use crate::process::{Identity, Target};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -156,6 +156,7 @@ impl<H: Host> Engine<H> {
             return;
         }
         let mut turn = Turn::new(self.host.now(), None);
+        let target = Target::from(target);
         self.note_death(target, &mut turn);
         let waiting: Vec<EpisodeKey> = self
             .book
@@ -181,13 +182,13 @@ impl<H: Host> Engine<H> {
     pub(super) fn look_for_the_dead(&mut self, turn: &mut Turn) {
         let alive = self.book.victims.iter().filter(|victim| victim.gone_at.is_none());
         for target in alive.map(|victim| victim.target).collect::<Vec<_>>() {
-            if !self.host.is_alive(target) {
+            if target.process().is_some_and(|process| !self.host.is_alive(process)) {
                 self.note_death(target, turn);
             }
         }
     }
 
-    fn note_death(&mut self, target: Identity, turn: &mut Turn) {
+    fn note_death(&mut self, target: Target, turn: &mut Turn) {
         if self
             .book
             .victims
@@ -207,10 +208,10 @@ impl<H: Host> Engine<H> {
 
     /// Takes targets that ended out of an episode; their leases are settled.
     pub(super) fn drop_the_gone(&mut self, episode: &mut Episode, turn: &mut Turn) {
-        let gone: Vec<Identity> = episode
+        let gone: Vec<Target> = episode
             .climbs
             .iter()
-            .map(|climb| climb.target)
+            .filter_map(|climb| climb.target.process())
             .filter(|target| {
                 // The table knows most; only who is missing there is looked at by itself.
                 let listed = turn
@@ -220,13 +221,14 @@ impl<H: Host> Engine<H> {
                     .any(|process| process.identity == *target && !process.is_dead());
                 !listed && !self.host.is_alive(*target)
             })
+            .map(Target::from)
             .collect();
         if !gone.is_empty() {
             self.drop_climbs(episode, &gone, turn);
         }
     }
 
-    fn drop_climbs(&mut self, episode: &mut Episode, gone: &[Identity], turn: &mut Turn) {
+    fn drop_climbs(&mut self, episode: &mut Episode, gone: &[Target], turn: &mut Turn) {
         episode.climbs.retain(|climb| !gone.contains(&climb.target));
         for target in gone {
             self.note_death(*target, turn);
@@ -323,11 +325,11 @@ impl<H: Host> Engine<H> {
                 });
                 continue;
             }
-            if let Effect::Value { value, prior } = &mut held.effect {
-                let effected = apply::set(&mut self.host, held.target, value, prior);
+            if let (Effect::Value { value, prior }, Some(target)) = (&mut held.effect, held.target.process()) {
+                let effected = apply::set(&mut self.host, target, value, prior);
                 tracing::info!(
                     rule = held.rule,
-                    pid = held.target.pid,
+                    pid = target.pid,
                     outcome = effected.outcome.as_str(),
                     "finished a step that was interrupted"
                 );
@@ -368,22 +370,29 @@ impl<H: Host> Engine<H> {
         let Some(episode) = self.book.episodes.get(&key).filter(|_| !self.book.paused) else {
             return false;
         };
-        let (Some(rule), Some(seen)) = (self.rule_of(episode), self.host.process(lease.target.pid)) else {
+        let seen = lease.target.pid().and_then(|pid| self.host.process(pid));
+        let (Some(rule), Some(seen)) = (self.rule_of(episode), seen) else {
             return false;
         };
-        let selector = rule.select.resolve(&episode.labels);
+        let Some(selector) = rule.selector().map(|selector| selector.resolve(&episode.labels)) else {
+            return false;
+        };
         let ward = Ward {
             own_line: &self.own_line,
             protect: &self.policy.protect,
         };
-        seen.identity == lease.target && still_holds(&mut self.host, &seen, &rule, &selector, &ward)
+        lease.target == seen.identity.into() && still_holds(&mut self.host, &seen, &rule, &selector, &ward)
     }
 
     /// Ends of victims are waited for anew by a daemon that took them over.
     pub(super) fn watch_victims(&mut self) {
         let is_awaited = |victim: &&Victim| victim.gone_at.is_none() && !victim.simulated;
         for victim in self.book.victims.iter().filter(is_awaited) {
-            self.host.watch_exit(victim.target);
+            victim
+                .target
+                .process()
+                .into_iter()
+                .for_each(|process| self.host.watch_exit(process));
         }
     }
 
@@ -404,7 +413,8 @@ impl<H: Host> Engine<H> {
         }
         let table = turn.table.as_deref().unwrap_or_default();
         let same_knob = |other: &&Lease| other.target != lease.target && other.knob() == lease.knob();
-        let holders = self.book.leases.values().filter(same_knob).map(|other| other.target);
+        let holders = self.book.leases.values().filter(same_knob);
+        let holders = holders.filter_map(|other| other.target.process());
         let effected = apply::undo(&mut self.host, &lease, &what, table, &holders.collect());
         let outcome = if effected.outcome == Outcome::Restored && word != Outcome::Gone {
             word
@@ -414,7 +424,7 @@ impl<H: Host> Engine<H> {
         self.tally.action(&lease.rule, lease.knob(), outcome.as_str());
         tracing::info!(
             rule = lease.rule,
-            pid = lease.target.pid,
+            pid = lease.target.pid(),
             process = lease.name,
             knob = lease.knob(),
             outcome = outcome.as_str(),
@@ -474,7 +484,7 @@ impl<H: Host> Engine<H> {
         let mut turn = Turn::new(self.host.now(), None);
         if self.policy.restore_on_exit {
             let ids: Vec<u64> = self.book.leases.keys().rev().copied().collect();
-            let held: Vec<Identity> = self.book.leases.values().map(|lease| lease.target).collect();
+            let held: Vec<Target> = self.book.leases.values().map(|lease| lease.target).collect();
             turn.work.extend(ids.into_iter().map(|lease| Work::Undo {
                 lease,
                 word: Outcome::Restored,

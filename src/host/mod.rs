@@ -1,6 +1,7 @@
 //! The host: what can be set on its processes, and the one place where it is set. Policy is elsewhere: this room
 //! obeys, but never acts on a process other than the one whose identity it was given.
 
+pub mod errand;
 pub mod fake;
 #[cfg(test)]
 pub mod fault;

@@ -4,7 +4,7 @@
 use super::entry::Entry;
 use super::lease::{Effect, Lease};
 use crate::alert::{Labels, Source};
-use crate::process::Identity;
+use crate::process::Target;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -71,7 +71,7 @@ impl From<WireSource> for Source {
 /// Where one target stands on the ladder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Climb {
-    pub target: Identity,
+    pub target: Target,
     pub name: String,
     /// Index of the next step; the length of the ladder when it is done.
     pub rung: usize,
@@ -84,17 +84,17 @@ pub struct Climb {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Barred {
-    pub target: Identity,
+    pub target: Target,
     /// A repeat lets it be taken again.
     pub until_repeat: bool,
 }
 
-/// A process that received a final step.
+/// Who received a final step: a process, or the host for which a command ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Victim {
     pub rule: String,
     pub fingerprint: String,
-    pub target: Identity,
+    pub target: Target,
     pub simulated: bool,
     /// CLOCK_BOOTTIME.
     pub struck_at: Duration,
@@ -106,7 +106,7 @@ pub struct Victim {
 }
 
 impl Victim {
-    fn lives_as(&self, target: Identity, simulated: bool) -> bool {
+    fn lives_as(&self, target: Target, simulated: bool) -> bool {
         self.target == target && self.simulated == simulated && self.gone_at.is_none()
     }
 }

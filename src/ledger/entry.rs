@@ -2,7 +2,7 @@
 
 use super::book::{Episode, EpisodeKey, Victim};
 use super::lease::{Lease, Prior};
-use crate::process::Identity;
+use crate::process::Target;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -81,9 +81,9 @@ pub struct Record {
     pub rule: String,
     pub alertname: String,
     pub fingerprint: String,
-    /// Pid, start time and name of the process, where there is one.
+    /// Who it was done to, and its name: `comm` of a process, path of a cgroup, `host`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<(Identity, String)>,
+    pub target: Option<(Target, String)>,
     /// As in the rule: `nice 15`, `signal SIGTERM`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
@@ -131,10 +131,10 @@ pub enum Entry {
     Victim(Victim),
     /// The step did not reach it after all, and it lives on.
     VictimSpared {
-        target: Identity,
+        target: Target,
     },
     VictimGone {
-        target: Identity,
+        target: Target,
         at: Duration,
         /// Only imagined, for a dry-run that goes on as if it were gone.
         simulated: bool,

@@ -1,8 +1,10 @@
 //! The lease of a reversible step, and the arithmetic of several leases on one knob. Pure.
 
+use super::errand::{Allocation, Command};
 use crate::host::{Thread, Value};
-use crate::process::Identity;
+use crate::process::Target;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 
 /// The durable record of a reversible step.
@@ -12,8 +14,8 @@ pub struct Lease {
     pub id: u64,
     pub rule: String,
     pub fingerprint: String,
-    pub target: Identity,
-    /// `comm` when the lease was taken.
+    pub target: Target,
+    /// `comm` of a process when the lease was taken, path of a cgroup, `host`.
     pub name: String,
     pub effect: Effect,
     /// CLOCK_BOOTTIME.
@@ -31,6 +33,25 @@ pub enum Effect {
     Value { value: Value, prior: Vec<Prior> },
     /// A signal was sent whose opposite is this one, by number.
     Signal { undo: i32 },
+    /// A resource allocator was asked.
+    Allocation(Box<Allocation>),
+    /// A command runs, or ran and can be taken back.
+    Command(Box<Command>),
+}
+
+/// As in `nice 0 -> 10`.
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Effect::Value { value, prior } => match prior.first() {
+                Some(prior) => write!(f, "{} {} -> {value}", value.knob(), prior.value),
+                None => write!(f, "{} -> {value}", value.knob()),
+            },
+            Effect::Signal { undo } => write!(f, "signal, undone by {undo}"),
+            Effect::Allocation(allocation) => write!(f, "{allocation}"),
+            Effect::Command(command) => write!(f, "{command}"),
+        }
+    }
 }
 
 /// What a thread had before. For knobs of the process there is one, of the main thread.
@@ -92,6 +113,8 @@ impl Lease {
         match &self.effect {
             Effect::Value { value, .. } => value.knob().as_str(),
             Effect::Signal { .. } => "signal",
+            Effect::Allocation(_) => "allocate",
+            Effect::Command(_) => "exec",
         }
     }
 }
@@ -137,6 +160,8 @@ pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
             prior: prior.clone(),
             ours: value.clone(),
         },
+        // Each is given back by itself, by an errand.
+        (Effect::Allocation(_) | Effect::Command(_), _, _) => Undo::Nothing,
     }
 }
 
@@ -172,14 +197,14 @@ fn changed_between(newer: &[Prior], value: &Value, older: &[Prior]) -> Vec<Prior
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::BootId;
+    use crate::process::{BootId, Identity};
 
     fn nice(id: u64, value: i32, prior: i32) -> Lease {
-        let target = Identity {
+        let target = Target::Process(Identity {
             boot: BootId(1),
             pid: 7,
             start_ticks: 70,
-        };
+        });
         let prior = vec![Prior {
             tid: 7,
             start_ticks: 70,
@@ -267,7 +292,7 @@ mod tests {
     fn other_knobs_and_processes_are_no_holders() {
         let lease = nice(1, 5, 0);
         let mut other = nice(2, 5, 0);
-        other.target.pid = 8;
+        other.target = Target::Host;
         let mut signal = nice(3, 5, 0);
         signal.effect = Effect::Signal { undo: 12 };
         let live = [&lease, &other, &signal];

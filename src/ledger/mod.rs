@@ -3,12 +3,14 @@
 
 pub mod book;
 pub mod entry;
+pub mod errand;
 pub mod journal;
 pub mod lease;
 pub mod store;
 
 pub use book::{Book, Climb, Episode, EpisodeKey, Victim};
 pub use entry::{Decision, Entry, Outcome, Record};
+pub use errand::{Allocation, Command, Course, Release, Stage};
 pub use journal::Journal;
 pub use lease::{Effect, Lease, Prior};
 pub use store::{Store, StoreError};

@@ -2,7 +2,7 @@
 
 use super::book::{Book, EpisodeKey};
 use super::entry::{Entry, Record};
-use crate::process::{BootId, Identity};
+use crate::process::{BootId, Target};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// File name under `--storage.path`.
 pub const FILE_NAME: &str = "ledger.db";
 /// Raised when a change of the tables needs a migration.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// How long a commit waits for another process that reads or writes the file.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 /// Closed episodes are remembered up to this number, the latest ones; each is some 100 bytes.
@@ -30,11 +30,19 @@ const SCHEMA: &str = "
         id INTEGER PRIMARY KEY, boot TEXT NOT NULL, body TEXT NOT NULL, deadline_ms INTEGER NOT NULL, outcome TEXT);
     CREATE INDEX IF NOT EXISTS lease_live ON lease (id) WHERE outcome IS NULL;
     CREATE TABLE IF NOT EXISTS victim (
-        id INTEGER PRIMARY KEY, boot TEXT NOT NULL, pid INTEGER NOT NULL, start_ticks INTEGER NOT NULL,
-        body TEXT NOT NULL, gone_ms INTEGER);
+        id INTEGER PRIMARY KEY, boot TEXT NOT NULL, target TEXT NOT NULL, body TEXT NOT NULL, gone_ms INTEGER);
     CREATE TABLE IF NOT EXISTS record (
         id INTEGER PRIMARY KEY, at TEXT NOT NULL, rule TEXT NOT NULL, pid INTEGER, body TEXT NOT NULL);
     CREATE INDEX IF NOT EXISTS record_rule ON record (rule, id);
+";
+
+/// From version 1, which knew victims by pid and start time alone, to 2, in which a target may be something else.
+const FROM_1_TO_2: &str = "
+    ALTER TABLE victim ADD COLUMN target TEXT NOT NULL DEFAULT '';
+    UPDATE victim SET target = json_extract(body, '$.target');
+    ALTER TABLE victim DROP COLUMN pid;
+    ALTER TABLE victim DROP COLUMN start_ticks;
+    UPDATE meta SET value = '2' WHERE key = 'schema';
 ";
 
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +124,7 @@ impl Store {
                     found,
                 });
             }
+            Some(1) => store.migrate(FROM_1_TO_2).map_err(|source| store.sql(source))?,
             Some(_) => {}
             None => {
                 let insert = "INSERT OR REPLACE INTO meta VALUES ('schema', ?1)";
@@ -138,6 +147,12 @@ impl Store {
             .connection
             .query_row("SELECT count(*) FROM record", [], |row| row.get(0))?;
         Ok(())
+    }
+
+    fn migrate(&mut self, statements: &str) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        transaction.execute_batch(statements)?;
+        transaction.commit()
     }
 
     fn sql(&self, source: rusqlite::Error) -> StoreError {
@@ -204,7 +219,8 @@ impl Store {
         Ok(())
     }
 
-    /// Reads what is open. Leases and victims of another boot are ended: their processes are gone with it.
+    /// Reads what is open. Leases and victims of another boot are ended, for their processes are gone with it; allocations
+    /// and commands are not.
     ///
     /// # Errors
     /// When the file cannot be read or a row is not what this version writes.
@@ -279,6 +295,12 @@ impl Store {
     fn drop_other_boots(&mut self) -> rusqlite::Result<()> {
         let boot = self.boot.to_string();
         let transaction = self.connection.transaction()?;
+        // What was asked of others does not end with a boot, and is given back at once: its time is over.
+        transaction.execute(
+            "UPDATE lease SET boot = ?1, deadline_ms = 0 WHERE outcome IS NULL AND boot <> ?1
+                AND (json_type(body, '$.effect.allocation') IS NOT NULL OR json_type(body, '$.effect.command') IS NOT NULL)",
+            [&boot],
+        )?;
         transaction.execute(
             "UPDATE lease SET outcome = 'gone' WHERE outcome IS NULL AND boot <> ?1",
             [&boot],
@@ -354,31 +376,21 @@ fn write(transaction: &Transaction<'_>, boot: &str, entry: &Entry) -> rusqlite::
         Entry::VictimSpared { target } => forget_living(transaction, *target, false),
         Entry::Victim(victim) => forget_living(transaction, victim.target, victim.simulated).and_then(|_| {
             transaction
-                .prepare_cached("INSERT INTO victim (boot, pid, start_ticks, body) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![
-                    boot,
-                    victim.target.pid,
-                    victim.target.start_ticks as i64,
-                    json(victim)
-                ])
+                .prepare_cached("INSERT INTO victim (boot, target, body) VALUES (?1, ?2, ?3)")?
+                .execute(params![boot, json(&victim.target), json(victim)])
         }),
         Entry::VictimGone { target, at, simulated } => transaction
             .prepare_cached(
-                "UPDATE victim SET gone_ms = ?3 WHERE pid = ?1 AND start_ticks = ?2 AND gone_ms IS NULL
-                    AND (json_extract(body, '$.simulated') OR NOT ?4)",
+                "UPDATE victim SET gone_ms = ?2 WHERE target = ?1 AND gone_ms IS NULL
+                    AND (json_extract(body, '$.simulated') OR NOT ?3)",
             )?
-            .execute(params![
-                target.pid,
-                target.start_ticks as i64,
-                at.as_millis() as i64,
-                simulated
-            ]),
+            .execute(params![json(target), at.as_millis() as i64, simulated]),
         Entry::Record(record) => transaction
             .prepare_cached("INSERT INTO record (at, rule, pid, body) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![
                 record.at.to_string(),
                 record.rule,
-                record.target.as_ref().map(|(identity, _)| identity.pid),
+                record.target.as_ref().and_then(|(target, _)| target.pid()),
                 json(record)
             ]),
         Entry::Paused(paused) => transaction
@@ -409,13 +421,12 @@ fn prune(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn forget_living(transaction: &Transaction<'_>, target: Identity, simulated: bool) -> rusqlite::Result<usize> {
+fn forget_living(transaction: &Transaction<'_>, target: Target, simulated: bool) -> rusqlite::Result<usize> {
     transaction
         .prepare_cached(
-            "DELETE FROM victim WHERE pid = ?1 AND start_ticks = ?2 AND gone_ms IS NULL
-                AND json_extract(body, '$.simulated') = ?3",
+            "DELETE FROM victim WHERE target = ?1 AND gone_ms IS NULL AND json_extract(body, '$.simulated') = ?2",
         )?
-        .execute(params![target.pid, target.start_ticks as i64, simulated])
+        .execute(params![json(&target), simulated])
 }
 
 /// Serialises what this crate defined; such types have no value that JSON cannot hold.
@@ -464,15 +475,18 @@ fn records(connection: &Connection, path: &Path, order: &str, limit: usize) -> R
 mod tests {
     use super::*;
     use crate::host::Value;
+    use crate::host::errand::{Request, Server};
     use crate::ledger::book::WireSource;
-    use crate::ledger::{Climb, Effect, Episode, Lease, Outcome, Prior, Victim};
+    use crate::ledger::{Allocation, Climb, Course, Effect, Episode, Lease, Outcome, Prior, Release, Stage, Victim};
+    use crate::process::Identity;
+    use crate::template::Piece;
 
-    fn identity() -> Identity {
-        Identity {
+    fn target() -> Target {
+        Target::Process(Identity {
             boot: BootId(1),
             pid: 7,
             start_ticks: 70,
-        }
+        })
     }
 
     fn lease(id: u64) -> Lease {
@@ -480,7 +494,7 @@ mod tests {
             id,
             rule: "calm".into(),
             fingerprint: "f".into(),
-            target: identity(),
+            target: target(),
             name: "a\n\"b".into(),
             effect: Effect::Value {
                 value: Value::Nice(15),
@@ -510,7 +524,7 @@ mod tests {
             opened_at: Duration::from_secs(1),
             seen_at: Duration::from_secs(2),
             climbs: vec![Climb {
-                target: identity(),
+                target: target(),
                 name: "x".into(),
                 rung: 2,
                 due: Duration::from_secs(9),
@@ -556,28 +570,28 @@ mod tests {
             Entry::Victim(Victim {
                 rule: "calm".into(),
                 fingerprint: "f".into(),
-                target: identity(),
+                target: target(),
                 simulated: false,
                 struck_at: Duration::from_secs(3),
                 gone_at: None,
                 signals: vec![15],
             }),
             Entry::VictimGone {
-                target: identity(),
+                target: target(),
                 at: Duration::from_secs(3),
                 simulated: true,
             },
             Entry::Victim(Victim {
                 rule: "calm".into(),
                 fingerprint: "f".into(),
-                target: identity(),
+                target: target(),
                 simulated: false,
                 struck_at: Duration::from_secs(3),
                 gone_at: None,
                 signals: vec![15, 9],
             }),
             Entry::VictimGone {
-                target: identity(),
+                target: target(),
                 at: Duration::from_secs(4),
                 simulated: false,
             },
@@ -647,6 +661,94 @@ mod tests {
             .query_row("SELECT count(*) FROM lease", [], |row| row.get(0))
             .unwrap();
         assert_eq!(left, 2);
+    }
+
+    /// What version 1 wrote, word for word.
+    #[test]
+    fn a_ledger_of_the_previous_version_is_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = Connection::open(directory.path().join(FILE_NAME)).unwrap();
+        connection
+            .execute_batch(
+                r#"
+            CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+            CREATE TABLE episode (rule TEXT NOT NULL, fingerprint TEXT NOT NULL, simulated INTEGER NOT NULL,
+                body TEXT, ended_at TEXT, PRIMARY KEY (rule, fingerprint, simulated)) WITHOUT ROWID;
+            CREATE TABLE lease (id INTEGER PRIMARY KEY, boot TEXT NOT NULL, body TEXT NOT NULL,
+                deadline_ms INTEGER NOT NULL, outcome TEXT);
+            CREATE TABLE victim (id INTEGER PRIMARY KEY, boot TEXT NOT NULL, pid INTEGER NOT NULL,
+                start_ticks INTEGER NOT NULL, body TEXT NOT NULL, gone_ms INTEGER);
+            CREATE TABLE record (id INTEGER PRIMARY KEY, at TEXT NOT NULL, rule TEXT NOT NULL, pid INTEGER, body TEXT NOT NULL);
+            INSERT INTO meta VALUES ('schema', '1'), ('boot', '00000000-0000-0000-0000-000000000001');
+            INSERT INTO episode VALUES ('calm', 'f', 0, '{"key":{"rule":"calm","fingerprint":"f","simulated":false},
+                "ladder":"","source":"local","labels":{"alertname":"X"},"starts_at":"2026-01-01T00:00:00Z",
+                "opened_at":{"secs":1,"nanos":0},"seen_at":{"secs":2,"nanos":0},
+                "climbs":[{"target":{"boot":"00000000-0000-0000-0000-000000000001","pid":7,"start_ticks":70},
+                    "name":"x","rung":2,"due":{"secs":9,"nanos":0},"refused":"cooldown"}],"barred":[]}', NULL);
+            INSERT INTO lease VALUES (1, '00000000-0000-0000-0000-000000000001', '{"id":1,"rule":"calm","fingerprint":"f",
+                "target":{"boot":"00000000-0000-0000-0000-000000000001","pid":7,"start_ticks":70},"name":"a\n\"b",
+                "effect":{"value":{"value":{"nice":15},"prior":[{"tid":7,"start_ticks":70,"value":{"nice":0}}]}},
+                "taken_at":{"secs":5,"nanos":0},"deadline":{"secs":60,"nanos":0},"settled":false}', 60000, NULL);
+            INSERT INTO victim VALUES (1, '00000000-0000-0000-0000-000000000001', 7, 70, '{"rule":"calm","fingerprint":"f",
+                "target":{"boot":"00000000-0000-0000-0000-000000000001","pid":7,"start_ticks":70},"simulated":false,
+                "struck_at":{"secs":3,"nanos":0},"gone_at":null,"signals":[15]}', NULL);
+            INSERT INTO record VALUES (1, '2026-01-01T00:00:00Z', 'calm', 7, '{"at":"2026-01-01T00:00:00Z","rule":"calm",
+                "alertname":"X","fingerprint":"f","target":[{"boot":"00000000-0000-0000-0000-000000000001","pid":7,
+                "start_ticks":70},"x"],"step":"nice 15","outcome":"applied"}');
+        "#,
+            )
+            .unwrap();
+        drop(connection);
+        let mut store = Store::open(directory.path(), BootId(1)).unwrap();
+        let book = store.load().unwrap();
+        assert_eq!(book.leases[&1], lease(1));
+        assert_eq!(book.episodes.values().collect::<Vec<_>>(), [&episode()]);
+        assert_eq!(store.records().unwrap()[0].target, Some((target(), "x".to_owned())));
+        let gone = Entry::VictimGone {
+            target: target(),
+            at: Duration::from_secs(4),
+            simulated: false,
+        };
+        store.commit(&[gone]).unwrap();
+        let book = Store::open(directory.path(), BootId(1)).unwrap().load().unwrap();
+        assert_eq!(book.victims[0].gone_at, Some(Duration::from_secs(4)));
+    }
+
+    #[test]
+    fn what_others_gave_outlasts_a_boot_and_is_given_back_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::open(directory.path(), BootId(1)).unwrap();
+        store.load().unwrap();
+        let mut asked = lease(2);
+        asked.target = Target::Host;
+        asked.effect = Effect::Allocation(Box::new(Allocation {
+            ask: Request {
+                method: "POST".into(),
+                url: "https://broker.example/allocate".into(),
+                body: Some("{}".into()),
+                key: "k".into(),
+            },
+            server: Server {
+                authorization: None,
+                tls: Default::default(),
+                timeout: Duration::from_secs(10),
+            },
+            resource_at: "/resource".into(),
+            ttl_at: None,
+            release: Some(Release {
+                method: "DELETE".into(),
+                url: vec![Piece::Text("https://broker.example/".into()), Piece::Resource],
+                body: None,
+            }),
+            stage: Stage::Requested { in_doubt: true },
+            course: Course::default(),
+        }));
+        store
+            .commit(&[Entry::Lease(lease(1)), Entry::Lease(asked.clone())])
+            .unwrap();
+        let book = Store::open(directory.path(), BootId(2)).unwrap().load().unwrap();
+        asked.deadline = Duration::ZERO;
+        assert_eq!(book.leases.into_values().collect::<Vec<_>>(), [asked]);
     }
 
     #[test]

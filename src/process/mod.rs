@@ -6,7 +6,9 @@ pub mod open;
 pub mod protection;
 pub mod selector;
 pub mod table;
+pub mod target;
 
 pub use identity::{BootId, Identity};
 pub use selector::Selector;
 pub use table::{Details, Needs, Process, Usage};
+pub use target::{CgroupIdentity, Target};

@@ -116,11 +116,12 @@ fn leases(out: &mut String, activity: &Activity) -> fmt::Result {
     }
     head(out, "Leases", &["Number", "Rule", "Process", "What", "Undone by"])?;
     for lease in &activity.leases {
-        let (id, rule, pid, process) = (lease.id, Escaped(&lease.rule), lease.pid, Escaped(&lease.process));
+        let (id, rule, process) = (lease.id, Escaped(&lease.rule), Escaped(&lease.process));
+        let pid = lease.pid.map_or(String::new(), |pid| format!("{pid} "));
         let (what, until) = (Escaped(&lease.what), time(lease.until));
         writeln!(
             out,
-            "<tr><td>{id}</td><td>{rule}</td><td>{pid} {process}</td><td>{what}</td><td>{until}</td></tr>"
+            "<tr><td>{id}</td><td>{rule}</td><td>{pid}{process}</td><td>{what}</td><td>{until}</td></tr>"
         )?;
     }
     writeln!(out, "</table>")

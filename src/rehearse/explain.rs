@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::ledger::{Book, Decision, Journal, Record};
 use crate::process::selector::Judgement;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
-use crate::process::{BootId, Needs, Process};
+use crate::process::{BootId, Needs, Process, Selector};
 use crate::rule::{Rule, Step};
 use crate::tally::Tally;
 use serde::Serialize;
@@ -187,7 +187,24 @@ fn explain_rule<H: Host + Clone>(
             .push(format!("{who} says dry-run: planned steps would be told, not taken"));
     }
     rehearse(host, baseline, policy, rule, alert, &mut explanation);
-    let selector = rule.select.resolve(&alert.labels);
+    explanation.later = later(rule);
+    if let Some(selector) = rule.selector() {
+        let selector = selector.resolve(&alert.labels);
+        explain_selection(host, baseline, policy, rule, &selector, pid, &mut explanation);
+    }
+    explanation
+}
+
+/// Who is selected, who of them is taken, and why the process that was asked about is or is not.
+fn explain_selection<H: Host + Clone>(
+    host: &H,
+    baseline: Option<&CpuBaseline>,
+    policy: &Policy,
+    rule: &Rule,
+    selector: &Selector,
+    pid: Option<i32>,
+    explanation: &mut RuleExplanation,
+) {
     let own_line = host.own_line();
     let ward = Ward {
         own_line: &own_line,
@@ -198,7 +215,7 @@ fn explain_rule<H: Host + Clone>(
     if let Some(baseline) = baseline {
         baseline.measure(&mut table, looking.now().boot);
     }
-    let selected = select(&mut looking, &table, rule, &selector, &ward);
+    let selected = select(&mut looking, &table, rule, selector, &ward);
     explanation.selected = selected
         .iter()
         .map(|process| Selected {
@@ -217,7 +234,6 @@ fn explain_rule<H: Host + Clone>(
     if taken.len() >= rule.limit {
         explanation.not_taken = left.len();
     }
-    explanation.later = later(rule);
     explanation.about_pid = pid.map(|pid| {
         let Some(process) = table.iter().find(|process| process.identity.pid == pid) else {
             return format!("no process has the pid {pid}");
@@ -236,7 +252,6 @@ fn explain_rule<H: Host + Clone>(
             },
         }
     });
-    explanation
 }
 
 /// Lets the real engine judge the alert for this one rule, in dry-run, and reads from its ledger what it decided.
@@ -298,7 +313,8 @@ fn explained(record: Record) -> Option<Explained> {
         Decision::DryRun => Decision::Planned,
         other => other,
     };
-    let (pid, name) = record.target.map(|(identity, name)| (identity.pid, name)).unzip();
+    let pid = record.target.as_ref().and_then(|(target, _)| target.pid());
+    let name = record.target.map(|(_, name)| name);
     let (before, after, reason) = (record.before, record.after, record.reason);
     Some(Explained {
         pid,
@@ -409,8 +425,10 @@ impl Explained {
         if let Some(step) = &self.step {
             words.push(step.clone());
         }
-        if let (Some(pid), Some(name)) = (self.pid, &self.name) {
-            words.push(format!("on {pid} {}", name.escape_debug()));
+        match (self.pid, &self.name) {
+            (Some(pid), Some(name)) => words.push(format!("on {pid} {}", name.escape_debug())),
+            (None, Some(name)) => words.push(format!("on {}", name.escape_debug())),
+            (_, None) => {}
         }
         if let (Some(before), Some(after)) = (&self.before, &self.after) {
             words.push(format!("({before} -> {after})"));

@@ -286,7 +286,7 @@ fn happening(record: &Record, began: Timestamp) -> Option<Happening> {
     Some(Happening {
         at: record.at.duration_since(began).unsigned_abs(),
         rule: record.rule.clone(),
-        pid: record.target.as_ref().map(|(target, _)| target.pid),
+        pid: record.target.as_ref().and_then(|(target, _)| target.pid()),
         step: record.step.clone(),
         decision: record.decision,
         outcome: record.outcome,

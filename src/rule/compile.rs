@@ -5,15 +5,15 @@ use super::ladder::compile_ladder;
 use super::lint;
 use super::narrow::why_too_wide;
 use super::ruleset::{
-    DEFAULT_COOLDOWN, DEFAULT_HOLD, DEFAULT_LIMIT, DEFAULT_MAX_MATCHES, OrderBy, OrderKey, Rule, RuleSet,
+    Aim, DEFAULT_COOLDOWN, DEFAULT_HOLD, DEFAULT_LIMIT, DEFAULT_MAX_MATCHES, OrderBy, OrderKey, Rule, RuleSet,
 };
 use super::select::{Scope, compile_select, warn_of_anchors};
 use super::step::Step;
 use crate::alert::Labels;
 use crate::alert::matcher::{Matcher, Op};
 use crate::diagnostic::{Diagnostic, Findings, Span, suggest};
-use crate::process::Selector;
 use crate::process::protection::BUILT_IN;
+use crate::process::{Selector, Target};
 use crate::template::is_label_name;
 use crate::yaml::Text;
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,11 +87,10 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
         groups: context.groups,
         labels: true,
     };
-    let select = written
-        .select
-        .as_ref()
-        .map(|select| compile_select(select, scope, findings))
-        .unwrap_or_default();
+    let aim = match &written.select {
+        Some(select) => Aim::Processes(compile_select(select, scope, findings)),
+        None => Aim::Host,
+    };
     let actions = compile_ladder(&written.actions, findings);
     if let Some(condition) = &written.condition {
         check_condition(condition, context, findings);
@@ -109,7 +108,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
     let rule = Rule {
         name: name.value,
         matchers,
-        select,
+        aim,
         order_by: written
             .order_by
             .map(|order| parse_order(order.value))
@@ -128,6 +127,14 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
         without_ledger: written.without_ledger,
     };
 
+    // A selector that could not be read is among the findings already, and so is a ladder.
+    if !written.has_select
+        && let Some(step) = rule.actions.iter().find(|step| !step.is_for(Target::Host))
+    {
+        let message = format!("a rule without `select`, and `{}` is done to processes", step.action());
+        let help = "say which ones: select: {name: ffmpeg}, or another key of a selector";
+        findings.error(written.span, message, help);
+    }
     if rule.hold.is_zero() {
         let span = written.hold.as_ref().map_or(written.span, |hold| hold.span);
         findings.error(
@@ -149,11 +156,11 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
         );
     }
     // A condition with an error is missing here, and might have been the one that tells.
-    if rule.has_final_steps()
-        && let Some(select) = written.select.as_ref()
-        && select.keys.len() == rule.select.conditions.len()
+    if rule.ends_processes()
+        && let (Some(select), Some(selector)) = (written.select.as_ref(), rule.selector())
+        && select.keys.len() == selector.conditions.len()
         && !select.keys.is_empty()
-        && let Some(reasons) = why_too_wide(&rule.select)
+        && let Some(reasons) = why_too_wide(selector)
     {
         let message = "a rule that ends processes must say itself which ones";
         let help = format!(

@@ -29,10 +29,10 @@ pub static RULE: Object = Object {
             Kind::List(&Kind::Text),
             "Which alerts: Alertmanager's matchers, such as 'alertname=\"HostCpuSaturated\"'. All must hold.",
         ),
-        required(
+        optional(
             "select",
             Kind::Object(&SELECT),
-            "Which processes. Every key given must hold.",
+            "Which processes. Every key given must hold. Left out where every action is one for the host as a whole.",
         ),
         optional(
             "order_by",
@@ -225,6 +225,8 @@ pub(super) struct WrittenRule {
     pub name: Option<Text>,
     pub matchers: Vec<Text>,
     pub select: Option<WrittenSelect>,
+    /// Whether there is a `select`, though it may be one that cannot be read.
+    pub has_select: bool,
     pub order_by: Option<Spanned<&'static str>>,
     pub limit: Option<Spanned<i64>>,
     pub max_matches: Option<Spanned<i64>>,
@@ -332,6 +334,7 @@ fn read_fields(node: &Node, fields: Fields, findings: &mut Findings) -> WrittenR
             .iter()
             .filter_map(|item| item.text("matchers", &Kind::Text, findings))
             .collect(),
+        has_select: fields.get("select").is_some(),
         select: fields.get("select").and_then(|node| read_select(node, findings)),
         order_by: fields.choice("order_by", findings),
         limit: fields.integer("limit", findings),

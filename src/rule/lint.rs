@@ -168,7 +168,10 @@ fn warn_of_fights(candidates: &[Candidate], findings: &mut [Findings]) {
                 .find(|(knob, value)| first_knobs.get(knob).is_some_and(|other| other != *value));
             let Some((knob, value)) = fight else { continue };
             let matchers: Vec<&Matcher> = first.rule.matchers.iter().chain(&second.rule.matchers).collect();
-            if contradiction(&matchers).is_some() || !overlap(&first.rule.select, &second.rule.select) {
+            let (Some(one), Some(other)) = (first.rule.selector(), second.rule.selector()) else {
+                continue;
+            };
+            if contradiction(&matchers).is_some() || !overlap(one, other) {
                 continue;
             }
             let message = format!(

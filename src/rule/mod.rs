@@ -15,6 +15,6 @@ mod tests;
 pub use compile::{Compiled, Context, PromqlCheck, compile};
 #[cfg(test)]
 pub use ruleset::example;
-pub use ruleset::{OrderBy, OrderKey, Rule, RuleIndex, RuleSet};
+pub use ruleset::{Aim, OrderBy, OrderKey, Rule, RuleIndex, RuleSet};
 pub use select::{Scope, compile_select};
 pub use step::Step;

@@ -3,7 +3,7 @@
 use super::step::Step;
 use crate::alert::Labels;
 use crate::alert::matcher::Matcher;
-use crate::process::Selector;
+use crate::process::{Selector, Target};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct Rule {
     pub name: String,
     /// All must hold.
     pub matchers: Vec<Matcher>,
-    pub select: Selector,
+    pub aim: Aim,
     pub order_by: OrderBy,
     /// Targets held at once in an episode; for final steps, victims per episode.
     pub limit: usize,
@@ -42,6 +42,16 @@ pub struct Rule {
     pub overrides: BTreeSet<String>,
     /// `without_ledger: allow`: read and kept; the engine takes no step without a ledger yet.
     pub without_ledger: bool,
+}
+
+/// What a rule is about.
+#[derive(Debug, Clone, Default)]
+pub enum Aim {
+    /// `select:` — processes that hold it climb the ladder, and the host beside them where there are steps for it.
+    Processes(Selector),
+    /// No `select:` — the host alone climbs.
+    #[default]
+    Host,
 }
 
 /// Which matches come first.
@@ -81,8 +91,29 @@ impl Rule {
         steps.join("; ")
     }
 
+    /// What selects processes, where the rule is about processes.
+    pub fn selector(&self) -> Option<&Selector> {
+        match &self.aim {
+            Aim::Processes(selector) => Some(selector),
+            Aim::Host => None,
+        }
+    }
+
+    /// Whether the ladder has steps for such a target, beside waits.
+    pub fn has_steps_for(&self, target: Target) -> bool {
+        let is_its = |step: &Step| !matches!(step, Step::Wait(_)) && step.is_for(target);
+        self.actions.iter().any(is_its)
+    }
+
     pub fn has_final_steps(&self) -> bool {
         self.actions.iter().any(Step::is_final)
+    }
+
+    /// Whether a final step is one for processes.
+    pub fn ends_processes(&self) -> bool {
+        self.actions
+            .iter()
+            .any(|step| step.is_final() && !step.is_for(Target::Host))
     }
 }
 
@@ -173,9 +204,9 @@ pub fn example(name: &str, ladder: &str) -> Rule {
     Rule {
         name: name.to_owned(),
         matchers: vec![Matcher::parse(&format!("alertname={name:?}")).expect("a matcher")],
-        select: Selector {
+        aim: Aim::Processes(Selector {
             conditions: vec![Condition::Name(Pattern::fixed("burner").expect("a pattern"))],
-        },
+        }),
         order_by: OrderBy::default(),
         limit: DEFAULT_LIMIT,
         max_matches: DEFAULT_MAX_MATCHES,

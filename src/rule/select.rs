@@ -87,6 +87,11 @@ fn compile_pattern(key: &str, text: &Text, scope: Scope, findings: &mut Findings
     let mut sound = true;
     for piece in pieces {
         match piece {
+            Piece::Resource => {
+                let help = "it can be used in `allocate` and `exec`";
+                findings.error(text.span, "`$resource` says nothing about processes", help);
+                return None;
+            }
             Piece::Label(name) => {
                 let start = text
                     .value

@@ -1,6 +1,7 @@
 //! The steps of a ladder, as data.
 
 use crate::host::knob::{Knob, Value};
+use crate::process::Target;
 use nix::sys::signal::Signal;
 use std::fmt;
 use std::time::Duration;
@@ -79,6 +80,14 @@ impl Step {
             Step::Set(change) => change.knob().as_str(),
             Step::Signal(_) => "signal",
             Step::Wait(_) => "wait",
+        }
+    }
+
+    /// Whether this is a step for such a target. A wait is one for all.
+    pub fn is_for(&self, target: Target) -> bool {
+        match self {
+            Step::Wait(_) => true,
+            Step::Set(_) | Step::Signal(_) => matches!(target, Target::Process(_)),
         }
     }
 

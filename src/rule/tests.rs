@@ -142,7 +142,7 @@ fn every_key_is_read() {
         ("without_ledger", "allow"),
     ]);
     assert_eq!(rule.matchers.len(), 2);
-    let keys: Vec<&str> = rule.select.conditions.iter().map(Condition::key).collect();
+    let keys: Vec<&str> = rule.selector().unwrap().conditions.iter().map(Condition::key).collect();
     let expected = [
         "group",
         "name",
@@ -157,8 +157,8 @@ fn every_key_is_read() {
         "not",
     ];
     assert_eq!(keys, expected);
-    assert!(matches!(rule.select.conditions[8], Condition::MinMemory(bytes) if bytes == 200 << 20));
-    let Condition::Not(not) = &rule.select.conditions[10] else {
+    assert!(matches!(rule.selector().unwrap().conditions[8], Condition::MinMemory(bytes) if bytes == 200 << 20));
+    let Condition::Not(not) = &rule.selector().unwrap().conditions[10] else {
         panic!("not is no Not")
     };
     let Condition::Name(pattern) = &not.conditions[0] else {
@@ -233,15 +233,15 @@ fn shape_of_the_file_is_checked() {
     check("rules: []\n---\nrules: []\n", &["2:1 a second document in one file"]);
     check(
         "rules:\n- name: r\n",
-        &[
-            "2:3 a rule lacks `matchers`",
-            "2:3 a rule lacks `select`",
-            "2:3 a rule lacks `actions`",
-        ],
+        &["2:3 a rule lacks `matchers`", "2:3 a rule lacks `actions`"],
     );
     check(
         "rules:\n- matchers: ['a=\"b\"']\n  select: {name: x}\n  actions: [{nice: 1}]\n",
         &["2:3 a rule lacks `name`"],
+    );
+    check(
+        "rules:\n- name: r\n  matchers: ['a=\"b\"']\n  actions: [{wait: 1s}, {nice: 1}]\n",
+        &["2:3 a rule without `select`, and `nice` is done to processes"],
     );
 }
 
@@ -463,8 +463,8 @@ fn values_of_a_wrong_type_say_what_would_be_right() {
 fn texts_are_taken_as_written() {
     for text in ["no", "0x10", "1_000", "true", "007", "1e3"] {
         let rule = the_rule(&[("select", &format!("{{name: {text}}}"))]);
-        assert_eq!(rule.select.conditions.len(), 1);
-        let Condition::Name(pattern) = &rule.select.conditions[0] else {
+        assert_eq!(rule.selector().unwrap().conditions.len(), 1);
+        let Condition::Name(pattern) = &rule.selector().unwrap().conditions[0] else {
             panic!("not a name")
         };
         assert_eq!(pattern.to_string(), format!("{text:?}"));
@@ -1182,7 +1182,7 @@ proptest::proptest! {
         let errors = compiled.diagnostics.iter().any(|found| found.severity == Severity::Error);
         proptest::prop_assert_eq!(compiled.rules.is_none(), errors);
         for rule in compiled.rules.iter().flat_map(|set| &set.rules) {
-            proptest::prop_assert!(!rule.matchers.is_empty() && !rule.select.conditions.is_empty());
+            proptest::prop_assert!(!rule.matchers.is_empty() && !rule.selector().unwrap().conditions.is_empty());
             proptest::prop_assert!(!rule.actions.is_empty() && rule.limit > 0);
         }
         for found in &compiled.diagnostics {

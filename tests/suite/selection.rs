@@ -80,9 +80,9 @@ proptest! {
         names in proptest::collection::vec(hostile_text(), 1..6),
     ) {
         let labels = Labels::from([("l".to_owned(), label.clone()), ("m".to_owned(), other)]);
-        let by_name = one_rule("{name: '{{ $labels.l }}'}").select.resolve(&labels);
-        let around = one_rule("{cmdline: 'run (fast|slow) {{ $labels.l }}'}").select.resolve(&labels);
-        let all_but = one_rule("{name: 'a.*', not: {name: '{{ $labels.l }}'}}").select.resolve(&labels);
+        let by_name = one_rule("{name: '{{ $labels.l }}'}").selector().unwrap().resolve(&labels);
+        let around = one_rule("{cmdline: 'run (fast|slow) {{ $labels.l }}'}").selector().unwrap().resolve(&labels);
+        let all_but = one_rule("{name: 'a.*', not: {name: '{{ $labels.l }}'}}").selector().unwrap().resolve(&labels);
         for name in names.iter().chain([&label]) {
             let mut process = Process::example(7, name);
             process.details.cmdline = Some(format!("run fast {name}"));
@@ -145,7 +145,10 @@ impl Restless {
             return;
         };
         self.host.read_details(&mut process, EVERYTHING);
-        let fault = match (self.rule.select.judge(&process), ward.screen(&self.rule, &process)) {
+        let fault = match (
+            self.rule.selector().unwrap().judge(&process),
+            ward.screen(&self.rule, &process),
+        ) {
             _ if process.identity != id => "it is another process",
             (Judgement::Holds, Ok(())) => return,
             (Judgement::Holds, Err(_)) => "it is protected",
@@ -285,7 +288,7 @@ proptest! {
             engine.take(std::slice::from_ref(&alert), Instant::now()).expect("a ledger in memory is writable");
             let living: BTreeSet<Identity> =
                 engine.host().host.processes.values().map(|found| found.process.identity).collect();
-            let held: BTreeSet<Identity> = engine.book().leases.values().map(|lease| lease.target).collect();
+            let held: BTreeSet<Identity> = engine.book().leases.values().filter_map(|lease| lease.target.process()).collect();
             prop_assert!(held.intersection(&living).count() <= limit, "{} are held", held.len());
             engine.host().host.advance(Duration::from_secs(seconds));
             engine.tick();
@@ -349,7 +352,7 @@ fn chosen(select_text: &str) -> BTreeSet<i32> {
         protect: &[],
     };
     let table = host.processes().expect("a process table");
-    let found = select(&mut host, &table, &rule, &rule.select, &ward);
+    let found = select(&mut host, &table, &rule, rule.selector().unwrap(), &ward);
     found.iter().map(|process| process.identity.pid).collect()
 }
 
@@ -473,7 +476,7 @@ fn what_dies_or_runs_another_program_meanwhile_is_left_alone() {
     let (mut seen, mut held) = (0, 0);
     for _ in 0..2000 {
         let Some(process) = host.process(pid) else { continue };
-        for found in select(&mut host, &[process], &rule, &rule.select, &ward) {
+        for found in select(&mut host, &[process], &rule, rule.selector().unwrap(), &ward) {
             seen += 1;
             assert_eq!(found.name, "evk-here");
             assert!(
@@ -484,7 +487,7 @@ fn what_dies_or_runs_another_program_meanwhile_is_left_alone() {
                     .is_some_and(|line| line.ends_with("evk-here")),
                 "{found:?}"
             );
-            held += usize::from(still_holds(&mut host, &found, &rule, &rule.select, &ward));
+            held += usize::from(still_holds(&mut host, &found, &rule, rule.selector().unwrap(), &ward));
         }
     }
     assert!(seen > 0 && held <= seen, "{seen} {held}");
@@ -492,7 +495,10 @@ fn what_dies_or_runs_another_program_meanwhile_is_left_alone() {
     let last = host.process(pid);
     restless.wait().expect("it is our child");
     if let Some(last) = last {
-        assert!(!still_holds(&mut host, &last, &rule, &rule.select, &ward), "it is gone");
+        assert!(
+            !still_holds(&mut host, &last, &rule, rule.selector().unwrap(), &ward),
+            "it is gone"
+        );
     }
 }
 

@@ -1,0 +1,90 @@
+//! What takes its time and concerns no single process: a request over HTTP, a command. Data only: what is wanted, and
+//! what came of it. No secret is in here, only the names of the files that hold one, because this is kept in the ledger.
+
+use crate::http::client::Trust;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Something to be done elsewhere while the engine goes on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Errand {
+    Request(Request, Server),
+    Command(Run),
+}
+
+/// One HTTP request, with everything filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    pub method: String,
+    /// `http` or `https`.
+    pub url: String,
+    /// JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// `Idempotency-Key`.
+    pub key: String,
+}
+
+/// How to speak to the server of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Authorization>,
+    pub tls: Trust,
+    /// For the connection, and again for the answer.
+    pub timeout: Duration,
+}
+
+/// What stands in the `Authorization` header.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Authorization {
+    Basic {
+        username: String,
+        password_file: PathBuf,
+    },
+    Header {
+        /// Such as `Bearer`.
+        kind: String,
+        credentials_file: PathBuf,
+    },
+}
+
+/// One run of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The path of the program, and its arguments.
+    pub argv: Vec<String>,
+    /// Its whole environment but for `PATH`, `HOME`, `USER` and `LOGNAME`.
+    pub env: BTreeMap<String, String>,
+    /// Name of the user that it runs as; `None` is the user of evenkeel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// After this it is told to end, and then made to.
+    pub timeout: Duration,
+}
+
+/// What came of an errand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// The server answered, with whatever status.
+    Answered { status: u16, body: Vec<u8> },
+    /// There is no whole answer. `was_sent` is false where no request can have reached the server.
+    Unanswered { reason: String, was_sent: bool },
+    /// The command ended. The first bytes of what it wrote to both outputs.
+    Ended { end: End, output: String },
+    /// The command could not be started.
+    NotStarted { reason: String },
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Status(i32),
+    /// Ended by this signal.
+    Signal(i32),
+    /// It was ended because its time was over.
+    TimedOut,
+}

@@ -1,0 +1,133 @@
+//! What a step is done to: a process, a cgroup, or the host as a whole. Data only.
+
+use super::identity::{BootId, Identity};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// One cgroup for all time on this host. A path alone is no identity: systemd makes a unit's cgroup anew at each start
+/// of the unit. Where it is found is carried beside it, as its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CgroupIdentity {
+    pub boot: BootId,
+    /// Inode of its directory. The kernel numbers the nodes of cgroup2 upwards and never again alike within a boot
+    /// (`kernfs_node.id`, the id of bpf_get_current_cgroup_id(), see bpf-helpers(7)).
+    pub inode: u64,
+}
+
+/// The target of a step. In the ledger a process is written as it always was, a cgroup as `{boot, inode}`, the host as
+/// `"host"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
+pub enum Target {
+    Process(Identity),
+    Cgroup(CgroupIdentity),
+    /// The one target of steps that concern no process: a request to an allocator, a command.
+    Host,
+}
+
+impl Target {
+    pub fn process(self) -> Option<Identity> {
+        match self {
+            Target::Process(identity) => Some(identity),
+            Target::Cgroup(_) | Target::Host => None,
+        }
+    }
+
+    pub fn cgroup(self) -> Option<CgroupIdentity> {
+        match self {
+            Target::Cgroup(identity) => Some(identity),
+            Target::Process(_) | Target::Host => None,
+        }
+    }
+
+    /// The process id, where the target is a process.
+    pub fn pid(self) -> Option<i32> {
+        self.process().map(|process| process.pid)
+    }
+}
+
+impl From<Identity> for Target {
+    fn from(process: Identity) -> Target {
+        Target::Process(process)
+    }
+}
+
+impl From<CgroupIdentity> for Target {
+    fn from(cgroup: CgroupIdentity) -> Target {
+        Target::Cgroup(cgroup)
+    }
+}
+
+/// As in `process 7@70`, `cgroup 4711`, `host`.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Process(process) => write!(f, "process {process}"),
+            Target::Cgroup(cgroup) => write!(f, "cgroup {}", cgroup.inode),
+            Target::Host => f.write_str("host"),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Process(Identity),
+    Cgroup(CgroupIdentity),
+    Host(Word),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    Host,
+}
+
+impl From<Written> for Target {
+    fn from(written: Written) -> Target {
+        match written {
+            Written::Process(process) => Target::Process(process),
+            Written::Cgroup(cgroup) => Target::Cgroup(cgroup),
+            Written::Host(Word::Host) => Target::Host,
+        }
+    }
+}
+
+impl From<Target> for Written {
+    fn from(target: Target) -> Written {
+        match target {
+            Target::Process(process) => Written::Process(process),
+            Target::Cgroup(cgroup) => Written::Cgroup(cgroup),
+            Target::Host => Written::Host(Word::Host),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_reads_what_it_writes_and_what_was_written_before() {
+        let boot = BootId(1);
+        let process = r#"{"boot":"00000000-0000-0000-0000-000000000001","pid":7,"start_ticks":70}"#;
+        let cgroup = r#"{"boot":"00000000-0000-0000-0000-000000000001","inode":4711}"#;
+        for (target, text) in [
+            (
+                Target::Process(Identity {
+                    boot,
+                    pid: 7,
+                    start_ticks: 70,
+                }),
+                process,
+            ),
+            (Target::Cgroup(CgroupIdentity { boot, inode: 4711 }), cgroup),
+            (Target::Host, r#""host""#),
+        ] {
+            assert_eq!(serde_json::to_string(&target).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Target>(text).unwrap(), target);
+        }
+        assert!(serde_json::from_str::<Target>(r#""elsewhere""#).is_err());
+    }
+}

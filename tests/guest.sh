@@ -122,7 +122,7 @@ timeout "$patience" "${qemu[@]}" -accel tcg,thread=multi -m 1024 -smp 2 -nodefau
     -kernel "$home/vmlinuz" -initrd "$home/initramfs" \
     -append "console=ttyS0 rdinit=/lib/systemd/systemd systemd.unified_cgroup_hierarchy=1 psi=1 panic=-1 quiet" \
     -drive "file=$home/disk,format=raw,if=virtio" -serial "file:$home/console.log" -serial stdio </dev/null |
-    tr -d '\r' | tee "$home/results.log" || say "QEMU ended with an error, or after $patience s"
+    sed -u 's/\r$//' | tee "$home/results.log" || say "QEMU ended with an error, or after $patience s"
 if [ "$(tail -n 1 "$home/results.log")" != "guest: all passed" ]; then
     say "failed after $((SECONDS - started)) s; the end of the guest's console:"
     tail -n 30 "$home/console.log" >&2

@@ -27,7 +27,7 @@ pub struct Effected {
 }
 
 impl Effected {
-    fn only(outcome: Outcome, reason: impl Into<String>) -> Effected {
+    pub(super) fn only(outcome: Outcome, reason: impl Into<String>) -> Effected {
         Effected {
             outcome,
             before: None,
@@ -71,6 +71,7 @@ pub fn prepare(host: &mut impl Host, target: Identity, change: &Change) -> Resul
                 tid: thread.tid,
                 start_ticks: thread.start_ticks,
                 value,
+                unit: None,
             }),
             // A thread that ends meanwhile has nothing to restore.
             Err(HostError::Gone { .. }) => {}
@@ -91,6 +92,9 @@ pub fn prepare(host: &mut impl Host, target: Identity, change: &Change) -> Resul
         }
         Change::To(value) => value.clone(),
         Change::Affinity(change) => Value::Affinity(relative_affinity(*change, &first.value, host.online_cpus())),
+        Change::Limit { .. } | Change::Io(_) => {
+            return Err(Effected::only(Outcome::Failed, "a process has no limits of a cgroup"));
+        }
     };
     let is_set_already = prior.iter().all(|prior| prior.value == value);
     Ok(Prepared {
@@ -160,6 +164,7 @@ fn set_thread(
             tid: thread.tid,
             start_ticks: thread.start_ticks,
             value: own,
+            unit: None,
         });
     }
     host.set(target, thread, value)

@@ -2,4 +2,5 @@
 
 pub mod apply;
 pub mod guard;
+pub mod limit;
 pub mod plan;

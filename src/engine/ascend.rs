@@ -7,10 +7,10 @@ use super::{Answer, Engine};
 use crate::act::apply;
 use crate::act::guard::{FinalGate, Refusal, Strike, notice};
 use crate::act::plan::Ascent;
-use crate::host::{Host, Value};
+use crate::host::{Host, Knob, Value};
 use crate::ledger::book::Barred;
 use crate::ledger::{Climb, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Record, Victim};
-use crate::process::{Process, Selector, Target};
+use crate::process::{Candidate, Selector, Target};
 use crate::rule::step::{Change, Send, SignalKind};
 use crate::rule::{Rule, Step};
 use nix::sys::signal::Signal;
@@ -23,7 +23,7 @@ pub(super) struct Seat<'a> {
     pub rule: &'a Arc<Rule>,
     pub selector: &'a Arc<Selector>,
     pub about: &'a About,
-    pub process: &'a Process,
+    pub candidate: &'a Candidate,
 }
 
 impl<H: Host> Engine<H> {
@@ -54,8 +54,8 @@ impl<H: Host> Engine<H> {
                     continue;
                 }
                 Ok(strike) => {
-                    if let (Some(_), Step::Signal(send)) = (strike, step) {
-                        self.note_strike(ascent.target, send.signal, episode, turn);
+                    if let (Some(_), Some(signal)) = (strike, step.final_signal()) {
+                        self.note_strike(ascent.target, signal, episode, turn);
                     }
                     self.intend_step(step, *rung, &seat, simulated, turn);
                     continue;
@@ -67,7 +67,7 @@ impl<H: Host> Engine<H> {
                 .is_none_or(|known| known.refused != Some(refusal.decision));
             if is_news {
                 let mut record = seat.about.record(turn.now);
-                (record.target, record.step) = (shown(seat.process), Some(step.to_string()));
+                (record.target, record.step) = (shown(seat.candidate), Some(step.to_string()));
                 (record.decision, record.reason) = (Some(refusal.decision), refusal.reason);
                 turn.decide(&mut self.book, record);
             }
@@ -127,8 +127,8 @@ impl<H: Host> Engine<H> {
         turn: &Turn,
     ) -> Result<Option<Strike>, Refusal> {
         match step {
-            Step::Wait(_) => Ok(None),
-            Step::Set(change) => match self.host.may_undo(change.knob()) {
+            Step::Wait(_) | Step::Reclaim(_) => Ok(None),
+            Step::Set(change) => match self.may_undo(change.knob(), seat.candidate) {
                 Ok(()) => Ok(None),
                 Err(missing) => {
                     let reason = format!(
@@ -141,50 +141,80 @@ impl<H: Host> Engine<H> {
                     })
                 }
             },
-            Step::Signal(send) => match send.kind() {
-                SignalKind::Notice => notice(seat.process, send.signal).map(|()| None),
-                SignalKind::Reversible => {
-                    notice(seat.process, send.signal)?;
-                    send.undo
-                        .map_or(Ok(()), |undo| notice(seat.process, undo))
-                        .map(|()| None)
-                }
-                SignalKind::Final => {
-                    let answer = match &seat.rule.condition {
-                        None => None,
-                        Some(text) => {
-                            let unknown = Answer {
-                                holds: false,
-                                sample_at: Duration::ZERO,
-                            };
-                            Some((self.conditions)(text).unwrap_or(unknown))
-                        }
-                    };
-                    let stuck = self.stuck(turn);
-                    let orphaned = self.orphaned_victims();
-                    let gate = FinalGate {
-                        rule: seat.rule,
-                        episode,
-                        victims: &self.book.victims,
-                        budget: self.policy.budget,
-                        now: turn.boot_now(),
-                        sample_at: answer.map_or(turn.boot_now(), |answer| answer.sample_at),
-                        condition: answer.map(|answer| answer.holds),
-                        stuck: &stuck,
-                        orphaned: &orphaned,
-                    };
-                    gate.strike(seat.process.identity.into(), send.signal).map(Some)
+            Step::Kill => self.may_strike(Signal::SIGKILL, seat, episode, turn),
+            Step::Signal(send) => match (send.kind(), seat.candidate.process()) {
+                (SignalKind::Final, _) => self.may_strike(send.signal, seat, episode, turn),
+                // Only processes get signals; the ladder has none for others.
+                (_, None) => Ok(None),
+                (_, Some(process)) => {
+                    notice(process, send.signal)?;
+                    send.undo.map_or(Ok(()), |undo| notice(process, undo)).map(|()| None)
                 }
             },
         }
     }
 
+    fn may_undo(&self, knob: Knob, candidate: &Candidate) -> Result<(), &'static str> {
+        match candidate {
+            Candidate::Process(_) => self.host.may_undo(knob),
+            Candidate::Cgroup(_) => self.host.may_change_cgroups(),
+        }
+    }
+
+    fn may_strike(
+        &mut self,
+        signal: Signal,
+        seat: &Seat<'_>,
+        episode: &Episode,
+        turn: &Turn,
+    ) -> Result<Option<Strike>, Refusal> {
+        let answer = match &seat.rule.condition {
+            None => None,
+            Some(text) => {
+                let unknown = Answer {
+                    holds: false,
+                    sample_at: Duration::ZERO,
+                };
+                Some((self.conditions)(text).unwrap_or(unknown))
+            }
+        };
+        let stuck = self.stuck(turn);
+        let orphaned = self.orphaned_victims();
+        let gate = FinalGate {
+            rule: seat.rule,
+            episode,
+            victims: &self.book.victims,
+            budget: self.policy.budget,
+            now: turn.boot_now(),
+            sample_at: answer.map_or(turn.boot_now(), |answer| answer.sample_at),
+            condition: answer.map(|answer| answer.holds),
+            stuck: &stuck,
+            orphaned: &orphaned,
+        };
+        gate.strike(seat.candidate.target(), signal).map(Some)
+    }
+
     /// Writes down what is about to be done, or what would be.
     fn intend_step(&mut self, step: &Step, rung: usize, seat: &Seat<'_>, simulated: bool, turn: &mut Turn) {
         let mut record = seat.about.record(turn.now);
-        (record.target, record.step) = (shown(seat.process), Some(step.to_string()));
+        (record.target, record.step) = (shown(seat.candidate), Some(step.to_string()));
         record.decision = Some(if simulated { Decision::DryRun } else { Decision::Planned });
-        let target = seat.process.identity;
+        let subject = Subject {
+            about: seat.about.clone(),
+            candidate: seat.candidate.clone(),
+            rule: Arc::clone(seat.rule),
+            selector: Arc::clone(seat.selector),
+            rung,
+            step: step.to_string(),
+            action: step.action(),
+        };
+        let process = match seat.candidate {
+            Candidate::Process(process) => process,
+            Candidate::Cgroup(cgroup) => {
+                return self.intend_on_cgroup(step, cgroup, record, subject, seat, simulated, turn);
+            }
+        };
+        let target = process.identity;
         let prepared = match step {
             Step::Set(change) => match apply::prepare(&mut self.host, target, change) {
                 Ok(prepared) => Some(prepared),
@@ -202,7 +232,7 @@ impl<H: Host> Engine<H> {
         for prior in prepared.iter_mut().flat_map(|prepared| &mut prepared.prior) {
             let table = turn.table.as_deref().unwrap_or_default();
             let live = self.book.leases.values();
-            if let Some(own) = apply::before_birth(seat.process, &prior.value, live, table) {
+            if let Some(own) = apply::before_birth(process, &prior.value, live, table) {
                 (prior.value, is_by_birth) = (own, true);
             }
         }
@@ -225,15 +255,6 @@ impl<H: Host> Engine<H> {
             record.outcome = Some(Outcome::DryRun);
             return self.note_outcome(record, step.action(), turn);
         }
-        let subject = Subject {
-            about: seat.about.clone(),
-            process: seat.process.clone(),
-            rule: Arc::clone(seat.rule),
-            selector: Arc::clone(seat.selector),
-            rung,
-            step: step.to_string(),
-            action: step.action(),
-        };
         match (step, prepared) {
             (Step::Set(change), Some(prepared)) => {
                 let effect = Effect::Value {
@@ -242,7 +263,7 @@ impl<H: Host> Engine<H> {
                 };
                 let lease = self.new_lease(seat, effect, turn);
                 let is_held = self.book.leases.values().any(|other| other.shares_knob(&lease));
-                if prepared.is_set_already && !is_held && !is_by_birth && !is_relative(change) {
+                if prepared.is_set_already && !is_held && !is_by_birth && !change.is_relative() {
                     record.decision = None;
                     record.outcome = Some(Outcome::AlreadySet);
                     return self.note_outcome(record, step.action(), turn);
@@ -265,7 +286,11 @@ impl<H: Host> Engine<H> {
                     subject,
                 });
             }
-            (Step::Set(_) | Step::Wait(_), _) => {}
+            (Step::Reclaim(bytes), _) => {
+                let bytes = *bytes;
+                turn.work.push(Work::Reclaim { bytes, subject });
+            }
+            (Step::Set(_) | Step::Wait(_) | Step::Kill, _) => {}
         }
     }
 
@@ -279,13 +304,13 @@ impl<H: Host> Engine<H> {
         (!settled).then_some(value)
     }
 
-    fn new_lease(&self, seat: &Seat<'_>, effect: Effect, turn: &Turn) -> Lease {
+    pub(super) fn new_lease(&self, seat: &Seat<'_>, effect: Effect, turn: &Turn) -> Lease {
         Lease {
             id: self.book.last_lease_id + 1,
             rule: seat.rule.name.clone(),
             fingerprint: seat.about.fingerprint.clone(),
-            target: seat.process.identity.into(),
-            name: seat.process.name.clone(),
+            target: seat.candidate.target(),
+            name: seat.candidate.name().to_owned(),
             effect,
             taken_at: turn.boot_now(),
             deadline: turn.boot_now() + seat.rule.hold,
@@ -293,7 +318,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn note_outcome(&mut self, record: Record, action: &'static str, turn: &mut Turn) {
+    pub(super) fn note_outcome(&mut self, record: Record, action: &'static str, turn: &mut Turn) {
         if let Some(outcome) = record.outcome {
             self.tally.action(&record.rule, action, outcome.as_str());
         }
@@ -327,8 +352,4 @@ impl<H: Host> Engine<H> {
             .filter(|target| hangs(*target))
             .collect()
     }
-}
-
-fn is_relative(change: &Change) -> bool {
-    matches!(change, Change::Affinity(_))
 }

@@ -10,15 +10,15 @@ use super::agenda::{BASELINE, RETRY, ROUND};
 use super::ascend::Seat;
 use super::episode::{Admission, admit};
 use super::select::{needs_cpu, select};
-use super::turn::{About, Turn, Work, shown};
+use super::turn::{About, Turn, Work};
 use crate::act::guard::{Refusal, Ward, bound_matches};
 use crate::act::plan::plan;
 use crate::alert::{Alert, Source, Status};
 use crate::host::Host;
 use crate::ledger::book::REMEMBER_VICTIMS;
 use crate::ledger::{Book, Climb, Decision, Entry, Episode, EpisodeKey};
-use crate::process::{Process, Selector};
-use crate::rule::{Rule, RuleIndex};
+use crate::process::{Candidate, Process, Selector};
+use crate::rule::{Aim, Rule, RuleIndex};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -266,15 +266,15 @@ impl<H: Host> Engine<H> {
         }
         let before = self.book.episodes.get(key).cloned();
         for ascent in ascents {
-            let process = matches.iter().find(|process| ascent.target == process.identity.into());
-            let (Some(process), Some(selector)) = (process, &selector) else {
+            let candidate = matches.iter().find(|candidate| ascent.target == candidate.target());
+            let (Some(candidate), Some(selector)) = (candidate, &selector) else {
                 continue;
             };
             let seat = Seat {
                 rule: &rule,
                 selector,
                 about: &about,
-                process,
+                candidate,
             };
             self.ascend(ascent, seat, &mut episode, turn);
         }
@@ -294,7 +294,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// The processes that the rule means and that may be touched, in its order. Who may not be is told the first time.
+    /// The processes or cgroups that the rule means and that may be touched, in its order. Who may not be is told the first time.
     ///
     /// # Errors
     /// When there are so many that the rule means none of them.
@@ -305,9 +305,12 @@ impl<H: Host> Engine<H> {
         about: &About,
         is_first: bool,
         turn: &mut Turn,
-    ) -> Result<Vec<Process>, Refusal> {
+    ) -> Result<Vec<Candidate>, Refusal> {
         if turn.table.is_none() {
             turn.table = Some(self.read_table(turn.boot_now()));
+        }
+        if let Aim::Cgroups(_) = rule.aim {
+            return self.find_cgroups(rule, selector, about, is_first, turn);
         }
         let table = turn.table.take().unwrap_or_default();
         let ward = Ward {
@@ -322,19 +325,15 @@ impl<H: Host> Engine<H> {
         matches.retain(|process| match ward.screen(rule, process) {
             Ok(()) => true,
             Err(refusal) => {
-                refused.push((process.clone(), refusal));
+                refused.push((Candidate::Process(process.clone()), refusal));
                 false
             }
         });
+        let matches: Vec<Candidate> = matches.into_iter().map(Candidate::Process).collect();
         if !is_first {
             return Ok(matches);
         }
-        for (process, refusal) in refused {
-            let mut record = about.record(turn.now);
-            record.target = shown(&process);
-            (record.decision, record.reason) = (Some(refusal.decision), refusal.reason);
-            turn.decide(&mut self.book, record);
-        }
+        self.tell_refused(about, refused, turn);
         if matches.is_empty() {
             let reason = match found {
                 0 => "no process matches the selector".to_owned(),
@@ -381,7 +380,7 @@ impl<H: Host> Engine<H> {
         held
     }
 
-    fn refuse_all(&mut self, about: &About, refusal: &Refusal, turn: &mut Turn) {
+    pub(super) fn refuse_all(&mut self, about: &About, refusal: &Refusal, turn: &mut Turn) {
         let mut record = about.record(turn.now);
         (record.decision, record.reason) = (Some(refusal.decision), refusal.reason.clone());
         turn.decide(&mut self.book, record);

@@ -3,6 +3,7 @@
 
 pub mod agenda;
 mod ascend;
+mod cgroups;
 pub mod episode;
 pub mod here;
 pub mod line;
@@ -20,6 +21,8 @@ mod histories;
 mod real_histories;
 #[cfg(test)]
 mod tests;
+
+pub use cgroups::select_cgroups;
 
 use crate::act::guard::Budget;
 use crate::alert::alertmanager::Absences;

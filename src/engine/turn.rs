@@ -5,7 +5,7 @@ use crate::alert::Labels;
 use crate::host::Moment;
 use crate::ledger::book::Former;
 use crate::ledger::{Book, Decision, Entry, EpisodeKey, Outcome, Record};
-use crate::process::{Process, Selector, Target};
+use crate::process::{Candidate, Process, Selector, Target};
 use crate::rule::Rule;
 use nix::sys::signal::Signal;
 use std::sync::Arc;
@@ -22,6 +22,10 @@ pub enum Work {
         is_final: bool,
         subject: Subject,
     },
+    /// End everything in a cgroup.
+    Kill { subject: Subject },
+    /// Have memory taken back.
+    Reclaim { bytes: u64, subject: Subject },
     /// Put back what this lease holds. `word` is the outcome when that works.
     Undo { lease: u64, word: Outcome },
 }
@@ -29,7 +33,7 @@ pub enum Work {
 /// Whom a step concerns and why.
 pub struct Subject {
     pub about: About,
-    pub process: Process,
+    pub candidate: Candidate,
     pub rule: Arc<Rule>,
     /// With the labels of the alert filled in.
     pub selector: Arc<Selector>,
@@ -161,7 +165,10 @@ impl Turn {
     /// Whether a step for this episode is among the work.
     pub fn has_work_for(&self, key: &EpisodeKey) -> bool {
         self.work.iter().any(|work| match work {
-            Work::Take { subject, .. } | Work::Signal { subject, .. } => {
+            Work::Take { subject, .. }
+            | Work::Signal { subject, .. }
+            | Work::Kill { subject }
+            | Work::Reclaim { subject, .. } => {
                 subject.about.rule == key.rule && subject.about.fingerprint == key.fingerprint
             }
             Work::Undo { .. } => false,
@@ -170,6 +177,6 @@ impl Turn {
 }
 
 /// A target as a record shows it.
-pub fn shown(process: &Process) -> Option<(Target, String)> {
-    Some((process.identity.into(), process.name.clone()))
+pub fn shown(candidate: &Candidate) -> Option<(Target, String)> {
+    Some((candidate.target(), candidate.name().to_owned()))
 }

@@ -3,9 +3,7 @@
 //! path is never touched. Decides nothing.
 
 use super::limit::{CgroupFile, Setting};
-use crate::process::cgroup::Cgroup;
-use crate::process::target::CgroupIdentity;
-use crate::process::BootId;
+use crate::process::{BootId, Cgroup, CgroupIdentity};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::fs;
@@ -73,7 +71,9 @@ impl Hierarchy {
         fs::read_dir(&self.mount)?;
         let mut waiting = vec!["/".to_owned()];
         while let Some(path) = waiting.pop() {
-            let Some(cgroup) = self.find_cgroup(&path) else { continue };
+            let Some(cgroup) = self.find_cgroup(&path) else {
+                continue;
+            };
             let folder = self.folder(&path);
             // One that ended meanwhile has nothing below it.
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -97,10 +97,7 @@ impl Hierarchy {
         let inode = rustix::fs::fstat(&folder).ok()?.st_ino;
         let memory = read_in(&folder, "memory.current").ok();
         Some(Cgroup {
-            identity: CgroupIdentity {
-                boot: self.boot,
-                inode,
-            },
+            identity: CgroupIdentity { boot: self.boot, inode },
             path: path.to_owned(),
             memory_bytes: memory.and_then(|text| text.trim().parse().ok()),
             cpu_cores: None,
@@ -188,10 +185,7 @@ impl Hierarchy {
     pub fn freeze(&self, cgroup: &Cgroup, frozen: bool) -> Result<(), CgroupError> {
         self.write(cgroup, "cgroup.freeze", None, if frozen { "1" } else { "0" })?;
         let until = Instant::now() + FREEZE_WAIT;
-        while frozen
-            && !self.read(cgroup, "cgroup.events", None)?.contains("frozen 1")
-            && Instant::now() < until
-        {
+        while frozen && !self.read(cgroup, "cgroup.events", None)?.contains("frozen 1") && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
@@ -291,7 +285,13 @@ impl Hierarchy {
     }
 
     /// A file that is not there is either one of a cgroup that just ended, or of a controller that is not enabled.
-    fn missing_or(&self, cgroup: &Cgroup, file: &'static str, controller: Option<&str>, error: io::Error) -> CgroupError {
+    fn missing_or(
+        &self,
+        cgroup: &Cgroup,
+        file: &'static str,
+        controller: Option<&str>,
+        error: io::Error,
+    ) -> CgroupError {
         if !is_gone(&error) {
             return refused(cgroup, file, error);
         }
@@ -353,7 +353,9 @@ fn unescaped(text: &str) -> String {
     ["\\040", "\\011", "\\012", "\\134"]
         .iter()
         .zip([" ", "\t", "\n", "\\"])
-        .fold(text.to_owned(), |text, (octal, character)| text.replace(octal, character))
+        .fold(text.to_owned(), |text, (octal, character)| {
+            text.replace(octal, character)
+        })
 }
 
 #[cfg(test)]

@@ -64,8 +64,7 @@ pub struct Bandwidth {
 impl Bandwidth {
     /// The quota in processors.
     pub fn processors(self) -> Option<f64> {
-        self.quota_micros
-            .map(|quota| quota as f64 / self.period_micros as f64)
+        self.quota_micros.map(|quota| quota as f64 / self.period_micros as f64)
     }
 }
 
@@ -73,7 +72,12 @@ impl FromStr for Bandwidth {
     type Err = NotALimit;
 
     fn from_str(text: &str) -> Result<Self, NotALimit> {
-        let wrong = || not(text, "a quota and a period in microseconds, such as \"50000 100000\", or max");
+        let wrong = || {
+            not(
+                text,
+                "a quota and a period in microseconds, such as \"50000 100000\", or max",
+            )
+        };
         let mut words = text.split_whitespace();
         let Limit(quota_micros) = words.next().unwrap_or_default().parse().map_err(|_| wrong())?;
         let period_micros = match words.next() {
@@ -438,7 +442,10 @@ mod tests {
             (CgroupFile::PidsMax, "100", "99", false),
             (CgroupFile::IoWeight, "50", "default 50\n8:0 200\n", true),
         ] {
-            let (wanted, found) = (Setting::parse(file, wanted).unwrap(), Setting::parse(file, found).unwrap());
+            let (wanted, found) = (
+                Setting::parse(file, wanted).unwrap(),
+                Setting::parse(file, found).unwrap(),
+            );
             assert_eq!(wanted.explains(&found), expected, "{wanted} {found}");
         }
     }

@@ -1,7 +1,7 @@
 //! The lease of a reversible step, and the arithmetic of several leases on one knob. Pure.
 
 use super::errand::{Allocation, Command};
-use crate::host::{Thread, Value};
+use crate::host::{Thread, UnitState, Value};
 use crate::process::Target;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -54,12 +54,16 @@ impl fmt::Display for Effect {
     }
 }
 
-/// What a thread had before. For knobs of the process there is one, of the main thread.
+/// What a thread had before. For knobs of the process there is one, of the main thread; for those of a cgroup there is
+/// one, whose thread has the number 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prior {
     pub tid: i32,
     pub start_ticks: u64,
     pub value: Value,
+    /// Where systemd keeps a unit for the cgroup: what it had on record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitState>,
 }
 
 impl Prior {
@@ -209,6 +213,7 @@ mod tests {
             tid: 7,
             start_ticks: 70,
             value: Value::Nice(prior),
+            unit: None,
         }];
         Lease {
             id,

@@ -15,6 +15,16 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    /// One of which nothing else was read.
+    pub fn at(identity: CgroupIdentity, path: String) -> Cgroup {
+        Cgroup {
+            identity,
+            path,
+            memory_bytes: None,
+            cpu_cores: None,
+        }
+    }
+
     /// The unit whose own cgroup this is. What a unit made below its cgroup is no unit.
     pub fn unit(&self) -> Option<&str> {
         unit_of(&self.path).filter(|unit| self.path.ends_with(*unit))
@@ -34,7 +44,9 @@ const UNIT_SUFFIXES: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".m
 pub fn unit_of(path: &str) -> Option<&str> {
     let mut slice = None;
     for part in path.split('/').filter(|part| !part.is_empty()) {
-        let is_unit = UNIT_SUFFIXES.iter().any(|suffix| part.len() > suffix.len() && part.ends_with(suffix));
+        let is_unit = UNIT_SUFFIXES
+            .iter()
+            .any(|suffix| part.len() > suffix.len() && part.ends_with(suffix));
         match is_unit {
             true if part.ends_with(".slice") => slice = Some(part),
             true => return Some(part),
@@ -51,15 +63,11 @@ mod tests {
     use crate::process::BootId;
 
     fn cgroup(path: &str) -> Cgroup {
-        Cgroup {
-            identity: CgroupIdentity {
-                boot: BootId(1),
-                inode: 1,
-            },
-            path: path.to_owned(),
-            memory_bytes: None,
-            cpu_cores: None,
-        }
+        let identity = CgroupIdentity {
+            boot: BootId(1),
+            inode: 1,
+        };
+        Cgroup::at(identity, path.to_owned())
     }
 
     #[test]
@@ -68,7 +76,11 @@ mod tests {
             ("/system.slice/ssh.service", Some("ssh.service"), true),
             ("/system.slice/docker.service/abc", Some("docker.service"), false),
             ("/batch.slice/batch-render.slice", Some("batch-render.slice"), true),
-            ("/user.slice/user-7.slice/session-2.scope", Some("session-2.scope"), true),
+            (
+                "/user.slice/user-7.slice/session-2.scope",
+                Some("session-2.scope"),
+                true,
+            ),
             (
                 "/user.slice/user-7.slice/user@7.service/app.slice/x.service",
                 Some("user@7.service"),

@@ -1,6 +1,8 @@
 //! Processes: who they are, what they look like now, and which of them a rule means.
 //! Reads /proc; changes nothing.
 
+pub mod candidate;
+pub mod cgroup;
 pub mod identity;
 pub mod open;
 pub mod protection;
@@ -8,6 +10,8 @@ pub mod selector;
 pub mod table;
 pub mod target;
 
+pub use candidate::Candidate;
+pub use cgroup::Cgroup;
 pub use identity::{BootId, Identity};
 pub use selector::Selector;
 pub use table::{Details, Needs, Process, Usage};

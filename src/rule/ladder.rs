@@ -1,6 +1,7 @@
 //! Steps as written -> the ladder.
 
 use super::file::{Action, WrittenStep};
+use super::limit::compile_limit;
 use super::step::{AffinityChange, Change, Send, SignalKind, Step};
 use crate::diagnostic::{Findings, nearest};
 use crate::host::knob::{CpuSet, IoPriority, Policy, Value};
@@ -19,6 +20,14 @@ const MAX_PERCENT: i32 = 1000;
 pub(super) fn compile_ladder(written: &[WrittenStep], findings: &mut Findings) -> Vec<Step> {
     let mut steps = Vec::new();
     for written in written {
+        // One step for each file of a cgroup, so that each has a lease of its own.
+        if let Action::Cgroup(limits) = &written.action {
+            let changes = limits
+                .iter()
+                .filter_map(|(file, text)| compile_limit(*file, text, findings));
+            steps.extend(changes.map(Step::Set));
+            continue;
+        }
         let Some(step) = compile_step(written, findings) else {
             continue;
         };
@@ -69,6 +78,17 @@ fn compile_step(written: &WrittenStep, findings: &mut Findings) -> Option<Step> 
         Action::Freeze(_) => set(Value::Freeze(true)),
         Action::Ionice(text) => set(Value::Ionice(compile_ionice(text, findings)?)),
         Action::Affinity(text) => compile_affinity(text, findings).map(Step::Set),
+        Action::Reclaim(size) if size.bytes == 0 => {
+            findings.error(written.span, "`reclaim` of nothing", "give it a size such as 512MiB");
+            None
+        }
+        Action::Reclaim(size) => Some(Step::Reclaim(size.bytes)),
+        Action::Kill(flag) if !flag.value => {
+            findings.error(flag.span, "`kill: false` does nothing", "leave the step out");
+            None
+        }
+        Action::Kill(_) => Some(Step::Kill),
+        Action::Cgroup(_) => None,
         Action::Signal { send, undo } => compile_signal(send, undo.as_ref(), findings).map(Step::Signal),
         Action::Wait(time) if time.is_zero() => {
             findings.error(

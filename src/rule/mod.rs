@@ -1,9 +1,11 @@
 //! Rules: which alerts lead to which steps on which processes. Files are parsed here and nowhere else; a `RuleSet`
 //! that exists is a valid one.
 
+mod aim;
 mod compile;
 pub mod file;
 mod ladder;
+mod limit;
 mod lint;
 mod narrow;
 pub mod ruleset;

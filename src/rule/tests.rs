@@ -260,7 +260,7 @@ fn unknown_and_duplicate_keys_name_what_is_known() {
     check_help(
         &[("select", "{name: x, teapot: 1}")],
         "4:21 unknown key `teapot` in a selector",
-        "known keys: group, name, cmdline, exe, user, cgroup, pid, min_age, min_memory, min_cpu, not",
+        "known keys: group, name, cmdline, exe, user, cgroup, unit, pid, min_age, min_memory, min_cpu, not",
     );
     check_help(
         &[("select", "{name: x, not: {namee: y}}")],
@@ -274,8 +274,8 @@ fn unknown_and_duplicate_keys_name_what_is_known() {
     );
     check_help(
         &[("actions", "[{kill: x264}]")],
-        "5:14 unknown key `kill` in a step",
-        "write `signal: SIGTERM`, or `signal: SIGKILL` where the process gets no say",
+        "5:20 `kill` wants true or false, found `x264`",
+        "it ends whole cgroups; for processes write `signal: SIGTERM`, or `signal: SIGKILL` where they get no say",
     );
     check_help(
         &[("actions", "[{nise: 5}]")],
@@ -402,7 +402,7 @@ fn values_of_a_wrong_type_say_what_would_be_right() {
         (
             ("select", "[{name: x}]"),
             "4:11 a selector must be a mapping, found a list",
-            "its keys: group, name, cmdline, exe, user, cgroup, pid, min_age, min_memory, min_cpu, not",
+            "its keys: group, name, cmdline, exe, user, cgroup, unit, pid, min_age, min_memory, min_cpu, not",
         ),
         (
             ("select", "{name: [ffmpeg, x264]}"),
@@ -452,7 +452,7 @@ fn values_of_a_wrong_type_say_what_would_be_right() {
         (
             ("actions", "[nice]"),
             "5:13 a step must be a mapping, found `nice`",
-            "its keys: nice, ionice, affinity, sched, oom_score_adj, freeze, signal, wait",
+            "its keys: nice, ionice, affinity, sched, oom_score_adj, freeze, cgroup, reclaim, kill, signal, wait",
         ),
     ] {
         check_help(&[changes], expected, help);
@@ -573,14 +573,14 @@ fn steps_are_checked_one_by_one() {
             "leave it out, or give it a time such as 10s",
         ),
         (
-            "reclaim: 512MiB",
-            "5:14 `reclaim` is not available in this version",
-            "steps of this version: nice, ionice, affinity, sched, oom_score_adj, freeze, signal, wait",
+            "reclaim: 0",
+            "5:14 `reclaim` of nothing",
+            "give it a size such as 512MiB",
         ),
         (
             "exec: [ls]",
             "5:14 `exec` is not available in this version",
-            "steps of this version: nice, ionice, affinity, sched, oom_score_adj, freeze, signal, wait",
+            "steps of this version: nice, ionice, affinity, sched, oom_score_adj, freeze, cgroup, reclaim, kill, signal, wait",
         ),
     ] {
         let step = format!("[{{{step}}}, {{nice: 1}}]");
@@ -680,12 +680,12 @@ fn patterns_and_templates_are_checked_in_their_place() {
         (
             "{}",
             "4:11 a selector without keys",
-            "give at least one key: group, name, cmdline, exe, user, cgroup, pid, min_age, min_memory, min_cpu, not",
+            "give at least one key: group, name, cmdline, exe, user, cgroup, unit, pid, min_age, min_memory, min_cpu, not",
         ),
         (
             "{name: x, not: {}}",
             "4:26 a selector without keys",
-            "give at least one key: group, name, cmdline, exe, user, cgroup, pid, min_age, min_memory, min_cpu, not",
+            "give at least one key: group, name, cmdline, exe, user, cgroup, unit, pid, min_age, min_memory, min_cpu, not",
         ),
     ] {
         let compiled = compile_all(&[&rule(&[("select", select)])]);
@@ -1038,7 +1038,14 @@ error: SIGSTOP would stop the process and leave it so
 #[test]
 fn reference_tables_are_those_of_the_code() {
     let text = include_str!("../../docs/rules.md");
-    for object in [&file::RULE, &file::SELECT, &file::STEP, &file::SIGNAL] {
+    for object in [
+        &file::RULE,
+        &file::SELECT,
+        &file::STEP,
+        &file::LIMITS,
+        &file::RECLAIM,
+        &file::SIGNAL,
+    ] {
         let table = crate::schema::markdown(object);
         assert!(
             text.contains(&table),
@@ -1092,7 +1099,7 @@ fn schema_for_editors_names_every_key_and_resolves() {
         "#/$defs/selector"
     );
     assert_eq!(schema["$defs"]["step"]["maxProperties"], 1);
-    assert_eq!(schema["$defs"].as_object().unwrap().len(), 5);
+    assert_eq!(schema["$defs"].as_object().unwrap().len(), 7);
 }
 
 /// Pieces of which rule files are made, and of which hostile ones are.

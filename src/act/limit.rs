@@ -176,7 +176,7 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
             let value = prior.first().map_or(value, |prior| &prior.value);
             let unit = held_unit(lease);
             let effected = put_back(host, cgroup, ours, value, |host| host.set_cgroup(cgroup, value, unit));
-            with_unit(host, effected, unit, ours)
+            with_unit(host, effected, unit, ours, Some(value))
         }
         Undo::Restore { prior, ours } => {
             let Some(first) = prior.first() else {
@@ -185,18 +185,25 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
             let unit = first.unit.as_ref();
             let restore = |host: &mut _| Host::restore_cgroup(host, cgroup, &first.value, unit);
             let effected = put_back(host, cgroup, ours, &first.value, restore);
-            with_unit(host, effected, unit, ours)
+            with_unit(host, effected, unit, ours, None)
         }
         Undo::Signal(_) | Undo::Nothing => Effected::only(Outcome::Failed, "this is no lease of a cgroup"),
     }
 }
 
 /// What was set for a unit at runtime outlives its cgroup, and would be given to the next one.
-fn with_unit(host: &mut impl Host, effected: Effected, unit: Option<&UnitState>, ours: &Value) -> Effected {
+/// `next` is what an older lease still wants.
+fn with_unit(
+    host: &mut impl Host,
+    effected: Effected,
+    unit: Option<&UnitState>,
+    ours: &Value,
+    next: Option<&Value>,
+) -> Effected {
     let (Outcome::Gone | Outcome::ChangedIdentity, Some(state)) = (effected.outcome, unit) else {
         return effected;
     };
-    let reason = match host.restore_unit(state, ours) {
+    let reason = match host.restore_unit(state, ours, next) {
         Ok(true) => format!("{}; {} is as it was", effected.reason, state.unit),
         Ok(false) => format!("{}; somebody else changed {}", effected.reason, state.unit),
         Err(error) => return error.into(),

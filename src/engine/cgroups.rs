@@ -8,6 +8,7 @@ use crate::act::apply::Effected;
 use crate::act::guard::{self, Refusal, Ward};
 use crate::act::{limit, plan};
 use crate::host::{Host, Knob, Reading};
+use crate::ledger::lease;
 use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Record};
 use crate::process::selector::Judgement;
 use crate::process::{Candidate, Cgroup, CgroupIdentity, Process, Selector, Target};
@@ -161,12 +162,8 @@ impl<H: Host> Engine<H> {
         let is_ours = leases()
             .filter(is_former)
             .any(|lease| matches!(&lease.effect, Effect::Value { value, .. } if *value == reading.value));
-        if let (true, Some(Effect::Value { prior, .. })) =
-            (is_ours, leases().find(is_former).map(|lease| &lease.effect))
-            && let Some(first) = prior.first()
-        {
-            reading.value.clone_from(&first.value);
-            reading.unit.clone_from(&first.unit);
+        if is_ours && let Some(first) = lease::beneath(leases().filter(is_former)) {
+            (reading.value, reading.unit) = (first.value, first.unit);
         }
         Ok(reading)
     }

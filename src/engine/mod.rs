@@ -16,6 +16,8 @@ pub mod turn;
 pub mod unwind;
 
 #[cfg(test)]
+mod cgroup_histories;
+#[cfg(test)]
 mod histories;
 #[cfg(test)]
 mod real_histories;

@@ -3,7 +3,7 @@
 
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
 use super::limit::{CgroupFile, Device, Setting};
-use super::unit::UnitState;
+use super::unit::{Property, UnitState};
 use super::{CgroupError, Host, HostError, Moment, Reading, Reclaimed, Thread};
 use crate::process::table::TICKS_PER_SECOND;
 use crate::process::{BootId, Cgroup, CgroupIdentity, Details, Identity, Needs, Process};
@@ -454,7 +454,8 @@ impl Host for FakeHost {
         })?;
         let unit = found.runtime.as_ref().zip(unit).map(|(runtime, unit)| UnitState {
             unit,
-            properties: Vec::new(),
+            // Stands in for what a real unit has as several properties.
+            properties: vec![(value.to_string(), Property::Number(0))],
             at_runtime: runtime.keys().map(|file| file.as_str().to_owned()).collect(),
         });
         Ok(Reading { value, unit })
@@ -490,7 +491,7 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn restore_unit(&mut self, state: &UnitState, ours: &Value) -> Result<bool, CgroupError> {
+    fn restore_unit(&mut self, state: &UnitState, ours: &Value, next: Option<&Value>) -> Result<bool, CgroupError> {
         #[cfg(test)]
         super::fault::point();
         let is_its = |path: &str| path.ends_with(&format!("/{}", state.unit));
@@ -502,8 +503,19 @@ impl Host for FakeHost {
         if found.runtime.as_ref().and_then(|runtime| runtime.get(&file)) != Some(setting) {
             return Ok(false);
         }
-        if !state.at_runtime.iter().any(|known| known == file.as_str()) {
-            found.settings.insert(file, unlimited(file));
+        if let (Some(Value::Cgroup(next)), Some(runtime)) = (next, &mut found.runtime) {
+            found.settings.insert(file, next.clone());
+            runtime.insert(file, next.clone());
+            return Ok(true);
+        }
+        let was_at_runtime = state.at_runtime.iter().any(|known| known == file.as_str());
+        let former = state.properties.first().map(|(text, _)| Setting::parse(file, text));
+        match (former, &mut found.runtime) {
+            (Some(Ok(former)), Some(runtime)) if was_at_runtime => {
+                found.settings.insert(file, former.clone());
+                runtime.insert(file, former);
+            }
+            _ => drop(found.settings.insert(file, unlimited(file))),
         }
         forget_runtime(found, state, ours.knob());
         Ok(true)

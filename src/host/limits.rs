@@ -132,15 +132,17 @@ impl Limits {
 
     /// # Errors
     /// As [`super::Host::restore_unit`].
-    pub fn restore_unit(&self, state: &UnitState, ours: &Value) -> Result<bool, CgroupError> {
+    pub fn restore_unit(&self, state: &UnitState, ours: &Value, next: Option<&Value>) -> Result<bool, CgroupError> {
         let Value::Cgroup(setting) = ours else {
             // A new cgroup is not frozen.
             return Ok(true);
         };
         let restored = self.ask(&state.unit, |systemd| {
             let is_ours = systemd.has(&state.unit, setting)?;
-            if is_ours {
-                systemd.restore(state)?;
+            match next {
+                _ if !is_ours => {}
+                Some(Value::Cgroup(next)) => systemd.set(&state.unit, next)?,
+                _ => systemd.restore(state)?,
             }
             Ok(is_ours)
         })?;
@@ -154,16 +156,8 @@ impl Limits {
         Ok(Reclaimed { before, after })
     }
 
-    /// What is missing for changing cgroups and putting them back.
-    ///
-    /// # Errors
-    /// With the name of what is missing.
-    pub fn may_change(&self) -> Result<(), &'static str> {
-        if rustix::process::geteuid().is_root() {
-            Ok(())
-        } else {
-            Err("root")
-        }
+    pub fn has_systemd(&self) -> bool {
+        self.systemd.is_some()
     }
 }
 

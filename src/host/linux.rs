@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Bits of `CapEff` in `/proc/PID/status` (capabilities(7)).
+const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_SYS_NICE: u64 = 1 << 23;
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
 /// A stop is delivered when the process next runs in user mode or sleeps interruptibly; longer is not waited for.
@@ -245,8 +246,8 @@ impl Host for LinuxHost {
         self.limits.restore(cgroup, value, unit)
     }
 
-    fn restore_unit(&mut self, unit: &UnitState, ours: &Value) -> Result<bool, CgroupError> {
-        self.limits.restore_unit(unit, ours)
+    fn restore_unit(&mut self, unit: &UnitState, ours: &Value, next: Option<&Value>) -> Result<bool, CgroupError> {
+        self.limits.restore_unit(unit, ours, next)
     }
 
     fn reclaim(&mut self, cgroup: &Cgroup, bytes: u64) -> Result<Reclaimed, CgroupError> {
@@ -262,7 +263,14 @@ impl Host for LinuxHost {
     }
 
     fn may_change_cgroups(&self) -> Result<(), &'static str> {
-        self.limits.may_change()
+        if !rustix::process::geteuid().is_root() {
+            return Err("root");
+        }
+        // systemd lets nobody else change its units (sd_bus_query_sender_privilege(3)).
+        if self.limits.has_systemd() && self.capabilities & CAP_SYS_ADMIN == 0 {
+            return Err("CAP_SYS_ADMIN");
+        }
+        Ok(())
     }
 
     fn device(&self, path: &str) -> Option<Device> {

@@ -175,12 +175,12 @@ pub trait Host {
         Err(CgroupError::NoHierarchy)
     }
 
-    /// For a unit whose cgroup is gone: takes `ours` out of what systemd will give to the next one. False where somebody
-    /// else has changed it meanwhile.
+    /// For a unit whose cgroup is gone: takes `ours` out of what systemd will give to the next one, for `next` or, without
+    /// that, for what was there before. False where somebody else has changed it meanwhile.
     ///
     /// # Errors
     /// When systemd cannot be asked, or refuses.
-    fn restore_unit(&mut self, _unit: &UnitState, _ours: &Value) -> Result<bool, CgroupError> {
+    fn restore_unit(&mut self, _unit: &UnitState, _ours: &Value, _next: Option<&Value>) -> Result<bool, CgroupError> {
         Err(CgroupError::NoHierarchy)
     }
 

@@ -82,7 +82,7 @@ fn files_are_set_and_put_back_also_after_a_kill() {
     let during = processors(&group.path);
     assert!(during < 0.3, "{during} processors of 0.2");
     evenkeel.kill();
-    let evenkeel = home.start_again(&evenkeel, &["--enforce"]);
+    let evenkeel = home.start_again(&evenkeel, &FLAGS);
     resolve(&evenkeel);
     outcomes(&evenkeel, "restored", 8.0);
     assert_eq!(state(), before);

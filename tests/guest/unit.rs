@@ -147,7 +147,7 @@ fn every_limit_of_a_unit_is_put_back_by_the_next_daemon_after_a_kill() {
     assert_eq!(read(&cgroup, "pids.max"), "40");
     evenkeel.kill();
 
-    let evenkeel = home.start_again(&evenkeel, &["--enforce"]);
+    let evenkeel = home.start_again(&evenkeel, &FLAGS);
     assert_eq!(read(&cgroup, "pids.max"), "40", "its episode is still open");
     resolve(&evenkeel);
     outcomes(&evenkeel, "restored", 8.0);
@@ -229,7 +229,7 @@ fn a_frozen_unit_rests_and_goes_on_though_evenkeel_was_killed() {
     assert!(at_rest < 0.01, "{at_rest} processors while frozen");
     evenkeel.kill();
 
-    let evenkeel = home.start_again(&evenkeel, &["--enforce"]);
+    let evenkeel = home.start_again(&evenkeel, &FLAGS);
     assert_eq!(service.shows("FreezerState"), "frozen", "its episode is still open");
     resolve(&evenkeel);
     outcomes(&evenkeel, "restored", 1.0);

@@ -2,7 +2,7 @@
 
 tools := $(or $(CARGO_TARGET_DIR),target)/tools
 
-.PHONY: help run test e2e test-guest lint fmt bench demo dashboards
+.PHONY: help run test e2e test-guest lint fmt bench demo dashboards grafana
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,3 +44,6 @@ demo: ## the whole loop on this terminal in two minutes: alert, action, resolve,
 dashboards: ## build dashboards/*.json anew
 	tests/tools.sh grafana-sdk
 	PYTHONPATH=$(tools)/grafana-sdk python3 dashboards/build.py
+
+grafana: ## how to load the dashboards into a Grafana
+	@cat dashboards/README.md

@@ -27,6 +27,7 @@ fn rules(texts: impl Iterator<Item = String>) -> Vec<Arc<Rule>> {
         groups: &BTreeMap::new(),
         known_alerts: None,
         repeat_interval: None,
+        allow_exec: true,
         check_promql: &|_| Ok(()),
     };
     let compiled = rule::compile(vec![rule::file::read(&source)], &context);
@@ -160,7 +161,13 @@ fn crowd(criterion: &mut Criterion) {
     group.bench_function("select by cmdline and cgroup", |bencher| {
         bencher.iter(|| {
             let table = host.processes().expect("a process table");
-            let found = select(&mut host, &table, &rule, &rule.select, &ward);
+            let found = select(
+                &mut host,
+                &table,
+                &rule,
+                rule.selector().expect("a rule about processes"),
+                &ward,
+            );
             assert_eq!(found.len(), PROCESSES / ONE_IN);
         });
     });

@@ -13,7 +13,7 @@ use crate::control;
 use crate::diagnostic::{Diagnostic, render_all};
 use crate::engine::run::{Door, Input};
 use crate::engine::{Engine, Policy};
-use crate::host::LinuxHost;
+use crate::host::{Errands, LinuxHost};
 use crate::http::{Access, Limits, listen::may_listen};
 use crate::ledger::Journal;
 use crate::process::table::Procfs;
@@ -303,13 +303,19 @@ fn engine_maker(
 ) -> impl Fn() -> Engine<LinuxHost> + use<> {
     let directory = run.storage.path.clone();
     let door = Mutex::new(door);
+    let runtime = tokio::runtime::Handle::current();
     move || {
         let exits = door.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let on_exit = Arc::new(move |target| {
             exits.send(Input::Exited(target));
         });
         let (journal, book) = Journal::open(&directory, procfs.boot);
-        let host = LinuxHost::new(procfs.clone(), on_exit);
+        let answers = door.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let on_report = Arc::new(move |ticket, report| {
+            answers.send(Input::Reported { ticket, report });
+        });
+        let errands = Errands::new(runtime.clone(), on_report);
+        let host = LinuxHost::new(procfs.clone(), on_exit).with_errands(errands);
         Engine::new(
             host,
             journal,

@@ -40,6 +40,8 @@ pub struct Config {
     /// Added to the built-in protection.
     pub protect: Vec<Selector>,
     pub budget: Budget,
+    /// Whether rules may run commands.
+    pub allow_exec: bool,
     /// Whether leases are undone when evenkeel ends.
     pub restore_on_exit: bool,
     /// In the order of the file.
@@ -165,6 +167,8 @@ pub fn compile_rules(
             groups,
             known_alerts: None,
             repeat_interval: None,
+            // Whether this host may run commands is for its configuration to say, not for a test.
+            allow_exec: true,
             check_promql: PROMQL,
         },
     )
@@ -205,6 +209,7 @@ fn assemble(source: &Source, shelf: &Shelf) -> Result<Loaded, Vec<Diagnostic>> {
         &Context {
             groups: &config.groups(),
             known_alerts: known_alerts.as_ref(),
+            allow_exec: config.allow_exec,
             repeat_interval: shelf.alertmanager().and_then(|source| beside::repeat_interval(&source)),
             check_promql: PROMQL,
         },

@@ -389,7 +389,8 @@ fn is_invisible(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-fn printable(text: &str) -> String {
+/// A text as a terminal may show it safely, on one line.
+pub fn printable(text: &str) -> String {
     text.chars().map(cell).collect()
 }
 

@@ -66,6 +66,8 @@ impl Family {
 
     /// Adds a series without labels.
     pub fn value(mut self, value: f64) -> Self {
+        // Most families have one series, and a first `push` would make room for four.
+        self.points.reserve_exact(1);
         self.points.push(Point {
             labels: Vec::new(),
             value: Value::Number(value),

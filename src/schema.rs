@@ -26,6 +26,10 @@ pub enum Kind {
     Texts,
     /// A text, or the object for those who need more.
     TextOr(&'static Object),
+    /// A list of texts, or the object for those who need more.
+    ListOr(&'static Object),
+    /// Any value that JSON has too.
+    Json,
 }
 
 /// A key of an object.
@@ -95,6 +99,8 @@ impl fmt::Display for Kind {
             Kind::Object(object) => write!(f, "a mapping with the keys of {}", object.title),
             Kind::Texts => f.write_str("a mapping of names to texts"),
             Kind::TextOr(object) => write!(f, "a text, or a mapping with the keys of {}", object.title),
+            Kind::ListOr(object) => write!(f, "a list of texts, or a mapping with the keys of {}", object.title),
+            Kind::Json => f.write_str("any value"),
         }
     }
 }
@@ -190,5 +196,11 @@ fn schema_of(kind: &Kind, definitions: &mut Map<String, Value>) -> Value {
             define(object, definitions);
             json!({"anyOf": [{"type": "string"}, {"$ref": reference(object)}]})
         }
+        Kind::ListOr(object) => {
+            define(object, definitions);
+            let list = schema_of(&Kind::List(&Kind::Text), definitions);
+            json!({"anyOf": [list, {"$ref": reference(object)}]})
+        }
+        Kind::Json => json!({}),
     }
 }

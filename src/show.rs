@@ -281,6 +281,9 @@ fn lease_line(lease: &Lease, boot_now: Duration) -> String {
     let left = lease.deadline.saturating_sub(boot_now).as_secs();
     let (id, rule, what) = (lease.id, &lease.rule, &lease.effect);
     let who = who(lease.target, &lease.name);
+    if lease.is_ending() {
+        return format!("{id:>6}  {rule}  {who}  {what}  being given back\n");
+    }
     format!("{id:>6}  {rule}  {who}  {what}  undone in {left} s at the latest\n")
 }
 
@@ -341,6 +344,9 @@ fn record_line(record: &Record) -> String {
     }
     if !record.reason.is_empty() {
         words.push(format!("- {}", record.reason));
+    }
+    if let Some(output) = &record.output {
+        words.push(format!("| {output}"));
     }
     words.join("  ") + "\n"
 }

@@ -105,6 +105,8 @@ pub struct State {
     pub alerts_firing: BTreeMap<&'static str, usize>,
     /// Live leases per (rule, knob).
     pub leases: BTreeMap<(String, &'static str), usize>,
+    /// What was asked of allocators per (rule, state).
+    pub allocations: BTreeMap<(String, &'static str), usize>,
     /// Whether the breaker of a rule is open.
     pub breakers: BTreeMap<String, bool>,
 }
@@ -119,6 +121,7 @@ impl Default for State {
             budget_remaining: 0,
             alerts_firing: BTreeMap::new(),
             leases: BTreeMap::new(),
+            allocations: BTreeMap::new(),
             breakers: BTreeMap::new(),
         }
     }
@@ -288,6 +291,14 @@ impl Tally {
             leases.push(vec![label("rule", rule.clone()), label("knob", *knob)], *count as f64);
         }
 
+        let mut allocations = Family::gauge(
+            "evenkeel_allocations",
+            "What was asked of resource allocators: requested, granted, expired (granted and not renewed in time), or releasing.",
+        );
+        for ((rule, held), count) in &state.allocations {
+            allocations.push(vec![label("rule", rule.clone()), label("state", *held)], *count as f64);
+        }
+
         let mut breakers = Family::gauge(
             "evenkeel_breaker_open",
             "1 while a rule is stopped because its final steps had no effect.",
@@ -334,6 +345,7 @@ impl Tally {
             decisions,
             actions,
             leases,
+            allocations,
             Family::gauge(
                 "evenkeel_budget_remaining",
                 "Final steps that the host-wide budget still allows now.",

@@ -48,7 +48,13 @@ impl Budget {
         let spent = victims
             .iter()
             .filter(|victim| victim.simulated == simulated && victim.struck_at + self.per > now)
-            .map(|victim| victim.target)
+            // The host is a victim anew with each episode in which a command runs for it.
+            .map(|victim| {
+                (
+                    victim.target,
+                    (victim.target == Target::Host).then_some((&victim.rule, victim.struck_at)),
+                )
+            })
             .collect::<BTreeSet<_>>()
             .len();
         self.final_steps
@@ -224,7 +230,7 @@ impl FinalGate<'_> {
                 format!("rule {:?} is ending it already", victim.rule),
             );
         }
-        let ours = || counted().filter(|victim| victim.rule == key.rule);
+        let ours = || counted().filter(|victim| victim.rule == key.rule && victim.target != Target::Host);
         let in_episode = ours()
             .filter(|victim| victim.fingerprint == key.fingerprint && victim.struck_at >= self.episode.opened_at)
             .count();
@@ -254,13 +260,41 @@ impl FinalGate<'_> {
                 "no sample is newer than the death of the last victim",
             );
         }
-        if let Some(last) = ours().map(|victim| victim.struck_at).max()
+        self.afford(ours().map(|victim| victim.struck_at).max())?;
+        self.ask_condition().map(|()| Strike::NewVictim)
+    }
+
+    /// For a command that cannot be taken back. All of one episode count as one victim, as do the signals to one process;
+    /// processes that the rule ends are counted apart.
+    ///
+    /// # Errors
+    /// Says what must happen before it may be run.
+    pub fn run(&self) -> Result<Strike, Refusal> {
+        let key = &self.episode.key;
+        let is_ours = |victim: &&Victim| {
+            victim.target == Target::Host && victim.simulated == key.simulated && victim.rule == key.rule
+        };
+        let ours = || self.victims.iter().filter(is_ours);
+        if ours().any(|victim| victim.fingerprint == key.fingerprint && victim.struck_at >= self.episode.opened_at) {
+            return self.ask_condition().map(|()| Strike::Escalation);
+        }
+        self.afford(ours().map(|victim| victim.struck_at).max())?;
+        self.ask_condition().map(|()| Strike::NewVictim)
+    }
+
+    /// Cooldown since the last victim of the rule, and budget.
+    fn afford(&self, last: Option<Duration>) -> Result<(), Refusal> {
+        if let Some(last) = last
             && last + self.rule.cooldown > self.now
         {
             let left = (last + self.rule.cooldown).saturating_sub(self.now).as_secs();
             return refuse(Decision::Cooldown, format!("cooldown of the rule: {left} s left"));
         }
-        if self.budget.remaining(self.victims, key.simulated, self.now) == 0 {
+        if self
+            .budget
+            .remaining(self.victims, self.episode.key.simulated, self.now)
+            == 0
+        {
             let Budget { final_steps, per } = self.budget;
             let reason = format!(
                 "the host's budget of {final_steps} final steps per {} s is spent",
@@ -268,7 +302,7 @@ impl FinalGate<'_> {
             );
             return refuse(Decision::Budget, reason);
         }
-        self.ask_condition().map(|()| Strike::NewVictim)
+        Ok(())
     }
 
     fn ask_condition(&self) -> Result<(), Refusal> {
@@ -398,6 +432,7 @@ mod tests {
             ladder: String::new(),
             source: case.source,
             labels: Default::default(),
+            annotations: Default::default(),
             starts_at: jiff::Timestamp::UNIX_EPOCH,
             opened_at: Duration::from_secs(100),
             seen_at: Duration::ZERO,

@@ -130,6 +130,7 @@ mod tests {
             ladder: String::new(),
             source: WireSource::Local,
             labels: Default::default(),
+            annotations: Default::default(),
             starts_at: jiff::Timestamp::UNIX_EPOCH,
             opened_at: Duration::ZERO,
             seen_at: Duration::ZERO,

@@ -64,6 +64,11 @@ pub static CONFIG: Object = Object {
             "How many processes may be ended on this host in a time.",
         ),
         optional(
+            "allow_exec",
+            Kind::Flag,
+            "Whether rules may run commands. Default false.",
+        ),
+        optional(
             "on_exit",
             Kind::Choice(&["restore", "keep"]),
             "What becomes of what was set when evenkeel ends. Default restore.",
@@ -203,6 +208,7 @@ impl Default for Config {
             protect: Vec::new(),
             budget: Budget::default(),
             restore_on_exit: true,
+            allow_exec: false,
             process_groups: Vec::new(),
             local: BTreeMap::from([("job".to_owned(), "evenkeel".to_owned())]),
         }
@@ -233,6 +239,7 @@ pub(super) fn read(shelf: &Shelf, findings: &mut Findings) -> Written {
     config.enforce = fields
         .choice("mode", findings)
         .is_some_and(|mode| mode.value == "enforce");
+    config.allow_exec = fields.flag("allow_exec", findings).is_some_and(|flag| flag.value);
     config.restore_on_exit = fields
         .choice("on_exit", findings)
         .is_none_or(|what| what.value == "restore");

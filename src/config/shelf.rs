@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// The shipped files by the names that the shipped `evenkeel.yml` uses.
-const SHIPPED: [(&str, &str); 10] = [
+const SHIPPED: [(&str, &str); 11] = [
     ("rules/batch-queue.yml", include_str!("../../rules/batch-queue.yml")),
     ("rules/cpu-saturated.yml", include_str!("../../rules/cpu-saturated.yml")),
     ("rules/fork-bomb.yml", include_str!("../../rules/fork-bomb.yml")),
@@ -18,6 +18,7 @@ const SHIPPED: [(&str, &str); 10] = [
     ("rules/io-saturated.yml", include_str!("../../rules/io-saturated.yml")),
     ("rules/log-level.yml", include_str!("../../rules/log-level.yml")),
     ("rules/memory-low.yml", include_str!("../../rules/memory-low.yml")),
+    ("rules/more-capacity.yml", include_str!("../../rules/more-capacity.yml")),
     (
         "rules/network-saturated.yml",
         include_str!("../../rules/network-saturated.yml"),

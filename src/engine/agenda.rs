@@ -1,6 +1,7 @@
 //! When the engine must look again although nothing arrives: waits, deadlines, rounds and retries. Pure.
 
-use crate::ledger::Book;
+use crate::ledger::{Book, Lease};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Open episodes are judged again this often.
@@ -21,19 +22,23 @@ pub struct Chores {
     pub baseline_at: Option<Duration>,
 }
 
-/// When something is due, if anything ever is. A climb that is done has `Duration::MAX`.
-pub fn next_due(book: &Book, chores: Chores) -> Option<Duration> {
+/// When something is due, if anything ever is. A climb that is done has `Duration::MAX`. `under_way` are leases for which
+/// an answer is awaited.
+pub fn next_due(book: &Book, chores: Chores, under_way: &BTreeSet<u64>) -> Option<Duration> {
     let climbs = book
         .episodes
         .values()
         .flat_map(|episode| &episode.climbs)
         .map(|climb| climb.due);
-    let deadlines = book.leases.values().map(|lease| lease.deadline);
+    let deadlines = book.leases.values().filter_map(Lease::runs_out_at);
+    let idle = book.leases.values().filter(|lease| !under_way.contains(&lease.id));
+    let errands = idle.filter_map(Lease::course).map(|course| course.next);
     let round = (!book.episodes.is_empty()).then_some(chores.last_round + ROUND);
     let retry = chores.last_retry.map(|at| at + RETRY);
     let baseline = chores.baseline_at.map(|at| at + BASELINE);
     climbs
         .chain(deadlines)
+        .chain(errands)
         .chain(round)
         .chain(retry)
         .chain(baseline)
@@ -47,11 +52,15 @@ mod tests {
 
     #[test]
     fn an_empty_book_asks_for_nothing() {
-        assert_eq!(next_due(&Book::default(), Chores::default()), None);
+        let nothing = BTreeSet::new();
+        assert_eq!(next_due(&Book::default(), Chores::default(), &nothing), None);
         let measuring = Chores {
             baseline_at: Some(Duration::from_secs(5)),
             ..Chores::default()
         };
-        assert_eq!(next_due(&Book::default(), measuring), Some(Duration::from_secs(15)));
+        assert_eq!(
+            next_due(&Book::default(), measuring, &nothing),
+            Some(Duration::from_secs(15))
+        );
     }
 }

@@ -127,7 +127,7 @@ impl<H: Host> Engine<H> {
         turn: &Turn,
     ) -> Result<Option<Strike>, Refusal> {
         match step {
-            Step::Wait(_) | Step::Reclaim(_) => Ok(None),
+            Step::Wait(_) | Step::Reclaim(_) | Step::Allocate(_) | Step::Exec(_) => Ok(None),
             Step::Set(change) => match self.may_undo(change.knob(), seat.candidate) {
                 Ok(()) => Ok(None),
                 Err(missing) => {
@@ -290,7 +290,7 @@ impl<H: Host> Engine<H> {
                 let bytes = *bytes;
                 turn.work.push(Work::Reclaim { bytes, subject });
             }
-            (Step::Set(_) | Step::Wait(_) | Step::Kill, _) => {}
+            (Step::Set(_) | Step::Wait(_) | Step::Kill | Step::Allocate(_) | Step::Exec(_), _) => {}
         }
     }
 

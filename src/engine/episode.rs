@@ -76,6 +76,7 @@ mod tests {
             ladder: String::new(),
             source: WireSource::Alertmanager,
             labels: Default::default(),
+            annotations: Default::default(),
             starts_at: at(starts),
             opened_at: Duration::ZERO,
             seen_at: Duration::ZERO,

@@ -16,8 +16,8 @@ use crate::act::plan::plan;
 use crate::alert::{Alert, Source, Status};
 use crate::host::Host;
 use crate::ledger::book::REMEMBER_VICTIMS;
-use crate::ledger::{Book, Climb, Decision, Entry, Episode, EpisodeKey};
-use crate::process::{Candidate, Process, Selector};
+use crate::ledger::{Book, Climb, Decision, Entry, Episode, EpisodeKey, Lease};
+use crate::process::{Candidate, Process, Selector, Target};
 use crate::rule::{Aim, Rule, RuleIndex};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -73,6 +73,7 @@ impl<H: Host> Engine<H> {
             self.judged_at.retain(|key, _| open.contains_key(key));
             self.look_for_the_dead(&mut turn);
         }
+        self.run_errands(&mut turn);
         let is_due = |episode: &Episode| is_round || episode.climbs.iter().any(|climb| climb.due <= now);
         let due: Vec<EpisodeKey> = self
             .book
@@ -99,6 +100,7 @@ impl<H: Host> Engine<H> {
         self.release_orphans(&mut turn);
         self.leave_changed_ladders(&mut turn);
         self.finish_unsettled(&mut turn);
+        self.take_up_errands(&mut turn);
         for key in self.book.episodes.keys().cloned().collect::<Vec<_>>() {
             self.judge(&key, Occasion::Round, &mut turn);
         }
@@ -160,7 +162,7 @@ impl<H: Host> Engine<H> {
                     turn.counted.push((rule.name.clone(), Decision::Budget));
                 }
                 Admission::Open => {
-                    let episode = open_episode(key.clone(), rule, alert, turn.boot_now());
+                    let episode = open_episode(rule, alert, turn.boot_now(), simulated);
                     turn.intend(&mut self.book, Entry::Episode(episode));
                     self.rules_in_use.insert(key.clone(), Arc::clone(rule));
                     if self.book.paused {
@@ -202,7 +204,8 @@ impl<H: Host> Engine<H> {
     /// quarter of the time is gone, so that repeats cost no commit.
     fn renew(&mut self, key: &EpisodeKey, hold: Duration, turn: &mut Turn) {
         let now = turn.boot_now();
-        let ids: Vec<u64> = self.book.leases_of(key).map(|lease| lease.id).collect();
+        let held = self.book.leases_of(key).filter(|lease| !lease.is_ending());
+        let ids: Vec<u64> = held.map(|lease| lease.id).collect();
         let renewed = Entry::Renewed {
             ids,
             deadline: now + hold,
@@ -266,6 +269,10 @@ impl<H: Host> Engine<H> {
         }
         let before = self.book.episodes.get(key).cloned();
         for ascent in ascents {
+            if ascent.target == Target::Host {
+                self.climb_host(ascent, &rule, &about, &mut episode, turn);
+                continue;
+            }
             let candidate = matches.iter().find(|candidate| ascent.target == candidate.target());
             let (Some(candidate), Some(selector)) = (candidate, &selector) else {
                 continue;
@@ -433,12 +440,16 @@ impl<H: Host> Engine<H> {
         begun
     }
 
-    /// Climbs that were due when the ledger could not be written are due again in a while, not at once: a ledger on a
+    /// Climbs and errands that were due when the ledger could not be written are due again in a while, not at once: a ledger on a
     /// full disk must not make the engine spin.
     fn put_off(&mut self, now: Duration) {
         let climbs = self.book.episodes.values_mut().flat_map(|episode| &mut episode.climbs);
         for climb in climbs.filter(|climb| climb.due <= now) {
             climb.due = now + RETRY;
+        }
+        let courses = self.book.leases.values_mut().filter_map(Lease::course_mut);
+        for course in courses.filter(|course| course.next <= now) {
+            course.next = now + RETRY;
         }
     }
 
@@ -454,12 +465,18 @@ impl<H: Host> Engine<H> {
     }
 }
 
-fn open_episode(key: EpisodeKey, rule: &Rule, alert: &Alert, now: Duration) -> Episode {
+/// The episode that an alert opens for a rule at a time of CLOCK_BOOTTIME.
+pub fn open_episode(rule: &Rule, alert: &Alert, now: Duration, simulated: bool) -> Episode {
     Episode {
-        key,
+        key: EpisodeKey {
+            rule: rule.name.clone(),
+            fingerprint: alert.fingerprint.clone(),
+            simulated,
+        },
         ladder: rule.ladder(),
         source: alert.source.into(),
         labels: alert.labels.clone(),
+        annotations: alert.annotations.clone(),
         starts_at: alert.starts_at,
         opened_at: now,
         seen_at: now,

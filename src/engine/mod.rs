@@ -5,6 +5,7 @@ pub mod agenda;
 mod ascend;
 mod cgroups;
 pub mod episode;
+mod errand;
 pub mod here;
 pub mod line;
 mod perform;
@@ -17,6 +18,8 @@ pub mod unwind;
 
 #[cfg(test)]
 mod cgroup_histories;
+#[cfg(test)]
+mod errand_histories;
 #[cfg(test)]
 mod histories;
 #[cfg(test)]
@@ -35,6 +38,7 @@ use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::rule::{Rule, RuleSet};
 use crate::tally::Tally;
 use agenda::Chores;
+use errand::Flight;
 use here::Here;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -80,6 +84,8 @@ pub struct Engine<H: Host> {
     baselines: [Option<CpuBaseline>; 2],
     chores: Chores,
     absences: Absences,
+    /// What others were asked and have not answered, by ticket.
+    flights: BTreeMap<u64, Flight>,
 }
 
 impl<H: Host> Engine<H> {
@@ -104,6 +110,7 @@ impl<H: Host> Engine<H> {
             baselines: [None, None],
             chores,
             absences: Absences::default(),
+            flights: BTreeMap::new(),
         };
         engine.measure_cpu();
         engine
@@ -129,7 +136,7 @@ impl<H: Host> Engine<H> {
 
     /// CLOCK_BOOTTIME at which [`Engine::tick`] has something to do.
     pub fn next_due(&self) -> Option<Duration> {
-        agenda::next_due(&self.book, self.chores)
+        agenda::next_due(&self.book, self.chores, &self.awaited())
     }
 
     /// How long until then.

@@ -18,6 +18,7 @@ impl<H: Host> Engine<H> {
     pub(super) fn perform(&mut self, work: Work, turn: &Turn, outcomes: &mut Vec<Entry>) {
         match work {
             Work::Undo { lease, word } => self.undo(lease, word, turn, outcomes),
+            Work::Send { lease, was_in_doubt } => self.send(lease, was_in_doubt),
             Work::Take { lease, subject } if self.was_set_back(&subject) => {
                 self.forgo(lease, Outcome::Cancelled, outcomes);
             }

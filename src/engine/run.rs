@@ -5,7 +5,7 @@ use super::{Engine, Policy};
 use crate::alert::Alert;
 use crate::alert::alertmanager::Survey;
 use crate::alert::receiver::{Delivery, Full, Inbox, Receipt};
-use crate::host::Host;
+use crate::host::{Host, Report};
 use crate::ledger::{Decision, Lease};
 use crate::process::Identity;
 use crate::tally::Tally;
@@ -20,6 +20,13 @@ const MAX_PER_TURN: usize = 256;
 /// The engine looks up at least this often, so that a clock that was suspended cannot make it oversleep.
 const MAX_SLEEP: Duration = Duration::from_secs(15);
 
+/// At the end, answers are waited for no longer than this: systemd allows 90 s by default (systemd.service(5),
+/// TimeoutStopSec=).
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
+
+/// How often it is looked what can be tried again meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// What can be asked of the engine.
 pub enum Input {
     /// From the webhook listener.
@@ -31,6 +38,11 @@ pub enum Input {
     /// What the Alertmanagers said when they were asked.
     Survey(Survey),
     Exited(Identity),
+    /// An errand was answered.
+    Reported {
+        ticket: u64,
+        report: Report,
+    },
     Reload(Box<Policy>),
     Leases(tokio::sync::oneshot::Sender<Vec<Lease>>),
     Release {
@@ -84,10 +96,29 @@ pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Input>, tally: &Tal
         };
         waiting.extend(inputs.try_iter().take(MAX_PER_TURN - 1));
         if !take_all(&mut engine, waiting, tally) {
-            return engine.shut_down();
+            engine.shut_down();
+            return await_answers(&mut engine, inputs);
         }
         if engine.time_until_due().is_some_and(|left| left.is_zero()) {
             engine.tick();
+        }
+    }
+}
+
+/// What others were asked to take back is waited for, within bounds; what they do not answer in time is asked again after
+/// the next start.
+fn await_answers<H: Host>(engine: &mut Engine<H>, inputs: &Receiver<Input>) {
+    let end = Instant::now() + LAST_ANSWERS;
+    while engine.is_giving_back() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return tracing::warn!("not everything was given back in time; it is tried again after the next start");
+        }
+        match inputs.recv_timeout(left.min(engine.time_until_due().unwrap_or(left).max(LOOK_AGAIN))) {
+            Ok(Input::Reported { ticket, report }) => engine.reported(ticket, &report),
+            Ok(_) => {}
+            Err(RecvTimeoutError::Timeout) => engine.go_on_giving_back(),
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
@@ -118,6 +149,7 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally)
                         engine.exited(target);
                         engine.tick();
                     }
+                    Input::Reported { ticket, report } => engine.reported(ticket, &report),
                     Input::Survey(survey) => engine.reconcile(&survey),
                     Input::StillActive(active) => engine.close_inactive(&active),
                     Input::Reload(policy) => engine.reload(*policy),

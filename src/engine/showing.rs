@@ -3,10 +3,13 @@
 use super::Engine;
 use crate::alert::Source;
 use crate::host::{Host, Moment};
-use crate::ledger::{Entry, Lease, Record};
+use crate::ledger::errand::ALLOCATION_STATES;
+use crate::ledger::{Effect, Entry, Lease, Record};
+use crate::rule::{Rule, Step};
 use crate::tally::{HeldLease, OpenAlert, State, Told};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The page lists this many leases; the metrics count them all.
 const MAX_SHOWN_LEASES: usize = 1000;
@@ -76,8 +79,29 @@ impl<H: Host> Engine<H> {
                 .map(|(source, alerts)| (source, alerts.len()))
                 .collect(),
             leases,
+            allocations: self.count_allocations(),
             breakers: BTreeMap::new(),
         });
+    }
+}
+
+impl<H: Host> Engine<H> {
+    /// By rule and state; every state of a rule that allocates, so that a graph does not break off.
+    fn count_allocations(&self) -> BTreeMap<(String, &'static str), usize> {
+        let mut counts = self.tally.state().allocations;
+        counts.values_mut().for_each(|count| *count = 0);
+        let allocates = |rule: &&Arc<Rule>| rule.actions.iter().any(|step| matches!(step, Step::Allocate(_)));
+        for rule in self.policy.rules.rules.iter().filter(allocates) {
+            for state in ALLOCATION_STATES {
+                counts.entry((rule.name.clone(), state)).or_default();
+            }
+        }
+        for lease in self.book.leases.values() {
+            if let Effect::Allocation(allocation) = &lease.effect {
+                *counts.entry((lease.rule.clone(), allocation.state())).or_default() += 1;
+            }
+        }
+        counts
     }
 }
 

@@ -1,5 +1,6 @@
 //! The engine on a fake host with a fake clock and a real ledger.
 
+pub(super) mod errands;
 mod reconciling;
 
 use super::*;

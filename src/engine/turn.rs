@@ -26,6 +26,8 @@ pub enum Work {
     Kill { subject: Subject },
     /// Have memory taken back.
     Reclaim { bytes: u64, subject: Subject },
+    /// Ask others about this lease: what its allocation or command needs next.
+    Send { lease: u64, was_in_doubt: bool },
     /// Put back what this lease holds. `word` is the outcome when that works.
     Undo { lease: u64, word: Outcome },
 }
@@ -74,6 +76,7 @@ impl About {
             outcome: None,
             before: None,
             after: None,
+            output: None,
             reason: String::new(),
         }
     }
@@ -171,7 +174,7 @@ impl Turn {
             | Work::Reclaim { subject, .. } => {
                 subject.about.rule == key.rule && subject.about.fingerprint == key.fingerprint
             }
-            Work::Undo { .. } => false,
+            Work::Send { .. } | Work::Undo { .. } => false,
         })
     }
 }

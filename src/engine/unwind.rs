@@ -85,7 +85,7 @@ impl<H: Host> Engine<H> {
             .book
             .leases
             .values()
-            .filter(|lease| lease.deadline <= now)
+            .filter(|lease| lease.runs_out_at().is_some_and(|at| at <= now))
             .cloned()
             .collect();
         expired.reverse();
@@ -319,7 +319,7 @@ impl<H: Host> Engine<H> {
     /// time; setting twice is setting once. Where its target is not what the rule means any more, it is undone. A signal
     /// that may have been sent is not sent again.
     pub(super) fn finish_unsettled(&mut self, turn: &mut Turn) {
-        let is_open = |lease: &&Lease| !lease.settled;
+        let is_open = |lease: &&Lease| !lease.settled && lease.course().is_none();
         for mut held in self.book.leases.values().filter(is_open).cloned().collect::<Vec<_>>() {
             let is_undone = |work: &Work| matches!(work, Work::Undo { lease, .. } if *lease == held.id);
             if turn.work.iter().any(is_undone) {
@@ -422,6 +422,9 @@ impl<H: Host> Engine<H> {
         let Some(lease) = self.book.leases.get(&id).cloned() else {
             return;
         };
+        if lease.course().is_some() {
+            return self.give_back(lease, word, turn, outcomes);
+        }
         let what = lease::undo(&lease, self.book.leases.values());
         if let Undo::Bequeath { heir, inherited, .. } = &what {
             self.keep(
@@ -517,10 +520,12 @@ impl<H: Host> Engine<H> {
             for mut episode in open.into_iter().filter(|episode| !episode.key.simulated) {
                 // From the first rung again after a restart, but for victims: they go on where they are.
                 let is_victim = |target| {
-                    self.book
-                        .victims
-                        .iter()
-                        .any(|victim| victim.target == target && !victim.simulated)
+                    let is_its = |victim: &&Victim| {
+                        victim.rule == episode.key.rule && victim.fingerprint == episode.key.fingerprint
+                    };
+                    let real = self.book.victims.iter().filter(|victim| !victim.simulated);
+                    let mut its = real.filter(|victim| victim.target == target);
+                    its.any(|victim| target != Target::Host || is_its(&victim))
                 };
                 episode
                     .climbs

@@ -4,6 +4,7 @@
 use crate::http::client::Trust;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -77,6 +78,16 @@ pub enum Report {
     Ended { end: End, output: String },
     /// The command could not be started.
     NotStarted { reason: String },
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Status(status) => write!(f, "it ended with status {status}"),
+            End::Signal(signal) => write!(f, "it was ended by signal {signal}"),
+            End::TimedOut => f.write_str("it was ended because its time was over"),
+        }
+    }
 }
 
 /// How a command ended.

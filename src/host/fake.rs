@@ -4,7 +4,7 @@
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
 use super::limit::{CgroupFile, Device, Setting};
 use super::unit::{Property, UnitState};
-use super::{CgroupError, Host, HostError, Moment, Reading, Reclaimed, Thread};
+use super::{CgroupError, Errand, Host, HostError, Moment, Reading, Reclaimed, Thread};
 use crate::process::table::TICKS_PER_SECOND;
 use crate::process::{BootId, Cgroup, CgroupIdentity, Details, Identity, Needs, Process};
 use jiff::Timestamp;
@@ -94,6 +94,8 @@ pub struct FakeHost {
     /// Every signal that reached a process, in order.
     pub signals: Vec<(i32, Signal)>,
     pub cpus: u32,
+    /// Errands that were begun and not taken up by whoever drives this host.
+    pub errands: Vec<(u64, Errand)>,
     /// Calls from now on that the kernel refuses, for each knob.
     pub denied: BTreeSet<Knob>,
     /// Threads on which the kernel refuses to set anything.
@@ -120,6 +122,7 @@ impl FakeHost {
             memory_bytes: 8 << 30,
             signals: Vec::new(),
             cpus,
+            errands: Vec::new(),
             denied: BTreeSet::new(),
             denied_threads: BTreeSet::new(),
             #[cfg(test)]
@@ -564,6 +567,12 @@ impl Host for FakeHost {
 
     fn watch_exit(&mut self, _process: Identity) {
         // Whoever drives this host also moves its clock, and tells the engine what ended.
+    }
+
+    fn begin(&mut self, ticket: u64, errand: Errand) {
+        #[cfg(test)]
+        super::fault::point();
+        self.errands.push((ticket, errand));
     }
 
     fn own_line(&self) -> BTreeSet<i32> {

@@ -5,7 +5,7 @@ use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
 use super::limit::Device;
 use super::limits::Limits;
 use super::unit::UnitState;
-use super::{CgroupError, Host, HostError, Moment, Reading, Reclaimed, Thread, pageout};
+use super::{CgroupError, Errand, Errands, Host, HostError, Moment, Reading, Reclaimed, Thread, pageout};
 use crate::process::table::{Procfs, UserNames};
 use crate::process::{Cgroup, Identity, Needs, Process};
 use jiff::Timestamp;
@@ -36,6 +36,7 @@ pub struct LinuxHost {
     capabilities: u64,
     on_exit: OnExit,
     limits: Limits,
+    errands: Option<Errands>,
 }
 
 impl LinuxHost {
@@ -53,6 +54,15 @@ impl LinuxHost {
             users: UserNames::default(),
             capabilities,
             on_exit,
+            errands: None,
+        }
+    }
+
+    /// With somebody who carries errands out. Without one, this host is good for looking only.
+    pub fn with_errands(self, errands: Errands) -> LinuxHost {
+        LinuxHost {
+            errands: Some(errands),
+            ..self
         }
     }
 
@@ -311,6 +321,13 @@ impl Host for LinuxHost {
         });
         if let Err(error) = spawned {
             tracing::warn!(pid = id.pid, %error, "cannot wait for the end of a process; it is looked for every 15 s");
+        }
+    }
+
+    fn begin(&mut self, ticket: u64, errand: Errand) {
+        match &self.errands {
+            Some(errands) => errands.begin(ticket, errand),
+            None => tracing::error!(ticket, "nobody is here to carry out an errand"),
         }
     }
 

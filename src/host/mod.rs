@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 pub mod errand;
+pub mod errands;
 pub mod fake;
 #[cfg(test)]
 pub mod fault;
@@ -15,6 +16,8 @@ mod systemd;
 pub mod unit;
 
 pub use cgroup::CgroupError;
+pub use errand::{Errand, Report};
+pub use errands::Errands;
 pub use knob::{Knob, Value};
 use limit::Device;
 pub use linux::LinuxHost;
@@ -223,6 +226,9 @@ pub trait Host {
 
     /// Asks to be told, by the means the host was made with, when this process ends.
     fn watch_exit(&mut self, process: Identity);
+
+    /// Begins an errand and returns at once. Its report comes by the means the host was made with, and bears the ticket.
+    fn begin(&mut self, ticket: u64, errand: Errand);
 
     /// Pids of evenkeel itself and of all its ancestors.
     fn own_line(&self) -> BTreeSet<i32>;

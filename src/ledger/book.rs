@@ -32,6 +32,8 @@ pub struct Episode {
     pub ladder: String,
     pub source: WireSource,
     pub labels: Labels,
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub annotations: Labels,
     pub starts_at: Timestamp,
     /// CLOCK_BOOTTIME.
     pub opened_at: Duration,

@@ -96,6 +96,9 @@ pub struct Record {
     pub before: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
+    /// The first bytes of what a server answered or a command wrote, where that matters. Not for the page.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub output: Option<String>,
     /// Why, in words.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub reason: String,

@@ -11,6 +11,8 @@ use std::time::Duration;
 /// Something that was asked of a resource allocator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Allocation {
+    /// As in the rule.
+    pub step: String,
     /// Sent again with the same key until it is answered, and to renew it.
     pub ask: Request,
     pub server: Server,
@@ -53,6 +55,8 @@ pub enum Stage {
 /// A command that was run, and what takes it back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Command {
+    /// As in the rule.
+    pub step: String,
     pub run: Run,
     /// `None`: it cannot be taken back, and is held only while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -51,6 +51,10 @@ impl Journal {
         })
     }
 
+    pub fn boot(&self) -> BootId {
+        self.boot
+    }
+
     /// The audit trail, oldest first; empty where it cannot be read.
     pub fn records(&self) -> Vec<Record> {
         self.store

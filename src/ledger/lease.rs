@@ -1,6 +1,6 @@
 //! The lease of a reversible step, and the arithmetic of several leases on one knob. Pure.
 
-use super::errand::{Allocation, Command};
+use super::errand::{Allocation, Command, Course};
 use crate::host::{Thread, UnitState, Value};
 use crate::process::Target;
 use serde::{Deserialize, Serialize};
@@ -110,6 +110,33 @@ impl Lease {
                 (Effect::Signal { undo: a }, Effect::Signal { undo: b }) => a == b,
                 _ => false,
             }
+    }
+
+    /// What comes next, for leases that others must be asked about.
+    pub fn course(&self) -> Option<&Course> {
+        match &self.effect {
+            Effect::Allocation(allocation) => Some(&allocation.course),
+            Effect::Command(command) => Some(&command.course),
+            Effect::Value { .. } | Effect::Signal { .. } => None,
+        }
+    }
+
+    pub fn course_mut(&mut self) -> Option<&mut Course> {
+        match &mut self.effect {
+            Effect::Allocation(allocation) => Some(&mut allocation.course),
+            Effect::Command(command) => Some(&mut command.course),
+            Effect::Value { .. } | Effect::Signal { .. } => None,
+        }
+    }
+
+    /// Whether it is being given back already, which takes its time.
+    pub fn is_ending(&self) -> bool {
+        self.course().is_some_and(|course| course.ending.is_some())
+    }
+
+    /// CLOCK_BOOTTIME at which it must be undone unless it is renewed; `None` where that has begun.
+    pub fn runs_out_at(&self) -> Option<Duration> {
+        (!self.is_ending()).then_some(self.deadline)
     }
 
     /// The closed label value of `evenkeel_leases{knob}`.

@@ -443,10 +443,13 @@ pub fn read_records(directory: &Path, limit: usize) -> Result<Vec<Record>, Store
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = Connection::open_with_flags(&path, flags).and_then(|connection| {
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        Ok(connection)
+        // A daemon that starts makes the file before its tables.
+        let is_empty = !connection.table_exists(None, "record")?;
+        Ok((connection, is_empty))
     });
     match opened {
-        Ok(connection) => records(&connection, &path, "DESC", limit),
+        Ok((_, true)) => Ok(Vec::new()),
+        Ok((connection, false)) => records(&connection, &path, "DESC", limit),
         Err(source) => Err(StoreError::Sql { path, source }),
     }
 }
@@ -521,6 +524,7 @@ mod tests {
             ladder: String::new(),
             source: WireSource::Local,
             labels: [("alertname".to_owned(), "X".to_owned())].into(),
+            annotations: Default::default(),
             starts_at: "2026-01-01T00:00:00Z".parse().unwrap(),
             opened_at: Duration::from_secs(1),
             seen_at: Duration::from_secs(2),
@@ -724,6 +728,7 @@ mod tests {
         let mut asked = lease(2);
         asked.target = Target::Host;
         asked.effect = Effect::Allocation(Box::new(Allocation {
+            step: "allocate".into(),
             ask: Request {
                 method: "POST".into(),
                 url: "https://broker.example/allocate".into(),
@@ -766,5 +771,16 @@ mod tests {
             Store::open(directory.path(), BootId(1)),
             Err(StoreError::Newer { found: 99, .. })
         ));
+    }
+
+    #[test]
+    fn a_ledger_in_the_making_has_no_records() {
+        let directory = tempfile::tempdir().unwrap();
+        Connection::open(directory.path().join(FILE_NAME))
+            .unwrap()
+            .pragma_update(None, "journal_mode", "WAL")
+            .unwrap();
+        assert!(read_records(directory.path(), 10).unwrap().is_empty());
+        assert!(read_records(&directory.path().join("missing"), 10).is_err());
     }
 }

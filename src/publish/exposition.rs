@@ -7,8 +7,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use rustc_hash::FxHashMap;
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
@@ -63,10 +63,16 @@ impl Collector for Content {
     }
 }
 
-/// The names that OpenMetrics keeps for families already written: a family must not bear a name that is a sample of
-/// another.
+/// What OpenMetrics appends to the names of counters and histograms.
+const SUFFIXES: [&str; 5] = ["_total", "_created", "_bucket", "_count", "_sum"];
+
+/// The names that OpenMetrics keeps for families already written, each with what it appends to them: a family must not
+/// bear a name that is a sample of another.
 #[derive(Default)]
-struct Reserved<'a>(HashSet<Cow<'a, str>>);
+struct Reserved<'a> {
+    taken: FxHashMap<&'a str, &'static [&'static str]>,
+    scratch: String,
+}
 
 impl<'a> Reserved<'a> {
     /// Name and type under which a family goes. A counter loses `_total`, which the encoder adds again. A counter of
@@ -76,28 +82,34 @@ impl<'a> Reserved<'a> {
             Kind::Counter => name
                 .strip_suffix("_total")
                 .filter(|bare| !bare.is_empty())
-                .map(|bare| (bare, MetricType::Counter, &["_total", "_created"][..])),
+                .map(|bare| (bare, MetricType::Counter, &SUFFIXES[..2])),
             Kind::Gauge => Some((name, MetricType::Gauge, &[][..])),
             Kind::Untyped => None,
-            Kind::Histogram => Some((
-                name,
-                MetricType::Histogram,
-                &["_bucket", "_count", "_sum", "_created"][..],
-            )),
+            Kind::Histogram => Some((name, MetricType::Histogram, &SUFFIXES[1..])),
         };
         let unknown = (kind != Kind::Histogram).then_some((name, MetricType::Unknown, &[][..]));
-        [typed, unknown]
+        let (name, kind, suffixes) = [typed, unknown]
             .into_iter()
             .flatten()
-            .find_map(|(name, kind, suffixes)| {
-                let mut names = vec![Cow::Borrowed(name)];
-                names.extend(suffixes.iter().map(|suffix| Cow::Owned(format!("{name}{suffix}"))));
-                if names.iter().any(|name| self.0.contains(name)) {
-                    return None;
-                }
-                self.0.extend(names);
-                Some((name, kind))
-            })
+            .find(|(name, _, suffixes)| self.is_free(name, suffixes))?;
+        self.taken.insert(name, suffixes);
+        Some((name, kind))
+    }
+
+    /// Whether no family has this name, none has it as that of a sample, and no sample of this one would be a family.
+    fn is_free(&mut self, name: &str, suffixes: &[&str]) -> bool {
+        let is_sample_of_another = |suffix: &&str| {
+            let whose = name.strip_suffix(suffix).and_then(|bare| self.taken.get(bare));
+            whose.is_some_and(|theirs| theirs.contains(suffix))
+        };
+        if self.taken.contains_key(name) || SUFFIXES.iter().any(is_sample_of_another) {
+            return false;
+        }
+        suffixes.iter().all(|suffix| {
+            self.scratch.clear();
+            self.scratch.extend([name, suffix]);
+            !self.taken.contains_key(self.scratch.as_str())
+        })
     }
 }
 
@@ -152,7 +164,7 @@ fn exact_integer(value: f64) -> Option<i64> {
 
 /// Help text in one line. Quotes are escaped in OpenMetrics only.
 fn escape(text: &str, quotes: bool) -> Cow<'_, str> {
-    if !text.contains(['\\', '\n', '"']) {
+    if memchr::memchr3(b'\\', b'\n', b'"', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 8);
@@ -176,16 +188,19 @@ pub fn text(content: &Content) -> Result<String, fmt::Error> {
     let mut out = String::with_capacity(128 << 10);
     let families = clean(content.families());
     // A histogram's samples must not collide with a family of their own.
-    let samples: HashMap<&str, Kind> = families.iter().map(|family| (family.name, family.kind)).collect();
+    let histograms: Vec<&str> = families
+        .iter()
+        .filter(|family| family.kind == Kind::Histogram)
+        .map(|family| family.name)
+        .collect();
     for family in &families {
-        let histogram_of = |suffix| family.name.strip_suffix(suffix).and_then(|name| samples.get(name));
-        if ["_bucket", "_count", "_sum"]
-            .into_iter()
-            .any(|suffix| histogram_of(suffix) == Some(&Kind::Histogram))
-        {
-            continue;
+        let is_sample = |suffix| {
+            let whose = family.name.strip_suffix(suffix);
+            whose.is_some_and(|name| histograms.contains(&name))
+        };
+        if !["_bucket", "_count", "_sum"].into_iter().any(is_sample) {
+            write_family(&mut out, family)?;
         }
-        write_family(&mut out, family)?;
     }
     Ok(out)
 }
@@ -257,7 +272,7 @@ fn write_number(out: &mut String, value: f64) -> fmt::Result {
         return Ok(());
     }
     match exact_integer(value) {
-        Some(integer) => write!(out, "{integer}"),
+        Some(integer) => out.write_str(itoa::Buffer::new().format(integer)),
         // Rust writes as many digits as the number has places: 1e-300 would be 302 characters.
         None if !(1e-6..1e17).contains(&value.abs()) && !value.is_nan() => write!(out, "{value:e}"),
         None => write!(out, "{value}"),

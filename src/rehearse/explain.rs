@@ -2,10 +2,14 @@
 //! what each rule would do here and now, and why not. Changes nothing.
 
 use crate::act::guard::Ward;
+use crate::act::{allocate, command};
 use crate::alert::{Alert, Status};
+use crate::diagnostic::printable;
+use crate::engine::line::open_episode;
 use crate::engine::select::{needs_cpu, select};
 use crate::engine::{Engine, Policy, select_cgroups};
 use crate::host::Host;
+use crate::host::errand::Request;
 use crate::ledger::{Book, Decision, Journal, Record};
 use crate::process::selector::Judgement;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
@@ -55,6 +59,9 @@ pub struct RuleExplanation {
     pub limit: usize,
     /// The steps that come after a wait, if alert, process and selector still hold then.
     pub later: Vec<String>,
+    /// What would be sent to others or run, now or later, with the labels of the alert filled in; no secrets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errands: Vec<String>,
     /// Asked for by `--pid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub about_pid: Option<String>,
@@ -158,6 +165,7 @@ fn explain_rule<H: Host + Clone>(
         not_taken: 0,
         limit: rule.limit,
         later: Vec::new(),
+        errands: Vec::new(),
         about_pid: None,
     };
     if !explanation.matches {
@@ -203,6 +211,7 @@ fn explain_rule<H: Host + Clone>(
     }
     rehearse(host, baseline, policy, rule, alert, &mut explanation);
     explanation.later = later(rule);
+    explanation.errands = errands(rule, alert);
     match &rule.aim {
         Aim::Processes(selector) => {
             let selector = selector.resolve(&alert.labels);
@@ -391,6 +400,31 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
+/// Steps for the host, with the alert filled in. What would be granted is not known.
+fn errands(rule: &Rule, alert: &Alert) -> Vec<String> {
+    let episode = open_episode(rule, alert, Duration::ZERO, false);
+    let resource = Some("RESOURCE");
+    let plan = |step: &Step| match step {
+        Step::Allocate(step) => Some(
+            allocate::plan(step, &episode, resource, "KEY".to_owned()).map(|allocation| {
+                let Request { method, url, body, .. } = allocation.ask;
+                let body = body.map_or(String::new(), |body| format!(" {body}"));
+                format!("would send {method} {url}{body}")
+            }),
+        ),
+        Step::Exec(step) => Some(command::plan(step, &episode, resource).map(|command| {
+            let user = command.run.user.map_or(String::new(), |user| format!(" as {user}"));
+            format!("would run {:?}{user}", command.run.argv)
+        })),
+        Step::Set(_) | Step::Signal(_) | Step::Reclaim(_) | Step::Kill | Step::Wait(_) => None,
+    };
+    let plans = rule.actions.iter().filter_map(|step| Some((step, plan(step)?)));
+    plans
+        .map(|(step, plan)| plan.unwrap_or_else(|reason| format!("{step} would fail: {reason}")))
+        .map(|line| printable(&line))
+        .collect()
+}
+
 fn later(rule: &Rule) -> Vec<String> {
     let first_wait = rule.actions.iter().position(|step| matches!(step, Step::Wait(_)));
     first_wait.map_or(Vec::new(), |at| {
@@ -488,13 +522,12 @@ impl RuleExplanation {
             let (number, limit) = (self.not_taken, self.limit);
             line(text, 2, &format!("not taken: {number} more, limit {limit} is reached"));
         }
-        if !self.later.is_empty()
-            && self
-                .decisions
-                .iter()
-                .any(|decision| decision.decision == Decision::Planned)
-        {
+        let is_planned = |decision: &Explained| decision.decision == Decision::Planned;
+        if !self.later.is_empty() && (self.decisions.iter().any(is_planned) || !self.errands.is_empty()) {
             line(text, 2, &format!("then: {}", self.later.join(", ")));
+        }
+        for errand in &self.errands {
+            line(text, 2, errand);
         }
         if let Some(about) = &self.about_pid {
             line(text, 2, about);

@@ -1,9 +1,10 @@
 //! A host in memory, a clock that is moved by hand, and the real engine on them: what a test of rules plays on.
 
-use super::test_file::{Group, Looks, Whose};
+use super::test_file::{Answer as Scripted, Group, Looks, Whose};
 use crate::alert::alert::fingerprint;
 use crate::alert::{Alert, Labels, Source, Status};
 use crate::engine::{Answer, Engine, Policy};
+use crate::host::errand::{End, Errand, Report};
 use crate::host::fake::FakeHost;
 use crate::host::{Host, HostError, Knob, Moment};
 use crate::ledger::{Book, Decision, Journal, Outcome, Record};
@@ -49,6 +50,8 @@ pub struct Stage {
     engine: Engine<FakeHost>,
     tally: Tally,
     source: Source,
+    /// What allocators and commands answer.
+    answer: Scripted,
     /// What `while` of every rule answers.
     condition: Arc<Mutex<Answer>>,
     /// Both clocks at the start of the test.
@@ -110,6 +113,7 @@ impl Stage {
             engine,
             tally,
             source,
+            answer: Scripted::default(),
             condition,
             firing: BTreeMap::new(),
             cpu,
@@ -162,7 +166,7 @@ impl Stage {
         self.condition.lock().unwrap_or_else(PoisonError::into_inner).sample_at = sample_at;
     }
 
-    /// Tells the engine who has ended, as the kernel does, until nobody else has.
+    /// Tells the engine who has ended, as the kernel does, and what others answer, until there is nothing more to tell.
     fn settle(&mut self) {
         loop {
             let alive = self
@@ -174,15 +178,42 @@ impl Stage {
             let alive: BTreeSet<Identity> = alive.collect();
             let ended: Vec<Identity> = self.living.difference(&alive).copied().collect();
             self.living = alive;
-            if ended.is_empty() {
+            let errands = std::mem::take(&mut self.engine.host().errands);
+            if ended.is_empty() && errands.is_empty() {
                 return;
             }
             self.advance(DYING);
             for target in ended {
                 self.engine.exited(target);
             }
+            for (ticket, errand) in errands {
+                let report = self.answer_to(&errand);
+                self.engine.reported(ticket, &report);
+            }
             self.advance(DYING);
             self.engine.tick();
+        }
+    }
+
+    pub fn set_answer(&mut self, answer: Scripted) {
+        self.answer = answer;
+    }
+
+    fn answer_to(&self, errand: &Errand) -> Report {
+        let body = self.answer.body.as_ref().map_or(String::new(), ToString::to_string);
+        match (errand, self.answer.status) {
+            (Errand::Command(_), _) => Report::Ended {
+                end: End::Status(self.answer.exit),
+                output: String::new(),
+            },
+            (Errand::Request(..), Some(status)) => Report::Answered {
+                status,
+                body: body.into_bytes(),
+            },
+            (Errand::Request(..), None) => Report::Unanswered {
+                reason: "nobody answers: the test gives no `answer`".to_owned(),
+                was_sent: false,
+            },
         }
     }
 

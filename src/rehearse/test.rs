@@ -260,6 +260,9 @@ impl Player<'_> {
         if let Some(holds) = moment.condition {
             self.stage.set_condition(holds);
         }
+        if let Some(answer) = &moment.answer {
+            self.stage.set_answer(answer.clone());
+        }
         let at = seconds(moment.at);
         for looks in &moment.start {
             self.stage.start(looks);

@@ -4,6 +4,7 @@ use crate::alert::{Labels, Source as AlertSource};
 use crate::diagnostic::{Findings, Span, suggest};
 use crate::host::limit::{CgroupFile, Setting};
 use crate::ledger::{Decision, Outcome};
+use crate::rule::errand::read_json;
 use crate::schema::{Key, Kind, Object, optional, required};
 use crate::yaml::{Content, Fields, Node, Text};
 use nix::sys::signal::Signal;
@@ -209,6 +210,11 @@ pub static MOMENT: Object = Object {
             Kind::Flag,
             "What `while` of every rule answers from now on. Default true.",
         ),
+        optional(
+            "answer",
+            Kind::Object(&ANSWER),
+            "What allocators and commands answer from now on. Until then allocators do not answer, and commands succeed.",
+        ),
         optional("start", Kind::List(&Kind::Object(&PROCESS)), "Processes start."),
         optional(
             "change",
@@ -233,6 +239,20 @@ pub static MOMENT: Object = Object {
             "Everything that was refused, done or undone since the last `expect`, in any order.",
         ),
         optional("values", Kind::List(&Kind::Object(&VALUES)), "What processes have now."),
+    ],
+    one_of: false,
+};
+
+pub static ANSWER: Object = Object {
+    title: "an answer",
+    keys: &[
+        optional(
+            "status",
+            Kind::Integer(100, 599),
+            "HTTP status of allocators. Without it they do not answer.",
+        ),
+        optional("body", Kind::Json, "Body of their answers. Default nothing."),
+        optional("exit", Kind::Integer(0, 255), "Exit status of commands. Default 0."),
     ],
     one_of: false,
 };
@@ -350,8 +370,17 @@ pub struct Moment {
     pub exit: Vec<i32>,
     pub restart: Vec<Text>,
     pub condition: Option<bool>,
+    pub answer: Option<Answer>,
     pub expect: Option<Expect>,
     pub values: Vec<Values>,
+}
+
+/// What others answer.
+#[derive(Debug, Clone, Default)]
+pub struct Answer {
+    pub status: Option<u16>,
+    pub body: Option<serde_json::Value>,
+    pub exit: i32,
 }
 
 #[derive(Debug)]
@@ -498,8 +527,22 @@ fn read_moment(node: &Node, findings: &mut Findings) -> Option<Moment> {
         restart: fields.texts("restart", findings),
         exit: exits.iter().filter_map(|item| read_pid(item, findings)).collect(),
         condition: fields.flag("while", findings).map(|flag| flag.value),
+        answer: fields.get("answer").and_then(|node| read_answer(node, findings)),
         expect,
         values: values.iter().filter_map(|item| read_values(item, findings)).collect(),
+    })
+}
+
+fn read_answer(node: &Node, findings: &mut Findings) -> Option<Answer> {
+    let fields = Fields::open(node, &ANSWER, findings)?;
+    let (status, exit) = (fields.integer("status", findings), fields.integer("exit", findings));
+    Some(Answer {
+        status: status.and_then(|status| u16::try_from(status.value).ok()),
+        body: match fields.get("body") {
+            Some(node) => Some(read_json(node, findings)?),
+            None => None,
+        },
+        exit: exit.and_then(|exit| i32::try_from(exit.value).ok()).unwrap_or(0),
     })
 }
 

@@ -13,8 +13,8 @@ use super::step::Step;
 use crate::alert::Labels;
 use crate::alert::matcher::{Matcher, Op};
 use crate::diagnostic::{Diagnostic, Findings, Span, suggest};
+use crate::process::Selector;
 use crate::process::protection::BUILT_IN;
-use crate::process::{Selector, Target};
 use crate::template::is_label_name;
 use crate::yaml::Text;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +36,8 @@ pub struct Context<'c> {
     pub known_alerts: Option<&'c BTreeSet<String>>,
     /// How often the Alertmanager beside repeats a standing alert, where its configuration was found.
     pub repeat_interval: Option<Duration>,
+    /// `allow_exec` of the configuration.
+    pub allow_exec: bool,
     /// Judges `while`.
     pub check_promql: &'c PromqlCheck,
 }
@@ -84,7 +86,7 @@ pub fn compile(files: Vec<RuleFile>, context: &Context) -> Compiled {
 /// `None` where the rule has no name; other errors leave a rule that is good for further checks, and never for use.
 fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: &mut Findings) -> Option<Candidate> {
     let matchers = compile_matchers(&written.matchers, findings);
-    let actions = compile_ladder(&written.actions, findings);
+    let actions = compile_ladder(&written.actions, context.allow_exec, findings);
     let aim = compile_aim(&written, &actions, context, findings);
     if let Some(condition) = &written.condition {
         check_condition(condition, context, findings);
@@ -124,7 +126,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
     // A selector that could not be read is among the findings already, and so is a ladder.
     if matches!(rule.aim, Aim::Host)
         && !written.has_select
-        && let Some(step) = rule.actions.iter().find(|step| !step.is_for(Target::Host))
+        && let Some(step) = rule.actions.iter().find(|step| step.is_for_processes())
     {
         let message = format!("a rule without `select`, and `{}` is done to processes", step.action());
         let help = "say which ones: select: {name: ffmpeg}, or another key of a selector";

@@ -1,6 +1,7 @@
 //! The rule file as written: its keys, and plain structs that know where each value stands. What the values mean is
 //! judged in `compile`.
 
+use super::errand::{ALLOCATE, Allocate, EXEC, Exec, read_allocate, read_exec};
 use crate::diagnostic::{Findings, Source, Span, Spanned};
 use crate::host::limit::CgroupFile;
 use crate::schema::{Kind, Object, optional, required};
@@ -217,6 +218,17 @@ pub static STEP: Object = Object {
             "A signal by name. SIGTERM, SIGKILL, SIGINT, SIGQUIT and SIGABRT are final; others are notices.",
         ),
         optional(
+            "allocate",
+            Kind::Object(&ALLOCATE),
+            "Ask a resource allocator, once per episode. Given back.",
+        ),
+        optional(
+            "exec",
+            Kind::ListOr(&EXEC),
+            "Run a command, once per episode; final, unless it has an `undo`. Only where the configuration says \
+             `allow_exec: true`.",
+        ),
+        optional(
             "wait",
             Kind::Duration,
             "Later steps run only if alert, process and selector still hold after it.",
@@ -297,9 +309,6 @@ pub static SIGNAL: Object = Object {
     one_of: false,
 };
 
-/// Steps that the design names and this version does not take.
-const NOT_YET: [&str; 2] = ["allocate", "exec"];
-
 /// The rules of one file, and what was found wrong with them so far.
 #[derive(Debug)]
 pub struct RuleFile<'s> {
@@ -369,6 +378,8 @@ pub(super) enum Action {
     Kill(Spanned<bool>),
     Signal { send: Text, undo: Option<Text> },
     Wait(Duration),
+    Allocate(Box<Allocate>),
+    Exec(Box<Exec>),
 }
 
 #[derive(Debug)]
@@ -530,17 +541,6 @@ pub fn read_select(node: &Node, findings: &mut Findings) -> Option<WrittenSelect
 
 fn read_step(node: &Node, findings: &mut Findings) -> Option<WrittenStep> {
     if let Content::Mapping(entries) = &node.content
-        && let Some(entry) = entries.iter().find(|entry| NOT_YET.contains(&entry.key.as_str()))
-    {
-        let help = format!("steps of this version: {}", STEP.names().join(", "));
-        findings.error(
-            entry.key_span,
-            format!("`{}` is not available in this version", entry.key),
-            help,
-        );
-        return None;
-    }
-    if let Content::Mapping(entries) = &node.content
         && let [entry] = entries.as_slice()
         && entry.key == "kill"
         && let Content::Scalar { text, .. } = &entry.value.content
@@ -566,6 +566,8 @@ fn read_step(node: &Node, findings: &mut Findings) -> Option<WrittenStep> {
         "reclaim" => read_reclaim(&entry.value, &fields, findings).map(Action::Reclaim),
         "kill" => fields.flag(key, findings).map(Action::Kill),
         "wait" => fields.duration(key, findings).map(|time| Action::Wait(time.value)),
+        "allocate" => read_allocate(&entry.value, findings).map(|step| Action::Allocate(Box::new(step))),
+        "exec" => read_exec(&entry.value, findings).map(|step| Action::Exec(Box::new(step))),
         _ => read_signal(&entry.value, findings),
     }?;
     Some(WrittenStep {

@@ -1,5 +1,6 @@
 //! Steps as written -> the ladder.
 
+use super::errand::{Allocate, Exec};
 use super::file::{Action, WrittenStep};
 use super::limit::compile_limit;
 use super::step::{AffinityChange, Change, Send, SignalKind, Step};
@@ -7,6 +8,7 @@ use crate::diagnostic::{Findings, nearest};
 use crate::host::knob::{CpuSet, IoPriority, Policy, Value};
 use crate::yaml::Text;
 use nix::sys::signal::Signal;
+use std::sync::Arc;
 
 /// Signals that stop a process: `freeze` does it with a lease that lets it continue.
 const STOPPING: [Signal; 4] = [Signal::SIGSTOP, Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
@@ -17,8 +19,8 @@ const MAX_CPUS: i32 = 8192;
 const MAX_PERCENT: i32 = 1000;
 
 /// Compiles a ladder; a step with an error is left out, and among the findings.
-pub(super) fn compile_ladder(written: &[WrittenStep], findings: &mut Findings) -> Vec<Step> {
-    let mut steps = Vec::new();
+pub(super) fn compile_ladder(written: &[WrittenStep], allow_exec: bool, findings: &mut Findings) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
     for written in written {
         // One step for each file of a cgroup, so that each has a lease of its own.
         if let Action::Cgroup(limits) = &written.action {
@@ -28,15 +30,20 @@ pub(super) fn compile_ladder(written: &[WrittenStep], findings: &mut Findings) -
             steps.extend(changes.map(Step::Set));
             continue;
         }
-        let Some(step) = compile_step(written, findings) else {
+        let Some(step) = compile_step(written, allow_exec, findings) else {
             continue;
         };
+        if step.wants_resource() && !steps.iter().any(|step| matches!(step, Step::Allocate(_))) {
+            let help = "put an `allocate` before it";
+            findings.error(written.span, "`$resource` before anything is granted", help);
+        }
         if step.is_final()
+            && step.is_for_processes()
             && let Some(earlier) = steps
                 .iter()
                 .rev()
                 .take_while(|step| !is_wait(step))
-                .find(|step| step.is_final())
+                .find(|step| step.is_final() && step.is_for_processes())
         {
             let message = format!("{step} comes directly after {earlier}, which has no time to work");
             findings.warning(written.span, message, "put a wait before it, such as `wait: 10s`");
@@ -60,7 +67,7 @@ fn is_wait(step: &Step) -> bool {
     matches!(step, Step::Wait(_))
 }
 
-fn compile_step(written: &WrittenStep, findings: &mut Findings) -> Option<Step> {
+fn compile_step(written: &WrittenStep, allow_exec: bool, findings: &mut Findings) -> Option<Step> {
     let set = |value| Some(Step::Set(Change::To(value)));
     match &written.action {
         Action::Nice(nice) => set(Value::Nice(*nice)),
@@ -90,6 +97,13 @@ fn compile_step(written: &WrittenStep, findings: &mut Findings) -> Option<Step> 
         Action::Kill(_) => Some(Step::Kill),
         Action::Cgroup(_) => None,
         Action::Signal { send, undo } => compile_signal(send, undo.as_ref(), findings).map(Step::Signal),
+        Action::Allocate(allocate) => Some(Step::Allocate(Arc::new(Allocate::clone(allocate)))),
+        Action::Exec(_) if !allow_exec => {
+            let help = "commands are off unless the configuration says `allow_exec: true`";
+            findings.error(written.span, "`exec` is not allowed on this host", help);
+            None
+        }
+        Action::Exec(exec) => Some(Step::Exec(Arc::new(Exec::clone(exec)))),
         Action::Wait(time) if time.is_zero() => {
             findings.error(
                 written.span,

@@ -108,7 +108,12 @@ fn warn_of_short_hold(candidate: &Candidate, context: &Context, findings: &mut F
     let Some(repeat) = context.repeat_interval.filter(|repeat| candidate.rule.hold <= *repeat) else {
         return;
     };
-    let has_leases = candidate.rule.actions.iter().any(|step| matches!(step, Step::Set(_)));
+    let is_lease = |step: &Step| match step {
+        Step::Set(_) | Step::Allocate(_) => true,
+        Step::Exec(exec) => exec.undo.is_some(),
+        Step::Signal(_) | Step::Reclaim(_) | Step::Kill | Step::Wait(_) => false,
+    };
+    let has_leases = candidate.rule.actions.iter().any(is_lease);
     // A hold of no time is an error already.
     if !has_leases || candidate.rule.hold.is_zero() {
         return;

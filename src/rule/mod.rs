@@ -3,6 +3,7 @@
 
 mod aim;
 mod compile;
+pub mod errand;
 pub mod file;
 mod ladder;
 mod limit;

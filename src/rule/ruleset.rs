@@ -115,7 +115,7 @@ impl Rule {
     pub fn ends_processes(&self) -> bool {
         self.actions
             .iter()
-            .any(|step| step.is_final() && !step.is_for(Target::Host))
+            .any(|step| step.is_final() && step.is_for_processes())
     }
 }
 

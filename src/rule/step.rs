@@ -1,10 +1,12 @@
 //! The steps of a ladder, as data.
 
+use super::errand::{Allocate, Exec};
 use crate::host::knob::{Knob, Value};
 use crate::host::limit::{CgroupFile, IoKind, Limit};
 use crate::process::Target;
 use nix::sys::signal::Signal;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One rung of a rule's ladder.
@@ -17,6 +19,10 @@ pub enum Step {
     Reclaim(u64),
     /// Ends everything in a cgroup.
     Kill,
+    /// Asks a resource allocator, and gives back.
+    Allocate(Arc<Allocate>),
+    /// Runs a command; with `undo` it is a lease.
+    Exec(Arc<Exec>),
     /// Later steps run only if alert, process and selector still hold after this time.
     Wait(Duration),
 }
@@ -111,6 +117,8 @@ impl Step {
             Step::Signal(_) => "signal",
             Step::Reclaim(_) => "reclaim",
             Step::Kill => "kill",
+            Step::Allocate(_) => "allocate",
+            Step::Exec(_) => "exec",
             Step::Wait(_) => "wait",
         }
     }
@@ -124,14 +132,32 @@ impl Step {
             Step::Set(_) | Step::Signal(_) => matches!(target, Target::Process(_)),
             Step::Reclaim(_) => target != Target::Host,
             Step::Kill => matches!(target, Target::Cgroup(_)),
+            Step::Allocate(_) | Step::Exec(_) => target == Target::Host,
         }
     }
 
-    pub fn is_final(&self) -> bool {
-        self.final_signal().is_some()
+    /// Whether it can be taken only when something was granted.
+    pub fn wants_resource(&self) -> bool {
+        match self {
+            Step::Allocate(allocate) => allocate.wants_resource(),
+            Step::Exec(exec) => exec.wants_resource(),
+            Step::Set(_) | Step::Signal(_) | Step::Reclaim(_) | Step::Kill | Step::Wait(_) => false,
+        }
     }
 
-    /// What ends its target, where the step is final.
+    /// Whether this is something that is done to processes or cgroups.
+    pub fn is_for_processes(&self) -> bool {
+        matches!(self, Step::Set(_) | Step::Signal(_) | Step::Reclaim(_) | Step::Kill)
+    }
+
+    pub fn is_final(&self) -> bool {
+        match self {
+            Step::Exec(exec) => exec.undo.is_none(),
+            _ => self.final_signal().is_some(),
+        }
+    }
+
+    /// What ends its target, where the step is one that ends processes.
     pub fn final_signal(&self) -> Option<Signal> {
         match self {
             Step::Signal(send) if send.kind() == SignalKind::Final => Some(send.signal),
@@ -199,6 +225,8 @@ impl fmt::Display for Step {
                 signal,
                 undo: Some(undo),
             }) => write!(f, "signal {signal}, undone by {undo}"),
+            Step::Allocate(allocate) => write!(f, "{allocate}"),
+            Step::Exec(exec) => write!(f, "{exec}"),
             Step::Wait(time) => write!(f, "wait {}s", time.as_secs_f64()),
         }
     }

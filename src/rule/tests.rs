@@ -54,6 +54,7 @@ fn compile_all(texts: &[&str]) -> Compiled {
         groups: &groups,
         known_alerts: Some(&known_alerts),
         repeat_interval: Some(Duration::from_secs(300)),
+        allow_exec: true,
         check_promql: &check_promql,
     };
     compile(sources.iter().map(file::read).collect(), &context)
@@ -452,7 +453,7 @@ fn values_of_a_wrong_type_say_what_would_be_right() {
         (
             ("actions", "[nice]"),
             "5:13 a step must be a mapping, found `nice`",
-            "its keys: nice, ionice, affinity, sched, oom_score_adj, freeze, cgroup, reclaim, kill, signal, wait",
+            "its keys: nice, ionice, affinity, sched, oom_score_adj, freeze, cgroup, reclaim, kill, signal, allocate, exec, wait",
         ),
     ] {
         check_help(&[changes], expected, help);
@@ -576,11 +577,6 @@ fn steps_are_checked_one_by_one() {
             "reclaim: 0",
             "5:14 `reclaim` of nothing",
             "give it a size such as 512MiB",
-        ),
-        (
-            "exec: [ls]",
-            "5:14 `exec` is not available in this version",
-            "steps of this version: nice, ionice, affinity, sched, oom_score_adj, freeze, cgroup, reclaim, kill, signal, wait",
         ),
     ] {
         let step = format!("[{{{step}}}, {{nice: 1}}]");
@@ -1003,6 +999,7 @@ rules:
         groups: &BTreeMap::new(),
         known_alerts: None,
         repeat_interval: None,
+        allow_exec: true,
         check_promql: &|_| Ok(()),
     };
     let compiled = compile(vec![file::read(&source)], &context);
@@ -1038,14 +1035,14 @@ error: SIGSTOP would stop the process and leave it so
 #[test]
 fn reference_tables_are_those_of_the_code() {
     let text = include_str!("../../docs/rules.md");
-    for object in [
-        &file::RULE,
-        &file::SELECT,
-        &file::STEP,
-        &file::LIMITS,
-        &file::RECLAIM,
-        &file::SIGNAL,
-    ] {
+    use super::errand::{ALLOCATE, AUTHORIZATION, BASIC_AUTH, EXEC, RELEASE, TLS};
+    let host_wide = [&ALLOCATE, &RELEASE, &AUTHORIZATION, &BASIC_AUTH, &TLS, &EXEC];
+    let of_cgroups = [&file::LIMITS, &file::RECLAIM];
+    for object in [&file::RULE, &file::SELECT, &file::STEP, &file::SIGNAL]
+        .into_iter()
+        .chain(host_wide)
+        .chain(of_cgroups)
+    {
         let table = crate::schema::markdown(object);
         assert!(
             text.contains(&table),
@@ -1099,7 +1096,7 @@ fn schema_for_editors_names_every_key_and_resolves() {
         "#/$defs/selector"
     );
     assert_eq!(schema["$defs"]["step"]["maxProperties"], 1);
-    assert_eq!(schema["$defs"].as_object().unwrap().len(), 7);
+    assert_eq!(schema["$defs"].as_object().unwrap().len(), 13);
 }
 
 /// Pieces of which rule files are made, and of which hostile ones are.
@@ -1240,6 +1237,126 @@ proptest::proptest! {
         let found = found.matching(&labels).map(Arc::as_ptr);
         proptest::prop_assert!(found.eq(plainly));
     }
+}
+
+fn host_step(step: &str) -> String {
+    format!("rules:\n- name: r\n  matchers: ['alertname=\"A\"']\n  actions:\n  - {step}\n")
+}
+
+fn allocation(more: &str) -> String {
+    host_step(&format!("allocate: {{url: 'http://b/x', resource: /r, ttl: /t{more}}}"))
+}
+
+#[test]
+fn what_is_asked_of_others_is_checked_beforehand() {
+    check(&allocation(""), &[]);
+    check(&allocation(", body: {a: [1, 2.5, true, ~, '{{ $labels.x }}']}"), &[]);
+    check(
+        &allocation(", method: GET, body: {a: 1}"),
+        &["5:77 a GET request has no body"],
+    );
+    let urls = [
+        ("ftp://b/x", "a URL begins with http:// or https://"),
+        ("{{ $labels.url }}", "a URL begins with http:// or https://"),
+        ("https://{{ $labels.host }}/x", "a template in the host of a URL"),
+        ("https://b.{{ $labels.host }}", "a template in the host of a URL"),
+        ("https://b:{{ $labels.port }}/x", "a template in the host of a URL"),
+        ("https://me:secret@b/x", "a user in a URL"),
+        ("https:///x", "`https:///x` is no URL"),
+        ("https://b/x y", "`https://b/x y` is no URL"),
+        ("https://b/a/../x", "`https://b/a/../x` is no URL"),
+        ("https://b/a/%2E%2e/x", "`https://b/a/%2E%2e/x` is no URL"),
+        ("https://b/x#y", "`https://b/x#y` is no URL"),
+        ("https://b/{{ .x }}", "only labels of the alert can be referred to"),
+    ];
+    for (url, message) in urls {
+        let text = host_step(&format!("allocate: {{url: '{url}', resource: /r, ttl: /t}}"));
+        let found = compile_all(&[&text]).diagnostics;
+        assert_eq!(
+            found.iter().map(|found| found.message.as_str()).collect::<Vec<_>>(),
+            [message]
+        );
+    }
+    for (pointer, help) in [
+        ("resource", "it begins with `/`: /resource"),
+        ("$.data.id", "it begins with `/`: /data/id"),
+        ("/a~2", "it begins with `/`: /a~2"),
+    ] {
+        let text = host_step(&format!(
+            "allocate: {{url: 'http://b', resource: '{pointer}', ttl: /t}}"
+        ));
+        let found = check(&text, &[&format!("5:43 `{pointer}` is no JSON pointer")]);
+        assert_eq!(found[0].help.as_deref(), Some(help));
+    }
+    check(
+        &host_step("allocate: {url: 'http://b/x', resource: /r}"),
+        &["5:15 warning: what is granted is never given back"],
+    );
+    check(
+        &allocation(", release: {url: 'http://b/y'}"),
+        &["5:73 warning: the release does not say what is given back"],
+    );
+    check(
+        &allocation(", authorization: {credentials_file: token}"),
+        &["5:92 `credentials_file` wants a whole path"],
+    );
+    let found = compile_all(&[&allocation(", authorization: {credentials: secret}")]).diagnostics;
+    assert!(
+        found.iter().any(|found| found.message == "a secret in a rule file"),
+        "{found:?}"
+    );
+    check(
+        &allocation(", tls_config: {ca_file: /ca.pem}"),
+        &["5:70 warning: `tls_config` counts for https only"],
+    );
+    check(&allocation(", timeout: 2h"), &["5:67 `timeout` is out of range"]);
+}
+
+#[test]
+fn commands_are_paths_and_arguments() {
+    check(&host_step("exec: [/bin/true]"), &[]);
+    check(
+        &host_step("exec: {argv: [/bin/a, '{{ $labels.x }}'], undo: [/bin/b], user: x, env: {A: '{{ $labels.x }}'}}"),
+        &[],
+    );
+    check(
+        &host_step("exec: /bin/true --now"),
+        &["5:11 `exec` wants a list of arguments, or a mapping"],
+    );
+    check(&host_step("exec: []"), &["5:11 a command without a program"]);
+    check(&host_step("exec: [true]"), &["5:12 `true` is no path of a program"]);
+    check(
+        &host_step("exec: ['/bin/{{ $labels.x }}']"),
+        &["5:12 `/bin/{{ $labels.x }}` is no path of a program"],
+    );
+    check(
+        &host_step("exec: [/bin/a, '{{ $resource }}']"),
+        &["5:5 `$resource` before anything is granted"],
+    );
+    check(
+        &rule(&[("select", "{name: '{{ $resource }}'}")]),
+        &["4:18 `$resource` says nothing about processes"],
+    );
+}
+
+#[test]
+fn commands_want_the_permission_of_the_configuration() {
+    let source = Source::new("r.yml", host_step("exec: [/bin/true]"));
+    let context = Context {
+        groups: &BTreeMap::new(),
+        known_alerts: None,
+        repeat_interval: None,
+        allow_exec: false,
+        check_promql: &|_| Ok(()),
+    };
+    let found = compile(vec![file::read(&source)], &context).diagnostics;
+    assert_eq!(one_line(&found[0]), "5:5 `exec` is not allowed on this host");
+    assert!(
+        found[0]
+            .help
+            .as_ref()
+            .is_some_and(|help| help.contains("allow_exec: true"))
+    );
 }
 
 #[test]

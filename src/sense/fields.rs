@@ -1,13 +1,13 @@
 //! Which of the kernel's hundreds of counters a collector shows, as `--collector.NAME.fields` says. Pure.
 
 use regex::Regex;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// A pattern that remembers its answers: the kernel's names are the same every second, and there are many.
 #[derive(Debug, Clone)]
 pub struct Fields {
     pattern: Regex,
-    answers: HashMap<String, bool>,
+    answers: FxHashMap<String, bool>,
     name: String,
 }
 
@@ -15,7 +15,7 @@ impl Fields {
     pub fn new(pattern: Regex) -> Self {
         Fields {
             pattern,
-            answers: HashMap::new(),
+            answers: FxHashMap::default(),
             name: String::new(),
         }
     }

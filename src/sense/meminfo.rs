@@ -14,9 +14,15 @@ pub fn parse_meminfo(text: &str) -> Result<MeminfoSample, String> {
         let mut fields = rest.split_ascii_whitespace();
         let value: u64 = fields.next().and_then(|field| field.parse().ok()).ok_or_else(bad)?;
         // Active(anon) -> Active_anon
-        let name = name.trim().replace('(', "_").replace(')', "");
+        let mut name = match name.trim().split_once('(') {
+            Some((before, within)) => [before, "_", &within.replace(')', "")].concat(),
+            None => name.trim().to_owned(),
+        };
         sample.push(match fields.next() {
-            Some("kB") => (name + "_bytes", value as f64 * 1024.0),
+            Some("kB") => {
+                name.push_str("_bytes");
+                (name, value as f64 * 1024.0)
+            }
             _ => (name, value as f64),
         });
     }
@@ -32,9 +38,10 @@ pub fn read_meminfo(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     Ok(sample
         .into_iter()
         .map(|(name, value)| {
+            // Fifty lines each second: `concat` allocates once, where `format!` grows.
             Family::gauge(
-                format!("node_memory_{name}"),
-                format!("The line {name} of /proc/meminfo."),
+                ["node_memory_", &name].concat(),
+                ["The line ", &name, " of /proc/meminfo."].concat(),
             )
             .value(value)
         })

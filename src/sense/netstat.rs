@@ -57,8 +57,8 @@ pub fn read_netstat(roots: &Roots, wanted: &mut Fields) -> Result<Vec<Family>, R
         Err(error) => return Err(error),
     }
     let family = |(name, value): (String, f64)| {
-        let help = format!("Protocol counter {name} of the kernel.");
-        Family::new(format!("node_netstat_{name}"), help, Kind::Untyped).value(value)
+        let help = ["Protocol counter ", &name, " of the kernel."].concat();
+        Family::new(["node_netstat_", &name].concat(), help, Kind::Untyped).value(value)
     };
     Ok(sample.into_iter().map(family).collect())
 }

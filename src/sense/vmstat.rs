@@ -25,8 +25,8 @@ pub fn parse_vmstat(text: &str, wanted: &mut Fields) -> Result<Vec<(String, f64)
 pub fn read_vmstat(roots: &Roots, wanted: &mut Fields) -> Result<Vec<Family>, ReadError> {
     let sample = roots.parsed("vmstat", |text| parse_vmstat(text, wanted))?;
     let family = |(name, value): (String, f64)| {
-        let help = format!("The line {name} of /proc/vmstat.");
-        Family::new(format!("node_vmstat_{name}"), help, Kind::Untyped).value(value)
+        let help = ["The line ", &name, " of /proc/vmstat."].concat();
+        Family::new(["node_vmstat_", &name].concat(), help, Kind::Untyped).value(value)
     };
     Ok(sample.into_iter().map(family).collect())
 }

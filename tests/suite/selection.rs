@@ -42,6 +42,7 @@ fn rules(text: &str) -> RuleSet {
         groups: &BTreeMap::new(),
         known_alerts: None,
         repeat_interval: None,
+        allow_exec: true,
         check_promql: &|_| Ok(()),
     };
     let compiled = rule::compile(vec![rule::file::read(&source)], &context);
@@ -197,6 +198,9 @@ impl Host for Restless {
     }
     fn memory_bytes(&self) -> u64 {
         self.host.memory_bytes()
+    }
+    fn begin(&mut self, ticket: u64, errand: evenkeel::host::Errand) {
+        self.host.begin(ticket, errand);
     }
     fn watch_exit(&mut self, process: Identity) {
         self.host.watch_exit(process);

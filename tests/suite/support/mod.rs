@@ -1,13 +1,18 @@
 //! What the tests need to run real programs beside each other: the tools, the servers, the daemon, a burner to act on.
 
 pub mod alertmanager;
+pub mod broker;
 pub mod burner;
 pub mod daemon;
+pub mod desk;
 pub mod http;
 pub mod metrics;
+pub mod page;
 pub mod payload;
 pub mod process;
 pub mod prometheus;
+pub mod selectors;
+pub mod shipped;
 pub mod tools;
 
 use std::net::{SocketAddr, TcpListener};

@@ -1,0 +1,177 @@
+//! The life of a command: what is run with which environment, and what its end means. Pure: it is started elsewhere.
+
+use super::allocate::pause;
+use crate::diagnostic::printable;
+use crate::host::errand::{End, Report, Run};
+use crate::ledger::{Command, Course, Episode, Outcome};
+use crate::rule::errand::Exec;
+use crate::template::{self, Piece, is_label_name};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A command that takes something back is given up after so many failures in a row, within about a quarter of an hour.
+const MAX_UNDO_TRIES: u32 = 12;
+
+/// What the end of a run leads to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heard {
+    /// What is held from now on; `None` when it is over.
+    pub command: Option<Command>,
+    pub outcome: Outcome,
+    pub reason: String,
+    /// The first bytes of what it wrote.
+    pub output: Option<String>,
+    /// Whether the run was the one that takes back.
+    pub was_undo: bool,
+}
+
+/// The command that a step runs in an episode. `resource` is what an earlier step was granted.
+///
+/// # Errors
+/// When a label is missing, or holds what no argument can.
+pub fn plan(step: &Exec, episode: &Episode, resource: Option<&str>) -> Result<Command, String> {
+    let run = |argv: &[Vec<Piece>], status: &str| -> Result<Run, String> {
+        let argv = argv.iter().map(|pieces| argument(pieces, episode, resource));
+        let mut env = environment(episode, status);
+        if let Some(resource) = resource {
+            env.insert("EVENKEEL_RESOURCE".to_owned(), resource.to_owned());
+        }
+        for (name, pieces) in &step.env {
+            env.insert(name.clone(), argument(pieces, episode, resource)?);
+        }
+        if let Some((name, _)) = env.iter().find(|(_, value)| value.contains('\0')) {
+            return Err(format!("the value for {name} holds NUL, which no environment can"));
+        }
+        Ok(Run {
+            argv: argv.collect::<Result<_, _>>()?,
+            env,
+            user: step.user.clone(),
+            timeout: step.timeout,
+        })
+    };
+    Ok(Command {
+        step: step.to_string(),
+        run: run(&step.argv, "firing")?,
+        undo: step.undo.as_ref().map(|argv| run(argv, "resolved")).transpose()?,
+        has_ended: false,
+        course: Course::default(),
+    })
+}
+
+/// One argument, whatever stands in it: there is no shell that could read it otherwise.
+fn argument(pieces: &[Piece], episode: &Episode, resource: Option<&str>) -> Result<String, String> {
+    let filled = template::fill(pieces, &episode.labels, resource, str::to_owned);
+    let text = filled.and_then(|pieces| template::text(&pieces));
+    let text = text.map_err(|missing| missing.to_string())?;
+    if text.contains('\0') {
+        return Err("an argument would hold NUL, which none can".to_owned());
+    }
+    Ok(text)
+}
+
+/// The alert as environment variables, named as prometheus-am-executor names them. An episode is about one alert, so
+/// there is one, and the labels of its group are its own.
+fn environment(episode: &Episode, status: &str) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::from([
+        ("AMX_RECEIVER".to_owned(), episode.key.rule.clone()),
+        ("AMX_STATUS".to_owned(), status.to_owned()),
+        ("AMX_ALERT_LEN".to_owned(), "1".to_owned()),
+        ("AMX_ALERT_1_STATUS".to_owned(), status.to_owned()),
+        (
+            "AMX_ALERT_1_START".to_owned(),
+            episode.starts_at.as_second().to_string(),
+        ),
+        ("AMX_ALERT_1_END".to_owned(), "0".to_owned()),
+        ("EVENKEEL_RULE".to_owned(), episode.key.rule.clone()),
+        ("EVENKEEL_FINGERPRINT".to_owned(), episode.key.fingerprint.clone()),
+    ]);
+    let mut add = |prefix: &str, set: &BTreeMap<String, String>| {
+        // Names that no variable can have, such as those with `=`, are left out.
+        for (name, value) in set.iter().filter(|(name, _)| is_label_name(name)) {
+            env.insert(format!("{prefix}{name}"), value.clone());
+        }
+    };
+    for prefix in ["AMX_LABEL_", "AMX_GLABEL_", "AMX_ALERT_1_LABEL_"] {
+        add(prefix, &episode.labels);
+    }
+    for prefix in ["AMX_ANNOTATION_", "AMX_ALERT_1_ANNOTATION_"] {
+        add(prefix, &episode.annotations);
+    }
+    env
+}
+
+impl Command {
+    /// What is to be run next; `None` where nothing is.
+    pub fn next_run(&self) -> Option<&Run> {
+        match (self.has_ended, self.course.ending) {
+            (false, _) => Some(&self.run),
+            (true, Some(_)) => self.undo.as_ref(),
+            (true, None) => None,
+        }
+    }
+
+    /// What the end of a run leads to. What ended with another status than 0 may have done half of its work, and is
+    /// taken back where it can be.
+    pub fn hear(&self, report: &Report, now: Duration) -> Heard {
+        let (is_well, was_started, reason, output) = match report {
+            Report::Ended { end, output } => (*end == End::Status(0), true, end.to_string(), Some(output.clone())),
+            Report::NotStarted { reason } => (false, false, reason.clone(), None),
+            Report::Answered { .. } | Report::Unanswered { .. } => (false, false, "it was not run".to_owned(), None),
+        };
+        let output = output
+            .filter(|output| !output.is_empty())
+            .map(|output| printable(output.trim_end()));
+        if self.has_ended {
+            return self.undo_ended(is_well, reason, output, now);
+        }
+        let is_to_be_undone = self.undo.is_some() && was_started;
+        let ending = match (is_well, self.course.ending) {
+            (_, Some(ending)) => Some(ending),
+            (false, None) => Some(Outcome::Cancelled),
+            (true, None) => None,
+        };
+        Heard {
+            command: is_to_be_undone.then(|| Command {
+                has_ended: true,
+                course: Course {
+                    next: if ending.is_some() { now } else { Duration::MAX },
+                    failures: 0,
+                    ending,
+                },
+                ..self.clone()
+            }),
+            outcome: if is_well { Outcome::Applied } else { Outcome::Failed },
+            reason,
+            output,
+            was_undo: false,
+        }
+    }
+
+    fn undo_ended(&self, is_well: bool, reason: String, output: Option<String>, now: Duration) -> Heard {
+        let failures = self.course.failures.saturating_add(1);
+        let is_given_up = !is_well && failures >= MAX_UNDO_TRIES;
+        let again = Command {
+            course: Course {
+                next: now.saturating_add(pause(self.course.failures, &self.run.argv.concat())),
+                failures,
+                ..self.course
+            },
+            ..self.clone()
+        };
+        Heard {
+            command: (!is_well && !is_given_up).then_some(again),
+            outcome: match (is_well, self.course.ending) {
+                (true, Some(ending)) => ending,
+                (true, None) => Outcome::Restored,
+                (false, _) => Outcome::Failed,
+            },
+            reason: if is_given_up {
+                format!("{reason}; it failed {failures} times and is given up")
+            } else {
+                reason
+            },
+            output,
+            was_undo: true,
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! Allocations and commands on the fake host: what is asked, what answers lead to, and what is taken back.
+
+use super::*;
+use crate::diagnostic::Source as Text;
+use crate::host::errand::{End, Errand, Report};
+use crate::rule::{Context, compile, file};
+
+const ALLOCATE: &str = "allocate: {url: 'http://broker/take', resource: /id, \
+                        release: {url: 'http://broker/give/{{ $resource }}'}}";
+
+/// A rule that answers the alert `more` with these steps, and anything else that is said of it.
+pub fn rule(steps: &[&str], more: &str) -> Rule {
+    let steps: String = steps.iter().map(|step| format!("  - {step}\n")).collect();
+    let text = format!("rules:\n- name: more\n  matchers: ['alertname=\"more\"']\n  {more}\n  actions:\n{steps}");
+    let source = Text::new("test.yml", text);
+    let context = Context {
+        groups: &BTreeMap::new(),
+        known_alerts: None,
+        repeat_interval: None,
+        allow_exec: true,
+        check_promql: &|_| Ok(()),
+    };
+    let compiled = compile(vec![file::read(&source)], &context);
+    let rules = compiled.rules.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics));
+    Rule::clone(&rules.rules[0])
+}
+
+fn asked(errand: &Errand) -> String {
+    match errand {
+        Errand::Request(request, _) => format!("{} {}", request.method, request.url),
+        Errand::Command(run) => run.argv.join(" "),
+    }
+}
+
+fn answer(status: u16, body: &str) -> Report {
+    Report::Answered {
+        status,
+        body: body.as_bytes().to_vec(),
+    }
+}
+
+fn ended(status: i32) -> Report {
+    Report::Ended {
+        end: End::Status(status),
+        output: "said so\n".into(),
+    }
+}
+
+impl World {
+    /// What was begun since this was asked last.
+    fn begun(&mut self) -> Vec<(u64, Errand)> {
+        std::mem::take(&mut self.engine.host().errands)
+    }
+
+    /// The one errand that was begun, in words, answered so.
+    fn answer(&mut self, report: Report) -> String {
+        let begun = self.begun();
+        assert_eq!(begun.len(), 1, "{begun:?}");
+        let (ticket, errand) = &begun[0];
+        self.engine.reported(*ticket, &report);
+        if self.engine.time_until_due().is_some_and(|left| left.is_zero()) {
+            self.engine.tick();
+        }
+        asked(errand)
+    }
+
+    fn in_state(&self, state: &str) -> f64 {
+        self.count("evenkeel_allocations", &["more", state])
+    }
+
+    fn came_to(&self, action: &str, outcome: Outcome) -> f64 {
+        self.count("evenkeel_actions_total", &["more", action, outcome.as_str()])
+    }
+
+    fn last_record(&self) -> crate::ledger::Record {
+        self.engine.records().pop().unwrap()
+    }
+
+    fn key(&mut self) -> String {
+        let lease = self.engine.book().leases.values().next().unwrap();
+        match &lease.effect {
+            crate::ledger::Effect::Allocation(allocation) => allocation.ask.key.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_granted_is_given_back_when_the_alert_resolves() {
+    let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
+    world.fire("more");
+    assert_eq!(world.in_state("requested"), 1.0);
+    assert_eq!(world.answer(answer(201, r#"{"id":"r/1"}"#)), "POST http://broker/take");
+    assert_eq!((world.in_state("requested"), world.in_state("granted")), (0.0, 1.0));
+    assert_eq!(world.last_record().after.as_deref(), Some("r/1"));
+    world.fire("more");
+    world.pass(60);
+    assert_eq!(world.begun(), []);
+    world.resolve("more");
+    assert_eq!(world.in_state("releasing"), 1.0);
+    assert_eq!(world.answer(answer(204, "")), "DELETE http://broker/give/r%2F1");
+    assert!(world.engine.book().leases.is_empty());
+    assert_eq!(world.came_to("allocate", Outcome::Released), 1.0);
+    assert_eq!(world.in_state("releasing"), 0.0);
+}
+
+#[test]
+fn each_answer_that_cannot_be_used_is_told_and_asked_again_with_the_same_key() {
+    let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
+    world.fire("more");
+    let key = world.key();
+    let unanswered = |was_sent| Report::Unanswered {
+        reason: "no answer within 10 s".into(),
+        was_sent,
+    };
+    for (report, reason) in [
+        (answer(302, ""), "status 302: a redirect, which is not followed"),
+        (answer(403, "no\u{1b}[2J"), "status 403: refused"),
+        (answer(500, "oops"), "status 500: the server failed"),
+        (answer(200, "<html>"), "status 200: the answer is not JSON"),
+        (
+            answer(200, r#"{"ID":1}"#),
+            "status 200: the answer has nothing at \"/id\"",
+        ),
+        (
+            answer(200, r#"{"id":{}}"#),
+            "status 200: what is at \"/id\" is no text and no number",
+        ),
+        (
+            answer(200, r#"{"id":"a\nb"}"#),
+            "status 200: what it names is no name of a resource",
+        ),
+        (
+            answer(200, r#"{"id":".."}"#),
+            "status 200: \"http://broker/give/..\" would lead to another place of the server",
+        ),
+        (unanswered(true), "no answer within 10 s"),
+    ] {
+        world.answer(report);
+        let record = world.last_record();
+        assert_eq!(
+            (record.outcome, record.reason.as_str()),
+            (Some(Outcome::Failed), reason)
+        );
+        assert!(!record.output.unwrap_or_default().contains('\u{1b}'));
+        world.pass(300);
+        assert_eq!(world.key(), key);
+    }
+    world.answer(answer(200, r#"{"id":7}"#));
+    assert_eq!(world.last_record().after.as_deref(), Some("7"));
+}
+
+#[test]
+fn failures_are_further_and_further_apart() {
+    let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
+    world.fire("more");
+    let mut tries = Vec::new();
+    for second in 0..1200 {
+        for (ticket, _) in world.begun() {
+            tries.push(second);
+            world.engine.reported(ticket, &answer(500, ""));
+        }
+        world.pass(1);
+    }
+    assert!((10..14).contains(&tries.len()), "{tries:?}");
+    let pauses: Vec<i32> = tries.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(
+        pauses.is_sorted() || pauses.iter().all(|pause| *pause <= 301),
+        "{pauses:?}"
+    );
+    assert!(pauses[0] <= 2 && *pauses.last().unwrap() >= 220, "{pauses:?}");
+}
+
+#[test]
+fn a_grant_is_renewed_before_it_runs_out() {
+    let step = "allocate: {url: 'http://broker/take', resource: /id, ttl: /ttl, release: {url: 'http://broker/give/{{ $resource }}'}}";
+    let mut world = world(policy(vec![rule(&[step], "")]));
+    world.fire("more");
+    let key = world.key();
+    world.answer(answer(200, r#"{"id":"a","ttl":60}"#));
+    world.pass(39);
+    assert_eq!(world.begun(), []);
+    world.pass(2);
+    assert_eq!(
+        world.answer(answer(200, r#"{"id":"a","ttl":60}"#)),
+        "POST http://broker/take"
+    );
+    assert_eq!((world.key(), world.came_to("allocate", Outcome::Granted)), (key, 1.0));
+    // It is not renewed in time, and the server has another one for us afterwards.
+    world.pass(41);
+    for _ in 0..10 {
+        for (ticket, _) in world.begun() {
+            world.engine.reported(ticket, &answer(503, ""));
+        }
+        world.pass(5);
+    }
+    assert_eq!(
+        (world.in_state("expired"), world.came_to("allocate", Outcome::Expired)),
+        (1.0, 1.0)
+    );
+    world.pass(300);
+    let begun = world.begun();
+    world
+        .engine
+        .reported(begun[0].0, &answer(200, r#"{"id":"b","ttl":60}"#));
+    assert_eq!((world.in_state("granted"), world.in_state("releasing")), (1.0, 1.0));
+    assert_eq!(world.answer(answer(404, "")), "DELETE http://broker/give/a");
+    world.resolve("more");
+    assert_eq!(world.answer(answer(200, "")), "DELETE http://broker/give/b");
+    assert!(world.engine.book().leases.is_empty());
+}
+
+#[test]
+fn a_request_whose_answer_a_crash_swallowed_is_asked_again_and_given_back() {
+    let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
+    world.fire("more");
+    let key = world.key();
+    world.begun();
+    world.crash_and_restart();
+    assert_eq!(world.key(), key);
+    world.begun();
+    world.resolve("more");
+    // It may have been granted, so it must be known before it can be given back.
+    world.crash_and_restart();
+    assert_eq!(world.answer(answer(200, r#"{"id":"a"}"#)), "POST http://broker/take");
+    assert_eq!(world.answer(answer(500, "")), "DELETE http://broker/give/a");
+    world.crash_and_restart();
+    assert_eq!(world.answer(answer(410, "")), "DELETE http://broker/give/a");
+    assert!(world.engine.book().leases.is_empty());
+}
+
+#[test]
+fn what_was_surely_not_granted_needs_no_giving_back() {
+    let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
+    world.fire("more");
+    world.answer(Report::Unanswered {
+        reason: "connection refused".into(),
+        was_sent: false,
+    });
+    world.resolve("more");
+    assert_eq!(world.begun(), []);
+    assert!(world.engine.book().leases.is_empty());
+    assert_eq!(world.came_to("allocate", Outcome::Cancelled), 1.0);
+}
+
+#[test]
+fn deadline_hand_and_a_rule_that_is_gone_give_back() {
+    for way in 0..3 {
+        let mut world = world(policy(vec![rule(&[ALLOCATE], "hold: 1m")]));
+        world.fire("more");
+        world.answer(answer(200, r#"{"id":"a"}"#));
+        match way {
+            0 => world.pass(61),
+            1 => assert_eq!(world.engine.release(None), 1),
+            _ => world.engine.reload(policy(vec![])),
+        }
+        assert_eq!(world.answer(answer(200, "")), "DELETE http://broker/give/a", "{way}");
+        world.pass(30);
+        assert_eq!(world.begun(), [], "{way}");
+        world.fire("more");
+        // What expired is asked for anew by a repeat, with another key; what was released by hand is not.
+        assert_eq!(world.begun().len(), usize::from(way == 0), "{way}");
+    }
+}
+
+#[test]
+fn exit_gives_back_and_a_restart_asks_anew() {
+    let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
+    world.fire("more");
+    let key = world.key();
+    world.answer(answer(200, r#"{"id":"a"}"#));
+    world.engine.shut_down();
+    assert!(world.engine.is_giving_back());
+    assert_eq!(world.answer(answer(200, "")), "DELETE http://broker/give/a");
+    assert!(!world.engine.is_giving_back());
+    world.crash_and_restart();
+    assert_eq!(world.begun().len(), 1);
+    assert_ne!(world.key(), key);
+}
+
+#[test]
+fn later_steps_wait_for_the_grant_and_may_use_it() {
+    let exec = "exec: {argv: [/bin/use, 'it={{ $resource }}'], undo: [/bin/unuse, '{{ $resource }}']}";
+    let mut world = world(policy(vec![rule(&[ALLOCATE, "wait: 10s", exec], "")]));
+    world.fire("more");
+    world.pass(60);
+    world.answer(answer(200, r#"{"id":"a b"}"#));
+    world.pass(9);
+    assert_eq!(world.begun(), []);
+    world.pass(1);
+    assert_eq!(world.answer(ended(0)), "/bin/use it=a b");
+    assert_eq!(world.last_record().output.as_deref(), Some("said so"));
+    world.resolve("more");
+    let begun: Vec<String> = world.begun().iter().map(|(_, errand)| asked(errand)).collect();
+    assert_eq!(begun, ["/bin/unuse a b", "DELETE http://broker/give/a%20b"]);
+}
+
+#[test]
+fn a_command_that_fails_is_taken_back_and_ends_the_ladder() {
+    let first = "exec: {argv: [/bin/half], undo: [/bin/unhalf]}";
+    let mut world = world(policy(vec![rule(&[first, "exec: [/bin/rest]"], "")]));
+    world.fire("more");
+    assert_eq!(world.answer(ended(3)), "/bin/half");
+    assert_eq!(world.answer(ended(1)), "/bin/unhalf");
+    world.pass(2);
+    assert_eq!(world.answer(ended(0)), "/bin/unhalf");
+    assert_eq!(world.came_to("exec", Outcome::Cancelled), 1.0);
+    world.pass(60);
+    assert_eq!(world.begun(), []);
+    assert!(world.engine.book().leases.is_empty());
+}
+
+#[test]
+fn a_command_without_undo_is_final() {
+    let mut world = world(policy(vec![rule(
+        &["exec: [/bin/a]", "exec: [/bin/b]"],
+        "any_host: true\n  cooldown: 1m",
+    )]));
+    world.fire("more");
+    assert_eq!(world.answer(ended(0)), "/bin/a");
+    assert_eq!(world.answer(ended(0)), "/bin/b");
+    assert_eq!(world.count("evenkeel_budget_remaining", &[]), 2.0);
+    world.resolve("more");
+    world.pass(1);
+    // The next episode waits for the cooldown of the rule.
+    world.send("more", Status::Firing, 100, Source::Alertmanager);
+    assert_eq!(world.begun(), []);
+    assert_eq!(world.decided("more", Decision::Cooldown), 1.0);
+    world.pass(75);
+    assert_eq!(world.answer(ended(0)), "/bin/a");
+    world.crash_and_restart();
+    world.pass(60);
+    assert_eq!(world.answer(ended(0)), "/bin/b");
+}
+
+#[test]
+fn a_command_that_a_crash_interrupted_is_not_run_again() {
+    let mut world = world(policy(vec![rule(&["exec: {argv: [/bin/a], undo: [/bin/b]}"], "")]));
+    world.fire("more");
+    assert_eq!(world.begun().len(), 1);
+    world.crash_and_restart();
+    world.pass(60);
+    assert_eq!(world.begun(), []);
+    world.resolve("more");
+    assert_eq!(world.answer(ended(0)), "/bin/b");
+    assert!(world.engine.book().leases.is_empty());
+}
+
+#[test]
+fn the_host_climbs_beside_the_processes() {
+    let mut world = world(policy(vec![rule(
+        &["nice: 10", "wait: 5m", ALLOCATE, "signal: SIGTERM"],
+        "select: {name: burner}\n  limit: 2",
+    )]));
+    world.add(100, 1);
+    world.add(200, 1);
+    world.fire("more");
+    assert_eq!((world.nice(100), world.nice(200)), (vec![10], vec![10]));
+    assert_eq!(world.begun(), []);
+    world.pass(301);
+    assert_eq!(world.begun().len(), 1);
+    assert_eq!(world.signals().len(), 1);
+}
+
+#[test]
+fn dry_run_asks_nobody() {
+    let mut world = world(Policy {
+        enforce: false,
+        ..policy(vec![rule(&[ALLOCATE, "exec: [/bin/use, '{{ $resource }}']"], "")])
+    });
+    world.fire("more");
+    world.pass(60);
+    assert_eq!(world.begun(), []);
+    assert!(world.engine.book().leases.is_empty());
+    assert_eq!(world.came_to("allocate", Outcome::DryRun), 1.0);
+    assert_eq!(world.came_to("exec", Outcome::DryRun), 1.0);
+    assert_eq!(world.count("evenkeel_budget_remaining", &[]), 2.0);
+}
+
+#[test]
+fn labels_reach_no_other_url_and_no_other_argument() {
+    let evil = "a/b?c=d#e&f%2e\"'\n$(id) `id` ..\\;@h:80/";
+    let steps = [
+        "allocate: {url: 'http://broker/v1/{{ $labels.evil }}/take?host={{ $labels.evil }}', resource: /id, \
+         body: {n: 2, deep: [{host: '{{ $labels.evil }}'}]}, release: {url: 'http://broker/{{ $labels.evil }}/{{ $resource }}'}}",
+        "exec: [/bin/use, 'x={{ $labels.evil }}', --]",
+    ];
+    let mut world = world(policy(vec![rule(&steps, "")]));
+    let mut fired = alert("more", Status::Firing);
+    fired.labels.insert("evil".into(), evil.into());
+    fired.annotations.insert("a=b".into(), "x".into());
+    world.engine.take(&[fired], Instant::now()).unwrap();
+    let begun = world.engine.host().errands.clone();
+    let Errand::Request(request, _) = &begun[0].1 else {
+        panic!()
+    };
+    let encoded = "a%2Fb%3Fc%3Dd%23e%26f%252e%22%27%0A%24%28id%29%20%60id%60%20..%5C%3B%40h%3A80%2F";
+    assert_eq!(request.url, format!("http://broker/v1/{encoded}/take?host={encoded}"));
+    let body: serde_json::Value = serde_json::from_str(request.body.as_ref().unwrap()).unwrap();
+    assert_eq!(body, serde_json::json!({"n": 2, "deep": [{"host": evil}]}));
+    assert!(request.key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'));
+    world.answer(answer(200, r#"{"id":"../../etc"}"#));
+    let begun = world.engine.host().errands.clone();
+    let Errand::Command(run) = &begun[0].1 else { panic!() };
+    assert_eq!(run.argv, ["/bin/use", &format!("x={evil}"), "--"]);
+    assert_eq!(run.env["AMX_LABEL_evil"], evil);
+    assert!(run.env.keys().all(|name| !name.contains('=')));
+}
+
+#[test]
+fn what_fits_nowhere_is_refused_before_anything_is_asked() {
+    for (label, expected) in [
+        ("..", "would lead to another place"),
+        (".", "would lead to another place"),
+        ("", "the alert has no label \"evil\""),
+    ] {
+        let step = "allocate: {url: 'http://broker/{{ $labels.evil }}', resource: /id, ttl: /ttl}";
+        let mut world = world(policy(vec![rule(&[step], "")]));
+        let mut fired = alert("more", Status::Firing);
+        fired.labels.insert("evil".into(), label.into());
+        world.engine.take(&[fired], Instant::now()).unwrap();
+        assert_eq!(world.begun(), []);
+        assert!(
+            world.last_record().reason.contains(expected),
+            "{:?}",
+            world.last_record()
+        );
+    }
+    let mut world = world(policy(vec![rule(&["exec: [/bin/use, '{{ $labels.evil }}']"], "")]));
+    let mut fired = alert("more", Status::Firing);
+    fired.labels.insert("evil".into(), "a\0b".into());
+    world.engine.take(&[fired], Instant::now()).unwrap();
+    assert_eq!(world.begun(), []);
+    assert!(world.last_record().reason.contains("NUL"));
+}

@@ -1,0 +1,254 @@
+//! Carries errands out beside the engine: requests on the async workers, each command on a thread of its own. Decides
+//! nothing, and bounds what servers and commands can make it hold.
+
+use super::errand::{Authorization, End, Errand, Report, Request, Run, Server};
+use crate::http::client::{Connection, Credentials, Secret, Settings};
+use hyper::body::Bytes;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Uri};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, User};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::PidfdFlags;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// An allocator's answer is a line of JSON.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// What is kept of what a command writes; the rest is read and dropped.
+const MAX_OUTPUT_BYTES: usize = 4096;
+/// Pieces of 4 KiB that are read without a look at the clock.
+const MAX_READS: usize = 64;
+/// Between SIGTERM and SIGKILL for a command whose time is over.
+const GRACE: Duration = Duration::from_secs(5);
+/// As login(1) and systemd set it for root.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Called from any thread with the ticket of an errand and what came of it.
+pub type OnReport = Arc<dyn Fn(u64, Report) + Send + Sync>;
+
+/// Whoever carries errands out. Cheap to clone.
+#[derive(Clone)]
+pub struct Errands {
+    runtime: tokio::runtime::Handle,
+    on_report: OnReport,
+}
+
+impl Errands {
+    /// `on_report` may block.
+    pub fn new(runtime: tokio::runtime::Handle, on_report: OnReport) -> Errands {
+        Errands { runtime, on_report }
+    }
+
+    /// Returns at once; the report comes later.
+    pub fn begin(&self, ticket: u64, errand: Errand) {
+        let on_report = Arc::clone(&self.on_report);
+        match errand {
+            Errand::Request(request, server) => drop(self.runtime.spawn(async move {
+                let report = ask(request, server).await;
+                drop(tokio::task::spawn_blocking(move || on_report(ticket, report)));
+            })),
+            Errand::Command(run) => {
+                let failed = Arc::clone(&on_report);
+                let work = move || on_report(ticket, execute(&run));
+                let thread = std::thread::Builder::new().name("command".into());
+                if let Err(error) = thread.spawn(work) {
+                    let reason = format!("no thread for it: {error}");
+                    // On a thread of its own too: the caller is the one who hears it.
+                    self.runtime
+                        .spawn_blocking(move || failed(ticket, Report::NotStarted { reason }));
+                }
+            }
+        }
+    }
+}
+
+async fn ask(request: Request, server: Server) -> Report {
+    let unsent = |reason: String| Report::Unanswered {
+        reason,
+        was_sent: false,
+    };
+    let url: Uri = match request.url.parse() {
+        Ok(url) => url,
+        Err(error) => return unsent(format!("{:?} is no URL: {error}", request.url)),
+    };
+    let target = url.path_and_query().map_or("/", |target| target.as_str());
+    let parts = (
+        request.method.parse::<Method>(),
+        target.parse::<Uri>(),
+        HeaderValue::from_str(&request.key),
+    );
+    let (Ok(method), Ok(target), Ok(key)) = parts else {
+        return unsent("the request does not fit into HTTP".to_owned());
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(&IDEMPOTENCY_KEY, key);
+    if request.body.is_some() {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    let settings = settings(server);
+    let mut connection = match Connection::open(&url, &settings).await {
+        Ok(connection) => connection,
+        Err(error) => return unsent(error.to_string()),
+    };
+    let body = Bytes::from(request.body.unwrap_or_default());
+    match connection.send(method, target, headers, body).await {
+        Ok(reply) => Report::Answered {
+            status: reply.status.as_u16(),
+            body: reply.body.to_vec(),
+        },
+        Err(error) => Report::Unanswered {
+            reason: error.to_string(),
+            was_sent: true,
+        },
+    }
+}
+
+fn settings(server: Server) -> Settings {
+    let credentials = server.authorization.map(|authorization| match authorization {
+        Authorization::Basic {
+            username,
+            password_file,
+        } => Credentials::Basic {
+            username,
+            password: Secret::File(password_file),
+        },
+        Authorization::Header { kind, credentials_file } => Credentials::Authorization {
+            kind,
+            credentials: Secret::File(credentials_file),
+        },
+    });
+    Settings {
+        credentials,
+        trust: server.tls,
+        timeout: server.timeout,
+        max_body_bytes: MAX_ANSWER_BYTES,
+    }
+}
+
+/// Runs a command to its end, which its timeout bounds. Blocks.
+fn execute(run: &Run) -> Report {
+    let not_started = |reason: String| Report::NotStarted { reason };
+    match start(run) {
+        Err(reason) => not_started(reason),
+        Ok((mut child, output)) => match attend(&mut child, output, run.timeout) {
+            Ok((end, output)) => Report::Ended {
+                end,
+                output: String::from_utf8_lossy(&output).into_owned(),
+            },
+            Err(error) => {
+                // It must not go on unattended.
+                let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
+                drop(child.wait());
+                not_started(format!("it could not be waited for: {error}"))
+            }
+        },
+    }
+}
+
+/// The child, in a process group of its own, and the end of the pipe that both its outputs go to.
+fn start(run: &Run) -> Result<(Child, io::PipeReader), String> {
+    let (program, arguments) = run.argv.split_first().ok_or("a command without a program")?;
+    let (output, input) = io::pipe().map_err(|error| error.to_string())?;
+    let errors = input.try_clone().map_err(|error| error.to_string())?;
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().env("PATH", PATH);
+    let user = match &run.user {
+        Some(name) => {
+            let found = User::from_name(name).map_err(|errno| format!("user {name:?}: {errno}"))?;
+            found.ok_or(format!("there is no user {name:?}"))?
+        }
+        None => match User::from_uid(nix::unistd::geteuid()) {
+            Ok(Some(user)) => user,
+            Ok(None) | Err(_) => return Err("evenkeel runs as a user without a name".to_owned()),
+        },
+    };
+    command.env("HOME", &user.dir).env("USER", &user.name);
+    command.env("LOGNAME", &user.name).envs(&run.env);
+    if run.user.is_some() {
+        // As root this drops the supplementary groups, too.
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+    }
+    command.current_dir("/").process_group(0);
+    command.stdin(Stdio::null()).stdout(input).stderr(errors);
+    let child = command.spawn().map_err(|error| format!("{program:?}: {error}"))?;
+    // It must not inherit how little evenkeel itself wants to be ended when memory runs out. Best effort: it may be gone.
+    let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "0");
+    // Our ends of the pipe for writing end with `command`, so that its end is seen.
+    Ok((child, output))
+}
+
+/// Waits for the end of a child, and keeps the first bytes of what it and its children write meanwhile.
+fn attend(child: &mut Child, mut output: io::PipeReader, timeout: Duration) -> io::Result<(End, Vec<u8>)> {
+    let pid = child.id() as i32;
+    let group = Pid::from_raw(pid);
+    let pidfd = rustix::process::Pid::from_child(child);
+    let pidfd: OwnedFd = rustix::process::pidfd_open(pidfd, PidfdFlags::empty())?;
+    rustix::io::ioctl_fionbio(&output, true)?;
+    let mut kept = Vec::new();
+    let mut is_open = true;
+    let mut due = Instant::now() + timeout;
+    let mut sent = None;
+    loop {
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let next = if sent.is_none() {
+                Signal::SIGTERM
+            } else {
+                Signal::SIGKILL
+            };
+            let _ = killpg(group, next);
+            (sent, due) = (Some(next), Instant::now() + GRACE);
+            continue;
+        }
+        let mut watched = vec![PollFd::new(&pidfd, PollFlags::IN)];
+        if is_open {
+            watched.push(PollFd::new(&output, PollFlags::IN));
+        }
+        let wait = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut watched, Some(&wait)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let has_ended = watched[0].revents().contains(PollFlags::IN);
+        is_open = is_open && read_on(&mut output, &mut kept)?;
+        if has_ended {
+            if sent.is_some() {
+                // Its children had their time as well. It is not reaped yet, so the group is still its own.
+                let _ = killpg(group, Signal::SIGKILL);
+            }
+            let status = child.wait()?;
+            let end = match (sent, status.code(), status.signal()) {
+                (Some(_), ..) => End::TimedOut,
+                (None, Some(code), _) => End::Status(code),
+                (None, None, signal) => End::Signal(signal.unwrap_or(0)),
+            };
+            return Ok((end, kept));
+        }
+    }
+}
+
+/// Reads what is there. False at the end.
+fn read_on(output: &mut io::PipeReader, kept: &mut Vec<u8>) -> io::Result<bool> {
+    let mut buffer = [0; 4096];
+    // Who writes without end must not keep us from looking at the clock.
+    for _ in 0..MAX_READS {
+        match output.read(&mut buffer) {
+            Ok(0) => return Ok(false),
+            Ok(read) => {
+                let room = MAX_OUTPUT_BYTES - kept.len();
+                kept.extend(&buffer[..read.min(room)]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}

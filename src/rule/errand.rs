@@ -1,0 +1,575 @@
+//! `allocate` and `exec`: steps for the host as a whole. Their keys, and from what is written to steps as data; the
+//! alert is filled in later.
+
+use crate::diagnostic::{Findings, Span};
+use crate::host::errand::{Authorization, Server};
+use crate::http::client::Trust;
+use crate::schema::{Kind, Object, optional, required};
+use crate::template::{self, Piece, Shape};
+use crate::yaml::{Content, Fields, Node, Text};
+use hyper::Uri;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// As Prometheus waits for a scrape.
+const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+/// A worker is held for so long at most.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+const METHODS: Kind = Kind::Choice(&["GET", "POST", "PUT", "PATCH", "DELETE"]);
+
+pub static ALLOCATE: Object = Object {
+    title: "an allocation",
+    keys: &[
+        required(
+            "url",
+            Kind::Text,
+            "Where it is asked for. A label is put into it as one segment, percent-encoded.",
+        ),
+        optional("method", METHODS, "Default POST."),
+        optional(
+            "body",
+            Kind::Json,
+            "Sent as JSON; labels can be used in its texts. Default the alert. None with GET.",
+        ),
+        required(
+            "resource",
+            Kind::Text,
+            "JSON pointer to the name of what was granted, such as /resource.",
+        ),
+        optional(
+            "ttl",
+            Kind::Text,
+            "JSON pointer to the seconds for which it is granted; it is renewed in time.",
+        ),
+        optional(
+            "release",
+            Kind::Object(&RELEASE),
+            "How it is given back. Without it, it runs out by itself.",
+        ),
+        optional("timeout", Kind::Duration, "For each answer. Default 10s."),
+        optional(
+            "authorization",
+            Kind::Object(&AUTHORIZATION),
+            "The Authorization header.",
+        ),
+        optional("basic_auth", Kind::Object(&BASIC_AUTH), "User name and password."),
+        optional("tls_config", Kind::Object(&TLS), "Whom to believe, with https."),
+    ],
+    one_of: false,
+};
+
+pub static RELEASE: Object = Object {
+    title: "a release",
+    keys: &[
+        required("url", Kind::Text, "As above; '{{ $resource }}' is what was granted."),
+        optional("method", METHODS, "Default DELETE."),
+        optional("body", Kind::Json, "As above. Default none."),
+    ],
+    one_of: false,
+};
+
+pub static AUTHORIZATION: Object = Object {
+    title: "the authorization of a request",
+    keys: &[
+        optional("type", Kind::Text, "Default Bearer."),
+        required(
+            "credentials_file",
+            Kind::Text,
+            "The file that holds the secret, read for each request.",
+        ),
+    ],
+    one_of: false,
+};
+
+pub static BASIC_AUTH: Object = Object {
+    title: "the basic authentication of a request",
+    keys: &[
+        required("username", Kind::Text, "The name of the user."),
+        required(
+            "password_file",
+            Kind::Text,
+            "The file that holds the password, read for each request.",
+        ),
+    ],
+    one_of: false,
+};
+
+pub static TLS: Object = Object {
+    title: "the TLS of a request",
+    keys: &[
+        optional("ca_file", Kind::Text, "Authorities to believe instead of the system's."),
+        optional("cert_file", Kind::Text, "Certificate to show."),
+        optional("key_file", Kind::Text, "Its key."),
+        optional(
+            "server_name",
+            Kind::Text,
+            "The name that the certificate must bear. Default the host's.",
+        ),
+        optional("insecure_skip_verify", Kind::Flag, "Believe anybody. Default false."),
+    ],
+    one_of: false,
+};
+
+pub static EXEC: Object = Object {
+    title: "a command",
+    keys: &[
+        required(
+            "argv",
+            Kind::List(&Kind::Text),
+            "Path of the program, and its arguments. No shell reads them.",
+        ),
+        optional(
+            "undo",
+            Kind::List(&Kind::Text),
+            "The command that takes it back when the alert resolves.",
+        ),
+        optional(
+            "timeout",
+            Kind::Duration,
+            "It is told to end after this time, and made to 5s later. Default 60s.",
+        ),
+        optional("user", Kind::Text, "Who it runs as. Default the user of evenkeel."),
+        optional(
+            "env",
+            Kind::Texts,
+            "Environment variables beside those of the alert; labels can be used.",
+        ),
+    ],
+    one_of: false,
+};
+
+/// `allocate:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Allocate {
+    pub method: String,
+    pub url: Vec<Piece>,
+    pub body: Body,
+    /// JSON pointers (RFC 6901).
+    pub resource_at: String,
+    pub ttl_at: Option<String>,
+    pub release: Option<GiveBack>,
+    pub server: Server,
+    /// The URL as written.
+    pub written: String,
+}
+
+/// What is sent with a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    None,
+    /// The alert as JSON.
+    Alert,
+    Shape(Shape),
+}
+
+/// `release:` of an allocation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GiveBack {
+    pub method: String,
+    pub url: Vec<Piece>,
+    pub body: Option<Shape>,
+}
+
+/// `exec:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exec {
+    /// Each template fills one argument.
+    pub argv: Vec<Vec<Piece>>,
+    pub undo: Option<Vec<Vec<Piece>>>,
+    pub timeout: Duration,
+    pub user: Option<String>,
+    pub env: BTreeMap<String, Vec<Piece>>,
+    /// The path of the program as written.
+    pub written: String,
+}
+
+impl Allocate {
+    /// Whether an earlier grant must be known before this one can be asked for.
+    pub fn wants_resource(&self) -> bool {
+        self.url.contains(&Piece::Resource) || matches!(&self.body, Body::Shape(shape) if shape.wants_resource())
+    }
+}
+
+impl Exec {
+    /// Whether a grant must be known before it can be run.
+    pub fn wants_resource(&self) -> bool {
+        let arguments = self.argv.iter().chain(self.undo.iter().flatten());
+        arguments
+            .chain(self.env.values())
+            .any(|pieces| pieces.contains(&Piece::Resource))
+    }
+}
+
+impl fmt::Display for Allocate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "allocate {} {}", self.method, self.written)
+    }
+}
+
+/// Without the arguments, which may hold what is not for every log and page.
+impl fmt::Display for Exec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exec {}", self.written)
+    }
+}
+
+pub(super) fn read_allocate(node: &Node, findings: &mut Findings) -> Option<Allocate> {
+    let fields = Fields::open(node, &ALLOCATE, findings)?;
+    let method = fields.choice("method", findings).map_or("POST", |method| method.value);
+    let url = fields.text("url", findings);
+    let pieces = url.as_ref().and_then(|url| read_url(url, findings));
+    let body = match fields.get("body") {
+        None if method == "GET" => Body::None,
+        None => Body::Alert,
+        Some(node) if method == "GET" => {
+            let help = "put what the server must know into the URL, or use method: POST";
+            findings.error(node.span, "a GET request has no body", help);
+            return None;
+        }
+        Some(node) => Body::Shape(read_shape(node, findings)?),
+    };
+    let resource_at = read_pointer(&fields, "resource", findings);
+    let ttl_at = read_pointer(&fields, "ttl", findings);
+    let release = fields.get("release").map(|node| read_release(node, findings));
+    if release.is_none() && fields.get("ttl").is_none() {
+        let help = "give it a `release`, or a `ttl` after which it runs out by itself";
+        findings.warning(fields.span, "what is granted is never given back", help);
+    }
+    let is_https = url.as_ref().is_some_and(|url| url.value.starts_with("https://"));
+    let server = read_server(&fields, is_https, findings);
+    let release = match release {
+        Some(release) => Some(release?),
+        None => None,
+    };
+    Some(Allocate {
+        method: method.to_owned(),
+        url: pieces?,
+        body,
+        resource_at: resource_at?,
+        ttl_at,
+        release,
+        server: server?,
+        written: url?.value,
+    })
+}
+
+fn read_release(node: &Node, findings: &mut Findings) -> Option<GiveBack> {
+    let fields = Fields::open(node, &RELEASE, findings)?;
+    let url = fields.text("url", findings)?;
+    let pieces = read_url(&url, findings)?;
+    let body = match fields.get("body") {
+        Some(node) => Some(read_shape(node, findings)?),
+        None => None,
+    };
+    let method = fields.choice("method", findings).map_or("DELETE", |word| word.value);
+    if !pieces.contains(&Piece::Resource) && !body.as_ref().is_some_and(Shape::wants_resource) {
+        let help = "put '{{ $resource }}' into the URL or the body";
+        findings.warning(url.span, "the release does not say what is given back", help);
+    }
+    Some(GiveBack {
+        method: method.to_owned(),
+        url: pieces,
+        body,
+    })
+}
+
+pub(super) fn read_exec(node: &Node, findings: &mut Findings) -> Option<Exec> {
+    let (argv, fields) = match &node.content {
+        Content::Sequence(items) => (read_argv(items, node.span, findings), None),
+        Content::Mapping(_) => {
+            let fields = Fields::open(node, &EXEC, findings)?;
+            let items = fields.list("argv", findings);
+            let span = fields.get("argv").map_or(node.span, |node| node.span);
+            (read_argv(items, span, findings), Some(fields))
+        }
+        Content::Scalar { .. } => {
+            let help = "there is no shell that could split a line: exec: [/usr/local/bin/notify, --now]";
+            findings.error(node.span, "`exec` wants a list of arguments, or a mapping", help);
+            return None;
+        }
+    };
+    let (written, argv) = argv?;
+    let mut exec = Exec {
+        argv,
+        undo: None,
+        timeout: DEFAULT_COMMAND_TIMEOUT,
+        user: None,
+        env: BTreeMap::new(),
+        written,
+    };
+    let Some(fields) = fields else { return Some(exec) };
+    if let Some(node) = fields.get("undo") {
+        let items = fields.list("undo", findings);
+        exec.undo = Some(read_argv(items, node.span, findings)?.1);
+    }
+    if let Some(timeout) = read_timeout(&fields, findings) {
+        exec.timeout = timeout;
+    }
+    exec.user = fields.text("user", findings).map(|user| user.value);
+    for (name, text) in fields.map_of_texts("env", findings) {
+        if !template::is_label_name(&name) {
+            let help = "letters, digits and `_`, no digit first";
+            findings.error(
+                text.span,
+                format!("`{name}` is no name of an environment variable"),
+                help,
+            );
+        }
+        exec.env.insert(name, read_template(&text, findings)?);
+    }
+    Some(exec)
+}
+
+/// The program as written, and each argument as a template.
+fn read_argv(items: &[Node], span: Span, findings: &mut Findings) -> Option<(String, Vec<Vec<Piece>>)> {
+    let texts: Vec<Text> = items
+        .iter()
+        .filter_map(|item| item.text("argv", &Kind::Text, findings))
+        .collect();
+    let Some(program) = texts.first().filter(|_| texts.len() == items.len()) else {
+        if items.is_empty() {
+            let help = "such as [/usr/local/bin/notify, --now]";
+            findings.error(span, "a command without a program", help);
+        }
+        return None;
+    };
+    let argv: Option<Vec<Vec<Piece>>> = texts.iter().map(|text| read_template(text, findings)).collect();
+    let argv = argv?;
+    if !matches!(argv.first().map(Vec::as_slice), Some([Piece::Text(path)]) if path.starts_with('/')) {
+        let help = "write the whole path, without labels: an alert must not choose what is run";
+        findings.error(
+            program.span,
+            format!("`{}` is no path of a program", program.value),
+            help,
+        );
+        return None;
+    }
+    Some((program.value.clone(), argv))
+}
+
+fn read_template(text: &Text, findings: &mut Findings) -> Option<Vec<Piece>> {
+    match template::parse(&text.value) {
+        Ok(pieces) => Some(pieces),
+        Err(error) => {
+            let help = "write {{ $labels.NAME }}, or {{ $resource }}";
+            findings.error(text.part(error.offset, error.width), error.problem, help);
+            None
+        }
+    }
+}
+
+/// A URL whose scheme and server are fixed, so that no label chooses who is asked.
+fn read_url(text: &Text, findings: &mut Findings) -> Option<Vec<Piece>> {
+    let pieces = read_template(text, findings)?;
+    let fixed = match pieces.first() {
+        Some(Piece::Text(fixed)) => fixed.as_str(),
+        _ => "",
+    };
+    let rest = fixed.strip_prefix("http://").or(fixed.strip_prefix("https://"));
+    let Some(rest) = rest else {
+        let help = "write https://HOST/PATH; a label can stand in path and query only";
+        findings.error(text.span, "a URL begins with http:// or https://", help);
+        return None;
+    };
+    let authority = rest.find(['/', '?', '#']).map(|end| &rest[..end]);
+    if authority.is_none() && pieces.len() > 1 {
+        let help = "an alert must not choose who is asked: write the host, and put the label behind the next `/`";
+        findings.error(text.span, "a template in the host of a URL", help);
+        return None;
+    }
+    if authority.unwrap_or(rest).contains('@') {
+        findings.error(
+            text.span,
+            "a user in a URL",
+            "use `basic_auth`: URLs are shown and logged",
+        );
+        return None;
+    }
+    // In the place of a template stands something that fits everywhere.
+    let example: String = pieces
+        .iter()
+        .map(|piece| if let Piece::Text(text) = piece { text } else { "x" })
+        .collect();
+    let climbs = example.split('?').next().is_some_and(|path| {
+        let decoded = path.to_lowercase().replace("%2e", ".");
+        decoded.split('/').any(|segment| matches!(segment, "." | ".."))
+    });
+    let problem = match example.parse::<Uri>() {
+        Err(error) => Some(error.to_string()),
+        Ok(uri) if uri.host().is_none_or(str::is_empty) => Some("it names no host".to_owned()),
+        Ok(_) if example.contains('#') => Some("`#` is never sent to a server".to_owned()),
+        Ok(_) if climbs => Some("write the path without `.` and `..`".to_owned()),
+        Ok(_) => None,
+    };
+    if let Some(problem) = problem {
+        findings.error(text.span, format!("`{}` is no URL", text.value), problem);
+        return None;
+    }
+    Some(pieces)
+}
+
+/// A JSON pointer (RFC 6901).
+fn read_pointer(fields: &Fields, key: &str, findings: &mut Findings) -> Option<String> {
+    let text = fields.text(key, findings)?;
+    let is_escaped = |rest: &str| rest.starts_with('0') || rest.starts_with('1');
+    let is_pointer = text.value.starts_with('/') && text.value.split('~').skip(1).all(is_escaped);
+    if !is_pointer {
+        let help = match text.value.trim_start_matches(['$', '.']) {
+            "" => "such as /resource, or /items/0/id".to_owned(),
+            path => format!(
+                "it begins with `/`: /{}",
+                path.trim_start_matches('/').replace('.', "/")
+            ),
+        };
+        findings.error(text.span, format!("`{}` is no JSON pointer", text.value), help);
+        return None;
+    }
+    Some(text.value)
+}
+
+/// A JSON value as written in YAML: numbers and truth values stay what they are, texts are templates.
+fn read_shape(node: &Node, findings: &mut Findings) -> Option<Shape> {
+    Some(match &node.content {
+        Content::Scalar { text, plain, .. } => match (*plain, text.as_str()) {
+            (true, _) if node.is_null() => Shape::Plain(Value::Null),
+            (true, "true" | "false") => Shape::Plain(Value::Bool(text == "true")),
+            (true, number) if is_json_number(number) => Shape::Plain(serde_json::from_str(number).ok()?),
+            _ => Shape::Text(read_template(&node.text("body", &Kind::Text, findings)?, findings)?),
+        },
+        Content::Sequence(items) => {
+            let items = items.iter().map(|item| read_shape(item, findings));
+            Shape::List(items.collect::<Option<_>>()?)
+        }
+        Content::Mapping(entries) => {
+            let entries = entries
+                .iter()
+                .map(|entry| Some((entry.key.clone(), read_shape(&entry.value, findings)?)));
+            Shape::Map(entries.collect::<Option<_>>()?)
+        }
+    })
+}
+
+/// The same where nothing can be filled in.
+pub fn read_json(node: &Node, findings: &mut Findings) -> Option<Value> {
+    match read_shape(node, findings)?.value() {
+        Ok(value) => Some(value),
+        Err(_) => {
+            let help = "write the value itself";
+            findings.error(node.span, "there is nothing here that could be filled in", help);
+            None
+        }
+    }
+}
+
+fn is_json_number(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_digit() || first == '-')
+        && serde_json::from_str::<serde_json::Number>(text).is_ok()
+}
+
+fn read_timeout(fields: &Fields, findings: &mut Findings) -> Option<Duration> {
+    let timeout = fields.duration("timeout", findings)?;
+    if timeout.value.is_zero() || timeout.value > MAX_TIMEOUT {
+        findings.error(timeout.span, "`timeout` is out of range", "more than 0s, at most 1h");
+        return None;
+    }
+    Some(timeout.value)
+}
+
+fn read_server(fields: &Fields, is_https: bool, findings: &mut Findings) -> Option<Server> {
+    let timeout = read_timeout(fields, findings).unwrap_or(DEFAULT_REQUEST_TIMEOUT);
+    let authorization = fields.get("authorization").map(|node| {
+        refuse_secret(node, "credentials", findings);
+        let fields = Fields::open(node, &AUTHORIZATION, findings)?;
+        let kind = fields.text("type", findings).map(|text| text.value);
+        Some(Authorization::Header {
+            kind: kind.unwrap_or_else(|| "Bearer".to_owned()),
+            credentials_file: read_path(&fields, "credentials_file", findings)?,
+        })
+    });
+    let basic = fields.get("basic_auth").map(|node| {
+        refuse_secret(node, "password", findings);
+        let fields = Fields::open(node, &BASIC_AUTH, findings)?;
+        let username = fields.text("username", findings)?.value;
+        if username.contains(':') {
+            findings.error(fields.span, "a user name with a `:`", "RFC 7617 has no place for it");
+        }
+        Some(Authorization::Basic {
+            username,
+            password_file: read_path(&fields, "password_file", findings)?,
+        })
+    });
+    if let (Some(_), Some(node)) = (&authorization, fields.get("basic_auth")) {
+        let help = "leave one of them out";
+        findings.error(
+            node.span,
+            "`basic_auth` and `authorization` are two values of one header",
+            help,
+        );
+        return None;
+    }
+    let tls = fields.get("tls_config").map(|node| {
+        let fields = Fields::open(node, &TLS, findings)?;
+        let mut path = |key| fields.get(key).map(|_| read_path(&fields, key, findings));
+        let (ca_file, cert_file, key_file) = (path("ca_file"), path("cert_file"), path("key_file"));
+        if cert_file.is_some() != key_file.is_some() {
+            let help = "a certificate is of no use without its key, nor a key without its certificate";
+            findings.error(fields.span, "`cert_file` and `key_file` stand together", help);
+        }
+        let identity = match (cert_file, key_file) {
+            (Some(cert_file), Some(key_file)) => Some((cert_file?, key_file?)),
+            _ => None,
+        };
+        Some(Trust {
+            ca_file: ca_file.flatten(),
+            identity,
+            server_name: fields.text("server_name", findings).map(|name| name.value),
+            insecure_skip_verify: fields
+                .flag("insecure_skip_verify", findings)
+                .is_some_and(|flag| flag.value),
+        })
+    });
+    if !is_https && let Some(node) = fields.get("tls_config") {
+        findings.warning(
+            node.span,
+            "`tls_config` counts for https only",
+            "write https:// in `url`",
+        );
+    }
+    let authorization = match authorization.or(basic) {
+        Some(authorization) => Some(authorization?),
+        None => None,
+    };
+    Some(Server {
+        authorization,
+        tls: match tls {
+            Some(tls) => tls?,
+            None => Trust::default(),
+        },
+        timeout,
+    })
+}
+
+/// What giving back needs is kept in the ledger, and no secret gets there.
+fn refuse_secret(node: &Node, key: &str, findings: &mut Findings) {
+    if let Content::Mapping(entries) = &node.content
+        && let Some(entry) = entries.iter().find(|entry| entry.key == key)
+    {
+        let help = format!("put it into a file that others cannot read, and name that: {key}_file");
+        findings.error(entry.key_span, "a secret in a rule file", help);
+    }
+}
+
+/// Rules may be used from anywhere, so a path in them is whole.
+fn read_path(fields: &Fields, key: &str, findings: &mut Findings) -> Option<PathBuf> {
+    let text = fields.text(key, findings)?;
+    if !text.value.starts_with('/') {
+        let help = format!("such as /etc/evenkeel/{}", text.value);
+        findings.error(text.span, format!("`{key}` wants a whole path"), help);
+        return None;
+    }
+    Some(PathBuf::from(text.value))
+}

@@ -1,0 +1,315 @@
+//! Allocations and commands with the real binary: a real server with faults, real processes, crashes in between.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::broker::{Broker, FAULTS, Seen};
+use crate::support::daemon::{Daemon, Home};
+use crate::support::eventually;
+use crate::support::payload::{envelope, firing};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A rule that answers the alert `More` wherever it comes from.
+fn rules(steps: &str) -> String {
+    format!("rules:\n- name: more\n  matchers: ['alertname=\"More\"']\n  any_host: true\n  actions:\n{steps}\n")
+}
+
+fn alert(fault: &str, more: Value) -> Value {
+    let mut labels = json!({"alertname": "More", "fault": fault});
+    let all = labels.as_object_mut().expect("labels");
+    all.extend(more.as_object().cloned().unwrap_or_default());
+    let mut alert = firing(labels);
+    let number = fault
+        .bytes()
+        .fold(7_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    alert["fingerprint"] = json!(format!("{number:016x}"));
+    alert
+}
+
+fn send(daemon: &Daemon, alerts: &[Value]) {
+    let answer = daemon.post(envelope(alerts).to_string().as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+fn resolved(mut alert: Value) -> Value {
+    alert["status"] = json!("resolved");
+    alert["endsAt"] = json!("2024-01-02T04:04:05.678Z");
+    alert
+}
+
+fn allocate(broker: &Broker, home: &Path) -> String {
+    let (scheme, tls) = match &broker.certificate {
+        None => ("http", String::new()),
+        Some(pem) => {
+            let path = home.join("ca.pem");
+            std::fs::write(&path, pem).expect("a writable folder");
+            ("https", format!("\n      tls_config: {{ca_file: {}}}", path.display()))
+        }
+    };
+    let token = home.join("broker.token");
+    std::fs::write(&token, "the-secret\n").expect("a writable folder");
+    let (port, token) = (broker.address.port(), token.display());
+    format!(
+        "  - allocate:\n      url: {scheme}://localhost:{port}/allocate\n      body: {{fault: '{{{{ $labels.fault }}}}', cpus: 2}}\n      \
+         resource: /resource\n      timeout: 1s\n      authorization: {{credentials_file: {token}}}{tls}\n      \
+         release: {{url: '{scheme}://localhost:{port}/release/{{{{ $resource }}}}'}}"
+    )
+}
+
+fn every_fault_ends_in_one_grant_and_one_release(broker: &Broker) {
+    let home = Home::new("rules: []\n");
+    home.write("rules/test.yml", &rules(&allocate(broker, home.path())));
+    let daemon = home.start(&["--enforce"]);
+    let alerts: Vec<Value> = FAULTS.iter().map(|(fault, _)| alert(fault, json!({}))).collect();
+    send(&daemon, &alerts);
+    let granted = || daemon.metric("evenkeel_allocations", &[("state", "granted")]) as usize;
+    eventually("all to be granted", TIMEOUT, || {
+        (granted() == FAULTS.len()).then_some(())
+    });
+    assert_eq!(broker.books().live.len(), FAULTS.len());
+    // A repeat asks for nothing.
+    let before = broker.books().seen.len();
+    send(&daemon, &alerts);
+    assert_eq!(broker.books().seen.len(), before);
+    send(&daemon, &alerts.into_iter().map(resolved).collect::<Vec<_>>());
+    let held = || daemon.metric("evenkeel_leases", &[("knob", "allocate")]);
+    eventually("all to be given back", TIMEOUT, || (held() == 0.0).then_some(()));
+    let books = broker.books();
+    assert!(books.live.is_empty(), "leaked: {:?}", books.live);
+    assert_eq!(
+        (books.granted.len(), books.given_back.len()),
+        (FAULTS.len(), FAULTS.len())
+    );
+    assert!(
+        books.given_back.values().all(|count| *count == 1),
+        "{:?}",
+        books.given_back
+    );
+    assert!(
+        books
+            .seen
+            .iter()
+            .all(|seen| seen.header("authorization") == Some("Bearer the-secret"))
+    );
+    let asks = |seen: &Seen| seen.method == "POST" && seen.target == "/allocate";
+    let gives = |seen: &Seen| seen.method == "DELETE" && seen.target.starts_with("/release/r-");
+    assert!(books.seen.iter().all(|seen| asks(seen) || gives(seen)));
+    assert!(
+        books.seen.iter().all(|seen| seen.target != "/elsewhere"),
+        "a redirect was followed"
+    );
+    drop(books);
+    assert_eq!(home.outcomes("granted"), FAULTS.len());
+    assert_eq!(home.outcomes("released"), FAULTS.len());
+    for words in [
+        "status 500",
+        "status 403",
+        "a redirect",
+        "not JSON",
+        "nothing at",
+        "no answer within 1 s",
+        "larger than",
+    ] {
+        assert!(
+            home.ledger_has_row_with(&["failed", words]),
+            "no row tells of {words:?}"
+        );
+    }
+    assert!(!home.ledger_has_row_with(&["the-secret"]), "a secret is in the ledger");
+}
+
+#[test]
+fn every_fault_of_a_plain_allocator_ends_in_one_grant_and_one_release() {
+    every_fault_ends_in_one_grant_and_one_release(&Broker::plain());
+}
+
+#[test]
+fn every_fault_of_an_allocator_with_tls_ends_in_one_grant_and_one_release() {
+    every_fault_ends_in_one_grant_and_one_release(&Broker::with_tls());
+}
+
+#[test]
+fn what_a_killed_daemon_asked_for_is_given_back_by_the_next() {
+    let broker = Broker::plain();
+    let home = Home::new("rules: []\n");
+    home.write("rules/test.yml", &rules(&allocate(&broker, home.path())));
+    let mut daemon = home.start(&["--enforce"]);
+    let hanging = alert("hanging", json!({}));
+    send(&daemon, std::slice::from_ref(&hanging));
+    eventually("the request to arrive", TIMEOUT, || {
+        (!broker.books().live.is_empty()).then_some(())
+    });
+    daemon.kill();
+    let mut daemon = home.start(&["--enforce"]);
+    send(&daemon, &[resolved(hanging)]);
+    eventually("it to be given back", TIMEOUT, || {
+        broker.books().live.is_empty().then_some(())
+    });
+    assert_eq!(broker.books().granted.len(), 1, "one key over all");
+    // Whoever ends in peace gives back before it is gone.
+    send(&daemon, &[alert("none", json!({}))]);
+    let granted = || daemon.metric("evenkeel_allocations", &[("state", "granted")]);
+    eventually("it to be granted", TIMEOUT, || (granted() == 1.0).then_some(()));
+    assert!(daemon.terminate().success());
+    let books = broker.books();
+    assert!(books.live.is_empty() && books.granted.len() == 2, "{books:?}");
+}
+
+#[test]
+fn labels_reach_the_allocator_as_data_only() {
+    let broker = Broker::plain();
+    let home = Home::new("rules: []\n");
+    let port = broker.address.port();
+    let step = format!(
+        "  - allocate: {{url: 'http://localhost:{port}/v1/{{{{ $labels.evil }}}}/take?by={{{{ $labels.evil }}}}', resource: /resource, ttl: /ttl}}"
+    );
+    home.write("rules/test.yml", &rules(&step));
+    let daemon = home.start(&["--enforce"]);
+    let evils = [
+        "\"quote'",
+        "a\r\nX-Evil: 1",
+        "$(id) `id`",
+        "../../up",
+        "nul\0",
+        "http://else/?x#y",
+        "%2e%2e%2f",
+    ];
+    let alerts: Vec<Value> = evils.iter().map(|evil| alert(evil, json!({"evil": evil}))).collect();
+    send(&daemon, &alerts);
+    send(&daemon, &[alert("dots", json!({"evil": ".."}))]);
+    eventually("all to arrive", TIMEOUT, || {
+        (broker.books().granted.len() == evils.len()).then_some(())
+    });
+    eventually("the refusal", TIMEOUT, || (home.outcomes("failed") == 1).then_some(()));
+    for seen in &broker.books().seen {
+        assert!(
+            seen.target.starts_with("/v1/") && seen.target.matches('/').count() == 3,
+            "{seen:?}"
+        );
+        assert_eq!(seen.target.matches('?').count(), 1, "{seen:?}");
+        assert!(seen.header("x-evil").is_none(), "{seen:?}");
+        let body: Value = serde_json::from_str(&seen.body).expect("the alert as JSON");
+        assert!(
+            evils.contains(&body["labels"]["evil"].as_str().expect("a text")),
+            "{seen:?}"
+        );
+    }
+}
+
+/// A script in the home; commands are programs, and a test has none at hand.
+fn script(home: &Home, name: &str, text: &str) -> String {
+    home.write(name, &format!("#!/bin/sh\n{text}\n"));
+    let path = home.path().join(name);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("our own file");
+    path.display().to_string()
+}
+
+fn with_commands(home: &Home, steps: &str) -> Daemon {
+    home.write("rules/test.yml", &rules(steps));
+    home.write(
+        "evenkeel.yml",
+        "rule_files: [rules/*.yml]\nallow_exec: true\nwebhook: {token_file: webhook.token}\n",
+    );
+    home.start(&["--enforce"])
+}
+
+#[test]
+fn a_command_gets_the_alert_as_data_and_is_taken_back() {
+    let home = Home::new("rules: []\n");
+    let folder = home.path().display().to_string();
+    let record = "{ printf '%s\\n' \"$#\" \"$@\"; pwd; env; readlink /proc/self/fd/0; } >";
+    let run = script(&home, "run", &format!("{record}{folder}/done; echo it is done"));
+    let undo = script(&home, "undo", &format!("{record}{folder}/undone"));
+    let steps = format!("  - exec: {{argv: [{run}, 'x={{{{ $labels.evil }}}}', --], undo: [{undo}]}}");
+    let daemon = with_commands(&home, &steps);
+    let evil = "a b\"'$(touch evil)`id`;\n--flag";
+    let fired = alert("none", json!({"evil": evil}));
+    send(&daemon, std::slice::from_ref(&fired));
+    eventually("the command", TIMEOUT, || (home.outcomes("applied") == 1).then_some(()));
+    let told = std::fs::read_to_string(home.path().join("done")).expect("it has written");
+    assert!(told.starts_with(&format!("2\nx={evil}\n--\n/\n")), "{told}");
+    for line in [
+        "AMX_STATUS=firing",
+        "AMX_ALERT_LEN=1",
+        "AMX_LABEL_alertname=More",
+        "AMX_ANNOTATION_summary=a test",
+        "/dev/null",
+    ] {
+        assert!(told.lines().any(|found| found == line), "{line:?} is not in\n{told}");
+    }
+    assert!(!told.contains("CARGO"), "the environment is not clean:\n{told}");
+    assert!(home.ledger_has_row_with(&["applied", "it is done"]));
+    send(&daemon, &[resolved(fired)]);
+    eventually("the way back", TIMEOUT, || {
+        (home.outcomes("restored") == 1).then_some(())
+    });
+    let told = std::fs::read_to_string(home.path().join("undone")).expect("it has written");
+    assert!(told.contains("AMX_STATUS=resolved"), "{told}");
+}
+
+#[test]
+fn a_command_is_ended_in_time_with_its_children_and_bounded_in_what_it_says() {
+    let home = Home::new("rules: []\n");
+    let folder = home.path().display().to_string();
+    let text = format!("trap '' TERM; sleep 1000 & echo $! >{folder}/child; yes endless");
+    let run = script(&home, "run", &text);
+    let daemon = with_commands(&home, &format!("  - exec: {{argv: [{run}], timeout: 1s}}"));
+    send(&daemon, &[alert("none", json!({}))]);
+    eventually("its end", TIMEOUT, || (home.outcomes("failed") == 1).then_some(()));
+    assert!(home.ledger_has_row_with(&["its time was over", "endless"]));
+    let child = std::fs::read_to_string(home.path().join("child")).expect("it has written");
+    let child = format!("/proc/{}/stat", child.trim());
+    let is_gone = || std::fs::read_to_string(&child).map_or(true, |stat| stat.contains(") Z "));
+    eventually("its child to end", TIMEOUT, || is_gone().then_some(()));
+    assert!(daemon.resident_bytes() < 200 << 20);
+}
+
+#[test]
+fn only_so_many_commands_run_at_once() {
+    let home = Home::new("rules: []\n");
+    let folder = home.path().display().to_string();
+    let text = format!("echo $$ >>{folder}/started; while [ ! -e {folder}/go ]; do sleep 0.05; done");
+    let run = script(&home, "run", &text);
+    let undo = script(&home, "undo", "exit 0");
+    let daemon = with_commands(&home, &format!("  - exec: {{argv: [{run}], undo: [{undo}]}}"));
+    let alerts: Vec<Value> = (0..6).map(|number| alert(&format!("n{number}"), json!({}))).collect();
+    send(&daemon, &alerts);
+    let started = || std::fs::read_to_string(home.path().join("started")).map_or(0, |text| text.lines().count());
+    eventually("four to start", TIMEOUT, || (started() == 4).then_some(()));
+    // Longer than the engine waits before it looks for room again.
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(started(), 4);
+    home.write("go", "");
+    eventually("the others", TIMEOUT, || (home.outcomes("applied") == 6).then_some(()));
+}
+
+#[test]
+fn explain_says_what_would_be_sent_and_dry_run_sends_nothing() {
+    let broker = Broker::plain();
+    let home = Home::new("rules: []\n");
+    home.write("rules/test.yml", &rules(&allocate(&broker, home.path())));
+    let daemon = home.start(&[]);
+    let fired = alert("none", json!({}));
+    send(&daemon, std::slice::from_ref(&fired));
+    eventually("the rehearsal", TIMEOUT, || {
+        (home.outcomes("dry_run") == 1).then_some(())
+    });
+    home.write("alert.json", &envelope(&[fired]).to_string());
+    let said = home
+        .evenkeel("explain")
+        .arg("--alert")
+        .arg(home.path().join("alert.json"))
+        .output();
+    let said = String::from_utf8(said.expect("evenkeel runs").stdout).expect("UTF-8");
+    let sent = format!(
+        "would send POST http://localhost:{}/allocate {{\"cpus\":2,\"fault\":\"none\"}}",
+        broker.address.port()
+    );
+    assert!(said.contains(&sent), "{said}");
+    assert!(!said.contains("the-secret"), "{said}");
+    assert_eq!(broker.books().seen.len(), 0);
+}

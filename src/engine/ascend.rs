@@ -210,8 +210,8 @@ impl<H: Host> Engine<H> {
         };
         let process = match seat.candidate {
             Candidate::Process(process) => process,
-            Candidate::Cgroup(cgroup) => {
-                return self.intend_on_cgroup(step, cgroup, record, subject, seat, simulated, turn);
+            Candidate::Cgroup(_) => {
+                return self.intend_on_cgroup(step, record, subject, seat, simulated, turn);
             }
         };
         let target = process.identity;

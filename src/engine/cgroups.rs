@@ -11,7 +11,7 @@ use crate::host::{Host, Knob, Reading};
 use crate::ledger::lease;
 use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Record};
 use crate::process::selector::Judgement;
-use crate::process::{Candidate, Cgroup, CgroupIdentity, Process, Selector, Target};
+use crate::process::{Candidate, Cgroup, CgroupIdentity, Members, Process, Selector, Target};
 use crate::rule::step::Change;
 use crate::rule::{Rule, Step};
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub fn select_cgroups(
     rule: &Rule,
     selector: &Selector,
     ward: &Ward,
-) -> Result<Vec<(Cgroup, Result<Vec<Process>, String>)>, String> {
+) -> Result<Vec<(Cgroup, Members)>, String> {
     let listed = host.cgroups().map_err(|error| error.to_string())?;
     let by_pid: BTreeMap<i32, &Process> = table.iter().map(|process| (process.identity.pid, process)).collect();
     let mut matches = Vec::new();
@@ -172,13 +172,13 @@ impl<H: Host> Engine<H> {
     pub(super) fn intend_on_cgroup(
         &mut self,
         step: &Step,
-        cgroup: &Cgroup,
         mut record: Record,
         subject: Subject,
         seat: &Seat<'_>,
         simulated: bool,
         turn: &mut Turn,
     ) {
+        let Some(cgroup) = seat.candidate.cgroup() else { return };
         let prepared = match step {
             Step::Set(change) => {
                 let reading = self.read_own(cgroup, change.knob());

@@ -4,6 +4,10 @@ use super::{Cgroup, Process, Target};
 
 /// What was found for a selector, with what was read of it.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are processes, and a box for each would cost more than the few cgroups gain"
+)]
 pub enum Candidate {
     Process(Process),
     Cgroup(Cgroup),

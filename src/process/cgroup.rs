@@ -1,6 +1,10 @@
 //! What is known of a cgroup, and which systemd unit a path stands for. Data and pure functions; reading is in `host`.
 
+use super::table::Process;
 use super::target::CgroupIdentity;
+
+/// All processes in a cgroup and below it, or why they cannot be told.
+pub type Members = Result<Vec<Process>, String>;
 
 /// One cgroup as it was read at one moment.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,7 +11,7 @@ pub mod table;
 pub mod target;
 
 pub use candidate::Candidate;
-pub use cgroup::Cgroup;
+pub use cgroup::{Cgroup, Members};
 pub use identity::{BootId, Identity};
 pub use selector::Selector;
 pub use table::{Details, Needs, Process, Usage};

@@ -81,6 +81,7 @@ pub fn prepare(host: &mut impl Host, target: Identity, change: &Change) -> Resul
                 tid: thread.tid,
                 start_ticks: thread.start_ticks,
                 value,
+                unit: None,
             }),
             // A thread that ends meanwhile has nothing to restore.
             Err(HostError::Gone { .. }) => {}
@@ -101,6 +102,9 @@ pub fn prepare(host: &mut impl Host, target: Identity, change: &Change) -> Resul
         }
         Change::To(value) => value.clone(),
         Change::Affinity(change) => Value::Affinity(relative_affinity(*change, &first.value, host.online_cpus())),
+        Change::Limit { .. } | Change::Io(_) => {
+            return Err(Effected::only(Outcome::Failed, "a process has no limits of a cgroup"));
+        }
     };
     let is_set_already = prior.iter().all(|prior| prior.value == value);
     Ok(Prepared {
@@ -172,6 +176,7 @@ fn set_thread(
             tid: thread.tid,
             start_ticks: thread.start_ticks,
             value: own,
+            unit: None,
         });
     }
     host.set(target, thread, value)

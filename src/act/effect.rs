@@ -38,7 +38,7 @@ pub fn is_about_memory(rule: &Rule) -> bool {
 /// When nothing was freed.
 pub fn of_end(victim: &Victim, now: Duration, available_bytes: Option<u64>) -> Result<String, String> {
     let took = now.saturating_sub(victim.struck_at).as_secs_f64();
-    let ended = format!("the process ended {took:.1} s after the first final step");
+    let ended = format!("it ended {took:.1} s after the first final step");
     let (Some(before), Some(after)) = (victim.memory, available_bytes) else {
         return Ok(ended);
     };

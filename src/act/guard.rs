@@ -1,11 +1,13 @@
 //! Whether a planned step may be taken. Pure. Each refusal has a decision from the closed list and a reason in words.
 //! Undoing never comes here: it is never refused.
 
+use crate::host::Value;
+use crate::host::limit::{Limit, Setting};
 use crate::ledger::book::WireSource;
 use crate::ledger::breaker::TRIPS_AT;
 use crate::ledger::{Decision, Episode, Victim};
 use crate::process::selector::Judgement;
-use crate::process::{Needs, Process, Selector, Target, protection};
+use crate::process::{Cgroup, Needs, Process, Selector, Target, protection};
 use crate::rule::Rule;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -112,6 +114,47 @@ impl Ward<'_> {
         }
         Ok(())
     }
+
+    /// `members` are all processes in the cgroup and below it, or why they cannot be told.
+    ///
+    /// # Errors
+    /// Says why the cgroup is no target of this rule, whatever its selector says.
+    pub fn screen_cgroup(
+        &self,
+        rule: &Rule,
+        cgroup: &Cgroup,
+        members: &Result<Vec<Process>, String>,
+    ) -> Result<(), Refusal> {
+        let protected = |why: String| refuse(Decision::Protected, why);
+        if cgroup.path == "/" {
+            return protected("the root cgroup is never touched".to_owned());
+        }
+        let members = match members {
+            Ok(members) => members,
+            Err(why) => return protected(format!("it cannot be told who is in it: {why}")),
+        };
+        for process in members {
+            if let Err(refusal) = self.screen(rule, process) {
+                let (pid, name) = (process.identity.pid, &process.name);
+                return protected(format!("process {pid} ({name}) is in it: {}", refusal.reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// # Errors
+/// When a limit would not slow a cgroup down but end what is in it.
+pub fn limit(cgroup: &Cgroup, value: &Value) -> Result<(), Refusal> {
+    if let Value::Cgroup(Setting::MemoryMax(Limit(Some(most)))) = value
+        && let Some(used) = cgroup.memory_bytes.filter(|used| used > most)
+    {
+        let reason = format!(
+            "it uses {used} bytes, and below that the kernel would end processes; memory.high slows them down instead"
+        );
+        return refuse(Decision::Protected, reason);
+    }
+    Ok(())
 }
 
 /// # Errors

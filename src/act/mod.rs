@@ -7,5 +7,6 @@ pub mod command;
 pub mod descent;
 pub mod effect;
 pub mod guard;
+pub mod limit;
 pub mod plan;
 pub mod restore;

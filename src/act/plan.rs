@@ -1,7 +1,7 @@
 //! What a rule would do for one episode now. Pure data from pure data; nothing here asks whether it is allowed.
 
 use crate::ledger::{Climb, Episode};
-use crate::process::{Process, Target};
+use crate::process::{Candidate, Cgroup, Process, Target};
 use crate::rule::{OrderBy, OrderKey, Rule, Step};
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -26,16 +26,14 @@ pub struct Ascent {
 
 /// What is due now. `matches` hold the selector, may be touched, and stand in the rule's order. The host is one more
 /// target wherever the ladder has steps for it; it takes no place of the `limit`.
-pub fn plan(rule: &Rule, episode: &Episode, matches: &[Process], now: Duration, is_repeat: bool) -> Vec<Ascent> {
+pub fn plan(rule: &Rule, episode: &Episode, matches: &[Candidate], now: Duration, is_repeat: bool) -> Vec<Ascent> {
     let mut ascents = Vec::new();
     let held = episode.climbs.iter().filter(|climb| climb.target != Target::Host);
     let mut free = rule.limit.saturating_sub(held.count());
     let host = rule.has_steps_for(Target::Host).then_some((Target::Host, HOST_NAME));
-    let processes = matches
-        .iter()
-        .map(|process| (Target::Process(process.identity), process.name.as_str()));
+    let found = matches.iter().map(|candidate| (candidate.target(), candidate.name()));
     let climbs: HashMap<Target, &Climb> = episode.climbs.iter().map(|climb| (climb.target, climb)).collect();
-    for (target, name) in host.into_iter().chain(processes) {
+    for (target, name) in host.into_iter().chain(found) {
         let climb = climbs.get(&target).copied();
         match climb {
             Some(Climb { rung, due, .. }) if *rung < rule.actions.len() && *due <= now => {
@@ -102,6 +100,21 @@ pub fn order(processes: &mut [Process], by: OrderBy) {
     });
 }
 
+/// Which of two cgroups a rule wants first. Of cgroups the age is the order in which they were made.
+pub fn order_cgroups(a: &Cgroup, b: &Cgroup, by: OrderBy) -> Ordering {
+    let largest_first = match by.key {
+        OrderKey::Cpu => b.cpu_cores.unwrap_or(0.0).total_cmp(&a.cpu_cores.unwrap_or(0.0)),
+        OrderKey::Memory | OrderKey::OomScore => b.memory_bytes.cmp(&a.memory_bytes),
+        OrderKey::Age => a.identity.inode.cmp(&b.identity.inode),
+    };
+    let first = if by.reverse {
+        largest_first.reverse()
+    } else {
+        largest_first
+    };
+    first.then(a.identity.inode.cmp(&b.identity.inode))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +139,10 @@ mod tests {
             climbs,
             barred: Vec::new(),
         }
+    }
+
+    fn candidates(pids: &[i32]) -> Vec<Candidate> {
+        processes(pids).into_iter().map(Candidate::Process).collect()
     }
 
     fn processes(pids: &[i32]) -> Vec<Process> {
@@ -161,7 +178,7 @@ mod tests {
         let mut rule = example("calm", "nice 5; wait 10; signal TERM; wait 10; signal KILL");
         rule.limit = 2;
         let now = Duration::from_secs(100);
-        let plan_for = |climbs| summary(&plan(&rule, &episode(climbs), &processes(&[7, 8, 9]), now, false));
+        let plan_for = |climbs| summary(&plan(&rule, &episode(climbs), &candidates(&[7, 8, 9]), now, false));
         assert_eq!(plan_for(vec![]), [(7, vec![0], 2), (8, vec![0], 2)]);
         assert_eq!(plan_for(vec![climb(9, 2, 101)]), [(7, vec![0], 2)]);
         assert_eq!(plan_for(vec![climb(9, 2, 100)]), [(7, vec![0], 2), (9, vec![2], 4)]);
@@ -176,7 +193,7 @@ mod tests {
         for (until_repeat, is_repeat, expected) in [(false, true, 0), (true, false, 0), (true, true, 1)] {
             episode.barred = vec![Barred { target, until_repeat }];
             assert_eq!(
-                plan(&rule, &episode, &processes(&[7]), Duration::ZERO, is_repeat).len(),
+                plan(&rule, &episode, &candidates(&[7]), Duration::ZERO, is_repeat).len(),
                 expected
             );
         }

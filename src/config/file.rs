@@ -300,6 +300,7 @@ pub(super) fn read(shelf: &Shelf, findings: &mut Findings) -> Written {
     let scope = Scope {
         groups: &groups,
         labels: false,
+        cgroups: false,
     };
     for node in fields.list("protect", findings) {
         let select = read_select(node, findings);
@@ -405,6 +406,7 @@ fn read_groups(fields: &Fields, findings: &mut Findings) -> Vec<ProcessGroup> {
             Scope {
                 groups: &above,
                 labels: false,
+                cgroups: false,
             },
             findings,
         );

@@ -14,6 +14,7 @@ pub(super) const SHIPPED: &[(&str, &str)] = &[
     ("rules/batch-queue.yml", include_str!("../../rules/batch-queue.yml")),
     ("rules/cpu-saturated.yml", include_str!("../../rules/cpu-saturated.yml")),
     ("rules/fork-bomb.yml", include_str!("../../rules/fork-bomb.yml")),
+    ("rules/free-memory.yml", include_str!("../../rules/free-memory.yml")),
     ("rules/io-saturated.yml", include_str!("../../rules/io-saturated.yml")),
     ("rules/log-level.yml", include_str!("../../rules/log-level.yml")),
     ("rules/memory-low.yml", include_str!("../../rules/memory-low.yml")),

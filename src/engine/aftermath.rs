@@ -42,12 +42,12 @@ impl<H: Host> Engine<H> {
         let now = turn.boot_now();
         let is_due = |victim: &&Victim| victim.is_awaited() && victim.gone_by.is_some_and(|at| at <= now);
         for mut victim in self.book.victims.iter().filter(is_due).cloned().collect::<Vec<_>>() {
-            let process = victim.target.process().filter(|process| self.host.is_alive(*process));
-            let Some(process) = process else {
+            if self.has_ended(victim.target) {
                 self.note_death(victim.target, turn);
                 continue;
-            };
-            let state = self.host.process(process.pid).map(|process| process.state);
+            }
+            let process = victim.target.pid().and_then(|pid| self.host.process(pid));
+            let state = process.map(|process| process.state);
             let record = self.effect_record(&victim, Outcome::NoEffect, effect::of_survivor(state), turn.now);
             let counted = self.count_effect(&victim.rule, false, turn.now);
             (victim.gone_by, victim.outlived) = (None, true);
@@ -170,7 +170,7 @@ impl<H: Host> Engine<H> {
         let Some(climb) = episode.climbs.iter_mut().find(is_it) else {
             return false;
         };
-        let sends = |step: &Step| matches!(step, Step::Signal(send) if send.signal as i32 == signal && step.is_final());
+        let sends = |step: &Step| step.final_signal().is_some_and(|sent| sent as i32 == signal);
         let rung = rule.actions.iter().take(climb.rung).rposition(sends);
         let Some(rung) = rung.filter(|_| episode.ladder == rule.ladder()) else {
             return false;
@@ -184,7 +184,7 @@ impl<H: Host> Engine<H> {
     pub(super) fn spare_unsent(&mut self, key: &EpisodeKey, turn: &mut Turn) {
         let is_its = |victim: &&Victim| {
             victim.is_awaited()
-                && victim.target.process().is_some()
+                && victim.target != Target::Host
                 && victim.signals.is_empty()
                 && victim.rule == key.rule
                 && victim.fingerprint == key.fingerprint

@@ -10,7 +10,7 @@ use crate::act::{apply, descent, effect};
 use crate::host::{Host, Knob, Value};
 use crate::ledger::book::{Barred, MemoryBefore};
 use crate::ledger::{Climb, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Record, Victim};
-use crate::process::{Process, Selector, Target};
+use crate::process::{Candidate, Selector, Target};
 use crate::rule::step::{Change, Send, SignalKind};
 use crate::rule::{Rule, Step};
 use nix::sys::signal::Signal;
@@ -23,7 +23,7 @@ pub(super) struct Seat<'a> {
     pub rule: &'a Arc<Rule>,
     pub selector: &'a Arc<Selector>,
     pub about: &'a About,
-    pub process: &'a Process,
+    pub candidate: &'a Candidate,
 }
 
 impl<H: Host> Engine<H> {
@@ -54,8 +54,8 @@ impl<H: Host> Engine<H> {
                     continue;
                 }
                 Ok(strike) => {
-                    if let (Some(_), Step::Signal(send)) = (strike, step) {
-                        self.note_strike(&seat, send.signal, episode, turn);
+                    if let (Some(_), Some(signal)) = (strike, step.final_signal()) {
+                        self.note_strike(&seat, signal, episode, turn);
                     }
                     self.intend_step(step, *rung, &seat, simulated, turn);
                     continue;
@@ -67,7 +67,7 @@ impl<H: Host> Engine<H> {
                 .is_none_or(|known| known.refused != Some(refusal.decision));
             if is_news {
                 let mut record = seat.about.record(turn.now);
-                (record.target, record.step) = (shown(seat.process), Some(step.to_string()));
+                (record.target, record.step) = (shown(seat.candidate), Some(step.to_string()));
                 (record.decision, record.reason) = (Some(refusal.decision), refusal.reason);
                 turn.decide(&mut self.book, record);
             }
@@ -101,7 +101,7 @@ impl<H: Host> Engine<H> {
 
     /// A process counts as one victim, whatever it receives.
     fn note_strike(&mut self, seat: &Seat<'_>, signal: Signal, episode: &Episode, turn: &mut Turn) {
-        let target = Target::from(seat.process.identity);
+        let target = seat.candidate.target();
         let simulated = episode.key.simulated;
         let is_it = |known: &&Victim| known.target == target && known.simulated == simulated && known.gone_at.is_none();
         let known = self.book.victims.iter().find(is_it).cloned();
@@ -111,10 +111,18 @@ impl<H: Host> Engine<H> {
         victim.signals.push(signal as i32);
         victim.unsent = (!simulated).then_some(signal as i32);
         if !simulated && effect::is_about_memory(seat.rule) {
-            victim.memory = self.host.available_memory().map(|available_bytes| MemoryBefore {
-                resident_bytes: seat.process.resident_bytes,
-                available_bytes,
-            });
+            let used = match seat.candidate {
+                Candidate::Process(process) => Some(process.resident_bytes),
+                Candidate::Cgroup(cgroup) => cgroup.memory_bytes,
+            };
+            victim.memory = self
+                .host
+                .available_memory()
+                .zip(used)
+                .map(|(available_bytes, resident_bytes)| MemoryBefore {
+                    resident_bytes,
+                    available_bytes,
+                });
         }
         turn.intend(&mut self.book, Entry::Victim(victim));
     }
@@ -132,7 +140,8 @@ impl<H: Host> Engine<H> {
                 decision: Decision::Ledger,
                 reason: "the ledger cannot be written: only final steps go on without it".to_owned(),
             }),
-            Step::Set(change) => match self.host.may_undo(change.knob()) {
+            Step::Reclaim(_) => Ok(None),
+            Step::Set(change) => match self.may_undo(change.knob(), seat.candidate) {
                 Ok(()) => Ok(None),
                 Err(missing) => {
                     let reason = format!(
@@ -145,6 +154,7 @@ impl<H: Host> Engine<H> {
                     })
                 }
             },
+            Step::Kill => self.may_strike(Signal::SIGKILL, seat, episode, turn),
             Step::Signal(_) if self.host.may_signal().is_err() => {
                 let missing = self.host.may_signal().err().unwrap_or_default();
                 Err(Refusal {
@@ -152,51 +162,80 @@ impl<H: Host> Engine<H> {
                     reason: format!("no signal can be sent to exactly one process: {missing} is missing"),
                 })
             }
-            Step::Signal(send) => match send.kind() {
-                SignalKind::Notice => notice(seat.process, send.signal).map(|()| None),
-                SignalKind::Reversible => {
-                    notice(seat.process, send.signal)?;
-                    send.undo
-                        .map_or(Ok(()), |undo| notice(seat.process, undo))
-                        .map(|()| None)
-                }
-                SignalKind::Final => {
-                    let answer = match &seat.rule.condition {
-                        None => None,
-                        Some(text) => {
-                            let unknown = Answer {
-                                holds: false,
-                                sample_at: Duration::ZERO,
-                            };
-                            Some((self.conditions)(text).unwrap_or(unknown))
-                        }
-                    };
-                    let stuck = self.spent(turn.table.as_deref().unwrap_or_default());
-                    let orphaned = self.orphaned_victims();
-                    let gate = FinalGate {
-                        rule: seat.rule,
-                        episode,
-                        victims: &self.book.victims,
-                        budget: self.policy.budget,
-                        now: turn.boot_now(),
-                        sample_at: answer.map_or(turn.boot_now(), |answer| answer.sample_at),
-                        condition: answer.map(|answer| answer.holds),
-                        stuck: &stuck,
-                        orphaned: &orphaned,
-                        is_broken: self.book.is_breaker_open(&seat.rule.name),
-                    };
-                    gate.strike(seat.process.identity.into(), send.signal).map(Some)
+            Step::Signal(send) => match (send.kind(), seat.candidate.process()) {
+                (SignalKind::Final, _) => self.may_strike(send.signal, seat, episode, turn),
+                // Only processes get signals; the ladder has none for others.
+                (_, None) => Ok(None),
+                (_, Some(process)) => {
+                    notice(process, send.signal)?;
+                    send.undo.map_or(Ok(()), |undo| notice(process, undo)).map(|()| None)
                 }
             },
         }
     }
 
+    fn may_undo(&self, knob: Knob, candidate: &Candidate) -> Result<(), &'static str> {
+        match candidate {
+            Candidate::Process(_) => self.host.may_undo(knob),
+            Candidate::Cgroup(_) => self.host.may_change_cgroups(),
+        }
+    }
+
+    fn may_strike(
+        &mut self,
+        signal: Signal,
+        seat: &Seat<'_>,
+        episode: &Episode,
+        turn: &Turn,
+    ) -> Result<Option<Strike>, Refusal> {
+        let answer = match &seat.rule.condition {
+            None => None,
+            Some(text) => {
+                let unknown = Answer {
+                    holds: false,
+                    sample_at: Duration::ZERO,
+                };
+                Some((self.conditions)(text).unwrap_or(unknown))
+            }
+        };
+        let stuck = self.spent(turn.table.as_deref().unwrap_or_default());
+        let orphaned = self.orphaned_victims();
+        let gate = FinalGate {
+            rule: seat.rule,
+            episode,
+            victims: &self.book.victims,
+            budget: self.policy.budget,
+            now: turn.boot_now(),
+            sample_at: answer.map_or(turn.boot_now(), |answer| answer.sample_at),
+            condition: answer.map(|answer| answer.holds),
+            stuck: &stuck,
+            orphaned: &orphaned,
+            is_broken: self.book.is_breaker_open(&seat.rule.name),
+        };
+        gate.strike(seat.candidate.target(), signal).map(Some)
+    }
+
     /// Writes down what is about to be done, or what would be.
     fn intend_step(&mut self, step: &Step, rung: usize, seat: &Seat<'_>, simulated: bool, turn: &mut Turn) {
         let mut record = seat.about.record(turn.now);
-        (record.target, record.step) = (shown(seat.process), Some(step.to_string()));
+        (record.target, record.step) = (shown(seat.candidate), Some(step.to_string()));
         record.decision = Some(if simulated { Decision::DryRun } else { Decision::Planned });
-        let target = seat.process.identity;
+        let subject = Subject {
+            about: seat.about.clone(),
+            candidate: seat.candidate.clone(),
+            rule: Arc::clone(seat.rule),
+            selector: Arc::clone(seat.selector),
+            rung,
+            step: step.to_string(),
+            action: step.action(),
+        };
+        let process = match seat.candidate {
+            Candidate::Process(process) => process,
+            Candidate::Cgroup(_) => {
+                return self.intend_on_cgroup(step, record, subject, seat, simulated, turn);
+            }
+        };
+        let target = process.identity;
         let prepared = match step {
             Step::Set(change) => match apply::prepare(&mut self.host, target, change) {
                 Ok(prepared) => Some(prepared),
@@ -213,7 +252,7 @@ impl<H: Host> Engine<H> {
         let mut is_by_birth = false;
         for prior in prepared.iter_mut().flat_map(|prepared| &mut prepared.prior) {
             let Some(kin) = &turn.table else { continue };
-            if let Some(own) = descent::before_birth(seat.process, &prior.value, &self.book.leases, kin) {
+            if let Some(own) = descent::before_birth(process, &prior.value, &self.book.leases, kin) {
                 (prior.value, is_by_birth) = (own, true);
             }
         }
@@ -232,7 +271,7 @@ impl<H: Host> Engine<H> {
         }
         if let Step::Set(change) = step {
             if change.knob() == Knob::Nice {
-                record.reason = self.host.nice_reach(seat.process.identity).unwrap_or_default();
+                record.reason = self.host.nice_reach(target).unwrap_or_default();
             }
             let mut held = self
                 .book
@@ -242,7 +281,7 @@ impl<H: Host> Engine<H> {
             // What another lease set is not its own.
             let is_its_own = held.all(|value| value.knob() != change.knob());
             if let (Knob::Affinity, true, Some(prepared)) = (change.knob(), is_its_own, &mut prepared) {
-                prepared.widen(&self.host.processors_of(seat.process.identity));
+                prepared.widen(&self.host.processors_of(target));
             }
         }
         turn.decide(&mut self.book, record.clone());
@@ -251,15 +290,6 @@ impl<H: Host> Engine<H> {
             record.outcome = Some(Outcome::DryRun);
             return self.note_outcome(record, step.action(), turn);
         }
-        let subject = Subject {
-            about: seat.about.clone(),
-            process: seat.process.clone(),
-            rule: Arc::clone(seat.rule),
-            selector: Arc::clone(seat.selector),
-            rung,
-            step: step.to_string(),
-            action: step.action(),
-        };
         match (step, prepared) {
             (Step::Set(change), Some(prepared)) => {
                 let effect = Effect::Value {
@@ -268,7 +298,7 @@ impl<H: Host> Engine<H> {
                 };
                 let lease = self.new_lease(seat, effect, turn);
                 let is_held = self.book.leases.on(lease.target).any(|other| other.shares_knob(&lease));
-                if prepared.is_set_already && !is_held && !is_by_birth && !is_relative(change) {
+                if prepared.is_set_already && !is_held && !is_by_birth && !change.is_relative() {
                     record.decision = None;
                     record.outcome = Some(Outcome::AlreadySet);
                     return self.note_outcome(record, step.action(), turn);
@@ -291,7 +321,11 @@ impl<H: Host> Engine<H> {
                     subject,
                 });
             }
-            (Step::Set(_) | Step::Wait(_) | Step::Allocate(_) | Step::Exec(_), _) => {}
+            (Step::Reclaim(bytes), _) => {
+                let bytes = *bytes;
+                turn.work.push(Work::Reclaim { bytes, subject });
+            }
+            (Step::Set(_) | Step::Wait(_) | Step::Kill | Step::Allocate(_) | Step::Exec(_), _) => {}
         }
     }
 
@@ -305,13 +339,13 @@ impl<H: Host> Engine<H> {
         (!settled).then_some(value)
     }
 
-    fn new_lease(&self, seat: &Seat<'_>, effect: Effect, turn: &Turn) -> Lease {
+    pub(super) fn new_lease(&self, seat: &Seat<'_>, effect: Effect, turn: &Turn) -> Lease {
         Lease {
             id: self.book.last_lease_id + 1,
             rule: seat.rule.name.clone(),
             fingerprint: seat.about.fingerprint.clone(),
-            target: seat.process.identity.into(),
-            name: seat.process.name.clone(),
+            target: seat.candidate.target(),
+            name: seat.candidate.name().to_owned(),
             effect,
             taken_at: turn.boot_now(),
             deadline: turn.boot_now() + seat.rule.hold,
@@ -319,7 +353,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn note_outcome(&mut self, record: Record, action: &'static str, turn: &mut Turn) {
+    pub(super) fn note_outcome(&mut self, record: Record, action: &'static str, turn: &mut Turn) {
         if let Some(outcome) = record.outcome {
             self.tally.action(&record.rule, action, outcome.as_str());
         }
@@ -337,8 +371,4 @@ impl<H: Host> Engine<H> {
         let victims = self.book.victims.iter().filter(|victim| !is_open(victim));
         victims.map(|victim| victim.target).collect()
     }
-}
-
-fn is_relative(change: &Change) -> bool {
-    matches!(change, Change::Affinity(_))
 }

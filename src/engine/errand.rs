@@ -191,7 +191,9 @@ impl<H: Host> Engine<H> {
                 Effect::Allocation(Box::new(allocate::plan(step, episode, resource, key)?))
             }
             Step::Exec(step) => Effect::Command(Box::new(command::plan(step, episode, resource)?)),
-            Step::Set(_) | Step::Signal(_) | Step::Wait(_) => return Err("it is no step for the host".to_owned()),
+            Step::Set(_) | Step::Signal(_) | Step::Reclaim(_) | Step::Kill | Step::Wait(_) => {
+                return Err("it is no step for the host".to_owned());
+            }
         };
         match &mut effect {
             Effect::Allocation(allocation) => allocation.course.next = now,

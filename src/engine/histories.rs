@@ -700,7 +700,7 @@ impl History {
             Value::Ionice(priority) => main.ionice = *priority,
             Value::Sched(policy) => main.policy = *policy,
             Value::OomScoreAdj(score) => found.oom_score_adj = *score,
-            Value::Freeze(_) => {}
+            Value::Freeze(_) | Value::Cgroup(_) => {}
         }
         let place = (found.process.identity, thread, value.knob());
         self.own.insert(place, value);

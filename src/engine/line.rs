@@ -10,15 +10,15 @@ use super::agenda::{BASELINE, RETRY, ROUND};
 use super::ascend::Seat;
 use super::episode::{Admission, admit};
 use super::select::{needs_cpu, select};
-use super::turn::{About, Turn, Work, shown};
+use super::turn::{About, Turn, Work};
 use crate::act::guard::{Refusal, Ward, bound_matches};
 use crate::act::plan::plan;
 use crate::alert::{Alert, Source, Status};
 use crate::host::Host;
 use crate::ledger::book::REMEMBER_VICTIMS;
 use crate::ledger::{Book, Climb, Decision, Entry, Episode, EpisodeKey};
-use crate::process::{Kin, Process, Selector, Target};
-use crate::rule::{Rule, RuleIndex};
+use crate::process::{Candidate, Kin, Selector, Target};
+use crate::rule::{Aim, Rule, RuleIndex};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -286,7 +286,7 @@ impl<H: Host> Engine<H> {
         self.drop_the_gone(&mut episode, turn);
         if rule.has_final_steps() {
             let spent = self.spent(turn.table.as_deref().unwrap_or_default());
-            matches.retain(|process| !spent.contains(&process.identity.into()));
+            matches.retain(|candidate| !spent.contains(&candidate.target()));
         }
         let held = self.places(&episode);
         let ascents = plan(&rule, &held, &matches, turn.boot_now(), occasion == Occasion::Repeat);
@@ -297,9 +297,9 @@ impl<H: Host> Engine<H> {
             }
         }
         let before = self.book.episodes.get(key).cloned();
-        let by_target: HashMap<Target, &Process> = matches
+        let by_target: HashMap<Target, &Candidate> = matches
             .iter()
-            .map(|process| (process.identity.into(), process))
+            .map(|candidate| (candidate.target(), candidate))
             .collect();
         for ascent in ascents {
             if ascent.target == Target::Host {
@@ -309,15 +309,15 @@ impl<H: Host> Engine<H> {
                 }
                 continue;
             }
-            let process = by_target.get(&ascent.target).copied();
-            let (Some(process), Some(selector)) = (process, &selector) else {
+            let candidate = by_target.get(&ascent.target).copied();
+            let (Some(candidate), Some(selector)) = (candidate, &selector) else {
                 continue;
             };
             let seat = Seat {
                 rule: &rule,
                 selector,
                 about: &about,
-                process,
+                candidate,
             };
             self.ascend(ascent, seat, &mut episode, turn);
         }
@@ -337,7 +337,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// The processes that the rule means and that may be touched, in its order. Who may not be is told the first time.
+    /// The processes or cgroups that the rule means and that may be touched, in its order. Who may not be is told the first time.
     ///
     /// # Errors
     /// When there are so many that the rule means none of them.
@@ -348,9 +348,12 @@ impl<H: Host> Engine<H> {
         about: &About,
         is_first: bool,
         turn: &mut Turn,
-    ) -> Result<Vec<Process>, Refusal> {
+    ) -> Result<Vec<Candidate>, Refusal> {
         if turn.table.is_none() {
             turn.table = Some(self.read_table(turn.boot_now()));
+        }
+        if let Aim::Cgroups(_) = rule.aim {
+            return self.find_cgroups(rule, selector, about, is_first, turn);
         }
         let table = turn.table.take().unwrap_or_default();
         let ward = Ward {
@@ -365,19 +368,15 @@ impl<H: Host> Engine<H> {
         matches.retain(|process| match ward.screen(rule, process) {
             Ok(()) => true,
             Err(refusal) => {
-                refused.push((process.clone(), refusal));
+                refused.push((Candidate::Process(process.clone()), refusal));
                 false
             }
         });
+        let matches: Vec<Candidate> = matches.into_iter().map(Candidate::Process).collect();
         if !is_first {
             return Ok(matches);
         }
-        for (process, refusal) in refused {
-            let mut record = about.record(turn.now);
-            record.target = shown(&process);
-            (record.decision, record.reason) = (Some(refusal.decision), refusal.reason);
-            turn.decide(&mut self.book, record);
-        }
+        self.tell_refused(about, refused, turn);
         if matches.is_empty() {
             let reason = match found {
                 0 => "no process matches the selector".to_owned(),
@@ -425,7 +424,7 @@ impl<H: Host> Engine<H> {
         held
     }
 
-    fn refuse_all(&mut self, about: &About, refusal: &Refusal, turn: &mut Turn) {
+    pub(super) fn refuse_all(&mut self, about: &About, refusal: &Refusal, turn: &mut Turn) {
         let mut record = about.record(turn.now);
         (record.decision, record.reason) = (Some(refusal.decision), refusal.reason.clone());
         turn.decide(&mut self.book, record);

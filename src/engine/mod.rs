@@ -4,6 +4,7 @@
 mod aftermath;
 pub mod agenda;
 mod ascend;
+mod cgroups;
 pub mod episode;
 mod errand;
 pub mod here;
@@ -17,6 +18,8 @@ pub mod turn;
 pub mod unwind;
 
 #[cfg(test)]
+mod cgroup_histories;
+#[cfg(test)]
 mod errand_histories;
 #[cfg(test)]
 mod histories;
@@ -26,6 +29,8 @@ mod real_histories;
 mod tests;
 
 use crate::act::descent::Broods;
+pub use cgroups::select_cgroups;
+
 use crate::act::guard::Budget;
 use crate::alert::alertmanager::Absences;
 use crate::host::Host;

@@ -7,11 +7,12 @@ use super::turn::{Subject, Turn, Work, shown};
 use crate::act::apply::{self, Effected};
 use crate::act::effect;
 use crate::act::guard::Ward;
+use crate::act::limit;
 use crate::engine::select::still_holds;
 use crate::host::Host;
 use crate::ledger::lease::{self, Undo};
 use crate::ledger::{Climb, Effect, Entry, EpisodeKey, Outcome, Victim};
-use crate::process::{Identity, Target};
+use crate::process::{Candidate, Target};
 use nix::sys::signal::Signal;
 
 impl<H: Host> Engine<H> {
@@ -29,7 +30,23 @@ impl<H: Host> Engine<H> {
                 if let Some(id) = lease {
                     self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
                 }
-                self.spare(subject.process.identity, signal, outcomes);
+                self.spare(subject.candidate.target(), signal, outcomes);
+            }
+            Work::Kill { subject } if self.was_set_back(&subject) => {
+                self.spare(subject.candidate.target(), Signal::SIGKILL, outcomes);
+            }
+            Work::Reclaim { subject, .. } if self.was_set_back(&subject) => {}
+            Work::Kill { subject } => self.kill(&subject, turn, outcomes),
+            Work::Reclaim { bytes, subject } => {
+                let effected = self.verify(&subject).map_or_else(
+                    |effected| effected,
+                    |()| match &subject.candidate {
+                        Candidate::Process(process) => limit::page_out(&mut self.host, process.identity, bytes),
+                        Candidate::Cgroup(cgroup) => limit::reclaim(&mut self.host, cgroup, bytes),
+                    },
+                );
+                self.set_back(&subject, &effected, turn, outcomes);
+                self.report(&subject, effected, turn, outcomes);
             }
             Work::Take { lease, subject } => {
                 let Some(mut held) = self.book.leases.get(&lease).cloned() else {
@@ -39,7 +56,10 @@ impl<H: Host> Engine<H> {
                     return;
                 };
                 let effected = match self.verify(&subject) {
-                    Ok(()) => apply::set(&mut self.host, subject.process.identity, value, prior),
+                    Ok(()) => match &subject.candidate {
+                        Candidate::Process(process) => apply::set(&mut self.host, process.identity, value, prior),
+                        Candidate::Cgroup(cgroup) => limit::set(&mut self.host, cgroup, value, prior),
+                    },
                     Err(effected) => effected,
                 };
                 match effected.outcome {
@@ -64,7 +84,10 @@ impl<H: Host> Engine<H> {
                 is_final,
                 subject,
             } => {
-                let target = subject.process.identity;
+                // The ladder has no signals for others.
+                let Some(target) = subject.candidate.process().map(|process| process.identity) else {
+                    return;
+                };
                 let sent = self
                     .verify(&subject)
                     .and_then(|()| {
@@ -102,7 +125,7 @@ impl<H: Host> Engine<H> {
                     self.wait_from_now(&subject, turn, outcomes);
                 } else if is_final {
                     if self.host.is_alive(target) {
-                        self.spare(target, signal, outcomes);
+                        self.spare(target.into(), signal, outcomes);
                     } else {
                         for entry in self.end_of(target.into(), turn.now) {
                             self.keep(entry, outcomes);
@@ -113,6 +136,29 @@ impl<H: Host> Engine<H> {
                 self.report(&subject, effected, turn, outcomes);
             }
         }
+    }
+
+    /// Ends everything in a cgroup. That counts as gone as soon as nothing lives in it.
+    fn kill(&mut self, subject: &Subject, turn: &Turn, outcomes: &mut Vec<Entry>) {
+        let Some(cgroup) = subject.candidate.cgroup() else {
+            return;
+        };
+        let effected = self
+            .verify(subject)
+            .map_or_else(|effected| effected, |()| limit::kill(&mut self.host, cgroup));
+        let target = subject.candidate.target();
+        if effected.outcome == Outcome::Applied {
+            self.await_effect(subject, Signal::SIGKILL, outcomes);
+            self.wait_from_now(subject, turn, outcomes);
+        } else if self.is_cgroup_there(cgroup.identity, &cgroup.path) {
+            self.spare(target, Signal::SIGKILL, outcomes);
+        } else {
+            for entry in self.end_of(target, turn.now) {
+                self.keep(entry, outcomes);
+            }
+        }
+        self.set_back(subject, &effected, turn, outcomes);
+        self.report(subject, effected, turn, outcomes);
     }
 
     /// Ends a lease that was never carried out. One above it, intended in the same turn, counted on it.
@@ -130,8 +176,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// A final signal that did not reach its living target does not count.
-    fn spare(&mut self, target: Identity, signal: Signal, outcomes: &mut Vec<Entry>) {
-        let target = Target::from(target);
+    fn spare(&mut self, target: Target, signal: Signal, outcomes: &mut Vec<Entry>) {
         let is_it = |victim: &&Victim| victim.target == target && !victim.simulated && victim.gone_at.is_none();
         let Some(mut victim) = self.book.victims.iter().find(is_it).cloned() else {
             return;
@@ -148,13 +193,9 @@ impl<H: Host> Engine<H> {
 
     /// A final signal was sent. After the last one it is known by when it must have had its effect.
     fn await_effect(&mut self, subject: &Subject, signal: Signal, outcomes: &mut Vec<Entry>) {
-        let target = subject.process.identity;
+        let target = subject.candidate.target();
         let victims = &self.book.victims;
-        let Some(mut victim) = victims
-            .iter()
-            .find(|victim| victim.lives_as(target.into(), false))
-            .cloned()
-        else {
+        let Some(mut victim) = victims.iter().find(|victim| victim.lives_as(target, false)).cloned() else {
             return;
         };
         victim.unsent = None;
@@ -169,7 +210,7 @@ impl<H: Host> Engine<H> {
             fingerprint: subject.about.fingerprint.clone(),
             simulated: false,
         };
-        let target = Target::from(subject.process.identity);
+        let target = subject.candidate.target();
         let climbs = &mut self.book.episodes.get_mut(&key)?.climbs;
         climbs
             .iter_mut()
@@ -214,30 +255,42 @@ impl<H: Host> Engine<H> {
 
     /// The moment before a process is touched: is it still the one that was meant?
     fn verify(&mut self, subject: &Subject) -> Result<(), Effected> {
-        let ward = Ward {
-            own_line: &self.own_line,
-            protect: &self.policy.protect,
+        let (rule, selector) = (&subject.rule, &subject.selector);
+        let (holds, is_alive) = match &subject.candidate {
+            Candidate::Process(process) => {
+                let ward = Ward {
+                    own_line: &self.own_line,
+                    protect: &self.policy.protect,
+                };
+                let holds = still_holds(&mut self.host, process, rule, selector, &ward);
+                (holds, holds || self.host.is_alive(process.identity))
+            }
+            Candidate::Cgroup(cgroup) => {
+                let holds = self.cgroup_still_holds(cgroup, rule, selector);
+                (holds, holds || self.is_cgroup_there(cgroup.identity, &cgroup.path))
+            }
         };
-        if still_holds(
-            &mut self.host,
-            &subject.process,
-            &subject.rule,
-            &subject.selector,
-            &ward,
-        ) {
+        if holds {
             return Ok(());
         }
-        let is_alive = self.host.is_alive(subject.process.identity);
-        let (outcome, reason) = if is_alive {
-            (Outcome::ChangedIdentity, "the process is no longer what the rule means")
+        let what = if subject.candidate.process().is_some() {
+            "process"
         } else {
-            (Outcome::Gone, "the process ended before it could be touched")
+            "cgroup"
+        };
+        let (outcome, reason) = if is_alive {
+            (
+                Outcome::ChangedIdentity,
+                format!("the {what} is no longer what the rule means"),
+            )
+        } else {
+            (Outcome::Gone, format!("the {what} ended before it could be touched"))
         };
         Err(Effected {
             outcome,
             before: None,
             after: None,
-            reason: reason.to_owned(),
+            reason,
         })
     }
 
@@ -253,7 +306,7 @@ impl<H: Host> Engine<H> {
         }
         self.tally
             .action(&subject.about.rule, subject.action, effected.outcome.as_str());
-        let (pid, name) = (subject.process.identity.pid, &subject.process.name);
+        let (pid, name) = (subject.candidate.target().pid(), subject.candidate.name());
         tracing::info!(
             rule = subject.about.rule,
             alert = subject.about.alertname,
@@ -266,7 +319,7 @@ impl<H: Host> Engine<H> {
             "step"
         );
         let mut record = subject.about.record(turn.now);
-        (record.target, record.step) = (shown(&subject.process), Some(subject.step.clone()));
+        (record.target, record.step) = (shown(&subject.candidate), Some(subject.step.clone()));
         record.outcome = Some(effected.outcome);
         (record.before, record.after, record.reason) = (effected.before, effected.after, effected.reason);
         outcomes.push(Entry::Record(record));

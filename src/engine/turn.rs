@@ -5,7 +5,7 @@ use crate::alert::Labels;
 use crate::host::Moment;
 use crate::ledger::book::Former;
 use crate::ledger::{Book, Decision, Entry, EpisodeKey, Outcome, Record};
-use crate::process::{Kin, Process, Selector, Target};
+use crate::process::{Candidate, Kin, Selector, Target};
 use crate::rule::Rule;
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
@@ -23,6 +23,10 @@ pub enum Work {
         is_final: bool,
         subject: Subject,
     },
+    /// End everything in a cgroup.
+    Kill { subject: Subject },
+    /// Have memory taken back.
+    Reclaim { bytes: u64, subject: Subject },
     /// Ask others about this lease: what its allocation or command needs next.
     Send { lease: u64, was_in_doubt: bool },
     /// Put back what this lease holds. `word` is the outcome when that works.
@@ -32,7 +36,7 @@ pub enum Work {
 /// Whom a step concerns and why.
 pub struct Subject {
     pub about: About,
-    pub process: Process,
+    pub candidate: Candidate,
     pub rule: Arc<Rule>,
     /// With the labels of the alert filled in.
     pub selector: Arc<Selector>,
@@ -188,7 +192,10 @@ impl Turn {
     /// Whether a step for this episode is among the work.
     pub fn has_work_for(&self, key: &EpisodeKey) -> bool {
         self.work.iter().any(|work| match work {
-            Work::Take { subject, .. } | Work::Signal { subject, .. } => {
+            Work::Take { subject, .. }
+            | Work::Signal { subject, .. }
+            | Work::Kill { subject }
+            | Work::Reclaim { subject, .. } => {
                 subject.about.rule == key.rule && subject.about.fingerprint == key.fingerprint
             }
             Work::Send { .. } | Work::Undo { .. } => false,
@@ -197,6 +204,6 @@ impl Turn {
 }
 
 /// A target as a record shows it.
-pub fn shown(process: &Process) -> Option<(Target, String)> {
-    Some((process.identity.into(), process.name.clone()))
+pub fn shown(candidate: &Candidate) -> Option<(Target, String)> {
+    Some((candidate.target(), candidate.name().to_owned()))
 }

@@ -8,13 +8,13 @@ use super::{Engine, Policy};
 use crate::act::apply::{self, Effected};
 use crate::act::descent::Family;
 use crate::act::guard::Ward;
-use crate::act::restore;
+use crate::act::{limit, restore};
 use crate::host::Host;
 use crate::ledger::book::{Barred, WireSource};
 use crate::ledger::lease::{self, Undo};
 use crate::ledger::leases::Leases;
 use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Victim};
-use crate::process::{Identity, Kin, Target};
+use crate::process::{Cgroup, Identity, Kin, Target};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -181,9 +181,18 @@ impl<H: Host> Engine<H> {
     pub(super) fn look_for_the_dead(&mut self, turn: &mut Turn) {
         let alive = self.book.victims.iter().filter(|victim| victim.gone_at.is_none());
         for target in alive.map(|victim| victim.target).collect::<Vec<_>>() {
-            if target.process().is_some_and(|process| !self.host.is_alive(process)) {
+            if self.has_ended(target) {
                 self.note_death(target, turn);
             }
+        }
+    }
+
+    /// Whether a target that was to end has done so.
+    pub(super) fn has_ended(&mut self, target: Target) -> bool {
+        match target {
+            Target::Process(process) => !self.host.is_alive(process),
+            Target::Cgroup(cgroup) => self.is_cgroup_empty(cgroup),
+            Target::Host => false,
         }
     }
 
@@ -198,14 +207,17 @@ impl<H: Host> Engine<H> {
         let gone: Vec<Target> = episode
             .climbs
             .iter()
-            .filter_map(|climb| climb.target.process())
-            .filter(|target| {
-                // The table knows most; only who is missing there is looked at by itself.
-                let listed = turn.table.as_ref().and_then(|table| table.get(*target));
-                let listed = listed.is_some_and(|process| !process.is_dead());
-                !listed && !self.host.is_alive(*target)
+            .filter(|climb| match climb.target {
+                Target::Process(target) => {
+                    // The table knows most; only who is missing there is looked at by itself.
+                    let listed = turn.table.as_ref().and_then(|table| table.get(target));
+                    let listed = listed.is_some_and(|process| !process.is_dead());
+                    !listed && !self.host.is_alive(target)
+                }
+                Target::Cgroup(target) => !self.is_cgroup_there(target, &climb.name),
+                Target::Host => false,
             })
-            .map(Target::from)
+            .map(|climb| climb.target)
             .collect();
         if !gone.is_empty() {
             self.drop_climbs(episode, &gone, turn);
@@ -313,11 +325,16 @@ impl<H: Host> Engine<H> {
                 });
                 continue;
             }
-            if let (Effect::Value { value, prior }, Some(target)) = (&mut held.effect, held.target.process()) {
-                let effected = apply::set(&mut self.host, target, value, prior);
+            let cgroup = cgroup_of(&held);
+            if let Effect::Value { value, prior } = &mut held.effect {
+                let effected = match (held.target.process(), &cgroup) {
+                    (Some(process), _) => apply::set(&mut self.host, process, value, prior),
+                    (None, Some(cgroup)) => limit::set(&mut self.host, cgroup, value, prior),
+                    (None, None) => continue,
+                };
                 tracing::info!(
                     rule = held.rule,
-                    pid = target.pid,
+                    pid = held.target.pid(),
                     outcome = effected.outcome.as_str(),
                     "finished a step that was interrupted"
                 );
@@ -358,11 +375,18 @@ impl<H: Host> Engine<H> {
         let Some(episode) = self.book.episodes.get(&key).filter(|_| !self.book.paused) else {
             return false;
         };
-        let seen = lease.target.pid().and_then(|pid| self.host.process(pid));
-        let (Some(rule), Some(seen)) = (self.rule_of(episode), seen) else {
+        let Some(rule) = self.rule_of(episode) else {
             return false;
         };
         let Some(selector) = rule.selector().map(|selector| selector.resolve(&episode.labels)) else {
+            return false;
+        };
+        if let Some(cgroup) = cgroup_of(lease) {
+            // What it used when it was chosen is not measured again.
+            return self.is_cgroup_there(cgroup.identity, &cgroup.path)
+                && self.cgroup_still_holds(&cgroup, &rule, &selector);
+        }
+        let Some(seen) = lease.target.pid().and_then(|pid| self.host.process(pid)) else {
             return false;
         };
         let ward = Ward {
@@ -409,7 +433,10 @@ impl<H: Host> Engine<H> {
             broods: &self.broods,
             is_holder: &|process| holds(leases, process, &lease),
         };
-        let effected = restore::undo(&mut self.host, &lease, &what, &family);
+        let effected = match cgroup_of(&lease) {
+            Some(cgroup) => limit::undo(&mut self.host, &cgroup, &lease, &what),
+            None => restore::undo(&mut self.host, &lease, &what, &family),
+        };
         if matches!(effected.outcome, Outcome::Restored) {
             self.undone.push((lease.clone(), what));
         }
@@ -552,4 +579,10 @@ impl<H: Host> Engine<H> {
 fn holds(leases: &Leases, process: Identity, lease: &Lease) -> bool {
     let target = Target::from(process);
     target != lease.target && leases.on(target).any(|other| other.knob() == lease.knob())
+}
+
+/// The cgroup that a lease is about.
+fn cgroup_of(lease: &Lease) -> Option<Cgroup> {
+    let identity = lease.target.cgroup()?;
+    Some(Cgroup::at(identity, lease.name.clone()))
 }

@@ -2,9 +2,11 @@
 //! where the engine can tell the difference.
 
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
-use super::{Errand, Host, HostError, Moment, Thread};
+use super::limit::{CgroupFile, Device, Setting};
+use super::unit::{Property, UnitState};
+use super::{CgroupError, Errand, Host, HostError, Moment, Reading, Reclaimed, Thread};
 use crate::process::table::TICKS_PER_SECOND;
-use crate::process::{Details, Identity, Needs, Process};
+use crate::process::{BootId, Cgroup, CgroupIdentity, Details, Identity, Needs, Process};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +20,8 @@ pub struct FakeProcess {
     /// Signals that end other processes, but not this one (SIGKILL and SIGSTOP cannot be ignored).
     pub ignores: BTreeSet<i32>,
     pub oom_score_adj: i32,
+    /// Of its resident memory, what the kernel could move out.
+    pub movable_bytes: u64,
     /// A stop was sent while it hung in the kernel (state D), and takes effect when it comes out.
     pub is_stop_pending: bool,
     /// A signal that ends it was sent while it hung in the kernel.
@@ -31,6 +35,42 @@ pub struct FakeThread {
     pub affinity: CpuSet,
     pub ionice: IoPriority,
     pub policy: Policy,
+}
+
+/// A cgroup with all controllers. Who is in it is told by the processes' own paths.
+#[derive(Debug, Clone)]
+pub struct FakeCgroup {
+    pub inode: u64,
+    pub settings: BTreeMap<CgroupFile, Setting>,
+    pub is_frozen: bool,
+    /// `memory.current`.
+    pub memory_bytes: u64,
+    /// Of that, what the kernel could take back.
+    pub reclaimable_bytes: u64,
+    /// Whether systemd keeps a unit for it, and what was set for that at runtime: the next cgroup of the unit gets it too.
+    pub runtime: Option<BTreeMap<CgroupFile, Setting>>,
+}
+
+impl FakeCgroup {
+    fn new(inode: u64, is_unit: bool) -> FakeCgroup {
+        let settings = CgroupFile::ALL.map(|file| (file, unlimited(file)));
+        FakeCgroup {
+            inode,
+            settings: settings.into(),
+            is_frozen: false,
+            memory_bytes: 0,
+            reclaimable_bytes: 0,
+            runtime: is_unit.then(BTreeMap::new),
+        }
+    }
+}
+
+fn unlimited(file: CgroupFile) -> Setting {
+    let text = match file {
+        CgroupFile::CpuWeight | CgroupFile::IoWeight => "100",
+        _ => "max",
+    };
+    Setting::parse(file, text).expect("the kernel's own default")
 }
 
 /// One thing that reached a process.
@@ -47,6 +87,10 @@ pub struct Deed {
 pub struct FakeHost {
     pub now: Moment,
     pub processes: BTreeMap<i32, FakeProcess>,
+    /// By path.
+    pub cgroups: BTreeMap<String, FakeCgroup>,
+    /// Of the next cgroup.
+    next_inode: u64,
     /// Every signal that reached a process, in order.
     pub signals: Vec<(i32, Signal)>,
     pub cpus: u32,
@@ -91,6 +135,8 @@ impl FakeHost {
                 wall,
             },
             processes: BTreeMap::new(),
+            cgroups: BTreeMap::from([("/".to_owned(), FakeCgroup::new(1, false))]),
+            next_inode: 2,
             signals: Vec::new(),
             cpus,
             memory_bytes: None,
@@ -160,11 +206,72 @@ impl FakeHost {
                 threads,
                 ignores: BTreeSet::new(),
                 oom_score_adj: 0,
+                movable_bytes: 0,
                 is_stop_pending: false,
                 is_end_pending: false,
             },
         );
         identity
+    }
+
+    /// Makes a cgroup, and those above it where they are missing. What is called like a unit is one.
+    pub fn add_cgroup(&mut self, path: &str) -> &mut FakeCgroup {
+        let mut above = String::new();
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            above = format!("{above}/{part}");
+            if !self.cgroups.contains_key(&above) {
+                let is_unit = Cgroup::at(
+                    CgroupIdentity {
+                        boot: BootId(1),
+                        inode: 0,
+                    },
+                    above.clone(),
+                )
+                .unit()
+                .is_some();
+                let made = FakeCgroup::new(self.next_inode, is_unit);
+                self.next_inode += 1;
+                self.cgroups.insert(above.clone(), made);
+            }
+        }
+        self.cgroups
+            .entry(if above.is_empty() { "/".to_owned() } else { above })
+            .or_insert_with(|| FakeCgroup::new(1, false))
+    }
+
+    /// A unit is started anew: its cgroup is another one, with what was set for the unit at runtime.
+    pub fn restart_cgroup(&mut self, path: &str) {
+        let Some(former) = self.cgroups.remove(path) else {
+            return;
+        };
+        let made = self.add_cgroup(path);
+        made.memory_bytes = former.memory_bytes;
+        if let Some(runtime) = former.runtime {
+            made.settings.extend(runtime.clone());
+            made.runtime = Some(runtime);
+        }
+    }
+
+    fn verify_cgroup(&mut self, cgroup: &Cgroup) -> Result<&mut FakeCgroup, CgroupError> {
+        #[cfg(test)]
+        super::fault::point();
+        let path = || cgroup.path.clone();
+        match self.cgroups.get_mut(&cgroup.path) {
+            None => Err(CgroupError::Gone { path: path() }),
+            Some(found) if found.inode != cgroup.identity.inode => Err(CgroupError::ChangedIdentity { path: path() }),
+            Some(found) => Ok(found),
+        }
+    }
+
+    fn seen(&self, path: &str) -> Option<Cgroup> {
+        let found = self.cgroups.get(path)?;
+        let identity = CgroupIdentity {
+            boot: BootId(1),
+            inode: found.inode,
+        };
+        let mut cgroup = Cgroup::at(identity, path.to_owned());
+        cgroup.memory_bytes = Some(found.memory_bytes);
+        Some(cgroup)
     }
 
     fn thread(&self, start_ticks: u64, nice: i32) -> FakeThread {
@@ -309,6 +416,7 @@ impl Host for FakeHost {
             Knob::Sched => Value::Sched(at.policy),
             Knob::OomScoreAdj => Value::OomScoreAdj(oom_score_adj),
             Knob::Freeze => Value::Freeze(frozen),
+            Knob::Cgroup(_) => return Err(HostError::Gone { pid: id.pid }),
         })
     }
 
@@ -352,6 +460,7 @@ impl Host for FakeHost {
                     found.process.state = 'S';
                 }
             }
+            Value::Cgroup(_) => return Err(HostError::Gone { pid: id.pid }),
         }
         Ok(())
     }
@@ -377,6 +486,163 @@ impl Host for FakeHost {
             }
         }
         Ok(())
+    }
+
+    fn page_out(&mut self, id: Identity, bytes: u64) -> Result<Reclaimed, HostError> {
+        #[cfg(test)]
+        super::fault::point();
+        let found = self.verify(id)?;
+        let before = found.process.resident_bytes;
+        let moved = bytes.min(found.movable_bytes).min(before);
+        found.movable_bytes -= moved;
+        found.process.resident_bytes -= moved;
+        let after = found.process.resident_bytes;
+        Ok(Reclaimed { before, after })
+    }
+
+    fn cgroups(&mut self) -> Result<Vec<Cgroup>, CgroupError> {
+        Ok(self.cgroups.keys().filter_map(|path| self.seen(path)).collect())
+    }
+
+    fn cgroup(&mut self, path: &str) -> Option<Cgroup> {
+        self.seen(path)
+    }
+
+    fn members(&mut self, cgroup: &Cgroup) -> Result<Vec<i32>, CgroupError> {
+        self.verify_cgroup(cgroup)?;
+        let is_in = |found: &&FakeProcess| {
+            found
+                .process
+                .details
+                .cgroup
+                .as_deref()
+                .is_some_and(|path| cgroup.holds(path))
+        };
+        let inside = self.processes.values().filter(is_in);
+        Ok(inside.map(|found| found.process.identity.pid).collect())
+    }
+
+    fn read_cgroup(&mut self, cgroup: &Cgroup, knob: Knob) -> Result<Reading, CgroupError> {
+        let unit = cgroup.unit().map(str::to_owned);
+        let found = self.verify_cgroup(cgroup)?;
+        let value = match knob {
+            Knob::Cgroup(file) => found.settings.get(&file).cloned().map(Value::Cgroup),
+            Knob::Freeze => Some(Value::Freeze(found.is_frozen)),
+            _ => None,
+        };
+        let value = value.ok_or_else(|| CgroupError::Missing {
+            path: cgroup.path.clone(),
+            file: knob.as_str(),
+            why: "the controller is not enabled for it".to_owned(),
+        })?;
+        let unit = found.runtime.as_ref().zip(unit).map(|(runtime, unit)| UnitState {
+            unit,
+            // Stands in for what a real unit has as several properties.
+            properties: vec![(value.to_string(), Property::Number(0))],
+            at_runtime: runtime.keys().map(|file| file.as_str().to_owned()).collect(),
+        });
+        Ok(Reading { value, unit })
+    }
+
+    fn set_cgroup(&mut self, cgroup: &Cgroup, value: &Value, unit: Option<&UnitState>) -> Result<(), CgroupError> {
+        let knob = value.knob();
+        if self.denied.contains(&knob) {
+            return Err(CgroupError::Denied {
+                path: cgroup.path.clone(),
+                file: knob.as_str(),
+            });
+        }
+        let found = self.verify_cgroup(cgroup)?;
+        match value {
+            Value::Cgroup(setting) => {
+                if let (Some(runtime), Some(_)) = (&mut found.runtime, unit) {
+                    runtime.insert(setting.file(), setting.clone());
+                }
+                found.settings.insert(setting.file(), setting.clone());
+            }
+            Value::Freeze(frozen) => found.is_frozen = *frozen,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn restore_cgroup(&mut self, cgroup: &Cgroup, value: &Value, unit: Option<&UnitState>) -> Result<(), CgroupError> {
+        self.set_cgroup(cgroup, value, unit)?;
+        if let (Some(state), Some(found)) = (unit, self.cgroups.get_mut(&cgroup.path)) {
+            forget_runtime(found, state, value.knob());
+        }
+        Ok(())
+    }
+
+    fn restore_unit(&mut self, state: &UnitState, ours: &Value, next: Option<&Value>) -> Result<bool, CgroupError> {
+        #[cfg(test)]
+        super::fault::point();
+        let is_its = |path: &str| path.ends_with(&format!("/{}", state.unit));
+        let Some((_, found)) = self.cgroups.iter_mut().find(|(path, _)| is_its(path)) else {
+            return Ok(true);
+        };
+        let Value::Cgroup(setting) = ours else { return Ok(true) };
+        let file = setting.file();
+        if found.runtime.as_ref().and_then(|runtime| runtime.get(&file)) != Some(setting) {
+            return Ok(false);
+        }
+        if let (Some(Value::Cgroup(next)), Some(runtime)) = (next, &mut found.runtime) {
+            found.settings.insert(file, next.clone());
+            runtime.insert(file, next.clone());
+            return Ok(true);
+        }
+        let was_at_runtime = state.at_runtime.iter().any(|known| known == file.as_str());
+        let former = state.properties.first().map(|(text, _)| Setting::parse(file, text));
+        match (former, &mut found.runtime) {
+            (Some(Ok(former)), Some(runtime)) if was_at_runtime => {
+                found.settings.insert(file, former.clone());
+                runtime.insert(file, former);
+            }
+            _ => drop(found.settings.insert(file, unlimited(file))),
+        }
+        forget_runtime(found, state, ours.knob());
+        Ok(true)
+    }
+
+    fn reclaim(&mut self, cgroup: &Cgroup, bytes: u64) -> Result<Reclaimed, CgroupError> {
+        let found = self.verify_cgroup(cgroup)?;
+        let before = found.memory_bytes;
+        let moved = bytes.min(found.reclaimable_bytes).min(before);
+        found.reclaimable_bytes -= moved;
+        found.memory_bytes -= moved;
+        let after = found.memory_bytes;
+        Ok(Reclaimed { before, after })
+    }
+
+    fn kill_cgroup(&mut self, cgroup: &Cgroup) -> Result<(), CgroupError> {
+        for pid in self.members(cgroup)? {
+            #[cfg(test)]
+            if let Some(found) = self.processes.get(&pid) {
+                let (at, process) = (self.now.boot, found.process.clone());
+                let signal = Some(Signal::SIGKILL);
+                self.deeds.push(Deed { at, process, signal });
+            }
+            self.signals.push((pid, Signal::SIGKILL));
+            self.processes.remove(&pid);
+        }
+        Ok(())
+    }
+
+    fn is_populated(&mut self, cgroup: &Cgroup) -> Result<bool, CgroupError> {
+        self.members(cgroup).map(|pids| !pids.is_empty())
+    }
+
+    fn may_change_cgroups(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    fn device(&self, path: &str) -> Option<Device> {
+        // As the first disk of many machines is called and numbered.
+        (path == "/dev/sda").then_some(Device { major: 8, minor: 0 })
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.memory_bytes.unwrap_or(8 << 30)
     }
 
     fn watch_exit(&mut self, _process: Identity) {
@@ -408,5 +674,13 @@ impl Host for FakeHost {
         } else {
             Ok(())
         }
+    }
+}
+
+fn forget_runtime(found: &mut FakeCgroup, state: &UnitState, knob: Knob) {
+    if let (Knob::Cgroup(file), Some(runtime)) = (knob, &mut found.runtime)
+        && !state.at_runtime.iter().any(|known| known == file.as_str())
+    {
+        runtime.remove(&file);
     }
 }

@@ -1,10 +1,11 @@
-//! What can be set on a process and put back: the knobs, and the values they take. Data only.
+//! What can be set on a process or a cgroup and put back: the knobs, and the values they take. Data only.
 
+use super::limit::{CgroupFile, Setting};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// A property of a process that has a value before and a value after.
+/// A property of a process or a cgroup that has a value before and a value after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Knob {
@@ -13,10 +14,14 @@ pub enum Knob {
     Ionice,
     Sched,
     OomScoreAdj,
+    /// Of a process, or of all that is in a cgroup.
     Freeze,
+    /// Of a cgroup.
+    Cgroup(CgroupFile),
 }
 
 impl Knob {
+    /// Those of processes.
     pub const ALL: [Knob; 6] = [
         Knob::Nice,
         Knob::Affinity,
@@ -35,6 +40,7 @@ impl Knob {
             Knob::Sched => "sched",
             Knob::OomScoreAdj => "oom_score_adj",
             Knob::Freeze => "freeze",
+            Knob::Cgroup(file) => file.as_str(),
         }
     }
 
@@ -61,8 +67,9 @@ pub enum Value {
     Sched(Policy),
     /// -1000 to 1000.
     OomScoreAdj(i32),
-    /// Whether the process is stopped.
+    /// Whether the process is stopped, or the cgroup frozen.
     Freeze(bool),
+    Cgroup(Setting),
 }
 
 impl Value {
@@ -74,6 +81,7 @@ impl Value {
             Value::Sched(_) => Knob::Sched,
             Value::OomScoreAdj(_) => Knob::OomScoreAdj,
             Value::Freeze(_) => Knob::Freeze,
+            Value::Cgroup(setting) => Knob::Cgroup(setting.file()),
         }
     }
 }
@@ -87,6 +95,7 @@ impl fmt::Display for Value {
             Value::Sched(policy) => f.write_str(policy.as_str()),
             Value::OomScoreAdj(score) => write!(f, "{score}"),
             Value::Freeze(frozen) => write!(f, "{frozen}"),
+            Value::Cgroup(setting) => write!(f, "{setting}"),
         }
     }
 }

@@ -2,9 +2,12 @@
 //! wraps. Decides nothing.
 
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
-use super::{Errand, Errands, Host, HostError, Moment, Thread};
+use super::limit::Device;
+use super::limits::Limits;
+use super::unit::UnitState;
+use super::{CgroupError, Errand, Errands, Host, HostError, Moment, Reading, Reclaimed, Thread, pageout};
 use crate::process::table::{Procfs, UserNames};
-use crate::process::{Identity, Needs, Process, Selector};
+use crate::process::{Cgroup, Identity, Needs, Process, Selector};
 use jiff::Timestamp;
 use nix::libc;
 use nix::sys::signal::Signal;
@@ -18,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Bits of `CapEff` in `/proc/PID/status` (capabilities(7)).
+const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_SYS_NICE: u64 = 1 << 23;
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
 /// A stop is delivered when the process next runs in user mode or sleeps interruptibly; longer is not waited for.
@@ -42,6 +46,7 @@ pub struct LinuxHost {
     /// Whose line [`Host::own_line`] is.
     own_pid: i32,
     on_exit: OnExit,
+    limits: Limits,
     errands: Option<Errands>,
 }
 
@@ -55,6 +60,7 @@ impl LinuxHost {
             .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
             .unwrap_or(0);
         LinuxHost {
+            limits: Limits::find(&procfs.root, procfs.boot),
             procfs,
             users: UserNames::default(),
             capabilities,
@@ -180,6 +186,7 @@ impl Host for LinuxHost {
                 })
             }
             Knob::Freeze => return self.verify(id).map(|process| Value::Freeze(process.state == 'T')),
+            Knob::Cgroup(_) => Err(io::ErrorKind::InvalidInput.into()),
         }
         .map_err(|error| refused("reading a knob", tid, error))?;
         self.verify_thread(id, thread)?;
@@ -219,6 +226,7 @@ impl Host for LinuxHost {
                 }
             }
             Value::Freeze(false) => self.signal(id, Signal::SIGCONT)?,
+            Value::Cgroup(_) => return Err(refused("a limit of a cgroup", pid, io::ErrorKind::InvalidInput.into())),
         }
         // setpriority and its kin take a number, not a descriptor: look again whether it was the right one.
         self.verify_thread(id, thread)
@@ -233,6 +241,86 @@ impl Host for LinuxHost {
         })?;
         rustix::process::pidfd_send_signal(&pidfd, signal)
             .map_err(|errno| refused("pidfd_send_signal", id.pid, errno.into()))
+    }
+
+    fn page_out(&mut self, id: Identity, bytes: u64) -> Result<Reclaimed, HostError> {
+        let pidfd = self.open_pidfd(id)?;
+        let failed = |error| refused("process_madvise", id.pid, error);
+        let maps = fs::read_to_string(self.procfs.root.join(format!("{}/maps", id.pid))).map_err(failed)?;
+        let before = self.verify(id)?.resident_bytes;
+        let resident = || {
+            self.procfs
+                .read_process(id.pid, Duration::ZERO)
+                .map_or(0, |now| now.resident_bytes)
+        };
+        pageout::page_out(&pidfd, &maps, bytes, resident).map_err(failed)?;
+        let after = self.verify(id)?.resident_bytes;
+        Ok(Reclaimed { before, after })
+    }
+
+    fn cgroups(&mut self) -> Result<Vec<Cgroup>, CgroupError> {
+        self.limits.list()
+    }
+
+    fn cgroup(&mut self, path: &str) -> Option<Cgroup> {
+        self.limits.files().ok()?.find_cgroup(path)
+    }
+
+    fn members(&mut self, cgroup: &Cgroup) -> Result<Vec<i32>, CgroupError> {
+        self.limits.files()?.members(cgroup)
+    }
+
+    fn read_cgroup(&mut self, cgroup: &Cgroup, knob: Knob) -> Result<Reading, CgroupError> {
+        self.limits.read(cgroup, knob)
+    }
+
+    fn set_cgroup(&mut self, cgroup: &Cgroup, value: &Value, unit: Option<&UnitState>) -> Result<(), CgroupError> {
+        self.limits.set(cgroup, value, unit)
+    }
+
+    fn restore_cgroup(&mut self, cgroup: &Cgroup, value: &Value, unit: Option<&UnitState>) -> Result<(), CgroupError> {
+        self.limits.restore(cgroup, value, unit)
+    }
+
+    fn restore_unit(&mut self, unit: &UnitState, ours: &Value, next: Option<&Value>) -> Result<bool, CgroupError> {
+        self.limits.restore_unit(unit, ours, next)
+    }
+
+    fn reclaim(&mut self, cgroup: &Cgroup, bytes: u64) -> Result<Reclaimed, CgroupError> {
+        self.limits.reclaim(cgroup, bytes)
+    }
+
+    fn kill_cgroup(&mut self, cgroup: &Cgroup) -> Result<(), CgroupError> {
+        self.limits.files()?.kill(cgroup)
+    }
+
+    fn is_populated(&mut self, cgroup: &Cgroup) -> Result<bool, CgroupError> {
+        self.limits.files()?.is_populated(cgroup)
+    }
+
+    fn may_change_cgroups(&self) -> Result<(), &'static str> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("root");
+        }
+        // systemd lets nobody else change its units (sd_bus_query_sender_privilege(3)).
+        if self.limits.has_systemd() && self.capabilities & CAP_SYS_ADMIN == 0 {
+            return Err("CAP_SYS_ADMIN");
+        }
+        Ok(())
+    }
+
+    fn device(&self, path: &str) -> Option<Device> {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt};
+        let found = fs::metadata(path)
+            .ok()
+            .filter(|found| found.file_type().is_block_device())?;
+        let (major, minor) = (rustix::fs::major(found.rdev()), rustix::fs::minor(found.rdev()));
+        Some(Device { major, minor })
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        let info = rustix::system::sysinfo();
+        info.totalram as u64 * u64::from(info.mem_unit)
     }
 
     fn watch_exit(&mut self, id: Identity) {
@@ -339,6 +427,7 @@ impl Host for LinuxHost {
             // Stopping and continuing are signals.
             Knob::Freeze => return self.may_signal(),
             Knob::Affinity | Knob::Ionice => return Ok(()),
+            Knob::Cgroup(_) => return self.may_change_cgroups(),
         };
         if self.capabilities & needed.0 != 0 {
             Ok(())

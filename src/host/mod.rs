@@ -1,22 +1,31 @@
 //! The host: what can be set on its processes, and the one place where it is set. Policy is elsewhere: this room
 //! obeys, but never acts on a process other than the one whose identity it was given.
 
+pub mod cgroup;
 pub mod errand;
 pub mod errands;
 pub mod fake;
 #[cfg(test)]
 pub mod fault;
 pub mod knob;
+pub mod limit;
+mod limits;
 pub mod linux;
+mod pageout;
 pub mod standing;
+mod systemd;
+pub mod unit;
 
+pub use cgroup::CgroupError;
 pub use errand::{Errand, Report};
 pub use errands::Errands;
 pub use knob::{Knob, Value};
+use limit::Device;
 pub use linux::LinuxHost;
+pub use unit::UnitState;
 
 use crate::process::selector::Judgement;
-use crate::process::{Identity, Needs, Process, Selector};
+use crate::process::{Cgroup, Identity, Needs, Process, Selector};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -57,6 +66,20 @@ pub enum HostError {
         pid: i32,
         source: io::Error,
     },
+}
+
+/// What a knob of a cgroup is set to, and what systemd has on record for it where it keeps a unit for this cgroup.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    pub value: Value,
+    pub unit: Option<UnitState>,
+}
+
+/// Bytes in use before and after memory was taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reclaimed {
+    pub before: u64,
+    pub after: u64,
 }
 
 /// Everything the engine sees of the world and does to it.
@@ -104,6 +127,110 @@ pub trait Host {
     /// # Errors
     /// When it is gone, the pid is somebody else's, or the kernel refuses.
     fn signal(&mut self, process: Identity, signal: Signal) -> Result<(), HostError>;
+
+    /// Has the kernel move up to so many bytes of a process to swap, or back to the files they came from.
+    ///
+    /// # Errors
+    /// When it is gone, the pid is somebody else's, or the kernel refuses.
+    fn page_out(&mut self, process: Identity, bytes: u64) -> Result<Reclaimed, HostError>;
+
+    // A host is one without cgroup v2 unless it says otherwise.
+
+    /// Every cgroup of the hierarchy of cgroup v2.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn cgroups(&mut self) -> Result<Vec<Cgroup>, CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+
+    /// The cgroup that has a path now, whichever that is.
+    fn cgroup(&mut self, _path: &str) -> Option<Cgroup> {
+        None
+    }
+
+    /// Pids of all processes in a cgroup and below it; 0 stands for one of another pid namespace.
+    ///
+    /// # Errors
+    /// When the cgroup is gone or was made anew.
+    fn members(&mut self, _cgroup: &Cgroup) -> Result<Vec<i32>, CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+
+    /// Reads a knob of a cgroup.
+    ///
+    /// # Errors
+    /// When the cgroup is gone or was made anew, has no such file, or systemd cannot be asked.
+    fn read_cgroup(&mut self, _cgroup: &Cgroup, _knob: Knob) -> Result<Reading, CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+
+    /// Sets a knob of a cgroup, through systemd where `unit` is given.
+    ///
+    /// # Errors
+    /// When the cgroup is gone or was made anew, has no such file, or kernel or systemd refuse.
+    fn set_cgroup(&mut self, _cgroup: &Cgroup, _value: &Value, _unit: Option<&UnitState>) -> Result<(), CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+
+    /// Puts back what a knob of a cgroup was, and what systemd had on record for it.
+    ///
+    /// # Errors
+    /// As for setting it.
+    fn restore_cgroup(
+        &mut self,
+        _cgroup: &Cgroup,
+        _value: &Value,
+        _unit: Option<&UnitState>,
+    ) -> Result<(), CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+
+    /// For a unit whose cgroup is gone: takes `ours` out of what systemd will give to the next one, for `next` or, without
+    /// that, for what was there before. False where somebody else has changed it meanwhile.
+    ///
+    /// # Errors
+    /// When systemd cannot be asked, or refuses.
+    fn restore_unit(&mut self, _unit: &UnitState, _ours: &Value, _next: Option<&Value>) -> Result<bool, CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+
+    /// Has the kernel take back up to so many bytes that a cgroup uses.
+    ///
+    /// # Errors
+    /// When the cgroup is gone or was made anew, or the kernel refuses.
+    fn reclaim(&mut self, _cgroup: &Cgroup, _bytes: u64) -> Result<Reclaimed, CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+
+    /// Ends everything in a cgroup and below it.
+    ///
+    /// # Errors
+    /// When the cgroup is gone or was made anew, or the kernel refuses.
+    fn kill_cgroup(&mut self, _cgroup: &Cgroup) -> Result<(), CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+
+    /// Whether any process is in a cgroup or below it; an error where it is gone or was made anew.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    fn is_populated(&mut self, _cgroup: &Cgroup) -> Result<bool, CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+
+    /// Whether this process may change cgroups, and put them back.
+    fn may_change_cgroups(&self) -> Result<(), &'static str> {
+        Err("cgroup v2")
+    }
+
+    /// The number of a block device that a rule names by its path below `/dev`.
+    fn device(&self, _path: &str) -> Option<Device> {
+        None
+    }
+
+    /// Physical memory of the host.
+    fn memory_bytes(&self) -> u64;
 
     /// Asks to be told, by the means the host was made with, when this process ends. Memory of one that SIGKILL is on
     /// its way to is freed at once, though it may take long to end (process_mrelease(2)).

@@ -33,6 +33,7 @@ fn lease(id: u64) -> Lease {
         tid: 1000 + id as i32,
         start_ticks: id,
         value: Value::Nice(0),
+        unit: None,
     };
     Lease {
         id,

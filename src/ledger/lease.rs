@@ -1,7 +1,7 @@
 //! The lease of a reversible step, and the arithmetic of several leases on one knob. Pure.
 
 use super::errand::{Allocation, Command, Course};
-use crate::host::{Thread, Value};
+use crate::host::{Thread, UnitState, Value};
 use crate::process::Target;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -70,11 +70,16 @@ impl Effect {
 }
 
 /// What a thread had before. For knobs of the process there is one, of the main thread.
+/// What a thread had before. For knobs of the process there is one, of the main thread; for those of a cgroup there is
+/// one, whose thread has the number 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prior {
     pub tid: i32,
     pub start_ticks: u64,
     pub value: Value,
+    /// Where systemd keeps a unit for the cgroup: what it had on record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitState>,
 }
 
 impl Prior {
@@ -213,6 +218,21 @@ pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
     }
 }
 
+/// What a stack of leases would leave behind when all of them are gone, given oldest first.
+pub fn beneath<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<Prior> {
+    let mut below: Option<(&Value, Vec<Prior>)> = None;
+    for lease in stack {
+        if let Effect::Value { value, prior } = &lease.effect {
+            let prior = match &below {
+                Some((lower, known)) => inherit(lower, known, prior),
+                None => prior.clone(),
+            };
+            below = Some((value, prior));
+        }
+    }
+    below.and_then(|(_, prior)| prior.into_iter().next())
+}
+
 /// The older prior wins for every thread that both know, unless somebody else changed the value between the two
 /// leases: then what he set is what must come back.
 fn inherit(value: &Value, older: &[Prior], newer: &[Prior]) -> Vec<Prior> {
@@ -257,6 +277,7 @@ mod tests {
             tid: 7,
             start_ticks: 70,
             value: Value::Nice(prior),
+            unit: None,
         }];
         Lease {
             id,
@@ -316,6 +337,15 @@ mod tests {
             ours: Value::Nice(15),
         };
         assert_eq!(undo(&third, [&third, &first, &second].into_iter()), expected);
+    }
+
+    #[test]
+    fn beneath_a_stack_is_what_was_there_first_or_what_somebody_else_set_since() {
+        let beneath = |leases: &[&Lease]| beneath(leases.iter().copied()).map(|prior| prior.value);
+        let (first, over, after) = (nice(1, 10, 0), nice(2, 15, 10), nice(2, 15, 7));
+        assert_eq!(beneath(&[&first, &over]), Some(Value::Nice(0)));
+        assert_eq!(beneath(&[&first, &after]), Some(Value::Nice(7)));
+        assert_eq!(beneath(&[]), None);
     }
 
     #[test]

@@ -492,6 +492,7 @@ mod tests {
                     tid: 7,
                     start_ticks: 70,
                     value: Value::Nice(0),
+                    unit: None,
                 }],
             },
             taken_at: Duration::from_secs(5),
@@ -555,6 +556,7 @@ mod tests {
                     tid: 7,
                     start_ticks: 70,
                     value: Value::Nice(-5),
+                    unit: None,
                 }],
             },
             Entry::LeaseEnded {

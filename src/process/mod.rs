@@ -1,6 +1,8 @@
 //! Processes: who they are, what they look like now, and which of them a rule means.
 //! Reads /proc; changes nothing.
 
+pub mod candidate;
+pub mod cgroup;
 pub mod identity;
 pub mod kin;
 pub mod open;
@@ -9,6 +11,8 @@ pub mod selector;
 pub mod table;
 pub mod target;
 
+pub use candidate::Candidate;
+pub use cgroup::{Cgroup, Members};
 pub use identity::{BootId, Identity};
 pub use kin::Kin;
 pub use selector::Selector;

@@ -1,6 +1,8 @@
 //! Which processes a rule means. Pure: judges what was read, three-valued, so that what could not be read never
 //! counts as "does not match" inside a `not`.
 
+use super::Cgroup;
+use super::cgroup::unit_of;
 use super::table::{Needs, Process};
 use regex::Regex;
 use std::collections::BTreeMap;
@@ -26,6 +28,8 @@ pub enum Condition {
     User(Pattern),
     /// Path of the cgroup v2 group.
     Cgroup(Pattern),
+    /// Name of the systemd unit.
+    Unit(Pattern),
     /// Decimal process id.
     Pid(Pattern),
     MinAge(Duration),
@@ -151,6 +155,7 @@ impl Condition {
             Condition::Exe(_) => "exe",
             Condition::User(_) => "user",
             Condition::Cgroup(_) => "cgroup",
+            Condition::Unit(_) => "unit",
             Condition::Pid(_) => "pid",
             Condition::MinAge(_) => "min_age",
             Condition::MinMemory(_) => "min_memory",
@@ -168,7 +173,7 @@ impl Condition {
             Condition::Cmdline(_) => Needs::CMDLINE,
             Condition::Exe(_) => Needs::EXE,
             Condition::User(_) => Needs::USER,
-            Condition::Cgroup(_) => Needs::CGROUP,
+            Condition::Cgroup(_) | Condition::Unit(_) => Needs::CGROUP,
             Condition::Group { selector, .. } => selector.needs(),
             Condition::Not(selector) => selector.needs(),
         }
@@ -182,6 +187,11 @@ impl Condition {
             Condition::Cmdline(pattern) => self.judge_text(pattern, details.cmdline.as_deref()),
             Condition::Exe(pattern) => self.judge_text(pattern, details.exe.as_deref()),
             Condition::Cgroup(pattern) => self.judge_text(pattern, details.cgroup.as_deref()),
+            // Who is in no unit is in one without a name, which no pattern but `.*` means.
+            Condition::Unit(pattern) => {
+                let unit = details.cgroup.as_deref().map(|path| unit_of(path).unwrap_or_default());
+                self.judge_text(pattern, unit)
+            }
             Condition::User(pattern) => match (&details.uid, &details.user) {
                 (Some(uid), _) if pattern.is_match(&uid.to_string()) => Judgement::Holds,
                 (Some(uid), None) => self.judge_text(pattern, Some(&uid.to_string())),
@@ -206,6 +216,41 @@ impl Condition {
                 Judgement::Fails(_) => Judgement::Holds,
                 Judgement::Unknown(inner) => Judgement::Unknown(inner),
             },
+        }
+    }
+
+    /// Of a cgroup, all but its name and its use of memory and processors is unknown.
+    fn judge_cgroup(&self, cgroup: &Cgroup) -> Judgement {
+        let by_group = |mismatch: Mismatch, name: &String| self.mismatch(name.clone(), mismatch.to_string());
+        match self {
+            Condition::Cgroup(pattern) => self.judge_text(pattern, Some(&cgroup.path)),
+            Condition::Unit(pattern) => self.judge_text(pattern, Some(cgroup.unit().unwrap_or_default())),
+            Condition::MinMemory(least) => match cgroup.memory_bytes {
+                Some(found) => self.at_least(found >= *least, &in_mib(*least), &in_mib(found)),
+                None => Judgement::Unknown(self.mismatch("memory".into(), "no memory controller".into())),
+            },
+            Condition::MinCpu(least) => match cgroup.cpu_cores {
+                Some(cores) => self.at_least(cores >= *least, least, &cores),
+                None => Judgement::Unknown(self.mismatch(format!("at least {least}"), "not measured yet".into())),
+            },
+            Condition::Group { name, selector } => match selector.judge_cgroup(cgroup) {
+                Judgement::Holds => Judgement::Holds,
+                Judgement::Fails(inner) => Judgement::Fails(by_group(inner, name)),
+                Judgement::Unknown(inner) => Judgement::Unknown(by_group(inner, name)),
+            },
+            Condition::Not(selector) => match selector.judge_cgroup(cgroup) {
+                Judgement::Holds => Judgement::Fails(self.mismatch("none of it".into(), "all of it".into())),
+                Judgement::Fails(_) => Judgement::Holds,
+                Judgement::Unknown(inner) => Judgement::Unknown(inner),
+            },
+            Condition::Name(_)
+            | Condition::Cmdline(_)
+            | Condition::Exe(_)
+            | Condition::User(_)
+            | Condition::Pid(_)
+            | Condition::MinAge(_) => {
+                Judgement::Unknown(self.mismatch("a process".into(), "a cgroup, which has none".into()))
+            }
         }
     }
 
@@ -244,6 +289,7 @@ impl Condition {
             Condition::Exe(pattern) => Condition::Exe(fill(pattern)),
             Condition::User(pattern) => Condition::User(fill(pattern)),
             Condition::Cgroup(pattern) => Condition::Cgroup(fill(pattern)),
+            Condition::Unit(pattern) => Condition::Unit(fill(pattern)),
             Condition::Pid(pattern) => Condition::Pid(fill(pattern)),
             Condition::Not(selector) => Condition::Not(selector.resolve(labels)),
             Condition::MinAge(_) | Condition::MinMemory(_) | Condition::MinCpu(_) | Condition::Group { .. } => {
@@ -282,6 +328,11 @@ impl Selector {
         self.judge_some(process, |_| true)
     }
 
+    /// Judges a cgroup as a whole.
+    pub fn judge_cgroup(&self, cgroup: &Cgroup) -> Judgement {
+        self.fold(|condition| condition.judge_cgroup(cgroup), |_| true)
+    }
+
     /// Judges only what `/proc/PID/stat` tells, so that the dear files are read for few processes.
     pub fn judge_cheaply(&self, process: &Process) -> Judgement {
         self.judge_known(process, Needs::NONE)
@@ -294,6 +345,10 @@ impl Selector {
     }
 
     fn judge_some(&self, process: &Process, wanted: impl Fn(&Condition) -> bool) -> Judgement {
+        self.fold(|condition| condition.judge(process), wanted)
+    }
+
+    fn fold(&self, judge: impl Fn(&Condition) -> Judgement, wanted: impl Fn(&Condition) -> bool) -> Judgement {
         let mut answer = Judgement::Holds;
         if self.conditions.is_empty() {
             let nothing = Mismatch {
@@ -304,7 +359,7 @@ impl Selector {
             return Judgement::Fails(nothing);
         }
         for condition in self.conditions.iter().filter(|condition| wanted(condition)) {
-            match condition.judge(process) {
+            match judge(condition) {
                 Judgement::Holds => {}
                 fails @ Judgement::Fails(_) => return fails,
                 unknown @ Judgement::Unknown(_) => answer = unknown,

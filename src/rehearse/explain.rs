@@ -7,14 +7,14 @@ use crate::alert::{Alert, Status};
 use crate::diagnostic::printable;
 use crate::engine::line::open_episode;
 use crate::engine::select::{needs_cpu, select};
-use crate::engine::{Engine, Policy};
+use crate::engine::{Engine, Policy, select_cgroups};
 use crate::host::Host;
 use crate::host::errand::Request;
 use crate::ledger::{Book, Decision, Journal, Record};
 use crate::process::selector::Judgement;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{BootId, Needs, Process, Selector};
-use crate::rule::{Rule, Step};
+use crate::rule::{Aim, Rule, Step};
 use crate::tally::Tally;
 use crate::terminal::{Style, Tone};
 use serde::Serialize;
@@ -47,6 +47,9 @@ pub struct RuleExplanation {
     pub remarks: Vec<String>,
     /// Every process that the selector means, in the order in which the rule would take them.
     pub selected: Vec<Selected>,
+    /// The same for cgroups, where the rule means those.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub selected_cgroups: Vec<SelectedCgroup>,
     /// Each planned step and each refusal.
     pub decisions: Vec<Explained>,
     /// Processes that could be touched and got no place, because `limit` of them have one.
@@ -71,6 +74,17 @@ pub struct Selected {
     pub resident_bytes: u64,
     pub cpu_cores: Option<f64>,
     pub age_seconds: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct SelectedCgroup {
+    pub cgroup: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    pub memory_bytes: Option<u64>,
+    pub cpu_cores: Option<f64>,
+    /// In it and below it; `None` where that cannot be told.
+    pub processes: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -146,6 +160,7 @@ fn explain_rule<H: Host + Clone>(
         matches: rule.matches(&alert.labels),
         remarks: Vec::new(),
         selected: Vec::new(),
+        selected_cgroups: Vec::new(),
         decisions: Vec::new(),
         not_taken: 0,
         limit: rule.limit,
@@ -197,9 +212,16 @@ fn explain_rule<H: Host + Clone>(
     rehearse(host, baseline, policy, rule, alert, &mut explanation);
     explanation.later = later(rule);
     explanation.errands = errands(rule, alert);
-    if let Some(selector) = rule.selector() {
-        let selector = selector.resolve(&alert.labels);
-        explain_selection(host, baseline, policy, rule, &selector, pid, &mut explanation);
+    match &rule.aim {
+        Aim::Processes(selector) => {
+            let selector = selector.resolve(&alert.labels);
+            explain_selection(host, baseline, policy, rule, &selector, pid, &mut explanation);
+        }
+        Aim::Cgroups(selector) => {
+            let selector = selector.resolve(&alert.labels);
+            explain_cgroups(host, baseline, policy, rule, &selector, &mut explanation);
+        }
+        Aim::Host => {}
     }
     explanation
 }
@@ -261,6 +283,44 @@ fn explain_selection<H: Host + Clone>(
             },
         }
     });
+}
+
+/// Which cgroups are selected, and how many of them got no place.
+fn explain_cgroups<H: Host + Clone>(
+    host: &H,
+    baseline: Option<&CpuBaseline>,
+    policy: &Policy,
+    rule: &Rule,
+    selector: &Selector,
+    explanation: &mut RuleExplanation,
+) {
+    let own_line = host.own_line();
+    let ward = Ward {
+        own_line: &own_line,
+        protect: &policy.protect,
+    };
+    let mut looking = host.clone();
+    let mut table = looking.processes().unwrap_or_default();
+    if let Some(baseline) = baseline {
+        baseline.measure(&mut table, looking.now().boot);
+    }
+    let selected = match select_cgroups(&mut looking, &table, rule, selector, &ward) {
+        Ok(selected) => selected,
+        Err(reason) => return explanation.remarks.push(reason),
+    };
+    let is_free = |(cgroup, members): &&(_, _)| ward.screen_cgroup(rule, cgroup, members).is_ok();
+    let free = selected.iter().filter(is_free).count();
+    explanation.not_taken = free.saturating_sub(rule.limit);
+    explanation.selected_cgroups = selected
+        .into_iter()
+        .map(|(cgroup, members)| SelectedCgroup {
+            unit: cgroup.unit().map(str::to_owned),
+            memory_bytes: cgroup.memory_bytes,
+            cpu_cores: cgroup.cpu_cores,
+            processes: members.ok().map(|members| members.len()),
+            cgroup: cgroup.path,
+        })
+        .collect();
 }
 
 /// Lets the real engine judge the alert for this one rule, in dry-run, and reads from its ledger what it decided.
@@ -356,7 +416,7 @@ fn errands(rule: &Rule, alert: &Alert) -> Vec<String> {
             let user = command.run.user.map_or(String::new(), |user| format!(" as {user}"));
             format!("would run {:?}{user}", command.run.argv)
         })),
-        Step::Set(_) | Step::Signal(_) | Step::Wait(_) => None,
+        Step::Set(_) | Step::Signal(_) | Step::Reclaim(_) | Step::Kill | Step::Wait(_) => None,
     };
     let plans = rule.actions.iter().filter_map(|step| Some((step, plan(step)?)));
     plans
@@ -426,6 +486,28 @@ impl RuleExplanation {
                 let (pid, name) = (process.pid, process.name.escape_debug());
                 let (mib, age) = (process.resident_bytes >> 20, process.age_seconds);
                 out.line(3, &format!("{pid} {name}: {mib} MiB{cpu}, {age} s old"));
+            }
+        }
+        if !self.selected_cgroups.is_empty() {
+            out.line(
+                2,
+                &match self.selected_cgroups.len() {
+                    1 => "selects 1 cgroup:".to_owned(),
+                    number => format!("selects {number} cgroups, in this order:"),
+                },
+            );
+            for selected in &self.selected_cgroups {
+                let processes = selected
+                    .processes
+                    .map_or("who knows how many".to_owned(), |number| number.to_string());
+                let memory = selected
+                    .memory_bytes
+                    .map_or(String::new(), |bytes| format!(", {} MiB", bytes >> 20));
+                let cpu = selected
+                    .cpu_cores
+                    .map_or(String::new(), |cores| format!(", {cores:.2} cores"));
+                let path = selected.cgroup.escape_debug();
+                out.line(3, &format!("{path}: {processes} processes{memory}{cpu}"));
             }
         }
         for decision in &self.decisions {

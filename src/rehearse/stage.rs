@@ -1,6 +1,6 @@
 //! A host in memory, a clock that is moved by hand, and the real engine on them: what a test of rules plays on.
 
-use super::test_file::{Answer as Scripted, Looks};
+use super::test_file::{Answer as Scripted, Group, Looks, Whose};
 use crate::alert::alert::fingerprint;
 use crate::alert::{Alert, Labels, Source, Status};
 use crate::engine::{Answer, Engine, Policy};
@@ -35,6 +35,8 @@ pub struct Happening {
     pub at: Duration,
     pub rule: String,
     pub pid: Option<i32>,
+    /// Path of the control group that it was done to.
+    pub cgroup: Option<String>,
     pub step: Option<String>,
     /// Exactly one of `decision` and `outcome` is set.
     pub decision: Option<Decision>,
@@ -69,7 +71,13 @@ impl Stage {
     ///
     /// # Errors
     /// When there is no memory for a ledger.
-    pub fn new(policy: Policy, cpus: u32, source: Source, processes: &[Looks]) -> Result<Stage, String> {
+    pub fn new(
+        policy: Policy,
+        cpus: u32,
+        source: Source,
+        processes: &[Looks],
+        cgroups: &[Group],
+    ) -> Result<Stage, String> {
         let wall = Timestamp::from_second(START_SECOND).map_err(|error| error.to_string())?;
         let condition = Arc::new(Mutex::new(Answer {
             holds: true,
@@ -82,6 +90,13 @@ impl Stage {
         let mut host = FakeHost::new(cpus, wall);
         // A day, so that a process may be older than the hour that a fake host has run.
         host.now.boot += Duration::from_secs(24 * 3600);
+        for group in cgroups {
+            let made = host.add_cgroup(&group.path);
+            made.memory_bytes = group.memory_bytes;
+            made.reclaimable_bytes = group.reclaimable_bytes;
+            let settings = group.settings.iter().map(|setting| (setting.file(), setting.clone()));
+            made.settings.extend(settings);
+        }
         let mut cpu = BTreeMap::new();
         for looks in processes {
             appear(
@@ -260,14 +275,36 @@ impl Stage {
         existed
     }
 
-    pub fn is_alive(&mut self, pid: i32) -> bool {
-        self.engine.host().processes.contains_key(&pid)
+    /// A unit is started anew. False when there is no control group with this path.
+    pub fn restart(&mut self, path: &str) -> bool {
+        let host = self.engine.host();
+        let existed = host.cgroups.contains_key(path);
+        host.restart_cgroup(path);
+        existed
+    }
+
+    /// A process that runs, or a control group in which one does.
+    pub fn is_alive(&mut self, whose: &Whose) -> bool {
+        let host = self.engine.host();
+        match whose {
+            Whose::Process(pid) => host.processes.contains_key(pid),
+            Whose::Cgroup(path) => host
+                .cgroup(path)
+                .is_some_and(|cgroup| host.is_populated(&cgroup).unwrap_or(false)),
+        }
     }
 
     /// The value of a knob, as a rule would write it; the values of threads that differ, joined by ` and `.
-    pub fn value(&mut self, pid: i32, knob: Knob) -> Option<String> {
+    pub fn value(&mut self, whose: &Whose, knob: Knob) -> Option<String> {
         let host = self.engine.host();
-        let id = host.processes.get(&pid)?.process.identity;
+        let pid = match whose {
+            Whose::Process(pid) => pid,
+            Whose::Cgroup(path) => {
+                let cgroup = host.cgroup(path)?;
+                return Some(host.read_cgroup(&cgroup, knob).ok()?.value.to_string());
+            }
+        };
+        let id = host.processes.get(pid)?.process.identity;
         let threads = host.threads(id).ok()?;
         let values: Result<BTreeSet<String>, HostError> = threads
             .into_iter()
@@ -296,6 +333,7 @@ impl Stage {
                 at,
                 rule: rule.clone(),
                 pid: None,
+                cgroup: None,
                 step: None,
                 decision: Some(decision),
                 outcome: None,
@@ -322,6 +360,11 @@ fn happening(record: &Record, began: Timestamp) -> Option<Happening> {
         at: record.at.duration_since(began).unsigned_abs(),
         rule: record.rule.clone(),
         pid: record.target.as_ref().and_then(|(target, _)| target.pid()),
+        cgroup: record
+            .target
+            .as_ref()
+            .filter(|(target, _)| target.cgroup().is_some())
+            .map(|(_, path)| path.clone()),
         step: record.step.clone(),
         decision: record.decision,
         outcome: record.outcome,
@@ -399,7 +442,8 @@ fn change(host: &mut FakeHost, cpu: &mut BTreeMap<i32, (f64, f64)>, pid: i32, lo
     if let Some(cmdline) = &looks.cmdline {
         details.cmdline = Some(cmdline.clone());
     }
-    if let Some(cgroup) = &looks.cgroup {
+    let cgroup = looks.cgroup.as_ref();
+    if let Some(cgroup) = cgroup {
         details.cgroup = readable(cgroup);
     }
     if let Some(user) = &looks.user {
@@ -438,6 +482,9 @@ fn change(host: &mut FakeHost, cpu: &mut BTreeMap<i32, (f64, f64)>, pid: i32, lo
     }
     if let Some(state) = looks.state {
         host.set_state(pid, state);
+    }
+    if let Some(path) = cgroup.filter(|path| path.starts_with('/')) {
+        host.add_cgroup(path);
     }
     true
 }

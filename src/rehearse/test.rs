@@ -2,13 +2,14 @@
 //! where what happened differs from what was expected. Changes nothing on this host.
 
 use super::stage::{HOST_NAME, Happening, Stage};
-use super::test_file::{self, Expect, Expected, Mode, Moment, Test, TestFile, Values};
+use super::test_file::{self, Expect, Expected, Mode, Moment, Test, TestFile, Values, Whose};
 use crate::act::guard::Budget;
 use crate::config::{self, Config};
 use crate::diagnostic::{Diagnostic, Findings, Severity, Source, Span};
 use crate::engine::Policy;
 use crate::engine::here::Here;
 use crate::host::Knob;
+use crate::host::limit::CgroupFile;
 use crate::rule::RuleSet;
 use crate::watch::promql::Dialect;
 use crate::watch::unit_test;
@@ -230,7 +231,7 @@ struct Player<'a> {
 
 impl Player<'_> {
     fn play(test: &Test, file: &TestFile, policy: Policy, source: &Source, report: &mut Report) {
-        let stage = match Stage::new(policy, file.cpus, test.source, &test.processes) {
+        let stage = match Stage::new(policy, file.cpus, test.source, &test.processes, &test.cgroups) {
             Ok(stage) => stage,
             Err(problem) => {
                 let error = source.diagnose(Severity::Error, test.name.span, problem, "");
@@ -281,6 +282,12 @@ impl Player<'_> {
         for pid in &moment.exit {
             if !self.stage.exit(*pid) {
                 self.no_such(*pid, &at);
+            }
+        }
+        for path in &moment.restart {
+            if !self.stage.restart(&path.value) {
+                let message = format!("there is no control group {} at {at} that could start anew", path.value);
+                self.fail(path.span, message, "", Vec::new(), Vec::new());
             }
         }
         if let Some(labels) = &moment.resolve {
@@ -344,27 +351,31 @@ impl Player<'_> {
     }
 
     fn check_values(&mut self, values: &Values, at: &str) {
-        let pid = values.pid;
+        let whose = match &values.whose {
+            Whose::Process(pid) => pid.to_string(),
+            Whose::Cgroup(path) => path.clone(),
+        };
         if let Some(expected) = values.alive {
             self.report.checks += 1;
-            let found = self.stage.is_alive(pid);
+            let found = self.stage.is_alive(&values.whose);
             if found != expected {
-                let message = format!("whether {pid} is alive at {at}: {found}");
+                let message = format!("whether {whose} is alive at {at}: {found}");
                 let (expected, found) = (format!("alive: {expected}"), format!("alive: {found}"));
                 self.fail(values.span, message, "", vec![expected], vec![found]);
             }
         }
         for (key, expected) in &values.knobs {
             self.report.checks += 1;
-            let Some(knob) = Knob::ALL.into_iter().find(|knob| knob.as_str() == *key) else {
+            let limits = CgroupFile::ALL.map(Knob::Cgroup);
+            let Some(knob) = Knob::ALL.into_iter().chain(limits).find(|knob| knob.as_str() == *key) else {
                 continue;
             };
-            let found = self.stage.value(pid, knob);
+            let found = self.stage.value(&values.whose, knob);
             if found.as_ref() == Some(&expected.value) {
                 continue;
             }
             let found = found.unwrap_or_else(|| "nothing, because it has ended".to_owned());
-            let message = format!("{key} of {pid} at {at} is {found}");
+            let message = format!("{key} of {whose} at {at} is {found}");
             let (expected_line, found) = (format!("{key}: {}", expected.value), format!("{key}: {found}"));
             self.fail(expected.span, message, "", vec![expected_line], vec![found]);
         }
@@ -396,6 +407,7 @@ impl Expected {
         let same = |wanted: &Option<String>, found: Option<&String>| wanted.is_none() || wanted.as_ref() == found;
         same(&self.rule, Some(&found.rule))
             && (self.pid.is_none() || self.pid == found.pid)
+            && same(&self.cgroup, found.cgroup.as_ref())
             && self
                 .step
                 .as_ref()
@@ -408,7 +420,14 @@ impl Expected {
     }
 
     fn weight(&self) -> usize {
-        let texts = [&self.rule, &self.step, &self.before, &self.after, &self.reason];
+        let texts = [
+            &self.rule,
+            &self.cgroup,
+            &self.step,
+            &self.before,
+            &self.after,
+            &self.reason,
+        ];
         texts.into_iter().flatten().count() + usize::from(self.pid.is_some())
     }
 }
@@ -441,6 +460,7 @@ impl std::fmt::Display for Expected {
         f.write_str(&flow(&[
             ("rule", text(&self.rule)),
             ("pid", self.pid.map(|pid| pid.to_string())),
+            ("cgroup", text(&self.cgroup)),
             ("step", text(&self.step)),
             ("decision", self.decision.map(|word| word.to_string())),
             ("outcome", self.outcome.map(|word| word.to_string())),
@@ -457,6 +477,7 @@ impl std::fmt::Display for Happening {
         let line = flow(&[
             ("rule", Some(quoted(&self.rule))),
             ("pid", self.pid.map(|pid| pid.to_string())),
+            ("cgroup", text(&self.cgroup)),
             ("step", text(&self.step)),
             ("decision", self.decision.map(|word| word.to_string())),
             ("outcome", self.outcome.map(|word| word.to_string())),

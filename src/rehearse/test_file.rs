@@ -2,6 +2,7 @@
 
 use crate::alert::{Labels, Source as AlertSource};
 use crate::diagnostic::{Findings, Span, suggest};
+use crate::host::limit::{CgroupFile, Setting};
 use crate::ledger::{Decision, Outcome};
 use crate::rule::errand::read_json;
 use crate::schema::{Key, Kind, Object, optional, required};
@@ -73,6 +74,11 @@ pub static TEST: Object = Object {
             "processes",
             Kind::List(&Kind::Object(&PROCESS)),
             "Who runs when the test begins.",
+        ),
+        optional(
+            "cgroups",
+            Kind::List(&Kind::Object(&CGROUP)),
+            "Control groups with something to be said of them. Those of the processes are there anyway.",
         ),
         required(
             "timeline",
@@ -161,6 +167,40 @@ pub static PROCESS: Object = Object {
     one_of: false,
 };
 
+pub static CGROUP: Object = Object {
+    title: "a control group",
+    keys: &[
+        required(
+            "path",
+            Kind::Text,
+            "Its path, as processes give it. What is called like a systemd unit is one.",
+        ),
+        optional("memory", Kind::Size, "What it uses. Default 0."),
+        optional(
+            "reclaimable",
+            Kind::Size,
+            "How much of that the kernel could take back. Default 0.",
+        ),
+        limit("cpu.max"),
+        limit("cpu.weight"),
+        limit("memory.high"),
+        limit("memory.max"),
+        limit("memory.swap.max"),
+        limit("io.max"),
+        limit("io.weight"),
+        limit("pids.max"),
+    ],
+    one_of: false,
+};
+
+const fn limit(name: &'static str) -> Key {
+    optional(
+        name,
+        Kind::Text,
+        "As the kernel shows it. Default: no limit, or a weight of 100.",
+    )
+}
+
 pub static MOMENT: Object = Object {
     title: "a moment",
     keys: &[
@@ -182,6 +222,11 @@ pub static MOMENT: Object = Object {
             "Processes grow, become busy, or run another program: only what is given changes.",
         ),
         optional("exit", Kind::List(&PID), "Processes end by themselves."),
+        optional(
+            "restart",
+            Kind::List(&Kind::Text),
+            "Units, by the paths of their control groups, are started anew: the groups are others then.",
+        ),
         optional("resolve", Kind::Texts, "The alert with these labels is over."),
         optional(
             "fire",
@@ -217,6 +262,7 @@ pub static EXPECTED: Object = Object {
     keys: &[
         optional("rule", Kind::Text, "The rule that did it."),
         optional("pid", PID, "The process that it was done to."),
+        optional("cgroup", Kind::Text, "The control group that it was done to."),
         optional(
             "step",
             Kind::Text,
@@ -232,9 +278,10 @@ pub static EXPECTED: Object = Object {
 };
 
 pub static VALUES: Object = Object {
-    title: "the values of a process",
+    title: "the values of a process or a control group",
     keys: &[
-        required("pid", PID, "The process."),
+        optional("pid", PID, "The process."),
+        optional("cgroup", Kind::Text, "Or the control group, by its path."),
         optional("alive", Kind::Flag, "Whether it still runs."),
         knob("nice", "Nice value of every thread."),
         knob("affinity", "Processors of every thread, as a list."),
@@ -242,12 +289,24 @@ pub static VALUES: Object = Object {
         knob("sched", "Scheduling policy of every thread."),
         knob("oom_score_adj", "Who dies first when memory runs out."),
         knob("freeze", "Whether it is stopped: true or false."),
+        limit_now("cpu.max"),
+        limit_now("cpu.weight"),
+        limit_now("memory.high"),
+        limit_now("memory.max"),
+        limit_now("memory.swap.max"),
+        limit_now("io.max"),
+        limit_now("io.weight"),
+        limit_now("pids.max"),
     ],
     one_of: false,
 };
 
 const fn knob(name: &'static str, about: &'static str) -> Key {
     optional(name, Kind::Text, about)
+}
+
+const fn limit_now(name: &'static str) -> Key {
+    knob(name, "Of a control group, as the kernel shows it.")
 }
 
 #[derive(Debug)]
@@ -273,6 +332,7 @@ pub struct Test {
     pub mode: Option<Mode>,
     pub source: AlertSource,
     pub processes: Vec<Looks>,
+    pub cgroups: Vec<Group>,
     pub timeline: Vec<Moment>,
 }
 
@@ -300,6 +360,15 @@ pub struct Looks {
     pub catches: Option<BTreeSet<Signal>>,
 }
 
+/// A control group as it is when the test begins.
+#[derive(Debug)]
+pub struct Group {
+    pub path: String,
+    pub memory_bytes: u64,
+    pub reclaimable_bytes: u64,
+    pub settings: Vec<Setting>,
+}
+
 #[derive(Debug)]
 pub struct Moment {
     pub at: Duration,
@@ -308,6 +377,7 @@ pub struct Moment {
     pub start: Vec<Looks>,
     pub change: Vec<Looks>,
     pub exit: Vec<i32>,
+    pub restart: Vec<Text>,
     pub condition: Option<bool>,
     pub answer: Option<Answer>,
     pub expect: Option<Expect>,
@@ -335,6 +405,7 @@ pub struct Expected {
     pub span: Span,
     pub rule: Option<String>,
     pub pid: Option<i32>,
+    pub cgroup: Option<String>,
     pub step: Option<String>,
     pub decision: Option<Decision>,
     pub outcome: Option<Outcome>,
@@ -346,10 +417,17 @@ pub struct Expected {
 #[derive(Debug)]
 pub struct Values {
     pub span: Span,
-    pub pid: i32,
+    pub whose: Whose,
     pub alive: Option<bool>,
     /// Key and value as written.
     pub knobs: Vec<(&'static str, Text)>,
+}
+
+/// Whom values are asked of.
+#[derive(Debug, Clone)]
+pub enum Whose {
+    Process(i32),
+    Cgroup(String),
 }
 
 /// Whether this is a unit-test file of promtool, which is about alerts and not about processes.
@@ -425,6 +503,10 @@ fn read_test(node: &Node, findings: &mut Findings) -> Option<Test> {
             _ => AlertSource::Alertmanager,
         },
         processes: read_new(&fields, "processes", findings),
+        cgroups: {
+            let items = fields.list("cgroups", findings);
+            items.iter().filter_map(|item| read_group(item, findings)).collect()
+        },
         timeline,
     })
 }
@@ -452,6 +534,7 @@ fn read_moment(node: &Node, findings: &mut Findings) -> Option<Moment> {
         resolve: read_labels(&fields, "resolve", findings),
         start: read_new(&fields, "start", findings),
         change: changes.iter().filter_map(|item| read_looks(item, findings)).collect(),
+        restart: fields.texts("restart", findings),
         exit: exits.iter().filter_map(|item| read_pid(item, findings)).collect(),
         condition: fields.flag("while", findings).map(|flag| flag.value),
         answer: fields.get("answer").and_then(|node| read_answer(node, findings)),
@@ -481,6 +564,31 @@ fn read_labels(fields: &Fields, key: &str, findings: &mut Findings) -> Option<La
         findings.error(node.span, "an alert has the label `alertname`", help);
     }
     Some(labels.into_iter().map(|(name, text)| (name, text.value)).collect())
+}
+
+fn read_group(node: &Node, findings: &mut Findings) -> Option<Group> {
+    let fields = Fields::open(node, &CGROUP, findings)?;
+    let mut settings = Vec::new();
+    for file in CgroupFile::ALL {
+        let Some(text) = fields.text(file.as_str(), findings) else {
+            continue;
+        };
+        match Setting::parse(file, &text.value) {
+            Ok(setting) => settings.push(setting),
+            Err(error) => findings.error(text.span, error.to_string(), "write it as the kernel shows it"),
+        }
+    }
+    let path = fields.text("path", findings);
+    if let Some(path) = path.as_ref().filter(|path| !path.value.starts_with('/')) {
+        findings.error(path.span, "the path of a control group begins with `/`", "");
+    }
+    let mut size = |key| fields.size(key, findings).map_or(0, |size| size.value);
+    Some(Group {
+        path: path?.value,
+        memory_bytes: size("memory"),
+        reclaimable_bytes: size("reclaimable"),
+        settings,
+    })
 }
 
 fn read_pid(node: &Node, findings: &mut Findings) -> Option<i32> {
@@ -564,6 +672,7 @@ fn read_expected(node: &Node, findings: &mut Findings) -> Option<Expected> {
     let mut text = |key: &str| fields.text(key, findings).map(|text| text.value);
     let (rule, step) = (text("rule"), text("step"));
     let (before, after, reason) = (text("before"), text("after"), text("reason"));
+    let cgroup = text("cgroup");
     let pid = fields.get("pid").and_then(|pid| read_pid(pid, findings));
     let decision = fields.choice("decision", findings);
     let outcome = fields.choice("outcome", findings);
@@ -587,6 +696,7 @@ fn read_expected(node: &Node, findings: &mut Findings) -> Option<Expected> {
         span: node.span,
         rule,
         pid,
+        cgroup,
         step,
         decision: decision.and_then(|word| Decision::ALL.iter().copied().find(|known| known.as_str() == word.value)),
         outcome: outcome.and_then(|word| Outcome::ALL.iter().copied().find(|known| known.as_str() == word.value)),
@@ -599,15 +709,19 @@ fn read_expected(node: &Node, findings: &mut Findings) -> Option<Expected> {
 fn read_values(node: &Node, findings: &mut Findings) -> Option<Values> {
     let fields = Fields::open(node, &VALUES, findings)?;
     let pid = fields.get("pid").and_then(|pid| read_pid(pid, findings));
+    let cgroup = fields.text("cgroup", findings).map(|path| path.value);
+    if pid.is_some() == cgroup.is_some() {
+        findings.error(node.span, "values are those of one `pid` or of one `cgroup`", "");
+    }
     let alive = fields.flag("alive", findings).map(|flag| flag.value);
     let knobs = fields
         .known()
-        .filter(|(_, key)| !matches!(*key, "pid" | "alive"))
+        .filter(|(_, key)| !matches!(*key, "pid" | "cgroup" | "alive"))
         .filter_map(|(_, key)| Some((key, fields.text(key, findings)?)))
         .collect();
     Some(Values {
         span: node.span,
-        pid: pid?,
+        whose: pid.map(Whose::Process).or(cgroup.map(Whose::Cgroup))?,
         alive,
         knobs,
     })

@@ -1,5 +1,6 @@
 //! Rules as written -> `RuleSet`. A set that comes out of here is valid; what is wrong is said all at once.
 
+use super::aim::compile_aim;
 use super::file::{Action, RuleFile, WrittenRule, WrittenStep};
 use super::ladder::compile_ladder;
 use super::lint;
@@ -7,7 +8,7 @@ use super::narrow::why_too_wide;
 use super::ruleset::{
     Aim, DEFAULT_COOLDOWN, DEFAULT_HOLD, DEFAULT_LIMIT, DEFAULT_MAX_MATCHES, OrderBy, OrderKey, Rule, RuleSet,
 };
-use super::select::{Scope, compile_select, warn_of_anchors};
+use super::select::warn_of_anchors;
 use super::step::Step;
 use crate::alert::Labels;
 use crate::alert::matcher::{Matcher, Op};
@@ -117,17 +118,10 @@ pub fn compile(files: Vec<RuleFile>, context: &Context) -> Compiled {
 /// `None` where the rule has no name; other errors leave a rule that is good for further checks, and never for use.
 fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: &mut Findings) -> Option<Candidate> {
     let matchers = compile_matchers(&written.matchers, findings);
-    let scope = Scope {
-        groups: context.groups,
-        labels: true,
-    };
-    let aim = match &written.select {
-        Some(select) => Aim::Processes(compile_select(select, scope, findings)),
-        None => Aim::Host,
-    };
     let actions = compile_ladder(&written.actions, context.allow_exec, findings);
     let settings = settings(&written.actions, &actions, findings);
     warn_of_idle_select(&written, &actions, findings);
+    let aim = compile_aim(&written, &actions, context, findings);
     if let Some(condition) = &written.condition {
         check_condition(condition, context, findings);
     }
@@ -164,7 +158,8 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
     };
 
     // A selector that could not be read is among the findings already, and so is a ladder.
-    if !written.has_select
+    if matches!(rule.aim, Aim::Host)
+        && !written.has_select
         && let Some(step) = rule.actions.iter().find(|step| step.is_for_processes())
     {
         let message = format!("a rule without `select`, and `{}` is done to processes", step.action());

@@ -3,6 +3,7 @@
 
 use super::errand::{ALLOCATE, Allocate, EXEC, Exec, read_allocate, read_exec};
 use crate::diagnostic::{Findings, Source, Span, Spanned};
+use crate::host::limit::CgroupFile;
 use crate::schema::{Kind, Object, optional, required};
 use crate::yaml::{self, Content, Fields, Node, Text};
 use std::time::Duration;
@@ -34,6 +35,11 @@ pub static RULE: Object = Object {
             "select",
             Kind::Object(&SELECT),
             "Which processes. Every key given must hold. Left out where every action is one for the host as a whole.",
+        ),
+        optional(
+            "targets",
+            Kind::Choice(&["processes", "cgroups"]),
+            "Whether steps that can be done to either, `freeze` and `reclaim`, are done to processes or to cgroups as a whole.",
         ),
         optional(
             "order_by",
@@ -137,6 +143,11 @@ pub static SELECT: Object = Object {
              '/batch\\.slice(/.*)?'.",
         ),
         optional(
+            "unit",
+            Kind::Text,
+            "Regular expression on the name of the systemd unit, as `systemctl status` tells it: 'render@.*\\.service'.",
+        ),
+        optional(
             "pid",
             Kind::Text,
             "Process id, mostly from a label: '{{ $labels.pid }}'.",
@@ -181,7 +192,26 @@ pub static STEP: Object = Object {
             Kind::Integer(-1000, 1000),
             "Who dies first when memory runs out. Undone.",
         ),
-        optional("freeze", Kind::Flag, "Stop the process. Undone by letting it continue."),
+        optional(
+            "freeze",
+            Kind::Flag,
+            "Stop the process, or everything in the cgroup. Undone by letting it continue.",
+        ),
+        optional(
+            "cgroup",
+            Kind::Object(&LIMITS),
+            "Limits of the cgroup, each set and undone by itself.",
+        ),
+        optional(
+            "reclaim",
+            Kind::TextOr(&RECLAIM),
+            "Have the kernel take back so much memory of the process or the cgroup.",
+        ),
+        optional(
+            "kill",
+            Kind::Flag,
+            "End everything in the cgroup at once (cgroup.kill). Final.",
+        ),
         optional(
             "signal",
             Kind::TextOr(&SIGNAL),
@@ -207,6 +237,65 @@ pub static STEP: Object = Object {
     one_of: true,
 };
 
+/// The files of a cgroup, by their names.
+pub static LIMITS: Object = Object {
+    title: "the limits of a cgroup",
+    keys: &[
+        optional(
+            "cpu.max",
+            Kind::Text,
+            "Processor time: \"50000 100000\" (microseconds in each period), max, 50% (of one processor), or +2, +100%, -50% \
+             of what it has.",
+        ),
+        optional(
+            "cpu.weight",
+            Kind::Text,
+            "Its share where processors are short: 1 to 10000; 100 is the default.",
+        ),
+        optional(
+            "memory.high",
+            Kind::Text,
+            "Memory above which it is slowed down and made to give back: 1GiB, max, 50% (of the host), or +512MiB, +100%, \
+             -50% of what it is.",
+        ),
+        optional(
+            "memory.max",
+            Kind::Text,
+            "Memory that it cannot exceed, written as memory.high. Refused below what it uses: the kernel would kill.",
+        ),
+        optional(
+            "memory.swap.max",
+            Kind::Text,
+            "Swap that it cannot exceed: a size, 0, or max.",
+        ),
+        optional(
+            "io.max",
+            Kind::Text,
+            "I/O of a device per second: \"/dev/sda rbps=10MiB wbps=max riops=100 wiops=100\".",
+        ),
+        optional(
+            "io.weight",
+            Kind::Text,
+            "Its share where a device is short: 1 to 10000; 100 is the default.",
+        ),
+        optional("pids.max", Kind::Text, "Number of processes and threads, or max."),
+    ],
+    one_of: false,
+};
+
+pub static RECLAIM: Object = Object {
+    title: "a reclaim of a named cgroup",
+    keys: &[
+        required("size", Kind::Size, "How much."),
+        required(
+            "cgroup",
+            Kind::Text,
+            "Path of the cgroup, as it is. For rules without `select`.",
+        ),
+    ],
+    one_of: false,
+};
+
 pub static SIGNAL: Object = Object {
     title: "a signal that is undone",
     keys: &[
@@ -219,9 +308,6 @@ pub static SIGNAL: Object = Object {
     ],
     one_of: false,
 };
-
-/// Steps that the design names and this version does not take.
-const NOT_YET: [&str; 2] = ["cgroup", "reclaim"];
 
 /// The rules of one file, and what was found wrong with them so far.
 #[derive(Debug)]
@@ -239,6 +325,7 @@ pub(super) struct WrittenRule {
     pub select: Option<WrittenSelect>,
     /// Whether there is a `select`, though it may be one that cannot be read.
     pub has_select: bool,
+    pub targets: Option<Spanned<&'static str>>,
     pub order_by: Option<Spanned<&'static str>>,
     pub limit: Option<Spanned<i64>>,
     pub max_matches: Option<Spanned<i64>>,
@@ -286,10 +373,20 @@ pub(super) enum Action {
     Sched(&'static str),
     OomScoreAdj(i32),
     Freeze(Spanned<bool>),
+    Cgroup(Vec<(CgroupFile, Text)>),
+    Reclaim(WrittenReclaim),
+    Kill(Spanned<bool>),
     Signal { send: Text, undo: Option<Text> },
     Wait(Duration),
     Allocate(Box<Allocate>),
     Exec(Box<Exec>),
+}
+
+#[derive(Debug)]
+pub(super) struct WrittenReclaim {
+    pub bytes: u64,
+    /// In a rule without `select`.
+    pub cgroup: Option<Text>,
 }
 
 /// Reads a rule file.
@@ -350,6 +447,7 @@ fn read_fields(node: &Node, fields: Fields, findings: &mut Findings) -> WrittenR
             .collect(),
         has_select: fields.get("select").is_some(),
         select: fields.get("select").and_then(|node| read_select(node, findings)),
+        targets: fields.choice("targets", findings),
         order_by: fields.choice("order_by", findings),
         limit: fields.integer("limit", findings),
         max_matches: fields.integer("max_matches", findings),
@@ -443,21 +541,15 @@ pub fn read_select(node: &Node, findings: &mut Findings) -> Option<WrittenSelect
 
 fn read_step(node: &Node, findings: &mut Findings) -> Option<WrittenStep> {
     if let Content::Mapping(entries) = &node.content
-        && let Some(entry) = entries.iter().find(|entry| NOT_YET.contains(&entry.key.as_str()))
+        && let [entry] = entries.as_slice()
+        && entry.key == "kill"
+        && let Content::Scalar { text, .. } = &entry.value.content
+        && !matches!(text.as_str(), "true" | "false")
     {
-        let help = format!("steps of this version: {}", STEP.names().join(", "));
-        findings.error(
-            entry.key_span,
-            format!("`{}` is not available in this version", entry.key),
-            help,
-        );
-        return None;
-    }
-    if let Content::Mapping(entries) = &node.content
-        && let Some(entry) = entries.iter().find(|entry| entry.key == "kill")
-    {
-        let help = "write `signal: SIGTERM`, or `signal: SIGKILL` where the process gets no say";
-        findings.error(entry.key_span, format!("unknown key `kill` in {}", STEP.title), help);
+        let message = format!("`kill` wants {}, found `{text}`", Kind::Flag);
+        let help =
+            "it ends whole cgroups; for processes write `signal: SIGTERM`, or `signal: SIGKILL` where they get no say";
+        findings.error(entry.value.span, message, help);
         return None;
     }
     let fields = Fields::open(node, &STEP, findings)?;
@@ -470,6 +562,9 @@ fn read_step(node: &Node, findings: &mut Findings) -> Option<WrittenStep> {
         "sched" => fields.choice(key, findings).map(|policy| Action::Sched(policy.value)),
         "oom_score_adj" => fields.integer(key, findings).and_then(small).map(Action::OomScoreAdj),
         "freeze" => fields.flag(key, findings).map(Action::Freeze),
+        "cgroup" => read_limits(&entry.value, findings).map(Action::Cgroup),
+        "reclaim" => read_reclaim(&entry.value, &fields, findings).map(Action::Reclaim),
+        "kill" => fields.flag(key, findings).map(Action::Kill),
         "wait" => fields.duration(key, findings).map(|time| Action::Wait(time.value)),
         "allocate" => read_allocate(&entry.value, findings).map(|step| Action::Allocate(Box::new(step))),
         "exec" => read_exec(&entry.value, findings).map(|step| Action::Exec(Box::new(step))),
@@ -478,6 +573,37 @@ fn read_step(node: &Node, findings: &mut Findings) -> Option<WrittenStep> {
     Some(WrittenStep {
         span: entry.key_span,
         action,
+    })
+}
+
+fn read_limits(node: &Node, findings: &mut Findings) -> Option<Vec<(CgroupFile, Text)>> {
+    let fields = Fields::open(node, &LIMITS, findings)?;
+    let is_empty = matches!(&node.content, Content::Mapping(entries) if entries.is_empty());
+    if is_empty {
+        findings.error(
+            node.span,
+            "`cgroup` sets nothing",
+            format!("give at least one of: {}", LIMITS.names().join(", ")),
+        );
+    }
+    let limits = fields.known().filter_map(|(_, key)| {
+        let file = CgroupFile::ALL.into_iter().find(|file| file.as_str() == key)?;
+        Some((file, fields.text(key, findings)?))
+    });
+    let limits: Vec<_> = limits.collect();
+    Some(limits).filter(|limits| !limits.is_empty())
+}
+
+fn read_reclaim(node: &Node, step: &Fields, findings: &mut Findings) -> Option<WrittenReclaim> {
+    if !matches!(node.content, Content::Mapping(_)) {
+        let bytes = step.size("reclaim", findings)?.value;
+        return Some(WrittenReclaim { bytes, cgroup: None });
+    }
+    let fields = Fields::open(node, &RECLAIM, findings)?;
+    let (size, cgroup) = (fields.size("size", findings), fields.text("cgroup", findings));
+    Some(WrittenReclaim {
+        bytes: size?.value,
+        cgroup: Some(cgroup?),
     })
 }
 

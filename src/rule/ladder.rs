@@ -2,6 +2,7 @@
 
 use super::errand::{Allocate, Exec};
 use super::file::{Action, WrittenStep};
+use super::limit::compile_limit;
 use super::step::{AffinityChange, Change, Send, SignalKind, Step};
 use crate::diagnostic::{Findings, nearest};
 use crate::host::knob::{CpuSet, IoPriority, Policy, Value};
@@ -21,6 +22,14 @@ const MAX_PERCENT: i32 = 1000;
 pub(super) fn compile_ladder(written: &[WrittenStep], allow_exec: bool, findings: &mut Findings) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for written in written {
+        // One step for each file of a cgroup, so that each has a lease of its own.
+        if let Action::Cgroup(limits) = &written.action {
+            let changes = limits
+                .iter()
+                .filter_map(|(file, text)| compile_limit(*file, text, findings));
+            steps.extend(changes.map(Step::Set));
+            continue;
+        }
         let Some(step) = compile_step(written, allow_exec, findings) else {
             continue;
         };
@@ -76,6 +85,17 @@ fn compile_step(written: &WrittenStep, allow_exec: bool, findings: &mut Findings
         Action::Freeze(_) => set(Value::Freeze(true)),
         Action::Ionice(text) => set(Value::Ionice(compile_ionice(text, findings)?)),
         Action::Affinity(text) => compile_affinity(text, findings).map(Step::Set),
+        Action::Reclaim(size) if size.bytes == 0 => {
+            findings.error(written.span, "`reclaim` of nothing", "give it a size such as 512MiB");
+            None
+        }
+        Action::Reclaim(size) => Some(Step::Reclaim(size.bytes)),
+        Action::Kill(flag) if !flag.value => {
+            findings.error(flag.span, "`kill: false` does nothing", "leave the step out");
+            None
+        }
+        Action::Kill(_) => Some(Step::Kill),
+        Action::Cgroup(_) => None,
         Action::Signal { send, undo } => compile_signal(send, undo.as_ref(), findings).map(Step::Signal),
         Action::Allocate(allocate) => Some(Step::Allocate(Arc::new(Allocate::clone(allocate)))),
         Action::Exec(_) if !allow_exec => {

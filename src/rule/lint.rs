@@ -111,7 +111,7 @@ fn warn_of_short_hold(candidate: &Candidate, context: &Context, findings: &mut F
     let is_lease = |step: &Step| match step {
         Step::Set(_) | Step::Allocate(_) => true,
         Step::Exec(exec) => exec.undo.is_some(),
-        Step::Signal(_) | Step::Wait(_) => false,
+        Step::Signal(_) | Step::Reclaim(_) | Step::Kill | Step::Wait(_) => false,
     };
     let has_leases = candidate.rule.actions.iter().any(is_lease);
     // A hold of no time is an error already.

@@ -1,10 +1,12 @@
 //! Rules: which alerts lead to which steps on which processes. Files are parsed here and nowhere else; a `RuleSet`
 //! that exists is a valid one.
 
+mod aim;
 mod compile;
 pub mod errand;
 pub mod file;
 mod ladder;
+mod limit;
 mod lint;
 mod narrow;
 pub mod ruleset;

@@ -26,6 +26,7 @@ const CGROUPS: [&str; 4] = [
     "/batch.slice/render.service",
     "/kubepods/besteffort/pod1/c0ffee",
 ];
+const UNITS: [&str; 4] = ["nginx.service", "session-1.scope", "batch.slice", "render@7.service"];
 const PIDS: [&str; 4] = ["17", "842", "30519", "4194303"];
 /// Name and number; a pattern may hold for either.
 const USERS: [(&str, &str); 4] = [
@@ -109,6 +110,7 @@ fn matches_anything(key: &str, pattern: &Pattern) -> bool {
         "cmdline" => all(&CMDLINES),
         "exe" => all(&EXES),
         "cgroup" => all(&CGROUPS),
+        "unit" => all(&UNITS),
         "user" => USERS
             .iter()
             .all(|(name, number)| regex.is_match(name) || regex.is_match(number)),

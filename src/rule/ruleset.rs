@@ -49,6 +49,8 @@ pub struct Rule {
 pub enum Aim {
     /// `select:` — processes that hold it climb the ladder, and the host beside them where there are steps for it.
     Processes(Selector),
+    /// `select:` — cgroups that hold it climb as a whole.
+    Cgroups(Selector),
     /// No `select:` — the host alone climbs.
     #[default]
     Host,
@@ -91,10 +93,10 @@ impl Rule {
         steps.join("; ")
     }
 
-    /// What selects processes, where the rule is about processes.
+    /// What selects processes or cgroups, where the rule is about them.
     pub fn selector(&self) -> Option<&Selector> {
         match &self.aim {
-            Aim::Processes(selector) => Some(selector),
+            Aim::Processes(selector) | Aim::Cgroups(selector) => Some(selector),
             Aim::Host => None,
         }
     }

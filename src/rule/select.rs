@@ -12,12 +12,31 @@ use std::sync::Arc;
 /// `TASK_COMM_LEN` of the kernel, without the closing NUL (proc_pid_comm(5)).
 const MAX_NAME_BYTES: usize = 15;
 
+/// Keys of a pattern that a cgroup has as a whole.
+const CGROUP_KEYS: [&str; 2] = ["cgroup", "unit"];
+
+/// Whether a selector speaks of cgroups alone, and of nothing that a process has.
+pub(super) fn names_cgroups(select: &WrittenSelect) -> bool {
+    select.keys.iter().all(|written| match written {
+        Written::Pattern(key, _) => CGROUP_KEYS.contains(key),
+        Written::Not(inner) => names_cgroups(inner),
+        _ => false,
+    })
+}
+
+pub(super) fn names_unit(select: &WrittenSelect) -> bool {
+    let is_unit = |written: &Written| matches!(written, Written::Pattern("unit", _));
+    select.keys.iter().any(is_unit)
+}
+
 /// What a selector may refer to.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'c> {
     pub groups: &'c BTreeMap<String, Arc<Selector>>,
     /// Whether there is an alert whose labels can be filled in.
     pub labels: bool,
+    /// Whether cgroups are meant, and not the processes in them.
+    pub cgroups: bool,
 }
 
 /// Compiles a selector; a key with an error is left out, and among the findings.
@@ -51,6 +70,11 @@ fn compile_key(written: &Written, scope: Scope, findings: &mut Findings) -> Opti
                 selector: Arc::clone(selector),
             }
         }
+        Written::Pattern(key, text) if scope.cgroups && !CGROUP_KEYS.contains(key) => {
+            let help = "select them by cgroup, unit, min_memory or min_cpu; steps for single processes need a rule of their own";
+            findings.error(text.span, format!("cgroups have no `{key}`"), help);
+            return None;
+        }
         Written::Pattern(key, text) => {
             let pattern = compile_pattern(key, text, scope, findings)?;
             match *key {
@@ -59,6 +83,7 @@ fn compile_key(written: &Written, scope: Scope, findings: &mut Findings) -> Opti
                 "exe" => Condition::Exe(pattern),
                 "user" => Condition::User(pattern),
                 "cgroup" => Condition::Cgroup(pattern),
+                "unit" => Condition::Unit(pattern),
                 _ => Condition::Pid(pattern),
             }
         }
@@ -128,7 +153,7 @@ fn compile_pattern(key: &str, text: &Text, scope: Scope, findings: &mut Findings
     }
     match parts.as_slice() {
         [Part::Regex(regex)] => {
-            warn_of_misunderstandings(key, regex, text, findings);
+            warn_of_misunderstandings(key, regex, text, scope.cgroups, findings);
             match Pattern::fixed(regex) {
                 Ok(pattern) => Some(pattern),
                 Err(error) => {
@@ -181,12 +206,12 @@ fn from_shell(pattern: &str) -> String {
     regex
 }
 
-fn warn_of_misunderstandings(key: &str, regex: &str, text: &Text, findings: &mut Findings) {
+fn warn_of_misunderstandings(key: &str, regex: &str, text: &Text, cgroups: bool, findings: &mut Findings) {
     warn_of_anchors(regex, text, findings);
     for (offset, alternative) in alternatives(regex) {
         let place = text.part(offset, alternative.chars().count());
         warn_of_shell_star(alternative, place, findings);
-        if key == "cgroup" && alternative.ends_with(".slice") {
+        if key == "cgroup" && !cgroups && alternative.ends_with(".slice") {
             let message = format!("`{alternative}` is the slice itself, and processes sit in cgroups below it");
             findings.warning(place, message, format!("write '{alternative}(/.*)?'"));
         }
@@ -279,6 +304,7 @@ pub(super) fn pattern_of(condition: &Condition) -> Option<&Pattern> {
         | Condition::Exe(pattern)
         | Condition::User(pattern)
         | Condition::Cgroup(pattern)
+        | Condition::Unit(pattern)
         | Condition::Pid(pattern) => Some(pattern),
         _ => None,
     }

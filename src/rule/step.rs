@@ -2,6 +2,7 @@
 
 use super::errand::{Allocate, Exec};
 use crate::host::knob::{Knob, Value};
+use crate::host::limit::{CgroupFile, IoKind, Limit};
 use crate::process::Target;
 use nix::sys::signal::Signal;
 use std::fmt;
@@ -14,6 +15,10 @@ pub enum Step {
     /// Reversible: sets a knob for as long as the lease lives.
     Set(Change),
     Signal(Send),
+    /// Has the kernel take back up to so many bytes. Nothing to undo: what is used comes back by itself.
+    Reclaim(u64),
+    /// Ends everything in a cgroup.
+    Kill,
     /// Asks a resource allocator, and gives back.
     Allocate(Arc<Allocate>),
     /// Runs a command; with `undo` it is a lease.
@@ -27,6 +32,31 @@ pub enum Step {
 pub enum Change {
     To(Value),
     Affinity(AffinityChange),
+    /// A limit of a cgroup, relative to what it is.
+    Limit {
+        file: CgroupFile,
+        by: Relative,
+    },
+    /// `io.max` of one device; what other devices have stays.
+    Io(IoChange),
+}
+
+/// What is added to a limit, or taken from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relative {
+    /// Of what it is; of what the host has, where there is no limit.
+    Percent(i32),
+    Processors(i32),
+    Bytes(i64),
+    /// So many per cent of what the host has, whatever it is now.
+    OfHost(u8),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IoChange {
+    /// A path below `/dev`, or a number such as `8:0`.
+    pub device: String,
+    pub limits: Vec<(IoKind, Limit)>,
 }
 
 /// Affinity relative to what the process has.
@@ -85,6 +115,8 @@ impl Step {
         match self {
             Step::Set(change) => change.knob().as_str(),
             Step::Signal(_) => "signal",
+            Step::Reclaim(_) => "reclaim",
+            Step::Kill => "kill",
             Step::Allocate(_) => "allocate",
             Step::Exec(_) => "exec",
             Step::Wait(_) => "wait",
@@ -95,7 +127,11 @@ impl Step {
     pub fn is_for(&self, target: Target) -> bool {
         match self {
             Step::Wait(_) => true,
+            Step::Set(change) if change.knob() == Knob::Freeze => target != Target::Host,
+            Step::Set(change) if matches!(change.knob(), Knob::Cgroup(_)) => matches!(target, Target::Cgroup(_)),
             Step::Set(_) | Step::Signal(_) => matches!(target, Target::Process(_)),
+            Step::Reclaim(_) => target != Target::Host,
+            Step::Kill => matches!(target, Target::Cgroup(_)),
             Step::Allocate(_) | Step::Exec(_) => target == Target::Host,
         }
     }
@@ -105,20 +141,28 @@ impl Step {
         match self {
             Step::Allocate(allocate) => allocate.wants_resource(),
             Step::Exec(exec) => exec.wants_resource(),
-            Step::Set(_) | Step::Signal(_) | Step::Wait(_) => false,
+            Step::Set(_) | Step::Signal(_) | Step::Reclaim(_) | Step::Kill | Step::Wait(_) => false,
         }
     }
 
-    /// Whether this is something that is done to processes.
+    /// Whether this is something that is done to processes or cgroups.
     pub fn is_for_processes(&self) -> bool {
-        matches!(self, Step::Set(_) | Step::Signal(_))
+        matches!(self, Step::Set(_) | Step::Signal(_) | Step::Reclaim(_) | Step::Kill)
     }
 
     pub fn is_final(&self) -> bool {
         match self {
-            Step::Signal(send) => send.kind() == SignalKind::Final,
             Step::Exec(exec) => exec.undo.is_none(),
-            Step::Set(_) | Step::Allocate(_) | Step::Wait(_) => false,
+            _ => self.final_signal().is_some(),
+        }
+    }
+
+    /// What ends its target, where the step is one that ends processes.
+    pub fn final_signal(&self) -> Option<Signal> {
+        match self {
+            Step::Signal(send) if send.kind() == SignalKind::Final => Some(send.signal),
+            Step::Kill => Some(Signal::SIGKILL),
+            _ => None,
         }
     }
 }
@@ -128,7 +172,40 @@ impl Change {
         match self {
             Change::To(value) => value.knob(),
             Change::Affinity(_) => Knob::Affinity,
+            Change::Limit { file, .. } => Knob::Cgroup(*file),
+            Change::Io(_) => Knob::Cgroup(CgroupFile::IoMax),
         }
+    }
+
+    /// Whether what it sets depends on what is there.
+    pub fn is_relative(&self) -> bool {
+        match self {
+            Change::To(_)
+            | Change::Limit {
+                by: Relative::OfHost(_),
+                ..
+            } => false,
+            Change::Affinity(_) | Change::Limit { .. } | Change::Io(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Relative {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Relative::Percent(percent) => write!(f, "{percent:+}%"),
+            Relative::Processors(cpus) => write!(f, "{cpus:+}"),
+            Relative::Bytes(bytes) => write!(f, "{bytes:+}"),
+            Relative::OfHost(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+impl fmt::Display for IoChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.device)?;
+        let mut limits = self.limits.iter();
+        limits.try_for_each(|(kind, limit)| write!(f, " {}={limit}", kind.as_str()))
     }
 }
 
@@ -139,6 +216,10 @@ impl fmt::Display for Step {
             Step::Set(Change::Affinity(AffinityChange::All)) => f.write_str("affinity all"),
             Step::Set(Change::Affinity(AffinityChange::Cpus(cpus))) => write!(f, "affinity {cpus:+}"),
             Step::Set(Change::Affinity(AffinityChange::Percent(percent))) => write!(f, "affinity {percent:+}%"),
+            Step::Set(Change::Limit { file, by }) => write!(f, "{file} {by}"),
+            Step::Set(Change::Io(change)) => write!(f, "io.max {change}"),
+            Step::Reclaim(bytes) => write!(f, "reclaim {bytes}"),
+            Step::Kill => f.write_str("kill"),
             Step::Signal(Send { signal, undo: None }) => write!(f, "signal {signal}"),
             Step::Signal(Send {
                 signal,

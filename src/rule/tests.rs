@@ -261,7 +261,7 @@ fn unknown_and_duplicate_keys_name_what_is_known() {
     check_help(
         &[("select", "{name: x, teapot: 1}")],
         "4:21 unknown key `teapot` in a selector",
-        "known keys: group, name, cmdline, exe, user, cgroup, pid, min_age, min_memory, min_cpu, not",
+        "known keys: group, name, cmdline, exe, user, cgroup, unit, pid, min_age, min_memory, min_cpu, not",
     );
     check_help(
         &[("select", "{name: x, not: {namee: y}}")],
@@ -275,8 +275,8 @@ fn unknown_and_duplicate_keys_name_what_is_known() {
     );
     check_help(
         &[("actions", "[{kill: x264}]")],
-        "5:14 unknown key `kill` in a step",
-        "write `signal: SIGTERM`, or `signal: SIGKILL` where the process gets no say",
+        "5:20 `kill` wants true or false, found `x264`",
+        "it ends whole cgroups; for processes write `signal: SIGTERM`, or `signal: SIGKILL` where they get no say",
     );
     check_help(
         &[("actions", "[{nise: 5}]")],
@@ -403,7 +403,7 @@ fn values_of_a_wrong_type_say_what_would_be_right() {
         (
             ("select", "[{name: x}]"),
             "4:11 a selector must be a mapping, found a list",
-            "its keys: group, name, cmdline, exe, user, cgroup, pid, min_age, min_memory, min_cpu, not",
+            "its keys: group, name, cmdline, exe, user, cgroup, unit, pid, min_age, min_memory, min_cpu, not",
         ),
         (
             ("select", "{name: [ffmpeg, x264]}"),
@@ -453,7 +453,7 @@ fn values_of_a_wrong_type_say_what_would_be_right() {
         (
             ("actions", "[nice]"),
             "5:13 a step must be a mapping, found `nice`",
-            "its keys: nice, ionice, affinity, sched, oom_score_adj, freeze, signal, allocate, exec, wait",
+            "its keys: nice, ionice, affinity, sched, oom_score_adj, freeze, cgroup, reclaim, kill, signal, allocate, exec, wait",
         ),
     ] {
         check_help(&[changes], expected, help);
@@ -574,9 +574,9 @@ fn steps_are_checked_one_by_one() {
             "leave it out, or give it a time such as 10s",
         ),
         (
-            "reclaim: 512MiB",
-            "5:14 `reclaim` is not available in this version",
-            "steps of this version: nice, ionice, affinity, sched, oom_score_adj, freeze, signal, allocate, exec, wait",
+            "reclaim: 0",
+            "5:14 `reclaim` of nothing",
+            "give it a size such as 512MiB",
         ),
     ] {
         let step = format!("[{{{step}}}, {{nice: 1}}]");
@@ -735,12 +735,12 @@ fn patterns_and_templates_are_checked_in_their_place() {
         (
             "{}",
             "4:11 a selector without keys",
-            "give at least one key: group, name, cmdline, exe, user, cgroup, pid, min_age, min_memory, min_cpu, not",
+            "give at least one key: group, name, cmdline, exe, user, cgroup, unit, pid, min_age, min_memory, min_cpu, not",
         ),
         (
             "{name: x, not: {}}",
             "4:26 a selector without keys",
-            "give at least one key: group, name, cmdline, exe, user, cgroup, pid, min_age, min_memory, min_cpu, not",
+            "give at least one key: group, name, cmdline, exe, user, cgroup, unit, pid, min_age, min_memory, min_cpu, not",
         ),
     ] {
         let compiled = compile_all(&[&rule(&[("select", select)])]);
@@ -1096,9 +1096,11 @@ fn reference_tables_are_those_of_the_code() {
     let text = include_str!("../../docs/rules.md");
     use super::errand::{ALLOCATE, AUTHORIZATION, BASIC_AUTH, EXEC, RELEASE, TLS};
     let host_wide = [&ALLOCATE, &RELEASE, &AUTHORIZATION, &BASIC_AUTH, &TLS, &EXEC];
+    let of_cgroups = [&file::LIMITS, &file::RECLAIM];
     for object in [&file::RULE, &file::SELECT, &file::STEP, &file::SIGNAL]
         .into_iter()
         .chain(host_wide)
+        .chain(of_cgroups)
     {
         let table = crate::schema::markdown(object);
         assert!(
@@ -1153,7 +1155,7 @@ fn schema_for_editors_names_every_key_and_resolves() {
         "#/$defs/selector"
     );
     assert_eq!(schema["$defs"]["step"]["maxProperties"], 1);
-    assert_eq!(schema["$defs"].as_object().unwrap().len(), 11);
+    assert_eq!(schema["$defs"].as_object().unwrap().len(), 13);
 }
 
 /// Pieces of which rule files are made, and of which hostile ones are.
@@ -1430,5 +1432,122 @@ fn commands_want_the_permission_of_the_configuration() {
             .help
             .as_ref()
             .is_some_and(|help| help.contains("allow_exec: true"))
+    );
+}
+
+#[test]
+fn steps_of_cgroups_are_read_in_every_form() {
+    let limits = "{cpu.max: '50000 100000'}, {cpu.max: max}, {cpu.max: 150%}, {cpu.max: +2}, {cpu.max: +100%}, {cpu.max: -50%}, \
+                  {cpu.weight: 10}, {memory.high: 1GiB}, {memory.high: 50%}, {memory.max: -50%}, {memory.max: +512MiB}, \
+                  {memory.swap.max: 0}, {io.max: '/dev/sda wbps=10MiB riops=max'}, {io.weight: 10000}, {pids.max: max}";
+    let steps: Vec<String> = limits
+        .split("}, ")
+        .map(|limit| format!("{{cgroup: {}}}}}", limit.trim_end_matches('}')))
+        .collect();
+    let steps = format!(
+        "[{}, {{reclaim: 512MiB}}, {{freeze: true}}, {{kill: true}}]",
+        steps.join(", ")
+    );
+    let rule = the_rule(&[("select", r"{unit: 'x\.service'}"), ("actions", &steps)]);
+    assert!(matches!(rule.aim, Aim::Cgroups(_)));
+    let words: Vec<String> = rule.actions.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        words,
+        [
+            "cpu.max 50000 100000",
+            "cpu.max max 100000",
+            "cpu.max 150000 100000",
+            "cpu.max +2",
+            "cpu.max +100%",
+            "cpu.max -50%",
+            "cpu.weight 10",
+            "memory.high 1073741824",
+            "memory.high 50%",
+            "memory.max -50%",
+            "memory.max +536870912",
+            "memory.swap.max 0",
+            "io.max /dev/sda wbps=10485760 riops=max",
+            "io.weight 10000",
+            "pids.max max",
+            "reclaim 536870912",
+            "freeze true",
+            "kill",
+        ]
+    );
+}
+
+#[test]
+fn limits_that_no_kernel_takes_are_told() {
+    for limit in [
+        "cpu.max: '5 100000'",
+        "cpu.max: -100%",
+        "cpu.max: half",
+        "cpu.weight: 0",
+        "memory.high: -0MiB",
+        "memory.max: 120%",
+        "io.max: wbps=1",
+        "io.max: /dev/sda speed=1",
+        "pids.max: some",
+    ] {
+        let actions = format!("[{{cgroup: {{{limit}}}}}]");
+        let compiled = compile_all(&[&rule(&[("select", "{cgroup: /x}"), ("actions", &actions)])]);
+        let file = limit.split(':').next().unwrap();
+        let found: Vec<String> = compiled.diagnostics.iter().map(one_line).collect();
+        assert!(
+            matches!(found.as_slice(), [one] if one.contains(&format!("`{file}` cannot be"))),
+            "{limit}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn steps_and_selector_tell_whether_cgroups_are_meant() {
+    for (select, actions, is_cgroup) in [
+        ("{cgroup: /x}", "[{kill: true}]", true),
+        ("{cgroup: /x}", "[{freeze: true}]", false),
+        ("{unit: x.service}", "[{freeze: true}]", true),
+        ("{unit: x.service}", "[{nice: 5}]", false),
+        ("{unit: x.service, name: x}", "[{freeze: true}]", false),
+        ("{cgroup: /x}", "[{reclaim: 1GiB}]", true),
+        ("{name: x}", "[{reclaim: 1GiB}]", false),
+    ] {
+        let rule = the_rule(&[("select", select), ("actions", actions)]);
+        assert_eq!(matches!(rule.aim, Aim::Cgroups(_)), is_cgroup, "{select} {actions}");
+    }
+    let rule = the_rule(&[
+        ("select", "{cgroup: /x}\n  targets: cgroups"),
+        ("actions", "[{freeze: true}]"),
+    ]);
+    assert!(matches!(rule.aim, Aim::Cgroups(_)));
+    check_help(
+        &[("select", "{cgroup: /x, name: y}"), ("actions", "[{kill: true}]")],
+        "4:30 cgroups have no `name`",
+        "select them by cgroup, unit, min_memory or min_cpu; steps for single processes need a rule of their own",
+    );
+    check_help(
+        &[("select", "{cgroup: /x}"), ("actions", "[{nice: 1}, {kill: true}]")],
+        "5:25 some steps of this ladder are done to cgroups, others to processes",
+        "make two rules: one that selects cgroups, one that selects processes",
+    );
+    check_help(
+        &[("select", "{unit: '.*'}"), ("actions", "[{kill: true}]")],
+        "4:11 a rule that ends processes must say itself which ones",
+        "`unit` \".*\" matches anything; add a key with fixed text, such as name, user or group",
+    );
+}
+
+#[test]
+fn a_rule_without_select_may_name_the_cgroup_that_it_reclaims_from() {
+    let text =
+        "rules:\n- name: r\n  matchers: ['alertname=\"A\"']\n  actions: [{reclaim: {size: 1GiB, cgroup: PATH}}]\n";
+    let compiled = compile_all(&[&text.replace("PATH", "/batch.slice")]);
+    let rules = compiled.rules.expect("a good rule");
+    let Aim::Cgroups(selector) = &rules.rules[0].aim else {
+        panic!("it is about a cgroup")
+    };
+    assert_eq!(selector.conditions.len(), 1);
+    check(
+        &text.replace("PATH", "batch.slice"),
+        &["4:44 the path of a cgroup begins with `/`"],
     );
 }

@@ -1,20 +1,108 @@
-//! What only a real systemd and all of cgroup v2 can show. Runs as root in the guest that `tests/guest.sh` boots.
+//! What only a real systemd and all of cgroup v2 can show. Runs as root in the guest that `tests/guest.sh` boots; the
+//! tests change its cgroups and units at will, one test at a time.
 
-use std::process::Command;
+mod limits;
+mod memory;
+// What other tests need of it stays unused here.
+#[allow(dead_code)]
+#[path = "../suite/support/mod.rs"]
+mod support;
+mod unit;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::daemon::{Daemon, Home};
+use support::payload::{envelope, firing};
+use support::tools::succeed;
+use support::{eventually, node_name};
+
+/// The guest is slow, and systemd freezes and restarts units in its own time.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Between two looks, so that looking does not take the time of what is waited for.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// A configuration with one rule named `test` for the alert `Test`, which measures nothing and so acts at once.
+pub fn home(select: &str, actions: &str) -> Home {
+    Home::new(&format!(
+        "rules:\n\
+         \x20 - name: test\n\
+         \x20   matchers: ['alertname=\"Test\"']\n\
+         \x20   select: {select}\n\
+         \x20   order_by: memory\n\
+         \x20   actions: {actions}\n"
+    ))
+}
+
+/// In an emulated machine every collector costs, and none of them matters here.
+pub const FLAGS: [&str; 2] = ["--enforce", "--collector.disable-defaults"];
+
+pub fn enforce(home: &Home) -> Daemon {
+    home.start(&FLAGS)
+}
+
+fn alert(status: &str, ends_at: &str) -> String {
+    let mut alert: Value = firing(json!({"alertname": "Test", "instance": node_name()}));
+    (alert["status"], alert["endsAt"]) = (json!(status), json!(ends_at));
+    envelope(&[alert]).to_string()
+}
+
+pub fn fire(evenkeel: &Daemon) {
+    let answer = evenkeel.post(alert("firing", "0001-01-01T00:00:00Z").as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+pub fn resolve(evenkeel: &Daemon) {
+    let answer = evenkeel.post(alert("resolved", "2024-01-02T04:00:00Z").as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+/// Waits until the rule came to this many outcomes of a kind.
+pub fn outcomes(evenkeel: &Daemon, outcome: &str, number: f64) {
+    eventually(&format!("{number} outcomes {outcome}"), TIMEOUT, || {
+        let found = evenkeel.metric("evenkeel_actions_total", &[("outcome", outcome)]);
+        std::thread::sleep(PAUSE);
+        assert!(found <= number, "{found} outcomes {outcome}: {:?}", evenkeel.log());
+        (found == number).then_some(())
+    });
+}
+
+/// Runs a shell command of the guest and returns what it prints.
+pub fn sh(command: &str) -> String {
+    succeed(std::process::Command::new("bash").args(["-e", "-c", command]))
+}
+
+/// A file of a cgroup, without its last newline.
+pub fn read(cgroup: &str, file: &str) -> String {
+    let path = format!("/sys/fs/cgroup{cgroup}/{file}");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    text.trim_end().to_owned()
+}
+
+/// Processors that a cgroup uses, over two seconds.
+pub fn processors(cgroup: &str) -> f64 {
+    let used = || -> f64 {
+        let stat = read(cgroup, "cpu.stat");
+        let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec "));
+        micros
+            .and_then(|text| text.parse().ok())
+            .expect("cpu.stat has usage_usec")
+    };
+    let (before, started) = (used(), std::time::Instant::now());
+    std::thread::sleep(Duration::from_secs(2));
+    (used() - before) / started.elapsed().as_micros() as f64
+}
 
 /// What everything else here stands on; without it the other tests would show nothing.
 #[test]
 fn the_guest_has_controllers_systemd_swap_and_a_disk() {
-    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").expect("cgroup v2");
+    let controllers = read("", "cgroup.controllers");
     for controller in ["cpu", "io", "memory", "pids"] {
-        assert!(
-            controllers.split_whitespace().any(|has| has == controller),
-            "{controllers}"
-        );
+        let mut found = controllers.split_whitespace();
+        assert!(found.any(|found| found == controller), "{controllers}");
     }
-    let show = Command::new("systemctl").args(["show", "--property=Version"]).output();
-    let show = show.expect("systemctl runs");
-    assert!(show.status.success(), "{show:?}");
+    sh("systemctl show --property=Version");
     let swaps = std::fs::read_to_string("/proc/swaps").expect("a kernel with swap");
     assert!(swaps.contains("/dev/vda"), "{swaps}");
 }

@@ -16,7 +16,7 @@ use evenkeel::engine::here::Here;
 use evenkeel::engine::select::{select, still_holds};
 use evenkeel::engine::{Engine, Policy};
 use evenkeel::host::fake::FakeHost;
-use evenkeel::host::{Host, HostError, Knob, LinuxHost, Moment, Thread, Value};
+use evenkeel::host::{Host, HostError, Knob, LinuxHost, Moment, Reclaimed, Thread, Value};
 use evenkeel::ledger::{Book, Journal};
 use evenkeel::process::selector::Judgement;
 use evenkeel::process::table::Procfs;
@@ -191,6 +191,13 @@ impl Host for Restless {
     fn signal(&mut self, process: Identity, signal: Signal) -> Result<(), HostError> {
         self.judge(process, signal.as_str());
         self.host.signal(process, signal)
+    }
+    fn page_out(&mut self, process: Identity, bytes: u64) -> Result<Reclaimed, HostError> {
+        self.judge(process, "reclaim");
+        self.host.page_out(process, bytes)
+    }
+    fn memory_bytes(&self) -> u64 {
+        self.host.memory_bytes()
     }
     fn begin(&mut self, ticket: u64, errand: evenkeel::host::Errand) {
         self.host.begin(ticket, errand);

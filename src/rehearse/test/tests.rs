@@ -264,6 +264,7 @@ fn reference_of_test_files_is_that_of_the_code() {
         &test_file::TEST_FILE,
         &test_file::TEST,
         &test_file::PROCESS,
+        &test_file::CGROUP,
         &test_file::MOMENT,
         &test_file::ANSWER,
         &test_file::EXPECTED,

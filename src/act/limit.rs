@@ -1,0 +1,346 @@
+//! Limits of cgroups: what a change makes of what is there (pure), and doing and undoing it. Decides nothing else:
+//! policy is in plan and guard. Every outcome is read back from the host.
+
+use super::apply::Effected;
+use crate::host::limit::{Bandwidth, Device, Limit, MIN_PERIOD_MICROS, Setting};
+use crate::host::{CgroupError, Host, Reading, Reclaimed, UnitState, Value};
+use crate::ledger::lease::{Lease, Undo};
+use crate::ledger::{Effect, Outcome, Prior};
+use crate::process::{Cgroup, Identity};
+use crate::rule::step::{Change, IoChange, Relative};
+
+/// Taking away by per cent ends here: with less nothing runs, and nothing could be given back.
+const MIN_MEMORY_BYTES: u64 = 1 << 20;
+
+impl From<CgroupError> for Effected {
+    fn from(error: CgroupError) -> Effected {
+        let outcome = match &error {
+            CgroupError::Gone { .. } => Outcome::Gone,
+            CgroupError::ChangedIdentity { .. } => Outcome::ChangedIdentity,
+            CgroupError::Denied { .. } => Outcome::Denied,
+            CgroupError::Missing { .. }
+            | CgroupError::Failed { .. }
+            | CgroupError::NoHierarchy
+            | CgroupError::Systemd { .. } => Outcome::Failed,
+        };
+        Effected::only(outcome, error.to_string())
+    }
+}
+
+/// What a host has where a cgroup has no limit.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    pub processors: usize,
+    pub memory_bytes: u64,
+}
+
+impl Capacity {
+    pub fn of(host: &impl Host) -> Capacity {
+        Capacity {
+            processors: host.online_cpus().len(),
+            memory_bytes: host.memory_bytes(),
+        }
+    }
+}
+
+/// What a change makes of the value that is there.
+///
+/// # Errors
+/// Says what is missing, where the change names something that this host does not have.
+pub fn wanted(
+    change: &Change,
+    found: &Value,
+    capacity: Capacity,
+    device: impl Fn(&str) -> Option<Device>,
+) -> Result<Value, String> {
+    let setting = match (change, found) {
+        (Change::To(value), _) => return Ok(value.clone()),
+        (Change::Limit { by, .. }, Value::Cgroup(found)) => match found {
+            Setting::CpuMax(now) => Setting::CpuMax(processor_time(*by, *now, capacity)),
+            Setting::MemoryHigh(now) => Setting::MemoryHigh(memory(*by, *now, capacity)),
+            Setting::MemoryMax(now) => Setting::MemoryMax(memory(*by, *now, capacity)),
+            other => return Err(format!("{} has no relative form", other.file())),
+        },
+        (Change::Io(IoChange { device: name, limits }), Value::Cgroup(Setting::IoMax(now))) => {
+            let number = name.parse().ok().or_else(|| device(name));
+            let number = number.ok_or_else(|| format!("no block device {name}"))?;
+            let mut now = now.clone();
+            limits.iter().for_each(|(kind, limit)| now.put(number, *kind, *limit));
+            Setting::IoMax(now)
+        }
+        _ => return Err("it is no limit of a cgroup".to_owned()),
+    };
+    Ok(Value::Cgroup(setting))
+}
+
+/// Without a limit it has all processors; what would be all of them or more stays without one.
+fn processor_time(by: Relative, now: Bandwidth, capacity: Capacity) -> Bandwidth {
+    let all = capacity.processors as f64;
+    let have = now.processors().unwrap_or(all);
+    let wanted = match by {
+        Relative::Percent(percent) => have * (1.0 + f64::from(percent) / 100.0),
+        Relative::Processors(processors) => have + f64::from(processors),
+        Relative::Bytes(_) | Relative::OfHost(_) => have,
+    };
+    if now.quota_micros.is_none() && wanted >= all {
+        return now;
+    }
+    let quota = (wanted.min(all.max(have)) * now.period_micros as f64).round().max(0.0) as u64;
+    Bandwidth {
+        quota_micros: Some(quota.max(MIN_PERIOD_MICROS)),
+        ..now
+    }
+}
+
+fn memory(by: Relative, now: Limit, capacity: Capacity) -> Limit {
+    let all = capacity.memory_bytes;
+    let have = now.0.unwrap_or(all);
+    let share = |of: u64, percent: i64| (i128::from(of) * i128::from(percent) / 100).max(0) as u64;
+    let wanted = match by {
+        Relative::Percent(percent) => share(have, 100 + i64::from(percent)),
+        Relative::Bytes(bytes) => have.saturating_add_signed(bytes),
+        Relative::OfHost(percent) => return Limit(Some(share(all, i64::from(percent)))),
+        Relative::Processors(_) => have,
+    };
+    if now.0.is_none() && wanted >= all {
+        return now;
+    }
+    Limit(Some(wanted.min(all.max(have)).max(MIN_MEMORY_BYTES)))
+}
+
+/// What a step would set on a cgroup, and what is there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PreparedLimit {
+    pub value: Value,
+    pub prior: Prior,
+    pub is_set_already: bool,
+}
+
+/// `reading` is what is there but for what evenkeel itself set under the same path before.
+///
+/// # Errors
+/// With the outcome, when the change cannot be worked out.
+pub fn prepare(host: &impl Host, reading: Reading, change: &Change) -> Result<PreparedLimit, Effected> {
+    let value = wanted(change, &reading.value, Capacity::of(host), |path| host.device(path))
+        .map_err(|reason| Effected::only(Outcome::Failed, reason))?;
+    Ok(PreparedLimit {
+        is_set_already: value == reading.value,
+        value,
+        prior: Prior {
+            tid: 0,
+            start_ticks: 0,
+            value: reading.value,
+            unit: reading.unit,
+        },
+    })
+}
+
+/// Sets a limit; `value` becomes what the kernel made of it.
+pub fn set(host: &mut impl Host, cgroup: &Cgroup, value: &mut Value, prior: &[Prior]) -> Effected {
+    let unit = prior.first().and_then(|prior| prior.unit.as_ref());
+    let done = host
+        .set_cgroup(cgroup, value, unit)
+        .and_then(|()| host.read_cgroup(cgroup, value.knob()));
+    let mut effected = match done {
+        Ok(found) if explains(value, &found.value) => {
+            *value = found.value;
+            Effected::only(Outcome::Applied, "")
+        }
+        Ok(found) => Effected::only(
+            Outcome::NoEffect,
+            format!("the value did not stay: it is {}", found.value),
+        ),
+        Err(error) => error.into(),
+    };
+    effected.before = prior.first().map(|prior| prior.value.to_string());
+    effected.after = Some(value.to_string());
+    effected
+}
+
+fn explains(wanted: &Value, found: &Value) -> bool {
+    match (wanted, found) {
+        (Value::Cgroup(wanted), Value::Cgroup(found)) => wanted.explains(found),
+        _ => wanted == found,
+    }
+}
+
+/// Carries out what the arithmetic of leases asks for.
+pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -> Effected {
+    match undo {
+        Undo::Bequeath { heir, .. } => Effected::only(
+            Outcome::Restored,
+            format!("lease {heir} holds the knob and restores it"),
+        ),
+        Undo::Set { value, prior, ours } => {
+            // What somebody else set between the two leases wins over the value of the older one.
+            let value = prior.first().map_or(value, |prior| &prior.value);
+            let unit = held_unit(lease);
+            let effected = put_back(host, cgroup, ours, value, |host| host.set_cgroup(cgroup, value, unit));
+            with_unit(host, effected, unit, ours, Some(value))
+        }
+        Undo::Restore { prior, ours } => {
+            let Some(first) = prior.first() else {
+                return Effected::only(Outcome::Failed, "what was there before is not known");
+            };
+            let unit = first.unit.as_ref();
+            let restore = |host: &mut _| Host::restore_cgroup(host, cgroup, &first.value, unit);
+            let effected = put_back(host, cgroup, ours, &first.value, restore);
+            with_unit(host, effected, unit, ours, None)
+        }
+        Undo::Signal(_) | Undo::Nothing => Effected::only(Outcome::Failed, "this is no lease of a cgroup"),
+    }
+}
+
+/// What was set for a unit at runtime outlives its cgroup, and would be given to the next one.
+/// `next` is what an older lease still wants.
+fn with_unit(
+    host: &mut impl Host,
+    effected: Effected,
+    unit: Option<&UnitState>,
+    ours: &Value,
+    next: Option<&Value>,
+) -> Effected {
+    let (Outcome::Gone | Outcome::ChangedIdentity, Some(state)) = (effected.outcome, unit) else {
+        return effected;
+    };
+    let reason = match host.restore_unit(state, ours, next) {
+        Ok(true) => format!("{}; {} is as it was", effected.reason, state.unit),
+        Ok(false) => format!("{}; somebody else changed {}", effected.reason, state.unit),
+        Err(error) => return error.into(),
+    };
+    Effected { reason, ..effected }
+}
+
+fn held_unit(lease: &Lease) -> Option<&UnitState> {
+    match &lease.effect {
+        Effect::Value { prior, .. } => prior.first().and_then(|prior| prior.unit.as_ref()),
+        _ => None,
+    }
+}
+
+fn put_back<H: Host>(
+    host: &mut H,
+    cgroup: &Cgroup,
+    ours: &Value,
+    value: &Value,
+    put: impl FnOnce(&mut H) -> Result<(), CgroupError>,
+) -> Effected {
+    let mut effected = match host.read_cgroup(cgroup, ours.knob()) {
+        Err(error) => error.into(),
+        // After a crash between intent and outcome it may never have been set, or be back already: then once more.
+        Ok(found) if found.value != *ours && found.value != *value => Effected::only(
+            Outcome::Superseded,
+            "somebody else changed the value meanwhile; it is left alone",
+        ),
+        Ok(_) => match put(host) {
+            Ok(()) => Effected::only(Outcome::Restored, ""),
+            Err(error) => error.into(),
+        },
+    };
+    effected.before = Some(ours.to_string());
+    effected.after = Some(value.to_string());
+    effected
+}
+
+/// Has memory of a cgroup taken back.
+pub fn reclaim(host: &mut impl Host, cgroup: &Cgroup, bytes: u64) -> Effected {
+    host.reclaim(cgroup, bytes).map_or_else(Effected::from, reclaimed)
+}
+
+/// Has memory of a process moved out.
+pub fn page_out(host: &mut impl Host, process: Identity, bytes: u64) -> Effected {
+    host.page_out(process, bytes).map_or_else(Effected::from, reclaimed)
+}
+
+/// The call succeeds where nothing could be moved as well, so what is in use tells.
+fn reclaimed(Reclaimed { before, after }: Reclaimed) -> Effected {
+    let mut effected = if after < before {
+        Effected::only(Outcome::Applied, format!("{} bytes were taken back", before - after))
+    } else {
+        Effected::only(Outcome::NoEffect, "nothing could be taken back; there may be no swap")
+    };
+    (effected.before, effected.after) = (Some(before.to_string()), Some(after.to_string()));
+    effected
+}
+
+/// Ends everything in a cgroup.
+pub fn kill(host: &mut impl Host, cgroup: &Cgroup) -> Effected {
+    match host.kill_cgroup(cgroup) {
+        Ok(()) => Effected::only(Outcome::Applied, ""),
+        Err(error) => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::limit::{CgroupFile, IoKind};
+
+    const HOST: Capacity = Capacity {
+        processors: 4,
+        memory_bytes: 8 << 30,
+    };
+
+    fn check(file: CgroupFile, found: &str, by: Relative, expected: &str) {
+        let found = Value::Cgroup(Setting::parse(file, found).unwrap());
+        let value = wanted(&Change::Limit { file, by }, &found, HOST, |_| None).unwrap();
+        assert_eq!(value.to_string(), expected, "{file} {found} {by}");
+    }
+
+    #[test]
+    fn processors_are_given_and_taken_relative_to_what_it_has() {
+        use Relative::{Percent, Processors};
+        for (found, by, expected) in [
+            ("20000 100000", Percent(100), "40000 100000"),
+            ("20000 100000", Percent(-50), "10000 100000"),
+            ("20000 100000", Processors(2), "220000 100000"),
+            ("150000 50000", Processors(-2), "50000 50000"),
+            ("150000 100000", Processors(-2), "1000 100000"),
+            ("1500 100000", Percent(-50), "1000 100000"),
+            ("300000 100000", Percent(100), "400000 100000"),
+            ("800000 100000", Percent(100), "800000 100000"),
+            ("max 100000", Percent(100), "max 100000"),
+            ("max 100000", Percent(-50), "200000 100000"),
+            ("max 100000", Processors(-1), "300000 100000"),
+        ] {
+            check(CgroupFile::CpuMax, found, by, expected);
+        }
+    }
+
+    #[test]
+    fn memory_is_given_and_taken_relative_to_what_it_has() {
+        use Relative::{Bytes, OfHost, Percent};
+        for (found, by, expected) in [
+            ("1073741824", Percent(100), "2147483648"),
+            ("1073741824", Percent(-50), "536870912"),
+            ("1073741824", Bytes(-(512 << 20)), "536870912"),
+            ("1073741824", Bytes(-(2 << 30)), "1048576"),
+            ("6442450944", Percent(100), "8589934592"),
+            ("max", Percent(10), "max"),
+            ("max", Percent(-50), "4294967296"),
+            ("4096", OfHost(25), "2147483648"),
+        ] {
+            check(CgroupFile::MemoryHigh, found, by, expected);
+        }
+    }
+
+    #[test]
+    fn a_limit_of_one_device_leaves_the_others() {
+        let change = |device: &str| {
+            Change::Io(IoChange {
+                device: device.to_owned(),
+                limits: vec![(IoKind::WriteBytes, Limit(Some(7)))],
+            })
+        };
+        let found = Value::Cgroup(Setting::parse(CgroupFile::IoMax, "8:0 rbps=5").unwrap());
+        let sda = |path: &str| (path == "/dev/sda").then_some(Device { major: 8, minor: 0 });
+        let value = |device| wanted(&change(device), &found, HOST, sda).map(|value| value.to_string());
+        assert_eq!(value("/dev/sda").unwrap(), "8:0 rbps=5 wbps=7 riops=max wiops=max");
+        assert!(
+            value("9:1")
+                .unwrap()
+                .starts_with("8:0 rbps=5 wbps=max riops=max wiops=max; 9:1 rbps=max wbps=7")
+        );
+        assert_eq!(value("/dev/none").unwrap_err(), "no block device /dev/none");
+    }
+}

@@ -1,0 +1,308 @@
+//! Random histories of cgroups on the fake host with a real ledger: whatever happens, and wherever the daemon dies, in the
+//! end every cgroup, and every unit for its next start, is as it would be without evenkeel.
+
+use super::*;
+use crate::alert::{Alert, Source, Status, alert::fingerprint};
+use crate::host::fake::FakeHost;
+use crate::host::limit::{CgroupFile, Setting};
+use crate::host::{Value, fault};
+use crate::process::selector::{Condition, Pattern};
+use crate::process::{BootId, Process, Selector};
+use crate::rule::step::{Change, Relative};
+use crate::rule::{Aim, Step, example};
+use proptest::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Instant;
+
+const ALERTS: [&str; 3] = ["a", "b", "c"];
+/// Two units, a cgroup that systemd knows nothing of, and one that holds a protected process.
+const PATHS: [&str; 4] = [
+    "/work.slice/one.service",
+    "/work.slice/two.service",
+    "/plain",
+    "/work.slice/guarded.service",
+];
+const GUARDED: usize = 3;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Fire(usize),
+    Resolve(usize),
+    Pass(u64),
+    Restart,
+    Release(Option<usize>),
+    Pause(bool),
+    /// A unit is started anew, or a plain cgroup is removed and made again.
+    MadeAnew(usize),
+    /// Somebody else sets a limit, as the administrator does.
+    Foreign(usize, bool),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let alert = || 0..ALERTS.len();
+    prop_oneof![
+        6 => alert().prop_map(Op::Fire),
+        4 => alert().prop_map(Op::Resolve),
+        6 => (1u64..45).prop_map(Op::Pass),
+        1 => Just(Op::Restart),
+        1 => proptest::option::of(0usize..5).prop_map(Op::Release),
+        1 => any::<bool>().prop_map(Op::Pause),
+        3 => (0..PATHS.len()).prop_map(Op::MadeAnew),
+        2 => (0..PATHS.len(), any::<bool>()).prop_map(|(path, high)| Op::Foreign(path, high)),
+    ]
+}
+
+type Move = (Op, Option<u32>, Option<u32>);
+
+fn history() -> impl Strategy<Value = Vec<Move>> {
+    let death = || prop_oneof![3 => Just(None), 1 => (0u32..60).prop_map(Some)];
+    proptest::collection::vec((op(), death(), death()), 1..25)
+}
+
+fn setting(file: CgroupFile, text: &str) -> Setting {
+    Setting::parse(file, text).unwrap()
+}
+
+fn set(file: CgroupFile, text: &str) -> Step {
+    Step::Set(Change::To(Value::Cgroup(setting(file, text))))
+}
+
+fn policy() -> Policy {
+    let rule = |name: &str, alert: &str, limit: usize, actions: Vec<Step>| Rule {
+        matchers: example(alert, "nice 1").matchers,
+        aim: Aim::Cgroups(Selector {
+            conditions: vec![Condition::Cgroup(
+                Pattern::fixed(r"/work\.slice/.*\.service|/plain").unwrap(),
+            )],
+        }),
+        limit,
+        actions,
+        hold: Duration::from_secs(60),
+        ..example(name, "nice 1")
+    };
+    let more = Step::Set(Change::Limit {
+        file: CgroupFile::CpuMax,
+        by: Relative::Percent(100),
+    });
+    let wait = Step::Wait(Duration::from_secs(5));
+    let rules = [
+        rule("more", "a", 3, vec![more, set(CgroupFile::CpuWeight, "200")]),
+        rule(
+            "less",
+            "b",
+            2,
+            vec![set(CgroupFile::CpuWeight, "20"), wait, set(CgroupFile::CpuMax, "10000")],
+        ),
+        rule(
+            "still",
+            "c",
+            2,
+            vec![
+                Step::Set(Change::To(Value::Freeze(true))),
+                set(CgroupFile::CpuWeight, "30"),
+            ],
+        ),
+    ];
+    Policy {
+        rules: RuleSet {
+            rules: rules.into_iter().map(Arc::new).collect(),
+        },
+        enforce: true,
+        here: Here::new(vec!["instance".into()], "web1", "", &[]),
+        protect: vec![],
+        budget: Budget::default(),
+        restore_on_exit: true,
+    }
+}
+
+/// What one cgroup would have without evenkeel, and what its unit would give to the next one.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Own {
+    settings: BTreeMap<CgroupFile, Setting>,
+    runtime: Option<BTreeMap<CgroupFile, Setting>>,
+}
+
+struct History {
+    engine: Engine<FakeHost>,
+    directory: tempfile::TempDir,
+    tally: Tally,
+    own: BTreeMap<&'static str, Own>,
+    defaults: BTreeMap<CgroupFile, Setting>,
+}
+
+fn start(host: FakeHost, directory: &std::path::Path, tally: &Tally) -> Engine<FakeHost> {
+    let (journal, book) = Journal::open(directory, BootId(1));
+    Engine::new(host, journal, book, policy(), Box::new(|_| None), tally.clone())
+}
+
+fn died(result: std::thread::Result<()>) -> bool {
+    match result {
+        Ok(()) => false,
+        Err(payload) if payload.downcast_ref::<&str>() == Some(&fault::KILLED) => true,
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+impl History {
+    fn new() -> History {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap());
+        let mut host = FakeHost::new(4, "2026-01-01T00:00:00Z".parse().unwrap());
+        for (pid, path) in (100..).zip(PATHS) {
+            let mut process = Process::example(pid, "worker");
+            let exe = if path == PATHS[GUARDED] {
+                "/usr/sbin/sshd"
+            } else {
+                "/usr/bin/x"
+            };
+            (process.details.exe, process.details.cgroup) = (Some(exe.into()), Some(path.into()));
+            host.add(process);
+            host.add_cgroup(path);
+        }
+        let quota = setting(CgroupFile::CpuMax, "50000");
+        let first = host.add_cgroup(PATHS[0]);
+        first.settings.insert(CgroupFile::CpuMax, quota.clone());
+        first.runtime.as_mut().unwrap().insert(CgroupFile::CpuMax, quota);
+        let tally = Tally::default();
+        let mut history = History {
+            own: BTreeMap::new(),
+            defaults: host.add_cgroup("/work.slice").settings.clone(),
+            engine: start(host, directory.path(), &tally),
+            directory,
+            tally,
+        };
+        history.own = PATHS.map(|path| (path, history.found(path))).into();
+        history.engine.resume();
+        history
+    }
+
+    fn found(&mut self, path: &str) -> Own {
+        let found = &self.engine.host().cgroups[path];
+        Own {
+            settings: found.settings.clone(),
+            runtime: found.runtime.clone(),
+        }
+    }
+
+    fn run(&mut self, deaths: [Option<u32>; 2], deed: impl Fn(&mut Engine<FakeHost>)) {
+        fault::arm(deaths[0]);
+        let result = catch_unwind(AssertUnwindSafe(|| deed(&mut self.engine)));
+        fault::arm(None);
+        if died(result) {
+            self.restart(deaths[1]);
+            // Whoever sent it got no answer and comes again.
+            deed(&mut self.engine);
+        }
+    }
+
+    fn restart(&mut self, death: Option<u32>) {
+        for death in [death, None] {
+            let host = self.engine.host().clone();
+            self.engine = start(host, self.directory.path(), &self.tally);
+            fault::arm(death);
+            let result = catch_unwind(AssertUnwindSafe(|| self.engine.resume()));
+            fault::arm(None);
+            if !died(result) {
+                return;
+            }
+        }
+    }
+
+    fn deliver(&mut self, deaths: [Option<u32>; 2], alert: usize, status: Status) {
+        let labels: crate::alert::Labels = [("alertname", ALERTS[alert]), ("instance", "web1:9100")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        let now = self.engine.host().now.wall;
+        // A firing that started no later than the last one ended would be stale.
+        let alert = Alert {
+            fingerprint: fingerprint(&labels),
+            labels,
+            annotations: Default::default(),
+            status,
+            starts_at: now,
+            ends_at: (status == Status::Resolved).then_some(now),
+            source: Source::Alertmanager,
+        };
+        self.run(deaths, |engine| {
+            engine.take(std::slice::from_ref(&alert), Instant::now()).unwrap();
+        });
+        self.engine.host().advance(Duration::from_secs(1));
+    }
+
+    fn pass(&mut self, seconds: u64, deaths: [Option<u32>; 2]) {
+        let until = self.engine.host().now.boot + Duration::from_secs(seconds);
+        loop {
+            let left = until.saturating_sub(self.engine.host().now.boot);
+            if left.is_zero() {
+                return;
+            }
+            let step = self.engine.time_until_due().unwrap_or(left).min(left);
+            self.engine.host().advance(step.max(Duration::from_millis(100)));
+            self.run(deaths, Engine::tick);
+        }
+    }
+
+    fn live(&mut self, (op, first, second): Move) {
+        let deaths = [first, second];
+        match op {
+            Op::Fire(alert) => self.deliver(deaths, alert, Status::Firing),
+            Op::Resolve(alert) => self.deliver(deaths, alert, Status::Resolved),
+            Op::Pass(seconds) => self.pass(seconds, deaths),
+            Op::Restart => self.restart(second),
+            Op::Release(nth) => self.run(deaths, |engine| {
+                let id = nth.map(|nth| engine.book().leases.keys().nth(nth).copied().unwrap_or(0));
+                engine.release(id);
+            }),
+            Op::Pause(paused) => self.run(deaths, |engine| engine.pause(paused)),
+            Op::MadeAnew(index) => {
+                let path = PATHS[index];
+                self.engine.host().restart_cgroup(path);
+                let own = self.own.get_mut(path).unwrap();
+                own.settings.clone_from(&self.defaults);
+                own.settings.extend(own.runtime.clone().unwrap_or_default());
+            }
+            Op::Foreign(index, high) => self.change(PATHS[index], if high { "777" } else { "7" }),
+        }
+        let guarded = self.found(PATHS[GUARDED]);
+        assert_eq!(guarded, self.own[PATHS[GUARDED]], "it holds a protected process");
+    }
+
+    fn change(&mut self, path: &'static str, weight: &str) {
+        let (file, value) = (CgroupFile::CpuWeight, setting(CgroupFile::CpuWeight, weight));
+        let found = self.engine.host().cgroups.get_mut(path).unwrap();
+        let own = self.own.get_mut(path).unwrap();
+        found.settings.insert(file, value.clone());
+        own.settings.insert(file, value.clone());
+        for runtime in [&mut found.runtime, &mut own.runtime].into_iter().flatten() {
+            runtime.insert(file, value.clone());
+        }
+    }
+
+    fn end(&mut self) {
+        self.run([None, None], |engine| engine.pause(false));
+        for alert in 0..ALERTS.len() {
+            self.deliver([None, None], alert, Status::Resolved);
+        }
+        self.pass(60, [None, None]);
+        assert!(self.engine.book().leases.is_empty(), "{:?}", self.engine.book().leases);
+        for path in PATHS {
+            let told = |record: &&Record| record.target.as_ref().is_some_and(|(_, name)| name == path);
+            let records: Vec<Record> = self.engine.records().into_iter().collect();
+            let records: Vec<&Record> = records.iter().filter(told).collect();
+            assert_eq!(self.found(path), self.own[path], "{path}: {records:#?}");
+            assert!(!self.engine.host().cgroups[path].is_frozen, "{path} is left frozen");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn cgroups_and_units_are_in_the_end_what_they_would_be(moves in history()) {
+        let mut history = History::new();
+        for step in moves {
+            history.live(step);
+        }
+        history.end();
+    }
+}

@@ -1,0 +1,257 @@
+//! Cgroups as targets: finding those that a rule means, judging one again before it is touched, and what a step on one
+//! intends. Policy is in guard; what is done is in `act/limit.rs`.
+
+use super::Engine;
+use super::ascend::Seat;
+use super::turn::{About, Subject, Turn, Work, shown};
+use crate::act::apply::Effected;
+use crate::act::guard::{self, Refusal, Ward};
+use crate::act::{limit, plan};
+use crate::host::{Host, Knob, Reading};
+use crate::ledger::lease;
+use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Record};
+use crate::process::selector::Judgement;
+use crate::process::{Candidate, Cgroup, CgroupIdentity, Members, Process, Selector, Target};
+use crate::rule::step::Change;
+use crate::rule::{Rule, Step};
+use std::collections::BTreeMap;
+
+/// The cgroups of this host for which every condition holds, each with the processes in and below it, in the rule's order.
+pub fn select_cgroups(
+    host: &mut impl Host,
+    table: &[Process],
+    rule: &Rule,
+    selector: &Selector,
+    ward: &Ward,
+) -> Result<Vec<(Cgroup, Members)>, String> {
+    let listed = host.cgroups().map_err(|error| error.to_string())?;
+    let by_pid: BTreeMap<i32, &Process> = table.iter().map(|process| (process.identity.pid, process)).collect();
+    let mut matches = Vec::new();
+    for mut cgroup in listed {
+        if matches!(selector.judge_cgroup(&cgroup), Judgement::Fails(_)) {
+            continue;
+        }
+        let members = members(host, &by_pid, &cgroup, ward);
+        let cores = |processes: &Vec<Process>| processes.iter().filter_map(|process| process.cpu_cores).sum();
+        cgroup.cpu_cores = members.as_ref().ok().map(cores);
+        if selector.judge_cgroup(&cgroup) == Judgement::Holds {
+            matches.push((cgroup, members));
+        }
+    }
+    matches.sort_by(|(a, _), (b, _)| plan::order_cgroups(a, b, rule.order_by));
+    Ok(matches)
+}
+
+/// Everything in a cgroup and below it, with what the guard asks for.
+fn members(
+    host: &mut impl Host,
+    by_pid: &BTreeMap<i32, &Process>,
+    cgroup: &Cgroup,
+    ward: &Ward,
+) -> Result<Vec<Process>, String> {
+    let mut processes = Vec::new();
+    for pid in host.members(cgroup).map_err(|error| error.to_string())? {
+        if pid == 0 {
+            return Err("it holds a process of another pid namespace".to_owned());
+        }
+        let known = by_pid.get(&pid).map(|process| (*process).clone());
+        let Some(mut process) = known.or_else(|| host.process(pid)) else {
+            continue;
+        };
+        // One that ended meanwhile is no reason for anything; one that came in its place is the next look's.
+        if host.read_details(&mut process, ward.needs()) {
+            processes.push(process);
+        }
+    }
+    Ok(processes)
+}
+
+impl<H: Host> Engine<H> {
+    /// The cgroups that the rule means and that may be touched, in its order. Which may not be is told the first time.
+    ///
+    /// # Errors
+    /// When there are so many that the rule means none of them, or cgroups cannot be listed.
+    pub(super) fn find_cgroups(
+        &mut self,
+        rule: &Rule,
+        selector: &Selector,
+        about: &About,
+        is_first: bool,
+        turn: &mut Turn,
+    ) -> Result<Vec<Candidate>, Refusal> {
+        let table = turn.table.take().unwrap_or_default();
+        let ward = Ward {
+            own_line: &self.own_line,
+            protect: &self.policy.protect,
+        };
+        let found = select_cgroups(&mut self.host, &table, rule, selector, &ward);
+        turn.table = Some(table);
+        let found = found.map_err(|reason| Refusal {
+            decision: Decision::NoTarget,
+            reason,
+        })?;
+        guard::bound_matches(rule, found.len())?;
+        let (mut matches, mut refused) = (Vec::new(), Vec::new());
+        for (cgroup, members) in found {
+            match ward.screen_cgroup(rule, &cgroup, &members) {
+                Ok(()) => matches.push(Candidate::Cgroup(cgroup)),
+                Err(refusal) => refused.push((Candidate::Cgroup(cgroup), refusal)),
+            }
+        }
+        if is_first {
+            let nobody = match refused.len() {
+                0 => "no cgroup matches the selector".to_owned(),
+                found => format!("{found} cgroups match the selector, and none of them may be touched"),
+            };
+            self.tell_refused(about, refused, turn);
+            if matches.is_empty() {
+                let (decision, reason) = (Decision::NoTarget, nobody);
+                self.refuse_all(about, &Refusal { decision, reason }, turn);
+            }
+        }
+        Ok(matches)
+    }
+
+    /// The moment before a cgroup is touched: is it still the one that was meant, and is nobody in it who must not be?
+    pub(super) fn cgroup_still_holds(&mut self, seen: &Cgroup, rule: &Rule, selector: &Selector) -> bool {
+        let Some(mut now) = self.host.cgroup(&seen.path).filter(|now| now.identity == seen.identity) else {
+            return false;
+        };
+        now.cpu_cores = seen.cpu_cores;
+        let ward = Ward {
+            own_line: &self.own_line,
+            protect: &self.policy.protect,
+        };
+        let members = members(&mut self.host, &BTreeMap::new(), &now, &ward);
+        selector.judge_cgroup(&now) == Judgement::Holds && ward.screen_cgroup(rule, &now, &members).is_ok()
+    }
+
+    pub(super) fn is_cgroup_there(&mut self, identity: CgroupIdentity, path: &str) -> bool {
+        self.host.cgroup(path).is_some_and(|now| now.identity == identity)
+    }
+
+    /// Whether nothing lives in a cgroup any more, wherever it is.
+    pub(super) fn is_cgroup_empty(&mut self, identity: CgroupIdentity) -> bool {
+        let listed = self.host.cgroups().unwrap_or_default();
+        let Some(cgroup) = listed.into_iter().find(|cgroup| cgroup.identity == identity) else {
+            return true;
+        };
+        // What cannot be told is not taken for dead.
+        self.host.is_populated(&cgroup).is_ok_and(|populated| !populated)
+    }
+
+    /// What is there, as if evenkeel had set nothing: what it set for a unit under the same path comes to the unit's next
+    /// cgroup by way of systemd.
+    fn read_own(&mut self, cgroup: &Cgroup, knob: Knob) -> Result<Reading, Effected> {
+        let mut reading = self.host.read_cgroup(cgroup, knob)?;
+        let target = Target::from(cgroup.identity);
+        let of_knob = |lease: &&Lease| matches!(&lease.effect, Effect::Value { value, .. } if value.knob() == knob);
+        let leases = || self.book.leases.values().filter(of_knob);
+        // A lease of this same turn is not carried out yet; ours will find what it sets.
+        let newest = leases().rev().find(|lease| lease.target == target);
+        if let Some(Lease {
+            effect: Effect::Value { value, .. },
+            settled: false,
+            ..
+        }) = newest
+        {
+            reading.value.clone_from(value);
+        }
+        let is_former =
+            |lease: &&Lease| lease.target != target && lease.target.cgroup().is_some() && lease.name == cgroup.path;
+        let is_ours = leases()
+            .filter(is_former)
+            .any(|lease| matches!(&lease.effect, Effect::Value { value, .. } if *value == reading.value));
+        if is_ours && let Some(first) = lease::beneath(leases().filter(is_former)) {
+            (reading.value, reading.unit) = (first.value, first.unit);
+        }
+        Ok(reading)
+    }
+
+    /// Writes down what is about to be done to a cgroup, or what would be. False where the guard refuses it.
+    pub(super) fn intend_on_cgroup(
+        &mut self,
+        step: &Step,
+        mut record: Record,
+        subject: Subject,
+        seat: &Seat<'_>,
+        simulated: bool,
+        turn: &mut Turn,
+    ) {
+        let Some(cgroup) = seat.candidate.cgroup() else { return };
+        let prepared = match step {
+            Step::Set(change) => {
+                let reading = self.read_own(cgroup, change.knob());
+                match reading.and_then(|reading| limit::prepare(&self.host, reading, change)) {
+                    Ok(prepared) => Some((change, prepared)),
+                    Err(effected) => {
+                        turn.decide(&mut self.book, record.clone());
+                        record.decision = None;
+                        (record.outcome, record.reason) = (Some(effected.outcome), effected.reason);
+                        return self.note_outcome(record, step.action(), turn);
+                    }
+                }
+            }
+            _ => None,
+        };
+        if let Some((_, prepared)) = &prepared {
+            record.before = Some(prepared.prior.value.to_string());
+            record.after = Some(prepared.value.to_string());
+            if let Err(refusal) = guard::limit(cgroup, &prepared.value) {
+                (record.decision, record.reason) = (Some(refusal.decision), refusal.reason);
+                return turn.decide(&mut self.book, record);
+            }
+        }
+        turn.decide(&mut self.book, record.clone());
+        record.decision = None;
+        if simulated {
+            record.outcome = Some(Outcome::DryRun);
+            return self.note_outcome(record, step.action(), turn);
+        }
+        match (step, prepared) {
+            (Step::Set(_), Some((change, prepared))) => {
+                self.intend_limit(change, prepared, record, subject, seat, turn)
+            }
+            (Step::Kill, _) => turn.work.push(Work::Kill { subject }),
+            (Step::Reclaim(bytes), _) => {
+                let bytes = *bytes;
+                turn.work.push(Work::Reclaim { bytes, subject });
+            }
+            _ => {}
+        }
+    }
+
+    fn intend_limit(
+        &mut self,
+        change: &Change,
+        prepared: limit::PreparedLimit,
+        mut record: Record,
+        subject: Subject,
+        seat: &Seat<'_>,
+        turn: &mut Turn,
+    ) {
+        let effect = Effect::Value {
+            value: prepared.value,
+            prior: vec![prepared.prior],
+        };
+        let lease = self.new_lease(seat, effect, turn);
+        let is_held = self.book.leases.values().any(|other| other.shares_knob(&lease));
+        if prepared.is_set_already && !is_held && !change.is_relative() {
+            record.outcome = Some(Outcome::AlreadySet);
+            return self.note_outcome(record, subject.action, turn);
+        }
+        let id = lease.id;
+        turn.intend(&mut self.book, Entry::Lease(lease));
+        turn.work.push(Work::Take { lease: id, subject });
+    }
+
+    /// Records who may not be touched, and why.
+    pub(super) fn tell_refused(&mut self, about: &About, refused: Vec<(Candidate, Refusal)>, turn: &mut Turn) {
+        for (candidate, refusal) in refused {
+            let mut record = about.record(turn.now);
+            record.target = shown(&candidate);
+            (record.decision, record.reason) = (Some(refusal.decision), refusal.reason);
+            turn.decide(&mut self.book, record);
+        }
+    }
+}

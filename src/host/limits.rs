@@ -1,0 +1,170 @@
+//! Cgroups of the real host: through systemd where it keeps a unit for a cgroup, through the files where it does not.
+//! Decides nothing else.
+
+use super::cgroup::{CgroupError, Hierarchy};
+use super::knob::{Knob, Value};
+use super::limit::CgroupFile;
+use super::systemd::{self, Systemd};
+use super::unit::UnitState;
+use super::{Reading, Reclaimed};
+use crate::process::{BootId, Cgroup};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+#[derive(Clone)]
+pub struct Limits {
+    hierarchy: Option<Hierarchy>,
+    /// `None` where systemd is not the init. A connection is shared by all copies of a host.
+    systemd: Option<Arc<Mutex<Systemd>>>,
+}
+
+impl Limits {
+    /// Looks for the hierarchy and for systemd.
+    pub fn find(procfs: &Path, boot: BootId) -> Limits {
+        let systemd = systemd::is_booted().then(Systemd::new).transpose();
+        let systemd = systemd.unwrap_or_else(|error| {
+            tracing::error!(%error, "systemd cannot be spoken to; limits of its units cannot be changed");
+            None
+        });
+        Limits {
+            hierarchy: Hierarchy::find(procfs, boot),
+            systemd: systemd.map(|systemd| Arc::new(Mutex::new(systemd))),
+        }
+    }
+
+    /// # Errors
+    /// When there is no hierarchy of cgroup v2.
+    pub fn files(&self) -> Result<&Hierarchy, CgroupError> {
+        self.hierarchy.as_ref().ok_or(CgroupError::NoHierarchy)
+    }
+
+    /// # Errors
+    /// As [`super::Host::cgroups`].
+    pub fn list(&self) -> Result<Vec<Cgroup>, CgroupError> {
+        self.files()?.list().map_err(|source| CgroupError::Failed {
+            path: "/".to_owned(),
+            file: "directory",
+            source,
+        })
+    }
+
+    /// # Errors
+    /// As [`super::Host::read_cgroup`].
+    pub fn read(&self, cgroup: &Cgroup, knob: Knob) -> Result<Reading, CgroupError> {
+        let files = self.files()?;
+        let (value, file) = match knob {
+            Knob::Cgroup(file) => (Value::Cgroup(files.get(cgroup, file)?), Some(file)),
+            Knob::Freeze => (Value::Freeze(files.is_frozen(cgroup)?), None),
+            knob => return Err(no_such_knob(cgroup, knob)),
+        };
+        let unit = self.unit(cgroup, file)?;
+        files.verify(cgroup)?;
+        Ok(Reading { value, unit })
+    }
+
+    fn unit(&self, cgroup: &Cgroup, file: Option<CgroupFile>) -> Result<Option<UnitState>, CgroupError> {
+        match cgroup.unit() {
+            Some(name) => self
+                .ask(name, |systemd| systemd.state(&cgroup.path, file))
+                .map(Option::flatten),
+            None => Ok(None),
+        }
+    }
+
+    /// `None` where there is no systemd.
+    fn ask<T>(
+        &self,
+        unit: &str,
+        question: impl FnOnce(&mut Systemd) -> Result<T, zbus::Error>,
+    ) -> Result<Option<T>, CgroupError> {
+        let Some(systemd) = &self.systemd else { return Ok(None) };
+        let mut systemd = systemd.lock().unwrap_or_else(PoisonError::into_inner);
+        question(&mut systemd).map(Some).map_err(|error| CgroupError::Systemd {
+            unit: unit.to_owned(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// # Errors
+    /// As [`super::Host::set_cgroup`].
+    pub fn set(&self, cgroup: &Cgroup, value: &Value, unit: Option<&UnitState>) -> Result<(), CgroupError> {
+        let files = self.files()?;
+        let Some(UnitState { unit, .. }) = unit else {
+            return self.write(cgroup, value);
+        };
+        // systemd takes a name, not a descriptor: look again whether it was the right cgroup.
+        files.verify(cgroup)?;
+        match value {
+            Value::Cgroup(setting) => self.ask(unit, |systemd| systemd.set(unit, setting))?,
+            Value::Freeze(frozen) => self.ask(unit, |systemd| systemd.freeze(unit, *frozen))?,
+            value => return Err(no_such_knob(cgroup, value.knob())),
+        };
+        files.verify(cgroup)
+    }
+
+    fn write(&self, cgroup: &Cgroup, value: &Value) -> Result<(), CgroupError> {
+        let files = self.files()?;
+        match value {
+            Value::Cgroup(setting) => files.set(cgroup, setting),
+            Value::Freeze(frozen) => files.freeze(cgroup, *frozen),
+            value => Err(no_such_knob(cgroup, value.knob())),
+        }
+    }
+
+    /// # Errors
+    /// As [`super::Host::restore_cgroup`].
+    pub fn restore(&self, cgroup: &Cgroup, value: &Value, unit: Option<&UnitState>) -> Result<(), CgroupError> {
+        let Some(state) = unit else {
+            return self.write(cgroup, value);
+        };
+        if let Value::Freeze(_) = value {
+            return self.set(cgroup, value, unit);
+        }
+        self.files()?.verify(cgroup)?;
+        self.ask(&state.unit, |systemd| systemd.restore(state))?;
+        // What stood in the file may have been written past systemd.
+        if self.read(cgroup, value.knob())?.value != *value {
+            return self.write(cgroup, value);
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// As [`super::Host::restore_unit`].
+    pub fn restore_unit(&self, state: &UnitState, ours: &Value, next: Option<&Value>) -> Result<bool, CgroupError> {
+        let Value::Cgroup(setting) = ours else {
+            // A new cgroup is not frozen.
+            return Ok(true);
+        };
+        let restored = self.ask(&state.unit, |systemd| {
+            let is_ours = systemd.has(&state.unit, setting)?;
+            match next {
+                _ if !is_ours => {}
+                Some(Value::Cgroup(next)) => systemd.set(&state.unit, next)?,
+                _ => systemd.restore(state)?,
+            }
+            Ok(is_ours)
+        })?;
+        Ok(restored.unwrap_or(false))
+    }
+
+    /// # Errors
+    /// As [`super::Host::reclaim`].
+    pub fn reclaim(&self, cgroup: &Cgroup, bytes: u64) -> Result<Reclaimed, CgroupError> {
+        let (before, after) = self.files()?.reclaim(cgroup, bytes)?;
+        Ok(Reclaimed { before, after })
+    }
+
+    pub fn has_systemd(&self) -> bool {
+        self.systemd.is_some()
+    }
+}
+
+fn no_such_knob(cgroup: &Cgroup, knob: Knob) -> CgroupError {
+    CgroupError::Failed {
+        path: cgroup.path.clone(),
+        file: knob.as_str(),
+        source: io::ErrorKind::InvalidInput.into(),
+    }
+}

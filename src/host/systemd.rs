@@ -1,0 +1,259 @@
+//! systemd over D-Bus. Where systemd keeps a unit, a limit is set as a runtime property of the unit: what is written
+//! into the files of its cgroup behind systemd's back is gone at its next `daemon-reload`. Decides nothing.
+//!
+//! A property that is set at runtime leaves a drop-in below `/run/systemd`, which outlives the unit's cgroup and wins over
+//! the unit file until the next boot. So the way back is the former value, and then the removal of the drop-in if it
+//! was not there before. `RevertUnitFiles` would not do: it removes what the administrator overrides in `/etc` as well.
+
+use super::limit::{CgroupFile, Setting};
+use super::unit::{self, Property, UnitState};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use zbus::connection::Builder;
+use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
+
+const BUS: &str = "org.freedesktop.systemd1";
+const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+/// systemd answers within milliseconds; freezing waits until a unit rests.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Where drop-ins of properties that were set at runtime are: of units that have a file, and of transient ones
+/// (systemd.unit(5), "Unit File Load Path").
+const RUNTIME_FOLDERS: [&str; 2] = ["/run/systemd/system.control", "/run/systemd/transient"];
+
+/// Whether systemd is the init of this host (sd_booted(3)).
+pub fn is_booted() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// A connection to the system bus that is made when it is first needed, and again after it broke.
+pub struct Systemd {
+    runtime: tokio::runtime::Runtime,
+    connection: Option<Connection>,
+}
+
+impl Systemd {
+    /// # Errors
+    /// When the kernel gives no descriptors for waiting on sockets.
+    pub fn new() -> io::Result<Systemd> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Systemd {
+            runtime,
+            connection: None,
+        })
+    }
+
+    /// The unit whose own cgroup has this path, with what stands for the file now. `None` where systemd has no unit
+    /// for exactly this cgroup, as below a unit that manages its own part of the tree.
+    ///
+    /// # Errors
+    /// When systemd cannot be asked.
+    pub fn state(&mut self, path: &str, file: Option<CgroupFile>) -> Result<Option<UnitState>, zbus::Error> {
+        let object: OwnedObjectPath = match self.call(MANAGER_PATH, MANAGER, "GetUnitByControlGroup", &(path,)) {
+            Ok(message) => message.body().deserialize()?,
+            Err(error) if is_no_such_unit(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let unit = String::try_from(self.property(&object, "org.freedesktop.systemd1.Unit", "Id")?)?;
+        let Some(interface) = unit::interface(&unit) else {
+            return Ok(None);
+        };
+        if String::try_from(self.property(&object, &interface, "ControlGroup")?)? != path {
+            return Ok(None);
+        }
+        let mut properties = Vec::new();
+        for name in file.map_or(&[][..], unit::names) {
+            let value = self.property(&object, &interface, name)?;
+            properties.push(((*name).to_owned(), known(value)?));
+        }
+        let at_runtime = properties
+            .iter()
+            .map(|(name, _)| name.clone())
+            .filter(|name| drop_ins(&unit, name).any(|path| path.exists()))
+            .collect();
+        Ok(Some(UnitState {
+            unit,
+            properties,
+            at_runtime,
+        }))
+    }
+
+    /// Sets what stands for a setting, until the next boot.
+    ///
+    /// # Errors
+    /// When systemd cannot be asked, or refuses.
+    pub fn set(&mut self, unit: &str, setting: &Setting) -> Result<(), zbus::Error> {
+        let wanted = wanted(setting);
+        let now = self.now(unit, &wanted)?;
+        let changed = wanted.into_iter().zip(now).filter(|((_, wanted), now)| wanted != now);
+        let changed: Vec<_> = changed.collect();
+        self.set_properties(unit, &changed)
+    }
+
+    /// Makes a unit what it was: its properties, and no drop-in that was not there before.
+    ///
+    /// # Errors
+    /// When systemd cannot be asked, or refuses, or a drop-in cannot be removed.
+    pub fn restore(&mut self, state: &UnitState) -> Result<(), zbus::Error> {
+        match self.now(&state.unit, &state.properties) {
+            Ok(now) => {
+                let former = state.properties.iter().cloned().zip(now);
+                let changed: Vec<_> = former.filter(|((_, former), now)| former != now).collect();
+                self.set_properties(&state.unit, &changed)?;
+            }
+            // What is not loaded has no properties, but it may have drop-ins that wait for it.
+            Err(error) if is_no_such_unit(&error) => {}
+            Err(error) => return Err(error),
+        }
+        for (name, _) in &state.properties {
+            if state.at_runtime.contains(name) {
+                continue;
+            }
+            for drop_in in drop_ins(&state.unit, name) {
+                match fs::remove_file(&drop_in) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error.into()),
+                }
+                // The folder goes with its last file; that others are in it is no fault.
+                if let Some(folder) = drop_in.parent() {
+                    let _ = fs::remove_dir(folder);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the unit still has what a setting stands for.
+    ///
+    /// # Errors
+    /// When systemd cannot be asked.
+    pub fn has(&mut self, unit: &str, setting: &Setting) -> Result<bool, zbus::Error> {
+        let wanted = wanted(setting);
+        match self.now(unit, &wanted) {
+            Ok(now) => Ok(wanted.iter().zip(&now).all(|((_, wanted), now)| wanted == now)),
+            Err(error) if is_no_such_unit(&error) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Freezes all processes of a unit, or lets them go on.
+    ///
+    /// # Errors
+    /// When systemd cannot be asked, or refuses.
+    pub fn freeze(&mut self, unit: &str, frozen: bool) -> Result<(), zbus::Error> {
+        let method = if frozen { "FreezeUnit" } else { "ThawUnit" };
+        self.call(MANAGER_PATH, MANAGER, method, &(unit,)).map(drop)
+    }
+
+    /// What these properties of a unit are now.
+    fn now(&mut self, unit: &str, properties: &[(String, Property)]) -> Result<Vec<Property>, zbus::Error> {
+        let object: OwnedObjectPath = self
+            .call(MANAGER_PATH, MANAGER, "GetUnit", &(unit,))?
+            .body()
+            .deserialize()?;
+        let interface = unit::interface(unit).ok_or_else(|| zbus::Error::Failure(format!("{unit} has no limits")))?;
+        let values = properties
+            .iter()
+            .map(|(name, _)| known(self.property(&object, &interface, name)?));
+        values.collect()
+    }
+
+    fn set_properties(&mut self, unit: &str, changed: &[((String, Property), Property)]) -> Result<(), zbus::Error> {
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let mut assignments: Vec<(&str, Variant<'_>)> = Vec::new();
+        for ((name, wanted), now) in changed {
+            // systemd adds to a list what it is given; only an empty one empties it.
+            if matches!((wanted, now), (Property::Devices(_), Property::Devices(now)) if !now.is_empty()) {
+                assignments.push((name, Variant::from(Vec::<(String, u64)>::new())));
+            }
+            match wanted {
+                Property::Number(number) => assignments.push((name, Variant::from(*number))),
+                Property::Devices(devices) if devices.is_empty() => {}
+                Property::Devices(devices) => assignments.push((name, Variant::from(devices.clone()))),
+            }
+        }
+        let runtime = true;
+        self.call(
+            MANAGER_PATH,
+            MANAGER,
+            "SetUnitProperties",
+            &(unit, runtime, assignments),
+        )
+        .map(drop)
+    }
+
+    fn property(&mut self, object: &OwnedObjectPath, interface: &str, name: &str) -> Result<OwnedVariant, zbus::Error> {
+        self.call(object.as_str(), PROPERTIES, "Get", &(interface, name))?
+            .body()
+            .deserialize()
+    }
+
+    fn call<B>(&mut self, object: &str, interface: &str, method: &str, body: &B) -> Result<zbus::Message, zbus::Error>
+    where
+        B: serde::Serialize + zbus::DynamicType,
+    {
+        let Systemd { runtime, connection } = self;
+        let answer = runtime.block_on(async {
+            let bus = match connection {
+                Some(bus) if !bus.is_closed() => bus.clone(),
+                _ => {
+                    let bus = Builder::system().method_timeout(TIMEOUT).build().await?;
+                    connection.insert(bus).clone()
+                }
+            };
+            bus.call_method(Some(BUS), object, Some(interface), method, body).await
+        });
+        if matches!(answer, Err(zbus::Error::InputOutput(_))) {
+            *connection = None;
+        }
+        answer
+    }
+}
+
+/// The properties for a setting, devices under the names that they have here.
+fn wanted(setting: &Setting) -> Vec<(String, Property)> {
+    let named = |(number, limit): (String, u64)| (device_path(&number).unwrap_or(number), limit);
+    unit::properties(setting)
+        .into_iter()
+        .map(|(name, property)| match property {
+            Property::Devices(devices) => (
+                name.to_owned(),
+                Property::Devices(devices.into_iter().map(named).collect()),
+            ),
+            number => (name.to_owned(), number),
+        })
+        .collect()
+}
+
+/// `/dev/block/8:0` is a link that udev makes; where there is no udev, the kernel tells the name of the device.
+fn device_path(by_number: &str) -> Option<String> {
+    let number = by_number.rsplit('/').next()?;
+    let facts = fs::read_to_string(format!("/sys/dev/block/{number}/uevent")).ok()?;
+    let name = facts.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+    Some(format!("/dev/{name}"))
+}
+
+fn known(value: OwnedVariant) -> Result<Property, zbus::Error> {
+    match u64::try_from(&value) {
+        Ok(number) => Ok(Property::Number(number)),
+        Err(_) => Vec::<(String, u64)>::try_from(value).map(Property::Devices),
+    }
+}
+
+fn drop_ins<'a>(unit: &'a str, property: &'a str) -> impl Iterator<Item = PathBuf> + 'a {
+    RUNTIME_FOLDERS.iter().map(move |folder| {
+        Path::new(folder)
+            .join(format!("{unit}.d"))
+            .join(format!("50-{}.conf", unit::in_unit_files(property)))
+    })
+}
+
+fn is_no_such_unit(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
+}

@@ -1,0 +1,110 @@
+//! What is known of a cgroup, and which systemd unit a path stands for. Data and pure functions; reading is in `host`.
+
+use super::table::Process;
+use super::target::CgroupIdentity;
+
+/// All processes in a cgroup and below it, or why they cannot be told.
+pub type Members = Result<Vec<Process>, String>;
+
+/// One cgroup as it was read at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cgroup {
+    pub identity: CgroupIdentity,
+    /// As in `/proc/PID/cgroup`: it begins with `/`, and the root is `/` alone.
+    pub path: String,
+    /// `memory.current`; `None` where the memory controller is not enabled.
+    pub memory_bytes: Option<u64>,
+    /// Processor cores that its processes used, those of the cgroups below included; `None` until it was measured.
+    pub cpu_cores: Option<f64>,
+}
+
+impl Cgroup {
+    /// One of which nothing else was read.
+    pub fn at(identity: CgroupIdentity, path: String) -> Cgroup {
+        Cgroup {
+            identity,
+            path,
+            memory_bytes: None,
+            cpu_cores: None,
+        }
+    }
+
+    /// The unit whose own cgroup this is. What a unit made below its cgroup is no unit.
+    pub fn unit(&self) -> Option<&str> {
+        unit_of(&self.path).filter(|unit| self.path.ends_with(*unit))
+    }
+
+    /// Whether a path is this cgroup or one below it.
+    pub fn holds(&self, path: &str) -> bool {
+        let below = path.strip_prefix(self.path.trim_end_matches('/'));
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+const UNIT_SUFFIXES: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
+
+/// The unit of the system's systemd to which it counts what is in a cgroup: the first on the path that is no slice, as
+/// `systemctl status PID` tells; of a slice, the slice itself. What the systemd of a user made counts to `user@UID.service`.
+pub fn unit_of(path: &str) -> Option<&str> {
+    let mut slice = None;
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        let is_unit = UNIT_SUFFIXES
+            .iter()
+            .any(|suffix| part.len() > suffix.len() && part.ends_with(suffix));
+        match is_unit {
+            true if part.ends_with(".slice") => slice = Some(part),
+            true => return Some(part),
+            // What is below a slice and no unit was made by somebody else.
+            false => return slice,
+        }
+    }
+    slice
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::BootId;
+
+    fn cgroup(path: &str) -> Cgroup {
+        let identity = CgroupIdentity {
+            boot: BootId(1),
+            inode: 1,
+        };
+        Cgroup::at(identity, path.to_owned())
+    }
+
+    #[test]
+    fn paths_tell_the_unit_that_systemd_counts_to() {
+        for (path, unit, own) in [
+            ("/system.slice/ssh.service", Some("ssh.service"), true),
+            ("/system.slice/docker.service/abc", Some("docker.service"), false),
+            ("/batch.slice/batch-render.slice", Some("batch-render.slice"), true),
+            (
+                "/user.slice/user-7.slice/session-2.scope",
+                Some("session-2.scope"),
+                true,
+            ),
+            (
+                "/user.slice/user-7.slice/user@7.service/app.slice/x.service",
+                Some("user@7.service"),
+                false,
+            ),
+            ("/init.scope", Some("init.scope"), true),
+            ("/kubepods/burstable", None, false),
+            ("/", None, false),
+            ("/.service", None, false),
+        ] {
+            assert_eq!(unit_of(path), unit, "{path}");
+            assert_eq!(cgroup(path).unit().is_some(), own, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_cgroup_holds_itself_and_what_is_below_it() {
+        let batch = cgroup("/batch.slice");
+        assert!(batch.holds("/batch.slice") && batch.holds("/batch.slice/x.service"));
+        assert!(!batch.holds("/batch.slice2") && !batch.holds("/"));
+        assert!(cgroup("/").holds("/batch.slice"));
+    }
+}

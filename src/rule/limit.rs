@@ -1,0 +1,132 @@
+//! What a rule writes for the files of a cgroup -> what is to be made of what they hold.
+
+use super::step::{Change, IoChange, Relative};
+use crate::diagnostic::Findings;
+use crate::host::knob::Value;
+use crate::host::limit::{Bandwidth, CgroupFile, DEFAULT_PERIOD_MICROS, IoKind, Limit, Setting, WEIGHTS};
+use crate::yaml::{Text, parse_size};
+
+/// No machine has more processors (CONFIG_NR_CPUS).
+const MAX_CPUS: i32 = 8192;
+/// Ten times what it has is a typing slip.
+const MAX_PERCENT: i32 = 1000;
+
+/// Compiles one entry of `cgroup:`.
+pub(super) fn compile_limit(file: CgroupFile, text: &Text, findings: &mut Findings) -> Option<Change> {
+    let written = text.value.trim();
+    let change = match file {
+        CgroupFile::CpuMax => cpu_max(written),
+        CgroupFile::CpuWeight => weight(written).map(Setting::CpuWeight).map(to),
+        CgroupFile::IoWeight => weight(written).map(Setting::IoWeight).map(to),
+        CgroupFile::PidsMax => written.parse().ok().map(Setting::PidsMax).map(to),
+        CgroupFile::MemorySwapMax => size(written).map(Setting::MemorySwapMax).map(to),
+        CgroupFile::MemoryHigh => memory(file, written, Setting::MemoryHigh),
+        CgroupFile::MemoryMax => memory(file, written, Setting::MemoryMax),
+        CgroupFile::IoMax => io_max(written).map(|(device, limits)| Change::Io(IoChange { device, limits })),
+    };
+    if change.is_none() {
+        let help = match file {
+            CgroupFile::CpuMax => {
+                "write quota and period in microseconds (\"50000 100000\"), max, processors in per cent (50%, 200%), \
+                 or what to add or take away: +2, -1, +100%, -50%"
+            }
+            CgroupFile::CpuWeight | CgroupFile::IoWeight => "a weight is a number from 1 to 10000; 100 is the default",
+            CgroupFile::PidsMax => "write a number of processes, or max",
+            CgroupFile::MemorySwapMax => "write a size such as 1GiB, 0, or max",
+            CgroupFile::MemoryHigh | CgroupFile::MemoryMax => {
+                "write a size such as 1GiB, max, a part of the host's memory (50%), or what to add or take away: \
+                 +512MiB, +100%, -50%"
+            }
+            CgroupFile::IoMax => {
+                "write a device and its limits, as in \"/dev/sda wbps=10MiB riops=max\"; limits are rbps, wbps, riops, wiops"
+            }
+        };
+        findings.error(text.span, format!("`{}` cannot be {:?}", file, text.value), help);
+    }
+    change
+}
+
+fn to(setting: Setting) -> Change {
+    Change::To(Value::Cgroup(setting))
+}
+
+fn weight(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|weight| WEIGHTS.contains(weight))
+}
+
+fn size(text: &str) -> Option<Limit> {
+    match text {
+        "max" => Some(Limit(None)),
+        size => parse_size(size).ok().map(|bytes| Limit(Some(bytes))),
+    }
+}
+
+/// A change by so many per cent; to nothing, and by nothing, is none.
+fn percent(text: &str) -> Option<i32> {
+    let percent: i32 = text.strip_suffix('%')?.parse().ok()?;
+    (percent != 0 && percent > -100 && percent <= MAX_PERCENT).then_some(percent)
+}
+
+fn is_relative(text: &str) -> bool {
+    text.starts_with(['+', '-'])
+}
+
+fn cpu_max(text: &str) -> Option<Change> {
+    let file = CgroupFile::CpuMax;
+    if is_relative(text) {
+        let cpus = || {
+            text.parse::<i32>()
+                .ok()
+                .filter(|cpus| *cpus != 0 && cpus.abs() <= MAX_CPUS)
+        };
+        let by = percent(text)
+            .map(Relative::Percent)
+            .or_else(|| cpus().map(Relative::Processors))?;
+        return Some(Change::Limit { file, by });
+    }
+    if let Some(percent) = text.strip_suffix('%') {
+        // As CPUQuota= of systemd: of one processor.
+        let percent: u64 = percent
+            .parse()
+            .ok()
+            .filter(|percent| (1..=100 * MAX_CPUS as u64).contains(percent))?;
+        return Some(to(Setting::CpuMax(Bandwidth {
+            quota_micros: Some(percent * DEFAULT_PERIOD_MICROS / 100),
+            period_micros: DEFAULT_PERIOD_MICROS,
+        })));
+    }
+    text.parse().ok().map(Setting::CpuMax).map(to)
+}
+
+fn memory(file: CgroupFile, text: &str, setting: impl Fn(Limit) -> Setting) -> Option<Change> {
+    if let Some(amount) = text.strip_prefix(['+', '-']) {
+        let bytes = || {
+            let bytes = parse_size(amount).ok().filter(|bytes| *bytes > 0)? as i64;
+            Some(Relative::Bytes(if text.starts_with('-') { -bytes } else { bytes }))
+        };
+        let by = percent(text).map(Relative::Percent).or_else(bytes)?;
+        return Some(Change::Limit { file, by });
+    }
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent: u8 = percent.parse().ok().filter(|percent| (1..=100).contains(percent))?;
+        let by = Relative::OfHost(percent);
+        return Some(Change::Limit { file, by });
+    }
+    size(text).map(|limit| to(setting(limit)))
+}
+
+/// A device, and one limit or several.
+fn io_max(text: &str) -> Option<(String, Vec<(IoKind, Limit)>)> {
+    let mut words = text.split_whitespace();
+    let device = words
+        .next()
+        .filter(|device| device.starts_with("/dev/") || device.contains(':'))?;
+    let limits: Option<Vec<(IoKind, Limit)>> = words
+        .map(|word| {
+            let (kind, limit) = word.split_once('=')?;
+            Some((kind.parse().ok()?, size(limit)?))
+        })
+        .collect();
+    let limits = limits.filter(|limits| !limits.is_empty())?;
+    Some((device.to_owned(), limits))
+}

@@ -1,0 +1,279 @@
+//! Units of systemd: what evenkeel sets is a runtime property, so that systemd and evenkeel do not fight, and nothing of
+//! it is left afterwards.
+
+use super::*;
+
+/// A service that wants all processors, with a unit file of its own. Stopped and removed when the test ends.
+struct Service {
+    name: String,
+}
+
+impl Service {
+    fn start(name: &str, settings: &str) -> Self {
+        let service = Service {
+            name: format!("{name}.service"),
+        };
+        let text = format!("[Service]\nExecStart=/bin/sh -c 'while :; do :; done'\n{settings}\n");
+        std::fs::write(service.file(), text).expect("units are written by root");
+        sh(&format!("systemctl daemon-reload; systemctl start {}", service.name));
+        service
+    }
+
+    fn file(&self) -> String {
+        format!("/etc/systemd/system/{}", self.name)
+    }
+
+    fn cgroup(&self) -> String {
+        format!("/system.slice/{}", self.name)
+    }
+
+    /// A property as `systemctl show` prints it.
+    fn shows(&self, property: &str) -> String {
+        sh(&format!("systemctl show --value --property={property} {}", self.name))
+            .trim()
+            .to_owned()
+    }
+
+    /// What systemd has on record for the unit, beside its file.
+    fn has_drop_ins(&self) -> bool {
+        let folders = ["/run/systemd/system.control", "/run/systemd/transient"];
+        folders
+            .iter()
+            .any(|folder| std::path::Path::new(&format!("{folder}/{}.d", self.name)).exists())
+    }
+
+    fn home(&self, actions: &str) -> Home {
+        home(&format!("{{unit: '{}'}}", self.name.replace('.', "\\.")), actions)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("systemctl")
+            .args(["kill", "--signal=KILL", &self.name])
+            .status();
+        let _ = std::process::Command::new("systemctl")
+            .args(["stop", &self.name])
+            .status();
+        let _ = std::fs::remove_file(self.file());
+    }
+}
+
+#[test]
+fn a_service_under_its_quota_gets_more_and_gives_it_back() {
+    let service = Service::start("quota", "CPUQuota=20%");
+    let home = service.home("[{cgroup: {cpu.max: +300%}}]");
+    let evenkeel = enforce(&home);
+    let before = processors(&service.cgroup());
+    assert!(
+        (0.1..0.3).contains(&before),
+        "{before} processors under a quota of 20 %"
+    );
+
+    fire(&evenkeel);
+    outcomes(&evenkeel, "applied", 1.0);
+    assert_eq!(service.shows("CPUQuotaPerSecUSec"), "800ms");
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "80000 100000");
+    // What systemd reads anew does not take it away.
+    sh("systemctl daemon-reload");
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "80000 100000");
+    let during = processors(&service.cgroup());
+    assert!(during > 0.45, "{during} processors of 0.8");
+
+    resolve(&evenkeel);
+    outcomes(&evenkeel, "restored", 1.0);
+    assert_eq!(service.shows("CPUQuotaPerSecUSec"), "200ms");
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "20000 100000");
+    assert!(!service.has_drop_ins());
+    let after = processors(&service.cgroup());
+    assert!((0.1..0.3).contains(&after), "{after} processors after it gave back");
+    println!("processors: {before:.2} before, {during:.2} during, {after:.2} after");
+}
+
+#[test]
+fn every_limit_of_a_unit_is_put_back_by_the_next_daemon_after_a_kill() {
+    let service = Service::start("every", "CPUWeight=70\nIOReadBandwidthMax=/dev/vda 5M\nTasksMax=50");
+    let files = [
+        "cpu.max",
+        "cpu.weight",
+        "memory.high",
+        "memory.max",
+        "memory.swap.max",
+        "io.max",
+        "io.weight",
+        "pids.max",
+    ];
+    let properties = [
+        "CPUQuotaPerSecUSec",
+        "CPUQuotaPeriodUSec",
+        "CPUWeight",
+        "MemoryHigh",
+        "MemoryMax",
+        "MemorySwapMax",
+        "IOWeight",
+        "IOReadBandwidthMax",
+        "IOWriteBandwidthMax",
+        "IOReadIOPSMax",
+        "IOWriteIOPSMax",
+        "TasksMax",
+    ];
+    let state = || -> Vec<String> {
+        let files = files.map(|file| format!("{file}: {}", read(&service.cgroup(), file)));
+        let properties = properties.map(|name| format!("{name}: {}", service.shows(name)));
+        files.into_iter().chain(properties).collect()
+    };
+    let before = state();
+    let home = service.home(
+        "[{cgroup: {cpu.max: '30000 50000', cpu.weight: 20, memory.high: 300MiB, memory.max: 50%, memory.swap.max: 1GiB, \
+         io.max: /dev/vda wbps=1MiB riops=20, io.weight: 30, pids.max: 40}}]",
+    );
+    let mut evenkeel = enforce(&home);
+    fire(&evenkeel);
+    outcomes(&evenkeel, "applied", 8.0);
+    let cgroup = service.cgroup();
+    assert_eq!(read(&cgroup, "cpu.max"), "30000 50000");
+    assert_eq!(service.shows("CPUQuotaPerSecUSec"), "600ms");
+    assert_eq!(service.shows("CPUQuotaPeriodUSec"), "50ms");
+    assert_eq!(read(&cgroup, "cpu.weight"), "20");
+    assert_eq!(read(&cgroup, "memory.high"), (300 << 20).to_string());
+    assert_eq!(service.shows("MemoryHigh"), (300 << 20).to_string());
+    assert_eq!(read(&cgroup, "memory.swap.max"), (1 << 30).to_string());
+    assert!(
+        read(&cgroup, "io.max").contains("rbps=5000000 wbps=1048576 riops=20"),
+        "{}",
+        read(&cgroup, "io.max")
+    );
+    assert!(read(&cgroup, "io.weight").contains("30"));
+    assert_eq!(read(&cgroup, "pids.max"), "40");
+    evenkeel.kill();
+
+    let evenkeel = home.start_again(&evenkeel, &FLAGS);
+    assert_eq!(read(&cgroup, "pids.max"), "40", "its episode is still open");
+    resolve(&evenkeel);
+    outcomes(&evenkeel, "restored", 8.0);
+    assert_eq!(state(), before);
+    assert!(!service.has_drop_ins());
+    sh("systemctl daemon-reload");
+    assert_eq!(state(), before);
+}
+
+#[test]
+fn a_property_that_the_administrator_set_at_runtime_stays_his() {
+    let service = Service::start("admins", "CPUQuota=20%");
+    sh(&format!(
+        "systemctl set-property --runtime {} CPUQuota=30% CPUWeight=50",
+        service.name
+    ));
+    let home = service.home("[{cgroup: {cpu.max: +100%, cpu.weight: 10}}]");
+    let evenkeel = enforce(&home);
+    fire(&evenkeel);
+    outcomes(&evenkeel, "applied", 2.0);
+    assert_eq!(service.shows("CPUQuotaPerSecUSec"), "600ms");
+    // Meanwhile he changes one of the two.
+    sh(&format!(
+        "systemctl set-property --runtime {} CPUWeight=77",
+        service.name
+    ));
+    resolve(&evenkeel);
+    outcomes(&evenkeel, "restored", 1.0);
+    outcomes(&evenkeel, "superseded", 1.0);
+    assert_eq!(service.shows("CPUQuotaPerSecUSec"), "300ms");
+    assert_eq!(service.shows("CPUWeight"), "77");
+    assert!(service.has_drop_ins());
+    sh(&format!("systemctl revert {}", service.name));
+}
+
+#[test]
+fn a_unit_that_is_started_anew_is_taken_anew_and_is_itself_afterwards() {
+    let service = Service::start("anew", "CPUQuota=20%");
+    let home = service.home("[{cgroup: {cpu.max: +100%}}]");
+    let evenkeel = enforce(&home);
+    fire(&evenkeel);
+    outcomes(&evenkeel, "applied", 1.0);
+    sh(&format!("systemctl restart {}", service.name));
+    // The next round finds the new cgroup: what it has came from evenkeel, and is not doubled once more.
+    outcomes(&evenkeel, "applied", 2.0);
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "40000 100000");
+    resolve(&evenkeel);
+    outcomes(&evenkeel, "restored", 1.0);
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "20000 100000");
+    assert!(!service.has_drop_ins());
+}
+
+#[test]
+fn a_unit_that_stopped_under_its_lease_starts_as_its_file_says() {
+    let service = Service::start("stopped", "CPUQuota=20%");
+    let home = service.home("[{cgroup: {cpu.max: 70%}}]");
+    let evenkeel = enforce(&home);
+    fire(&evenkeel);
+    outcomes(&evenkeel, "applied", 1.0);
+    sh(&format!("systemctl stop {}", service.name));
+    resolve(&evenkeel);
+    outcomes(&evenkeel, "gone", 1.0);
+    assert!(!service.has_drop_ins());
+    sh(&format!("systemctl start {}", service.name));
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "20000 100000");
+}
+
+#[test]
+fn a_frozen_unit_rests_and_goes_on_though_evenkeel_was_killed() {
+    let service = Service::start("frozen", "");
+    let home = service.home("[{freeze: true}]");
+    let mut evenkeel = enforce(&home);
+    assert!(processors(&service.cgroup()) > 0.3);
+    fire(&evenkeel);
+    outcomes(&evenkeel, "applied", 1.0);
+    assert!(read(&service.cgroup(), "cgroup.events").contains("frozen 1"));
+    assert_eq!(service.shows("FreezerState"), "frozen");
+    let at_rest = processors(&service.cgroup());
+    assert!(at_rest < 0.01, "{at_rest} processors while frozen");
+    evenkeel.kill();
+
+    let evenkeel = home.start_again(&evenkeel, &FLAGS);
+    assert_eq!(service.shows("FreezerState"), "frozen", "its episode is still open");
+    resolve(&evenkeel);
+    outcomes(&evenkeel, "restored", 1.0);
+    assert_eq!(service.shows("FreezerState"), "running");
+    assert!(processors(&service.cgroup()) > 0.3);
+}
+
+#[test]
+fn a_killed_unit_ends_as_one_victim() {
+    let service = Service::start("ended", "");
+    let home = service.home("[{kill: true}]");
+    let evenkeel = enforce(&home);
+    fire(&evenkeel);
+    outcomes(&evenkeel, "applied", 1.0);
+    eventually("the unit to have failed", TIMEOUT, || {
+        (service.shows("Result") == "signal").then_some(())
+    });
+    assert_eq!(evenkeel.metric("evenkeel_budget_remaining", &[]), 2.0, "of three");
+    sh(&format!("systemctl reset-failed {}", service.name));
+}
+
+#[test]
+fn what_holds_protected_processes_is_never_touched() {
+    let service = Service::start("bystander", "");
+    // The slice holds dbus and journald; the guest's own service holds evenkeel; the root holds everything.
+    for select in [
+        "{unit: 'system\\.slice'}",
+        "{unit: 'guest-tests\\.service'}",
+        "{cgroup: '/'}",
+        "{unit: 'dbus\\.service'}",
+    ] {
+        let home = home(
+            select,
+            "[{cgroup: {cpu.weight: 5}}, {freeze: true}, {wait: 1s}, {kill: true}]",
+        );
+        let evenkeel = enforce(&home);
+        fire(&evenkeel);
+        eventually("a refusal", TIMEOUT, || {
+            let refused = evenkeel.metric("evenkeel_decisions_total", &[("decision", "protected")]);
+            (refused == 1.0).then_some(())
+        });
+        assert_eq!(evenkeel.metric("evenkeel_actions_total", &[]), 0.0, "{select}");
+    }
+    assert_eq!(read("/system.slice", "cpu.weight"), "100");
+    assert_eq!(read("/system.slice", "cgroup.freeze"), "0");
+    assert!(processors(&service.cgroup()) > 0.3);
+}

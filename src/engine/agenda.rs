@@ -11,6 +11,9 @@ pub const RETRY: Duration = Duration::from_secs(1);
 /// Processor use is measured between readings of the process table this far apart.
 pub const BASELINE: Duration = Duration::from_secs(10);
 
+/// The page's lists are brought up to date at most this often.
+pub const RELIST: Duration = Duration::from_millis(250);
+
 /// What the engine remembers of its own doing; all times are CLOCK_BOOTTIME.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Chores {
@@ -20,6 +23,10 @@ pub struct Chores {
     pub last_retry: Option<Duration>,
     /// Last reading for processor use; `None` where no rule asks for it.
     pub baseline_at: Option<Duration>,
+    /// When the page was last given its lists.
+    pub listed_at: Option<Duration>,
+    /// Whether they have changed since.
+    pub must_list: bool,
 }
 
 /// When something is due, if anything ever is. A climb that is done has `Duration::MAX`. `under_way` are leases for which
@@ -38,6 +45,7 @@ pub fn next_due(book: &Book, chores: Chores, under_way: &BTreeSet<u64>) -> Optio
     let round = (!book.episodes.is_empty()).then_some(chores.last_round + ROUND);
     let retry = chores.last_retry.map(|at| at + RETRY);
     let baseline = chores.baseline_at.map(|at| at + BASELINE);
+    let listing = chores.listed_at.filter(|_| chores.must_list).map(|at| at + RELIST);
     climbs
         .chain(deadlines)
         .chain(effects)
@@ -45,6 +53,7 @@ pub fn next_due(book: &Book, chores: Chores, under_way: &BTreeSet<u64>) -> Optio
         .chain(round)
         .chain(retry)
         .chain(baseline)
+        .chain(listing)
         .filter(|due| *due < Duration::MAX)
         .min()
 }

@@ -198,7 +198,7 @@ impl<H: Host> Engine<H> {
                 Some((self.conditions)(text).unwrap_or(unknown))
             }
         };
-        let stuck = self.spent(turn.table.as_deref().unwrap_or_default());
+        let stuck = self.spent(turn.processes());
         let orphaned = self.orphaned_victims();
         let gate = FinalGate {
             rule: seat.rule,

@@ -79,13 +79,11 @@ impl<H: Host> Engine<H> {
         is_first: bool,
         turn: &mut Turn,
     ) -> Result<Vec<Candidate>, Refusal> {
-        let table = turn.table.take().unwrap_or_default();
         let ward = Ward {
             own_line: &self.own_line,
             protect: &self.policy.protect,
         };
-        let found = select_cgroups(&mut self.host, &table, rule, selector, &ward);
-        turn.table = Some(table);
+        let found = select_cgroups(&mut self.host, turn.processes(), rule, selector, &ward);
         let found = found.map_err(|reason| Refusal {
             decision: Decision::NoTarget,
             reason,

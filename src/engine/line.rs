@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 /// Alerts that may be open at once, whatever is sent: more are a fault of the sender, and each costs a look per round.
 const MAX_OPEN_EPISODES: usize = 4096;
+/// A process table serves alerts that come so soon after it was read.
+const JUST_READ: Duration = Duration::from_millis(20);
 /// A repeat so soon after the last look changes nothing.
 const JUST_NOW: Duration = Duration::from_secs(1);
 
@@ -285,7 +287,7 @@ impl<H: Host> Engine<H> {
         self.crowded.remove(key);
         self.drop_the_gone(&mut episode, turn);
         if rule.has_final_steps() {
-            let spent = self.spent(turn.table.as_deref().unwrap_or_default());
+            let spent = self.spent(turn.processes());
             matches.retain(|candidate| !spent.contains(&candidate.target()));
         }
         let held = self.places(&episode);
@@ -350,18 +352,16 @@ impl<H: Host> Engine<H> {
         turn: &mut Turn,
     ) -> Result<Vec<Candidate>, Refusal> {
         if turn.table.is_none() {
-            turn.table = Some(self.read_table(turn.boot_now()));
+            turn.table = Some(self.recent_table(turn));
         }
         if let Aim::Cgroups(_) = rule.aim {
             return self.find_cgroups(rule, selector, about, is_first, turn);
         }
-        let table = turn.table.take().unwrap_or_default();
         let ward = Ward {
             own_line: &self.own_line,
             protect: &self.policy.protect,
         };
-        let mut matches = select(&mut self.host, &table, rule, selector, &ward);
-        turn.table = Some(table);
+        let mut matches = select(&mut self.host, turn.processes(), rule, selector, &ward);
         bound_matches(rule, matches.len())?;
         let found = matches.len();
         let mut refused = Vec::new();
@@ -492,10 +492,13 @@ impl<H: Host> Engine<H> {
         // In an emergency the record follows the deed.
         let mut outcomes = if turn.is_unledgered { entries } else { Vec::new() };
         let told = outcomes.len();
+        if !turn.work.is_empty() {
+            self.last_table = None;
+        }
         for work in std::mem::take(&mut turn.work) {
             if matches!(work, Work::Undo { .. }) && turn.table.is_none() {
                 // Whoever undoes must know the children.
-                turn.table = Some(self.read_kin());
+                turn.table = Some(Arc::new(self.read_kin()));
             }
             self.perform(work, &turn, &mut outcomes);
         }
@@ -523,6 +526,17 @@ impl<H: Host> Engine<H> {
     /// The process table as whoever undoes needs it.
     pub(super) fn read_kin(&mut self) -> Kin {
         Kin::from(self.host.processes().unwrap_or_default())
+    }
+
+    /// For alerts that come in quick succession one reading serves several: whom it names is read anew before it is
+    /// touched. Nothing was done since then.
+    fn recent_table(&mut self, turn: &Turn) -> Arc<Kin> {
+        let now = turn.boot_now();
+        let recent = self.last_table.take().filter(|_| turn.received_at.is_some());
+        let recent = recent.filter(|(read_at, _)| now.saturating_sub(*read_at) < JUST_READ);
+        let (read_at, table) = recent.unwrap_or_else(|| (now, Arc::new(self.read_table(now))));
+        self.last_table = Some((read_at, Arc::clone(&table)));
+        table
     }
 
     fn read_table(&mut self, now: Duration) -> Kin {

@@ -36,7 +36,7 @@ use crate::alert::alertmanager::Absences;
 use crate::host::Host;
 use crate::ledger::lease::Undo;
 use crate::ledger::{Book, Episode, EpisodeKey, Journal, Lease, Record};
-use crate::process::Selector;
+use crate::process::{Kin, Selector};
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::rule::{Rule, RuleSet, Step};
 use crate::tally::Tally;
@@ -100,6 +100,8 @@ pub struct Engine<H: Host> {
     crowded: BTreeSet<EpisodeKey>,
     /// The last two readings for processor use: the newer one serves once it is old enough.
     baselines: [Option<CpuBaseline>; 2],
+    /// The process table as an alert had it read, and when.
+    last_table: Option<(Duration, Arc<Kin>)>,
     /// Children of targets that were seen.
     broods: Broods,
     /// What was undone in this turn, whose newest children must be looked for once more.
@@ -131,6 +133,7 @@ impl<H: Host> Engine<H> {
             judged_at: BTreeMap::new(),
             crowded: BTreeSet::new(),
             baselines: [None, None],
+            last_table: None,
             broods: Broods::default(),
             undone: Vec::new(),
             chores,

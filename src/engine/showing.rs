@@ -1,6 +1,7 @@
 //! What the engine lets others see of itself: log lines of decisions, and the state behind metrics and page.
 
 use super::Engine;
+use super::agenda::RELIST;
 use crate::alert::{Labels, Source};
 use crate::host::{Host, Moment};
 use crate::ledger::errand::ALLOCATION_STATES;
@@ -8,7 +9,7 @@ use crate::ledger::{Effect, Entry, Lease, Record};
 use crate::rule::{Rule, Step};
 use crate::tally::{HeldLease, OpenAlert, Standing, State, Tally, Told, Verdict};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// The page lists this many leases, and as many alerts; the metrics count them all.
@@ -53,36 +54,46 @@ impl<H: Host> Engine<H> {
         self.tally.set_rules(rules.collect());
     }
 
-    /// Brings metrics and page up to date with the book.
-    pub(super) fn publish_state(&self) {
+    /// Brings metrics and page up to date with the book. The page looks once a second, and lists are dear where thousands of
+    /// alerts are open: those may wait a little.
+    pub(super) fn publish_state(&mut self) {
         let now = self.host.now();
-        let mut firing = BTreeMap::<_, BTreeSet<_>>::new();
-        let mut alerts = Vec::new();
+        let state = self.state(now);
+        self.tally.set_state(state);
+        let is_recent = self.chores.listed_at.is_some_and(|at| now.boot < at + RELIST);
+        self.chores.must_list = is_recent;
+        if is_recent {
+            return;
+        }
+        self.chores.listed_at = Some(now.boot);
+        let alerts = self.book.episodes.values().take(MAX_SHOWN).map(|episode| OpenAlert {
+            alertname: episode.labels.get("alertname").cloned().unwrap_or_default(),
+            labels: other_labels(&episode.labels),
+            rule: episode.key.rule.clone(),
+            source: Source::from(episode.source).as_str(),
+            since: episode.starts_at,
+            dry_run: episode.key.simulated,
+            targets: episode.climbs.len(),
+        });
+        let held = self.book.leases.values().take(MAX_SHOWN).map(|lease| held(lease, now));
+        self.tally.set_open(alerts.collect(), held.collect());
+    }
+
+    fn state(&self, now: Moment) -> State {
+        let mut firing = HashMap::<_, HashSet<&str>>::new();
         for episode in self.book.episodes.values() {
             let source = Source::from(episode.source).as_str();
             firing.entry(source).or_default().insert(&episode.key.fingerprint);
-            if alerts.len() == MAX_SHOWN {
-                continue;
-            }
-            alerts.push(OpenAlert {
-                alertname: episode.labels.get("alertname").cloned().unwrap_or_default(),
-                labels: other_labels(&episode.labels),
-                rule: episode.key.rule.clone(),
-                source,
-                since: episode.starts_at,
-                dry_run: episode.key.simulated,
-                targets: episode.climbs.len(),
-            });
+        }
+        let mut held = HashMap::<(&str, &'static str), usize>::new();
+        for lease in self.book.leases.values() {
+            *held.entry((&lease.rule, lease.knob())).or_default() += 1;
         }
         // A series that was there stays, at 0, so that a graph does not break off.
         let mut leases = self.tally.state().leases;
         leases.values_mut().for_each(|count| *count = 0);
-        for lease in self.book.leases.values() {
-            *leases.entry((lease.rule.clone(), lease.knob())).or_default() += 1;
-        }
-        let held = self.book.leases.values().take(MAX_SHOWN).map(|lease| held(lease, now));
-        self.tally.set_open(alerts, held.collect());
-        self.tally.set_state(State {
+        leases.extend(held.into_iter().map(|((rule, knob), count)| ((rule.to_owned(), knob), count)));
+        State {
             enforce: self.policy.enforce,
             paused: self.book.paused,
             rules: self.policy.rules.rules.len(),
@@ -98,7 +109,7 @@ impl<H: Host> Engine<H> {
             leases,
             allocations: self.count_allocations(),
             breakers: self.breakers(),
-        });
+        }
     }
 
     /// Of every rule that takes final steps, and of any other whose breaker is open.

@@ -5,7 +5,7 @@ use crate::alert::Labels;
 use crate::host::Moment;
 use crate::ledger::book::Former;
 use crate::ledger::{Book, Decision, Entry, EpisodeKey, Outcome, Record};
-use crate::process::{Candidate, Kin, Selector, Target};
+use crate::process::{Candidate, Kin, Process, Selector, Target};
 use crate::rule::Rule;
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
@@ -102,8 +102,8 @@ pub struct Turn {
     pub received_at: Option<Instant>,
     /// Names of the alerts whose episodes were closed in this turn, by fingerprint.
     pub closed: BTreeMap<String, String>,
-    /// Read at most once a turn.
-    pub table: Option<Kin>,
+    /// Read at most once a turn, and by alerts that come in quick succession not for each anew.
+    pub table: Option<Arc<Kin>>,
     /// What the intents changed in the book, as it was before each.
     formers: Vec<Former>,
     /// Durable before `work`, in the order in which they were decided: a resolve that shares the turn with its firing
@@ -156,6 +156,11 @@ impl Turn {
     pub fn close(&mut self, book: &mut Book, entry: Entry) {
         book.record(&entry);
         self.entries.push((Kind::Closing, entry));
+    }
+
+    /// The process table, where it was read.
+    pub fn processes(&self) -> &[Process] {
+        self.table.as_deref().map(|kin| &**kin).unwrap_or_default()
     }
 
     pub fn has_something(&self) -> bool {

@@ -150,6 +150,7 @@ impl<H: Host> Engine<H> {
 
     /// A process that was watched has ended: its place is free, and the next victim may be due.
     pub fn exited(&mut self, target: Identity) {
+        self.last_table = None;
         if self.host.is_alive(target) {
             // A watch that failed tells nothing; a victim that lives must keep its place.
             return;
@@ -429,7 +430,7 @@ impl<H: Host> Engine<H> {
         let nobody = Kin::default();
         let leases = &self.book.leases;
         let family = Family {
-            kin: turn.table.as_ref().unwrap_or(&nobody),
+            kin: turn.table.as_deref().unwrap_or(&nobody),
             broods: &self.broods,
             is_holder: &|process| holds(leases, process, &lease),
         };

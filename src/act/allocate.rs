@@ -12,6 +12,10 @@ use std::time::Duration;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest time between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
+/// A server that asks for more is not waited for longer than that.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+/// After so many tries, which take most of a day, what cannot be given back is left to people.
+const MAX_RETURNS: u32 = 300;
 /// A grant is renewed when this part of its time is over, so that there is time left for failures.
 const RENEW_AFTER: f64 = 2.0 / 3.0;
 /// Longer than that is no name of a resource.
@@ -164,19 +168,29 @@ impl Allocation {
 
     /// What an answer leads to. `was_in_doubt`: an earlier request for it may have been granted without our knowing.
     pub fn hear(&self, errand: Errand, was_in_doubt: bool, report: &Report, now: Duration) -> Heard {
-        match errand {
+        let mut heard = match errand {
             Errand::Ask => match self.read(report) {
                 Ok((resource, ttl)) => self.granted(resource, ttl, now),
                 Err(failure) => self.not_granted(was_in_doubt, failure, now),
             },
             Errand::GiveBack => self.given_back(report, now),
+        };
+        if let Report::Answered {
+            retry_after: Some(wait),
+            ..
+        } = report
+            && let Some(Allocation { course, .. }) = &mut heard.allocation
+            && course.failures > self.course.failures
+        {
+            course.next = course.next.max(now.saturating_add(*wait.min(&MAX_RETRY_AFTER)));
         }
+        heard
     }
 
     /// Resource and time to live in an answer.
     fn read(&self, report: &Report) -> Result<(String, Option<Duration>), Failure> {
         let (status, body) = match report {
-            Report::Answered { status, body } => (*status, body),
+            Report::Answered { status, body, .. } => (*status, body),
             Report::Unanswered { reason, was_sent } => return Err(Failure::new(reason.clone(), !was_sent)),
             Report::Ended { .. } | Report::NotStarted { .. } => return Err(Failure::new("no answer", true)),
         };
@@ -329,13 +343,13 @@ impl Allocation {
     }
 
     fn given_back(&self, report: &Report, now: Duration) -> Heard {
-        let (is_over, reason, output) = match report {
+        let (is_back, mut reason, output) = match report {
             Report::Answered { status: 200..300, .. } => (true, String::new(), None),
             Report::Answered {
                 status: status @ (404 | 410),
                 ..
             } => (true, format!("status {status}: it is gone already"), None),
-            Report::Answered { status, body } => (
+            Report::Answered { status, body, .. } => (
                 false,
                 format!("status {status}: it could not be given back"),
                 Some(shown(body)),
@@ -343,13 +357,20 @@ impl Allocation {
             Report::Unanswered { reason, .. } => (false, reason.clone(), None),
             Report::Ended { .. } | Report::NotStarted { .. } => (false, "no answer".to_owned(), None),
         };
+        let is_given_up = self.course.failures + 1 >= MAX_RETURNS;
         let ending = self.course.ending.unwrap_or(Outcome::Released);
+        if !is_back && is_given_up {
+            let resource = self.resource().unwrap_or_default();
+            reason.push_str(&format!(
+                "; it is not tried again after {MAX_RETURNS} times: give {resource:?} back by hand"
+            ));
+        }
         Heard {
-            allocation: (!is_over).then(|| Allocation {
+            allocation: (!is_back && !is_given_up).then(|| Allocation {
                 course: self.failed(now),
                 ..self.clone()
             }),
-            outcome: if is_over { ending } else { Outcome::Failed },
+            outcome: if is_back { ending } else { Outcome::Failed },
             reason,
             output,
             is_news: true,

@@ -82,6 +82,7 @@ impl Broker {
         let answer = |status, body: String| Report::Answered {
             status,
             body: body.into_bytes(),
+            retry_after: None,
         };
         match mood {
             Mood::Away => return cut(false),

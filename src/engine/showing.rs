@@ -92,7 +92,10 @@ impl<H: Host> Engine<H> {
         // A series that was there stays, at 0, so that a graph does not break off.
         let mut leases = self.tally.state().leases;
         leases.values_mut().for_each(|count| *count = 0);
-        leases.extend(held.into_iter().map(|((rule, knob), count)| ((rule.to_owned(), knob), count)));
+        leases.extend(
+            held.into_iter()
+                .map(|((rule, knob), count)| ((rule.to_owned(), knob), count)),
+        );
         State {
             enforce: self.policy.enforce,
             paused: self.book.paused,

@@ -71,7 +71,12 @@ pub struct Run {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
     /// The server answered, with whatever status.
-    Answered { status: u16, body: Vec<u8> },
+    Answered {
+        status: u16,
+        body: Vec<u8>,
+        /// How long not to come again, as the server asks for with `Retry-After` (RFC 9110, section 10.2.3).
+        retry_after: Option<Duration>,
+    },
     /// There is no whole answer. `was_sent` is false where no request can have reached the server.
     Unanswered { reason: String, was_sent: bool },
     /// The command ended. The first bytes of what it wrote to both outputs.

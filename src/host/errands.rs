@@ -4,8 +4,9 @@
 use super::errand::{Authorization, End, Errand, Report, Request, Run, Server};
 use crate::http::client::{Connection, Credentials, Secret, Settings};
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Uri};
+use jiff::Timestamp;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, User};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -102,12 +103,24 @@ async fn ask(request: Request, server: Server) -> Report {
         Ok(reply) => Report::Answered {
             status: reply.status.as_u16(),
             body: reply.body.to_vec(),
+            retry_after: retry_after(&reply.headers, Timestamp::now()),
         },
         Err(error) => Report::Unanswered {
             reason: error.to_string(),
             was_sent: true,
         },
     }
+}
+
+/// Seconds, or a date.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    // One that is over asks for nothing.
+    Duration::try_from(at.duration_since(now)).ok()
 }
 
 fn settings(server: Server) -> Settings {
@@ -252,4 +265,26 @@ fn read_on(output: &mut io::PipeReader, kept: &mut Vec<u8>) -> io::Result<bool> 
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_says_when_to_come_again_in_seconds_or_by_a_date() {
+        let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
+        for (text, seconds) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Sun, 22 Nov 2026 10:02:00 GMT", Some(120)),
+            ("Sun, 22 Nov 2026 09:00:00 GMT", None),
+            ("-5", None),
+            ("soon", None),
+        ] {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]);
+            assert_eq!(retry_after(&headers, now), seconds.map(Duration::from_secs), "{text}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
 }

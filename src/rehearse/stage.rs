@@ -209,6 +209,7 @@ impl Stage {
             (Errand::Request(..), Some(status)) => Report::Answered {
                 status,
                 body: body.into_bytes(),
+                retry_after: None,
             },
             (Errand::Request(..), None) => Report::Unanswered {
                 reason: "nobody answers: the test gives no `answer`".to_owned(),

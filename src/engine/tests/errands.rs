@@ -7,6 +7,7 @@ use crate::rule::{Context, compile, file};
 
 const ALLOCATE: &str = "allocate: {url: 'http://broker/take', resource: /id, \
                         release: {url: 'http://broker/give/{{ $resource }}'}}";
+const RENEWED: &str = "allocate: {url: 'http://broker/take', resource: /id, ttl: /ttl, release: {url: 'http://broker/give/{{ $resource }}'}}";
 
 /// A rule that answers the alert `more` with these steps, and anything else that is said of it.
 pub fn rule(steps: &[&str], more: &str) -> Rule {
@@ -36,6 +37,7 @@ fn answer(status: u16, body: &str) -> Report {
     Report::Answered {
         status,
         body: body.as_bytes().to_vec(),
+        retry_after: None,
     }
 }
 
@@ -172,9 +174,42 @@ fn failures_are_further_and_further_apart() {
 }
 
 #[test]
+fn a_server_that_asks_for_patience_gets_it_within_bounds() {
+    for (asked, waits) in [(120, 120), (1_000_000, 3600)] {
+        let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
+        world.fire("more");
+        let mut busy = answer(503, "");
+        if let Report::Answered { retry_after, .. } = &mut busy {
+            *retry_after = Some(Duration::from_secs(asked));
+        }
+        world.answer(busy);
+        world.pass(waits - 1);
+        assert_eq!(world.begun(), []);
+        world.pass(1);
+        assert_eq!(world.begun().len(), 1, "{asked}");
+    }
+}
+
+#[test]
+fn what_cannot_be_given_back_is_left_to_people_in_the_end() {
+    let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
+    world.fire("more");
+    world.answer(answer(201, r#"{"id":"r/1"}"#));
+    world.resolve("more");
+    for _ in 1..300 {
+        world.answer(answer(500, ""));
+        world.pass(300);
+    }
+    world.answer(answer(500, ""));
+    assert!(world.engine.book().leases.is_empty());
+    let last = world.last_record();
+    assert_eq!(last.outcome, Some(Outcome::Failed));
+    assert!(last.reason.contains("give \"r/1\" back by hand"), "{}", last.reason);
+}
+
+#[test]
 fn a_grant_is_renewed_before_it_runs_out() {
-    let step = "allocate: {url: 'http://broker/take', resource: /id, ttl: /ttl, release: {url: 'http://broker/give/{{ $resource }}'}}";
-    let mut world = world(policy(vec![rule(&[step], "")]));
+    let mut world = world(policy(vec![rule(&[RENEWED], "")]));
     world.fire("more");
     let key = world.key();
     world.answer(answer(200, r#"{"id":"a","ttl":60}"#));

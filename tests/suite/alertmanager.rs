@@ -30,7 +30,7 @@ struct Scenario {
 }
 
 /// What has to come of each scenario, whether or not evenkeel is killed and started anew in its middle.
-const TABLE: [Scenario; 8] = [
+const TABLE: [Scenario; 9] = [
     Scenario {
         name: "fired and repeated",
         play: fired_and_repeated,
@@ -76,6 +76,12 @@ const TABLE: [Scenario; 8] = [
     Scenario {
         name: "no webhook",
         play: no_webhook,
+        applied: 1,
+        restored: 1,
+    },
+    Scenario {
+        name: "silent for a while",
+        play: silent_for_a_while,
         applied: 1,
         restored: 1,
     },
@@ -324,6 +330,24 @@ fn no_webhook(scene: &mut Scene) {
     scene.wait_for_nice(0);
     scene.disturb();
     scene.stays_nice(0);
+    scene.resolve(&alertmanager, 0);
+    scene.wait_for_restore(0);
+}
+
+/// It takes connections and does not answer: that closes nothing.
+fn silent_for_a_while(scene: &mut Scene) {
+    let alertmanager = Alertmanager::start_with(None, "", None);
+    scene.ask(&[&alertmanager]);
+    scene.fire(&alertmanager, 0);
+    scene.wait_for_nice(0);
+    alertmanager.freeze();
+    scene.disturb();
+    eventually("Alertmanager to be called silent", TIMEOUT, || {
+        let silent = scene.evenkeel.metric("evenkeel_alertmanagers", &[("state", "silent")]);
+        (silent == 1.0).then_some(())
+    });
+    scene.stays_nice(0);
+    alertmanager.thaw();
     scene.resolve(&alertmanager, 0);
     scene.wait_for_restore(0);
 }

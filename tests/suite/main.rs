@@ -19,5 +19,6 @@ mod reload;
 mod rules;
 mod selection;
 mod siege;
+mod standalone;
 mod support;
 mod webhook;

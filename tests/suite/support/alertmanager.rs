@@ -76,6 +76,15 @@ impl Alertmanager {
         self.process.end_by(Signal::SIGKILL);
     }
 
+    /// Stops it in its tracks: the kernel goes on to take connections for it.
+    pub fn freeze(&self) {
+        self.process.signal(Signal::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.process.signal(Signal::SIGCONT);
+    }
+
     pub fn start_again(&mut self) {
         let address = self.address;
         self.process = Process::start("alertmanager", &mut command(&self.dir, address, self.cluster, &[]));

@@ -1,0 +1,142 @@
+//! evenkeel with nothing else on the machine: it evaluates alerting rules on its own samples, and its rules answer.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::burner::Burner;
+use crate::support::daemon::Home;
+use crate::support::eventually;
+use crate::support::process::Process;
+use crate::support::tools::succeed;
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+const HOG_BYTES: u64 = 300 << 20;
+const FOR_MS: i64 = 3000;
+/// The next evaluation is due after a second; a machine that is busy with other tests may be late by as much.
+const ONE_EVALUATION_MS: i64 = 2000;
+
+/// Rules that answer the alerts `Burner` and `Hog` of two process groups of these names.
+fn home(burner: &str, hog: &str, alerts: &str) -> Home {
+    let home = Home::new(&format!(
+        "rules:\n\
+         \x20 - {{name: calm, matchers: [alertname=Burner], select: {{name: {burner}}}, actions: [{{nice: 15}}]}}\n\
+         \x20 - {{name: end, matchers: [alertname=Hog], select: {{name: {hog}}}, actions: [{{signal: SIGTERM}}]}}\n"
+    ));
+    home.write(
+        "evenkeel.yml",
+        &format!(
+            "mode: dry-run\n\
+             sampling: {{interval: 1s}}\n\
+             rule_files: [rules/*.yml]\n\
+             alerting_rule_files: [alerts.yml]\n\
+             process_groups:\n\
+             \x20 - {{name: burner, select: {{name: {burner}}}}}\n\
+             \x20 - {{name: hog, select: {{name: {hog}}}}}\n\
+             webhook: {{token_file: webhook.token}}\n"
+        ),
+    );
+    home.write(
+        "alerts.yml",
+        &format!("groups:\n  - name: own\n    interval: 1s\n    rules:\n{alerts}"),
+    );
+    home
+}
+
+/// A process of this name that holds memory and does nothing else.
+fn hog(name: &str) -> Process {
+    let program = format!(
+        "import time\nopen('/proc/self/comm', 'w').write('{name}')\nheld = b'x' * {HOG_BYTES}\ntime.sleep(600)"
+    );
+    Process::start(name, Command::new("python3").args(["-S", "-c", &program]))
+}
+
+/// What the history has of a rule, oldest first.
+fn history(home: &Home, rule: &str) -> Vec<Value> {
+    let said = succeed(
+        home.evenkeel("history")
+            .args(["--output=json", &format!("--rule={rule}")])
+            .arg(format!("--storage.path={}", home.path().join("storage").display())),
+    );
+    let lines = said.lines();
+    lines
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .collect()
+}
+
+/// Since when an alert has been active, Unix time in milliseconds: what the daemon keeps for after a restart.
+fn active_since_ms(home: &Home, alert: &str) -> Option<i64> {
+    let text = std::fs::read_to_string(home.path().join("storage/alerts.json")).ok()?;
+    let kept: Value = serde_json::from_str(&text).ok()?;
+    let found = kept["alerts"]
+        .as_array()?
+        .iter()
+        .find(|kept| kept["labels"]["alertname"] == alert)?;
+    found["active_at_ms"].as_i64()
+}
+
+fn names(letter: char) -> [String; 2] {
+    ["b", "h"].map(|kind| format!("own-{letter}{kind}-{}", std::process::id() % 100_000))
+}
+
+#[test]
+fn a_burner_and_a_hog_lead_to_their_plans_within_one_evaluation() {
+    let [burner_name, hog_name] = names('p');
+    let home = home(
+        &burner_name,
+        &hog_name,
+        &format!(
+            "      - {{alert: Burner, expr: 'sum(rate(evenkeel_group_cpu_seconds_total{{group=\"burner\"}}[5s])) > 0.2', for: {FOR_MS}ms}}\n\
+             \x20     - {{alert: Hog, expr: 'evenkeel_group_resident_bytes{{group=\"hog\"}} > {}', for: {FOR_MS}ms}}\n",
+            HOG_BYTES / 2
+        ),
+    );
+    let mut burner = Burner::start(&burner_name);
+    let _evenkeel = home.start(&[]);
+    burner.burn();
+    let hog = hog(&hog_name);
+    for (rule, alert, pid) in [("calm", "Burner", burner.pid()), ("end", "Hog", hog.pid())] {
+        let planned = eventually("a plan in the history", TIMEOUT, || {
+            history(&home, rule).into_iter().next()
+        });
+        assert_eq!(planned["decision"], "dry-run", "{planned}");
+        assert_eq!(planned["pid"], pid, "{planned}");
+        let at: jiff::Timestamp = planned["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
+        let since = active_since_ms(&home, alert).expect("the alert is active");
+        let took = at.as_millisecond() - since;
+        assert!(
+            (FOR_MS..=FOR_MS + ONE_EVALUATION_MS).contains(&took),
+            "{alert}: planned {took} ms after it became active"
+        );
+    }
+    assert!(burner.ended().is_none());
+}
+
+#[test]
+fn a_pending_alert_waits_for_the_rest_of_its_time_after_a_restart() {
+    const FOR: Duration = Duration::from_secs(16);
+    let [burner_name, hog_name] = names('r');
+    let home = home(
+        &burner_name,
+        &hog_name,
+        &format!(
+            "      - {{alert: Burner, expr: 'vector(1)', for: {}s}}\n",
+            FOR.as_secs()
+        ),
+    );
+    let _burner = Burner::start(&burner_name);
+    let mut evenkeel = home.start(&[]);
+    let since = eventually("the alert to be pending", TIMEOUT, || active_since_ms(&home, "Burner"));
+    std::thread::sleep(FOR / 2);
+    evenkeel.kill();
+    let restarted = Instant::now();
+    let _evenkeel = home.start_again(&evenkeel, &[]);
+    assert_eq!(history(&home, "calm"), Vec::<Value>::new(), "it is pending");
+    let planned = eventually("a plan in the history", TIMEOUT, || {
+        history(&home, "calm").into_iter().next()
+    });
+    assert!(restarted.elapsed() < FOR, "its time began anew with the daemon");
+    let at: jiff::Timestamp = planned["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
+    assert!(at.as_millisecond() - since >= FOR.as_millis() as i64, "{planned}");
+}

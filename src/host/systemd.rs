@@ -10,8 +10,7 @@ use super::unit::{self, Property, UnitState};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use zbus::connection::Builder;
+use std::time::{Duration, Instant};
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
 
 const BUS: &str = "org.freedesktop.systemd1";
@@ -20,6 +19,9 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// systemd answers within milliseconds; freezing waits until a unit rests.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// One that did not answer is left alone this long: whoever asks is the engine, which has others to serve, and what could
+/// not be undone is tried again.
+const RESPITE: Duration = Duration::from_secs(10);
 /// Where drop-ins of properties that were set at runtime are: of units that have a file, and of transient ones
 /// (systemd.unit(5), "Unit File Load Path").
 const RUNTIME_FOLDERS: [&str; 2] = ["/run/systemd/system.control", "/run/systemd/transient"];
@@ -33,6 +35,7 @@ pub fn is_booted() -> bool {
 pub struct Systemd {
     runtime: tokio::runtime::Runtime,
     connection: Option<Connection>,
+    silent_until: Option<Instant>,
 }
 
 impl Systemd {
@@ -43,6 +46,7 @@ impl Systemd {
         Ok(Systemd {
             runtime,
             connection: None,
+            silent_until: None,
         })
     }
 
@@ -198,19 +202,30 @@ impl Systemd {
     where
         B: serde::Serialize + zbus::DynamicType,
     {
-        let Systemd { runtime, connection } = self;
-        let answer = runtime.block_on(async {
+        if self.silent_until.is_some_and(|until| Instant::now() < until) {
+            return Err(zbus::Error::Failure("systemd did not answer a moment ago".to_owned()));
+        }
+        let Systemd {
+            runtime, connection, ..
+        } = self;
+        let ask = async {
             let bus = match connection {
                 Some(bus) if !bus.is_closed() => bus.clone(),
-                _ => {
-                    let bus = Builder::system().method_timeout(TIMEOUT).build().await?;
-                    connection.insert(bus).clone()
-                }
+                _ => connection.insert(Connection::system().await?).clone(),
             };
             bus.call_method(Some(BUS), object, Some(interface), method, body).await
+        };
+        // A bus that takes connections and no more is as silent as one that does not answer.
+        let answer = runtime.block_on(async { tokio::time::timeout(TIMEOUT, ask).await });
+        let answer = answer.unwrap_or_else(|_| {
+            let silence = format!("systemd did not answer within {} s", TIMEOUT.as_secs());
+            Err(io::Error::new(io::ErrorKind::TimedOut, silence).into())
         });
-        if matches!(answer, Err(zbus::Error::InputOutput(_))) {
+        if let Err(zbus::Error::InputOutput(error)) = &answer {
             *connection = None;
+            if error.kind() == io::ErrorKind::TimedOut {
+                self.silent_until = Some(Instant::now() + RESPITE);
+            }
         }
         answer
     }

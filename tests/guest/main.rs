@@ -48,6 +48,13 @@ fn alert(status: &str, ends_at: &str) -> String {
     envelope(&[alert]).to_string()
 }
 
+/// The alert, firing anew since a later time.
+pub fn alert_at(starts_at: &str) -> String {
+    let mut alert: Value = firing(json!({"alertname": "Test", "instance": node_name()}));
+    alert["startsAt"] = json!(starts_at);
+    envelope(&[alert]).to_string()
+}
+
 pub fn fire(evenkeel: &Daemon) {
     let answer = evenkeel.post(alert("firing", "0001-01-01T00:00:00Z").as_bytes());
     assert_eq!(answer.status, 200, "{answer:?}");

@@ -2,6 +2,7 @@
 //! it is left afterwards.
 
 use super::*;
+use std::time::Instant;
 
 /// A service that wants all processors, with a unit file of its own. Stopped and removed when the test ends.
 struct Service {
@@ -253,7 +254,8 @@ fn a_killed_unit_ends_as_one_victim() {
 
 #[test]
 fn what_holds_protected_processes_is_never_touched() {
-    let service = Service::start("bystander", "");
+    // With a weight, so that systemd enables the controller of it for the slice.
+    let service = Service::start("bystander", "CPUWeight=50");
     // The slice holds dbus and journald; the guest's own service holds evenkeel; the root holds everything.
     for select in [
         "{unit: 'system\\.slice'}",
@@ -276,4 +278,44 @@ fn what_holds_protected_processes_is_never_touched() {
     assert_eq!(read("/system.slice", "cpu.weight"), "100");
     assert_eq!(read("/system.slice", "cgroup.freeze"), "0");
     assert!(processors(&service.cgroup()) > 0.3);
+}
+
+/// A bus that is stopped, until this is dropped.
+struct StoppedBus;
+
+impl StoppedBus {
+    fn new() -> StoppedBus {
+        // It is started when somebody first calls.
+        sh("systemctl start dbus.service; systemctl kill --signal=STOP dbus.service");
+        StoppedBus
+    }
+}
+
+impl Drop for StoppedBus {
+    fn drop(&mut self) {
+        sh("systemctl kill --signal=CONT dbus.service");
+    }
+}
+
+#[test]
+fn a_bus_that_is_silent_costs_one_wait_and_is_asked_again_later() {
+    let service = Service::start("silent", "CPUQuota=20%\nTasksMax=50");
+    let home = service.home("[{cgroup: {cpu.max: 40%, cpu.weight: 20, memory.high: 300MiB, pids.max: 40}}]");
+    let evenkeel = enforce(&home);
+    let bus = StoppedBus::new();
+    let started = Instant::now();
+    fire(&evenkeel);
+    let took = started.elapsed();
+    assert!(
+        took < Duration::from_secs(9),
+        "{took:?} for four limits, one wait is 3 s"
+    );
+    outcomes(&evenkeel, "failed", 4.0);
+    resolve(&evenkeel);
+    drop(bus);
+    std::thread::sleep(Duration::from_secs(10));
+    let answer = evenkeel.post(alert_at("2024-01-02T05:00:00Z").as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    outcomes(&evenkeel, "applied", 4.0);
+    assert_eq!(service.shows("CPUQuotaPerSecUSec"), "400ms");
 }

@@ -6,7 +6,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// A webhook is answered when what follows from it is done, or after 30 s: a guest that is emulated may take most of them.
+const TIMEOUT: Duration = Duration::from_secs(35);
 
 #[derive(Debug)]
 pub struct Response {

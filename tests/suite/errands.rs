@@ -313,3 +313,29 @@ fn explain_says_what_would_be_sent_and_dry_run_sends_nothing() {
     assert!(!said.contains("the-secret"), "{said}");
     assert_eq!(broker.books().seen.len(), 0);
 }
+
+/// The tests run as root, as the daemon does; what they lack otherwise is said, not passed over.
+#[test]
+fn a_command_of_another_user_has_that_user_and_none_of_our_groups() {
+    assert!(nix::unistd::geteuid().is_root(), "run the tests as root");
+    let home = Home::new("rules: []\n");
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).expect("our own folder");
+    let run = script(
+        &home,
+        "run",
+        "id -un; id -Gn; echo $HOME $USER $LOGNAME; head -c 1 /etc/shadow",
+    );
+    let undo = script(&home, "undo", "echo back as $(id -un)");
+    let daemon = with_commands(
+        &home,
+        &format!("  - exec: {{argv: [{run}], undo: [{undo}], user: nobody}}"),
+    );
+    let fired = alert("none", json!({}));
+    send(&daemon, std::slice::from_ref(&fired));
+    // It may not read what only root may, and fails.
+    eventually("the command", TIMEOUT, || (home.outcomes("failed") == 1).then_some(()));
+    assert!(home.ledger_has_row_with(&["failed", "nobody\nnogroup\n/nonexistent nobody nobody\n"]));
+    eventually("the way back", TIMEOUT, || {
+        home.ledger_has_row_with(&["back as nobody"]).then_some(())
+    });
+}

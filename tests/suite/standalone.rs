@@ -28,7 +28,7 @@ fn home(burner: &str, hog: &str, alerts: &str) -> Home {
         "evenkeel.yml",
         &format!(
             "mode: dry-run\n\
-             sampling: {{interval: 1s}}\n\
+             sampling: {{interval: 1s, slow_interval: 1s}}\n\
              rule_files: [rules/*.yml]\n\
              alerting_rule_files: [alerts.yml]\n\
              process_groups:\n\
@@ -55,8 +55,8 @@ fn hog(name: &str) -> Process {
 /// What the history has of a rule, oldest first.
 fn history(home: &Home, rule: &str) -> Vec<Value> {
     let said = succeed(
-        home.evenkeel("history")
-            .args(["--output=json", &format!("--rule={rule}")])
+        Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+            .args(["history", "--output=json", &format!("--rule={rule}")])
             .arg(format!("--storage.path={}", home.path().join("storage").display())),
     );
     let lines = said.lines();
@@ -100,7 +100,7 @@ fn a_burner_and_a_hog_lead_to_their_plans_within_one_evaluation() {
         let planned = eventually("a plan in the history", TIMEOUT, || {
             history(&home, rule).into_iter().next()
         });
-        assert_eq!(planned["decision"], "dry-run", "{planned}");
+        assert_eq!(planned["decision"], "dry_run", "{planned}");
         assert_eq!(planned["pid"], pid, "{planned}");
         let at: jiff::Timestamp = planned["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
         let since = active_since_ms(&home, alert).expect("the alert is active");
@@ -129,7 +129,7 @@ fn a_pending_alert_waits_for_the_rest_of_its_time_after_a_restart() {
     let mut evenkeel = home.start(&[]);
     let since = eventually("the alert to be pending", TIMEOUT, || active_since_ms(&home, "Burner"));
     std::thread::sleep(FOR / 2);
-    evenkeel.kill();
+    evenkeel.terminate();
     let restarted = Instant::now();
     let _evenkeel = home.start_again(&evenkeel, &[]);
     assert_eq!(history(&home, "calm"), Vec::<Value>::new(), "it is pending");

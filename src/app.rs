@@ -40,8 +40,9 @@ use watcher::Watcher;
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Requests and connections are not waited for longer than this at the end.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Scrapes and webhooks wait for disk and samples, not for processors.
-const WORKERS: usize = 2;
+/// Scrapes and webhooks wait for disk and samples, not for processors. A second worker would cost more in waking each other
+/// than it could carry.
+const WORKERS: usize = 1;
 /// Records of earlier runs that the page shows after a start.
 const RECALLED: usize = 100;
 

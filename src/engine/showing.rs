@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// The page lists this many leases, and as many alerts; the metrics count them all.
 const MAX_SHOWN: usize = 1000;
+/// So many alerts and leases are counted anew at each turn.
+const MANY: usize = 256;
 /// Characters of a label's value that the page shows.
 const MAX_SHOWN_LABEL: usize = 100;
 
@@ -54,13 +56,15 @@ impl<H: Host> Engine<H> {
         self.tally.set_rules(rules.collect());
     }
 
-    /// Brings metrics and page up to date with the book. The page looks once a second, and lists are dear where thousands of
-    /// alerts are open: those may wait a little.
+    /// Brings metrics and page up to date with the book. The page looks once a second: its lists may wait a little. Where
+    /// thousands of alerts are open, so may the counts.
     pub(super) fn publish_state(&mut self) {
         let now = self.host.now();
-        let state = self.state(now);
-        self.tally.set_state(state);
         let is_recent = self.chores.listed_at.is_some_and(|at| now.boot < at + RELIST);
+        let are_many = self.book.episodes.len() + self.book.leases.len() > MANY;
+        if !(is_recent && are_many) {
+            self.tally.set_state(self.state(now));
+        }
         self.chores.must_list = is_recent;
         if is_recent {
             return;

@@ -334,7 +334,7 @@ fn a_command_of_another_user_has_that_user_and_none_of_our_groups() {
     send(&daemon, std::slice::from_ref(&fired));
     // It may not read what only root may, and fails.
     eventually("the command", TIMEOUT, || (home.outcomes("failed") == 1).then_some(()));
-    assert!(home.ledger_has_row_with(&["failed", "nobody\nnogroup\n/nonexistent nobody nobody\n"]));
+    assert!(home.ledger_has_row_with(&["failed", "nobody", "nogroup", "/nonexistent nobody nobody"]));
     eventually("the way back", TIMEOUT, || {
         home.ledger_has_row_with(&["back as nobody"]).then_some(())
     });

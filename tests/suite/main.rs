@@ -11,6 +11,7 @@ mod end_to_end;
 mod errands;
 mod exposition;
 mod ledger;
+mod live;
 mod metrics_reference;
 mod page;
 mod promql;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::burner::Burner;
 use crate::support::daemon::Home;
 use crate::support::eventually;
-use crate::support::process::Process;
+use crate::support::hog::hog;
 use crate::support::tools::succeed;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -42,14 +42,6 @@ fn home(burner: &str, hog: &str, alerts: &str) -> Home {
         &format!("groups:\n  - name: own\n    interval: 1s\n    rules:\n{alerts}"),
     );
     home
-}
-
-/// A process of this name that holds memory and does nothing else.
-fn hog(name: &str) -> Process {
-    let program = format!(
-        "import time\nopen('/proc/self/comm', 'w').write('{name}')\nheld = b'x' * {HOG_BYTES}\ntime.sleep(600)"
-    );
-    Process::start(name, Command::new("python3").args(["-S", "-c", &program]))
 }
 
 /// What the history has of a rule, oldest first.
@@ -95,13 +87,13 @@ fn a_burner_and_a_hog_lead_to_their_plans_within_one_evaluation() {
     let mut burner = Burner::start(&burner_name);
     let _evenkeel = home.start(&[]);
     burner.burn();
-    let hog = hog(&hog_name);
+    let hog = hog(&hog_name, HOG_BYTES);
     for (rule, alert, pid) in [("calm", "Burner", burner.pid()), ("end", "Hog", hog.pid())] {
         let planned = eventually("a plan in the history", TIMEOUT, || {
             history(&home, rule).into_iter().next()
         });
         assert_eq!(planned["decision"], "dry_run", "{planned}");
-        assert_eq!(planned["pid"], pid, "{planned}");
+        assert_eq!(planned["target"][0]["pid"], pid, "{planned}");
         let at: jiff::Timestamp = planned["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
         let since = active_since_ms(&home, alert).expect("the alert is active");
         let took = at.as_millisecond() - since;

@@ -1,0 +1,208 @@
+//! The shipped alerting rules on a real Prometheus that scrapes evenkeel every second, and on evenkeel beside it, while processor,
+//! memory, disk and network are loaded in turn: both must say the same.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::burner::Burner;
+use crate::support::daemon::{Daemon, Home};
+use crate::support::hog::hog;
+use crate::support::prometheus::Prometheus;
+use crate::support::shipped::root;
+use crate::support::{free_address, http};
+
+const LOAD: Duration = Duration::from_secs(12);
+/// The window of the rates, and one more second for what is seen late.
+const REST: Duration = Duration::from_secs(7);
+const LOOK: Duration = Duration::from_millis(250);
+/// Two intervals: the two sample at different moments.
+const APART: Duration = Duration::from_secs(2);
+/// A value that crosses its threshold for a second may be seen by one of the two only.
+const MAY_DIFFER: f64 = 0.05;
+const HOG_BYTES: u64 = 1 << 30;
+/// Of what the test itself does, whatever else the machine is busy with.
+const OWN: &str = "
+      - alert: LoopbackBusy
+        expr: rate(node_network_transmit_bytes_total{device=\"lo\"}[5s]) > 30e6
+        for: 2s
+      - alert: HogResident
+        expr: evenkeel_group_resident_bytes{group=\"hog\"} > 500e6
+        for: 2s
+";
+
+/// The labels of an alert, and whether it fires.
+type Active = BTreeMap<String, bool>;
+
+struct Seen {
+    at: Duration,
+    by_prometheus: Active,
+    by_evenkeel: Active,
+}
+
+/// The rules as they are shipped, with times that a test can wait for and a threshold of memory that it can reach.
+fn rules(evenkeel: &Daemon) -> String {
+    let total = evenkeel.metric("node_memory_MemTotal_bytes", &[]);
+    let available = evenkeel.metric("node_memory_MemAvailable_bytes", &[]);
+    let reachable = 1.0 - (available - HOG_BYTES as f64 / 2.0) / total;
+    let text = std::fs::read_to_string(root().join("alerting/host.rules.yml")).expect("a shipped file");
+    let lines = text.lines().map(|line| match line.trim() {
+        wait if wait.starts_with("for: ") => "        for: 2s".to_owned(),
+        _ => line.replace("[1m]", "[5s]").replace("> 0.7", &format!("> {reachable}")),
+    });
+    lines.collect::<Vec<_>>().join("\n") + OWN
+}
+
+fn of_prometheus(prometheus: &Prometheus) -> Active {
+    let answer = http::get(prometheus.address, "/api/v1/alerts").expect("Prometheus answers");
+    let said: Value = serde_json::from_str(&answer.body).expect("JSON");
+    let alerts = said["data"]["alerts"].as_array().expect("alerts");
+    alerts
+        .iter()
+        .map(|alert| (alert["labels"].to_string(), alert["state"] == "firing"))
+        .collect()
+}
+
+/// What the daemon keeps for after a restart, which it writes at every change.
+fn of_evenkeel(home: &Home) -> Active {
+    let Ok(text) = std::fs::read_to_string(home.path().join("storage/alerts.json")) else {
+        return Active::new();
+    };
+    let kept: Value = serde_json::from_str(&text).expect("it is replaced as a whole");
+    let alerts = kept["alerts"].as_array().expect("alerts");
+    alerts
+        .iter()
+        .map(|alert| (alert["labels"].to_string(), alert.get("fired_at_ms").is_some()))
+        .collect()
+}
+
+/// Bytes through loopback until told to stop.
+fn stream(stop: &AtomicBool) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("a bound listener has an address");
+    std::thread::scope(|threads| {
+        threads.spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut buffer = vec![0; 1 << 16];
+            while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}
+        });
+        let mut stream = TcpStream::connect(address).expect("the listener listens");
+        let chunk = vec![0; 1 << 16];
+        while !stop.load(Ordering::Relaxed) {
+            stream.write_all(&chunk).expect("the other side reads");
+            // Some 200 MB/s are plenty.
+            std::thread::sleep(Duration::from_micros(300));
+        }
+    });
+}
+
+/// Small writes, each of which waits for the disk.
+fn write(home: &Home, stop: &AtomicBool) {
+    let mut file = std::fs::File::create(home.path().join("load")).expect("a writable folder");
+    while !stop.load(Ordering::Relaxed) {
+        file.write_all(&[1; 4096])
+            .and_then(|()| file.sync_data())
+            .expect("a disk");
+    }
+}
+
+fn load(home: &Home) {
+    let for_a_while = |run: &(dyn Fn(&AtomicBool) + Sync)| {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            threads.spawn(|| run(&stop));
+            std::thread::sleep(LOAD);
+            stop.store(true, Ordering::Relaxed);
+        });
+        std::thread::sleep(REST);
+    };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut burners: Vec<Burner> = (0..processors.div_ceil(4))
+        .map(|number| Burner::start(&format!("live-{number}")))
+        .collect();
+    burners.iter_mut().for_each(Burner::burn);
+    std::thread::sleep(LOAD);
+    drop(burners);
+    std::thread::sleep(REST);
+    let held = hog("live-hog", HOG_BYTES);
+    std::thread::sleep(LOAD);
+    drop(held);
+    std::thread::sleep(REST);
+    for_a_while(&|stop| write(home, stop));
+    for_a_while(&stream);
+}
+
+/// Of all that one says, the share that the other does not say within two intervals.
+fn differing(seen: &[Seen], one: fn(&Seen) -> &Active, other: fn(&Seen) -> &Active) -> (usize, usize) {
+    let is_near = |a: &Seen, b: &Seen| a.at.abs_diff(b.at) <= APART;
+    let (mut differ, mut all) = (0, 0);
+    for look in seen {
+        for (labels, fires) in one(look) {
+            let says_so = |near: &&Seen| is_near(look, near) && other(near).get(labels) == Some(fires);
+            all += 1;
+            if seen.iter().find(says_so).is_none() {
+                differ += 1;
+                println!("{:?} {labels} {}", look.at, if *fires { "fires" } else { "is pending" });
+            }
+        }
+    }
+    (differ, all)
+}
+
+#[test]
+fn evenkeel_and_prometheus_say_the_same_under_load() {
+    let home = Home::new("rules: []\n");
+    home.write(
+        "evenkeel.yml",
+        "sampling: {interval: 1s, slow_interval: 1s}\nalerting_rule_files: [alerts.yml]\n\
+         process_groups: [{name: hog, select: {name: live-hog}}]\nwebhook: {token_file: webhook.token}\n",
+    );
+    home.write("alerts.yml", "groups: []\n");
+    let evenkeel = home.start(&[]);
+    let rules = rules(&evenkeel);
+    home.write("alerts.yml", &rules);
+    evenkeel.reload();
+    let prometheus = Prometheus::start(&[("evenkeel", evenkeel.metrics)], &rules, free_address());
+    // Until both have looked back as far as the rules do, and what is so on a busy machine anyway fires in both.
+    std::thread::sleep(2 * REST);
+    let (started, mut seen) = (Instant::now(), Vec::new());
+    std::thread::scope(|threads| {
+        let loading = threads.spawn(|| load(&home));
+        while !loading.is_finished() {
+            seen.push(Seen {
+                at: started.elapsed(),
+                by_prometheus: of_prometheus(&prometheus),
+                by_evenkeel: of_evenkeel(&home),
+            });
+            std::thread::sleep(LOOK);
+        }
+        loading.join().expect("the loads run");
+    });
+    for alert in ["HostCpuSaturated", "HogResident", "LoopbackBusy"] {
+        let name = format!("\"alertname\":\"{alert}\"");
+        let fired = |active: &Active| active.iter().any(|(labels, fires)| *fires && labels.contains(&name));
+        assert!(
+            seen.iter().any(|look| fired(&look.by_prometheus)),
+            "{alert} did not fire in Prometheus"
+        );
+        assert!(
+            seen.iter().any(|look| fired(&look.by_evenkeel)),
+            "{alert} did not fire in evenkeel"
+        );
+    }
+    let (missed, said) = differing(&seen, |look| &look.by_prometheus, |look| &look.by_evenkeel);
+    let (extra, told) = differing(&seen, |look| &look.by_evenkeel, |look| &look.by_prometheus);
+    println!("Prometheus alone {missed} of {said}, evenkeel alone {extra} of {told}");
+    assert!(
+        missed as f64 <= MAY_DIFFER * said as f64,
+        "evenkeel misses {missed} of {said}"
+    );
+    assert!(
+        extra as f64 <= MAY_DIFFER * told as f64,
+        "evenkeel adds {extra} of {told}"
+    );
+}

@@ -35,6 +35,7 @@ fn tally() -> Tally {
     tally.set_rules(vec![Standing {
         rule: rule.clone(),
         steps: vec!["nice 10".to_owned(), "ionice idle".to_owned()],
+        actions: ["nice", "ionice"].into(),
         acts: true,
         last_decision: None,
     }]);

@@ -2,7 +2,7 @@
 
 tools := $(or $(CARGO_TARGET_DIR),target)/tools
 
-.PHONY: help run test e2e test-guest lint fmt bench bench-guest fuzz demo dashboards grafana
+.PHONY: help run test e2e test-guest lint fmt bench bench-guest fuzz demo pictures dashboards grafana
 
 FUZZ_SECONDS ?= 600
 
@@ -31,7 +31,7 @@ lint: ## format, clippy, scripts, and whether the dashboards are what their scri
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --test guest -- -D warnings
-	bash -n tests/tools.sh tests/packages.sh tests/guest.sh tests/guest/root/usr/lib/evenkeel-guest/run tests/demo.sh fuzz/run .ci/run
+	bash -n tests/tools.sh tests/packages.sh tests/guest.sh tests/guest/root/usr/lib/evenkeel-guest/run tests/demo.sh docs/images/make.sh fuzz/run .ci/run
 	tests/tools.sh grafana-sdk
 	PYTHONPATH=$(tools)/grafana-sdk python3 dashboards/build.py --check
 
@@ -50,6 +50,11 @@ demo: ## the whole loop on this terminal in two minutes: alert, action, resolve,
 	tests/tools.sh
 	cargo build --locked --release
 	tests/demo.sh
+
+pictures: ## take the pictures of the README anew, from what really happens: six minutes, as root
+	tests/tools.sh
+	cargo build --locked --release
+	docs/images/make.sh
 
 dashboards: ## build dashboards/*.json anew
 	tests/tools.sh grafana-sdk

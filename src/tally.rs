@@ -152,9 +152,23 @@ impl Tally {
         (counts.activity.alerts, counts.activity.leases) = (alerts, leases);
     }
 
-    /// Replaces the rules in force.
+    /// Replaces the rules in force. What each is there to do is counted from zero, so that `increase()` sees the first time.
     pub fn set_rules(&self, rules: Vec<Standing>) {
-        self.counts().activity.set_rules(rules);
+        let mut counts = self.counts();
+        for standing in &rules {
+            let decision = if standing.acts { "planned" } else { "dry_run" };
+            counts.decisions.entry((standing.rule.clone(), decision)).or_default();
+            for action in &standing.actions {
+                let outcome = match *action {
+                    _ if !standing.acts => "dry_run",
+                    "allocate" => "granted",
+                    _ => "applied",
+                };
+                let series = (standing.rule.clone(), *action, outcome);
+                counts.actions.entry(series).or_default();
+            }
+        }
+        counts.activity.set_rules(rules);
     }
 
     /// Adds a line to what happened.
@@ -343,6 +357,49 @@ impl Tally {
 mod tests {
     use super::*;
     use crate::family::Value;
+
+    #[test]
+    fn what_rules_are_there_to_do_is_counted_from_zero() {
+        let standing = |rule: &str, actions: &[&'static str], acts| Standing {
+            rule: rule.to_owned(),
+            steps: Vec::new(),
+            actions: actions.iter().copied().collect(),
+            acts,
+            last_decision: None,
+        };
+        let series = |tally: &Tally, name: &str| {
+            let families = tally.families();
+            let family = families.iter().find(|family| family.name == name).unwrap();
+            let words = family.points.iter().map(|point| {
+                let labels: Vec<&str> = point.labels.iter().map(|label| &*label.1).collect();
+                format!("{} {:?}", labels.join(" "), point.value)
+            });
+            words.collect::<Vec<_>>()
+        };
+        let tally = Tally::default();
+        let rules = || {
+            vec![
+                standing("a", &["nice", "allocate"], true),
+                standing("b", &["nice"], false),
+            ]
+        };
+        tally.set_rules(rules());
+        assert_eq!(
+            series(&tally, "evenkeel_decisions_total"),
+            ["a planned Number(0.0)", "b dry_run Number(0.0)"]
+        );
+        assert_eq!(
+            series(&tally, "evenkeel_actions_total"),
+            [
+                "a allocate granted Number(0.0)",
+                "a nice applied Number(0.0)",
+                "b nice dry_run Number(0.0)"
+            ]
+        );
+        tally.decision("a", "planned");
+        tally.set_rules(rules());
+        assert_eq!(series(&tally, "evenkeel_decisions_total")[0], "a planned Number(1.0)");
+    }
 
     #[test]
     fn reaction_counts_are_cumulative() {

@@ -50,6 +50,12 @@ impl<H: Host> Engine<H> {
         let rules = self.policy.rules.rules.iter().map(|rule| Standing {
             rule: rule.name.clone(),
             steps: rule.actions.iter().map(ToString::to_string).collect(),
+            actions: rule
+                .actions
+                .iter()
+                .map(Step::action)
+                .filter(|action| *action != "wait")
+                .collect(),
             acts: !self.is_simulated(rule),
             last_decision: None,
         });

@@ -1,7 +1,8 @@
-//! The process table of a host in a file, so that `explain` can be asked elsewhere and later: what would have happened
+//! The process table of a host and its cgroups in a file, so that `explain` can be asked elsewhere and later: what would have happened
 //! there and then?
 
 use crate::host::fake::FakeHost;
+use crate::host::limit::{CgroupFile, Setting};
 use crate::host::{Host, Knob, Moment, Thread, Value};
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{Needs, Process};
@@ -36,6 +37,9 @@ pub struct Recording {
     #[serde(default)]
     own_line: BTreeSet<i32>,
     processes: Vec<Recorded>,
+    /// Of cgroup v2. Who is in one is told by the processes' own paths. Older recordings have none, and then only those paths are known.
+    #[serde(default)]
+    cgroups: Vec<RecordedCgroup>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,6 +48,16 @@ struct Recorded {
     process: Process,
     /// Of the main thread.
     values: Vec<Value>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecordedCgroup {
+    path: String,
+    /// `None` where the memory controller is not enabled.
+    memory_bytes: Option<u64>,
+    is_frozen: bool,
+    settings: Vec<Setting>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +101,31 @@ pub fn record(host: &mut impl Host, names: Vec<String>, wait: impl FnOnce(Durati
         cpus: host.online_cpus().last().map_or(1, |last| last + 1),
         own_line: host.own_line(),
         processes,
+        cgroups: record_cgroups(host),
     })
+}
+
+/// None on a host without cgroup v2. What a cgroup does not have, for want of a controller, keeps the kernel's default when it is
+/// played back.
+fn record_cgroups(host: &mut impl Host) -> Vec<RecordedCgroup> {
+    let mut recorded = Vec::new();
+    for cgroup in host.cgroups().unwrap_or_default() {
+        let mut read = |knob| Some(host.read_cgroup(&cgroup, knob).ok()?.value);
+        let settings = CgroupFile::ALL
+            .into_iter()
+            .filter_map(|file| match read(Knob::Cgroup(file)) {
+                Some(Value::Cgroup(setting)) => Some(setting),
+                _ => None,
+            });
+        let settings = settings.collect();
+        recorded.push(RecordedCgroup {
+            is_frozen: read(Knob::Freeze) == Some(Value::Freeze(true)),
+            memory_bytes: cgroup.memory_bytes,
+            settings,
+            path: cgroup.path,
+        });
+    }
+    recorded
 }
 
 /// Reads a recording.
@@ -120,6 +158,15 @@ impl Recording {
                 }
             }
         }
+        for recorded in self.cgroups {
+            let cgroup = host.add_cgroup(&recorded.path);
+            cgroup.memory_bytes = recorded.memory_bytes.unwrap_or(0);
+            cgroup.is_frozen = recorded.is_frozen;
+            let settings = recorded.settings.into_iter();
+            cgroup
+                .settings
+                .extend(settings.map(|setting| (setting.file(), setting)));
+        }
         host
     }
 }
@@ -149,6 +196,39 @@ mod tests {
         );
         assert_eq!(process.identity, live.process(pid).unwrap().identity);
         assert!(host.own_line().contains(&pid));
+    }
+
+    #[test]
+    fn cgroups_play_back_with_memory_limits_and_members() {
+        let mut live = FakeHost::new(1, Timestamp::UNIX_EPOCH);
+        let path = "/batch.slice/encode.service";
+        let cgroup = live.add_cgroup(path);
+        cgroup.memory_bytes = 3 << 30;
+        cgroup.is_frozen = true;
+        let high = Setting::parse(CgroupFile::MemoryHigh, "1073741824").unwrap();
+        cgroup.settings.insert(CgroupFile::MemoryHigh, high.clone());
+        let mut process = Process::example(100, "encode");
+        process.details.cgroup = Some(path.to_owned());
+        live.add(process);
+
+        let recording = record(&mut live, vec![], |_| ()).unwrap();
+        let bytes = serde_json::to_vec(&recording).unwrap();
+        let mut played = read(&bytes).unwrap().host();
+        let found = played.cgroup(path).unwrap();
+        assert_eq!(found.memory_bytes, Some(3 << 30));
+        assert_eq!(played.members(&found).unwrap(), [100]);
+        let mut value = |knob| played.read_cgroup(&found, knob).unwrap().value;
+        assert_eq!(value(Knob::Cgroup(CgroupFile::MemoryHigh)), Value::Cgroup(high));
+        assert_eq!(value(Knob::Freeze), Value::Freeze(true));
+
+        let mut older: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        older.as_object_mut().unwrap().remove("cgroups");
+        let mut played = read(older.to_string().as_bytes()).unwrap().host();
+        let found = played.cgroup(path).unwrap();
+        assert_eq!(
+            (found.memory_bytes, played.members(&found).unwrap()),
+            (Some(0), vec![100])
+        );
     }
 
     #[test]

@@ -30,7 +30,24 @@ pub fn leases(leases: &[Lease], breakers: &BTreeMap<String, Breaker>, boot_now: 
         ]
     };
     let rows: Vec<_> = leases.iter().map(row).collect();
-    table(style, ["NUMBER", "TARGET", "CHANGE", "UNDONE", "RULE"], &rows) + &stopped
+    let text = table(style, ["NUMBER", "TARGET", "CHANGE", "UNDONE", "RULE"], &rows);
+    let fits = |columns| text.lines().skip(1).all(|line| width(line) <= columns);
+    if style.columns.is_none_or(fits) {
+        return text + &stopped;
+    }
+    // Paths of cgroups are long: each on a line of its own, whole, so that it can be copied.
+    let (targets, rows): (Vec<_>, Vec<_>) = rows
+        .into_iter()
+        .map(|[number, target, change, undone, rule]| (target, [number, change, undone, rule]))
+        .unzip();
+    let text = table(style, ["NUMBER", "CHANGE", "UNDONE", "RULE"], &rows);
+    let below = targets.iter().map(|target| format!("        {target}\n"));
+    let below = std::iter::once(String::new()).chain(below);
+    text.lines()
+        .zip(below)
+        .map(|(line, below)| format!("{line}\n{below}"))
+        .collect::<String>()
+        + &stopped
 }
 
 fn stopped((rule, breaker): (&String, &Breaker)) -> String {
@@ -97,9 +114,13 @@ fn line(record: &Record, style: Style) -> String {
     let start = format!("  {}  ", record.at.strftime("%H:%M:%S"));
     let padding = " ".repeat(10usize.saturating_sub(width(word)));
     let indent = width(&start) + 11;
-    let mut text = style.paint(Tone::Dim, &start) + &style.paint(tone, word) + &padding + " " + &what.join(" ");
-    text.truncate(text.trim_end().len());
-    text.push('\n');
+    let mut text = style.paint(Tone::Dim, &start) + &style.paint(tone, word) + &padding + " ";
+    for (number, part) in style.wrap(&what.join(" "), indent).iter().enumerate() {
+        let before = if number > 0 { " ".repeat(indent) } else { String::new() };
+        text += &(before + part);
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
     let output = record
         .output
         .as_ref()
@@ -135,7 +156,8 @@ fn verdict(record: &Record) -> (&'static str, Tone) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::{BootId, Identity};
+    use crate::ledger::Effect;
+    use crate::process::{BootId, CgroupIdentity, Identity};
 
     fn target() -> Target {
         Target::Process(Identity {
@@ -188,6 +210,47 @@ mod tests {
 ";
         assert_eq!(text, expected);
         assert!(text.lines().all(|line| width(line) <= 80));
+    }
+
+    #[test]
+    fn long_paths_of_cgroups_stay_whole_and_leave_room_for_the_rest() {
+        let path = "/system.slice/system-encode.slice/encode@a-very-long-instance-name.service";
+        let cgroup = Target::Cgroup(CgroupIdentity {
+            boot: BootId(1),
+            inode: 7,
+        });
+        let style = Style {
+            color: false,
+            columns: Some(80),
+        };
+        let mut applied = record("2026-01-01T23:59:59Z", Some(Outcome::Applied), None);
+        applied.target = Some((cgroup, path.to_owned()));
+        applied.step = Some("cgroup cpu.max 50000 100000".to_owned());
+        (applied.before, applied.after) = (Some("max 100000".to_owned()), Some("50000 100000".to_owned()));
+        let expected = format!(
+            "  23:59:59  applied    cgroup cpu.max 50000 100000 on\n{0}{path}\n{0}(max 100000 -> 50000 100000)\n",
+            " ".repeat(23)
+        );
+        assert_eq!(line(&applied, style), expected);
+
+        let mut lease = Lease {
+            id: 1,
+            rule: "cap-batch".to_owned(),
+            fingerprint: String::new(),
+            target: target(),
+            name: "ffmpeg".to_owned(),
+            effect: Effect::Signal { undo: 12 },
+            taken_at: Duration::ZERO,
+            deadline: Duration::from_secs(60),
+            settled: true,
+        };
+        let before = leases(std::slice::from_ref(&lease), &BTreeMap::new(), Duration::ZERO, style);
+        assert!(before.starts_with("NUMBER  TARGET "), "{before}");
+        (lease.target, lease.name) = (cgroup, path.to_owned());
+        let text = leases(&[lease], &BTreeMap::new(), Duration::ZERO, style);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("NUMBER  CHANGE "), "{text}");
+        assert_eq!(lines[2], format!("        {path}"));
     }
 
     #[test]

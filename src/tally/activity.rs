@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// Decisions and steps that are kept, of each.
 const MAX_RECENT: usize = 50;
@@ -42,6 +42,9 @@ pub struct Standing {
     pub rule: String,
     /// As in `nice 10`, `wait 10s`, `signal SIGTERM`.
     pub steps: Vec<String>,
+    /// The keys of those that count as actions, as in `nice`.
+    #[serde(skip)]
+    pub actions: BTreeSet<&'static str>,
     /// Whether its steps are taken, or only told.
     pub acts: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -155,6 +158,7 @@ mod tests {
         Standing {
             rule: rule.to_owned(),
             steps: Vec::new(),
+            actions: BTreeSet::new(),
             acts: false,
             last_decision: None,
         }

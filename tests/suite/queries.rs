@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Beginnings of selectors that find nothing on every machine, when they do, and whether that is so here.
 type Elsewhere = (&'static str, &'static str, fn() -> bool);
-const ELSEWHERE: [Elsewhere; 8] = [
+const ELSEWHERE: [Elsewhere; 7] = [
     ("node_pressure_", "a kernel with pressure stall information", || {
         Path::new("/proc/pressure/cpu").exists()
     }),
@@ -42,11 +42,6 @@ const ELSEWHERE: [Elsewhere; 8] = [
     (
         "node_systemd_unit_state",
         "a node_exporter with --collector.systemd",
-        || false,
-    ),
-    (
-        "evenkeel_breaker_open",
-        "a rule that ends processes and does not help",
         || false,
     ),
     (
@@ -88,7 +83,7 @@ impl Busy {
             "rules:\n\
              \x20 - {{name: hold, matchers: ['alertname=\"Hold\"'], select: {{name: {0}}}, actions: [{{nice: 15}}]}}\n\
              \x20 - {{name: undo, matchers: ['alertname=\"Undo\"'], select: {{name: {1}}}, actions: [{{nice: 15}}]}}\n\
-             \x20 - {{name: nobody, matchers: ['alertname=\"Undo\"'], select: {{name: nobody-is-called-so}}, actions: [{{nice: 15}}]}}\n\
+             \x20 - {{name: nobody, matchers: ['alertname=\"Undo\"'], select: {{name: nobody-is-called-so}}, actions: [{{signal: SIGTERM}}]}}\n\
              \x20 - {{name: ask, matchers: ['alertname=\"Hold\"'], actions: [{{allocate: {{url: 'http://localhost:{2}/allocate', \
              resource: /resource, release: {{url: 'http://localhost:{2}/release/{{{{ $resource }}}}'}}}}}}]}}\n",
             names[0],

@@ -92,6 +92,12 @@ impl Browser {
         browser
     }
 
+    /// The first of its processes; all others descend from it.
+    #[allow(dead_code)] // The benchmark of the page asks.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a command and returns its result.
     ///
     /// # Panics

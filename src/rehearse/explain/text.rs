@@ -1,0 +1,185 @@
+//! An explanation as people read it, on a terminal or in a file. Pure.
+
+use super::{Explained, Explanation, RuleExplanation};
+use crate::ledger::Decision;
+use crate::terminal::{Style, Tone};
+
+impl Explanation {
+    /// For people. What came from outside is shown escaped.
+    pub fn text(&self, style: Style) -> String {
+        let mut out = Lines {
+            text: String::new(),
+            style,
+        };
+        for remark in &self.remarks {
+            out.line(0, &format!("note: {remark}"));
+        }
+        for invalid in &self.invalid {
+            out.line(0, &format!("invalid: {invalid}"));
+        }
+        for alert in &self.alerts {
+            let labels: Vec<String> = alert
+                .labels
+                .iter()
+                .filter(|(name, _)| *name != "alertname")
+                .map(|(name, value)| format!("{name}={value:?}"))
+                .collect();
+            let name = alert.alertname.escape_debug().to_string();
+            let rest = format!(" {} {{{}}}", alert.status, labels.join(", "));
+            out.led(0, Tone::Heading, &name, &rest);
+            for rule in &alert.rules {
+                rule.write(&mut out);
+            }
+        }
+        out.text
+    }
+}
+
+impl RuleExplanation {
+    fn write(&self, out: &mut Lines) {
+        let verdict = if self.matches { "matches" } else { "does not match" };
+        let tone = if self.matches { Tone::Good } else { Tone::Dim };
+        out.led(1, tone, &format!("rule {}:", self.rule), &format!(" {verdict}"));
+        for remark in &self.remarks {
+            out.line(2, remark);
+        }
+        if !self.selected.is_empty() {
+            out.line(
+                2,
+                &match self.selected.len() {
+                    1 => "selects 1 process:".to_owned(),
+                    number => format!("selects {number} processes, in this order:"),
+                },
+            );
+            for process in &self.selected {
+                let cpu = process
+                    .cpu_cores
+                    .map_or(String::new(), |cores| format!(", {cores:.2} cores"));
+                let (pid, name) = (process.pid, process.name.escape_debug());
+                let (mib, age) = (process.resident_bytes >> 20, process.age_seconds);
+                out.line(3, &format!("{pid} {name}: {mib} MiB{cpu}, {age} s old"));
+            }
+        }
+        if !self.selected_cgroups.is_empty() {
+            out.line(
+                2,
+                &match self.selected_cgroups.len() {
+                    1 => "selects 1 cgroup:".to_owned(),
+                    number => format!("selects {number} cgroups, in this order:"),
+                },
+            );
+            for selected in &self.selected_cgroups {
+                let processes = match selected.processes {
+                    None => "who knows how many processes".to_owned(),
+                    Some(1) => "1 process".to_owned(),
+                    Some(number) => format!("{number} processes"),
+                };
+                let memory = selected
+                    .memory_bytes
+                    .map_or(String::new(), |bytes| format!(", {} MiB", bytes >> 20));
+                let cpu = selected
+                    .cpu_cores
+                    .map_or(String::new(), |cores| format!(", {cores:.2} cores"));
+                let path = selected.cgroup.escape_debug();
+                out.line(3, &format!("{path}: {processes}{memory}{cpu}"));
+            }
+        }
+        for decision in &self.decisions {
+            decision.write(out);
+        }
+        if self.not_taken > 0 {
+            let (number, limit) = (self.not_taken, self.limit);
+            out.line(2, &format!("not taken: {number} more, limit {limit} is reached"));
+        }
+        let is_planned = |decision: &Explained| decision.decision == Decision::Planned;
+        if !self.later.is_empty() && (self.decisions.iter().any(is_planned) || !self.errands.is_empty()) {
+            out.line(2, &format!("then: {}", self.later.join(", ")));
+        }
+        for errand in &self.errands {
+            out.line(2, errand);
+        }
+        if let Some(about) = &self.about_pid {
+            out.line(2, about);
+        }
+    }
+}
+
+impl Explained {
+    fn write(&self, out: &mut Lines) {
+        let mut words = vec![format!("{}:", self.decision)];
+        if let Some(step) = &self.step {
+            words.push(step.clone());
+        }
+        match (self.pid, &self.name) {
+            (Some(pid), Some(name)) => words.push(format!("on {pid} {}", name.escape_debug())),
+            (None, Some(name)) => words.push(format!("on {}", name.escape_debug())),
+            (_, None) => {}
+        }
+        if let (Some(before), Some(after)) = (&self.before, &self.after) {
+            words.push(format!("({before} -> {after})"));
+        }
+        if !self.reason.is_empty() {
+            let dash = if words.len() > 1 { "- " } else { "" };
+            words.push(format!("{dash}{}", self.reason));
+        }
+        let lead = words.remove(0);
+        let rest = words.iter().map(|word| format!(" {word}")).collect::<String>();
+        let tone = match self.decision {
+            Decision::Planned | Decision::DryRun => Tone::Good,
+            _ => Tone::Held,
+        };
+        out.led(2, tone, &lead, &rest);
+    }
+}
+
+/// Text that grows by lines, indented by their depth.
+struct Lines {
+    text: String,
+    style: Style,
+}
+
+impl Lines {
+    fn line(&mut self, depth: usize, words: &str) {
+        self.led(depth, Tone::Dim, "", words);
+    }
+
+    /// A line whose start says by its colour what it means.
+    fn led(&mut self, depth: usize, tone: Tone, lead: &str, rest: &str) {
+        let indent = "  ".repeat(depth);
+        let words = format!("{lead}{rest}");
+        for (number, part) in self.style.wrap(&words, indent.len() + 2).iter().enumerate() {
+            let part = match part.strip_prefix(lead) {
+                Some(rest) if number == 0 => self.style.paint(tone, lead) + rest,
+                _ if number == 0 => part.clone(),
+                _ => format!("  {part}"),
+            };
+            self.text += &format!("{indent}{part}\n");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_a_terminal_lines_fit_and_colours_say_what_is_done() {
+        let style = Style {
+            color: true,
+            columns: Some(60),
+        };
+        let mut out = Lines {
+            text: String::new(),
+            style,
+        };
+        out.led(
+            1,
+            Tone::Good,
+            "planned:",
+            " nice 15 on 100 burner, and so many more words that it takes two lines",
+        );
+        let expected =
+            "  \x1b[32mplanned:\x1b[0m nice 15 on 100 burner, and so many more words\n    that it takes two lines\n";
+        assert_eq!(out.text, expected);
+    }
+}

@@ -1,0 +1,300 @@
+//! The keys of a test file: what may stand in it, and what each means. Drives reading, messages, JSON Schema and documentation.
+
+use crate::ledger::{Decision, Outcome};
+use crate::schema::{Key, Kind, Object, optional, required};
+
+/// As many processes as one host will hold in a test, so that a slip of the pen does not fill memory.
+const MAX_COUNT: i64 = 10_000;
+pub(super) const PID: Kind = Kind::Integer(1, i32::MAX as i64);
+
+/// The words of a closed enum of the ledger, for the table of keys.
+macro_rules! words_of {
+    ($words:ident) => {{
+        const WORDS: [&str; $words::ALL.len()] = {
+            let mut words = [""; $words::ALL.len()];
+            let mut index = 0;
+            while index < words.len() {
+                words[index] = $words::ALL[index].as_str();
+                index += 1;
+            }
+            words
+        };
+        &WORDS
+    }};
+}
+
+pub static TEST_FILE: Object = Object {
+    title: "a test file",
+    keys: &[
+        optional(
+            "rule_files",
+            Kind::List(&Kind::Text),
+            "The rules to test: files beside this one, also as globs. Default: those of `config_file`.",
+        ),
+        optional(
+            "config_file",
+            Kind::Text,
+            "A configuration whose process groups, protection, budget and identity apply.",
+        ),
+        optional("cpus", Kind::Integer(1, 8192), "Processors of the host. Default 4."),
+        required(
+            "tests",
+            Kind::List(&Kind::Object(&TEST)),
+            "The tests, each on a host of its own.",
+        ),
+    ],
+    one_of: false,
+};
+
+pub static TEST: Object = Object {
+    title: "a test",
+    keys: &[
+        required("name", Kind::Text, "What is shown by it."),
+        optional(
+            "mode",
+            Kind::Choice(&["enforce", "dry-run"]),
+            "Of daemon and rules. Default: the daemon enforces, and a rule that says dry-run stays so.",
+        ),
+        optional(
+            "source",
+            Kind::Choice(&["alertmanager", "local"]),
+            "Who says that alerts fire. Default alertmanager.",
+        ),
+        optional(
+            "processes",
+            Kind::List(&Kind::Object(&PROCESS)),
+            "Who runs when the test begins.",
+        ),
+        optional(
+            "cgroups",
+            Kind::List(&Kind::Object(&CGROUP)),
+            "Control groups with something to be said of them. Those of the processes are there anyway.",
+        ),
+        required(
+            "timeline",
+            Kind::List(&Kind::Object(&MOMENT)),
+            "What happens, and what is expected, in the order of time.",
+        ),
+    ],
+    one_of: false,
+};
+
+pub static PROCESS: Object = Object {
+    title: "a process",
+    keys: &[
+        required("pid", PID, "Its process id."),
+        optional(
+            "count",
+            Kind::Integer(1, MAX_COUNT),
+            "So many alike, with the pids that follow. Default 1.",
+        ),
+        optional(
+            "name",
+            Kind::Text,
+            "As the kernel keeps it, 15 bytes. Default: the file name of `exe`.",
+        ),
+        optional(
+            "exe",
+            Kind::Text,
+            "Path of the executable; '' cannot be read. Default /usr/bin/NAME.",
+        ),
+        optional(
+            "cmdline",
+            Kind::Text,
+            "Arguments joined by one space. Default: as `exe`.",
+        ),
+        optional("user", Kind::Text, "Name or number of its user. Default app."),
+        optional(
+            "cgroup",
+            Kind::Text,
+            "Its control group. Default /system.slice/NAME.service.",
+        ),
+        optional(
+            "age",
+            Kind::Duration,
+            "Time since it started. Default 1h, or 0s for `start`.",
+        ),
+        optional("memory", Kind::Size, "Resident memory. Default 10MiB."),
+        optional(
+            "cpu",
+            Kind::Number(0.0, 10_000.0),
+            "Processor cores that it uses. Default 0.",
+        ),
+        optional("threads", Kind::Integer(1, 1000), "Number of its threads. Default 1."),
+        optional("nice", Kind::Integer(-20, 19), "Nice value of its threads. Default 0."),
+        optional(
+            "oom_score",
+            Kind::Integer(0, 2000),
+            "What the kernel would choose a victim by. Default 0.",
+        ),
+        optional("parent", PID, "Process id of its parent. Default 1."),
+        optional(
+            "state",
+            Kind::Choice(&["R", "S", "D", "T", "Z"]),
+            "State letter of proc(5). Default S.",
+        ),
+        optional(
+            "kernel_thread",
+            Kind::Flag,
+            "Whether it is a thread of the kernel. Default false.",
+        ),
+        optional(
+            "login_leader",
+            Kind::Flag,
+            "Whether it leads a session on a terminal. Default false.",
+        ),
+        optional(
+            "ignores",
+            Kind::List(&Kind::Text),
+            "Final signals that do not end it, such as SIGTERM.",
+        ),
+        optional(
+            "catches",
+            Kind::List(&Kind::Text),
+            "Signals that it has a handler for, such as SIGUSR1.",
+        ),
+    ],
+    one_of: false,
+};
+
+pub static CGROUP: Object = Object {
+    title: "a control group",
+    keys: &[
+        required(
+            "path",
+            Kind::Text,
+            "Its path, as processes give it. What is called like a systemd unit is one.",
+        ),
+        optional("memory", Kind::Size, "What it uses. Default 0."),
+        optional(
+            "reclaimable",
+            Kind::Size,
+            "How much of that the kernel could take back. Default 0.",
+        ),
+        limit("cpu.max"),
+        limit("cpu.weight"),
+        limit("memory.high"),
+        limit("memory.max"),
+        limit("memory.swap.max"),
+        limit("io.max"),
+        limit("io.weight"),
+        limit("pids.max"),
+    ],
+    one_of: false,
+};
+
+const fn limit(name: &'static str) -> Key {
+    optional(
+        name,
+        Kind::Text,
+        "As the kernel shows it. Default: no limit, or a weight of 100.",
+    )
+}
+
+pub static MOMENT: Object = Object {
+    title: "a moment",
+    keys: &[
+        required("at", Kind::Duration, "Time since the test began."),
+        optional(
+            "while",
+            Kind::Flag,
+            "What `while` of every rule answers from now on. Default true.",
+        ),
+        optional(
+            "answer",
+            Kind::Object(&ANSWER),
+            "What allocators and commands answer from now on. Until then allocators do not answer, and commands succeed.",
+        ),
+        optional("start", Kind::List(&Kind::Object(&PROCESS)), "Processes start."),
+        optional(
+            "change",
+            Kind::List(&Kind::Object(&PROCESS)),
+            "Processes grow, become busy, or run another program: only what is given changes.",
+        ),
+        optional("exit", Kind::List(&PID), "Processes end by themselves."),
+        optional(
+            "restart",
+            Kind::List(&Kind::Text),
+            "Units, by the paths of their control groups, are started anew: the groups are others then.",
+        ),
+        optional("resolve", Kind::Texts, "The alert with these labels is over."),
+        optional(
+            "fire",
+            Kind::Texts,
+            "An alert with these labels fires, or still fires. Without `instance` it is about this host.",
+        ),
+        optional(
+            "expect",
+            Kind::List(&Kind::Object(&EXPECTED)),
+            "Everything that was done or undone since the last `expect`, in any order, and refusals.",
+        ),
+        optional("values", Kind::List(&Kind::Object(&VALUES)), "What processes have now."),
+    ],
+    one_of: false,
+};
+
+pub static ANSWER: Object = Object {
+    title: "an answer",
+    keys: &[
+        optional(
+            "status",
+            Kind::Integer(100, 599),
+            "HTTP status of allocators. Without it they do not answer.",
+        ),
+        optional("body", Kind::Json, "Body of their answers. Default nothing."),
+        optional("exit", Kind::Integer(0, 255), "Exit status of commands. Default 0."),
+    ],
+    one_of: false,
+};
+
+pub static EXPECTED: Object = Object {
+    title: "an expectation",
+    keys: &[
+        optional("rule", Kind::Text, "The rule that did it."),
+        optional("pid", PID, "The process that it was done to."),
+        optional("cgroup", Kind::Text, "The control group that it was done to."),
+        optional(
+            "step",
+            Kind::Text,
+            "As in the rule: `nice 10`, `signal SIGTERM`; `undo nice` for what is put back.",
+        ),
+        optional("decision", Kind::Choice(words_of!(Decision)), "Why it was not done."),
+        optional("outcome", Kind::Choice(words_of!(Outcome)), "What came of a step."),
+        optional("before", Kind::Text, "Value before the step."),
+        optional("after", Kind::Text, "Value after the step."),
+        optional("reason", Kind::Text, "A part of the reason that is given."),
+    ],
+    one_of: false,
+};
+
+pub static VALUES: Object = Object {
+    title: "the values of a process or a control group",
+    keys: &[
+        optional("pid", PID, "The process."),
+        optional("cgroup", Kind::Text, "Or the control group, by its path."),
+        optional("alive", Kind::Flag, "Whether it still runs."),
+        knob("nice", "Nice value of every thread."),
+        knob("affinity", "Processors of every thread, as a list."),
+        knob("ionice", "I/O priority of every thread."),
+        knob("sched", "Scheduling policy of every thread."),
+        knob("oom_score_adj", "Who dies first when memory runs out."),
+        knob("freeze", "Whether it is stopped: true or false."),
+        limit_now("cpu.max"),
+        limit_now("cpu.weight"),
+        limit_now("memory.high"),
+        limit_now("memory.max"),
+        limit_now("memory.swap.max"),
+        limit_now("io.max"),
+        limit_now("io.weight"),
+        limit_now("pids.max"),
+    ],
+    one_of: false,
+};
+
+const fn knob(name: &'static str, about: &'static str) -> Key {
+    optional(name, Kind::Text, about)
+}
+
+const fn limit_now(name: &'static str) -> Key {
+    knob(name, "Of a control group, as the kernel shows it.")
+}

@@ -3,17 +3,18 @@
 
 use super::cpu::Cpu;
 use super::diskstats::Diskstats;
-use super::fields::Fields;
 use super::filesystem::Filesystem;
 use super::groups::{Groups, GroupsReader};
+use super::meminfo::Meminfo;
+use super::netstat::Netstat;
 use super::own_process::OwnProcess;
 use super::roots::{ReadError, Roots};
 use super::slowly::Slowly;
 use super::statfs::{self, Asker};
+use super::vmstat::Vmstat;
 use super::{
-    arp, bonding, cpufreq, dmi, edac, hwmon, inet_sockets, interrupts, kernel_limits, loadavg, mdadm, meminfo,
-    netclass, netdev, netstat, os, pressure, processes, schedstat, sockstat, softnet, stat, textfile, thermal_zone,
-    time, timex, uname, vmstat,
+    arp, bonding, cpufreq, dmi, edac, hwmon, inet_sockets, interrupts, kernel_limits, loadavg, mdadm, netclass, netdev,
+    os, pressure, processes, schedstat, sockstat, softnet, stat, textfile, thermal_zone, time, timex, uname,
 };
 use crate::family::Family;
 use regex::Regex;
@@ -192,7 +193,10 @@ pub const COLLECTORS: &[CollectorInfo] = &[
         "interrupts, context switches, forks, boot time",
         |_| Box::new(stat::read_stat),
     ),
-    on("meminfo", Pace::Fast, "memory", |_| Box::new(meminfo::read_meminfo)),
+    on("meminfo", Pace::Fast, "memory", |_| {
+        let mut meminfo = Meminfo::default();
+        Box::new(move |roots| meminfo.read(roots))
+    }),
     on("loadavg", Pace::Fast, "load averages", |_| {
         Box::new(loadavg::read_loadavg)
     }),
@@ -200,8 +204,8 @@ pub const COLLECTORS: &[CollectorInfo] = &[
         Box::new(pressure::read_pressure)
     }),
     on("vmstat", Pace::Fast, "paging and out-of-memory kills", |options| {
-        let mut wanted = Fields::new(options.vmstat_fields.clone());
-        Box::new(move |roots| vmstat::read_vmstat(roots, &mut wanted))
+        let mut vmstat = Vmstat::new(options.vmstat_fields.clone());
+        Box::new(move |roots| vmstat.read(roots))
     }),
     on("filefd", Pace::Fast, "file handles", |_| {
         Box::new(kernel_limits::read_filefd)
@@ -216,8 +220,8 @@ pub const COLLECTORS: &[CollectorInfo] = &[
         Box::new(move |roots| netdev::read_netdev(roots, &devices, &mut no_handler))
     }),
     on("netstat", Pace::Fast, "protocol counters", |options| {
-        let mut wanted = Fields::new(options.netstat_fields.clone());
-        Box::new(move |roots| netstat::read_netstat(roots, &mut wanted))
+        let mut netstat = Netstat::new(options.netstat_fields.clone());
+        Box::new(move |roots| netstat.read(roots))
     }),
     on("sockstat", Pace::Fast, "sockets in use", |_| {
         Box::new(sockstat::read_sockstat)

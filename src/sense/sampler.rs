@@ -520,7 +520,8 @@ mod tests {
                 .collect();
             let _ = heard.send((occasion, names, ready));
         });
-        let fast = vec![counting("x"), collector("meminfo", meminfo::read_meminfo)];
+        let mut meminfo = meminfo::Meminfo::default();
+        let fast = vec![counting("x"), collector("meminfo", move |roots| meminfo.read(roots))];
         let sampler = Sampler::start_with(fast, [], tree.roots.clone(), STILL, on_sample).unwrap();
         let (occasion, names, ready) = hears.recv().unwrap();
         assert_eq!((occasion, names), (Occasion::Beat, vec!["x", "meminfo"]));

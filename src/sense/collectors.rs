@@ -11,6 +11,7 @@ use super::own_process::OwnProcess;
 use super::roots::{ReadError, Roots};
 use super::slowly::Slowly;
 use super::statfs::{self, Asker};
+use super::systemd::{Systemd, SystemdOptions};
 use super::vmstat::Vmstat;
 use super::{
     arp, bonding, cpufreq, dmi, edac, hwmon, inet_sockets, interrupts, kernel_limits, loadavg, mdadm, netclass, netdev,
@@ -28,7 +29,7 @@ pub enum Pace {
     Fast,
     /// Every `slow_interval`, on a thread of its own so that a slow driver delays no fast sample.
     Slow,
-    /// Every `slow_interval` on one more thread: the kernel may make a reader of a process wait for that process.
+    /// Every `slow_interval` on a thread of its own: whom it asks may make it wait for long.
     Apart,
 }
 
@@ -129,6 +130,7 @@ pub struct Options {
     pub udev_data: PathBuf,
     /// `process_groups` of the configuration.
     pub process_groups: Groups,
+    pub systemd: SystemdOptions,
 }
 
 impl Default for Options {
@@ -151,6 +153,7 @@ impl Default for Options {
             vmstat_fields: pattern(VMSTAT_FIELDS),
             udev_data: "/run/udev/data".into(),
             process_groups: Groups::default(),
+            systemd: SystemdOptions::default(),
         }
     }
 }
@@ -303,10 +306,18 @@ pub const COLLECTORS: &[CollectorInfo] = &[
         Pace::Apart,
         "process_groups of the configuration",
         |options| {
+            // The kernel may make a reader of a process wait for that process.
             let mut groups = GroupsReader::new(Groups::clone(&options.process_groups));
             Box::new(move |roots| groups.read(roots))
         },
     ),
+    CollectorInfo {
+        pace: Pace::Apart,
+        ..off("systemd", "units of systemd, asked over D-Bus", |options| {
+            let mut systemd = Systemd::new(options.systemd.clone());
+            Box::new(move |_| systemd.read())
+        })
+    },
 ];
 
 #[cfg(test)]

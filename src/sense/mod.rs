@@ -44,6 +44,7 @@ mod sockstat;
 mod softnet;
 mod stat;
 mod statfs;
+pub mod systemd;
 mod text_format;
 mod textfile;
 mod thermal_zone;

@@ -19,5 +19,7 @@ mod reload;
 mod rules;
 mod selection;
 mod siege;
+mod soak;
+mod sockets;
 mod support;
 mod webhook;

@@ -18,7 +18,7 @@ const MAX_GROWTH_BYTES: u64 = 8 << 20;
 /// Descriptors that come and go in quiet times.
 const SPARE_DESCRIPTORS: usize = 8;
 
-const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
 fn connect(at: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(at)?;

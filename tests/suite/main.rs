@@ -12,6 +12,7 @@ mod errands;
 mod exposition;
 mod ledger;
 mod metrics_reference;
+mod node_mixin;
 mod page;
 mod promql;
 mod queries;

@@ -40,7 +40,7 @@ fmt: ## format the code
 	cargo fmt --manifest-path fuzz/Cargo.toml
 
 bench: ## the benchmarks, beside the peers that they are measured against
-	tests/tools.sh webhook
+	tests/tools.sh webhook process-exporter
 	cargo bench --locked --bench '*'
 
 bench-guest: ## who ends a memory hog sooner, evenkeel or earlyoom, in a machine of its own under QEMU

@@ -1,4 +1,9 @@
-//! What a refresh of process groups costs against plain reads of the same files, with many processes.
+//! What a refresh of process groups costs, with many processes: against plain reads of the same files, and against a scrape of
+//! process-exporter with the same figures on.
+
+#[path = "scrape/peer.rs"]
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
+mod peer;
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -11,7 +16,7 @@ use evenkeel::process::{Needs, Selector};
 use evenkeel::sense::groups::{DEFAULT_METRICS, GroupsReader};
 use evenkeel::sense::{Group, Roots};
 
-const PROCESSES: [usize; 2] = [100, 1000];
+const PROCESSES: [usize; 3] = [100, 1000, 5000];
 const ROUNDS: usize = 9;
 
 /// Sleepers that end with the benchmark.
@@ -22,6 +27,8 @@ impl Drop for Sleepers {
         for child in &mut self.0 {
             // Ended already is ended.
             let _ = child.kill();
+        }
+        for child in &mut self.0 {
             let _ = child.wait();
         }
     }
@@ -59,13 +66,37 @@ fn plain_reads(files: &[&str], only: &[Child]) {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// Every figure that a group can have.
+const EVERYTHING: Needs = DEFAULT_METRICS.and(Needs::OPEN_FDS);
+
+fn main() -> peer::Outcome<()> {
     println!(
-        "{:<12}{:<28}{:>12}{:>12}{:>8}",
-        "processes", "files", "groups, ms", "plain, ms", "ratio"
+        "{:<12}{:<36}{:>12}{:>12}{:>8}",
+        "processes", "what is read", "groups, ms", "other, ms", "ratio"
     );
+    let row = |processes: usize, what: &str, groups: Duration, other: Duration| {
+        let [groups, other] = [groups, other].map(|time| time.as_secs_f64() * 1e3);
+        println!(
+            "{processes:<12}{what:<36}{groups:>12.2}{other:>12.2}{:>8.2}",
+            groups / other
+        );
+    };
     let by_name = vec![Condition::Name(Pattern::fixed("sleep")?)];
     let by_cgroup = [by_name.clone(), vec![Condition::Cgroup(Pattern::fixed(".*")?)]].concat();
+    let refresh = |metrics, conditions: &[Condition]| {
+        let group = Group {
+            name: "sleepers".to_owned(),
+            selector: Arc::new(Selector {
+                conditions: conditions.to_vec(),
+            }),
+            metrics,
+        };
+        let mut reader = GroupsReader::new(Arc::new(arc_swap::ArcSwap::from_pointee(vec![group])));
+        let roots = Roots::default();
+        shortest(|| {
+            reader.read(&roots).expect("a readable /proc");
+        })
+    };
     let mut sleepers = Sleepers(Vec::new());
     for processes in PROCESSES {
         while sleepers.0.len() < processes {
@@ -74,28 +105,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 .push(Command::new("sleep").arg("600").stdin(Stdio::null()).spawn()?);
         }
         for (metrics, conditions, files) in [
-            (Needs::NONE, by_name.clone(), &[][..]),
-            (DEFAULT_METRICS, by_name.clone(), &["status", "io"][..]),
-            (DEFAULT_METRICS, by_cgroup.clone(), &["cgroup", "status", "io"][..]),
+            (Needs::NONE, &by_name, &[][..]),
+            (DEFAULT_METRICS, &by_name, &["status", "io"][..]),
+            (DEFAULT_METRICS, &by_cgroup, &["cgroup", "status", "io"][..]),
         ] {
-            let group = Group {
-                name: "sleepers".to_owned(),
-                selector: Arc::new(Selector { conditions }),
-                metrics,
-            };
-            let mut reader = GroupsReader::new(Arc::new(arc_swap::ArcSwap::from_pointee(vec![group])));
-            let roots = Roots::default();
-            let groups = shortest(|| {
-                reader.read(&roots).expect("a readable /proc");
-            });
+            let groups = refresh(metrics, conditions);
             let plain = shortest(|| plain_reads(files, &sleepers.0));
-            let [groups, plain] = [groups, plain].map(|time| time.as_secs_f64() * 1e3);
             let names = [&["stat"][..], files].concat().join(" ");
-            println!(
-                "{processes:<12}{names:<28}{groups:>12.2}{plain:>12.2}{:>8.2}",
-                groups / plain
-            );
+            row(processes, &format!("{names}; other: plain reads"), groups, plain);
         }
+        // Threads and smaps are left out: evenkeel has no such figures.
+        let args = ["-procnames=sleep", "-threads=false", "-gather-smaps=false"];
+        let mut exporter = peer::tool("process-exporter", &args.map(str::to_owned))?;
+        let mut failed = None;
+        let scrape = shortest(|| failed = exporter.scrape().err());
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let groups = refresh(EVERYTHING, &by_name);
+        row(processes, "all; other: process-exporter", groups, scrape);
     }
     Ok(())
 }

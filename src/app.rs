@@ -5,6 +5,7 @@ mod log;
 pub mod policy;
 mod reconciler;
 mod reload;
+mod sockets;
 mod watcher;
 
 use crate::alert::receiver::Receiver;
@@ -26,6 +27,7 @@ use crate::tally::Tally;
 use arc_swap::ArcSwap;
 use kept_alerts::KeptAlerts;
 use reload::Reloader;
+use sockets::Inherited;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -60,6 +62,7 @@ pub fn load(file: &cli::ConfigFile) -> Result<Loaded, Vec<Diagnostic>> {
 
 /// Runs the daemon until it is told to end.
 pub fn run(run: cli::Run) -> ExitCode {
+    standing::use_one_heap();
     log::start(&run.log);
     match start(run) {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,7 +88,14 @@ fn because<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Stop {
     move |error| Stop::Because(format!("{what}: {error}"))
 }
 
-fn start(run: cli::Run) -> Result<(), Stop> {
+fn start(mut run: cli::Run) -> Result<(), Stop> {
+    let inherited = sockets::inherited(run.web_systemd_socket, run.webhook_systemd_socket).map_err(Stop::Because)?;
+    if let Some(listener) = &inherited.webhook {
+        // What may be listened on is judged by where it is.
+        run.webhook_listen = listener
+            .local_addr()
+            .map_err(because("no address of the webhook's socket"))?;
+    }
     // All that can be wrong is found before any port is bound.
     let loaded = load(&run.config).map_err(Stop::Findings)?;
     for warning in &loaded.warnings {
@@ -107,13 +117,17 @@ fn start(run: cli::Run) -> Result<(), Stop> {
         tracing::warn!(reason, "processes are hidden from evenkeel");
     }
     let _lock = control::lock(&run.storage.path).map_err(Stop::Because)?;
-    stand_firm(loaded.config.lock_memory);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()
         .map_err(because("no runtime"))?;
-    runtime.block_on(serve(run, loaded, policy, Doors { scrapers, access }, procfs))?;
+    let doors = Doors {
+        scrapers,
+        access,
+        inherited,
+    };
+    runtime.block_on(serve(run, loaded, policy, doors, procfs))?;
     runtime.shutdown_timeout(DRAIN);
     Ok(())
 }
@@ -149,10 +163,11 @@ fn with_web_config(access: Access, file: Option<&Path>) -> Result<Access, Stop> 
     }
 }
 
-/// What the two listeners demand of those who call.
+/// What the two listeners demand of those who call, and their sockets where systemd holds them.
 struct Doors {
     scrapers: Access,
     access: Access,
+    inherited: Inherited,
 }
 
 async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, procfs: Procfs) -> Result<(), Stop> {
@@ -160,12 +175,25 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     let mut terminate = signal(SignalKind::terminate()).map_err(because("no signal handler"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(because("no signal handler"))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(because("no signal handler"))?;
-    let Doors { scrapers, access } = doors;
+    let Doors {
+        scrapers,
+        access,
+        inherited,
+    } = doors;
     let mut metrics = Vec::new();
-    for addr in &run.web_listen {
-        metrics.push(bind("metrics", *addr).await?);
+    if run.web_systemd_socket {
+        for listener in inherited.metrics {
+            metrics.push(announce("metrics", TcpListener::from_std(listener))?);
+        }
+    } else {
+        for addr in &run.web_listen {
+            metrics.push(bind("metrics", *addr).await?);
+        }
     }
-    let webhook = bind("webhook", run.webhook_listen).await?;
+    let webhook = match inherited.webhook {
+        Some(listener) => announce("webhook", TcpListener::from_std(listener))?,
+        None => bind("webhook", run.webhook_listen).await?,
+    };
 
     let tally = Tally::default();
     tally.reloaded(Some(now_seconds()));
@@ -234,6 +262,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     };
     let site = Arc::new(Site::new(Arc::clone(&sampler), tally.clone(), options));
     introduce(&policy, &loaded, &run, metrics.first(), &webhook);
+    let lock_memory = loaded.config.lock_memory;
 
     let (stop, _) = tokio::sync::watch::channel(false);
     let stopped = || {
@@ -254,6 +283,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), tally.clone(), stopped()));
     let control = control::serve(run.storage.path.clone(), door.clone(), stopped());
     let control = tokio::spawn(control);
+    stand_firm(lock_memory);
 
     loop {
         tokio::select! {
@@ -285,8 +315,9 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     Ok(())
 }
 
-/// Prepares for the hour in which memory is short. What is not permitted is done without.
+/// Prepares for the hour in which memory is short, once the start is over. What is not permitted is done without.
 fn stand_firm(lock_memory: bool) {
+    standing::give_back_what_is_free();
     if let Err(error) = standing::be_ended_last() {
         tracing::info!(%error, "the kernel may end evenkeel as early as others when memory runs out");
     }
@@ -297,7 +328,13 @@ fn stand_firm(lock_memory: bool) {
 
 async fn bind(name: &'static str, addr: SocketAddr) -> Result<TcpListener, Stop> {
     let failed = |error| Stop::Because(format!("cannot listen on {addr} for {name}: {error}"));
-    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    announce(name, Ok(TcpListener::bind(addr).await.map_err(failed)?))
+}
+
+/// Says where a listener is.
+fn announce(name: &'static str, listener: std::io::Result<TcpListener>) -> Result<TcpListener, Stop> {
+    let failed = |error| Stop::Because(format!("cannot listen for {name}: {error}"));
+    let listener = listener.map_err(failed)?;
     let addr = listener.local_addr().map_err(failed)?;
     tracing::info!(listener = name, addr = %addr, "listening");
     Ok(listener)

@@ -63,6 +63,9 @@ pub struct Run {
     /// Address of the metrics listener; repeatable
     #[arg(long = "web.listen-address", value_name = "ADDR", default_value = ":19797", value_parser = listen::parse)]
     pub web_listen: Vec<SocketAddr>,
+    /// Take the metrics listener's sockets from systemd instead of --web.listen-address
+    #[arg(long = "web.systemd-socket")]
+    pub web_systemd_socket: bool,
     /// TLS, authentication and headers of the metrics listener (exporter-toolkit's web configuration file)
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config: Option<PathBuf>,
@@ -78,6 +81,9 @@ pub struct Run {
     /// Address of the webhook listener
     #[arg(long = "webhook.listen-address", value_name = "ADDR", default_value = "127.0.0.1:19798", value_parser = listen::parse)]
     pub webhook_listen: SocketAddr,
+    /// Take the webhook listener's socket from systemd instead of --webhook.listen-address
+    #[arg(long = "webhook.systemd-socket")]
+    pub webhook_systemd_socket: bool,
     /// TLS, authentication and headers of the webhook listener, in the same format
     #[arg(long = "webhook.config.file", value_name = "FILE")]
     pub webhook_config: Option<PathBuf>,

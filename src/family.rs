@@ -1,7 +1,74 @@
 //! A metric family as plain data: what collectors yield, what the own evaluation reads, what exposition writes.
 //! Knows nothing of formats, files or clocks.
 
+use smol_str::SmolStr;
 use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
+
+/// A name, a help or a label's value. A literal and what is short stand in place, the rest is shared by all copies: what is
+/// the same every second costs no memory every second.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Text(SmolStr);
+
+impl From<&'static str> for Text {
+    fn from(literal: &'static str) -> Self {
+        Text(SmolStr::new_static(literal))
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Text(text.into())
+    }
+}
+
+impl From<Cow<'static, str>> for Text {
+    fn from(text: Cow<'static, str>) -> Self {
+        match text {
+            Cow::Borrowed(literal) => literal.into(),
+            Cow::Owned(text) => text.into(),
+        }
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for Text {
+    fn as_ref(&self) -> &str {
+        self
+    }
+}
+
+impl PartialEq<str> for Text {
+    fn eq(&self, other: &str) -> bool {
+        **self == *other
+    }
+}
+
+impl PartialEq<&str> for Text {
+    fn eq(&self, other: &&str) -> bool {
+        **self == **other
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self)
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, formatter)
+    }
+}
 
 /// The type of a family, as `# TYPE` names it in the text format 0.0.4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,7 +81,7 @@ pub enum Kind {
 }
 
 /// A label: its name is nearly always a literal, its value nearly never.
-pub type Label = (Cow<'static, str>, Cow<'static, str>);
+pub type Label = (Text, Text);
 
 /// One series of a family at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,14 +107,14 @@ pub struct Histogram {
 /// A family under the full name that the text format 0.0.4 shows (`node_cpu_seconds_total`, with `_total`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Family {
-    pub name: Cow<'static, str>,
-    pub help: Cow<'static, str>,
+    pub name: Text,
+    pub help: Text,
     pub kind: Kind,
     pub points: Vec<Point>,
 }
 
 impl Family {
-    pub fn new(name: impl Into<Cow<'static, str>>, help: impl Into<Cow<'static, str>>, kind: Kind) -> Self {
+    pub fn new(name: impl Into<Text>, help: impl Into<Text>, kind: Kind) -> Self {
         Family {
             name: name.into(),
             help: help.into(),
@@ -56,11 +123,11 @@ impl Family {
         }
     }
 
-    pub fn counter(name: impl Into<Cow<'static, str>>, help: impl Into<Cow<'static, str>>) -> Self {
+    pub fn counter(name: impl Into<Text>, help: impl Into<Text>) -> Self {
         Self::new(name, help, Kind::Counter)
     }
 
-    pub fn gauge(name: impl Into<Cow<'static, str>>, help: impl Into<Cow<'static, str>>) -> Self {
+    pub fn gauge(name: impl Into<Text>, help: impl Into<Text>) -> Self {
         Self::new(name, help, Kind::Gauge)
     }
 
@@ -92,6 +159,6 @@ impl Family {
 }
 
 /// A label from a literal name and any value.
-pub fn label(name: &'static str, value: impl Into<Cow<'static, str>>) -> Label {
-    (Cow::Borrowed(name), value.into())
+pub fn label(name: &'static str, value: impl Into<Text>) -> Label {
+    (name.into(), value.into())
 }

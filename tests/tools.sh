@@ -6,7 +6,8 @@
 # What the PATH already offers is used as it is. Afterwards there is one place to look: target/tools/bin.
 #
 #   tests/tools.sh              what `make test` needs
-#   tests/tools.sh webhook      what `make bench` compares with as well
+#   tests/tools.sh webhook process-exporter
+#                               what `make bench` compares with as well
 #   tests/tools.sh stress-ng    the same and another tool by its name
 #   tests/tools.sh grafana-sdk  the Python library that dashboards/build.py uses, and nothing else
 set -euo pipefail
@@ -25,6 +26,7 @@ declare -A origin=(
     [node_exporter]=prometheus-node-exporter:usr/bin/prometheus-node-exporter
     [stress-ng]=stress-ng:usr/bin/stress-ng
     [webhook]=webhook:usr/bin/webhook
+    [process-exporter]=prometheus-process-exporter:usr/bin/prometheus-process-exporter
     # Not usr/bin/chromium, a script that looks below /usr only.
     [chromium]=chromium:usr/lib/chromium/chromium
 )

@@ -2,6 +2,7 @@
 //! does not have is accepted, and told.
 
 use crate::sense::collectors::{COLLECTORS, NameFilter, Options};
+use crate::sense::systemd;
 use regex::Regex;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -41,6 +42,7 @@ impl CollectorFlags {
         self.seen += 1;
         let pattern = || value.clone().ok_or_else(|| format!("--{name} needs a value"));
         let regex = || Regex::new(&pattern()?).map_err(|error| format!("--{name}: {error}"));
+        let whole = || systemd::whole(&pattern()?).map_err(|error| format!("--{name}: {error}"));
         let options = &mut self.options;
         match name {
             "collector.disable-defaults" => self.disable_defaults = true,
@@ -74,6 +76,18 @@ impl CollectorFlags {
             "collector.arp.device-include" => options.arp_devices.include = Some(regex()?),
             "collector.netclass.ignored-devices" => options.netclass_devices.exclude = Some(regex()?),
             "collector.netstat.fields" => options.netstat_fields = regex()?,
+            "collector.systemd.unit-include" | "collector.systemd.unit-whitelist" => {
+                options.systemd.units.include = Some(whole()?);
+            }
+            "collector.systemd.unit-exclude" | "collector.systemd.unit-blacklist" => {
+                options.systemd.units.exclude = Some(whole()?);
+            }
+            "collector.systemd.enable-task-metrics" => options.systemd.tasks = true,
+            "no-collector.systemd.enable-task-metrics" => options.systemd.tasks = false,
+            "collector.systemd.enable-restarts-metrics" => options.systemd.restarts = true,
+            "no-collector.systemd.enable-restarts-metrics" => options.systemd.restarts = false,
+            "collector.systemd.enable-start-time-metrics" => options.systemd.start_times = true,
+            "no-collector.systemd.enable-start-time-metrics" => options.systemd.start_times = false,
             "collector.vmstat.fields" => options.vmstat_fields = regex()?,
             _ => {
                 let (set, collector) = match name.strip_prefix("no-collector.") {
@@ -89,6 +103,14 @@ impl CollectorFlags {
         }
         Ok(())
     }
+}
+
+/// Whether a flag takes no value. Switches of whole collectors have no second dot.
+fn is_switch(flag: &str) -> bool {
+    let option = flag.trim_start_matches("no-");
+    option.matches('.').count() == 1
+        || option.starts_with("collector.systemd.enable-")
+        || option == "collector.systemd.private"
 }
 
 /// Takes the flags of collectors out of the arguments and leaves the rest.
@@ -107,8 +129,8 @@ pub fn take_out(args: impl IntoIterator<Item = OsString>) -> Result<(Vec<OsStrin
         };
         let (name, value) = match flag.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
-            // `--collector.netdev.device-exclude PATTERN`: switches have no second dot, so they take no value.
-            None if flag.matches('.').count() > 1 => {
+            // `--collector.netdev.device-exclude PATTERN`
+            None if !is_switch(flag) => {
                 let next = args.next_if(|next| !next.to_string_lossy().starts_with("--"));
                 (flag, next.map(|next| next.to_string_lossy().into_owned()))
             }
@@ -153,6 +175,22 @@ mod tests {
         assert!(!flags.options.netclass_devices.allows("tap0") && !flags.options.arp_devices.allows("docker0"));
         assert_eq!(flags.options.mount_timeout, Duration::from_secs(2));
         assert_eq!(flags.ignored, ["--collector.zfs", "--collector.ntp.server"]);
+    }
+
+    #[test]
+    fn switches_of_systemd_take_no_value() {
+        let line = "--collector.systemd --collector.systemd.enable-task-metrics run --collector.systemd.unit-include ssh.* \
+                    --no-collector.systemd.enable-restarts-metrics x";
+        let (rest, flags) = flags(line).unwrap();
+        assert_eq!(rest, ["run", "x"]);
+        let options = &flags.options.systemd;
+        assert!(options.tasks && !options.restarts && !options.start_times);
+        assert!(options.units.allows("sshd.service") && !options.units.allows("my-ssh.service"));
+        assert!(
+            !options.units.allows("ssh.slice"),
+            "what is left out by default stays left out"
+        );
+        assert!(flags.chosen().contains("systemd") && flags.ignored.is_empty());
     }
 
     #[test]

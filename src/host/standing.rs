@@ -1,5 +1,5 @@
-//! evenkeel's own standing when memory is short: its pages stay in memory, and others are ended before it. Without that
-//! it would wait for its own code to be read back from a disk that everybody waits for.
+//! evenkeel's own standing when memory is short: it takes little, its pages stay in memory, and others are ended before
+//! it. Without that it would wait for its own code to be read back from a disk that everybody waits for.
 
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, getrlimit};
@@ -9,6 +9,25 @@ use std::io;
 
 /// As in the shipped unit. Not -1000: a fault of evenkeel's own must stay one that the kernel can end.
 const OOM_SCORE_ADJ: i32 = -900;
+
+/// Lets all threads allocate from one heap: of several each keeps what it once needed, and reserves 64 MiB that count as
+/// locked. To be called before the first thread is started (mallopt(3)).
+pub fn use_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes two numbers and touches nothing of ours.
+    unsafe {
+        nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Gives back what only the start needed (malloc_trim(3)). Locked pages cannot be given back, so this comes first.
+pub fn give_back_what_is_free() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: gives back free memory only, and takes the allocator's own locks.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
+}
 
 /// Keeps what is in memory there, and what comes into it from now on. What is never touched takes no memory (mlockall(2),
 /// MCL_ONFAULT).

@@ -1,10 +1,13 @@
 //! Families as text: OpenMetrics 1.0.0 through `prometheus-client`, and Prometheus' text format 0.0.4.
 
 use super::families::{Clean, clean};
-use crate::family::{Family, Histogram, Kind, Point, Value};
+use crate::family::{Family, Histogram, Kind, Point, Text, Value};
 use crate::sense::Reading;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelKey, EncodeLabelValue, LabelKeyEncoder, LabelValueEncoder, MetricEncoder, NoLabelSet,
+    text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use rustc_hash::FxHashMap;
@@ -110,6 +113,18 @@ impl<'a> Reserved<'a> {
             self.scratch.extend([name, suffix]);
             !self.taken.contains_key(self.scratch.as_str())
         })
+    }
+}
+
+impl EncodeLabelKey for Text {
+    fn encode(&self, encoder: &mut LabelKeyEncoder) -> fmt::Result {
+        encoder.write_str(self)
+    }
+}
+
+impl EncodeLabelValue for Text {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
+        EncodeLabelValue::encode(&&**self, encoder)
     }
 }
 

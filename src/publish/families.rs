@@ -3,7 +3,6 @@
 
 use crate::family::{Family, Kind, Point, Value};
 use rustc_hash::{FxBuildHasher, FxHashSet};
-use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
 /// A family that can be written as it stands.
@@ -15,12 +14,24 @@ pub struct Clean<'a> {
     pub points: Vec<&'a Point>,
 }
 
-fn is_name(name: &str, colon: bool) -> bool {
-    !name.starts_with(|first: char| first.is_ascii_digit())
-        && !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || (colon && byte == b':'))
+/// What a byte may be part of: a label's name (1), a metric's name too (2).
+const PARTS: [u8; 256] = {
+    let mut parts = [0; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let letter = byte as u8;
+        if letter.is_ascii_alphanumeric() || letter == b'_' {
+            parts[byte] = 3;
+        }
+        byte += 1;
+    }
+    parts[b':' as usize] = 2;
+    parts
+};
+
+fn is_name(name: &str, part: u8) -> bool {
+    name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
+        && name.bytes().all(|byte| PARTS[usize::from(byte)] & part != 0)
 }
 
 /// Whether a point can be written in a family of this kind.
@@ -28,7 +39,7 @@ fn is_writable(point: &Point, kind: Kind) -> bool {
     let labels = &point.labels;
     matches!(point.value, Value::Histogram(_)) == (kind == Kind::Histogram)
         && labels.iter().enumerate().all(|(index, (name, _))| {
-            is_name(name, false)
+            is_name(name, 1)
                 && !(kind == Kind::Histogram && name == "le")
                 && labels[..index].iter().all(|(before, _)| before != name)
         })
@@ -49,27 +60,30 @@ fn identity(point: &Point) -> u64 {
 /// Families by name. Of two of one name the first gives help and kind, and one of another kind is left out; of two
 /// equal series the first stays.
 pub fn clean<'a>(families: impl Iterator<Item = &'a Family>) -> Vec<Clean<'a>> {
-    let mut by_name: BTreeMap<&str, Clean> = BTreeMap::new();
-    for family in families.filter(|family| is_name(&family.name, true)) {
-        let clean = by_name.entry(&family.name).or_insert_with(|| Clean {
-            name: &family.name,
-            help: &family.help,
-            kind: family.kind,
-            points: Vec::with_capacity(family.points.len()),
-        });
-        if clean.kind == family.kind {
-            clean
-                .points
-                .extend(family.points.iter().filter(|point| is_writable(point, family.kind)));
-        }
-    }
-    let mut cleaned: Vec<_> = by_name.into_values().filter(|clean| !clean.points.is_empty()).collect();
+    let mut families: Vec<&Family> = families.filter(|family| is_name(&family.name, 2)).collect();
+    // Stable: the first of a name stays the first.
+    families.sort_by(|one, other| one.name.cmp(&other.name));
     let mut seen = FxHashSet::default();
-    for clean in cleaned.iter_mut().filter(|clean| clean.points.len() > 1) {
-        seen.clear();
-        clean.points.retain(|point| seen.insert(identity(point)));
-    }
-    cleaned
+    let of_one_name = families.chunk_by(|one, other| one.name == other.name);
+    let cleaned = of_one_name.map(|families| {
+        let first = families[0];
+        let same_kind = families.iter().filter(|family| family.kind == first.kind);
+        let mut points: Vec<&Point> = Vec::with_capacity(first.points.len());
+        for family in same_kind {
+            points.extend(family.points.iter().filter(|point| is_writable(point, first.kind)));
+        }
+        if points.len() > 1 {
+            seen.clear();
+            points.retain(|point| seen.insert(identity(point)));
+        }
+        Clean {
+            name: &first.name,
+            help: &first.help,
+            kind: first.kind,
+            points,
+        }
+    });
+    cleaned.filter(|clean| !clean.points.is_empty()).collect()
 }
 
 #[cfg(test)]

@@ -3,17 +3,19 @@
 
 use super::cpu::Cpu;
 use super::diskstats::Diskstats;
-use super::fields::Fields;
 use super::filesystem::Filesystem;
 use super::groups::{Groups, GroupsReader};
+use super::meminfo::Meminfo;
+use super::netstat::Netstat;
 use super::own_process::OwnProcess;
 use super::roots::{ReadError, Roots};
 use super::slowly::Slowly;
 use super::statfs::{self, Asker};
+use super::systemd::{Systemd, SystemdOptions};
+use super::vmstat::Vmstat;
 use super::{
-    arp, bonding, cpufreq, dmi, edac, hwmon, inet_sockets, interrupts, kernel_limits, loadavg, mdadm, meminfo,
-    netclass, netdev, netstat, os, pressure, processes, schedstat, sockstat, softnet, stat, textfile, thermal_zone,
-    time, timex, uname, vmstat,
+    arp, bonding, cpufreq, dmi, edac, hwmon, inet_sockets, interrupts, kernel_limits, loadavg, mdadm, netclass, netdev,
+    os, pressure, processes, schedstat, sockstat, softnet, stat, textfile, thermal_zone, time, timex, uname,
 };
 use crate::family::Family;
 use regex::Regex;
@@ -27,7 +29,7 @@ pub enum Pace {
     Fast,
     /// Every `slow_interval`, on a thread of its own so that a slow driver delays no fast sample.
     Slow,
-    /// Every `slow_interval` on one more thread: the kernel may make a reader of a process wait for that process.
+    /// Every `slow_interval` on a thread of its own: whom it asks may make it wait for long.
     Apart,
 }
 
@@ -128,6 +130,7 @@ pub struct Options {
     pub udev_data: PathBuf,
     /// `process_groups` of the configuration.
     pub process_groups: Groups,
+    pub systemd: SystemdOptions,
 }
 
 impl Default for Options {
@@ -150,6 +153,7 @@ impl Default for Options {
             vmstat_fields: pattern(VMSTAT_FIELDS),
             udev_data: "/run/udev/data".into(),
             process_groups: Groups::default(),
+            systemd: SystemdOptions::default(),
         }
     }
 }
@@ -192,7 +196,10 @@ pub const COLLECTORS: &[CollectorInfo] = &[
         "interrupts, context switches, forks, boot time",
         |_| Box::new(stat::read_stat),
     ),
-    on("meminfo", Pace::Fast, "memory", |_| Box::new(meminfo::read_meminfo)),
+    on("meminfo", Pace::Fast, "memory", |_| {
+        let mut meminfo = Meminfo::default();
+        Box::new(move |roots| meminfo.read(roots))
+    }),
     on("loadavg", Pace::Fast, "load averages", |_| {
         Box::new(loadavg::read_loadavg)
     }),
@@ -200,8 +207,8 @@ pub const COLLECTORS: &[CollectorInfo] = &[
         Box::new(pressure::read_pressure)
     }),
     on("vmstat", Pace::Fast, "paging and out-of-memory kills", |options| {
-        let mut wanted = Fields::new(options.vmstat_fields.clone());
-        Box::new(move |roots| vmstat::read_vmstat(roots, &mut wanted))
+        let mut vmstat = Vmstat::new(options.vmstat_fields.clone());
+        Box::new(move |roots| vmstat.read(roots))
     }),
     on("filefd", Pace::Fast, "file handles", |_| {
         Box::new(kernel_limits::read_filefd)
@@ -216,8 +223,8 @@ pub const COLLECTORS: &[CollectorInfo] = &[
         Box::new(move |roots| netdev::read_netdev(roots, &devices, &mut no_handler))
     }),
     on("netstat", Pace::Fast, "protocol counters", |options| {
-        let mut wanted = Fields::new(options.netstat_fields.clone());
-        Box::new(move |roots| netstat::read_netstat(roots, &mut wanted))
+        let mut netstat = Netstat::new(options.netstat_fields.clone());
+        Box::new(move |roots| netstat.read(roots))
     }),
     on("sockstat", Pace::Fast, "sockets in use", |_| {
         Box::new(sockstat::read_sockstat)
@@ -299,10 +306,18 @@ pub const COLLECTORS: &[CollectorInfo] = &[
         Pace::Apart,
         "process_groups of the configuration",
         |options| {
+            // The kernel may make a reader of a process wait for that process.
             let mut groups = GroupsReader::new(Groups::clone(&options.process_groups));
             Box::new(move |roots| groups.read(roots))
         },
     ),
+    CollectorInfo {
+        pace: Pace::Apart,
+        ..off("systemd", "units of systemd, asked over D-Bus", |options| {
+            let mut systemd = Systemd::new(options.systemd.clone());
+            Box::new(move |_| systemd.read())
+        })
+    },
 ];
 
 #[cfg(test)]

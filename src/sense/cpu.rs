@@ -2,7 +2,7 @@
 
 use super::roots::{ReadError, Roots, names, number};
 use super::slowly::Slowly;
-use crate::family::{Family, label};
+use crate::family::{Family, Text, label};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -79,7 +79,7 @@ fn families(sample: &CpuSample) -> Vec<Family> {
         "Seconds that each processor spent in guests of a hypervisor here; part of user and nice.",
     );
     for (cpu, times) in sample {
-        let cpu = cpu.to_string();
+        let cpu = Text::from(cpu.to_string());
         for (mode, value) in MODES.into_iter().zip(times.modes) {
             seconds.push(vec![label("cpu", cpu.clone()), label("mode", mode)], value);
         }

@@ -4,7 +4,7 @@
 use super::collectors::NameFilter;
 use super::roots::{ReadError, Roots, read_text};
 use super::slowly::Slowly;
-use crate::family::{Family, Kind, label};
+use crate::family::{Family, Kind, Text, label};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -260,6 +260,7 @@ impl Diskstats {
             .map(|&(name, help, kind, _)| Family::new(name, help, kind))
             .collect();
         for disk in &disks {
+            let device = Text::from(disk.device.clone());
             for ((family, (.., factor)), count) in families.iter_mut().zip(&COUNTERS).zip(&disk.counters) {
                 // Milliseconds divide exactly where a product with 0.001 would not.
                 let value = if *factor == 1e-3 {
@@ -267,7 +268,7 @@ impl Diskstats {
                 } else {
                     *count as f64 * factor
                 };
-                family.push(vec![label("device", disk.device.clone())], value);
+                family.push(vec![label("device", device.clone())], value);
             }
         }
         families.retain(|family| !family.points.is_empty());

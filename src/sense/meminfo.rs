@@ -1,51 +1,56 @@
 //! `meminfo`: every line of `/proc/meminfo` (proc(5)) as a gauge.
 
 use super::roots::{ReadError, Roots};
-use crate::family::Family;
+use super::titles::{Remembered, Title};
+use crate::family::{Family, Kind};
 
-/// Metric name after `node_memory_`, and its value; bytes where the kernel names a unit.
-pub type MeminfoSample = Vec<(String, f64)>;
+/// What was made of a line's name, which tells nothing of the unit: title without a unit, and with one.
+type Titles = Remembered<[Title; 2]>;
 
-pub fn parse_meminfo(text: &str) -> Result<MeminfoSample, String> {
-    let mut sample = MeminfoSample::new();
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+/// The collector's memory between two reads.
+#[derive(Default)]
+pub struct Meminfo(Titles);
+
+fn titles(name: &str) -> [Title; 2] {
+    // Active(anon) -> Active_anon
+    let name = match name.trim().split_once('(') {
+        Some((before, within)) => [before, "_", &within.replace(')', "")].concat(),
+        None => name.trim().to_owned(),
+    };
+    let title = |name: &str| {
+        Title::new(
+            ["node_memory_", name].concat(),
+            ["The line ", name, " of /proc/meminfo."].concat(),
+        )
+    };
+    [title(&name), title(&[&name, "_bytes"].concat())]
+}
+
+/// A gauge for each line; in bytes where the kernel names a unit.
+fn parse_meminfo(text: &str, remembered: &mut Titles) -> Result<Vec<Family>, String> {
+    let mut families = Vec::with_capacity(64);
+    remembered.rewind();
+    for line in text.lines().filter(|line| !line.is_empty()) {
         let bad = || format!("{line:?} is not of the form `name: number [kB]`");
-        let (name, rest) = line.split_once(':').ok_or_else(bad)?;
+        let ([plain, in_bytes], rest) = remembered.next(line, ':', titles).ok_or_else(bad)?;
         let mut fields = rest.split_ascii_whitespace();
         let value: u64 = fields.next().and_then(|field| field.parse().ok()).ok_or_else(bad)?;
-        // Active(anon) -> Active_anon
-        let mut name = match name.trim().split_once('(') {
-            Some((before, within)) => [before, "_", &within.replace(')', "")].concat(),
-            None => name.trim().to_owned(),
-        };
-        sample.push(match fields.next() {
-            Some("kB") => {
-                name.push_str("_bytes");
-                (name, value as f64 * 1024.0)
-            }
-            _ => (name, value as f64),
+        families.push(match fields.next() {
+            Some("kB") => in_bytes.family(Kind::Gauge, value as f64 * 1024.0),
+            _ => plain.family(Kind::Gauge, value as f64),
         });
     }
-    if sample.is_empty() {
+    if families.is_empty() {
         Err("the file is empty".to_owned())
     } else {
-        Ok(sample)
+        Ok(families)
     }
 }
 
-pub fn read_meminfo(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let sample = roots.record("meminfo", parse_meminfo)?;
-    Ok(sample
-        .into_iter()
-        .map(|(name, value)| {
-            // Fifty lines each second: `concat` allocates once, where `format!` grows.
-            Family::gauge(
-                ["node_memory_", &name].concat(),
-                ["The line ", &name, " of /proc/meminfo."].concat(),
-            )
-            .value(value)
-        })
-        .collect())
+impl Meminfo {
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        roots.record("meminfo", |text| parse_meminfo(text, &mut self.0))
+    }
 }
 
 /// `MemAvailable` in bytes and nothing else, for a look that costs little. `None` where it cannot be read; kernels before
@@ -63,20 +68,24 @@ fn available_bytes(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sense::fixture::text_of;
 
     #[test]
     fn parentheses_and_units_go_into_the_name() {
-        let sample = parse_meminfo("MemTotal:  2 kB\nActive(anon):  1 kB\nHugePages_Total:  7\n").unwrap();
-        let expected = [
-            ("MemTotal_bytes", 2048.0),
-            ("Active_anon_bytes", 1024.0),
-            ("HugePages_Total", 7.0),
-        ];
-        assert_eq!(sample, expected.map(|(name, value)| (name.to_owned(), value)));
+        let mut titles = Titles::default();
+        let mut shown = |text: &str| parse_meminfo(text, &mut titles).map(|families| text_of(&families, ""));
+        assert_eq!(
+            shown("MemTotal:  2 kB\nActive(anon):  1 kB\nHugePages_Total:  7\n").unwrap(),
+            [
+                "node_memory_MemTotal_bytes 2048",
+                "node_memory_Active_anon_bytes 1024",
+                "node_memory_HugePages_Total 7",
+            ]
+        );
         assert_eq!(available_bytes("MemTotal:  9 kB\nMemAvailable:   2 kB\n"), Some(2048));
         assert_eq!(available_bytes("MemTotal:  9 kB\n"), None);
         for bad in ["", "MemTotal 5 kB\n", "MemTotal: lots kB\n"] {
-            assert!(parse_meminfo(bad).is_err(), "{bad:?}");
+            assert!(shown(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -3,7 +3,9 @@
 use super::collectors::NameFilter;
 use super::roots::{ReadError, Roots, number};
 use super::slowly::Slowly;
-use crate::family::{Family, label};
+use super::titles::Title;
+use crate::family::{Family, Text, label};
+use std::sync::LazyLock;
 use std::time::Instant;
 
 /// The columns of `/proc/net/dev`, first those received, then those transmitted.
@@ -45,24 +47,36 @@ pub fn parse_netdev(text: &str) -> Result<NetdevSample, String> {
     Ok(sample)
 }
 
+/// In the order of `COLUMNS`.
+static TITLES: LazyLock<[Title; 16]> = LazyLock::new(|| COLUMNS.map(title));
+
+fn title(column: &str) -> Title {
+    Title::new(
+        format!("node_network_{column}_total"),
+        format!("Counter {column} of a network device, as /proc/net/dev counts it."),
+    )
+}
+
+fn family(title: &Title) -> Family {
+    Family::counter(title.name.clone(), title.help.clone())
+}
+
 pub fn read_netdev(roots: &Roots, devices: &NameFilter, no_handler: &mut Slowly) -> Result<Vec<Family>, ReadError> {
     let mut sample = roots.parsed("net/dev", parse_netdev)?;
     sample.retain(|(device, _)| devices.allows(device));
-    let family = |column: &str| {
-        Family::counter(
-            format!("node_network_{column}_total"),
-            format!("Counter {column} of a network device, as /proc/net/dev counts it."),
-        )
-    };
-    let mut families: Vec<Family> = COLUMNS.into_iter().map(family).collect();
+    let mut families: Vec<Family> = TITLES.iter().map(family).collect();
+    for family in &mut families {
+        family.points.reserve_exact(sample.len());
+    }
     for (device, counters) in &sample {
+        let device = Text::from(device.clone());
         for (family, count) in families.iter_mut().zip(counters) {
             family.push(vec![label("device", device.clone())], *count as f64);
         }
     }
     // The one counter that node_exporter takes from netlink and /proc/net/dev lacks. It costs a file per device.
     families.extend(no_handler.families(Instant::now(), || {
-        let mut family = family("receive_nohandler");
+        let mut family = family(&title("receive_nohandler"));
         for (device, _) in &sample {
             if let Some(count) = number(&roots.sys(&format!("class/net/{device}/statistics/rx_nohandler"))) {
                 family.push(vec![label("device", device.clone())], count);

@@ -1,66 +1,114 @@
 //! `netstat`: chosen protocol counters from `/proc/net/{netstat,snmp,snmp6}` (proc_pid_net(5)).
 
-use super::fields::Fields;
 use super::roots::{ReadError, Roots};
+use super::titles::{Remembered, Title};
 use crate::family::{Family, Kind};
+use regex::Regex;
 
-/// `Tcp_ActiveOpens` and the like, with their values.
-pub type NetstatSample = Vec<(String, f64)>;
+/// The wanted columns of a line of values: which, and how they are shown.
+#[derive(Debug, Default)]
+struct Columns {
+    wanted: Vec<(usize, Title)>,
+    count: usize,
+}
+
+/// The collector's memory between two reads.
+pub struct Netstat {
+    wanted: Regex,
+    /// By file: `netstat`, `snmp`.
+    columns: [Remembered<Columns>; 2],
+    /// Of `snmp6`.
+    titles: Remembered<Option<Title>>,
+}
+
+/// How a counter is shown, if it is.
+fn title(wanted: &Regex, protocol: &str, counter: &str) -> Option<Title> {
+    let name = [protocol, "_", counter].concat();
+    wanted.is_match(&name).then(|| {
+        let help = ["Protocol counter ", &name, " of the kernel."].concat();
+        Title::new(["node_netstat_", &name].concat(), help)
+    })
+}
 
 /// `netstat` and `snmp`: a line of names and a line of values for each protocol.
-pub fn parse_pairs(text: &str, wanted: &mut Fields) -> Result<NetstatSample, String> {
-    let mut sample = NetstatSample::new();
-    let mut lines = text.lines();
+fn parse_pairs(text: &str, wanted: &Regex, remembered: &mut Remembered<Columns>) -> Result<Vec<Family>, String> {
+    let mut families = Vec::new();
+    let mut lines = text.split_inclusive('\n');
+    remembered.rewind();
     while let Some(head) = lines.next() {
         let bad = || format!("{head:?} is not followed by a line of as many values");
-        let (protocol, names) = head.split_once(':').ok_or_else(bad)?;
+        let columns = |head: &str| {
+            let (protocol, names) = head.split_once(':').unwrap_or_default();
+            let names = names.split_ascii_whitespace();
+            let wanted = |(index, name)| Some((index, title(wanted, protocol, name)?));
+            Columns {
+                count: names.clone().count(),
+                wanted: names.enumerate().filter_map(wanted).collect(),
+            }
+        };
+        // The whole line, names and all: so a kernel that adds a counter is noticed.
+        let (columns, _) = remembered.next(head, '\n', columns).ok_or_else(bad)?;
+        let (protocol, _) = head.split_once(':').ok_or_else(bad)?;
         let values = lines
             .next()
             .and_then(|line| line.strip_prefix(protocol)?.strip_prefix(':'))
             .ok_or_else(bad)?;
-        let mut values = values.split_ascii_whitespace();
-        for name in names.split_ascii_whitespace() {
-            let value = values.next().ok_or_else(bad)?;
-            if let Some(name) = wanted.wanted_name(protocol, name) {
+        let mut wanted = columns.wanted.iter().peekable();
+        let mut count = 0;
+        for value in values.split_ascii_whitespace() {
+            if let Some((_, title)) = wanted.next_if(|(index, _)| *index == count) {
                 // Signed: MaxConn is -1 where there is no limit.
-                sample.push((name, value.parse().map_err(|_| bad())?));
+                families.push(title.family(Kind::Untyped, value.parse().map_err(|_| bad())?));
             }
+            count += 1;
+        }
+        if count < columns.count {
+            return Err(bad());
         }
     }
-    Ok(sample)
+    Ok(families)
 }
 
 /// `snmp6`: one line per counter, its protocol ending in 6.
-pub fn parse_snmp6(text: &str, wanted: &mut Fields) -> Result<NetstatSample, String> {
-    let mut sample = NetstatSample::new();
+fn parse_snmp6(text: &str, wanted: &Regex, titles: &mut Remembered<Option<Title>>) -> Result<Vec<Family>, String> {
+    let mut families = Vec::new();
+    titles.rewind();
     for line in text.lines() {
         let bad = || format!("{line:?} is not of the form `name number`");
-        let mut fields = line.split_ascii_whitespace();
-        let (name, value) = (fields.next().ok_or_else(bad)?, fields.next().ok_or_else(bad)?);
-        let Some((protocol, counter)) = name.find('6').map(|six| name.split_at(six + 1)) else {
-            continue;
+        let make = |name: &str| {
+            let (protocol, counter) = name.split_at(name.find('6')? + 1);
+            title(wanted, protocol, counter.trim_end())
         };
-        if let Some(name) = wanted.wanted_name(protocol, counter) {
-            sample.push((name, value.parse().map_err(|_| bad())?));
+        let (title, value) = titles.next(line, '\t', make).ok_or_else(bad)?;
+        if let Some(title) = title {
+            families.push(title.family(Kind::Untyped, value.trim().parse().map_err(|_| bad())?));
         }
     }
-    Ok(sample)
+    Ok(families)
 }
 
-pub fn read_netstat(roots: &Roots, wanted: &mut Fields) -> Result<Vec<Family>, ReadError> {
-    let mut sample = roots.record("net/netstat", |text| parse_pairs(text, wanted))?;
-    sample.extend(roots.record("net/snmp", |text| parse_pairs(text, wanted))?);
-    match roots.record("net/snmp6", |text| parse_snmp6(text, wanted)) {
-        Ok(more) => sample.extend(more),
-        // IPv6 is switched off.
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error),
+impl Netstat {
+    /// Shows the counters whose names (`Tcp_ActiveOpens`) are `wanted`.
+    pub fn new(wanted: Regex) -> Self {
+        Netstat {
+            wanted,
+            columns: Default::default(),
+            titles: Remembered::default(),
+        }
     }
-    let family = |(name, value): (String, f64)| {
-        let help = ["Protocol counter ", &name, " of the kernel."].concat();
-        Family::new(["node_netstat_", &name].concat(), help, Kind::Untyped).value(value)
-    };
-    Ok(sample.into_iter().map(family).collect())
+
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let [netstat, snmp] = &mut self.columns;
+        let mut families = roots.record("net/netstat", |text| parse_pairs(text, &self.wanted, netstat))?;
+        families.extend(roots.record("net/snmp", |text| parse_pairs(text, &self.wanted, snmp))?);
+        match roots.record("net/snmp6", |text| parse_snmp6(text, &self.wanted, &mut self.titles)) {
+            Ok(more) => families.extend(more),
+            // IPv6 is switched off.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(families)
+    }
 }
 
 #[cfg(test)]
@@ -77,19 +125,19 @@ mod tests {
             "TcpExt: SyncookiesSent Unwanted ListenDrops\nTcpExt: 3 x 5\n",
         );
         tree.proc("net/snmp", "Tcp: MaxConn ActiveOpens InErrs\nTcp: -1 12 0\n");
-        let mut wanted = Fields::new(Options::default().netstat_fields);
+        let mut netstat = Netstat::new(Options::default().netstat_fields);
         let expected = [
             "node_netstat_TcpExt_SyncookiesSent 3",
             "node_netstat_TcpExt_ListenDrops 5",
             "node_netstat_Tcp_ActiveOpens 12",
             "node_netstat_Tcp_InErrs 0",
         ];
-        assert_eq!(text_of(&read_netstat(&tree.roots, &mut wanted).unwrap(), ""), expected);
+        assert_eq!(text_of(&netstat.read(&tree.roots).unwrap(), ""), expected);
         tree.proc(
             "net/snmp6",
-            "Ip6InOctets                     \t9\nUdpLite6InErrors 2\nIp6InReceives 4\n",
+            "Ip6InOctets                     \t9\nUdpLite6InErrors                \t2\nIp6InReceives                   \t4\n",
         );
-        let families = read_netstat(&tree.roots, &mut wanted).unwrap();
+        let families = netstat.read(&tree.roots).unwrap();
         assert_eq!(
             text_of(&families, "6"),
             ["node_netstat_Ip6_InOctets 9", "node_netstat_UdpLite6_InErrors 2"]
@@ -98,9 +146,14 @@ mod tests {
 
     #[test]
     fn a_torn_file_is_named() {
-        let mut wanted = Fields::new(regex::Regex::new("").unwrap());
+        let wanted = Regex::new("").unwrap();
         for bad in ["Tcp: A B\nTcp: 1\n", "Tcp: A\nUdp: 1\n", "Tcp: A\n", "Tcp: A\nTcp: x\n"] {
-            assert!(parse_pairs(bad, &mut wanted).unwrap_err().contains("Tcp"), "{bad:?}");
+            assert!(
+                parse_pairs(bad, &wanted, &mut Remembered::default())
+                    .unwrap_err()
+                    .contains("Tcp"),
+                "{bad:?}"
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The threads that read the host: one for the fast collectors, every second and for scrapes, one for the slow ones,
-//! one for those that may wait for processes.
+//! one for each that may wait for others.
 //! Nothing here is async, so no blocking read can land on an async worker; scrapers wait for an answer instead.
 
 use super::beat::Beat;
@@ -103,16 +103,16 @@ impl Sampler {
     /// When no thread can be started.
     pub fn start(config: Config, on_sample: OnSample) -> io::Result<Sampler> {
         let enabled = |pace| {
-            COLLECTORS
-                .iter()
-                .filter(move |info| info.pace == pace)
-                .filter(|info| config.collectors.contains(info.name))
-                .map(|info| Collector::new(info, &config.options))
-                .collect::<Vec<_>>()
+            let enabled = COLLECTORS.iter().filter(move |info| info.pace == pace);
+            let enabled = enabled.filter(|info| config.collectors.contains(info.name));
+            let enabled = enabled.map(|info| Collector::new(info, &config.options));
+            enabled.collect::<Vec<_>>()
         };
+        let apart = enabled(Pace::Apart).into_iter();
+        let slow = [("slow-sampler", enabled(Pace::Slow))].into_iter();
         let mut sampler = Self::start_with(
             enabled(Pace::Fast),
-            [("slow-sampler", enabled(Pace::Slow)), ("groups", enabled(Pace::Apart))],
+            slow.chain(apart.map(|collector| (collector.name, vec![collector]))),
             config.roots.clone(),
             config.sampling,
             on_sample,
@@ -520,7 +520,8 @@ mod tests {
                 .collect();
             let _ = heard.send((occasion, names, ready));
         });
-        let fast = vec![counting("x"), collector("meminfo", meminfo::read_meminfo)];
+        let mut meminfo = meminfo::Meminfo::default();
+        let fast = vec![counting("x"), collector("meminfo", move |roots| meminfo.read(roots))];
         let sampler = Sampler::start_with(fast, [], tree.roots.clone(), STILL, on_sample).unwrap();
         let (occasion, names, ready) = hears.recv().unwrap();
         assert_eq!((occasion, names), (Occasion::Beat, vec!["x", "meminfo"]));

@@ -1,7 +1,6 @@
 //! Reads Prometheus' text format 0.0.4, as programs write it for the textfile collector. Pure.
 
 use crate::family::{Family, Histogram, Kind, Label, Point, Value};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// A type as the file names it; a summary has no kind of its own here.
@@ -165,7 +164,7 @@ fn parse_labels(text: &str) -> Result<(Vec<Label>, &str), &'static str> {
         if labels.iter().any(|(before, _)| before == label) {
             return Err("a label is given twice");
         }
-        labels.push((Cow::Owned(label.to_owned()), Cow::Owned(value)));
+        labels.push((label.to_owned().into(), value.into()));
         let after = after.trim_start();
         rest = match after.strip_prefix(',') {
             Some(next) => next.trim_start(),

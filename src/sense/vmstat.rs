@@ -1,57 +1,73 @@
 //! `vmstat`: chosen lines of `/proc/vmstat` (proc(5)).
 
-use super::fields::Fields;
 use super::roots::{ReadError, Roots};
+use super::titles::{Remembered, Title};
 use crate::family::{Family, Kind};
+use regex::Regex;
 
-/// Names and values of the lines that are wanted.
-pub fn parse_vmstat(text: &str, wanted: &mut Fields) -> Result<Vec<(String, f64)>, String> {
-    let mut sample = Vec::new();
-    for line in text.lines() {
-        let (name, value) = line
-            .split_once(' ')
-            .ok_or_else(|| format!("{line:?} is not of the form `name number`"))?;
-        if wanted.allows(name) {
-            let value = value
-                .trim()
-                .parse::<f64>()
-                .map_err(|_| format!("{value:?} of {name} is not a number"))?;
-            sample.push((name.to_owned(), value));
-        }
-    }
-    Ok(sample)
+/// The collector's memory between two reads.
+pub struct Vmstat {
+    wanted: Regex,
+    titles: Remembered<Option<Title>>,
 }
 
-pub fn read_vmstat(roots: &Roots, wanted: &mut Fields) -> Result<Vec<Family>, ReadError> {
-    let sample = roots.parsed("vmstat", |text| parse_vmstat(text, wanted))?;
-    let family = |(name, value): (String, f64)| {
-        let help = ["The line ", &name, " of /proc/vmstat."].concat();
-        Family::new(["node_vmstat_", &name].concat(), help, Kind::Untyped).value(value)
-    };
-    Ok(sample.into_iter().map(family).collect())
+impl Vmstat {
+    /// Shows the lines whose names are `wanted`.
+    pub fn new(wanted: Regex) -> Self {
+        Vmstat {
+            wanted,
+            titles: Remembered::default(),
+        }
+    }
+
+    fn parse(&mut self, text: &str) -> Result<Vec<Family>, String> {
+        let wanted = &self.wanted;
+        let title = |name: &str| {
+            wanted.is_match(name).then(|| {
+                let help = ["The line ", name, " of /proc/vmstat."].concat();
+                Title::new(["node_vmstat_", name].concat(), help)
+            })
+        };
+        let mut families = Vec::new();
+        self.titles.rewind();
+        for line in text.lines() {
+            let (title, value) = self
+                .titles
+                .next(line, ' ', title)
+                .ok_or_else(|| format!("{line:?} is not of the form `name number`"))?;
+            if let Some(title) = title {
+                let value = value
+                    .trim()
+                    .parse()
+                    .map_err(|_| format!("{line:?} does not end in a number"))?;
+                families.push(title.family(Kind::Untyped, value));
+            }
+        }
+        Ok(families)
+    }
+
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        roots.parsed("vmstat", |text| self.parse(text))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use regex::Regex;
+    use crate::sense::fixture::text_of;
 
     #[test]
     fn only_what_is_wanted_is_read() {
-        let mut wanted = Fields::new(Regex::new("^(oom_kill|pg.*fault).*").unwrap());
-        let sample = parse_vmstat(
-            "nr_free_pages broken\npgfault 7\npgmajfault 2\noom_kill 1\n",
-            &mut wanted,
-        )
-        .unwrap();
-        assert_eq!(
-            sample,
-            [("pgfault", 7.0), ("pgmajfault", 2.0), ("oom_kill", 1.0)].map(|(n, v)| (n.to_owned(), v))
-        );
-        assert!(
-            parse_vmstat("pgfault x\n", &mut wanted)
-                .unwrap_err()
-                .contains("pgfault")
-        );
+        let mut vmstat = Vmstat::new(Regex::new("^(oom_kill|pg.*fault).*").unwrap());
+        let text = "nr_free_pages broken\npgfault 7\npgmajfault 2\noom_kill 1\n";
+        let expected = [
+            "node_vmstat_pgfault 7",
+            "node_vmstat_pgmajfault 2",
+            "node_vmstat_oom_kill 1",
+        ];
+        for _ in 0..2 {
+            assert_eq!(text_of(&vmstat.parse(text).unwrap(), ""), expected);
+        }
+        assert!(vmstat.parse("pgfault x\n").unwrap_err().contains("pgfault"));
     }
 }

@@ -7,6 +7,7 @@ mod memory;
 #[allow(dead_code)]
 #[path = "../suite/support/mod.rs"]
 mod support;
+mod systemd;
 mod unit;
 
 use std::time::Duration;

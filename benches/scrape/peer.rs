@@ -1,0 +1,186 @@
+//! A server under measurement: started, scraped as Prometheus scrapes, and asked of the kernel what it cost.
+
+use std::error::Error;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Ends with the benchmark.
+pub struct Peer {
+    pub program: PathBuf,
+    pub address: SocketAddr,
+    child: Child,
+    scraper: Scraper,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // Ended already is ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What is in memory, as `/proc/PID/status` counts it.
+#[derive(Clone, Copy, Default)]
+pub struct Resident {
+    pub all_mb: f64,
+    /// Heap, stacks and what the loader wrote.
+    pub anonymous_mb: f64,
+    /// Pages of the program and of libraries, which others may share.
+    pub file_mb: f64,
+}
+
+pub fn free_address() -> Outcome<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// evenkeel as this benchmark built it, with `config` for its configuration and a storage directory in `home`.
+pub fn evenkeel(home: &Path, config: &str, more: &[String]) -> Outcome<Peer> {
+    let file = home.join("evenkeel.yml");
+    fs::write(&file, config)?;
+    let address = free_address()?;
+    let mut args = vec![
+        "run".to_owned(),
+        format!("--config.file={}", file.display()),
+        format!("--storage.path={}", home.join("storage").display()),
+        format!("--web.listen-address={address}"),
+        "--webhook.listen-address=127.0.0.1:0".to_owned(),
+    ];
+    args.extend_from_slice(more);
+    Peer::start("evenkeel", Path::new(env!("CARGO_BIN_EXE_evenkeel")), address, &args)
+}
+
+/// A program that `tests/tools.sh` put under target/tools.
+pub fn tool(name: &'static str, more: &[String]) -> Outcome<Peer> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .ok_or("target/tmp lies in target")?;
+    let address = free_address()?;
+    let mut args = vec![format!("--web.listen-address={address}")];
+    args.extend_from_slice(more);
+    Peer::start(name, &target.join("tools/bin").join(name), address, &args)
+}
+
+impl Peer {
+    fn start(name: &'static str, program: &Path, address: SocketAddr, args: &[String]) -> Outcome<Peer> {
+        let child = Command::new(program)
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("{}: {error}; run tests/tools.sh {name} first", program.display()))?;
+        let started = Instant::now();
+        let scraper = loop {
+            match Scraper::connect(address) {
+                Ok(scraper) => break scraper,
+                Err(error) if started.elapsed() > PATIENCE => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        };
+        Ok(Peer {
+            program: program.to_owned(),
+            address,
+            child,
+            scraper,
+        })
+    }
+
+    /// One scrape on the connection that stays open; returns its size.
+    pub fn scrape(&mut self) -> Outcome<usize> {
+        self.scraper.scrape()
+    }
+
+    /// Processor time of all its threads, from the scheduler's nanoseconds (`/proc/PID/task/*/schedstat`).
+    pub fn cpu_ms(&self) -> Outcome<f64> {
+        let mut sum = 0.0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let text = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+            sum += text
+                .split(' ')
+                .next()
+                .and_then(|field| field.parse().ok())
+                .unwrap_or(0.0);
+        }
+        Ok(sum / 1e6)
+    }
+
+    pub fn resident(&self) -> Outcome<Resident> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let megabytes = |name: &str| -> Outcome<f64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let line = line.ok_or_else(|| format!("no {name}"))?;
+            Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+        };
+        Ok(Resident {
+            all_mb: megabytes("VmRSS:")?,
+            anonymous_mb: megabytes("RssAnon:")?,
+            file_mb: megabytes("RssFile:")?,
+        })
+    }
+}
+
+/// One connection that stays open, as Prometheus keeps it.
+pub struct Scraper(BufReader<TcpStream>);
+
+impl Scraper {
+    pub fn connect(address: SocketAddr) -> Outcome<Scraper> {
+        let connection = TcpStream::connect(address)?;
+        connection.set_nodelay(true)?;
+        Ok(Scraper(BufReader::new(connection)))
+    }
+
+    /// One scrape as Prometheus asks for it; returns its size.
+    pub fn scrape(&mut self) -> Outcome<usize> {
+        const REQUEST: &[u8] =
+            b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text;version=1.0.0,\
+            text/plain;version=0.0.4;q=0.5\r\nAccept-Encoding: gzip\r\n\r\n";
+        self.0.get_mut().write_all(REQUEST)?;
+        let mut length = None;
+        let mut line = String::new();
+        self.0.read_line(&mut line)?;
+        if line.split(' ').nth(1) != Some("200") {
+            return Err(format!("the scrape was answered with {line:?}").into());
+        }
+        loop {
+            line.clear();
+            self.0.read_line(&mut line)?;
+            let head = line.trim_end().to_ascii_lowercase();
+            if head.is_empty() {
+                break;
+            }
+            if let Some(value) = head.strip_prefix("content-length:") {
+                length = Some(value.trim().parse()?);
+            }
+        }
+        let Some(length) = length else {
+            return self.read_chunks();
+        };
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body)?;
+        Ok(length)
+    }
+
+    fn read_chunks(&mut self) -> Outcome<usize> {
+        let mut total = 0;
+        let mut line = String::new();
+        loop {
+            line.clear();
+            self.0.read_line(&mut line)?;
+            let length = usize::from_str_radix(line.trim(), 16)?;
+            let mut chunk = vec![0; length + 2];
+            self.0.read_exact(&mut chunk)?;
+            total += length;
+            if length == 0 {
+                return Ok(total);
+            }
+        }
+    }
+}

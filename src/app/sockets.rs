@@ -1,0 +1,111 @@
+//! Listeners that systemd holds open and hands over (sd_listen_fds(3)), as exporter-toolkit's `--web.systemd-socket` asks for
+//! them: so a restart loses no webhook, and a port below 1024 needs no right.
+
+use listenfd::ListenFd;
+use std::net::TcpListener;
+
+/// `FileDescriptorName=` of the webhook's socket unit, where both listeners are handed over.
+const WEBHOOK: &str = "webhook";
+
+/// What was handed over, for those listeners that are to come from there.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    pub metrics: Vec<TcpListener>,
+    pub webhook: Option<TcpListener>,
+}
+
+/// Takes the sockets that `--web.systemd-socket` and `--webhook.systemd-socket` ask for. To be called before there are
+/// threads, for it changes the environment.
+///
+/// # Errors
+/// Says which socket is missing, and what its unit would have to say.
+pub fn inherited(web: bool, webhook: bool) -> Result<Inherited, String> {
+    if !web && !webhook {
+        return Ok(Inherited::default());
+    }
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut handed_over = ListenFd::from_env();
+    let names: Vec<&str> = (0..handed_over.len())
+        .map(|index| names.split(':').nth(index).unwrap_or(""))
+        .collect();
+    let shares = share_out(&names, web, webhook)?;
+    let mut take = |index: usize| {
+        let listener = handed_over.take_tcp_listener(index);
+        let listener = listener.map_err(|error| format!("socket {index} from systemd is no TCP listener: {error}"))?;
+        let listener = listener.ok_or_else(|| format!("socket {index} from systemd is gone"))?;
+        let is_ready = listener.set_nonblocking(true).map(|()| listener);
+        is_ready.map_err(|error| format!("socket {index} from systemd: {error}"))
+    };
+    Ok(Inherited {
+        metrics: shares.metrics.into_iter().map(&mut take).collect::<Result<_, _>>()?,
+        webhook: shares.webhook.map(take).transpose()?,
+    })
+}
+
+/// Which of the sockets is whose.
+#[derive(Debug, PartialEq)]
+struct Shares {
+    metrics: Vec<usize>,
+    webhook: Option<usize>,
+}
+
+/// Where both listeners are handed over, names tell them apart; else all sockets are for the one.
+fn share_out(names: &[&str], web: bool, webhook: bool) -> Result<Shares, String> {
+    let is_webhook = |index: &usize| webhook && (!web || names[*index] == WEBHOOK);
+    let (webhooks, metrics): (Vec<usize>, Vec<usize>) = (0..names.len()).partition(is_webhook);
+    let missing = |flag: &str, more: &str| {
+        Err(format!(
+            "--{flag}: systemd handed over no such socket (it handed over {}); start evenkeel through a .socket unit{more}",
+            names.len()
+        ))
+    };
+    if web && metrics.is_empty() {
+        return missing("web.systemd-socket", "");
+    }
+    match webhooks[..] {
+        [] if webhook && web => missing("webhook.systemd-socket", " that says FileDescriptorName=webhook"),
+        [] if webhook => missing("webhook.systemd-socket", ""),
+        [_, _, ..] => Err(
+            "--webhook.systemd-socket: systemd handed over several sockets, and there is one webhook \
+             listener; give its unit one ListenStream="
+                .to_owned(),
+        ),
+        _ => Ok(Shares {
+            metrics,
+            webhook: webhooks.first().copied(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_are_shared_out_by_name_where_both_listeners_want_some() {
+        let shares = |metrics: &[usize], webhook| {
+            Ok(Shares {
+                metrics: metrics.to_vec(),
+                webhook,
+            })
+        };
+        assert_eq!(share_out(&["a", "webhook"], true, true), shares(&[0], Some(1)));
+        assert_eq!(share_out(&["webhook", "a", "b"], true, true), shares(&[1, 2], Some(0)));
+        assert_eq!(share_out(&["a", "webhook"], true, false), shares(&[0, 1], None));
+        assert_eq!(share_out(&["whatever"], false, true), shares(&[], Some(0)));
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_what_would_be_right() {
+        for (names, web, webhook, expected) in [
+            (&[][..], true, false, "--web.systemd-socket"),
+            (&[][..], false, true, "--webhook.systemd-socket"),
+            (&["a"][..], true, true, "FileDescriptorName=webhook"),
+            (&["webhook"][..], true, true, "--web.systemd-socket"),
+            (&["a", "b"][..], false, true, "one ListenStream="),
+        ] {
+            let error = share_out(names, web, webhook).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The questions of one round to systemd, over a connection that is kept. The only place of this collector that waits: for
+//! each answer, and for all of them together, not longer than is said here.
+
+use super::Unit;
+use std::time::{Duration, Instant};
+use zbus::connection::Builder;
+use zbus::{Connection, OwnedObjectPath, OwnedVariant};
+
+const SYSTEMD: &str = "org.freedesktop.systemd1";
+const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+
+/// systemd answers within milliseconds, unless it is stuck.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Hundreds of units are asked one after the other, for the default interval at most.
+const PATIENCE_FOR_ALL: Duration = Duration::from_secs(15);
+
+/// A row of `ListUnits`: name, description, load, active and sub state, followed unit, object, job, its type and object.
+type Row = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    OwnedObjectPath,
+    u32,
+    String,
+    OwnedObjectPath,
+);
+
+/// The bus, and the connection while it works.
+#[derive(Default)]
+pub struct Bus {
+    /// Where another than the system's bus is asked.
+    pub address: Option<String>,
+    open: Option<(tokio::runtime::Runtime, Connection)>,
+}
+
+/// The questions of one round.
+pub struct Round<'b> {
+    open: &'b (tokio::runtime::Runtime, Connection),
+    until: Instant,
+}
+
+impl Bus {
+    pub fn round(&mut self) -> Result<Round<'_>, String> {
+        self.open = self.open.take().filter(|(_, connection)| !connection.is_closed());
+        if self.open.is_none() {
+            self.open = Some(
+                self.connect()
+                    .map_err(|why| format!("the bus cannot be reached: {why}"))?,
+            );
+        }
+        Ok(Round {
+            open: self.open.as_ref().ok_or("no bus")?,
+            until: Instant::now() + PATIENCE_FOR_ALL,
+        })
+    }
+
+    fn connect(&self) -> Result<(tokio::runtime::Runtime, Connection), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        let builder = match &self.address {
+            Some(address) => Builder::address(address.as_str()),
+            None => Builder::system(),
+        };
+        let connecting = builder.method_timeout(PATIENCE).build();
+        let connection = runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, connecting).await })
+            .map_err(|_| "no answer".to_owned())?
+            .map_err(|error| error.to_string())?;
+        Ok((runtime, connection))
+    }
+}
+
+impl Round<'_> {
+    /// A property of systemd itself.
+    pub fn of_manager(&mut self, property: &str) -> Result<String, String> {
+        let value = self.property(MANAGER_PATH, MANAGER, property)?;
+        let value = value.and_then(|value| String::try_from(value).ok());
+        value.ok_or_else(|| format!("systemd does not tell its {property}"))
+    }
+
+    pub fn units(&mut self) -> Result<Vec<Unit>, String> {
+        let answer = self.call(MANAGER_PATH, MANAGER, "ListUnits", &()).map_err(told)?;
+        let rows: Vec<Row> = answer.body().deserialize().map_err(told)?;
+        let unit = |(name, _, load_state, active_state, _, _, object, ..): Row| Unit {
+            name,
+            load_state,
+            active_state,
+            object: object.as_str().to_owned(),
+        };
+        Ok(rows.into_iter().map(unit).collect())
+    }
+
+    pub fn text(&mut self, object: &str, interface: &str, property: &str) -> Result<Option<String>, String> {
+        let value = self.property(object, &format!("{SYSTEMD}.{interface}"), property)?;
+        Ok(value.and_then(|value| String::try_from(value).ok()))
+    }
+
+    pub fn number(&mut self, object: &str, interface: &str, property: &str) -> Result<Option<u64>, String> {
+        let value = self.property(object, &format!("{SYSTEMD}.{interface}"), property)?;
+        Ok(value.and_then(|value| {
+            let short = || u32::try_from(&value).ok().map(u64::from);
+            u64::try_from(&value).ok().or_else(short)
+        }))
+    }
+
+    /// Nothing where systemd says that there is no such thing: the unit has gone, or systemd is too old for the property.
+    fn property(&mut self, object: &str, interface: &str, name: &str) -> Result<Option<OwnedVariant>, String> {
+        match self.call(object, PROPERTIES, "Get", &(interface, name)) {
+            Ok(answer) => answer.body().deserialize().map(Some).map_err(told),
+            Err(zbus::Error::MethodError(name, ..)) if is_absence(name.as_str()) => Ok(None),
+            Err(error) => Err(told(error)),
+        }
+    }
+
+    fn call<B>(&mut self, object: &str, interface: &str, method: &str, body: &B) -> Result<zbus::Message, zbus::Error>
+    where
+        B: serde::Serialize + zbus::DynamicType,
+    {
+        if Instant::now() >= self.until {
+            return Err(zbus::Error::Failure("it takes too long to ask all units".to_owned()));
+        }
+        let (runtime, connection) = self.open;
+        runtime.block_on(connection.call_method(Some(SYSTEMD), object, Some(interface), method, body))
+    }
+}
+
+/// Whether systemd says that there is no such unit, or no such property. All else is silence of the bus or of systemd.
+fn is_absence(error: &str) -> bool {
+    error == "org.freedesktop.systemd1.NoSuchUnit"
+        || [
+            "UnknownObject",
+            "UnknownInterface",
+            "UnknownMethod",
+            "UnknownProperty",
+            "InvalidArgs",
+        ]
+        .iter()
+        .any(|name| error.strip_prefix("org.freedesktop.DBus.Error.") == Some(name))
+}
+
+fn told(error: zbus::Error) -> String {
+    format!("systemd cannot be asked: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+
+    /// A bus of its own, which ends with the test.
+    struct Daemon(Child);
+
+    impl Drop for Daemon {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn a_bus_without_systemd_is_an_error_and_costs_no_patience() {
+        let mut command = Command::new("dbus-daemon");
+        command.args(["--session", "--nofork", "--print-address"]);
+        let mut daemon = Daemon(
+            command
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("dbus-daemon is installed"),
+        );
+        let mut address = String::new();
+        let stdout = daemon.0.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut address).unwrap();
+        let mut bus = Bus {
+            address: Some(address.trim().to_owned()),
+            ..Bus::default()
+        };
+        let asked = Instant::now();
+        for _ in 0..2 {
+            let error = bus.round().unwrap().of_manager("Version").unwrap_err();
+            assert!(error.contains("systemd cannot be asked"), "{error}");
+        }
+        assert!(asked.elapsed() < PATIENCE);
+        drop(daemon);
+        let error = match bus.round() {
+            Ok(mut round) => round.units().unwrap_err(),
+            Err(error) => error,
+        };
+        assert!(!error.is_empty());
+    }
+
+    #[test]
+    fn a_bus_that_is_not_there_is_an_error() {
+        let mut bus = Bus {
+            address: Some("unix:path=/nowhere/at/all".to_owned()),
+            ..Bus::default()
+        };
+        assert!(bus.round().err().unwrap().contains("cannot be reached"));
+    }
+}

@@ -215,6 +215,7 @@ fn policy(variant: usize) -> Policy {
             per: Duration::from_secs(100),
         },
         restore_on_exit: true,
+        retention: Default::default(),
     }
 }
 

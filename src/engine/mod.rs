@@ -35,7 +35,7 @@ use crate::act::guard::Budget;
 use crate::alert::alertmanager::Absences;
 use crate::host::Host;
 use crate::ledger::lease::Undo;
-use crate::ledger::{Book, Episode, EpisodeKey, Journal, Lease, Record};
+use crate::ledger::{Book, Episode, EpisodeKey, Journal, Lease, Record, Retention};
 use crate::process::Selector;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::rule::{Rule, RuleSet, Step};
@@ -58,6 +58,8 @@ pub struct Policy {
     pub budget: Budget,
     /// `on_exit: restore`.
     pub restore_on_exit: bool,
+    /// How much history the ledger keeps.
+    pub retention: Retention,
 }
 
 /// The steps of a rule that could be taken here and not be undone, or not be taken at all, and what is missing.
@@ -137,6 +139,7 @@ impl<H: Host> Engine<H> {
             absences: Absences::default(),
             flights: BTreeMap::new(),
         };
+        engine.journal.retain(engine.policy.retention);
         engine.measure_cpu();
         engine.show_rules();
         engine.warn_of_privileges();
@@ -155,6 +158,11 @@ impl<H: Host> Engine<H> {
                 );
             }
         }
+    }
+
+    /// Has the ledger forget a portion of its oldest history, when nothing else is to be done. Whether there may be more.
+    pub fn sweep_ledger(&mut self) -> bool {
+        self.journal.sweep()
     }
 
     pub fn book(&self) -> &Book {

@@ -89,6 +89,7 @@ fn policy(exe: &Path, has_both: bool) -> Policy {
         protect: vec![],
         budget: Budget::default(),
         restore_on_exit: true,
+        retention: Default::default(),
     }
 }
 

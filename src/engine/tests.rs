@@ -34,6 +34,7 @@ fn policy(rules: Vec<Rule>) -> Policy {
         protect: vec![],
         budget: Budget::default(),
         restore_on_exit: true,
+        retention: Default::default(),
     }
 }
 

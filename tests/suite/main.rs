@@ -13,6 +13,7 @@ mod exposition;
 mod ledger;
 mod metrics_reference;
 mod page;
+mod privileges;
 mod promql;
 mod queries;
 mod reload;

@@ -13,6 +13,7 @@ pub use file::CONFIG;
 use crate::act::guard::Budget;
 use crate::diagnostic::{Diagnostic, Findings, Severity, Source, Span};
 use crate::http::client;
+use crate::ledger::Retention;
 use crate::process::{Needs, Selector};
 use crate::rule::{self, Compiled, Context, RuleSet, Setting};
 use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
@@ -44,6 +45,8 @@ pub struct Config {
     pub allow_exec: bool,
     /// Whether leases are undone when evenkeel ends.
     pub restore_on_exit: bool,
+    /// `storage: {retention: …}`.
+    pub retention: Retention,
     /// Whether evenkeel's own memory is kept from being swapped out.
     pub lock_memory: bool,
     /// In the order of the file.

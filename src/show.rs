@@ -153,7 +153,40 @@ fn missing_privileges(rules: &crate::rule::RuleSet, settings: &[Setting]) -> Vec
         let help = "the kernel is too old, or a container forbids the call; such steps are refused".to_owned();
         missing.push(Diagnostic::of_file(Severity::Warning, "privileges", message, help));
     }
+    missing.extend(out_of_reach(&host, rules));
     missing
+}
+
+/// What the rules would do to processes of other users and cannot, each capability once.
+fn out_of_reach(host: &LinuxHost, rules: &crate::rule::RuleSet) -> Vec<Diagnostic> {
+    let confined = rules.rules.iter().flat_map(|rule| {
+        let steps = crate::engine::confined_steps(host, rule);
+        steps.into_iter().map(|(step, missing)| (missing, format!("`{step}`")))
+    });
+    let mut lost: std::collections::BTreeMap<&str, Vec<String>> = Default::default();
+    for (missing, what) in confined {
+        let steps = lost.entry(missing).or_default();
+        if !steps.contains(&what) {
+            steps.push(what);
+        }
+    }
+    if let Err(missing) = host.may_identify_others()
+        && !rules.rules.is_empty()
+    {
+        lost.entry(missing)
+            .or_default()
+            .push("finding out who they are".to_owned());
+    }
+    let warning = |(missing, what): (&str, Vec<String>)| {
+        let message = format!(
+            "processes of other users are out of reach without {missing}, for {}",
+            what.join(", ")
+        );
+        let help =
+            format!("run evenkeel as root, or with AmbientCapabilities={missing}; without it they are left alone");
+        Diagnostic::of_file(Severity::Warning, "privileges", message, help)
+    };
+    lost.into_iter().map(warning).collect()
 }
 
 /// What this host makes of `nice`, where a rule sets it.

@@ -60,7 +60,7 @@ impl Prepared {
     pub fn widen(&mut self, processors: &BTreeSet<u32>) {
         for prior in &mut self.prior {
             if let Value::Affinity(cpus) = &mut prior.value
-                && cpus.0.is_superset(processors)
+                && processors.iter().all(|cpu| cpus.contains(*cpu))
             {
                 *cpus = CpuSet::every();
             }
@@ -98,7 +98,7 @@ pub fn prepare(host: &mut impl Host, target: Identity, change: &Change) -> Resul
         // The kernel drops processors that are not there, and would be found to have set something else.
         Change::To(Value::Affinity(cpus)) => {
             let online = host.online_cpus();
-            Value::Affinity(CpuSet(cpus.0.intersection(&online).copied().collect()))
+            Value::Affinity(online.into_iter().filter(|cpu| cpus.contains(*cpu)).collect())
         }
         Change::To(value) => value.clone(),
         Change::Affinity(change) => Value::Affinity(relative_affinity(*change, &first.value, host.online_cpus())),
@@ -193,8 +193,8 @@ fn read_back(host: &mut impl Host, target: Identity, value: &mut Value) -> Resul
     }
     // A cpuset (cpuset(7)) cuts a mask down. What stands is what undoing will look for.
     if let (Value::Affinity(wanted), 1, Some(Value::Affinity(now))) = (&*value, found.len(), found.first())
-        && !now.0.is_empty()
-        && now.0.is_subset(&wanted.0)
+        && now.iter().next().is_some()
+        && now.iter().all(|cpu| wanted.contains(cpu))
     {
         *value = Value::Affinity(now.clone());
     }
@@ -236,7 +236,7 @@ pub(super) fn concerned(host: &mut impl Host, target: Identity, knob: Knob) -> R
 
 fn relative_affinity(change: AffinityChange, prior: &Value, online: BTreeSet<u32>) -> CpuSet {
     let have = match prior {
-        Value::Affinity(cpus) => cpus.0.clone(),
+        Value::Affinity(cpus) => cpus.iter().collect(),
         _ => BTreeSet::new(),
     };
     let wanted = match change {
@@ -255,7 +255,7 @@ fn relative_affinity(change: AffinityChange, prior: &Value, online: BTreeSet<u32
             .filter(|cpu| !have.contains(cpu))
             .take(wanted - cpus.len().min(wanted)),
     );
-    CpuSet(cpus)
+    cpus.into_iter().collect()
 }
 
 /// The values of all threads in words: one value, or the distinct ones.

@@ -259,7 +259,7 @@ fn restore_threads(
 fn is_back(host: &mut impl Host, process: Identity, found: &Value, value: &Value) -> bool {
     match (found, value) {
         (Value::Affinity(found), Value::Affinity(every)) if *every == CpuSet::every() => {
-            found.0.is_superset(&host.processors_of(process))
+            host.processors_of(process).into_iter().all(|cpu| found.contains(cpu))
         }
         _ => found == value,
     }

@@ -38,6 +38,7 @@ pub fn policy(config: &Config, rules: RuleSet, enforce: bool) -> Policy {
         protect: config.protect.clone(),
         budget: config.budget,
         restore_on_exit: config.restore_on_exit,
+        retention: config.retention,
     }
 }
 

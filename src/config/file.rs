@@ -6,6 +6,7 @@ use super::{Config, HostNames, ProcessGroup, Reconcile, Sampling, Webhook};
 use crate::act::guard::Budget;
 use crate::diagnostic::{Findings, Spanned};
 use crate::http::token::TokenFile;
+use crate::ledger::Retention;
 use crate::process::{Needs, Selector};
 use crate::rule::file::{SELECT, read_select};
 use crate::rule::{Scope, compile_select};
@@ -77,6 +78,11 @@ pub static CONFIG: Object = Object {
             "on_exit",
             Kind::Choice(&["restore", "keep"]),
             "What becomes of what was set when evenkeel ends. Default restore.",
+        ),
+        optional(
+            "storage",
+            Kind::Object(&STORAGE),
+            "What is kept under `--storage.path`.",
         ),
         optional(
             "process_groups",
@@ -162,6 +168,33 @@ pub(super) static BUDGET: Object = Object {
     one_of: false,
 };
 
+pub(super) static STORAGE: Object = Object {
+    title: "storage",
+    keys: &[optional(
+        "retention",
+        Kind::Object(&RETENTION),
+        "How much history the ledger keeps; the oldest goes first. What is open is always kept.",
+    )],
+    one_of: false,
+};
+
+pub(super) static RETENTION: Object = Object {
+    title: "the retention",
+    keys: &[
+        optional(
+            "time",
+            Kind::Duration,
+            "Age of the oldest line beside the newest, an hour at least. Default 90d.",
+        ),
+        optional(
+            "size",
+            Kind::Size,
+            "Size of the ledger's file beyond which the oldest lines go, 1MiB at least. Default 100MiB.",
+        ),
+    ],
+    one_of: false,
+};
+
 pub(super) static GROUP: Object = Object {
     title: "a process group",
     keys: &[
@@ -185,6 +218,10 @@ const METRIC: Kind = Kind::Choice(&[
 
 /// Shorter intervals than this would make the watching the load.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Whoever wants less history than this would miss what happened a moment ago.
+const MIN_RETENTION: Duration = Duration::from_secs(3600);
+const MIN_RETENTION_BYTES: u64 = 1 << 20;
 
 /// The configuration, and the files that it names.
 pub(super) struct Written {
@@ -213,6 +250,7 @@ impl Default for Config {
             protect: Vec::new(),
             budget: Budget::default(),
             restore_on_exit: true,
+            retention: Retention::default(),
             lock_memory: true,
             allow_exec: false,
             process_groups: Vec::new(),
@@ -295,6 +333,11 @@ pub(super) fn read(shelf: &Shelf, findings: &mut Findings) -> Written {
         }
         set_interval(&mut config.budget.per, "per", &budget, findings);
     }
+    if let Some(storage) = open(&fields, "storage", &STORAGE, findings)
+        && let Some(retention) = open(&storage, "retention", &RETENTION, findings)
+    {
+        read_retention(&mut config.retention, &retention, findings);
+    }
     config.process_groups = read_groups(&fields, findings);
     let groups = config.groups();
     let scope = Scope {
@@ -347,6 +390,23 @@ fn set_interval(interval: &mut Duration, key: &str, fields: &Fields, findings: &
         findings.error(span, format!("`{key}` is too short"), "at least 100ms");
     } else {
         *interval = value;
+    }
+}
+
+fn read_retention(retention: &mut Retention, fields: &Fields, findings: &mut Findings) {
+    match fields.duration("time", findings) {
+        Some(Spanned { value, span }) if value < MIN_RETENTION => {
+            findings.error(span, "`time` is too short", "at least 1h");
+        }
+        Some(time) => retention.time = time.value,
+        None => {}
+    }
+    match fields.size("size", findings) {
+        Some(Spanned { value, span }) if value < MIN_RETENTION_BYTES => {
+            findings.error(span, "`size` is too small", "at least 1MiB");
+        }
+        Some(size) => retention.size_bytes = size.value,
+        None => {}
     }
 }
 

@@ -96,6 +96,7 @@ identity: {labels: [host, node], names: [db1, 127.0.0.1]}
 protect: [{exe: '/usr/lib/postgresql/.*'}, {group: batch}]
 budget: {final_steps: 1, per: 1h}
 on_exit: keep
+storage: {retention: {time: 30d, size: 20MiB}}
 process_groups:
   - {name: batch, select: {cgroup: '/batch\\.slice/.*'}}
   - {name: big-batch, select: {group: batch, min_memory: 1GiB}, metrics: [io, open_fds]}
@@ -135,6 +136,11 @@ reconcile: {interval: 10s, patience: 1m}
     assert_eq!(found, [""; 0]);
     let Loaded { config, rules, .. } = loaded.unwrap();
     assert!(config.enforce && !config.restore_on_exit && config.webhook.allow_unauthenticated);
+    let retention = Retention {
+        time: Duration::from_secs(30 * 24 * 3600),
+        size_bytes: 20 << 20,
+    };
+    assert_eq!(config.retention, retention);
     assert_eq!(
         config.sampling,
         Sampling {
@@ -230,6 +236,13 @@ fn mistakes_in_the_configuration_are_found() {
     check(
         "on_exit: leave\n",
         &["evenkeel.yml:1:10 `on_exit` wants one of restore, keep, found `leave`"],
+    );
+    check(
+        "storage: {retention: {time: 1m, size: 0}}\n",
+        &[
+            "evenkeel.yml:1:29 `time` is too short",
+            "evenkeel.yml:1:39 `size` is too small",
+        ],
     );
     check("protect: [{}]\n", &["evenkeel.yml:1:11 a selector without keys"]);
     check(
@@ -480,9 +493,11 @@ fn told_default(object: &crate::schema::Object, key: &str) -> String {
 
 #[test]
 fn reference_of_the_configuration_is_that_of_the_code() {
-    use file::{BUDGET, CONFIG, GROUP, IDENTITY, SAMPLING, WEBHOOK};
+    use file::{BUDGET, CONFIG, GROUP, IDENTITY, RETENTION, SAMPLING, STORAGE, WEBHOOK};
     let text = include_str!("../../docs/configuration.md");
-    for object in [&CONFIG, &SAMPLING, &WEBHOOK, &IDENTITY, &BUDGET, &GROUP] {
+    for object in [
+        &CONFIG, &SAMPLING, &WEBHOOK, &IDENTITY, &BUDGET, &STORAGE, &RETENTION, &GROUP,
+    ] {
         let table = crate::schema::markdown(object);
         assert!(
             text.contains(&table),
@@ -520,7 +535,7 @@ fn reference_of_the_configuration_is_that_of_the_code() {
 
 #[test]
 fn defaults_that_the_reference_tells_are_the_defaults() {
-    use file::{BUDGET, CONFIG, IDENTITY, SAMPLING, WEBHOOK};
+    use file::{BUDGET, CONFIG, IDENTITY, RETENTION, SAMPLING, WEBHOOK};
     // With every default written out, the configuration is the one of an empty file.
     let keys = |object: &'static crate::schema::Object, names: &[&str]| -> String {
         let told = names
@@ -529,12 +544,13 @@ fn defaults_that_the_reference_tells_are_the_defaults() {
         told.collect::<Vec<_>>().join(", ")
     };
     let text = format!(
-        "{{{}, sampling: {{{}}}, webhook: {{{}}}, identity: {{{}}}, budget: {{{}}}}}\n",
+        "{{{}, sampling: {{{}}}, webhook: {{{}}}, identity: {{{}}}, budget: {{{}}}, storage: {{retention: {{{}}}}}}}\n",
         keys(&CONFIG, &["mode", "evaluation_interval", "on_exit"]),
         keys(&SAMPLING, &["interval", "slow_interval"]),
         keys(&WEBHOOK, &["allow_unauthenticated"]),
         keys(&IDENTITY, &["labels"]),
         keys(&BUDGET, &["final_steps", "per"]),
+        keys(&RETENTION, &["time", "size"]),
     );
     let (written, found) = load(&[("evenkeel.yml", &text)]);
     assert_eq!(found, [""; 0], "{text}");

@@ -134,6 +134,7 @@ impl<H: Host> Engine<H> {
         episode: &Episode,
         turn: &Turn,
     ) -> Result<Option<Strike>, Refusal> {
+        self.may_reach(step, seat.candidate)?;
         match step {
             Step::Wait(_) | Step::Allocate(_) | Step::Exec(_) => Ok(None),
             step if turn.is_unledgered && !step.is_final() => Err(Refusal {
@@ -171,6 +172,28 @@ impl<H: Host> Engine<H> {
                     send.undo.map_or(Ok(()), |undo| notice(process, undo)).map(|()| None)
                 }
             },
+        }
+    }
+
+    /// # Errors
+    /// When the process is another user's, and those are out of reach.
+    fn may_reach(&self, step: &Step, candidate: &Candidate) -> Result<(), Refusal> {
+        let (Some(process), knob) = (
+            candidate.process(),
+            match step {
+                Step::Set(change) => Some(change.knob()),
+                Step::Signal(_) => None,
+                _ => return Ok(()),
+            },
+        ) else {
+            return Ok(());
+        };
+        match self.host.may_reach_others(knob) {
+            Err(missing) if !self.host.is_own(process.identity) => Err(Refusal {
+                decision: Decision::Privilege,
+                reason: format!("it belongs to another user: {missing} is missing"),
+            }),
+            _ => Ok(()),
         }
     }
 

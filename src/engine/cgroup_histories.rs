@@ -112,6 +112,7 @@ fn policy() -> Policy {
         protect: vec![],
         budget: Budget::default(),
         restore_on_exit: true,
+        retention: Default::default(),
     }
 }
 

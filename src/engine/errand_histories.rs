@@ -145,6 +145,7 @@ fn policy(rules: &[Rule]) -> Policy {
         protect: vec![],
         budget: Budget::default(),
         restore_on_exit: true,
+        retention: Default::default(),
     }
 }
 

@@ -4,7 +4,7 @@
 use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
 use crate::host::fake::{FakeHost, FakeThread};
-use crate::host::knob::{CpuSet, IoPriority, Policy as SchedPolicy};
+use crate::host::knob::{IoPriority, Policy as SchedPolicy};
 use crate::host::{Knob, Thread, Value, fault};
 use crate::process::selector::{Condition, Part, Pattern};
 use crate::process::{Identity, Process, Selector};
@@ -215,6 +215,7 @@ fn policy(variant: usize) -> Policy {
             per: Duration::from_secs(100),
         },
         restore_on_exit: true,
+        retention: Default::default(),
     }
 }
 
@@ -689,7 +690,7 @@ impl History {
         });
         let (thread, value) = match knob {
             0 => (thread, Value::Nice(3)),
-            1 => (thread, Value::Affinity(CpuSet([2].into()))),
+            1 => (thread, Value::Affinity("2".parse().unwrap())),
             2 => (thread, Value::Ionice(IoPriority::BestEffort(7))),
             3 => (thread, Value::Sched(SchedPolicy::Idle)),
             _ => (None, Value::OomScoreAdj(77)),

@@ -35,10 +35,10 @@ use crate::act::guard::Budget;
 use crate::alert::alertmanager::Absences;
 use crate::host::Host;
 use crate::ledger::lease::Undo;
-use crate::ledger::{Book, Episode, EpisodeKey, Journal, Lease, Record};
+use crate::ledger::{Book, Episode, EpisodeKey, Journal, Lease, Record, Retention};
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{Kin, Selector};
-use crate::rule::{Rule, RuleSet, Step};
+use crate::rule::{Aim, Rule, RuleSet, Step};
 use crate::tally::Tally;
 use agenda::Chores;
 use errand::Flight;
@@ -58,6 +58,8 @@ pub struct Policy {
     pub budget: Budget,
     /// `on_exit: restore`.
     pub restore_on_exit: bool,
+    /// How much history the ledger keeps.
+    pub retention: Retention,
 }
 
 /// The steps of a rule that could be taken here and not be undone, or not be taken at all, and what is missing.
@@ -66,6 +68,20 @@ pub fn missing_privileges<'r>(host: &impl Host, rule: &'r Rule) -> Vec<(&'r Step
         let missing = match step {
             Step::Set(change) => host.may_undo(change.knob()).err(),
             Step::Signal(_) => host.may_signal().err(),
+            _ => None,
+        };
+        missing.map(|missing| (step, missing))
+    };
+    rule.actions.iter().filter_map(missing).collect()
+}
+
+/// The steps of a rule that reach no processes of other users here, and what is missing.
+pub fn confined_steps<'r>(host: &impl Host, rule: &'r Rule) -> Vec<(&'r Step, &'static str)> {
+    let missing = |step: &'r Step| {
+        let missing = match step {
+            _ if matches!(rule.aim, Aim::Cgroups(_)) => None,
+            Step::Set(change) => host.may_reach_others(Some(change.knob())).err(),
+            Step::Signal(_) => host.may_reach_others(None).err(),
             _ => None,
         };
         missing.map(|missing| (step, missing))
@@ -140,6 +156,7 @@ impl<H: Host> Engine<H> {
             absences: Absences::default(),
             flights: BTreeMap::new(),
         };
+        engine.journal.retain(engine.policy.retention);
         engine.measure_cpu();
         engine.show_rules();
         engine.warn_of_privileges();
@@ -157,7 +174,28 @@ impl<H: Host> Engine<H> {
                     "the step is refused: it could be taken here and not be undone"
                 );
             }
+            for (step, missing) in confined_steps(&self.host, rule) {
+                tracing::warn!(
+                    rule = rule.name,
+                    step = step.to_string(),
+                    missing,
+                    "the step is refused for processes of other users"
+                );
+            }
         }
+        if let Err(missing) = self.host.may_identify_others()
+            && !self.policy.rules.rules.is_empty()
+        {
+            tracing::warn!(
+                missing,
+                "processes of other users cannot be identified; rules do not find them"
+            );
+        }
+    }
+
+    /// Has the ledger forget a portion of its oldest history, when nothing else is to be done. Whether there may be more.
+    pub fn sweep_ledger(&mut self) -> bool {
+        self.journal.sweep()
     }
 
     pub fn book(&self) -> &Book {

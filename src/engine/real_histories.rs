@@ -4,7 +4,7 @@
 use super::histories::config;
 use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
-use crate::host::knob::{CpuSet, IoPriority};
+use crate::host::knob::IoPriority;
 use crate::host::{Knob, LinuxHost, Thread, Value};
 use crate::process::selector::{Condition, Pattern};
 use crate::process::table::Procfs;
@@ -69,7 +69,7 @@ fn policy(exe: &Path, has_both: bool) -> Policy {
     };
     let first = vec![
         Value::Nice(15),
-        Value::Affinity(CpuSet([0].into())),
+        Value::Affinity("0".parse().unwrap()),
         Value::OomScoreAdj(500),
         Value::Freeze(true),
     ];
@@ -89,6 +89,7 @@ fn policy(exe: &Path, has_both: bool) -> Policy {
         protect: vec![],
         budget: Budget::default(),
         restore_on_exit: true,
+        retention: Default::default(),
     }
 }
 

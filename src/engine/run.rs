@@ -20,6 +20,9 @@ const MAX_PER_TURN: usize = 256;
 /// The engine looks up at least this often, so that a clock that was suspended cannot make it oversleep.
 const MAX_SLEEP: Duration = Duration::from_secs(15);
 
+/// Between two portions of old history that are removed, so that most of the time is left for what comes.
+const BETWEEN_SWEEPS: Duration = Duration::from_millis(20);
+
 /// At the end, answers are waited for no longer than this: systemd allows 90 s by default (systemd.service(5),
 /// TimeoutStopSec=).
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
@@ -100,20 +103,29 @@ impl Inbox for Door {
 /// Runs until told to shut down. Call it on a thread of its own.
 pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Input>, tally: &Tally) {
     engine.resume();
+    let mut longest = MAX_SLEEP;
     loop {
-        let sleep = engine.time_until_due().unwrap_or(MAX_SLEEP).min(MAX_SLEEP);
+        let sleep = engine.time_until_due().unwrap_or(longest).min(longest);
         let mut waiting = match inputs.recv_timeout(sleep) {
             Ok(input) => vec![input],
             Err(RecvTimeoutError::Timeout) => Vec::new(),
             Err(RecvTimeoutError::Disconnected) => vec![Input::ShutDown],
         };
         waiting.extend(inputs.try_iter().take(MAX_PER_TURN - 1));
+        let is_quiet = waiting.is_empty();
         if !take_all(&mut engine, waiting, tally) {
             engine.shut_down();
             return await_answers(&mut engine, inputs);
         }
         if engine.time_until_due().is_some_and(|left| left.is_zero()) {
             engine.tick();
+        }
+        if is_quiet {
+            longest = if engine.sweep_ledger() {
+                BETWEEN_SWEEPS
+            } else {
+                MAX_SLEEP
+            };
         }
     }
 }

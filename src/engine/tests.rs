@@ -34,6 +34,7 @@ fn policy(rules: Vec<Rule>) -> Policy {
         protect: vec![],
         budget: Budget::default(),
         restore_on_exit: true,
+        retention: Default::default(),
     }
 }
 
@@ -936,6 +937,41 @@ fn processors_that_are_not_there_do_not_keep_a_mask_from_being_restored() {
     assert_eq!(mask(&mut world), "1-3");
     world.resolve("calm");
     assert_eq!(mask(&mut world), "0-3");
+}
+
+/// Processors are plugged in while a mask is held, also over a restart: who had all has the new ones as well, and who had
+/// some has exactly those.
+#[test]
+fn all_processors_are_restored_as_all_and_some_as_those() {
+    use crate::host::Value;
+    let to_first = || {
+        let mut rule = example("calm", "nice 1");
+        let wanted = Value::Affinity("0".parse().unwrap());
+        rule.actions = vec![crate::rule::Step::Set(crate::rule::step::Change::To(wanted))];
+        rule.limit = 2;
+        rule
+    };
+    for is_restarted in [false, true] {
+        let mut world = world(policy(vec![to_first()]));
+        world.add(100, 2);
+        world.add(200, 1);
+        let threads = &mut world.engine.host().processes.get_mut(&200).unwrap().threads;
+        threads.get_mut(&200).unwrap().affinity = "1-2".parse().unwrap();
+        let masks = |world: &mut World| {
+            let processes = &world.engine.host().processes;
+            let threads = processes.values().flat_map(|found| found.threads.values());
+            threads.map(|thread| thread.affinity.to_string()).collect::<Vec<_>>()
+        };
+        world.fire("calm");
+        assert_eq!(masks(&mut world), ["0", "0", "0"]);
+        world.engine.host().cpus = 8;
+        if is_restarted {
+            world.crash_and_restart();
+        }
+        world.resolve("calm");
+        assert_eq!(masks(&mut world), ["0-7", "0-7", "1-2"], "restarted: {is_restarted}");
+        assert!(world.engine.book().leases.is_empty());
+    }
 }
 
 #[test]

@@ -521,6 +521,7 @@ impl<H: Host> Engine<H> {
             }
         }
         self.policy = policy;
+        self.journal.retain(self.policy.retention);
         self.measure_cpu();
         self.show_rules();
         self.warn_of_privileges();

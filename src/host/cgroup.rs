@@ -62,6 +62,10 @@ impl Hierarchy {
         Some(Hierarchy { mount, boot })
     }
 
+    pub fn mount(&self) -> &Path {
+        &self.mount
+    }
+
     /// Every cgroup, the root included.
     ///
     /// # Errors

@@ -278,7 +278,7 @@ impl FakeHost {
         FakeThread {
             start_ticks,
             nice,
-            affinity: CpuSet((0..self.cpus).collect()),
+            affinity: (0..self.cpus).collect(),
             ionice: IoPriority::None,
             policy: Policy::Other,
         }
@@ -447,7 +447,7 @@ impl Host for FakeHost {
             Value::Nice(nice) => at.nice = *nice,
             Value::Affinity(cpus) => {
                 // The kernel drops what is not there.
-                at.affinity = CpuSet(cpus.0.iter().filter(|cpu| **cpu < online).copied().collect());
+                at.affinity = cpus.iter().filter(|cpu| *cpu < online).collect();
             }
             Value::Ionice(priority) => at.ionice = *priority,
             Value::Sched(policy) => at.policy = *policy,

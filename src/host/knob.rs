@@ -2,7 +2,6 @@
 
 use super::limit::{CgroupFile, Setting};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::fmt;
 
 /// A property of a process or a cgroup that has a value before and a value after.
@@ -100,15 +99,43 @@ impl fmt::Display for Value {
     }
 }
 
-/// Processor numbers; in kernel list format (`0-2,5`) as text.
+/// Processor numbers; in kernel list format (`0-2,5`) as text. Kept as runs from first to last, ascending and with gaps
+/// between them: every processor is one run, and each lease may hold that for many threads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct CpuSet(pub BTreeSet<u32>);
+pub struct CpuSet(Vec<(u32, u32)>);
 
 impl CpuSet {
     /// Every processor that there is or will be. The kernel cuts it down to the cpuset (sched_setaffinity(2)), and what
     /// is plugged in later belongs to it.
     pub fn every() -> CpuSet {
-        CpuSet((0..=MAX_CPU).collect())
+        CpuSet(vec![(0, MAX_CPU)])
+    }
+
+    /// Ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.0.iter().flat_map(|&(first, last)| first..=last)
+    }
+
+    fn of_runs(mut runs: Vec<(u32, u32)>) -> CpuSet {
+        runs.sort_unstable();
+        runs.dedup_by(|next, former| {
+            let touches = next.0 <= former.1.saturating_add(1);
+            if touches {
+                former.1 = former.1.max(next.1);
+            }
+            touches
+        });
+        CpuSet(runs)
+    }
+
+    pub fn contains(&self, cpu: u32) -> bool {
+        self.0.iter().any(|&(first, last)| (first..=last).contains(&cpu))
+    }
+}
+
+impl FromIterator<u32> for CpuSet {
+    fn from_iter<T: IntoIterator<Item = u32>>(cpus: T) -> Self {
+        CpuSet::of_runs(cpus.into_iter().map(|cpu| (cpu, cpu)).collect())
     }
 }
 
@@ -130,7 +157,7 @@ impl std::str::FromStr for CpuSet {
         if text == ALL {
             return Ok(CpuSet::every());
         }
-        let mut cpus = BTreeSet::new();
+        let mut runs = Vec::new();
         for part in text.trim().split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let first: u32 = first.trim().parse().map_err(|_| wrong())?;
@@ -138,25 +165,18 @@ impl std::str::FromStr for CpuSet {
             if first > last || last > MAX_CPU {
                 return Err(wrong());
             }
-            cpus.extend(first..=last);
+            runs.push((first, last));
         }
-        Ok(CpuSet(cpus))
+        Ok(CpuSet::of_runs(runs))
     }
 }
 
 impl fmt::Display for CpuSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.len() > MAX_CPU as usize {
+        if *self == CpuSet::every() {
             return f.write_str(ALL);
         }
-        let mut runs: Vec<(u32, u32)> = Vec::new();
-        for &cpu in &self.0 {
-            match runs.last_mut() {
-                Some((_, last)) if *last + 1 == cpu => *last = cpu,
-                _ => runs.push((cpu, cpu)),
-            }
-        }
-        for (index, (first, last)) in runs.iter().enumerate() {
+        for (index, (first, last)) in self.0.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             if first == last {
                 write!(f, "{comma}{first}")?;
@@ -239,9 +259,14 @@ mod tests {
             ("0", "0"),
             ("0-2,5", "0-2,5"),
             ("3,1,2", "1-3"),
+            ("4-6,0-9,2", "0-9"),
+            ("0-8191", "all"),
             ("0,2,4", "0,2,4"),
         ] {
-            assert_eq!(text.parse::<CpuSet>().unwrap().to_string(), canonical);
+            let cpus: CpuSet = text.parse().unwrap();
+            assert_eq!(cpus.to_string(), canonical);
+            assert_eq!(cpus.iter().collect::<CpuSet>(), cpus);
+            assert!(cpus.iter().all(|cpu| cpus.contains(cpu)) && !cpus.contains(MAX_CPU + 1));
         }
         for wrong in ["", "a", "3-1", "0-", "0,,1", "0-99999"] {
             assert!(wrong.parse::<CpuSet>().is_err(), "{wrong:?}");

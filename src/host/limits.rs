@@ -10,6 +10,7 @@ use super::{Reading, Reclaimed};
 use crate::process::{BootId, Cgroup};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 #[derive(Clone)]
@@ -17,7 +18,12 @@ pub struct Limits {
     hierarchy: Option<Hierarchy>,
     /// `None` where systemd is not the init. A connection is shared by all copies of a host.
     systemd: Option<Arc<Mutex<Systemd>>>,
+    is_systemd_reached: Arc<AtomicBool>,
 }
+
+/// Where systemd itself runs.
+const OWN_UNIT: &str = "init.scope";
+const OWN_CGROUP: &str = "/init.scope";
 
 impl Limits {
     /// Looks for the hierarchy and for systemd.
@@ -30,6 +36,7 @@ impl Limits {
         Limits {
             hierarchy: Hierarchy::find(procfs, boot),
             systemd: systemd.map(|systemd| Arc::new(Mutex::new(systemd))),
+            is_systemd_reached: Arc::default(),
         }
     }
 
@@ -158,6 +165,25 @@ impl Limits {
 
     pub fn has_systemd(&self) -> bool {
         self.systemd.is_some()
+    }
+
+    /// Asks systemd for the unit that it always has. Once it has answered it is believed to do so.
+    ///
+    /// # Errors
+    /// Names what is missing where systemd is the init and does not answer.
+    pub fn reach_systemd(&self) -> Result<(), &'static str> {
+        let is_reached = || self.is_systemd_reached.load(Ordering::Relaxed);
+        if !is_reached() {
+            let asked = self.ask(OWN_UNIT, |systemd| systemd.state(OWN_CGROUP, None));
+            asked.map_err(|_| "systemd on the system bus (D-Bus)")?;
+            self.is_systemd_reached.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Where the hierarchy is mounted.
+    pub fn mount(&self) -> Option<&Path> {
+        self.hierarchy.as_ref().map(Hierarchy::mount)
     }
 }
 

@@ -4,6 +4,7 @@
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
 use super::limit::Device;
 use super::limits::Limits;
+use super::trial::{self, CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_SYS_RESOURCE, Trials};
 use super::unit::UnitState;
 use super::{CgroupError, Errand, Errands, Host, HostError, Moment, Reading, Reclaimed, Thread, pageout};
 use crate::process::table::{Procfs, UserNames};
@@ -20,10 +21,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bits of `CapEff` in `/proc/PID/status` (capabilities(7)).
-const CAP_SYS_ADMIN: u64 = 1 << 21;
-const CAP_SYS_NICE: u64 = 1 << 23;
-const CAP_SYS_RESOURCE: u64 = 1 << 24;
 /// A stop is delivered when the process next runs in user mode or sleeps interruptibly; longer is not waited for.
 const STOP_WAIT: Duration = Duration::from_millis(50);
 
@@ -39,10 +36,7 @@ pub type OnExit = Arc<dyn Fn(Identity) + Send + Sync>;
 pub struct LinuxHost {
     procfs: Procfs,
     users: UserNames,
-    capabilities: u64,
-    /// What a trial on ourselves has shown to be missing.
-    lacks_pidfd: Option<&'static str>,
-    lacks_nice: bool,
+    trials: Trials,
     /// Whose line [`Host::own_line`] is.
     own_pid: i32,
     on_exit: OnExit,
@@ -53,19 +47,12 @@ pub struct LinuxHost {
 impl LinuxHost {
     /// Takes over a procfs that was opened; `on_exit` hears of the processes given to [`Host::watch_exit`].
     pub fn new(procfs: Procfs, on_exit: OnExit) -> LinuxHost {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let capabilities = status
-            .lines()
-            .find_map(|line| line.strip_prefix("CapEff:"))
-            .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-            .unwrap_or(0);
+        let limits = Limits::find(&procfs.root, procfs.boot);
         LinuxHost {
-            limits: Limits::find(&procfs.root, procfs.boot),
+            trials: Trials::run(&procfs.root, limits.mount()),
+            limits,
             procfs,
             users: UserNames::default(),
-            capabilities,
-            lacks_pidfd: try_pidfd(),
-            lacks_nice: !try_nice(),
             own_pid: std::process::id() as i32,
             on_exit,
             errands: None,
@@ -90,6 +77,10 @@ impl LinuxHost {
 
     pub fn procfs(&self) -> &Procfs {
         &self.procfs
+    }
+
+    fn cgroup_mount(&self) -> &Path {
+        self.limits.mount().unwrap_or(Path::new(CGROUPS))
     }
 
     fn verify(&mut self, id: Identity) -> Result<Process, HostError> {
@@ -299,14 +290,12 @@ impl Host for LinuxHost {
     }
 
     fn may_change_cgroups(&self) -> Result<(), &'static str> {
-        if !rustix::process::geteuid().is_root() {
-            return Err("root");
-        }
+        self.trials.cgroups?;
         // systemd lets nobody else change its units (sd_bus_query_sender_privilege(3)).
-        if self.limits.has_systemd() && self.capabilities & CAP_SYS_ADMIN == 0 {
+        if self.limits.has_systemd() && !self.trials.has(CAP_SYS_ADMIN) {
             return Err("CAP_SYS_ADMIN");
         }
-        Ok(())
+        self.limits.reach_systemd()
     }
 
     fn device(&self, path: &str) -> Option<Device> {
@@ -378,14 +367,15 @@ impl Host for LinuxHost {
     }
 
     fn online_cpus(&self) -> BTreeSet<u32> {
-        affinity(0).map(|cpus| cpus.0).unwrap_or_default()
+        affinity(0).map(|cpus| cpus.iter().collect()).unwrap_or_default()
     }
 
     fn processors_of(&mut self, id: Identity) -> BTreeSet<u32> {
         let online = cpu_list(fs::read_to_string(ONLINE));
         let path = fs::read_to_string(self.procfs.root.join(format!("{}/cpuset", id.pid))).unwrap_or_default();
         let effective = format!(
-            "{CGROUPS}{}/cpuset.cpus.effective",
+            "{}{}/cpuset.cpus.effective",
+            self.cgroup_mount().display(),
             path.trim_end().trim_end_matches('/')
         );
         let cpuset = cpu_list(fs::read_to_string(effective));
@@ -400,7 +390,7 @@ impl Host for LinuxHost {
         let read = |name: &str| fs::read_to_string(self.procfs.root.join(format!("{}/{name}", id.pid))).ok();
         let groups = read("cgroup")?;
         let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-        if path != "/" && fs::exists(format!("{CGROUPS}{path}/cpu.weight")).unwrap_or(false) {
+        if path != "/" && fs::exists(format!("{}{path}/cpu.weight", self.cgroup_mount().display())).unwrap_or(false) {
             return Some(format!(
                 "its cgroup {path} has a share of the processors of its own (cpu.weight): nice counts only among the \
                  processes in it"
@@ -415,25 +405,37 @@ impl Host for LinuxHost {
     }
 
     fn may_signal(&self) -> Result<(), &'static str> {
-        self.lacks_pidfd.map_or(Ok(()), Err)
+        self.trials.signal
     }
 
     fn may_undo(&self, knob: Knob) -> Result<(), &'static str> {
-        let needed = match knob {
+        match knob {
             // A filter of system calls may forbid what the capability allows.
-            Knob::Nice if self.lacks_nice => return Err("CAP_SYS_NICE"),
-            Knob::Nice | Knob::Sched => (CAP_SYS_NICE, "CAP_SYS_NICE"),
-            Knob::OomScoreAdj => (CAP_SYS_RESOURCE, "CAP_SYS_RESOURCE"),
+            Knob::Nice => self.trials.nice.and(self.trials.need(CAP_SYS_NICE, "CAP_SYS_NICE")),
+            Knob::Sched => self.trials.need(CAP_SYS_NICE, "CAP_SYS_NICE"),
+            Knob::OomScoreAdj => self.trials.need(CAP_SYS_RESOURCE, "CAP_SYS_RESOURCE"),
             // Stopping and continuing are signals.
-            Knob::Freeze => return self.may_signal(),
-            Knob::Affinity | Knob::Ionice => return Ok(()),
-            Knob::Cgroup(_) => return self.may_change_cgroups(),
-        };
-        if self.capabilities & needed.0 != 0 {
-            Ok(())
-        } else {
-            Err(needed.1)
+            Knob::Freeze => self.may_signal(),
+            Knob::Affinity | Knob::Ionice => Ok(()),
+            Knob::Cgroup(_) => self.may_change_cgroups(),
         }
+    }
+
+    fn may_reach_others(&self, knob: Option<Knob>) -> Result<(), &'static str> {
+        match knob {
+            None | Some(Knob::Freeze) => self.trials.others_signal,
+            Some(Knob::OomScoreAdj) => self.trials.others_oom_score_adj,
+            Some(Knob::Cgroup(_)) => Ok(()),
+            Some(_) => self.trials.need(CAP_SYS_NICE, "CAP_SYS_NICE"),
+        }
+    }
+
+    fn may_identify_others(&self) -> Result<(), &'static str> {
+        self.trials.others_exe
+    }
+
+    fn is_own(&self, process: Identity) -> bool {
+        trial::is_own(&self.procfs.root, process.pid)
     }
 }
 
@@ -444,42 +446,11 @@ pub fn autogroup_is_on(procfs: &Path) -> bool {
 }
 
 fn cpu_list(text: io::Result<String>) -> Option<BTreeSet<u32>> {
-    text.ok()?.trim().parse::<CpuSet>().ok().map(|cpus| cpus.0)
-}
-
-/// Sends nothing to ourselves. Kernels before 5.3 have no pidfd, and containers may filter its calls.
-fn try_pidfd() -> Option<&'static str> {
-    let own = Pid::from_raw(std::process::id() as i32)?;
-    let Ok(pidfd) = rustix::process::pidfd_open(own, PidfdFlags::empty()) else {
-        return Some("pidfd_open(2)");
-    };
-    use std::os::fd::AsRawFd;
-    // SAFETY: takes a descriptor that lives through the call and numbers, and a null pointer, which means "as kill(2)".
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            0,
-            std::ptr::null::<libc::siginfo_t>(),
-            0,
-        )
-    };
-    (answer < 0).then_some("pidfd_send_signal(2)")
-}
-
-/// Raises the nice value of a thread of ours and lowers it again.
-fn try_nice() -> bool {
-    let trial = || {
-        let own = Some(rustix::thread::gettid());
-        let Ok(now) = rustix::process::getpriority_process(own) else {
-            return false;
-        };
-        rustix::process::setpriority_process(own, (now + 1).min(19)).is_ok()
-            && rustix::process::setpriority_process(own, now).is_ok()
-    };
-    let thread = std::thread::Builder::new().name("trial".into()).spawn(trial);
-    // A thread of its own: where lowering fails, only that one is left as it is, and it ends.
-    thread.is_ok_and(|thread| thread.join().unwrap_or(false))
+    text.ok()?
+        .trim()
+        .parse::<CpuSet>()
+        .ok()
+        .map(|cpus| cpus.iter().collect())
 }
 
 /// CLOCK_BOOTTIME.
@@ -522,16 +493,13 @@ fn affinity(tid: i32) -> io::Result<CpuSet> {
     let cpus = (0..rustix::thread::CpuSet::MAX_CPU)
         .filter(|&cpu| set.is_set(cpu))
         .map(|cpu| cpu as u32);
-    Ok(CpuSet(cpus.collect()))
+    Ok(cpus.collect())
 }
 
 fn set_affinity(tid: i32, cpus: &CpuSet) -> io::Result<()> {
     let mut set = rustix::thread::CpuSet::new();
-    for &cpu in cpus
-        .0
-        .iter()
-        .filter(|&&cpu| (cpu as usize) < rustix::thread::CpuSet::MAX_CPU)
-    {
+    let known = |cpu: &u32| (*cpu as usize) < rustix::thread::CpuSet::MAX_CPU;
+    for cpu in cpus.iter().take_while(known) {
         set.set(cpu as usize);
     }
     Ok(rustix::thread::sched_setaffinity(Pid::from_raw(tid), &set)?)
@@ -639,7 +607,7 @@ mod tests {
             Value::Nice(7),
             Value::Ionice(IoPriority::Idle),
             Value::Sched(Policy::Batch),
-            Value::Affinity(CpuSet([0].into())),
+            Value::Affinity("0".parse().unwrap()),
             Value::OomScoreAdj(500),
             Value::Freeze(true),
         ];
@@ -647,6 +615,45 @@ mod tests {
             host.set(id, main, &value).unwrap();
             assert_eq!(host.get(id, main, value.knob()).unwrap(), value);
         }
+    }
+
+    /// A procfs of one process, with what the kernel says of its scheduling.
+    fn reach_of_nice(autogroup: &str, cgroup: &str) -> Option<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let write = |name: &str, text: &str| {
+            let path = root.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("sys/kernel/random/boot_id", "00000000-0000-0000-0000-000000000001");
+        write("sys/kernel/sched_autogroup_enabled", autogroup);
+        let mount = root.join("cgroups");
+        let mountinfo = format!("1 2 0:3 / {} rw - cgroup2 cgroup2 rw", mount.display());
+        write("self/mountinfo", &mountinfo);
+        write("cgroups/batch.slice/cpu.weight", "100");
+        write("cgroups/plain.slice/cgroup.procs", "");
+        write("7/cgroup", &format!("0::{cgroup}\n"));
+        write("7/autogroup", "/autogroup-42 nice 0\n");
+        write("7/stat", "7 (x) S 1 7 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 70 0 0\n");
+        let mut host = LinuxHost::new(Procfs::open(root).unwrap(), Arc::new(|_| ()));
+        let id = host.process(7).unwrap().identity;
+        host.nice_reach(id)
+    }
+
+    #[test]
+    fn it_is_said_among_whom_nice_counts() {
+        let within = |cgroup| reach_of_nice("0\n", cgroup);
+        let said = within("/batch.slice").unwrap();
+        assert!(said.contains("/batch.slice") && said.contains("cpu.weight"), "{said}");
+        assert_eq!((within("/plain.slice"), within("/")), (None, None));
+        let said = reach_of_nice("1\n", "/plain.slice").unwrap();
+        assert!(
+            said.contains("sched_autogroup_enabled") && said.contains("session 42"),
+            "{said}"
+        );
+        // A share of the cgroup counts before that of the session.
+        assert!(reach_of_nice("1\n", "/batch.slice").unwrap().contains("cpu.weight"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod linux;
 mod pageout;
 pub mod standing;
 mod systemd;
+mod trial;
 pub mod unit;
 
 pub use cgroup::CgroupError;
@@ -268,6 +269,27 @@ pub trait Host {
 
     /// Whether this process may set the knob to any value on any process, and put it back.
     fn may_undo(&self, knob: Knob) -> Result<(), &'static str>;
+
+    /// Whether a knob of other users' processes can be set, and (`None`) signals be sent to them; what is missing, if not.
+    ///
+    /// # Errors
+    /// Names it.
+    fn may_reach_others(&self, _knob: Option<Knob>) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    /// Whether the executables of other users' processes can be read: no rule finds who cannot be identified.
+    ///
+    /// # Errors
+    /// Names what is missing.
+    fn may_identify_others(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    /// Whether a process belongs to the user that evenkeel runs as. Asked only where others cannot be reached.
+    fn is_own(&self, _process: Identity) -> bool {
+        true
+    }
 
     /// Whether the very process still lives.
     fn is_alive(&mut self, process: Identity) -> bool {

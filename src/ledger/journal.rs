@@ -2,6 +2,7 @@
 
 use super::book::Book;
 use super::entry::{Entry, Record};
+use super::retention::Retention;
 use super::salvage;
 use super::store::{Store, StoreError};
 use crate::process::BootId;
@@ -11,6 +12,7 @@ pub struct Journal {
     directory: PathBuf,
     boot: BootId,
     store: Option<Store>,
+    retention: Retention,
     /// What the file holds has been taken over by the book; from then on memory is newer than the file.
     is_known: bool,
     /// Outcomes that could not be written yet, oldest first.
@@ -60,6 +62,7 @@ impl Journal {
             directory: directory.to_owned(),
             boot,
             store: None,
+            retention: Retention::default(),
             is_known: false,
             unsaved: Vec::new(),
             is_failing: false,
@@ -137,6 +140,27 @@ impl Journal {
         crate::host::fault::point();
         self.unsaved.extend(outcomes);
         self.flush();
+        if self.store.as_ref().is_some_and(Store::wants_sweep) {
+            self.sweep();
+        }
+    }
+
+    /// Says how much history is kept from now on.
+    pub fn retain(&mut self, retention: Retention) {
+        self.retention = retention;
+    }
+
+    /// Forgets a portion of what is beyond retention. Whether there may be more.
+    pub fn sweep(&mut self) -> bool {
+        let is_writable = self.is_writable();
+        let Some(store) = self.store.as_mut().filter(|_| is_writable) else {
+            return false;
+        };
+        store.retain(self.retention);
+        store.sweep().unwrap_or_else(|error| {
+            tracing::warn!(%error, "old history cannot be removed now; it is tried again");
+            false
+        })
     }
 
     /// Transactions so far.

@@ -9,11 +9,17 @@ pub mod journal;
 pub mod lease;
 pub mod leases;
 mod reading;
+pub mod retention;
 mod salvage;
+mod schema;
 pub mod store;
 
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+mod retention_tests;
+#[cfg(test)]
+mod store_tests;
 
 pub use book::{Book, Climb, Episode, EpisodeKey, Victim};
 pub use breaker::Breaker;
@@ -21,4 +27,5 @@ pub use entry::{Decision, Entry, Outcome, Record};
 pub use errand::{Allocation, Command, Course, Release, Stage};
 pub use journal::Journal;
 pub use lease::{Effect, Lease, Prior};
+pub use retention::Retention;
 pub use store::{Store, StoreError};

@@ -473,6 +473,7 @@ mod tests {
             protect: vec![],
             budget: Budget::default(),
             restore_on_exit: true,
+            retention: Default::default(),
         };
         let labels: crate::alert::Labels = [("alertname", "calm"), ("instance", instance)]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -216,6 +216,7 @@ fn policy(config: Option<&Config>, mut rules: RuleSet, mode: Option<Mode>) -> Po
         protect: config.map_or(Vec::new(), |config| config.protect.clone()),
         budget: config.map_or(Budget::default(), |config| config.budget),
         restore_on_exit: true,
+        retention: Default::default(),
     }
 }
 

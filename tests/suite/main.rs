@@ -15,6 +15,7 @@ mod live;
 mod metrics_reference;
 mod node_mixin;
 mod page;
+mod privileges;
 mod promql;
 mod queries;
 mod reload;

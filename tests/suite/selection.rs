@@ -286,6 +286,7 @@ proptest! {
             protect: vec![],
             budget: Budget::default(),
             restore_on_exit: true,
+            retention: Default::default(),
         };
         let journal = Journal::in_memory(BootId(1)).expect("memory");
         let mut engine = Engine::new(restless, journal, Book::default(), policy, Box::new(|_| None), Tally::default());

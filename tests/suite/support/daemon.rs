@@ -62,14 +62,31 @@ impl Home {
         self.start_on(ANY_PORT, ANY_PORT, flags)
     }
 
+    /// `evenkeel run` without a capability.
+    pub fn start_without(&self, capability: &str, flags: &[&str]) -> Daemon {
+        let mut command = self.without(Some(capability), &self.run_command(ANY_PORT, ANY_PORT));
+        self.start_command(command.args(flags))
+    }
+
+    /// A command that starts with all capabilities but one; root would get back what it only dropped.
+    pub fn without(&self, capability: Option<&str>, command: &Command) -> Command {
+        let mut lessened = Command::new("setpriv");
+        lessened.args(capability.map(|capability| format!("--bounding-set=-{capability}")));
+        lessened.arg("--").arg(command.get_program()).args(command.get_args());
+        lessened
+    }
+
     /// `evenkeel run` on the addresses of a daemon that ran before.
     pub fn start_again(&self, before: &Daemon, flags: &[&str]) -> Daemon {
         self.start_on(&before.metrics.to_string(), &before.webhook.to_string(), flags)
     }
 
     fn start_on(&self, metrics: &str, webhook: &str, flags: &[&str]) -> Daemon {
-        let mut command = self.run_command(metrics, webhook);
-        let mut process = Process::start("evenkeel", command.args(flags));
+        self.start_command(self.run_command(metrics, webhook).args(flags))
+    }
+
+    fn start_command(&self, command: &mut Command) -> Daemon {
+        let mut process = Process::start("evenkeel", command);
         let (metrics, webhook) = eventually("evenkeel to log its two addresses", START_TIMEOUT, || {
             let log = process.log();
             if let Some(status) = process.ended() {

@@ -1,0 +1,308 @@
+//! What a start shows to be possible on this host, by trying it where that changes nothing: on ourselves, on files that
+//! are opened and not written, and with the signal 0 on processes of other users. Where nothing can be tried, the
+//! capabilities say (capabilities(7)). Decides nothing.
+
+use nix::libc;
+use rustix::process::{Pid, PidfdFlags};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Bits of the effective set.
+const CAP_DAC_OVERRIDE: u64 = 1 << 1;
+const CAP_KILL: u64 = 1 << 5;
+const CAP_SYS_PTRACE: u64 = 1 << 19;
+pub const CAP_SYS_ADMIN: u64 = 1 << 21;
+pub const CAP_SYS_NICE: u64 = 1 << 23;
+pub const CAP_SYS_RESOURCE: u64 = 1 << 24;
+/// Processes of other users that are tried, one for each user.
+const MAX_USERS: usize = 16;
+
+/// Each an answer of `Ok`, or what is missing.
+#[derive(Debug, Clone, Copy)]
+pub struct Trials {
+    capabilities: u64,
+    /// A signal to exactly one process.
+    pub signal: Result<(), &'static str>,
+    /// Lowering a nice value again.
+    pub nice: Result<(), &'static str>,
+    /// Writing the files of cgroups.
+    pub cgroups: Result<(), &'static str>,
+    /// Signals to processes of other users.
+    pub others_signal: Result<(), &'static str>,
+    /// Their `oom_score_adj`.
+    pub others_oom_score_adj: Result<(), &'static str>,
+    /// Who they are: their executable.
+    pub others_exe: Result<(), &'static str>,
+}
+
+impl Trials {
+    pub fn run(procfs: &Path, cgroups: Option<&Path>) -> Trials {
+        let capabilities = capabilities();
+        let lacks = |bit| capabilities & bit == 0;
+        let others = processes_of_others(procfs);
+        // What one of them refuses is refused; who has ended meanwhile says nothing.
+        let try_all = |bit, missing, is_refused: &dyn Fn(i32) -> bool| {
+            let refused = others.iter().any(|&pid| is_refused(pid));
+            if refused || (others.is_empty() && lacks(bit)) {
+                Err(missing)
+            } else {
+                Ok(())
+            }
+        };
+        let open = |pid: i32| {
+            OpenOptions::new()
+                .write(true)
+                .open(procfs.join(format!("{pid}/oom_score_adj")))
+        };
+        let exe = |pid: i32| fs::read_link(procfs.join(format!("{pid}/exe")));
+        let is_hidden = |pid| is_denied(exe(pid).err());
+        Trials {
+            capabilities,
+            signal: try_pidfd(),
+            nice: if try_nice() { Ok(()) } else { Err("CAP_SYS_NICE") },
+            cgroups: try_cgroups(cgroups),
+            others_signal: try_all(CAP_KILL, "CAP_KILL", &|pid| {
+                open_pidfd(pid).is_ok_and(|pidfd| is_denied(send_nothing(&pidfd).err()))
+            }),
+            others_oom_score_adj: try_all(CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE", &|pid| is_denied(open(pid).err())),
+            // Root without the capability may not look at those of root either that may do more than it.
+            others_exe: try_all(CAP_SYS_PTRACE, "CAP_SYS_PTRACE", &is_hidden).and(
+                if lacks(CAP_SYS_PTRACE) && is_hidden(1) {
+                    Err("CAP_SYS_PTRACE")
+                } else {
+                    Ok(())
+                },
+            ),
+        }
+    }
+
+    pub fn has(&self, capability: u64) -> bool {
+        self.capabilities & capability != 0
+    }
+
+    /// # Errors
+    /// With the name, when it is missing.
+    pub fn need(&self, capability: u64, name: &'static str) -> Result<(), &'static str> {
+        if self.has(capability) { Ok(()) } else { Err(name) }
+    }
+}
+
+fn capabilities() -> u64 {
+    let own = rustix::thread::capabilities(None);
+    own.map_or(0, |sets| sets.effective.bits())
+}
+
+/// Whether a process belongs to the user that evenkeel runs as. False where it is gone, which is found out next.
+pub fn is_own(procfs: &Path, pid: i32) -> bool {
+    let owner = fs::metadata(procfs.join(pid.to_string())).map(|found| found.uid());
+    owner.is_ok_and(|uid| uid == rustix::process::geteuid().as_raw())
+}
+
+/// One process of each other user, but no kernel thread, which has no executable.
+fn processes_of_others(procfs: &Path) -> Vec<i32> {
+    let mut users = vec![rustix::process::geteuid().as_raw()];
+    let mut found = Vec::new();
+    for entry in fs::read_dir(procfs).into_iter().flatten().flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let (Some(pid), Ok(owner)) = (pid, entry.metadata()) else {
+            continue;
+        };
+        let has_memory = fs::read(entry.path().join("statm")).is_ok_and(|text| !text.starts_with(b"0 "));
+        if found.len() < MAX_USERS && !users.contains(&owner.uid()) && has_memory {
+            users.push(owner.uid());
+            found.push(pid);
+        }
+    }
+    found
+}
+
+fn is_denied(error: Option<io::Error>) -> bool {
+    error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
+fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// The signal 0 is judged like any other, and sends nothing (kill(2)).
+fn send_nothing(pidfd: &OwnedFd) -> io::Result<()> {
+    // SAFETY: takes a descriptor that lives through the call and numbers, and a null pointer, which means "as kill(2)".
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            0,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// On ourselves. Kernels before 5.3 have no pidfd, and containers may filter its calls.
+fn try_pidfd() -> Result<(), &'static str> {
+    let pidfd = open_pidfd(std::process::id() as i32).map_err(|_| "pidfd_open(2)")?;
+    send_nothing(&pidfd).map_err(|_| "pidfd_send_signal(2)")
+}
+
+/// Raises the nice value of a thread of ours and lowers it again.
+fn try_nice() -> bool {
+    let trial = || {
+        let own = Some(rustix::thread::gettid());
+        let Ok(now) = rustix::process::getpriority_process(own) else {
+            return false;
+        };
+        rustix::process::setpriority_process(own, (now + 1).min(19)).is_ok()
+            && rustix::process::setpriority_process(own, now).is_ok()
+    };
+    let thread = std::thread::Builder::new().name("trial".into()).spawn(trial);
+    // A thread of its own: where lowering fails, only that one is left as it is, and it ends.
+    thread.is_ok_and(|thread| thread.join().unwrap_or(false))
+}
+
+/// Opens a file that every hierarchy has in its root, and writes nothing.
+fn try_cgroups(mount: Option<&Path>) -> Result<(), &'static str> {
+    let path = mount.ok_or("cgroup v2")?.join("cgroup.procs");
+    match OpenOptions::new().write(true).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Err("a writable /sys/fs/cgroup"),
+        Err(_) => Err("root"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::thread::CapabilitySet;
+    use std::process::{Child, Command};
+
+    /// In a thread that has lost a capability, which is what the kernel looks at.
+    fn without<T: Send>(capability: CapabilitySet, deed: impl FnOnce() -> T + Send) -> T {
+        let lessened = || {
+            let mut sets = rustix::thread::capabilities(None).unwrap();
+            assert!(sets.effective.contains(capability), "run as root");
+            sets.effective.remove(capability);
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            deed()
+        };
+        std::thread::scope(|threads| threads.spawn(lessened).join().unwrap())
+    }
+
+    /// In a thread for which a system call is filtered, as in many containers (seccomp(2)).
+    fn filtered<T: Send>(call: i64, deed: impl FnOnce() -> T + Send) -> T {
+        let instruction = |code: u32, jump_false: u8, k: u32| libc::sock_filter {
+            code: code as u16,
+            jt: 0,
+            jf: jump_false,
+            k,
+        };
+        // The number of the call is the first word of what the filter sees.
+        let mut filter = [
+            instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+            instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, call as u32),
+            instruction(
+                libc::BPF_RET | libc::BPF_K,
+                0,
+                libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+            ),
+            instruction(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog {
+            len: filter.len() as u16,
+            filter: filter.as_mut_ptr(),
+        };
+        let address = &raw const program as usize;
+        let confined = move || {
+            // SAFETY: numbers, and a program that lives through the call; the filter holds for this thread alone.
+            let answers = unsafe {
+                [
+                    libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+                    libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, address),
+                ]
+            };
+            assert_eq!(answers, [0, 0]);
+            deed()
+        };
+        std::thread::scope(|threads| threads.spawn(confined).join().unwrap())
+    }
+
+    struct Nobody(Child);
+
+    impl Drop for Nobody {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// A process of another user, so that there is one to try on.
+    fn nobody() -> Nobody {
+        use std::os::unix::process::CommandExt;
+        let mut sleep = Command::new("sleep");
+        Nobody(sleep.arg("600").uid(65_534).gid(65_534).spawn().unwrap())
+    }
+
+    fn run() -> Trials {
+        Trials::run(Path::new("/proc"), None)
+    }
+
+    #[test]
+    fn with_every_capability_nothing_is_missing() {
+        let _nobody = nobody();
+        let found = run();
+        let answers = [
+            found.signal,
+            found.nice,
+            found.others_signal,
+            found.others_oom_score_adj,
+        ];
+        assert_eq!(answers, [Ok(()); 4]);
+        assert_eq!(found.others_exe, Ok(()));
+        assert_eq!(found.need(CAP_SYS_NICE, "CAP_SYS_NICE"), Ok(()));
+    }
+
+    #[test]
+    fn what_was_dropped_is_named() {
+        let nobody = nobody();
+        assert!(!is_own(Path::new("/proc"), nobody.0.id() as i32));
+        assert!(is_own(Path::new("/proc"), std::process::id() as i32));
+        let found = without(CapabilitySet::KILL, run);
+        assert_eq!((found.others_signal, found.signal), (Err("CAP_KILL"), Ok(())));
+        let found = without(CapabilitySet::SYS_PTRACE, run);
+        assert_eq!(found.others_exe, Err("CAP_SYS_PTRACE"));
+        let found = without(CapabilitySet::DAC_OVERRIDE, run);
+        assert_eq!(found.others_oom_score_adj, Err("CAP_DAC_OVERRIDE"));
+        let found = without(CapabilitySet::SYS_NICE, run);
+        assert_eq!(found.nice, Err("CAP_SYS_NICE"), "as tried");
+        assert_eq!(found.need(CAP_SYS_NICE, "CAP_SYS_NICE"), Err("CAP_SYS_NICE"), "as told");
+    }
+
+    #[test]
+    fn calls_that_are_filtered_are_named() {
+        assert_eq!(filtered(libc::SYS_pidfd_open, try_pidfd), Err("pidfd_open(2)"));
+        assert_eq!(
+            filtered(libc::SYS_pidfd_send_signal, try_pidfd),
+            Err("pidfd_send_signal(2)")
+        );
+        // All capabilities are there, and it fails all the same.
+        assert_eq!(filtered(libc::SYS_setpriority, run).nice, Err("CAP_SYS_NICE"));
+        assert_eq!(filtered(libc::SYS_getpgid, try_pidfd), Ok(()));
+    }
+
+    #[test]
+    fn cgroups_want_a_file_that_can_be_written() {
+        assert_eq!(try_cgroups(None), Err("cgroup v2"));
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(try_cgroups(Some(folder.path())), Err("root"));
+        fs::write(folder.path().join("cgroup.procs"), "").unwrap();
+        assert_eq!(try_cgroups(Some(folder.path())), Ok(()));
+    }
+}

@@ -1,0 +1,134 @@
+//! What the ledger forgets, and when: history by age and by size, and what no decision asks for any more. What is open
+//! is never touched. In portions, so that no decision waits for long.
+
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{Connection, OptionalExtension};
+use std::time::Duration;
+
+/// Closed episodes are remembered up to this number, the latest ones; each is some 100 bytes.
+pub const KEEP_CLOSED: i64 = 10_000;
+/// Victims that are gone are kept up to this number.
+const KEEP_VICTIMS: i64 = 10_000;
+/// Rows of a table that are removed at once.
+const PORTION: i64 = 500;
+/// Pages that are given back at once. Each may be copied to another place first.
+const PORTION_PAGES: u64 = 64;
+/// Free pages are kept for what comes next up to this part of the file.
+const FREE_PART: u64 = 10;
+
+/// How much history is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Age of the oldest line beside the newest.
+    pub time: Duration,
+    /// Of the file. What is open is kept whatever its size.
+    pub size_bytes: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention {
+            time: Duration::from_secs(90 * 24 * 3600),
+            size_bytes: 100 << 20,
+        }
+    }
+}
+
+/// Entries after which history is looked at again without waiting for a quiet moment: fewer than a portion, so that what
+/// comes in never outruns what goes.
+pub const ENTRIES_PER_SWEEP: usize = PORTION as usize / 2;
+
+/// Removes one portion of what is beyond its time, beyond the size, or over, and gives back pages that nothing uses.
+/// Whether there may be more to remove.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn sweep(connection: &mut Connection, retention: Retention) -> rusqlite::Result<bool> {
+    let transaction = connection.transaction()?;
+    let mut is_more = forget_ended(&transaction)? | (remove_beyond_time(&transaction, retention.time)? > 0);
+    if !is_more && File::of(&transaction)?.used_bytes() > retention.size_bytes {
+        is_more = remove_oldest(&transaction, None)? > 0;
+    }
+    transaction.commit()?;
+    let file = File::of(connection)?;
+    let is_loose = file.free_pages > (file.pages / FREE_PART).max(PORTION_PAGES);
+    if is_loose && file.gives_back {
+        let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({PORTION_PAGES})"))?;
+        // Each row that is asked for frees a page.
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
+        is_more = true;
+    }
+    Ok(is_more)
+}
+
+struct File {
+    page_bytes: u64,
+    pages: u64,
+    free_pages: u64,
+    /// Whether free pages can leave it.
+    gives_back: bool,
+}
+
+impl File {
+    fn of(connection: &Connection) -> rusqlite::Result<File> {
+        let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        Ok(File {
+            page_bytes: number("page_size")?.unsigned_abs(),
+            pages: number("page_count")?.unsigned_abs(),
+            free_pages: number("freelist_count")?.unsigned_abs(),
+            gives_back: number("auto_vacuum")? != 0,
+        })
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.pages.saturating_sub(self.free_pages) * self.page_bytes
+    }
+}
+
+/// Time counts back from the newest line, not from now: a clock that jumps must not take all history with it, and a quiet
+/// host keeps its last.
+fn remove_beyond_time(connection: &Connection, time: Duration) -> rusqlite::Result<usize> {
+    let newest = "SELECT at FROM record ORDER BY id DESC LIMIT 1";
+    let newest: Option<String> = connection.query_row(newest, [], |row| row.get(0)).optional()?;
+    let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
+    let newest = newest.and_then(|text| text.parse::<Timestamp>().ok());
+    match newest.and_then(|newest| newest.checked_sub(time).ok()) {
+        Some(since) => remove_oldest(connection, Some(since)),
+        None => Ok(0),
+    }
+}
+
+/// Removes lines from among the oldest: all of a portion, or those from before a time.
+fn remove_oldest(connection: &Connection, before: Option<Timestamp>) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached(
+            "DELETE FROM record WHERE id IN (SELECT id FROM record ORDER BY id LIMIT ?1)
+                AND (?2 IS NULL OR julianday(at) < julianday(?2))",
+        )?
+        .execute((PORTION, before.map(|time| time.to_string())))
+}
+
+/// Removes a portion of what no decision asks for any more. Ended leases tell nothing that the history does not; the
+/// newest stays, because its number must not be given again. Whether there was any.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn forget_ended(connection: &Connection) -> rusqlite::Result<bool> {
+    let leases = "DELETE FROM lease WHERE id IN (
+        SELECT id FROM lease WHERE outcome IS NOT NULL AND id < (SELECT max(id) FROM lease) LIMIT ?1)";
+    let leases = connection.prepare_cached(leases)?.execute([PORTION])?;
+    // Times of victims count from boot; the newest rows are more than any budget or cooldown asks for.
+    let victims = "DELETE FROM victim WHERE id IN (
+        SELECT id FROM victim WHERE gone_ms IS NOT NULL AND id <= (SELECT max(id) FROM victim) - ?1 LIMIT ?2)";
+    let victims = connection.prepare_cached(victims)?.execute((KEEP_VICTIMS, PORTION))?;
+    let closed = "SELECT count(*) FROM episode WHERE body IS NULL";
+    let closed: i64 = connection.prepare_cached(closed)?.query_row([], |row| row.get(0))?;
+    let surplus = (closed - KEEP_CLOSED).clamp(0, PORTION);
+    if surplus > 0 {
+        let oldest = "DELETE FROM episode WHERE body IS NULL AND (rule, fingerprint, simulated) IN (
+            SELECT rule, fingerprint, simulated FROM episode WHERE body IS NULL ORDER BY julianday(ended_at) LIMIT ?1)";
+        connection.prepare_cached(oldest)?.execute([surplus])?;
+    }
+    Ok(leases > 0 || victims > 0 || surplus > 0)
+}

@@ -1,0 +1,275 @@
+//! Retention on a real file: old history goes in portions and the file shrinks; what is open stays.
+
+use super::book::WireSource;
+use super::store::{FILE_NAME, Store};
+use super::{Book, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Prior, Record, Retention};
+use crate::host::Value;
+use crate::process::{BootId, Identity, Target};
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::Connection;
+use std::path::Path;
+use std::time::Duration;
+
+const BOOT: BootId = BootId(1);
+const OPEN: u64 = 50;
+/// Of one sweep.
+const MOST_ROWS: usize = 500;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn store(directory: &Path, retention: Retention) -> Store {
+    let mut store = Store::open(directory, BOOT).unwrap();
+    store.load().unwrap();
+    store.retain(retention);
+    store
+}
+
+/// A line of history, so many seconds after the first.
+fn line(second: i64) -> Entry {
+    Entry::Record(Record {
+        at: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second),
+        rule: "calm".into(),
+        alertname: "HostCpuSaturated".into(),
+        fingerprint: "0123456789abcdef".into(),
+        target: None,
+        step: None,
+        decision: Some(Decision::NoTarget),
+        outcome: None,
+        before: None,
+        after: None,
+        output: None,
+        reason: "no process matches the selector".repeat(8),
+        is_effect: false,
+    })
+}
+
+fn lease(id: u64) -> Entry {
+    let target = Target::Process(Identity {
+        boot: BOOT,
+        pid: id as i32,
+        start_ticks: id,
+    });
+    let prior = Prior {
+        tid: id as i32,
+        start_ticks: id,
+        value: Value::Nice(0),
+        unit: None,
+    };
+    Entry::Lease(Lease {
+        id,
+        rule: "calm".into(),
+        fingerprint: "f".into(),
+        target,
+        name: "burner".into(),
+        effect: Effect::Value {
+            value: Value::Nice(15),
+            prior: vec![prior],
+        },
+        taken_at: Duration::from_secs(5),
+        deadline: Duration::from_secs(60),
+        settled: true,
+    })
+}
+
+fn episode() -> Entry {
+    Entry::Episode(Episode {
+        key: EpisodeKey {
+            rule: "calm".into(),
+            fingerprint: "f".into(),
+            simulated: false,
+        },
+        ladder: String::new(),
+        source: WireSource::Local,
+        labels: Default::default(),
+        annotations: Default::default(),
+        starts_at: Timestamp::UNIX_EPOCH,
+        opened_at: Duration::ZERO,
+        seen_at: Duration::ZERO,
+        climbs: Vec::new(),
+        barred: Vec::new(),
+    })
+}
+
+/// What is open, older than all history.
+fn open(store: &mut Store) -> Book {
+    let entries: Vec<Entry> = (1..=OPEN).map(lease).chain([episode()]).collect();
+    store.commit(&entries).unwrap();
+    store.load().unwrap()
+}
+
+fn seconds(store: &Store) -> Vec<i64> {
+    let records = store.records().unwrap();
+    records.iter().map(|record| record.at.as_second()).collect()
+}
+
+/// Sweeps to the end; each takes a portion only.
+fn sweep_all(store: &mut Store) -> usize {
+    let mut sweeps = 0;
+    loop {
+        let before = store.records().unwrap().len();
+        let is_more = store.sweep().unwrap();
+        assert!(before - store.records().unwrap().len() <= MOST_ROWS);
+        sweeps += 1;
+        if !is_more {
+            return sweeps;
+        }
+    }
+}
+
+fn file_bytes(directory: &Path) -> u64 {
+    std::fs::metadata(directory.join(FILE_NAME)).unwrap().len()
+}
+
+#[test]
+fn lines_go_when_they_are_too_old_beside_the_newest() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = store(
+        directory.path(),
+        Retention {
+            time: 2 * DAY,
+            ..Retention::default()
+        },
+    );
+    let open = open(&mut store);
+    let hours: Vec<Entry> = (0..24 * 70).map(|hour| line(hour * 3600)).collect();
+    store.commit(&hours).unwrap();
+    assert!(sweep_all(&mut store) >= 24 * 68 / MOST_ROWS);
+    let kept: Vec<i64> = (24 * 70 - 49..24 * 70).map(|hour| hour * 3600).collect();
+    assert_eq!(seconds(&store), kept);
+    assert_eq!(store.load().unwrap(), open);
+    // Nobody's clock was asked: a host on which nothing happens keeps what it has.
+    assert!(!store.sweep().unwrap());
+    assert_eq!(seconds(&store), kept);
+}
+
+#[test]
+fn the_oldest_lines_go_until_the_file_is_small_and_it_shrinks() {
+    const LIMIT: u64 = 1 << 20;
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = store(
+        directory.path(),
+        Retention {
+            size_bytes: LIMIT,
+            ..Retention::default()
+        },
+    );
+    let open = open(&mut store);
+    let lines: Vec<Entry> = (0..20_000).map(line).collect();
+    store.commit(&lines).unwrap();
+    store.close().unwrap();
+    let before = file_bytes(directory.path());
+    assert!(before > 8 * LIMIT, "{before}");
+    let mut store = self::store(
+        directory.path(),
+        Retention {
+            size_bytes: LIMIT,
+            ..Retention::default()
+        },
+    );
+    sweep_all(&mut store);
+    let kept = seconds(&store);
+    assert!(kept.len() > 500 && *kept.last().unwrap() == 19_999, "{}", kept.len());
+    assert!(kept.is_sorted() && kept[0] == 20_000 - kept.len() as i64, "the newest");
+    assert_eq!(store.load().unwrap(), open);
+    store.close().unwrap();
+    // Up to a tenth, and up to a quarter of a megabyte, is kept for what comes next.
+    let after = file_bytes(directory.path());
+    assert!(after <= LIMIT + LIMIT / 10 + (256 << 10), "{after}");
+}
+
+#[test]
+fn without_a_quiet_moment_the_file_stays_bounded_as_well() {
+    const LIMIT: u64 = 1 << 20;
+    let directory = tempfile::tempdir().unwrap();
+    let (mut journal, _) = super::Journal::open(directory.path(), BOOT);
+    journal.retain(Retention {
+        size_bytes: LIMIT,
+        ..Retention::default()
+    });
+    for turn in 0..300 {
+        let lines: Vec<Entry> = (0..100).map(|number| line(turn * 100 + number)).collect();
+        journal.begin(&lines[..50]).unwrap();
+        journal.settle(lines[50..].to_vec());
+    }
+    let left = journal.records().len();
+    drop(journal);
+    let bytes = file_bytes(directory.path());
+    assert!(bytes < 2 * LIMIT && left > 1000, "{bytes} bytes, {left} lines");
+}
+
+#[test]
+fn what_is_open_stays_where_it_alone_is_larger_than_the_size() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = store(
+        directory.path(),
+        Retention {
+            size_bytes: 1,
+            ..Retention::default()
+        },
+    );
+    let open = open(&mut store);
+    store.commit(&[line(1), line(2)]).unwrap();
+    sweep_all(&mut store);
+    assert_eq!((seconds(&store), store.load().unwrap()), (vec![], open));
+}
+
+#[test]
+fn ended_leases_are_forgotten_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = store(directory.path(), Retention::default());
+    let ended = |id| Entry::LeaseEnded {
+        id,
+        outcome: Outcome::Restored,
+    };
+    let all: Vec<Entry> = (1..=1200).map(lease).chain((2..=1200).map(ended)).collect();
+    store.commit(&all).unwrap();
+    assert_eq!(sweep_all(&mut store), 4, "three portions, and one that finds nothing");
+    let ids = "SELECT group_concat(id) FROM lease";
+    let connection = Connection::open(store.path()).unwrap();
+    let left: String = connection.query_row(ids, [], |row| row.get(0)).unwrap();
+    assert_eq!(left, "1,1200", "the open one, and the last number that was given");
+}
+
+#[test]
+fn a_file_from_before_retention_is_written_anew_so_that_it_can_shrink() {
+    let directory = tempfile::tempdir().unwrap();
+    let lines: Vec<Entry> = (0..5000).map(line).collect();
+    let mut store = store(directory.path(), Retention::default());
+    let open = open(&mut store);
+    store.commit(&lines).unwrap();
+    store.close().unwrap();
+    let path = directory.path().join(FILE_NAME);
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch("PRAGMA auto_vacuum = NONE; VACUUM;").unwrap();
+    drop(connection);
+    let mut store = self::store(
+        directory.path(),
+        Retention {
+            size_bytes: 1 << 20,
+            ..Retention::default()
+        },
+    );
+    let before = file_bytes(directory.path());
+    sweep_all(&mut store);
+    assert_eq!(store.load().unwrap(), open);
+    store.close().unwrap();
+    assert!(file_bytes(directory.path()) < before / 2);
+}
+
+#[test]
+fn nobody_waits_for_a_sweep_while_somebody_else_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = store(
+        directory.path(),
+        Retention {
+            size_bytes: 1,
+            ..Retention::default()
+        },
+    );
+    store.commit(&[line(1)]).unwrap();
+    let other = Connection::open(store.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(store.sweep().is_err());
+    other.execute_batch("ROLLBACK").unwrap();
+    sweep_all(&mut store);
+    assert!(seconds(&store).is_empty());
+}

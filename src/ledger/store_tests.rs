@@ -1,0 +1,325 @@
+//! The ledger on a real file: what is written is read again, and what a former version wrote is taken over.
+
+use super::retention::KEEP_CLOSED;
+use super::store::{FILE_NAME, Store, StoreError, read_records};
+use super::{Book, Entry};
+use crate::host::Value;
+use crate::host::errand::{Request, Server};
+use crate::ledger::EpisodeKey;
+use crate::ledger::book::WireSource;
+use crate::ledger::{Allocation, Climb, Course, Effect, Episode, Lease, Outcome, Prior, Release, Stage, Victim};
+use crate::process::{BootId, Identity, Target};
+use crate::template::Piece;
+use jiff::Timestamp;
+use rusqlite::Connection;
+use std::time::Duration;
+
+fn target() -> Target {
+    Target::Process(Identity {
+        boot: BootId(1),
+        pid: 7,
+        start_ticks: 70,
+    })
+}
+
+fn lease(id: u64) -> Lease {
+    Lease {
+        id,
+        rule: "calm".into(),
+        fingerprint: "f".into(),
+        target: target(),
+        name: "a\n\"b".into(),
+        effect: Effect::Value {
+            value: Value::Nice(15),
+            prior: vec![Prior {
+                tid: 7,
+                start_ticks: 70,
+                value: Value::Nice(0),
+                unit: None,
+            }],
+        },
+        taken_at: Duration::from_secs(5),
+        deadline: Duration::from_secs(60),
+        settled: false,
+    }
+}
+
+fn episode() -> Episode {
+    Episode {
+        key: EpisodeKey {
+            rule: "calm".into(),
+            fingerprint: "f".into(),
+            simulated: false,
+        },
+        ladder: String::new(),
+        source: WireSource::Local,
+        labels: [("alertname".to_owned(), "X".to_owned())].into(),
+        annotations: Default::default(),
+        starts_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        opened_at: Duration::from_secs(1),
+        seen_at: Duration::from_secs(2),
+        climbs: vec![Climb {
+            target: target(),
+            name: "x".into(),
+            rung: 2,
+            due: Duration::from_secs(9),
+            refused: Some(crate::ledger::Decision::Cooldown),
+        }],
+        barred: Vec::new(),
+    }
+}
+
+fn breaker(failures: u32, opened_at: Option<Timestamp>) -> Entry {
+    Entry::Breaker {
+        rule: "calm".into(),
+        breaker: crate::ledger::Breaker { failures, opened_at },
+    }
+}
+
+#[test]
+fn what_was_committed_is_loaded_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut expected = Book::default();
+    let closed = EpisodeKey {
+        rule: "old".into(),
+        fingerprint: "g".into(),
+        simulated: true,
+    };
+    let entries = [
+        Entry::Episode(episode()),
+        Entry::EpisodeClosed {
+            key: closed,
+            ended_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        },
+        Entry::Lease(lease(1)),
+        Entry::Lease(lease(2)),
+        Entry::LeasePrior {
+            id: 2,
+            prior: vec![Prior {
+                tid: 7,
+                start_ticks: 70,
+                value: Value::Nice(-5),
+                unit: None,
+            }],
+        },
+        Entry::LeaseEnded {
+            id: 1,
+            outcome: Outcome::Restored,
+        },
+        Entry::Renewed {
+            ids: vec![2],
+            deadline: Duration::from_secs(600),
+        },
+        Entry::Victim(Victim {
+            rule: "calm".into(),
+            fingerprint: "f".into(),
+            signals: vec![15],
+            unsent: Some(15),
+            ..Victim::new(target(), false, Duration::from_secs(3))
+        }),
+        Entry::VictimGone {
+            target: target(),
+            at: Duration::from_secs(3),
+            simulated: true,
+        },
+        Entry::Victim(Victim {
+            rule: "calm".into(),
+            fingerprint: "f".into(),
+            signals: vec![15, 9],
+            gone_by: Some(Duration::from_secs(33)),
+            memory: Some(crate::ledger::book::MemoryBefore {
+                resident_bytes: 5,
+                available_bytes: 6,
+            }),
+            ..Victim::new(target(), false, Duration::from_secs(3))
+        }),
+        Entry::VictimGone {
+            target: target(),
+            at: Duration::from_secs(4),
+            simulated: false,
+        },
+        breaker(2, None),
+        breaker(0, None),
+        breaker(3, Some("2026-01-01T00:00:00Z".parse().unwrap())),
+        Entry::Paused(true),
+    ];
+    for entry in &entries {
+        let (before, former) = (expected.clone(), expected.former(entry));
+        expected.record(entry);
+        let mut back = expected.clone();
+        back.take_back(former);
+        assert_eq!(back, before, "{entry:?} taken back");
+    }
+    Store::open(directory.path(), BootId(1)).unwrap().load().unwrap();
+    Store::open(directory.path(), BootId(1))
+        .unwrap()
+        .commit(&entries)
+        .unwrap();
+    assert_eq!(
+        Store::open(directory.path(), BootId(1)).unwrap().load().unwrap(),
+        expected
+    );
+}
+
+#[test]
+fn another_boot_ends_leases_and_forgets_open_episodes() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Store::open(directory.path(), BootId(1)).unwrap();
+    store.load().unwrap();
+    store
+        .commit(&[Entry::Episode(episode()), Entry::Lease(lease(1))])
+        .unwrap();
+    let book = Store::open(directory.path(), BootId(2)).unwrap().load().unwrap();
+    assert!(book.leases.is_empty() && book.episodes.is_empty());
+    assert_eq!(book.last_lease_id, 1);
+}
+
+#[test]
+fn what_ended_is_pruned_and_numbers_are_not_given_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Store::open(directory.path(), BootId(1)).unwrap();
+    let ended = |id, outcome| Entry::LeaseEnded { id, outcome };
+    let closed = |second: i64| Entry::EpisodeClosed {
+        key: EpisodeKey {
+            fingerprint: second.to_string(),
+            ..episode().key
+        },
+        ended_at: Timestamp::from_second(second).unwrap(),
+    };
+    let entries = [
+        Entry::Lease(lease(1)),
+        Entry::Lease(lease(2)),
+        Entry::Lease(lease(3)),
+        ended(2, Outcome::Restored),
+        ended(3, Outcome::Restored),
+    ];
+    store.load().unwrap();
+    store.commit(&entries).unwrap();
+    store
+        .commit(&(0..=KEEP_CLOSED).map(closed).collect::<Vec<_>>())
+        .unwrap();
+    let book = store.load().unwrap();
+    assert_eq!(book.leases.keys().collect::<Vec<_>>(), [&1]);
+    assert_eq!((book.last_lease_id, book.closed.len()), (3, KEEP_CLOSED as usize));
+    assert!(book.closed.keys().all(|key| key.fingerprint != "0"));
+    let left: i64 = Connection::open(store.path())
+        .unwrap()
+        .query_row("SELECT count(*) FROM lease", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 2);
+}
+
+/// What version 1 wrote, word for word.
+#[test]
+fn a_ledger_of_the_previous_version_is_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let connection = Connection::open(directory.path().join(FILE_NAME)).unwrap();
+    connection
+        .execute_batch(
+            r#"
+        CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE episode (rule TEXT NOT NULL, fingerprint TEXT NOT NULL, simulated INTEGER NOT NULL,
+            body TEXT, ended_at TEXT, PRIMARY KEY (rule, fingerprint, simulated)) WITHOUT ROWID;
+        CREATE TABLE lease (id INTEGER PRIMARY KEY, boot TEXT NOT NULL, body TEXT NOT NULL,
+            deadline_ms INTEGER NOT NULL, outcome TEXT);
+        CREATE TABLE victim (id INTEGER PRIMARY KEY, boot TEXT NOT NULL, pid INTEGER NOT NULL,
+            start_ticks INTEGER NOT NULL, body TEXT NOT NULL, gone_ms INTEGER);
+        CREATE TABLE record (id INTEGER PRIMARY KEY, at TEXT NOT NULL, rule TEXT NOT NULL, pid INTEGER, body TEXT NOT NULL);
+        INSERT INTO meta VALUES ('schema', '1'), ('boot', '00000000-0000-0000-0000-000000000001');
+        INSERT INTO episode VALUES ('calm', 'f', 0, '{"key":{"rule":"calm","fingerprint":"f","simulated":false},
+            "ladder":"","source":"local","labels":{"alertname":"X"},"starts_at":"2026-01-01T00:00:00Z",
+            "opened_at":{"secs":1,"nanos":0},"seen_at":{"secs":2,"nanos":0},
+            "climbs":[{"target":{"boot":"00000000-0000-0000-0000-000000000001","pid":7,"start_ticks":70},
+                "name":"x","rung":2,"due":{"secs":9,"nanos":0},"refused":"cooldown"}],"barred":[]}', NULL);
+        INSERT INTO lease VALUES (1, '00000000-0000-0000-0000-000000000001', '{"id":1,"rule":"calm","fingerprint":"f",
+            "target":{"boot":"00000000-0000-0000-0000-000000000001","pid":7,"start_ticks":70},"name":"a\n\"b",
+            "effect":{"value":{"value":{"nice":15},"prior":[{"tid":7,"start_ticks":70,"value":{"nice":0}}]}},
+            "taken_at":{"secs":5,"nanos":0},"deadline":{"secs":60,"nanos":0},"settled":false}', 60000, NULL);
+        INSERT INTO victim VALUES (1, '00000000-0000-0000-0000-000000000001', 7, 70, '{"rule":"calm","fingerprint":"f",
+            "target":{"boot":"00000000-0000-0000-0000-000000000001","pid":7,"start_ticks":70},"simulated":false,
+            "struck_at":{"secs":3,"nanos":0},"gone_at":null,"signals":[15]}', NULL);
+        INSERT INTO record VALUES (1, '2026-01-01T00:00:00Z', 'calm', 7, '{"at":"2026-01-01T00:00:00Z","rule":"calm",
+            "alertname":"X","fingerprint":"f","target":[{"boot":"00000000-0000-0000-0000-000000000001","pid":7,
+            "start_ticks":70},"x"],"step":"nice 15","outcome":"applied"}');
+    "#,
+        )
+        .unwrap();
+    drop(connection);
+    let mut store = Store::open(directory.path(), BootId(1)).unwrap();
+    let book = store.load().unwrap();
+    assert_eq!(book.leases[&1], lease(1));
+    assert_eq!(book.episodes.values().collect::<Vec<_>>(), [&episode()]);
+    assert_eq!(store.records().unwrap()[0].target, Some((target(), "x".to_owned())));
+    let gone = Entry::VictimGone {
+        target: target(),
+        at: Duration::from_secs(4),
+        simulated: false,
+    };
+    store.commit(&[gone]).unwrap();
+    let book = Store::open(directory.path(), BootId(1)).unwrap().load().unwrap();
+    assert_eq!(book.victims[0].gone_at, Some(Duration::from_secs(4)));
+}
+
+#[test]
+fn what_others_gave_outlasts_a_boot_and_is_given_back_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Store::open(directory.path(), BootId(1)).unwrap();
+    store.load().unwrap();
+    let mut asked = lease(2);
+    asked.target = Target::Host;
+    asked.effect = Effect::Allocation(Box::new(Allocation {
+        step: "allocate".into(),
+        ask: Request {
+            method: "POST".into(),
+            url: "https://broker.example/allocate".into(),
+            body: Some("{}".into()),
+            key: "k".into(),
+        },
+        server: Server {
+            authorization: None,
+            tls: Default::default(),
+            timeout: Duration::from_secs(10),
+        },
+        resource_at: "/resource".into(),
+        ttl_at: None,
+        release: Some(Release {
+            method: "DELETE".into(),
+            url: vec![Piece::Text("https://broker.example/".into()), Piece::Resource],
+            body: None,
+        }),
+        stage: Stage::Requested { in_doubt: true },
+        course: Course::default(),
+    }));
+    store
+        .commit(&[Entry::Lease(lease(1)), Entry::Lease(asked.clone())])
+        .unwrap();
+    let book = Store::open(directory.path(), BootId(2)).unwrap().load().unwrap();
+    asked.deadline = Duration::ZERO;
+    assert_eq!(book.leases.into_values().collect::<Vec<_>>(), [asked]);
+}
+
+#[test]
+fn a_later_schema_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), BootId(1)).unwrap();
+    Connection::open(store.path())
+        .unwrap()
+        .execute("UPDATE meta SET value = '99' WHERE key = 'schema'", [])
+        .unwrap();
+    drop(store);
+    assert!(matches!(
+        Store::open(directory.path(), BootId(1)),
+        Err(StoreError::Newer { found: 99, .. })
+    ));
+}
+
+#[test]
+fn a_ledger_in_the_making_has_no_records() {
+    let directory = tempfile::tempdir().unwrap();
+    Connection::open(directory.path().join(FILE_NAME))
+        .unwrap()
+        .pragma_update(None, "journal_mode", "WAL")
+        .unwrap();
+    assert!(read_records(directory.path(), 10).unwrap().is_empty());
+    assert!(read_records(&directory.path().join("missing"), 10).is_err());
+}

@@ -1,0 +1,114 @@
+//! Capabilities are really taken away: what evenkeel could do and not undo, or not do to other users, is refused, and what is
+//! missing is named. As root, which the tests of everything that is undone need as well.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::support::daemon::Home;
+use crate::support::payload::about;
+use crate::support::{eventually, node_name};
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// A user that owns nothing.
+const NOBODY: &str = "65534";
+
+/// A process that sleeps so many seconds, of root or of nobody.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn start(seconds: &str, is_own: bool) -> Sleeper {
+        let mut command = Command::new(if is_own { "sleep" } else { "setpriv" });
+        if !is_own {
+            command.args([&format!("--reuid={NOBODY}"), "--clear-groups", "--", "sleep"]);
+        }
+        let child = command.arg(seconds).stdin(Stdio::null()).spawn().expect("a process");
+        let sleeper = Sleeper(child);
+        eventually("the sleeper to sleep", TIMEOUT, || {
+            sleeper.read("cmdline").starts_with("sleep\0").then_some(())
+        });
+        sleeper
+    }
+
+    fn read(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.0.id())).unwrap_or_default()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.read("stat").contains(") T ")
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        // Ended already is ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn rule(select: &str, step: &str) -> String {
+    format!("rules: [{{name: r, matchers: [alertname=Test], select: {{{select}}}, limit: 2, actions: [{step}]}}]\n")
+}
+
+#[test]
+fn check_names_the_capability_that_a_step_lacks() {
+    let _nobody = Sleeper::start("600", false);
+    let check = |step: &str, without: Option<&str>| {
+        let home = Home::new(&rule("name: sleep", step));
+        let output = home.without(without, &home.evenkeel("check")).output();
+        let output = output.expect("check runs");
+        // Without the breaks of lines that are too long for a terminal.
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    for (step, capability, expected) in [
+        ("nice: 5", "sys_nice", "nice cannot be undone without CAP_SYS_NICE"),
+        (
+            "sched: batch",
+            "sys_nice",
+            "sched cannot be undone without CAP_SYS_NICE",
+        ),
+        (
+            "oom_score_adj: 500",
+            "sys_resource",
+            "oom_score_adj cannot be undone without CAP_SYS_RESOURCE",
+        ),
+        ("signal: SIGTERM", "kill", "without CAP_KILL, for `signal SIGTERM`"),
+        ("freeze: true", "kill", "without CAP_KILL, for `freeze true`"),
+        ("affinity: all", "sys_nice", "without CAP_SYS_NICE, for `affinity all`"),
+        ("ionice: idle", "sys_nice", "without CAP_SYS_NICE, for `ionice idle`"),
+        (
+            "oom_score_adj: 500",
+            "dac_override",
+            "without CAP_DAC_OVERRIDE, for `oom_score_adj 500`",
+        ),
+        (
+            "nice: 5",
+            "sys_ptrace",
+            "without CAP_SYS_PTRACE, for finding out who they are",
+        ),
+    ] {
+        let said = check(step, Some(capability));
+        assert!(said.contains(expected), "{step} without {capability}: {said}");
+    }
+    for step in ["nice: 5", "freeze: true", "affinity: all", "signal: SIGTERM"] {
+        let said = check(step, None);
+        assert!(!said.contains("CAP_"), "{step} with all: {said}");
+    }
+}
+
+#[test]
+fn processes_of_others_are_refused_and_own_ones_are_not() {
+    let seconds = format!("{}", 1_000_000 + std::process::id());
+    let [own, other] = [true, false].map(|is_own| Sleeper::start(&seconds, is_own));
+    let home = Home::new(&rule(&format!("cmdline: sleep {seconds}"), "freeze: true"));
+    let evenkeel = home.start_without("kill", &["--enforce"]);
+    evenkeel.post(about("Test", &node_name()).as_bytes());
+    eventually("the own process to be stopped", TIMEOUT, || {
+        own.is_stopped().then_some(())
+    });
+    let refused = evenkeel.metric("evenkeel_decisions_total", &[("rule", "r"), ("decision", "privilege")]);
+    assert_eq!((refused, other.is_stopped()), (1.0, false));
+    let log = evenkeel.log().join("\n");
+    assert!(log.contains("CAP_KILL"), "{log}");
+}

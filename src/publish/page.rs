@@ -43,12 +43,15 @@ fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::R
          <a href=\"api/v1/status\">Status as JSON</a><a href=\"{DOCUMENTS}\" rel=\"noreferrer\">Documents</a></nav>",
         Escaped(telemetry_path)
     )?;
+    // The number is what readers know; what its builders appended is in `node_uname_info`.
+    let is_number = |character: char| character.is_ascii_digit() || character == '.';
+    let kernel = status.host.kernel.split(|character| !is_number(character)).next();
     writeln!(
         out,
         "<p>Version {}, Linux {} on {}. Sampled at {} UTC, as are all times here.</p>\n\
          <p id=\"contact\" role=\"status\"></p>\n</header>\n<main>",
         status.version,
-        Escaped(&status.host.kernel),
+        kernel.unwrap_or_default(),
         Escaped(&status.host.machine),
         time(status.sampled_at, status.sampled_at)
     )?;

@@ -37,9 +37,9 @@ pub struct Recording {
     #[serde(default)]
     own_line: BTreeSet<i32>,
     processes: Vec<Recorded>,
-    /// Of cgroup v2. Who is in one is told by the processes' own paths. Older recordings have none, and then only those paths are known.
+    /// Of cgroup v2. Who is in one is told by the processes' own paths, from which an older recording, without this, has them all.
     #[serde(default)]
-    cgroups: Vec<RecordedCgroup>,
+    cgroups: Option<Vec<RecordedCgroup>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -101,7 +101,7 @@ pub fn record(host: &mut impl Host, names: Vec<String>, wait: impl FnOnce(Durati
         cpus: host.online_cpus().last().map_or(1, |last| last + 1),
         own_line: host.own_line(),
         processes,
-        cgroups: record_cgroups(host),
+        cgroups: Some(record_cgroups(host)),
     })
 }
 
@@ -150,6 +150,9 @@ impl Recording {
         for Recorded { mut process, values } in self.processes {
             // Its start is exact; its age was counted at the moment when its line was read.
             process.age = self.boot_now.saturating_sub(process.born_at);
+            if let (None, Some(path)) = (&self.cgroups, &process.details.cgroup) {
+                host.add_cgroup(path);
+            }
             let id = host.add(process);
             for thread in host.threads(id).unwrap_or_default() {
                 for value in &values {
@@ -158,7 +161,7 @@ impl Recording {
                 }
             }
         }
-        for recorded in self.cgroups {
+        for recorded in self.cgroups.unwrap_or_default() {
             let cgroup = host.add_cgroup(&recorded.path);
             cgroup.memory_bytes = recorded.memory_bytes.unwrap_or(0);
             cgroup.is_frozen = recorded.is_frozen;

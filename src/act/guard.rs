@@ -438,6 +438,14 @@ mod tests {
     }
 
     fn strike(case: Case) -> Result<Strike, Decision> {
+        let (target, signal) = (Process::example(case.target, "x").identity.into(), case.signal);
+        at_the_gate(case, |gate| gate.strike(target, signal))
+    }
+
+    fn at_the_gate(
+        case: Case,
+        ask: impl FnOnce(&FinalGate<'_>) -> Result<Strike, Refusal>,
+    ) -> Result<Strike, Decision> {
         let mut rule = example("end", "signal TERM; wait 10; signal KILL");
         rule.limit = case.limit;
         rule.condition = case.has_while.then(|| "up > 0".to_owned());
@@ -470,8 +478,7 @@ mod tests {
             orphaned: &BTreeSet::from([Process::example(8, "x").identity.into()]),
             is_broken: case.is_broken,
         };
-        gate.strike(Process::example(case.target, "x").identity.into(), case.signal)
-            .map_err(|refusal| refusal.decision)
+        ask(&gate).map_err(|refusal| refusal.decision)
     }
 
     #[test]
@@ -573,6 +580,13 @@ mod tests {
                 ..Case::default()
             };
             assert_eq!(strike(case), Err(Decision::Breaker));
+        }
+        for (is_broken, expected) in [(true, Err(Decision::Breaker)), (false, Ok(Strike::NewVictim))] {
+            let case = Case {
+                is_broken,
+                ..Case::default()
+            };
+            assert_eq!(at_the_gate(case, |gate| gate.run()), expected, "a command");
         }
     }
 

@@ -171,6 +171,12 @@ fn three_victims_running_without_effect_open_the_breaker_for_good() {
     assert_eq!((world.breaker("end"), world.breaker("fine")), (1.0, 0.0), "durable");
     assert!(!world.engine.close_breaker("fine"));
     assert!(world.engine.close_breaker("end"));
+    let breaker = world.engine.book().breakers.get("end").copied();
+    assert_eq!(
+        breaker.unwrap_or_default(),
+        Default::default(),
+        "it counts from nothing again"
+    );
     world.pass(LONG);
     assert_eq!(world.signals().last(), Some(&(400, Signal::SIGTERM)));
 }

@@ -274,7 +274,7 @@ impl<H: Host> Engine<H> {
         let mut prepared = prepared;
         let mut is_by_birth = false;
         for prior in prepared.iter_mut().flat_map(|prepared| &mut prepared.prior) {
-            let Some(kin) = &turn.table else { continue };
+            let Some(kin) = turn.choice() else { continue };
             if let Some(own) = descent::before_birth(process, &prior.value, &self.book.leases, kin) {
                 (prior.value, is_by_birth) = (own, true);
             }

@@ -17,7 +17,7 @@ use crate::alert::{Alert, Source, Status};
 use crate::host::Host;
 use crate::ledger::book::REMEMBER_VICTIMS;
 use crate::ledger::{Book, Climb, Decision, Entry, Episode, EpisodeKey};
-use crate::process::{Candidate, Kin, Selector, Target};
+use crate::process::{Candidate, Kin, Process, Selector, Target};
 use crate::rule::{Aim, Rule, RuleIndex};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -351,7 +351,12 @@ impl<H: Host> Engine<H> {
         is_first: bool,
         turn: &mut Turn,
     ) -> Result<Vec<Candidate>, Refusal> {
-        if turn.table.is_none() {
+        turn.near = match selector.only_pid() {
+            // Rounds read everything, and so see the children of those that are held.
+            Some(pid) if is_first && turn.table.is_none() && needs_one_only(rule) => Some(self.read_line_of(pid)),
+            _ => None,
+        };
+        if turn.near.is_none() && turn.table.is_none() {
             turn.table = Some(self.recent_table(turn));
         }
         if let Aim::Cgroups(_) = rule.aim {
@@ -361,7 +366,8 @@ impl<H: Host> Engine<H> {
             own_line: &self.own_line,
             protect: &self.policy.protect,
         };
-        let mut matches = select(&mut self.host, turn.processes(), rule, selector, &ward);
+        let choice = turn.choice().map(|kin| &**kin).unwrap_or_default();
+        let mut matches = select(&mut self.host, choice, rule, selector, &ward);
         bound_matches(rule, matches.len())?;
         let found = matches.len();
         let mut refused = Vec::new();
@@ -539,6 +545,21 @@ impl<H: Host> Engine<H> {
         table
     }
 
+    /// A process and its ancestors: who names it by number need not wait until all others are read.
+    fn read_line_of(&mut self, pid: i32) -> Kin {
+        let mut line: Vec<Process> = Vec::new();
+        let mut next = self.host.process(pid);
+        while let Some(process) = next {
+            // A pid that was handed out again may close a circle.
+            let is_known = |known: &Process| known.identity.pid == process.parent;
+            next = (!line.iter().any(is_known))
+                .then(|| self.host.process(process.parent))
+                .flatten();
+            line.push(process);
+        }
+        Kin::from(line)
+    }
+
     fn read_table(&mut self, now: Duration) -> Kin {
         let mut table = self.host.processes().unwrap_or_else(|error| {
             tracing::error!(%error, "the process table cannot be read");
@@ -551,6 +572,12 @@ impl<H: Host> Engine<H> {
         self.broods.note(&kin, &self.book.leases);
         kin
     }
+}
+
+/// Whether one process can be judged without the others: its use of processors is measured from the whole table, and who
+/// ends processes looks at all that are ending.
+fn needs_one_only(rule: &Rule) -> bool {
+    matches!(rule.aim, Aim::Processes(_)) && !needs_cpu(rule) && !rule.has_final_steps()
 }
 
 /// The episode that an alert opens for a rule at a time of CLOCK_BOOTTIME.

@@ -102,6 +102,8 @@ pub struct Turn {
     pub received_at: Option<Instant>,
     /// Names of the alerts whose episodes were closed in this turn, by fingerprint.
     pub closed: BTreeMap<String, String>,
+    /// The one process that a rule is about and its ancestors, where no more was read for it.
+    pub near: Option<Kin>,
     /// Read at most once a turn, and by alerts that come in quick succession not for each anew.
     pub table: Option<Arc<Kin>>,
     /// What the intents changed in the book, as it was before each.
@@ -121,6 +123,7 @@ impl Turn {
             is_unledgered: false,
             received_at,
             closed: BTreeMap::new(),
+            near: None,
             table: None,
             formers: Vec::new(),
             entries: Vec::new(),
@@ -161,6 +164,11 @@ impl Turn {
     /// The process table, where it was read.
     pub fn processes(&self) -> &[Process] {
         self.table.as_deref().map(|kin| &**kin).unwrap_or_default()
+    }
+
+    /// Those that a rule chooses from.
+    pub fn choice(&self) -> Option<&Kin> {
+        self.near.as_ref().or(self.table.as_deref())
     }
 
     pub fn has_something(&self) -> bool {

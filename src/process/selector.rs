@@ -94,6 +94,12 @@ impl Pattern {
         Regex::new(&format!("^(?s:{text})$")).map(Pattern::Fixed)
     }
 
+    /// The number that it is, if it is nothing else.
+    fn number(&self) -> Option<i32> {
+        let Pattern::Fixed(regex) = self else { return None };
+        regex.as_str().strip_prefix("^(?s:")?.strip_suffix(")$")?.parse().ok()
+    }
+
     fn resolve(&self, labels: &BTreeMap<String, String>) -> Option<Pattern> {
         match self {
             Pattern::Fixed(_) => Some(self.clone()),
@@ -316,6 +322,14 @@ impl Selector {
         }
     }
 
+    /// The only process that it can mean, where it names one by its number.
+    pub fn only_pid(&self) -> Option<i32> {
+        self.conditions.iter().find_map(|condition| match condition {
+            Condition::Pid(pattern) => pattern.number(),
+            _ => None,
+        })
+    }
+
     /// Everything that must be read to judge all conditions.
     pub fn needs(&self) -> Needs {
         self.conditions
@@ -446,6 +460,24 @@ mod tests {
             panic!("1.5 MiB are less than 200")
         };
         assert_eq!(why.to_string(), "min_memory: wants at least 200.0 MiB, found 1.5 MiB");
+    }
+
+    #[test]
+    fn a_selector_tells_the_only_process_that_it_can_mean() {
+        let with = |text: &str| Selector {
+            conditions: vec![Condition::MinMemory(1), Condition::Pid(Pattern::fixed(text).unwrap())],
+        };
+        assert_eq!(with("4711").only_pid(), Some(4711));
+        for text in ["47..", "4711|4712", "(4711)", "4711.?", ""] {
+            assert_eq!(with(text).only_pid(), None, "{text}");
+        }
+        let labelled = Selector {
+            conditions: vec![Condition::Pid(Pattern::Template(vec![Part::Label("pid".into())]))],
+        };
+        assert_eq!(labelled.only_pid(), None);
+        let labels = BTreeMap::from([("pid".to_owned(), "4711".to_owned())]);
+        assert_eq!(labelled.resolve(&labels).only_pid(), Some(4711));
+        assert_eq!(Selector { conditions: Vec::new() }.only_pid(), None);
     }
 
     #[test]

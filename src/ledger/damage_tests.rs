@@ -3,7 +3,7 @@
 use super::book::Book;
 use super::entry::{Entry, Outcome};
 use super::lease::{Effect, Lease, Prior};
-use super::salvage::log_is_damaged;
+use super::salvage::{log_is_damaged, replace};
 use super::store::FILE_NAME;
 use super::{Episode, EpisodeKey, Journal, Victim};
 use crate::host::Value;
@@ -258,4 +258,21 @@ fn a_replacement_that_was_interrupted_is_finished() {
     harm(path, FILE_NAME, |bytes| bytes.fill(0));
     assert_eq!(open(path, &before, "half replaced"), ids(&before));
     assert!(!path.join("ledger.db.new").exists());
+}
+
+#[test]
+fn a_ledger_that_is_begun_anew_says_all_that_the_book_said() {
+    let (directory, mut book) = ledger(false);
+    let mut rehearsed = Victim::new(target(8), true, Duration::from_secs(4));
+    rehearsed.gone_at = Some(Duration::from_secs(5));
+    book.record(&Entry::Victim(rehearsed));
+    book.record(&Entry::Paused(true));
+    let (replaced, _) = replace(directory.path(), BOOT, Some(&book)).unwrap();
+    assert_eq!(replaced, book);
+    let (_, again) = Journal::open(directory.path(), BOOT);
+    assert_eq!(
+        again.last_lease_id, LEASES,
+        "the last one has ended, and its number is not given again"
+    );
+    assert_eq!(again, book);
 }

@@ -60,6 +60,10 @@ impl Reading {
             Ok(newest) => reading.book.last_lease_id = reading.book.last_lease_id.max(newest as u64),
             Err(source) => reading.problems.push(Problem::Sql { table: "lease", source }),
         }
+        let noted = reading
+            .meta(connection, "last_lease")
+            .and_then(|text| text.parse().ok());
+        reading.book.last_lease_id = reading.book.last_lease_id.max(noted.unwrap_or(0));
         reading.book.paused = reading.meta(connection, "paused").as_deref() == Some("true");
         reading
     }

@@ -46,6 +46,7 @@ pub fn replace(directory: &Path, boot: BootId, known: Option<&Book>) -> Result<(
     // Notes the boot, by which open episodes are known to be of today.
     store.load()?;
     store.commit(&entries(&book))?;
+    store.go_on_after(book.last_lease_id)?;
     store.close()?;
     let aside = set_aside(&broken).map_err(failed(&broken))?;
     fs::rename(&building, directory.join(COMPLETE)).map_err(failed(&building))?;

@@ -158,6 +158,17 @@ impl Store {
         }
     }
 
+    /// Notes the number of the last lease, where its row is not kept: a number that is given again would make a new request to an
+    /// allocator look like the repeat of an old one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn go_on_after(&mut self, last_lease: u64) -> Result<(), StoreError> {
+        let note = "INSERT OR REPLACE INTO meta VALUES ('last_lease', ?1)";
+        let written = self.connection.execute(note, [last_lease.to_string()]);
+        written.map(|_| ()).map_err(|source| self.sql(source))
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -351,8 +351,26 @@ impl<'s> Findings<'s> {
 /// A shorter beginning of a word could be that of many.
 const MIN_PREFIX_CHARS: usize = 3;
 
-/// The candidate that was probably meant: the one with the fewest typing slips, and few enough of them, else the only
-/// one that begins so.
+/// What the same is called elsewhere: in ps(1), in systemd's unit files, in ananicy's rules.
+const CALLED_ELSEWHERE: [(&str, &str); 14] = [
+    ("args", "cmdline"),
+    ("cmd", "cmdline"),
+    ("command", "cmdline"),
+    ("comm", "name"),
+    ("process", "name"),
+    ("uid", "user"),
+    ("service", "unit"),
+    ("slice", "cgroup"),
+    ("rss", "min_memory"),
+    ("memory", "min_memory"),
+    ("cpu", "min_cpu"),
+    ("age", "min_age"),
+    ("renice", "nice"),
+    ("cpus", "affinity"),
+];
+
+/// The candidate that was probably meant: the one with the fewest typing slips, and few enough of them, else the one that
+/// is called so elsewhere, else the only one that begins so.
 pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let plain = |text: &str| text.to_lowercase().replace('-', "_");
     let word = plain(word);
@@ -365,6 +383,10 @@ pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) ->
         .filter(|(distance, _)| *distance <= most)
         .min_by_key(|(distance, _)| *distance);
     if let Some((_, candidate)) = close {
+        return Some(candidate);
+    }
+    let elsewhere = CALLED_ELSEWHERE.iter().find(|(name, _)| *name == word);
+    if let Some(candidate) = elsewhere.and_then(|(_, own)| candidates.iter().find(|candidate| *candidate == own)) {
         return Some(candidate);
     }
     let mut longer = candidates
@@ -528,7 +550,7 @@ error: unknown key `nam` in a rule
 
     #[test]
     fn nearest_word_tolerates_slips_but_not_noise() {
-        let words = ["select", "name", "min_age", "order_by"];
+        let words = ["select", "name", "min_age", "order_by", "cmdline"];
         for (word, expected) in [
             ("selct", Some("select")),
             ("Select", Some("select")),
@@ -537,6 +559,8 @@ error: unknown key `nam` in a rule
             ("orderby", Some("order_by")),
             ("min", Some("min_age")),
             ("na", None),
+            ("command", Some("cmdline")),
+            ("uid", None),
             ("teapot", None),
             ("", None),
         ] {

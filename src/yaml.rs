@@ -7,7 +7,7 @@ mod scalar;
 
 pub use node::{Content, Entry, Node, parse};
 pub use read::{Fields, Text};
-pub use scalar::{parse_duration, parse_size};
+pub use scalar::{parse_duration, parse_size, size_text};
 /// A part of a foreign format as it stands there: read by itself, a mistake in it hides none in the parts beside it.
 pub use serde_yaml::Value as Unread;
 

@@ -98,6 +98,10 @@ impl<H: Host> Engine<H> {
         }
         if is_first {
             let nobody = match refused.len() {
+                0 if selector.needs_unit() => {
+                    "no cgroup matches the selector; a unit has one while it is active, and is named with its suffix"
+                        .to_owned()
+                }
                 0 => "no cgroup matches the selector".to_owned(),
                 found => format!("{found} cgroups match the selector, and none of them may be touched"),
             };

@@ -330,6 +330,13 @@ impl Selector {
         })
     }
 
+    /// Whether it asks for a unit of systemd.
+    pub fn needs_unit(&self) -> bool {
+        self.conditions
+            .iter()
+            .any(|condition| matches!(condition, Condition::Unit(_)))
+    }
+
     /// Everything that must be read to judge all conditions.
     pub fn needs(&self) -> Needs {
         self.conditions

@@ -41,7 +41,16 @@ pub(super) fn compile_limit(file: CgroupFile, text: &Text, findings: &mut Findin
                 "write a device and its limits, as in \"/dev/sda wbps=10MiB riops=max\"; limits are rbps, wbps, riops, wiops"
             }
         };
-        findings.error(text.span, format!("`{}` cannot be {:?}", file, text.value), help);
+        // A size with a slip in its unit has a better answer than all that could be written.
+        let slip = match file {
+            CgroupFile::MemoryHigh | CgroupFile::MemoryMax | CgroupFile::MemorySwapMax => {
+                parse_size(written.trim_start_matches(['+', '-'])).err()
+            }
+            _ => None,
+        };
+        let slip = slip.filter(|slip| slip.starts_with("did you mean"));
+        let message = format!("`{}` cannot be {:?}", file, text.value);
+        findings.error(text.span, message, slip.unwrap_or_else(|| help.to_owned()));
     }
     change
 }

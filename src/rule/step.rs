@@ -4,6 +4,7 @@ use super::errand::{Allocate, Exec};
 use crate::host::knob::{Knob, Value};
 use crate::host::limit::{CgroupFile, IoKind, Limit};
 use crate::process::Target;
+use crate::yaml::size_text;
 use nix::sys::signal::Signal;
 use std::fmt;
 use std::sync::Arc;
@@ -218,7 +219,7 @@ impl fmt::Display for Step {
             Step::Set(Change::Affinity(AffinityChange::Percent(percent))) => write!(f, "affinity {percent:+}%"),
             Step::Set(Change::Limit { file, by }) => write!(f, "{file} {by}"),
             Step::Set(Change::Io(change)) => write!(f, "io.max {change}"),
-            Step::Reclaim(bytes) => write!(f, "reclaim {bytes}"),
+            Step::Reclaim(bytes) => write!(f, "reclaim {}", size_text(*bytes)),
             Step::Kill => f.write_str("kill"),
             Step::Signal(Send { signal, undo: None }) => write!(f, "signal {signal}"),
             Step::Signal(Send {

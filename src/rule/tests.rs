@@ -1469,7 +1469,7 @@ fn steps_of_cgroups_are_read_in_every_form() {
             "io.max /dev/sda wbps=10485760 riops=max",
             "io.weight 10000",
             "pids.max max",
-            "reclaim 536870912",
+            "reclaim 512MiB",
             "freeze true",
             "kill",
         ]
@@ -1497,6 +1497,20 @@ fn limits_that_no_kernel_takes_are_told() {
             matches!(found.as_slice(), [one] if one.contains(&format!("`{file}` cannot be"))),
             "{limit}: {found:?}"
         );
+    }
+}
+
+#[test]
+fn a_slip_in_the_unit_of_a_limit_is_answered_with_the_right_one() {
+    for (limit, meant) in [
+        ("memory.high: 1G", "1GiB"),
+        ("memory.max: +512M", "512MiB"),
+        ("memory.swap.max: 2gb", "2GiB"),
+    ] {
+        let actions = format!("[{{cgroup: {{{limit}}}}}]");
+        let compiled = compile_all(&[&rule(&[("select", "{cgroup: /x}"), ("actions", &actions)])]);
+        let help = compiled.diagnostics[0].help.clone().unwrap_or_default();
+        assert_eq!(help, format!("did you mean {meant}?"), "{limit}");
     }
 }
 

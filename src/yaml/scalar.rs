@@ -96,6 +96,16 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Bytes as a rule would write them: in the largest unit of which they are a whole number.
+pub fn size_text(bytes: u64) -> String {
+    let whole = |factor: u64| bytes >= factor && bytes.is_multiple_of(factor);
+    let unit = SIZE_UNITS.iter().rev().find(|(_, factor)| whole(*factor));
+    unit.map_or_else(
+        || bytes.to_string(),
+        |(name, factor)| format!("{}{name}", bytes / factor),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +176,20 @@ mod tests {
             ("99999999TiB", "a size ends at 8192TiB"),
         ] {
             assert_eq!(parse_size(text), Err(help.to_owned()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_shown_as_it_is_written() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1000, "1000"),
+            (1 << 30, "1GiB"),
+            (3 << 29, "1536MiB"),
+            ((1 << 30) + 1, "1073741825"),
+        ] {
+            assert_eq!(size_text(bytes), text);
+            assert_eq!(parse_size(text), Ok(bytes));
         }
     }
 }

@@ -98,7 +98,9 @@ put() {
     objcopy --strip-debug "$1" "$home/overlay$2"
 }
 
-# What is tried: the binaries of this tree, at the same paths as here, because tests name evenkeel by the path it was built to.
+# What is tried: the binaries of this tree. Tests name evenkeel by the path it was built to, so the guest links that; it cannot
+# simply lie there, because the guest mounts file systems of its own over /tmp and the like.
+tree=/usr/lib/evenkeel-guest/tree
 build_overlay() {
     local messages tests evenkeel
     rm -rf "$home/overlay"
@@ -116,11 +118,11 @@ build_overlay() {
         tests=$(built guest) evenkeel=$(built evenkeel)
         : >"$home/overlay/usr/lib/evenkeel-guest/environment"
     fi
-    put "$evenkeel" "$evenkeel"
+    put "$evenkeel" "$tree$evenkeel"
     put "$tests" /usr/lib/evenkeel-guest/tests
     printf '%s\n' "$@" >"$home/overlay/usr/lib/evenkeel-guest/arguments"
-    mkdir -p "$home/overlay$root"
-    cp -r "$root/rules" "$home/overlay$root/rules"
+    mkdir -p "$home/overlay$tree$root"
+    cp -r "$root/rules" "$home/overlay$tree$root/rules"
     python3 "$root/tests/guest/pack.py" "$home/overlay" >"$home/overlay.cpio"
 }
 

@@ -182,6 +182,25 @@ fn three_victims_running_without_effect_open_the_breaker_for_good() {
 }
 
 #[test]
+fn a_victim_that_ends_after_it_was_given_up_is_not_counted_again() {
+    let mut world = world(generous(vec![killer("end", "signal TERM")]));
+    let target = world.add(100, 1);
+    world.ignores_sigterm(100);
+    world.send("end", Status::Firing, 0, Source::Local);
+    world.pass(LONG);
+    assert_eq!(world.effects(), [(100, Outcome::NoEffect)]);
+    let failures = |world: &World| world.engine.book().breakers.get("end").map(|breaker| breaker.failures);
+    assert_eq!(failures(&world), Some(1));
+    world.engine.host().processes.remove(&100);
+    world.bury(&[target]);
+    assert_eq!(
+        failures(&world),
+        Some(1),
+        "an end that nobody waited for is no effect of the step"
+    );
+}
+
+#[test]
 fn an_effect_in_between_starts_the_count_anew() {
     let mut world = world(generous(vec![killer("end", "signal TERM")]));
     let mut targets = Vec::new();

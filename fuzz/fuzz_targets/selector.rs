@@ -112,6 +112,8 @@ fn read_selector(text: &[u8]) -> Option<Selector> {
     let scope = Scope {
         groups: &groups,
         labels: true,
+        // A selector of cgroups has no other keys, only fewer; what it judges is not read from processes.
+        cgroups: false,
     };
     let selector = compile_select(&written, scope, &mut findings);
     (!findings.has_errors()).then_some(selector)

@@ -243,6 +243,11 @@ impl Source {
         self.text[start..end].trim_end_matches(['\n', '\r'])
     }
 
+    /// All lines without their breaks.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        (1..=self.line_starts.len()).map(|number| self.line(number))
+    }
+
     /// A finding at a place in this text. An empty help is none.
     pub fn diagnose(
         &self,

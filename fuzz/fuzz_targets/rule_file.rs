@@ -50,7 +50,8 @@ fn check(text: &str, loaded: Result<Loaded, Vec<Diagnostic>>) {
 }
 
 fn show(text: &str, diagnostics: &[Diagnostic]) {
-    let lines = text.lines().count() + 1;
+    // A lone carriage return breaks a line too (YAML 1.2, section 5.4).
+    let lines = text.replace("\r\n", "\n").replace('\r', "\n").lines().count() + 1;
     for found in diagnostics {
         assert!(!found.message.is_empty());
         if let Some(span) = found.span {

@@ -94,7 +94,7 @@ fn doubt(name: &str, recorded: &BTreeSet<String>) -> Option<(String, String)> {
 /// Where a metric's name stands first, as a word of its own and not in a comment.
 fn place(source: &Source, name: &str) -> Option<Span> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-    source.text().lines().enumerate().find_map(|(index, line)| {
+    source.lines().enumerate().find_map(|(index, line)| {
         let code = line.split_once(" #").map_or(line, |(code, _)| code);
         let code = if code.trim_start().starts_with('#') { "" } else { code };
         let (at, _) = code
@@ -106,4 +106,22 @@ fn place(source: &Source, name: &str) -> Option<Span> {
             width: name.chars().count(),
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_on_the_line_that_yaml_counts() {
+        for text in [
+            "a: 1\nb: node_load9 > 1\n",
+            "a: 1\r\nb: node_load9 > 1",
+            "a: 1\rb: node_load9 > 1",
+        ] {
+            let found = place(&Source::new("x.yml", text), "node_load9");
+            assert_eq!(found.map(|span| (span.line, span.column)), Some((2, 4)), "{text:?}");
+        }
+        assert_eq!(place(&Source::new("x.yml", "# node_load9\n"), "node_load9"), None);
+    }
 }

@@ -13,7 +13,7 @@ const ROUNDS: usize = 500;
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let rounds = args.get(1).and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
-    let sampler = Sampler::start(Config::default(), Box::new(|_, _| ())).expect("the sampler starts");
+    let sampler = Sampler::start(Config::default(), Box::new(())).expect("the sampler starts");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()

@@ -101,7 +101,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Full drawings, without five minutes of waiting: the beat is faster, and then as slow as it can be.
     let mut config = Config::default();
     config.sampling.interval = Duration::from_millis(20);
-    let sampler = Arc::new(Sampler::start(config, Box::new(|_, _| ()))?);
+    let sampler = Arc::new(Sampler::start(config, Box::new(()))?);
     while sampler.trail().len() < trail::MAX_SAMPLES {
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -139,7 +139,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     browser.open("about:blank");
 
     // What is spent, as it is in the field: one sample a second. The sampler above costs the same with and without the page.
-    let sampler = Arc::new(Sampler::start(Config::default(), Box::new(|_, _| ()))?);
+    let sampler = Arc::new(Sampler::start(Config::default(), Box::new(()))?);
     let field = Arc::new(Site::new(sampler, tally, Options::default()));
     browser.open(&serve(&runtime, field)?);
     let open = Shares::over(OPEN, &browser)?;

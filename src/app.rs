@@ -239,7 +239,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         },
         collectors: run.collectors.chosen(),
     };
-    let sampler = Arc::new(Sampler::start(sampling, watcher.on_sample()).map_err(because("no sampler"))?);
+    let sampler = Arc::new(Sampler::start(sampling, watcher.follower()).map_err(because("no sampler"))?);
     let authenticates = access.authenticates();
     let (reconciler, orders) = reconciler::Handle::new(&loaded.config);
     let told = reload::Told {

@@ -13,6 +13,7 @@ use crate::watch::alerting::Change;
 use crate::watch::evaluator::{self, Evaluator, Round, Settings};
 use crate::watch::history::{History, Interest, Source};
 use crate::watch::promql::{Query, Semantics};
+use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,10 +44,14 @@ struct Memory {
     newest_boot: Duration,
 }
 
+/// What the rules and the conditions read: the sampler asks.
+type Reads = Arc<ArcSwap<Interest>>;
+
 /// The running watcher. Ends when dropped.
 pub struct Watcher {
     sender: SyncSender<Message>,
     memory: Arc<Mutex<Memory>>,
+    reads: Reads,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -56,23 +61,24 @@ impl Watcher {
     pub fn start(orders: Orders, door: Door, tally: Tally, kept: KeptAlerts) -> std::io::Result<Watcher> {
         let (sender, receiver) = sync_channel(MAX_WAITING);
         let memory = Arc::new(Mutex::new(Memory::default()));
-        let mut watch = Watch::new(orders, Arc::clone(&memory), door, tally, kept);
+        let reads = Reads::default();
+        let mut watch = Watch::new(orders, Arc::clone(&memory), Arc::clone(&reads), door, tally, kept);
         let thread = std::thread::Builder::new()
             .name("watch".into())
             .spawn(move || watch.run(&receiver))?;
         Ok(Watcher {
             sender,
             memory,
+            reads,
             thread: Some(thread),
         })
     }
 
-    /// What the sampler calls with each sample. Never waits.
-    pub fn on_sample(&self) -> crate::sense::OnSample {
-        let sender = self.sender.clone();
-        Box::new(move |snapshot, occasion| {
-            // A full queue means that the evaluation is behind; it catches up with the next sample.
-            drop(sender.try_send(Message::Sample(Arc::clone(snapshot), occasion)));
+    /// Who tells this thread of samples.
+    pub fn follower(&self) -> Box<dyn crate::sense::Follower> {
+        Box::new(Follower {
+            sender: self.sender.clone(),
+            reads: Arc::clone(&self.reads),
         })
     }
 
@@ -105,6 +111,23 @@ impl Drop for Watcher {
     }
 }
 
+/// The sampler's side of the watcher. Never waits.
+struct Follower {
+    sender: SyncSender<Message>,
+    reads: Reads,
+}
+
+impl crate::sense::Follower for Follower {
+    fn reads(&self, metric: &str) -> bool {
+        self.reads.load().keep_ms(metric).is_some()
+    }
+
+    fn on_sample(&mut self, snapshot: &Arc<Snapshot>, occasion: Occasion) {
+        // A full queue means that the evaluation is behind; it catches up with the next sample.
+        drop(self.sender.try_send(Message::Sample(Arc::clone(snapshot), occasion)));
+    }
+}
+
 fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
     // A history that a panic interrupted is at worst one sample short.
     memory.lock().unwrap_or_else(PoisonError::into_inner)
@@ -115,6 +138,7 @@ struct Watch {
     orders: Orders,
     evaluator: Evaluator,
     memory: Arc<Mutex<Memory>>,
+    reads: Reads,
     door: Door,
     tally: Tally,
     kept: KeptAlerts,
@@ -128,15 +152,23 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(orders: Orders, memory: Arc<Mutex<Memory>>, door: Door, tally: Tally, mut kept: KeptAlerts) -> Watch {
+    fn new(
+        orders: Orders,
+        memory: Arc<Mutex<Memory>>,
+        reads: Reads,
+        door: Door,
+        tally: Tally,
+        mut kept: KeptAlerts,
+    ) -> Watch {
         let mut evaluator = Evaluator::new(settings(&orders), orders.files.clone());
         kept.restore(&mut evaluator);
-        remember(&memory, &evaluator, &orders);
+        remember(&memory, &reads, &evaluator, &orders);
         let longest_for = longest_for(&orders);
         Watch {
             orders,
             evaluator,
             memory,
+            reads,
             door,
             tally,
             kept,
@@ -250,7 +282,9 @@ impl Watch {
         let ended = self
             .evaluator
             .replace(settings(&orders), orders.files.clone(), &mut memory.history, now_ms);
-        memory.history.set_interest(interest(&self.evaluator, &orders));
+        let interest = interest(&self.evaluator, &orders);
+        self.reads.store(Arc::new(interest.clone()));
+        memory.history.set_interest(interest);
         memory.conditions.clone_from(&orders.conditions);
         drop(memory);
         self.remembered.clear();
@@ -300,9 +334,11 @@ fn interest(evaluator: &Evaluator, orders: &Orders) -> Interest {
     interest
 }
 
-fn remember(memory: &Mutex<Memory>, evaluator: &Evaluator, orders: &Orders) {
+fn remember(memory: &Mutex<Memory>, reads: &Reads, evaluator: &Evaluator, orders: &Orders) {
+    let interest = interest(evaluator, orders);
+    reads.store(Arc::new(interest.clone()));
     let mut memory = lock(memory);
-    memory.history = History::new(interest(evaluator, orders));
+    memory.history = History::new(interest);
     memory.conditions.clone_from(&orders.conditions);
 }
 

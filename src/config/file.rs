@@ -110,7 +110,7 @@ pub(super) static SAMPLING: Object = Object {
         optional(
             "interval",
             Kind::Duration,
-            "For what is cheap to read and changes fast. Default 1s.",
+            "For what is cheap to read and changes fast, as far as a rule, a distribution or the status page follows it. A scrape reads it anew. Default 1s.",
         ),
         optional("slow_interval", Kind::Duration, "For the rest. Default 15s."),
     ],

@@ -87,6 +87,7 @@ mod tests {
         Arc::new(Snapshot {
             taken_at: Timestamp::UNIX_EPOCH,
             taken_instant: Instant::now(),
+            fresh_since: Instant::now(),
             readings: Vec::new(),
             ready_made: Arc::default(),
         })

@@ -82,7 +82,7 @@ mod tests {
                 .enable_all()
                 .build()
                 .unwrap();
-            let sampler = Arc::new(Sampler::start(Config::default(), Box::new(|_, _| ())).unwrap());
+            let sampler = Arc::new(Sampler::start(Config::default(), Box::new(())).unwrap());
             let site = Arc::new(Site::new(sampler, Tally::default(), options));
             let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
             let address = listener.local_addr().unwrap();

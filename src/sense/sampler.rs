@@ -10,6 +10,7 @@ use super::headroom::Headroom;
 use super::meminfo;
 use super::pressure_watch::{self, PressureWatch};
 use super::roots::Roots;
+use super::shelf::{Held, Shelf};
 use super::slow::{self, SlowReadings};
 use super::snapshot::{Cause, Occasion, Reading, Snapshot};
 use super::trail::Trail;
@@ -71,8 +72,23 @@ impl Default for Config {
     }
 }
 
-/// Told of every sample that was not taken for a scrape, on the sampler's thread: it must return quickly.
-pub type OnSample = Box<dyn FnMut(&Arc<Snapshot>, Occasion) + Send>;
+/// Who follows the samples. Runs on the sampler's thread, so it must return quickly.
+pub trait Follower: Send {
+    /// Whether a rule reads the metric of this name.
+    fn reads(&self, metric: &str) -> bool;
+
+    /// Told of every sample that was not taken for a scrape.
+    fn on_sample(&mut self, snapshot: &Arc<Snapshot>, occasion: Occasion);
+}
+
+/// Nobody follows.
+impl Follower for () {
+    fn reads(&self, _metric: &str) -> bool {
+        false
+    }
+
+    fn on_sample(&mut self, _snapshot: &Arc<Snapshot>, _occasion: Occasion) {}
+}
 
 enum Request {
     Fresh {
@@ -101,21 +117,23 @@ impl Sampler {
     /// # Errors
     ///
     /// When no thread can be started.
-    pub fn start(config: Config, on_sample: OnSample) -> io::Result<Sampler> {
-        let enabled = |pace| {
-            let enabled = COLLECTORS.iter().filter(move |info| info.pace == pace);
-            let enabled = enabled.filter(|info| config.collectors.contains(info.name));
-            let enabled = enabled.map(|info| Collector::new(info, &config.options));
-            enabled.collect::<Vec<_>>()
-        };
-        let apart = enabled(Pace::Apart).into_iter();
-        let slow = [("slow-sampler", enabled(Pace::Slow))].into_iter();
+    pub fn start(config: Config, follower: Box<dyn Follower>) -> io::Result<Sampler> {
+        let (mut shelf, mut slow, mut apart) = (Vec::new(), Vec::new(), Vec::new());
+        for info in COLLECTORS.iter().filter(|info| config.collectors.contains(info.name)) {
+            let collector = Collector::new(info, &config.options);
+            match info.pace {
+                Pace::Fast => shelf.push(Held::new(collector, false)),
+                Pace::OnDemand => shelf.push(Held::new(collector, true)),
+                Pace::Slow => slow.push(collector),
+                Pace::Apart => apart.push((info.name, vec![collector])),
+            }
+        }
         let mut sampler = Self::start_with(
-            enabled(Pace::Fast),
-            slow.chain(apart.map(|collector| (collector.name, vec![collector]))),
+            Shelf::new(shelf),
+            [("slow-sampler", slow)].into_iter().chain(apart),
             config.roots.clone(),
             config.sampling,
-            on_sample,
+            follower,
         )?;
         let waker = sampler.requests.clone();
         sampler.pressure_watch =
@@ -124,11 +142,11 @@ impl Sampler {
     }
 
     fn start_with(
-        fast: Vec<Collector>,
+        shelf: Shelf,
         slow: impl IntoIterator<Item = (&'static str, Vec<Collector>)>,
         roots: Roots,
         sampling: Sampling,
-        on_sample: OnSample,
+        follower: Box<dyn Follower>,
     ) -> io::Result<Sampler> {
         let (slow, slow_done): (Vec<SlowReadings>, Vec<Receiver<()>>) = slow
             .into_iter()
@@ -139,6 +157,7 @@ impl Sampler {
         let latest = Arc::new(ArcSwap::from_pointee(Snapshot {
             taken_at: Timestamp::now(),
             taken_instant: Instant::now(),
+            fresh_since: Instant::now(),
             readings: Vec::new(),
             ready_made: Arc::default(),
         }));
@@ -146,15 +165,16 @@ impl Sampler {
         let (requests, asked) = channel();
         let (first, first_sample) = channel();
         let mut fast = Fast {
-            collectors: fast,
+            shelf,
             roots,
             slow,
+            slow_interval: sampling.slow_interval,
             ready_made: ReadyMade::default(),
             headroom: Headroom::default(),
             next_glance: None,
             latest: Arc::clone(&latest),
             trail: Arc::clone(&trail),
-            on_sample,
+            follower,
         };
         thread::Builder::new().name("sampler".to_owned()).spawn(move || {
             // A slow collector that hangs must not keep the first sample back for ever.
@@ -197,7 +217,7 @@ impl Sampler {
     /// moment. After `patience` without an answer the newest there is; its age says so.
     pub async fn fresh(&self, max_age: Duration, patience: Duration) -> Arc<Snapshot> {
         let latest = self.latest();
-        if latest.taken_instant.elapsed() <= max_age {
+        if latest.fresh_since.elapsed() <= max_age {
             return latest;
         }
         let (reply, answer) = oneshot::channel();
@@ -220,17 +240,21 @@ impl Drop for Sampler {
     }
 }
 
+/// When a sample was begun, on the calendar and on the monotonic clock.
+type Moment = (Timestamp, Instant);
+
 struct Fast {
-    collectors: Vec<Collector>,
+    shelf: Shelf,
     roots: Roots,
     slow: Vec<SlowReadings>,
+    slow_interval: Duration,
     ready_made: ReadyMade,
     headroom: Headroom,
     /// When free memory must be looked at; never where the kernel does not tell it.
     next_glance: Option<Instant>,
     latest: Arc<ArcSwap<Snapshot>>,
     trail: Arc<Mutex<Trail>>,
-    on_sample: OnSample,
+    follower: Box<dyn Follower>,
 }
 
 impl Fast {
@@ -254,7 +278,7 @@ impl Fast {
             }
             match asked.recv_timeout(until_glance.unwrap_or(remaining).min(remaining)) {
                 Ok(Request::Fresh { max_age, reply }) => self.answer(max_age, reply),
-                Ok(Request::Early(cause)) => self.sample_early(cause, |_| true),
+                Ok(Request::Early(cause)) => self.sample_early(cause),
                 Ok(Request::Stop(stop)) => return Some(stop),
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -264,10 +288,15 @@ impl Fast {
 
     /// One sample of the regular beat: only these count for rates and distributions, so that scrapes do not change them.
     fn tick(&mut self) {
-        let readings = self.read();
+        let begun = self.begin();
+        let (slow_interval, follower) = (self.slow_interval, &self.follower);
+        let readings = self.shelf.read(&self.roots, |held| {
+            held.is_due(slow_interval, |metric| follower.reads(metric))
+        });
         self.look_at_memory();
+        let readings = self.with_slow(readings);
         let ready_made = Arc::new(self.ready_made.observe(&readings));
-        let snapshot = self.publish(readings, ready_made);
+        let snapshot = self.publish(begun, readings, ready_made);
         self.trail
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -277,11 +306,24 @@ impl Fast {
 
     /// Looks at free memory alone, which allocates nothing, and takes a sample of memory where it has fallen.
     fn glance(&mut self) {
-        self.roots.begin_round();
+        let begun = self.begin();
         let available_bytes = self.look_at_memory();
         if available_bytes.is_some_and(|available_bytes| self.headroom.is_news(available_bytes)) {
-            self.sample_early(Cause::MemoryFalls, |collector| collector == "meminfo");
+            let readings = self
+                .shelf
+                .read_apart(&self.roots, |held| held.collector.name == "meminfo");
+            self.tell_early(Cause::MemoryFalls, begun, readings);
         }
+    }
+
+    /// Looks at all that is read with the beat.
+    fn sample_early(&mut self, cause: Cause) {
+        let begun = self.begin();
+        let follower = &self.follower;
+        let readings = self
+            .shelf
+            .read_apart(&self.roots, |held| held.is_wanted(|metric| follower.reads(metric)));
+        self.tell_early(cause, begun, readings);
     }
 
     /// What is free now, or was in this round, and when to look again.
@@ -293,19 +335,13 @@ impl Fast {
     }
 
     /// A sample between two beats, for rules only: it counts neither for ready-made rates nor for distributions.
-    fn sample_early(&mut self, cause: Cause, wanted: impl Fn(&str) -> bool) {
-        if cause != Cause::MemoryFalls {
-            self.roots.begin_round();
-        }
-        let (taken_at, taken_instant) = (Timestamp::now(), Instant::now());
-        let collectors = self.collectors.iter_mut().filter(|collector| wanted(collector.name));
-        let readings: Vec<_> = collectors.map(|collector| collector.reading(&self.roots)).collect();
-        let ready_made = Arc::new(derived::of_one_moment(&readings));
+    fn tell_early(&mut self, cause: Cause, (taken_at, taken_instant): Moment, readings: Vec<Arc<Reading>>) {
         let snapshot = Arc::new(Snapshot {
             taken_at,
             taken_instant,
+            fresh_since: taken_instant,
+            ready_made: Arc::new(derived::of_one_moment(&readings)),
             readings,
-            ready_made,
         });
         self.tell(&snapshot, Occasion::Early(cause));
     }
@@ -316,7 +352,7 @@ impl Fast {
             self.headroom.sampled(available_bytes);
         }
         // Whoever listens is a guest on this thread: its fault must not end the sampling.
-        if catch_unwind(AssertUnwindSafe(|| (self.on_sample)(snapshot, occasion))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| self.follower.on_sample(snapshot, occasion))).is_err() {
             tracing::error!("a listener to samples panicked");
         }
     }
@@ -324,38 +360,40 @@ impl Fast {
     /// A scraper that asked while others were being served finds what was read for them.
     fn answer(&mut self, max_age: Duration, reply: oneshot::Sender<Arc<Snapshot>>) {
         let latest = self.latest.load_full();
-        let snapshot = if latest.taken_instant.elapsed() <= max_age {
+        let snapshot = if latest.fresh_since.elapsed() <= max_age {
             latest
         } else {
-            let readings = self.read();
-            self.publish(readings, Arc::clone(&latest.ready_made))
+            let begun = self.begin();
+            let readings = self.shelf.read(&self.roots, |held| held.is_older_than(max_age));
+            self.publish(begun, self.with_slow(readings), Arc::clone(&latest.ready_made))
         };
         // A scraper that has gone away needs no answer.
         let _ = reply.send(snapshot);
     }
 
-    fn read(&mut self) -> Vec<Arc<Reading>> {
+    /// From here on files are read anew.
+    fn begin(&self) -> Moment {
         self.roots.begin_round();
-        let mut readings: Vec<_> = self
-            .collectors
-            .iter_mut()
-            .map(|collector| collector.reading(&self.roots))
-            .collect();
+        (Timestamp::now(), Instant::now())
+    }
+
+    fn with_slow(&self, mut readings: Vec<Arc<Reading>>) -> Vec<Arc<Reading>> {
         for slow in &self.slow {
             readings.extend(slow.load().iter().cloned());
         }
         readings
     }
 
-    fn publish(&self, readings: Vec<Arc<Reading>>, ready_made: Arc<Vec<Family>>) -> Arc<Snapshot> {
-        // The fast ones come first and were read in order: the first is the oldest of them.
-        let (taken_at, taken_instant) = match readings.first() {
-            Some(reading) if !self.collectors.is_empty() => (reading.read_at, reading.read_instant),
-            _ => (Timestamp::now(), Instant::now()),
-        };
+    fn publish(
+        &self,
+        (taken_at, taken_instant): Moment,
+        readings: Vec<Arc<Reading>>,
+        ready_made: Arc<Vec<Family>>,
+    ) -> Arc<Snapshot> {
         let snapshot = Arc::new(Snapshot {
             taken_at,
             taken_instant,
+            fresh_since: self.shelf.fresh_since(taken_instant),
             readings,
             ready_made,
         });
@@ -370,7 +408,7 @@ mod tests {
     use crate::sense::ReadError;
     use crate::sense::fixture::Tree;
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     /// Never beats within a test: only the first sample and what scrapers ask for.
     const STILL: Sampling = Sampling {
@@ -389,6 +427,23 @@ mod tests {
         }
     }
 
+    fn fast(collectors: impl IntoIterator<Item = Collector>) -> Shelf {
+        Shelf::new(collectors.into_iter().map(|collector| Held::new(collector, false)))
+    }
+
+    /// Hears of samples, and reads no metric.
+    struct Listener<F>(F);
+
+    impl<F: FnMut(&Arc<Snapshot>, Occasion) + Send> Follower for Listener<F> {
+        fn reads(&self, _metric: &str) -> bool {
+            false
+        }
+
+        fn on_sample(&mut self, snapshot: &Arc<Snapshot>, occasion: Occasion) {
+            (self.0)(snapshot, occasion);
+        }
+    }
+
     fn counting(name: &'static str) -> Collector {
         let reads = AtomicU64::new(0);
         collector(name, move |_| {
@@ -398,7 +453,11 @@ mod tests {
     }
 
     fn reads(snapshot: &Arc<Snapshot>) -> f64 {
-        let crate::family::Value::Number(value) = snapshot.family("reads").unwrap().points[0].value else {
+        number(snapshot, "reads")
+    }
+
+    fn number(snapshot: &Arc<Snapshot>, family: &str) -> f64 {
+        let crate::family::Value::Number(value) = snapshot.family(family).unwrap().points[0].value else {
             panic!("not a number")
         };
         value
@@ -413,12 +472,12 @@ mod tests {
 
     #[test]
     fn a_panic_or_an_error_costs_only_its_own_collector() {
-        let fast = vec![
+        let collectors = vec![
             collector("panics", |_| panic!("deliberately, in a test")),
             collector("fails", |_| Err(ReadError::System("broken".to_owned()))),
             counting("works"),
         ];
-        let sampler = Sampler::start_with(fast, [], Roots::default(), STILL, Box::new(|_, _| ())).unwrap();
+        let sampler = Sampler::start_with(fast(collectors), [], Roots::default(), STILL, Box::new(())).unwrap();
         let snapshot = sampler.latest();
         let errors: Vec<_> = snapshot
             .readings
@@ -442,7 +501,7 @@ mod tests {
             }
             Ok(vec![Family::gauge("reads", "").value(count)])
         });
-        let sampler = Sampler::start_with(vec![gated], [], Roots::default(), STILL, Box::new(|_, _| ())).unwrap();
+        let sampler = Sampler::start_with(fast([gated]), [], Roots::default(), STILL, Box::new(())).unwrap();
         let patience = Duration::from_secs(60);
         let hour = Duration::from_secs(3600);
         runtime().block_on(async {
@@ -451,21 +510,64 @@ mod tests {
                 1.0,
                 "a young sample is not read again"
             );
-            let old = Snapshot {
-                taken_instant: Instant::now() - hour,
-                ..Snapshot::clone(&sampler.latest())
-            };
-            sampler.latest.store(Arc::new(old));
-            let minute = Duration::from_secs(60);
+            let max_age = Duration::from_millis(500);
+            while sampler.latest().fresh_since.elapsed() <= max_age {
+                std::thread::sleep(max_age / 10);
+            }
             // `join!` polls in order: all three wait before the read that the first caused goes on.
             let (first, second, third, ()) = tokio::join!(
-                sampler.fresh(minute, patience),
-                sampler.fresh(minute, patience),
-                sampler.fresh(minute, patience),
+                sampler.fresh(max_age, patience),
+                sampler.fresh(max_age, patience),
+                sampler.fresh(max_age, patience),
                 async { drop(open) }
             );
             assert_eq!([reads(&first), reads(&second), reads(&third)], [2.0; 3]);
         });
+    }
+
+    #[test]
+    fn what_no_rule_reads_is_left_to_scrapes_and_read_by_none_twice_within_the_age_they_allow() {
+        struct Rules(Arc<AtomicBool>, Sender<[f64; 2]>);
+        impl Follower for Rules {
+            fn reads(&self, metric: &str) -> bool {
+                self.0.load(Ordering::SeqCst) && metric == "on_demand"
+            }
+
+            fn on_sample(&mut self, snapshot: &Arc<Snapshot>, _occasion: Occasion) {
+                let _ = self.1.send(["fast", "on_demand"].map(|name| number(snapshot, name)));
+            }
+        }
+        let counting = |name: &'static str| {
+            let mut count = 0.0;
+            collector(name, move |_| {
+                count += 1.0;
+                Ok(vec![Family::gauge(name, "").value(count)])
+            })
+        };
+        let shelf = Shelf::new([
+            Held::new(counting("fast"), false),
+            Held::new(counting("on_demand"), true),
+        ]);
+        let sampling = Sampling {
+            interval: Duration::from_millis(100),
+            ..STILL
+        };
+        let is_read = Arc::new(AtomicBool::new(false));
+        let (heard, hears) = channel();
+        let rules = Box::new(Rules(Arc::clone(&is_read), heard));
+        let sampler = Sampler::start_with(shelf, [], Roots::default(), sampling, rules).unwrap();
+        assert_eq!([hears.recv(), hears.recv()], [Ok([1.0, 1.0]), Ok([2.0, 1.0])]);
+        let fresh = |max_age| runtime().block_on(sampler.fresh(max_age, Duration::from_secs(60)));
+        assert_eq!(number(&fresh(Duration::ZERO), "on_demand"), 2.0);
+        assert_eq!(
+            number(&fresh(Duration::from_secs(3600)), "on_demand"),
+            2.0,
+            "it is young enough"
+        );
+        is_read.store(true, Ordering::SeqCst);
+        let heard: Vec<f64> = hears.iter().map(|[_, on_demand]| on_demand).take(12).collect();
+        let read_anew = heard.windows(2).filter(|pair| pair[1] > pair[0]).count();
+        assert!(read_anew >= 8, "{heard:?}");
     }
 
     #[test]
@@ -479,7 +581,7 @@ mod tests {
             }
             Ok(vec![Family::gauge("reads", "").value(1.0)])
         });
-        let sampler = Sampler::start_with(vec![hangs], [], Roots::default(), STILL, Box::new(|_, _| ())).unwrap();
+        let sampler = Sampler::start_with(fast([hangs]), [], Roots::default(), STILL, Box::new(())).unwrap();
         let stale = runtime().block_on(sampler.fresh(Duration::ZERO, Duration::from_millis(20)));
         assert_eq!(reads(&stale), 1.0);
         drop(release);
@@ -492,11 +594,18 @@ mod tests {
             interval: Duration::from_millis(5),
             ..STILL
         };
-        let on_sample: OnSample = Box::new(move |snapshot, _| {
+        let follower = Listener(move |snapshot: &Arc<Snapshot>, _| {
             let _ = heard.send(reads(snapshot));
             panic!("deliberately, in a test");
         });
-        let sampler = Sampler::start_with(vec![counting("x")], [], Roots::default(), sampling, on_sample).unwrap();
+        let sampler = Sampler::start_with(
+            fast([counting("x")]),
+            [],
+            Roots::default(),
+            sampling,
+            Box::new(follower),
+        )
+        .unwrap();
         assert_eq!([hears.recv(), hears.recv(), hears.recv()], [Ok(1.0), Ok(2.0), Ok(3.0)]);
         drop(sampler);
         assert!(
@@ -511,7 +620,7 @@ mod tests {
         let available = |kib: u64| tree.proc("meminfo", format!("MemTotal: 1000 kB\nMemAvailable: {kib} kB\n"));
         available(900);
         let (heard, hears) = channel();
-        let on_sample: OnSample = Box::new(move |snapshot: &Arc<Snapshot>, occasion| {
+        let follower = Listener(move |snapshot: &Arc<Snapshot>, occasion| {
             let names: Vec<_> = snapshot.readings.iter().map(|reading| reading.collector).collect();
             let ready: Vec<_> = snapshot
                 .ready_made
@@ -521,8 +630,8 @@ mod tests {
             let _ = heard.send((occasion, names, ready));
         });
         let mut meminfo = meminfo::Meminfo::default();
-        let fast = vec![counting("x"), collector("meminfo", move |roots| meminfo.read(roots))];
-        let sampler = Sampler::start_with(fast, [], tree.roots.clone(), STILL, on_sample).unwrap();
+        let collectors = vec![counting("x"), collector("meminfo", move |roots| meminfo.read(roots))];
+        let sampler = Sampler::start_with(fast(collectors), [], tree.roots.clone(), STILL, Box::new(follower)).unwrap();
         let (occasion, names, ready) = hears.recv().unwrap();
         assert_eq!((occasion, names), (Occasion::Beat, vec!["x", "meminfo"]));
         assert!(ready.contains(&"evenkeel_memory_used_ratio_distribution".to_owned()));
@@ -546,11 +655,11 @@ mod tests {
         });
         let slow = vec![counting("before"), hangs];
         let sampler = Sampler::start_with(
-            vec![counting("x")],
+            fast([counting("x")]),
             [("slow-sampler", slow)],
             Roots::default(),
             STILL,
-            Box::new(|_, _| ()),
+            Box::new(()),
         )
         .unwrap();
         let names: Vec<_> = sampler
@@ -568,7 +677,7 @@ mod tests {
             roots: Roots::default(),
             ..Config::default()
         };
-        let sampler = Sampler::start(config, Box::new(|_, _| ())).unwrap();
+        let sampler = Sampler::start(config, Box::new(())).unwrap();
         let snapshot = sampler.latest();
         for name in [
             "node_cpu_seconds_total",
@@ -590,7 +699,7 @@ mod tests {
             roots: tree.roots.clone(),
             ..Config::default()
         };
-        let sampler = Sampler::start(config, Box::new(|_, _| ())).unwrap();
+        let sampler = Sampler::start(config, Box::new(())).unwrap();
         let snapshot = sampler.latest();
         let of = |name: &str| {
             snapshot

@@ -27,10 +27,12 @@ impl Reading {
 /// The newest reading of every collector, and the figures made from them.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// When the fast collectors were read.
+    /// When it was begun.
     pub taken_at: Timestamp,
     /// The same moment on the monotonic clock.
     pub taken_instant: Instant,
+    /// When the oldest was read of those readings that a scrape wants fresh.
+    pub fresh_since: Instant,
     pub readings: Vec<Arc<Reading>>,
     /// Ready-made gauges and distributions (`evenkeel_*`), made from the one-second samples.
     pub ready_made: Arc<Vec<Family>>,

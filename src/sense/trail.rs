@@ -177,6 +177,7 @@ mod tests {
         Snapshot {
             taken_at: Timestamp::UNIX_EPOCH,
             taken_instant: at,
+            fresh_since: at,
             readings: vec![Arc::new(reading)],
             ready_made: Arc::default(),
         }

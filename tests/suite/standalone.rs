@@ -132,3 +132,23 @@ fn a_pending_alert_waits_for_the_rest_of_its_time_after_a_restart() {
     let at: jiff::Timestamp = planned["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
     assert!(at.as_millisecond() - since >= FOR.as_millis() as i64, "{planned}");
 }
+
+#[test]
+fn a_rule_sees_each_second_what_is_else_read_for_scrapes_only() {
+    let [burner_name, hog_name] = names('d');
+    let home = home(
+        &burner_name,
+        &hog_name,
+        "      - {alert: Burner, expr: 'count_over_time(node_vmstat_pgfault[4s]) >= 3'}\n",
+    );
+    let config = std::fs::read_to_string(home.path().join("evenkeel.yml")).unwrap();
+    home.write(
+        "evenkeel.yml",
+        &config.replace("slow_interval: 1s", "slow_interval: 1h"),
+    );
+    let _burner = Burner::start(&burner_name);
+    let _evenkeel = home.start(&[]);
+    eventually("a plan in the history", TIMEOUT, || {
+        history(&home, "calm").into_iter().next()
+    });
+}

@@ -1,6 +1,7 @@
 //! A metric family as plain data: what collectors yield, what the own evaluation reads, what exposition writes.
 //! Knows nothing of formats, files or clocks.
 
+use smallvec::SmallVec;
 use smol_str::SmolStr;
 use std::borrow::Cow;
 use std::fmt;
@@ -83,17 +84,20 @@ pub enum Kind {
 /// A label: its name is nearly always a literal, its value nearly never.
 pub type Label = (Text, Text);
 
+/// The labels of a series. Most have one at most, which takes no allocation.
+pub type LabelSet = SmallVec<[Label; 1]>;
+
 /// One series of a family at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
-    pub labels: Vec<Label>,
+    pub labels: LabelSet,
     pub value: Value,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     Number(f64),
-    Histogram(Histogram),
+    Histogram(Box<Histogram>),
 }
 
 /// Cumulative counts at upper bounds in ascending order; the bound `+Inf` is implied by `count`.
@@ -110,7 +114,8 @@ pub struct Family {
     pub name: Text,
     pub help: Text,
     pub kind: Kind,
-    pub points: Vec<Point>,
+    /// Most families have one.
+    pub points: SmallVec<[Point; 1]>,
 }
 
 impl Family {
@@ -119,7 +124,7 @@ impl Family {
             name: name.into(),
             help: help.into(),
             kind,
-            points: Vec::new(),
+            points: SmallVec::new(),
         }
     }
 
@@ -133,27 +138,22 @@ impl Family {
 
     /// Adds a series without labels.
     pub fn value(mut self, value: f64) -> Self {
-        // Most families have one series, and a first `push` would make room for four.
-        self.points.reserve_exact(1);
-        self.points.push(Point {
-            labels: Vec::new(),
-            value: Value::Number(value),
-        });
+        self.push([], value);
         self
     }
 
     /// Adds a series with labels, in the order in which they shall be written.
-    pub fn push(&mut self, labels: Vec<Label>, value: f64) {
+    pub fn push(&mut self, labels: impl IntoIterator<Item = Label>, value: f64) {
         self.points.push(Point {
-            labels,
+            labels: labels.into_iter().collect(),
             value: Value::Number(value),
         });
     }
 
-    pub fn push_histogram(&mut self, labels: Vec<Label>, histogram: Histogram) {
+    pub fn push_histogram(&mut self, labels: impl IntoIterator<Item = Label>, histogram: Histogram) {
         self.points.push(Point {
-            labels,
-            value: Value::Histogram(histogram),
+            labels: labels.into_iter().collect(),
+            value: Value::Histogram(Box::new(histogram)),
         });
     }
 }

@@ -204,18 +204,18 @@ impl Tally {
         let flag = |on: bool| f64::from(u8::from(on));
 
         let mut build = Family::gauge("evenkeel_build_info", "Version of this build; the value is always 1.");
-        build.push(vec![label("version", env!("CARGO_PKG_VERSION"))], 1.0);
+        build.push([label("version", env!("CARGO_PKG_VERSION"))], 1.0);
 
         let mut mode = Family::gauge("evenkeel_mode", "1 for the mode that is in force, 0 for the other.");
-        mode.push(vec![label("mode", "dry-run")], flag(!state.enforce));
-        mode.push(vec![label("mode", "enforce")], flag(state.enforce));
+        mode.push([label("mode", "dry-run")], flag(!state.enforce));
+        mode.push([label("mode", "enforce")], flag(state.enforce));
 
         let mut webhook = Family::counter(
             "evenkeel_webhook_requests_total",
             "Answers of the webhook listener by HTTP status code.",
         );
         for (code, count) in &counts.webhook_requests {
-            webhook.push(vec![label("code", code.to_string())], *count as f64);
+            webhook.push([label("code", code.to_string())], *count as f64);
         }
 
         let mut received = Family::counter(
@@ -223,7 +223,7 @@ impl Tally {
             "Alerts that arrived, by source and status, whatever was decided about them.",
         );
         for ((source, status), count) in &counts.alerts_received {
-            received.push(vec![label("source", *source), label("status", *status)], *count as f64);
+            received.push([label("source", *source), label("status", *status)], *count as f64);
         }
 
         let mut early = Family::counter(
@@ -231,7 +231,7 @@ impl Tally {
             "Samples taken for rules before they were due, by cause.",
         );
         for (cause, count) in &counts.early_samples {
-            early.push(vec![label("cause", *cause)], *count as f64);
+            early.push([label("cause", *cause)], *count as f64);
         }
 
         let mut alertmanagers = Family::gauge(
@@ -240,7 +240,7 @@ impl Tally {
         );
         let (answering, silent) = counts.alertmanagers;
         for (state, count) in [("answering", answering), ("silent", silent)] {
-            alertmanagers.push(vec![label("state", state)], count as f64);
+            alertmanagers.push([label("state", state)], count as f64);
         }
 
         let mut firing = Family::gauge(
@@ -249,7 +249,7 @@ impl Tally {
         );
         for source in ["alertmanager", "local"] {
             let count = state.alerts_firing.get(source).copied().unwrap_or(0);
-            firing.push(vec![label("source", source)], count as f64);
+            firing.push([label("source", source)], count as f64);
         }
 
         let mut decisions = Family::counter(
@@ -280,7 +280,7 @@ impl Tally {
             "Reversible steps that are held now and will be undone.",
         );
         for ((rule, knob), count) in &state.leases {
-            leases.push(vec![label("rule", rule.clone()), label("knob", *knob)], *count as f64);
+            leases.push([label("rule", rule.clone()), label("knob", *knob)], *count as f64);
         }
 
         let mut allocations = Family::gauge(
@@ -288,7 +288,7 @@ impl Tally {
             "What was asked of resource allocators: requested, granted, expired (granted and not renewed in time), or releasing.",
         );
         for ((rule, held), count) in &state.allocations {
-            allocations.push(vec![label("rule", rule.clone()), label("state", *held)], *count as f64);
+            allocations.push([label("rule", rule.clone()), label("state", *held)], *count as f64);
         }
 
         let mut breakers = Family::gauge(
@@ -296,7 +296,7 @@ impl Tally {
             "1 while a rule is stopped because its final steps had no effect.",
         );
         for (rule, open) in &state.breakers {
-            breakers.push(vec![label("rule", rule.clone())], flag(*open));
+            breakers.push([label("rule", rule.clone())], flag(*open));
         }
 
         let mut reaction = Family::new(

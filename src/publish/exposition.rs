@@ -138,7 +138,7 @@ fn encode_point(metric: &mut MetricEncoder, point: &Point, kind: MetricType) -> 
     if point.labels.is_empty() {
         encode_value(metric, &point.value, kind)
     } else {
-        encode_value(&mut metric.encode_family(&point.labels)?, &point.value, kind)
+        encode_value(&mut metric.encode_family(&&point.labels[..])?, &point.value, kind)
     }
 }
 
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn names_from_the_world_are_escaped() {
         let mut family = Family::gauge("a", "Back\\slash \"quoted\"\nnew line");
-        family.push(vec![label("path", "x\"y\\z\nw")], 1.0);
+        family.push([label("path", "x\"y\\z\nw")], 1.0);
         check(
             vec![family],
             "# HELP a Back\\\\slash \\\"quoted\\\"\\nnew line\n# TYPE a gauge\na{path=\"x\\\"y\\\\z\\nw\"} 1\n",

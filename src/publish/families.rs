@@ -101,10 +101,10 @@ mod tests {
     #[test]
     fn families_of_one_name_are_merged_and_series_are_unique() {
         let mut first = Family::gauge("b", "");
-        first.push(vec![label("x", "1"), label("y", "2")], 1.0);
+        first.push([label("x", "1"), label("y", "2")], 1.0);
         let mut second = Family::gauge("b", "");
-        second.push(vec![label("y", "2"), label("x", "1"), label("z", "")], 2.0);
-        second.push(vec![label("x", "2"), label("y", "1")], 2.0);
+        second.push([label("y", "2"), label("x", "1"), label("z", "")], 2.0);
+        second.push([label("x", "2"), label("y", "1")], 2.0);
         let other_kind = Family::counter("b", "").value(3.0);
         let families = [first, Family::gauge("a", "").value(1.0), second, other_kind];
         assert_eq!(names(&families), [("a".to_owned(), 1), ("b".to_owned(), 2)]);
@@ -117,11 +117,11 @@ mod tests {
             assert_eq!(names(&[Family::gauge(name, "").value(1.0)]), [], "{name:?}");
             let mut family = Family::gauge("fine", "");
             family.push(vec![(name.to_owned().into(), "v".into())], 1.0);
-            family.push(vec![label("ok", "v")], 1.0);
+            family.push([label("ok", "v")], 1.0);
             assert_eq!(names(&[family]), [("fine".to_owned(), 1)], "{name:?}");
         }
         let mut twice = Family::gauge("fine", "");
-        twice.push(vec![label("l", "1"), label("l", "2")], 1.0);
+        twice.push([label("l", "1"), label("l", "2")], 1.0);
         assert_eq!(
             names(&[twice, Family::gauge("a:b", "").value(1.0)]),
             [("a:b".to_owned(), 1)]

@@ -82,7 +82,7 @@ fn serialize_trail<S: Serializer>(trail: &Trail, serializer: S) -> Result<S::Ok,
 
 /// The values of a family by one label.
 fn by_label(snapshot: &Snapshot, family: &str, label: &str) -> BTreeMap<String, f64> {
-    let points = snapshot.family(family).map_or(&[][..], |family| &family.points);
+    let points = snapshot.family(family).map_or(&[][..], |family| &family.points[..]);
     points
         .iter()
         .filter_map(|point| {

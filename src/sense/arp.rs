@@ -22,7 +22,7 @@ pub fn read_arp(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>, Read
     let entries = read_parsed(&roots.proc("net/arp"), parse_arp)?;
     let mut family = Family::gauge("node_arp_entries", "Neighbours that a device knows by ARP.");
     for (device, count) in entries.into_iter().filter(|(device, _)| devices.allows(device)) {
-        family.push(vec![label("device", device)], f64::from(count));
+        family.push([label("device", device)], f64::from(count));
     }
     Ok(vec![family])
 }

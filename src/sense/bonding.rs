@@ -20,8 +20,8 @@ pub fn read_bonding(roots: &Roots) -> Result<Vec<Family>, ReadError> {
                 .is_some_and(|status| status.trim() == "up")
         };
         let up = links.iter().filter(is_up).count();
-        slaves.push(vec![label("master", master.to_owned())], links.len() as f64);
-        active.push(vec![label("master", master.to_owned())], up as f64);
+        slaves.push([label("master", master.to_owned())], links.len() as f64);
+        active.push([label("master", master.to_owned())], up as f64);
     }
     Ok(vec![slaves, active])
 }

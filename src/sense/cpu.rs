@@ -81,10 +81,10 @@ fn families(sample: &CpuSample) -> Vec<Family> {
     for (cpu, times) in sample {
         let cpu = Text::from(cpu.to_string());
         for (mode, value) in MODES.into_iter().zip(times.modes) {
-            seconds.push(vec![label("cpu", cpu.clone()), label("mode", mode)], value);
+            seconds.push([label("cpu", cpu.clone()), label("mode", mode)], value);
         }
         for (mode, value) in ["user", "nice"].into_iter().zip(times.guest) {
-            guest.push(vec![label("cpu", cpu.clone()), label("mode", mode)], value);
+            guest.push([label("cpu", cpu.clone()), label("mode", mode)], value);
         }
     }
     vec![seconds, guest]
@@ -122,14 +122,14 @@ fn read_throttles(roots: &Roots) -> Vec<Family> {
         "Times that a core was slowed down because it was hot.",
     );
     for ((package, core), count) in cores {
-        core_family.push(vec![label("package", package), label("core", core)], count);
+        core_family.push([label("package", package), label("core", core)], count);
     }
     let mut package_family = Family::counter(
         "node_cpu_package_throttles_total",
         "Times that a package was slowed down because it was hot.",
     );
     for (package, count) in packages {
-        package_family.push(vec![label("package", package)], count);
+        package_family.push([label("package", package)], count);
     }
     [core_family, package_family]
         .into_iter()

@@ -49,7 +49,7 @@ pub fn read_cpufreq(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let directory = base.join(format!("cpu{cpu}/cpufreq"));
         for (family, (file, ..)) in families.iter_mut().zip(FREQUENCIES) {
             if let Some(kilohertz) = number(&directory.join(file)) {
-                family.push(vec![label("cpu", cpu.to_string())], kilohertz * 1e3);
+                family.push([label("cpu", cpu.to_string())], kilohertz * 1e3);
             }
         }
     }

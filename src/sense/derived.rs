@@ -183,7 +183,7 @@ impl ReadyMade {
                 .collect();
             for ((device, received), rate) in rates {
                 let family = if *received { &mut receive } else { &mut transmit };
-                family.push(vec![label("device", device.clone())], rate);
+                family.push([label("device", device.clone())], rate);
             }
         }
         self.network = Some((reading.read_instant, counters));
@@ -209,7 +209,7 @@ fn memory_used_ratio(families: &[Family]) -> Option<f64> {
 fn filesystem_used_ratio(families: &[Family]) -> Family {
     let by_mount = |name: &str| -> BTreeMap<String, f64> {
         let family = families.iter().find(|family| family.name == name);
-        let points = family.map_or(&[][..], |family| &family.points);
+        let points = family.map_or(&[][..], |family| &family.points[..]);
         points
             .iter()
             .map(|point| (value_of(point, "mountpoint").to_owned(), number(point)))
@@ -231,7 +231,7 @@ fn filesystem_used_ratio(families: &[Family]) -> Family {
         let used = size - free;
         // Nothing to fill: a file system without blocks.
         if used + avail > 0.0 {
-            ratio.push(vec![label("mountpoint", mount_point)], used / (used + avail));
+            ratio.push([label("mountpoint", mount_point)], used / (used + avail));
         }
     }
     ratio
@@ -258,14 +258,14 @@ mod tests {
     fn cpu(at: Instant, user: f64, idle: f64, iowait: f64) -> Arc<Reading> {
         let mut family = Family::counter("node_cpu_seconds_total", "");
         for (mode, value) in [("user", user), ("idle", idle), ("iowait", iowait)] {
-            family.push(vec![label("cpu", "0"), label("mode", mode)], value);
+            family.push([label("cpu", "0"), label("mode", mode)], value);
         }
         reading("cpu", at, vec![family])
     }
 
     fn traffic(at: Instant, device: &'static str, bytes: f64) -> Arc<Reading> {
         let mut family = Family::counter("node_network_receive_bytes_total", "");
-        family.push(vec![label("device", device)], bytes);
+        family.push([label("device", device)], bytes);
         reading("netdev", at, vec![family])
     }
 
@@ -310,8 +310,8 @@ mod tests {
         let mut fs = Vec::new();
         for (name, value) in [("size", 100.0), ("free", 60.0), ("avail", 40.0)] {
             let mut family = Family::gauge(format!("node_filesystem_{name}_bytes"), "");
-            family.push(vec![label("mountpoint", "/")], value);
-            family.push(vec![label("mountpoint", "/empty")], 0.0);
+            family.push([label("mountpoint", "/")], value);
+            family.push([label("mountpoint", "/empty")], 0.0);
             fs.push(family);
         }
         let memory = vec![

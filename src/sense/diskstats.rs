@@ -5,6 +5,7 @@ use super::collectors::NameFilter;
 use super::roots::{ReadError, Roots, read_text};
 use super::slowly::Slowly;
 use crate::family::{Family, Kind, Text, label};
+use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -18,10 +19,10 @@ pub struct Disk {
     pub major: u32,
     pub minor: u32,
     pub device: String,
-    pub counters: Vec<u64>,
+    pub counters: SmallVec<[u64; COUNTERS.len()]>,
 }
 
-pub fn parse_diskstats(text: &str) -> Result<Vec<Disk>, String> {
+pub fn parse_diskstats(text: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Disk>, String> {
     let mut disks = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let bad = || format!("{line:?} is not of the form `major minor name counters`");
@@ -29,15 +30,16 @@ pub fn parse_diskstats(text: &str) -> Result<Vec<Disk>, String> {
         let mut next = || fields.next().ok_or_else(bad);
         let major = next()?.parse().map_err(|_| bad())?;
         let minor = next()?.parse().map_err(|_| bad())?;
-        let device = next()?.to_owned();
-        let counters = fields
-            .map(str::parse)
-            .collect::<Result<Vec<u64>, _>>()
-            .map_err(|_| bad())?;
+        let device = next()?;
+        // Loop devices and partitions are most of the lines.
+        if !is_wanted(device) {
+            continue;
+        }
+        let counters = fields.map(str::parse).collect::<Result<_, _>>().map_err(|_| bad())?;
         disks.push(Disk {
             major,
             minor,
-            device,
+            device: device.to_owned(),
             counters,
         });
     }
@@ -252,13 +254,16 @@ impl Diskstats {
     }
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        let mut disks = roots.parsed("diskstats", parse_diskstats)?;
-        disks.retain(|disk| self.devices.allows(&disk.device));
+        let is_wanted = |device: &str| self.devices.allows(device);
+        let disks = roots.parsed("diskstats", |text| parse_diskstats(text, is_wanted))?;
 
         let mut families: Vec<Family> = COUNTERS
             .iter()
             .map(|&(name, help, kind, _)| Family::new(name, help, kind))
             .collect();
+        for family in &mut families {
+            family.points.reserve_exact(disks.len());
+        }
         for disk in &disks {
             let device = Text::from(disk.device.clone());
             for ((family, (.., factor)), count) in families.iter_mut().zip(&COUNTERS).zip(&disk.counters) {
@@ -268,7 +273,7 @@ impl Diskstats {
                 } else {
                     *count as f64 * factor
                 };
-                family.push(vec![label("device", device.clone())], value);
+                family.push([label("device", device.clone())], value);
             }
         }
         families.retain(|family| !family.points.is_empty());
@@ -337,6 +342,10 @@ mod tests {
 
     #[test]
     fn a_broken_line_is_named() {
-        assert!(parse_diskstats("8 0 sda 1 two 3\n").unwrap_err().contains("two"));
+        assert!(
+            parse_diskstats("8 0 sda 1 two 3\n", |_| true)
+                .unwrap_err()
+                .contains("two")
+        );
     }
 }

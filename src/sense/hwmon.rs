@@ -154,7 +154,7 @@ pub fn read_hwmon(roots: &Roots) -> Result<Vec<Family>, ReadError> {
             .map(|name| clean(&name))
             .filter(|name| !name.is_empty());
         if let Some(name) = name {
-            chip_names.push(vec![label("chip", chip.clone()), label("chip_name", name)], 1.0);
+            chip_names.push([label("chip", chip.clone()), label("chip_name", name)], 1.0);
         }
         for ((kind, number), elements) in sensors(&directory) {
             let sensor = format!("{kind}{number}");

@@ -43,7 +43,7 @@ pub fn read_udp_queues(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         match read_parsed(&roots.proc(file), parse_queues) {
             Ok(queues) => {
                 for (queue, bytes) in ["tx", "rx"].into_iter().zip(queues) {
-                    family.push(vec![label("queue", queue), label("ip", ip)], bytes);
+                    family.push([label("queue", queue), label("ip", ip)], bytes);
                 }
             }
             Err(error) if error.is_not_found() => {}
@@ -110,7 +110,7 @@ pub fn read_tcpstat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         "TCP sockets per state, and bytes that wait in them.",
     );
     for (state, value) in sums {
-        family.push(vec![label("state", state)], value);
+        family.push([label("state", state)], value);
     }
     Ok(vec![family])
 }

@@ -102,7 +102,7 @@ pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>,
             } else {
                 value
             };
-            family.push(vec![label("device", device.clone())], value);
+            family.push([label("device", device.clone())], value);
         }
         up.push(
             vec![label("device", device.clone())],

@@ -71,7 +71,7 @@ pub fn read_netdev(roots: &Roots, devices: &NameFilter, no_handler: &mut Slowly)
     for (device, counters) in &sample {
         let device = Text::from(device.clone());
         for (family, count) in families.iter_mut().zip(counters) {
-            family.push(vec![label("device", device.clone())], *count as f64);
+            family.push([label("device", device.clone())], *count as f64);
         }
     }
     // The one counter that node_exporter takes from netlink and /proc/net/dev lacks. It costs a file per device.
@@ -79,7 +79,7 @@ pub fn read_netdev(roots: &Roots, devices: &NameFilter, no_handler: &mut Slowly)
         let mut family = family(&title("receive_nohandler"));
         for (device, _) in &sample {
             if let Some(count) = number(&roots.sys(&format!("class/net/{device}/statistics/rx_nohandler"))) {
-                family.push(vec![label("device", device.clone())], count);
+                family.push([label("device", device.clone())], count);
             }
         }
         vec![family]

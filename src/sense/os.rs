@@ -73,14 +73,12 @@ pub fn read_os(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         "node_os_info",
         "The distribution as os-release names it; the value is always 1.",
     );
-    info.push(INFO.into_iter().map(|(name, key)| label(name, get(key))).collect(), 1.0);
+    info.push(INFO.into_iter().map(|(name, key)| label(name, get(key))), 1.0);
     let mut families = vec![info];
     if let Some(version) = major_minor(&get("VERSION_ID")).filter(|version| *version > 0.0) {
         let mut family = Family::gauge("node_os_version", "Major and minor part of the distribution's version.");
         family.push(
-            ["id", "id_like", "name"]
-                .map(|name| label(name, get(&name.to_uppercase())))
-                .into(),
+            ["id", "id_like", "name"].map(|name| label(name, get(&name.to_uppercase()))),
             version,
         );
         families.push(family);

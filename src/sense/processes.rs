@@ -51,11 +51,11 @@ pub fn read_processes(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     }
     let mut by_state = Family::gauge("node_processes_state", "Processes in each state.");
     for (state, count) in states {
-        by_state.push(vec![label("state", state.to_string())], count);
+        by_state.push([label("state", state.to_string())], count);
     }
     let mut by_thread_state = Family::gauge("node_processes_threads_state", "Threads in each state.");
     for (state, count) in thread_states {
-        by_thread_state.push(vec![label("thread_state", state.to_string())], count);
+        by_thread_state.push([label("thread_state", state.to_string())], count);
     }
     Ok(vec![
         Family::gauge("node_processes_threads", "Threads that there are.").value(threads),

@@ -42,7 +42,7 @@ pub fn read_schedstat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     ];
     for (cpu, values) in sample {
         for (family, value) in families.iter_mut().zip(values) {
-            family.push(vec![label("cpu", cpu.clone())], value);
+            family.push([label("cpu", cpu.clone())], value);
         }
     }
     Ok(families.into())

@@ -44,7 +44,7 @@ pub fn read_softnet(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     ];
     for (cpu, counts) in sample {
         for (family, count) in families.iter_mut().zip(counts) {
-            family.push(vec![label("cpu", cpu.to_string())], count);
+            family.push([label("cpu", cpu.to_string())], count);
         }
     }
     Ok(families.into())

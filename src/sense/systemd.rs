@@ -199,7 +199,7 @@ fn about_systemd(version: &str, state: &str, units: &[Unit]) -> Vec<Family> {
     let mut count = Family::gauge("node_systemd_units", "Units that systemd has, by state.");
     for state in STATES {
         let units = units.iter().filter(|unit| unit.active_state == state);
-        count.push(vec![label("state", state)], units.count() as f64);
+        count.push([label("state", state)], units.count() as f64);
     }
     let help = "1 where systemd is neither starting, stopping nor degraded (systemctl is-system-running).";
     vec![
@@ -239,7 +239,7 @@ fn about_units(units: &[(Unit, Answers)]) -> Vec<Family> {
             } else {
                 number as f64 / question.per_unit
             };
-            family.push(vec![label("name", name.clone())], value);
+            family.push([label("name", name.clone())], value);
         }
     }
     families.insert(0, states);

@@ -261,8 +261,8 @@ fn histograms(name: String, help: String, samples: Vec<Sample>) -> Family {
         .map(|(labels, mut histogram)| {
             histogram.buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
             Point {
-                labels,
-                value: Value::Histogram(histogram),
+                labels: labels.into(),
+                value: Value::Histogram(Box::new(histogram)),
             }
         })
         .collect();
@@ -286,7 +286,10 @@ mod tests {
             (families[0].help.as_ref(), families[0].kind),
             ("Two\nlines.", Kind::Counter)
         );
-        assert_eq!(families[0].points[0].labels, [label("x", "1,}\"\\"), label("y", "")]);
+        assert_eq!(
+            families[0].points[0].labels[..],
+            [label("x", "1,}\"\\"), label("y", "")]
+        );
         assert_eq!(text_of(&families, "b"), ["b inf"]);
         assert_eq!(families[1].kind, Kind::Untyped);
     }
@@ -304,10 +307,10 @@ mod tests {
             count: 4,
         };
         assert_eq!(
-            families[0].points,
+            families[0].points[..],
             [Point {
-                labels: vec![label("l", "v")],
-                value: Value::Histogram(histogram)
+                labels: [label("l", "v")].into(),
+                value: Value::Histogram(Box::new(histogram))
             }]
         );
         assert_eq!(

@@ -65,7 +65,7 @@ pub fn read_textfile(patterns: &[String]) -> Vec<Family> {
             match read_file(&path) {
                 Ok((more, at)) => {
                     families.extend(more.into_iter().map(|family| with_help(family, &path)));
-                    modified.push(vec![label("file", path.to_string_lossy().into_owned())], at);
+                    modified.push([label("file", path.to_string_lossy().into_owned())], at);
                 }
                 Err(what) => complain(what),
             }

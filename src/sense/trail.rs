@@ -186,7 +186,7 @@ mod tests {
     fn disks(bytes: &[(&'static str, f64)]) -> Vec<Family> {
         let mut family = Family::counter("node_disk_read_bytes_total", "");
         for (device, value) in bytes {
-            family.push(vec![label("device", *device)], *value);
+            family.push([label("device", *device)], *value);
         }
         vec![family]
     }

@@ -342,7 +342,7 @@ mod tests {
     fn gauge(name: &'static str, devices: &[&'static str], value: f64) -> Family {
         let mut family = Family::gauge(name, "");
         for device in devices {
-            family.push(vec![label("device", *device)], value);
+            family.push([label("device", *device)], value);
         }
         family
     }
@@ -391,7 +391,7 @@ mod tests {
     fn labels_of_the_target_win_and_the_clashing_one_is_kept_aside() {
         let mut history = History::new(interest(&[("a", 0)]));
         let mut family = Family::gauge("a", "");
-        family.push(vec![label("zone", "z"), label("job", "own")], 1.0);
+        family.push([label("zone", "z"), label("job", "own")], 1.0);
         history.append(Source(0), 0, &[family], &[("job".into(), "node".into())]);
         assert_eq!(
             history.series("a")[0].labels().to_string(),

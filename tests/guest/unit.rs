@@ -80,6 +80,12 @@ fn a_service_under_its_quota_gets_more_and_gives_it_back() {
     assert_eq!(read(&service.cgroup(), "cpu.max"), "80000 100000");
     let during = processors(&service.cgroup());
     assert!(during > 0.45, "{during} processors of 0.8");
+    let page = support::http::get(evenkeel.metrics, "/")
+        .expect("evenkeel answers")
+        .body;
+    for text in ["quota.service", "cpu.max", "20000 100000", "80000 100000"] {
+        assert!(page.contains(text), "{text:?} in {page}");
+    }
 
     resolve(&evenkeel);
     outcomes(&evenkeel, "restored", 1.0);

@@ -31,11 +31,7 @@ impl Scrape {
     /// Every series with its value, as `name{label="value",…}` with the labels in order. An empty label is none, as it is to
     /// Prometheus.
     pub fn series(&self) -> BTreeMap<String, f64> {
-        let text = |sample: &Sample| {
-            let labels = sample.labels.iter().filter(|(_, value)| !value.is_empty());
-            let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={value:?}")).collect();
-            format!("{}{{{}}}", sample.name, labels.join(","))
-        };
+        let text = |sample: &Sample| notation(&sample.name, &sample.labels);
         self.0.iter().map(|sample| (text(sample), sample.value)).collect()
     }
 
@@ -50,6 +46,13 @@ impl Scrape {
             .filter(move |sample| sample.name == name && carries(sample))
             .map(|sample| sample.value)
     }
+}
+
+/// A series as `name{label="value",…}` with the labels in order; an empty one is left out.
+pub fn notation<'a>(name: &str, labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
+    let labels = labels.into_iter().filter(|(_, value)| !value.is_empty());
+    let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={value:?}")).collect();
+    format!("{name}{{{}}}", labels.join(","))
 }
 
 fn parse_line(line: &str) -> Option<Sample> {

@@ -1,7 +1,10 @@
 //! A real Prometheus on loopback that looks every second.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::process::Process;
@@ -52,12 +55,29 @@ impl Prometheus {
     }
 
     /// The series that the query yields now, as the API's JSON.
-    pub fn query(&self, expr: &str) -> Vec<serde_json::Value> {
-        let encoded: String = expr.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let answer = http::get(self.address, &format!("/api/v1/query?query={encoded}")).expect("Prometheus answers");
-        let json: serde_json::Value = serde_json::from_str(&answer.body).expect("Prometheus answers JSON");
-        assert_eq!(json["status"], "success", "{expr}: {}", answer.body);
-        json["data"]["result"].as_array().expect("a vector").clone()
+    pub fn query(&self, expr: &str) -> Vec<Value> {
+        self.ask("query?query=", expr)["result"]
+            .as_array()
+            .expect("a vector or a matrix")
+            .clone()
+    }
+
+    /// The type of each family of a job, as its target said it.
+    pub fn types(&self, job: &str) -> BTreeMap<String, String> {
+        let families = self.ask("targets/metadata?match_target=", &format!("{{job=\"{job}\"}}"));
+        let text = |family: &Value, key: &str| family[key].as_str().expect("a text").to_owned();
+        let families = families.as_array().expect("an array").iter();
+        families
+            .map(|family| (text(family, "metric"), text(family, "type")))
+            .collect()
+    }
+
+    fn ask(&self, what: &str, parameter: &str) -> Value {
+        let encoded: String = parameter.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let answer = http::get(self.address, &format!("/api/v1/{what}{encoded}")).expect("Prometheus answers");
+        let mut json: Value = serde_json::from_str(&answer.body).expect("Prometheus answers JSON");
+        assert_eq!(json["status"], "success", "{parameter}: {}", answer.body);
+        json["data"].take()
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) const BOOT: BootId = BootId(1);
-const LEASES: u64 = 120;
+pub(super) const LEASES: u64 = 120;
 const PAGE: usize = 4096;
 /// Of a write-ahead log: its header, and that of a frame.
 pub(super) const LOG_HEADER: usize = 32;

@@ -8,10 +8,10 @@ use super::store::{FILE_NAME, Store, StoreError};
 use crate::process::BootId;
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A new ledger that is being filled.
 const BUILDING: &str = "ledger.db.building";
@@ -45,7 +45,8 @@ pub fn replace(directory: &Path, boot: BootId, known: Option<&Book>) -> Result<(
         move |source| StoreError::Io { path, source }
     };
     let building = directory.join(BUILDING);
-    remove(&building).map_err(failed(&building))?;
+    // Of an earlier attempt. SQLite deletes a log whose database is new.
+    remove_file(&building).map_err(failed(&building))?;
     let mut store = Store::open_file(&building, boot)?;
     // Notes the boot, by which open episodes are known to be of today.
     store.load()?;
@@ -100,13 +101,6 @@ fn companion_of(path: &Path, companion: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(companion);
     PathBuf::from(name)
-}
-
-fn remove(database: &Path) -> io::Result<()> {
-    for companion in COMPANIONS {
-        remove_file(&companion_of(database, companion))?;
-    }
-    remove_file(database)
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {
@@ -180,54 +174,58 @@ fn rescue(broken: &Path, boot: BootId) -> Book {
         .as_ref()
         .is_some_and(|reading| !reading.problems.iter().any(of_leases));
     let mut book = reading.map(|reading| reading.book).unwrap_or_default();
-    let read = book.leases.len();
-    if !is_complete || is_log_damaged {
-        let (open, ended) = carve(broken, boot);
-        // What was read may be older than what is found behind the damage.
-        let is_news = |lease: &Lease, known: Option<&Lease>| known.is_none_or(|known| lease.settled && !known.settled);
-        for lease in open {
-            if is_news(&lease, book.leases.get(&lease.id)) {
-                book.record(&Entry::Lease(lease));
-            }
-        }
-        for id in ended {
-            let outcome = Outcome::Gone;
-            book.record(&Entry::LeaseEnded { id, outcome });
-            book.last_lease_id = book.last_lease_id.max(id);
+    let read = std::mem::take(&mut book.leases);
+    let [older, newer] = match is_complete && !is_log_damaged {
+        true => Default::default(),
+        false => carve(broken, boot),
+    };
+    let (older, older_ended) = split(older);
+    let (newer, newer_ended) = split(newer);
+    let count = read.len();
+    for lease in older.into_iter().chain(read.into_values()).chain(newer) {
+        let known = book.leases.get(&lease.id);
+        // What was carried out at any time was carried out.
+        if known.is_none_or(|known| lease.settled || !known.settled) {
+            book.record(&Entry::Lease(lease));
         }
     }
-    tracing::warn!(leases = book.leases.len(), read, "rescued from the broken ledger");
+    for id in older_ended.into_iter().chain(newer_ended) {
+        let outcome = Outcome::Gone;
+        book.record(&Entry::LeaseEnded { id, outcome });
+        book.last_lease_id = book.last_lease_id.max(id);
+    }
+    tracing::warn!(
+        leases = book.leases.len(),
+        read = count,
+        "rescued from the broken ledger"
+    );
     book
 }
 
-/// Open leases and the numbers of ended ones by the look of their rows, where no page tells any more which table is where:
-/// every page that looks like a leaf of a table is gone through, in the database and in the log
-/// (<https://www.sqlite.org/fileformat2.html#b_tree_pages>). Many are older versions of others: what ended anywhere has
-/// ended, and what was carried out anywhere was carried out.
-fn carve(broken: &Path, boot: BootId) -> (Vec<Lease>, BTreeSet<u64>) {
+/// Open leases, and the numbers of those that ended.
+fn split(rows: Vec<(Lease, bool)>) -> (Vec<Lease>, Vec<u64>) {
+    let (open, ended): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, is_open)| *is_open);
+    let ended = ended.into_iter().map(|(lease, _)| lease.id);
+    (open.into_iter().map(|(lease, _)| lease).collect(), ended.collect())
+}
+
+/// Leases by the look of their rows, and whether each is open, where no page tells any more which table is where: every page
+/// that looks like a leaf of a table is gone through (<https://www.sqlite.org/fileformat2.html#b_tree_pages>). First those of
+/// the database, among which are some that nothing uses any more, then those of the log, which are newer.
+fn carve(broken: &Path, boot: BootId) -> [Vec<(Lease, bool)>; 2] {
     let database = fs::read(broken).unwrap_or_default();
     let log = fs::read(companion_of(broken, COMPANIONS[0])).unwrap_or_default();
     let (header, frames) = log.split_at(log.len().min(LOG_HEADER_BYTES));
     let frames = frames.chunks_exact(FRAME_HEADER_BYTES + PAGE_BYTES);
     // A log that is begun anew leaves the end of the former one behind itself, by its salt. That is in the database by then.
-    let is_new = |frame: &&[u8]| header.get(16..24) == frame.get(8..16);
-    let (new, old): (Vec<&[u8]>, Vec<&[u8]>) = frames.partition(is_new);
-    let database = database.chunks_exact(PAGE_BYTES);
-    let oldest_first = old
-        .into_iter()
-        .map(content)
-        .chain(database)
-        .chain(new.into_iter().map(content));
-    let (mut found, mut ended) = (BTreeMap::<u64, Lease>::new(), BTreeSet::new());
-    for (lease, is_open) in oldest_first.flat_map(|page| rows(page, boot)) {
-        if !is_open {
-            ended.insert(lease.id);
-        } else if found.get(&lease.id).is_none_or(|known| lease.settled || !known.settled) {
-            found.insert(lease.id, lease);
-        }
-    }
-    found.retain(|id, _| !ended.contains(id));
-    (found.into_values().collect(), ended)
+    let (new, old): (Vec<&[u8]>, Vec<&[u8]>) = frames.partition(|frame| header.get(16..24) == frame.get(8..16));
+    let former = old.into_iter().map(content);
+    let older = former.chain(database.chunks_exact(PAGE_BYTES));
+    let newer = new.into_iter().map(content);
+    [
+        older.flat_map(|page| rows(page, boot)).collect(),
+        newer.flat_map(|page| rows(page, boot)).collect(),
+    ]
 }
 
 /// The page in a frame of the log.
@@ -259,10 +257,23 @@ fn row(cell: &[u8], boot: BootId) -> Option<(Lease, bool)> {
     let header = usize::from(*cell.get(at)?);
     let (of_boot, body) = cell.get(at + header..)?.split_at_checked(BOOT_ID_BYTES)?;
     let of_boot: BootId = str::from_utf8(of_boot).ok()?.parse().ok()?;
-    let outcome = *cell.get(at + header.checked_sub(1)?)?;
-    let parsed = serde_json::Deserializer::from_slice(body).into_iter::<Lease>().next();
-    let lease = parsed?.ok()?.on_boot(of_boot == boot)?;
-    Some((lease, outcome == 0))
+    let [.., deadline, outcome] = *cell.get(at..at + header)? else {
+        return None;
+    };
+    let mut parsed = serde_json::Deserializer::from_slice(body).into_iter::<Lease>();
+    let mut lease = parsed.next()?.ok()?;
+    // A whole number of so many bytes. What is no such thing leaves the one that the lease began with.
+    let length = match deadline {
+        1..=4 => usize::from(deadline),
+        5 => 6,
+        _ => 0,
+    };
+    let deadline = body.get(parsed.byte_offset()..)?.get(..length)?;
+    if length > 0 {
+        let deadline = deadline.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        lease.deadline = Duration::from_millis(deadline);
+    }
+    Some((lease.on_boot(of_boot == boot)?, outcome == 0))
 }
 
 /// Whether a write-ahead log holds commits that SQLite will not read, because something before them is broken. Its end

@@ -1,7 +1,7 @@
 //! What a salvage keeps and what it must not bring back: the marks by which a log is found to be damaged, rows on pages
 //! that nothing uses, remains of earlier attempts.
 
-use super::damage_tests::{BOOT, FRAME, LOG_HEADER, harm, ids, lease, ledger, open, set_aside};
+use super::damage_tests::{BOOT, FRAME, LEASES, LOG_HEADER, harm, ids, lease, ledger, open, set_aside};
 use super::salvage::{log_is_damaged, replace};
 use super::store::FILE_NAME;
 use super::{Command, Course, Effect, Entry, Journal, Lease, Outcome};
@@ -71,11 +71,18 @@ fn every_frame_of_the_log_may_be_damaged_and_no_lease_is_lost() {
 fn a_log_is_sound_whose_last_commit_was_not_written_whole_or_that_was_begun_anew() {
     let (directory, _) = ledger(true);
     let log = format!("{FILE_NAME}-wal");
+    change(directory.path(), "PRAGMA wal_checkpoint(TRUNCATE)");
+    let connection = rusqlite::Connection::open(directory.path().join(FILE_NAME)).unwrap();
+    for outcome in ["'expired'", "NULL"] {
+        let all = format!("UPDATE lease SET outcome = {outcome}");
+        connection.execute(&all, []).unwrap();
+    }
+    let directory = written(&files(directory.path()));
     let is_commit = |bytes: &[u8], frame: usize| bytes[LOG_HEADER + frame * FRAME..][4..8] != [0; 4];
     harm(directory.path(), &log, |bytes| {
         let frames = (bytes.len() - LOG_HEADER) / FRAME;
         let before_last = (0..frames - 1).rfind(|frame| is_commit(bytes, *frame)).unwrap();
-        assert!(before_last + 2 < frames, "the last commit has several frames");
+        assert!(before_last + 4 < frames, "the last commit has several frames");
         bytes[LOG_HEADER + (before_last + 1) * FRAME + 100] ^= 1;
         bytes.truncate(bytes.len() - FRAME);
     });
@@ -186,12 +193,11 @@ fn what_a_former_log_left_behind_is_older_than_all_else() {
     let restart = "PRAGMA wal_checkpoint(RESTART)";
     connection.query_row(restart, [], |_| Ok(())).unwrap();
     let since = "UPDATE lease SET outcome = 'restored' WHERE id % 7 = 0;
-        UPDATE lease SET body = json_set(body, '$.effect.value.prior[0].value', json('{\"nice\": 3}')) WHERE id = 1;";
+        UPDATE lease SET body = json_set(body, '$.effect.value.prior[0].value', json('{\"nice\": 3}')) WHERE id = 1;
+        UPDATE lease SET deadline_ms = 99000 WHERE id = 2;";
     connection.execute_batch(since).unwrap();
-    let mut harmed = files(directory.path());
-    harmed.get_mut(FILE_NAME).unwrap()[..100].fill(0x55);
-    let ended: Vec<u64> = ids(&before).into_iter().filter(|id| id % 7 == 0).collect();
-    for id in ended {
+    let whole = files(directory.path());
+    for id in (7..=LEASES).step_by(7) {
         let outcome = Outcome::Restored;
         before.record(&Entry::LeaseEnded { id, outcome });
     }
@@ -200,8 +206,16 @@ fn what_a_former_log_left_behind_is_older_than_all_else() {
         prior[0].value = Value::Nice(3);
     }
     before.record(&Entry::Lease(inherited));
-    let directory = written(&harmed);
-    assert_eq!(open(directory.path(), &before, "a log begun anew"), ids(&before));
+    let (ids, deadline) = (vec![2], Duration::from_secs(99));
+    before.record(&Entry::Renewed { ids, deadline });
+    // All of the log is unreadable, or the database.
+    for (name, at) in [(format!("{FILE_NAME}-wal"), LOG_HEADER + 17), (FILE_NAME.to_owned(), 0)] {
+        let directory = written(&whole);
+        harm(directory.path(), &name, |bytes| bytes[at] ^= 1);
+        open(directory.path(), &before, &name);
+        let (_, book) = Journal::open(directory.path(), BOOT);
+        assert_eq!(book.leases, before.leases, "{name}");
+    }
 }
 
 #[test]

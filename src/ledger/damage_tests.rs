@@ -176,6 +176,8 @@ fn a_garbled_beginning_costs_no_lease() {
         harm(directory.path(), FILE_NAME, |bytes| garble(&mut bytes[..length]));
         let found = open(directory.path(), &before, &format!("{length} bytes of garbage"));
         assert_eq!(found, ids(&before));
+        let (_, book) = Journal::open(directory.path(), BOOT);
+        assert_eq!(book.last_lease_id, LEASES, "which has ended");
         let aside = set_aside(directory.path());
         assert_eq!(aside.len(), 1);
         assert_eq!(std::fs::read(&aside[0]).unwrap()[1], 37, "kept as it was");

@@ -82,7 +82,7 @@ impl Procfs {
     /// Reads one small file by its path in here, in fewer calls than whoever knows nothing of procfs.
     pub fn read(&self, path: &str) -> Option<Vec<u8>> {
         let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
-        read_file(CWD, &self.root.join(path), MAX_FILE_BYTES, &mut bytes)?;
+        read_file(CWD, self.root.join(path), MAX_FILE_BYTES, &mut bytes)?;
         Some(bytes)
     }
 

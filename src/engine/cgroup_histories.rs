@@ -1,6 +1,7 @@
 //! Random histories of cgroups on the fake host with a real ledger: whatever happens, and wherever the daemon dies, in the
 //! end every cgroup, and every unit for its next start, is as it would be without evenkeel.
 
+use super::histories::config;
 use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
 use crate::host::fake::FakeHost;
@@ -296,7 +297,7 @@ impl History {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 2000, ..config(200) })]
 
     #[test]
     fn cgroups_and_units_are_in_the_end_what_they_would_be(moves in history()) {

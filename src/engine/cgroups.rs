@@ -159,6 +159,10 @@ impl<H: Host> Engine<H> {
         {
             reading.value.clone_from(value);
         }
+        // What is held on this very cgroup is what is found in it; and nobody hands on what was set on one that has no unit.
+        if newest.is_some() || reading.unit.is_none() {
+            return Ok(reading);
+        }
         let is_former =
             |lease: &&Lease| lease.target != target && lease.target.cgroup().is_some() && lease.name == cgroup.path;
         let is_ours = leases()

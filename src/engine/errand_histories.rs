@@ -1,6 +1,7 @@
 //! Random histories of alerts, faults of an allocator and deaths of the daemon: what is granted is given back, one for
 //! one, and nothing is granted twice under one key.
 
+use super::histories::config;
 use super::tests::errands::rule;
 use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
@@ -316,7 +317,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 2000, ..config(200) })]
 
     #[test]
     fn grants_and_releases_match_one_to_one(

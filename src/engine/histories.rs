@@ -814,7 +814,6 @@ pub(super) fn config(cases: u32) -> ProptestConfig {
         } else {
             RngSeed::Fixed(1)
         },
-        failure_persistence: None,
         ..given
     }
 }

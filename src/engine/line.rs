@@ -479,9 +479,6 @@ impl<H: Host> Engine<H> {
             let closings = turn.abandon(&mut self.book);
             self.journal.settle(closings);
         }
-        if begun.is_ok() {
-            entries.iter().for_each(|entry| self.show(entry));
-        }
         for (rule, decision) in decided {
             let decision = if begun.is_ok() { decision } else { Decision::Ledger };
             if begun.is_err() && self.policy.rules.get(&rule).is_some_and(|rule| rule.without_ledger) {
@@ -508,6 +505,7 @@ impl<H: Host> Engine<H> {
             }
             self.perform(work, &turn, &mut outcomes);
         }
+        self.show_decisions(&turn);
         self.sweep();
         outcomes.iter().skip(told).for_each(|entry| self.show(entry));
         self.journal.settle(outcomes);
@@ -545,14 +543,15 @@ impl<H: Host> Engine<H> {
         table
     }
 
-    /// A process and its ancestors: who names it by number need not wait until all others are read.
+    /// A process and its ancestors, which matter where one may hold what was inherited: who names it by number need not wait
+    /// until all others are read.
     fn read_line_of(&mut self, pid: i32) -> Kin {
         let mut line: Vec<Process> = Vec::new();
         let mut next = self.host.process(pid);
         while let Some(process) = next {
             // A pid that was handed out again may close a circle.
             let is_known = |known: &Process| known.identity.pid == process.parent;
-            next = (!line.iter().any(is_known))
+            next = (!self.book.leases.is_empty() && !line.iter().any(is_known))
                 .then(|| self.host.process(process.parent))
                 .flatten();
             line.push(process);

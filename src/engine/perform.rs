@@ -219,8 +219,12 @@ impl<H: Host> Engine<H> {
     }
 
     fn keep_episode(&mut self, key: &EpisodeKey, outcomes: &mut Vec<Entry>) {
-        let episode = self.book.episodes.get(key).cloned();
-        outcomes.extend(episode.map(Entry::Episode));
+        let Some(episode) = self.book.episodes.get(key) else {
+            return;
+        };
+        // The newest says all; each would name all targets, and come once for each of them.
+        outcomes.retain(|entry| !matches!(entry, Entry::Episode(older) if older.key == *key));
+        outcomes.push(Entry::Episode(episode.clone()));
     }
 
     /// A target for which the selector ceased to hold between plan and deed has not taken this step: should it hold
@@ -304,6 +308,7 @@ impl<H: Host> Engine<H> {
         if let (Outcome::Applied, Some(received_at)) = (effected.outcome, turn.received_at) {
             self.tally.reaction_seconds(received_at.elapsed().as_secs_f64());
         }
+        self.show_decisions(turn);
         self.tally
             .action(&subject.about.rule, subject.action, effected.outcome.as_str());
         let (pid, name) = (subject.candidate.target().pid(), subject.candidate.name());

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::agenda::RELIST;
+use super::turn::Turn;
 use crate::alert::{Labels, Source};
 use crate::host::{Host, Moment};
 use crate::ledger::errand::ALLOCATION_STATES;
@@ -43,6 +44,10 @@ impl<H: Host> Engine<H> {
             );
         }
         self.tally.tell(told(record));
+    }
+
+    pub(super) fn show_decisions(&self, turn: &Turn) {
+        turn.to_show().for_each(|entry| self.show(entry));
     }
 
     /// Tells the page which rules are in force.

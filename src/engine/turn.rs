@@ -8,6 +8,7 @@ use crate::ledger::{Book, Decision, Entry, EpisodeKey, Outcome, Record};
 use crate::process::{Candidate, Kin, Process, Selector, Target};
 use crate::rule::Rule;
 use nix::sys::signal::Signal;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -112,6 +113,8 @@ pub struct Turn {
     /// must come after it in the ledger too.
     entries: Vec<(Kind, Entry)>,
     pub work: Vec<Work>,
+    /// Whether its decisions were shown.
+    is_shown: Cell<bool>,
     /// Decisions that are counted but not worth a durable line, such as duplicates.
     pub counted: Vec<(String, Decision)>,
 }
@@ -128,6 +131,7 @@ impl Turn {
             formers: Vec::new(),
             entries: Vec::new(),
             work: Vec::new(),
+            is_shown: Cell::new(false),
             counted: Vec::new(),
         }
     }
@@ -178,6 +182,16 @@ impl Turn {
     /// All that must be durable before the work.
     pub fn entries(&self) -> Vec<Entry> {
         self.entries.iter().map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// What was decided and is durable, once: it is shown after the first deed, for no deed waits for whoever reads a log.
+    pub fn to_show(&self) -> impl Iterator<Item = &Entry> {
+        let entries: &[(Kind, Entry)] = if self.is_shown.replace(true) {
+            &[]
+        } else {
+            &self.entries
+        };
+        entries.iter().map(|(_, entry)| entry)
     }
 
     /// Takes all intents back after a commit that failed. What undoes stays, and is returned.

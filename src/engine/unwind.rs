@@ -446,6 +446,7 @@ impl<H: Host> Engine<H> {
         } else {
             effected.outcome
         };
+        self.show_decisions(turn);
         self.tally.action(&lease.rule, lease.knob(), outcome.as_str());
         tracing::info!(
             rule = lease.rule,

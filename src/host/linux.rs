@@ -102,7 +102,7 @@ impl LinuxHost {
     }
 
     fn thread_start(&self, pid: i32, tid: i32) -> Option<u64> {
-        let stat = fs::read(self.procfs.root.join(format!("{pid}/task/{tid}/stat"))).ok()?;
+        let stat = self.procfs.read(&format!("{pid}/task/{tid}/stat"))?;
         Some(self.procfs.parse_stat(&stat, Duration::ZERO)?.identity.start_ticks)
     }
 
@@ -141,7 +141,6 @@ impl Host for LinuxHost {
     }
 
     fn threads(&mut self, id: Identity) -> Result<Vec<Thread>, HostError> {
-        self.verify(id)?;
         let listing = fs::read_dir(self.procfs.root.join(format!("{}/task", id.pid)))
             .map_err(|error| refused("listing threads", id.pid, error))?;
         let mut threads = Vec::new();
@@ -154,6 +153,7 @@ impl Host for LinuxHost {
                 threads.push(Thread { tid, start_ticks });
             }
         }
+        // Whose they were: a process that ended does not come back, so that it was the same before.
         self.verify(id)?;
         threads.sort_unstable();
         Ok(threads)
@@ -387,8 +387,8 @@ impl Host for LinuxHost {
     }
 
     fn nice_reach(&mut self, id: Identity) -> Option<String> {
-        let read = |name: &str| fs::read_to_string(self.procfs.root.join(format!("{}/{name}", id.pid))).ok();
-        let groups = read("cgroup")?;
+        let read = |name: &str| self.procfs.read(&format!("{}/{name}", id.pid));
+        let groups = String::from_utf8(read("cgroup")?).ok()?;
         let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
         if path != "/" && fs::exists(format!("{}{path}/cpu.weight", self.cgroup_mount().display())).unwrap_or(false) {
             return Some(format!(

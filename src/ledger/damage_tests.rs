@@ -12,12 +12,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const BOOT: BootId = BootId(1);
-const LEASES: u64 = 120;
+pub(super) const BOOT: BootId = BootId(1);
+pub(super) const LEASES: u64 = 120;
 const PAGE: usize = 4096;
 /// Of a write-ahead log: its header, and that of a frame.
-const LOG_HEADER: usize = 32;
-const FRAME: usize = 24 + PAGE;
+pub(super) const LOG_HEADER: usize = 32;
+pub(super) const FRAME: usize = 24 + PAGE;
 
 fn target(id: u64) -> Target {
     Target::Process(Identity {
@@ -27,7 +27,7 @@ fn target(id: u64) -> Target {
     })
 }
 
-fn lease(id: u64) -> Lease {
+pub(super) fn lease(id: u64) -> Lease {
     let value = Value::Nice(15);
     let prior = Prior {
         tid: 1000 + id as i32,
@@ -72,7 +72,7 @@ fn episode() -> Episode {
 
 /// A ledger of many leases of which every third has ended, as it lies on disk when the daemon is killed: all in the
 /// database, or in its log.
-fn ledger(in_log: bool) -> (tempfile::TempDir, Book) {
+pub(super) fn ledger(in_log: bool) -> (tempfile::TempDir, Book) {
     let (origin, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (mut journal, mut book) = Journal::open(origin.path(), BOOT);
     let mut entries = vec![Entry::Episode(episode())];
@@ -97,14 +97,14 @@ fn ledger(in_log: bool) -> (tempfile::TempDir, Book) {
     (copy, book)
 }
 
-fn harm(directory: &Path, name: &str, harm: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn harm(directory: &Path, name: &str, harm: impl FnOnce(&mut Vec<u8>)) {
     let path = directory.join(name);
     let mut bytes = std::fs::read(&path).unwrap();
     harm(&mut bytes);
     std::fs::write(path, bytes).unwrap();
 }
 
-fn set_aside(directory: &Path) -> Vec<PathBuf> {
+pub(super) fn set_aside(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).unwrap();
     let names = entries.map(|entry| entry.unwrap().path());
     names
@@ -114,12 +114,12 @@ fn set_aside(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn ids(book: &Book) -> BTreeSet<u64> {
+pub(super) fn ids(book: &Book) -> BTreeSet<u64> {
     book.leases.keys().copied().collect()
 }
 
 /// Opens what was harmed: nothing that had ended comes back, and the journal works. Returns which leases were found.
-fn open(directory: &Path, before: &Book, what: &str) -> BTreeSet<u64> {
+pub(super) fn open(directory: &Path, before: &Book, what: &str) -> BTreeSet<u64> {
     let (mut journal, book) = Journal::open(directory, BOOT);
     let found = ids(&book);
     assert!(found.is_subset(&ids(before)), "{what}: {found:?}");
@@ -176,6 +176,8 @@ fn a_garbled_beginning_costs_no_lease() {
         harm(directory.path(), FILE_NAME, |bytes| garble(&mut bytes[..length]));
         let found = open(directory.path(), &before, &format!("{length} bytes of garbage"));
         assert_eq!(found, ids(&before));
+        let (_, book) = Journal::open(directory.path(), BOOT);
+        assert_eq!(book.last_lease_id, LEASES, "which has ended");
         let aside = set_aside(directory.path());
         assert_eq!(aside.len(), 1);
         assert_eq!(std::fs::read(&aside[0]).unwrap()[1], 37, "kept as it was");

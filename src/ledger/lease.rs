@@ -131,6 +131,18 @@ impl Lease {
             }
     }
 
+    /// As it counts on this boot. One of another boot ended with its process; what was asked of others did not end, and is
+    /// given back at once: its time is over.
+    pub fn on_boot(self, is_of_this: bool) -> Option<Lease> {
+        match is_of_this {
+            true => Some(self),
+            false => self.effect.outlasts_a_boot().then_some(Lease {
+                deadline: Duration::ZERO,
+                ..self
+            }),
+        }
+    }
+
     /// What comes next, for leases that others must be asked about.
     pub fn course(&self) -> Option<&Course> {
         match &self.effect {

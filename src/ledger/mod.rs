@@ -19,6 +19,8 @@ mod damage_tests;
 #[cfg(test)]
 mod retention_tests;
 #[cfg(test)]
+mod salvage_tests;
+#[cfg(test)]
 mod store_tests;
 
 pub use book::{Book, Climb, Episode, EpisodeKey, Victim};

@@ -162,19 +162,13 @@ fn lease(row: &Row<'_>, boot: &str) -> Parsed {
         return ended();
     }
     let parsed = serde_json::from_str::<Lease>(&body).map_err(|error| error.to_string());
-    Ok(match parsed {
-        // What was asked of others does not end with a boot, and is given back at once: its time is over.
-        Ok(lease) if of_boot != boot && lease.effect.outlasts_a_boot() => Ok(Entry::Lease(Lease {
-            deadline: Duration::ZERO,
-            ..lease
-        })),
-        Ok(_) if of_boot != boot => Err(String::new()),
-        Ok(lease) => Ok(Entry::Lease(Lease {
+    Ok(parsed.and_then(|lease| {
+        let lease = Lease {
             deadline: milliseconds(deadline_ms),
             ..lease
-        })),
-        Err(reason) => Err(reason),
-    })
+        };
+        lease.on_boot(of_boot == boot).map(Entry::Lease).ok_or(String::new())
+    }))
 }
 
 fn victim(row: &Row<'_>, boot: &str) -> Parsed {

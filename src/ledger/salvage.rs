@@ -1,17 +1,17 @@
 //! A ledger that is broken: what can be read of it goes into a new one, and the file is set aside, never deleted.
 
 use super::book::Book;
-use super::entry::Entry;
+use super::entry::{Entry, Outcome};
 use super::lease::Lease;
 use super::reading::{Problem, Reading};
 use super::store::{FILE_NAME, Store, StoreError};
 use crate::process::BootId;
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A new ledger that is being filled.
 const BUILDING: &str = "ledger.db.building";
@@ -22,6 +22,10 @@ const PAGE_BYTES: usize = 4096;
 /// Of a write-ahead log, and of each page in it.
 const LOG_HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
+/// How a log begins whose checksums count in this machine's byte order. No other machine's log is of this boot.
+const LOG_MAGIC: u32 = 0x377f_0682 | cfg!(target_endian = "big") as u32;
+/// A boot id as text.
+const BOOT_ID_BYTES: usize = 36;
 /// SQLite's companions of a database: the write-ahead log and its index.
 const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 
@@ -41,7 +45,8 @@ pub fn replace(directory: &Path, boot: BootId, known: Option<&Book>) -> Result<(
         move |source| StoreError::Io { path, source }
     };
     let building = directory.join(BUILDING);
-    remove(&building).map_err(failed(&building))?;
+    // Of an earlier attempt. SQLite deletes a log whose database is new.
+    remove_file(&building).map_err(failed(&building))?;
     let mut store = Store::open_file(&building, boot)?;
     // Notes the boot, by which open episodes are known to be of today.
     store.load()?;
@@ -96,13 +101,6 @@ fn companion_of(path: &Path, companion: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(companion);
     PathBuf::from(name)
-}
-
-fn remove(database: &Path) -> io::Result<()> {
-    for companion in COMPANIONS {
-        remove_file(&companion_of(database, companion))?;
-    }
-    remove_file(database)
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {
@@ -176,49 +174,66 @@ fn rescue(broken: &Path, boot: BootId) -> Book {
         .as_ref()
         .is_some_and(|reading| !reading.problems.iter().any(of_leases));
     let mut book = reading.map(|reading| reading.book).unwrap_or_default();
-    let read = book.leases.len();
-    if !is_complete || is_log_damaged {
-        book.adopt(carve(broken, boot));
+    let read = std::mem::take(&mut book.leases);
+    let [older, newer] = match is_complete && !is_log_damaged {
+        true => Default::default(),
+        false => carve(broken, boot),
+    };
+    let (older, older_ended) = split(older);
+    let (newer, newer_ended) = split(newer);
+    let count = read.len();
+    for lease in older.into_iter().chain(read.into_values()).chain(newer) {
+        let known = book.leases.get(&lease.id);
+        // What was carried out at any time was carried out.
+        if known.is_none_or(|known| lease.settled || !known.settled) {
+            book.record(&Entry::Lease(lease));
+        }
+    }
+    for id in older_ended.into_iter().chain(newer_ended) {
+        let outcome = Outcome::Gone;
+        book.record(&Entry::LeaseEnded { id, outcome });
+        book.last_lease_id = book.last_lease_id.max(id);
     }
     tracing::warn!(
         leases = book.leases.len(),
-        found_by_their_looks = book.leases.len() - read,
+        read = count,
         "rescued from the broken ledger"
     );
     book
 }
 
-/// Leases by the look of their rows, where no page tells any more which table is where: every page that looks like a
-/// leaf of a table is gone through, each in its newest version
-/// (<https://www.sqlite.org/fileformat2.html#b_tree_pages>).
-fn carve(broken: &Path, boot: BootId) -> Book {
-    let mut pages: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
-    let database = fs::read(broken).unwrap_or_default();
-    for (number, page) in (1..).zip(database.chunks_exact(PAGE_BYTES)) {
-        pages.insert(number, page.to_vec());
-    }
-    let log = fs::read(companion_of(broken, COMPANIONS[0])).unwrap_or_default();
-    let frames = log.get(LOG_HEADER_BYTES..).unwrap_or_default();
-    for frame in frames.chunks_exact(FRAME_HEADER_BYTES + PAGE_BYTES) {
-        let (header, page) = frame.split_at(FRAME_HEADER_BYTES);
-        let number = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
-        pages.insert(number, page.to_vec());
-    }
-    let (mut found, mut ended) = (BTreeMap::<u64, Lease>::new(), BTreeSet::new());
-    for (lease, is_open) in pages.values().flat_map(|page| rows(page, boot)) {
-        if !is_open {
-            ended.insert(lease.id);
-        } else if found.get(&lease.id).is_none_or(|known| lease.settled || !known.settled) {
-            found.insert(lease.id, lease);
-        }
-    }
-    let mut book = Book::default();
-    let open = found.into_values().filter(|lease| !ended.contains(&lease.id));
-    open.for_each(|lease| book.record(&Entry::Lease(lease)));
-    book
+/// Open leases, and the numbers of those that ended.
+fn split(rows: Vec<(Lease, bool)>) -> (Vec<Lease>, Vec<u64>) {
+    let (open, ended): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, is_open)| *is_open);
+    let ended = ended.into_iter().map(|(lease, _)| lease.id);
+    (open.into_iter().map(|(lease, _)| lease).collect(), ended.collect())
 }
 
-/// The rows of a page that look like leases of this boot, and whether each is open.
+/// Leases by the look of their rows, and whether each is open, where no page tells any more which table is where: every page
+/// that looks like a leaf of a table is gone through (<https://www.sqlite.org/fileformat2.html#b_tree_pages>). First those of
+/// the database, among which are some that nothing uses any more, then those of the log, which are newer.
+fn carve(broken: &Path, boot: BootId) -> [Vec<(Lease, bool)>; 2] {
+    let database = fs::read(broken).unwrap_or_default();
+    let log = fs::read(companion_of(broken, COMPANIONS[0])).unwrap_or_default();
+    let (header, frames) = log.split_at(log.len().min(LOG_HEADER_BYTES));
+    let frames = frames.chunks_exact(FRAME_HEADER_BYTES + PAGE_BYTES);
+    // A log that is begun anew leaves the end of the former one behind itself, by its salt. That is in the database by then.
+    let (new, old): (Vec<&[u8]>, Vec<&[u8]>) = frames.partition(|frame| header.get(16..24) == frame.get(8..16));
+    let former = old.into_iter().map(content);
+    let older = former.chain(database.chunks_exact(PAGE_BYTES));
+    let newer = new.into_iter().map(content);
+    [
+        older.flat_map(|page| rows(page, boot)).collect(),
+        newer.flat_map(|page| rows(page, boot)).collect(),
+    ]
+}
+
+/// The page in a frame of the log.
+fn content(frame: &[u8]) -> &[u8] {
+    &frame[FRAME_HEADER_BYTES..]
+}
+
+/// The rows of a page that look like leases which count on this boot, and whether each is open.
 fn rows(page: &[u8], boot: BootId) -> Vec<(Lease, bool)> {
     const LEAF_OF_TABLE: u8 = 13;
     const PAGE_HEADER: usize = 8;
@@ -228,22 +243,37 @@ fn rows(page: &[u8], boot: BootId) -> Vec<(Lease, bool)> {
     }
     let cells = word(3).unwrap_or(0).min(page.len() / 4);
     let cells = (0..cells).filter_map(|index| page.get(word(PAGE_HEADER + 2 * index)?..));
-    cells.filter_map(|cell| row(cell, &boot.to_string())).collect()
+    cells.filter_map(|cell| row(cell, boot)).collect()
 }
 
 /// A row of the table `lease`: boot id, the lease as JSON, deadline and outcome; the last serial type before them is that
 /// of the outcome, 0 while there is none (<https://www.sqlite.org/fileformat2.html#record_format>).
-fn row(cell: &[u8], boot: &str) -> Option<(Lease, bool)> {
+fn row(cell: &[u8], boot: BootId) -> Option<(Lease, bool)> {
     // Its length and its number, each up to nine bytes with the high bit set in all but the last.
     let mut at = 0;
     for _ in 0..2 {
         at += 1 + cell.get(at..)?.iter().take(8).take_while(|byte| **byte >= 0x80).count();
     }
     let header = usize::from(*cell.get(at)?);
-    let body = cell.get(at + header..)?.strip_prefix(boot.as_bytes())?;
-    let outcome = *cell.get(at + header - 1)?;
-    let parsed = serde_json::Deserializer::from_slice(body).into_iter::<Lease>().next();
-    Some((parsed?.ok()?, outcome == 0))
+    let (of_boot, body) = cell.get(at + header..)?.split_at_checked(BOOT_ID_BYTES)?;
+    let of_boot: BootId = str::from_utf8(of_boot).ok()?.parse().ok()?;
+    let [.., deadline, outcome] = *cell.get(at..at + header)? else {
+        return None;
+    };
+    let mut parsed = serde_json::Deserializer::from_slice(body).into_iter::<Lease>();
+    let mut lease = parsed.next()?.ok()?;
+    // A whole number of so many bytes. What is no such thing leaves the one that the lease began with.
+    let length = match deadline {
+        1..=4 => usize::from(deadline),
+        5 => 6,
+        _ => 0,
+    };
+    let deadline = body.get(parsed.byte_offset()..)?.get(..length)?;
+    if length > 0 {
+        let deadline = deadline.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        lease.deadline = Duration::from_millis(deadline);
+    }
+    Some((lease.on_boot(of_boot == boot)?, outcome == 0))
 }
 
 /// Whether a write-ahead log holds commits that SQLite will not read, because something before them is broken. Its end
@@ -257,34 +287,22 @@ pub fn log_is_damaged(database: &Path) -> bool {
         return false;
     }
     let word = |at: usize| u32::from_be_bytes([log[at], log[at + 1], log[at + 2], log[at + 3]]);
-    let is_big_endian = match word(0) {
-        0x377f_0682 => false,
-        0x377f_0683 => true,
-        _ => return true,
-    };
     let sum = |mut sums: (u32, u32), bytes: &[u8]| {
         for pair in bytes.chunks_exact(8) {
-            let half = |at: usize| {
-                let four = [pair[at], pair[at + 1], pair[at + 2], pair[at + 3]];
-                if is_big_endian {
-                    u32::from_be_bytes(four)
-                } else {
-                    u32::from_le_bytes(four)
-                }
-            };
+            let half = |at: usize| u32::from_ne_bytes([pair[at], pair[at + 1], pair[at + 2], pair[at + 3]]);
             sums.0 = sums.0.wrapping_add(half(0)).wrapping_add(sums.1);
             sums.1 = sums.1.wrapping_add(half(4)).wrapping_add(sums.0);
         }
         sums
     };
     let mut sums = sum((0, 0), &log[..24]);
-    if sums != (word(24), word(28)) {
+    if (word(0), sums) != (LOG_MAGIC, (word(24), word(28))) {
         return true;
     }
     let (page_size, salt) = (word(8) as usize, (word(16), word(20)));
     let mut is_broken = false;
     let mut at = LOG_HEADER_BYTES;
-    while page_size > 0 && at + FRAME_HEADER_BYTES + page_size <= log.len() {
+    while at + FRAME_HEADER_BYTES + page_size <= log.len() {
         let is_of_this_log = (word(at + 8), word(at + 12)) == salt;
         let is_commit = word(at + 4) != 0;
         if is_broken && is_of_this_log && is_commit {

@@ -16,13 +16,13 @@ const SCHEMA: &str = "
         body TEXT, ended_at TEXT, PRIMARY KEY (rule, fingerprint, simulated)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS lease (
         id INTEGER PRIMARY KEY, boot TEXT NOT NULL, body TEXT NOT NULL, deadline_ms INTEGER NOT NULL, outcome TEXT);
-    CREATE INDEX IF NOT EXISTS lease_live ON lease (id) WHERE outcome IS NULL;
     CREATE TABLE IF NOT EXISTS victim (
         id INTEGER PRIMARY KEY, boot TEXT NOT NULL, target TEXT NOT NULL, body TEXT NOT NULL, gone_ms INTEGER);
     CREATE TABLE IF NOT EXISTS breaker (rule TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS record (
         id INTEGER PRIMARY KEY, at TEXT NOT NULL, rule TEXT NOT NULL, pid INTEGER, body TEXT NOT NULL);
     DROP INDEX IF EXISTS record_rule;
+    DROP INDEX IF EXISTS lease_live;
 ";
 
 /// From version 1, which knew victims by pid and start time alone, to 2, in which a target may be something else.
@@ -44,6 +44,8 @@ pub fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<(), i64>>
     // FULL: with WAL and NORMAL a commit can be lost at power failure, and an intent must not be.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
+    // The sweep does it: a deed must not wait until what is older is copied into the database.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.execute_batch(SCHEMA)?;
     let version: Option<String> = connection
         .query_row("SELECT value FROM meta WHERE key = 'schema'", [], |row| row.get(0))

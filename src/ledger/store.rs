@@ -226,14 +226,18 @@ impl Store {
         self.unswept >= ENTRIES_PER_SWEEP
     }
 
-    /// Forgets a portion of what is beyond retention. Whether there may be more.
+    /// Forgets a portion of what is beyond retention, and empties the log. Whether there may be more.
     ///
     /// # Errors
     /// When the file cannot be written, or somebody else writes it at this moment: nobody waits for this.
     pub fn sweep(&mut self) -> Result<bool, StoreError> {
         self.unswept = 0;
         self.set_patience(false);
-        let swept = retention::sweep(&mut self.connection, self.retention);
+        let swept = retention::sweep(&mut self.connection, self.retention).and_then(|is_more| {
+            // Into the database, so that the log is written again from its start: on blocks that it has already.
+            let checkpoint = "PRAGMA wal_checkpoint(PASSIVE)";
+            self.connection.query_row(checkpoint, [], |_| Ok(is_more))
+        });
         self.set_patience(true);
         swept.map_err(|source| self.sql(source))
     }

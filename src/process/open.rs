@@ -9,6 +9,7 @@ use std::cell::OnceCell;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 /// Command lines are read up to here; longer ones are cut. Same bound as one argument's (MAX_ARG_STRLEN, execve(2)).
@@ -76,6 +77,13 @@ impl Procfs {
             processes.extend(read.and_then(|()| self.parse_stat(&stat, boot_now)));
         }
         Ok(processes)
+    }
+
+    /// Reads one small file by its path in here, in fewer calls than whoever knows nothing of procfs.
+    pub fn read(&self, path: &str) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
+        read_file(CWD, self.root.join(path), MAX_FILE_BYTES, &mut bytes)?;
+        Some(bytes)
     }
 
     fn open_root(&self) -> Result<OwnedFd, Errno> {
@@ -226,7 +234,8 @@ impl OpenProcess {
 }
 
 /// Reads until nothing comes, in as few calls as there are.
-fn read_file(at: BorrowedFd<'_>, path: &str, limit: usize, bytes: &mut Vec<u8>) -> Option<()> {
+fn read_file(at: BorrowedFd<'_>, path: impl AsRef<Path>, limit: usize, bytes: &mut Vec<u8>) -> Option<()> {
+    let path = path.as_ref();
     let opened = openat(at, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     bytes.clear();
     loop {
@@ -240,7 +249,7 @@ fn read_file(at: BorrowedFd<'_>, path: &str, limit: usize, bytes: &mut Vec<u8>) 
                 bytes.truncate(limit);
                 break;
             }
-            Ok(_) if bytes.len() < bytes.capacity() && path != "cmdline" => break,
+            Ok(_) if bytes.len() < bytes.capacity() && !path.ends_with("cmdline") => break,
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return None,
         }
@@ -276,7 +285,6 @@ fn first_number(line: &str) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::process::BootId;
-    use std::path::Path;
 
     #[test]
     fn arguments_are_joined_by_one_space() {

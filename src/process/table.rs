@@ -206,7 +206,7 @@ impl Procfs {
 
     /// Reads one process anew, or `None` when it is gone.
     pub fn read_process(&self, pid: i32, boot_now: Duration) -> Option<Process> {
-        self.read_stat(&OpenProcess::open(self, pid).ok()?, boot_now)
+        self.parse_stat(&self.read(&format!("{pid}/stat"))?, boot_now)
     }
 
     fn read_stat(&self, files: &OpenProcess, boot_now: Duration) -> Option<Process> {

@@ -2,6 +2,7 @@
 //! and the browser spend while it stays open, beside a Prometheus that scrapes as often. Absolute figures do not travel between
 //! machines; the ratio does.
 
+// What tests need of both stays unused here.
 #[path = "../tests/suite/support/browser.rs"]
 #[allow(dead_code)]
 mod browser;

@@ -4,6 +4,7 @@ mod kept_alerts;
 mod log;
 pub mod policy;
 mod reconciler;
+mod rehearsal;
 mod reload;
 mod sockets;
 mod watcher;
@@ -18,14 +19,15 @@ use crate::engine::showing::recall;
 use crate::engine::{Engine, Policy};
 use crate::host::{Errands, LinuxHost, standing};
 use crate::http::{Access, Limits, listen::may_listen};
-use crate::ledger::Journal;
 use crate::ledger::store::read_records;
+use crate::ledger::{Entry, Journal};
 use crate::process::table::Procfs;
 use crate::publish::{self, Site};
 use crate::sense::{self, Roots, Sampler};
 use crate::tally::Tally;
 use arc_swap::ArcSwap;
 use kept_alerts::KeptAlerts;
+use rehearsal::rehearse;
 use reload::Reloader;
 use sockets::Inherited;
 use std::io::IsTerminal;
@@ -217,6 +219,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         );
         let tally = tally.clone();
         let supervise = move || {
+            standing::go_first();
             keep_running(&make, &inputs, &tally);
             // Nobody listens any more when the daemon is ending by itself.
             let _ = died.send(());
@@ -370,18 +373,21 @@ fn engine_maker(
         let on_exit = Arc::new(move |target| {
             exits.send(Input::Exited(target));
         });
-        let (journal, book) = Journal::open(&directory, procfs.boot);
+        let (mut journal, book) = Journal::open(&directory, procfs.boot);
+        // Nothing new; the first commit of a ledger is dearer than the others, and should not be one that somebody waits for.
+        let _ = journal.begin(&[Entry::Paused(book.paused)]);
         let answers = door.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let on_report = Arc::new(move |ticket, report| {
             answers.send(Input::Reported { ticket, report });
         });
         let errands = Errands::new(runtime.clone(), on_report);
-        let host = LinuxHost::new(procfs.clone(), on_exit).with_errands(errands);
+        let policy = policy.load();
+        let host = rehearse(LinuxHost::new(procfs.clone(), on_exit), &procfs, &policy).with_errands(errands);
         Engine::new(
             host,
             journal,
             book,
-            Policy::clone(&policy.load()),
+            Policy::clone(&policy),
             watcher.conditions(),
             tally.clone(),
         )

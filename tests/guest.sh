@@ -7,7 +7,7 @@
 #
 #   tests/guest.sh           build what is missing, boot, run every test, power off
 #   tests/guest.sh FILTER    only the tests with this text in their names
-#   tests/guest.sh --bench   benches/hog.rs instead, beside Debian's earlyoom
+#   tests/guest.sh --bench [RUNS] [evenkeel]   benches/hog.rs instead, beside Debian's earlyoom or alone
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)

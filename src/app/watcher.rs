@@ -3,10 +3,13 @@
 
 use super::kept_alerts::KeptAlerts;
 use super::policy::Orders;
+use super::rehearsal::rehearse_evaluation;
 use crate::alert::alert::fingerprint;
 use crate::alert::{Alert, Labels, Status};
 use crate::engine::run::{Door, Input};
+use crate::engine::stages::Arrival;
 use crate::engine::{Answer, Conditions};
+use crate::host::standing;
 use crate::sense::{Occasion, Snapshot};
 use crate::tally::Tally;
 use crate::watch::alerting::Change;
@@ -63,9 +66,11 @@ impl Watcher {
         let memory = Arc::new(Mutex::new(Memory::default()));
         let reads = Reads::default();
         let mut watch = Watch::new(orders, Arc::clone(&memory), Arc::clone(&reads), door, tally, kept);
-        let thread = std::thread::Builder::new()
-            .name("watch".into())
-            .spawn(move || watch.run(&receiver))?;
+        let thread = std::thread::Builder::new().name("watch".into()).spawn(move || {
+            standing::go_first();
+            rehearse_evaluation();
+            watch.run(&receiver);
+        })?;
         Ok(Watcher {
             sender,
             memory,
@@ -186,6 +191,8 @@ impl Watch {
                 Message::Sample(snapshot, Occasion::Early(cause)) => {
                     self.tally.early_sample(cause.as_str());
                     self.evaluate_early(&snapshot);
+                    let age_ms = snapshot.taken_instant.elapsed().as_micros() as f64 / 1e3;
+                    tracing::debug!(cause = cause.as_str(), age_ms, "rules have seen an early sample");
                 }
                 Message::Orders(orders) => self.replace(*orders),
                 Message::Stop => return self.kept.keep_last(&self.evaluator, lock(&self.memory).newest_ms),
@@ -213,7 +220,7 @@ impl Watch {
         memory.newest_boot = crate::host::linux::boot_time().saturating_sub(snapshot.taken_instant.elapsed());
         let round = self.evaluator.evaluate(&mut memory.history, now_ms);
         drop(memory);
-        self.tell_round(round);
+        self.tell_round(round, snapshot.taken_instant);
         self.kept.keep(&self.evaluator, now_ms);
         if self.settled_at.is_some_and(|at| at <= Instant::now()) {
             self.settled_at = None;
@@ -240,7 +247,7 @@ impl Watch {
         let seen: HashSet<&str> = snapshot.families().map(|family| family.name.as_ref()).collect();
         let round = self.evaluator.evaluate_early(&mut memory.history, now_ms, &seen);
         drop(memory);
-        self.tell_round(round);
+        self.tell_round(round, snapshot.taken_instant);
     }
 
     fn remember(&mut self, memory: &mut Memory, snapshot: &Snapshot, now_ms: i64) {
@@ -261,7 +268,7 @@ impl Watch {
         memory.newest_ms = now_ms;
     }
 
-    fn tell_round(&mut self, round: Round) {
+    fn tell_round(&mut self, round: Round, sampled_at: Instant) {
         for failure in &round.failures {
             tracing::debug!(%failure, "a rule could not be evaluated");
         }
@@ -272,7 +279,7 @@ impl Watch {
             .filter(|transition| is_news(told, &transition.alert, transition.change))
             .map(|transition| transition.alert)
             .collect();
-        self.tell(alerts);
+        self.tell(alerts, Some(sampled_at));
     }
 
     fn replace(&mut self, orders: Orders) {
@@ -289,14 +296,18 @@ impl Watch {
         drop(memory);
         self.remembered.clear();
         self.orders = orders;
-        self.tell(ended.into_iter().map(|transition| transition.alert).collect());
+        self.tell(ended.into_iter().map(|transition| transition.alert).collect(), None);
     }
 
-    fn tell(&self, alerts: Vec<Alert>) {
+    fn tell(&self, alerts: Vec<Alert>, sampled_at: Option<Instant>) {
         if alerts.is_empty() {
             return;
         }
-        if !self.door.send(Input::Alerts(alerts)) {
+        let arrival = Arrival {
+            sampled_at,
+            received_at: Instant::now(),
+        };
+        if !self.door.send(Input::Alerts(alerts, arrival)) {
             tracing::debug!("the engine has ended");
         }
     }

@@ -10,6 +10,7 @@ use super::agenda::{BASELINE, RETRY, ROUND};
 use super::ascend::Seat;
 use super::episode::{Admission, admit};
 use super::select::{needs_cpu, select};
+use super::stages::Arrival;
 use super::turn::{About, Turn, Work};
 use crate::act::guard::{Refusal, Ward, bound_matches};
 use crate::act::plan::plan;
@@ -43,8 +44,8 @@ impl<H: Host> Engine<H> {
     ///
     /// # Errors
     /// When the decisions could not be made durable. Nothing new was done then, though undoing was.
-    pub fn take(&mut self, alerts: &[Alert], received_at: Instant) -> Result<(), String> {
-        let mut turn = Turn::new(self.host.now(), Some(received_at));
+    pub fn take(&mut self, alerts: &[Alert], arrival: impl Into<Arrival>) -> Result<(), String> {
+        let mut turn = Turn::new(self.host.now(), Some(arrival.into()));
         alerts.iter().for_each(|alert| self.hear(alert));
         let rules = self.policy.rules.rules.clone();
         self.meet_all(&rules, alerts, &mut turn);
@@ -442,10 +443,10 @@ impl<H: Host> Engine<H> {
     /// # Errors
     /// When the intents could not be made durable.
     pub(super) fn carry_out_or(&mut self, turn: Turn, again: impl FnOnce(&mut Self, &mut Turn)) -> Result<(), String> {
-        let (now, received_at) = (turn.boot_now(), turn.received_at);
+        let (now, arrival) = (turn.boot_now(), turn.arrival);
         let begun = self.carry_out(turn);
         if begun.is_err() {
-            let mut rest = Turn::without_ledger(self.host.now(), received_at);
+            let mut rest = Turn::without_ledger(self.host.now(), arrival);
             again(self, &mut rest);
             if rest.has_something() {
                 // Its intents stand, durable or not.
@@ -470,11 +471,13 @@ impl<H: Host> Engine<H> {
             })
             .chain(turn.counted.drain(..))
             .collect();
+        turn.stages.decided = Instant::now();
         let begun = if entries.is_empty() || turn.is_unledgered {
             Ok(())
         } else {
             self.journal.begin(&entries)
         };
+        turn.stages.durable = Instant::now();
         if begun.is_err() {
             let closings = turn.abandon(&mut self.book);
             self.journal.settle(closings);
@@ -488,7 +491,7 @@ impl<H: Host> Engine<H> {
             self.tally.decision(&rule, decision.as_str());
         }
         // A storm of repeats must not describe thousands of open episodes for each of them.
-        let changes_nothing = turn.received_at.is_some() && entries.is_empty() && turn.work.is_empty();
+        let changes_nothing = turn.arrival.is_some() && entries.is_empty() && turn.work.is_empty();
         if changes_nothing && self.journal.is_writable() {
             return begun;
         }
@@ -536,7 +539,7 @@ impl<H: Host> Engine<H> {
     /// touched. Nothing was done since then.
     fn recent_table(&mut self, turn: &Turn) -> Arc<Kin> {
         let now = turn.boot_now();
-        let recent = self.last_table.take().filter(|_| turn.received_at.is_some());
+        let recent = self.last_table.take().filter(|_| turn.arrival.is_some());
         let recent = recent.filter(|(read_at, _)| now.saturating_sub(*read_at) < JUST_READ);
         let (read_at, table) = recent.unwrap_or_else(|| (now, Arc::new(self.read_table(now))));
         self.last_table = Some((read_at, Arc::clone(&table)));

@@ -14,6 +14,7 @@ mod reconcile;
 pub mod run;
 pub mod select;
 pub mod showing;
+pub mod stages;
 pub mod turn;
 pub mod unwind;
 

@@ -14,6 +14,7 @@ use crate::ledger::lease::{self, Undo};
 use crate::ledger::{Climb, Effect, Entry, EpisodeKey, Outcome, Victim};
 use crate::process::{Candidate, Target};
 use nix::sys::signal::Signal;
+use std::time::Instant;
 
 impl<H: Host> Engine<H> {
     pub(super) fn perform(&mut self, work: Work, turn: &Turn, outcomes: &mut Vec<Entry>) {
@@ -45,8 +46,9 @@ impl<H: Host> Engine<H> {
                         Candidate::Cgroup(cgroup) => limit::reclaim(&mut self.host, cgroup, bytes),
                     },
                 );
+                let done_at = Instant::now();
                 self.set_back(&subject, &effected, turn, outcomes);
-                self.report(&subject, effected, turn, outcomes);
+                self.report(&subject, effected, done_at, turn, outcomes);
             }
             Work::Take { lease, subject } => {
                 let Some(mut held) = self.book.leases.get(&lease).cloned() else {
@@ -62,6 +64,7 @@ impl<H: Host> Engine<H> {
                     },
                     Err(effected) => effected,
                 };
+                let done_at = Instant::now();
                 match effected.outcome {
                     Outcome::Gone | Outcome::ChangedIdentity => {
                         self.forgo(lease, effected.outcome, outcomes);
@@ -73,7 +76,7 @@ impl<H: Host> Engine<H> {
                 }
                 let is_halfway = matches!(effected.outcome, Outcome::Denied | Outcome::Failed);
                 self.set_back(&subject, &effected, turn, outcomes);
-                self.report(&subject, effected, turn, outcomes);
+                self.report(&subject, effected, done_at, turn, outcomes);
                 if is_halfway {
                     self.undo(lease, Outcome::Cancelled, turn, outcomes);
                 }
@@ -98,6 +101,7 @@ impl<H: Host> Engine<H> {
                         }
                     })
                     .and_then(|()| self.host.signal(target, signal).map_err(Effected::from));
+                let done_at = Instant::now();
                 let effected = match sent {
                     Ok(()) => Effected {
                         outcome: Outcome::Applied,
@@ -133,7 +137,7 @@ impl<H: Host> Engine<H> {
                     }
                 }
                 self.set_back(&subject, &effected, turn, outcomes);
-                self.report(&subject, effected, turn, outcomes);
+                self.report(&subject, effected, done_at, turn, outcomes);
             }
         }
     }
@@ -146,6 +150,7 @@ impl<H: Host> Engine<H> {
         let effected = self
             .verify(subject)
             .map_or_else(|effected| effected, |()| limit::kill(&mut self.host, cgroup));
+        let done_at = Instant::now();
         let target = subject.candidate.target();
         if effected.outcome == Outcome::Applied {
             self.await_effect(subject, Signal::SIGKILL, outcomes);
@@ -158,7 +163,7 @@ impl<H: Host> Engine<H> {
             }
         }
         self.set_back(subject, &effected, turn, outcomes);
-        self.report(subject, effected, turn, outcomes);
+        self.report(subject, effected, done_at, turn, outcomes);
     }
 
     /// Ends a lease that was never carried out. One above it, intended in the same turn, counted on it.
@@ -304,9 +309,19 @@ impl<H: Host> Engine<H> {
         outcomes.push(entry);
     }
 
-    fn report(&mut self, subject: &Subject, effected: Effected, turn: &Turn, outcomes: &mut Vec<Entry>) {
-        if let (Outcome::Applied, Some(received_at)) = (effected.outcome, turn.received_at) {
-            self.tally.reaction_seconds(received_at.elapsed().as_secs_f64());
+    fn report(
+        &mut self,
+        subject: &Subject,
+        effected: Effected,
+        done_at: Instant,
+        turn: &Turn,
+        outcomes: &mut Vec<Entry>,
+    ) {
+        if let (Outcome::Applied, Some(arrival)) = (effected.outcome, turn.arrival) {
+            let reaction = done_at.saturating_duration_since(arrival.received_at);
+            self.tally.reaction_seconds(reaction.as_secs_f64());
+            let pid = subject.candidate.target().pid();
+            turn.stages.tell(arrival, done_at, &subject.about.rule, pid);
         }
         self.show_decisions(turn);
         self.tally

@@ -1,6 +1,7 @@
 //! The engine's thread: a bounded queue in, the line walked, replies out. Deliveries that wait together are taken
 //! together, and so share one commit.
 
+use super::stages::Arrival;
 use super::{Engine, Policy};
 use crate::alert::Alert;
 use crate::alert::alertmanager::Survey;
@@ -35,7 +36,7 @@ pub enum Input {
     /// From the webhook listener.
     Delivery(Delivery),
     /// From the own evaluation.
-    Alerts(Vec<Alert>),
+    Alerts(Vec<Alert>, Arrival),
     /// Fingerprints of all own alerts that are pending or fire, once the own evaluation has settled after a start.
     StillActive(BTreeSet<String>),
     /// What the Alertmanagers said when they were asked.
@@ -159,12 +160,12 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally)
                     .invalid
                     .iter()
                     .for_each(|_| tally.decision("", Decision::Invalid.as_str()));
-                batch.received_at.get_or_insert(delivery.received_at);
+                batch.arrival.get_or_insert(delivery.received_at.into());
                 batch.alerts.extend(delivery.alerts);
                 batch.replies.push(delivery.reply);
             }
-            Input::Alerts(alerts) => {
-                batch.received_at.get_or_insert_with(Instant::now);
+            Input::Alerts(alerts, arrival) => {
+                batch.arrival.get_or_insert(arrival);
                 batch.alerts.extend(alerts);
             }
             other => {
@@ -183,7 +184,7 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally)
                     Input::Release { id, reply } => drop(reply.send(engine.release(id))),
                     Input::Pause(paused) => engine.pause(paused),
                     Input::ShutDown => return false,
-                    Input::Delivery(_) | Input::Alerts(_) => {}
+                    Input::Delivery(_) | Input::Alerts(..) => {}
                 }
             }
         }
@@ -204,7 +205,7 @@ fn held(book: &Book) -> Held {
 #[derive(Default)]
 struct Batch {
     alerts: Vec<Alert>,
-    received_at: Option<Instant>,
+    arrival: Option<Arrival>,
     replies: Vec<tokio::sync::oneshot::Sender<Receipt>>,
 }
 
@@ -212,17 +213,17 @@ impl Batch {
     fn take<H: Host>(&mut self, engine: &mut Engine<H>) {
         let Batch {
             alerts,
-            received_at,
+            arrival,
             replies,
         } = std::mem::take(self);
         if alerts.is_empty() && replies.is_empty() {
             return;
         }
-        let received_at = received_at.unwrap_or_else(Instant::now);
+        let arrival = arrival.unwrap_or_else(|| Instant::now().into());
         // In portions, so that what one turn holds in memory and in a commit stays bounded.
         let results: Vec<Result<(), String>> = alerts
             .chunks(MAX_PER_TURN)
-            .map(|portion| engine.take(portion, received_at))
+            .map(|portion| engine.take(portion, arrival))
             .collect();
         let result = results.into_iter().find(Result::is_err).unwrap_or(Ok(()));
         for reply in replies {

@@ -1,6 +1,7 @@
 //! One turn of the engine: what was decided so far, what must be durable before anything is done, and what is to be
 //! done then. Alerts that come together share a turn, and so share commits and the reading of the process table.
 
+use super::stages::{Arrival, Stages};
 use crate::alert::Labels;
 use crate::host::Moment;
 use crate::ledger::book::Former;
@@ -11,7 +12,7 @@ use nix::sys::signal::Signal;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Something to do on the host once its intent is durable.
 pub enum Work {
@@ -96,11 +97,12 @@ enum Kind {
 
 pub struct Turn {
     pub now: Moment,
+    pub stages: Stages,
     /// Of rules with `without_ledger: allow`, after the ledger could not be written: what is intended stands all the
     /// same, and is recorded when it can be.
     pub is_unledgered: bool,
-    /// When the alert arrived that this turn reacts to.
-    pub received_at: Option<Instant>,
+    /// When the alert came that this turn reacts to.
+    pub arrival: Option<Arrival>,
     /// Names of the alerts whose episodes were closed in this turn, by fingerprint.
     pub closed: BTreeMap<String, String>,
     /// The one process that a rule is about and its ancestors, where no more was read for it.
@@ -120,11 +122,12 @@ pub struct Turn {
 }
 
 impl Turn {
-    pub fn new(now: Moment, received_at: Option<Instant>) -> Turn {
+    pub fn new(now: Moment, arrival: Option<Arrival>) -> Turn {
         Turn {
             now,
+            stages: Stages::begin(),
             is_unledgered: false,
-            received_at,
+            arrival,
             closed: BTreeMap::new(),
             near: None,
             table: None,
@@ -137,10 +140,10 @@ impl Turn {
     }
 
     /// A turn that needs no ledger.
-    pub fn without_ledger(now: Moment, received_at: Option<Instant>) -> Turn {
+    pub fn without_ledger(now: Moment, arrival: Option<Arrival>) -> Turn {
         Turn {
             is_unledgered: true,
-            ..Turn::new(now, received_at)
+            ..Turn::new(now, arrival)
         }
     }
 

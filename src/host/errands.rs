@@ -2,6 +2,7 @@
 //! nothing, and bounds what servers and commands can make it hold.
 
 use super::errand::{Authorization, End, Errand, Report, Request, Run, Server};
+use super::standing;
 use crate::http::client::{Connection, Credentials, Secret, Settings};
 use hyper::body::Bytes;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
@@ -56,7 +57,10 @@ impl Errands {
             })),
             Errand::Command(run) => {
                 let failed = Arc::clone(&on_report);
-                let work = move || on_report(ticket, execute(&run));
+                let work = move || {
+                    standing::take_turns();
+                    on_report(ticket, execute(&run));
+                };
                 let thread = std::thread::Builder::new().name("command".into());
                 if let Err(error) = thread.spawn(work) {
                     let reason = format!("no thread for it: {error}");

@@ -6,7 +6,8 @@ use super::limit::Device;
 use super::limits::Limits;
 use super::trial::{self, CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_SYS_RESOURCE, Trials};
 use super::unit::UnitState;
-use super::{CgroupError, Errand, Errands, Host, HostError, Moment, Reading, Reclaimed, Thread, pageout};
+use super::{CgroupError, Errand, Errands, Host, HostError, Moment, Reading, Reclaimed, Thread, pageout, standing};
+use crate::process::kernel_threads::KernelThreads;
 use crate::process::table::{Procfs, UserNames};
 use crate::process::{Cgroup, Identity, Needs, Process, Selector};
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +24,9 @@ use std::time::Duration;
 
 /// A stop is delivered when the process next runs in user mode or sleeps interruptibly; longer is not waited for.
 const STOP_WAIT: Duration = Duration::from_millis(50);
+
+/// `/proc/meminfo` is shorter, so that it is read at once.
+const MEMINFO_BYTES: usize = 4096;
 
 /// Where cgroup2 is mounted on every distribution with systemd.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -36,6 +40,7 @@ pub type OnExit = Arc<dyn Fn(Identity) + Send + Sync>;
 pub struct LinuxHost {
     procfs: Procfs,
     users: UserNames,
+    kernel_threads: KernelThreads,
     trials: Trials,
     /// Whose line [`Host::own_line`] is.
     own_pid: i32,
@@ -53,6 +58,7 @@ impl LinuxHost {
             limits,
             procfs,
             users: UserNames::default(),
+            kernel_threads: KernelThreads::default(),
             own_pid: std::process::id() as i32,
             on_exit,
             errands: None,
@@ -125,7 +131,7 @@ impl Host for LinuxHost {
     }
 
     fn processes(&mut self) -> io::Result<Vec<Process>> {
-        self.procfs.read_table(boot_time())
+        self.procfs.read_table(boot_time(), &mut self.kernel_threads)
     }
 
     fn process(&mut self, pid: i32) -> Option<Process> {
@@ -327,6 +333,7 @@ impl Host for LinuxHost {
             .name("exit-watch".into())
             .stack_size(64 * 1024);
         let spawned = watcher.spawn(move || {
+            standing::take_turns();
             if let Some(pidfd) = pidfd {
                 release_memory(&pidfd);
                 let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
@@ -360,7 +367,9 @@ impl Host for LinuxHost {
     }
 
     fn available_memory(&mut self) -> Option<u64> {
-        let text = fs::read_to_string(self.procfs.root.join("meminfo")).ok()?;
+        let mut text = String::with_capacity(MEMINFO_BYTES);
+        let mut file = fs::File::open(self.procfs.root.join("meminfo")).ok()?;
+        file.read_to_string(&mut text).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
         let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
         kib.checked_mul(1024)

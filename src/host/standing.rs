@@ -1,14 +1,33 @@
-//! evenkeel's own standing when memory is short: it takes little, its pages stay in memory, and others are ended before
-//! it. Without that it would wait for its own code to be read back from a disk that everybody waits for.
+//! evenkeel's own standing when memory is short: it takes little, its pages stay in memory, others are ended before it, and the
+//! threads between sample and deed go first. Without that it would wait for its own code to be read back from a disk that everybody waits
+//! for, and for its turn behind the program that takes the memory.
 
 use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, getpriority_process, getrlimit, setpriority_process};
 use rustix::thread::{CapabilitySet, capabilities};
 use std::fs;
 use std::io;
 
 /// As in the shipped unit. Not -1000: a fault of evenkeel's own must stay one that the kernel can end.
 const OOM_SCORE_ADJ: i32 = -900;
+
+/// The nice value of threads between sample and deed. They run for milliseconds.
+const HASTE: i32 = -10;
+
+/// Lets the calling thread run before others, unless somebody has said otherwise. Best effort: it takes CAP_SYS_NICE. Threads
+/// and programs that it starts inherit it, until they [`take_turns`].
+pub fn go_first() {
+    if getpriority_process(None) == Ok(0) {
+        let _ = setpriority_process(None, HASTE);
+    }
+}
+
+/// Lets the calling thread, which was started by one that goes first, wait its turn again.
+pub fn take_turns() {
+    if getpriority_process(None) == Ok(HASTE) {
+        let _ = setpriority_process(None, 0);
+    }
+}
 
 /// Lets all threads allocate from one heap: of several each keeps what it once needed, and reserves 64 MiB that count as
 /// locked. To be called before the first thread is started (mallopt(3)).
@@ -58,4 +77,28 @@ pub fn be_ended_last() -> io::Result<()> {
 fn own_oom_score_adj() -> io::Result<i32> {
     let text = fs::read_to_string("/proc/self/oom_score_adj")?;
     text.trim().parse().map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_goes_first_passes_it_on_until_turns_are_taken() {
+        let nice = || getpriority_process(None).unwrap();
+        let before = nice();
+        let run = std::thread::spawn(move || {
+            go_first();
+            let first = nice();
+            let child = std::thread::spawn(move || {
+                take_turns();
+                nice()
+            });
+            (first, child.join().unwrap())
+        });
+        let (first, child) = run.join().unwrap();
+        let may = capabilities(None).unwrap().effective.contains(CapabilitySet::SYS_NICE);
+        let expected = if may && before == 0 { HASTE } else { before };
+        assert_eq!((first, child, nice()), (expected, before, before));
+    }
 }

@@ -4,6 +4,7 @@
 pub mod candidate;
 pub mod cgroup;
 pub mod identity;
+pub mod kernel_threads;
 pub mod kin;
 pub mod open;
 pub mod protection;

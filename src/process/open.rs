@@ -1,6 +1,7 @@
 //! A process held open: what is read through it belongs to that very process or cannot be read, for a directory of
 //! procfs that is open names its process even when the pid is handed out again. Reads only.
 
+use super::kernel_threads::KernelThreads;
 use super::selector::{Judgement, Selector};
 use super::table::{Details, Needs, Process, Procfs, UserNames};
 use rustix::fs::{CWD, Dir, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, openat, readlinkat};
@@ -56,25 +57,32 @@ impl Procfs {
         Ok(())
     }
 
-    /// Reads every process once; threads are not listed. `boot_now` is CLOCK_BOOTTIME.
+    /// Reads every process once, and those of the kernel only where they are not `known` yet; threads are not listed. `boot_now` is
+    /// CLOCK_BOOTTIME.
     ///
     /// # Errors
     /// When the directory itself cannot be read.
-    pub fn read_table(&self, boot_now: Duration) -> io::Result<Vec<Process>> {
+    pub fn read_table(&self, boot_now: Duration, known: &mut KernelThreads) -> io::Result<Vec<Process>> {
         let root = self.open_root()?;
         let (mut path, mut stat) = (String::new(), Vec::with_capacity(FIRST_READ_BYTES));
         let mut processes = Vec::new();
+        known.call_roll(root.as_fd(), &mut stat);
         for entry in Dir::read_from(&root)? {
             let entry = entry?;
             let name = entry.file_name();
             let Some(pid) = name.to_str().ok().filter(|_| is_pid(name)) else {
                 continue;
             };
+            if let Some(thread) = known.find(pid, boot_now) {
+                processes.push(thread);
+                continue;
+            }
             path.clear();
             path.extend([pid, "/stat"]);
             // What vanished meanwhile is left out.
             let read = read_file(root.as_fd(), &path, MAX_FILE_BYTES, &mut stat);
-            processes.extend(read.and_then(|()| self.parse_stat(&stat, boot_now)));
+            let process = read.and_then(|()| self.parse_stat(&stat, boot_now));
+            processes.extend(process.inspect(|process| known.note(process)));
         }
         Ok(processes)
     }
@@ -234,7 +242,7 @@ impl OpenProcess {
 }
 
 /// Reads until nothing comes, in as few calls as there are.
-fn read_file(at: BorrowedFd<'_>, path: impl AsRef<Path>, limit: usize, bytes: &mut Vec<u8>) -> Option<()> {
+pub(super) fn read_file(at: BorrowedFd<'_>, path: impl AsRef<Path>, limit: usize, bytes: &mut Vec<u8>) -> Option<()> {
     let path = path.as_ref();
     let opened = openat(at, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     bytes.clear();
@@ -243,13 +251,16 @@ fn read_file(at: BorrowedFd<'_>, path: impl AsRef<Path>, limit: usize, bytes: &m
             bytes.reserve(bytes.len());
         }
         match read(&opened, rustix::buffer::spare_capacity(bytes)) {
-            // Less than was asked for is the end of every file here but `cmdline`, whose pages are asked one by one.
+            // Less than was asked for is the end of every file here but `cmdline`, whose pages are asked one by one, and
+            // `children`, which comes in pieces.
             Ok(0) => break,
             Ok(_) if bytes.len() >= limit => {
                 bytes.truncate(limit);
                 break;
             }
-            Ok(_) if bytes.len() < bytes.capacity() && !path.ends_with("cmdline") => break,
+            Ok(_) if bytes.len() < bytes.capacity() && !path.ends_with("cmdline") && !path.ends_with("children") => {
+                break;
+            }
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return None,
         }

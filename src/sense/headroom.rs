@@ -12,10 +12,10 @@ const FILL_BYTES_PER_SECOND: f64 = (6u64 << 30) as f64;
 const LOOKS_BEFORE_THE_END: f64 = 4.0;
 
 /// More looks would cost more than they bring: what is decided needs some milliseconds itself.
-const MIN_WAIT: Duration = Duration::from_millis(50);
+const MIN_WAIT: Duration = Duration::from_millis(20);
 
 /// A fall by this part of what was left can cross a threshold; a smaller one can wait for the regular sample.
-const NEWS: u64 = 16;
+const NEWS: u64 = 64;
 
 /// What was seen of free memory so far.
 #[derive(Debug, Default)]
@@ -62,8 +62,8 @@ mod tests {
         for (looks, expected_ms) in [
             (&[(0, 12 * GIB)][..], 2000),
             (&[(0, 3 * GIB)], 500),
-            (&[(0, GIB / 8)], 50),
-            (&[(0, 0)], 50),
+            (&[(0, GIB / 8)], 20),
+            (&[(0, 0)], 20),
             // 3 GiB/s: a quarter of the second that is left.
             (&[(0, 6 * GIB), (1000, 3 * GIB)], 250),
             // Slow falls and rises change nothing.
@@ -82,8 +82,8 @@ mod tests {
     fn only_a_fall_is_news() {
         let mut headroom = Headroom::default();
         assert!(!headroom.is_news(0), "nothing was sampled to compare with");
-        headroom.sampled(1600);
-        for (available, expected) in [(1599, false), (1500, false), (1499, true), (0, true), (9000, false)] {
+        headroom.sampled(6400);
+        for (available, expected) in [(6399, false), (6300, false), (6299, true), (0, true), (9000, false)] {
             assert_eq!(headroom.is_news(available), expected, "{available}");
         }
         headroom.sampled(0);

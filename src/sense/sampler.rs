@@ -15,6 +15,7 @@ use super::slow::{self, SlowReadings};
 use super::snapshot::{Cause, Occasion, Reading, Snapshot};
 use super::trail::Trail;
 use crate::family::Family;
+use crate::host::standing;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -177,6 +178,7 @@ impl Sampler {
             follower,
         };
         thread::Builder::new().name("sampler".to_owned()).spawn(move || {
+            standing::go_first();
             // A slow collector that hangs must not keep the first sample back for ever.
             let until = Instant::now() + FIRST_SLOW_PATIENCE;
             for done in slow_done {

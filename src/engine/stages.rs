@@ -1,0 +1,57 @@
+//! When an alert was where on its way to the deed, told in the log at level debug: for whoever wonders where the time went.
+
+use std::time::Instant;
+
+/// When what a turn reacts to was seen, and when the alert came here.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// The sample that made the alert; alerts of others do not tell.
+    pub sampled_at: Option<Instant>,
+    pub received_at: Instant,
+}
+
+impl From<Instant> for Arrival {
+    fn from(received_at: Instant) -> Self {
+        Arrival {
+            sampled_at: None,
+            received_at,
+        }
+    }
+}
+
+/// When the stages of a turn were over.
+#[derive(Debug, Clone, Copy)]
+pub struct Stages {
+    begun: Instant,
+    pub decided: Instant,
+    /// The intent is on disk.
+    pub durable: Instant,
+}
+
+impl Stages {
+    pub fn begin() -> Stages {
+        let now = Instant::now();
+        Stages {
+            begun: now,
+            decided: now,
+            durable: now,
+        }
+    }
+
+    /// To be called for a step that was taken at `done_at`.
+    pub fn tell(&self, arrival: Arrival, done_at: Instant, rule: &str, pid: Option<i32>) {
+        let seen = arrival.sampled_at.unwrap_or(arrival.received_at);
+        let ms = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as f64 / 1e3;
+        tracing::debug!(
+            rule,
+            pid,
+            evaluate_ms = ms(seen, arrival.received_at),
+            wait_ms = ms(arrival.received_at, self.begun),
+            decide_ms = ms(self.begun, self.decided),
+            commit_ms = ms(self.decided, self.durable),
+            act_ms = ms(self.durable, done_at),
+            total_ms = ms(seen, done_at),
+            "reaction"
+        );
+    }
+}

@@ -24,7 +24,11 @@ pub fn page(status: &Status, telemetry_path: &str) -> String {
 }
 
 fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::Result {
-    let host = Escaped(&status.host.name);
+    // Nothing is known of a host whose `uname` is switched off.
+    let host = Escaped(match &*status.host.name {
+        "" => "this host",
+        name => name,
+    });
     let firing: usize = status.alerts_firing.values().sum();
     let badge = if firing > 0 {
         format!("({firing}) ")
@@ -46,13 +50,16 @@ fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::R
     // The number is what readers know; what its builders appended is in `node_uname_info`.
     let is_number = |character: char| character.is_ascii_digit() || character == '.';
     let kernel = status.host.kernel.split(|character| !is_number(character)).next();
+    let system = match kernel {
+        Some(kernel) if !kernel.is_empty() => format!(", Linux {kernel} on {}", Escaped(&status.host.machine)),
+        _ => String::new(),
+    };
     writeln!(
         out,
-        "<p>Version {}, Linux {} on {}. Sampled at {} UTC, as are all times here.</p>\n\
+        "<p>Version {}{}. Sampled at {} UTC, as are all times here.</p>\n\
          <p id=\"contact\" role=\"status\"></p>\n</header>\n<main>",
         status.version,
-        kernel.unwrap_or_default(),
-        Escaped(&status.host.machine),
+        system,
         time(status.sampled_at, status.sampled_at)
     )?;
     acting(out, status, firing)?;

@@ -11,7 +11,7 @@ use crate::support::burner::Burner;
 use crate::support::daemon::{Daemon, Home};
 use crate::support::payload::{envelope, firing};
 use crate::support::tools::folder;
-use crate::support::{eventually, node_name};
+use crate::support::{eventually, http, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const WIDTHS: [u32; 3] = [375, 768, 1440];
@@ -220,4 +220,20 @@ fn it_follows_what_happens_without_losing_the_place_of_its_reader() {
         (browser.evaluate("document.getElementById('contact').textContent") == json!("")).then_some(())
     });
     assert_eq!(browser.evaluate("untouched"), json!(true));
+}
+
+#[test]
+fn what_is_switched_off_leaves_no_gaps() {
+    let home = Home::new("rules: []\n");
+    let daemon = home.start(&["--collector.disable-defaults"]);
+    let page = http::get(daemon.metrics, "/").expect("evenkeel answers").body;
+    for text in [
+        "<h1>evenkeel on this host</h1>",
+        "<p>Version 0.1.0. Sampled at ",
+        "<p>Nothing that is drawn here is sampled.</p>",
+        "<p>All are switched off.</p>",
+    ] {
+        let text = text.replace("0.1.0", env!("CARGO_PKG_VERSION"));
+        assert!(page.contains(&text), "{text:?} in {page}");
+    }
 }

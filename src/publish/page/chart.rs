@@ -28,10 +28,15 @@ fn name(figure: Figure) -> &'static str {
 
 /// The section about the host.
 pub fn host(out: &mut String, status: &Status) -> fmt::Result {
+    writeln!(out, "<section>\n<h2 id=\"host\">Host</h2>")?;
+    let is_known = |figure| status.trail.values(figure).any(|value| !value.is_nan());
+    if !Figure::ALL.into_iter().any(is_known) {
+        return writeln!(out, "<p>Nothing that is drawn here is sampled.</p>\n</section>");
+    }
     let span = span(status.trail.len() as f64 * status.sampling_interval_seconds);
     writeln!(
         out,
-        "<section>\n<h2 id=\"host\">Host</h2>\n<table class=\"figures\">\n<caption>The last {span}, one point per sample. \
+        "<table class=\"figures\">\n<caption>The last {span}, one point per sample. \
          Waiting is the share of time in which some task waited (PSI); network and disk are those of the busiest device.</caption>\n\
          <thead><tr><th scope=\"col\">Figure</th><th scope=\"col\" class=\"number\">Now</th>\
          <th scope=\"col\" class=\"number\">Mean</th><th scope=\"col\" class=\"number\">Peak</th>\

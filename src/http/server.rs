@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 /// Bounds of one listener.
 #[derive(Debug, Clone, Copy)]
@@ -204,7 +205,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn open<S, F>(mut self, stream: TcpStream, access: Access, service: Arc<S>)
+    async fn open<S, F>(self, stream: TcpStream, access: Access, service: Arc<S>)
     where
         S: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
         F: Future<Output = Answer> + Send + 'static,
@@ -215,9 +216,23 @@ impl Connection {
         let write_timeout_ms = u32::try_from(self.limits.write_timeout.as_millis()).unwrap_or(u32::MAX);
         let _ = setsockopt(&stream, TcpUserTimeout, &write_timeout_ms);
         let active = access.web().await;
-        let Some(tls) = active.as_ref().and_then(|active| active.tls.clone()) else {
-            return self.http1(TokioIo::new(stream), active, service).await;
-        };
+        match active.as_ref().and_then(|active| active.tls.clone()) {
+            None => self.http1(TokioIo::new(stream), active, service).await,
+            // Apart: what it needs is many times what the others do, and would be set aside for each of them.
+            Some(tls) => Box::pin(self.tls(tls, stream, active, service)).await,
+        }
+    }
+
+    async fn tls<S, F>(
+        mut self,
+        tls: Arc<ServerConfig>,
+        stream: TcpStream,
+        active: Option<Arc<Active>>,
+        service: Arc<S>,
+    ) where
+        S: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
         let accept = tokio::time::timeout(self.limits.header_timeout, TlsAcceptor::from(tls).accept(stream));
         let handshake = tokio::select! {
             handshake = accept => handshake,

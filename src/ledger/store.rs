@@ -7,7 +7,7 @@ use super::retention::{self, ENTRIES_PER_SWEEP, Retention};
 use super::salvage;
 use super::schema::{self, SCHEMA_VERSION};
 use crate::process::{BootId, Target};
-use rusqlite::{Connection, OpenFlags, Transaction, params};
+use rusqlite::{Connection, OpenFlags, params};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -204,11 +204,20 @@ impl Store {
 
     fn try_commit(&mut self, entries: &[Entry]) -> rusqlite::Result<()> {
         let boot = self.boot.to_string();
-        let transaction = self.connection.transaction()?;
-        for entry in entries {
-            write(&transaction, &boot, entry)?;
+        let run = |statement| self.connection.prepare_cached(statement)?.execute([]);
+        // Statements that are kept, unlike those of rusqlite's own transactions: whoever waits for this need not wait for a parser.
+        run("BEGIN")?;
+        let written = entries
+            .iter()
+            .try_for_each(|entry| write(&self.connection, &boot, entry))
+            .and_then(|()| run("COMMIT"));
+        if let Err(error) = written {
+            // After some errors SQLite has done so by itself.
+            if !self.connection.is_autocommit() {
+                self.connection.execute_batch("ROLLBACK")?;
+            }
+            return Err(error);
         }
-        transaction.commit()?;
         #[cfg(test)]
         {
             self.commits += 1;
@@ -284,9 +293,9 @@ impl Store {
     }
 }
 
-fn write(transaction: &Transaction<'_>, boot: &str, entry: &Entry) -> rusqlite::Result<()> {
+fn write(connection: &Connection, boot: &str, entry: &Entry) -> rusqlite::Result<()> {
     match entry {
-        Entry::Episode(episode) => transaction
+        Entry::Episode(episode) => connection
             .prepare_cached("INSERT OR REPLACE INTO episode VALUES (?1, ?2, ?3, ?4, NULL)")?
             .execute(params![
                 episode.key.rule,
@@ -294,10 +303,10 @@ fn write(transaction: &Transaction<'_>, boot: &str, entry: &Entry) -> rusqlite::
                 episode.key.simulated,
                 json(episode)
             ]),
-        Entry::EpisodeClosed { key, ended_at } => transaction
+        Entry::EpisodeClosed { key, ended_at } => connection
             .prepare_cached("INSERT OR REPLACE INTO episode VALUES (?1, ?2, ?3, NULL, ?4)")?
             .execute(params![key.rule, key.fingerprint, key.simulated, ended_at.to_string()]),
-        Entry::Lease(lease) => transaction
+        Entry::Lease(lease) => connection
             .prepare_cached("INSERT OR REPLACE INTO lease VALUES (?1, ?2, ?3, ?4, NULL)")?
             .execute(params![
                 lease.id as i64,
@@ -305,35 +314,35 @@ fn write(transaction: &Transaction<'_>, boot: &str, entry: &Entry) -> rusqlite::
                 json(lease),
                 lease.deadline.as_millis() as i64
             ]),
-        Entry::LeasePrior { id, prior } => transaction
+        Entry::LeasePrior { id, prior } => connection
             .prepare_cached("UPDATE lease SET body = json_set(body, '$.effect.value.prior', json(?2)) WHERE id = ?1")?
             .execute(params![*id as i64, json(prior)]),
         Entry::Renewed { ids, deadline } => {
-            let mut update = transaction.prepare_cached("UPDATE lease SET deadline_ms = ?2 WHERE id = ?1")?;
+            let mut update = connection.prepare_cached("UPDATE lease SET deadline_ms = ?2 WHERE id = ?1")?;
             for id in ids {
                 update.execute(params![*id as i64, deadline.as_millis() as i64])?;
             }
             Ok(ids.len())
         }
-        Entry::LeaseEnded { id, outcome } => transaction
+        Entry::LeaseEnded { id, outcome } => connection
             .prepare_cached("UPDATE lease SET outcome = ?2 WHERE id = ?1")?
             .execute(params![*id as i64, outcome.as_str()]),
-        Entry::VictimSpared { target } => forget_living(transaction, *target, false),
-        Entry::Victim(victim) => forget_living(transaction, victim.target, victim.simulated).and_then(|_| {
-            transaction
+        Entry::VictimSpared { target } => forget_living(connection, *target, false),
+        Entry::Victim(victim) => forget_living(connection, victim.target, victim.simulated).and_then(|_| {
+            connection
                 .prepare_cached("INSERT INTO victim (boot, target, body) VALUES (?1, ?2, ?3)")?
                 .execute(params![boot, json(&victim.target), json(victim)])
         }),
-        Entry::VictimGone { target, at, simulated } => transaction
+        Entry::VictimGone { target, at, simulated } => connection
             .prepare_cached(
                 "UPDATE victim SET gone_ms = ?2 WHERE target = ?1 AND gone_ms IS NULL
                     AND (json_extract(body, '$.simulated') OR NOT ?3)",
             )?
             .execute(params![json(target), at.as_millis() as i64, simulated]),
-        Entry::Breaker { rule, breaker } => transaction
+        Entry::Breaker { rule, breaker } => connection
             .prepare_cached("INSERT OR REPLACE INTO breaker VALUES (?1, ?2)")?
             .execute(params![rule, json(breaker)]),
-        Entry::Record(record) => transaction
+        Entry::Record(record) => connection
             .prepare_cached("INSERT INTO record (at, rule, pid, body) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![
                 record.at.to_string(),
@@ -341,15 +350,15 @@ fn write(transaction: &Transaction<'_>, boot: &str, entry: &Entry) -> rusqlite::
                 record.target.as_ref().and_then(|(target, _)| target.pid()),
                 json(record)
             ]),
-        Entry::Paused(paused) => transaction
+        Entry::Paused(paused) => connection
             .prepare_cached("INSERT OR REPLACE INTO meta VALUES ('paused', ?1)")?
             .execute([paused.to_string()]),
     }
     .map(|_| ())
 }
 
-fn forget_living(transaction: &Transaction<'_>, target: Target, simulated: bool) -> rusqlite::Result<usize> {
-    transaction
+fn forget_living(connection: &Connection, target: Target, simulated: bool) -> rusqlite::Result<usize> {
+    connection
         .prepare_cached(
             "DELETE FROM victim WHERE target = ?1 AND gone_ms IS NULL AND json_extract(body, '$.simulated') = ?2",
         )?

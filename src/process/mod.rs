@@ -7,6 +7,7 @@ pub mod identity;
 pub mod kernel_threads;
 pub mod kin;
 pub mod open;
+pub mod pattern;
 pub mod protection;
 pub mod selector;
 pub mod table;

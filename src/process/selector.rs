@@ -1,10 +1,11 @@
 //! Which processes a rule means. Pure: judges what was read, three-valued, so that what could not be read never
 //! counts as "does not match" inside a `not`.
 
+pub use super::pattern::{Part, Pattern};
+
 use super::Cgroup;
 use super::cgroup::unit_of;
 use super::table::{Needs, Process};
-use regex::Regex;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -45,21 +46,6 @@ pub enum Condition {
     Not(Selector),
 }
 
-/// An anchored regular expression, or one that waits for labels of the alert.
-#[derive(Debug, Clone)]
-pub enum Pattern {
-    Fixed(Regex),
-    Template(Vec<Part>),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
-    /// Regular expression as written in the rule.
-    Regex(String),
-    /// `{{ $labels.NAME }}`: the label's text, taken literally.
-    Label(String),
-}
-
 /// What is known about one condition and one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judgement {
@@ -80,75 +66,6 @@ pub struct Mismatch {
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: wants {}, found {}", self.key, self.wanted, self.found)
-    }
-}
-
-impl Pattern {
-    /// Compiles `text` anchored at both ends; `.` also matches a newline, because command lines hold them.
-    ///
-    /// # Errors
-    /// What `regex` says about the text as written.
-    pub fn fixed(text: &str) -> Result<Pattern, regex::Error> {
-        // Compiled alone first: `a)|(b` must be refused, not closed by our own parentheses.
-        Regex::new(text)?;
-        Regex::new(&format!("^(?s:{text})$")).map(Pattern::Fixed)
-    }
-
-    /// The number that it is, if it is nothing else.
-    fn number(&self) -> Option<i32> {
-        let Pattern::Fixed(regex) = self else { return None };
-        regex.as_str().strip_prefix("^(?s:")?.strip_suffix(")$")?.parse().ok()
-    }
-
-    fn resolve(&self, labels: &BTreeMap<String, String>) -> Option<Pattern> {
-        match self {
-            Pattern::Fixed(_) => Some(self.clone()),
-            Pattern::Template(parts) => {
-                let mut text = String::new();
-                for part in parts {
-                    match part {
-                        Part::Regex(regex) => text.push_str(&format!("(?:{regex})")),
-                        // An empty label is as good as a missing one, as everywhere in Prometheus.
-                        Part::Label(name) => {
-                            text.push_str(&regex::escape(labels.get(name).filter(|value| !value.is_empty())?))
-                        }
-                    }
-                }
-                Pattern::fixed(&text).ok()
-            }
-        }
-    }
-
-    fn is_match(&self, text: &str) -> bool {
-        match self {
-            Pattern::Fixed(regex) => regex.is_match(text),
-            Pattern::Template(_) => false,
-        }
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Pattern::Fixed(regex) => {
-                let text = regex.as_str();
-                let inner = text
-                    .strip_prefix("^(?s:")
-                    .and_then(|rest| rest.strip_suffix(")$"))
-                    .unwrap_or(text);
-                write!(f, "{inner:?}")
-            }
-            Pattern::Template(parts) => {
-                f.write_str("\"")?;
-                for part in parts {
-                    match part {
-                        Part::Regex(regex) => f.write_str(regex)?,
-                        Part::Label(name) => write!(f, "{{{{ $labels.{name} }}}}")?,
-                    }
-                }
-                f.write_str("\"")
-            }
-        }
     }
 }
 
@@ -418,11 +335,6 @@ mod tests {
         let mut long = process.clone();
         long.details.cmdline = Some("a\nb --batch c".into());
         assert!(selects(vec![Condition::Cmdline(fixed(".* --batch .*"))], &long));
-    }
-
-    #[test]
-    fn parentheses_of_a_pattern_cannot_close_the_anchor() {
-        assert!(Pattern::fixed("a)|(b").is_err());
     }
 
     #[test]

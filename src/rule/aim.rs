@@ -128,10 +128,7 @@ fn aim_at_named(named: &[&Text], findings: &mut Findings) -> Aim {
         let help = "write its path as in /proc/PID/cgroup, such as /system.slice/render.service";
         findings.error(first.span, "the path of a cgroup begins with `/`", help);
     }
-    match Pattern::fixed(&regex::escape(&first.value)) {
-        Ok(path) => Aim::Cgroups(Selector {
-            conditions: vec![Condition::Cgroup(path)],
-        }),
-        Err(_) => Aim::Host,
-    }
+    Aim::Cgroups(Selector {
+        conditions: vec![Condition::Cgroup(Pattern::exactly(&first.value))],
+    })
 }

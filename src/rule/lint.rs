@@ -225,9 +225,8 @@ fn patterns_overlap(first: &Pattern, second: &Pattern) -> bool {
 
 /// The texts that a pattern matches, where it lists them.
 fn literals(pattern: &Pattern) -> Option<Vec<String>> {
-    let Pattern::Fixed(regex) = pattern else { return None };
-    let text = regex.as_str().strip_prefix("^(?s:")?.strip_suffix(")$")?;
-    let alternatives = alternatives(text);
+    let Pattern::Fixed(fixed) = pattern else { return None };
+    let alternatives = alternatives(fixed.as_str());
     alternatives
         .iter()
         .all(|(_, text)| is_literal(text))

@@ -103,8 +103,8 @@ fn widest(pattern: &Pattern) -> Option<Pattern> {
 
 fn matches_anything(key: &str, pattern: &Pattern) -> bool {
     // A template that cannot even be widened is not trusted to tell anything apart.
-    let Pattern::Fixed(regex) = pattern else { return true };
-    let all = |examples: &[&str]| examples.iter().all(|example| regex.is_match(example));
+    let Pattern::Fixed(fixed) = pattern else { return true };
+    let all = |examples: &[&str]| examples.iter().all(|example| fixed.is_match(example));
     match key {
         "name" => all(&NAMES),
         "cmdline" => all(&CMDLINES),
@@ -113,7 +113,7 @@ fn matches_anything(key: &str, pattern: &Pattern) -> bool {
         "unit" => all(&UNITS),
         "user" => USERS
             .iter()
-            .all(|(name, number)| regex.is_match(name) || regex.is_match(number)),
+            .all(|(name, number)| fixed.is_match(name) || fixed.is_match(number)),
         _ => all(&PIDS),
     }
 }

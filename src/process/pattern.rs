@@ -1,0 +1,209 @@
+//! What a condition compares a text of a process with: a regular expression, anchored at both ends. Most are plain texts, and
+//! those are compared, not compiled: to compile one takes longer than all else that an alert leads to before its deed.
+
+use regex::Regex;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// An anchored regular expression, or one that waits for labels of the alert.
+#[derive(Debug, Clone)]
+pub enum Pattern {
+    Fixed(Fixed),
+    Template(Vec<Part>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Regular expression as written in the rule.
+    Regex(String),
+    /// `{{ $labels.NAME }}`: the label's text, taken literally.
+    Label(String),
+}
+
+/// A regular expression that is known, anchored at both ends.
+#[derive(Debug, Clone)]
+pub struct Fixed {
+    /// As one would write it in a rule.
+    text: String,
+    meaning: Meaning,
+}
+
+#[derive(Debug, Clone)]
+enum Meaning {
+    Exactly(String),
+    // Shared, for each copy would make its own room to search in.
+    Any(Arc<Regex>),
+}
+
+impl Fixed {
+    /// Compiles `text`; `.` also matches a newline, because command lines hold them.
+    fn new(text: String) -> Result<Fixed, regex::Error> {
+        if is_plain(&text) {
+            return Ok(Fixed::exactly(text));
+        }
+        // Compiled alone first: `a)|(b` must be refused, not closed by our own parentheses.
+        Regex::new(&text)?;
+        let regex = Regex::new(&format!("^(?s:{text})$"))?;
+        Ok(Fixed {
+            text,
+            meaning: Meaning::Any(Arc::new(regex)),
+        })
+    }
+
+    /// Nothing but this text, whatever it holds.
+    fn exactly(text: String) -> Fixed {
+        Fixed {
+            text: if is_plain(&text) {
+                text.clone()
+            } else {
+                regex::escape(&text)
+            },
+            meaning: Meaning::Exactly(text),
+        }
+    }
+
+    /// As one would write it in a rule.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    pub fn is_match(&self, text: &str) -> bool {
+        match &self.meaning {
+            Meaning::Exactly(wanted) => text == wanted,
+            Meaning::Any(regex) => regex.is_match(text),
+        }
+    }
+}
+
+/// Whether a regular expression means nothing but itself.
+fn is_plain(regex: &str) -> bool {
+    !regex.contains(['\\', '.', '+', '*', '?', '(', ')', '|', '[', ']', '{', '}', '^', '$'])
+}
+
+impl Pattern {
+    /// Compiles `text` anchored at both ends; `.` also matches a newline, because command lines hold them.
+    ///
+    /// # Errors
+    /// What `regex` says about the text as written.
+    pub fn fixed(text: &str) -> Result<Pattern, regex::Error> {
+        Fixed::new(text.to_owned()).map(Pattern::Fixed)
+    }
+
+    /// Nothing but this text, whatever it holds.
+    pub fn exactly(text: &str) -> Pattern {
+        Pattern::Fixed(Fixed::exactly(text.to_owned()))
+    }
+
+    /// The number that it is, if it is nothing else.
+    pub(super) fn number(&self) -> Option<i32> {
+        match self {
+            Pattern::Fixed(fixed) => fixed.text.parse().ok(),
+            Pattern::Template(_) => None,
+        }
+    }
+
+    /// With the labels filled in; `None` where one is missing.
+    pub(super) fn resolve(&self, labels: &BTreeMap<String, String>) -> Option<Pattern> {
+        let Pattern::Template(parts) = self else {
+            return Some(self.clone());
+        };
+        // An empty label is as good as a missing one, as everywhere in Prometheus.
+        let text_of = |name| labels.get(name).filter(|value| !value.is_empty());
+        let is_plain =
+            |part: &Part| matches!(part, Part::Label(_)) || matches!(part, Part::Regex(regex) if is_plain(regex));
+        let are_plain = parts.iter().all(is_plain);
+        let mut text = String::new();
+        for part in parts {
+            match part {
+                Part::Regex(regex) if are_plain => text.push_str(regex),
+                Part::Regex(regex) => text.push_str(&format!("(?:{regex})")),
+                Part::Label(name) if are_plain => text.push_str(text_of(name)?),
+                Part::Label(name) => text.push_str(&regex::escape(text_of(name)?)),
+            }
+        }
+        if are_plain {
+            return Some(Pattern::Fixed(Fixed::exactly(text)));
+        }
+        Fixed::new(text).map(Pattern::Fixed).ok()
+    }
+
+    pub(super) fn is_match(&self, text: &str) -> bool {
+        match self {
+            Pattern::Fixed(fixed) => fixed.is_match(text),
+            Pattern::Template(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pattern::Fixed(fixed) => write!(f, "{:?}", fixed.text),
+            Pattern::Template(parts) => {
+                f.write_str("\"")?;
+                for part in parts {
+                    match part {
+                        Part::Regex(regex) => f.write_str(regex)?,
+                        Part::Label(name) => write!(f, "{{{{ $labels.{name} }}}}")?,
+                    }
+                }
+                f.write_str("\"")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn resolved(parts: Vec<Part>, label: &str) -> Option<Pattern> {
+        let labels = BTreeMap::from([("l".to_owned(), label.to_owned())]);
+        Pattern::Template(parts).resolve(&labels)
+    }
+
+    #[test]
+    fn parentheses_of_a_pattern_cannot_close_the_anchor() {
+        assert!(Pattern::fixed("a)|(b").is_err());
+    }
+
+    #[test]
+    fn a_label_is_taken_literally_beside_whatever_pattern() {
+        let label = || Part::Label("l".into());
+        for regex in ["/work/", "/.*/"] {
+            let pattern = resolved(vec![Part::Regex(regex.into()), label()], "a.b|c").unwrap();
+            assert!(pattern.is_match("/work/a.b|c"), "{pattern}");
+            for other in ["/work/axb|c", "/work/a.b", "c", "/work/a.b|c\n"] {
+                assert!(!pattern.is_match(other), "{pattern} {other:?}");
+            }
+        }
+        assert!(resolved(vec![label()], "").is_none());
+    }
+
+    proptest! {
+        /// A plain text that is compared says what the compiled one would.
+        #[test]
+        fn a_plain_text_means_what_its_regular_expression_means(text in "[a-c&~#\\- \n/.*?|()\\[\\]\\\\^$+{}]{0,4}", other in "[a-c&~#\\- \n/.*]{0,4}") {
+            let compiled = Regex::new(&text).ok().and_then(|_| Regex::new(&format!("^(?s:{text})$")).ok());
+            let pattern = Pattern::fixed(&text).ok();
+            prop_assert_eq!(compiled.is_some(), pattern.is_some());
+            if let (Some(compiled), Some(pattern)) = (compiled, pattern) {
+                for found in [&text, &other] {
+                    prop_assert_eq!(compiled.is_match(found), pattern.is_match(found), "{:?} {:?}", text, found);
+                }
+            }
+        }
+
+        /// Whatever an alert says, it matches itself and nothing else.
+        #[test]
+        fn a_label_means_itself(label in "\\PC{1,6}", other in "\\PC{0,6}") {
+            let pattern = resolved(vec![Part::Label("l".into())], &label).unwrap();
+            prop_assert!(pattern.is_match(&label));
+            prop_assert_eq!(pattern.is_match(&other), label == other);
+            let as_written = format!("{pattern}");
+            prop_assert_eq!(as_written, format!("{:?}", if is_plain(&label) { label.clone() } else { regex::escape(&label) }));
+        }
+    }
+}

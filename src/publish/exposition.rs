@@ -1,6 +1,6 @@
 //! Families as text: OpenMetrics 1.0.0 through `prometheus-client`, and Prometheus' text format 0.0.4.
 
-use super::families::{Clean, clean};
+use super::families::{Clean, Order, clean};
 use crate::family::{Family, Histogram, Kind, Point, Text, Value};
 use crate::sense::Reading;
 use prometheus_client::collector::Collector;
@@ -24,6 +24,8 @@ pub struct Content {
     pub readings: Vec<Arc<Reading>>,
     pub ready_made: Arc<Vec<Family>>,
     pub own: Vec<Family>,
+    /// Shared with the answers before.
+    pub order: Arc<Order>,
 }
 
 impl Content {
@@ -52,13 +54,13 @@ pub fn openmetrics(content: Arc<Content>) -> Result<String, fmt::Error> {
 impl Collector for Content {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let mut reserved = Reserved::default();
-        for family in clean(self.families()) {
+        for family in clean(self.families(), &self.order).iter() {
             let Some((name, kind)) = reserved.take(family.name, family.kind) else {
                 continue;
             };
             let help = escape(family.help, true);
             let mut metric = encoder.encode_descriptor(name, &help, None, kind)?;
-            for point in &family.points {
+            for point in family.points {
                 encode_point(&mut metric, point, kind)?;
             }
         }
@@ -201,20 +203,20 @@ fn escape(text: &str, quotes: bool) -> Cow<'_, str> {
 /// Never in truth: writing to a `String` does not fail.
 pub fn text(content: &Content) -> Result<String, fmt::Error> {
     let mut out = String::with_capacity(128 << 10);
-    let families = clean(content.families());
+    let cleaned = clean(content.families(), &content.order);
     // A histogram's samples must not collide with a family of their own.
-    let histograms: Vec<&str> = families
+    let histograms: Vec<&str> = cleaned
         .iter()
         .filter(|family| family.kind == Kind::Histogram)
         .map(|family| family.name)
         .collect();
-    for family in &families {
+    for family in cleaned.iter() {
         let is_sample = |suffix| {
             let whose = family.name.strip_suffix(suffix);
             whose.is_some_and(|name| histograms.contains(&name))
         };
         if !["_bucket", "_count", "_sum"].into_iter().any(is_sample) {
-            write_family(&mut out, family)?;
+            write_family(&mut out, &family)?;
         }
     }
     Ok(out)
@@ -232,7 +234,7 @@ fn write_family(out: &mut String, family: &Clean) -> fmt::Result {
         writeln!(out, "# HELP {name} {}", escape(family.help, false))?;
     }
     writeln!(out, "# TYPE {name} {kind}")?;
-    for point in &family.points {
+    for point in family.points {
         match &point.value {
             Value::Number(value) => write_sample(out, name, "", point, None, *value)?,
             Value::Histogram(histogram) => {

@@ -3,7 +3,9 @@
 
 use crate::family::{Family, Kind, Point, Value};
 use rustc_hash::{FxBuildHasher, FxHashSet};
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// A family that can be written as it stands.
 #[derive(Debug)]
@@ -11,7 +13,24 @@ pub struct Clean<'a> {
     pub name: &'a str,
     pub help: &'a str,
     pub kind: Kind,
-    pub points: Vec<&'a Point>,
+    pub points: &'a [&'a Point],
+}
+
+/// Families by name, and their points behind each other.
+pub struct Cleaned<'a> {
+    families: Vec<(&'a Family, Range<usize>)>,
+    points: Vec<&'a Point>,
+}
+
+impl<'a> Cleaned<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = Clean<'_>> {
+        self.families.iter().map(|(first, range)| Clean {
+            name: &first.name,
+            help: &first.help,
+            kind: first.kind,
+            points: &self.points[range.clone()],
+        })
+    }
 }
 
 /// What a byte may be part of: a label's name (1), a metric's name too (2).
@@ -37,12 +56,27 @@ fn is_name(name: &str, part: u8) -> bool {
 /// Whether a point can be written in a family of this kind.
 fn is_writable(point: &Point, kind: Kind) -> bool {
     let labels = &point.labels;
-    matches!(point.value, Value::Histogram(_)) == (kind == Kind::Histogram)
+    is_of_kind(point, kind)
         && labels.iter().enumerate().all(|(index, (name, _))| {
             is_name(name, 1)
                 && !(kind == Kind::Histogram && name == "le")
                 && labels[..index].iter().all(|(before, _)| before != name)
         })
+}
+
+fn is_of_kind(point: &Point, kind: Kind) -> bool {
+    matches!(point.value, Value::Histogram(_)) == (kind == Kind::Histogram)
+}
+
+/// Whether two points name their labels with the very same literals, as nearly all of a family do: then what holds for the
+/// names of one holds for those of the other.
+fn share_names(one: &Point, other: &Point) -> bool {
+    one.labels.len() == other.labels.len()
+        && one
+            .labels
+            .iter()
+            .zip(&other.labels)
+            .all(|((one, _), (other, _))| std::ptr::eq::<str>(&**one, &**other))
 }
 
 /// A label set whatever the order of its labels. Not the standard hasher, which is several times dearer on short texts: who
@@ -57,42 +91,86 @@ fn identity(point: &Point) -> u64 {
         .fold(0, u64::wrapping_add)
 }
 
+/// The same among points that share their names.
+fn identity_by_values(point: &Point) -> u64 {
+    let mut hasher = FxBuildHasher.build_hasher();
+    point.labels.iter().for_each(|(_, value)| value.hash(&mut hasher));
+    hasher.finish()
+}
+
+/// How families were put in order last time, which is nearly always how they have to be put this time.
+#[derive(Debug, Default)]
+pub struct Order(Mutex<Vec<usize>>);
+
+impl Order {
+    /// By name; those of one name stay as they came.
+    fn sort<'a>(&self, families: &[&'a Family]) -> Vec<&'a Family> {
+        // Whatever was left behind is only tried.
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = |index: &usize| (&*families[*index].name, *index);
+        if last.len() != families.len() || !last.is_sorted_by_key(key) {
+            last.clear();
+            last.extend(0..families.len());
+            last.sort_unstable_by(|one, other| key(one).cmp(&key(other)));
+        }
+        last.iter().map(|index| families[*index]).collect()
+    }
+}
+
 /// Families by name. Of two of one name the first gives help and kind, and one of another kind is left out; of two
 /// equal series the first stays.
-pub fn clean<'a>(families: impl Iterator<Item = &'a Family>) -> Vec<Clean<'a>> {
-    let mut families: Vec<&Family> = families.filter(|family| is_name(&family.name, 2)).collect();
-    // Stable: the first of a name stays the first.
-    families.sort_by(|one, other| one.name.cmp(&other.name));
+pub fn clean<'a>(families: impl Iterator<Item = &'a Family>, order: &Order) -> Cleaned<'a> {
+    let families: Vec<&Family> = families.filter(|family| is_name(&family.name, 2)).collect();
+    let mut cleaned = Cleaned {
+        families: Vec::with_capacity(families.len()),
+        points: Vec::with_capacity(families.iter().map(|family| family.points.len()).sum()),
+    };
     let mut seen = FxHashSet::default();
-    let of_one_name = families.chunk_by(|one, other| one.name == other.name);
-    let cleaned = of_one_name.map(|families| {
-        let first = families[0];
+    for families in order.sort(&families).chunk_by(|one, other| one.name == other.name) {
+        let (first, begin) = (families[0], cleaned.points.len());
         let same_kind = families.iter().filter(|family| family.kind == first.kind);
-        let mut points: Vec<&Point> = Vec::with_capacity(first.points.len());
-        for family in same_kind {
-            points.extend(family.points.iter().filter(|point| is_writable(point, first.kind)));
+        let mut are_alike = true;
+        for point in same_kind.flat_map(|family| &family.points) {
+            let last = cleaned.points[begin..].last();
+            let is_alike = last.is_some_and(|last| share_names(last, point));
+            let is_written = if is_alike {
+                is_of_kind(point, first.kind)
+            } else {
+                is_writable(point, first.kind)
+            };
+            if is_written {
+                are_alike &= is_alike || last.is_none();
+                cleaned.points.push(point);
+            }
         }
-        if points.len() > 1 {
+        if cleaned.points.len() > begin + 1 {
             seen.clear();
-            points.retain(|point| seen.insert(identity(point)));
+            let identity = if are_alike { identity_by_values } else { identity };
+            let mut kept = begin;
+            for index in begin..cleaned.points.len() {
+                if seen.insert(identity(cleaned.points[index])) {
+                    cleaned.points[kept] = cleaned.points[index];
+                    kept += 1;
+                }
+            }
+            cleaned.points.truncate(kept);
         }
-        Clean {
-            name: &first.name,
-            help: &first.help,
-            kind: first.kind,
-            points,
+        if cleaned.points.len() > begin {
+            cleaned.families.push((first, begin..cleaned.points.len()));
         }
-    });
-    cleaned.filter(|clean| !clean.points.is_empty()).collect()
+    }
+    cleaned
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::family::label;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn names(families: &[Family]) -> Vec<(String, usize)> {
-        clean(families.iter())
+        clean(families.iter(), &Order::default())
             .iter()
             .map(|clean| (clean.name.to_owned(), clean.points.len()))
             .collect()
@@ -108,7 +186,8 @@ mod tests {
         let other_kind = Family::counter("b", "").value(3.0);
         let families = [first, Family::gauge("a", "").value(1.0), second, other_kind];
         assert_eq!(names(&families), [("a".to_owned(), 1), ("b".to_owned(), 2)]);
-        assert_eq!(clean(families.iter())[1].points[0].value, Value::Number(1.0));
+        let cleaned = clean(families.iter(), &Order::default());
+        assert_eq!(cleaned.iter().nth(1).unwrap().points[0].value, Value::Number(1.0));
     }
 
     #[test]
@@ -127,5 +206,69 @@ mod tests {
             [("a:b".to_owned(), 1)]
         );
         assert_eq!(names(&[Family::new("h", "", Kind::Histogram).value(1.0)]), []);
+    }
+
+    /// What `clean` must come to, said without regard to time.
+    fn plainly(families: &[Family]) -> Vec<(String, Vec<f64>)> {
+        let mut plain: BTreeMap<String, (Kind, Vec<f64>, Vec<BTreeMap<String, String>>)> = BTreeMap::new();
+        for family in families.iter().filter(|family| is_name(&family.name, 2)) {
+            let empty = (family.kind, Vec::new(), Vec::new());
+            let (kind, values, before) = plain.entry(family.name.to_string()).or_insert(empty);
+            for point in family.points.iter().filter(|_| family.kind == *kind) {
+                let labels = point.labels.iter().filter(|(_, value)| !value.is_empty());
+                let labels = labels
+                    .map(|(name, value)| (name.to_string(), value.to_string()))
+                    .collect();
+                if let Value::Number(value) = point.value
+                    && is_writable(point, *kind)
+                    && !before.contains(&labels)
+                {
+                    values.push(value);
+                    before.push(labels);
+                }
+            }
+        }
+        let written = plain.into_iter().filter(|(_, (_, values, _))| !values.is_empty());
+        written.map(|(name, (_, values, _))| (name, values)).collect()
+    }
+
+    proptest! {
+        /// Whether names are literals or not, and whatever order the families had before.
+        #[test]
+        fn short_cuts_change_nothing(
+            rounds in prop::collection::vec(
+                prop::collection::vec((0..5_usize, any::<bool>(), prop::collection::vec((any::<bool>(), prop::collection::vec((0..4_usize, 0..3_usize), 0..3)), 0..5)), 0..6),
+                1..4,
+            )
+        ) {
+            const NAMES: [&str; 5] = ["a", "b", "c", "1", "b_total"];
+            const LABELS: [&str; 4] = ["x", "y", "z", "no-name"];
+            const VALUES: [&str; 3] = ["", "1", "2"];
+            let order = Order::default();
+            for families in rounds {
+                let mut value = 0.0;
+                let families: Vec<Family> = families.into_iter().map(|(name, is_counter, points)| {
+                    let kind = if is_counter { Kind::Counter } else { Kind::Gauge };
+                    let mut family = Family::new(NAMES[name], "", kind);
+                    for (is_literal, labels) in points {
+                        value += 1.0;
+                        family.push(labels.into_iter().map(|(name, value)| {
+                            let name = LABELS[name];
+                            (if is_literal { name.into() } else { name.to_owned().into() }, VALUES[value].into())
+                        }), value);
+                    }
+                    family
+                }).collect();
+                let cleaned = clean(families.iter(), &order);
+                let found: Vec<(String, Vec<f64>)> = cleaned.iter().map(|clean| {
+                    let numbers = clean.points.iter().filter_map(|point| match point.value {
+                        Value::Number(value) => Some(value),
+                        Value::Histogram(_) => None,
+                    });
+                    (clean.name.to_owned(), numbers.collect())
+                }).collect();
+                prop_assert_eq!(found, plainly(&families));
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! without TLS, hands requests in here.
 
 use super::exposition::Content;
+use super::families::Order;
 use super::negotiation::{self, Format};
 use super::page;
 use super::rendered::{Newest, Rendered};
@@ -79,6 +80,7 @@ pub struct Site {
     options: Options,
     scrapes: Option<Semaphore>,
     newest: Newest,
+    order: Arc<Order>,
     ready: AtomicBool,
 }
 
@@ -92,6 +94,7 @@ impl Site {
             options,
             scrapes,
             newest: Newest::default(),
+            order: Arc::default(),
             ready: AtomicBool::new(true),
         }
     }
@@ -197,6 +200,10 @@ impl Site {
             readings: chosen.readings,
             ready_made: chosen.ready_made,
             own,
+            order: match choice {
+                Choice::All => Arc::clone(&self.order),
+                Choice::Only(_) | Choice::Without(_) => Arc::default(),
+            },
         }
     }
 

@@ -133,6 +133,7 @@ impl Access {
             (Some(Credentials::Basic { user, password }), Some(users), _) => {
                 self.passwords.accepts(users, &user, &password).await
             }
+            (Some(Credentials::Bearer(offered)), _, Some(token)) if token.remembers(&offered, Instant::now()) => true,
             (Some(Credentials::Bearer(offered)), _, Some(token)) => {
                 let token = Arc::clone(token);
                 tokio::task::spawn_blocking(move || token.accepts(&offered))

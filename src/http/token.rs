@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
 
 /// What is wrong with a token file.
@@ -19,6 +20,10 @@ pub enum TokenError {
     Unfit { path: PathBuf },
 }
 
+/// For so long after a look at the file the token that it held is let in without another: a look may block, and is worth more than
+/// all else that a repeated alert needs.
+const REMEMBERED: Duration = Duration::from_secs(1);
+
 /// A secret in a file.
 pub struct TokenFile {
     path: PathBuf,
@@ -28,6 +33,8 @@ pub struct TokenFile {
 struct Read {
     token: String,
     stamp: Stamp,
+    /// When the file was last seen to hold it.
+    seen_at: Option<Instant>,
 }
 
 /// What tells a changed file from the one that was read: a rename brings another inode, a write another time or size.
@@ -73,10 +80,20 @@ impl TokenFile {
             path: self.path.clone(),
             source,
         };
+        let looked_at = Instant::now();
+        kept.seen_at = None;
         if Stamp::of(&self.path).map_err(unreadable)? != kept.stamp {
             *kept = read(&self.path)?;
         }
+        kept.seen_at = Some(looked_at);
         Ok(kept.token.as_bytes().ct_eq(offered).into())
+    }
+
+    /// Whether `offered` is the token that the file held a moment ago. Never blocks; where it says no, the file must be asked.
+    pub fn remembers(&self, offered: &[u8], now: Instant) -> bool {
+        let Ok(kept) = self.read.try_lock() else { return false };
+        let is_fresh = |seen_at| now.saturating_duration_since(seen_at) < REMEMBERED;
+        kept.seen_at.is_some_and(is_fresh) && kept.token.as_bytes().ct_eq(offered).into()
     }
 }
 
@@ -99,6 +116,7 @@ fn read(path: &Path) -> Result<Read, TokenError> {
     Ok(Read {
         token: String::from_utf8_lossy(token).into_owned(),
         stamp,
+        seen_at: None,
     })
 }
 
@@ -132,6 +150,29 @@ mod tests {
         assert!(matches!(token.accepts(b"renamed"), Err(TokenError::Unreadable { .. })));
         fs::write(&path, "back").unwrap();
         check("back", true);
+    }
+
+    #[test]
+    fn what_the_file_held_a_moment_ago_is_remembered_and_no_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "s3cret").unwrap();
+        let token = TokenFile::open(&path).unwrap();
+        assert!(!token.remembers(b"s3cret", Instant::now()), "not asked yet");
+        let before = Instant::now();
+        assert!(!token.accepts(b"other").unwrap());
+        assert!(token.remembers(b"s3cret", before) && !token.remembers(b"other", before));
+        assert!(!token.remembers(b"s3cret", Instant::now() + REMEMBERED));
+        fs::write(&path, "another").unwrap();
+        assert!(token.accepts(b"another").unwrap());
+        assert!(!token.remembers(b"s3cret", before) && token.remembers(b"another", before));
+        fs::remove_file(&path).unwrap();
+        token.accepts(b"another").unwrap_err();
+        assert!(!token.remembers(b"another", before));
+        fs::write(&path, "another").unwrap();
+        assert!(token.accepts(b"another").unwrap());
+        let _busy = token.read.lock().unwrap();
+        assert!(!token.remembers(b"another", before), "somebody waits for the file");
     }
 
     #[test]

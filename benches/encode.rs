@@ -23,6 +23,7 @@ fn main() {
         readings: snapshot.readings.clone(),
         ready_made: Arc::clone(&snapshot.ready_made),
         own: Vec::new(),
+        ..Content::default()
     });
     let read = || drop(runtime.block_on(sampler.fresh(Duration::ZERO, Duration::from_secs(60))));
     let openmetrics = || drop(exposition::openmetrics(Arc::clone(&content)).expect("it is encoded"));

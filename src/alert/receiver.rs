@@ -40,7 +40,8 @@ const RETRY_AFTER_SECONDS: u32 = 5;
 /// What one request brought, on its way to the engine.
 #[derive(Debug)]
 pub struct Delivery {
-    pub alerts: Vec<Alert>,
+    /// Shared with the receiver until it has answered.
+    pub alerts: Arc<Vec<Alert>>,
     pub invalid: Vec<InvalidEntry>,
     /// When the head of the request was there.
     pub received_at: Instant,
@@ -235,10 +236,6 @@ impl<I: Inbox> Receiver<I> {
                 "webhook request with invalid alerts"
             );
         }
-        let counts: Vec<(&str, &str)> = alerts
-            .iter()
-            .map(|alert| (alert.source.as_str(), alert.status.as_str()))
-            .collect();
         let firing = alerts.iter().filter(|alert| alert.status == Status::Firing).count();
         tracing::debug!(
             alerts = alerts.len(),
@@ -252,17 +249,18 @@ impl<I: Inbox> Receiver<I> {
         }
         let said = format!("ok: {} alerts, {} invalid", alerts.len(), invalid.len());
         let (reply, receipt) = oneshot::channel();
+        let alerts = Arc::new(alerts);
         self.inbox
             .deliver(Delivery {
-                alerts,
+                alerts: Arc::clone(&alerts),
                 invalid,
                 received_at,
                 reply,
             })
             .map_err(|full| Refusal::Unavailable(full.to_string()))?;
         // Counted once taken, so that what Alertmanager sends again after a 503 is not counted twice.
-        for (source, status) in counts {
-            self.tally.alert_received(source, status);
+        for alert in alerts.iter() {
+            self.tally.alert_received(alert.source.as_str(), alert.status.as_str());
         }
         self.tally.alerts_truncated(envelope.truncated);
         match tokio::time::timeout(RECEIPT_TIMEOUT, receipt).await {

@@ -20,6 +20,7 @@ use crate::ledger::book::REMEMBER_VICTIMS;
 use crate::ledger::{Book, Climb, Decision, Entry, Episode, EpisodeKey};
 use crate::process::{Candidate, Kin, Process, Selector, Target};
 use crate::rule::{Aim, Rule, RuleIndex};
+use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,8 +45,13 @@ impl<H: Host> Engine<H> {
     ///
     /// # Errors
     /// When the decisions could not be made durable. Nothing new was done then, though undoing was.
-    pub fn take(&mut self, alerts: &[Alert], arrival: impl Into<Arrival>) -> Result<(), String> {
-        let mut turn = Turn::new(self.host.now(), Some(arrival.into()));
+    pub fn take<A: Borrow<Alert>>(&mut self, alerts: &[A], arrival: impl Into<Arrival>) -> Result<(), String> {
+        let alerts: Vec<&Alert> = alerts.iter().map(Borrow::borrow).collect();
+        self.take_all(&alerts, arrival.into())
+    }
+
+    fn take_all(&mut self, alerts: &[&Alert], arrival: Arrival) -> Result<(), String> {
+        let mut turn = Turn::new(self.host.now(), Some(arrival));
         alerts.iter().for_each(|alert| self.hear(alert));
         let rules = self.policy.rules.rules.clone();
         self.meet_all(&rules, alerts, &mut turn);
@@ -53,12 +59,12 @@ impl<H: Host> Engine<H> {
             let goes_on = |rule: &Arc<Rule>| rule.without_ledger && !engine.is_simulated(rule);
             let rules: Vec<Arc<Rule>> = rules.into_iter().filter(goes_on).collect();
             let is_firing = |alert: &&Alert| alert.status == Status::Firing;
-            let firing: Vec<Alert> = alerts.iter().filter(is_firing).cloned().collect();
+            let firing: Vec<&Alert> = alerts.iter().copied().filter(is_firing).collect();
             engine.meet_all(&rules, &firing, turn);
         })
     }
 
-    fn meet_all(&mut self, rules: &[Arc<Rule>], alerts: &[Alert], turn: &mut Turn) {
+    fn meet_all(&mut self, rules: &[Arc<Rule>], alerts: &[&Alert], turn: &mut Turn) {
         let index = RuleIndex::new(rules);
         for alert in alerts {
             for rule in index.matching(&alert.labels) {

@@ -11,6 +11,7 @@ use crate::ledger::{Book, Breaker, Decision, Lease};
 use crate::process::Identity;
 use crate::tally::Tally;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -161,12 +162,12 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally)
                     .iter()
                     .for_each(|_| tally.decision("", Decision::Invalid.as_str()));
                 batch.arrival.get_or_insert(delivery.received_at.into());
-                batch.alerts.extend(delivery.alerts);
+                batch.alerts.push(delivery.alerts);
                 batch.replies.push(delivery.reply);
             }
             Input::Alerts(alerts, arrival) => {
                 batch.arrival.get_or_insert(arrival);
-                batch.alerts.extend(alerts);
+                batch.alerts.push(Arc::new(alerts));
             }
             other => {
                 batch.take(engine);
@@ -204,7 +205,7 @@ fn held(book: &Book) -> Held {
 /// Alerts that came together.
 #[derive(Default)]
 struct Batch {
-    alerts: Vec<Alert>,
+    alerts: Vec<Arc<Vec<Alert>>>,
     arrival: Option<Arrival>,
     replies: Vec<tokio::sync::oneshot::Sender<Receipt>>,
 }
@@ -216,16 +217,20 @@ impl Batch {
             arrival,
             replies,
         } = std::mem::take(self);
-        if alerts.is_empty() && replies.is_empty() {
+        let all: Vec<&Alert> = alerts.iter().flat_map(|alerts| alerts.iter()).collect();
+        if all.is_empty() && replies.is_empty() {
             return;
         }
         let arrival = arrival.unwrap_or_else(|| Instant::now().into());
         // In portions, so that what one turn holds in memory and in a commit stays bounded.
-        let results: Vec<Result<(), String>> = alerts
+        let results: Vec<Result<(), String>> = all
             .chunks(MAX_PER_TURN)
             .map(|portion| engine.take(portion, arrival))
             .collect();
         let result = results.into_iter().find(Result::is_err).unwrap_or(Ok(()));
+        // Before the replies: whoever made the alerts then has the last of them, and takes their memory for the next ones, where
+        // two threads would else wait for each other at the heap.
+        drop(alerts);
         for reply in replies {
             let receipt = match &result {
                 Ok(()) => Receipt::Durable,

@@ -210,7 +210,8 @@ mod tests {
 
     /// What `clean` must come to, said without regard to time.
     fn plainly(families: &[Family]) -> Vec<(String, Vec<f64>)> {
-        let mut plain: BTreeMap<String, (Kind, Vec<f64>, Vec<BTreeMap<String, String>>)> = BTreeMap::new();
+        type Labels = BTreeMap<String, String>;
+        let mut plain: BTreeMap<String, (Kind, Vec<f64>, Vec<Labels>)> = BTreeMap::new();
         for family in families.iter().filter(|family| is_name(&family.name, 2)) {
             let empty = (family.kind, Vec::new(), Vec::new());
             let (kind, values, before) = plain.entry(family.name.to_string()).or_insert(empty);

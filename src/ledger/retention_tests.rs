@@ -273,3 +273,28 @@ fn nobody_waits_for_a_sweep_while_somebody_else_writes() {
     sweep_all(&mut store);
     assert!(seconds(&store).is_empty());
 }
+
+#[test]
+fn where_nothing_was_written_since_nothing_is_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = store(dir.path(), Retention::default());
+    while store.sweep().unwrap() {}
+    let other = Connection::open(dir.path().join(FILE_NAME)).unwrap();
+    // Whoever looks meanwhile is refused.
+    let look = |store: &mut Store| {
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let looked = store.sweep().is_err();
+        other.execute_batch("ROLLBACK").unwrap();
+        looked
+    };
+    assert!(!look(&mut store));
+    store.commit(&[line(1)]).unwrap();
+    assert!(look(&mut store), "a line was written");
+    while store.sweep().unwrap() {}
+    assert!(!look(&mut store));
+    store.retain(Retention {
+        time: DAY,
+        ..Retention::default()
+    });
+    assert!(look(&mut store), "less is to be kept");
+}

@@ -15,6 +15,9 @@ use std::time::Duration;
 pub const FILE_NAME: &str = "ledger.db";
 /// How long a commit waits for another process that reads or writes the file.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 500 });
+/// Statements that are kept: more than there are here and in `retention`.
+const STATEMENTS: usize = 32;
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("{path}: {source}")]
@@ -54,6 +57,8 @@ pub struct Store {
     retention: Retention,
     /// Entries since it was looked at what to forget.
     unswept: usize,
+    /// Nothing is to be forgotten until something is written, for times count back from the newest line.
+    is_swept: bool,
     /// Transactions so far.
     #[cfg(test)]
     pub commits: usize,
@@ -135,9 +140,11 @@ impl Store {
             boot,
             retention: Retention::default(),
             unswept: 0,
+            is_swept: false,
             #[cfg(test)]
             commits: 0,
         };
+        store.connection.set_prepared_statement_cache_capacity(STATEMENTS);
         let prepared = store
             .connection
             .busy_timeout(BUSY_TIMEOUT)
@@ -212,9 +219,9 @@ impl Store {
             .try_for_each(|entry| write(&self.connection, &boot, entry))
             .and_then(|()| run("COMMIT"));
         if let Err(error) = written {
-            // After some errors SQLite has done so by itself.
+            // After some errors SQLite has done so by itself; what made it necessary is told, whatever comes of it.
             if !self.connection.is_autocommit() {
-                self.connection.execute_batch("ROLLBACK")?;
+                let _ = self.connection.execute_batch("ROLLBACK");
             }
             return Err(error);
         }
@@ -223,10 +230,12 @@ impl Store {
             self.commits += 1;
         }
         self.unswept += entries.len();
+        self.is_swept = false;
         Ok(())
     }
 
     pub fn retain(&mut self, retention: Retention) {
+        self.is_swept &= retention == self.retention;
         self.retention = retention;
     }
 
@@ -240,6 +249,9 @@ impl Store {
     /// # Errors
     /// When the file cannot be written, or somebody else writes it at this moment: nobody waits for this.
     pub fn sweep(&mut self) -> Result<bool, StoreError> {
+        if self.is_swept {
+            return Ok(false);
+        }
         self.unswept = 0;
         self.set_patience(false);
         let swept = retention::sweep(&mut self.connection, self.retention).and_then(|is_more| {
@@ -248,6 +260,7 @@ impl Store {
             self.connection.query_row(checkpoint, [], |_| Ok(is_more))
         });
         self.set_patience(true);
+        self.is_swept = matches!(swept, Ok(false));
         swept.map_err(|source| self.sql(source))
     }
 

@@ -2,6 +2,10 @@
 
 tools := $(or $(CARGO_TARGET_DIR),target)/tools
 
+# All that git keeps at the top: what a trial left behind shows in `make lint`.
+top := .cargo .ci .gitignore ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md Cargo.lock Cargo.toml LICENSE Makefile README.md SECURITY.md \
+	alerting benches dashboards docs evenkeel.yml fuzz packaging proptest-regressions rules rustfmt.toml src tests
+
 .PHONY: help run test e2e test-guest lint fmt bench bench-guest fuzz demo pictures dashboards grafana
 
 FUZZ_SECONDS ?= 600
@@ -26,7 +30,9 @@ test-guest: ## what needs a real systemd and cgroup v2, in a machine of its own 
 fuzz: ## every fuzz target for FUZZ_SECONDS each
 	fuzz/run $(FUZZ_SECONDS)
 
-lint: ## format, clippy, scripts, and whether the dashboards are what their script builds
+lint: ## format, clippy, scripts, stray files, and whether the dashboards are what their script builds
+	@stray=$$(git ls-files | cut -d/ -f1 | sort -u | grep -vxF $(top:%=-e %)); \
+	if [ -n "$$stray" ]; then echo "lint: does this belong at the top? Then name it in the Makefile:" $$stray >&2; exit 1; fi
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings

@@ -2,7 +2,7 @@
 //! Decides nothing about alerts. Alertmanager retries on 5xx and transport errors only, so a code is a promise:
 //! 200 only once everything that was decided is durable, 503 when the same request may be sent again.
 
-use super::alert::{Alert, Status};
+use super::alert::{Alert, Source, Status};
 use super::decode::{DecodeError, Envelope, InvalidEntry, decode};
 use crate::http::answer::{self, Answer};
 use crate::http::{Access, BodyError, Denied, Limits, Peer, discard, read_body, serve};
@@ -32,6 +32,9 @@ const RECEIPT_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_DISCARD_BYTES: usize = 16 * 1024 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// So many are freed on the async worker.
+const FEW_ALERTS: usize = 64;
+
 /// Larger bodies are decoded off the async workers: 4 MiB take some ten milliseconds.
 const DECODE_INLINE_BYTES: usize = 64 * 1024;
 
@@ -40,7 +43,7 @@ const RETRY_AFTER_SECONDS: u32 = 5;
 /// What one request brought, on its way to the engine.
 #[derive(Debug)]
 pub struct Delivery {
-    /// Shared with the receiver until it has answered.
+    /// Few are shared with the receiver until it has answered.
     pub alerts: Arc<Vec<Alert>>,
     pub invalid: Vec<InvalidEntry>,
     /// When the head of the request was there.
@@ -249,18 +252,24 @@ impl<I: Inbox> Receiver<I> {
         }
         let said = format!("ok: {} alerts, {} invalid", alerts.len(), invalid.len());
         let (reply, receipt) = oneshot::channel();
+        let resolved = alerts.len() - firing;
         let alerts = Arc::new(alerts);
+        // Who made them frees them, for two threads that make and free would wait for each other at the heap. Not where that takes long.
+        let _kept = (alerts.len() <= FEW_ALERTS).then(|| Arc::clone(&alerts));
         self.inbox
             .deliver(Delivery {
-                alerts: Arc::clone(&alerts),
+                alerts,
                 invalid,
                 received_at,
                 reply,
             })
             .map_err(|full| Refusal::Unavailable(full.to_string()))?;
         // Counted once taken, so that what Alertmanager sends again after a 503 is not counted twice.
-        for alert in alerts.iter() {
-            self.tally.alert_received(alert.source.as_str(), alert.status.as_str());
+        for (status, count) in [(Status::Firing, firing), (Status::Resolved, resolved)] {
+            (0..count).for_each(|_| {
+                self.tally
+                    .alert_received(Source::Alertmanager.as_str(), status.as_str())
+            });
         }
         self.tally.alerts_truncated(envelope.truncated);
         match tokio::time::timeout(RECEIPT_TIMEOUT, receipt).await {

@@ -47,10 +47,10 @@ impl<H: Host> Engine<H> {
     /// When the decisions could not be made durable. Nothing new was done then, though undoing was.
     pub fn take<A: Borrow<Alert>>(&mut self, alerts: &[A], arrival: impl Into<Arrival>) -> Result<(), String> {
         let alerts: Vec<&Alert> = alerts.iter().map(Borrow::borrow).collect();
-        self.take_all(&alerts, arrival.into())
+        self.walk(&alerts, arrival.into())
     }
 
-    fn take_all(&mut self, alerts: &[&Alert], arrival: Arrival) -> Result<(), String> {
+    fn walk(&mut self, alerts: &[&Alert], arrival: Arrival) -> Result<(), String> {
         let mut turn = Turn::new(self.host.now(), Some(arrival));
         alerts.iter().for_each(|alert| self.hear(alert));
         let rules = self.policy.rules.rules.clone();

@@ -228,8 +228,7 @@ impl Batch {
             .map(|portion| engine.take(portion, arrival))
             .collect();
         let result = results.into_iter().find(Result::is_err).unwrap_or(Ok(()));
-        // Before the replies: whoever made the alerts then has the last of them, and takes their memory for the next ones, where
-        // two threads would else wait for each other at the heap.
+        // Before the replies, so that who made them frees them.
         drop(alerts);
         for reply in replies {
             let receipt = match &result {

@@ -211,8 +211,12 @@ impl Store {
 
     fn try_commit(&mut self, entries: &[Entry]) -> rusqlite::Result<()> {
         let boot = self.boot.to_string();
+        if !self.connection.is_autocommit() {
+            // A rollback failed: what it was to take back must not be committed with what comes now.
+            self.connection.execute_batch("ROLLBACK")?;
+        }
+        // Statements that are kept, unlike those of rusqlite's own transactions: after the first time nobody waits for a parser.
         let run = |statement| self.connection.prepare_cached(statement)?.execute([]);
-        // Statements that are kept, unlike those of rusqlite's own transactions: whoever waits for this need not wait for a parser.
         run("BEGIN")?;
         let written = entries
             .iter()

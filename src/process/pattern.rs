@@ -77,7 +77,7 @@ impl Fixed {
 }
 
 /// Whether a regular expression means nothing but itself.
-fn is_plain(regex: &str) -> bool {
+pub fn is_plain(regex: &str) -> bool {
     !regex.contains(['\\', '.', '+', '*', '?', '(', ')', '|', '[', ']', '{', '}', '^', '$'])
 }
 
@@ -98,7 +98,7 @@ impl Pattern {
     /// The number that it is, if it is nothing else.
     pub(super) fn number(&self) -> Option<i32> {
         match self {
-            Pattern::Fixed(fixed) => fixed.text.parse().ok(),
+            Pattern::Fixed(fixed) => fixed.text.parse().ok().filter(|number| *number > 0),
             Pattern::Template(_) => None,
         }
     }

@@ -3,12 +3,13 @@
 
 use super::compile::{Candidate, Context};
 use super::ruleset::{DEFAULT_HOLD, Rule};
-use super::select::{alternatives, is_literal, pattern_of};
+use super::select::{alternatives, pattern_of};
 use super::step::{Change, Step};
 use crate::alert::matcher::{Matcher, Op};
 use crate::diagnostic::{Findings, nearest};
 use crate::host::knob::{Knob, Value};
 use crate::process::Selector;
+use crate::process::pattern::is_plain;
 use crate::process::selector::{Condition, Pattern};
 use std::collections::BTreeMap;
 
@@ -229,6 +230,6 @@ fn literals(pattern: &Pattern) -> Option<Vec<String>> {
     let alternatives = alternatives(fixed.as_str());
     alternatives
         .iter()
-        .all(|(_, text)| is_literal(text))
+        .all(|(_, text)| is_plain(text))
         .then(|| alternatives.iter().map(|(_, text)| (*text).to_owned()).collect())
 }

@@ -3,6 +3,7 @@
 use super::file::{Written, WrittenSelect};
 use crate::diagnostic::{Findings, Span, suggest};
 use crate::process::Selector;
+use crate::process::pattern::is_plain;
 use crate::process::selector::{Condition, Part, Pattern};
 use crate::template::{self, Piece};
 use crate::yaml::Text;
@@ -225,7 +226,7 @@ fn warn_of_misunderstandings(key: &str, regex: &str, text: &Text, cgroups: bool,
                 let message =
                     format!("can never match: the kernel keeps {MAX_NAME_BYTES} bytes of a name, this is {least}");
                 let short: String = alternative.chars().take(MAX_NAME_BYTES).collect();
-                let help = match is_literal(alternative) && short.len() == MAX_NAME_BYTES {
+                let help = match is_plain(alternative) && short.len() == MAX_NAME_BYTES {
                     true => format!("write `{short}`, or use `exe` or `cmdline`"),
                     false => "use `exe` or `cmdline`".to_owned(),
                 };
@@ -244,7 +245,7 @@ fn warn_of_misunderstandings(key: &str, regex: &str, text: &Text, cgroups: bool,
 
 /// Warns of `ffmpeg*`, which does not match `ffmpeg-live`.
 fn warn_of_shell_star(alternative: &str, place: Span, findings: &mut Findings) {
-    let Some(stem) = alternative.strip_suffix('*').filter(|stem| is_literal(stem)) else {
+    let Some(stem) = alternative.strip_suffix('*').filter(|stem| is_plain(stem)) else {
         return;
     };
     let Some((start, last)) = stem.char_indices().next_back().filter(|(start, _)| *start > 0) else {
@@ -290,11 +291,6 @@ pub(super) fn alternatives(regex: &str) -> Vec<(usize, &str)> {
     }
     found.push((start_char, &regex[start_byte..]));
     found
-}
-
-/// Whether a regular expression stands for its own text.
-pub(super) fn is_literal(regex: &str) -> bool {
-    regex_syntax::escape(regex) == regex
 }
 
 pub(super) fn pattern_of(condition: &Condition) -> Option<&Pattern> {

@@ -20,34 +20,6 @@ const EDGES: [&str; 9] = [
     "control.rs",
 ];
 
-/// All that lies at the top of the repository, beside what git ignores and git itself: a trial's leavings show at once.
-const TOP: [&str; 24] = [
-    ".cargo",
-    ".ci",
-    ".gitignore",
-    "ARCHITECTURE.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "Cargo.lock",
-    "Cargo.toml",
-    "LICENSE",
-    "Makefile",
-    "README.md",
-    "SECURITY.md",
-    "alerting",
-    "benches",
-    "dashboards",
-    "docs",
-    "evenkeel.yml",
-    "fuzz",
-    "packaging",
-    "proptest-regressions",
-    "rules",
-    "rustfmt.toml",
-    "src",
-    "tests",
-];
-
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
@@ -239,18 +211,4 @@ fn only_the_room_of_yaml_knows_a_yaml_crate() {
     };
     let wrong: Vec<String> = files().into_iter().filter(knows).map(|(file, _)| file).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
-}
-
-#[test]
-fn nothing_lies_at_the_top_that_does_not_belong_there() {
-    let ignored = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(".gitignore")).expect("a list");
-    let belongs = |name: &str| {
-        name == ".git" || TOP.contains(&name) || ignored.lines().any(|line| line.trim_start_matches('/') == name)
-    };
-    let there = std::fs::read_dir(env!("CARGO_MANIFEST_DIR")).expect("the repository");
-    let strays: Vec<String> = there
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-        .filter(|name| !belongs(name))
-        .collect();
-    assert_eq!(strays, [""; 0], "add them to TOP where they are to stay");
 }

@@ -225,6 +225,7 @@ fn evenkeel_and_prometheus_say_the_same_under_load() {
         "Prometheus did not evaluate at {late} of {} looks",
         by_evenkeel.len()
     );
+    assert_eq!(alone(&by_prometheus, &by_evenkeel), 0, "evaluations without a look");
     let (missed, said) = differing(&by_prometheus, &by_evenkeel);
     let (extra, told) = differing(&by_evenkeel, &by_prometheus);
     println!("Prometheus alone {missed} of {said}, evenkeel alone {extra} of {told}, Prometheus late {late}");

@@ -442,6 +442,20 @@ fn a_token_file_that_became_empty_lets_nobody_in_and_asks_to_try_again() {
 }
 
 #[test]
+fn a_new_token_counts_at_once_and_the_former_no_longer_when_it_was_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let (inbox, _deliveries) = durable();
+    let site = Site::start(with_token(&dir), inbox);
+    let code = |token: &str| {
+        let reply = site.post("/webhook", &format!("{JSON}Authorization: Bearer {token}\r\n"), GOOD);
+        reply.code
+    };
+    assert_eq!([code("s3cret"), code("s3cret"), code("wrong")], [200, 200, 401]);
+    std::fs::write(dir.path().join("token"), "another").unwrap();
+    assert_eq!([code("another"), code("s3cret"), code("another")], [200, 401, 200]);
+}
+
+#[test]
 fn healthy_needs_no_token() {
     let dir = tempfile::tempdir().unwrap();
     let (inbox, _deliveries) = durable();

@@ -22,6 +22,10 @@ const TOKEN: &str = "the-token-of-the-benchmark";
 const TARGET: &str = "reaction-target";
 /// How often a nice value is looked at.
 const LOOK: Duration = Duration::from_micros(20);
+/// What a commit adds to the log: three pages.
+const RECORD_BYTES: usize = 3 * (4096 + 24);
+const SYNCS: usize = 300;
+const BETWEEN_SYNCS: Duration = Duration::from_millis(5);
 /// statfs(2): a ledger in memory would prove nothing.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
@@ -85,8 +89,31 @@ fn main() -> ExitCode {
         }
     }
     drop(sleepers);
+    tell_disk(folder.path());
     count_commits(&evenkeel);
     ExitCode::SUCCESS
+}
+
+/// What the disk alone takes for a record: no p99 above is to be had below this one.
+fn tell_disk(folder: &Path) {
+    let mut file = std::fs::File::create(folder.join("disk")).expect("a writable folder");
+    let times = (0..SYNCS).map(|_| {
+        std::thread::sleep(BETWEEN_SYNCS);
+        let begun = now();
+        file.write_all(&[1; RECORD_BYTES])
+            .and_then(|()| file.sync_data())
+            .expect("a disk");
+        now() - begun
+    });
+    let (p50, p99) = percentiles(times.collect());
+    println!("{:<32}{p50:>12.2}{p99:>12.2}", "write and fdatasync of a record");
+}
+
+/// Milliseconds at p50 and p99.
+fn percentiles(mut times: Vec<Duration>) -> (f64, f64) {
+    times.sort_unstable();
+    let at = |ratio: f64| times[((times.len() - 1) as f64 * ratio).ceil() as usize].as_secs_f64() * 1e3;
+    (at(0.5), at(0.99))
 }
 
 /// Milliseconds at p50 and p99 for both, which take turns so that what else the machine does meets both.
@@ -100,11 +127,7 @@ fn race(deed: &Deed, rounds: usize, evenkeel: &Server, webhook: &Server) -> [(f6
             }
         }
     }
-    times.map(|mut times| {
-        times.sort_unstable();
-        let at = |ratio: f64| times[((times.len() - 1) as f64 * ratio).ceil() as usize].as_secs_f64() * 1e3;
-        (at(0.5), at(0.99))
-    })
+    times.map(percentiles)
 }
 
 /// CLOCK_MONOTONIC.

@@ -323,3 +323,23 @@ fn a_ledger_in_the_making_has_no_records() {
     assert!(read_records(directory.path(), 10).unwrap().is_empty());
     assert!(read_records(&directory.path().join("missing"), 10).is_err());
 }
+
+#[test]
+fn a_commit_that_fails_at_its_end_leaves_nothing_and_the_next_one_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path(), BootId(1)).unwrap();
+    let other = Connection::open(dir.path().join(FILE_NAME)).unwrap();
+    // A reference that is looked at when all is written, and that nothing can keep.
+    let obstacle = "CREATE TABLE never (id INTEGER PRIMARY KEY);
+        CREATE TABLE bound (id INTEGER REFERENCES never DEFERRABLE INITIALLY DEFERRED);
+        CREATE TRIGGER obstacle AFTER INSERT ON lease BEGIN INSERT INTO bound VALUES (1); END";
+    other.execute_batch(obstacle).unwrap();
+    let refused = store.commit(&[Entry::Lease(lease(1))]).unwrap_err();
+    assert!(refused.to_string().contains("FOREIGN KEY"), "{refused}");
+    assert!(!refused.is_corruption());
+    // Nobody else could write if the transaction were still open.
+    other.execute_batch("DROP TRIGGER obstacle").unwrap();
+    store.commit(&[Entry::Lease(lease(2))]).unwrap();
+    let leases = store.load().unwrap().leases;
+    assert_eq!(leases.keys().copied().collect::<Vec<_>>(), [2]);
+}

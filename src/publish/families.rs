@@ -165,7 +165,7 @@ pub fn clean<'a>(families: impl Iterator<Item = &'a Family>, order: &Order) -> C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::family::label;
+    use crate::family::{Histogram, label};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -206,6 +206,18 @@ mod tests {
             [("a:b".to_owned(), 1)]
         );
         assert_eq!(names(&[Family::new("h", "", Kind::Histogram).value(1.0)]), []);
+    }
+
+    #[test]
+    fn a_histogram_holds_histograms_only_whatever_names_they_share() {
+        let mut family = Family::new("h", "", Kind::Histogram);
+        family.push_histogram([label("x", "1")], Histogram::default());
+        family.push([label("x", "2")], 1.0);
+        family.push_histogram([label("x", "1")], Histogram::default());
+        family.push_histogram([label("le", "1")], Histogram::default());
+        family.push_histogram([label("le", "2")], Histogram::default());
+        family.push_histogram([label("x", "3")], Histogram::default());
+        assert_eq!(names(&[family]), [("h".to_owned(), 2)]);
     }
 
     /// What `clean` must come to, said without regard to time.

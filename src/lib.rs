@@ -23,6 +23,7 @@ pub mod http;
 pub mod tally;
 pub mod family;
 pub mod template;
+pub mod labels;
 pub mod yaml;
 pub mod schema;
 pub mod diagnostic;

@@ -1,9 +1,9 @@
 //! `{{ $labels.x }}` and `{{ $resource }}` in texts of a rule: what is fixed, and which labels of the alert are wanted. Reads templates only;
 //! who fills them in decides what a label may do there.
 
+use crate::labels::Labels;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
 
 /// A part of a templated text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ pub enum Missing {
 /// A label that the alert does not have, or has without a value.
 pub fn fill(
     pieces: &[Piece],
-    labels: &BTreeMap<String, String>,
+    labels: &Labels,
     resource: Option<&str>,
     encode: impl Fn(&str) -> String,
 ) -> Result<Vec<Piece>, Missing> {
@@ -78,7 +78,7 @@ impl Shape {
     ///
     /// # Errors
     /// As [`fill`].
-    pub fn fill(&self, labels: &BTreeMap<String, String>, resource: Option<&str>) -> Result<Shape, Missing> {
+    pub fn fill(&self, labels: &Labels, resource: Option<&str>) -> Result<Shape, Missing> {
         Ok(match self {
             Shape::Text(pieces) => Shape::Text(fill(pieces, labels, resource, str::to_owned)?),
             Shape::Plain(value) => Shape::Plain(value.clone()),

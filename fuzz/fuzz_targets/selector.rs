@@ -6,6 +6,7 @@
 #![no_main]
 
 use evenkeel::diagnostic::{Findings, Source};
+use evenkeel::labels::Labels;
 use evenkeel::process::protection::recognise;
 use evenkeel::process::selector::{Condition, Judgement, Part, Pattern};
 use evenkeel::process::table::{Procfs, UserNames};
@@ -95,10 +96,10 @@ fn sections(data: &[u8]) -> [&[u8]; SECTIONS] {
 }
 
 /// Names and values, a line each: `name=value`.
-fn read_labels(text: &[u8]) -> BTreeMap<String, String> {
+fn read_labels(text: &[u8]) -> Labels {
     let text = String::from_utf8_lossy(text);
     let pairs = text.lines().filter_map(|line| line.split_once('='));
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    pairs.collect()
 }
 
 fn read_selector(text: &[u8]) -> Option<Selector> {
@@ -119,7 +120,7 @@ fn read_selector(text: &[u8]) -> Option<Selector> {
     (!findings.has_errors()).then_some(selector)
 }
 
-fn judge(selector: &Selector, labels: &BTreeMap<String, String>, process: &Process) {
+fn judge(selector: &Selector, labels: &Labels, process: &Process) {
     let resolved = selector.resolve(labels);
     let judgement = resolved.judge(process);
     // What is read lazily decides as what is read at once.
@@ -151,7 +152,7 @@ fn judge(selector: &Selector, labels: &BTreeMap<String, String>, process: &Proce
 }
 
 /// A process that was chosen by label text bears that text, letter by letter.
-fn assert_literal(condition: &Condition, labels: &BTreeMap<String, String>, process: &Process) {
+fn assert_literal(condition: &Condition, labels: &Labels, process: &Process) {
     let pid = process.identity.pid.to_string();
     let uid = process.details.uid.map(|uid| uid.to_string());
     let (pattern, texts) = match condition {
@@ -169,7 +170,7 @@ fn assert_literal(condition: &Condition, labels: &BTreeMap<String, String>, proc
         let value = labels.get(name).expect("a missing label selects nothing");
         assert!(!value.is_empty(), "an empty label selects nothing");
         assert!(
-            texts.iter().flatten().any(|text| text.contains(value.as_str())),
+            texts.iter().flatten().any(|text| text.contains(value)),
             "{value:?} of the label is not in {texts:?}"
         );
     }

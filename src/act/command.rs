@@ -3,6 +3,7 @@
 use super::allocate::pause;
 use crate::diagnostic::printable;
 use crate::host::errand::{End, Report, Run};
+use crate::labels::Labels;
 use crate::ledger::{Command, Course, Episode, Outcome};
 use crate::rule::errand::Exec;
 use crate::template::{self, Piece, is_label_name};
@@ -85,10 +86,10 @@ fn environment(episode: &Episode, status: &str) -> BTreeMap<String, String> {
         ("EVENKEEL_RULE".to_owned(), episode.key.rule.clone()),
         ("EVENKEEL_FINGERPRINT".to_owned(), episode.key.fingerprint.clone()),
     ]);
-    let mut add = |prefix: &str, set: &BTreeMap<String, String>| {
+    let mut add = |prefix: &str, set: &Labels| {
         // Names that no variable can have, such as those with `=`, are left out.
         for (name, value) in set.iter().filter(|(name, _)| is_label_name(name)) {
-            env.insert(format!("{prefix}{name}"), value.clone());
+            env.insert(format!("{prefix}{name}"), value.to_owned());
         }
     };
     for prefix in ["AMX_LABEL_", "AMX_GLABEL_", "AMX_ALERT_1_LABEL_"] {

@@ -1,10 +1,7 @@
 //! The alert: the same type whether Alertmanager sent it or the own evaluation made it.
 
+use crate::labels::Labels;
 use jiff::Timestamp;
-use std::collections::BTreeMap;
-
-/// Label or annotation set; sorted, so that equal sets print and hash equally.
-pub type Labels = BTreeMap<String, String>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
@@ -57,7 +54,7 @@ pub struct Alert {
 impl Alert {
     /// The label `alertname`, or an empty text where it is missing.
     pub fn name(&self) -> &str {
-        self.labels.get("alertname").map_or("", String::as_str)
+        self.labels.get("alertname").unwrap_or_default()
     }
 }
 
@@ -72,7 +69,7 @@ pub fn fingerprint(labels: &Labels) -> String {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
         }
     };
-    for (name, value) in labels {
+    for (name, value) in labels.iter() {
         add(name.as_bytes());
         add(&[0xff]);
         add(value.as_bytes());
@@ -89,10 +86,7 @@ mod tests {
     #[test]
     fn fingerprints_are_those_of_alertmanager() {
         let check = |labels: &[(&str, &str)], expected: &str| {
-            let labels = labels
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect();
+            let labels = labels.iter().copied().collect();
             assert_eq!(fingerprint(&labels), expected, "{labels:?}");
         };
         check(&[], "cbf29ce484222325");

@@ -2,7 +2,8 @@
 //! more. Pure: asking is left to whoever has a socket and a clock.
 
 use super::alert::{Alert, Source, Status};
-use super::decode::{TextMap, time};
+use super::decode::time;
+use crate::labels::Labels;
 use jiff::Timestamp;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,9 +68,9 @@ pub fn decode_receivers(body: &[u8]) -> Result<Vec<String>, AnswerError> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawAlert {
-    labels: TextMap,
+    labels: Labels,
     #[serde(default)]
-    annotations: Option<TextMap>,
+    annotations: Option<Labels>,
     starts_at: String,
     fingerprint: String,
     status: RawStatus,
@@ -99,8 +100,8 @@ pub fn decode_alerts(body: &[u8]) -> Result<Vec<Alert>, AnswerError> {
         };
         let starts_at = time("startsAt", Some(&raw.starts_at)).map_err(|problem| wrong(&problem))?;
         Ok(Alert {
-            labels: raw.labels.0,
-            annotations: raw.annotations.map(|TextMap(texts)| texts).unwrap_or_default(),
+            labels: raw.labels,
+            annotations: raw.annotations.unwrap_or_default(),
             status: Status::Firing,
             starts_at: starts_at.ok_or_else(|| wrong("it has no start"))?,
             ends_at: None,

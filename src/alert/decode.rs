@@ -1,13 +1,12 @@
 //! Decodes an Alertmanager webhook, version 4 (`notify/webhook`, `template.Data`): bytes in, alerts out. Pure.
 //! Judges each entry by itself, on its own labels and status; the group's status and common labels are not read.
 
-use super::alert::{Alert, Labels, Source, Status, fingerprint};
+use super::alert::{Alert, Source, Status, fingerprint};
+use crate::labels::Labels;
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Deref;
 
 /// A real envelope is five levels deep (envelope, alerts, alert, labels, value); the rest is room for fields to come.
@@ -83,8 +82,8 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
 struct RawAlert<'a> {
     #[serde(borrow)]
     status: Option<Word<'a>>,
-    labels: Option<TextMap>,
-    annotations: Option<TextMap>,
+    labels: Option<Labels>,
+    annotations: Option<Labels>,
     #[serde(borrow)]
     starts_at: Option<Word<'a>>,
     #[serde(borrow)]
@@ -103,35 +102,6 @@ impl Deref for Word<'_> {
 
     fn deref(&self) -> &str {
         &self.0
-    }
-}
-
-/// Texts by name. A name given twice is an error: which of the two counts is a matter of the reader, and a proxy that
-/// checked one must not let pass the other.
-pub(super) struct TextMap(pub(super) Labels);
-
-impl<'de> Deserialize<'de> for TextMap {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TextMap, D::Error> {
-        struct Texts;
-        impl<'de> Visitor<'de> for Texts {
-            type Value = TextMap;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("an object of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TextMap, A::Error> {
-                let mut texts = Labels::new();
-                while let Some((name, value)) = map.next_entry::<String, String>()? {
-                    if texts.contains_key(&name) {
-                        return Err(A::Error::custom(format_args!("{name:?} is given twice")));
-                    }
-                    texts.insert(name, value);
-                }
-                Ok(TextMap(texts))
-            }
-        }
-        deserializer.deserialize_map(Texts)
     }
 }
 
@@ -189,13 +159,13 @@ fn alert(entry: &str, now: Timestamp) -> Result<Alert, String> {
         Some(other) => return Err(format!("the status is {other:?}; it is firing or resolved")),
         None => return Err("the status is missing; it is firing or resolved".to_owned()),
     };
-    let TextMap(mut labels) = raw.labels.ok_or("the labels are missing")?;
+    let labels = raw.labels.ok_or("the labels are missing")?;
     // An empty label is a missing one to Prometheus and Alertmanager, and no part of the fingerprint.
-    labels.retain(|_, value| !value.is_empty());
+    let labels = labels.filtered(|_, value| !value.is_empty());
     if labels.is_empty() {
         return Err("there is no label with a value".to_owned());
     }
-    if labels.contains_key("") {
+    if labels.get("").is_some() {
         return Err("a label has an empty name".to_owned());
     }
     let starts_at = time("startsAt", raw.starts_at.as_deref())?;
@@ -211,7 +181,7 @@ fn alert(entry: &str, now: Timestamp) -> Result<Alert, String> {
     };
     Ok(Alert {
         labels,
-        annotations: raw.annotations.map_or_else(Labels::new, |TextMap(texts)| texts),
+        annotations: raw.annotations.unwrap_or_default(),
         status,
         // As Alertmanager's own API takes a missing start: from the end, or else from now.
         starts_at: starts_at.or(ends_at).unwrap_or(now),
@@ -363,7 +333,7 @@ mod tests {
     fn brackets_in_strings_do_not_nest() {
         let name = r#"[[\"{{\\"#.repeat(1000);
         let alert = entry(&format!(r#"{{"status":"firing","labels":{{"a":"{name}"}}}}"#)).unwrap();
-        assert_eq!(alert.labels["a"], r#"[["{{\"#.repeat(1000));
+        assert_eq!(alert.labels.get("a").unwrap(), r#"[["{{\"#.repeat(1000));
     }
 
     #[test]

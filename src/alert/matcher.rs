@@ -90,7 +90,7 @@ impl Matcher {
 
     /// Whether the matcher holds for these labels.
     pub fn matches(&self, labels: &Labels) -> bool {
-        self.matches_value(labels.get(&self.name).map_or("", String::as_str))
+        self.matches_value(labels.get(&self.name).unwrap_or_default())
     }
 
     /// Whether the matcher holds for this value of its label; a missing label is the empty text.
@@ -309,7 +309,7 @@ mod tests {
         // An empty value is a missing label to Alertmanager; both must give the same.
         let mut labels = Labels::from([("other".to_owned(), "x".to_owned())]);
         if !value.is_empty() {
-            labels.insert("a".to_owned(), value.to_owned());
+            labels.insert("a", value);
         }
         labels
     }

@@ -11,7 +11,8 @@ pub mod go_regex;
 pub mod matcher;
 pub mod receiver;
 
-pub use alert::{Alert, Labels, Source, Status};
+pub use crate::labels::Labels;
+pub use alert::{Alert, Source, Status};
 pub use decode::{DecodeError, Envelope, InvalidEntry, decode};
 pub use matcher::{Matcher, MatcherError, Op};
 pub use receiver::{Delivery, Full, Inbox, Receipt, Receiver};

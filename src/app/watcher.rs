@@ -364,8 +364,6 @@ fn longest_for(orders: &Orders) -> Duration {
 }
 
 fn labels(set: &crate::watch::LabelSet) -> Labels {
-    set.pairs()
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.to_string()))
-        .collect()
+    let pairs = set.pairs().iter();
+    pairs.map(|(name, value)| (&**name, &**value)).collect()
 }

@@ -376,7 +376,7 @@ impl History {
             .into();
         // Not part of what Alertmanager told apart in this history, so that it may change under way.
         let fingerprint = fingerprint(&labels);
-        labels.insert("comm".into(), COMMS[self.comm].into());
+        labels.insert("comm", COMMS[self.comm]);
         let starts_at = jiff::Timestamp::from_second(1_700_000_000 + starts).unwrap();
         Alert {
             labels,

@@ -10,6 +10,7 @@ use crate::ledger::{Effect, Entry, Lease, Record};
 use crate::rule::{Rule, Step};
 use crate::tally::{HeldLease, OpenAlert, Standing, State, Tally, Told, Verdict};
 use jiff::Timestamp;
+use smol_str::SmolStr;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -82,7 +83,7 @@ impl<H: Host> Engine<H> {
         }
         self.chores.listed_at = Some(now.boot);
         let alerts = self.book.episodes.values().take(MAX_SHOWN).map(|episode| OpenAlert {
-            alertname: episode.labels.get("alertname").cloned().unwrap_or_default(),
+            alertname: episode.labels.get("alertname").unwrap_or_default().to_owned(),
             labels: other_labels(&episode.labels),
             rule: episode.key.rule.clone(),
             source: Source::from(episode.source).as_str(),
@@ -179,10 +180,10 @@ fn told(record: &Record) -> Told {
     }
 }
 
-fn other_labels(labels: &Labels) -> BTreeMap<String, String> {
-    let shorten = |value: &String| value.chars().take(MAX_SHOWN_LABEL).collect();
+fn other_labels(labels: &Labels) -> Labels {
+    let shorten = |value: &str| value.chars().take(MAX_SHOWN_LABEL).collect::<SmolStr>();
     let others = labels.iter().filter(|(name, _)| *name != "alertname");
-    others.map(|(name, value)| (name.clone(), shorten(value))).collect()
+    others.map(|(name, value)| (name, shorten(value))).collect()
 }
 
 fn held(lease: &Lease, now: Moment) -> HeldLease {

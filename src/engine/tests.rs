@@ -613,7 +613,7 @@ fn an_episode_keeps_its_ladder_when_another_alert_brings_the_changed_rule_into_u
         .engine
         .reload(policy(vec![example("end", "nice 5; wait 99; signal KILL")]));
     let mut other = alert("end", Status::Firing);
-    other.labels.insert("severity".into(), "critical".into());
+    other.labels.insert("severity", "critical");
     other.fingerprint = fingerprint(&other.labels);
     world.engine.take(&[other], Instant::now()).unwrap();
     world.pass(30);
@@ -648,7 +648,7 @@ fn an_end_of_all_times_is_no_fault() {
     world.engine.tick();
     world.add(100, 1);
     let mut future = alert("calm", Status::Resolved);
-    future.labels.insert("severity".into(), "warning".into());
+    future.labels.insert("severity", "warning");
     future.fingerprint = fingerprint(&future.labels);
     future.ends_at = Some(jiff::Timestamp::MAX);
     world.engine.take(&[future.clone()], Instant::now()).unwrap();

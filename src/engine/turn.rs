@@ -58,7 +58,7 @@ pub struct About {
 
 impl About {
     pub fn new(rule: &str, labels: &Labels, fingerprint: &str) -> About {
-        let alertname = labels.get("alertname").cloned().unwrap_or_default();
+        let alertname = labels.get("alertname").unwrap_or_default().to_owned();
         About {
             rule: rule.to_owned(),
             alertname,

@@ -509,7 +509,7 @@ impl<H: Host> Engine<H> {
         };
         let episode = self.book.episodes.get(&key);
         let name = episode.and_then(|episode| episode.labels.get("alertname"));
-        name.cloned().unwrap_or_default()
+        name.unwrap_or_default().to_owned()
     }
 
     /// Takes a checked configuration in force. Open episodes keep the rule they came from; a rule that is gone

@@ -1,8 +1,8 @@
 //! What a condition compares a text of a process with: a regular expression, anchored at both ends. Most are plain texts, and
 //! those are compared, not compiled: to compile one takes longer than all else that an alert leads to before its deed.
 
+use crate::labels::Labels;
 use regex::Regex;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -104,7 +104,7 @@ impl Pattern {
     }
 
     /// With the labels filled in; `None` where one is missing.
-    pub(super) fn resolve(&self, labels: &BTreeMap<String, String>) -> Option<Pattern> {
+    pub(super) fn resolve(&self, labels: &Labels) -> Option<Pattern> {
         let Pattern::Template(parts) = self else {
             return Some(self.clone());
         };
@@ -160,7 +160,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn resolved(parts: Vec<Part>, label: &str) -> Option<Pattern> {
-        let labels = BTreeMap::from([("l".to_owned(), label.to_owned())]);
+        let labels = Labels::from([("l", label)]);
         Pattern::Template(parts).resolve(&labels)
     }
 

@@ -6,7 +6,7 @@ pub use super::pattern::{Part, Pattern};
 use super::Cgroup;
 use super::cgroup::unit_of;
 use super::table::{Needs, Process};
-use std::collections::BTreeMap;
+use crate::labels::Labels;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -203,7 +203,7 @@ impl Condition {
         }
     }
 
-    fn resolve(&self, labels: &BTreeMap<String, String>) -> Condition {
+    fn resolve(&self, labels: &Labels) -> Condition {
         // A pattern whose label is missing stays a template, and a template selects nothing.
         let fill = |pattern: &Pattern| pattern.resolve(labels).unwrap_or_else(|| pattern.clone());
         match self {
@@ -229,7 +229,7 @@ fn in_mib(bytes: u64) -> impl fmt::Debug {
 
 impl Selector {
     /// Fills in the labels of an alert.
-    pub fn resolve(&self, labels: &BTreeMap<String, String>) -> Selector {
+    pub fn resolve(&self, labels: &Labels) -> Selector {
         Selector {
             conditions: self
                 .conditions
@@ -312,7 +312,7 @@ mod tests {
     use super::*;
     use crate::process::table::Process;
 
-    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
         pairs
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -394,7 +394,7 @@ mod tests {
             conditions: vec![Condition::Pid(Pattern::Template(vec![Part::Label("pid".into())]))],
         };
         assert_eq!(labelled.only_pid(), None);
-        let labels = BTreeMap::from([("pid".to_owned(), "4711".to_owned())]);
+        let labels = Labels::from([("pid", "4711")]);
         assert_eq!(labelled.resolve(&labels).only_pid(), Some(4711));
         assert_eq!(Selector { conditions: Vec::new() }.only_pid(), None);
     }

@@ -377,11 +377,10 @@ fn happening(record: &Record, began: Timestamp) -> Option<Happening> {
 
 /// An alert that does not say which host it is about is about this one; `instance: ''` is how to leave it out.
 fn about_us(mut labels: Labels) -> Labels {
-    labels
-        .entry("instance".to_owned())
-        .or_insert_with(|| format!("{HOST_NAME}:9100"));
-    labels.retain(|_, value| !value.is_empty());
-    labels
+    if labels.get("instance").is_none() {
+        labels.insert("instance", format!("{HOST_NAME}:9100"));
+    }
+    labels.filtered(|_, value| !value.is_empty())
 }
 
 /// `earlier` is how long before the moment for which `age` is meant this host is now.

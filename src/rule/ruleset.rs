@@ -170,7 +170,7 @@ impl<'r> RuleIndex<'r> {
     pub fn matching(&self, labels: &Labels) -> impl Iterator<Item = &'r Arc<Rule>> {
         let mut places = self.others.clone();
         for (name, by_value) in &self.by_label {
-            let listed = labels.get(*name).and_then(|value| by_value.get(value.as_str()));
+            let listed = labels.get(name).and_then(|value| by_value.get(value));
             places.extend(listed.into_iter().flatten());
         }
         places.sort_unstable();

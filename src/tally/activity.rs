@@ -1,9 +1,10 @@
 //! What the status page shows beyond numbers: names of rules, alerts and processes, labels and pids; never command lines,
 //! annotations or environment. Bounded. Data only.
 
+use crate::labels::Labels;
 use jiff::Timestamp;
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// Decisions and steps that are kept, of each.
 const MAX_RECENT: usize = 50;
@@ -27,7 +28,7 @@ pub struct Activity {
 pub struct OpenAlert {
     pub alertname: String,
     /// The others.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     pub rule: String,
     pub source: &'static str,
     pub since: Timestamp,

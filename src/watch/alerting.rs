@@ -405,7 +405,7 @@ mod tests {
             alert.labels,
             expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
         );
-        assert_eq!(alert.annotations["s"], "v=2.5");
+        assert_eq!(alert.annotations.get("s"), Some("v=2.5"));
         assert_eq!((alert.starts_at.as_millisecond(), alert.source), (1500, Source::Local));
         let series: Vec<String> = state
             .series()

@@ -422,8 +422,8 @@ fn labels_reach_no_other_url_and_no_other_argument() {
     ];
     let mut world = world(policy(vec![rule(&steps, "")]));
     let mut fired = alert("more", Status::Firing);
-    fired.labels.insert("evil".into(), evil.into());
-    fired.annotations.insert("a=b".into(), "x".into());
+    fired.labels.insert("evil", evil);
+    fired.annotations.insert("a=b", "x");
     world.engine.take(&[fired], Instant::now()).unwrap();
     let begun = world.engine.host().errands.clone();
     let Errand::Request(request, _) = &begun[0].1 else {
@@ -452,7 +452,7 @@ fn what_fits_nowhere_is_refused_before_anything_is_asked() {
         let step = "allocate: {url: 'http://broker/{{ $labels.evil }}', resource: /id, ttl: /ttl}";
         let mut world = world(policy(vec![rule(&[step], "")]));
         let mut fired = alert("more", Status::Firing);
-        fired.labels.insert("evil".into(), label.into());
+        fired.labels.insert("evil", label);
         world.engine.take(&[fired], Instant::now()).unwrap();
         assert_eq!(world.begun(), []);
         assert!(
@@ -463,7 +463,7 @@ fn what_fits_nowhere_is_refused_before_anything_is_asked() {
     }
     let mut world = world(policy(vec![rule(&["exec: [/bin/use, '{{ $labels.evil }}']"], "")]));
     let mut fired = alert("more", Status::Firing);
-    fired.labels.insert("evil".into(), "a\0b".into());
+    fired.labels.insert("evil", "a\0b");
     world.engine.take(&[fired], Instant::now()).unwrap();
     assert_eq!(world.begun(), []);
     assert!(world.last_record().reason.contains("NUL"));

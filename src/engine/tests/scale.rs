@@ -18,7 +18,7 @@ fn by_label(limit: usize) -> Rule {
 
 fn about(comm: &str, status: Status) -> Alert {
     let mut alert = alert("calm", status);
-    alert.labels.insert("comm".into(), comm.into());
+    alert.labels.insert("comm", comm);
     alert.fingerprint = fingerprint(&alert.labels);
     alert
 }

@@ -3,10 +3,10 @@
 tools := $(or $(CARGO_TARGET_DIR),target)/tools
 
 # All that git keeps at the top: what a trial left behind shows in `make lint`.
-top := .cargo .ci .gitignore ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md Cargo.lock Cargo.toml LICENSE Makefile README.md SECURITY.md \
+top := .cargo .ci .gitignore ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md Cargo.lock Cargo.toml LICENSE Makefile README.md SECURITY.md build.rs \
 	alerting benches dashboards docs evenkeel.yml fuzz packaging proptest-regressions rules rustfmt.toml src tests
 
-.PHONY: help run test e2e test-guest lint fmt bench bench-guest fuzz demo pictures dashboards grafana
+.PHONY: help run test e2e test-guest lint fmt bench bench-guest fuzz demo pictures layout dashboards grafana
 
 FUZZ_SECONDS ?= 600
 
@@ -61,6 +61,10 @@ pictures: ## take the pictures of the README anew, from what really happens: six
 	tests/tools.sh
 	cargo build --locked --release
 	docs/images/make.sh
+
+layout: ## record anew which functions a running daemon uses, for the order in which the release is linked: needs valgrind
+	cargo build --locked --release
+	python3 packaging/layout/record.py target/release/evenkeel
 
 dashboards: ## build dashboards/*.json anew
 	tests/tools.sh grafana-sdk

@@ -42,6 +42,8 @@ use watcher::Watcher;
 
 /// After a fault in the engine it is started anew, but not in a tight loop.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// The ledger is not waited for longer than this at the start.
+const FIRST_LEDGER: Duration = Duration::from_secs(2);
 /// Requests and connections are not waited for longer than this at the end.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Scrapes and webhooks wait for disk and samples, not for processors. A second worker would cost more in waking each other
@@ -165,6 +167,9 @@ fn with_web_config(access: Access, file: Option<&Path>) -> Result<Access, Stop> 
     }
 }
 
+/// Dropped once the engine has its ledger.
+type Began = tokio::sync::oneshot::Sender<()>;
+
 /// What the two listeners demand of those who call, and their sockets where systemd holds them.
 struct Doors {
     scrapers: Access,
@@ -207,28 +212,6 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         Watcher::start(policy::orders(&loaded), door.clone(), tally.clone(), kept).map_err(because("no thread"))?,
     );
     let newest_policy = Arc::new(ArcSwap::from_pointee(policy.clone()));
-    let (died, mut engine_died) = tokio::sync::oneshot::channel();
-    let engine = {
-        let make = engine_maker(
-            &run,
-            procfs,
-            Arc::clone(&newest_policy),
-            door.clone(),
-            Arc::clone(&watcher),
-            tally.clone(),
-        );
-        let tally = tally.clone();
-        let supervise = move || {
-            standing::go_first();
-            keep_running(&make, &inputs, &tally);
-            // Nobody listens any more when the daemon is ending by itself.
-            let _ = died.send(());
-        };
-        std::thread::Builder::new()
-            .name("engine".into())
-            .spawn(supervise)
-            .map_err(because("no thread"))?
-    };
     let groups = Arc::new(ArcSwap::from_pointee(policy::groups(&loaded.config)));
     let sampling = sense::Config {
         roots: Roots::new(&run.roots.procfs, &run.roots.sysfs, &run.roots.rootfs),
@@ -250,7 +233,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         watcher: Arc::clone(&watcher),
         reconciler: reconciler.clone(),
         groups,
-        policy: newest_policy,
+        policy: Arc::clone(&newest_policy),
         tally: tally.clone(),
     };
     let reloader = Arc::new(Reloader::new(&run, &loaded, authenticates, told));
@@ -264,6 +247,33 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         ..publish::Options::default()
     };
     let site = Arc::new(Site::new(Arc::clone(&sampler), tally.clone(), options));
+    // Before the engine begins, whose rehearsal brings in what a reaction runs through. What is delivered waits for it.
+    standing::give_back_what_the_start_ran();
+    let (began, engine_began) = tokio::sync::oneshot::channel();
+    let (died, mut engine_died) = tokio::sync::oneshot::channel();
+    let engine = {
+        let make = engine_maker(
+            &run,
+            procfs,
+            Arc::clone(&newest_policy),
+            door.clone(),
+            Arc::clone(&watcher),
+            tally.clone(),
+        );
+        let tally = tally.clone();
+        let supervise = move || {
+            standing::go_first();
+            keep_running(&make, began, &inputs, &tally);
+            // Nobody listens any more when the daemon is ending by itself.
+            let _ = died.send(());
+        };
+        std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(supervise)
+            .map_err(because("no thread"))?
+    };
+    // So that there is a ledger to ask once the daemon has said what it does. One that opens slowly must not keep scrapes waiting.
+    let _ = tokio::time::timeout(FIRST_LEDGER, engine_began).await;
     introduce(&policy, &loaded, &run, metrics.first(), &webhook);
     let lock_memory = loaded.config.lock_memory;
 
@@ -343,10 +353,17 @@ fn announce(name: &'static str, listener: std::io::Result<TcpListener>) -> Resul
     Ok(listener)
 }
 
-/// A fault in the engine costs the engine, and that for a second; sensing and publishing go on.
-fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, inputs: &mpsc::Receiver<Input>, tally: &Tally) {
+/// A fault in the engine costs the engine, and that for a second; sensing and publishing go on. Whoever waits for it to begin waits
+/// for the first attempt only.
+fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &mpsc::Receiver<Input>, tally: &Tally) {
+    let mut began = Some(began);
     loop {
-        let once = std::panic::AssertUnwindSafe(|| crate::engine::run::run(make(), inputs, tally));
+        let began = began.take();
+        let once = std::panic::AssertUnwindSafe(|| {
+            let engine = make();
+            drop(began);
+            crate::engine::run::run(engine, inputs, tally);
+        });
         match std::panic::catch_unwind(once) {
             Ok(()) => return,
             Err(_) => {

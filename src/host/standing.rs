@@ -2,11 +2,17 @@
 //! threads between sample and deed go first. Without that it would wait for its own code to be read back from a disk that everybody waits
 //! for, and for its turn behind the program that takes the memory.
 
-use rustix::mm::{MlockAllFlags, mlockall};
+use nix::libc;
+use rustix::mm::{Advice, MlockAllFlags, madvise, mlockall};
 use rustix::process::{Resource, getpriority_process, getrlimit, setpriority_process};
 use rustix::thread::{CapabilitySet, capabilities};
 use std::fs;
 use std::io;
+
+#[cfg(target_pointer_width = "64")]
+type Header = libc::Elf64_Phdr;
+#[cfg(target_pointer_width = "32")]
+type Header = libc::Elf32_Phdr;
 
 /// As in the shipped unit. Not -1000: a fault of evenkeel's own must stay one that the kernel can end.
 const OOM_SCORE_ADJ: i32 = -900;
@@ -35,17 +41,51 @@ pub fn use_one_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes two numbers and touches nothing of ours.
     unsafe {
-        nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 
-/// Gives back what only the start needed (malloc_trim(3)). Locked pages cannot be given back, so this comes first.
+/// Gives back memory that only the start needed (malloc_trim(3)). Locked pages cannot be given back, so this comes first.
 pub fn give_back_what_is_free() {
     #[cfg(target_env = "gnu")]
     // SAFETY: gives back free memory only, and takes the allocator's own locks.
     unsafe {
-        nix::libc::malloc_trim(0);
+        libc::malloc_trim(0);
     }
+}
+
+/// Gives back the pages of the program and its libraries (madvise(2), MADV_DONTNEED): the start reads files, compiles patterns and
+/// opens databases with code that hardly ever runs again. What is used again comes back from the page cache. Only segments
+/// that nobody may write: in others that would undo what the loader wrote.
+pub fn give_back_what_the_start_ran() {
+    // SAFETY: the function is called for each object that is loaded, and looks at nothing else.
+    unsafe {
+        libc::dl_iterate_phdr(Some(give_back_object), std::ptr::null_mut());
+    }
+}
+
+/// Of one loaded object (dl_iterate_phdr(3)).
+unsafe extern "C" fn give_back_object(
+    object: *mut libc::dl_phdr_info,
+    _: libc::size_t,
+    _: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: the loader hands in one object that stays as it is meanwhile, with so many headers.
+    let (base, headers) = unsafe {
+        let object = &*object;
+        let headers = std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum));
+        (object.dlpi_addr, headers)
+    };
+    let page = rustix::param::page_size();
+    let is_never_written = |header: &&Header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0;
+    for header in headers.iter().filter(is_never_written) {
+        let start = (base + header.p_vaddr) as usize;
+        let end = (start + header.p_memsz as usize) / page * page;
+        let start = start.next_multiple_of(page);
+        // SAFETY: whole pages of this segment alone, which hold what the file holds. A fault reads them again.
+        let _ = unsafe { madvise(start as *mut _, end.saturating_sub(start), Advice::LinuxDontNeed) };
+    }
+    0
 }
 
 /// Keeps what is in memory there, and what comes into it from now on. What is never touched takes no memory (mlockall(2),
@@ -82,6 +122,51 @@ fn own_oom_score_adj() -> io::Result<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::mm::Advice::LinuxPopulateRead;
+
+    /// The program's own code: address, and its size and what is in memory of it in KiB (proc_pid_smaps(5)).
+    fn own_code() -> (usize, u64, u64) {
+        let own = give_back_what_the_start_ran as fn() as usize;
+        let text = fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = text.lines().skip_while(|line| {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let number = |text| usize::from_str_radix(text, 16);
+            !range
+                .is_some_and(|(from, to)| (number(from).unwrap_or(usize::MAX)..number(to).unwrap_or(0)).contains(&own))
+        });
+        let start = lines.next().and_then(|line| line.split('-').next()).unwrap();
+        let mut kib = |name: &str| {
+            let line = lines.find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        (usize::from_str_radix(start, 16).unwrap(), kib("Size:"), kib("Rss:"))
+    }
+
+    /// In a process of its own: the threads of other tests call code all the time.
+    #[test]
+    fn what_the_start_ran_leaves_memory_and_comes_back_when_it_is_called() {
+        const ALONE: &str = "EVENKEEL_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let name = "host::standing::tests::what_the_start_ran_leaves_memory_and_comes_back_when_it_is_called";
+            let own = std::env::current_exe().unwrap();
+            let run = std::process::Command::new(own)
+                .args([name, "--exact"])
+                .env(ALONE, "1")
+                .output()
+                .unwrap();
+            let told = String::from_utf8_lossy(&run.stdout);
+            assert!(run.status.success() && told.contains("1 passed"), "{told}");
+            return;
+        }
+        let (start, size, _) = own_code();
+        // SAFETY: reads pages of the own program.
+        unsafe { madvise(start as *mut _, size as usize * 1024, LinuxPopulateRead) }.unwrap();
+        let (.., before) = own_code();
+        assert!(before > size / 2, "{before} of {size} KiB");
+        give_back_what_the_start_ran();
+        let (.., after) = own_code();
+        assert!(after < before / 2, "{after} of {before} KiB");
+    }
 
     #[test]
     fn who_goes_first_passes_it_on_until_turns_are_taken() {

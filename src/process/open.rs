@@ -4,7 +4,7 @@
 use super::kernel_threads::KernelThreads;
 use super::selector::{Judgement, Selector};
 use super::table::{Details, Needs, Process, Procfs, UserNames};
-use rustix::fs::{CWD, Dir, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, openat, readlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, openat, readlinkat, statat};
 use rustix::io::{Errno, read};
 use std::cell::OnceCell;
 use std::ffi::CStr;
@@ -199,14 +199,14 @@ impl OpenProcess {
     }
 
     fn count_fds(&self) -> Option<u64> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = openat(&self.directory, "fd", flags, Mode::empty()).ok()?;
-        // Since Linux 6.2 its size is the number of entries, which spares the listing.
-        let size = fstat(&directory).ok()?.st_size;
-        let is_procfs = fstatfs(&directory).is_ok_and(|statfs| statfs.f_type == PROC_SUPER_MAGIC);
+        // Since Linux 6.2 its size is the number of entries, which spares opening and listing it.
+        let size = statat(&self.directory, "fd", AtFlags::empty()).ok()?.st_size;
+        let is_procfs = fstatfs(&self.directory).is_ok_and(|statfs| statfs.f_type == PROC_SUPER_MAGIC);
         if is_procfs && size > 0 {
             return u64::try_from(size).ok();
         }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(&self.directory, "fd", flags, Mode::empty()).ok()?;
         let names = Dir::read_from(&directory).ok()?.flatten();
         Some(
             names

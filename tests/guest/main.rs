@@ -56,14 +56,26 @@ pub fn alert_at(starts_at: &str) -> String {
     envelope(&[alert]).to_string()
 }
 
-pub fn fire(evenkeel: &Daemon) {
-    let answer = evenkeel.post(alert("firing", "0001-01-01T00:00:00Z").as_bytes());
+/// The end of an alert that never fired, which the rule matches.
+pub fn unrelated_end() -> String {
+    let mut alert: Value = firing(json!({"alertname": "Test", "instance": node_name()}));
+    (alert["status"], alert["endsAt"]) = (json!("resolved"), json!("2024-01-02T04:00:00Z"));
+    alert["fingerprint"] = json!("fedcba9876543210");
+    envelope(&[alert]).to_string()
+}
+
+/// Sends a webhook, which is accepted.
+pub fn deliver(evenkeel: &Daemon, webhook: &str) {
+    let answer = evenkeel.post(webhook.as_bytes());
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
+pub fn fire(evenkeel: &Daemon) {
+    deliver(evenkeel, &alert("firing", "0001-01-01T00:00:00Z"));
+}
+
 pub fn resolve(evenkeel: &Daemon) {
-    let answer = evenkeel.post(alert("resolved", "2024-01-02T04:00:00Z").as_bytes());
-    assert_eq!(answer.status, 200, "{answer:?}");
+    deliver(evenkeel, &alert("resolved", "2024-01-02T04:00:00Z"));
 }
 
 /// Waits until the rule came to this many outcomes of a kind.

@@ -27,6 +27,13 @@ pub struct OpenProcess {
     status: OnceCell<Option<Vec<u8>>>,
 }
 
+/// How much the first thread of a process has run so far: the same twice means that it has not run in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ran {
+    nanoseconds: u64,
+    times: u64,
+}
+
 impl Procfs {
     /// Shows every process once, with its files held open while `visit` looks; threads are not listed. `boot_now` is
     /// CLOCK_BOOTTIME.
@@ -196,6 +203,16 @@ impl OpenProcess {
             let limits = self.text("limits").unwrap_or_default();
             usage.max_fds = line_after(&limits, "Max open files").and_then(first_number);
         }
+    }
+
+    /// From `/proc/PID/schedstat` (sched-stats.rst): time on a processor, time it waited for one, and how often it got
+    /// one. `None` also where the kernel does not count that, which shows as noughts.
+    pub fn ran(&self) -> Option<Ran> {
+        let text = self.text("schedstat")?;
+        let mut numbers = text.split_ascii_whitespace().map(str::parse::<u64>);
+        let nanoseconds = numbers.next()?.ok()?;
+        let times = numbers.nth(1)?.ok()?;
+        (times > 0).then_some(Ran { nanoseconds, times })
     }
 
     fn count_fds(&self) -> Option<u64> {

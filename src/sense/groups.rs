@@ -1,6 +1,8 @@
 //! `groups`: what named groups of processes use together (`evenkeel_group_*`), without a series per process. Reads
 //! through `process`; membership and sums are decided here.
 
+mod rested;
+
 use super::group_account::{Account, COUNTERS, Counters};
 use super::roots::{ReadError, Roots, read_record};
 use super::stat::parse_stat;
@@ -10,6 +12,7 @@ use crate::process::selector::Judgement;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW, Procfs, TICKS_PER_SECOND, UserNames};
 use crate::process::{Needs, Process, Selector};
 use arc_swap::ArcSwap;
+use rested::Rested;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,6 +141,7 @@ pub struct GroupsReader {
     accounts: HashMap<String, Account>,
     users: UserNames,
     cores: Cores,
+    rested: Rested,
 }
 
 impl GroupsReader {
@@ -148,6 +152,7 @@ impl GroupsReader {
             accounts: HashMap::new(),
             users: UserNames::default(),
             cores: Cores::default(),
+            rested: Rested::default(),
         }
     }
 
@@ -156,7 +161,7 @@ impl GroupsReader {
         self.accounts
             .retain(|name, _| groups.iter().any(|group| group.name == *name));
         if groups.is_empty() {
-            self.cores = Cores::default();
+            (self.cores, self.rested) = Default::default();
             return Ok(Vec::new());
         }
         let failed = |source| ReadError::io(&roots.procfs, source);
@@ -174,30 +179,37 @@ impl GroupsReader {
             .iter()
             .map(|group| HashMap::with_capacity(self.accounts.get(&group.name).map_or(0, Account::members)))
             .collect();
+        let mut joined = Vec::with_capacity(groups.len());
+        self.rested.begin();
         procfs
             .for_each_process(boot_now, |mut process, files| {
                 if wants_cores {
                     self.cores.measure(&mut process, boot_now);
                     baseline.add(&process);
                 }
-                let mut known = Needs::CPU;
-                let mut learn = |process: &mut Process, needs: Needs| {
-                    let missing = needs.without(known);
-                    if missing != Needs::NONE {
-                        files.read_details(&mut process.details, missing, &mut self.users);
-                        known = known | missing;
-                    }
-                };
+                let (mut known, mut metrics) = (Needs::CPU, Needs::NONE);
+                joined.clear();
                 for (index, group) in groups.iter().enumerate() {
                     if matches!(group.selector.judge_cheaply(&process), Judgement::Fails(_)) {
                         continue;
                     }
-                    learn(&mut process, group.selector.needs());
-                    if group.selector.judge(&process) == Judgement::Holds {
-                        learn(&mut process, group.metrics);
-                        sums[index].add(&process);
-                        members[index].insert(process.identity, (process.born_at, counters(&process)));
+                    let missing = group.selector.needs().without(known);
+                    if missing != Needs::NONE {
+                        files.read_details(&mut process.details, missing, &mut self.users);
+                        known = known | missing;
                     }
+                    if group.selector.judge(&process) == Judgement::Holds {
+                        metrics = metrics | group.metrics;
+                        joined.push(index);
+                    }
+                }
+                if metrics != Needs::NONE {
+                    self.rested
+                        .learn(&mut process, files, metrics, boot_now, &mut self.users);
+                }
+                for &index in &joined {
+                    sums[index].add(&process);
+                    members[index].insert(process.identity, (process.born_at, counters(&process)));
                 }
             })
             .map_err(failed)?;

@@ -131,6 +131,38 @@ fn what_is_off_is_neither_shown_nor_read() {
 }
 
 #[test]
+fn what_a_process_uses_is_read_again_when_it_may_have_changed() {
+    let tree = tree();
+    let metrics = Needs::CONTEXT_SWITCHES.and(Needs::IO).and(Needs::SWAP);
+    let mut groups = reader(vec![group("all", metrics, vec![Condition::Name(pattern("a"))])]);
+    // Of a process: its state, threads and resident pages, how far it has run, and what it swapped.
+    let mut swapped = |state: char, threads: u32, pages: u32, ran: &str, kibibytes: u32| {
+        let stat = format!("7 (a) {state} 1 1 1 0 -1 0 0 0 0 0 1 1 0 0 20 0 {threads} 0 5000 8192 {pages} 1 1 1\n");
+        tree.proc("7/stat", stat);
+        tree.proc("7/schedstat", ran);
+        tree.proc("7/status", format!("VmSwap: {kibibytes} kB\n"));
+        let families = groups.read(&tree.roots).unwrap();
+        let text = text_of(&families, "swap_bytes").join("");
+        text.rsplit_once(' ').unwrap().1.parse::<u32>().unwrap() / 1024
+    };
+    assert_eq!(swapped('S', 1, 2, "900 5 1", 1), 1);
+    assert_eq!(swapped('S', 1, 2, "900 5 1", 2), 1, "it has not run");
+    assert_eq!(swapped('S', 1, 2, "900 7 1", 3), 1, "it has only waited");
+    assert_eq!(swapped('S', 1, 2, "900 7 2", 4), 4, "it got a processor");
+    assert_eq!(swapped('S', 1, 2, "901 7 2", 5), 5, "it went on");
+    assert_eq!(swapped('S', 1, 1, "901 7 2", 6), 6, "pages were taken from it");
+    assert_eq!(swapped('R', 1, 1, "901 7 2", 7), 7, "it runs, which is told late");
+    assert_eq!(swapped('S', 2, 1, "901 7 2", 8), 8, "another thread may have run");
+    assert_eq!(
+        swapped('S', 1, 1, "901 7 2", 9),
+        9,
+        "another thread may have run before"
+    );
+    assert_eq!(swapped('S', 1, 1, "0 0 0", 10), 10, "the kernel does not count");
+    assert_eq!(swapped('S', 1, 1, "0 0 0", 11), 11);
+}
+
+#[test]
 fn other_groups_take_effect_at_the_next_read_and_those_that_stay_go_on() {
     let tree = tree();
     stat(&tree, 7, "a", 100);
@@ -244,4 +276,46 @@ fn counters_of_real_children_stay_when_they_end() {
     assert_eq!(value(&after, "_processes"), 0.0);
     assert_eq!(value(&after, "minor_page_faults"), faults);
     assert_eq!(value(&after, "type=\"voluntary\""), switches);
+}
+
+#[test]
+fn what_a_real_process_did_between_two_rests_is_never_missed() {
+    use std::io::{Read, Write};
+    let mut cat = Command::new("cat")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut stdout) = (cat.stdin.take().unwrap(), cat.stdout.take().unwrap());
+    let pid = cat.id();
+    let by_pid = vec![Condition::Pid(pattern(&pid.to_string()))];
+    let mut groups = reader(vec![group("cat", Needs::CONTEXT_SWITCHES, by_pid)]);
+    let mut own = || value(&groups.read(&Roots::default()).unwrap(), "type=\"voluntary\"");
+    let of_kernel = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.unwrap().trim().parse::<f64>().unwrap()
+    };
+    // It goes to rest at its own time; until then the two figures belong to different moments.
+    let mut both = |echoes: u8| {
+        for _ in 0..echoes {
+            stdin.write_all(b"x").unwrap();
+            stdout.read_exact(&mut [0]).unwrap();
+        }
+        let looks = std::iter::repeat_with(|| (of_kernel(), own(), of_kernel()));
+        let mut still = looks.filter(|(before, _, after)| before == after);
+        let (kernel, own, _) = still.next().unwrap();
+        (kernel, own)
+    };
+    let (first_of_kernel, first) = both(1);
+    for round in 0..50 {
+        let (kernel, own) = both(round % 3);
+        assert_eq!(own - first, kernel - first_of_kernel, "round {round}");
+    }
+    let (kernel, _) = both(0);
+    assert!(kernel > first_of_kernel, "it has slept in between");
+    cat.kill().unwrap();
+    cat.wait().unwrap();
 }

@@ -1,10 +1,12 @@
 //! What it costs to read the host once and to write the families in each format, on one thread and without a network: for
 //! counting instructions with `valgrind --tool=callgrind`, where a daemon's times are noise.
 //!
-//! `encode read|openmetrics|text [ROUNDS]` does only that; without arguments it prints the time of each.
+//! `encode read|openmetrics|text|again [ROUNDS]` does only that; without arguments it prints the time of each. `again` is
+//! OpenMetrics of a sample whose families are those of the one before.
 
-use evenkeel::publish::{Content, exposition};
+use evenkeel::publish::{Content, Format, Press, exposition};
 use evenkeel::sense::{Config, Sampler};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,17 +20,32 @@ fn main() {
         .enable_time()
         .build()
         .expect("a runtime starts");
-    let snapshot = sampler.latest();
-    let content = Arc::new(Content {
-        readings: snapshot.readings.clone(),
-        ready_made: Arc::clone(&snapshot.ready_made),
-        own: Vec::new(),
-        ..Content::default()
+    let fresh = || runtime.block_on(sampler.fresh(Duration::ZERO, Duration::from_secs(60)));
+    let samples = [fresh(), fresh()].map(|snapshot| {
+        Arc::new(Content {
+            readings: snapshot.readings.clone(),
+            ready_made: Arc::clone(&snapshot.ready_made),
+            own: Vec::new(),
+            ..Content::default()
+        })
     });
-    let read = || drop(runtime.block_on(sampler.fresh(Duration::ZERO, Duration::from_secs(60))));
-    let openmetrics = || drop(exposition::openmetrics(Arc::clone(&content)).expect("it is encoded"));
-    let text = || drop(exposition::text(&content).expect("it is encoded"));
-    let jobs: [(&str, &dyn Fn()); 3] = [("read", &read), ("openmetrics", &openmetrics), ("text", &text)];
+    let read = || drop(fresh());
+    let write = |format| drop(exposition::write(&samples[0], format).expect("it is encoded"));
+    let (press, turn) = (Press::default(), Cell::new(0));
+    let again = || {
+        turn.set(1 - turn.get());
+        drop(
+            press
+                .print(&samples[turn.get()], Format::OpenMetrics)
+                .expect("it is encoded"),
+        );
+    };
+    let jobs: [(&str, &dyn Fn()); 4] = [
+        ("read", &read),
+        ("openmetrics", &|| write(Format::OpenMetrics)),
+        ("text", &|| write(Format::Text)),
+        ("again", &again),
+    ];
     for (name, job) in jobs {
         if args.first().is_some_and(|only| only != name) {
             continue;

@@ -1,6 +1,7 @@
 //! Families as text: OpenMetrics 1.0.0 through `prometheus-client`, and Prometheus' text format 0.0.4.
 
 use super::families::{Clean, Order, clean};
+use super::negotiation::Format;
 use crate::family::{Family, Histogram, Kind, Point, Text, Value};
 use crate::sense::Reading;
 use prometheus_client::collector::Collector;
@@ -29,7 +30,7 @@ pub struct Content {
 }
 
 impl Content {
-    fn families(&self) -> impl Iterator<Item = &Family> {
+    pub(super) fn families(&self) -> impl Iterator<Item = &Family> {
         self.readings
             .iter()
             .flat_map(|reading| &reading.families)
@@ -38,12 +39,46 @@ impl Content {
     }
 }
 
-/// OpenMetrics 1.0.0 text.
+/// A content as text.
 ///
 /// # Errors
 ///
 /// When the encoder of `prometheus-client` gives up, which nothing that is left after cleaning makes it do.
-pub fn openmetrics(content: Arc<Content>) -> Result<String, fmt::Error> {
+pub fn write(content: &Arc<Content>, format: Format) -> Result<String, fmt::Error> {
+    match format {
+        Format::OpenMetrics => openmetrics(Arc::clone(content)),
+        Format::Text => text(content),
+    }
+}
+
+/// The points of a text in the order in which they stand there, to be compared by address. `None` if one was left out for its
+/// value.
+pub(super) fn written(content: &Content, format: Format) -> Option<Vec<*const Point>> {
+    let mut points = Vec::new();
+    let mut is_complete = true;
+    let mut note = |family: &Clean| {
+        let withheld = |point: &&Point| is_withheld(point, family.kind, format);
+        is_complete &= !family.points.iter().any(withheld);
+        points.extend(family.points.iter().map(|point| std::ptr::from_ref(*point)));
+        Ok(())
+    };
+    match format {
+        Format::OpenMetrics => for_each_in_openmetrics(content, |family, _, _| note(family)),
+        Format::Text => for_each_in_text(content, note),
+    }
+    .ok()?;
+    is_complete.then_some(points)
+}
+
+/// OpenMetrics: the value of a counter must not be NaN nor negative.
+pub(super) fn is_withheld(point: &Point, kind: Kind, format: Format) -> bool {
+    let is_wrong = |value: f64| value.is_nan() || value < 0.0;
+    let is_wrong = matches!(point.value, Value::Number(value) if is_wrong(value));
+    format == Format::OpenMetrics && kind == Kind::Counter && is_wrong
+}
+
+/// OpenMetrics 1.0.0 text.
+fn openmetrics(content: Arc<Content>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(content));
     let mut out = String::with_capacity(128 << 10);
@@ -53,19 +88,32 @@ pub fn openmetrics(content: Arc<Content>) -> Result<String, fmt::Error> {
 
 impl Collector for Content {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let mut reserved = Reserved::default();
-        for family in clean(self.families(), &self.order).iter() {
-            let Some((name, kind)) = reserved.take(family.name, family.kind) else {
-                continue;
-            };
+        for_each_in_openmetrics(self, |family, name, kind| {
             let help = escape(family.help, true);
             let mut metric = encoder.encode_descriptor(name, &help, None, kind)?;
             for point in family.points {
-                encode_point(&mut metric, point, kind)?;
+                // A counter that goes as `unknown` may be anything.
+                if !(matches!(kind, MetricType::Counter) && is_withheld(point, family.kind, Format::OpenMetrics)) {
+                    encode_point(&mut metric, point, kind)?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
+}
+
+/// Shows the families of OpenMetrics in their order, each with its name and type there.
+fn for_each_in_openmetrics(
+    content: &Content,
+    mut visit: impl FnMut(&Clean, &str, MetricType) -> fmt::Result,
+) -> fmt::Result {
+    let mut reserved = Reserved::default();
+    for family in clean(content.families(), &content.order).iter() {
+        if let Some((name, kind)) = reserved.take(family.name, family.kind) {
+            visit(&family, name, kind)?;
+        }
+    }
+    Ok(())
 }
 
 /// What OpenMetrics appends to the names of counters and histograms.
@@ -131,12 +179,6 @@ impl EncodeLabelValue for Text {
 }
 
 fn encode_point(metric: &mut MetricEncoder, point: &Point, kind: MetricType) -> fmt::Result {
-    // OpenMetrics: the value of a counter must not be NaN nor negative.
-    if let (MetricType::Counter, Value::Number(value)) = (kind, &point.value)
-        && (value.is_nan() || *value < 0.0)
-    {
-        return Ok(());
-    }
     if point.labels.is_empty() {
         encode_value(metric, &point.value, kind)
     } else {
@@ -163,8 +205,7 @@ fn encode_value(metric: &mut MetricEncoder, value: &Value, kind: MetricType) -> 
 /// Buckets as `prometheus-client` wants them: each with its own count only, and with the last bound.
 fn separate(histogram: &Histogram) -> Vec<(f64, u64)> {
     let mut below = 0;
-    let finite = histogram.buckets.iter().copied().filter(|(bound, _)| bound.is_finite());
-    finite
+    finite_buckets(histogram)
         .chain([(f64::INFINITY, histogram.count)])
         .map(|(bound, count)| {
             let own = count.saturating_sub(below);
@@ -197,12 +238,14 @@ fn escape(text: &str, quotes: bool) -> Cow<'_, str> {
 }
 
 /// Prometheus' text format 0.0.4.
-///
-/// # Errors
-///
-/// Never in truth: writing to a `String` does not fail.
-pub fn text(content: &Content) -> Result<String, fmt::Error> {
+fn text(content: &Content) -> Result<String, fmt::Error> {
     let mut out = String::with_capacity(128 << 10);
+    for_each_in_text(content, |family| write_family(&mut out, family))?;
+    Ok(out)
+}
+
+/// Shows the families of the text format in their order.
+fn for_each_in_text(content: &Content, mut visit: impl FnMut(&Clean) -> fmt::Result) -> fmt::Result {
     let cleaned = clean(content.families(), &content.order);
     // A histogram's samples must not collide with a family of their own.
     let histograms: Vec<&str> = cleaned
@@ -216,10 +259,59 @@ pub fn text(content: &Content) -> Result<String, fmt::Error> {
             whose.is_some_and(|name| histograms.contains(&name))
         };
         if !["_bucket", "_count", "_sum"].into_iter().any(is_sample) {
-            write_family(&mut out, &family)?;
+            visit(&family)?;
         }
     }
-    Ok(out)
+    Ok(())
+}
+
+/// How many numbers a point has in a text.
+pub(super) fn numbers_of(point: &Point) -> usize {
+    match &point.value {
+        Value::Number(_) => 1,
+        // The bound +Inf, sum and count.
+        Value::Histogram(histogram) => finite_buckets(histogram).count() + 3,
+    }
+}
+
+/// Writes one of them as it stands in the text of this format.
+pub(super) fn write_number_of(out: &mut String, point: &Point, index: usize, format: Format) -> fmt::Result {
+    let histogram = match &point.value {
+        Value::Number(value) => return write_value(out, *value, format),
+        Value::Histogram(histogram) => histogram,
+    };
+    let finite = finite_buckets(histogram).count();
+    let (sum, count, first_bucket) = match format {
+        Format::OpenMetrics => (0, 1, 2),
+        Format::Text => (finite + 1, finite + 2, 0),
+    };
+    let bucket = index.wrapping_sub(first_bucket);
+    let below = || finite_buckets(histogram).map(|(_, count)| count).take(bucket + 1);
+    match format {
+        Format::OpenMetrics if index == sum => out.write_str(dtoa::Buffer::new().format(histogram.sum)),
+        Format::Text if index == sum => write_number(out, histogram.sum),
+        Format::OpenMetrics if index == count => out.write_str(itoa::Buffer::new().format(histogram.count)),
+        Format::OpenMetrics => {
+            let last = (bucket == finite).then_some(histogram.count);
+            let most = below().chain(last).max().unwrap_or(0);
+            out.write_str(itoa::Buffer::new().format(most))
+        }
+        Format::Text if index == count || bucket == finite => write_number(out, histogram.count as f64),
+        Format::Text => write_number(out, below().last().unwrap_or(0) as f64),
+    }
+}
+
+/// As [`encode_value`] and [`write_sample`] write it.
+fn write_value(out: &mut String, value: f64, format: Format) -> fmt::Result {
+    match (format, exact_integer(value)) {
+        (_, Some(integer)) => out.write_str(itoa::Buffer::new().format(integer)),
+        (Format::OpenMetrics, None) => out.write_str(dtoa::Buffer::new().format(value)),
+        (Format::Text, None) => write_number(out, value),
+    }
+}
+
+fn finite_buckets(histogram: &Histogram) -> impl Iterator<Item = (f64, u64)> {
+    histogram.buckets.iter().copied().filter(|(bound, _)| bound.is_finite())
 }
 
 fn write_family(out: &mut String, family: &Clean) -> fmt::Result {
@@ -238,8 +330,8 @@ fn write_family(out: &mut String, family: &Clean) -> fmt::Result {
         match &point.value {
             Value::Number(value) => write_sample(out, name, "", point, None, *value)?,
             Value::Histogram(histogram) => {
-                for (bound, count) in histogram.buckets.iter().filter(|(bound, _)| bound.is_finite()) {
-                    write_sample(out, name, "_bucket", point, Some(*bound), *count as f64)?;
+                for (bound, count) in finite_buckets(histogram) {
+                    write_sample(out, name, "_bucket", point, Some(bound), count as f64)?;
                 }
                 write_sample(out, name, "_bucket", point, Some(f64::INFINITY), histogram.count as f64)?;
                 write_sample(out, name, "_sum", point, None, histogram.sum)?;
@@ -306,7 +398,8 @@ mod tests {
             own: families,
             ..Content::default()
         });
-        (openmetrics(Arc::clone(&content)).unwrap(), text(&content).unwrap())
+        let [openmetrics, text] = [Format::OpenMetrics, Format::Text].map(|format| write(&content, format).unwrap());
+        (openmetrics, text)
     }
 
     fn check(families: Vec<Family>, expected_openmetrics: &str, expected_text: &str) {

@@ -8,8 +8,11 @@ mod families;
 mod negotiation;
 mod page;
 mod rendered;
+mod reprint;
 mod status;
 
 pub use exposition::Content;
+pub use negotiation::Format;
+pub use reprint::Press;
 pub use server::serve;
 pub use site::{Options, Reload, Site, Source};

@@ -2,6 +2,7 @@
 
 use super::exposition::{self, Content};
 use super::negotiation::Format;
+use super::reprint::Press;
 use crate::sense::Snapshot;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -20,6 +21,8 @@ pub struct Rendered {
     snapshot: Arc<Snapshot>,
     at: Instant,
     content: Arc<Content>,
+    /// Where the next rendering may differ in numbers only.
+    press: Option<Arc<Press>>,
     bodies: [OnceLock<Option<Bytes>>; 4],
 }
 
@@ -30,6 +33,7 @@ impl Rendered {
             snapshot,
             at: Instant::now(),
             content,
+            press: None,
             bodies: Default::default(),
         }
     }
@@ -41,11 +45,10 @@ impl Rendered {
             if gzip {
                 return compress(&self.body(format, false)?);
             }
-            let text = match format {
-                Format::OpenMetrics => exposition::openmetrics(Arc::clone(&self.content)),
-                Format::Text => exposition::text(&self.content),
-            };
-            text.ok().map(Bytes::from)
+            match &self.press {
+                Some(press) => press.print(&self.content, format).ok(),
+                None => exposition::write(&self.content, format).ok().map(Bytes::from),
+            }
         };
         self.bodies[index].get_or_init(make).clone()
     }
@@ -59,12 +62,15 @@ fn compress(body: &[u8]) -> Option<Bytes> {
 
 /// The newest rendering, shared by all scrapers that come while its snapshot is the newest.
 #[derive(Default)]
-pub struct Newest(Mutex<Option<Arc<Rendered>>>);
+pub struct Newest {
+    rendered: Mutex<Option<Arc<Rendered>>>,
+    press: Arc<Press>,
+}
 
 impl Newest {
     pub fn of(&self, snapshot: Arc<Snapshot>, content: impl FnOnce(&Snapshot) -> Content) -> Arc<Rendered> {
         // A rendering is replaced whole: one that another thread left behind is good.
-        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(rendered) = &*newest
             && Arc::ptr_eq(&rendered.snapshot, &snapshot)
             && rendered.at.elapsed() < MAX_RENDERED_AGE
@@ -72,7 +78,10 @@ impl Newest {
             return Arc::clone(rendered);
         }
         let content = content(&snapshot);
-        let rendered = Arc::new(Rendered::new(snapshot, content));
+        let rendered = Arc::new(Rendered {
+            press: Some(Arc::clone(&self.press)),
+            ..Rendered::new(snapshot, content)
+        });
         *newest = Some(Arc::clone(&rendered));
         rendered
     }

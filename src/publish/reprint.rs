@@ -1,0 +1,382 @@
+//! Writes a text again as it was but for its numbers. From scrape to scrape a host keeps its families and series, and
+//! nearly all that a scrape costs beyond reading is to name them.
+
+use super::exposition::{self, Content};
+use super::negotiation::Format;
+use crate::family::{Family, Point, Value};
+use hyper::body::Bytes;
+use rustc_hash::FxHashMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Keeps the last text that was written, of which the next one may be made.
+#[derive(Default)]
+pub struct Press(Mutex<Option<Sheet>>);
+
+/// A text and what it was written of.
+struct Sheet {
+    format: Format,
+    content: Arc<Content>,
+    /// In UTF-8; shared with the answers.
+    text: Bytes,
+    layout: Option<Layout>,
+}
+
+/// Where the numbers of a text stand.
+struct Layout {
+    /// In the order in which they are written: the place of a point's family among all of a content, and its own therein.
+    points: Vec<[u32; 2]>,
+    /// The numbers of all of them, in bytes of the text.
+    numbers: Vec<Range<u32>>,
+}
+
+impl Press {
+    /// The text of a content.
+    ///
+    /// # Errors
+    ///
+    /// When the encoder gives up, which nothing makes it do.
+    pub fn print(&self, content: &Arc<Content>, format: Format) -> Result<Bytes, fmt::Error> {
+        // What was left behind is good, or nothing.
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let again = last.take().filter(|sheet| sheet.format == format);
+        let sheet = match again.and_then(|sheet| sheet.again(content)) {
+            Some(sheet) => sheet,
+            None => Sheet {
+                format,
+                content: Arc::clone(content),
+                text: exposition::write(content, format)?.into(),
+                layout: None,
+            },
+        };
+        let text = sheet.text.clone();
+        *last = Some(sheet);
+        Ok(text)
+    }
+}
+
+impl Sheet {
+    /// The same with the numbers of another content, if nothing else differs.
+    fn again(self, content: &Arc<Content>) -> Option<Sheet> {
+        let former = &self.content;
+        if !is_same_but_for_numbers(former, content) {
+            return None;
+        }
+        let former_text = str::from_utf8(&self.text).ok()?;
+        // Made only now: where contents never match, it would be made for nothing.
+        let mut layout = match self.layout {
+            Some(layout) => layout,
+            None => Layout::of(former, former_text, self.format)?,
+        };
+        let [before, now] = [former, content].map(|content| content.families().collect::<Vec<_>>());
+        let mut text = String::with_capacity(former_text.len() + 1024);
+        let (mut places, mut taken) = (layout.numbers.iter_mut(), 0);
+        for &[family, point] in &layout.points {
+            let [before, now] = [&before, &now].map(|families| &families[family as usize]);
+            let [was, is] = [before, now].map(|family| &family.points[point as usize]);
+            if exposition::is_withheld(is, now.kind, self.format) {
+                return None;
+            }
+            for index in 0..exposition::numbers_of(is) {
+                let place = places.next()?;
+                let Range { start, end } = place.start as usize..place.end as usize;
+                text.push_str(&former_text[taken..start]);
+                taken = end;
+                let begin = text.len();
+                if is_same_number(&was.value, &is.value) {
+                    text.push_str(&former_text[start..end]);
+                } else {
+                    exposition::write_number_of(&mut text, is, index, self.format).ok()?;
+                }
+                *place = u32::try_from(begin).ok()?..u32::try_from(text.len()).ok()?;
+            }
+        }
+        text.push_str(&former_text[taken..]);
+        Some(Sheet {
+            format: self.format,
+            content: Arc::clone(content),
+            text: text.into(),
+            layout: Some(layout),
+        })
+    }
+}
+
+impl Layout {
+    /// Of a text that was written of this content. `None` where a value kept a point out, for the next may let it in.
+    fn of(content: &Content, text: &str, format: Format) -> Option<Layout> {
+        let mut places = FxHashMap::default();
+        for (family, index) in content.families().zip(0..) {
+            for (point, position) in family.points.iter().zip(0..) {
+                places.insert(std::ptr::from_ref(point), [index, position]);
+            }
+        }
+        let written = exposition::written(content, format)?;
+        let points = written.iter().map(|point| places.get(point).copied());
+        let numbers = lines_with_numbers(text)
+            .map(|number| Some(u32::try_from(number.start).ok()?..u32::try_from(number.end).ok()?));
+        let layout = Layout {
+            points: points.collect::<Option<_>>()?,
+            numbers: numbers.collect::<Option<_>>()?,
+        };
+        let families: Vec<&Family> = content.families().collect();
+        let point = |&[family, point]: &[u32; 2]| &families[family as usize].points[point as usize];
+        let expected: usize = layout
+            .points
+            .iter()
+            .map(|place| exposition::numbers_of(point(place)))
+            .sum();
+        (expected == layout.numbers.len()).then_some(layout)
+    }
+}
+
+/// Where the number of each sample stands: behind the last blank of its line.
+fn lines_with_numbers(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let mut begin = 0;
+    text.split_inclusive('\n').filter_map(move |line| {
+        let start = begin;
+        begin += line.len();
+        let number = line.rfind(' ')? + 1..line.trim_end_matches('\n').len();
+        (!line.starts_with('#')).then(|| start + number.start..start + number.end)
+    })
+}
+
+fn is_same_but_for_numbers(one: &Content, other: &Content) -> bool {
+    let same = |one: &[Family], other: &[Family]| {
+        one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same_family(one, other))
+    };
+    one.readings.len() == other.readings.len()
+        && one
+            .readings
+            .iter()
+            .zip(&other.readings)
+            .all(|(one, other)| Arc::ptr_eq(one, other) || same(&one.families, &other.families))
+        && (Arc::ptr_eq(&one.ready_made, &other.ready_made) || same(&one.ready_made, &other.ready_made))
+        && same(&one.own, &other.own)
+}
+
+fn is_same_family(one: &Family, other: &Family) -> bool {
+    (one.kind, one.points.len()) == (other.kind, other.points.len())
+        && one.name == other.name
+        && one.help == other.help
+        && one
+            .points
+            .iter()
+            .zip(&other.points)
+            .all(|(one, other)| is_same_point(one, other))
+}
+
+fn is_same_point(one: &Point, other: &Point) -> bool {
+    one.labels == other.labels
+        && match (&one.value, &other.value) {
+            (Value::Number(_), Value::Number(_)) => true,
+            (Value::Histogram(one), Value::Histogram(other)) => {
+                let bounds = one.buckets.iter().map(|(bound, _)| bound.to_bits());
+                bounds.eq(other.buckets.iter().map(|(bound, _)| bound.to_bits()))
+            }
+            _ => false,
+        }
+}
+
+/// Whether both are written the same, signs of nought included.
+fn is_same_number(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one.to_bits() == other.to_bits(),
+        (Value::Histogram(one), Value::Histogram(other)) => one == other && one.sum.to_bits() == other.sum.to_bits(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family::{Histogram, Kind, label};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    const FORMATS: [Format; 2] = [Format::OpenMetrics, Format::Text];
+
+    fn content(families: Vec<Family>) -> Arc<Content> {
+        Arc::new(Content {
+            own: families,
+            ..Content::default()
+        })
+    }
+
+    fn sheet(content: &Arc<Content>, format: Format) -> Sheet {
+        Sheet {
+            format,
+            content: Arc::clone(content),
+            text: exposition::write(content, format).unwrap().into(),
+            layout: None,
+        }
+    }
+
+    fn gauges(numbers: [f64; 3]) -> Arc<Content> {
+        let mut family = Family::gauge("b", "In the middle, with a # 1\nand more.");
+        family.push([label("x", "a b\n# c 7")], numbers[0]);
+        family.push([label("x", "")], numbers[1]);
+        let last = Family::counter("c_total", "").value(numbers[2]);
+        content(vec![last, family, Family::gauge("a", "").value(1.0)])
+    }
+
+    #[test]
+    fn what_differs_in_numbers_only_is_not_named_again() {
+        for format in FORMATS {
+            let mut last = sheet(&gauges([0.0; 3]), format);
+            for numbers in [
+                [1.0, 2.5, 3.0],
+                [-1e300, f64::NAN, 12345678.0],
+                [0.0, f64::INFINITY, 0.5],
+            ] {
+                let next = gauges(numbers);
+                last = last.again(&next).expect("the same families");
+                assert_eq!(last.text, exposition::write(&next, format).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn what_differs_in_more_is_written_anew() {
+        let [first, second] = [1.0, 2.0].map(|value| Family::gauge("a", "A.").value(value));
+        let one = content(vec![first]);
+        let labelled = |name: &'static str| {
+            let mut family = Family::gauge("a", "A.");
+            family.push([label(name, "v")], 2.0);
+            family
+        };
+        let histogram = |bound: f64| {
+            let mut family = Family::new("a", "A.", Kind::Histogram);
+            let histogram = Histogram {
+                buckets: vec![(bound, 1)],
+                sum: 1.0,
+                count: 1,
+            };
+            family.push_histogram([], histogram);
+            family
+        };
+        let others = [
+            vec![],
+            vec![second.clone(), Family::gauge("b", "").value(1.0)],
+            vec![Family::gauge("b", "A.").value(2.0)],
+            vec![Family::gauge("a", "B.").value(2.0)],
+            vec![Family::counter("a", "A.").value(2.0)],
+            vec![second.clone().value(3.0)],
+            vec![labelled("x")],
+            vec![histogram(1.0)],
+        ];
+        for other in others {
+            assert!(
+                sheet(&one, Format::Text).again(&content(other.clone())).is_none(),
+                "{other:?}"
+            );
+        }
+        assert!(sheet(&one, Format::Text).again(&content(vec![second])).is_some());
+        let [one, other] = [1.0, 2.0].map(|bound| content(vec![histogram(bound)]));
+        assert!(sheet(&one, Format::Text).again(&other).is_none());
+        assert!(sheet(&one, Format::Text).again(&one).is_some());
+    }
+
+    #[test]
+    fn a_counter_that_openmetrics_cannot_show_comes_back() {
+        let counter = |value: f64| content(vec![Family::counter("a_total", "").value(value)]);
+        for (before, now) in [(1.0, -1.0), (-1.0, 1.0), (f64::NAN, 1.0), (1.0, f64::NAN)] {
+            for format in FORMATS {
+                let press = Press::default();
+                for value in [before, before, now, now] {
+                    let content = counter(value);
+                    let printed = press.print(&content, format).unwrap();
+                    assert_eq!(printed, exposition::write(&content, format).unwrap(), "{before} {now}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_format_is_what_it_is_when_asked_for_in_turn() {
+        let press = Press::default();
+        for (format, value) in FORMATS.into_iter().cycle().zip(0..6) {
+            let content = gauges([f64::from(value); 3]);
+            let printed = press.print(&content, format).unwrap();
+            assert_eq!(printed, exposition::write(&content, format).unwrap());
+        }
+    }
+
+    /// Names, labels and kinds that clash as they do at worst, with values of all sorts.
+    fn family() -> impl Strategy<Value = Family> {
+        let name = prop_oneof![
+            Just("a"),
+            Just("a_total"),
+            Just("a_sum"),
+            Just("b_bucket"),
+            Just("b"),
+            Just("1")
+        ];
+        let number = prop_oneof![
+            any::<f64>(),
+            (-5i32..5).prop_map(f64::from),
+            Just(f64::INFINITY),
+            Just(f64::NEG_INFINITY),
+        ];
+        let histogram = (
+            vec((0u64..4, prop_oneof![Just(0.5), Just(1.0), Just(f64::INFINITY)]), 0..3),
+            0u64..9,
+            any::<f64>(),
+        );
+        let value = (number, histogram, any::<bool>());
+        let point = (vec(prop_oneof![Just("x"), Just("y z\n"), Just("")], 0..3), value);
+        (name, 0..4, vec(point, 0..4)).prop_map(|(name, kind, points)| {
+            let kinds = [Kind::Counter, Kind::Gauge, Kind::Untyped, Kind::Histogram];
+            let mut family = Family::new(name, "Help # 1.", kinds[kind as usize]);
+            for (labels, (number, (buckets, count, sum), is_odd)) in points {
+                let labels = ["l", "m"]
+                    .into_iter()
+                    .zip(labels)
+                    .map(|(name, value)| label(name, value));
+                if (kinds[kind as usize] == Kind::Histogram) != (is_odd && number > 1e300) {
+                    let buckets = buckets.into_iter().map(|(count, bound)| (bound, count)).collect();
+                    family.push_histogram(labels, Histogram { buckets, sum, count });
+                } else {
+                    family.push(labels, number);
+                }
+            }
+            family
+        })
+    }
+
+    /// The same families with other numbers.
+    fn renumbered(families: &[Family], numbers: &[f64]) -> Vec<Family> {
+        let mut numbers = numbers.iter().copied().cycle();
+        let mut families = families.to_vec();
+        for point in families.iter_mut().flat_map(|family| &mut family.points) {
+            let number = numbers.next().unwrap_or(0.0);
+            match &mut point.value {
+                Value::Number(value) => *value = number,
+                Value::Histogram(histogram) => {
+                    histogram.sum = number;
+                    histogram.count += 1;
+                    histogram.buckets.iter_mut().for_each(|(_, count)| *count += 2);
+                }
+            }
+        }
+        families
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_what_would_be_written_anew(
+            families in vec(family(), 0..6),
+            rounds in vec(vec(prop_oneof![any::<f64>(), (-3i32..9).prop_map(f64::from)], 1..8), 1..4),
+        ) {
+            for format in FORMATS {
+                let press = Press::default();
+                press.print(&content(families.clone()), format).unwrap();
+                for numbers in &rounds {
+                    let content = content(renumbered(&families, numbers));
+                    let printed = press.print(&content, format).unwrap();
+                    prop_assert_eq!(str::from_utf8(&printed).unwrap(), exposition::write(&content, format).unwrap());
+                }
+            }
+        }
+    }
+}

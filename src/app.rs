@@ -14,6 +14,7 @@ use crate::cli;
 use crate::config::{Config, Loaded};
 use crate::control;
 use crate::diagnostic::{Diagnostic, render_all};
+use crate::engine::queue::Taker;
 use crate::engine::run::{Door, Input};
 use crate::engine::showing::recall;
 use crate::engine::{Engine, Policy};
@@ -34,7 +35,7 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -355,7 +356,7 @@ fn announce(name: &'static str, listener: std::io::Result<TcpListener>) -> Resul
 
 /// A fault in the engine costs the engine, and that for a second; sensing and publishing go on. Whoever waits for it to begin waits
 /// for the first attempt only.
-fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &mpsc::Receiver<Input>, tally: &Tally) {
+fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &Taker<Input>, tally: &Tally) {
     let mut began = Some(began);
     loop {
         let began = began.take();
@@ -423,7 +424,7 @@ fn introduce(policy: &Policy, loaded: &Loaded, run: &cli::Run, metrics: Option<&
         let steps: Vec<String> = rule.actions.iter().map(ToString::to_string).collect();
         let acts = policy.enforce && !rule.dry_run;
         tracing::info!(
-            rule = rule.name,
+            rule = rule.name.as_str(),
             steps = steps.join(", "),
             limit = rule.limit,
             acts,

@@ -24,6 +24,12 @@ impl From<String> for Text {
     }
 }
 
+impl From<SmolStr> for Text {
+    fn from(text: SmolStr) -> Self {
+        Text(text)
+    }
+}
+
 impl From<Cow<'static, str>> for Text {
     fn from(text: Cow<'static, str>) -> Self {
         match text {

@@ -6,6 +6,7 @@ mod activity;
 pub use activity::{Activity, HeldLease, OpenAlert, Standing, Told, Verdict};
 
 use crate::family::{Family, Histogram, label};
+use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,7 +27,7 @@ struct Counts {
     early_samples: BTreeMap<&'static str, u64>,
     /// Those that answered when they were asked last, and those that did not.
     alertmanagers: (usize, usize),
-    decisions: BTreeMap<(String, &'static str), u64>,
+    decisions: BTreeMap<(SmolStr, &'static str), u64>,
     actions: BTreeMap<(String, &'static str, &'static str), u64>,
     reaction: Histogram,
     state: State,
@@ -110,11 +111,11 @@ impl Tally {
     }
 
     pub fn decision(&self, rule: &str, decision: &'static str) {
-        *self.counts().decisions.entry((rule.to_owned(), decision)).or_default() += 1;
+        *self.counts().decisions.entry((rule.into(), decision)).or_default() += 1;
     }
 
     /// Decisions so far, by rule and word.
-    pub fn decision_counts(&self) -> BTreeMap<(String, &'static str), u64> {
+    pub fn decision_counts(&self) -> BTreeMap<(SmolStr, &'static str), u64> {
         self.counts().decisions.clone()
     }
 
@@ -157,7 +158,10 @@ impl Tally {
         let mut counts = self.counts();
         for standing in &rules {
             let decision = if standing.acts { "planned" } else { "dry_run" };
-            counts.decisions.entry((standing.rule.clone(), decision)).or_default();
+            counts
+                .decisions
+                .entry((standing.rule.as_str().into(), decision))
+                .or_default();
             for action in &standing.actions {
                 let outcome = match *action {
                     _ if !standing.acts => "dry_run",

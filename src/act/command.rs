@@ -74,7 +74,7 @@ fn argument(pieces: &[Piece], episode: &Episode, resource: Option<&str>) -> Resu
 /// there is one, and the labels of its group are its own.
 fn environment(episode: &Episode, status: &str) -> BTreeMap<String, String> {
     let mut env = BTreeMap::from([
-        ("AMX_RECEIVER".to_owned(), episode.key.rule.clone()),
+        ("AMX_RECEIVER".to_owned(), episode.key.rule.to_string()),
         ("AMX_STATUS".to_owned(), status.to_owned()),
         ("AMX_ALERT_LEN".to_owned(), "1".to_owned()),
         ("AMX_ALERT_1_STATUS".to_owned(), status.to_owned()),
@@ -83,8 +83,8 @@ fn environment(episode: &Episode, status: &str) -> BTreeMap<String, String> {
             episode.starts_at.as_second().to_string(),
         ),
         ("AMX_ALERT_1_END".to_owned(), "0".to_owned()),
-        ("EVENKEEL_RULE".to_owned(), episode.key.rule.clone()),
-        ("EVENKEEL_FINGERPRINT".to_owned(), episode.key.fingerprint.clone()),
+        ("EVENKEEL_RULE".to_owned(), episode.key.rule.to_string()),
+        ("EVENKEEL_FINGERPRINT".to_owned(), episode.key.fingerprint.to_string()),
     ]);
     let mut add = |prefix: &str, set: &Labels| {
         // Names that no variable can have, such as those with `=`, are left out.

@@ -2,6 +2,7 @@
 
 use crate::labels::Labels;
 use jiff::Timestamp;
+use smol_str::SmolStr;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
@@ -47,7 +48,7 @@ pub struct Alert {
     /// Set when resolved; Alertmanager sends year 1 for "not yet", which is decoded to `None`.
     pub ends_at: Option<Timestamp>,
     /// 16 hexadecimal digits, Alertmanager's fingerprint of the label set.
-    pub fingerprint: String,
+    pub fingerprint: SmolStr,
     pub source: Source,
 }
 
@@ -60,7 +61,7 @@ impl Alert {
 
 /// Alertmanager's fingerprint of a label set: FNV-1a over `name \xff value \xff` in the order of names
 /// (prometheus/common, `model.LabelSet.Fingerprint`), as 16 hexadecimal digits.
-pub fn fingerprint(labels: &Labels) -> String {
+pub fn fingerprint(labels: &Labels) -> SmolStr {
     const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     let mut hash = OFFSET_BASIS;
@@ -75,7 +76,7 @@ pub fn fingerprint(labels: &Labels) -> String {
         add(value.as_bytes());
         add(&[0xff]);
     }
-    format!("{hash:016x}")
+    smol_str::format_smolstr!("{hash:016x}")
 }
 
 #[cfg(test)]

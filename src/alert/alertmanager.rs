@@ -105,7 +105,7 @@ pub fn decode_alerts(body: &[u8]) -> Result<Vec<Alert>, AnswerError> {
             status: Status::Firing,
             starts_at: starts_at.ok_or_else(|| wrong("it has no start"))?,
             ends_at: None,
-            fingerprint: raw.fingerprint,
+            fingerprint: raw.fingerprint.into(),
             source: Source::Alertmanager,
         })
     };

@@ -4,9 +4,15 @@
 use super::alert::{Alert, Source, Status, fingerprint};
 use crate::labels::Labels;
 use jiff::Timestamp;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
+use smol_str::StrExt;
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Deref;
 
 /// A real envelope is five levels deep (envelope, alerts, alert, labels, value); the rest is room for fields to come.
@@ -14,6 +20,9 @@ const MAX_DEPTH: usize = 32;
 
 /// More entries than fit into 4 MiB with their status, labels and start. It bounds what a list of trifles costs us.
 const MAX_ENTRIES: usize = 65_536;
+
+/// Up to here all entries are read at once: the smallest, `{},`, takes a hundred times as much while it is judged.
+const MAX_AT_ONCE_BYTES: usize = 64 * 1024;
 
 /// Longest reason kept for an entry, in characters: it quotes what was sent and goes to a log line.
 const MAX_REASON_CHARS: usize = 200;
@@ -61,13 +70,14 @@ pub enum DecodeError {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawEnvelope<'a> {
+#[serde(rename_all = "camelCase", bound(deserialize = "E: Deserialize<'de>"))]
+struct RawEnvelope<'a, E> {
     #[serde(borrow)]
     version: Option<&'a RawValue>,
     // Twice an option, so that a missing list and a null (an empty slice in Go) are told apart.
-    #[serde(borrow, default, deserialize_with = "present")]
-    alerts: Option<Option<Vec<&'a RawValue>>>,
+    // One is what most bodies bring: no piece of memory, which what is kept of it would leave holes beside.
+    #[serde(default, deserialize_with = "present")]
+    alerts: Option<Option<SmallVec<[E; 1]>>>,
     truncated_alerts: Option<u64>,
     group_key: Option<String>,
     receiver: Option<String>,
@@ -90,6 +100,27 @@ struct RawAlert<'a> {
     ends_at: Option<Word<'a>>,
     #[serde(borrow)]
     fingerprint: Option<Word<'a>>,
+}
+
+/// An entry that is an object: serde would read a list as the fields of a struct in their order, which no webhook means.
+struct Entry<'a>(RawAlert<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entry<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entry<'a>, D::Error> {
+        struct Object<'a>(PhantomData<&'a str>);
+        impl<'de: 'a, 'a> Visitor<'de> for Object<'a> {
+            type Value = RawAlert<'a>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawAlert<'a>, A::Error> {
+                RawAlert::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_map(Object(PhantomData)).map(Entry)
+    }
 }
 
 /// A text that is looked at and not kept. (serde's own `Cow` in an option is always a copy.)
@@ -117,13 +148,28 @@ pub fn decode(body: &[u8], now: Timestamp) -> Result<Envelope, DecodeError> {
     if depth_exceeds(body, MAX_DEPTH) {
         return Err(DecodeError::TooDeep);
     }
-    // serde reads a list as the fields of a struct in their order, which no webhook means.
     match first_character(text) {
         Some('{') => {}
         Some(found) => return Err(DecodeError::NotAnObject { found }),
         None => return Err(DecodeError::Empty),
     }
-    let raw: RawEnvelope<'_> = serde_json::from_str(text)?;
+    // Nearly always all entries are alerts, and then they are read at once. Otherwise, and where trifles could be so many that
+    // they cost much memory, each is read by itself.
+    if text.len() <= MAX_AT_ONCE_BYTES
+        && let Ok(raw) = serde_json::from_str::<RawEnvelope<'_, Entry<'_>>>(text)
+    {
+        return envelope(raw, |Entry(raw)| alert(raw, now));
+    }
+    envelope(serde_json::from_str(text)?, |entry: &RawValue| {
+        if first_character(entry.get()) != Some('{') {
+            return Err("an alert is a JSON object".to_owned());
+        }
+        let raw: RawAlert<'_> = serde_json::from_str(entry.get()).map_err(|wrong| wrong.to_string())?;
+        alert(raw, now)
+    })
+}
+
+fn envelope<E>(raw: RawEnvelope<'_, E>, judge: impl Fn(E) -> Result<Alert, String>) -> Result<Envelope, DecodeError> {
     let version = raw.version.map_or("missing", RawValue::get);
     if serde_json::from_str::<Cow<'_, str>>(version).ok().as_deref() != Some("4") {
         return Err(DecodeError::Version {
@@ -134,25 +180,23 @@ pub fn decode(body: &[u8], now: Timestamp) -> Result<Envelope, DecodeError> {
     if entries.len() > MAX_ENTRIES {
         return Err(DecodeError::TooManyEntries { found: entries.len() });
     }
-    let judge = |(index, entry): (usize, &&RawValue)| {
-        alert(entry.get(), now).map_err(|reason| InvalidEntry {
+    let judge = |(index, entry)| {
+        judge(entry).map_err(|reason| InvalidEntry {
             index,
             reason: shortened(&reason),
         })
     };
+    let mut alerts = Vec::with_capacity(entries.len());
+    alerts.extend(entries.into_iter().enumerate().map(judge));
     Ok(Envelope {
-        alerts: entries.iter().enumerate().map(judge).collect(),
+        alerts,
         truncated: raw.truncated_alerts.unwrap_or(0),
         group_key: raw.group_key.unwrap_or_default(),
         receiver: raw.receiver.unwrap_or_default(),
     })
 }
 
-fn alert(entry: &str, now: Timestamp) -> Result<Alert, String> {
-    if first_character(entry) != Some('{') {
-        return Err("an alert is a JSON object".to_owned());
-    }
-    let raw: RawAlert<'_> = serde_json::from_str(entry).map_err(|wrong| wrong.to_string())?;
+fn alert(raw: RawAlert<'_>, now: Timestamp) -> Result<Alert, String> {
     let status = match raw.status.as_deref() {
         Some("firing") => Status::Firing,
         Some("resolved") => Status::Resolved,
@@ -172,7 +216,9 @@ fn alert(entry: &str, now: Timestamp) -> Result<Alert, String> {
     let ends_at = time("endsAt", raw.ends_at.as_deref())?;
     let fingerprint = match raw.fingerprint.as_deref() {
         None | Some("") => fingerprint(&labels),
-        Some(text) if text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit()) => text.to_ascii_lowercase(),
+        Some(text) if text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            text.to_ascii_lowercase_smolstr()
+        }
         Some(text) => {
             return Err(format!(
                 "the fingerprint {text:?} is not 16 hexadecimal digits; it may be left out"
@@ -221,8 +267,8 @@ fn shortened(text: &str) -> String {
 
 /// Whether brackets outside strings nest deeper than `limit`. What is no JSON at all is left to the parser.
 fn depth_exceeds(body: &[u8], limit: usize) -> bool {
-    // Few alerts do not have so many brackets at all, and to count them is quick.
-    if body.iter().filter(|byte| matches!(byte, b'{' | b'[')).count() <= limit {
+    // Few alerts do not have so many brackets at all, and to find them is quick.
+    if memchr::memchr2_iter(b'{', b'[', body).nth(limit).is_none() {
         return false;
     }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
@@ -255,8 +301,17 @@ mod tests {
 
     const NOW: &str = "2026-11-22T04:00:00Z";
 
+    /// Read at once, and each entry by itself: it must not matter.
     fn read(body: &str) -> Result<Envelope, DecodeError> {
-        decode(body.as_bytes(), NOW.parse().unwrap())
+        let now = NOW.parse().unwrap();
+        let read = decode(body.as_bytes(), now);
+        let long = [body, &" ".repeat(MAX_AT_ONCE_BYTES)].concat();
+        assert_eq!(
+            read.as_ref().ok(),
+            decode(long.as_bytes(), now).as_ref().ok(),
+            "{body:.60}"
+        );
+        read
     }
 
     fn entry(alert: &str) -> Result<Alert, InvalidEntry> {

@@ -95,7 +95,7 @@ fn rule(pid: i32) -> Option<Rule> {
         Condition::Cmdline(Pattern::fixed(".*").ok()?),
     ];
     Some(Rule {
-        name: NAME.to_owned(),
+        name: NAME.into(),
         matchers: vec![Matcher::new("alertname", Op::Equal, NAME).ok()?],
         aim: Aim::Processes(Selector { conditions }),
         order_by: OrderBy {

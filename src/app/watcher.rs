@@ -17,6 +17,7 @@ use crate::watch::evaluator::{self, Evaluator, Round, Settings};
 use crate::watch::history::{History, Interest, Source};
 use crate::watch::promql::{Query, Semantics};
 use arc_swap::ArcSwap;
+use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -148,7 +149,7 @@ struct Watch {
     tally: Tally,
     kept: KeptAlerts,
     /// When each firing alert was told last, by fingerprint.
-    told: HashMap<String, Instant>,
+    told: HashMap<SmolStr, Instant>,
     /// When each collector was read that is in the history.
     remembered: HashMap<&'static str, Instant>,
     sources: HashMap<&'static str, Source>,
@@ -224,7 +225,7 @@ impl Watch {
         self.kept.keep(&self.evaluator, now_ms);
         if self.settled_at.is_some_and(|at| at <= Instant::now()) {
             self.settled_at = None;
-            let active: BTreeSet<String> = self
+            let active: BTreeSet<SmolStr> = self
                 .evaluator
                 .active()
                 .map(|alert| fingerprint(&labels(alert.labels)))
@@ -314,7 +315,7 @@ impl Watch {
 }
 
 /// Whether the engine should hear of it: beginnings and ends at once, what goes on from time to time.
-fn is_news(told: &mut HashMap<String, Instant>, alert: &Alert, change: Change) -> bool {
+fn is_news(told: &mut HashMap<SmolStr, Instant>, alert: &Alert, change: Change) -> bool {
     if change == Change::Ended || alert.status == Status::Resolved {
         told.remove(&alert.fingerprint);
         return true;

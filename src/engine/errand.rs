@@ -455,7 +455,7 @@ impl<H: Host> Engine<H> {
             record.outcome.unwrap_or(Outcome::Failed).as_str(),
         );
         tracing::info!(
-            rule = lease.rule,
+            rule = lease.rule.as_str(),
             alert = record.alertname,
             lease = lease.id,
             step = record.step.as_deref().unwrap_or(""),

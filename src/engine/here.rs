@@ -55,8 +55,10 @@ impl Here {
             let Some(value) = alert.get(label).filter(|value| !value.is_empty()) else {
                 continue;
             };
-            let host = without_port(value).to_lowercase();
-            if self.names.iter().any(|name| is_same_host(&host, name)) {
+            let host = without_port(value);
+            let is_here = |host: &str| self.names.iter().any(|name| is_same_host(host, name));
+            // Nearly always it is written as it is known here.
+            if is_here(host) || is_here(&host.to_lowercase()) {
                 return Ok(());
             }
             compared.push(format!("{label}={value:?}"));

@@ -20,6 +20,7 @@ use crate::ledger::book::REMEMBER_VICTIMS;
 use crate::ledger::{Book, Climb, Decision, Entry, Episode, EpisodeKey};
 use crate::process::{Candidate, Kin, Process, Selector, Target};
 use crate::rule::{Aim, Rule, RuleIndex};
+use smol_str::SmolStr;
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -148,7 +149,7 @@ impl<H: Host> Engine<H> {
             && let Err(reason) = self.policy.here.recognises(&alert.labels)
         {
             tracing::info!(
-                rule = rule.name,
+                rule = rule.name.as_str(),
                 alert = alert.name(),
                 reason,
                 "alert is about another host"
@@ -172,7 +173,12 @@ impl<H: Host> Engine<H> {
             let is_current_mode = simulated == self.is_simulated(rule);
             match admit(alert, open, closed, turn.now.wall) {
                 Admission::Stale(reason) if is_current_mode => {
-                    tracing::info!(rule = rule.name, alert = alert.name(), reason, "stale delivery");
+                    tracing::info!(
+                        rule = rule.name.as_str(),
+                        alert = alert.name(),
+                        reason,
+                        "stale delivery"
+                    );
                     turn.counted.push((rule.name.clone(), Decision::Stale));
                 }
                 Admission::Duplicate(_) if is_current_mode => {
@@ -185,7 +191,7 @@ impl<H: Host> Engine<H> {
                 Admission::Close { ended_at } => self.close(&key, &about, ended_at, "the alert ended", turn),
                 Admission::Open if self.book.episodes.len() >= MAX_OPEN_EPISODES => {
                     tracing::warn!(
-                        rule = rule.name,
+                        rule = rule.name.as_str(),
                         alert = alert.name(),
                         open = MAX_OPEN_EPISODES,
                         "too many alerts at once; this one is left"
@@ -469,10 +475,10 @@ impl<H: Host> Engine<H> {
     /// When the intent could not be made durable.
     fn carry_out(&mut self, mut turn: Turn) -> Result<(), String> {
         let entries = turn.entries();
-        let decided: Vec<(String, Decision)> = entries
+        let decided: Vec<(SmolStr, Decision)> = entries
             .iter()
             .filter_map(|entry| match entry {
-                Entry::Record(record) => Some((record.rule.clone(), record.decision?)),
+                Entry::Record(record) => Some((record.rule.as_str().into(), record.decision?)),
                 _ => None,
             })
             .chain(turn.counted.drain(..))

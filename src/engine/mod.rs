@@ -10,6 +10,7 @@ mod errand;
 pub mod here;
 pub mod line;
 mod perform;
+pub mod queue;
 mod reconcile;
 pub mod run;
 pub mod select;
@@ -169,7 +170,7 @@ impl<H: Host> Engine<H> {
         for rule in self.policy.rules.rules.iter().filter(|rule| !self.is_simulated(rule)) {
             for (step, missing) in missing_privileges(&self.host, rule) {
                 tracing::warn!(
-                    rule = rule.name,
+                    rule = rule.name.as_str(),
                     step = step.to_string(),
                     missing,
                     "the step is refused: it could be taken here and not be undone"
@@ -177,7 +178,7 @@ impl<H: Host> Engine<H> {
             }
             for (step, missing) in confined_steps(&self.host, rule) {
                 tracing::warn!(
-                    rule = rule.name,
+                    rule = rule.name.as_str(),
                     step = step.to_string(),
                     missing,
                     "the step is refused for processes of other users"

@@ -328,8 +328,8 @@ impl<H: Host> Engine<H> {
             .action(&subject.about.rule, subject.action, effected.outcome.as_str());
         let (pid, name) = (subject.candidate.target().pid(), subject.candidate.name());
         tracing::info!(
-            rule = subject.about.rule,
-            alert = subject.about.alertname,
+            rule = subject.about.rule.as_str(),
+            alert = subject.about.alertname.as_str(),
             pid,
             process = name,
             step = subject.step,

@@ -9,6 +9,7 @@ use crate::host::Host;
 use crate::ledger::Episode;
 use crate::ledger::book::WireSource;
 use jiff::{SignedDuration, Timestamp};
+use smol_str::SmolStr;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -19,7 +20,7 @@ impl<H: Host> Engine<H> {
         let mut alerts = survey.firing();
         alerts.retain(|alert| self.is_for_us(alert));
         let known = self.open_fingerprints();
-        let unknown: BTreeSet<String> = alerts
+        let unknown: BTreeSet<SmolStr> = alerts
             .iter()
             .map(|alert| &alert.fingerprint)
             .filter(|fingerprint| !known.contains(fingerprint.as_str()))
@@ -32,7 +33,7 @@ impl<H: Host> Engine<H> {
         for alert in alerts.iter().filter(|alert| unknown.contains(&alert.fingerprint)) {
             tracing::info!(
                 alert = alert.name(),
-                fingerprint = alert.fingerprint,
+                fingerprint = alert.fingerprint.as_str(),
                 "Alertmanager lists an alert that is not open here"
             );
         }
@@ -65,9 +66,9 @@ impl<H: Host> Engine<H> {
         for episode in episodes.iter().filter(|e| over.contains(&*e.key.fingerprint)) {
             let about = About::new(&episode.key.rule, &episode.labels, &episode.key.fingerprint);
             tracing::info!(
-                rule = about.rule,
-                alert = about.alertname,
-                fingerprint = about.fingerprint,
+                rule = about.rule.as_str(),
+                alert = about.alertname.as_str(),
+                fingerprint = about.fingerprint.as_str(),
                 patience_seconds = survey.patience.as_secs(),
                 "no Alertmanager lists the alert any more: resolved without word, silenced or inhibited"
             );

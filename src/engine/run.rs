@@ -1,6 +1,7 @@
 //! The engine's thread: a bounded queue in, the line walked, replies out. Deliveries that wait together are taken
 //! together, and so share one commit.
 
+use super::queue::{Deserted, Sender, Taker, queue};
 use super::stages::Arrival;
 use super::{Engine, Policy};
 use crate::alert::Alert;
@@ -10,9 +11,9 @@ use crate::host::{Host, Report};
 use crate::ledger::{Book, Breaker, Decision, Lease};
 use crate::process::Identity;
 use crate::tally::Tally;
+use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Inputs that may wait. At the bound Alertmanager is told to come again.
@@ -39,7 +40,7 @@ pub enum Input {
     /// From the own evaluation.
     Alerts(Vec<Alert>, Arrival),
     /// Fingerprints of all own alerts that are pending or fire, once the own evaluation has settled after a start.
-    StillActive(BTreeSet<String>),
+    StillActive(BTreeSet<SmolStr>),
     /// What the Alertmanagers said when they were asked.
     Survey(Survey),
     Exited(Identity),
@@ -73,13 +74,13 @@ pub struct Held {
 
 /// The way to the engine's thread. Cheap to clone.
 #[derive(Clone)]
-pub struct Door(SyncSender<Input>);
+pub struct Door(Sender<Input>);
 
 impl Door {
     /// A way and its end, which [`run`] takes.
-    pub fn new() -> (Door, Receiver<Input>) {
-        let (sender, receiver) = sync_channel(MAX_WAITING);
-        (Door(sender), receiver)
+    pub fn new() -> (Door, Taker<Input>) {
+        let (sender, taker) = queue(MAX_WAITING);
+        (Door(sender), taker)
     }
 
     /// Waits for room. False when the engine has ended.
@@ -95,25 +96,19 @@ impl Door {
 
 impl Inbox for Door {
     fn deliver(&self, delivery: Delivery) -> Result<(), Full> {
-        match self.0.try_send(Input::Delivery(delivery)) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Full),
-        }
+        self.0.try_send(Input::Delivery(delivery)).map_err(|_| Full)
     }
 }
 
 /// Runs until told to shut down. Call it on a thread of its own.
-pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Input>, tally: &Tally) {
+pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Taker<Input>, tally: &Tally) {
     engine.resume();
     let mut longest = MAX_SLEEP;
     loop {
         let sleep = engine.time_until_due().unwrap_or(longest).min(longest);
-        let mut waiting = match inputs.recv_timeout(sleep) {
-            Ok(input) => vec![input],
-            Err(RecvTimeoutError::Timeout) => Vec::new(),
-            Err(RecvTimeoutError::Disconnected) => vec![Input::ShutDown],
-        };
-        waiting.extend(inputs.try_iter().take(MAX_PER_TURN - 1));
+        let waiting = inputs
+            .take(MAX_PER_TURN, sleep)
+            .unwrap_or_else(|Deserted| vec![Input::ShutDown]);
         let is_quiet = waiting.is_empty();
         if !take_all(&mut engine, waiting, tally) {
             engine.shut_down();
@@ -134,18 +129,19 @@ pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Input>, tally: &Tal
 
 /// What others were asked to take back is waited for, within bounds; what they do not answer in time is asked again after
 /// the next start.
-fn await_answers<H: Host>(engine: &mut Engine<H>, inputs: &Receiver<Input>) {
+fn await_answers<H: Host>(engine: &mut Engine<H>, inputs: &Taker<Input>) {
     let end = Instant::now() + LAST_ANSWERS;
     while engine.is_giving_back() {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return tracing::warn!("not everything was given back in time; it is tried again after the next start");
         }
-        match inputs.recv_timeout(left.min(engine.time_until_due().unwrap_or(left).max(LOOK_AGAIN))) {
-            Ok(Input::Reported { ticket, report }) => engine.reported(ticket, &report),
-            Ok(_) => {}
-            Err(RecvTimeoutError::Timeout) => engine.go_on_giving_back(),
-            Err(RecvTimeoutError::Disconnected) => return,
+        let patience = left.min(engine.time_until_due().unwrap_or(left).max(LOOK_AGAIN));
+        match inputs.take(1, patience).map(|mut taken| taken.pop()) {
+            Ok(Some(Input::Reported { ticket, report })) => engine.reported(ticket, &report),
+            Ok(Some(_)) => {}
+            Ok(None) => engine.go_on_giving_back(),
+            Err(Deserted) => return,
         }
     }
 }

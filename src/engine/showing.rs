@@ -54,7 +54,7 @@ impl<H: Host> Engine<H> {
     /// Tells the page which rules are in force.
     pub(super) fn show_rules(&self) {
         let rules = self.policy.rules.rules.iter().map(|rule| Standing {
-            rule: rule.name.clone(),
+            rule: rule.name.to_string(),
             steps: rule.actions.iter().map(ToString::to_string).collect(),
             actions: rule
                 .actions
@@ -85,7 +85,7 @@ impl<H: Host> Engine<H> {
         let alerts = self.book.episodes.values().take(MAX_SHOWN).map(|episode| OpenAlert {
             alertname: episode.labels.get("alertname").unwrap_or_default().to_owned(),
             labels: other_labels(&episode.labels),
-            rule: episode.key.rule.clone(),
+            rule: episode.key.rule.to_string(),
             source: Source::from(episode.source).as_str(),
             since: episode.starts_at,
             dry_run: episode.key.simulated,
@@ -134,7 +134,7 @@ impl<H: Host> Engine<H> {
     /// Of every rule that takes final steps, and of any other whose breaker is open.
     fn breakers(&self) -> BTreeMap<String, bool> {
         let rules = self.policy.rules.rules.iter().filter(|rule| rule.has_final_steps());
-        let closed = rules.map(|rule| (rule.name.clone(), false));
+        let closed = rules.map(|rule| (rule.name.to_string(), false));
         let open = self.book.breakers.iter().filter(|(_, breaker)| breaker.is_open());
         closed.chain(open.map(|(rule, _)| (rule.clone(), true))).collect()
     }
@@ -148,12 +148,12 @@ impl<H: Host> Engine<H> {
         let allocates = |rule: &&Arc<Rule>| rule.actions.iter().any(|step| matches!(step, Step::Allocate(_)));
         for rule in self.policy.rules.rules.iter().filter(allocates) {
             for state in ALLOCATION_STATES {
-                counts.entry((rule.name.clone(), state)).or_default();
+                counts.entry((rule.name.to_string(), state)).or_default();
             }
         }
         for lease in self.book.leases.values() {
             if let Effect::Allocation(allocation) = &lease.effect {
-                *counts.entry((lease.rule.clone(), allocation.state())).or_default() += 1;
+                *counts.entry((lease.rule.to_string(), allocation.state())).or_default() += 1;
             }
         }
         counts
@@ -193,7 +193,7 @@ fn held(lease: &Lease, now: Moment) -> HeldLease {
     });
     HeldLease {
         id: lease.id,
-        rule: lease.rule.clone(),
+        rule: lease.rule.to_string(),
         pid: lease.target.pid(),
         process: lease.name.clone(),
         what: lease.effect.to_string(),

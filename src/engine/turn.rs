@@ -9,6 +9,7 @@ use crate::ledger::{Book, Decision, Entry, EpisodeKey, Outcome, Record};
 use crate::process::{Candidate, Kin, Process, Selector, Target};
 use crate::rule::Rule;
 use nix::sys::signal::Signal;
+use smol_str::SmolStr;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,18 +52,17 @@ pub struct Subject {
 /// The rule and the alert that a record speaks of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {
-    pub rule: String,
-    pub alertname: String,
-    pub fingerprint: String,
+    pub rule: SmolStr,
+    pub alertname: SmolStr,
+    pub fingerprint: SmolStr,
 }
 
 impl About {
     pub fn new(rule: &str, labels: &Labels, fingerprint: &str) -> About {
-        let alertname = labels.get("alertname").unwrap_or_default().to_owned();
         About {
-            rule: rule.to_owned(),
-            alertname,
-            fingerprint: fingerprint.to_owned(),
+            rule: rule.into(),
+            alertname: labels.get("alertname").unwrap_or_default().into(),
+            fingerprint: fingerprint.into(),
         }
     }
 
@@ -70,9 +70,9 @@ impl About {
     pub fn record(&self, at: Moment) -> Record {
         Record {
             at: at.wall,
-            rule: self.rule.clone(),
-            alertname: self.alertname.clone(),
-            fingerprint: self.fingerprint.clone(),
+            rule: self.rule.to_string(),
+            alertname: self.alertname.to_string(),
+            fingerprint: self.fingerprint.to_string(),
             target: None,
             step: None,
             decision: None,
@@ -104,7 +104,7 @@ pub struct Turn {
     /// When the alert came that this turn reacts to.
     pub arrival: Option<Arrival>,
     /// Names of the alerts whose episodes were closed in this turn, by fingerprint.
-    pub closed: BTreeMap<String, String>,
+    pub closed: BTreeMap<SmolStr, SmolStr>,
     /// The one process that a rule is about and its ancestors, where no more was read for it.
     pub near: Option<Kin>,
     /// Read at most once a turn, and by alerts that come in quick succession not for each anew.
@@ -118,7 +118,7 @@ pub struct Turn {
     /// Whether its decisions were shown.
     is_shown: Cell<bool>,
     /// Decisions that are counted but not worth a durable line, such as duplicates.
-    pub counted: Vec<(String, Decision)>,
+    pub counted: Vec<(SmolStr, Decision)>,
 }
 
 impl Turn {

@@ -16,6 +16,7 @@ use crate::ledger::leases::Leases;
 use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Victim};
 use crate::process::{Cgroup, Identity, Kin, Target};
 use jiff::{SignedDuration, Timestamp};
+use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +65,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Own alerts that were open before a restart and do not fire any more.
-    pub fn close_inactive(&mut self, active: &BTreeSet<String>) {
+    pub fn close_inactive(&mut self, active: &BTreeSet<SmolStr>) {
         let mut turn = Turn::new(self.host.now(), None);
         let is_over =
             |episode: &&Episode| episode.source == WireSource::Local && !active.contains(&episode.key.fingerprint);
@@ -252,7 +253,7 @@ impl<H: Host> Engine<H> {
             };
             let about = About::new(&key.rule, &episode.labels, &key.fingerprint);
             tracing::info!(
-                rule = key.rule,
+                rule = key.rule.as_str(),
                 "the rule is gone or its mode was changed; what it holds is released"
             );
             // The alert has not ended: if the rule comes back while it fires, the next repeat opens an episode anew.
@@ -294,7 +295,10 @@ impl<H: Host> Engine<H> {
             if episode.ladder == rule.ladder() {
                 continue;
             }
-            tracing::info!(rule = rule.name, "its steps were changed; targets keep what they have");
+            tracing::info!(
+                rule = rule.name.as_str(),
+                "its steps were changed; targets keep what they have"
+            );
             episode.ladder = rule.ladder();
             for climb in &mut episode.climbs {
                 (climb.rung, climb.due) = (rule.actions.len(), Duration::MAX);
@@ -334,7 +338,7 @@ impl<H: Host> Engine<H> {
                     (None, None) => continue,
                 };
                 tracing::info!(
-                    rule = held.rule,
+                    rule = held.rule.as_str(),
                     pid = held.target.pid(),
                     outcome = effected.outcome.as_str(),
                     "finished a step that was interrupted"
@@ -449,7 +453,7 @@ impl<H: Host> Engine<H> {
         self.show_decisions(turn);
         self.tally.action(&lease.rule, lease.knob(), outcome.as_str());
         tracing::info!(
-            rule = lease.rule,
+            rule = lease.rule.as_str(),
             pid = lease.target.pid(),
             process = lease.name,
             knob = lease.knob(),
@@ -498,7 +502,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn alertname_of(&self, lease: &Lease, turn: &Turn) -> String {
+    fn alertname_of(&self, lease: &Lease, turn: &Turn) -> SmolStr {
         if let Some(name) = turn.closed.get(&lease.fingerprint) {
             return name.clone();
         }
@@ -509,7 +513,7 @@ impl<H: Host> Engine<H> {
         };
         let episode = self.book.episodes.get(&key);
         let name = episode.and_then(|episode| episode.labels.get("alertname"));
-        name.unwrap_or_default().to_owned()
+        name.unwrap_or_default().into()
     }
 
     /// Takes a checked configuration in force. Open episodes keep the rule they came from; a rule that is gone

@@ -9,6 +9,7 @@ use crate::alert::{Labels, Source};
 use crate::process::Target;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ pub const REMEMBER_VICTIMS: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EpisodeKey {
-    pub rule: String,
-    pub fingerprint: String,
+    pub rule: SmolStr,
+    pub fingerprint: SmolStr,
     /// Dry-run has its own episodes, so that a change of mode neither forgets nor inherits.
     pub simulated: bool,
 }
@@ -96,8 +97,8 @@ pub struct Barred {
 /// Who received a final step: a process, or the host for which a command ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Victim {
-    pub rule: String,
-    pub fingerprint: String,
+    pub rule: SmolStr,
+    pub fingerprint: SmolStr,
     pub target: Target,
     pub simulated: bool,
     /// CLOCK_BOOTTIME.
@@ -134,8 +135,8 @@ impl Victim {
     /// One that has received nothing yet.
     pub fn new(target: Target, simulated: bool, struck_at: Duration) -> Victim {
         Victim {
-            rule: String::new(),
-            fingerprint: String::new(),
+            rule: SmolStr::default(),
+            fingerprint: SmolStr::default(),
             target,
             simulated,
             struck_at,

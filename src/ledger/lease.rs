@@ -4,6 +4,7 @@ use super::errand::{Allocation, Command, Course};
 use crate::host::{Thread, UnitState, Value};
 use crate::process::Target;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use std::fmt;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use std::time::Duration;
 pub struct Lease {
     /// Grows; a larger one is newer.
     pub id: u64,
-    pub rule: String,
-    pub fingerprint: String,
+    pub rule: SmolStr,
+    pub fingerprint: SmolStr,
     pub target: Target,
     /// `comm` of a process when the lease was taken, path of a cgroup, `host`.
     pub name: String,
@@ -293,7 +294,7 @@ mod tests {
         }];
         Lease {
             id,
-            rule: format!("rule-{id}"),
+            rule: format!("rule-{id}").into(),
             fingerprint: "f".into(),
             target,
             name: "burner".into(),

@@ -3,6 +3,7 @@
 use super::errand::Course;
 use super::lease::Lease;
 use crate::process::Target;
+use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
 
@@ -12,7 +13,7 @@ pub struct Leases {
     by_id: BTreeMap<u64, Lease>,
     by_target: BTreeMap<Target, BTreeSet<u64>>,
     /// Rule, then fingerprint.
-    by_episode: HashMap<String, HashMap<String, BTreeSet<u64>>>,
+    by_episode: HashMap<SmolStr, HashMap<SmolStr, BTreeSet<u64>>>,
 }
 
 impl Deref for Leases {

@@ -143,11 +143,11 @@ fn episode(row: &Row<'_>, is_same_boot: bool) -> Parsed {
         None => match ended_at.and_then(|text| text.parse::<Timestamp>().ok()) {
             None => ended(),
             Some(ended_at) => {
-                let (rule, fingerprint, simulated) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                let (rule, fingerprint): (String, String) = (row.get(0)?, row.get(1)?);
                 let key = EpisodeKey {
-                    rule,
-                    fingerprint,
-                    simulated,
+                    rule: rule.into(),
+                    fingerprint: fingerprint.into(),
+                    simulated: row.get(2)?,
                 };
                 Ok(Ok(Entry::EpisodeClosed { key, ended_at }))
             }

@@ -315,14 +315,19 @@ fn write(connection: &Connection, boot: &str, entry: &Entry) -> rusqlite::Result
         Entry::Episode(episode) => connection
             .prepare_cached("INSERT OR REPLACE INTO episode VALUES (?1, ?2, ?3, ?4, NULL)")?
             .execute(params![
-                episode.key.rule,
-                episode.key.fingerprint,
+                episode.key.rule.as_str(),
+                episode.key.fingerprint.as_str(),
                 episode.key.simulated,
                 json(episode)
             ]),
         Entry::EpisodeClosed { key, ended_at } => connection
             .prepare_cached("INSERT OR REPLACE INTO episode VALUES (?1, ?2, ?3, NULL, ?4)")?
-            .execute(params![key.rule, key.fingerprint, key.simulated, ended_at.to_string()]),
+            .execute(params![
+                key.rule.as_str(),
+                key.fingerprint.as_str(),
+                key.simulated,
+                ended_at.to_string()
+            ]),
         Entry::Lease(lease) => connection
             .prepare_cached("INSERT OR REPLACE INTO lease VALUES (?1, ?2, ?3, ?4, NULL)")?
             .execute(params![

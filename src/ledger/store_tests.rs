@@ -181,7 +181,7 @@ fn what_ended_is_pruned_and_numbers_are_not_given_again() {
     let ended = |id, outcome| Entry::LeaseEnded { id, outcome };
     let closed = |second: i64| Entry::EpisodeClosed {
         key: EpisodeKey {
-            fingerprint: second.to_string(),
+            fingerprint: second.to_string().into(),
             ..episode().key
         },
         ended_at: Timestamp::from_second(second).unwrap(),

@@ -157,7 +157,7 @@ fn explain_rule<H: Host + Clone>(
     pid: Option<i32>,
 ) -> RuleExplanation {
     let mut explanation = RuleExplanation {
-        rule: rule.name.clone(),
+        rule: rule.name.to_string(),
         matches: rule.matches(&alert.labels),
         remarks: Vec::new(),
         selected: Vec::new(),

@@ -13,6 +13,7 @@ use crate::process::{BootId, Identity, Process};
 use crate::tally::Tally;
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
+use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -63,7 +64,7 @@ pub struct Stage {
     living: BTreeSet<Identity>,
     /// Of the ledger's records, those that were told already.
     told: usize,
-    counted: BTreeMap<(String, &'static str), u64>,
+    counted: BTreeMap<(SmolStr, &'static str), u64>,
 }
 
 impl Stage {
@@ -332,7 +333,7 @@ impl Stage {
             let decision = decision.into_iter().cycle().take((count - seen) as usize);
             happened.extend(decision.map(|decision| Happening {
                 at,
-                rule: rule.clone(),
+                rule: rule.to_string(),
                 pid: None,
                 cgroup: None,
                 step: None,

@@ -132,7 +132,7 @@ pub fn run(path: &Path) -> Report {
     report.errors.extend(findings.into_diagnostics());
     report.errors.retain(|found| found.severity == Severity::Error);
     if let (Some(file), Some((config, rules)), true) = (written, loaded, report.errors.is_empty()) {
-        report.rules = rules.rules.iter().map(|rule| rule.name.clone()).collect();
+        report.rules = rules.rules.iter().map(|rule| rule.name.to_string()).collect();
         for test in &file.tests {
             report.tests += 1;
             let policy = policy(config.as_ref(), rules.clone(), test.mode);

@@ -136,7 +136,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
         );
     }
     let rule = Rule {
-        name: name.value,
+        name: name.value.into(),
         matchers,
         aim,
         order_by: written

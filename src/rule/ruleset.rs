@@ -4,6 +4,7 @@ use super::step::Step;
 use crate::alert::Labels;
 use crate::alert::matcher::Matcher;
 use crate::process::{Selector, Target};
+use smol_str::SmolStr;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(5 * 60);
 #[derive(Debug, Clone)]
 pub struct Rule {
     /// Unique in its set.
-    pub name: String,
+    pub name: SmolStr,
     /// All must hold.
     pub matchers: Vec<Matcher>,
     pub aim: Aim,
@@ -204,7 +205,7 @@ pub fn example(name: &str, ladder: &str) -> Rule {
         }
     });
     Rule {
-        name: name.to_owned(),
+        name: name.into(),
         matchers: vec![Matcher::parse(&format!("alertname={name:?}")).expect("a matcher")],
         aim: Aim::Processes(Selector {
             conditions: vec![Condition::Name(Pattern::fixed("burner").expect("a pattern"))],

@@ -26,7 +26,7 @@ pub fn leases(leases: &[Lease], breakers: &BTreeMap<String, Breaker>, boot_now: 
             who(lease.target, &lease.name),
             lease.effect.to_string(),
             undone,
-            lease.rule.clone(),
+            lease.rule.to_string(),
         ]
     };
     let rows: Vec<_> = leases.iter().map(row).collect();
@@ -235,8 +235,8 @@ mod tests {
 
         let mut lease = Lease {
             id: 1,
-            rule: "cap-batch".to_owned(),
-            fingerprint: String::new(),
+            rule: "cap-batch".into(),
+            fingerprint: "".into(),
             target: target(),
             name: "ffmpeg".to_owned(),
             effect: Effect::Signal { undo: 12 },

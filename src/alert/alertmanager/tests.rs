@@ -141,7 +141,7 @@ fn several_alertmanagers_are_one_source() {
     let found: Vec<(String, i64)> = survey
         .firing()
         .into_iter()
-        .map(|alert| (alert.fingerprint, alert.starts_at.as_second()))
+        .map(|alert| (alert.fingerprint.into(), alert.starts_at.as_second()))
         .collect();
     assert_eq!(found, [("x".into(), 30), ("y".into(), 20), ("z".into(), 5)]);
 }

@@ -18,7 +18,7 @@ use crate::engine::queue::Taker;
 use crate::engine::run::{Door, Input};
 use crate::engine::showing::recall;
 use crate::engine::{Engine, Policy};
-use crate::host::{Errands, LinuxHost, standing};
+use crate::host::{Errands, Host, LinuxHost, standing};
 use crate::http::{Access, Limits, listen::may_listen};
 use crate::ledger::store::read_records;
 use crate::ledger::{Entry, Journal};
@@ -213,6 +213,30 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         Watcher::start(policy::orders(&loaded), door.clone(), tally.clone(), kept).map_err(because("no thread"))?,
     );
     let newest_policy = Arc::new(ArcSwap::from_pointee(policy.clone()));
+    // As early as can be: what a former daemon left behind is not kept waiting by a file that is read slowly.
+    let (began, engine_began) = tokio::sync::oneshot::channel();
+    let (died, mut engine_died) = tokio::sync::oneshot::channel();
+    let engine = {
+        let make = engine_maker(
+            &run,
+            procfs.clone(),
+            Arc::clone(&newest_policy),
+            door.clone(),
+            Arc::clone(&watcher),
+            tally.clone(),
+        );
+        let tally = tally.clone();
+        let supervise = move || {
+            standing::go_first();
+            keep_running(&make, began, &inputs, &tally);
+            // Nobody listens any more when the daemon is ending by itself.
+            let _ = died.send(());
+        };
+        std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(supervise)
+            .map_err(because("no thread"))?
+    };
     let groups = Arc::new(ArcSwap::from_pointee(policy::groups(&loaded.config)));
     let sampling = sense::Config {
         roots: Roots::new(&run.roots.procfs, &run.roots.sysfs, &run.roots.rootfs),
@@ -248,41 +272,12 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         ..publish::Options::default()
     };
     let site = Arc::new(Site::new(Arc::clone(&sampler), tally.clone(), options));
-    // Before the engine begins, whose rehearsal brings in what a reaction runs through. What is delivered waits for it.
-    standing::give_back_what_the_start_ran();
-    let (began, engine_began) = tokio::sync::oneshot::channel();
-    let (died, mut engine_died) = tokio::sync::oneshot::channel();
-    let engine = {
-        let make = engine_maker(
-            &run,
-            procfs,
-            Arc::clone(&newest_policy),
-            door.clone(),
-            Arc::clone(&watcher),
-            tally.clone(),
-        );
-        let tally = tally.clone();
-        let supervise = move || {
-            standing::go_first();
-            keep_running(&make, began, &inputs, &tally);
-            // Nobody listens any more when the daemon is ending by itself.
-            let _ = died.send(());
-        };
-        std::thread::Builder::new()
-            .name("engine".into())
-            .spawn(supervise)
-            .map_err(because("no thread"))?
-    };
-    // So that there is a ledger to ask once the daemon has said what it does. One that opens slowly must not keep scrapes waiting.
-    let _ = tokio::time::timeout(FIRST_LEDGER, engine_began).await;
-    introduce(&policy, &loaded, &run, metrics.first(), &webhook);
-    let lock_memory = loaded.config.lock_memory;
-
     let (stop, _) = tokio::sync::watch::channel(false);
     let stopped = || {
         let mut stop = stop.subscribe();
         async move { drop(stop.wait_for(|stopped| *stopped).await) }
     };
+    let addresses = [metrics.first(), Some(&webhook)].map(|listener| listener?.local_addr().ok().map(reachable));
     let mut listeners = Vec::new();
     for listener in metrics {
         listeners.push(tokio::spawn(publish::serve(
@@ -297,7 +292,12 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), tally.clone(), stopped()));
     let control = control::serve(run.storage.path.clone(), door.clone(), stopped());
     let control = tokio::spawn(control);
-    stand_firm(lock_memory);
+    // So that there is a ledger to ask once the daemon has said what it does, and that what opening it took is given back.
+    let _ = tokio::time::timeout(FIRST_LEDGER, engine_began).await;
+    standing::give_back_what_the_start_ran();
+    rehearse(&procfs, &policy);
+    introduce(&policy, &loaded, &run, addresses);
+    stand_firm(loaded.config.lock_memory);
 
     loop {
         tokio::select! {
@@ -400,7 +400,9 @@ fn engine_maker(
         });
         let errands = Errands::new(runtime.clone(), on_report);
         let policy = policy.load();
-        let host = rehearse(LinuxHost::new(procfs.clone(), on_exit), &procfs, &policy).with_errands(errands);
+        let mut host = LinuxHost::new(procfs.clone(), on_exit).with_errands(errands);
+        // It learns which are the kernel's own threads, and need not in the first reaction.
+        let _ = host.processes();
         Engine::new(
             host,
             journal,
@@ -413,7 +415,7 @@ fn engine_maker(
 }
 
 /// Says what this daemon will and will not do, and how to try it.
-fn introduce(policy: &Policy, loaded: &Loaded, run: &cli::Run, metrics: Option<&TcpListener>, webhook: &TcpListener) {
+fn introduce(policy: &Policy, loaded: &Loaded, run: &cli::Run, [metrics, webhook]: [Option<String>; 2]) {
     if run.config.path.is_none() && !Path::new(cli::DEFAULT_CONFIG).exists() {
         tracing::info!(
             missing = cli::DEFAULT_CONFIG,
@@ -443,11 +445,10 @@ fn introduce(policy: &Policy, loaded: &Loaded, run: &cli::Run, metrics: Option<&
             "mode dry-run: nothing on this host is changed; log, ledger and metrics say what would be"
         );
     }
-    let address = |listener: &TcpListener| listener.local_addr().map(reachable).unwrap_or_default();
-    if let Some(metrics) = metrics.map(address) {
+    if let Some(metrics) = metrics {
         tracing::info!("to try it: curl http://{metrics}/metrics, or open http://{metrics}/ in a browser");
     }
-    let webhook = address(webhook);
+    let webhook = webhook.unwrap_or_default();
     tracing::info!(
         "to send an alert: evenkeel explain --alert FILE says what it would lead to; POST it to http://{webhook}/webhook"
     );

@@ -3,7 +3,6 @@
 
 use super::kept_alerts::KeptAlerts;
 use super::policy::Orders;
-use super::rehearsal::rehearse_evaluation;
 use crate::alert::alert::fingerprint;
 use crate::alert::{Alert, Labels, Status};
 use crate::engine::run::{Door, Input};
@@ -69,7 +68,6 @@ impl Watcher {
         let mut watch = Watch::new(orders, Arc::clone(&memory), Arc::clone(&reads), door, tally, kept);
         let thread = std::thread::Builder::new().name("watch".into()).spawn(move || {
             standing::go_first();
-            rehearse_evaluation();
             watch.run(&receiver);
         })?;
         Ok(Watcher {

@@ -56,7 +56,7 @@ pub fn give_back_what_is_free() {
 
 /// Gives back the pages of the program and its libraries (madvise(2), MADV_DONTNEED): the start reads files, compiles patterns and
 /// opens databases with code that hardly ever runs again. What is used again comes back from the page cache. Only segments
-/// that nobody may write: in others that would undo what the loader wrote.
+/// that nobody may write: in others that would undo what the loader wrote. Breakpoints that were set by then are lost.
 pub fn give_back_what_the_start_ran() {
     // SAFETY: the function is called for each object that is loaded, and looks at nothing else.
     unsafe {
@@ -79,7 +79,7 @@ unsafe extern "C" fn give_back_object(
     let page = rustix::param::page_size();
     let is_never_written = |header: &&Header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0;
     for header in headers.iter().filter(is_never_written) {
-        let start = (base + header.p_vaddr) as usize;
+        let start = base.wrapping_add(header.p_vaddr) as usize;
         let end = (start + header.p_memsz as usize) / page * page;
         let start = start.next_multiple_of(page);
         // SAFETY: whole pages of this segment alone, which hold what the file holds. A fault reads them again.

@@ -8,12 +8,11 @@ const USED: &str = "packaging/layout/used.ld";
 
 fn main() {
     println!("cargo::rerun-if-changed={USED}");
-    for name in [
-        "EVENKEEL_LAYOUT",
-        "RUSTFLAGS",
-        "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER",
-    ] {
+    for name in ["EVENKEEL_LAYOUT", "RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"] {
         println!("cargo::rerun-if-env-changed={name}");
+    }
+    for name in ["LINKER", "RUSTFLAGS"] {
+        println!("cargo::rerun-if-env-changed=CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_{name}");
     }
     let is = |name: &str, value: &str| var(name).is_ok_and(|found| found == value);
     // Names of functions, as the list has them, are the same everywhere; that lld or GNU ld links is known of this target only, and

@@ -45,6 +45,10 @@ use watcher::Watcher;
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// The ledger is not waited for longer than this at the start.
 const FIRST_LEDGER: Duration = Duration::from_secs(2);
+/// Nor does the engine wait longer for the first sample: what is to be undone does not depend on it.
+const FIRST_SAMPLE: Duration = Duration::from_secs(2);
+/// Nor is the rehearsal waited for: where a process cannot be looked at, the kernel may keep it for as long as that lasts.
+const REHEARSAL: Duration = Duration::from_secs(5);
 /// Requests and connections are not waited for longer than this at the end.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Scrapes and webhooks wait for disk and samples, not for processors. A second worker would cost more in waking each other
@@ -214,6 +218,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     );
     let newest_policy = Arc::new(ArcSwap::from_pointee(policy.clone()));
     // As early as can be: what a former daemon left behind is not kept waiting by a file that is read slowly.
+    let (sampled, first_sample) = std::sync::mpsc::channel();
     let (began, engine_began) = tokio::sync::oneshot::channel();
     let (died, mut engine_died) = tokio::sync::oneshot::channel();
     let engine = {
@@ -228,6 +233,12 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         let tally = tally.clone();
         let supervise = move || {
             standing::go_first();
+            // `while:` is judged by samples. Nothing is sent: it is over when the other end is gone.
+            let make = || {
+                let engine = make();
+                let _: Result<(), _> = first_sample.recv_timeout(FIRST_SAMPLE);
+                engine
+            };
             keep_running(&make, began, &inputs, &tally);
             // Nobody listens any more when the daemon is ending by itself.
             let _ = died.send(());
@@ -250,7 +261,17 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         },
         collectors: run.collectors.chosen(),
     };
-    let sampler = Arc::new(Sampler::start(sampling, watcher.follower()).map_err(because("no sampler"))?);
+    let sampler = Sampler::start(sampling, watcher.follower());
+    drop(sampled);
+    let sampler = match sampler {
+        Ok(sampler) => Arc::new(sampler),
+        Err(error) => {
+            // What it has begun by now it takes back.
+            door.send(Input::ShutDown);
+            let _ = engine.join();
+            return Err(because("no sampler")(error));
+        }
+    };
     let authenticates = access.authenticates();
     let (reconciler, orders) = reconciler::Handle::new(&loaded.config);
     let told = reload::Told {
@@ -292,15 +313,33 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), tally.clone(), stopped()));
     let control = control::serve(run.storage.path.clone(), door.clone(), stopped());
     let control = tokio::spawn(control);
-    // So that there is a ledger to ask once the daemon has said what it does, and that what opening it took is given back.
-    let _ = tokio::time::timeout(FIRST_LEDGER, engine_began).await;
-    standing::give_back_what_the_start_ran();
-    rehearse(&procfs, &policy);
-    introduce(&policy, &loaded, &run, addresses);
-    stand_firm(loaded.config.lock_memory);
+    let rehearsed = {
+        let policy = policy.clone();
+        async move {
+            // So that there is a ledger to ask once the daemon has said what it does, and that what opening it took is given back.
+            let _ = tokio::time::timeout(FIRST_LEDGER, engine_began).await;
+            let (done, rehearsed) = tokio::sync::oneshot::channel::<()>();
+            // On a thread of its own, for it blocks, and ends runtimes of its own, which no other runtime suffers.
+            let rehearsal = std::thread::Builder::new().name("rehearsal".into()).spawn(move || {
+                standing::give_back_what_the_start_ran();
+                rehearse(&procfs, &policy);
+                drop(done);
+            });
+            if rehearsal.is_ok() {
+                let _ = tokio::time::timeout(REHEARSAL, rehearsed).await;
+            }
+        }
+    };
+    let mut rehearsed = std::pin::pin!(rehearsed);
+    let mut is_settled = false;
 
     loop {
         tokio::select! {
+            () = &mut rehearsed, if !is_settled => {
+                is_settled = true;
+                introduce(&policy, &loaded, &run, &addresses);
+                stand_firm(loaded.config.lock_memory);
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = &mut engine_died => break,
@@ -415,7 +454,7 @@ fn engine_maker(
 }
 
 /// Says what this daemon will and will not do, and how to try it.
-fn introduce(policy: &Policy, loaded: &Loaded, run: &cli::Run, [metrics, webhook]: [Option<String>; 2]) {
+fn introduce(policy: &Policy, loaded: &Loaded, run: &cli::Run, [metrics, webhook]: &[Option<String>; 2]) {
     if run.config.path.is_none() && !Path::new(cli::DEFAULT_CONFIG).exists() {
         tracing::info!(
             missing = cli::DEFAULT_CONFIG,
@@ -448,7 +487,7 @@ fn introduce(policy: &Policy, loaded: &Loaded, run: &cli::Run, [metrics, webhook
     if let Some(metrics) = metrics {
         tracing::info!("to try it: curl http://{metrics}/metrics, or open http://{metrics}/ in a browser");
     }
-    let webhook = webhook.unwrap_or_default();
+    let webhook = webhook.as_deref().unwrap_or_default();
     tracing::info!(
         "to send an alert: evenkeel explain --alert FILE says what it would lead to; POST it to http://{webhook}/webhook"
     );

@@ -508,7 +508,12 @@ mod tests {
             let mut body = include_bytes!("../../tests/fixtures/alertmanager/webhook_group.json").to_vec();
             let end = (at + length).min(body.len());
             body.splice(at.min(end)..end, by);
-            if let Ok(envelope) = decode(&body, NOW.parse().unwrap()) {
+            let now = NOW.parse().unwrap();
+            let decoded = decode(&body, now);
+            body.resize(body.len() + MAX_AT_ONCE_BYTES, b' ');
+            let each = decode(&body, now);
+            proptest::prop_assert_eq!(decoded.as_ref().ok(), each.as_ref().ok());
+            if let Ok(envelope) = decoded {
                 for alert in envelope.alerts.into_iter().flatten() {
                     proptest::prop_assert!(!alert.labels.is_empty());
                     proptest::prop_assert!(alert.labels.iter().all(|(name, value)| !name.is_empty() && !value.is_empty()));

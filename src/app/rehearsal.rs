@@ -28,15 +28,15 @@ use std::time::{Duration, Instant};
 
 const NAME: &str = "rehearsal";
 
-/// Nothing is done and nothing is told.
+/// Nothing is done and nothing is told. Not to be called where tokio runs tasks: the host has a runtime of its own, which ends here.
 pub fn rehearse(procfs: &Procfs, policy: &Policy) {
-    let host = LinuxHost::new(procfs.clone(), Arc::new(|_| {}));
     // A fault in it shows again where it matters.
     let _ = catch_unwind(AssertUnwindSafe(|| {
         tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), || {
             rehearse_evaluation();
-            walk(host, procfs, policy)
-        })
+            let host = LinuxHost::new(procfs.clone(), Arc::new(|_| {}));
+            drop(walk(host, procfs, policy));
+        });
     }));
 }
 

@@ -10,6 +10,7 @@ pub fn queue<T>(room: usize) -> (Sender<T>, Taker<T>) {
         state: Mutex::new(State {
             waiting: Vec::new(),
             is_awaited: false,
+            crowd: 0,
             has_taker: true,
             has_sender: true,
         }),
@@ -31,6 +32,8 @@ struct State<T> {
     waiting: Vec<T>,
     /// The taker sleeps until something comes.
     is_awaited: bool,
+    /// Senders that sleep until there is room.
+    crowd: usize,
     has_taker: bool,
     has_sender: bool,
 }
@@ -78,9 +81,12 @@ impl<T> Sender<T> {
     /// The item, when nobody takes any more.
     pub fn send(&self, item: T) -> Result<(), T> {
         let shared = &self.0.0;
-        let is_full = |state: &mut State<T>| state.has_taker && state.waiting.len() >= shared.room;
-        let state = shared.emptied.wait_while(shared.state(), is_full);
-        let state = state.unwrap_or_else(PoisonError::into_inner);
+        let mut state = shared.state();
+        while state.has_taker && state.waiting.len() >= shared.room {
+            state.crowd += 1;
+            state = shared.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.crowd -= 1;
+        }
         if !state.has_taker {
             return Err(item);
         }
@@ -132,12 +138,12 @@ impl<T> Taker<T> {
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
             state.is_awaited = false;
         }
-        let was_full = state.waiting.len() >= self.0.room;
         let portion = state.waiting.len().min(most);
         let rest = state.waiting.split_off(portion);
         let taken = std::mem::replace(&mut state.waiting, rest);
+        let is_awaited = state.crowd > 0;
         drop(state);
-        if was_full {
+        if is_awaited {
             self.0.emptied.notify_all();
         }
         Ok(taken)
@@ -162,6 +168,13 @@ mod tests {
     use std::thread;
 
     const AT_ONCE: Duration = Duration::ZERO;
+
+    /// Waits until the other side sleeps.
+    fn asleep<T>(shared: &Shared<T>) {
+        while !(shared.state().is_awaited || shared.state().crowd > 0) {
+            thread::yield_now();
+        }
+    }
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
@@ -184,6 +197,7 @@ mod tests {
         );
         thread::scope(|threads| {
             let waits = threads.spawn(|| sender.send(3));
+            asleep(&taker.0);
             assert_eq!(taker.take(2, LONG), Ok(vec![1, 2]));
             waits.join().unwrap().unwrap();
         });
@@ -205,6 +219,7 @@ mod tests {
         sender.send(Arc::clone(&item)).unwrap();
         thread::scope(|threads| {
             let waits = threads.spawn(|| sender.send(Arc::clone(&item)).is_err());
+            asleep(&taker.0);
             drop(taker);
             assert!(waits.join().unwrap());
         });
@@ -214,6 +229,7 @@ mod tests {
         let (sender, taker) = queue::<()>(1);
         thread::scope(|threads| {
             let waits = threads.spawn(|| taker.take(1, LONG));
+            asleep(&sender.0.0);
             drop(sender);
             assert_eq!(waits.join().unwrap(), Err(Deserted));
         });
@@ -231,16 +247,13 @@ mod tests {
                 threads.spawn(move || {
                     for number in 0..EACH {
                         // By both ways in turn; the one that does not wait is tried until there is room.
-                        let mut item = (from, number);
-                        while number % 2 == 0 {
-                            match sender.try_send(item) {
-                                Ok(()) => break,
-                                Err(back) => item = back,
-                            }
+                        let mut left = Some((from, number));
+                        while let Some(item) = left.take_if(|_| number % 2 == 0) {
+                            left = sender.try_send(item).err();
                             thread::yield_now();
                         }
                         if number % 2 == 1 {
-                            sender.send(item).unwrap();
+                            sender.send((from, number)).unwrap();
                         }
                     }
                 });

@@ -205,6 +205,11 @@ impl OpenProcess {
         }
     }
 
+    /// Whether `status` is from before now.
+    pub fn has_read_status(&self) -> bool {
+        self.status.get().is_some()
+    }
+
     /// From `/proc/PID/schedstat` (sched-stats.rst): time on a processor, time it waited for one, and how often it got
     /// one. `None` also where the kernel does not count that, which shows as noughts.
     pub fn ran(&self) -> Option<Ran> {

@@ -125,6 +125,20 @@ pub struct Usage {
     pub max_fds: Option<u64>,
 }
 
+impl Usage {
+    /// Whether all that was needed could be read.
+    pub fn is_complete(&self, needs: Needs) -> bool {
+        let is_there = |need, told: &[Option<u64>]| !needs.has(need) || told.iter().all(Option::is_some);
+        is_there(Needs::SWAP, &[self.swap_bytes])
+            && is_there(
+                Needs::CONTEXT_SWITCHES,
+                &[self.voluntary_switches, self.involuntary_switches],
+            )
+            && is_there(Needs::IO, &[self.read_bytes, self.write_bytes])
+            && is_there(Needs::OPEN_FDS, &[self.open_fds])
+    }
+}
+
 impl Process {
     /// A zombie without threads that still run: nothing is left to act on.
     pub fn is_dead(&self) -> bool {

@@ -7,8 +7,8 @@ use crate::process::{Identity, Needs, Process, Usage};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What is known of a process that has not run is read anew after so long all the same: its limits can be set by
-/// others.
+/// What is known of a process that has not run is read anew after so long all the same: others can set its limits, and
+/// a little of its memory can go to swap without being counted at once.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// What a process used when it had run so far.
@@ -45,8 +45,8 @@ impl Rested {
         users: &mut UserNames,
     ) {
         // The thread that the kernel tells about must be the only one, and one that runs is told late. Before the
-        // other files, so that whoever runs while they are read has run by the next time.
-        let may_rest = is_dear(needs) && process.threads == 1 && process.state != 'R';
+        // other files, so that whoever runs while they are read has run by the next time; a selector may have read one.
+        let may_rest = is_dear(needs) && process.threads == 1 && process.state != 'R' && !files.has_read_status();
         let ran = if may_rest { files.ran() } else { None };
         let same = |seen: &&Seen| {
             Some(seen.ran) == ran
@@ -59,7 +59,10 @@ impl Rested {
             Some(seen) => process.details.usage = seen.usage,
             None => files.read_details(&mut process.details, needs, users),
         }
-        let Some(ran) = ran else { return };
+        // What could not be read is tried again.
+        let Some(ran) = ran.filter(|_| process.details.usage.is_complete(needs)) else {
+            return;
+        };
         let seen = seen.unwrap_or(Seen {
             ran,
             resident_bytes: process.resident_bytes,
@@ -76,4 +79,79 @@ fn is_dear(needs: Needs) -> bool {
     [Needs::SWAP, Needs::CONTEXT_SWITCHES, Needs::OPEN_FDS]
         .into_iter()
         .any(|dear| needs.has(dear))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::table::Procfs;
+    use crate::sense::fixture::Tree;
+
+    #[test]
+    fn it_is_read_again_after_a_minute_for_other_figures_and_when_some_could_not_be_read() {
+        let tree = Tree::new();
+        tree.proc("sys/kernel/random/boot_id", "6e0d8a1c-0c1d-4f3e-9a52-0123456789ab\n");
+        tree.proc("7/schedstat", "900 5 1");
+        let procfs = Procfs::open(&tree.roots.procfs).unwrap();
+        let mut rested = Rested::default();
+        let mut swapped = |kibibytes: Option<u32>, needs, second| {
+            match kibibytes {
+                Some(kibibytes) => tree.proc(
+                    "7/status",
+                    format!("VmSwap: {kibibytes} kB\nvoluntary_ctxt_switches: 1\nnonvoluntary_ctxt_switches: 1\n"),
+                ),
+                None => tree.proc("7/status", ""),
+            }
+            let mut process = Process::example(7, "a");
+            let files = OpenProcess::open(&procfs, 7).unwrap();
+            rested.begin();
+            rested.learn(
+                &mut process,
+                &files,
+                needs,
+                Duration::from_secs(second),
+                &mut UserNames::default(),
+            );
+            process.details.usage.swap_bytes.map(|bytes| bytes / 1024)
+        };
+        let both = Needs::SWAP | Needs::CONTEXT_SWITCHES;
+        assert_eq!(swapped(Some(1), Needs::SWAP, 100), Some(1));
+        assert_eq!(swapped(Some(2), Needs::SWAP, 159), Some(1));
+        assert_eq!(
+            swapped(Some(3), Needs::SWAP, 160),
+            Some(3),
+            "a minute after it was read"
+        );
+        assert_eq!(swapped(Some(4), both, 161), Some(4), "other figures");
+        assert_eq!(swapped(Some(5), both, 162), Some(4));
+        assert_eq!(swapped(None, both, 230), None);
+        assert_eq!(swapped(Some(6), both, 231), Some(6), "it could not be read");
+    }
+
+    #[test]
+    fn what_a_selector_read_before_is_not_kept() {
+        let procfs = Procfs::open(std::path::Path::new("/proc")).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id() as i32;
+        let mut rested = Rested::default();
+        for is_read_before in [false, true] {
+            let mut process = Process::example(pid, "sleep");
+            let files = OpenProcess::open(&procfs, pid).unwrap();
+            if is_read_before {
+                files.read_details(&mut process.details, Needs::USER, &mut UserNames::default());
+            }
+            rested.begin();
+            rested.learn(
+                &mut process,
+                &files,
+                Needs::CONTEXT_SWITCHES,
+                Duration::ZERO,
+                &mut UserNames::default(),
+            );
+            assert!(process.details.usage.voluntary_switches.is_some());
+            assert_eq!(rested.now.is_empty(), is_read_before);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }

@@ -140,7 +140,11 @@ fn what_a_process_uses_is_read_again_when_it_may_have_changed() {
         let stat = format!("7 (a) {state} 1 1 1 0 -1 0 0 0 0 0 1 1 0 0 20 0 {threads} 0 5000 8192 {pages} 1 1 1\n");
         tree.proc("7/stat", stat);
         tree.proc("7/schedstat", ran);
-        tree.proc("7/status", format!("VmSwap: {kibibytes} kB\n"));
+        tree.proc(
+            "7/status",
+            format!("VmSwap: {kibibytes} kB\nvoluntary_ctxt_switches: 1\nnonvoluntary_ctxt_switches: 1\n"),
+        );
+        tree.proc("7/io", "read_bytes: 1\nwrite_bytes: 1\n");
         let families = groups.read(&tree.roots).unwrap();
         let text = text_of(&families, "swap_bytes").join("");
         text.rsplit_once(' ').unwrap().1.parse::<u32>().unwrap() / 1024

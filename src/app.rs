@@ -28,7 +28,7 @@ use crate::sense::{self, Roots, Sampler};
 use crate::tally::Tally;
 use arc_swap::ArcSwap;
 use kept_alerts::KeptAlerts;
-use rehearsal::rehearse;
+use rehearsal::Rehearsal;
 use reload::Reloader;
 use sockets::Inherited;
 use std::io::IsTerminal;
@@ -321,8 +321,9 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
             let (done, rehearsed) = tokio::sync::oneshot::channel::<()>();
             // On a thread of its own, for it blocks, and ends runtimes of its own, which no other runtime suffers.
             let rehearsal = std::thread::Builder::new().name("rehearsal".into()).spawn(move || {
+                let rehearsal = Rehearsal::prepare(&procfs, &policy);
                 standing::give_back_what_the_start_ran();
-                rehearse(&procfs, &policy);
+                rehearsal.walk();
                 drop(done);
             });
             if rehearsal.is_ok() {

@@ -9,10 +9,10 @@ use crate::engine::select::still_holds;
 use crate::engine::{Answer, Engine, Policy};
 use crate::family::Family;
 use crate::host::{Host, LinuxHost};
-use crate::ledger::{Book, Journal};
+use crate::ledger::{Book, Decision, Journal};
 use crate::process::selector::{Condition, Pattern};
 use crate::process::table::Procfs;
-use crate::process::{Identity, Selector, protection};
+use crate::process::{BootId, Identity, Process, Selector, protection};
 use crate::rule::step::Send;
 use crate::rule::{Aim, OrderBy, OrderKey, Rule, RuleSet, Step};
 use crate::tally::Tally;
@@ -28,67 +28,130 @@ use std::time::{Duration, Instant};
 
 const NAME: &str = "rehearsal";
 
-/// Nothing is done and nothing is told. Not to be called where tokio runs tasks: the host has a runtime of its own, which ends here.
-pub fn rehearse(procfs: &Procfs, policy: &Policy) {
-    // A fault in it shows again where it matters.
-    let _ = catch_unwind(AssertUnwindSafe(|| {
-        tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), || {
-            rehearse_evaluation();
+/// What is walked, ready to begin.
+pub struct Rehearsal {
+    reaction: Option<Reaction>,
+    evaluation: Option<Evaluation>,
+}
+
+impl Rehearsal {
+    /// Makes what it takes: parsers, patterns and a database, with code that a daemon does not need again. Not to be called, nor
+    /// dropped, where tokio runs tasks: the host has a runtime of its own.
+    pub fn prepare(procfs: &Procfs, policy: &Policy) -> Rehearsal {
+        silently(|| {
             let host = LinuxHost::new(procfs.clone(), Arc::new(|_| {}));
-            drop(walk(host, procfs, policy));
-        });
-    }));
-}
-
-fn walk(mut host: LinuxHost, procfs: &Procfs, policy: &Policy) -> Option<Engine<LinuxHost>> {
-    let own_line = host.own_line();
-    let table = host.processes().ok()?;
-    let others = table
-        .iter()
-        .filter(|process| !process.is_kernel_thread && !own_line.contains(&process.identity.pid));
-    let somebody = others.max_by_key(|process| process.resident_bytes)?;
-    let rule = Arc::new(rule(somebody.identity.pid)?);
-    let policy = Policy {
-        rules: RuleSet {
-            rules: vec![Arc::clone(&rule)],
-        },
-        enforce: false,
-        protect: Vec::new(),
-        ..policy.clone()
-    };
-    let conditions = Box::new(|_: &str| {
-        Some(Answer {
-            holds: true,
-            sample_at: Duration::MAX,
+            Rehearsal {
+                reaction: Reaction::prepare(host, procfs, policy),
+                evaluation: Evaluation::prepare(),
+            }
         })
-    });
-    let journal = Journal::in_memory(procfs.boot).ok()?;
-    let mut engine = Engine::new(host, journal, Book::default(), policy, conditions, Tally::default());
-    let _ = engine.take(&[alert()], Instant::now());
-    let ward = Ward {
-        own_line: &own_line,
-        protect: &[],
-    };
-    still_holds(engine.host(), somebody, &rule, rule.selector()?, &ward);
-    // To one who is not there: found out before anything is sent.
-    let nobody = Identity {
-        boot: procfs.boot,
-        pid: std::process::id() as i32,
-        start_ticks: u64::MAX,
-    };
-    let _ = engine.host().signal(nobody, Signal::SIGCONT);
-    Some(engine)
+        .unwrap_or(Rehearsal {
+            reaction: None,
+            evaluation: None,
+        })
+    }
+
+    /// Nothing is done and nothing is told.
+    pub fn walk(self) {
+        silently(|| {
+            self.evaluation.map(Evaluation::walk);
+            self.reaction.map(Reaction::walk);
+        });
+    }
 }
 
-/// Evaluates an alerting rule that fires. Returns how many alerts that made.
-fn rehearse_evaluation() -> usize {
-    const RULES: &str = "groups: [{name: rehearsal, rules: [{alert: rehearsal, expr: 'a / a * 100 > 0'}]}]";
-    let Ok(file) = parse(NAME, RULES) else { return 0 };
-    let mut evaluator = Evaluator::new(Settings::default(), vec![file]);
-    let mut history = History::new(evaluator.interest());
-    history.append(Wrote::default(), 1000, &[Family::gauge("a", "").value(1.0)], &[]);
-    let round = evaluator.evaluate_early(&mut history, 1000, &HashSet::from(["a"]));
-    round.transitions.len()
+/// A fault in it shows again where it matters.
+fn silently<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let silent = || tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), work);
+    catch_unwind(AssertUnwindSafe(silent)).ok()
+}
+
+/// From an alert to a deed.
+struct Reaction {
+    engine: Engine<LinuxHost>,
+    somebody: Process,
+    rule: Arc<Rule>,
+    boot: BootId,
+}
+
+impl Reaction {
+    fn prepare(mut host: LinuxHost, procfs: &Procfs, policy: &Policy) -> Option<Reaction> {
+        let own_line = host.own_line();
+        let table = host.processes().ok()?;
+        let others = table
+            .iter()
+            .filter(|process| !process.is_kernel_thread && !own_line.contains(&process.identity.pid));
+        let somebody = others.max_by_key(|process| process.resident_bytes)?.clone();
+        let rule = Arc::new(rule(somebody.identity.pid)?);
+        let policy = Policy {
+            rules: RuleSet {
+                rules: vec![Arc::clone(&rule)],
+            },
+            enforce: false,
+            protect: Vec::new(),
+            ..policy.clone()
+        };
+        let conditions = Box::new(|_: &str| {
+            Some(Answer {
+                holds: true,
+                sample_at: Duration::MAX,
+            })
+        });
+        let journal = Journal::in_memory(procfs.boot).ok()?;
+        Some(Reaction {
+            engine: Engine::new(host, journal, Book::default(), policy, conditions, Tally::default()),
+            somebody,
+            rule,
+            boot: procfs.boot,
+        })
+    }
+
+    /// Returns what was decided.
+    fn walk(mut self) -> Vec<Decision> {
+        let _ = self.engine.take(&[alert()], Instant::now());
+        let own_line = self.engine.host().own_line();
+        let ward = Ward {
+            own_line: &own_line,
+            protect: &[],
+        };
+        if let Some(selector) = self.rule.selector() {
+            still_holds(self.engine.host(), &self.somebody, &self.rule, selector, &ward);
+        }
+        // To one who is not there: found out before anything is sent.
+        let nobody = Identity {
+            boot: self.boot,
+            pid: std::process::id() as i32,
+            start_ticks: u64::MAX,
+        };
+        let _ = self.engine.host().signal(nobody, Signal::SIGCONT);
+        let records = self.engine.records();
+        records.iter().filter_map(|record| record.decision).collect()
+    }
+}
+
+/// From a sample to an alert.
+struct Evaluation {
+    evaluator: Evaluator,
+    history: History,
+}
+
+impl Evaluation {
+    fn prepare() -> Option<Evaluation> {
+        const RULES: &str = "groups: [{name: rehearsal, rules: [{alert: rehearsal, expr: 'a / a * 100 > 0'}]}]";
+        let evaluator = Evaluator::new(Settings::default(), vec![parse(NAME, RULES).ok()?]);
+        let history = History::new(evaluator.interest());
+        Some(Evaluation { evaluator, history })
+    }
+
+    /// Returns how many alerts that made.
+    fn walk(mut self) -> usize {
+        let family = Family::gauge("a", "").value(1.0);
+        self.history.append(Wrote::default(), 1000, &[family], &[]);
+        let round = self
+            .evaluator
+            .evaluate_early(&mut self.history, 1000, &HashSet::from(["a"]));
+        round.transitions.len()
+    }
 }
 
 /// One that ends a process.
@@ -139,7 +202,6 @@ mod tests {
     use super::*;
     use crate::act::guard::Budget;
     use crate::engine::here::Here;
-    use crate::ledger::Decision;
     use std::path::Path;
 
     #[test]
@@ -156,10 +218,9 @@ mod tests {
             restore_on_exit: true,
             retention: Default::default(),
         };
-        let engine = walk(host, &procfs, &policy).unwrap();
-        let decisions: Vec<_> = engine.records().iter().filter_map(|record| record.decision).collect();
-        assert_eq!(decisions, [Decision::DryRun]);
-        assert_eq!(rehearse_evaluation(), 1);
+        let reaction = Reaction::prepare(host, &procfs, &policy).unwrap();
+        assert_eq!(reaction.walk(), [Decision::DryRun]);
+        assert_eq!(Evaluation::prepare().unwrap().walk(), 1);
         assert!(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();

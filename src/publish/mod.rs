@@ -5,6 +5,7 @@ pub mod exposition;
 pub mod server;
 pub mod site;
 mod families;
+mod gzip;
 mod negotiation;
 mod page;
 mod rendered;

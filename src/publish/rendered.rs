@@ -1,21 +1,16 @@
 //! One snapshot with all its renderings: each format and coding is made when first asked for, and once.
 
 use super::exposition::{self, Content};
+use super::gzip::Gzip;
 use super::negotiation::Format;
 use super::reprint::Press;
 use crate::sense::Snapshot;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use hyper::body::Bytes;
-use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Ages and own counters move on even where no new sample comes, because a collector hangs.
 const MAX_RENDERED_AGE: Duration = Duration::from_secs(1);
-
-/// Level 1 takes a third of the time of the default 6 and is a tenth larger.
-const GZIP_LEVEL: u32 = 1;
 
 pub struct Rendered {
     snapshot: Arc<Snapshot>,
@@ -23,27 +18,17 @@ pub struct Rendered {
     content: Arc<Content>,
     /// Where the next rendering may differ in numbers only.
     press: Option<Arc<Press>>,
+    gzip: Arc<Gzip>,
     bodies: [OnceLock<Option<Bytes>>; 4],
 }
 
 impl Rendered {
-    pub fn new(snapshot: Arc<Snapshot>, content: Content) -> Self {
-        let content = Arc::new(content);
-        Rendered {
-            snapshot,
-            at: Instant::now(),
-            content,
-            press: None,
-            bodies: Default::default(),
-        }
-    }
-
     /// The body in this format and coding, or nothing should the encoder fail.
     pub fn body(&self, format: Format, gzip: bool) -> Option<Bytes> {
         let index = usize::from(format == Format::Text) * 2 + usize::from(gzip);
         let make = || {
             if gzip {
-                return compress(&self.body(format, false)?);
+                return self.gzip.compress(&self.body(format, false)?);
             }
             match &self.press {
                 Some(press) => press.print(&self.content, format).ok(),
@@ -54,20 +39,27 @@ impl Rendered {
     }
 }
 
-fn compress(body: &[u8]) -> Option<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::new(GZIP_LEVEL));
-    encoder.write_all(body).ok()?;
-    Some(encoder.finish().ok()?.into())
-}
-
 /// The newest rendering, shared by all scrapers that come while its snapshot is the newest.
 #[derive(Default)]
 pub struct Newest {
     rendered: Mutex<Option<Arc<Rendered>>>,
     press: Arc<Press>,
+    gzip: Arc<Gzip>,
 }
 
 impl Newest {
+    /// A rendering of its own, for one who asks for less than all.
+    pub fn apart(&self, snapshot: Arc<Snapshot>, content: Content) -> Rendered {
+        Rendered {
+            snapshot,
+            at: Instant::now(),
+            content: Arc::new(content),
+            press: None,
+            gzip: Arc::clone(&self.gzip),
+            bodies: Default::default(),
+        }
+    }
+
     pub fn of(&self, snapshot: Arc<Snapshot>, content: impl FnOnce(&Snapshot) -> Content) -> Arc<Rendered> {
         // A rendering is replaced whole: one that another thread left behind is good.
         let mut newest = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,7 +72,7 @@ impl Newest {
         let content = content(&snapshot);
         let rendered = Arc::new(Rendered {
             press: Some(Arc::clone(&self.press)),
-            ..Rendered::new(snapshot, content)
+            ..self.apart(snapshot, content)
         });
         *newest = Some(Arc::clone(&rendered));
         rendered

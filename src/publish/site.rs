@@ -173,7 +173,7 @@ impl Site {
                 );
             }
             let content = self.content(&snapshot, &choice);
-            Arc::new(Rendered::new(snapshot, content))
+            Arc::new(self.newest.apart(snapshot, content))
         };
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let format = negotiation::format(text(header::ACCEPT));
@@ -274,7 +274,7 @@ fn node_exporter_build_info() -> Family {
         other => other,
     };
     info.push(
-        vec![
+        [
             label("branch", ""),
             label("goarch", architecture),
             label("goos", "linux"),

@@ -1,6 +1,7 @@
 //! `arp`: neighbours per device from `/proc/net/arp` (proc_pid_net(5)).
 
 use super::collectors::NameFilter;
+use super::lines::lines;
 use super::roots::{ReadError, Roots, read_parsed};
 use crate::family::{Family, label};
 use std::collections::BTreeMap;
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 /// Device to number of entries.
 pub fn parse_arp(text: &str) -> Result<BTreeMap<String, u32>, String> {
     let mut entries = BTreeMap::new();
-    for line in text.lines().skip(1) {
+    for line in lines(text).skip(1) {
         let device = line
             .split_ascii_whitespace()
             .nth(5)

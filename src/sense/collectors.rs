@@ -10,12 +10,13 @@ use super::netstat::Netstat;
 use super::own_process::OwnProcess;
 use super::roots::{ReadError, Roots};
 use super::slowly::Slowly;
+use super::sockstat::Sockstat;
 use super::statfs::{self, Asker};
 use super::systemd::{Systemd, SystemdOptions};
 use super::vmstat::Vmstat;
 use super::{
     arp, bonding, cpufreq, dmi, edac, hwmon, inet_sockets, interrupts, kernel_limits, loadavg, mdadm, netclass, netdev,
-    os, pressure, processes, schedstat, sockstat, softnet, stat, textfile, thermal_zone, time, timex, uname,
+    os, pressure, processes, schedstat, softnet, stat, textfile, thermal_zone, time, timex, uname,
 };
 use crate::family::Family;
 use regex::Regex;
@@ -229,7 +230,8 @@ pub const COLLECTORS: &[CollectorInfo] = &[
         Box::new(move |roots| netstat.read(roots))
     }),
     on("sockstat", Pace::OnDemand, "sockets in use", |_| {
-        Box::new(sockstat::read_sockstat)
+        let mut sockstat = Sockstat::default();
+        Box::new(move |roots| sockstat.read(roots))
     }),
     on("softnet", Pace::OnDemand, "packets taken by each processor", |_| {
         Box::new(softnet::read_softnet)

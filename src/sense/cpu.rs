@@ -1,5 +1,6 @@
 //! `cpu`: time per processor and mode from `/proc/stat` (proc(5)), and thermal throttling from sysfs.
 
+use super::lines::lines;
 use super::roots::{ReadError, Roots, names, number};
 use super::slowly::Slowly;
 use crate::family::{Family, Text, label};
@@ -28,7 +29,7 @@ pub type CpuSample = BTreeMap<u32, Times>;
 /// Reads the `cpuN` lines of `/proc/stat`.
 pub fn parse_cpu(text: &str) -> Result<CpuSample, String> {
     let mut sample = CpuSample::new();
-    for line in text.lines() {
+    for line in lines(text) {
         let Some(rest) = line.strip_prefix("cpu") else { continue };
         let mut fields = rest.split_ascii_whitespace();
         // The sum over all processors has no number.

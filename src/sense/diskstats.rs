@@ -2,6 +2,7 @@
 //! udev knows about them.
 
 use super::collectors::NameFilter;
+use super::lines::lines;
 use super::roots::{ReadError, Roots, read_text};
 use super::slowly::Slowly;
 use crate::family::{Family, Kind, Text, label};
@@ -24,7 +25,7 @@ pub struct Disk {
 
 pub fn parse_diskstats(text: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Disk>, String> {
     let mut disks = Vec::new();
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+    for line in lines(text).filter(|line| !line.trim().is_empty()) {
         let bad = || format!("{line:?} is not of the form `major minor name counters`");
         let mut fields = line.split_ascii_whitespace();
         let mut next = || fields.next().ok_or_else(bad);
@@ -144,7 +145,7 @@ const COUNTERS: [(&str, &str, Kind, f64); 17] = [
 
 /// The properties (`E:KEY=value`) of a record in `/run/udev/data`.
 pub fn parse_udev(text: &str) -> HashMap<String, String> {
-    text.lines()
+    lines(text)
         .filter_map(|line| line.strip_prefix("E:")?.split_once('='))
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect()

@@ -1,7 +1,7 @@
 //! Files of procfs that are read every second: opened once and read again from their beginning, for which the kernel
 //! composes them anew. Opening costs as much as reading, and a file that stays open keeps the kernel's buffer, too.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -16,7 +16,7 @@ pub struct Kept(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    files: HashMap<String, KeptFile>,
+    files: FxHashMap<String, KeptFile>,
     /// Counts rounds; before the first, nothing is shared.
     round: u64,
 }

@@ -1,5 +1,6 @@
 //! `filefd`, `entropy` and `conntrack`: how much of what the kernel has little of is taken.
 
+use super::lines::lines;
 use super::roots::{ReadError, Roots, read_record};
 use crate::family::Family;
 
@@ -35,26 +36,50 @@ pub fn read_entropy(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     ])
 }
 
-/// What is summed over processors of `/proc/net/stat/nf_conntrack`.
-const CONNTRACK: [(&str, &str); 8] = [
-    ("found", "Lookups that found an entry."),
-    ("invalid", "Packets that cannot be tracked."),
-    ("ignore", "Packets that already belonged to an entry."),
-    ("insert", "Entries put into the table."),
-    ("insert_failed", "Entries that could not be put into the table."),
-    ("drop", "Packets dropped because tracking failed."),
-    ("early_drop", "Entries dropped to make room for new ones."),
-    ("search_restart", "Lookups begun again because the table was resized."),
+/// What is summed over processors of `/proc/net/stat/nf_conntrack`: column, metric, help.
+const CONNTRACK: [(&str, &str, &str); 8] = [
+    ("found", "node_nf_conntrack_stat_found", "Lookups that found an entry."),
+    (
+        "invalid",
+        "node_nf_conntrack_stat_invalid",
+        "Packets that cannot be tracked.",
+    ),
+    (
+        "ignore",
+        "node_nf_conntrack_stat_ignore",
+        "Packets that already belonged to an entry.",
+    ),
+    ("insert", "node_nf_conntrack_stat_insert", "Entries put into the table."),
+    (
+        "insert_failed",
+        "node_nf_conntrack_stat_insert_failed",
+        "Entries that could not be put into the table.",
+    ),
+    (
+        "drop",
+        "node_nf_conntrack_stat_drop",
+        "Packets dropped because tracking failed.",
+    ),
+    (
+        "early_drop",
+        "node_nf_conntrack_stat_early_drop",
+        "Entries dropped to make room for new ones.",
+    ),
+    (
+        "search_restart",
+        "node_nf_conntrack_stat_search_restart",
+        "Lookups begun again because the table was resized.",
+    ),
 ];
 
 /// Sums of the columns in the order of `CONNTRACK`: names in the first line, then a line of hexadecimal per processor.
 pub fn parse_conntrack(text: &str) -> Result<[f64; 8], String> {
-    let mut lines = text.lines();
+    let mut lines = lines(text);
     let names: Vec<&str> = lines.next().unwrap_or("").split_ascii_whitespace().collect();
     let mut sums = [0.0; 8];
     for line in lines {
         let values: Vec<&str> = line.split_ascii_whitespace().collect();
-        for (sum, (wanted, _)) in sums.iter_mut().zip(CONNTRACK) {
+        for (sum, (wanted, ..)) in sums.iter_mut().zip(CONNTRACK) {
             // Kernels have dropped columns over time.
             let Some(index) = names.iter().position(|name| *name == wanted) else {
                 continue;
@@ -68,9 +93,10 @@ pub fn parse_conntrack(text: &str) -> Result<[f64; 8], String> {
 
 pub fn read_conntrack(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let read = || -> Result<_, ReadError> {
-        let limit = |file: &str| roots.record(&format!("sys/net/netfilter/{file}"), parse_number);
+        let number = |path| roots.record(path, parse_number);
         let sums = roots.parsed("net/stat/nf_conntrack", parse_conntrack)?;
-        Ok((limit("nf_conntrack_count")?, limit("nf_conntrack_max")?, sums))
+        let count = number("sys/net/netfilter/nf_conntrack_count")?;
+        Ok((count, number("sys/net/netfilter/nf_conntrack_max")?, sums))
     };
     let (count, maximum, sums) = read().map_err(|error| error.or_absent("no connection tracking"))?;
     let mut families = vec![
@@ -79,9 +105,7 @@ pub fn read_conntrack(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     ];
     // Gauges, as node_exporter has them, although they only grow.
     let stats = CONNTRACK.into_iter().zip(sums);
-    families.extend(
-        stats.map(|((name, help), sum)| Family::gauge(format!("node_nf_conntrack_stat_{name}"), help).value(sum)),
-    );
+    families.extend(stats.map(|((_, name, help), sum)| Family::gauge(name, help).value(sum)));
     Ok(families)
 }
 

@@ -1,5 +1,6 @@
 //! `meminfo`: every line of `/proc/meminfo` (proc(5)) as a gauge.
 
+use super::lines::lines;
 use super::roots::{ReadError, Roots};
 use super::titles::{Remembered, Title};
 use crate::family::{Family, Kind};
@@ -30,7 +31,7 @@ fn titles(name: &str) -> [Title; 2] {
 fn parse_meminfo(text: &str, remembered: &mut Titles) -> Result<Vec<Family>, String> {
     let mut families = Vec::with_capacity(64);
     remembered.rewind();
-    for line in text.lines().filter(|line| !line.is_empty()) {
+    for line in lines(text).filter(|line| !line.is_empty()) {
         let bad = || format!("{line:?} is not of the form `name: number [kB]`");
         let ([plain, in_bytes], rest) = remembered.next(line, ':', titles).ok_or_else(bad)?;
         let mut fields = rest.split_ascii_whitespace();
@@ -60,7 +61,7 @@ pub fn read_available_bytes(roots: &Roots) -> Option<u64> {
 }
 
 fn available_bytes(text: &str) -> Option<u64> {
-    let rest = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let rest = lines(text).find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }

@@ -24,6 +24,7 @@ mod inet_sockets;
 mod interrupts;
 mod kernel_limits;
 mod kept;
+mod lines;
 mod loadavg;
 mod mdadm;
 mod meminfo;

@@ -3,13 +3,12 @@
 
 /// Names that are fixed, and those of the kernel's own names that every host has.
 const NAMES: &str = "\
-    evenkeel_cpu_busy_ratio evenkeel_cpu_busy_ratio_distribution_bucket \
-    evenkeel_cpu_busy_ratio_distribution_count evenkeel_cpu_busy_ratio_distribution_sum \
-    evenkeel_filesystem_used_ratio evenkeel_group_context_switches_total evenkeel_group_cpu_seconds_total \
-    evenkeel_group_major_page_faults_total evenkeel_group_minor_page_faults_total \
+    evenkeel_cpu_busy_ratio evenkeel_cpu_busy_ratio_distribution_bucket evenkeel_cpu_busy_ratio_distribution_count \
+    evenkeel_cpu_busy_ratio_distribution_sum evenkeel_filesystem_used_ratio evenkeel_group_context_switches_total \
+    evenkeel_group_cpu_seconds_total evenkeel_group_major_page_faults_total evenkeel_group_minor_page_faults_total \
     evenkeel_group_oldest_start_time_seconds evenkeel_group_open_fds evenkeel_group_processes \
-    evenkeel_group_read_bytes_total evenkeel_group_resident_bytes evenkeel_group_states \
-    evenkeel_group_swap_bytes evenkeel_group_threads evenkeel_group_virtual_bytes evenkeel_group_worst_fd_ratio \
+    evenkeel_group_read_bytes_total evenkeel_group_resident_bytes evenkeel_group_states evenkeel_group_swap_bytes \
+    evenkeel_group_threads evenkeel_group_virtual_bytes evenkeel_group_worst_fd_ratio \
     evenkeel_group_write_bytes_total evenkeel_memory_used_ratio evenkeel_memory_used_ratio_distribution_bucket \
     evenkeel_memory_used_ratio_distribution_count evenkeel_memory_used_ratio_distribution_sum \
     evenkeel_network_receive_bytes_per_second evenkeel_network_transmit_bytes_per_second node_arp_entries \
@@ -36,46 +35,48 @@ const NAMES: &str = "\
     node_hwmon_voltage_regulator_version node_interrupts_total node_intr_total node_load1 node_load15 node_load5 \
     node_md_blocks node_md_blocks_synced node_md_disks node_md_disks_required node_md_state \
     node_memory_Active_anon_bytes node_memory_Active_bytes node_memory_Active_file_bytes \
-    node_memory_AnonHugePages_bytes node_memory_AnonPages_bytes node_memory_Balloon_bytes \
-    node_memory_Bounce_bytes node_memory_Buffers_bytes node_memory_Cached_bytes node_memory_CmaFree_bytes \
-    node_memory_CmaTotal_bytes node_memory_CommitLimit_bytes node_memory_Committed_AS_bytes \
-    node_memory_DirectMap1G_bytes node_memory_DirectMap2M_bytes node_memory_DirectMap4k_bytes \
-    node_memory_Dirty_bytes node_memory_FileHugePages_bytes node_memory_FilePmdMapped_bytes \
-    node_memory_HardwareCorrupted_bytes node_memory_HugePages_Free node_memory_HugePages_Rsvd \
-    node_memory_HugePages_Surp node_memory_HugePages_Total node_memory_Hugepagesize_bytes \
-    node_memory_Hugetlb_bytes node_memory_Inactive_anon_bytes node_memory_Inactive_bytes \
-    node_memory_Inactive_file_bytes node_memory_KReclaimable_bytes node_memory_KernelStack_bytes \
-    node_memory_Mapped_bytes node_memory_MemAvailable_bytes node_memory_MemFree_bytes node_memory_MemTotal_bytes \
-    node_memory_Mlocked_bytes node_memory_NFS_Unstable_bytes node_memory_PageTables_bytes \
-    node_memory_Percpu_bytes node_memory_SReclaimable_bytes node_memory_SUnreclaim_bytes \
-    node_memory_SecPageTables_bytes node_memory_ShmemHugePages_bytes node_memory_ShmemPmdMapped_bytes \
-    node_memory_Shmem_bytes node_memory_Slab_bytes node_memory_SwapCached_bytes node_memory_SwapFree_bytes \
-    node_memory_SwapTotal_bytes node_memory_Unevictable_bytes node_memory_VmallocChunk_bytes \
-    node_memory_VmallocTotal_bytes node_memory_VmallocUsed_bytes node_memory_WritebackTmp_bytes \
-    node_memory_Writeback_bytes node_memory_Zswap_bytes node_memory_Zswapped_bytes node_netstat_Icmp6_InErrors \
-    node_netstat_Icmp6_InMsgs node_netstat_Icmp6_OutMsgs node_netstat_Icmp_InErrors node_netstat_Icmp_InMsgs \
-    node_netstat_Icmp_OutMsgs node_netstat_Ip6_InOctets node_netstat_Ip6_OutOctets node_netstat_IpExt_InOctets \
-    node_netstat_IpExt_OutOctets node_netstat_Ip_Forwarding node_netstat_TcpExt_ListenDrops \
-    node_netstat_TcpExt_ListenOverflows node_netstat_TcpExt_SyncookiesFailed node_netstat_TcpExt_SyncookiesRecv \
-    node_netstat_TcpExt_SyncookiesSent node_netstat_TcpExt_TCPSynRetrans node_netstat_TcpExt_TCPTimeouts \
-    node_netstat_Tcp_ActiveOpens node_netstat_Tcp_CurrEstab node_netstat_Tcp_InErrs node_netstat_Tcp_InSegs \
-    node_netstat_Tcp_OutRsts node_netstat_Tcp_OutSegs node_netstat_Tcp_PassiveOpens node_netstat_Tcp_RetransSegs \
-    node_netstat_Udp6_InDatagrams node_netstat_Udp6_InErrors node_netstat_Udp6_NoPorts \
-    node_netstat_Udp6_OutDatagrams node_netstat_Udp6_RcvbufErrors node_netstat_Udp6_SndbufErrors \
-    node_netstat_Udp_InDatagrams node_netstat_Udp_InErrors node_netstat_Udp_NoPorts \
-    node_netstat_Udp_OutDatagrams node_netstat_Udp_RcvbufErrors node_netstat_Udp_SndbufErrors \
-    node_network_address_assign_type node_network_carrier node_network_carrier_changes_total \
-    node_network_carrier_down_changes_total node_network_carrier_up_changes_total node_network_device_id \
-    node_network_dormant node_network_flags node_network_iface_id node_network_iface_link \
-    node_network_iface_link_mode node_network_info node_network_mtu_bytes node_network_name_assign_type \
-    node_network_net_dev_group node_network_protocol_type node_network_receive_bytes_total \
-    node_network_receive_compressed_total node_network_receive_drop_total node_network_receive_errs_total \
-    node_network_receive_fifo_total node_network_receive_frame_total node_network_receive_multicast_total \
-    node_network_receive_nohandler_total node_network_receive_packets_total node_network_speed_bytes \
-    node_network_transmit_bytes_total node_network_transmit_carrier_total node_network_transmit_colls_total \
-    node_network_transmit_compressed_total node_network_transmit_drop_total node_network_transmit_errs_total \
-    node_network_transmit_fifo_total node_network_transmit_packets_total node_network_transmit_queue_length \
-    node_network_up node_nf_conntrack_entries node_nf_conntrack_entries_limit node_os_info node_os_version \
+    node_memory_AnonHugePages_bytes node_memory_AnonPages_bytes node_memory_Balloon_bytes node_memory_Bounce_bytes \
+    node_memory_Buffers_bytes node_memory_Cached_bytes node_memory_CmaFree_bytes node_memory_CmaTotal_bytes \
+    node_memory_CommitLimit_bytes node_memory_Committed_AS_bytes node_memory_DirectMap1G_bytes \
+    node_memory_DirectMap2M_bytes node_memory_DirectMap4k_bytes node_memory_Dirty_bytes \
+    node_memory_FileHugePages_bytes node_memory_FilePmdMapped_bytes node_memory_HardwareCorrupted_bytes \
+    node_memory_HugePages_Free node_memory_HugePages_Rsvd node_memory_HugePages_Surp node_memory_HugePages_Total \
+    node_memory_Hugepagesize_bytes node_memory_Hugetlb_bytes node_memory_Inactive_anon_bytes \
+    node_memory_Inactive_bytes node_memory_Inactive_file_bytes node_memory_KReclaimable_bytes \
+    node_memory_KernelStack_bytes node_memory_Mapped_bytes node_memory_MemAvailable_bytes \
+    node_memory_MemFree_bytes node_memory_MemTotal_bytes node_memory_Mlocked_bytes node_memory_NFS_Unstable_bytes \
+    node_memory_PageTables_bytes node_memory_Percpu_bytes node_memory_SReclaimable_bytes \
+    node_memory_SUnreclaim_bytes node_memory_SecPageTables_bytes node_memory_ShmemHugePages_bytes \
+    node_memory_ShmemPmdMapped_bytes node_memory_Shmem_bytes node_memory_Slab_bytes node_memory_SwapCached_bytes \
+    node_memory_SwapFree_bytes node_memory_SwapTotal_bytes node_memory_Unevictable_bytes \
+    node_memory_VmallocChunk_bytes node_memory_VmallocTotal_bytes node_memory_VmallocUsed_bytes \
+    node_memory_WritebackTmp_bytes node_memory_Writeback_bytes node_memory_Zswap_bytes node_memory_Zswapped_bytes \
+    node_netstat_Icmp6_InErrors node_netstat_Icmp6_InMsgs node_netstat_Icmp6_OutMsgs node_netstat_Icmp_InErrors \
+    node_netstat_Icmp_InMsgs node_netstat_Icmp_OutMsgs node_netstat_Ip6_InOctets node_netstat_Ip6_OutOctets \
+    node_netstat_IpExt_InOctets node_netstat_IpExt_OutOctets node_netstat_Ip_Forwarding \
+    node_netstat_TcpExt_ListenDrops node_netstat_TcpExt_ListenOverflows node_netstat_TcpExt_SyncookiesFailed \
+    node_netstat_TcpExt_SyncookiesRecv node_netstat_TcpExt_SyncookiesSent node_netstat_TcpExt_TCPSynRetrans \
+    node_netstat_TcpExt_TCPTimeouts node_netstat_Tcp_ActiveOpens node_netstat_Tcp_CurrEstab \
+    node_netstat_Tcp_InErrs node_netstat_Tcp_InSegs node_netstat_Tcp_OutRsts node_netstat_Tcp_OutSegs \
+    node_netstat_Tcp_PassiveOpens node_netstat_Tcp_RetransSegs node_netstat_Udp6_InDatagrams \
+    node_netstat_Udp6_InErrors node_netstat_Udp6_NoPorts node_netstat_Udp6_OutDatagrams \
+    node_netstat_Udp6_RcvbufErrors node_netstat_Udp6_SndbufErrors node_netstat_Udp_InDatagrams \
+    node_netstat_Udp_InErrors node_netstat_Udp_NoPorts node_netstat_Udp_OutDatagrams node_netstat_Udp_RcvbufErrors \
+    node_netstat_Udp_SndbufErrors node_network_address_assign_type node_network_carrier \
+    node_network_carrier_changes_total node_network_carrier_down_changes_total \
+    node_network_carrier_up_changes_total node_network_device_id node_network_dormant node_network_flags \
+    node_network_iface_id node_network_iface_link node_network_iface_link_mode node_network_info \
+    node_network_mtu_bytes node_network_name_assign_type node_network_net_dev_group node_network_protocol_type \
+    node_network_receive_bytes_total node_network_receive_compressed_total node_network_receive_drop_total \
+    node_network_receive_errs_total node_network_receive_fifo_total node_network_receive_frame_total \
+    node_network_receive_multicast_total node_network_receive_nohandler_total node_network_receive_packets_total \
+    node_network_speed_bytes node_network_transmit_bytes_total node_network_transmit_carrier_total \
+    node_network_transmit_colls_total node_network_transmit_compressed_total node_network_transmit_drop_total \
+    node_network_transmit_errs_total node_network_transmit_fifo_total node_network_transmit_packets_total \
+    node_network_transmit_queue_length node_network_up node_nf_conntrack_entries node_nf_conntrack_entries_limit \
+    node_nf_conntrack_stat_drop node_nf_conntrack_stat_early_drop node_nf_conntrack_stat_found \
+    node_nf_conntrack_stat_ignore node_nf_conntrack_stat_insert node_nf_conntrack_stat_insert_failed \
+    node_nf_conntrack_stat_invalid node_nf_conntrack_stat_search_restart node_os_info node_os_version \
     node_pressure_cpu_waiting_seconds_total node_pressure_io_stalled_seconds_total \
     node_pressure_io_waiting_seconds_total node_pressure_memory_stalled_seconds_total \
     node_pressure_memory_waiting_seconds_total node_processes_max_processes node_processes_max_threads \
@@ -86,8 +87,8 @@ const NAMES: &str = "\
     node_sockstat_TCP6_inuse node_sockstat_TCP_alloc node_sockstat_TCP_inuse node_sockstat_TCP_mem \
     node_sockstat_TCP_mem_bytes node_sockstat_TCP_orphan node_sockstat_TCP_tw node_sockstat_UDP6_inuse \
     node_sockstat_UDPLITE6_inuse node_sockstat_UDPLITE_inuse node_sockstat_UDP_inuse node_sockstat_UDP_mem \
-    node_sockstat_UDP_mem_bytes node_sockstat_sockets_used node_softnet_dropped_total \
-    node_softnet_processed_total node_softnet_times_squeezed_total node_systemd_service_restart_total \
+    node_sockstat_UDP_mem_bytes node_sockstat_sockets_used node_softnet_dropped_total node_softnet_processed_total \
+    node_softnet_times_squeezed_total node_systemd_service_restart_total \
     node_systemd_socket_accepted_connections_total node_systemd_socket_current_connections \
     node_systemd_socket_refused_connections_total node_systemd_system_running \
     node_systemd_timer_last_trigger_seconds node_systemd_unit_start_time_seconds node_systemd_unit_state \
@@ -105,11 +106,10 @@ const NAMES: &str = "\
     process_resident_memory_bytes process_start_time_seconds process_virtual_memory_bytes";
 
 /// Families named by what the kernel or a driver of some host tells: whatever begins so may exist there.
-const OPEN_ENDED: [&str; 6] = [
+const OPEN_ENDED: [&str; 5] = [
     "node_hwmon_",
     "node_memory_",
     "node_netstat_",
-    "node_nf_conntrack_stat_",
     "node_sockstat_",
     "node_vmstat_",
 ];

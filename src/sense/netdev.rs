@@ -1,6 +1,7 @@
 //! `netdev`: traffic per network device from `/proc/net/dev` (proc(5)).
 
 use super::collectors::NameFilter;
+use super::lines::lines;
 use super::roots::{ReadError, Roots, number};
 use super::slowly::Slowly;
 use super::titles::Title;
@@ -33,7 +34,7 @@ pub type NetdevSample = Vec<(String, [u64; 16])>;
 
 pub fn parse_netdev(text: &str) -> Result<NetdevSample, String> {
     let mut sample = NetdevSample::new();
-    for line in text.lines().skip(2) {
+    for line in lines(text).skip(2) {
         let bad = || format!("{line:?} is not of the form `device: 16 counters`");
         // The kernel allows no colon in the name of a device (dev_valid_name()).
         let (device, rest) = line.split_once(':').ok_or_else(bad)?;

@@ -1,5 +1,6 @@
 //! `netstat`: chosen protocol counters from `/proc/net/{netstat,snmp,snmp6}` (proc_pid_net(5)).
 
+use super::lines::lines;
 use super::roots::{ReadError, Roots};
 use super::titles::{Remembered, Title};
 use crate::family::{Family, Kind};
@@ -73,7 +74,7 @@ fn parse_pairs(text: &str, wanted: &Regex, remembered: &mut Remembered<Columns>)
 fn parse_snmp6(text: &str, wanted: &Regex, titles: &mut Remembered<Option<Title>>) -> Result<Vec<Family>, String> {
     let mut families = Vec::new();
     titles.rewind();
-    for line in text.lines() {
+    for line in lines(text) {
         let bad = || format!("{line:?} is not of the form `name number`");
         let make = |name: &str| {
             let (protocol, counter) = name.split_at(name.find('6')? + 1);

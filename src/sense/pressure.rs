@@ -1,5 +1,6 @@
 //! `pressure`: stall times of `/proc/pressure` (PSI, Documentation/accounting/psi.rst).
 
+use super::lines::lines;
 use super::roots::{ReadError, Roots};
 use crate::family::Family;
 
@@ -13,7 +14,7 @@ pub struct Stalls {
 pub fn parse_pressure(text: &str) -> Result<Stalls, String> {
     let mut some_seconds = None;
     let mut full_seconds = None;
-    for line in text.lines() {
+    for line in lines(text) {
         let total = line
             .split_ascii_whitespace()
             .find_map(|field| field.strip_prefix("total="))
@@ -34,16 +35,8 @@ pub fn parse_pressure(text: &str) -> Result<Stalls, String> {
 }
 
 pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let read = |resource: &str| roots.record(&format!("pressure/{resource}"), parse_pressure);
-    let waiting = |name, what, stalls: &Stalls| {
-        Family::counter(name, format!("Seconds in which some task waited for {what}.")).value(stalls.some_seconds)
-    };
-    let stalled = |name, what, stalls: &Stalls| {
-        stalls.full_seconds.map(|seconds| {
-            Family::counter(name, format!("Seconds in which every task waited for {what}.")).value(seconds)
-        })
-    };
-    let cpu = match read("cpu") {
+    let read = |path| roots.record(path, parse_pressure);
+    let cpu = match read("pressure/cpu") {
         Ok(stalls) => stalls,
         // Built in but switched off (psi=0): the file exists and refuses to be read.
         Err(ReadError::Io { source, .. }) if source.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => {
@@ -53,21 +46,43 @@ pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         }
         Err(error) => return Err(error.or_absent("no pressure stall information")),
     };
-    let io = read("io")?;
-    let memory = read("memory")?;
-    let mut families = vec![
-        // The system-wide `full` line of cpu is always 0.
-        waiting("node_pressure_cpu_waiting_seconds_total", "a processor", &cpu),
-        waiting("node_pressure_io_waiting_seconds_total", "input or output", &io),
-        waiting("node_pressure_memory_waiting_seconds_total", "memory", &memory),
+    let io = read("pressure/io")?;
+    let memory = read("pressure/memory")?;
+    let some = [
+        (
+            "node_pressure_cpu_waiting_seconds_total",
+            "Seconds in which some task waited for a processor.",
+            &cpu,
+        ),
+        (
+            "node_pressure_io_waiting_seconds_total",
+            "Seconds in which some task waited for input or output.",
+            &io,
+        ),
+        (
+            "node_pressure_memory_waiting_seconds_total",
+            "Seconds in which some task waited for memory.",
+            &memory,
+        ),
     ];
-    families.extend(stalled(
-        "node_pressure_io_stalled_seconds_total",
-        "input or output",
-        &io,
-    ));
-    families.extend(stalled("node_pressure_memory_stalled_seconds_total", "memory", &memory));
-    Ok(families)
+    // The system-wide `full` line of cpu is always 0.
+    let full = [
+        (
+            "node_pressure_io_stalled_seconds_total",
+            "Seconds in which every task waited for input or output.",
+            &io,
+        ),
+        (
+            "node_pressure_memory_stalled_seconds_total",
+            "Seconds in which every task waited for memory.",
+            &memory,
+        ),
+    ];
+    let waiting = some.map(|(name, help, stalls)| Family::counter(name, help).value(stalls.some_seconds));
+    let stalled = full
+        .into_iter()
+        .filter_map(|(name, help, stalls)| Some(Family::counter(name, help).value(stalls.full_seconds?)));
+    Ok(waiting.into_iter().chain(stalled).collect())
 }
 
 #[cfg(test)]

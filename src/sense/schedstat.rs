@@ -1,12 +1,13 @@
 //! `schedstat`: time that tasks ran and waited, per processor, from `/proc/schedstat` (sched-stats.rst).
 
+use super::lines::lines;
 use super::roots::{ReadError, Roots, read_parsed};
 use crate::family::{Family, label};
 
 /// Processor, seconds running, seconds waiting, timeslices.
 pub fn parse_schedstat(text: &str) -> Result<Vec<(String, [f64; 3])>, String> {
     let mut sample = Vec::new();
-    for line in text.lines() {
+    for line in lines(text) {
         let Some(rest) = line.strip_prefix("cpu") else { continue };
         let bad = || format!("{line:?} is not a processor with nine numbers");
         let mut fields = rest.split_ascii_whitespace();

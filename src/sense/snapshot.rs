@@ -100,8 +100,11 @@ impl Snapshot {
             "node_scrape_collector_success",
             "1 where the last read of a collector yielded a sample.",
         );
+        for family in [&mut age, &mut duration, &mut success] {
+            family.points.reserve_exact(self.readings.len());
+        }
         for reading in &self.readings {
-            let collector = || vec![label("collector", reading.collector)];
+            let collector = || [label("collector", reading.collector)];
             age.push(
                 collector(),
                 now.saturating_duration_since(reading.read_instant).as_secs_f64(),

@@ -1,46 +1,85 @@
 //! `sockstat`: sockets in use from `/proc/net/{sockstat,sockstat6}`.
 
+use super::lines::lines;
 use super::roots::{ReadError, Roots};
-use crate::family::Family;
+use super::titles::{Remembered, Title};
+use crate::family::{Family, Kind};
 
-/// Protocol, figure, value, as the lines `TCP: inuse 8 orphan 0` say.
-pub fn parse_sockstat(text: &str) -> Result<Vec<(String, String, f64)>, String> {
-    let mut sample = Vec::new();
-    for line in text.lines() {
-        let bad = || format!("{line:?} is not of the form `protocol: name number …`");
-        let (protocol, rest) = line.split_once(':').ok_or_else(bad)?;
-        let mut fields = rest.split_ascii_whitespace();
-        while let Some(name) = fields.next() {
-            let value = fields.next().and_then(|value| value.parse().ok()).ok_or_else(bad)?;
-            sample.push((protocol.to_owned(), name.to_owned(), value));
-        }
-    }
-    Ok(sample)
+/// The collector's memory between two reads, by file: what was made of each line's protocol, and therein of its figures.
+#[derive(Default)]
+pub struct Sockstat([Remembered<Protocol>; 2]);
+
+struct Protocol {
+    name: String,
+    figures: Remembered<Figure>,
 }
 
-pub fn read_sockstat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let mut families = Vec::new();
-    // Either may be missing, where the kernel has no IPv4 or no IPv6.
-    for file in ["net/sockstat", "net/sockstat6"] {
-        let sample = match roots.record(file, parse_sockstat) {
-            Ok(sample) => sample,
-            Err(error) if error.is_not_found() => continue,
-            Err(error) => return Err(error),
+/// A figure as the kernel has it, and in bytes where it counts pages.
+struct Figure {
+    plain: Title,
+    in_bytes: Option<Title>,
+}
+
+fn figure(protocol: &str, name: &str) -> Figure {
+    let metric = format!("node_sockstat_{protocol}_{name}");
+    let in_bytes = || {
+        let help = format!("Memory of {protocol} sockets in bytes.");
+        Title::new(format!("{metric}_bytes"), help)
+    };
+    Figure {
+        in_bytes: (name == "mem").then(in_bytes),
+        plain: Title::new(metric, format!("Figure {name} of {protocol} sockets.")),
+    }
+}
+
+/// Lines like `TCP: inuse 8 orphan 0`.
+fn parse_sockstat(text: &str, remembered: &mut Remembered<Protocol>) -> Result<Vec<Family>, String> {
+    let mut families = Vec::with_capacity(20);
+    remembered.rewind();
+    for line in lines(text) {
+        let bad = || format!("{line:?} is not of the form `protocol: name number …`");
+        let make = |name: &str| Protocol {
+            name: name.to_owned(),
+            figures: Remembered::default(),
         };
-        for (protocol, name, value) in sample {
-            let metric = format!("node_sockstat_{protocol}_{name}");
-            if name == "mem" {
-                let bytes = value * rustix::param::page_size() as f64;
-                let help = format!("Memory of {protocol} sockets in bytes.");
-                families.push(Family::gauge(format!("{metric}_bytes"), help).value(bytes));
+        let (Protocol { name, figures }, mut rest) = remembered.next(line, ':', make).ok_or_else(bad)?;
+        figures.rewind();
+        loop {
+            rest = rest.trim_ascii_start();
+            if rest.is_empty() {
+                break;
             }
-            families.push(Family::gauge(metric, format!("Figure {name} of {protocol} sockets.")).value(value));
+            let (figure, after) = figures
+                .next(rest, ' ', |figure_name| figure(name, figure_name))
+                .ok_or_else(bad)?;
+            let (value, after) = after.split_once(' ').unwrap_or((after, ""));
+            let value: f64 = value.parse().map_err(|_| bad())?;
+            if let Some(in_bytes) = &figure.in_bytes {
+                families.push(in_bytes.family(Kind::Gauge, value * rustix::param::page_size() as f64));
+            }
+            families.push(figure.plain.family(Kind::Gauge, value));
+            rest = after;
         }
     }
-    if families.is_empty() {
-        Err(ReadError::Absent("no IP sockets"))
-    } else {
-        Ok(families)
+    Ok(families)
+}
+
+impl Sockstat {
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let mut families = Vec::new();
+        // Either may be missing, where the kernel has no IPv4 or no IPv6.
+        for (path, remembered) in ["net/sockstat", "net/sockstat6"].into_iter().zip(&mut self.0) {
+            match roots.record(path, |text| parse_sockstat(text, remembered)) {
+                Ok(more) => families.extend(more),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if families.is_empty() {
+            Err(ReadError::Absent("no IP sockets"))
+        } else {
+            Ok(families)
+        }
     }
 }
 
@@ -65,7 +104,22 @@ mod tests {
             "node_sockstat_FRAG_inuse 0".to_owned(),
             "node_sockstat_FRAG_memory 5".to_owned(),
         ];
-        assert_eq!(text_of(&read_sockstat(&tree.roots).unwrap(), ""), expected);
-        assert!(parse_sockstat("TCP: inuse\n").is_err());
+        let mut sockstat = Sockstat::default();
+        for _ in 0..2 {
+            assert_eq!(text_of(&sockstat.read(&tree.roots).unwrap(), ""), expected);
+        }
+        // The same figures of another protocol, and other figures of the same.
+        tree.proc("net/sockstat", "sockets: used 22\nUDP: inuse 8 mem 2\nFRAG: memory 5\n");
+        let expected = [
+            "node_sockstat_sockets_used 22".to_owned(),
+            "node_sockstat_UDP_inuse 8".to_owned(),
+            format!("node_sockstat_UDP_mem_bytes {}", page * 2),
+            "node_sockstat_UDP_mem 2".to_owned(),
+            "node_sockstat_FRAG_memory 5".to_owned(),
+        ];
+        assert_eq!(text_of(&sockstat.read(&tree.roots).unwrap(), ""), expected);
+        for torn in ["TCP: inuse\n", "TCP: inuse x\n", "TCP\n"] {
+            assert!(parse_sockstat(torn, &mut Remembered::default()).is_err(), "{torn:?}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `softnet`: packets that each processor took from network devices, from `/proc/net/softnet_stat`.
 
+use super::lines::lines;
 use super::roots::{ReadError, Roots};
 use crate::family::{Family, label};
 
@@ -9,7 +10,7 @@ const CPU_COLUMN: usize = 12;
 /// Processor, packets processed, packets dropped, times that the budget ran out.
 pub fn parse_softnet(text: &str) -> Result<Vec<(u64, [f64; 3])>, String> {
     let mut sample = Vec::new();
-    for (index, line) in text.lines().enumerate() {
+    for (index, line) in lines(text).enumerate() {
         let columns = line
             .split_ascii_whitespace()
             .map(|field| u64::from_str_radix(field, 16));

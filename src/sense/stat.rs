@@ -1,5 +1,6 @@
 //! `stat`: counts of the whole system from `/proc/stat` (proc(5)).
 
+use super::lines::lines;
 use super::roots::{ReadError, Roots};
 use crate::family::Family;
 
@@ -16,7 +17,7 @@ pub struct StatSample {
 
 pub fn parse_stat(text: &str) -> Result<StatSample, String> {
     let mut sample = StatSample::default();
-    for line in text.lines() {
+    for line in lines(text) {
         let mut fields = line.split_ascii_whitespace();
         let slot = match fields.next() {
             Some("intr") => &mut sample.interrupts,

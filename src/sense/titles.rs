@@ -41,14 +41,19 @@ impl<T> Default for Remembered<T> {
 }
 
 impl<T> Remembered<T> {
-    /// The next line will be the first of a file.
+    /// The next line, or part of one, will be the first.
     pub fn rewind(&mut self) {
         self.next = 0;
     }
 
     /// What is made of the next line's part before `separator`, and the part behind it; nothing where it has none. Made anew
     /// only where the line begins otherwise than last time.
-    pub fn next<'l>(&mut self, line: &'l str, separator: char, make: impl FnOnce(&str) -> T) -> Option<(&T, &'l str)> {
+    pub fn next<'l>(
+        &mut self,
+        line: &'l str,
+        separator: char,
+        make: impl FnOnce(&str) -> T,
+    ) -> Option<(&mut T, &'l str)> {
         let known = self.made.get(self.next);
         let rest = known.and_then(|(begin, _)| line.strip_prefix(begin.as_str())?.strip_prefix(separator));
         let rest = match rest {
@@ -61,7 +66,7 @@ impl<T> Remembered<T> {
             }
         };
         self.next += 1;
-        self.made.get(self.next - 1).map(|(_, made)| (made, rest))
+        self.made.get_mut(self.next - 1).map(|(_, made)| (made, rest))
     }
 }
 

@@ -1,5 +1,6 @@
 //! `vmstat`: chosen lines of `/proc/vmstat` (proc(5)).
 
+use super::lines::lines;
 use super::roots::{ReadError, Roots};
 use super::titles::{Remembered, Title};
 use crate::family::{Family, Kind};
@@ -30,7 +31,7 @@ impl Vmstat {
         };
         let mut families = Vec::new();
         self.titles.rewind();
-        for line in text.lines() {
+        for line in lines(text) {
             let (title, value) = self
                 .titles
                 .next(line, ' ', title)

@@ -9,7 +9,7 @@ use crate::engine::select::still_holds;
 use crate::engine::{Answer, Engine, Policy};
 use crate::family::Family;
 use crate::host::{Host, LinuxHost};
-use crate::ledger::{Book, Decision, Journal};
+use crate::ledger::{Book, Journal};
 use crate::process::selector::{Condition, Pattern};
 use crate::process::table::Procfs;
 use crate::process::{BootId, Identity, Process, Selector, protection};
@@ -55,7 +55,9 @@ impl Rehearsal {
     pub fn walk(self) {
         silently(|| {
             self.evaluation.map(Evaluation::walk);
-            self.reaction.map(Reaction::walk);
+            if let Some(mut reaction) = self.reaction {
+                reaction.walk();
+            }
         });
     }
 }
@@ -106,8 +108,7 @@ impl Reaction {
         })
     }
 
-    /// Returns what was decided.
-    fn walk(mut self) -> Vec<Decision> {
+    fn walk(&mut self) {
         let _ = self.engine.take(&[alert()], Instant::now());
         let own_line = self.engine.host().own_line();
         let ward = Ward {
@@ -124,8 +125,6 @@ impl Reaction {
             start_ticks: u64::MAX,
         };
         let _ = self.engine.host().signal(nobody, Signal::SIGCONT);
-        let records = self.engine.records();
-        records.iter().filter_map(|record| record.decision).collect()
     }
 }
 
@@ -202,6 +201,7 @@ mod tests {
     use super::*;
     use crate::act::guard::Budget;
     use crate::engine::here::Here;
+    use crate::ledger::Decision;
     use std::path::Path;
 
     #[test]
@@ -218,8 +218,11 @@ mod tests {
             restore_on_exit: true,
             retention: Default::default(),
         };
-        let reaction = Reaction::prepare(host, &procfs, &policy).unwrap();
-        assert_eq!(reaction.walk(), [Decision::DryRun]);
+        let mut reaction = Reaction::prepare(host, &procfs, &policy).unwrap();
+        reaction.walk();
+        let records = reaction.engine.records();
+        let decisions: Vec<_> = records.iter().filter_map(|record| record.decision).collect();
+        assert_eq!(decisions, [Decision::DryRun]);
         assert_eq!(Evaluation::prepare().unwrap().walk(), 1);
         assert!(child.try_wait().unwrap().is_none());
         child.kill().unwrap();

@@ -61,7 +61,7 @@ link_with_libraries() {
     done
     rm -f "$bin/$tool"
     printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' \
-        "$(find "$unpacked" -name '*.so.*' -printf '%h\n' | sort -u | paste -sd:)" "$target" >"$bin/$tool"
+        "$(find "$unpacked" -name '*.so*' -printf '%h\n' | sort -u | paste -sd:)" "$target" >"$bin/$tool"
     chmod +x "$bin/$tool"
 }
 

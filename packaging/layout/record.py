@@ -26,6 +26,9 @@ TOKEN = "recorded"
 # A name without hashes may fit other functions too, which would lie between those that are used. Where they are more than
 # this share of what is used, the hashes stay.
 LOOSE = 0.5
+# Valgrind of Debian 12 knows no pidfd: a signal is decided on and recorded, and not sent. What SQLite needs to look into the row of
+# the process that it ended is named here instead.
+VICTIM = re.compile(r"json[A-Z]\w*|sqlite3_[gs]et_auxdata|sqlite3ExprCodeFactorable")
 
 
 def pattern(name):
@@ -58,7 +61,6 @@ def alert(name, status):
 
 def record(program, home):
     """What was called in each part: sampling and scrapes, alerts, the start once its pages were given back, the end, the ledger."""
-    # Valgrind of Debian 12 knows no pidfd: the signal is decided on and recorded, and not sent.
     sleepers = {action: subprocess.Popen(["sleep", "600"]) for action in ["nice: 5", "signal: SIGTERM"]}
     (home / "token").write_text(TOKEN)
     rules = [
@@ -115,8 +117,8 @@ def record(program, home):
     # Whoever else calls dl_iterate_phdr by now would shift the parts.
     if len(list(home.glob("calls.*"))) != 4:
         sys.exit("the program called dl_iterate_phdr more or less than once: the parts cannot be told apart")
-    # The first is all until the pages were given back (dl_iterate_phdr), which is not among what is used. Only, what leads to a
-    # signal is not walked without a pidfd: what SQLite and the ledger needed stands for that.
+    # The first is all until the pages were given back (dl_iterate_phdr), which is not among what is used, but for what SQLite and
+    # the ledger needed: a part of that is walked again only with a signal.
     before, start, sampling, alerts = [called(home / f"calls.{number}") for number in range(1, 5)]
     ledger = {name for name in before if not name.startswith("_R") or "6ledger" in name}
     return [sampling, alerts, start, called(home / "calls"), ledger]
@@ -127,6 +129,7 @@ def main():
     size = sizes(program)
     with tempfile.TemporaryDirectory() as home:
         parts = record(program, Path(home))
+    parts[-1] |= {name for name in size if VICTIM.match(name)}
     everywhere, used = Counter(), Counter()
     for name, bytes_ in size.items():
         everywhere[pattern(name)] += bytes_

@@ -51,9 +51,6 @@ const FIRST_SAMPLE: Duration = Duration::from_secs(2);
 const REHEARSAL: Duration = Duration::from_secs(5);
 /// Requests and connections are not waited for longer than this at the end.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Scrapes and webhooks wait for disk and samples, not for processors. A second worker would cost more in waking each other
-/// than it could carry.
-const WORKERS: usize = 1;
 /// Records of earlier runs that the page shows after a start.
 const RECALLED: usize = 100;
 
@@ -126,8 +123,9 @@ fn start(mut run: cli::Run) -> Result<(), Stop> {
         tracing::warn!(reason, "processes are hidden from evenkeel");
     }
     let _lock = control::lock(&run.storage.path).map_err(Stop::Because)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+    // Scrapes and webhooks wait for disk and samples, not for processors: this thread carries them all. Workers of their own would
+    // cost more in waking each other than they could carry.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(because("no runtime"))?;
@@ -339,14 +337,15 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
             () = &mut rehearsed, if !is_settled => {
                 is_settled = true;
                 introduce(&policy, &loaded, &run, &addresses);
-                stand_firm(loaded.config.lock_memory);
+                let lock_memory = loaded.config.lock_memory;
+                tokio::task::spawn_blocking(move || stand_firm(lock_memory));
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = &mut engine_died => break,
             _ = hangup.recv() => {
                 let reloader = Arc::clone(&reloader);
-                // Reads files, so not on a worker. What it could not do it has logged.
+                // Reads files, so not on this thread. What it could not do it has logged.
                 drop(tokio::task::spawn_blocking(move || reloader.reload()).await);
             }
         }

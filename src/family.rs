@@ -6,6 +6,7 @@ use smol_str::SmolStr;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 
 /// A name, a help or a label's value. A literal and what is short stand in place, the rest is shared by all copies: what is
 /// the same every second costs no memory every second.
@@ -94,10 +95,10 @@ pub type Label = (Text, Text);
 pub type LabelSet = SmallVec<[Label; 1]>;
 
 /// One series of a family at one moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Point {
-    pub labels: LabelSet,
-    pub value: Value,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point<'a> {
+    pub labels: &'a LabelSet,
+    pub value: &'a Value,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -114,23 +115,61 @@ pub struct Histogram {
     pub count: u64,
 }
 
-/// A family under the full name that the text format 0.0.4 shows (`node_cpu_seconds_total`, with `_total`).
+/// What of a family is the same from sample to sample: its names, and those of its series.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Family {
+pub struct Form {
+    /// The full name that the text format 0.0.4 shows (`node_cpu_seconds_total`, with `_total`).
     pub name: Text,
     pub help: Text,
     pub kind: Kind,
-    /// Most families have one.
-    pub points: SmallVec<[Point; 1]>,
+    /// Of each series, in the order in which they are written. Most families have one.
+    labels: SmallVec<[LabelSet; 1]>,
+}
+
+impl Form {
+    /// Of a family with one series without labels.
+    pub fn single(name: impl Into<Text>, help: impl Into<Text>, kind: Kind) -> Arc<Form> {
+        Family::new(name, help, kind).value(0.0).form
+    }
+
+    /// A family of this form: a number for each of its series.
+    pub fn family(self: &Arc<Self>, values: impl IntoIterator<Item = f64>) -> Family {
+        let family = Family {
+            form: Arc::clone(self),
+            values: values.into_iter().map(Value::Number).collect(),
+        };
+        debug_assert_eq!(family.values.len(), self.labels.len(), "{}", self.name);
+        family
+    }
+}
+
+/// A metric family at one moment. Samples share its form, so that who only wants to know whether anything but numbers has
+/// changed compares addresses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Family {
+    form: Arc<Form>,
+    values: SmallVec<[Value; 1]>,
+}
+
+impl Deref for Family {
+    type Target = Form;
+
+    fn deref(&self) -> &Form {
+        &self.form
+    }
 }
 
 impl Family {
     pub fn new(name: impl Into<Text>, help: impl Into<Text>, kind: Kind) -> Self {
-        Family {
+        let form = Form {
             name: name.into(),
             help: help.into(),
             kind,
-            points: SmallVec::new(),
+            labels: SmallVec::new(),
+        };
+        Family {
+            form: Arc::new(form),
+            values: SmallVec::new(),
         }
     }
 
@@ -142,6 +181,12 @@ impl Family {
         Self::new(name, help, Kind::Gauge)
     }
 
+    /// The same with another help.
+    pub fn with_help(mut self, help: impl Into<Text>) -> Self {
+        Arc::make_mut(&mut self.form).help = help.into();
+        self
+    }
+
     /// Adds a series without labels.
     pub fn value(mut self, value: f64) -> Self {
         self.push([], value);
@@ -150,21 +195,168 @@ impl Family {
 
     /// Adds a series with labels, in the order in which they shall be written.
     pub fn push(&mut self, labels: impl IntoIterator<Item = Label>, value: f64) {
-        self.points.push(Point {
-            labels: labels.into_iter().collect(),
-            value: Value::Number(value),
-        });
+        self.push_value(labels, Value::Number(value));
     }
 
     pub fn push_histogram(&mut self, labels: impl IntoIterator<Item = Label>, histogram: Histogram) {
-        self.points.push(Point {
-            labels: labels.into_iter().collect(),
-            value: Value::Histogram(Box::new(histogram)),
-        });
+        self.push_value(labels, Value::Histogram(Box::new(histogram)));
+    }
+
+    fn push_value(&mut self, labels: impl IntoIterator<Item = Label>, value: Value) {
+        // A family that is still being made has its form for itself.
+        Arc::make_mut(&mut self.form).labels.push(labels.into_iter().collect());
+        self.values.push(value);
+    }
+
+    pub fn form(&self) -> &Arc<Form> {
+        &self.form
+    }
+
+    /// Its series.
+    pub fn points(&self) -> impl ExactSizeIterator<Item = Point<'_>> + Clone {
+        let both = self.form.labels.iter().zip(&self.values);
+        both.map(|(labels, value)| Point { labels, value })
+    }
+
+    /// One of its series, of which there must be so many.
+    pub fn point(&self, index: usize) -> Point<'_> {
+        Point {
+            labels: &self.form.labels[index],
+            value: &self.values[index],
+        }
+    }
+
+    /// How many series it has.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+}
+
+/// The forms of the last sample, to be shared by the next one.
+#[derive(Debug, Default)]
+pub struct Forms(Vec<Arc<Form>>);
+
+impl Forms {
+    /// Lets families share the forms of their forerunners, place by place, and remembers their own.
+    pub fn share(&mut self, families: &mut [Family]) {
+        self.0.truncate(families.len());
+        for (index, family) in families.iter_mut().enumerate() {
+            match self.0.get_mut(index) {
+                Some(known) if Arc::ptr_eq(known, &family.form) => {}
+                Some(known) if **known == *family.form => family.form = Arc::clone(known),
+                Some(known) => *known = Arc::clone(&family.form),
+                None => self.0.push(Arc::clone(&family.form)),
+            }
+        }
+    }
+}
+
+/// Forms of families whose series are about the same things as last time, as one for each device.
+#[derive(Debug)]
+pub struct Cast<T> {
+    things: Vec<T>,
+    forms: Vec<Arc<Form>>,
+}
+
+impl<T> Default for Cast<T> {
+    fn default() -> Self {
+        Cast {
+            things: Vec::new(),
+            forms: Vec::new(),
+        }
+    }
+}
+
+impl<T: PartialEq> Cast<T> {
+    /// The forms of families about these things, made anew only where the things are others.
+    pub fn of<F>(&mut self, things: Vec<T>, make: impl FnOnce(&[T]) -> F) -> &[Arc<Form>]
+    where
+        F: IntoIterator<Item = Family>,
+    {
+        if self.forms.is_empty() || self.things != things {
+            self.forms = make(&things).into_iter().map(|family| family.form).collect();
+            self.things = things;
+        }
+        &self.forms
     }
 }
 
 /// A label from a literal name and any value.
 pub fn label(name: &'static str, value: impl Into<Text>) -> Label {
     (name.into(), value.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disks(names: &[&'static str], value: f64) -> Family {
+        let mut family = Family::gauge("disk", "A disk.");
+        names.iter().for_each(|name| family.push([label("name", *name)], value));
+        family
+    }
+
+    #[test]
+    fn samples_share_the_forms_that_did_not_change() {
+        let mut forms = Forms::default();
+        let mut shared = |mut families: Vec<Family>| {
+            forms.share(&mut families);
+            families
+        };
+        let before = shared(vec![disks(&["a"], 1.0), Family::gauge("b", "").value(1.0)]);
+        let now = shared(vec![
+            disks(&["a", "c"], 2.0),
+            Family::gauge("b", "").value(2.0),
+            disks(&[], 0.0),
+        ]);
+        let is_shared = |index: usize| Arc::ptr_eq(before[index].form(), now[index].form());
+        assert_eq!([is_shared(0), is_shared(1)], [false, true]);
+        assert_eq!(now[1], Family::gauge("b", "").value(2.0));
+        assert_eq!(now[0], disks(&["a", "c"], 2.0));
+        let later = shared(vec![disks(&["a", "c"], 3.0)]);
+        assert!(Arc::ptr_eq(now[0].form(), later[0].form()));
+        assert!(!Arc::ptr_eq(
+            now[1].form(),
+            shared(vec![disks(&["a"], 1.0), before[1].clone()])[0].form()
+        ));
+    }
+
+    #[test]
+    fn what_is_about_the_same_things_is_named_once() {
+        let mut cast = Cast::default();
+        let mut made = 0;
+        for (names, expected) in [
+            (vec!["a"], 1),
+            (vec!["a"], 1),
+            (vec!["a", "b"], 2),
+            (vec![], 3),
+            (vec!["a"], 4),
+        ] {
+            let forms = cast.of(names.clone(), |names| {
+                made += 1;
+                [disks(names, 0.0)]
+            });
+            assert_eq!(forms[0].family(names.iter().map(|_| 7.0)), disks(&names, 7.0));
+            assert_eq!(made, expected, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn a_shared_form_is_not_changed_by_one_who_adds_to_it() {
+        let one = disks(&["a"], 1.0);
+        let mut other = one.form().family([2.0]);
+        other.push([label("name", "b")], 3.0);
+        assert_eq!((one.len(), other.len()), (1, 2));
+        assert_eq!(
+            other
+                .points()
+                .map(|point| point.labels[0].1.to_string())
+                .collect::<Vec<_>>(),
+            ["a", "b"]
+        );
+    }
 }

@@ -374,7 +374,7 @@ mod tests {
         let series = |tally: &Tally, name: &str| {
             let families = tally.families();
             let family = families.iter().find(|family| family.name == name).unwrap();
-            let words = family.points.iter().map(|point| {
+            let words = family.points().map(|point| {
                 let labels: Vec<&str> = point.labels.iter().map(|label| &*label.1).collect();
                 format!("{} {:?}", labels.join(" "), point.value)
             });
@@ -415,7 +415,7 @@ mod tests {
             .iter()
             .find(|family| family.name == "evenkeel_reaction_duration_seconds")
             .unwrap();
-        let Value::Histogram(histogram) = &reaction.points[0].value else {
+        let Value::Histogram(histogram) = &reaction.point(0).value else {
             panic!("not a histogram")
         };
         assert_eq!(histogram.count, 2);

@@ -133,8 +133,8 @@ impl World {
     fn count(&self, family: &str, labels: &[&str]) -> f64 {
         let families = self.tally.families();
         let family = families.iter().find(|found| found.name == family).unwrap();
-        let holds = |point: &&crate::family::Point| point.labels.iter().map(|(_, value)| value).eq(labels.iter());
-        match family.points.iter().find(holds).map(|point| &point.value) {
+        let holds = |point: &crate::family::Point| point.labels.iter().map(|(_, value)| value).eq(labels.iter());
+        match family.points().find(holds).map(|point| point.value) {
             Some(crate::family::Value::Number(number)) => *number,
             _ => 0.0,
         }

@@ -51,15 +51,15 @@ pub fn write(content: &Arc<Content>, format: Format) -> Result<String, fmt::Erro
     }
 }
 
-/// The points of a text in the order in which they stand there, to be compared by address. `None` if one was left out for its
+/// The values of a text in the order in which they stand there, to be compared by address. `None` if one was left out for its
 /// value.
-pub(super) fn written(content: &Content, format: Format) -> Option<Vec<*const Point>> {
+pub(super) fn written(content: &Content, format: Format) -> Option<Vec<*const Value>> {
     let mut points = Vec::new();
     let mut is_complete = true;
     let mut note = |family: &Clean| {
-        let withheld = |point: &&Point| is_withheld(point, family.kind, format);
+        let withheld = |point: &Point| is_withheld(*point, family.kind, format);
         is_complete &= !family.points.iter().any(withheld);
-        points.extend(family.points.iter().map(|point| std::ptr::from_ref(*point)));
+        points.extend(family.points.iter().map(|point| std::ptr::from_ref(point.value)));
         Ok(())
     };
     match format {
@@ -71,9 +71,9 @@ pub(super) fn written(content: &Content, format: Format) -> Option<Vec<*const Po
 }
 
 /// OpenMetrics: the value of a counter must not be NaN nor negative.
-pub(super) fn is_withheld(point: &Point, kind: Kind, format: Format) -> bool {
+pub(super) fn is_withheld(point: Point, kind: Kind, format: Format) -> bool {
     let is_wrong = |value: f64| value.is_nan() || value < 0.0;
-    let is_wrong = matches!(point.value, Value::Number(value) if is_wrong(value));
+    let is_wrong = matches!(*point.value, Value::Number(value) if is_wrong(value));
     format == Format::OpenMetrics && kind == Kind::Counter && is_wrong
 }
 
@@ -93,7 +93,7 @@ impl Collector for Content {
             let mut metric = encoder.encode_descriptor(name, &help, None, kind)?;
             for point in family.points {
                 // A counter that goes as `unknown` may be anything.
-                if !(matches!(kind, MetricType::Counter) && is_withheld(point, family.kind, Format::OpenMetrics)) {
+                if !(matches!(kind, MetricType::Counter) && is_withheld(*point, family.kind, Format::OpenMetrics)) {
                     encode_point(&mut metric, point, kind)?;
                 }
             }
@@ -180,9 +180,9 @@ impl EncodeLabelValue for Text {
 
 fn encode_point(metric: &mut MetricEncoder, point: &Point, kind: MetricType) -> fmt::Result {
     if point.labels.is_empty() {
-        encode_value(metric, &point.value, kind)
+        encode_value(metric, point.value, kind)
     } else {
-        encode_value(&mut metric.encode_family(&&point.labels[..])?, &point.value, kind)
+        encode_value(&mut metric.encode_family(&&point.labels[..])?, point.value, kind)
     }
 }
 
@@ -265,9 +265,9 @@ fn for_each_in_text(content: &Content, mut visit: impl FnMut(&Clean) -> fmt::Res
     Ok(())
 }
 
-/// How many numbers a point has in a text.
-pub(super) fn numbers_of(point: &Point) -> usize {
-    match &point.value {
+/// How many numbers a value has in a text.
+pub(super) fn numbers_of(value: &Value) -> usize {
+    match value {
         Value::Number(_) => 1,
         // The bound +Inf, sum and count.
         Value::Histogram(histogram) => finite_buckets(histogram).count() + 3,
@@ -275,8 +275,8 @@ pub(super) fn numbers_of(point: &Point) -> usize {
 }
 
 /// Writes one of them as it stands in the text of this format.
-pub(super) fn write_number_of(out: &mut String, point: &Point, index: usize, format: Format) -> fmt::Result {
-    let histogram = match &point.value {
+pub(super) fn write_number_of(out: &mut String, value: &Value, index: usize, format: Format) -> fmt::Result {
+    let histogram = match value {
         Value::Number(value) => return write_value(out, *value, format),
         Value::Histogram(histogram) => histogram,
     };
@@ -327,7 +327,7 @@ fn write_family(out: &mut String, family: &Clean) -> fmt::Result {
     }
     writeln!(out, "# TYPE {name} {kind}")?;
     for point in family.points {
-        match &point.value {
+        match point.value {
             Value::Number(value) => write_sample(out, name, "", point, None, *value)?,
             Value::Histogram(histogram) => {
                 for (bound, count) in finite_buckets(histogram) {
@@ -346,7 +346,7 @@ fn write_sample(out: &mut String, name: &str, suffix: &str, point: &Point, le: O
     out.push_str(name);
     out.push_str(suffix);
     let mut separator = '{';
-    for (label, text) in &point.labels {
+    for (label, text) in point.labels {
         out.push(separator);
         separator = ',';
         out.push_str(label);

@@ -13,13 +13,13 @@ pub struct Clean<'a> {
     pub name: &'a str,
     pub help: &'a str,
     pub kind: Kind,
-    pub points: &'a [&'a Point],
+    pub points: &'a [Point<'a>],
 }
 
 /// Families by name, and their points behind each other.
 pub struct Cleaned<'a> {
     families: Vec<(&'a Family, Range<usize>)>,
-    points: Vec<&'a Point>,
+    points: Vec<Point<'a>>,
 }
 
 impl<'a> Cleaned<'a> {
@@ -54,8 +54,8 @@ fn is_name(name: &str, part: u8) -> bool {
 }
 
 /// Whether a point can be written in a family of this kind.
-fn is_writable(point: &Point, kind: Kind) -> bool {
-    let labels = &point.labels;
+fn is_writable(point: Point, kind: Kind) -> bool {
+    let labels = point.labels;
     is_of_kind(point, kind)
         && labels.iter().enumerate().all(|(index, (name, _))| {
             is_name(name, 1)
@@ -64,24 +64,24 @@ fn is_writable(point: &Point, kind: Kind) -> bool {
         })
 }
 
-fn is_of_kind(point: &Point, kind: Kind) -> bool {
+fn is_of_kind(point: Point, kind: Kind) -> bool {
     matches!(point.value, Value::Histogram(_)) == (kind == Kind::Histogram)
 }
 
 /// Whether two points name their labels with the very same literals, as nearly all of a family do: then what holds for the
 /// names of one holds for those of the other.
-fn share_names(one: &Point, other: &Point) -> bool {
+fn share_names(one: Point, other: Point) -> bool {
     one.labels.len() == other.labels.len()
         && one
             .labels
             .iter()
-            .zip(&other.labels)
+            .zip(other.labels)
             .all(|((one, _), (other, _))| std::ptr::eq::<str>(&**one, &**other))
 }
 
 /// A label set whatever the order of its labels. Not the standard hasher, which is several times dearer on short texts: who
 /// can choose labels so that they collide hides nothing but their own series.
-fn identity(point: &Point) -> u64 {
+fn identity(point: Point) -> u64 {
     point
         .labels
         .iter()
@@ -92,7 +92,7 @@ fn identity(point: &Point) -> u64 {
 }
 
 /// The same among points that share their names.
-fn identity_by_values(point: &Point) -> u64 {
+fn identity_by_values(point: Point) -> u64 {
     let mut hasher = FxBuildHasher.build_hasher();
     point.labels.iter().for_each(|(_, value)| value.hash(&mut hasher));
     hasher.finish()
@@ -123,15 +123,15 @@ pub fn clean<'a>(families: impl Iterator<Item = &'a Family>, order: &Order) -> C
     let families: Vec<&Family> = families.filter(|family| is_name(&family.name, 2)).collect();
     let mut cleaned = Cleaned {
         families: Vec::with_capacity(families.len()),
-        points: Vec::with_capacity(families.iter().map(|family| family.points.len()).sum()),
+        points: Vec::with_capacity(families.iter().map(|family| family.len()).sum()),
     };
     let mut seen = FxHashSet::default();
     for families in order.sort(&families).chunk_by(|one, other| one.name == other.name) {
         let (first, begin) = (families[0], cleaned.points.len());
         let same_kind = families.iter().filter(|family| family.kind == first.kind);
         let mut are_alike = true;
-        for point in same_kind.flat_map(|family| &family.points) {
-            let last = cleaned.points[begin..].last();
+        for point in same_kind.flat_map(|family| family.points()) {
+            let last = cleaned.points[begin..].last().copied();
             let is_alike = last.is_some_and(|last| share_names(last, point));
             let is_written = if is_alike {
                 is_of_kind(point, first.kind)
@@ -187,7 +187,7 @@ mod tests {
         let families = [first, Family::gauge("a", "").value(1.0), second, other_kind];
         assert_eq!(names(&families), [("a".to_owned(), 1), ("b".to_owned(), 2)]);
         let cleaned = clean(families.iter(), &Order::default());
-        assert_eq!(cleaned.iter().nth(1).unwrap().points[0].value, Value::Number(1.0));
+        assert_eq!(cleaned.iter().nth(1).unwrap().points[0].value, &Value::Number(1.0));
     }
 
     #[test]
@@ -227,12 +227,12 @@ mod tests {
         for family in families.iter().filter(|family| is_name(&family.name, 2)) {
             let empty = (family.kind, Vec::new(), Vec::new());
             let (kind, values, before) = plain.entry(family.name.to_string()).or_insert(empty);
-            for point in family.points.iter().filter(|_| family.kind == *kind) {
+            for point in family.points().filter(|_| family.kind == *kind) {
                 let labels = point.labels.iter().filter(|(_, value)| !value.is_empty());
                 let labels = labels
                     .map(|(name, value)| (name.to_string(), value.to_string()))
                     .collect();
-                if let Value::Number(value) = point.value
+                if let Value::Number(value) = *point.value
                     && is_writable(point, *kind)
                     && !before.contains(&labels)
                 {
@@ -275,7 +275,7 @@ mod tests {
                 let cleaned = clean(families.iter(), &order);
                 let found: Vec<(String, Vec<f64>)> = cleaned.iter().map(|clean| {
                     let numbers = clean.points.iter().filter_map(|point| match point.value {
-                        Value::Number(value) => Some(value),
+                        Value::Number(value) => Some(*value),
                         Value::Histogram(_) => None,
                     });
                     (clean.name.to_owned(), numbers.collect())

@@ -73,12 +73,12 @@ impl Sheet {
         let (mut places, mut taken, mut number) = (layout.numbers.iter_mut(), 0, String::new());
         for &[family, point] in &layout.points {
             let [before, now] = [&before, &now].map(|families| &families[family as usize]);
-            let [was, is] = [before, now].map(|family| &family.points[point as usize]);
-            let is_new = !is_same_number(&was.value, &is.value);
+            let [was, is] = [before, now].map(|family| family.point(point as usize));
+            let is_new = !is_same_number(was.value, is.value);
             if is_new && exposition::is_withheld(is, now.kind, self.format) {
                 return None;
             }
-            for index in 0..exposition::numbers_of(is) {
+            for index in 0..exposition::numbers_of(is.value) {
                 let place = places.next()?;
                 let Range { start, end } = place.start as usize..place.end as usize;
                 let begin = text.len() + (start - taken);
@@ -86,7 +86,7 @@ impl Sheet {
                 // What is between two new numbers is taken over at once.
                 if is_new {
                     number.clear();
-                    exposition::write_number_of(&mut number, is, index, self.format).ok()?;
+                    exposition::write_number_of(&mut number, is.value, index, self.format).ok()?;
                     length = number.len();
                     text.extend_from_slice(&self.text[taken..start]);
                     text.extend_from_slice(number.as_bytes());
@@ -110,12 +110,12 @@ impl Layout {
     fn of(content: &Content, text: &str, format: Format) -> Option<Layout> {
         let mut places = FxHashMap::default();
         for (family, index) in content.families().zip(0..) {
-            for (point, position) in family.points.iter().zip(0..) {
-                places.insert(std::ptr::from_ref(point), [index, position]);
+            for (point, position) in family.points().zip(0..) {
+                places.insert(std::ptr::from_ref(point.value), [index, position]);
             }
         }
         let written = exposition::written(content, format)?;
-        let points = written.iter().map(|point| places.get(point).copied());
+        let points = written.iter().map(|value| places.get(value).copied());
         let numbers = lines_with_numbers(text)
             .map(|number| Some(u32::try_from(number.start).ok()?..u32::try_from(number.end).ok()?));
         let layout = Layout {
@@ -123,11 +123,11 @@ impl Layout {
             numbers: numbers.collect::<Option<_>>()?,
         };
         let families: Vec<&Family> = content.families().collect();
-        let point = |&[family, point]: &[u32; 2]| &families[family as usize].points[point as usize];
+        let value = |&[family, point]: &[u32; 2]| families[family as usize].point(point as usize).value;
         let expected: usize = layout
             .points
             .iter()
-            .map(|place| exposition::numbers_of(point(place)))
+            .map(|place| exposition::numbers_of(value(place)))
             .sum();
         (expected == layout.numbers.len()).then_some(layout)
     }
@@ -159,26 +159,21 @@ fn is_same_but_for_numbers(one: &Content, other: &Content) -> bool {
 }
 
 fn is_same_family(one: &Family, other: &Family) -> bool {
-    (one.kind, one.points.len()) == (other.kind, other.points.len())
-        && one.name == other.name
-        && one.help == other.help
-        && one
-            .points
-            .iter()
-            .zip(&other.points)
-            .all(|(one, other)| is_same_point(one, other))
+    let same = |one: Point, other: Point| is_same_value(one.value, other.value);
+    // Nearly always they share it.
+    (Arc::ptr_eq(one.form(), other.form()) || one.form() == other.form())
+        && one.points().zip(other.points()).all(|(one, other)| same(one, other))
 }
 
-fn is_same_point(one: &Point, other: &Point) -> bool {
-    one.labels == other.labels
-        && match (&one.value, &other.value) {
-            (Value::Number(_), Value::Number(_)) => true,
-            (Value::Histogram(one), Value::Histogram(other)) => {
-                let bounds = one.buckets.iter().map(|(bound, _)| bound.to_bits());
-                bounds.eq(other.buckets.iter().map(|(bound, _)| bound.to_bits()))
-            }
-            _ => false,
+fn is_same_value(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(_), Value::Number(_)) => true,
+        (Value::Histogram(one), Value::Histogram(other)) => {
+            let bounds = one.buckets.iter().map(|(bound, _)| bound.to_bits());
+            bounds.eq(other.buckets.iter().map(|(bound, _)| bound.to_bits()))
         }
+        _ => false,
+    }
 }
 
 /// Whether both are written the same, signs of nought included.
@@ -351,21 +346,27 @@ mod tests {
     /// The same families with other numbers; a point without one keeps its own.
     fn renumbered(families: &[Family], numbers: &[Option<f64>]) -> Vec<Family> {
         let mut numbers = numbers.iter().copied().cycle();
-        let mut families = families.to_vec();
-        for point in families.iter_mut().flat_map(|family| &mut family.points) {
-            let Some(number) = numbers.next().flatten() else {
-                continue;
-            };
-            match &mut point.value {
-                Value::Number(value) => *value = number,
-                Value::Histogram(histogram) => {
-                    histogram.sum = number;
-                    histogram.count += 1;
-                    histogram.buckets.iter_mut().for_each(|(_, count)| *count += 2);
+        let mut renumber = |family: &Family| {
+            let mut new = Family::new(family.name.clone(), family.help.clone(), family.kind);
+            for point in family.points() {
+                let (labels, number) = (point.labels.clone(), numbers.next().flatten());
+                match (point.value, number) {
+                    (Value::Number(value), number) => new.push(labels, number.unwrap_or(*value)),
+                    (Value::Histogram(histogram), None) => new.push_histogram(labels, Histogram::clone(histogram)),
+                    (Value::Histogram(histogram), Some(number)) => {
+                        let buckets = histogram.buckets.iter().map(|(bound, count)| (*bound, count + 2));
+                        let histogram = Histogram {
+                            buckets: buckets.collect(),
+                            sum: number,
+                            count: histogram.count + 1,
+                        };
+                        new.push_histogram(labels, histogram);
+                    }
                 }
             }
-        }
-        families
+            new
+        };
+        families.iter().map(&mut renumber).collect()
     }
 
     proptest! {

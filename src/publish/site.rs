@@ -7,7 +7,7 @@ use super::negotiation::{self, Format};
 use super::page;
 use super::rendered::{Newest, Rendered};
 use super::status::status;
-use crate::family::{Family, label};
+use crate::family::{Cast, Family, Forms, label};
 use crate::sense::{COLLECTORS, Sampler, Snapshot};
 use crate::tally::Tally;
 use http_body_util::Full;
@@ -16,8 +16,8 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
@@ -73,6 +73,13 @@ impl Default for Options {
     }
 }
 
+/// What the families that are made for a scrape have in common with those made for the one before.
+#[derive(Default)]
+struct Remembered {
+    about_collectors: Cast<&'static str>,
+    own: Forms,
+}
+
 /// All that is served on the metrics listener.
 pub struct Site {
     sampler: Arc<Sampler>,
@@ -81,6 +88,7 @@ pub struct Site {
     scrapes: Option<Semaphore>,
     newest: Newest,
     order: Arc<Order>,
+    remembered: Mutex<Remembered>,
     ready: AtomicBool,
 }
 
@@ -95,6 +103,7 @@ impl Site {
             scrapes,
             newest: Newest::default(),
             order: Arc::default(),
+            remembered: Mutex::default(),
             ready: AtomicBool::new(true),
         }
     }
@@ -195,7 +204,10 @@ impl Site {
             readings,
             ..snapshot.clone()
         };
-        own.extend(chosen.about_collectors(Instant::now()));
+        // Whatever a panic left behind is compared before it is used.
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        own.extend(chosen.about_collectors(Instant::now(), &mut remembered.about_collectors));
+        remembered.own.share(&mut own);
         Content {
             readings: chosen.readings,
             ready_made: chosen.ready_made,

@@ -1,6 +1,6 @@
 //! What the status page and `/api/v1/status` show. Pure. Command lines, annotations and environment never get here.
 
-use crate::family::Value;
+use crate::family::{Family, Value};
 use crate::sense::trail::{Figure, Trail};
 use crate::sense::{Sampler, Snapshot};
 use crate::tally::{Activity, Tally};
@@ -82,11 +82,12 @@ fn serialize_trail<S: Serializer>(trail: &Trail, serializer: S) -> Result<S::Ok,
 
 /// The values of a family by one label.
 fn by_label(snapshot: &Snapshot, family: &str, label: &str) -> BTreeMap<String, f64> {
-    let points = snapshot.family(family).map_or(&[][..], |family| &family.points[..]);
+    let points = snapshot.family(family).into_iter().flat_map(Family::points);
     points
-        .iter()
         .filter_map(|point| {
-            let Value::Number(value) = point.value else { return None };
+            let Value::Number(value) = *point.value else {
+                return None;
+            };
             let text = point
                 .labels
                 .iter()
@@ -103,7 +104,7 @@ fn single(snapshot: &Snapshot, family: &str) -> Option<f64> {
 
 fn host(snapshot: &Snapshot) -> Host {
     let label = |name: &str| {
-        let labels = &snapshot.family("node_uname_info")?.points.first()?.labels;
+        let labels = snapshot.family("node_uname_info")?.points().next()?.labels;
         labels
             .iter()
             .find(|(label, _)| label == name)

@@ -6,17 +6,19 @@ use super::diskstats::Diskstats;
 use super::filesystem::Filesystem;
 use super::groups::{Groups, GroupsReader};
 use super::meminfo::Meminfo;
+use super::netdev::Netdev;
 use super::netstat::Netstat;
 use super::own_process::OwnProcess;
 use super::roots::{ReadError, Roots};
 use super::slowly::Slowly;
 use super::sockstat::Sockstat;
+use super::softnet::Softnet;
 use super::statfs::{self, Asker};
 use super::systemd::{Systemd, SystemdOptions};
 use super::vmstat::Vmstat;
 use super::{
-    arp, bonding, cpufreq, dmi, edac, hwmon, inet_sockets, interrupts, kernel_limits, loadavg, mdadm, netclass, netdev,
-    os, pressure, processes, schedstat, softnet, stat, textfile, thermal_zone, time, timex, uname,
+    arp, bonding, cpufreq, dmi, edac, hwmon, inet_sockets, interrupts, kernel_limits, loadavg, mdadm, netclass, os,
+    pressure, processes, schedstat, stat, textfile, thermal_zone, time, timex, uname,
 };
 use crate::family::Family;
 use regex::Regex;
@@ -221,9 +223,8 @@ pub const COLLECTORS: &[CollectorInfo] = &[
         Box::new(move |roots| diskstats.read(roots))
     }),
     on("netdev", Pace::Fast, "network devices", |options| {
-        let devices = options.netdev_devices.clone();
-        let mut no_handler = Slowly::default();
-        Box::new(move |roots| netdev::read_netdev(roots, &devices, &mut no_handler))
+        let mut netdev = Netdev::new(options.netdev_devices.clone());
+        Box::new(move |roots| netdev.read(roots))
     }),
     on("netstat", Pace::OnDemand, "protocol counters", |options| {
         let mut netstat = Netstat::new(options.netstat_fields.clone());
@@ -234,7 +235,8 @@ pub const COLLECTORS: &[CollectorInfo] = &[
         Box::new(move |roots| sockstat.read(roots))
     }),
     on("softnet", Pace::OnDemand, "packets taken by each processor", |_| {
-        Box::new(softnet::read_softnet)
+        let mut softnet = Softnet::default();
+        Box::new(move |roots| softnet.read(roots))
     }),
     on("conntrack", Pace::OnDemand, "tracked connections", |_| {
         Box::new(kernel_limits::read_conntrack)

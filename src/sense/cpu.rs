@@ -3,7 +3,7 @@
 use super::lines::lines;
 use super::roots::{ReadError, Roots, names, number};
 use super::slowly::Slowly;
-use crate::family::{Family, Text, label};
+use crate::family::{Cast, Family, Text, label};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -70,7 +70,7 @@ fn hold_up(times: &mut Times, before: &Times) {
     }
 }
 
-fn families(sample: &CpuSample) -> Vec<Family> {
+fn families_of(processors: &[u32]) -> [Family; 2] {
     let mut seconds = Family::counter(
         "node_cpu_seconds_total",
         "Seconds that each processor spent in each mode.",
@@ -79,16 +79,13 @@ fn families(sample: &CpuSample) -> Vec<Family> {
         "node_cpu_guest_seconds_total",
         "Seconds that each processor spent in guests of a hypervisor here; part of user and nice.",
     );
-    for (cpu, times) in sample {
+    for cpu in processors {
         let cpu = Text::from(cpu.to_string());
-        for (mode, value) in MODES.into_iter().zip(times.modes) {
-            seconds.push([label("cpu", cpu.clone()), label("mode", mode)], value);
-        }
-        for (mode, value) in ["user", "nice"].into_iter().zip(times.guest) {
-            guest.push([label("cpu", cpu.clone()), label("mode", mode)], value);
-        }
+        let labels = |mode: &'static str| [label("cpu", cpu.clone()), label("mode", mode)];
+        MODES.iter().for_each(|mode| seconds.push(labels(mode), 0.0));
+        ["user", "nice"].iter().for_each(|mode| guest.push(labels(mode), 0.0));
     }
-    vec![seconds, guest]
+    [seconds, guest]
 }
 
 /// Throttling events per core and per package (`thermal_throttle` under each processor, x86 only).
@@ -134,7 +131,7 @@ fn read_throttles(roots: &Roots) -> Vec<Family> {
     }
     [core_family, package_family]
         .into_iter()
-        .filter(|family| !family.points.is_empty())
+        .filter(|family| !family.is_empty())
         .collect()
 }
 
@@ -142,6 +139,7 @@ fn read_throttles(roots: &Roots) -> Vec<Family> {
 #[derive(Default)]
 pub struct Cpu {
     before: CpuSample,
+    cast: Cast<u32>,
     throttles: Slowly,
 }
 
@@ -153,7 +151,11 @@ impl Cpu {
                 hold_up(times, before);
             }
         }
-        let mut families = families(&sample);
+        let mut families = Vec::new();
+        if let [seconds, guest] = self.cast.of(sample.keys().copied().collect(), families_of) {
+            families.push(seconds.family(sample.values().flat_map(|times| times.modes)));
+            families.push(guest.family(sample.values().flat_map(|times| times.guest)));
+        }
         self.before = sample;
         // Two sysfs reads per processor are dear on a large machine.
         families.extend(self.throttles.families(Instant::now(), || read_throttles(roots)));

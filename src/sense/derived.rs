@@ -1,7 +1,7 @@
 //! Ready-made gauges and distributions, made from successive one-second samples. Pure: readings in, families out.
 
 use super::snapshot::Reading;
-use crate::family::{Family, Histogram, Kind, Point, Value, label};
+use crate::family::{Family, Forms, Histogram, Kind, Point, Value, label};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,6 +31,7 @@ pub struct ReadyMade {
     network: Option<(Instant, Traffic)>,
     cpu_distribution: Histogram,
     memory_distribution: Histogram,
+    forms: Forms,
 }
 
 fn empty_distribution() -> Histogram {
@@ -51,15 +52,15 @@ fn observe(histogram: &mut Histogram, value: f64) {
     histogram.count += 1;
 }
 
-fn number(point: &Point) -> f64 {
-    if let Value::Number(value) = point.value {
+fn number(point: Point) -> f64 {
+    if let Value::Number(value) = *point.value {
         value
     } else {
         f64::NAN
     }
 }
 
-fn value_of<'a>(point: &'a Point, name: &str) -> &'a str {
+fn value_of<'a>(point: Point<'a>, name: &str) -> &'a str {
     point
         .labels
         .iter()
@@ -74,6 +75,7 @@ impl Default for ReadyMade {
             network: None,
             cpu_distribution: empty_distribution(),
             memory_distribution: empty_distribution(),
+            forms: Forms::default(),
         }
     }
 }
@@ -127,7 +129,8 @@ impl ReadyMade {
         if let Some(netdev) = reading("netdev") {
             families.extend(self.network_rates(netdev));
         }
-        families.retain(|family| !family.points.is_empty());
+        families.retain(|family| !family.is_empty());
+        self.forms.share(&mut families);
         families
     }
 
@@ -137,7 +140,7 @@ impl ReadyMade {
             all_seconds: 0.0,
             idle_seconds: 0.0,
         };
-        for point in &family.points {
+        for point in family.points() {
             now.all_seconds += number(point);
             if matches!(value_of(point, "mode"), "idle" | "iowait") {
                 now.idle_seconds += number(point);
@@ -166,7 +169,7 @@ impl ReadyMade {
                 "node_network_transmit_bytes_total" => false,
                 _ => continue,
             };
-            for point in &family.points {
+            for point in family.points() {
                 let device = value_of(point, "device");
                 if device != "lo" {
                     counters.insert((device.to_owned(), received), number(point));
@@ -196,8 +199,8 @@ fn memory_used_ratio(families: &[Family]) -> Option<f64> {
         families
             .iter()
             .find(|family| family.name == name)?
-            .points
-            .first()
+            .points()
+            .next()
             .map(number)
     };
     let total = gauge("node_memory_MemTotal_bytes")?;
@@ -209,9 +212,8 @@ fn memory_used_ratio(families: &[Family]) -> Option<f64> {
 fn filesystem_used_ratio(families: &[Family]) -> Family {
     let by_mount = |name: &str| -> BTreeMap<String, f64> {
         let family = families.iter().find(|family| family.name == name);
-        let points = family.map_or(&[][..], |family| &family.points[..]);
+        let points = family.into_iter().flat_map(Family::points);
         points
-            .iter()
             .map(|point| (value_of(point, "mountpoint").to_owned(), number(point)))
             .collect()
     };
@@ -273,7 +275,7 @@ mod tests {
         families
             .iter()
             .find(|family| family.name == name)
-            .map(|family| number(&family.points[0]))
+            .map(|family| number(family.point(0)))
     }
 
     #[test]
@@ -290,7 +292,7 @@ mod tests {
             .iter()
             .find(|family| family.name == "evenkeel_cpu_busy_ratio_distribution")
             .unwrap();
-        let Value::Histogram(histogram) = &distribution.points[0].value else {
+        let Value::Histogram(histogram) = distribution.point(0).value else {
             panic!("not a histogram")
         };
         assert_eq!(
@@ -324,8 +326,8 @@ mod tests {
             .iter()
             .find(|family| family.name == "evenkeel_filesystem_used_ratio")
             .unwrap();
-        assert_eq!(used.points.len(), 1);
-        assert_eq!(number(&used.points[0]), 0.5);
+        assert_eq!(used.len(), 1);
+        assert_eq!(number(used.point(0)), 0.5);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::collectors::NameFilter;
 use super::lines::lines;
 use super::roots::{ReadError, Roots, read_text};
 use super::slowly::Slowly;
-use crate::family::{Family, Kind, Text, label};
+use crate::family::{Cast, Family, Kind, label};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -143,6 +143,18 @@ const COUNTERS: [(&str, &str, Kind, f64); 17] = [
     ),
 ];
 
+/// A family for each counter, with a series for each device that has so many.
+fn families_of(disks: &[(String, usize)]) -> Vec<Family> {
+    let family = |(column, &(name, help, kind, _)): (usize, &(_, _, _, f64))| {
+        let mut family = Family::new(name, help, kind);
+        for (device, _) in disks.iter().filter(|(_, counters)| column < *counters) {
+            family.push([label("device", device.clone())], 0.0);
+        }
+        family
+    };
+    COUNTERS.iter().enumerate().map(family).collect()
+}
+
 /// The properties (`E:KEY=value`) of a record in `/run/udev/data`.
 pub fn parse_udev(text: &str) -> HashMap<String, String> {
     lines(text)
@@ -233,7 +245,7 @@ fn udev_families(disks: &[(&Disk, HashMap<String, String>)]) -> Vec<Family> {
     }
     let mut families = vec![info, filesystem, mapper];
     families.extend(ata.map(|(family, _)| family));
-    families.retain(|family| !family.points.is_empty());
+    families.retain(|family| !family.is_empty());
     families
 }
 
@@ -241,6 +253,8 @@ fn udev_families(disks: &[(&Disk, HashMap<String, String>)]) -> Vec<Family> {
 pub struct Diskstats {
     devices: NameFilter,
     udev_data: PathBuf,
+    /// Device, and how many counters it has.
+    cast: Cast<(String, usize)>,
     udev: Slowly,
 }
 
@@ -250,6 +264,7 @@ impl Diskstats {
         Diskstats {
             devices,
             udev_data: udev_data.to_owned(),
+            cast: Cast::default(),
             udev: Slowly::default(),
         }
     }
@@ -258,26 +273,17 @@ impl Diskstats {
         let is_wanted = |device: &str| self.devices.allows(device);
         let disks = roots.parsed("diskstats", |text| parse_diskstats(text, is_wanted))?;
 
-        let mut families: Vec<Family> = COUNTERS
-            .iter()
-            .map(|&(name, help, kind, _)| Family::new(name, help, kind))
-            .collect();
-        for family in &mut families {
-            family.points.reserve_exact(disks.len());
+        let things = disks.iter().map(|disk| (disk.device.clone(), disk.counters.len()));
+        let forms = self.cast.of(things.collect(), families_of);
+        let mut families = Vec::with_capacity(COUNTERS.len());
+        for (column, (form, (.., factor))) in forms.iter().zip(&COUNTERS).enumerate() {
+            let counts = disks.iter().filter_map(|disk| disk.counters.get(column));
+            // Milliseconds divide exactly where a product with 0.001 would not.
+            let is_in_ms = *factor == 1e-3;
+            let scaled = |count: f64| if is_in_ms { count / 1e3 } else { count * factor };
+            families.push(form.family(counts.map(|count| scaled(*count as f64))));
         }
-        for disk in &disks {
-            let device = Text::from(disk.device.clone());
-            for ((family, (.., factor)), count) in families.iter_mut().zip(&COUNTERS).zip(&disk.counters) {
-                // Milliseconds divide exactly where a product with 0.001 would not.
-                let value = if *factor == 1e-3 {
-                    *count as f64 / 1e3
-                } else {
-                    *count as f64 * factor
-                };
-                family.push([label("device", device.clone())], value);
-            }
-        }
-        families.retain(|family| !family.points.is_empty());
+        families.retain(|family| !family.is_empty());
 
         // udev's records change when a device is plugged, so they need not be read every second.
         families.extend(self.udev.families(Instant::now(), || {

@@ -44,7 +44,7 @@ fn write(path: &Path, content: &[u8]) {
 pub fn text_of(families: &[Family], part: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for family in families {
-        for point in &family.points {
+        for point in family.points() {
             let labels: Vec<String> = point
                 .labels
                 .iter()

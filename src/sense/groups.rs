@@ -358,7 +358,7 @@ fn families(shown: &[(&Group, &Sum, [u64; COUNTERS])], booted_at: f64) -> Vec<Fa
         states,
         oldest,
     ];
-    families.retain(|family| !family.points.is_empty());
+    families.retain(|family| !family.is_empty());
     families
 }
 

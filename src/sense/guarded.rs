@@ -3,7 +3,7 @@
 use super::collectors::{CollectorInfo, Options, Reader};
 use super::roots::{ReadError, Roots};
 use super::snapshot::Reading;
-use crate::family::Family;
+use crate::family::{Family, Forms};
 use jiff::Timestamp;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,16 +12,22 @@ use std::time::Instant;
 /// A collector that is on, with its reader and its last complaint, which is logged once.
 pub struct Collector {
     pub name: &'static str,
-    pub read: Reader,
-    pub complaint: Option<String>,
+    read: Reader,
+    complaint: Option<String>,
+    forms: Forms,
 }
 
 impl Collector {
     pub fn new(info: &CollectorInfo, options: &Options) -> Self {
+        Self::reading_with(info.name, info.build(options))
+    }
+
+    pub fn reading_with(name: &'static str, read: Reader) -> Self {
         Collector {
-            name: info.name,
-            read: info.build(options),
+            name,
+            read,
             complaint: None,
+            forms: Forms::default(),
         }
     }
 
@@ -34,7 +40,7 @@ impl Collector {
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.read)(roots)));
         let duration = read_instant.elapsed();
         let absent = matches!(&outcome, Ok(Err(ReadError::Absent(_))));
-        let (families, error): (Vec<Family>, _) = match outcome {
+        let (mut families, error): (Vec<Family>, _) = match outcome {
             Ok(Ok(families)) => (families, None),
             Ok(Err(error)) => (Vec::new(), Some(error.to_string())),
             Err(_) => (Vec::new(), Some("the collector panicked".to_owned())),
@@ -47,6 +53,8 @@ impl Collector {
             }
             self.complaint.clone_from(&error);
         }
+        // Nothing is remembered of a reading that failed; the next one begins anew.
+        self.forms.share(&mut families);
         Arc::new(Reading {
             collector: self.name,
             families,

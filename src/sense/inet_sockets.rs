@@ -50,7 +50,7 @@ pub fn read_udp_queues(roots: &Roots) -> Result<Vec<Family>, ReadError> {
             Err(error) => return Err(error),
         }
     }
-    if family.points.is_empty() {
+    if family.is_empty() {
         Err(ReadError::Absent("no UDP"))
     } else {
         Ok(vec![family])

@@ -1,44 +1,43 @@
 //! `meminfo`: every line of `/proc/meminfo` (proc(5)) as a gauge.
 
 use super::lines::lines;
+use super::remembered::Remembered;
 use super::roots::{ReadError, Roots};
-use super::titles::{Remembered, Title};
-use crate::family::{Family, Kind};
+use crate::family::{Family, Form, Kind};
+use std::sync::Arc;
 
-/// What was made of a line's name, which tells nothing of the unit: title without a unit, and with one.
-type Titles = Remembered<[Title; 2]>;
+/// What was made of a line's name, which tells nothing of the unit: form without a unit, and with one.
+type Names = Remembered<[Arc<Form>; 2]>;
 
 /// The collector's memory between two reads.
 #[derive(Default)]
-pub struct Meminfo(Titles);
+pub struct Meminfo(Names);
 
-fn titles(name: &str) -> [Title; 2] {
+fn forms(name: &str) -> [Arc<Form>; 2] {
     // Active(anon) -> Active_anon
     let name = match name.trim().split_once('(') {
         Some((before, within)) => [before, "_", &within.replace(')', "")].concat(),
         None => name.trim().to_owned(),
     };
-    let title = |name: &str| {
-        Title::new(
-            ["node_memory_", name].concat(),
-            ["The line ", name, " of /proc/meminfo."].concat(),
-        )
+    let form = |name: &str| {
+        let help = ["The line ", name, " of /proc/meminfo."].concat();
+        Form::single(["node_memory_", name].concat(), help, Kind::Gauge)
     };
-    [title(&name), title(&[&name, "_bytes"].concat())]
+    [form(&name), form(&[&name, "_bytes"].concat())]
 }
 
 /// A gauge for each line; in bytes where the kernel names a unit.
-fn parse_meminfo(text: &str, remembered: &mut Titles) -> Result<Vec<Family>, String> {
+fn parse_meminfo(text: &str, remembered: &mut Names) -> Result<Vec<Family>, String> {
     let mut families = Vec::with_capacity(64);
     remembered.rewind();
     for line in lines(text).filter(|line| !line.is_empty()) {
         let bad = || format!("{line:?} is not of the form `name: number [kB]`");
-        let ([plain, in_bytes], rest) = remembered.next(line, ':', titles).ok_or_else(bad)?;
+        let ([plain, in_bytes], rest) = remembered.next(line, ':', forms).ok_or_else(bad)?;
         let mut fields = rest.split_ascii_whitespace();
         let value: u64 = fields.next().and_then(|field| field.parse().ok()).ok_or_else(bad)?;
         families.push(match fields.next() {
-            Some("kB") => in_bytes.family(Kind::Gauge, value as f64 * 1024.0),
-            _ => plain.family(Kind::Gauge, value as f64),
+            Some("kB") => in_bytes.family([value as f64 * 1024.0]),
+            _ => plain.family([value as f64]),
         });
     }
     if families.is_empty() {
@@ -73,8 +72,8 @@ mod tests {
 
     #[test]
     fn parentheses_and_units_go_into_the_name() {
-        let mut titles = Titles::default();
-        let mut shown = |text: &str| parse_meminfo(text, &mut titles).map(|families| text_of(&families, ""));
+        let mut names = Names::default();
+        let mut shown = |text: &str| parse_meminfo(text, &mut names).map(|families| text_of(&families, ""));
         assert_eq!(
             shown("MemTotal:  2 kB\nActive(anon):  1 kB\nHugePages_Total:  7\n").unwrap(),
             [

@@ -123,7 +123,7 @@ pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>,
     }
     let mut families = Vec::from(families);
     families.extend([up, info]);
-    families.retain(|family| !family.points.is_empty());
+    families.retain(|family| !family.is_empty());
     Ok(families)
 }
 

@@ -4,9 +4,7 @@ use super::collectors::NameFilter;
 use super::lines::lines;
 use super::roots::{ReadError, Roots, number};
 use super::slowly::Slowly;
-use super::titles::Title;
-use crate::family::{Family, Text, label};
-use std::sync::LazyLock;
+use crate::family::{Cast, Family, Text, label};
 use std::time::Instant;
 
 /// The columns of `/proc/net/dev`, first those received, then those transmitted.
@@ -48,45 +46,64 @@ pub fn parse_netdev(text: &str) -> Result<NetdevSample, String> {
     Ok(sample)
 }
 
-/// In the order of `COLUMNS`.
-static TITLES: LazyLock<[Title; 16]> = LazyLock::new(|| COLUMNS.map(title));
-
-fn title(column: &str) -> Title {
-    Title::new(
+fn family(column: &str) -> Family {
+    Family::counter(
         format!("node_network_{column}_total"),
         format!("Counter {column} of a network device, as /proc/net/dev counts it."),
     )
 }
 
-fn family(title: &Title) -> Family {
-    Family::counter(title.name.clone(), title.help.clone())
+/// A family for each column, with a series for each device.
+fn families_of(devices: &[String]) -> Vec<Family> {
+    let mut families: Vec<Family> = COLUMNS.iter().map(|column| family(column)).collect();
+    for device in devices {
+        let device = Text::from(device.clone());
+        let label = || [label("device", device.clone())];
+        families.iter_mut().for_each(|family| family.push(label(), 0.0));
+    }
+    families
 }
 
-pub fn read_netdev(roots: &Roots, devices: &NameFilter, no_handler: &mut Slowly) -> Result<Vec<Family>, ReadError> {
-    let mut sample = roots.parsed("net/dev", parse_netdev)?;
-    sample.retain(|(device, _)| devices.allows(device));
-    let mut families: Vec<Family> = TITLES.iter().map(family).collect();
-    for family in &mut families {
-        family.points.reserve_exact(sample.len());
-    }
-    for (device, counters) in &sample {
-        let device = Text::from(device.clone());
-        for (family, count) in families.iter_mut().zip(counters) {
-            family.push([label("device", device.clone())], *count as f64);
+/// The collector's memory between two reads.
+pub struct Netdev {
+    wanted: NameFilter,
+    /// In the order of `COLUMNS`.
+    cast: Cast<String>,
+    no_handler: Slowly,
+}
+
+impl Netdev {
+    pub fn new(wanted: NameFilter) -> Self {
+        Netdev {
+            wanted,
+            cast: Cast::default(),
+            no_handler: Slowly::default(),
         }
     }
-    // The one counter that node_exporter takes from netlink and /proc/net/dev lacks. It costs a file per device.
-    families.extend(no_handler.families(Instant::now(), || {
-        let mut family = family(&title("receive_nohandler"));
-        for (device, _) in &sample {
-            if let Some(count) = number(&roots.sys(&format!("class/net/{device}/statistics/rx_nohandler"))) {
-                family.push([label("device", device.clone())], count);
+
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let mut sample = roots.parsed("net/dev", parse_netdev)?;
+        sample.retain(|(device, _)| self.wanted.allows(device));
+        // The one counter that node_exporter takes from netlink and /proc/net/dev lacks. It costs a file per device.
+        let no_handler = self.no_handler.families(Instant::now(), || {
+            let mut family = family("receive_nohandler");
+            for (device, _) in &sample {
+                if let Some(count) = number(&roots.sys(&format!("class/net/{device}/statistics/rx_nohandler"))) {
+                    family.push([label("device", device.clone())], count);
+                }
             }
+            vec![family]
+        });
+        let (devices, counters): (Vec<String>, Vec<[u64; 16]>) = sample.into_iter().unzip();
+        let forms = self.cast.of(devices, families_of);
+        let mut families = Vec::with_capacity(forms.len() + 1);
+        for (column, form) in forms.iter().enumerate() {
+            families.push(form.family(counters.iter().map(|row| row[column] as f64)));
         }
-        vec![family]
-    }));
-    families.retain(|family| !family.points.is_empty());
-    Ok(families)
+        families.extend(no_handler);
+        families.retain(|family| !family.is_empty());
+        Ok(families)
+    }
 }
 
 #[cfg(test)]
@@ -103,7 +120,7 @@ mod tests {
         text.extend_from_slice(b" w\xff\"\\: 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n");
         tree.proc("net/dev", text);
         tree.sys("class/net/eth0/statistics/rx_nohandler", "17\n");
-        let families = read_netdev(&tree.roots, &NameFilter::default(), &mut Slowly::default()).unwrap();
+        let families = Netdev::new(NameFilter::default()).read(&tree.roots).unwrap();
         assert_eq!(
             text_of(&families, "eth0")
                 .iter()
@@ -113,14 +130,30 @@ mod tests {
                 "123", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17"
             ]
         );
-        assert_eq!(families[0].points[1].labels[0].1, "w\u{fffd}\"\\");
-        let excluded = read_netdev(
-            &tree.roots,
-            &NameFilter::exclude("^eth0$").unwrap(),
-            &mut Slowly::default(),
-        )
-        .unwrap();
+        assert_eq!(families[0].point(1).labels[0].1, "w\u{fffd}\"\\");
+        let filter = NameFilter::exclude("^eth0$").unwrap();
+        let excluded = Netdev::new(filter).read(&tree.roots).unwrap();
         assert_eq!(text_of(&excluded, "eth0"), [""; 0]);
+    }
+
+    #[test]
+    fn each_number_stays_with_its_device_when_devices_come_and_go() {
+        let tree = Tree::new();
+        let mut netdev = Netdev::new(NameFilter::default());
+        let mut received = |devices: &[(&str, u64)]| {
+            let line = |(name, bytes): &(&str, u64)| format!("{name}: {bytes}{}\n", " 0".repeat(15));
+            tree.proc(
+                "net/dev",
+                format!("{HEAD}{}", devices.iter().map(line).collect::<String>()),
+            );
+            text_of(&netdev.read(&tree.roots).unwrap(), "receive_bytes")
+        };
+        let line = |device: &str, bytes: u64| format!("node_network_receive_bytes_total{{device={device:?}}} {bytes}");
+        assert_eq!(received(&[("a", 1), ("b", 2)]), [line("a", 1), line("b", 2)]);
+        assert_eq!(received(&[("b", 3), ("a", 4)]), [line("b", 3), line("a", 4)]);
+        assert_eq!(received(&[("c", 5)]), [line("c", 5)]);
+        assert_eq!(received(&[]), [""; 0]);
+        assert_eq!(received(&[("c", 6), ("d", 7)]), [line("c", 6), line("d", 7)]);
     }
 
     #[test]

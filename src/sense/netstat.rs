@@ -1,15 +1,16 @@
 //! `netstat`: chosen protocol counters from `/proc/net/{netstat,snmp,snmp6}` (proc_pid_net(5)).
 
 use super::lines::lines;
+use super::remembered::Remembered;
 use super::roots::{ReadError, Roots};
-use super::titles::{Remembered, Title};
-use crate::family::{Family, Kind};
+use crate::family::{Family, Form, Kind};
 use regex::Regex;
+use std::sync::Arc;
 
 /// The wanted columns of a line of values: which, and how they are shown.
 #[derive(Debug, Default)]
 struct Columns {
-    wanted: Vec<(usize, Title)>,
+    wanted: Vec<(usize, Arc<Form>)>,
     count: usize,
 }
 
@@ -18,16 +19,15 @@ pub struct Netstat {
     wanted: Regex,
     /// By file: `netstat`, `snmp`.
     columns: [Remembered<Columns>; 2],
-    /// Of `snmp6`.
-    titles: Remembered<Option<Title>>,
+    snmp6: Remembered<Option<Arc<Form>>>,
 }
 
 /// How a counter is shown, if it is.
-fn title(wanted: &Regex, protocol: &str, counter: &str) -> Option<Title> {
+fn form(wanted: &Regex, protocol: &str, counter: &str) -> Option<Arc<Form>> {
     let name = [protocol, "_", counter].concat();
     wanted.is_match(&name).then(|| {
         let help = ["Protocol counter ", &name, " of the kernel."].concat();
-        Title::new(["node_netstat_", &name].concat(), help)
+        Form::single(["node_netstat_", &name].concat(), help, Kind::Untyped)
     })
 }
 
@@ -41,7 +41,7 @@ fn parse_pairs(text: &str, wanted: &Regex, remembered: &mut Remembered<Columns>)
         let columns = |head: &str| {
             let (protocol, names) = head.split_once(':').unwrap_or_default();
             let names = names.split_ascii_whitespace();
-            let wanted = |(index, name)| Some((index, title(wanted, protocol, name)?));
+            let wanted = |(index, name)| Some((index, form(wanted, protocol, name)?));
             Columns {
                 count: names.clone().count(),
                 wanted: names.enumerate().filter_map(wanted).collect(),
@@ -57,9 +57,9 @@ fn parse_pairs(text: &str, wanted: &Regex, remembered: &mut Remembered<Columns>)
         let mut wanted = columns.wanted.iter().peekable();
         let mut count = 0;
         for value in values.split_ascii_whitespace() {
-            if let Some((_, title)) = wanted.next_if(|(index, _)| *index == count) {
+            if let Some((_, form)) = wanted.next_if(|(index, _)| *index == count) {
                 // Signed: MaxConn is -1 where there is no limit.
-                families.push(title.family(Kind::Untyped, value.parse().map_err(|_| bad())?));
+                families.push(form.family([value.parse().map_err(|_| bad())?]));
             }
             count += 1;
         }
@@ -71,18 +71,18 @@ fn parse_pairs(text: &str, wanted: &Regex, remembered: &mut Remembered<Columns>)
 }
 
 /// `snmp6`: one line per counter, its protocol ending in 6.
-fn parse_snmp6(text: &str, wanted: &Regex, titles: &mut Remembered<Option<Title>>) -> Result<Vec<Family>, String> {
+fn parse_snmp6(text: &str, wanted: &Regex, forms: &mut Remembered<Option<Arc<Form>>>) -> Result<Vec<Family>, String> {
     let mut families = Vec::new();
-    titles.rewind();
+    forms.rewind();
     for line in lines(text) {
         let bad = || format!("{line:?} is not of the form `name number`");
         let make = |name: &str| {
             let (protocol, counter) = name.split_at(name.find('6')? + 1);
-            title(wanted, protocol, counter.trim_end())
+            form(wanted, protocol, counter.trim_end())
         };
-        let (title, value) = titles.next(line, '\t', make).ok_or_else(bad)?;
-        if let Some(title) = title {
-            families.push(title.family(Kind::Untyped, value.trim().parse().map_err(|_| bad())?));
+        let (form, value) = forms.next(line, '\t', make).ok_or_else(bad)?;
+        if let Some(form) = form {
+            families.push(form.family([value.trim().parse().map_err(|_| bad())?]));
         }
     }
     Ok(families)
@@ -94,7 +94,7 @@ impl Netstat {
         Netstat {
             wanted,
             columns: Default::default(),
-            titles: Remembered::default(),
+            snmp6: Remembered::default(),
         }
     }
 
@@ -102,7 +102,7 @@ impl Netstat {
         let [netstat, snmp] = &mut self.columns;
         let mut families = roots.record("net/netstat", |text| parse_pairs(text, &self.wanted, netstat))?;
         families.extend(roots.record("net/snmp", |text| parse_pairs(text, &self.wanted, snmp))?);
-        match roots.record("net/snmp6", |text| parse_snmp6(text, &self.wanted, &mut self.titles)) {
+        match roots.record("net/snmp6", |text| parse_snmp6(text, &self.wanted, &mut self.snmp6)) {
             Ok(more) => families.extend(more),
             // IPv6 is switched off.
             Err(error) if error.is_not_found() => {}

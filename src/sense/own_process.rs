@@ -69,7 +69,7 @@ mod tests {
             .filter(|family| family.name != "process_cpu_seconds_total")
         {
             assert!(
-                matches!(family.points[0].value, Value::Number(value) if value >= 1.0),
+                matches!(family.point(0).value, Value::Number(value) if *value >= 1.0),
                 "{family:?}"
             );
         }

@@ -1,6 +1,6 @@
 //! What was read of the host at one moment: immutable, shared by scrapes, status page and own evaluation.
 
-use crate::family::{Family, label};
+use crate::family::{Cast, Family, label};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -77,6 +77,25 @@ impl Cause {
     }
 }
 
+fn about(collectors: &[&'static str]) -> [Family; 3] {
+    let mut families = [
+        Family::gauge("evenkeel_sample_age_seconds", "Seconds since a collector was read."),
+        Family::gauge(
+            "node_scrape_collector_duration_seconds",
+            "Seconds that the last read of a collector took.",
+        ),
+        Family::gauge(
+            "node_scrape_collector_success",
+            "1 where the last read of a collector yielded a sample.",
+        ),
+    ];
+    for collector in collectors {
+        let label = || [label("collector", *collector)];
+        families.iter_mut().for_each(|family| family.push(label(), 0.0));
+    }
+    families
+}
+
 impl Snapshot {
     /// All families that rules and queries may ask for.
     pub fn families(&self) -> impl Iterator<Item = &Family> {
@@ -90,28 +109,16 @@ impl Snapshot {
     }
 
     /// How the collectors fare at `now`: age of their samples, duration and success of their last reads.
-    pub fn about_collectors(&self, now: Instant) -> Vec<Family> {
-        let mut age = Family::gauge("evenkeel_sample_age_seconds", "Seconds since a collector was read.");
-        let mut duration = Family::gauge(
-            "node_scrape_collector_duration_seconds",
-            "Seconds that the last read of a collector took.",
-        );
-        let mut success = Family::gauge(
-            "node_scrape_collector_success",
-            "1 where the last read of a collector yielded a sample.",
-        );
-        for family in [&mut age, &mut duration, &mut success] {
-            family.points.reserve_exact(self.readings.len());
-        }
-        for reading in &self.readings {
-            let collector = || [label("collector", reading.collector)];
-            age.push(
-                collector(),
-                now.saturating_duration_since(reading.read_instant).as_secs_f64(),
-            );
-            duration.push(collector(), reading.duration.as_secs_f64());
-            success.push(collector(), f64::from(u8::from(reading.success())));
-        }
-        vec![age, duration, success]
+    pub fn about_collectors(&self, now: Instant, cast: &mut Cast<&'static str>) -> Vec<Family> {
+        let collectors = self.readings.iter().map(|reading| reading.collector).collect();
+        let figures: [fn(&Reading, Instant) -> f64; 3] = [
+            |reading, now| now.saturating_duration_since(reading.read_instant).as_secs_f64(),
+            |reading, _| reading.duration.as_secs_f64(),
+            |reading, _| f64::from(u8::from(reading.success())),
+        ];
+        let forms = cast.of(collectors, about).iter().zip(figures);
+        forms
+            .map(|(form, figure)| form.family(self.readings.iter().map(|reading| figure(reading, now))))
+            .collect()
     }
 }

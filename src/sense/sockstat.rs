@@ -1,9 +1,10 @@
 //! `sockstat`: sockets in use from `/proc/net/{sockstat,sockstat6}`.
 
 use super::lines::lines;
+use super::remembered::Remembered;
 use super::roots::{ReadError, Roots};
-use super::titles::{Remembered, Title};
-use crate::family::{Family, Kind};
+use crate::family::{Family, Form, Kind};
+use std::sync::Arc;
 
 /// The collector's memory between two reads, by file: what was made of each line's protocol, and therein of its figures.
 #[derive(Default)]
@@ -16,19 +17,19 @@ struct Protocol {
 
 /// A figure as the kernel has it, and in bytes where it counts pages.
 struct Figure {
-    plain: Title,
-    in_bytes: Option<Title>,
+    plain: Arc<Form>,
+    in_bytes: Option<Arc<Form>>,
 }
 
 fn figure(protocol: &str, name: &str) -> Figure {
     let metric = format!("node_sockstat_{protocol}_{name}");
     let in_bytes = || {
         let help = format!("Memory of {protocol} sockets in bytes.");
-        Title::new(format!("{metric}_bytes"), help)
+        Form::single(format!("{metric}_bytes"), help, Kind::Gauge)
     };
     Figure {
         in_bytes: (name == "mem").then(in_bytes),
-        plain: Title::new(metric, format!("Figure {name} of {protocol} sockets.")),
+        plain: Form::single(metric, format!("Figure {name} of {protocol} sockets."), Kind::Gauge),
     }
 }
 
@@ -55,9 +56,9 @@ fn parse_sockstat(text: &str, remembered: &mut Remembered<Protocol>) -> Result<V
             let (value, after) = after.split_once(' ').unwrap_or((after, ""));
             let value: f64 = value.parse().map_err(|_| bad())?;
             if let Some(in_bytes) = &figure.in_bytes {
-                families.push(in_bytes.family(Kind::Gauge, value * rustix::param::page_size() as f64));
+                families.push(in_bytes.family([value * rustix::param::page_size() as f64]));
             }
-            families.push(figure.plain.family(Kind::Gauge, value));
+            families.push(figure.plain.family([value]));
             rest = after;
         }
     }

@@ -2,7 +2,7 @@
 
 use super::lines::lines;
 use super::roots::{ReadError, Roots};
-use crate::family::{Family, label};
+use crate::family::{Cast, Family, label};
 
 /// Column that says which processor a line is of, since Linux 5.14; offline ones have no line.
 const CPU_COLUMN: usize = 12;
@@ -27,8 +27,7 @@ pub fn parse_softnet(text: &str) -> Result<Vec<(u64, [f64; 3])>, String> {
     Ok(sample)
 }
 
-pub fn read_softnet(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let sample = roots.parsed("net/softnet_stat", parse_softnet)?;
+fn families_of(processors: &[u64]) -> [Family; 3] {
     let mut families = [
         Family::counter(
             "node_softnet_processed_total",
@@ -43,12 +42,26 @@ pub fn read_softnet(roots: &Roots) -> Result<Vec<Family>, ReadError> {
             "Times that a processor ran out of budget with packets left.",
         ),
     ];
-    for (cpu, counts) in sample {
-        for (family, count) in families.iter_mut().zip(counts) {
-            family.push([label("cpu", cpu.to_string())], count);
-        }
+    for cpu in processors {
+        let label = || [label("cpu", cpu.to_string())];
+        families.iter_mut().for_each(|family| family.push(label(), 0.0));
     }
-    Ok(families.into())
+    families
+}
+
+/// The collector's memory between two reads.
+#[derive(Default)]
+pub struct Softnet(Cast<u64>);
+
+impl Softnet {
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let sample = roots.parsed("net/softnet_stat", parse_softnet)?;
+        let (processors, counts): (Vec<u64>, Vec<[f64; 3]>) = sample.into_iter().unzip();
+        let forms = self.0.of(processors, families_of).iter().enumerate();
+        Ok(forms
+            .map(|(column, form)| form.family(counts.iter().map(|row| row[column])))
+            .collect())
+    }
 }
 
 #[cfg(test)]

@@ -243,7 +243,7 @@ fn about_units(units: &[(Unit, Answers)]) -> Vec<Family> {
         }
     }
     families.insert(0, states);
-    families.retain(|family| !family.points.is_empty());
+    families.retain(|family| !family.is_empty());
     families
 }
 

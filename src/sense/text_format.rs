@@ -1,6 +1,6 @@
 //! Reads Prometheus' text format 0.0.4, as programs write it for the textfile collector. Pure.
 
-use crate::family::{Family, Histogram, Kind, Label, Point, Value};
+use crate::family::{Family, Histogram, Kind, Label};
 use std::collections::BTreeMap;
 
 /// A type as the file names it; a summary has no kind of its own here.
@@ -256,16 +256,10 @@ fn histograms(name: String, help: String, samples: Vec<Sample>) -> Family {
         }
     }
     let mut family = Family::new(name, help, Kind::Histogram);
-    family.points = points
-        .into_iter()
-        .map(|(labels, mut histogram)| {
-            histogram.buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
-            Point {
-                labels: labels.into(),
-                value: Value::Histogram(Box::new(histogram)),
-            }
-        })
-        .collect();
+    for (labels, mut histogram) in points {
+        histogram.buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
+        family.push_histogram(labels, histogram);
+    }
     family
 }
 
@@ -286,10 +280,7 @@ mod tests {
             (families[0].help.as_ref(), families[0].kind),
             ("Two\nlines.", Kind::Counter)
         );
-        assert_eq!(
-            families[0].points[0].labels[..],
-            [label("x", "1,}\"\\"), label("y", "")]
-        );
+        assert_eq!(families[0].point(0).labels[..], [label("x", "1,}\"\\"), label("y", "")]);
         assert_eq!(text_of(&families, "b"), ["b inf"]);
         assert_eq!(families[1].kind, Kind::Untyped);
     }
@@ -306,13 +297,9 @@ mod tests {
             sum: 7.5,
             count: 4,
         };
-        assert_eq!(
-            families[0].points[..],
-            [Point {
-                labels: [label("l", "v")].into(),
-                value: Value::Histogram(Box::new(histogram))
-            }]
-        );
+        let mut expected = Family::new("h", "", Kind::Histogram);
+        expected.push_histogram([label("l", "v")], histogram);
+        assert_eq!(families[0], expected);
         assert_eq!(
             text_of(&families[1..], ""),
             ["s{quantile=\"0.5\"} 1", "s_count 3", "s_sum 2"]

@@ -76,11 +76,12 @@ pub fn read_textfile(patterns: &[String]) -> Vec<Family> {
     families
 }
 
-fn with_help(mut family: Family, path: &Path) -> Family {
+fn with_help(family: Family, path: &Path) -> Family {
     if family.help.is_empty() {
-        family.help = format!("Metric read from {}", path.display()).into();
+        family.with_help(format!("Metric read from {}", path.display()))
+    } else {
+        family
     }
-    family
 }
 
 #[cfg(test)]
@@ -109,7 +110,6 @@ mod tests {
                 .iter()
                 .find(|family| family.name == "node_textfile_mtime_seconds")
                 .unwrap()
-                .points
                 .len(),
             1
         );

@@ -49,7 +49,7 @@ fn read_surroundings(roots: &Roots, now: Timestamp) -> Vec<Family> {
         }
     }
     let mut families = vec![offset, available, current];
-    families.retain(|family| !family.points.is_empty());
+    families.retain(|family| !family.is_empty());
     families
 }
 

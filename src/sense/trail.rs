@@ -129,8 +129,8 @@ fn largest(values: impl Iterator<Item = f64>) -> Option<f64> {
 
 /// The numbers of a family, with the value of the first label.
 fn numbers(family: &Family) -> impl Iterator<Item = (&str, f64)> {
-    family.points.iter().filter_map(|point| match point.value {
-        Value::Number(number) => Some((point.labels.first().map_or("", |(_, value)| value.as_ref()), number)),
+    family.points().filter_map(|point| match point.value {
+        Value::Number(number) => Some((point.labels.first().map_or("", |(_, value)| value.as_ref()), *number)),
         Value::Histogram(_) => None,
     })
 }
@@ -150,7 +150,7 @@ fn fastest(before: &mut HashMap<String, f64>, family: &Family, seconds: Option<f
             None => drop(before.insert(device.to_owned(), now)),
         }
     }
-    if before.len() > family.points.len() {
+    if before.len() > family.len() {
         before.retain(|name, _| numbers(family).any(|(device, _)| device == name));
     }
     fastest

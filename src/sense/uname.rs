@@ -30,6 +30,6 @@ mod tests {
     #[test]
     fn the_kernel_names_itself() {
         let families = read_uname();
-        assert!(families[0].points[0].labels.contains(&label("sysname", "Linux")));
+        assert!(families[0].point(0).labels.contains(&label("sysname", "Linux")));
     }
 }

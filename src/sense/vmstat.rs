@@ -1,15 +1,16 @@
 //! `vmstat`: chosen lines of `/proc/vmstat` (proc(5)).
 
 use super::lines::lines;
+use super::remembered::Remembered;
 use super::roots::{ReadError, Roots};
-use super::titles::{Remembered, Title};
-use crate::family::{Family, Kind};
+use crate::family::{Family, Form, Kind};
 use regex::Regex;
+use std::sync::Arc;
 
 /// The collector's memory between two reads.
 pub struct Vmstat {
     wanted: Regex,
-    titles: Remembered<Option<Title>>,
+    forms: Remembered<Option<Arc<Form>>>,
 }
 
 impl Vmstat {
@@ -17,31 +18,31 @@ impl Vmstat {
     pub fn new(wanted: Regex) -> Self {
         Vmstat {
             wanted,
-            titles: Remembered::default(),
+            forms: Remembered::default(),
         }
     }
 
     fn parse(&mut self, text: &str) -> Result<Vec<Family>, String> {
         let wanted = &self.wanted;
-        let title = |name: &str| {
+        let form = |name: &str| {
             wanted.is_match(name).then(|| {
                 let help = ["The line ", name, " of /proc/vmstat."].concat();
-                Title::new(["node_vmstat_", name].concat(), help)
+                Form::single(["node_vmstat_", name].concat(), help, Kind::Untyped)
             })
         };
         let mut families = Vec::new();
-        self.titles.rewind();
+        self.forms.rewind();
         for line in lines(text) {
-            let (title, value) = self
-                .titles
-                .next(line, ' ', title)
+            let (form, value) = self
+                .forms
+                .next(line, ' ', form)
                 .ok_or_else(|| format!("{line:?} is not of the form `name number`"))?;
-            if let Some(title) = title {
-                let value = value
+            if let Some(form) = form {
+                let value: f64 = value
                     .trim()
                     .parse()
                     .map_err(|_| format!("{line:?} does not end in a number"))?;
-                families.push(title.family(Kind::Untyped, value));
+                families.push(form.family([value]));
             }
         }
         Ok(families)

@@ -123,11 +123,7 @@ impl History {
         self.round += 1;
         let mut derived = String::new();
         for family in families {
-            if family
-                .points
-                .iter()
-                .all(|point| matches!(point.value, Value::Number(_)))
-            {
+            if family.points().all(|point| matches!(point.value, Value::Number(_))) {
                 self.append_numbers(source, at_ms, family, target);
             } else {
                 for suffix in ["_bucket", "_sum", "_count"] {
@@ -196,8 +192,8 @@ impl History {
         let Some(keep_ms) = self.keep_ms(&family.name) else {
             return;
         };
-        for point in &family.points {
-            let Value::Number(value) = point.value else { continue };
+        for point in family.points() {
+            let Value::Number(value) = *point.value else { continue };
             let labels = point.labels.iter().map(|(name, value)| (&**name, &**value));
             self.write_point(source, at_ms, &family.name, keep_ms, labels, target, value);
         }
@@ -205,8 +201,8 @@ impl History {
 
     fn append_histograms(&mut self, source: Source, at_ms: i64, family: &Family, name: &str, target: &[(Text, Text)]) {
         let Some(keep_ms) = self.keep_ms(name) else { return };
-        for point in &family.points {
-            let Value::Histogram(histogram) = &point.value else {
+        for point in family.points() {
+            let Value::Histogram(histogram) = point.value else {
                 continue;
             };
             let labels: Vec<(&str, &str)> = point.labels.iter().map(|(name, value)| (&**name, &**value)).collect();

@@ -102,16 +102,13 @@ impl Site {
 
     fn counted(&self, family: &str, labels: &[(&str, &str)]) -> f64 {
         let families = self.tally.families();
-        let points = &families
-            .iter()
-            .find(|known| known.name == family)
-            .expect("the family exists")
-            .points;
-        let fits = |point: &&crate::family::Point| {
+        let family = families.iter().find(|known| known.name == family);
+        let mut points = family.expect("the family exists").points();
+        let fits = |point: &crate::family::Point| {
             let of_point = point.labels.iter().map(|label| (&*label.0, &*label.1));
             of_point.eq(labels.iter().copied())
         };
-        match points.iter().find(fits).map(|point| &point.value) {
+        match points.find(fits).map(|point| point.value) {
             Some(Value::Number(number)) => *number,
             _ => 0.0,
         }

@@ -1,6 +1,7 @@
 //! The sampler with collectors made up for a test, and on this host.
 
 use super::*;
+use crate::family::Cast;
 use crate::sense::ReadError;
 use crate::sense::fixture::Tree;
 use std::sync::Mutex;
@@ -16,11 +17,7 @@ fn collector(
     name: &'static str,
     read: impl FnMut(&Roots) -> Result<Vec<Family>, ReadError> + Send + 'static,
 ) -> Collector {
-    Collector {
-        name,
-        read: Box::new(read),
-        complaint: None,
-    }
+    Collector::reading_with(name, Box::new(read))
 }
 
 fn fast(collectors: impl IntoIterator<Item = Collector>) -> Shelf {
@@ -53,10 +50,10 @@ fn reads(snapshot: &Arc<Snapshot>) -> f64 {
 }
 
 fn number(snapshot: &Arc<Snapshot>, family: &str) -> f64 {
-    let crate::family::Value::Number(value) = snapshot.family(family).unwrap().points[0].value else {
+    let crate::family::Value::Number(value) = snapshot.family(family).unwrap().point(0).value else {
         panic!("not a number")
     };
-    value
+    *value
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -281,10 +278,7 @@ fn the_default_collectors_sample_this_host() {
         "node_load1",
         "node_uname_info",
     ] {
-        assert!(
-            snapshot.family(name).is_some_and(|family| !family.points.is_empty()),
-            "{name}"
-        );
+        assert!(snapshot.family(name).is_some_and(|family| !family.is_empty()), "{name}");
     }
 }
 
@@ -306,6 +300,6 @@ fn an_empty_tree_makes_every_reader_of_it_fail_and_nothing_else() {
     };
     assert!(!of("cpu").success() && of("cpu").error.as_ref().unwrap().contains("/stat"));
     assert!(of("uname").success());
-    let about = snapshot.about_collectors(snapshot.taken_instant + Duration::from_secs(2));
-    assert_eq!(about[0].points.len(), snapshot.readings.len());
+    let about = snapshot.about_collectors(snapshot.taken_instant + Duration::from_secs(2), &mut Cast::default());
+    assert_eq!(about[0].len(), snapshot.readings.len());
 }

@@ -1,28 +1,5 @@
-//! Names and helps of families that are made from the kernel's own names. Those are the same every second, so what was made
-//! of them is remembered, place by place. Pure.
-
-use crate::family::{Family, Kind, Text};
-
-/// Name and help of a family.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Title {
-    pub name: Text,
-    pub help: Text,
-}
-
-impl Title {
-    pub fn new(name: impl Into<Text>, help: impl Into<Text>) -> Self {
-        Title {
-            name: name.into(),
-            help: help.into(),
-        }
-    }
-
-    /// A family with this title and one series without labels.
-    pub fn family(&self, kind: Kind, value: f64) -> Family {
-        Family::new(self.name.clone(), self.help.clone(), kind).value(value)
-    }
-}
+//! What was made of the kernel's own names, above all forms of families. Those names are the same every second, so it is
+//! remembered, place by place. Pure.
 
 /// What was made of the beginnings of a file's lines, in the order in which they came last time.
 #[derive(Debug)]

@@ -143,6 +143,15 @@ impl Form {
     }
 }
 
+/// Families of one series each, without labels: a number for each form, in their order.
+pub fn singles<'f>(
+    forms: impl IntoIterator<Item = &'f Arc<Form>>,
+    values: impl IntoIterator<Item = f64>,
+) -> Vec<Family> {
+    let both = forms.into_iter().zip(values);
+    both.map(|(form, value)| form.family([value])).collect()
+}
+
 /// A metric family at one moment. Samples share its form, so that who only wants to know whether anything but numbers has
 /// changed compares addresses.
 #[derive(Debug, Clone, PartialEq)]

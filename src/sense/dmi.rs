@@ -1,6 +1,6 @@
 //! `dmi`: what the firmware says of the machine, from `/sys/class/dmi/id`.
 
-use super::roots::{ReadError, Roots, attribute};
+use super::roots::{Attributes, ReadError, Roots};
 use crate::family::{Family, label};
 
 /// Label and file; serial numbers are readable to root only.
@@ -28,10 +28,11 @@ const FIELDS: [(&str, &str); 20] = [
 ];
 
 pub fn read_dmi(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let base = roots.sys("class/dmi/id");
+    let attributes = Attributes::of(&roots.sys("class/dmi/id"));
+    let text = |file| Some(attributes.as_ref()?.text(file)?.trim().to_owned());
     let labels: Vec<_> = FIELDS
         .into_iter()
-        .filter_map(|(name, file)| Some(label(name, attribute(&base.join(file))?.trim().to_owned())))
+        .filter_map(|(name, file)| Some(label(name, text(file)?)))
         .collect();
     if labels.is_empty() {
         return Err(ReadError::Absent("no DMI information"));

@@ -2,7 +2,8 @@
 
 use super::lines::lines;
 use super::roots::{ReadError, Roots, read_record};
-use crate::family::Family;
+use crate::family::{Family, Form, Kind, singles};
+use std::sync::{Arc, LazyLock};
 
 fn parse_number(text: &str) -> Result<f64, String> {
     text.trim().parse().map_err(|_| format!("{text:?} is not a number"))
@@ -20,12 +21,20 @@ pub fn parse_file_nr(text: &str) -> Result<[f64; 2], String> {
     }
 }
 
+static FILE_HANDLES: LazyLock<[Arc<Form>; 2]> = LazyLock::new(|| {
+    [
+        Form::single("node_filefd_allocated", "File handles that are allocated.", Kind::Gauge),
+        Form::single(
+            "node_filefd_maximum",
+            "File handles that may be allocated.",
+            Kind::Gauge,
+        ),
+    ]
+});
+
 pub fn read_filefd(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let [allocated, maximum] = roots.record("sys/fs/file-nr", parse_file_nr)?;
-    Ok(vec![
-        Family::gauge("node_filefd_allocated", "File handles that are allocated.").value(allocated),
-        Family::gauge("node_filefd_maximum", "File handles that may be allocated.").value(maximum),
-    ])
+    Ok(singles(&*FILE_HANDLES, [allocated, maximum]))
 }
 
 pub fn read_entropy(roots: &Roots) -> Result<Vec<Family>, ReadError> {
@@ -91,6 +100,16 @@ pub fn parse_conntrack(text: &str) -> Result<[f64; 8], String> {
     Ok(sums)
 }
 
+static CONNECTIONS: LazyLock<Vec<Arc<Form>>> = LazyLock::new(|| {
+    let table = [
+        ("node_nf_conntrack_entries", "Connections that are tracked."),
+        ("node_nf_conntrack_entries_limit", "Connections that can be tracked."),
+    ];
+    // Gauges, as node_exporter has them, although they only grow.
+    let all = table.into_iter().chain(CONNTRACK.map(|(_, name, help)| (name, help)));
+    all.map(|(name, help)| Form::single(name, help, Kind::Gauge)).collect()
+});
+
 pub fn read_conntrack(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let read = || -> Result<_, ReadError> {
         let number = |path| roots.record(path, parse_number);
@@ -99,14 +118,7 @@ pub fn read_conntrack(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         Ok((count, number("sys/net/netfilter/nf_conntrack_max")?, sums))
     };
     let (count, maximum, sums) = read().map_err(|error| error.or_absent("no connection tracking"))?;
-    let mut families = vec![
-        Family::gauge("node_nf_conntrack_entries", "Connections that are tracked.").value(count),
-        Family::gauge("node_nf_conntrack_entries_limit", "Connections that can be tracked.").value(maximum),
-    ];
-    // Gauges, as node_exporter has them, although they only grow.
-    let stats = CONNTRACK.into_iter().zip(sums);
-    families.extend(stats.map(|((_, name, help), sum)| Family::gauge(name, help).value(sum)));
-    Ok(families)
+    Ok(singles(&*CONNECTIONS, [count, maximum].into_iter().chain(sums)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! `loadavg`: the three load averages of `/proc/loadavg` (proc(5)).
 
 use super::roots::{ReadError, Roots};
-use crate::family::Family;
+use crate::family::{Family, Form, Kind, singles};
+use std::sync::{Arc, LazyLock};
 
 /// Load over 1, 5 and 15 minutes.
 pub fn parse_loadavg(text: &str) -> Result<[f64; 3], String> {
@@ -16,20 +17,17 @@ pub fn parse_loadavg(text: &str) -> Result<[f64; 3], String> {
     Ok(loads)
 }
 
+static FORMS: LazyLock<[Arc<Form>; 3]> = LazyLock::new(|| {
+    [
+        Form::single("node_load1", "Load average over 1 minute.", Kind::Gauge),
+        Form::single("node_load5", "Load average over 5 minutes.", Kind::Gauge),
+        Form::single("node_load15", "Load average over 15 minutes.", Kind::Gauge),
+    ]
+});
+
 pub fn read_loadavg(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let loads = roots.record("loadavg", parse_loadavg)?;
-    let names = ["node_load1", "node_load5", "node_load15"];
-    let helps = [
-        "Load average over 1 minute.",
-        "Load average over 5 minutes.",
-        "Load average over 15 minutes.",
-    ];
-    Ok(names
-        .into_iter()
-        .zip(helps)
-        .zip(loads)
-        .map(|((name, help), load)| Family::gauge(name, help).value(load))
-        .collect())
+    Ok(singles(&*FORMS, loads))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `netclass`: attributes of network devices from `/sys/class/net` (sysfs-class-net).
 
 use super::collectors::NameFilter;
-use super::roots::{ReadError, Roots, attribute, names};
+use super::roots::{Attributes, ReadError, Roots, names};
 use crate::family::{Family, Kind, label};
 
 /// File of a device, metric name after `node_network_`, help, kind.
@@ -87,14 +87,16 @@ pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>,
     let mut up = Family::gauge("node_network_up", "1 where the device is up.");
     let mut info = Family::gauge("node_network_info", "What is known of a device; the value is always 1.");
     for device in names(&base)?.into_iter().filter(|device| devices.allows(device)) {
-        let directory = base.join(&device);
         // `bonding_masters` is a file among the devices.
-        let Some(operstate) = attribute(&directory.join("operstate")) else {
+        let Some(attributes) = Attributes::of(&base.join(&device)) else {
+            continue;
+        };
+        let Some(operstate) = attributes.text("operstate") else {
             continue;
         };
         for (family, (file, ..)) in families.iter_mut().zip(ATTRIBUTES) {
             // Many drivers refuse to answer for a device that is down.
-            let Some(value) = attribute(&directory.join(file)).and_then(|text| parse_attribute(&text)) else {
+            let Some(value) = attributes.text(file).and_then(|text| parse_attribute(&text)) else {
                 continue;
             };
             let value = if file == "speed" {
@@ -108,7 +110,7 @@ pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>,
             vec![label("device", device.clone())],
             f64::from(u8::from(operstate == "up")),
         );
-        let text = |file: &str| attribute(&directory.join(file)).unwrap_or_default();
+        let text = |file: &str| attributes.text(file).unwrap_or_default();
         info.push(
             vec![
                 label("address", text("address")),

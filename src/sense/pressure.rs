@@ -2,7 +2,8 @@
 
 use super::lines::lines;
 use super::roots::{ReadError, Roots};
-use crate::family::Family;
+use crate::family::{Family, Form, Kind};
+use std::sync::{Arc, LazyLock};
 
 /// Seconds since boot in which some, and in which all, tasks waited for the resource.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -34,6 +35,32 @@ pub fn parse_pressure(text: &str) -> Result<Stalls, String> {
     })
 }
 
+static FORMS: LazyLock<[Arc<Form>; 5]> = LazyLock::new(|| {
+    [
+        (
+            "node_pressure_cpu_waiting_seconds_total",
+            "Seconds in which some task waited for a processor.",
+        ),
+        (
+            "node_pressure_io_waiting_seconds_total",
+            "Seconds in which some task waited for input or output.",
+        ),
+        (
+            "node_pressure_memory_waiting_seconds_total",
+            "Seconds in which some task waited for memory.",
+        ),
+        (
+            "node_pressure_io_stalled_seconds_total",
+            "Seconds in which every task waited for input or output.",
+        ),
+        (
+            "node_pressure_memory_stalled_seconds_total",
+            "Seconds in which every task waited for memory.",
+        ),
+    ]
+    .map(|(name, help)| Form::single(name, help, Kind::Counter))
+});
+
 pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let read = |path| roots.record(path, parse_pressure);
     let cpu = match read("pressure/cpu") {
@@ -48,41 +75,13 @@ pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     };
     let io = read("pressure/io")?;
     let memory = read("pressure/memory")?;
-    let some = [
-        (
-            "node_pressure_cpu_waiting_seconds_total",
-            "Seconds in which some task waited for a processor.",
-            &cpu,
-        ),
-        (
-            "node_pressure_io_waiting_seconds_total",
-            "Seconds in which some task waited for input or output.",
-            &io,
-        ),
-        (
-            "node_pressure_memory_waiting_seconds_total",
-            "Seconds in which some task waited for memory.",
-            &memory,
-        ),
-    ];
     // The system-wide `full` line of cpu is always 0.
-    let full = [
-        (
-            "node_pressure_io_stalled_seconds_total",
-            "Seconds in which every task waited for input or output.",
-            &io,
-        ),
-        (
-            "node_pressure_memory_stalled_seconds_total",
-            "Seconds in which every task waited for memory.",
-            &memory,
-        ),
-    ];
-    let waiting = some.map(|(name, help, stalls)| Family::counter(name, help).value(stalls.some_seconds));
-    let stalled = full
-        .into_iter()
-        .filter_map(|(name, help, stalls)| Some(Family::counter(name, help).value(stalls.full_seconds?)));
-    Ok(waiting.into_iter().chain(stalled).collect())
+    let stalled = [io.full_seconds, memory.full_seconds];
+    let waiting = [cpu, io, memory].map(|stalls| Some(stalls.some_seconds));
+    let told = FORMS.iter().zip(waiting.into_iter().chain(stalled));
+    Ok(told
+        .filter_map(|(form, seconds)| Some(form.family([seconds?])))
+        .collect())
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use super::lines::lines;
 use super::roots::{ReadError, Roots};
-use crate::family::Family;
+use crate::family::{Family, Form, Kind, singles};
+use std::sync::{Arc, LazyLock};
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct StatSample {
@@ -38,16 +39,36 @@ pub fn parse_stat(text: &str) -> Result<StatSample, String> {
     }
 }
 
+static FORMS: LazyLock<[Arc<Form>; 6]> = LazyLock::new(|| {
+    [
+        Form::single("node_intr_total", "Interrupts served.", Kind::Counter),
+        Form::single("node_context_switches_total", "Context switches.", Kind::Counter),
+        Form::single("node_forks_total", "Processes and threads created.", Kind::Counter),
+        Form::single("node_boot_time_seconds", "Unix time of the last boot.", Kind::Gauge),
+        Form::single(
+            "node_procs_running",
+            "Tasks that run or wait for a processor.",
+            Kind::Gauge,
+        ),
+        Form::single(
+            "node_procs_blocked",
+            "Tasks that wait for input or output to finish.",
+            Kind::Gauge,
+        ),
+    ]
+});
+
 pub fn read_stat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let sample = roots.record("stat", parse_stat)?;
-    Ok(vec![
-        Family::counter("node_intr_total", "Interrupts served.").value(sample.interrupts),
-        Family::counter("node_context_switches_total", "Context switches.").value(sample.context_switches),
-        Family::counter("node_forks_total", "Processes and threads created.").value(sample.forks),
-        Family::gauge("node_boot_time_seconds", "Unix time of the last boot.").value(sample.boot_time_seconds),
-        Family::gauge("node_procs_running", "Tasks that run or wait for a processor.").value(sample.running),
-        Family::gauge("node_procs_blocked", "Tasks that wait for input or output to finish.").value(sample.blocked),
-    ])
+    let values = [
+        sample.interrupts,
+        sample.context_switches,
+        sample.forks,
+        sample.boot_time_seconds,
+        sample.running,
+        sample.blocked,
+    ];
+    Ok(singles(&*FORMS, values))
 }
 
 #[cfg(test)]

@@ -259,14 +259,15 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         },
         collectors: run.collectors.chosen(),
     };
-    let sampler = Sampler::start(sampling, watcher.follower());
+    let follower = watcher.follower();
+    // It waits for the first sample, and the engine may have requests to make meanwhile.
+    let started = tokio::task::spawn_blocking(move || Sampler::start(sampling, follower)).await;
     drop(sampled);
-    let sampler = match sampler {
+    let sampler = match started.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
         Ok(sampler) => Arc::new(sampler),
         Err(error) => {
             // What it has begun by now it takes back.
-            door.send(Input::ShutDown);
-            let _ = engine.join();
+            end(engine, &door).await;
             return Err(because("no sampler")(error));
         }
     };
@@ -338,6 +339,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
                 is_settled = true;
                 introduce(&policy, &loaded, &run, &addresses);
                 let lock_memory = loaded.config.lock_memory;
+                // The kernel may take its time to lock memory.
                 tokio::task::spawn_blocking(move || stand_firm(lock_memory));
             }
             _ = terminate.recv() => break,
@@ -355,17 +357,23 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     let _ = stop.send(true);
     drop(tokio::time::timeout(DRAIN, receiving).await);
     drop(reconciling.await);
-    let end = tokio::task::spawn_blocking(move || {
-        door.send(Input::ShutDown);
-        engine.join().is_ok()
-    });
-    drop(end.await);
+    end(engine, &door).await;
     for listener in listeners {
         drop(tokio::time::timeout(DRAIN, listener).await);
     }
     drop(control.await);
     tracing::info!("ended");
     Ok(())
+}
+
+/// Lets the engine give back what it holds, for which it may need this runtime, and waits for that.
+async fn end(engine: std::thread::JoinHandle<()>, door: &Door) {
+    let door = door.clone();
+    let ended = tokio::task::spawn_blocking(move || {
+        door.send(Input::ShutDown);
+        engine.join().is_ok()
+    });
+    drop(ended.await);
 }
 
 /// Prepares for the hour in which memory is short, once the start is over. What is not permitted is done without.

@@ -133,12 +133,17 @@ impl Form {
     }
 
     /// A family of this form: a number for each of its series.
+    ///
+    /// # Panics
+    ///
+    /// When there are more or fewer numbers than series.
     pub fn family(self: &Arc<Self>, values: impl IntoIterator<Item = f64>) -> Family {
         let family = Family {
             form: Arc::clone(self),
             values: values.into_iter().map(Value::Number).collect(),
         };
-        debug_assert_eq!(family.values.len(), self.labels.len(), "{}", self.name);
+        // Else numbers would stand beside the wrong series.
+        assert_eq!(family.values.len(), self.labels.len(), "{}", self.name);
         family
     }
 }
@@ -266,23 +271,23 @@ impl Forms {
 
 /// Forms of families whose series are about the same things as last time, as one for each device.
 #[derive(Debug)]
-pub struct Cast<T> {
+pub struct FormsOf<T> {
     things: Vec<T>,
     forms: Vec<Arc<Form>>,
 }
 
-impl<T> Default for Cast<T> {
+impl<T> Default for FormsOf<T> {
     fn default() -> Self {
-        Cast {
+        FormsOf {
             things: Vec::new(),
             forms: Vec::new(),
         }
     }
 }
 
-impl<T: PartialEq> Cast<T> {
+impl<T: PartialEq> FormsOf<T> {
     /// The forms of families about these things, made anew only where the things are others.
-    pub fn of<F>(&mut self, things: Vec<T>, make: impl FnOnce(&[T]) -> F) -> &[Arc<Form>]
+    pub fn forms<F>(&mut self, things: Vec<T>, make: impl FnOnce(&[T]) -> F) -> &[Arc<Form>]
     where
         F: IntoIterator<Item = Family>,
     {
@@ -328,15 +333,14 @@ mod tests {
         assert_eq!(now[0], disks(&["a", "c"], 2.0));
         let later = shared(vec![disks(&["a", "c"], 3.0)]);
         assert!(Arc::ptr_eq(now[0].form(), later[0].form()));
-        assert!(!Arc::ptr_eq(
-            now[1].form(),
-            shared(vec![disks(&["a"], 1.0), before[1].clone()])[0].form()
-        ));
+        // Forgotten since there was a sample without it.
+        let again = shared(vec![disks(&["a", "c"], 4.0), Family::gauge("b", "").value(4.0)]);
+        assert!(!Arc::ptr_eq(now[1].form(), again[1].form()));
     }
 
     #[test]
     fn what_is_about_the_same_things_is_named_once() {
-        let mut cast = Cast::default();
+        let mut kept = FormsOf::default();
         let mut made = 0;
         for (names, expected) in [
             (vec!["a"], 1),
@@ -345,7 +349,7 @@ mod tests {
             (vec![], 3),
             (vec!["a"], 4),
         ] {
-            let forms = cast.of(names.clone(), |names| {
+            let forms = kept.forms(names.clone(), |names| {
                 made += 1;
                 [disks(names, 0.0)]
             });

@@ -2,10 +2,11 @@
 //! Label values come from closed enums or from rule names; never from alerts or processes.
 
 mod activity;
+mod families;
 
 pub use activity::{Activity, HeldLease, OpenAlert, Standing, Told, Verdict};
 
-use crate::family::{Family, Histogram, label};
+use crate::family::{Family, Histogram};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +34,8 @@ struct Counts {
     state: State,
     activity: Activity,
     reload: Reload,
+    /// What was made of all this, until it changes.
+    families: Option<Vec<Family>>,
 }
 
 /// Gauges that the engine sets as a whole after each turn.
@@ -80,48 +83,56 @@ pub struct Reload {
 }
 
 impl Tally {
-    fn counts(&self) -> MutexGuard<'_, Counts> {
+    /// To be looked at, or changed where no family tells of it.
+    fn look(&self) -> MutexGuard<'_, Counts> {
         // Counters stay true even when a thread died while holding the lock: each update is one assignment.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// To be changed: its families are to be made anew.
+    fn change(&self) -> MutexGuard<'_, Counts> {
+        let mut counts = self.look();
+        counts.families = None;
+        counts
+    }
+
     /// An answer of the webhook listener, by HTTP status code.
     pub fn webhook_request(&self, code: u16) {
-        *self.counts().webhook_requests.entry(code).or_default() += 1;
+        *self.change().webhook_requests.entry(code).or_default() += 1;
     }
 
     /// One alert entry that arrived, whatever is decided about it.
     pub fn alert_received(&self, source: &'static str, status: &'static str) {
-        *self.counts().alerts_received.entry((source, status)).or_default() += 1;
+        *self.change().alerts_received.entry((source, status)).or_default() += 1;
     }
 
     /// Alerts that Alertmanager left out of a notification (`truncatedAlerts`).
     pub fn alerts_truncated(&self, count: u64) {
-        self.counts().alerts_truncated += count;
+        self.change().alerts_truncated += count;
     }
 
     /// A sample that was taken between two regular ones, and why.
     pub fn early_sample(&self, cause: &'static str) {
-        *self.counts().early_samples.entry(cause).or_default() += 1;
+        *self.change().early_samples.entry(cause).or_default() += 1;
     }
 
     /// How many Alertmanagers answered when all were asked last, and how many did not.
     pub fn alertmanagers_asked(&self, answering: usize, silent: usize) {
-        self.counts().alertmanagers = (answering, silent);
+        self.change().alertmanagers = (answering, silent);
     }
 
     pub fn decision(&self, rule: &str, decision: &'static str) {
-        *self.counts().decisions.entry((rule.into(), decision)).or_default() += 1;
+        *self.change().decisions.entry((rule.into(), decision)).or_default() += 1;
     }
 
     /// Decisions so far, by rule and word.
     pub fn decision_counts(&self) -> BTreeMap<(SmolStr, &'static str), u64> {
-        self.counts().decisions.clone()
+        self.look().decisions.clone()
     }
 
     pub fn action(&self, rule: &str, action: &'static str, outcome: &'static str) {
         *self
-            .counts()
+            .change()
             .actions
             .entry((rule.to_owned(), action, outcome))
             .or_default() += 1;
@@ -129,7 +140,7 @@ impl Tally {
 
     /// Time from the alert's arrival to a step applied.
     pub fn reaction_seconds(&self, seconds: f64) {
-        let mut counts = self.counts();
+        let mut counts = self.change();
         let histogram = &mut counts.reaction;
         if histogram.buckets.is_empty() {
             histogram.buckets = REACTION_BOUNDS_SECONDS.iter().map(|&bound| (bound, 0)).collect();
@@ -144,18 +155,20 @@ impl Tally {
     }
 
     pub fn set_state(&self, state: State) {
-        self.counts().state = state;
+        if self.look().state != state {
+            self.change().state = state;
+        }
     }
 
     /// Replaces what is open and held now.
     pub fn set_open(&self, alerts: Vec<OpenAlert>, leases: Vec<HeldLease>) {
-        let mut counts = self.counts();
+        let mut counts = self.look();
         (counts.activity.alerts, counts.activity.leases) = (alerts, leases);
     }
 
     /// Replaces the rules in force. What each is there to do is counted from zero, so that `increase()` sees the first time.
     pub fn set_rules(&self, rules: Vec<Standing>) {
-        let mut counts = self.counts();
+        let mut counts = self.change();
         for standing in &rules {
             let decision = if standing.acts { "planned" } else { "dry_run" };
             counts
@@ -177,24 +190,24 @@ impl Tally {
 
     /// Adds a line to what happened.
     pub fn tell(&self, told: Told) {
-        self.counts().activity.tell(told);
+        self.look().activity.tell(told);
     }
 
     pub fn activity(&self) -> Activity {
-        self.counts().activity.clone()
+        self.look().activity.clone()
     }
 
     pub fn state(&self) -> State {
-        self.counts().state.clone()
+        self.look().state.clone()
     }
 
     pub fn reload(&self) -> Reload {
-        self.counts().reload
+        self.look().reload
     }
 
     /// A reload (or the start) at this Unix time that worked, or one that kept the last good configuration.
     pub fn reloaded(&self, success_at_seconds: Option<f64>) {
-        let mut counts = self.counts();
+        let mut counts = self.change();
         counts.reload.failed = success_at_seconds.is_none();
         if let Some(at) = success_at_seconds {
             counts.reload.success_timestamp_seconds = at;
@@ -203,157 +216,13 @@ impl Tally {
 
     /// The `evenkeel_*` families about evenkeel itself (DESIGN section 4.5), sampler's ones excepted.
     pub fn families(&self) -> Vec<Family> {
-        let counts = self.counts();
-        let state = &counts.state;
-        let flag = |on: bool| f64::from(u8::from(on));
-
-        let mut build = Family::gauge("evenkeel_build_info", "Version of this build; the value is always 1.");
-        build.push([label("version", env!("CARGO_PKG_VERSION"))], 1.0);
-
-        let mut mode = Family::gauge("evenkeel_mode", "1 for the mode that is in force, 0 for the other.");
-        mode.push([label("mode", "dry-run")], flag(!state.enforce));
-        mode.push([label("mode", "enforce")], flag(state.enforce));
-
-        let mut webhook = Family::counter(
-            "evenkeel_webhook_requests_total",
-            "Answers of the webhook listener by HTTP status code.",
-        );
-        for (code, count) in &counts.webhook_requests {
-            webhook.push([label("code", code.to_string())], *count as f64);
+        let mut counts = self.look();
+        if let Some(families) = &counts.families {
+            return families.clone();
         }
-
-        let mut received = Family::counter(
-            "evenkeel_alerts_received_total",
-            "Alerts that arrived, by source and status, whatever was decided about them.",
-        );
-        for ((source, status), count) in &counts.alerts_received {
-            received.push([label("source", *source), label("status", *status)], *count as f64);
-        }
-
-        let mut early = Family::counter(
-            "evenkeel_early_samples_total",
-            "Samples taken for rules before they were due, by cause.",
-        );
-        for (cause, count) in &counts.early_samples {
-            early.push([label("cause", *cause)], *count as f64);
-        }
-
-        let mut alertmanagers = Family::gauge(
-            "evenkeel_alertmanagers",
-            "Alertmanagers of the configuration, by whether they answered when they were asked last.",
-        );
-        let (answering, silent) = counts.alertmanagers;
-        for (state, count) in [("answering", answering), ("silent", silent)] {
-            alertmanagers.push([label("state", state)], count as f64);
-        }
-
-        let mut firing = Family::gauge(
-            "evenkeel_alerts_firing",
-            "Alerts known to fire for which an episode is open.",
-        );
-        for source in ["alertmanager", "local"] {
-            let count = state.alerts_firing.get(source).copied().unwrap_or(0);
-            firing.push([label("source", source)], count as f64);
-        }
-
-        let mut decisions = Family::counter(
-            "evenkeel_decisions_total",
-            "What was decided about planned steps and alerts.",
-        );
-        for ((rule, decision), count) in &counts.decisions {
-            decisions.push(
-                vec![label("rule", rule.clone()), label("decision", *decision)],
-                *count as f64,
-            );
-        }
-
-        let mut actions = Family::counter("evenkeel_actions_total", "Steps taken or simulated, by outcome.");
-        for ((rule, action, outcome), count) in &counts.actions {
-            actions.push(
-                vec![
-                    label("rule", rule.clone()),
-                    label("action", *action),
-                    label("outcome", *outcome),
-                ],
-                *count as f64,
-            );
-        }
-
-        let mut leases = Family::gauge(
-            "evenkeel_leases",
-            "Reversible steps that are held now and will be undone.",
-        );
-        for ((rule, knob), count) in &state.leases {
-            leases.push([label("rule", rule.clone()), label("knob", *knob)], *count as f64);
-        }
-
-        let mut allocations = Family::gauge(
-            "evenkeel_allocations",
-            "What was asked of resource allocators: requested, granted, expired (granted and not renewed in time), or releasing.",
-        );
-        for ((rule, held), count) in &state.allocations {
-            allocations.push([label("rule", rule.clone()), label("state", *held)], *count as f64);
-        }
-
-        let mut breakers = Family::gauge(
-            "evenkeel_breaker_open",
-            "1 while a rule is stopped because its final steps had no effect.",
-        );
-        for (rule, open) in &state.breakers {
-            breakers.push([label("rule", rule.clone())], flag(*open));
-        }
-
-        let mut reaction = Family::new(
-            "evenkeel_reaction_duration_seconds",
-            "Time from the arrival of an alert to a step applied.",
-            crate::family::Kind::Histogram,
-        );
-        let mut histogram = counts.reaction.clone();
-        if histogram.buckets.is_empty() {
-            histogram.buckets = REACTION_BOUNDS_SECONDS.iter().map(|&bound| (bound, 0)).collect();
-        }
-        reaction.push_histogram(Vec::new(), histogram);
-
-        vec![
-            build,
-            mode,
-            Family::gauge("evenkeel_paused", "1 while evenkeel was told to plan nothing new.")
-                .value(flag(state.paused)),
-            Family::gauge(
-                "evenkeel_config_last_reload_successful",
-                "1 when the newest configuration is the one in force.",
-            )
-            .value(flag(!counts.reload.failed)),
-            Family::gauge(
-                "evenkeel_config_last_reload_success_timestamp_seconds",
-                "Unix time at which the configuration in force was loaded.",
-            )
-            .value(counts.reload.success_timestamp_seconds),
-            Family::gauge("evenkeel_rules", "Rules in force.").value(state.rules as f64),
-            webhook,
-            received,
-            alertmanagers,
-            early,
-            firing,
-            Family::counter(
-                "evenkeel_alerts_truncated_total",
-                "Alerts that Alertmanager left out of its notifications (max_alerts).",
-            )
-            .value(counts.alerts_truncated as f64),
-            decisions,
-            actions,
-            leases,
-            allocations,
-            Family::gauge(
-                "evenkeel_budget_remaining",
-                "Final steps that the host-wide budget still allows now.",
-            )
-            .value(f64::from(state.budget_remaining)),
-            breakers,
-            Family::gauge("evenkeel_ledger_writable", "1 while decisions can be made durable.")
-                .value(flag(state.ledger_writable)),
-            reaction,
-        ]
+        let families = counts.as_families();
+        counts.families = Some(families.clone());
+        families
     }
 }
 
@@ -401,6 +270,7 @@ mod tests {
             ]
         );
         tally.decision("a", "planned");
+        assert_eq!(series(&tally, "evenkeel_decisions_total")[0], "a planned Number(1.0)");
         tally.set_rules(rules());
         assert_eq!(series(&tally, "evenkeel_decisions_total")[0], "a planned Number(1.0)");
     }

@@ -35,7 +35,7 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// So many are freed on the async worker.
 const FEW_ALERTS: usize = 64;
 
-/// Larger bodies are decoded off the async workers: 4 MiB take some ten milliseconds.
+/// Larger bodies are decoded off the async worker: 4 MiB take some ten milliseconds.
 const DECODE_INLINE_BYTES: usize = 64 * 1024;
 
 const RETRY_AFTER_SECONDS: u32 = 5;

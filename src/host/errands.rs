@@ -1,4 +1,4 @@
-//! Carries errands out beside the engine: requests on the async workers, each command on a thread of its own. Decides
+//! Carries errands out beside the engine: requests on the async worker, each command on a thread of its own. Decides
 //! nothing, and bounds what servers and commands can make it hold.
 
 use super::errand::{Authorization, End, Errand, Report, Request, Run, Server};

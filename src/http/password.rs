@@ -1,4 +1,4 @@
-//! Checks passwords against bcrypt hashes: one at a time, off the async workers, and the right ones only once.
+//! Checks passwords against bcrypt hashes: one at a time, off the async worker, and the right ones only once.
 
 use ring::digest::{Context, SHA256};
 use std::collections::{BTreeMap, HashSet};

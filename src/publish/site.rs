@@ -7,7 +7,7 @@ use super::negotiation::{self, Format};
 use super::page;
 use super::rendered::{Newest, Rendered};
 use super::status::status;
-use crate::family::{Cast, Family, Forms, label};
+use crate::family::{Family, Forms, FormsOf, label};
 use crate::sense::{COLLECTORS, Sampler, Snapshot};
 use crate::tally::Tally;
 use http_body_util::Full;
@@ -17,7 +17,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
@@ -75,8 +75,8 @@ impl Default for Options {
 
 /// What the families that are made for a scrape have in common with those made for the one before.
 #[derive(Default)]
-struct Remembered {
-    about_collectors: Cast<&'static str>,
+struct Former {
+    about_collectors: FormsOf<&'static str>,
     own: Forms,
 }
 
@@ -88,7 +88,7 @@ pub struct Site {
     scrapes: Option<Semaphore>,
     newest: Newest,
     order: Arc<Order>,
-    remembered: Mutex<Remembered>,
+    former: Mutex<Former>,
     ready: AtomicBool,
 }
 
@@ -103,7 +103,7 @@ impl Site {
             scrapes,
             newest: Newest::default(),
             order: Arc::default(),
-            remembered: Mutex::default(),
+            former: Mutex::default(),
             ready: AtomicBool::new(true),
         }
     }
@@ -192,7 +192,7 @@ impl Site {
 
     fn content(&self, snapshot: &Snapshot, choice: &Choice) -> Content {
         let mut own = self.tally.families();
-        own.push(node_exporter_build_info());
+        own.push(NODE_EXPORTER_BUILD_INFO.clone());
         own.extend(self.options.sources.iter().flat_map(|source| source()));
         let readings: Vec<_> = snapshot
             .readings
@@ -205,9 +205,9 @@ impl Site {
             ..snapshot.clone()
         };
         // Whatever a panic left behind is compared before it is used.
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        own.extend(chosen.about_collectors(Instant::now(), &mut remembered.about_collectors));
-        remembered.own.share(&mut own);
+        let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        own.extend(chosen.about_collectors(Instant::now(), &mut former.about_collectors));
+        former.own.share(&mut own);
         Content {
             readings: chosen.readings,
             ready_made: chosen.ready_made,
@@ -275,7 +275,7 @@ fn patience(headers: &HeaderMap) -> Duration {
 }
 
 /// node-mixin's cluster dashboard divides by the number of these.
-fn node_exporter_build_info() -> Family {
+static NODE_EXPORTER_BUILD_INFO: LazyLock<Family> = LazyLock::new(|| {
     let mut info = Family::gauge(
         "node_exporter_build_info",
         "The version of evenkeel, under the name that dashboards for node_exporter ask for; the value is always 1.",
@@ -297,7 +297,7 @@ fn node_exporter_build_info() -> Family {
         1.0,
     );
     info
-}
+});
 
 /// Which collectors a URL asks for with `collect[]` or `exclude[]`.
 enum Choice {

@@ -3,7 +3,7 @@
 use super::lines::lines;
 use super::roots::{ReadError, Roots, names, number};
 use super::slowly::Slowly;
-use crate::family::{Cast, Family, Text, label};
+use crate::family::{Family, FormsOf, Text, label};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -139,7 +139,7 @@ fn read_throttles(roots: &Roots) -> Vec<Family> {
 #[derive(Default)]
 pub struct Cpu {
     before: CpuSample,
-    cast: Cast<u32>,
+    kept: FormsOf<u32>,
     throttles: Slowly,
 }
 
@@ -152,7 +152,7 @@ impl Cpu {
             }
         }
         let mut families = Vec::new();
-        if let [seconds, guest] = self.cast.of(sample.keys().copied().collect(), families_of) {
+        if let [seconds, guest] = self.kept.forms(sample.keys().copied().collect(), families_of) {
             families.push(seconds.family(sample.values().flat_map(|times| times.modes)));
             families.push(guest.family(sample.values().flat_map(|times| times.guest)));
         }

@@ -5,7 +5,7 @@ use super::collectors::NameFilter;
 use super::lines::lines;
 use super::roots::{ReadError, Roots, read_text};
 use super::slowly::Slowly;
-use crate::family::{Cast, Family, Kind, label};
+use crate::family::{Family, FormsOf, Kind, label};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -254,7 +254,7 @@ pub struct Diskstats {
     devices: NameFilter,
     udev_data: PathBuf,
     /// Device, and how many counters it has.
-    cast: Cast<(String, usize)>,
+    kept: FormsOf<(String, usize)>,
     udev: Slowly,
 }
 
@@ -264,7 +264,7 @@ impl Diskstats {
         Diskstats {
             devices,
             udev_data: udev_data.to_owned(),
-            cast: Cast::default(),
+            kept: FormsOf::default(),
             udev: Slowly::default(),
         }
     }
@@ -274,7 +274,7 @@ impl Diskstats {
         let disks = roots.parsed("diskstats", |text| parse_diskstats(text, is_wanted))?;
 
         let things = disks.iter().map(|disk| (disk.device.clone(), disk.counters.len()));
-        let forms = self.cast.of(things.collect(), families_of);
+        let forms = self.kept.forms(things.collect(), families_of);
         let mut families = Vec::with_capacity(COUNTERS.len());
         for (column, (form, (.., factor))) in forms.iter().zip(&COUNTERS).enumerate() {
             let counts = disks.iter().filter_map(|disk| disk.counters.get(column));

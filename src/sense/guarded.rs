@@ -19,10 +19,10 @@ pub struct Collector {
 
 impl Collector {
     pub fn new(info: &CollectorInfo, options: &Options) -> Self {
-        Self::reading_with(info.name, info.build(options))
+        Self::with_reader(info.name, info.build(options))
     }
 
-    pub fn reading_with(name: &'static str, read: Reader) -> Self {
+    pub fn with_reader(name: &'static str, read: Reader) -> Self {
         Collector {
             name,
             read,

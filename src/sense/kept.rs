@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use super::roots::{FIRST_READ_BYTES, Layout, MAX_FILE_BYTES};
+use super::roots::{Layout, read_to_end};
 
 /// The open files, by their path below the root. A copy begins with none.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ impl Kept {
         }
         let mut kept = KeptFile {
             file: File::open(root.join(path))?,
-            bytes: vec![0; FIRST_READ_BYTES],
+            bytes: vec![0; layout.first_read_bytes()],
             length: 0,
             read_in: *round,
         };
@@ -71,25 +71,9 @@ impl Kept {
 
 impl KeptFile {
     fn read_again(&mut self, layout: Layout) -> io::Result<()> {
-        self.length = 0;
-        loop {
-            match self.file.read_at(&mut self.bytes[self.length..], self.length as u64) {
-                Ok(0) => return Ok(()),
-                Ok(count) => self.length += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            }
-            if self.length < self.bytes.len() {
-                if layout == Layout::Record {
-                    return Ok(());
-                }
-                continue;
-            }
-            if self.length >= MAX_FILE_BYTES {
-                return Err(io::Error::new(io::ErrorKind::FileTooLarge, "file is implausibly long"));
-            }
-            self.bytes.resize(self.length * 2, 0);
-        }
+        let file = &self.file;
+        self.length = read_to_end(&mut self.bytes, layout, |room, place| file.read_at(room, place))?;
+        Ok(())
     }
 }
 
@@ -105,13 +89,19 @@ mod tests {
     #[test]
     fn an_open_file_tells_what_is_in_it_now_and_in_one_round_the_same() {
         let directory = tempfile::tempdir().unwrap();
-        let kept = Kept::default();
-        for layout in [Layout::Record, Layout::Pieces] {
-            for expected in [0, 5, FIRST_READ_BYTES, 3 * FIRST_READ_BYTES + 1, 2] {
+        for layout in [Layout::Record, Layout::Pieces, Layout::Value] {
+            let kept = Kept::default();
+            let first = layout.first_read_bytes();
+            for expected in [0, 5, first - 1, first, 3 * first + 1, 2] {
                 fs::write(directory.path().join("x"), "y".repeat(expected)).unwrap();
-                assert_eq!(length(&kept, directory.path(), "x", layout).unwrap(), expected);
+                assert_eq!(
+                    length(&kept, directory.path(), "x", layout).unwrap(),
+                    expected,
+                    "{layout:?}"
+                );
             }
         }
+        let kept = Kept::default();
         kept.begin_round();
         assert_eq!(length(&kept, directory.path(), "x", Layout::Record).unwrap(), 2);
         fs::write(directory.path().join("x"), "four").unwrap();

@@ -33,7 +33,7 @@ static FILE_HANDLES: LazyLock<[Arc<Form>; 2]> = LazyLock::new(|| {
 });
 
 pub fn read_filefd(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let [allocated, maximum] = roots.record("sys/fs/file-nr", parse_file_nr)?;
+    let [allocated, maximum] = roots.value("sys/fs/file-nr", parse_file_nr)?;
     Ok(singles(&*FILE_HANDLES, [allocated, maximum]))
 }
 
@@ -112,7 +112,7 @@ static CONNECTIONS: LazyLock<Vec<Arc<Form>>> = LazyLock::new(|| {
 
 pub fn read_conntrack(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let read = || -> Result<_, ReadError> {
-        let number = |path| roots.record(path, parse_number);
+        let number = |path| roots.value(path, parse_number);
         let sums = roots.parsed("net/stat/nf_conntrack", parse_conntrack)?;
         let count = number("sys/net/netfilter/nf_conntrack_count")?;
         Ok((count, number("sys/net/netfilter/nf_conntrack_max")?, sums))

@@ -4,7 +4,7 @@ use super::collectors::NameFilter;
 use super::lines::lines;
 use super::roots::{ReadError, Roots, number};
 use super::slowly::Slowly;
-use crate::family::{Cast, Family, Text, label};
+use crate::family::{Family, FormsOf, Text, label};
 use std::time::Instant;
 
 /// The columns of `/proc/net/dev`, first those received, then those transmitted.
@@ -68,7 +68,7 @@ fn families_of(devices: &[String]) -> Vec<Family> {
 pub struct Netdev {
     wanted: NameFilter,
     /// In the order of `COLUMNS`.
-    cast: Cast<String>,
+    kept: FormsOf<String>,
     no_handler: Slowly,
 }
 
@@ -76,7 +76,7 @@ impl Netdev {
     pub fn new(wanted: NameFilter) -> Self {
         Netdev {
             wanted,
-            cast: Cast::default(),
+            kept: FormsOf::default(),
             no_handler: Slowly::default(),
         }
     }
@@ -95,7 +95,7 @@ impl Netdev {
             vec![family]
         });
         let (devices, counters): (Vec<String>, Vec<[u64; 16]>) = sample.into_iter().unzip();
-        let forms = self.cast.of(devices, families_of);
+        let forms = self.kept.forms(devices, families_of);
         let mut families = Vec::with_capacity(forms.len() + 1);
         for (column, form) in forms.iter().enumerate() {
             families.push(form.family(counters.iter().map(|row| row[column] as f64)));

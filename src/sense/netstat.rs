@@ -33,7 +33,7 @@ fn form(wanted: &Regex, protocol: &str, counter: &str) -> Option<Arc<Form>> {
 
 /// `netstat` and `snmp`: a line of names and a line of values for each protocol.
 fn parse_pairs(text: &str, wanted: &Regex, remembered: &mut Remembered<Columns>) -> Result<Vec<Family>, String> {
-    let mut families = Vec::new();
+    let mut families = Vec::with_capacity(32);
     let mut lines = text.split_inclusive('\n');
     remembered.rewind();
     while let Some(head) = lines.next() {
@@ -72,7 +72,7 @@ fn parse_pairs(text: &str, wanted: &Regex, remembered: &mut Remembered<Columns>)
 
 /// `snmp6`: one line per counter, its protocol ending in 6.
 fn parse_snmp6(text: &str, wanted: &Regex, forms: &mut Remembered<Option<Arc<Form>>>) -> Result<Vec<Family>, String> {
-    let mut families = Vec::new();
+    let mut families = Vec::with_capacity(32);
     forms.rewind();
     for line in lines(text) {
         let bad = || format!("{line:?} is not of the form `name number`");

@@ -9,13 +9,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// No file that a collector reads is longer; a broken driver must not fill the memory.
-pub(super) const MAX_FILE_BYTES: usize = 16 << 20;
+const MAX_FILE_BYTES: usize = 16 << 20;
 
 /// What a first read asks for: most procfs files come whole in one `read`.
-pub(super) const FIRST_READ_BYTES: usize = 16 << 10;
+const FIRST_READ_BYTES: usize = 16 << 10;
 
 /// The same for a file with one value.
-const ATTRIBUTE_BYTES: usize = 256;
+const VALUE_BYTES: usize = 256;
 
 /// The trees that collectors read, as `--path.procfs`, `--path.sysfs` and `--path.rootfs` give them.
 #[derive(Debug, Clone)]
@@ -55,6 +55,11 @@ impl Roots {
     /// The same for a file that the kernel writes as one record.
     pub(super) fn record<T>(&self, path: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, ReadError> {
         self.parse_kept(path, Layout::Record, parse)
+    }
+
+    /// The same for a sysctl of one line.
+    pub(super) fn value<T>(&self, path: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, ReadError> {
+        self.parse_kept(path, Layout::Value, parse)
     }
 
     fn parse_kept<T>(
@@ -129,33 +134,58 @@ impl ReadError {
 /// How the kernel writes a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// In pieces: a short read is not the end.
+    /// In pieces: a short read is not the end. A piece may be longer than the page that the kernel gives out at once (a disk with
+    /// many partitions, a mount with many options), so not even a read of a few bytes is.
     Pieces,
-    /// As one record (`single_open()`, sysctl, sysfs): one read that leaves room has it all, and asking for more would
+    /// As one record (`single_open()`): one read that leaves room has it all, and asking for more would
     /// make the kernel compose it once again, which for `/proc/net/netstat` doubles the price.
     Record,
+    /// As one record of a few bytes (sysctl, sysfs). For a sysctl the kernel makes and wipes as much room as is asked for
+    /// (`proc_sys_call_handler()`).
+    Value,
+}
+
+impl Layout {
+    pub(super) fn first_read_bytes(self) -> usize {
+        match self {
+            Layout::Pieces | Layout::Record => FIRST_READ_BYTES,
+            Layout::Value => VALUE_BYTES,
+        }
+    }
 }
 
 /// `fs::read` asks for a size first and then reads in small steps, which costs a procfs file that has no size several
 /// times its price.
 fn read(path: &Path, layout: Layout) -> Result<Vec<u8>, ReadError> {
-    let read = || read_open(&mut File::open(path)?, layout, FIRST_READ_BYTES);
+    let read = || read_open(&mut File::open(path)?, layout);
     read().map_err(|source| ReadError::io(path, source))
 }
 
-fn read_open(file: &mut File, layout: Layout, first_read_bytes: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; first_read_bytes];
+fn read_open(file: &mut File, layout: Layout) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; layout.first_read_bytes()];
+    let length = read_to_end(&mut bytes, layout, |room, _| file.read(room))?;
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+/// Reads a file to its end by `read`, which is told where it is, into a buffer that grows as need be. Returns how many bytes
+/// of the buffer are the file's.
+pub(super) fn read_to_end(
+    bytes: &mut Vec<u8>,
+    layout: Layout,
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
     let mut length = 0;
     loop {
-        match file.read(&mut bytes[length..]) {
-            Ok(0) => break,
+        match read(&mut bytes[length..], length as u64) {
+            Ok(0) => return Ok(length),
             Ok(count) => length += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         }
         if length < bytes.len() {
-            if layout == Layout::Record {
-                break;
+            if layout != Layout::Pieces {
+                return Ok(length);
             }
             continue;
         }
@@ -164,8 +194,6 @@ fn read_open(file: &mut File, layout: Layout, first_read_bytes: usize) -> io::Re
         }
         bytes.resize(length * 2, 0);
     }
-    bytes.truncate(length);
-    Ok(bytes)
 }
 
 /// The bytes of a file.
@@ -205,7 +233,7 @@ pub(super) fn attribute(path: &Path) -> Option<String> {
 }
 
 fn attribute_of(mut file: File) -> Option<String> {
-    let mut text = into_text(read_open(&mut file, Layout::Record, ATTRIBUTE_BYTES).ok()?);
+    let mut text = into_text(read_open(&mut file, Layout::Value).ok()?);
     text.truncate(text.trim_end_matches('\n').len());
     Some(text)
 }
@@ -271,7 +299,7 @@ mod tests {
     #[test]
     fn an_attribute_is_the_same_by_its_path_and_by_its_directory() {
         let tree = Tree::new();
-        for length in [0, 5, ATTRIBUTE_BYTES - 1, ATTRIBUTE_BYTES, 3 * ATTRIBUTE_BYTES] {
+        for length in [0, 5, VALUE_BYTES - 1, VALUE_BYTES, 3 * VALUE_BYTES] {
             tree.sys("class/x/value", "y".repeat(length) + "\n");
             let found = attribute(&tree.roots.sys("class/x/value"));
             assert_eq!(found.as_ref().map(String::len), Some(length));
@@ -280,6 +308,23 @@ mod tests {
             assert_eq!(attributes.text("nothing"), None);
         }
         assert!(Attributes::of(&tree.roots.sys("class/x/value")).is_none());
+    }
+
+    /// As the kernel gives out a mount with few options, one with many, and the end.
+    #[test]
+    fn a_short_read_of_a_file_in_pieces_is_not_its_end() {
+        let read = |layout: Layout| {
+            let mut pieces = [1540, 2940, 0].into_iter();
+            let mut places = Vec::new();
+            let mut bytes = vec![0; layout.first_read_bytes()];
+            let length = read_to_end(&mut bytes, layout, |room, place| {
+                places.push(place);
+                Ok(pieces.next().unwrap().min(room.len()))
+            });
+            (length.unwrap(), places)
+        };
+        assert_eq!(read(Layout::Pieces), (4480, vec![0, 1540, 4480]));
+        assert_eq!(read(Layout::Record), (1540, vec![0]));
     }
 
     #[test]

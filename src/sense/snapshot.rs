@@ -1,6 +1,6 @@
 //! What was read of the host at one moment: immutable, shared by scrapes, status page and own evaluation.
 
-use crate::family::{Cast, Family, label};
+use crate::family::{Family, FormsOf, label};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -109,14 +109,14 @@ impl Snapshot {
     }
 
     /// How the collectors fare at `now`: age of their samples, duration and success of their last reads.
-    pub fn about_collectors(&self, now: Instant, cast: &mut Cast<&'static str>) -> Vec<Family> {
+    pub fn about_collectors(&self, now: Instant, kept: &mut FormsOf<&'static str>) -> Vec<Family> {
         let collectors = self.readings.iter().map(|reading| reading.collector).collect();
         let figures: [fn(&Reading, Instant) -> f64; 3] = [
             |reading, now| now.saturating_duration_since(reading.read_instant).as_secs_f64(),
             |reading, _| reading.duration.as_secs_f64(),
             |reading, _| f64::from(u8::from(reading.success())),
         ];
-        let forms = cast.of(collectors, about).iter().zip(figures);
+        let forms = kept.forms(collectors, about).iter().zip(figures);
         forms
             .map(|(form, figure)| form.family(self.readings.iter().map(|reading| figure(reading, now))))
             .collect()

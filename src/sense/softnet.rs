@@ -2,7 +2,7 @@
 
 use super::lines::lines;
 use super::roots::{ReadError, Roots};
-use crate::family::{Cast, Family, label};
+use crate::family::{Family, FormsOf, label};
 
 /// Column that says which processor a line is of, since Linux 5.14; offline ones have no line.
 const CPU_COLUMN: usize = 12;
@@ -51,13 +51,13 @@ fn families_of(processors: &[u64]) -> [Family; 3] {
 
 /// The collector's memory between two reads.
 #[derive(Default)]
-pub struct Softnet(Cast<u64>);
+pub struct Softnet(FormsOf<u64>);
 
 impl Softnet {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let sample = roots.parsed("net/softnet_stat", parse_softnet)?;
         let (processors, counts): (Vec<u64>, Vec<[f64; 3]>) = sample.into_iter().unzip();
-        let forms = self.0.of(processors, families_of).iter().enumerate();
+        let forms = self.0.forms(processors, families_of).iter().enumerate();
         Ok(forms
             .map(|(column, form)| form.family(counts.iter().map(|row| row[column])))
             .collect())

@@ -30,7 +30,7 @@ impl Vmstat {
                 Form::single(["node_vmstat_", name].concat(), help, Kind::Untyped)
             })
         };
-        let mut families = Vec::new();
+        let mut families = Vec::with_capacity(16);
         self.forms.rewind();
         for line in lines(text) {
             let (form, value) = self

@@ -1,7 +1,7 @@
 //! The sampler with collectors made up for a test, and on this host.
 
 use super::*;
-use crate::family::Cast;
+use crate::family::FormsOf;
 use crate::sense::ReadError;
 use crate::sense::fixture::Tree;
 use std::sync::Mutex;
@@ -17,7 +17,7 @@ fn collector(
     name: &'static str,
     read: impl FnMut(&Roots) -> Result<Vec<Family>, ReadError> + Send + 'static,
 ) -> Collector {
-    Collector::reading_with(name, Box::new(read))
+    Collector::with_reader(name, Box::new(read))
 }
 
 fn fast(collectors: impl IntoIterator<Item = Collector>) -> Shelf {
@@ -300,6 +300,6 @@ fn an_empty_tree_makes_every_reader_of_it_fail_and_nothing_else() {
     };
     assert!(!of("cpu").success() && of("cpu").error.as_ref().unwrap().contains("/stat"));
     assert!(of("uname").success());
-    let about = snapshot.about_collectors(snapshot.taken_instant + Duration::from_secs(2), &mut Cast::default());
+    let about = snapshot.about_collectors(snapshot.taken_instant + Duration::from_secs(2), &mut FormsOf::default());
     assert_eq!(about[0].len(), snapshot.readings.len());
 }

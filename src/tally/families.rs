@@ -1,0 +1,160 @@
+//! What was counted, as families. Pure.
+
+use super::{Counts, REACTION_BOUNDS_SECONDS};
+use crate::family::{Family, Kind, label};
+
+impl Counts {
+    /// The `evenkeel_*` families about evenkeel itself (DESIGN section 4.5), sampler's ones excepted.
+    pub(super) fn as_families(&self) -> Vec<Family> {
+        let state = &self.state;
+        let flag = |on: bool| f64::from(u8::from(on));
+
+        let mut build = Family::gauge("evenkeel_build_info", "Version of this build; the value is always 1.");
+        build.push([label("version", env!("CARGO_PKG_VERSION"))], 1.0);
+
+        let mut mode = Family::gauge("evenkeel_mode", "1 for the mode that is in force, 0 for the other.");
+        mode.push([label("mode", "dry-run")], flag(!state.enforce));
+        mode.push([label("mode", "enforce")], flag(state.enforce));
+
+        let mut webhook = Family::counter(
+            "evenkeel_webhook_requests_total",
+            "Answers of the webhook listener by HTTP status code.",
+        );
+        for (code, count) in &self.webhook_requests {
+            webhook.push([label("code", code.to_string())], *count as f64);
+        }
+
+        let mut received = Family::counter(
+            "evenkeel_alerts_received_total",
+            "Alerts that arrived, by source and status, whatever was decided about them.",
+        );
+        for ((source, status), count) in &self.alerts_received {
+            received.push([label("source", *source), label("status", *status)], *count as f64);
+        }
+
+        let mut early = Family::counter(
+            "evenkeel_early_samples_total",
+            "Samples taken for rules before they were due, by cause.",
+        );
+        for (cause, count) in &self.early_samples {
+            early.push([label("cause", *cause)], *count as f64);
+        }
+
+        let mut alertmanagers = Family::gauge(
+            "evenkeel_alertmanagers",
+            "Alertmanagers of the configuration, by whether they answered when they were asked last.",
+        );
+        let (answering, silent) = self.alertmanagers;
+        for (state, count) in [("answering", answering), ("silent", silent)] {
+            alertmanagers.push([label("state", state)], count as f64);
+        }
+
+        let mut firing = Family::gauge(
+            "evenkeel_alerts_firing",
+            "Alerts known to fire for which an episode is open.",
+        );
+        for source in ["alertmanager", "local"] {
+            let count = state.alerts_firing.get(source).copied().unwrap_or(0);
+            firing.push([label("source", source)], count as f64);
+        }
+
+        let mut decisions = Family::counter(
+            "evenkeel_decisions_total",
+            "What was decided about planned steps and alerts.",
+        );
+        for ((rule, decision), count) in &self.decisions {
+            decisions.push(
+                vec![label("rule", rule.clone()), label("decision", *decision)],
+                *count as f64,
+            );
+        }
+
+        let mut actions = Family::counter("evenkeel_actions_total", "Steps taken or simulated, by outcome.");
+        for ((rule, action, outcome), count) in &self.actions {
+            actions.push(
+                vec![
+                    label("rule", rule.clone()),
+                    label("action", *action),
+                    label("outcome", *outcome),
+                ],
+                *count as f64,
+            );
+        }
+
+        let mut leases = Family::gauge(
+            "evenkeel_leases",
+            "Reversible steps that are held now and will be undone.",
+        );
+        for ((rule, knob), count) in &state.leases {
+            leases.push([label("rule", rule.clone()), label("knob", *knob)], *count as f64);
+        }
+
+        let mut allocations = Family::gauge(
+            "evenkeel_allocations",
+            "What was asked of resource allocators: requested, granted, expired (granted and not renewed in time), or releasing.",
+        );
+        for ((rule, held), count) in &state.allocations {
+            allocations.push([label("rule", rule.clone()), label("state", *held)], *count as f64);
+        }
+
+        let mut breakers = Family::gauge(
+            "evenkeel_breaker_open",
+            "1 while a rule is stopped because its final steps had no effect.",
+        );
+        for (rule, open) in &state.breakers {
+            breakers.push([label("rule", rule.clone())], flag(*open));
+        }
+
+        let mut reaction = Family::new(
+            "evenkeel_reaction_duration_seconds",
+            "Time from the arrival of an alert to a step applied.",
+            Kind::Histogram,
+        );
+        let mut histogram = self.reaction.clone();
+        if histogram.buckets.is_empty() {
+            histogram.buckets = REACTION_BOUNDS_SECONDS.iter().map(|&bound| (bound, 0)).collect();
+        }
+        reaction.push_histogram(Vec::new(), histogram);
+
+        vec![
+            build,
+            mode,
+            Family::gauge("evenkeel_paused", "1 while evenkeel was told to plan nothing new.")
+                .value(flag(state.paused)),
+            Family::gauge(
+                "evenkeel_config_last_reload_successful",
+                "1 when the newest configuration is the one in force.",
+            )
+            .value(flag(!self.reload.failed)),
+            Family::gauge(
+                "evenkeel_config_last_reload_success_timestamp_seconds",
+                "Unix time at which the configuration in force was loaded.",
+            )
+            .value(self.reload.success_timestamp_seconds),
+            Family::gauge("evenkeel_rules", "Rules in force.").value(state.rules as f64),
+            webhook,
+            received,
+            alertmanagers,
+            early,
+            firing,
+            Family::counter(
+                "evenkeel_alerts_truncated_total",
+                "Alerts that Alertmanager left out of its notifications (max_alerts).",
+            )
+            .value(self.alerts_truncated as f64),
+            decisions,
+            actions,
+            leases,
+            allocations,
+            Family::gauge(
+                "evenkeel_budget_remaining",
+                "Final steps that the host-wide budget still allows now.",
+            )
+            .value(f64::from(state.budget_remaining)),
+            breakers,
+            Family::gauge("evenkeel_ledger_writable", "1 while decisions can be made durable.")
+                .value(flag(state.ledger_writable)),
+            reaction,
+        ]
+    }
+}

@@ -13,6 +13,7 @@ mod exposition;
 mod ledger;
 mod live;
 mod metrics_reference;
+mod mounts;
 mod node_mixin;
 mod page;
 mod privileges;

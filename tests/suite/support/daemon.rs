@@ -68,6 +68,12 @@ impl Home {
         self.start_command(command.args(flags))
     }
 
+    /// `evenkeel run` by a command that takes another one to run as its last arguments.
+    pub fn start_by(&self, mut command: Command, flags: &[&str]) -> Daemon {
+        let run = self.run_command(ANY_PORT, ANY_PORT);
+        self.start_command(command.arg(run.get_program()).args(run.get_args()).args(flags))
+    }
+
     /// A command that starts with all capabilities but one; root would get back what it only dropped.
     pub fn without(&self, capability: Option<&str>, command: &Command) -> Command {
         let mut lessened = Command::new("setpriv");

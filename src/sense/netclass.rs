@@ -1,7 +1,7 @@
 //! `netclass`: attributes of network devices from `/sys/class/net` (sysfs-class-net).
 
 use super::collectors::NameFilter;
-use super::roots::{Attributes, ReadError, Roots, names};
+use super::roots::{Attributes, ReadError, Roots, entries, file_name};
 use crate::family::{Family, Kind, label};
 
 /// File of a device, metric name after `node_network_`, help, kind.
@@ -86,9 +86,13 @@ pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>,
     let mut families = ATTRIBUTES.map(|(_, name, help, kind)| Family::new(format!("node_network_{name}"), help, kind));
     let mut up = Family::gauge("node_network_up", "1 where the device is up.");
     let mut info = Family::gauge("node_network_info", "What is known of a device; the value is always 1.");
-    for device in names(&base)?.into_iter().filter(|device| devices.allows(device)) {
+    for directory in entries(&base)? {
+        let device = file_name(&directory);
+        if !devices.allows(&device) {
+            continue;
+        }
         // `bonding_masters` is a file among the devices.
-        let Some(attributes) = Attributes::of(&base.join(&device)) else {
+        let Some(attributes) = Attributes::of(&directory) else {
             continue;
         };
         let Some(operstate) = attributes.text("operstate") else {
@@ -133,6 +137,21 @@ pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>,
 mod tests {
     use super::*;
     use crate::sense::fixture::{Tree, text_of};
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn a_device_may_bear_any_bytes() {
+        let tree = Tree::new();
+        let device = tree.roots.sys("class/net").join(OsStr::from_bytes(b"w\xff\"\\"));
+        std::fs::create_dir_all(&device).unwrap();
+        std::fs::write(device.join("operstate"), "up\n").unwrap();
+        let families = read_netclass(&tree.roots, &NameFilter::default()).unwrap();
+        assert_eq!(
+            text_of(&families, "node_network_up"),
+            ["node_network_up{device=\"w\u{fffd}\\\"\\\\\"} 1"]
+        );
+    }
 
     #[test]
     fn hexadecimal_speed_and_missing_attributes_are_understood() {

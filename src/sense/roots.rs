@@ -262,13 +262,20 @@ pub(super) fn number(path: &Path) -> Option<f64> {
 
 /// Names in a directory, sorted, so that output does not depend on the kernel's order.
 pub(super) fn names(path: &Path) -> Result<Vec<String>, ReadError> {
+    Ok(entries(path)?.iter().map(|entry| file_name(entry)).collect())
+}
+
+/// What is in a directory, by its path: where a name may be any bytes, what is shown of it leads nowhere.
+pub(super) fn entries(path: &Path) -> Result<Vec<PathBuf>, ReadError> {
     let entries = fs::read_dir(path).map_err(|source| ReadError::io(path, source))?;
-    let mut names: Vec<String> = entries
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort_unstable();
-    Ok(names)
+    let mut entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    entries.sort_unstable();
+    Ok(entries)
+}
+
+/// The last part of a path, to be shown.
+pub(super) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

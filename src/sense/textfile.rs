@@ -1,6 +1,6 @@
 //! `textfile`: metrics that other programs leave in `*.prom` files.
 
-use super::roots::{ReadError, names, read_text};
+use super::roots::{ReadError, entries, file_name, read_text};
 use super::text_format;
 use crate::family::{Family, label};
 use std::fs;
@@ -50,18 +50,14 @@ pub fn read_textfile(patterns: &[String]) -> Vec<Family> {
         "Unix time at which a text file was last written.",
     );
     for directory in patterns.iter().flat_map(|pattern| directories(pattern)) {
-        let entries = match names(&directory) {
+        let entries = match entries(&directory) {
             Ok(entries) => entries,
             Err(what) => {
                 complain(what);
                 continue;
             }
         };
-        for path in entries
-            .into_iter()
-            .filter(|name| name.ends_with(".prom"))
-            .map(|name| directory.join(name))
-        {
+        for path in entries.into_iter().filter(|path| file_name(path).ends_with(".prom")) {
             match read_file(&path) {
                 Ok((more, at)) => {
                     families.extend(more.into_iter().map(|family| with_help(family, &path)));
@@ -88,6 +84,8 @@ fn with_help(family: Family, path: &Path) -> Family {
 mod tests {
     use super::*;
     use crate::sense::fixture::{Tree, text_of};
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
 
     #[test]
     fn a_bad_file_costs_itself_only() {
@@ -113,6 +111,17 @@ mod tests {
                 .len(),
             1
         );
+    }
+
+    #[test]
+    fn a_file_may_bear_any_bytes() {
+        let tree = Tree::new();
+        tree.host("a/good.prom", "");
+        let folder = tree.roots.rootfs.join("a");
+        std::fs::write(folder.join(OsStr::from_bytes(b"w\xff.prom")), "x 1\n").unwrap();
+        let families = read_textfile(&[folder.display().to_string()]);
+        assert_eq!(text_of(&families, "x 1"), ["x 1"]);
+        assert!(text_of(&families, "mtime")[1].contains("w\u{fffd}.prom"));
     }
 
     #[test]

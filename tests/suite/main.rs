@@ -10,6 +10,7 @@ mod documentation;
 mod end_to_end;
 mod errands;
 mod exposition;
+mod formats;
 mod ledger;
 mod live;
 mod metrics_reference;

@@ -9,6 +9,7 @@ mod gzip;
 mod negotiation;
 mod page;
 mod rendered;
+mod repack;
 mod reprint;
 mod status;
 

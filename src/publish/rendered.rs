@@ -28,7 +28,9 @@ impl Rendered {
         let index = usize::from(format == Format::Text) * 2 + usize::from(gzip);
         let make = || {
             if gzip {
-                return self.gzip.compress(&self.body(format, false)?);
+                let text = self.body(format, false)?;
+                let packed = self.press.as_ref().and_then(|press| press.pack(&text));
+                return packed.or_else(|| self.gzip.compress(&text));
             }
             match &self.press {
                 Some(press) => press.print(&self.content, format).ok(),

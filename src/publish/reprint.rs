@@ -3,6 +3,7 @@
 
 use super::exposition::{self, Content};
 use super::negotiation::Format;
+use super::repack::Repeats;
 use crate::family::{Family, Point, Value};
 use hyper::body::Bytes;
 use rustc_hash::FxHashMap;
@@ -23,12 +24,19 @@ struct Sheet {
     layout: Option<Layout>,
 }
 
+/// How many texts of one layout are gzipped by looking for what repeats in them: it takes ten times as long to look for it
+/// once for all.
+const LOOKED_AT: u32 = 10;
+
 /// Where the numbers of a text stand.
 struct Layout {
     /// In the order in which they are written: the place of a point's family among all of a content, and its own therein.
     points: Vec<[u32; 2]>,
     /// The numbers of all of them, in bytes of the text.
     numbers: Vec<Range<u32>>,
+    /// How many texts were written by it.
+    texts: u32,
+    repeats: Option<Repeats>,
 }
 
 impl Press {
@@ -53,6 +61,21 @@ impl Press {
         let text = sheet.text.clone();
         *last = Some(sheet);
         Ok(text)
+    }
+
+    /// The text that was printed last as a gzip file, where that can be had for less than by looking for what repeats in it.
+    pub fn pack(&self, text: &Bytes) -> Option<Bytes> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sheet = last.as_mut().filter(|sheet| sheet.text.as_ptr() == text.as_ptr())?;
+        let layout = sheet.layout.as_mut().filter(|layout| layout.texts > LOOKED_AT)?;
+        let repeats = match layout.repeats.take() {
+            Some(repeats) => repeats,
+            None => Repeats::find(text, &layout.numbers)?,
+        };
+        let packed = repeats.pack(text, &layout.numbers);
+        // Out of reach for one is out of reach for the next: it is looked for anew.
+        layout.repeats = packed.is_some().then_some(repeats);
+        packed.map(Bytes::from)
     }
 }
 
@@ -96,6 +119,7 @@ impl Sheet {
             }
         }
         text.extend_from_slice(&self.text[taken..]);
+        layout.texts = layout.texts.saturating_add(1);
         Some(Sheet {
             format: self.format,
             content: Arc::clone(content),
@@ -121,6 +145,8 @@ impl Layout {
         let layout = Layout {
             points: points.collect::<Option<_>>()?,
             numbers: numbers.collect::<Option<_>>()?,
+            texts: 0,
+            repeats: None,
         };
         let families: Vec<&Family> = content.families().collect();
         let value = |&[family, point]: &[u32; 2]| families[family as usize].point(point as usize).value;
@@ -189,9 +215,11 @@ fn is_same_number(one: &Value, other: &Value) -> bool {
 mod tests {
     use super::*;
     use crate::family::{Histogram, Kind, label};
+    use flate2::read::GzDecoder;
     use proptest::collection::vec;
     use proptest::option;
     use proptest::prelude::*;
+    use std::io::Read;
 
     const FORMATS: [Format; 2] = [Format::OpenMetrics, Format::Text];
 
@@ -292,6 +320,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_printed_often_is_packed_and_nothing_else_is() {
+        let press = Press::default();
+        let mut packed = 0;
+        for number in 0..2 * LOOKED_AT {
+            let content = gauges([f64::from(number) * 1e3, 1.0 / f64::from(number), -1.0]);
+            let printed = press.print(&content, Format::Text).unwrap();
+            assert!(press.pack(&Bytes::copy_from_slice(&printed)).is_none(), "another text");
+            let Some(found) = press.pack(&printed) else { continue };
+            packed += 1;
+            let mut unpacked = Vec::new();
+            GzDecoder::new(&found[..]).read_to_end(&mut unpacked).unwrap();
+            assert_eq!(unpacked, printed);
+        }
+        // The first has no layout yet.
+        assert_eq!(packed, LOOKED_AT - 1);
+    }
+
+    #[test]
     fn each_format_is_what_it_is_when_asked_for_in_turn() {
         let press = Press::default();
         for (format, value) in FORMATS.into_iter().cycle().zip(0..6) {
@@ -384,6 +430,15 @@ mod tests {
                     let content = content(families.clone());
                     let printed = press.print(&content, format).unwrap();
                     prop_assert_eq!(str::from_utf8(&printed).unwrap(), exposition::write(&content, format).unwrap());
+                    let repeats = press.0.lock().unwrap().as_ref().and_then(|sheet| {
+                        let layout = sheet.layout.as_ref()?;
+                        Some((Repeats::find(&sheet.text, &layout.numbers)?, layout.numbers.clone()))
+                    });
+                    if let Some((repeats, numbers)) = repeats {
+                        let mut unpacked = Vec::new();
+                        GzDecoder::new(&repeats.pack(&printed, &numbers).unwrap()[..]).read_to_end(&mut unpacked).unwrap();
+                        prop_assert_eq!(unpacked, printed);
+                    }
                 }
             }
         }

@@ -15,6 +15,7 @@ use crate::support::{eventually, free_address, http};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const SAMPLES: usize = 3;
+const OFTEN: usize = 20;
 const START_ATTEMPTS: u32 = 5;
 
 const TEXT: &str = "text/plain; version=0.0.4";
@@ -134,6 +135,21 @@ fn a_prometheus_sees_the_same_in_each_format_and_coding() {
             "no series with {odd}"
         );
     }
+}
+
+/// A text that came often is gzipped in another way than the first ones.
+#[test]
+fn a_prometheus_understands_what_it_is_told_over_and_over() {
+    let home = Home::new("rules: []\n");
+    let evenkeel = home.start(&[]);
+    let prometheus = Prometheus::start(&[("evenkeel", evenkeel.metrics)], "groups: []\n", free_address());
+    eventually("many scrapes", TIMEOUT, || {
+        std::thread::sleep(Duration::from_secs(1));
+        (series(&prometheus, "evenkeel").1 >= OFTEN).then_some(())
+    });
+    // Counted at its last scrape, so it has come through to the end.
+    let uptime = prometheus.query("node_time_seconds - node_boot_time_seconds");
+    assert_eq!(uptime.len(), 1, "{uptime:?}");
 }
 
 /// What promtool objects to in a text.

@@ -11,7 +11,7 @@ const MAX_DISTANCE: usize = 32 << 10;
 /// The furthest that one is looked for, so that numbers may grow.
 const SEARCHED_DISTANCE: usize = MAX_DISTANCE * 3 / 4;
 const MAX_LENGTH: usize = 258;
-/// What is shorter costs no less than its bytes.
+/// What is shorter saves hardly anything.
 const MIN_LENGTH: usize = 4;
 const HASH_BITS: u32 = 15;
 
@@ -34,7 +34,8 @@ struct Token {
 }
 
 impl Repeats {
-    /// Looks for what repeats in a text with numbers at these places, in bytes and in order. `None` for one that is too long.
+    /// Looks for what repeats in a text with numbers at these places, in bytes and in order. `None` for one that is too long, or
+    /// has too many of them.
     pub fn find(text: &[u8], numbers: &[Range<u32>]) -> Option<Repeats> {
         u32::try_from(text.len()).ok()?;
         u16::try_from(numbers.len()).ok()?;
@@ -45,7 +46,7 @@ impl Repeats {
             tokens: Vec::new(),
             ends: Vec::with_capacity(pieces.len()),
         };
-        for (piece, number) in pieces.iter().zip(0..) {
+        for (piece, number) in pieces.iter().zip(0..=u16::MAX) {
             let mut at = piece.start;
             while at < piece.end {
                 let candidate = begin(&text[at..piece.end]).and_then(|hash| last[hash]);
@@ -75,8 +76,11 @@ impl Repeats {
     }
 
     /// A text that differs from the one that was looked at in its numbers only, as a gzip file. `None` where they have grown so
-    /// much that a repeat is out of reach.
+    /// much that a repeat is out of reach, or are more or fewer.
     pub fn pack(&self, text: &[u8], numbers: &[Range<u32>]) -> Option<Vec<u8>> {
+        if numbers.len() + 1 != self.ends.len() {
+            return None;
+        }
         let pieces: Vec<Range<usize>> = pieces(text.len(), numbers).collect();
         // No name, no time, of no particular system.
         let mut out = Bits::behind(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255], text.len() / 4 + 64);
@@ -198,7 +202,7 @@ impl Bits {
         }
     }
 
-    /// At most 32 at once.
+    /// At most 32 at once, and nothing above them.
     fn push(&mut self, bits: u32, count: u32) {
         self.waiting |= u64::from(bits) << self.count;
         self.count += count;
@@ -259,20 +263,56 @@ mod tests {
         text
     }
 
+    /// Bytes of which no four in a row come twice.
+    fn noise(length: usize) -> Vec<u8> {
+        let words = (0_u32..).map(|number| number.wrapping_mul(0x9e37_79b1).to_be_bytes());
+        words.flatten().take(length).collect()
+    }
+
+    /// Repeats as told, whether they would be found or not.
     #[test]
     fn every_length_and_every_distance_is_understood() {
-        for (distance, length) in (1..=MAX_LENGTH)
-            .flat_map(|length| [(1, length), (300, length)])
-            .chain((1..=SEARCHED_DISTANCE).step_by(37).map(|distance| (distance, 20)))
-        {
-            // Nothing repeats but what shall.
-            let mut noise = (0_u32..).map(|number| number.wrapping_mul(0x9e37_79b1).to_be_bytes());
-            let mut text: Vec<u8> = noise.by_ref().flatten().take(distance.max(length)).collect();
-            for _ in 0..length {
-                text.push(text[text.len() - distance]);
-            }
-            let packed = Repeats::find(&text, &[]).unwrap().pack(&text, &[]).unwrap();
-            assert!(unpacked(&packed) == text, "{length} bytes, {distance} back");
+        let mut text = noise(MAX_DISTANCE);
+        let byte = |byte: &u8| Token {
+            length: 1,
+            piece: 0,
+            offset: u32::from(*byte),
+        };
+        let mut tokens: Vec<Token> = text.iter().map(byte).collect();
+        let distances = (1..=MAX_DISTANCE).map(|distance| (3, distance));
+        for (length, distance) in distances.chain((3..=MAX_LENGTH).flat_map(|length| [(length, 1), (length, 300)])) {
+            tokens.push(Token {
+                length: length as u16,
+                piece: 0,
+                offset: (text.len() - distance) as u32,
+            });
+            (0..length).for_each(|_| text.push(text[text.len() - distance]));
+        }
+        let ends = vec![tokens.len() as u32];
+        let packed = Repeats { tokens, ends }.pack(&text, &[]).unwrap();
+        assert!(unpacked(&packed) == text);
+    }
+
+    #[test]
+    fn what_comes_again_is_found() {
+        for (distance, length) in [
+            (1, 5),
+            (2, 258),
+            (7, 300),
+            (300, 4),
+            (300, 1000),
+            (SEARCHED_DISTANCE, 20),
+        ] {
+            let mut text = noise(distance.max(length));
+            (0..length).for_each(|_| text.push(text[text.len() - distance]));
+            let repeats = Repeats::find(&text, &[]).unwrap();
+            let found: usize = repeats.tokens.iter().map(|token| usize::from(token.length) - 1).sum();
+            assert!(found + 8 >= length, "{found} of {length} bytes, {distance} back");
+            assert!(unpacked(&repeats.pack(&text, &[]).unwrap()) == text);
+            assert!(
+                repeats.pack(&text, &[0..1, 2..3]).is_none(),
+                "another number of numbers"
+            );
         }
     }
 

@@ -140,7 +140,7 @@ pub(super) enum Layout {
     /// As one record (`single_open()`): one read that leaves room has it all, and asking for more would
     /// make the kernel compose it once again, which for `/proc/net/netstat` doubles the price.
     Record,
-    /// As one record of a few bytes (sysctl, sysfs). For a sysctl the kernel makes and wipes as much room as is asked for
+    /// As one record of a few bytes (sysctl, sysfs). A sysctl must fit at once: the kernel makes and wipes as much room as is asked for
     /// (`proc_sys_call_handler()`).
     Value,
 }

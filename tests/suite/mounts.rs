@@ -3,9 +3,11 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,8 +27,8 @@ const SCRAPES: usize = 100;
 /// Apart so far that each reads anew.
 const APART: Duration = Duration::from_millis(110);
 const POLL_TIMEOUT_MS: u16 = 50;
-/// A scrape of a second's interval that takes longer is lost.
-const LATE: Duration = Duration::from_secs(1);
+/// Half of what a scrape would take that waits for the mount.
+const LATE: Duration = Duration::from_secs(4);
 
 /// Newline, quote, backslash, and no UTF-8.
 const NAME: &[u8] = b"swal\"low\\ed\n\xff";
@@ -37,8 +39,8 @@ const NAME_SHOWN: &str = "swal\\\"low\\\\ed\\n\u{fffd}";
 const MOUNT_AND_RUN: &str = "
 mount -i -t fuse -o fd=$1,rootmode=40000,user_id=0,group_id=0 swallower \"$2\" &&
 mount -t tmpfs neighbour \"$3\" || exit 1
-eval \"exec $1<&-\"
-shift 3
+eval \"exec $1<&-\" &&
+shift 3 &&
 exec \"$@\"
 ";
 
@@ -72,8 +74,8 @@ mod fuse {
     }
 }
 
-/// The server of the mount: answers that it is there, and nothing else. When it goes, the kernel gives up the mount; until then not
-/// even SIGKILL ends who waits for it, so it must go before evenkeel.
+/// The server of the mount: answers that it is there, and nothing else. The kernel gives the mount up when nobody has its device
+/// open any more, neither this one nor `unshare`; until then not even SIGKILL ends who waits for it.
 struct Swallower {
     swallowed: Arc<AtomicUsize>,
     ends: Arc<AtomicBool>,
@@ -92,7 +94,12 @@ impl Swallower {
                 if poll(&mut asked, POLL_TIMEOUT_MS).expect("an open device") == 0 {
                     continue;
                 }
-                let length = device.read(&mut request).expect("a mounted device");
+                let length = match device.read(&mut request) {
+                    Ok(length) => length,
+                    // Whoever asked has gone.
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                    Err(error) => panic!("the mount cannot be served: {error}"),
+                };
                 assert!(length >= fuse::HEAD_BYTES, "{length} bytes are no request");
                 let opcode = u32::from_ne_bytes(request[4..8].try_into().expect("four bytes"));
                 let unique = u64::from_ne_bytes(request[8..16].try_into().expect("eight bytes"));
@@ -152,9 +159,10 @@ fn a_mount_that_swallows_statfs_costs_its_own_line_and_no_scrape() {
     let device = OpenOptions::new()
         .read(true)
         .write(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
         .open("/dev/fuse")
         .expect("run the tests as root, on a kernel with FUSE");
-    fcntl(&device, FcntlArg::F_SETFD(FdFlag::empty())).expect("an open file");
+    let descriptor = device.as_raw_fd();
 
     let mut within = Command::new("unshare");
     within
@@ -165,15 +173,24 @@ fn a_mount_that_swallows_statfs_costs_its_own_line_and_no_scrape() {
             "--kill-child",
             "--mount-proc",
             "--",
-            "sh",
+            "bash",
             "-c",
             MOUNT_AND_RUN,
-            "sh",
+            "bash",
         ])
-        .arg(device.as_raw_fd().to_string())
+        .arg(descriptor.to_string())
         .args([&hung, &neighbour]);
+    // Kept open for this command alone: other tests start programs meanwhile.
+    // SAFETY: between fork and exec only the flags of an open descriptor are set.
+    unsafe {
+        within.pre_exec(move || {
+            let descriptor = BorrowedFd::borrow_raw(descriptor);
+            fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            Ok(())
+        });
+    }
     let flags = [
-        "--collector.filesystem.mount-timeout=200ms",
+        "--collector.filesystem.mount-timeout=8s",
         "--collector.filesystem.mount-points-exclude=^/(proc|sys)($|/)",
     ];
     let evenkeel = home.start_by(within, &flags);
@@ -217,9 +234,11 @@ fn a_mount_that_swallows_statfs_costs_its_own_line_and_no_scrape() {
     );
 
     let accept = [("Accept", "application/openmetrics-text; version=1.0.0")];
-    let answer = http::request(evenkeel.metrics, "GET", "/metrics", &accept, b"").expect("an answer");
-    assert!(answer.body.contains(NAME_SHOWN), "{}", answer.body);
-    home.write("metrics.txt", &answer.body);
+    let answer = http::exchange(evenkeel.metrics, "/metrics", &accept).expect("an answer");
+    let answer = String::from_utf8(answer).expect("UTF-8, whatever names there are");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(body.contains(NAME_SHOWN), "{body}");
+    home.write("metrics.txt", body);
     let parse = "import sys; from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse; \
                  print([s.labels['mountpoint'] for f in parse(open(sys.argv[1]).read()) for s in f.samples \
                  if s.name == 'node_filesystem_device_error' and s.value == 1])";

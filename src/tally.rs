@@ -111,6 +111,14 @@ impl Tally {
         self.change().alerts_truncated += count;
     }
 
+    /// What early samples may be taken for: such a cause is shown before the first one.
+    pub fn expect_early_samples(&self, causes: impl IntoIterator<Item = &'static str>) {
+        let mut state = self.change();
+        for cause in causes {
+            state.early_samples.entry(cause).or_default();
+        }
+    }
+
     /// A sample that was taken between two regular ones, and why.
     pub fn early_sample(&self, cause: &'static str) {
         *self.change().early_samples.entry(cause).or_default() += 1;

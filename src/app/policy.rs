@@ -62,6 +62,14 @@ pub struct Orders {
     pub target: LabelSet,
 }
 
+impl Orders {
+    /// Whether there is anything to evaluate.
+    pub fn are_any(&self) -> bool {
+        let mut groups = self.files.iter().flat_map(|file| &file.groups);
+        !self.conditions.is_empty() || groups.any(|group| !group.rules.is_empty())
+    }
+}
+
 pub fn orders(loaded: &Loaded) -> Orders {
     let config = &loaded.config;
     let mut target = BTreeMap::from([

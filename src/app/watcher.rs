@@ -9,16 +9,18 @@ use crate::engine::run::{Door, Input};
 use crate::engine::stages::Arrival;
 use crate::engine::{Answer, Conditions};
 use crate::host::standing;
-use crate::sense::{Occasion, Snapshot};
+use crate::sense::{Cause, Occasion, Snapshot};
 use crate::tally::Tally;
 use crate::watch::alerting::Change;
 use crate::watch::evaluator::{self, Evaluator, Round, Settings};
 use crate::watch::history::{History, Interest, Source};
 use crate::watch::promql::{Query, Semantics};
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -28,6 +30,8 @@ const REPEAT: Duration = Duration::from_secs(15);
 /// After a restart rules over a time need samples of that time, and an alert that was not active before its `for`. Until
 /// this has passed, an episode that was open before is not taken for over. The longest `for` of the rules is added.
 const SETTLING: Duration = Duration::from_secs(120);
+/// Of the rules that there are at the start.
+const FIRST_EDITION: u64 = 1;
 /// Snapshots that may wait; a late one is worth less than the next.
 const MAX_WAITING: usize = 4;
 
@@ -48,13 +52,26 @@ struct Memory {
 }
 
 /// What the rules and the conditions read: the sampler asks.
-type Reads = Arc<ArcSwap<Interest>>;
+#[derive(Default)]
+struct Reads {
+    interest: ArcSwap<Interest>,
+    /// Another number with each set of rules; 0 where there are none. Asked every second, so beside the rest.
+    edition: AtomicU64,
+}
+
+impl Reads {
+    fn set(&self, interest: Interest, orders: &Orders, edition: u64) {
+        self.interest.store(Arc::new(interest));
+        self.edition
+            .store(if orders.are_any() { edition } else { 0 }, Ordering::Release);
+    }
+}
 
 /// The running watcher. Ends when dropped.
 pub struct Watcher {
     sender: SyncSender<Message>,
     memory: Arc<Mutex<Memory>>,
-    reads: Reads,
+    reads: Arc<Reads>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -62,10 +79,29 @@ impl Watcher {
     /// # Errors
     /// When no thread can be started.
     pub fn start(orders: Orders, door: Door, tally: Tally, kept: KeptAlerts) -> std::io::Result<Watcher> {
+        Self::start_with(orders, door, tally, kept, SETTLING)
+    }
+
+    fn start_with(
+        orders: Orders,
+        door: Door,
+        tally: Tally,
+        kept: KeptAlerts,
+        settling: Duration,
+    ) -> std::io::Result<Watcher> {
         let (sender, receiver) = sync_channel(MAX_WAITING);
         let memory = Arc::new(Mutex::new(Memory::default()));
-        let reads = Reads::default();
-        let mut watch = Watch::new(orders, Arc::clone(&memory), Arc::clone(&reads), door, tally, kept);
+        let reads = Arc::new(Reads::default());
+        tally.expect_early_samples(Cause::ALL.map(Cause::as_str));
+        let mut watch = Watch::new(
+            orders,
+            Arc::clone(&memory),
+            Arc::clone(&reads),
+            door,
+            tally,
+            kept,
+            settling,
+        );
         let thread = std::thread::Builder::new().name("watch".into()).spawn(move || {
             standing::go_first();
             watch.run(&receiver);
@@ -118,12 +154,16 @@ impl Drop for Watcher {
 /// The sampler's side of the watcher. Never waits.
 struct Follower {
     sender: SyncSender<Message>,
-    reads: Reads,
+    reads: Arc<Reads>,
 }
 
 impl crate::sense::Follower for Follower {
+    fn edition(&self) -> Option<u64> {
+        Some(self.reads.edition.load(Ordering::Acquire)).filter(|edition| *edition > 0)
+    }
+
     fn reads(&self, metric: &str) -> bool {
-        self.reads.load().keep_ms(metric).is_some()
+        self.reads.interest.load().keep_ms(metric).is_some()
     }
 
     fn on_sample(&mut self, snapshot: &Arc<Snapshot>, occasion: Occasion) {
@@ -142,7 +182,7 @@ struct Watch {
     orders: Orders,
     evaluator: Evaluator,
     memory: Arc<Mutex<Memory>>,
-    reads: Reads,
+    reads: Arc<Reads>,
     door: Door,
     tally: Tally,
     kept: KeptAlerts,
@@ -153,19 +193,26 @@ struct Watch {
     sources: HashMap<&'static str, Source>,
     /// When episodes that were open before the start may be taken for over.
     settled_at: Option<Instant>,
+    /// Counts sets of rules.
+    edition: u64,
 }
 
 impl Watch {
     fn new(
         orders: Orders,
         memory: Arc<Mutex<Memory>>,
-        reads: Reads,
+        reads: Arc<Reads>,
         door: Door,
         tally: Tally,
         mut kept: KeptAlerts,
+        settling: Duration,
     ) -> Watch {
         let mut evaluator = Evaluator::new(settings(&orders), orders.files.clone());
         kept.restore(&mut evaluator);
+        if !orders.are_any() {
+            // No sample will come after which it would be written.
+            kept.keep(&evaluator, Timestamp::now().as_millisecond());
+        }
         remember(&memory, &reads, &evaluator, &orders);
         let longest_for = longest_for(&orders);
         Watch {
@@ -179,22 +226,31 @@ impl Watch {
             told: HashMap::new(),
             remembered: HashMap::new(),
             sources: HashMap::new(),
-            settled_at: Some(Instant::now() + SETTLING + longest_for),
+            settled_at: Some(Instant::now() + settling + longest_for),
+            edition: FIRST_EDITION,
         }
     }
 
     fn run(&mut self, messages: &Receiver<Message>) {
-        while let Ok(message) = messages.recv() {
+        loop {
+            // Without rules there are no samples, and yet what was open before is over some day.
+            let until = self.settled_at.filter(|_| !self.orders.are_any());
+            let message = match until.map(|at| at.saturating_duration_since(Instant::now())) {
+                Some(left) => messages.recv_timeout(left),
+                None => messages.recv().map_err(RecvTimeoutError::from),
+            };
             match message {
-                Message::Sample(snapshot, Occasion::Beat) => self.evaluate(&snapshot),
-                Message::Sample(snapshot, Occasion::Early(cause)) => {
+                Ok(Message::Sample(snapshot, Occasion::Beat)) => self.evaluate(&snapshot),
+                Ok(Message::Sample(snapshot, Occasion::Early(cause))) => {
                     self.tally.early_sample(cause.as_str());
                     self.evaluate_early(&snapshot);
                     let age_ms = snapshot.taken_instant.elapsed().as_micros() as f64 / 1e3;
                     tracing::debug!(cause = cause.as_str(), age_ms, "rules have seen an early sample");
                 }
-                Message::Orders(orders) => self.replace(*orders),
-                Message::Stop => return self.kept.keep_last(&self.evaluator, lock(&self.memory).newest_ms),
+                Ok(Message::Orders(orders)) => self.replace(*orders),
+                Ok(Message::Stop) => return self.kept.keep_last(&self.evaluator, lock(&self.memory).newest_ms),
+                Err(RecvTimeoutError::Timeout) => self.settle(),
+                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
@@ -221,6 +277,11 @@ impl Watch {
         drop(memory);
         self.tell_round(round, snapshot.taken_instant);
         self.kept.keep(&self.evaluator, now_ms);
+        self.settle();
+    }
+
+    /// Says which alerts are active now that rules have had time to see it; other episodes are over.
+    fn settle(&mut self) {
         if self.settled_at.is_some_and(|at| at <= Instant::now()) {
             self.settled_at = None;
             let active: BTreeSet<SmolStr> = self
@@ -289,12 +350,15 @@ impl Watch {
             .evaluator
             .replace(settings(&orders), orders.files.clone(), &mut memory.history, now_ms);
         let interest = interest(&self.evaluator, &orders);
-        self.reads.store(Arc::new(interest.clone()));
+        self.edition += 1;
+        self.reads.set(interest.clone(), &orders, self.edition);
         memory.history.set_interest(interest);
         memory.conditions.clone_from(&orders.conditions);
         drop(memory);
         self.remembered.clear();
         self.orders = orders;
+        // As above.
+        self.kept.keep(&self.evaluator, now_ms);
         self.tell(ended.into_iter().map(|transition| transition.alert).collect(), None);
     }
 
@@ -346,7 +410,7 @@ fn interest(evaluator: &Evaluator, orders: &Orders) -> Interest {
 
 fn remember(memory: &Mutex<Memory>, reads: &Reads, evaluator: &Evaluator, orders: &Orders) {
     let interest = interest(evaluator, orders);
-    reads.store(Arc::new(interest.clone()));
+    reads.set(interest.clone(), orders, FIRST_EDITION);
     let mut memory = lock(memory);
     memory.history = History::new(interest);
     memory.conditions.clone_from(&orders.conditions);
@@ -365,4 +429,86 @@ fn longest_for(orders: &Orders) -> Duration {
 fn labels(set: &crate::watch::LabelSet) -> Labels {
     let pairs = set.pairs().iter();
     pairs.map(|(name, value)| (&**name, &**value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::queue::Taker;
+    use crate::watch::LabelSet;
+    use crate::watch::rule_file::parse;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn orders(rules: &str) -> Orders {
+        Orders {
+            files: vec![parse("x.yml", &format!("groups: [{{name: g, rules: [{rules}]}}]")).unwrap()],
+            conditions: BTreeMap::new(),
+            interval: Duration::from_secs(1),
+            target: LabelSet::default(),
+        }
+    }
+
+    fn snapshot() -> Arc<Snapshot> {
+        Arc::new(Snapshot {
+            taken_at: Timestamp::now(),
+            taken_instant: Instant::now(),
+            fresh_since: Instant::now(),
+            readings: Vec::new(),
+            ready_made: Arc::default(),
+        })
+    }
+
+    fn next(inputs: &Taker<Input>) -> Input {
+        inputs
+            .take(1, PATIENCE)
+            .ok()
+            .unwrap()
+            .pop()
+            .expect("something within the patience")
+    }
+
+    #[test]
+    fn without_rules_nothing_is_asked_for_and_what_was_before_is_over_nevertheless() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("alerts.json");
+        let (door, inputs) = Door::new();
+        let kept = KeptAlerts::new(directory.path());
+        let settling = Duration::from_millis(10);
+        let watcher = Watcher::start_with(orders(""), door, Tally::default(), kept, settling).unwrap();
+        let mut follower = watcher.follower();
+        assert_eq!(follower.edition(), None);
+        let Input::StillActive(active) = next(&inputs) else {
+            panic!("something else")
+        };
+        assert!(active.is_empty());
+
+        // Rules, even those that read nothing.
+        watcher.replace(orders("{alert: A, expr: vector(1)}"));
+        let until = Instant::now() + PATIENCE;
+        while follower.edition().is_none() && Instant::now() < until {
+            std::thread::yield_now();
+        }
+        let first = follower.edition();
+        assert!(first.is_some() && !follower.reads("up"));
+        follower.on_sample(&snapshot(), Occasion::Beat);
+        let Input::Alerts(alerts, _) = next(&inputs) else {
+            panic!("something else")
+        };
+        assert_eq!(alerts[0].status, Status::Firing);
+        watcher.replace(orders("{alert: A, expr: vector(1)}, {alert: B, expr: up > 1}"));
+        while follower.edition() == first && Instant::now() < until {
+            std::thread::yield_now();
+        }
+        assert!(follower.edition() > first && follower.reads("up"));
+
+        watcher.replace(orders(""));
+        let Input::Alerts(alerts, _) = next(&inputs) else {
+            panic!("something else")
+        };
+        assert_eq!((alerts.len(), alerts[0].status), (1, Status::Resolved));
+        assert_eq!(follower.edition(), None);
+        let written = || std::fs::read_to_string(&file).unwrap();
+        assert!(!written().contains("\"A\""), "{}", written());
+    }
 }

@@ -6,7 +6,7 @@ use super::families::Order;
 use super::negotiation::{self, Format};
 use super::page;
 use super::rendered::{Newest, Rendered};
-use super::status::status;
+use super::status::{Status, status};
 use crate::family::{Family, Forms, FormsOf, label};
 use crate::sense::{COLLECTORS, Sampler, Snapshot};
 use crate::tally::Tally;
@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 /// A scrape that finds fast samples older than this reads them anew.
 const MAX_SAMPLE_AGE: Duration = Duration::from_millis(100);
 
-/// How long a scrape waits for fresh samples before it takes the newest there are.
+/// How long a scrape, or the page, waits for fresh samples before it takes the newest there are.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Share of the scraper's own deadline that may be spent waiting; the rest is for encoding and the way back.
@@ -134,11 +134,11 @@ impl Site {
             };
         }
         let answer = match path {
-            "/" => self.page(),
+            "/" => self.page().await,
             "/style.css" => plain(StatusCode::OK, "text/css; charset=utf-8", page::STYLE),
             "/script.js" => plain(StatusCode::OK, "text/javascript; charset=utf-8", page::SCRIPT),
             "/icon.svg" => plain(StatusCode::OK, "image/svg+xml", page::ICON),
-            "/api/v1/status" => self.status_json(),
+            "/api/v1/status" => self.status_json().await,
             "/-/healthy" => plain(StatusCode::OK, PLAIN, "evenkeel is healthy.\n"),
             "/-/ready" if self.ready.load(Ordering::Relaxed) => plain(StatusCode::OK, PLAIN, "evenkeel is ready.\n"),
             "/-/ready" => plain(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "evenkeel is not ready.\n"),
@@ -219,8 +219,14 @@ impl Site {
         }
     }
 
-    fn page(&self) -> Answer {
-        let status = status(&self.sampler, &self.tally, Instant::now());
+    async fn status(&self) -> Status {
+        // One for all who look at the page in one second.
+        let snapshot = self.sampler.fresh(self.sampler.interval(), PATIENCE).await;
+        status(&self.sampler, &snapshot, &self.tally, Instant::now())
+    }
+
+    async fn page(&self) -> Answer {
+        let status = self.status().await;
         let html = page::page(&status, &self.options.telemetry_path);
         let mut answer = plain(StatusCode::OK, "text/html; charset=utf-8", html);
         answer
@@ -229,8 +235,8 @@ impl Site {
         answer
     }
 
-    fn status_json(&self) -> Answer {
-        let status = status(&self.sampler, &self.tally, Instant::now());
+    async fn status_json(&self) -> Answer {
+        let status = self.status().await;
         match serde_json::to_vec(&status) {
             Ok(json) => plain(StatusCode::OK, JSON, json),
             Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),

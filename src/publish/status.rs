@@ -118,9 +118,9 @@ fn host(snapshot: &Snapshot) -> Host {
     }
 }
 
-/// The status at `now`.
-pub fn status(sampler: &Sampler, tally: &Tally, now: Instant) -> Status {
-    let (snapshot, state, reload) = (&*sampler.latest(), tally.state(), tally.reload());
+/// The status at `now`, with the figures of a sample.
+pub fn status(sampler: &Sampler, snapshot: &Snapshot, tally: &Tally, now: Instant) -> Status {
+    let (state, reload) = (tally.state(), tally.reload());
     Status {
         version: env!("CARGO_PKG_VERSION"),
         mode: if state.enforce { "enforce" } else { "dry-run" },

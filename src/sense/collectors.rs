@@ -28,10 +28,8 @@ use std::time::Duration;
 /// How often a collector is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Pace {
-    /// Every `interval`, and anew for a scrape.
+    /// Anew for a scrape, and every `interval` while a rule reads one of its metrics.
     Fast,
-    /// Anew for a scrape, and every `interval` while a rule reads one of its metrics; else every `slow_interval`.
-    OnDemand,
     /// Every `slow_interval`, on a thread of its own so that a slow driver delays no fast sample.
     Slow,
     /// Every `slow_interval` on a thread of its own: whom it asks may make it wait for long.
@@ -211,11 +209,11 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     on("pressure", Pace::Fast, "pressure stall information", |_| {
         Box::new(pressure::read_pressure)
     }),
-    on("vmstat", Pace::OnDemand, "paging and out-of-memory kills", |options| {
+    on("vmstat", Pace::Fast, "paging and out-of-memory kills", |options| {
         let mut vmstat = Vmstat::new(options.vmstat_fields.clone());
         Box::new(move |roots| vmstat.read(roots))
     }),
-    on("filefd", Pace::OnDemand, "file handles", |_| {
+    on("filefd", Pace::Fast, "file handles", |_| {
         Box::new(kernel_limits::read_filefd)
     }),
     on("diskstats", Pace::Fast, "block devices", |options| {
@@ -226,19 +224,19 @@ pub const COLLECTORS: &[CollectorInfo] = &[
         let mut netdev = Netdev::new(options.netdev_devices.clone());
         Box::new(move |roots| netdev.read(roots))
     }),
-    on("netstat", Pace::OnDemand, "protocol counters", |options| {
+    on("netstat", Pace::Fast, "protocol counters", |options| {
         let mut netstat = Netstat::new(options.netstat_fields.clone());
         Box::new(move |roots| netstat.read(roots))
     }),
-    on("sockstat", Pace::OnDemand, "sockets in use", |_| {
+    on("sockstat", Pace::Fast, "sockets in use", |_| {
         let mut sockstat = Sockstat::default();
         Box::new(move |roots| sockstat.read(roots))
     }),
-    on("softnet", Pace::OnDemand, "packets taken by each processor", |_| {
+    on("softnet", Pace::Fast, "packets taken by each processor", |_| {
         let mut softnet = Softnet::default();
         Box::new(move |roots| softnet.read(roots))
     }),
-    on("conntrack", Pace::OnDemand, "tracked connections", |_| {
+    on("conntrack", Pace::Fast, "tracked connections", |_| {
         Box::new(kernel_limits::read_conntrack)
     }),
     on("process", Pace::Slow, "evenkeel itself: process_*", |_| {

@@ -15,6 +15,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const QUIRK_SECONDS: f64 = 3.0;
 
 const MODES: [&str; 8] = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"];
+const IDLE: usize = 3;
+const IOWAIT: usize = 4;
 
 /// Seconds of one processor since boot, in the order of `MODES`, then as guest and as niced guest.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -25,6 +27,27 @@ pub struct Times {
 
 /// Processor number to its times.
 pub type CpuSample = BTreeMap<u32, Times>;
+
+fn times<'t>(fields: impl Iterator<Item = &'t str>) -> Result<Times, String> {
+    let mut times = Times::default();
+    for (slot, field) in times.modes.iter_mut().chain(&mut times.guest).zip(fields) {
+        let ticks: u64 = field
+            .parse()
+            .map_err(|_| format!("{field:?} is not a number of ticks"))?;
+        *slot = ticks as f64 / TICKS_PER_SECOND;
+    }
+    Ok(times)
+}
+
+/// The first line of `/proc/stat`: all processors together.
+pub fn parse_all(text: &str) -> Result<Times, String> {
+    let first = lines(text).next().and_then(|line| line.strip_prefix("cpu "));
+    times(
+        first
+            .ok_or("the first line is not that of all processors")?
+            .split_ascii_whitespace(),
+    )
+}
 
 /// Reads the `cpuN` lines of `/proc/stat`.
 pub fn parse_cpu(text: &str) -> Result<CpuSample, String> {
@@ -40,14 +63,7 @@ pub fn parse_cpu(text: &str) -> Result<CpuSample, String> {
             .next()
             .and_then(|field| field.parse().ok())
             .ok_or_else(|| format!("no processor in {line:?}"))?;
-        let mut times = Times::default();
-        for (slot, field) in times.modes.iter_mut().chain(&mut times.guest).zip(fields) {
-            let ticks: u64 = field
-                .parse()
-                .map_err(|_| format!("{field:?} is not a number of ticks in {line:?}"))?;
-            *slot = ticks as f64 / TICKS_PER_SECOND;
-        }
-        sample.insert(number, times);
+        sample.insert(number, times(fields).map_err(|what| format!("{what} in {line:?}"))?);
     }
     if sample.is_empty() {
         Err("no line begins with cpu0".to_owned())
@@ -67,6 +83,32 @@ fn hold_up(times: &mut Times, before: &Times) {
         if *now < *before && *before - *now < QUIRK_SECONDS {
             *now = *before;
         }
+    }
+}
+
+/// How busy all processors together are, from look to look.
+#[derive(Debug, Default)]
+pub struct Busy(Option<Shares>);
+
+/// Seconds since boot.
+#[derive(Debug, Clone, Copy)]
+struct Shares {
+    all: f64,
+    /// Idle or waiting for I/O: the kernel moves time from one to the other when a task that waited wakes elsewhere.
+    idle: f64,
+}
+
+impl Busy {
+    /// Share of the time since the last look that was neither idle nor iowait, 0 to 1.
+    pub fn ratio(&mut self, now: Option<Times>) -> Option<f64> {
+        let now = now.map(|Times { modes, .. }| Shares {
+            all: modes.iter().sum(),
+            idle: modes[IDLE] + modes[IOWAIT],
+        });
+        let (before, now) = (std::mem::replace(&mut self.0, now)?, now?);
+        let all = now.all - before.all;
+        // Not so where processors took their time away with them. Idle time alone may fall a little: a correction of the kernel.
+        (all > 0.0).then(|| (1.0 - (now.idle - before.idle) / all).clamp(0.0, 1.0))
     }
 }
 
@@ -176,6 +218,32 @@ mod tests {
         assert_eq!(sample[&12].modes[0], 2.5);
         assert!(parse_cpu("cpu0 1 x\n").unwrap_err().contains("\"x\""));
         assert!(parse_cpu("").is_err());
+    }
+
+    #[test]
+    fn busy_is_all_but_idle_and_iowait_and_needs_two_looks() {
+        let times = |text: &str| Some(parse_all(text).unwrap());
+        let mut busy = Busy::default();
+        assert_eq!(
+            busy.ratio(times("cpu  1000 0 0 2000 500 0 0 0 0 0\ncpu0 1 1 1 1\n")),
+            None
+        );
+        assert_eq!(busy.ratio(times("cpu  1100 0 0 2200 600\n")), Some(0.25));
+        // The kernel corrects iowait backwards, and moves it to idle.
+        assert_eq!(busy.ratio(times("cpu  1200 0 0 2200 599\n")), Some(1.0));
+        assert_eq!(busy.ratio(times("cpu  1200 0 0 2300 600\n")), Some(0.0));
+        assert_eq!(busy.ratio(times("cpu  1300 0 0 2900 100\n")), Some(0.5));
+        assert_eq!(busy.ratio(times("cpu  1400 0 0 2800 300\n")), Some(0.5));
+        assert_eq!(MODES[IDLE..=IOWAIT], ["idle", "iowait"]);
+        // At one moment, and after processors were taken away.
+        assert_eq!(busy.ratio(times("cpu  1400 0 0 2800 300\n")), None);
+        assert_eq!(busy.ratio(times("cpu  1300 0 0 1000 600\n")), None);
+        assert_eq!(busy.ratio(times("cpu  1350 0 0 1050 600\n")), Some(0.5));
+        assert_eq!(busy.ratio(None), None);
+        assert_eq!(busy.ratio(times("cpu  1400 0 0 1100 600\n")), None);
+        for bad in ["", "cpu0 1 2 3\n", "cpu  1 x\n"] {
+            assert!(parse_all(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Ready-made gauges and distributions, made from successive one-second samples. Pure: readings in, families out.
 
 use super::snapshot::Reading;
+use super::vitals::Vitals;
 use crate::family::{Family, Forms, Histogram, Kind, Point, Value, label};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Upper bounds of the distributions of a ratio; finer where it hurts.
 const RATIO_BOUNDS: [f64; 13] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0];
@@ -15,41 +15,54 @@ const MEMORY_USED: (&str, &str) = (
     "Share of memory that is not available to new programs, 0 to 1.",
 );
 
-/// Processor seconds of all processors together.
-#[derive(Debug, Clone, Copy)]
-struct CpuTime {
-    all_seconds: f64,
-    idle_seconds: f64,
-}
-
-/// Bytes so far by device, and whether received or sent.
-type Traffic = HashMap<(String, bool), f64>;
-
-/// What the next sample is compared with, and the distributions so far.
+/// The distributions so far, and the families of the last second, made when they are asked for.
+#[derive(Default)]
 pub struct ReadyMade {
-    cpu: Option<CpuTime>,
-    network: Option<(Instant, Traffic)>,
-    cpu_distribution: Histogram,
-    memory_distribution: Histogram,
+    cpu_distribution: Distribution,
+    memory_distribution: Distribution,
     forms: Forms,
+    made: Option<Made>,
 }
 
-fn empty_distribution() -> Histogram {
-    Histogram {
-        buckets: RATIO_BOUNDS.iter().map(|&bound| (bound, 0)).collect(),
-        sum: 0.0,
-        count: 0,
-    }
+struct Made {
+    /// What the share of file systems was made from.
+    filesystem: Option<Arc<Reading>>,
+    families: Arc<Vec<Family>>,
 }
 
-fn observe(histogram: &mut Histogram, value: f64) {
-    for (bound, count) in &mut histogram.buckets {
-        if value <= *bound {
-            *count += 1;
+/// As [`Histogram`], in place.
+struct Distribution {
+    buckets: [(f64, u64); RATIO_BOUNDS.len()],
+    sum: f64,
+    count: u64,
+}
+
+impl Default for Distribution {
+    fn default() -> Self {
+        Distribution {
+            buckets: RATIO_BOUNDS.map(|bound| (bound, 0)),
+            sum: 0.0,
+            count: 0,
         }
     }
-    histogram.sum += value;
-    histogram.count += 1;
+}
+
+impl Distribution {
+    fn observe(&mut self, value: f64) {
+        for (bound, count) in &mut self.buckets {
+            *count += u64::from(value <= *bound);
+        }
+        self.sum += value;
+        self.count += 1;
+    }
+
+    fn histogram(&self) -> Histogram {
+        Histogram {
+            buckets: self.buckets.to_vec(),
+            sum: self.sum,
+            count: self.count,
+        }
+    }
 }
 
 fn number(point: Point) -> f64 {
@@ -68,145 +81,97 @@ fn value_of<'a>(point: Point<'a>, name: &str) -> &'a str {
         .map_or("", |(_, value)| value)
 }
 
-impl Default for ReadyMade {
-    fn default() -> Self {
-        ReadyMade {
-            cpu: None,
-            network: None,
-            cpu_distribution: empty_distribution(),
-            memory_distribution: empty_distribution(),
-            forms: Forms::default(),
-        }
-    }
-}
-
 /// The figures that one moment tells by itself, without one before it and without counting it: for early samples, which must
 /// not weigh in distributions over seconds.
-pub fn of_one_moment(readings: &[Arc<Reading>]) -> Vec<Family> {
-    let meminfo = readings
-        .iter()
-        .find(|reading| reading.collector == "meminfo" && reading.success());
-    let used = meminfo.and_then(|meminfo| memory_used_ratio(&meminfo.families));
-    used.map(|used| Family::gauge(MEMORY_USED.0, MEMORY_USED.1).value(used))
-        .into_iter()
-        .collect()
+pub fn of_one_moment(memory_used_ratio: Option<f64>) -> Vec<Family> {
+    memory_used_ratio.map(memory_used).into_iter().collect()
+}
+
+fn memory_used(ratio: f64) -> Family {
+    Family::gauge(MEMORY_USED.0, MEMORY_USED.1).value(ratio)
 }
 
 impl ReadyMade {
-    /// The figures after one more sample. A figure whose collector yielded nothing is left out, never repeated.
-    pub fn observe(&mut self, readings: &[Arc<Reading>]) -> Vec<Family> {
-        let reading = |name: &str| {
-            readings
-                .iter()
-                .find(|reading| reading.collector == name && reading.success())
-        };
-        let mut families = Vec::new();
-
-        let busy = reading("cpu").and_then(|cpu| self.cpu_busy_ratio(&cpu.families));
-        let memory = reading("meminfo").and_then(|meminfo| memory_used_ratio(&meminfo.families));
-        for (name, help, value, distribution) in [
-            (
-                "evenkeel_cpu_busy_ratio",
-                "Share of processor time in the last second that was neither idle nor iowait, 0 to 1.",
-                busy,
-                &mut self.cpu_distribution,
-            ),
-            (MEMORY_USED.0, MEMORY_USED.1, memory, &mut self.memory_distribution),
+    /// Counts one more second.
+    pub fn observe(&mut self, vitals: &Vitals) {
+        self.made = None;
+        for (value, distribution) in [
+            (vitals.cpu_busy_ratio, &mut self.cpu_distribution),
+            (vitals.memory_used_ratio, &mut self.memory_distribution),
         ] {
             if let Some(value) = value {
-                observe(distribution, value);
-                families.push(Family::gauge(name, help).value(value));
+                distribution.observe(value);
             }
-            let mut family = Family::new(
-                format!("{name}_distribution"),
-                format!("Distribution of the one-second samples of {name}."),
-                Kind::Histogram,
-            );
-            family.push_histogram(Vec::new(), distribution.clone());
-            families.push(family);
         }
-        families.extend(reading("filesystem").map(|filesystem| filesystem_used_ratio(&filesystem.families)));
-        if let Some(netdev) = reading("netdev") {
-            families.extend(self.network_rates(netdev));
+    }
+
+    /// The figures of the second that was counted last, and of file systems as they were read last. A figure whose source yielded
+    /// nothing is left out, never repeated.
+    pub fn families(&mut self, vitals: &Vitals, filesystem: Option<&Arc<Reading>>) -> Arc<Vec<Family>> {
+        match &self.made {
+            Some(made) if made.filesystem.as_ref().map(Arc::as_ptr) == filesystem.map(Arc::as_ptr) => {
+                Arc::clone(&made.families)
+            }
+            _ => {
+                let families = Arc::new(self.make(vitals, filesystem));
+                self.made = Some(Made {
+                    filesystem: filesystem.cloned(),
+                    families: Arc::clone(&families),
+                });
+                families
+            }
         }
+    }
+
+    fn make(&mut self, vitals: &Vitals, filesystem: Option<&Arc<Reading>>) -> Vec<Family> {
+        let busy = vitals.cpu_busy_ratio.map(|ratio| {
+            let help = "Share of processor time in the last second that was neither idle nor iowait, 0 to 1.";
+            Family::gauge("evenkeel_cpu_busy_ratio", help).value(ratio)
+        });
+        let distribution = |name, help, distribution: &Distribution| {
+            let mut family = Family::new(name, help, Kind::Histogram);
+            family.push_histogram([], distribution.histogram());
+            family
+        };
+        let mut families: Vec<Family> = busy.into_iter().collect();
+        families.push(distribution(
+            concat!("evenkeel_cpu_busy_ratio", "_distribution"),
+            "Distribution of the one-second samples of evenkeel_cpu_busy_ratio.",
+            &self.cpu_distribution,
+        ));
+        families.extend(vitals.memory_used_ratio.map(memory_used));
+        families.push(distribution(
+            concat!("evenkeel_memory_used_ratio", "_distribution"),
+            "Distribution of the one-second samples of evenkeel_memory_used_ratio.",
+            &self.memory_distribution,
+        ));
+        families.extend(filesystem.map(|filesystem| filesystem_used_ratio(&filesystem.families)));
+        families.extend(network_rates(vitals));
         families.retain(|family| !family.is_empty());
         self.forms.share(&mut families);
         families
     }
-
-    fn cpu_busy_ratio(&mut self, families: &[Family]) -> Option<f64> {
-        let family = families.iter().find(|family| family.name == "node_cpu_seconds_total")?;
-        let mut now = CpuTime {
-            all_seconds: 0.0,
-            idle_seconds: 0.0,
-        };
-        for point in family.points() {
-            now.all_seconds += number(point);
-            if matches!(value_of(point, "mode"), "idle" | "iowait") {
-                now.idle_seconds += number(point);
-            }
-        }
-        let before = self.cpu.replace(now)?;
-        let all = now.all_seconds - before.all_seconds;
-        let idle = now.idle_seconds - before.idle_seconds;
-        // Processors that go offline take their time with them: such a second says nothing.
-        (all > 0.0 && idle >= 0.0).then(|| (1.0 - idle / all).clamp(0.0, 1.0))
-    }
-
-    fn network_rates(&mut self, reading: &Reading) -> Vec<Family> {
-        let mut receive = Family::gauge(
-            "evenkeel_network_receive_bytes_per_second",
-            "Bytes received per second, over the last second.",
-        );
-        let mut transmit = Family::gauge(
-            "evenkeel_network_transmit_bytes_per_second",
-            "Bytes sent per second, over the last second.",
-        );
-        let mut counters = Traffic::new();
-        for family in &reading.families {
-            let received = match family.name.as_ref() {
-                "node_network_receive_bytes_total" => true,
-                "node_network_transmit_bytes_total" => false,
-                _ => continue,
-            };
-            for point in family.points() {
-                let device = value_of(point, "device");
-                if device != "lo" {
-                    counters.insert((device.to_owned(), received), number(point));
-                }
-            }
-        }
-        if let Some((at, before)) = &self.network {
-            let seconds = reading.read_instant.saturating_duration_since(*at).as_secs_f64();
-            let rates: BTreeMap<_, _> = counters
-                .iter()
-                // A counter that fell belongs to a new device of the same name.
-                .filter_map(|(key, now)| Some((key, (now - before.get(key)?) / seconds)))
-                .filter(|(_, rate)| rate.is_finite() && *rate >= 0.0)
-                .collect();
-            for ((device, received), rate) in rates {
-                let family = if *received { &mut receive } else { &mut transmit };
-                family.push([label("device", device.clone())], rate);
-            }
-        }
-        self.network = Some((reading.read_instant, counters));
-        vec![receive, transmit]
-    }
 }
 
-fn memory_used_ratio(families: &[Family]) -> Option<f64> {
-    let gauge = |name: &str| {
-        families
-            .iter()
-            .find(|family| family.name == name)?
-            .points()
-            .next()
-            .map(number)
-    };
-    let total = gauge("node_memory_MemTotal_bytes")?;
-    // Kernels before 3.14 have no MemAvailable: no figure is better than a wrong one.
-    let available = gauge("node_memory_MemAvailable_bytes")?;
-    (total > 0.0).then(|| (1.0 - available / total).clamp(0.0, 1.0))
+fn network_rates(vitals: &Vitals) -> [Family; 2] {
+    let mut families = [
+        Family::gauge(
+            "evenkeel_network_receive_bytes_per_second",
+            "Bytes received per second, over the last second.",
+        ),
+        Family::gauge(
+            "evenkeel_network_transmit_bytes_per_second",
+            "Bytes sent per second, over the last second.",
+        ),
+    ];
+    for flow in vitals.traffic.shown() {
+        for (family, per_second) in families.iter_mut().zip(flow.per_second) {
+            if let Some(per_second) = per_second {
+                family.push([label("device", flow.device.clone())], per_second);
+            }
+        }
+    }
+    families
 }
 
 fn filesystem_used_ratio(families: &[Family]) -> Family {
@@ -243,108 +208,105 @@ fn filesystem_used_ratio(families: &[Family]) -> Family {
 mod tests {
     use super::*;
     use jiff::Timestamp;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
-    fn reading(collector: &'static str, at: Instant, families: Vec<Family>) -> Arc<Reading> {
-        let read_at = Timestamp::UNIX_EPOCH;
+    fn filesystem(used: f64) -> Arc<Reading> {
+        let mut families = Vec::new();
+        for (name, value) in [("size", 100.0), ("free", 100.0 - used), ("avail", 80.0 - used)] {
+            let mut family = Family::gauge(format!("node_filesystem_{name}_bytes"), "");
+            family.push([label("mountpoint", "/")], value);
+            family.push([label("mountpoint", "/empty")], 0.0);
+            families.push(family);
+        }
         Arc::new(Reading {
-            collector,
+            collector: "filesystem",
             families,
-            read_at,
-            read_instant: at,
+            read_at: Timestamp::UNIX_EPOCH,
+            read_instant: Instant::now(),
             duration: Duration::ZERO,
             error: None,
         })
     }
 
-    fn cpu(at: Instant, user: f64, idle: f64, iowait: f64) -> Arc<Reading> {
-        let mut family = Family::counter("node_cpu_seconds_total", "");
-        for (mode, value) in [("user", user), ("idle", idle), ("iowait", iowait)] {
-            family.push([label("cpu", "0"), label("mode", mode)], value);
-        }
-        reading("cpu", at, vec![family])
-    }
-
-    fn traffic(at: Instant, device: &'static str, bytes: f64) -> Arc<Reading> {
-        let mut family = Family::counter("node_network_receive_bytes_total", "");
-        family.push([label("device", device)], bytes);
-        reading("netdev", at, vec![family])
+    fn value(families: &[Family], name: &str) -> Option<Value> {
+        let family = families.iter().find(|family| family.name == name)?;
+        assert_eq!(family.len(), 1, "{name}");
+        Some(family.point(0).value.clone())
     }
 
     fn gauge(families: &[Family], name: &str) -> Option<f64> {
-        families
-            .iter()
-            .find(|family| family.name == name)
-            .map(|family| number(family.point(0)))
+        value(families, name).map(|value| match value {
+            Value::Number(number) => number,
+            Value::Histogram(_) => panic!("{name} is a distribution"),
+        })
     }
 
     #[test]
-    fn busy_is_all_but_idle_and_iowait_and_needs_two_samples() {
-        let at = Instant::now();
+    fn each_second_counts_once_and_one_that_told_nothing_not_at_all() {
         let mut ready = ReadyMade::default();
-        assert_eq!(
-            gauge(&ready.observe(&[cpu(at, 10.0, 20.0, 5.0)]), "evenkeel_cpu_busy_ratio"),
-            None
-        );
-        let families = ready.observe(&[cpu(at, 11.0, 22.0, 6.0)]);
-        assert_eq!(gauge(&families, "evenkeel_cpu_busy_ratio"), Some(0.25));
-        let distribution = families
-            .iter()
-            .find(|family| family.name == "evenkeel_cpu_busy_ratio_distribution")
-            .unwrap();
-        let Value::Histogram(histogram) = distribution.point(0).value else {
-            panic!("not a histogram")
+        let vitals = |cpu_busy_ratio| Vitals {
+            cpu_busy_ratio,
+            memory_used_ratio: Some(0.75),
+            ..Vitals::default()
         };
-        assert_eq!(
-            (histogram.count, histogram.buckets[1].1, histogram.buckets[2].1),
-            (1, 0, 1)
-        );
-        // A processor went offline.
-        assert_eq!(
-            gauge(&ready.observe(&[cpu(at, 5.0, 11.0, 3.0)]), "evenkeel_cpu_busy_ratio"),
-            None
-        );
-    }
-
-    #[test]
-    fn memory_counts_what_is_available_and_file_systems_count_as_df() {
-        let at = Instant::now();
-        let mut fs = Vec::new();
-        for (name, value) in [("size", 100.0), ("free", 60.0), ("avail", 40.0)] {
-            let mut family = Family::gauge(format!("node_filesystem_{name}_bytes"), "");
-            family.push([label("mountpoint", "/")], value);
-            family.push([label("mountpoint", "/empty")], 0.0);
-            fs.push(family);
-        }
-        let memory = vec![
-            Family::gauge("node_memory_MemTotal_bytes", "").value(8.0),
-            Family::gauge("node_memory_MemAvailable_bytes", "").value(2.0),
-        ];
-        let families = ReadyMade::default().observe(&[reading("meminfo", at, memory), reading("filesystem", at, fs)]);
-        assert_eq!(gauge(&families, "evenkeel_memory_used_ratio"), Some(0.75));
-        let used = families
-            .iter()
-            .find(|family| family.name == "evenkeel_filesystem_used_ratio")
-            .unwrap();
-        assert_eq!(used.len(), 1);
-        assert_eq!(number(used.point(0)), 0.5);
-    }
-
-    #[test]
-    fn rates_leave_out_loopback_new_devices_and_counters_that_fell() {
-        let name = "evenkeel_network_receive_bytes_per_second";
-        let at = Instant::now();
-        let later = at + Duration::from_secs(2);
-        for (before, after, expected) in [
-            (traffic(at, "eth0", 100.0), traffic(later, "eth0", 500.0), Some(200.0)),
-            (traffic(at, "lo", 100.0), traffic(later, "lo", 500.0), None),
-            (traffic(at, "eth0", 100.0), traffic(later, "eth1", 500.0), None),
-            (traffic(at, "eth0", 100.0), traffic(later, "eth0", 50.0), None),
-            (traffic(at, "eth0", 100.0), traffic(at, "eth0", 100.0), None),
+        for (ratio, expected) in [
+            (None, [0, 0, 0]),
+            (Some(0.25), [1, 0, 1]),
+            (None, [1, 0, 1]),
+            (Some(0.05), [2, 1, 2]),
         ] {
-            let mut ready = ReadyMade::default();
-            assert_eq!(gauge(&ready.observe(&[before]), name), None);
-            assert_eq!(gauge(&ready.observe(&[after]), name), expected);
+            ready.observe(&vitals(ratio));
+            // However often it is asked for.
+            for _ in 0..2 {
+                let families = ready.families(&vitals(ratio), None);
+                assert_eq!(gauge(&families, "evenkeel_cpu_busy_ratio"), ratio);
+                assert_eq!(gauge(&families, MEMORY_USED.0), Some(0.75));
+                let Some(Value::Histogram(histogram)) = value(&families, "evenkeel_cpu_busy_ratio_distribution") else {
+                    panic!("not a histogram")
+                };
+                assert_eq!(
+                    [histogram.count, histogram.buckets[1].1, histogram.buckets[2].1],
+                    expected
+                );
+            }
         }
+        assert_eq!(of_one_moment(None), []);
+        assert_eq!(gauge(&of_one_moment(Some(0.5)), MEMORY_USED.0), Some(0.5));
+    }
+
+    #[test]
+    fn file_systems_count_as_df_and_as_they_were_read_last() {
+        let mut ready = ReadyMade::default();
+        let mut used = |filesystem: &Arc<Reading>| {
+            let families = ready.families(&Vitals::default(), Some(filesystem));
+            assert!(Arc::ptr_eq(
+                &families,
+                &ready.families(&Vitals::default(), Some(filesystem))
+            ));
+            gauge(&families, "evenkeel_filesystem_used_ratio")
+        };
+        assert_eq!(used(&filesystem(40.0)), Some(0.5));
+        assert_eq!(used(&filesystem(60.0)), Some(0.75));
+    }
+
+    #[test]
+    fn rates_are_those_of_devices_that_have_one() {
+        let mut vitals = Vitals::default();
+        let start = Instant::now();
+        let name = "evenkeel_network_receive_bytes_per_second";
+        vitals.traffic.update(start, [("eth0", [100, 0])], |_| true);
+        assert_eq!(gauge(&ReadyMade::default().families(&vitals, None), name), None);
+        let later = start + Duration::from_secs(2);
+        vitals
+            .traffic
+            .update(later, [("eth0", [500, 0]), ("eth1", [1, 1])], |_| true);
+        let families = ReadyMade::default().families(&vitals, None);
+        assert_eq!(gauge(&families, name), Some(200.0));
+        let sent = families
+            .iter()
+            .find(|family| family.name.ends_with("transmit_bytes_per_second"))
+            .unwrap();
+        assert_eq!((sent.len(), number(sent.point(0))), (1, 0.0));
+        assert_eq!(value_of(sent.point(0), "device"), "eth0");
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The unit of sector counts, whatever the device's own sector size.
-const SECTOR_BYTES: f64 = 512.0;
+const SECTOR_BYTES: u64 = 512;
 
 /// One device with as many counters as the kernel has (11 before 4.18, 15 with discards, 17 with flushes).
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +47,20 @@ pub fn parse_diskstats(text: &str, is_wanted: impl Fn(&str) -> bool) -> Result<V
     Ok(disks)
 }
 
+/// Bytes read and written of each device; a line that is none of a device is passed over.
+pub fn bytes(text: &str) -> impl Iterator<Item = (&str, [u64; 2])> {
+    lines(text).filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let device = fields.nth(2)?;
+        let read: u64 = fields.nth(2)?.parse().ok()?;
+        let written: u64 = fields.nth(3)?.parse().ok()?;
+        Some((
+            device,
+            [read, written].map(|sectors| sectors.saturating_mul(SECTOR_BYTES)),
+        ))
+    })
+}
+
 /// What each counter of a line becomes: name, help, kind, factor. In the order of the line.
 const COUNTERS: [(&str, &str, Kind, f64); 17] = [
     (
@@ -61,7 +75,12 @@ const COUNTERS: [(&str, &str, Kind, f64); 17] = [
         Kind::Counter,
         1.0,
     ),
-    ("node_disk_read_bytes_total", "Bytes read.", Kind::Counter, SECTOR_BYTES),
+    (
+        "node_disk_read_bytes_total",
+        "Bytes read.",
+        Kind::Counter,
+        SECTOR_BYTES as f64,
+    ),
     (
         "node_disk_read_time_seconds_total",
         "Seconds that all reads took.",
@@ -84,7 +103,7 @@ const COUNTERS: [(&str, &str, Kind, f64); 17] = [
         "node_disk_written_bytes_total",
         "Bytes written.",
         Kind::Counter,
-        SECTOR_BYTES,
+        SECTOR_BYTES as f64,
     ),
     (
         "node_disk_write_time_seconds_total",
@@ -344,6 +363,20 @@ mod tests {
         assert!(
             info.contains("serial=\"short\"") && info.contains("model=\"Fast\\\\x20One\""),
             "{info}"
+        );
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_counters() {
+        let text = "   8       0 sda 1 2 3 4 5 6 7 8 9 10 11\n 8 1 sda1 1 2\n";
+        assert_eq!(bytes(text).collect::<Vec<_>>(), [("sda", [3 * 512, 7 * 512])]);
+        let place = |name| COUNTERS.iter().position(|(counter, ..)| *counter == name).unwrap() + 1;
+        assert_eq!(
+            [
+                place("node_disk_read_bytes_total"),
+                place("node_disk_written_bytes_total")
+            ],
+            [3, 7]
         );
     }
 

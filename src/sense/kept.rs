@@ -1,11 +1,12 @@
 //! Files of procfs that are read every second: opened once and read again from their beginning, for which the kernel
 //! composes them anew. Opening costs as much as reading, and a file that stays open keeps the kernel's buffer, too.
 
-use rustc_hash::FxHashMap;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
 use super::roots::{Layout, read_to_end};
@@ -16,17 +17,21 @@ pub struct Kept(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    files: FxHashMap<String, KeptFile>,
+    /// Few, and those of every second come first.
+    files: Vec<KeptFile>,
     /// Counts rounds; before the first, nothing is shared.
     round: u64,
+    /// What was read in this round, one text behind the other: so they lie on few pages.
+    texts: Vec<u8>,
+    length: usize,
 }
 
 #[derive(Debug)]
 struct KeptFile {
+    path: &'static str,
     file: File,
-    bytes: Vec<u8>,
-    length: usize,
     read_in: u64,
+    text: Range<usize>,
 }
 
 impl Clone for Kept {
@@ -38,42 +43,65 @@ impl Clone for Kept {
 impl Kept {
     /// From here to the next call a file that two collectors want is read once.
     pub fn begin_round(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).round += 1;
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.round += 1;
+        state.length = 0;
     }
 
     /// Shows the file's bytes of now, or of earlier in this round.
-    pub fn read<T>(&self, root: &Path, path: &str, layout: Layout, show: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+    pub fn read<T>(
+        &self,
+        root: &Path,
+        path: &'static str,
+        layout: Layout,
+        show: impl FnOnce(&[u8]) -> T,
+    ) -> io::Result<T> {
         // A parser that panicked left at worst a file that is read anew.
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { files, round } = &mut *state;
-        if let Some(kept) = files.get_mut(path) {
-            if *round > 0 && kept.read_in == *round {
-                return Ok(show(&kept.bytes[..kept.length]));
-            }
-            // What was taken away (a module) and came back is another file under the same name.
-            if kept.read_again(layout).is_ok() {
-                kept.read_in = *round;
-                return Ok(show(&kept.bytes[..kept.length]));
-            }
-            files.remove(path);
-        }
-        let mut kept = KeptFile {
-            file: File::open(root.join(path))?,
-            bytes: vec![0; layout.first_read_bytes()],
-            length: 0,
-            read_in: *round,
-        };
-        kept.read_again(layout)?;
-        let kept = files.entry(path.to_owned()).or_insert(kept);
-        Ok(show(&kept.bytes[..kept.length]))
+        let text = state.text(root, path, layout)?;
+        Ok(show(&state.texts[text]))
     }
 }
 
-impl KeptFile {
-    fn read_again(&mut self, layout: Layout) -> io::Result<()> {
-        let file = &self.file;
-        self.length = read_to_end(&mut self.bytes, layout, |room, place| file.read_at(room, place))?;
-        Ok(())
+impl State {
+    fn text(&mut self, root: &Path, path: &'static str, layout: Layout) -> io::Result<Range<usize>> {
+        // Nearly always by the literal that it was opened by, which then need not be read.
+        let is_it = |kept: &KeptFile| ptr::eq(kept.path, path);
+        let known = self.files.iter().position(is_it);
+        if let Some(index) = known.or_else(|| self.files.iter().position(|kept| kept.path == path)) {
+            let kept = &self.files[index];
+            if self.round > 0 && kept.read_in == self.round {
+                return Ok(kept.text.clone());
+            }
+            if let Ok(text) = self.read(index, layout) {
+                return Ok(text);
+            }
+            // What was taken away (a module) and came back is another file under the same name.
+            self.files.remove(index);
+        }
+        self.files.push(KeptFile {
+            path,
+            file: File::open(root.join(path))?,
+            read_in: 0,
+            text: 0..0,
+        });
+        let index = self.files.len() - 1;
+        self.read(index, layout).inspect_err(|_| drop(self.files.pop()))
+    }
+
+    fn read(&mut self, index: usize, layout: Layout) -> io::Result<Range<usize>> {
+        if self.round == 0 {
+            self.length = 0;
+        }
+        let kept = &mut self.files[index];
+        let start = self.length;
+        let length = read_to_end(&mut self.texts, start, layout, |room, place| {
+            kept.file.read_at(room, place)
+        })?;
+        self.length += length;
+        kept.read_in = self.round;
+        kept.text = start..self.length;
+        Ok(kept.text.clone())
     }
 }
 
@@ -82,7 +110,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    fn length(kept: &Kept, root: &Path, path: &str, layout: Layout) -> io::Result<usize> {
+    fn length(kept: &Kept, root: &Path, path: &'static str, layout: Layout) -> io::Result<usize> {
         kept.read(root, path, layout, <[u8]>::len)
     }
 
@@ -109,6 +137,44 @@ mod tests {
         kept.begin_round();
         assert_eq!(length(&kept, directory.path(), "x", Layout::Record).unwrap(), 4);
         assert!(length(&kept, directory.path(), "nothing", Layout::Record).is_err());
+    }
+
+    #[test]
+    fn the_texts_of_a_round_are_side_by_side_and_each_stays_what_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = Kept::default();
+        let read = |path: &'static str, layout| {
+            let read = kept.read(directory.path(), path, layout, |bytes| {
+                String::from_utf8(bytes.to_vec()).unwrap()
+            });
+            read.unwrap()
+        };
+        let write = |path: &str, text: &str| fs::write(directory.path().join(path), text).unwrap();
+        fs::create_dir(directory.path().join("folder")).unwrap();
+        for round in ["x", "yy", ""] {
+            kept.begin_round();
+            let long = round.repeat(70_000);
+            write("short", round);
+            write("long", &long);
+            let all = [
+                ("short", Layout::Value),
+                ("long", Layout::Pieces),
+                ("short2", Layout::Record),
+            ];
+            write("short2", "2");
+            for _ in 0..2 {
+                // It can be opened and not be read.
+                assert!(
+                    kept.read(directory.path(), "folder", Layout::Record, <[u8]>::len)
+                        .is_err()
+                );
+                let texts = all.map(|(path, layout)| read(path, layout));
+                assert_eq!(texts, [round.to_owned(), long.clone(), "2".to_owned()]);
+            }
+            // Gone and back again under the same name is another file, and opened ones tell what is in them.
+            fs::remove_file(directory.path().join("short2")).unwrap();
+        }
+        assert_eq!(kept.0.lock().unwrap().files.len(), 3);
     }
 
     /// All that the fast collectors keep open: each kernel must compose them anew when they are read again.

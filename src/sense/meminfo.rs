@@ -60,7 +60,18 @@ pub fn read_available_bytes(roots: &Roots) -> Option<u64> {
 }
 
 fn available_bytes(text: &str) -> Option<u64> {
-    let rest = lines(text).find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    bytes(text, "MemAvailable:")
+}
+
+/// Share of memory that is not available to new programs, 0 to 1. Kernels before 3.14 do not tell it: no figure is better than a
+/// wrong one.
+pub fn used_ratio(text: &str) -> Option<f64> {
+    let (total, available) = (bytes(text, "MemTotal:")?, available_bytes(text)?);
+    (total > 0).then(|| (1.0 - available as f64 / total as f64).clamp(0.0, 1.0))
+}
+
+fn bytes(text: &str, name: &str) -> Option<u64> {
+    let rest = lines(text).find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
@@ -84,6 +95,10 @@ mod tests {
         );
         assert_eq!(available_bytes("MemTotal:  9 kB\nMemAvailable:   2 kB\n"), Some(2048));
         assert_eq!(available_bytes("MemTotal:  9 kB\n"), None);
+        assert_eq!(used_ratio("MemTotal:  8 kB\nMemAvailable:   2 kB\n"), Some(0.75));
+        assert_eq!(used_ratio("MemTotal:  8 kB\nMemAvailable:   9 kB\n"), Some(0.0));
+        assert_eq!(used_ratio("MemTotal:  9 kB\n"), None);
+        assert_eq!(used_ratio("MemTotal:  0 kB\nMemAvailable:   0 kB\n"), None);
         for bad in ["", "MemTotal 5 kB\n", "MemTotal: lots kB\n"] {
             assert!(shown(bad).is_err(), "{bad:?}");
         }

@@ -15,6 +15,7 @@ mod diskstats;
 mod dmi;
 mod edac;
 mod filesystem;
+mod flows;
 mod group_account;
 pub mod groups;
 mod guarded;
@@ -55,6 +56,7 @@ mod time;
 mod timex;
 pub mod trail;
 mod uname;
+mod vitals;
 mod vmstat;
 #[cfg(test)]
 mod fixture;

@@ -46,6 +46,17 @@ pub fn parse_netdev(text: &str) -> Result<NetdevSample, String> {
     Ok(sample)
 }
 
+/// Bytes received and sent of each device; a line that is none of a device is passed over.
+pub fn bytes(text: &str) -> impl Iterator<Item = (&str, [u64; 2])> {
+    lines(text).skip(2).filter_map(|line| {
+        let (device, rest) = line.split_once(':')?;
+        let mut fields = rest.split_ascii_whitespace();
+        let received = fields.next()?.parse().ok()?;
+        let sent = fields.nth(7)?.parse().ok()?;
+        Some((device.trim(), [received, sent]))
+    })
+}
+
 fn family(column: &str) -> Family {
     Family::counter(
         format!("node_network_{column}_total"),
@@ -154,6 +165,14 @@ mod tests {
         assert_eq!(received(&[("c", 5)]), [line("c", 5)]);
         assert_eq!(received(&[]), [""; 0]);
         assert_eq!(received(&[("c", 6), ("d", 7)]), [line("c", 6), line("d", 7)]);
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_columns() {
+        let text = format!("{HEAD}  eth0:1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n lo: 1 2\n w 1: 3 0 0 0 0 0 0 0 4\n");
+        let column = |name| COLUMNS.iter().position(|column| *column == name).unwrap() as u64 + 1;
+        let eth0 = [column("receive_bytes"), column("transmit_bytes")];
+        assert_eq!(bytes(&text).collect::<Vec<_>>(), [("eth0", eth0), ("w 1", [3, 4])]);
     }
 
     #[test]

@@ -48,23 +48,35 @@ impl Roots {
     }
 
     /// A file of procfs that is read every second, through its parser, whose complaint gets the path put in front.
-    pub(super) fn parsed<T>(&self, path: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, ReadError> {
+    pub(super) fn parsed<T>(
+        &self,
+        path: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<T, ReadError> {
         self.parse_kept(path, Layout::Pieces, parse)
     }
 
     /// The same for a file that the kernel writes as one record.
-    pub(super) fn record<T>(&self, path: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, ReadError> {
+    pub(super) fn record<T>(
+        &self,
+        path: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<T, ReadError> {
         self.parse_kept(path, Layout::Record, parse)
     }
 
     /// The same for a sysctl of one line.
-    pub(super) fn value<T>(&self, path: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, ReadError> {
+    pub(super) fn value<T>(
+        &self,
+        path: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<T, ReadError> {
         self.parse_kept(path, Layout::Value, parse)
     }
 
     fn parse_kept<T>(
         &self,
-        path: &str,
+        path: &'static str,
         layout: Layout,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<T, ReadError> {
@@ -162,28 +174,33 @@ fn read(path: &Path, layout: Layout) -> Result<Vec<u8>, ReadError> {
 }
 
 fn read_open(file: &mut File, layout: Layout) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; layout.first_read_bytes()];
-    let length = read_to_end(&mut bytes, layout, |room, _| file.read(room))?;
+    let mut bytes = Vec::new();
+    let length = read_to_end(&mut bytes, 0, layout, |room, _| file.read(room))?;
     bytes.truncate(length);
     Ok(bytes)
 }
 
-/// Reads a file to its end by `read`, which is told where it is, into a buffer that grows as need be. Returns how many bytes
-/// of the buffer are the file's.
+/// Reads a file to its end by `read`, which is told where it is, into a buffer from `start` on, which grows as need be.
+/// Returns how many bytes of the buffer are the file's.
 pub(super) fn read_to_end(
     bytes: &mut Vec<u8>,
+    start: usize,
     layout: Layout,
     mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
 ) -> io::Result<usize> {
-    let mut length = 0;
+    let (mut length, mut room) = (0, layout.first_read_bytes());
     loop {
-        match read(&mut bytes[length..], length as u64) {
+        let end = start + room;
+        if bytes.len() < end {
+            bytes.resize(end, 0);
+        }
+        match read(&mut bytes[start + length..end], length as u64) {
             Ok(0) => return Ok(length),
             Ok(count) => length += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         }
-        if length < bytes.len() {
+        if length < room {
             if layout != Layout::Pieces {
                 return Ok(length);
             }
@@ -192,7 +209,7 @@ pub(super) fn read_to_end(
         if length >= MAX_FILE_BYTES {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "file is implausibly long"));
         }
-        bytes.resize(length * 2, 0);
+        room *= 2;
     }
 }
 
@@ -323,8 +340,8 @@ mod tests {
         let read = |layout: Layout| {
             let mut pieces = [1540, 2940, 0].into_iter();
             let mut places = Vec::new();
-            let mut bytes = vec![0; layout.first_read_bytes()];
-            let length = read_to_end(&mut bytes, layout, |room, place| {
+            let mut bytes = Vec::new();
+            let length = read_to_end(&mut bytes, 0, layout, |room, place| {
                 places.push(place);
                 Ok(pieces.next().unwrap().min(room.len()))
             });

@@ -14,16 +14,16 @@ use super::shelf::{Held, Shelf};
 use super::slow::{self, SlowReadings};
 use super::snapshot::{Cause, Occasion, Reading, Snapshot};
 use super::trail::Trail;
-use crate::family::Family;
+use super::vitals::{Sources, Vitals, VitalsReader};
 use crate::host::standing;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -75,15 +75,23 @@ impl Default for Config {
 
 /// Who follows the samples. Runs on the sampler's thread, so it must return quickly.
 pub trait Follower: Send {
+    /// Which rules there are: another number when they may read other metrics. Where there is none, nobody follows, and
+    /// samples are taken for scrapes only.
+    fn edition(&self) -> Option<u64>;
+
     /// Whether a rule reads the metric of this name.
     fn reads(&self, metric: &str) -> bool;
 
-    /// Told of every sample that was not taken for a scrape.
+    /// Told of every sample that was not taken for a scrape, as long as there are rules.
     fn on_sample(&mut self, snapshot: &Arc<Snapshot>, occasion: Occasion);
 }
 
 /// Nobody follows.
 impl Follower for () {
+    fn edition(&self) -> Option<u64> {
+        None
+    }
+
     fn reads(&self, _metric: &str) -> bool {
         false
     }
@@ -102,12 +110,28 @@ enum Request {
     Stop(Sender<()>),
 }
 
+/// Where requests go in. The thread sleeps between two beats without waiting in the channel, which costs it less.
+#[derive(Clone)]
+struct Door {
+    requests: Sender<Request>,
+    thread: Thread,
+}
+
+impl Door {
+    /// Whether anybody is there to take it.
+    fn send(&self, request: Request) -> bool {
+        let is_there = self.requests.send(request).is_ok();
+        self.thread.unpark();
+        is_there
+    }
+}
+
 /// The running sampler. Stops when dropped.
 pub struct Sampler {
     latest: Arc<ArcSwap<Snapshot>>,
     trail: Arc<Mutex<Trail>>,
     interval: Duration,
-    requests: Sender<Request>,
+    door: Door,
     /// Ends with the sampler.
     pressure_watch: Option<PressureWatch>,
 }
@@ -123,26 +147,26 @@ impl Sampler {
         for info in COLLECTORS.iter().filter(|info| config.collectors.contains(info.name)) {
             let collector = Collector::new(info, &config.options);
             match info.pace {
-                Pace::Fast => shelf.push(Held::new(collector, false)),
-                Pace::OnDemand => shelf.push(Held::new(collector, true)),
+                Pace::Fast => shelf.push(Held::new(collector)),
                 Pace::Slow => slow.push(collector),
                 Pace::Apart => apart.push((info.name, vec![collector])),
             }
         }
         let mut sampler = Self::start_with(
+            VitalsReader::new(Sources::new(&config.collectors, &config.options)),
             Shelf::new(shelf),
             [("slow-sampler", slow)].into_iter().chain(apart),
             config.roots.clone(),
             config.sampling,
             follower,
         )?;
-        let waker = sampler.requests.clone();
-        sampler.pressure_watch =
-            pressure_watch::start(&config.roots, move |cause| waker.send(Request::Early(cause)).is_ok())?;
+        let door = sampler.door.clone();
+        sampler.pressure_watch = pressure_watch::start(&config.roots, move |cause| door.send(Request::Early(cause)))?;
         Ok(sampler)
     }
 
     fn start_with(
+        reader: VitalsReader,
         shelf: Shelf,
         slow: impl IntoIterator<Item = (&'static str, Vec<Collector>)>,
         roots: Roots,
@@ -166,6 +190,7 @@ impl Sampler {
         let (requests, asked) = channel();
         let (first, first_sample) = channel();
         let mut fast = Fast {
+            reader,
             shelf,
             roots,
             slow,
@@ -177,7 +202,7 @@ impl Sampler {
             trail: Arc::clone(&trail),
             follower,
         };
-        thread::Builder::new().name("sampler".to_owned()).spawn(move || {
+        let thread = thread::Builder::new().name("sampler".to_owned()).spawn(move || {
             standing::go_first();
             // A slow collector that hangs must not keep the first sample back for ever.
             let until = Instant::now() + FIRST_SLOW_PATIENCE;
@@ -195,12 +220,15 @@ impl Sampler {
             latest,
             trail,
             interval: sampling.interval,
-            requests,
+            door: Door {
+                requests,
+                thread: thread.thread().clone(),
+            },
             pressure_watch: None,
         })
     }
 
-    /// The newest snapshot there is.
+    /// The newest snapshot there is: of the last beat while rules follow, else of the last scrape.
     pub fn latest(&self) -> Arc<Snapshot> {
         self.latest.load_full()
     }
@@ -223,7 +251,7 @@ impl Sampler {
             return latest;
         }
         let (reply, answer) = oneshot::channel();
-        if self.requests.send(Request::Fresh { max_age, reply }).is_err() {
+        if !self.door.send(Request::Fresh { max_age, reply }) {
             return latest;
         }
         match tokio::time::timeout(patience, answer).await {
@@ -236,7 +264,7 @@ impl Sampler {
 impl Drop for Sampler {
     fn drop(&mut self) {
         let (stop, stopped) = channel();
-        let _ = self.requests.send(Request::Stop(stop));
+        self.door.send(Request::Stop(stop));
         // A collector that hangs in the kernel must not keep the daemon from ending.
         let _ = stopped.recv_timeout(STOP_PATIENCE);
     }
@@ -246,13 +274,14 @@ impl Drop for Sampler {
 type Moment = (Timestamp, Instant);
 
 struct Fast {
+    reader: VitalsReader,
     shelf: Shelf,
     roots: Roots,
     slow: Vec<SlowReadings>,
     slow_interval: Duration,
     ready_made: ReadyMade,
     headroom: Headroom,
-    /// When free memory must be looked at; never where the kernel does not tell it.
+    /// When free memory must be looked at; never where the kernel does not tell it, and where nobody follows.
     next_glance: Option<Instant>,
     latest: Arc<ArcSwap<Snapshot>>,
     trail: Arc<Mutex<Trail>>,
@@ -261,7 +290,8 @@ struct Fast {
 
 impl Fast {
     fn run(&mut self, interval: Duration, asked: &Receiver<Request>, first: &Sender<()>) -> Option<Sender<()>> {
-        self.tick();
+        let begun = self.look();
+        self.sample(begun);
         let _ = first.send(());
         let mut beat = Beat::new(interval, Instant::now());
         loop {
@@ -278,31 +308,52 @@ impl Fast {
                 self.glance();
                 continue;
             }
-            match asked.recv_timeout(until_glance.unwrap_or(remaining).min(remaining)) {
+            match asked.try_recv() {
                 Ok(Request::Fresh { max_age, reply }) => self.answer(max_age, reply),
-                Ok(Request::Early(cause)) => self.sample_early(cause),
+                Ok(Request::Early(cause)) => {
+                    let begun = self.begin();
+                    self.sample_early(cause, begun, |_| true);
+                }
                 Ok(Request::Stop(stop)) => return Some(stop),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(TryRecvError::Disconnected) => return None,
+                // Whoever sends wakes this thread afterwards, so nothing is overslept.
+                Err(TryRecvError::Empty) => thread::park_timeout(until_glance.unwrap_or(remaining).min(remaining)),
             }
         }
     }
 
-    /// One sample of the regular beat: only these count for rates and distributions, so that scrapes do not change them.
+    /// The regular beat: vital signs always, and what rules read. Where there are no rules, the rest is left to scrapes.
     fn tick(&mut self) {
+        let begun = self.look();
+        if self.follower.edition().is_some() {
+            self.sample(begun);
+        } else {
+            self.next_glance = None;
+        }
+    }
+
+    /// One look of the regular beat: only these count for rates and distributions, so that scrapes do not change them.
+    fn look(&mut self) -> Moment {
         let begun = self.begin();
-        let (slow_interval, follower) = (self.slow_interval, &self.follower);
-        let readings = self.shelf.read(&self.roots, |held| {
-            held.is_due(slow_interval, |metric| follower.reads(metric))
-        });
+        // As with a collector: what is kept is usable, and what was not looked at is not repeated.
+        if catch_unwind(AssertUnwindSafe(|| self.reader.look(&self.roots, Instant::now))).is_err() {
+            self.reader.vitals = Vitals::default();
+            tracing::error!("looking at the host panicked");
+        }
+        self.ready_made.observe(&self.reader.vitals);
+        let mut trail = self.trail.lock().unwrap_or_else(PoisonError::into_inner);
+        trail.observe(&self.reader.vitals);
+        begun
+    }
+
+    /// The newest reading of every collector; what a rule reads is read in this round.
+    fn sample(&mut self, begun: Moment) {
+        let (slow_interval, follower) = (self.slow_interval, &*self.follower);
+        let readings = self
+            .shelf
+            .read(&self.roots, |held| held.is_due(slow_interval, follower));
         self.look_at_memory();
-        let readings = self.with_slow(readings);
-        let ready_made = Arc::new(self.ready_made.observe(&readings));
-        let snapshot = self.publish(begun, readings, ready_made);
-        self.trail
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .observe(&snapshot);
+        let snapshot = self.publish(begun, readings);
         self.tell(&snapshot, Occasion::Beat);
     }
 
@@ -311,21 +362,27 @@ impl Fast {
         let begun = self.begin();
         let available_bytes = self.look_at_memory();
         if available_bytes.is_some_and(|available_bytes| self.headroom.is_news(available_bytes)) {
-            let readings = self
-                .shelf
-                .read_apart(&self.roots, |held| held.collector.name == "meminfo");
-            self.tell_early(Cause::MemoryFalls, begun, readings);
+            self.sample_early(Cause::MemoryFalls, begun, |held| held.collector.name == "meminfo");
         }
     }
 
-    /// Looks at all that is read with the beat.
-    fn sample_early(&mut self, cause: Cause) {
-        let begun = self.begin();
-        let follower = &self.follower;
+    /// A sample between two beats, for rules only: it counts neither for ready-made rates nor for distributions.
+    fn sample_early(&mut self, cause: Cause, (taken_at, taken_instant): Moment, is_meant: impl Fn(&Held) -> bool) {
+        let follower = &*self.follower;
+        if follower.edition().is_none() {
+            return;
+        }
         let readings = self
             .shelf
-            .read_apart(&self.roots, |held| held.is_wanted(|metric| follower.reads(metric)));
-        self.tell_early(cause, begun, readings);
+            .read_apart(&self.roots, |held| is_meant(held) && held.is_wanted(follower));
+        let snapshot = Arc::new(Snapshot {
+            taken_at,
+            taken_instant,
+            fresh_since: taken_instant,
+            readings,
+            ready_made: Arc::new(derived::of_one_moment(self.reader.memory_used_ratio(&self.roots))),
+        });
+        self.tell(&snapshot, Occasion::Early(cause));
     }
 
     /// What is free now, or was in this round, and when to look again.
@@ -336,19 +393,10 @@ impl Fast {
         available_bytes
     }
 
-    /// A sample between two beats, for rules only: it counts neither for ready-made rates nor for distributions.
-    fn tell_early(&mut self, cause: Cause, (taken_at, taken_instant): Moment, readings: Vec<Arc<Reading>>) {
-        let snapshot = Arc::new(Snapshot {
-            taken_at,
-            taken_instant,
-            fresh_since: taken_instant,
-            ready_made: Arc::new(derived::of_one_moment(&readings)),
-            readings,
-        });
-        self.tell(&snapshot, Occasion::Early(cause));
-    }
-
     fn tell(&mut self, snapshot: &Arc<Snapshot>, occasion: Occasion) {
+        if self.follower.edition().is_none() {
+            return;
+        }
         // Of this round, so it is what rules will see.
         if let Some(available_bytes) = meminfo::read_available_bytes(&self.roots) {
             self.headroom.sampled(available_bytes);
@@ -367,7 +415,7 @@ impl Fast {
         } else {
             let begun = self.begin();
             let readings = self.shelf.read(&self.roots, |held| held.is_older_than(max_age));
-            self.publish(begun, self.with_slow(readings), Arc::clone(&latest.ready_made))
+            self.publish(begun, readings)
         };
         // A scraper that has gone away needs no answer.
         let _ = reply.send(snapshot);
@@ -379,25 +427,19 @@ impl Fast {
         (Timestamp::now(), Instant::now())
     }
 
-    fn with_slow(&self, mut readings: Vec<Arc<Reading>>) -> Vec<Arc<Reading>> {
+    fn publish(&mut self, (taken_at, taken_instant): Moment, mut readings: Vec<Arc<Reading>>) -> Arc<Snapshot> {
         for slow in &self.slow {
             readings.extend(slow.load().iter().cloned());
         }
-        readings
-    }
-
-    fn publish(
-        &self,
-        (taken_at, taken_instant): Moment,
-        readings: Vec<Arc<Reading>>,
-        ready_made: Arc<Vec<Family>>,
-    ) -> Arc<Snapshot> {
+        let filesystem = readings
+            .iter()
+            .find(|reading| reading.collector == "filesystem" && reading.success());
         let snapshot = Arc::new(Snapshot {
             taken_at,
             taken_instant,
             fresh_since: self.shelf.fresh_since(taken_instant),
+            ready_made: self.ready_made.families(&self.reader.vitals, filesystem),
             readings,
-            ready_made,
         });
         self.latest.store(Arc::clone(&snapshot));
         snapshot

@@ -2,6 +2,7 @@
 
 use super::guarded::Collector;
 use super::roots::Roots;
+use super::sampler::Follower;
 use super::snapshot::Reading;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,30 +10,47 @@ use std::time::{Duration, Instant};
 /// A collector and what it yielded last.
 pub struct Held {
     pub collector: Collector,
-    /// Nobody misses it between two scrapes, unless a rule reads one of its metrics.
-    pub on_demand: bool,
     newest: Option<Arc<Reading>>,
+    /// Whether rules of this edition read one of its metrics.
+    judged: Option<(u64, bool)>,
 }
 
 impl Held {
-    pub fn new(collector: Collector, on_demand: bool) -> Held {
+    pub fn new(collector: Collector) -> Held {
         Held {
             collector,
-            on_demand,
             newest: None,
+            judged: None,
         }
     }
 
     /// Whether the beat reads it anew. What no rule reads is read now and then nevertheless: which metrics it has may
     /// change while evenkeel runs.
-    pub fn is_due(&self, now_and_then: Duration, is_read: impl Fn(&str) -> bool) -> bool {
-        self.is_wanted(is_read) || self.is_older_than(now_and_then)
+    pub fn is_due(&mut self, now_and_then: Duration, follower: &dyn Follower) -> bool {
+        self.is_wanted(follower) || self.is_older_than(now_and_then)
     }
 
-    /// Whether somebody follows it from second to second.
-    pub fn is_wanted(&self, is_read: impl Fn(&str) -> bool) -> bool {
-        let mut families = self.newest.iter().flat_map(|reading| &reading.families);
-        !self.on_demand || families.any(|family| is_read(&family.name))
+    /// Whether a rule follows it from second to second.
+    pub fn is_wanted(&mut self, follower: &dyn Follower) -> bool {
+        let Some(edition) = follower.edition() else {
+            return false;
+        };
+        match (self.judged, &self.newest) {
+            (Some((judged, is_wanted)), _) if judged == edition => is_wanted,
+            (_, Some(newest)) if newest.success() => {
+                let is_wanted = newest.families.iter().any(|family| follower.reads(&family.name));
+                self.judged = Some((edition, is_wanted));
+                is_wanted
+            }
+            // What it has will be known when it is read without a fault.
+            _ => true,
+        }
+    }
+
+    fn read(&mut self, roots: &Roots) -> Arc<Reading> {
+        // It may have other metrics now. What is wanted is read in any case.
+        self.judged = self.judged.filter(|(_, is_wanted)| *is_wanted);
+        self.collector.reading(roots)
     }
 
     pub fn is_older_than(&self, max_age: Duration) -> bool {
@@ -51,21 +69,23 @@ impl Shelf {
     }
 
     /// Reads those that are due, and shows the newest reading of each.
-    pub fn read(&mut self, roots: &Roots, is_due: impl Fn(&Held) -> bool) -> Vec<Arc<Reading>> {
+    pub fn read(&mut self, roots: &Roots, mut is_due: impl FnMut(&mut Held) -> bool) -> Vec<Arc<Reading>> {
         let readings = self.0.iter_mut().map(|held| {
-            if is_due(held) {
-                held.newest = None;
+            if held.newest.is_none() || is_due(held) {
+                held.newest = Some(held.read(roots));
             }
-            let collector = &mut held.collector;
-            Arc::clone(held.newest.get_or_insert_with(|| collector.reading(roots)))
+            held.newest.clone()
         });
-        readings.collect()
+        readings.flatten().collect()
     }
 
     /// Reads some of them for a sample of its own, which nobody else will see.
-    pub fn read_apart(&mut self, roots: &Roots, is_wanted: impl Fn(&Held) -> bool) -> Vec<Arc<Reading>> {
-        let wanted = self.0.iter_mut().filter(|held| is_wanted(held));
-        wanted.map(|held| held.collector.reading(roots)).collect()
+    pub fn read_apart(&mut self, roots: &Roots, mut is_wanted: impl FnMut(&mut Held) -> bool) -> Vec<Arc<Reading>> {
+        let wanted = self
+            .0
+            .iter_mut()
+            .filter_map(|held| is_wanted(held).then(|| held.read(roots)));
+        wanted.collect()
     }
 
     /// When the oldest of the newest readings was taken; `now` where there is none.

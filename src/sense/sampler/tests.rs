@@ -1,11 +1,13 @@
 //! The sampler with collectors made up for a test, and on this host.
 
 use super::*;
-use crate::family::FormsOf;
+use crate::family::{Family, FormsOf};
 use crate::sense::ReadError;
 use crate::sense::fixture::Tree;
+use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 
 /// Never beats within a test: only the first sample and what scrapers ask for.
 const STILL: Sampling = Sampling {
@@ -21,15 +23,19 @@ fn collector(
 }
 
 fn fast(collectors: impl IntoIterator<Item = Collector>) -> Shelf {
-    Shelf::new(collectors.into_iter().map(|collector| Held::new(collector, false)))
+    Shelf::new(collectors.into_iter().map(Held::new))
 }
 
-/// Hears of samples, and reads no metric.
+/// Rules that read what every collector made up here yields.
 struct Listener<F>(F);
 
 impl<F: FnMut(&Arc<Snapshot>, Occasion) + Send> Follower for Listener<F> {
-    fn reads(&self, _metric: &str) -> bool {
-        false
+    fn edition(&self) -> Option<u64> {
+        Some(0)
+    }
+
+    fn reads(&self, metric: &str) -> bool {
+        ["reads", "node_memory_MemTotal_bytes"].contains(&metric)
     }
 
     fn on_sample(&mut self, snapshot: &Arc<Snapshot>, occasion: Occasion) {
@@ -70,7 +76,15 @@ fn a_panic_or_an_error_costs_only_its_own_collector() {
         collector("fails", |_| Err(ReadError::System("broken".to_owned()))),
         counting("works"),
     ];
-    let sampler = Sampler::start_with(fast(collectors), [], Roots::default(), STILL, Box::new(())).unwrap();
+    let sampler = Sampler::start_with(
+        VitalsReader::default(),
+        fast(collectors),
+        [],
+        Roots::default(),
+        STILL,
+        Box::new(()),
+    )
+    .unwrap();
     let snapshot = sampler.latest();
     let errors: Vec<_> = snapshot
         .readings
@@ -94,7 +108,15 @@ fn all_scrapers_that_wait_at_one_moment_share_one_read() {
         }
         Ok(vec![Family::gauge("reads", "").value(count)])
     });
-    let sampler = Sampler::start_with(fast([gated]), [], Roots::default(), STILL, Box::new(())).unwrap();
+    let sampler = Sampler::start_with(
+        VitalsReader::default(),
+        fast([gated]),
+        [],
+        Roots::default(),
+        STILL,
+        Box::new(()),
+    )
+    .unwrap();
     let patience = Duration::from_secs(60);
     let hour = Duration::from_secs(3600);
     runtime().block_on(async {
@@ -118,49 +140,114 @@ fn all_scrapers_that_wait_at_one_moment_share_one_read() {
     });
 }
 
+/// Rules that change while a test runs: their number, and the metric that they read.
+#[derive(Clone, Default)]
+struct Rules(Arc<Mutex<Option<(u64, &'static str)>>>, Option<Sender<[f64; 2]>>);
+
+impl Rules {
+    fn set(&self, rules: Option<(u64, &'static str)>) {
+        *self.0.lock().unwrap() = rules;
+    }
+}
+
+impl Follower for Rules {
+    fn edition(&self) -> Option<u64> {
+        self.0.lock().unwrap().map(|(edition, _)| edition)
+    }
+
+    fn reads(&self, metric: &str) -> bool {
+        self.0.lock().unwrap().is_some_and(|(_, read)| read == metric)
+    }
+
+    fn on_sample(&mut self, snapshot: &Arc<Snapshot>, _occasion: Occasion) {
+        let heard = ["one", "other"].map(|name| number(snapshot, name));
+        let _ = self.1.as_ref().unwrap().send(heard);
+    }
+}
+
 #[test]
 fn what_no_rule_reads_is_left_to_scrapes_and_read_by_none_twice_within_the_age_they_allow() {
-    struct Rules(Arc<AtomicBool>, Sender<[f64; 2]>);
-    impl Follower for Rules {
+    let counting = |name: &'static str| {
+        let mut count = 0.0;
+        let read = move |_: &Roots| {
+            count += 1.0;
+            Ok(vec![Family::gauge(name, "").value(count)])
+        };
+        Held::new(collector(name, read))
+    };
+    let shelf = Shelf::new([counting("one"), counting("other")]);
+    let sampling = Sampling {
+        interval: Duration::from_millis(50),
+        ..STILL
+    };
+    let (heard, hears) = channel();
+    let rules = Rules(Arc::default(), Some(heard));
+    let follower = Box::new(rules.clone());
+    let sampler =
+        Sampler::start_with(VitalsReader::default(), shelf, [], Roots::default(), sampling, follower).unwrap();
+    let both = |snapshot: &Arc<Snapshot>| ["one", "other"].map(|name| number(snapshot, name));
+    let fresh = |max_age| both(&runtime().block_on(sampler.fresh(max_age, Duration::from_secs(60))));
+
+    // Without rules nothing is read and nobody told.
+    assert_eq!(
+        hears.recv_timeout(4 * sampling.interval),
+        Err(RecvTimeoutError::Timeout)
+    );
+    assert_eq!(both(&sampler.latest()), [1.0; 2]);
+    assert_eq!(fresh(Duration::ZERO), [2.0; 2]);
+    assert_eq!(fresh(Duration::from_secs(3600)), [2.0; 2], "it is young enough");
+
+    rules.set(Some((1, "one")));
+    let heard: Vec<_> = hears.iter().take(3).collect();
+    assert_eq!(heard, [[3.0, 2.0], [4.0, 2.0], [5.0, 2.0]]);
+    // Other rules: from the first beat that knows them on, the other is read, and the one no more.
+    rules.set(Some((2, "other")));
+    let mut heard = hears.iter().skip_while(|[_, other]| *other == 2.0);
+    let [one, other] = heard.next().unwrap();
+    for beat in 1..10 {
+        assert_eq!(heard.next(), Some([one, other + f64::from(beat)]));
+    }
+
+    rules.set(None);
+    while hears.recv_timeout(4 * sampling.interval).is_ok() {}
+    let before = both(&sampler.latest());
+    std::thread::sleep(4 * sampling.interval);
+    assert_eq!(both(&sampler.latest()), before);
+}
+
+#[test]
+fn what_a_collector_has_only_later_is_found_by_the_rules_that_read_it() {
+    let mut count = 0.0;
+    let read = move |_: &Roots| {
+        count += 1.0;
+        let name = if count > 2.0 { "late" } else { "reads" };
+        Ok(vec![Family::gauge(name, "").value(count)])
+    };
+    let sampling = Sampling {
+        interval: Duration::from_millis(5),
+        slow_interval: Duration::from_millis(40),
+    };
+    struct Late(Sender<Option<f64>>);
+    impl Follower for Late {
+        fn edition(&self) -> Option<u64> {
+            Some(7)
+        }
+
         fn reads(&self, metric: &str) -> bool {
-            self.0.load(Ordering::SeqCst) && metric == "on_demand"
+            metric == "late"
         }
 
         fn on_sample(&mut self, snapshot: &Arc<Snapshot>, _occasion: Occasion) {
-            let _ = self.1.send(["fast", "on_demand"].map(|name| number(snapshot, name)));
+            let _ = self.0.send(snapshot.family("late").map(|_| number(snapshot, "late")));
         }
     }
-    let counting = |name: &'static str| {
-        let mut count = 0.0;
-        collector(name, move |_| {
-            count += 1.0;
-            Ok(vec![Family::gauge(name, "").value(count)])
-        })
-    };
-    let shelf = Shelf::new([
-        Held::new(counting("fast"), false),
-        Held::new(counting("on_demand"), true),
-    ]);
-    let sampling = Sampling {
-        interval: Duration::from_millis(100),
-        ..STILL
-    };
-    let is_read = Arc::new(AtomicBool::new(false));
     let (heard, hears) = channel();
-    let rules = Box::new(Rules(Arc::clone(&is_read), heard));
-    let sampler = Sampler::start_with(shelf, [], Roots::default(), sampling, rules).unwrap();
-    assert_eq!([hears.recv(), hears.recv()], [Ok([1.0, 1.0]), Ok([2.0, 1.0])]);
-    let fresh = |max_age| runtime().block_on(sampler.fresh(max_age, Duration::from_secs(60)));
-    assert_eq!(number(&fresh(Duration::ZERO), "on_demand"), 2.0);
-    assert_eq!(
-        number(&fresh(Duration::from_secs(3600)), "on_demand"),
-        2.0,
-        "it is young enough"
-    );
-    is_read.store(true, Ordering::SeqCst);
-    let heard: Vec<f64> = hears.iter().map(|[_, on_demand]| on_demand).take(12).collect();
-    let read_anew = heard.windows(2).filter(|pair| pair[1] > pair[0]).count();
-    assert!(read_anew >= 8, "{heard:?}");
+    let shelf = fast([collector("x", read)]);
+    let follower = Box::new(Late(heard));
+    let _sampler =
+        Sampler::start_with(VitalsReader::default(), shelf, [], Roots::default(), sampling, follower).unwrap();
+    let late: Vec<f64> = hears.iter().flatten().take(5).collect();
+    assert_eq!(late, [3.0, 4.0, 5.0, 6.0, 7.0]);
 }
 
 #[test]
@@ -174,7 +261,15 @@ fn a_scraper_does_not_wait_for_a_collector_that_hangs() {
         }
         Ok(vec![Family::gauge("reads", "").value(1.0)])
     });
-    let sampler = Sampler::start_with(fast([hangs]), [], Roots::default(), STILL, Box::new(())).unwrap();
+    let sampler = Sampler::start_with(
+        VitalsReader::default(),
+        fast([hangs]),
+        [],
+        Roots::default(),
+        STILL,
+        Box::new(()),
+    )
+    .unwrap();
     let stale = runtime().block_on(sampler.fresh(Duration::ZERO, Duration::from_millis(20)));
     assert_eq!(reads(&stale), 1.0);
     drop(release);
@@ -192,6 +287,7 @@ fn listeners_hear_the_beat_and_not_the_scrapes_and_may_panic() {
         panic!("deliberately, in a test");
     });
     let sampler = Sampler::start_with(
+        VitalsReader::default(),
         fast([counting("x")]),
         [],
         Roots::default(),
@@ -210,7 +306,16 @@ fn listeners_hear_the_beat_and_not_the_scrapes_and_may_panic() {
 #[test]
 fn memory_that_falls_is_sampled_between_two_beats_and_counts_for_no_distribution() {
     let tree = Tree::new();
-    let available = |kib: u64| tree.proc("meminfo", format!("MemTotal: 1000 kB\nMemAvailable: {kib} kB\n"));
+    // In one write of always the same length, for it is read meanwhile.
+    tree.proc("meminfo", "");
+    let file = std::fs::File::options()
+        .write(true)
+        .open(tree.roots.proc("meminfo"))
+        .unwrap();
+    let available = |kib: u64| {
+        let text = format!("MemTotal: 1000 kB\nMemAvailable: {kib:4} kB\n");
+        file.write_all_at(text.as_bytes(), 0).unwrap();
+    };
     available(900);
     let (heard, hears) = channel();
     let follower = Listener(move |snapshot: &Arc<Snapshot>, occasion| {
@@ -224,7 +329,16 @@ fn memory_that_falls_is_sampled_between_two_beats_and_counts_for_no_distribution
     });
     let mut meminfo = meminfo::Meminfo::default();
     let collectors = vec![counting("x"), collector("meminfo", move |roots| meminfo.read(roots))];
-    let sampler = Sampler::start_with(fast(collectors), [], tree.roots.clone(), STILL, Box::new(follower)).unwrap();
+    let vitals = VitalsReader::new(Sources::new(&BTreeSet::from(["meminfo"]), &Options::default()));
+    let sampler = Sampler::start_with(
+        vitals,
+        fast(collectors),
+        [],
+        tree.roots.clone(),
+        STILL,
+        Box::new(follower),
+    )
+    .unwrap();
     let (occasion, names, ready) = hears.recv().unwrap();
     assert_eq!((occasion, names), (Occasion::Beat, vec!["x", "meminfo"]));
     assert!(ready.contains(&"evenkeel_memory_used_ratio_distribution".to_owned()));
@@ -248,6 +362,7 @@ fn slow_collectors_are_in_the_first_snapshot_and_do_not_hold_it_up_when_one_hang
     });
     let slow = vec![counting("before"), hangs];
     let sampler = Sampler::start_with(
+        VitalsReader::default(),
         fast([counting("x")]),
         [("slow-sampler", slow)],
         Roots::default(),

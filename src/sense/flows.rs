@@ -1,0 +1,136 @@
+//! How fast two counters of each device grow (received and sent, read and written), from look to look. Pure.
+
+use smol_str::SmolStr;
+use std::time::Instant;
+
+/// One device.
+#[derive(Debug)]
+pub struct Flow {
+    pub device: SmolStr,
+    /// Of the first counter and of the second. Nothing for a device that is new, and for a counter that fell: that belongs to a new
+    /// device of the same name.
+    pub per_second: [Option<f64>; 2],
+    counts: [u64; 2],
+    is_shown: bool,
+}
+
+/// The devices in the order in which the kernel names them.
+#[derive(Debug, Default)]
+pub struct Flows {
+    devices: Vec<Flow>,
+    looked_at: Option<Instant>,
+}
+
+impl Flows {
+    /// Takes in the counters found at `now`. Whether a device is shown is asked once, when it is new.
+    pub fn update<'t>(
+        &mut self,
+        now: Instant,
+        found: impl IntoIterator<Item = (&'t str, [u64; 2])>,
+        is_shown: impl Fn(&str) -> bool,
+    ) {
+        let before = self.looked_at.replace(now);
+        let seconds = before.map(|before| now.saturating_duration_since(before).as_secs_f64());
+        let seconds = seconds.filter(|seconds| *seconds > 0.0);
+        let mut place = 0;
+        for (device, counts) in found {
+            // Nearly always at the same place as last time.
+            match self.devices[place..].iter().position(|flow| flow.device == device) {
+                Some(further) => {
+                    self.devices.swap(place, place + further);
+                    let flow = &mut self.devices[place];
+                    flow.per_second = [0, 1].map(|index| {
+                        let growth = counts[index].checked_sub(flow.counts[index])?;
+                        Some(growth as f64 / seconds?)
+                    });
+                    flow.counts = counts;
+                }
+                None => self.devices.insert(
+                    place,
+                    Flow {
+                        device: device.into(),
+                        per_second: [None; 2],
+                        counts,
+                        is_shown: is_shown(device),
+                    },
+                ),
+            }
+            place += 1;
+        }
+        self.devices.truncate(place);
+    }
+
+    /// The devices that are shown.
+    pub fn shown(&self) -> impl Iterator<Item = &Flow> {
+        self.devices.iter().filter(|flow| flow.is_shown)
+    }
+
+    /// The largest rates among the devices that are shown. The sum would count traffic through a bridge, or on a disk that lies on another,
+    /// several times.
+    pub fn busiest(&self) -> [Option<f64>; 2] {
+        [0, 1].map(|index| self.shown().filter_map(|flow| flow.per_second[index]).reduce(f64::max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn rates(flows: &Flows) -> Vec<(&str, [Option<f64>; 2])> {
+        flows
+            .shown()
+            .map(|flow| (flow.device.as_str(), flow.per_second))
+            .collect()
+    }
+
+    #[test]
+    fn rates_leave_out_new_devices_and_counters_that_fell() {
+        let start = Instant::now();
+        let mut flows = Flows::default();
+        let mut second = 0;
+        let mut look = |devices: &[(&'static str, [u64; 2])]| {
+            second += 2;
+            flows.update(start + Duration::from_secs(second), devices.iter().copied(), |name| {
+                name != "lo"
+            });
+            let seen: Vec<_> = rates(&flows)
+                .into_iter()
+                .map(|(name, rates)| (name.to_owned(), rates))
+                .collect();
+            (seen, flows.busiest())
+        };
+        let one = |name: &str, rates| (name.to_owned(), rates);
+        assert_eq!(
+            look(&[("a", [100, 1]), ("lo", [0, 0])]),
+            (vec![one("a", [None; 2])], [None; 2])
+        );
+        let (seen, busiest) = look(&[("a", [500, 1]), ("b", [7, 7]), ("lo", [9_000, 9_000])]);
+        assert_eq!(seen, [one("a", [Some(200.0), Some(0.0)]), one("b", [None; 2])]);
+        assert_eq!(busiest, [Some(200.0), Some(0.0)]);
+        // In another order, and one of them begun anew.
+        let (seen, busiest) = look(&[("b", [27, 5]), ("a", [500, 3])]);
+        assert_eq!(seen, [one("b", [Some(10.0), None]), one("a", [Some(0.0), Some(1.0)])]);
+        assert_eq!(busiest, [Some(10.0), Some(1.0)]);
+        // What has gone is forgotten.
+        assert_eq!(look(&[("a", [600, 3])]).0, [one("a", [Some(50.0), Some(0.0)])]);
+        assert_eq!(look(&[]), (vec![], [None; 2]));
+        assert_eq!(look(&[("a", [900, 3])]).0, [one("a", [None; 2])]);
+    }
+
+    #[test]
+    fn two_looks_at_one_moment_tell_no_rate_and_names_may_be_the_same() {
+        let start = Instant::now();
+        let mut flows = Flows::default();
+        // Names that are not UTF-8 may look alike.
+        let devices = |first, second| [("x", [first, 0]), ("x", [second, 0])];
+        flows.update(start, devices(1, 10), |_| true);
+        flows.update(start, devices(2, 20), |_| true);
+        assert_eq!(rates(&flows), [("x", [None; 2]), ("x", [None; 2])]);
+        flows.update(start + Duration::from_secs(1), devices(3, 50), |_| true);
+        assert_eq!(
+            rates(&flows),
+            [("x", [Some(1.0), Some(0.0)]), ("x", [Some(30.0), Some(0.0)])]
+        );
+    }
+}

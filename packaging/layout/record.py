@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Records which functions a running daemon uses, for the order in which the release is linked (build.rs).
 
-Runs the release build under callgrind with the shipped alerting rules, scrapes it, lets an alert come, repeat and resolve, and
-writes packaging/layout/used.ld: a linker script with a line per function, in five parts by how often they run. The hash of
+Runs the release build under callgrind, first without any rules, for the second in which nobody asks, the scrape and the slow collectors;
+then with the shipped alerting rules, scrapes it, lets an alert come, repeat and resolve. Writes packaging/layout/used.ld: a linker
+script with a line per function, in parts by how often they run: what runs each second lies on a few pages. The hash of
 its crate in a name (the v0 scheme, .cargo/config.toml), which every version of the compiler and every set of features makes
 anew, is left open where it can be; a line that fits nothing does no harm.
 
-Needs valgrind and nm (binutils). About two minutes: make layout
+Needs valgrind and nm (binutils). About four minutes: make layout
 """
 
 import json
@@ -50,6 +51,23 @@ def called(profile):
     return {re.sub(r"'\d+$", "", name) for name in names}
 
 
+def ran(profile):
+    """Without those that only wait for what they called: the functions that a cost line belongs to."""
+    names, running, is_call = {}, set(), False
+    for line in profile.read_text().splitlines():
+        found = re.match(r"c?fn=\((\d+)\)(?: (.*))?$", line)
+        if found:
+            if found[2]:
+                names[found[1]] = re.sub(r"'\d+$", "", found[2])
+            if line.startswith("fn="):
+                current = names[found[1]]
+        elif re.match(r"[-+*\d]", line) and not is_call:
+            running.add(current)
+        # The line behind it is the cost of the call.
+        is_call = line.startswith("calls=")
+    return running
+
+
 def alert(name, status):
     labels = {"alertname": name, "instance": "here"}
     entry = {"status": status, "labels": labels, "annotations": {"summary": "x"}, "fingerprint": ""}
@@ -59,8 +77,66 @@ def alert(name, status):
     return json.dumps(body | common).encode()
 
 
-def record(program, home):
-    """What was called in each part: sampling and scrapes, alerts, the start once its pages were given back, the end, the ledger."""
+class Daemon:
+    """evenkeel under callgrind, from when it listens to its end."""
+
+    def __init__(self, program, home, *valgrind):
+        self.log = open(home / "log", "w+")
+        command = ["valgrind", "--tool=callgrind", "--demangle=no", *valgrind, f"--callgrind-out-file={home}/calls"]
+        command += [program, "run", f"--config.file={home}/evenkeel.yml", f"--storage.path={home}/storage"]
+        command += ["--web.listen-address=127.0.0.1:0", "--webhook.listen-address=127.0.0.1:0"]
+        self.process = subprocess.Popen(command, stderr=self.log)
+        self.address = {}
+        while len(self.address) < 2:
+            if self.process.poll() is not None:
+                sys.exit((home / "log").read_text())
+            time.sleep(1)
+            self.address = dict(re.findall(r"listener=(\w+) addr=(\S+)", (home / "log").read_text()))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+
+    def dump(self):
+        """Ends a part."""
+        subprocess.run(["callgrind_control", "-d", str(self.process.pid)], check=True, stdout=self.log)
+
+    def get(self, path):
+        request = urllib.request.Request(f"http://{self.address['metrics']}{path}", headers=OPENMETRICS)
+        urllib.request.urlopen(request).read()
+
+    def send(self, name, status):
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"http://{self.address['webhook']}/webhook", alert(name, status), headers)
+        urllib.request.urlopen(request).read()
+
+
+def record_sampling(program, home):
+    """What is called without rules: in seconds in which nobody asks, by scrapes, by the slow collectors."""
+    (home / "evenkeel.yml").write_text("rule_files: []\nsampling: {slow_interval: 80s}\n")
+    with Daemon(program, home) as daemon:
+        time.sleep(10)
+        daemon.dump()
+        # What runs each second is in all of these.
+        for _ in range(4):
+            time.sleep(2.5)
+            daemon.dump()
+        # As many as it takes until the text is packed as it was before (repack.rs).
+        for _ in range(15):
+            daemon.get("/metrics")
+            time.sleep(0.7)
+        daemon.dump()
+        time.sleep(80)
+        daemon.dump()
+    seconds = [ran(home / f"calls.{number}") for number in range(2, 6)]
+    return [set.intersection(*seconds), called(home / "calls.6"), called(home / "calls.7")]
+
+
+def record_rules(program, home):
+    """What was called in each part: rules and scrapes, alerts, the start once its pages were given back, the end, the ledger."""
     sleepers = {action: subprocess.Popen(["sleep", "600"]) for action in ["nice: 5", "signal: SIGTERM"]}
     (home / "token").write_text(TOKEN)
     rules = [
@@ -72,45 +148,22 @@ def record(program, home):
         f"mode: enforce\nrule_files: [rules.yml]\nalerting_rule_files: ['{ROOT}/alerting/host.rules.yml']\n"
         "webhook: {token_file: token}\nidentity: {names: [here]}\n"
     )
-    log = open(home / "log", "w+")
-    command = ["valgrind", "--tool=callgrind", "--demangle=no", "--dump-before=dl_iterate_phdr", f"--callgrind-out-file={home}/calls"]
-    command += [program, "run", f"--config.file={home}/evenkeel.yml", f"--storage.path={home}/storage"]
-    command += ["--web.listen-address=127.0.0.1:0", "--webhook.listen-address=127.0.0.1:0"]
-    daemon = subprocess.Popen(command, stderr=log)
-    control = lambda *what: subprocess.run(["callgrind_control", *what, str(daemon.pid)], check=True, stdout=log)
     try:
-        found = {}
-        while len(found) < 2:
-            if daemon.poll() is not None:
-                sys.exit((home / "log").read_text())
-            time.sleep(1)
-            found = dict(re.findall(r"listener=(\w+) addr=(\S+)", (home / "log").read_text()))
-        time.sleep(30)
-
-        def scrape():
-            request = urllib.request.Request(f"http://{found['metrics']}/metrics", headers=OPENMETRICS)
-            urllib.request.urlopen(request).read()
-
-        def send(name, status):
-            headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
-            request = urllib.request.Request(f"http://{found['webhook']}/webhook", alert(name, status), headers)
-            urllib.request.urlopen(request).read()
-
-        control("-d")
-        for _ in range(4):
-            scrape()
-            time.sleep(8)
-        control("-d")
-        for status in ["firing", "firing", "resolved"]:
-            for name in ["Recorded0", "Recorded1"]:
-                send(name, status)
-                time.sleep(2)
-        time.sleep(16)
-        control("-d")
-        urllib.request.urlopen(f"http://{found['metrics']}/").read()
+        with Daemon(program, home, "--dump-before=dl_iterate_phdr") as daemon:
+            time.sleep(30)
+            daemon.dump()
+            for _ in range(4):
+                daemon.get("/metrics")
+                time.sleep(8)
+            daemon.dump()
+            for status in ["firing", "firing", "resolved"]:
+                for name in ["Recorded0", "Recorded1"]:
+                    daemon.send(name, status)
+                    time.sleep(2)
+            time.sleep(16)
+            daemon.dump()
+            daemon.get("/")
     finally:
-        daemon.send_signal(signal.SIGTERM)
-        daemon.wait()
         for sleeper in sleepers.values():
             sleeper.kill()
             sleeper.wait()
@@ -127,8 +180,10 @@ def record(program, home):
 def main():
     program = Path(sys.argv[1]).resolve()
     size = sizes(program)
-    with tempfile.TemporaryDirectory() as home:
-        parts = record(program, Path(home))
+    parts = []
+    for record in [record_sampling, record_rules]:
+        with tempfile.TemporaryDirectory() as home:
+            parts += record(program, Path(home))
     parts[-1] |= {name for name in size if VICTIM.match(name)}
     everywhere, used = Counter(), Counter()
     for name, bytes_ in size.items():

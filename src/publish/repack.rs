@@ -23,14 +23,34 @@ pub struct Repeats {
     ends: Vec<u32>,
 }
 
-/// Some bytes that stand before, or one byte.
 #[derive(Clone, Copy)]
-struct Token {
-    /// 1 for a byte.
-    length: u16,
-    /// The piece of text that has them, and where therein; or the byte.
-    piece: u16,
-    offset: u32,
+enum Token {
+    /// So many bytes that stand before: in which piece of text, and where therein.
+    Repeat { length: u16, piece: u16, offset: u32 },
+    /// A few bytes as they are written.
+    Bytes { length: u16, code: Code },
+}
+
+impl Token {
+    fn byte(byte: u8) -> Token {
+        Token::Bytes {
+            length: 1,
+            code: SYMBOLS[usize::from(byte)],
+        }
+    }
+
+    /// Takes one more byte in, if there is room for it.
+    fn take(&mut self, byte: u8) -> bool {
+        let next = SYMBOLS[usize::from(byte)];
+        match self {
+            Token::Bytes { length, code } if code.1 + next.1 <= MAX_BITS => {
+                *length += 1;
+                *code = join(*code, next);
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Repeats {
@@ -47,7 +67,7 @@ impl Repeats {
             ends: Vec::with_capacity(pieces.len()),
         };
         for (piece, number) in pieces.iter().zip(0..=u16::MAX) {
-            let mut at = piece.start;
+            let (mut at, first) = (piece.start, repeats.tokens.len());
             while at < piece.end {
                 let candidate = begin(&text[at..piece.end]).and_then(|hash| last[hash]);
                 let found = candidate.and_then(|(source, from)| {
@@ -56,12 +76,23 @@ impl Repeats {
                     let is_good = length >= MIN_LENGTH && at - from <= SEARCHED_DISTANCE;
                     is_good.then(|| (length, source, from - pieces[usize::from(source)].start))
                 });
-                let (length, source, offset) = found.unwrap_or((1, 0, usize::from(text[at])));
-                repeats.tokens.push(Token {
-                    length: length as u16,
-                    piece: source,
-                    offset: offset as u32,
-                });
+                let length = match found {
+                    Some((length, piece, offset)) => {
+                        repeats.tokens.push(Token::Repeat {
+                            length: length as u16,
+                            piece,
+                            offset: offset as u32,
+                        });
+                        length
+                    }
+                    None => {
+                        let before = repeats.tokens[first..].last_mut();
+                        if !before.is_some_and(|before| before.take(text[at])) {
+                            repeats.tokens.push(Token::byte(text[at]));
+                        }
+                        1
+                    }
+                };
                 for place in at..at + length {
                     if let Some(hash) = begin(&text[place..piece.end]) {
                         last[hash] = Some((number, place as u32));
@@ -85,33 +116,37 @@ impl Repeats {
         // No name, no time, of no particular system.
         let mut out = Bits::behind(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255], text.len() / 4 + 64);
         // The last block, with fixed codes.
-        out.push(0b011, 3);
+        out.push((0b011, 3));
         let mut begin = 0;
         for (index, (piece, end)) in pieces.iter().zip(&self.ends).enumerate() {
             let mut at = piece.start;
             for token in &self.tokens[begin..*end as usize] {
-                let length = usize::from(token.length);
-                if length == 1 {
-                    out.push_code(SYMBOLS[token.offset as usize]);
-                } else {
-                    let distance = at - (pieces[usize::from(token.piece)].start + token.offset as usize);
-                    if distance > MAX_DISTANCE {
-                        return None;
+                at += match *token {
+                    Token::Bytes { length, code } => {
+                        out.push(code);
+                        usize::from(length)
                     }
-                    out.push_code(LENGTHS[length]);
-                    out.push_distance(distance as u32);
-                }
-                at += length;
+                    Token::Repeat { length, piece, offset } => {
+                        let distance = at - (pieces[usize::from(piece)].start + offset as usize);
+                        if distance > MAX_DISTANCE {
+                            return None;
+                        }
+                        let length = usize::from(length);
+                        out.push(join(LENGTHS[length], distance_code(distance as u32)));
+                        length
+                    }
+                };
             }
             begin = *end as usize;
             let number = numbers
                 .get(index)
                 .map_or(&[][..], |place| &text[place.start as usize..place.end as usize]);
-            number
-                .iter()
-                .for_each(|byte| out.push_code(SYMBOLS[usize::from(*byte)]));
+            for few in number.chunks(3) {
+                let codes = few.iter().map(|byte| SYMBOLS[usize::from(*byte)]);
+                out.push(codes.fold((0, 0), join));
+            }
         }
-        out.push_code(SYMBOLS[END_OF_BLOCK]);
+        out.push(SYMBOLS[END_OF_BLOCK]);
         let mut check = Crc::new();
         check.update(text);
         let mut packed = out.finish();
@@ -143,6 +178,14 @@ fn common(one: &[u8], other: &[u8]) -> usize {
 
 /// A code as it is written, first bit lowest, and its length in bits, extra bits included.
 type Code = (u32, u32);
+
+/// Of codes that are written at once. A length has 13 at most, a distance 18, a byte 9.
+const MAX_BITS: u32 = 32;
+
+/// One behind the other, which must fit.
+fn join((first, count): Code, (second, more): Code) -> Code {
+    (first | second << count, count + more)
+}
 
 const END_OF_BLOCK: usize = 256;
 
@@ -184,6 +227,28 @@ static LENGTHS: [Code; MAX_LENGTH + 1] = {
     codes
 };
 
+/// Of a distance from 1 to 32 KiB (RFC 1951, 3.2.5): 5 bits, and extra bits.
+fn distance_code(distance: u32) -> Code {
+    let above = distance - 1;
+    let (code, extra) = match above.checked_ilog2() {
+        None | Some(0) => (above, 0),
+        Some(log) => (2 * log + (above >> (log - 1) & 1), log - 1),
+    };
+    let (symbol, bits) = DISTANCES[code as usize];
+    (symbol | (above & ((1 << extra) - 1)) << bits, bits + extra)
+}
+
+/// The fixed codes of distances, without extra bits; two of them mean nothing.
+static DISTANCES: [Code; 32] = {
+    let mut codes = [(0, 5); 32];
+    let mut symbol = 0_u32;
+    while symbol < 32 {
+        codes[symbol as usize].0 = symbol.reverse_bits() >> (32 - 5);
+        symbol += 1;
+    }
+    codes
+};
+
 /// Bits behind each other, first bit lowest.
 struct Bits {
     bytes: Vec<u8>,
@@ -202,8 +267,7 @@ impl Bits {
         }
     }
 
-    /// At most 32 at once, and nothing above them.
-    fn push(&mut self, bits: u32, count: u32) {
+    fn push(&mut self, (bits, count): Code) {
         self.waiting |= u64::from(bits) << self.count;
         self.count += count;
         if self.count >= 32 {
@@ -211,21 +275,6 @@ impl Bits {
             self.waiting >>= 32;
             self.count -= 32;
         }
-    }
-
-    fn push_code(&mut self, (bits, count): Code) {
-        self.push(bits, count);
-    }
-
-    /// From 1 to 32 KiB (RFC 1951, 3.2.5): a code of 5 bits, and extra bits.
-    fn push_distance(&mut self, distance: u32) {
-        let above = distance - 1;
-        let (code, extra) = match above.checked_ilog2() {
-            None | Some(0) => (above, 0),
-            Some(log) => (2 * log + (above >> (log - 1) & 1), log - 1),
-        };
-        let code = code.reverse_bits() >> (32 - 5);
-        self.push(code | (above & ((1 << extra) - 1)) << 5, 5 + extra);
     }
 
     /// All of them, the last byte filled up.
@@ -269,19 +318,21 @@ mod tests {
         words.flatten().take(length).collect()
     }
 
+    fn repeated(token: &Token) -> usize {
+        match token {
+            Token::Repeat { length, .. } => usize::from(*length) - 1,
+            Token::Bytes { .. } => 0,
+        }
+    }
+
     /// Repeats as told, whether they would be found or not.
     #[test]
     fn every_length_and_every_distance_is_understood() {
         let mut text = noise(MAX_DISTANCE);
-        let byte = |byte: &u8| Token {
-            length: 1,
-            piece: 0,
-            offset: u32::from(*byte),
-        };
-        let mut tokens: Vec<Token> = text.iter().map(byte).collect();
+        let mut tokens: Vec<Token> = text.iter().copied().map(Token::byte).collect();
         let distances = (1..=MAX_DISTANCE).map(|distance| (3, distance));
         for (length, distance) in distances.chain((3..=MAX_LENGTH).flat_map(|length| [(length, 1), (length, 300)])) {
-            tokens.push(Token {
+            tokens.push(Token::Repeat {
                 length: length as u16,
                 piece: 0,
                 offset: (text.len() - distance) as u32,
@@ -306,7 +357,7 @@ mod tests {
             let mut text = noise(distance.max(length));
             (0..length).for_each(|_| text.push(text[text.len() - distance]));
             let repeats = Repeats::find(&text, &[]).unwrap();
-            let found: usize = repeats.tokens.iter().map(|token| usize::from(token.length) - 1).sum();
+            let found: usize = repeats.tokens.iter().map(repeated).sum();
             assert!(found + 8 >= length, "{found} of {length} bytes, {distance} back");
             assert!(unpacked(&repeats.pack(&text, &[]).unwrap()) == text);
             assert!(

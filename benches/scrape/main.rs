@@ -15,8 +15,11 @@ use std::time::{Duration, Instant};
 const APART: Duration = Duration::from_millis(120);
 const FRESH_SCRAPES: usize = 150;
 const BURST_SCRAPES: usize = 1000;
-/// What is spent without any scrape is taken off.
-const IDLE: Duration = Duration::from_secs(5);
+/// What is spent without any scrape is taken off. As long as from one round of the slow collectors to the next, so that there is one
+/// in it.
+const IDLE: Duration = Duration::from_secs(15);
+/// Until both do what they do for ever: evenkeel packs a text in fewer steps once it came so often.
+const WARM_SCRAPES: usize = 15;
 /// As in production: evenkeel samples each second, and both are scraped this often.
 const STEADY: Duration = Duration::from_secs(120);
 const SCRAPE_INTERVAL: Duration = Duration::from_secs(15);
@@ -78,8 +81,9 @@ fn fresh(peers: &mut [Peer; 2], scrapes: usize, idle: [f64; 2]) -> Outcome<([f64
 
 fn warm(peers: &mut [Peer; 2]) -> Outcome<()> {
     for peer in peers {
-        for _ in 0..3 {
+        for _ in 0..WARM_SCRAPES {
             peer.scrape()?;
+            std::thread::sleep(APART);
         }
     }
     Ok(())

@@ -250,7 +250,9 @@ impl<I: Inbox> Receiver<I> {
             self.tally.alerts_truncated(envelope.truncated);
             return Ok(answer::text(StatusCode::OK, "ok: no alerts"));
         }
-        let said = format!("ok: {} alerts, {} invalid", alerts.len(), invalid.len());
+        // The reason is for whoever tries it by hand; Alertmanager does not look.
+        let reason = invalid.first().map_or(String::new(), |first| format!(": {first}"));
+        let said = format!("ok: {} alerts, {} invalid{reason}", alerts.len(), invalid.len());
         let (reply, receipt) = oneshot::channel();
         let resolved = alerts.len() - firing;
         let alerts = Arc::new(alerts);

@@ -209,10 +209,7 @@ impl Watch {
     ) -> Watch {
         let mut evaluator = Evaluator::new(settings(&orders), orders.files.clone());
         kept.restore(&mut evaluator);
-        if !orders.are_any() {
-            // No sample will come after which it would be written.
-            kept.keep(&evaluator, Timestamp::now().as_millisecond());
-        }
+        keep_none(&mut kept, &evaluator, &orders);
         remember(&memory, &reads, &evaluator, &orders);
         let longest_for = longest_for(&orders);
         Watch {
@@ -357,8 +354,7 @@ impl Watch {
         drop(memory);
         self.remembered.clear();
         self.orders = orders;
-        // As above.
-        self.kept.keep(&self.evaluator, now_ms);
+        keep_none(&mut self.kept, &self.evaluator, &self.orders);
         self.tell(ended.into_iter().map(|transition| transition.alert).collect(), None);
     }
 
@@ -390,6 +386,14 @@ fn is_news(told: &mut HashMap<SmolStr, Instant>, alert: &Alert, change: Change) 
         told.insert(alert.fingerprint.clone(), now);
     }
     is_due
+}
+
+/// Takes out of the file what was active under other rules, where there are none now and so no sample comes after which it would be
+/// written.
+fn keep_none(kept: &mut KeptAlerts, evaluator: &Evaluator, orders: &Orders) {
+    if !orders.are_any() {
+        kept.keep(evaluator, Timestamp::now().as_millisecond());
+    }
 }
 
 fn settings(orders: &Orders) -> Settings {
@@ -472,10 +476,14 @@ mod tests {
     fn without_rules_nothing_is_asked_for_and_what_was_before_is_over_nevertheless() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("alerts.json");
-        let (door, inputs) = Door::new();
-        let kept = KeptAlerts::new(directory.path());
-        let settling = Duration::from_millis(10);
-        let watcher = Watcher::start_with(orders(""), door, Tally::default(), kept, settling).unwrap();
+        let start = |rules: &str| {
+            let (door, inputs) = Door::new();
+            let kept = KeptAlerts::new(directory.path());
+            let settling = Duration::from_millis(10);
+            let watcher = Watcher::start_with(orders(rules), door, Tally::default(), kept, settling).unwrap();
+            (watcher, inputs)
+        };
+        let (watcher, inputs) = start("");
         let mut follower = watcher.follower();
         assert_eq!(follower.edition(), None);
         let Input::StillActive(active) = next(&inputs) else {
@@ -508,7 +516,17 @@ mod tests {
         };
         assert_eq!((alerts.len(), alerts[0].status), (1, Status::Resolved));
         assert_eq!(follower.edition(), None);
-        let written = || std::fs::read_to_string(&file).unwrap();
-        assert!(!written().contains("\"A\""), "{}", written());
+        let keeps_it = || std::fs::read_to_string(&file).unwrap().contains("\"A\"");
+        assert!(!keeps_it());
+        drop(watcher);
+
+        // Left behind by a daemon that had rules, found by one that has none.
+        let (watcher, inputs) = start("{alert: A, expr: vector(1)}");
+        watcher.follower().on_sample(&snapshot(), Occasion::Beat);
+        next(&inputs);
+        drop(watcher);
+        assert!(keeps_it());
+        let _without_rules = start("");
+        assert!(!keeps_it());
     }
 }

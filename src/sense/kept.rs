@@ -151,6 +151,7 @@ mod tests {
         };
         let write = |path: &str, text: &str| fs::write(directory.path().join(path), text).unwrap();
         fs::create_dir(directory.path().join("folder")).unwrap();
+        let room = || kept.0.lock().unwrap().texts.len();
         for round in ["x", "yy", ""] {
             kept.begin_round();
             let long = round.repeat(70_000);
@@ -175,6 +176,13 @@ mod tests {
             fs::remove_file(directory.path().join("short2")).unwrap();
         }
         assert_eq!(kept.0.lock().unwrap().files.len(), 3);
+        let before = room();
+        write("short", &"x".repeat(1000));
+        for _ in 0..before / 500 {
+            kept.begin_round();
+            read("short", Layout::Record);
+        }
+        assert_eq!(room(), before, "a round takes the room of the one before");
     }
 
     /// All that the fast collectors keep open: each kernel must compose them anew when they are read again.

@@ -369,9 +369,6 @@ impl Fast {
     /// A sample between two beats, for rules only: it counts neither for ready-made rates nor for distributions.
     fn sample_early(&mut self, cause: Cause, (taken_at, taken_instant): Moment, is_meant: impl Fn(&Held) -> bool) {
         let follower = &*self.follower;
-        if follower.edition().is_none() {
-            return;
-        }
         let readings = self
             .shelf
             .read_apart(&self.roots, |held| is_meant(held) && held.is_wanted(follower));

@@ -62,3 +62,26 @@ fn health_is_told_to_get_and_head() {
         }
     }
 }
+
+/// Nobody but the page asks for a sample then.
+#[test]
+fn without_rules_the_status_is_of_now_and_the_curves_of_every_second() {
+    let home = Home::new("rules: []\n");
+    home.write("evenkeel.yml", "rule_files: []\n");
+    let evenkeel = home.start(&[]);
+    let status = || -> serde_json::Value {
+        let answer = http::get(evenkeel.metrics, "/api/v1/status").expect("an answer");
+        serde_json::from_str(&answer.body).expect("JSON")
+    };
+    let first = status();
+    let later = eventually("five seconds on the curves", TIMEOUT, || {
+        let status = status();
+        let busy = status["trail"]["cpu_busy_ratio"].as_array().expect("a curve").clone();
+        (busy.len() >= 5 && busy[1..].iter().all(serde_json::Value::is_number)).then_some(status)
+    });
+    let text = |status: &serde_json::Value| status["sampled_at"].as_str().expect("a time").to_owned();
+    assert!(text(&later) > text(&first), "{first} {later}");
+    for figure in ["cpu_busy_ratio", "memory_used_ratio", "load1"] {
+        assert!(later["figures"][figure].is_number(), "{figure}: {later}");
+    }
+}

@@ -26,6 +26,12 @@ fn fast(collectors: impl IntoIterator<Item = Collector>) -> Shelf {
     Shelf::new(collectors.into_iter().map(Held::new))
 }
 
+/// With nothing to look at between two beats, so that it sleeps until then unless it is woken.
+fn start(shelf: Shelf, sampling: Sampling, follower: impl Follower + 'static) -> Sampler {
+    let (vitals, roots) = (VitalsReader::default(), Roots::new("/nothing", "/nothing", "/nothing"));
+    Sampler::start_with(vitals, shelf, [], roots, sampling, Box::new(follower)).unwrap()
+}
+
 /// Rules that read what every collector made up here yields.
 struct Listener<F>(F);
 
@@ -76,15 +82,7 @@ fn a_panic_or_an_error_costs_only_its_own_collector() {
         collector("fails", |_| Err(ReadError::System("broken".to_owned()))),
         counting("works"),
     ];
-    let sampler = Sampler::start_with(
-        VitalsReader::default(),
-        fast(collectors),
-        [],
-        Roots::default(),
-        STILL,
-        Box::new(()),
-    )
-    .unwrap();
+    let sampler = start(fast(collectors), STILL, ());
     let snapshot = sampler.latest();
     let errors: Vec<_> = snapshot
         .readings
@@ -108,15 +106,7 @@ fn all_scrapers_that_wait_at_one_moment_share_one_read() {
         }
         Ok(vec![Family::gauge("reads", "").value(count)])
     });
-    let sampler = Sampler::start_with(
-        VitalsReader::default(),
-        fast([gated]),
-        [],
-        Roots::default(),
-        STILL,
-        Box::new(()),
-    )
-    .unwrap();
+    let sampler = start(fast([gated]), STILL, ());
     let patience = Duration::from_secs(60);
     let hour = Duration::from_secs(3600);
     runtime().block_on(async {
@@ -182,18 +172,19 @@ fn what_no_rule_reads_is_left_to_scrapes_and_read_by_none_twice_within_the_age_t
     };
     let (heard, hears) = channel();
     let rules = Rules(Arc::default(), Some(heard));
-    let follower = Box::new(rules.clone());
-    let sampler =
-        Sampler::start_with(VitalsReader::default(), shelf, [], Roots::default(), sampling, follower).unwrap();
+    let sampler = start(shelf, sampling, rules.clone());
     let both = |snapshot: &Arc<Snapshot>| ["one", "other"].map(|name| number(snapshot, name));
     let fresh = |max_age| both(&runtime().block_on(sampler.fresh(max_age, Duration::from_secs(60))));
 
-    // Without rules nothing is read and nobody told.
+    // Without rules nothing is read and nobody told, not even of what cannot wait.
+    let first = sampler.latest();
+    assert!(sampler.door.send(Request::Early(Cause::CpuPressure)));
     assert_eq!(
         hears.recv_timeout(4 * sampling.interval),
         Err(RecvTimeoutError::Timeout)
     );
-    assert_eq!(both(&sampler.latest()), [1.0; 2]);
+    assert!(Arc::ptr_eq(&first, &sampler.latest()), "a sample that nobody asked for");
+    assert_eq!(both(&first), [1.0; 2]);
     assert_eq!(fresh(Duration::ZERO), [2.0; 2]);
     assert_eq!(fresh(Duration::from_secs(3600)), [2.0; 2], "it is young enough");
 
@@ -213,6 +204,29 @@ fn what_no_rule_reads_is_left_to_scrapes_and_read_by_none_twice_within_the_age_t
     let before = both(&sampler.latest());
     std::thread::sleep(4 * sampling.interval);
     assert_eq!(both(&sampler.latest()), before);
+}
+
+#[test]
+fn a_collector_that_fails_at_first_is_tried_again_for_rules_with_the_next_beat() {
+    let mut count = 0.0;
+    let fails_at_first = collector("x", move |_| {
+        count += 1.0;
+        if count < 3.0 {
+            return Err(ReadError::System("broken".to_owned()));
+        }
+        Ok(vec![Family::gauge("reads", "").value(count)])
+    });
+    let (heard, hears) = channel();
+    let follower = Listener(move |snapshot: &Arc<Snapshot>, _| {
+        let _ = heard.send(snapshot.family("reads").map(|_| reads(snapshot)));
+    });
+    let sampling = Sampling {
+        interval: Duration::from_millis(5),
+        ..STILL
+    };
+    let _sampler = start(fast([fails_at_first]), sampling, follower);
+    let heard: Vec<_> = hears.iter().take(4).collect();
+    assert_eq!(heard, [None, None, Some(3.0), Some(4.0)]);
 }
 
 #[test]
@@ -242,10 +256,7 @@ fn what_a_collector_has_only_later_is_found_by_the_rules_that_read_it() {
         }
     }
     let (heard, hears) = channel();
-    let shelf = fast([collector("x", read)]);
-    let follower = Box::new(Late(heard));
-    let _sampler =
-        Sampler::start_with(VitalsReader::default(), shelf, [], Roots::default(), sampling, follower).unwrap();
+    let _sampler = start(fast([collector("x", read)]), sampling, Late(heard));
     let late: Vec<f64> = hears.iter().flatten().take(5).collect();
     assert_eq!(late, [3.0, 4.0, 5.0, 6.0, 7.0]);
 }
@@ -261,15 +272,7 @@ fn a_scraper_does_not_wait_for_a_collector_that_hangs() {
         }
         Ok(vec![Family::gauge("reads", "").value(1.0)])
     });
-    let sampler = Sampler::start_with(
-        VitalsReader::default(),
-        fast([hangs]),
-        [],
-        Roots::default(),
-        STILL,
-        Box::new(()),
-    )
-    .unwrap();
+    let sampler = start(fast([hangs]), STILL, ());
     let stale = runtime().block_on(sampler.fresh(Duration::ZERO, Duration::from_millis(20)));
     assert_eq!(reads(&stale), 1.0);
     drop(release);
@@ -286,15 +289,7 @@ fn listeners_hear_the_beat_and_not_the_scrapes_and_may_panic() {
         let _ = heard.send(reads(snapshot));
         panic!("deliberately, in a test");
     });
-    let sampler = Sampler::start_with(
-        VitalsReader::default(),
-        fast([counting("x")]),
-        [],
-        Roots::default(),
-        sampling,
-        Box::new(follower),
-    )
-    .unwrap();
+    let sampler = start(fast([counting("x")]), sampling, follower);
     assert_eq!([hears.recv(), hears.recv(), hears.recv()], [Ok(1.0), Ok(2.0), Ok(3.0)]);
     drop(sampler);
     assert!(

@@ -59,6 +59,7 @@ fn tally() -> Tally {
         rule: rule.clone(),
         source: "alertmanager",
         since: now,
+        state: "firing",
         dry_run: false,
         targets: LEASES as usize,
     };

@@ -2,7 +2,7 @@
 //! Only root and the daemon's own user can open it: it lies in the storage directory, and the peer is asked for.
 
 use crate::engine::run::{Door, Held, Input};
-use crate::ledger::{Breaker, Lease};
+use crate::ledger::{Breaker, EpisodeKey, Lease};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -42,6 +42,9 @@ pub enum Reply {
         leases: Vec<Lease>,
         /// Of rules whose final steps are stopped.
         breakers: BTreeMap<String, Breaker>,
+        /// Open episodes that wait until a source confirms that the alert fires.
+        #[serde(default)]
+        unconfirmed: Vec<EpisodeKey>,
     },
     /// How many were released.
     Released(usize),
@@ -141,10 +144,11 @@ async fn ask(request: Request, door: &Door) -> Reply {
                 return busy();
             }
             let boot_now = crate::host::linux::boot_time();
-            let held = |Held { leases, breakers }| Reply::Leases {
+            let held = |held: Held| Reply::Leases {
                 boot_now,
-                leases,
-                breakers,
+                leases: held.leases,
+                breakers: held.breakers,
+                unconfirmed: held.unconfirmed,
             };
             answer.await.map_or_else(|_| busy(), held)
         }

@@ -297,7 +297,11 @@ fn try_explain(command: &Explain, payload_file: &Path) -> Result<String, String>
         }
         None => {
             let (host, hidden) = daemons_host(command)?;
-            let explanation = explain(&host, &policy, &alerts, invalid, command.pid, measure);
+            let mut explanation = explain(&host, &policy, &alerts, invalid, command.pid, measure);
+            // Without a daemon there are no episodes.
+            if let Ok(Reply::Leases { unconfirmed, .. }) = control::request(&command.storage.path, &Request::Leases) {
+                explanation.note_unconfirmed(&alerts, &unconfirmed);
+            }
             Explanation {
                 remarks: hidden.into_iter().collect(),
                 ..explanation
@@ -353,6 +357,7 @@ pub fn leases(query: &Query) -> ExitCode {
                 boot_now,
                 leases,
                 breakers,
+                ..
             } => listing::leases(&leases, &breakers, boot_now, style()),
             other => unexpected(&other),
         }),

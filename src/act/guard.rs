@@ -462,6 +462,7 @@ mod tests {
             starts_at: jiff::Timestamp::UNIX_EPOCH,
             opened_at: Duration::from_secs(100),
             seen_at: Duration::ZERO,
+            evidence: Default::default(),
             climbs: vec![],
             barred: vec![],
         };

@@ -136,6 +136,7 @@ mod tests {
             starts_at: jiff::Timestamp::UNIX_EPOCH,
             opened_at: Duration::ZERO,
             seen_at: Duration::ZERO,
+            evidence: Default::default(),
             climbs,
             barred: Vec::new(),
         }

@@ -330,6 +330,7 @@ mod tests {
             taken_at: host.now.boot,
             deadline: Duration::MAX,
             settled: true,
+            is_undoing: false,
         }
     }
 

@@ -59,6 +59,14 @@ impl Alert {
     }
 }
 
+/// Every alert that own evaluation says fires at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FiringSet {
+    pub firing: Vec<Alert>,
+    /// False after a start while rules still lack samples: absence proves nothing then.
+    pub is_complete: bool,
+}
+
 /// Alertmanager's fingerprint of a label set: FNV-1a over `name \xff value \xff` in the order of names
 /// (prometheus/common, `model.LabelSet.Fingerprint`), as 16 hexadecimal digits.
 pub fn fingerprint(labels: &Labels) -> SmolStr {

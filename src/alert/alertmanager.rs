@@ -130,6 +130,10 @@ pub struct View {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
     pub views: Vec<View>,
+    /// CLOCK_BOOTTIME before the first of them was asked.
+    pub asked_at: Duration,
+    /// For how long it counts that an alert is listed.
+    pub fresh_for: Duration,
     /// How long an alert must be absent to be over.
     pub patience: Duration,
 }

@@ -12,7 +12,7 @@ pub mod matcher;
 pub mod receiver;
 
 pub use crate::labels::Labels;
-pub use alert::{Alert, Source, Status};
+pub use alert::{Alert, FiringSet, Source, Status};
 pub use decode::{DecodeError, Envelope, InvalidEntry, decode};
 pub use matcher::{Matcher, MatcherError, Op};
 pub use receiver::{Delivery, Full, Inbox, Receipt, Receiver};

@@ -91,6 +91,7 @@ pub async fn run(Wanted(mut wanted): Wanted, door: Door, tally: Tally, stopped: 
 
 /// Asks all at once. `silent` are those that did not answer the last time, so that only changes are logged.
 async fn survey(orders: &Orders, last_good: &mut LastGood, silent: &mut BTreeSet<String>) -> Survey {
+    let asked_at = crate::host::linux::boot_time();
     let mut asked = JoinSet::new();
     for group in &orders.alertmanagers {
         let (reading, mut files) = (Arc::clone(group), std::mem::take(last_good));
@@ -134,9 +135,13 @@ async fn survey(orders: &Orders, last_good: &mut LastGood, silent: &mut BTreeSet
         }
     }
     *silent = now_silent;
+    let reconcile = &orders.reconcile;
     Survey {
         views,
-        patience: orders.reconcile.patience,
+        asked_at,
+        // The next answer may be late or missing once.
+        fresh_for: reconcile.patience.max(reconcile.interval * 3),
+        patience: reconcile.patience,
     }
 }
 

@@ -4,7 +4,7 @@
 use super::kept_alerts::KeptAlerts;
 use super::policy::Orders;
 use crate::alert::alert::fingerprint;
-use crate::alert::{Alert, Labels, Status};
+use crate::alert::{Alert, FiringSet, Labels, Status};
 use crate::engine::run::{Door, Input};
 use crate::engine::stages::Arrival;
 use crate::engine::{Answer, Conditions};
@@ -18,7 +18,7 @@ use crate::watch::promql::{Query, Semantics};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use smol_str::SmolStr;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -281,12 +281,23 @@ impl Watch {
     fn settle(&mut self) {
         if self.settled_at.is_some_and(|at| at <= Instant::now()) {
             self.settled_at = None;
-            let active: BTreeSet<SmolStr> = self
-                .evaluator
-                .active()
-                .map(|alert| fingerprint(&labels(alert.labels)))
-                .collect();
-            self.door.send(Input::StillActive(active));
+            let firing = self.evaluator.active().filter_map(|active| {
+                let labels = labels(active.labels);
+                Some(Alert {
+                    fingerprint: fingerprint(&labels),
+                    labels,
+                    annotations: active.annotations.iter().cloned().collect(),
+                    status: Status::Firing,
+                    starts_at: Timestamp::from_millisecond(active.fired_at_ms?).ok()?,
+                    ends_at: None,
+                    source: crate::alert::Source::Local,
+                })
+            });
+            let firing = firing.collect();
+            self.door.send(Input::Firing(FiringSet {
+                firing,
+                is_complete: true,
+            }));
         }
     }
 
@@ -486,10 +497,10 @@ mod tests {
         let (watcher, inputs) = start("");
         let mut follower = watcher.follower();
         assert_eq!(follower.edition(), None);
-        let Input::StillActive(active) = next(&inputs) else {
+        let Input::Firing(set) = next(&inputs) else {
             panic!("something else")
         };
-        assert!(active.is_empty());
+        assert!(set.firing.is_empty() && set.is_complete);
 
         // Rules, even those that read nothing.
         watcher.replace(orders("{alert: A, expr: vector(1)}"));

@@ -373,6 +373,7 @@ impl<H: Host> Engine<H> {
             taken_at: turn.boot_now(),
             deadline: turn.boot_now() + seat.rule.hold,
             settled: false,
+            is_undoing: false,
         }
     }
 

@@ -1,118 +1,159 @@
-//! What a delivery means for an episode: first firing, repeat, resolve, or news from the past. Pure.
+//! Which deliveries speak of the past: the order of what one source says about one alert. Pure.
+//!
+//! Wall-clock times order deliveries of Alertmanager only, against each other, and only for a while: what comes later than
+//! [`LATE`] after the other speaks for itself, because no clock is trusted for longer.
 
-use crate::alert::{Alert, Status};
-use crate::ledger::Episode;
+use crate::alert::{Alert, Source};
+use crate::ledger::{Closed, Episode, EvidenceSource};
 use jiff::Timestamp;
+use std::time::Duration;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
-    Open,
-    Repeat,
-    Close {
-        ended_at: Timestamp,
-    },
-    /// Remember the end of an episode that was never seen, so that its firing is stale when it comes late.
-    Remember {
-        ended_at: Timestamp,
-    },
-    Stale(&'static str),
-    Duplicate(&'static str),
+/// For how long a delivery of Alertmanager may come out of order: a notification is tried again for the
+/// `group_interval`, 5 min by default, and members of a cluster wait 15 s for each other.
+pub const LATE: Duration = Duration::from_secs(300);
+
+/// An alert, and which source says so.
+#[derive(Debug, Clone, Copy)]
+pub struct Statement<'a> {
+    pub alert: &'a Alert,
+    pub source: EvidenceSource,
+    /// CLOCK_BOOTTIME at which it was said.
+    pub at: Duration,
+    /// For how long it counts when it says that the alert fires; `None` for the rule's `hold`.
+    pub fresh_for: Option<Duration>,
 }
 
-/// `open` is the open episode of this alert for the rule; `closed` is when the last closed one ended, by the alert's
-/// own account; `now` stands in where a resolve does not say when.
-pub fn admit(alert: &Alert, open: Option<&Episode>, closed: Option<Timestamp>, now: Timestamp) -> Admission {
-    match (alert.status, open) {
-        (Status::Firing, Some(_)) => Admission::Repeat,
-        (Status::Firing, None) => match closed {
-            Some(ended_at) if alert.starts_at <= ended_at => {
-                Admission::Stale("it began no later than the last episode ended")
-            }
-            _ => Admission::Open,
-        },
-        (Status::Resolved, Some(episode)) if alert.starts_at < episode.starts_at => {
-            Admission::Stale("it resolves an earlier episode")
+impl<'a> Statement<'a> {
+    /// What was delivered at `at`: by webhook, or by own evaluation.
+    pub fn delivered(alert: &'a Alert, at: Duration) -> Statement<'a> {
+        let (source, fresh_for) = match alert.source {
+            Source::Alertmanager => (EvidenceSource::Webhook, None),
+            Source::Local => (EvidenceSource::Own, Some(crate::ledger::evidence::OWN_IS_FRESH)),
+        };
+        Statement {
+            alert,
+            source,
+            at,
+            fresh_for,
         }
-        (Status::Resolved, open) => {
-            // An end in the future would call stale what begins before it.
-            let ended_at = alert.ends_at.unwrap_or(now).min(now).max(alert.starts_at);
-            match (open, closed) {
-                (Some(_), _) => Admission::Close { ended_at },
-                (None, Some(known)) if known >= ended_at => Admission::Duplicate("the episode is closed already"),
-                (None, _) => Admission::Remember { ended_at },
-            }
+    }
+
+    /// Whether it says that an alert fires whose end, known as `closed`, came after that.
+    pub fn is_late_firing(&self, closed: Option<&Closed>, now: Duration) -> bool {
+        let Some(closed) = closed else { return false };
+        let closed_at = closed.closed_at.unwrap_or(now);
+        match self.source {
+            EvidenceSource::Own => false,
+            EvidenceSource::Asked => self.at < closed_at,
+            EvidenceSource::Webhook => self.alert.starts_at <= closed.ended_at && now.saturating_sub(closed_at) < LATE,
         }
+    }
+
+    /// Whether it resolves an alert that had ended before this episode began. A resolve with another start that ends
+    /// after the beginning is the same alert: Alertmanager merges the starts that two Prometheus servers send.
+    pub fn is_late_resolve(&self, episode: &Episode, now: Duration) -> bool {
+        let last_firing = episode.evidence.last_firing(EvidenceSource::Webhook);
+        self.source == EvidenceSource::Webhook
+            && self.alert.starts_at != episode.starts_at
+            && self.alert.ends_at.is_some_and(|ended_at| ended_at < episode.starts_at)
+            && last_firing.is_some_and(|at| now.saturating_sub(at) < LATE)
+    }
+
+    /// The end by the alert's own account; `now` stands in where a resolve does not say when. An end in the future
+    /// would call late what begins before it.
+    pub fn ended_at(&self, now: Timestamp) -> Timestamp {
+        self.alert.ends_at.unwrap_or(now).min(now).max(self.alert.starts_at)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alert::Source;
-    use crate::ledger::EpisodeKey;
+    use crate::alert::Status;
     use crate::ledger::book::WireSource;
-    use std::time::Duration;
+    use crate::ledger::{EpisodeKey, Evidence};
+
+    const CLOSED_AT: Duration = Duration::from_secs(5000);
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn check(status: Status, starts: i64, open: Option<i64>, closed: Option<i64>) -> Admission {
-        let alert = Alert {
+    fn alert(status: Status, starts: i64, ends: i64) -> Alert {
+        Alert {
             labels: Default::default(),
             annotations: Default::default(),
             status,
             starts_at: at(starts),
-            ends_at: (status == Status::Resolved).then(|| at(starts + 10)),
+            ends_at: (status == Status::Resolved).then(|| at(ends)),
             fingerprint: "f".into(),
             source: Source::Alertmanager,
+        }
+    }
+
+    fn is_late_firing(source: EvidenceSource, starts: i64, seconds_after: u64) -> bool {
+        let now = CLOSED_AT + Duration::from_secs(seconds_after);
+        let alert = alert(Status::Firing, starts, 0);
+        let statement = Statement {
+            source,
+            ..Statement::delivered(&alert, now)
         };
-        let episode = open.map(|starts| Episode {
-            key: EpisodeKey {
-                rule: "calm".into(),
-                fingerprint: "f".into(),
-                simulated: false,
-            },
-            ladder: String::new(),
-            source: WireSource::Alertmanager,
-            labels: Default::default(),
-            annotations: Default::default(),
-            starts_at: at(starts),
-            opened_at: Duration::ZERO,
-            seen_at: Duration::ZERO,
-            climbs: vec![],
-            barred: vec![],
-        });
-        admit(&alert, episode.as_ref(), closed.map(at), at(1000))
+        let closed = Closed {
+            ended_at: at(110),
+            closed_at: Some(CLOSED_AT),
+        };
+        statement.is_late_firing(Some(&closed), now)
     }
 
     #[test]
-    fn deliveries_open_repeat_and_close() {
-        use Status::{Firing, Resolved};
-        assert_eq!(check(Firing, 100, None, None), Admission::Open);
-        assert_eq!(check(Firing, 100, Some(100), None), Admission::Repeat);
-        assert_eq!(check(Firing, 90, Some(100), None), Admission::Repeat);
-        assert_eq!(
-            check(Resolved, 100, Some(100), None),
-            Admission::Close { ended_at: at(110) }
-        );
-        assert_eq!(
-            check(Resolved, 120, Some(100), None),
-            Admission::Close { ended_at: at(130) }
-        );
+    fn a_firing_from_before_the_end_is_late_for_a_while() {
+        use EvidenceSource::{Asked, Own, Webhook};
+        assert!(is_late_firing(Webhook, 100, 0));
+        assert!(is_late_firing(Webhook, 110, 299));
+        assert!(!is_late_firing(Webhook, 111, 0));
+        assert!(!is_late_firing(Webhook, 100, 300), "the alert fires by now");
+        assert!(!is_late_firing(Asked, 100, 1), "a list says what fires now");
+        assert!(!is_late_firing(Own, 100, 0));
+        let alert = alert(Status::Firing, 100, 0);
+        let earlier = Statement {
+            source: Asked,
+            ..Statement::delivered(&alert, CLOSED_AT - Duration::from_secs(1))
+        };
+        let closed = Closed {
+            ended_at: at(110),
+            closed_at: Some(CLOSED_AT),
+        };
+        assert!(earlier.is_late_firing(Some(&closed), CLOSED_AT), "asked before the end");
     }
 
     #[test]
-    fn news_from_the_past_is_stale() {
-        use Status::{Firing, Resolved};
-        assert!(matches!(check(Firing, 100, None, Some(110)), Admission::Stale(_)));
-        assert!(matches!(check(Firing, 110, None, Some(110)), Admission::Stale(_)));
-        assert_eq!(check(Firing, 111, None, Some(110)), Admission::Open);
-        assert!(matches!(check(Resolved, 90, Some(100), Some(80)), Admission::Stale(_)));
-        assert!(matches!(check(Resolved, 100, None, Some(110)), Admission::Duplicate(_)));
-        assert_eq!(
-            check(Resolved, 100, None, None),
-            Admission::Remember { ended_at: at(110) }
-        );
+    fn a_resolve_of_an_earlier_alert_is_late_for_a_while() {
+        let check = |starts: i64, ends: i64, seconds_after: u64| {
+            let episode = Episode {
+                key: EpisodeKey {
+                    rule: "calm".into(),
+                    fingerprint: "f".into(),
+                    simulated: false,
+                },
+                ladder: String::new(),
+                source: WireSource::Alertmanager,
+                labels: Default::default(),
+                annotations: Default::default(),
+                starts_at: at(100),
+                opened_at: Duration::ZERO,
+                seen_at: Duration::ZERO,
+                evidence: Evidence::firing(EvidenceSource::Webhook, CLOSED_AT, Duration::from_secs(3600)),
+                climbs: vec![],
+                barred: vec![],
+            };
+            let now = CLOSED_AT + Duration::from_secs(seconds_after);
+            let alert = alert(Status::Resolved, starts, ends);
+            Statement::delivered(&alert, now).is_late_resolve(&episode, now)
+        };
+        assert!(check(80, 90, 0));
+        assert!(!check(80, 90, 300), "the alert has ended by now");
+        assert!(!check(80, 150, 0), "merged with an earlier start");
+        assert!(!check(100, 90, 0), "the very start, whatever the clock shows");
+        assert!(!check(120, 130, 0), "a later start, whose firing was lost");
     }
 }

@@ -115,6 +115,7 @@ impl<H: Host> Engine<H> {
                 taken_at: turn.boot_now(),
                 deadline: turn.boot_now() + rule.hold,
                 settled: false,
+                is_undoing: false,
             };
             let id = lease.id;
             turn.intend(&mut self.book, Entry::Lease(lease));
@@ -227,6 +228,15 @@ impl<H: Host> Engine<H> {
             let id = lease.id;
             if let Some(word) = lease.course().and_then(|course| course.ending) {
                 turn.work.push(Work::Undo { lease: id, word });
+                continue;
+            }
+            if is_first_try(&lease) && self.is_in_doubt(&lease) {
+                // Nothing new is asked for until the alert is confirmed; what was granted is renewed.
+                lease
+                    .course_mut()
+                    .into_iter()
+                    .for_each(|course| course.next = now + ROUND);
+                self.book.record(&Entry::Lease(lease));
                 continue;
             }
             let mut was_in_doubt = false;
@@ -486,6 +496,15 @@ impl<H: Host> Engine<H> {
         let episode = self.book.episodes.get(&key_of(lease));
         let labels = episode.map(|episode| episode.labels.clone()).unwrap_or_default();
         About::new(&lease.rule, &labels, &lease.fingerprint)
+    }
+}
+
+/// Whether nothing was granted yet, and the command has not ended.
+fn is_first_try(lease: &Lease) -> bool {
+    match &lease.effect {
+        Effect::Allocation(allocation) => allocation.resource().is_none(),
+        Effect::Command(command) => !command.has_ended,
+        Effect::Value { .. } | Effect::Signal { .. } => false,
     }
 }
 

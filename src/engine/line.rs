@@ -8,16 +8,19 @@
 use super::Engine;
 use super::agenda::{BASELINE, RETRY, ROUND};
 use super::ascend::Seat;
-use super::episode::{Admission, admit};
+use super::episode::Statement;
+use super::reconcile::before;
 use super::select::{needs_cpu, select};
 use super::stages::Arrival;
 use super::turn::{About, Turn, Work};
 use crate::act::guard::{Refusal, Ward, bound_matches};
 use crate::act::plan::plan;
-use crate::alert::{Alert, Source, Status};
+use crate::alert::{Alert, Status};
 use crate::host::Host;
 use crate::ledger::book::REMEMBER_VICTIMS;
-use crate::ledger::{Book, Climb, Decision, Entry, Episode, EpisodeKey};
+use crate::ledger::{
+    Book, Climb, Closed, Decision, Entry, Episode, EpisodeKey, Evidence, EvidenceSource, Lease, Level,
+};
 use crate::process::{Candidate, Kin, Process, Selector, Target};
 use crate::rule::{Aim, Rule, RuleIndex};
 use smol_str::SmolStr;
@@ -47,29 +50,39 @@ impl<H: Host> Engine<H> {
     /// # Errors
     /// When the decisions could not be made durable. Nothing new was done then, though undoing was.
     pub fn take<A: Borrow<Alert>>(&mut self, alerts: &[A], arrival: impl Into<Arrival>) -> Result<(), String> {
-        let alerts: Vec<&Alert> = alerts.iter().map(Borrow::borrow).collect();
-        self.walk(&alerts, arrival.into())
+        let now = self.host.now().boot;
+        let statements: Vec<Statement<'_>> = alerts
+            .iter()
+            .map(|alert| Statement::delivered(alert.borrow(), now))
+            .collect();
+        self.walk(&statements, arrival.into())
     }
 
-    fn walk(&mut self, alerts: &[&Alert], arrival: Arrival) -> Result<(), String> {
+    /// Walks the line with what sources say of alerts.
+    ///
+    /// # Errors
+    /// As [`Engine::take`].
+    pub(super) fn walk(&mut self, statements: &[Statement<'_>], arrival: Arrival) -> Result<(), String> {
         let mut turn = Turn::new(self.host.now(), Some(arrival));
-        alerts.iter().for_each(|alert| self.hear(alert));
+        statements.iter().for_each(|statement| self.hear(statement));
         let rules = self.policy.rules.rules.clone();
-        self.meet_all(&rules, alerts, &mut turn);
+        self.meet_all(&rules, statements, &mut turn);
         self.carry_out_or(turn, |engine, turn| {
             let goes_on = |rule: &Arc<Rule>| rule.without_ledger && !engine.is_simulated(rule);
             let rules: Vec<Arc<Rule>> = rules.into_iter().filter(goes_on).collect();
-            let is_firing = |alert: &&Alert| alert.status == Status::Firing;
-            let firing: Vec<&Alert> = alerts.iter().copied().filter(is_firing).collect();
+            let is_firing = |statement: &&Statement<'_>| statement.alert.status == Status::Firing;
+            let firing: Vec<Statement<'_>> = statements.iter().filter(is_firing).copied().collect();
             engine.meet_all(&rules, &firing, turn);
         })
     }
 
-    fn meet_all(&mut self, rules: &[Arc<Rule>], alerts: &[&Alert], turn: &mut Turn) {
+    fn meet_all(&mut self, rules: &[Arc<Rule>], statements: &[Statement<'_>], turn: &mut Turn) {
         let index = RuleIndex::new(rules);
-        for alert in alerts {
-            for rule in index.matching(&alert.labels) {
-                self.meet(rule, alert, turn);
+        for statement in statements {
+            let matching = index.matching(&statement.alert.labels);
+            match statement.alert.status {
+                Status::Firing => matching.for_each(|rule| self.meet(rule, statement, turn)),
+                Status::Resolved => self.end(statement, matching, turn),
             }
         }
     }
@@ -122,104 +135,171 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Goes on after a restart: undoes what no open episode stands for, finishes what was begun, judges the rest.
+    /// Goes on after a restart: undoes what no open episode stands for. Every open episode is in doubt: nothing new is done
+    /// for it until some source confirms that its alert fires.
     pub fn resume(&mut self) {
         let mut turn = Turn::new(self.host.now(), None);
+        let now = turn.boot_now();
+        self.book.episodes.values_mut().for_each(|episode| episode.doubt(now));
+        for closed in self.book.closed.values_mut() {
+            closed.closed_at.get_or_insert(now);
+        }
         self.look_for_the_dead(&mut turn);
         self.watch_victims();
         self.release_orphans(&mut turn);
         self.leave_changed_ladders(&mut turn);
         self.resend_unsettled(&mut turn);
-        self.finish_unsettled(&mut turn);
+        self.finish_unsettled(None, &mut turn);
         self.take_up_errands(&mut turn);
-        let open: Vec<EpisodeKey> = self.book.episodes.keys().cloned().collect();
-        for key in &open {
-            self.judge(key, Occasion::Round, &mut turn);
-        }
-        if let Err(reason) = self.carry_out_or(turn, |engine, turn| engine.judge_without_ledger(&open, turn)) {
+        if let Err(reason) = self.carry_out_or(turn, |_, _| ()) {
             tracing::error!(reason, "could not take up what was left open");
         }
     }
 
-    /// A rule and an alert that its matchers accept.
-    fn meet(&mut self, rule: &Arc<Rule>, alert: &Alert, turn: &mut Turn) {
-        let about = About::new(&rule.name, &alert.labels, &alert.fingerprint);
-        if alert.source == Source::Alertmanager
-            && !rule.any_host
-            && let Err(reason) = self.policy.here.recognises(&alert.labels)
-        {
-            tracing::info!(
+    /// Whether an alert is about this host, or the rule does not ask. Own evaluation speaks of this host only.
+    fn is_about_us(&self, rule: &Rule, statement: &Statement<'_>, turn: &mut Turn) -> bool {
+        if statement.source == EvidenceSource::Own || rule.any_host {
+            return true;
+        }
+        let Err(reason) = self.policy.here.recognises(&statement.alert.labels) else {
+            return true;
+        };
+        tracing::info!(
+            rule = rule.name.as_str(),
+            alert = statement.alert.name(),
+            reason,
+            "alert is about another host"
+        );
+        turn.counted.push((rule.name.clone(), Decision::OtherHost));
+        false
+    }
+
+    /// A rule, and an alert that fires and that its matchers accept.
+    fn meet(&mut self, rule: &Arc<Rule>, statement: &Statement<'_>, turn: &mut Turn) {
+        if !self.is_about_us(rule, statement, turn) {
+            return;
+        }
+        let alert = statement.alert;
+        let simulated = self.is_simulated(rule);
+        let key = EpisodeKey {
+            rule: rule.name.clone(),
+            fingerprint: alert.fingerprint.clone(),
+            simulated,
+        };
+        if self.book.episodes.contains_key(&key) {
+            return self.repeat(rule, &key, statement, turn);
+        }
+        if statement.is_late_firing(self.book.closed.get(&key), turn.boot_now()) {
+            let reason = "it began no later than the last episode ended";
+            return self.pass_over(rule.name.clone(), alert, reason, turn);
+        }
+        if self.book.episodes.len() >= MAX_OPEN_EPISODES {
+            tracing::warn!(
                 rule = rule.name.as_str(),
                 alert = alert.name(),
-                reason,
-                "alert is about another host"
+                open = MAX_OPEN_EPISODES,
+                "too many alerts at once; this one is left"
             );
-            return turn.counted.push((rule.name.clone(), Decision::OtherHost));
+            return turn.counted.push((rule.name.clone(), Decision::Budget));
         }
-        let simulated = self.is_simulated(rule);
-        // A resolve also ends what was opened in the other mode before a restart.
-        let modes = if alert.status == Status::Resolved {
-            vec![false, true]
-        } else {
-            vec![simulated]
-        };
-        for simulated in modes {
+        let mut episode = open_episode(rule, alert, turn.boot_now(), simulated);
+        episode.evidence = evidence_of(rule, statement);
+        turn.intend(&mut self.book, Entry::Episode(episode));
+        self.rules_in_use.insert(key.clone(), Arc::clone(rule));
+        if self.book.paused {
+            // It stays open, so that it is judged when the pause ends, not only at the next repeat.
+            let about = About::new(&rule.name, &alert.labels, &alert.fingerprint);
+            let mut record = about.record(turn.now);
+            record.decision = Some(Decision::Paused);
+            turn.decide(&mut self.book, record);
+        }
+        self.judge(&key, Occasion::Opened, turn);
+    }
+
+    fn repeat(&mut self, rule: &Rule, key: &EpisodeKey, statement: &Statement<'_>, turn: &mut Turn) {
+        let is_confirmed = self.confirm(key, rule.hold, statement, turn);
+        if is_confirmed {
+            self.finish_unsettled(Some(key), turn);
+        } else if !turn.is_unledgered && self.is_judged_just_now(key, turn.boot_now()) {
+            return turn.counted.push((rule.name.clone(), Decision::Duplicate));
+        }
+        self.judge(key, Occasion::Repeat, turn);
+    }
+
+    /// A delivery that speaks of the past is counted, and changes nothing.
+    fn pass_over(&self, rule: SmolStr, alert: &Alert, reason: &'static str, turn: &mut Turn) {
+        tracing::info!(rule = rule.as_str(), alert = alert.name(), reason, "stale delivery");
+        turn.counted.push((rule, Decision::Stale));
+    }
+
+    /// The end of an alert reaches every open episode of it, whatever rules, identity and mode say by now. Where none is
+    /// open, the end is remembered for the rules that match, so that a firing that comes late is known as such.
+    fn end<'r>(&mut self, statement: &Statement<'_>, matching: impl Iterator<Item = &'r Arc<Rule>>, turn: &mut Turn) {
+        let alert = statement.alert;
+        let is_its = |key: &&EpisodeKey| key.fingerprint == alert.fingerprint;
+        let open: Vec<EpisodeKey> = self.book.episodes.keys().filter(is_its).cloned().collect();
+        for key in &open {
+            self.end_episode(key, statement, turn);
+        }
+        for rule in matching {
+            let simulated = self.is_simulated(rule);
             let key = EpisodeKey {
                 rule: rule.name.clone(),
                 fingerprint: alert.fingerprint.clone(),
                 simulated,
             };
-            let (open, closed) = (self.book.episodes.get(&key), self.book.closed.get(&key).copied());
-            let is_current_mode = simulated == self.is_simulated(rule);
-            match admit(alert, open, closed, turn.now.wall) {
-                Admission::Stale(reason) if is_current_mode => {
-                    tracing::info!(
-                        rule = rule.name.as_str(),
-                        alert = alert.name(),
-                        reason,
-                        "stale delivery"
-                    );
-                    turn.counted.push((rule.name.clone(), Decision::Stale));
-                }
-                Admission::Duplicate(_) if is_current_mode => {
+            if open.contains(&key) || !self.is_about_us(rule, statement, turn) {
+                continue;
+            }
+            let closed = Closed {
+                ended_at: statement.ended_at(turn.now.wall),
+                closed_at: Some(turn.boot_now()),
+            };
+            match self.book.closed.get(&key) {
+                Some(known) if known.ended_at >= closed.ended_at => {
                     turn.counted.push((rule.name.clone(), Decision::Duplicate));
                 }
-                Admission::Stale(_) | Admission::Duplicate(_) => {}
-                Admission::Remember { ended_at } => {
-                    turn.close(&mut self.book, Entry::EpisodeClosed { key, ended_at });
-                }
-                Admission::Close { ended_at } => self.close(&key, &about, ended_at, "the alert ended", turn),
-                Admission::Open if self.book.episodes.len() >= MAX_OPEN_EPISODES => {
-                    tracing::warn!(
-                        rule = rule.name.as_str(),
-                        alert = alert.name(),
-                        open = MAX_OPEN_EPISODES,
-                        "too many alerts at once; this one is left"
-                    );
-                    turn.counted.push((rule.name.clone(), Decision::Budget));
-                }
-                Admission::Open => {
-                    let episode = open_episode(rule, alert, turn.boot_now(), simulated);
-                    turn.intend(&mut self.book, Entry::Episode(episode));
-                    self.rules_in_use.insert(key.clone(), Arc::clone(rule));
-                    if self.book.paused {
-                        // It stays open, so that it is judged when the pause ends, not only at the next repeat.
-                        let mut record = about.record(turn.now);
-                        record.decision = Some(Decision::Paused);
-                        turn.decide(&mut self.book, record);
-                    }
-                    self.judge(&key, Occasion::Opened, turn);
-                }
-                Admission::Repeat => {
-                    self.renew(&key, rule.hold, turn);
-                    if !turn.is_unledgered && self.is_judged_just_now(&key, turn.boot_now()) {
-                        turn.counted.push((rule.name.clone(), Decision::Duplicate));
-                    } else {
-                        self.judge(&key, Occasion::Repeat, turn);
-                    }
-                }
+                // Own evaluation is never late.
+                _ if statement.source == EvidenceSource::Own => {}
+                _ => turn.close(&mut self.book, Entry::EpisodeClosed { key, closed }),
             }
         }
+    }
+
+    fn end_episode(&mut self, key: &EpisodeKey, statement: &Statement<'_>, turn: &mut Turn) {
+        let Some(mut episode) = self.book.episodes.get(key).cloned() else {
+            return;
+        };
+        if statement.is_late_resolve(&episode, turn.boot_now()) {
+            let reason = "it resolves an earlier episode";
+            return self.pass_over(key.rule.clone(), statement.alert, reason, turn);
+        }
+        episode.evidence.record_over(statement.source, statement.at);
+        if self.level_of(&episode, turn.boot_now()) == Level::Over {
+            let about = About::new(&key.rule, &statement.alert.labels, &key.fingerprint);
+            let ended_at = statement.ended_at(turn.now.wall);
+            return self.close(key, &about, ended_at, "the alert ended", turn);
+        }
+        tracing::info!(
+            rule = key.rule.as_str(),
+            alert = statement.alert.name(),
+            "alert ended for one source and fires for another"
+        );
+        turn.close(&mut self.book, Entry::Episode(episode));
+    }
+
+    /// The open episodes that wait for a confirmation.
+    pub fn unconfirmed(&self) -> Vec<EpisodeKey> {
+        let now = self.host.now().boot;
+        let episodes = self.book.episodes.values();
+        let unconfirmed = episodes.filter(|episode| self.level_of(episode, now) == Level::Unconfirmed);
+        unconfirmed.map(|episode| episode.key.clone()).collect()
+    }
+
+    /// The level of an open episode at `now` (CLOCK_BOOTTIME). An episode without a rule is over.
+    pub(super) fn level_of(&self, episode: &Episode, now: Duration) -> Level {
+        let rule = self.rule_of(episode);
+        rule.map_or(Level::Over, |rule| episode.evidence.level(now, rule.hold))
     }
 
     /// Whether a repeat finds nothing new, because everything was looked at a moment ago. A storm of repeats must not
@@ -237,28 +317,46 @@ impl<H: Host> Engine<H> {
                 .is_some_and(|at| at.saturating_add(JUST_NOW) > now)
     }
 
-    /// Extends the deadlines of an episode that is known to fire. In memory at every repeat; durably only when a
-    /// quarter of the time is gone, so that repeats cost no commit.
-    fn renew(&mut self, key: &EpisodeKey, hold: Duration, turn: &mut Turn) {
+    /// Notes that a source says that the alert of an open episode fires, and extends the deadlines of what is held. In
+    /// memory at every repeat; durably only when a quarter of the time is gone or something new was said, so that repeats
+    /// cost no commit. Whether it confirms an alert that was in doubt.
+    fn confirm(&mut self, key: &EpisodeKey, hold: Duration, statement: &Statement<'_>, turn: &mut Turn) -> bool {
         let now = turn.boot_now();
-        let held = self.book.leases_of(key).filter(|lease| !lease.is_ending());
-        let ids: Vec<u64> = held.map(|lease| lease.id).collect();
+        let renewable = |lease: &&Lease| !lease.is_ending() && !lease.is_undoing;
         let renewed = Entry::Renewed {
-            ids,
+            ids: self
+                .book
+                .leases_of(key)
+                .filter(renewable)
+                .map(|lease| lease.id)
+                .collect(),
             deadline: now + hold,
         };
-        let Some(episode) = self.book.episodes.get(key) else {
-            return;
+        let Some(episode) = self.book.episodes.get_mut(key) else {
+            return false;
         };
-        if now.saturating_sub(episode.seen_at) < hold / 4 {
-            return self.book.record(&renewed);
+        let was_doubted = episode.evidence.is_doubted();
+        let is_new_source = episode.evidence.last_firing(statement.source).is_none();
+        let fresh_for = statement.fresh_for.unwrap_or(hold);
+        episode
+            .evidence
+            .record_firing(statement.source, statement.at, fresh_for);
+        let is_confirmed = was_doubted && !episode.evidence.is_doubted();
+        // Alertmanager merges the starts that two Prometheus servers send into the earlier one.
+        let is_earlier = statement.source != EvidenceSource::Own && statement.alert.starts_at < episode.starts_at;
+        let is_old = now.saturating_sub(episode.seen_at) >= hold / 4;
+        if !(is_old || is_earlier || is_confirmed || is_new_source) {
+            self.book.record(&renewed);
+            return false;
         }
-        let seen = Episode {
-            seen_at: now,
-            ..episode.clone()
-        };
+        let mut seen = episode.clone();
+        seen.seen_at = now;
+        if is_earlier {
+            seen.starts_at = statement.alert.starts_at;
+        }
         turn.intend(&mut self.book, Entry::Episode(seen));
         turn.intend(&mut self.book, renewed);
+        is_confirmed
     }
 
     /// Select, plan and guard for one open episode.
@@ -268,12 +366,17 @@ impl<H: Host> Engine<H> {
         };
         let Some(rule) = self.rule_of(&episode) else { return };
         let about = About::new(&rule.name, &episode.labels, &key.fingerprint);
+        match episode.evidence.level(turn.boot_now(), rule.hold) {
+            Level::Firing => {}
+            Level::Unconfirmed => return self.wait_for_confirmation(episode, turn),
+            Level::Over => return self.close_silent(&episode, &about, turn),
+        }
         self.judged_at.insert(key.clone(), turn.boot_now());
         if self.book.paused {
             return postpone(&mut self.book, key, turn.boot_now());
         }
         let is_first = occasion == Occasion::Opened;
-        if let Some(refusal) = self.cannot_choose(&rule, &episode, turn.boot_now()) {
+        if let Some(refusal) = self.cannot_choose(&rule, turn.boot_now()) {
             if is_first {
                 self.refuse_all(&about, &refusal, turn);
             }
@@ -408,20 +511,35 @@ impl<H: Host> Engine<H> {
     }
 
     /// Why targets cannot be chosen at this time at all.
-    fn cannot_choose(&self, rule: &Rule, episode: &Episode, now: Duration) -> Option<Refusal> {
+    fn cannot_choose(&self, rule: &Rule, now: Duration) -> Option<Refusal> {
         // Whoever is oldest must not be taken for whoever uses the processors most.
-        let unmeasured = (needs_cpu(rule) && self.baseline(now).is_none()).then(|| Refusal {
+        (needs_cpu(rule) && self.baseline(now).is_none()).then(|| Refusal {
             decision: Decision::NoTarget,
             reason: "processor use has not been measured for long enough yet; it is looked at again".to_owned(),
-        });
-        // `seen_at` lags behind the last repeat by up to a quarter of `hold`.
-        let is_silent = now.saturating_sub(episode.seen_at) >= rule.hold.saturating_add(rule.hold / 4);
-        unmeasured.or_else(|| {
-            is_silent.then(|| Refusal {
-                decision: Decision::NoTarget,
-                reason: "the alert is not known to fire any more: no repeat came within `hold`".to_owned(),
-            })
         })
+    }
+
+    /// What is held stays held; only targets that ended are taken out.
+    fn wait_for_confirmation(&mut self, mut episode: Episode, turn: &mut Turn) {
+        let key = episode.key.clone();
+        let held = episode.climbs.len();
+        self.drop_the_gone(&mut episode, turn);
+        if episode.climbs.len() != held {
+            turn.close(&mut self.book, Entry::Episode(episode));
+        }
+        postpone(&mut self.book, &key, turn.boot_now());
+    }
+
+    /// Closes an episode whose alert no source has confirmed for as long as is allowed.
+    fn close_silent(&mut self, episode: &Episode, about: &About, turn: &mut Turn) {
+        tracing::info!(
+            rule = about.rule.as_str(),
+            alert = about.alertname.as_str(),
+            fingerprint = about.fingerprint.as_str(),
+            "no source confirms the alert any more"
+        );
+        let why = "no source confirmed the alert";
+        self.close(&episode.key, about, before(episode.starts_at), why, turn);
     }
 
     /// The episode as it counts against `limit`: who still holds a lease keeps a place, though it was taken out of the
@@ -609,9 +727,15 @@ pub fn open_episode(rule: &Rule, alert: &Alert, now: Duration, simulated: bool) 
         starts_at: alert.starts_at,
         opened_at: now,
         seen_at: now,
+        evidence: evidence_of(rule, &Statement::delivered(alert, now)),
         climbs: Vec::new(),
         barred: Vec::new(),
     }
+}
+
+fn evidence_of(rule: &Rule, statement: &Statement<'_>) -> Evidence {
+    let fresh_for = statement.fresh_for.unwrap_or(rule.hold);
+    Evidence::firing(statement.source, statement.at, fresh_for)
 }
 
 /// Looks at the waiting targets of an episode again in a round, not before.

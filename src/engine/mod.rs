@@ -37,7 +37,7 @@ use crate::act::guard::Budget;
 use crate::alert::alertmanager::Absences;
 use crate::host::Host;
 use crate::ledger::lease::Undo;
-use crate::ledger::{Book, Episode, EpisodeKey, Journal, Lease, Record, Retention};
+use crate::ledger::{Book, Episode, EpisodeKey, EvidenceSource, Journal, Lease, Record, Retention};
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{Kin, Selector};
 use crate::rule::{Aim, Rule, RuleSet, Step};
@@ -240,10 +240,16 @@ impl<H: Host> Engine<H> {
         !self.policy.enforce || rule.dry_run
     }
 
-    /// Whether the configuration in force still has the rule of an episode, in the same mode.
-    fn is_in_force(&self, key: &EpisodeKey) -> bool {
-        let rule = self.policy.rules.get(&key.rule);
-        rule.is_some_and(|rule| self.is_simulated(rule) == key.simulated)
+    /// Whether the configuration in force has a rule of the episode's name, in the same mode, that answers its alert.
+    fn is_in_force(&self, episode: &Episode) -> bool {
+        let Some(rule) = self.policy.rules.get(&episode.key.rule) else {
+            return false;
+        };
+        let is_about_us = || {
+            let is_own = episode.evidence.last_firing(EvidenceSource::Own).is_some();
+            is_own || rule.any_host || self.policy.here.recognises(&episode.labels).is_ok()
+        };
+        self.is_simulated(rule) == episode.key.simulated && rule.matches(&episode.labels) && is_about_us()
     }
 
     /// Remembers how much processor time each process has used, where some rule will ask for its use.

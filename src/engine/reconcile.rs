@@ -1,20 +1,20 @@
-//! What follows from asking the Alertmanagers: alerts that fire there and are unknown here are delivered, known ones are
-//! repeated, and episodes whose alert is absent for long are closed.
+//! What follows from full sets: the lists of Alertmanagers, and all that own evaluation says fires. Alerts that fire and
+//! are unknown here open episodes, known ones are confirmed, and episodes whose alert is absent close.
 
 use super::Engine;
+use super::episode::Statement;
 use super::turn::{About, Turn};
 use crate::alert::alertmanager::Survey;
-use crate::alert::{Alert, Source, Status};
+use crate::alert::{Alert, FiringSet, Status};
 use crate::host::Host;
-use crate::ledger::Episode;
-use crate::ledger::book::WireSource;
+use crate::ledger::{Entry, Episode, EvidenceSource, Level};
 use jiff::{SignedDuration, Timestamp};
 use smol_str::SmolStr;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 impl<H: Host> Engine<H> {
-    /// Brings episodes into line with a survey.
+    /// Brings episodes into line with what the Alertmanagers list.
     pub fn reconcile(&mut self, survey: &Survey) {
         self.close_absent(survey);
         let mut alerts = survey.firing();
@@ -37,43 +37,85 @@ impl<H: Host> Engine<H> {
                 "Alertmanager lists an alert that is not open here"
             );
         }
-        if alerts.is_empty() {
+        let listed = alerts.iter().map(|alert| Statement {
+            alert,
+            source: EvidenceSource::Asked,
+            at: survey.asked_at,
+            fresh_for: Some(survey.fresh_for),
+        });
+        self.take_set(&listed.collect::<Vec<_>>());
+    }
+
+    /// Brings episodes into line with own evaluation.
+    pub fn take_firing_set(&mut self, set: &FiringSet) {
+        if set.is_complete {
+            let firing: BTreeSet<&str> = set.firing.iter().map(|alert| &*alert.fingerprint).collect();
+            let is_absent = |episode: &Episode| !firing.contains(&*episode.key.fingerprint);
+            self.record_absent(
+                EvidenceSource::Own,
+                is_absent,
+                "own evaluation has no such alert any more",
+            );
+        }
+        let now = self.host.now().boot;
+        let firing = set.firing.iter().map(|alert| Statement::delivered(alert, now));
+        self.take_set(&firing.collect::<Vec<_>>());
+    }
+
+    fn take_set(&mut self, statements: &[Statement<'_>]) {
+        if statements.is_empty() {
             return;
         }
-        if let Err(reason) = self.take(&alerts, Instant::now()) {
-            tracing::warn!(reason, "what Alertmanager lists was not taken; it is asked again");
+        if let Err(reason) = self.walk(statements, Instant::now().into()) {
+            tracing::warn!(reason, "alerts were not taken; the next set has them again");
         }
     }
 
     /// Notes that an Alertmanager told of an alert that fires.
-    pub(super) fn hear(&mut self, alert: &Alert) {
-        if alert.source == Source::Alertmanager && alert.status == Status::Firing {
-            self.absences.heard(&alert.fingerprint);
+    pub(super) fn hear(&mut self, statement: &Statement<'_>) {
+        if statement.source != EvidenceSource::Own && statement.alert.status == Status::Firing {
+            self.absences.heard(&statement.alert.fingerprint);
         }
     }
 
     fn close_absent(&mut self, survey: &Survey) {
+        let now = self.host.now().boot;
+        let episodes = self.book.episodes.values();
+        let from_alertmanager = episodes.filter(|episode| episode.evidence.is_from_alertmanager());
+        let open: BTreeSet<&str> = from_alertmanager.map(|episode| &*episode.key.fingerprint).collect();
+        let over = self.absences.judge(&open, survey, now);
+        let over: BTreeSet<SmolStr> = over.into_iter().map(SmolStr::from).collect();
+        let is_over = |episode: &Episode| over.contains(&episode.key.fingerprint);
+        self.record_absent(EvidenceSource::Asked, is_over, "Alertmanager listed the alert no more");
+    }
+
+    /// Notes that a source has said of these episodes' alerts that they fire, and does so no more. Those for which no
+    /// other source speaks close.
+    fn record_absent(&mut self, source: EvidenceSource, is_absent: impl Fn(&Episode) -> bool, why: &str) {
         let mut turn = Turn::new(self.host.now(), None);
-        let episodes: Vec<Episode> = self
-            .book
-            .episodes
-            .values()
-            .filter(|episode| episode.source == WireSource::Alertmanager)
-            .cloned()
-            .collect();
-        let open = episodes.iter().map(|episode| &*episode.key.fingerprint).collect();
-        let over = self.absences.judge(&open, survey, turn.boot_now());
-        for episode in episodes.iter().filter(|e| over.contains(&*e.key.fingerprint)) {
-            let about = About::new(&episode.key.rule, &episode.labels, &episode.key.fingerprint);
+        let now = turn.boot_now();
+        let said_so = |episode: &Episode| match source {
+            EvidenceSource::Own => episode.evidence.last_firing(source).is_some(),
+            EvidenceSource::Webhook | EvidenceSource::Asked => episode.evidence.is_from_alertmanager(),
+        };
+        let episodes = self.book.episodes.values();
+        let absent = episodes.filter(|episode| said_so(episode) && is_absent(episode));
+        for mut episode in absent.cloned().collect::<Vec<_>>() {
+            episode.evidence.record_over(source, now);
+            if self.level_of(&episode, now) != Level::Over {
+                turn.close(&mut self.book, Entry::Episode(episode));
+                continue;
+            }
+            let key = &episode.key;
+            let about = About::new(&key.rule, &episode.labels, &key.fingerprint);
             tracing::info!(
                 rule = about.rule.as_str(),
                 alert = about.alertname.as_str(),
                 fingerprint = about.fingerprint.as_str(),
-                patience_seconds = survey.patience.as_secs(),
-                "no Alertmanager lists the alert any more: resolved without word, silenced or inhibited"
+                why,
+                "alert is over"
             );
-            let why = "Alertmanager listed the alert no more";
-            self.close(&episode.key, &about, before(episode.starts_at), why, &mut turn);
+            self.close(key, &about, before(episode.starts_at), why, &mut turn);
         }
         self.finish(turn);
     }
@@ -91,9 +133,9 @@ impl<H: Host> Engine<H> {
     }
 }
 
-/// The end that is noted for an episode that was closed by absence. Its alert may never have ended: when the silence is
-/// over it comes back with the same start, which must not pass for news from the past.
-fn before(starts_at: Timestamp) -> Timestamp {
+/// The end that is noted for an episode whose alert did not end by its own account. It may fire all the time: when it is
+/// heard of again it comes with the same start, which must not pass for news from the past.
+pub(super) fn before(starts_at: Timestamp) -> Timestamp {
     starts_at
         .checked_sub(SignedDuration::from_millis(1))
         .unwrap_or(Timestamp::MIN)

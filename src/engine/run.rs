@@ -4,15 +4,14 @@
 use super::queue::{Deserted, Sender, Taker, queue};
 use super::stages::Arrival;
 use super::{Engine, Policy};
-use crate::alert::Alert;
 use crate::alert::alertmanager::Survey;
 use crate::alert::receiver::{Delivery, Full, Inbox, Receipt};
+use crate::alert::{Alert, FiringSet};
 use crate::host::{Host, Report};
-use crate::ledger::{Book, Breaker, Decision, Lease};
+use crate::ledger::{Breaker, Decision, EpisodeKey, Lease};
 use crate::process::Identity;
 use crate::tally::Tally;
-use smol_str::SmolStr;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,8 +38,8 @@ pub enum Input {
     Delivery(Delivery),
     /// From the own evaluation.
     Alerts(Vec<Alert>, Arrival),
-    /// Fingerprints of all own alerts that are pending or fire, once the own evaluation has settled after a start.
-    StillActive(BTreeSet<SmolStr>),
+    /// All own alerts that fire.
+    Firing(FiringSet),
     /// What the Alertmanagers said when they were asked.
     Survey(Survey),
     Exited(Identity),
@@ -70,6 +69,8 @@ pub struct Held {
     pub leases: Vec<Lease>,
     /// Open ones, by rule.
     pub breakers: BTreeMap<String, Breaker>,
+    /// Open episodes for which nothing new is done until a source confirms that the alert fires.
+    pub unconfirmed: Vec<EpisodeKey>,
 }
 
 /// The way to the engine's thread. Cheap to clone.
@@ -174,9 +175,9 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally)
                     }
                     Input::Reported { ticket, report } => engine.reported(ticket, &report),
                     Input::Survey(survey) => engine.reconcile(&survey),
-                    Input::StillActive(active) => engine.close_inactive(&active),
+                    Input::Firing(set) => engine.take_firing_set(&set),
                     Input::Reload(policy) => engine.reload(*policy),
-                    Input::Leases(reply) => drop(reply.send(held(engine.book()))),
+                    Input::Leases(reply) => drop(reply.send(held(engine))),
                     Input::CloseBreaker { rule, reply } => drop(reply.send(engine.close_breaker(&rule))),
                     Input::Release { id, reply } => drop(reply.send(engine.release(id))),
                     Input::Pause(paused) => engine.pause(paused),
@@ -190,11 +191,13 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally)
     true
 }
 
-fn held(book: &Book) -> Held {
+fn held<H: Host>(engine: &Engine<H>) -> Held {
+    let book = engine.book();
     let open = book.breakers.iter().filter(|(_, breaker)| breaker.is_open());
     Held {
         leases: book.leases.values().cloned().collect(),
         breakers: open.map(|(rule, breaker)| (rule.clone(), *breaker)).collect(),
+        unconfirmed: engine.unconfirmed(),
     }
 }
 

@@ -88,6 +88,7 @@ impl<H: Host> Engine<H> {
             rule: episode.key.rule.to_string(),
             source: Source::from(episode.source).as_str(),
             since: episode.starts_at,
+            state: self.level_of(episode, now.boot).as_str(),
             dry_run: episode.key.simulated,
             targets: episode.climbs.len(),
         });

@@ -9,7 +9,7 @@ mod reconciling;
 mod scale;
 
 use super::*;
-use crate::alert::{Alert, Source, Status, alert::fingerprint};
+use crate::alert::{Alert, FiringSet, Source, Status, alert::fingerprint};
 use crate::host::fake::FakeHost;
 use crate::ledger::{Decision, Outcome};
 use crate::process::{Identity, Process, Selector};
@@ -17,9 +17,17 @@ use crate::rule::{Aim, example};
 use nix::sys::signal::Signal;
 use std::time::Instant;
 
+/// Own evaluation hands over what fires so often.
+const FULL_SET: u64 = 15;
+
 struct World {
     engine: Engine<FakeHost>,
     tally: Tally,
+    /// What fires for own evaluation.
+    own: Vec<Alert>,
+    /// Whether own evaluation has stopped.
+    is_own_stuck: bool,
+    passed: u64,
     directory: tempfile::TempDir,
     policy: Policy,
 }
@@ -52,6 +60,9 @@ fn world(policy: Policy) -> World {
     World {
         engine: engine(host, directory.path(), policy.clone(), &tally),
         tally,
+        own: Vec::new(),
+        is_own_stuck: false,
+        passed: 0,
         directory,
         policy,
     }
@@ -68,6 +79,10 @@ impl World {
     fn pass(&mut self, seconds: u64) {
         for _ in 0..seconds {
             self.engine.host().advance(Duration::from_secs(1));
+            self.passed += 1;
+            if self.passed.is_multiple_of(FULL_SET) {
+                self.hand_over_own();
+            }
             if self.engine.time_until_due().is_some_and(|left| left.is_zero()) {
                 self.engine.tick();
             }
@@ -80,7 +95,23 @@ impl World {
         alert.starts_at += later;
         alert.ends_at = alert.ends_at.map(|at| at + later);
         alert.source = source;
-        self.engine.take(&[alert], Instant::now()).unwrap();
+        self.engine.take(std::slice::from_ref(&alert), Instant::now()).unwrap();
+        if source == Source::Local {
+            self.own.retain(|own| own.fingerprint != alert.fingerprint);
+            if status == Status::Firing {
+                self.own.push(alert);
+            }
+        }
+    }
+
+    fn hand_over_own(&mut self) {
+        if !self.is_own_stuck {
+            let set = FiringSet {
+                firing: self.own.clone(),
+                is_complete: true,
+            };
+            self.engine.take_firing_set(&set);
+        }
     }
 
     fn fire(&mut self, name: &str) {
@@ -211,6 +242,9 @@ fn exit_restores_and_a_restart_goes_on() {
     world.engine.shut_down();
     assert_eq!(world.nice(100), [0]);
     world.crash_and_restart();
+    world.pass(20);
+    assert_eq!(world.nice(100), [0], "no source has confirmed the alert since");
+    world.fire("calm");
     assert_eq!(world.nice(100), [15], "the episode is still open");
     world.resolve("calm");
     assert_eq!(world.nice(100), [0]);
@@ -270,6 +304,7 @@ fn a_wait_survives_a_restart() {
     world.fire("end");
     world.pass(5);
     world.crash_and_restart();
+    world.fire("end");
     assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
     world.pass(6);
     assert_eq!(world.signals(), [(100, Signal::SIGTERM), (100, Signal::SIGKILL)]);
@@ -617,6 +652,13 @@ fn an_episode_keeps_its_ladder_when_another_alert_brings_the_changed_rule_into_u
     other.fingerprint = fingerprint(&other.labels);
     world.engine.take(&[other], Instant::now()).unwrap();
     world.pass(30);
+    assert_eq!(
+        world.nice(100),
+        [5],
+        "the changed rule has not been confirmed for the first alert"
+    );
+    world.fire("end");
+    world.pass(30);
     assert_eq!((world.signals(), world.nice(100)), (vec![], vec![19]));
 }
 
@@ -704,6 +746,7 @@ fn a_restart_does_not_send_sigterm_again() {
     world.ignores_sigterm(100);
     world.fire("end");
     world.restart();
+    world.fire("end");
     world.pass(9);
     assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
     world.pass(2);
@@ -1014,6 +1057,13 @@ fn an_interrupted_step_is_finished_only_on_what_the_rule_means() {
         }
         world.engine.host().processes.get_mut(&100).unwrap().process.name = name.into();
         world.crash_and_restart();
+        world.pass(30);
+        assert_eq!(
+            world.nice(100),
+            [15, 0],
+            "what is held stays until the alert is confirmed"
+        );
+        world.fire("calm");
         let expected = if name == "burner" { [15, 15] } else { [0, 0] };
         assert_eq!(world.nice(100), expected);
         world.resolve("calm");

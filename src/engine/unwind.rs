@@ -2,6 +2,7 @@
 //! refused, not by mode, pause, budget or a ledger that cannot be written.
 
 use super::agenda::ROUND;
+use super::reconcile::before;
 use super::select::still_holds;
 use super::turn::{About, Turn, Work};
 use super::{Engine, Policy};
@@ -10,12 +11,12 @@ use crate::act::descent::Family;
 use crate::act::guard::Ward;
 use crate::act::{limit, restore};
 use crate::host::Host;
-use crate::ledger::book::{Barred, WireSource};
+use crate::ledger::book::Barred;
 use crate::ledger::lease::{self, Undo};
 use crate::ledger::leases::Leases;
-use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Victim};
+use crate::ledger::{Closed, Effect, Entry, Episode, EpisodeKey, Lease, Level, Outcome, Victim};
 use crate::process::{Cgroup, Identity, Kin, Target};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,6 +29,8 @@ impl<H: Host> Engine<H> {
             return;
         };
         let ladder = self.rule_of(&episode).map_or(0, |rule| rule.actions.len());
+        self.rules_in_use.remove(key);
+        self.crowded.remove(key);
         for climb in episode
             .climbs
             .iter()
@@ -53,27 +56,12 @@ impl<H: Host> Engine<H> {
                 turn.close(&mut self.book, Entry::VictimGone { target, at, simulated });
             }
         }
-        turn.close(
-            &mut self.book,
-            Entry::EpisodeClosed {
-                key: key.clone(),
-                ended_at,
-            },
-        );
-        self.rules_in_use.remove(key);
-        self.crowded.remove(key);
-    }
-
-    /// Own alerts that were open before a restart and do not fire any more.
-    pub fn close_inactive(&mut self, active: &BTreeSet<SmolStr>) {
-        let mut turn = Turn::new(self.host.now(), None);
-        let is_over =
-            |episode: &&Episode| episode.source == WireSource::Local && !active.contains(&episode.key.fingerprint);
-        for episode in self.book.episodes.values().filter(is_over).cloned().collect::<Vec<_>>() {
-            let about = About::new(&episode.key.rule, &episode.labels, &episode.key.fingerprint);
-            self.close(&episode.key, &about, turn.now.wall, "the alert ended", &mut turn);
-        }
-        self.finish(turn);
+        let key = key.clone();
+        let closed = Closed {
+            ended_at,
+            closed_at: Some(turn.boot_now()),
+        };
+        turn.close(&mut self.book, Entry::EpisodeClosed { key, closed });
     }
 
     /// Newest first, so that a stack comes down from the top.
@@ -118,7 +106,7 @@ impl<H: Host> Engine<H> {
     fn take_out(&mut self, leases: &[Lease], word: Outcome, until_repeat: bool, turn: &mut Turn) {
         let mut by_episode = BTreeMap::<EpisodeKey, BTreeSet<Target>>::new();
         for lease in leases {
-            turn.work.push(Work::Undo { lease: lease.id, word });
+            self.begin_undo(lease.id, word, turn);
             let key = EpisodeKey {
                 rule: lease.rule.clone(),
                 fingerprint: lease.fingerprint.clone(),
@@ -139,6 +127,20 @@ impl<H: Host> Engine<H> {
             let new = targets.into_iter().map(|target| Barred { target, until_repeat });
             episode.barred.extend(new);
             turn.close(&mut self.book, Entry::Episode(episode));
+        }
+    }
+
+    /// Undoes a lease of an episode that stays open. The mark is durable first: the daemon may die before it has undone it,
+    /// and nothing else says that this lease is not wanted any more.
+    fn begin_undo(&mut self, id: u64, word: Outcome, turn: &mut Turn) {
+        turn.work.push(Work::Undo { lease: id, word });
+        let Some(lease) = self.book.leases.get(&id).filter(|lease| !lease.is_undoing) else {
+            return;
+        };
+        if lease.course().is_none() {
+            let is_undoing = true;
+            let lease = lease.clone();
+            turn.close(&mut self.book, Entry::Lease(Lease { is_undoing, ..lease }));
         }
     }
 
@@ -206,21 +208,29 @@ impl<H: Host> Engine<H> {
 
     /// Takes targets that ended out of an episode; their leases are settled.
     pub(super) fn drop_the_gone(&mut self, episode: &mut Episode, turn: &mut Turn) {
-        let gone: Vec<Target> = episode
-            .climbs
-            .iter()
-            .filter(|climb| match climb.target {
-                Target::Process(target) => {
+        let mut known: BTreeMap<Target, String> = BTreeMap::new();
+        let climbs = episode.climbs.iter().map(|climb| (climb.target, &climb.name));
+        let leases = self
+            .book
+            .leases_of(&episode.key)
+            .map(|lease| (lease.target, &lease.name));
+        for (target, name) in climbs.chain(leases) {
+            known.entry(target).or_insert_with(|| name.clone());
+        }
+        let is_gone = |(target, name): (Target, String)| {
+            let is_gone = match target {
+                Target::Process(process) => {
                     // The table knows most; only who is missing there is looked at by itself.
-                    let listed = turn.table.as_ref().and_then(|table| table.get(target));
+                    let listed = turn.table.as_ref().and_then(|table| table.get(process));
                     let listed = listed.is_some_and(|process| !process.is_dead());
-                    !listed && !self.host.is_alive(target)
+                    !listed && !self.host.is_alive(process)
                 }
-                Target::Cgroup(target) => !self.is_cgroup_there(target, &climb.name),
+                Target::Cgroup(cgroup) => !self.is_cgroup_there(cgroup, &name),
                 Target::Host => false,
-            })
-            .map(|climb| climb.target)
-            .collect();
+            };
+            is_gone.then_some(target)
+        };
+        let gone: Vec<Target> = known.into_iter().filter_map(is_gone).collect();
         if !gone.is_empty() {
             self.drop_climbs(episode, &gone, turn);
         }
@@ -231,9 +241,8 @@ impl<H: Host> Engine<H> {
         for target in gone {
             self.note_death(*target, turn);
         }
-        let leases: Vec<u64> = self
-            .book
-            .leases_of(&episode.key)
+        let leases = self.book.leases_of(&episode.key);
+        let leases: Vec<u64> = leases
             .filter(|lease| gone.contains(&lease.target))
             .map(|lease| lease.id)
             .collect();
@@ -243,23 +252,20 @@ impl<H: Host> Engine<H> {
         }));
     }
 
-    /// Leases that no target of an open episode stands for, and those of a rule that is no more.
+    /// Leases that no open episode stands for, and those of a rule that does not answer their alert any more.
     pub(super) fn release_orphans(&mut self, turn: &mut Turn) {
-        let is_gone = |key: &&EpisodeKey| !self.is_in_force(key);
-        let gone: Vec<EpisodeKey> = self.book.episodes.keys().filter(is_gone).cloned().collect();
-        for key in gone {
-            let Some(episode) = self.book.episodes.get(&key) else {
-                continue;
-            };
+        let is_over = |episode: &&Episode| !self.is_in_force(episode);
+        for episode in self.book.episodes.values().filter(is_over).cloned().collect::<Vec<_>>() {
+            let key = &episode.key;
             let about = About::new(&key.rule, &episode.labels, &key.fingerprint);
             tracing::info!(
                 rule = key.rule.as_str(),
-                "the rule is gone or its mode was changed; what it holds is released"
+                alert = about.alertname.as_str(),
+                "no rule of this name answers the alert in this mode any more; what it holds is released"
             );
-            // The alert has not ended: if the rule comes back while it fires, the next repeat opens an episode anew.
-            let never = episode.starts_at.checked_sub(SignedDuration::from_nanos(1));
-            let never = never.unwrap_or(Timestamp::MIN);
-            self.close(&key, &about, never, "the rule went out of force", turn);
+            // The alert has not ended: if the rule comes back while it fires, the next repeat opens another episode.
+            let why = "the rule went out of force";
+            self.close(key, &about, before(episode.starts_at), why, turn);
         }
         let planned: BTreeSet<u64> = turn
             .work
@@ -269,18 +275,15 @@ impl<H: Host> Engine<H> {
                 _ => None,
             })
             .collect();
-        // A target that was taken out of its episode is to be released; the daemon may have died before it was.
-        let episodes = self.book.episodes.values().filter(|episode| !episode.key.simulated);
-        let held: BTreeSet<(&str, &str, Target)> = episodes
-            .flat_map(|episode| {
-                let EpisodeKey { rule, fingerprint, .. } = &episode.key;
-                let climbs = episode.climbs.iter();
-                climbs.map(move |climb| (&**rule, &**fingerprint, climb.target))
-            })
-            .collect();
-        let has_episode = |lease: &Lease| held.contains(&(&lease.rule, &lease.fingerprint, lease.target));
-        let orphans = self.book.leases.values().rev();
-        let orphans = orphans.filter(|lease| !planned.contains(&lease.id) && !has_episode(lease));
+        let is_orphan = |lease: &&Lease| {
+            let key = EpisodeKey {
+                rule: lease.rule.clone(),
+                fingerprint: lease.fingerprint.clone(),
+                simulated: false,
+            };
+            !planned.contains(&lease.id) && (lease.is_undoing || !self.book.episodes.contains_key(&key))
+        };
+        let orphans = self.book.leases.values().rev().filter(is_orphan);
         turn.work.extend(orphans.map(|lease| Work::Undo {
             lease: lease.id,
             word: Outcome::Restored,
@@ -309,9 +312,14 @@ impl<H: Host> Engine<H> {
 
     /// A lease whose outcome is not known (a crash came between) is set again, with the prior values of the first
     /// time; setting twice is setting once. Where its target is not what the rule means any more, it is undone. A signal
-    /// that may have been sent is not sent again.
-    pub(super) fn finish_unsettled(&mut self, turn: &mut Turn) {
-        let is_open = |lease: &&Lease| !lease.settled && lease.course().is_none();
+    /// that may have been sent is not sent again. Of episodes in doubt only the one that was confirmed just now is
+    /// finished; the others wait for their confirmation.
+    pub(super) fn finish_unsettled(&mut self, confirmed: Option<&EpisodeKey>, turn: &mut Turn) {
+        let is_meant = |lease: &Lease| match confirmed {
+            Some(key) => !key.simulated && lease.rule == key.rule && lease.fingerprint == key.fingerprint,
+            None => !self.is_in_doubt(lease),
+        };
+        let is_open = |lease: &&Lease| !lease.settled && lease.course().is_none() && is_meant(lease);
         let undone = |work: &Work| match work {
             Work::Undo { lease, .. } => Some(*lease),
             _ => None,
@@ -348,6 +356,17 @@ impl<H: Host> Engine<H> {
             held.settled = true;
             turn.close(&mut self.book, Entry::Lease(held));
         }
+    }
+
+    /// Whether the episode of a lease is open and waits for a confirmation.
+    pub(super) fn is_in_doubt(&self, lease: &Lease) -> bool {
+        let key = EpisodeKey {
+            rule: lease.rule.clone(),
+            fingerprint: lease.fingerprint.clone(),
+            simulated: false,
+        };
+        let episode = self.book.episodes.get(&key);
+        episode.is_some_and(|episode| self.level_of(episode, self.host.now().boot) == Level::Unconfirmed)
     }
 
     /// The line of the audit trail that the crash swallowed.
@@ -525,7 +544,8 @@ impl<H: Host> Engine<H> {
                 self.rules_in_use.entry(key.clone()).or_insert_with(|| Arc::clone(rule));
             }
         }
-        self.policy = policy;
+        let former = std::mem::replace(&mut self.policy, policy);
+        self.doubt_changed_rules(&former);
         self.journal.retain(self.policy.retention);
         self.measure_cpu();
         self.show_rules();
@@ -535,6 +555,18 @@ impl<H: Host> Engine<H> {
         self.finish(turn);
     }
 
+    /// Episodes of a rule that was changed wait for a confirmation, as after a start.
+    fn doubt_changed_rules(&mut self, former: &Policy) {
+        let now = self.host.now().boot;
+        for episode in self.book.episodes.values_mut() {
+            let name = &episode.key.rule;
+            let (old, new) = (former.rules.get(name), self.policy.rules.get(name));
+            if !matches!((old, new), (Some(old), Some(new)) if old.is_same_as(new)) {
+                episode.doubt(now);
+            }
+        }
+    }
+
     /// The end of the daemon. With `on_exit: restore` everything is put back; episodes stay open, so that after a
     /// restart they go on.
     pub fn shut_down(&mut self) {
@@ -542,10 +574,9 @@ impl<H: Host> Engine<H> {
         if self.policy.restore_on_exit {
             let ids: Vec<u64> = self.book.leases.keys().rev().copied().collect();
             let held: Vec<Target> = self.book.leases.values().map(|lease| lease.target).collect();
-            turn.work.extend(ids.into_iter().map(|lease| Work::Undo {
-                lease,
-                word: Outcome::Restored,
-            }));
+            for id in ids {
+                self.begin_undo(id, Outcome::Restored, &mut turn);
+            }
             let open: Vec<Episode> = self.book.episodes.values().cloned().collect();
             for mut episode in open.into_iter().filter(|episode| !episode.key.simulated) {
                 // From the first rung again after a restart, but for victims: they go on where they are.

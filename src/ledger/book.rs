@@ -3,6 +3,7 @@
 
 use super::breaker::Breaker;
 use super::entry::Entry;
+use super::evidence::{Evidence, EvidenceSource};
 use super::lease::{Effect, Lease};
 use super::leases::Leases;
 use crate::alert::{Labels, Source};
@@ -40,11 +41,37 @@ pub struct Episode {
     pub starts_at: Timestamp,
     /// CLOCK_BOOTTIME.
     pub opened_at: Duration,
-    /// CLOCK_BOOTTIME of the last time that the alert was known to fire.
+    /// CLOCK_BOOTTIME of the last confirmation that was made durable; at most a quarter of `hold` behind `evidence`.
     pub seen_at: Duration,
+    /// What each source last said about the alert. Empty in rows of a version that did not know it.
+    #[serde(default)]
+    pub evidence: Evidence,
     pub climbs: Vec<Climb>,
     /// Targets that are not taken again: released by hand (until the end), or expired (until a repeat).
     pub barred: Vec<Barred>,
+}
+
+impl Episode {
+    /// From `now` on (CLOCK_BOOTTIME) nothing that was said before counts as a confirmation.
+    pub fn doubt(&mut self, now: Duration) {
+        if self.evidence == Evidence::default() {
+            let source = match self.source {
+                WireSource::Alertmanager => EvidenceSource::Webhook,
+                WireSource::Local => EvidenceSource::Own,
+            };
+            self.evidence = Evidence::firing(source, self.seen_at, Duration::ZERO);
+        }
+        self.evidence.doubt(now);
+    }
+}
+
+/// The end of the last closed episode of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// By the alert's own account.
+    pub ended_at: Timestamp,
+    /// CLOCK_BOOTTIME of the closing; `None` where it was read from the file, which does not hold it.
+    pub closed_at: Option<Duration>,
 }
 
 /// [`Source`] as it is stored.
@@ -164,8 +191,7 @@ pub struct Book {
     pub episodes: BTreeMap<EpisodeKey, Episode>,
     pub leases: Leases,
     pub victims: Vec<Victim>,
-    /// When the last closed episode of a key ended, by the alert's own account.
-    pub closed: BTreeMap<EpisodeKey, Timestamp>,
+    pub closed: BTreeMap<EpisodeKey, Closed>,
     /// By rule; one that never failed is not listed.
     pub breakers: BTreeMap<String, Breaker>,
     pub paused: bool,
@@ -176,7 +202,7 @@ pub struct Book {
 #[derive(Debug)]
 pub enum Former {
     Nothing,
-    Episode(EpisodeKey, Option<Box<Episode>>, Option<Timestamp>),
+    Episode(EpisodeKey, Option<Box<Episode>>, Option<Closed>),
     Leases(Vec<(u64, Option<Lease>)>, u64),
     Victims(Vec<Victim>),
     Breaker(String, Option<Breaker>),
@@ -247,8 +273,8 @@ impl Book {
                 self.victims.push(victim);
             }
         }
-        for (key, ended_at) in other.closed {
-            self.closed.entry(key).or_insert(ended_at);
+        for (key, closed) in other.closed {
+            self.closed.entry(key).or_insert(closed);
         }
         for (rule, breaker) in other.breakers {
             self.breakers.entry(rule).or_insert(breaker);
@@ -260,9 +286,9 @@ impl Book {
             Entry::Episode(episode) => {
                 self.episodes.insert(episode.key.clone(), episode.clone());
             }
-            Entry::EpisodeClosed { key, ended_at } => {
+            Entry::EpisodeClosed { key, closed } => {
                 self.episodes.remove(key);
-                self.closed.insert(key.clone(), *ended_at);
+                self.closed.insert(key.clone(), *closed);
             }
             Entry::Lease(lease) => {
                 self.last_lease_id = self.last_lease_id.max(lease.id);
@@ -324,8 +350,8 @@ impl Book {
         self.victims
             .retain(|victim| victim.gone_at.is_none() || victim.struck_at + keep > now);
         // An alert may claim to end at the end of time, where a sum would not be a time any more.
-        self.closed.retain(|_, ended_at| {
-            wall.as_second().saturating_sub(ended_at.as_second()) < REMEMBER_CLOSED.as_secs() as i64
+        self.closed.retain(|_, closed| {
+            wall.as_second().saturating_sub(closed.ended_at.as_second()) < REMEMBER_CLOSED.as_secs() as i64
         });
     }
 }

@@ -48,6 +48,7 @@ pub(super) fn lease(id: u64) -> Lease {
         taken_at: Duration::from_secs(5),
         deadline: Duration::from_secs(60),
         settled: true,
+        is_undoing: false,
     }
 }
 
@@ -65,6 +66,7 @@ fn episode() -> Episode {
         starts_at: jiff::Timestamp::UNIX_EPOCH,
         opened_at: Duration::ZERO,
         seen_at: Duration::ZERO,
+        evidence: Default::default(),
         climbs: vec![],
         barred: vec![],
     }

@@ -1,6 +1,6 @@
 //! What can be written into the ledger, and the closed words for decisions and outcomes.
 
-use super::book::{Episode, EpisodeKey, Victim};
+use super::book::{Closed, Episode, EpisodeKey, Victim};
 use super::breaker::Breaker;
 use super::lease::{Lease, Prior};
 use crate::process::Target;
@@ -113,10 +113,9 @@ pub struct Record {
 pub enum Entry {
     /// An episode was opened or has changed.
     Episode(Episode),
-    /// An episode ended at this time by the alert's own account.
     EpisodeClosed {
         key: EpisodeKey,
-        ended_at: Timestamp,
+        closed: Closed,
     },
     /// A lease was taken (intended or held), or what it must restore has changed.
     Lease(Lease),

@@ -25,6 +25,9 @@ pub struct Lease {
     pub deadline: Duration,
     /// False between the durable intent and the durable outcome: the value may be set or not.
     pub settled: bool,
+    /// Its undoing has begun, and is tried until it succeeds: nothing renews it any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_undoing: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -305,6 +308,7 @@ mod tests {
             taken_at: Duration::ZERO,
             deadline: Duration::from_secs(60),
             settled: true,
+            is_undoing: false,
         }
     }
 

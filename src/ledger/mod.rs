@@ -5,6 +5,7 @@ pub mod book;
 pub mod breaker;
 pub mod entry;
 pub mod errand;
+pub mod evidence;
 pub mod journal;
 pub mod lease;
 pub mod leases;
@@ -23,10 +24,11 @@ mod salvage_tests;
 #[cfg(test)]
 mod store_tests;
 
-pub use book::{Book, Climb, Episode, EpisodeKey, Victim};
+pub use book::{Book, Climb, Closed, Episode, EpisodeKey, Victim};
 pub use breaker::Breaker;
 pub use entry::{Decision, Entry, Outcome, Record};
 pub use errand::{Allocation, Command, Course, Release, Stage};
+pub use evidence::{Evidence, EvidenceSource, Level};
 pub use journal::Journal;
 pub use lease::{Effect, Lease, Prior};
 pub use retention::Retention;

@@ -1,7 +1,7 @@
 //! Rows of the ledger to a book. Every row is parsed by itself, and a table that is damaged in the middle is read from
 //! both ends, so that as much as can be read of a broken file is read.
 
-use super::book::{Book, EpisodeKey};
+use super::book::{Book, Closed, EpisodeKey};
 use super::entry::Entry;
 use super::lease::Lease;
 use crate::process::BootId;
@@ -149,7 +149,11 @@ fn episode(row: &Row<'_>, is_same_boot: bool) -> Parsed {
                     fingerprint: fingerprint.into(),
                     simulated: row.get(2)?,
                 };
-                Ok(Ok(Entry::EpisodeClosed { key, ended_at }))
+                let closed = Closed {
+                    ended_at,
+                    closed_at: None,
+                };
+                Ok(Ok(Entry::EpisodeClosed { key, closed }))
             }
         },
     }

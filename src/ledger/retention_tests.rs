@@ -67,6 +67,7 @@ fn lease(id: u64) -> Entry {
         taken_at: Duration::from_secs(5),
         deadline: Duration::from_secs(60),
         settled: true,
+        is_undoing: false,
     })
 }
 
@@ -84,6 +85,7 @@ fn episode() -> Entry {
         starts_at: Timestamp::UNIX_EPOCH,
         opened_at: Duration::ZERO,
         seen_at: Duration::ZERO,
+        evidence: Default::default(),
         climbs: Vec::new(),
         barred: Vec::new(),
     })

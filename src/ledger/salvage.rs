@@ -113,9 +113,9 @@ fn remove_file(path: &Path) -> io::Result<()> {
 /// Everything that a ledger must hold to be read as this book.
 fn entries(book: &Book) -> Vec<Entry> {
     let mut entries: Vec<Entry> = book.episodes.values().cloned().map(Entry::Episode).collect();
-    entries.extend(book.closed.iter().map(|(key, ended_at)| Entry::EpisodeClosed {
+    entries.extend(book.closed.iter().map(|(key, closed)| Entry::EpisodeClosed {
         key: key.clone(),
-        ended_at: *ended_at,
+        closed: *closed,
     }));
     entries.extend(book.leases.values().cloned().map(Entry::Lease));
     for victim in &book.victims {

@@ -165,6 +165,7 @@ fn pages_that_nothing_uses_any_more_bring_nothing_back() {
         effect: Effect::Command(Box::new(command())),
         deadline: Duration::ZERO,
         settled: false,
+        is_undoing: false,
         ..lease(100)
     };
     before.record(&Entry::Lease(asked));

@@ -320,13 +320,13 @@ fn write(connection: &Connection, boot: &str, entry: &Entry) -> rusqlite::Result
                 episode.key.simulated,
                 json(episode)
             ]),
-        Entry::EpisodeClosed { key, ended_at } => connection
+        Entry::EpisodeClosed { key, closed } => connection
             .prepare_cached("INSERT OR REPLACE INTO episode VALUES (?1, ?2, ?3, NULL, ?4)")?
             .execute(params![
                 key.rule.as_str(),
                 key.fingerprint.as_str(),
                 key.simulated,
-                ended_at.to_string()
+                closed.ended_at.to_string()
             ]),
         Entry::Lease(lease) => connection
             .prepare_cached("INSERT OR REPLACE INTO lease VALUES (?1, ?2, ?3, ?4, NULL)")?

@@ -2,7 +2,7 @@
 
 use super::retention::KEEP_CLOSED;
 use super::store::{FILE_NAME, Store, StoreError, read_records};
-use super::{Book, Entry};
+use super::{Book, Closed, Entry};
 use crate::host::Value;
 use crate::host::errand::{Request, Server};
 use crate::ledger::EpisodeKey;
@@ -13,6 +13,14 @@ use crate::template::Piece;
 use jiff::Timestamp;
 use rusqlite::Connection;
 use std::time::Duration;
+
+/// As it is read: the file does not hold when an episode was closed.
+fn closed_at(ended_at: Timestamp) -> Closed {
+    Closed {
+        ended_at,
+        closed_at: None,
+    }
+}
 
 fn target() -> Target {
     Target::Process(Identity {
@@ -41,6 +49,7 @@ fn lease(id: u64) -> Lease {
         taken_at: Duration::from_secs(5),
         deadline: Duration::from_secs(60),
         settled: false,
+        is_undoing: false,
     }
 }
 
@@ -58,6 +67,7 @@ fn episode() -> Episode {
         starts_at: "2026-01-01T00:00:00Z".parse().unwrap(),
         opened_at: Duration::from_secs(1),
         seen_at: Duration::from_secs(2),
+        evidence: Default::default(),
         climbs: vec![Climb {
             target: target(),
             name: "x".into(),
@@ -89,7 +99,7 @@ fn what_was_committed_is_loaded_again() {
         Entry::Episode(episode()),
         Entry::EpisodeClosed {
             key: closed,
-            ended_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            closed: closed_at("2026-01-01T00:00:00Z".parse().unwrap()),
         },
         Entry::Lease(lease(1)),
         Entry::Lease(lease(2)),
@@ -184,7 +194,7 @@ fn what_ended_is_pruned_and_numbers_are_not_given_again() {
             fingerprint: second.to_string().into(),
             ..episode().key
         },
-        ended_at: Timestamp::from_second(second).unwrap(),
+        closed: closed_at(Timestamp::from_second(second).unwrap()),
     };
     let entries = [
         Entry::Lease(lease(1)),

@@ -12,7 +12,7 @@ use crate::engine::select::{needs_cpu, select};
 use crate::engine::{Engine, Policy, select_cgroups};
 use crate::host::Host;
 use crate::host::errand::Request;
-use crate::ledger::{Book, Decision, Journal, Record};
+use crate::ledger::{Book, Decision, EpisodeKey, Journal, Record};
 use crate::process::selector::Judgement;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{BootId, Needs, Process, Selector};
@@ -104,6 +104,23 @@ pub struct Explained {
     pub after: Option<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
+}
+
+impl Explanation {
+    /// Says at each rule whose episode of an alert is among `unconfirmed` that the running daemon waits. `alerts` are
+    /// those that were explained.
+    pub fn note_unconfirmed(&mut self, alerts: &[Alert], unconfirmed: &[EpisodeKey]) {
+        for (alert, explained) in alerts.iter().zip(&mut self.alerts) {
+            for rule in &mut explained.rules {
+                let is_its = |key: &&EpisodeKey| key.rule == rule.rule && key.fingerprint == alert.fingerprint;
+                if unconfirmed.iter().any(|key| is_its(&key)) {
+                    let remark = "unconfirmed: the running daemon has an episode of this alert, and does nothing new \
+                                  until a source says again that the alert fires";
+                    rule.remarks.push(remark.to_owned());
+                }
+            }
+        }
+    }
 }
 
 /// Walks the line for each alert by itself, as if it had just begun and nothing had been done yet. `enforced` is what

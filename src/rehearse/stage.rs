@@ -2,7 +2,7 @@
 
 use super::test_file::{Answer as Scripted, Group, Looks, Whose};
 use crate::alert::alert::fingerprint;
-use crate::alert::{Alert, Labels, Source, Status};
+use crate::alert::{Alert, FiringSet, Labels, Source, Status};
 use crate::engine::{Answer, Engine, Policy};
 use crate::host::errand::{End, Errand, Report};
 use crate::host::fake::FakeHost;
@@ -26,6 +26,8 @@ const DEFAULT_AGE: Duration = Duration::from_secs(3600);
 const DEFAULT_USER: &str = "app";
 /// The kernel needs a moment to end a process, and so it takes here: the death is older than the next sample.
 const DYING: Duration = Duration::from_millis(1);
+/// How often own evaluation hands over what fires.
+const FULL_SET: Duration = Duration::from_secs(15);
 /// 2026-01-01, so that tests of today and tomorrow play at the same time.
 const START_SECOND: i64 = 1_767_225_600;
 
@@ -59,6 +61,8 @@ pub struct Stage {
     began: Moment,
     /// When each alert that fires began.
     firing: BTreeMap<Labels, Timestamp>,
+    /// When own evaluation hands over what fires next, on the clock of the engine.
+    next_full_set: Duration,
     /// Cores in use and clock ticks so far, by pid.
     cpu: BTreeMap<i32, (f64, f64)>,
     living: BTreeSet<Identity>,
@@ -117,6 +121,7 @@ impl Stage {
             answer: Scripted::default(),
             condition,
             firing: BTreeMap::new(),
+            next_full_set: Duration::ZERO,
             cpu,
             living: BTreeSet::new(),
             told: 0,
@@ -138,7 +143,12 @@ impl Stage {
         let end = self.began.boot + at;
         loop {
             let now = self.now();
+            let full_set = self.full_set_due().filter(|due| *due <= end);
             match self.engine.next_due().filter(|due| *due <= end) {
+                due if full_set.is_some_and(|at| due.is_none_or(|due| at < due)) => {
+                    self.advance(full_set.unwrap_or(now).saturating_sub(now));
+                    self.hand_over_own();
+                }
                 Some(due) => {
                     self.advance(due.saturating_sub(now));
                     self.engine.tick();
@@ -151,6 +161,24 @@ impl Stage {
                 None => return self.advance(end.saturating_sub(now)),
             }
         }
+    }
+
+    fn full_set_due(&self) -> Option<Duration> {
+        let is_own = self.source == Source::Local && !self.firing.is_empty();
+        is_own.then_some(self.next_full_set)
+    }
+
+    /// Own alerts are confirmed for as long as they fire, as by the daemon's own evaluation.
+    fn hand_over_own(&mut self) {
+        self.next_full_set = self.now() + FULL_SET;
+        let firing = self.firing.iter();
+        let firing = firing.map(|(labels, starts_at)| self.alert(labels.clone(), Status::Firing, *starts_at, None));
+        let set = FiringSet {
+            firing: firing.collect(),
+            is_complete: true,
+        };
+        self.engine.take_firing_set(&set);
+        self.settle();
     }
 
     fn advance(&mut self, by: Duration) {
@@ -238,8 +266,8 @@ impl Stage {
         self.deliver(labels, Status::Resolved, starts_at, Some(now));
     }
 
-    fn deliver(&mut self, labels: Labels, status: Status, starts_at: Timestamp, ends_at: Option<Timestamp>) {
-        let alert = Alert {
+    fn alert(&self, labels: Labels, status: Status, starts_at: Timestamp, ends_at: Option<Timestamp>) -> Alert {
+        Alert {
             fingerprint: fingerprint(&labels),
             labels,
             annotations: Labels::new(),
@@ -247,7 +275,12 @@ impl Stage {
             starts_at,
             ends_at,
             source: self.source,
-        };
+        }
+    }
+
+    fn deliver(&mut self, labels: Labels, status: Status, starts_at: Timestamp, ends_at: Option<Timestamp>) {
+        let alert = self.alert(labels, status, starts_at, ends_at);
+        self.next_full_set = self.now() + FULL_SET;
         // A ledger in memory is always writable, and if it were not, the engine's decisions would say so.
         let _ = self.engine.take(&[alert], Instant::now());
         self.settle();

@@ -88,6 +88,12 @@ impl Rule {
         self.matchers.iter().all(|matcher| matcher.matches(labels))
     }
 
+    /// Whether another rule is the same in everything. Patterns have no equality of their own; two that were compiled from
+    /// one text print alike.
+    pub fn is_same_as(&self, other: &Rule) -> bool {
+        format!("{self:?}") == format!("{other:?}")
+    }
+
     /// All steps in words, in their order: two rules with the same ladder have the same rungs.
     pub fn ladder(&self) -> String {
         let steps: Vec<String> = self.actions.iter().map(ToString::to_string).collect();

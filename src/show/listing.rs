@@ -243,6 +243,7 @@ mod tests {
             taken_at: Duration::ZERO,
             deadline: Duration::from_secs(60),
             settled: true,
+            is_undoing: false,
         };
         let before = leases(std::slice::from_ref(&lease), &BTreeMap::new(), Duration::ZERO, style);
         assert!(before.starts_with("NUMBER  TARGET "), "{before}");

@@ -23,7 +23,7 @@ pub struct Activity {
     pub decisions: VecDeque<Told>,
 }
 
-/// An alert that fires, and the rule that answers it.
+/// An open alert, and the rule that answers it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OpenAlert {
     pub alertname: String,
@@ -32,6 +32,8 @@ pub struct OpenAlert {
     pub rule: String,
     pub source: &'static str,
     pub since: Timestamp,
+    /// `firing`, or `unconfirmed` while nothing new is done because no source has confirmed it.
+    pub state: &'static str,
     pub dry_run: bool,
     /// Processes that the rule has taken up, or would have.
     pub targets: usize,

@@ -25,6 +25,8 @@ fn survey(answers: &[Answer]) -> Survey {
         firing: firing.split_whitespace().map(|f| alert(f, 0)).collect(),
     };
     Survey {
+        asked_at: Duration::ZERO,
+        fresh_for: Duration::ZERO,
         views: answers.iter().map(view).collect(),
         patience: Duration::from_secs(300),
     }

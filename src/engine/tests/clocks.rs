@@ -23,6 +23,7 @@ fn a_jump_of_the_calendar_moves_no_deadline() {
         assert_eq!(world.nice(100), [15], "{hours} h");
         world.restart();
         world.jump(hours);
+        world.fire("calm");
         assert_eq!(world.nice(100), [15], "{hours} h");
         world.pass(41);
         assert_eq!(world.nice(100), [0], "{hours} h");
@@ -42,6 +43,7 @@ fn a_jump_of_the_calendar_moves_no_wait_and_no_cooldown() {
         world.send("end", Status::Firing, 0, Source::Local);
         world.jump(hours);
         world.crash_and_restart();
+        world.hand_over_own();
         world.pass(9);
         assert_eq!(world.signals().len(), 1, "{hours} h");
         world.pass(2);

@@ -253,8 +253,8 @@ fn a_request_whose_answer_a_crash_swallowed_is_asked_again_and_given_back() {
     world.begun();
     world.crash_and_restart();
     assert_eq!(world.key(), key);
-    world.begun();
     world.resolve("more");
+    world.begun();
     // It may have been granted, so it must be known before it can be given back.
     world.crash_and_restart();
     assert_eq!(world.answer(answer(200, r#"{"id":"a"}"#)), "POST http://broker/take");
@@ -309,6 +309,9 @@ fn exit_gives_back_and_a_restart_asks_anew() {
     assert_eq!(world.answer(answer(200, "")), "DELETE http://broker/give/a");
     assert!(!world.engine.is_giving_back());
     world.crash_and_restart();
+    world.pass(20);
+    assert_eq!(world.begun(), [], "no source has confirmed the alert since");
+    world.fire("more");
     assert_eq!(world.begun().len(), 1);
     assert_ne!(world.key(), key);
 }

@@ -26,7 +26,14 @@ fn listed(name: &str, instance: &str) -> Alert {
 
 impl World {
     fn reconcile(&mut self, firing: &[Alert]) {
+        let asked_at = self.engine.host().now.boot;
+        self.reconcile_as_of(asked_at, firing);
+    }
+
+    fn reconcile_as_of(&mut self, asked_at: Duration, firing: &[Alert]) {
         self.engine.reconcile(&Survey {
+            asked_at,
+            fresh_for: PATIENCE,
             views: vec![View {
                 alertmanager: "http://am:9093/".into(),
                 started_at: jiff::Timestamp::UNIX_EPOCH,
@@ -60,8 +67,22 @@ fn what_is_listed_and_unknown_is_acted_on_once() {
     assert_eq!(world.actions("applied"), 1.0);
     world.resolve("calm");
     assert_eq!(world.nice(100), [0]);
-    // An Alertmanager that has not heard of the end yet.
+    // It is what fires now, whatever was said before.
+    world.pass(1);
     world.reconcile(&[listed("calm", "web1:9100")]);
+    assert_eq!(world.nice(100), [15]);
+}
+
+#[test]
+fn a_list_from_before_the_resolve_opens_nothing() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.pass(1);
+    let asked_at = world.engine.host().now.boot;
+    world.pass(1);
+    world.resolve("calm");
+    world.reconcile_as_of(asked_at, &[listed("calm", "web1:9100")]);
     assert_eq!(world.nice(100), [0]);
 }
 

@@ -57,7 +57,11 @@ pub fn alerts(out: &mut String, status: &Status) -> fmt::Result {
         let (source, targets) = (alert.source, alert.targets);
         let since = time(alert.since, status.sampled_at);
         let mode = if alert.dry_run { " (dry-run)" } else { "" };
-        write!(out, "<tr><th scope=\"row\">{name}</th><td class=\"labels\">")?;
+        let state = match alert.state {
+            "firing" => String::new(),
+            other => format!(" <strong class=\"bad\">{other}</strong>"),
+        };
+        write!(out, "<tr><th scope=\"row\">{name}{state}</th><td class=\"labels\">")?;
         labels(out, alert)?;
         writeln!(
             out,

@@ -1,0 +1,267 @@
+//! What each source last said about an alert, and the level that follows from it: firing, unconfirmed or over. Pure.
+//!
+//! An episode does not follow deliveries one by one. It remembers per source when the alert was last said to fire and
+//! when it was last said to be over, on CLOCK_BOOTTIME, and asks [`Evidence::level`] what that means now. So a lost,
+//! repeated or late delivery changes at most when a level is reached, never which one.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Own evaluation hands over all that fires every 15 s. Without a word for this long it confirms nothing.
+pub const OWN_IS_FRESH: Duration = Duration::from_secs(60);
+
+/// A source of evidence about an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvidenceSource {
+    /// Alertmanager's deliveries. They repeat rarely (`repeat_interval`), so one counts for the rule's `hold`.
+    Webhook,
+    /// The lists of the Alertmanagers that are asked.
+    Asked,
+    /// evenkeel's own evaluation of alerting rules.
+    Own,
+}
+
+impl EvidenceSource {
+    /// Whether an end that one of two sources reports is an end for the other as well: a delivery and a list come from
+    /// the same Alertmanagers.
+    fn shares_end_with(self, other: EvidenceSource) -> bool {
+        (self == EvidenceSource::Own) == (other == EvidenceSource::Own)
+    }
+}
+
+/// What is known of an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// Some source says so, recently enough: steps are taken.
+    Firing,
+    /// A source said so once, and has not said so since a start, a reload or for long. What is held stays held, and
+    /// nothing new is done.
+    Unconfirmed,
+    /// Everything is undone, and the episode closes.
+    Over,
+}
+
+impl Level {
+    /// The value of `state` in the status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Firing => "firing",
+            Level::Unconfirmed => "unconfirmed",
+            Level::Over => "over",
+        }
+    }
+}
+
+/// The last words of one source. All times are CLOCK_BOOTTIME.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Word {
+    source: EvidenceSource,
+    /// When it last said that the alert fires.
+    firing_at: Duration,
+    /// For how long that counts.
+    fresh_for: Duration,
+    /// When it, or a source that shares its ends, last said that the alert is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    over_at: Option<Duration>,
+}
+
+impl Word {
+    fn is_firing(&self) -> bool {
+        self.over_at.is_none_or(|over_at| over_at < self.firing_at)
+    }
+
+    fn fresh_until(&self) -> Duration {
+        self.firing_at.saturating_add(self.fresh_for)
+    }
+}
+
+/// What every source last said about one alert.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Evidence {
+    words: Vec<Word>,
+    /// CLOCK_BOOTTIME since which no source has confirmed the alert, after a start or a reload that changed its rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unconfirmed_since: Option<Duration>,
+}
+
+impl Evidence {
+    /// Evidence that begins with one source that says, at `at`, that the alert fires.
+    pub fn firing(source: EvidenceSource, at: Duration, fresh_for: Duration) -> Evidence {
+        let mut evidence = Evidence::default();
+        evidence.record_firing(source, at, fresh_for);
+        evidence
+    }
+
+    /// Notes that a source says at `at` that the alert fires, which counts for `fresh_for`.
+    pub fn record_firing(&mut self, source: EvidenceSource, at: Duration, fresh_for: Duration) {
+        let is_shared = |word: &&Word| word.source.shares_end_with(source);
+        let over_at = self
+            .words
+            .iter()
+            .filter(is_shared)
+            .filter_map(|word| word.over_at)
+            .max();
+        match self.words.iter_mut().find(|word| word.source == source) {
+            Some(word) if word.firing_at > at => return,
+            Some(word) => (word.firing_at, word.fresh_for) = (at, fresh_for),
+            None => self.words.push(Word {
+                source,
+                firing_at: at,
+                fresh_for,
+                over_at,
+            }),
+        }
+        let is_older_than_end = over_at.is_some_and(|over_at| over_at >= at);
+        if !is_older_than_end && self.unconfirmed_since.is_none_or(|since| since <= at) {
+            self.unconfirmed_since = None;
+        }
+    }
+
+    /// Notes that a source says at `at` that the alert is over.
+    pub fn record_over(&mut self, source: EvidenceSource, at: Duration) {
+        for word in self.words.iter_mut().filter(|word| word.source.shares_end_with(source)) {
+            word.over_at = word.over_at.max(Some(at));
+        }
+    }
+
+    /// From `at` on nothing that was said before counts as a confirmation.
+    pub fn doubt(&mut self, at: Duration) {
+        self.unconfirmed_since.get_or_insert(at);
+    }
+
+    /// Whether a confirmation is awaited since a start or a reload.
+    pub fn is_doubted(&self) -> bool {
+        self.unconfirmed_since.is_some()
+    }
+
+    /// CLOCK_BOOTTIME at which `source` last said that the alert fires, unless it said later that it is over.
+    pub fn last_firing(&self, source: EvidenceSource) -> Option<Duration> {
+        let mut words = self.words.iter();
+        let word = words.find(|word| word.source == source && word.is_firing());
+        word.map(|word| word.firing_at)
+    }
+
+    /// Whether an Alertmanager, by webhook or list, has said that the alert fires and not that it is over.
+    pub fn is_from_alertmanager(&self) -> bool {
+        let sources = [EvidenceSource::Webhook, EvidenceSource::Asked];
+        sources.iter().any(|source| self.last_firing(*source).is_some())
+    }
+
+    /// The level at `now`. `hold` is the rule's: without a word for so long the alert is over, and an alert that waits
+    /// for a confirmation is over after [`unconfirmed_bound`].
+    pub fn level(&self, now: Duration, hold: Duration) -> Level {
+        let firing = || self.words.iter().filter(|word| word.is_firing());
+        let Some(last) = firing().map(|word| word.firing_at).max() else {
+            return Level::Over;
+        };
+        if now >= last.saturating_add(hold) {
+            return Level::Over;
+        }
+        let fresh_until = firing().map(Word::fresh_until).max().unwrap_or_default();
+        let unconfirmed_since = match self.unconfirmed_since {
+            Some(since) => since,
+            None if now < fresh_until => return Level::Firing,
+            None => fresh_until,
+        };
+        if now >= unconfirmed_since.saturating_add(unconfirmed_bound(hold)) {
+            return Level::Over;
+        }
+        Level::Unconfirmed
+    }
+}
+
+/// For how long an episode may wait for a confirmation: nine tenths of the rule's `hold`. With the defaults that is
+/// 4 h 30 min, above Alertmanager's `repeat_interval` of 4 h and a `group_interval` of 5 min.
+pub fn unconfirmed_bound(hold: Duration) -> Duration {
+    hold / 10 * 9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::EvidenceSource::{Asked, Own, Webhook};
+    use super::Level::{Firing, Over, Unconfirmed};
+    use super::*;
+
+    const HOLD: Duration = Duration::from_secs(1000);
+    const PATIENCE: Duration = Duration::from_secs(300);
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn fresh_for(source: EvidenceSource) -> Duration {
+        match source {
+            Webhook => HOLD,
+            Asked => PATIENCE,
+            Own => OWN_IS_FRESH,
+        }
+    }
+
+    /// What was said when, and by whom; `None` is a start of the daemon.
+    type Said = (u64, Option<(EvidenceSource, bool)>);
+
+    fn check(said: &[Said], expected: &[(u64, Level)]) {
+        let mut evidence = Evidence::default();
+        for (seconds, what) in said {
+            match what {
+                Some((source, true)) => evidence.record_firing(*source, at(*seconds), fresh_for(*source)),
+                Some((source, false)) => evidence.record_over(*source, at(*seconds)),
+                None => evidence.doubt(at(*seconds)),
+            }
+        }
+        for (seconds, level) in expected {
+            assert_eq!(evidence.level(at(*seconds), HOLD), *level, "{said:?} at {seconds}");
+        }
+    }
+
+    #[test]
+    fn a_webhook_counts_for_hold() {
+        check(&[], &[(0, Over)]);
+        check(&[(0, Some((Webhook, true)))], &[(999, Firing), (1000, Over)]);
+        check(&[(0, Some((Webhook, true))), (5, Some((Webhook, false)))], &[(5, Over)]);
+    }
+
+    #[test]
+    fn a_source_that_falls_silent_leaves_the_alert_unconfirmed() {
+        check(
+            &[(0, Some((Own, true)))],
+            &[(59, Firing), (60, Unconfirmed), (959, Unconfirmed), (960, Over)],
+        );
+        check(
+            &[(0, Some((Asked, true)))],
+            &[(299, Firing), (300, Unconfirmed), (1000, Over)],
+        );
+    }
+
+    #[test]
+    fn a_start_asks_for_a_confirmation_from_any_source() {
+        let before = [(0, Some((Webhook, true))), (10, None)];
+        check(&before, &[(10, Unconfirmed), (909, Unconfirmed), (910, Over)]);
+        for source in [Webhook, Asked, Own] {
+            let mut said = before.to_vec();
+            said.push((20, Some((source, true))));
+            check(&said, &[(20, Firing)]);
+        }
+        check(&[(20, None), (10, Some((Asked, true)))], &[(21, Unconfirmed)]);
+    }
+
+    #[test]
+    fn an_end_counts_for_all_that_alertmanagers_say_and_not_for_own_evaluation() {
+        let both = [
+            (0, Some((Webhook, true))),
+            (0, Some((Asked, true))),
+            (0, Some((Own, true))),
+        ];
+        let mut said = both.to_vec();
+        said.push((5, Some((Webhook, false))));
+        check(&said, &[(5, Firing)]);
+        said.push((6, Some((Own, false))));
+        check(&said, &[(6, Over)]);
+        // A list that was asked for before the end says nothing against it.
+        said.push((4, Some((Asked, true))));
+        check(&said, &[(6, Over)]);
+        said.push((7, Some((Asked, true))));
+        check(&said, &[(7, Firing)]);
+    }
+}

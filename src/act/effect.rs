@@ -1,7 +1,8 @@
 //! What came of final steps: whether the victim ended, and whether that freed what it was to free. Pure.
 //!
 //! A victim had *no effect* when it still lives [`PATIENCE`] after SIGKILL, or after the last final step that its
-//! ladder has; or, for a rule that is about memory, when it ended and the host has hardly more memory available.
+//! ladder has; or, for a rule that is about memory, when it ended and the host has hardly more memory available. One
+//! that lives on because its ladder was interrupted says nothing of the rule.
 
 use crate::ledger::Victim;
 use crate::ledger::book::MemoryBefore;
@@ -56,16 +57,18 @@ pub fn of_end(victim: &Victim, now: Duration, available_bytes: Option<u64>) -> R
 }
 
 /// What is to be said of a victim that lives on.
-pub fn of_survivor(state: Option<char>) -> String {
+pub fn of_survivor(state: Option<char>, is_interrupted: bool) -> String {
     let hangs = if state == Some('D') {
         ": it hangs in the kernel (state D)"
     } else {
         ""
     };
-    format!(
-        "it still lives {} s after the last final step{hangs}",
-        PATIENCE.as_secs()
-    )
+    let since = if is_interrupted {
+        "its ladder was interrupted"
+    } else {
+        "the last final step"
+    };
+    format!("it still lives {} s after {since}{hangs}", PATIENCE.as_secs())
 }
 
 fn mib(bytes: u64) -> u64 {

@@ -197,7 +197,7 @@ pub struct FinalGate<'a> {
     pub condition: Option<bool>,
     /// Victims that nobody waits for: they hang in the kernel, or lived on beyond their time.
     pub stuck: &'a BTreeSet<Target>,
-    /// Victims whose episode has closed, so that nobody else goes on with them.
+    /// Victims whose ladder no episode goes on with.
     pub orphaned: &'a BTreeSet<Target>,
     /// The breaker of the rule is open.
     pub is_broken: bool,
@@ -220,7 +220,8 @@ impl FinalGate<'_> {
     pub fn strike(&self, target: Target, signal: Signal) -> Result<Strike, Refusal> {
         let key = &self.episode.key;
         let counted = || self.victims.iter().filter(|victim| victim.simulated == key.simulated);
-        if let Some(victim) = counted().find(|victim| victim.target == target && victim.gone_at.is_none()) {
+        let lives_as = |victim: &&Victim| victim.target == target && victim.gone_at.is_none();
+        if let Some(victim) = counted().find(|victim| lives_as(victim) && !victim.is_free_again()) {
             let is_ours = victim.rule == key.rule && victim.fingerprint == key.fingerprint;
             if is_ours || self.orphaned.contains(&target) {
                 if victim.signals.contains(&(signal as i32)) {

@@ -10,6 +10,7 @@ use crate::process::{Process, Target};
 use crate::rule::Step;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 impl<H: Host> Engine<H> {
     /// The entries for the end of a process, if it is a victim that was not known to be gone.
@@ -37,6 +38,54 @@ impl<H: Host> Engine<H> {
         entries
     }
 
+    /// Whether an episode goes on with the ladder of a victim.
+    fn is_climbing(&self, victim: &Victim) -> bool {
+        let key = EpisodeKey {
+            rule: victim.rule.clone(),
+            fingerprint: victim.fingerprint.clone(),
+            simulated: victim.simulated,
+        };
+        let climbs = |climb: &Climb| climb.target == victim.target && climb.due < Duration::MAX;
+        let episode = self.book.episodes.get(&key);
+        episode.is_some_and(|episode| episode.climbs.iter().any(climbs))
+    }
+
+    /// Victims whose ladder ended before its last final step: the alert resolved, or they were taken out of their episode.
+    /// Others wait for them no longer than for one that got its last signal.
+    pub(super) fn bound_interrupted(&mut self, turn: &mut Turn) {
+        let is_left = |victim: &&Victim| {
+            victim.is_awaited()
+                && victim.target != Target::Host
+                // Whether its signal will be sent is not known yet: a commit that fails takes it back.
+                && victim.unsent.is_none()
+                && victim.gone_by.is_none()
+                && !victim.outlived
+                && !self.is_climbing(victim)
+        };
+        for mut victim in self.book.victims.iter().filter(is_left).cloned().collect::<Vec<_>>() {
+            (victim.gone_by, victim.is_interrupted) = (Some(turn.boot_now() + effect::PATIENCE), true);
+            turn.close(&mut self.book, Entry::Victim(victim));
+        }
+    }
+
+    /// By when a victim that got a final signal must be gone; `None` while its ladder goes on to another one.
+    pub(super) fn patience_after(&self, victim: &mut Victim, is_last: bool, now: Duration) {
+        victim.is_interrupted = !is_last && !self.is_climbing(victim);
+        victim.gone_by = (is_last || victim.is_interrupted).then(|| now + effect::PATIENCE);
+    }
+
+    /// An episode that finds a victim of an interrupted ladder goes on with it, from a signal that was sent already.
+    pub(super) fn adopt_victim(&mut self, target: Target, key: &EpisodeKey, turn: &mut Turn) {
+        let is_it = |victim: &&Victim| victim.lives_as(target, key.simulated) && victim.is_interrupted;
+        let Some(mut victim) = self.book.victims.iter().find(is_it).cloned() else {
+            return;
+        };
+        victim.rule.clone_from(&key.rule);
+        victim.fingerprint.clone_from(&key.fingerprint);
+        (victim.gone_by, victim.is_interrupted) = (None, false);
+        turn.intend(&mut self.book, Entry::Victim(victim));
+    }
+
     /// Victims that live although nothing more will be done to them.
     pub(super) fn give_up_survivors(&mut self, turn: &mut Turn) {
         let now = turn.boot_now();
@@ -48,8 +97,16 @@ impl<H: Host> Engine<H> {
             }
             let process = victim.target.pid().and_then(|pid| self.host.process(pid));
             let state = process.map(|process| process.state);
-            let record = self.effect_record(&victim, Outcome::NoEffect, effect::of_survivor(state), turn.now);
-            let counted = self.count_effect(&victim.rule, false, turn.now);
+            let reason = effect::of_survivor(state, victim.is_interrupted);
+            let outcome = match victim.is_interrupted {
+                true => Outcome::Cancelled,
+                false => Outcome::NoEffect,
+            };
+            let record = self.effect_record(&victim, outcome, reason, turn.now);
+            let counted = match victim.is_interrupted {
+                true => None,
+                false => self.count_effect(&victim.rule, false, turn.now),
+            };
             (victim.gone_by, victim.outlived) = (None, true);
             for entry in [Entry::Victim(victim), Entry::Record(record)]
                 .into_iter()
@@ -105,8 +162,8 @@ impl<H: Host> Engine<H> {
         record
     }
 
-    /// Victims that nobody waits for and nobody takes again: SIGKILL is on its way to them and they hang in the kernel,
-    /// or they were given up.
+    /// Victims that no step is taken on again: SIGKILL is on its way to them and they hang in the kernel, or they were given
+    /// up after their whole ladder.
     pub(super) fn spent(&self, table: &[Process]) -> BTreeSet<Target> {
         let hangs = |target: Target| {
             let is_it = |process: &Process| target == process.identity.into() && process.state == 'D';
@@ -116,7 +173,7 @@ impl<H: Host> Engine<H> {
         awaited
             .filter(|victim| {
                 let is_killed = victim.signals.contains(&(Signal::SIGKILL as i32));
-                victim.outlived || (is_killed && hangs(victim.target))
+                (victim.outlived && !victim.is_interrupted) || (is_killed && hangs(victim.target))
             })
             .map(|victim| victim.target)
             .collect()

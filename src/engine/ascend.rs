@@ -50,6 +50,7 @@ impl<H: Host> Engine<H> {
             let allowed = self.allow(step, &seat, episode, turn);
             let refusal = match allowed {
                 Ok(Some(Strike::Done)) => {
+                    self.adopt_victim(ascent.target, &episode.key, turn);
                     turn.counted.push((seat.rule.name.clone(), Decision::Duplicate));
                     continue;
                 }
@@ -104,8 +105,14 @@ impl<H: Host> Engine<H> {
         let target = seat.candidate.target();
         let simulated = episode.key.simulated;
         let is_it = |known: &&Victim| known.target == target && known.simulated == simulated && known.gone_at.is_none();
-        let known = self.book.victims.iter().find(is_it).cloned();
-        let mut victim = known.unwrap_or_else(|| Victim::new(target, simulated, turn.boot_now()));
+        let known = self
+            .book
+            .victims
+            .iter()
+            .find(is_it)
+            .filter(|known| !known.is_free_again());
+        let new = || Victim::new(target, simulated, turn.boot_now());
+        let mut victim = known.cloned().unwrap_or_else(new);
         victim.rule.clone_from(&episode.key.rule);
         victim.fingerprint.clone_from(&episode.key.fingerprint);
         victim.signals.push(signal as i32);
@@ -221,7 +228,9 @@ impl<H: Host> Engine<H> {
                 Some((self.conditions)(text).unwrap_or(unknown))
             }
         };
-        let stuck = self.spent(turn.processes());
+        let mut stuck = self.spent(turn.processes());
+        let given_up = self.book.victims.iter().filter(|victim| victim.outlived);
+        stuck.extend(given_up.map(|victim| victim.target));
         let orphaned = self.orphaned_victims();
         let gate = FinalGate {
             rule: seat.rule,
@@ -392,7 +401,8 @@ impl<H: Host> Engine<H> {
                 simulated: victim.simulated,
             })
         };
-        let victims = self.book.victims.iter().filter(|victim| !is_open(victim));
+        let victims = self.book.victims.iter();
+        let victims = victims.filter(|victim| victim.is_interrupted || !is_open(victim));
         victims.map(|victim| victim.target).collect()
     }
 }

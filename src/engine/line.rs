@@ -98,6 +98,7 @@ impl<H: Host> Engine<H> {
             self.recover();
         }
         self.expire(&mut turn);
+        self.bound_interrupted(&mut turn);
         self.give_up_survivors(&mut turn);
         let is_round = self.chores.last_round + ROUND <= now;
         if is_round {
@@ -149,6 +150,7 @@ impl<H: Host> Engine<H> {
         self.release_orphans(&mut turn);
         self.leave_changed_ladders(&mut turn);
         self.resend_unsettled(&mut turn);
+        self.bound_interrupted(&mut turn);
         self.finish_unsettled(None, &mut turn);
         self.take_up_errands(&mut turn);
         if let Err(reason) = self.carry_out_or(turn, |_, _| ()) {

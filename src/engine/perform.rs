@@ -205,7 +205,7 @@ impl<H: Host> Engine<H> {
         };
         victim.unsent = None;
         let now = self.host.now().boot;
-        victim.gone_by = effect::is_last(&subject.rule, subject.rung, signal).then(|| now + effect::PATIENCE);
+        self.patience_after(&mut victim, effect::is_last(&subject.rule, subject.rung, signal), now);
         self.keep(Entry::Victim(victim), outcomes);
     }
 

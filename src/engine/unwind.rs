@@ -62,6 +62,7 @@ impl<H: Host> Engine<H> {
             closed_at: Some(turn.boot_now()),
         };
         turn.close(&mut self.book, Entry::EpisodeClosed { key, closed });
+        self.bound_interrupted(turn);
     }
 
     /// Newest first, so that a stack comes down from the top.
@@ -128,6 +129,7 @@ impl<H: Host> Engine<H> {
             episode.barred.extend(new);
             turn.close(&mut self.book, Entry::Episode(episode));
         }
+        self.bound_interrupted(turn);
     }
 
     /// Undoes a lease of an episode that stays open. The mark is durable first: the daemon may die before it has undone it,

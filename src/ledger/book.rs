@@ -138,12 +138,15 @@ pub struct Victim {
     /// The one of them that is intended, and of which a restart cannot say whether it was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsent: Option<i32>,
-    /// CLOCK_BOOTTIME by which it must be gone; `None` while its ladder has more final steps for it.
+    /// CLOCK_BOOTTIME by which it must be gone; `None` while its ladder has more final steps for it and goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_by: Option<Duration>,
     /// It lived on beyond that time: nobody waits for it any more.
     #[serde(default)]
     pub outlived: bool,
+    /// Its ladder ended before the last final step, as at a resolve. That it lives on is then no failure of the rule.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_interrupted: bool,
     /// What there was before the last final step, for a rule that is about memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryBefore>,
@@ -172,12 +175,18 @@ impl Victim {
             unsent: None,
             gone_by: None,
             outlived: false,
+            is_interrupted: false,
             memory: None,
         }
     }
 
     pub fn lives_as(&self, target: Target, simulated: bool) -> bool {
         self.target == target && self.simulated == simulated && self.gone_at.is_none()
+    }
+
+    /// Lives on beyond an interrupted ladder: a later episode may begin with it again.
+    pub fn is_free_again(&self) -> bool {
+        self.outlived && self.is_interrupted
     }
 
     /// Struck in earnest, and not gone yet.

@@ -331,3 +331,108 @@ fn a_resolve_that_came_with_the_firing_ends_it_without_a_ledger_too() {
     assert!(world.engine.take(&both, Instant::now()).is_err());
     assert_eq!(world.signals(), []);
 }
+
+/// A rule that ends the largest, on a host where process 100 got SIGTERM, lives on, and its alert resolved before SIGKILL.
+fn interrupted(ladder: &str) -> World {
+    let mut rule = killer("end", ladder);
+    rule.order_by = OrderBy {
+        key: crate::rule::OrderKey::Memory,
+        reverse: false,
+    };
+    let mut world = world(generous(vec![rule]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    world.send("end", Status::Firing, 0, Source::Local);
+    world.pass(5);
+    world.send("end", Status::Resolved, 0, Source::Local);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+    world
+}
+
+fn add_larger(world: &mut World, pid: i32) -> Identity {
+    let target = world.add(pid, 1);
+    let added = world.engine.host().processes.get_mut(&pid).unwrap();
+    added.process.resident_bytes = 10 * MIB;
+    target
+}
+
+#[test]
+fn a_victim_of_an_interrupted_ladder_blocks_others_for_a_bound_only() {
+    let mut world = interrupted(TERM_THEN_KILL);
+    world.engine.host().processes.get_mut(&100).unwrap().process.name = "other".into();
+    world.crash_and_restart();
+    add_larger(&mut world, 200);
+    world.send("end", Status::Firing, 1000, Source::Local);
+    assert_eq!(world.signals().len(), 1, "the one before may still be ending");
+    world.pass(LONG);
+    assert_eq!(world.signals()[1], (200, Signal::SIGTERM), "{:?}", world.signals());
+    assert!(world.engine.book().breakers.is_empty(), "no failure of the rule");
+    assert_eq!(world.effects()[0], (100, Outcome::Cancelled));
+}
+
+#[test]
+fn a_victim_of_an_interrupted_ladder_that_ends_in_time_is_an_effect() {
+    let mut world = interrupted(TERM_THEN_KILL);
+    let target = world.engine.host().processes[&100].process.identity;
+    world.engine.host().processes.remove(&100);
+    world.bury(&[target]);
+    assert_eq!(world.effects(), [(100, Outcome::Gone)]);
+}
+
+#[test]
+fn the_next_episode_goes_on_with_an_interrupted_ladder() {
+    let mut world = interrupted("signal TERM; wait 60; signal KILL");
+    world.send("end", Status::Firing, 1000, Source::Local);
+    world.pass(62);
+    let (term, kill) = ((100, Signal::SIGTERM), (100, Signal::SIGKILL));
+    assert_eq!(
+        world.signals(),
+        [term, kill],
+        "its time to end counts from its second episode"
+    );
+}
+
+#[test]
+fn a_survivor_of_an_interrupted_ladder_is_a_new_victim_later() {
+    let mut world = interrupted(TERM_THEN_KILL);
+    world.pass(LONG);
+    assert_eq!(world.effects(), [(100, Outcome::Cancelled)]);
+    world.send("end", Status::Firing, 1000, Source::Local);
+    world.pass(12);
+    let (term, kill) = ((100, Signal::SIGTERM), (100, Signal::SIGKILL));
+    assert_eq!(
+        world.signals(),
+        [term, term, kill],
+        "it is asked to end before it is made to"
+    );
+}
+
+#[test]
+fn a_victim_that_was_released_by_hand_blocks_others_for_a_bound_only() {
+    let mut world = world(generous(vec![killer(
+        "end",
+        "nice 5; signal TERM; wait 10; signal KILL",
+    )]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    world.engine.host().advance(Duration::from_secs(1));
+    world.add(200, 1);
+    world.send("end", Status::Firing, 0, Source::Local);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+    let of_first = world
+        .engine
+        .book()
+        .leases
+        .values()
+        .find(|lease| lease.target.pid() == Some(100));
+    let id = of_first.unwrap().id;
+    world.engine.release(Some(id));
+    world.pass(2 * LONG);
+    let to_first = world.signals().iter().filter(|(pid, _)| *pid == 100).count();
+    assert_eq!(to_first, 1, "it was released");
+    assert!(
+        world.signals().contains(&(200, Signal::SIGTERM)),
+        "{:?}",
+        world.signals()
+    );
+}

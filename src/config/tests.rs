@@ -139,6 +139,7 @@ reconcile: {interval: 10s, patience: 1m}
     let retention = Retention {
         time: Duration::from_secs(30 * 24 * 3600),
         size_bytes: 20 << 20,
+        ..Retention::default()
     };
     assert_eq!(config.retention, retention);
     assert_eq!(

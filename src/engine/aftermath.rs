@@ -40,13 +40,8 @@ impl<H: Host> Engine<H> {
 
     /// Whether an episode goes on with the ladder of a victim.
     fn is_climbing(&self, victim: &Victim) -> bool {
-        let key = EpisodeKey {
-            rule: victim.rule.clone(),
-            fingerprint: victim.fingerprint.clone(),
-            simulated: victim.simulated,
-        };
         let climbs = |climb: &Climb| climb.target == victim.target && climb.due < Duration::MAX;
-        let episode = self.book.episodes.get(&key);
+        let episode = self.book.episodes.get(&victim.episode());
         episode.is_some_and(|episode| episode.climbs.iter().any(climbs))
     }
 

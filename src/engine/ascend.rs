@@ -9,7 +9,7 @@ use crate::act::plan::Ascent;
 use crate::act::{apply, descent, effect};
 use crate::host::{Host, Knob, Value};
 use crate::ledger::book::{Barred, MemoryBefore};
-use crate::ledger::{Climb, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Record, Victim};
+use crate::ledger::{Climb, Decision, Effect, Entry, Episode, Lease, Outcome, Record, Victim};
 use crate::process::{Candidate, Selector, Target};
 use crate::rule::step::{Change, Send, SignalKind};
 use crate::rule::{Rule, Step};
@@ -394,13 +394,7 @@ impl<H: Host> Engine<H> {
     }
 
     fn orphaned_victims(&self) -> BTreeSet<Target> {
-        let is_open = |victim: &Victim| {
-            self.book.episodes.contains_key(&EpisodeKey {
-                rule: victim.rule.clone(),
-                fingerprint: victim.fingerprint.clone(),
-                simulated: victim.simulated,
-            })
-        };
+        let is_open = |victim: &Victim| self.book.episodes.contains_key(&victim.episode());
         let victims = self.book.victims.iter();
         let victims = victims.filter(|victim| victim.is_interrupted || !is_open(victim));
         victims.map(|victim| victim.target).collect()

@@ -17,7 +17,6 @@ use crate::act::guard::{Refusal, Ward, bound_matches};
 use crate::act::plan::plan;
 use crate::alert::{Alert, Status};
 use crate::host::Host;
-use crate::ledger::book::REMEMBER_VICTIMS;
 use crate::ledger::{
     Book, Climb, Closed, Decision, Entry, Episode, EpisodeKey, Evidence, EvidenceSource, Lease, Level,
 };
@@ -120,8 +119,7 @@ impl<H: Host> Engine<H> {
         for key in &due {
             self.judge(key, Occasion::Round, &mut turn);
         }
-        self.book
-            .forget(now, turn.now.wall, self.policy.budget.per.max(REMEMBER_VICTIMS));
+        self.book.forget(now, turn.now.wall, self.victim_age());
         if let Err(reason) = self.carry_out_or(turn, |engine, turn| engine.judge_without_ledger(&due, turn)) {
             tracing::warn!(reason, "what was due is put off");
         }

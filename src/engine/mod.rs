@@ -36,6 +36,7 @@ pub use cgroups::select_cgroups;
 use crate::act::guard::Budget;
 use crate::alert::alertmanager::Absences;
 use crate::host::Host;
+use crate::ledger::book::REMEMBER_VICTIMS;
 use crate::ledger::lease::Undo;
 use crate::ledger::{Book, Episode, EpisodeKey, EvidenceSource, Journal, Lease, Record, Retention};
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
@@ -158,7 +159,7 @@ impl<H: Host> Engine<H> {
             absences: Absences::default(),
             flights: BTreeMap::new(),
         };
-        engine.journal.retain(engine.policy.retention);
+        engine.retain_history();
         engine.measure_cpu();
         engine.show_rules();
         engine.warn_of_privileges();
@@ -198,6 +199,21 @@ impl<H: Host> Engine<H> {
     /// Has the ledger forget a portion of its oldest history, when nothing else is to be done. Whether there may be more.
     pub fn sweep_ledger(&mut self) -> bool {
         self.journal.sweep()
+    }
+
+    /// The age up to which victims are asked for: by the host's budget, and by the cooldowns of all rules.
+    fn victim_age(&self) -> Duration {
+        let rules = self.policy.rules.rules.iter().chain(self.rules_in_use.values());
+        let cooldowns = rules.map(|rule| rule.cooldown);
+        cooldowns.fold(self.policy.budget.per.max(REMEMBER_VICTIMS), Duration::max)
+    }
+
+    fn retain_history(&mut self) {
+        let victims = self.victim_age();
+        self.journal.retain(Retention {
+            victims,
+            ..self.policy.retention
+        });
     }
 
     pub fn book(&self) -> &Book {

@@ -7,6 +7,7 @@ mod kinship;
 mod pid_reuse;
 mod reconciling;
 mod scale;
+mod victims;
 
 use super::*;
 use crate::alert::{Alert, FiringSet, Source, Status, alert::fingerprint};

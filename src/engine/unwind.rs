@@ -548,7 +548,7 @@ impl<H: Host> Engine<H> {
         }
         let former = std::mem::replace(&mut self.policy, policy);
         self.doubt_changed_rules(&former);
-        self.journal.retain(self.policy.retention);
+        self.retain_history();
         self.measure_cpu();
         self.show_rules();
         self.warn_of_privileges();

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// Closed episodes are remembered for at least this long, to recognise late deliveries of them.
 pub const REMEMBER_CLOSED: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Victims are remembered for at least this long: longer than any sensible cooldown, budget window or episode.
+/// Victims are remembered for at least this long.
 pub const REMEMBER_VICTIMS: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -177,6 +177,15 @@ impl Victim {
             outlived: false,
             is_interrupted: false,
             memory: None,
+        }
+    }
+
+    /// The episode that it is a victim of.
+    pub fn episode(&self) -> EpisodeKey {
+        EpisodeKey {
+            rule: self.rule.clone(),
+            fingerprint: self.fingerprint.clone(),
+            simulated: self.simulated,
         }
     }
 
@@ -354,10 +363,15 @@ impl Book {
         leases.into_iter().flatten()
     }
 
-    /// Forgets victims and closed episodes that can no longer matter, `keep` before now.
+    /// Forgets closed episodes and victims that can no longer matter: `keep` before now, and of no open episode, whose
+    /// `limit` counts them.
     pub fn forget(&mut self, now: Duration, wall: Timestamp, keep: Duration) {
-        self.victims
-            .retain(|victim| victim.gone_at.is_none() || victim.struck_at + keep > now);
+        let episodes = &self.episodes;
+        self.victims.retain(|victim| {
+            victim.gone_at.is_none()
+                || victim.struck_at.saturating_add(keep) > now
+                || episodes.contains_key(&victim.episode())
+        });
         // An alert may claim to end at the end of time, where a sum would not be a time any more.
         self.closed.retain(|_, closed| {
             wall.as_second().saturating_sub(closed.ended_at.as_second()) < REMEMBER_CLOSED.as_secs() as i64

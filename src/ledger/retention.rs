@@ -1,6 +1,7 @@
 //! What the ledger forgets, and when: history by age and by size, and what no decision asks for any more. What is open
 //! is never touched. In portions, so that no decision waits for long.
 
+use super::book::REMEMBER_VICTIMS;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct Retention {
     pub time: Duration,
     /// Of the file. What is open is kept whatever its size.
     pub size_bytes: u64,
+    /// Age up to which cooldowns and the budget ask for victims.
+    pub victims: Duration,
 }
 
 impl Default for Retention {
@@ -30,6 +33,7 @@ impl Default for Retention {
         Retention {
             time: Duration::from_secs(90 * 24 * 3600),
             size_bytes: 100 << 20,
+            victims: REMEMBER_VICTIMS,
         }
     }
 }
@@ -45,7 +49,9 @@ pub const ENTRIES_PER_SWEEP: usize = PORTION as usize / 2;
 /// When the file cannot be read or written.
 pub fn sweep(connection: &mut Connection, retention: Retention) -> rusqlite::Result<bool> {
     let transaction = connection.transaction()?;
-    let mut is_more = forget_ended(&transaction)? | (remove_beyond_time(&transaction, retention.time)? > 0);
+    let mut is_more = forget_ended(&transaction)?
+        | forget_victims(&transaction, retention.victims)?
+        | (remove_beyond_time(&transaction, retention.time)? > 0);
     if !is_more && File::of(&transaction)?.used_bytes() > retention.size_bytes {
         is_more = remove_oldest(&transaction, None)? > 0;
     }
@@ -118,10 +124,6 @@ pub fn forget_ended(connection: &Connection) -> rusqlite::Result<bool> {
     let leases = "DELETE FROM lease WHERE id IN (
         SELECT id FROM lease WHERE outcome IS NOT NULL AND id < (SELECT max(id) FROM lease) LIMIT ?1)";
     let leases = connection.prepare_cached(leases)?.execute([PORTION])?;
-    // Times of victims count from boot; the newest rows are more than any budget or cooldown asks for.
-    let victims = "DELETE FROM victim WHERE id IN (
-        SELECT id FROM victim WHERE gone_ms IS NOT NULL AND id <= (SELECT max(id) FROM victim) - ?1 LIMIT ?2)";
-    let victims = connection.prepare_cached(victims)?.execute((KEEP_VICTIMS, PORTION))?;
     let closed = "SELECT count(*) FROM episode WHERE body IS NULL";
     let closed: i64 = connection.prepare_cached(closed)?.query_row([], |row| row.get(0))?;
     let surplus = (closed - KEEP_CLOSED).clamp(0, PORTION);
@@ -130,5 +132,25 @@ pub fn forget_ended(connection: &Connection) -> rusqlite::Result<bool> {
             SELECT rule, fingerprint, simulated FROM episode WHERE body IS NULL ORDER BY julianday(ended_at) LIMIT ?1)";
         connection.prepare_cached(oldest)?.execute([surplus])?;
     }
-    Ok(leases > 0 || victims > 0 || surplus > 0)
+    Ok(leases > 0 || surplus > 0)
+}
+
+/// Removes a portion of the victims that are gone, beyond a number, older than `age` beside the newest, and of no open
+/// episode, whose `limit` counts them. Whether there was any.
+fn forget_victims(connection: &Connection, age: Duration) -> rusqlite::Result<bool> {
+    let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+    // Times count from boot, and rows of other boots are removed at the start.
+    let victims = "DELETE FROM victim WHERE id IN (
+        SELECT id FROM victim WHERE gone_ms IS NOT NULL AND id <= (SELECT max(id) FROM victim) - ?1
+            AND json_extract(body, '$.struck_at.secs')
+                < (SELECT json_extract(body, '$.struck_at.secs') FROM victim ORDER BY id DESC LIMIT 1) - ?2
+            AND NOT EXISTS (SELECT 1 FROM episode WHERE episode.body IS NOT NULL
+                AND episode.rule = json_extract(victim.body, '$.rule')
+                AND episode.fingerprint = json_extract(victim.body, '$.fingerprint')
+                AND episode.simulated = json_extract(victim.body, '$.simulated'))
+        LIMIT ?3)";
+    let removed = connection
+        .prepare_cached(victims)?
+        .execute((KEEP_VICTIMS, seconds, PORTION))?;
+    Ok(removed > 0)
 }

@@ -2,7 +2,7 @@
 
 use super::book::WireSource;
 use super::store::{FILE_NAME, Store};
-use super::{Book, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Prior, Record, Retention};
+use super::{Book, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Prior, Record, Retention, Victim};
 use crate::host::Value;
 use crate::process::{BootId, Identity, Target};
 use jiff::{SignedDuration, Timestamp};
@@ -299,4 +299,65 @@ fn where_nothing_was_written_since_nothing_is_looked_at() {
         ..Retention::default()
     });
     assert!(look(&mut store), "less is to be kept");
+}
+
+/// A victim that is gone, of the open episode or of another alert.
+fn victim(pid: i32, fingerprint: &str, struck_at: Duration) -> Entry {
+    let target = Target::Process(Identity {
+        boot: BOOT,
+        pid,
+        start_ticks: 1,
+    });
+    Entry::Victim(Victim {
+        rule: "calm".into(),
+        fingerprint: fingerprint.into(),
+        gone_at: Some(struck_at),
+        ..Victim::new(target, false, struck_at)
+    })
+}
+
+fn gone(pid: i32) -> Entry {
+    let target = Target::Process(Identity {
+        boot: BOOT,
+        pid,
+        start_ticks: 1,
+    });
+    let (at, simulated) = (DAY, false);
+    Entry::VictimGone { target, at, simulated }
+}
+
+#[test]
+fn victims_stay_while_an_open_episode_a_cooldown_or_the_budget_asks_for_them() {
+    for (victims, expected) in [(DAY, 1), (7 * DAY, 3)] {
+        let directory = tempfile::tempdir().unwrap();
+        let retention = Retention {
+            victims,
+            ..Retention::default()
+        };
+        let mut store = store(directory.path(), retention);
+        let old = [
+            victim(1, "f", DAY),
+            victim(2, "g", DAY),
+            victim(3, "g", 3 * DAY),
+            victim(4, "g", 4 * DAY),
+            victim(5, "g", 9 * DAY),
+        ];
+        let ends = [1, 2, 3, 4, 5].map(gone);
+        let entries: Vec<Entry> = [episode()].into_iter().chain(old).chain(ends).collect();
+        store.commit(&entries).unwrap();
+        // As many newer ones as are kept whatever their age.
+        let connection = Connection::open(directory.path().join(FILE_NAME)).unwrap();
+        let newer = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
+            INSERT INTO victim (boot, target, body, gone_ms) SELECT boot, target, body, gone_ms FROM victim, n WHERE id = 5";
+        connection.execute_batch(newer).unwrap();
+        sweep_all(&mut store);
+        let mut kept = connection.prepare("SELECT id FROM victim WHERE id < 5").unwrap();
+        let kept: Vec<i64> = kept
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(kept.len(), expected, "{kept:?}");
+        assert!(kept.contains(&1), "its episode is open");
+    }
 }

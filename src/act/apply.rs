@@ -23,7 +23,7 @@ pub struct Effected {
 }
 
 impl Effected {
-    pub(super) fn only(outcome: Outcome, reason: impl Into<String>) -> Effected {
+    pub fn only(outcome: Outcome, reason: impl Into<String>) -> Effected {
         Effected {
             outcome,
             before: None,

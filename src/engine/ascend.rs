@@ -341,7 +341,8 @@ impl<H: Host> Engine<H> {
             }
             (Step::Signal(Send { signal, undo }), _) => {
                 let lease = undo.map(|undo| {
-                    let lease = self.new_lease(seat, Effect::Signal { undo: undo as i32 }, turn);
+                    let (sent, undo) = (Some(*signal as i32), undo as i32);
+                    let lease = self.new_lease(seat, Effect::Signal { sent, undo }, turn);
                     let id = lease.id;
                     turn.intend(&mut self.book, Entry::Lease(lease));
                     id

@@ -11,7 +11,7 @@ use crate::act::limit;
 use crate::engine::select::still_holds;
 use crate::host::Host;
 use crate::ledger::lease::{self, Undo};
-use crate::ledger::{Climb, Effect, Entry, EpisodeKey, Outcome, Victim};
+use crate::ledger::{Climb, Effect, Entry, EpisodeKey, Lease, Outcome, Victim};
 use crate::process::{Candidate, Target};
 use nix::sys::signal::Signal;
 use std::time::Instant;
@@ -91,32 +91,26 @@ impl<H: Host> Engine<H> {
                 let Some(target) = subject.candidate.process().map(|process| process.identity) else {
                     return;
                 };
-                let sent = self
-                    .verify(&subject)
-                    .and_then(|()| {
-                        if is_final {
-                            Ok(())
-                        } else {
-                            apply::catches(&mut self.host, target, signal)
-                        }
-                    })
-                    .and_then(|()| self.host.signal(target, signal).map_err(Effected::from));
+                let held = lease.and_then(|id| self.book.leases.get(&id)).cloned();
+                let sent = self.verify(&subject).and_then(|()| {
+                    if !is_final {
+                        apply::catches(&mut self.host, target, signal)?;
+                    }
+                    if let Some(other) = held.as_ref().and_then(|held| self.sender_of(held)) {
+                        let reason = format!("lease {other} has sent it; the last of them takes it back");
+                        return Ok(Effected::only(Outcome::AlreadySet, reason));
+                    }
+                    self.host.signal(target, signal)?;
+                    Ok(Effected::only(Outcome::Applied, ""))
+                });
                 let done_at = Instant::now();
-                let effected = match sent {
-                    Ok(()) => Effected {
-                        outcome: Outcome::Applied,
-                        before: None,
-                        after: None,
-                        reason: String::new(),
-                    },
-                    Err(effected) => effected,
-                };
+                let effected = sent.unwrap_or_else(|effected| effected);
                 let is_sent = effected.outcome == Outcome::Applied;
-                if let Some(mut held) = lease.and_then(|id| self.book.leases.get(&id)).cloned() {
+                if let Some(mut held) = held {
                     held.settled = true;
                     let id = held.id;
                     let outcome = effected.outcome;
-                    let entry = if is_sent {
+                    let entry = if matches!(outcome, Outcome::Applied | Outcome::AlreadySet) {
                         Entry::Lease(held)
                     } else {
                         Entry::LeaseEnded { id, outcome }
@@ -140,6 +134,13 @@ impl<H: Host> Engine<H> {
                 self.report(&subject, effected, done_at, turn, outcomes);
             }
         }
+    }
+
+    /// The other lease for which the signal of this one was sent to its target, and not taken back yet.
+    fn sender_of(&self, lease: &Lease) -> Option<u64> {
+        let mut others = self.book.leases.on(lease.target);
+        let is_sender = |other: &&Lease| other.id != lease.id && other.settled && other.shares_knob(lease);
+        others.find(is_sender).map(|other| other.id)
     }
 
     /// Ends everything in a cgroup. That counts as gone as soon as nothing lives in it.

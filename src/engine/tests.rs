@@ -7,6 +7,7 @@ mod kinship;
 mod pid_reuse;
 mod reconciling;
 mod scale;
+mod signal_leases;
 mod victims;
 
 use super::*;

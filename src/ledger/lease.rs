@@ -35,8 +35,13 @@ pub struct Lease {
 pub enum Effect {
     /// A value was set on every thread (or on the process, where the knob is its own).
     Value { value: Value, prior: Vec<Prior> },
-    /// A signal was sent whose opposite is this one, by number.
-    Signal { undo: i32 },
+    /// A signal was sent, and its opposite takes it back; both by number.
+    Signal {
+        /// `None` in what an earlier version wrote.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sent: Option<i32>,
+        undo: i32,
+    },
     /// A resource allocator was asked.
     Allocation(Box<Allocation>),
     /// A command runs, or ran and can be taken back.
@@ -51,7 +56,7 @@ impl fmt::Display for Effect {
                 Some(prior) => write!(f, "{} {} -> {value}", value.knob(), prior.value),
                 None => write!(f, "{} -> {value}", value.knob()),
             },
-            Effect::Signal { undo } => write!(f, "signal, undone by {undo}"),
+            Effect::Signal { undo, .. } => write!(f, "signal, undone by {undo}"),
             Effect::Allocation(allocation) => write!(f, "{allocation}"),
             Effect::Command(command) => write!(f, "{command}"),
         }
@@ -130,9 +135,17 @@ impl Lease {
         self.target == other.target
             && match (&self.effect, &other.effect) {
                 (Effect::Value { value: a, .. }, Effect::Value { value: b, .. }) => a.knob() == b.knob(),
-                (Effect::Signal { undo: a }, Effect::Signal { undo: b }) => a == b,
+                (Effect::Signal { sent: a, undo: x }, Effect::Signal { sent: b, undo: y }) => {
+                    x == y && (a.is_none() || b.is_none() || a == b)
+                }
                 _ => false,
             }
+    }
+
+    /// Whether it holds on the host. Values are there from the intent on, because the next one reads them from the lease; a
+    /// signal is there when it was sent.
+    fn is_in_effect(&self) -> bool {
+        self.settled || !matches!(self.effect, Effect::Signal { .. })
     }
 
     /// As it counts on this boot. One of another boot ended with its process; what was asked of others did not end, and is
@@ -190,7 +203,8 @@ pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
     let mut above: Option<&Lease> = None;
     let mut below: Option<&Lease> = None;
     let mut is_last_of_value = true;
-    for other in live.filter(|other| other.id != lease.id && other.shares_knob(lease)) {
+    let is_holder = |other: &&Lease| other.id != lease.id && other.shares_knob(lease) && other.is_in_effect();
+    for other in live.filter(is_holder) {
         is_last_of_value &= other.id < lease.id || other.effect.value() != lease.effect.value();
         // The heir is the nearest above; the value that applies again is the nearest below.
         if other.id > lease.id && above.is_none_or(|nearest| other.id < nearest.id) {
@@ -204,7 +218,7 @@ pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
         above.map(|heir| (heir.id, &heir.effect)),
         below.map(|next| &next.effect),
     ) {
-        (Effect::Signal { undo }, None, None) => Undo::Signal(*undo),
+        (Effect::Signal { undo, .. }, None, None) => Undo::Signal(*undo),
         (Effect::Signal { .. }, _, _) => Undo::Nothing,
         (Effect::Value { value, prior }, Some((heir, Effect::Value { prior: theirs, .. })), _) => Undo::Bequeath {
             heir,
@@ -400,9 +414,32 @@ mod tests {
         let mut other = nice(2, 5, 0);
         other.target = Target::Host;
         let mut signal = nice(3, 5, 0);
-        signal.effect = Effect::Signal { undo: 12 };
+        signal.effect = Effect::Signal {
+            sent: Some(10),
+            undo: 12,
+        };
         let live = [&lease, &other, &signal];
         assert!(matches!(undo(&lease, live.into_iter()), Undo::Restore { .. }));
         assert_eq!(undo(&signal, live.into_iter()), Undo::Signal(12));
+    }
+
+    #[test]
+    fn a_signal_lease_of_an_earlier_version_shares_its_opposite() {
+        let former = Lease {
+            effect: serde_json::from_str(r#"{"signal":{"undo":12}}"#).unwrap(),
+            ..nice(1, 5, 0)
+        };
+        let with = |id, sent, settled| Lease {
+            effect: Effect::Signal {
+                sent: Some(sent),
+                undo: 12,
+            },
+            settled,
+            ..nice(id, 5, 0)
+        };
+        let (newer, other, unsent) = (with(2, 10, true), with(3, 1, true), with(4, 10, false));
+        assert_eq!(undo(&former, [&former, &newer].into_iter()), Undo::Nothing);
+        assert_eq!(undo(&newer, [&newer, &other].into_iter()), Undo::Signal(12));
+        assert_eq!(undo(&newer, [&newer, &unsent].into_iter()), Undo::Signal(12));
     }
 }

@@ -239,7 +239,10 @@ mod tests {
             fingerprint: "".into(),
             target: target(),
             name: "ffmpeg".to_owned(),
-            effect: Effect::Signal { undo: 12 },
+            effect: Effect::Signal {
+                sent: Some(10),
+                undo: 12,
+            },
             taken_at: Duration::ZERO,
             deadline: Duration::from_secs(60),
             settled: true,

@@ -10,7 +10,7 @@ use super::agenda::{BASELINE, RETRY, ROUND};
 use super::ascend::Seat;
 use super::episode::Statement;
 use super::reconcile::before;
-use super::select::{needs_cpu, select};
+use super::select::{needs_cpu, select, selector_for};
 use super::stages::Arrival;
 use super::turn::{About, Turn, Work};
 use crate::act::guard::{Refusal, Ward, bound_matches};
@@ -382,9 +382,7 @@ impl<H: Host> Engine<H> {
             }
             return postpone(&mut self.book, key, turn.boot_now());
         }
-        let selector = rule
-            .selector()
-            .map(|selector| Arc::new(selector.resolve(&episode.labels)));
+        let selector = selector_for(&rule, &episode, turn.now).map(Arc::new);
         let mut matches = match &selector {
             None => Vec::new(),
             Some(selector) => match self.find(&rule, selector, &about, is_first, turn) {
@@ -486,7 +484,12 @@ impl<H: Host> Engine<H> {
         let mut matches = select(&mut self.host, choice, rule, selector, &ward);
         bound_matches(rule, matches.len())?;
         let found = matches.len();
-        let mut refused = Vec::new();
+        let reused = |process: &Process| {
+            let reason = selector.reused_number(process)?.to_string();
+            let decision = Decision::NoTarget;
+            Some((Candidate::Process(process.clone()), Refusal { decision, reason }))
+        };
+        let mut refused: Vec<(Candidate, Refusal)> = choice.iter().filter_map(reused).collect();
         matches.retain(|process| match ward.screen(rule, process) {
             Ok(()) => true,
             Err(refusal) => {

@@ -2,11 +2,14 @@
 
 use crate::act::guard::Ward;
 use crate::act::plan;
-use crate::host::Host;
+use crate::host::{Host, Moment};
+use crate::ledger::Episode;
 use crate::process::selector::Judgement;
 use crate::process::{Needs, Process, Selector};
 use crate::rule::step::SignalKind;
 use crate::rule::{OrderKey, Rule, Step};
+use jiff::Timestamp;
+use std::time::Duration;
 
 /// The processes of `table` for which every condition holds, with what guard and order need, in the rule's order.
 /// `selector` is the rule's, with the labels of the alert filled in.
@@ -26,6 +29,24 @@ pub fn select(host: &mut impl Host, table: &[Process], rule: &Rule, selector: &S
     matches.retain_mut(|process| host.read_details(process, more));
     plan::order(&mut matches, rule.order_by);
     matches
+}
+
+/// The selector of a rule for an episode: with the labels of its alert filled in, and the time from which numbers of
+/// processes in them count.
+pub fn selector_for(rule: &Rule, episode: &Episode, now: Moment) -> Option<Selector> {
+    let began_at = began_at(episode.starts_at, now).min(episode.opened_at);
+    rule.selector()
+        .map(|selector| selector.resolve_at(&episode.labels, began_at))
+}
+
+/// CLOCK_BOOTTIME at which an alert began, by its own account.
+pub fn began_at(starts_at: Timestamp, now: Moment) -> Duration {
+    let since = now.wall.duration_since(starts_at);
+    match Duration::try_from(since) {
+        Ok(since) => now.boot.saturating_sub(since),
+        // It will begin.
+        Err(_) => now.boot.saturating_add(since.unsigned_abs()),
+    }
 }
 
 /// Reads one process anew and judges it again, for the moment before it is touched.

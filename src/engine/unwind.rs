@@ -3,7 +3,7 @@
 
 use super::agenda::ROUND;
 use super::reconcile::before;
-use super::select::still_holds;
+use super::select::{selector_for, still_holds};
 use super::turn::{About, Turn, Work};
 use super::{Engine, Policy};
 use crate::act::apply::{self, Effected};
@@ -404,7 +404,7 @@ impl<H: Host> Engine<H> {
         let Some(rule) = self.rule_of(episode) else {
             return false;
         };
-        let Some(selector) = rule.selector().map(|selector| selector.resolve(&episode.labels)) else {
+        let Some(selector) = selector_for(&rule, episode, self.host.now()) else {
             return false;
         };
         if let Some(cgroup) = cgroup_of(lease) {

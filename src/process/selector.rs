@@ -17,6 +17,9 @@ pub struct Selector {
     pub conditions: Vec<Condition>,
 }
 
+/// Starts of processes are known to a clock tick, those of alerts by the clock of whoever sends them.
+const START_TOLERANCE: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Clone)]
 pub enum Condition {
     /// `comm`: 15 bytes at most.
@@ -33,6 +36,9 @@ pub enum Condition {
     Unit(Pattern),
     /// Decimal process id.
     Pid(Pattern),
+    /// Started no later than this, on CLOCK_BOOTTIME: when the alert began whose label names the process by its number.
+    /// A later one got the number of the process that was meant.
+    StartedBy(Duration),
     MinAge(Duration),
     /// Resident bytes.
     MinMemory(u64),
@@ -79,7 +85,7 @@ impl Condition {
             Condition::User(_) => "user",
             Condition::Cgroup(_) => "cgroup",
             Condition::Unit(_) => "unit",
-            Condition::Pid(_) => "pid",
+            Condition::Pid(_) | Condition::StartedBy(_) => "pid",
             Condition::MinAge(_) => "min_age",
             Condition::MinMemory(_) => "min_memory",
             Condition::MinCpu(_) => "min_cpu",
@@ -91,7 +97,11 @@ impl Condition {
     /// What must be read beyond `/proc/PID/stat` to judge this.
     pub fn needs(&self) -> Needs {
         match self {
-            Condition::Name(_) | Condition::Pid(_) | Condition::MinAge(_) | Condition::MinMemory(_) => Needs::NONE,
+            Condition::Name(_)
+            | Condition::Pid(_)
+            | Condition::StartedBy(_)
+            | Condition::MinAge(_)
+            | Condition::MinMemory(_) => Needs::NONE,
             Condition::MinCpu(_) => Needs::CPU,
             Condition::Cmdline(_) => Needs::CMDLINE,
             Condition::Exe(_) => Needs::EXE,
@@ -120,6 +130,14 @@ impl Condition {
                 (Some(uid), None) => self.judge_text(pattern, Some(&uid.to_string())),
                 (_, user) => self.judge_text(pattern, user.as_deref()),
             },
+            Condition::StartedBy(latest) => {
+                let late = process.born_at.saturating_sub(*latest);
+                if late <= START_TOLERANCE {
+                    return Judgement::Holds;
+                }
+                let found = format!("a process that started {:.1} s after the alert", late.as_secs_f64());
+                Judgement::Fails(self.mismatch("a process that is older than the alert".into(), found))
+            }
             Condition::MinAge(least) => self.at_least(process.age >= *least, least, &process.age),
             Condition::MinMemory(least) => {
                 let (least, found) = (*least, process.resident_bytes);
@@ -171,6 +189,7 @@ impl Condition {
             | Condition::Exe(_)
             | Condition::User(_)
             | Condition::Pid(_)
+            | Condition::StartedBy(_)
             | Condition::MinAge(_) => {
                 Judgement::Unknown(self.mismatch("a process".into(), "a cgroup, which has none".into()))
             }
@@ -215,9 +234,11 @@ impl Condition {
             Condition::Unit(pattern) => Condition::Unit(fill(pattern)),
             Condition::Pid(pattern) => Condition::Pid(fill(pattern)),
             Condition::Not(selector) => Condition::Not(selector.resolve(labels)),
-            Condition::MinAge(_) | Condition::MinMemory(_) | Condition::MinCpu(_) | Condition::Group { .. } => {
-                self.clone()
-            }
+            Condition::StartedBy(_)
+            | Condition::MinAge(_)
+            | Condition::MinMemory(_)
+            | Condition::MinCpu(_)
+            | Condition::Group { .. } => self.clone(),
         }
     }
 }
@@ -237,6 +258,33 @@ impl Selector {
                 .map(|condition| condition.resolve(labels))
                 .collect(),
         }
+    }
+
+    /// Fills in the labels of an alert that began at this time of CLOCK_BOOTTIME. A number from a label means the process
+    /// that had it then.
+    pub fn resolve_at(&self, labels: &Labels, began_at: Duration) -> Selector {
+        let mut resolved = self.resolve(labels);
+        let is_from_label = |condition: &Condition| matches!(condition, Condition::Pid(Pattern::Template(_)));
+        if self.conditions.iter().any(is_from_label) {
+            resolved.conditions.push(Condition::StartedBy(began_at));
+        }
+        resolved
+    }
+
+    /// Why a process is not meant though it has the number that the alert names: it got that later. `None` for all others.
+    pub fn reused_number(&self, process: &Process) -> Option<Mismatch> {
+        let is_start = |condition: &&Condition| matches!(condition, Condition::StartedBy(_));
+        let Judgement::Fails(why) = self.conditions.iter().find(is_start)?.judge(process) else {
+            return None;
+        };
+        let cheap = self
+            .conditions
+            .iter()
+            .filter(|condition| condition.needs() == Needs::NONE);
+        let mut others = cheap.filter(|condition| !is_start(condition));
+        others
+            .all(|condition| condition.judge(process) == Judgement::Holds)
+            .then_some(why)
     }
 
     /// The only process that it can mean, where it names one by its number.

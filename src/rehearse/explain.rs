@@ -8,7 +8,7 @@ use crate::act::{allocate, command};
 use crate::alert::{Alert, Status};
 use crate::diagnostic::printable;
 use crate::engine::line::open_episode;
-use crate::engine::select::{needs_cpu, select};
+use crate::engine::select::{began_at, needs_cpu, select};
 use crate::engine::{Engine, Policy, select_cgroups};
 use crate::host::Host;
 use crate::host::errand::Request;
@@ -232,7 +232,7 @@ fn explain_rule<H: Host + Clone>(
     explanation.errands = errands(rule, alert);
     match &rule.aim {
         Aim::Processes(selector) => {
-            let selector = selector.resolve(&alert.labels);
+            let selector = selector.resolve_at(&alert.labels, began_at(alert.starts_at, host.now()));
             explain_selection(host, baseline, policy, rule, &selector, pid, &mut explanation);
         }
         Aim::Cgroups(selector) => {

@@ -81,3 +81,84 @@ fn in_a_hundred_thousand_races_nothing_reaches_whoever_got_the_pid() {
     // Most deeds find that the pid was handed on, but not all: else nothing would have been tried.
     assert!(reached > RACES / 100, "hardly anything was done: {reached}");
 }
+
+/// A rule for the process whose number stands in a label, and an alert about process 100 that began so many seconds ago.
+fn by_label(ladder: &str, began: i64) -> (World, Alert) {
+    use crate::process::pattern::Part;
+    use crate::process::selector::{Condition, Pattern};
+    let mut rule = example("end", ladder);
+    rule.aim = Aim::Processes(Selector {
+        conditions: vec![
+            Condition::Name(Pattern::fixed("burner").unwrap()),
+            Condition::Pid(Pattern::Template(vec![Part::Label("pid".into())])),
+        ],
+    });
+    let mut world = world(policy(vec![rule]));
+    let mut alert = alert("end", Status::Firing);
+    alert.labels = [("alertname", "end"), ("instance", "web1"), ("pid", "100")].into();
+    alert.starts_at = world.engine.host().now.wall - Duration::from_secs(began as u64);
+    (world, alert)
+}
+
+fn add_aged(world: &mut World, age: u64) {
+    let mut process = Process::example(100, "burner");
+    process.details.exe = Some("/usr/bin/burner".into());
+    process.age = Duration::from_secs(age);
+    world.engine.host().add(process);
+}
+
+#[test]
+fn a_number_from_a_label_never_means_a_process_born_after_the_alert_began() {
+    for (age, is_meant) in [(3600, true), (61, true), (59, true), (50, false), (1, false)] {
+        for ladder in ["signal TERM", "nice 15"] {
+            let (mut world, alert) = by_label(ladder, 60);
+            add_aged(&mut world, age);
+            world.engine.take(&[alert], Instant::now()).unwrap();
+            let is_done = !world.signals().is_empty() || world.nice(100) == [15];
+            assert_eq!(is_done, is_meant, "{age} s old, {ladder}");
+            let records = world.engine.records();
+            let is_told = records.iter().any(|record| {
+                record.decision == Some(Decision::NoTarget)
+                    && record.target.as_ref().and_then(|(target, _)| target.pid()) == Some(100)
+                    && record.reason.ends_with("s after the alert")
+            });
+            assert_eq!(is_told, !is_meant, "{records:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_number_that_is_reused_while_the_alert_fires_means_nobody_any_more() {
+    let (mut world, alert) = by_label("signal TERM; wait 10; signal KILL", 60);
+    world.engine.take(std::slice::from_ref(&alert), Instant::now()).unwrap();
+    world.pass(5);
+    add_aged(&mut world, 0);
+    world.engine.take(&[alert], Instant::now()).unwrap();
+    world.pass(60);
+    assert_eq!(world.signals(), []);
+}
+
+/// The wall clock of this host went back after the alert came: by it, everything was born before the alert.
+#[test]
+fn a_clock_that_is_set_back_does_not_make_a_newborn_old() {
+    let (mut world, alert) = by_label("signal TERM", 0);
+    world.engine.take(&[alert], Instant::now()).unwrap();
+    world.engine.host().now.wall -= Duration::from_secs(7200);
+    world.pass(5);
+    add_aged(&mut world, 0);
+    world.pass(60);
+    assert_eq!(world.signals(), []);
+}
+
+#[test]
+fn a_number_in_the_rule_itself_means_whoever_has_it() {
+    use crate::process::selector::{Condition, Pattern};
+    let mut rule = example("end", "signal TERM");
+    rule.aim = Aim::Processes(Selector {
+        conditions: vec![Condition::Pid(Pattern::fixed("100").unwrap())],
+    });
+    let mut world = world(policy(vec![rule]));
+    add_aged(&mut world, 0);
+    world.fire("end");
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+}

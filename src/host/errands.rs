@@ -27,6 +27,8 @@ const MAX_OUTPUT_BYTES: usize = 4096;
 const MAX_READS: usize = 64;
 /// Between SIGTERM and SIGKILL for a command whose time is over.
 const GRACE: Duration = Duration::from_secs(5);
+/// Between two looks whether the group of a command has ended; each reads the process table.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// As login(1) and systemd set it for root.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -211,34 +213,14 @@ fn attend(child: &mut Child, mut output: io::PipeReader, timeout: Duration) -> i
     rustix::io::ioctl_fionbio(&output, true)?;
     let mut kept = Vec::new();
     let mut is_open = true;
+    let mut has_ended = false;
     let mut due = Instant::now() + timeout;
     let mut sent = None;
     loop {
-        let left = due.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            let next = if sent.is_none() {
-                Signal::SIGTERM
-            } else {
-                Signal::SIGKILL
-            };
-            let _ = killpg(group, next);
-            (sent, due) = (Some(next), Instant::now() + GRACE);
-            continue;
-        }
-        let mut watched = vec![PollFd::new(&pidfd, PollFlags::IN)];
-        if is_open {
-            watched.push(PollFd::new(&output, PollFlags::IN));
-        }
-        let wait = Timespec::try_from(left).map_err(io::Error::other)?;
-        match poll(&mut watched, Some(&wait)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let has_ended = watched[0].revents().contains(PollFlags::IN);
-        is_open = is_open && read_on(&mut output, &mut kept)?;
-        if has_ended {
+        // The grace period is for its children as well: a shell may die at once while what it runs cleans up.
+        if has_ended && (sent != Some(Signal::SIGTERM) || !has_members(group)) {
             if sent.is_some() {
-                // Its children had their time as well. It is not reaped yet, so the group is still its own.
+                // Should one have been born while we looked.
                 let _ = killpg(group, Signal::SIGKILL);
             }
             let status = child.wait()?;
@@ -249,7 +231,81 @@ fn attend(child: &mut Child, mut output: io::PipeReader, timeout: Duration) -> i
             };
             return Ok((end, kept));
         }
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let next = if sent.is_none() {
+                Signal::SIGTERM
+            } else {
+                Signal::SIGKILL
+            };
+            // The child is not reaped before the end, so the number of the group is still its own.
+            let _ = killpg(group, next);
+            (sent, due) = (Some(next), Instant::now() + GRACE);
+            continue;
+        }
+        let mut watched = Vec::with_capacity(2);
+        if !has_ended {
+            watched.push(PollFd::new(&pidfd, PollFlags::IN));
+        }
+        if is_open {
+            watched.push(PollFd::new(&output, PollFlags::IN));
+        }
+        let left = if has_ended { left.min(LOOK_AGAIN) } else { left };
+        let wait = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut watched, Some(&wait)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        has_ended = has_ended || watched[0].revents().contains(PollFlags::IN);
+        is_open = is_open && read_on(&mut output, &mut kept)?;
     }
+}
+
+/// Whether anything in a process group still runs. Its leader must not be reaped yet. Where `/proc` does not show even that,
+/// there may be others that it does not show.
+fn has_members(group: Pid) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return true;
+    };
+    let mut is_leader_seen = false;
+    for process in processes.flatten() {
+        let name = process.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let Some(member) = std::fs::read(process.path().join("stat"))
+            .ok()
+            .and_then(|stat| read_member(&stat))
+        else {
+            continue;
+        };
+        if member.group == group.as_raw() {
+            is_leader_seen |= pid == group.as_raw();
+            if member.runs {
+                return true;
+            }
+        }
+    }
+    !is_leader_seen
+}
+
+struct GroupMember {
+    group: i32,
+    runs: bool,
+}
+
+/// Fields 3, 5 and 20 of `/proc/PID/stat` (proc_pid_stat(5)). A zombie with more than one thread is a process whose first
+/// thread has ended while others run.
+fn read_member(stat: &[u8]) -> Option<GroupMember> {
+    // The name may hold anything, also parentheses and bytes that are no UTF-8.
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let threads: u32 = fields.get(17)?.parse().ok()?;
+    Some(GroupMember {
+        group: fields.get(2)?.parse().ok()?,
+        runs: !matches!(*fields.first()?, "Z" | "X") || threads > 1,
+    })
 }
 
 /// Reads what is there. False at the end.
@@ -274,6 +330,73 @@ fn read_on(output: &mut io::PipeReader, kept: &mut Vec<u8>) -> io::Result<bool> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+
+    fn shell(script: &str, timeout: Duration) -> Run {
+        Run {
+            argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            env: Default::default(),
+            user: None,
+            timeout,
+        }
+    }
+
+    fn is_timed_out(report: &Report) -> bool {
+        matches!(report, Report::Ended { end: End::TimedOut, .. })
+    }
+
+    #[test]
+    fn members_of_a_group_are_read_from_stat() {
+        let read = |stat: &[u8]| read_member(stat).map(|member| (member.group, member.runs));
+        let rest = b" 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0";
+        let stat = |name: &[u8], state: &[u8], threads: &[u8]| {
+            [b"7 (", name, b") ", state, rest, b" ", threads, b" 0"].concat()
+        };
+        assert_eq!(read(&stat(b"a) R (\xff", b"S", b"1")), Some((42, true)));
+        assert_eq!(read(&stat(b"a", b"Z", b"1")), Some((42, false)));
+        assert_eq!(read(&stat(b"a", b"Z", b"3")), Some((42, true)));
+        assert_eq!(read(b"7 (a) S"), None);
+    }
+
+    #[test]
+    fn grace_period_is_for_the_whole_group_of_a_command() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("cleaned");
+        // The shell dies at SIGTERM. Its child cleans up first, in more than a moment.
+        let script = format!(
+            "(trap 'sleep 1; echo done >{}; exit' TERM; while :; do sleep 0.05; done) & wait",
+            file.display()
+        );
+        let started = Instant::now();
+        let report = execute(&shell(&script, Duration::from_secs(1)));
+        assert!(is_timed_out(&report), "{report:?}");
+        assert!(file.exists(), "the child was killed within its grace period");
+        assert!(
+            started.elapsed() < Duration::from_secs(1) + GRACE,
+            "an empty group is not waited for"
+        );
+    }
+
+    #[test]
+    fn what_outlives_the_grace_period_is_killed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pid");
+        let script = format!(
+            "sh -c 'trap \"\" TERM; echo $$ >{}; exec sleep 1000' >/dev/null & wait",
+            file.display()
+        );
+        let started = Instant::now();
+        let report = execute(&shell(&script, Duration::from_secs(1)));
+        assert!(is_timed_out(&report), "{report:?}");
+        assert!(started.elapsed() >= Duration::from_secs(1) + GRACE);
+        let pid = std::fs::read_to_string(&file).unwrap();
+        let stat = Path::new("/proc").join(pid.trim()).join("stat");
+        let is_gone = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
+        while !is_gone() {
+            assert!(started.elapsed() < Duration::from_secs(60), "it lives on");
+            std::thread::yield_now();
+        }
+    }
 
     #[test]
     fn a_server_says_when_to_come_again_in_seconds_or_by_a_date() {

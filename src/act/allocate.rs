@@ -317,7 +317,10 @@ impl Allocation {
             }
         };
         let is_ungranted = matches!(stage, Stage::Requested { in_doubt: false });
-        let is_over = self.course.ending.is_some() && (is_ungranted || (failure.is_no && failure.is_final));
+        // The answer to a renewal says nothing about the grant that stands: that is over when its release was answered.
+        let is_requested = matches!(stage, Stage::Requested { .. });
+        let is_over =
+            self.course.ending.is_some() && is_requested && (is_ungranted || (failure.is_no && failure.is_final));
         let mut reason = failure.reason;
         if outcome == Outcome::Expired {
             reason = format!("the grant has run out and was not renewed: {reason}");

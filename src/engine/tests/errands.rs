@@ -471,3 +471,21 @@ fn what_fits_nowhere_is_refused_before_anything_is_asked() {
     assert_eq!(world.begun(), []);
     assert!(world.last_record().reason.contains("NUL"));
 }
+
+#[test]
+fn renewal_refused_after_resolve_still_releases_the_grant() {
+    for status in [400, 403, 404, 410, 500] {
+        let mut world = world(policy(vec![rule(&[RENEWED], "")]));
+        world.fire("more");
+        world.answer(answer(200, r#"{"id":"a","ttl":60}"#));
+        world.pass(41);
+        world.resolve("more");
+        // The renewal was under way when the alert resolved. Its answer says nothing about the grant that stands.
+        assert_eq!(world.answer(answer(status, "")), "POST http://broker/take", "{status}");
+        assert_eq!(world.answer(answer(503, "")), "DELETE http://broker/give/a", "{status}");
+        world.pass(2);
+        assert_eq!(world.answer(answer(204, "")), "DELETE http://broker/give/a", "{status}");
+        assert!(world.engine.book().leases.is_empty());
+        assert_eq!(world.came_to("allocate", Outcome::Released), 1.0);
+    }
+}

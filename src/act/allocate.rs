@@ -2,7 +2,7 @@
 
 use crate::diagnostic::printable;
 use crate::host::errand::{Report, Request};
-use crate::ledger::{Allocation, Course, Episode, Outcome, Release, Stage};
+use crate::ledger::{Allocation, Course, Episode, Outcome, Release, Stage, UnnamedGrant};
 use crate::rule::errand::{Allocate, Body};
 use crate::template::{self, Piece};
 use serde_json::{Value, json};
@@ -14,8 +14,12 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(300);
 /// A server that asks for more is not waited for longer than that.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
-/// After so many tries, which take most of a day, what cannot be given back is left to people.
+/// After so many tries, which take most of a day, what cannot be given back is left to people, and so is what may have been
+/// granted in an answer that was lost.
 const MAX_RETURNS: u32 = 300;
+/// An alert that is over asks no further after so many answers without a name: an allocator that does not honour the key
+/// would grant something with each. Five take a quarter of a minute.
+const MAX_UNNAMED: u32 = 5;
 /// A grant is renewed when this part of its time is over, so that there is time left for failures.
 const RENEW_AFTER: f64 = 2.0 / 3.0;
 /// Longer than that is no name of a resource.
@@ -91,6 +95,7 @@ pub fn plan(step: &Allocate, episode: &Episode, resource: Option<&str>, key: Str
         ttl_at: step.ttl_at.clone(),
         release,
         stage: Stage::Requested { in_doubt: true },
+        unnamed: None,
         course: Course::default(),
     })
 }
@@ -154,16 +159,57 @@ fn address(pieces: &[Piece]) -> Result<String, String> {
 impl Allocation {
     /// What is to be asked of the server next, and the request; `None` where there is nothing to ask for.
     pub fn next_errand(&self) -> Option<(Errand, Request)> {
-        let ask = Some((Errand::Ask, self.ask.clone()));
+        let ask = (Errand::Ask, self.ask.clone());
         match (&self.stage, self.course.ending) {
-            (_, None) => ask,
-            (Stage::Requested { in_doubt: true }, Some(_)) => ask,
-            (Stage::Requested { in_doubt: false }, Some(_)) => None,
+            (_, None) => Some(ask),
+            // To learn what must be given back.
+            (Stage::Requested { in_doubt: true }, Some(_)) if self.release.is_some() && !self.is_nameless() => {
+                Some(ask)
+            }
+            (Stage::Requested { .. }, Some(_)) => None,
             (Stage::Granted { resource, .. }, Some(_)) => {
                 let release = give_back(self.release.as_ref()?, resource, &self.ask.key).ok()?;
                 Some((Errand::GiveBack, release))
             }
         }
+    }
+
+    /// Whether another answer is not expected to name what was granted.
+    fn is_nameless(&self) -> bool {
+        let unnamed = self.unnamed.as_ref();
+        unnamed.is_some_and(|unnamed| unnamed.answers >= MAX_UNNAMED)
+    }
+
+    /// How it ends where nothing is left to ask for: the outcome, the reason, and the answer that led there. `word` is the
+    /// outcome of what needs no giving back.
+    pub fn end_unasked(&self, word: Outcome) -> (Outcome, String, Option<String>) {
+        match (&self.stage, &self.unnamed) {
+            (Stage::Requested { in_doubt: false }, _) => (Outcome::Cancelled, "nothing was granted".to_owned(), None),
+            (Stage::Requested { in_doubt: true }, Some(unnamed)) if self.release.is_some() => {
+                let reason = format!("{}; {}", unnamed.problem, self.nameless_advice());
+                (Outcome::Failed, reason, Some(unnamed.body.clone()))
+            }
+            _ => (word, "it is not given back, but runs out by itself".to_owned(), None),
+        }
+    }
+
+    /// What is left behind where it is dropped by hand.
+    pub fn dropped(&self) -> String {
+        match self.resource() {
+            Some(resource) => format!("{resource:?} was not given back"),
+            None => format!(
+                "what was granted under the Idempotency-Key {}, if anything, was not given back",
+                self.ask.key
+            ),
+        }
+    }
+
+    fn nameless_advice(&self) -> String {
+        format!(
+            "what was granted cannot be named and is not asked for again: find what was granted under the \
+             Idempotency-Key {} and give it back by hand",
+            self.ask.key
+        )
     }
 
     /// What an answer leads to. `was_in_doubt`: an earlier request for it may have been granted without our knowing.
@@ -200,6 +246,13 @@ impl Allocation {
                 output: Some(shown(body)),
                 is_no,
                 is_final: (400..500).contains(&status) && !UNDECIDED.contains(&status),
+                is_unnamed: false,
+            })
+        };
+        let unnamed = |problem: &str| {
+            fail(problem, false).map_err(|failure| Failure {
+                is_unnamed: true,
+                ..failure
             })
         };
         match status {
@@ -212,23 +265,21 @@ impl Allocation {
             return fail("the answer is not JSON", false);
         };
         let resource = match answer.pointer(&self.resource_at) {
-            None => return fail(&format!("the answer has nothing at {:?}", self.resource_at), false),
+            None => return unnamed(&format!("the answer has nothing at {:?}", self.resource_at)),
             Some(Value::String(text)) => text.clone(),
             Some(Value::Number(number)) => number.to_string(),
-            Some(_) => {
-                return fail(
-                    &format!("what is at {:?} is no text and no number", self.resource_at),
-                    false,
-                );
-            }
+            Some(_) => return unnamed(&format!("what is at {:?} is no text and no number", self.resource_at)),
         };
         if resource.is_empty() || resource.len() > MAX_RESOURCE_BYTES || resource.chars().any(char::is_control) {
-            return fail("what it names is no name of a resource", false);
+            return unnamed(&format!("what is at {:?} is no name of a resource", self.resource_at));
         }
         if let Some(release) = &self.release
             && let Err(problem) = give_back(release, &resource, "")
         {
-            return fail(&problem, false);
+            return unnamed(&format!(
+                "what is at {:?} cannot be given back: {problem}",
+                self.resource_at
+            ));
         }
         let seconds = self.ttl_at.as_ref().and_then(|at| match answer.pointer(at)? {
             Value::Number(number) => number.as_f64(),
@@ -246,6 +297,7 @@ impl Allocation {
                     next: now,
                     failures: 0,
                     ending: Some(Outcome::Released),
+                    is_by_hand: false,
                 },
                 ..self.clone()
             }),
@@ -266,6 +318,7 @@ impl Allocation {
                 until: ttl.map(|ttl| now.saturating_add(ttl)),
                 lapsed: false,
             },
+            unnamed: None,
             course: Course {
                 next: if self.course.ending.is_some() { now } else { renewal },
                 failures: 0,
@@ -284,9 +337,15 @@ impl Allocation {
     }
 
     fn not_granted(&self, was_in_doubt: bool, failure: Failure, now: Duration) -> Heard {
-        let course = match (&self.stage, self.course.ending) {
+        let is_ending = self.course.ending.is_some();
+        let course = match &self.stage {
             // It was only to be renewed, and now is to be given back.
-            (Stage::Granted { .. }, Some(_)) => Course {
+            Stage::Granted { .. } if is_ending => Course {
+                next: now,
+                ..self.course
+            },
+            // It needs no giving back, so nothing is to be learned any more.
+            Stage::Requested { .. } if is_ending && self.release.is_none() => Course {
                 next: now,
                 ..self.course
             },
@@ -316,27 +375,50 @@ impl Allocation {
                 (stage, outcome)
             }
         };
-        let is_ungranted = matches!(stage, Stage::Requested { in_doubt: false });
-        // The answer to a renewal says nothing about the grant that stands: that is over when its release was answered.
-        let is_requested = matches!(stage, Stage::Requested { .. });
-        let is_over =
-            self.course.ending.is_some() && is_requested && (is_ungranted || (failure.is_no && failure.is_final));
+        let unnamed = match &self.stage {
+            Stage::Requested { .. } if failure.is_unnamed => Some(UnnamedGrant {
+                answers: self
+                    .unnamed
+                    .as_ref()
+                    .map_or(0, |unnamed| unnamed.answers)
+                    .saturating_add(1),
+                problem: failure.reason.clone(),
+                body: failure.output.clone().unwrap_or_default(),
+            }),
+            _ => self.unnamed.clone(),
+        };
+        let next = Allocation {
+            stage,
+            unnamed,
+            course,
+            ..self.clone()
+        };
         let mut reason = failure.reason;
         if outcome == Outcome::Expired {
             reason = format!("the grant has run out and was not renewed: {reason}");
         }
-        if is_over && !is_ungranted {
-            reason.push_str(&format!(
+        // Why it is over, where it is; a grant is over only when its release was answered.
+        let end = match next.stage {
+            _ if !is_ending => None,
+            Stage::Granted { .. } => None,
+            Stage::Requested { in_doubt: false } => Some(String::new()),
+            Stage::Requested { in_doubt: true } if failure.is_no && failure.is_final => Some(format!(
                 "; if an earlier request was granted, it was so under the Idempotency-Key {}",
                 self.ask.key
-            ));
-        }
+            )),
+            Stage::Requested { in_doubt: true } if next.release.is_some() && next.is_nameless() => {
+                Some(format!("; {}", next.nameless_advice()))
+            }
+            Stage::Requested { in_doubt: true } if course.failures >= MAX_RETURNS => Some(format!(
+                "; it is not asked again after {MAX_RETURNS} times: find what was granted under the Idempotency-Key {} and \
+                 give it back by hand",
+                self.ask.key
+            )),
+            Stage::Requested { in_doubt: true } => None,
+        };
+        reason.push_str(end.as_deref().unwrap_or_default());
         Heard {
-            allocation: (!is_over).then(|| Allocation {
-                stage,
-                course,
-                ..self.clone()
-            }),
+            allocation: end.is_none().then_some(next),
             outcome,
             reason,
             output: failure.output,
@@ -399,6 +481,8 @@ struct Failure {
     is_no: bool,
     /// And no other one with its key will be.
     is_final: bool,
+    /// Something was granted, and has no name that could be used.
+    is_unnamed: bool,
 }
 
 impl Failure {
@@ -408,6 +492,7 @@ impl Failure {
             output: None,
             is_no,
             is_final: false,
+            is_unnamed: false,
         }
     }
 }

@@ -138,6 +138,7 @@ impl Command {
                     next: if ending.is_some() { now } else { Duration::MAX },
                     failures: 0,
                     ending,
+                    ..self.course
                 },
                 ..self.clone()
             }),

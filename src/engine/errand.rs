@@ -346,25 +346,65 @@ impl<H: Host> Engine<H> {
         if self.is_under_way(id) {
             return;
         }
-        let (outcome, reason) = match &lease.effect {
-            Effect::Command(command) if !command.has_ended => (Outcome::Cancelled, "it was not started yet"),
+        let (outcome, reason, output) = match &lease.effect {
+            Effect::Command(command) if !command.has_ended => {
+                (Outcome::Cancelled, "it was not started yet".to_owned(), None)
+            }
             _ if next_errand(&lease).is_some() => {
                 let is_in_doubt = matches!(&lease.effect, Effect::Allocation(allocation)
                     if allocation.stage == Stage::Requested { in_doubt: true });
                 return self.send(id, is_in_doubt);
             }
-            Effect::Allocation(allocation) if allocation.resource().is_none() => {
-                (Outcome::Cancelled, "nothing was granted")
-            }
-            _ => (word, "it is not given back, but runs out by itself"),
+            Effect::Allocation(allocation) => allocation.end_unasked(word),
+            _ => (word, "it cannot be taken back".to_owned(), None),
         };
         let mut record = self.about(&lease).record(turn.now);
         record.target = Some((lease.target, lease.name.clone()));
         record.step = Some(format!("undo {}", lease.knob()));
-        (record.outcome, record.reason) = (Some(outcome), reason.to_owned());
+        (record.outcome, record.reason, record.output) = (Some(outcome), reason, output);
         self.tally.action(&lease.rule, lease.knob(), outcome.as_str());
         outcomes.push(Entry::Record(record));
         self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
+    }
+
+    /// A lease is released by hand. The first time its tries start from the beginning. `may_drop`: if one failed since, it
+    /// is dropped without an answer. Returns whether it was.
+    pub(super) fn note_release_by_hand(&mut self, lease: &Lease, may_drop: bool, turn: &mut Turn) -> bool {
+        let mut lease = lease.clone();
+        let is_ending = lease.is_ending();
+        let Some(course) = lease.course_mut() else {
+            return false;
+        };
+        if !course.is_by_hand {
+            course.is_by_hand = true;
+            if is_ending {
+                course.failures = 0;
+            }
+            turn.close(&mut self.book, Entry::Lease(lease));
+            return false;
+        }
+        if !may_drop || !is_ending || course.failures == 0 {
+            return false;
+        }
+        let what = match &lease.effect {
+            Effect::Allocation(allocation) => allocation.dropped(),
+            _ => "the command was not taken back".to_owned(),
+        };
+        tracing::warn!(
+            rule = lease.rule.as_str(),
+            lease = lease.id,
+            what,
+            "lease dropped by hand"
+        );
+        let (id, outcome) = (lease.id, Outcome::Failed);
+        let mut record = self.about(&lease).record(turn.now);
+        record.target = Some((lease.target, lease.name.clone()));
+        record.step = Some(format!("undo {}", lease.knob()));
+        (record.outcome, record.reason) = (Some(outcome), format!("dropped by hand: {what}"));
+        self.tally.action(&lease.rule, lease.knob(), outcome.as_str());
+        turn.close(&mut self.book, Entry::Record(record));
+        turn.close(&mut self.book, Entry::LeaseEnded { id, outcome });
+        true
     }
 
     /// An errand was answered.

@@ -87,7 +87,7 @@ impl<H: Host> Engine<H> {
         self.take_out(&expired, Outcome::Expired, true, turn);
     }
 
-    /// Releases leases by hand: one, or all. Returns how many.
+    /// Releases leases by hand: one, or all. Returns how many. The second time, one that others do not take back is dropped.
     pub fn release(&mut self, id: Option<u64>) -> usize {
         let mut turn = Turn::new(self.host.now(), None);
         let mut chosen: Vec<Lease> = self
@@ -98,9 +98,11 @@ impl<H: Host> Engine<H> {
             .cloned()
             .collect();
         chosen.reverse();
+        let count = chosen.len();
+        chosen.retain(|lease| !self.note_release_by_hand(lease, id.is_some(), &mut turn));
         self.take_out(&chosen, Outcome::Restored, false, &mut turn);
         self.finish(turn);
-        chosen.len()
+        count
     }
 
     /// Undoes leases, takes their targets out of their episodes and keeps them out.

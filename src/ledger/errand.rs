@@ -25,7 +25,21 @@ pub struct Allocation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Release>,
     pub stage: Stage,
+    /// The last answer that granted something and did not name it, until one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unnamed: Option<UnnamedGrant>,
     pub course: Course,
+}
+
+/// A grant without a name: the rule's `resource` may point to the wrong place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnnamedGrant {
+    /// How many answers in all were of this kind.
+    pub answers: u32,
+    /// What is wrong with the last one.
+    pub problem: String,
+    /// Its first bytes.
+    pub body: String,
 }
 
 /// How an allocation is given back. The labels are filled in, the resource is not.
@@ -76,6 +90,9 @@ pub struct Course {
     /// It is to be given back, and this will be the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Outcome>,
+    /// It was released by hand once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_by_hand: bool,
 }
 
 impl Allocation {

@@ -27,7 +27,7 @@ mod store_tests;
 pub use book::{Book, Climb, Closed, Episode, EpisodeKey, Victim};
 pub use breaker::Breaker;
 pub use entry::{Decision, Entry, Outcome, Record};
-pub use errand::{Allocation, Command, Course, Release, Stage};
+pub use errand::{Allocation, Command, Course, Release, Stage, UnnamedGrant};
 pub use evidence::{Evidence, EvidenceSource, Level};
 pub use journal::Journal;
 pub use lease::{Effect, Lease, Prior};

@@ -298,6 +298,7 @@ fn what_others_gave_outlasts_a_boot_and_is_given_back_at_once() {
             body: None,
         }),
         stage: Stage::Requested { in_doubt: true },
+        unnamed: None,
         course: Course::default(),
     }));
     store

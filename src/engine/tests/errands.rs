@@ -130,11 +130,11 @@ fn each_answer_that_cannot_be_used_is_told_and_asked_again_with_the_same_key() {
         ),
         (
             answer(200, r#"{"id":"a\nb"}"#),
-            "status 200: what it names is no name of a resource",
+            "status 200: what is at \"/id\" is no name of a resource",
         ),
         (
             answer(200, r#"{"id":".."}"#),
-            "status 200: \"http://broker/give/..\" would lead to another place of the server",
+            "status 200: what is at \"/id\" cannot be given back: \"http://broker/give/..\" would lead to another place of the server",
         ),
         (unanswered(true), "no answer within 10 s"),
     ] {
@@ -487,5 +487,155 @@ fn renewal_refused_after_resolve_still_releases_the_grant() {
         assert_eq!(world.answer(answer(204, "")), "DELETE http://broker/give/a", "{status}");
         assert!(world.engine.book().leases.is_empty());
         assert_eq!(world.came_to("allocate", Outcome::Released), 1.0);
+    }
+}
+
+/// Advances to each next try and answers it, until nothing is asked any more. Returns how often something was.
+fn answer_to_the_end(world: &mut World, report: &Report) -> u32 {
+    let mut tries = 0;
+    for _ in 0..1000 {
+        for (ticket, _) in world.begun() {
+            tries += 1;
+            world.engine.reported(ticket, report);
+        }
+        let Some(left) = world.engine.time_until_due().filter(|_| world.engine.is_giving_back()) else {
+            break;
+        };
+        world.engine.host().advance(left);
+        world.engine.tick();
+    }
+    tries
+}
+
+#[test]
+fn wrong_resource_pointer_asks_nothing_more_after_the_alert() {
+    let unnamed = || answer(200, r#"{"ID":"r-1"}"#);
+    for way in 0..3 {
+        let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
+        world.fire("more");
+        let key = world.key();
+        for _ in 0..5 {
+            world.answer(unnamed());
+            world.pass(60);
+        }
+        world.begun();
+        world.crash_and_restart();
+        world.answer(unnamed());
+        match way {
+            0 => world.resolve("more"),
+            1 => assert_eq!(world.engine.release(None), 1),
+            _ => world.engine.reload(policy(vec![])),
+        }
+        world.pass(600);
+        assert_eq!(world.begun(), [], "{way}");
+        assert!(world.engine.book().leases.is_empty(), "{way}");
+        let last = world.last_record();
+        assert_eq!(last.outcome, Some(Outcome::Failed));
+        assert!(last.reason.contains("nothing at \"/id\""), "{}", last.reason);
+        assert!(last.reason.contains(&key), "{}", last.reason);
+        assert_eq!(last.output.as_deref(), Some(r#"{"ID":"r-1"}"#));
+    }
+}
+
+#[test]
+fn asking_what_was_granted_ends_after_the_alert() {
+    let cut = Report::Unanswered {
+        reason: "cut".into(),
+        was_sent: true,
+    };
+    for (report, most) in [
+        (answer(200, r#"{"ID":1}"#), 5),
+        (answer(200, "<html>"), 300),
+        (answer(302, ""), 300),
+        (answer(403, ""), 300),
+        (answer(503, ""), 300),
+        (cut.clone(), 300),
+    ] {
+        let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
+        world.fire("more");
+        let key = world.key();
+        world.answer(cut.clone());
+        world.resolve("more");
+        let tries = answer_to_the_end(&mut world, &report);
+        assert_eq!(tries, most, "{report:?}");
+        assert!(world.engine.book().leases.is_empty());
+        let last = world.last_record();
+        assert_eq!(last.outcome, Some(Outcome::Failed));
+        assert!(last.reason.contains(&key), "{}", last.reason);
+    }
+}
+
+#[test]
+fn second_release_by_hand_drops_what_cannot_be_given_back() {
+    let cut = Report::Unanswered {
+        reason: "cut".into(),
+        was_sent: true,
+    };
+    for is_granted in [true, false] {
+        let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
+        world.fire("more");
+        let first = if is_granted {
+            answer(200, r#"{"id":"a"}"#)
+        } else {
+            cut.clone()
+        };
+        world.answer(first);
+        world.resolve("more");
+        world.answer(answer(500, ""));
+        // Once by hand is a try at once, and twice in a row is one too.
+        assert_eq!(world.engine.release(Some(1)), 1);
+        assert_eq!(world.engine.release(Some(1)), 1);
+        assert_eq!(world.engine.book().leases.len(), 1);
+        world.answer(answer(500, ""));
+        assert_eq!(world.engine.release(None), 1);
+        assert_eq!(world.engine.book().leases.len(), 1, "all is not meant to drop");
+        world.answer(answer(500, ""));
+        world.crash_and_restart();
+        world.answer(answer(500, ""));
+        assert_eq!(world.engine.release(Some(1)), 1);
+        assert!(world.engine.book().leases.is_empty());
+        let last = world.last_record();
+        assert_eq!(last.outcome, Some(Outcome::Failed));
+        assert!(last.reason.contains("dropped by hand"), "{}", last.reason);
+        world.pass(600);
+        assert_eq!(world.begun(), []);
+        assert_eq!(world.engine.release(Some(1)), 0);
+    }
+}
+
+#[test]
+fn second_release_by_hand_drops_a_command_that_cannot_be_undone() {
+    let mut world = world(policy(vec![rule(&["exec: {argv: [/bin/a], undo: [/bin/b]}"], "")]));
+    world.fire("more");
+    // While it runs it is not dropped: it would not be taken back.
+    assert_eq!(world.engine.release(Some(1)), 1);
+    assert_eq!(world.engine.release(Some(1)), 1);
+    assert_eq!(world.answer(ended(0)), "/bin/a");
+    assert_eq!(world.answer(ended(1)), "/bin/b");
+    assert_eq!(world.engine.release(Some(1)), 1);
+    assert!(world.engine.book().leases.is_empty());
+    assert!(world.last_record().reason.contains("dropped by hand"));
+    world.begun();
+    world.pass(600);
+    assert_eq!(world.begun(), []);
+}
+
+#[test]
+fn grant_that_runs_out_by_itself_is_not_asked_for_after_the_alert() {
+    let step = "allocate: {url: 'http://broker/take', resource: /id, ttl: /ttl}";
+    for is_under_way in [true, false] {
+        let mut world = world(policy(vec![rule(&[step], "")]));
+        world.fire("more");
+        if !is_under_way {
+            world.answer(answer(500, ""));
+        }
+        world.resolve("more");
+        if is_under_way {
+            world.answer(answer(500, ""));
+        }
+        world.pass(600);
+        assert_eq!(world.begun(), []);
+        assert!(world.engine.book().leases.is_empty());
+        assert!(world.last_record().reason.contains("runs out by itself"));
     }
 }

@@ -213,6 +213,13 @@ impl<H: Host> Engine<H> {
         self.flights.values().any(|flight| flight.lease == lease)
     }
 
+    /// How many more errands of this kind may begin.
+    fn room(&self, is_command: bool) -> usize {
+        let same = |flight: &&Flight| (flight.kind == Kind::Command) == is_command;
+        let most = if is_command { MAX_COMMANDS } else { MAX_REQUESTS };
+        most.saturating_sub(self.flights.values().filter(same).count())
+    }
+
     /// Whether something is still to be given back by others.
     pub fn is_giving_back(&self) -> bool {
         self.book.leases.values().any(Lease::is_ending)
@@ -221,7 +228,15 @@ impl<H: Host> Engine<H> {
     /// What is due of others: tries that failed, renewals, what is to be given back.
     pub(super) fn run_errands(&mut self, turn: &mut Turn) {
         let now = turn.boot_now();
-        let is_due = |lease: &&Lease| lease.course().is_some_and(|course| course.next <= now);
+        // One whose end is part of this turn must not become in doubt by a request that is not sent.
+        let ending = |work: &Work| match work {
+            Work::Undo { lease, .. } => Some(*lease),
+            _ => None,
+        };
+        let ending: BTreeSet<u64> = turn.work.iter().filter_map(ending).collect();
+        let is_due =
+            |lease: &&Lease| lease.course().is_some_and(|course| course.next <= now) && !ending.contains(&lease.id);
+        let mut room = self.room(false);
         let due = self.book.leases.values().filter(is_due);
         let due: Vec<Lease> = due.filter(|lease| !self.is_under_way(lease.id)).cloned().collect();
         for mut lease in due {
@@ -243,11 +258,12 @@ impl<H: Host> Engine<H> {
             if let Effect::Allocation(allocation) = &mut lease.effect
                 && let Stage::Requested { in_doubt } = allocation.stage
             {
-                if self.book.paused {
-                    allocation.course.next = now + ROUND;
+                if self.book.paused || room == 0 {
+                    allocation.course.next = now + if self.book.paused { ROUND } else { RETRY };
                     self.book.record(&Entry::Lease(lease));
                     continue;
                 }
+                room -= 1;
                 was_in_doubt = in_doubt;
                 if !in_doubt {
                     // Durable before the request: whoever finds it after a crash cannot know that it was not granted.
@@ -308,14 +324,17 @@ impl<H: Host> Engine<H> {
             return;
         };
         let now = self.host.now().boot;
-        let is_command = kind == Kind::Command;
-        let same = |flight: &&Flight| (flight.kind == Kind::Command) == is_command;
-        let most = if is_command { MAX_COMMANDS } else { MAX_REQUESTS };
-        if self.flights.values().filter(same).count() >= most {
+        if self.room(kind == Kind::Command) == 0 {
             lease
                 .course_mut()
                 .into_iter()
                 .for_each(|course| course.next = now + RETRY);
+            if let Effect::Allocation(allocation) = &mut lease.effect
+                && let Stage::Requested { in_doubt } = &mut allocation.stage
+            {
+                // This one was not sent, so a resolve meanwhile has nothing to ask for.
+                *in_doubt = was_in_doubt;
+            }
             return self.book.record(&Entry::Lease(lease));
         }
         // Grows with time, so that an answer to an engine that died is not taken for one to its successor.

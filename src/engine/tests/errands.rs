@@ -639,3 +639,60 @@ fn grant_that_runs_out_by_itself_is_not_asked_for_after_the_alert() {
         assert!(world.last_record().reason.contains("runs out by itself"));
     }
 }
+
+#[test]
+fn request_that_waited_for_its_turn_is_not_sent_after_resolve() {
+    let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
+    let numbered = |number: u32, status| {
+        let mut alert = alert("more", status);
+        alert.labels.insert("number", number.to_string());
+        alert.fingerprint = crate::alert::alert::fingerprint(&alert.labels);
+        alert
+    };
+    for number in 0..9 {
+        world
+            .engine
+            .take(&[numbered(number, Status::Firing)], Instant::now())
+            .unwrap();
+    }
+    let begun = world.begun();
+    assert_eq!(begun.len(), 8);
+    world.pass(3);
+    world
+        .engine
+        .take(&[numbered(8, Status::Resolved)], Instant::now())
+        .unwrap();
+    for (ticket, _) in begun {
+        world.engine.reported(ticket, &answer(200, r#"{"id":"a"}"#));
+    }
+    world.pass(60);
+    assert_eq!(world.begun(), []);
+    assert_eq!(world.engine.book().leases.len(), 8);
+    assert_eq!(world.came_to("allocate", Outcome::Cancelled), 1.0);
+}
+
+#[test]
+fn retry_that_falls_due_with_the_end_is_not_sent() {
+    let unsent = || Report::Unanswered {
+        reason: "connection refused".into(),
+        was_sent: false,
+    };
+    for way in 0..2 {
+        let mut world = world(policy(vec![rule(&[ALLOCATE], "hold: 1m")]));
+        world.fire("more");
+        world.answer(unsent());
+        match way {
+            0 => {
+                world.engine.host().advance(Duration::from_secs(61));
+                world.engine.tick();
+            }
+            _ => {
+                world.engine.host().advance(Duration::from_secs(20));
+                world.policy = policy(vec![]);
+                world.crash_and_restart();
+            }
+        }
+        assert_eq!(world.begun(), [], "{way}");
+        assert!(world.engine.book().leases.is_empty(), "{way}");
+    }
+}

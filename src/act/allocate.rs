@@ -293,6 +293,11 @@ impl Allocation {
     fn granted(&self, resource: String, ttl: Option<Duration>, now: Duration) -> Heard {
         let left_over = match &self.stage {
             Stage::Granted { resource: former, .. } if *former != resource => Some(Allocation {
+                // Each release needs a key of its own, or the allocator may take the second for a repeat of the first.
+                ask: Request {
+                    key: format!("{}-{:x}", self.ask.key, now.as_nanos()),
+                    ..self.ask.clone()
+                },
                 course: Course {
                     next: now,
                     failures: 0,

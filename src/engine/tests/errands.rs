@@ -696,3 +696,23 @@ fn retry_that_falls_due_with_the_end_is_not_sent() {
         assert!(world.engine.book().leases.is_empty(), "{way}");
     }
 }
+
+#[test]
+fn releases_of_two_resources_bear_two_keys() {
+    let mut world = world(policy(vec![rule(&[RENEWED], "")]));
+    world.fire("more");
+    world.answer(answer(200, r#"{"id":"a","ttl":60}"#));
+    world.pass(41);
+    world.answer(answer(200, r#"{"id":"b","ttl":60}"#));
+    world.resolve("more");
+    let begun = world.begun();
+    let keys: BTreeSet<String> = begun
+        .iter()
+        .map(|(_, errand)| match errand {
+            Errand::Request(request, _) => request.key.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!((begun.len(), keys.len()), (2, 2), "{keys:?}");
+    assert!(keys.iter().all(|key| key.ends_with("-release")), "{keys:?}");
+}

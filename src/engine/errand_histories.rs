@@ -1,5 +1,6 @@
 //! Random histories of alerts, faults of an allocator and deaths of the daemon: what is granted is given back, one for
-//! one, and nothing is granted twice under one key.
+//! one, and nothing is granted twice under one key. Nothing is asked for whose alert is over, but to learn what was
+//! granted. What cannot be given back is in the history, and does not stay for ever.
 
 use super::histories::config;
 use super::tests::errands::rule;
@@ -8,6 +9,7 @@ use crate::alert::{Alert, Source, Status, alert::fingerprint};
 use crate::host::errand::{Errand, Report, Request};
 use crate::host::fake::FakeHost;
 use crate::host::fault;
+use crate::ledger::Outcome;
 use crate::process::BootId;
 use proptest::prelude::*;
 use std::panic::AssertUnwindSafe;
@@ -29,6 +31,8 @@ enum Op {
     },
     Restart,
     Release,
+    /// By its number, which may drop it.
+    ReleaseOne(usize),
     Reload(bool),
     Pause(bool),
 }
@@ -39,27 +43,63 @@ enum Mood {
     Status(u16),
     /// It does what it is asked, and its answer is of no use.
     Garbled,
+    /// It does what it is asked, and its answer has no resource where the rule looks for one.
+    Unnamed,
     Cut,
     /// Nothing reaches it.
     Away,
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    let mood = prop_oneof![
+fn mood() -> impl Strategy<Value = Mood> {
+    prop_oneof![
         4 => Just(Mood::Well),
-        2 => prop_oneof![Just(500), Just(503), Just(302), Just(403), Just(400)].prop_map(Mood::Status),
+        2 => prop_oneof![Just(500), Just(503), Just(302), Just(403), Just(400), Just(404)].prop_map(Mood::Status),
         2 => Just(Mood::Garbled),
+        2 => Just(Mood::Unnamed),
         2 => Just(Mood::Cut),
         1 => Just(Mood::Away),
-    ];
+    ]
+}
+
+/// The alert resolves while a renewal is under way, which chance alone seldom brings about.
+fn resolve_during_renewal() -> impl Strategy<Value = Vec<Op>> {
+    let answer = |is_lost| Op::Answer {
+        newest_first: false,
+        is_lost,
+    };
+    (0..ALERTS, mood(), any::<bool>()).prop_map(move |(number, mood, is_lost)| {
+        vec![
+            Op::Pause(false),
+            Op::Reload(true),
+            Op::Mood(Mood::Well),
+            Op::Fire(number),
+            Op::Pass(6),
+            answer(false),
+            Op::Mood(mood),
+            Op::Pass(81),
+            Op::Resolve(number),
+            answer(is_lost),
+        ]
+    })
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    prop_oneof![
+        12 => op().prop_map(|op| vec![op]),
+        1 => resolve_during_renewal(),
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (0..ALERTS).prop_map(Op::Fire),
         4 => (0..ALERTS).prop_map(Op::Resolve),
         6 => (1u64..90).prop_map(Op::Pass),
-        6 => mood.prop_map(Op::Mood),
+        6 => mood().prop_map(Op::Mood),
         12 => any::<(bool, bool)>().prop_map(|(newest_first, is_lost)| Op::Answer { newest_first, is_lost }),
         2 => Just(Op::Restart),
         1 => Just(Op::Release),
+        2 => (0..ALERTS).prop_map(Op::ReleaseOne),
         2 => any::<bool>().prop_map(Op::Reload),
         1 => any::<bool>().prop_map(Op::Pause),
     ]
@@ -71,11 +111,17 @@ struct Broker {
     granted: BTreeMap<String, String>,
     live: BTreeSet<String>,
     given_back: BTreeMap<String, u32>,
-    refused: BTreeSet<String>,
+    /// Keys under which something was granted and not named.
+    unnamed: BTreeSet<String>,
+}
+
+fn is_release(request: &Request) -> bool {
+    request.url.starts_with("http://broker/give/")
 }
 
 impl Broker {
-    fn serve(&mut self, request: &Request, mood: Mood) -> Report {
+    /// `is_renewal`: the daemon knows what it was granted under this key.
+    fn serve(&mut self, request: &Request, is_renewal: bool, mood: Mood) -> Report {
         let cut = |was_sent| Report::Unanswered {
             reason: "cut".into(),
             was_sent,
@@ -88,18 +134,17 @@ impl Broker {
         match mood {
             Mood::Away => return cut(false),
             Mood::Status(status) => {
-                // A key that it knows it does not refuse for good.
-                if status == 400 && !self.granted.contains_key(&request.key) {
-                    self.refused.insert(request.key.clone());
-                }
-                let status = if status == 400 && self.granted.contains_key(&request.key) {
+                // A key that it knows it does not refuse for good, unless it is to renew: that says nothing about what
+                // stands.
+                let is_known = self.granted.contains_key(&request.key) || is_release(request);
+                let status = if matches!(status, 400 | 404) && is_known && !is_renewal {
                     503
                 } else {
                     status
                 };
                 return answer(status, String::new());
             }
-            Mood::Well | Mood::Garbled | Mood::Cut => {}
+            Mood::Well | Mood::Garbled | Mood::Unnamed | Mood::Cut => {}
         }
         let body = if let Some(resource) = request.url.strip_prefix("http://broker/give/") {
             if !self.live.remove(resource) {
@@ -118,6 +163,10 @@ impl Broker {
         };
         match mood {
             Mood::Garbled => answer(200, "<html>".into()),
+            Mood::Unnamed => {
+                self.unnamed.insert(request.key.clone());
+                answer(200, "{\"status\": \"ok\"}".into())
+            }
             Mood::Cut => cut(true),
             _ => answer(200, body),
         }
@@ -131,9 +180,22 @@ struct World {
     rules: Vec<Rule>,
     broker: Broker,
     mood: Mood,
-    /// Errands that the allocator has dealt with, and whose answers are on their way.
-    answers: Vec<(u64, Report)>,
+    /// Errands that the allocator has dealt with, and whose answers are on their way; with the key that was asked for.
+    answers: Vec<(u64, Option<String>, Report)>,
+    /// Requests by key of which the daemon was not told a clear no.
+    in_doubt: BTreeMap<String, u32>,
+    /// Keys of leases that were dropped by hand.
+    dropped: BTreeSet<String>,
+    /// Requests that should not have been sent.
+    undue: Vec<String>,
     started: [i64; ALERTS],
+}
+
+fn allocation(lease: &Lease) -> &crate::ledger::Allocation {
+    match &lease.effect {
+        crate::ledger::Effect::Allocation(allocation) => allocation,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn policy(rules: &[Rule]) -> Policy {
@@ -162,6 +224,9 @@ impl World {
             broker: Broker::default(),
             mood: Mood::Well,
             answers: Vec::new(),
+            in_doubt: BTreeMap::new(),
+            dropped: BTreeSet::new(),
+            undue: Vec::new(),
             started: [0; ALERTS],
         };
         world.start();
@@ -197,27 +262,41 @@ impl World {
             }
         }));
         fault::arm(None);
-        self.serve(engine.host());
+        self.serve(&mut engine);
         self.host = engine.host().clone();
         match result {
             Ok(()) => self.engine = Some(engine),
             Err(_) => {
                 drop(engine);
                 self.answers.clear();
+                // What it was told it may not have written down.
+                self.in_doubt.values_mut().for_each(|count| *count += 1);
                 self.start();
                 let mut engine = self.engine.take().unwrap();
-                self.serve(engine.host());
+                self.serve(&mut engine);
                 self.engine = Some(engine);
             }
         }
     }
 
     /// The allocator deals with what reached it.
-    fn serve(&mut self, host: &mut FakeHost) {
-        for (ticket, errand) in std::mem::take(&mut host.errands) {
+    fn serve(&mut self, engine: &mut Engine<FakeHost>) {
+        for (ticket, errand) in std::mem::take(&mut engine.host().errands) {
             let Errand::Request(request, _) = errand else { panic!() };
-            let report = self.broker.serve(&request, self.mood);
-            self.answers.push((ticket, report));
+            let mut leases = engine.book().leases.values();
+            let lease = leases.find(|lease| allocation(lease).ask.key == request.key);
+            let is_renewal = lease.is_some_and(|lease| allocation(lease).resource().is_some());
+            let mut asked_for = None;
+            if !is_release(&request) {
+                let doubt = self.in_doubt.entry(request.key.clone()).or_default();
+                if lease.is_some_and(Lease::is_ending) && *doubt == 0 {
+                    self.undue.push(request.key.clone());
+                }
+                *doubt += 1;
+                asked_for = Some(request.key.clone());
+            }
+            let report = self.broker.serve(&request, is_renewal, self.mood);
+            self.answers.push((ticket, asked_for, report));
         }
     }
 
@@ -256,7 +335,7 @@ impl World {
         if newest_first {
             answers.reverse();
         }
-        for (ticket, report) in answers {
+        for (ticket, asked_for, report) in answers {
             let report = if is_lost {
                 Report::Unanswered {
                     reason: "no answer within 10 s".into(),
@@ -265,6 +344,14 @@ impl World {
             } else {
                 report
             };
+            let is_clear_no = matches!(
+                report,
+                Report::Answered { status: 300..500, .. } | Report::Unanswered { was_sent: false, .. }
+            );
+            if let Some(key) = asked_for.filter(|_| is_clear_no) {
+                let doubt = self.in_doubt.get_mut(&key).unwrap();
+                *doubt = doubt.saturating_sub(1);
+            }
             self.with(|engine| engine.reported(ticket, &report));
         }
     }
@@ -293,6 +380,16 @@ impl World {
             Op::Release => self.with(|engine| {
                 engine.release(None);
             }),
+            Op::ReleaseOne(place) => {
+                let held = self.engine.as_ref().unwrap().book().leases.values().nth(place).cloned();
+                let Some(lease) = held else { return };
+                self.with(|engine| {
+                    engine.release(Some(lease.id));
+                });
+                if !self.engine.as_ref().unwrap().book().leases.contains_key(&lease.id) {
+                    self.dropped.insert(allocation(&lease).ask.key.clone());
+                }
+            }
             Op::Reload(has_rule) => {
                 let all = policy(&self.rules);
                 let none = policy(&[]);
@@ -302,9 +399,9 @@ impl World {
         }
     }
 
-    /// Everything is over, and the allocator well again: how many leases are left.
-    fn end(&mut self) -> usize {
-        self.mood = Mood::Well;
+    /// Everything is over, and the allocator in this mood: how many leases are left.
+    fn end(&mut self, mood: Mood) -> usize {
+        self.mood = mood;
         for number in 0..ALERTS {
             self.act(&Op::Resolve(number));
         }
@@ -321,19 +418,31 @@ proptest! {
 
     #[test]
     fn grants_and_releases_match_one_to_one(
-        history in proptest::collection::vec((op(), proptest::option::weighted(0.2, 0u32..12)), 1..40),
+        history in proptest::collection::vec((ops(), proptest::option::weighted(0.2, 0u32..12)), 1..40),
+        last_mood in prop_oneof![3 => Just(Mood::Well), 1 => Just(Mood::Unnamed)],
     ) {
         let mut world = World::new();
-        for (op, death) in &history {
-            fault::arm(*death);
-            world.act(op);
-            fault::arm(None);
+        for (ops, death) in &history {
+            for (place, op) in ops.iter().enumerate() {
+                fault::arm(death.filter(|_| place + 1 == ops.len()));
+                world.act(op);
+                fault::arm(None);
+            }
         }
-        let left = world.end();
+        let left = world.end(last_mood);
         let broker = &world.broker;
         prop_assert_eq!(left, 0, "leases are left");
-        prop_assert!(broker.live.is_empty(), "leaked: {:?}", broker.live);
-        prop_assert_eq!(broker.granted.len(), broker.given_back.len());
+        prop_assert!(world.undue.is_empty(), "asked for after the end: {:?}", world.undue);
         prop_assert!(broker.given_back.values().all(|count| *count == 1));
+        prop_assert_eq!(broker.granted.len(), broker.given_back.len() + broker.live.len());
+        // What stands was never named or was dropped by hand, and the history says which it is.
+        let records = world.engine.as_ref().unwrap().records();
+        let failed: Vec<_> = records.iter().filter(|record| record.outcome == Some(Outcome::Failed)).collect();
+        for (key, resource) in broker.granted.iter().filter(|(_, resource)| broker.live.contains(*resource)) {
+            prop_assert!(broker.unnamed.contains(key) || world.dropped.contains(key), "leaked: {}", key);
+            let names = [key.clone(), format!("{resource:?}")];
+            let is_told = failed.iter().any(|record| names.iter().any(|name| record.reason.contains(name)));
+            prop_assert!(is_told, "not told: {}", key);
+        }
     }
 }

@@ -237,9 +237,7 @@ impl FinalGate<'_> {
         }
         self.ask_breaker()?;
         let ours = || counted().filter(|victim| victim.rule == key.rule && victim.target != Target::Host);
-        let in_episode = ours()
-            .filter(|victim| victim.fingerprint == key.fingerprint && victim.struck_at >= self.episode.opened_at)
-            .count();
+        let in_episode = ours().filter(|victim| victim.counts_for(self.episode)).count();
         if in_episode >= self.rule.limit {
             return refuse(
                 Decision::Budget,
@@ -282,8 +280,13 @@ impl FinalGate<'_> {
             victim.target == Target::Host && victim.simulated == key.simulated && victim.rule == key.rule
         };
         let ours = || self.victims.iter().filter(is_ours);
-        if ours().any(|victim| victim.fingerprint == key.fingerprint && victim.struck_at >= self.episode.opened_at) {
+        let of_alert = || ours().filter(|victim| victim.counts_for(self.episode));
+        if of_alert().any(|victim| victim.struck_at >= self.episode.opened_at) {
             return self.ask_condition().map(|()| Strike::Escalation);
+        }
+        if of_alert().next().is_some() {
+            let reason = "it ran for this alert already, before its episode closed for want of a confirmation";
+            return refuse(Decision::Budget, reason);
         }
         self.afford(ours().map(|victim| victim.struck_at).max())?;
         self.ask_condition().map(|()| Strike::NewVictim)

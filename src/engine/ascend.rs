@@ -115,6 +115,7 @@ impl<H: Host> Engine<H> {
         let mut victim = known.cloned().unwrap_or_else(new);
         victim.rule.clone_from(&episode.key.rule);
         victim.fingerprint.clone_from(&episode.key.fingerprint);
+        victim.alert_starts_at = Some(episode.starts_at);
         victim.signals.push(signal as i32);
         victim.unsent = (!simulated).then_some(signal as i32);
         if !simulated && effect::is_about_memory(seat.rule) {

@@ -152,13 +152,7 @@ impl<H: Host> Engine<H> {
     /// The host is a victim once per episode, and over it at once: nobody waits for its end.
     fn note_run(&mut self, episode: &Episode, turn: &mut Turn) {
         let key = &episode.key;
-        let is_known = |victim: &Victim| {
-            victim.target == Target::Host
-                && victim.simulated == key.simulated
-                && victim.rule == key.rule
-                && victim.fingerprint == key.fingerprint
-                && victim.struck_at >= episode.opened_at
-        };
+        let is_known = |victim: &Victim| victim.target == Target::Host && victim.counts_for(episode);
         if self.book.victims.iter().any(is_known) {
             return;
         }
@@ -166,6 +160,7 @@ impl<H: Host> Engine<H> {
             rule: key.rule.clone(),
             fingerprint: key.fingerprint.clone(),
             gone_at: Some(turn.boot_now()),
+            alert_starts_at: Some(episode.starts_at),
             ..Victim::new(Target::Host, key.simulated, turn.boot_now())
         };
         turn.intend(&mut self.book, Entry::Victim(victim));
@@ -275,6 +270,19 @@ impl<H: Host> Engine<H> {
                 lease: id,
                 was_in_doubt,
             });
+        }
+    }
+
+    /// What waited for a confirmation of the alert of this episode is due at once.
+    pub(super) fn take_up_requests(&mut self, key: &EpisodeKey, now: Duration) {
+        let waiting = self
+            .book
+            .leases_of(key)
+            .filter(|lease| is_first_try(lease) && !lease.is_ending());
+        for mut lease in waiting.cloned().collect::<Vec<_>>() {
+            let course = lease.course_mut().filter(|course| course.next < Duration::MAX);
+            course.into_iter().for_each(|course| course.next = now);
+            self.book.record(&Entry::Lease(lease));
         }
     }
 

@@ -220,6 +220,7 @@ impl<H: Host> Engine<H> {
         let is_confirmed = self.confirm(key, rule.hold, statement, turn);
         if is_confirmed {
             self.finish_unsettled(Some(key), turn);
+            self.take_up_requests(key, turn.boot_now());
         } else if !turn.is_unledgered && self.is_judged_just_now(key, turn.boot_now()) {
             return turn.counted.push((rule.name.clone(), Decision::Duplicate));
         }

@@ -273,6 +273,28 @@ fn a_deadline_restores_and_only_a_repeat_takes_again() {
 }
 
 #[test]
+fn an_alert_that_goes_on_after_a_silence_gets_no_second_victim() {
+    let mut rule = example("end", "signal KILL");
+    (rule.hold, rule.cooldown) = (Duration::from_secs(40), Duration::ZERO);
+    let mut world = world(policy(vec![rule]));
+    let first = world.add(100, 1);
+    world.fire("end");
+    world.reap(first);
+    world.add(200, 1);
+    world.pass(60);
+    assert!(
+        world.engine.book().episodes.is_empty(),
+        "no source has confirmed the alert"
+    );
+    world.fire("end");
+    world.pass(20);
+    assert_eq!(world.signals(), [(100, Signal::SIGKILL)]);
+    world.resolve("end");
+    world.send("end", Status::Firing, 1000, Source::Alertmanager);
+    assert_eq!(world.signals().len(), 2, "another alert");
+}
+
+#[test]
 fn new_matches_are_taken_in_a_round_up_to_the_limit() {
     let mut rule = example("calm", "nice 15");
     rule.limit = 2;

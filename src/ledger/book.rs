@@ -150,6 +150,10 @@ pub struct Victim {
     /// What there was before the last final step, for a rule that is about memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryBefore>,
+    /// The start of the alert, by its own account. An alert that goes on with this start after its episode closed for want
+    /// of a confirmation does not get another victim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert_starts_at: Option<Timestamp>,
 }
 
 /// Memory before a final step.
@@ -177,7 +181,15 @@ impl Victim {
             outlived: false,
             is_interrupted: false,
             memory: None,
+            alert_starts_at: None,
         }
+    }
+
+    /// Whether it counts for this episode: its alert is the same, and the step was taken in this episode or since the
+    /// alert has the start that it has now.
+    pub fn counts_for(&self, episode: &Episode) -> bool {
+        self.episode() == episode.key
+            && (self.struck_at >= episode.opened_at || self.alert_starts_at == Some(episode.starts_at))
     }
 
     /// The episode that it is a victim of.

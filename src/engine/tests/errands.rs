@@ -520,6 +520,10 @@ fn wrong_resource_pointer_asks_nothing_more_after_the_alert() {
         }
         world.begun();
         world.crash_and_restart();
+        world.pass(20);
+        assert_eq!(world.begun(), [], "no source has confirmed the alert since");
+        world.fire("more");
+        world.pass(1);
         world.answer(unnamed());
         match way {
             0 => world.resolve("more"),

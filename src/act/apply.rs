@@ -97,11 +97,14 @@ pub fn prepare(host: &mut impl Host, target: Identity, change: &Change) -> Resul
     let value = match change {
         // The kernel drops processors that are not there, and would be found to have set something else.
         Change::To(Value::Affinity(cpus)) => {
-            let online = host.online_cpus();
-            Value::Affinity(online.into_iter().filter(|cpu| cpus.contains(*cpu)).collect())
+            let most = host.processors_of(target);
+            Value::Affinity(most.into_iter().filter(|cpu| cpus.contains(*cpu)).collect())
         }
         Change::To(value) => value.clone(),
-        Change::Affinity(change) => Value::Affinity(relative_affinity(*change, &first.value, host.online_cpus())),
+        Change::Affinity(change) => {
+            let most = host.processors_of(target);
+            Value::Affinity(relative_affinity(*change, &first.value, most))
+        }
         Change::Limit { .. } | Change::Io(_) => {
             return Err(Effected::only(Outcome::Failed, "a process has no limits of a cgroup"));
         }
@@ -234,24 +237,25 @@ pub(super) fn concerned(host: &mut impl Host, target: Identity, knob: Knob) -> R
     Ok(normal)
 }
 
-fn relative_affinity(change: AffinityChange, prior: &Value, online: BTreeSet<u32>) -> CpuSet {
-    let have = match prior {
-        Value::Affinity(cpus) => cpus.iter().collect(),
+/// `most` are the processors that the target can have.
+fn relative_affinity(change: AffinityChange, prior: &Value, most: BTreeSet<u32>) -> CpuSet {
+    // Without a mask a target has all of them.
+    let have: BTreeSet<u32> = match prior {
+        Value::Affinity(cpus) => most.iter().copied().filter(|cpu| cpus.contains(*cpu)).collect(),
         _ => BTreeSet::new(),
     };
     let wanted = match change {
-        AffinityChange::All => online.len(),
+        AffinityChange::All => most.len(),
         AffinityChange::Cpus(cpus) => have.len().saturating_add_signed(cpus as isize),
         AffinityChange::Percent(percent) => (have.len() as f64 * (1.0 + f64::from(percent) / 100.0))
             .round()
             .max(0.0) as usize,
     }
-    .clamp(1, online.len().max(1));
+    .clamp(1, most.len().max(1));
     // Those it has stay first, so that caches stay warm.
     let mut cpus: BTreeSet<u32> = have.iter().copied().take(wanted).collect();
     cpus.extend(
-        online
-            .iter()
+        most.iter()
             .filter(|cpu| !have.contains(cpu))
             .take(wanted - cpus.len().min(wanted)),
     );
@@ -267,11 +271,65 @@ fn summary<'a>(values: impl Iterator<Item = &'a Value>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::act::limit::Capacity;
+    use crate::host::LinuxHost;
+    use crate::process::table::Procfs;
+    use crate::process::{Cgroup, CgroupIdentity};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    struct Sleeper(std::process::Child);
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// Pins the calling thread, which is evenkeel here, to the first processor that it has.
+    fn pin_this_thread() {
+        let has = rustix::thread::sched_getaffinity(None).unwrap();
+        let first = (0..rustix::thread::CpuSet::MAX_CPU)
+            .find(|cpu| has.is_set(*cpu))
+            .unwrap();
+        let mut one = rustix::thread::CpuSet::new();
+        one.set(first);
+        rustix::thread::sched_setaffinity(None, &one).unwrap();
+    }
+
+    #[test]
+    fn own_affinity_does_not_limit_a_real_target() {
+        let child = Sleeper(std::process::Command::new("sleep").arg("600").spawn().unwrap());
+        let mut host = LinuxHost::new(Procfs::open(Path::new("/proc")).unwrap(), Arc::new(|_| ()));
+        let target = host.process(child.0.id() as i32).unwrap().identity;
+        let main = host.threads(target).unwrap()[0];
+        // The kernel cuts this down to what the target may have at most.
+        host.set(target, main, &Value::Affinity(CpuSet::every())).unwrap();
+        let most = host.get(target, main, Knob::Affinity).unwrap();
+        pin_this_thread();
+        for change in [
+            Change::To(Value::Affinity(CpuSet::every())),
+            Change::Affinity(AffinityChange::All),
+            Change::Affinity(AffinityChange::Percent(100)),
+        ] {
+            assert_eq!(prepare(&mut host, target, &change).unwrap().value, most, "{change:?}");
+        }
+        let Value::Affinity(most) = most else { panic!() };
+        let here = Cgroup::at(
+            CgroupIdentity {
+                boot: target.boot,
+                inode: 0,
+            },
+            "/".to_owned(),
+        );
+        assert!(Capacity::of(&mut host, &here).processors >= most.iter().count());
+    }
 
     #[test]
     fn affinity_is_relative_to_what_the_process_has() {
         let have = Value::Affinity("2-3".parse().unwrap());
-        let online: BTreeSet<u32> = (0..8).collect();
+        let most: BTreeSet<u32> = (0..8).collect();
         for (change, expected) in [
             (AffinityChange::All, "0-7"),
             (AffinityChange::Cpus(2), "0-3"),
@@ -281,7 +339,7 @@ mod tests {
             (AffinityChange::Percent(900), "0-7"),
         ] {
             assert_eq!(
-                relative_affinity(change, &have, online.clone()).to_string(),
+                relative_affinity(change, &have, most.clone()).to_string(),
                 expected,
                 "{change:?}"
             );

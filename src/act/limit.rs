@@ -27,7 +27,7 @@ impl From<CgroupError> for Effected {
     }
 }
 
-/// What a host has where a cgroup has no limit.
+/// What there is where a cgroup has no limit.
 #[derive(Debug, Clone, Copy)]
 pub struct Capacity {
     pub processors: usize,
@@ -35,9 +35,10 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    pub fn of(host: &impl Host) -> Capacity {
+    /// What a cgroup has without a limit.
+    pub fn of(host: &mut impl Host, cgroup: &Cgroup) -> Capacity {
         Capacity {
-            processors: host.online_cpus().len(),
+            processors: host.processors_of_cgroup(cgroup).len(),
             memory_bytes: host.memory_bytes(),
         }
     }
@@ -120,8 +121,14 @@ pub struct PreparedLimit {
 ///
 /// # Errors
 /// With the outcome, when the change cannot be worked out.
-pub fn prepare(host: &impl Host, reading: Reading, change: &Change) -> Result<PreparedLimit, Effected> {
-    let value = wanted(change, &reading.value, Capacity::of(host), |path| host.device(path))
+pub fn prepare(
+    host: &mut impl Host,
+    cgroup: &Cgroup,
+    reading: Reading,
+    change: &Change,
+) -> Result<PreparedLimit, Effected> {
+    let capacity = Capacity::of(host, cgroup);
+    let value = wanted(change, &reading.value, capacity, |path| host.device(path))
         .map_err(|reason| Effected::only(Outcome::Failed, reason))?;
     Ok(PreparedLimit {
         is_set_already: value == reading.value,
@@ -274,6 +281,7 @@ pub fn kill(host: &mut impl Host, cgroup: &Cgroup) -> Effected {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::fake::FakeHost;
     use crate::host::limit::{CgroupFile, IoKind};
 
     const HOST: Capacity = Capacity {
@@ -305,6 +313,24 @@ mod tests {
         ] {
             check(CgroupFile::CpuMax, found, by, expected);
         }
+    }
+
+    #[test]
+    fn processors_are_those_of_the_cpuset() {
+        let mut host = FakeHost::new(8, "2026-01-01T00:00:00Z".parse().unwrap());
+        host.add_cgroup("/pinned.slice").cpus = Some("0-1".parse().unwrap());
+        host.add_cgroup("/pinned.slice/one.service");
+        let change = Change::Limit {
+            file: CgroupFile::CpuMax,
+            by: Relative::Percent(-50),
+        };
+        let mut value = |path: &str| {
+            let cgroup = host.cgroup(path).unwrap();
+            let reading = host.read_cgroup(&cgroup, change.knob()).unwrap();
+            prepare(&mut host, &cgroup, reading, &change).unwrap().value.to_string()
+        };
+        assert_eq!(value("/pinned.slice/one.service"), "100000 100000");
+        assert_eq!(value("/"), "400000 100000");
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl<H: Host> Engine<H> {
         let prepared = match step {
             Step::Set(change) => {
                 let reading = self.read_own(cgroup, change.knob());
-                match reading.and_then(|reading| limit::prepare(&self.host, reading, change)) {
+                match reading.and_then(|reading| limit::prepare(&mut self.host, cgroup, reading, change)) {
                     Ok(prepared) => Some((change, prepared)),
                     Err(effected) => {
                         turn.decide(&mut self.book, record.clone());

@@ -47,6 +47,8 @@ pub struct FakeCgroup {
     pub memory_bytes: u64,
     /// Of that, what the kernel could take back.
     pub reclaimable_bytes: u64,
+    /// `cpuset.cpus`; without it there are those of the cgroup above.
+    pub cpus: Option<CpuSet>,
     /// Whether systemd keeps a unit for it, and what was set for that at runtime: the next cgroup of the unit gets it too.
     pub runtime: Option<BTreeMap<CgroupFile, Setting>>,
 }
@@ -60,6 +62,7 @@ impl FakeCgroup {
             is_frozen: false,
             memory_bytes: 0,
             reclaimable_bytes: 0,
+            cpus: None,
             runtime: is_unit.then(BTreeMap::new),
         }
     }
@@ -274,6 +277,15 @@ impl FakeHost {
         Some(cgroup)
     }
 
+    fn online_in_cpuset(&self, path: &str) -> BTreeSet<u32> {
+        let is_in = |cpu: &u32| {
+            let above = std::path::Path::new(path).ancestors();
+            let mut sets = above.filter_map(|folder| self.cgroups.get(folder.to_str()?)?.cpus.as_ref());
+            sets.next().is_none_or(|cpuset| cpuset.contains(*cpu))
+        };
+        (0..self.cpus).filter(is_in).collect()
+    }
+
     fn thread(&self, start_ticks: u64, nice: i32) -> FakeThread {
         FakeThread {
             start_ticks,
@@ -436,7 +448,7 @@ impl Host for FakeHost {
         }
         #[cfg(test)]
         self.note_deed(id, None)?;
-        let online = self.cpus;
+        let most = self.processors_of(id);
         let found = self.verify(id)?;
         let at = found
             .threads
@@ -447,7 +459,7 @@ impl Host for FakeHost {
             Value::Nice(nice) => at.nice = *nice,
             Value::Affinity(cpus) => {
                 // The kernel drops what is not there.
-                at.affinity = cpus.iter().filter(|cpu| *cpu < online).collect();
+                at.affinity = most.into_iter().filter(|cpu| cpus.contains(*cpu)).collect();
             }
             Value::Ionice(priority) => at.ionice = *priority,
             Value::Sched(policy) => at.policy = *policy,
@@ -666,6 +678,16 @@ impl Host for FakeHost {
 
     fn online_cpus(&self) -> BTreeSet<u32> {
         (0..self.cpus).collect()
+    }
+
+    fn processors_of(&mut self, process: Identity) -> BTreeSet<u32> {
+        let found = self.processes.get(&process.pid);
+        let path = found.and_then(|found| found.process.details.cgroup.clone());
+        self.online_in_cpuset(path.as_deref().unwrap_or("/"))
+    }
+
+    fn processors_of_cgroup(&mut self, cgroup: &Cgroup) -> BTreeSet<u32> {
+        self.online_in_cpuset(&cgroup.path)
     }
 
     fn may_undo(&self, knob: Knob) -> Result<(), &'static str> {

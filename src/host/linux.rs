@@ -89,6 +89,19 @@ impl LinuxHost {
         self.limits.mount().unwrap_or(Path::new(CGROUPS))
     }
 
+    /// The online processors of a cgroup's cpuset; that of a cgroup without the controller is the one above.
+    fn online_in_cpuset(&self, path: &str) -> BTreeSet<u32> {
+        let online = self.online_cpus();
+        let mount = self.cgroup_mount();
+        let folder = mount.join(path.trim_start_matches('/'));
+        let within = folder.ancestors().take_while(|folder| folder.starts_with(mount));
+        let mut sets = within.filter_map(|folder| cpu_list(fs::read_to_string(folder.join("cpuset.cpus.effective"))));
+        match sets.next() {
+            Some(cpuset) => cpuset.intersection(&online).copied().collect(),
+            None => online,
+        }
+    }
+
     fn verify(&mut self, id: Identity) -> Result<Process, HostError> {
         match self.process(id.pid) {
             None => Err(HostError::Gone { pid: id.pid }),
@@ -376,23 +389,18 @@ impl Host for LinuxHost {
     }
 
     fn online_cpus(&self) -> BTreeSet<u32> {
-        affinity(0).map(|cpus| cpus.iter().collect()).unwrap_or_default()
+        // Own affinity says where evenkeel may run, and nothing of others. It serves where /sys is hidden.
+        let own = || affinity(0).map(|cpus| cpus.iter().collect()).unwrap_or_default();
+        cpu_list(fs::read_to_string(ONLINE)).unwrap_or_else(own)
     }
 
     fn processors_of(&mut self, id: Identity) -> BTreeSet<u32> {
-        let online = cpu_list(fs::read_to_string(ONLINE));
         let path = fs::read_to_string(self.procfs.root.join(format!("{}/cpuset", id.pid))).unwrap_or_default();
-        let effective = format!(
-            "{}{}/cpuset.cpus.effective",
-            self.cgroup_mount().display(),
-            path.trim_end().trim_end_matches('/')
-        );
-        let cpuset = cpu_list(fs::read_to_string(effective));
-        match (cpuset, online) {
-            (Some(cpuset), Some(online)) => cpuset.intersection(&online).copied().collect(),
-            (Some(cpus), None) | (None, Some(cpus)) => cpus,
-            (None, None) => self.online_cpus(),
-        }
+        self.online_in_cpuset(path.trim_end())
+    }
+
+    fn processors_of_cgroup(&mut self, cgroup: &Cgroup) -> BTreeSet<u32> {
+        self.online_in_cpuset(&cgroup.path)
     }
 
     fn nice_reach(&mut self, id: Identity) -> Option<String> {

@@ -246,11 +246,16 @@ pub trait Host {
     /// Memory that programs could still get (`MemAvailable` of proc(5)), in bytes; `None` where it cannot be read.
     fn available_memory(&mut self) -> Option<u64>;
 
-    /// Processors that can be used.
+    /// Processors of the host that are online, whichever evenkeel itself may run on.
     fn online_cpus(&self) -> BTreeSet<u32>;
 
     /// Processors that a process could have at most: those of its cpuset (cpuset(7)) that are online.
     fn processors_of(&mut self, _process: Identity) -> BTreeSet<u32> {
+        self.online_cpus()
+    }
+
+    /// Processors that a cgroup could have at most: those of its cpuset that are online.
+    fn processors_of_cgroup(&mut self, _cgroup: &Cgroup) -> BTreeSet<u32> {
         self.online_cpus()
     }
 

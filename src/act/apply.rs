@@ -68,12 +68,11 @@ impl Prepared {
     }
 }
 
-/// Reads what a step would change.
+/// Reads what a step would change, of every thread; never nothing.
 ///
 /// # Errors
 /// With the outcome, when the process is gone or its values cannot be read.
-pub fn prepare(host: &mut impl Host, target: Identity, change: &Change) -> Result<Prepared, Effected> {
-    let knob = change.knob();
+pub fn read(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<Prior>, Effected> {
     let mut prior = Vec::new();
     for thread in concerned(host, target, knob)? {
         match host.get(target, thread, knob) {
@@ -88,12 +87,26 @@ pub fn prepare(host: &mut impl Host, target: Identity, change: &Change) -> Resul
             Err(error) => return Err(error.into()),
         }
     }
-    let Some(first) = prior.first() else {
+    if prior.is_empty() {
         return Err(Effected::only(
             Outcome::Denied,
             "all its threads are real-time, which are never touched",
         ));
-    };
+    }
+    Ok(prior)
+}
+
+/// What a change makes of the value that it counts from, which is what is there but for the leases of other alerts.
+///
+/// # Errors
+/// When it is no change of a process.
+pub fn prepare(
+    host: &mut impl Host,
+    target: Identity,
+    change: &Change,
+    base: &Value,
+    prior: Vec<Prior>,
+) -> Result<Prepared, Effected> {
     let value = match change {
         // The kernel drops processors that are not there, and would be found to have set something else.
         Change::To(Value::Affinity(cpus)) => {
@@ -103,7 +116,7 @@ pub fn prepare(host: &mut impl Host, target: Identity, change: &Change) -> Resul
         Change::To(value) => value.clone(),
         Change::Affinity(change) => {
             let most = host.processors_of(target);
-            Value::Affinity(relative_affinity(*change, &first.value, most))
+            Value::Affinity(relative_affinity(*change, base, most))
         }
         Change::Limit { .. } | Change::Io(_) => {
             return Err(Effected::only(Outcome::Failed, "a process has no limits of a cgroup"));
@@ -313,7 +326,10 @@ mod tests {
             Change::Affinity(AffinityChange::All),
             Change::Affinity(AffinityChange::Percent(100)),
         ] {
-            assert_eq!(prepare(&mut host, target, &change).unwrap().value, most, "{change:?}");
+            let prior = read(&mut host, target, Knob::Affinity).unwrap();
+            let base = prior[0].value.clone();
+            let prepared = prepare(&mut host, target, &change, &base, prior).unwrap();
+            assert_eq!(prepared.value, most, "{change:?}");
         }
         let Value::Affinity(most) = most else { panic!() };
         let here = Cgroup::at(

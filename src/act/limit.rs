@@ -2,8 +2,8 @@
 //! policy is in plan and guard. Every outcome is read back from the host.
 
 use super::apply::Effected;
-use crate::host::limit::{Bandwidth, Device, Limit, MIN_PERIOD_MICROS, Setting};
-use crate::host::{CgroupError, Host, Reading, Reclaimed, UnitState, Value};
+use crate::host::limit::{Bandwidth, IoLimit, Limit, MIN_PERIOD_MICROS, Setting};
+use crate::host::{CgroupError, Host, Knob, Reading, Reclaimed, UnitState, Value};
 use crate::ledger::lease::{Lease, Undo};
 use crate::ledger::{Effect, Outcome, Prior};
 use crate::process::{Cgroup, Identity};
@@ -44,30 +44,34 @@ impl Capacity {
     }
 }
 
-/// What a change makes of the value that is there.
+/// The knob of a cgroup that a change is about.
 ///
 /// # Errors
-/// Says what is missing, where the change names something that this host does not have.
-pub fn wanted(
-    change: &Change,
-    found: &Value,
-    capacity: Capacity,
-    device: impl Fn(&str) -> Option<Device>,
-) -> Result<Value, String> {
-    let setting = match (change, found) {
+/// When it names a device that this host does not have.
+pub fn knob(host: &impl Host, change: &Change) -> Result<Knob, Effected> {
+    let Change::Io(IoChange { device, kind, .. }) = change else {
+        return Ok(change.knob());
+    };
+    let number = device.parse().ok().or_else(|| host.device(device));
+    let number = number.ok_or_else(|| Effected::only(Outcome::Failed, format!("no block device {device}")))?;
+    Ok(Knob::Io(number, *kind))
+}
+
+/// What a change makes of the value that it counts from.
+///
+/// # Errors
+/// When it is no change of such a value.
+pub fn wanted(change: &Change, base: &Value, capacity: Capacity) -> Result<Value, String> {
+    let setting = match (change, base) {
         (Change::To(value), _) => return Ok(value.clone()),
-        (Change::Limit { by, .. }, Value::Cgroup(found)) => match found {
+        (Change::Limit { by, .. }, Value::Cgroup(base)) => match base {
             Setting::CpuMax(now) => Setting::CpuMax(processor_time(*by, *now, capacity)),
             Setting::MemoryHigh(now) => Setting::MemoryHigh(memory(*by, *now, capacity)),
             Setting::MemoryMax(now) => Setting::MemoryMax(memory(*by, *now, capacity)),
             other => return Err(format!("{} has no relative form", other.file())),
         },
-        (Change::Io(IoChange { device: name, limits }), Value::Cgroup(Setting::IoMax(now))) => {
-            let number = name.parse().ok().or_else(|| device(name));
-            let number = number.ok_or_else(|| format!("no block device {name}"))?;
-            let mut now = now.clone();
-            limits.iter().for_each(|(kind, limit)| now.put(number, *kind, *limit));
-            Setting::IoMax(now)
+        (Change::Io(IoChange { limit, .. }), Value::Cgroup(Setting::IoLimit(now))) => {
+            Setting::IoLimit(IoLimit { limit: *limit, ..*now })
         }
         _ => return Err("it is no limit of a cgroup".to_owned()),
     };
@@ -117,19 +121,20 @@ pub struct PreparedLimit {
     pub is_set_already: bool,
 }
 
-/// `reading` is what is there but for what evenkeel itself set under the same path before.
+/// `reading` is what is there but for what evenkeel itself set under the same path before; `base` is what the change
+/// counts from.
 ///
 /// # Errors
 /// With the outcome, when the change cannot be worked out.
 pub fn prepare(
     host: &mut impl Host,
     cgroup: &Cgroup,
-    reading: Reading,
     change: &Change,
+    base: &Value,
+    reading: Reading,
 ) -> Result<PreparedLimit, Effected> {
     let capacity = Capacity::of(host, cgroup);
-    let value = wanted(change, &reading.value, capacity, |path| host.device(path))
-        .map_err(|reason| Effected::only(Outcome::Failed, reason))?;
+    let value = wanted(change, base, capacity).map_err(|reason| Effected::only(Outcome::Failed, reason))?;
     Ok(PreparedLimit {
         is_set_already: value == reading.value,
         value,
@@ -291,7 +296,7 @@ mod tests {
 
     fn check(file: CgroupFile, found: &str, by: Relative, expected: &str) {
         let found = Value::Cgroup(Setting::parse(file, found).unwrap());
-        let value = wanted(&Change::Limit { file, by }, &found, HOST, |_| None).unwrap();
+        let value = wanted(&Change::Limit { file, by }, &found, HOST).unwrap();
         assert_eq!(value.to_string(), expected, "{file} {found} {by}");
     }
 
@@ -327,7 +332,9 @@ mod tests {
         let mut value = |path: &str| {
             let cgroup = host.cgroup(path).unwrap();
             let reading = host.read_cgroup(&cgroup, change.knob()).unwrap();
-            prepare(&mut host, &cgroup, reading, &change).unwrap().value.to_string()
+            let base = reading.value.clone();
+            let prepared = prepare(&mut host, &cgroup, &change, &base, reading);
+            prepared.unwrap().value.to_string()
         };
         assert_eq!(value("/pinned.slice/one.service"), "100000 100000");
         assert_eq!(value("/"), "400000 100000");
@@ -351,22 +358,25 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_one_device_leaves_the_others() {
-        let change = |device: &str| {
-            Change::Io(IoChange {
+    fn a_limit_of_a_device_is_a_knob_of_its_own() {
+        let mut host = FakeHost::new(4, "2026-01-01T00:00:00Z".parse().unwrap());
+        let found = Setting::parse(CgroupFile::IoMax, "8:0 rbps=5").unwrap();
+        let group = host.add_cgroup("/one");
+        group.settings.insert(CgroupFile::IoMax, found);
+        let cgroup = host.cgroup("/one").unwrap();
+        let mut value = |device: &str| {
+            let change = Change::Io(IoChange {
                 device: device.to_owned(),
-                limits: vec![(IoKind::WriteBytes, Limit(Some(7)))],
-            })
+                kind: IoKind::ReadBytes,
+                limit: Limit(Some(7)),
+            });
+            let knob = knob(&host, &change).map_err(|effected| effected.reason)?;
+            let reading = host.read_cgroup(&cgroup, knob).unwrap();
+            let value = wanted(&change, &reading.value, HOST)?;
+            Ok::<_, String>(format!("{} -> {value}", reading.value))
         };
-        let found = Value::Cgroup(Setting::parse(CgroupFile::IoMax, "8:0 rbps=5").unwrap());
-        let sda = |path: &str| (path == "/dev/sda").then_some(Device { major: 8, minor: 0 });
-        let value = |device| wanted(&change(device), &found, HOST, sda).map(|value| value.to_string());
-        assert_eq!(value("/dev/sda").unwrap(), "8:0 rbps=5 wbps=7 riops=max wiops=max");
-        assert!(
-            value("9:1")
-                .unwrap()
-                .starts_with("8:0 rbps=5 wbps=max riops=max wiops=max; 9:1 rbps=max wbps=7")
-        );
+        assert_eq!(value("/dev/sda").unwrap(), "8:0 rbps=5 -> 8:0 rbps=7");
+        assert_eq!(value("9:1").unwrap(), "9:1 rbps=max -> 9:1 rbps=7");
         assert_eq!(value("/dev/none").unwrap_err(), "no block device /dev/none");
     }
 }

@@ -289,13 +289,12 @@ fn restore_thread(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::act::apply::{prepare, set};
+    use crate::act::apply::{self, set};
     use crate::act::descent::Broods;
     use crate::host::fake::FakeHost;
     use crate::host::knob::Policy;
     use crate::ledger::{Effect, lease};
     use crate::process::Kin;
-    use crate::rule::step::Change;
     use std::time::Duration;
 
     fn host_with(threads: u32, nice: i32) -> (FakeHost, Identity) {
@@ -315,9 +314,8 @@ mod tests {
     }
 
     fn take(host: &mut FakeHost, id: u64, target: Identity, nice: i32) -> Lease {
-        let prepared = prepare(host, target, &Change::To(Value::Nice(nice))).unwrap();
-        let mut prior = prepared.prior;
-        let mut value = prepared.value;
+        let mut prior = apply::read(host, target, Knob::Nice).unwrap();
+        let mut value = Value::Nice(nice);
         let effected = set(host, target, &mut value, &mut prior);
         assert_eq!(effected.outcome, Outcome::Applied, "{effected:?}");
         Lease {
@@ -465,9 +463,7 @@ mod tests {
             .unwrap()
             .policy = Policy::RealTime;
         assert_eq!(
-            prepare(&mut host, target, &Change::To(Value::Nice(5)))
-                .unwrap_err()
-                .outcome,
+            apply::read(&mut host, target, Knob::Nice).unwrap_err().outcome,
             Outcome::Denied
         );
     }

@@ -4,14 +4,14 @@
 use super::agenda::ROUND;
 use super::turn::{About, Subject, Turn, Work, shown};
 use super::{Answer, Engine};
+use crate::act::effect;
 use crate::act::guard::{FinalGate, Refusal, Strike, notice};
 use crate::act::plan::Ascent;
-use crate::act::{apply, descent, effect};
-use crate::host::{Host, Knob, Value};
+use crate::host::{Host, Knob};
 use crate::ledger::book::{Barred, MemoryBefore};
 use crate::ledger::{Climb, Decision, Effect, Entry, Episode, Lease, Outcome, Record, Victim};
 use crate::process::{Candidate, Selector, Target};
-use crate::rule::step::{Change, Send, SignalKind};
+use crate::rule::step::{Send, SignalKind};
 use crate::rule::{Rule, Step};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -270,7 +270,7 @@ impl<H: Host> Engine<H> {
         };
         let target = process.identity;
         let prepared = match step {
-            Step::Set(change) => match apply::prepare(&mut self.host, target, change) {
+            Step::Set(change) => match self.prepare_on_process(process, change, seat, turn) {
                 Ok(prepared) => Some(prepared),
                 Err(effected) => {
                     turn.decide(&mut self.book, record.clone());
@@ -281,23 +281,8 @@ impl<H: Host> Engine<H> {
             },
             _ => None,
         };
-        let mut prepared = prepared;
-        let mut is_by_birth = false;
-        for prior in prepared.iter_mut().flat_map(|prepared| &mut prepared.prior) {
-            let Some(kin) = turn.choice() else { continue };
-            if let Some(own) = descent::before_birth(process, &prior.value, &self.book.leases, kin) {
-                (prior.value, is_by_birth) = (own, true);
-            }
-        }
-        // A lease of this same turn is not carried out yet; ours will find what it sets.
-        if let (Step::Set(change), Some(prepared)) = (step, &mut prepared)
-            && let Some(value) = self.awaited_value(target.into(), change)
-        {
-            prepared
-                .prior
-                .iter_mut()
-                .for_each(|prior| prior.value.clone_from(&value));
-        }
+        let is_by_birth = prepared.as_ref().is_some_and(|prepared| prepared.is_by_birth);
+        let mut prepared = prepared.map(|on_process| on_process.prepared);
         if let Some(prepared) = &prepared {
             record.before = prepared.prior.first().map(|prior| prior.value.to_string());
             record.after = Some(prepared.value.to_string());
@@ -361,16 +346,6 @@ impl<H: Host> Engine<H> {
             }
             (Step::Set(_) | Step::Wait(_) | Step::Kill | Step::Allocate(_) | Step::Exec(_), _) => {}
         }
-    }
-
-    fn awaited_value(&self, target: Target, change: &Change) -> Option<Value> {
-        let mut newest = self.book.leases.on(target).rev();
-        let value_of = |lease: &Lease| match &lease.effect {
-            Effect::Value { value, .. } if value.knob() == change.knob() => Some((value.clone(), lease.settled)),
-            _ => None,
-        };
-        let (value, settled) = newest.find_map(value_of)?;
-        (!settled).then_some(value)
     }
 
     pub(super) fn new_lease(&self, seat: &Seat<'_>, effect: Effect, turn: &Turn) -> Lease {

@@ -5,11 +5,11 @@ use super::histories::config;
 use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
 use crate::host::fake::FakeHost;
-use crate::host::limit::{CgroupFile, Setting};
+use crate::host::limit::{CgroupFile, Device, IoKind, Limit, Setting};
 use crate::host::{Value, fault};
 use crate::process::selector::{Condition, Pattern};
 use crate::process::{BootId, Process, Selector};
-use crate::rule::step::{Change, Relative};
+use crate::rule::step::{Change, IoChange, Relative};
 use crate::rule::{Aim, Step, example};
 use proptest::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -37,6 +37,8 @@ enum Op {
     MadeAnew(usize),
     /// Somebody else sets a limit, as the administrator does.
     Foreign(usize, bool),
+    /// The same, for I/O on a device that no rule is about.
+    ForeignIo(usize, u64),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -50,6 +52,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<bool>().prop_map(Op::Pause),
         3 => (0..PATHS.len()).prop_map(Op::MadeAnew),
         2 => (0..PATHS.len(), any::<bool>()).prop_map(|(path, high)| Op::Foreign(path, high)),
+        1 => (0..PATHS.len(), 1u64..3).prop_map(|(path, limit)| Op::ForeignIo(path, limit)),
     ]
 }
 
@@ -81,18 +84,36 @@ fn policy() -> Policy {
         hold: Duration::from_secs(60),
         ..example(name, "nice 1")
     };
-    let more = Step::Set(Change::Limit {
-        file: CgroupFile::CpuMax,
-        by: Relative::Percent(100),
-    });
+    let by = |percent| {
+        let (file, by) = (CgroupFile::CpuMax, Relative::Percent(percent));
+        Step::Set(Change::Limit { file, by })
+    };
+    let io = |device: &str, kind, limit| {
+        let (device, limit) = (device.to_owned(), Limit(Some(limit)));
+        Step::Set(Change::Io(IoChange { device, kind, limit }))
+    };
     let wait = Step::Wait(Duration::from_secs(5));
     let rules = [
-        rule("more", "a", 3, vec![more, set(CgroupFile::CpuWeight, "200")]),
+        rule(
+            "more",
+            "a",
+            3,
+            vec![
+                by(100),
+                set(CgroupFile::CpuWeight, "200"),
+                io("8:0", IoKind::WriteBytes, 100),
+            ],
+        ),
         rule(
             "less",
             "b",
             2,
-            vec![set(CgroupFile::CpuWeight, "20"), wait, set(CgroupFile::CpuMax, "10000")],
+            vec![
+                set(CgroupFile::CpuWeight, "20"),
+                io("8:16", IoKind::WriteBytes, 200),
+                wait,
+                set(CgroupFile::CpuMax, "10000"),
+            ],
         ),
         rule(
             "still",
@@ -101,6 +122,9 @@ fn policy() -> Policy {
             vec![
                 Step::Set(Change::To(Value::Freeze(true))),
                 set(CgroupFile::CpuWeight, "30"),
+                by(-50),
+                io("8:0", IoKind::WriteBytes, 300),
+                io("8:0", IoKind::Reads, 400),
             ],
         ),
     ];
@@ -122,6 +146,23 @@ fn policy() -> Policy {
 struct Own {
     settings: BTreeMap<CgroupFile, Setting>,
     runtime: Option<BTreeMap<CgroupFile, Setting>>,
+    runtime_io: BTreeMap<IoKind, BTreeMap<Device, u64>>,
+}
+
+impl Own {
+    /// In `io.max`, and where there is a unit in the property behind it.
+    fn put_io(&mut self, device: Device, kind: IoKind, limit: u64) {
+        put_io(&mut self.settings, device, kind, limit);
+        if self.runtime.is_some() {
+            self.runtime_io.entry(kind).or_default().insert(device, limit);
+        }
+    }
+}
+
+fn put_io(settings: &mut BTreeMap<CgroupFile, Setting>, device: Device, kind: IoKind, limit: u64) {
+    if let Some(Setting::IoMax(limits)) = settings.get_mut(&CgroupFile::IoMax) {
+        limits.put(device, kind, Limit(Some(limit)));
+    }
 }
 
 struct History {
@@ -164,6 +205,15 @@ impl History {
         let first = host.add_cgroup(PATHS[0]);
         first.settings.insert(CgroupFile::CpuMax, quota.clone());
         first.runtime.as_mut().unwrap().insert(CgroupFile::CpuMax, quota);
+        let foreign = Device { major: 9, minor: 0 };
+        for path in [PATHS[0], PATHS[2]] {
+            let found = host.add_cgroup(path);
+            put_io(&mut found.settings, foreign, IoKind::WriteBytes, 7);
+            if found.runtime.is_some() {
+                let devices = BTreeMap::from([(foreign, 7)]);
+                found.runtime_io.insert(IoKind::WriteBytes, devices);
+            }
+        }
         let tally = Tally::default();
         let mut history = History {
             own: BTreeMap::new(),
@@ -182,6 +232,7 @@ impl History {
         Own {
             settings: found.settings.clone(),
             runtime: found.runtime.clone(),
+            runtime_io: found.runtime_io.clone(),
         }
     }
 
@@ -261,11 +312,43 @@ impl History {
                 let own = self.own.get_mut(path).unwrap();
                 own.settings.clone_from(&self.defaults);
                 own.settings.extend(own.runtime.clone().unwrap_or_default());
+                for (kind, devices) in own.runtime_io.clone() {
+                    for (device, limit) in devices {
+                        put_io(&mut own.settings, device, kind, limit);
+                    }
+                }
             }
+            Op::ForeignIo(index, limit) => self.change_io(PATHS[index], limit),
             Op::Foreign(index, high) => self.change(PATHS[index], if high { "777" } else { "7" }),
         }
         let guarded = self.found(PATHS[GUARDED]);
         assert_eq!(guarded, self.own[PATHS[GUARDED]], "it holds a protected process");
+        self.check_bases();
+    }
+
+    /// Whatever else is held: a relative limit counts from what the cgroup would have without evenkeel.
+    fn check_bases(&self) {
+        for lease in self.engine.book().leases.values() {
+            let Some(Value::Cgroup(Setting::CpuMax(held))) = lease.effect.value() else {
+                continue;
+            };
+            let expected = match &*lease.name {
+                path if path == PATHS[0] => [Some(100_000), Some(10_000), Some(25_000)],
+                _ => [None, Some(10_000), Some(200_000)],
+            };
+            assert!(expected.contains(&held.quota_micros), "{lease:?}");
+        }
+    }
+
+    /// systemd adds to a list what it is given.
+    fn change_io(&mut self, path: &'static str, limit: u64) {
+        let (device, kind) = (Device { major: 9, minor: 0 }, IoKind::WriteBytes);
+        let found = self.engine.host().cgroups.get_mut(path).unwrap();
+        put_io(&mut found.settings, device, kind, limit);
+        if found.runtime.is_some() {
+            found.runtime_io.entry(kind).or_default().insert(device, limit);
+        }
+        self.own.get_mut(path).unwrap().put_io(device, kind, limit);
     }
 
     fn change(&mut self, path: &'static str, weight: &str) {

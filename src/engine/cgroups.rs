@@ -9,7 +9,7 @@ use crate::act::guard::{self, Refusal, Ward};
 use crate::act::{limit, plan};
 use crate::host::{Host, Knob, Reading};
 use crate::ledger::lease;
-use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Record};
+use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Prior, Record};
 use crate::process::selector::Judgement;
 use crate::process::{Candidate, Cgroup, CgroupIdentity, Members, Process, Selector, Target};
 use crate::rule::step::Change;
@@ -174,6 +174,27 @@ impl<H: Host> Engine<H> {
         Ok(reading)
     }
 
+    fn prepare_limit(
+        &mut self,
+        cgroup: &Cgroup,
+        change: &Change,
+        seat: &Seat<'_>,
+    ) -> Result<limit::PreparedLimit, Effected> {
+        let knob = limit::knob(&self.host, change)?;
+        let mut reading = self.read_own(cgroup, knob)?;
+        if let (Knob::Io(..), Some(unit)) = (knob, &mut reading.unit) {
+            self.forget_other_devices(cgroup, knob, unit);
+        }
+        let found = Prior {
+            tid: 0,
+            start_ticks: 0,
+            value: reading.value.clone(),
+            unit: None,
+        };
+        let base = self.base_of(seat, knob, &[found]);
+        limit::prepare(&mut self.host, cgroup, change, &base, reading)
+    }
+
     /// Writes down what is about to be done to a cgroup, or what would be. False where the guard refuses it.
     pub(super) fn intend_on_cgroup(
         &mut self,
@@ -186,18 +207,15 @@ impl<H: Host> Engine<H> {
     ) {
         let Some(cgroup) = seat.candidate.cgroup() else { return };
         let prepared = match step {
-            Step::Set(change) => {
-                let reading = self.read_own(cgroup, change.knob());
-                match reading.and_then(|reading| limit::prepare(&mut self.host, cgroup, reading, change)) {
-                    Ok(prepared) => Some((change, prepared)),
-                    Err(effected) => {
-                        turn.decide(&mut self.book, record.clone());
-                        record.decision = None;
-                        (record.outcome, record.reason) = (Some(effected.outcome), effected.reason);
-                        return self.note_outcome(record, step.action(), turn);
-                    }
+            Step::Set(change) => match self.prepare_limit(cgroup, change, seat) {
+                Ok(prepared) => Some((change, prepared)),
+                Err(effected) => {
+                    turn.decide(&mut self.book, record.clone());
+                    record.decision = None;
+                    (record.outcome, record.reason) = (Some(effected.outcome), effected.reason);
+                    return self.note_outcome(record, step.action(), turn);
                 }
-            }
+            },
             _ => None,
         };
         if let Some((_, prepared)) = &prepared {

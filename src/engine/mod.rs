@@ -4,6 +4,7 @@
 mod aftermath;
 pub mod agenda;
 mod ascend;
+mod base;
 mod cgroups;
 pub mod episode;
 mod errand;

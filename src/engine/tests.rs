@@ -4,6 +4,7 @@ mod clocks;
 mod effects;
 pub(super) mod errands;
 mod kinship;
+mod limits;
 mod pid_reuse;
 mod reconciling;
 mod scale;

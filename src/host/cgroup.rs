@@ -2,7 +2,7 @@
 //! compared before anything in it is touched, and all goes through that descriptor: what was made anew under the same
 //! path is never touched. Decides nothing.
 
-use super::limit::{CgroupFile, Setting};
+use super::limit::{CgroupFile, Device, IoKind, IoLimit, Setting};
 use crate::process::{BootId, Cgroup, CgroupIdentity};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -143,6 +143,18 @@ impl Hierarchy {
         let name = file.as_str();
         let text = self.read(cgroup, name, Some(file.controller()))?;
         Setting::parse(file, &text).map_err(|error| refused(cgroup, name, io::Error::other(error)))
+    }
+
+    /// One limit of one device in `io.max`.
+    ///
+    /// # Errors
+    /// As [`Hierarchy::get`].
+    pub fn get_io(&self, cgroup: &Cgroup, device: Device, kind: IoKind) -> Result<Setting, CgroupError> {
+        let limit = match self.get(cgroup, CgroupFile::IoMax)? {
+            Setting::IoMax(limits) => limits.get(device, kind),
+            other => return Ok(other),
+        };
+        Ok(Setting::IoLimit(IoLimit { device, kind, limit }))
     }
 
     /// Writes a file.

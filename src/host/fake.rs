@@ -2,8 +2,8 @@
 //! where the engine can tell the difference.
 
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
-use super::limit::{CgroupFile, Device, Setting};
-use super::unit::{Property, UnitState};
+use super::limit::{CgroupFile, Device, IoKind, IoLimit, IoLimits, Limit, Setting};
+use super::unit::{self, Property, UnitState};
 use super::{CgroupError, Errand, Host, HostError, Moment, Reading, Reclaimed, Thread};
 use crate::process::table::TICKS_PER_SECOND;
 use crate::process::{BootId, Cgroup, CgroupIdentity, Details, Identity, Needs, Process};
@@ -51,6 +51,8 @@ pub struct FakeCgroup {
     pub cpus: Option<CpuSet>,
     /// Whether systemd keeps a unit for it, and what was set for that at runtime: the next cgroup of the unit gets it too.
     pub runtime: Option<BTreeMap<CgroupFile, Setting>>,
+    /// The same for `io.max`, where systemd has a list of devices for each kind of limit.
+    pub runtime_io: BTreeMap<IoKind, BTreeMap<Device, u64>>,
 }
 
 impl FakeCgroup {
@@ -64,6 +66,53 @@ impl FakeCgroup {
             reclaimable_bytes: 0,
             cpus: None,
             runtime: is_unit.then(BTreeMap::new),
+            runtime_io: BTreeMap::new(),
+        }
+    }
+
+    fn io_limits(&mut self) -> &mut IoLimits {
+        let setting = self.settings.entry(CgroupFile::IoMax);
+        match setting.or_insert_with(|| Setting::IoMax(IoLimits::default())) {
+            Setting::IoMax(limits) => limits,
+            other => panic!("{other} in io.max"),
+        }
+    }
+
+    /// The devices that a kind of limit has, as systemd's property has them.
+    fn io_devices(&mut self, kind: IoKind) -> BTreeMap<Device, u64> {
+        let limits = self.io_limits().0.iter().filter(|((_, of), _)| *of == kind);
+        limits.map(|((device, _), limit)| (*device, *limit)).collect()
+    }
+
+    fn set_io(&mut self, limit: IoLimit, is_property: bool) {
+        self.io_limits().put(limit.device, limit.kind, limit.limit);
+        if is_property && self.runtime.is_some() {
+            let devices = self.io_devices(limit.kind);
+            self.runtime_io.insert(limit.kind, devices);
+        }
+    }
+
+    fn io_property(&mut self, kind: IoKind) -> Property {
+        let named = |(device, limit)| (format!("/dev/block/{device}"), limit);
+        Property::Devices(self.io_devices(kind).into_iter().map(named).collect())
+    }
+
+    /// As systemd does it: the device has what it had, and the drop-in goes where nothing needs it.
+    fn restore_io(&mut self, state: &UnitState, device: Device, kind: IoKind) {
+        let now = [self.io_property(kind)];
+        let state = state.of_device(device, &now, unit::number_in);
+        let Some((name, Property::Devices(entries))) = state.properties.first() else {
+            return;
+        };
+        self.io_limits().0.retain(|(_, of), _| *of != kind);
+        for (path, limit) in entries {
+            let device = unit::number_in(path).expect("the number of a device");
+            self.io_limits().put(device, kind, Limit(Some(*limit)));
+        }
+        let devices = self.io_devices(kind);
+        match state.at_runtime.contains(name) {
+            true => drop(self.runtime_io.insert(kind, devices)),
+            false => drop(self.runtime_io.remove(&kind)),
         }
     }
 }
@@ -252,6 +301,12 @@ impl FakeHost {
         if let Some(runtime) = former.runtime {
             made.settings.extend(runtime.clone());
             made.runtime = Some(runtime);
+            for (kind, devices) in &former.runtime_io {
+                for (device, limit) in devices {
+                    made.io_limits().put(*device, *kind, Limit(Some(*limit)));
+                }
+            }
+            made.runtime_io = former.runtime_io;
         }
     }
 
@@ -428,7 +483,7 @@ impl Host for FakeHost {
             Knob::Sched => Value::Sched(at.policy),
             Knob::OomScoreAdj => Value::OomScoreAdj(oom_score_adj),
             Knob::Freeze => Value::Freeze(frozen),
-            Knob::Cgroup(_) => return Err(HostError::Gone { pid: id.pid }),
+            Knob::Cgroup(_) | Knob::Io(..) => return Err(HostError::Gone { pid: id.pid }),
         })
     }
 
@@ -537,6 +592,19 @@ impl Host for FakeHost {
     fn read_cgroup(&mut self, cgroup: &Cgroup, knob: Knob) -> Result<Reading, CgroupError> {
         let unit = cgroup.unit().map(str::to_owned);
         let found = self.verify_cgroup(cgroup)?;
+        if let Knob::Io(device, kind) = knob {
+            let limit = found.io_limits().get(device, kind);
+            let value = Value::Cgroup(Setting::IoLimit(IoLimit { device, kind, limit }));
+            let name = (*unit::name_of(kind)).to_owned();
+            let properties = vec![(name.clone(), found.io_property(kind))];
+            let at_runtime = found.runtime_io.contains_key(&kind).then_some(name);
+            let unit = found.runtime.as_ref().and(unit).map(|unit| UnitState {
+                unit,
+                properties,
+                at_runtime: at_runtime.into_iter().collect(),
+            });
+            return Ok(Reading { value, unit });
+        }
         let value = match knob {
             Knob::Cgroup(file) => found.settings.get(&file).cloned().map(Value::Cgroup),
             Knob::Freeze => Some(Value::Freeze(found.is_frozen)),
@@ -566,6 +634,7 @@ impl Host for FakeHost {
         }
         let found = self.verify_cgroup(cgroup)?;
         match value {
+            Value::Cgroup(Setting::IoLimit(limit)) => found.set_io(*limit, unit.is_some()),
             Value::Cgroup(setting) => {
                 if let (Some(runtime), Some(_)) = (&mut found.runtime, unit) {
                     runtime.insert(setting.file(), setting.clone());
@@ -579,6 +648,15 @@ impl Host for FakeHost {
     }
 
     fn restore_cgroup(&mut self, cgroup: &Cgroup, value: &Value, unit: Option<&UnitState>) -> Result<(), CgroupError> {
+        if let (Value::Cgroup(Setting::IoLimit(limit)), Some(state)) = (value, unit)
+            && !self.denied.contains(&value.knob())
+        {
+            let found = self.verify_cgroup(cgroup)?;
+            found.restore_io(state, limit.device, limit.kind);
+            // What stood in the file may have been written past systemd.
+            found.io_limits().put(limit.device, limit.kind, limit.limit);
+            return Ok(());
+        }
         self.set_cgroup(cgroup, value, unit)?;
         if let (Some(state), Some(found)) = (unit, self.cgroups.get_mut(&cgroup.path)) {
             forget_runtime(found, state, value.knob());
@@ -594,6 +672,16 @@ impl Host for FakeHost {
             return Ok(true);
         };
         let Value::Cgroup(setting) = ours else { return Ok(true) };
+        if let Setting::IoLimit(ours) = setting {
+            if found.io_limits().get(ours.device, ours.kind) != ours.limit {
+                return Ok(false);
+            }
+            match next {
+                Some(Value::Cgroup(Setting::IoLimit(next))) => found.set_io(*next, true),
+                _ => found.restore_io(state, ours.device, ours.kind),
+            }
+            return Ok(true);
+        }
         let file = setting.file();
         if found.runtime.as_ref().and_then(|runtime| runtime.get(&file)) != Some(setting) {
             return Ok(false);

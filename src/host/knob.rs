@@ -1,6 +1,6 @@
 //! What can be set on a process or a cgroup and put back: the knobs, and the values they take. Data only.
 
-use super::limit::{CgroupFile, Setting};
+use super::limit::{CgroupFile, Device, IoKind, Setting};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -17,6 +17,8 @@ pub enum Knob {
     Freeze,
     /// Of a cgroup.
     Cgroup(CgroupFile),
+    /// One limit of one device in `io.max` of a cgroup: what rules set on others are other knobs.
+    Io(Device, IoKind),
 }
 
 impl Knob {
@@ -40,7 +42,13 @@ impl Knob {
             Knob::OomScoreAdj => "oom_score_adj",
             Knob::Freeze => "freeze",
             Knob::Cgroup(file) => file.as_str(),
+            Knob::Io(..) => CgroupFile::IoMax.as_str(),
         }
+    }
+
+    /// Whether it is a limit of a cgroup.
+    pub fn is_limit(self) -> bool {
+        matches!(self, Knob::Cgroup(_) | Knob::Io(..))
     }
 
     /// On Linux these belong to each thread, not to the process (setpriority(2), "C library/kernel differences").
@@ -80,6 +88,7 @@ impl Value {
             Value::Sched(_) => Knob::Sched,
             Value::OomScoreAdj(_) => Knob::OomScoreAdj,
             Value::Freeze(_) => Knob::Freeze,
+            Value::Cgroup(Setting::IoLimit(limit)) => Knob::Io(limit.device, limit.kind),
             Value::Cgroup(setting) => Knob::Cgroup(setting.file()),
         }
     }

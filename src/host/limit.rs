@@ -1,7 +1,7 @@
 //! The values that the files of a cgroup hold, in the kernel's own notation (cgroup-v2.rst, "Interface Files"). Data only.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -128,7 +128,8 @@ impl fmt::Display for Device {
 }
 
 /// One way in which I/O on a device is limited: bytes or operations per second, read or written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum IoKind {
     ReadBytes,
     WriteBytes,
@@ -176,6 +177,13 @@ impl IoLimits {
         Limit(self.0.get(&(device, kind)).copied())
     }
 
+    /// The one limit in which two differ; `None` where there are several, or none.
+    pub fn only_difference(&self, other: &IoLimits) -> Option<(Device, IoKind)> {
+        let keys: BTreeSet<_> = self.0.keys().chain(other.0.keys()).copied().collect();
+        let mut different = keys.into_iter().filter(|key| self.0.get(key) != other.0.get(key));
+        different.next().filter(|_| different.next().is_none())
+    }
+
     /// Every device on which something is limited.
     pub fn devices(&self) -> impl Iterator<Item = Device> {
         let mut devices: Vec<Device> = self.0.keys().map(|(device, _)| *device).collect();
@@ -218,6 +226,35 @@ impl fmt::Display for IoLimits {
         }
         let lines: Vec<String> = self.devices().map(|device| self.line(device)).collect();
         f.write_str(&lines.join("; "))
+    }
+}
+
+/// One limit of one device in `io.max`, in the notation in which the kernel takes it by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IoLimit {
+    pub device: Device,
+    pub kind: IoKind,
+    pub limit: Limit,
+}
+
+impl FromStr for IoLimit {
+    type Err = NotALimit;
+
+    fn from_str(text: &str) -> Result<Self, NotALimit> {
+        let wrong = || not(text, "a device and a limit, such as \"8:0 rbps=1048576\"");
+        let (device, word) = text.trim().split_once(' ').ok_or_else(wrong)?;
+        let (kind, limit) = word.split_once('=').ok_or_else(wrong)?;
+        Ok(IoLimit {
+            device: device.parse()?,
+            kind: kind.parse()?,
+            limit: limit.parse()?,
+        })
+    }
+}
+
+impl fmt::Display for IoLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}={}", self.device, self.kind.as_str(), self.limit)
     }
 }
 
@@ -296,6 +333,8 @@ pub enum Setting {
     MemorySwapMax(Limit),
     #[serde(rename = "io.max")]
     IoMax(IoLimits),
+    #[serde(rename = "io.max limit")]
+    IoLimit(IoLimit),
     /// 1 to 10000: the default for all devices. What single devices have is left alone.
     #[serde(rename = "io.weight")]
     IoWeight(u32),
@@ -316,7 +355,7 @@ impl Setting {
             Setting::MemoryHigh(_) => CgroupFile::MemoryHigh,
             Setting::MemoryMax(_) => CgroupFile::MemoryMax,
             Setting::MemorySwapMax(_) => CgroupFile::MemorySwapMax,
-            Setting::IoMax(_) => CgroupFile::IoMax,
+            Setting::IoMax(_) | Setting::IoLimit(_) => CgroupFile::IoMax,
             Setting::IoWeight(_) => CgroupFile::IoWeight,
             Setting::PidsMax(_) => CgroupFile::PidsMax,
         }
@@ -376,6 +415,7 @@ impl fmt::Display for Setting {
             | Setting::MemorySwapMax(limit)
             | Setting::PidsMax(limit) => write!(f, "{limit}"),
             Setting::IoMax(limits) => write!(f, "{limits}"),
+            Setting::IoLimit(limit) => write!(f, "{limit}"),
         }
     }
 }
@@ -397,7 +437,7 @@ macro_rules! as_text {
     )* };
 }
 
-as_text!(Limit, Bandwidth, IoLimits);
+as_text!(Limit, Bandwidth, IoLimits, IoLimit, Device);
 
 #[cfg(test)]
 mod tests {
@@ -448,6 +488,14 @@ mod tests {
             );
             assert_eq!(wanted.explains(&found), expected, "{wanted} {found}");
         }
+    }
+
+    #[test]
+    fn one_io_limit_is_written_as_the_kernel_takes_it() {
+        check::<IoLimit>(
+            &[("8:0 wbps=5", "8:0 wbps=5"), ("8:16 riops=max\n", "8:16 riops=max")],
+            &["", "8:0", "8:0 wbps", "sda wbps=1", "8:0 wbps=1 rbps=1"],
+        );
     }
 
     #[test]

@@ -3,9 +3,9 @@
 
 use super::cgroup::{CgroupError, Hierarchy};
 use super::knob::{Knob, Value};
-use super::limit::CgroupFile;
+use super::limit::Setting;
 use super::systemd::{self, Systemd};
-use super::unit::UnitState;
+use super::unit::{self, UnitState};
 use super::{Reading, Reclaimed};
 use crate::process::{BootId, Cgroup};
 use std::io;
@@ -60,20 +60,24 @@ impl Limits {
     /// As [`super::Host::read_cgroup`].
     pub fn read(&self, cgroup: &Cgroup, knob: Knob) -> Result<Reading, CgroupError> {
         let files = self.files()?;
-        let (value, file) = match knob {
-            Knob::Cgroup(file) => (Value::Cgroup(files.get(cgroup, file)?), Some(file)),
-            Knob::Freeze => (Value::Freeze(files.is_frozen(cgroup)?), None),
+        let (value, properties) = match knob {
+            Knob::Cgroup(file) => (Value::Cgroup(files.get(cgroup, file)?), unit::names(file)),
+            Knob::Io(device, kind) => (
+                Value::Cgroup(files.get_io(cgroup, device, kind)?),
+                std::slice::from_ref(unit::name_of(kind)),
+            ),
+            Knob::Freeze => (Value::Freeze(files.is_frozen(cgroup)?), &[][..]),
             knob => return Err(no_such_knob(cgroup, knob)),
         };
-        let unit = self.unit(cgroup, file)?;
+        let unit = self.unit(cgroup, properties)?;
         files.verify(cgroup)?;
         Ok(Reading { value, unit })
     }
 
-    fn unit(&self, cgroup: &Cgroup, file: Option<CgroupFile>) -> Result<Option<UnitState>, CgroupError> {
+    fn unit(&self, cgroup: &Cgroup, properties: &[&str]) -> Result<Option<UnitState>, CgroupError> {
         match cgroup.unit() {
             Some(name) => self
-                .ask(name, |systemd| systemd.state(&cgroup.path, file))
+                .ask(name, |systemd| systemd.state(&cgroup.path, properties))
                 .map(Option::flatten),
             None => Ok(None),
         }
@@ -129,7 +133,7 @@ impl Limits {
             return self.set(cgroup, value, unit);
         }
         self.files()?.verify(cgroup)?;
-        self.ask(&state.unit, |systemd| systemd.restore(state))?;
+        self.ask(&state.unit, |systemd| restore_property(systemd, state, value))?;
         // What stood in the file may have been written past systemd.
         if self.read(cgroup, value.knob())?.value != *value {
             return self.write(cgroup, value);
@@ -149,7 +153,7 @@ impl Limits {
             match next {
                 _ if !is_ours => {}
                 Some(Value::Cgroup(next)) => systemd.set(&state.unit, next)?,
-                _ => systemd.restore(state)?,
+                _ => restore_property(systemd, state, ours)?,
             }
             Ok(is_ours)
         })?;
@@ -174,7 +178,7 @@ impl Limits {
     pub fn reach_systemd(&self) -> Result<(), &'static str> {
         let is_reached = || self.is_systemd_reached.load(Ordering::Relaxed);
         if !is_reached() {
-            let asked = self.ask(OWN_UNIT, |systemd| systemd.state(OWN_CGROUP, None));
+            let asked = self.ask(OWN_UNIT, |systemd| systemd.state(OWN_CGROUP, &[]));
             asked.map_err(|_| "systemd on the system bus (D-Bus)")?;
             self.is_systemd_reached.store(true, Ordering::Relaxed);
         }
@@ -184,6 +188,14 @@ impl Limits {
     /// Where the hierarchy is mounted.
     pub fn mount(&self) -> Option<&Path> {
         self.hierarchy.as_ref().map(Hierarchy::mount)
+    }
+}
+
+/// `value` says which device is meant, where the property is a list of devices.
+fn restore_property(systemd: &mut Systemd, state: &UnitState, value: &Value) -> Result<(), zbus::Error> {
+    match value {
+        Value::Cgroup(Setting::IoLimit(limit)) => systemd.restore_device(state, limit.device),
+        _ => systemd.restore(state),
     }
 }
 

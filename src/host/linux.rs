@@ -196,7 +196,7 @@ impl Host for LinuxHost {
                 })
             }
             Knob::Freeze => return self.verify(id).map(|process| Value::Freeze(process.state == 'T')),
-            Knob::Cgroup(_) => Err(io::ErrorKind::InvalidInput.into()),
+            Knob::Cgroup(_) | Knob::Io(..) => Err(io::ErrorKind::InvalidInput.into()),
         }
         .map_err(|error| refused("reading a knob", tid, error))?;
         self.verify_thread(id, thread)?;
@@ -434,7 +434,7 @@ impl Host for LinuxHost {
             // Stopping and continuing are signals.
             Knob::Freeze => self.may_signal(),
             Knob::Affinity | Knob::Ionice => Ok(()),
-            Knob::Cgroup(_) => self.may_change_cgroups(),
+            Knob::Cgroup(_) | Knob::Io(..) => self.may_change_cgroups(),
         }
     }
 
@@ -442,7 +442,7 @@ impl Host for LinuxHost {
         match knob {
             None | Some(Knob::Freeze) => self.trials.others_signal,
             Some(Knob::OomScoreAdj) => self.trials.others_oom_score_adj,
-            Some(Knob::Cgroup(_)) => Ok(()),
+            Some(Knob::Cgroup(_) | Knob::Io(..)) => Ok(()),
             Some(_) => self.trials.need(CAP_SYS_NICE, "CAP_SYS_NICE"),
         }
     }

@@ -5,7 +5,7 @@
 //! the unit file until the next boot. So the way back is the former value, and then the removal of the drop-in if it
 //! was not there before. `RevertUnitFiles` would not do: it removes what the administrator overrides in `/etc` as well.
 
-use super::limit::{CgroupFile, Setting};
+use super::limit::{Device, Setting};
 use super::unit::{self, Property, UnitState};
 use std::fs;
 use std::io;
@@ -50,12 +50,12 @@ impl Systemd {
         })
     }
 
-    /// The unit whose own cgroup has this path, with what stands for the file now. `None` where systemd has no unit
+    /// The unit whose own cgroup has this path, with what these properties are now. `None` where systemd has no unit
     /// for exactly this cgroup, as below a unit that manages its own part of the tree.
     ///
     /// # Errors
     /// When systemd cannot be asked.
-    pub fn state(&mut self, path: &str, file: Option<CgroupFile>) -> Result<Option<UnitState>, zbus::Error> {
+    pub fn state(&mut self, path: &str, names: &[&str]) -> Result<Option<UnitState>, zbus::Error> {
         let object: OwnedObjectPath = match self.call(MANAGER_PATH, MANAGER, "GetUnitByControlGroup", &(path,)) {
             Ok(message) => message.body().deserialize()?,
             Err(error) if is_no_such_unit(&error) => return Ok(None),
@@ -69,7 +69,7 @@ impl Systemd {
             return Ok(None);
         }
         let mut properties = Vec::new();
-        for name in file.map_or(&[][..], unit::names) {
+        for name in names {
             let value = self.property(&object, &interface, name)?;
             properties.push(((*name).to_owned(), known(value)?));
         }
@@ -92,6 +92,7 @@ impl Systemd {
     pub fn set(&mut self, unit: &str, setting: &Setting) -> Result<(), zbus::Error> {
         let wanted = wanted(setting);
         let now = self.now(unit, &wanted)?;
+        let wanted = beside_others(wanted, &now, setting);
         let changed = wanted.into_iter().zip(now).filter(|((_, wanted), now)| wanted != now);
         let changed: Vec<_> = changed.collect();
         self.set_properties(unit, &changed)
@@ -131,6 +132,19 @@ impl Systemd {
         Ok(())
     }
 
+    /// Makes of a unit what it was for one device; what other devices have stays.
+    ///
+    /// # Errors
+    /// As [`Systemd::restore`].
+    pub fn restore_device(&mut self, state: &UnitState, device: Device) -> Result<(), zbus::Error> {
+        let now = match self.now(&state.unit, &state.properties) {
+            Ok(now) => now,
+            Err(error) if is_no_such_unit(&error) => return self.restore(state),
+            Err(error) => return Err(error),
+        };
+        self.restore(&state.of_device(device, &now, device_number))
+    }
+
     /// Whether the unit still has what a setting stands for.
     ///
     /// # Errors
@@ -138,7 +152,10 @@ impl Systemd {
     pub fn has(&mut self, unit: &str, setting: &Setting) -> Result<bool, zbus::Error> {
         let wanted = wanted(setting);
         match self.now(unit, &wanted) {
-            Ok(now) => Ok(wanted.iter().zip(&now).all(|((_, wanted), now)| wanted == now)),
+            Ok(now) => {
+                let wanted = beside_others(wanted, &now, setting);
+                Ok(wanted.iter().zip(&now).all(|((_, wanted), now)| wanted == now))
+            }
             Err(error) if is_no_such_unit(&error) => Ok(true),
             Err(error) => Err(error),
         }
@@ -244,6 +261,40 @@ fn wanted(setting: &Setting) -> Vec<(String, Property)> {
             number => (name.to_owned(), number),
         })
         .collect()
+}
+
+/// Where a setting is about one device, what the others have now is wanted too.
+fn beside_others(wanted: Vec<(String, Property)>, now: &[Property], setting: &Setting) -> Vec<(String, Property)> {
+    let Setting::IoLimit(limit) = setting else {
+        return wanted;
+    };
+    let merge = |((name, wanted), now): ((String, Property), &Property)| {
+        (name, now.with_device(limit.device, &wanted, device_number))
+    };
+    wanted.into_iter().zip(now).map(merge).collect()
+}
+
+/// The device that a path in a property leads to: systemd limits the disk that holds it.
+fn device_number(path: &str) -> Option<Device> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    if let Some(device) = unit::number_in(path) {
+        return Some(device);
+    }
+    let found = fs::metadata(path).ok()?;
+    let number = if found.file_type().is_block_device() {
+        found.rdev()
+    } else {
+        found.dev()
+    };
+    let device = Device {
+        major: rustix::fs::major(number),
+        minor: rustix::fs::minor(number),
+    };
+    let partition = Path::new("/sys/dev/block").join(device.to_string());
+    if !partition.join("partition").exists() {
+        return Some(device);
+    }
+    fs::read_to_string(partition.join("../dev")).ok()?.trim().parse().ok()
 }
 
 /// `/dev/block/8:0` is a link that udev makes; where there is no udev, the kernel tells the name of the device.

@@ -1,7 +1,7 @@
 //! What systemd had on record for a unit before a limit of it was changed, and which of its properties stand for which
 //! file of a cgroup. Data and pure functions; the talking is in `systemd`.
 
-use super::limit::{Bandwidth, CgroupFile, DEFAULT_PERIOD_MICROS, IoKind, Setting};
+use super::limit::{Bandwidth, CgroupFile, DEFAULT_PERIOD_MICROS, Device, IoKind, Setting};
 use serde::{Deserialize, Serialize};
 
 /// systemd's word for no limit, and for what was never set (CGROUP_LIMIT_MAX, CGROUP_WEIGHT_INVALID, USEC_INFINITY).
@@ -28,6 +28,70 @@ pub enum Property {
     Devices(Vec<(String, u64)>),
 }
 
+impl Property {
+    /// Whether two lists say the same, in whatever order.
+    fn has_same_devices(&self, other: &Property) -> bool {
+        let (Property::Devices(ours), Property::Devices(theirs)) = (self, other) else {
+            return self == other;
+        };
+        ours.len() == theirs.len() && ours.iter().all(|entry| theirs.contains(entry))
+    }
+
+    /// A list in which one device has what it has in `other`; what is no list is as in `other`.
+    pub fn with_device(&self, device: Device, other: &Property, number: impl Fn(&str) -> Option<Device>) -> Property {
+        let (Property::Devices(ours), Property::Devices(theirs)) = (self, other) else {
+            return other.clone();
+        };
+        let is_it = |(path, _): &&(String, u64)| number(path) == Some(device);
+        if ours.iter().filter(is_it).eq(theirs.iter().filter(is_it)) {
+            return self.clone();
+        }
+        let others = ours.iter().filter(|entry| !is_it(entry));
+        Property::Devices(others.chain(theirs.iter().filter(is_it)).cloned().collect())
+    }
+}
+
+impl UnitState {
+    /// What there should be when one device has what it had, and the others what they have `now`. As long as those are
+    /// not what they were either, the drop-ins are needed.
+    pub fn of_device(
+        &self,
+        device: Device,
+        now: &[Property],
+        number: impl Fn(&str) -> Option<Device> + Copy,
+    ) -> UnitState {
+        let mut state = self.clone();
+        for ((name, former), now) in state.properties.iter_mut().zip(now) {
+            let merged = now.with_device(device, former, number);
+            if !merged.has_same_devices(former) {
+                state.at_runtime.push(name.clone());
+            }
+            *former = merged;
+        }
+        state
+    }
+
+    /// Takes out what was set for another device since `former`, so that it is not taken for what was there before.
+    pub fn forget_device(
+        &mut self,
+        device: Device,
+        former: &UnitState,
+        number: impl Fn(&str) -> Option<Device> + Copy,
+    ) {
+        self.at_runtime.retain(|name| former.at_runtime.contains(name));
+        for (name, property) in &mut self.properties {
+            if let Some((_, theirs)) = former.properties.iter().find(|(known, _)| known == name) {
+                *property = property.with_device(device, theirs, number);
+            }
+        }
+    }
+}
+
+/// The device in a path such as `/dev/block/8:0`.
+pub fn number_in(path: &str) -> Option<Device> {
+    path.rsplit('/').next()?.parse().ok()
+}
+
 /// The properties behind a file.
 pub fn names(file: CgroupFile) -> &'static [&'static str] {
     match file {
@@ -45,6 +109,13 @@ pub fn names(file: CgroupFile) -> &'static [&'static str] {
         CgroupFile::IoWeight => &["IOWeight"],
         CgroupFile::PidsMax => &["TasksMax"],
     }
+}
+
+/// The property behind one kind of limit in `io.max`.
+pub fn name_of(kind: IoKind) -> &'static &'static str {
+    let names = names(CgroupFile::IoMax);
+    let index = IoKind::ALL.iter().position(|known| *known == kind).unwrap_or_default();
+    &names[index]
 }
 
 /// The name that a property has in unit files, after which systemd calls the drop-in that it makes for it.
@@ -76,6 +147,11 @@ pub fn properties(setting: &Setting) -> Vec<(&'static str, Property)> {
         | Setting::MemoryMax(limit)
         | Setting::MemorySwapMax(limit)
         | Setting::PidsMax(limit) => vec![limit.0.unwrap_or(INFINITY)],
+        Setting::IoLimit(limit) => {
+            let path = format!("/dev/block/{}", limit.device);
+            let entries = limit.limit.0.map(|most| (path, most)).into_iter().collect();
+            return vec![(*name_of(limit.kind), Property::Devices(entries))];
+        }
         Setting::IoMax(limits) => {
             let devices = |kind: IoKind| {
                 let limited = limits.0.iter().filter(move |((_, of), _)| *of == kind);
@@ -149,6 +225,41 @@ mod tests {
                 ("IOWriteIOPSMax", Devices(vec![])),
             ],
         );
+    }
+
+    #[test]
+    fn one_device_is_changed_in_a_list_and_the_others_stay() {
+        let list = |entries: &[(&str, u64)]| {
+            let entries = entries
+                .iter()
+                .map(|(device, limit)| (format!("/dev/block/{device}"), *limit));
+            Property::Devices(entries.collect())
+        };
+        let device = Device { major: 8, minor: 0 };
+        let state = |property: Property, at_runtime: &[&str]| UnitState {
+            unit: "x.service".into(),
+            properties: vec![("IOWriteBandwidthMax".into(), property)],
+            at_runtime: at_runtime.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let now = list(&[("9:0", 7), ("8:0", 5)]);
+        assert_eq!(
+            now.with_device(device, &list(&[("8:0", 6)]), number_in),
+            list(&[("9:0", 7), ("8:0", 6)])
+        );
+        assert_eq!(now.with_device(device, &list(&[]), number_in), list(&[("9:0", 7)]));
+
+        // The drop-in goes where nothing but what was there before is left, in whatever order.
+        let former = state(list(&[("8:0", 6), ("9:0", 7)]), &[]);
+        let restored = former.of_device(device, &[now], number_in);
+        assert_eq!(restored, state(list(&[("9:0", 7), ("8:0", 6)]), &[]));
+        let former = state(list(&[]), &[]);
+        let restored = former.of_device(device, &[list(&[("9:0", 7), ("8:0", 5)])], number_in);
+        assert_eq!(restored, state(list(&[("9:0", 7)]), &["IOWriteBandwidthMax"]));
+
+        // What evenkeel set on another device was not there before.
+        let mut found = state(list(&[("8:0", 5), ("9:0", 7)]), &["IOWriteBandwidthMax"]);
+        found.forget_device(device, &state(list(&[]), &[]), number_in);
+        assert_eq!(found, state(list(&[("9:0", 7)]), &[]));
     }
 
     #[test]

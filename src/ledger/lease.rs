@@ -1,6 +1,7 @@
 //! The lease of a reversible step, and the arithmetic of several leases on one knob. Pure.
 
 use super::errand::{Allocation, Command, Course};
+use crate::host::limit::{IoLimit, IoLimits, Setting};
 use crate::host::{Thread, UnitState, Value};
 use crate::process::Target;
 use serde::{Deserialize, Serialize};
@@ -152,12 +153,34 @@ impl Lease {
     /// given back at once: its time is over.
     pub fn on_boot(self, is_of_this: bool) -> Option<Lease> {
         match is_of_this {
-            true => Some(self),
+            true => Some(self.of_one_limit()),
             false => self.effect.outlasts_a_boot().then_some(Lease {
                 deadline: Duration::ZERO,
                 ..self
             }),
         }
+    }
+
+    /// Up to 0.1 a lease on `io.max` was one on the whole file. What it holds is the limit in which that differs.
+    fn of_one_limit(mut self) -> Lease {
+        let Effect::Value { value, prior } = &mut self.effect else {
+            return self;
+        };
+        let (Value::Cgroup(Setting::IoMax(ours)), [before]) = (&*value, prior.as_mut_slice()) else {
+            return self;
+        };
+        let Value::Cgroup(Setting::IoMax(theirs)) = &before.value else {
+            return self;
+        };
+        let Some((device, kind)) = ours.only_difference(theirs) else {
+            return self;
+        };
+        let of = |limits: &IoLimits| {
+            let limit = limits.get(device, kind);
+            Value::Cgroup(Setting::IoLimit(IoLimit { device, kind, limit }))
+        };
+        (*value, before.value) = (of(ours), of(theirs));
+        self
     }
 
     /// What comes next, for leases that others must be asked about.
@@ -250,6 +273,28 @@ pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
 
 /// What a stack of leases would leave behind when all of them are gone, given oldest first.
 pub fn beneath<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<Prior> {
+    let (_, prior) = top(stack)?;
+    prior.into_iter().next()
+}
+
+/// What would be there without a stack of leases, given oldest first, where `found` is there now: the base of relative
+/// changes. Several alerts would make each other's changes larger otherwise, and the changes would not end with them.
+pub fn base(stack: &[&Lease], found: &[Prior]) -> Vec<Prior> {
+    let mut found = found.to_vec();
+    let Some((value, prior)) = top(stack.iter().copied()) else {
+        return found;
+    };
+    for found in &mut found {
+        // The newest may have had no effect; what an older one set is not somebody else's either.
+        if stack.iter().any(|lease| lease.effect.value() == Some(&found.value)) {
+            found.value.clone_from(value);
+        }
+    }
+    inherit(value, &prior, &found)
+}
+
+/// The value of the newest lease in a stack, and what the whole stack would leave behind.
+fn top<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<(&'a Value, Vec<Prior>)> {
     let mut below: Option<(&Value, Vec<Prior>)> = None;
     for lease in stack {
         if let Effect::Value { value, prior } = &lease.effect {
@@ -260,7 +305,7 @@ pub fn beneath<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<Prior> {
             below = Some((value, prior));
         }
     }
-    below.and_then(|(_, prior)| prior.into_iter().next())
+    below
 }
 
 /// The older prior wins for every thread that both know, unless somebody else changed the value between the two
@@ -406,6 +451,53 @@ mod tests {
             panic!()
         };
         assert!(inherited.iter().all(|prior| prior.value == Value::Nice(0)));
+    }
+
+    /// A lease on `io.max` as version 0.1 wrote it.
+    fn of_whole_file(value: &str, prior: &str) -> Lease {
+        let lease = serde_json::to_value(nice(1, 5, 0)).unwrap();
+        let mut lease: serde_json::Value = lease;
+        lease["effect"]["value"] = serde_json::json!({
+            "value": {"cgroup": {"io.max": value}},
+            "prior": [{"tid": 0, "start_ticks": 0, "value": {"cgroup": {"io.max": prior}}}],
+        });
+        serde_json::from_value(lease).unwrap()
+    }
+
+    #[test]
+    fn older_rows_on_io_max_become_leases_on_one_limit() {
+        let lease = of_whole_file("8:0 rbps=5 wbps=7; 9:0 rbps=1", "8:0 rbps=5; 9:0 rbps=1");
+        let lease = lease.on_boot(true).unwrap();
+        assert_eq!(lease.effect.to_string(), "io.max 8:0 wbps=max -> 8:0 wbps=7");
+        let several = of_whole_file("8:0 rbps=5 wbps=7", "max");
+        assert_eq!(several.clone().on_boot(true).unwrap(), several);
+        // The current form survives a round trip.
+        let text = serde_json::to_string(&lease).unwrap();
+        assert_eq!(serde_json::from_str::<Lease>(&text).unwrap(), lease);
+    }
+
+    #[test]
+    fn a_base_is_what_lies_beneath_or_what_somebody_else_set() {
+        let base = |stack: &[&Lease], found: i32| {
+            let found = [Prior {
+                value: Value::Nice(found),
+                ..priors(stack[0])[0].clone()
+            }];
+            super::base(stack, &found)[0].value.clone()
+        };
+        let (first, second) = (nice(1, 10, 0), nice(2, 15, 10));
+        assert_eq!(base(&[&first], 10), Value::Nice(0));
+        assert_eq!(base(&[&first, &second], 15), Value::Nice(0));
+        assert_eq!(base(&[&first, &second], 10), Value::Nice(0), "the newest had no effect");
+        assert_eq!(base(&[&first, &second], 0), Value::Nice(0));
+        assert_eq!(base(&[&first, &second], 7), Value::Nice(7));
+    }
+
+    fn priors(lease: &Lease) -> &[Prior] {
+        match &lease.effect {
+            Effect::Value { prior, .. } => prior,
+            _ => &[],
+        }
     }
 
     #[test]

@@ -22,11 +22,11 @@ const MAX_PERCENT: i32 = 1000;
 pub(super) fn compile_ladder(written: &[WrittenStep], allow_exec: bool, findings: &mut Findings) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for written in written {
-        // One step for each file of a cgroup, so that each has a lease of its own.
+        // One step for each limit of a cgroup, so that each has a lease of its own.
         if let Action::Cgroup(limits) = &written.action {
             let changes = limits
                 .iter()
-                .filter_map(|(file, text)| compile_limit(*file, text, findings));
+                .flat_map(|(file, text)| compile_limit(*file, text, findings));
             steps.extend(changes.map(Step::Set));
             continue;
         }

@@ -3,7 +3,7 @@
 use super::step::{Change, IoChange, Relative};
 use crate::diagnostic::Findings;
 use crate::host::knob::Value;
-use crate::host::limit::{Bandwidth, CgroupFile, DEFAULT_PERIOD_MICROS, IoKind, Limit, Setting, WEIGHTS};
+use crate::host::limit::{Bandwidth, CgroupFile, DEFAULT_PERIOD_MICROS, Limit, Setting, WEIGHTS};
 use crate::yaml::{Text, parse_size};
 
 /// No machine has more processors (CONFIG_NR_CPUS).
@@ -11,9 +11,12 @@ const MAX_CPUS: i32 = 8192;
 /// Ten times what it has is a typing slip.
 const MAX_PERCENT: i32 = 1000;
 
-/// Compiles one entry of `cgroup:`.
-pub(super) fn compile_limit(file: CgroupFile, text: &Text, findings: &mut Findings) -> Option<Change> {
+/// Compiles one entry of `cgroup:`. Each limit in `io.max` is a change of its own.
+pub(super) fn compile_limit(file: CgroupFile, text: &Text, findings: &mut Findings) -> Vec<Change> {
     let written = text.value.trim();
+    if let (CgroupFile::IoMax, Some(changes)) = (file, io_max(written)) {
+        return changes;
+    }
     let change = match file {
         CgroupFile::CpuMax => cpu_max(written),
         CgroupFile::CpuWeight => weight(written).map(Setting::CpuWeight).map(to),
@@ -22,7 +25,7 @@ pub(super) fn compile_limit(file: CgroupFile, text: &Text, findings: &mut Findin
         CgroupFile::MemorySwapMax => size(written).map(Setting::MemorySwapMax).map(to),
         CgroupFile::MemoryHigh => memory(file, written, Setting::MemoryHigh),
         CgroupFile::MemoryMax => memory(file, written, Setting::MemoryMax),
-        CgroupFile::IoMax => io_max(written).map(|(device, limits)| Change::Io(IoChange { device, limits })),
+        CgroupFile::IoMax => None,
     };
     if change.is_none() {
         let help = match file {
@@ -52,7 +55,7 @@ pub(super) fn compile_limit(file: CgroupFile, text: &Text, findings: &mut Findin
         let message = format!("`{}` cannot be {:?}", file, text.value);
         findings.error(text.span, message, slip.unwrap_or_else(|| help.to_owned()));
     }
-    change
+    change.into_iter().collect()
 }
 
 fn to(setting: Setting) -> Change {
@@ -125,17 +128,18 @@ fn memory(file: CgroupFile, text: &str, setting: impl Fn(Limit) -> Setting) -> O
 }
 
 /// A device, and one limit or several.
-fn io_max(text: &str) -> Option<(String, Vec<(IoKind, Limit)>)> {
+fn io_max(text: &str) -> Option<Vec<Change>> {
     let mut words = text.split_whitespace();
     let device = words
         .next()
         .filter(|device| device.starts_with("/dev/") || device.contains(':'))?;
-    let limits: Option<Vec<(IoKind, Limit)>> = words
+    let changes: Option<Vec<Change>> = words
         .map(|word| {
             let (kind, limit) = word.split_once('=')?;
-            Some((kind.parse().ok()?, size(limit)?))
+            let device = device.to_owned();
+            let (kind, limit) = (kind.parse().ok()?, size(limit)?);
+            Some(Change::Io(IoChange { device, kind, limit }))
         })
         .collect();
-    let limits = limits.filter(|limits| !limits.is_empty())?;
-    Some((device.to_owned(), limits))
+    changes.filter(|changes| !changes.is_empty())
 }

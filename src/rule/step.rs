@@ -38,7 +38,7 @@ pub enum Change {
         file: CgroupFile,
         by: Relative,
     },
-    /// `io.max` of one device; what other devices have stays.
+    /// One limit of one device in `io.max`; all others stay.
     Io(IoChange),
 }
 
@@ -57,7 +57,8 @@ pub enum Relative {
 pub struct IoChange {
     /// A path below `/dev`, or a number such as `8:0`.
     pub device: String,
-    pub limits: Vec<(IoKind, Limit)>,
+    pub kind: IoKind,
+    pub limit: Limit,
 }
 
 /// Affinity relative to what the process has.
@@ -129,7 +130,7 @@ impl Step {
         match self {
             Step::Wait(_) => true,
             Step::Set(change) if change.knob() == Knob::Freeze => target != Target::Host,
-            Step::Set(change) if matches!(change.knob(), Knob::Cgroup(_)) => matches!(target, Target::Cgroup(_)),
+            Step::Set(change) if change.knob().is_limit() => matches!(target, Target::Cgroup(_)),
             Step::Set(_) | Step::Signal(_) => matches!(target, Target::Process(_)),
             Step::Reclaim(_) => target != Target::Host,
             Step::Kill => matches!(target, Target::Cgroup(_)),
@@ -169,6 +170,7 @@ impl Step {
 }
 
 impl Change {
+    /// The knob, as far as it is known without the host: which device is meant is not.
     pub fn knob(&self) -> Knob {
         match self {
             Change::To(value) => value.knob(),
@@ -182,11 +184,12 @@ impl Change {
     pub fn is_relative(&self) -> bool {
         match self {
             Change::To(_)
+            | Change::Io(_)
             | Change::Limit {
                 by: Relative::OfHost(_),
                 ..
             } => false,
-            Change::Affinity(_) | Change::Limit { .. } | Change::Io(_) => true,
+            Change::Affinity(_) | Change::Limit { .. } => true,
         }
     }
 }
@@ -204,9 +207,7 @@ impl fmt::Display for Relative {
 
 impl fmt::Display for IoChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.device)?;
-        let mut limits = self.limits.iter();
-        limits.try_for_each(|(kind, limit)| write!(f, " {}={limit}", kind.as_str()))
+        write!(f, "{} {}={}", self.device, self.kind.as_str(), self.limit)
     }
 }
 

@@ -1,0 +1,111 @@
+//! What relative changes count from: the value of a knob as it would be without the leases of other alerts. So several
+//! alerts do not make each other's changes larger, and what applies comes back part by part as they end.
+
+use super::Engine;
+use super::ascend::Seat;
+use super::turn::Turn;
+use crate::act::apply::{self, Effected, Prepared};
+use crate::act::descent;
+use crate::host::unit::number_in;
+use crate::host::{Host, Knob, UnitState, Value};
+use crate::ledger::{Effect, EpisodeKey, Lease, Prior, lease};
+use crate::process::{Cgroup, Process, Target};
+use crate::rule::step::Change;
+use std::collections::BTreeSet;
+
+/// What a step would set on a process.
+pub(super) struct OnProcess {
+    pub prepared: Prepared,
+    /// What is there came to it from a parent with a lease.
+    pub is_by_birth: bool,
+}
+
+impl<H: Host> Engine<H> {
+    /// Reads what a step would change on a process, and what it would set there.
+    ///
+    /// # Errors
+    /// With the outcome, when the process is gone or its values cannot be read.
+    pub(super) fn prepare_on_process(
+        &mut self,
+        process: &Process,
+        change: &Change,
+        seat: &Seat<'_>,
+        turn: &Turn,
+    ) -> Result<OnProcess, Effected> {
+        let (target, knob) = (process.identity, change.knob());
+        let mut prior = apply::read(&mut self.host, target, knob)?;
+        let mut is_by_birth = false;
+        for prior in &mut prior {
+            let Some(kin) = turn.choice() else { continue };
+            if let Some(own) = descent::before_birth(process, &prior.value, &self.book.leases, kin) {
+                (prior.value, is_by_birth) = (own, true);
+            }
+        }
+        // A lease of this same turn is not carried out yet; ours will find what it sets.
+        if let Some(value) = self.awaited_value(target.into(), knob) {
+            prior.iter_mut().for_each(|prior| prior.value.clone_from(&value));
+        }
+        let base = self.base_of(seat, knob, &prior);
+        let prepared = apply::prepare(&mut self.host, target, change, &base, prior)?;
+        Ok(OnProcess { prepared, is_by_birth })
+    }
+
+    /// What the knob of a target would be, were there no leases of other alerts: `found` is there now, and never empty.
+    /// Steps of one ladder build on each other.
+    pub(super) fn base_of(&self, seat: &Seat<'_>, knob: Knob, found: &[Prior]) -> Value {
+        let of_knob = |lease: &&Lease| lease.effect.value().is_some_and(|value| value.knob() == knob);
+        let held = self.book.leases.on(seat.candidate.target());
+        let stack: Vec<&Lease> = held.filter(of_knob).collect();
+        let base = lease::base(&stack, found);
+        let first = found[0].thread();
+        let mut of_first = base.iter().filter(|prior| prior.thread() == first);
+        let base = of_first.next().unwrap_or(&found[0]).value.clone();
+        let is_ours = stack.iter().any(|lease| lease.effect.value() == Some(&found[0].value));
+        let own = self.newest_of_episode(seat, &stack);
+        own.filter(|_| is_ours).unwrap_or(base)
+    }
+
+    /// What an earlier step of the same ladder set. What is held since an earlier firing is to be undone, and does not count.
+    fn newest_of_episode(&self, seat: &Seat<'_>, stack: &[&Lease]) -> Option<Value> {
+        let key = EpisodeKey {
+            rule: seat.rule.name.clone(),
+            fingerprint: seat.about.fingerprint.clone(),
+            simulated: false,
+        };
+        let opened_at = self.book.episodes.get(&key)?.opened_at;
+        let is_own = |lease: &&&Lease| {
+            lease.rule == key.rule && lease.fingerprint == key.fingerprint && lease.taken_at >= opened_at
+        };
+        stack.iter().rev().find(is_own)?.effect.value().cloned()
+    }
+
+    fn awaited_value(&self, target: Target, knob: Knob) -> Option<Value> {
+        let mut newest = self.book.leases.on(target).rev();
+        let value_of = |lease: &Lease| match &lease.effect {
+            Effect::Value { value, .. } if value.knob() == knob => Some((value.clone(), lease.settled)),
+            _ => None,
+        };
+        let (value, settled) = newest.find_map(value_of)?;
+        (!settled).then_some(value)
+    }
+
+    /// systemd has the limits of all devices in one property. What was set there for another device is no part of what
+    /// the unit was before.
+    pub(super) fn forget_other_devices(&self, cgroup: &Cgroup, knob: Knob, unit: &mut UnitState) {
+        let Knob::Io(own, kind) = knob else { return };
+        let mut seen = BTreeSet::from([own]);
+        for lease in self.book.leases.values() {
+            let (Effect::Value { value, prior }, true) = (&lease.effect, lease.name == cgroup.path) else {
+                continue;
+            };
+            if let Knob::Io(device, of) = value.knob()
+                && of == kind
+                // The oldest lease on a device knows what was there first.
+                && seen.insert(device)
+                && let Some(former) = prior.first().and_then(|prior| prior.unit.as_ref())
+            {
+                unit.forget_device(device, former, number_in);
+            }
+        }
+    }
+}

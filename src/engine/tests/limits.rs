@@ -1,0 +1,228 @@
+//! Relative changes of several alerts, and limits of several devices, on the fake host.
+
+use super::*;
+use crate::host::limit::{CgroupFile, Setting};
+use crate::host::{Knob, Value};
+
+const UNIT: &str = "/work.slice/one.service";
+const OF_UNIT: &str = r"select: {cgroup: '/work\.slice/one\.service'}";
+const ALERTS: [&str; 3] = ["a", "b", "c"];
+
+/// A rule that answers the alert of its name with these steps.
+fn rule(name: &str, select: &str, steps: &[&str]) -> Rule {
+    let example = example(name, "nice 1");
+    Rule {
+        name: example.name,
+        matchers: example.matchers,
+        ..errands::rule(steps, select)
+    }
+}
+
+fn world_of(rules: Vec<Rule>) -> World {
+    let mut world = world(policy(rules));
+    world.add(100, 1);
+    let host = world.engine.host();
+    host.add_cgroup(UNIT);
+    host.processes.get_mut(&100).unwrap().process.details.cgroup = Some(UNIT.into());
+    world
+}
+
+impl World {
+    fn limit(&mut self, file: CgroupFile) -> String {
+        self.engine.host().cgroups[UNIT].settings[&file].to_string()
+    }
+
+    fn write(&mut self, file: CgroupFile, text: &str) {
+        let setting = Setting::parse(file, text).unwrap();
+        let found = self.engine.host().cgroups.get_mut(UNIT).unwrap();
+        found.settings.insert(file, setting);
+    }
+
+    fn affinity(&mut self) -> String {
+        self.engine.host().processes[&100].threads[&100].affinity.to_string()
+    }
+}
+
+/// Every order in which three alerts can end.
+const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+
+#[test]
+fn relative_limits_of_several_alerts_do_not_compound() {
+    for order in ORDERS {
+        let rules = ALERTS.map(|name| rule(name, OF_UNIT, &["cgroup: {cpu.max: -50%}"]));
+        let mut world = world_of(rules.into());
+        world.write(CgroupFile::CpuMax, "200000");
+        for name in ALERTS {
+            world.fire(name);
+            assert_eq!(world.limit(CgroupFile::CpuMax), "100000 100000", "{name} fires");
+        }
+        for (over, expected) in order.into_iter().zip(["100000", "100000", "200000"]) {
+            world.resolve(ALERTS[over]);
+            assert_eq!(
+                world.limit(CgroupFile::CpuMax),
+                format!("{expected} 100000"),
+                "{order:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_newest_holder_of_a_limit_applies_and_the_next_after_it() {
+    let steps = [
+        "cgroup: {cpu.max: -50%}",
+        "cgroup: {cpu.max: 30%}",
+        "cgroup: {cpu.max: +100%}",
+    ];
+    let rules = ALERTS
+        .into_iter()
+        .zip(steps)
+        .map(|(name, step)| rule(name, OF_UNIT, &[step]));
+    let mut world = world_of(rules.collect());
+    world.write(CgroupFile::CpuMax, "100000");
+    for (name, expected) in ALERTS.into_iter().zip(["50000", "30000", "200000"]) {
+        world.fire(name);
+        assert_eq!(
+            world.limit(CgroupFile::CpuMax),
+            format!("{expected} 100000"),
+            "{name} fires"
+        );
+    }
+    for (name, expected) in ["c", "a", "b"].into_iter().zip(["30000", "30000", "100000"]) {
+        world.resolve(name);
+        assert_eq!(
+            world.limit(CgroupFile::CpuMax),
+            format!("{expected} 100000"),
+            "{name} ends"
+        );
+    }
+}
+
+#[test]
+fn what_somebody_else_sets_between_two_holders_is_the_new_base() {
+    let rules = ["a", "b"].map(|name| rule(name, OF_UNIT, &["cgroup: {cpu.max: -50%}"]));
+    let mut world = world_of(rules.into());
+    world.write(CgroupFile::CpuMax, "200000");
+    world.fire("a");
+    world.write(CgroupFile::CpuMax, "300000");
+    world.fire("b");
+    assert_eq!(world.limit(CgroupFile::CpuMax), "150000 100000");
+    world.resolve("a");
+    world.resolve("b");
+    assert_eq!(world.limit(CgroupFile::CpuMax), "300000 100000");
+}
+
+#[test]
+fn steps_of_one_ladder_build_on_each_other() {
+    let ladder = ["cgroup: {cpu.max: -50%}", "wait: 5s", "cgroup: {cpu.max: -50%}"];
+    let rules = ["a", "b"].map(|name| rule(name, OF_UNIT, &ladder));
+    let mut world = world_of(rules.into());
+    world.write(CgroupFile::CpuMax, "200000");
+    for name in ["a", "b"] {
+        world.fire(name);
+        assert_eq!(world.limit(CgroupFile::CpuMax), "100000 100000", "{name} fires");
+        world.pass(10);
+        assert_eq!(world.limit(CgroupFile::CpuMax), "50000 100000", "{name} goes on");
+    }
+    world.resolve("b");
+    assert_eq!(world.limit(CgroupFile::CpuMax), "50000 100000");
+    world.resolve("a");
+    assert_eq!(world.limit(CgroupFile::CpuMax), "200000 100000");
+}
+
+#[test]
+fn relative_affinities_of_several_alerts_do_not_compound() {
+    for order in ORDERS {
+        let rules = ALERTS.map(|name| rule(name, "select: {name: burner}", &["affinity: -50%"]));
+        let mut world = world_of(rules.into());
+        for name in ALERTS {
+            world.fire(name);
+            assert_eq!(world.affinity(), "0-1", "{name} fires");
+        }
+        for (over, expected) in order.into_iter().zip(["0-1", "0-1", "0-3"]) {
+            world.resolve(ALERTS[over]);
+            assert_eq!(world.affinity(), expected, "{order:?}");
+        }
+    }
+}
+
+#[test]
+fn a_child_counts_from_what_it_had_without_its_parents_lease() {
+    let select = |name| format!("select: {{name: {name}}}");
+    let rules = vec![
+        rule("a", &select("burner"), &["affinity: -50%"]),
+        rule("b", &select("child"), &["affinity: -50%"]),
+    ];
+    let mut world = world_of(rules);
+    world.fire("a");
+    world.engine.host().advance(Duration::from_secs(5));
+    let mut child = Process::example(200, "child");
+    (child.parent, child.age) = (100, Duration::ZERO);
+    child.details.exe = Some("/usr/bin/child".into());
+    let child = world.engine.host().add(child);
+    let main = world.engine.host().threads(child).unwrap()[0];
+    let inherited = Value::Affinity("0-1".parse().unwrap());
+    world.engine.host().set(child, main, &inherited).unwrap();
+    world.fire("b");
+    assert_eq!(world.engine.host().get(child, main, Knob::Affinity).unwrap(), inherited);
+    world.resolve("a");
+    world.resolve("b");
+    assert_eq!(world.affinity(), "0-3");
+    let own = Value::Affinity("0-3".parse().unwrap());
+    assert_eq!(world.engine.host().get(child, main, Knob::Affinity).unwrap(), own);
+}
+
+#[test]
+fn io_limits_of_two_devices_and_of_two_kinds_come_and_go_by_themselves() {
+    let before = "8:0 rbps=max wbps=max riops=9 wiops=max; 9:0 rbps=7 wbps=max riops=max wiops=max";
+    let steps = [
+        "cgroup: {io.max: '8:0 wbps=100'}",
+        "cgroup: {io.max: '8:16 rbps=200 wbps=300'}",
+        "cgroup: {io.max: '8:0 riops=400'}",
+    ];
+    for order in ORDERS {
+        let rules = ALERTS
+            .into_iter()
+            .zip(steps)
+            .map(|(name, step)| rule(name, OF_UNIT, &[step]));
+        let mut world = world_of(rules.collect());
+        world.write(CgroupFile::IoMax, before);
+        ALERTS.into_iter().for_each(|name| world.fire(name));
+        let mut fires = [true; 3];
+        for next in order.map(Some).into_iter().chain([None]) {
+            let limit =
+                |alert: usize, limited: &str, free: &str| (if fires[alert] { limited } else { free }).to_owned();
+            let mut expected = vec![format!(
+                "8:0 rbps=max wbps={} riops={} wiops=max",
+                limit(0, "100", "max"),
+                limit(2, "400", "9")
+            )];
+            if fires[1] {
+                expected.push("8:16 rbps=200 wbps=300 riops=max wiops=max".to_owned());
+            }
+            expected.push("9:0 rbps=7 wbps=max riops=max wiops=max".to_owned());
+            assert_eq!(
+                world.limit(CgroupFile::IoMax),
+                expected.join("; "),
+                "{order:?} {fires:?}"
+            );
+            let Some(next) = next else { break };
+            world.resolve(ALERTS[next]);
+            fires[next] = false;
+        }
+        assert_eq!(world.limit(CgroupFile::IoMax), before);
+    }
+}
+
+#[test]
+fn another_device_is_nobodys_business() {
+    let mut world = world_of(vec![rule("a", OF_UNIT, &["cgroup: {io.max: '8:0 wbps=100'}"])]);
+    world.fire("a");
+    let meanwhile = "8:0 rbps=max wbps=100 riops=max wiops=max; 9:0 rbps=5 wbps=max riops=max wiops=max";
+    world.write(CgroupFile::IoMax, meanwhile);
+    world.resolve("a");
+    assert_eq!(
+        world.limit(CgroupFile::IoMax),
+        "9:0 rbps=5 wbps=max riops=max wiops=max"
+    );
+}

@@ -392,14 +392,16 @@ impl Connection {
 }
 
 fn alert(name: &str, pid: u32, status: &str) -> String {
+    // A pid from a label means a process that is older than the alert.
+    let now = jiff::Timestamp::now().to_string();
     let ends = if status == "firing" {
         "0001-01-01T00:00:00Z"
     } else {
-        "2026-01-02T04:04:05.678Z"
+        &now
     };
     format!(
         "{{\"status\":\"{status}\",\"labels\":{{\"alertname\":\"{name}\",\"instance\":\"bench\",\"pid\":\"{pid}\"}},\
-         \"annotations\":{{\"summary\":\"a benchmark\"}},\"startsAt\":\"2026-01-02T03:04:05.678Z\",\
+         \"annotations\":{{\"summary\":\"a benchmark\"}},\"startsAt\":\"{now}\",\
          \"endsAt\":\"{ends}\",\"generatorURL\":\"http://p\",\"fingerprint\":\"\"}}"
     )
 }

@@ -90,6 +90,7 @@ mod tests {
         Arc::new(Snapshot {
             taken_at: Timestamp::UNIX_EPOCH,
             taken_instant: Instant::now(),
+            taken_boot: std::time::Duration::ZERO,
             fresh_since: Instant::now(),
             readings: Vec::new(),
             ready_made: Arc::default(),

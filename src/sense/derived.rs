@@ -223,6 +223,7 @@ mod tests {
             families,
             read_at: Timestamp::UNIX_EPOCH,
             read_instant: Instant::now(),
+            read_boot: Duration::ZERO,
             duration: Duration::ZERO,
             error: None,
         })

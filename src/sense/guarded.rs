@@ -4,6 +4,7 @@ use super::collectors::{CollectorInfo, Options, Reader};
 use super::roots::{ReadError, Roots};
 use super::snapshot::Reading;
 use crate::family::{Family, Forms};
+use crate::host::linux::boot_time;
 use jiff::Timestamp;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -35,6 +36,7 @@ impl Collector {
     pub fn reading(&mut self, roots: &Roots) -> Arc<Reading> {
         let read_at = Timestamp::now();
         let read_instant = Instant::now();
+        let read_boot = boot_time();
         // One broken collector must not cost the others, whatever way it breaks. Readers keep only caches and last
         // values, which a panic leaves usable.
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.read)(roots)));
@@ -60,6 +62,7 @@ impl Collector {
             families,
             read_at,
             read_instant,
+            read_boot,
             duration,
             error,
         })

@@ -15,6 +15,7 @@ use super::slow::{self, SlowReadings};
 use super::snapshot::{Cause, Occasion, Reading, Snapshot};
 use super::trail::Trail;
 use super::vitals::{Sources, Vitals, VitalsReader};
+use crate::host::linux::boot_time;
 use crate::host::standing;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -182,6 +183,7 @@ impl Sampler {
         let latest = Arc::new(ArcSwap::from_pointee(Snapshot {
             taken_at: Timestamp::now(),
             taken_instant: Instant::now(),
+            taken_boot: boot_time(),
             fresh_since: Instant::now(),
             readings: Vec::new(),
             ready_made: Arc::default(),
@@ -270,8 +272,13 @@ impl Drop for Sampler {
     }
 }
 
-/// When a sample was begun, on the calendar and on the monotonic clock.
-type Moment = (Timestamp, Instant);
+/// When a sample was begun, on every clock that somebody asks for.
+#[derive(Clone, Copy)]
+struct Moment {
+    wall: Timestamp,
+    instant: Instant,
+    boot: Duration,
+}
 
 struct Fast {
     reader: VitalsReader,
@@ -367,15 +374,16 @@ impl Fast {
     }
 
     /// A sample between two beats, for rules only: it counts neither for ready-made rates nor for distributions.
-    fn sample_early(&mut self, cause: Cause, (taken_at, taken_instant): Moment, is_meant: impl Fn(&Held) -> bool) {
+    fn sample_early(&mut self, cause: Cause, begun: Moment, is_meant: impl Fn(&Held) -> bool) {
         let follower = &*self.follower;
         let readings = self
             .shelf
             .read_apart(&self.roots, |held| is_meant(held) && held.is_wanted(follower));
         let snapshot = Arc::new(Snapshot {
-            taken_at,
-            taken_instant,
-            fresh_since: taken_instant,
+            taken_at: begun.wall,
+            taken_instant: begun.instant,
+            taken_boot: begun.boot,
+            fresh_since: begun.instant,
             readings,
             ready_made: Arc::new(derived::of_one_moment(self.reader.memory_used_ratio(&self.roots))),
         });
@@ -421,10 +429,14 @@ impl Fast {
     /// From here on files are read anew.
     fn begin(&self) -> Moment {
         self.roots.begin_round();
-        (Timestamp::now(), Instant::now())
+        Moment {
+            wall: Timestamp::now(),
+            instant: Instant::now(),
+            boot: boot_time(),
+        }
     }
 
-    fn publish(&mut self, (taken_at, taken_instant): Moment, mut readings: Vec<Arc<Reading>>) -> Arc<Snapshot> {
+    fn publish(&mut self, begun: Moment, mut readings: Vec<Arc<Reading>>) -> Arc<Snapshot> {
         for slow in &self.slow {
             readings.extend(slow.load().iter().cloned());
         }
@@ -432,9 +444,10 @@ impl Fast {
             .iter()
             .find(|reading| reading.collector == "filesystem" && reading.success());
         let snapshot = Arc::new(Snapshot {
-            taken_at,
-            taken_instant,
-            fresh_since: self.shelf.fresh_since(taken_instant),
+            taken_at: begun.wall,
+            taken_instant: begun.instant,
+            taken_boot: begun.boot,
+            fresh_since: self.shelf.fresh_since(begun.instant),
             ready_made: self.ready_made.families(&self.reader.vitals, filesystem),
             readings,
         });

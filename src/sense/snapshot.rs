@@ -13,6 +13,8 @@ pub struct Reading {
     pub read_at: Timestamp,
     /// The same moment on the monotonic clock.
     pub read_instant: Instant,
+    /// The same moment on CLOCK_BOOTTIME.
+    pub read_boot: Duration,
     pub duration: Duration,
     /// Why it yielded nothing, when it did.
     pub error: Option<String>,
@@ -31,6 +33,8 @@ pub struct Snapshot {
     pub taken_at: Timestamp,
     /// The same moment on the monotonic clock.
     pub taken_instant: Instant,
+    /// The same moment on CLOCK_BOOTTIME, which tells a step of the wall clock from time that has passed.
+    pub taken_boot: Duration,
     /// When the oldest was read of those readings that a scrape wants fresh.
     pub fresh_since: Instant,
     pub readings: Vec<Arc<Reading>>,

@@ -54,17 +54,21 @@ struct Active {
     fired_at_ms: Option<i64>,
     /// Since when the expression no longer yields it, while `keep_firing_for` holds it.
     kept_since_ms: Option<i64>,
+    /// It was active before a restart and has not been told as firing since.
+    is_carried_over: bool,
 }
 
 /// The alerts of one rule, by their labels.
 #[derive(Debug, Clone, Default)]
 pub struct AlertState {
     active: BTreeMap<LabelSet, Active>,
-    /// What was active before a restart and has not been yielded since.
+    /// What was active before a restart and is not decided yet: too few samples have been taken since.
     remembered: BTreeMap<LabelSet, Remembered>,
+    /// Samples since the start reach as far back as the rule's expression reads.
+    has_samples: bool,
 }
 
-/// An alert as it stood when evenkeel looked last, before a restart. Times are Unix milliseconds.
+/// An alert as it stood when it was seen last, before a restart. Times are Unix milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remembered {
     pub active_at_ms: i64,
@@ -74,6 +78,12 @@ pub struct Remembered {
 
 /// What was seen longer ago says nothing about now.
 const MAX_UNSEEN_MS: i64 = 10 * 60 * 1000;
+
+impl Remembered {
+    fn is_recent(&self, now_ms: i64) -> bool {
+        (0..=MAX_UNSEEN_MS).contains(&(now_ms - self.seen_at_ms))
+    }
+}
 
 /// An active alert as tests and status pages see it.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,20 +131,34 @@ impl AlertState {
             current.push((labels, annotations, element.value));
         }
         for (labels, annotations, value) in current {
+            if let Some(before) = self.remembered.get_mut(&labels)
+                && !self.has_samples
+                && before.fired_at_ms.is_some()
+                && before.is_recent(now_ms)
+            {
+                // It goes on or is over, which only enough samples tell.
+                before.seen_at_ms = now_ms;
+                continue;
+            }
             let remembered = &mut self.remembered;
             let active = self.active.entry(labels).or_insert_with_key(|labels| {
-                let (active_at_ms, fired_at_ms) = begun(remembered.remove(labels), now_ms);
+                let before = remembered.remove(labels).filter(|before| before.is_recent(now_ms));
+                let (active_at_ms, fired_at_ms) = begun(before, now_ms);
                 Active {
                     annotations: Vec::new(),
                     value,
                     active_at_ms,
                     fired_at_ms,
                     kept_since_ms: None,
+                    is_carried_over: before.is_some(),
                 }
             });
             (active.annotations, active.value) = (annotations, value);
         }
         let mut transitions = self.step(rule, &yielded, now_ms, look);
+        if self.has_samples && look == Look::Regular {
+            transitions.extend(self.end_remembered(now_ms));
+        }
         let count = self.active.len();
         if limit > 0 && count > limit {
             // What has begun just now was never told, and so need not be ended.
@@ -150,6 +174,7 @@ impl AlertState {
 
     fn step(&mut self, rule: &AlertingRule, yielded: &BTreeSet<LabelSet>, now_ms: i64, look: Look) -> Vec<Transition> {
         let mut transitions = Vec::new();
+        let has_samples = self.has_samples;
         self.active.retain(|labels, active| {
             if yielded.contains(labels) {
                 active.kept_since_ms = None;
@@ -169,14 +194,18 @@ impl AlertState {
                     return false;
                 }
             }
+            let is_carried_over = active.is_carried_over;
             let change = match active.fired_at_ms {
+                // The engine has not heard of it since the restart.
+                Some(_) if is_carried_over => Change::Began,
                 Some(_) => Change::Continues,
-                None if now_ms - active.active_at_ms >= rule.for_ms => {
+                None if now_ms - active.active_at_ms >= rule.for_ms && (has_samples || !is_carried_over) => {
                     active.fired_at_ms = Some(now_ms);
                     Change::Began
                 }
                 None => return true,
             };
+            active.is_carried_over = false;
             let alert = to_alert(labels, active, active.fired_at_ms.unwrap_or(now_ms), None);
             transitions.push(Transition { alert, change });
             true
@@ -184,13 +213,69 @@ impl AlertState {
         transitions
     }
 
-    /// What was active before a restart counts where the expression yields it again.
+    /// What was active before a restart counts where the expression yields it again, once the rule has enough samples.
     pub fn remember(&mut self, labels: LabelSet, remembered: Remembered) {
         self.remembered.insert(labels, remembered);
     }
 
+    /// What was active before a restart and is not decided yet.
+    pub fn remembered(&self) -> impl Iterator<Item = (&LabelSet, Remembered)> {
+        self.remembered.iter().map(|(labels, remembered)| (labels, *remembered))
+    }
+
+    /// Says whether samples since the start reach as far back as the rule's expression reads.
+    pub fn set_has_samples(&mut self, has_samples: bool) {
+        self.has_samples = has_samples;
+    }
+
+    pub fn has_samples(&self) -> bool {
+        self.has_samples
+    }
+
+    /// Moves all times: the wall clock was stepped, and what has begun is as old as before.
+    pub fn shift(&mut self, by_ms: i64) {
+        let move_by = |at_ms: &mut i64| *at_ms += by_ms;
+        for active in self.active.values_mut() {
+            move_by(&mut active.active_at_ms);
+            active.fired_at_ms.iter_mut().for_each(move_by);
+            active.kept_since_ms.iter_mut().for_each(move_by);
+        }
+        for remembered in self.remembered.values_mut() {
+            move_by(&mut remembered.active_at_ms);
+            remembered.fired_at_ms.iter_mut().for_each(move_by);
+            move_by(&mut remembered.seen_at_ms);
+        }
+    }
+
+    /// The alerts that fire, as they would be sent.
+    pub fn firing(&self) -> impl Iterator<Item = Alert> {
+        let active = self.active.iter();
+        active.filter_map(|(labels, active)| Some(to_alert(labels, active, active.fired_at_ms?, None)))
+    }
+
+    /// What fired before a restart and was not yielded since is over; what was pending is forgotten.
+    fn end_remembered(&mut self, now_ms: i64) -> Vec<Transition> {
+        let ended = std::mem::take(&mut self.remembered).into_iter();
+        let ended = ended.filter_map(|(labels, before)| {
+            let active = Active {
+                annotations: Vec::new(),
+                value: f64::NAN,
+                active_at_ms: before.active_at_ms,
+                fired_at_ms: before.fired_at_ms,
+                kept_since_ms: None,
+                is_carried_over: true,
+            };
+            Some(Transition {
+                alert: to_alert(&labels, &active, before.fired_at_ms?, Some(now_ms)),
+                change: Change::Ended,
+            })
+        });
+        ended.collect()
+    }
+
     /// Ends everything, because the rule is gone or may not go on.
     pub fn end_all(&mut self, now_ms: i64) -> Vec<Transition> {
+        let remembered = self.end_remembered(now_ms);
         let ended = std::mem::take(&mut self.active)
             .into_iter()
             .filter_map(|(labels, active)| {
@@ -200,7 +285,7 @@ impl AlertState {
                     change: Change::Ended,
                 })
             });
-        ended.collect()
+        ended.chain(remembered).collect()
     }
 
     /// All alerts, pending ones too, sorted by labels.
@@ -239,8 +324,7 @@ impl AlertState {
 /// Since when an alert that is yielded at `now_ms` is active, and fires. Time in which nobody looked does not count for `for`;
 /// what fired goes on.
 fn begun(remembered: Option<Remembered>, now_ms: i64) -> (i64, Option<i64>) {
-    let is_recent = |remembered: &Remembered| (0..=MAX_UNSEEN_MS).contains(&(now_ms - remembered.seen_at_ms));
-    match remembered.filter(is_recent) {
+    match remembered {
         None => (now_ms, None),
         Some(before) if before.fired_at_ms.is_some() => (before.active_at_ms, before.fired_at_ms),
         Some(before) => (before.active_at_ms + (now_ms - before.seen_at_ms), None),
@@ -365,6 +449,7 @@ mod tests {
                 seen_at_ms: 100_000,
             };
             state.remember(labels, remembered);
+            state.set_has_samples(true);
             let mut fired = None;
             for now in back..back + 20 {
                 let mut told = Vec::new();

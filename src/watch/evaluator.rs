@@ -4,8 +4,10 @@
 use super::alerting::{ActiveAlert, AlertState, AlertingError, Look, Remembered, Transition};
 use super::history::{History, Interest, stale};
 use super::labels::{LabelSet, METRIC_NAME, Text};
+use super::lineage::Lineage;
 use super::promql::{Element, EvaluationError, Query, Semantics, Value};
 use super::rule_file::{Group, RecordingRule, Rule, RuleFile};
+use crate::alert::Alert;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 /// What holds for all rules.
@@ -70,6 +72,28 @@ struct RuleState {
     written: HashSet<LabelSet>,
     /// What its expression reads.
     interest: Interest,
+    /// What it reads of samples, directly or through recording rules.
+    sampled: Interest,
+    /// How long samples must have been taken until its expression sees all that it reads.
+    needed_ms: i64,
+    /// The first regular evaluation of this expression.
+    since_ms: Option<i64>,
+    /// The newest regular one that did not fail.
+    evaluated_ms: Option<i64>,
+}
+
+/// How long a metric that no sample had yet is waited for: its collector may be slow, or there is none.
+pub const UNSEEN_PATIENCE_MS: i64 = 60_000;
+
+/// What the answer to a query rests on.
+#[derive(Debug)]
+pub struct Basis {
+    /// The sampled metrics that it reads, directly or through rules.
+    pub sampled: Interest,
+    /// Of each of the rules, when it was evaluated last and how often it is, in milliseconds.
+    pub evaluations: Vec<(Option<i64>, i64)>,
+    /// Whether it names a metric that no sample had yet.
+    pub has_unseen: bool,
 }
 
 #[derive(Debug)]
@@ -87,16 +111,75 @@ struct GroupState {
 pub struct Evaluator {
     settings: Settings,
     groups: Vec<GroupState>,
+    lineage: Lineage,
 }
 
 impl Evaluator {
     pub fn new(settings: Settings, files: Vec<RuleFile>) -> Self {
-        let groups = files
+        let mut groups: Vec<GroupState> = files
             .into_iter()
             .flat_map(|file| file.groups)
             .map(GroupState::new)
             .collect();
-        Evaluator { settings, groups }
+        let rules = groups.iter().flat_map(|group| &group.rules);
+        let lineage = Lineage::new(rules.map(|state| &state.rule));
+        let rules = groups.iter_mut().flat_map(|group| &mut group.rules);
+        for (state, needed_ms) in rules.zip(lineage.needed_ms()) {
+            state.needed_ms = needed_ms;
+            state.sampled = lineage.sampled(&state.interest, &lineage.behind(&state.interest));
+        }
+        Evaluator {
+            settings,
+            groups,
+            lineage,
+        }
+    }
+
+    /// Moves all times: the wall clock was stepped, and what is due or has begun is as far away as before.
+    pub fn shift(&mut self, by_ms: i64) {
+        for group in &mut self.groups {
+            group.due_ms.iter_mut().for_each(|at_ms| *at_ms += by_ms);
+            for state in &mut group.rules {
+                state.alerts.shift(by_ms);
+                let times = [&mut state.since_ms, &mut state.evaluated_ms];
+                times.into_iter().flatten().for_each(|at_ms| *at_ms += by_ms);
+            }
+        }
+    }
+
+    /// What the answer to a query rests on.
+    pub fn basis(&self, query: &Query, history: &History) -> Basis {
+        let mut asked = Interest::default();
+        query.add_interest(&mut asked);
+        let behind = self.lineage.behind(&asked);
+        let sampled = self.lineage.sampled(&asked, &behind);
+        let has_unseen = sampled.names().any(|name| history.first_ms(name).is_none());
+        let evaluations = self.groups.iter().flat_map(|group| {
+            let interval_ms = group.interval_ms.unwrap_or(self.settings.interval_ms);
+            group.rules.iter().map(move |state| (state.evaluated_ms, interval_ms))
+        });
+        let evaluations = evaluations.enumerate().filter(|(number, _)| behind.contains(number));
+        Basis {
+            evaluations: evaluations.map(|(_, evaluation)| evaluation).collect(),
+            sampled,
+            has_unseen,
+        }
+    }
+
+    /// Every alert that fires, as it would be sent. What fired before a restart is among them once it is confirmed.
+    pub fn firing(&self) -> impl Iterator<Item = Alert> {
+        self.rules().flat_map(|state| state.alerts.firing())
+    }
+
+    /// Whether an alert that fired before a restart may go on or be over, for want of samples.
+    pub fn has_undecided(&self) -> bool {
+        let mut undecided = self.rules().filter(|state| !state.alerts.has_samples());
+        undecided.any(|state| {
+            state
+                .alerts
+                .remembered()
+                .any(|(_, before)| before.fired_at_ms.is_some())
+        })
     }
 
     /// What the rules read, for [`History::new`].
@@ -190,7 +273,14 @@ impl Evaluator {
             for state in &mut group.rules {
                 let same = known.get_mut(&identity(&group.file, &group.name, &state.rule));
                 if let Some(before) = same.and_then(VecDeque::pop_front) {
+                    let is_same =
+                        before.rule.query().text == state.rule.query().text && before.needed_ms == state.needed_ms;
                     (state.alerts, state.written) = (before.alerts, before.written);
+                    if is_same {
+                        state.since_ms = before.since_ms;
+                    } else {
+                        state.alerts.set_has_samples(false);
+                    }
                 }
             }
         }
@@ -218,6 +308,21 @@ impl Evaluator {
                 if active.peek().is_some() {
                     let rule = identity(&group.file, &group.name, &state.rule);
                     active.for_each(|alert| see(&rule, alert));
+                }
+            }
+        }
+    }
+
+    /// What was active before a restart and is not decided yet, each with its rule and whether the last evaluation yielded it.
+    pub fn each_remembered(&self, mut see: impl FnMut(&str, &LabelSet, Remembered, bool)) {
+        for group in &self.groups {
+            for state in &group.rules {
+                let mut remembered = state.alerts.remembered().peekable();
+                if remembered.peek().is_some() {
+                    let rule = identity(&group.file, &group.name, &state.rule);
+                    remembered.for_each(|(labels, before)| {
+                        see(&rule, labels, before, Some(before.seen_at_ms) == state.evaluated_ms);
+                    });
                 }
             }
         }
@@ -251,6 +356,10 @@ impl GroupState {
                     alerts: AlertState::default(),
                     written: HashSet::new(),
                     interest,
+                    sampled: Interest::default(),
+                    needed_ms: 0,
+                    since_ms: None,
+                    evaluated_ms: None,
                 }
             })
             .collect();
@@ -309,6 +418,10 @@ impl RuleState {
         (now_ms, look): (i64, Look),
         told: &mut Vec<Transition>,
     ) -> Result<(), RuleFailure> {
+        if look == Look::Regular && !self.alerts.has_samples() {
+            let has_samples = self.sees_all_it_reads(history, now_ms);
+            self.alerts.set_has_samples(has_samples);
+        }
         let elements = self
             .rule
             .query()
@@ -326,7 +439,23 @@ impl RuleState {
             }
         };
         self.write(series, history, now_ms, look);
+        if look == Look::Regular {
+            self.evaluated_ms = Some(now_ms);
+        }
         Ok(())
+    }
+
+    /// Whether samples reach as far back as the expression reads. A metric that comes late is waited for.
+    fn sees_all_it_reads(&mut self, history: &History, now_ms: i64) -> bool {
+        let elapsed_ms = now_ms - *self.since_ms.get_or_insert(now_ms);
+        let is_covered = |name: &str| {
+            let keep_ms = self.sampled.keep_ms(name).unwrap_or(0);
+            history
+                .first_ms(name)
+                .is_some_and(|first_ms| now_ms - first_ms >= keep_ms)
+        };
+        elapsed_ms >= self.needed_ms
+            && (elapsed_ms >= self.needed_ms + UNSEEN_PATIENCE_MS || self.sampled.names().all(is_covered))
     }
 
     /// Series that were written before and are no longer are ended, as Prometheus does.

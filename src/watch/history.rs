@@ -81,6 +81,9 @@ impl Series {
 #[derive(Debug)]
 struct Metric {
     keep_ms: i64,
+    /// When its first sample came, and who has written it since, whether or not it has series at present.
+    first_ms: i64,
+    sources: Vec<Source>,
     /// Sorted by labels: a lookup needs no index beside it, and results come in one order.
     series: Vec<Series>,
 }
@@ -114,6 +117,14 @@ impl History {
         });
         self.interest = interest;
         self.texts.forget_unused();
+    }
+
+    /// Moves everything in time: the wall clock was stepped, and samples lie as far apart as before.
+    pub fn shift(&mut self, by_ms: i64) {
+        for metric in self.metrics.values_mut() {
+            metric.first_ms += by_ms;
+            metric.series.iter_mut().for_each(|series| series.samples.shift(by_ms));
+        }
     }
 
     /// Remembers one snapshot of a source, the labels of the target added to every series. What the source's previous
@@ -166,9 +177,22 @@ impl History {
         self.metrics.get(metric_name).map_or(&[], |metric| &metric.series)
     }
 
+    /// When the first sample of a metric came since somebody reads it.
+    pub fn first_ms(&self, metric_name: &str) -> Option<i64> {
+        self.metrics.get(metric_name).map(|metric| metric.first_ms)
+    }
+
+    /// Every metric that had a sample since somebody reads it, and the snapshots' sources that have written it.
+    pub fn sources(&self) -> impl Iterator<Item = (&str, &[Source])> {
+        self.metrics
+            .iter()
+            .map(|(name, metric)| (&**name, metric.sources.as_slice()))
+    }
+
     /// The names of all metrics that have series, sorted.
     pub fn metric_names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.metrics.keys().map(|name| &**name).collect();
+        let with_series = self.metrics.iter().filter(|(_, metric)| !metric.series.is_empty());
+        let mut names: Vec<&str> = with_series.map(|(name, _)| &**name).collect();
         names.sort_unstable();
         names
     }
@@ -261,6 +285,8 @@ impl History {
                 self.texts.share(name),
                 Metric {
                     keep_ms,
+                    first_ms: at_ms,
+                    sources: Vec::new(),
                     series: Vec::new(),
                 },
             );
@@ -268,6 +294,9 @@ impl History {
         let Some(metric) = self.metrics.get_mut(name) else {
             return;
         };
+        if source != RULES && !metric.sources.contains(&source) {
+            metric.sources.push(source);
+        }
         let index = metric
             .series
             .binary_search_by(|series| compare(&series.labels, pairs))
@@ -307,7 +336,10 @@ impl History {
             forgotten |= metric.series.len() < before;
         }
         if forgotten {
-            self.metrics.retain(|_, metric| !metric.series.is_empty());
+            // Of what is asked for by name it stays known who publishes it.
+            let interest = &self.interest;
+            self.metrics
+                .retain(|name, metric| !metric.series.is_empty() || interest.is_named(name));
             self.texts.forget_unused();
         }
     }
@@ -381,6 +413,35 @@ mod tests {
         );
         history.append(Source(0), 4001, &[gauge("a", &["y"], 1.0)], &[]);
         assert_eq!(history.series("a").len(), 1);
+    }
+
+    #[test]
+    fn who_publishes_a_named_metric_stays_known() {
+        let mut interest = interest(&[("a", 0)]);
+        interest.add(&[], 0);
+        let mut history = History::new(interest);
+        let both = [gauge("a", &["x"], 1.0), gauge("b", &["x"], 1.0)];
+        history.append(Source(3), 1000, &both, &[]);
+        history.append(Source(3), 2000, &[], &[]);
+        history.append(Source(3), 3000, &[], &[]);
+        assert_eq!(history.metric_names(), [""; 0]);
+        let sources: Vec<(&str, &[Source])> = history.sources().collect();
+        assert_eq!(sources, [("a", &[Source(3)][..])]);
+        assert_eq!(history.first_ms("a"), Some(1000));
+    }
+
+    #[test]
+    fn a_shift_moves_samples_and_keeps_their_distance() {
+        let mut history = History::new(interest(&[("a", 5000)]));
+        for at_ms in [1000, 2000] {
+            history.append(Source(0), at_ms, &[gauge("a", &["x"], 1.0)], &[]);
+        }
+        history.shift(-3_600_000);
+        history.append(Source(0), 3000 - 3_600_000, &[gauge("a", &["x"], 2.0)], &[]);
+        let expected = [1000, 2000, 3000].map(|at_ms| at_ms - 3_600_000);
+        let found: Vec<i64> = samples(&history, "a", 0).iter().map(|(at_ms, _)| *at_ms).collect();
+        assert_eq!(found, expected);
+        assert_eq!(history.first_ms("a"), Some(expected[0]));
     }
 
     #[test]

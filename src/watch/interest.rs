@@ -28,6 +28,25 @@ impl Interest {
         }
     }
 
+    /// Adds what another one reads.
+    pub fn include(&mut self, other: &Interest) {
+        for (name, keep_ms) in &other.exact {
+            let keep = self.exact.entry(name.clone()).or_insert(*keep_ms);
+            *keep = (*keep_ms).max(*keep);
+        }
+        self.patterns.extend(other.patterns.iter().cloned());
+    }
+
+    /// Forgets some of the metrics that are asked for by name.
+    pub fn retain_names(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.exact.retain(|name, _| is_kept(name));
+    }
+
+    /// Whether the metric is asked for by its name, not by a pattern.
+    pub fn is_named(&self, name: &str) -> bool {
+        self.exact.contains_key(name)
+    }
+
     /// Whether the rules read any metric whose name `is_meant`. A pattern over names may mean any.
     pub fn names_any(&self, is_meant: impl Fn(&str) -> bool) -> bool {
         !self.patterns.is_empty() || self.exact.keys().any(|name| is_meant(name))

@@ -7,6 +7,7 @@ pub mod evaluator;
 pub mod history;
 mod interest;
 pub mod labels;
+mod lineage;
 pub mod number;
 mod place;
 pub mod promql;

@@ -23,21 +23,37 @@ pub struct Kept {
     pub active_at_ms: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fired_at_ms: Option<i64>,
+    /// Where that was earlier than for the others: rules that have too few samples after a restart decide nothing yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_at_ms: Option<i64>,
 }
 
 impl ActiveAlerts {
     /// What there is to keep at `now_ms`.
     pub fn of(evaluator: &Evaluator, now_ms: i64) -> ActiveAlerts {
         let mut alerts = Vec::new();
+        let texts = |labels: &LabelSet| {
+            let pairs = labels.pairs().iter();
+            pairs
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect()
+        };
         evaluator.each_active(|rule, alert| {
-            let labels = alert.labels.pairs().iter();
             alerts.push(Kept {
                 rule: rule.to_owned(),
-                labels: labels
-                    .map(|(name, value)| (name.to_string(), value.to_string()))
-                    .collect(),
+                labels: texts(alert.labels),
                 active_at_ms: alert.active_at_ms,
                 fired_at_ms: alert.fired_at_ms,
+                seen_at_ms: None,
+            });
+        });
+        evaluator.each_remembered(|rule, labels, remembered, is_seen| {
+            alerts.push(Kept {
+                rule: rule.to_owned(),
+                labels: texts(labels),
+                active_at_ms: remembered.active_at_ms,
+                fired_at_ms: remembered.fired_at_ms,
+                seen_at_ms: (!is_seen).then_some(remembered.seen_at_ms),
             });
         });
         ActiveAlerts {
@@ -54,7 +70,7 @@ impl ActiveAlerts {
             let remembered = Remembered {
                 active_at_ms: kept.active_at_ms,
                 fired_at_ms: kept.fired_at_ms,
-                seen_at_ms: self.seen_at_ms,
+                seen_at_ms: kept.seen_at_ms.unwrap_or(self.seen_at_ms),
             };
             let alerts = by_rule.entry(&kept.rule).or_default();
             alerts.push((LabelSet::from_pairs(pairs), remembered));

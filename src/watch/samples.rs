@@ -47,6 +47,11 @@ impl Samples {
         self.values.push_back(value);
     }
 
+    /// Moves all of them in time.
+    pub fn shift(&mut self, by_ms: i64) {
+        self.base_ms += by_ms;
+    }
+
     /// Drops the newest.
     pub fn pop(&mut self) {
         self.offsets_ms.pop_back();

@@ -2,10 +2,12 @@
 
 mod kept_alerts;
 mod log;
+pub mod own_evaluation;
 pub mod policy;
 mod reconciler;
 mod rehearsal;
 mod reload;
+mod sample_age;
 mod sockets;
 mod watcher;
 
@@ -211,8 +213,13 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     recall(&tally, &read_records(&run.storage.path, RECALLED).unwrap_or_default());
     let (door, inputs) = Door::new();
     let kept = KeptAlerts::new(&run.storage.path);
+    let sampling = sense::Sampling {
+        interval: loaded.config.sampling.interval,
+        slow_interval: loaded.config.sampling.slow_interval,
+    };
     let watcher = Arc::new(
-        Watcher::start(policy::orders(&loaded), door.clone(), tally.clone(), kept).map_err(because("no thread"))?,
+        Watcher::start(policy::orders(&loaded), sampling, door.clone(), tally.clone(), kept)
+            .map_err(because("no thread"))?,
     );
     let newest_policy = Arc::new(ArcSwap::from_pointee(policy.clone()));
     // As early as can be: what a former daemon left behind is not kept waiting by a file that is read slowly.
@@ -247,21 +254,18 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
             .map_err(because("no thread"))?
     };
     let groups = Arc::new(ArcSwap::from_pointee(policy::groups(&loaded.config)));
-    let sampling = sense::Config {
+    let sensing = sense::Config {
         roots: Roots::new(&run.roots.procfs, &run.roots.sysfs, &run.roots.rootfs),
         options: sense::Options {
             process_groups: Arc::clone(&groups),
             ..run.collectors.options.clone()
         },
-        sampling: sense::Sampling {
-            interval: loaded.config.sampling.interval,
-            slow_interval: loaded.config.sampling.slow_interval,
-        },
+        sampling,
         collectors: run.collectors.chosen(),
     };
     let follower = watcher.follower();
     // It waits for the first sample, and the engine may have requests to make meanwhile.
-    let started = tokio::task::spawn_blocking(move || Sampler::start(sampling, follower)).await;
+    let started = tokio::task::spawn_blocking(move || Sampler::start(sensing, follower)).await;
     drop(sampled);
     let sampler = match started.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
         Ok(sampler) => Arc::new(sampler),

@@ -191,7 +191,7 @@ pub struct FinalGate<'a> {
     pub budget: Budget,
     /// CLOCK_BOOTTIME.
     pub now: Duration,
-    /// CLOCK_BOOTTIME of the sample on which `while` was asked, or of the process table.
+    /// CLOCK_BOOTTIME of the oldest sample on which `while` rests, or of the process table.
     pub sample_at: Duration,
     /// The answer of `while`; `None` where the rule has none.
     pub condition: Option<bool>,

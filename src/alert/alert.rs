@@ -3,6 +3,7 @@
 use crate::labels::Labels;
 use jiff::Timestamp;
 use smol_str::SmolStr;
+use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
@@ -59,7 +60,10 @@ impl Alert {
     }
 }
 
-/// Every alert that own evaluation says fires at one moment.
+/// Own evaluation says this often which alerts fire, so leases of own alerts are renewed this often.
+pub const FIRING_SET_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Every alert that own evaluation says fires at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FiringSet {
     pub firing: Vec<Alert>,

@@ -1,7 +1,6 @@
 //! The file in which active alerts outlast a restart. Beside the ledger, not in it: it is written by the thread that
 //! evaluates, and losing it costs no more than that alerts wait for their `for` anew.
 
-use crate::watch::evaluator::Evaluator;
 use crate::watch::restart::ActiveAlerts;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -31,24 +30,21 @@ impl KeptAlerts {
         }
     }
 
-    /// Gives back to the rules what they had when the file was written.
-    pub fn restore(&mut self, evaluator: &mut Evaluator) {
+    /// What was active when the file was written.
+    pub fn read(&mut self) -> ActiveAlerts {
         let read = fs::read(&self.path).and_then(|bytes| Ok(serde_json::from_slice::<ActiveAlerts>(&bytes)?));
         match read {
-            Ok(before) => {
-                before.restore(evaluator);
-                self.written = before;
-            }
+            Ok(before) => self.written = before,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 tracing::warn!(file = %self.path.display(), %error, "cannot read which alerts were active; they begin anew");
             }
         }
+        self.written.clone()
     }
 
-    /// Writes what is active at `now_ms`, Unix time in milliseconds, where that is worth it.
-    pub fn keep(&mut self, evaluator: &Evaluator, now_ms: i64) {
-        let active = ActiveAlerts::of(evaluator, now_ms);
+    /// Writes what is active, where that is worth it.
+    pub fn keep(&mut self, active: ActiveAlerts) {
         let is_due = !active.alerts.is_empty() && self.written_at.is_none_or(|at| at.elapsed() >= REFRESH);
         if is_due || active.alerts != self.written.alerts {
             self.write(active);
@@ -56,8 +52,7 @@ impl KeptAlerts {
     }
 
     /// Writes it in any case: evenkeel ends.
-    pub fn keep_last(&mut self, evaluator: &Evaluator, now_ms: i64) {
-        let active = ActiveAlerts::of(evaluator, now_ms);
+    pub fn keep_last(&mut self, active: ActiveAlerts) {
         if !(active.alerts.is_empty() && self.written.alerts.is_empty()) {
             self.write(active);
         }
@@ -86,7 +81,7 @@ impl KeptAlerts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watch::evaluator::Settings;
+    use crate::watch::evaluator::{Evaluator, Settings};
     use crate::watch::history::History;
     use crate::watch::rule_file::parse;
 
@@ -101,9 +96,9 @@ mod tests {
         let active_since = |now_ms| {
             let mut evaluator = evaluator();
             let mut kept = KeptAlerts::new(directory.path());
-            kept.restore(&mut evaluator);
+            kept.read().restore(&mut evaluator);
             evaluator.evaluate_all(&mut History::default(), now_ms);
-            kept.keep(&evaluator, now_ms);
+            kept.keep(ActiveAlerts::of(&evaluator, now_ms));
             evaluator.active().map(|alert| alert.active_at_ms).collect::<Vec<_>>()
         };
         assert_eq!(active_since(1000), [1000]);
@@ -118,15 +113,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(NAME);
         let (mut evaluator, mut kept) = (evaluator(), KeptAlerts::new(directory.path()));
-        kept.keep(&evaluator, 1000);
-        kept.keep_last(&evaluator, 1000);
+        kept.keep(ActiveAlerts::of(&evaluator, 1000));
+        kept.keep_last(ActiveAlerts::of(&evaluator, 1000));
         assert!(!path.exists(), "there is nothing to say");
         evaluator.evaluate_all(&mut History::default(), 2000);
-        kept.keep(&evaluator, 2000);
+        kept.keep(ActiveAlerts::of(&evaluator, 2000));
         let written = fs::read(&path).unwrap();
-        kept.keep(&evaluator, 3000);
+        kept.keep(ActiveAlerts::of(&evaluator, 3000));
         assert_eq!(fs::read(&path).unwrap(), written);
-        kept.keep_last(&evaluator, 3000);
+        kept.keep_last(ActiveAlerts::of(&evaluator, 3000));
         assert_ne!(fs::read(&path).unwrap(), written, "until when it was seen");
     }
 }

@@ -103,12 +103,13 @@ impl Reloader {
             );
         }
         self.told.groups.store(Arc::new(policy::groups(&loaded.config)));
-        self.told.watcher.replace(policy::orders(&loaded));
         self.told.reconciler.replace(&loaded.config);
         self.told.policy.store(Arc::new(policy.clone()));
         if !self.told.door.send(Input::Reload(Box::new(policy))) {
             return Err("the engine has ended".to_owned());
         }
+        // After the engine, so that the firing set that follows a reload confirms episodes under the new rules.
+        self.told.watcher.replace(policy::orders(&loaded));
         Ok(())
     }
 }

@@ -97,7 +97,7 @@ pub fn confined_steps<'r>(host: &impl Host, rule: &'r Rule) -> Vec<(&'r Step, &'
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
     pub holds: bool,
-    /// CLOCK_BOOTTIME of the newest sample that it was asked of.
+    /// CLOCK_BOOTTIME of the oldest of the newest samples that it rests on, one for each collector that it reads.
     pub sample_at: Duration,
 }
 

@@ -1,6 +1,7 @@
 //! Episodes and what Alertmanagers list.
 
 use super::*;
+use crate::alert::FiringSet;
 use crate::alert::alertmanager::{Survey, View};
 
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -164,4 +165,28 @@ fn a_pause_lets_nothing_new_in_and_still_undoes() {
     world.engine.pause(false);
     world.reconcile(&[listed("other", "web1:9100")]);
     assert_eq!(world.nice(100), [5]);
+}
+
+#[test]
+fn a_complete_firing_set_closes_own_episodes_that_it_lacks() {
+    let mut world = world(policy(vec![example("calm", "nice 15"), example("rest", "nice 10")]));
+    world.add(100, 1);
+    let own = |name: &str| Alert {
+        source: Source::Local,
+        ..listed(name, "here")
+    };
+    let tell = |world: &mut World, firing: &[Alert], is_complete: bool| {
+        let firing = firing.to_vec();
+        world.engine.take_firing_set(&FiringSet { firing, is_complete });
+    };
+    tell(&mut world, &[own("calm")], false);
+    assert_eq!(world.nice(100), [15], "it may be the first word of an alert");
+    tell(&mut world, &[], false);
+    assert_eq!(world.nice(100), [15], "absence proves nothing yet");
+    tell(&mut world, &[own("calm"), own("rest")], true);
+    tell(&mut world, &[own("rest")], true);
+    assert_eq!(world.nice(100), [10]);
+    world.send("calm", Status::Firing, 2000, Source::Alertmanager);
+    tell(&mut world, &[], true);
+    assert_eq!(world.nice(100), [15], "what Alertmanager says is not in it");
 }

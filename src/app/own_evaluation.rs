@@ -1,0 +1,291 @@
+//! Own evaluation as a state machine: samples go in, and what the engine must hear comes out. It touches no clock, no
+//! file and no thread, so a test drives it with a clock of its own.
+//!
+//! Time is CLOCK_BOOTTIME. Samples and alerts bear wall-clock times, as PromQL and Alertmanager want them; when the wall
+//! clock is stepped, all of them are moved by the step, so that ranges, `for` and `keep_firing_for` count time that passes.
+
+use super::policy::Orders;
+use super::sample_age::{READY_MADE, SampleAge};
+use crate::alert::alert::FIRING_SET_INTERVAL;
+use crate::alert::{Alert, FiringSet};
+use crate::engine::Answer;
+use crate::sense::{Sampling, Snapshot};
+use crate::watch::alerting::Change;
+use crate::watch::evaluator::{self, Evaluator, Round, Settings};
+use crate::watch::history::{History, Interest};
+use crate::watch::promql::Semantics;
+use crate::watch::restart::ActiveAlerts;
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// After a start, alerts that were not active before it need their `for`, and what is read slowly needs to be read. Until
+/// this and the longest `for` have passed, absence from the firing set proves nothing.
+pub const SETTLING: Duration = Duration::from_secs(120);
+/// Corrections of the wall clock between two samples that are left alone, as slewing makes them.
+const MAX_SLEW_MS: i64 = 1000;
+
+/// What the engine must hear, in this order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Messages {
+    /// Alerts that have just begun or ended.
+    pub alerts: Vec<Alert>,
+    /// Every alert that fires, when it is time to say so.
+    pub firing: Option<FiringSet>,
+}
+
+/// One moment on both clocks.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    wall_ms: i64,
+    boot: Duration,
+}
+
+pub struct OwnEvaluation {
+    orders: Orders,
+    evaluator: Evaluator,
+    history: History,
+    ages: SampleAge,
+    /// The newest sample.
+    newest: Option<Moment>,
+    /// CLOCK_BOOTTIME from which on absence proves something.
+    settled_at: Duration,
+    /// CLOCK_BOOTTIME of the last firing set, and whether it was complete.
+    said: Option<(Duration, bool)>,
+}
+
+impl OwnEvaluation {
+    /// `before` is what was active when evenkeel ran last; `boot_now` is CLOCK_BOOTTIME, as everywhere here.
+    pub fn new(
+        orders: Orders,
+        sampling: Sampling,
+        before: &ActiveAlerts,
+        boot_now: Duration,
+        settling: Duration,
+    ) -> OwnEvaluation {
+        let mut evaluator = Evaluator::new(settings(&orders), orders.files.clone());
+        before.restore(&mut evaluator);
+        let settled_at = boot_now + settling + longest_for(&orders);
+        let mut evaluation = OwnEvaluation {
+            orders,
+            evaluator,
+            history: History::default(),
+            ages: SampleAge::new(sampling, boot_now),
+            newest: None,
+            settled_at,
+            said: None,
+        };
+        evaluation.history = History::new(evaluation.interest());
+        evaluation
+    }
+
+    /// What rules and conditions read.
+    pub fn interest(&self) -> Interest {
+        let mut interest = self.evaluator.interest();
+        let conditions = self.orders.conditions.values();
+        conditions.for_each(|query| query.add_interest(&mut interest));
+        interest
+    }
+
+    /// Whether there is anything to evaluate. Where there is nothing, no samples are wanted.
+    pub fn has_rules(&self) -> bool {
+        self.orders.are_any()
+    }
+
+    /// Takes a sample of the regular beat.
+    pub fn take_sample(&mut self, sample: &Snapshot) -> Messages {
+        let Some(now) = self.follow_clock(sample) else {
+            return Messages::default();
+        };
+        self.append(sample, now);
+        self.ages.note_beat(sample);
+        let round = self.evaluator.evaluate(&mut self.history, now.wall_ms);
+        Messages {
+            alerts: news(round),
+            firing: self.firing_if_due(now.boot),
+        }
+    }
+
+    /// Takes a sample between two beats, in which only a part of the host was read. It may begin alerts and ends none, and
+    /// it is no newer sample for `while`.
+    pub fn take_early_sample(&mut self, sample: &Snapshot) -> Messages {
+        let Some(now) = self.follow_clock(sample) else {
+            return Messages::default();
+        };
+        self.history.set_early(true);
+        self.append(sample, now);
+        let seen: HashSet<&str> = sample.families().map(|family| family.name.as_ref()).collect();
+        let round = self.evaluator.evaluate_early(&mut self.history, now.wall_ms, &seen);
+        Messages {
+            alerts: news(round),
+            firing: None,
+        }
+    }
+
+    /// Goes on with other rules.
+    pub fn replace(&mut self, orders: Orders, boot_now: Duration) -> Messages {
+        let newest_ms = self.newest_ms();
+        let ended = self
+            .evaluator
+            .replace(settings(&orders), orders.files.clone(), &mut self.history, newest_ms);
+        self.orders = orders;
+        self.history.set_interest(self.interest());
+        self.ages.replace(boot_now);
+        Messages {
+            alerts: ended.into_iter().map(|transition| transition.alert).collect(),
+            firing: Some(self.firing(boot_now)),
+        }
+    }
+
+    /// When [`OwnEvaluation::settle`] is to be called, because no sample will come.
+    pub fn next_due(&self) -> Option<Duration> {
+        let has_said_all = self.said.is_some_and(|(_, was_complete)| was_complete);
+        (!self.has_rules() && !has_said_all).then_some(self.settled_at)
+    }
+
+    /// Says that nothing fires where there are no rules.
+    pub fn settle(&mut self, boot_now: Duration) -> Messages {
+        Messages {
+            alerts: Vec::new(),
+            firing: self.firing_if_due(boot_now),
+        }
+    }
+
+    /// The answer to a `while` of the rules; `None` while there is no sample.
+    pub fn answer(&self, condition: &str, boot_now: Duration) -> Option<Answer> {
+        let query = self.orders.conditions.get(condition)?;
+        let newest = self.newest?;
+        let basis = self.evaluator.basis(query, &self.history);
+        let since_newest = |at_ms: i64| Duration::from_millis((newest.wall_ms - at_ms).max(0) as u64);
+        let evaluations = basis.evaluations.iter().map(|(at_ms, interval_ms)| {
+            let at = at_ms.map_or(Duration::ZERO, |at_ms| newest.boot.saturating_sub(since_newest(at_ms)));
+            (at, Duration::from_millis((*interval_ms).max(0) as u64))
+        });
+        let (sample_at, is_recent) = self.ages.judge(&self.history, &basis, evaluations, boot_now);
+        let holds = || evaluator::holds(query, &self.history, newest.wall_ms, Semantics::default());
+        Some(Answer {
+            holds: is_recent && holds(),
+            sample_at,
+        })
+    }
+
+    /// What must outlast a restart.
+    pub fn active_alerts(&self) -> ActiveAlerts {
+        ActiveAlerts::of(&self.evaluator, self.newest_ms())
+    }
+
+    fn newest_ms(&self) -> i64 {
+        self.newest.map_or(0, |newest| newest.wall_ms)
+    }
+
+    /// Moves all times by a step of the wall clock. `None` for a sample that is not newer than the last.
+    fn follow_clock(&mut self, sample: &Snapshot) -> Option<Moment> {
+        let now = Moment {
+            wall_ms: sample.taken_at.as_millisecond(),
+            boot: sample.taken_boot,
+        };
+        if let Some(newest) = &mut self.newest {
+            let passed_ms = now.boot.as_millis() as i64 - newest.boot.as_millis() as i64;
+            let step_ms = now.wall_ms - newest.wall_ms - passed_ms;
+            // A small one back is followed as well where time would stand still otherwise.
+            if step_ms.abs() > MAX_SLEW_MS || (step_ms < 0 && now.wall_ms <= newest.wall_ms) {
+                tracing::info!(step_ms, "wall clock stepped, samples and own alerts follow it");
+                self.history.shift(step_ms);
+                self.evaluator.shift(step_ms);
+                newest.wall_ms += step_ms;
+            }
+            if now.wall_ms <= newest.wall_ms {
+                return None;
+            }
+        }
+        self.newest = Some(now);
+        Some(now)
+    }
+
+    fn append(&mut self, sample: &Snapshot, now: Moment) {
+        let target = self.orders.target.pairs();
+        for reading in &sample.readings {
+            if let Some(source) = self.ages.note_reading(reading) {
+                self.history.append(source, now.wall_ms, &reading.families, target);
+            }
+        }
+        self.history.append(READY_MADE, now.wall_ms, &sample.ready_made, target);
+    }
+
+    fn firing_if_due(&mut self, boot_now: Duration) -> Option<FiringSet> {
+        let is_complete = self.is_complete(boot_now);
+        let is_due = self.said.is_none_or(|(at, was_complete)| {
+            boot_now.saturating_sub(at) >= FIRING_SET_INTERVAL || (is_complete && !was_complete)
+        });
+        is_due.then(|| self.firing(boot_now))
+    }
+
+    fn firing(&mut self, boot_now: Duration) -> FiringSet {
+        let is_complete = self.is_complete(boot_now);
+        self.said = Some((boot_now, is_complete));
+        FiringSet {
+            firing: self.evaluator.firing().collect(),
+            is_complete,
+        }
+    }
+
+    fn is_complete(&self, boot_now: Duration) -> bool {
+        boot_now >= self.settled_at && !self.evaluator.has_undecided()
+    }
+}
+
+fn news(round: Round) -> Vec<Alert> {
+    for failure in &round.failures {
+        tracing::debug!(%failure, "a rule could not be evaluated");
+    }
+    let transitions = round.transitions.into_iter();
+    let news = transitions.filter(|transition| transition.change != Change::Continues);
+    news.map(|transition| transition.alert).collect()
+}
+
+fn settings(orders: &Orders) -> Settings {
+    Settings {
+        interval_ms: orders.interval.as_millis() as i64,
+        ..Settings::default()
+    }
+}
+
+fn longest_for(orders: &Orders) -> Duration {
+    let files = orders.files.iter();
+    let longest = files.map(crate::watch::RuleFile::longest_for_ms).max().unwrap_or(0);
+    Duration::from_millis(longest.max(0) as u64)
+}
+
+/// A sample as the sampler takes it, for tests: each reading is a collector, CLOCK_BOOTTIME at which it was read, and
+/// what it yielded.
+#[cfg(test)]
+pub fn sample(
+    taken_at: jiff::Timestamp,
+    taken_boot: Duration,
+    readings: Vec<(&'static str, Duration, Vec<crate::family::Family>)>,
+) -> Snapshot {
+    use crate::sense::Reading;
+    use std::sync::Arc;
+    use std::time::Instant;
+    let reading = |(collector, read_boot, families)| {
+        Arc::new(Reading {
+            collector,
+            families,
+            read_at: taken_at,
+            read_instant: Instant::now(),
+            read_boot,
+            duration: Duration::ZERO,
+            error: None,
+        })
+    };
+    Snapshot {
+        taken_at,
+        taken_instant: Instant::now(),
+        taken_boot,
+        fresh_since: Instant::now(),
+        readings: readings.into_iter().map(reading).collect(),
+        ready_made: Arc::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

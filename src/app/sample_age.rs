@@ -1,0 +1,120 @@
+//! How old the samples are that an answer to `while` rests on: those of the collectors that it reads, not the beat's.
+
+use crate::sense::{COLLECTORS, Pace, Reading, Sampling, Snapshot};
+use crate::watch::evaluator::{Basis, UNSEEN_PATIENCE_MS};
+use crate::watch::history::{History, Source};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// What the sampler computes itself at each beat.
+pub const READY_MADE: Source = Source(0);
+
+/// A sample that has missed this many readings is too old, because its collector is stuck or fails.
+const MAX_MISSED: u32 = 4;
+/// A busy host may delay a beat by some seconds, which makes no sample too old.
+const MIN_MAX_AGE: Duration = Duration::from_secs(10);
+
+struct Collector {
+    source: Source,
+    interval: Duration,
+    /// CLOCK_BOOTTIME of the reading that was taken into the history last.
+    taken: Option<Duration>,
+    /// CLOCK_BOOTTIME of the last reading of a regular beat that did not fail.
+    sampled: Option<Duration>,
+}
+
+/// When each collector was read, all on CLOCK_BOOTTIME.
+pub struct SampleAge {
+    sampling: Sampling,
+    collectors: HashMap<&'static str, Collector>,
+    beat: Duration,
+    /// When the rules came.
+    rules_since: Duration,
+}
+
+impl SampleAge {
+    pub fn new(sampling: Sampling, boot_now: Duration) -> SampleAge {
+        SampleAge {
+            sampling,
+            collectors: HashMap::new(),
+            beat: Duration::ZERO,
+            rules_since: boot_now,
+        }
+    }
+
+    /// Other rules may read metrics of readings that are known already.
+    pub fn replace(&mut self, boot_now: Duration) {
+        self.rules_since = boot_now;
+        self.collectors
+            .values_mut()
+            .for_each(|collector| collector.taken = None);
+    }
+
+    /// Where a reading belongs in the history, if it is not there yet.
+    pub fn note_reading(&mut self, reading: &Reading) -> Option<Source> {
+        // By name, because what is slow at the start takes its place in the snapshot later.
+        let next = Source(self.collectors.len() as u16 + 1);
+        let sampling = self.sampling;
+        let collector = self.collectors.entry(reading.collector).or_insert_with(|| Collector {
+            source: next,
+            interval: interval(reading.collector, sampling),
+            taken: None,
+            sampled: None,
+        });
+        let before = collector.taken.replace(reading.read_boot);
+        (before != Some(reading.read_boot)).then_some(collector.source)
+    }
+
+    /// Notes which collectors a regular beat has read.
+    pub fn note_beat(&mut self, sample: &Snapshot) {
+        self.beat = sample.taken_boot;
+        for reading in sample.readings.iter().filter(|reading| reading.success()) {
+            if let Some(collector) = self.collectors.get_mut(reading.collector) {
+                collector.sampled = Some(reading.read_boot);
+            }
+        }
+    }
+
+    /// When the oldest was read of the samples that an answer rests on, and whether all of them are recent enough.
+    /// `evaluations` are the times and intervals of the rules behind it.
+    pub fn judge(
+        &self,
+        history: &History,
+        basis: &Basis,
+        evaluations: impl Iterator<Item = (Duration, Duration)>,
+        boot_now: Duration,
+    ) -> (Duration, bool) {
+        let sources = history.sources();
+        let read: Vec<Source> = sources
+            .filter(|(metric, _)| basis.sampled.keep_ms(metric).is_some())
+            .flat_map(|(_, sources)| sources.iter().copied())
+            .collect();
+        let collectors = self.collectors.values();
+        let collectors = collectors
+            .filter(|collector| read.contains(&collector.source))
+            .map(|collector| (collector.sampled.unwrap_or_default(), collector.interval));
+        // A metric that no sample had may come from a collector that was not read yet, and then it is not absent.
+        let patience = Duration::from_millis(UNSEEN_PATIENCE_MS as u64);
+        let mut is_recent = !basis.has_unseen || boot_now.saturating_sub(self.rules_since) >= patience;
+        let mut oldest = self.beat;
+        let beat = (self.beat, self.sampling.interval);
+        for (read_at, interval) in collectors.chain(evaluations).chain([beat]) {
+            oldest = oldest.min(read_at);
+            is_recent &= boot_now.saturating_sub(read_at) <= max_age(interval);
+        }
+        (oldest, is_recent)
+    }
+}
+
+fn max_age(interval: Duration) -> Duration {
+    (interval * MAX_MISSED).max(MIN_MAX_AGE)
+}
+
+/// How often a collector is read that rules follow.
+fn interval(collector: &str, sampling: Sampling) -> Duration {
+    let info = COLLECTORS.iter().find(|info| info.name == collector);
+    match info.map(|info| info.pace) {
+        Some(Pace::Slow | Pace::Apart) => sampling.slow_interval,
+        Some(Pace::Fast) | None => sampling.interval,
+    }
+}

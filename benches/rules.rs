@@ -26,6 +26,7 @@ fn rules(texts: impl Iterator<Item = String>) -> Vec<Arc<Rule>> {
     let context = Context {
         groups: &BTreeMap::new(),
         known_alerts: None,
+        own_alerts: &[],
         repeat_interval: None,
         allow_exec: true,
         check_promql: &|_| Ok(Vec::new()),

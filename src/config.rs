@@ -15,7 +15,7 @@ use crate::diagnostic::{Diagnostic, Findings, Severity, Source, Span};
 use crate::http::client;
 use crate::ledger::Retention;
 use crate::process::{Needs, Selector};
-use crate::rule::{self, Compiled, Context, RuleSet, Setting};
+use crate::rule::{self, Compiled, Context, OwnAlert, RuleSet, Setting};
 use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
 use crate::yaml::Text;
 use shelf::Shelf;
@@ -181,6 +181,7 @@ pub fn compile_rules(
         &Context {
             groups,
             known_alerts: None,
+            own_alerts: &[],
             repeat_interval: None,
             // Whether this host may run commands is for its configuration to say, not for a test.
             allow_exec: true,
@@ -233,6 +234,7 @@ fn assemble(source: &Source, shelf: &Shelf) -> Result<Loaded, Vec<Diagnostic>> {
         &Context {
             groups: &config.groups(),
             known_alerts: known_alerts.as_ref(),
+            own_alerts: &own_alerts(&alerting_rules, config.evaluation_interval),
             allow_exec: config.allow_exec,
             repeat_interval: shelf.alertmanager().and_then(|source| beside::repeat_interval(&source)),
             check_promql: &check_promql,
@@ -251,6 +253,26 @@ fn assemble(source: &Source, shelf: &Shelf) -> Result<Loaded, Vec<Diagnostic>> {
         }
         _ => Err(diagnostics),
     }
+}
+
+/// What the alerting rules raise, with what of it is the same for every series.
+fn own_alerts(files: &[RuleFile], evaluation_interval: Duration) -> Vec<OwnAlert> {
+    let groups = files.iter().flat_map(|file| &file.groups);
+    let alerts = groups.flat_map(|group| {
+        let interval_ms = group
+            .interval_ms
+            .and_then(|interval_ms| u64::try_from(interval_ms).ok());
+        let interval = interval_ms.map_or(evaluation_interval, Duration::from_millis);
+        group.rules.iter().filter_map(move |rule| match rule {
+            AlertingOrRecording::Alerting(rule) => Some(OwnAlert {
+                labels: rule.fixed_labels(),
+                group: group.name.clone(),
+                interval,
+            }),
+            AlertingOrRecording::Recording(_) => None,
+        })
+    });
+    alerts.collect()
 }
 
 fn alert_names(files: &[RuleFile]) -> BTreeSet<String> {

@@ -371,6 +371,50 @@ fn rules_are_judged_against_what_stands_beside() {
 }
 
 #[test]
+fn a_hold_that_own_evaluation_does_not_outpace_is_told() {
+    let rule = |matchers: &str, hold: &str| {
+        let matchers = format!("matchers: [{matchers}]");
+        RULE.replace("NAME", "a")
+            .replace("matchers: ['alertname=\"A\"']", &matchers)
+            + &format!("  hold: {hold}\n")
+    };
+    let alerts = "groups:\n- {name: slow, interval: 2m, rules: [{alert: A, expr: node_load1 > 1, labels: {tier: t, x: '{{ $value }}'}}]}\n\
+                  - {name: fast, rules: [{alert: B, expr: node_load1 > 1}]}\n";
+    let config = "rule_files: [a.yml]\nalerting_rule_files: [alerts.yml]\n";
+    let short = "a.yml:6:9 warning: `hold` of 15s is not longer than 15s, and no alert is sure to be repeated sooner";
+    let slow =
+        "a.yml:6:9 warning: `hold` of 60s is shorter than the 120s after which group `slow` evaluates alert `A` again";
+    for (matchers, hold, expected) in [
+        ("alertname=A", "1m", Some(slow)),
+        ("alertname=A", "2m", None),
+        ("'alertname=~\"A|B\"', x=1", "1m", Some(slow)),
+        ("alertname=A, tier=other", "1m", None),
+        ("alertname=B", "1m", None),
+        ("alertname=B", "15s", Some(short)),
+        ("alertname=B", "16s", None),
+    ] {
+        let (loaded, found) = load(&[
+            ("evenkeel.yml", config),
+            ("a.yml", &rule(matchers, hold)),
+            ("alerts.yml", alerts),
+        ]);
+        assert!(loaded.is_some());
+        assert_eq!(found, Vec::from_iter(expected), "{matchers} {hold}");
+    }
+    // Without alerting rules, unless an Alertmanager is known to repeat sooner.
+    let files = [
+        ("evenkeel.yml", "rule_files: [a.yml]\n"),
+        ("a.yml", &*rule("alertname=A", "15s")),
+        (
+            "alertmanager.yml",
+            "route: {receiver: w, repeat_interval: 10s}\nreceivers: [{name: w, webhook_configs: [{url: x}]}]\n",
+        ),
+    ];
+    assert_eq!(load(&files[..2]).1, [short]);
+    assert_eq!(load(&files).1, [""; 0]);
+}
+
+#[test]
 fn what_is_built_in_is_what_ships() {
     let embedded = Config::embedded().unwrap();
     assert_eq!(embedded.warnings, []);

@@ -5,6 +5,7 @@ use super::compile::{Candidate, Context};
 use super::ruleset::{DEFAULT_HOLD, Rule};
 use super::select::{alternatives, pattern_of};
 use super::step::{Change, Step};
+use crate::alert::alert::FIRING_SET_INTERVAL;
 use crate::alert::matcher::{Matcher, Op};
 use crate::diagnostic::{Findings, nearest};
 use crate::host::knob::{Knob, Value};
@@ -106,32 +107,54 @@ fn warn_of_unknown_alert(candidate: &Candidate, context: &Context, findings: &mu
 }
 
 fn warn_of_short_hold(candidate: &Candidate, context: &Context, findings: &mut Findings) {
-    let Some(repeat) = context.repeat_interval.filter(|repeat| candidate.rule.hold <= *repeat) else {
-        return;
-    };
+    let rule = &candidate.rule;
     let is_lease = |step: &Step| match step {
         Step::Set(_) | Step::Allocate(_) => true,
         Step::Exec(exec) => exec.undo.is_some(),
         Step::Signal(_) | Step::Reclaim(_) | Step::Kill | Step::Wait(_) => false,
     };
-    let has_leases = candidate.rule.actions.iter().any(is_lease);
     // A hold of no time is an error already.
-    if !has_leases || candidate.rule.hold.is_zero() {
+    if !rule.actions.iter().any(is_lease) || rule.hold.is_zero() {
         return;
     }
-    let message = format!(
-        "`hold` of {}s is not longer than Alertmanager's repeat_interval of {}s",
-        candidate.rule.hold.as_secs_f64(),
-        repeat.as_secs_f64()
-    );
+    let Some((reason, consequence)) = why_hold_is_short(rule, context) else {
+        return;
+    };
+    let message = format!("`hold` of {}s is {reason}", rule.hold.as_secs_f64());
     let help = match candidate.hold_span {
-        Some(_) => "leases would end while the alert still fires; make it longer".to_owned(),
+        Some(_) => format!("{consequence}; make it longer"),
         None => format!(
             "the default is {}s; set `hold`, or let Alertmanager repeat sooner",
             DEFAULT_HOLD.as_secs()
         ),
     };
     findings.warning(candidate.hold_span.unwrap_or(candidate.span), message, help);
+}
+
+/// What `hold` does not outlast, and what follows from that.
+fn why_hold_is_short(rule: &Rule, context: &Context) -> Option<(String, &'static str)> {
+    let ends_early = "leases would end while the alert still fires";
+    let own = context.own_alerts.iter().filter(|alert| alert.may_match(rule));
+    let slowest = own.max_by_key(|alert| alert.interval);
+    if let Some(repeat) = context.repeat_interval.filter(|repeat| rule.hold <= *repeat) {
+        let repeat = repeat.as_secs_f64();
+        let reason = format!("not longer than Alertmanager's repeat_interval of {repeat}s");
+        return Some((reason, ends_early));
+    }
+    if let Some(alert) = slowest.filter(|alert| rule.hold < alert.interval) {
+        let (group, interval) = (&alert.group, alert.interval.as_secs_f64());
+        let name = alert.labels.get("alertname").unwrap_or_default();
+        let reason = format!("shorter than the {interval}s after which group `{group}` evaluates alert `{name}` again");
+        return Some((reason, "leases would be renewed without a new evaluation"));
+    }
+    // An Alertmanager that is known to repeat sooner is enough for a rule that answers no own alert.
+    let is_repeated_sooner = slowest.is_none() && context.repeat_interval.is_some();
+    let is_short = rule.hold <= FIRING_SET_INTERVAL && !is_repeated_sooner;
+    is_short.then(|| {
+        let interval = FIRING_SET_INTERVAL.as_secs();
+        let reason = format!("not longer than {interval}s, and no alert is sure to be repeated sooner");
+        (reason, ends_early)
+    })
 }
 
 fn warn_of_moot_limit(candidate: &Candidate, findings: &mut Findings) {

@@ -15,7 +15,7 @@ pub mod step;
 #[cfg(test)]
 mod tests;
 
-pub use compile::{Compiled, Context, Doubt, PromqlCheck, Setting, compile};
+pub use compile::{Compiled, Context, Doubt, OwnAlert, PromqlCheck, Setting, compile};
 #[cfg(test)]
 pub use ruleset::example;
 pub use ruleset::{Aim, OrderBy, OrderKey, Rule, RuleIndex, RuleSet};

@@ -53,6 +53,7 @@ fn compile_all(texts: &[&str]) -> Compiled {
     let context = Context {
         groups: &groups,
         known_alerts: Some(&known_alerts),
+        own_alerts: &[],
         repeat_interval: Some(Duration::from_secs(300)),
         allow_exec: true,
         check_promql: &check_promql,
@@ -1057,6 +1058,7 @@ rules:
     let context = Context {
         groups: &BTreeMap::new(),
         known_alerts: None,
+        own_alerts: &[],
         repeat_interval: None,
         allow_exec: true,
         check_promql: &|_| Ok(Vec::new()),
@@ -1421,6 +1423,7 @@ fn commands_want_the_permission_of_the_configuration() {
     let context = Context {
         groups: &BTreeMap::new(),
         known_alerts: None,
+        own_alerts: &[],
         repeat_interval: None,
         allow_exec: false,
         check_promql: &|_| Ok(Vec::new()),

@@ -6,6 +6,7 @@ use super::place::{Place, Places};
 use super::promql::{self, Query, Refusal};
 use super::template::Template;
 use crate::diagnostic::Source;
+use crate::labels::Labels;
 use crate::yaml::{self, Unread};
 use serde::de::{DeserializeOwned, Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -76,6 +77,18 @@ pub struct AlertingRule {
     pub keep_firing_for_ms: i64,
     pub labels: Vec<(Text, Template)>,
     pub annotations: Vec<(String, Template)>,
+}
+
+impl AlertingRule {
+    /// The labels of every alert of this rule that do not depend on its series.
+    pub fn fixed_labels(&self) -> Labels {
+        let fixed = self
+            .labels
+            .iter()
+            .filter(|(_, template)| !template.source().contains("{{"));
+        let fixed = fixed.map(|(name, template)| (&**name, template.source()));
+        fixed.chain([("alertname", &*self.alert)]).collect()
+    }
 }
 
 impl Rule {

@@ -41,6 +41,7 @@ fn rules(text: &str) -> RuleSet {
     let context = Context {
         groups: &BTreeMap::new(),
         known_alerts: None,
+        own_alerts: &[],
         repeat_interval: None,
         allow_exec: true,
         check_promql: &|_| Ok(Vec::new()),

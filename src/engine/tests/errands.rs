@@ -17,6 +17,7 @@ pub fn rule(steps: &[&str], more: &str) -> Rule {
     let context = Context {
         groups: &BTreeMap::new(),
         known_alerts: None,
+        own_alerts: &[],
         repeat_interval: None,
         allow_exec: true,
         check_promql: &|_| Ok(Vec::new()),

@@ -4,11 +4,12 @@
 //! when it was last said to be over, on CLOCK_BOOTTIME, and asks [`Evidence::level`] what that means now. So a lost,
 //! repeated or late delivery changes at most when a level is reached, never which one.
 
+use crate::alert::alert::FIRING_SET_INTERVAL;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Own evaluation hands over all that fires every 15 s. Without a word for this long it confirms nothing.
-pub const OWN_IS_FRESH: Duration = Duration::from_secs(60);
+/// For how long the word of own evaluation counts: four of its full sets.
+pub const OWN_IS_FRESH: Duration = Duration::from_secs(4 * FIRING_SET_INTERVAL.as_secs());
 
 /// A source of evidence about an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

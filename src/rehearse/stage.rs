@@ -1,7 +1,7 @@
 //! A host in memory, a clock that is moved by hand, and the real engine on them: what a test of rules plays on.
 
 use super::test_file::{Answer as Scripted, Group, Looks, Whose};
-use crate::alert::alert::fingerprint;
+use crate::alert::alert::{FIRING_SET_INTERVAL, fingerprint};
 use crate::alert::{Alert, FiringSet, Labels, Source, Status};
 use crate::engine::{Answer, Engine, Policy};
 use crate::host::errand::{End, Errand, Report};
@@ -26,8 +26,6 @@ const DEFAULT_AGE: Duration = Duration::from_secs(3600);
 const DEFAULT_USER: &str = "app";
 /// The kernel needs a moment to end a process, and so it takes here: the death is older than the next sample.
 const DYING: Duration = Duration::from_millis(1);
-/// How often own evaluation hands over what fires.
-const FULL_SET: Duration = Duration::from_secs(15);
 /// 2026-01-01, so that tests of today and tomorrow play at the same time.
 const START_SECOND: i64 = 1_767_225_600;
 
@@ -170,7 +168,7 @@ impl Stage {
 
     /// Own alerts are confirmed for as long as they fire, as by the daemon's own evaluation.
     fn hand_over_own(&mut self) {
-        self.next_full_set = self.now() + FULL_SET;
+        self.next_full_set = self.now() + FIRING_SET_INTERVAL;
         let firing = self.firing.iter();
         let firing = firing.map(|(labels, starts_at)| self.alert(labels.clone(), Status::Firing, *starts_at, None));
         let set = FiringSet {
@@ -280,7 +278,7 @@ impl Stage {
 
     fn deliver(&mut self, labels: Labels, status: Status, starts_at: Timestamp, ends_at: Option<Timestamp>) {
         let alert = self.alert(labels, status, starts_at, ends_at);
-        self.next_full_set = self.now() + FULL_SET;
+        self.next_full_set = self.now() + FIRING_SET_INTERVAL;
         // A ledger in memory is always writable, and if it were not, the engine's decisions would say so.
         let _ = self.engine.take(&[alert], Instant::now());
         self.settle();

@@ -57,7 +57,9 @@ impl<H: Host> Engine<H> {
                 let Effect::Value { value, prior } = &mut held.effect else {
                     return;
                 };
-                let effected = match self.verify(&subject) {
+                let verified = self.verify(&subject);
+                let was_unit_set = verified.is_ok() && prior.iter().any(|prior| prior.unit.is_some());
+                let effected = match verified {
                     Ok(()) => match &subject.candidate {
                         Candidate::Process(process) => apply::set(&mut self.host, process.identity, value, prior),
                         Candidate::Cgroup(cgroup) => limit::set(&mut self.host, cgroup, value, prior),
@@ -66,6 +68,9 @@ impl<H: Host> Engine<H> {
                 };
                 let done_at = Instant::now();
                 match effected.outcome {
+                    Outcome::Gone | Outcome::ChangedIdentity if was_unit_set => {
+                        self.undo_for_unit(lease, turn, outcomes);
+                    }
                     Outcome::Gone | Outcome::ChangedIdentity => {
                         self.forgo(lease, effected.outcome, outcomes);
                     }
@@ -179,6 +184,20 @@ impl<H: Host> Engine<H> {
             self.keep(Entry::LeasePrior { id, prior }, outcomes);
         }
         self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
+    }
+
+    /// Undoes a lease whose cgroup was replaced while it was set: systemd has the property and gives it to the unit's next
+    /// cgroup. Leases above it on the same cgroup were never set and end first, because the unit has the value of this one.
+    fn undo_for_unit(&mut self, id: u64, turn: &Turn, outcomes: &mut Vec<Entry>) {
+        let Some(lease) = self.book.leases.get(&id) else {
+            return;
+        };
+        let on_target = self.book.leases.on(lease.target);
+        let stack = on_target.filter(|other| other.id >= id && (other.id == id || other.shares_knob(lease)));
+        let ids: Vec<u64> = stack.map(|lease| lease.id).rev().collect();
+        for id in ids {
+            self.undo(id, Outcome::Gone, turn, outcomes);
+        }
     }
 
     /// A final signal that did not reach its living target does not count.

@@ -10,6 +10,7 @@ mod reconciling;
 mod scale;
 mod signal_leases;
 mod victims;
+mod units;
 
 use super::*;
 use crate::alert::{Alert, FiringSet, Source, Status, alert::fingerprint};

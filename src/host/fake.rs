@@ -162,6 +162,9 @@ pub struct FakeHost {
     /// What happens on the host just before something is set, one for each setting.
     #[cfg(test)]
     pub before_set: std::collections::VecDeque<fn(&mut FakeHost)>,
+    /// What happens on the host just after a cgroup was changed through systemd, one for each change.
+    #[cfg(test)]
+    pub after_unit_set: std::collections::VecDeque<fn(&mut FakeHost)>,
     /// Every so many looks at a process, its pid is handed to a stranger the moment before; 0 is never.
     #[cfg(test)]
     pub reused_every: usize,
@@ -200,6 +203,8 @@ impl FakeHost {
             deeds: Vec::new(),
             #[cfg(test)]
             before_set: Default::default(),
+            #[cfg(test)]
+            after_unit_set: Default::default(),
             #[cfg(test)]
             reused_every: 0,
             #[cfg(test)]
@@ -643,6 +648,14 @@ impl Host for FakeHost {
             }
             Value::Freeze(frozen) => found.is_frozen = *frozen,
             _ => {}
+        }
+        // systemd takes a name: the real host looks again whether it was the right cgroup.
+        #[cfg(test)]
+        if unit.is_some()
+            && let Some(happening) = self.after_unit_set.pop_front()
+        {
+            happening(self);
+            self.verify_cgroup(cgroup)?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ mod memory;
 mod support;
 mod systemd;
 mod unit;
+mod unit_reload;
 
 use std::time::Duration;
 
@@ -54,6 +55,14 @@ pub fn alert_at(starts_at: &str) -> String {
     let mut alert: Value = firing(json!({"alertname": "Test", "instance": node_name()}));
     alert["startsAt"] = json!(starts_at);
     envelope(&[alert]).to_string()
+}
+
+/// The end of the alert that fires since a time.
+pub fn resolve_at(evenkeel: &Daemon, starts_at: &str) {
+    let mut alert: Value = firing(json!({"alertname": "Test", "instance": node_name()}));
+    (alert["status"], alert["startsAt"]) = (json!("resolved"), json!(starts_at));
+    alert["endsAt"] = json!(starts_at.replace(":00:00Z", ":30:00Z"));
+    deliver(evenkeel, &envelope(&[alert]).to_string());
 }
 
 /// The end of an alert that never fired, which the rule matches.

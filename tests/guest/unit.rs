@@ -5,12 +5,12 @@ use super::*;
 use std::time::Instant;
 
 /// A service that wants all processors, with a unit file of its own. Stopped and removed when the test ends.
-struct Service {
-    name: String,
+pub struct Service {
+    pub name: String,
 }
 
 impl Service {
-    fn start(name: &str, settings: &str) -> Self {
+    pub fn start(name: &str, settings: &str) -> Self {
         let service = Service {
             name: format!("{name}.service"),
         };
@@ -20,30 +20,33 @@ impl Service {
         service
     }
 
-    fn file(&self) -> String {
+    pub fn file(&self) -> String {
         format!("/etc/systemd/system/{}", self.name)
     }
 
-    fn cgroup(&self) -> String {
+    pub fn cgroup(&self) -> String {
         format!("/system.slice/{}", self.name)
     }
 
     /// A property as `systemctl show` prints it.
-    fn shows(&self, property: &str) -> String {
+    pub fn shows(&self, property: &str) -> String {
         sh(&format!("systemctl show --value --property={property} {}", self.name))
             .trim()
             .to_owned()
     }
 
-    /// What systemd has on record for the unit, beside its file.
-    fn has_drop_ins(&self) -> bool {
+    /// Whether a drop-in that was made at runtime sets anything for the unit.
+    pub fn has_assignments(&self) -> bool {
         let folders = ["/run/systemd/system.control", "/run/systemd/transient"];
-        folders
-            .iter()
-            .any(|folder| std::path::Path::new(&format!("{folder}/{}.d", self.name)).exists())
+        let of_unit = folders.map(|folder| std::fs::read_dir(format!("{folder}/{}.d", self.name)));
+        of_unit.into_iter().flatten().flatten().flatten().any(|file| {
+            let text = std::fs::read_to_string(file.path()).unwrap_or_default();
+            text.lines()
+                .any(|line| !line.starts_with(['#', '[']) && !line.is_empty())
+        })
     }
 
-    fn home(&self, actions: &str) -> Home {
+    pub fn home(&self, actions: &str) -> Home {
         home(&format!("{{unit: '{}'}}", self.name.replace('.', "\\.")), actions)
     }
 }
@@ -91,7 +94,7 @@ fn a_service_under_its_quota_gets_more_and_gives_it_back() {
     outcomes(&evenkeel, "restored", 1.0);
     assert_eq!(service.shows("CPUQuotaPerSecUSec"), "200ms");
     assert_eq!(read(&service.cgroup(), "cpu.max"), "20000 100000");
-    assert!(!service.has_drop_ins());
+    assert!(!service.has_assignments());
     let after = processors(&service.cgroup());
     assert!((0.1..0.3).contains(&after), "{after} processors after it gave back");
     println!("processors: {before:.2} before, {during:.2} during, {after:.2} after");
@@ -159,7 +162,7 @@ fn every_limit_of_a_unit_is_put_back_by_the_next_daemon_after_a_kill() {
     resolve(&evenkeel);
     outcomes(&evenkeel, "restored", 8.0);
     assert_eq!(state(), before);
-    assert!(!service.has_drop_ins());
+    assert!(!service.has_assignments());
     sh("systemctl daemon-reload");
     assert_eq!(state(), before);
 }
@@ -186,7 +189,7 @@ fn a_property_that_the_administrator_set_at_runtime_stays_his() {
     outcomes(&evenkeel, "superseded", 1.0);
     assert_eq!(service.shows("CPUQuotaPerSecUSec"), "300ms");
     assert_eq!(service.shows("CPUWeight"), "77");
-    assert!(service.has_drop_ins());
+    assert!(service.has_assignments());
     sh(&format!("systemctl revert {}", service.name));
 }
 
@@ -204,7 +207,7 @@ fn a_unit_that_is_started_anew_is_taken_anew_and_is_itself_afterwards() {
     resolve(&evenkeel);
     outcomes(&evenkeel, "restored", 1.0);
     assert_eq!(read(&service.cgroup(), "cpu.max"), "20000 100000");
-    assert!(!service.has_drop_ins());
+    assert!(!service.has_assignments());
 }
 
 #[test]
@@ -217,7 +220,7 @@ fn a_unit_that_stopped_under_its_lease_starts_as_its_file_says() {
     sh(&format!("systemctl stop {}", service.name));
     resolve(&evenkeel);
     outcomes(&evenkeel, "gone", 1.0);
-    assert!(!service.has_drop_ins());
+    assert!(!service.has_assignments());
     sh(&format!("systemctl start {}", service.name));
     assert_eq!(read(&service.cgroup(), "cpu.max"), "20000 100000");
 }

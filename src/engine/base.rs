@@ -6,12 +6,13 @@ use super::ascend::Seat;
 use super::turn::Turn;
 use crate::act::apply::{self, Effected, Prepared};
 use crate::act::descent;
+use crate::host::limit::Device;
 use crate::host::unit::number_in;
 use crate::host::{Host, Knob, UnitState, Value};
 use crate::ledger::{Effect, EpisodeKey, Lease, Prior, lease};
 use crate::process::{Cgroup, Process, Target};
 use crate::rule::step::Change;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// What a step would set on a process.
 pub(super) struct OnProcess {
@@ -93,19 +94,19 @@ impl<H: Host> Engine<H> {
     /// the unit was before.
     pub(super) fn forget_other_devices(&self, cgroup: &Cgroup, knob: Knob, unit: &mut UnitState) {
         let Knob::Io(own, kind) = knob else { return };
-        let mut seen = BTreeSet::from([own]);
+        let mut others: BTreeMap<Device, &UnitState> = BTreeMap::new();
         for lease in self.book.leases.values() {
             let (Effect::Value { value, prior }, true) = (&lease.effect, lease.name == cgroup.path) else {
                 continue;
             };
             if let Knob::Io(device, of) = value.knob()
-                && of == kind
-                // The oldest lease on a device knows what was there first.
-                && seen.insert(device)
+                && (device != own && of == kind)
                 && let Some(former) = prior.first().and_then(|prior| prior.unit.as_ref())
             {
-                unit.forget_device(device, former, number_in);
+                // The oldest lease on a device knows what was there first.
+                others.entry(device).or_insert(former);
             }
         }
+        unit.forget_devices(&others.into_iter().collect::<Vec<_>>(), number_in);
     }
 }

@@ -71,17 +71,26 @@ impl UnitState {
         state
     }
 
-    /// Takes out what was set for another device since `former`, so that it is not taken for what was there before.
-    pub fn forget_device(
-        &mut self,
-        device: Device,
-        former: &UnitState,
-        number: impl Fn(&str) -> Option<Device> + Copy,
-    ) {
-        self.at_runtime.retain(|name| former.at_runtime.contains(name));
+    /// Takes out what evenkeel set for other devices, each since it was `former`, so that it is not taken for what was
+    /// there before.
+    pub fn forget_devices(&mut self, others: &[(Device, &UnitState)], number: impl Fn(&str) -> Option<Device> + Copy) {
+        let of = |state: &UnitState, name: &str| {
+            let mut properties = state.properties.iter();
+            let found = properties.find(|(known, _)| known == name);
+            found.map(|(_, property)| property.clone())
+        };
         for (name, property) in &mut self.properties {
-            if let Some((_, theirs)) = former.properties.iter().find(|(known, _)| known == name) {
-                *property = property.with_device(device, theirs, number);
+            for (device, former) in others {
+                if let Some(theirs) = of(former, name) {
+                    *property = property.with_device(*device, &theirs, number);
+                }
+            }
+            // Where nothing else was set at runtime since, a drop-in is evenkeel's own, unless there was one then.
+            let is_same =
+                |former: &&UnitState| of(former, name).is_some_and(|theirs| theirs.has_same_devices(property));
+            let former = others.iter().map(|(_, former)| *former).find(is_same);
+            if former.is_some_and(|former| !former.at_runtime.contains(name)) {
+                self.at_runtime.retain(|known| known != name);
             }
         }
     }
@@ -258,8 +267,13 @@ mod tests {
 
         // What evenkeel set on another device was not there before.
         let mut found = state(list(&[("8:0", 5), ("9:0", 7)]), &["IOWriteBandwidthMax"]);
-        found.forget_device(device, &state(list(&[]), &[]), number_in);
-        assert_eq!(found, state(list(&[("9:0", 7)]), &[]));
+        let other = state(list(&[("9:0", 7)]), &[]);
+        found.forget_devices(&[(device, &other)], number_in);
+        assert_eq!(found, other);
+        // Unless somebody else set something at runtime, too.
+        let mut found = state(list(&[("8:0", 5), ("9:0", 7)]), &["IOWriteBandwidthMax"]);
+        found.forget_devices(&[(device, &state(list(&[]), &[]))], number_in);
+        assert_eq!(found, state(list(&[("9:0", 7)]), &["IOWriteBandwidthMax"]));
     }
 
     #[test]

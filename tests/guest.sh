@@ -134,13 +134,15 @@ build_overlay "$@"
 # The kernel reads archives that follow each other as one.
 cat "$home/base.cpio" "$home/overlay.cpio" >"$home/initramfs"
 truncate -s 1G "$home/disk"
+# For limits of two devices.
+truncate -s 64M "$home/second-disk"
 say "booting (the console is in $home/console.log)"
 started=$SECONDS
 # Emulated even where KVM is offered: in nested machines it hangs.
 timeout "$patience" "${qemu[@]}" -accel tcg,thread=multi -m 1024 -smp 2 -nodefaults -display none -no-reboot -net none \
     -kernel "$home/vmlinuz" -initrd "$home/initramfs" \
     -append "console=ttyS0 rdinit=/lib/systemd/systemd systemd.unified_cgroup_hierarchy=1 psi=1 panic=-1 quiet" \
-    -drive "file=$home/disk,format=raw,if=virtio" -serial "file:$home/console.log" -serial stdio </dev/null |
+    -drive "file=$home/disk,format=raw,if=virtio" -drive "file=$home/second-disk,format=raw,if=virtio" -serial "file:$home/console.log" -serial stdio </dev/null |
     sed -u 's/\r$//' | tee "$home/results.log" || say "QEMU ended with an error, or after $patience s"
 if [ "$(tail -n 1 "$home/results.log")" != "guest: all passed" ]; then
     say "failed after $((SECONDS - started)) s; the end of the guest's console:"

@@ -2,6 +2,7 @@
 //! policy is in plan and guard. Every outcome is read back from the host.
 
 use super::apply::Effected;
+use super::guard;
 use crate::host::limit::{Bandwidth, IoLimit, Limit, MIN_PERIOD_MICROS, Setting};
 use crate::host::{CgroupError, Host, Knob, Reading, Reclaimed, UnitState, Value};
 use crate::ledger::lease::{Lease, Undo};
@@ -150,6 +151,11 @@ pub fn prepare(
 /// Sets a limit; `value` becomes what the kernel made of it.
 pub fn set(host: &mut impl Host, cgroup: &Cgroup, value: &mut Value, prior: &[Prior]) -> Effected {
     let unit = prior.first().and_then(|prior| prior.unit.as_ref());
+    // Its use may have grown since the step was allowed, above all over a restart.
+    let now = host.cgroup(&cgroup.path).filter(|now| now.identity == cgroup.identity);
+    if let Some(Err(refusal)) = now.map(|now| guard::limit(&now, value)) {
+        return Effected::only(Outcome::Failed, refusal.reason);
+    }
     let done = host
         .set_cgroup(cgroup, value, unit)
         .and_then(|()| host.read_cgroup(cgroup, value.knob()));
@@ -223,7 +229,8 @@ fn with_unit(
     Effected { reason, ..effected }
 }
 
-fn held_unit(lease: &Lease) -> Option<&UnitState> {
+/// What systemd had on record for the unit of a lease, where there is one.
+pub(super) fn held_unit(lease: &Lease) -> Option<&UnitState> {
     match &lease.effect {
         Effect::Value { prior, .. } => prior.first().and_then(|prior| prior.unit.as_ref()),
         _ => None,
@@ -288,6 +295,7 @@ mod tests {
     use super::*;
     use crate::host::fake::FakeHost;
     use crate::host::limit::{CgroupFile, IoKind};
+    use crate::process::Process;
 
     const HOST: Capacity = Capacity {
         processors: 4,
@@ -338,6 +346,21 @@ mod tests {
         };
         assert_eq!(value("/pinned.slice/one.service"), "100000 100000");
         assert_eq!(value("/"), "400000 100000");
+    }
+
+    #[test]
+    fn memory_max_is_never_set_below_what_is_used_meanwhile() {
+        let mut host = FakeHost::new(4, "2026-01-01T00:00:00Z".parse().unwrap());
+        host.add_cgroup("/one").memory_bytes = 2 << 30;
+        let mut process = Process::example(100, "burner");
+        process.details.cgroup = Some("/one".into());
+        host.add(process);
+        let mut cgroup = host.cgroup("/one").unwrap();
+        // As it was when the step was planned.
+        cgroup.memory_bytes = Some(0);
+        let mut value = Value::Cgroup(Setting::parse(CgroupFile::MemoryMax, "1073741824").unwrap());
+        assert_eq!(set(&mut host, &cgroup, &mut value, &[]).outcome, Outcome::Failed);
+        assert_eq!(host.signals, []);
     }
 
     #[test]

@@ -10,3 +10,4 @@ pub mod guard;
 pub mod limit;
 pub mod plan;
 pub mod restore;
+pub mod room;

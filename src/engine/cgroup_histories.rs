@@ -39,6 +39,8 @@ enum Op {
     Foreign(usize, bool),
     /// The same, for I/O on a device that no rule is about.
     ForeignIo(usize, u64),
+    /// What runs in it uses so many MiB, as far as it is let, and whether the kernel could reclaim that.
+    Use(usize, u64, bool),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -53,6 +55,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0..PATHS.len()).prop_map(Op::MadeAnew),
         2 => (0..PATHS.len(), any::<bool>()).prop_map(|(path, high)| Op::Foreign(path, high)),
         1 => (0..PATHS.len(), 1u64..3).prop_map(|(path, limit)| Op::ForeignIo(path, limit)),
+        3 => (0..PATHS.len(), 0u64..3000, any::<bool>())
+            .prop_map(|(path, mib, reclaimable)| Op::Use(path, mib, reclaimable)),
     ]
 }
 
@@ -88,6 +92,10 @@ fn policy() -> Policy {
         let (file, by) = (CgroupFile::CpuMax, Relative::Percent(percent));
         Step::Set(Change::Limit { file, by })
     };
+    let memory = |percent| {
+        let (file, by) = (CgroupFile::MemoryMax, Relative::Percent(percent));
+        Step::Set(Change::Limit { file, by })
+    };
     let io = |device: &str, kind, limit| {
         let (device, limit) = (device.to_owned(), Limit(Some(limit)));
         Step::Set(Change::Io(IoChange { device, kind, limit }))
@@ -102,6 +110,7 @@ fn policy() -> Policy {
                 by(100),
                 set(CgroupFile::CpuWeight, "200"),
                 io("8:0", IoKind::WriteBytes, 100),
+                memory(100),
             ],
         ),
         rule(
@@ -113,6 +122,7 @@ fn policy() -> Policy {
                 io("8:16", IoKind::WriteBytes, 200),
                 wait,
                 set(CgroupFile::CpuMax, "10000"),
+                set(CgroupFile::MemoryMax, "536870912"),
             ],
         ),
         rule(
@@ -125,6 +135,7 @@ fn policy() -> Policy {
                 by(-50),
                 io("8:0", IoKind::WriteBytes, 300),
                 io("8:0", IoKind::Reads, 400),
+                memory(50),
             ],
         ),
     ];
@@ -206,8 +217,13 @@ impl History {
         first.settings.insert(CgroupFile::CpuMax, quota.clone());
         first.runtime.as_mut().unwrap().insert(CgroupFile::CpuMax, quota);
         let foreign = Device { major: 9, minor: 0 };
+        let memory = setting(CgroupFile::MemoryMax, "1073741824");
         for path in [PATHS[0], PATHS[2]] {
             let found = host.add_cgroup(path);
+            found.settings.insert(CgroupFile::MemoryMax, memory.clone());
+            if let Some(runtime) = &mut found.runtime {
+                runtime.insert(CgroupFile::MemoryMax, memory.clone());
+            }
             put_io(&mut found.settings, foreign, IoKind::WriteBytes, 7);
             if found.runtime.is_some() {
                 let devices = BTreeMap::from([(foreign, 7)]);
@@ -318,12 +334,25 @@ impl History {
                     }
                 }
             }
+            Op::Use(index, mib, is_reclaimable) => self.use_memory(PATHS[index], mib << 20, is_reclaimable),
             Op::ForeignIo(index, limit) => self.change_io(PATHS[index], limit),
             Op::Foreign(index, high) => self.change(PATHS[index], if high { "777" } else { "7" }),
         }
         let guarded = self.found(PATHS[GUARDED]);
         assert_eq!(guarded, self.own[PATHS[GUARDED]], "it holds a protected process");
         self.check_bases();
+        assert_eq!(self.engine.host().signals, [], "no limit ends anything");
+    }
+
+    /// The kernel keeps it to its limit; that is no business of evenkeel's.
+    fn use_memory(&mut self, path: &str, bytes: u64, is_reclaimable: bool) {
+        let found = self.engine.host().cgroups.get_mut(path).unwrap();
+        let most = match &found.settings[&CgroupFile::MemoryMax] {
+            Setting::MemoryMax(Limit(most)) => most.unwrap_or(u64::MAX),
+            other => panic!("{other}"),
+        };
+        found.memory_bytes = bytes.min(most);
+        found.reclaimable_bytes = if is_reclaimable { found.memory_bytes } else { 0 };
     }
 
     /// Whatever else is held: a relative limit counts from what the cgroup would have without evenkeel.
@@ -367,7 +396,12 @@ impl History {
         for alert in 0..ALERTS.len() {
             self.deliver([None, None], alert, Status::Resolved);
         }
+        // What waits for room gets it.
+        for path in PATHS {
+            self.use_memory(path, 0, false);
+        }
         self.pass(60, [None, None]);
+        assert_eq!(self.engine.host().signals, [], "no limit ends anything");
         assert!(self.engine.book().leases.is_empty(), "{:?}", self.engine.book().leases);
         for path in PATHS {
             let told = |record: &&Record| record.target.as_ref().is_some_and(|(_, name)| name == path);
@@ -390,4 +424,14 @@ proptest! {
         }
         history.end();
     }
+}
+
+/// Found by the random histories.
+#[test]
+fn a_limit_that_somebody_else_set_beside_ours_keeps_its_drop_in() {
+    let mut history = History::new();
+    for op in [Op::Fire(0), Op::ForeignIo(1, 1), Op::Fire(1)] {
+        history.live((op, None, None));
+    }
+    history.end();
 }

@@ -13,6 +13,7 @@ pub mod line;
 mod perform;
 pub mod queue;
 mod reconcile;
+mod room;
 pub mod run;
 pub mod select;
 pub mod showing;
@@ -126,6 +127,8 @@ pub struct Engine<H: Host> {
     broods: Broods,
     /// What was undone in this turn, whose newest children must be looked for once more.
     undone: Vec<(Lease, Undo)>,
+    /// Leases that are being undone and wait for room, by number.
+    waits: BTreeMap<u64, room::Wait>,
     chores: Chores,
     absences: Absences,
     /// What others were asked and have not answered, by ticket.
@@ -156,6 +159,7 @@ impl<H: Host> Engine<H> {
             last_table: None,
             broods: Broods::default(),
             undone: Vec::new(),
+            waits: BTreeMap::new(),
             chores,
             absences: Absences::default(),
             flights: BTreeMap::new(),

@@ -9,7 +9,7 @@ use super::{Engine, Policy};
 use crate::act::apply::{self, Effected};
 use crate::act::descent::Family;
 use crate::act::guard::Ward;
-use crate::act::{limit, restore};
+use crate::act::{limit, restore, room};
 use crate::host::Host;
 use crate::ledger::book::Barred;
 use crate::ledger::lease::{self, Undo};
@@ -80,11 +80,12 @@ impl<H: Host> Engine<H> {
             .book
             .leases
             .values()
-            .filter(|lease| lease.runs_out_at().is_some_and(|at| at <= now))
+            .filter(|lease| lease.runs_out_at().is_some_and(|at| at <= now) && !self.is_waiting_for_room(lease))
             .cloned()
             .collect();
         expired.reverse();
         self.take_out(&expired, Outcome::Expired, true, turn);
+        self.retry_waiting(turn);
     }
 
     /// Releases leases by hand: one, or all. Returns how many. The second time, one that others do not take back is dropped.
@@ -461,10 +462,26 @@ impl<H: Host> Engine<H> {
             broods: &self.broods,
             is_holder: &|process| holds(leases, process, &lease),
         };
-        let effected = match cgroup_of(&lease) {
-            Some(cgroup) => limit::undo(&mut self.host, &cgroup, &lease, &what),
-            None => restore::undo(&mut self.host, &lease, &what, &family),
+        let cgroup = cgroup_of(&lease);
+        let shortage = cgroup
+            .as_ref()
+            .and_then(|cgroup| room::make(&mut self.host, cgroup, &lease, &what).err());
+        let effected = match (shortage, &cgroup) {
+            (Some(shortage), _) => Effected {
+                outcome: Outcome::Failed,
+                before: lease.effect.value().map(ToString::to_string),
+                after: None,
+                reason: shortage.to_string(),
+            },
+            (None, Some(cgroup)) => limit::undo(&mut self.host, cgroup, &lease, &what),
+            (None, None) => restore::undo(&mut self.host, &lease, &what, &family),
         };
+        let word = self.waits.get(&id).map_or(word, |wait| wait.word);
+        match shortage {
+            Some(shortage) if !self.wait_for_room(&lease, word, shortage) => return,
+            Some(_) => {}
+            None => drop(self.waits.remove(&id)),
+        }
         if matches!(effected.outcome, Outcome::Restored) {
             self.undone.push((lease.clone(), what));
         }
@@ -496,6 +513,9 @@ impl<H: Host> Engine<H> {
         record.outcome = Some(outcome);
         (record.before, record.after, record.reason) = (effected.before, effected.after, effected.reason);
         outcomes.push(Entry::Record(record));
+        if shortage.is_some() {
+            return;
+        }
         if matches!(outcome, Outcome::Denied | Outcome::Failed) {
             let again = Entry::Renewed {
                 ids: vec![id],

@@ -346,6 +346,25 @@ impl FakeHost {
         (0..self.cpus).filter(is_in).collect()
     }
 
+    /// As the kernel does when `memory.max` is written below what is in use: it reclaims, and then kills.
+    fn enforce_memory_max(&mut self, path: &str) {
+        let Some(found) = self.cgroups.get_mut(path) else {
+            return;
+        };
+        let Some(Setting::MemoryMax(Limit(Some(most)))) = found.settings.get(&CgroupFile::MemoryMax) else {
+            return;
+        };
+        let excess = found.memory_bytes.saturating_sub(*most);
+        let reclaimed = excess.min(found.reclaimable_bytes);
+        found.reclaimable_bytes -= reclaimed;
+        found.memory_bytes -= reclaimed;
+        if reclaimed < excess
+            && let Some(cgroup) = self.seen(path)
+        {
+            self.kill_cgroup(&cgroup).expect("it is there");
+        }
+    }
+
     fn thread(&self, start_ticks: u64, nice: i32) -> FakeThread {
         FakeThread {
             start_ticks,
@@ -657,6 +676,7 @@ impl Host for FakeHost {
             happening(self);
             self.verify_cgroup(cgroup)?;
         }
+        self.enforce_memory_max(&cgroup.path);
         Ok(())
     }
 
@@ -680,8 +700,11 @@ impl Host for FakeHost {
     fn restore_unit(&mut self, state: &UnitState, ours: &Value, next: Option<&Value>) -> Result<bool, CgroupError> {
         #[cfg(test)]
         super::fault::point();
-        let is_its = |path: &str| path.ends_with(&format!("/{}", state.unit));
-        let Some((_, found)) = self.cgroups.iter_mut().find(|(path, _)| is_its(path)) else {
+        let is_its = |path: &&String| path.ends_with(&format!("/{}", state.unit));
+        let Some(path) = self.cgroups.keys().find(is_its).cloned() else {
+            return Ok(true);
+        };
+        let Some(found) = self.cgroups.get_mut(&path) else {
             return Ok(true);
         };
         let Value::Cgroup(setting) = ours else { return Ok(true) };
@@ -702,6 +725,7 @@ impl Host for FakeHost {
         if let (Some(Value::Cgroup(next)), Some(runtime)) = (next, &mut found.runtime) {
             found.settings.insert(file, next.clone());
             runtime.insert(file, next.clone());
+            self.enforce_memory_max(&path);
             return Ok(true);
         }
         let was_at_runtime = state.at_runtime.iter().any(|known| known == file.as_str());
@@ -714,6 +738,7 @@ impl Host for FakeHost {
             _ => drop(found.settings.insert(file, unlimited(file))),
         }
         forget_runtime(found, state, ours.knob());
+        self.enforce_memory_max(&path);
         Ok(true)
     }
 

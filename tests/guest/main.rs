@@ -3,6 +3,7 @@
 
 mod limits;
 mod memory;
+mod slice;
 // What other tests need of it stays unused here.
 #[allow(dead_code)]
 #[path = "../suite/support/mod.rs"]

@@ -5,20 +5,29 @@ use super::*;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-const HOLDS_BYTES: u64 = 96 << 20;
+pub const HOLDS_BYTES: u64 = 96 << 20;
 const VARIABLE: &str = "EVENKEEL_TEST_HOLDER";
 
 /// This test binary once more, holding memory that it wrote to and does not use. Runs in a scope of its own.
-struct Holder {
+pub struct Holder {
     child: Child,
     pid: i32,
 }
 
 impl Holder {
     fn start(unit: &str) -> Self {
+        Holder::start_in("system.slice", unit)
+    }
+
+    pub fn start_in(slice: &str, unit: &str) -> Self {
         let own = std::env::current_exe().expect("the test binary has a path");
         let mut child = Command::new("systemd-run")
-            .args(["--scope", "--quiet", &format!("--unit={unit}")])
+            .args([
+                "--scope",
+                "--quiet",
+                &format!("--slice={slice}"),
+                &format!("--unit={unit}"),
+            ])
             .arg(own)
             .args(["--exact", "memory::holder_holds_what_it_wrote", "--nocapture"])
             .env(VARIABLE, "1")
@@ -33,7 +42,7 @@ impl Holder {
         Holder { child, pid }
     }
 
-    fn resident_bytes(&self) -> u64 {
+    pub fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("it lives");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|text| text.trim().strip_suffix(" kB")).expect("a size");

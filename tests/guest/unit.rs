@@ -139,7 +139,7 @@ fn every_limit_of_a_unit_is_put_back_by_the_next_daemon_after_a_kill() {
     );
     let mut evenkeel = enforce(&home);
     fire(&evenkeel);
-    outcomes(&evenkeel, "applied", 8.0);
+    outcomes(&evenkeel, "applied", 9.0);
     let cgroup = service.cgroup();
     assert_eq!(read(&cgroup, "cpu.max"), "30000 50000");
     assert_eq!(service.shows("CPUQuotaPerSecUSec"), "600ms");
@@ -160,7 +160,7 @@ fn every_limit_of_a_unit_is_put_back_by_the_next_daemon_after_a_kill() {
     let evenkeel = home.start_again(&evenkeel, &FLAGS);
     assert_eq!(read(&cgroup, "pids.max"), "40", "its episode is still open");
     resolve(&evenkeel);
-    outcomes(&evenkeel, "restored", 8.0);
+    outcomes(&evenkeel, "restored", 9.0);
     assert_eq!(state(), before);
     assert!(!service.has_assignments());
     sh("systemctl daemon-reload");

@@ -226,3 +226,112 @@ fn another_device_is_nobodys_business() {
         "9:0 rbps=5 wbps=max riops=max wiops=max"
     );
 }
+
+const MIB: u64 = 1 << 20;
+const RAISED: &[&str] = &["cgroup: {memory.max: +100%}"];
+
+impl World {
+    fn use_memory(&mut self, bytes: u64, reclaimable_bytes: u64) {
+        let found = self.engine.host().cgroups.get_mut(UNIT).unwrap();
+        (found.memory_bytes, found.reclaimable_bytes) = (bytes, reclaimable_bytes);
+    }
+
+    fn memory_max(&mut self) -> u64 {
+        self.limit(CgroupFile::MemoryMax).parse().unwrap()
+    }
+
+    fn undo_records(&self) -> Vec<Outcome> {
+        let records = self.engine.records();
+        let undone = records
+            .iter()
+            .filter(|record| record.step.as_deref() == Some("undo memory.max"));
+        undone.filter_map(|record| record.outcome).collect()
+    }
+}
+
+/// One alert has raised `memory.max` of 1 GiB to 2 GiB, and the cgroup uses 1.5 GiB by now.
+fn above_its_own_limit(reclaimable_bytes: u64) -> World {
+    let mut world = world_of(vec![rule("a", OF_UNIT, RAISED)]);
+    let own = Setting::parse(CgroupFile::MemoryMax, &(1024 * MIB).to_string()).unwrap();
+    let found = world.engine.host().cgroups.get_mut(UNIT).unwrap();
+    found.settings.insert(CgroupFile::MemoryMax, own.clone());
+    found.runtime.as_mut().unwrap().insert(CgroupFile::MemoryMax, own);
+    world.fire("a");
+    assert_eq!(world.memory_max(), 2048 * MIB);
+    world.use_memory(1536 * MIB, reclaimable_bytes);
+    world
+}
+
+#[test]
+fn memory_max_is_not_put_back_below_what_is_used() {
+    let mut world = above_its_own_limit(0);
+    world.resolve("a");
+    world.pass(60);
+    assert_eq!((world.signals(), world.memory_max()), (vec![], 2048 * MIB));
+    assert_eq!(world.engine.book().leases.len(), 1);
+    assert_eq!(world.undo_records(), [Outcome::Failed], "told once");
+    let told = world.engine.records().pop().unwrap().reason;
+    assert!(told.contains("1610612736") && told.contains("1073741824"), "{told}");
+    world.crash_and_restart();
+    world.pass(60);
+    assert_eq!((world.signals(), world.memory_max()), (vec![], 2048 * MIB));
+    world.use_memory(1000 * MIB, 0);
+    world.pass(15);
+    assert_eq!((world.signals(), world.memory_max()), (vec![], 1024 * MIB));
+    assert!(world.engine.book().leases.is_empty());
+    assert_eq!(world.undo_records().pop(), Some(Outcome::Restored));
+}
+
+#[test]
+fn memory_above_the_former_limit_is_reclaimed_first() {
+    let mut world = above_its_own_limit(1024 * MIB);
+    world.resolve("a");
+    world.pass(10);
+    assert_eq!((world.signals(), world.memory_max()), (vec![], 1024 * MIB));
+    assert!(world.engine.book().leases.is_empty());
+}
+
+#[test]
+fn an_alert_that_fires_again_counts_from_below_what_waits() {
+    let mut world = above_its_own_limit(0);
+    world.resolve("a");
+    world.engine.host().advance(Duration::from_secs(1));
+    world.send("a", Status::Firing, 10, Source::Alertmanager);
+    world.pass(20);
+    assert_eq!(world.memory_max(), 2048 * MIB, "not doubled once more");
+    world.send("a", Status::Resolved, 10, Source::Alertmanager);
+    world.pass(5);
+    assert_eq!((world.signals(), world.memory_max()), (vec![], 2048 * MIB));
+    world.use_memory(0, 0);
+    world.pass(15);
+    assert_eq!((world.signals(), world.memory_max()), (vec![], 1024 * MIB));
+    assert!(world.engine.book().leases.is_empty());
+}
+
+#[test]
+fn a_unit_that_was_restarted_is_not_killed_by_its_former_limit_either() {
+    let mut world = above_its_own_limit(0);
+    world.engine.host().restart_cgroup(UNIT);
+    world.resolve("a");
+    world.pass(30);
+    assert_eq!((world.signals(), world.memory_max()), (vec![], 2048 * MIB));
+    world.use_memory(0, 0);
+    world.pass(15);
+    assert_eq!((world.signals(), world.memory_max()), (vec![], 1024 * MIB));
+    assert!(world.engine.book().leases.is_empty());
+}
+
+#[test]
+fn what_waits_is_tried_at_a_release_and_at_the_end_and_never_forgotten() {
+    let mut world = above_its_own_limit(0);
+    world.engine.release(None);
+    world.fire("a");
+    world.pass(20);
+    assert_eq!(world.engine.book().leases.len(), 1, "no repeat takes it again");
+    world.restart();
+    world.pass(5);
+    assert_eq!((world.signals(), world.memory_max()), (vec![], 2048 * MIB));
+    world.use_memory(0, 0);
+    world.pass(15);
+    assert_eq!((world.signals(), world.memory_max()), (vec![], 1024 * MIB));
+}

@@ -1,0 +1,85 @@
+//! Room for a limit that is put back. Of all limits only `memory.max` can kill when it is written: below what is in use
+//! the kernel reclaims, and then kills (cgroup-v2.rst, "memory.max"). `memory.high` and `memory.swap.max` slow down at
+//! most, and a `pids.max` below the number of processes makes fork fail and nothing else ("memory.high",
+//! "memory.swap.events", "PID Interface Files"), so those are put back at once.
+
+use super::limit::held_unit;
+use crate::host::limit::{CgroupFile, Limit, Setting};
+use crate::host::{Host, Knob, Value};
+use crate::ledger::lease::{Lease, Undo};
+use crate::process::Cgroup;
+use std::fmt;
+
+/// So much is reclaimed at each try: the engine has others to serve meanwhile.
+const RECLAIM_BYTES: u64 = 128 << 20;
+
+/// More is in use than the limit that is to be put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortage {
+    pub used_bytes: u64,
+    pub limit_bytes: u64,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shortage {
+            used_bytes,
+            limit_bytes,
+        } = self;
+        write!(
+            f,
+            "it uses {used_bytes} bytes, and with a memory.max of {limit_bytes} the kernel would end processes; memory is \
+             reclaimed, and the limit is put back when there is room"
+        )
+    }
+}
+
+/// Reclaims memory where a limit is to be put back that is lower than what is in use.
+///
+/// # Errors
+/// When there is not enough room yet: then the limit must not be put back.
+pub fn make(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -> Result<(), Shortage> {
+    let (ours, value) = match undo {
+        Undo::Set { value, prior, ours } => (ours, prior.first().map_or(value, |prior| &prior.value)),
+        Undo::Restore { prior, ours } => match prior.first() {
+            Some(prior) => (ours, &prior.value),
+            None => return Ok(()),
+        },
+        Undo::Bequeath { .. } | Undo::Signal(_) | Undo::Nothing => return Ok(()),
+    };
+    let Value::Cgroup(Setting::MemoryMax(Limit(Some(limit_bytes)))) = *value else {
+        return Ok(());
+    };
+    let is_unit = held_unit(lease).is_some();
+    // Not the one that was meant, where a unit was restarted: systemd gives the limit to whichever cgroup it has now.
+    let Some(now) = host.cgroup(&cgroup.path) else {
+        return Ok(());
+    };
+    if now.identity != cgroup.identity && !is_unit {
+        return Ok(());
+    }
+    let Ok(found) = host.read_cgroup(&now, Knob::Cgroup(CgroupFile::MemoryMax)) else {
+        return Ok(());
+    };
+    let is_lower_already =
+        matches!(found.value, Value::Cgroup(Setting::MemoryMax(Limit(Some(most)))) if most <= limit_bytes);
+    // A value of somebody else is left alone in the file, but systemd may write what it has on record.
+    if is_lower_already || (found.value != *ours && !is_unit) {
+        return Ok(());
+    }
+    let used = |host: &mut _| Host::cgroup(host, &cgroup.path).and_then(|now| now.memory_bytes);
+    let excess = used(host).unwrap_or(0).saturating_sub(limit_bytes);
+    if excess == 0 {
+        return Ok(());
+    }
+    if let Err(error) = host.reclaim(&now, excess.min(RECLAIM_BYTES)) {
+        tracing::debug!(%error, "nothing can be reclaimed before a limit is put back");
+    }
+    match used(host) {
+        Some(used_bytes) if used_bytes > limit_bytes => Err(Shortage {
+            used_bytes,
+            limit_bytes,
+        }),
+        _ => Ok(()),
+    }
+}

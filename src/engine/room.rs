@@ -1,0 +1,85 @@
+//! Leases that are being undone and wait for room: what would kill now is put back later, however long that takes. Kept
+//! in memory only, for the lease itself is in the ledger: a restart undoes it like any other that has no episode.
+
+use super::Engine;
+use super::agenda::{RETRY, ROUND};
+use super::turn::{Turn, Work};
+use crate::act::room::Shortage;
+use crate::host::Host;
+use crate::ledger::{Entry, Lease, Outcome};
+use std::time::Duration;
+
+/// How the undoing of a lease stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wait {
+    /// The outcome that it will have.
+    pub word: Outcome,
+    used_bytes: u64,
+    delay: Duration,
+}
+
+impl Wait {
+    fn next(former: Option<&Wait>, word: Outcome, shortage: Shortage) -> Wait {
+        let used_bytes = shortage.used_bytes;
+        let delay = match former {
+            // As long as use falls, there is hope for soon.
+            Some(former) if used_bytes >= former.used_bytes => (former.delay * 2).min(ROUND),
+            _ => RETRY,
+        };
+        Wait {
+            word,
+            used_bytes,
+            delay,
+        }
+    }
+}
+
+impl<H: Host> Engine<H> {
+    /// Whether a lease is being undone and waits; nothing renews it then.
+    pub(super) fn is_waiting_for_room(&self, lease: &Lease) -> bool {
+        self.waits.contains_key(&lease.id)
+    }
+
+    /// Tries again to undo what waits. Its episode has nothing to do with that any more.
+    pub(super) fn retry_waiting(&mut self, turn: &mut Turn) {
+        let now = turn.boot_now();
+        let leases = &self.book.leases;
+        self.waits.retain(|id, _| leases.contains_key(id));
+        let is_due = |id: &u64| leases.get(id).is_some_and(|lease| lease.deadline <= now);
+        let due = self.waits.iter().rev().filter(|(id, _)| is_due(id));
+        turn.work
+            .extend(due.map(|(&lease, wait)| Work::Undo { lease, word: wait.word }));
+    }
+
+    /// Puts the undoing of a lease off. True the first time, when it is to be told.
+    pub(super) fn wait_for_room(&mut self, lease: &Lease, word: Outcome, shortage: Shortage) -> bool {
+        let wait = Wait::next(self.waits.get(&lease.id), word, shortage);
+        let is_first = self.waits.insert(lease.id, wait).is_none();
+        // Reclaiming has taken its time.
+        let deadline = self.host.now().boot + wait.delay;
+        let ids = vec![lease.id];
+        self.book.record(&Entry::Renewed { ids, deadline });
+        is_first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_become_rarer_while_use_does_not_fall() {
+        let mut wait = None;
+        let mut delay = |used_bytes| {
+            let shortage = Shortage {
+                used_bytes,
+                limit_bytes: 1,
+            };
+            let next = Wait::next(wait.as_ref(), Outcome::Restored, shortage);
+            wait = Some(next);
+            next.delay.as_secs()
+        };
+        let delays = [9, 9, 9, 8, 8, 9, 9, 9, 9].map(&mut delay);
+        assert_eq!(delays, [1, 2, 4, 1, 2, 4, 8, 15, 15]);
+    }
+}

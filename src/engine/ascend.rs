@@ -151,6 +151,7 @@ impl<H: Host> Engine<H> {
             }),
             Step::Reclaim(_) => Ok(None),
             Step::Set(change) => match self.may_undo(change.knob(), seat.candidate) {
+                Ok(()) if *change == Change::To(Value::Freeze(true)) => self.may_freeze(seat.candidate).map(|()| None),
                 Ok(()) => Ok(None),
                 Err(missing) => {
                     let reason = format!(
@@ -245,7 +246,11 @@ impl<H: Host> Engine<H> {
             orphaned: &orphaned,
             is_broken: self.book.is_breaker_open(&seat.rule.name),
         };
-        gate.strike(seat.candidate.target(), signal).map(Some)
+        let strike = gate.strike(seat.candidate.target(), signal)?;
+        if strike != Strike::Done {
+            self.may_deliver(signal, seat.candidate)?;
+        }
+        Ok(Some(strike))
     }
 
     /// Writes down what is about to be done, or what would be.

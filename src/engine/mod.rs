@@ -6,6 +6,7 @@ pub mod agenda;
 mod ascend;
 mod base;
 mod cgroups;
+mod delivery;
 pub mod episode;
 mod errand;
 pub mod here;

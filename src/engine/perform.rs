@@ -11,7 +11,7 @@ use crate::act::limit;
 use crate::engine::select::still_holds;
 use crate::host::Host;
 use crate::ledger::lease::{self, Undo};
-use crate::ledger::{Climb, Effect, Entry, EpisodeKey, Lease, Outcome, Victim};
+use crate::ledger::{Climb, Effect, Entry, EpisodeKey, Outcome, Victim};
 use crate::process::{Candidate, Target};
 use nix::sys::signal::Signal;
 use std::time::Instant;
@@ -97,17 +97,7 @@ impl<H: Host> Engine<H> {
                     return;
                 };
                 let held = lease.and_then(|id| self.book.leases.get(&id)).cloned();
-                let sent = self.verify(&subject).and_then(|()| {
-                    if !is_final {
-                        apply::catches(&mut self.host, target, signal)?;
-                    }
-                    if let Some(other) = held.as_ref().and_then(|held| self.sender_of(held)) {
-                        let reason = format!("lease {other} has sent it; the last of them takes it back");
-                        return Ok(Effected::only(Outcome::AlreadySet, reason));
-                    }
-                    self.host.signal(target, signal)?;
-                    Ok(Effected::only(Outcome::Applied, ""))
-                });
+                let sent = self.deliver(signal, held.as_ref(), &subject, turn, outcomes);
                 let done_at = Instant::now();
                 let effected = sent.unwrap_or_else(|effected| effected);
                 let is_sent = effected.outcome == Outcome::Applied;
@@ -139,13 +129,6 @@ impl<H: Host> Engine<H> {
                 self.report(&subject, effected, done_at, turn, outcomes);
             }
         }
-    }
-
-    /// The other lease for which the signal of this one was sent to its target, and not taken back yet.
-    fn sender_of(&self, lease: &Lease) -> Option<u64> {
-        let mut others = self.book.leases.on(lease.target);
-        let is_sender = |other: &&Lease| other.id != lease.id && other.settled && other.shares_knob(lease);
-        others.find(is_sender).map(|other| other.id)
     }
 
     /// Ends everything in a cgroup. That counts as gone as soon as nothing lives in it.
@@ -252,10 +235,10 @@ impl<H: Host> Engine<H> {
         outcomes.push(Entry::Episode(episode.clone()));
     }
 
-    /// A target for which the selector ceased to hold between plan and deed has not taken this step: should it hold
-    /// again, it must not find itself beyond it, with SIGKILL next and no SIGTERM sent.
+    /// A target for which the selector ceased to hold between plan and deed, or which somebody stopped then, has not taken
+    /// this step: it must not find itself beyond it, with SIGKILL next and no SIGTERM sent.
     fn set_back(&mut self, subject: &Subject, effected: &Effected, turn: &Turn, outcomes: &mut Vec<Entry>) {
-        if effected.outcome != Outcome::ChangedIdentity {
+        if !matches!(effected.outcome, Outcome::ChangedIdentity | Outcome::Cancelled) {
             return;
         }
         if let Some((key, climb)) = self.climb_of(subject) {
@@ -283,7 +266,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// The moment before a process is touched: is it still the one that was meant?
-    fn verify(&mut self, subject: &Subject) -> Result<(), Effected> {
+    pub(super) fn verify(&mut self, subject: &Subject) -> Result<(), Effected> {
         let (rule, selector) = (&subject.rule, &subject.selector);
         let (holds, is_alive) = match &subject.candidate {
             Candidate::Process(process) => {

@@ -9,6 +9,7 @@ mod pid_reuse;
 mod reconciling;
 mod scale;
 mod signal_leases;
+mod stopped;
 mod victims;
 mod units;
 

@@ -7,7 +7,7 @@ use crate::host::Moment;
 use crate::ledger::book::Former;
 use crate::ledger::{Book, Decision, Entry, EpisodeKey, Outcome, Record};
 use crate::process::{Candidate, Kin, Process, Selector, Target};
-use crate::rule::Rule;
+use crate::rule::{Rule, Step};
 use nix::sys::signal::Signal;
 use smol_str::SmolStr;
 use std::cell::Cell;
@@ -47,6 +47,13 @@ pub struct Subject {
     pub rung: usize,
     pub step: String,
     pub action: &'static str,
+}
+
+impl Subject {
+    /// Whether the step cannot be taken back.
+    pub fn is_final(&self) -> bool {
+        self.rule.actions.get(self.rung).is_some_and(Step::is_final)
+    }
 }
 
 /// The rule and the alert that a record speaks of.

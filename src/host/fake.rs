@@ -4,7 +4,7 @@
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
 use super::limit::{CgroupFile, Device, IoKind, IoLimit, IoLimits, Limit, Setting};
 use super::unit::{self, Property, UnitState};
-use super::{CgroupError, Errand, Host, HostError, Moment, Reading, Reclaimed, Thread};
+use super::{CgroupError, Errand, Host, HostError, Moment, Reading, Reclaimed, Suspension, Thread};
 use crate::process::table::TICKS_PER_SECOND;
 use crate::process::{BootId, Cgroup, CgroupIdentity, Details, Identity, Needs, Process};
 use jiff::Timestamp;
@@ -24,8 +24,10 @@ pub struct FakeProcess {
     pub movable_bytes: u64,
     /// A stop was sent while it hung in the kernel (state D), and takes effect when it comes out.
     pub is_stop_pending: bool,
-    /// A signal that ends it was sent while it hung in the kernel.
+    /// A signal that ends it was sent while it could not be delivered: it hung in the kernel, or was stopped or frozen.
     pub is_end_pending: bool,
+    /// A freezer of cgroup v1 holds it.
+    pub is_in_freezer: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -230,7 +232,39 @@ impl FakeHost {
         if std::mem::take(&mut found.is_stop_pending) {
             found.process.state = 'T';
         }
-        if found.is_end_pending {
+        self.deliver_pending(pid);
+    }
+
+    /// Freezes a cgroup and all below it, or lets them continue, as somebody else would.
+    pub fn set_frozen(&mut self, path: &str, frozen: bool) {
+        if let Some(found) = self.cgroups.get_mut(path) {
+            found.is_frozen = frozen;
+        }
+        for pid in self.processes.keys().copied().collect::<Vec<_>>() {
+            self.deliver_pending(pid);
+        }
+    }
+
+    /// The frozen cgroup that a process is in or below.
+    fn frozen_above(&self, found: &FakeProcess) -> Option<&str> {
+        let within = found.process.details.cgroup.as_deref()?;
+        let is_above = |path: &str| within == path || within.starts_with(&format!("{}/", path.trim_end_matches('/')));
+        let mut frozen = self.cgroups.iter().filter(|(_, cgroup)| cgroup.is_frozen);
+        frozen.find_map(|(path, _)| is_above(path).then_some(path.as_str()))
+    }
+
+    /// Whether a signal to a process stays pending. One that a frozen process handles does; this one handles all but SIGKILL.
+    fn holds_back(&self, found: &FakeProcess, signal: Signal) -> bool {
+        let is_stopped = matches!(found.process.state, 'T' | 't') || self.frozen_above(found).is_some();
+        found.process.state == 'D' || found.is_in_freezer || (is_stopped && signal != Signal::SIGKILL)
+    }
+
+    fn deliver_pending(&mut self, pid: i32) {
+        let ends = self
+            .processes
+            .get(&pid)
+            .is_some_and(|found| found.is_end_pending && !self.holds_back(found, Signal::SIGTERM));
+        if ends {
             self.processes.remove(&pid);
         }
     }
@@ -266,6 +300,7 @@ impl FakeHost {
                 movable_bytes: 0,
                 is_stop_pending: false,
                 is_end_pending: false,
+                is_in_freezer: false,
             },
         );
         identity
@@ -550,6 +585,7 @@ impl Host for FakeHost {
                 if found.process.state == 'T' {
                     found.process.state = 'S';
                 }
+                self.deliver_pending(id.pid);
             }
             Value::Cgroup(_) => return Err(HostError::Gone { pid: id.pid }),
         }
@@ -570,13 +606,26 @@ impl Host for FakeHost {
         #[cfg(test)]
         self.note_deed(id, Some(signal))?;
         self.signals.push((id.pid, signal));
-        if ends {
-            match self.processes.get_mut(&id.pid) {
-                Some(found) if found.process.state == 'D' => found.is_end_pending = true,
-                _ => drop(self.processes.remove(&id.pid)),
-            }
+        let is_held_back = self
+            .processes
+            .get(&id.pid)
+            .is_some_and(|found| self.holds_back(found, signal));
+        match self.processes.get_mut(&id.pid) {
+            Some(found) if ends && is_held_back => found.is_end_pending = true,
+            _ if ends => drop(self.processes.remove(&id.pid)),
+            _ => {}
         }
         Ok(())
+    }
+
+    fn suspensions(&mut self, id: Identity) -> Vec<Suspension> {
+        let Ok(found) = self.verify(id).cloned() else {
+            return Vec::new();
+        };
+        let freezer = found.is_in_freezer.then(|| Suspension::Freezer("/jobs".to_owned()));
+        let frozen = self.frozen_above(&found).map(str::to_owned).map(Suspension::Cgroup);
+        let stopped = Suspension::of_state(&found.process);
+        stopped.into_iter().chain(frozen).chain(freezer).collect()
     }
 
     fn page_out(&mut self, id: Identity, bytes: u64) -> Result<Reclaimed, HostError> {
@@ -665,7 +714,7 @@ impl Host for FakeHost {
                 }
                 found.settings.insert(setting.file(), setting.clone());
             }
-            Value::Freeze(frozen) => found.is_frozen = *frozen,
+            Value::Freeze(frozen) => self.set_frozen(&cgroup.path, *frozen),
             _ => {}
         }
         // systemd takes a name: the real host looks again whether it was the right cgroup.

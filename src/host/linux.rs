@@ -4,6 +4,7 @@
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
 use super::limit::Device;
 use super::limits::Limits;
+use super::suspension::{Freezers, Suspension};
 use super::trial::{self, CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_SYS_RESOURCE, Trials};
 use super::unit::UnitState;
 use super::{CgroupError, Errand, Errands, Host, HostError, Moment, Reading, Reclaimed, Thread, pageout, standing};
@@ -46,6 +47,7 @@ pub struct LinuxHost {
     own_pid: i32,
     on_exit: OnExit,
     limits: Limits,
+    freezers: Freezers,
     errands: Option<Errands>,
 }
 
@@ -55,6 +57,7 @@ impl LinuxHost {
         let limits = Limits::find(&procfs.root, procfs.boot);
         LinuxHost {
             trials: Trials::run(&procfs.root, limits.mount()),
+            freezers: Freezers::find(&procfs.root, limits.mount()),
             limits,
             procfs,
             users: UserNames::default(),
@@ -251,6 +254,13 @@ impl Host for LinuxHost {
         })?;
         rustix::process::pidfd_send_signal(&pidfd, signal)
             .map_err(|errno| refused("pidfd_send_signal", id.pid, errno.into()))
+    }
+
+    fn suspensions(&mut self, id: Identity) -> Vec<Suspension> {
+        let Ok(now) = self.verify(id) else { return Vec::new() };
+        let cgroups = self.procfs.read(&format!("{}/cgroup", id.pid)).unwrap_or_default();
+        let frozen = self.freezers.frozen(&String::from_utf8_lossy(&cgroups));
+        Suspension::of_state(&now).into_iter().chain(frozen).collect()
     }
 
     fn page_out(&mut self, id: Identity, bytes: u64) -> Result<Reclaimed, HostError> {
@@ -694,6 +704,23 @@ mod tests {
             Err(HostError::ChangedIdentity { .. })
         ));
         assert!(host.is_alive(id));
+    }
+
+    #[test]
+    fn a_stopped_process_is_seen_to_be_and_sigkill_reaches_it() {
+        let (_child, mut host, id, exits) = sleeper();
+        assert_eq!(host.suspensions(id), []);
+        let main = host.threads(id).unwrap()[0];
+        host.set(id, main, &Value::Freeze(true)).unwrap();
+        assert_eq!(host.suspensions(id), [Suspension::Stopped]);
+        host.watch_exit(id);
+        host.signal(id, Signal::SIGTERM).unwrap();
+        assert!(
+            exits.recv_timeout(Duration::from_millis(200)).is_err(),
+            "it stays pending"
+        );
+        host.signal(id, Signal::SIGKILL).unwrap();
+        assert_eq!(exits.recv_timeout(Duration::from_secs(10)).unwrap(), id);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod limits;
 pub mod linux;
 mod pageout;
 pub mod standing;
+mod suspension;
 mod systemd;
 mod trial;
 pub mod unit;
@@ -23,6 +24,7 @@ pub use errands::Errands;
 pub use knob::{Knob, Value};
 use limit::Device;
 pub use linux::LinuxHost;
+pub use suspension::Suspension;
 pub use unit::UnitState;
 
 use crate::process::selector::Judgement;
@@ -128,6 +130,12 @@ pub trait Host {
     /// # Errors
     /// When it is gone, the pid is somebody else's, or the kernel refuses.
     fn signal(&mut self, process: Identity, signal: Signal) -> Result<(), HostError>;
+
+    /// What keeps a process from running, and so from getting signals.
+    fn suspensions(&mut self, process: Identity) -> Vec<Suspension> {
+        let now = self.process(process.pid).filter(|now| now.identity == process);
+        now.as_ref().and_then(Suspension::of_state).into_iter().collect()
+    }
 
     /// Has the kernel move up to so many bytes of a process to swap, or back to the files they came from.
     ///

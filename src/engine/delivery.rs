@@ -1,0 +1,155 @@
+//! Signals to processes: whether one would be delivered now, and sending it. A final signal to a process that is stopped or
+//! frozen would stay pending and end it when it continues, maybe long after the alert. So what evenkeel stopped continues
+//! first, and what somebody else stopped gets no such signal.
+
+use super::Engine;
+use super::turn::{Subject, Turn};
+use crate::act::apply::{self, Effected};
+use crate::act::guard::Refusal;
+use crate::host::{Host, Suspension, Value};
+use crate::ledger::lease;
+use crate::ledger::{Decision, Entry, Lease, Outcome, Victim};
+use crate::process::{Candidate, Identity, Needs, Target};
+use nix::sys::signal::Signal;
+
+impl<H: Host> Engine<H> {
+    /// # Errors
+    /// When a final signal would stay pending, and evenkeel cannot change that.
+    pub(super) fn may_deliver(&mut self, signal: Signal, candidate: &Candidate) -> Result<(), Refusal> {
+        let processes = match candidate {
+            Candidate::Process(process) => vec![process.identity],
+            Candidate::Cgroup(cgroup) => {
+                let members = self.host.members(cgroup).unwrap_or_default();
+                let identities = members.into_iter().filter_map(|pid| self.host.process(pid));
+                identities.map(|process| process.identity).collect()
+            }
+        };
+        for process in processes {
+            let suspensions = self.holding_back(process, signal);
+            let foreign = suspensions.iter().find(|held| self.own_stops(process, held).is_empty());
+            if let Some(held) = foreign {
+                return Err(Refusal {
+                    decision: Decision::Protected,
+                    reason: pending(process, held, signal),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn holding_back(&mut self, process: Identity, signal: Signal) -> Vec<Suspension> {
+        let mut suspensions = self.host.suspensions(process);
+        suspensions.retain(|held| held.holds_back(signal));
+        suspensions
+    }
+
+    /// The leases that stop a process in this way, newest first. None where somebody else had stopped it before.
+    fn own_stops(&self, process: Identity, held: &Suspension) -> Vec<u64> {
+        let is_stop = |lease: &&Lease| lease.effect.value() == Some(&Value::Freeze(true));
+        let stops: Vec<&Lease> = match held {
+            Suspension::Stopped => self.book.leases.on(process.into()).filter(is_stop).collect(),
+            Suspension::Cgroup(path) => {
+                let is_its = |lease: &&Lease| lease.target.cgroup().is_some() && lease.name == *path;
+                self.book.leases.values().filter(is_stop).filter(is_its).collect()
+            }
+            Suspension::Traced | Suspension::Freezer(_) => Vec::new(),
+        };
+        let first = lease::beneath(stops.iter().copied()).map(|prior| prior.value);
+        if first == Some(Value::Freeze(true)) {
+            return Vec::new();
+        }
+        stops.iter().rev().map(|lease| lease.id).collect()
+    }
+
+    /// # Errors
+    /// When a process is to be stopped that a final signal is on its way to: it could not end.
+    pub(super) fn may_freeze(&mut self, candidate: &Candidate) -> Result<(), Refusal> {
+        let is_ending = |victim: &&Victim| victim.is_awaited() && !victim.outlived && !victim.signals.is_empty();
+        let ending = self.book.victims.iter().filter(is_ending);
+        for process in ending.filter_map(|victim| victim.target.process()).collect::<Vec<_>>() {
+            if self.is_within(process, candidate) {
+                return Err(Refusal {
+                    decision: Decision::AwaitingEffect,
+                    reason: format!("process {} is to end, and stopped it could not", process.pid),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn is_within(&mut self, process: Identity, candidate: &Candidate) -> bool {
+        let cgroup = match candidate {
+            Candidate::Process(_) => return candidate.target() == Target::from(process),
+            Candidate::Cgroup(cgroup) => cgroup,
+        };
+        let Some(mut now) = self.host.process(process.pid).filter(|now| now.identity == process) else {
+            return false;
+        };
+        self.host.read_details(&mut now, Needs::CGROUP)
+            && now.details.cgroup.as_deref().is_some_and(|path| cgroup.holds(path))
+    }
+
+    /// Sends a signal to the process of a step, right after it was looked at once more.
+    ///
+    /// # Errors
+    /// With the outcome, where it was not sent.
+    pub(super) fn deliver(
+        &mut self,
+        signal: Signal,
+        held: Option<&Lease>,
+        subject: &Subject,
+        turn: &Turn,
+        outcomes: &mut Vec<Entry>,
+    ) -> Result<Effected, Effected> {
+        let gone = || Effected::only(Outcome::Gone, "only processes get signals");
+        let target = subject.candidate.process().ok_or_else(gone)?.identity;
+        self.verify(subject)?;
+        match held {
+            Some(lease) => {
+                apply::catches(&mut self.host, target, signal)?;
+                if let Some(other) = self.sender_of(lease) {
+                    let reason = format!("lease {other} has sent it; the last of them takes it back");
+                    return Ok(Effected::only(Outcome::AlreadySet, reason));
+                }
+            }
+            None if subject.is_final() => self.let_continue(target, signal, turn, outcomes)?,
+            None => apply::catches(&mut self.host, target, signal)?,
+        }
+        self.host.signal(target, signal)?;
+        Ok(Effected::only(Outcome::Applied, ""))
+    }
+
+    /// Ends what evenkeel itself does to keep a process from getting a signal.
+    ///
+    /// # Errors
+    /// When the signal would stay pending all the same.
+    fn let_continue(
+        &mut self,
+        process: Identity,
+        signal: Signal,
+        turn: &Turn,
+        outcomes: &mut Vec<Entry>,
+    ) -> Result<(), Effected> {
+        for held in self.holding_back(process, signal) {
+            for lease in self.own_stops(process, &held) {
+                self.undo(lease, Outcome::Restored, turn, outcomes);
+            }
+        }
+        match self.holding_back(process, signal).first() {
+            None => Ok(()),
+            Some(held) => Err(Effected::only(Outcome::Cancelled, pending(process, held, signal))),
+        }
+    }
+
+    /// The other lease for which the signal of this one was sent to its target, and not taken back yet.
+    fn sender_of(&self, lease: &Lease) -> Option<u64> {
+        let mut others = self.book.leases.on(lease.target);
+        let is_sender = |other: &&Lease| other.id != lease.id && other.settled && other.shares_knob(lease);
+        others.find(is_sender).map(|other| other.id)
+    }
+}
+
+fn pending(process: Identity, held: &Suspension, signal: Signal) -> String {
+    let pid = process.pid;
+    format!("process {pid} would get {signal} only when it continues, maybe after the alert: {held}")
+}

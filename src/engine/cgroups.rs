@@ -11,10 +11,13 @@ use crate::host::{Host, Knob, Reading};
 use crate::ledger::lease;
 use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Prior, Record};
 use crate::process::selector::Judgement;
-use crate::process::{Candidate, Cgroup, CgroupIdentity, Members, Process, Selector, Target};
+use crate::process::{Candidate, Cgroup, CgroupIdentity, Members, Needs, Process, Selector, Target};
 use crate::rule::step::Change;
 use crate::rule::{Rule, Step};
 use std::collections::BTreeMap;
+
+/// A member that changes while it is read is read so many times.
+const MAX_LOOKS: usize = 3;
 
 /// The cgroups of this host for which every condition holds, each with the processes in and below it, in the rule's order.
 pub fn select_cgroups(
@@ -55,15 +58,35 @@ fn members(
             return Err("it holds a process of another pid namespace".to_owned());
         }
         let known = by_pid.get(&pid).map(|process| (*process).clone());
-        let Some(mut process) = known.or_else(|| host.process(pid)) else {
-            continue;
-        };
-        // One that ended meanwhile is no reason for anything; one that came in its place is the next look's.
-        if host.read_details(&mut process, ward.needs()) {
-            processes.push(process);
-        }
+        processes.extend(member(host, pid, known, ward.needs())?);
     }
     Ok(processes)
+}
+
+/// The process that has a pid, with its details; `None` where it has ended, or is within exit(2) and cannot be identified
+/// any more.
+fn member(host: &mut impl Host, pid: i32, known: Option<Process>, needs: Needs) -> Result<Option<Process>, String> {
+    let mut known = known;
+    for _ in 0..MAX_LOOKS {
+        let Some(mut process) = known.take().or_else(|| host.process(pid)) else {
+            return Ok(None);
+        };
+        // Where it runs another program by now, or another process has its pid, who that is must be known.
+        if host.read_details(&mut process, needs) {
+            let is_over = process.details.exe.is_none() && host.is_ending(process.identity);
+            return Ok((!is_over).then_some(process));
+        }
+    }
+    match host.process(pid) {
+        Some(_) => Err(format!("process {pid} changes while it is read")),
+        None => Ok(None),
+    }
+}
+
+/// Whether it could not be told who is in a cgroup, which may be different in a moment.
+fn is_unidentified(members: &Members) -> bool {
+    let is_unknown = |process: &Process| process.details.exe.is_none() && !process.is_kernel_thread;
+    members.as_ref().map_or(true, |members| members.iter().any(is_unknown))
 }
 
 impl<H: Host> Engine<H> {
@@ -90,6 +113,7 @@ impl<H: Host> Engine<H> {
         })?;
         guard::bound_matches(rule, found.len())?;
         let (mut matches, mut refused) = (Vec::new(), Vec::new());
+        let may_differ_soon = found.iter().any(|(_, members)| is_unidentified(members));
         for (cgroup, members) in found {
             match ward.screen_cgroup(rule, &cgroup, &members) {
                 Ok(()) => matches.push(Candidate::Cgroup(cgroup)),
@@ -97,6 +121,9 @@ impl<H: Host> Engine<H> {
             }
         }
         if is_first {
+            if may_differ_soon {
+                self.look_again_soon(turn.boot_now());
+            }
             let nobody = match refused.len() {
                 0 if selector.needs_unit() => {
                     "no cgroup matches the selector; a unit has one while it is active, and is named with its suffix"
@@ -115,9 +142,12 @@ impl<H: Host> Engine<H> {
     }
 
     /// The moment before a cgroup is touched: is it still the one that was meant, and is nobody in it who must not be?
-    pub(super) fn cgroup_still_holds(&mut self, seen: &Cgroup, rule: &Rule, selector: &Selector) -> bool {
+    ///
+    /// # Errors
+    /// Says what has changed.
+    pub(super) fn cgroup_still_holds(&mut self, seen: &Cgroup, rule: &Rule, selector: &Selector) -> Result<(), String> {
         let Some(mut now) = self.host.cgroup(&seen.path).filter(|now| now.identity == seen.identity) else {
-            return false;
+            return Err("it is gone, or was made anew".to_owned());
         };
         now.cpu_cores = seen.cpu_cores;
         let ward = Ward {
@@ -125,7 +155,12 @@ impl<H: Host> Engine<H> {
             protect: &self.policy.protect,
         };
         let members = members(&mut self.host, &BTreeMap::new(), &now, &ward);
-        selector.judge_cgroup(&now) == Judgement::Holds && ward.screen_cgroup(rule, &now, &members).is_ok()
+        match selector.judge_cgroup(&now) {
+            Judgement::Holds => ward
+                .screen_cgroup(rule, &now, &members)
+                .map_err(|refusal| refusal.reason),
+            Judgement::Fails(why) | Judgement::Unknown(why) => Err(why.to_string()),
+        }
     }
 
     pub(super) fn is_cgroup_there(&mut self, identity: CgroupIdentity, path: &str) -> bool {

@@ -125,6 +125,12 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    /// Brings the next round forward, once, for what may be different in a moment.
+    pub(super) fn look_again_soon(&mut self, now: Duration) {
+        let last_round = (now + RETRY).saturating_sub(ROUND);
+        self.chores.last_round = self.chores.last_round.min(last_round);
+    }
+
     fn judge_without_ledger(&mut self, keys: &[EpisodeKey], turn: &mut Turn) {
         for key in keys.iter().filter(|key| !key.simulated) {
             let rule = self.book.episodes.get(key).and_then(|episode| self.rule_of(episode));

@@ -2,7 +2,7 @@
 //! and judged once more.
 
 use super::Engine;
-use super::agenda::ROUND;
+use super::agenda::{RETRY, ROUND};
 use super::turn::{Subject, Turn, Work, shown};
 use crate::act::apply::{self, Effected};
 use crate::act::effect;
@@ -241,8 +241,13 @@ impl<H: Host> Engine<H> {
         if !matches!(effected.outcome, Outcome::ChangedIdentity | Outcome::Cancelled) {
             return;
         }
+        // Who is in a cgroup may be different in a moment.
+        let again = match subject.candidate {
+            Candidate::Process(_) => ROUND,
+            Candidate::Cgroup(_) => RETRY,
+        };
         if let Some((key, climb)) = self.climb_of(subject) {
-            (climb.rung, climb.due) = (subject.rung, turn.boot_now() + ROUND);
+            (climb.rung, climb.due) = (subject.rung, turn.boot_now() + again);
             self.keep_episode(&key, outcomes);
         }
     }
@@ -268,6 +273,7 @@ impl<H: Host> Engine<H> {
     /// The moment before a process is touched: is it still the one that was meant?
     pub(super) fn verify(&mut self, subject: &Subject) -> Result<(), Effected> {
         let (rule, selector) = (&subject.rule, &subject.selector);
+        let mut why = String::new();
         let (holds, is_alive) = match &subject.candidate {
             Candidate::Process(process) => {
                 let ward = Ward {
@@ -278,7 +284,9 @@ impl<H: Host> Engine<H> {
                 (holds, holds || self.host.is_alive(process.identity))
             }
             Candidate::Cgroup(cgroup) => {
-                let holds = self.cgroup_still_holds(cgroup, rule, selector);
+                let checked = self.cgroup_still_holds(cgroup, rule, selector);
+                let holds = checked.is_ok();
+                why = checked.err().map(|reason| format!(": {reason}")).unwrap_or_default();
                 (holds, holds || self.is_cgroup_there(cgroup.identity, &cgroup.path))
             }
         };
@@ -293,7 +301,7 @@ impl<H: Host> Engine<H> {
         let (outcome, reason) = if is_alive {
             (
                 Outcome::ChangedIdentity,
-                format!("the {what} is no longer what the rule means"),
+                format!("the {what} is no longer what the rule means{why}"),
             )
         } else {
             (Outcome::Gone, format!("the {what} ended before it could be touched"))

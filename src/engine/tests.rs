@@ -2,6 +2,7 @@
 
 mod clocks;
 mod effects;
+mod ending_members;
 pub(super) mod errands;
 mod kinship;
 mod limits;

@@ -413,7 +413,7 @@ impl<H: Host> Engine<H> {
         if let Some(cgroup) = cgroup_of(lease) {
             // What it used when it was chosen is not measured again.
             return self.is_cgroup_there(cgroup.identity, &cgroup.path)
-                && self.cgroup_still_holds(&cgroup, &rule, &selector);
+                && self.cgroup_still_holds(&cgroup, &rule, &selector).is_ok();
         }
         let Some(seen) = lease.target.pid().and_then(|pid| self.host.process(pid)) else {
             return false;

@@ -28,6 +28,8 @@ pub struct FakeProcess {
     pub is_end_pending: bool,
     /// A freezer of cgroup v1 holds it.
     pub is_in_freezer: bool,
+    /// Within exit(2): its memory and executable are gone, and its state does not say so yet.
+    pub is_exiting: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -175,6 +177,9 @@ pub struct FakeHost {
     /// Strangers that got a pid so.
     #[cfg(test)]
     pub strangers: usize,
+    /// What happens on the host just before the details of a process are read, one for each reading.
+    #[cfg(test)]
+    pub before_details: std::collections::VecDeque<fn(&mut FakeHost)>,
     /// How often the host was asked or told something.
     #[cfg(test)]
     pub calls: std::cell::Cell<usize>,
@@ -207,6 +212,8 @@ impl FakeHost {
             before_set: Default::default(),
             #[cfg(test)]
             after_unit_set: Default::default(),
+            #[cfg(test)]
+            before_details: Default::default(),
             #[cfg(test)]
             reused_every: 0,
             #[cfg(test)]
@@ -301,6 +308,7 @@ impl FakeHost {
                 is_stop_pending: false,
                 is_end_pending: false,
                 is_in_freezer: false,
+                is_exiting: false,
             },
         );
         identity
@@ -483,6 +491,10 @@ impl Host for FakeHost {
     }
 
     fn read_details(&mut self, process: &mut Process, needs: Needs) -> bool {
+        #[cfg(test)]
+        if let Some(happening) = self.before_details.pop_front() {
+            happening(self);
+        }
         let Some(found) = self.processes.get(&process.identity.pid) else {
             return false;
         };
@@ -507,7 +519,7 @@ impl Host for FakeHost {
         if needs.has(Needs::OOM_SCORE) {
             details.oom_score = known.oom_score;
         }
-        found.process.identity == process.identity
+        found.process.identity == process.identity && found.process.name == process.name
     }
 
     fn threads(&mut self, id: Identity) -> Result<Vec<Thread>, HostError> {
@@ -830,6 +842,11 @@ impl Host for FakeHost {
 
     fn memory_bytes(&self) -> u64 {
         self.memory_bytes.unwrap_or(8 << 30)
+    }
+
+    fn is_ending(&mut self, process: Identity) -> bool {
+        let is_exiting = self.processes.get(&process.pid).is_some_and(|found| found.is_exiting);
+        is_exiting || !self.is_alive(process)
     }
 
     fn watch_exit(&mut self, _process: Identity) {

@@ -370,6 +370,10 @@ impl Host for LinuxHost {
         }
     }
 
+    fn is_ending(&mut self, id: Identity) -> bool {
+        self.procfs.is_ending(id)
+    }
+
     fn begin(&mut self, ticket: u64, errand: Errand) {
         match &self.errands {
             Some(errands) => errands.begin(ticket, errand),

@@ -304,6 +304,11 @@ pub trait Host {
         true
     }
 
+    /// Whether a process has ended, or is within exit(2): nothing of its program runs any more.
+    fn is_ending(&mut self, process: Identity) -> bool {
+        !self.is_alive(process)
+    }
+
     /// Whether the very process still lives.
     fn is_alive(&mut self, process: Identity) -> bool {
         self.process(process.pid)

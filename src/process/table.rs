@@ -4,6 +4,7 @@
 use super::identity::{BootId, Identity};
 use super::open::{MAX_FILE_BYTES, OpenProcess};
 use super::selector::Selector;
+use nix::libc;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 /// PF_KTHREAD of include/linux/sched.h, in field 9 of `/proc/PID/stat`.
 const PF_KTHREAD: u64 = 0x0020_0000;
+/// PF_EXITING, in the same field.
+const PF_EXITING: u64 = 0x4;
 /// Nothing is read of `/proc/PID/stat` beyond its resident pages.
 const LAST_STAT_FIELD: usize = 24;
 /// USER_HZ, in which the kernel tells times to programs: 100 on every Linux port but alpha and ia64.
@@ -223,6 +226,28 @@ impl Procfs {
         self.parse_stat(&self.read(&format!("{pid}/stat"))?, boot_now)
     }
 
+    /// Whether a process has ended, or every thread of it is within exit(2). Its memory may be gone then while its state still
+    /// says that it runs.
+    pub fn is_ending(&self, id: Identity) -> bool {
+        let is_it = |process: &Process| process.identity == id;
+        if !self.read_process(id.pid, Duration::ZERO).as_ref().is_some_and(is_it) {
+            return true;
+        }
+        // What cannot be read for another reason may run.
+        let is_gone = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH));
+        let tasks = match std::fs::read_dir(self.root.join(format!("{}/task", id.pid))) {
+            Ok(tasks) => tasks,
+            Err(error) => return is_gone(&error),
+        };
+        let mut left = tasks.map(
+            |task| match task.and_then(|task| std::fs::read(task.path().join("stat"))) {
+                Ok(stat) => has_left(&stat).unwrap_or(false),
+                Err(error) => is_gone(&error),
+            },
+        );
+        left.all(|left| left)
+    }
+
     fn read_stat(&self, files: &OpenProcess, boot_now: Duration) -> Option<Process> {
         let mut stat = Vec::with_capacity(1024);
         files.read_into("stat", MAX_FILE_BYTES, &mut stat)?;
@@ -295,6 +320,18 @@ impl Procfs {
         self.read_stat(files, Duration::ZERO)
             .is_some_and(|now| now.identity == process.identity && now.name == process.name)
     }
+}
+
+/// Whether the thread of a `/proc/PID/task/TID/stat` is dead or within exit(2).
+fn has_left(stat: &[u8]) -> Option<bool> {
+    let close = stat.iter().rposition(|&byte| byte == b')')?;
+    let mut fields = std::str::from_utf8(stat.get(close + 1..)?)
+        .ok()?
+        .split_ascii_whitespace();
+    // Fields 3 and 9 of proc(5).
+    let state = fields.next()?;
+    let flags: u64 = fields.nth(5)?.parse().ok()?;
+    Some(matches!(state, "Z" | "X" | "x") || flags & PF_EXITING != 0)
 }
 
 /// User names by uid, asked from the system once each.
@@ -451,6 +488,59 @@ mod tests {
         let open = mounts.lines().take(2).collect::<Vec<_>>().join("\n");
         assert_eq!(hidepid(&open, Path::new("/proc")), None);
         assert_eq!(Procfs::open(Path::new("/proc")).unwrap().hides_processes(), None);
+    }
+
+    #[test]
+    fn a_process_is_ending_when_no_thread_of_it_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let procfs = Procfs {
+            root: folder.path().to_owned(),
+            ..procfs()
+        };
+        let write = |path: &str, state: char, flags: u64| {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let stat = format!("42 (x) {state} 1 42 42 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 2 0 1000 0 0 0");
+            std::fs::write(path, stat).unwrap();
+        };
+        let (running, exiting) = (0x40_0000, 0x40_0004);
+        for (main, other, expected) in [
+            (('S', running), ('S', running), false),
+            (('Z', exiting), ('S', running), false),
+            (('R', exiting), ('S', running), false),
+            (('R', exiting), ('D', exiting), true),
+            (('Z', exiting), ('X', running), true),
+        ] {
+            write("42/stat", main.0, main.1);
+            write("42/task/42/stat", main.0, main.1);
+            write("42/task/43/stat", other.0, other.1);
+            let id = procfs.read_process(42, Duration::ZERO).unwrap().identity;
+            assert_eq!(procfs.is_ending(id), expected, "{main:?} {other:?}");
+            assert!(procfs.is_ending(Identity { start_ticks: 1, ..id }), "another process");
+        }
+    }
+
+    #[test]
+    fn a_child_that_nobody_waited_for_is_ending() {
+        let procfs = Procfs::open(Path::new("/proc")).unwrap();
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let id = procfs.read_process(child.id() as i32, Duration::ZERO).unwrap().identity;
+        assert!(!procfs.is_ending(id));
+        drop(child.stdin.take());
+        let ended = || {
+            procfs
+                .read_process(id.pid, Duration::ZERO)
+                .is_some_and(|now| now.is_dead())
+        };
+        while !ended() {
+            std::thread::yield_now();
+        }
+        assert!(procfs.is_ending(id));
+        child.wait().unwrap();
+        assert!(procfs.is_ending(id));
     }
 
     #[test]

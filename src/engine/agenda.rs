@@ -35,6 +35,8 @@ pub fn next_due(book: &Book, chores: Chores, under_way: &BTreeSet<u64>) -> Optio
     let climbs = book
         .episodes
         .values()
+        // They wait for a confirmation, whenever that comes.
+        .filter(|episode| !episode.evidence.is_doubted())
         .flat_map(|episode| &episode.climbs)
         .map(|climb| climb.due);
     let deadlines = book.leases.values().filter_map(Lease::runs_out_at);

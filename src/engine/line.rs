@@ -108,7 +108,10 @@ impl<H: Host> Engine<H> {
             self.look_for_the_dead(&mut turn);
         }
         self.run_errands(&mut turn);
-        let is_due = |episode: &Episode| is_round || episode.climbs.iter().any(|climb| climb.due <= now);
+        let is_due = |episode: &Episode| {
+            let mut climbs = episode.climbs.iter();
+            is_round || (!episode.evidence.is_doubted() && climbs.any(|climb| climb.due <= now))
+        };
         let due: Vec<EpisodeKey> = self
             .book
             .episodes
@@ -155,7 +158,7 @@ impl<H: Host> Engine<H> {
         self.leave_changed_ladders(&mut turn);
         self.resend_unsettled(&mut turn);
         self.bound_interrupted(&mut turn);
-        self.finish_unsettled(None, &mut turn);
+        self.revert_unsettled(&mut turn);
         self.take_up_errands(&mut turn);
         if let Err(reason) = self.carry_out_or(turn, |_, _| ()) {
             tracing::error!(reason, "could not take up what was left open");
@@ -225,7 +228,6 @@ impl<H: Host> Engine<H> {
     fn repeat(&mut self, rule: &Rule, key: &EpisodeKey, statement: &Statement<'_>, turn: &mut Turn) {
         let is_confirmed = self.confirm(key, rule.hold, statement, turn);
         if is_confirmed {
-            self.finish_unsettled(Some(key), turn);
             self.take_up_requests(key, turn.boot_now());
         } else if !turn.is_unledgered && self.is_judged_just_now(key, turn.boot_now()) {
             return turn.counted.push((rule.name.clone(), Decision::Duplicate));
@@ -535,9 +537,12 @@ impl<H: Host> Engine<H> {
         let held = episode.climbs.len();
         self.drop_the_gone(&mut episode, turn);
         if episode.climbs.len() != held {
-            turn.close(&mut self.book, Entry::Episode(episode));
+            turn.close(&mut self.book, Entry::Episode(episode.clone()));
         }
-        postpone(&mut self.book, &key, turn.boot_now());
+        // What is due is taken as soon as the alert is confirmed. Silence ends by itself, so it is looked at again.
+        if !episode.evidence.is_doubted() {
+            postpone(&mut self.book, &key, turn.boot_now());
+        }
     }
 
     /// Closes an episode whose alert no source has confirmed for as long as is allowed.

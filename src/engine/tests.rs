@@ -1057,7 +1057,7 @@ fn a_stop_that_is_still_pending_is_taken_back() {
 }
 
 #[test]
-fn an_interrupted_step_is_finished_only_on_what_the_rule_means() {
+fn an_interrupted_step_waits_for_a_confirmation_and_means_what_the_rule_means() {
     for name in ["burner", "postgres"] {
         let mut world = world(policy(vec![example("calm", "nice 15")]));
         world.add(100, 2);
@@ -1086,11 +1086,7 @@ fn an_interrupted_step_is_finished_only_on_what_the_rule_means() {
         world.engine.host().processes.get_mut(&100).unwrap().process.name = name.into();
         world.crash_and_restart();
         world.pass(30);
-        assert_eq!(
-            world.nice(100),
-            [15, 0],
-            "what is held stays until the alert is confirmed"
-        );
+        assert_eq!(world.nice(100), [0, 0], "no source has confirmed the alert since");
         world.fire("calm");
         let expected = if name == "burner" { [15, 15] } else { [0, 0] };
         assert_eq!(world.nice(100), expected);

@@ -3,19 +3,18 @@
 
 use super::agenda::ROUND;
 use super::reconcile::before;
-use super::select::{selector_for, still_holds};
 use super::turn::{About, Turn, Work};
 use super::{Engine, Policy};
-use crate::act::apply::{self, Effected};
+use crate::act::apply::Effected;
 use crate::act::descent::Family;
-use crate::act::guard::Ward;
 use crate::act::{limit, restore, room};
 use crate::host::Host;
 use crate::ledger::book::Barred;
 use crate::ledger::lease::{self, Undo};
 use crate::ledger::leases::Leases;
-use crate::ledger::{Closed, Effect, Entry, Episode, EpisodeKey, Lease, Level, Outcome, Victim};
+use crate::ledger::{Closed, Entry, Episode, EpisodeKey, Lease, Level, Outcome, Victim};
 use crate::process::{Cgroup, Identity, Kin, Target};
+use crate::rule::Step;
 use jiff::Timestamp;
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -315,52 +314,58 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// A lease whose outcome is not known (a crash came between) is set again, with the prior values of the first
-    /// time; setting twice is setting once. Where its target is not what the rule means any more, it is undone. A signal
-    /// that may have been sent is not sent again. Of episodes in doubt only the one that was confirmed just now is
-    /// finished; the others wait for their confirmation.
-    pub(super) fn finish_unsettled(&mut self, confirmed: Option<&EpisodeKey>, turn: &mut Turn) {
-        let is_meant = |lease: &Lease| match confirmed {
-            Some(key) => !key.simulated && lease.rule == key.rule && lease.fingerprint == key.fingerprint,
-            None => !self.is_in_doubt(lease),
-        };
-        let is_open = |lease: &&Lease| !lease.settled && lease.course().is_none() && is_meant(lease);
+    /// Undoes leases whose outcome a crash swallowed: the value may be set or not, and no source has confirmed the alert
+    /// yet. Their target goes back to that step, and takes it when the alert is confirmed. A signal that may have been
+    /// sent counts as sent.
+    pub(super) fn revert_unsettled(&mut self, turn: &mut Turn) {
         let undone = |work: &Work| match work {
             Work::Undo { lease, .. } => Some(*lease),
             _ => None,
         };
         let undone: BTreeSet<u64> = turn.work.iter().filter_map(undone).collect();
-        for mut held in self.book.leases.values().filter(is_open).cloned().collect::<Vec<_>>() {
-            if undone.contains(&held.id) {
+        let is_open = |lease: &&Lease| !lease.settled && lease.course().is_none() && !undone.contains(&lease.id);
+        // Newest first, so that a stack comes down from the top.
+        for mut lease in self
+            .book
+            .leases
+            .values()
+            .rev()
+            .filter(is_open)
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            if lease.effect.value().is_none() {
+                lease.settled = true;
+                turn.close(&mut self.book, Entry::Lease(lease));
                 continue;
             }
-            if let Effect::Value { .. } = &held.effect
-                && !self.may_finish(&held)
-            {
-                turn.work.push(Work::Undo {
-                    lease: held.id,
-                    word: Outcome::Cancelled,
-                });
-                continue;
-            }
-            let cgroup = cgroup_of(&held);
-            if let Effect::Value { value, prior } = &mut held.effect {
-                let effected = match (held.target.process(), &cgroup) {
-                    (Some(process), _) => apply::set(&mut self.host, process, value, prior),
-                    (None, Some(cgroup)) => limit::set(&mut self.host, cgroup, value, prior),
-                    (None, None) => continue,
-                };
-                tracing::info!(
-                    rule = held.rule.as_str(),
-                    pid = held.target.pid(),
-                    outcome = effected.outcome.as_str(),
-                    "finished a step that was interrupted"
-                );
-                self.tell_of_finished(&held, effected, turn);
-            }
-            held.settled = true;
-            turn.close(&mut self.book, Entry::Lease(held));
+            self.set_back_to_step(&lease, turn);
+            self.begin_undo(lease.id, Outcome::Cancelled, turn);
         }
+    }
+
+    /// Puts the target of a lease before the step that the lease was taken for.
+    fn set_back_to_step(&mut self, lease: &Lease, turn: &mut Turn) {
+        let key = EpisodeKey {
+            rule: lease.rule.clone(),
+            fingerprint: lease.fingerprint.clone(),
+            simulated: false,
+        };
+        let Some(mut episode) = self.book.episodes.get(&key).cloned() else {
+            return;
+        };
+        let Some(rule) = self.rule_of(&episode).filter(|rule| rule.ladder() == episode.ladder) else {
+            return;
+        };
+        let Some(climb) = episode.climbs.iter_mut().find(|climb| climb.target == lease.target) else {
+            return;
+        };
+        let is_it = |step: &Step| matches!(step, Step::Set(change) if change.knob().as_str() == lease.knob());
+        let Some(rung) = rule.actions.iter().take(climb.rung).rposition(is_it) else {
+            return;
+        };
+        (climb.rung, climb.due, climb.refused) = (rung, turn.boot_now(), None);
+        turn.close(&mut self.book, Entry::Episode(episode));
     }
 
     /// Whether the episode of a lease is open and waits for a confirmation.
@@ -372,57 +377,6 @@ impl<H: Host> Engine<H> {
         };
         let episode = self.book.episodes.get(&key);
         episode.is_some_and(|episode| self.level_of(episode, self.host.now().boot) == Level::Unconfirmed)
-    }
-
-    /// The line of the audit trail that the crash swallowed.
-    fn tell_of_finished(&mut self, lease: &Lease, effected: Effected, turn: &mut Turn) {
-        let Effect::Value { value, .. } = &lease.effect else {
-            return;
-        };
-        let its = |key: &&EpisodeKey| !key.simulated && key.rule == lease.rule && key.fingerprint == lease.fingerprint;
-        let labels = self.book.episodes.iter().find(|(key, _)| its(key));
-        let labels = labels.map(|(_, episode)| episode.labels.clone()).unwrap_or_default();
-        let mut record = About::new(&lease.rule, &labels, &lease.fingerprint).record(turn.now);
-        record.target = Some((lease.target, lease.name.clone()));
-        record.step = Some(format!("{} {value}", lease.knob()));
-        record.outcome = Some(effected.outcome);
-        (record.before, record.after) = (effected.before, effected.after);
-        record.reason = format!("interrupted, and finished after the restart {}", effected.reason)
-            .trim_end()
-            .to_owned();
-        self.tally.action(&lease.rule, lease.knob(), effected.outcome.as_str());
-        turn.close(&mut self.book, Entry::Record(record));
-    }
-
-    /// Whether alert, rule, process and selector still stand behind a lease.
-    fn may_finish(&mut self, lease: &Lease) -> bool {
-        let key = EpisodeKey {
-            rule: lease.rule.clone(),
-            fingerprint: lease.fingerprint.clone(),
-            simulated: false,
-        };
-        let Some(episode) = self.book.episodes.get(&key).filter(|_| !self.book.paused) else {
-            return false;
-        };
-        let Some(rule) = self.rule_of(episode) else {
-            return false;
-        };
-        let Some(selector) = selector_for(&rule, episode, self.host.now()) else {
-            return false;
-        };
-        if let Some(cgroup) = cgroup_of(lease) {
-            // What it used when it was chosen is not measured again.
-            return self.is_cgroup_there(cgroup.identity, &cgroup.path)
-                && self.cgroup_still_holds(&cgroup, &rule, &selector).is_ok();
-        }
-        let Some(seen) = lease.target.pid().and_then(|pid| self.host.process(pid)) else {
-            return false;
-        };
-        let ward = Ward {
-            own_line: &self.own_line,
-            protect: &self.policy.protect,
-        };
-        lease.target == seen.identity.into() && still_holds(&mut self.host, &seen, &rule, &selector, &ward)
     }
 
     /// Ends of victims are waited for anew by a daemon that took them over.
@@ -485,10 +439,11 @@ impl<H: Host> Engine<H> {
         if matches!(effected.outcome, Outcome::Restored) {
             self.undone.push((lease.clone(), what));
         }
-        let outcome = if effected.outcome == Outcome::Restored && word != Outcome::Gone {
-            word
-        } else {
-            effected.outcome
+        let outcome = match effected.outcome {
+            Outcome::Restored if word != Outcome::Gone => word,
+            // It was never set: a crash came before.
+            Outcome::Superseded if !lease.settled => Outcome::Cancelled,
+            outcome => outcome,
         };
         self.show_decisions(turn);
         self.tally.action(&lease.rule, lease.knob(), outcome.as_str());

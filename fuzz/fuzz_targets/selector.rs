@@ -38,6 +38,7 @@ static PROCFS: LazyLock<Procfs> = LazyLock::new(|| {
         root,
         boot: BootId(1),
         page_bytes: 4096,
+        calls: None,
     }
 });
 

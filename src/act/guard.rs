@@ -92,6 +92,9 @@ impl Ward<'_> {
         if self.own_line.contains(&process.identity.pid) {
             return protected("evenkeel and its ancestors are never touched");
         }
+        if process.details.is_unreadable {
+            return protected("it cannot be identified: its command line could not be read in time");
+        }
         if process.details.exe.is_none() {
             return protected("it cannot be identified: its executable cannot be read");
         }
@@ -377,11 +380,14 @@ mod tests {
         let mut kernel = named(9, "/x");
         kernel.is_kernel_thread = true;
         let unknown = Process::example(9, "burner");
+        let mut unreadable = named(9, "/usr/bin/burner");
+        unreadable.details.is_unreadable = true;
         let protected = [
             named(1, "/usr/bin/burner"),
             named(40, "/usr/bin/burner"),
             kernel,
             unknown,
+            unreadable,
             named(9, "/usr/lib/postgresql/15/bin/postgres"),
         ];
         for process in &protected {

@@ -10,7 +10,7 @@ use super::agenda::{BASELINE, RETRY, ROUND};
 use super::ascend::Seat;
 use super::episode::Statement;
 use super::reconcile::before;
-use super::select::{needs_cpu, select, selector_for};
+use super::select::{Selection, needs_cpu, select, selector_for};
 use super::stages::Arrival;
 use super::turn::{About, Turn, Work};
 use crate::act::guard::{Refusal, Ward, bound_matches};
@@ -490,7 +490,10 @@ impl<H: Host> Engine<H> {
             protect: &self.policy.protect,
         };
         let choice = turn.choice().map(|kin| &**kin).unwrap_or_default();
-        let mut matches = select(&mut self.host, choice, rule, selector, &ward);
+        let Selection {
+            mut matches,
+            unreadable,
+        } = select(&mut self.host, choice, rule, selector, &ward);
         bound_matches(rule, matches.len())?;
         let found = matches.len();
         let reused = |process: &Process| {
@@ -499,6 +502,10 @@ impl<H: Host> Engine<H> {
             Some((Candidate::Process(process.clone()), Refusal { decision, reason }))
         };
         let mut refused: Vec<(Candidate, Refusal)> = choice.iter().filter_map(reused).collect();
+        refused.extend(unreadable.into_iter().filter_map(|process| {
+            let refusal = ward.screen(rule, &process).err()?;
+            Some((Candidate::Process(process), refusal))
+        }));
         matches.retain(|process| match ward.screen(rule, process) {
             Ok(()) => true,
             Err(refusal) => {

@@ -11,10 +11,17 @@ use crate::rule::{OrderKey, Rule, Step};
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// The processes of `table` for which every condition holds, with what guard and order need, in the rule's order.
-/// `selector` is the rule's, with the labels of the alert filled in.
-pub fn select(host: &mut impl Host, table: &[Process], rule: &Rule, selector: &Selector, ward: &Ward) -> Vec<Process> {
-    let mut matches = Vec::new();
+/// What was found for a selector.
+pub struct Selection {
+    /// Those for which every condition holds, with what guard and order need, in the rule's order.
+    pub matches: Vec<Process>,
+    /// Those of which that cannot be told, because they keep readers of their command line waiting.
+    pub unreadable: Vec<Process>,
+}
+
+/// The processes of `table` that a rule means. `selector` is the rule's, with the labels of the alert filled in.
+pub fn select(host: &mut impl Host, table: &[Process], rule: &Rule, selector: &Selector, ward: &Ward) -> Selection {
+    let (mut matches, mut unreadable) = (Vec::new(), Vec::new());
     for process in table.iter().filter(|process| !process.is_dead()) {
         if matches!(selector.judge_cheaply(process), Judgement::Fails(_)) {
             continue;
@@ -22,13 +29,15 @@ pub fn select(host: &mut impl Host, table: &[Process], rule: &Rule, selector: &S
         let mut process = process.clone();
         if host.satisfies(&mut process, selector) {
             matches.push(process);
+        } else if process.details.is_unreadable && !matches!(selector.judge(&process), Judgement::Fails(_)) {
+            unreadable.push(process);
         }
     }
     // Only now the files that no condition asked for, and only for those that match.
     let more = ward.needs() | plan_needs(rule);
     matches.retain_mut(|process| host.read_details(process, more));
     plan::order(&mut matches, rule.order_by);
-    matches
+    Selection { matches, unreadable }
 }
 
 /// The selector of a rule for an episode: with the labels of its alert filled in, and the time from which numbers of

@@ -11,6 +11,7 @@ mod reconciling;
 mod scale;
 mod signal_leases;
 mod stopped;
+mod unreadable;
 mod victims;
 mod units;
 

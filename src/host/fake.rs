@@ -502,6 +502,7 @@ impl Host for FakeHost {
         let details = &mut process.details;
         if needs.has(Needs::CMDLINE) {
             details.cmdline.clone_from(&known.cmdline);
+            details.is_unreadable = known.is_unreadable;
         }
         if needs.has(Needs::EXE) {
             details.exe.clone_from(&known.exe);

@@ -8,6 +8,7 @@ use super::suspension::{Freezers, Suspension};
 use super::trial::{self, CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_SYS_RESOURCE, Trials};
 use super::unit::UnitState;
 use super::{CgroupError, Errand, Errands, Host, HostError, Moment, Reading, Reclaimed, Thread, pageout, standing};
+use crate::process::bounded::{self, BoundedCalls};
 use crate::process::kernel_threads::KernelThreads;
 use crate::process::table::{Procfs, UserNames};
 use crate::process::{Cgroup, Identity, Needs, Process, Selector};
@@ -55,6 +56,10 @@ impl LinuxHost {
     /// Takes over a procfs that was opened; `on_exit` hears of the processes given to [`Host::watch_exit`].
     pub fn new(procfs: Procfs, on_exit: OnExit) -> LinuxHost {
         let limits = Limits::find(&procfs.root, procfs.boot);
+        let procfs = Procfs {
+            calls: Some(BoundedCalls::default()),
+            ..procfs
+        };
         LinuxHost {
             trials: Trials::run(&procfs.root, limits.mount()),
             freezers: Freezers::find(&procfs.root, limits.mount()),
@@ -266,14 +271,18 @@ impl Host for LinuxHost {
     fn page_out(&mut self, id: Identity, bytes: u64) -> Result<Reclaimed, HostError> {
         let pidfd = self.open_pidfd(id)?;
         let failed = |error| refused("process_madvise", id.pid, error);
-        let maps = fs::read_to_string(self.procfs.root.join(format!("{}/maps", id.pid))).map_err(failed)?;
         let before = self.verify(id)?.resident_bytes;
-        let resident = || {
-            self.procfs
-                .read_process(id.pid, Duration::ZERO)
-                .map_or(0, |now| now.resident_bytes)
+        let procfs = self.procfs.clone();
+        // Both the list of its memory and the call itself wait for a process that holds the lock of its memory.
+        let moving = move || {
+            let maps = fs::read_to_string(procfs.root.join(format!("{}/maps", id.pid)))?;
+            let now = || procfs.read_process(id.pid, Duration::ZERO);
+            pageout::page_out(&pidfd, &maps, bytes, || now().map_or(0, |now| now.resident_bytes))
         };
-        pageout::page_out(&pidfd, &maps, bytes, resident).map_err(failed)?;
+        let calls = self.procfs.calls.clone().unwrap_or_default();
+        let moved = calls.run(id.pid, pageout::PAGE_OUT_TIME + bounded::PATIENCE, moving);
+        let moved = moved.unwrap_or_else(|blocked| Err(io::Error::new(io::ErrorKind::TimedOut, blocked)));
+        moved.map_err(failed)?;
         let after = self.verify(id)?.resident_bytes;
         Ok(Reclaimed { before, after })
     }
@@ -725,6 +734,89 @@ mod tests {
         );
         host.signal(id, Signal::SIGKILL).unwrap();
         assert_eq!(exits.recv_timeout(Duration::from_secs(10)).unwrap(), id);
+    }
+
+    /// A procfs of one process, whose command line makes every reader wait: a pipe that has no writer.
+    fn host_with_a_blocking_cmdline(root: &Path) -> LinuxHost {
+        let write = |name: &str, text: &str| {
+            let path = root.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("sys/kernel/random/boot_id", "00000000-0000-0000-0000-000000000001");
+        write("7/stat", "7 (x) S 1 7 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 70 0 0\n");
+        std::os::unix::fs::symlink("/usr/bin/x", root.join("7/exe")).unwrap();
+        nix::unistd::mkfifo(&root.join("7/cmdline"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        LinuxHost::new(Procfs::open(root).unwrap(), Arc::new(|_| ()))
+    }
+
+    #[test]
+    fn a_command_line_that_cannot_be_read_keeps_nobody_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut host = host_with_a_blocking_cmdline(folder.path());
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut process = host.process(7).unwrap();
+            let is_it = host.read_details(&mut process, Needs::CMDLINE | Needs::EXE);
+            let _ = sender.send((is_it, process.details));
+        });
+        let (is_it, details) = receiver
+            .recv_timeout(Duration::from_secs(10))
+            .expect("an answer in time");
+        assert!(is_it);
+        assert_eq!((details.cmdline, details.exe.as_deref()), (None, Some("/usr/bin/x")));
+        assert!(details.is_unreadable);
+    }
+
+    #[test]
+    fn a_command_line_that_can_be_read_again_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut host = host_with_a_blocking_cmdline(folder.path());
+        let read = |host: &mut LinuxHost| {
+            let mut process = host.process(7).unwrap();
+            assert!(host.read_details(&mut process, Needs::CMDLINE));
+            process.details
+        };
+        assert!(read(&mut host).is_unreadable);
+        let begun = std::time::Instant::now();
+        assert!(read(&mut host).is_unreadable);
+        assert!(begun.elapsed() < bounded::PATIENCE, "it is waited for once");
+        let pipe = folder.path().join("7/cmdline");
+        let writer = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+        fs::remove_file(&pipe).unwrap();
+        fs::write(&pipe, "x\0--all\0").unwrap();
+        drop(writer);
+        while host.procfs().calls.as_ref().unwrap().blocked() > 0 {
+            std::thread::yield_now();
+        }
+        let details = read(&mut host);
+        assert_eq!(
+            (details.cmdline.as_deref(), details.is_unreadable),
+            (Some("x --all"), false)
+        );
+    }
+
+    #[test]
+    fn who_keeps_readers_waiting_is_told_and_not_selected() {
+        use crate::act::guard::Ward;
+        use crate::engine::select::select;
+        use crate::process::selector::{Condition, Pattern};
+        let folder = tempfile::tempdir().unwrap();
+        let mut host = host_with_a_blocking_cmdline(folder.path());
+        let mut rule = crate::rule::example("end", "signal TERM");
+        let selector = Selector {
+            conditions: vec![Condition::Cmdline(Pattern::fixed(".*").unwrap())],
+        };
+        rule.aim = crate::rule::Aim::Processes(selector.clone());
+        let ward = Ward {
+            own_line: &BTreeSet::new(),
+            protect: &[],
+        };
+        let table = [host.process(7).unwrap()];
+        let selection = select(&mut host, &table, &rule, &selector, &ward);
+        assert!(selection.matches.is_empty());
+        let told = ward.screen(&rule, &selection.unreadable[0]).unwrap_err();
+        assert!(told.reason.contains("in time"), "{told:?}");
     }
 
     #[test]

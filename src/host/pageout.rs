@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Asked for at once, so that not much more goes than was wanted, and the time it takes can be bounded.
 const PORTION_BYTES: u64 = 8 << 20;
 /// Swapping to a slow disk must not keep everything else waiting.
-const PAGE_OUT_TIME: Duration = Duration::from_secs(2);
+pub const PAGE_OUT_TIME: Duration = Duration::from_secs(2);
 
 /// An address range of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

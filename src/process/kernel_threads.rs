@@ -75,6 +75,7 @@ mod tests {
             root: root.to_owned(),
             boot: BootId(1),
             page_bytes: 4096,
+            calls: None,
         };
         let children = |text: &str| {
             fs::create_dir_all(root.join("2/task/2")).unwrap();

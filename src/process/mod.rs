@@ -1,6 +1,7 @@
 //! Processes: who they are, what they look like now, and which of them a rule means.
 //! Reads /proc; changes nothing.
 
+pub mod bounded;
 pub mod candidate;
 pub mod cgroup;
 pub mod identity;

@@ -1,6 +1,7 @@
 //! A process held open: what is read through it belongs to that very process or cannot be read, for a directory of
 //! procfs that is open names its process even when the pid is handed out again. Reads only.
 
+use super::bounded::{Blocked, BoundedCalls, PATIENCE};
 use super::kernel_threads::KernelThreads;
 use super::selector::{Judgement, Selector};
 use super::table::{Details, Needs, Process, Procfs, UserNames};
@@ -23,6 +24,8 @@ const FIRST_READ_BYTES: usize = 4 * 1024;
 /// The files of one process.
 pub struct OpenProcess {
     directory: OwnedFd,
+    /// For the files that may make their reader wait, and the pid.
+    calls: Option<(BoundedCalls, i32)>,
     /// Several details are told by this one file, which is dear: it is read once.
     status: OnceCell<Option<Vec<u8>>>,
 }
@@ -117,7 +120,9 @@ impl OpenProcess {
     /// # Errors
     /// When there is no such process (any more).
     pub fn open(procfs: &Procfs, pid: i32) -> io::Result<OpenProcess> {
-        Ok(Self::open_at(CWD, procfs.root.join(pid.to_string()))?)
+        let opened = Self::open_at(CWD, procfs.root.join(pid.to_string()))?;
+        let calls = procfs.calls.clone().map(|calls| (calls, pid));
+        Ok(OpenProcess { calls, ..opened })
     }
 
     fn open_at(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OpenProcess, Errno> {
@@ -129,6 +134,7 @@ impl OpenProcess {
         )?;
         Ok(OpenProcess {
             directory,
+            calls: None,
             status: OnceCell::new(),
         })
     }
@@ -159,9 +165,9 @@ impl OpenProcess {
     /// Fills in what is needed; what cannot be read becomes `None`.
     pub fn read_details(&self, details: &mut Details, needs: Needs, users: &mut UserNames) {
         if needs.has(Needs::CMDLINE) {
-            details.cmdline = self
-                .read("cmdline", MAX_CMDLINE_BYTES)
-                .map(|bytes| join_arguments(&bytes));
+            let read = self.read_patiently("cmdline", MAX_CMDLINE_BYTES);
+            details.is_unreadable = read.is_err();
+            details.cmdline = read.ok().flatten().map(|bytes| join_arguments(&bytes));
         }
         if needs.has(Needs::EXE) {
             details.exe = readlinkat(&self.directory, "exe", Vec::new()).ok().map(|path| {
@@ -258,6 +264,20 @@ impl OpenProcess {
         Some(bytes)
     }
 
+    /// Reads a file whose reader the process may make to wait.
+    fn read_patiently(&self, file: &'static str, limit: usize) -> Result<Option<Vec<u8>>, Blocked> {
+        let Some((calls, pid)) = &self.calls else {
+            return Ok(self.read(file, limit));
+        };
+        let Ok(directory) = self.directory.try_clone() else {
+            return Ok(None);
+        };
+        calls.run(*pid, PATIENCE, move || {
+            let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
+            read_file(directory.as_fd(), file, limit, &mut bytes).map(|()| bytes)
+        })
+    }
+
     pub(super) fn read_into(&self, file: &str, limit: usize, bytes: &mut Vec<u8>) -> Option<()> {
         read_file(self.directory.as_fd(), file, limit, bytes)
     }
@@ -333,6 +353,7 @@ mod tests {
             root: directory.path().to_owned(),
             boot: BootId(1),
             page_bytes: 4096,
+            calls: None,
         };
         for (length, expected) in [
             (0, 0),

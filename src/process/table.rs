@@ -1,6 +1,7 @@
 //! The process table: one cheap reading of every `/proc/PID/stat`, and the dearer files of few processes on demand.
 //! Reads only. A process that vanishes while being read is left out; that is an outcome, not an error.
 
+use super::bounded::BoundedCalls;
 use super::identity::{BootId, Identity};
 use super::open::{MAX_FILE_BYTES, OpenProcess};
 use super::selector::Selector;
@@ -102,6 +103,9 @@ pub struct Process {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Details {
     pub cmdline: Option<String>,
+    /// The process kept a reader of its command line waiting for too long.
+    #[serde(default)]
+    pub is_unreadable: bool,
     pub exe: Option<String>,
     pub uid: Option<u32>,
     pub user: Option<String>,
@@ -184,6 +188,8 @@ pub struct Procfs {
     pub root: PathBuf,
     pub boot: BootId,
     pub page_bytes: u64,
+    /// For readers that must not be made to wait by a process.
+    pub calls: Option<BoundedCalls>,
 }
 
 impl Procfs {
@@ -203,6 +209,7 @@ impl Procfs {
             root: root.to_owned(),
             boot,
             page_bytes: sysconf(nix::unistd::SysconfVar::PAGE_SIZE).unwrap_or(4096),
+            calls: None,
         })
     }
 
@@ -417,6 +424,7 @@ mod tests {
             root: "/proc".into(),
             boot: BootId(1),
             page_bytes: 4096,
+            calls: None,
         }
     }
 

@@ -264,7 +264,7 @@ fn explain_selection<H: Host + Clone>(
     if let Some(baseline) = baseline {
         baseline.measure(&mut table, looking.now().boot);
     }
-    let selected = select(&mut looking, &table, rule, selector, &ward);
+    let selected = select(&mut looking, &table, rule, selector, &ward).matches;
     explanation.selected = selected
         .iter()
         .map(|process| Selected {

@@ -369,7 +369,7 @@ fn chosen(select_text: &str) -> BTreeSet<i32> {
         protect: &[],
     };
     let table = host.processes().expect("a process table");
-    let found = select(&mut host, &table, &rule, rule.selector().unwrap(), &ward);
+    let found = select(&mut host, &table, &rule, rule.selector().unwrap(), &ward).matches;
     found.iter().map(|process| process.identity.pid).collect()
 }
 
@@ -493,7 +493,7 @@ fn what_dies_or_runs_another_program_meanwhile_is_left_alone() {
     let (mut seen, mut held) = (0, 0);
     for _ in 0..2000 {
         let Some(process) = host.process(pid) else { continue };
-        for found in select(&mut host, &[process], &rule, rule.selector().unwrap(), &ward) {
+        for found in select(&mut host, &[process], &rule, rule.selector().unwrap(), &ward).matches {
             seen += 1;
             assert_eq!(found.name, "evk-here");
             assert!(

@@ -1,0 +1,48 @@
+//! Processes that keep readers of their command line waiting: they are refused, and what is held on them is undone.
+
+use super::*;
+use crate::process::selector::{Condition, Pattern};
+
+fn by_cmdline(ladder: &str) -> World {
+    let mut rule = example("calm", ladder);
+    rule.aim = Aim::Processes(Selector {
+        conditions: vec![Condition::Cmdline(Pattern::fixed("burner --all").unwrap())],
+    });
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    set_readable(&mut world, true);
+    world
+}
+
+fn set_readable(world: &mut World, is_readable: bool) {
+    let details = &mut world.engine.host().processes.get_mut(&100).unwrap().process.details;
+    details.cmdline = is_readable.then(|| "burner --all".to_owned());
+    details.is_unreadable = !is_readable;
+}
+
+#[test]
+fn a_process_whose_command_line_cannot_be_read_in_time_is_refused_and_told() {
+    let mut world = by_cmdline("nice 15");
+    set_readable(&mut world, false);
+    world.fire("calm");
+    assert_eq!(world.nice(100), [0]);
+    let records = world.engine.records();
+    let is_told = |record: &Record| {
+        record.decision == Some(Decision::Protected) && record.reason.contains("command line could not be read in time")
+    };
+    assert!(records.iter().any(is_told), "{records:#?}");
+    set_readable(&mut world, true);
+    world.pass(16);
+    assert_eq!(world.nice(100), [15]);
+}
+
+#[test]
+fn who_became_unreadable_gets_no_further_step_and_is_restored() {
+    let mut world = by_cmdline("nice 15; wait 10; signal TERM");
+    world.fire("calm");
+    set_readable(&mut world, false);
+    world.pass(40);
+    assert_eq!((world.nice(100), world.signals()), (vec![15], vec![]));
+    world.resolve("calm");
+    assert_eq!(world.nice(100), [0]);
+}

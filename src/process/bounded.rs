@@ -1,0 +1,185 @@
+//! Calls that a process may make their caller wait for: some files of it, such as its command line, are read under a lock of
+//! its memory (mmap_lock), which a process that hangs in the kernel may hold for as long as it hangs. They are made on a thread
+//! of their own, and waited for with a deadline. A call that has not returned by then keeps its thread; the number of such
+//! threads is bounded, and a process that keeps one is not asked again until it has returned.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Threads that may wait for processes at once. Beyond that nothing is asked any more.
+pub const MAX_BLOCKED: usize = 8;
+/// A command line is read in microseconds; a host in distress may take a thousand times longer.
+pub const PATIENCE: Duration = Duration::from_millis(500);
+const STACK_BYTES: usize = 128 * 1024;
+
+type Call = Box<dyn FnOnce() + Send>;
+
+/// No answer came in time, or an earlier call about the same process has not returned yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no answer in time: the process may hang in the kernel")]
+pub struct Blocked;
+
+/// Makes calls about processes, one after the other. Copies share their threads.
+#[derive(Debug, Clone, Default)]
+pub struct BoundedCalls(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// To the thread that makes calls now. One that does not return is left to itself.
+    worker: Option<Sender<Call>>,
+    /// Pids of the processes that keep a thread waiting.
+    blocked: BTreeSet<i32>,
+}
+
+impl BoundedCalls {
+    /// Makes a call about the process `pid`, and waits for it no longer than `patience`.
+    ///
+    /// # Errors
+    /// When it has not returned by then. It may still do what it does.
+    pub fn run<T: Send + 'static>(
+        &self,
+        pid: i32,
+        patience: Duration,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Blocked> {
+        let (sender, receiver) = channel();
+        let this = self.clone();
+        let reporting = move || {
+            // After a panic there is no answer, but the thread is free again.
+            let answer = catch_unwind(AssertUnwindSafe(call)).ok();
+            // Under the lock, so that a call counts as blocked or has its answer taken, and never both.
+            let mut state = this.lock();
+            let _ = answer.map(|answer| sender.send(answer));
+            drop(sender);
+            state.blocked.remove(&pid);
+        };
+        let mut state = self.lock();
+        if state.blocked.contains(&pid) || state.blocked.len() >= MAX_BLOCKED {
+            return Err(Blocked);
+        }
+        state.submit(Box::new(reporting));
+        drop(state);
+        if let Ok(answer) = receiver.recv_timeout(patience) {
+            return Ok(answer);
+        }
+        let mut state = self.lock();
+        match receiver.try_recv() {
+            Ok(answer) => return Ok(answer),
+            Err(TryRecvError::Empty) => {
+                state.blocked.insert(pid);
+                tracing::warn!(
+                    pid,
+                    blocked = state.blocked.len(),
+                    "a file of a process cannot be read: the reader is made to wait"
+                );
+            }
+            // There is no thread for it, or it ended.
+            Err(TryRecvError::Disconnected) => {}
+        }
+        state.worker = None;
+        Err(Blocked)
+    }
+
+    /// Processes that keep a thread waiting now.
+    pub fn blocked(&self) -> usize {
+        self.lock().blocked.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn submit(&mut self, call: Call) {
+        let worker = self.worker.take().or_else(spawn);
+        // Where the thread cannot be made or has ended, the call is dropped, and its caller finds that.
+        self.worker = worker.filter(|worker| worker.send(call).is_ok());
+    }
+}
+
+/// A thread that makes calls until nobody has more for it.
+fn spawn() -> Option<Sender<Call>> {
+    let (sender, receiver) = channel::<Call>();
+    let thread = std::thread::Builder::new()
+        .name("process-reader".into())
+        .stack_size(STACK_BYTES);
+    let spawned = thread.spawn(move || receiver.into_iter().for_each(|call| call()));
+    match spawned {
+        Ok(_) => Some(sender),
+        Err(error) => {
+            tracing::warn!(%error, "no thread for files of processes that may make the reader wait");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::Receiver;
+
+    const SOON: Duration = Duration::from_millis(20);
+
+    /// Blocks a call about a process until the sender is used or dropped.
+    fn block(calls: &BoundedCalls, pid: i32) -> (Sender<()>, Result<(), Blocked>) {
+        let (release, waiting): (Sender<()>, Receiver<()>) = channel();
+        let answer = calls.run(pid, SOON, move || {
+            let _ = waiting.recv();
+        });
+        (release, answer)
+    }
+
+    fn await_blocked(calls: &BoundedCalls, expected: usize) {
+        while calls.blocked() != expected {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn calls_return_what_they_found() {
+        let calls = BoundedCalls::default();
+        for number in 0..100 {
+            assert_eq!(calls.run(7, PATIENCE, move || number), Ok(number));
+        }
+        assert_eq!(calls.blocked(), 0);
+    }
+
+    #[test]
+    fn a_blocked_process_is_not_asked_again_until_its_call_returns() {
+        let calls = BoundedCalls::default();
+        let (release, answer) = block(&calls, 7);
+        assert_eq!((answer, calls.blocked()), (Err(Blocked), 1));
+        assert_eq!(calls.run(7, PATIENCE, || 1), Err(Blocked));
+        assert_eq!(
+            calls.run(8, PATIENCE, || 2),
+            Ok(2),
+            "others are asked by another thread"
+        );
+        drop(release);
+        await_blocked(&calls, 0);
+        assert_eq!(calls.run(7, PATIENCE, || 3), Ok(3));
+    }
+
+    #[test]
+    fn blocked_threads_are_bounded() {
+        let calls = BoundedCalls::default();
+        let held: Vec<_> = (0..MAX_BLOCKED as i32 + 3).map(|pid| block(&calls, pid)).collect();
+        assert_eq!(calls.blocked(), MAX_BLOCKED);
+        assert_eq!(calls.run(99, PATIENCE, || 1), Err(Blocked));
+        drop(held);
+        await_blocked(&calls, 0);
+        assert_eq!(calls.run(99, PATIENCE, || 1), Ok(1));
+    }
+
+    #[test]
+    fn a_call_that_panics_is_no_answer_and_the_next_one_is_made() {
+        let calls = BoundedCalls::default();
+        assert_eq!(calls.run(7, PATIENCE, || panic!("as intended")), Err::<(), _>(Blocked));
+        await_blocked(&calls, 0);
+        assert_eq!(calls.run(7, PATIENCE, || 1), Ok(1));
+    }
+}

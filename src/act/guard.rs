@@ -471,6 +471,7 @@ mod tests {
             annotations: Default::default(),
             starts_at: jiff::Timestamp::UNIX_EPOCH,
             opened_at: Duration::from_secs(100),
+            may_continue: false,
             seen_at: Duration::ZERO,
             evidence: Default::default(),
             climbs: vec![],

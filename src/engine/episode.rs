@@ -59,10 +59,10 @@ impl<'a> Statement<'a> {
             && last_firing.is_some_and(|at| now.saturating_sub(at) < LATE)
     }
 
-    /// The end by the alert's own account; `now` stands in where a resolve does not say when. An end in the future
-    /// would call late what begins before it.
+    /// The end by the alert's own account; `now` stands in where a resolve does not say when. It is compared with starts
+    /// from the same sender, so this host's clock does not bound it.
     pub fn ended_at(&self, now: Timestamp) -> Timestamp {
-        self.alert.ends_at.unwrap_or(now).min(now).max(self.alert.starts_at)
+        self.alert.ends_at.unwrap_or(now).max(self.alert.starts_at)
     }
 }
 
@@ -141,6 +141,7 @@ mod tests {
                 annotations: Default::default(),
                 starts_at: at(100),
                 opened_at: Duration::ZERO,
+                may_continue: false,
                 seen_at: Duration::ZERO,
                 evidence: Evidence::firing(EvidenceSource::Webhook, CLOSED_AT, Duration::from_secs(3600)),
                 climbs: vec![],

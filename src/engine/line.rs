@@ -213,6 +213,8 @@ impl<H: Host> Engine<H> {
         }
         let mut episode = open_episode(rule, alert, turn.boot_now(), simulated);
         episode.evidence = evidence_of(rule, statement);
+        let closed = self.book.closed.get(&key);
+        episode.may_continue = closed.is_none_or(|closed| closed.ended_at < alert.starts_at);
         turn.intend(&mut self.book, Entry::Episode(episode));
         self.rules_in_use.insert(key.clone(), Arc::clone(rule));
         if self.book.paused {
@@ -748,6 +750,7 @@ pub fn open_episode(rule: &Rule, alert: &Alert, now: Duration, simulated: bool) 
         annotations: alert.annotations.clone(),
         starts_at: alert.starts_at,
         opened_at: now,
+        may_continue: false,
         seen_at: now,
         evidence: evidence_of(rule, &Statement::delivered(alert, now)),
         climbs: Vec::new(),

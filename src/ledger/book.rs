@@ -41,6 +41,10 @@ pub struct Episode {
     pub starts_at: Timestamp,
     /// CLOCK_BOOTTIME.
     pub opened_at: Duration,
+    /// Whether the alert may go on from an episode that closed for want of a confirmation: then victims of that episode
+    /// count for this one. False where the alert had ended by its own account.
+    #[serde(default)]
+    pub may_continue: bool,
     /// CLOCK_BOOTTIME of the last confirmation that was made durable; at most a quarter of `hold` behind `evidence`.
     pub seen_at: Duration,
     /// What each source last said about the alert. Empty in rows of a version that did not know it.
@@ -189,7 +193,8 @@ impl Victim {
     /// alert has the start that it has now.
     pub fn counts_for(&self, episode: &Episode) -> bool {
         self.episode() == episode.key
-            && (self.struck_at >= episode.opened_at || self.alert_starts_at == Some(episode.starts_at))
+            && (self.struck_at >= episode.opened_at
+                || (episode.may_continue && self.alert_starts_at == Some(episode.starts_at)))
     }
 
     /// The episode that it is a victim of.

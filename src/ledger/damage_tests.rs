@@ -65,6 +65,7 @@ fn episode() -> Episode {
         annotations: Default::default(),
         starts_at: jiff::Timestamp::UNIX_EPOCH,
         opened_at: Duration::ZERO,
+        may_continue: false,
         seen_at: Duration::ZERO,
         evidence: Default::default(),
         climbs: vec![],

@@ -65,6 +65,9 @@ struct Word {
     /// When it, or a source that shares its ends, last said that the alert is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     over_at: Option<Duration>,
+    /// Whether it said so since the last start, or reload that changed the rule.
+    #[serde(default)]
+    confirms: bool,
 }
 
 impl Word {
@@ -81,9 +84,9 @@ impl Word {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Evidence {
     words: Vec<Word>,
-    /// CLOCK_BOOTTIME since which no source has confirmed the alert, after a start or a reload that changed its rule.
+    /// CLOCK_BOOTTIME of the last start, or reload that changed the rule: what was said before confirms nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    unconfirmed_since: Option<Duration>,
+    doubted_at: Option<Duration>,
 }
 
 impl Evidence {
@@ -96,6 +99,7 @@ impl Evidence {
 
     /// Notes that a source says at `at` that the alert fires, which counts for `fresh_for`.
     pub fn record_firing(&mut self, source: EvidenceSource, at: Duration, fresh_for: Duration) {
+        let confirms = self.doubted_at.is_none_or(|doubted_at| at >= doubted_at);
         let is_shared = |word: &&Word| word.source.shares_end_with(source);
         let over_at = self
             .words
@@ -105,17 +109,14 @@ impl Evidence {
             .max();
         match self.words.iter_mut().find(|word| word.source == source) {
             Some(word) if word.firing_at > at => return,
-            Some(word) => (word.firing_at, word.fresh_for) = (at, fresh_for),
+            Some(word) => (word.firing_at, word.fresh_for, word.confirms) = (at, fresh_for, confirms),
             None => self.words.push(Word {
                 source,
                 firing_at: at,
                 fresh_for,
                 over_at,
+                confirms,
             }),
-        }
-        let is_older_than_end = over_at.is_some_and(|over_at| over_at >= at);
-        if !is_older_than_end && self.unconfirmed_since.is_none_or(|since| since <= at) {
-            self.unconfirmed_since = None;
         }
     }
 
@@ -128,12 +129,18 @@ impl Evidence {
 
     /// From `at` on nothing that was said before counts as a confirmation.
     pub fn doubt(&mut self, at: Duration) {
-        self.unconfirmed_since.get_or_insert(at);
+        self.doubted_at = self.doubted_at.max(Some(at));
+        self.words.iter_mut().for_each(|word| word.confirms = false);
     }
 
     /// Whether a confirmation is awaited since a start or a reload.
     pub fn is_doubted(&self) -> bool {
-        self.unconfirmed_since.is_some()
+        self.doubted_at.is_some() && self.confirming().next().is_none()
+    }
+
+    /// The words that say that the alert fires, and were said since the last start or reload.
+    fn confirming(&self) -> impl Iterator<Item = &Word> {
+        self.words.iter().filter(|word| word.is_firing() && word.confirms)
     }
 
     /// CLOCK_BOOTTIME at which `source` last said that the alert fires, unless it said later that it is over.
@@ -152,19 +159,18 @@ impl Evidence {
     /// The level at `now`. `hold` is the rule's: without a word for so long the alert is over, and an alert that waits
     /// for a confirmation is over after [`unconfirmed_bound`].
     pub fn level(&self, now: Duration, hold: Duration) -> Level {
-        let firing = || self.words.iter().filter(|word| word.is_firing());
-        let Some(last) = firing().map(|word| word.firing_at).max() else {
+        let firing = self.words.iter().filter(|word| word.is_firing());
+        let Some(last) = firing.map(|word| word.firing_at).max() else {
             return Level::Over;
         };
         if now >= last.saturating_add(hold) {
             return Level::Over;
         }
-        let fresh_until = firing().map(Word::fresh_until).max().unwrap_or_default();
-        let unconfirmed_since = match self.unconfirmed_since {
-            Some(since) => since,
-            None if now < fresh_until => return Level::Firing,
-            None => fresh_until,
-        };
+        let fresh_until = self.confirming().map(Word::fresh_until).max();
+        if fresh_until.is_some_and(|until| now < until) {
+            return Level::Firing;
+        }
+        let unconfirmed_since = fresh_until.max(self.doubted_at).unwrap_or_default();
         if now >= unconfirmed_since.saturating_add(unconfirmed_bound(hold)) {
             return Level::Over;
         }
@@ -245,6 +251,10 @@ mod tests {
             check(&said, &[(20, Firing)]);
         }
         check(&[(20, None), (10, Some((Asked, true)))], &[(21, Unconfirmed)]);
+        // The one that confirmed it says that it is over; the other has not spoken since the start.
+        let mut said = before.to_vec();
+        said.extend([(20, Some((Own, true))), (30, Some((Own, false)))]);
+        check(&said, &[(30, Unconfirmed), (909, Unconfirmed), (910, Over)]);
     }
 
     #[test]

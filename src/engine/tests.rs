@@ -5,6 +5,7 @@ mod effects;
 mod ending_members;
 pub(super) mod errands;
 mod kinship;
+mod level;
 mod limits;
 mod pid_reuse;
 mod reconciling;

@@ -1,0 +1,216 @@
+//! A model-based property test. Simulated Prometheus servers, Alertmanagers and the real own evaluation report alerts to
+//! the real engine on a fake host. After every action the state of engine and host is compared with what the sources
+//! have said: see `invariants.rs` for what must hold.
+
+mod actions;
+mod answers;
+mod evidence;
+mod findings;
+mod invariants;
+mod own_evaluation;
+mod policies;
+mod processes;
+mod senders;
+mod simulation;
+
+use super::super::histories::config;
+use proptest::prelude::*;
+use simulation::Simulation;
+use std::time::Duration;
+
+/// `hold` of every rule: a firing that a webhook reported counts for this long.
+const HOLD: Duration = Duration::from_secs(40 * 60);
+/// `repeat_interval` of the Alertmanagers: shorter than `hold`, so that a repeat comes in time.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(15 * 60);
+/// How often the Alertmanagers are asked.
+const SURVEY_INTERVAL: Duration = Duration::from_secs(30);
+/// `patience` of a survey: an alert that an Alertmanager listed counts for this long.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Own evaluation that was silent for longer confirms nothing.
+const OWN_BOUND: Duration = Duration::from_secs(60);
+/// The daemon samples the host, and evaluates its own rules, this often.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
+/// `for` of the own alerting rules.
+const FOR: Duration = Duration::from_secs(30);
+/// After a start own evaluation need not know before this that an alert is over: it lacks samples.
+const OWN_SETTLING: Duration = Duration::from_secs(150);
+/// An episode that nothing has confirmed since a start, fault or reload ends after this.
+const UNCONFIRMED_BOUND: Duration = Duration::from_secs(36 * 60);
+/// Duplicates of one notification come within this; a firing that comes longer after an end is news.
+const DUPLICATE_SPREAD: Duration = Duration::from_secs(300);
+/// A delivery is late by this: less than the spread, so that it is a duplicate.
+const DELIVERY_DELAY: Duration = Duration::from_secs(200);
+/// Surveys and own evaluation that say the same for this long must be answered.
+const STEADY: Duration = Duration::from_secs(60);
+/// From the moment at which the rule must be answered until it is: two rounds of the engine.
+const ANSWER_MARGIN: Duration = Duration::from_secs(45);
+/// The same for a rule that ends processes: its waits, its cooldown and a margin.
+const KILL_MARGIN: Duration = Duration::from_secs(300);
+/// From the moment at which everything must be undone until it is: two rounds and a retry.
+const UNDO_MARGIN: Duration = Duration::from_secs(45);
+/// A process that was born or renamed less than this ago need not be noticed yet.
+const NOTICE_MARGIN: Duration = Duration::from_secs(45);
+
+/// After the end of all conditions: long enough for the resolves to arrive, and the margins.
+const END: Duration = Duration::from_secs(600);
+
+/// Alerts by index; see `policies.rs` for their names and who raises them.
+const ALERTS: usize = 5;
+/// Alertmanagers, and Prometheus servers that each send to both.
+const PAIR: usize = 2;
+
+/// What may happen to the next notification of an Alertmanager on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Arrives,
+    /// The sender believes that it arrived.
+    IsLost,
+    ComesTwice,
+    IsLate,
+}
+
+#[derive(Debug, Clone)]
+enum Action {
+    /// The condition of an alert becomes true or false.
+    Condition(usize, bool),
+    /// Seconds.
+    Pass(u64),
+    /// A Prometheus server (first) is cut off from an Alertmanager, or connected again.
+    PrometheusLink(usize, usize, bool),
+    /// An Alertmanager cannot be asked and cannot send, or can again.
+    AlertmanagerLink(usize, bool),
+    /// It forgets everything.
+    RestartAlertmanager(usize),
+    Network(Fate),
+    /// An orderly stop, and a start after seconds.
+    Restart(u64),
+    /// The daemon is killed and starts after seconds.
+    Crash(u64),
+    /// The engine's thread panics; the rest of the daemon goes on.
+    EngineFault,
+    /// Seconds until evenkeel runs again.
+    Reboot(u64),
+    /// Seconds.
+    Suspend(u64),
+    /// Minutes by which the host's wall clock is set.
+    SetClock(i64),
+    /// Index of a policy.
+    Reload(usize),
+    Release(Option<usize>),
+    Pause(bool),
+    Rename(usize, usize),
+    /// Another process gets the pid of a slot.
+    ReusePid(usize, usize),
+    Dies(usize),
+    ThreadBorn(usize),
+    /// The kernel refuses to set the nice value, or allows it again.
+    DenyNice(bool),
+    /// The unit is started again, so that it has another cgroup.
+    RestartUnit,
+}
+
+/// What stays the same in one history.
+#[derive(Debug, Clone, Copy)]
+struct Setup {
+    /// Whether the Alertmanagers are asked.
+    has_surveys: bool,
+    /// Whether the Alertmanagers tell each other what they have sent.
+    has_gossip: bool,
+    /// Seconds by which the clock of each Alertmanager is wrong.
+    skews: [i64; PAIR],
+    /// Whether the ledger is on disk. The daemon then dies in some actions at a fault point.
+    has_ledger: bool,
+}
+
+const PLAIN: Setup = Setup {
+    has_surveys: false,
+    has_gossip: true,
+    skews: [0; PAIR],
+    has_ledger: false,
+};
+
+/// An action, and after how many fault points the daemon dies in it.
+type Move = (Action, Option<u32>);
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let skew = || prop_oneof![3 => Just(0), 1 => Just(-3600), 1 => Just(1800)];
+    (
+        any::<bool>(),
+        any::<bool>(),
+        [skew(), skew()],
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(has_surveys, has_gossip, skews, has_ledger)| Setup {
+            has_surveys,
+            has_gossip,
+            skews,
+            has_ledger,
+        })
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let one = || 0..PAIR;
+    let slot = || 0..processes::SLOTS.len();
+    let name = || 0..processes::NAMES.len();
+    let down = || prop_oneof![2 => Just(1u64), 2 => 2u64..120, 1 => 120u64..2400];
+    let fate = prop_oneof![
+        Just(Fate::Arrives),
+        Just(Fate::IsLost),
+        Just(Fate::ComesTwice),
+        Just(Fate::IsLate)
+    ];
+    let minutes = prop_oneof![Just(-180i64), Just(180), -90i64..90];
+    let seconds = prop_oneof![6 => 1u64..90, 2 => 90u64..900, 1 => 900u64..4500];
+    prop_oneof![
+        16 => (0..policies::CONDITIONS, any::<bool>()).prop_map(|(alert, is_true)| Action::Condition(alert, is_true)),
+        24 => seconds.prop_map(Action::Pass),
+        4 => (one(), one(), any::<bool>()).prop_map(|(from, to, is_up)| Action::PrometheusLink(from, to, is_up)),
+        3 => (one(), any::<bool>()).prop_map(|(which, is_up)| Action::AlertmanagerLink(which, is_up)),
+        1 => one().prop_map(Action::RestartAlertmanager),
+        4 => fate.prop_map(Action::Network),
+        4 => down().prop_map(Action::Restart),
+        3 => down().prop_map(Action::Crash),
+        2 => Just(Action::EngineFault),
+        1 => down().prop_map(Action::Reboot),
+        2 => down().prop_map(Action::Suspend),
+        4 => minutes.prop_map(Action::SetClock),
+        8 => (0..policies::COUNT).prop_map(Action::Reload),
+        4 => proptest::option::of(0usize..4).prop_map(Action::Release),
+        2 => any::<bool>().prop_map(Action::Pause),
+        4 => (slot(), name()).prop_map(|(slot, name)| Action::Rename(slot, name)),
+        4 => (slot(), name()).prop_map(|(slot, name)| Action::ReusePid(slot, name)),
+        2 => slot().prop_map(Action::Dies),
+        2 => slot().prop_map(Action::ThreadBorn),
+        3 => any::<bool>().prop_map(Action::DenyNice),
+        1 => Just(Action::RestartUnit),
+    ]
+}
+
+fn history() -> impl Strategy<Value = (Setup, Vec<Move>)> {
+    let day = Just(Action::Pass(25 * 3600));
+    let action = || prop_oneof![299 => action(), 1 => day.clone()];
+    let death = || prop_oneof![3 => Just(None), 1 => (0u32..90).prop_map(Some)];
+    (setup(), proptest::collection::vec((action(), death()), 1..40))
+}
+
+/// Runs a history and returns what it violated.
+fn violation(setup: Setup, moves: Vec<Move>) -> Option<String> {
+    let mut simulation = Simulation::new(setup);
+    for (action, death) in moves {
+        if let Err(violation) = simulation.act(action, death) {
+            return Some(violation);
+        }
+    }
+    simulation.end().err()
+}
+
+proptest! {
+    #![proptest_config(config(192))]
+
+    #[test]
+    fn engine_answers_exactly_what_the_sources_say((setup, moves) in history()) {
+        if let Some(violation) = violation(setup, moves) {
+            prop_assert!(false, "{violation}");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Histories that found faults, each with the number of the finding in the issue *Level-triggered episodes*.
+
+use super::policies::{
+    ANY_HOST, BASE, BOTH, BY_WEBHOOK, FEWER_RULES, OF_A_PID, OTHER_IDENTITY, OTHER_LADDERS, OTHER_MATCHERS,
+    OTHER_NAMES, OTHER_OWN_ALERTS, OWN,
+};
+use super::processes::{NAMES, SLOTS};
+use super::*;
+use Action::*;
+
+const OTHER: usize = 4;
+
+fn check(actions: impl IntoIterator<Item = Action>) {
+    check_with(PLAIN, actions);
+}
+
+#[track_caller]
+fn check_with(setup: Setup, actions: impl IntoIterator<Item = Action>) {
+    let moves = actions.into_iter().map(|action| (action, None)).collect();
+    assert_eq!(violation(setup, moves), None);
+}
+
+/// The index of a slot by its pid, and of a name.
+fn slot(pid: i32) -> usize {
+    SLOTS.iter().position(|known| *known == pid).unwrap()
+}
+
+fn name(name: &str) -> usize {
+    NAMES.iter().position(|known| *known == name).unwrap()
+}
+
+/// Finding 1: the ladder of the former rule went on after the resolve, which the new matchers do not mean.
+#[test]
+fn resolve_ends_an_episode_whose_rule_has_other_matchers_now() {
+    check([
+        Condition(OWN, true),
+        Pass(60),
+        Reload(OTHER_MATCHERS),
+        Condition(OWN, false),
+        Pass(120),
+    ]);
+}
+
+/// Finding 1.
+#[test]
+fn resolve_ends_an_episode_whose_own_alert_was_renamed() {
+    check([Condition(OWN, true), Pass(60), Reload(OTHER_OWN_ALERTS), Pass(120)]);
+}
+
+/// Finding 1.
+#[test]
+fn resolve_ends_an_episode_of_a_host_that_has_another_identity_now() {
+    check([
+        Condition(BY_WEBHOOK, true),
+        Pass(60),
+        Reload(OTHER_IDENTITY),
+        Condition(BY_WEBHOOK, false),
+        Pass(300),
+    ]);
+}
+
+/// Finding 1.
+#[test]
+fn resolve_ends_an_episode_of_a_rule_that_was_for_any_host() {
+    check([
+        Reload(ANY_HOST),
+        Condition(BY_WEBHOOK, true),
+        Pass(60),
+        Reload(OTHER_IDENTITY),
+        Condition(BY_WEBHOOK, false),
+        Pass(300),
+    ]);
+}
+
+/// Finding 2: SIGTERM at the start, to a process that was born after the alert had ended.
+#[test]
+fn start_ends_no_process_before_the_alert_is_confirmed() {
+    check([
+        Reload(OTHER_LADDERS),
+        Dies(slot(130)),
+        Condition(OWN, true),
+        Pass(60),
+        Condition(OWN, false),
+        ReusePid(slot(130), name("worker")),
+        Crash(600),
+        Pass(60),
+    ]);
+}
+
+/// Finding 2.
+#[test]
+fn start_after_a_stop_ends_no_process_before_the_alert_is_confirmed() {
+    check([
+        Condition(OWN, true),
+        Pass(60),
+        Condition(OWN, false),
+        Restart(600),
+        Pass(120),
+    ]);
+}
+
+/// Finding 3: stale for as long as it fired.
+#[test]
+fn alert_with_its_old_start_is_answered_after_a_cut_link_heals() {
+    let links = |is_up| {
+        [0, 1]
+            .into_iter()
+            .flat_map(move |one| [0, 1].map(|other| PrometheusLink(one, other, is_up)))
+    };
+    let cut = [Condition(BY_WEBHOOK, true), Pass(60)].into_iter().chain(links(false));
+    check(cut.chain([Pass(700)]).chain(links(true)).chain([Pass(1800)]));
+}
+
+/// Finding 4: nothing was undone until `hold`.
+#[test]
+fn resolve_with_a_merged_earlier_start_ends_the_episode() {
+    check([
+        AlertmanagerLink(1, false),
+        PrometheusLink(0, 0, false),
+        Condition(BY_WEBHOOK, true),
+        Pass(60),
+        PrometheusLink(0, 0, true),
+        Pass(120),
+        Condition(BY_WEBHOOK, false),
+        Pass(300),
+    ]);
+}
+
+/// Finding 5: held until `hold`.
+#[test]
+fn own_alert_ends_under_a_clock_that_was_set_back() {
+    check([
+        Condition(OWN, true),
+        Pass(60),
+        SetClock(-120),
+        Pass(90),
+        Condition(OWN, false),
+        Pass(120),
+    ]);
+}
+
+/// Finding 6: blocked until the wall clock passed the end.
+#[test]
+fn own_alert_that_ended_under_a_fast_clock_is_answered_again() {
+    check([
+        SetClock(180),
+        Condition(OWN, true),
+        Pass(60),
+        Condition(OWN, false),
+        Pass(60),
+        SetClock(-180),
+        Pass(60),
+        Condition(OWN, true),
+        Pass(300),
+    ]);
+}
+
+/// Finding 7: the start that was remembered over the restart was used, `for` was skipped, and the alert was stale.
+#[test]
+fn own_alert_that_was_over_after_a_restart_begins_again() {
+    check([
+        Reload(FEWER_RULES),
+        Condition(OWN, true),
+        Pass(60),
+        Condition(OWN, false),
+        Restart(10),
+        Pass(240),
+        Condition(OWN, true),
+        Pass(300),
+    ]);
+}
+
+/// Finding 8: the next victim waited for one that had only got SIGTERM.
+#[test]
+fn victim_that_outlives_its_episode_blocks_no_later_one() {
+    check([
+        Dies(slot(150)),
+        Condition(BY_WEBHOOK, true),
+        Pass(15),
+        Condition(BY_WEBHOOK, false),
+        Pass(100),
+        Rename(slot(160), OTHER),
+        ReusePid(slot(150), name("victim")),
+        Pass(400),
+        Condition(BY_WEBHOOK, true),
+        Pass(800),
+    ]);
+}
+
+/// Finding 9: a second one after a day.
+#[test]
+fn limit_of_victims_holds_for_days() {
+    check([Condition(BY_WEBHOOK, true), Pass(60), Pass(25 * 3600)]);
+}
+
+/// Finding 13.
+#[test]
+fn pid_in_a_label_means_no_process_that_is_younger_than_the_alert() {
+    check([
+        Dies(slot(policies::PID)),
+        Condition(OF_A_PID, true),
+        Pass(60),
+        ReusePid(slot(policies::PID), OTHER),
+        Pass(60),
+    ]);
+}
+
+/// Finding 17: put off to `hold`.
+#[test]
+fn repeat_does_not_put_off_an_undo_that_failed() {
+    check([
+        Condition(BY_WEBHOOK, true),
+        Pass(60),
+        DenyNice(true),
+        Release(None),
+        Pass(REPEAT_INTERVAL.as_secs()),
+        DenyNice(false),
+        Pass(120),
+    ]);
+}
+
+/// Finding 18: the reload undid the other one.
+#[test]
+fn release_of_one_lease_leaves_the_other_on_its_target() {
+    check([
+        Condition(BY_WEBHOOK, true),
+        Pass(60),
+        Release(Some(0)),
+        Reload(BASE),
+        Pass(60),
+    ]);
+}
+
+/// Finding 19: sent twice, undone once.
+#[test]
+fn signal_that_can_be_undone_is_sent_once_for_two_alerts() {
+    check([
+        Condition(OWN, true),
+        Condition(BY_WEBHOOK, true),
+        Pass(120),
+        Condition(OWN, false),
+        Pass(60),
+        Condition(BY_WEBHOOK, false),
+        Pass(300),
+    ]);
+}
+
+/// What is no fault passes: each source alone, and all together.
+#[test]
+fn plain_histories_violate_nothing() {
+    let both = [false, true];
+    for has_surveys in both {
+        for alert in [BY_WEBHOOK, OWN, BOTH, OF_A_PID] {
+            let setup = Setup { has_surveys, ..PLAIN };
+            check_with(
+                setup,
+                [Condition(alert, true), Pass(900), Condition(alert, false), Pass(900)],
+            );
+        }
+    }
+}
+
+/// A rule of another name releases what the former one held, and the new one answers.
+#[test]
+fn renamed_rule_violates_nothing() {
+    check([
+        Condition(BY_WEBHOOK, true),
+        Pass(60),
+        Reload(OTHER_NAMES),
+        Pass(1200),
+        Condition(BY_WEBHOOK, false),
+        Pass(300),
+    ]);
+}
+
+/// The end of an alert is compared with starts from the same sender, whatever this host's clock shows: it is an hour
+/// behind here.
+#[test]
+fn late_duplicate_of_a_merged_start_is_stale_under_a_slow_clock() {
+    let setup = Setup {
+        has_gossip: false,
+        ..PLAIN
+    };
+    check_with(
+        setup,
+        [
+            PrometheusLink(0, 0, false),
+            Network(Fate::ComesTwice),
+            Condition(BY_WEBHOOK, true),
+            Pass(1),
+        ],
+    );
+}
+
+/// A source that confirmed the alert after a start, and says now that it is over, leaves nothing that confirms it.
+#[test]
+fn word_from_before_a_start_confirms_nothing_after_another_source_ended() {
+    let setup = Setup {
+        has_gossip: false,
+        ..PLAIN
+    };
+    check_with(
+        setup,
+        [
+            Condition(BOTH, true),
+            Pass(25),
+            Restart(1),
+            Pass(34),
+            Condition(BOTH, false),
+        ],
+    );
+}

@@ -3,7 +3,8 @@
 
 use super::histories::config;
 use super::*;
-use crate::alert::{Alert, Source, Status, alert::fingerprint};
+use crate::alert::alertmanager::{Survey, View};
+use crate::alert::{Alert, FiringSet, Source, Status, alert::fingerprint};
 use crate::host::knob::IoPriority;
 use crate::host::{Knob, LinuxHost, Thread, Value};
 use crate::process::selector::{Condition, Pattern};
@@ -18,26 +19,80 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Instant;
 
+/// Histories that are lived through; PROPTEST_CASES asks for others.
+const HISTORIES: u32 = 200;
+const ALERTS: [&str; 2] = ["a", "b"];
+/// The label of no alert of these histories.
+const ELSEWHERE: &str = "c";
+
 #[derive(Debug, Clone, Copy)]
 enum Op {
-    Fire(usize),
-    Resolve(usize),
+    /// By webhook, or by own evaluation.
+    Fire(usize, bool),
+    Resolve(usize, bool),
+    /// A full set of what fires for Alertmanager, or for own evaluation.
+    FullSet(bool),
     /// The daemon is gone without having put anything back, and comes again.
     Dropped,
     Restart,
     Release,
-    Reload(bool),
+    Reload(Rules),
+}
+
+/// The rules in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    Both,
+    OnlyA,
+    /// Rule b answers another alert.
+    OtherMatchers,
+}
+
+impl Rules {
+    fn answer(self, alert: usize) -> bool {
+        alert == 0 || self == Rules::Both
+    }
 }
 
 fn op() -> impl Strategy<Value = Op> {
+    let rules = prop_oneof![Just(Rules::Both), Just(Rules::OnlyA), Just(Rules::OtherMatchers)];
     prop_oneof![
-        4 => (0usize..2).prop_map(Op::Fire),
-        2 => (0usize..2).prop_map(Op::Resolve),
+        4 => (0usize..2, any::<bool>()).prop_map(|(alert, is_own)| Op::Fire(alert, is_own)),
+        2 => (0usize..2, any::<bool>()).prop_map(|(alert, is_own)| Op::Resolve(alert, is_own)),
+        2 => any::<bool>().prop_map(Op::FullSet),
         2 => Just(Op::Dropped),
         1 => Just(Op::Restart),
         1 => Just(Op::Release),
-        1 => any::<bool>().prop_map(Op::Reload),
+        1 => rules.prop_map(Op::Reload),
     ]
+}
+
+/// What the sources have said of one alert: Alertmanager first, then own evaluation.
+#[derive(Debug, Clone, Default)]
+struct Said {
+    fires: [bool; 2],
+    /// Since the last start.
+    is_confirmed: [bool; 2],
+    /// The rule was in force when it was said last, and has been since.
+    is_answered: bool,
+    /// By hand, and the alert has not ended since.
+    is_released: bool,
+    /// Leases at the last start.
+    leases: BTreeSet<u64>,
+}
+
+impl Said {
+    fn set(&mut self, source: usize, fires: bool, is_in_force: bool) {
+        (self.fires[source], self.is_confirmed[source]) = (fires, fires);
+        self.is_answered |= fires && is_in_force;
+        if self.fires == [false; 2] {
+            *self = Said::default();
+        }
+    }
+
+    fn is_confirmed(&self) -> bool {
+        (0..2).any(|source| self.fires[source] && self.is_confirmed[source])
+    }
 }
 
 /// Children that end with the test.
@@ -56,7 +111,7 @@ fn host() -> LinuxHost {
     LinuxHost::new(Procfs::open(Path::new("/proc")).unwrap(), Arc::new(|_| ()))
 }
 
-fn policy(exe: &Path, has_both: bool) -> Policy {
+fn policy(exe: &Path, rules_in_force: Rules) -> Policy {
     let exe = regex::escape(exe.to_str().unwrap());
     let rule = |name: &str, values: Vec<Value>| {
         let mut rule = example(name, "nice 1");
@@ -79,8 +134,14 @@ fn policy(exe: &Path, has_both: bool) -> Policy {
         Value::OomScoreAdj(300),
     ];
     let mut rules = vec![rule("a", first)];
-    if has_both {
+    if rules_in_force != Rules::OnlyA {
         rules.push(rule("b", second));
+    }
+    if rules_in_force == Rules::OtherMatchers
+        && let Some(other) = rules.pop().and_then(Arc::into_inner)
+    {
+        let matchers = example(ELSEWHERE, "nice 1").matchers;
+        rules.push(Arc::new(Rule { matchers, ..other }));
     }
     Policy {
         rules: RuleSet { rules },
@@ -111,69 +172,130 @@ struct Scene<'a> {
     before: &'a [(i32, Value)],
 }
 
+/// An alert that starts later than all before.
+fn alert(index: usize, status: Status, is_own: bool, starts: &mut i64) -> Alert {
+    let labels: crate::alert::Labels = [("alertname", ALERTS[index]), ("instance", "web1")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    *starts += 100;
+    let starts_at = jiff::Timestamp::from_second(1_700_000_000 + *starts).unwrap();
+    Alert {
+        fingerprint: fingerprint(&labels),
+        labels,
+        annotations: Default::default(),
+        status,
+        starts_at,
+        ends_at: (status == Status::Resolved).then_some(starts_at),
+        source: if is_own { Source::Local } else { Source::Alertmanager },
+    }
+}
+
+fn start(directory: &Path, policy: &Policy) -> Engine<LinuxHost> {
+    let host = host();
+    let (journal, book) = Journal::open(directory, host.procfs().boot);
+    let tally = Tally::default();
+    let mut engine = Engine::new(host, journal, book, policy.clone(), Box::new(|_| None), tally);
+    engine.resume();
+    engine
+}
+
+fn hand_over(engine: &mut Engine<LinuxHost>, is_own: bool, firing: Vec<Alert>) {
+    if is_own {
+        let is_complete = true;
+        return engine.take_firing_set(&FiringSet { firing, is_complete });
+    }
+    engine.reconcile(&Survey {
+        views: vec![View {
+            alertmanager: "http://am:9093/".into(),
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            firing,
+        }],
+        asked_at: crate::host::linux::boot_time(),
+        fresh_for: Duration::from_secs(300),
+        // What is not listed is over at once.
+        patience: Duration::ZERO,
+    });
+}
+
 fn live_through(scene: &mut Scene<'_>, ops: &[Op]) {
     let directory = tempfile::tempdir().unwrap();
-    let mut policy_now = policy(scene.exe, true);
-    let start = |policy: &Policy| {
-        let host = host();
-        let (journal, book) = Journal::open(directory.path(), host.procfs().boot);
-        let mut engine = Engine::new(
-            host,
-            journal,
-            book,
-            policy.clone(),
-            Box::new(|_| None),
-            Tally::default(),
-        );
-        engine.resume();
-        engine
-    };
-    let mut starts = 0;
-    let mut alert = |index: usize, status: Status| {
-        let labels: crate::alert::Labels = [
-            ("alertname".to_owned(), ["a", "b"][index].to_owned()),
-            ("instance".to_owned(), "web1".to_owned()),
-        ]
-        .into();
-        starts += 100;
-        let starts_at = jiff::Timestamp::from_second(1_700_000_000 + starts).unwrap();
-        Alert {
-            fingerprint: fingerprint(&labels),
-            labels,
-            annotations: Default::default(),
-            status,
-            starts_at,
-            ends_at: None,
-            source: Source::Local,
-        }
-    };
-    let mut engine = start(&policy_now);
+    let mut rules = Rules::Both;
+    let mut engine = start(directory.path(), &policy(scene.exe, rules));
+    let (mut starts, mut said) = (0, [Said::default(), Said::default()]);
     for op in ops {
         match *op {
-            Op::Fire(index) => engine.take(&[alert(index, Status::Firing)], Instant::now()).unwrap(),
-            Op::Resolve(index) => engine.take(&[alert(index, Status::Resolved)], Instant::now()).unwrap(),
-            Op::Dropped => engine = start(&policy_now),
-            Op::Restart => {
-                engine.shut_down();
-                engine = start(&policy_now);
+            Op::Fire(index, is_own) => {
+                let alert = alert(index, Status::Firing, is_own, &mut starts);
+                engine.take(&[alert], Instant::now()).unwrap();
+                said[index].set(usize::from(is_own), true, rules.answer(index));
+            }
+            Op::Resolve(index, is_own) => {
+                let alert = alert(index, Status::Resolved, is_own, &mut starts);
+                engine.take(&[alert], Instant::now()).unwrap();
+                said[index].set(usize::from(is_own), false, rules.answer(index));
+            }
+            Op::FullSet(is_own) => {
+                let source = usize::from(is_own);
+                let firing = (0..2).filter(|index| said[*index].fires[source]);
+                let firing = firing.map(|index| alert(index, Status::Firing, is_own, &mut starts));
+                hand_over(&mut engine, is_own, firing.collect());
+                for (index, said) in said.iter_mut().enumerate() {
+                    said.set(source, said.fires[source], rules.answer(index));
+                }
+            }
+            Op::Dropped | Op::Restart => {
+                if matches!(op, Op::Restart) {
+                    engine.shut_down();
+                }
+                engine = start(directory.path(), &policy(scene.exe, rules));
+                for said in &mut said {
+                    said.is_confirmed = [false; 2];
+                    said.leases = engine.book().leases.keys().copied().collect();
+                }
             }
             Op::Release => {
                 engine.release(None);
+                said.iter_mut()
+                    .for_each(|said| said.is_released = said.fires != [false; 2]);
             }
-            Op::Reload(has_both) => {
-                policy_now = policy(scene.exe, has_both);
-                engine.reload(policy_now.clone());
+            Op::Reload(now) => {
+                rules = now;
+                engine.reload(policy(scene.exe, rules));
+                for (index, said) in said.iter_mut().enumerate() {
+                    if !rules.answer(index) {
+                        (said.is_answered, said.is_released) = (false, false);
+                    }
+                }
             }
         }
+        check(&engine, &said, ops);
         let now = values(engine.host(), scene.targets);
         let differs = now.iter().zip(scene.before).filter(|(now, before)| now != before);
         scene.changed.extend(differs.map(|(now, _)| now.1.knob()));
     }
     for index in 0..2 {
-        engine.take(&[alert(index, Status::Resolved)], Instant::now()).unwrap();
+        for is_own in [false, true] {
+            let alert = alert(index, Status::Resolved, is_own, &mut starts);
+            engine.take(&[alert], Instant::now()).unwrap();
+        }
     }
-    assert!(engine.book().leases.is_empty());
+    assert!(engine.book().leases.is_empty(), "{ops:?}");
     assert_eq!(values(engine.host(), scene.targets), scene.before, "{ops:?}");
+}
+
+/// What is held is what the sources say, and nothing more.
+fn check(engine: &Engine<LinuxHost>, said: &[Said; 2], ops: &[Op]) {
+    for (said, name) in said.iter().zip(ALERTS) {
+        let leases = engine.book().leases.values().filter(|lease| lease.rule == name);
+        let held: BTreeSet<u64> = leases.map(|lease| lease.id).collect();
+        if !said.is_answered {
+            assert!(held.is_empty(), "{name} is over, {ops:?}");
+        } else if !said.is_confirmed() {
+            assert!(held.is_subset(&said.leases), "{name} is not confirmed, {ops:?}");
+        } else if !said.is_released {
+            assert!(!held.is_empty(), "{name} fires, {ops:?}");
+        }
+    }
 }
 
 #[test]
@@ -203,7 +325,7 @@ fn real_processes_get_back_what_they_had() {
     }
     let before = values(&mut host, &targets);
     let mut changed = BTreeSet::new();
-    let mut runner = TestRunner::new(config(100));
+    let mut runner = TestRunner::new(config(HISTORIES));
     let history = proptest::collection::vec(op(), 1..7);
     for _ in 0..runner.config().cases {
         let ops = history.new_tree(&mut runner).unwrap().current();

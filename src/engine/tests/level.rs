@@ -51,6 +51,9 @@ const UNDO_MARGIN: Duration = Duration::from_secs(45);
 /// A process that was born or renamed less than this ago need not be noticed yet.
 const NOTICE_MARGIN: Duration = Duration::from_secs(45);
 
+/// By which a process may be younger than the alert that names its pid: clocks are compared.
+const START_TOLERANCE: Duration = Duration::from_secs(3);
+
 /// After the end of all conditions: long enough for the resolves to arrive, and the margins.
 const END: Duration = Duration::from_secs(600);
 

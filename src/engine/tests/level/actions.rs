@@ -28,7 +28,12 @@ impl Simulation {
 
     fn do_action(&mut self, action: Action) -> Result<(), String> {
         match action {
-            Action::Condition(alert, is_true) => self.conditions[alert] = is_true,
+            Action::Condition(alert, is_true) => {
+                if is_true && !self.conditions[alert] {
+                    self.began_at[alert] = self.now;
+                }
+                self.conditions[alert] = is_true;
+            }
             Action::Pass(seconds) => return self.pass(Duration::from_secs(seconds)),
             Action::PrometheusLink(from, to, is_up) => self.senders.links[from][to] = is_up,
             Action::AlertmanagerLink(which, is_up) => self.senders.is_reachable[which] = is_up,

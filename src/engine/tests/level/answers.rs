@@ -39,7 +39,10 @@ impl Simulation {
             return false;
         };
         let mut rules = self.configuration().enforced();
-        rules.any(|(rule, meant)| rule.name == lease.rule && meant.contains(&alert))
+        // What Alertmanager said is not about this host any more where it has another identity.
+        let is_about_us =
+            |rule: &Rule| rule.any_host || self.configuration().is_recognised[alert] || matches!(alert, OWN | OWN2);
+        rules.any(|(rule, meant)| rule.name == lease.rule && meant.contains(&alert) && is_about_us(rule))
             && self.is_backed(&lease.rule, &lease.fingerprint)
             && self.evidence[alert]
                 .last_over
@@ -119,12 +122,12 @@ impl Simulation {
                 .collect();
         }
         let processes = self.engine.host.processes.values().map(|found| &found.process);
-        let said = self.evidence[alert].first_said;
+        let began_at = self.began_at[alert];
         // A clock that is ahead of the sender's makes an alert look older than its process: it is then not taken.
         let is_ahead = self.engine.host.now.wall > self.senders_time() + SignedDuration::from_secs(2);
         let is_old = |process: &&Process| {
             let born = self.processes.born.get(&process.identity);
-            alert != OF_A_PID || (!is_ahead && born.zip(said.as_ref()).is_some_and(|(born, said)| born < said))
+            alert != OF_A_PID || (!is_ahead && born.is_some_and(|born| *born < began_at))
         };
         let eligible = processes.filter(|process| {
             self.selects(rule, alert, process)

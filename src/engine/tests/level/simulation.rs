@@ -38,6 +38,8 @@ pub struct Simulation {
     pub senders: Senders,
     pub evidence: [Evidence; ALERTS],
     pub conditions: [bool; ALERTS],
+    /// When each condition became true last.
+    pub began_at: [Duration; ALERTS],
     /// Index of the configuration in force.
     pub variant: usize,
     pub fate: Fate,
@@ -69,8 +71,8 @@ impl Simulation {
         let directory = setup
             .has_ledger
             .then(|| tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap()));
-        let mut host = FakeHost::new(4, BEGINNING.parse().unwrap());
         let (boot, now) = (1, Duration::from_secs(3600));
+        let mut host = FakeHost::new(4, wall(now.as_secs() as i64));
         let mut processes = Processes::default();
         processes.populate(&mut host, BootId(boot), now);
         let unit = host.add_cgroup(UNIT);
@@ -92,6 +94,7 @@ impl Simulation {
             senders: Senders::new(setup),
             evidence: Default::default(),
             conditions: [false; ALERTS],
+            began_at: [Duration::ZERO; ALERTS],
             variant: BASE,
             fate: Fate::Arrives,
             boot,

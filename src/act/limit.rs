@@ -194,7 +194,7 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
             let value = prior.first().map_or(value, |prior| &prior.value);
             let unit = held_unit(lease);
             let effected = put_back(host, cgroup, ours, value, |host| host.set_cgroup(cgroup, value, unit));
-            with_unit(host, effected, unit, ours, Some(value))
+            with_unit(host, cgroup, effected, unit, ours, Some(value))
         }
         Undo::Restore { prior, ours } => {
             let Some(first) = prior.first() else {
@@ -203,30 +203,63 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
             let unit = first.unit.as_ref();
             let restore = |host: &mut _| Host::restore_cgroup(host, cgroup, &first.value, unit);
             let effected = put_back(host, cgroup, ours, &first.value, restore);
-            with_unit(host, effected, unit, ours, None)
+            with_unit(host, cgroup, effected, unit, ours, None)
         }
         Undo::Signal(_) | Undo::Nothing => Effected::only(Outcome::Failed, "this is no lease of a cgroup"),
     }
 }
 
-/// What was set for a unit at runtime outlives its cgroup, and would be given to the next one.
-/// `next` is what an older lease still wants.
+/// What was set for a unit at runtime outlives its cgroup, and would be given to the next one; and it outlives a value that
+/// somebody else wrote into the file. `next` is what an older lease still wants.
 fn with_unit(
     host: &mut impl Host,
+    cgroup: &Cgroup,
     effected: Effected,
     unit: Option<&UnitState>,
     ours: &Value,
     next: Option<&Value>,
 ) -> Effected {
-    let (Outcome::Gone | Outcome::ChangedIdentity, Some(state)) = (effected.outcome, unit) else {
-        return effected;
+    let Some(state) = unit else { return effected };
+    let withdrawn = match effected.outcome {
+        Outcome::Gone | Outcome::ChangedIdentity => host.restore_unit(state, ours, next),
+        Outcome::Superseded => return withdraw_below(host, cgroup, effected, state, ours, next),
+        _ => return effected,
     };
-    let reason = match host.restore_unit(state, ours, next) {
+    let reason = match withdrawn {
         Ok(true) => format!("{}; {} is as it was", effected.reason, state.unit),
         Ok(false) => format!("{}; somebody else changed {}", effected.reason, state.unit),
         Err(error) => return error.into(),
     };
     Effected { reason, ..effected }
+}
+
+/// Takes ours out of systemd's record of a unit and leaves in the file what somebody else wrote there.
+fn withdraw_below(
+    host: &mut impl Host,
+    cgroup: &Cgroup,
+    effected: Effected,
+    state: &UnitState,
+    ours: &Value,
+    next: Option<&Value>,
+) -> Effected {
+    let theirs = host.read_cgroup(cgroup, ours.knob());
+    match host.restore_unit(state, ours, next) {
+        Ok(true) => {}
+        // The file has what systemd was told by somebody else.
+        Ok(false) => return effected,
+        Err(error) => return error.into(),
+    }
+    // systemd writes the file when a property is set.
+    let Ok(Reading { value: theirs, .. }) = theirs else {
+        return effected;
+    };
+    let now = host.read_cgroup(cgroup, ours.knob());
+    if now.is_ok_and(|now| now.value != theirs)
+        && let Err(error) = host.set_cgroup(cgroup, &theirs, None)
+    {
+        return error.into();
+    }
+    effected
 }
 
 /// What systemd had on record for the unit of a lease, where there is one.

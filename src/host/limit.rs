@@ -345,7 +345,7 @@ pub enum Setting {
 /// Bounds of a weight.
 pub const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=10_000;
 /// The kernel counts memory in pages and cuts what is no whole number of them; 64 KiB are the largest pages of any port.
-const MAX_PAGE_BYTES: u64 = 64 << 10;
+pub const MAX_PAGE_BYTES: u64 = 64 << 10;
 
 impl Setting {
     pub fn file(&self) -> CgroupFile {

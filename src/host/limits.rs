@@ -148,15 +148,11 @@ impl Limits {
             // A new cgroup is not frozen.
             return Ok(true);
         };
-        let restored = self.ask(&state.unit, |systemd| {
-            let is_ours = systemd.has(&state.unit, setting)?;
-            match next {
-                _ if !is_ours => {}
-                Some(Value::Cgroup(next)) => systemd.set(&state.unit, next)?,
-                _ => restore_property(systemd, state, ours)?,
-            }
-            Ok(is_ours)
-        })?;
+        let next = next.and_then(|next| match next {
+            Value::Cgroup(next) => Some(next),
+            _ => None,
+        });
+        let restored = self.ask(&state.unit, |systemd| systemd.withdraw(state, setting, next))?;
         Ok(restored.unwrap_or(false))
     }
 

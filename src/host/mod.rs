@@ -195,8 +195,9 @@ pub trait Host {
         Err(CgroupError::NoHierarchy)
     }
 
-    /// For a unit whose cgroup is gone: takes `ours` out of what systemd will give to the next one, for `next` or, without
-    /// that, for what was there before. False where somebody else has changed it meanwhile.
+    /// For a unit whose cgroup is gone or was changed by somebody else: takes `ours` out of what systemd has on record for
+    /// it, for `next` or, without that, for what was there before. What somebody else changed there stays; false where
+    /// that is so.
     ///
     /// # Errors
     /// When systemd cannot be asked, or refuses.

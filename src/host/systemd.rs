@@ -76,7 +76,7 @@ impl Systemd {
         let at_runtime = properties
             .iter()
             .map(|(name, _)| name.clone())
-            .filter(|name| drop_ins(&unit, name).any(|path| path.exists()))
+            .filter(|name| drop_ins(&unit, name).any(|path| is_assigning(&path)))
             .collect();
         Ok(Some(UnitState {
             unit,
@@ -103,33 +103,18 @@ impl Systemd {
     /// # Errors
     /// When systemd cannot be asked, or refuses, or a drop-in cannot be removed.
     pub fn restore(&mut self, state: &UnitState) -> Result<(), zbus::Error> {
-        match self.now(&state.unit, &state.properties) {
-            Ok(now) => {
-                let former = state.properties.iter().cloned().zip(now);
-                let changed: Vec<_> = former.filter(|((_, former), now)| former != now).collect();
-                self.set_properties(&state.unit, &changed)?;
-            }
-            // What is not loaded has no properties, but it may have drop-ins that wait for it.
-            Err(error) if is_no_such_unit(&error) => {}
-            Err(error) => return Err(error),
-        }
-        for (name, _) in &state.properties {
-            if state.at_runtime.contains(name) {
-                continue;
-            }
-            for drop_in in drop_ins(&state.unit, name) {
-                match fs::remove_file(&drop_in) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                    Err(error) => return Err(error.into()),
-                }
-                // The folder goes with its last file; that others are in it is no fault.
-                if let Some(folder) = drop_in.parent() {
-                    let _ = fs::remove_dir(folder);
-                }
+        let live = self.load(&state.unit, &state.properties)?;
+        let mut changed = Vec::new();
+        for ((name, former), live) in state.properties.iter().zip(live.into_iter().flatten()) {
+            let is_hidden = state.at_runtime.contains(name) && !has_drop_in(&state.unit, name, former);
+            if live != *former || is_hidden {
+                changed.push(((name.clone(), former.clone()), live));
             }
         }
-        Ok(())
+        self.set_properties(&state.unit, &changed)?;
+        let ours = state.properties.iter().map(|(name, _)| name);
+        ours.filter(|name| !state.at_runtime.contains(name))
+            .try_for_each(|name| remove_drop_ins(&state.unit, name))
     }
 
     /// Makes of a unit what it was for one device; what other devices have stays.
@@ -137,28 +122,65 @@ impl Systemd {
     /// # Errors
     /// As [`Systemd::restore`].
     pub fn restore_device(&mut self, state: &UnitState, device: Device) -> Result<(), zbus::Error> {
-        let now = match self.now(&state.unit, &state.properties) {
-            Ok(now) => now,
-            Err(error) if is_no_such_unit(&error) => return self.restore(state),
-            Err(error) => return Err(error),
-        };
-        self.restore(&state.of_device(device, &now, device_number))
+        match self.load(&state.unit, &state.properties)? {
+            Some(live) => self.restore(&state.of_device(device, &live, device_number)),
+            None => self.restore(state),
+        }
     }
 
-    /// Whether the unit still has what a setting stands for.
+    /// Takes what was set out of each property and drop-in of a unit that still has it, for what is `next` or, without
+    /// that, for what was there before. What somebody else changed stays, and what other devices have. Returns false
+    /// where somebody else changed what was set.
     ///
     /// # Errors
-    /// When systemd cannot be asked.
-    pub fn has(&mut self, unit: &str, setting: &Setting) -> Result<bool, zbus::Error> {
-        let wanted = wanted(setting);
-        match self.now(unit, &wanted) {
-            Ok(now) => {
-                let wanted = beside_others(wanted, &now, setting);
-                Ok(wanted.iter().zip(&now).all(|((_, wanted), now)| wanted == now))
+    /// As for restoring it.
+    pub fn withdraw(&mut self, state: &UnitState, ours: &Setting, next: Option<&Setting>) -> Result<bool, zbus::Error> {
+        let (setting, ours) = (ours, wanted(ours));
+        // Setting a property writes its drop-in, so they are read first.
+        let in_files: Vec<Option<Property>> = ours
+            .iter()
+            .map(|(name, ours)| drop_in_with(&state.unit, name, ours, setting))
+            .collect();
+        let live = self.load(&state.unit, &ours)?;
+        let former = match &live {
+            Some(live) => with_others(state, live, setting),
+            None => state.clone(),
+        };
+        let goals = match (next, &live) {
+            (None, _) => former.properties.clone(),
+            (Some(next), Some(live)) => beside_others(wanted(next), live, next),
+            (Some(next), None) => wanted(next),
+        };
+        let is_live = |index: usize| {
+            let (name, ours) = &ours[index];
+            live.as_ref()
+                .is_none_or(|live| has_part(name, &live[index], ours, setting))
+        };
+        let (mut changed, mut cleared) = (Vec::new(), Vec::new());
+        for (index, (name, _)) in ours.iter().enumerate() {
+            let live = live.as_ref().map(|live| &live[index]);
+            match (is_live(index), live, &in_files[index]) {
+                (true, live, _) => {
+                    if let Some(live) = live.filter(|live| **live != goals[index].1) {
+                        changed.push((goals[index].clone(), live.clone()));
+                    }
+                    if next.is_none() && !former.at_runtime.contains(name) {
+                        cleared.push(name);
+                    }
+                }
+                // One that is hidden by another of its name would come back when that one goes.
+                (false, Some(live), Some(in_file)) if is_needed_by_others(state, name, in_file, setting) => {
+                    changed.push(((name.clone(), live.clone()), live.clone()));
+                }
+                (false, _, Some(_)) => cleared.push(name),
+                (false, _, None) => {}
             }
-            Err(error) if is_no_such_unit(&error) => Ok(true),
-            Err(error) => Err(error),
         }
+        self.set_properties(&state.unit, &changed)?;
+        cleared
+            .into_iter()
+            .try_for_each(|name| remove_drop_ins(&state.unit, name))?;
+        Ok((0..ours.len()).all(is_live))
     }
 
     /// Freezes all processes of a unit, or lets them go on.
@@ -170,16 +192,45 @@ impl Systemd {
         self.call(MANAGER_PATH, MANAGER, method, &(unit,)).map(drop)
     }
 
+    /// What these properties of a unit are; `None` of one that systemd does not know any more. One that is not loaded is
+    /// loaded, because its drop-ins wait for it.
+    fn load(&mut self, unit: &str, properties: &[(String, Property)]) -> Result<Option<Vec<Property>>, zbus::Error> {
+        match self.now(unit, properties) {
+            Ok(now) => return Ok(Some(now)),
+            Err(error) if is_no_such_unit(&error) => {}
+            Err(error) => return Err(error),
+        }
+        // systemd unloads at once what nothing refers to, and loads it again for each question about its object.
+        let object: OwnedObjectPath = self
+            .call(MANAGER_PATH, MANAGER, "LoadUnit", &(unit,))?
+            .body()
+            .deserialize()?;
+        let state = String::try_from(self.property(&object, "org.freedesktop.systemd1.Unit", "LoadState")?)?;
+        match state == "loaded" {
+            true => self.values(unit, &object, properties).map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// What these properties of a unit are now.
     fn now(&mut self, unit: &str, properties: &[(String, Property)]) -> Result<Vec<Property>, zbus::Error> {
         let object: OwnedObjectPath = self
             .call(MANAGER_PATH, MANAGER, "GetUnit", &(unit,))?
             .body()
             .deserialize()?;
+        self.values(unit, &object, properties)
+    }
+
+    fn values(
+        &mut self,
+        unit: &str,
+        object: &OwnedObjectPath,
+        properties: &[(String, Property)],
+    ) -> Result<Vec<Property>, zbus::Error> {
         let interface = unit::interface(unit).ok_or_else(|| zbus::Error::Failure(format!("{unit} has no limits")))?;
         let values = properties
             .iter()
-            .map(|(name, _)| known(self.property(&object, &interface, name)?));
+            .map(|(name, _)| known(self.property(object, &interface, name)?));
         values.collect()
     }
 
@@ -274,6 +325,31 @@ fn beside_others(wanted: Vec<(String, Property)>, now: &[Property], setting: &Se
     wanted.into_iter().zip(now).map(merge).collect()
 }
 
+/// What a unit was before, where a setting is about one device with what the others have now.
+fn with_others(former: &UnitState, now: &[Property], setting: &Setting) -> UnitState {
+    match setting {
+        Setting::IoLimit(limit) => former.of_device(limit.device, now, device_number),
+        _ => former.clone(),
+    }
+}
+
+/// Whether a property has what a setting is about as it was set: of a list of devices, the entry of one.
+fn has_part(name: &str, found: &Property, set: &Property, setting: &Setting) -> bool {
+    match setting {
+        Setting::IoLimit(limit) => {
+            found.limits_of(limit.device, device_number) == set.limits_of(limit.device, device_number)
+        }
+        _ => unit::is_same(name, found, set),
+    }
+}
+
+/// Whether a drop-in has more than what was set on one device and what was there before.
+fn is_needed_by_others(former: &UnitState, name: &str, in_file: &Property, setting: &Setting) -> bool {
+    let is_of_device = matches!(setting, Setting::IoLimit(_));
+    let rest = with_others(former, std::slice::from_ref(in_file), setting);
+    is_of_device && rest.at_runtime.iter().any(|needed| needed == name)
+}
+
 /// The device that a path in a property leads to: systemd limits the disk that holds it.
 fn device_number(path: &str) -> Option<Device> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -318,6 +394,42 @@ fn drop_ins<'a>(unit: &'a str, property: &'a str) -> impl Iterator<Item = PathBu
             .join(format!("{unit}.d"))
             .join(format!("50-{}.conf", unit::in_unit_files(property)))
     })
+}
+
+fn is_assigning(drop_in: &Path) -> bool {
+    fs::read_to_string(drop_in).is_ok_and(|text| unit::assigns(&text))
+}
+
+/// What drop-ins that were made at runtime assign to a property.
+fn in_drop_ins<'a>(unit: &'a str, property: &'a str) -> impl Iterator<Item = Property> + 'a {
+    let texts = drop_ins(unit, property).filter_map(|path| fs::read_to_string(path).ok());
+    texts.filter_map(move |text| unit::assigned(property, &text))
+}
+
+/// Whether a drop-in that was made at runtime assigns this to a property.
+fn has_drop_in(unit: &str, property: &str, value: &Property) -> bool {
+    in_drop_ins(unit, property).any(|found| unit::is_same(property, &found, value))
+}
+
+/// What a drop-in that was made at runtime assigns to a property, if that has what was set.
+fn drop_in_with(unit: &str, property: &str, set: &Property, setting: &Setting) -> Option<Property> {
+    in_drop_ins(unit, property).find(|found| has_part(property, found, set, setting))
+}
+
+/// Removes what was made at runtime for a property.
+fn remove_drop_ins(unit: &str, property: &str) -> Result<(), zbus::Error> {
+    for drop_in in drop_ins(unit, property) {
+        match fs::remove_file(&drop_in) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error.into()),
+        }
+        // The folder goes with its last file; that others are in it is no fault.
+        if let Some(folder) = drop_in.parent() {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+    Ok(())
 }
 
 fn is_no_such_unit(error: &zbus::Error) -> bool {

@@ -1,7 +1,7 @@
 //! What systemd had on record for a unit before a limit of it was changed, and which of its properties stand for which
 //! file of a cgroup. Data and pure functions; the talking is in `systemd`.
 
-use super::limit::{Bandwidth, CgroupFile, DEFAULT_PERIOD_MICROS, Device, IoKind, Setting};
+use super::limit::{Bandwidth, CgroupFile, DEFAULT_PERIOD_MICROS, Device, IoKind, MAX_PAGE_BYTES, Setting};
 use serde::{Deserialize, Serialize};
 
 /// systemd's word for no limit, and for what was never set (CGROUP_LIMIT_MAX, CGROUP_WEIGHT_INVALID, USEC_INFINITY).
@@ -35,6 +35,15 @@ impl Property {
             return self == other;
         };
         ours.len() == theirs.len() && ours.iter().all(|entry| theirs.contains(entry))
+    }
+
+    /// The limits of one device in a list, whatever it is called there.
+    pub fn limits_of(&self, device: Device, number: impl Fn(&str) -> Option<Device>) -> Vec<u64> {
+        let Property::Devices(entries) = self else {
+            return Vec::new();
+        };
+        let of_device = entries.iter().filter(|(path, _)| number(path) == Some(device));
+        of_device.map(|(_, limit)| *limit).collect()
     }
 
     /// A list in which one device has what it has in `other`; what is no list is as in `other`.
@@ -133,6 +142,72 @@ pub fn in_unit_files(property: &str) -> &str {
         "CPUQuotaPerSecUSec" => "CPUQuota",
         "CPUQuotaPeriodUSec" => "CPUQuotaPeriodSec",
         other => other,
+    }
+}
+
+/// Whether a drop-in assigns anything.
+pub fn assigns(text: &str) -> bool {
+    assignments(text).next().is_some()
+}
+
+/// What a drop-in that systemd wrote assigns to a property; `None` where it assigns nothing, or something else.
+pub fn assigned(property: &str, text: &str) -> Option<Property> {
+    let mut found = None;
+    for (key, value) in assignments(text) {
+        if key != in_unit_files(property) {
+            return None;
+        }
+        found = Some(match (property.starts_with("IO") && property.ends_with("Max"), value) {
+            (true, "") => Property::Devices(Vec::new()),
+            (true, value) => {
+                let (device, limit) = value.rsplit_once(' ')?;
+                let Some(Property::Devices(mut devices)) = found else {
+                    return None;
+                };
+                devices.push((device.to_owned(), limit.parse().ok()?));
+                Property::Devices(devices)
+            }
+            (false, "" | "infinity") => Property::Number(INFINITY),
+            (false, value) => Property::Number(match property {
+                "CPUQuotaPerSecUSec" => scaled(value.strip_suffix('%')?, 10_000.0)?,
+                "CPUQuotaPeriodUSec" => microseconds(value)?,
+                _ => value.parse().ok()?,
+            }),
+        });
+    }
+    found
+}
+
+fn assignments(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = text.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.starts_with(['#', ';', '[']));
+    lines.filter_map(|line| line.split_once('='))
+}
+
+fn scaled(number: &str, by: f64) -> Option<u64> {
+    let number: f64 = number.parse().ok()?;
+    (number.is_finite() && number >= 0.0).then(|| (number * by).round() as u64)
+}
+
+/// A time span as systemd writes one of at most a second, such as `1.500ms` (systemd.time(7)).
+fn microseconds(text: &str) -> Option<u64> {
+    let units = [("us", 1.0), ("ms", 1e3), ("s", 1e6)];
+    units
+        .into_iter()
+        .find_map(|(unit, micros)| scaled(text.strip_suffix(unit)?, micros))
+}
+
+/// Whether a property that was found is the one that was set. The kernel cuts memory to whole pages and quotas to whole
+/// microseconds of a period, and a drop-in has whole per cents.
+pub fn is_same(property: &str, found: &Property, set: &Property) -> bool {
+    match (property, found, set) {
+        (_, found, set) if found.has_same_devices(set) => true,
+        (_, Property::Number(INFINITY), _) | (_, _, Property::Number(INFINITY)) => false,
+        ("CPUQuotaPerSecUSec", Property::Number(found), Property::Number(set)) => found.abs_diff(*set) < 10_000,
+        ("MemoryHigh" | "MemoryMax" | "MemorySwapMax", Property::Number(found), Property::Number(set)) => {
+            found.checked_sub(*set).is_some_and(|cut| cut < MAX_PAGE_BYTES)
+        }
+        _ => false,
     }
 }
 
@@ -236,6 +311,54 @@ mod tests {
         );
     }
 
+    /// As systemd 252 writes them.
+    #[test]
+    fn drop_ins_are_read_as_systemd_writes_them() {
+        use Property::{Devices, Number};
+        let drop_in = |lines: &str| format!("# This is a drop-in\n# or an equivalent operation.\n[Service]\n{lines}\n");
+        for (name, lines, expected) in [
+            ("CPUQuotaPerSecUSec", "CPUQuota=33%", Some(Number(330_000))),
+            ("CPUQuotaPerSecUSec", "CPUQuota=", Some(Number(INFINITY))),
+            ("CPUQuotaPerSecUSec", "CPUQuota=half", None),
+            ("CPUQuotaPerSecUSec", "CPUWeight=20", None),
+            (
+                "CPUQuotaPeriodUSec",
+                "CPUQuotaPeriodSec=333.333ms",
+                Some(Number(333_333)),
+            ),
+            ("CPUQuotaPeriodUSec", "CPUQuotaPeriodSec=1s", Some(Number(1_000_000))),
+            ("CPUWeight", "CPUWeight=20", Some(Number(20))),
+            ("MemoryHigh", "MemoryHigh=314572800", Some(Number(300 << 20))),
+            ("MemoryHigh", "MemoryHigh=300M", None),
+            ("TasksMax", "TasksMax=infinity", Some(Number(INFINITY))),
+            (
+                "IOReadBandwidthMax",
+                "IOReadBandwidthMax=\nIOReadBandwidthMax=/dev/vda 5000000\n",
+                Some(Devices(vec![("/dev/vda".into(), 5_000_000)])),
+            ),
+            ("IOWriteIOPSMax", "IOWriteIOPSMax=\n", Some(Devices(vec![]))),
+            ("IOWriteIOPSMax", "", None),
+        ] {
+            assert_eq!(assigned(name, &drop_in(lines)), expected, "{lines}");
+            assert_eq!(assigns(&drop_in(lines)), !lines.is_empty(), "{lines}");
+        }
+    }
+
+    #[test]
+    fn what_was_made_of_a_property_is_told_from_another_value() {
+        for (name, found, set, expected) in [
+            ("CPUQuotaPerSecUSec", 330_000, 333_333, true),
+            ("CPUQuotaPerSecUSec", 340_000, 330_000, false),
+            ("CPUQuotaPerSecUSec", INFINITY, INFINITY - 1, false),
+            ("MemoryHigh", 1_000_001, 999_424, true),
+            ("MemoryHigh", 999_424, 1_000_001, false),
+            ("TasksMax", 41, 40, false),
+        ] {
+            let (found, set) = (Property::Number(found), Property::Number(set));
+            assert_eq!(is_same(name, &found, &set), expected, "{name} {found:?} {set:?}");
+        }
+    }
+
     #[test]
     fn one_device_is_changed_in_a_list_and_the_others_stay() {
         let list = |entries: &[(&str, u64)]| {
@@ -251,6 +374,9 @@ mod tests {
             at_runtime: at_runtime.iter().map(|name| (*name).to_owned()).collect(),
         };
         let now = list(&[("9:0", 7), ("8:0", 5)]);
+        assert_eq!(now.limits_of(device, number_in), [5]);
+        assert_eq!(list(&[("9:0", 7)]).limits_of(device, number_in), [0; 0]);
+        assert!(is_same("IOWriteBandwidthMax", &now, &list(&[("8:0", 5), ("9:0", 7)])));
         assert_eq!(
             now.with_device(device, &list(&[("8:0", 6)]), number_in),
             list(&[("9:0", 7), ("8:0", 6)])

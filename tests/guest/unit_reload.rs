@@ -9,6 +9,24 @@ fn held(evenkeel: &Daemon) -> f64 {
     evenkeel.metric("evenkeel_leases", &[("knob", "cpu.max")])
 }
 
+#[test]
+fn a_value_by_hand_stays_and_ours_does_not_come_back() {
+    let service = Service::start("byhand", "CPUQuota=20%");
+    let home = service.home("[{cgroup: {cpu.max: 30%}}]");
+    let evenkeel = enforce(&home);
+    fire(&evenkeel);
+    outcomes(&evenkeel, "applied", 1.0);
+    let file = format!("/sys/fs/cgroup{}/cpu.max", service.cgroup());
+    std::fs::write(&file, "55000 100000").expect("root writes it");
+    resolve(&evenkeel);
+    outcomes(&evenkeel, "superseded", 1.0);
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "55000 100000");
+    assert_eq!(service.shows("CPUQuotaPerSecUSec"), "200ms");
+    assert!(!service.has_assignments());
+    sh(&format!("systemctl daemon-reload; systemctl restart {}", service.name));
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "20000 100000");
+}
+
 /// Restarts a unit over and over, until this is dropped.
 struct Restarts(Child);
 

@@ -69,3 +69,18 @@ fn a_restart_between_setting_and_checking_leaves_nothing() {
         assert_eq!(found(&mut world), (weight("100"), None));
     }
 }
+
+#[test]
+fn a_value_by_hand_stays_and_ours_does_not_come_back() {
+    let mut world = shop(vec![rule("calm", Value::Cgroup(weight("20")))]);
+    world.fire("calm");
+    assert_eq!(found(&mut world), (weight("20"), Some(weight("20"))));
+    let cgroup = world.engine.host().cgroups.get_mut(UNIT).unwrap();
+    cgroup.settings.insert(CgroupFile::CpuWeight, weight("55"));
+    world.resolve("calm");
+    assert_eq!(found(&mut world), (weight("55"), None));
+    assert_eq!(
+        world.count("evenkeel_actions_total", &["calm", "cpu.weight", "superseded"]),
+        1.0
+    );
+}

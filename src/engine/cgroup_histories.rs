@@ -4,7 +4,7 @@
 use super::histories::config;
 use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
-use crate::host::fake::FakeHost;
+use crate::host::fake::{DeviceLimits, FakeHost};
 use crate::host::limit::{CgroupFile, Device, IoKind, Limit, Setting};
 use crate::host::{Value, fault};
 use crate::process::selector::{Condition, Pattern};
@@ -41,6 +41,12 @@ enum Op {
     ForeignIo(usize, u64),
     /// What runs in it uses so many MiB, as far as it is let, and whether the kernel could reclaim that.
     Use(usize, u64, bool),
+    /// Somebody else writes the file of a cgroup, past systemd.
+    ByHand(usize),
+    /// systemd reads its files again.
+    Reload,
+    /// The next change of a unit is followed by its restart before it was checked.
+    RestartWhenSet,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -57,6 +63,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..PATHS.len(), 1u64..3).prop_map(|(path, limit)| Op::ForeignIo(path, limit)),
         3 => (0..PATHS.len(), 0u64..3000, any::<bool>())
             .prop_map(|(path, mib, reclaimable)| Op::Use(path, mib, reclaimable)),
+        1 => (0..PATHS.len()).prop_map(Op::ByHand),
+        2 => Just(Op::Reload),
+        1 => Just(Op::RestartWhenSet),
     ]
 }
 
@@ -157,7 +166,11 @@ fn policy() -> Policy {
 struct Own {
     settings: BTreeMap<CgroupFile, Setting>,
     runtime: Option<BTreeMap<CgroupFile, Setting>>,
-    runtime_io: BTreeMap<IoKind, BTreeMap<Device, u64>>,
+    persistent: BTreeMap<CgroupFile, Setting>,
+    live: BTreeMap<CgroupFile, Setting>,
+    runtime_io: DeviceLimits,
+    persistent_io: DeviceLimits,
+    live_io: DeviceLimits,
 }
 
 impl Own {
@@ -166,6 +179,28 @@ impl Own {
         put_io(&mut self.settings, device, kind, limit);
         if self.runtime.is_some() {
             self.runtime_io.entry(kind).or_default().insert(device, limit);
+            self.live_io.entry(kind).or_default().insert(device, limit);
+        }
+    }
+
+    /// As systemd makes it from what is on record.
+    fn make_anew(&mut self, defaults: &BTreeMap<CgroupFile, Setting>) {
+        self.settings.clone_from(defaults);
+        self.settings.extend(self.live.clone());
+        for (kind, devices) in &self.live_io {
+            for (device, limit) in devices {
+                put_io(&mut self.settings, *device, *kind, *limit);
+            }
+        }
+    }
+
+    fn reload(&mut self, defaults: &BTreeMap<CgroupFile, Setting>) {
+        if let Some(runtime) = &self.runtime {
+            self.live.clone_from(runtime);
+            self.live.extend(self.persistent.clone());
+            self.live_io.clone_from(&self.runtime_io);
+            self.live_io.extend(self.persistent_io.clone());
+            self.make_anew(defaults);
         }
     }
 }
@@ -176,12 +211,19 @@ fn put_io(settings: &mut BTreeMap<CgroupFile, Setting>, device: Device, kind: Io
     }
 }
 
+fn restart_units(host: &mut FakeHost) {
+    host.restart_cgroup(PATHS[0]);
+    host.restart_cgroup(PATHS[1]);
+}
+
 struct History {
     engine: Engine<FakeHost>,
     directory: tempfile::TempDir,
     tally: Tally,
     own: BTreeMap<&'static str, Own>,
     defaults: BTreeMap<CgroupFile, Setting>,
+    /// By which it is known that a cgroup was made anew.
+    inodes: [u64; PATHS.len()],
 }
 
 fn start(host: FakeHost, directory: &std::path::Path, tally: &Tally) -> Engine<FakeHost> {
@@ -215,21 +257,30 @@ impl History {
         let quota = setting(CgroupFile::CpuMax, "50000");
         let first = host.add_cgroup(PATHS[0]);
         first.settings.insert(CgroupFile::CpuMax, quota.clone());
+        first.live.insert(CgroupFile::CpuMax, quota.clone());
         first.runtime.as_mut().unwrap().insert(CgroupFile::CpuMax, quota);
+        let quota = setting(CgroupFile::CpuMax, "40000");
+        let second = host.add_cgroup(PATHS[1]);
+        second.settings.insert(CgroupFile::CpuMax, quota.clone());
+        second.live.insert(CgroupFile::CpuMax, quota.clone());
+        second.persistent.insert(CgroupFile::CpuMax, quota);
         let foreign = Device { major: 9, minor: 0 };
+        let devices = BTreeMap::from([(IoKind::Reads, BTreeMap::from([(foreign, 9)]))]);
+        put_io(&mut second.settings, foreign, IoKind::Reads, 9);
+        (second.live_io, second.persistent_io) = (devices.clone(), devices);
         let memory = setting(CgroupFile::MemoryMax, "1073741824");
         for path in [PATHS[0], PATHS[2]] {
             let found = host.add_cgroup(path);
             found.settings.insert(CgroupFile::MemoryMax, memory.clone());
+            put_io(&mut found.settings, foreign, IoKind::WriteBytes, 7);
             if let Some(runtime) = &mut found.runtime {
                 runtime.insert(CgroupFile::MemoryMax, memory.clone());
-            }
-            put_io(&mut found.settings, foreign, IoKind::WriteBytes, 7);
-            if found.runtime.is_some() {
-                let devices = BTreeMap::from([(foreign, 7)]);
-                found.runtime_io.insert(IoKind::WriteBytes, devices);
+                found.live.insert(CgroupFile::MemoryMax, memory.clone());
+                let devices = BTreeMap::from([(IoKind::WriteBytes, BTreeMap::from([(foreign, 7)]))]);
+                (found.live_io, found.runtime_io) = (devices.clone(), devices);
             }
         }
+        let inodes = PATHS.map(|path| host.cgroups[path].inode);
         let tally = Tally::default();
         let mut history = History {
             own: BTreeMap::new(),
@@ -237,6 +288,7 @@ impl History {
             engine: start(host, directory.path(), &tally),
             directory,
             tally,
+            inodes,
         };
         history.own = PATHS.map(|path| (path, history.found(path))).into();
         history.engine.resume();
@@ -248,8 +300,31 @@ impl History {
         Own {
             settings: found.settings.clone(),
             runtime: found.runtime.clone(),
+            persistent: found.persistent.clone(),
+            live: found.live.clone(),
             runtime_io: found.runtime_io.clone(),
+            persistent_io: found.persistent_io.clone(),
+            live_io: found.live_io.clone(),
         }
+    }
+
+    fn note_restarts(&mut self) {
+        for (path, known) in PATHS.into_iter().zip(&mut self.inodes) {
+            let now = self.engine.host().cgroups[path].inode;
+            if std::mem::replace(known, now) != now {
+                self.own.get_mut(path).unwrap().make_anew(&self.defaults);
+            }
+        }
+    }
+
+    /// systemd may write a value by hand over at a reload, and evenkeel put it back: neither is wrong.
+    fn has_values_by_hand(&self) -> bool {
+        let mut units = self.own.values().filter(|own| own.runtime.is_some());
+        units.any(|own| {
+            let mut expected = own.clone();
+            expected.make_anew(&self.defaults);
+            expected != *own
+        })
     }
 
     fn run(&mut self, deaths: [Option<u32>; 2], deed: impl Fn(&mut Engine<FakeHost>)) {
@@ -323,21 +398,26 @@ impl History {
             }),
             Op::Pause(paused) => self.run(deaths, |engine| engine.pause(paused)),
             Op::MadeAnew(index) => {
-                let path = PATHS[index];
-                self.engine.host().restart_cgroup(path);
-                let own = self.own.get_mut(path).unwrap();
-                own.settings.clone_from(&self.defaults);
-                own.settings.extend(own.runtime.clone().unwrap_or_default());
-                for (kind, devices) in own.runtime_io.clone() {
-                    for (device, limit) in devices {
-                        put_io(&mut own.settings, device, kind, limit);
-                    }
-                }
+                self.engine.host().restart_cgroup(PATHS[index]);
             }
             Op::Use(index, mib, is_reclaimable) => self.use_memory(PATHS[index], mib << 20, is_reclaimable),
             Op::ForeignIo(index, limit) => self.change_io(PATHS[index], limit),
             Op::Foreign(index, high) => self.change(PATHS[index], if high { "777" } else { "7" }),
+            Op::ByHand(index) => {
+                let value = setting(CgroupFile::CpuWeight, "55");
+                let found = self.engine.host().cgroups.get_mut(PATHS[index]).unwrap();
+                found.settings.insert(CgroupFile::CpuWeight, value.clone());
+                let own = self.own.get_mut(PATHS[index]).unwrap();
+                own.settings.insert(CgroupFile::CpuWeight, value);
+            }
+            Op::Reload if self.has_values_by_hand() => {}
+            Op::Reload => {
+                self.engine.host().reload_systemd();
+                self.own.values_mut().for_each(|own| own.reload(&self.defaults));
+            }
+            Op::RestartWhenSet => self.engine.host().after_unit_set.push_back(restart_units),
         }
+        self.note_restarts();
         let guarded = self.found(PATHS[GUARDED]);
         assert_eq!(guarded, self.own[PATHS[GUARDED]], "it holds a protected process");
         self.check_bases();
@@ -363,6 +443,7 @@ impl History {
             };
             let expected = match &*lease.name {
                 path if path == PATHS[0] => [Some(100_000), Some(10_000), Some(25_000)],
+                path if path == PATHS[1] => [Some(80_000), Some(10_000), Some(20_000)],
                 _ => [None, Some(10_000), Some(200_000)],
             };
             assert!(expected.contains(&held.quota_micros), "{lease:?}");
@@ -375,7 +456,10 @@ impl History {
         let found = self.engine.host().cgroups.get_mut(path).unwrap();
         put_io(&mut found.settings, device, kind, limit);
         if found.runtime.is_some() {
-            found.runtime_io.entry(kind).or_default().insert(device, limit);
+            // The drop-in has the whole list that systemd has.
+            let live = found.live_io.entry(kind).or_default();
+            live.insert(device, limit);
+            found.runtime_io.insert(kind, live.clone());
         }
         self.own.get_mut(path).unwrap().put_io(device, kind, limit);
     }
@@ -389,6 +473,14 @@ impl History {
         for runtime in [&mut found.runtime, &mut own.runtime].into_iter().flatten() {
             runtime.insert(file, value.clone());
         }
+        for (live, is_unit) in [
+            (&mut found.live, found.runtime.is_some()),
+            (&mut own.live, own.runtime.is_some()),
+        ] {
+            if is_unit {
+                live.insert(file, value.clone());
+            }
+        }
     }
 
     fn end(&mut self) {
@@ -401,6 +493,7 @@ impl History {
             self.use_memory(path, 0, false);
         }
         self.pass(60, [None, None]);
+        self.note_restarts();
         assert_eq!(self.engine.host().signals, [], "no limit ends anything");
         assert!(self.engine.book().leases.is_empty(), "{:?}", self.engine.book().leases);
         for path in PATHS {

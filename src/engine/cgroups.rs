@@ -7,7 +7,7 @@ use super::turn::{About, Subject, Turn, Work, shown};
 use crate::act::apply::Effected;
 use crate::act::guard::{self, Refusal, Ward};
 use crate::act::{limit, plan};
-use crate::host::{Host, Knob, Reading};
+use crate::host::{Host, Knob, Reading, Standing, Value, unit};
 use crate::ledger::lease;
 use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Prior, Record};
 use crate::process::selector::Judgement;
@@ -150,17 +150,26 @@ impl<H: Host> Engine<H> {
             return Err("it is gone, or was made anew".to_owned());
         };
         now.cpu_cores = seen.cpu_cores;
+        let members = self.members_of(&now);
         let ward = Ward {
             own_line: &self.own_line,
             protect: &self.policy.protect,
         };
-        let members = members(&mut self.host, &BTreeMap::new(), &now, &ward);
         match selector.judge_cgroup(&now) {
             Judgement::Holds => ward
                 .screen_cgroup(rule, &now, &members)
                 .map_err(|refusal| refusal.reason),
             Judgement::Fails(why) | Judgement::Unknown(why) => Err(why.to_string()),
         }
+    }
+
+    /// Everything in a cgroup, read now.
+    pub(super) fn members_of(&mut self, cgroup: &Cgroup) -> Members {
+        let ward = Ward {
+            own_line: &self.own_line,
+            protect: &self.policy.protect,
+        };
+        members(&mut self.host, &BTreeMap::new(), cgroup, &ward)
     }
 
     pub(super) fn is_cgroup_there(&mut self, identity: CgroupIdentity, path: &str) -> bool {
@@ -194,8 +203,22 @@ impl<H: Host> Engine<H> {
         {
             reading.value.clone_from(value);
         }
-        // What is held on this very cgroup is what is found in it; and nobody hands on what was set on one that has no unit.
-        if newest.is_some() || reading.unit.is_none() {
+        // Nothing is handed on of what was set on a cgroup that has no unit.
+        if reading.unit.is_none() {
+            return Ok(reading);
+        }
+        if let Some(lease) = newest {
+            // What is held on this very cgroup is what is found in it; but what systemd has on record for the unit is
+            // evenkeel's own, unless somebody else changed the unit.
+            let is_settled = lease.settled;
+            let ours = lease.effect.value().cloned();
+            let first = lease::beneath(leases().filter(|lease| lease.target == target));
+            if let (Some(ours), Some(Prior { unit: Some(unit), .. })) = (ours, first) {
+                let standing = self.host.standing(cgroup, &ours, &unit);
+                if !is_settled || !matches!(standing, Ok(Standing::Changed)) {
+                    reading.unit = Some(unit);
+                }
+            }
             return Ok(reading);
         }
         let is_former =
@@ -227,7 +250,11 @@ impl<H: Host> Engine<H> {
             unit: None,
         };
         let base = self.base_of(seat, knob, &[found]);
-        limit::prepare(&mut self.host, cgroup, change, &base, reading)
+        let mut prepared = limit::prepare(&mut self.host, cgroup, change, &base, reading)?;
+        if let (Some(_), Value::Cgroup(setting)) = (&prepared.prior.unit, &mut prepared.value) {
+            *setting = unit::kept(setting);
+        }
+        Ok(prepared)
     }
 
     /// Writes down what is about to be done to a cgroup, or what would be. False where the guard refuses it.

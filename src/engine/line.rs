@@ -106,6 +106,7 @@ impl<H: Host> Engine<H> {
             self.judged_at.retain(|key, _| open.contains_key(key));
             self.crowded.retain(|key| open.contains_key(key));
             self.look_for_the_dead(&mut turn);
+            self.check_limits_of_units(&mut turn);
         }
         self.run_errands(&mut turn);
         let is_due = |episode: &Episode| {

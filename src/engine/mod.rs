@@ -21,6 +21,7 @@ pub mod showing;
 pub mod stages;
 pub mod turn;
 pub mod unwind;
+mod upkeep;
 
 #[cfg(test)]
 mod cgroup_histories;

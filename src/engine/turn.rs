@@ -226,6 +226,14 @@ impl Turn {
         self.intend(book, Entry::Record(record));
     }
 
+    /// The leases that are undone in this turn.
+    pub fn undone(&self) -> impl Iterator<Item = u64> + '_ {
+        self.work.iter().filter_map(|work| match work {
+            Work::Undo { lease, .. } => Some(*lease),
+            _ => None,
+        })
+    }
+
     /// Whether a step for this episode is among the work.
     pub fn has_work_for(&self, key: &EpisodeKey) -> bool {
         self.work.iter().any(|work| match work {

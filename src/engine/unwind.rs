@@ -136,7 +136,7 @@ impl<H: Host> Engine<H> {
 
     /// Undoes a lease of an episode that stays open. The mark is durable first: the daemon may die before it has undone it,
     /// and nothing else says that this lease is not wanted any more.
-    fn begin_undo(&mut self, id: u64, word: Outcome, turn: &mut Turn) {
+    pub(super) fn begin_undo(&mut self, id: u64, word: Outcome, turn: &mut Turn) {
         turn.work.push(Work::Undo { lease: id, word });
         let Some(lease) = self.book.leases.get(&id).filter(|lease| !lease.is_undoing) else {
             return;
@@ -271,14 +271,7 @@ impl<H: Host> Engine<H> {
             let why = "the rule went out of force";
             self.close(key, &about, before(episode.starts_at), why, turn);
         }
-        let planned: BTreeSet<u64> = turn
-            .work
-            .iter()
-            .filter_map(|work| match work {
-                Work::Undo { lease, .. } => Some(*lease),
-                _ => None,
-            })
-            .collect();
+        let planned: BTreeSet<u64> = turn.undone().collect();
         let is_orphan = |lease: &&Lease| {
             let key = EpisodeKey {
                 rule: lease.rule.clone(),
@@ -318,11 +311,7 @@ impl<H: Host> Engine<H> {
     /// yet. Their target goes back to that step, and takes it when the alert is confirmed. A signal that may have been
     /// sent counts as sent.
     pub(super) fn revert_unsettled(&mut self, turn: &mut Turn) {
-        let undone = |work: &Work| match work {
-            Work::Undo { lease, .. } => Some(*lease),
-            _ => None,
-        };
-        let undone: BTreeSet<u64> = turn.work.iter().filter_map(undone).collect();
+        let undone: BTreeSet<u64> = turn.undone().collect();
         let is_open = |lease: &&Lease| !lease.settled && lease.course().is_none() && !undone.contains(&lease.id);
         // Newest first, so that a stack comes down from the top.
         for mut lease in self
@@ -420,7 +409,7 @@ impl<H: Host> Engine<H> {
         let shortage = cgroup
             .as_ref()
             .and_then(|cgroup| room::make(&mut self.host, cgroup, &lease, &what).err());
-        let effected = match (shortage, &cgroup) {
+        let mut effected = match (shortage, &cgroup) {
             (Some(shortage), _) => Effected {
                 outcome: Outcome::Failed,
                 before: lease.effect.value().map(ToString::to_string),
@@ -435,6 +424,9 @@ impl<H: Host> Engine<H> {
             Some(shortage) if !self.wait_for_room(&lease, word, shortage) => return,
             Some(_) => {}
             None => drop(self.waits.remove(&id)),
+        }
+        if word == Outcome::Superseded && effected.reason.is_empty() {
+            effected.reason = "systemd or somebody else changed the value while it was held".to_owned();
         }
         if matches!(effected.outcome, Outcome::Restored) {
             self.undone.push((lease.clone(), what));
@@ -599,7 +591,7 @@ fn holds(leases: &Leases, process: Identity, lease: &Lease) -> bool {
 }
 
 /// The cgroup that a lease is about.
-fn cgroup_of(lease: &Lease) -> Option<Cgroup> {
+pub(super) fn cgroup_of(lease: &Lease) -> Option<Cgroup> {
     let identity = lease.target.cgroup()?;
     Some(Cgroup::at(identity, lease.name.clone()))
 }

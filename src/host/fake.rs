@@ -4,7 +4,7 @@
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
 use super::limit::{CgroupFile, Device, IoKind, IoLimit, IoLimits, Limit, Setting};
 use super::unit::{self, Property, UnitState};
-use super::{CgroupError, Errand, Host, HostError, Moment, Reading, Reclaimed, Suspension, Thread};
+use super::{CgroupError, Errand, Host, HostError, Moment, Reading, Reclaimed, Standing, Suspension, Thread};
 use crate::process::table::TICKS_PER_SECOND;
 use crate::process::{BootId, Cgroup, CgroupIdentity, Details, Identity, Needs, Process};
 use jiff::Timestamp;
@@ -41,6 +41,9 @@ pub struct FakeThread {
     pub policy: Policy,
 }
 
+/// The limits in `io.max` as systemd has them: a list of devices for each kind.
+pub type DeviceLimits = BTreeMap<IoKind, BTreeMap<Device, u64>>;
+
 /// A cgroup with all controllers. Who is in it is told by the processes' own paths.
 #[derive(Debug, Clone)]
 pub struct FakeCgroup {
@@ -56,7 +59,14 @@ pub struct FakeCgroup {
     /// Whether systemd keeps a unit for it, and what was set for that at runtime: the next cgroup of the unit gets it too.
     pub runtime: Option<BTreeMap<CgroupFile, Setting>>,
     /// The same for `io.max`, where systemd has a list of devices for each kind of limit.
-    pub runtime_io: BTreeMap<IoKind, BTreeMap<Device, u64>>,
+    pub runtime_io: DeviceLimits,
+    /// What a person set persistently for the unit: it hides what was set at runtime when systemd reads its files again.
+    pub persistent: BTreeMap<CgroupFile, Setting>,
+    /// What systemd has in memory: the last that was set, or what was read from its files since.
+    pub live: BTreeMap<CgroupFile, Setting>,
+    /// The same for `io.max`.
+    pub persistent_io: DeviceLimits,
+    pub live_io: DeviceLimits,
 }
 
 impl FakeCgroup {
@@ -71,6 +81,10 @@ impl FakeCgroup {
             cpus: None,
             runtime: is_unit.then(BTreeMap::new),
             runtime_io: BTreeMap::new(),
+            persistent: BTreeMap::new(),
+            live: BTreeMap::new(),
+            persistent_io: BTreeMap::new(),
+            live_io: BTreeMap::new(),
         }
     }
 
@@ -82,44 +96,98 @@ impl FakeCgroup {
         }
     }
 
-    /// The devices that a kind of limit has, as systemd's property has them.
-    fn io_devices(&mut self, kind: IoKind) -> BTreeMap<Device, u64> {
-        let limits = self.io_limits().0.iter().filter(|((_, of), _)| *of == kind);
-        limits.map(|((device, _), limit)| (*device, *limit)).collect()
-    }
-
-    fn set_io(&mut self, limit: IoLimit, is_property: bool) {
-        self.io_limits().put(limit.device, limit.kind, limit.limit);
-        if is_property && self.runtime.is_some() {
-            let devices = self.io_devices(limit.kind);
-            self.runtime_io.insert(limit.kind, devices);
+    /// The files of a cgroup of the unit, as systemd makes them from what it has in memory.
+    fn write_live(&mut self) {
+        self.settings = CgroupFile::ALL.map(|file| (file, unlimited(file))).into();
+        self.settings.extend(self.live.clone());
+        for (kind, devices) in self.live_io.clone() {
+            for (device, limit) in devices {
+                self.io_limits().put(device, kind, Limit(Some(limit)));
+            }
         }
     }
 
-    fn io_property(&mut self, kind: IoKind) -> Property {
-        let named = |(device, limit)| (format!("/dev/block/{device}"), limit);
-        Property::Devices(self.io_devices(kind).into_iter().map(named).collect())
+    /// systemd writes into the file what changes in its list, and leaves other devices alone.
+    fn put_live_io(&mut self, kind: IoKind, devices: BTreeMap<Device, u64>) {
+        let former = self.live_io.remove(&kind).unwrap_or_default();
+        for device in former.keys().chain(devices.keys()) {
+            let limit = Limit(devices.get(device).copied());
+            self.io_limits().put(*device, kind, limit);
+        }
+        if !devices.is_empty() {
+            self.live_io.insert(kind, devices);
+        }
+    }
+
+    fn set_io(&mut self, limit: IoLimit, is_property: bool) {
+        if !is_property || self.runtime.is_none() {
+            return self.io_limits().put(limit.device, limit.kind, limit.limit);
+        }
+        let mut devices = self.live_io.get(&limit.kind).cloned().unwrap_or_default();
+        match limit.limit.0 {
+            Some(most) => drop(devices.insert(limit.device, most)),
+            None => drop(devices.remove(&limit.device)),
+        }
+        self.runtime_io.insert(limit.kind, devices.clone());
+        self.put_live_io(limit.kind, devices);
     }
 
     /// As systemd does it: the device has what it had, and the drop-in goes where nothing needs it.
     fn restore_io(&mut self, state: &UnitState, device: Device, kind: IoKind) {
-        let now = [self.io_property(kind)];
+        let now = [io_property(&self.live_io, kind)];
         let state = state.of_device(device, &now, unit::number_in);
         let Some((name, Property::Devices(entries))) = state.properties.first() else {
             return;
         };
-        self.io_limits().0.retain(|(_, of), _| *of != kind);
-        for (path, limit) in entries {
-            let device = unit::number_in(path).expect("the number of a device");
-            self.io_limits().put(device, kind, Limit(Some(*limit)));
-        }
-        let devices = self.io_devices(kind);
+        let number = |path: &str| unit::number_in(path).expect("the number of a device");
+        let devices: BTreeMap<Device, u64> = entries.iter().map(|(path, limit)| (number(path), *limit)).collect();
+        self.put_live_io(kind, devices.clone());
         match state.at_runtime.contains(name) {
             true => drop(self.runtime_io.insert(kind, devices)),
             false => drop(self.runtime_io.remove(&kind)),
         }
     }
+
+    fn standing_io(&mut self, ours: IoLimit, state: &UnitState) -> Standing {
+        let IoLimit { device, kind, limit } = ours;
+        if self.io_limits().get(device, kind) == limit {
+            return Standing::Holds;
+        }
+        let live = limit_in(&self.live_io, ours);
+        if live == limit {
+            return Standing::Overwritten;
+        }
+        let former = state.properties.first();
+        let former = former.map(|(_, former)| former.limits_of(device, unit::number_in));
+        let is_former = former.is_some_and(|former| former.first().copied() == live.0);
+        match is_former && limit_in(&self.runtime_io, ours) == limit {
+            true => Standing::TakenBySystemd,
+            false => Standing::Changed,
+        }
+    }
+
+    /// Takes out of the drop-in what was set on a device, where systemd has something else in memory.
+    fn clear_hidden_io(&mut self, state: &UnitState, ours: IoLimit) {
+        let IoLimit { device, kind, limit } = ours;
+        let Some(devices) = self.runtime_io.get(&kind) else {
+            return;
+        };
+        if devices.get(&device).copied() != limit.0 {
+            return;
+        }
+        let rest = state.of_device(device, &[io_property(&self.runtime_io, kind)], unit::number_in);
+        match rest.at_runtime.is_empty() {
+            true => drop(self.runtime_io.remove(&kind)),
+            false => drop(
+                self.runtime_io
+                    .insert(kind, self.live_io.get(&kind).cloned().unwrap_or_default()),
+            ),
+        }
+    }
 }
+
+/// A property that was never set.
+const DEFAULT: &str = "default";
 
 fn unlimited(file: CgroupFile) -> Setting {
     let text = match file {
@@ -346,15 +414,23 @@ impl FakeHost {
         };
         let made = self.add_cgroup(path);
         made.memory_bytes = former.memory_bytes;
-        if let Some(runtime) = former.runtime {
-            made.settings.extend(runtime.clone());
-            made.runtime = Some(runtime);
-            for (kind, devices) in &former.runtime_io {
-                for (device, limit) in devices {
-                    made.io_limits().put(*device, *kind, Limit(Some(*limit)));
-                }
-            }
-            made.runtime_io = former.runtime_io;
+        if former.runtime.is_some() {
+            (made.runtime, made.persistent, made.live) = (former.runtime, former.persistent, former.live);
+            (made.runtime_io, made.persistent_io) = (former.runtime_io, former.persistent_io);
+            made.live_io = former.live_io;
+            made.write_live();
+        }
+    }
+
+    /// What `systemctl daemon-reload` does to limits.
+    pub fn reload_systemd(&mut self) {
+        for unit in self.cgroups.values_mut().filter(|found| found.runtime.is_some()) {
+            unit.live = unit.runtime.clone().unwrap_or_default();
+            unit.live.extend(unit.persistent.clone());
+            unit.live_io.clone_from(&unit.runtime_io);
+            unit.live_io.extend(unit.persistent_io.clone());
+            unit.live_io.retain(|_, devices| !devices.is_empty());
+            unit.write_live();
         }
     }
 
@@ -367,6 +443,43 @@ impl FakeHost {
             Some(found) if found.inode != cgroup.identity.inode => Err(CgroupError::ChangedIdentity { path: path() }),
             Some(found) => Ok(found),
         }
+    }
+
+    fn write_cgroup(&mut self, cgroup: &Cgroup, value: &Value, unit: Option<&UnitState>) -> Result<(), CgroupError> {
+        let knob = value.knob();
+        if self.denied.contains(&knob) {
+            return Err(CgroupError::Denied {
+                path: cgroup.path.clone(),
+                file: knob.as_str(),
+            });
+        }
+        let found = self.verify_cgroup(cgroup)?;
+        match value {
+            Value::Cgroup(Setting::IoLimit(limit)) => found.set_io(*limit, unit.is_some()),
+            Value::Cgroup(setting) => {
+                if let (Some(runtime), Some(_)) = (&mut found.runtime, unit) {
+                    runtime.insert(setting.file(), setting.clone());
+                    found.live.insert(setting.file(), setting.clone());
+                }
+                found.settings.insert(setting.file(), setting.clone());
+            }
+            Value::Freeze(frozen) => self.set_frozen(&cgroup.path, *frozen),
+            _ => {}
+        }
+        self.enforce_memory_max(&cgroup.path);
+        Ok(())
+    }
+
+    /// systemd takes a name: the real host looks again whether it was the right cgroup.
+    fn check_again(&mut self, cgroup: &Cgroup, unit: Option<&UnitState>) -> Result<(), CgroupError> {
+        if unit.is_none() {
+            return Ok(());
+        }
+        #[cfg(test)]
+        if let Some(happening) = self.after_unit_set.pop_front() {
+            happening(self);
+        }
+        self.verify_cgroup(cgroup).map(drop)
     }
 
     fn seen(&self, path: &str) -> Option<Cgroup> {
@@ -682,8 +795,10 @@ impl Host for FakeHost {
             let limit = found.io_limits().get(device, kind);
             let value = Value::Cgroup(Setting::IoLimit(IoLimit { device, kind, limit }));
             let name = (*unit::name_of(kind)).to_owned();
-            let properties = vec![(name.clone(), found.io_property(kind))];
-            let at_runtime = found.runtime_io.contains_key(&kind).then_some(name);
+            let properties = vec![(name.clone(), io_property(&found.live_io, kind))];
+            let runtime = found.runtime_io.get(&kind);
+            let is_effective = runtime.is_some_and(|runtime| found.live_io.get(&kind) == Some(runtime));
+            let at_runtime = is_effective.then_some(name);
             let unit = found.runtime.as_ref().and(unit).map(|unit| UnitState {
                 unit,
                 properties,
@@ -701,62 +816,70 @@ impl Host for FakeHost {
             file: knob.as_str(),
             why: "the controller is not enabled for it".to_owned(),
         })?;
+        let live = match knob {
+            Knob::Cgroup(file) => found.live.get(&file),
+            _ => None,
+        };
+        let is_effective = |(file, setting): &(&CgroupFile, &Setting)| found.live.get(file) == Some(*setting);
         let unit = found.runtime.as_ref().zip(unit).map(|(runtime, unit)| UnitState {
             unit,
             // Stands in for what a real unit has as several properties.
-            properties: vec![(value.to_string(), Property::Number(0))],
-            at_runtime: runtime.keys().map(|file| file.as_str().to_owned()).collect(),
+            properties: vec![(live.map_or(DEFAULT.to_owned(), Setting::to_string), Property::Number(0))],
+            at_runtime: runtime
+                .iter()
+                .filter(is_effective)
+                .map(|(file, _)| file.as_str().to_owned())
+                .collect(),
         });
         Ok(Reading { value, unit })
     }
 
     fn set_cgroup(&mut self, cgroup: &Cgroup, value: &Value, unit: Option<&UnitState>) -> Result<(), CgroupError> {
-        let knob = value.knob();
-        if self.denied.contains(&knob) {
-            return Err(CgroupError::Denied {
-                path: cgroup.path.clone(),
-                file: knob.as_str(),
-            });
-        }
-        let found = self.verify_cgroup(cgroup)?;
-        match value {
-            Value::Cgroup(Setting::IoLimit(limit)) => found.set_io(*limit, unit.is_some()),
-            Value::Cgroup(setting) => {
-                if let (Some(runtime), Some(_)) = (&mut found.runtime, unit) {
-                    runtime.insert(setting.file(), setting.clone());
-                }
-                found.settings.insert(setting.file(), setting.clone());
-            }
-            Value::Freeze(frozen) => self.set_frozen(&cgroup.path, *frozen),
-            _ => {}
-        }
-        // systemd takes a name: the real host looks again whether it was the right cgroup.
-        #[cfg(test)]
-        if unit.is_some()
-            && let Some(happening) = self.after_unit_set.pop_front()
-        {
-            happening(self);
-            self.verify_cgroup(cgroup)?;
-        }
-        self.enforce_memory_max(&cgroup.path);
-        Ok(())
+        self.write_cgroup(cgroup, value, unit)?;
+        self.check_again(cgroup, unit)
     }
 
     fn restore_cgroup(&mut self, cgroup: &Cgroup, value: &Value, unit: Option<&UnitState>) -> Result<(), CgroupError> {
-        if let (Value::Cgroup(Setting::IoLimit(limit)), Some(state)) = (value, unit)
-            && !self.denied.contains(&value.knob())
-        {
-            let found = self.verify_cgroup(cgroup)?;
-            found.restore_io(state, limit.device, limit.kind);
-            // What stood in the file may have been written past systemd.
-            found.io_limits().put(limit.device, limit.kind, limit.limit);
-            return Ok(());
+        let (Some(state), Value::Cgroup(setting), false) = (unit, value, self.denied.contains(&value.knob())) else {
+            return self.set_cgroup(cgroup, value, unit);
+        };
+        let found = self.verify_cgroup(cgroup)?;
+        match setting {
+            Setting::IoLimit(limit) => found.restore_io(state, limit.device, limit.kind),
+            _ => restore_record(found, state, setting.file()),
         }
-        self.set_cgroup(cgroup, value, unit)?;
-        if let (Some(state), Some(found)) = (unit, self.cgroups.get_mut(&cgroup.path)) {
-            forget_runtime(found, state, value.knob());
+        self.enforce_memory_max(&cgroup.path);
+        self.check_again(cgroup, unit)?;
+        // What stood in the file may have been written past systemd.
+        if self.read_cgroup(cgroup, value.knob())?.value != *value {
+            self.write_cgroup(cgroup, value, None)?;
         }
         Ok(())
+    }
+
+    fn standing(&mut self, cgroup: &Cgroup, value: &Value, state: &UnitState) -> Result<Standing, CgroupError> {
+        let found = self.verify_cgroup(cgroup)?;
+        let Value::Cgroup(ours) = value else {
+            return Ok(Standing::Holds);
+        };
+        if let Setting::IoLimit(ours) = ours {
+            return Ok(found.standing_io(*ours, state));
+        }
+        let file = ours.file();
+        if found.settings.get(&file) == Some(ours) {
+            return Ok(Standing::Holds);
+        }
+        let live = found.live.get(&file);
+        if live == Some(ours) {
+            return Ok(Standing::Overwritten);
+        }
+        let live = live.map_or(DEFAULT.to_owned(), Setting::to_string);
+        let is_former = state.properties.iter().any(|(former, _)| *former == live);
+        let is_on_record = found.runtime.as_ref().and_then(|runtime| runtime.get(&file)) == Some(ours);
+        Ok(match is_former && is_on_record {
+            true => Standing::TakenBySystemd,
+            false => Standing::Changed,
+        })
     }
 
     fn restore_unit(&mut self, state: &UnitState, ours: &Value, next: Option<&Value>) -> Result<bool, CgroupError> {
@@ -771,7 +894,8 @@ impl Host for FakeHost {
         };
         let Value::Cgroup(setting) = ours else { return Ok(true) };
         if let Setting::IoLimit(ours) = setting {
-            if found.io_limits().get(ours.device, ours.kind) != ours.limit {
+            if limit_in(&found.live_io, *ours) != ours.limit {
+                found.clear_hidden_io(state, *ours);
                 return Ok(false);
             }
             match next {
@@ -781,25 +905,19 @@ impl Host for FakeHost {
             return Ok(true);
         }
         let file = setting.file();
-        if found.runtime.as_ref().and_then(|runtime| runtime.get(&file)) != Some(setting) {
+        if found.live.get(&file) != Some(setting) {
+            let runtime = found.runtime.iter_mut();
+            runtime.for_each(|runtime| runtime.retain(|of, value| *of != file || value != setting));
             return Ok(false);
         }
         if let (Some(Value::Cgroup(next)), Some(runtime)) = (next, &mut found.runtime) {
             found.settings.insert(file, next.clone());
+            found.live.insert(file, next.clone());
             runtime.insert(file, next.clone());
             self.enforce_memory_max(&path);
             return Ok(true);
         }
-        let was_at_runtime = state.at_runtime.iter().any(|known| known == file.as_str());
-        let former = state.properties.first().map(|(text, _)| Setting::parse(file, text));
-        match (former, &mut found.runtime) {
-            (Some(Ok(former)), Some(runtime)) if was_at_runtime => {
-                found.settings.insert(file, former.clone());
-                runtime.insert(file, former);
-            }
-            _ => drop(found.settings.insert(file, unlimited(file))),
-        }
-        forget_runtime(found, state, ours.knob());
+        restore_record(found, state, file);
         self.enforce_memory_max(&path);
         Ok(true)
     }
@@ -892,10 +1010,34 @@ impl Host for FakeHost {
     }
 }
 
-fn forget_runtime(found: &mut FakeCgroup, state: &UnitState, knob: Knob) {
-    if let (Knob::Cgroup(file), Some(runtime)) = (knob, &mut found.runtime)
-        && !state.at_runtime.iter().any(|known| known == file.as_str())
-    {
-        runtime.remove(&file);
+/// Puts the record of a unit back. systemd writes the file where it changes the property.
+fn restore_record(found: &mut FakeCgroup, state: &UnitState, file: CgroupFile) {
+    let Some(runtime) = &mut found.runtime else { return };
+    let former = state.properties.first().map(|(text, _)| Setting::parse(file, text));
+    let former = former.and_then(Result::ok);
+    let was_at_runtime = state.at_runtime.iter().any(|known| known == file.as_str());
+    match former.clone().filter(|_| was_at_runtime) {
+        Some(former) => drop(runtime.insert(file, former)),
+        None => drop(runtime.remove(&file)),
     }
+    let live = match former.clone() {
+        Some(former) => found.live.insert(file, former),
+        None => found.live.remove(&file),
+    };
+    if live != former {
+        found.settings.insert(file, former.unwrap_or_else(|| unlimited(file)));
+    }
+}
+
+fn limit_in(limits: &DeviceLimits, of: IoLimit) -> Limit {
+    Limit(
+        limits
+            .get(&of.kind)
+            .and_then(|devices| devices.get(&of.device).copied()),
+    )
+}
+
+fn io_property(limits: &DeviceLimits, kind: IoKind) -> Property {
+    let named = |(device, limit): (&Device, &u64)| (format!("/dev/block/{device}"), *limit);
+    Property::Devices(limits.get(&kind).into_iter().flatten().map(named).collect())
 }

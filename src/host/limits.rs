@@ -6,7 +6,7 @@ use super::knob::{Knob, Value};
 use super::limit::Setting;
 use super::systemd::{self, Systemd};
 use super::unit::{self, UnitState};
-use super::{Reading, Reclaimed};
+use super::{Reading, Reclaimed, Standing};
 use crate::process::{BootId, Cgroup};
 use std::io;
 use std::path::Path;
@@ -139,6 +139,26 @@ impl Limits {
             return self.write(cgroup, value);
         }
         Ok(())
+    }
+
+    /// # Errors
+    /// As [`super::Host::standing`].
+    pub fn standing(&self, cgroup: &Cgroup, value: &Value, state: &UnitState) -> Result<Standing, CgroupError> {
+        let files = self.files()?;
+        let Value::Cgroup(setting) = value else {
+            return Ok(Standing::Holds);
+        };
+        // What stands in the file was put there by systemd, so that the bus is asked for few.
+        let found = match setting {
+            Setting::IoLimit(limit) => files.get_io(cgroup, limit.device, limit.kind)?,
+            _ => files.get(cgroup, setting.file())?,
+        };
+        if found == *setting {
+            return Ok(Standing::Holds);
+        }
+        let found = self.ask(&state.unit, |systemd| systemd.standing(state, setting))?;
+        files.verify(cgroup)?;
+        Ok(found.unwrap_or(Standing::Overwritten))
     }
 
     /// # Errors

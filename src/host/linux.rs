@@ -7,7 +7,9 @@ use super::limits::Limits;
 use super::suspension::{Freezers, Suspension};
 use super::trial::{self, CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_SYS_RESOURCE, Trials};
 use super::unit::UnitState;
-use super::{CgroupError, Errand, Errands, Host, HostError, Moment, Reading, Reclaimed, Thread, pageout, standing};
+use super::{
+    CgroupError, Errand, Errands, Host, HostError, Moment, Reading, Reclaimed, Standing, Thread, pageout, standing,
+};
 use crate::process::bounded::{self, BoundedCalls};
 use crate::process::kernel_threads::KernelThreads;
 use crate::process::table::{Procfs, UserNames};
@@ -309,6 +311,10 @@ impl Host for LinuxHost {
 
     fn restore_cgroup(&mut self, cgroup: &Cgroup, value: &Value, unit: Option<&UnitState>) -> Result<(), CgroupError> {
         self.limits.restore(cgroup, value, unit)
+    }
+
+    fn standing(&mut self, cgroup: &Cgroup, value: &Value, unit: &UnitState) -> Result<Standing, CgroupError> {
+        self.limits.standing(cgroup, value, unit)
     }
 
     fn restore_unit(&mut self, unit: &UnitState, ours: &Value, next: Option<&Value>) -> Result<bool, CgroupError> {

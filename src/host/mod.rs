@@ -78,6 +78,18 @@ pub struct Reading {
     pub unit: Option<UnitState>,
 }
 
+/// Whether what was set on the cgroup of a unit still stands, and who changed it if not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Holds,
+    /// systemd put back what was there before, as a reload does where the unit has a persistent drop-in for the same.
+    TakenBySystemd,
+    /// Somebody else wrote the file of the cgroup; systemd still has what was set.
+    Overwritten,
+    /// Somebody else changed the unit.
+    Changed,
+}
+
 /// Bytes in use before and after memory was taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reclaimed {
@@ -192,6 +204,14 @@ pub trait Host {
         _value: &Value,
         _unit: Option<&UnitState>,
     ) -> Result<(), CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+
+    /// Whether a limit that was set on the cgroup of a unit still stands.
+    ///
+    /// # Errors
+    /// When the cgroup is gone or was made anew, or systemd cannot be asked.
+    fn standing(&mut self, _cgroup: &Cgroup, _value: &Value, _unit: &UnitState) -> Result<Standing, CgroupError> {
         Err(CgroupError::NoHierarchy)
     }
 

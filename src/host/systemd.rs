@@ -5,6 +5,7 @@
 //! the unit file until the next boot. So the way back is the former value, and then the removal of the drop-in if it
 //! was not there before. `RevertUnitFiles` would not do: it removes what the administrator overrides in `/etc` as well.
 
+use super::Standing;
 use super::limit::{Device, Setting};
 use super::unit::{self, Property, UnitState};
 use std::fs;
@@ -73,10 +74,11 @@ impl Systemd {
             let value = self.property(&object, &interface, name)?;
             properties.push(((*name).to_owned(), known(value)?));
         }
+        // One that is hidden by a persistent one counts as none: what it assigns has no effect.
         let at_runtime = properties
             .iter()
+            .filter(|(name, live)| has_drop_in(&unit, name, live))
             .map(|(name, _)| name.clone())
-            .filter(|name| drop_ins(&unit, name).any(|path| is_assigning(&path)))
             .collect();
         Ok(Some(UnitState {
             unit,
@@ -126,6 +128,29 @@ impl Systemd {
             Some(live) => self.restore(&state.of_device(device, &live, device_number)),
             None => self.restore(state),
         }
+    }
+
+    /// Who changed what was set, where the file of the cgroup does not hold it any more. A reload makes properties from
+    /// drop-ins, and a persistent one hides or overrides the one that was made at runtime (systemd#16592): then a property
+    /// is what it was before, though the drop-in still has what was set.
+    ///
+    /// # Errors
+    /// When systemd cannot be asked.
+    pub fn standing(&mut self, state: &UnitState, ours: &Setting) -> Result<Standing, zbus::Error> {
+        let (setting, ours) = (ours, wanted(ours));
+        let live = self.now(&state.unit, &ours)?;
+        let mut standing = Standing::Overwritten;
+        for (((name, ours), live), (_, former)) in ours.iter().zip(&live).zip(&state.properties) {
+            if has_part(name, live, ours, setting) {
+                continue;
+            }
+            let is_former = has_part(name, live, former, setting);
+            if !is_former || drop_in_with(&state.unit, name, ours, setting).is_none() {
+                return Ok(Standing::Changed);
+            }
+            standing = Standing::TakenBySystemd;
+        }
+        Ok(standing)
     }
 
     /// Takes what was set out of each property and drop-in of a unit that still has it, for what is `next` or, without
@@ -394,10 +419,6 @@ fn drop_ins<'a>(unit: &'a str, property: &'a str) -> impl Iterator<Item = PathBu
             .join(format!("{unit}.d"))
             .join(format!("50-{}.conf", unit::in_unit_files(property)))
     })
-}
-
-fn is_assigning(drop_in: &Path) -> bool {
-    fs::read_to_string(drop_in).is_ok_and(|text| unit::assigns(&text))
 }
 
 /// What drop-ins that were made at runtime assign to a property.

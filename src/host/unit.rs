@@ -1,7 +1,9 @@
 //! What systemd had on record for a unit before a limit of it was changed, and which of its properties stand for which
 //! file of a cgroup. Data and pure functions; the talking is in `systemd`.
 
-use super::limit::{Bandwidth, CgroupFile, DEFAULT_PERIOD_MICROS, Device, IoKind, MAX_PAGE_BYTES, Setting};
+use super::limit::{
+    Bandwidth, CgroupFile, DEFAULT_PERIOD_MICROS, Device, IoKind, MAX_PAGE_BYTES, MIN_PERIOD_MICROS, Setting,
+};
 use serde::{Deserialize, Serialize};
 
 /// systemd's word for no limit, and for what was never set (CGROUP_LIMIT_MAX, CGROUP_WEIGHT_INVALID, USEC_INFINITY).
@@ -14,7 +16,7 @@ pub struct UnitState {
     pub unit: String,
     /// The properties that stand for the file, and what they were.
     pub properties: Vec<(String, Property)>,
-    /// Those of them that were set at runtime already: their drop-ins are not ours to remove.
+    /// Those of them that were set at runtime already, with effect: their drop-ins are not ours to remove.
     pub at_runtime: Vec<String>,
 }
 
@@ -145,9 +147,21 @@ pub fn in_unit_files(property: &str) -> &str {
     }
 }
 
-/// Whether a drop-in assigns anything.
-pub fn assigns(text: &str) -> bool {
-    assignments(text).next().is_some()
+/// What is left of a setting when systemd has read its own drop-in again: a quota in whole per cents of a processor.
+pub fn kept(setting: &Setting) -> Setting {
+    let Setting::CpuMax(Bandwidth {
+        quota_micros: Some(quota),
+        period_micros,
+    }) = setting
+    else {
+        return setting.clone();
+    };
+    let percent = (quota.saturating_mul(100) / period_micros).max(1);
+    let quota = percent.saturating_mul(*period_micros).div_ceil(100);
+    Setting::CpuMax(Bandwidth {
+        quota_micros: Some(quota.max(MIN_PERIOD_MICROS)),
+        period_micros: *period_micros,
+    })
 }
 
 /// What a drop-in that systemd wrote assigns to a property; `None` where it assigns nothing, or something else.
@@ -340,7 +354,20 @@ mod tests {
             ("IOWriteIOPSMax", "", None),
         ] {
             assert_eq!(assigned(name, &drop_in(lines)), expected, "{lines}");
-            assert_eq!(assigns(&drop_in(lines)), !lines.is_empty(), "{lines}");
+        }
+    }
+
+    #[test]
+    fn quotas_of_units_are_whole_per_cents() {
+        for (set, expected) in [
+            ("66500 100000", "66000 100000"),
+            ("50000 100000", "50000 100000"),
+            ("1500 200000", "2000 200000"),
+            ("100000 300000", "99000 300000"),
+            ("max 100000", "max 100000"),
+        ] {
+            let setting = Setting::parse(CgroupFile::CpuMax, set).unwrap();
+            assert_eq!(kept(&setting).to_string(), expected, "{set}");
         }
     }
 

@@ -5,8 +5,113 @@ use super::unit::Service;
 use super::*;
 use std::process::{Child, Command};
 
+/// Properties that were set persistently, taken back when this is dropped.
+struct Persistent<'a>(&'a Service);
+
+impl Drop for Persistent<'_> {
+    fn drop(&mut self) {
+        let unit = &self.0.name;
+        sh(&format!(
+            "rm -rf /etc/systemd/system.control/{unit}.d /etc/systemd/system/{unit}.d; systemctl daemon-reload"
+        ));
+    }
+}
+
 fn held(evenkeel: &Daemon) -> f64 {
     evenkeel.metric("evenkeel_leases", &[("knob", "cpu.max")])
+}
+
+fn wait_for(service: &Service, file: &str, value: &str) {
+    eventually(&format!("{file} to be {value}"), TIMEOUT, || {
+        std::thread::sleep(PAUSE);
+        (read(&service.cgroup(), file) == value).then_some(())
+    });
+}
+
+#[test]
+fn a_limit_outlasts_a_reload_with_a_persistent_property() {
+    let service = Service::start("hidden", "");
+    sh(&format!("systemctl set-property {} CPUQuota=60%", service.name));
+    let _persistent = Persistent(&service);
+    let home = service.home("[{cgroup: {cpu.max: 30%}}]");
+    let evenkeel = enforce(&home);
+    fire(&evenkeel);
+    outcomes(&evenkeel, "applied", 1.0);
+    sh("systemctl daemon-reload");
+    assert_eq!(
+        read(&service.cgroup(), "cpu.max"),
+        "60000 100000",
+        "systemd took it away"
+    );
+    wait_for(&service, "cpu.max", "30000 100000");
+    assert_eq!(held(&evenkeel), 1.0);
+    sh("systemctl daemon-reload");
+    resolve(&evenkeel);
+    outcomes(&evenkeel, "restored", 1.0);
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "60000 100000");
+    assert!(!service.has_assignments());
+}
+
+#[test]
+fn a_limit_outlasts_a_reload_with_a_later_drop_in() {
+    let service = Service::start("later", "");
+    let folder = format!("/etc/systemd/system/{}.d", service.name);
+    sh(&format!(
+        "mkdir -p {folder}; printf '[Service]\\nCPUQuota=60%%\\n' >{folder}/override.conf; systemctl daemon-reload"
+    ));
+    let _persistent = Persistent(&service);
+    let home = service.home("[{cgroup: {cpu.max: 30%}}]");
+    let evenkeel = enforce(&home);
+    fire(&evenkeel);
+    outcomes(&evenkeel, "applied", 1.0);
+    sh("systemctl daemon-reload");
+    assert_eq!(
+        read(&service.cgroup(), "cpu.max"),
+        "60000 100000",
+        "systemd took it away"
+    );
+    wait_for(&service, "cpu.max", "30000 100000");
+    resolve(&evenkeel);
+    outcomes(&evenkeel, "restored", 1.0);
+    sh("systemctl daemon-reload");
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "60000 100000");
+    assert!(!service.has_assignments());
+}
+
+#[test]
+fn a_persistent_property_of_a_person_ends_the_lease() {
+    let service = Service::start("person", "CPUQuota=20%");
+    let home = service.home("[{cgroup: {cpu.max: 30%}}]");
+    let evenkeel = enforce(&home);
+    fire(&evenkeel);
+    outcomes(&evenkeel, "applied", 1.0);
+    sh(&format!("systemctl set-property {} CPUQuota=50%", service.name));
+    let _persistent = Persistent(&service);
+    outcomes(&evenkeel, "superseded", 1.0);
+    assert_eq!(held(&evenkeel), 0.0);
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "50000 100000");
+    assert!(!service.has_assignments(), "what is hidden was ours");
+    resolve(&evenkeel);
+    sh(&format!(
+        "rm -r /etc/systemd/system.control/{}.d; systemctl daemon-reload",
+        service.name
+    ));
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "20000 100000");
+}
+
+#[test]
+fn a_quota_is_the_same_before_and_after_a_reload() {
+    let service = Service::start("fraction", "CPUQuota=50%");
+    let home = service.home("[{cgroup: {cpu.max: +33%}}]");
+    let evenkeel = enforce(&home);
+    fire(&evenkeel);
+    outcomes(&evenkeel, "applied", 1.0);
+    let before = read(&service.cgroup(), "cpu.max");
+    sh("systemctl daemon-reload");
+    assert_eq!(read(&service.cgroup(), "cpu.max"), before);
+    resolve(&evenkeel);
+    outcomes(&evenkeel, "restored", 1.0);
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "50000 100000");
 }
 
 #[test]

@@ -254,8 +254,9 @@ fn above_its_own_limit(reclaimable_bytes: u64) -> World {
     let mut world = world_of(vec![rule("a", OF_UNIT, RAISED)]);
     let own = Setting::parse(CgroupFile::MemoryMax, &(1024 * MIB).to_string()).unwrap();
     let found = world.engine.host().cgroups.get_mut(UNIT).unwrap();
-    found.settings.insert(CgroupFile::MemoryMax, own.clone());
-    found.runtime.as_mut().unwrap().insert(CgroupFile::MemoryMax, own);
+    for values in [&mut found.settings, &mut found.live, found.runtime.as_mut().unwrap()] {
+        values.insert(CgroupFile::MemoryMax, own.clone());
+    }
     world.fire("a");
     assert_eq!(world.memory_max(), 2048 * MIB);
     world.use_memory(1536 * MIB, reclaimable_bytes);

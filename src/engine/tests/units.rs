@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::host::Value;
-use crate::host::limit::{CgroupFile, Setting};
+use crate::host::fake::DeviceLimits;
+use crate::host::limit::{CgroupFile, IoKind, IoLimit, Limit, Setting};
 use crate::process::selector::{Condition, Pattern};
 use crate::rule::Step;
 use crate::rule::step::Change;
@@ -83,4 +84,170 @@ fn a_value_by_hand_stays_and_ours_does_not_come_back() {
         world.count("evenkeel_actions_total", &["calm", "cpu.weight", "superseded"]),
         1.0
     );
+}
+
+/// A unit for which a person has set a weight persistently.
+fn with_persistent(world: &mut World, value: &str) {
+    let cgroup = world.engine.host().cgroups.get_mut(UNIT).unwrap();
+    cgroup.persistent.insert(CgroupFile::CpuWeight, weight(value));
+    cgroup.live.insert(CgroupFile::CpuWeight, weight(value));
+    cgroup.settings.insert(CgroupFile::CpuWeight, weight(value));
+}
+
+fn weight_outcomes(world: &World, outcome: &str) -> f64 {
+    world.count("evenkeel_actions_total", &["calm", "cpu.weight", outcome])
+}
+
+#[test]
+fn a_limit_that_a_reload_took_away_is_set_again() {
+    let mut world = shop(vec![rule("calm", Value::Cgroup(weight("20")))]);
+    with_persistent(&mut world, "60");
+    world.fire("calm");
+    world.engine.host().reload_systemd();
+    assert_eq!(found(&mut world).0, weight("60"));
+    world.pass(16);
+    assert_eq!(found(&mut world), (weight("20"), Some(weight("20"))));
+    let told = world.engine.records().into_iter().last().unwrap();
+    assert!(told.reason.starts_with("set again"), "{told:?}");
+    world.engine.host().reload_systemd();
+    world.resolve("calm");
+    assert_eq!(found(&mut world), (weight("60"), None));
+    assert_eq!(weight_outcomes(&world, "restored"), 1.0);
+}
+
+#[test]
+fn a_limit_is_not_set_again_before_the_alert_is_confirmed() {
+    let mut world = shop(vec![rule("calm", Value::Cgroup(weight("20")))]);
+    with_persistent(&mut world, "60");
+    world.fire("calm");
+    world.crash_and_restart();
+    world.engine.host().reload_systemd();
+    world.pass(16);
+    assert_eq!(found(&mut world).0, weight("60"));
+    assert_eq!(world.engine.book().leases.len(), 1);
+    world.fire("calm");
+    world.pass(16);
+    assert_eq!(found(&mut world).0, weight("20"));
+    world.resolve("calm");
+    assert_eq!(found(&mut world), (weight("60"), None));
+}
+
+/// A rule limits reads of one device, and a person limits them of another one persistently.
+fn shop_with_two_devices() -> (World, DeviceLimits) {
+    let limit = |device: &str| IoLimit {
+        device: device.parse().unwrap(),
+        kind: IoKind::Reads,
+        limit: Limit(Some(400)),
+    };
+    let mut world = shop(vec![rule("calm", Value::Cgroup(Setting::IoLimit(limit("8:0"))))]);
+    let others = BTreeMap::from([(limit("9:0").device, 9)]);
+    let persistent = DeviceLimits::from([(IoKind::Reads, others)]);
+    let cgroup = world.engine.host().cgroups.get_mut(UNIT).unwrap();
+    cgroup.persistent_io.clone_from(&persistent);
+    world.engine.host().reload_systemd();
+    world.fire("calm");
+    (world, persistent)
+}
+
+fn io_max(world: &mut World) -> String {
+    world.engine.host().cgroups[UNIT].settings[&CgroupFile::IoMax].to_string()
+}
+
+const OF_OTHER: &str = "9:0 rbps=max wbps=max riops=9 wiops=max";
+const OF_BOTH: &str = "8:0 rbps=max wbps=max riops=400 wiops=max; 9:0 rbps=max wbps=max riops=9 wiops=max";
+
+#[test]
+fn a_limit_of_one_device_is_set_again_beside_the_others() {
+    let (mut world, persistent) = shop_with_two_devices();
+    assert_eq!(io_max(&mut world), OF_BOTH);
+    world.engine.host().reload_systemd();
+    assert_eq!(io_max(&mut world), OF_OTHER);
+    world.pass(16);
+    assert_eq!(io_max(&mut world), OF_BOTH);
+    world.resolve("calm");
+    let unit = &world.engine.host().cgroups[UNIT];
+    assert_eq!((&unit.live_io, unit.runtime_io.is_empty()), (&persistent, true));
+    assert_eq!(io_max(&mut world), OF_OTHER);
+}
+
+#[test]
+fn a_limit_of_one_device_that_was_overwritten_leaves_the_record() {
+    let (mut world, persistent) = shop_with_two_devices();
+    let by_hand = OF_BOTH.replace("400", "50");
+    let cgroup = world.engine.host().cgroups.get_mut(UNIT).unwrap();
+    let written = Setting::parse(CgroupFile::IoMax, &by_hand).unwrap();
+    cgroup.settings.insert(CgroupFile::IoMax, written);
+    world.pass(16);
+    assert!(world.engine.book().leases.is_empty());
+    let unit = &world.engine.host().cgroups[UNIT];
+    assert_eq!((&unit.live_io, unit.runtime_io.is_empty()), (&persistent, true));
+    assert_eq!(io_max(&mut world), by_hand);
+}
+
+#[test]
+fn a_limit_is_not_set_again_on_what_became_protected_or_in_a_pause() {
+    let mut world = shop(vec![rule("calm", Value::Cgroup(weight("20")))]);
+    with_persistent(&mut world, "60");
+    world.fire("calm");
+    world.engine.pause(true);
+    world.engine.host().reload_systemd();
+    world.pass(16);
+    assert_eq!(found(&mut world).0, weight("60"), "in a pause");
+    let mut guard = Process::example(101, "sshd");
+    guard.details.exe = Some("/usr/sbin/sshd".into());
+    guard.details.cgroup = Some(UNIT.into());
+    world.engine.host().add(guard);
+    world.engine.pause(false);
+    world.pass(16);
+    assert_eq!(found(&mut world), (weight("60"), None));
+    assert!(
+        world.engine.book().leases.is_empty(),
+        "{:?}",
+        world.engine.book().leases
+    );
+}
+
+#[test]
+fn a_memory_limit_is_not_set_again_below_what_is_used() {
+    let memory = |text: &str| Setting::parse(CgroupFile::MemoryMax, text).unwrap();
+    let mut world = shop(vec![rule("calm", Value::Cgroup(memory("1073741824")))]);
+    let unit = world.engine.host().cgroups.get_mut(UNIT).unwrap();
+    unit.persistent.insert(CgroupFile::MemoryMax, memory("max"));
+    unit.live.insert(CgroupFile::MemoryMax, memory("max"));
+    world.fire("calm");
+    world.engine.host().reload_systemd();
+    world.engine.host().cgroups.get_mut(UNIT).unwrap().memory_bytes = 2 << 30;
+    world.pass(16);
+    let unit = &world.engine.host().cgroups[UNIT];
+    assert_eq!(unit.settings[&CgroupFile::MemoryMax], memory("max"));
+    assert!(
+        world.engine.book().leases.is_empty(),
+        "{:?}",
+        world.engine.book().leases
+    );
+}
+
+#[test]
+fn what_a_person_changed_ends_the_lease_within_a_round() {
+    for is_by_hand in [false, true] {
+        let mut world = shop(vec![rule("calm", Value::Cgroup(weight("20")))]);
+        world.fire("calm");
+        if is_by_hand {
+            let cgroup = world.engine.host().cgroups.get_mut(UNIT).unwrap();
+            cgroup.settings.insert(CgroupFile::CpuWeight, weight("50"));
+        } else {
+            with_persistent(&mut world, "50");
+        }
+        world.pass(16);
+        assert_eq!(found(&mut world), (weight("50"), None));
+        assert_eq!(weight_outcomes(&world, "superseded"), 1.0);
+        assert!(
+            world.engine.book().leases.is_empty(),
+            "{:?}",
+            world.engine.book().leases
+        );
+        world.pass(31);
+        world.resolve("calm");
+        assert_eq!(found(&mut world), (weight("50"), None));
+    }
 }

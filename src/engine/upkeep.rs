@@ -1,0 +1,114 @@
+//! Keeps limits of units standing while they are held: systemd may take one away when it reads its files again, and a
+//! person may change one.
+
+use super::Engine;
+use super::turn::{About, Turn};
+use super::unwind::cgroup_of;
+use crate::act::guard::Ward;
+use crate::act::{guard, limit};
+use crate::host::{Host, Knob, Standing};
+use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Level, Outcome};
+use crate::process::{Cgroup, Target};
+use crate::rule::Rule;
+use std::collections::{BTreeMap, BTreeSet};
+
+impl<H: Host> Engine<H> {
+    /// Sets again what systemd took away, and ends leases of which somebody else changed the value.
+    pub(super) fn check_limits_of_units(&mut self, turn: &mut Turn) {
+        let undone: BTreeSet<u64> = turn.undone().collect();
+        for lease in self.newest_of_units() {
+            // What is being undone is tried again by itself.
+            if lease.is_undoing || self.is_waiting_for_room(&lease) {
+                continue;
+            }
+            let Effect::Value { value, prior } = &lease.effect else {
+                continue;
+            };
+            let unit = prior.first().and_then(|prior| prior.unit.as_ref());
+            let (Some(cgroup), Some(unit), false) = (cgroup_of(&lease), unit, undone.contains(&lease.id)) else {
+                continue;
+            };
+            match self.host.standing(&cgroup, value, unit) {
+                // A cgroup that is gone is found by its episode; what systemd does not answer is asked again in a round.
+                Ok(Standing::Holds) | Err(_) => {}
+                Ok(Standing::TakenBySystemd) => self.set_again(lease, &cgroup, turn),
+                Ok(Standing::Overwritten | Standing::Changed) => self.begin_undo(lease.id, Outcome::Superseded, turn),
+            }
+        }
+    }
+
+    /// The lease whose value stands, for each file of each cgroup.
+    fn newest_of_units(&self) -> Vec<Lease> {
+        let mut newest: BTreeMap<(Target, Knob), &Lease> = BTreeMap::new();
+        for lease in self.book.leases.values().filter(|lease| lease.settled) {
+            if let (Some(_), Some(value)) = (lease.target.cgroup(), lease.effect.value()) {
+                newest.insert((lease.target, value.knob()), lease);
+            }
+        }
+        newest.into_values().cloned().collect()
+    }
+
+    fn set_again(&mut self, mut lease: Lease, cgroup: &Cgroup, turn: &mut Turn) {
+        let key = EpisodeKey {
+            rule: lease.rule.clone(),
+            fingerprint: lease.fingerprint.clone(),
+            simulated: false,
+        };
+        let episode = self.book.episodes.get(&key).filter(|_| !self.book.paused);
+        // While the alert waits for a confirmation nothing is set; what systemd took stays away until then.
+        let is_firing = |episode: &&Episode| self.level_of(episode, turn.boot_now()) == Level::Firing;
+        let Some(episode) = episode.filter(is_firing) else {
+            return;
+        };
+        let labels = episode.labels.clone();
+        let Some(rule) = self.rule_of(episode) else { return };
+        let (rule_name, knob) = (lease.rule.clone(), lease.knob());
+        let is_allowed = self.may_set_again(&rule, &lease, cgroup);
+        let Effect::Value { value, prior } = &mut lease.effect else {
+            return;
+        };
+        let effected = match is_allowed {
+            true => limit::set(&mut self.host, cgroup, value, prior),
+            false => return self.begin_undo(lease.id, Outcome::Superseded, turn),
+        };
+        tracing::info!(
+            rule = rule_name.as_str(),
+            cgroup = cgroup.path,
+            knob,
+            outcome = effected.outcome.as_str(),
+            reason = effected.reason,
+            "limit set again"
+        );
+        match effected.outcome {
+            Outcome::Applied => {}
+            Outcome::NoEffect => return self.begin_undo(lease.id, Outcome::Superseded, turn),
+            // It is tried again in a round.
+            _ => return,
+        }
+        let mut record = About::new(&rule_name, &labels, &lease.fingerprint).record(turn.now);
+        record.target = Some((lease.target, lease.name.clone()));
+        record.step = Some(format!("{knob} {}", effected.after.as_deref().unwrap_or_default()));
+        record.outcome = Some(effected.outcome);
+        (record.before, record.after) = (effected.before, effected.after);
+        record.reason = "set again: systemd had taken it away when it read its files".to_owned();
+        self.tally.action(&rule_name, knob, Outcome::Applied.as_str());
+        turn.close(&mut self.book, Entry::Lease(lease));
+        turn.close(&mut self.book, Entry::Record(record));
+    }
+
+    /// What is in a cgroup may be protected by now, and may use more than the limit.
+    fn may_set_again(&mut self, rule: &Rule, lease: &Lease, cgroup: &Cgroup) -> bool {
+        let Some(now) = self.host.cgroup(&cgroup.path) else {
+            return false;
+        };
+        let Some(value) = lease.effect.value() else {
+            return false;
+        };
+        let members = self.members_of(&now);
+        let ward = Ward {
+            own_line: &self.own_line,
+            protect: &self.policy.protect,
+        };
+        ward.screen_cgroup(rule, &now, &members).is_ok() && guard::limit(&now, value).is_ok()
+    }
+}

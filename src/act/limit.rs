@@ -2,7 +2,7 @@
 //! policy is in plan and guard. Every outcome is read back from the host.
 
 use super::apply::Effected;
-use super::guard;
+use super::{guard, unit};
 use crate::host::limit::{Bandwidth, IoLimit, Limit, MIN_PERIOD_MICROS, Setting};
 use crate::host::{CgroupError, Host, Knob, Reading, Reclaimed, UnitState, Value};
 use crate::ledger::lease::{Lease, Undo};
@@ -184,6 +184,7 @@ fn explains(wanted: &Value, found: &Value) -> bool {
 
 /// Carries out what the arithmetic of leases asks for.
 pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -> Effected {
+    let of_record = unit::goal_of_record(host, lease, undo);
     match undo {
         Undo::Bequeath { heir, .. } => Effected::only(
             Outcome::Restored,
@@ -191,10 +192,17 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
         ),
         Undo::Set { value, prior, ours } => {
             // What somebody else set between the two leases wins over the value of the older one.
-            let value = prior.first().map_or(value, |prior| &prior.value);
+            let (next, foreign) = (value, prior.first());
+            let value = foreign.map_or(next, |prior| &prior.value);
             let unit = held_unit(lease);
-            let effected = put_back(host, cgroup, ours, value, |host| host.set_cgroup(cgroup, value, unit));
-            with_unit(host, cgroup, effected, unit, ours, Some(value))
+            let put = |host: &mut _| match foreign {
+                None => Host::set_cgroup(host, cgroup, next, unit),
+                Some(foreign) => unit::put_foreign(host, cgroup, foreign, next),
+            };
+            let effected = put_back(host, cgroup, ours, value, of_record.as_ref(), put);
+            let is_set_by_other = foreign.is_some_and(|foreign| !unit::is_by_hand(host, foreign));
+            let next = (!is_set_by_other).then_some(next);
+            unit::settle(host, cgroup, effected, unit, ours, next)
         }
         Undo::Restore { prior, ours } => {
             let Some(first) = prior.first() else {
@@ -202,64 +210,11 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
             };
             let unit = first.unit.as_ref();
             let restore = |host: &mut _| Host::restore_cgroup(host, cgroup, &first.value, unit);
-            let effected = put_back(host, cgroup, ours, &first.value, restore);
-            with_unit(host, cgroup, effected, unit, ours, None)
+            let effected = put_back(host, cgroup, ours, &first.value, of_record.as_ref(), restore);
+            unit::settle(host, cgroup, effected, unit, ours, None)
         }
         Undo::Signal(_) | Undo::Nothing => Effected::only(Outcome::Failed, "this is no lease of a cgroup"),
     }
-}
-
-/// What was set for a unit at runtime outlives its cgroup, and would be given to the next one; and it outlives a value that
-/// somebody else wrote into the file. `next` is what an older lease still wants.
-fn with_unit(
-    host: &mut impl Host,
-    cgroup: &Cgroup,
-    effected: Effected,
-    unit: Option<&UnitState>,
-    ours: &Value,
-    next: Option<&Value>,
-) -> Effected {
-    let Some(state) = unit else { return effected };
-    let withdrawn = match effected.outcome {
-        Outcome::Gone | Outcome::ChangedIdentity => host.restore_unit(state, ours, next),
-        Outcome::Superseded => return withdraw_below(host, cgroup, effected, state, ours, next),
-        _ => return effected,
-    };
-    let reason = match withdrawn {
-        Ok(true) => format!("{}; {} is as it was", effected.reason, state.unit),
-        Ok(false) => format!("{}; somebody else changed {}", effected.reason, state.unit),
-        Err(error) => return error.into(),
-    };
-    Effected { reason, ..effected }
-}
-
-/// Takes ours out of systemd's record of a unit and leaves in the file what somebody else wrote there.
-fn withdraw_below(
-    host: &mut impl Host,
-    cgroup: &Cgroup,
-    effected: Effected,
-    state: &UnitState,
-    ours: &Value,
-    next: Option<&Value>,
-) -> Effected {
-    let theirs = host.read_cgroup(cgroup, ours.knob());
-    match host.restore_unit(state, ours, next) {
-        Ok(true) => {}
-        // The file has what systemd was told by somebody else.
-        Ok(false) => return effected,
-        Err(error) => return error.into(),
-    }
-    // systemd writes the file when a property is set.
-    let Ok(Reading { value: theirs, .. }) = theirs else {
-        return effected;
-    };
-    let now = host.read_cgroup(cgroup, ours.knob());
-    if now.is_ok_and(|now| now.value != theirs)
-        && let Err(error) = host.set_cgroup(cgroup, &theirs, None)
-    {
-        return error.into();
-    }
-    effected
 }
 
 /// What systemd had on record for the unit of a lease, where there is one.
@@ -270,17 +225,20 @@ pub(super) fn held_unit(lease: &Lease) -> Option<&UnitState> {
     }
 }
 
+/// `of_record` is what systemd writes into the file first, where that is a value by hand.
 fn put_back<H: Host>(
     host: &mut H,
     cgroup: &Cgroup,
     ours: &Value,
     value: &Value,
+    of_record: Option<&Value>,
     put: impl FnOnce(&mut H) -> Result<(), CgroupError>,
 ) -> Effected {
+    let is_known = |found: &Value| found == ours || found == value || Some(found) == of_record;
     let mut effected = match host.read_cgroup(cgroup, ours.knob()) {
         Err(error) => error.into(),
         // After a crash between intent and outcome it may never have been set, or be back already: then once more.
-        Ok(found) if found.value != *ours && found.value != *value => Effected::only(
+        Ok(found) if !is_known(&found.value) => Effected::only(
             Outcome::Superseded,
             "somebody else changed the value meanwhile; it is left alone",
         ),

@@ -11,3 +11,4 @@ pub mod limit;
 pub mod plan;
 pub mod restore;
 pub mod room;
+mod unit;

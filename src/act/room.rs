@@ -4,8 +4,9 @@
 //! "memory.swap.events", "PID Interface Files"), so those are put back at once.
 
 use super::limit::held_unit;
-use crate::host::limit::{CgroupFile, Limit, Setting};
-use crate::host::{Host, Knob, Value};
+use super::unit;
+use crate::host::limit::{CgroupFile, Setting};
+use crate::host::{Host, Knob, Standing, Value};
 use crate::ledger::lease::{Lease, Undo};
 use crate::process::Cgroup;
 use std::fmt;
@@ -47,9 +48,9 @@ pub fn make(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
         },
         Undo::Bequeath { .. } | Undo::Signal(_) | Undo::Nothing => return Ok(()),
     };
-    let Value::Cgroup(Setting::MemoryMax(Limit(Some(limit_bytes)))) = *value else {
+    if value.knob() != Knob::Cgroup(CgroupFile::MemoryMax) {
         return Ok(());
-    };
+    }
     let is_unit = held_unit(lease).is_some();
     // Not the one that was meant, where a unit was restarted: systemd gives the limit to whichever cgroup it has now.
     let Some(now) = host.cgroup(&cgroup.path) else {
@@ -61,10 +62,15 @@ pub fn make(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
     let Ok(found) = host.read_cgroup(&now, Knob::Cgroup(CgroupFile::MemoryMax)) else {
         return Ok(());
     };
-    let is_lower_already =
-        matches!(found.value, Value::Cgroup(Setting::MemoryMax(Limit(Some(most)))) if most <= limit_bytes);
-    // A value of somebody else is left alone in the file, but systemd may write what it has on record.
-    if is_lower_already || (found.value != *ours && !is_unit) {
+    // A value of somebody else is left alone in the file, but systemd writes what it gets on record in place of ours.
+    let of_record = unit::goal_of_record(host, lease, undo);
+    let is_put_back = found.value == *ours || found.value == *value || Some(&found.value) == of_record.as_ref();
+    let of_record = of_record.filter(|_| is_put_back || is_on_record(host, &now, lease, ours));
+    let written = is_put_back.then_some(value).into_iter().chain(&of_record);
+    let Some(limit_bytes) = written.filter_map(bytes_of).min() else {
+        return Ok(());
+    };
+    if bytes_of(&found.value).is_some_and(|most| most <= limit_bytes) {
         return Ok(());
     }
     let used = |host: &mut _| Host::cgroup(host, &cgroup.path).and_then(|now| now.memory_bytes);
@@ -82,4 +88,17 @@ pub fn make(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
         }),
         _ => Ok(()),
     }
+}
+
+fn bytes_of(value: &Value) -> Option<u64> {
+    match value {
+        Value::Cgroup(Setting::MemoryMax(limit)) => limit.0,
+        _ => None,
+    }
+}
+
+/// Whether the unit of a lease may still have what was set.
+fn is_on_record(host: &mut impl Host, now: &Cgroup, lease: &Lease, ours: &Value) -> bool {
+    let standing = held_unit(lease).map(|state| host.standing(now, ours, state));
+    !matches!(standing, Some(Ok(Standing::Changed | Standing::TakenBySystemd)))
 }

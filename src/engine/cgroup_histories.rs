@@ -41,8 +41,8 @@ enum Op {
     ForeignIo(usize, u64),
     /// What runs in it uses so many MiB, as far as it is let, and whether the kernel could reclaim that.
     Use(usize, u64, bool),
-    /// Somebody else writes the file of a cgroup, past systemd.
-    ByHand(usize),
+    /// Somebody else writes a file of a cgroup, past systemd: `memory.max` or `cpu.weight`.
+    ByHand(usize, bool),
     /// systemd reads its files again.
     Reload,
     /// The next change of a unit is followed by its restart before it was checked.
@@ -63,7 +63,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..PATHS.len(), 1u64..3).prop_map(|(path, limit)| Op::ForeignIo(path, limit)),
         3 => (0..PATHS.len(), 0u64..3000, any::<bool>())
             .prop_map(|(path, mib, reclaimable)| Op::Use(path, mib, reclaimable)),
-        1 => (0..PATHS.len()).prop_map(Op::ByHand),
+        1 => (0..PATHS.len(), any::<bool>()).prop_map(|(path, is_memory)| Op::ByHand(path, is_memory)),
         2 => Just(Op::Reload),
         1 => Just(Op::RestartWhenSet),
     ]
@@ -403,13 +403,7 @@ impl History {
             Op::Use(index, mib, is_reclaimable) => self.use_memory(PATHS[index], mib << 20, is_reclaimable),
             Op::ForeignIo(index, limit) => self.change_io(PATHS[index], limit),
             Op::Foreign(index, high) => self.change(PATHS[index], if high { "777" } else { "7" }),
-            Op::ByHand(index) => {
-                let value = setting(CgroupFile::CpuWeight, "55");
-                let found = self.engine.host().cgroups.get_mut(PATHS[index]).unwrap();
-                found.settings.insert(CgroupFile::CpuWeight, value.clone());
-                let own = self.own.get_mut(PATHS[index]).unwrap();
-                own.settings.insert(CgroupFile::CpuWeight, value);
-            }
+            Op::ByHand(index, is_memory) => self.write_by_hand(PATHS[index], is_memory),
             Op::Reload if self.has_values_by_hand() => {}
             Op::Reload => {
                 self.engine.host().reload_systemd();
@@ -481,6 +475,19 @@ impl History {
                 live.insert(file, value.clone());
             }
         }
+    }
+
+    fn write_by_hand(&mut self, path: &str, is_memory: bool) {
+        let value = match is_memory {
+            true => setting(CgroupFile::MemoryMax, "2621440000"),
+            false => setting(CgroupFile::CpuWeight, "55"),
+        };
+        let found = self.engine.host().cgroups.get_mut(path).unwrap();
+        let (used, is_reclaimable) = (found.memory_bytes, found.reclaimable_bytes > 0);
+        for settings in [&mut found.settings, &mut self.own.get_mut(path).unwrap().settings] {
+            settings.insert(value.file(), value.clone());
+        }
+        self.use_memory(path, used, is_reclaimable);
     }
 
     fn end(&mut self) {

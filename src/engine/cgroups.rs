@@ -227,7 +227,12 @@ impl<H: Host> Engine<H> {
             .filter(is_former)
             .any(|lease| matches!(&lease.effect, Effect::Value { value, .. } if *value == reading.value));
         if is_ours && let Some(first) = lease::beneath(leases().filter(is_former)) {
-            (reading.value, reading.unit) = (first.value, first.unit);
+            // What a person had written into the file of the former cgroup went with that.
+            let recorded = match (knob, &first.unit) {
+                (Knob::Cgroup(file), Some(unit)) => self.host.recorded(file, unit).map(Value::Cgroup),
+                _ => None,
+            };
+            (reading.value, reading.unit) = (recorded.unwrap_or(first.value), first.unit);
         }
         Ok(reading)
     }

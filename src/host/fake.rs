@@ -882,6 +882,14 @@ impl Host for FakeHost {
         })
     }
 
+    fn recorded(&self, file: CgroupFile, unit: &UnitState) -> Option<Setting> {
+        let (text, _) = unit.properties.first()?;
+        match text.as_str() {
+            DEFAULT => Some(unlimited(file)),
+            text => Setting::parse(file, text).ok(),
+        }
+    }
+
     fn restore_unit(&mut self, state: &UnitState, ours: &Value, next: Option<&Value>) -> Result<bool, CgroupError> {
         #[cfg(test)]
         super::fault::point();

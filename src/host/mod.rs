@@ -215,6 +215,11 @@ pub trait Host {
         Err(CgroupError::NoHierarchy)
     }
 
+    /// What the record of a unit makes of a file of its next cgroup, where that is known.
+    fn recorded(&self, file: limit::CgroupFile, unit: &UnitState) -> Option<limit::Setting> {
+        unit::recorded(file, unit)
+    }
+
     /// For a unit whose cgroup is gone or was changed by somebody else: takes `ours` out of what systemd has on record for
     /// it, for `next` or, without that, for what was there before. What somebody else changed there stays; false where
     /// that is so.

@@ -2,12 +2,15 @@
 //! file of a cgroup. Data and pure functions; the talking is in `systemd`.
 
 use super::limit::{
-    Bandwidth, CgroupFile, DEFAULT_PERIOD_MICROS, Device, IoKind, MAX_PAGE_BYTES, MIN_PERIOD_MICROS, Setting,
+    Bandwidth, CgroupFile, DEFAULT_PERIOD_MICROS, Device, IoKind, Limit, MAX_PAGE_BYTES, MIN_PERIOD_MICROS, Setting,
 };
 use serde::{Deserialize, Serialize};
 
 /// systemd's word for no limit, and for what was never set (CGROUP_LIMIT_MAX, CGROUP_WEIGHT_INVALID, USEC_INFINITY).
 const INFINITY: u64 = u64::MAX;
+
+/// Of a unit whose weight was never set.
+const DEFAULT_WEIGHT: u32 = 100;
 
 /// A unit as it was before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -269,6 +272,38 @@ pub fn properties(setting: &Setting) -> Vec<(&'static str, Property)> {
         .collect()
 }
 
+/// What systemd writes into a file of the unit's next cgroup. `None` for I/O limits, which name devices by paths.
+pub fn recorded(file: CgroupFile, state: &UnitState) -> Option<Setting> {
+    let mut numbers = state.properties.iter().map(|(_, property)| match property {
+        Property::Number(number) => Some(*number),
+        Property::Devices(_) => None,
+    });
+    let first = numbers.next()??;
+    let set = (first != INFINITY).then_some(first);
+    Some(match file {
+        CgroupFile::CpuMax => {
+            let period = numbers.next()??;
+            let period_micros = if period == INFINITY {
+                DEFAULT_PERIOD_MICROS
+            } else {
+                period
+            };
+            let quota = |per_second: u64| (u128::from(per_second) * u128::from(period_micros) / 1_000_000) as u64;
+            Setting::CpuMax(Bandwidth {
+                quota_micros: set.map(|set| quota(set).max(MIN_PERIOD_MICROS)),
+                period_micros,
+            })
+        }
+        CgroupFile::CpuWeight => Setting::CpuWeight(set.map_or(Some(DEFAULT_WEIGHT), |set| set.try_into().ok())?),
+        CgroupFile::IoWeight => Setting::IoWeight(set.map_or(Some(DEFAULT_WEIGHT), |set| set.try_into().ok())?),
+        CgroupFile::MemoryHigh => Setting::MemoryHigh(Limit(set)),
+        CgroupFile::MemoryMax => Setting::MemoryMax(Limit(set)),
+        CgroupFile::MemorySwapMax => Setting::MemorySwapMax(Limit(set)),
+        CgroupFile::PidsMax => Setting::PidsMax(Limit(set)),
+        CgroupFile::IoMax => return None,
+    })
+}
+
 fn per_second(bandwidth: Bandwidth) -> Vec<u64> {
     let Bandwidth {
         quota_micros,
@@ -355,6 +390,33 @@ mod tests {
         ] {
             assert_eq!(assigned(name, &drop_in(lines)), expected, "{lines}");
         }
+    }
+
+    #[test]
+    fn a_record_says_what_the_next_cgroup_gets() {
+        for (file, text) in [
+            (CgroupFile::CpuMax, "60000 50000"),
+            (CgroupFile::CpuMax, "max 100000"),
+            (CgroupFile::CpuWeight, "20"),
+            (CgroupFile::MemoryHigh, "4096"),
+            (CgroupFile::PidsMax, "max"),
+        ] {
+            let setting = Setting::parse(file, text).unwrap();
+            let owned = |(name, property): (&str, Property)| (name.to_owned(), property);
+            let state = UnitState {
+                unit: "shop.service".into(),
+                properties: properties(&setting).into_iter().map(owned).collect(),
+                at_runtime: vec![],
+            };
+            assert_eq!(recorded(file, &state), Some(setting), "{text}");
+        }
+        let never_set = UnitState {
+            unit: "shop.service".into(),
+            properties: vec![("CPUWeight".into(), Property::Number(INFINITY))],
+            at_runtime: vec![],
+        };
+        let expected = Some(Setting::CpuWeight(100));
+        assert_eq!(recorded(CgroupFile::CpuWeight, &never_set), expected);
     }
 
     #[test]

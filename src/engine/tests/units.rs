@@ -251,3 +251,34 @@ fn what_a_person_changed_ends_the_lease_within_a_round() {
         assert_eq!(found(&mut world), (weight("50"), None));
     }
 }
+
+#[test]
+fn a_memory_limit_is_not_passed_through_below_what_is_used() {
+    let memory = |text: &str| Setting::parse(CgroupFile::MemoryMax, text).unwrap();
+    let (own, raised, by_hand) = (memory("1073741824"), memory("2147483648"), memory("4294967296"));
+    let mut world = shop(vec![rule("calm", Value::Cgroup(raised.clone()))]);
+    let unit = world.engine.host().cgroups.get_mut(UNIT).unwrap();
+    for values in [&mut unit.persistent, &mut unit.live, &mut unit.settings] {
+        values.insert(CgroupFile::MemoryMax, own.clone());
+    }
+    world.fire("calm");
+    let unit = world.engine.host().cgroups.get_mut(UNIT).unwrap();
+    assert_eq!(unit.settings[&CgroupFile::MemoryMax], raised);
+    unit.settings.insert(CgroupFile::MemoryMax, by_hand.clone());
+    unit.memory_bytes = 3 << 30;
+    world.resolve("calm");
+    world.pass(16);
+    let unit = world.engine.host().cgroups.get_mut(UNIT).unwrap();
+    assert_eq!(
+        unit.live[&CgroupFile::MemoryMax],
+        raised,
+        "systemd would write the file"
+    );
+    // It is undone as soon as that ends nothing.
+    unit.memory_bytes = 1 << 20;
+    world.pass(16);
+    let unit = &world.engine.host().cgroups[UNIT];
+    assert_eq!(unit.live[&CgroupFile::MemoryMax], own);
+    assert_eq!(unit.settings[&CgroupFile::MemoryMax], by_hand);
+    assert!(world.engine.book().leases.is_empty());
+}

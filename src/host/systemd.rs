@@ -2,8 +2,8 @@
 //! into the files of its cgroup behind systemd's back is gone at its next `daemon-reload`. Decides nothing.
 //!
 //! A property that is set at runtime leaves a drop-in below `/run/systemd`, which outlives the unit's cgroup and wins over
-//! the unit file until the next boot. So the way back is the former value, and then the removal of the drop-in if it
-//! was not there before. `RevertUnitFiles` would not do: it removes what the administrator overrides in `/etc` as well.
+//! the unit file until the next boot. So the way back is the former value, and then a drop-in that assigns nothing, or none,
+//! if there was none before. `RevertUnitFiles` would not do: it removes what the administrator overrides in `/etc` as well.
 
 use super::Standing;
 use super::limit::{Device, Setting};
@@ -26,6 +26,13 @@ const RESPITE: Duration = Duration::from_secs(10);
 /// Where drop-ins of properties that were set at runtime are: of units that have a file, and of transient ones
 /// (systemd.unit(5), "Unit File Load Path").
 const RUNTIME_FOLDERS: [&str; 2] = ["/run/systemd/system.control", "/run/systemd/transient"];
+
+/// What stays of a drop-in. systemd keeps a list of those that it has read, and shows `NeedDaemonReload=yes` for a unit while
+/// one of the list is missing or newer than when it was read.
+const EMPTY_DROP_IN: &str = "\
+# evenkeel had set a limit here and has put back what was there before. This file assigns nothing: without it systemd would
+# ask for a daemon-reload. It may be deleted, and is gone after the next boot.
+";
 
 /// Whether systemd is the init of this host (sd_booted(3)).
 pub fn is_booted() -> bool {
@@ -116,7 +123,7 @@ impl Systemd {
         self.set_properties(&state.unit, &changed)?;
         let ours = state.properties.iter().map(|(name, _)| name);
         ours.filter(|name| !state.at_runtime.contains(name))
-            .try_for_each(|name| remove_drop_ins(&state.unit, name))
+            .try_for_each(|name| self.clear_drop_ins(&state.unit, name))
     }
 
     /// Makes of a unit what it was for one device; what other devices have stays.
@@ -204,7 +211,7 @@ impl Systemd {
         self.set_properties(&state.unit, &changed)?;
         cleared
             .into_iter()
-            .try_for_each(|name| remove_drop_ins(&state.unit, name))?;
+            .try_for_each(|name| self.clear_drop_ins(&state.unit, name))?;
         Ok((0..ours.len()).all(is_live))
     }
 
@@ -215,6 +222,37 @@ impl Systemd {
     pub fn freeze(&mut self, unit: &str, frozen: bool) -> Result<(), zbus::Error> {
         let method = if frozen { "FreezeUnit" } else { "ThawUnit" };
         self.call(MANAGER_PATH, MANAGER, method, &(unit,)).map(drop)
+    }
+
+    /// Takes what was made at runtime for a property out of force, with no need for a reload where there was none.
+    fn clear_drop_ins(&mut self, unit: &str, property: &str) -> Result<(), zbus::Error> {
+        for drop_in in drop_ins(unit, property).filter(|path| path.exists()) {
+            match self.may_stay_empty(unit, property)? {
+                true => empty(&drop_in)?,
+                false => remove(&drop_in)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an empty drop-in avoids something: the unit is loaded, its files are as systemd has read them, and no
+    /// drop-in of the same name would stay hidden.
+    fn may_stay_empty(&mut self, unit: &str, property: &str) -> Result<bool, zbus::Error> {
+        let object: OwnedObjectPath = match self.call(MANAGER_PATH, MANAGER, "GetUnit", &(unit,)) {
+            Ok(message) => message.body().deserialize()?,
+            Err(error) if is_no_such_unit(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if bool::try_from(self.property(&object, "org.freedesktop.systemd1.Unit", "NeedDaemonReload")?)? {
+            return Ok(false);
+        }
+        let manager = OwnedObjectPath::try_from(MANAGER_PATH)?;
+        let search = Vec::<String>::try_from(self.property(&manager, MANAGER, "UnitPath")?)?;
+        let folders = unit::drop_in_folders(unit);
+        let name = unit::drop_in_name(property);
+        let others = search.iter().filter(|path| !RUNTIME_FOLDERS.contains(&path.as_str()));
+        let mut others = others.flat_map(|path| folders.iter().map(move |folder| Path::new(path).join(folder)));
+        Ok(!others.any(|folder| folder.join(&name).exists()))
     }
 
     /// What these properties of a unit are; `None` of one that systemd does not know any more. One that is not loaded is
@@ -264,6 +302,9 @@ impl Systemd {
             return Ok(());
         }
         let mut assignments: Vec<(&str, Variant<'_>)> = Vec::new();
+        // systemd lists drop-ins in the order in which it made them, and asks for a reload where it is not that of their names.
+        let mut changed: Vec<_> = changed.iter().collect();
+        changed.sort_by_key(|((name, _), _)| unit::drop_in_name(name));
         for ((name, wanted), now) in changed {
             // systemd adds to a list what it is given; only an empty one empties it.
             if matches!((wanted, now), (Property::Devices(_), Property::Devices(now)) if !now.is_empty()) {
@@ -417,7 +458,7 @@ fn drop_ins<'a>(unit: &'a str, property: &'a str) -> impl Iterator<Item = PathBu
     RUNTIME_FOLDERS.iter().map(move |folder| {
         Path::new(folder)
             .join(format!("{unit}.d"))
-            .join(format!("50-{}.conf", unit::in_unit_files(property)))
+            .join(unit::drop_in_name(property))
     })
 }
 
@@ -437,18 +478,21 @@ fn drop_in_with(unit: &str, property: &str, set: &Property, setting: &Setting) -
     in_drop_ins(unit, property).find(|found| has_part(property, found, set, setting))
 }
 
-/// Removes what was made at runtime for a property.
-fn remove_drop_ins(unit: &str, property: &str) -> Result<(), zbus::Error> {
-    for drop_in in drop_ins(unit, property) {
-        match fs::remove_file(&drop_in) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error.into()),
-        }
-        // The folder goes with its last file; that others are in it is no fault.
-        if let Some(folder) = drop_in.parent() {
-            let _ = fs::remove_dir(folder);
-        }
+/// Replaces a drop-in by one that assigns nothing, and is as old.
+fn empty(drop_in: &Path) -> io::Result<()> {
+    let read_at = fs::metadata(drop_in)?.modified()?;
+    // systemd reads names that end in .conf.
+    let new = drop_in.with_extension("conf.evenkeel");
+    fs::write(&new, EMPTY_DROP_IN)?;
+    fs::OpenOptions::new().write(true).open(&new)?.set_modified(read_at)?;
+    fs::rename(&new, drop_in)
+}
+
+fn remove(drop_in: &Path) -> io::Result<()> {
+    fs::remove_file(drop_in)?;
+    // The folder goes with its last file; that others are in it is no fault.
+    if let Some(folder) = drop_in.parent() {
+        let _ = fs::remove_dir(folder);
     }
     Ok(())
 }

@@ -141,13 +141,33 @@ pub fn name_of(kind: IoKind) -> &'static &'static str {
     &names[index]
 }
 
-/// The name that a property has in unit files, after which systemd calls the drop-in that it makes for it.
-pub fn in_unit_files(property: &str) -> &str {
+/// The name of the drop-in that systemd makes for a property.
+pub fn drop_in_name(property: &str) -> String {
+    format!("50-{}.conf", in_unit_files(property))
+}
+
+/// The name that a property has in unit files.
+fn in_unit_files(property: &str) -> &str {
     match property {
         "CPUQuotaPerSecUSec" => "CPUQuota",
         "CPUQuotaPeriodUSec" => "CPUQuotaPeriodSec",
         other => other,
     }
+}
+
+/// The folders of drop-ins that systemd reads for a unit, below each of its folders for unit files: of the unit itself, of
+/// what it is an instance of, of each prefix that ends in a dash, and of its type (systemd.unit(5)).
+pub fn drop_in_folders(unit: &str) -> Vec<String> {
+    let Some((name, suffix)) = unit.rsplit_once('.') else {
+        return Vec::new();
+    };
+    let template = name.split_once('@').map(|(template, _)| format!("{template}@"));
+    let whole = template.as_deref().unwrap_or(name);
+    let prefixes = whole.match_indices('-').map(|(at, _)| whole[..=at].to_owned());
+    let names = std::iter::once(name.to_owned()).chain(template.clone()).chain(prefixes);
+    let mut folders: Vec<String> = names.map(|name| format!("{name}.{suffix}.d")).collect();
+    folders.push(format!("{suffix}.d"));
+    folders
 }
 
 /// What is left of a setting when systemd has read its own drop-in again: a quota in whole per cents of a processor.
@@ -417,6 +437,20 @@ mod tests {
         };
         let expected = Some(Setting::CpuWeight(100));
         assert_eq!(recorded(CgroupFile::CpuWeight, &never_set), expected);
+    }
+
+    #[test]
+    fn drop_ins_come_from_the_unit_its_template_its_prefixes_and_its_type() {
+        for (unit, expected) in [
+            ("shop.service", &["shop.service.d", "service.d"][..]),
+            (
+                "a-b@7.service",
+                &["a-b@7.service.d", "a-b@.service.d", "a-.service.d", "service.d"],
+            ),
+            ("work-batch.slice", &["work-batch.slice.d", "work-.slice.d", "slice.d"]),
+        ] {
+            assert_eq!(drop_in_folders(unit), expected, "{unit}");
+        }
     }
 
     #[test]

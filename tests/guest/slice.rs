@@ -1,6 +1,7 @@
 //! Limits of a slice that several alerts hold, and one that would kill when it is put back.
 
 use super::memory::{HOLDS_BYTES, Holder};
+use super::unit::has_assignments;
 use super::*;
 
 /// A slice with a unit file of its own. Stopped and removed when the test ends.
@@ -37,13 +38,6 @@ impl Slice {
         let unlimited = "rbps=max wbps=max riops=max wiops=max";
         let limited: Vec<&str> = text.lines().filter(|line| !line.ends_with(unlimited)).collect();
         limited.join("; ")
-    }
-
-    fn has_drop_ins(&self) -> bool {
-        let folders = ["/run/systemd/system.control", "/run/systemd/transient"];
-        folders
-            .iter()
-            .any(|folder| std::path::Path::new(&format!("{folder}/{}.d", self.name)).exists())
     }
 
     fn select(&self) -> String {
@@ -128,7 +122,8 @@ fn limits_of_several_alerts_come_back_part_by_part() {
     send(&evenkeel, "c", "resolved", "2024-01-02T04:00:00Z");
     outcomes(&evenkeel, "restored", 2.0);
     assert_eq!((cpu_max(), slice.io_max()), ("200000 100000".into(), own.clone()));
-    assert!(!slice.has_drop_ins());
+    assert!(!has_assignments(&slice.name));
+    assert_eq!(slice.shows("NeedDaemonReload"), "no");
     sh("systemctl daemon-reload");
     assert_eq!((cpu_max(), slice.io_max()), ("200000 100000".into(), own));
 }
@@ -169,5 +164,5 @@ fn memory_max_comes_back_when_it_kills_nobody() {
     outcomes(&evenkeel, "restored", 1.0);
     assert_eq!(file("memory.max"), (64_u64 << 20).to_string());
     assert_eq!(slice.shows("MemoryMax"), (64_u64 << 20).to_string());
-    assert!(!kills() && !slice.has_drop_ins());
+    assert!(!kills() && !has_assignments(&slice.name));
 }

@@ -35,20 +35,24 @@ impl Service {
             .to_owned()
     }
 
-    /// Whether a drop-in that was made at runtime sets anything for the unit.
     pub fn has_assignments(&self) -> bool {
-        let folders = ["/run/systemd/system.control", "/run/systemd/transient"];
-        let of_unit = folders.map(|folder| std::fs::read_dir(format!("{folder}/{}.d", self.name)));
-        of_unit.into_iter().flatten().flatten().flatten().any(|file| {
-            let text = std::fs::read_to_string(file.path()).unwrap_or_default();
-            text.lines()
-                .any(|line| !line.starts_with(['#', '[']) && !line.is_empty())
-        })
+        has_assignments(&self.name)
     }
 
     pub fn home(&self, actions: &str) -> Home {
         home(&format!("{{unit: '{}'}}", self.name.replace('.', "\\.")), actions)
     }
+}
+
+/// Whether a drop-in that was made at runtime sets anything for a unit.
+pub fn has_assignments(unit: &str) -> bool {
+    let folders = ["/run/systemd/system.control", "/run/systemd/transient"];
+    let of_unit = folders.map(|folder| std::fs::read_dir(format!("{folder}/{unit}.d")));
+    of_unit.into_iter().flatten().flatten().flatten().any(|file| {
+        let text = std::fs::read_to_string(file.path()).unwrap_or_default();
+        text.lines()
+            .any(|line| !line.starts_with(['#', '[']) && !line.is_empty())
+    })
 }
 
 impl Drop for Service {

@@ -132,6 +132,50 @@ fn a_value_by_hand_stays_and_ours_does_not_come_back() {
     assert_eq!(read(&service.cgroup(), "cpu.max"), "20000 100000");
 }
 
+#[test]
+fn a_resolve_asks_for_no_reload() {
+    let service = Service::start("quiet", "CPUQuota=20%\nIOReadBandwidthMax=/dev/vda 5M");
+    let home =
+        service.home("[{cgroup: {cpu.max: '30000 50000', io.max: /dev/vda wbps=1MiB riops=20, memory.high: 300MiB}}]");
+    let evenkeel = enforce(&home);
+    for (round, starts) in ["2024-01-02T05:00:00Z", "2024-01-02T06:00:00Z"].into_iter().enumerate() {
+        deliver(&evenkeel, &alert_at(starts));
+        outcomes(&evenkeel, "applied", 3.0 * (round + 1) as f64);
+        assert_eq!(service.shows("NeedDaemonReload"), "no", "while they are held");
+        resolve_at(&evenkeel, starts);
+        outcomes(&evenkeel, "restored", 3.0 * (round + 1) as f64);
+        assert_eq!(service.shows("NeedDaemonReload"), "no");
+        assert!(!service.has_assignments());
+    }
+    // What its file says from now on is what it has: nothing hides it.
+    sh(&format!(
+        "printf '[Service]\\nExecStart=/bin/sleep 1000\\nCPUQuota=45%%\\n' >{}; systemctl daemon-reload",
+        service.file()
+    ));
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "45000 100000");
+}
+
+#[test]
+fn a_drop_in_of_the_same_name_is_not_hidden_after_a_resolve() {
+    let service = Service::start("same", "");
+    let folder = format!("/etc/systemd/system/{}.d", service.name);
+    sh(&format!(
+        "mkdir -p {folder}; printf '[Service]\\nCPUQuota=60%%\\n' >{folder}/50-CPUQuota.conf; systemctl daemon-reload"
+    ));
+    let _persistent = Persistent(&service);
+    let home = service.home("[{cgroup: {cpu.max: 30%}}]");
+    let evenkeel = enforce(&home);
+    fire(&evenkeel);
+    outcomes(&evenkeel, "applied", 1.0);
+    sh("systemctl daemon-reload");
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "30000 100000");
+    resolve(&evenkeel);
+    outcomes(&evenkeel, "restored", 1.0);
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "60000 100000");
+    sh("systemctl daemon-reload");
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "60000 100000");
+}
+
 /// Restarts a unit over and over, until this is dropped.
 struct Restarts(Child);
 

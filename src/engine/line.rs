@@ -18,7 +18,7 @@ use crate::act::plan::plan;
 use crate::alert::{Alert, Status};
 use crate::host::Host;
 use crate::ledger::{
-    Book, Climb, Closed, Decision, Entry, Episode, EpisodeKey, Evidence, EvidenceSource, Lease, Level,
+    Book, Climb, Closed, Decision, Entry, Episode, EpisodeKey, Evidence, EvidenceSource, Lease, Level, Outcome,
 };
 use crate::process::{Candidate, Kin, Process, Selector, Target};
 use crate::rule::{Aim, Rule, RuleIndex};
@@ -416,7 +416,7 @@ impl<H: Host> Engine<H> {
             let spent = self.spent(turn.processes());
             matches.retain(|candidate| !spent.contains(&candidate.target()));
         }
-        let held = self.places(&episode);
+        let held = self.places(&episode, turn);
         let ascents = plan(&rule, &held, &matches, turn.boot_now(), occasion == Occasion::Repeat);
         if occasion == Occasion::Repeat {
             episode.barred.retain(|barred| !barred.until_repeat);
@@ -568,11 +568,14 @@ impl<H: Host> Engine<H> {
     }
 
     /// The episode as it counts against `limit`: who still holds a lease keeps a place, though it was taken out of the
-    /// episode when another of its leases ended.
-    fn places(&self, episode: &Episode) -> Episode {
+    /// episode when another of its leases ended. One whose target is gone keeps none, so that a unit which was restarted
+    /// is taken again at once.
+    fn places(&self, episode: &Episode, turn: &Turn) -> Episode {
+        let of_the_gone: BTreeSet<u64> = turn.undone_as(Outcome::Gone).collect();
         let mut held = episode.clone();
         let mut seen: BTreeSet<Target> = held.climbs.iter().map(|climb| climb.target).collect();
-        for lease in self.book.leases_of(&episode.key) {
+        let leases = self.book.leases_of(&episode.key);
+        for lease in leases.filter(|lease| !of_the_gone.contains(&lease.id)) {
             if seen.insert(lease.target) {
                 held.climbs.push(Climb {
                     target: lease.target,

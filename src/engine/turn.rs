@@ -234,6 +234,14 @@ impl Turn {
         })
     }
 
+    /// Those of them whose undoing has this outcome where it works.
+    pub fn undone_as(&self, outcome: Outcome) -> impl Iterator<Item = u64> + '_ {
+        self.work.iter().filter_map(move |work| match work {
+            Work::Undo { lease, word } if *word == outcome => Some(*lease),
+            _ => None,
+        })
+    }
+
     /// Whether a step for this episode is among the work.
     pub fn has_work_for(&self, key: &EpisodeKey) -> bool {
         self.work.iter().any(|work| match work {

@@ -253,6 +253,21 @@ fn what_a_person_changed_ends_the_lease_within_a_round() {
 }
 
 #[test]
+fn a_unit_that_restarts_is_taken_again_within_a_round() {
+    let mut world = shop(vec![rule("calm", Value::Freeze(true))]);
+    world.fire("calm");
+    let is_frozen = |world: &mut World| world.engine.host().cgroups[UNIT].is_frozen;
+    assert!(is_frozen(&mut world));
+    restart(world.engine.host());
+    assert!(!is_frozen(&mut world));
+    world.pass(15);
+    assert!(is_frozen(&mut world));
+    assert_eq!(world.engine.book().leases.len(), 1);
+    world.resolve("calm");
+    assert!(!is_frozen(&mut world));
+}
+
+#[test]
 fn a_memory_limit_is_not_passed_through_below_what_is_used() {
     let memory = |text: &str| Setting::parse(CgroupFile::MemoryMax, text).unwrap();
     let (own, raised, by_hand) = (memory("1073741824"), memory("2147483648"), memory("4294967296"));

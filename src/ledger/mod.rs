@@ -10,6 +10,7 @@ pub mod journal;
 pub mod lease;
 pub mod leases;
 mod reading;
+mod reboot;
 pub mod retention;
 mod salvage;
 mod schema;

@@ -3,10 +3,12 @@
 use super::book::Book;
 use super::entry::{Entry, Record};
 use super::reading::{Problem, Reading};
+use super::reboot;
 use super::retention::{self, ENTRIES_PER_SWEEP, Retention};
 use super::salvage;
 use super::schema::{self, SCHEMA_VERSION};
 use crate::process::{BootId, Target};
+use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, params};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -297,6 +299,9 @@ impl Store {
                 AND (json_type(body, '$.effect.allocation') IS NOT NULL OR json_type(body, '$.effect.command') IS NOT NULL)",
             [&boot],
         )?;
+        for record in reboot::closing_records(&transaction, &boot, Timestamp::now())? {
+            write(&transaction, &boot, &Entry::Record(record))?;
+        }
         transaction.execute(
             "UPDATE lease SET outcome = 'gone' WHERE outcome IS NULL AND boot <> ?1",
             [&boot],

@@ -355,3 +355,34 @@ fn a_commit_that_fails_at_its_end_leaves_nothing_and_the_next_one_counts() {
     let leases = store.load().unwrap().leases;
     assert_eq!(leases.keys().copied().collect::<Vec<_>>(), [2]);
 }
+
+#[test]
+fn a_reboot_closes_its_leases_in_the_history() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Store::open(directory.path(), BootId(1)).unwrap();
+    let ended = Entry::LeaseEnded {
+        id: 2,
+        outcome: Outcome::Restored,
+    };
+    let entries = [
+        Entry::Episode(episode()),
+        Entry::Lease(lease(1)),
+        Entry::Lease(lease(2)),
+        ended,
+    ];
+    store.commit(&entries).unwrap();
+    drop(store);
+    for _ in 0..2 {
+        let mut store = Store::open(directory.path(), BootId(2)).unwrap();
+        assert!(store.load().unwrap().leases.is_empty());
+        let records = store.records().unwrap();
+        assert_eq!(records.len(), 1, "{records:?}");
+        let told = &records[0];
+        assert_eq!((told.rule.as_str(), told.alertname.as_str()), ("calm", "X"));
+        assert_eq!(told.step.as_deref(), Some("undo nice"));
+        assert_eq!(told.outcome, Some(Outcome::Gone));
+        assert_eq!(told.before.as_deref(), Some("15"));
+        assert_eq!(told.target, Some((target(), "a\n\"b".to_owned())));
+        assert_eq!(told.reason, "the host was rebooted");
+    }
+}

@@ -1,0 +1,49 @@
+//! The lines of the history for leases that a boot of the host ended: nothing is left to undo, and nothing else says so.
+
+use super::book::Episode;
+use super::entry::{Outcome, Record};
+use super::lease::Lease;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+const REASON: &str = "the host was rebooted";
+
+/// What to record for the open leases of other boots. Call it while their episodes are still there.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub fn closing_records(connection: &Connection, boot: &str, now: Timestamp) -> rusqlite::Result<Vec<Record>> {
+    let query = "SELECT body FROM lease WHERE outcome IS NULL AND boot <> ?1 ORDER BY id";
+    let mut statement = connection.prepare(query)?;
+    let bodies: Vec<String> = statement
+        .query_map([boot], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    // A body that cannot be read says nothing of what was held.
+    let leases = bodies
+        .iter()
+        .filter_map(|body| serde_json::from_str::<Lease>(body).ok());
+    leases.map(|lease| closing_record(connection, lease, now)).collect()
+}
+
+fn closing_record(connection: &Connection, lease: Lease, now: Timestamp) -> rusqlite::Result<Record> {
+    let query = "SELECT body FROM episode WHERE rule = ?1 AND fingerprint = ?2 AND NOT simulated AND body IS NOT NULL";
+    let key = params![lease.rule.as_str(), lease.fingerprint.as_str()];
+    let body: Option<String> = connection.query_row(query, key, |row| row.get(0)).optional()?;
+    let episode = body.and_then(|body| serde_json::from_str::<Episode>(&body).ok());
+    let alertname = episode.and_then(|episode| episode.labels.get("alertname").map(str::to_owned));
+    Ok(Record {
+        at: now,
+        rule: lease.rule.to_string(),
+        alertname: alertname.unwrap_or_default(),
+        fingerprint: lease.fingerprint.to_string(),
+        step: Some(format!("undo {}", lease.knob())),
+        before: lease.effect.value().map(ToString::to_string),
+        target: Some((lease.target, lease.name)),
+        decision: None,
+        outcome: Some(Outcome::Gone),
+        after: None,
+        output: None,
+        reason: REASON.to_owned(),
+        is_effect: false,
+    })
+}

@@ -176,6 +176,38 @@ fn a_drop_in_of_the_same_name_is_not_hidden_after_a_resolve() {
     assert_eq!(read(&service.cgroup(), "cpu.max"), "60000 100000");
 }
 
+#[test]
+fn a_frozen_unit_that_is_restarted_is_frozen_again() {
+    let service = Service::start("thawed", "");
+    let home = service.home("[{freeze: true}]");
+    let evenkeel = enforce(&home);
+    fire(&evenkeel);
+    outcomes(&evenkeel, "applied", 1.0);
+    sh(&format!("systemctl restart {}", service.name));
+    outcomes(&evenkeel, "applied", 2.0);
+    assert_eq!(service.shows("FreezerState"), "frozen");
+    resolve(&evenkeel);
+    outcomes(&evenkeel, "restored", 1.0);
+    assert_eq!(service.shows("FreezerState"), "running");
+}
+
+#[test]
+fn a_unit_that_was_unloaded_keeps_what_the_administrator_set() {
+    let service = Service::start("unloaded", "CPUQuota=20%");
+    let set = format!("systemctl set-property --runtime {} CPUQuota=40%", service.name);
+    sh(&set);
+    let home = service.home("[{cgroup: {cpu.max: 70%}}]");
+    let evenkeel = enforce(&home);
+    fire(&evenkeel);
+    outcomes(&evenkeel, "applied", 1.0);
+    sh(&format!("systemctl stop {}", service.name));
+    resolve(&evenkeel);
+    outcomes(&evenkeel, "gone", 1.0);
+    sh(&format!("systemctl start {}", service.name));
+    assert_eq!(read(&service.cgroup(), "cpu.max"), "40000 100000");
+    sh(&format!("systemctl revert {}", service.name));
+}
+
 /// Restarts a unit over and over, until this is dropped.
 struct Restarts(Child);
 

@@ -136,14 +136,14 @@ fn a_value_by_hand_stays_and_ours_does_not_come_back() {
 fn a_resolve_asks_for_no_reload() {
     let service = Service::start("quiet", "CPUQuota=20%\nIOReadBandwidthMax=/dev/vda 5M");
     let home =
-        service.home("[{cgroup: {cpu.max: '30000 50000', io.max: /dev/vda wbps=1MiB riops=20, memory.high: 300MiB}}]");
+        service.home("[{cgroup: {cpu.max: '30000 50000', io.max: /dev/vda riops=20 wbps=1MiB, memory.high: 300MiB}}]");
     let evenkeel = enforce(&home);
     for (round, starts) in ["2024-01-02T05:00:00Z", "2024-01-02T06:00:00Z"].into_iter().enumerate() {
         deliver(&evenkeel, &alert_at(starts));
-        outcomes(&evenkeel, "applied", 3.0 * (round + 1) as f64);
+        outcomes(&evenkeel, "applied", 4.0 * (round + 1) as f64);
         assert_eq!(service.shows("NeedDaemonReload"), "no", "while they are held");
         resolve_at(&evenkeel, starts);
-        outcomes(&evenkeel, "restored", 3.0 * (round + 1) as f64);
+        outcomes(&evenkeel, "restored", 4.0 * (round + 1) as f64);
         assert_eq!(service.shows("NeedDaemonReload"), "no");
         assert!(!service.has_assignments());
     }

@@ -108,7 +108,7 @@ impl Evidence {
             .filter_map(|word| word.over_at)
             .max();
         match self.words.iter_mut().find(|word| word.source == source) {
-            Some(word) if word.firing_at > at => return,
+            Some(word) if word.firing_at > at => {}
             Some(word) => (word.firing_at, word.fresh_for, word.confirms) = (at, fresh_for, confirms),
             None => self.words.push(Word {
                 source,

@@ -3,7 +3,7 @@
 
 use super::apply::Effected;
 use super::limit::held_unit;
-use crate::host::{CgroupError, Host, Knob, Reading, UnitState, Value};
+use crate::host::{CgroupError, Host, Knob, UnitState, Value};
 use crate::ledger::lease::{Lease, Undo};
 use crate::ledger::{Outcome, Prior};
 use crate::process::Cgroup;
@@ -18,41 +18,39 @@ pub fn settle(
     next: Option<&Value>,
 ) -> Effected {
     let Some(state) = unit else { return effected };
-    let withdrawn = match effected.outcome {
-        Outcome::Gone | Outcome::ChangedIdentity => host.restore_unit(state, ours, next),
-        Outcome::Superseded => {
-            let withdrawn = withdraw_below(host, cgroup, state, ours, next);
-            return withdrawn.map_or_else(Effected::from, |()| effected);
-        }
-        _ => return effected,
-    };
-    let reason = match withdrawn {
+    let is_replaced = matches!(effected.outcome, Outcome::Gone | Outcome::ChangedIdentity);
+    if !is_replaced && effected.outcome != Outcome::Superseded {
+        return effected;
+    }
+    let reason = match withdraw_below(host, &cgroup.path, state, ours, next) {
+        Err(error) => return error.into(),
+        Ok(_) if !is_replaced => return effected,
         Ok(true) => format!("{}; {} is as it was", effected.reason, state.unit),
         Ok(false) => format!("{}; somebody else changed {}", effected.reason, state.unit),
-        Err(error) => return error.into(),
     };
     Effected { reason, ..effected }
 }
 
-/// Takes ours out of the record of a unit and leaves in the file what somebody else wrote there.
+/// Takes ours out of the record of a unit and leaves in the file of the cgroup that it has now what somebody else wrote
+/// there. False where somebody else has changed the record.
 fn withdraw_below(
     host: &mut impl Host,
-    cgroup: &Cgroup,
+    path: &str,
     state: &UnitState,
     ours: &Value,
     next: Option<&Value>,
-) -> Result<(), CgroupError> {
-    let theirs = host.read_cgroup(cgroup, ours.knob());
-    let is_by_hand = host.restore_unit(state, ours, next)?;
+) -> Result<bool, CgroupError> {
+    let now = host.cgroup(path);
+    let read = |host: &mut _, now: &Cgroup| Host::read_cgroup(host, now, ours.knob()).map(|reading| reading.value);
+    let theirs = now.as_ref().and_then(|now| read(host, now).ok());
+    let is_withdrawn = host.restore_unit(state, ours, next)?;
     // Else the file has what systemd was told by somebody else.
-    if let (true, Ok(Reading { value: theirs, .. })) = (is_by_hand, theirs)
-        && host
-            .read_cgroup(cgroup, ours.knob())
-            .is_ok_and(|now| now.value != theirs)
+    if let (true, Some(now), Some(theirs)) = (is_withdrawn, now, theirs.filter(|theirs| theirs != ours))
+        && read(host, &now).is_ok_and(|found| found != theirs)
     {
-        host.set_cgroup(cgroup, &theirs, None)?;
+        host.set_cgroup(&now, &theirs, None)?;
     }
-    Ok(())
+    Ok(is_withdrawn)
 }
 
 /// Puts back what somebody else had set between two leases: for the unit, or in the file past systemd. There the record is

@@ -535,3 +535,20 @@ fn a_limit_that_somebody_else_set_beside_ours_keeps_its_drop_in() {
     }
     history.end();
 }
+
+/// Found by the random histories.
+#[test]
+fn a_value_by_hand_stays_in_the_next_cgroup_of_a_unit_whose_undoing_waits() {
+    let mut history = History::new();
+    let ops = [
+        Op::Fire(0),
+        Op::RestartWhenSet,
+        Op::Use(0, 1025, false),
+        Op::Release(None),
+        Op::ByHand(0, true),
+    ];
+    for op in ops {
+        history.live((op, None, None));
+    }
+    history.end();
+}

@@ -196,12 +196,12 @@ impl<H: Host> Engine<H> {
             fingerprint: alert.fingerprint.clone(),
             simulated,
         };
-        if self.book.episodes.contains_key(&key) {
-            return self.repeat(rule, &key, statement, turn);
-        }
         if statement.is_late_firing(self.book.closed.get(&key), turn.boot_now()) {
             let reason = "it began no later than the last episode ended";
             return self.pass_over(rule.name.clone(), alert, reason, turn);
+        }
+        if self.book.episodes.contains_key(&key) {
+            return self.repeat(rule, &key, statement, turn);
         }
         if self.book.episodes.len() >= MAX_OPEN_EPISODES {
             tracing::warn!(

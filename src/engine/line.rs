@@ -123,7 +123,7 @@ impl<H: Host> Engine<H> {
         for key in &due {
             self.judge(key, Occasion::Round, &mut turn);
         }
-        self.book.forget(now, turn.now.wall, self.victim_age());
+        self.book.forget(now, self.victim_age());
         if let Err(reason) = self.carry_out_or(turn, |engine, turn| engine.judge_without_ledger(&due, turn)) {
             tracing::warn!(reason, "what was due is put off");
         }

@@ -382,17 +382,16 @@ impl Book {
 
     /// Forgets closed episodes and victims that can no longer matter: `keep` before now, and of no open episode, whose
     /// `limit` counts them.
-    pub fn forget(&mut self, now: Duration, wall: Timestamp, keep: Duration) {
+    pub fn forget(&mut self, now: Duration, keep: Duration) {
         let episodes = &self.episodes;
         self.victims.retain(|victim| {
             victim.gone_at.is_none()
                 || victim.struck_at.saturating_add(keep) > now
                 || episodes.contains_key(&victim.episode())
         });
-        // An alert may claim to end at the end of time, where a sum would not be a time any more.
-        self.closed.retain(|_, closed| {
-            wall.as_second().saturating_sub(closed.ended_at.as_second()) < REMEMBER_CLOSED.as_secs() as i64
-        });
+        // By the time since boot: the alert's own account may be by a clock that is years off.
+        let is_recent = |at: Duration| at.saturating_add(REMEMBER_CLOSED) > now;
+        self.closed.retain(|_, closed| closed.closed_at.is_none_or(is_recent));
     }
 }
 

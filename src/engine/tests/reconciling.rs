@@ -75,6 +75,19 @@ fn what_is_listed_and_unknown_is_acted_on_once() {
 }
 
 #[test]
+fn a_late_firing_is_stale_though_a_list_opened_the_alert_again() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.resolve("calm");
+    world.pass(1);
+    world.reconcile(&[listed("calm", "web1:9100")]);
+    assert_eq!(world.nice(100), [15]);
+    world.fire("calm");
+    assert_eq!(world.decided("calm", Decision::Stale), 1.0);
+}
+
+#[test]
 fn a_list_from_before_the_resolve_opens_nothing() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 1);

@@ -200,7 +200,9 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
                 Some(foreign) => unit::put_foreign(host, cgroup, foreign, next),
             };
             let effected = put_back(host, cgroup, ours, value, of_record.as_ref(), put);
-            let is_set_by_other = foreign.is_some_and(|foreign| !unit::is_by_hand(host, foreign));
+            let is_set_by_other = foreign.is_some_and(|foreign| {
+                !unit::is_by_hand(host, foreign) || unit::foreign_record(host, foreign, next).is_some()
+            });
             let next = (!is_set_by_other).then_some(next);
             unit::settle(host, cgroup, effected, unit, ours, next)
         }

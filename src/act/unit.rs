@@ -53,8 +53,8 @@ fn withdraw_below(
     Ok(is_withdrawn)
 }
 
-/// Puts back what somebody else had set between two leases: for the unit, or in the file past systemd. There the record is
-/// the older lease's, whose value is `next`.
+/// Puts back what somebody else had set between two leases: for the unit, in the file past systemd, or both. `next` is the
+/// value of the older lease, which stays on record unless somebody else had set the property.
 ///
 /// # Errors
 /// As for setting it.
@@ -63,8 +63,20 @@ pub fn put_foreign(host: &mut impl Host, cgroup: &Cgroup, foreign: &Prior, next:
     if !is_by_hand(host, foreign) {
         return host.restore_cgroup(cgroup, value, unit);
     }
-    host.set_cgroup(cgroup, next, unit)?;
+    match foreign_record(host, foreign, next) {
+        Some(recorded) => host.restore_cgroup(cgroup, &recorded, unit)?,
+        None => host.set_cgroup(cgroup, next, unit)?,
+    }
     host.set_cgroup(cgroup, value, None)
+}
+
+/// What a unit had on record between two leases, where that was not `next`, the value of the older one.
+pub fn foreign_record(host: &impl Host, foreign: &Prior, next: &Value) -> Option<Value> {
+    let recorded = recorded(host, foreign.value.knob(), foreign.unit.as_ref()?)?;
+    match (&recorded, next) {
+        (Value::Cgroup(of_unit), Value::Cgroup(ours)) if of_unit.explains(ours) => None,
+        _ => Some(recorded),
+    }
 }
 
 /// Whether a value was written into the file past systemd, which has another one on record.
@@ -93,7 +105,8 @@ pub fn goal_of_record(host: &impl Host, lease: &Lease, undo: &Undo) -> Option<Va
             Some(foreign) if !is_by_hand(host, foreign) => {
                 Some(recorded(host, knob, state).unwrap_or_else(|| foreign.value.clone()))
             }
-            _ => Some(next.clone()),
+            Some(foreign) => Some(foreign_record(host, foreign, next).unwrap_or_else(|| next.clone())),
+            None => Some(next.clone()),
         },
         Undo::Restore { .. } => recorded(host, knob, state),
         Undo::Bequeath { .. } | Undo::Signal(_) | Undo::Nothing => None,

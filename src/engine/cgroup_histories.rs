@@ -552,3 +552,13 @@ fn a_value_by_hand_stays_in_the_next_cgroup_of_a_unit_whose_undoing_waits() {
     }
     history.end();
 }
+
+/// Found by the random histories: a property and a file that other people had set between two leases.
+#[test]
+fn property_below_a_value_by_hand_stays_on_record() {
+    let mut history = History::new();
+    for op in [Op::Fire(2), Op::Foreign(0, false), Op::ByHand(0, false), Op::Fire(0)] {
+        history.live((op, None, None));
+    }
+    history.end();
+}

@@ -332,7 +332,8 @@ impl<H: Host> Engine<H> {
             return;
         };
         let now = self.host.now().boot;
-        if self.room(kind == Kind::Command) == 0 {
+        let is_called_off = !lease.is_ending() && !self.book.episodes.contains_key(&key_of(&lease));
+        if is_called_off || self.room(kind == Kind::Command) == 0 {
             lease
                 .course_mut()
                 .into_iter()

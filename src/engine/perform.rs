@@ -21,22 +21,22 @@ impl<H: Host> Engine<H> {
         match work {
             Work::Undo { lease, word } => self.undo(lease, word, turn, outcomes),
             Work::Send { lease, was_in_doubt } => self.send(lease, was_in_doubt),
-            Work::Take { lease, subject } if self.was_set_back(&subject) => {
+            Work::Take { lease, subject } if self.is_called_off(&subject) => {
                 self.forgo(lease, Outcome::Cancelled, outcomes);
             }
             Work::Signal {
                 signal, lease, subject, ..
-            } if self.was_set_back(&subject) => {
+            } if self.is_called_off(&subject) => {
                 let outcome = Outcome::Cancelled;
                 if let Some(id) = lease {
                     self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
                 }
                 self.spare(subject.candidate.target(), signal, outcomes);
             }
-            Work::Kill { subject } if self.was_set_back(&subject) => {
+            Work::Kill { subject } if self.is_called_off(&subject) => {
                 self.spare(subject.candidate.target(), Signal::SIGKILL, outcomes);
             }
-            Work::Reclaim { subject, .. } if self.was_set_back(&subject) => {}
+            Work::Reclaim { subject, .. } if self.is_called_off(&subject) => {}
             Work::Kill { subject } => self.kill(&subject, turn, outcomes),
             Work::Reclaim { bytes, subject } => {
                 let effected = self.verify(&subject).map_or_else(
@@ -213,11 +213,7 @@ impl<H: Host> Engine<H> {
     }
 
     fn climb_of(&mut self, subject: &Subject) -> Option<(EpisodeKey, &mut Climb)> {
-        let key = EpisodeKey {
-            rule: subject.about.rule.clone(),
-            fingerprint: subject.about.fingerprint.clone(),
-            simulated: false,
-        };
+        let key = key_of(subject);
         let target = subject.candidate.target();
         let climbs = &mut self.book.episodes.get_mut(&key)?.climbs;
         climbs
@@ -252,10 +248,13 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Whether an earlier step of this turn failed to find its target.
-    fn was_set_back(&mut self, subject: &Subject) -> bool {
-        self.climb_of(subject)
-            .is_some_and(|(_, climb)| climb.rung <= subject.rung)
+    /// Whether a step must not be carried out any more: the same delivery ended its alert, or an earlier step of this turn
+    /// failed to find its target.
+    fn is_called_off(&mut self, subject: &Subject) -> bool {
+        !self.book.episodes.contains_key(&key_of(subject))
+            || self
+                .climb_of(subject)
+                .is_some_and(|(_, climb)| climb.rung <= subject.rung)
     }
 
     /// A wait counts from the deed. The commit before it may have taken long on a host in distress.
@@ -354,5 +353,14 @@ impl<H: Host> Engine<H> {
         record.outcome = Some(effected.outcome);
         (record.before, record.after, record.reason) = (effected.before, effected.after, effected.reason);
         outcomes.push(Entry::Record(record));
+    }
+}
+
+/// The episode for which a step is carried out. Rehearsed steps are not.
+fn key_of(subject: &Subject) -> EpisodeKey {
+    EpisodeKey {
+        rule: subject.about.rule.clone(),
+        fingerprint: subject.about.fingerprint.clone(),
+        simulated: false,
     }
 }

@@ -623,6 +623,20 @@ fn a_resolve_that_shares_a_turn_with_its_firing_ends_it_durably() {
 }
 
 #[test]
+fn signal_of_an_alert_that_ended_in_the_same_delivery_is_not_sent() {
+    let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    let both = [alert("end", Status::Firing), alert("end", Status::Resolved)];
+    world.engine.take(&both, Instant::now()).unwrap();
+    assert_eq!(world.signals(), []);
+    world.send("end", Status::Firing, 100, Source::Alertmanager);
+    world.pass(11);
+    let both = [(100, Signal::SIGTERM), (100, Signal::SIGKILL)];
+    assert_eq!(world.signals(), both, "the next alert finds a victim");
+}
+
+#[test]
 fn a_ledger_that_cannot_be_written_does_not_make_the_engine_spin() {
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
     world.add(100, 1);

@@ -677,6 +677,18 @@ fn request_that_waited_for_its_turn_is_not_sent_after_resolve() {
 }
 
 #[test]
+fn job_of_an_alert_that_ended_in_the_same_delivery_is_not_begun() {
+    for step in [ALLOCATE, "exec: {argv: [/bin/a], undo: [/bin/b]}"] {
+        let mut world = world(policy(vec![rule(&[step], "")]));
+        let both = [alert("more", Status::Firing), alert("more", Status::Resolved)];
+        world.engine.take(&both, Instant::now()).unwrap();
+        world.pass(60);
+        assert_eq!(world.begun(), []);
+        assert!(world.engine.book().leases.is_empty());
+    }
+}
+
+#[test]
 fn retry_that_falls_due_with_the_end_is_not_sent() {
     let unsent = || Report::Unanswered {
         reason: "connection refused".into(),

@@ -66,6 +66,16 @@ impl<'a> Statement<'a> {
     }
 }
 
+/// The end to remember of an episode that closes at `now` (CLOCK_BOOTTIME). An end that a delivery reported a moment ago
+/// stays known when the alert was listed once more and then no more: duplicates from before it may still come.
+pub fn end_to_remember(known: Option<&Closed>, ended_at: Timestamp, now: Duration) -> Closed {
+    let recent = known.filter(|known| now.saturating_sub(known.closed_at.unwrap_or(now)) < LATE);
+    Closed {
+        ended_at: recent.map_or(ended_at, |known| known.ended_at.max(ended_at)),
+        closed_at: Some(now),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +134,23 @@ mod tests {
             closed_at: Some(CLOSED_AT),
         };
         assert!(earlier.is_late_firing(Some(&closed), CLOSED_AT), "asked before the end");
+    }
+
+    #[test]
+    fn a_reported_end_outlives_a_later_close_for_a_while() {
+        let known = Closed {
+            ended_at: at(110),
+            closed_at: Some(CLOSED_AT),
+        };
+        let check = |known: Option<&Closed>, ended_at: i64, seconds_after: u64, expected: i64| {
+            let now = CLOSED_AT + Duration::from_secs(seconds_after);
+            let closed = end_to_remember(known, at(ended_at), now);
+            assert_eq!((closed.ended_at, closed.closed_at), (at(expected), Some(now)));
+        };
+        check(None, 99, 0, 99);
+        check(Some(&known), 99, 299, 110);
+        check(Some(&known), 99, 300, 99);
+        check(Some(&known), 120, 1, 120);
     }
 
     #[test]

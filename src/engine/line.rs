@@ -63,7 +63,6 @@ impl<H: Host> Engine<H> {
     /// As [`Engine::take`].
     pub(super) fn walk(&mut self, statements: &[Statement<'_>], arrival: Arrival) -> Result<(), String> {
         let mut turn = Turn::new(self.host.now(), Some(arrival));
-        statements.iter().for_each(|statement| self.hear(statement));
         let rules = self.policy.rules.rules.clone();
         self.meet_all(&rules, statements, &mut turn);
         self.carry_out_or(turn, |engine, turn| {
@@ -199,6 +198,9 @@ impl<H: Host> Engine<H> {
         if statement.is_late_firing(self.book.closed.get(&key), turn.boot_now()) {
             let reason = "it began no later than the last episode ended";
             return self.pass_over(rule.name.clone(), alert, reason, turn);
+        }
+        if statement.source != EvidenceSource::Own {
+            self.absences.heard(&alert.fingerprint);
         }
         if self.book.episodes.contains_key(&key) {
             return self.repeat(rule, &key, statement, turn);

@@ -5,7 +5,7 @@ use super::Engine;
 use super::episode::Statement;
 use super::turn::{About, Turn};
 use crate::alert::alertmanager::Survey;
-use crate::alert::{Alert, FiringSet, Status};
+use crate::alert::{Alert, FiringSet};
 use crate::host::Host;
 use crate::ledger::{Entry, Episode, EvidenceSource, Level};
 use jiff::{SignedDuration, Timestamp};
@@ -68,13 +68,6 @@ impl<H: Host> Engine<H> {
         }
         if let Err(reason) = self.walk(statements, Instant::now().into()) {
             tracing::warn!(reason, "alerts were not taken; the next set has them again");
-        }
-    }
-
-    /// Notes that an Alertmanager told of an alert that fires.
-    pub(super) fn hear(&mut self, statement: &Statement<'_>) {
-        if statement.source != EvidenceSource::Own && statement.alert.status == Status::Firing {
-            self.absences.heard(&statement.alert.fingerprint);
         }
     }
 

@@ -2,6 +2,7 @@
 //! refused, not by mode, pause, budget or a ledger that cannot be written.
 
 use super::agenda::ROUND;
+use super::episode::end_to_remember;
 use super::reconcile::before;
 use super::turn::{About, Turn, Work};
 use super::{Engine, Policy};
@@ -12,7 +13,7 @@ use crate::host::Host;
 use crate::ledger::book::Barred;
 use crate::ledger::lease::{self, Undo};
 use crate::ledger::leases::Leases;
-use crate::ledger::{Closed, Entry, Episode, EpisodeKey, Lease, Level, Outcome, Victim};
+use crate::ledger::{Entry, Episode, EpisodeKey, Lease, Level, Outcome, Victim};
 use crate::process::{Cgroup, Identity, Kin, Target};
 use crate::rule::Step;
 use jiff::Timestamp;
@@ -56,10 +57,7 @@ impl<H: Host> Engine<H> {
             }
         }
         let key = key.clone();
-        let closed = Closed {
-            ended_at,
-            closed_at: Some(turn.boot_now()),
-        };
+        let closed = end_to_remember(self.book.closed.get(&key), ended_at, turn.boot_now());
         turn.close(&mut self.book, Entry::EpisodeClosed { key, closed });
         self.bound_interrupted(turn);
     }

@@ -310,3 +310,15 @@ fn word_from_before_a_start_confirms_nothing_after_another_source_ended() {
         ],
     );
 }
+
+/// A list that lags behind the resolve opens the episode again, and its close must not make the end forgotten: a
+/// duplicate of the first firing came after both, and counted for `hold`.
+#[test]
+fn duplicate_after_a_lagging_list_is_still_late() {
+    let setup = Setup {
+        has_surveys: true,
+        skews: [0, 1800],
+        ..PLAIN
+    };
+    check_with(setup, [Condition(0, true), Network(Fate::ComesTwice), Pass(30)]);
+}

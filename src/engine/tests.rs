@@ -1,6 +1,7 @@
 //! The engine on a fake host with a fake clock and a real ledger.
 
 mod clocks;
+mod conditions;
 mod effects;
 mod ending_members;
 pub(super) mod errands;

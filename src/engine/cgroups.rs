@@ -176,6 +176,25 @@ impl<H: Host> Engine<H> {
         self.host.cgroup(path).is_some_and(|now| now.identity == identity)
     }
 
+    /// The lease that holds on the unit's next cgroup what `lease` held on a cgroup that was replaced. It restores what was
+    /// there before both.
+    pub(super) fn successor_of(&mut self, lease: &Lease) -> Option<u64> {
+        let identity = lease.target.cgroup()?;
+        if self.is_cgroup_there(identity, &lease.name) {
+            return None;
+        }
+        let knob = lease.effect.value()?.knob();
+        let holds = |other: &&Lease| {
+            other.settled
+                && other.target != lease.target
+                && other.target.cgroup().is_some()
+                && other.name == lease.name
+                && other.effect.value().is_some_and(|value| value.knob() == knob)
+        };
+        let mut newer = self.book.leases.values().filter(|other| other.id > lease.id);
+        newer.find(holds).map(|other| other.id)
+    }
+
     /// Whether nothing lives in a cgroup any more, wherever it is.
     pub(super) fn is_cgroup_empty(&mut self, identity: CgroupIdentity) -> bool {
         let listed = self.host.cgroups().unwrap_or_default();

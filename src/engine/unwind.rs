@@ -81,6 +81,11 @@ impl<H: Host> Engine<H> {
             .cloned()
             .collect();
         expired.reverse();
+        // An undo that failed is tried again. Its target is not kept out of the episode that is open by now.
+        let (failed, expired): (Vec<Lease>, Vec<Lease>) = expired.into_iter().partition(|lease| lease.is_undoing);
+        for lease in &failed {
+            self.begin_undo(lease.id, Outcome::Restored, turn);
+        }
         self.take_out(&expired, Outcome::Expired, true, turn);
         self.retry_waiting(turn);
     }
@@ -386,6 +391,7 @@ impl<H: Host> Engine<H> {
         if lease.course().is_some() {
             return self.give_back(lease, word, turn, outcomes);
         }
+        let successor = self.successor_of(&lease);
         let what = lease::undo(&lease, self.book.leases.on(lease.target));
         if let Undo::Bequeath { heir, inherited, .. } = &what {
             self.keep(
@@ -406,8 +412,13 @@ impl<H: Host> Engine<H> {
         let cgroup = cgroup_of(&lease);
         let shortage = cgroup
             .as_ref()
+            .filter(|_| successor.is_none())
             .and_then(|cgroup| room::make(&mut self.host, cgroup, &lease, &what).err());
         let mut effected = match (shortage, &cgroup) {
+            _ if let Some(successor) = successor => Effected::only(
+                Outcome::Gone,
+                format!("lease {successor} holds the knob on the unit's next cgroup"),
+            ),
             (Some(shortage), _) => Effected {
                 outcome: Outcome::Failed,
                 before: lease.effect.value().map(ToString::to_string),
@@ -462,6 +473,11 @@ impl<H: Host> Engine<H> {
             return;
         }
         if matches!(outcome, Outcome::Denied | Outcome::Failed) {
+            if !lease.is_undoing {
+                // A new episode of the same alert must not take it for its own.
+                let is_undoing = true;
+                self.keep(Entry::Lease(Lease { is_undoing, ..lease }), outcomes);
+            }
             let again = Entry::Renewed {
                 ids: vec![id],
                 deadline: turn.boot_now() + ROUND,

@@ -6,6 +6,7 @@ mod actions;
 mod answers;
 mod evidence;
 mod findings;
+mod generator;
 mod invariants;
 mod own_evaluation;
 mod policies;
@@ -14,6 +15,7 @@ mod senders;
 mod simulation;
 
 use super::super::histories::config;
+use generator::history;
 use proptest::prelude::*;
 use simulation::Simulation;
 use std::time::Duration;
@@ -134,67 +136,6 @@ const PLAIN: Setup = Setup {
 
 /// An action, and after how many fault points the daemon dies in it.
 type Move = (Action, Option<u32>);
-
-fn setup() -> impl Strategy<Value = Setup> {
-    let skew = || prop_oneof![3 => Just(0), 1 => Just(-3600), 1 => Just(1800)];
-    (
-        any::<bool>(),
-        any::<bool>(),
-        [skew(), skew()],
-        prop::bool::weighted(0.1),
-    )
-        .prop_map(|(has_surveys, has_gossip, skews, has_ledger)| Setup {
-            has_surveys,
-            has_gossip,
-            skews,
-            has_ledger,
-        })
-}
-
-fn action() -> impl Strategy<Value = Action> {
-    let one = || 0..PAIR;
-    let slot = || 0..processes::SLOTS.len();
-    let name = || 0..processes::NAMES.len();
-    let down = || prop_oneof![2 => Just(1u64), 2 => 2u64..120, 1 => 120u64..2400];
-    let fate = prop_oneof![
-        Just(Fate::Arrives),
-        Just(Fate::IsLost),
-        Just(Fate::ComesTwice),
-        Just(Fate::IsLate)
-    ];
-    let minutes = prop_oneof![Just(-180i64), Just(180), -90i64..90];
-    let seconds = prop_oneof![6 => 1u64..90, 2 => 90u64..900, 1 => 900u64..4500];
-    prop_oneof![
-        16 => (0..policies::CONDITIONS, any::<bool>()).prop_map(|(alert, is_true)| Action::Condition(alert, is_true)),
-        24 => seconds.prop_map(Action::Pass),
-        4 => (one(), one(), any::<bool>()).prop_map(|(from, to, is_up)| Action::PrometheusLink(from, to, is_up)),
-        3 => (one(), any::<bool>()).prop_map(|(which, is_up)| Action::AlertmanagerLink(which, is_up)),
-        1 => one().prop_map(Action::RestartAlertmanager),
-        4 => fate.prop_map(Action::Network),
-        4 => down().prop_map(Action::Restart),
-        3 => down().prop_map(Action::Crash),
-        2 => Just(Action::EngineFault),
-        1 => down().prop_map(Action::Reboot),
-        2 => down().prop_map(Action::Suspend),
-        4 => minutes.prop_map(Action::SetClock),
-        8 => (0..policies::COUNT).prop_map(Action::Reload),
-        4 => proptest::option::of(0usize..4).prop_map(Action::Release),
-        2 => any::<bool>().prop_map(Action::Pause),
-        4 => (slot(), name()).prop_map(|(slot, name)| Action::Rename(slot, name)),
-        4 => (slot(), name()).prop_map(|(slot, name)| Action::ReusePid(slot, name)),
-        2 => slot().prop_map(Action::Dies),
-        2 => slot().prop_map(Action::ThreadBorn),
-        3 => any::<bool>().prop_map(Action::DenyNice),
-        1 => Just(Action::RestartUnit),
-    ]
-}
-
-fn history() -> impl Strategy<Value = (Setup, Vec<Move>)> {
-    let day = Just(Action::Pass(25 * 3600));
-    let action = || prop_oneof![299 => action(), 1 => day.clone()];
-    let death = || prop_oneof![3 => Just(None), 1 => (0u32..90).prop_map(Some)];
-    (setup(), proptest::collection::vec((action(), death()), 1..40))
-}
 
 /// Runs a history and returns what it violated.
 fn violation(setup: Setup, moves: Vec<Move>) -> Option<String> {

@@ -28,12 +28,7 @@ impl Simulation {
 
     fn do_action(&mut self, action: Action) -> Result<(), String> {
         match action {
-            Action::Condition(alert, is_true) => {
-                if is_true && !self.conditions[alert] {
-                    self.began_at[alert] = self.now;
-                }
-                self.conditions[alert] = is_true;
-            }
+            Action::Condition(alert, is_true) => self.conditions[alert] = is_true,
             Action::Pass(seconds) => return self.pass(Duration::from_secs(seconds)),
             Action::PrometheusLink(from, to, is_up) => self.senders.links[from][to] = is_up,
             Action::AlertmanagerLink(which, is_up) => self.senders.is_reachable[which] = is_up,
@@ -60,6 +55,9 @@ impl Simulation {
             Action::Suspend(seconds) => {
                 self.pass_without_evenkeel(Duration::from_secs(seconds));
                 self.memory.awake(self.now);
+                for evidence in &mut self.evidence {
+                    evidence.awake(self.now);
+                }
                 // The engine's thread may wake before own evaluation does.
                 self.tick();
             }
@@ -118,7 +116,9 @@ impl Simulation {
         self.processes.populate(&mut host, BootId(self.boot), self.now);
         *self.engine.host() = host;
         self.memory.reboot(self.now);
-        self.evidence.iter_mut().for_each(Evidence::reboot);
+        for evidence in &mut self.evidence {
+            evidence.reboot(self.now);
+        }
         // The ledger does this when it is opened after another boot.
         let book = &mut self.engine.book;
         (book.leases, book.episodes, book.victims) = (Leases::default(), BTreeMap::new(), Vec::new());

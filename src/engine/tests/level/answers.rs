@@ -16,11 +16,9 @@ use std::collections::BTreeSet;
 impl Simulation {
     /// What is held for an alert that fires is not given up.
     pub fn check_given_up(&mut self) -> Checked {
-        let held = self
-            .engine
-            .book()
-            .leases
-            .values()
+        let leases = self.engine.book().leases.values();
+        let held = leases
+            .filter(|lease| !lease.is_undoing)
             .map(|lease| (lease.id, lease.clone()));
         let before = std::mem::replace(&mut self.memory.leases, held.collect());
         for lease in before
@@ -44,6 +42,8 @@ impl Simulation {
             |rule: &Rule| rule.any_host || self.configuration().is_recognised[alert] || matches!(alert, OWN | OWN2);
         rules.any(|(rule, meant)| rule.name == lease.rule && meant.contains(&alert) && is_about_us(rule))
             && self.is_backed(&lease.rule, &lease.fingerprint)
+            && self.evidence[alert].supports_throughout(self.memory.checked_at, self.now)
+            && self.evidence[alert].first_said.is_some()
             && self.evidence[alert]
                 .last_over
                 .is_none_or(|over| over < self.memory.checked_at)
@@ -122,7 +122,8 @@ impl Simulation {
                 .collect();
         }
         let processes = self.engine.host.processes.values().map(|found| &found.process);
-        let began_at = self.began_at[alert];
+        let starts = self.evidence[alert].earliest_start.unwrap_or_default();
+        let began_at = Duration::from_secs(starts.unsigned_abs());
         // A clock that is ahead of the sender's makes an alert look older than its process: it is then not taken.
         let is_ahead = self.engine.host.now.wall > self.senders_time() + SignedDuration::from_secs(2);
         let is_old = |process: &&Process| {
@@ -156,19 +157,25 @@ impl Simulation {
         if knobs.is_empty() && !policies::has_undone_signal(rule) {
             return None;
         }
-        let eligible = self.eligible(rule, alert);
+        let mut eligible = self.eligible(rule, alert);
+        let mut places = rule.limit;
+        if rule.has_final_steps() {
+            // One that was to end and outlived it is not taken again, and keeps its place in the episode.
+            eligible.retain(|target| !self.was_to_end(*target));
+            places = places.saturating_sub(self.ended_by(rule, alert));
+        }
         let leases = &self.engine.book().leases;
         let held: BTreeSet<Target> = leases
             .of(&rule.name, &self.fingerprints[alert])
             .map(|lease| lease.target)
             .filter(|target| self.is_there(*target))
             .collect();
-        let wanted = rule.limit.min(eligible.union(&held).count());
+        let wanted = places.min(eligible.union(&held).count());
         if held.len() < wanted {
             return Some(format!("{held:?} of {eligible:?} are held"));
         }
         // A step that was refused is not taken again in an episode.
-        if self.memory.allowed_at > self.evidence[alert].last_over.unwrap_or_default() {
+        if self.memory.allowed_at > self.evidence[alert].ended_at.unwrap_or_default() {
             return None;
         }
         for target in held {
@@ -186,27 +193,33 @@ impl Simulation {
         None
     }
 
+    fn was_to_end(&self, target: Target) -> bool {
+        let mut ended = self.memory.ended.iter();
+        ended.any(|(_, identity, _)| target == (*identity).into())
+    }
+
     fn newest_value(&self, target: Target, knob: Knob) -> Option<Value> {
         let leases = &self.engine.book().leases;
         let mut on = leases.on(target).filter_map(|lease| lease.effect.value());
         on.rfind(|value| value.knob() == knob).cloned()
     }
 
+    /// How many processes a rule has ended in the episode that is open, or in another one since it began.
+    fn ended_by(&self, rule: &Rule, alert: usize) -> usize {
+        let over = self.evidence[alert].ended_at;
+        let ended = self.memory.ended.iter();
+        ended
+            .filter(|(at, _, by)| Some(*at) > over && by.contains(&rule.name))
+            .count()
+    }
+
     /// Whether a rule could end a process by now, and has ended none in this episode.
     fn is_unended(&self, rule: &Rule, alert: usize) -> bool {
-        let over = self.evidence[alert].ended_at;
-        let has_ended = |(at, _, by): &(Duration, _, BTreeSet<_>)| Some(*at) > over && by.contains(&rule.name);
-        if self.memory.ended.iter().any(has_ended) || self.engine.book().is_breaker_open(&rule.name) {
+        if self.ended_by(rule, alert) > 0 || self.engine.book().is_breaker_open(&rule.name) {
             return false;
         }
         let mut eligible = self.eligible(rule, alert);
-        let is_struck = |target: &Target| {
-            self.memory
-                .ended
-                .iter()
-                .any(|(_, struck, _)| *target == (*struck).into())
-        };
-        eligible.retain(|target| !is_struck(target));
+        eligible.retain(|target| !self.was_to_end(*target));
         let its =
             self.engine.book().episodes.iter().filter(|(key, _)| {
                 key.rule == rule.name && key.fingerprint == self.fingerprints[alert] && !key.simulated

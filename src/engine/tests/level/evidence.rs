@@ -1,6 +1,7 @@
 //! What the sources have said of one alert, and when: the oracle for what the engine may and must do. Times are those of
 //! the model's clock, which runs like CLOCK_BOOTTIME and goes on over a reboot.
 
+use super::senders::Notification;
 use super::*;
 
 /// A webhook that arrived.
@@ -24,10 +25,18 @@ pub struct Evidence {
     pub ended_at: Option<Duration>,
     /// When the alert was said to fire for the first time since `last_over`.
     pub first_said: Option<Duration>,
+    /// The earliest start, in wall-clock seconds, of what was said to fire since `ended_at`.
+    pub earliest_start: Option<i64>,
+    /// The last start, fault or reload: the ledger does not say when before that an episode was closed.
+    disrupted_at: Duration,
     /// It was said to fire at the last start, fault or reload, and nothing has ended it since.
     is_unconfirmed: bool,
+    /// The end of the suspension since which it is, where that was later.
+    awake_at: Duration,
     /// Some source has said since then that it is over.
     is_contradicted: bool,
+    /// Own evaluation said then that it fires: it is asked first, and lacks samples for a while.
+    was_own: bool,
 }
 
 /// What one Alertmanager answers.
@@ -36,6 +45,8 @@ struct View {
     listed_at: Option<Duration>,
     /// Since when each survey has listed the alert.
     listed_since: Option<Duration>,
+    /// Since when each survey has not listed it, and no webhook said that it fires.
+    absent_since: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,6 +55,12 @@ struct Own {
     false_at: Option<Duration>,
     /// Since when each sample has held the condition, as far as this daemon knows.
     true_since: Option<Duration>,
+}
+
+impl Own {
+    fn is_firing(&self) -> bool {
+        self.firing_at.is_some_and(|at| self.false_at.is_none_or(|no| no < at))
+    }
 }
 
 impl Evidence {
@@ -56,33 +73,60 @@ impl Evidence {
         self.first_said = None;
         if !self.supports(at, Duration::ZERO) {
             self.ended_at = Some(at);
+            self.earliest_start = None;
         }
+    }
+
+    fn note_start(&mut self, starts: i64) {
+        self.earliest_start = Some(self.earliest_start.map_or(starts, |known| known.min(starts)));
     }
 
     /// Evenkeel begins again, with what it knew until now.
     pub fn disrupted(&mut self, now: Duration) {
+        self.count_absence_from_now();
+        self.disrupted_at = now;
+        // What a suspension left in doubt stays so.
+        self.is_unconfirmed &= !self.is_contradicted;
         if self.supports(now, Duration::ZERO) {
             (self.is_unconfirmed, self.is_contradicted) = (true, false);
+            self.was_own = self.own.is_firing();
+        }
+    }
+
+    /// The host was suspended until now: own evaluation was silent, and has not ended the alert.
+    pub fn awake(&mut self, now: Duration) {
+        if self.own.is_firing() && self.first_said.is_some() {
+            (self.is_unconfirmed, self.is_contradicted) = (true, false);
+            (self.was_own, self.awake_at) = (true, now);
         }
     }
 
     /// All that was done ended with the host's boot.
-    pub fn reboot(&mut self) {
+    pub fn reboot(&mut self, now: Duration) {
+        self.disrupted_at = now;
         self.is_unconfirmed = false;
     }
 
     /// Whether what was said before a disruption at `since` still counts for what is held.
     pub fn is_unconfirmed(&self, now: Duration, since: Duration) -> bool {
-        self.is_unconfirmed && now < since + UNCONFIRMED_BOUND
+        self.is_unconfirmed && now < since.max(self.awake_at) + UNCONFIRMED_BOUND
     }
 
-    pub fn webhook(&mut self, is_firing: bool, number: u64, at: Duration) {
+    pub fn webhook(&mut self, notification: &Notification, at: Duration) {
+        let Notification {
+            is_firing,
+            number,
+            starts,
+            ..
+        } = *notification;
         let report = Report { at, number };
         let is_late = |resolved: &Report| resolved.number > number;
         if is_firing {
             if !self.resolved.as_ref().is_some_and(is_late) {
                 self.firing.push(report);
                 self.said(at);
+                self.note_start(starts);
+                self.count_absence_from_now();
             }
             return;
         }
@@ -94,13 +138,17 @@ impl Evidence {
         self.is_contradicted = true;
     }
 
-    pub fn view(&mut self, alertmanager: usize, is_listed: bool, at: Duration) {
+    /// What an Alertmanager lists: the start of the alert where it fires.
+    pub fn view(&mut self, alertmanager: usize, listed: Option<i64>, at: Duration) {
         let view = &mut self.views[alertmanager];
-        if is_listed {
+        if let Some(starts) = listed {
             view.listed_at = Some(at);
             view.listed_since.get_or_insert(at);
+            view.absent_since = None;
             self.said(at);
+            self.note_start(starts);
         } else {
+            view.absent_since.get_or_insert(at);
             // What it listed counts until the patience is over.
             view.listed_since = None;
             let is_known = |view: &View| view.listed_at.is_some_and(|listed| at < listed + PATIENCE);
@@ -115,7 +163,23 @@ impl Evidence {
 
     /// This Alertmanager did not answer.
     pub fn no_view(&mut self, alertmanager: usize) {
-        self.views[alertmanager].listed_since = None;
+        (
+            self.views[alertmanager].listed_since,
+            self.views[alertmanager].absent_since,
+        ) = (None, None);
+    }
+
+    fn count_absence_from_now(&mut self) {
+        self.views.iter_mut().for_each(|view| view.absent_since = None);
+    }
+
+    /// Whether an Alertmanager listed the alert, and none has been without it for long enough since: what is held stays.
+    pub fn awaits_absence(&self, now: Duration) -> bool {
+        let listed = self.views.iter().filter_map(|view| view.listed_at).max();
+        let is_listed = listed.is_some_and(|at| now < at + HOLD && self.resolved.is_none_or(|report| report.at < at));
+        let mut absent = self.views.iter().filter_map(|view| view.absent_since).peekable();
+        let is_absent = absent.peek().is_some() && absent.all(|since| now >= since + PATIENCE + SURVEY_INTERVAL);
+        is_listed && !is_absent
     }
 
     /// A sample held the condition or not, and the evaluation of it said that the alert fires or not. What was before a
@@ -156,10 +220,7 @@ impl Evidence {
     /// Whether some source says at `now` that the alert fires, and has said so not before `since`.
     pub fn supports(&self, now: Duration, since: Duration) -> bool {
         let counts = |at: Duration, bound: Duration| at >= since && now.saturating_sub(at) < bound;
-        let own = self
-            .own
-            .firing_at
-            .filter(|at| self.own.false_at.is_none_or(|no| no < *at));
+        let own = self.own.firing_at.filter(|_| self.own.is_firing());
         self.firing.iter().any(|report| counts(report.at, HOLD))
             || self
                 .views
@@ -167,6 +228,28 @@ impl Evidence {
                 .filter_map(|view| view.listed_at)
                 .any(|at| counts(at, PATIENCE))
             || own.is_some_and(|at| counts(at, OWN_BOUND))
+    }
+
+    /// Whether what was said by `from` counts until `now`, or was said all the time.
+    pub fn supports_throughout(&self, from: Duration, now: Duration) -> bool {
+        let counts = |at: Duration, bound: Duration| now.saturating_sub(at) < bound;
+        let is_listed = |view: &View| {
+            view.listed_since.is_some_and(|since| since <= from)
+                && view.listed_at.is_some_and(|at| counts(at, PATIENCE))
+        };
+        let is_own = self.own.true_since.is_some_and(|since| since + FOR < from) && self.own.is_firing();
+        // A repeat that came within a quarter of `hold` after another need not be in the ledger.
+        let lost = |at: Duration| {
+            if at <= self.disrupted_at {
+                HOLD / 4
+            } else {
+                Duration::ZERO
+            }
+        };
+        let mut reports = self.firing.iter();
+        reports.any(|report| report.at <= from && counts(report.at, HOLD - lost(report.at)))
+            || self.views.iter().any(is_listed)
+            || (is_own && self.own.firing_at.is_some_and(|at| counts(at, OWN_BOUND)))
     }
 
     /// Whether the engine must be answering at `now`, in a margin: some source has said so for long enough since `since`,
@@ -183,8 +266,9 @@ impl Evidence {
             return self.own.true_since.is_some_and(|from| is_steady(from, FOR));
         }
         let is_news = |report: &&Report| {
-            report.at >= since
-                && self.last_over.is_none_or(|over| report.at >= over + DUPLICATE_SPREAD)
+            let ended_at = self.last_over.map(|over| over.max(self.disrupted_at));
+            report.at > since
+                && ended_at.is_none_or(|ended_at| report.at >= ended_at + DUPLICATE_SPREAD)
                 && now.saturating_sub(report.at) + STEADY < HOLD
         };
         is_recognised && self.firing.iter().any(|report| is_news(&report))
@@ -193,7 +277,8 @@ impl Evidence {
     /// Notes when all that was said has run out.
     pub fn note_silence(&mut self, now: Duration, disrupted_at: Duration) {
         self.firing.retain(|report| now < report.at + HOLD);
-        self.is_unconfirmed &= !self.is_contradicted || self.supports(now, Duration::ZERO);
+        let is_settled = !self.was_own || now >= disrupted_at.max(self.awake_at) + OWN_SETTLING;
+        self.is_unconfirmed &= !(self.is_contradicted && is_settled) || self.supports(now, Duration::ZERO);
         let is_backed = self.supports(now, Duration::ZERO) || self.is_unconfirmed(now, disrupted_at);
         if self.first_said.is_some() && !is_backed {
             self.last_over = Some(now);

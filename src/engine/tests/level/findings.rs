@@ -322,3 +322,67 @@ fn duplicate_after_a_lagging_list_is_still_late() {
     };
     check_with(setup, [Condition(0, true), Network(Fate::ComesTwice), Pass(30)]);
 }
+
+#[test]
+fn t3100() {
+    assert_eq!(
+        violation(
+            Setup {
+                has_surveys: false,
+                has_gossip: false,
+                skews: [0, 0,],
+                has_ledger: false,
+            },
+            vec![
+                (Condition(1, true,), None,),
+                (Pass(30,), None,),
+                (Suspend(594,), None,),
+                (Restart(7,), None,),
+                (Pass(1,), None,),
+                (Condition(0, false,), None,),
+            ]
+        ),
+        None
+    );
+}
+
+/// Undoing the lease on a unit's former cgroup took the property from the lease that another alert had on its next one.
+#[test]
+fn limit_on_the_next_cgroup_of_a_unit_outlives_the_former_lease() {
+    let setup = Setup {
+        has_surveys: true,
+        has_gossip: false,
+        ..PLAIN
+    };
+    let actions = [
+        Condition(BY_WEBHOOK, true),
+        Condition(BOTH, true),
+        Pass(1),
+        Condition(BY_WEBHOOK, false),
+        Crash(29),
+        RestartUnit,
+        Pass(90),
+    ];
+    check_with(setup, actions);
+}
+
+/// The retry of an undo that failed kept its target out of the next episode of the same alert.
+#[test]
+fn failed_undo_leaves_its_target_to_the_next_episode() {
+    let setup = Setup {
+        has_gossip: false,
+        skews: [1800, 0],
+        ..PLAIN
+    };
+    let actions = [
+        Condition(BY_WEBHOOK, true),
+        Pass(567),
+        Condition(BY_WEBHOOK, false),
+        Pass(22),
+        DenyNice(true),
+        Pass(27),
+        Condition(BY_WEBHOOK, true),
+        Pass(1004),
+    ];
+    check_with(setup, actions);
+}

@@ -58,6 +58,8 @@ pub struct Memory {
     pub is_denied: bool,
     pub allowed_at: Duration,
     pub checked_at: Duration,
+    /// What an action violated in which the daemon died.
+    pub violation: Option<String>,
 }
 
 impl Memory {
@@ -120,8 +122,8 @@ impl Simulation {
         for evidence in &mut self.evidence {
             evidence.note_silence(now, disrupted_at);
         }
-        let deeds = std::mem::take(&mut self.host().deeds);
-        deeds.iter().try_for_each(|deed| self.check_deed(deed))?;
+        self.memory.violation.take().map_or(Ok(()), Err)?;
+        self.check_deeds()?;
         self.check_limits()?;
         self.check_undone()?;
         self.check_values()?;
@@ -136,6 +138,11 @@ impl Simulation {
     pub fn selects(&self, rule: &Rule, alert: usize, process: &crate::process::Process) -> bool {
         let selector = rule.selector().map(|selector| selector.resolve(&self.alerts[alert]));
         selector.is_some_and(|selector| selector.judge(process) == crate::process::selector::Judgement::Holds)
+    }
+
+    pub fn check_deeds(&mut self) -> Checked {
+        let deeds = std::mem::take(&mut self.host().deeds);
+        deeds.iter().try_for_each(|deed| self.check_deed(deed))
     }
 
     fn check_deed(&mut self, deed: &Deed) -> Checked {
@@ -209,6 +216,12 @@ impl Simulation {
         evidence.is_unconfirmed(self.now, since) || (is_meant && evidence.supports(self.now, since))
     }
 
+    /// Whether a rule may hold something for an alert although no source says any more that it fires.
+    fn may_be_held(&self, rule: &str, fingerprint: &str) -> bool {
+        let alert = self.fingerprints.iter().position(|known| known == fingerprint);
+        self.is_backed(rule, fingerprint) || alert.is_some_and(|alert| self.evidence[alert].awaits_absence(self.now))
+    }
+
     fn check_undone(&mut self) -> Checked {
         let now = self.now;
         let book = self.engine.book();
@@ -220,7 +233,7 @@ impl Simulation {
         let may_undo = self.memory.may_undo(now);
         let began_at = self.memory.disrupted_at.max(self.memory.awake_at);
         for key in open {
-            let is_backed = self.is_backed(&key.0, &key.1);
+            let is_backed = self.may_be_held(&key.0, &key.1);
             let backed_at = self.memory.backed_at.entry(key.clone()).or_insert(now);
             if is_backed || now < began_at + UNDO_MARGIN {
                 *backed_at = now;

@@ -38,8 +38,6 @@ pub struct Simulation {
     pub senders: Senders,
     pub evidence: [Evidence; ALERTS],
     pub conditions: [bool; ALERTS],
-    /// When each condition became true last.
-    pub began_at: [Duration; ALERTS],
     /// Index of the configuration in force.
     pub variant: usize,
     pub fate: Fate,
@@ -94,7 +92,6 @@ impl Simulation {
             senders: Senders::new(setup),
             evidence: Default::default(),
             conditions: [false; ALERTS],
-            began_at: [Duration::ZERO; ALERTS],
             variant: BASE,
             fate: Fate::Arrives,
             boot,
@@ -230,9 +227,9 @@ impl Simulation {
             is_firing,
             starts,
             ends,
-            number,
+            ..
         } = notification;
-        self.evidence[alert].webhook(is_firing, number, self.now);
+        self.evidence[alert].webhook(&notification, self.now);
         let status = if is_firing { Status::Firing } else { Status::Resolved };
         let ends_at = (!is_firing).then(|| wall(ends));
         let alert = Alert {
@@ -268,7 +265,7 @@ impl Simulation {
             }
             let (started, listed) = self.senders.listed(which, self.now);
             for (evidence, listed) in self.evidence.iter_mut().zip(listed) {
-                evidence.view(which, listed.is_some(), self.now);
+                evidence.view(which, listed, self.now);
             }
             let listed = listed.into_iter().enumerate();
             let firing = listed.filter_map(|(alert, starts)| Some(self.alert(alert, Status::Firing, starts?)));
@@ -330,6 +327,8 @@ impl Simulation {
         }
         self.has_died = true;
         self.memory.has_crashed = true;
+        // What was done before the death rests on what was said before it.
+        self.memory.violation = self.check_deeds().err();
         self.disrupt();
         let file = self.own.crash();
         self.start(file);

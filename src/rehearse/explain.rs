@@ -225,7 +225,7 @@ fn explain_rule<H: Host + Clone>(
         let who = if rule.dry_run { "the rule" } else { "the configuration" };
         explanation
             .remarks
-            .push(format!("{who} says dry-run: planned steps would be told, not taken"));
+            .push(format!("{who} says dry-run: actions are only logged"));
     }
     rehearse(host, baseline, policy, rule, alert, &mut explanation);
     explanation.later = later(rule);

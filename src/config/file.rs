@@ -24,45 +24,49 @@ pub static CONFIG: Object = Object {
         optional(
             "mode",
             Kind::Choice(&["dry-run", "enforce"]),
-            "Whether plans are carried out. Default dry-run.",
+            "Whether evenkeel applies actions or only logs them. Default dry-run.",
         ),
-        optional("sampling", Kind::Object(&SAMPLING), "How often the host is looked at."),
+        optional(
+            "sampling",
+            Kind::Object(&SAMPLING),
+            "How often evenkeel reads the host.",
+        ),
         optional(
             "rule_files",
             Kind::List(&Kind::Text),
-            "Which alerts lead to which actions: files, also as globs, relative to this one. Default none.",
+            "Files with the rules that map alerts to actions: paths or globs, relative to this file. Default none.",
         ),
         optional(
             "alerting_rule_files",
             Kind::List(&Kind::Text),
-            "Prometheus alerting rules that are evaluated here: files, also as globs. Default none.",
+            "Files with Prometheus alerting rules that evenkeel evaluates itself: paths or globs. Default none.",
         ),
         EVALUATION_INTERVAL,
-        optional("webhook", Kind::Object(&WEBHOOK), "Who may send alerts."),
+        optional("webhook", Kind::Object(&WEBHOOK), "How senders of alerts authenticate."),
         optional(
             "alertmanagers",
             Kind::List(&Kind::Object(&ALERTMANAGERS)),
-            "Alertmanagers that are asked which alerts fire, as in Prometheus's `alerting` section. Default none.",
+            "Alertmanagers that evenkeel polls for firing alerts, as in Prometheus's `alerting` section. Default none.",
         ),
         optional(
             "reconcile",
             Kind::Object(&RECONCILE),
-            "How often Alertmanagers are asked, and when they are believed that an alert is over.",
+            "How often evenkeel polls Alertmanagers, and for how long an alert must be missing to be over.",
         ),
         optional(
             "identity",
             Kind::Object(&IDENTITY),
-            "How this host recognises alerts about itself.",
+            "How evenkeel recognises alerts about this host.",
         ),
         optional(
             "protect",
             Kind::List(&Kind::Object(&SELECT)),
-            "Processes that are never touched, beside the built-in ones. Default none.",
+            "Processes that evenkeel never touches, in addition to the built-in ones. Default none.",
         ),
         optional(
             "budget",
             Kind::Object(&BUDGET),
-            "How many processes may be ended on this host in a time.",
+            "How many processes evenkeel may kill on this host within a period.",
         ),
         optional(
             "allow_exec",
@@ -72,27 +76,27 @@ pub static CONFIG: Object = Object {
         optional(
             "lock_memory",
             Kind::Flag,
-            "Whether evenkeel's own memory is kept from being swapped out, where that is permitted. Read at the start. Default true.",
+            "Whether evenkeel locks its own memory, where permitted, so that the kernel never swaps it out. Read at start. Default true.",
         ),
         optional(
             "on_exit",
             Kind::Choice(&["restore", "keep"]),
-            "What becomes of what was set when evenkeel ends. Default restore.",
+            "Whether evenkeel reverts its leases on exit or keeps the values. Default restore.",
         ),
         optional(
             "storage",
             Kind::Object(&STORAGE),
-            "What is kept under `--storage.path`.",
+            "What evenkeel keeps under `--storage.path`.",
         ),
         optional(
             "process_groups",
             Kind::List(&Kind::Object(&GROUP)),
-            "Named selectors: metrics for each, and `group` in rules. Default none.",
+            "Named selectors: evenkeel publishes metrics for each, and rules refer to one with `group`. Default none.",
         ),
         optional(
             "local",
             Kind::Texts,
-            "Labels of alerts that are raised here. Default job=evenkeel.",
+            "Labels that evenkeel adds to its own alerts. Default job=evenkeel.",
         ),
     ],
     one_of: false,
@@ -101,7 +105,7 @@ pub static CONFIG: Object = Object {
 const EVALUATION_INTERVAL: Key = optional(
     "evaluation_interval",
     Kind::Duration,
-    "How often alerting rules are evaluated here. Default 1s.",
+    "How often evenkeel evaluates alerting rules. Default 1s.",
 );
 
 pub(super) static SAMPLING: Object = Object {
@@ -110,9 +114,13 @@ pub(super) static SAMPLING: Object = Object {
         optional(
             "interval",
             Kind::Duration,
-            "For what is cheap to read and changes fast, as far as a rule, a distribution or the status page follows it. A scrape reads it anew. Default 1s.",
+            "For metrics that are cheap to read and change fast, if a rule, a distribution or the status page uses them. A scrape reads them again. Default 1s.",
         ),
-        optional("slow_interval", Kind::Duration, "For the rest. Default 15s."),
+        optional(
+            "slow_interval",
+            Kind::Duration,
+            "For expensive or rarely changing metrics. Default 15s.",
+        ),
     ],
     one_of: false,
 };
@@ -128,7 +136,7 @@ pub(super) static WEBHOOK: Object = Object {
         optional(
             "allow_unauthenticated",
             Kind::Flag,
-            "Let every local user cause actions on a loopback listener. Default false.",
+            "Allow every local user to trigger actions through a loopback listener. Default false.",
         ),
     ],
     one_of: false,
@@ -145,7 +153,7 @@ pub(super) static IDENTITY: Object = Object {
         optional(
             "names",
             Kind::List(&Kind::Text),
-            "Names of this host beside its node name and its full name. Default none.",
+            "Names of this host in addition to its node name and its full name. Default none.",
         ),
     ],
     one_of: false,
@@ -157,13 +165,9 @@ pub(super) static BUDGET: Object = Object {
         optional(
             "final_steps",
             Kind::Integer(0, 10_000),
-            "Processes that may be ended in that time. Default 3.",
+            "Number of processes that evenkeel may kill within the period. Default 3.",
         ),
-        optional(
-            "per",
-            Kind::Duration,
-            "The time over which they are counted. Default 5m.",
-        ),
+        optional("per", Kind::Duration, "Length of the period. Default 5m."),
     ],
     one_of: false,
 };
@@ -173,7 +177,7 @@ pub(super) static STORAGE: Object = Object {
     keys: &[optional(
         "retention",
         Kind::Object(&RETENTION),
-        "How much history the ledger keeps; the oldest goes first. What is open is always kept.",
+        "How much history the ledger keeps. evenkeel deletes the oldest lines first, and never deletes what is open.",
     )],
     one_of: false,
 };
@@ -184,12 +188,12 @@ pub(super) static RETENTION: Object = Object {
         optional(
             "time",
             Kind::Duration,
-            "Age of the oldest line beside the newest, an hour at least. Default 90d.",
+            "Age of the oldest line relative to the newest line, at least 1h. Default 90d.",
         ),
         optional(
             "size",
             Kind::Size,
-            "Size of the ledger's file beyond which the oldest lines go, 1MiB at least. Default 100MiB.",
+            "Size of the ledger file above which evenkeel deletes the oldest lines, at least 1MiB. Default 100MiB.",
         ),
     ],
     one_of: false,
@@ -198,12 +202,12 @@ pub(super) static RETENTION: Object = Object {
 pub(super) static GROUP: Object = Object {
     title: "a process group",
     keys: &[
-        required("name", Kind::Text, "The label `group` of metrics."),
-        required("select", Kind::Object(&SELECT), "Which processes belong to it."),
+        required("name", Kind::Text, "Value of the label `group` in metrics."),
+        required("select", Kind::Object(&SELECT), "Which processes belong to the group."),
         optional(
             "metrics",
             Kind::List(&METRIC),
-            "Metrics that cost a file per process: swap, context_switches, io, open_fds. Default all but open_fds.",
+            "Metrics that need another file read per process: swap, context_switches, io, open_fds. Default all but open_fds.",
         ),
     ],
     one_of: false,

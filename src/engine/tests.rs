@@ -5,6 +5,7 @@ mod conditions;
 mod effects;
 mod ending_members;
 pub(super) mod errands;
+mod former_ledger;
 mod kinship;
 mod level;
 mod limits;

@@ -1,0 +1,167 @@
+//! A ledger that version 0.1 wrote (`tests/fixtures/ledger-0.1.sql`): its leases, episodes and history are found, and
+//! what it holds is restored.
+
+use super::*;
+use crate::host::errand::{End, Errand, Report};
+use crate::host::limit::{CgroupFile, Setting};
+use crate::ledger::store::FILE_NAME;
+use crate::ledger::{Book, EpisodeKey, EvidenceSource};
+
+const UNIT: &str = "/work.slice/one.service";
+const ALERTS: [&str; 6] = ["calm", "limit", "loud", "end", "more", "run"];
+
+/// A rule that answers the alert of its name with these steps.
+fn rule(name: &str, more: &str, steps: &[&str]) -> Rule {
+    let example = example(name, "nice 1");
+    Rule {
+        name: example.name,
+        matchers: example.matchers,
+        ..errands::rule(steps, more)
+    }
+}
+
+/// The history that wrote the file: each kind of lease, a victim that waits for SIGKILL, a target that was released by
+/// hand, an episode that ended, and one in dry-run.
+fn history() -> World {
+    let processes = |name: &str| format!("select: {{name: {name}}}");
+    let unit = r"select: {cgroup: '/work\.slice/one\.service'}";
+    let allocate = "allocate: {url: 'http://broker/take', resource: /id, ttl: /ttl, release: {url: 'http://broker/give/{{ $resource }}'}}";
+    let steps = ["nice: 15", "oom_score_adj: 500", "affinity: 0-1", "ionice: idle"];
+    let mut dry = rule("dry", &processes("burner"), &["signal: SIGTERM"]);
+    (dry.matchers, dry.dry_run) = (example("calm", "nice 1").matchers, true);
+    let rules = vec![
+        rule("calm", &processes("burner"), &steps),
+        rule("limit", unit, &["cgroup: {cpu.max: -50%, memory.high: 100000000}"]),
+        rule(
+            "loud",
+            &processes("daemon"),
+            &["signal: {send: SIGUSR1, undo: SIGUSR2}"],
+        ),
+        rule(
+            "end",
+            &processes("victim"),
+            &["signal: SIGTERM", "wait: 10m", "signal: SIGKILL"],
+        ),
+        rule("more", "hold: 1h", &[allocate]),
+        rule(
+            "run",
+            "hold: 1h",
+            &["exec: {argv: [/bin/do, it], undo: [/bin/undo, it]}"],
+        ),
+        rule("past", &processes("daemon"), &["nice: 5"]),
+        dry,
+    ];
+    let mut world = world(policy(rules));
+    let host = world.engine.host();
+    for (pid, name) in [(100, "burner"), (101, "burner"), (110, "daemon"), (120, "victim")] {
+        let mut process = Process::example(pid, name);
+        process.details.exe = Some(format!("/usr/bin/{name}").into());
+        process.details.caught_signals = Some(u64::MAX);
+        process.details.cgroup = Some(UNIT.into());
+        host.add(process);
+    }
+    let unit = host.add_cgroup(UNIT);
+    let quota = Setting::parse(CgroupFile::CpuMax, "200000").unwrap();
+    unit.settings.insert(CgroupFile::CpuMax, quota);
+    world.ignores_sigterm(120);
+    for name in ALERTS {
+        world.fire(name);
+    }
+    for (ticket, errand) in std::mem::take(&mut world.engine.host().errands) {
+        let report = match errand {
+            Errand::Request(..) => Report::Answered {
+                status: 200,
+                body: br#"{"id": "a", "ttl": 3000}"#.to_vec(),
+                retry_after: None,
+            },
+            Errand::Command(_) => Report::Ended {
+                end: End::Status(0),
+                output: "done\n".into(),
+            },
+        };
+        world.engine.reported(ticket, &report);
+    }
+    world.fire("past");
+    world.resolve("past");
+    world.resolve("loud");
+    world.send("loud", Status::Firing, 400, Source::Alertmanager);
+    world.pass(20);
+    let id = world.engine.book().leases.keys().next().copied();
+    world.engine.release(id);
+    world.pass(1);
+    world
+}
+
+/// What a ledger holds, in words that do not depend on the names of types.
+fn summary(book: &Book) -> Vec<String> {
+    let leases = book.leases.values().map(|lease| {
+        format!(
+            "lease {} of {} on {}: {} {:?}, until {:?}, {}, {}",
+            lease.id,
+            lease.rule,
+            lease.target,
+            lease.knob(),
+            lease.effect.value().map(ToString::to_string),
+            lease.runs_out_at(),
+            lease.settled,
+            lease.is_undoing,
+        )
+    });
+    let episodes = book.episodes.values().map(|episode| {
+        let climbs = episode
+            .climbs
+            .iter()
+            .map(|climb| format!("{} {}", climb.target, climb.rung));
+        format!(
+            "episode of {} since {}, {}: {:?}, without {}, {:?}",
+            episode.key.rule,
+            episode.starts_at,
+            episode.key.simulated,
+            climbs.collect::<Vec<_>>(),
+            episode.barred.len(),
+            episode.evidence.last_firing(EvidenceSource::Webhook),
+        )
+    });
+    let victims = book.victims.iter().map(|victim| {
+        format!(
+            "victim {} of {}: {:?}, {:?}",
+            victim.target, victim.rule, victim.signals, victim.gone_at
+        )
+    });
+    let is_over = |key: &&EpisodeKey| !book.episodes.contains_key(*key);
+    let closed = book.closed.keys().filter(is_over);
+    let closed = closed.map(|key| format!("closed {} {}", key.rule, book.closed[key].ended_at));
+    leases.chain(episodes).chain(victims).chain(closed).collect()
+}
+
+#[test]
+fn ledger_of_the_former_version_is_read_and_undone() {
+    let mut world = history();
+    let expected = summary(world.engine.book());
+    let records = world.engine.journal.records().len();
+    let host = world.engine.host().clone();
+    world.engine = super::world(policy(vec![])).engine;
+    let path = world.directory.path().join(FILE_NAME);
+    std::fs::remove_file(&path).unwrap();
+    let former = include_str!("../../../tests/fixtures/ledger-0.1.sql");
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch(former)
+        .unwrap();
+    world.engine = engine(host, world.directory.path(), world.policy.clone(), &world.tally);
+    assert_eq!(summary(world.engine.book()), expected);
+    assert_eq!(world.engine.journal.records().len(), records);
+    for name in ALERTS {
+        world.send(name, Status::Resolved, 500, Source::Alertmanager);
+    }
+    assert_eq!((world.nice(100), world.nice(101)), (vec![0], vec![0]));
+    let quota = world.engine.host().cgroups[UNIT].settings[&CgroupFile::CpuMax].to_string();
+    assert_eq!(quota, "200000 100000");
+    assert_eq!(world.signals().last(), Some(&(110, Signal::SIGUSR2)));
+    let asked = world.engine.host().errands.len();
+    assert_eq!(
+        (asked, world.engine.book().leases.values().count()),
+        (2, 2),
+        "both are asked to be given back"
+    );
+}

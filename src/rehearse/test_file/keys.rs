@@ -29,18 +29,18 @@ pub static TEST_FILE: Object = Object {
         optional(
             "rule_files",
             Kind::List(&Kind::Text),
-            "The rules to test: files beside this one, also as globs. Default: those of `config_file`.",
+            "The rules to test: paths or globs relative to this file. Default: those of `config_file`.",
         ),
         optional(
             "config_file",
             Kind::Text,
-            "A configuration whose process groups, protection, budget and identity apply.",
+            "A configuration. Its process groups, protection, budget and identity apply.",
         ),
         optional("cpus", Kind::Integer(1, 8192), "Processors of the host. Default 4."),
         required(
             "tests",
             Kind::List(&Kind::Object(&TEST)),
-            "The tests, each on a host of its own.",
+            "The tests. Each one runs on its own host.",
         ),
     ],
     one_of: false,
@@ -49,31 +49,31 @@ pub static TEST_FILE: Object = Object {
 pub static TEST: Object = Object {
     title: "a test",
     keys: &[
-        required("name", Kind::Text, "What is shown by it."),
+        required("name", Kind::Text, "Name of the test in the output."),
         optional(
             "mode",
             Kind::Choice(&["enforce", "dry-run"]),
-            "Of daemon and rules. Default: the daemon enforces, and a rule that says dry-run stays so.",
+            "Mode of daemon and rules. Default: the daemon enforces, and a rule with `mode: dry-run` stays in dry-run.",
         ),
         optional(
             "source",
             Kind::Choice(&["alertmanager", "local"]),
-            "Who says that alerts fire. Default alertmanager.",
+            "Source of the alerts. Default alertmanager.",
         ),
         optional(
             "processes",
             Kind::List(&Kind::Object(&PROCESS)),
-            "Who runs when the test begins.",
+            "Processes that run at the start of the test.",
         ),
         optional(
             "cgroups",
             Kind::List(&Kind::Object(&CGROUP)),
-            "Control groups with something to be said of them. Those of the processes are there anyway.",
+            "Cgroups with values of their own. The cgroups of the processes exist in any case.",
         ),
         required(
             "timeline",
             Kind::List(&Kind::Object(&MOMENT)),
-            "What happens, and what is expected, in the order of time.",
+            "Events and expectations, in order of time.",
         ),
     ],
     one_of: false,
@@ -86,17 +86,17 @@ pub static PROCESS: Object = Object {
         optional(
             "count",
             Kind::Integer(1, MAX_COUNT),
-            "So many alike, with the pids that follow. Default 1.",
+            "Number of identical processes, with consecutive pids. Default 1.",
         ),
         optional(
             "name",
             Kind::Text,
-            "As the kernel keeps it, 15 bytes. Default: the file name of `exe`.",
+            "Name as the kernel keeps it, at most 15 bytes. Default: the file name of `exe`.",
         ),
         optional(
             "exe",
             Kind::Text,
-            "Path of the executable; '' cannot be read. Default /usr/bin/NAME.",
+            "Path of the executable; '' means unreadable. Default /usr/bin/NAME.",
         ),
         optional(
             "cmdline",
@@ -104,11 +104,7 @@ pub static PROCESS: Object = Object {
             "Arguments joined by one space. Default: as `exe`.",
         ),
         optional("user", Kind::Text, "Name or number of its user. Default app."),
-        optional(
-            "cgroup",
-            Kind::Text,
-            "Its control group. Default /system.slice/NAME.service.",
-        ),
+        optional("cgroup", Kind::Text, "Its cgroup. Default /system.slice/NAME.service."),
         optional(
             "age",
             Kind::Duration,
@@ -125,7 +121,7 @@ pub static PROCESS: Object = Object {
         optional(
             "oom_score",
             Kind::Integer(0, 2000),
-            "What the kernel would choose a victim by. Default 0.",
+            "The kernel's OOM score of the process. Default 0.",
         ),
         optional("parent", PID, "Process id of its parent. Default 1."),
         optional(
@@ -136,7 +132,7 @@ pub static PROCESS: Object = Object {
         optional(
             "kernel_thread",
             Kind::Flag,
-            "Whether it is a thread of the kernel. Default false.",
+            "Whether it is a kernel thread. Default false.",
         ),
         optional(
             "login_leader",
@@ -146,7 +142,7 @@ pub static PROCESS: Object = Object {
         optional(
             "ignores",
             Kind::List(&Kind::Text),
-            "Final signals that do not end it, such as SIGTERM.",
+            "Fatal signals that do not kill it, such as SIGTERM.",
         ),
         optional(
             "catches",
@@ -163,13 +159,13 @@ pub static CGROUP: Object = Object {
         required(
             "path",
             Kind::Text,
-            "Its path, as processes give it. What is called like a systemd unit is one.",
+            "Its path, as in `cgroup` of a process. A cgroup with the name of a systemd unit is that unit.",
         ),
-        optional("memory", Kind::Size, "What it uses. Default 0."),
+        optional("memory", Kind::Size, "Memory in use. Default 0."),
         optional(
             "reclaimable",
             Kind::Size,
-            "How much of that the kernel could take back. Default 0.",
+            "Part of `memory` that the kernel can reclaim. Default 0.",
         ),
         limit("cpu.max"),
         limit("cpu.weight"),
@@ -187,7 +183,7 @@ const fn limit(name: &'static str) -> Key {
     optional(
         name,
         Kind::Text,
-        "As the kernel shows it. Default: no limit, or a weight of 100.",
+        "In the kernel's format. Default: no limit, or a weight of 100.",
     )
 }
 
@@ -198,26 +194,27 @@ pub static MOMENT: Object = Object {
         optional(
             "while",
             Kind::Flag,
-            "What `while` of every rule answers from now on. Default true.",
+            "Result of `while` of every rule from now on. Default true.",
         ),
         optional(
             "answer",
             Kind::Object(&ANSWER),
-            "What allocators and commands answer from now on. Until then allocators do not answer, and commands succeed.",
+            "Answers of allocators and commands from now on. Before that, allocators do not answer and commands \
+             succeed.",
         ),
         optional("start", Kind::List(&Kind::Object(&PROCESS)), "Processes start."),
         optional(
             "change",
             Kind::List(&Kind::Object(&PROCESS)),
-            "Processes grow, become busy, or run another program: only what is given changes.",
+            "Processes change, for example memory, processor use or program. Only the given keys change.",
         ),
-        optional("exit", Kind::List(&PID), "Processes end by themselves."),
+        optional("exit", Kind::List(&PID), "Processes exit by themselves."),
         optional(
             "restart",
             Kind::List(&Kind::Text),
-            "Units, by the paths of their control groups, are started anew: the groups are others then.",
+            "Units restart, given by the paths of their cgroups. Their cgroups are new ones afterwards.",
         ),
-        optional("resolve", Kind::Texts, "The alert with these labels is over."),
+        optional("resolve", Kind::Texts, "The alert with these labels resolves."),
         optional(
             "fire",
             Kind::Texts,
@@ -226,9 +223,13 @@ pub static MOMENT: Object = Object {
         optional(
             "expect",
             Kind::List(&Kind::Object(&EXPECTED)),
-            "Everything that was done or undone since the last `expect`, in any order, and refusals.",
+            "Every step that was applied or reverted since the last `expect`, in any order, and refusals.",
         ),
-        optional("values", Kind::List(&Kind::Object(&VALUES)), "What processes have now."),
+        optional(
+            "values",
+            Kind::List(&Kind::Object(&VALUES)),
+            "Current values of processes and cgroups.",
+        ),
     ],
     one_of: false,
 };
@@ -241,7 +242,7 @@ pub static ANSWER: Object = Object {
             Kind::Integer(100, 599),
             "HTTP status of allocators. Without it they do not answer.",
         ),
-        optional("body", Kind::Json, "Body of their answers. Default nothing."),
+        optional("body", Kind::Json, "Body of their answers. Default empty."),
         optional("exit", Kind::Integer(0, 255), "Exit status of commands. Default 0."),
     ],
     one_of: false,
@@ -250,19 +251,23 @@ pub static ANSWER: Object = Object {
 pub static EXPECTED: Object = Object {
     title: "an expectation",
     keys: &[
-        optional("rule", Kind::Text, "The rule that did it."),
-        optional("pid", PID, "The process that it was done to."),
-        optional("cgroup", Kind::Text, "The control group that it was done to."),
+        optional("rule", Kind::Text, "The rule of the step."),
+        optional("pid", PID, "The target process."),
+        optional("cgroup", Kind::Text, "The target cgroup."),
         optional(
             "step",
             Kind::Text,
-            "As in the rule: `nice 10`, `signal SIGTERM`; `undo nice` for what is put back.",
+            "The step as in the rule: `nice 10`, `signal SIGTERM`; `undo nice` for a reverted step.",
         ),
-        optional("decision", Kind::Choice(words_of!(Decision)), "Why it was not done."),
-        optional("outcome", Kind::Choice(words_of!(Outcome)), "What came of a step."),
+        optional(
+            "decision",
+            Kind::Choice(words_of!(Decision)),
+            "Reason why the step was not applied.",
+        ),
+        optional("outcome", Kind::Choice(words_of!(Outcome)), "Outcome of the step."),
         optional("before", Kind::Text, "Value before the step."),
         optional("after", Kind::Text, "Value after the step."),
-        optional("reason", Kind::Text, "A part of the reason that is given."),
+        optional("reason", Kind::Text, "Part of the recorded reason."),
     ],
     one_of: false,
 };
@@ -271,13 +276,17 @@ pub static VALUES: Object = Object {
     title: "the values of a process or a control group",
     keys: &[
         optional("pid", PID, "The process."),
-        optional("cgroup", Kind::Text, "Or the control group, by its path."),
+        optional(
+            "cgroup",
+            Kind::Text,
+            "The cgroup, by its path. An alternative to `pid`.",
+        ),
         optional("alive", Kind::Flag, "Whether it still runs."),
         knob("nice", "Nice value of every thread."),
         knob("affinity", "Processors of every thread, as a list."),
         knob("ionice", "I/O priority of every thread."),
         knob("sched", "Scheduling policy of every thread."),
-        knob("oom_score_adj", "Who dies first when memory runs out."),
+        knob("oom_score_adj", "The OOM score adjustment of the process."),
         knob("freeze", "Whether it is stopped: true or false."),
         limit_now("cpu.max"),
         limit_now("cpu.weight"),
@@ -296,5 +305,5 @@ const fn knob(name: &'static str, about: &'static str) -> Key {
 }
 
 const fn limit_now(name: &'static str) -> Key {
-    knob(name, "Of a control group, as the kernel shows it.")
+    knob(name, "Limit of a cgroup, in the kernel's format.")
 }

@@ -28,25 +28,21 @@ pub(super) static ALERTMANAGERS: Object = Object {
         optional(
             "receiver",
             Kind::Text,
-            "Only alerts that are routed to this receiver count. Default evenkeel.",
+            "evenkeel reads only alerts that are routed to this receiver. Default evenkeel.",
         ),
         optional("scheme", Kind::Choice(&["http", "https"]), "Default http."),
-        optional("path_prefix", Kind::Text, "What stands before /api/v2. Default none."),
-        optional("timeout", Kind::Duration, "For each answer. Default 10s."),
+        optional("path_prefix", Kind::Text, "Path before /api/v2. Default none."),
+        optional("timeout", Kind::Duration, "Timeout of each request. Default 10s."),
         optional(
             "api_version",
             Kind::Choice(&["v2"]),
-            "As Prometheus writes it; there is one.",
+            "API version, as in Prometheus. v2 is the only one.",
         ),
-        optional(
-            "static_configs",
-            Kind::List(&Kind::Object(&STATIC)),
-            "Addresses as they are.",
-        ),
+        optional("static_configs", Kind::List(&Kind::Object(&STATIC)), "Fixed addresses."),
         optional(
             "file_sd_configs",
             Kind::List(&Kind::Object(&FILE_SD)),
-            "Files with addresses, read anew each time.",
+            "Files with addresses, read again at every poll.",
         ),
         optional("basic_auth", Kind::Object(&BASIC_AUTH), "User name and password."),
         optional(
@@ -54,7 +50,7 @@ pub(super) static ALERTMANAGERS: Object = Object {
             Kind::Object(&AUTHORIZATION),
             "The Authorization header.",
         ),
-        optional("tls_config", Kind::Object(&TLS), "Whom to believe, with https."),
+        optional("tls_config", Kind::Object(&TLS), "TLS settings."),
     ],
     one_of: false,
 };
@@ -63,7 +59,11 @@ pub(super) static STATIC: Object = Object {
     title: "a list of addresses",
     keys: &[
         required("targets", Kind::List(&Kind::Text), "HOST:PORT each."),
-        optional("labels", Kind::Texts, "Without effect; Prometheus has a use for them."),
+        optional(
+            "labels",
+            Kind::Texts,
+            "Ignored. Accepted because Prometheus has this key.",
+        ),
     ],
     one_of: false,
 };
@@ -74,12 +74,12 @@ pub(super) static FILE_SD: Object = Object {
         required(
             "files",
             Kind::List(&Kind::Text),
-            "Files, also as globs, with lists of {targets: [HOST:PORT]} in YAML or JSON.",
+            "Files or globs. Each file is a list of {targets: [HOST:PORT]} in YAML or JSON.",
         ),
         optional(
             "refresh_interval",
             Kind::Duration,
-            "Without effect: files are read whenever the Alertmanagers are asked.",
+            "Ignored: evenkeel reads the files at every poll.",
         ),
     ],
     one_of: false,
@@ -90,7 +90,7 @@ pub(super) static BASIC_AUTH: Object = Object {
     keys: &[
         required("username", Kind::Text, "The name of the user."),
         optional("password", Kind::Text, "The password itself."),
-        optional("password_file", Kind::Text, "The file that holds it."),
+        optional("password_file", Kind::Text, "The file that holds the password."),
     ],
     one_of: false,
 };
@@ -100,7 +100,7 @@ pub(super) static AUTHORIZATION: Object = Object {
     keys: &[
         optional("type", Kind::Text, "Default Bearer."),
         optional("credentials", Kind::Text, "The secret itself."),
-        optional("credentials_file", Kind::Text, "The file that holds it."),
+        optional("credentials_file", Kind::Text, "The file that holds the secret."),
     ],
     one_of: false,
 };
@@ -117,12 +117,12 @@ pub(super) static RECONCILE: Object = Object {
         optional(
             "interval",
             Kind::Duration,
-            "How often the Alertmanagers are asked. Default 30s.",
+            "Interval at which evenkeel polls the Alertmanagers. Default 30s.",
         ),
         optional(
             "patience",
             Kind::Duration,
-            "How long an alert must be absent from all of them to be over. Default 5m.",
+            "Time for which an alert must be absent from all of them before evenkeel closes it. Default 5m.",
         ),
     ],
     one_of: false,

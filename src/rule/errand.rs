@@ -27,37 +27,37 @@ pub static ALLOCATE: Object = Object {
         required(
             "url",
             Kind::Text,
-            "Where it is asked for. A label is put into it as one segment, percent-encoded.",
+            "Address of the request. A label fills one segment, percent-encoded.",
         ),
         optional("method", METHODS, "Default POST."),
         optional(
             "body",
             Kind::Json,
-            "Sent as JSON; labels can be used in its texts. Default the alert. None with GET.",
+            "Sent as JSON; strings can contain labels. Default the alert. None with GET.",
         ),
         required(
             "resource",
             Kind::Text,
-            "JSON pointer to the name of what was granted, such as /resource.",
+            "JSON pointer to the name of the granted resource, such as /resource.",
         ),
         optional(
             "ttl",
             Kind::Text,
-            "JSON pointer to the seconds for which it is granted; it is renewed in time.",
+            "JSON pointer to the duration of the grant in seconds. evenkeel renews the grant in time.",
         ),
         optional(
             "release",
             Kind::Object(&RELEASE),
-            "How it is given back. Without it, it runs out by itself.",
+            "Request that releases the resource. Without it the grant expires by itself.",
         ),
-        optional("timeout", Kind::Duration, "For each answer. Default 10s."),
+        optional("timeout", Kind::Duration, "Timeout of each request. Default 10s."),
         optional(
             "authorization",
             Kind::Object(&AUTHORIZATION),
             "The Authorization header.",
         ),
         optional("basic_auth", Kind::Object(&BASIC_AUTH), "User name and password."),
-        optional("tls_config", Kind::Object(&TLS), "Whom to believe, with https."),
+        optional("tls_config", Kind::Object(&TLS), "TLS settings."),
     ],
     one_of: false,
 };
@@ -65,7 +65,11 @@ pub static ALLOCATE: Object = Object {
 pub static RELEASE: Object = Object {
     title: "a release",
     keys: &[
-        required("url", Kind::Text, "As above; '{{ $resource }}' is what was granted."),
+        required(
+            "url",
+            Kind::Text,
+            "As above; '{{ $resource }}' is the granted resource.",
+        ),
         optional("method", METHODS, "Default DELETE."),
         optional("body", Kind::Json, "As above. Default none."),
     ],
@@ -100,15 +104,23 @@ pub static BASIC_AUTH: Object = Object {
 
 /// The keys of `tls_config`, as Prometheus spells them.
 pub const TLS_KEYS: &[Key] = &[
-    optional("ca_file", Kind::Text, "Authorities to believe instead of the system's."),
-    optional("cert_file", Kind::Text, "Certificate to show."),
-    optional("key_file", Kind::Text, "Its key."),
+    optional(
+        "ca_file",
+        Kind::Text,
+        "CA certificates to trust instead of the system's.",
+    ),
+    optional("cert_file", Kind::Text, "Client certificate."),
+    optional("key_file", Kind::Text, "Key of the client certificate."),
     optional(
         "server_name",
         Kind::Text,
-        "The name that the certificate must bear. Default the host's.",
+        "Name that the server's certificate must have. Default the host in the address.",
     ),
-    optional("insecure_skip_verify", Kind::Flag, "Believe anybody. Default false."),
+    optional(
+        "insecure_skip_verify",
+        Kind::Flag,
+        "Skip certificate verification. Default false.",
+    ),
 ];
 
 pub static TLS: Object = Object {
@@ -123,23 +135,27 @@ pub static EXEC: Object = Object {
         required(
             "argv",
             Kind::List(&Kind::Text),
-            "Path of the program, and its arguments. No shell reads them.",
+            "Path of the program, and its arguments. No shell is involved.",
         ),
         optional(
             "undo",
             Kind::List(&Kind::Text),
-            "The command that takes it back when the alert resolves.",
+            "The command that reverts it when the alert resolves.",
         ),
         optional(
             "timeout",
             Kind::Duration,
-            "It is told to end after this time, and made to 5s later. Default 60s.",
+            "SIGTERM after this time, SIGKILL 5s later. Default 60s.",
         ),
-        optional("user", Kind::Text, "Who it runs as. Default the user of evenkeel."),
+        optional(
+            "user",
+            Kind::Text,
+            "User that the command runs as. Default the user of evenkeel.",
+        ),
         optional(
             "env",
             Kind::Texts,
-            "Environment variables beside those of the alert; labels can be used.",
+            "Environment variables in addition to those of the alert. Values can contain labels.",
         ),
     ],
     one_of: false,

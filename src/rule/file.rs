@@ -29,17 +29,18 @@ pub static RULE: Object = Object {
         required(
             "matchers",
             Kind::List(&Kind::Text),
-            "Which alerts: Alertmanager's matchers, such as 'alertname=\"HostCpuSaturated\"'. All must hold.",
+            "Alerts that trigger the rule, as Alertmanager matchers such as 'alertname=\"HostCpuSaturated\"'. All \
+             must match.",
         ),
         optional(
             "select",
             Kind::Object(&SELECT),
-            "Which processes. Every key given must hold. Left out where every action is one for the host as a whole.",
+            "Processes that the rule acts on. All keys must match. Omit it if every step is for the host as a whole.",
         ),
         optional(
             "targets",
             Kind::Choice(&["processes", "cgroups"]),
-            "Whether steps that can be done to either, `freeze` and `reclaim`, are done to processes or to cgroups as a whole.",
+            "Whether `freeze` and `reclaim`, which work on both, act on processes or on whole cgroups.",
         ),
         optional(
             "order_by",
@@ -53,30 +54,30 @@ pub static RULE: Object = Object {
                 "-age",
                 "-oom_score",
             ]),
-            "Which of them first, the largest first; with `-` the smallest. Ties by age. Default age.",
+            "Order of the targets, largest first; with `-` smallest first. Age breaks ties. Default age.",
         ),
         optional(
             "limit",
             Kind::Integer(1, 100_000),
-            "Targets held at once in an episode; for final steps, victims per episode. Default 1: set it whenever more than \
-             one process may be meant.",
+            "Targets held at the same time in an episode; for irreversible actions, victims per episode. Default 1: \
+             set it if more than one process may be meant.",
         ),
         optional(
             "max_matches",
             Kind::Integer(1, 100_000),
-            "Refuse the whole plan when the selector matches more. Default 100.",
+            "Refuse the whole plan if the selector matches more. Default 100.",
         ),
         optional(
             "while",
             Kind::Text,
-            "PromQL on own samples, asked again before every final step: \
-             `node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes < 0.1`. **Without it, an alert from Alertmanager \
-             ends one process per episode, whatever `limit` says.**",
+            "PromQL on evenkeel's own samples, evaluated before every irreversible action: \
+             `node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes < 0.1`. **Without it, an alert from \
+             Alertmanager kills one process per episode, regardless of `limit`.**",
         ),
         required(
             "actions",
             Kind::List(&Kind::Object(&STEP)),
-            "A ladder of steps; each target climbs it by itself.",
+            "The steps, in order. Each target runs through them independently.",
         ),
         optional(
             "hold",
@@ -86,27 +87,28 @@ pub static RULE: Object = Object {
         optional(
             "cooldown",
             Kind::Duration,
-            "Time between final victims of this rule. Default 5m.",
+            "Time between two victims of this rule. Default 5m.",
         ),
         optional(
             "any_host",
             Kind::Flag,
-            "Also act on alerts that do not say which host they are about. Default false.",
+            "Also act on alerts that do not name a host. Default false.",
         ),
         optional(
             "mode",
             Kind::Choice(&["dry-run"]),
-            "A rule may be stricter than the daemon, never looser.",
+            "Dry-run for this rule only. A rule can be stricter than the daemon, never looser.",
         ),
         optional(
             "override_protection",
             Kind::List(&Kind::Text),
-            "Names of built-in protections that this rule may touch nevertheless.",
+            "Names of built-in protections that do not apply to this rule.",
         ),
         optional(
             "without_ledger",
             Kind::Choice(&["allow"]),
-            "Final steps go on while the ledger cannot be written, and are recorded when it can. Without it no step is taken then.",
+            "Apply irreversible actions while the ledger cannot be written, and record them later. Without it no step \
+             is applied then.",
         ),
     ],
     one_of: false,
@@ -123,7 +125,7 @@ pub static SELECT: Object = Object {
         optional(
             "name",
             Kind::Text,
-            "Regular expression on the name that the kernel keeps, 15 bytes at most.",
+            "Regular expression on the name that the kernel keeps, at most 15 bytes.",
         ),
         optional(
             "cmdline",
@@ -145,12 +147,13 @@ pub static SELECT: Object = Object {
         optional(
             "unit",
             Kind::Text,
-            "Regular expression on the name of the systemd unit, as `systemctl status` tells it: 'render@.*\\.service'.",
+            "Regular expression on the name of the systemd unit, as `systemctl status` shows it: \
+             'render@.*\\.service'.",
         ),
         optional(
             "pid",
             Kind::Text,
-            "Process id, mostly from a label: '{{ $labels.pid }}'.",
+            "Process id, usually from a label: '{{ $labels.pid }}'.",
         ),
         optional("min_age", Kind::Duration, "Time since the process started."),
         optional("min_memory", Kind::Size, "Resident memory."),
@@ -162,7 +165,7 @@ pub static SELECT: Object = Object {
         optional(
             "not",
             Kind::Object(&SELECT),
-            "Processes for which all of this holds are left out.",
+            "Excludes the processes that match all of these keys.",
         ),
     ],
     one_of: false,
@@ -171,67 +174,68 @@ pub static SELECT: Object = Object {
 pub static STEP: Object = Object {
     title: "a step",
     keys: &[
-        optional("nice", Kind::Integer(-20, 19), "Nice value of every thread. Undone."),
+        optional("nice", Kind::Integer(-20, 19), "Nice value of every thread. Reverted."),
         optional(
             "ionice",
             Kind::Text,
-            "I/O priority of every thread: idle, or best-effort/0 to best-effort/7. Undone.",
+            "I/O priority of every thread: idle, or best-effort/0 to best-effort/7. Reverted.",
         ),
         optional(
             "affinity",
             Kind::Text,
-            "Processors: a list such as \"0-1\", all, +2, or -50% of what it has. Undone.",
+            "Processors: a list such as \"0-1\", all, or relative to the current set, +2 or -50%. Reverted.",
         ),
         optional(
             "sched",
             Kind::Choice(&["batch", "idle", "other"]),
-            "Scheduling policy of every thread. Undone.",
+            "Scheduling policy of every thread. Reverted.",
         ),
         optional(
             "oom_score_adj",
             Kind::Integer(-1000, 1000),
-            "Who dies first when memory runs out. Undone.",
+            "Adjusts the kernel's choice of OOM victims. Reverted.",
         ),
         optional(
             "freeze",
             Kind::Flag,
-            "Stop the process, or everything in the cgroup. Undone by letting it continue.",
+            "Stop the process, or everything in the cgroup. Reverted by letting it continue.",
         ),
         optional(
             "cgroup",
             Kind::Object(&LIMITS),
-            "Limits of the cgroup, each set and undone by itself.",
+            "Limits of the cgroup. Each one is applied and reverted separately.",
         ),
         optional(
             "reclaim",
             Kind::TextOr(&RECLAIM),
-            "Have the kernel take back so much memory of the process or the cgroup.",
+            "Make the kernel reclaim this much memory from the process or the cgroup.",
         ),
         optional(
             "kill",
             Kind::Flag,
-            "End everything in the cgroup at once (cgroup.kill). Final.",
+            "Kill every process in the cgroup at once (cgroup.kill). Irreversible.",
         ),
         optional(
             "signal",
             Kind::TextOr(&SIGNAL),
-            "A signal by name. SIGTERM, SIGKILL, SIGINT, SIGQUIT and SIGABRT are final; others are notices.",
+            "A signal by name. SIGTERM, SIGKILL, SIGINT, SIGQUIT and SIGABRT are irreversible; others are \
+             notifications.",
         ),
         optional(
             "allocate",
             Kind::Object(&ALLOCATE),
-            "Ask a resource allocator, once per episode. Given back.",
+            "Request a resource from an allocator, once per episode. Released on revert.",
         ),
         optional(
             "exec",
             Kind::ListOr(&EXEC),
-            "Run a command, once per episode; final, unless it has an `undo`. Only where the configuration says \
-             `allow_exec: true`.",
+            "Run a command, once per episode. Irreversible unless it has an `undo`. Requires `allow_exec: true` in \
+             the configuration.",
         ),
         optional(
             "wait",
             Kind::Duration,
-            "Later steps run only if alert, process and selector still hold after it.",
+            "Delay. Later steps run only if the alert still fires and the process still matches the selector.",
         ),
     ],
     one_of: true,
@@ -244,30 +248,27 @@ pub static LIMITS: Object = Object {
         optional(
             "cpu.max",
             Kind::Text,
-            "Processor time: \"50000 100000\" (microseconds in each period), max, 50% (of one processor), or +2, +100%, -50% \
-             of what it has.",
+            "Processor time: \"50000 100000\" (microseconds in each period), max, 50% (of one processor), or relative \
+             to the current limit, +2, +100%, -50%.",
         ),
         optional(
             "cpu.weight",
             Kind::Text,
-            "Its share where processors are short: 1 to 10000; 100 is the default.",
+            "Share of processor time under contention: 1 to 10000. The kernel's default is 100.",
         ),
         optional(
             "memory.high",
             Kind::Text,
-            "Memory above which it is slowed down and made to give back: 1GiB, max, 50% (of the host), or +512MiB, +100%, \
-             -50% of what it is.",
+            "Memory above which the kernel throttles the cgroup and reclaims its pages: 1GiB, max, 50% (of the host), \
+             or relative to the current limit, +512MiB, +100%, -50%.",
         ),
         optional(
             "memory.max",
             Kind::Text,
-            "Memory that it cannot exceed, written as memory.high. Refused below what it uses: the kernel would kill.",
+            "Hard memory limit, in the format of memory.high. Refused below the current use, because the kernel would \
+             kill processes.",
         ),
-        optional(
-            "memory.swap.max",
-            Kind::Text,
-            "Swap that it cannot exceed: a size, 0, or max.",
-        ),
+        optional("memory.swap.max", Kind::Text, "Hard swap limit: a size, 0, or max."),
         optional(
             "io.max",
             Kind::Text,
@@ -276,9 +277,13 @@ pub static LIMITS: Object = Object {
         optional(
             "io.weight",
             Kind::Text,
-            "Its share where a device is short: 1 to 10000; 100 is the default.",
+            "Share of a device's I/O under contention: 1 to 10000. The kernel's default is 100.",
         ),
-        optional("pids.max", Kind::Text, "Number of processes and threads, or max."),
+        optional(
+            "pids.max",
+            Kind::Text,
+            "Maximum number of processes and threads, or max.",
+        ),
     ],
     one_of: false,
 };
@@ -286,11 +291,11 @@ pub static LIMITS: Object = Object {
 pub static RECLAIM: Object = Object {
     title: "a reclaim of a named cgroup",
     keys: &[
-        required("size", Kind::Size, "How much."),
+        required("size", Kind::Size, "Amount of memory."),
         required(
             "cgroup",
             Kind::Text,
-            "Path of the cgroup, as it is. For rules without `select`.",
+            "Literal path of the cgroup. For rules without `select`.",
         ),
     ],
     one_of: false,
@@ -303,7 +308,7 @@ pub static SIGNAL: Object = Object {
         required(
             "undo",
             Kind::Text,
-            "The signal that takes it back when the alert resolves.",
+            "The signal that reverts it when the alert resolves.",
         ),
     ],
     one_of: false,

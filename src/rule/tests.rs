@@ -557,7 +557,7 @@ fn steps_are_checked_one_by_one() {
         (
             "signal: {send: SIGUSR1}",
             "5:22 a signal that is undone lacks `undo`",
-            "`undo`: The signal that takes it back when the alert resolves.",
+            "`undo`: The signal that reverts it when the alert resolves.",
         ),
         (
             "signal: {send: SIGTERM, undo: SIGUSR1}",
@@ -591,7 +591,7 @@ fn steps_are_checked_one_by_one() {
     check_help(
         &[("actions", "[]")],
         "5:12 `actions` is empty",
-        "A ladder of steps; each target climbs it by itself.",
+        "The steps, in order. Each target runs through them independently.",
     );
     the_rule(&[("actions", "[{wait: 1s}, {nice: 1}]")]);
 }
@@ -616,7 +616,7 @@ fn matchers_are_checked_in_their_place() {
     check_help(
         &[("matchers", "[]")],
         "3:13 `matchers` is empty",
-        "Which alerts: Alertmanager's matchers, such as 'alertname=\"HostCpuSaturated\"'. All must hold.",
+        "Alerts that trigger the rule, as Alertmanager matchers such as 'alertname=\"HostCpuSaturated\"'. All must match.",
     );
 }
 

@@ -118,7 +118,7 @@ fn every_alert_says_how_bad_it_is_and_where_to_read_on() {
         let text = std::fs::read_to_string(folder.join(&name)).expect("a readable runbook");
         let title = name.trim_end_matches(".md");
         assert!(text.starts_with(&format!("# {title}\n")), "{name}");
-        for heading in ["## Look", "## Mend", "## What evenkeel does about it"] {
+        for heading in ["## Diagnosis", "## Fix", "## What evenkeel does"] {
             assert_eq!(text.matches(&format!("\n{heading}\n")).count(), 1, "{name}: {heading}");
         }
         // What it says about other alerts and rules must exist.

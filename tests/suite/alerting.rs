@@ -184,7 +184,7 @@ fn alerts_are_routed_to_evenkeel_and_to_people() {
             &["alertname=HostCpuSaturated", "severity=warning"][..],
         ),
         ("evenkeel,pager", &["alertname=HostFilesystemFull", "severity=critical"]),
-        ("evenkeel,nobody", &["alertname=Told", "severity=info"]),
+        ("evenkeel,none", &["alertname=Told", "severity=info"]),
         (
             "evenkeel,people",
             &["alertname=ShopErrors", "evenkeel=raise-log-level", "service=shop"],

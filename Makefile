@@ -1,8 +1,8 @@
-# What one does with this project, by name. `make` alone lists it.
+# Targets for building, testing and releasing evenkeel. `make` lists them.
 
 tools := $(or $(CARGO_TARGET_DIR),target)/tools
 
-# All that git keeps at the top: what a trial left behind shows in `make lint`.
+# All tracked files and directories at the top level. `make lint` reports others.
 top := .cargo .ci .gitignore ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md Cargo.lock Cargo.toml LICENSE Makefile README.md SECURITY.md build.rs \
 	alerting benches dashboards docs evenkeel.yml fuzz packaging proptest-regressions rules rustfmt.toml src tests
 
@@ -10,29 +10,29 @@ top := .cargo .ci .gitignore ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md Cargo.
 
 FUZZ_SECONDS ?= 600
 
-help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## build evenkeel and run it here: dry-run, its ledger under target/run
+run: ## build evenkeel and run it here in dry-run, with its ledger in target/run
 	cargo run --locked --release -- run --config.file=evenkeel.yml --storage.path=target/run
 
-test: ## every test, the end-to-end ones with real Prometheus and Alertmanager included
+test: ## run all tests, including end-to-end tests with a real Prometheus and Alertmanager
 	tests/tools.sh
 	cargo test --locked
 
-e2e: ## the end-to-end tests only
+e2e: ## run only the end-to-end tests
 	tests/tools.sh
 	cargo test --locked --test suite end_to_end
 
-test-guest: ## what needs a real systemd and cgroup v2, in a machine of its own under QEMU
+test-guest: ## run the tests that need a real systemd and cgroup v2, in a virtual machine under QEMU
 	tests/guest.sh
 
-fuzz: ## every fuzz target for FUZZ_SECONDS each
+fuzz: ## run each fuzz target for FUZZ_SECONDS
 	fuzz/run $(FUZZ_SECONDS)
 
-lint: ## format, clippy, scripts, stray files, and whether the dashboards are what their script builds
+lint: ## check format, clippy, scripts, stray files, and that the dashboards match their script
 	@stray=$$(git ls-files | cut -d/ -f1 | sort -u | grep -vxF $(top:%=-e %)); \
-	if [ -n "$$stray" ]; then echo "lint: does this belong at the top? Then name it in the Makefile:" $$stray >&2; exit 1; fi
+	if [ -n "$$stray" ]; then echo "lint: unknown files at the top level; remove them or list them in the Makefile:" $$stray >&2; exit 1; fi
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
@@ -45,30 +45,30 @@ fmt: ## format the code
 	cargo fmt
 	cargo fmt --manifest-path fuzz/Cargo.toml
 
-bench: ## the benchmarks, beside the peers that they are measured against
+bench: ## run the benchmarks, beside the programs that they compare with
 	tests/tools.sh webhook process-exporter
 	cargo bench --locked --bench '*'
 
-bench-guest: ## who ends a memory hog sooner, evenkeel or earlyoom, in a machine of its own under QEMU
+bench-guest: ## compare how soon evenkeel and earlyoom kill a memory hog, in a virtual machine under QEMU
 	tests/guest.sh --bench
 
-demo: ## the whole loop on this terminal in two minutes: alert, action, resolve, undo
+demo: ## show alert, action, resolve and revert on this terminal, in two minutes
 	tests/tools.sh
 	cargo build --locked --release
 	tests/demo.sh
 
-pictures: ## take the pictures of the README anew, from what really happens: six minutes, as root
+pictures: ## create the pictures of the README from a real run: six minutes, as root
 	tests/tools.sh
 	cargo build --locked --release
 	docs/images/make.sh
 
-layout: ## record anew which functions a running daemon uses, for the order in which the release is linked: needs valgrind
+layout: ## record which functions a running daemon uses, for the link order of the release: needs valgrind
 	cargo build --locked --release
 	python3 packaging/layout/record.py target/release/evenkeel
 
-dashboards: ## build dashboards/*.json anew
+dashboards: ## build dashboards/*.json
 	tests/tools.sh grafana-sdk
 	PYTHONPATH=$(tools)/grafana-sdk python3 dashboards/build.py
 
-grafana: ## how to load the dashboards into a Grafana
+grafana: ## show how to load the dashboards into a Grafana
 	@cat dashboards/README.md

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# The whole loop on the terminal, with a real Prometheus and a real Alertmanager: a job saturates the processors, an alert fires,
-# evenkeel makes the job step back, the job finishes, the alert resolves, and the job has its former nice values again.
+# Shows a whole episode on the terminal, with a real Prometheus and a real Alertmanager. A job
+# saturates the processors, an alert fires, and evenkeel lowers the priority of the job. The job
+# finishes, the alert resolves, and evenkeel restores the previous nice values.
 #
-# Everything runs on free loopback ports and in one temporary folder, and is gone afterwards.
+# Everything runs on free loopback ports and in one temporary directory, and the script removes it
+# afterwards.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -16,15 +18,15 @@ if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' dim=$'\e[2m' plain=$'\
 started=$SECONDS
 step() { printf '\n%s%3d s  %s%s\n' "$bold" $((SECONDS - started)) "$*" "$plain"; }
 say() { printf '       %s\n' "$*"; }
-# Time to look, for whoever sits in front of it.
+# Gives a viewer time to look, on a terminal only.
 look() { if [ -t 1 ]; then say "$dim($1)$plain"; sleep "${2:-6}"; fi; }
 quote() { sed "s/^/       $dim| /; s/\$/$plain/"; }
 die() { printf '\ndemo: %s\n' "$*" >&2; exit 1; }
 
 [ -x "$evenkeel" ] || die "$evenkeel is missing: run \`make demo\`"
 [ -x "$tools/prometheus" ] || die "$tools/prometheus is missing: run \`make demo\`"
-# The kernel lets everybody raise a nice value, but only root lower it again.
-[ "$(id -u)" = 0 ] || die "evenkeel puts nice values back, which the kernel allows root only: build as yourself, then run
+# Any user can raise a nice value, but only root can lower it again.
+[ "$(id -u)" = 0 ] || die "evenkeel restores nice values, which only root may do: build as your user, then run
       sudo env EVENKEEL=$evenkeel CARGO_TARGET_DIR=$target $root/tests/demo.sh"
 
 home=$(mktemp -d)
@@ -33,13 +35,13 @@ pids=()
 clean_up() {
     local status=$?
     trap - EXIT INT TERM
-    # evenkeel first, so that it can put back what it holds.
+    # evenkeel first, so that it can revert its leases.
     local pid
     for pid in $evenkeel_pid ${pids[@]+"${pids[@]}"}; do
         kill "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
-    # 130 and 143 are somebody's wish to stop, not a fault to explain.
+    # 130 and 143 are an interrupt by the user, and need no log.
     if [ $status = 1 ]; then tail -n 20 "$home"/*.log >&2 || true; fi
     rm -rf "$home"
     exit $status
@@ -48,13 +50,13 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# The answer's body; nothing where there is no answer.
+# Prints the body of the answer, or nothing without an answer.
 fetch() {
     python3 -S -c 'import sys, urllib.request; sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())' \
         "$1" 2>/dev/null || true
 }
 
-# await SECONDS COMMAND: waits until the command succeeds, but no longer than that.
+# await SECONDS COMMAND: waits until the command succeeds, but no longer than SECONDS.
 await() {
     local end=$((SECONDS + $1))
     shift
@@ -67,7 +69,7 @@ await() {
 nice_values() {
     local stat
     for stat in /proc/"$job"/task/*/stat; do
-        # After the name in brackets, which may hold spaces, nice is the 17th field (proc(5)).
+        # After the name in brackets, which may contain spaces, nice is the 17th field (proc(5)).
         sed 's/^\([0-9]*\) (.*) /\1 /' "$stat" | awk '{ print $18 }'
     done | sort -n | uniq -c | awk '{ printf "%s%d thread%s at nice %d", sep, $1, ($1 == 1 ? "" : "s"), $2; sep = ", " }'
 }
@@ -87,8 +89,9 @@ sockets = [socket.socket() for _ in range(4)]
 for s in sockets: s.bind(("127.0.0.1", 0))
 print(*(f"127.0.0.1:{s.getsockname()[1]}" for s in sockets))')
 
-step "A job starts, and rests for now"
-# Hashing lets go of Python's lock, so each thread fills a processor. SIGUSR1: work; SIGUSR2: rest.
+step "A job starts, and is idle at first"
+# Hashing releases Python's global lock, so each thread uses a whole processor. SIGUSR1: work;
+# SIGUSR2: stop working.
 cat >"$home/job.py" <<'PYTHON'
 import hashlib, os, signal, sys, threading, time
 working = threading.Event()
@@ -114,7 +117,7 @@ await 10 test -e "$home/job.started" || die "the job does not start"
 before=$(nice_values)
 say "$job_name, pid $job: $before"
 
-step "evenkeel starts, and is allowed to act (--enforce)"
+step "evenkeel starts, and may act (--enforce)"
 mkdir "$home/rules"
 (umask 077; head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$home/webhook.token")
 cat >"$home/rules/demo.yml" <<YAML
@@ -135,8 +138,8 @@ quote <"$home/rules/demo.yml"
 evenkeel_pid=$!
 await 15 ready "$metrics" || die "evenkeel does not start"
 say "metrics on http://$metrics/metrics, webhook on http://$webhook/webhook (with a token)"
-say "${bold}The page: http://$metrics/$plain"
-look "open it beside this terminal: it follows all that happens now" 10
+say "${bold}Status page: http://$metrics/$plain"
+look "open it beside this terminal: it shows everything that happens now" 10
 
 step "Prometheus and Alertmanager start"
 cat >"$home/demo.rules.yml" <<'YAML'
@@ -177,28 +180,28 @@ kill -USR1 "$job"
 await 40 alert_is firing || die "the alert does not fire"
 say "Prometheus: the alert DemoCpuSaturated fires about instance=\"$node_name\""
 
-step "Alertmanager calls evenkeel, and evenkeel makes the job step back"
-await 30 all_at $rule_nice || die "the job was not niced: $(nice_values)"
+step "Alertmanager calls evenkeel, and evenkeel lowers the priority of the job"
+await 30 all_at $rule_nice || die "evenkeel did not set the nice value of the job: $(nice_values)"
 say "before: $before"
 say "now:    $(nice_values)"
 ask leases
-look "the page shows the same: the alert, the rule and why it acted, the lease and until when it is held"
+look "the status page shows the same: the alert, the rule and why it acted, the lease and its deadline"
 
 step "The job is done"
 kill -USR2 "$job"
 if await 30 alert_is none; then
     say "Prometheus: the alert has resolved"
-    step "Alertmanager tells evenkeel, and evenkeel puts back what it changed"
-    await 30 back || die "the job was not restored: $(nice_values)"
-    look "the page has it under Last actions, with the values before and after"
+    step "Alertmanager calls evenkeel, and evenkeel reverts its changes"
+    await 30 back || die "evenkeel did not restore the job: $(nice_values)"
+    look "the status page lists it under Last actions, with the values before and after"
 else
-    say "This machine is busy with other things, so the alert still fires. Stopping evenkeel undoes as well:"
-    step "evenkeel stops, and puts back what it changed"
+    say "Other load keeps the alert firing. evenkeel also reverts its changes when it stops:"
+    step "evenkeel stops, and reverts its changes"
     kill "$evenkeel_pid"
-    await 15 back || die "the job was not restored: $(nice_values)"
+    await 15 back || die "evenkeel did not restore the job: $(nice_values)"
 fi
 say "before: $before"
 say "now:    $(nice_values)"
 ask history
 
-step "Done. Everything that this demonstration started is stopped and removed."
+step "Done. The demo stops and removes everything that it started."

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Tries evenkeel where it has a real systemd and all of cgroup v2: in a small machine of its own, emulated by QEMU.
+# Tests evenkeel with a real systemd and all of cgroup v2, in a small virtual machine under QEMU.
 #
-# The guest is Debian's kernel, systemd and D-Bus, unpacked from their packages into one initramfs: no root is needed, no disk
-# image, and nothing is installed on this machine. What was fetched and unpacked is kept under target/guest; `rm -r` it to start
-# over. The tests are the Rust binary of tests/guest, run there by tests/guest/root.
+# The guest consists of Debian's kernel, systemd and D-Bus, unpacked from their packages into one
+# initramfs. The script needs no root and no disk image, and installs nothing on this machine. It
+# keeps downloaded and unpacked files in target/guest; remove that directory to start over. The
+# tests are the Rust binary of tests/guest, which tests/guest/root runs in the guest.
 #
-#   tests/guest.sh           build what is missing, boot, run every test, power off
+#   tests/guest.sh           build the missing parts, boot, run every test, power off
 #   tests/guest.sh FILTER    only the tests with this text in their names
-#   tests/guest.sh --bench [RUNS] [evenkeel]   benches/hog.rs instead, beside Debian's earlyoom or alone
+#   tests/guest.sh --bench [RUNS] [evenkeel]   benches/hog.rs instead, with Debian's earlyoom or without it
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -18,25 +19,26 @@ prefix=guest
 # shellcheck source=tests/packages.sh
 . "$root/tests/packages.sh"
 
-# usr-is-merged takes the place of a converter that would bring Perl along.
+# usr-is-merged replaces a converter that depends on Perl.
 guest_packages=(bash coreutils dash dbus kmod libc-bin mount procps systemd systemd-sysv usr-is-merged util-linux)
-# In the order in which they need each other. A disk is there for swap and for I/O limits, a button to be powered off by.
+# In the order of their dependencies. The guest needs disks for swap and I/O limits, and a button
+# for powering off.
 modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk button)
-# A guest that hangs must not hang CI; on a machine that is busy with other things all tests take ten minutes.
+# Limits a guest that hangs. On a machine with other load, all tests take ten minutes.
 patience=1500
 bench=no
 if [ "${1:-}" = --bench ]; then
-    # Forty runs, each with a start, a hog and an end.
+    # Forty runs, each with a start, a memory hog and an exit.
     bench=yes
     shift
 fi
 
-[ "$(uname -m)" = x86_64 ] || die "the guest is an x86_64 machine; on $(uname -m) this is not prepared"
+[ "$(uname -m)" = x86_64 ] || die "the guest needs an x86_64 machine; this one is $(uname -m)"
 for need in cargo python3 dpkg-deb tar objcopy timeout; do
     command -v "$need" >/dev/null || die "$need is missing"
 done
 
-# qemu runs with its own libraries through its own loader, so that this machine's need not fit.
+# QEMU runs with its own libraries and loader, so that it does not depend on those of this machine.
 find_qemu() {
     local tree=$home/qemu
     if command -v qemu-system-x86_64 >/dev/null; then
@@ -57,7 +59,7 @@ find_qemu() {
     qemu=("$tree/lib64/ld-linux-x86-64.so.2" --library-path "$libraries" "$tree/usr/bin/qemu-system-x86_64" -L "$tree/usr/share/qemu" -L "$tree/usr/share/seabios")
 }
 
-# The kernel and all of the guest that does not change from run to run.
+# Builds the kernel and the parts of the guest that do not change between runs.
 build_base() {
     local recipe="${guest_packages[*]} ${modules[*]}"
     if [ -e "$home/base.recipe" ] && [ "$recipe" = "$(cat "$home/base.recipe")" ]; then return; fi
@@ -74,7 +76,7 @@ build_base() {
     mkdir -p "$tree"/{dev,proc,sys,run,tmp,root} "$tree/usr/lib/evenkeel-guest/modules"
     local index=10 module
     for module in "${modules[@]}"; do
-        # Numbered, for the guest loads them as a shell glob lists them.
+        # Numbered, because the guest loads them in the order of a shell glob.
         cp "$(find "$home/kernel/usr/lib/modules" -name "$module.ko" | grep .)" "$tree/usr/lib/evenkeel-guest/modules/$index-$module.ko" ||
             die "the kernel has no module $module"
         index=$((index + 1))
@@ -98,8 +100,9 @@ put() {
     objcopy --strip-debug "$1" "$home/overlay$2"
 }
 
-# What is tried: the binaries of this tree. Tests name evenkeel by the path it was built to, so the guest links that; it cannot
-# simply lie there, because the guest mounts file systems of its own over /tmp and the like.
+# Adds the binaries of this tree. Tests use the path at which evenkeel was built, so the guest links
+# that path. The file cannot be there directly, because the guest mounts file systems over /tmp and
+# similar directories.
 tree=/usr/lib/evenkeel-guest/tree
 build_overlay() {
     local messages tests evenkeel
@@ -131,19 +134,19 @@ find_qemu
 build_base
 build_overlay "$@"
 
-# The kernel reads archives that follow each other as one.
+# The kernel reads concatenated archives as one.
 cat "$home/base.cpio" "$home/overlay.cpio" >"$home/initramfs"
 truncate -s 1G "$home/disk"
-# For limits of two devices.
+# For tests of limits on two devices.
 truncate -s 64M "$home/second-disk"
 say "booting (the console is in $home/console.log)"
 started=$SECONDS
-# Emulated even where KVM is offered: in nested machines it hangs.
+# Emulation even if KVM is available, because KVM hangs in nested virtual machines.
 timeout "$patience" "${qemu[@]}" -accel tcg,thread=multi -m 1024 -smp 2 -nodefaults -display none -no-reboot -net none \
     -kernel "$home/vmlinuz" -initrd "$home/initramfs" \
     -append "console=ttyS0 rdinit=/lib/systemd/systemd systemd.unified_cgroup_hierarchy=1 psi=1 panic=-1 quiet" \
     -drive "file=$home/disk,format=raw,if=virtio" -drive "file=$home/second-disk,format=raw,if=virtio" -serial "file:$home/console.log" -serial stdio </dev/null |
-    sed -u 's/\r$//' | tee "$home/results.log" || say "QEMU ended with an error, or after $patience s"
+    sed -u 's/\r$//' | tee "$home/results.log" || say "QEMU failed or exceeded $patience s"
 if [ "$(tail -n 1 "$home/results.log")" != "guest: all passed" ]; then
     say "failed after $((SECONDS - started)) s; the end of the guest's console:"
     tail -n 30 "$home/console.log" >&2

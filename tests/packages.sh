@@ -1,15 +1,17 @@
 # shellcheck shell=bash
-# Debian packages, downloaded and unpacked, never installed: no root is needed, no service starts, and the machine's own apt state
-# is left alone (its lists may be empty or stale, so a private copy is kept here).
+# Downloads and unpacks Debian packages without installing them. This needs no root, starts no service,
+# and does not change the apt state of the machine. Its lists may be empty or stale, so this script
+# keeps a private copy.
 #
-# Sourced by tools.sh and guest.sh, which set: prefix (of what is said), tools (the folder), unpacked (the tree for `unpack`).
+# tools.sh and guest.sh source this file. They set: prefix (of messages), tools (the directory),
+# unpacked (the tree for `unpack`).
 
 apt_home=$tools/apt
 
 say() { printf '%s: %s\n' "$prefix" "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-# Networks fail for a moment more often than for good.
+# Most network errors are temporary.
 with_retries() {
     local attempt
     for attempt in 1 2 3; do
@@ -29,16 +31,17 @@ apt() {
         -o Dir::State::status="$apt_home/state/status"
         -o Dir::Cache="$apt_home/cache"
         -o Debug::NoLocking=true
-        -o APT::Update::Error-Mode=any # otherwise a network that is down is a warning only
+        -o APT::Update::Error-Mode=any # by default a network failure is only a warning
         -o Acquire::Languages=none
         -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false
     )
-    # As root, apt would hand the download to its own user, who may not be able to enter this folder.
+    # As root, apt downloads as its own user, which may lack access to this directory.
     if [ "$(id -u)" = 0 ]; then options+=(-o APT::Sandbox::User=root); fi
     APT_CONFIG=$apt_home/apt.conf "$command" -qq "${options[@]}" "$@"
 }
 
-# The machine's proxies and the like hold here too, but not its hooks: those refresh caches outside of target.
+# Uses the machine's apt settings, such as proxies, but not its hooks, because they refresh caches
+# outside of target.
 adopt_apt_settings() {
     local setting
     rm -rf "$apt_home/apt.conf.d"
@@ -58,11 +61,12 @@ refresh_lists() {
     : >"$apt_home/state/status"
     adopt_apt_settings
     say "reading the package lists"
-    with_retries apt apt-get update || die "apt-get update failed: look at the network and at /etc/apt/sources.list"
+    with_retries apt apt-get update || die "apt-get update failed: check the network and /etc/apt/sources.list"
     lists_are_fresh=yes
 }
 
-# Fetches one package and unpacks it; a marker written last makes an interrupted run start over.
+# Fetches one package and unpacks it. The marker is written last, so that an interrupted run starts
+# over.
 unpack() {
     local package=$1
     local marker=$unpacked/.unpacked-$package
@@ -70,13 +74,14 @@ unpack() {
     refresh_lists
     say "fetching $package"
     rm -f "$apt_home/debs/${package}"_*.deb
-    (cd "$apt_home/debs" && with_retries apt apt-get download "$package") || die "Debian package $package cannot be downloaded"
+    (cd "$apt_home/debs" && with_retries apt apt-get download "$package") || die "cannot download the Debian package $package"
     mkdir -p "$unpacked"
     dpkg -x "$apt_home/debs/${package}"_*.deb "$unpacked"
     touch "$marker"
 }
 
-# Fetches packages with all that they depend on, the C library included, into a folder, as if nothing were installed here.
+# Fetches packages with all their dependencies, including the C library, into a directory, as if the
+# machine had no packages installed.
 fetch_closure() {
     local folder=$1
     shift
@@ -86,7 +91,8 @@ fetch_closure() {
         die "cannot download: $*"
 }
 
-# Unpacks every package of a folder into one tree with merged /usr; what only people read is left out.
+# Unpacks every package of a directory into one tree with merged /usr, without documentation and
+# locales.
 unpack_tree() {
     local folder=$1 tree=$2 package directory
     for directory in bin sbin lib lib64; do
@@ -94,7 +100,7 @@ unpack_tree() {
         ln -sfn "usr/$directory" "$tree/$directory"
     done
     for package in "$folder"/*.deb; do
-        # The links above must stay links, which dpkg -x does not promise.
+        # The links above must stay links, which dpkg -x does not guarantee.
         dpkg-deb --fsys-tarfile "$package" | tar -x --keep-directory-symlink --no-same-owner -C "$tree" \
             --exclude=./usr/share/{doc,icons,info,locale,man,X11} ||
             die "cannot unpack $package"

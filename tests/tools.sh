@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
-# Puts the real servers that the tests talk to under target/tools, and nothing anywhere else.
+# Installs the real servers that the tests use in target/tools, and changes nothing outside of it.
 #
-# Debian packages are downloaded and unpacked, never installed: no root is needed, no service starts, and the
-# machine's own apt state is left alone (its lists may be empty or stale, so a private copy is kept here).
-# What the PATH already offers is used as it is. Afterwards there is one place to look: target/tools/bin.
+# The script downloads and unpacks Debian packages without installing them (tests/packages.sh). It
+# uses programs that are already on the PATH. All programs are in target/tools/bin afterwards.
 #
-#   tests/tools.sh              what `make test` needs
+#   tests/tools.sh              the tools for `make test`
 #   tests/tools.sh webhook process-exporter
-#                               what `make bench` compares with as well
-#   tests/tools.sh stress-ng    the same and another tool by its name
-#   tests/tools.sh grafana-sdk  the Python library that dashboards/build.py uses, and nothing else
+#                               also the programs that `make bench` compares with
+#   tests/tools.sh stress-ng    also another tool, by its name
+#   tests/tools.sh grafana-sdk  only the Python library of dashboards/build.py
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -17,7 +16,7 @@ tools="${CARGO_TARGET_DIR:-$root/target}/tools"
 bin=$tools/bin
 unpacked=$tools/root
 
-# tool -> Debian package : path of the program in it
+# tool -> Debian package : path of the program in the package
 declare -A origin=(
     [prometheus]=prometheus:usr/bin/prometheus
     [promtool]=prometheus:usr/bin/promtool
@@ -27,12 +26,12 @@ declare -A origin=(
     [stress-ng]=stress-ng:usr/bin/stress-ng
     [webhook]=webhook:usr/bin/webhook
     [process-exporter]=prometheus-process-exporter:usr/bin/prometheus-process-exporter
-    # Not usr/bin/chromium, a script that looks below /usr only.
+    # Not usr/bin/chromium, which is a script that searches only below /usr.
     [chromium]=chromium:usr/lib/chromium/chromium
 )
 wanted=(prometheus promtool alertmanager amtool node_exporter chromium "$@")
 
-# What a package needs beside libraries.
+# Packages that a package needs in addition to libraries.
 declare -A companion=([chromium]=chromium-common)
 
 # Accessibility checks, from npm: the package and the hash of its archive.
@@ -49,8 +48,9 @@ link() {
     ln -s "$target" "$bin/$tool"
 }
 
-# For a program that misses libraries on this machine: fetches those its package names, and theirs, and starts it with them.
-# libc stays the machine's own; a second one beside its loader would crash.
+# For a program whose libraries are missing on this machine: fetches all libraries that its package
+# depends on, and starts the program with them. libc is that of the machine, because another one
+# would crash with the machine's loader.
 link_with_libraries() {
     local tool=$1 package=$2 target=$3 library
     local only=(--no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances)
@@ -65,9 +65,10 @@ link_with_libraries() {
     chmod +x "$bin/$tool"
 }
 
-# Debian's Alertmanager opens its notification templates below /usr/share, where nothing is unpacked. A copy looks below its
-# working directory instead (the new path is as long as the old one, as the place in the program asks), and starts in the
-# unpacked tree: paths given to it must be absolute.
+# Debian's Alertmanager opens its notification templates below /usr/share, but they are in the
+# unpacked tree. A patched copy reads them below its working directory (the new path has the length
+# of the old one, because it replaces it in the binary). The copy starts in the unpacked tree, so
+# paths given to it must be absolute.
 link_alertmanager() {
     local target=$1 relocated=$unpacked/usr/bin/alertmanager-relocated
     if [ -e /usr/share/prometheus/alertmanager/default.tmpl ]; then
@@ -81,10 +82,11 @@ link_alertmanager() {
     chmod +x "$bin/alertmanager"
 }
 
-# A tool that starts and tells its version is one that has all its libraries.
+# A tool that prints its version has all its libraries.
 works() { [ -x "$bin/$1" ] && "$bin/$1" --version >/dev/null 2>&1; }
 
-# Grafana's typed builder comes from PyPI: pinned, and checked by its hash. A Debian Python may have no pip of its own.
+# Grafana's typed builder comes from PyPI, with a pinned version and hash. Python on Debian may have
+# no pip.
 fetch_grafana_sdk() {
     local requirements=$root/dashboards/requirements.txt folder=$tools/grafana-sdk
     local pip=(python3 -m pip)
@@ -95,7 +97,7 @@ fetch_grafana_sdk() {
     fi
     rm -rf "$folder"
     with_retries "${pip[@]}" install --quiet --no-deps --require-hashes --disable-pip-version-check \
-        --root-user-action=ignore --target "$folder" -r "$requirements" || die "the library in $requirements cannot be fetched"
+        --root-user-action=ignore --target "$folder" -r "$requirements" || die "cannot fetch the library in $requirements"
     cp "$requirements" "$folder/.installed"
 }
 
@@ -118,7 +120,7 @@ done
 
 for tool in "${missing[@]}"; do
     package=${origin[$tool]%%:*}
-    # The marker may be there while the files are not (a half-cleaned target).
+    # The marker may exist without the files (a partially cleaned target).
     [ -x "$unpacked/${origin[$tool]#*:}" ] || rm -f "$unpacked/.unpacked-$package"
     unpack "$package"
     if [ -n "${companion[$tool]:-}" ]; then unpack "${companion[$tool]}"; fi
@@ -130,8 +132,9 @@ for tool in "${missing[@]}"; do
     works "$tool" || die "$tool of the package $package does not run: $("$bin/$tool" --version 2>&1 | head -n 3)"
 done
 
-# The strict OpenMetrics parser is a Python library; Debian's package of it needs one more and Python.
-# -S leaves out what else this machine's Python has, so that what works here works elsewhere.
+# The strict OpenMetrics parser is a Python library. Its Debian package needs one more library and
+# Python. -S excludes other packages of this machine's Python, so that the result is the same on
+# other machines.
 python_works() { PYTHONPATH="$tools/python" python3 -S -c 'import prometheus_client.openmetrics.parser' 2>&1; }
 
 if ! python_works >/dev/null; then
@@ -150,8 +153,8 @@ fetch_axe() {
     command -v npm >/dev/null || die "npm is missing: install it (Debian: apt-get install npm)"
     say "fetching $axe"
     missing+=("$axe")
-    (cd "$tools" && with_retries npm pack --silent "$axe" >/dev/null) || die "$axe cannot be fetched"
-    echo "$axe_hash  $archive" | sha256sum --check --quiet || die "$archive is not what was expected"
+    (cd "$tools" && with_retries npm pack --silent "$axe" >/dev/null) || die "cannot fetch $axe"
+    echo "$axe_hash  $archive" | sha256sum --check --quiet || die "$archive has an unexpected hash"
     rm -rf "$folder"
     mkdir "$folder"
     tar -xzf "$archive" -C "$folder" --strip-components=1 package/axe.min.js package/LICENSE

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Makes the pictures of the README from what really happens: two jobs saturate the processors, the shipped alerting rule fires, the
-# shipped rule acts, and the page is taken as a browser shows it; what `explain` prints is set as SVG. Six minutes, as root.
+# Creates the pictures of the README from a real run. Two jobs saturate the processors, the shipped
+# alerting rule fires, and the shipped rule acts. The script takes a screenshot of the status page
+# in a browser, and renders the output of `explain` as SVG. It takes six minutes and needs root.
 #
-# All of it runs in namespaces of its own: the host is called web1 there, and every process ends with the script.
+# Everything runs in separate namespaces. The host name is web1 there, and every process ends with
+# the script.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -14,13 +16,14 @@ hostname web1
 PATH=$target/release:$target/tools/bin:$PATH
 home=$(mktemp -d)
 trap 'rm -rf "$home"' EXIT
-# The first process of a namespace is sent only what it has a trap for.
+# The first process of a namespace receives only signals that it traps.
 trap 'exit 130' INT
 trap 'exit 143' TERM
 cd "$home"
 die() { printf 'pictures: %s\n' "$*" >&2; tail -n 20 "$home/log" >&2 || true; exit 1; }
 
-# Sessions of their own, with more weight where the kernel weighs sessions (autogroup): busy even where others are, too.
+# The jobs run in separate sessions, with a higher weight if the kernel weighs sessions (autogroup),
+# so that they are busy even beside other load.
 start_jobs() {
     setsid xz --threads=0 </dev/urandom >/dev/null & jobs=$!
     setsid xz --threads=0 </dev/zero >/dev/null & jobs="$jobs $!"
@@ -28,14 +31,14 @@ start_jobs() {
     for job in $jobs; do { echo -8 >"/proc/$job/autogroup"; } 2>/dev/null || true; done
 }
 
-# Two rules are enough to see one match and one not.
+# Two rules show one that matches and one that does not.
 echo "rule_files: [$root/rules/cpu-saturated.yml, $root/rules/memory-low.yml]" >evenkeel.yml
 cat >alert.json <<JSON
 {"version": "4", "alerts": [{"status": "firing", "startsAt": "2026-01-01T00:00:00Z",
   "labels": {"alertname": "HostCpuSaturated", "severity": "warning", "instance": "web1"}}]}
 JSON
 start_jobs
-# The rule wants processes that are not young.
+# The rule has a min_age of 30 s.
 sleep 32
 asked='evenkeel explain --config.file=evenkeel.yml --alert alert.json'
 script --quiet --return --command "stty cols 80; $asked 2>progress" /dev/null >said
@@ -80,15 +83,15 @@ YAML
 evenkeel run --enforce --config.file=evenkeel.yml --storage.path=storage --web.listen-address=127.0.0.1:0 \
     --webhook.listen-address=127.0.0.1:0 --collector.filesystem.mount-points-exclude='^/.+' >log 2>&1 &
 daemon=$!
-# So that the drawings have a before.
+# The graphs need data from before the load.
 sleep 60
-kill -0 $daemon || die 'evenkeel does not run'
+kill -0 $daemon || die 'evenkeel has exited'
 start_jobs
 for _ in $(seq 180); do
     sleep 1
     if evenkeel leases --storage.path=storage --output json | grep -q '"id"'; then acted=yes; break; fi
 done
-[ "${acted:-}" = yes ] || die 'the rule has not acted: is this machine busy with other things?'
+[ "${acted:-}" = yes ] || die 'the rule did not act; other load on this machine may be the cause'
 while [ $SECONDS -lt 300 ]; do sleep 1; done
 page=$(grep -o 'addr=127.0.0.1:[0-9]*' log | head -n 1)
 chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$home/profile" --window-size=1180,1860 \

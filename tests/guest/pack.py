@@ -1,4 +1,4 @@
-"""Writes a folder as a cpio archive that the kernel takes for an initramfs: everything in it belongs to root.
+"""Writes a directory as a cpio archive for an initramfs, with all files owned by root.
 
 Format "newc" of the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
 """

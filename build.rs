@@ -1,6 +1,7 @@
-//! Lays the released program out by use: functions that a running daemon needs come first, side by side, so that they take few pages.
-//! Which those are is recorded in `packaging/layout`; without that everything works the same and takes more memory. A linker that
-//! does not know such lists (mold, gold) fails on it: `EVENKEEL_LAYOUT=0` leaves it out.
+//! Sets the link order of the release: functions that a running daemon uses come first, so that
+//! they occupy few pages. `packaging/layout` has the list of these functions. Without the list the
+//! program works the same and uses more memory. Linkers without support for such lists (mold, gold)
+//! fail; `EVENKEEL_LAYOUT=0` disables the list.
 
 use std::env::{var, var_os};
 
@@ -15,8 +16,8 @@ fn main() {
         println!("cargo::rerun-if-env-changed=CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_{name}");
     }
     let is = |name: &str, value: &str| var(name).is_ok_and(|found| found == value);
-    // Names of functions, as the list has them, are the same everywhere; that lld or GNU ld links is known of this target only, and
-    // not where somebody chose a linker.
+    // The names in the list are the same on all targets. Only this target is known to link with lld
+    // or GNU ld, and only without a custom linker.
     let flags = var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     let chosen = ["linker", "fuse-ld", "ld-path"];
     let is_chosen = var_os("RUSTC_LINKER").is_some() || chosen.iter().any(|word| flags.contains(word));

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds the Grafana dashboards beside this file; `make dashboards` runs it, `make lint` compares (--check)."""
+"""Builds the Grafana dashboards beside this file. `make dashboards` runs it, `make lint` checks the result (--check)."""
 
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ def main():
         elif not check:
             file.write_text(text)
     if stale:
-        sys.exit(f"dashboards: {', '.join(stale)} not as build.py makes it: run `make dashboards` and commit")
+        sys.exit(f"dashboards: outdated: {', '.join(stale)}; run `make dashboards` and commit the result")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The dashboards, a file each; what their panels share is in panels.py."""
+"""The dashboards, one file each. panels.py has the shared parts."""

@@ -1,4 +1,4 @@
-"""Many hosts at once: who is paused, who only says what it would do, who cannot act."""
+"""Many hosts at once: which are paused, in dry-run, or unable to act."""
 
 from .panels import build, figure, graph, listing, row
 
@@ -8,26 +8,26 @@ def by_host(metric, matchers=""):
 
 
 def count(title, description, expr, colour="red"):
-    """How many hosts; none is well."""
+    """The number of hosts; 0 is good."""
     return figure(title, description, "short", expr, steps=[(1, colour)], legend=title)
 
 
 ROWS = [
     row(
-        "How many hosts",
-        figure("Hosts", "Hosts on which an evenkeel runs and is scraped.", "short", "count(evenkeel_build_info{HOST})",
+        "Number of hosts",
+        figure("Hosts", "Hosts with a scraped evenkeel.", "short", "count(evenkeel_build_info{HOST})",
                legend="hosts"),
         count("Down", "Targets of the job evenkeel that do not answer.", 'sum(up{HOST, job="evenkeel"} == bool 0)'),
-        count("In dry-run", "Hosts on which evenkeel only says what it would do.", 'sum(evenkeel_mode{HOST, mode="dry-run"})',
+        count("In dry-run", "Hosts on which evenkeel only reports actions.", 'sum(evenkeel_mode{HOST, mode="dry-run"})',
               colour="blue"),
-        count("Paused", "Hosts on which somebody told it to plan nothing new.", "sum(evenkeel_paused{HOST})", colour="orange"),
-        count("Out of budget", "Hosts on which no further process may be ended for now.",
+        count("Paused", "Hosts on which evenkeel is paused and plans nothing new.", "sum(evenkeel_paused{HOST})", colour="orange"),
+        count("Out of budget", "Hosts on which the budget currently allows no irreversible action.",
               "sum(evenkeel_budget_remaining{HOST} == bool 0)", colour="orange"),
-        count("Ledger not writable", "Hosts on which nothing new is done because no decision can be made durable.",
+        count("Ledger not writable", "Hosts on which evenkeel applies nothing new because it cannot write its ledger.",
               "sum(evenkeel_ledger_writable{HOST} == bool 0)"),
         count("Reload failed", "Hosts whose newest configuration has an error.",
               "sum(evenkeel_config_last_reload_successful{HOST} == bool 0)"),
-        count("Old samples", "Collectors that were not read for two minutes.",
+        count("Old samples", "Collectors whose last read is more than two minutes ago.",
               "sum(evenkeel_sample_age_seconds{HOST} > bool 120)", colour="orange"),
     ),
     row(
@@ -53,18 +53,18 @@ ROWS = [
     ),
     row(
         "Over time",
-        graph("Alerts open", "Alerts that a rule answers, by host.", "short",
+        graph("Alerts open", "Alerts that match a rule, by host.", "short",
               ("sum by (instance) (evenkeel_alerts_firing{HOST})", "{{instance}}"), stacked=True),
-        graph("Leases", "What is changed at the moment and will be put back, by host.", "short",
+        graph("Leases", "Current changes that evenkeel will revert, by host.", "short",
               ("sum by (instance) (evenkeel_leases{HOST})", "{{instance}}"), stacked=True),
-        graph("Actions", "What came of the steps, over all hosts.", "short",
+        graph("Actions", "Outcomes of the steps, over all hosts.", "short",
               ("sum by (outcome) (increase(evenkeel_actions_total{HOST}[$__rate_interval]))", "{{outcome}}"), stacked=True),
-        graph("Refusals", "Why nothing was done, over all hosts.", "short",
+        graph("Refusals", "Reasons why evenkeel applied no step, over all hosts.", "short",
               ('sum by (decision) (increase(evenkeel_decisions_total{HOST, decision!~"planned|dry_run"}[$__rate_interval]))',
                "{{decision}}"), stacked=True),
-        graph("Versions", "Hosts by the version that runs there.", "short",
+        graph("Versions", "Hosts by version of evenkeel.", "short",
               ("count by (version) (evenkeel_build_info{HOST})", "{{version}}"), stacked=True),
-        graph("Modes", "Hosts by the mode that is in force.", "short",
+        graph("Modes", "Hosts by active mode.", "short",
               ("sum by (mode) (evenkeel_mode{HOST})", "{{mode}}"), stacked=True),
     ),
 ]
@@ -74,7 +74,7 @@ def board():
     return build(
         "evenkeel-fleet",
         "evenkeel / Fleet",
-        "All hosts with an evenkeel: who acts, who is paused, who cannot, and what they do.",
+        "All hosts with an evenkeel: which act, which are paused, which cannot act, and their actions.",
         ROWS,
         every="1m",
     )

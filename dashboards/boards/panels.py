@@ -1,6 +1,6 @@
-"""What all dashboards share: panels as one line of data each, the variables, and the marks where evenkeel acted.
+"""Shared parts of the dashboards: panels, variables, and annotations for actions of evenkeel.
 
-HOST in a query stands for "the chosen hosts only".
+HOST in a query selects the hosts of the variables.
 """
 
 from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, statetimeline, table, timeseries
@@ -13,13 +13,13 @@ DATASOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 HOST = 'job=~"$job", instance=~"$instance"'
 HEIGHT = 8
 
-# What evenkeel did to a process, told once each: where a counter moved, and where one was born (changes() sees no birth).
+# Applied steps: increased counters, and new counters, because changes() does not see the first value.
 ACTED = (
     'sum by (instance, rule, action) (changes(evenkeel_actions_total{HOST, outcome="applied"}[1m])) > 0'
     ' or sum by (instance, rule, action) (evenkeel_actions_total{HOST, outcome="applied"}'
     ' unless evenkeel_actions_total{HOST, outcome="applied"} offset 1m) > 0'
 )
-UNDID = ACTED.replace('outcome="applied"', 'outcome=~"restored|expired|released"')
+REVERTED = ACTED.replace('outcome="applied"', 'outcome=~"restored|expired|released"')
 
 
 def queries(panel, exprs, instant=False, format_val=None):
@@ -37,7 +37,7 @@ def framed(panel, title, description, unit, width, height):
 
 
 def coloured(steps):
-    """Green, and from each value on another colour."""
+    """Green, and another colour from each value on."""
     thresholds = [model.Threshold(value=None, color="green")] + [model.Threshold(value=v, color=c) for v, c in steps]
     return dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(thresholds)
 
@@ -48,7 +48,7 @@ def named(mappings):
 
 
 def graph(title, description, unit, *exprs, width=8, stacked=False, top=None, mirrored=None):
-    """Lines over time. `mirrored`: series of this name pattern are drawn below zero (sent beside received)."""
+    """Lines over time. `mirrored`: pattern of series that are drawn below zero, such as sent beside received."""
     panel = framed(timeseries.Panel(), title, description, unit, width, HEIGHT)
     panel = panel.legend(
         common.VizLegendOptions()
@@ -87,7 +87,7 @@ def figure(title, description, unit, expr, width=3, steps=(), mappings=(), legen
 
 
 def distribution(title, description, metric, unit="percentunit"):
-    """How often samples fell into which bucket: what an average over a scrape hides."""
+    """Number of samples per bucket over time, which an average over a scrape hides."""
     panel = framed(heatmap.Panel(), title, description, unit, 12, HEIGHT)
     panel = panel.color(
         heatmap.HeatmapColorOptions().mode(heatmap_model.HeatmapColorMode.SCHEME).scheme("Oranges").steps(64)
@@ -98,7 +98,7 @@ def distribution(title, description, metric, unit="percentunit"):
 
 
 def states(title, description, *exprs, mappings, width=12):
-    """Which state each series was in, as coloured bars over time."""
+    """State of each series over time, as coloured bars."""
     panel = framed(statetimeline.Panel(), title, description, "none", width, HEIGHT)
     panel = panel.legend(
         common.VizLegendOptions()
@@ -111,7 +111,7 @@ def states(title, description, *exprs, mappings, width=12):
 
 
 def listing(title, description, *columns, height=12):
-    """A row per host. A column is (heading, expression, unit, mappings, steps); expressions are by instance."""
+    """A table with a row per host. A column is (heading, expression, unit, mappings, steps), with an expression by instance."""
     panel = framed(table.Panel(), title, description, "none", 24, height)
     headings = {}
     for ref, (heading, _, unit, mappings, steps) in zip("ABCDEFGHIJKLMN", columns):
@@ -154,7 +154,7 @@ def mark(name, colour, expr):
 
 
 def build(uid, title, description, rows, of="evenkeel_build_info", more_variables=(), every="15s"):
-    """`of`: the metric whose jobs and hosts can be chosen."""
+    """`of`: the metric that provides the jobs and hosts of the variables."""
     board = dashboard.Dashboard(title).uid(uid).description(description).tags(["evenkeel"])
     board = board.time("now-1h", "now").refresh(every).timezone("browser").readonly()
     board = board.tooltip(model.DashboardCursorSync.CROSSHAIR)
@@ -171,8 +171,8 @@ def build(uid, title, description, rows, of="evenkeel_build_info", more_variable
     for variable in more_variables:
         board = board.with_variable(variable)
     board = board.annotation(mark("evenkeel acted", "orange", ACTED))
-    board = board.annotation(mark("evenkeel undid", "blue", UNDID))
-    # Numbered, so that a link to one panel survives the next build.
+    board = board.annotation(mark("evenkeel reverted", "blue", REVERTED))
+    # Numbered, so that a link to a panel stays valid after the next build.
     number = 0
     for heading, panels in rows:
         board = board.with_row(heading.id(number := number + 1))

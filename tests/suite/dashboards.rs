@@ -187,7 +187,7 @@ fn ranges_follow_the_scrape_interval_and_counters_are_rates() {
 #[test]
 fn every_board_marks_where_evenkeel_acted() {
     for (file, board) in dashboards() {
-        for name in ["evenkeel acted", "evenkeel undid"] {
+        for name in ["evenkeel acted", "evenkeel reverted"] {
             let mark = items(&board["annotations"], "list").find(|mark| mark["name"] == name);
             let mark = mark.unwrap_or_else(|| panic!("{file} has no marks where {name}"));
             assert_eq!(

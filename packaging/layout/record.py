@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Records which functions a running daemon uses, for the order in which the release is linked (build.rs).
+"""Records which functions a running daemon uses, for the link order of the release (build.rs).
 
-Runs the release build under callgrind, first without any rules, for the second in which nobody asks, the scrape and the slow collectors;
-then with the shipped alerting rules, scrapes it, lets an alert come, repeat and resolve. Writes packaging/layout/used.ld: a linker
-script with a line per function, in parts by how often they run: what runs each second lies on a few pages. The hash of
-its crate in a name (the v0 scheme, .cargo/config.toml), which every version of the compiler and every set of features makes
-anew, is left open where it can be; a line that fits nothing does no harm.
+The script runs the release build under callgrind twice. The first run has no rules: it records seconds without
+requests, scrapes, and the slow collectors. The second run has the shipped alerting rules: it records scrapes and an
+alert that fires, repeats and resolves.
 
-Needs valgrind and nm (binutils). About four minutes: make layout
+The result is packaging/layout/used.ld, a linker script with a line per function. Its parts are in the order of how
+often the functions run, so that the functions of each second are on a few pages. A function name contains the hash of
+its crate (the v0 scheme, .cargo/config.toml), which changes with each compiler version and set of features. The script
+replaces the hash with a wildcard where possible. A line that matches nothing has no effect.
+
+It needs valgrind and nm (binutils), and about four minutes: make layout
 """
 
 import json
@@ -24,23 +27,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 OPENMETRICS = {"Accept": "application/openmetrics-text;version=1.0.0", "Accept-Encoding": "gzip"}
 TOKEN = "recorded"
-# A name without hashes may fit other functions too, which would lie between those that are used. Where they are more than
-# this share of what is used, the hashes stay.
+# A name without hashes may also match unused functions, which would then be between the used ones. If their size exceeds
+# this share of the used size, the hashes stay.
 LOOSE = 0.5
-# Valgrind of Debian 12 knows no pidfd: a signal is decided on and recorded, and not sent. What SQLite needs to look into the row of
-# the process that it ended is named here instead.
+# Valgrind of Debian 12 does not support pidfd: evenkeel decides on a signal and records it, but does not send it. This
+# pattern names the SQLite functions that the following steps would use.
 VICTIM = re.compile(r"json[A-Z]\w*|sqlite3_[gs]et_auxdata|sqlite3ExprCodeFactorable")
 
 
 def pattern(name):
-    # Hashes are not all of one length, and references back (B) count what lies between.
+    # Hashes have different lengths, and back references (B) contain offsets that depend on them.
     name = re.sub(r"Cs[0-9a-zA-Z]+_", "Cs*_", name)
     name = re.sub(r"B[0-9a-zA-Z]*_", "B*_", name)
     return re.sub(r"\.(llvm\.)?\d+$", "*", name)
 
 
 def sizes(program):
-    """Bytes of each function in the program."""
+    """The size in bytes of each function in the program."""
     lines = subprocess.run(["nm", "-S", program], capture_output=True, text=True, check=True).stdout.splitlines()
     fields = (line.split() for line in lines)
     return {field[3]: int(field[1], 16) for field in fields if len(field) == 4 and field[2] in "tTW"}
@@ -52,7 +55,7 @@ def called(profile):
 
 
 def ran(profile):
-    """Without those that only wait for what they called: the functions that a cost line belongs to."""
+    """The functions with a cost line, without those that only wait for a function they called."""
     names, running, is_call = {}, set(), False
     for line in profile.read_text().splitlines():
         found = re.match(r"c?fn=\((\d+)\)(?: (.*))?$", line)
@@ -63,7 +66,7 @@ def ran(profile):
                 current = names[found[1]]
         elif re.match(r"[-+*\d]", line) and not is_call:
             running.add(current)
-        # The line behind it is the cost of the call.
+        # The next line is the cost of the call.
         is_call = line.startswith("calls=")
     return running
 
@@ -78,7 +81,7 @@ def alert(name, status):
 
 
 class Daemon:
-    """evenkeel under callgrind, from when it listens to its end."""
+    """evenkeel under callgrind. It accepts connections when the constructor returns."""
 
     def __init__(self, program, home, *valgrind):
         self.log = open(home / "log", "w+")
@@ -101,7 +104,7 @@ class Daemon:
         self.process.wait()
 
     def dump(self):
-        """Ends a part."""
+        """Ends a part of the profile."""
         subprocess.run(["callgrind_control", "-d", str(self.process.pid)], check=True, stdout=self.log)
 
     def get(self, path):
@@ -115,16 +118,16 @@ class Daemon:
 
 
 def record_sampling(program, home):
-    """What is called without rules: in seconds in which nobody asks, by scrapes, by the slow collectors."""
+    """Functions called without rules: in seconds without requests, by scrapes, by the slow collectors."""
     (home / "evenkeel.yml").write_text("rule_files: []\nsampling: {slow_interval: 80s}\n")
     with Daemon(program, home) as daemon:
         time.sleep(10)
         daemon.dump()
-        # What runs each second is in all of these.
+        # Functions of each second are in all of these dumps.
         for _ in range(4):
             time.sleep(2.5)
             daemon.dump()
-        # As many as it takes until the text is packed as it was before (repack.rs).
+        # As many scrapes as it takes until evenkeel reuses the compressed text (repack.rs).
         for _ in range(15):
             daemon.get("/metrics")
             time.sleep(0.7)
@@ -136,7 +139,7 @@ def record_sampling(program, home):
 
 
 def record_rules(program, home):
-    """What was called in each part: rules and scrapes, alerts, the start once its pages were given back, the end, the ledger."""
+    """Functions called in each part: rules and scrapes, alerts, the start after its pages were released, the exit, the ledger."""
     sleepers = {action: subprocess.Popen(["sleep", "600"]) for action in ["nice: 5", "signal: SIGTERM"]}
     (home / "token").write_text(TOKEN)
     rules = [
@@ -167,11 +170,11 @@ def record_rules(program, home):
         for sleeper in sleepers.values():
             sleeper.kill()
             sleeper.wait()
-    # Whoever else calls dl_iterate_phdr by now would shift the parts.
+    # Another caller of dl_iterate_phdr would shift the parts.
     if len(list(home.glob("calls.*"))) != 4:
-        sys.exit("the program called dl_iterate_phdr more or less than once: the parts cannot be told apart")
-    # The first is all until the pages were given back (dl_iterate_phdr), which is not among what is used, but for what SQLite and
-    # the ledger needed: a part of that is walked again only with a signal.
+        sys.exit("the program did not call dl_iterate_phdr exactly once: the parts are ambiguous")
+    # The first part ends when the daemon releases its pages (dl_iterate_phdr), and does not count as used. The exception
+    # are functions of SQLite and the ledger, because some of them run again only with a signal.
     before, start, sampling, alerts = [called(home / f"calls.{number}") for number in range(1, 5)]
     ledger = {name for name in before if not name.startswith("_R") or "6ledger" in name}
     return [sampling, alerts, start, called(home / "calls"), ledger]
@@ -190,14 +193,14 @@ def main():
         everywhere[pattern(name)] += bytes_
     for name in set().union(*parts) & size.keys():
         used[pattern(name)] += size[name]
-    lines = ["/* Made by record.py beside this: functions that a running daemon uses, most often used first. */"]
+    lines = ["/* Built by record.py: functions that a running daemon uses, most frequent first. */"]
     lines += ["SECTIONS", "{", "  .text.used :", "  {"]
     seen = set()
     for part in parts:
         is_loose = lambda name: everywhere[pattern(name)] > (1 + LOOSE) * used[pattern(name)]
         fresh = {name if is_loose(name) else pattern(name) for name in part & size.keys()} - seen
         seen |= fresh
-        # Those of C stand alone; of others there may be a cold twin (.text.unlikely).
+        # A C function has one section; others may also have a cold one (.text.unlikely).
         lines += [f"    *(.text{'*' if line.startswith('_') else '.'}{line})" for line in sorted(fresh)]
     lines += ["  }", "}", "INSERT BEFORE .text;"]
     (ROOT / "packaging/layout/used.ld").write_text("\n".join(lines) + "\n")

@@ -30,14 +30,15 @@ test-guest: ## run the tests that need a real systemd and cgroup v2, in a virtua
 fuzz: ## run each fuzz target for FUZZ_SECONDS
 	fuzz/run $(FUZZ_SECONDS)
 
-lint: ## check format, clippy, scripts, stray files, and that the dashboards match their script
+lint: ## check format, clippy, scripts, prose, stray files, and that the dashboards match their script
 	@stray=$$(git ls-files | cut -d/ -f1 | sort -u | grep -vxF $(top:%=-e %)); \
 	if [ -n "$$stray" ]; then echo "lint: unknown files at the top level; remove them or list them in the Makefile:" $$stray >&2; exit 1; fi
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --test guest -- -D warnings
-	bash -n tests/tools.sh tests/packages.sh tests/guest.sh tests/guest/root/usr/lib/evenkeel-guest/run tests/demo.sh docs/images/make.sh fuzz/run .ci/run
+	tests/prose.sh
+	bash -n tests/prose.sh tests/tools.sh tests/packages.sh tests/guest.sh tests/guest/root/usr/lib/evenkeel-guest/run tests/demo.sh docs/images/make.sh fuzz/run .ci/run
 	tests/tools.sh grafana-sdk
 	PYTHONPATH=$(tools)/grafana-sdk python3 dashboards/build.py --check
 

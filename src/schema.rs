@@ -84,7 +84,7 @@ impl Object {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Kind::Text => f.write_str("a text"),
+            Kind::Text => f.write_str("a string"),
             Kind::Duration => f.write_str("a duration such as 30s or 1m30s"),
             Kind::Size => f.write_str("a size such as 200MiB, or a number of bytes"),
             Kind::Integer(least, most) => write!(f, "a whole number from {least} to {most}"),
@@ -93,13 +93,13 @@ impl fmt::Display for Kind {
             Kind::Choice([word]) => f.write_str(word),
             Kind::Choice(words) => write!(f, "one of {}", words.join(", ")),
             Kind::List(kind) => match kind {
-                Kind::Text => f.write_str("a list of texts"),
+                Kind::Text => f.write_str("a list of strings"),
                 _ => f.write_str("a list"),
             },
             Kind::Object(object) => write!(f, "a mapping with the keys of {}", object.title),
-            Kind::Texts => f.write_str("a mapping of names to texts"),
-            Kind::TextOr(object) => write!(f, "a text, or a mapping with the keys of {}", object.title),
-            Kind::ListOr(object) => write!(f, "a list of texts, or a mapping with the keys of {}", object.title),
+            Kind::Texts => f.write_str("a mapping of names to strings"),
+            Kind::TextOr(object) => write!(f, "a string, or a mapping with the keys of {}", object.title),
+            Kind::ListOr(object) => write!(f, "a list of strings, or a mapping with the keys of {}", object.title),
             Kind::Json => f.write_str("any value"),
         }
     }
@@ -118,7 +118,7 @@ pub fn json_schema(root: &'static Object) -> Value {
 
 /// A table of the keys in Markdown, for the reference.
 pub fn markdown(object: &Object) -> String {
-    let mut table = "| key | takes | meaning |\n| --- | --- | --- |\n".to_owned();
+    let mut table = "| key | type | meaning |\n| --- | --- | --- |\n".to_owned();
     for key in object.keys {
         let required = if key.required { " (required)" } else { "" };
         table.push_str(&format!(

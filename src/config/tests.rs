@@ -228,7 +228,7 @@ fn mistakes_in_the_configuration_are_found() {
     );
     check(
         "local: [x]\n",
-        &["evenkeel.yml:1:8 `local` wants a mapping of names to texts, found a list"],
+        &["evenkeel.yml:1:8 `local` wants a mapping of names to strings, found a list"],
     );
     check(
         "budget: {final_steps: -1}\n",

@@ -372,7 +372,7 @@ fn values_of_a_wrong_type_say_what_would_be_right() {
         ),
         (
             ("override_protection", "sshd"),
-            "6:24 `override_protection` wants a list of texts, found `sshd`",
+            "6:24 `override_protection` wants a list of strings, found `sshd`",
             "write it as a list: ['sshd']",
         ),
         (
@@ -380,7 +380,7 @@ fn values_of_a_wrong_type_say_what_would_be_right() {
             "6:25 no built-in protection `ssh`",
             "did you mean `sshd`?",
         ),
-        (("name", "[x]"), "2:9 `name` wants a text, found a list", ""),
+        (("name", "[x]"), "2:9 `name` wants a string, found a list", ""),
         (
             ("name", "\"a\\nb\""),
             "2:9 a rule's name must be a readable text",
@@ -388,7 +388,7 @@ fn values_of_a_wrong_type_say_what_would_be_right() {
         ),
         (
             ("matchers", "'alertname=\"A\"'"),
-            "3:13 `matchers` wants a list of texts, found `alertname=\"A\"`",
+            "3:13 `matchers` wants a list of strings, found `alertname=\"A\"`",
             "write it as a list: ['alertname=\"A\"']",
         ),
         (
@@ -408,12 +408,12 @@ fn values_of_a_wrong_type_say_what_would_be_right() {
         ),
         (
             ("select", "{name: [ffmpeg, x264]}"),
-            "4:18 `name` wants a text, found a list",
+            "4:18 `name` wants a string, found a list",
             "write the alternatives as one pattern: 'ffmpeg|x264'",
         ),
         (
             ("select", "{name: [[a]]}"),
-            "4:18 `name` wants a text, found a list",
+            "4:18 `name` wants a string, found a list",
             "",
         ),
         (
@@ -551,7 +551,7 @@ fn steps_are_checked_one_by_one() {
         ),
         (
             "signal: [SIGTERM]",
-            "5:22 `signal` wants a text, or a mapping with the keys of a signal that is undone, found a list",
+            "5:22 `signal` wants a string, or a mapping with the keys of a signal that is undone, found a list",
             "",
         ),
         (
@@ -724,8 +724,8 @@ fn patterns_and_templates_are_checked_in_their_place() {
         ),
         (
             "{pid: {{ $labels.pid }}}",
-            "4:18 a key must be a text",
-            "quote a text that begins with `{` or `[`, as templates do: '{{ $labels.pid }}'",
+            "4:18 a key must be a string",
+            "quote a string that begins with `{` or `[`, as templates do: '{{ $labels.pid }}'",
         ),
         (
             "{name: '(a|{{ $labels.x }})'}",

@@ -151,7 +151,7 @@ impl<'de> Deserialize<'de> for Scalar {
         impl Visitor<'_> for Any {
             type Value = Scalar;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text")
+                f.write_str("a string")
             }
             fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
                 Ok(Scalar(text.into()))
@@ -169,7 +169,7 @@ impl<'de> Deserialize<'de> for Scalar {
                 Ok(Scalar(value.to_string()))
             }
             fn visit_unit<E: serde::de::Error>(self) -> Result<Scalar, E> {
-                Err(E::custom("expected a text, found nothing"))
+                Err(E::custom("expected a string, found nothing"))
             }
         }
         deserializer.deserialize_any(Any)

@@ -229,8 +229,8 @@ impl Builder<'_, '_> {
                         *key = Some((text, node.span));
                     }
                     _ => {
-                        let help = "quote a text that begins with `{` or `[`, as templates do: '{{ $labels.pid }}'";
-                        return Err((node.span, "a key must be a text".into(), help.into()));
+                        let help = "quote a string that begins with `{` or `[`, as templates do: '{{ $labels.pid }}'";
+                        return Err((node.span, "a key must be a string".into(), help.into()));
                     }
                 },
             },
@@ -279,9 +279,9 @@ impl Builder<'_, '_> {
         } else if error.info().contains("escape") {
             "in double quotes every backslash is an escape: write regular expressions in single quotes"
         } else if error.info().contains("mapping values are not allowed") {
-            "quote a text that contains `: `, and indent keys of one mapping alike"
+            "quote a string that contains `: `, and indent keys of one mapping alike"
         } else if error.info().contains("unexpected character") {
-            "quote a text that begins with a special character"
+            "quote a string that begins with a special character"
         } else if error.info().contains("quoted scalar") {
             "the closing quote is missing"
         } else if error.info().contains("flow sequence") {
@@ -348,7 +348,7 @@ mod tests {
     fn what_is_no_document_for_us_is_refused() {
         check("a: 1\na: 2\n", r#"{a="1"@1:4 a="2"@2:4}"#, &["2:1 duplicate key `a`"]);
         check("a: 1\n---\nb: 1\n", "", &["2:1 a second document in one file"]);
-        check("a: {{ x }}\n", "", &["1:5 a key must be a text"]);
+        check("a: {{ x }}\n", "", &["1:5 a key must be a string"]);
         check("a: !x 1\n", r#"{a="1"@1:4}"#, &["1:4 YAML tags have no meaning here"]);
         check("a: !!str 1\n", r#"{a="1"@1:4}"#, &[]);
         check("a: &x [*x]\n", "", &["1:8 an alias inside the value that it repeats"]);

@@ -224,7 +224,7 @@ impl Node {
             }),
             _ => {
                 let help = match self.content {
-                    Content::Mapping(_) if matches!(kind, Kind::Text) => "quote a text that begins with `{`",
+                    Content::Mapping(_) if matches!(kind, Kind::Text) => "quote a string that begins with `{`",
                     Content::Scalar { .. } => "give it a value, or leave the key out",
                     _ => "",
                 };

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel::process::selector::{Condition, Pattern};
-use evenkeel::process::{Needs, Selector};
+use evenkeel::process::{ProcessFields, Selector};
 use evenkeel::sense::groups::{DEFAULT_METRICS, GroupsReader};
 use evenkeel::sense::{Group, Roots};
 
@@ -73,7 +73,7 @@ fn plain_reads(files: &[&str], only: &[Child]) {
 }
 
 /// Every figure that a group can have.
-const EVERYTHING: Needs = DEFAULT_METRICS.and(Needs::OPEN_FDS);
+const EVERYTHING: ProcessFields = DEFAULT_METRICS.and(ProcessFields::OPEN_FDS);
 
 fn main() -> peer::Outcome<()> {
     println!(
@@ -114,7 +114,7 @@ fn main() -> peer::Outcome<()> {
                 .push(Command::new("sleep").arg("600").stdin(Stdio::null()).spawn()?);
         }
         for (metrics, conditions, files) in [
-            (Needs::NONE, &by_name, &[][..]),
+            (ProcessFields::NONE, &by_name, &[][..]),
             (DEFAULT_METRICS, &by_name, &["status", "io"][..]),
             (DEFAULT_METRICS, &by_cgroup, &["cgroup", "status", "io"][..]),
         ] {

@@ -2,7 +2,7 @@
 //! files. `make bench` runs it; the goals are 50 ms for the first and one and a half times the plain reads for the second.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use evenkeel::act::guard::Ward;
+use evenkeel::act::guard::Protection;
 use evenkeel::alert::decode::decode;
 use evenkeel::diagnostic::Source;
 use evenkeel::engine::select::select;
@@ -146,7 +146,7 @@ fn crowd(criterion: &mut Criterion) {
     let rule = rules(std::iter::once(text)).remove(0);
     let mut host = LinuxHost::new(Procfs::open(Path::new("/proc")).expect("a procfs"), Arc::new(|_| ()));
     let own_line = host.own_line();
-    let ward = Ward {
+    let ward = Protection {
         own_line: &own_line,
         protect: &[],
     };

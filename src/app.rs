@@ -11,13 +11,13 @@ mod sample_age;
 mod sockets;
 mod watcher;
 
-use crate::alert::receiver::Receiver;
+use crate::alert::receiver::WebhookReceiver;
 use crate::cli;
 use crate::config::{Config, Loaded};
 use crate::control;
 use crate::diagnostic::{Diagnostic, render_all};
-use crate::engine::queue::Taker;
-use crate::engine::run::{Door, Input};
+use crate::engine::queue::Receiver;
+use crate::engine::run::{EngineHandle, Input};
 use crate::engine::showing::recall;
 use crate::engine::{Engine, Policy};
 use crate::host::{Errands, Host, LinuxHost, standing};
@@ -211,7 +211,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     tally.reloaded(Some(now_seconds()));
     // A new ledger has none, and one that cannot be read is told about by the journal.
     recall(&tally, &read_records(&run.storage.path, RECALLED).unwrap_or_default());
-    let (door, inputs) = Door::new();
+    let (door, inputs) = EngineHandle::new();
     let kept = KeptAlerts::new(&run.storage.path);
     let sampling = sense::Sampling {
         interval: loaded.config.sampling.interval,
@@ -311,7 +311,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
             stopped(),
         )));
     }
-    let receiver = Receiver::new(door.clone(), access, tally.clone());
+    let receiver = WebhookReceiver::new(door.clone(), access, tally.clone());
     let receiving = tokio::spawn(receiver.run(webhook, Limits::default(), stopped()));
     let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), tally.clone(), stopped()));
     let control = control::serve(run.storage.path.clone(), door.clone(), stopped());
@@ -371,7 +371,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
 }
 
 /// Lets the engine give back what it holds, for which it may need this runtime, and waits for that.
-async fn end(engine: std::thread::JoinHandle<()>, door: &Door) {
+async fn end(engine: std::thread::JoinHandle<()>, door: &EngineHandle) {
     let door = door.clone();
     let ended = tokio::task::spawn_blocking(move || {
         door.send(Input::ShutDown);
@@ -407,7 +407,7 @@ fn announce(name: &'static str, listener: std::io::Result<TcpListener>) -> Resul
 
 /// A fault in the engine costs the engine, and that for a second; sensing and publishing go on. Whoever waits for it to begin waits
 /// for the first attempt only.
-fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &Taker<Input>, tally: &Tally) {
+fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &Receiver<Input>, tally: &Tally) {
     let mut began = Some(began);
     loop {
         let began = began.take();
@@ -430,7 +430,7 @@ fn engine_maker(
     run: &cli::Run,
     procfs: Procfs,
     policy: Arc<ArcSwap<Policy>>,
-    door: Door,
+    door: EngineHandle,
     watcher: Arc<Watcher>,
     tally: Tally,
 ) -> impl Fn() -> Engine<LinuxHost> + use<> {

@@ -14,7 +14,7 @@ use crate::act::guard::Budget;
 use crate::diagnostic::{Diagnostic, Findings, Severity, Source, Span};
 use crate::http::client;
 use crate::ledger::Retention;
-use crate::process::{Needs, Selector};
+use crate::process::{ProcessFields, Selector};
 use crate::rule::{self, Compiled, Context, OwnAlert, RuleSet, Setting};
 use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
 use crate::yaml::Text;
@@ -103,7 +103,7 @@ pub struct ProcessGroup {
     pub name: String,
     pub selector: Arc<Selector>,
     /// Which metrics that cost a file per process are on.
-    pub metrics: Needs,
+    pub metrics: ProcessFields,
 }
 
 /// A configuration without errors.

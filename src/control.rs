@@ -1,7 +1,7 @@
 //! The Unix socket through which the command line looks at and steers the running daemon. One JSON line each way.
 //! Only root and the daemon's own user can open it: it lies in the storage directory, and the peer is asked for.
 
-use crate::engine::run::{Door, Held, Input};
+use crate::engine::run::{EngineHandle, Held, Input};
 use crate::ledger::{Breaker, EpisodeKey, Lease};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -87,7 +87,7 @@ pub fn lock(storage: &Path) -> Result<Option<File>, String> {
 }
 
 /// Serves the socket until `shutdown`.
-pub async fn serve(storage: PathBuf, door: Door, shutdown: impl Future<Output = ()>) {
+pub async fn serve(storage: PathBuf, door: EngineHandle, shutdown: impl Future<Output = ()>) {
     let path = storage.join(SOCKET);
     // Whoever left it there is gone: the lock of the directory is ours.
     drop(std::fs::remove_file(&path));
@@ -113,7 +113,7 @@ pub async fn serve(storage: PathBuf, door: Door, shutdown: impl Future<Output = 
     drop(std::fs::remove_file(&path));
 }
 
-async fn answer(stream: UnixStream, door: Door) {
+async fn answer(stream: UnixStream, door: EngineHandle) {
     let own = nix::unistd::geteuid().as_raw();
     let is_friend = stream
         .peer_cred()
@@ -135,7 +135,7 @@ async fn answer(stream: UnixStream, door: Door) {
     }
 }
 
-async fn ask(request: Request, door: &Door) -> Reply {
+async fn ask(request: Request, door: &EngineHandle) -> Reply {
     let busy = || Reply::Failed("the engine is busy or has ended; try again".into());
     match request {
         Request::Leases => {

@@ -10,7 +10,7 @@ use crate::cli::{
 };
 use crate::control::{self, Reply, Request};
 use crate::diagnostic::{Severity, render_all};
-use crate::engine::here::Here;
+use crate::engine::here::HostIdentity;
 use crate::host::{Host, Knob, LinuxHost};
 use crate::ledger::store::read_records;
 use crate::ledger::{Breaker, Record};
@@ -292,7 +292,7 @@ fn try_explain(command: &Explain, payload_file: &Path) -> Result<String, String>
             let failed = |error: &dyn std::fmt::Display| format!("{}: {error}\n", file.display());
             let bytes = std::fs::read(file).map_err(|error| failed(&error))?;
             let recording = recording::read(&bytes).map_err(|error| failed(&error))?;
-            policy.here = Here::new(loaded.config.identity.labels.clone(), "", "", &recording.names);
+            policy.here = HostIdentity::new(loaded.config.identity.labels.clone(), "", "", &recording.names);
             explain(&recording.host(), &policy, &alerts, invalid, command.pid, |_| ())
         }
         None => {

@@ -8,7 +8,7 @@ use serde_json::Value;
 /// A part of a templated text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Piece {
+pub enum Segment {
     Text(String),
     /// The name of a label of the alert.
     Label(String),
@@ -19,11 +19,11 @@ pub enum Piece {
 /// A JSON value with templates in its texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Shape {
-    Text(Vec<Piece>),
+pub enum JsonTemplate {
+    Text(Vec<Segment>),
     Plain(Value),
-    List(Vec<Shape>),
-    Map(Vec<(String, Shape)>),
+    List(Vec<JsonTemplate>),
+    Map(Vec<(String, JsonTemplate)>),
 }
 
 /// Something that a template wants and that is not there.
@@ -41,18 +41,18 @@ pub enum Missing {
 /// # Errors
 /// A label that the alert does not have, or has without a value.
 pub fn fill(
-    pieces: &[Piece],
+    pieces: &[Segment],
     labels: &Labels,
     resource: Option<&str>,
     encode: impl Fn(&str) -> String,
-) -> Result<Vec<Piece>, Missing> {
+) -> Result<Vec<Segment>, Missing> {
     let filled = pieces.iter().map(|piece| match (piece, resource) {
-        (Piece::Label(name), _) => match labels.get(name).filter(|value| !value.is_empty()) {
-            Some(value) => Ok(Piece::Text(encode(value))),
+        (Segment::Label(name), _) => match labels.get(name).filter(|value| !value.is_empty()) {
+            Some(value) => Ok(Segment::Text(encode(value))),
             None => Err(Missing::Label(name.clone())),
         },
-        (Piece::Resource, Some(resource)) => Ok(Piece::Text(encode(resource))),
-        (Piece::Resource, None) | (Piece::Text(_), _) => Ok(piece.clone()),
+        (Segment::Resource, Some(resource)) => Ok(Segment::Text(encode(resource))),
+        (Segment::Resource, None) | (Segment::Text(_), _) => Ok(piece.clone()),
     });
     filled.collect()
 }
@@ -61,34 +61,34 @@ pub fn fill(
 ///
 /// # Errors
 /// Where one is not.
-pub fn text(pieces: &[Piece]) -> Result<String, Missing> {
+pub fn text(pieces: &[Segment]) -> Result<String, Missing> {
     let mut text = String::new();
     for piece in pieces {
         match piece {
-            Piece::Text(part) => text.push_str(part),
-            Piece::Label(name) => return Err(Missing::Label(name.clone())),
-            Piece::Resource => return Err(Missing::Resource),
+            Segment::Text(part) => text.push_str(part),
+            Segment::Label(name) => return Err(Missing::Label(name.clone())),
+            Segment::Resource => return Err(Missing::Resource),
         }
     }
     Ok(text)
 }
 
-impl Shape {
+impl JsonTemplate {
     /// As [`fill`], in every text of the value.
     ///
     /// # Errors
     /// As [`fill`].
-    pub fn fill(&self, labels: &Labels, resource: Option<&str>) -> Result<Shape, Missing> {
+    pub fn fill(&self, labels: &Labels, resource: Option<&str>) -> Result<JsonTemplate, Missing> {
         Ok(match self {
-            Shape::Text(pieces) => Shape::Text(fill(pieces, labels, resource, str::to_owned)?),
-            Shape::Plain(value) => Shape::Plain(value.clone()),
-            Shape::List(items) => {
+            JsonTemplate::Text(pieces) => JsonTemplate::Text(fill(pieces, labels, resource, str::to_owned)?),
+            JsonTemplate::Plain(value) => JsonTemplate::Plain(value.clone()),
+            JsonTemplate::List(items) => {
                 let items = items.iter().map(|item| item.fill(labels, resource));
-                Shape::List(items.collect::<Result<_, _>>()?)
+                JsonTemplate::List(items.collect::<Result<_, _>>()?)
             }
-            Shape::Map(entries) => {
-                let fill_in = |(key, item): &(String, Shape)| Ok((key.clone(), item.fill(labels, resource)?));
-                Shape::Map(entries.iter().map(fill_in).collect::<Result<_, _>>()?)
+            JsonTemplate::Map(entries) => {
+                let fill_in = |(key, item): &(String, JsonTemplate)| Ok((key.clone(), item.fill(labels, resource)?));
+                JsonTemplate::Map(entries.iter().map(fill_in).collect::<Result<_, _>>()?)
             }
         })
     }
@@ -99,10 +99,10 @@ impl Shape {
     /// Where something is not.
     pub fn value(&self) -> Result<Value, Missing> {
         Ok(match self {
-            Shape::Text(pieces) => Value::String(text(pieces)?),
-            Shape::Plain(value) => value.clone(),
-            Shape::List(items) => Value::Array(items.iter().map(Shape::value).collect::<Result<_, _>>()?),
-            Shape::Map(entries) => {
+            JsonTemplate::Text(pieces) => Value::String(text(pieces)?),
+            JsonTemplate::Plain(value) => value.clone(),
+            JsonTemplate::List(items) => Value::Array(items.iter().map(JsonTemplate::value).collect::<Result<_, _>>()?),
+            JsonTemplate::Map(entries) => {
                 let entries = entries.iter().map(|(key, item)| Ok((key.clone(), item.value()?)));
                 Value::Object(entries.collect::<Result<_, _>>()?)
             }
@@ -112,10 +112,10 @@ impl Shape {
     /// Whether some text in it wants the resource.
     pub fn wants_resource(&self) -> bool {
         match self {
-            Shape::Text(pieces) => pieces.contains(&Piece::Resource),
-            Shape::Plain(_) => false,
-            Shape::List(items) => items.iter().any(Shape::wants_resource),
-            Shape::Map(entries) => entries.iter().any(|(_, item)| item.wants_resource()),
+            JsonTemplate::Text(pieces) => pieces.contains(&Segment::Resource),
+            JsonTemplate::Plain(_) => false,
+            JsonTemplate::List(items) => items.iter().any(JsonTemplate::wants_resource),
+            JsonTemplate::Map(entries) => entries.iter().any(|(_, item)| item.wants_resource()),
         }
     }
 }
@@ -134,7 +134,7 @@ pub struct TemplateError {
 ///
 /// # Errors
 /// The first `{{` that is no such reference.
-pub fn parse(text: &str) -> Result<Vec<Piece>, TemplateError> {
+pub fn parse(text: &str) -> Result<Vec<Segment>, TemplateError> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some(start) = rest.find("{{") {
@@ -148,21 +148,21 @@ pub fn parse(text: &str) -> Result<Vec<Piece>, TemplateError> {
         let inner = &tail[2..end];
         let name = inner.trim().strip_prefix("$labels.").filter(|name| is_label_name(name));
         let reference = match name {
-            Some(name) => Piece::Label(name.to_owned()),
-            None if inner.trim() == "$resource" => Piece::Resource,
+            Some(name) => Segment::Label(name.to_owned()),
+            None if inner.trim() == "$resource" => Segment::Resource,
             None => {
                 let problem = "only labels of the alert can be referred to";
                 return Err(error(problem, inner.chars().count() + 4));
             }
         };
         if !fixed.is_empty() {
-            pieces.push(Piece::Text(fixed.to_owned()));
+            pieces.push(Segment::Text(fixed.to_owned()));
         }
         pieces.push(reference);
         rest = &tail[end + 2..];
     }
     if !rest.is_empty() {
-        pieces.push(Piece::Text(rest.to_owned()));
+        pieces.push(Segment::Text(rest.to_owned()));
     }
     Ok(pieces)
 }
@@ -182,8 +182,8 @@ mod tests {
 
     #[test]
     fn references_to_labels_are_found() {
-        let text = |text: &str| Piece::Text(text.to_owned());
-        let label = |name: &str| Piece::Label(name.to_owned());
+        let text = |text: &str| Segment::Text(text.to_owned());
+        let label = |name: &str| Segment::Label(name.to_owned());
         for (template, expected) in [
             ("", vec![]),
             ("a|b{2}", vec![text("a|b{2}")]),

@@ -10,7 +10,7 @@ use evenkeel::labels::Labels;
 use evenkeel::process::protection::recognise;
 use evenkeel::process::selector::{Condition, Judgement, Part, Pattern};
 use evenkeel::process::table::{Procfs, UserNames};
-use evenkeel::process::{BootId, Details, Needs, Process, Selector};
+use evenkeel::process::{BootId, Details, ProcessFields, Process, Selector};
 use evenkeel::rule::file::read_select;
 use evenkeel::rule::{Scope, compile_select};
 use evenkeel::yaml;
@@ -70,10 +70,10 @@ fuzz_target!(|data: &[u8]| {
     if !rest.contains(&b')') {
         assert_eq!(process.name, String::from_utf8_lossy(name));
     }
-    let needs = Needs::CMDLINE | Needs::EXE | Needs::USER | Needs::CGROUP | Needs::SIGNALS | Needs::OOM_SCORE;
+    let needs = ProcessFields::CMDLINE | ProcessFields::EXE | ProcessFields::USER | ProcessFields::CGROUP | ProcessFields::SIGNALS | ProcessFields::OOM_SCORE;
     assert!(PROCFS.read_details(
         &mut process,
-        needs | Needs::SWAP | Needs::CONTEXT_SWITCHES,
+        needs | ProcessFields::SWAP | ProcessFields::CONTEXT_SWITCHES,
         &mut UserNames::default()
     ));
     recognise(&process);
@@ -133,7 +133,7 @@ fn judge(selector: &Selector, labels: &Labels, process: &Process) {
     }
     let mut unread = process.clone();
     unread.details = Details::default();
-    if resolved.needs() != Needs::NONE && judgement == Judgement::Holds {
+    if resolved.needs() != ProcessFields::NONE && judgement == Judgement::Holds {
         assert!(
             !matches!(resolved.judge(&unread), Judgement::Fails(_)),
             "an unread field failed"

@@ -2,9 +2,9 @@
 
 use crate::diagnostic::printable;
 use crate::host::errand::{Report, Request};
-use crate::ledger::{Allocation, Course, Episode, Outcome, Release, Stage, UnnamedGrant};
+use crate::ledger::{Allocation, Episode, Outcome, Release, RetryState, Stage, UnnamedGrant};
 use crate::rule::errand::{Allocate, Body};
-use crate::template::{self, Piece};
+use crate::template::{self, Segment};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ const UNDECIDED: [u16; 8] = [401, 403, 407, 408, 409, 421, 425, 429];
 
 /// What an allocation asks its server for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Errand {
+pub enum AllocatorCall {
     /// The first time, again after a failure, or to renew it.
     Ask,
     GiveBack,
@@ -62,7 +62,7 @@ pub fn plan(step: &Allocate, episode: &Episode, resource: Option<&str>, key: Str
     let body = match &step.body {
         Body::None => None,
         Body::Alert => Some(alert(episode)),
-        Body::Shape(shape) => {
+        Body::JsonTemplate(shape) => {
             let filled = shape.fill(labels, resource).and_then(|shape| shape.value());
             Some(filled.map_err(|missing| missing.to_string())?)
         }
@@ -96,7 +96,7 @@ pub fn plan(step: &Allocate, episode: &Episode, resource: Option<&str>, key: Str
         release,
         stage: Stage::Requested { in_doubt: true },
         unnamed: None,
-        course: Course::default(),
+        course: RetryState::default(),
     })
 }
 
@@ -146,7 +146,7 @@ fn encode_segment(value: &str) -> String {
 
 /// A URL of filled pieces. Dots cannot be encoded away: servers and proxies take `%2e%2e` for `..` too (WHATWG URL,
 /// "double-dot path segment").
-fn address(pieces: &[Piece]) -> Result<String, String> {
+fn address(pieces: &[Segment]) -> Result<String, String> {
     let url = template::text(pieces).map_err(|missing| missing.to_string())?;
     let path = url.split('?').next().unwrap_or_default();
     let climbs = |segment: &str| matches!(segment.to_lowercase().replace("%2e", ".").as_str(), "." | "..");
@@ -158,8 +158,8 @@ fn address(pieces: &[Piece]) -> Result<String, String> {
 
 impl Allocation {
     /// What is to be asked of the server next, and the request; `None` where there is nothing to ask for.
-    pub fn next_errand(&self) -> Option<(Errand, Request)> {
-        let ask = (Errand::Ask, self.ask.clone());
+    pub fn next_errand(&self) -> Option<(AllocatorCall, Request)> {
+        let ask = (AllocatorCall::Ask, self.ask.clone());
         match (&self.stage, self.course.ending) {
             (_, None) => Some(ask),
             // To learn what must be given back.
@@ -169,7 +169,7 @@ impl Allocation {
             (Stage::Requested { .. }, Some(_)) => None,
             (Stage::Granted { resource, .. }, Some(_)) => {
                 let release = give_back(self.release.as_ref()?, resource, &self.ask.key).ok()?;
-                Some((Errand::GiveBack, release))
+                Some((AllocatorCall::GiveBack, release))
             }
         }
     }
@@ -213,13 +213,13 @@ impl Allocation {
     }
 
     /// What an answer leads to. `was_in_doubt`: an earlier request for it may have been granted without our knowing.
-    pub fn hear(&self, errand: Errand, was_in_doubt: bool, report: &Report, now: Duration) -> Heard {
+    pub fn hear(&self, errand: AllocatorCall, was_in_doubt: bool, report: &Report, now: Duration) -> Heard {
         let mut heard = match errand {
-            Errand::Ask => match self.read(report) {
+            AllocatorCall::Ask => match self.read(report) {
                 Ok((resource, ttl)) => self.granted(resource, ttl, now),
                 Err(failure) => self.not_granted(was_in_doubt, failure, now),
             },
-            Errand::GiveBack => self.given_back(report, now),
+            AllocatorCall::GiveBack => self.given_back(report, now),
         };
         if let Report::Answered {
             retry_after: Some(wait),
@@ -298,7 +298,7 @@ impl Allocation {
                     key: format!("{}-{:x}", self.ask.key, now.as_nanos()),
                     ..self.ask.clone()
                 },
-                course: Course {
+                course: RetryState {
                     next: now,
                     failures: 0,
                     ending: Some(Outcome::Released),
@@ -324,7 +324,7 @@ impl Allocation {
                 lapsed: false,
             },
             unnamed: None,
-            course: Course {
+            course: RetryState {
                 next: if self.course.ending.is_some() { now } else { renewal },
                 failures: 0,
                 ..self.course
@@ -345,12 +345,12 @@ impl Allocation {
         let is_ending = self.course.ending.is_some();
         let course = match &self.stage {
             // It was only to be renewed, and now is to be given back.
-            Stage::Granted { .. } if is_ending => Course {
+            Stage::Granted { .. } if is_ending => RetryState {
                 next: now,
                 ..self.course
             },
             // It needs no giving back, so nothing is to be learned any more.
-            Stage::Requested { .. } if is_ending && self.release.is_none() => Course {
+            Stage::Requested { .. } if is_ending && self.release.is_none() => RetryState {
                 next: now,
                 ..self.course
             },
@@ -469,8 +469,8 @@ impl Allocation {
     }
 
     /// The next try, after one that failed.
-    fn failed(&self, now: Duration) -> Course {
-        Course {
+    fn failed(&self, now: Duration) -> RetryState {
+        RetryState {
             next: now.saturating_add(pause(self.course.failures, &self.ask.key)),
             failures: self.course.failures.saturating_add(1),
             ..self.course

@@ -4,8 +4,8 @@
 use super::guard;
 use crate::host::knob::{CpuSet, Policy};
 use crate::host::{Host, HostError, Knob, Thread, Value};
-use crate::ledger::{Outcome, Prior};
-use crate::process::{Identity, Needs};
+use crate::ledger::{Outcome, SavedValue};
+use crate::process::{Identity, ProcessFields};
 use crate::rule::step::{AffinityChange, Change};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -15,16 +15,16 @@ pub(super) const MAX_ROUNDS: usize = 16;
 
 /// What came of a step, and what was there before and after, in words.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Effected {
+pub struct StepResult {
     pub outcome: Outcome,
     pub before: Option<String>,
     pub after: Option<String>,
     pub reason: String,
 }
 
-impl Effected {
-    pub fn only(outcome: Outcome, reason: impl Into<String>) -> Effected {
-        Effected {
+impl StepResult {
+    pub fn only(outcome: Outcome, reason: impl Into<String>) -> StepResult {
+        StepResult {
             outcome,
             before: None,
             after: None,
@@ -33,15 +33,15 @@ impl Effected {
     }
 }
 
-impl From<HostError> for Effected {
-    fn from(error: HostError) -> Effected {
+impl From<HostError> for StepResult {
+    fn from(error: HostError) -> StepResult {
         let outcome = match &error {
             HostError::Gone { .. } => Outcome::Gone,
             HostError::ChangedIdentity { .. } => Outcome::ChangedIdentity,
             HostError::Denied { .. } => Outcome::Denied,
             HostError::Failed { .. } => Outcome::Failed,
         };
-        Effected::only(outcome, error.to_string())
+        StepResult::only(outcome, error.to_string())
     }
 }
 
@@ -49,7 +49,7 @@ impl From<HostError> for Effected {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prepared {
     pub value: Value,
-    pub prior: Vec<Prior>,
+    pub prior: Vec<SavedValue>,
     /// Every thread has the value already, so nothing needs doing and nothing undoing.
     pub is_set_already: bool,
 }
@@ -72,11 +72,11 @@ impl Prepared {
 ///
 /// # Errors
 /// With the outcome, when the process is gone or its values cannot be read.
-pub fn read(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<Prior>, Effected> {
+pub fn read(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<SavedValue>, StepResult> {
     let mut prior = Vec::new();
     for thread in concerned(host, target, knob)? {
         match host.get(target, thread, knob) {
-            Ok(value) => prior.push(Prior {
+            Ok(value) => prior.push(SavedValue {
                 tid: thread.tid,
                 start_ticks: thread.start_ticks,
                 value,
@@ -88,7 +88,7 @@ pub fn read(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<Pr
         }
     }
     if prior.is_empty() {
-        return Err(Effected::only(
+        return Err(StepResult::only(
             Outcome::Denied,
             "all its threads are real-time, which are never touched",
         ));
@@ -105,8 +105,8 @@ pub fn prepare(
     target: Identity,
     change: &Change,
     base: &Value,
-    prior: Vec<Prior>,
-) -> Result<Prepared, Effected> {
+    prior: Vec<SavedValue>,
+) -> Result<Prepared, StepResult> {
     let value = match change {
         // The kernel drops processors that are not there, and would be found to have set something else.
         Change::To(Value::Affinity(cpus)) => {
@@ -119,7 +119,7 @@ pub fn prepare(
             Value::Affinity(relative_affinity(*change, base, most))
         }
         Change::Limit { .. } | Change::Io(_) => {
-            return Err(Effected::only(Outcome::Failed, "a process has no limits of a cgroup"));
+            return Err(StepResult::only(Outcome::Failed, "a process has no limits of a cgroup"));
         }
     };
     let is_set_already = prior.iter().all(|prior| prior.value == value);
@@ -132,14 +132,14 @@ pub fn prepare(
 
 /// Sets `value` on every thread, those born meanwhile included; `prior` grows by what those had. `value` becomes what
 /// the kernel made of it.
-pub fn set(host: &mut impl Host, target: Identity, value: &mut Value, prior: &mut Vec<Prior>) -> Effected {
+pub fn set(host: &mut impl Host, target: Identity, value: &mut Value, prior: &mut Vec<SavedValue>) -> StepResult {
     let before = summary(prior.iter().map(|prior| &prior.value));
     let result = set_threads(host, target, value, prior).and_then(|()| read_back(host, target, value));
     let mut effected = match result {
         // Another lease had set it already. This one is taken all the same, so that the value outlives the other.
-        Ok(true) if prior.iter().all(|prior| prior.value == *value) => Effected::only(Outcome::AlreadySet, ""),
-        Ok(true) => Effected::only(Outcome::Applied, ""),
-        Ok(false) => Effected::only(Outcome::NoEffect, "the value did not stay on every thread"),
+        Ok(true) if prior.iter().all(|prior| prior.value == *value) => StepResult::only(Outcome::AlreadySet, ""),
+        Ok(true) => StepResult::only(Outcome::Applied, ""),
+        Ok(false) => StepResult::only(Outcome::NoEffect, "the value did not stay on every thread"),
         Err(effected) => effected,
     };
     effected.before = Some(before);
@@ -147,7 +147,12 @@ pub fn set(host: &mut impl Host, target: Identity, value: &mut Value, prior: &mu
     effected
 }
 
-fn set_threads(host: &mut impl Host, target: Identity, value: &Value, prior: &mut Vec<Prior>) -> Result<(), Effected> {
+fn set_threads(
+    host: &mut impl Host,
+    target: Identity,
+    value: &Value,
+    prior: &mut Vec<SavedValue>,
+) -> Result<(), StepResult> {
     let inherited = prior.first().map(|prior| prior.value.clone());
     let mut done = BTreeSet::new();
     for _ in 0..MAX_ROUNDS {
@@ -166,7 +171,7 @@ fn set_threads(host: &mut impl Host, target: Identity, value: &Value, prior: &mu
             }
         }
     }
-    Err(Effected::only(
+    Err(StepResult::only(
         Outcome::Failed,
         "threads are born faster than they can be set",
     ))
@@ -177,7 +182,7 @@ fn set_thread(
     target: Identity,
     thread: Thread,
     value: &Value,
-    prior: &mut Vec<Prior>,
+    prior: &mut Vec<SavedValue>,
     inherited: Option<&Value>,
 ) -> Result<(), HostError> {
     if !prior.iter().any(|prior| prior.thread() == thread) {
@@ -188,7 +193,7 @@ fn set_thread(
         } else {
             found
         };
-        prior.push(Prior {
+        prior.push(SavedValue {
             tid: thread.tid,
             start_ticks: thread.start_ticks,
             value: own,
@@ -198,7 +203,7 @@ fn set_thread(
     host.set(target, thread, value)
 }
 
-fn read_back(host: &mut impl Host, target: Identity, value: &mut Value) -> Result<bool, Effected> {
+fn read_back(host: &mut impl Host, target: Identity, value: &mut Value) -> Result<bool, StepResult> {
     let mut found = BTreeSet::new();
     for thread in concerned(host, target, value.knob())? {
         match host.get(target, thread, value.knob()) {
@@ -222,14 +227,14 @@ fn read_back(host: &mut impl Host, target: Identity, value: &mut Value) -> Resul
 ///
 /// # Errors
 /// With the outcome, when it does not, or cannot be asked.
-pub fn catches(host: &mut impl Host, target: Identity, signal: Signal) -> Result<(), Effected> {
+pub fn catches(host: &mut impl Host, target: Identity, signal: Signal) -> Result<(), StepResult> {
     let Some(mut process) = host.process(target.pid).filter(|process| process.identity == target) else {
         return Err(HostError::Gone { pid: target.pid }.into());
     };
-    if !host.read_details(&mut process, Needs::SIGNALS) {
+    if !host.read_details(&mut process, ProcessFields::SIGNALS) {
         return Err(HostError::Gone { pid: target.pid }.into());
     }
-    guard::notice(&process, signal).map_err(|refusal| Effected::only(Outcome::Superseded, refusal.reason))
+    guard::notice(&process, signal).map_err(|refusal| StepResult::only(Outcome::Superseded, refusal.reason))
 }
 
 /// Threads that a knob belongs to. Real-time and deadline threads are never touched.

@@ -4,9 +4,9 @@ use super::allocate::pause;
 use crate::diagnostic::printable;
 use crate::host::errand::{End, Report, Run};
 use crate::labels::Labels;
-use crate::ledger::{Command, Course, Episode, Outcome};
+use crate::ledger::{Command, Episode, Outcome, RetryState};
 use crate::rule::errand::Exec;
-use crate::template::{self, Piece, is_label_name};
+use crate::template::{self, Segment, is_label_name};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub struct Heard {
 /// # Errors
 /// When a label is missing, or holds what no argument can.
 pub fn plan(step: &Exec, episode: &Episode, resource: Option<&str>) -> Result<Command, String> {
-    let run = |argv: &[Vec<Piece>], status: &str| -> Result<Run, String> {
+    let run = |argv: &[Vec<Segment>], status: &str| -> Result<Run, String> {
         let argv = argv.iter().map(|pieces| argument(pieces, episode, resource));
         let mut env = environment(episode, status);
         if let Some(resource) = resource {
@@ -55,12 +55,12 @@ pub fn plan(step: &Exec, episode: &Episode, resource: Option<&str>) -> Result<Co
         run: run(&step.argv, "firing")?,
         undo: step.undo.as_ref().map(|argv| run(argv, "resolved")).transpose()?,
         has_ended: false,
-        course: Course::default(),
+        course: RetryState::default(),
     })
 }
 
 /// One argument, whatever stands in it: there is no shell that could read it otherwise.
-fn argument(pieces: &[Piece], episode: &Episode, resource: Option<&str>) -> Result<String, String> {
+fn argument(pieces: &[Segment], episode: &Episode, resource: Option<&str>) -> Result<String, String> {
     let filled = template::fill(pieces, &episode.labels, resource, str::to_owned);
     let text = filled.and_then(|pieces| template::text(&pieces));
     let text = text.map_err(|missing| missing.to_string())?;
@@ -134,7 +134,7 @@ impl Command {
         Heard {
             command: is_to_be_undone.then(|| Command {
                 has_ended: true,
-                course: Course {
+                course: RetryState {
                     next: if ending.is_some() { now } else { Duration::MAX },
                     failures: 0,
                     ending,
@@ -153,7 +153,7 @@ impl Command {
         let failures = self.course.failures.saturating_add(1);
         let is_given_up = !is_well && failures >= MAX_UNDO_TRIES;
         let again = Command {
-            course: Course {
+            course: RetryState {
                 next: now.saturating_add(pause(self.course.failures, &self.run.argv.concat())),
                 failures,
                 ..self.course

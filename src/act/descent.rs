@@ -2,8 +2,8 @@
 
 use crate::host::Value;
 use crate::ledger::leases::Leases;
-use crate::ledger::{Effect, Lease, Prior};
-use crate::process::{Identity, Kin, Process};
+use crate::ledger::{Effect, Lease, SavedValue};
+use crate::process::{Identity, Process, ProcessTree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ const TICK: Duration = Duration::from_millis(10);
 /// then gives them another: who was seen before is known all the same. Kept in memory: after a restart they are told
 /// as possible orphans only.
 #[derive(Debug, Default)]
-pub struct Broods(BTreeMap<Identity, BTreeSet<Identity>>);
+pub struct Descendants(BTreeMap<Identity, BTreeSet<Identity>>);
 
-impl Broods {
+impl Descendants {
     /// Notes who is below the targets of leases in this reading, and forgets who ended.
-    pub fn note(&mut self, kin: &Kin, leases: &Leases) {
+    pub fn note(&mut self, kin: &ProcessTree, leases: &Leases) {
         self.0.retain(|target, brood| {
             brood.retain(|child| kin.get(*child).is_some());
             !brood.is_empty() && leases.on((*target).into()).next().is_some()
@@ -36,7 +36,7 @@ impl Broods {
     }
 
     /// Everyone in this reading who was surely born below the target since the lease was taken.
-    pub fn born(&self, target: Identity, lease: &Lease, kin: &Kin) -> Vec<Identity> {
+    pub fn born(&self, target: Identity, lease: &Lease, kin: &ProcessTree) -> Vec<Identity> {
         let is_young = |process: &Process| is_born_since(process, lease.taken_at);
         let below = |root: Identity| {
             kin.descendants(root, is_young)
@@ -69,7 +69,7 @@ pub fn is_born_since(process: &Process, moment: Duration) -> bool {
 }
 
 /// What a process would have if its ancestors held no leases, where `found` came to it by birth from one that does.
-pub fn before_birth(process: &Process, found: &Value, leases: &Leases, kin: &Kin) -> Option<Value> {
+pub fn before_birth(process: &Process, found: &Value, leases: &Leases, kin: &ProcessTree) -> Option<Value> {
     let held = |lease: &Lease| match &lease.effect {
         Effect::Value { value, prior } if value.knob() == found.knob() => Some((value.clone(), prior.clone())),
         _ => None,
@@ -90,14 +90,14 @@ pub fn before_birth(process: &Process, found: &Value, leases: &Leases, kin: &Kin
         below = ancestor;
     }
     let (_, target) = source?;
-    let (_, first): (Value, Vec<Prior>) = leases.on(target.into()).find_map(held)?;
+    let (_, first): (Value, Vec<SavedValue>) = leases.on(target.into()).find_map(held)?;
     first.first().map(|prior| prior.value.clone())
 }
 
 /// Everything by which it is known who has a lease's value by birth.
 pub struct Family<'a> {
-    pub kin: &'a Kin,
-    pub broods: &'a Broods,
+    pub kin: &'a ProcessTree,
+    pub broods: &'a Descendants,
     /// Whether a process holds the same knob by a lease of its own, and is left to that.
     pub is_holder: &'a dyn Fn(Identity) -> bool,
 }

@@ -79,7 +79,7 @@ fn mib(bytes: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::process::{Process, Selector};
-    use crate::rule::ruleset::Aim;
+    use crate::rule::ruleset::TargetSelector;
     use crate::rule::{OrderBy, example};
 
     const MIB: u64 = 1 << 20;
@@ -125,7 +125,7 @@ mod tests {
         assert!(is_about_memory(&rule));
         rule.order_by.reverse = true;
         assert!(!is_about_memory(&rule), "the smallest first");
-        rule.aim = Aim::Processes(Selector {
+        rule.aim = TargetSelector::Processes(Selector {
             conditions: vec![Condition::MinMemory(MIB)],
         });
         assert!(is_about_memory(&rule));

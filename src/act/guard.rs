@@ -7,7 +7,7 @@ use crate::ledger::book::WireSource;
 use crate::ledger::breaker::TRIPS_AT;
 use crate::ledger::{Decision, Episode, Victim};
 use crate::process::selector::Judgement;
-use crate::process::{Cgroup, Needs, Process, Selector, Target, protection};
+use crate::process::{Cgroup, Process, ProcessFields, Selector, Target, protection};
 use crate::rule::Rule;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -15,13 +15,13 @@ use std::time::Duration;
 
 /// Why a step, a process or a whole plan is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Denial {
     pub decision: Decision,
     pub reason: String,
 }
 
-fn refuse<T>(decision: Decision, reason: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal {
+fn refuse<T>(decision: Decision, reason: impl Into<String>) -> Result<T, Denial> {
+    Err(Denial {
         decision,
         reason: reason.into(),
     })
@@ -64,16 +64,16 @@ impl Budget {
 }
 
 /// Who is never touched on this host.
-pub struct Ward<'a> {
+pub struct Protection<'a> {
     /// evenkeel and its ancestors.
     pub own_line: &'a BTreeSet<i32>,
     /// `protect:` of the configuration.
     pub protect: &'a [Selector],
 }
 
-impl Ward<'_> {
-    /// What must have been read of a process before [`Ward::screen`].
-    pub fn needs(&self) -> Needs {
+impl Protection<'_> {
+    /// What must have been read of a process before [`Protection::screen`].
+    pub fn needs(&self) -> ProcessFields {
         self.protect
             .iter()
             .fold(protection::NEEDS, |needs, selector| needs | selector.needs())
@@ -81,7 +81,7 @@ impl Ward<'_> {
 
     /// # Errors
     /// Says why the process is no target of this rule, whatever its selector says.
-    pub fn screen(&self, rule: &Rule, process: &Process) -> Result<(), Refusal> {
+    pub fn screen(&self, rule: &Rule, process: &Process) -> Result<(), Denial> {
         let protected = |why: &str| refuse(Decision::Protected, why);
         if process.identity.pid == 1 {
             return protected("pid 1 is never touched");
@@ -127,7 +127,7 @@ impl Ward<'_> {
         rule: &Rule,
         cgroup: &Cgroup,
         members: &Result<Vec<Process>, String>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Denial> {
         let protected = |why: String| refuse(Decision::Protected, why);
         if cgroup.path == "/" {
             return protected("the root cgroup is never touched".to_owned());
@@ -148,7 +148,7 @@ impl Ward<'_> {
 
 /// # Errors
 /// When a limit would not slow a cgroup down but end what is in it.
-pub fn limit(cgroup: &Cgroup, value: &Value) -> Result<(), Refusal> {
+pub fn limit(cgroup: &Cgroup, value: &Value) -> Result<(), Denial> {
     if let Value::Cgroup(Setting::MemoryMax(Limit(Some(most)))) = value
         && let Some(used) = cgroup.memory_bytes.filter(|used| used > most)
     {
@@ -162,7 +162,7 @@ pub fn limit(cgroup: &Cgroup, value: &Value) -> Result<(), Refusal> {
 
 /// # Errors
 /// When more processes match than the rule allows.
-pub fn bound_matches(rule: &Rule, matches: usize) -> Result<(), Refusal> {
+pub fn bound_matches(rule: &Rule, matches: usize) -> Result<(), Denial> {
     if matches <= rule.max_matches {
         return Ok(());
     }
@@ -172,7 +172,7 @@ pub fn bound_matches(rule: &Rule, matches: usize) -> Result<(), Refusal> {
 
 /// # Errors
 /// When the process has no handler for the signal, which would then end or stop it.
-pub fn notice(process: &Process, signal: Signal) -> Result<(), Refusal> {
+pub fn notice(process: &Process, signal: Signal) -> Result<(), Denial> {
     match process.details.caught_signals {
         Some(caught) if caught & (1 << (signal as u32 - 1)) != 0 => Ok(()),
         Some(_) => refuse(
@@ -208,7 +208,7 @@ pub struct FinalGate<'a> {
 
 /// How a final step is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strike {
+pub enum KillClass {
     /// One unit of budget.
     NewVictim,
     /// A later final step on a victim that was counted already.
@@ -220,7 +220,7 @@ pub enum Strike {
 impl FinalGate<'_> {
     /// # Errors
     /// Says what must happen before this process may be struck.
-    pub fn strike(&self, target: Target, signal: Signal) -> Result<Strike, Refusal> {
+    pub fn strike(&self, target: Target, signal: Signal) -> Result<KillClass, Denial> {
         let key = &self.episode.key;
         let counted = || self.victims.iter().filter(|victim| victim.simulated == key.simulated);
         let lives_as = |victim: &&Victim| victim.target == target && victim.gone_at.is_none();
@@ -228,10 +228,10 @@ impl FinalGate<'_> {
             let is_ours = victim.rule == key.rule && victim.fingerprint == key.fingerprint;
             if is_ours || self.orphaned.contains(&target) {
                 if victim.signals.contains(&(signal as i32)) {
-                    return Ok(Strike::Done);
+                    return Ok(KillClass::Done);
                 }
                 self.ask_breaker()?;
-                return self.ask_condition().map(|()| Strike::Escalation);
+                return self.ask_condition().map(|()| KillClass::Escalation);
             }
             return refuse(
                 Decision::AwaitingEffect,
@@ -268,7 +268,7 @@ impl FinalGate<'_> {
             );
         }
         self.afford(ours().map(|victim| victim.struck_at).max())?;
-        self.ask_condition().map(|()| Strike::NewVictim)
+        self.ask_condition().map(|()| KillClass::NewVictim)
     }
 
     /// For a command that cannot be taken back. All of one episode count as one victim, as do the signals to one process;
@@ -276,7 +276,7 @@ impl FinalGate<'_> {
     ///
     /// # Errors
     /// Says what must happen before it may be run.
-    pub fn run(&self) -> Result<Strike, Refusal> {
+    pub fn run(&self) -> Result<KillClass, Denial> {
         self.ask_breaker()?;
         let key = &self.episode.key;
         let is_ours = |victim: &&Victim| {
@@ -285,18 +285,18 @@ impl FinalGate<'_> {
         let ours = || self.victims.iter().filter(is_ours);
         let of_alert = || ours().filter(|victim| victim.counts_for(self.episode));
         if of_alert().any(|victim| victim.struck_at >= self.episode.opened_at) {
-            return self.ask_condition().map(|()| Strike::Escalation);
+            return self.ask_condition().map(|()| KillClass::Escalation);
         }
         if of_alert().next().is_some() {
             let reason = "it ran for this alert already, before its episode closed for want of a confirmation";
             return refuse(Decision::Budget, reason);
         }
         self.afford(ours().map(|victim| victim.struck_at).max())?;
-        self.ask_condition().map(|()| Strike::NewVictim)
+        self.ask_condition().map(|()| KillClass::NewVictim)
     }
 
     /// Cooldown since the last victim of the rule, and budget.
-    fn afford(&self, last: Option<Duration>) -> Result<(), Refusal> {
+    fn afford(&self, last: Option<Duration>) -> Result<(), Denial> {
         if let Some(last) = last
             && last + self.rule.cooldown > self.now
         {
@@ -318,7 +318,7 @@ impl FinalGate<'_> {
         Ok(())
     }
 
-    fn ask_breaker(&self) -> Result<(), Refusal> {
+    fn ask_breaker(&self) -> Result<(), Denial> {
         if !self.is_broken {
             return Ok(());
         }
@@ -329,7 +329,7 @@ impl FinalGate<'_> {
         refuse(Decision::Breaker, reason)
     }
 
-    fn ask_condition(&self) -> Result<(), Refusal> {
+    fn ask_condition(&self) -> Result<(), Denial> {
         if self.condition == Some(false) {
             return refuse(Decision::Condition, "`while` is false");
         }
@@ -365,7 +365,7 @@ mod tests {
                 crate::process::selector::Pattern::fixed("/usr/lib/postgresql/.*").unwrap(),
             )],
         }];
-        let ward = Ward {
+        let ward = Protection {
             own_line: &BTreeSet::from([50, 40]),
             protect: &protect,
         };
@@ -447,15 +447,15 @@ mod tests {
         }
     }
 
-    fn strike(case: Case) -> Result<Strike, Decision> {
+    fn strike(case: Case) -> Result<KillClass, Decision> {
         let (target, signal) = (Process::example(case.target, "x").identity.into(), case.signal);
         at_the_gate(case, |gate| gate.strike(target, signal))
     }
 
     fn at_the_gate(
         case: Case,
-        ask: impl FnOnce(&FinalGate<'_>) -> Result<Strike, Refusal>,
-    ) -> Result<Strike, Decision> {
+        ask: impl FnOnce(&FinalGate<'_>) -> Result<KillClass, Denial>,
+    ) -> Result<KillClass, Decision> {
         let mut rule = example("end", "signal TERM; wait 10; signal KILL");
         rule.limit = case.limit;
         rule.condition = case.has_while.then(|| "up > 0".to_owned());
@@ -496,13 +496,13 @@ mod tests {
     #[test]
     fn final_steps_go_one_at_a_time() {
         let case = Case::default;
-        assert_eq!(strike(case()), Ok(Strike::NewVictim));
+        assert_eq!(strike(case()), Ok(KillClass::NewVictim));
         assert_eq!(
             strike(Case {
                 victims: vec![victim(7, 990, None)],
                 ..case()
             }),
-            Ok(Strike::Escalation)
+            Ok(KillClass::Escalation)
         );
         assert_eq!(
             strike(Case {
@@ -516,14 +516,14 @@ mod tests {
                 victims: vec![victim(66, 200, None)],
                 ..case()
             }),
-            Ok(Strike::NewVictim)
+            Ok(KillClass::NewVictim)
         );
         assert_eq!(
             strike(Case {
                 victims: vec![victim(8, 200, Some(300))],
                 ..case()
             }),
-            Ok(Strike::NewVictim)
+            Ok(KillClass::NewVictim)
         );
         let unseen = Case {
             victims: vec![victim(8, 200, Some(300))],
@@ -565,13 +565,16 @@ mod tests {
             condition,
             ..Case::default()
         };
-        assert_eq!(strike(case(Signal::SIGTERM, None)), Ok(Strike::Done));
+        assert_eq!(strike(case(Signal::SIGTERM, None)), Ok(KillClass::Done));
         assert_eq!(strike(case(Signal::SIGKILL, condition)), Err(Decision::Condition));
         let left_behind = Victim {
             rule: "other".into(),
             ..victim(8, 990, None)
         };
-        for (signal, expected) in [(Signal::SIGTERM, Strike::Done), (Signal::SIGKILL, Strike::Escalation)] {
+        for (signal, expected) in [
+            (Signal::SIGTERM, KillClass::Done),
+            (Signal::SIGKILL, KillClass::Escalation),
+        ] {
             let (victims, target) = (vec![left_behind.clone()], 8);
             let case = Case {
                 victims,
@@ -593,7 +596,7 @@ mod tests {
             };
             assert_eq!(strike(case), Err(Decision::Breaker));
         }
-        for (is_broken, expected) in [(true, Err(Decision::Breaker)), (false, Ok(Strike::NewVictim))] {
+        for (is_broken, expected) in [(true, Err(Decision::Breaker)), (false, Ok(KillClass::NewVictim))] {
             let case = Case {
                 is_broken,
                 ..Case::default()
@@ -604,7 +607,7 @@ mod tests {
 
     #[test]
     fn alertmanager_without_while_is_worth_one_victim() {
-        for (has_while, expected) in [(false, Err(Decision::Condition)), (true, Ok(Strike::NewVictim))] {
+        for (has_while, expected) in [(false, Err(Decision::Condition)), (true, Ok(KillClass::NewVictim))] {
             let victims = vec![victim(8, 200, Some(300))];
             let source = WireSource::Alertmanager;
             let condition = has_while.then_some(true);

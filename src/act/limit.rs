@@ -1,20 +1,20 @@
 //! Limits of cgroups: what a change makes of what is there (pure), and doing and undoing it. Decides nothing else:
 //! policy is in plan and guard. Every outcome is read back from the host.
 
-use super::apply::Effected;
+use super::apply::StepResult;
 use super::{guard, unit};
 use crate::host::limit::{Bandwidth, IoLimit, Limit, MIN_PERIOD_MICROS, Setting};
 use crate::host::{CgroupError, Host, Knob, Reading, Reclaimed, UnitState, Value};
 use crate::ledger::lease::{Lease, Undo};
-use crate::ledger::{Effect, Outcome, Prior};
+use crate::ledger::{Effect, Outcome, SavedValue};
 use crate::process::{Cgroup, Identity};
 use crate::rule::step::{Change, IoChange, Relative};
 
 /// Taking away by per cent ends here: with less nothing runs, and nothing could be given back.
 const MIN_MEMORY_BYTES: u64 = 1 << 20;
 
-impl From<CgroupError> for Effected {
-    fn from(error: CgroupError) -> Effected {
+impl From<CgroupError> for StepResult {
+    fn from(error: CgroupError) -> StepResult {
         let outcome = match &error {
             CgroupError::Gone { .. } => Outcome::Gone,
             CgroupError::ChangedIdentity { .. } => Outcome::ChangedIdentity,
@@ -24,7 +24,7 @@ impl From<CgroupError> for Effected {
             | CgroupError::NoHierarchy
             | CgroupError::Systemd { .. } => Outcome::Failed,
         };
-        Effected::only(outcome, error.to_string())
+        StepResult::only(outcome, error.to_string())
     }
 }
 
@@ -49,12 +49,12 @@ impl Capacity {
 ///
 /// # Errors
 /// When it names a device that this host does not have.
-pub fn knob(host: &impl Host, change: &Change) -> Result<Knob, Effected> {
+pub fn knob(host: &impl Host, change: &Change) -> Result<Knob, StepResult> {
     let Change::Io(IoChange { device, kind, .. }) = change else {
         return Ok(change.knob());
     };
     let number = device.parse().ok().or_else(|| host.device(device));
-    let number = number.ok_or_else(|| Effected::only(Outcome::Failed, format!("no block device {device}")))?;
+    let number = number.ok_or_else(|| StepResult::only(Outcome::Failed, format!("no block device {device}")))?;
     Ok(Knob::Io(number, *kind))
 }
 
@@ -118,7 +118,7 @@ fn memory(by: Relative, now: Limit, capacity: Capacity) -> Limit {
 #[derive(Debug, Clone, PartialEq)]
 pub struct PreparedLimit {
     pub value: Value,
-    pub prior: Prior,
+    pub prior: SavedValue,
     pub is_set_already: bool,
 }
 
@@ -133,13 +133,13 @@ pub fn prepare(
     change: &Change,
     base: &Value,
     reading: Reading,
-) -> Result<PreparedLimit, Effected> {
+) -> Result<PreparedLimit, StepResult> {
     let capacity = Capacity::of(host, cgroup);
-    let value = wanted(change, base, capacity).map_err(|reason| Effected::only(Outcome::Failed, reason))?;
+    let value = wanted(change, base, capacity).map_err(|reason| StepResult::only(Outcome::Failed, reason))?;
     Ok(PreparedLimit {
         is_set_already: value == reading.value,
         value,
-        prior: Prior {
+        prior: SavedValue {
             tid: 0,
             start_ticks: 0,
             value: reading.value,
@@ -149,12 +149,12 @@ pub fn prepare(
 }
 
 /// Sets a limit; `value` becomes what the kernel made of it.
-pub fn set(host: &mut impl Host, cgroup: &Cgroup, value: &mut Value, prior: &[Prior]) -> Effected {
+pub fn set(host: &mut impl Host, cgroup: &Cgroup, value: &mut Value, prior: &[SavedValue]) -> StepResult {
     let unit = prior.first().and_then(|prior| prior.unit.as_ref());
     // Its use may have grown since the step was allowed, above all over a restart.
     let now = host.cgroup(&cgroup.path).filter(|now| now.identity == cgroup.identity);
     if let Some(Err(refusal)) = now.map(|now| guard::limit(&now, value)) {
-        return Effected::only(Outcome::Failed, refusal.reason);
+        return StepResult::only(Outcome::Failed, refusal.reason);
     }
     let done = host
         .set_cgroup(cgroup, value, unit)
@@ -162,9 +162,9 @@ pub fn set(host: &mut impl Host, cgroup: &Cgroup, value: &mut Value, prior: &[Pr
     let mut effected = match done {
         Ok(found) if explains(value, &found.value) => {
             *value = found.value;
-            Effected::only(Outcome::Applied, "")
+            StepResult::only(Outcome::Applied, "")
         }
-        Ok(found) => Effected::only(
+        Ok(found) => StepResult::only(
             Outcome::NoEffect,
             format!("the value did not stay: it is {}", found.value),
         ),
@@ -183,10 +183,10 @@ fn explains(wanted: &Value, found: &Value) -> bool {
 }
 
 /// Carries out what the arithmetic of leases asks for.
-pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -> Effected {
+pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -> StepResult {
     let of_record = unit::goal_of_record(host, lease, undo);
     match undo {
-        Undo::Bequeath { heir, .. } => Effected::only(
+        Undo::HandOver { heir, .. } => StepResult::only(
             Outcome::Restored,
             format!("lease {heir} holds the knob and restores it"),
         ),
@@ -208,14 +208,14 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
         }
         Undo::Restore { prior, ours } => {
             let Some(first) = prior.first() else {
-                return Effected::only(Outcome::Failed, "what was there before is not known");
+                return StepResult::only(Outcome::Failed, "what was there before is not known");
             };
             let unit = first.unit.as_ref();
             let restore = |host: &mut _| Host::restore_cgroup(host, cgroup, &first.value, unit);
             let effected = put_back(host, cgroup, ours, &first.value, of_record.as_ref(), restore);
             unit::settle(host, cgroup, effected, unit, ours, None)
         }
-        Undo::Signal(_) | Undo::Nothing => Effected::only(Outcome::Failed, "this is no lease of a cgroup"),
+        Undo::Signal(_) | Undo::Nothing => StepResult::only(Outcome::Failed, "this is no lease of a cgroup"),
     }
 }
 
@@ -235,17 +235,17 @@ fn put_back<H: Host>(
     value: &Value,
     of_record: Option<&Value>,
     put: impl FnOnce(&mut H) -> Result<(), CgroupError>,
-) -> Effected {
+) -> StepResult {
     let is_known = |found: &Value| found == ours || found == value || Some(found) == of_record;
     let mut effected = match host.read_cgroup(cgroup, ours.knob()) {
         Err(error) => error.into(),
         // After a crash between intent and outcome it may never have been set, or be back already: then once more.
-        Ok(found) if !is_known(&found.value) => Effected::only(
+        Ok(found) if !is_known(&found.value) => StepResult::only(
             Outcome::Superseded,
             "somebody else changed the value meanwhile; it is left alone",
         ),
         Ok(_) => match put(host) {
-            Ok(()) => Effected::only(Outcome::Restored, ""),
+            Ok(()) => StepResult::only(Outcome::Restored, ""),
             Err(error) => error.into(),
         },
     };
@@ -255,30 +255,30 @@ fn put_back<H: Host>(
 }
 
 /// Has memory of a cgroup taken back.
-pub fn reclaim(host: &mut impl Host, cgroup: &Cgroup, bytes: u64) -> Effected {
-    host.reclaim(cgroup, bytes).map_or_else(Effected::from, reclaimed)
+pub fn reclaim(host: &mut impl Host, cgroup: &Cgroup, bytes: u64) -> StepResult {
+    host.reclaim(cgroup, bytes).map_or_else(StepResult::from, reclaimed)
 }
 
 /// Has memory of a process moved out.
-pub fn page_out(host: &mut impl Host, process: Identity, bytes: u64) -> Effected {
-    host.page_out(process, bytes).map_or_else(Effected::from, reclaimed)
+pub fn page_out(host: &mut impl Host, process: Identity, bytes: u64) -> StepResult {
+    host.page_out(process, bytes).map_or_else(StepResult::from, reclaimed)
 }
 
 /// The call succeeds where nothing could be moved as well, so what is in use tells.
-fn reclaimed(Reclaimed { before, after }: Reclaimed) -> Effected {
+fn reclaimed(Reclaimed { before, after }: Reclaimed) -> StepResult {
     let mut effected = if after < before {
-        Effected::only(Outcome::Applied, format!("{} bytes were taken back", before - after))
+        StepResult::only(Outcome::Applied, format!("{} bytes were taken back", before - after))
     } else {
-        Effected::only(Outcome::NoEffect, "nothing could be taken back; there may be no swap")
+        StepResult::only(Outcome::NoEffect, "nothing could be taken back; there may be no swap")
     };
     (effected.before, effected.after) = (Some(before.to_string()), Some(after.to_string()));
     effected
 }
 
 /// Ends everything in a cgroup.
-pub fn kill(host: &mut impl Host, cgroup: &Cgroup) -> Effected {
+pub fn kill(host: &mut impl Host, cgroup: &Cgroup) -> StepResult {
     match host.kill_cgroup(cgroup) {
-        Ok(()) => Effected::only(Outcome::Applied, ""),
+        Ok(()) => StepResult::only(Outcome::Applied, ""),
         Err(error) => error.into(),
     }
 }

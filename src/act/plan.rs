@@ -1,6 +1,6 @@
 //! What a rule would do for one episode now. Pure data from pure data; nothing here asks whether it is allowed.
 
-use crate::ledger::{Climb, Episode};
+use crate::ledger::{Episode, TargetProgress};
 use crate::process::{Candidate, Cgroup, Process, Target};
 use crate::rule::{OrderBy, OrderKey, Rule, Step};
 use std::cmp::Ordering;
@@ -12,7 +12,7 @@ pub const HOST_NAME: &str = "host";
 
 /// The steps that are due for one target: from its rung to the next `wait`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Ascent {
+pub struct DueSteps {
     pub target: Target,
     pub name: String,
     /// Index in the ladder, and the step there.
@@ -26,17 +26,17 @@ pub struct Ascent {
 
 /// What is due now. `matches` hold the selector, may be touched, and stand in the rule's order. The host is one more
 /// target wherever the ladder has steps for it; it takes no place of the `limit`.
-pub fn plan(rule: &Rule, episode: &Episode, matches: &[Candidate], now: Duration, is_repeat: bool) -> Vec<Ascent> {
+pub fn plan(rule: &Rule, episode: &Episode, matches: &[Candidate], now: Duration, is_repeat: bool) -> Vec<DueSteps> {
     let mut ascents = Vec::new();
     let held = episode.climbs.iter().filter(|climb| climb.target != Target::Host);
     let mut free = rule.limit.saturating_sub(held.count());
     let host = rule.has_steps_for(Target::Host).then_some((Target::Host, HOST_NAME));
     let found = matches.iter().map(|candidate| (candidate.target(), candidate.name()));
-    let climbs: HashMap<Target, &Climb> = episode.climbs.iter().map(|climb| (climb.target, climb)).collect();
+    let climbs: HashMap<Target, &TargetProgress> = episode.climbs.iter().map(|climb| (climb.target, climb)).collect();
     for (target, name) in host.into_iter().chain(found) {
         let climb = climbs.get(&target).copied();
         match climb {
-            Some(Climb { rung, due, .. }) if *rung < rule.actions.len() && *due <= now => {
+            Some(TargetProgress { rung, due, .. }) if *rung < rule.actions.len() && *due <= now => {
                 ascents.push(ascend(rule, target, name, *rung, false));
             }
             Some(_) => {}
@@ -57,7 +57,7 @@ fn is_barred(episode: &Episode, target: Target, is_repeat: bool) -> bool {
         .any(|barred| barred.target == target && !(barred.until_repeat && is_repeat))
 }
 
-fn ascend(rule: &Rule, target: Target, name: &str, rung: usize, is_new: bool) -> Ascent {
+fn ascend(rule: &Rule, target: Target, name: &str, rung: usize, is_new: bool) -> DueSteps {
     let mut steps = Vec::new();
     let mut next_rung = rule.actions.len();
     let mut wait = Duration::ZERO;
@@ -70,7 +70,7 @@ fn ascend(rule: &Rule, target: Target, name: &str, rung: usize, is_new: bool) ->
             steps.push((index, step.clone()));
         }
     }
-    Ascent {
+    DueSteps {
         target,
         name: name.to_owned(),
         steps,
@@ -118,11 +118,11 @@ pub fn order_cgroups(a: &Cgroup, b: &Cgroup, by: OrderBy) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::book::{Barred, WireSource};
+    use crate::ledger::book::{Excluded, WireSource};
     use crate::ledger::{Decision, EpisodeKey};
     use crate::rule::example;
 
-    fn episode(climbs: Vec<Climb>) -> Episode {
+    fn episode(climbs: Vec<TargetProgress>) -> Episode {
         Episode {
             key: EpisodeKey {
                 rule: "calm".into(),
@@ -151,9 +151,9 @@ mod tests {
         pids.iter().map(|pid| Process::example(*pid, "burner")).collect()
     }
 
-    fn climb(pid: i32, rung: usize, due: u64) -> Climb {
+    fn climb(pid: i32, rung: usize, due: u64) -> TargetProgress {
         let process = Process::example(pid, "burner");
-        Climb {
+        TargetProgress {
             target: process.identity.into(),
             name: process.name,
             rung,
@@ -162,7 +162,7 @@ mod tests {
         }
     }
 
-    fn summary(ascents: &[Ascent]) -> Vec<(i32, Vec<usize>, usize)> {
+    fn summary(ascents: &[DueSteps]) -> Vec<(i32, Vec<usize>, usize)> {
         ascents
             .iter()
             .map(|ascent| {
@@ -193,7 +193,7 @@ mod tests {
         let mut episode = episode(vec![]);
         let target = processes(&[7])[0].identity.into();
         for (until_repeat, is_repeat, expected) in [(false, true, 0), (true, false, 0), (true, true, 1)] {
-            episode.barred = vec![Barred { target, until_repeat }];
+            episode.barred = vec![Excluded { target, until_repeat }];
             assert_eq!(
                 plan(&rule, &episode, &candidates(&[7]), Duration::ZERO, is_repeat).len(),
                 expected

@@ -1,7 +1,7 @@
 //! Undoes what a lease holds: on every thread of the target, and on the children that have its value by birth. Whatever
 //! somebody else changed meanwhile is left alone.
 
-use super::apply::{Effected, MAX_ROUNDS, catches, concerned};
+use super::apply::{MAX_ROUNDS, StepResult, catches, concerned};
 use super::descent::Family;
 use crate::host::knob::CpuSet;
 use crate::host::{Host, HostError, Knob, Thread, Value};
@@ -15,12 +15,12 @@ use std::collections::BTreeSet;
 const MAX_SUSPECTS: usize = 64;
 
 /// Carries out what the arithmetic of leases asks for, on the target and on those who have its value by birth.
-pub fn undo(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'_>) -> Effected {
+pub fn undo(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'_>) -> StepResult {
     let Some(target) = lease.target.process() else {
-        return Effected::only(Outcome::Failed, format!("{} is no process", lease.target));
+        return StepResult::only(Outcome::Failed, format!("{} is no process", lease.target));
     };
     let mut effected = undo_what_is_known(host, target, lease, undo, family);
-    if let (Some(ours), false) = (lease.effect.value(), matches!(undo, Undo::Bequeath { .. })) {
+    if let (Some(ours), false) = (lease.effect.value(), matches!(undo, Undo::HandOver { .. })) {
         let told = tell_of_orphans(host, lease, ours, family);
         effected.reason = match (effected.reason, told) {
             (reason, None) => reason,
@@ -36,7 +36,7 @@ pub fn sweep(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'
     let Some(target) = lease.target.process() else { return };
     let (value, ours) = match undo {
         Undo::Set { value, ours, .. } => (Some(value), ours),
-        Undo::Restore { prior, ours } | Undo::Bequeath { prior, ours, .. } => {
+        Undo::Restore { prior, ours } | Undo::HandOver { prior, ours, .. } => {
             (prior.first().map(|prior| &prior.value), ours)
         }
         Undo::Signal(_) | Undo::Nothing => return,
@@ -98,10 +98,10 @@ fn undo_what_is_known(
     lease: &Lease,
     undo: &Undo,
     family: &Family<'_>,
-) -> Effected {
+) -> StepResult {
     let born = |ours: &Value| born(target, lease, ours, family);
     match undo {
-        Undo::Bequeath {
+        Undo::HandOver {
             heir,
             prior,
             ours,
@@ -121,17 +121,17 @@ fn undo_what_is_known(
             if missed > 0 {
                 reason.push_str(&format!("; {missed} children could not be restored"));
             }
-            Effected::only(Outcome::Restored, reason)
+            StepResult::only(Outcome::Restored, reason)
         }
-        Undo::Nothing => Effected::only(Outcome::Restored, "another lease wants the signal's effect to last"),
+        Undo::Nothing => StepResult::only(Outcome::Restored, "another lease wants the signal's effect to last"),
         Undo::Signal(number) => match Signal::try_from(*number) {
             Ok(signal) => catches(host, target, signal)
-                .and_then(|()| host.signal(target, signal).map_err(Effected::from))
+                .and_then(|()| host.signal(target, signal).map_err(StepResult::from))
                 .map_or_else(
                     |effected| effected,
-                    |()| Effected::only(Outcome::Restored, format!("sent {signal}")),
+                    |()| StepResult::only(Outcome::Restored, format!("sent {signal}")),
                 ),
-            Err(_) => Effected::only(Outcome::Failed, format!("no signal has the number {number}")),
+            Err(_) => StepResult::only(Outcome::Failed, format!("no signal has the number {number}")),
         },
         Undo::Set { value, prior, ours } => {
             let mut effected = put_back(host, target, ours, &born(ours), |thread| {
@@ -163,7 +163,7 @@ fn put_back(
     ours: &Value,
     born: &[Identity],
     value_for: impl Fn(Option<Thread>) -> Value,
-) -> Effected {
+) -> StepResult {
     let mut tally = Back::default();
     let on_target = restore_threads(host, target, ours, &mut tally, |thread| value_for(Some(thread)));
     tally.missed = restore_children(host, born, ours, &value_for(None), &mut tally);
@@ -178,7 +178,7 @@ fn put_back(
                 superseded,
                 ..
             },
-        ) if superseded > 0 => Effected::only(
+        ) if superseded > 0 => StepResult::only(
             Outcome::Superseded,
             "somebody else changed the value meanwhile; it is left alone",
         ),
@@ -192,7 +192,7 @@ fn put_back(
             if missed > 0 {
                 notes.push(format!("{missed} children could not be restored"));
             }
-            Effected::only(Outcome::Restored, notes.join("; "))
+            StepResult::only(Outcome::Restored, notes.join("; "))
         }
     };
     effected.before = Some(ours.to_string());
@@ -233,7 +233,7 @@ fn restore_threads(
     ours: &Value,
     tally: &mut Back,
     value_for: impl Fn(Thread) -> Value,
-) -> Result<(), Effected> {
+) -> Result<(), StepResult> {
     let mut done = BTreeSet::new();
     let mut failed = None;
     for _ in 0..MAX_ROUNDS {
@@ -290,11 +290,11 @@ fn restore_thread(
 mod tests {
     use super::*;
     use crate::act::apply::{self, set};
-    use crate::act::descent::Broods;
+    use crate::act::descent::Descendants;
     use crate::host::fake::FakeHost;
     use crate::host::knob::Policy;
     use crate::ledger::{Effect, lease};
-    use crate::process::Kin;
+    use crate::process::ProcessTree;
     use std::time::Duration;
 
     fn host_with(threads: u32, nice: i32) -> (FakeHost, Identity) {
@@ -332,8 +332,8 @@ mod tests {
         }
     }
 
-    fn undone(host: &mut FakeHost, lease: &Lease, what: &Undo, broods: &Broods) -> Effected {
-        let kin = Kin::from(host.processes().unwrap());
+    fn undone(host: &mut FakeHost, lease: &Lease, what: &Undo, broods: &Descendants) -> StepResult {
+        let kin = ProcessTree::from(host.processes().unwrap());
         let family = Family {
             kin: &kin,
             broods,
@@ -344,7 +344,7 @@ mod tests {
 
     fn give_back(host: &mut FakeHost, lease: &Lease, live: &[Lease]) -> Outcome {
         let what = lease::undo(lease, live.iter());
-        undone(host, lease, &what, &Broods::default()).outcome
+        undone(host, lease, &what, &Descendants::default()).outcome
     }
 
     #[test]
@@ -392,7 +392,7 @@ mod tests {
             host.add(orphan);
         }
         let what = lease::undo(&lease, std::iter::empty());
-        let effected = undone(&mut host, &lease, &what, &Broods::default());
+        let effected = undone(&mut host, &lease, &what, &Descendants::default());
         assert!(effected.reason.contains("300 with the same nice value"), "{effected:?}");
         assert!(!effected.reason.contains("301"), "{effected:?}");
         assert_eq!(niceness(&host, 300), [15]);

@@ -46,7 +46,7 @@ pub fn make(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
             Some(prior) => (ours, &prior.value),
             None => return Ok(()),
         },
-        Undo::Bequeath { .. } | Undo::Signal(_) | Undo::Nothing => return Ok(()),
+        Undo::HandOver { .. } | Undo::Signal(_) | Undo::Nothing => return Ok(()),
     };
     if value.knob() != Knob::Cgroup(CgroupFile::MemoryMax) {
         return Ok(());

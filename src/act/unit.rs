@@ -1,22 +1,22 @@
 //! What undoing a limit does about the unit behind the cgroup: what was set for it at runtime outlives the cgroup, and a
 //! value that somebody else wrote into the file.
 
-use super::apply::Effected;
+use super::apply::StepResult;
 use super::limit::held_unit;
 use crate::host::{CgroupError, Host, Knob, UnitState, Value};
 use crate::ledger::lease::{Lease, Undo};
-use crate::ledger::{Outcome, Prior};
+use crate::ledger::{Outcome, SavedValue};
 use crate::process::Cgroup;
 
 /// Takes ours out of the record of a unit whose file could not be put back. `next` is what an older lease still wants.
 pub fn settle(
     host: &mut impl Host,
     cgroup: &Cgroup,
-    effected: Effected,
+    effected: StepResult,
     unit: Option<&UnitState>,
     ours: &Value,
     next: Option<&Value>,
-) -> Effected {
+) -> StepResult {
     let Some(state) = unit else { return effected };
     let is_replaced = matches!(effected.outcome, Outcome::Gone | Outcome::ChangedIdentity);
     if !is_replaced && effected.outcome != Outcome::Superseded {
@@ -28,7 +28,7 @@ pub fn settle(
         Ok(true) => format!("{}; {} is as it was", effected.reason, state.unit),
         Ok(false) => format!("{}; somebody else changed {}", effected.reason, state.unit),
     };
-    Effected { reason, ..effected }
+    StepResult { reason, ..effected }
 }
 
 /// Takes ours out of the record of a unit and leaves in the file of the cgroup that it has now what somebody else wrote
@@ -58,7 +58,12 @@ fn withdraw_below(
 ///
 /// # Errors
 /// As for setting it.
-pub fn put_foreign(host: &mut impl Host, cgroup: &Cgroup, foreign: &Prior, next: &Value) -> Result<(), CgroupError> {
+pub fn put_foreign(
+    host: &mut impl Host,
+    cgroup: &Cgroup,
+    foreign: &SavedValue,
+    next: &Value,
+) -> Result<(), CgroupError> {
     let (value, unit) = (&foreign.value, foreign.unit.as_ref());
     if !is_by_hand(host, foreign) {
         return host.restore_cgroup(cgroup, value, unit);
@@ -71,7 +76,7 @@ pub fn put_foreign(host: &mut impl Host, cgroup: &Cgroup, foreign: &Prior, next:
 }
 
 /// What a unit had on record between two leases, where that was not `next`, the value of the older one.
-pub fn foreign_record(host: &impl Host, foreign: &Prior, next: &Value) -> Option<Value> {
+pub fn foreign_record(host: &impl Host, foreign: &SavedValue, next: &Value) -> Option<Value> {
     let recorded = recorded(host, foreign.value.knob(), foreign.unit.as_ref()?)?;
     match (&recorded, next) {
         (Value::Cgroup(of_unit), Value::Cgroup(ours)) if of_unit.explains(ours) => None,
@@ -80,7 +85,7 @@ pub fn foreign_record(host: &impl Host, foreign: &Prior, next: &Value) -> Option
 }
 
 /// Whether a value was written into the file past systemd, which has another one on record.
-pub fn is_by_hand(host: &impl Host, prior: &Prior) -> bool {
+pub fn is_by_hand(host: &impl Host, prior: &SavedValue) -> bool {
     let of_unit = prior.unit.as_ref();
     let of_unit = of_unit.and_then(|state| recorded(host, prior.value.knob(), state));
     match (of_unit, &prior.value) {
@@ -109,6 +114,6 @@ pub fn goal_of_record(host: &impl Host, lease: &Lease, undo: &Undo) -> Option<Va
             None => Some(next.clone()),
         },
         Undo::Restore { .. } => recorded(host, knob, state),
-        Undo::Bequeath { .. } | Undo::Signal(_) | Undo::Nothing => None,
+        Undo::HandOver { .. } | Undo::Signal(_) | Undo::Nothing => None,
     }
 }

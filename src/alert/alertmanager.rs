@@ -128,7 +128,7 @@ pub struct View {
 
 /// What all Alertmanagers said that answered, at about the same time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Survey {
+pub struct PollResult {
     pub views: Vec<View>,
     /// CLOCK_BOOTTIME before the first of them was asked.
     pub asked_at: Duration,
@@ -138,7 +138,7 @@ pub struct Survey {
     pub patience: Duration,
 }
 
-impl Survey {
+impl PollResult {
     /// Every alert that fires on some Alertmanager, once. Where they differ about its start the latest counts: the others
     /// have missed an end.
     pub fn firing(&self) -> Vec<Alert> {
@@ -155,7 +155,7 @@ impl Survey {
 
 /// Since when alerts that are open here are absent there.
 #[derive(Debug, Default)]
-pub struct Absences(BTreeMap<Absent, Since>);
+pub struct MissingAlerts(BTreeMap<Absent, Since>);
 
 /// Alertmanager and fingerprint.
 type Absent = (String, String);
@@ -169,11 +169,11 @@ struct Since {
     at: Duration,
 }
 
-impl Absences {
+impl MissingAlerts {
     /// Takes a survey made at `now` (CLOCK_BOOTTIME) and says which of the `open` fingerprints are over: absent on every
     /// Alertmanager that answered, on each for as long as the survey's patience without a gap. Nobody's answer ends
     /// nothing.
-    pub fn judge<'o>(&mut self, open: &BTreeSet<&'o str>, survey: &Survey, now: Duration) -> BTreeSet<&'o str> {
+    pub fn judge<'o>(&mut self, open: &BTreeSet<&'o str>, survey: &PollResult, now: Duration) -> BTreeSet<&'o str> {
         let mut kept = BTreeMap::new();
         let mut over = open.clone();
         for view in &survey.views {

@@ -83,7 +83,7 @@ impl<F: Fn(Delivery) -> Result<(), Full> + Send + Sync + 'static> Inbox for F {
 }
 
 /// The webhook listener.
-pub struct Receiver<I> {
+pub struct WebhookReceiver<I> {
     inbox: I,
     access: Access,
     tally: Tally,
@@ -128,9 +128,9 @@ impl Refusal {
     }
 }
 
-impl<I: Inbox> Receiver<I> {
-    pub fn new(inbox: I, access: Access, tally: Tally) -> Receiver<I> {
-        Receiver {
+impl<I: Inbox> WebhookReceiver<I> {
+    pub fn new(inbox: I, access: Access, tally: Tally) -> WebhookReceiver<I> {
+        WebhookReceiver {
             inbox,
             access,
             tally,

@@ -4,7 +4,7 @@
 //! Time is CLOCK_BOOTTIME. Samples and alerts bear wall-clock times, as PromQL and Alertmanager want them; when the wall
 //! clock is stepped, all of them are moved by the step, so that ranges, `for` and `keep_firing_for` count time that passes.
 
-use super::policy::Orders;
+use super::policy::EvaluationConfig;
 use super::sample_age::{READY_MADE, SampleAge};
 use crate::alert::alert::FIRING_SET_INTERVAL;
 use crate::alert::{Alert, FiringSet};
@@ -41,7 +41,7 @@ struct Moment {
 }
 
 pub struct OwnEvaluation {
-    orders: Orders,
+    orders: EvaluationConfig,
     evaluator: Evaluator,
     history: History,
     ages: SampleAge,
@@ -56,7 +56,7 @@ pub struct OwnEvaluation {
 impl OwnEvaluation {
     /// `before` is what was active when evenkeel ran last; `boot_now` is CLOCK_BOOTTIME, as everywhere here.
     pub fn new(
-        orders: Orders,
+        orders: EvaluationConfig,
         sampling: Sampling,
         before: &ActiveAlerts,
         boot_now: Duration,
@@ -122,7 +122,7 @@ impl OwnEvaluation {
     }
 
     /// Goes on with other rules.
-    pub fn replace(&mut self, orders: Orders, boot_now: Duration) -> Messages {
+    pub fn replace(&mut self, orders: EvaluationConfig, boot_now: Duration) -> Messages {
         let newest_ms = self.newest_ms();
         let ended = self
             .evaluator
@@ -242,14 +242,14 @@ fn news(round: Round) -> Vec<Alert> {
     news.map(|transition| transition.alert).collect()
 }
 
-fn settings(orders: &Orders) -> Settings {
+fn settings(orders: &EvaluationConfig) -> Settings {
     Settings {
         interval_ms: orders.interval.as_millis() as i64,
         ..Settings::default()
     }
 }
 
-fn longest_for(orders: &Orders) -> Duration {
+fn longest_for(orders: &EvaluationConfig) -> Duration {
     let files = orders.files.iter();
     let longest = files.map(crate::watch::RuleFile::longest_for_ms).max().unwrap_or(0);
     Duration::from_millis(longest.max(0) as u64)

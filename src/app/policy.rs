@@ -3,7 +3,7 @@
 
 use crate::config::{Config, Loaded, ProcessGroup};
 use crate::engine::Policy;
-use crate::engine::here::Here;
+use crate::engine::here::HostIdentity;
 use crate::rule::RuleSet;
 use crate::sense::Group;
 use crate::watch::promql::{self, Query};
@@ -29,7 +29,7 @@ pub fn policy(config: &Config, rules: RuleSet, enforce: bool) -> Policy {
     Policy {
         rules,
         enforce: enforce || config.enforce,
-        here: Here::new(
+        here: HostIdentity::new(
             config.identity.labels.clone(),
             &node_name(),
             &hosts,
@@ -53,7 +53,7 @@ pub fn groups(config: &Config) -> Vec<Group> {
 }
 
 /// What the watcher evaluates.
-pub struct Orders {
+pub struct EvaluationConfig {
     pub files: Vec<RuleFile>,
     /// `while` of the rules, by their text.
     pub conditions: BTreeMap<String, Query>,
@@ -62,7 +62,7 @@ pub struct Orders {
     pub target: LabelSet,
 }
 
-impl Orders {
+impl EvaluationConfig {
     /// Whether there is anything to evaluate.
     pub fn are_any(&self) -> bool {
         let mut groups = self.files.iter().flat_map(|file| &file.groups);
@@ -70,7 +70,7 @@ impl Orders {
     }
 }
 
-pub fn orders(loaded: &Loaded) -> Orders {
+pub fn orders(loaded: &Loaded) -> EvaluationConfig {
     let config = &loaded.config;
     let mut target = BTreeMap::from([
         ("job".to_owned(), DEFAULT_JOB.to_owned()),
@@ -78,7 +78,7 @@ pub fn orders(loaded: &Loaded) -> Orders {
     ]);
     target.extend(config.local.clone());
     let texts = loaded.rules.rules.iter().filter_map(|rule| rule.condition.clone());
-    Orders {
+    EvaluationConfig {
         files: config.alerting_rules.clone(),
         // `check` has parsed them all; what does not parse holds for nothing.
         conditions: texts

@@ -1,10 +1,11 @@
 //! Asks the Alertmanagers which alerts fire and hands what they say to the engine. Decides nothing.
 
 use crate::alert::alertmanager::{
-    AnswerError, RECEIVERS_PATH, STATUS_PATH, Survey, View, alerts_path, decode_alerts, decode_receivers, decode_start,
+    AnswerError, PollResult, RECEIVERS_PATH, STATUS_PATH, View, alerts_path, decode_alerts, decode_receivers,
+    decode_start,
 };
 use crate::config::{Alertmanagers, Config, LastGood, Reconcile};
-use crate::engine::run::{Door, Input};
+use crate::engine::run::{EngineHandle, Input};
 use crate::http::client::{ClientError, Connection};
 use crate::tally::Tally;
 use hyper::body::Bytes;
@@ -63,7 +64,7 @@ enum Silence {
 }
 
 /// Asks now and again until `stopped`.
-pub async fn run(Wanted(mut wanted): Wanted, door: Door, tally: Tally, stopped: impl Future<Output = ()>) {
+pub async fn run(Wanted(mut wanted): Wanted, door: EngineHandle, tally: Tally, stopped: impl Future<Output = ()>) {
     let rounds = async {
         let mut last_good = LastGood::default();
         let mut silent = BTreeSet::new();
@@ -75,7 +76,7 @@ pub async fn run(Wanted(mut wanted): Wanted, door: Door, tally: Tally, stopped: 
                 let survey = survey(&orders, &mut last_good, &mut silent).await;
                 tally.alertmanagers_asked(survey.views.len(), silent.len());
                 // A full queue is a busy engine: the next survey says the same.
-                door.try_send(Input::Survey(survey));
+                door.try_send(Input::PollResult(survey));
             }
             tokio::select! {
                 () = tokio::time::sleep(orders.reconcile.interval) => {}
@@ -90,7 +91,7 @@ pub async fn run(Wanted(mut wanted): Wanted, door: Door, tally: Tally, stopped: 
 }
 
 /// Asks all at once. `silent` are those that did not answer the last time, so that only changes are logged.
-async fn survey(orders: &Orders, last_good: &mut LastGood, silent: &mut BTreeSet<String>) -> Survey {
+async fn survey(orders: &Orders, last_good: &mut LastGood, silent: &mut BTreeSet<String>) -> PollResult {
     let asked_at = crate::host::linux::boot_time();
     let mut asked = JoinSet::new();
     for group in &orders.alertmanagers {
@@ -136,7 +137,7 @@ async fn survey(orders: &Orders, last_good: &mut LastGood, silent: &mut BTreeSet
     }
     *silent = now_silent;
     let reconcile = &orders.reconcile;
-    Survey {
+    PollResult {
         views,
         asked_at,
         // The next answer may be late or missing once.

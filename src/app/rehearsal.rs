@@ -2,19 +2,19 @@
 //! with a ledger in memory. So what the first reaction runs through is in memory by then, and is not read from a disk that
 //! everybody waits for. On any thread: pages belong to all of them.
 
-use crate::act::guard::Ward;
+use crate::act::guard::Protection;
 use crate::alert::alert::fingerprint;
 use crate::alert::{Alert, Labels, Matcher, Op, Source, Status};
 use crate::engine::select::still_holds;
 use crate::engine::{Answer, Engine, Policy};
 use crate::family::Family;
 use crate::host::{Host, LinuxHost};
-use crate::ledger::{Book, Journal};
+use crate::ledger::{Journal, LedgerState};
 use crate::process::selector::{Condition, Pattern};
 use crate::process::table::Procfs;
 use crate::process::{BootId, Identity, Process, Selector, protection};
 use crate::rule::step::Send;
-use crate::rule::{Aim, OrderBy, OrderKey, Rule, RuleSet, Step};
+use crate::rule::{OrderBy, OrderKey, Rule, RuleSet, Step, TargetSelector};
 use crate::tally::Tally;
 use crate::watch::evaluator::{Evaluator, Settings};
 use crate::watch::history::{History, Source as Wrote};
@@ -101,7 +101,14 @@ impl Reaction {
         });
         let journal = Journal::in_memory(procfs.boot).ok()?;
         Some(Reaction {
-            engine: Engine::new(host, journal, Book::default(), policy, conditions, Tally::default()),
+            engine: Engine::new(
+                host,
+                journal,
+                LedgerState::default(),
+                policy,
+                conditions,
+                Tally::default(),
+            ),
             somebody,
             rule,
             boot: procfs.boot,
@@ -111,7 +118,7 @@ impl Reaction {
     fn walk(&mut self) {
         let _ = self.engine.take(&[alert()], Instant::now());
         let own_line = self.engine.host().own_line();
-        let ward = Ward {
+        let ward = Protection {
             own_line: &own_line,
             protect: &[],
         };
@@ -162,7 +169,7 @@ fn rule(pid: i32) -> Option<Rule> {
     Some(Rule {
         name: NAME.into(),
         matchers: vec![Matcher::new("alertname", Op::Equal, NAME).ok()?],
-        aim: Aim::Processes(Selector { conditions }),
+        aim: TargetSelector::Processes(Selector { conditions }),
         order_by: OrderBy {
             key: OrderKey::Memory,
             reverse: false,
@@ -200,7 +207,7 @@ fn alert() -> Alert {
 mod tests {
     use super::*;
     use crate::act::guard::Budget;
-    use crate::engine::here::Here;
+    use crate::engine::here::HostIdentity;
     use crate::ledger::Decision;
     use std::path::Path;
 
@@ -212,7 +219,7 @@ mod tests {
         let policy = Policy {
             rules: RuleSet { rules: Vec::new() },
             enforce: true,
-            here: Here::new(Vec::new(), "web1", "", &[]),
+            here: HostIdentity::new(Vec::new(), "web1", "", &[]),
             protect: Vec::new(),
             budget: Budget::default(),
             restore_on_exit: true,

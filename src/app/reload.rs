@@ -6,7 +6,7 @@ use super::watcher::Watcher;
 use crate::cli;
 use crate::config::{Loaded, Sampling, Webhook};
 use crate::engine::Policy;
-use crate::engine::run::{Door, Input};
+use crate::engine::run::{EngineHandle, Input};
 use crate::http::listen::may_listen;
 use crate::sense::Groups;
 use crate::tally::Tally;
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Whom a reload tells of what was loaded.
 pub struct Told {
-    pub door: Door,
+    pub door: EngineHandle,
     pub watcher: Arc<Watcher>,
     pub reconciler: reconciler::Handle,
     pub groups: Groups,

@@ -3,9 +3,9 @@
 
 use super::kept_alerts::KeptAlerts;
 use super::own_evaluation::{Messages, OwnEvaluation, SETTLING};
-use super::policy::Orders;
+use super::policy::EvaluationConfig;
 use crate::engine::Conditions;
-use crate::engine::run::{Door, Input};
+use crate::engine::run::{EngineHandle, Input};
 use crate::engine::stages::Arrival;
 use crate::host::linux::boot_time;
 use crate::host::standing;
@@ -26,7 +26,7 @@ const MAX_WAITING: usize = 4;
 
 enum Message {
     Sample(Arc<Snapshot>, Occasion),
-    Orders(Box<Orders>),
+    EvaluationConfig(Box<EvaluationConfig>),
     Stop,
 }
 
@@ -58,9 +58,9 @@ impl Watcher {
     /// # Errors
     /// When no thread can be started.
     pub fn start(
-        orders: Orders,
+        orders: EvaluationConfig,
         sampling: Sampling,
-        door: Door,
+        door: EngineHandle,
         tally: Tally,
         kept: KeptAlerts,
     ) -> std::io::Result<Watcher> {
@@ -68,8 +68,8 @@ impl Watcher {
     }
 
     fn start_with(
-        (orders, sampling): (Orders, Sampling),
-        door: Door,
+        (orders, sampling): (EvaluationConfig, Sampling),
+        door: EngineHandle,
         tally: Tally,
         mut kept: KeptAlerts,
         settling: Duration,
@@ -113,8 +113,8 @@ impl Watcher {
     }
 
     /// Goes on with other rules.
-    pub fn replace(&self, orders: Orders) {
-        drop(self.sender.send(Message::Orders(Box::new(orders))));
+    pub fn replace(&self, orders: EvaluationConfig) {
+        drop(self.sender.send(Message::EvaluationConfig(Box::new(orders))));
     }
 
     /// What the engine asks for `while`.
@@ -164,7 +164,7 @@ struct Watch {
     /// Shared with the engine's thread, so it is never locked while something is sent or written.
     evaluation: Arc<Mutex<OwnEvaluation>>,
     reads: Arc<Reads>,
-    door: Door,
+    door: EngineHandle,
     tally: Tally,
     kept: KeptAlerts,
     /// Counts sets of rules.
@@ -188,7 +188,7 @@ impl Watch {
                     let age_ms = snapshot.taken_instant.elapsed().as_micros() as f64 / 1e3;
                     tracing::debug!(cause = cause.as_str(), age_ms, "rules have seen an early sample");
                 }
-                Ok(Message::Orders(orders)) => self.replace(*orders),
+                Ok(Message::EvaluationConfig(orders)) => self.replace(*orders),
                 Ok(Message::Stop) => return self.keep_last(),
                 Err(RecvTimeoutError::Timeout) => {
                     let said = lock(&self.evaluation).settle(boot_time());
@@ -208,7 +208,7 @@ impl Watch {
         self.kept.keep(active);
     }
 
-    fn replace(&mut self, orders: Orders) {
+    fn replace(&mut self, orders: EvaluationConfig) {
         self.edition += 1;
         let mut evaluation = lock(&self.evaluation);
         let said = evaluation.replace(orders, boot_time());
@@ -244,7 +244,7 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::alert::Status;
-    use crate::engine::queue::Taker;
+    use crate::engine::queue::Receiver;
     use crate::watch::LabelSet;
     use crate::watch::rule_file::parse;
     use jiff::Timestamp;
@@ -252,8 +252,8 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    fn orders(rules: &str) -> Orders {
-        Orders {
+    fn orders(rules: &str) -> EvaluationConfig {
+        EvaluationConfig {
             files: vec![parse("x.yml", &format!("groups: [{{name: g, rules: [{rules}]}}]")).unwrap()],
             conditions: BTreeMap::new(),
             interval: Duration::from_secs(1),
@@ -272,7 +272,7 @@ mod tests {
         })
     }
 
-    fn next(inputs: &Taker<Input>) -> Input {
+    fn next(inputs: &Receiver<Input>) -> Input {
         inputs
             .take(1, PATIENCE)
             .ok()
@@ -282,7 +282,7 @@ mod tests {
     }
 
     /// The next beginnings and ends, past what is said of time to time.
-    fn next_alerts(inputs: &Taker<Input>) -> Vec<crate::alert::Alert> {
+    fn next_alerts(inputs: &Receiver<Input>) -> Vec<crate::alert::Alert> {
         loop {
             match next(inputs) {
                 Input::Alerts(alerts, _) => return alerts,
@@ -297,7 +297,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("alerts.json");
         let start = |rules: &str| {
-            let (door, inputs) = Door::new();
+            let (door, inputs) = EngineHandle::new();
             let kept = KeptAlerts::new(directory.path());
             let settling = Duration::from_millis(10);
             let watcher = Watcher::start_with(

@@ -1,7 +1,7 @@
 //! Expressions that can be evaluated and would never answer, because nothing publishes a metric that they name. Pure.
 
 use crate::diagnostic::{Diagnostic, Severity, Source, Span, nearest};
-use crate::rule::Doubt;
+use crate::rule::Warning;
 use crate::sense::names::{known, may_be_published};
 use crate::watch::alerting::{ALERTS, ALERTS_FOR_STATE};
 use crate::watch::promql::{self, Refusal};
@@ -25,7 +25,7 @@ pub(super) fn recorded(files: &[RuleFile]) -> BTreeSet<String> {
 ///
 /// # Errors
 /// The character at which it goes wrong, from 0, and why.
-pub(super) fn check(text: &str, recorded: Option<&BTreeSet<String>>) -> Result<Vec<Doubt>, (usize, String)> {
+pub(super) fn check(text: &str, recorded: Option<&BTreeSet<String>>) -> Result<Vec<Warning>, (usize, String)> {
     // The parser counts bytes; a place in a file is counted in characters.
     let characters = |bytes: usize| text.get(..bytes).map_or(0, |before| before.chars().count());
     let query = promql::parse(text).map_err(|refusals| {
@@ -40,7 +40,7 @@ pub(super) fn check(text: &str, recorded: Option<&BTreeSet<String>>) -> Result<V
     };
     let doubts = query.metric_names().into_iter().filter_map(|(at, name)| {
         let (message, help) = doubt(&name, recorded)?;
-        Some(Doubt {
+        Some(Warning {
             offset: characters(at),
             width: name.chars().count(),
             message,

@@ -7,7 +7,7 @@ use crate::act::guard::Budget;
 use crate::diagnostic::{Findings, Spanned};
 use crate::http::token::TokenFile;
 use crate::ledger::Retention;
-use crate::process::{Needs, Selector};
+use crate::process::{ProcessFields, Selector};
 use crate::rule::file::{SELECT, read_select};
 use crate::rule::{Scope, compile_select};
 use crate::schema::{Key, Kind, Object, optional, required};
@@ -490,15 +490,15 @@ fn read_groups(fields: &Fields, findings: &mut Findings) -> Vec<ProcessGroup> {
     groups
 }
 
-fn read_metrics(group: &Fields, findings: &mut Findings) -> Needs {
+fn read_metrics(group: &Fields, findings: &mut Findings) -> ProcessFields {
     if group.get("metrics").is_none() {
         return DEFAULT_METRICS;
     }
-    let mut metrics = Needs::NONE;
+    let mut metrics = ProcessFields::NONE;
     for node in group.list("metrics", findings) {
         let word = node.choice("metrics", &METRIC, findings);
         let found = word.and_then(|word| DEAR_METRICS.iter().find(|(name, _)| *name == word.value));
-        metrics = metrics | found.map_or(Needs::NONE, |(_, needs)| *needs);
+        metrics = metrics | found.map_or(ProcessFields::NONE, |(_, needs)| *needs);
     }
     metrics
 }

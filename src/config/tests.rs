@@ -180,7 +180,10 @@ reconcile: {interval: 10s, patience: 1m}
     let groups: Vec<&str> = config.process_groups.iter().map(|group| group.name.as_str()).collect();
     assert_eq!(groups, ["batch", "big-batch"]);
     assert_eq!(config.process_groups[0].metrics, DEFAULT_METRICS);
-    assert_eq!(config.process_groups[1].metrics, Needs::IO | Needs::OPEN_FDS);
+    assert_eq!(
+        config.process_groups[1].metrics,
+        ProcessFields::IO | ProcessFields::OPEN_FDS
+    );
     let local: Vec<(&str, &str)> = config
         .local
         .iter()

@@ -2,10 +2,10 @@
 //! they block nobody else; what had no effect three times running opens the breaker of its rule.
 
 use super::Engine;
-use super::turn::{About, Turn};
+use super::turn::{AlertRef, Transaction};
 use crate::act::effect;
 use crate::host::{Host, Moment};
-use crate::ledger::{Breaker, Climb, Entry, EpisodeKey, Outcome, Record, Victim};
+use crate::ledger::{Breaker, Entry, EpisodeKey, Outcome, Record, TargetProgress, Victim};
 use crate::process::{Process, Target};
 use crate::rule::Step;
 use nix::sys::signal::Signal;
@@ -40,14 +40,14 @@ impl<H: Host> Engine<H> {
 
     /// Whether an episode goes on with the ladder of a victim.
     fn is_climbing(&self, victim: &Victim) -> bool {
-        let climbs = |climb: &Climb| climb.target == victim.target && climb.due < Duration::MAX;
+        let climbs = |climb: &TargetProgress| climb.target == victim.target && climb.due < Duration::MAX;
         let episode = self.book.episodes.get(&victim.episode());
         episode.is_some_and(|episode| episode.climbs.iter().any(climbs))
     }
 
     /// Victims whose ladder ended before its last final step: the alert resolved, or they were taken out of their episode.
     /// Others wait for them no longer than for one that got its last signal.
-    pub(super) fn bound_interrupted(&mut self, turn: &mut Turn) {
+    pub(super) fn bound_interrupted(&mut self, turn: &mut Transaction) {
         let is_left = |victim: &&Victim| {
             victim.is_awaited()
                 && victim.target != Target::Host
@@ -70,7 +70,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// An episode that finds a victim of an interrupted ladder goes on with it, from a signal that was sent already.
-    pub(super) fn adopt_victim(&mut self, target: Target, key: &EpisodeKey, turn: &mut Turn) {
+    pub(super) fn adopt_victim(&mut self, target: Target, key: &EpisodeKey, turn: &mut Transaction) {
         let is_it = |victim: &&Victim| victim.lives_as(target, key.simulated) && victim.is_interrupted;
         let Some(mut victim) = self.book.victims.iter().find(is_it).cloned() else {
             return;
@@ -82,7 +82,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Victims that live although nothing more will be done to them.
-    pub(super) fn give_up_survivors(&mut self, turn: &mut Turn) {
+    pub(super) fn give_up_survivors(&mut self, turn: &mut Transaction) {
         let now = turn.boot_now();
         let is_due = |victim: &&Victim| victim.is_awaited() && victim.gone_by.is_some_and(|at| at <= now);
         for mut victim in self.book.victims.iter().filter(is_due).cloned().collect::<Vec<_>>() {
@@ -138,11 +138,11 @@ impl<H: Host> Engine<H> {
         };
         let episode = self.book.episodes.get(&key);
         let labels = episode.map(|episode| episode.labels.clone()).unwrap_or_default();
-        let named = |climb: &&Climb| climb.target == victim.target;
+        let named = |climb: &&TargetProgress| climb.target == victim.target;
         let name = episode.and_then(|episode| episode.climbs.iter().find(named));
         let name = name.map(|climb| climb.name.clone()).unwrap_or_default();
         let signal = victim.signals.last().and_then(|number| Signal::try_from(*number).ok());
-        let mut record = About::new(&victim.rule, &labels, &victim.fingerprint).record(now);
+        let mut record = AlertRef::new(&victim.rule, &labels, &victim.fingerprint).record(now);
         record.target = Some((victim.target, name));
         record.step = signal.map(|signal| format!("signal {signal}"));
         (record.outcome, record.reason, record.is_effect) = (Some(outcome), reason, true);
@@ -179,7 +179,7 @@ impl<H: Host> Engine<H> {
         if !self.book.is_breaker_open(rule) {
             return false;
         }
-        let mut turn = Turn::new(self.host.now(), None);
+        let mut turn = Transaction::new(self.host.now(), None);
         let (rule, breaker) = (rule.to_owned(), Breaker::default());
         tracing::info!(rule, "its breaker was closed by hand");
         turn.close(&mut self.book, Entry::Breaker { rule, breaker });
@@ -189,7 +189,7 @@ impl<H: Host> Engine<H> {
 
     /// A final signal of which nobody knows whether it was sent is sent again, and its wait begins anew: it does no
     /// harm to a process that is ending, and SIGKILL must not come to one that was never asked to end.
-    pub(super) fn resend_unsettled(&mut self, turn: &mut Turn) {
+    pub(super) fn resend_unsettled(&mut self, turn: &mut Transaction) {
         let is_open = |victim: &&Victim| victim.is_awaited() && victim.unsent.is_some();
         for mut victim in self.book.victims.iter().filter(is_open).cloned().collect::<Vec<_>>() {
             let Some(unsent) = victim.unsent.take() else { continue };
@@ -206,7 +206,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Puts a victim before the step that sends this signal. False where its episode is over.
-    fn set_back_to(&mut self, victim: &Victim, signal: i32, turn: &mut Turn) -> bool {
+    fn set_back_to(&mut self, victim: &Victim, signal: i32, turn: &mut Transaction) -> bool {
         let key = EpisodeKey {
             rule: victim.rule.clone(),
             fingerprint: victim.fingerprint.clone(),
@@ -218,7 +218,7 @@ impl<H: Host> Engine<H> {
         let Some(rule) = self.rule_of(&episode) else {
             return false;
         };
-        let is_it = |climb: &&mut Climb| climb.target == victim.target;
+        let is_it = |climb: &&mut TargetProgress| climb.target == victim.target;
         let Some(climb) = episode.climbs.iter_mut().find(is_it) else {
             return false;
         };
@@ -233,7 +233,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Those of an episode that are victims only because their first signal may have been sent, and now will not be.
-    pub(super) fn spare_unsent(&mut self, key: &EpisodeKey, turn: &mut Turn) {
+    pub(super) fn spare_unsent(&mut self, key: &EpisodeKey, turn: &mut Transaction) {
         let is_its = |victim: &&Victim| {
             victim.is_awaited()
                 && victim.target != Target::Host

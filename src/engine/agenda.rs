@@ -1,6 +1,6 @@
 //! When the engine must look again although nothing arrives: waits, deadlines, rounds and retries. Pure.
 
-use crate::ledger::{Book, Lease};
+use crate::ledger::{Lease, LedgerState};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub const RELIST: Duration = Duration::from_millis(250);
 
 /// What the engine remembers of its own doing; all times are CLOCK_BOOTTIME.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Chores {
+pub struct Timers {
     /// Last round over all open episodes.
     pub last_round: Duration,
     /// Last try to write what could not be written; `None` where all is written.
@@ -31,7 +31,7 @@ pub struct Chores {
 
 /// When something is due, if anything ever is. A climb that is done has `Duration::MAX`. `under_way` are leases for which
 /// an answer is awaited.
-pub fn next_due(book: &Book, chores: Chores, under_way: &BTreeSet<u64>) -> Option<Duration> {
+pub fn next_due(book: &LedgerState, chores: Timers, under_way: &BTreeSet<u64>) -> Option<Duration> {
     let climbs = book
         .episodes
         .values()
@@ -67,13 +67,13 @@ mod tests {
     #[test]
     fn an_empty_book_asks_for_nothing() {
         let nothing = BTreeSet::new();
-        assert_eq!(next_due(&Book::default(), Chores::default(), &nothing), None);
-        let measuring = Chores {
+        assert_eq!(next_due(&LedgerState::default(), Timers::default(), &nothing), None);
+        let measuring = Timers {
             baseline_at: Some(Duration::from_secs(5)),
-            ..Chores::default()
+            ..Timers::default()
         };
         assert_eq!(
-            next_due(&Book::default(), measuring, &nothing),
+            next_due(&LedgerState::default(), measuring, &nothing),
             Some(Duration::from_secs(15))
         );
     }

@@ -2,14 +2,14 @@
 //! nothing but the book.
 
 use super::agenda::ROUND;
-use super::turn::{About, Subject, Turn, Work, shown};
+use super::turn::{Action, ActionContext, AlertRef, Transaction, shown};
 use super::{Answer, Engine};
 use crate::act::effect;
-use crate::act::guard::{FinalGate, Refusal, Strike, notice};
-use crate::act::plan::Ascent;
+use crate::act::guard::{Denial, FinalGate, KillClass, notice};
+use crate::act::plan::DueSteps;
 use crate::host::{Host, Knob, Value};
-use crate::ledger::book::{Barred, MemoryBefore};
-use crate::ledger::{Climb, Decision, Effect, Entry, Episode, Lease, Outcome, Record, Victim};
+use crate::ledger::book::{Excluded, MemoryBefore};
+use crate::ledger::{Decision, Effect, Entry, Episode, Lease, Outcome, Record, TargetProgress, Victim};
 use crate::process::{Candidate, Selector, Target};
 use crate::rule::step::{Change, Send, SignalKind};
 use crate::rule::{Rule, Step};
@@ -19,18 +19,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What stays the same while one target climbs.
-pub(super) struct Seat<'a> {
+pub(super) struct StepContext<'a> {
     pub rule: &'a Arc<Rule>,
     pub selector: &'a Arc<Selector>,
-    pub about: &'a About,
+    pub about: &'a AlertRef,
     pub candidate: &'a Candidate,
 }
 
 impl<H: Host> Engine<H> {
     /// Guards each due step of one target, and notes what is to be done.
-    pub(super) fn ascend(&mut self, ascent: Ascent, seat: Seat<'_>, episode: &mut Episode, turn: &mut Turn) {
+    pub(super) fn ascend(
+        &mut self,
+        ascent: DueSteps,
+        seat: StepContext<'_>,
+        episode: &mut Episode,
+        turn: &mut Transaction,
+    ) {
         let simulated = episode.key.simulated;
-        let mut climb = Climb {
+        let mut climb = TargetProgress {
             target: ascent.target,
             name: ascent.name.clone(),
             rung: ascent.next_rung,
@@ -49,7 +55,7 @@ impl<H: Host> Engine<H> {
         for (rung, step) in &ascent.steps {
             let allowed = self.allow(step, &seat, episode, turn);
             let refusal = match allowed {
-                Ok(Some(Strike::Done)) => {
+                Ok(Some(KillClass::Done)) => {
                     self.adopt_victim(ascent.target, &episode.key, turn);
                     turn.counted.push((seat.rule.name.clone(), Decision::Duplicate));
                     continue;
@@ -91,7 +97,7 @@ impl<H: Host> Engine<H> {
                     simulated: true,
                 },
             );
-            episode.barred.push(Barred {
+            episode.barred.push(Excluded {
                 target: ascent.target,
                 until_repeat: false,
             });
@@ -101,7 +107,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// A process counts as one victim, whatever it receives.
-    fn note_strike(&mut self, seat: &Seat<'_>, signal: Signal, episode: &Episode, turn: &mut Turn) {
+    fn note_strike(&mut self, seat: &StepContext<'_>, signal: Signal, episode: &Episode, turn: &mut Transaction) {
         let target = seat.candidate.target();
         let simulated = episode.key.simulated;
         let is_it = |known: &&Victim| known.target == target && known.simulated == simulated && known.gone_at.is_none();
@@ -138,14 +144,14 @@ impl<H: Host> Engine<H> {
     fn allow(
         &mut self,
         step: &Step,
-        seat: &Seat<'_>,
+        seat: &StepContext<'_>,
         episode: &Episode,
-        turn: &Turn,
-    ) -> Result<Option<Strike>, Refusal> {
+        turn: &Transaction,
+    ) -> Result<Option<KillClass>, Denial> {
         self.may_reach(step, seat.candidate)?;
         match step {
             Step::Wait(_) | Step::Allocate(_) | Step::Exec(_) => Ok(None),
-            step if turn.is_unledgered && !step.is_final() => Err(Refusal {
+            step if turn.is_unledgered && !step.is_final() => Err(Denial {
                 decision: Decision::Ledger,
                 reason: "the ledger cannot be written: only final steps go on without it".to_owned(),
             }),
@@ -158,7 +164,7 @@ impl<H: Host> Engine<H> {
                         "{} could be set and not be put back: {missing} is missing",
                         change.knob()
                     );
-                    Err(Refusal {
+                    Err(Denial {
                         decision: Decision::Privilege,
                         reason,
                     })
@@ -167,7 +173,7 @@ impl<H: Host> Engine<H> {
             Step::Kill => self.may_strike(Signal::SIGKILL, seat, episode, turn),
             Step::Signal(_) if self.host.may_signal().is_err() => {
                 let missing = self.host.may_signal().err().unwrap_or_default();
-                Err(Refusal {
+                Err(Denial {
                     decision: Decision::Privilege,
                     reason: format!("no signal can be sent to exactly one process: {missing} is missing"),
                 })
@@ -186,7 +192,7 @@ impl<H: Host> Engine<H> {
 
     /// # Errors
     /// When the process is another user's, and those are out of reach.
-    fn may_reach(&self, step: &Step, candidate: &Candidate) -> Result<(), Refusal> {
+    fn may_reach(&self, step: &Step, candidate: &Candidate) -> Result<(), Denial> {
         let (Some(process), knob) = (
             candidate.process(),
             match step {
@@ -198,7 +204,7 @@ impl<H: Host> Engine<H> {
             return Ok(());
         };
         match self.host.may_reach_others(knob) {
-            Err(missing) if !self.host.is_own(process.identity) => Err(Refusal {
+            Err(missing) if !self.host.is_own(process.identity) => Err(Denial {
                 decision: Decision::Privilege,
                 reason: format!("it belongs to another user: {missing} is missing"),
             }),
@@ -216,10 +222,10 @@ impl<H: Host> Engine<H> {
     fn may_strike(
         &mut self,
         signal: Signal,
-        seat: &Seat<'_>,
+        seat: &StepContext<'_>,
         episode: &Episode,
-        turn: &Turn,
-    ) -> Result<Option<Strike>, Refusal> {
+        turn: &Transaction,
+    ) -> Result<Option<KillClass>, Denial> {
         let answer = match &seat.rule.condition {
             None => None,
             Some(text) => {
@@ -247,18 +253,25 @@ impl<H: Host> Engine<H> {
             is_broken: self.book.is_breaker_open(&seat.rule.name),
         };
         let strike = gate.strike(seat.candidate.target(), signal)?;
-        if strike != Strike::Done {
+        if strike != KillClass::Done {
             self.may_deliver(signal, seat.candidate)?;
         }
         Ok(Some(strike))
     }
 
     /// Writes down what is about to be done, or what would be.
-    fn intend_step(&mut self, step: &Step, rung: usize, seat: &Seat<'_>, simulated: bool, turn: &mut Turn) {
+    fn intend_step(
+        &mut self,
+        step: &Step,
+        rung: usize,
+        seat: &StepContext<'_>,
+        simulated: bool,
+        turn: &mut Transaction,
+    ) {
         let mut record = seat.about.record(turn.now);
         (record.target, record.step) = (shown(seat.candidate), Some(step.to_string()));
         record.decision = Some(if simulated { Decision::DryRun } else { Decision::Planned });
-        let subject = Subject {
+        let subject = ActionContext {
             about: seat.about.clone(),
             candidate: seat.candidate.clone(),
             rule: Arc::clone(seat.rule),
@@ -328,7 +341,7 @@ impl<H: Host> Engine<H> {
                 }
                 let id = lease.id;
                 turn.intend(&mut self.book, Entry::Lease(lease));
-                turn.work.push(Work::Take { lease: id, subject });
+                turn.work.push(Action::Take { lease: id, subject });
             }
             (Step::Signal(Send { signal, undo }), _) => {
                 let lease = undo.map(|undo| {
@@ -338,7 +351,7 @@ impl<H: Host> Engine<H> {
                     turn.intend(&mut self.book, Entry::Lease(lease));
                     id
                 });
-                turn.work.push(Work::Signal {
+                turn.work.push(Action::Signal {
                     signal: *signal,
                     lease,
                     is_final: step.is_final(),
@@ -347,13 +360,13 @@ impl<H: Host> Engine<H> {
             }
             (Step::Reclaim(bytes), _) => {
                 let bytes = *bytes;
-                turn.work.push(Work::Reclaim { bytes, subject });
+                turn.work.push(Action::Reclaim { bytes, subject });
             }
             (Step::Set(_) | Step::Wait(_) | Step::Kill | Step::Allocate(_) | Step::Exec(_), _) => {}
         }
     }
 
-    pub(super) fn new_lease(&self, seat: &Seat<'_>, effect: Effect, turn: &Turn) -> Lease {
+    pub(super) fn new_lease(&self, seat: &StepContext<'_>, effect: Effect, turn: &Transaction) -> Lease {
         Lease {
             id: self.book.last_lease_id + 1,
             rule: seat.rule.name.clone(),
@@ -368,7 +381,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    pub(super) fn note_outcome(&mut self, record: Record, action: &'static str, turn: &mut Turn) {
+    pub(super) fn note_outcome(&mut self, record: Record, action: &'static str, turn: &mut Transaction) {
         if let Some(outcome) = record.outcome {
             self.tally.action(&record.rule, action, outcome.as_str());
         }

@@ -2,14 +2,14 @@
 //! alerts do not make each other's changes larger, and what applies comes back part by part as they end.
 
 use super::Engine;
-use super::ascend::Seat;
-use super::turn::Turn;
-use crate::act::apply::{self, Effected, Prepared};
+use super::ascend::StepContext;
+use super::turn::Transaction;
+use crate::act::apply::{self, Prepared, StepResult};
 use crate::act::descent;
 use crate::host::limit::Device;
 use crate::host::unit::number_in;
 use crate::host::{Host, Knob, UnitState, Value};
-use crate::ledger::{Effect, EpisodeKey, Lease, Prior, lease};
+use crate::ledger::{Effect, EpisodeKey, Lease, SavedValue, lease};
 use crate::process::{Cgroup, Process, Target};
 use crate::rule::step::Change;
 use std::collections::BTreeMap;
@@ -30,9 +30,9 @@ impl<H: Host> Engine<H> {
         &mut self,
         process: &Process,
         change: &Change,
-        seat: &Seat<'_>,
-        turn: &Turn,
-    ) -> Result<OnProcess, Effected> {
+        seat: &StepContext<'_>,
+        turn: &Transaction,
+    ) -> Result<OnProcess, StepResult> {
         let (target, knob) = (process.identity, change.knob());
         let mut prior = apply::read(&mut self.host, target, knob)?;
         let mut is_by_birth = false;
@@ -53,7 +53,7 @@ impl<H: Host> Engine<H> {
 
     /// What the knob of a target would be, were there no leases of other alerts: `found` is there now, and never empty.
     /// Steps of one ladder build on each other.
-    pub(super) fn base_of(&self, seat: &Seat<'_>, knob: Knob, found: &[Prior]) -> Value {
+    pub(super) fn base_of(&self, seat: &StepContext<'_>, knob: Knob, found: &[SavedValue]) -> Value {
         let of_knob = |lease: &&Lease| lease.effect.value().is_some_and(|value| value.knob() == knob);
         let held = self.book.leases.on(seat.candidate.target());
         let stack: Vec<&Lease> = held.filter(of_knob).collect();
@@ -67,7 +67,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// What an earlier step of the same ladder set. What is held since an earlier firing is to be undone, and does not count.
-    fn newest_of_episode(&self, seat: &Seat<'_>, stack: &[&Lease]) -> Option<Value> {
+    fn newest_of_episode(&self, seat: &StepContext<'_>, stack: &[&Lease]) -> Option<Value> {
         let key = EpisodeKey {
             rule: seat.rule.name.clone(),
             fingerprint: seat.about.fingerprint.clone(),

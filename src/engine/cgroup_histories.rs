@@ -10,7 +10,7 @@ use crate::host::{Value, fault};
 use crate::process::selector::{Condition, Pattern};
 use crate::process::{BootId, Process, Selector};
 use crate::rule::step::{Change, IoChange, Relative};
-use crate::rule::{Aim, Step, example};
+use crate::rule::{Step, TargetSelector, example};
 use proptest::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
@@ -87,7 +87,7 @@ fn set(file: CgroupFile, text: &str) -> Step {
 fn policy() -> Policy {
     let rule = |name: &str, alert: &str, limit: usize, actions: Vec<Step>| Rule {
         matchers: example(alert, "nice 1").matchers,
-        aim: Aim::Cgroups(Selector {
+        aim: TargetSelector::Cgroups(Selector {
             conditions: vec![Condition::Cgroup(
                 Pattern::fixed(r"/work\.slice/.*\.service|/plain").unwrap(),
             )],
@@ -153,7 +153,7 @@ fn policy() -> Policy {
             rules: rules.into_iter().map(Arc::new).collect(),
         },
         enforce: true,
-        here: Here::new(vec!["instance".into()], "web1", "", &[]),
+        here: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
         protect: vec![],
         budget: Budget::default(),
         restore_on_exit: true,

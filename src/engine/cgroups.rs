@@ -2,16 +2,16 @@
 //! intends. Policy is in guard; what is done is in `act/limit.rs`.
 
 use super::Engine;
-use super::ascend::Seat;
-use super::turn::{About, Subject, Turn, Work, shown};
-use crate::act::apply::Effected;
-use crate::act::guard::{self, Refusal, Ward};
+use super::ascend::StepContext;
+use super::turn::{Action, ActionContext, AlertRef, Transaction, shown};
+use crate::act::apply::StepResult;
+use crate::act::guard::{self, Denial, Protection};
 use crate::act::{limit, plan};
 use crate::host::{Host, Knob, Reading, Standing, Value, unit};
 use crate::ledger::lease;
-use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Prior, Record};
+use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Record, SavedValue};
 use crate::process::selector::Judgement;
-use crate::process::{Candidate, Cgroup, CgroupIdentity, Members, Needs, Process, Selector, Target};
+use crate::process::{Candidate, Cgroup, CgroupIdentity, Members, Process, ProcessFields, Selector, Target};
 use crate::rule::step::Change;
 use crate::rule::{Rule, Step};
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ pub fn select_cgroups(
     table: &[Process],
     rule: &Rule,
     selector: &Selector,
-    ward: &Ward,
+    ward: &Protection,
 ) -> Result<Vec<(Cgroup, Members)>, String> {
     let listed = host.cgroups().map_err(|error| error.to_string())?;
     let by_pid: BTreeMap<i32, &Process> = table.iter().map(|process| (process.identity.pid, process)).collect();
@@ -50,7 +50,7 @@ fn members(
     host: &mut impl Host,
     by_pid: &BTreeMap<i32, &Process>,
     cgroup: &Cgroup,
-    ward: &Ward,
+    ward: &Protection,
 ) -> Result<Vec<Process>, String> {
     let mut processes = Vec::new();
     for pid in host.members(cgroup).map_err(|error| error.to_string())? {
@@ -65,7 +65,12 @@ fn members(
 
 /// The process that has a pid, with its details; `None` where it has ended, or is within exit(2) and cannot be identified
 /// any more.
-fn member(host: &mut impl Host, pid: i32, known: Option<Process>, needs: Needs) -> Result<Option<Process>, String> {
+fn member(
+    host: &mut impl Host,
+    pid: i32,
+    known: Option<Process>,
+    needs: ProcessFields,
+) -> Result<Option<Process>, String> {
     let mut known = known;
     for _ in 0..MAX_LOOKS {
         let Some(mut process) = known.take().or_else(|| host.process(pid)) else {
@@ -98,16 +103,16 @@ impl<H: Host> Engine<H> {
         &mut self,
         rule: &Rule,
         selector: &Selector,
-        about: &About,
+        about: &AlertRef,
         is_first: bool,
-        turn: &mut Turn,
-    ) -> Result<Vec<Candidate>, Refusal> {
-        let ward = Ward {
+        turn: &mut Transaction,
+    ) -> Result<Vec<Candidate>, Denial> {
+        let ward = Protection {
             own_line: &self.own_line,
             protect: &self.policy.protect,
         };
         let found = select_cgroups(&mut self.host, turn.processes(), rule, selector, &ward);
-        let found = found.map_err(|reason| Refusal {
+        let found = found.map_err(|reason| Denial {
             decision: Decision::NoTarget,
             reason,
         })?;
@@ -135,7 +140,7 @@ impl<H: Host> Engine<H> {
             self.tell_refused(about, refused, turn);
             if matches.is_empty() {
                 let (decision, reason) = (Decision::NoTarget, nobody);
-                self.refuse_all(about, &Refusal { decision, reason }, turn);
+                self.refuse_all(about, &Denial { decision, reason }, turn);
             }
         }
         Ok(matches)
@@ -151,7 +156,7 @@ impl<H: Host> Engine<H> {
         };
         now.cpu_cores = seen.cpu_cores;
         let members = self.members_of(&now);
-        let ward = Ward {
+        let ward = Protection {
             own_line: &self.own_line,
             protect: &self.policy.protect,
         };
@@ -165,7 +170,7 @@ impl<H: Host> Engine<H> {
 
     /// Everything in a cgroup, read now.
     pub(super) fn members_of(&mut self, cgroup: &Cgroup) -> Members {
-        let ward = Ward {
+        let ward = Protection {
             own_line: &self.own_line,
             protect: &self.policy.protect,
         };
@@ -207,7 +212,7 @@ impl<H: Host> Engine<H> {
 
     /// What is there, as if evenkeel had set nothing: what it set for a unit under the same path comes to the unit's next
     /// cgroup by way of systemd.
-    fn read_own(&mut self, cgroup: &Cgroup, knob: Knob) -> Result<Reading, Effected> {
+    fn read_own(&mut self, cgroup: &Cgroup, knob: Knob) -> Result<Reading, StepResult> {
         let mut reading = self.host.read_cgroup(cgroup, knob)?;
         let target = Target::from(cgroup.identity);
         let of_knob = |lease: &&Lease| matches!(&lease.effect, Effect::Value { value, .. } if value.knob() == knob);
@@ -232,7 +237,7 @@ impl<H: Host> Engine<H> {
             let is_settled = lease.settled;
             let ours = lease.effect.value().cloned();
             let first = lease::beneath(leases().filter(|lease| lease.target == target));
-            if let (Some(ours), Some(Prior { unit: Some(unit), .. })) = (ours, first) {
+            if let (Some(ours), Some(SavedValue { unit: Some(unit), .. })) = (ours, first) {
                 let standing = self.host.standing(cgroup, &ours, &unit);
                 if !is_settled || !matches!(standing, Ok(Standing::Changed)) {
                     reading.unit = Some(unit);
@@ -260,14 +265,14 @@ impl<H: Host> Engine<H> {
         &mut self,
         cgroup: &Cgroup,
         change: &Change,
-        seat: &Seat<'_>,
-    ) -> Result<limit::PreparedLimit, Effected> {
+        seat: &StepContext<'_>,
+    ) -> Result<limit::PreparedLimit, StepResult> {
         let knob = limit::knob(&self.host, change)?;
         let mut reading = self.read_own(cgroup, knob)?;
         if let (Knob::Io(..), Some(unit)) = (knob, &mut reading.unit) {
             self.forget_other_devices(cgroup, knob, unit);
         }
-        let found = Prior {
+        let found = SavedValue {
             tid: 0,
             start_ticks: 0,
             value: reading.value.clone(),
@@ -286,10 +291,10 @@ impl<H: Host> Engine<H> {
         &mut self,
         step: &Step,
         mut record: Record,
-        subject: Subject,
-        seat: &Seat<'_>,
+        subject: ActionContext,
+        seat: &StepContext<'_>,
         simulated: bool,
-        turn: &mut Turn,
+        turn: &mut Transaction,
     ) {
         let Some(cgroup) = seat.candidate.cgroup() else { return };
         let prepared = match step {
@@ -322,10 +327,10 @@ impl<H: Host> Engine<H> {
             (Step::Set(_), Some((change, prepared))) => {
                 self.intend_limit(change, prepared, record, subject, seat, turn)
             }
-            (Step::Kill, _) => turn.work.push(Work::Kill { subject }),
+            (Step::Kill, _) => turn.work.push(Action::Kill { subject }),
             (Step::Reclaim(bytes), _) => {
                 let bytes = *bytes;
-                turn.work.push(Work::Reclaim { bytes, subject });
+                turn.work.push(Action::Reclaim { bytes, subject });
             }
             _ => {}
         }
@@ -336,9 +341,9 @@ impl<H: Host> Engine<H> {
         change: &Change,
         prepared: limit::PreparedLimit,
         mut record: Record,
-        subject: Subject,
-        seat: &Seat<'_>,
-        turn: &mut Turn,
+        subject: ActionContext,
+        seat: &StepContext<'_>,
+        turn: &mut Transaction,
     ) {
         let effect = Effect::Value {
             value: prepared.value,
@@ -352,11 +357,11 @@ impl<H: Host> Engine<H> {
         }
         let id = lease.id;
         turn.intend(&mut self.book, Entry::Lease(lease));
-        turn.work.push(Work::Take { lease: id, subject });
+        turn.work.push(Action::Take { lease: id, subject });
     }
 
     /// Records who may not be touched, and why.
-    pub(super) fn tell_refused(&mut self, about: &About, refused: Vec<(Candidate, Refusal)>, turn: &mut Turn) {
+    pub(super) fn tell_refused(&mut self, about: &AlertRef, refused: Vec<(Candidate, Denial)>, turn: &mut Transaction) {
         for (candidate, refusal) in refused {
             let mut record = about.record(turn.now);
             record.target = shown(&candidate);

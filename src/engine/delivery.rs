@@ -3,19 +3,19 @@
 //! first, and what somebody else stopped gets no such signal.
 
 use super::Engine;
-use super::turn::{Subject, Turn};
-use crate::act::apply::{self, Effected};
-use crate::act::guard::Refusal;
+use super::turn::{ActionContext, Transaction};
+use crate::act::apply::{self, StepResult};
+use crate::act::guard::Denial;
 use crate::host::{Host, Suspension, Value};
 use crate::ledger::lease;
 use crate::ledger::{Decision, Entry, Lease, Outcome, Victim};
-use crate::process::{Candidate, Identity, Needs, Target};
+use crate::process::{Candidate, Identity, ProcessFields, Target};
 use nix::sys::signal::Signal;
 
 impl<H: Host> Engine<H> {
     /// # Errors
     /// When a final signal would stay pending, and evenkeel cannot change that.
-    pub(super) fn may_deliver(&mut self, signal: Signal, candidate: &Candidate) -> Result<(), Refusal> {
+    pub(super) fn may_deliver(&mut self, signal: Signal, candidate: &Candidate) -> Result<(), Denial> {
         let processes = match candidate {
             Candidate::Process(process) => vec![process.identity],
             Candidate::Cgroup(cgroup) => {
@@ -28,7 +28,7 @@ impl<H: Host> Engine<H> {
             let suspensions = self.holding_back(process, signal);
             let foreign = suspensions.iter().find(|held| self.own_stops(process, held).is_empty());
             if let Some(held) = foreign {
-                return Err(Refusal {
+                return Err(Denial {
                     decision: Decision::Protected,
                     reason: pending(process, held, signal),
                 });
@@ -63,12 +63,12 @@ impl<H: Host> Engine<H> {
 
     /// # Errors
     /// When a process is to be stopped that a final signal is on its way to: it could not end.
-    pub(super) fn may_freeze(&mut self, candidate: &Candidate) -> Result<(), Refusal> {
+    pub(super) fn may_freeze(&mut self, candidate: &Candidate) -> Result<(), Denial> {
         let is_ending = |victim: &&Victim| victim.is_awaited() && !victim.outlived && !victim.signals.is_empty();
         let ending = self.book.victims.iter().filter(is_ending);
         for process in ending.filter_map(|victim| victim.target.process()).collect::<Vec<_>>() {
             if self.is_within(process, candidate) {
-                return Err(Refusal {
+                return Err(Denial {
                     decision: Decision::AwaitingEffect,
                     reason: format!("process {} is to end, and stopped it could not", process.pid),
                 });
@@ -85,7 +85,7 @@ impl<H: Host> Engine<H> {
         let Some(mut now) = self.host.process(process.pid).filter(|now| now.identity == process) else {
             return false;
         };
-        self.host.read_details(&mut now, Needs::CGROUP)
+        self.host.read_details(&mut now, ProcessFields::CGROUP)
             && now.details.cgroup.as_deref().is_some_and(|path| cgroup.holds(path))
     }
 
@@ -97,11 +97,11 @@ impl<H: Host> Engine<H> {
         &mut self,
         signal: Signal,
         held: Option<&Lease>,
-        subject: &Subject,
-        turn: &Turn,
+        subject: &ActionContext,
+        turn: &Transaction,
         outcomes: &mut Vec<Entry>,
-    ) -> Result<Effected, Effected> {
-        let gone = || Effected::only(Outcome::Gone, "only processes get signals");
+    ) -> Result<StepResult, StepResult> {
+        let gone = || StepResult::only(Outcome::Gone, "only processes get signals");
         let target = subject.candidate.process().ok_or_else(gone)?.identity;
         self.verify(subject)?;
         match held {
@@ -109,14 +109,14 @@ impl<H: Host> Engine<H> {
                 apply::catches(&mut self.host, target, signal)?;
                 if let Some(other) = self.sender_of(lease) {
                     let reason = format!("lease {other} has sent it; the last of them takes it back");
-                    return Ok(Effected::only(Outcome::AlreadySet, reason));
+                    return Ok(StepResult::only(Outcome::AlreadySet, reason));
                 }
             }
             None if subject.is_final() => self.let_continue(target, signal, turn, outcomes)?,
             None => apply::catches(&mut self.host, target, signal)?,
         }
         self.host.signal(target, signal)?;
-        Ok(Effected::only(Outcome::Applied, ""))
+        Ok(StepResult::only(Outcome::Applied, ""))
     }
 
     /// Ends what evenkeel itself does to keep a process from getting a signal.
@@ -127,9 +127,9 @@ impl<H: Host> Engine<H> {
         &mut self,
         process: Identity,
         signal: Signal,
-        turn: &Turn,
+        turn: &Transaction,
         outcomes: &mut Vec<Entry>,
-    ) -> Result<(), Effected> {
+    ) -> Result<(), StepResult> {
         for held in self.holding_back(process, signal) {
             for lease in self.own_stops(process, &held) {
                 self.undo(lease, Outcome::Restored, turn, outcomes);
@@ -137,7 +137,7 @@ impl<H: Host> Engine<H> {
         }
         match self.holding_back(process, signal).first() {
             None => Ok(()),
-            Some(held) => Err(Effected::only(Outcome::Cancelled, pending(process, held, signal))),
+            Some(held) => Err(StepResult::only(Outcome::Cancelled, pending(process, held, signal))),
         }
     }
 

@@ -3,12 +3,14 @@
 
 use super::Engine;
 use super::agenda::{RETRY, ROUND};
-use super::turn::{About, Turn, Work};
-use crate::act::guard::{FinalGate, Refusal};
-use crate::act::plan::{Ascent, HOST_NAME};
+use super::turn::{Action, AlertRef, Transaction};
+use crate::act::guard::{Denial, FinalGate};
+use crate::act::plan::{DueSteps, HOST_NAME};
 use crate::act::{allocate, command};
-use crate::host::{Errand, Host, Report};
-use crate::ledger::{Climb, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Record, Stage, Victim};
+use crate::host::{Host, Job, Report};
+use crate::ledger::{
+    Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Record, Stage, TargetProgress, Victim,
+};
 use crate::process::Target;
 use crate::rule::errand::without_query;
 use crate::rule::{Rule, Step};
@@ -25,7 +27,7 @@ const IMAGINED: &str = "RESOURCE";
 
 /// Something that was begun and has not been answered.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Flight {
+pub(super) struct InFlight {
     lease: u64,
     kind: Kind,
     /// An earlier request may have been granted without our knowing.
@@ -34,7 +36,7 @@ pub(super) struct Flight {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Request(allocate::Errand),
+    Request(allocate::AllocatorCall),
     Command,
 }
 
@@ -42,15 +44,15 @@ impl<H: Host> Engine<H> {
     /// Guards the steps of the host that are due, up to the first that others must answer. It goes on when they have.
     pub(super) fn climb_host(
         &mut self,
-        ascent: Ascent,
+        ascent: DueSteps,
         rule: &Arc<Rule>,
-        about: &About,
+        about: &AlertRef,
         episode: &mut Episode,
-        turn: &mut Turn,
+        turn: &mut Transaction,
     ) {
         let simulated = episode.key.simulated;
         let is_at_end = ascent.next_rung >= rule.actions.len();
-        let mut climb = Climb {
+        let mut climb = TargetProgress {
             target: Target::Host,
             name: HOST_NAME.to_owned(),
             rung: ascent.next_rung,
@@ -119,7 +121,7 @@ impl<H: Host> Engine<H> {
             };
             let id = lease.id;
             turn.intend(&mut self.book, Entry::Lease(lease));
-            turn.work.push(Work::Send {
+            turn.work.push(Action::Send {
                 lease: id,
                 was_in_doubt: false,
             });
@@ -130,7 +132,7 @@ impl<H: Host> Engine<H> {
         episode.climbs.push(climb);
     }
 
-    fn may_run(&self, rule: &Rule, episode: &Episode, now: Duration) -> Result<(), Refusal> {
+    fn may_run(&self, rule: &Rule, episode: &Episode, now: Duration) -> Result<(), Denial> {
         let condition = rule.condition.as_ref();
         let condition = condition.map(|text| (self.conditions)(text).is_some_and(|answer| answer.holds));
         let (stuck, orphaned) = (BTreeSet::new(), BTreeSet::new());
@@ -150,7 +152,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// The host is a victim once per episode, and over it at once: nobody waits for its end.
-    fn note_run(&mut self, episode: &Episode, turn: &mut Turn) {
+    fn note_run(&mut self, episode: &Episode, turn: &mut Transaction) {
         let key = &episode.key;
         let is_known = |victim: &Victim| victim.target == Target::Host && victim.counts_for(episode);
         if self.book.victims.iter().any(is_known) {
@@ -167,7 +169,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// What a step would have others do, with the alert filled in.
-    fn host_effect(&self, step: &Step, episode: &Episode, turn: &Turn) -> Result<Effect, String> {
+    fn host_effect(&self, step: &Step, episode: &Episode, turn: &Transaction) -> Result<Effect, String> {
         let granted = self.book.leases_of(&episode.key).filter(|lease| !lease.is_ending());
         let mut granted = granted.filter_map(|lease| match &lease.effect {
             Effect::Allocation(allocation) => allocation.resource(),
@@ -210,7 +212,7 @@ impl<H: Host> Engine<H> {
 
     /// How many more errands of this kind may begin.
     fn room(&self, is_command: bool) -> usize {
-        let same = |flight: &&Flight| (flight.kind == Kind::Command) == is_command;
+        let same = |flight: &&InFlight| (flight.kind == Kind::Command) == is_command;
         let most = if is_command { MAX_COMMANDS } else { MAX_REQUESTS };
         most.saturating_sub(self.flights.values().filter(same).count())
     }
@@ -221,11 +223,11 @@ impl<H: Host> Engine<H> {
     }
 
     /// What is due of others: tries that failed, renewals, what is to be given back.
-    pub(super) fn run_errands(&mut self, turn: &mut Turn) {
+    pub(super) fn run_errands(&mut self, turn: &mut Transaction) {
         let now = turn.boot_now();
         // One whose end is part of this turn must not become in doubt by a request that is not sent.
-        let ending = |work: &Work| match work {
-            Work::Undo { lease, .. } => Some(*lease),
+        let ending = |work: &Action| match work {
+            Action::Undo { lease, .. } => Some(*lease),
             _ => None,
         };
         let ending: BTreeSet<u64> = turn.work.iter().filter_map(ending).collect();
@@ -237,7 +239,7 @@ impl<H: Host> Engine<H> {
         for mut lease in due {
             let id = lease.id;
             if let Some(word) = lease.course().and_then(|course| course.ending) {
-                turn.work.push(Work::Undo { lease: id, word });
+                turn.work.push(Action::Undo { lease: id, word });
                 continue;
             }
             if is_first_try(&lease) && self.is_in_doubt(&lease) {
@@ -266,7 +268,7 @@ impl<H: Host> Engine<H> {
                     turn.intend(&mut self.book, Entry::Lease(lease));
                 }
             }
-            turn.work.push(Work::Send {
+            turn.work.push(Action::Send {
                 lease: id,
                 was_in_doubt,
             });
@@ -288,13 +290,13 @@ impl<H: Host> Engine<H> {
 
     /// At the end of the daemon: tries again what failed to be given back.
     pub fn go_on_giving_back(&mut self) {
-        let mut turn = Turn::new(self.host.now(), None);
+        let mut turn = Transaction::new(self.host.now(), None);
         self.run_errands(&mut turn);
         self.finish(turn);
     }
 
     /// After a restart: a command that ran when the daemon died may have done anything. It is not run again.
-    pub(super) fn take_up_errands(&mut self, turn: &mut Turn) {
+    pub(super) fn take_up_errands(&mut self, turn: &mut Transaction) {
         let is_open = |lease: &&Lease| matches!(&lease.effect, Effect::Command(command) if !command.has_ended);
         for mut lease in self.book.leases.values().filter(is_open).cloned().collect::<Vec<_>>() {
             let Effect::Command(command) = &mut lease.effect else {
@@ -349,7 +351,7 @@ impl<H: Host> Engine<H> {
         // Grows with time, so that an answer to an engine that died is not taken for one to its successor.
         let last = self.flights.keys().next_back().copied().unwrap_or(0);
         let ticket = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(last + 1);
-        let flight = Flight {
+        let flight = InFlight {
             lease: id,
             kind,
             was_in_doubt,
@@ -359,7 +361,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Begins to give back what a lease holds; it ends when that is answered.
-    pub(super) fn give_back(&mut self, mut lease: Lease, word: Outcome, turn: &Turn, outcomes: &mut Vec<Entry>) {
+    pub(super) fn give_back(&mut self, mut lease: Lease, word: Outcome, turn: &Transaction, outcomes: &mut Vec<Entry>) {
         let id = lease.id;
         let word = match (&lease.effect, word) {
             (Effect::Allocation(_), Outcome::Restored) => Outcome::Released,
@@ -397,7 +399,7 @@ impl<H: Host> Engine<H> {
 
     /// A lease is released by hand. The first time its tries start from the beginning. `may_drop`: if one failed since, it
     /// is dropped without an answer. Returns whether it was.
-    pub(super) fn note_release_by_hand(&mut self, lease: &Lease, may_drop: bool, turn: &mut Turn) -> bool {
+    pub(super) fn note_release_by_hand(&mut self, lease: &Lease, may_drop: bool, turn: &mut Transaction) -> bool {
         let mut lease = lease.clone();
         let is_ending = lease.is_ending();
         let Some(course) = lease.course_mut() else {
@@ -443,13 +445,13 @@ impl<H: Host> Engine<H> {
         let Some(lease) = self.book.leases.get(&flight.lease).cloned() else {
             return;
         };
-        let mut turn = Turn::new(self.host.now(), None);
+        let mut turn = Transaction::new(self.host.now(), None);
         match (&lease.effect, flight.kind) {
             (Effect::Allocation(allocation), Kind::Request(errand)) => {
                 let heard = allocation.hear(errand, flight.was_in_doubt, report, turn.boot_now());
                 let step = match errand {
-                    allocate::Errand::Ask => allocation.step.clone(),
-                    allocate::Errand::GiveBack => "undo allocate".to_owned(),
+                    allocate::AllocatorCall::Ask => allocation.step.clone(),
+                    allocate::AllocatorCall::GiveBack => "undo allocate".to_owned(),
                 };
                 self.hear_server(&lease, heard, step, &mut turn);
             }
@@ -468,7 +470,7 @@ impl<H: Host> Engine<H> {
         self.finish(turn);
     }
 
-    fn hear_server(&mut self, lease: &Lease, heard: allocate::Heard, step: String, turn: &mut Turn) {
+    fn hear_server(&mut self, lease: &Lease, heard: allocate::Heard, step: String, turn: &mut Transaction) {
         let outcome = heard.outcome;
         let resource = heard.allocation.as_ref().and_then(|allocation| allocation.resource());
         if heard.is_news {
@@ -501,7 +503,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn hear_command(&mut self, lease: &Lease, heard: command::Heard, step: String, turn: &mut Turn) {
+    fn hear_command(&mut self, lease: &Lease, heard: command::Heard, step: String, turn: &mut Transaction) {
         let outcome = heard.outcome;
         let mut record = self.about(lease).record(turn.now);
         (record.step, record.outcome) = (Some(step), Some(outcome));
@@ -525,7 +527,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn tell_answer(&mut self, lease: &Lease, mut record: Record, turn: &mut Turn) {
+    fn tell_answer(&mut self, lease: &Lease, mut record: Record, turn: &mut Transaction) {
         let outcome = record.outcome.map_or("", Outcome::as_str);
         self.tally.action(
             &lease.rule,
@@ -547,23 +549,23 @@ impl<H: Host> Engine<H> {
     }
 
     /// The host takes its next steps in the episode of this lease.
-    fn climb_on(&mut self, lease: &Lease, turn: &mut Turn) {
+    fn climb_on(&mut self, lease: &Lease, turn: &mut Transaction) {
         let Some(mut episode) = self.book.episodes.get(&key_of(lease)).cloned() else {
             return;
         };
         let ladder = self.rule_of(&episode).map_or(0, |rule| rule.actions.len());
         let mut climbs = episode.climbs.iter_mut();
-        let waits = |climb: &&mut Climb| climb.target == Target::Host && climb.rung < ladder;
+        let waits = |climb: &&mut TargetProgress| climb.target == Target::Host && climb.rung < ladder;
         if let Some(climb) = climbs.find(waits) {
             climb.due = turn.boot_now();
             turn.close(&mut self.book, Entry::Episode(episode));
         }
     }
 
-    fn about(&self, lease: &Lease) -> About {
+    fn about(&self, lease: &Lease) -> AlertRef {
         let episode = self.book.episodes.get(&key_of(lease));
         let labels = episode.map(|episode| episode.labels.clone()).unwrap_or_default();
-        About::new(&lease.rule, &labels, &lease.fingerprint)
+        AlertRef::new(&lease.rule, &labels, &lease.fingerprint)
     }
 }
 
@@ -584,14 +586,14 @@ fn key_of(lease: &Lease) -> EpisodeKey {
     }
 }
 
-fn next_errand(lease: &Lease) -> Option<(Kind, Errand)> {
+fn next_errand(lease: &Lease) -> Option<(Kind, Job)> {
     match &lease.effect {
         Effect::Allocation(allocation) => {
             let (errand, request) = allocation.next_errand()?;
-            let request = Errand::Request(request, allocation.server.clone());
+            let request = Job::Request(request, allocation.server.clone());
             Some((Kind::Request(errand), request))
         }
-        Effect::Command(command) => Some((Kind::Command, Errand::Command(command.next_run()?.clone()))),
+        Effect::Command(command) => Some((Kind::Command, Job::Command(command.next_run()?.clone()))),
         Effect::Value { .. } | Effect::Signal { .. } => None,
     }
 }

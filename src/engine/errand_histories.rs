@@ -6,7 +6,7 @@ use super::histories::config;
 use super::tests::errands::rule;
 use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
-use crate::host::errand::{Errand, Report, Request};
+use crate::host::errand::{Job, Report, Request};
 use crate::host::fake::FakeHost;
 use crate::host::fault;
 use crate::ledger::Outcome;
@@ -204,7 +204,7 @@ fn policy(rules: &[Rule]) -> Policy {
             rules: rules.iter().cloned().map(Arc::new).collect(),
         },
         enforce: true,
-        here: Here::new(vec!["instance".into()], "web1", "", &[]),
+        here: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
         protect: vec![],
         budget: Budget::default(),
         restore_on_exit: true,
@@ -282,7 +282,7 @@ impl World {
     /// The allocator deals with what reached it.
     fn serve(&mut self, engine: &mut Engine<FakeHost>) {
         for (ticket, errand) in std::mem::take(&mut engine.host().errands) {
-            let Errand::Request(request, _) = errand else { panic!() };
+            let Job::Request(request, _) = errand else { panic!() };
             let mut leases = engine.book().leases.values();
             let lease = leases.find(|lease| allocation(lease).ask.key == request.key);
             let is_renewal = lease.is_some_and(|lease| allocation(lease).resource().is_some());

@@ -7,17 +7,17 @@ const LOOPBACK_NAMES: [&str; 4] = ["localhost", "localhost.localdomain", "ip6-lo
 
 /// How this host recognises alerts about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Here {
+pub struct HostIdentity {
     /// Labels that name a host; one that names this host is enough.
     labels: Vec<String>,
     /// Lower case: nodename, FQDN and what the configuration lists.
     names: Vec<String>,
 }
 
-impl Here {
+impl HostIdentity {
     /// `nodename` as uname(2) says; `hosts` is the text of `/etc/hosts`, which knows the FQDN without a network;
     /// `listed` are `identity.names` of the configuration.
-    pub fn new(labels: Vec<String>, nodename: &str, hosts: &str, listed: &[String]) -> Here {
+    pub fn new(labels: Vec<String>, nodename: &str, hosts: &str, listed: &[String]) -> HostIdentity {
         let nodename = nodename.to_lowercase();
         let mut names: Vec<String> = listed.iter().map(|name| name.to_lowercase()).collect();
         let fqdn = hosts
@@ -34,7 +34,7 @@ impl Here {
             .find(|alias| alias.starts_with(&format!("{nodename}.")));
         let own = [Some(nodename), fqdn].into_iter().flatten();
         names.extend(own.filter(|name| !name.is_empty() && !LOOPBACK_NAMES.contains(&name.as_str())));
-        Here { labels, names }
+        HostIdentity { labels, names }
     }
 
     pub fn names(&self) -> &[String] {
@@ -102,7 +102,7 @@ mod tests {
     fn check(nodename: &str, listed: &[&str], instance: &str, expected: bool) {
         let hosts = "127.0.0.1 localhost\n127.0.1.1 web1.example.org web1 # us\n";
         let listed: Vec<String> = listed.iter().map(|name| (*name).to_owned()).collect();
-        let here = Here::new(vec!["instance".into()], nodename, hosts, &listed);
+        let here = HostIdentity::new(vec!["instance".into()], nodename, hosts, &listed);
         let labels = [("instance".to_owned(), instance.to_owned())].into();
         assert_eq!(
             here.recognises(&labels).is_ok(),
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn no_identity_label_is_no_alert_about_us() {
-        let here = Here::new(vec!["instance".into(), "host".into()], "web1", "", &[]);
+        let here = HostIdentity::new(vec!["instance".into(), "host".into()], "web1", "", &[]);
         assert!(
             here.recognises(&Labels::new())
                 .unwrap_err()

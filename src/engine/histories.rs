@@ -10,7 +10,7 @@ use crate::host::{Knob, Thread, Value, fault};
 use crate::process::selector::{Condition, Part, Pattern};
 use crate::process::{Identity, Process, Selector};
 use crate::rule::step::{AffinityChange, Change, Send as SendSignal};
-use crate::rule::{Aim, Step, example};
+use crate::rule::{Step, TargetSelector, example};
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -165,7 +165,7 @@ fn policy(variant: usize) -> Policy {
         2,
         vec![Step::Set(Change::Affinity(AffinityChange::Percent(-50)))],
     );
-    by_label.aim = Aim::Processes(Selector {
+    by_label.aim = TargetSelector::Processes(Selector {
         conditions: vec![Condition::Name(Pattern::Template(vec![Part::Label("comm".into())]))],
     });
     let quiet = rule(
@@ -209,7 +209,7 @@ fn policy(variant: usize) -> Policy {
             rules: rules.into_iter().map(Arc::new).collect(),
         },
         enforce: variant != 3,
-        here: Here::new(vec!["instance".into()], "web1", "", &[]),
+        here: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
         protect: vec![],
         budget: Budget {
             final_steps: 3,

@@ -7,21 +7,22 @@
 
 use super::Engine;
 use super::agenda::{BASELINE, RETRY, ROUND};
-use super::ascend::Seat;
+use super::ascend::StepContext;
 use super::episode::Statement;
 use super::reconcile::before;
 use super::select::{Selection, needs_cpu, select, selector_for};
 use super::stages::Arrival;
-use super::turn::{About, Turn, Work};
-use crate::act::guard::{Refusal, Ward, bound_matches};
+use super::turn::{Action, AlertRef, Transaction};
+use crate::act::guard::{Denial, Protection, bound_matches};
 use crate::act::plan::plan;
 use crate::alert::{Alert, Status};
 use crate::host::Host;
 use crate::ledger::{
-    Book, Climb, Closed, Decision, Entry, Episode, EpisodeKey, Evidence, EvidenceSource, Lease, Level, Outcome,
+    Closed, Decision, Entry, Episode, EpisodeKey, Evidence, EvidenceSource, Lease, LedgerState, Level, Outcome,
+    TargetProgress,
 };
-use crate::process::{Candidate, Kin, Process, Selector, Target};
-use crate::rule::{Aim, Rule, RuleIndex};
+use crate::process::{Candidate, Process, ProcessTree, Selector, Target};
+use crate::rule::{Rule, RuleIndex, TargetSelector};
 use smol_str::SmolStr;
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
@@ -37,7 +38,7 @@ const JUST_NOW: Duration = Duration::from_secs(1);
 
 /// Why an episode is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Occasion {
+enum Trigger {
     Opened,
     Repeat,
     Round,
@@ -62,7 +63,7 @@ impl<H: Host> Engine<H> {
     /// # Errors
     /// As [`Engine::take`].
     pub(super) fn walk(&mut self, statements: &[Statement<'_>], arrival: Arrival) -> Result<(), String> {
-        let mut turn = Turn::new(self.host.now(), Some(arrival));
+        let mut turn = Transaction::new(self.host.now(), Some(arrival));
         let rules = self.policy.rules.rules.clone();
         self.meet_all(&rules, statements, &mut turn);
         self.carry_out_or(turn, |engine, turn| {
@@ -74,7 +75,7 @@ impl<H: Host> Engine<H> {
         })
     }
 
-    fn meet_all(&mut self, rules: &[Arc<Rule>], statements: &[Statement<'_>], turn: &mut Turn) {
+    fn meet_all(&mut self, rules: &[Arc<Rule>], statements: &[Statement<'_>], turn: &mut Transaction) {
         let index = RuleIndex::new(rules);
         for statement in statements {
             let matching = index.matching(&statement.alert.labels);
@@ -87,7 +88,7 @@ impl<H: Host> Engine<H> {
 
     /// Does what is due: waits that are over, deadlines, rounds, retries.
     pub fn tick(&mut self) {
-        let mut turn = Turn::new(self.host.now(), None);
+        let mut turn = Transaction::new(self.host.now(), None);
         let now = turn.boot_now();
         if self.chores.baseline_at.is_some_and(|at| at + BASELINE <= now) {
             self.measure_cpu();
@@ -120,7 +121,7 @@ impl<H: Host> Engine<H> {
             .map(|episode| episode.key.clone())
             .collect();
         for key in &due {
-            self.judge(key, Occasion::Round, &mut turn);
+            self.judge(key, Trigger::Round, &mut turn);
         }
         self.book.forget(now, self.victim_age());
         if let Err(reason) = self.carry_out_or(turn, |engine, turn| engine.judge_without_ledger(&due, turn)) {
@@ -134,11 +135,11 @@ impl<H: Host> Engine<H> {
         self.chores.last_round = self.chores.last_round.min(last_round);
     }
 
-    fn judge_without_ledger(&mut self, keys: &[EpisodeKey], turn: &mut Turn) {
+    fn judge_without_ledger(&mut self, keys: &[EpisodeKey], turn: &mut Transaction) {
         for key in keys.iter().filter(|key| !key.simulated) {
             let rule = self.book.episodes.get(key).and_then(|episode| self.rule_of(episode));
             if rule.is_some_and(|rule| rule.without_ledger) {
-                self.judge(key, Occasion::Round, turn);
+                self.judge(key, Trigger::Round, turn);
             }
         }
     }
@@ -146,7 +147,7 @@ impl<H: Host> Engine<H> {
     /// Goes on after a restart: undoes what no open episode stands for. Every open episode is in doubt: nothing new is done
     /// for it until some source confirms that its alert fires.
     pub fn resume(&mut self) {
-        let mut turn = Turn::new(self.host.now(), None);
+        let mut turn = Transaction::new(self.host.now(), None);
         let now = turn.boot_now();
         self.book.episodes.values_mut().for_each(|episode| episode.doubt(now));
         for closed in self.book.closed.values_mut() {
@@ -166,7 +167,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Whether an alert is about this host, or the rule does not ask. Own evaluation speaks of this host only.
-    fn is_about_us(&self, rule: &Rule, statement: &Statement<'_>, turn: &mut Turn) -> bool {
+    fn is_about_us(&self, rule: &Rule, statement: &Statement<'_>, turn: &mut Transaction) -> bool {
         if statement.source == EvidenceSource::Own || rule.any_host {
             return true;
         }
@@ -184,7 +185,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// A rule, and an alert that fires and that its matchers accept.
-    fn meet(&mut self, rule: &Arc<Rule>, statement: &Statement<'_>, turn: &mut Turn) {
+    fn meet(&mut self, rule: &Arc<Rule>, statement: &Statement<'_>, turn: &mut Transaction) {
         if !self.is_about_us(rule, statement, turn) {
             return;
         }
@@ -222,33 +223,38 @@ impl<H: Host> Engine<H> {
         self.rules_in_use.insert(key.clone(), Arc::clone(rule));
         if self.book.paused {
             // It stays open, so that it is judged when the pause ends, not only at the next repeat.
-            let about = About::new(&rule.name, &alert.labels, &alert.fingerprint);
+            let about = AlertRef::new(&rule.name, &alert.labels, &alert.fingerprint);
             let mut record = about.record(turn.now);
             record.decision = Some(Decision::Paused);
             turn.decide(&mut self.book, record);
         }
-        self.judge(&key, Occasion::Opened, turn);
+        self.judge(&key, Trigger::Opened, turn);
     }
 
-    fn repeat(&mut self, rule: &Rule, key: &EpisodeKey, statement: &Statement<'_>, turn: &mut Turn) {
+    fn repeat(&mut self, rule: &Rule, key: &EpisodeKey, statement: &Statement<'_>, turn: &mut Transaction) {
         let is_confirmed = self.confirm(key, rule.hold, statement, turn);
         if is_confirmed {
             self.take_up_requests(key, turn.boot_now());
         } else if !turn.is_unledgered && self.is_judged_just_now(key, turn.boot_now()) {
             return turn.counted.push((rule.name.clone(), Decision::Duplicate));
         }
-        self.judge(key, Occasion::Repeat, turn);
+        self.judge(key, Trigger::Repeat, turn);
     }
 
     /// A delivery that speaks of the past is counted, and changes nothing.
-    fn pass_over(&self, rule: SmolStr, alert: &Alert, reason: &'static str, turn: &mut Turn) {
+    fn pass_over(&self, rule: SmolStr, alert: &Alert, reason: &'static str, turn: &mut Transaction) {
         tracing::info!(rule = rule.as_str(), alert = alert.name(), reason, "stale delivery");
         turn.counted.push((rule, Decision::Stale));
     }
 
     /// The end of an alert reaches every open episode of it, whatever rules, identity and mode say by now. Where none is
     /// open, the end is remembered for the rules that match, so that a firing that comes late is known as such.
-    fn end<'r>(&mut self, statement: &Statement<'_>, matching: impl Iterator<Item = &'r Arc<Rule>>, turn: &mut Turn) {
+    fn end<'r>(
+        &mut self,
+        statement: &Statement<'_>,
+        matching: impl Iterator<Item = &'r Arc<Rule>>,
+        turn: &mut Transaction,
+    ) {
         let alert = statement.alert;
         let is_its = |key: &&EpisodeKey| key.fingerprint == alert.fingerprint;
         let open: Vec<EpisodeKey> = self.book.episodes.keys().filter(is_its).cloned().collect();
@@ -280,7 +286,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn end_episode(&mut self, key: &EpisodeKey, statement: &Statement<'_>, turn: &mut Turn) {
+    fn end_episode(&mut self, key: &EpisodeKey, statement: &Statement<'_>, turn: &mut Transaction) {
         let Some(mut episode) = self.book.episodes.get(key).cloned() else {
             return;
         };
@@ -290,7 +296,7 @@ impl<H: Host> Engine<H> {
         }
         episode.evidence.record_over(statement.source, statement.at);
         if self.level_of(&episode, turn.boot_now()) == Level::Over {
-            let about = About::new(&key.rule, &statement.alert.labels, &key.fingerprint);
+            let about = AlertRef::new(&key.rule, &statement.alert.labels, &key.fingerprint);
             let ended_at = statement.ended_at(turn.now.wall);
             return self.close(key, &about, ended_at, "the alert ended", turn);
         }
@@ -334,7 +340,7 @@ impl<H: Host> Engine<H> {
     /// Notes that a source says that the alert of an open episode fires, and extends the deadlines of what is held. In
     /// memory at every repeat; durably only when a quarter of the time is gone or something new was said, so that repeats
     /// cost no commit. Whether it confirms an alert that was in doubt.
-    fn confirm(&mut self, key: &EpisodeKey, hold: Duration, statement: &Statement<'_>, turn: &mut Turn) -> bool {
+    fn confirm(&mut self, key: &EpisodeKey, hold: Duration, statement: &Statement<'_>, turn: &mut Transaction) -> bool {
         let now = turn.boot_now();
         let renewable = |lease: &&Lease| !lease.is_ending() && !lease.is_undoing;
         let renewed = Entry::Renewed {
@@ -374,12 +380,12 @@ impl<H: Host> Engine<H> {
     }
 
     /// Select, plan and guard for one open episode.
-    fn judge(&mut self, key: &EpisodeKey, occasion: Occasion, turn: &mut Turn) {
+    fn judge(&mut self, key: &EpisodeKey, occasion: Trigger, turn: &mut Transaction) {
         let Some(mut episode) = self.book.episodes.get(key).cloned() else {
             return;
         };
         let Some(rule) = self.rule_of(&episode) else { return };
-        let about = About::new(&rule.name, &episode.labels, &key.fingerprint);
+        let about = AlertRef::new(&rule.name, &episode.labels, &key.fingerprint);
         match episode.evidence.level(turn.boot_now(), rule.hold) {
             Level::Firing => {}
             Level::Unconfirmed => return self.wait_for_confirmation(episode, turn),
@@ -389,7 +395,7 @@ impl<H: Host> Engine<H> {
         if self.book.paused {
             return postpone(&mut self.book, key, turn.boot_now());
         }
-        let is_first = occasion == Occasion::Opened;
+        let is_first = occasion == Trigger::Opened;
         if let Some(refusal) = self.cannot_choose(&rule, turn.boot_now()) {
             if is_first {
                 self.refuse_all(&about, &refusal, turn);
@@ -405,7 +411,7 @@ impl<H: Host> Engine<H> {
                     // Told when it begins and at each repeat: how often an open episode is looked at says nothing of it.
                     if self.crowded.insert(key.clone()) {
                         self.refuse_all(&about, &refusal, turn);
-                    } else if occasion == Occasion::Repeat {
+                    } else if occasion == Trigger::Repeat {
                         turn.counted.push((rule.name.clone(), refusal.decision));
                     }
                     return postpone(&mut self.book, key, turn.boot_now());
@@ -419,8 +425,8 @@ impl<H: Host> Engine<H> {
             matches.retain(|candidate| !spent.contains(&candidate.target()));
         }
         let held = self.places(&episode, turn);
-        let ascents = plan(&rule, &held, &matches, turn.boot_now(), occasion == Occasion::Repeat);
-        if occasion == Occasion::Repeat {
+        let ascents = plan(&rule, &held, &matches, turn.boot_now(), occasion == Trigger::Repeat);
+        if occasion == Trigger::Repeat {
             episode.barred.retain(|barred| !barred.until_repeat);
             if ascents.is_empty() {
                 turn.counted.push((rule.name.clone(), Decision::Duplicate));
@@ -443,7 +449,7 @@ impl<H: Host> Engine<H> {
             let (Some(candidate), Some(selector)) = (candidate, &selector) else {
                 continue;
             };
-            let seat = Seat {
+            let seat = StepContext {
                 rule: &rule,
                 selector,
                 about: &about,
@@ -475,10 +481,10 @@ impl<H: Host> Engine<H> {
         &mut self,
         rule: &Rule,
         selector: &Selector,
-        about: &About,
+        about: &AlertRef,
         is_first: bool,
-        turn: &mut Turn,
-    ) -> Result<Vec<Candidate>, Refusal> {
+        turn: &mut Transaction,
+    ) -> Result<Vec<Candidate>, Denial> {
         turn.near = match selector.only_pid() {
             // Rounds read everything, and so see the children of those that are held.
             Some(pid) if is_first && turn.table.is_none() && needs_one_only(rule) => Some(self.read_line_of(pid)),
@@ -487,10 +493,10 @@ impl<H: Host> Engine<H> {
         if turn.near.is_none() && turn.table.is_none() {
             turn.table = Some(self.recent_table(turn));
         }
-        if let Aim::Cgroups(_) = rule.aim {
+        if let TargetSelector::Cgroups(_) = rule.aim {
             return self.find_cgroups(rule, selector, about, is_first, turn);
         }
-        let ward = Ward {
+        let ward = Protection {
             own_line: &self.own_line,
             protect: &self.policy.protect,
         };
@@ -504,9 +510,9 @@ impl<H: Host> Engine<H> {
         let reused = |process: &Process| {
             let reason = selector.reused_number(process)?.to_string();
             let decision = Decision::NoTarget;
-            Some((Candidate::Process(process.clone()), Refusal { decision, reason }))
+            Some((Candidate::Process(process.clone()), Denial { decision, reason }))
         };
-        let mut refused: Vec<(Candidate, Refusal)> = choice.iter().filter_map(reused).collect();
+        let mut refused: Vec<(Candidate, Denial)> = choice.iter().filter_map(reused).collect();
         refused.extend(unreadable.into_iter().filter_map(|process| {
             let refusal = ward.screen(rule, &process).err()?;
             Some((Candidate::Process(process), refusal))
@@ -529,22 +535,22 @@ impl<H: Host> Engine<H> {
                 found => format!("{found} processes match the selector, and none of them may be touched"),
             };
             let decision = Decision::NoTarget;
-            self.refuse_all(about, &Refusal { decision, reason }, turn);
+            self.refuse_all(about, &Denial { decision, reason }, turn);
         }
         Ok(matches)
     }
 
     /// Why targets cannot be chosen at this time at all.
-    fn cannot_choose(&self, rule: &Rule, now: Duration) -> Option<Refusal> {
+    fn cannot_choose(&self, rule: &Rule, now: Duration) -> Option<Denial> {
         // Whoever is oldest must not be taken for whoever uses the processors most.
-        (needs_cpu(rule) && self.baseline(now).is_none()).then(|| Refusal {
+        (needs_cpu(rule) && self.baseline(now).is_none()).then(|| Denial {
             decision: Decision::NoTarget,
             reason: "processor use has not been measured for long enough yet; it is looked at again".to_owned(),
         })
     }
 
     /// What is held stays held; only targets that ended are taken out.
-    fn wait_for_confirmation(&mut self, mut episode: Episode, turn: &mut Turn) {
+    fn wait_for_confirmation(&mut self, mut episode: Episode, turn: &mut Transaction) {
         let key = episode.key.clone();
         let held = episode.climbs.len();
         self.drop_the_gone(&mut episode, turn);
@@ -558,7 +564,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Closes an episode whose alert no source has confirmed for as long as is allowed.
-    fn close_silent(&mut self, episode: &Episode, about: &About, turn: &mut Turn) {
+    fn close_silent(&mut self, episode: &Episode, about: &AlertRef, turn: &mut Transaction) {
         tracing::info!(
             rule = about.rule.as_str(),
             alert = about.alertname.as_str(),
@@ -572,14 +578,14 @@ impl<H: Host> Engine<H> {
     /// The episode as it counts against `limit`: who still holds a lease keeps a place, though it was taken out of the
     /// episode when another of its leases ended. One whose target is gone keeps none, so that a unit which was restarted
     /// is taken again at once.
-    fn places(&self, episode: &Episode, turn: &Turn) -> Episode {
+    fn places(&self, episode: &Episode, turn: &Transaction) -> Episode {
         let of_the_gone: BTreeSet<u64> = turn.undone_as(Outcome::Gone).collect();
         let mut held = episode.clone();
         let mut seen: BTreeSet<Target> = held.climbs.iter().map(|climb| climb.target).collect();
         let leases = self.book.leases_of(&episode.key);
         for lease in leases.filter(|lease| !of_the_gone.contains(&lease.id)) {
             if seen.insert(lease.target) {
-                held.climbs.push(Climb {
+                held.climbs.push(TargetProgress {
                     target: lease.target,
                     name: lease.name.clone(),
                     rung: usize::MAX,
@@ -591,7 +597,7 @@ impl<H: Host> Engine<H> {
         held
     }
 
-    pub(super) fn refuse_all(&mut self, about: &About, refusal: &Refusal, turn: &mut Turn) {
+    pub(super) fn refuse_all(&mut self, about: &AlertRef, refusal: &Denial, turn: &mut Transaction) {
         let mut record = about.record(turn.now);
         (record.decision, record.reason) = (Some(refusal.decision), refusal.reason.clone());
         turn.decide(&mut self.book, record);
@@ -602,11 +608,15 @@ impl<H: Host> Engine<H> {
     ///
     /// # Errors
     /// When the intents could not be made durable.
-    pub(super) fn carry_out_or(&mut self, turn: Turn, again: impl FnOnce(&mut Self, &mut Turn)) -> Result<(), String> {
+    pub(super) fn carry_out_or(
+        &mut self,
+        turn: Transaction,
+        again: impl FnOnce(&mut Self, &mut Transaction),
+    ) -> Result<(), String> {
         let (now, arrival) = (turn.boot_now(), turn.arrival);
         let begun = self.carry_out(turn);
         if begun.is_err() {
-            let mut rest = Turn::without_ledger(self.host.now(), arrival);
+            let mut rest = Transaction::without_ledger(self.host.now(), arrival);
             again(self, &mut rest);
             if rest.has_something() {
                 // Its intents stand, durable or not.
@@ -621,7 +631,7 @@ impl<H: Host> Engine<H> {
     ///
     /// # Errors
     /// When the intent could not be made durable.
-    fn carry_out(&mut self, mut turn: Turn) -> Result<(), String> {
+    fn carry_out(&mut self, mut turn: Transaction) -> Result<(), String> {
         let entries = turn.entries();
         let decided: Vec<(SmolStr, Decision)> = entries
             .iter()
@@ -662,7 +672,7 @@ impl<H: Host> Engine<H> {
             self.last_table = None;
         }
         for work in std::mem::take(&mut turn.work) {
-            if matches!(work, Work::Undo { .. }) && turn.table.is_none() {
+            if matches!(work, Action::Undo { .. }) && turn.table.is_none() {
                 // Whoever undoes must know the children.
                 turn.table = Some(Arc::new(self.read_kin()));
             }
@@ -691,13 +701,13 @@ impl<H: Host> Engine<H> {
     }
 
     /// The process table as whoever undoes needs it.
-    pub(super) fn read_kin(&mut self) -> Kin {
-        Kin::from(self.host.processes().unwrap_or_default())
+    pub(super) fn read_kin(&mut self) -> ProcessTree {
+        ProcessTree::from(self.host.processes().unwrap_or_default())
     }
 
     /// For alerts that come in quick succession one reading serves several: whom it names is read anew before it is
     /// touched. Nothing was done since then.
-    fn recent_table(&mut self, turn: &Turn) -> Arc<Kin> {
+    fn recent_table(&mut self, turn: &Transaction) -> Arc<ProcessTree> {
         let now = turn.boot_now();
         let recent = self.last_table.take().filter(|_| turn.arrival.is_some());
         let recent = recent.filter(|(read_at, _)| now.saturating_sub(*read_at) < JUST_READ);
@@ -708,7 +718,7 @@ impl<H: Host> Engine<H> {
 
     /// A process and its ancestors, which matter where one may hold what was inherited: who names it by number need not wait
     /// until all others are read.
-    fn read_line_of(&mut self, pid: i32) -> Kin {
+    fn read_line_of(&mut self, pid: i32) -> ProcessTree {
         let mut line: Vec<Process> = Vec::new();
         let mut next = self.host.process(pid);
         while let Some(process) = next {
@@ -719,10 +729,10 @@ impl<H: Host> Engine<H> {
                 .flatten();
             line.push(process);
         }
-        Kin::from(line)
+        ProcessTree::from(line)
     }
 
-    fn read_table(&mut self, now: Duration) -> Kin {
+    fn read_table(&mut self, now: Duration) -> ProcessTree {
         let mut table = self.host.processes().unwrap_or_else(|error| {
             tracing::error!(%error, "the process table cannot be read");
             Vec::new()
@@ -730,7 +740,7 @@ impl<H: Host> Engine<H> {
         if let Some(baseline) = self.baseline(now) {
             baseline.measure(&mut table, now);
         }
-        let kin = Kin::from(table);
+        let kin = ProcessTree::from(table);
         self.broods.note(&kin, &self.book.leases);
         kin
     }
@@ -739,7 +749,7 @@ impl<H: Host> Engine<H> {
 /// Whether one process can be judged without the others: its use of processors is measured from the whole table, and who
 /// ends processes looks at all that are ending.
 fn needs_one_only(rule: &Rule) -> bool {
-    matches!(rule.aim, Aim::Processes(_)) && !needs_cpu(rule) && !rule.has_final_steps()
+    matches!(rule.aim, TargetSelector::Processes(_)) && !needs_cpu(rule) && !rule.has_final_steps()
 }
 
 /// The episode that an alert opens for a rule at a time of CLOCK_BOOTTIME.
@@ -770,7 +780,7 @@ fn evidence_of(rule: &Rule, statement: &Statement<'_>) -> Evidence {
 }
 
 /// Looks at the waiting targets of an episode again in a round, not before.
-fn postpone(book: &mut Book, key: &EpisodeKey, now: Duration) {
+fn postpone(book: &mut LedgerState, key: &EpisodeKey, now: Duration) {
     let Some(episode) = book.episodes.get_mut(key) else {
         return;
     };

@@ -34,22 +34,22 @@ mod real_histories;
 #[cfg(test)]
 mod tests;
 
-use crate::act::descent::Broods;
+use crate::act::descent::Descendants;
 pub use cgroups::select_cgroups;
 
 use crate::act::guard::Budget;
-use crate::alert::alertmanager::Absences;
+use crate::alert::alertmanager::MissingAlerts;
 use crate::host::Host;
 use crate::ledger::book::REMEMBER_VICTIMS;
 use crate::ledger::lease::Undo;
-use crate::ledger::{Book, Episode, EpisodeKey, EvidenceSource, Journal, Lease, Record, Retention};
+use crate::ledger::{Episode, EpisodeKey, EvidenceSource, Journal, Lease, LedgerState, Record, Retention};
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
-use crate::process::{Kin, Selector};
-use crate::rule::{Aim, Rule, RuleSet, Step};
+use crate::process::{ProcessTree, Selector};
+use crate::rule::{Rule, RuleSet, Step, TargetSelector};
 use crate::tally::Tally;
-use agenda::Chores;
-use errand::Flight;
-use here::Here;
+use agenda::Timers;
+use errand::InFlight;
+use here::HostIdentity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub struct Policy {
     pub rules: RuleSet,
     /// False is dry-run.
     pub enforce: bool,
-    pub here: Here,
+    pub here: HostIdentity,
     pub protect: Vec<Selector>,
     pub budget: Budget,
     /// `on_exit: restore`.
@@ -86,7 +86,7 @@ pub fn missing_privileges<'r>(host: &impl Host, rule: &'r Rule) -> Vec<(&'r Step
 pub fn confined_steps<'r>(host: &impl Host, rule: &'r Rule) -> Vec<(&'r Step, &'static str)> {
     let missing = |step: &'r Step| {
         let missing = match step {
-            _ if matches!(rule.aim, Aim::Cgroups(_)) => None,
+            _ if matches!(rule.aim, TargetSelector::Cgroups(_)) => None,
             Step::Set(change) => host.may_reach_others(Some(change.knob())).err(),
             Step::Signal(_) => host.may_reach_others(None).err(),
             _ => None,
@@ -110,7 +110,7 @@ pub type Conditions = Box<dyn Fn(&str) -> Option<Answer> + Send>;
 pub struct Engine<H: Host> {
     host: H,
     journal: Journal,
-    book: Book,
+    book: LedgerState,
     policy: Policy,
     tally: Tally,
     conditions: Conditions,
@@ -124,26 +124,33 @@ pub struct Engine<H: Host> {
     /// The last two readings for processor use: the newer one serves once it is old enough.
     baselines: [Option<CpuBaseline>; 2],
     /// The process table as an alert had it read, and when.
-    last_table: Option<(Duration, Arc<Kin>)>,
+    last_table: Option<(Duration, Arc<ProcessTree>)>,
     /// Children of targets that were seen.
-    broods: Broods,
+    broods: Descendants,
     /// What was undone in this turn, whose newest children must be looked for once more.
     undone: Vec<(Lease, Undo)>,
     /// Leases that are being undone and wait for room, by number.
     waits: BTreeMap<u64, room::Wait>,
-    chores: Chores,
-    absences: Absences,
+    chores: Timers,
+    absences: MissingAlerts,
     /// What others were asked and have not answered, by ticket.
-    flights: BTreeMap<u64, Flight>,
+    flights: BTreeMap<u64, InFlight>,
 }
 
 impl<H: Host> Engine<H> {
     /// Takes over what the journal holds. Call [`Engine::resume`] before anything else.
-    pub fn new(host: H, journal: Journal, book: Book, policy: Policy, conditions: Conditions, tally: Tally) -> Self {
+    pub fn new(
+        host: H,
+        journal: Journal,
+        book: LedgerState,
+        policy: Policy,
+        conditions: Conditions,
+        tally: Tally,
+    ) -> Self {
         let own_line = host.own_line();
-        let chores = Chores {
+        let chores = Timers {
             last_round: host.now().boot,
-            ..Chores::default()
+            ..Timers::default()
         };
         let rules_in_use = BTreeMap::new();
         let mut engine = Engine {
@@ -159,11 +166,11 @@ impl<H: Host> Engine<H> {
             crowded: BTreeSet::new(),
             baselines: [None, None],
             last_table: None,
-            broods: Broods::default(),
+            broods: Descendants::default(),
             undone: Vec::new(),
             waits: BTreeMap::new(),
             chores,
-            absences: Absences::default(),
+            absences: MissingAlerts::default(),
             flights: BTreeMap::new(),
         };
         engine.retain_history();
@@ -223,7 +230,7 @@ impl<H: Host> Engine<H> {
         });
     }
 
-    pub fn book(&self) -> &Book {
+    pub fn book(&self) -> &LedgerState {
         &self.book
     }
 

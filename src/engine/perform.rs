@@ -3,28 +3,28 @@
 
 use super::Engine;
 use super::agenda::{RETRY, ROUND};
-use super::turn::{Subject, Turn, Work, shown};
-use crate::act::apply::{self, Effected};
+use super::turn::{Action, ActionContext, Transaction, shown};
+use crate::act::apply::{self, StepResult};
 use crate::act::effect;
-use crate::act::guard::Ward;
+use crate::act::guard::Protection;
 use crate::act::limit;
 use crate::engine::select::still_holds;
 use crate::host::Host;
 use crate::ledger::lease::{self, Undo};
-use crate::ledger::{Climb, Effect, Entry, EpisodeKey, Outcome, Victim};
+use crate::ledger::{Effect, Entry, EpisodeKey, Outcome, TargetProgress, Victim};
 use crate::process::{Candidate, Target};
 use nix::sys::signal::Signal;
 use std::time::Instant;
 
 impl<H: Host> Engine<H> {
-    pub(super) fn perform(&mut self, work: Work, turn: &Turn, outcomes: &mut Vec<Entry>) {
+    pub(super) fn perform(&mut self, work: Action, turn: &Transaction, outcomes: &mut Vec<Entry>) {
         match work {
-            Work::Undo { lease, word } => self.undo(lease, word, turn, outcomes),
-            Work::Send { lease, was_in_doubt } => self.send(lease, was_in_doubt),
-            Work::Take { lease, subject } if self.is_called_off(&subject) => {
+            Action::Undo { lease, word } => self.undo(lease, word, turn, outcomes),
+            Action::Send { lease, was_in_doubt } => self.send(lease, was_in_doubt),
+            Action::Take { lease, subject } if self.is_called_off(&subject) => {
                 self.forgo(lease, Outcome::Cancelled, outcomes);
             }
-            Work::Signal {
+            Action::Signal {
                 signal, lease, subject, ..
             } if self.is_called_off(&subject) => {
                 let outcome = Outcome::Cancelled;
@@ -33,12 +33,12 @@ impl<H: Host> Engine<H> {
                 }
                 self.spare(subject.candidate.target(), signal, outcomes);
             }
-            Work::Kill { subject } if self.is_called_off(&subject) => {
+            Action::Kill { subject } if self.is_called_off(&subject) => {
                 self.spare(subject.candidate.target(), Signal::SIGKILL, outcomes);
             }
-            Work::Reclaim { subject, .. } if self.is_called_off(&subject) => {}
-            Work::Kill { subject } => self.kill(&subject, turn, outcomes),
-            Work::Reclaim { bytes, subject } => {
+            Action::Reclaim { subject, .. } if self.is_called_off(&subject) => {}
+            Action::Kill { subject } => self.kill(&subject, turn, outcomes),
+            Action::Reclaim { bytes, subject } => {
                 let effected = self.verify(&subject).map_or_else(
                     |effected| effected,
                     |()| match &subject.candidate {
@@ -50,7 +50,7 @@ impl<H: Host> Engine<H> {
                 self.set_back(&subject, &effected, turn, outcomes);
                 self.report(&subject, effected, done_at, turn, outcomes);
             }
-            Work::Take { lease, subject } => {
+            Action::Take { lease, subject } => {
                 let Some(mut held) = self.book.leases.get(&lease).cloned() else {
                     return;
                 };
@@ -86,7 +86,7 @@ impl<H: Host> Engine<H> {
                     self.undo(lease, Outcome::Cancelled, turn, outcomes);
                 }
             }
-            Work::Signal {
+            Action::Signal {
                 signal,
                 lease,
                 is_final,
@@ -132,7 +132,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Ends everything in a cgroup. That counts as gone as soon as nothing lives in it.
-    fn kill(&mut self, subject: &Subject, turn: &Turn, outcomes: &mut Vec<Entry>) {
+    fn kill(&mut self, subject: &ActionContext, turn: &Transaction, outcomes: &mut Vec<Entry>) {
         let Some(cgroup) = subject.candidate.cgroup() else {
             return;
         };
@@ -162,7 +162,7 @@ impl<H: Host> Engine<H> {
             .leases
             .get(&id)
             .map(|lease| lease::undo(lease, self.book.leases.on(lease.target)));
-        if let Some(Undo::Bequeath { heir, inherited, .. }) = undo {
+        if let Some(Undo::HandOver { heir, inherited, .. }) = undo {
             let (id, prior) = (heir, inherited);
             self.keep(Entry::LeasePrior { id, prior }, outcomes);
         }
@@ -171,7 +171,7 @@ impl<H: Host> Engine<H> {
 
     /// Undoes a lease whose cgroup was replaced while it was set: systemd has the property and gives it to the unit's next
     /// cgroup. Leases above it on the same cgroup were never set and end first, because the unit has the value of this one.
-    fn undo_for_unit(&mut self, id: u64, turn: &Turn, outcomes: &mut Vec<Entry>) {
+    fn undo_for_unit(&mut self, id: u64, turn: &Transaction, outcomes: &mut Vec<Entry>) {
         let Some(lease) = self.book.leases.get(&id) else {
             return;
         };
@@ -200,7 +200,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// A final signal was sent. After the last one it is known by when it must have had its effect.
-    fn await_effect(&mut self, subject: &Subject, signal: Signal, outcomes: &mut Vec<Entry>) {
+    fn await_effect(&mut self, subject: &ActionContext, signal: Signal, outcomes: &mut Vec<Entry>) {
         let target = subject.candidate.target();
         let victims = &self.book.victims;
         let Some(mut victim) = victims.iter().find(|victim| victim.lives_as(target, false)).cloned() else {
@@ -212,7 +212,7 @@ impl<H: Host> Engine<H> {
         self.keep(Entry::Victim(victim), outcomes);
     }
 
-    fn climb_of(&mut self, subject: &Subject) -> Option<(EpisodeKey, &mut Climb)> {
+    fn climb_of(&mut self, subject: &ActionContext) -> Option<(EpisodeKey, &mut TargetProgress)> {
         let key = key_of(subject);
         let target = subject.candidate.target();
         let climbs = &mut self.book.episodes.get_mut(&key)?.climbs;
@@ -233,7 +233,13 @@ impl<H: Host> Engine<H> {
 
     /// A target for which the selector ceased to hold between plan and deed, or which somebody stopped then, has not taken
     /// this step: it must not find itself beyond it, with SIGKILL next and no SIGTERM sent.
-    fn set_back(&mut self, subject: &Subject, effected: &Effected, turn: &Turn, outcomes: &mut Vec<Entry>) {
+    fn set_back(
+        &mut self,
+        subject: &ActionContext,
+        effected: &StepResult,
+        turn: &Transaction,
+        outcomes: &mut Vec<Entry>,
+    ) {
         if !matches!(effected.outcome, Outcome::ChangedIdentity | Outcome::Cancelled) {
             return;
         }
@@ -250,7 +256,7 @@ impl<H: Host> Engine<H> {
 
     /// Whether a step must not be carried out any more: the same delivery ended its alert, or an earlier step of this turn
     /// failed to find its target.
-    fn is_called_off(&mut self, subject: &Subject) -> bool {
+    fn is_called_off(&mut self, subject: &ActionContext) -> bool {
         !self.book.episodes.contains_key(&key_of(subject))
             || self
                 .climb_of(subject)
@@ -258,7 +264,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// A wait counts from the deed. The commit before it may have taken long on a host in distress.
-    fn wait_from_now(&mut self, subject: &Subject, turn: &Turn, outcomes: &mut Vec<Entry>) {
+    fn wait_from_now(&mut self, subject: &ActionContext, turn: &Transaction, outcomes: &mut Vec<Entry>) {
         let late = self.host.now().boot.saturating_sub(turn.boot_now());
         if late.is_zero() {
             return;
@@ -270,12 +276,12 @@ impl<H: Host> Engine<H> {
     }
 
     /// The moment before a process is touched: is it still the one that was meant?
-    pub(super) fn verify(&mut self, subject: &Subject) -> Result<(), Effected> {
+    pub(super) fn verify(&mut self, subject: &ActionContext) -> Result<(), StepResult> {
         let (rule, selector) = (&subject.rule, &subject.selector);
         let mut why = String::new();
         let (holds, is_alive) = match &subject.candidate {
             Candidate::Process(process) => {
-                let ward = Ward {
+                let ward = Protection {
                     own_line: &self.own_line,
                     protect: &self.policy.protect,
                 };
@@ -305,7 +311,7 @@ impl<H: Host> Engine<H> {
         } else {
             (Outcome::Gone, format!("the {what} ended before it could be touched"))
         };
-        Err(Effected {
+        Err(StepResult {
             outcome,
             before: None,
             after: None,
@@ -321,10 +327,10 @@ impl<H: Host> Engine<H> {
 
     fn report(
         &mut self,
-        subject: &Subject,
-        effected: Effected,
+        subject: &ActionContext,
+        effected: StepResult,
         done_at: Instant,
-        turn: &Turn,
+        turn: &Transaction,
         outcomes: &mut Vec<Entry>,
     ) {
         if let (Outcome::Applied, Some(arrival)) = (effected.outcome, turn.arrival) {
@@ -357,7 +363,7 @@ impl<H: Host> Engine<H> {
 }
 
 /// The episode for which a step is carried out. Rehearsed steps are not.
-fn key_of(subject: &Subject) -> EpisodeKey {
+fn key_of(subject: &ActionContext) -> EpisodeKey {
     EpisodeKey {
         rule: subject.about.rule.clone(),
         fingerprint: subject.about.fingerprint.clone(),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A queue for so many items, its way in and its end.
-pub fn queue<T>(room: usize) -> (Sender<T>, Taker<T>) {
+pub fn queue<T>(room: usize) -> (Sender<T>, Receiver<T>) {
     let shared = Arc::new(Shared {
         state: Mutex::new(State {
             waiting: Vec::new(),
@@ -18,7 +18,7 @@ pub fn queue<T>(room: usize) -> (Sender<T>, Taker<T>) {
         emptied: Condvar::new(),
         room,
     });
-    (Sender(Arc::new(Way(Arc::clone(&shared)))), Taker(shared))
+    (Sender(Arc::new(Way(Arc::clone(&shared)))), Receiver(shared))
 }
 
 struct Shared<T> {
@@ -110,24 +110,24 @@ impl<T> Sender<T> {
 }
 
 /// The end of the queue. When it is dropped, what waits is dropped, and nothing more is accepted.
-pub struct Taker<T>(Arc<Shared<T>>);
+pub struct Receiver<T>(Arc<Shared<T>>);
 
 /// Nothing waits, and nobody is left who could send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("nobody is left who could send")]
-pub struct Deserted;
+pub struct Disconnected;
 
-impl<T> Taker<T> {
+impl<T> Receiver<T> {
     /// What waits, oldest first and at most `most`; waits for the first of it up to `patience`, then there may be none.
     ///
     /// # Errors
     /// When all senders are gone and what they sent has been taken.
-    pub fn take(&self, most: usize, patience: Duration) -> Result<Vec<T>, Deserted> {
+    pub fn take(&self, most: usize, patience: Duration) -> Result<Vec<T>, Disconnected> {
         let end = Instant::now().checked_add(patience);
         let mut state = self.0.state();
         while state.waiting.is_empty() {
             if !state.has_sender {
-                return Err(Deserted);
+                return Err(Disconnected);
             }
             let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
             if left.is_zero() {
@@ -150,7 +150,7 @@ impl<T> Taker<T> {
     }
 }
 
-impl<T> Drop for Taker<T> {
+impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.has_taker = false;
@@ -212,7 +212,7 @@ mod tests {
         another.send(1).unwrap();
         drop(another);
         assert_eq!(taker.take(1, LONG), Ok(vec![1]), "what was sent is still taken");
-        assert_eq!(taker.take(1, LONG), Err(Deserted));
+        assert_eq!(taker.take(1, LONG), Err(Disconnected));
 
         let (sender, taker) = queue(1);
         let item = Arc::new(());
@@ -231,7 +231,7 @@ mod tests {
             let waits = threads.spawn(|| taker.take(1, LONG));
             asleep(&sender.0.0);
             drop(sender);
-            assert_eq!(waits.join().unwrap(), Err(Deserted));
+            assert_eq!(waits.join().unwrap(), Err(Disconnected));
         });
     }
 

@@ -3,7 +3,7 @@
 
 use super::histories::config;
 use super::*;
-use crate::alert::alertmanager::{Survey, View};
+use crate::alert::alertmanager::{PollResult, View};
 use crate::alert::{Alert, FiringSet, Source, Status, alert::fingerprint};
 use crate::host::knob::IoPriority;
 use crate::host::{Knob, LinuxHost, Thread, Value};
@@ -11,7 +11,7 @@ use crate::process::selector::{Condition, Pattern};
 use crate::process::table::Procfs;
 use crate::process::{Identity, Selector};
 use crate::rule::step::Change;
-use crate::rule::{Aim, Step, example};
+use crate::rule::{Step, TargetSelector, example};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -115,7 +115,7 @@ fn policy(exe: &Path, rules_in_force: Rules) -> Policy {
     let exe = regex::escape(exe.to_str().unwrap());
     let rule = |name: &str, values: Vec<Value>| {
         let mut rule = example(name, "nice 1");
-        rule.aim = Aim::Processes(Selector {
+        rule.aim = TargetSelector::Processes(Selector {
             conditions: vec![Condition::Exe(Pattern::fixed(&exe).unwrap())],
         });
         rule.limit = 3;
@@ -146,7 +146,7 @@ fn policy(exe: &Path, rules_in_force: Rules) -> Policy {
     Policy {
         rules: RuleSet { rules },
         enforce: true,
-        here: Here::new(vec!["instance".into()], "web1", "", &[]),
+        here: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
         protect: vec![],
         budget: Budget::default(),
         restore_on_exit: true,
@@ -204,7 +204,7 @@ fn hand_over(engine: &mut Engine<LinuxHost>, is_own: bool, firing: Vec<Alert>) {
         let is_complete = true;
         return engine.take_firing_set(&FiringSet { firing, is_complete });
     }
-    engine.reconcile(&Survey {
+    engine.reconcile(&PollResult {
         views: vec![View {
             alertmanager: "http://am:9093/".into(),
             started_at: jiff::Timestamp::UNIX_EPOCH,

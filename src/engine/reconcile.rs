@@ -3,8 +3,8 @@
 
 use super::Engine;
 use super::episode::Statement;
-use super::turn::{About, Turn};
-use crate::alert::alertmanager::Survey;
+use super::turn::{AlertRef, Transaction};
+use crate::alert::alertmanager::PollResult;
 use crate::alert::{Alert, FiringSet};
 use crate::host::Host;
 use crate::ledger::{Entry, Episode, EvidenceSource, Level};
@@ -15,7 +15,7 @@ use std::time::Instant;
 
 impl<H: Host> Engine<H> {
     /// Brings episodes into line with what the Alertmanagers list.
-    pub fn reconcile(&mut self, survey: &Survey) {
+    pub fn reconcile(&mut self, survey: &PollResult) {
         self.close_absent(survey);
         let mut alerts = survey.firing();
         alerts.retain(|alert| self.is_for_us(alert));
@@ -71,7 +71,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn close_absent(&mut self, survey: &Survey) {
+    fn close_absent(&mut self, survey: &PollResult) {
         let now = self.host.now().boot;
         let episodes = self.book.episodes.values();
         let from_alertmanager = episodes.filter(|episode| episode.evidence.is_from_alertmanager());
@@ -85,7 +85,7 @@ impl<H: Host> Engine<H> {
     /// Notes that a source has said of these episodes' alerts that they fire, and does so no more. Those for which no
     /// other source speaks close.
     fn record_absent(&mut self, source: EvidenceSource, is_absent: impl Fn(&Episode) -> bool, why: &str) {
-        let mut turn = Turn::new(self.host.now(), None);
+        let mut turn = Transaction::new(self.host.now(), None);
         let now = turn.boot_now();
         let said_so = |episode: &Episode| match source {
             EvidenceSource::Own => episode.evidence.last_firing(source).is_some(),
@@ -100,7 +100,7 @@ impl<H: Host> Engine<H> {
                 continue;
             }
             let key = &episode.key;
-            let about = About::new(&key.rule, &episode.labels, &key.fingerprint);
+            let about = AlertRef::new(&key.rule, &episode.labels, &key.fingerprint);
             tracing::info!(
                 rule = about.rule.as_str(),
                 alert = about.alertname.as_str(),

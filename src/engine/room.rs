@@ -3,7 +3,7 @@
 
 use super::Engine;
 use super::agenda::{RETRY, ROUND};
-use super::turn::{Turn, Work};
+use super::turn::{Action, Transaction};
 use crate::act::room::Shortage;
 use crate::host::Host;
 use crate::ledger::{Entry, Lease, Outcome};
@@ -41,14 +41,14 @@ impl<H: Host> Engine<H> {
     }
 
     /// Tries again to undo what waits. Its episode has nothing to do with that any more.
-    pub(super) fn retry_waiting(&mut self, turn: &mut Turn) {
+    pub(super) fn retry_waiting(&mut self, turn: &mut Transaction) {
         let now = turn.boot_now();
         let leases = &self.book.leases;
         self.waits.retain(|id, _| leases.contains_key(id));
         let is_due = |id: &u64| leases.get(id).is_some_and(|lease| lease.deadline <= now);
         let due = self.waits.iter().rev().filter(|(id, _)| is_due(id));
         turn.work
-            .extend(due.map(|(&lease, wait)| Work::Undo { lease, word: wait.word }));
+            .extend(due.map(|(&lease, wait)| Action::Undo { lease, word: wait.word }));
     }
 
     /// Puts the undoing of a lease off. True the first time, when it is to be told.

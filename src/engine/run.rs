@@ -1,10 +1,10 @@
 //! The engine's thread: a bounded queue in, the line walked, replies out. Deliveries that wait together are taken
 //! together, and so share one commit.
 
-use super::queue::{Deserted, Sender, Taker, queue};
+use super::queue::{Disconnected, Receiver, Sender, queue};
 use super::stages::Arrival;
 use super::{Engine, Policy};
-use crate::alert::alertmanager::Survey;
+use crate::alert::alertmanager::PollResult;
 use crate::alert::receiver::{Delivery, Full, Inbox, Receipt};
 use crate::alert::{Alert, FiringSet};
 use crate::host::{Host, Report};
@@ -41,7 +41,7 @@ pub enum Input {
     /// All own alerts that fire.
     Firing(FiringSet),
     /// What the Alertmanagers said when they were asked.
-    Survey(Survey),
+    PollResult(PollResult),
     Exited(Identity),
     /// An errand was answered.
     Reported {
@@ -75,13 +75,13 @@ pub struct Held {
 
 /// The way to the engine's thread. Cheap to clone.
 #[derive(Clone)]
-pub struct Door(Sender<Input>);
+pub struct EngineHandle(Sender<Input>);
 
-impl Door {
+impl EngineHandle {
     /// A way and its end, which [`run`] takes.
-    pub fn new() -> (Door, Taker<Input>) {
+    pub fn new() -> (EngineHandle, Receiver<Input>) {
         let (sender, taker) = queue(MAX_WAITING);
-        (Door(sender), taker)
+        (EngineHandle(sender), taker)
     }
 
     /// Waits for room. False when the engine has ended.
@@ -95,21 +95,21 @@ impl Door {
     }
 }
 
-impl Inbox for Door {
+impl Inbox for EngineHandle {
     fn deliver(&self, delivery: Delivery) -> Result<(), Full> {
         self.0.try_send(Input::Delivery(delivery)).map_err(|_| Full)
     }
 }
 
 /// Runs until told to shut down. Call it on a thread of its own.
-pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Taker<Input>, tally: &Tally) {
+pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Input>, tally: &Tally) {
     engine.resume();
     let mut longest = MAX_SLEEP;
     loop {
         let sleep = engine.time_until_due().unwrap_or(longest).min(longest);
         let waiting = inputs
             .take(MAX_PER_TURN, sleep)
-            .unwrap_or_else(|Deserted| vec![Input::ShutDown]);
+            .unwrap_or_else(|Disconnected| vec![Input::ShutDown]);
         let is_quiet = waiting.is_empty();
         if !take_all(&mut engine, waiting, tally) {
             engine.shut_down();
@@ -130,7 +130,7 @@ pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Taker<Input>, tally: &Tally)
 
 /// What others were asked to take back is waited for, within bounds; what they do not answer in time is asked again after
 /// the next start.
-fn await_answers<H: Host>(engine: &mut Engine<H>, inputs: &Taker<Input>) {
+fn await_answers<H: Host>(engine: &mut Engine<H>, inputs: &Receiver<Input>) {
     let end = Instant::now() + LAST_ANSWERS;
     while engine.is_giving_back() {
         let left = end.saturating_duration_since(Instant::now());
@@ -142,7 +142,7 @@ fn await_answers<H: Host>(engine: &mut Engine<H>, inputs: &Taker<Input>) {
             Ok(Some(Input::Reported { ticket, report })) => engine.reported(ticket, &report),
             Ok(Some(_)) => {}
             Ok(None) => engine.go_on_giving_back(),
-            Err(Deserted) => return,
+            Err(Disconnected) => return,
         }
     }
 }
@@ -174,7 +174,7 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally)
                         engine.tick();
                     }
                     Input::Reported { ticket, report } => engine.reported(ticket, &report),
-                    Input::Survey(survey) => engine.reconcile(&survey),
+                    Input::PollResult(survey) => engine.reconcile(&survey),
                     Input::Firing(set) => engine.take_firing_set(&set),
                     Input::Reload(policy) => engine.reload(*policy),
                     Input::Leases(reply) => drop(reply.send(held(engine))),

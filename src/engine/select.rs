@@ -1,11 +1,11 @@
 //! Reads the processes that a rule means: the cheap table for all, the dear files for few. Judges nothing itself.
 
-use crate::act::guard::Ward;
+use crate::act::guard::Protection;
 use crate::act::plan;
 use crate::host::{Host, Moment};
 use crate::ledger::Episode;
 use crate::process::selector::Judgement;
-use crate::process::{Needs, Process, Selector};
+use crate::process::{Process, ProcessFields, Selector};
 use crate::rule::step::SignalKind;
 use crate::rule::{OrderKey, Rule, Step};
 use jiff::Timestamp;
@@ -20,7 +20,13 @@ pub struct Selection {
 }
 
 /// The processes of `table` that a rule means. `selector` is the rule's, with the labels of the alert filled in.
-pub fn select(host: &mut impl Host, table: &[Process], rule: &Rule, selector: &Selector, ward: &Ward) -> Selection {
+pub fn select(
+    host: &mut impl Host,
+    table: &[Process],
+    rule: &Rule,
+    selector: &Selector,
+    ward: &Protection,
+) -> Selection {
     let (mut matches, mut unreadable) = (Vec::new(), Vec::new());
     for process in table.iter().filter(|process| !process.is_dead()) {
         if matches!(selector.judge_cheaply(process), Judgement::Fails(_)) {
@@ -59,7 +65,7 @@ pub fn began_at(starts_at: Timestamp, now: Moment) -> Duration {
 }
 
 /// Reads one process anew and judges it again, for the moment before it is touched.
-pub fn still_holds(host: &mut impl Host, seen: &Process, rule: &Rule, selector: &Selector, ward: &Ward) -> bool {
+pub fn still_holds(host: &mut impl Host, seen: &Process, rule: &Rule, selector: &Selector, ward: &Protection) -> bool {
     let Some(mut now) = host.process(seen.identity.pid) else {
         return false;
     };
@@ -72,19 +78,20 @@ pub fn still_holds(host: &mut impl Host, seen: &Process, rule: &Rule, selector: 
 
 /// Whether a rule wants processor use measured.
 pub fn needs_cpu(rule: &Rule) -> bool {
-    let by_selector = |selector: &Selector| rule.order_by.key == OrderKey::Cpu || selector.needs().has(Needs::CPU);
+    let by_selector =
+        |selector: &Selector| rule.order_by.key == OrderKey::Cpu || selector.needs().has(ProcessFields::CPU);
     rule.selector().is_some_and(by_selector)
 }
 
-fn plan_needs(rule: &Rule) -> Needs {
+fn plan_needs(rule: &Rule) -> ProcessFields {
     let mut needs = if rule.order_by.key == OrderKey::OomScore {
-        Needs::OOM_SCORE
+        ProcessFields::OOM_SCORE
     } else {
-        Needs::NONE
+        ProcessFields::NONE
     };
     let is_notice = |step: &Step| matches!(step, Step::Signal(send) if send.kind() != SignalKind::Final);
     if rule.actions.iter().any(is_notice) {
-        needs = needs | Needs::SIGNALS;
+        needs = needs | ProcessFields::SIGNALS;
     }
     needs
 }

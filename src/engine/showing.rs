@@ -2,7 +2,7 @@
 
 use super::Engine;
 use super::agenda::RELIST;
-use super::turn::Turn;
+use super::turn::Transaction;
 use crate::alert::{Labels, Source};
 use crate::host::{Host, Moment};
 use crate::ledger::errand::ALLOCATION_STATES;
@@ -47,7 +47,7 @@ impl<H: Host> Engine<H> {
         self.tally.tell(told(record));
     }
 
-    pub(super) fn show_decisions(&self, turn: &Turn) {
+    pub(super) fn show_decisions(&self, turn: &Transaction) {
         turn.to_show().for_each(|entry| self.show(entry));
     }
 

@@ -23,7 +23,7 @@ use crate::alert::{Alert, FiringSet, Source, Status, alert::fingerprint};
 use crate::host::fake::FakeHost;
 use crate::ledger::{Decision, Outcome};
 use crate::process::{Identity, Process, Selector};
-use crate::rule::{Aim, example};
+use crate::rule::{TargetSelector, example};
 use nix::sys::signal::Signal;
 use std::time::Instant;
 
@@ -48,7 +48,7 @@ fn policy(rules: Vec<Rule>) -> Policy {
             rules: rules.into_iter().map(Arc::new).collect(),
         },
         enforce: true,
-        here: Here::new(vec!["instance".into()], "web1", "", &[]),
+        here: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
         protect: vec![],
         budget: Budget::default(),
         restore_on_exit: true,
@@ -396,7 +396,7 @@ fn budget_bounds_the_host() {
     let rules = names.iter().map(|name| {
         let mut rule = example(name, "signal KILL");
         let pattern = crate::process::selector::Pattern::fixed(name).unwrap();
-        rule.aim = Aim::Processes(Selector {
+        rule.aim = TargetSelector::Processes(Selector {
             conditions: vec![crate::process::selector::Condition::Name(pattern)],
         });
         rule
@@ -416,7 +416,7 @@ fn budget_bounds_the_host() {
 #[test]
 fn alerts_of_other_hosts_and_without_identity_are_left_alone() {
     let mut world = world(Policy {
-        here: Here::new(vec!["host".into()], "web1", "", &[]),
+        here: HostIdentity::new(vec!["host".into()], "web1", "", &[]),
         ..policy(vec![example("calm", "nice 15")])
     });
     world.add(100, 1);
@@ -968,7 +968,7 @@ fn a_child_that_is_a_target_itself_gets_back_what_its_parent_had() {
     for order in [["calm", "more"], ["more", "calm"]] {
         let mut second = example("more", "nice 10");
         let pattern = crate::process::selector::Pattern::fixed("child").unwrap();
-        second.aim = Aim::Processes(Selector {
+        second.aim = TargetSelector::Processes(Selector {
             conditions: vec![crate::process::selector::Condition::Name(pattern)],
         });
         let mut world = world(policy(vec![example("calm", "nice 15"), second]));

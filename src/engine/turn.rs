@@ -4,9 +4,9 @@
 use super::stages::{Arrival, Stages};
 use crate::alert::Labels;
 use crate::host::Moment;
-use crate::ledger::book::Former;
-use crate::ledger::{Book, Decision, Entry, EpisodeKey, Outcome, Record};
-use crate::process::{Candidate, Kin, Process, Selector, Target};
+use crate::ledger::book::PreviousState;
+use crate::ledger::{Decision, Entry, EpisodeKey, LedgerState, Outcome, Record};
+use crate::process::{Candidate, Process, ProcessTree, Selector, Target};
 use crate::rule::{Rule, Step};
 use nix::sys::signal::Signal;
 use smol_str::SmolStr;
@@ -16,20 +16,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Something to do on the host once its intent is durable.
-pub enum Work {
+pub enum Action {
     /// Set what this lease says, on a process that must still be what the rule means.
-    Take { lease: u64, subject: Subject },
+    Take { lease: u64, subject: ActionContext },
     /// Send a signal; `lease` is the one that undoes it, if it can be undone.
     Signal {
         signal: Signal,
         lease: Option<u64>,
         is_final: bool,
-        subject: Subject,
+        subject: ActionContext,
     },
     /// End everything in a cgroup.
-    Kill { subject: Subject },
+    Kill { subject: ActionContext },
     /// Have memory taken back.
-    Reclaim { bytes: u64, subject: Subject },
+    Reclaim { bytes: u64, subject: ActionContext },
     /// Ask others about this lease: what its allocation or command needs next.
     Send { lease: u64, was_in_doubt: bool },
     /// Put back what this lease holds. `word` is the outcome when that works.
@@ -37,8 +37,8 @@ pub enum Work {
 }
 
 /// Whom a step concerns and why.
-pub struct Subject {
-    pub about: About,
+pub struct ActionContext {
+    pub about: AlertRef,
     pub candidate: Candidate,
     pub rule: Arc<Rule>,
     /// With the labels of the alert filled in.
@@ -49,7 +49,7 @@ pub struct Subject {
     pub action: &'static str,
 }
 
-impl Subject {
+impl ActionContext {
     /// Whether the step cannot be taken back.
     pub fn is_final(&self) -> bool {
         self.rule.actions.get(self.rung).is_some_and(Step::is_final)
@@ -58,15 +58,15 @@ impl Subject {
 
 /// The rule and the alert that a record speaks of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct About {
+pub struct AlertRef {
     pub rule: SmolStr,
     pub alertname: SmolStr,
     pub fingerprint: SmolStr,
 }
 
-impl About {
-    pub fn new(rule: &str, labels: &Labels, fingerprint: &str) -> About {
-        About {
+impl AlertRef {
+    pub fn new(rule: &str, labels: &Labels, fingerprint: &str) -> AlertRef {
+        AlertRef {
             rule: rule.into(),
             alertname: labels.get("alertname").unwrap_or_default().into(),
             fingerprint: fingerprint.into(),
@@ -102,7 +102,7 @@ enum Kind {
     Closing,
 }
 
-pub struct Turn {
+pub struct Transaction {
     pub now: Moment,
     pub stages: Stages,
     /// Of rules with `without_ledger: allow`, after the ledger could not be written: what is intended stands all the
@@ -113,24 +113,24 @@ pub struct Turn {
     /// Names of the alerts whose episodes were closed in this turn, by fingerprint.
     pub closed: BTreeMap<SmolStr, SmolStr>,
     /// The one process that a rule is about and its ancestors, where no more was read for it.
-    pub near: Option<Kin>,
+    pub near: Option<ProcessTree>,
     /// Read at most once a turn, and by alerts that come in quick succession not for each anew.
-    pub table: Option<Arc<Kin>>,
+    pub table: Option<Arc<ProcessTree>>,
     /// What the intents changed in the book, as it was before each.
-    formers: Vec<Former>,
+    formers: Vec<PreviousState>,
     /// Durable before `work`, in the order in which they were decided: a resolve that shares the turn with its firing
     /// must come after it in the ledger too.
     entries: Vec<(Kind, Entry)>,
-    pub work: Vec<Work>,
+    pub work: Vec<Action>,
     /// Whether its decisions were shown.
     is_shown: Cell<bool>,
     /// Decisions that are counted but not worth a durable line, such as duplicates.
     pub counted: Vec<(SmolStr, Decision)>,
 }
 
-impl Turn {
-    pub fn new(now: Moment, arrival: Option<Arrival>) -> Turn {
-        Turn {
+impl Transaction {
+    pub fn new(now: Moment, arrival: Option<Arrival>) -> Transaction {
+        Transaction {
             now,
             stages: Stages::begin(),
             is_unledgered: false,
@@ -147,10 +147,10 @@ impl Turn {
     }
 
     /// A turn that needs no ledger.
-    pub fn without_ledger(now: Moment, arrival: Option<Arrival>) -> Turn {
-        Turn {
+    pub fn without_ledger(now: Moment, arrival: Option<Arrival>) -> Transaction {
+        Transaction {
             is_unledgered: true,
-            ..Turn::new(now, arrival)
+            ..Transaction::new(now, arrival)
         }
     }
 
@@ -160,7 +160,7 @@ impl Turn {
     }
 
     /// Notes an entry in the book at once, so that later decisions of the turn see it, and for the commit.
-    pub fn intend(&mut self, book: &mut Book, entry: Entry) {
+    pub fn intend(&mut self, book: &mut LedgerState, entry: Entry) {
         if self.is_unledgered {
             return self.close(book, entry);
         }
@@ -170,7 +170,7 @@ impl Turn {
     }
 
     /// The same for what happens whether or not the ledger can be written.
-    pub fn close(&mut self, book: &mut Book, entry: Entry) {
+    pub fn close(&mut self, book: &mut LedgerState, entry: Entry) {
         book.record(&entry);
         self.entries.push((Kind::Closing, entry));
     }
@@ -181,7 +181,7 @@ impl Turn {
     }
 
     /// Those that a rule chooses from.
-    pub fn choice(&self) -> Option<&Kin> {
+    pub fn choice(&self) -> Option<&ProcessTree> {
         self.near.as_ref().or(self.table.as_deref())
     }
 
@@ -205,7 +205,7 @@ impl Turn {
     }
 
     /// Takes all intents back after a commit that failed. What undoes stays, and is returned.
-    pub fn abandon(&mut self, book: &mut Book) -> Vec<Entry> {
+    pub fn abandon(&mut self, book: &mut LedgerState) -> Vec<Entry> {
         let is_closing = |(kind, entry)| (kind == Kind::Closing).then_some(entry);
         let closings: Vec<Entry> = std::mem::take(&mut self.entries)
             .into_iter()
@@ -218,18 +218,18 @@ impl Turn {
         for entry in &closings {
             book.record(entry);
         }
-        self.work.retain(|work| matches!(work, Work::Undo { .. }));
+        self.work.retain(|work| matches!(work, Action::Undo { .. }));
         closings
     }
 
-    pub fn decide(&mut self, book: &mut Book, record: Record) {
+    pub fn decide(&mut self, book: &mut LedgerState, record: Record) {
         self.intend(book, Entry::Record(record));
     }
 
     /// The leases that are undone in this turn.
     pub fn undone(&self) -> impl Iterator<Item = u64> + '_ {
         self.work.iter().filter_map(|work| match work {
-            Work::Undo { lease, .. } => Some(*lease),
+            Action::Undo { lease, .. } => Some(*lease),
             _ => None,
         })
     }
@@ -237,7 +237,7 @@ impl Turn {
     /// Those of them whose undoing has this outcome where it works.
     pub fn undone_as(&self, outcome: Outcome) -> impl Iterator<Item = u64> + '_ {
         self.work.iter().filter_map(move |work| match work {
-            Work::Undo { lease, word } if *word == outcome => Some(*lease),
+            Action::Undo { lease, word } if *word == outcome => Some(*lease),
             _ => None,
         })
     }
@@ -245,13 +245,13 @@ impl Turn {
     /// Whether a step for this episode is among the work.
     pub fn has_work_for(&self, key: &EpisodeKey) -> bool {
         self.work.iter().any(|work| match work {
-            Work::Take { subject, .. }
-            | Work::Signal { subject, .. }
-            | Work::Kill { subject }
-            | Work::Reclaim { subject, .. } => {
+            Action::Take { subject, .. }
+            | Action::Signal { subject, .. }
+            | Action::Kill { subject }
+            | Action::Reclaim { subject, .. } => {
                 subject.about.rule == key.rule && subject.about.fingerprint == key.fingerprint
             }
-            Work::Send { .. } | Work::Undo { .. } => false,
+            Action::Send { .. } | Action::Undo { .. } => false,
         })
     }
 }

@@ -4,17 +4,17 @@
 use super::agenda::ROUND;
 use super::episode::end_to_remember;
 use super::reconcile::before;
-use super::turn::{About, Turn, Work};
+use super::turn::{Action, AlertRef, Transaction};
 use super::{Engine, Policy};
-use crate::act::apply::Effected;
+use crate::act::apply::StepResult;
 use crate::act::descent::Family;
 use crate::act::{limit, restore, room};
 use crate::host::Host;
-use crate::ledger::book::Barred;
+use crate::ledger::book::Excluded;
 use crate::ledger::lease::{self, Undo};
 use crate::ledger::leases::Leases;
 use crate::ledger::{Entry, Episode, EpisodeKey, Lease, Level, Outcome, Victim};
-use crate::process::{Cgroup, Identity, Kin, Target};
+use crate::process::{Cgroup, Identity, ProcessTree, Target};
 use crate::rule::Step;
 use jiff::Timestamp;
 use smol_str::SmolStr;
@@ -24,7 +24,14 @@ use std::time::Duration;
 
 impl<H: Host> Engine<H> {
     /// The alert is over: everything that was done for it is undone.
-    pub(super) fn close(&mut self, key: &EpisodeKey, about: &About, ended_at: Timestamp, why: &str, turn: &mut Turn) {
+    pub(super) fn close(
+        &mut self,
+        key: &EpisodeKey,
+        about: &AlertRef,
+        ended_at: Timestamp,
+        why: &str,
+        turn: &mut Transaction,
+    ) {
         let Some(episode) = self.book.episodes.get(key).cloned() else {
             return;
         };
@@ -63,15 +70,15 @@ impl<H: Host> Engine<H> {
     }
 
     /// Newest first, so that a stack comes down from the top.
-    fn release_all(&mut self, key: &EpisodeKey, word: Outcome, turn: &mut Turn) {
+    fn release_all(&mut self, key: &EpisodeKey, word: Outcome, turn: &mut Transaction) {
         let mut ids: Vec<u64> = self.book.leases_of(key).map(|lease| lease.id).collect();
         ids.reverse();
         turn.work
-            .extend(ids.into_iter().map(|lease| Work::Undo { lease, word }));
+            .extend(ids.into_iter().map(|lease| Action::Undo { lease, word }));
     }
 
     /// Leases past their deadline. What expired is taken again only by a repeat.
-    pub(super) fn expire(&mut self, turn: &mut Turn) {
+    pub(super) fn expire(&mut self, turn: &mut Transaction) {
         let now = turn.boot_now();
         let mut expired: Vec<Lease> = self
             .book
@@ -92,7 +99,7 @@ impl<H: Host> Engine<H> {
 
     /// Releases leases by hand: one, or all. Returns how many. The second time, one that others do not take back is dropped.
     pub fn release(&mut self, id: Option<u64>) -> usize {
-        let mut turn = Turn::new(self.host.now(), None);
+        let mut turn = Transaction::new(self.host.now(), None);
         let mut chosen: Vec<Lease> = self
             .book
             .leases
@@ -109,7 +116,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Undoes leases, takes their targets out of their episodes and keeps them out.
-    fn take_out(&mut self, leases: &[Lease], word: Outcome, until_repeat: bool, turn: &mut Turn) {
+    fn take_out(&mut self, leases: &[Lease], word: Outcome, until_repeat: bool, turn: &mut Transaction) {
         let mut by_episode = BTreeMap::<EpisodeKey, BTreeSet<Target>>::new();
         for lease in leases {
             self.begin_undo(lease.id, word, turn);
@@ -130,7 +137,7 @@ impl<H: Host> Engine<H> {
                     barred.until_repeat &= until_repeat;
                 }
             }
-            let new = targets.into_iter().map(|target| Barred { target, until_repeat });
+            let new = targets.into_iter().map(|target| Excluded { target, until_repeat });
             episode.barred.extend(new);
             turn.close(&mut self.book, Entry::Episode(episode));
         }
@@ -139,8 +146,8 @@ impl<H: Host> Engine<H> {
 
     /// Undoes a lease of an episode that stays open. The mark is durable first: the daemon may die before it has undone it,
     /// and nothing else says that this lease is not wanted any more.
-    pub(super) fn begin_undo(&mut self, id: u64, word: Outcome, turn: &mut Turn) {
-        turn.work.push(Work::Undo { lease: id, word });
+    pub(super) fn begin_undo(&mut self, id: u64, word: Outcome, turn: &mut Transaction) {
+        turn.work.push(Action::Undo { lease: id, word });
         let Some(lease) = self.book.leases.get(&id).filter(|lease| !lease.is_undoing) else {
             return;
         };
@@ -153,7 +160,7 @@ impl<H: Host> Engine<H> {
 
     /// Stops or starts planning anything new. Durable, so that a restart does not end a pause.
     pub fn pause(&mut self, paused: bool) {
-        let mut turn = Turn::new(self.host.now(), None);
+        let mut turn = Transaction::new(self.host.now(), None);
         turn.close(&mut self.book, Entry::Paused(paused));
         self.finish(turn);
     }
@@ -165,7 +172,7 @@ impl<H: Host> Engine<H> {
             // A watch that failed tells nothing; a victim that lives must keep its place.
             return;
         }
-        let mut turn = Turn::new(self.host.now(), None);
+        let mut turn = Transaction::new(self.host.now(), None);
         let target = Target::from(target);
         self.note_death(target, &mut turn);
         let waiting: Vec<EpisodeKey> = self
@@ -189,7 +196,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Victims that ended while nobody looked, as after a restart.
-    pub(super) fn look_for_the_dead(&mut self, turn: &mut Turn) {
+    pub(super) fn look_for_the_dead(&mut self, turn: &mut Transaction) {
         let alive = self.book.victims.iter().filter(|victim| victim.gone_at.is_none());
         for target in alive.map(|victim| victim.target).collect::<Vec<_>>() {
             if self.has_ended(target) {
@@ -207,14 +214,14 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    pub(super) fn note_death(&mut self, target: Target, turn: &mut Turn) {
+    pub(super) fn note_death(&mut self, target: Target, turn: &mut Transaction) {
         for entry in self.end_of(target, turn.now) {
             turn.close(&mut self.book, entry);
         }
     }
 
     /// Takes targets that ended out of an episode; their leases are settled.
-    pub(super) fn drop_the_gone(&mut self, episode: &mut Episode, turn: &mut Turn) {
+    pub(super) fn drop_the_gone(&mut self, episode: &mut Episode, turn: &mut Transaction) {
         let mut known: BTreeMap<Target, String> = BTreeMap::new();
         let climbs = episode.climbs.iter().map(|climb| (climb.target, &climb.name));
         let leases = self
@@ -243,7 +250,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn drop_climbs(&mut self, episode: &mut Episode, gone: &[Target], turn: &mut Turn) {
+    fn drop_climbs(&mut self, episode: &mut Episode, gone: &[Target], turn: &mut Transaction) {
         episode.climbs.retain(|climb| !gone.contains(&climb.target));
         for target in gone {
             self.note_death(*target, turn);
@@ -253,18 +260,18 @@ impl<H: Host> Engine<H> {
             .filter(|lease| gone.contains(&lease.target))
             .map(|lease| lease.id)
             .collect();
-        turn.work.extend(leases.into_iter().map(|lease| Work::Undo {
+        turn.work.extend(leases.into_iter().map(|lease| Action::Undo {
             lease,
             word: Outcome::Gone,
         }));
     }
 
     /// Leases that no open episode stands for, and those of a rule that does not answer their alert any more.
-    pub(super) fn release_orphans(&mut self, turn: &mut Turn) {
+    pub(super) fn release_orphans(&mut self, turn: &mut Transaction) {
         let is_over = |episode: &&Episode| !self.is_in_force(episode);
         for episode in self.book.episodes.values().filter(is_over).cloned().collect::<Vec<_>>() {
             let key = &episode.key;
-            let about = About::new(&key.rule, &episode.labels, &key.fingerprint);
+            let about = AlertRef::new(&key.rule, &episode.labels, &key.fingerprint);
             tracing::info!(
                 rule = key.rule.as_str(),
                 alert = about.alertname.as_str(),
@@ -284,7 +291,7 @@ impl<H: Host> Engine<H> {
             !planned.contains(&lease.id) && (lease.is_undoing || !self.book.episodes.contains_key(&key))
         };
         let orphans = self.book.leases.values().rev().filter(is_orphan);
-        turn.work.extend(orphans.map(|lease| Work::Undo {
+        turn.work.extend(orphans.map(|lease| Action::Undo {
             lease: lease.id,
             word: Outcome::Restored,
         }));
@@ -292,7 +299,7 @@ impl<H: Host> Engine<H> {
 
     /// A rung is a place in one ladder. Where a rule got another ladder while the daemon was away, targets keep what
     /// was set on them and climb no further, because nobody can say which of the new steps they have behind them.
-    pub(super) fn leave_changed_ladders(&mut self, turn: &mut Turn) {
+    pub(super) fn leave_changed_ladders(&mut self, turn: &mut Transaction) {
         for mut episode in self.book.episodes.values().cloned().collect::<Vec<_>>() {
             let Some(rule) = self.rule_of(&episode) else { continue };
             if episode.ladder == rule.ladder() {
@@ -313,7 +320,7 @@ impl<H: Host> Engine<H> {
     /// Undoes leases whose outcome a crash swallowed: the value may be set or not, and no source has confirmed the alert
     /// yet. Their target goes back to that step, and takes it when the alert is confirmed. A signal that may have been
     /// sent counts as sent.
-    pub(super) fn revert_unsettled(&mut self, turn: &mut Turn) {
+    pub(super) fn revert_unsettled(&mut self, turn: &mut Transaction) {
         let undone: BTreeSet<u64> = turn.undone().collect();
         let is_open = |lease: &&Lease| !lease.settled && lease.course().is_none() && !undone.contains(&lease.id);
         // Newest first, so that a stack comes down from the top.
@@ -337,7 +344,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Puts the target of a lease before the step that the lease was taken for.
-    fn set_back_to_step(&mut self, lease: &Lease, turn: &mut Turn) {
+    fn set_back_to_step(&mut self, lease: &Lease, turn: &mut Transaction) {
         let key = EpisodeKey {
             rule: lease.rule.clone(),
             fingerprint: lease.fingerprint.clone(),
@@ -384,7 +391,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Undoes one lease and settles it. What fails for want of a permission is tried again later, never forgotten.
-    pub(super) fn undo(&mut self, id: u64, word: Outcome, turn: &Turn, outcomes: &mut Vec<Entry>) {
+    pub(super) fn undo(&mut self, id: u64, word: Outcome, turn: &Transaction, outcomes: &mut Vec<Entry>) {
         let Some(lease) = self.book.leases.get(&id).cloned() else {
             return;
         };
@@ -393,7 +400,7 @@ impl<H: Host> Engine<H> {
         }
         let successor = self.successor_of(&lease);
         let what = lease::undo(&lease, self.book.leases.on(lease.target));
-        if let Undo::Bequeath { heir, inherited, .. } = &what {
+        if let Undo::HandOver { heir, inherited, .. } = &what {
             self.keep(
                 Entry::LeasePrior {
                     id: *heir,
@@ -402,7 +409,7 @@ impl<H: Host> Engine<H> {
                 outcomes,
             );
         }
-        let nobody = Kin::default();
+        let nobody = ProcessTree::default();
         let leases = &self.book.leases;
         let family = Family {
             kin: turn.table.as_deref().unwrap_or(&nobody),
@@ -415,11 +422,11 @@ impl<H: Host> Engine<H> {
             .filter(|_| successor.is_none())
             .and_then(|cgroup| room::make(&mut self.host, cgroup, &lease, &what).err());
         let mut effected = match (shortage, &cgroup) {
-            _ if let Some(successor) = successor => Effected::only(
+            _ if let Some(successor) = successor => StepResult::only(
                 Outcome::Gone,
                 format!("lease {successor} holds the knob on the unit's next cgroup"),
             ),
-            (Some(shortage), _) => Effected {
+            (Some(shortage), _) => StepResult {
                 outcome: Outcome::Failed,
                 before: lease.effect.value().map(ToString::to_string),
                 after: None,
@@ -458,7 +465,7 @@ impl<H: Host> Engine<H> {
             reason = effected.reason,
             "undo"
         );
-        let mut record = About {
+        let mut record = AlertRef {
             rule: lease.rule.clone(),
             alertname: self.alertname_of(&lease, turn),
             fingerprint: lease.fingerprint.clone(),
@@ -506,7 +513,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn alertname_of(&self, lease: &Lease, turn: &Turn) -> SmolStr {
+    fn alertname_of(&self, lease: &Lease, turn: &Transaction) -> SmolStr {
         if let Some(name) = turn.closed.get(&lease.fingerprint) {
             return name.clone();
         }
@@ -535,7 +542,7 @@ impl<H: Host> Engine<H> {
         self.measure_cpu();
         self.show_rules();
         self.warn_of_privileges();
-        let mut turn = Turn::new(self.host.now(), None);
+        let mut turn = Transaction::new(self.host.now(), None);
         self.release_orphans(&mut turn);
         self.finish(turn);
     }
@@ -555,7 +562,7 @@ impl<H: Host> Engine<H> {
     /// The end of the daemon. With `on_exit: restore` everything is put back; episodes stay open, so that after a
     /// restart they go on.
     pub fn shut_down(&mut self) {
-        let mut turn = Turn::new(self.host.now(), None);
+        let mut turn = Transaction::new(self.host.now(), None);
         if self.policy.restore_on_exit {
             let ids: Vec<u64> = self.book.leases.keys().rev().copied().collect();
             let held: Vec<Target> = self.book.leases.values().map(|lease| lease.target).collect();
@@ -591,7 +598,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    pub(super) fn finish(&mut self, turn: Turn) {
+    pub(super) fn finish(&mut self, turn: Transaction) {
         if let Err(reason) = self.carry_out_or(turn, |_, _| ()) {
             tracing::warn!(reason, "outcomes wait in memory until the ledger can be written");
         }

@@ -2,9 +2,9 @@
 //! person may change one.
 
 use super::Engine;
-use super::turn::{About, Turn};
+use super::turn::{AlertRef, Transaction};
 use super::unwind::cgroup_of;
-use crate::act::guard::Ward;
+use crate::act::guard::Protection;
 use crate::act::{guard, limit};
 use crate::host::{Host, Knob, Standing};
 use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease, Level, Outcome};
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 impl<H: Host> Engine<H> {
     /// Sets again what systemd took away, and ends leases of which somebody else changed the value.
-    pub(super) fn check_limits_of_units(&mut self, turn: &mut Turn) {
+    pub(super) fn check_limits_of_units(&mut self, turn: &mut Transaction) {
         let undone: BTreeSet<u64> = turn.undone().collect();
         for lease in self.newest_of_units() {
             // What is being undone is tried again by itself.
@@ -48,7 +48,7 @@ impl<H: Host> Engine<H> {
         newest.into_values().cloned().collect()
     }
 
-    fn set_again(&mut self, mut lease: Lease, cgroup: &Cgroup, turn: &mut Turn) {
+    fn set_again(&mut self, mut lease: Lease, cgroup: &Cgroup, turn: &mut Transaction) {
         let key = EpisodeKey {
             rule: lease.rule.clone(),
             fingerprint: lease.fingerprint.clone(),
@@ -85,7 +85,7 @@ impl<H: Host> Engine<H> {
             // It is tried again in a round.
             _ => return,
         }
-        let mut record = About::new(&rule_name, &labels, &lease.fingerprint).record(turn.now);
+        let mut record = AlertRef::new(&rule_name, &labels, &lease.fingerprint).record(turn.now);
         record.target = Some((lease.target, lease.name.clone()));
         record.step = Some(format!("{knob} {}", effected.after.as_deref().unwrap_or_default()));
         record.outcome = Some(effected.outcome);
@@ -105,7 +105,7 @@ impl<H: Host> Engine<H> {
             return false;
         };
         let members = self.members_of(&now);
-        let ward = Ward {
+        let ward = Protection {
             own_line: &self.own_line,
             protect: &self.policy.protect,
         };

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// Something to be done elsewhere while the engine goes on.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Errand {
+pub enum Job {
     Request(Request, Server),
     Command(Run),
 }

@@ -1,7 +1,7 @@
 //! Carries errands out beside the engine: requests on the async worker, each command on a thread of its own. Decides
 //! nothing, and bounds what servers and commands can make it hold.
 
-use super::errand::{Authorization, End, Errand, Report, Request, Run, Server};
+use super::errand::{Authorization, End, Job, Report, Request, Run, Server};
 use super::standing;
 use crate::http::client::{Connection, Credentials, Secret, Settings};
 use hyper::body::Bytes;
@@ -50,14 +50,14 @@ impl Errands {
     }
 
     /// Returns at once; the report comes later.
-    pub fn begin(&self, ticket: u64, errand: Errand) {
+    pub fn begin(&self, ticket: u64, errand: Job) {
         let on_report = Arc::clone(&self.on_report);
         match errand {
-            Errand::Request(request, server) => drop(self.runtime.spawn(async move {
+            Job::Request(request, server) => drop(self.runtime.spawn(async move {
                 let report = ask(request, server).await;
                 drop(tokio::task::spawn_blocking(move || on_report(ticket, report)));
             })),
-            Errand::Command(run) => {
+            Job::Command(run) => {
                 let failed = Arc::clone(&on_report);
                 let work = move || {
                     standing::take_turns();

@@ -4,9 +4,9 @@
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
 use super::limit::{CgroupFile, Device, IoKind, IoLimit, IoLimits, Limit, Setting};
 use super::unit::{self, Property, UnitState};
-use super::{CgroupError, Errand, Host, HostError, Moment, Reading, Reclaimed, Standing, Suspension, Thread};
+use super::{CgroupError, Host, HostError, Job, Moment, Reading, Reclaimed, Standing, Suspension, Thread};
 use crate::process::table::TICKS_PER_SECOND;
-use crate::process::{BootId, Cgroup, CgroupIdentity, Details, Identity, Needs, Process};
+use crate::process::{BootId, Cgroup, CgroupIdentity, Details, Identity, Process, ProcessFields};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -223,7 +223,7 @@ pub struct FakeHost {
     /// evenkeel's own processes on it.
     pub own_line: BTreeSet<i32>,
     /// Errands that were begun and not taken up by whoever drives this host.
-    pub errands: Vec<(u64, Errand)>,
+    pub errands: Vec<(u64, Job)>,
     /// Calls from now on that the kernel refuses, for each knob.
     pub denied: BTreeSet<Knob>,
     /// Threads on which the kernel refuses to set anything.
@@ -603,7 +603,7 @@ impl Host for FakeHost {
         self.processes.get(&pid).map(|found| self.current(found))
     }
 
-    fn read_details(&mut self, process: &mut Process, needs: Needs) -> bool {
+    fn read_details(&mut self, process: &mut Process, needs: ProcessFields) -> bool {
         #[cfg(test)]
         if let Some(happening) = self.before_details.pop_front() {
             happening(self);
@@ -613,24 +613,24 @@ impl Host for FakeHost {
         };
         let known = &found.process.details;
         let details = &mut process.details;
-        if needs.has(Needs::CMDLINE) {
+        if needs.has(ProcessFields::CMDLINE) {
             details.cmdline.clone_from(&known.cmdline);
             details.is_unreadable = known.is_unreadable;
         }
-        if needs.has(Needs::EXE) {
+        if needs.has(ProcessFields::EXE) {
             details.exe.clone_from(&known.exe);
         }
-        if needs.has(Needs::USER) {
+        if needs.has(ProcessFields::USER) {
             details.uid = known.uid;
             details.user.clone_from(&known.user);
         }
-        if needs.has(Needs::CGROUP) {
+        if needs.has(ProcessFields::CGROUP) {
             details.cgroup.clone_from(&known.cgroup);
         }
-        if needs.has(Needs::SIGNALS) {
+        if needs.has(ProcessFields::SIGNALS) {
             details.caught_signals = known.caught_signals;
         }
-        if needs.has(Needs::OOM_SCORE) {
+        if needs.has(ProcessFields::OOM_SCORE) {
             details.oom_score = known.oom_score;
         }
         found.process.identity == process.identity && found.process.name == process.name
@@ -980,7 +980,7 @@ impl Host for FakeHost {
         // Whoever drives this host also moves its clock, and tells the engine what ended.
     }
 
-    fn begin(&mut self, ticket: u64, errand: Errand) {
+    fn begin(&mut self, ticket: u64, errand: Job) {
         #[cfg(test)]
         super::fault::point();
         self.errands.push((ticket, errand));

@@ -8,12 +8,12 @@ use super::suspension::{Freezers, Suspension};
 use super::trial::{self, CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_SYS_RESOURCE, Trials};
 use super::unit::UnitState;
 use super::{
-    CgroupError, Errand, Errands, Host, HostError, Moment, Reading, Reclaimed, Standing, Thread, pageout, standing,
+    CgroupError, Errands, Host, HostError, Job, Moment, Reading, Reclaimed, Standing, Thread, pageout, standing,
 };
 use crate::process::bounded::{self, BoundedCalls};
 use crate::process::kernel_threads::KernelThreads;
 use crate::process::table::{Procfs, UserNames};
-use crate::process::{Cgroup, Identity, Needs, Process, Selector};
+use crate::process::{Cgroup, Identity, Process, ProcessFields, Selector};
 use jiff::Timestamp;
 use nix::libc;
 use nix::sys::signal::Signal;
@@ -161,7 +161,7 @@ impl Host for LinuxHost {
         self.procfs.read_process(pid, boot_time())
     }
 
-    fn read_details(&mut self, process: &mut Process, needs: Needs) -> bool {
+    fn read_details(&mut self, process: &mut Process, needs: ProcessFields) -> bool {
         self.procfs.read_details(process, needs, &mut self.users)
     }
 
@@ -389,7 +389,7 @@ impl Host for LinuxHost {
         self.procfs.is_ending(id)
     }
 
-    fn begin(&mut self, ticket: u64, errand: Errand) {
+    fn begin(&mut self, ticket: u64, errand: Job) {
         match &self.errands {
             Some(errands) => errands.begin(ticket, errand),
             None => tracing::error!(ticket, "nobody is here to carry out an errand"),
@@ -763,7 +763,7 @@ mod tests {
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
             let mut process = host.process(7).unwrap();
-            let is_it = host.read_details(&mut process, Needs::CMDLINE | Needs::EXE);
+            let is_it = host.read_details(&mut process, ProcessFields::CMDLINE | ProcessFields::EXE);
             let _ = sender.send((is_it, process.details));
         });
         let (is_it, details) = receiver
@@ -780,7 +780,7 @@ mod tests {
         let mut host = host_with_a_blocking_cmdline(folder.path());
         let read = |host: &mut LinuxHost| {
             let mut process = host.process(7).unwrap();
-            assert!(host.read_details(&mut process, Needs::CMDLINE));
+            assert!(host.read_details(&mut process, ProcessFields::CMDLINE));
             process.details
         };
         assert!(read(&mut host).is_unreadable);
@@ -804,7 +804,7 @@ mod tests {
 
     #[test]
     fn who_keeps_readers_waiting_is_told_and_not_selected() {
-        use crate::act::guard::Ward;
+        use crate::act::guard::Protection;
         use crate::engine::select::select;
         use crate::process::selector::{Condition, Pattern};
         let folder = tempfile::tempdir().unwrap();
@@ -813,8 +813,8 @@ mod tests {
         let selector = Selector {
             conditions: vec![Condition::Cmdline(Pattern::fixed(".*").unwrap())],
         };
-        rule.aim = crate::rule::Aim::Processes(selector.clone());
-        let ward = Ward {
+        rule.aim = crate::rule::TargetSelector::Processes(selector.clone());
+        let ward = Protection {
             own_line: &BTreeSet::new(),
             protect: &[],
         };

@@ -19,7 +19,7 @@ mod trial;
 pub mod unit;
 
 pub use cgroup::CgroupError;
-pub use errand::{Errand, Report};
+pub use errand::{Job, Report};
 pub use errands::Errands;
 pub use knob::{Knob, Value};
 use limit::Device;
@@ -28,7 +28,7 @@ pub use suspension::Suspension;
 pub use unit::UnitState;
 
 use crate::process::selector::Judgement;
-use crate::process::{Cgroup, Identity, Needs, Process, Selector};
+use crate::process::{Cgroup, Identity, Process, ProcessFields, Selector};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -111,7 +111,7 @@ pub trait Host {
     fn process(&mut self, pid: i32) -> Option<Process>;
 
     /// Reads dearer fields. False when the pid belongs to somebody else by now.
-    fn read_details(&mut self, process: &mut Process, needs: Needs) -> bool;
+    fn read_details(&mut self, process: &mut Process, needs: ProcessFields) -> bool;
 
     /// Reads what a selector asks for, and tells whether all of it holds for this very process; what it need not know
     /// for that may stay unread.
@@ -272,7 +272,7 @@ pub trait Host {
     fn watch_exit(&mut self, process: Identity);
 
     /// Begins an errand and returns at once. Its report comes by the means the host was made with, and bears the ticket.
-    fn begin(&mut self, ticket: u64, errand: Errand);
+    fn begin(&mut self, ticket: u64, errand: Job);
 
     /// Pids of evenkeel itself and of all its ancestors.
     fn own_line(&self) -> BTreeSet<i32>;

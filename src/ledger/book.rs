@@ -50,9 +50,9 @@ pub struct Episode {
     /// What each source last said about the alert. Empty in rows of a version that did not know it.
     #[serde(default)]
     pub evidence: Evidence,
-    pub climbs: Vec<Climb>,
+    pub climbs: Vec<TargetProgress>,
     /// Targets that are not taken again: released by hand (until the end), or expired (until a repeat).
-    pub barred: Vec<Barred>,
+    pub barred: Vec<Excluded>,
 }
 
 impl Episode {
@@ -106,7 +106,7 @@ impl From<WireSource> for Source {
 
 /// Where one target stands on the ladder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Climb {
+pub struct TargetProgress {
     pub target: Target,
     pub name: String,
     /// Index of the next step; the length of the ladder when it is done.
@@ -119,7 +119,7 @@ pub struct Climb {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Barred {
+pub struct Excluded {
     pub target: Target,
     /// A repeat lets it be taken again.
     pub until_repeat: bool,
@@ -222,7 +222,7 @@ impl Victim {
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Book {
+pub struct LedgerState {
     pub episodes: BTreeMap<EpisodeKey, Episode>,
     pub leases: Leases,
     pub victims: Vec<Victim>,
@@ -235,7 +235,7 @@ pub struct Book {
 
 /// What one entry changes, as it was before it.
 #[derive(Debug)]
-pub enum Former {
+pub enum PreviousState {
     Nothing,
     Episode(EpisodeKey, Option<Box<Episode>>, Option<Closed>),
     Leases(Vec<(u64, Option<Lease>)>, u64),
@@ -244,16 +244,16 @@ pub enum Former {
     Paused(bool),
 }
 
-impl Book {
+impl LedgerState {
     /// What this entry would change. Kept instead of a copy of the book, which thousands of episodes make dear.
-    pub fn former(&self, entry: &Entry) -> Former {
+    pub fn former(&self, entry: &Entry) -> PreviousState {
         let episode = |key: &EpisodeKey| {
             let (episode, closed) = (self.episodes.get(key), self.closed.get(key));
-            Former::Episode(key.clone(), episode.cloned().map(Box::new), closed.copied())
+            PreviousState::Episode(key.clone(), episode.cloned().map(Box::new), closed.copied())
         };
         let leases = |ids: &[u64]| {
             let leases = ids.iter().map(|id| (*id, self.leases.get(id).cloned()));
-            Former::Leases(leases.collect(), self.last_lease_id)
+            PreviousState::Leases(leases.collect(), self.last_lease_id)
         };
         match entry {
             Entry::Episode(opened) => episode(&opened.key),
@@ -262,23 +262,23 @@ impl Book {
             Entry::LeasePrior { id, .. } | Entry::LeaseEnded { id, .. } => leases(&[*id]),
             Entry::Renewed { ids, .. } => leases(ids),
             Entry::Victim(_) | Entry::VictimSpared { .. } | Entry::VictimGone { .. } => {
-                Former::Victims(self.victims.clone())
+                PreviousState::Victims(self.victims.clone())
             }
-            Entry::Breaker { rule, .. } => Former::Breaker(rule.clone(), self.breakers.get(rule).copied()),
-            Entry::Paused(_) => Former::Paused(self.paused),
-            Entry::Record(_) => Former::Nothing,
+            Entry::Breaker { rule, .. } => PreviousState::Breaker(rule.clone(), self.breakers.get(rule).copied()),
+            Entry::Paused(_) => PreviousState::Paused(self.paused),
+            Entry::Record(_) => PreviousState::Nothing,
         }
     }
 
     /// Takes an entry back. Of several the newest goes first.
-    pub fn take_back(&mut self, former: Former) {
+    pub fn take_back(&mut self, former: PreviousState) {
         match former {
-            Former::Nothing => {}
-            Former::Episode(key, episode, closed) => {
+            PreviousState::Nothing => {}
+            PreviousState::Episode(key, episode, closed) => {
                 put(&mut self.closed, key.clone(), closed);
                 put(&mut self.episodes, key, episode.map(|episode| *episode));
             }
-            Former::Leases(leases, last_lease_id) => {
+            PreviousState::Leases(leases, last_lease_id) => {
                 for (id, lease) in leases {
                     match lease {
                         Some(lease) => self.leases.insert(lease),
@@ -287,14 +287,14 @@ impl Book {
                 }
                 self.last_lease_id = last_lease_id;
             }
-            Former::Victims(victims) => self.victims = victims,
-            Former::Breaker(rule, breaker) => put(&mut self.breakers, rule, breaker),
-            Former::Paused(paused) => self.paused = paused,
+            PreviousState::Victims(victims) => self.victims = victims,
+            PreviousState::Breaker(rule, breaker) => put(&mut self.breakers, rule, breaker),
+            PreviousState::Paused(paused) => self.paused = paused,
         }
     }
 
     /// Takes over what another reading knows and this one does not.
-    pub fn adopt(&mut self, other: Book) {
+    pub fn adopt(&mut self, other: LedgerState) {
         for (key, episode) in other.episodes {
             self.episodes.entry(key).or_insert(episode);
         }

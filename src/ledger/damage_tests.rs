@@ -1,8 +1,8 @@
 //! A ledger that is damaged in every way that a disk can think of: it is set aside, and what can be read is kept.
 
-use super::book::Book;
+use super::book::LedgerState;
 use super::entry::{Entry, Outcome};
-use super::lease::{Effect, Lease, Prior};
+use super::lease::{Effect, Lease, SavedValue};
 use super::salvage::{log_is_damaged, replace};
 use super::store::FILE_NAME;
 use super::{Episode, EpisodeKey, Journal, Victim};
@@ -29,7 +29,7 @@ fn target(id: u64) -> Target {
 
 pub(super) fn lease(id: u64) -> Lease {
     let value = Value::Nice(15);
-    let prior = Prior {
+    let prior = SavedValue {
         tid: 1000 + id as i32,
         start_ticks: id,
         value: Value::Nice(0),
@@ -75,7 +75,7 @@ fn episode() -> Episode {
 
 /// A ledger of many leases of which every third has ended, as it lies on disk when the daemon is killed: all in the
 /// database, or in its log.
-pub(super) fn ledger(in_log: bool) -> (tempfile::TempDir, Book) {
+pub(super) fn ledger(in_log: bool) -> (tempfile::TempDir, LedgerState) {
     let (origin, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (mut journal, mut book) = Journal::open(origin.path(), BOOT);
     let mut entries = vec![Entry::Episode(episode())];
@@ -117,12 +117,12 @@ pub(super) fn set_aside(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-pub(super) fn ids(book: &Book) -> BTreeSet<u64> {
+pub(super) fn ids(book: &LedgerState) -> BTreeSet<u64> {
     book.leases.keys().copied().collect()
 }
 
 /// Opens what was harmed: nothing that had ended comes back, and the journal works. Returns which leases were found.
-pub(super) fn open(directory: &Path, before: &Book, what: &str) -> BTreeSet<u64> {
+pub(super) fn open(directory: &Path, before: &LedgerState, what: &str) -> BTreeSet<u64> {
     let (mut journal, book) = Journal::open(directory, BOOT);
     let found = ids(&book);
     assert!(found.is_subset(&ids(before)), "{what}: {found:?}");

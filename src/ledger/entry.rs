@@ -2,7 +2,7 @@
 
 use super::book::{Closed, Episode, EpisodeKey, Victim};
 use super::breaker::Breaker;
-use super::lease::{Lease, Prior};
+use super::lease::{Lease, SavedValue};
 use crate::process::Target;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -122,7 +122,7 @@ pub enum Entry {
     /// What this lease must restore, inherited from a lower one that was released.
     LeasePrior {
         id: u64,
-        prior: Vec<Prior>,
+        prior: Vec<SavedValue>,
     },
     /// New deadline (CLOCK_BOOTTIME) for these leases.
     Renewed {

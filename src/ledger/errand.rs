@@ -3,7 +3,7 @@
 
 use super::entry::Outcome;
 use crate::host::errand::{Request, Run, Server};
-use crate::template::{Piece, Shape};
+use crate::template::{JsonTemplate, Segment};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub struct Allocation {
     /// The last answer that granted something and did not name it, until one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unnamed: Option<UnnamedGrant>,
-    pub course: Course,
+    pub course: RetryState,
 }
 
 /// A grant without a name: the rule's `resource` may point to the wrong place.
@@ -46,9 +46,9 @@ pub struct UnnamedGrant {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Release {
     pub method: String,
-    pub url: Vec<Piece>,
+    pub url: Vec<Segment>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub body: Option<Shape>,
+    pub body: Option<JsonTemplate>,
 }
 
 /// How far an allocation has come.
@@ -77,12 +77,12 @@ pub struct Command {
     pub undo: Option<Run>,
     /// Whether it has ended, and is waiting to be taken back.
     pub has_ended: bool,
-    pub course: Course,
+    pub course: RetryState,
 }
 
 /// What comes next for an allocation or a command.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Course {
+pub struct RetryState {
     /// CLOCK_BOOTTIME of the next try; `Duration::MAX` where nothing is due, or while one is under way.
     pub next: Duration,
     /// Tries in a row that failed.

@@ -1,6 +1,6 @@
 //! The ledger's way to disk, which may be closed for a while: intents are refused then, outcomes wait in memory.
 
-use super::book::Book;
+use super::book::LedgerState;
 use super::entry::{Entry, Record};
 use super::retention::Retention;
 use super::salvage;
@@ -30,7 +30,7 @@ impl Journal {
     /// Opens the ledger in a directory and reads what is open. A broken one is set aside, and a new one begun with what
     /// can be read of it. Where it cannot be written it is read only; where that fails too, the journal starts with an
     /// empty book. In both cases nothing is durable, and [`Journal::recover`] tries again.
-    pub fn open(directory: &Path, boot: BootId) -> (Journal, Book) {
+    pub fn open(directory: &Path, boot: BootId) -> (Journal, LedgerState) {
         let mut journal = Journal::closed(directory, boot);
         let book = match journal.reopen() {
             Ok(book) => Some(book),
@@ -96,7 +96,7 @@ impl Journal {
             .unwrap_or_default()
     }
 
-    fn reopen(&mut self) -> Result<Book, StoreError> {
+    fn reopen(&mut self) -> Result<LedgerState, StoreError> {
         let opened = Store::open(&self.directory, self.boot).and_then(|mut store| Ok((store.load()?, store)));
         match opened {
             Ok((book, store)) => {
@@ -109,7 +109,7 @@ impl Journal {
     }
 
     /// Sets a broken ledger aside and begins a new one, with what `known` holds or what can be read.
-    fn begin_anew(&mut self, error: &StoreError, known: Option<&Book>) -> Result<Book, StoreError> {
+    fn begin_anew(&mut self, error: &StoreError, known: Option<&LedgerState>) -> Result<LedgerState, StoreError> {
         self.store = None;
         let (book, aside) = salvage::replace(&self.directory, self.boot, known)?;
         tracing::error!(
@@ -190,7 +190,7 @@ impl Journal {
 
     /// Tries to open and to write again. `book` is what is known in memory. Returns what an opened ledger holds, when
     /// that was not known until now.
-    pub fn recover(&mut self, book: &Book) -> Option<Book> {
+    pub fn recover(&mut self, book: &LedgerState) -> Option<LedgerState> {
         let mut opened = None;
         if self.is_broken && self.is_known {
             let error = StoreError::Damaged {

@@ -1,6 +1,6 @@
 //! The lease of a reversible step, and the arithmetic of several leases on one knob. Pure.
 
-use super::errand::{Allocation, Command, Course};
+use super::errand::{Allocation, Command, RetryState};
 use crate::host::limit::{IoLimit, IoLimits, Setting};
 use crate::host::{Thread, UnitState, Value};
 use crate::process::Target;
@@ -35,7 +35,7 @@ pub struct Lease {
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// A value was set on every thread (or on the process, where the knob is its own).
-    Value { value: Value, prior: Vec<Prior> },
+    Value { value: Value, prior: Vec<SavedValue> },
     /// A signal was sent, and its opposite takes it back; both by number.
     Signal {
         /// `None` in what an earlier version wrote.
@@ -83,7 +83,7 @@ impl Effect {
 /// What a thread had before. For knobs of the process there is one, of the main thread; for those of a cgroup there is
 /// one, whose thread has the number 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Prior {
+pub struct SavedValue {
     pub tid: i32,
     pub start_ticks: u64,
     pub value: Value,
@@ -92,7 +92,7 @@ pub struct Prior {
     pub unit: Option<UnitState>,
 }
 
-impl Prior {
+impl SavedValue {
     pub fn thread(&self) -> Thread {
         Thread {
             tid: self.tid,
@@ -106,10 +106,10 @@ impl Prior {
 pub enum Undo {
     /// A newer lease holds the knob; it inherits what must be restored at last. Children that were born before it was
     /// taken still have ours and get what was there first.
-    Bequeath {
+    HandOver {
         heir: u64,
-        inherited: Vec<Prior>,
-        prior: Vec<Prior>,
+        inherited: Vec<SavedValue>,
+        prior: Vec<SavedValue>,
         ours: Value,
         /// No newer holder wants our very value. Where it stands all the same, a newer one was undone, and a crash
         /// swallowed the record of it.
@@ -119,11 +119,11 @@ pub enum Undo {
     /// somebody else had changed in between, which are in `prior`.
     Set {
         value: Value,
-        prior: Vec<Prior>,
+        prior: Vec<SavedValue>,
         ours: Value,
     },
     /// The last one: what was there first comes back wherever ours still stands.
-    Restore { prior: Vec<Prior>, ours: Value },
+    Restore { prior: Vec<SavedValue>, ours: Value },
     /// The last one of a reversible signal.
     Signal(i32),
     /// Another lease wants the signal's effect to last.
@@ -184,7 +184,7 @@ impl Lease {
     }
 
     /// What comes next, for leases that others must be asked about.
-    pub fn course(&self) -> Option<&Course> {
+    pub fn course(&self) -> Option<&RetryState> {
         match &self.effect {
             Effect::Allocation(allocation) => Some(&allocation.course),
             Effect::Command(command) => Some(&command.course),
@@ -192,7 +192,7 @@ impl Lease {
         }
     }
 
-    pub fn course_mut(&mut self) -> Option<&mut Course> {
+    pub fn course_mut(&mut self) -> Option<&mut RetryState> {
         match &mut self.effect {
             Effect::Allocation(allocation) => Some(&mut allocation.course),
             Effect::Command(command) => Some(&mut command.course),
@@ -243,7 +243,7 @@ pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
     ) {
         (Effect::Signal { undo, .. }, None, None) => Undo::Signal(*undo),
         (Effect::Signal { .. }, _, _) => Undo::Nothing,
-        (Effect::Value { value, prior }, Some((heir, Effect::Value { prior: theirs, .. })), _) => Undo::Bequeath {
+        (Effect::Value { value, prior }, Some((heir, Effect::Value { prior: theirs, .. })), _) => Undo::HandOver {
             heir,
             inherited: inherit(value, prior, theirs),
             prior: prior.clone(),
@@ -272,14 +272,14 @@ pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
 }
 
 /// What a stack of leases would leave behind when all of them are gone, given oldest first.
-pub fn beneath<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<Prior> {
+pub fn beneath<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<SavedValue> {
     let (_, prior) = top(stack)?;
     prior.into_iter().next()
 }
 
 /// What would be there without a stack of leases, given oldest first, where `found` is there now: the base of relative
 /// changes. Several alerts would make each other's changes larger otherwise, and the changes would not end with them.
-pub fn base(stack: &[&Lease], found: &[Prior]) -> Vec<Prior> {
+pub fn base(stack: &[&Lease], found: &[SavedValue]) -> Vec<SavedValue> {
     let mut found = found.to_vec();
     let Some((value, prior)) = top(stack.iter().copied()) else {
         return found;
@@ -294,8 +294,8 @@ pub fn base(stack: &[&Lease], found: &[Prior]) -> Vec<Prior> {
 }
 
 /// The value of the newest lease in a stack, and what the whole stack would leave behind.
-fn top<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<(&'a Value, Vec<Prior>)> {
-    let mut below: Option<(&Value, Vec<Prior>)> = None;
+fn top<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<(&'a Value, Vec<SavedValue>)> {
+    let mut below: Option<(&Value, Vec<SavedValue>)> = None;
     for lease in stack {
         if let Effect::Value { value, prior } = &lease.effect {
             let prior = match &below {
@@ -310,16 +310,16 @@ fn top<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<(&'a Value, Vec<Pri
 
 /// The older prior wins for every thread that both know, unless somebody else changed the value between the two
 /// leases: then what he set is what must come back.
-fn inherit(value: &Value, older: &[Prior], newer: &[Prior]) -> Vec<Prior> {
+fn inherit(value: &Value, older: &[SavedValue], newer: &[SavedValue]) -> Vec<SavedValue> {
     let changed = changed_between(newer, value, older);
-    let is_changed = |prior: &&Prior| changed.iter().any(|other| other.thread() == prior.thread());
-    let mut prior: Vec<Prior> = older.iter().filter(|prior| !is_changed(prior)).cloned().collect();
+    let is_changed = |prior: &&SavedValue| changed.iter().any(|other| other.thread() == prior.thread());
+    let mut prior: Vec<SavedValue> = older.iter().filter(|prior| !is_changed(prior)).cloned().collect();
     for theirs in newer {
         if !prior.iter().any(|ours| ours.thread() == theirs.thread()) {
             // A thread that was born during the older lease had its value by birth.
             let by_birth = older.first().filter(|_| theirs.value == *value);
             let value = by_birth.unwrap_or(theirs).value.clone();
-            prior.push(Prior {
+            prior.push(SavedValue {
                 value,
                 ..theirs.clone()
             });
@@ -329,8 +329,8 @@ fn inherit(value: &Value, older: &[Prior], newer: &[Prior]) -> Vec<Prior> {
 }
 
 /// What `newer` found on threads that was neither the value of the older lease nor what that one had found there.
-fn changed_between(newer: &[Prior], value: &Value, older: &[Prior]) -> Vec<Prior> {
-    let is_changed = |theirs: &&Prior| {
+fn changed_between(newer: &[SavedValue], value: &Value, older: &[SavedValue]) -> Vec<SavedValue> {
+    let is_changed = |theirs: &&SavedValue| {
         let known = older.iter().find(|ours| ours.thread() == theirs.thread());
         theirs.value != *value && known.is_none_or(|ours| theirs.value != ours.value)
     };
@@ -348,7 +348,7 @@ mod tests {
             pid: 7,
             start_ticks: 70,
         });
-        let prior = vec![Prior {
+        let prior = vec![SavedValue {
             tid: 7,
             start_ticks: 70,
             value: Value::Nice(prior),
@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn the_last_holder_restores_the_first_prior() {
         let (first, mut second) = (nice(1, 10, 0), nice(2, 15, 10));
-        let Undo::Bequeath {
+        let Undo::HandOver {
             heir: 2,
             inherited: prior,
             ..
@@ -397,7 +397,7 @@ mod tests {
     fn our_value_stands_for_nobody_unless_a_newer_holder_wants_it_too() {
         let (first, second, third) = (nice(1, 15, 0), nice(2, 10, 15), nice(3, 15, 10));
         for (live, expected) in [(vec![&second], true), (vec![&second, &third], false)] {
-            let Undo::Bequeath { is_last_of_value, .. } = undo(&first, live.into_iter()) else {
+            let Undo::HandOver { is_last_of_value, .. } = undo(&first, live.into_iter()) else {
                 panic!()
             };
             assert_eq!(is_last_of_value, expected);
@@ -427,7 +427,7 @@ mod tests {
     #[test]
     fn what_somebody_else_set_between_two_leases_comes_back() {
         let (first, second) = (nice(1, 10, 0), nice(2, 15, 7));
-        let Undo::Bequeath { inherited, .. } = undo(&first, [&first, &second].into_iter()) else {
+        let Undo::HandOver { inherited, .. } = undo(&first, [&first, &second].into_iter()) else {
             panic!()
         };
         assert_eq!(inherited[0].value, Value::Nice(7));
@@ -442,12 +442,12 @@ mod tests {
     fn a_thread_born_under_the_lower_lease_gets_what_its_process_had() {
         let (first, mut second) = (nice(1, 10, 0), nice(2, 15, 10));
         if let Effect::Value { prior, .. } = &mut second.effect {
-            prior.push(Prior {
+            prior.push(SavedValue {
                 tid: 8,
                 ..prior[0].clone()
             });
         }
-        let Undo::Bequeath { inherited, .. } = undo(&first, [&first, &second].into_iter()) else {
+        let Undo::HandOver { inherited, .. } = undo(&first, [&first, &second].into_iter()) else {
             panic!()
         };
         assert!(inherited.iter().all(|prior| prior.value == Value::Nice(0)));
@@ -479,7 +479,7 @@ mod tests {
     #[test]
     fn a_base_is_what_lies_beneath_or_what_somebody_else_set() {
         let base = |stack: &[&Lease], found: i32| {
-            let found = [Prior {
+            let found = [SavedValue {
                 value: Value::Nice(found),
                 ..priors(stack[0])[0].clone()
             }];
@@ -493,7 +493,7 @@ mod tests {
         assert_eq!(base(&[&first, &second], 7), Value::Nice(7));
     }
 
-    fn priors(lease: &Lease) -> &[Prior] {
+    fn priors(lease: &Lease) -> &[SavedValue] {
         match &lease.effect {
             Effect::Value { prior, .. } => prior,
             _ => &[],

@@ -1,6 +1,6 @@
 //! Live leases, found by number, by target and by episode: what undoing asks must not grow with all the others.
 
-use super::errand::Course;
+use super::errand::RetryState;
 use super::lease::Lease;
 use crate::process::Target;
 use smol_str::SmolStr;
@@ -43,7 +43,7 @@ impl Leases {
     }
 
     /// What comes next for each allocation and command.
-    pub fn courses_mut(&mut self) -> impl Iterator<Item = &mut Course> {
+    pub fn courses_mut(&mut self) -> impl Iterator<Item = &mut RetryState> {
         self.by_id.values_mut().filter_map(Lease::course_mut)
     }
 

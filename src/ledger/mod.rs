@@ -25,12 +25,12 @@ mod salvage_tests;
 #[cfg(test)]
 mod store_tests;
 
-pub use book::{Book, Climb, Closed, Episode, EpisodeKey, Victim};
+pub use book::{Closed, Episode, EpisodeKey, LedgerState, TargetProgress, Victim};
 pub use breaker::Breaker;
 pub use entry::{Decision, Entry, Outcome, Record};
-pub use errand::{Allocation, Command, Course, Release, Stage, UnnamedGrant};
+pub use errand::{Allocation, Command, Release, RetryState, Stage, UnnamedGrant};
 pub use evidence::{Evidence, EvidenceSource, Level};
 pub use journal::Journal;
-pub use lease::{Effect, Lease, Prior};
+pub use lease::{Effect, Lease, SavedValue};
 pub use retention::Retention;
 pub use store::{Store, StoreError};

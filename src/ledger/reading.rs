@@ -1,7 +1,7 @@
 //! Rows of the ledger to a book. Every row is parsed by itself, and a table that is damaged in the middle is read from
 //! both ends, so that as much as can be read of a broken file is read.
 
-use super::book::{Book, Closed, EpisodeKey};
+use super::book::{Closed, EpisodeKey, LedgerState};
 use super::entry::Entry;
 use super::lease::Lease;
 use crate::process::BootId;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// What could be read, and what could not.
 pub struct Reading {
-    pub book: Book,
+    pub book: LedgerState,
     pub problems: Vec<Problem>,
 }
 
@@ -31,7 +31,7 @@ impl Reading {
     /// Reads what is open on a boot. Leases, victims and open episodes of another one ended with it.
     pub fn take(connection: &Connection, boot: BootId) -> Reading {
         let mut reading = Reading {
-            book: Book::default(),
+            book: LedgerState::default(),
             problems: Vec::new(),
         };
         let boot = boot.to_string();
@@ -91,7 +91,7 @@ impl Reading {
         self.problems.push(Problem::Sql { table, source });
         let backwards = order.replace(", ", " DESC, ") + " DESC";
         let mut other_half = Reading {
-            book: Book::default(),
+            book: LedgerState::default(),
             problems: Vec::new(),
         };
         // It breaks off, too, at the damage.

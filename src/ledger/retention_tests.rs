@@ -2,7 +2,9 @@
 
 use super::book::WireSource;
 use super::store::{FILE_NAME, Store};
-use super::{Book, Decision, Effect, Entry, Episode, EpisodeKey, Lease, Outcome, Prior, Record, Retention, Victim};
+use super::{
+    Decision, Effect, Entry, Episode, EpisodeKey, Lease, LedgerState, Outcome, Record, Retention, SavedValue, Victim,
+};
 use crate::host::Value;
 use crate::process::{BootId, Identity, Target};
 use jiff::{SignedDuration, Timestamp};
@@ -48,7 +50,7 @@ fn lease(id: u64) -> Entry {
         pid: id as i32,
         start_ticks: id,
     });
-    let prior = Prior {
+    let prior = SavedValue {
         tid: id as i32,
         start_ticks: id,
         value: Value::Nice(0),
@@ -93,7 +95,7 @@ fn episode() -> Entry {
 }
 
 /// What is open, older than all history.
-fn open(store: &mut Store) -> Book {
+fn open(store: &mut Store) -> LedgerState {
     let entries: Vec<Entry> = (1..=OPEN).map(lease).chain([episode()]).collect();
     store.commit(&entries).unwrap();
     store.load().unwrap()

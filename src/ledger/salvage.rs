@@ -1,6 +1,6 @@
 //! A ledger that is broken: what can be read of it goes into a new one, and the file is set aside, never deleted.
 
-use super::book::Book;
+use super::book::LedgerState;
 use super::entry::{Entry, Outcome};
 use super::lease::Lease;
 use super::reading::{Problem, Reading};
@@ -34,7 +34,11 @@ const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 ///
 /// # Errors
 /// When the directory cannot be written; everything is as it was then.
-pub fn replace(directory: &Path, boot: BootId, known: Option<&Book>) -> Result<(Book, PathBuf), StoreError> {
+pub fn replace(
+    directory: &Path,
+    boot: BootId,
+    known: Option<&LedgerState>,
+) -> Result<(LedgerState, PathBuf), StoreError> {
     let broken = directory.join(FILE_NAME);
     let book = match known {
         Some(book) => book.clone(),
@@ -111,7 +115,7 @@ fn remove_file(path: &Path) -> io::Result<()> {
 }
 
 /// Everything that a ledger must hold to be read as this book.
-fn entries(book: &Book) -> Vec<Entry> {
+fn entries(book: &LedgerState) -> Vec<Entry> {
     let mut entries: Vec<Entry> = book.episodes.values().cloned().map(Entry::Episode).collect();
     entries.extend(book.closed.iter().map(|(key, closed)| Entry::EpisodeClosed {
         key: key.clone(),
@@ -138,7 +142,7 @@ fn entries(book: &Book) -> Vec<Entry> {
 ///
 /// # Errors
 /// When it cannot be read either.
-pub fn read_only(directory: &Path, boot: BootId) -> Result<Book, StoreError> {
+pub fn read_only(directory: &Path, boot: BootId) -> Result<LedgerState, StoreError> {
     let path = directory.join(FILE_NAME);
     let reading = look(&path, boot).ok_or_else(|| StoreError::Io {
         path: path.clone(),
@@ -166,7 +170,7 @@ fn look(path: &Path, boot: BootId) -> Option<Reading> {
 }
 
 /// As much as can be read of a broken ledger.
-fn rescue(broken: &Path, boot: BootId) -> Book {
+fn rescue(broken: &Path, boot: BootId) -> LedgerState {
     let is_log_damaged = log_is_damaged(broken);
     let reading = look(broken, boot);
     let of_leases = |problem: &Problem| matches!(problem, Problem::Sql { table: "lease", .. });

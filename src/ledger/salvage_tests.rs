@@ -4,7 +4,7 @@
 use super::damage_tests::{BOOT, FRAME, LEASES, LOG_HEADER, harm, ids, lease, ledger, open, set_aside};
 use super::salvage::{log_is_damaged, replace};
 use super::store::FILE_NAME;
-use super::{Command, Course, Effect, Entry, Journal, Lease, Outcome};
+use super::{Command, Effect, Entry, Journal, Lease, Outcome, RetryState};
 use crate::host::Value;
 use crate::host::errand::Run;
 use crate::process::BootId;
@@ -147,7 +147,7 @@ fn command() -> Command {
         run: run("/bin/drain"),
         undo: Some(run("/bin/undrain")),
         has_ended: true,
-        course: Course::default(),
+        course: RetryState::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The ledger on disk: SQLite in WAL mode. Every commit is durable before it returns. Writes; `reading` reads.
 
-use super::book::Book;
+use super::book::LedgerState;
 use super::entry::{Entry, Record};
 use super::reading::{Problem, Reading};
 use super::reboot;
@@ -275,7 +275,7 @@ impl Store {
     ///
     /// # Errors
     /// When the file cannot be read or written, or a row is not what this version writes.
-    pub fn load(&mut self) -> Result<Book, StoreError> {
+    pub fn load(&mut self) -> Result<LedgerState, StoreError> {
         self.drop_other_boots().map_err(|source| self.sql(source))?;
         while retention::forget_ended(&self.connection).map_err(|source| self.sql(source))? {}
         let read = Reading::take(&self.connection, self.boot);

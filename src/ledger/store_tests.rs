@@ -2,14 +2,16 @@
 
 use super::retention::KEEP_CLOSED;
 use super::store::{FILE_NAME, Store, StoreError, read_records};
-use super::{Book, Closed, Entry};
+use super::{Closed, Entry, LedgerState};
 use crate::host::Value;
 use crate::host::errand::{Request, Server};
 use crate::ledger::EpisodeKey;
 use crate::ledger::book::WireSource;
-use crate::ledger::{Allocation, Climb, Course, Effect, Episode, Lease, Outcome, Prior, Release, Stage, Victim};
+use crate::ledger::{
+    Allocation, Effect, Episode, Lease, Outcome, Release, RetryState, SavedValue, Stage, TargetProgress, Victim,
+};
 use crate::process::{BootId, Identity, Target};
-use crate::template::Piece;
+use crate::template::Segment;
 use jiff::Timestamp;
 use rusqlite::Connection;
 use std::time::Duration;
@@ -39,7 +41,7 @@ fn lease(id: u64) -> Lease {
         name: "a\n\"b".into(),
         effect: Effect::Value {
             value: Value::Nice(15),
-            prior: vec![Prior {
+            prior: vec![SavedValue {
                 tid: 7,
                 start_ticks: 70,
                 value: Value::Nice(0),
@@ -69,7 +71,7 @@ fn episode() -> Episode {
         may_continue: false,
         seen_at: Duration::from_secs(2),
         evidence: Default::default(),
-        climbs: vec![Climb {
+        climbs: vec![TargetProgress {
             target: target(),
             name: "x".into(),
             rung: 2,
@@ -90,7 +92,7 @@ fn breaker(failures: u32, opened_at: Option<Timestamp>) -> Entry {
 #[test]
 fn what_was_committed_is_loaded_again() {
     let directory = tempfile::tempdir().unwrap();
-    let mut expected = Book::default();
+    let mut expected = LedgerState::default();
     let closed = EpisodeKey {
         rule: "old".into(),
         fingerprint: "g".into(),
@@ -106,7 +108,7 @@ fn what_was_committed_is_loaded_again() {
         Entry::Lease(lease(2)),
         Entry::LeasePrior {
             id: 2,
-            prior: vec![Prior {
+            prior: vec![SavedValue {
                 tid: 7,
                 start_ticks: 70,
                 value: Value::Nice(-5),
@@ -295,12 +297,12 @@ fn what_others_gave_outlasts_a_boot_and_is_given_back_at_once() {
         ttl_at: None,
         release: Some(Release {
             method: "DELETE".into(),
-            url: vec![Piece::Text("https://broker.example/".into()), Piece::Resource],
+            url: vec![Segment::Text("https://broker.example/".into()), Segment::Resource],
             body: None,
         }),
         stage: Stage::Requested { in_doubt: true },
         unnamed: None,
-        course: Course::default(),
+        course: RetryState::default(),
     }));
     store
         .commit(&[Entry::Lease(lease(1)), Entry::Lease(asked.clone())])

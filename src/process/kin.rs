@@ -7,13 +7,13 @@ use std::ops::Deref;
 
 /// Reads as the processes in the order of the table.
 #[derive(Debug, Clone, Default)]
-pub struct Kin {
+pub struct ProcessTree {
     processes: Vec<Process>,
     by_pid: HashMap<i32, usize>,
     children: HashMap<i32, Vec<usize>>,
 }
 
-impl Deref for Kin {
+impl Deref for ProcessTree {
     type Target = [Process];
 
     fn deref(&self) -> &[Process] {
@@ -21,11 +21,11 @@ impl Deref for Kin {
     }
 }
 
-impl From<Vec<Process>> for Kin {
-    fn from(processes: Vec<Process>) -> Kin {
-        let mut kin = Kin {
+impl From<Vec<Process>> for ProcessTree {
+    fn from(processes: Vec<Process>) -> ProcessTree {
+        let mut kin = ProcessTree {
             by_pid: HashMap::with_capacity(processes.len()),
-            ..Kin::default()
+            ..ProcessTree::default()
         };
         for (place, process) in processes.iter().enumerate() {
             kin.by_pid.insert(process.identity.pid, place);
@@ -39,7 +39,7 @@ impl From<Vec<Process>> for Kin {
     }
 }
 
-impl Kin {
+impl ProcessTree {
     pub fn get(&self, process: Identity) -> Option<&Process> {
         let found = self.with_pid(process.pid)?;
         (found.identity == process).then_some(found)
@@ -98,12 +98,12 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    fn kin(parents: &[(i32, i32)]) -> Kin {
+    fn kin(parents: &[(i32, i32)]) -> ProcessTree {
         let process = |&(pid, parent): &(i32, i32)| Process {
             parent,
             ..Process::example(pid, "x")
         };
-        Kin::from(parents.iter().map(process).collect::<Vec<_>>())
+        ProcessTree::from(parents.iter().map(process).collect::<Vec<_>>())
     }
 
     fn pids<'a>(processes: impl IntoIterator<Item = &'a Process>) -> BTreeSet<i32> {

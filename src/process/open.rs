@@ -4,7 +4,7 @@
 use super::bounded::{Blocked, BoundedCalls, PATIENCE};
 use super::kernel_threads::KernelThreads;
 use super::selector::{Judgement, Selector};
-use super::table::{Details, Needs, Process, Procfs, UserNames};
+use super::table::{Details, Process, ProcessFields, Procfs, UserNames};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, openat, readlinkat, statat};
 use rustix::io::{Errno, read};
 use std::cell::OnceCell;
@@ -142,16 +142,16 @@ impl OpenProcess {
     /// Reads what a selector asks for, one file after the other, and no further than to the first condition that fails.
     pub fn satisfies(&self, process: &mut Process, selector: &Selector, users: &mut UserNames) -> bool {
         // In the order of what they cost: a link, the memory of the process, a path from the kernel, and `status`.
-        const DEAR: [Needs; 6] = [
-            Needs::EXE,
-            Needs::CMDLINE,
-            Needs::CGROUP,
-            Needs::USER,
-            Needs::SIGNALS,
-            Needs::OOM_SCORE,
+        const DEAR: [ProcessFields; 6] = [
+            ProcessFields::EXE,
+            ProcessFields::CMDLINE,
+            ProcessFields::CGROUP,
+            ProcessFields::USER,
+            ProcessFields::SIGNALS,
+            ProcessFields::OOM_SCORE,
         ];
         let wanted = selector.needs();
-        let mut known = Needs::NONE;
+        let mut known = ProcessFields::NONE;
         for need in DEAR.into_iter().filter(|need| wanted.has(*need)) {
             self.read_details(&mut process.details, need, users);
             known = known | need;
@@ -163,48 +163,48 @@ impl OpenProcess {
     }
 
     /// Fills in what is needed; what cannot be read becomes `None`.
-    pub fn read_details(&self, details: &mut Details, needs: Needs, users: &mut UserNames) {
-        if needs.has(Needs::CMDLINE) {
+    pub fn read_details(&self, details: &mut Details, needs: ProcessFields, users: &mut UserNames) {
+        if needs.has(ProcessFields::CMDLINE) {
             let read = self.read_patiently("cmdline", MAX_CMDLINE_BYTES);
             details.is_unreadable = read.is_err();
             details.cmdline = read.ok().flatten().map(|bytes| join_arguments(&bytes));
         }
-        if needs.has(Needs::EXE) {
+        if needs.has(ProcessFields::EXE) {
             details.exe = readlinkat(&self.directory, "exe", Vec::new()).ok().map(|path| {
                 let path = path.to_string_lossy();
                 path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned()
             });
         }
-        if needs.has(Needs::CGROUP) {
+        if needs.has(ProcessFields::CGROUP) {
             details.cgroup = self.text("cgroup").and_then(|text| unified_cgroup(&text));
         }
-        if needs.has(Needs::USER) || needs.has(Needs::SIGNALS) {
+        if needs.has(ProcessFields::USER) || needs.has(ProcessFields::SIGNALS) {
             details.uid = self.status("Uid:").and_then(effective_uid);
             details.caught_signals = self
                 .status("SigCgt:")
                 .and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
             details.user = details.uid.and_then(|uid| users.name(uid));
         }
-        if needs.has(Needs::OOM_SCORE) {
+        if needs.has(ProcessFields::OOM_SCORE) {
             details.oom_score = self.text("oom_score").and_then(|text| text.trim().parse().ok());
         }
         let usage = &mut details.usage;
-        if needs.has(Needs::SWAP) {
+        if needs.has(ProcessFields::SWAP) {
             usage.swap_bytes = self
                 .status("VmSwap:")
                 .and_then(first_number)
                 .map(|kibibytes| kibibytes.saturating_mul(1024));
         }
-        if needs.has(Needs::CONTEXT_SWITCHES) {
+        if needs.has(ProcessFields::CONTEXT_SWITCHES) {
             usage.voluntary_switches = self.status("voluntary_ctxt_switches:").and_then(first_number);
             usage.involuntary_switches = self.status("nonvoluntary_ctxt_switches:").and_then(first_number);
         }
-        if needs.has(Needs::IO) {
+        if needs.has(ProcessFields::IO) {
             let io = self.text("io").unwrap_or_default();
             usage.read_bytes = line_after(&io, "read_bytes:").and_then(first_number);
             usage.write_bytes = line_after(&io, "write_bytes:").and_then(first_number);
         }
-        if needs.has(Needs::OPEN_FDS) {
+        if needs.has(ProcessFields::OPEN_FDS) {
             usage.open_fds = self.count_fds();
             let limits = self.text("limits").unwrap_or_default();
             usage.max_fds = line_after(&limits, "Max open files").and_then(first_number);
@@ -365,7 +365,7 @@ mod tests {
             std::fs::write(directory.path().join("7/cmdline"), "x".repeat(length)).unwrap();
             let mut details = Details::default();
             let files = OpenProcess::open(&procfs, 7).unwrap();
-            files.read_details(&mut details, Needs::CMDLINE, &mut UserNames::default());
+            files.read_details(&mut details, ProcessFields::CMDLINE, &mut UserNames::default());
             assert_eq!(details.cmdline.unwrap().len(), expected, "{length}");
         }
     }
@@ -375,7 +375,7 @@ mod tests {
         let procfs = Procfs::open(Path::new("/proc")).unwrap();
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let files = OpenProcess::open(&procfs, child.id() as i32).unwrap();
-        let needs = Needs::IO | Needs::CONTEXT_SWITCHES | Needs::OPEN_FDS;
+        let needs = ProcessFields::IO | ProcessFields::CONTEXT_SWITCHES | ProcessFields::OPEN_FDS;
         let read = || {
             let mut details = Details::default();
             OpenProcess::open_at(&files.directory, ".")

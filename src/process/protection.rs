@@ -1,7 +1,7 @@
 //! The closed list of what is protected on every host unless a rule names the override.
 //! Recognised by executable or systemd unit, never by name alone: names can be borrowed.
 
-use super::table::{Needs, Process};
+use super::table::{Process, ProcessFields};
 
 /// One entry of the built-in protection.
 #[derive(Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ pub const BUILT_IN: &[Protection] = &[
 ];
 
 /// What must have been read before `recognise` can answer.
-pub const NEEDS: Needs = Needs::EXE.and(Needs::CGROUP);
+pub const NEEDS: ProcessFields = ProcessFields::EXE.and(ProcessFields::CGROUP);
 
 /// Directories that only an administrator can fill; an executable elsewhere does not earn protection by its name.
 const SYSTEM_DIRECTORIES: &[&str] = &["/usr/", "/bin/", "/sbin/", "/lib/", "/opt/", "/snap/", "/nix/"];

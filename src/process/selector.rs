@@ -5,7 +5,7 @@ pub use super::pattern::{Part, Pattern};
 
 use super::Cgroup;
 use super::cgroup::unit_of;
-use super::table::{Needs, Process};
+use super::table::{Process, ProcessFields};
 use crate::labels::Labels;
 use std::fmt;
 use std::sync::Arc;
@@ -95,18 +95,18 @@ impl Condition {
     }
 
     /// What must be read beyond `/proc/PID/stat` to judge this.
-    pub fn needs(&self) -> Needs {
+    pub fn needs(&self) -> ProcessFields {
         match self {
             Condition::Name(_)
             | Condition::Pid(_)
             | Condition::StartedBy(_)
             | Condition::MinAge(_)
-            | Condition::MinMemory(_) => Needs::NONE,
-            Condition::MinCpu(_) => Needs::CPU,
-            Condition::Cmdline(_) => Needs::CMDLINE,
-            Condition::Exe(_) => Needs::EXE,
-            Condition::User(_) => Needs::USER,
-            Condition::Cgroup(_) | Condition::Unit(_) => Needs::CGROUP,
+            | Condition::MinMemory(_) => ProcessFields::NONE,
+            Condition::MinCpu(_) => ProcessFields::CPU,
+            Condition::Cmdline(_) => ProcessFields::CMDLINE,
+            Condition::Exe(_) => ProcessFields::EXE,
+            Condition::User(_) => ProcessFields::USER,
+            Condition::Cgroup(_) | Condition::Unit(_) => ProcessFields::CGROUP,
             Condition::Group { selector, .. } => selector.needs(),
             Condition::Not(selector) => selector.needs(),
         }
@@ -280,7 +280,7 @@ impl Selector {
         let cheap = self
             .conditions
             .iter()
-            .filter(|condition| condition.needs() == Needs::NONE);
+            .filter(|condition| condition.needs() == ProcessFields::NONE);
         let mut others = cheap.filter(|condition| !is_start(condition));
         others
             .all(|condition| condition.judge(process) == Judgement::Holds)
@@ -303,10 +303,10 @@ impl Selector {
     }
 
     /// Everything that must be read to judge all conditions.
-    pub fn needs(&self) -> Needs {
+    pub fn needs(&self) -> ProcessFields {
         self.conditions
             .iter()
-            .fold(Needs::NONE, |needs, condition| needs | condition.needs())
+            .fold(ProcessFields::NONE, |needs, condition| needs | condition.needs())
     }
 
     /// Judges all conditions. An unresolved or unreadable field makes the answer `Unknown` unless another fails.
@@ -321,12 +321,12 @@ impl Selector {
 
     /// Judges only what `/proc/PID/stat` tells, so that the dear files are read for few processes.
     pub fn judge_cheaply(&self, process: &Process) -> Judgement {
-        self.judge_known(process, Needs::NONE)
+        self.judge_known(process, ProcessFields::NONE)
     }
 
     /// Judges only what can be told from these fields and from `/proc/PID/stat`, read once or twice.
-    pub fn judge_known(&self, process: &Process, known: Needs) -> Judgement {
-        let known = known | Needs::CPU;
+    pub fn judge_known(&self, process: &Process, known: ProcessFields) -> Judgement {
+        let known = known | ProcessFields::CPU;
         self.judge_some(process, |condition| known.has(condition.needs()))
     }
 

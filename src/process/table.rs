@@ -26,44 +26,44 @@ pub const MIN_CPU_WINDOW: Duration = Duration::from_secs(5);
 
 /// Which dearer fields must be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Needs(u16);
+pub struct ProcessFields(u16);
 
-impl Needs {
-    pub const NONE: Needs = Needs(0);
-    pub const CMDLINE: Needs = Needs(1);
-    pub const EXE: Needs = Needs(2);
+impl ProcessFields {
+    pub const NONE: ProcessFields = ProcessFields(0);
+    pub const CMDLINE: ProcessFields = ProcessFields(1);
+    pub const EXE: ProcessFields = ProcessFields(2);
     /// Effective uid and its user name.
-    pub const USER: Needs = Needs(4);
-    pub const CGROUP: Needs = Needs(8);
+    pub const USER: ProcessFields = ProcessFields(4);
+    pub const CGROUP: ProcessFields = ProcessFields(8);
     /// Which signals the process catches.
-    pub const SIGNALS: Needs = Needs(16);
-    pub const OOM_SCORE: Needs = Needs(32);
+    pub const SIGNALS: ProcessFields = ProcessFields(16);
+    pub const OOM_SCORE: ProcessFields = ProcessFields(32);
     /// Processor use, from two readings of the table.
-    pub const CPU: Needs = Needs(64);
-    pub const SWAP: Needs = Needs(128);
-    pub const CONTEXT_SWITCHES: Needs = Needs(256);
-    pub const IO: Needs = Needs(512);
+    pub const CPU: ProcessFields = ProcessFields(64);
+    pub const SWAP: ProcessFields = ProcessFields(128);
+    pub const CONTEXT_SWITCHES: ProcessFields = ProcessFields(256);
+    pub const IO: ProcessFields = ProcessFields(512);
     /// Open files and how many there may be: the dearest, for a busy server has thousands.
-    pub const OPEN_FDS: Needs = Needs(1024);
+    pub const OPEN_FDS: ProcessFields = ProcessFields(1024);
 
-    pub const fn and(self, other: Needs) -> Needs {
-        Needs(self.0 | other.0)
+    pub const fn and(self, other: ProcessFields) -> ProcessFields {
+        ProcessFields(self.0 | other.0)
     }
 
-    pub const fn has(self, other: Needs) -> bool {
+    pub const fn has(self, other: ProcessFields) -> bool {
         self.0 & other.0 == other.0
     }
 
     /// What is needed here and not there.
-    pub const fn without(self, other: Needs) -> Needs {
-        Needs(self.0 & !other.0)
+    pub const fn without(self, other: ProcessFields) -> ProcessFields {
+        ProcessFields(self.0 & !other.0)
     }
 }
 
-impl std::ops::BitOr for Needs {
-    type Output = Needs;
+impl std::ops::BitOr for ProcessFields {
+    type Output = ProcessFields;
 
-    fn bitor(self, other: Needs) -> Needs {
+    fn bitor(self, other: ProcessFields) -> ProcessFields {
         self.and(other)
     }
 }
@@ -134,15 +134,15 @@ pub struct Usage {
 
 impl Usage {
     /// Whether all that was needed could be read.
-    pub fn is_complete(&self, needs: Needs) -> bool {
+    pub fn is_complete(&self, needs: ProcessFields) -> bool {
         let is_there = |need, told: &[Option<u64>]| !needs.has(need) || told.iter().all(Option::is_some);
-        is_there(Needs::SWAP, &[self.swap_bytes])
+        is_there(ProcessFields::SWAP, &[self.swap_bytes])
             && is_there(
-                Needs::CONTEXT_SWITCHES,
+                ProcessFields::CONTEXT_SWITCHES,
                 &[self.voluntary_switches, self.involuntary_switches],
             )
-            && is_there(Needs::IO, &[self.read_bytes, self.write_bytes])
-            && is_there(Needs::OPEN_FDS, &[self.open_fds])
+            && is_there(ProcessFields::IO, &[self.read_bytes, self.write_bytes])
+            && is_there(ProcessFields::OPEN_FDS, &[self.open_fds])
     }
 }
 
@@ -307,7 +307,7 @@ impl Procfs {
     }
 
     /// Reads the dearer fields into `process`. Returns false when the pid belongs to somebody else by now.
-    pub fn read_details(&self, process: &mut Process, needs: Needs, users: &mut UserNames) -> bool {
+    pub fn read_details(&self, process: &mut Process, needs: ProcessFields, users: &mut UserNames) -> bool {
         let Ok(files) = OpenProcess::open(self, process.identity.pid) else {
             return false;
         };
@@ -557,7 +557,12 @@ mod tests {
         let mut me = procfs
             .read_process(std::process::id() as i32, Duration::from_secs(1))
             .unwrap();
-        let needs = Needs::CMDLINE | Needs::EXE | Needs::USER | Needs::CGROUP | Needs::SIGNALS | Needs::OOM_SCORE;
+        let needs = ProcessFields::CMDLINE
+            | ProcessFields::EXE
+            | ProcessFields::USER
+            | ProcessFields::CGROUP
+            | ProcessFields::SIGNALS
+            | ProcessFields::OOM_SCORE;
         assert!(procfs.read_details(&mut me, needs, &mut UserNames::default()));
         assert_eq!(me.details.exe.as_deref(), std::env::current_exe().unwrap().to_str());
         assert_eq!(me.details.uid, Some(nix::unistd::geteuid().as_raw()));

@@ -3,7 +3,7 @@
 
 mod text;
 
-use crate::act::guard::Ward;
+use crate::act::guard::Protection;
 use crate::act::{allocate, command};
 use crate::alert::{Alert, Status};
 use crate::diagnostic::printable;
@@ -12,11 +12,11 @@ use crate::engine::select::{began_at, needs_cpu, select};
 use crate::engine::{Engine, Policy, select_cgroups};
 use crate::host::Host;
 use crate::host::errand::Request;
-use crate::ledger::{Book, Decision, EpisodeKey, Journal, Record};
+use crate::ledger::{Decision, EpisodeKey, Journal, LedgerState, Record};
 use crate::process::selector::Judgement;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
-use crate::process::{BootId, Needs, Process, Selector};
-use crate::rule::{Aim, Rule, Step};
+use crate::process::{BootId, Process, ProcessFields, Selector};
+use crate::rule::{Rule, Step, TargetSelector};
 use crate::tally::Tally;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -231,15 +231,15 @@ fn explain_rule<H: Host + Clone>(
     explanation.later = later(rule);
     explanation.errands = errands(rule, alert);
     match &rule.aim {
-        Aim::Processes(selector) => {
+        TargetSelector::Processes(selector) => {
             let selector = selector.resolve_at(&alert.labels, began_at(alert.starts_at, host.now()));
             explain_selection(host, baseline, policy, rule, &selector, pid, &mut explanation);
         }
-        Aim::Cgroups(selector) => {
+        TargetSelector::Cgroups(selector) => {
             let selector = selector.resolve(&alert.labels);
             explain_cgroups(host, baseline, policy, rule, &selector, &mut explanation);
         }
-        Aim::Host => {}
+        TargetSelector::Host => {}
     }
     explanation
 }
@@ -255,7 +255,7 @@ fn explain_selection<H: Host + Clone>(
     explanation: &mut RuleExplanation,
 ) {
     let own_line = host.own_line();
-    let ward = Ward {
+    let ward = Protection {
         own_line: &own_line,
         protect: &policy.protect,
     };
@@ -289,7 +289,7 @@ fn explain_selection<H: Host + Clone>(
         };
         let mut process = process.clone();
         let name = process.name.escape_debug().to_string();
-        looking.read_details(&mut process, selector.needs() | ward.needs() | Needs::USER);
+        looking.read_details(&mut process, selector.needs() | ward.needs() | ProcessFields::USER);
         match selector.judge(&process) {
             Judgement::Fails(why) | Judgement::Unknown(why) => format!("{pid} {name} is not selected: {why}"),
             Judgement::Holds => match ward.screen(rule, &process) {
@@ -313,7 +313,7 @@ fn explain_cgroups<H: Host + Clone>(
     explanation: &mut RuleExplanation,
 ) {
     let own_line = host.own_line();
-    let ward = Ward {
+    let ward = Protection {
         own_line: &own_line,
         protect: &policy.protect,
     };
@@ -381,7 +381,7 @@ fn rehearse<H: Host + Clone>(
     let mut engine = Engine::new(
         host.clone(),
         journal,
-        Book::default(),
+        LedgerState::default(),
         policy,
         conditions,
         Tally::default(),
@@ -455,7 +455,7 @@ mod tests {
     use super::*;
     use crate::act::guard::Budget;
     use crate::alert::Source;
-    use crate::engine::here::Here;
+    use crate::engine::here::HostIdentity;
     use crate::host::fake::FakeHost;
     use crate::process::Process;
     use crate::rule::{RuleSet, example};
@@ -486,7 +486,7 @@ mod tests {
                 ],
             },
             enforce: false,
-            here: Here::new(vec!["instance".into()], "web1", "", &[]),
+            here: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
             protect: vec![],
             budget: Budget::default(),
             restore_on_exit: true,

@@ -5,7 +5,7 @@ use crate::host::fake::FakeHost;
 use crate::host::limit::{CgroupFile, Setting};
 use crate::host::{Host, Knob, Moment, Thread, Value};
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
-use crate::process::{Needs, Process};
+use crate::process::{Process, ProcessFields};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -14,12 +14,12 @@ use std::time::Duration;
 /// Of the format; a file of another version is refused.
 const VERSION: u32 = 1;
 /// Everything that any rule may ask for.
-const EVERYTHING: Needs = Needs::CMDLINE
-    .and(Needs::EXE)
-    .and(Needs::USER)
-    .and(Needs::CGROUP)
-    .and(Needs::SIGNALS)
-    .and(Needs::OOM_SCORE);
+const EVERYTHING: ProcessFields = ProcessFields::CMDLINE
+    .and(ProcessFields::EXE)
+    .and(ProcessFields::USER)
+    .and(ProcessFields::CGROUP)
+    .and(ProcessFields::SIGNALS)
+    .and(ProcessFields::OOM_SCORE);
 
 /// A host at one moment. Holds command lines, which may hold secrets.
 #[derive(Debug, Serialize, Deserialize)]

@@ -4,10 +4,10 @@ use super::test_file::{Answer as Scripted, Group, Looks, Whose};
 use crate::alert::alert::{FIRING_SET_INTERVAL, fingerprint};
 use crate::alert::{Alert, FiringSet, Labels, Source, Status};
 use crate::engine::{Answer, Engine, Policy};
-use crate::host::errand::{End, Errand, Report};
+use crate::host::errand::{End, Job, Report};
 use crate::host::fake::FakeHost;
 use crate::host::{Host, HostError, Knob, Moment};
-use crate::ledger::{Book, Decision, Journal, Outcome, Record};
+use crate::ledger::{Decision, Journal, LedgerState, Outcome, Record};
 use crate::process::table::{MIN_CPU_WINDOW, TICKS_PER_SECOND};
 use crate::process::{BootId, Identity, Process};
 use crate::tally::Tally;
@@ -110,7 +110,7 @@ impl Stage {
                 MIN_CPU_WINDOW,
             );
         }
-        let mut engine = Engine::new(host, journal, Book::default(), policy, conditions, tally.clone());
+        let mut engine = Engine::new(host, journal, LedgerState::default(), policy, conditions, tally.clone());
         let mut stage = Stage {
             began: engine.host().now,
             engine,
@@ -226,19 +226,19 @@ impl Stage {
         self.answer = answer;
     }
 
-    fn answer_to(&self, errand: &Errand) -> Report {
+    fn answer_to(&self, errand: &Job) -> Report {
         let body = self.answer.body.as_ref().map_or(String::new(), ToString::to_string);
         match (errand, self.answer.status) {
-            (Errand::Command(_), _) => Report::Ended {
+            (Job::Command(_), _) => Report::Ended {
                 end: End::Status(self.answer.exit),
                 output: String::new(),
             },
-            (Errand::Request(..), Some(status)) => Report::Answered {
+            (Job::Request(..), Some(status)) => Report::Answered {
                 status,
                 body: body.into_bytes(),
                 retry_after: None,
             },
-            (Errand::Request(..), None) => Report::Unanswered {
+            (Job::Request(..), None) => Report::Unanswered {
                 reason: "nobody answers: the test gives no `answer`".to_owned(),
                 was_sent: false,
             },

@@ -7,7 +7,7 @@ use crate::act::guard::Budget;
 use crate::config::{self, Config};
 use crate::diagnostic::{Diagnostic, Findings, Severity, Source, Span};
 use crate::engine::Policy;
-use crate::engine::here::Here;
+use crate::engine::here::HostIdentity;
 use crate::host::Knob;
 use crate::host::limit::CgroupFile;
 use crate::rule::RuleSet;
@@ -212,7 +212,7 @@ fn policy(config: Option<&Config>, mut rules: RuleSet, mode: Option<Mode>) -> Po
     Policy {
         rules,
         enforce: mode != Some(Mode::DryRun),
-        here: Here::new(labels, HOST_NAME, "", &names),
+        here: HostIdentity::new(labels, HOST_NAME, "", &names),
         protect: config.map_or(Vec::new(), |config| config.protect.clone()),
         budget: config.map_or(Budget::default(), |config| config.budget),
         restore_on_exit: true,

@@ -2,7 +2,7 @@
 
 use super::compile::Context;
 use super::file::{Action, WrittenRule, WrittenSelect, WrittenStep};
-use super::ruleset::Aim;
+use super::ruleset::TargetSelector;
 use super::select::{Scope, compile_select, names_cgroups, names_unit};
 use super::step::Step;
 use crate::diagnostic::{Findings, Spanned};
@@ -12,7 +12,12 @@ use crate::process::selector::{Condition, Pattern};
 use crate::yaml::Text;
 
 /// Whether processes, cgroups or the host are meant.
-pub(super) fn compile_aim(written: &WrittenRule, actions: &[Step], context: &Context, findings: &mut Findings) -> Aim {
+pub(super) fn compile_aim(
+    written: &WrittenRule,
+    actions: &[Step],
+    context: &Context,
+    findings: &mut Findings,
+) -> TargetSelector {
     let named: Vec<&Text> = written.actions.iter().filter_map(named_cgroup).collect();
     let Some(select) = &written.select else {
         return aim_at_named(&named, findings);
@@ -54,9 +59,9 @@ pub(super) fn compile_aim(written: &WrittenRule, actions: &[Step], context: &Con
     };
     let selector = compile_select(select, scope, findings);
     if is_about_cgroups {
-        Aim::Cgroups(selector)
+        TargetSelector::Cgroups(selector)
     } else {
-        Aim::Processes(selector)
+        TargetSelector::Processes(selector)
     }
 }
 
@@ -118,8 +123,10 @@ fn contradict(
 }
 
 /// A rule without `select`: about the host, unless its steps name the cgroup.
-fn aim_at_named(named: &[&Text], findings: &mut Findings) -> Aim {
-    let Some(first) = named.first() else { return Aim::Host };
+fn aim_at_named(named: &[&Text], findings: &mut Findings) -> TargetSelector {
+    let Some(first) = named.first() else {
+        return TargetSelector::Host;
+    };
     if let Some(other) = named.iter().find(|text| text.value != first.value) {
         let help = "a rule without `select` is about one cgroup; make a rule for each";
         findings.error(other.span, format!("another cgroup than {}", first.value), help);
@@ -128,7 +135,7 @@ fn aim_at_named(named: &[&Text], findings: &mut Findings) -> Aim {
         let help = "write its path as in /proc/PID/cgroup, such as /system.slice/render.service";
         findings.error(first.span, "the path of a cgroup begins with `/`", help);
     }
-    Aim::Cgroups(Selector {
+    TargetSelector::Cgroups(Selector {
         conditions: vec![Condition::Cgroup(Pattern::exactly(&first.value))],
     })
 }

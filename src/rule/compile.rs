@@ -6,7 +6,8 @@ use super::ladder::compile_ladder;
 use super::lint;
 use super::narrow::why_too_wide;
 use super::ruleset::{
-    Aim, DEFAULT_COOLDOWN, DEFAULT_HOLD, DEFAULT_LIMIT, DEFAULT_MAX_MATCHES, OrderBy, OrderKey, Rule, RuleSet,
+    DEFAULT_COOLDOWN, DEFAULT_HOLD, DEFAULT_LIMIT, DEFAULT_MAX_MATCHES, OrderBy, OrderKey, Rule, RuleSet,
+    TargetSelector,
 };
 use super::select::warn_of_anchors;
 use super::step::Step;
@@ -26,11 +27,11 @@ use std::time::Duration;
 const MAX_CONDITION_BYTES: usize = 4096;
 
 /// Judges a PromQL expression that can be evaluated; on error the character at which it goes wrong, from 0, and why.
-pub type PromqlCheck<'c> = dyn Fn(&str) -> Result<Vec<Doubt>, (usize, String)> + 'c;
+pub type PromqlCheck<'c> = dyn Fn(&str) -> Result<Vec<Warning>, (usize, String)> + 'c;
 
 /// What is probably wrong with an expression that can be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Doubt {
+pub struct Warning {
     /// In characters, from 0.
     pub offset: usize,
     pub width: usize,
@@ -179,7 +180,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
     };
 
     // A selector that could not be read is among the findings already, and so is a ladder.
-    if matches!(rule.aim, Aim::Host)
+    if matches!(rule.aim, TargetSelector::Host)
         && !written.has_select
         && let Some(step) = rule.actions.iter().find(|step| step.is_for_processes())
     {

@@ -5,7 +5,7 @@ use crate::diagnostic::{Findings, Span};
 use crate::host::errand::{Authorization, Server};
 use crate::http::client::Trust;
 use crate::schema::{Key, Kind, Object, optional, required};
-use crate::template::{self, Piece, Shape};
+use crate::template::{self, JsonTemplate, Segment};
 use crate::yaml::{Content, Fields, Node, Text};
 use hyper::Uri;
 use serde_json::Value;
@@ -165,7 +165,7 @@ pub static EXEC: Object = Object {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Allocate {
     pub method: String,
-    pub url: Vec<Piece>,
+    pub url: Vec<Segment>,
     pub body: Body,
     /// JSON pointers (RFC 6901).
     pub resource_at: String,
@@ -182,26 +182,26 @@ pub enum Body {
     None,
     /// The alert as JSON.
     Alert,
-    Shape(Shape),
+    JsonTemplate(JsonTemplate),
 }
 
 /// `release:` of an allocation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GiveBack {
     pub method: String,
-    pub url: Vec<Piece>,
-    pub body: Option<Shape>,
+    pub url: Vec<Segment>,
+    pub body: Option<JsonTemplate>,
 }
 
 /// `exec:`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exec {
     /// Each template fills one argument.
-    pub argv: Vec<Vec<Piece>>,
-    pub undo: Option<Vec<Vec<Piece>>>,
+    pub argv: Vec<Vec<Segment>>,
+    pub undo: Option<Vec<Vec<Segment>>>,
     pub timeout: Duration,
     pub user: Option<String>,
-    pub env: BTreeMap<String, Vec<Piece>>,
+    pub env: BTreeMap<String, Vec<Segment>>,
     /// The path of the program as written.
     pub written: String,
 }
@@ -209,7 +209,8 @@ pub struct Exec {
 impl Allocate {
     /// Whether an earlier grant must be known before this one can be asked for.
     pub fn wants_resource(&self) -> bool {
-        self.url.contains(&Piece::Resource) || matches!(&self.body, Body::Shape(shape) if shape.wants_resource())
+        self.url.contains(&Segment::Resource)
+            || matches!(&self.body, Body::JsonTemplate(shape) if shape.wants_resource())
     }
 }
 
@@ -219,7 +220,7 @@ impl Exec {
         let arguments = self.argv.iter().chain(self.undo.iter().flatten());
         arguments
             .chain(self.env.values())
-            .any(|pieces| pieces.contains(&Piece::Resource))
+            .any(|pieces| pieces.contains(&Segment::Resource))
     }
 }
 
@@ -254,7 +255,7 @@ pub(super) fn read_allocate(node: &Node, findings: &mut Findings) -> Option<Allo
             findings.error(node.span, "a GET request has no body", help);
             return None;
         }
-        Some(node) => Body::Shape(read_shape(node, findings)?),
+        Some(node) => Body::JsonTemplate(read_shape(node, findings)?),
     };
     let resource_at = read_pointer(&fields, "resource", findings);
     let ttl_at = read_pointer(&fields, "ttl", findings);
@@ -290,7 +291,7 @@ fn read_release(node: &Node, findings: &mut Findings) -> Option<GiveBack> {
         None => None,
     };
     let method = fields.choice("method", findings).map_or("DELETE", |word| word.value);
-    if !pieces.contains(&Piece::Resource) && !body.as_ref().is_some_and(Shape::wants_resource) {
+    if !pieces.contains(&Segment::Resource) && !body.as_ref().is_some_and(JsonTemplate::wants_resource) {
         let help = "put '{{ $resource }}' into the URL or the body";
         findings.warning(url.span, "the release does not say what is given back", help);
     }
@@ -349,7 +350,7 @@ pub(super) fn read_exec(node: &Node, findings: &mut Findings) -> Option<Exec> {
 }
 
 /// The program as written, and each argument as a template.
-fn read_argv(items: &[Node], span: Span, findings: &mut Findings) -> Option<(String, Vec<Vec<Piece>>)> {
+fn read_argv(items: &[Node], span: Span, findings: &mut Findings) -> Option<(String, Vec<Vec<Segment>>)> {
     let texts: Vec<Text> = items
         .iter()
         .filter_map(|item| item.text("argv", &Kind::Text, findings))
@@ -361,9 +362,9 @@ fn read_argv(items: &[Node], span: Span, findings: &mut Findings) -> Option<(Str
         }
         return None;
     };
-    let argv: Option<Vec<Vec<Piece>>> = texts.iter().map(|text| read_template(text, findings)).collect();
+    let argv: Option<Vec<Vec<Segment>>> = texts.iter().map(|text| read_template(text, findings)).collect();
     let argv = argv?;
-    if !matches!(argv.first().map(Vec::as_slice), Some([Piece::Text(path)]) if path.starts_with('/')) {
+    if !matches!(argv.first().map(Vec::as_slice), Some([Segment::Text(path)]) if path.starts_with('/')) {
         let help = "write the whole path, without labels: an alert must not choose what is run";
         findings.error(
             program.span,
@@ -375,7 +376,7 @@ fn read_argv(items: &[Node], span: Span, findings: &mut Findings) -> Option<(Str
     Some((program.value.clone(), argv))
 }
 
-fn read_template(text: &Text, findings: &mut Findings) -> Option<Vec<Piece>> {
+fn read_template(text: &Text, findings: &mut Findings) -> Option<Vec<Segment>> {
     match template::parse(&text.value) {
         Ok(pieces) => Some(pieces),
         Err(error) => {
@@ -387,10 +388,10 @@ fn read_template(text: &Text, findings: &mut Findings) -> Option<Vec<Piece>> {
 }
 
 /// A URL whose scheme and server are fixed, so that no label chooses who is asked.
-fn read_url(text: &Text, findings: &mut Findings) -> Option<Vec<Piece>> {
+fn read_url(text: &Text, findings: &mut Findings) -> Option<Vec<Segment>> {
     let pieces = read_template(text, findings)?;
     let fixed = match pieces.first() {
-        Some(Piece::Text(fixed)) => fixed.as_str(),
+        Some(Segment::Text(fixed)) => fixed.as_str(),
         _ => "",
     };
     let rest = fixed.strip_prefix("http://").or(fixed.strip_prefix("https://"));
@@ -416,7 +417,7 @@ fn read_url(text: &Text, findings: &mut Findings) -> Option<Vec<Piece>> {
     // In the place of a template stands something that fits everywhere.
     let example: String = pieces
         .iter()
-        .map(|piece| if let Piece::Text(text) = piece { text } else { "x" })
+        .map(|piece| if let Segment::Text(text) = piece { text } else { "x" })
         .collect();
     let climbs = example.split('?').next().is_some_and(|path| {
         let decoded = path.to_lowercase().replace("%2e", ".");
@@ -456,23 +457,23 @@ fn read_pointer(fields: &Fields, key: &str, findings: &mut Findings) -> Option<S
 }
 
 /// A JSON value as written in YAML: numbers and truth values stay what they are, texts are templates.
-fn read_shape(node: &Node, findings: &mut Findings) -> Option<Shape> {
+fn read_shape(node: &Node, findings: &mut Findings) -> Option<JsonTemplate> {
     Some(match &node.content {
         Content::Scalar { text, plain, .. } => match (*plain, text.as_str()) {
-            (true, _) if node.is_null() => Shape::Plain(Value::Null),
-            (true, "true" | "false") => Shape::Plain(Value::Bool(text == "true")),
-            (true, number) if is_json_number(number) => Shape::Plain(serde_json::from_str(number).ok()?),
-            _ => Shape::Text(read_template(&node.text("body", &Kind::Text, findings)?, findings)?),
+            (true, _) if node.is_null() => JsonTemplate::Plain(Value::Null),
+            (true, "true" | "false") => JsonTemplate::Plain(Value::Bool(text == "true")),
+            (true, number) if is_json_number(number) => JsonTemplate::Plain(serde_json::from_str(number).ok()?),
+            _ => JsonTemplate::Text(read_template(&node.text("body", &Kind::Text, findings)?, findings)?),
         },
         Content::Sequence(items) => {
             let items = items.iter().map(|item| read_shape(item, findings));
-            Shape::List(items.collect::<Option<_>>()?)
+            JsonTemplate::List(items.collect::<Option<_>>()?)
         }
         Content::Mapping(entries) => {
             let entries = entries
                 .iter()
                 .map(|entry| Some((entry.key.clone(), read_shape(&entry.value, findings)?)));
-            Shape::Map(entries.collect::<Option<_>>()?)
+            JsonTemplate::Map(entries.collect::<Option<_>>()?)
         }
     })
 }

@@ -15,9 +15,9 @@ pub mod step;
 #[cfg(test)]
 mod tests;
 
-pub use compile::{Compiled, Context, Doubt, OwnAlert, PromqlCheck, Setting, compile};
+pub use compile::{Compiled, Context, OwnAlert, PromqlCheck, Setting, Warning, compile};
 #[cfg(test)]
 pub use ruleset::example;
-pub use ruleset::{Aim, OrderBy, OrderKey, Rule, RuleIndex, RuleSet};
+pub use ruleset::{OrderBy, OrderKey, Rule, RuleIndex, RuleSet, TargetSelector};
 pub use select::{Scope, compile_select};
 pub use step::Step;

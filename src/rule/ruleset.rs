@@ -24,7 +24,7 @@ pub struct Rule {
     pub name: SmolStr,
     /// All must hold.
     pub matchers: Vec<Matcher>,
-    pub aim: Aim,
+    pub aim: TargetSelector,
     pub order_by: OrderBy,
     /// Targets held at once in an episode; for final steps, victims per episode.
     pub limit: usize,
@@ -47,7 +47,7 @@ pub struct Rule {
 
 /// What a rule is about.
 #[derive(Debug, Clone, Default)]
-pub enum Aim {
+pub enum TargetSelector {
     /// `select:` — processes that hold it climb the ladder, and the host beside them where there are steps for it.
     Processes(Selector),
     /// `select:` — cgroups that hold it climb as a whole.
@@ -103,8 +103,8 @@ impl Rule {
     /// What selects processes or cgroups, where the rule is about them.
     pub fn selector(&self) -> Option<&Selector> {
         match &self.aim {
-            Aim::Processes(selector) | Aim::Cgroups(selector) => Some(selector),
-            Aim::Host => None,
+            TargetSelector::Processes(selector) | TargetSelector::Cgroups(selector) => Some(selector),
+            TargetSelector::Host => None,
         }
     }
 
@@ -213,7 +213,7 @@ pub fn example(name: &str, ladder: &str) -> Rule {
     Rule {
         name: name.into(),
         matchers: vec![Matcher::parse(&format!("alertname={name:?}")).expect("a matcher")],
-        aim: Aim::Processes(Selector {
+        aim: TargetSelector::Processes(Selector {
             conditions: vec![Condition::Name(Pattern::fixed("burner").expect("a pattern"))],
         }),
         order_by: OrderBy::default(),

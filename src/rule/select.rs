@@ -5,7 +5,7 @@ use crate::diagnostic::{Findings, Span, suggest};
 use crate::process::Selector;
 use crate::process::pattern::is_plain;
 use crate::process::selector::{Condition, Part, Pattern};
-use crate::template::{self, Piece};
+use crate::template::{self, Segment};
 use crate::yaml::Text;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -113,12 +113,12 @@ fn compile_pattern(key: &str, text: &Text, scope: Scope, findings: &mut Findings
     let mut sound = true;
     for piece in pieces {
         match piece {
-            Piece::Resource => {
+            Segment::Resource => {
                 let help = "it can be used in `allocate` and `exec`";
                 findings.error(text.span, "`$resource` says nothing about processes", help);
                 return None;
             }
-            Piece::Label(name) => {
+            Segment::Label(name) => {
                 let start = text
                     .value
                     .char_indices()
@@ -141,7 +141,7 @@ fn compile_pattern(key: &str, text: &Text, scope: Scope, findings: &mut Findings
                 offset += width;
                 parts.push(Part::Label(name));
             }
-            Piece::Text(regex) => {
+            Segment::Text(regex) => {
                 let whole = regex.len() == text.value.len();
                 sound &= check_regex(&regex, offset, whole, text, findings);
                 offset += regex.chars().count();

@@ -10,7 +10,7 @@ use crate::family::{Family, label};
 use crate::host::linux::boot_time;
 use crate::process::selector::Judgement;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW, Procfs, TICKS_PER_SECOND, UserNames};
-use crate::process::{Needs, Process, Selector};
+use crate::process::{Process, ProcessFields, Selector};
 use arc_swap::ArcSwap;
 use rested::Rested;
 use std::collections::HashMap;
@@ -18,15 +18,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Metrics of a group that cost a file per process, as `process_groups: [{metrics: […]}]` names them.
-pub const DEAR_METRICS: [(&str, Needs); 4] = [
-    ("swap", Needs::SWAP),
-    ("context_switches", Needs::CONTEXT_SWITCHES),
-    ("io", Needs::IO),
-    ("open_fds", Needs::OPEN_FDS),
+pub const DEAR_METRICS: [(&str, ProcessFields); 4] = [
+    ("swap", ProcessFields::SWAP),
+    ("context_switches", ProcessFields::CONTEXT_SWITCHES),
+    ("io", ProcessFields::IO),
+    ("open_fds", ProcessFields::OPEN_FDS),
 ];
 
 /// A group without `metrics`: all but open files, the dearest by far.
-pub const DEFAULT_METRICS: Needs = Needs::SWAP.and(Needs::CONTEXT_SWITCHES).and(Needs::IO);
+pub const DEFAULT_METRICS: ProcessFields = ProcessFields::SWAP
+    .and(ProcessFields::CONTEXT_SWITCHES)
+    .and(ProcessFields::IO);
 
 const STATES: [&str; 6] = ["running", "sleeping", "waiting", "stopped", "zombie", "other"];
 
@@ -36,7 +38,7 @@ pub struct Group {
     pub name: String,
     pub selector: Arc<Selector>,
     /// Of `DEAR_METRICS`.
-    pub metrics: Needs,
+    pub metrics: ProcessFields,
 }
 
 /// The groups in force: a reload puts others in their place.
@@ -172,7 +174,9 @@ impl GroupsReader {
         let booted_at = read_record(&roots.proc("stat"), parse_stat)?.boot_time_seconds;
         let boot_now = boot_time();
 
-        let wants_cores = groups.iter().any(|group| group.selector.needs().has(Needs::CPU));
+        let wants_cores = groups
+            .iter()
+            .any(|group| group.selector.needs().has(ProcessFields::CPU));
         let mut baseline = CpuBaseline::take(&[], boot_now);
         let mut sums: Vec<Sum> = groups.iter().map(|_| Sum::default()).collect();
         let mut members: Vec<HashMap<_, _>> = groups
@@ -187,14 +191,14 @@ impl GroupsReader {
                     self.cores.measure(&mut process, boot_now);
                     baseline.add(&process);
                 }
-                let (mut known, mut metrics) = (Needs::CPU, Needs::NONE);
+                let (mut known, mut metrics) = (ProcessFields::CPU, ProcessFields::NONE);
                 joined.clear();
                 for (index, group) in groups.iter().enumerate() {
                     if matches!(group.selector.judge_cheaply(&process), Judgement::Fails(_)) {
                         continue;
                     }
                     let missing = group.selector.needs().without(known);
-                    if missing != Needs::NONE {
+                    if missing != ProcessFields::NONE {
                         files.read_details(&mut process.details, missing, &mut self.users);
                         known = known | missing;
                     }
@@ -203,7 +207,7 @@ impl GroupsReader {
                         joined.push(index);
                     }
                 }
-                if metrics != Needs::NONE {
+                if metrics != ProcessFields::NONE {
                     self.rested
                         .learn(&mut process, files, metrics, boot_now, &mut self.users);
                 }
@@ -234,7 +238,7 @@ impl GroupsReader {
 /// Each family only for groups whose metrics hold what it tells.
 fn families(shown: &[(&Group, &Sum, [u64; COUNTERS])], booted_at: f64) -> Vec<Family> {
     let name = |group: &Group| label("group", group.name.clone());
-    let gauge = |family: &'static str, help: &'static str, needs: Needs, value: fn(&Sum) -> Option<f64>| {
+    let gauge = |family: &'static str, help: &'static str, needs: ProcessFields, value: fn(&Sum) -> Option<f64>| {
         let mut gauge = Family::gauge(family, help);
         for (group, sum, _) in shown.iter().filter(|(group, ..)| group.metrics.has(needs)) {
             if let Some(value) = value(sum) {
@@ -245,7 +249,7 @@ fn families(shown: &[(&Group, &Sum, [u64; COUNTERS])], booted_at: f64) -> Vec<Fa
     };
     // A slot of `Counters`, and the value of the label that tells it from its fellows.
     type Slots = &'static [(usize, Option<(&'static str, &'static str)>)];
-    let counter = |family: &'static str, help: &'static str, needs: Needs, scale: f64, slots: Slots| {
+    let counter = |family: &'static str, help: &'static str, needs: ProcessFields, scale: f64, slots: Slots| {
         let mut counter = Family::counter(family, help);
         for (group, _, totals) in shown.iter().filter(|(group, ..)| group.metrics.has(needs)) {
             for (slot, kind) in slots {
@@ -277,81 +281,84 @@ fn families(shown: &[(&Group, &Sum, [u64; COUNTERS])], booted_at: f64) -> Vec<Fa
         gauge(
             "evenkeel_group_processes",
             "Processes in a group.",
-            Needs::NONE,
+            ProcessFields::NONE,
             |sum| Some(sum.processes as f64),
         ),
-        gauge("evenkeel_group_threads", "Threads of a group.", Needs::NONE, |sum| {
-            Some(sum.threads as f64)
-        }),
+        gauge(
+            "evenkeel_group_threads",
+            "Threads of a group.",
+            ProcessFields::NONE,
+            |sum| Some(sum.threads as f64),
+        ),
         gauge(
             "evenkeel_group_resident_bytes",
             "Resident memory of a group, shared pages once per member.",
-            Needs::NONE,
+            ProcessFields::NONE,
             |sum| Some(sum.resident_bytes as f64),
         ),
         gauge(
             "evenkeel_group_virtual_bytes",
             "Address space of a group.",
-            Needs::NONE,
+            ProcessFields::NONE,
             |sum| Some(sum.virtual_bytes as f64),
         ),
         gauge(
             "evenkeel_group_swap_bytes",
             "Memory of a group that is in swap.",
-            Needs::SWAP,
+            ProcessFields::SWAP,
             |sum| Some(sum.swap_bytes as f64),
         ),
         gauge(
             "evenkeel_group_open_fds",
             "File descriptors that a group has open.",
-            Needs::OPEN_FDS,
+            ProcessFields::OPEN_FDS,
             |sum| Some(sum.open_fds as f64),
         ),
         gauge(
             "evenkeel_group_worst_fd_ratio",
             "Largest share of its limit of file descriptors that a member has open.",
-            Needs::OPEN_FDS,
+            ProcessFields::OPEN_FDS,
             |sum| sum.worst_fd_ratio,
         ),
         counter(
             "evenkeel_group_cpu_seconds_total",
             "Processor time that members used since evenkeel saw them, those included that have ended.",
-            Needs::NONE,
+            ProcessFields::NONE,
             TICKS,
             &[(0, Some(("mode", "user"))), (1, Some(("mode", "system")))],
         ),
         counter(
             "evenkeel_group_major_page_faults_total",
             "Page faults of members that had to wait for storage.",
-            Needs::NONE,
+            ProcessFields::NONE,
             1.0,
             &[(2, None)],
         ),
         counter(
             "evenkeel_group_minor_page_faults_total",
             "Page faults of members that did not wait for storage.",
-            Needs::NONE,
+            ProcessFields::NONE,
             1.0,
             &[(3, None)],
         ),
         counter(
             "evenkeel_group_context_switches_total",
             "Context switches of the members' first threads.",
-            Needs::CONTEXT_SWITCHES,
+            ProcessFields::CONTEXT_SWITCHES,
             1.0,
             &[(4, Some(("type", "voluntary"))), (5, Some(("type", "involuntary")))],
         ),
         counter(
             "evenkeel_group_read_bytes_total",
             "Bytes that members had read from storage.",
-            Needs::IO,
+            ProcessFields::IO,
             1.0,
             &[(6, None)],
         ),
         counter(
             "evenkeel_group_write_bytes_total",
             "Bytes that members had written to storage.",
-            Needs::IO,
+            ProcessFields::IO,
             1.0,
             &[(7, None)],
         ),

@@ -8,19 +8,19 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel::act::guard::{Budget, Ward};
+use evenkeel::act::guard::{Budget, Protection};
 use evenkeel::alert::alert::fingerprint;
 use evenkeel::alert::{Alert, Labels, Source as AlertSource, Status};
 use evenkeel::diagnostic::Source;
-use evenkeel::engine::here::Here;
+use evenkeel::engine::here::HostIdentity;
 use evenkeel::engine::select::{select, still_holds};
 use evenkeel::engine::{Engine, Policy};
 use evenkeel::host::fake::FakeHost;
 use evenkeel::host::{Host, HostError, Knob, LinuxHost, Moment, Reclaimed, Thread, Value};
-use evenkeel::ledger::{Book, Journal};
+use evenkeel::ledger::{Journal, LedgerState};
 use evenkeel::process::selector::Judgement;
 use evenkeel::process::table::Procfs;
-use evenkeel::process::{BootId, Identity, Needs, Process};
+use evenkeel::process::{BootId, Identity, Process, ProcessFields};
 use evenkeel::rule::{self, Context, Rule, RuleSet};
 use evenkeel::tally::Tally;
 use nix::sys::signal::Signal;
@@ -29,11 +29,11 @@ use proptest::prelude::*;
 use crate::support::eventually;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
-const EVERYTHING: Needs = Needs::CMDLINE
-    .and(Needs::EXE)
-    .and(Needs::USER)
-    .and(Needs::CGROUP)
-    .and(Needs::SIGNALS);
+const EVERYTHING: ProcessFields = ProcessFields::CMDLINE
+    .and(ProcessFields::EXE)
+    .and(ProcessFields::USER)
+    .and(ProcessFields::CGROUP)
+    .and(ProcessFields::SIGNALS);
 
 /// Compiles rules as the daemon does.
 fn rules(text: &str) -> RuleSet {
@@ -100,7 +100,7 @@ proptest! {
 
 /// What befalls a process while the engine is looking.
 #[derive(Debug, Clone, Copy)]
-enum Turn {
+enum Transaction {
     Dies,
     Execs,
     /// It dies, and another program gets its pid.
@@ -113,7 +113,7 @@ struct Restless {
     host: FakeHost,
     rule: Arc<Rule>,
     /// One for each look at details, then nothing happens any more.
-    turns: std::vec::IntoIter<Turn>,
+    turns: std::vec::IntoIter<Transaction>,
     faults: Vec<String>,
 }
 
@@ -122,14 +122,14 @@ impl Restless {
         let Some(found) = self.host.processes.get_mut(&pid) else {
             return;
         };
-        match self.turns.next().unwrap_or(Turn::Nothing) {
-            Turn::Nothing => {}
-            Turn::Dies => drop(self.host.processes.remove(&pid)),
-            Turn::Execs => {
+        match self.turns.next().unwrap_or(Transaction::Nothing) {
+            Transaction::Nothing => {}
+            Transaction::Dies => drop(self.host.processes.remove(&pid)),
+            Transaction::Execs => {
                 found.process.name = "postgres".into();
                 found.process.details.exe = Some("/usr/lib/postgresql/15/bin/postgres".into());
             }
-            Turn::Succeeded => {
+            Transaction::Succeeded => {
                 found.process.identity.start_ticks += 1;
                 found.process.details.user = Some("root".into());
             }
@@ -139,7 +139,7 @@ impl Restless {
     /// Judges the process that a step reaches, as it is now.
     fn judge(&mut self, id: Identity, what: &str) {
         let own_line = self.host.own_line();
-        let ward = Ward {
+        let ward = Protection {
             own_line: &own_line,
             protect: &[],
         };
@@ -170,7 +170,7 @@ impl Host for Restless {
     fn process(&mut self, pid: i32) -> Option<Process> {
         self.host.process(pid)
     }
-    fn read_details(&mut self, process: &mut Process, needs: Needs) -> bool {
+    fn read_details(&mut self, process: &mut Process, needs: ProcessFields) -> bool {
         self.befall(process.identity.pid);
         // As the real reader does: the name is part of what must not have changed meanwhile.
         let name = self.host.process(process.identity.pid).map(|now| now.name);
@@ -200,7 +200,7 @@ impl Host for Restless {
     fn memory_bytes(&self) -> u64 {
         self.host.memory_bytes()
     }
-    fn begin(&mut self, ticket: u64, errand: evenkeel::host::Errand) {
+    fn begin(&mut self, ticket: u64, errand: evenkeel::host::Job) {
         self.host.begin(ticket, errand);
     }
     fn watch_exit(&mut self, process: Identity) {
@@ -259,7 +259,7 @@ proptest! {
         is_final in any::<bool>(),
         overrides in any::<bool>(),
         turns in proptest::collection::vec(
-            prop_oneof![Just(Turn::Dies), Just(Turn::Execs), Just(Turn::Succeeded), Just(Turn::Nothing)],
+            prop_oneof![Just(Transaction::Dies), Just(Transaction::Execs), Just(Transaction::Succeeded), Just(Transaction::Nothing)],
             0..40,
         ),
         pauses in proptest::collection::vec(0..40_u64, 1..12),
@@ -283,14 +283,14 @@ proptest! {
         let policy = Policy {
             rules,
             enforce: true,
-            here: Here::new(vec!["instance".into()], "web1", "", &[]),
+            here: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
             protect: vec![],
             budget: Budget::default(),
             restore_on_exit: true,
             retention: Default::default(),
         };
         let journal = Journal::in_memory(BootId(1)).expect("memory");
-        let mut engine = Engine::new(restless, journal, Book::default(), policy, Box::new(|_| None), Tally::default());
+        let mut engine = Engine::new(restless, journal, LedgerState::default(), policy, Box::new(|_| None), Tally::default());
         let labels = Labels::from([("alertname".to_owned(), "A".to_owned())]);
         let alert = Alert {
             fingerprint: fingerprint(&labels),
@@ -364,7 +364,7 @@ fn chosen(select_text: &str) -> BTreeSet<i32> {
     let mut host = live_host();
     let rule = one_rule(select_text);
     let own_line = host.own_line();
-    let ward = Ward {
+    let ward = Protection {
         own_line: &own_line,
         protect: &[],
     };
@@ -420,7 +420,7 @@ fn a_borrowed_name_earns_neither_protection_nor_a_selection_by_path() {
     let mut process = host.process(impostor.pid()).expect("it runs");
     assert!(host.read_details(&mut process, EVERYTHING));
     let own_line = host.own_line();
-    let ward = Ward {
+    let ward = Protection {
         own_line: &own_line,
         protect: &[],
     };
@@ -460,7 +460,7 @@ fn the_dead_are_not_chosen_and_half_dead_ones_not_touched() {
     let mut process = process;
     host.read_details(&mut process, EVERYTHING);
     let own_line = host.own_line();
-    let ward = Ward {
+    let ward = Protection {
         own_line: &own_line,
         protect: &[],
     };
@@ -486,7 +486,7 @@ fn what_dies_or_runs_another_program_meanwhile_is_left_alone() {
     let rule = one_rule("{name: evk-here, cmdline: '/bin/sh .*/evk-here'}");
     let mut host = live_host();
     let own_line = host.own_line();
-    let ward = Ward {
+    let ward = Protection {
         own_line: &own_line,
         protect: &[],
     };

@@ -18,13 +18,13 @@ fn alert(fingerprint: &str, starts_at: i64) -> Alert {
 /// One answer: whose, started when, and the fingerprints that fire.
 type Answer<'a> = (&'a str, i64, &'a str);
 
-fn survey(answers: &[Answer]) -> Survey {
+fn survey(answers: &[Answer]) -> PollResult {
     let view = |(alertmanager, started_at, firing): &Answer| View {
         alertmanager: (*alertmanager).to_owned(),
         started_at: Timestamp::from_second(*started_at).unwrap(),
         firing: firing.split_whitespace().map(|f| alert(f, 0)).collect(),
     };
-    Survey {
+    PollResult {
         asked_at: Duration::ZERO,
         fresh_for: Duration::ZERO,
         views: answers.iter().map(view).collect(),
@@ -35,7 +35,7 @@ fn survey(answers: &[Answer]) -> Survey {
 /// Surveys at their seconds, each with the alerts that are open then and those that are over by it.
 #[track_caller]
 fn check(rounds: &[(u64, &[Answer], &str, &str)]) {
-    let mut absences = Absences::default();
+    let mut absences = MissingAlerts::default();
     for (second, answers, open, over) in rounds {
         let found = absences.judge(
             &open.split_whitespace().collect(),
@@ -124,7 +124,7 @@ fn a_restarted_alertmanager_is_believed_once_it_was_up_long_enough() {
 
 #[test]
 fn an_alert_that_is_told_is_not_absent() {
-    let mut absences = Absences::default();
+    let mut absences = MissingAlerts::default();
     let open = BTreeSet::from(["x", "y"]);
     let gone = survey(&[("a", 1, "")]);
     assert!(absences.judge(&open, &gone, Duration::ZERO).is_empty());

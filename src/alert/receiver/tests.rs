@@ -60,7 +60,7 @@ impl Site {
         let (tally, log) = (Tally::default(), Log::default());
         let (shutdown, stop) = oneshot::channel::<()>();
         let (bound, addr) = mpsc::channel();
-        let receiver = Receiver::new(inbox, access, tally.clone());
+        let receiver = WebhookReceiver::new(inbox, access, tally.clone());
         let writer = log.clone();
         // One thread holds the whole runtime, so that its log lines are its own.
         let thread = std::thread::spawn(move || {

@@ -10,11 +10,11 @@ use jiff::Timestamp;
 
 const HOUR_MS: i64 = 3_600_000;
 
-fn orders(groups: &str, conditions: &[&str]) -> Orders {
+fn orders(groups: &str, conditions: &[&str]) -> EvaluationConfig {
     let conditions = conditions
         .iter()
         .map(|text| ((*text).to_owned(), promql::parse(text).unwrap()));
-    Orders {
+    EvaluationConfig {
         files: vec![parse("x.yml", &format!("groups: [{groups}]")).unwrap()],
         conditions: conditions.collect(),
         interval: Duration::from_secs(1),
@@ -40,7 +40,7 @@ struct Daemon {
 
 const BOOT: Duration = Duration::from_secs(1000);
 
-fn daemon(orders: Orders) -> Daemon {
+fn daemon(orders: EvaluationConfig) -> Daemon {
     Daemon {
         evaluation: OwnEvaluation::new(orders, Sampling::default(), &ActiveAlerts::default(), BOOT, SETTLING),
         second: 0,
@@ -90,7 +90,7 @@ impl Daemon {
     }
 
     /// Another process goes on after so many seconds.
-    fn restart(&mut self, orders: Orders, after: u64) {
+    fn restart(&mut self, orders: EvaluationConfig, after: u64) {
         let written = serde_json::to_string(&self.evaluation.active_alerts()).unwrap();
         let before = serde_json::from_str(&written).unwrap();
         self.pass(after);

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::app::own_evaluation::{self, OwnEvaluation, SETTLING};
-use crate::app::policy::Orders;
+use crate::app::policy::EvaluationConfig;
 use crate::family::Family;
 use crate::sense::Sampling;
 use crate::watch::restart::ActiveAlerts;
@@ -26,7 +26,7 @@ fn daemon() -> Daemon {
     let mut rule = example("end", "signal TERM");
     (rule.limit, rule.condition, rule.cooldown) = (5, Some(CONDITION.to_owned()), Duration::from_secs(1));
     let mut world = world(policy(vec![rule]));
-    let orders = Orders {
+    let orders = EvaluationConfig {
         files: Vec::new(),
         conditions: [(CONDITION.to_owned(), promql::parse(CONDITION).unwrap())].into(),
         interval: Duration::from_secs(1),

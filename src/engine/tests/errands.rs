@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::diagnostic::Source as Text;
-use crate::host::errand::{End, Errand, Report};
+use crate::host::errand::{End, Job, Report};
 use crate::rule::{Context, compile, file};
 
 const ALLOCATE: &str = "allocate: {url: 'http://broker/take', resource: /id, \
@@ -27,10 +27,10 @@ pub fn rule(steps: &[&str], more: &str) -> Rule {
     Rule::clone(&rules.rules[0])
 }
 
-fn asked(errand: &Errand) -> String {
+fn asked(errand: &Job) -> String {
     match errand {
-        Errand::Request(request, _) => format!("{} {}", request.method, request.url),
-        Errand::Command(run) => run.argv.join(" "),
+        Job::Request(request, _) => format!("{} {}", request.method, request.url),
+        Job::Command(run) => run.argv.join(" "),
     }
 }
 
@@ -51,7 +51,7 @@ fn ended(status: i32) -> Report {
 
 impl World {
     /// What was begun since this was asked last.
-    fn begun(&mut self) -> Vec<(u64, Errand)> {
+    fn begun(&mut self) -> Vec<(u64, Job)> {
         std::mem::take(&mut self.engine.host().errands)
     }
 
@@ -430,7 +430,7 @@ fn labels_reach_no_other_url_and_no_other_argument() {
     fired.annotations.insert("a=b", "x");
     world.engine.take(&[fired], Instant::now()).unwrap();
     let begun = world.engine.host().errands.clone();
-    let Errand::Request(request, _) = &begun[0].1 else {
+    let Job::Request(request, _) = &begun[0].1 else {
         panic!()
     };
     let encoded = "a%2Fb%3Fc%3Dd%23e%26f%252e%22%27%0A%24%28id%29%20%60id%60%20..%5C%3B%40h%3A80%2F";
@@ -440,7 +440,7 @@ fn labels_reach_no_other_url_and_no_other_argument() {
     assert!(request.key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'));
     world.answer(answer(200, r#"{"id":"../../etc"}"#));
     let begun = world.engine.host().errands.clone();
-    let Errand::Command(run) = &begun[0].1 else { panic!() };
+    let Job::Command(run) = &begun[0].1 else { panic!() };
     assert_eq!(run.argv, ["/bin/use", &format!("x={evil}"), "--"]);
     assert_eq!(run.env["AMX_LABEL_evil"], evil);
     assert!(run.env.keys().all(|name| !name.contains('=')));
@@ -726,7 +726,7 @@ fn releases_of_two_resources_bear_two_keys() {
     let keys: BTreeSet<String> = begun
         .iter()
         .map(|(_, errand)| match errand {
-            Errand::Request(request, _) => request.key.clone(),
+            Job::Request(request, _) => request.key.clone(),
             other => panic!("{other:?}"),
         })
         .collect();

@@ -2,10 +2,10 @@
 //! what it holds is restored.
 
 use super::*;
-use crate::host::errand::{End, Errand, Report};
+use crate::host::errand::{End, Job, Report};
 use crate::host::limit::{CgroupFile, Setting};
 use crate::ledger::store::FILE_NAME;
-use crate::ledger::{Book, EpisodeKey, EvidenceSource};
+use crate::ledger::{EpisodeKey, EvidenceSource, LedgerState};
 
 const UNIT: &str = "/work.slice/one.service";
 const ALERTS: [&str; 6] = ["calm", "limit", "loud", "end", "more", "run"];
@@ -69,12 +69,12 @@ fn history() -> World {
     }
     for (ticket, errand) in std::mem::take(&mut world.engine.host().errands) {
         let report = match errand {
-            Errand::Request(..) => Report::Answered {
+            Job::Request(..) => Report::Answered {
                 status: 200,
                 body: br#"{"id": "a", "ttl": 3000}"#.to_vec(),
                 retry_after: None,
             },
-            Errand::Command(_) => Report::Ended {
+            Job::Command(_) => Report::Ended {
                 end: End::Status(0),
                 output: "done\n".into(),
             },
@@ -93,7 +93,7 @@ fn history() -> World {
 }
 
 /// What a ledger holds, in words that do not depend on the names of types.
-fn summary(book: &Book) -> Vec<String> {
+fn summary(book: &LedgerState) -> Vec<String> {
     let leases = book.leases.values().map(|lease| {
         format!(
             "lease {} of {} on {}: {} {:?}, until {:?}, {}, {}",

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::alert::FiringSet;
-use crate::alert::alertmanager::{Survey, View};
+use crate::alert::alertmanager::{PollResult, View};
 
 const PATIENCE: Duration = Duration::from_secs(300);
 const ROUND: u64 = 30;
@@ -32,7 +32,7 @@ impl World {
     }
 
     fn reconcile_as_of(&mut self, asked_at: Duration, firing: &[Alert]) {
-        self.engine.reconcile(&Survey {
+        self.engine.reconcile(&PollResult {
             asked_at,
             fresh_for: PATIENCE,
             views: vec![View {

@@ -10,7 +10,7 @@ const CALLS_PER_LEASE: usize = 40;
 fn by_label(limit: usize) -> Rule {
     let mut rule = example("calm", "nice 15");
     (rule.limit, rule.max_matches) = (limit, limit);
-    rule.aim = crate::rule::Aim::Processes(crate::process::Selector {
+    rule.aim = crate::rule::TargetSelector::Processes(crate::process::Selector {
         conditions: vec![Condition::Name(Pattern::Template(vec![Part::Label("comm".into())]))],
     });
     rule

@@ -123,7 +123,7 @@ fn members_of_a_frozen_cgroup_are_not_asked_to_end() {
 
 fn freezing(name: &str) -> Rule {
     let mut rule = example(name, "freeze true");
-    rule.aim = Aim::Cgroups(Selector {
+    rule.aim = TargetSelector::Cgroups(Selector {
         conditions: vec![Condition::Cgroup(Pattern::fixed(BATCH).unwrap())],
     });
     rule

@@ -16,7 +16,7 @@ fn weight(value: &str) -> Setting {
 
 fn rule(name: &str, step: Value) -> Rule {
     Rule {
-        aim: Aim::Cgroups(Selector {
+        aim: TargetSelector::Cgroups(Selector {
             conditions: vec![Condition::Cgroup(Pattern::fixed(UNIT).unwrap())],
         }),
         limit: 1,

@@ -3,7 +3,7 @@
 
 use crate::process::open::{OpenProcess, Ran};
 use crate::process::table::UserNames;
-use crate::process::{Identity, Needs, Process, Usage};
+use crate::process::{Identity, Process, ProcessFields, Usage};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ struct Seen {
     ran: Ran,
     /// Memory is taken from those that sleep, too: then this differs.
     resident_bytes: u64,
-    known: Needs,
+    known: ProcessFields,
     usage: Usage,
     read_at: Duration,
 }
@@ -40,7 +40,7 @@ impl Rested {
         &mut self,
         process: &mut Process,
         files: &OpenProcess,
-        needs: Needs,
+        needs: ProcessFields,
         boot_now: Duration,
         users: &mut UserNames,
     ) {
@@ -75,10 +75,14 @@ impl Rested {
 }
 
 /// Whether reading it costs more than asking whether the process has run.
-fn is_dear(needs: Needs) -> bool {
-    [Needs::SWAP, Needs::CONTEXT_SWITCHES, Needs::OPEN_FDS]
-        .into_iter()
-        .any(|dear| needs.has(dear))
+fn is_dear(needs: ProcessFields) -> bool {
+    [
+        ProcessFields::SWAP,
+        ProcessFields::CONTEXT_SWITCHES,
+        ProcessFields::OPEN_FDS,
+    ]
+    .into_iter()
+    .any(|dear| needs.has(dear))
 }
 
 #[cfg(test)]
@@ -114,11 +118,11 @@ mod tests {
             );
             process.details.usage.swap_bytes.map(|bytes| bytes / 1024)
         };
-        let both = Needs::SWAP | Needs::CONTEXT_SWITCHES;
-        assert_eq!(swapped(Some(1), Needs::SWAP, 100), Some(1));
-        assert_eq!(swapped(Some(2), Needs::SWAP, 159), Some(1));
+        let both = ProcessFields::SWAP | ProcessFields::CONTEXT_SWITCHES;
+        assert_eq!(swapped(Some(1), ProcessFields::SWAP, 100), Some(1));
+        assert_eq!(swapped(Some(2), ProcessFields::SWAP, 159), Some(1));
         assert_eq!(
-            swapped(Some(3), Needs::SWAP, 160),
+            swapped(Some(3), ProcessFields::SWAP, 160),
             Some(3),
             "a minute after it was read"
         );
@@ -138,13 +142,13 @@ mod tests {
             let mut process = Process::example(pid, "sleep");
             let files = OpenProcess::open(&procfs, pid).unwrap();
             if is_read_before {
-                files.read_details(&mut process.details, Needs::USER, &mut UserNames::default());
+                files.read_details(&mut process.details, ProcessFields::USER, &mut UserNames::default());
             }
             rested.begin();
             rested.learn(
                 &mut process,
                 &files,
-                Needs::CONTEXT_SWITCHES,
+                ProcessFields::CONTEXT_SWITCHES,
                 Duration::ZERO,
                 &mut UserNames::default(),
             );

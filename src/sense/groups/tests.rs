@@ -5,7 +5,7 @@ use crate::process::selector::{Condition, Pattern};
 use crate::sense::fixture::{Tree, text_of};
 use std::process::{Child, Command};
 
-fn group(name: &str, metrics: Needs, conditions: Vec<Condition>) -> Group {
+fn group(name: &str, metrics: ProcessFields, conditions: Vec<Condition>) -> Group {
     Group {
         name: name.to_owned(),
         selector: Arc::new(Selector { conditions }),
@@ -56,7 +56,9 @@ fn a_group_shows_what_its_members_use_together() {
             "Limit  Soft Limit Hard Limit Units\nMax open files  16  64  files\n",
         );
     }
-    let all = DEAR_METRICS.iter().fold(Needs::NONE, |all, (_, needs)| all | *needs);
+    let all = DEAR_METRICS
+        .iter()
+        .fold(ProcessFields::NONE, |all, (_, needs)| all | *needs);
     let mut groups = reader(vec![group("video", all, vec![Condition::Name(pattern("ffmpeg"))])]);
     groups.read(&tree.roots).unwrap();
     for pid in [7, 8] {
@@ -104,11 +106,11 @@ fn what_is_off_is_neither_shown_nor_read() {
         tree.proc(&format!("7/{file}/x"), "");
     }
     let mut groups = reader(vec![
-        group("cheap", Needs::NONE, vec![Condition::Name(pattern("a"))]),
-        group("swap", Needs::SWAP, vec![Condition::Name(pattern("b"))]),
+        group("cheap", ProcessFields::NONE, vec![Condition::Name(pattern("a"))]),
+        group("swap", ProcessFields::SWAP, vec![Condition::Name(pattern("b"))]),
         group(
             "by-cgroup",
-            Needs::NONE,
+            ProcessFields::NONE,
             vec![Condition::Name(pattern("b")), Condition::Cgroup(pattern(".*"))],
         ),
     ]);
@@ -133,7 +135,9 @@ fn what_is_off_is_neither_shown_nor_read() {
 #[test]
 fn what_a_process_uses_is_read_again_when_it_may_have_changed() {
     let tree = tree();
-    let metrics = Needs::CONTEXT_SWITCHES.and(Needs::IO).and(Needs::SWAP);
+    let metrics = ProcessFields::CONTEXT_SWITCHES
+        .and(ProcessFields::IO)
+        .and(ProcessFields::SWAP);
     let mut groups = reader(vec![group("all", metrics, vec![Condition::Name(pattern("a"))])]);
     // Of a process: its state, threads and resident pages, how far it has run, and what it swapped.
     let mut swapped = |state: char, threads: u32, pages: u32, ran: &str, kibibytes: u32| {
@@ -170,14 +174,14 @@ fn what_a_process_uses_is_read_again_when_it_may_have_changed() {
 fn other_groups_take_effect_at_the_next_read_and_those_that_stay_go_on() {
     let tree = tree();
     stat(&tree, 7, "a", 100);
-    let stays = || group("stays", Needs::NONE, vec![Condition::Name(pattern("a"))]);
+    let stays = || group("stays", ProcessFields::NONE, vec![Condition::Name(pattern("a"))]);
     let shared: Groups = Arc::new(ArcSwap::from_pointee(vec![stays()]));
     let mut groups = GroupsReader::new(Arc::clone(&shared));
     groups.read(&tree.roots).unwrap();
     stat(&tree, 7, "a", 200);
     groups.read(&tree.roots).unwrap();
     shared.store(Arc::new(vec![
-        group("new", Needs::NONE, stays().selector.conditions.clone()),
+        group("new", ProcessFields::NONE, stays().selector.conditions.clone()),
         stays(),
     ]));
     stat(&tree, 7, "a", 300);
@@ -234,7 +238,9 @@ fn counters_of_real_children_stay_when_they_end() {
     let words = format!("evenkeel-group-{}", std::process::id());
     let roots = Roots::default();
     let by_cmdline = vec![Condition::Cmdline(pattern(&format!(".*{words}")))];
-    let all = DEAR_METRICS.iter().fold(Needs::NONE, |all, (_, needs)| all | *needs);
+    let all = DEAR_METRICS
+        .iter()
+        .fold(ProcessFields::NONE, |all, (_, needs)| all | *needs);
     let mut groups = reader(vec![group("children", all, by_cmdline)]);
     let none = groups.read(&roots).unwrap();
     assert_eq!(value(&none, "_processes"), 0.0);
@@ -293,7 +299,7 @@ fn what_a_real_process_did_between_two_rests_is_never_missed() {
     let (mut stdin, mut stdout) = (cat.stdin.take().unwrap(), cat.stdout.take().unwrap());
     let pid = cat.id();
     let by_pid = vec![Condition::Pid(pattern(&pid.to_string()))];
-    let mut groups = reader(vec![group("cat", Needs::CONTEXT_SWITCHES, by_pid)]);
+    let mut groups = reader(vec![group("cat", ProcessFields::CONTEXT_SWITCHES, by_pid)]);
     let mut own = || value(&groups.read(&Roots::default()).unwrap(), "type=\"voluntary\"");
     let of_kernel = || {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -9,7 +9,7 @@ use crate::host::Value;
 use crate::host::knob::Knob;
 use crate::ledger::Lease;
 use crate::process::{BootId, CgroupIdentity, Process, Target};
-use crate::rule::{Aim, Rule};
+use crate::rule::{Rule, TargetSelector};
 use jiff::SignedDuration;
 use std::collections::BTreeSet;
 
@@ -110,7 +110,7 @@ impl Simulation {
 
     /// The targets that a rule should choose from for an alert by now.
     fn eligible(&self, rule: &Rule, alert: usize) -> BTreeSet<Target> {
-        if let Aim::Cgroups(_) = rule.aim {
+        if let TargetSelector::Cgroups(_) = rule.aim {
             let unit = CgroupIdentity {
                 boot: BootId(1),
                 inode: self.unit_inode,

@@ -5,7 +5,7 @@ use super::policies::CONFIGURATIONS;
 use super::*;
 use crate::alert::{Alert, FiringSet, Status};
 use crate::app::own_evaluation::{self, Messages, SETTLING};
-use crate::app::policy::Orders;
+use crate::app::policy::EvaluationConfig;
 use crate::family::Family;
 use crate::host::Moment;
 use crate::sense::Sampling;
@@ -39,8 +39,8 @@ pub struct AlertsFile {
     written_at: Option<Duration>,
 }
 
-fn orders(variant: usize) -> Orders {
-    Orders {
+fn orders(variant: usize) -> EvaluationConfig {
+    EvaluationConfig {
         files: vec![CONFIGURATIONS[variant].own_rules.clone()],
         conditions: BTreeMap::new(),
         // Each sample is evaluated, also where a suspension has moved them.

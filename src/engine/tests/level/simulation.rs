@@ -8,13 +8,13 @@ use super::processes::Processes;
 use super::senders::{Notification, Senders};
 use super::*;
 use crate::alert::alert::fingerprint;
-use crate::alert::alertmanager::{Survey, View};
+use crate::alert::alertmanager::{PollResult, View};
 use crate::alert::{Alert, Labels, Source, Status};
 use crate::engine::Engine;
 use crate::host::fake::FakeHost;
 use crate::host::fault;
 use crate::host::limit::{CgroupFile, Setting};
-use crate::ledger::{Book, Journal};
+use crate::ledger::{Journal, LedgerState};
 use crate::process::BootId;
 use crate::tally::Tally;
 use jiff::{SignedDuration, Timestamp};
@@ -78,7 +78,7 @@ impl Simulation {
         let tally = Tally::default();
         let own = OwnEvaluation::start(BASE, AlertsFile::default(), host.now);
         let path = directory.as_ref().map(tempfile::TempDir::path);
-        let (journal, book) = open(path, BootId(boot), Book::default());
+        let (journal, book) = open(path, BootId(boot), LedgerState::default());
         let policy = CONFIGURATIONS[BASE].policy.clone();
         let mut engine = Engine::new(host, journal, book, policy, Box::new(|_| None), tally.clone());
         engine.resume();
@@ -276,7 +276,7 @@ impl Simulation {
             });
         }
         let asked_at = self.engine.host().now.boot;
-        let survey = Survey {
+        let survey = PollResult {
             views,
             asked_at,
             fresh_for: PATIENCE,
@@ -363,7 +363,7 @@ impl Simulation {
 }
 
 /// The ledger on disk, or none at all: then `book` is what it would hold.
-fn open(path: Option<&std::path::Path>, boot: BootId, book: Book) -> (Journal, Book) {
+fn open(path: Option<&std::path::Path>, boot: BootId, book: LedgerState) -> (Journal, LedgerState) {
     match path {
         Some(path) => Journal::open(path, boot),
         None => (Journal::forgetful(boot), book),

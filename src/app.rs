@@ -16,7 +16,7 @@ use crate::cli;
 use crate::config::{Config, Loaded};
 use crate::control;
 use crate::diagnostic::{Diagnostic, render_all};
-use crate::engine::queue::Receiver;
+use std::sync::mpsc::Receiver;
 use crate::engine::run::{EngineHandle, Input};
 use crate::engine::showing::recall;
 use crate::engine::{Engine, Policy};

@@ -244,7 +244,7 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::alert::Status;
-    use crate::engine::queue::Receiver;
+    use std::sync::mpsc::Receiver;
     use crate::watch::LabelSet;
     use crate::watch::rule_file::parse;
     use jiff::Timestamp;
@@ -273,12 +273,7 @@ mod tests {
     }
 
     fn next(inputs: &Receiver<Input>) -> Input {
-        inputs
-            .take(1, PATIENCE)
-            .ok()
-            .unwrap()
-            .pop()
-            .expect("something within the patience")
+        inputs.recv_timeout(PATIENCE).expect("something within the patience")
     }
 
     /// The next beginnings and ends, past what is said of time to time.

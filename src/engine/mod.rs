@@ -12,7 +12,6 @@ mod errand;
 pub mod here;
 pub mod line;
 mod perform;
-pub mod queue;
 mod reconcile;
 mod room;
 pub mod run;

@@ -1,7 +1,6 @@
 //! The engine's thread: a bounded queue in, the line walked, replies out. Deliveries that wait together are taken
 //! together, and so share one commit.
 
-use super::queue::{Disconnected, Receiver, Sender, queue};
 use super::stages::Arrival;
 use super::{Engine, Policy};
 use crate::alert::alertmanager::PollResult;
@@ -13,6 +12,7 @@ use crate::process::Identity;
 use crate::tally::Tally;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Inputs that may wait. At the bound Alertmanager is told to come again.
@@ -75,13 +75,13 @@ pub struct Held {
 
 /// The way to the engine's thread. Cheap to clone.
 #[derive(Clone)]
-pub struct EngineHandle(Sender<Input>);
+pub struct EngineHandle(SyncSender<Input>);
 
 impl EngineHandle {
     /// A way and its end, which [`run`] takes.
     pub fn new() -> (EngineHandle, Receiver<Input>) {
-        let (sender, taker) = queue(MAX_WAITING);
-        (EngineHandle(sender), taker)
+        let (sender, receiver) = sync_channel(MAX_WAITING);
+        (EngineHandle(sender), receiver)
     }
 
     /// Waits for room. False when the engine has ended.
@@ -107,9 +107,7 @@ pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Input>, tally: &Tal
     let mut longest = MAX_SLEEP;
     loop {
         let sleep = engine.time_until_due().unwrap_or(longest).min(longest);
-        let waiting = inputs
-            .take(MAX_PER_TURN, sleep)
-            .unwrap_or_else(|Disconnected| vec![Input::ShutDown]);
+        let waiting = receive(inputs, sleep);
         let is_quiet = waiting.is_empty();
         if !take_all(&mut engine, waiting, tally) {
             engine.shut_down();
@@ -128,6 +126,19 @@ pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Input>, tally: &Tal
     }
 }
 
+/// The inputs that wait, oldest first; sleeps until there is one, and then there may be none. Without a sender left the
+/// engine shuts down.
+fn receive(inputs: &Receiver<Input>, patience: Duration) -> Vec<Input> {
+    match inputs.recv_timeout(patience) {
+        Ok(first) => std::iter::once(first)
+            .chain(inputs.try_iter())
+            .take(MAX_PER_TURN)
+            .collect(),
+        Err(RecvTimeoutError::Timeout) => Vec::new(),
+        Err(RecvTimeoutError::Disconnected) => vec![Input::ShutDown],
+    }
+}
+
 /// What others were asked to take back is waited for, within bounds; what they do not answer in time is asked again after
 /// the next start.
 fn await_answers<H: Host>(engine: &mut Engine<H>, inputs: &Receiver<Input>) {
@@ -138,11 +149,11 @@ fn await_answers<H: Host>(engine: &mut Engine<H>, inputs: &Receiver<Input>) {
             return tracing::warn!("not everything was given back in time; it is tried again after the next start");
         }
         let patience = left.min(engine.time_until_due().unwrap_or(left).max(LOOK_AGAIN));
-        match inputs.take(1, patience).map(|mut taken| taken.pop()) {
-            Ok(Some(Input::Reported { ticket, report })) => engine.reported(ticket, &report),
-            Ok(Some(_)) => {}
-            Ok(None) => engine.go_on_giving_back(),
-            Err(Disconnected) => return,
+        match inputs.recv_timeout(patience) {
+            Ok(Input::Reported { ticket, report }) => engine.reported(ticket, &report),
+            Ok(_) => {}
+            Err(RecvTimeoutError::Timeout) => engine.go_on_giving_back(),
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }

@@ -244,11 +244,11 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::alert::Status;
-    use std::sync::mpsc::Receiver;
     use crate::watch::LabelSet;
     use crate::watch::rule_file::parse;
     use jiff::Timestamp;
     use std::collections::BTreeMap;
+    use std::sync::mpsc::Receiver;
 
     const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -123,6 +123,7 @@ impl<H: Host> Engine<H> {
         victim.fingerprint.clone_from(&episode.key.fingerprint);
         victim.alert_starts_at = Some(episode.starts_at);
         victim.signals.push(signal as i32);
+        victim.last_struck_at = Some(turn.boot_now());
         victim.unsent = (!simulated).then_some(signal as i32);
         if !simulated && effect::is_about_memory(seat.rule) {
             let used = match seat.candidate {

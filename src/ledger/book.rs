@@ -134,6 +134,9 @@ pub struct Victim {
     pub simulated: bool,
     /// CLOCK_BOOTTIME.
     pub struck_at: Duration,
+    /// CLOCK_BOOTTIME of its last final signal; `None` in what an earlier version wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_struck_at: Option<Duration>,
     /// CLOCK_BOOTTIME; `None` while it lives on.
     pub gone_at: Option<Duration>,
     /// The final signals it received, by number: none is sent twice.
@@ -178,6 +181,7 @@ impl Victim {
             target,
             simulated,
             struck_at,
+            last_struck_at: None,
             gone_at: None,
             signals: Vec::new(),
             unsent: None,
@@ -192,8 +196,9 @@ impl Victim {
     /// Whether it counts for this episode: its alert is the same, and the step was taken in this episode or since the
     /// alert has the start that it has now.
     pub fn counts_for(&self, episode: &Episode) -> bool {
+        let last_struck_at = self.last_struck_at.unwrap_or(self.struck_at);
         self.episode() == episode.key
-            && (self.struck_at >= episode.opened_at
+            && (last_struck_at >= episode.opened_at
                 || (episode.may_continue && self.alert_starts_at == Some(episode.starts_at)))
     }
 

@@ -386,3 +386,21 @@ fn failed_undo_leaves_its_target_to_the_next_episode() {
     ];
     check_with(setup, actions);
 }
+
+/// A victim of an episode before that got its SIGKILL in this one did not count against `limit`.
+#[test]
+fn victim_that_is_ended_in_a_later_episode_counts_against_the_limit() {
+    let setup = Setup {
+        has_surveys: true,
+        skews: [1800, 0],
+        ..PLAIN
+    };
+    let actions = [
+        Rename(0, 1),
+        Condition(BY_WEBHOOK, true),
+        Pass(403),
+        Suspend(86),
+        Suspend(1),
+    ];
+    check_with(setup, actions);
+}

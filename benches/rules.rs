@@ -145,9 +145,9 @@ fn crowd(criterion: &mut Criterion) {
         format!("- name: r\n  matchers: ['alertname=\"A\"']\n  select: {select_text}\n  actions: [{{nice: 5}}]\n");
     let rule = rules(std::iter::once(text)).remove(0);
     let mut host = LinuxHost::new(Procfs::open(Path::new("/proc")).expect("a procfs"), Arc::new(|_| ()));
-    let own_line = host.own_line();
+    let own_ancestors = host.own_ancestors();
     let ward = Protection {
-        own_line: &own_line,
+        own_ancestors: &own_ancestors,
         protect: &[],
     };
     let mut group = criterion.benchmark_group("5000 processes");

@@ -17,7 +17,7 @@ use crate::config::{Config, Loaded};
 use crate::control;
 use crate::diagnostic::{Diagnostic, render_all};
 use crate::engine::run::{EngineHandle, Input};
-use crate::engine::showing::recall;
+use crate::engine::status::recall;
 use crate::engine::{Engine, Policy};
 use crate::host::{Errands, Host, LinuxHost, standing};
 use crate::http::{Access, Limits, listen::may_listen};
@@ -326,7 +326,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
             let rehearsal = std::thread::Builder::new().name("rehearsal".into()).spawn(move || {
                 let rehearsal = Rehearsal::prepare(&procfs, &policy);
                 standing::give_back_what_the_start_ran();
-                rehearsal.walk();
+                rehearsal.process_alerts();
                 drop(done);
             });
             if rehearsal.is_ok() {
@@ -442,22 +442,22 @@ fn engine_maker(
         let on_exit = Arc::new(move |target| {
             exits.send(Input::Exited(target));
         });
-        let (mut journal, book) = Journal::open(&directory, procfs.boot);
+        let (mut journal, ledger) = Journal::open(&directory, procfs.boot);
         // Nothing new; the first commit of a ledger is dearer than the others, and should not be one that somebody waits for.
-        let _ = journal.begin(&[Entry::Paused(book.paused)]);
+        let _ = journal.begin(&[Entry::Paused(ledger.paused)]);
         let answers = door.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let on_report = Arc::new(move |ticket, report| {
             answers.send(Input::Reported { ticket, report });
         });
-        let errands = Errands::new(runtime.clone(), on_report);
+        let jobs = Errands::new(runtime.clone(), on_report);
         let policy = policy.load();
-        let mut host = LinuxHost::new(procfs.clone(), on_exit).with_errands(errands);
+        let mut host = LinuxHost::new(procfs.clone(), on_exit).with_errands(jobs);
         // It learns which are the kernel's own threads, and need not in the first reaction.
         let _ = host.processes();
         Engine::new(
             host,
             journal,
-            book,
+            ledger,
             Policy::clone(&policy),
             watcher.conditions(),
             tally.clone(),

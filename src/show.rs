@@ -10,7 +10,7 @@ use crate::cli::{
 };
 use crate::control::{self, Reply, Request};
 use crate::diagnostic::{Severity, render_all};
-use crate::engine::here::HostIdentity;
+use crate::engine::host_identity::HostIdentity;
 use crate::host::{Host, Knob, LinuxHost};
 use crate::ledger::store::read_records;
 use crate::ledger::{Breaker, Record};
@@ -253,7 +253,7 @@ fn record(command: &Explain, file: &Path) -> Result<String, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}\n", file.display());
     let loaded = app::load(&command.config).map_err(|findings| render_all(&findings, use_color()))?;
     let names = app::policy::policy(&loaded.config, loaded.rules, false)
-        .here
+        .host_identity
         .names()
         .to_vec();
     let (mut host, _) = daemons_host(command)?;
@@ -292,7 +292,7 @@ fn try_explain(command: &Explain, payload_file: &Path) -> Result<String, String>
             let failed = |error: &dyn std::fmt::Display| format!("{}: {error}\n", file.display());
             let bytes = std::fs::read(file).map_err(|error| failed(&error))?;
             let recording = recording::read(&bytes).map_err(|error| failed(&error))?;
-            policy.here = HostIdentity::new(loaded.config.identity.labels.clone(), "", "", &recording.names);
+            policy.host_identity = HostIdentity::new(loaded.config.identity.labels.clone(), "", "", &recording.names);
             explain(&recording.host(), &policy, &alerts, invalid, command.pid, |_| ())
         }
         None => {

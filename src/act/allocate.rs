@@ -1,9 +1,9 @@
 //! The life of an allocation: what is asked, what an answer means, what comes next. Pure: requests are sent elsewhere.
 
 use crate::diagnostic::printable;
-use crate::host::errand::{Report, Request};
+use crate::host::job::{Report, Request};
 use crate::ledger::{Allocation, Episode, Outcome, Release, RetryState, Stage, UnnamedGrant};
-use crate::rule::errand::{Allocate, Body};
+use crate::rule::job::{Allocate, Body};
 use crate::template::{self, Segment};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -78,7 +78,7 @@ pub fn plan(step: &Allocate, episode: &Episode, resource: Option<&str>, key: Str
                 body: body.map_err(|missing| missing.to_string())?,
             };
             // Found out before anything is asked for, not when it must be given back.
-            give_back(&release, "x", "")?;
+            begin_release(&release, "x", "")?;
             Some(release)
         }
     };
@@ -96,7 +96,7 @@ pub fn plan(step: &Allocate, episode: &Episode, resource: Option<&str>, key: Str
         release,
         stage: Stage::Requested { in_doubt: true },
         unnamed: None,
-        course: RetryState::default(),
+        retry: RetryState::default(),
     })
 }
 
@@ -115,7 +115,7 @@ fn alert(episode: &Episode) -> Value {
 ///
 /// # Errors
 /// When the resource does not fit into the URL.
-fn give_back(release: &Release, resource: &str, key: &str) -> Result<Request, String> {
+fn begin_release(release: &Release, resource: &str, key: &str) -> Result<Request, String> {
     let labels = Default::default();
     let url = template::fill(&release.url, &labels, Some(resource), encode_segment);
     let body = release.body.as_ref().map(|shape| {
@@ -149,8 +149,8 @@ fn encode_segment(value: &str) -> String {
 fn address(pieces: &[Segment]) -> Result<String, String> {
     let url = template::text(pieces).map_err(|missing| missing.to_string())?;
     let path = url.split('?').next().unwrap_or_default();
-    let climbs = |segment: &str| matches!(segment.to_lowercase().replace("%2e", ".").as_str(), "." | "..");
-    if path.split('/').any(climbs) {
+    let targets = |segment: &str| matches!(segment.to_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    if path.split('/').any(targets) {
         return Err(format!("{:?} would lead to another place of the server", url));
     }
     Ok(url)
@@ -160,7 +160,7 @@ impl Allocation {
     /// What is to be asked of the server next, and the request; `None` where there is nothing to ask for.
     pub fn next_errand(&self) -> Option<(AllocatorCall, Request)> {
         let ask = (AllocatorCall::Ask, self.ask.clone());
-        match (&self.stage, self.course.ending) {
+        match (&self.stage, self.retry.ending) {
             (_, None) => Some(ask),
             // To learn what must be given back.
             (Stage::Requested { in_doubt: true }, Some(_)) if self.release.is_some() && !self.is_nameless() => {
@@ -168,7 +168,7 @@ impl Allocation {
             }
             (Stage::Requested { .. }, Some(_)) => None,
             (Stage::Granted { resource, .. }, Some(_)) => {
-                let release = give_back(self.release.as_ref()?, resource, &self.ask.key).ok()?;
+                let release = begin_release(self.release.as_ref()?, resource, &self.ask.key).ok()?;
                 Some((AllocatorCall::GiveBack, release))
             }
         }
@@ -213,8 +213,8 @@ impl Allocation {
     }
 
     /// What an answer leads to. `was_in_doubt`: an earlier request for it may have been granted without our knowing.
-    pub fn hear(&self, errand: AllocatorCall, was_in_doubt: bool, report: &Report, now: Duration) -> Heard {
-        let mut heard = match errand {
+    pub fn hear(&self, job: AllocatorCall, was_in_doubt: bool, report: &Report, now: Duration) -> Heard {
+        let mut heard = match job {
             AllocatorCall::Ask => match self.read(report) {
                 Ok((resource, ttl)) => self.granted(resource, ttl, now),
                 Err(failure) => self.not_granted(was_in_doubt, failure, now),
@@ -225,10 +225,10 @@ impl Allocation {
             retry_after: Some(wait),
             ..
         } = report
-            && let Some(Allocation { course, .. }) = &mut heard.allocation
-            && course.failures > self.course.failures
+            && let Some(Allocation { retry, .. }) = &mut heard.allocation
+            && retry.failures > self.retry.failures
         {
-            course.next = course.next.max(now.saturating_add(*wait.min(&MAX_RETRY_AFTER)));
+            retry.next = retry.next.max(now.saturating_add(*wait.min(&MAX_RETRY_AFTER)));
         }
         heard
     }
@@ -274,7 +274,7 @@ impl Allocation {
             return unnamed(&format!("what is at {:?} is no name of a resource", self.resource_at));
         }
         if let Some(release) = &self.release
-            && let Err(problem) = give_back(release, &resource, "")
+            && let Err(problem) = begin_release(release, &resource, "")
         {
             return unnamed(&format!(
                 "what is at {:?} cannot be given back: {problem}",
@@ -298,7 +298,7 @@ impl Allocation {
                     key: format!("{}-{:x}", self.ask.key, now.as_nanos()),
                     ..self.ask.clone()
                 },
-                course: RetryState {
+                retry: RetryState {
                     next: now,
                     failures: 0,
                     ending: Some(Outcome::Released),
@@ -324,10 +324,10 @@ impl Allocation {
                 lapsed: false,
             },
             unnamed: None,
-            course: RetryState {
-                next: if self.course.ending.is_some() { now } else { renewal },
+            retry: RetryState {
+                next: if self.retry.ending.is_some() { now } else { renewal },
                 failures: 0,
-                ..self.course
+                ..self.retry
             },
             ..self.clone()
         };
@@ -342,17 +342,17 @@ impl Allocation {
     }
 
     fn not_granted(&self, was_in_doubt: bool, failure: Failure, now: Duration) -> Heard {
-        let is_ending = self.course.ending.is_some();
-        let course = match &self.stage {
+        let is_ending = self.retry.ending.is_some();
+        let retry = match &self.stage {
             // It was only to be renewed, and now is to be given back.
             Stage::Granted { .. } if is_ending => RetryState {
                 next: now,
-                ..self.course
+                ..self.retry
             },
             // It needs no giving back, so nothing is to be learned any more.
             Stage::Requested { .. } if is_ending && self.release.is_none() => RetryState {
                 next: now,
-                ..self.course
+                ..self.retry
             },
             _ => self.failed(now),
         };
@@ -395,7 +395,7 @@ impl Allocation {
         let next = Allocation {
             stage,
             unnamed,
-            course,
+            retry,
             ..self.clone()
         };
         let mut reason = failure.reason;
@@ -414,7 +414,7 @@ impl Allocation {
             Stage::Requested { in_doubt: true } if next.release.is_some() && next.is_nameless() => {
                 Some(format!("; {}", next.nameless_advice()))
             }
-            Stage::Requested { in_doubt: true } if course.failures >= MAX_RETURNS => Some(format!(
+            Stage::Requested { in_doubt: true } if retry.failures >= MAX_RETURNS => Some(format!(
                 "; it is not asked again after {MAX_RETURNS} times: find what was granted under the Idempotency-Key {} and \
                  give it back by hand",
                 self.ask.key
@@ -447,8 +447,8 @@ impl Allocation {
             Report::Unanswered { reason, .. } => (false, reason.clone(), None),
             Report::Ended { .. } | Report::NotStarted { .. } => (false, "no answer".to_owned(), None),
         };
-        let is_given_up = self.course.failures + 1 >= MAX_RETURNS;
-        let ending = self.course.ending.unwrap_or(Outcome::Released);
+        let is_given_up = self.retry.failures + 1 >= MAX_RETURNS;
+        let ending = self.retry.ending.unwrap_or(Outcome::Released);
         if !is_back && is_given_up {
             let resource = self.resource().unwrap_or_default();
             reason.push_str(&format!(
@@ -457,7 +457,7 @@ impl Allocation {
         }
         Heard {
             allocation: (!is_back && !is_given_up).then(|| Allocation {
-                course: self.failed(now),
+                retry: self.failed(now),
                 ..self.clone()
             }),
             outcome: if is_back { ending } else { Outcome::Failed },
@@ -471,9 +471,9 @@ impl Allocation {
     /// The next try, after one that failed.
     fn failed(&self, now: Duration) -> RetryState {
         RetryState {
-            next: now.saturating_add(pause(self.course.failures, &self.ask.key)),
-            failures: self.course.failures.saturating_add(1),
-            ..self.course
+            next: now.saturating_add(pause(self.retry.failures, &self.ask.key)),
+            failures: self.retry.failures.saturating_add(1),
+            ..self.retry
         }
     }
 }

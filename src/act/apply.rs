@@ -49,7 +49,7 @@ impl From<HostError> for StepResult {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prepared {
     pub value: Value,
-    pub prior: Vec<SavedValue>,
+    pub saved: Vec<SavedValue>,
     /// Every thread has the value already, so nothing needs doing and nothing undoing.
     pub is_set_already: bool,
 }
@@ -58,8 +58,8 @@ impl Prepared {
     /// Takes a mask of every processor that a target could have for what it is: no mask at all. It is restored as that,
     /// so that processors which are plugged in meanwhile belong to it (cpuset(7)).
     pub fn widen(&mut self, processors: &BTreeSet<u32>) {
-        for prior in &mut self.prior {
-            if let Value::Affinity(cpus) = &mut prior.value
+        for saved in &mut self.saved {
+            if let Value::Affinity(cpus) = &mut saved.value
                 && processors.iter().all(|cpu| cpus.contains(*cpu))
             {
                 *cpus = CpuSet::every();
@@ -73,10 +73,10 @@ impl Prepared {
 /// # Errors
 /// With the outcome, when the process is gone or its values cannot be read.
 pub fn read(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<SavedValue>, StepResult> {
-    let mut prior = Vec::new();
+    let mut saved = Vec::new();
     for thread in concerned(host, target, knob)? {
         match host.get(target, thread, knob) {
-            Ok(value) => prior.push(SavedValue {
+            Ok(value) => saved.push(SavedValue {
                 tid: thread.tid,
                 start_ticks: thread.start_ticks,
                 value,
@@ -87,13 +87,13 @@ pub fn read(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<Sa
             Err(error) => return Err(error.into()),
         }
     }
-    if prior.is_empty() {
+    if saved.is_empty() {
         return Err(StepResult::only(
             Outcome::Denied,
             "all its threads are real-time, which are never touched",
         ));
     }
-    Ok(prior)
+    Ok(saved)
 }
 
 /// What a change makes of the value that it counts from, which is what is there but for the leases of other alerts.
@@ -105,7 +105,7 @@ pub fn prepare(
     target: Identity,
     change: &Change,
     base: &Value,
-    prior: Vec<SavedValue>,
+    saved: Vec<SavedValue>,
 ) -> Result<Prepared, StepResult> {
     let value = match change {
         // The kernel drops processors that are not there, and would be found to have set something else.
@@ -122,22 +122,22 @@ pub fn prepare(
             return Err(StepResult::only(Outcome::Failed, "a process has no limits of a cgroup"));
         }
     };
-    let is_set_already = prior.iter().all(|prior| prior.value == value);
+    let is_set_already = saved.iter().all(|saved| saved.value == value);
     Ok(Prepared {
         value,
-        prior,
+        saved,
         is_set_already,
     })
 }
 
-/// Sets `value` on every thread, those born meanwhile included; `prior` grows by what those had. `value` becomes what
+/// Sets `value` on every thread, those born meanwhile included; `saved` grows by what those had. `value` becomes what
 /// the kernel made of it.
-pub fn set(host: &mut impl Host, target: Identity, value: &mut Value, prior: &mut Vec<SavedValue>) -> StepResult {
-    let before = summary(prior.iter().map(|prior| &prior.value));
-    let result = set_threads(host, target, value, prior).and_then(|()| read_back(host, target, value));
+pub fn set(host: &mut impl Host, target: Identity, value: &mut Value, saved: &mut Vec<SavedValue>) -> StepResult {
+    let before = summary(saved.iter().map(|saved| &saved.value));
+    let result = set_threads(host, target, value, saved).and_then(|()| read_back(host, target, value));
     let mut effected = match result {
         // Another lease had set it already. This one is taken all the same, so that the value outlives the other.
-        Ok(true) if prior.iter().all(|prior| prior.value == *value) => StepResult::only(Outcome::AlreadySet, ""),
+        Ok(true) if saved.iter().all(|saved| saved.value == *value) => StepResult::only(Outcome::AlreadySet, ""),
         Ok(true) => StepResult::only(Outcome::Applied, ""),
         Ok(false) => StepResult::only(Outcome::NoEffect, "the value did not stay on every thread"),
         Err(effected) => effected,
@@ -151,9 +151,9 @@ fn set_threads(
     host: &mut impl Host,
     target: Identity,
     value: &Value,
-    prior: &mut Vec<SavedValue>,
+    saved: &mut Vec<SavedValue>,
 ) -> Result<(), StepResult> {
-    let inherited = prior.first().map(|prior| prior.value.clone());
+    let inherited = saved.first().map(|saved| saved.value.clone());
     let mut done = BTreeSet::new();
     for _ in 0..MAX_ROUNDS {
         let threads = concerned(host, target, value.knob())?;
@@ -163,7 +163,7 @@ fn set_threads(
         }
         for thread in new {
             done.insert(thread);
-            match set_thread(host, target, thread, value, prior, inherited.as_ref()) {
+            match set_thread(host, target, thread, value, saved, inherited.as_ref()) {
                 // A thread that ended, and whose id another one may have got, is no fault of the process.
                 Ok(()) | Err(HostError::Gone { .. } | HostError::ChangedIdentity { .. }) if host.is_alive(target) => {}
                 Ok(()) => return Err(HostError::Gone { pid: target.pid }.into()),
@@ -182,10 +182,10 @@ fn set_thread(
     target: Identity,
     thread: Thread,
     value: &Value,
-    prior: &mut Vec<SavedValue>,
+    saved: &mut Vec<SavedValue>,
     inherited: Option<&Value>,
 ) -> Result<(), HostError> {
-    if !prior.iter().any(|prior| prior.thread() == thread) {
+    if !saved.iter().any(|saved| saved.thread() == thread) {
         let found = host.get(target, thread, value.knob())?;
         // Born during the lease of a thread that was set already: what it has is ours, not its own.
         let own = if found == *value {
@@ -193,7 +193,7 @@ fn set_thread(
         } else {
             found
         };
-        prior.push(SavedValue {
+        saved.push(SavedValue {
             tid: thread.tid,
             start_ticks: thread.start_ticks,
             value: own,
@@ -234,7 +234,7 @@ pub fn catches(host: &mut impl Host, target: Identity, signal: Signal) -> Result
     if !host.read_details(&mut process, ProcessFields::SIGNALS) {
         return Err(HostError::Gone { pid: target.pid }.into());
     }
-    guard::notice(&process, signal).map_err(|refusal| StepResult::only(Outcome::Superseded, refusal.reason))
+    guard::notice(&process, signal).map_err(|denial| StepResult::only(Outcome::Superseded, denial.reason))
 }
 
 /// Threads that a knob belongs to. Real-time and deadline threads are never touched.
@@ -256,9 +256,9 @@ pub(super) fn concerned(host: &mut impl Host, target: Identity, knob: Knob) -> R
 }
 
 /// `most` are the processors that the target can have.
-fn relative_affinity(change: AffinityChange, prior: &Value, most: BTreeSet<u32>) -> CpuSet {
+fn relative_affinity(change: AffinityChange, saved: &Value, most: BTreeSet<u32>) -> CpuSet {
     // Without a mask a target has all of them.
-    let have: BTreeSet<u32> = match prior {
+    let have: BTreeSet<u32> = match saved {
         Value::Affinity(cpus) => most.iter().copied().filter(|cpu| cpus.contains(*cpu)).collect(),
         _ => BTreeSet::new(),
     };
@@ -331,9 +331,9 @@ mod tests {
             Change::Affinity(AffinityChange::All),
             Change::Affinity(AffinityChange::Percent(100)),
         ] {
-            let prior = read(&mut host, target, Knob::Affinity).unwrap();
-            let base = prior[0].value.clone();
-            let prepared = prepare(&mut host, target, &change, &base, prior).unwrap();
+            let saved = read(&mut host, target, Knob::Affinity).unwrap();
+            let base = saved[0].value.clone();
+            let prepared = prepare(&mut host, target, &change, &base, saved).unwrap();
             assert_eq!(prepared.value, most, "{change:?}");
         }
         let Value::Affinity(most) = most else { panic!() };

@@ -2,10 +2,10 @@
 
 use super::allocate::pause;
 use crate::diagnostic::printable;
-use crate::host::errand::{End, Report, Run};
+use crate::host::job::{End, Report, Run};
 use crate::labels::Labels;
 use crate::ledger::{Command, Episode, Outcome, RetryState};
-use crate::rule::errand::Exec;
+use crate::rule::job::Exec;
 use crate::template::{self, Segment, is_label_name};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -55,7 +55,7 @@ pub fn plan(step: &Exec, episode: &Episode, resource: Option<&str>) -> Result<Co
         run: run(&step.argv, "firing")?,
         undo: step.undo.as_ref().map(|argv| run(argv, "resolved")).transpose()?,
         has_ended: false,
-        course: RetryState::default(),
+        retry: RetryState::default(),
     })
 }
 
@@ -104,7 +104,7 @@ fn environment(episode: &Episode, status: &str) -> BTreeMap<String, String> {
 impl Command {
     /// What is to be run next; `None` where nothing is.
     pub fn next_run(&self) -> Option<&Run> {
-        match (self.has_ended, self.course.ending) {
+        match (self.has_ended, self.retry.ending) {
             (false, _) => Some(&self.run),
             (true, Some(_)) => self.undo.as_ref(),
             (true, None) => None,
@@ -126,7 +126,7 @@ impl Command {
             return self.undo_ended(is_well, reason, output, now);
         }
         let is_to_be_undone = self.undo.is_some() && was_started;
-        let ending = match (is_well, self.course.ending) {
+        let ending = match (is_well, self.retry.ending) {
             (_, Some(ending)) => Some(ending),
             (false, None) => Some(Outcome::Cancelled),
             (true, None) => None,
@@ -134,11 +134,11 @@ impl Command {
         Heard {
             command: is_to_be_undone.then(|| Command {
                 has_ended: true,
-                course: RetryState {
+                retry: RetryState {
                     next: if ending.is_some() { now } else { Duration::MAX },
                     failures: 0,
                     ending,
-                    ..self.course
+                    ..self.retry
                 },
                 ..self.clone()
             }),
@@ -150,19 +150,19 @@ impl Command {
     }
 
     fn undo_ended(&self, is_well: bool, reason: String, output: Option<String>, now: Duration) -> Heard {
-        let failures = self.course.failures.saturating_add(1);
+        let failures = self.retry.failures.saturating_add(1);
         let is_given_up = !is_well && failures >= MAX_UNDO_TRIES;
         let again = Command {
-            course: RetryState {
-                next: now.saturating_add(pause(self.course.failures, &self.run.argv.concat())),
+            retry: RetryState {
+                next: now.saturating_add(pause(self.retry.failures, &self.run.argv.concat())),
                 failures,
-                ..self.course
+                ..self.retry
             },
             ..self.clone()
         };
         Heard {
             command: (!is_well && !is_given_up).then_some(again),
-            outcome: match (is_well, self.course.ending) {
+            outcome: match (is_well, self.retry.ending) {
                 (true, Some(ending)) => ending,
                 (true, None) => Outcome::Restored,
                 (false, _) => Outcome::Failed,

@@ -5,7 +5,7 @@
 //! that lives on because its ladder was interrupted says nothing of the rule.
 
 use crate::ledger::Victim;
-use crate::ledger::book::MemoryBefore;
+use crate::ledger::state::MemoryBefore;
 use crate::process::selector::Condition;
 use crate::rule::{OrderKey, Rule, Step};
 use nix::sys::signal::Signal;
@@ -20,8 +20,8 @@ const MIN_JUDGED_BYTES: u64 = 64 << 20;
 const MIN_FREED_PART: u64 = 10;
 
 /// Whether no later step of the ladder will end a process that outlives this one.
-pub fn is_last(rule: &Rule, rung: usize, signal: Signal) -> bool {
-    signal == Signal::SIGKILL || !rule.actions.iter().skip(rung + 1).any(Step::is_final)
+pub fn is_last(rule: &Rule, step_index: usize, signal: Signal) -> bool {
+    signal == Signal::SIGKILL || !rule.actions.iter().skip(step_index + 1).any(Step::is_final)
 }
 
 /// Whether a rule is there to free memory: it says so by whom it chooses.
@@ -125,7 +125,7 @@ mod tests {
         assert!(is_about_memory(&rule));
         rule.order_by.reverse = true;
         assert!(!is_about_memory(&rule), "the smallest first");
-        rule.aim = TargetSelector::Processes(Selector {
+        rule.target_selector = TargetSelector::Processes(Selector {
             conditions: vec![Condition::MinMemory(MIB)],
         });
         assert!(is_about_memory(&rule));

@@ -3,8 +3,8 @@
 
 use crate::host::Value;
 use crate::host::limit::{Limit, Setting};
-use crate::ledger::book::WireSource;
 use crate::ledger::breaker::TRIPS_AT;
+use crate::ledger::state::WireSource;
 use crate::ledger::{Decision, Episode, Victim};
 use crate::process::selector::Judgement;
 use crate::process::{Cgroup, Process, ProcessFields, Selector, Target, protection};
@@ -66,7 +66,7 @@ impl Budget {
 /// Who is never touched on this host.
 pub struct Protection<'a> {
     /// evenkeel and its ancestors.
-    pub own_line: &'a BTreeSet<i32>,
+    pub own_ancestors: &'a BTreeSet<i32>,
     /// `protect:` of the configuration.
     pub protect: &'a [Selector],
 }
@@ -89,7 +89,7 @@ impl Protection<'_> {
         if process.is_kernel_thread {
             return protected("kernel threads are never touched");
         }
-        if self.own_line.contains(&process.identity.pid) {
+        if self.own_ancestors.contains(&process.identity.pid) {
             return protected("evenkeel and its ancestors are never touched");
         }
         if process.details.is_unreadable {
@@ -137,9 +137,9 @@ impl Protection<'_> {
             Err(why) => return protected(format!("it cannot be told who is in it: {why}")),
         };
         for process in members {
-            if let Err(refusal) = self.screen(rule, process) {
+            if let Err(denial) = self.screen(rule, process) {
                 let (pid, name) = (process.identity.pid, &process.name);
-                return protected(format!("process {pid} ({name}) is in it: {}", refusal.reason));
+                return protected(format!("process {pid} ({name}) is in it: {}", denial.reason));
             }
         }
         Ok(())
@@ -365,13 +365,13 @@ mod tests {
                 crate::process::selector::Pattern::fixed("/usr/lib/postgresql/.*").unwrap(),
             )],
         }];
-        let ward = Protection {
-            own_line: &BTreeSet::from([50, 40]),
+        let protection = Protection {
+            own_ancestors: &BTreeSet::from([50, 40]),
             protect: &protect,
         };
-        ward.screen(&rule, process).err().map(|refusal| {
-            assert_eq!(refusal.decision, Decision::Protected);
-            refusal.reason
+        protection.screen(&rule, process).err().map(|denial| {
+            assert_eq!(denial.decision, Decision::Protected);
+            denial.reason
         })
     }
 
@@ -474,8 +474,8 @@ mod tests {
             may_continue: false,
             seen_at: Duration::ZERO,
             evidence: Default::default(),
-            climbs: vec![],
-            barred: vec![],
+            targets: vec![],
+            excluded: vec![],
         };
         let stuck = BTreeSet::from([Process::example(66, "x").identity.into()]);
         let gate = FinalGate {
@@ -490,7 +490,7 @@ mod tests {
             orphaned: &BTreeSet::from([Process::example(8, "x").identity.into()]),
             is_broken: case.is_broken,
         };
-        ask(&gate).map_err(|refusal| refusal.decision)
+        ask(&gate).map_err(|denial| denial.decision)
     }
 
     #[test]

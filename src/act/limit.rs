@@ -118,7 +118,7 @@ fn memory(by: Relative, now: Limit, capacity: Capacity) -> Limit {
 #[derive(Debug, Clone, PartialEq)]
 pub struct PreparedLimit {
     pub value: Value,
-    pub prior: SavedValue,
+    pub saved: SavedValue,
     pub is_set_already: bool,
 }
 
@@ -139,7 +139,7 @@ pub fn prepare(
     Ok(PreparedLimit {
         is_set_already: value == reading.value,
         value,
-        prior: SavedValue {
+        saved: SavedValue {
             tid: 0,
             start_ticks: 0,
             value: reading.value,
@@ -149,12 +149,12 @@ pub fn prepare(
 }
 
 /// Sets a limit; `value` becomes what the kernel made of it.
-pub fn set(host: &mut impl Host, cgroup: &Cgroup, value: &mut Value, prior: &[SavedValue]) -> StepResult {
-    let unit = prior.first().and_then(|prior| prior.unit.as_ref());
+pub fn set(host: &mut impl Host, cgroup: &Cgroup, value: &mut Value, saved: &[SavedValue]) -> StepResult {
+    let unit = saved.first().and_then(|saved| saved.unit.as_ref());
     // Its use may have grown since the step was allowed, above all over a restart.
     let now = host.cgroup(&cgroup.path).filter(|now| now.identity == cgroup.identity);
-    if let Some(Err(refusal)) = now.map(|now| guard::limit(&now, value)) {
-        return StepResult::only(Outcome::Failed, refusal.reason);
+    if let Some(Err(denial)) = now.map(|now| guard::limit(&now, value)) {
+        return StepResult::only(Outcome::Failed, denial.reason);
     }
     let done = host
         .set_cgroup(cgroup, value, unit)
@@ -170,7 +170,7 @@ pub fn set(host: &mut impl Host, cgroup: &Cgroup, value: &mut Value, prior: &[Sa
         ),
         Err(error) => error.into(),
     };
-    effected.before = prior.first().map(|prior| prior.value.to_string());
+    effected.before = saved.first().map(|saved| saved.value.to_string());
     effected.after = Some(value.to_string());
     effected
 }
@@ -190,10 +190,10 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
             Outcome::Restored,
             format!("lease {heir} holds the knob and restores it"),
         ),
-        Undo::Set { value, prior, ours } => {
+        Undo::Set { value, saved, ours } => {
             // What somebody else set between the two leases wins over the value of the older one.
-            let (next, foreign) = (value, prior.first());
-            let value = foreign.map_or(next, |prior| &prior.value);
+            let (next, foreign) = (value, saved.first());
+            let value = foreign.map_or(next, |saved| &saved.value);
             let unit = held_unit(lease);
             let put = |host: &mut _| match foreign {
                 None => Host::set_cgroup(host, cgroup, next, unit),
@@ -206,8 +206,8 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
             let next = (!is_set_by_other).then_some(next);
             unit::settle(host, cgroup, effected, unit, ours, next)
         }
-        Undo::Restore { prior, ours } => {
-            let Some(first) = prior.first() else {
+        Undo::Restore { saved, ours } => {
+            let Some(first) = saved.first() else {
                 return StepResult::only(Outcome::Failed, "what was there before is not known");
             };
             let unit = first.unit.as_ref();
@@ -222,7 +222,7 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
 /// What systemd had on record for the unit of a lease, where there is one.
 pub(super) fn held_unit(lease: &Lease) -> Option<&UnitState> {
     match &lease.effect {
-        Effect::Value { prior, .. } => prior.first().and_then(|prior| prior.unit.as_ref()),
+        Effect::Value { saved, .. } => saved.first().and_then(|saved| saved.unit.as_ref()),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@
 pub mod allocate;
 pub mod apply;
 pub mod command;
-pub mod descent;
+pub mod descendants;
 pub mod effect;
 pub mod guard;
 pub mod limit;

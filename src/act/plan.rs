@@ -27,41 +27,48 @@ pub struct DueSteps {
 /// What is due now. `matches` hold the selector, may be touched, and stand in the rule's order. The host is one more
 /// target wherever the ladder has steps for it; it takes no place of the `limit`.
 pub fn plan(rule: &Rule, episode: &Episode, matches: &[Candidate], now: Duration, is_repeat: bool) -> Vec<DueSteps> {
-    let mut ascents = Vec::new();
-    let held = episode.climbs.iter().filter(|climb| climb.target != Target::Host);
+    let mut all = Vec::new();
+    let held = episode
+        .targets
+        .iter()
+        .filter(|progress| progress.target != Target::Host);
     let mut free = rule.limit.saturating_sub(held.count());
     let host = rule.has_steps_for(Target::Host).then_some((Target::Host, HOST_NAME));
     let found = matches.iter().map(|candidate| (candidate.target(), candidate.name()));
-    let climbs: HashMap<Target, &TargetProgress> = episode.climbs.iter().map(|climb| (climb.target, climb)).collect();
+    let targets: HashMap<Target, &TargetProgress> = episode
+        .targets
+        .iter()
+        .map(|progress| (progress.target, progress))
+        .collect();
     for (target, name) in host.into_iter().chain(found) {
-        let climb = climbs.get(&target).copied();
-        match climb {
-            Some(TargetProgress { rung, due, .. }) if *rung < rule.actions.len() && *due <= now => {
-                ascents.push(ascend(rule, target, name, *rung, false));
+        let progress = targets.get(&target).copied();
+        match progress {
+            Some(TargetProgress { step_index, due, .. }) if *step_index < rule.actions.len() && *due <= now => {
+                all.push(due_steps_of(rule, target, name, *step_index, false));
             }
             Some(_) => {}
             None if (free > 0 || target == Target::Host) && !is_barred(episode, target, is_repeat) => {
                 free -= usize::from(target != Target::Host);
-                ascents.push(ascend(rule, target, name, 0, true));
+                all.push(due_steps_of(rule, target, name, 0, true));
             }
             None => {}
         }
     }
-    ascents
+    all
 }
 
 fn is_barred(episode: &Episode, target: Target, is_repeat: bool) -> bool {
     episode
-        .barred
+        .excluded
         .iter()
-        .any(|barred| barred.target == target && !(barred.until_repeat && is_repeat))
+        .any(|excluded| excluded.target == target && !(excluded.until_repeat && is_repeat))
 }
 
-fn ascend(rule: &Rule, target: Target, name: &str, rung: usize, is_new: bool) -> DueSteps {
+fn due_steps_of(rule: &Rule, target: Target, name: &str, step_index: usize, is_new: bool) -> DueSteps {
     let mut steps = Vec::new();
     let mut next_rung = rule.actions.len();
     let mut wait = Duration::ZERO;
-    for (index, step) in rule.actions.iter().enumerate().skip(rung) {
+    for (index, step) in rule.actions.iter().enumerate().skip(step_index) {
         if let Step::Wait(time) = step {
             (next_rung, wait) = (index + 1, *time);
             break;
@@ -118,11 +125,11 @@ pub fn order_cgroups(a: &Cgroup, b: &Cgroup, by: OrderBy) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::book::{Excluded, WireSource};
+    use crate::ledger::state::{Excluded, WireSource};
     use crate::ledger::{Decision, EpisodeKey};
     use crate::rule::example;
 
-    fn episode(climbs: Vec<TargetProgress>) -> Episode {
+    fn episode(targets: Vec<TargetProgress>) -> Episode {
         Episode {
             key: EpisodeKey {
                 rule: "calm".into(),
@@ -138,8 +145,8 @@ mod tests {
             may_continue: false,
             seen_at: Duration::ZERO,
             evidence: Default::default(),
-            climbs,
-            barred: Vec::new(),
+            targets,
+            excluded: Vec::new(),
         }
     }
 
@@ -151,25 +158,24 @@ mod tests {
         pids.iter().map(|pid| Process::example(*pid, "burner")).collect()
     }
 
-    fn climb(pid: i32, rung: usize, due: u64) -> TargetProgress {
+    fn progress(pid: i32, step_index: usize, due: u64) -> TargetProgress {
         let process = Process::example(pid, "burner");
         TargetProgress {
             target: process.identity.into(),
             name: process.name,
-            rung,
+            step_index,
             due: Duration::from_secs(due),
             refused: None::<Decision>,
         }
     }
 
-    fn summary(ascents: &[DueSteps]) -> Vec<(i32, Vec<usize>, usize)> {
-        ascents
-            .iter()
-            .map(|ascent| {
+    fn summary(due: &[DueSteps]) -> Vec<(i32, Vec<usize>, usize)> {
+        due.iter()
+            .map(|due_steps| {
                 (
-                    ascent.target.pid().unwrap(),
-                    ascent.steps.iter().map(|(rung, _)| *rung).collect(),
-                    ascent.next_rung,
+                    due_steps.target.pid().unwrap(),
+                    due_steps.steps.iter().map(|(step_index, _)| *step_index).collect(),
+                    due_steps.next_rung,
                 )
             })
             .collect()
@@ -180,11 +186,11 @@ mod tests {
         let mut rule = example("calm", "nice 5; wait 10; signal TERM; wait 10; signal KILL");
         rule.limit = 2;
         let now = Duration::from_secs(100);
-        let plan_for = |climbs| summary(&plan(&rule, &episode(climbs), &candidates(&[7, 8, 9]), now, false));
+        let plan_for = |targets| summary(&plan(&rule, &episode(targets), &candidates(&[7, 8, 9]), now, false));
         assert_eq!(plan_for(vec![]), [(7, vec![0], 2), (8, vec![0], 2)]);
-        assert_eq!(plan_for(vec![climb(9, 2, 101)]), [(7, vec![0], 2)]);
-        assert_eq!(plan_for(vec![climb(9, 2, 100)]), [(7, vec![0], 2), (9, vec![2], 4)]);
-        assert_eq!(plan_for(vec![climb(8, 5, 0), climb(9, 4, 0)]), [(9, vec![4], 5)]);
+        assert_eq!(plan_for(vec![progress(9, 2, 101)]), [(7, vec![0], 2)]);
+        assert_eq!(plan_for(vec![progress(9, 2, 100)]), [(7, vec![0], 2), (9, vec![2], 4)]);
+        assert_eq!(plan_for(vec![progress(8, 5, 0), progress(9, 4, 0)]), [(9, vec![4], 5)]);
     }
 
     #[test]
@@ -193,7 +199,7 @@ mod tests {
         let mut episode = episode(vec![]);
         let target = processes(&[7])[0].identity.into();
         for (until_repeat, is_repeat, expected) in [(false, true, 0), (true, false, 0), (true, true, 1)] {
-            episode.barred = vec![Excluded { target, until_repeat }];
+            episode.excluded = vec![Excluded { target, until_repeat }];
             assert_eq!(
                 plan(&rule, &episode, &candidates(&[7]), Duration::ZERO, is_repeat).len(),
                 expected

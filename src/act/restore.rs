@@ -2,7 +2,7 @@
 //! somebody else changed meanwhile is left alone.
 
 use super::apply::{MAX_ROUNDS, StepResult, catches, concerned};
-use super::descent::Family;
+use super::descendants::Family;
 use crate::host::knob::CpuSet;
 use crate::host::{Host, HostError, Knob, Thread, Value};
 use crate::ledger::Outcome;
@@ -36,8 +36,8 @@ pub fn sweep(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'
     let Some(target) = lease.target.process() else { return };
     let (value, ours) = match undo {
         Undo::Set { value, ours, .. } => (Some(value), ours),
-        Undo::Restore { prior, ours } | Undo::HandOver { prior, ours, .. } => {
-            (prior.first().map(|prior| &prior.value), ours)
+        Undo::Restore { saved, ours } | Undo::HandOver { saved, ours, .. } => {
+            (saved.first().map(|saved| &saved.value), ours)
         }
         Undo::Signal(_) | Undo::Nothing => return,
     };
@@ -103,17 +103,17 @@ fn undo_what_is_known(
     match undo {
         Undo::HandOver {
             heir,
-            prior,
+            saved,
             ours,
             is_last_of_value,
             ..
         } => {
-            let first = prior.first().map_or(ours, |prior| &prior.value);
+            let first = saved.first().map_or(ours, |saved| &saved.value);
             if *is_last_of_value {
                 // Threads that end or cannot be set now are the heir's to restore.
                 let _ = restore_threads(host, target, ours, &mut Back::default(), |thread| {
-                    let known = prior.iter().find(|prior| prior.thread() == thread);
-                    known.map_or_else(|| first.clone(), |prior| prior.value.clone())
+                    let known = saved.iter().find(|saved| saved.thread() == thread);
+                    known.map_or_else(|| first.clone(), |saved| saved.value.clone())
                 });
             }
             let missed = restore_children(host, &born(ours), ours, first, &mut Back::default());
@@ -133,23 +133,23 @@ fn undo_what_is_known(
                 ),
             Err(_) => StepResult::only(Outcome::Failed, format!("no signal has the number {number}")),
         },
-        Undo::Set { value, prior, ours } => {
+        Undo::Set { value, saved, ours } => {
             let mut effected = put_back(host, target, ours, &born(ours), |thread| {
-                let changed = thread.and_then(|thread| prior.iter().find(|prior| prior.thread() == thread));
-                changed.map_or_else(|| value.clone(), |prior| prior.value.clone())
+                let changed = thread.and_then(|thread| saved.iter().find(|saved| saved.thread() == thread));
+                changed.map_or_else(|| value.clone(), |saved| saved.value.clone())
             });
             if effected.outcome == Outcome::Restored && value == ours && effected.reason.is_empty() {
                 effected.reason = "an older lease holds the same value".to_owned();
             }
             effected
         }
-        Undo::Restore { prior, ours } => {
+        Undo::Restore { saved, ours } => {
             let of_thread = |thread: Option<Thread>| {
-                let known = thread.and_then(|thread| prior.iter().find(|prior| prior.thread() == thread));
+                let known = thread.and_then(|thread| saved.iter().find(|saved| saved.thread() == thread));
                 // A thread or child born during the lease has inherited ours from one that had this before.
                 known
-                    .or(prior.first())
-                    .map_or_else(|| ours.clone(), |prior| prior.value.clone())
+                    .or(saved.first())
+                    .map_or_else(|| ours.clone(), |saved| saved.value.clone())
             };
             put_back(host, target, ours, &born(ours), of_thread)
         }
@@ -290,7 +290,7 @@ fn restore_thread(
 mod tests {
     use super::*;
     use crate::act::apply::{self, set};
-    use crate::act::descent::Descendants;
+    use crate::act::descendants::Descendants;
     use crate::host::fake::FakeHost;
     use crate::host::knob::Policy;
     use crate::ledger::{Effect, lease};
@@ -314,9 +314,9 @@ mod tests {
     }
 
     fn take(host: &mut FakeHost, id: u64, target: Identity, nice: i32) -> Lease {
-        let mut prior = apply::read(host, target, Knob::Nice).unwrap();
+        let mut saved = apply::read(host, target, Knob::Nice).unwrap();
         let mut value = Value::Nice(nice);
-        let effected = set(host, target, &mut value, &mut prior);
+        let effected = set(host, target, &mut value, &mut saved);
         assert_eq!(effected.outcome, Outcome::Applied, "{effected:?}");
         Lease {
             id,
@@ -324,7 +324,7 @@ mod tests {
             fingerprint: "f".into(),
             target: target.into(),
             name: "burner".into(),
-            effect: Effect::Value { value, prior },
+            effect: Effect::Value { value, saved },
             taken_at: host.now.boot,
             deadline: Duration::MAX,
             settled: true,
@@ -332,17 +332,17 @@ mod tests {
         }
     }
 
-    fn undone(host: &mut FakeHost, lease: &Lease, what: &Undo, broods: &Descendants) -> StepResult {
-        let kin = ProcessTree::from(host.processes().unwrap());
+    fn undone(host: &mut FakeHost, lease: &Lease, what: &Undo, descendants: &Descendants) -> StepResult {
+        let tree = ProcessTree::from(host.processes().unwrap());
         let family = Family {
-            kin: &kin,
-            broods,
+            tree: &tree,
+            descendants,
             is_holder: &|_| false,
         };
         undo(host, lease, what, &family)
     }
 
-    fn give_back(host: &mut FakeHost, lease: &Lease, live: &[Lease]) -> Outcome {
+    fn begin_release(host: &mut FakeHost, lease: &Lease, live: &[Lease]) -> Outcome {
         let what = lease::undo(lease, live.iter());
         undone(host, lease, &what, &Descendants::default()).outcome
     }
@@ -359,7 +359,7 @@ mod tests {
             .nice = -3;
         let lease = take(&mut host, 1, target, 15);
         assert_eq!(niceness(&host, 100), [15, 15, 15]);
-        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::Restored);
+        assert_eq!(begin_release(&mut host, &lease, &[]), Outcome::Restored);
         assert_eq!(niceness(&host, 100), [0, -3, 0]);
     }
 
@@ -375,7 +375,7 @@ mod tests {
             (child.parent, child.nice, child.age) = (parent, 15, Duration::ZERO);
             host.add(child);
         }
-        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::Restored);
+        assert_eq!(begin_release(&mut host, &lease, &[]), Outcome::Restored);
         assert_eq!(niceness(&host, 100), [0, 0]);
         assert_eq!((niceness(&host, 200), niceness(&host, 201)), (vec![0], vec![0]));
         assert_eq!(niceness(&host, 300), [15], "no descendant");
@@ -406,7 +406,7 @@ mod tests {
         host.add(child);
         host.advance(Duration::from_secs(5));
         let lease = take(&mut host, 1, target, 15);
-        give_back(&mut host, &lease, &[]);
+        begin_release(&mut host, &lease, &[]);
         assert_eq!(niceness(&host, 200), [15]);
     }
 
@@ -421,7 +421,7 @@ mod tests {
             .get_mut(&100)
             .unwrap()
             .nice = 7;
-        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::Superseded);
+        assert_eq!(begin_release(&mut host, &lease, &[]), Outcome::Superseded);
         assert_eq!(niceness(&host, 100), [7]);
     }
 
@@ -431,12 +431,12 @@ mod tests {
         let first = take(&mut host, 1, target, 10);
         let second = take(&mut host, 2, target, 15);
         assert_eq!(
-            give_back(&mut host, &second, &[first.clone(), second.clone()]),
+            begin_release(&mut host, &second, &[first.clone(), second.clone()]),
             Outcome::Restored
         );
         assert_eq!(niceness(&host, 100), [10, 10]);
         assert_eq!(
-            give_back(&mut host, &first, std::slice::from_ref(&first)),
+            begin_release(&mut host, &first, std::slice::from_ref(&first)),
             Outcome::Restored
         );
         assert_eq!(niceness(&host, 100), [0, 0]);
@@ -454,7 +454,7 @@ mod tests {
             .policy = Policy::RealTime;
         let lease = take(&mut host, 1, target, 15);
         assert_eq!(niceness(&host, 100), [15, 0]);
-        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::Restored);
+        assert_eq!(begin_release(&mut host, &lease, &[]), Outcome::Restored);
         host.processes
             .get_mut(&100)
             .unwrap()
@@ -473,14 +473,14 @@ mod tests {
         let (mut host, target) = host_with(1, 0);
         let lease = take(&mut host, 1, target, 15);
         host.processes.clear();
-        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::Gone);
+        assert_eq!(begin_release(&mut host, &lease, &[]), Outcome::Gone);
         host.advance(Duration::from_secs(60));
         host.add(Process {
             age: Duration::ZERO,
             nice: 15,
             ..Process::example(100, "another")
         });
-        assert_eq!(give_back(&mut host, &lease, &[]), Outcome::ChangedIdentity);
+        assert_eq!(begin_release(&mut host, &lease, &[]), Outcome::ChangedIdentity);
         assert_eq!(niceness(&host, 100), [15]);
     }
 }

@@ -41,9 +41,9 @@ impl fmt::Display for Shortage {
 /// When there is not enough room yet: then the limit must not be put back.
 pub fn make(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -> Result<(), Shortage> {
     let (ours, value) = match undo {
-        Undo::Set { value, prior, ours } => (ours, prior.first().map_or(value, |prior| &prior.value)),
-        Undo::Restore { prior, ours } => match prior.first() {
-            Some(prior) => (ours, &prior.value),
+        Undo::Set { value, saved, ours } => (ours, saved.first().map_or(value, |saved| &saved.value)),
+        Undo::Restore { saved, ours } => match saved.first() {
+            Some(saved) => (ours, &saved.value),
             None => return Ok(()),
         },
         Undo::HandOver { .. } | Undo::Signal(_) | Undo::Nothing => return Ok(()),

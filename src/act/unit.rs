@@ -85,10 +85,10 @@ pub fn foreign_record(host: &impl Host, foreign: &SavedValue, next: &Value) -> O
 }
 
 /// Whether a value was written into the file past systemd, which has another one on record.
-pub fn is_by_hand(host: &impl Host, prior: &SavedValue) -> bool {
-    let of_unit = prior.unit.as_ref();
-    let of_unit = of_unit.and_then(|state| recorded(host, prior.value.knob(), state));
-    match (of_unit, &prior.value) {
+pub fn is_by_hand(host: &impl Host, saved: &SavedValue) -> bool {
+    let of_unit = saved.unit.as_ref();
+    let of_unit = of_unit.and_then(|state| recorded(host, saved.value.knob(), state));
+    match (of_unit, &saved.value) {
         (Some(Value::Cgroup(of_unit)), Value::Cgroup(value)) => !of_unit.explains(value),
         _ => false,
     }
@@ -106,7 +106,7 @@ fn recorded(host: &impl Host, knob: Knob, state: &UnitState) -> Option<Value> {
 pub fn goal_of_record(host: &impl Host, lease: &Lease, undo: &Undo) -> Option<Value> {
     let (state, knob) = (held_unit(lease)?, lease.effect.value()?.knob());
     match undo {
-        Undo::Set { value: next, prior, .. } => match prior.first() {
+        Undo::Set { value: next, saved, .. } => match saved.first() {
             Some(foreign) if !is_by_hand(host, foreign) => {
                 Some(recorded(host, knob, state).unwrap_or_else(|| foreign.value.clone()))
             }

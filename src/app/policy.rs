@@ -3,7 +3,7 @@
 
 use crate::config::{Config, Loaded, ProcessGroup};
 use crate::engine::Policy;
-use crate::engine::here::HostIdentity;
+use crate::engine::host_identity::HostIdentity;
 use crate::rule::RuleSet;
 use crate::sense::Group;
 use crate::watch::promql::{self, Query};
@@ -29,7 +29,7 @@ pub fn policy(config: &Config, rules: RuleSet, enforce: bool) -> Policy {
     Policy {
         rules,
         enforce: enforce || config.enforce,
-        here: HostIdentity::new(
+        host_identity: HostIdentity::new(
             config.identity.labels.clone(),
             &node_name(),
             &hosts,

@@ -73,10 +73,10 @@ pub async fn run(Wanted(mut wanted): Wanted, door: EngineHandle, tally: Tally, s
             if orders.alertmanagers.is_empty() {
                 tally.alertmanagers_asked(0, 0);
             } else {
-                let survey = survey(&orders, &mut last_good, &mut silent).await;
-                tally.alertmanagers_asked(survey.views.len(), silent.len());
+                let poll = poll(&orders, &mut last_good, &mut silent).await;
+                tally.alertmanagers_asked(poll.views.len(), silent.len());
                 // A full queue is a busy engine: the next survey says the same.
-                door.try_send(Input::PollResult(survey));
+                door.try_send(Input::PollResult(poll));
             }
             tokio::select! {
                 () = tokio::time::sleep(orders.reconcile.interval) => {}
@@ -91,7 +91,7 @@ pub async fn run(Wanted(mut wanted): Wanted, door: EngineHandle, tally: Tally, s
 }
 
 /// Asks all at once. `silent` are those that did not answer the last time, so that only changes are logged.
-async fn survey(orders: &Orders, last_good: &mut LastGood, silent: &mut BTreeSet<String>) -> PollResult {
+async fn poll(orders: &Orders, last_good: &mut LastGood, silent: &mut BTreeSet<String>) -> PollResult {
     let asked_at = crate::host::linux::boot_time();
     let mut asked = JoinSet::new();
     for group in &orders.alertmanagers {

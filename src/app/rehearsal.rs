@@ -52,11 +52,11 @@ impl Rehearsal {
     }
 
     /// Nothing is done and nothing is told.
-    pub fn walk(self) {
+    pub fn process_alerts(self) {
         silently(|| {
-            self.evaluation.map(Evaluation::walk);
+            self.evaluation.map(Evaluation::process_alerts);
             if let Some(mut reaction) = self.reaction {
-                reaction.walk();
+                reaction.process_alerts();
             }
         });
     }
@@ -78,11 +78,11 @@ struct Reaction {
 
 impl Reaction {
     fn prepare(mut host: LinuxHost, procfs: &Procfs, policy: &Policy) -> Option<Reaction> {
-        let own_line = host.own_line();
+        let own_ancestors = host.own_ancestors();
         let table = host.processes().ok()?;
         let others = table
             .iter()
-            .filter(|process| !process.is_kernel_thread && !own_line.contains(&process.identity.pid));
+            .filter(|process| !process.is_kernel_thread && !own_ancestors.contains(&process.identity.pid));
         let somebody = others.max_by_key(|process| process.resident_bytes)?.clone();
         let rule = Arc::new(rule(somebody.identity.pid)?);
         let policy = Policy {
@@ -115,15 +115,15 @@ impl Reaction {
         })
     }
 
-    fn walk(&mut self) {
+    fn process_alerts(&mut self) {
         let _ = self.engine.take(&[alert()], Instant::now());
-        let own_line = self.engine.host().own_line();
-        let ward = Protection {
-            own_line: &own_line,
+        let own_ancestors = self.engine.host().own_ancestors();
+        let protection = Protection {
+            own_ancestors: &own_ancestors,
             protect: &[],
         };
         if let Some(selector) = self.rule.selector() {
-            still_holds(self.engine.host(), &self.somebody, &self.rule, selector, &ward);
+            still_holds(self.engine.host(), &self.somebody, &self.rule, selector, &protection);
         }
         // To one who is not there: found out before anything is sent.
         let nobody = Identity {
@@ -150,7 +150,7 @@ impl Evaluation {
     }
 
     /// Returns how many alerts that made.
-    fn walk(mut self) -> usize {
+    fn process_alerts(mut self) -> usize {
         let family = Family::gauge("a", "").value(1.0);
         self.history.append(Wrote::default(), 1000, &[family], &[]);
         let round = self
@@ -169,7 +169,7 @@ fn rule(pid: i32) -> Option<Rule> {
     Some(Rule {
         name: NAME.into(),
         matchers: vec![Matcher::new("alertname", Op::Equal, NAME).ok()?],
-        aim: TargetSelector::Processes(Selector { conditions }),
+        target_selector: TargetSelector::Processes(Selector { conditions }),
         order_by: OrderBy {
             key: OrderKey::Memory,
             reverse: false,
@@ -207,7 +207,7 @@ fn alert() -> Alert {
 mod tests {
     use super::*;
     use crate::act::guard::Budget;
-    use crate::engine::here::HostIdentity;
+    use crate::engine::host_identity::HostIdentity;
     use crate::ledger::Decision;
     use std::path::Path;
 
@@ -219,18 +219,18 @@ mod tests {
         let policy = Policy {
             rules: RuleSet { rules: Vec::new() },
             enforce: true,
-            here: HostIdentity::new(Vec::new(), "web1", "", &[]),
+            host_identity: HostIdentity::new(Vec::new(), "web1", "", &[]),
             protect: Vec::new(),
             budget: Budget::default(),
             restore_on_exit: true,
             retention: Default::default(),
         };
         let mut reaction = Reaction::prepare(host, &procfs, &policy).unwrap();
-        reaction.walk();
+        reaction.process_alerts();
         let records = reaction.engine.records();
         let decisions: Vec<_> = records.iter().filter_map(|record| record.decision).collect();
         assert_eq!(decisions, [Decision::DryRun]);
-        assert_eq!(Evaluation::prepare().unwrap().walk(), 1);
+        assert_eq!(Evaluation::prepare().unwrap().process_alerts(), 1);
         assert!(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();

@@ -37,7 +37,7 @@ pub struct Reloader {
     at_start: (Webhook, Sampling),
     told: Told,
     /// One reload at a time.
-    turn: Mutex<()>,
+    transaction: Mutex<()>,
 }
 
 impl Reloader {
@@ -52,7 +52,7 @@ impl Reloader {
             authenticates,
             at_start: (loaded.config.webhook.clone(), loaded.config.sampling),
             told,
-            turn: Mutex::new(()),
+            transaction: Mutex::new(()),
         }
     }
 
@@ -61,7 +61,7 @@ impl Reloader {
     /// # Errors
     /// Says what is wrong; then nothing has changed.
     pub fn reload(&self) -> Result<(), String> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.transaction.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.try_reload();
         match &result {
             Ok(()) => {

@@ -4,7 +4,7 @@ use super::shelf::{self, Shelf};
 use super::{Alertmanagers, Reconcile};
 use crate::diagnostic::{Findings, Source};
 use crate::http::client::{Credentials, Secret, Settings, Trust};
-use crate::rule::errand::TLS_KEYS;
+use crate::rule::job::TLS_KEYS;
 use crate::schema::{Kind, Object, optional, required};
 use crate::yaml::{Fields, Text, from_str};
 use hyper::Uri;

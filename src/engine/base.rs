@@ -2,10 +2,10 @@
 //! alerts do not make each other's changes larger, and what applies comes back part by part as they end.
 
 use super::Engine;
-use super::ascend::StepContext;
-use super::turn::Transaction;
+use super::steps::StepContext;
+use super::transaction::Transaction;
 use crate::act::apply::{self, Prepared, StepResult};
-use crate::act::descent;
+use crate::act::descendants;
 use crate::host::limit::Device;
 use crate::host::unit::number_in;
 use crate::host::{Host, Knob, UnitState, Value};
@@ -30,50 +30,50 @@ impl<H: Host> Engine<H> {
         &mut self,
         process: &Process,
         change: &Change,
-        seat: &StepContext<'_>,
-        turn: &Transaction,
+        context: &StepContext<'_>,
+        transaction: &Transaction,
     ) -> Result<OnProcess, StepResult> {
         let (target, knob) = (process.identity, change.knob());
-        let mut prior = apply::read(&mut self.host, target, knob)?;
+        let mut saved = apply::read(&mut self.host, target, knob)?;
         let mut is_by_birth = false;
-        for prior in &mut prior {
-            let Some(kin) = turn.choice() else { continue };
-            if let Some(own) = descent::before_birth(process, &prior.value, &self.book.leases, kin) {
-                (prior.value, is_by_birth) = (own, true);
+        for saved in &mut saved {
+            let Some(tree) = transaction.choice() else { continue };
+            if let Some(own) = descendants::before_birth(process, &saved.value, &self.ledger.leases, tree) {
+                (saved.value, is_by_birth) = (own, true);
             }
         }
         // A lease of this same turn is not carried out yet; ours will find what it sets.
         if let Some(value) = self.awaited_value(target.into(), knob) {
-            prior.iter_mut().for_each(|prior| prior.value.clone_from(&value));
+            saved.iter_mut().for_each(|saved| saved.value.clone_from(&value));
         }
-        let base = self.base_of(seat, knob, &prior);
-        let prepared = apply::prepare(&mut self.host, target, change, &base, prior)?;
+        let base = self.base_of(context, knob, &saved);
+        let prepared = apply::prepare(&mut self.host, target, change, &base, saved)?;
         Ok(OnProcess { prepared, is_by_birth })
     }
 
     /// What the knob of a target would be, were there no leases of other alerts: `found` is there now, and never empty.
     /// Steps of one ladder build on each other.
-    pub(super) fn base_of(&self, seat: &StepContext<'_>, knob: Knob, found: &[SavedValue]) -> Value {
+    pub(super) fn base_of(&self, context: &StepContext<'_>, knob: Knob, found: &[SavedValue]) -> Value {
         let of_knob = |lease: &&Lease| lease.effect.value().is_some_and(|value| value.knob() == knob);
-        let held = self.book.leases.on(seat.candidate.target());
+        let held = self.ledger.leases.on(context.candidate.target());
         let stack: Vec<&Lease> = held.filter(of_knob).collect();
         let base = lease::base(&stack, found);
         let first = found[0].thread();
-        let mut of_first = base.iter().filter(|prior| prior.thread() == first);
+        let mut of_first = base.iter().filter(|saved| saved.thread() == first);
         let base = of_first.next().unwrap_or(&found[0]).value.clone();
         let is_ours = stack.iter().any(|lease| lease.effect.value() == Some(&found[0].value));
-        let own = self.newest_of_episode(seat, &stack);
+        let own = self.newest_of_episode(context, &stack);
         own.filter(|_| is_ours).unwrap_or(base)
     }
 
     /// What an earlier step of the same ladder set. What is held since an earlier firing is to be undone, and does not count.
-    fn newest_of_episode(&self, seat: &StepContext<'_>, stack: &[&Lease]) -> Option<Value> {
+    fn newest_of_episode(&self, context: &StepContext<'_>, stack: &[&Lease]) -> Option<Value> {
         let key = EpisodeKey {
-            rule: seat.rule.name.clone(),
-            fingerprint: seat.about.fingerprint.clone(),
+            rule: context.rule.name.clone(),
+            fingerprint: context.about.fingerprint.clone(),
             simulated: false,
         };
-        let opened_at = self.book.episodes.get(&key)?.opened_at;
+        let opened_at = self.ledger.episodes.get(&key)?.opened_at;
         let is_own = |lease: &&&Lease| {
             lease.rule == key.rule && lease.fingerprint == key.fingerprint && lease.taken_at >= opened_at
         };
@@ -81,7 +81,7 @@ impl<H: Host> Engine<H> {
     }
 
     fn awaited_value(&self, target: Target, knob: Knob) -> Option<Value> {
-        let mut newest = self.book.leases.on(target).rev();
+        let mut newest = self.ledger.leases.on(target).rev();
         let value_of = |lease: &Lease| match &lease.effect {
             Effect::Value { value, .. } if value.knob() == knob => Some((value.clone(), lease.settled)),
             _ => None,
@@ -95,13 +95,13 @@ impl<H: Host> Engine<H> {
     pub(super) fn forget_other_devices(&self, cgroup: &Cgroup, knob: Knob, unit: &mut UnitState) {
         let Knob::Io(own, kind) = knob else { return };
         let mut others: BTreeMap<Device, &UnitState> = BTreeMap::new();
-        for lease in self.book.leases.values() {
-            let (Effect::Value { value, prior }, true) = (&lease.effect, lease.name == cgroup.path) else {
+        for lease in self.ledger.leases.values() {
+            let (Effect::Value { value, saved }, true) = (&lease.effect, lease.name == cgroup.path) else {
                 continue;
             };
             if let Knob::Io(device, of) = value.knob()
                 && (device != own && of == kind)
-                && let Some(former) = prior.first().and_then(|prior| prior.unit.as_ref())
+                && let Some(former) = saved.first().and_then(|saved| saved.unit.as_ref())
             {
                 // The oldest lease on a device knows what was there first.
                 others.entry(device).or_insert(former);

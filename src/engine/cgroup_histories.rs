@@ -87,7 +87,7 @@ fn set(file: CgroupFile, text: &str) -> Step {
 fn policy() -> Policy {
     let rule = |name: &str, alert: &str, limit: usize, actions: Vec<Step>| Rule {
         matchers: example(alert, "nice 1").matchers,
-        aim: TargetSelector::Cgroups(Selector {
+        target_selector: TargetSelector::Cgroups(Selector {
             conditions: vec![Condition::Cgroup(
                 Pattern::fixed(r"/work\.slice/.*\.service|/plain").unwrap(),
             )],
@@ -153,7 +153,7 @@ fn policy() -> Policy {
             rules: rules.into_iter().map(Arc::new).collect(),
         },
         enforce: true,
-        here: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
+        host_identity: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
         protect: vec![],
         budget: Budget::default(),
         restore_on_exit: true,
@@ -227,8 +227,8 @@ struct History {
 }
 
 fn start(host: FakeHost, directory: &std::path::Path, tally: &Tally) -> Engine<FakeHost> {
-    let (journal, book) = Journal::open(directory, BootId(1));
-    Engine::new(host, journal, book, policy(), Box::new(|_| None), tally.clone())
+    let (journal, ledger) = Journal::open(directory, BootId(1));
+    Engine::new(host, journal, ledger, policy(), Box::new(|_| None), tally.clone())
 }
 
 fn died(result: std::thread::Result<()>) -> bool {
@@ -393,7 +393,7 @@ impl History {
             Op::Pass(seconds) => self.pass(seconds, deaths),
             Op::Restart => self.restart(second),
             Op::Release(nth) => self.run(deaths, |engine| {
-                let id = nth.map(|nth| engine.book().leases.keys().nth(nth).copied().unwrap_or(0));
+                let id = nth.map(|nth| engine.ledger().leases.keys().nth(nth).copied().unwrap_or(0));
                 engine.release(id);
             }),
             Op::Pause(paused) => self.run(deaths, |engine| engine.pause(paused)),
@@ -431,7 +431,7 @@ impl History {
 
     /// Whatever else is held: a relative limit counts from what the cgroup would have without evenkeel.
     fn check_bases(&self) {
-        for lease in self.engine.book().leases.values() {
+        for lease in self.engine.ledger().leases.values() {
             let Some(Value::Cgroup(Setting::CpuMax(held))) = lease.effect.value() else {
                 continue;
             };
@@ -502,7 +502,11 @@ impl History {
         self.pass(60, [None, None]);
         self.note_restarts();
         assert_eq!(self.engine.host().signals, [], "no limit ends anything");
-        assert!(self.engine.book().leases.is_empty(), "{:?}", self.engine.book().leases);
+        assert!(
+            self.engine.ledger().leases.is_empty(),
+            "{:?}",
+            self.engine.ledger().leases
+        );
         for path in PATHS {
             let told = |record: &&Record| record.target.as_ref().is_some_and(|(_, name)| name == path);
             let records: Vec<Record> = self.engine.records().into_iter().collect();

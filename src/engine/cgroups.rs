@@ -2,8 +2,8 @@
 //! intends. Policy is in guard; what is done is in `act/limit.rs`.
 
 use super::Engine;
-use super::ascend::StepContext;
-use super::turn::{Action, ActionContext, AlertRef, Transaction, shown};
+use super::steps::StepContext;
+use super::transaction::{Action, ActionContext, AlertRef, Transaction, shown};
 use crate::act::apply::StepResult;
 use crate::act::guard::{self, Denial, Protection};
 use crate::act::{limit, plan};
@@ -25,7 +25,7 @@ pub fn select_cgroups(
     table: &[Process],
     rule: &Rule,
     selector: &Selector,
-    ward: &Protection,
+    protection: &Protection,
 ) -> Result<Vec<(Cgroup, Members)>, String> {
     let listed = host.cgroups().map_err(|error| error.to_string())?;
     let by_pid: BTreeMap<i32, &Process> = table.iter().map(|process| (process.identity.pid, process)).collect();
@@ -34,7 +34,7 @@ pub fn select_cgroups(
         if matches!(selector.judge_cgroup(&cgroup), Judgement::Fails(_)) {
             continue;
         }
-        let members = members(host, &by_pid, &cgroup, ward);
+        let members = members(host, &by_pid, &cgroup, protection);
         let cores = |processes: &Vec<Process>| processes.iter().filter_map(|process| process.cpu_cores).sum();
         cgroup.cpu_cores = members.as_ref().ok().map(cores);
         if selector.judge_cgroup(&cgroup) == Judgement::Holds {
@@ -50,7 +50,7 @@ fn members(
     host: &mut impl Host,
     by_pid: &BTreeMap<i32, &Process>,
     cgroup: &Cgroup,
-    ward: &Protection,
+    protection: &Protection,
 ) -> Result<Vec<Process>, String> {
     let mut processes = Vec::new();
     for pid in host.members(cgroup).map_err(|error| error.to_string())? {
@@ -58,7 +58,7 @@ fn members(
             return Err("it holds a process of another pid namespace".to_owned());
         }
         let known = by_pid.get(&pid).map(|process| (*process).clone());
-        processes.extend(member(host, pid, known, ward.needs())?);
+        processes.extend(member(host, pid, known, protection.needs())?);
     }
     Ok(processes)
 }
@@ -105,13 +105,13 @@ impl<H: Host> Engine<H> {
         selector: &Selector,
         about: &AlertRef,
         is_first: bool,
-        turn: &mut Transaction,
+        transaction: &mut Transaction,
     ) -> Result<Vec<Candidate>, Denial> {
-        let ward = Protection {
-            own_line: &self.own_line,
+        let protection = Protection {
+            own_ancestors: &self.own_ancestors,
             protect: &self.policy.protect,
         };
-        let found = select_cgroups(&mut self.host, turn.processes(), rule, selector, &ward);
+        let found = select_cgroups(&mut self.host, transaction.processes(), rule, selector, &protection);
         let found = found.map_err(|reason| Denial {
             decision: Decision::NoTarget,
             reason,
@@ -120,14 +120,14 @@ impl<H: Host> Engine<H> {
         let (mut matches, mut refused) = (Vec::new(), Vec::new());
         let may_differ_soon = found.iter().any(|(_, members)| is_unidentified(members));
         for (cgroup, members) in found {
-            match ward.screen_cgroup(rule, &cgroup, &members) {
+            match protection.screen_cgroup(rule, &cgroup, &members) {
                 Ok(()) => matches.push(Candidate::Cgroup(cgroup)),
-                Err(refusal) => refused.push((Candidate::Cgroup(cgroup), refusal)),
+                Err(denial) => refused.push((Candidate::Cgroup(cgroup), denial)),
             }
         }
         if is_first {
             if may_differ_soon {
-                self.look_again_soon(turn.boot_now());
+                self.hasten_round(transaction.boot_now());
             }
             let nobody = match refused.len() {
                 0 if selector.needs_unit() => {
@@ -137,10 +137,10 @@ impl<H: Host> Engine<H> {
                 0 => "no cgroup matches the selector".to_owned(),
                 found => format!("{found} cgroups match the selector, and none of them may be touched"),
             };
-            self.tell_refused(about, refused, turn);
+            self.record_denials(about, refused, transaction);
             if matches.is_empty() {
                 let (decision, reason) = (Decision::NoTarget, nobody);
-                self.refuse_all(about, &Denial { decision, reason }, turn);
+                self.record_denial(about, &Denial { decision, reason }, transaction);
             }
         }
         Ok(matches)
@@ -156,25 +156,25 @@ impl<H: Host> Engine<H> {
         };
         now.cpu_cores = seen.cpu_cores;
         let members = self.members_of(&now);
-        let ward = Protection {
-            own_line: &self.own_line,
+        let protection = Protection {
+            own_ancestors: &self.own_ancestors,
             protect: &self.policy.protect,
         };
         match selector.judge_cgroup(&now) {
-            Judgement::Holds => ward
+            Judgement::Holds => protection
                 .screen_cgroup(rule, &now, &members)
-                .map_err(|refusal| refusal.reason),
+                .map_err(|denial| denial.reason),
             Judgement::Fails(why) | Judgement::Unknown(why) => Err(why.to_string()),
         }
     }
 
     /// Everything in a cgroup, read now.
     pub(super) fn members_of(&mut self, cgroup: &Cgroup) -> Members {
-        let ward = Protection {
-            own_line: &self.own_line,
+        let protection = Protection {
+            own_ancestors: &self.own_ancestors,
             protect: &self.policy.protect,
         };
-        members(&mut self.host, &BTreeMap::new(), cgroup, &ward)
+        members(&mut self.host, &BTreeMap::new(), cgroup, &protection)
     }
 
     pub(super) fn is_cgroup_there(&mut self, identity: CgroupIdentity, path: &str) -> bool {
@@ -196,7 +196,7 @@ impl<H: Host> Engine<H> {
                 && other.name == lease.name
                 && other.effect.value().is_some_and(|value| value.knob() == knob)
         };
-        let mut newer = self.book.leases.values().filter(|other| other.id > lease.id);
+        let mut newer = self.ledger.leases.values().filter(|other| other.id > lease.id);
         newer.find(holds).map(|other| other.id)
     }
 
@@ -216,7 +216,7 @@ impl<H: Host> Engine<H> {
         let mut reading = self.host.read_cgroup(cgroup, knob)?;
         let target = Target::from(cgroup.identity);
         let of_knob = |lease: &&Lease| matches!(&lease.effect, Effect::Value { value, .. } if value.knob() == knob);
-        let leases = || self.book.leases.values().filter(of_knob);
+        let leases = || self.ledger.leases.values().filter(of_knob);
         // A lease of this same turn is not carried out yet; ours will find what it sets.
         let newest = leases().rev().find(|lease| lease.target == target);
         if let Some(Lease {
@@ -265,7 +265,7 @@ impl<H: Host> Engine<H> {
         &mut self,
         cgroup: &Cgroup,
         change: &Change,
-        seat: &StepContext<'_>,
+        context: &StepContext<'_>,
     ) -> Result<limit::PreparedLimit, StepResult> {
         let knob = limit::knob(&self.host, change)?;
         let mut reading = self.read_own(cgroup, knob)?;
@@ -278,95 +278,110 @@ impl<H: Host> Engine<H> {
             value: reading.value.clone(),
             unit: None,
         };
-        let base = self.base_of(seat, knob, &[found]);
+        let base = self.base_of(context, knob, &[found]);
         let mut prepared = limit::prepare(&mut self.host, cgroup, change, &base, reading)?;
-        if let (Some(_), Value::Cgroup(setting)) = (&prepared.prior.unit, &mut prepared.value) {
+        if let (Some(_), Value::Cgroup(setting)) = (&prepared.saved.unit, &mut prepared.value) {
             *setting = unit::kept(setting);
         }
         Ok(prepared)
     }
 
     /// Writes down what is about to be done to a cgroup, or what would be. False where the guard refuses it.
-    pub(super) fn intend_on_cgroup(
+    pub(super) fn stage_on_cgroup(
         &mut self,
         step: &Step,
         mut record: Record,
-        subject: ActionContext,
-        seat: &StepContext<'_>,
+        action_context: ActionContext,
+        context: &StepContext<'_>,
         simulated: bool,
-        turn: &mut Transaction,
+        transaction: &mut Transaction,
     ) {
-        let Some(cgroup) = seat.candidate.cgroup() else { return };
+        let Some(cgroup) = context.candidate.cgroup() else {
+            return;
+        };
         let prepared = match step {
-            Step::Set(change) => match self.prepare_limit(cgroup, change, seat) {
+            Step::Set(change) => match self.prepare_limit(cgroup, change, context) {
                 Ok(prepared) => Some((change, prepared)),
                 Err(effected) => {
-                    turn.decide(&mut self.book, record.clone());
+                    transaction.stage_record(&mut self.ledger, record.clone());
                     record.decision = None;
                     (record.outcome, record.reason) = (Some(effected.outcome), effected.reason);
-                    return self.note_outcome(record, step.action(), turn);
+                    return self.note_outcome(record, step.action(), transaction);
                 }
             },
             _ => None,
         };
         if let Some((_, prepared)) = &prepared {
-            record.before = Some(prepared.prior.value.to_string());
+            record.before = Some(prepared.saved.value.to_string());
             record.after = Some(prepared.value.to_string());
-            if let Err(refusal) = guard::limit(cgroup, &prepared.value) {
-                (record.decision, record.reason) = (Some(refusal.decision), refusal.reason);
-                return turn.decide(&mut self.book, record);
+            if let Err(denial) = guard::limit(cgroup, &prepared.value) {
+                (record.decision, record.reason) = (Some(denial.decision), denial.reason);
+                return transaction.stage_record(&mut self.ledger, record);
             }
         }
-        turn.decide(&mut self.book, record.clone());
+        transaction.stage_record(&mut self.ledger, record.clone());
         record.decision = None;
         if simulated {
             record.outcome = Some(Outcome::DryRun);
-            return self.note_outcome(record, step.action(), turn);
+            return self.note_outcome(record, step.action(), transaction);
         }
         match (step, prepared) {
             (Step::Set(_), Some((change, prepared))) => {
-                self.intend_limit(change, prepared, record, subject, seat, turn)
+                self.stage_limit(change, prepared, record, action_context, context, transaction)
             }
-            (Step::Kill, _) => turn.work.push(Action::Kill { subject }),
+            (Step::Kill, _) => transaction.work.push(Action::Kill {
+                context: action_context,
+            }),
             (Step::Reclaim(bytes), _) => {
                 let bytes = *bytes;
-                turn.work.push(Action::Reclaim { bytes, subject });
+                transaction.work.push(Action::Reclaim {
+                    bytes,
+                    context: action_context,
+                });
             }
             _ => {}
         }
     }
 
-    fn intend_limit(
+    fn stage_limit(
         &mut self,
         change: &Change,
         prepared: limit::PreparedLimit,
         mut record: Record,
-        subject: ActionContext,
-        seat: &StepContext<'_>,
-        turn: &mut Transaction,
+        action_context: ActionContext,
+        context: &StepContext<'_>,
+        transaction: &mut Transaction,
     ) {
         let effect = Effect::Value {
             value: prepared.value,
-            prior: vec![prepared.prior],
+            saved: vec![prepared.saved],
         };
-        let lease = self.new_lease(seat, effect, turn);
-        let is_held = self.book.leases.values().any(|other| other.shares_knob(&lease));
+        let lease = self.new_lease(context, effect, transaction);
+        let is_held = self.ledger.leases.values().any(|other| other.shares_knob(&lease));
         if prepared.is_set_already && !is_held && !change.is_relative() {
             record.outcome = Some(Outcome::AlreadySet);
-            return self.note_outcome(record, subject.action, turn);
+            return self.note_outcome(record, action_context.action, transaction);
         }
         let id = lease.id;
-        turn.intend(&mut self.book, Entry::Lease(lease));
-        turn.work.push(Action::Take { lease: id, subject });
+        transaction.stage(&mut self.ledger, Entry::Lease(lease));
+        transaction.work.push(Action::Take {
+            lease: id,
+            context: action_context,
+        });
     }
 
     /// Records who may not be touched, and why.
-    pub(super) fn tell_refused(&mut self, about: &AlertRef, refused: Vec<(Candidate, Denial)>, turn: &mut Transaction) {
-        for (candidate, refusal) in refused {
-            let mut record = about.record(turn.now);
+    pub(super) fn record_denials(
+        &mut self,
+        about: &AlertRef,
+        refused: Vec<(Candidate, Denial)>,
+        transaction: &mut Transaction,
+    ) {
+        for (candidate, denial) in refused {
+            let mut record = about.record(transaction.now);
             record.target = shown(&candidate);
-            (record.decision, record.reason) = (Some(refusal.decision), refusal.reason);
-            turn.decide(&mut self.book, record);
+            (record.decision, record.reason) = (Some(denial.decision), denial.reason);
+            transaction.stage_record(&mut self.ledger, record);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! first, and what somebody else stopped gets no such signal.
 
 use super::Engine;
-use super::turn::{ActionContext, Transaction};
+use super::transaction::{ActionContext, Transaction};
 use crate::act::apply::{self, StepResult};
 use crate::act::guard::Denial;
 use crate::host::{Host, Suspension, Value};
@@ -47,14 +47,14 @@ impl<H: Host> Engine<H> {
     fn own_stops(&self, process: Identity, held: &Suspension) -> Vec<u64> {
         let is_stop = |lease: &&Lease| lease.effect.value() == Some(&Value::Freeze(true));
         let stops: Vec<&Lease> = match held {
-            Suspension::Stopped => self.book.leases.on(process.into()).filter(is_stop).collect(),
+            Suspension::Stopped => self.ledger.leases.on(process.into()).filter(is_stop).collect(),
             Suspension::Cgroup(path) => {
                 let is_its = |lease: &&Lease| lease.target.cgroup().is_some() && lease.name == *path;
-                self.book.leases.values().filter(is_stop).filter(is_its).collect()
+                self.ledger.leases.values().filter(is_stop).filter(is_its).collect()
             }
             Suspension::Traced | Suspension::Freezer(_) => Vec::new(),
         };
-        let first = lease::beneath(stops.iter().copied()).map(|prior| prior.value);
+        let first = lease::beneath(stops.iter().copied()).map(|saved| saved.value);
         if first == Some(Value::Freeze(true)) {
             return Vec::new();
         }
@@ -65,7 +65,7 @@ impl<H: Host> Engine<H> {
     /// When a process is to be stopped that a final signal is on its way to: it could not end.
     pub(super) fn may_freeze(&mut self, candidate: &Candidate) -> Result<(), Denial> {
         let is_ending = |victim: &&Victim| victim.is_awaited() && !victim.outlived && !victim.signals.is_empty();
-        let ending = self.book.victims.iter().filter(is_ending);
+        let ending = self.ledger.victims.iter().filter(is_ending);
         for process in ending.filter_map(|victim| victim.target.process()).collect::<Vec<_>>() {
             if self.is_within(process, candidate) {
                 return Err(Denial {
@@ -97,13 +97,13 @@ impl<H: Host> Engine<H> {
         &mut self,
         signal: Signal,
         held: Option<&Lease>,
-        subject: &ActionContext,
-        turn: &Transaction,
+        context: &ActionContext,
+        transaction: &Transaction,
         outcomes: &mut Vec<Entry>,
     ) -> Result<StepResult, StepResult> {
         let gone = || StepResult::only(Outcome::Gone, "only processes get signals");
-        let target = subject.candidate.process().ok_or_else(gone)?.identity;
-        self.verify(subject)?;
+        let target = context.candidate.process().ok_or_else(gone)?.identity;
+        self.verify(context)?;
         match held {
             Some(lease) => {
                 apply::catches(&mut self.host, target, signal)?;
@@ -112,7 +112,7 @@ impl<H: Host> Engine<H> {
                     return Ok(StepResult::only(Outcome::AlreadySet, reason));
                 }
             }
-            None if subject.is_final() => self.let_continue(target, signal, turn, outcomes)?,
+            None if context.is_final() => self.let_continue(target, signal, transaction, outcomes)?,
             None => apply::catches(&mut self.host, target, signal)?,
         }
         self.host.signal(target, signal)?;
@@ -127,12 +127,12 @@ impl<H: Host> Engine<H> {
         &mut self,
         process: Identity,
         signal: Signal,
-        turn: &Transaction,
+        transaction: &Transaction,
         outcomes: &mut Vec<Entry>,
     ) -> Result<(), StepResult> {
         for held in self.holding_back(process, signal) {
             for lease in self.own_stops(process, &held) {
-                self.undo(lease, Outcome::Restored, turn, outcomes);
+                self.undo(lease, Outcome::Restored, transaction, outcomes);
             }
         }
         match self.holding_back(process, signal).first() {
@@ -143,7 +143,7 @@ impl<H: Host> Engine<H> {
 
     /// The other lease for which the signal of this one was sent to its target, and not taken back yet.
     fn sender_of(&self, lease: &Lease) -> Option<u64> {
-        let mut others = self.book.leases.on(lease.target);
+        let mut others = self.ledger.leases.on(lease.target);
         let is_sender = |other: &&Lease| other.id != lease.id && other.settled && other.shares_knob(lease);
         others.find(is_sender).map(|other| other.id)
     }

@@ -80,7 +80,7 @@ pub fn end_to_remember(known: Option<&Closed>, ended_at: Timestamp, now: Duratio
 mod tests {
     use super::*;
     use crate::alert::Status;
-    use crate::ledger::book::WireSource;
+    use crate::ledger::state::WireSource;
     use crate::ledger::{EpisodeKey, Evidence};
 
     const CLOSED_AT: Duration = Duration::from_secs(5000);
@@ -171,8 +171,8 @@ mod tests {
                 may_continue: false,
                 seen_at: Duration::ZERO,
                 evidence: Evidence::firing(EvidenceSource::Webhook, CLOSED_AT, Duration::from_secs(3600)),
-                climbs: vec![],
-                barred: vec![],
+                targets: vec![],
+                excluded: vec![],
             };
             let now = CLOSED_AT + Duration::from_secs(seconds_after);
             let alert = alert(Status::Resolved, starts, ends);

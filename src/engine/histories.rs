@@ -165,7 +165,7 @@ fn policy(variant: usize) -> Policy {
         2,
         vec![Step::Set(Change::Affinity(AffinityChange::Percent(-50)))],
     );
-    by_label.aim = TargetSelector::Processes(Selector {
+    by_label.target_selector = TargetSelector::Processes(Selector {
         conditions: vec![Condition::Name(Pattern::Template(vec![Part::Label("comm".into())]))],
     });
     let quiet = rule(
@@ -209,7 +209,7 @@ fn policy(variant: usize) -> Policy {
             rules: rules.into_iter().map(Arc::new).collect(),
         },
         enforce: variant != 3,
-        here: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
+        host_identity: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
         protect: vec![],
         budget: Budget {
             final_steps: 3,
@@ -246,8 +246,8 @@ struct History {
 }
 
 fn start(host: FakeHost, directory: &std::path::Path, policy: &Policy, tally: &Tally) -> Engine<FakeHost> {
-    let (journal, book) = Journal::open(directory, crate::process::BootId(1));
-    Engine::new(host, journal, book, policy.clone(), Box::new(|_| None), tally.clone())
+    let (journal, ledger) = Journal::open(directory, crate::process::BootId(1));
+    Engine::new(host, journal, ledger, policy.clone(), Box::new(|_| None), tally.clone())
 }
 
 /// Where the ledger lives; memory, where there is some, because each history has a ledger of its own.
@@ -554,7 +554,7 @@ impl History {
                 self.run(deaths, |engine| engine.reload(policy));
             }
             Op::Release(which) => {
-                let nth = |index: usize| self.engine.book().leases.keys().nth(index).copied();
+                let nth = |index: usize| self.engine.ledger().leases.keys().nth(index).copied();
                 let id = which.map(|index| nth(index).unwrap_or(u64::MAX));
                 self.run(deaths, |engine| {
                     engine.release(id);
@@ -711,7 +711,7 @@ impl History {
     /// What holds at every moment.
     fn check(&mut self) {
         let mut targets = BTreeMap::<_, BTreeSet<_>>::new();
-        for lease in self.engine.book().leases.values() {
+        for lease in self.engine.ledger().leases.values() {
             let key = (lease.rule.clone(), lease.fingerprint.clone());
             targets.entry(key).or_default().insert(lease.target);
         }
@@ -783,9 +783,9 @@ impl History {
         self.bury();
         self.pass(600, [None, None]);
         self.check();
-        let book = self.engine.book();
-        assert!(book.leases.is_empty(), "leases are left: {:?}", book.leases);
-        assert!(book.episodes.is_empty(), "episodes are left: {:?}", book.episodes);
+        let ledger = self.engine.ledger();
+        assert!(ledger.leases.is_empty(), "leases are left: {:?}", ledger.leases);
+        assert!(ledger.episodes.is_empty(), "episodes are left: {:?}", ledger.episodes);
         let host = self.engine.host();
         for (place, expected) in &self.own {
             let Some(found) = value_at(host, place) else { continue };

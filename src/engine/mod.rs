@@ -1,31 +1,31 @@
 //! The engine: takes alerts and what is due, and walks the straight line of `line.rs` with them. Runs on a thread of
 //! its own; knows no HTTP, no async and no YAML.
 
-mod aftermath;
-pub mod agenda;
-mod ascend;
+mod verify;
+pub mod timers;
+mod steps;
 mod base;
 mod cgroups;
 mod delivery;
 pub mod episode;
-mod errand;
-pub mod here;
-pub mod line;
+mod job;
+pub mod host_identity;
+pub mod pipeline;
 mod perform;
 mod reconcile;
 mod room;
 pub mod run;
 pub mod select;
-pub mod showing;
-pub mod stages;
-pub mod turn;
-pub mod unwind;
-mod upkeep;
+pub mod status;
+pub mod latency;
+pub mod transaction;
+pub mod rollback;
+mod unit_limits;
 
 #[cfg(test)]
 mod cgroup_histories;
 #[cfg(test)]
-mod errand_histories;
+mod job_histories;
 #[cfg(test)]
 mod histories;
 #[cfg(test)]
@@ -33,25 +33,25 @@ mod real_histories;
 #[cfg(test)]
 mod tests;
 
-use crate::act::descent::Descendants;
+use crate::act::descendants::Descendants;
 pub use cgroups::select_cgroups;
 
 use crate::act::guard::Budget;
 use crate::alert::alertmanager::MissingAlerts;
 use crate::host::Host;
-use crate::ledger::book::REMEMBER_VICTIMS;
 use crate::ledger::lease::Undo;
+use crate::ledger::state::REMEMBER_VICTIMS;
 use crate::ledger::{Episode, EpisodeKey, EvidenceSource, Journal, Lease, LedgerState, Record, Retention};
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{ProcessTree, Selector};
 use crate::rule::{Rule, RuleSet, Step, TargetSelector};
 use crate::tally::Tally;
-use agenda::Timers;
-use errand::InFlight;
-use here::HostIdentity;
+use host_identity::HostIdentity;
+use job::InFlight;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use timers::Timers;
 
 /// What the configuration lets the engine do.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ pub struct Policy {
     pub rules: RuleSet,
     /// False is dry-run.
     pub enforce: bool,
-    pub here: HostIdentity,
+    pub host_identity: HostIdentity,
     pub protect: Vec<Selector>,
     pub budget: Budget,
     /// `on_exit: restore`.
@@ -85,7 +85,7 @@ pub fn missing_privileges<'r>(host: &impl Host, rule: &'r Rule) -> Vec<(&'r Step
 pub fn confined_steps<'r>(host: &impl Host, rule: &'r Rule) -> Vec<(&'r Step, &'static str)> {
     let missing = |step: &'r Step| {
         let missing = match step {
-            _ if matches!(rule.aim, TargetSelector::Cgroups(_)) => None,
+            _ if matches!(rule.target_selector, TargetSelector::Cgroups(_)) => None,
             Step::Set(change) => host.may_reach_others(Some(change.knob())).err(),
             Step::Signal(_) => host.may_reach_others(None).err(),
             _ => None,
@@ -109,15 +109,15 @@ pub type Conditions = Box<dyn Fn(&str) -> Option<Answer> + Send>;
 pub struct Engine<H: Host> {
     host: H,
     journal: Journal,
-    book: LedgerState,
+    ledger: LedgerState,
     policy: Policy,
     tally: Tally,
     conditions: Conditions,
-    own_line: BTreeSet<i32>,
+    own_ancestors: BTreeSet<i32>,
     /// The rule that each open episode came from, which may have been replaced since.
     rules_in_use: BTreeMap<EpisodeKey, Arc<Rule>>,
     /// CLOCK_BOOTTIME at which each open episode was judged last.
-    judged_at: BTreeMap<EpisodeKey, Duration>,
+    evaluated_at: BTreeMap<EpisodeKey, Duration>,
     /// Open episodes for which more processes match than the rule allows, as was told already.
     crowded: BTreeSet<EpisodeKey>,
     /// The last two readings for processor use: the newer one serves once it is old enough.
@@ -125,15 +125,15 @@ pub struct Engine<H: Host> {
     /// The process table as an alert had it read, and when.
     last_table: Option<(Duration, Arc<ProcessTree>)>,
     /// Children of targets that were seen.
-    broods: Descendants,
+    descendants: Descendants,
     /// What was undone in this turn, whose newest children must be looked for once more.
     undone: Vec<(Lease, Undo)>,
     /// Leases that are being undone and wait for room, by number.
     waits: BTreeMap<u64, room::Wait>,
-    chores: Timers,
-    absences: MissingAlerts,
+    timers: Timers,
+    missing_alerts: MissingAlerts,
     /// What others were asked and have not answered, by ticket.
-    flights: BTreeMap<u64, InFlight>,
+    jobs_in_flight: BTreeMap<u64, InFlight>,
 }
 
 impl<H: Host> Engine<H> {
@@ -141,13 +141,13 @@ impl<H: Host> Engine<H> {
     pub fn new(
         host: H,
         journal: Journal,
-        book: LedgerState,
+        ledger: LedgerState,
         policy: Policy,
         conditions: Conditions,
         tally: Tally,
     ) -> Self {
-        let own_line = host.own_line();
-        let chores = Timers {
+        let own_ancestors = host.own_ancestors();
+        let timers = Timers {
             last_round: host.now().boot,
             ..Timers::default()
         };
@@ -155,22 +155,22 @@ impl<H: Host> Engine<H> {
         let mut engine = Engine {
             host,
             journal,
-            book,
+            ledger,
             policy,
             tally,
             conditions,
-            own_line,
+            own_ancestors,
             rules_in_use,
-            judged_at: BTreeMap::new(),
+            evaluated_at: BTreeMap::new(),
             crowded: BTreeSet::new(),
             baselines: [None, None],
             last_table: None,
-            broods: Descendants::default(),
+            descendants: Descendants::default(),
             undone: Vec::new(),
             waits: BTreeMap::new(),
-            chores,
-            absences: MissingAlerts::default(),
-            flights: BTreeMap::new(),
+            timers,
+            missing_alerts: MissingAlerts::default(),
+            jobs_in_flight: BTreeMap::new(),
         };
         engine.retain_history();
         engine.measure_cpu();
@@ -229,8 +229,8 @@ impl<H: Host> Engine<H> {
         });
     }
 
-    pub fn book(&self) -> &LedgerState {
-        &self.book
+    pub fn ledger(&self) -> &LedgerState {
+        &self.ledger
     }
 
     pub fn host(&mut self) -> &mut H {
@@ -249,7 +249,7 @@ impl<H: Host> Engine<H> {
 
     /// CLOCK_BOOTTIME at which [`Engine::tick`] has something to do.
     pub fn next_due(&self) -> Option<Duration> {
-        agenda::next_due(&self.book, self.chores, &self.awaited())
+        timers::next_due(&self.ledger, self.timers, &self.awaited())
     }
 
     /// How long until then.
@@ -276,7 +276,7 @@ impl<H: Host> Engine<H> {
         };
         let is_about_us = || {
             let is_own = episode.evidence.last_firing(EvidenceSource::Own).is_some();
-            is_own || rule.any_host || self.policy.here.recognises(&episode.labels).is_ok()
+            is_own || rule.any_host || self.policy.host_identity.recognises(&episode.labels).is_ok()
         };
         self.is_simulated(rule) == episode.key.simulated && rule.matches(&episode.labels) && is_about_us()
     }
@@ -285,7 +285,7 @@ impl<H: Host> Engine<H> {
     fn measure_cpu(&mut self) {
         if !self.policy.rules.rules.iter().any(|rule| select::needs_cpu(rule)) {
             self.baselines = [None, None];
-            self.chores.baseline_at = None;
+            self.timers.baseline_at = None;
             return;
         }
         let now = self.host.now().boot;
@@ -293,7 +293,7 @@ impl<H: Host> Engine<H> {
             let [newer, older] = &mut self.baselines;
             *older = newer.replace(CpuBaseline::take(&table, now));
         }
-        self.chores.baseline_at = Some(now);
+        self.timers.baseline_at = Some(now);
     }
 
     /// The newest reading that lies far enough back to measure from.

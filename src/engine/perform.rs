@@ -2,8 +2,8 @@
 //! and judged once more.
 
 use super::Engine;
-use super::agenda::{RETRY, ROUND};
-use super::turn::{Action, ActionContext, Transaction, shown};
+use super::timers::{RETRY, ROUND};
+use super::transaction::{Action, ActionContext, Transaction, shown};
 use crate::act::apply::{self, StepResult};
 use crate::act::effect;
 use crate::act::guard::Protection;
@@ -17,62 +17,62 @@ use nix::sys::signal::Signal;
 use std::time::Instant;
 
 impl<H: Host> Engine<H> {
-    pub(super) fn perform(&mut self, work: Action, turn: &Transaction, outcomes: &mut Vec<Entry>) {
+    pub(super) fn perform(&mut self, work: Action, transaction: &Transaction, outcomes: &mut Vec<Entry>) {
         match work {
-            Action::Undo { lease, word } => self.undo(lease, word, turn, outcomes),
+            Action::Undo { lease, word } => self.undo(lease, word, transaction, outcomes),
             Action::Send { lease, was_in_doubt } => self.send(lease, was_in_doubt),
-            Action::Take { lease, subject } if self.is_called_off(&subject) => {
-                self.forgo(lease, Outcome::Cancelled, outcomes);
+            Action::Take { lease, context } if self.is_called_off(&context) => {
+                self.cancel_lease(lease, Outcome::Cancelled, outcomes);
             }
             Action::Signal {
-                signal, lease, subject, ..
-            } if self.is_called_off(&subject) => {
+                signal, lease, context, ..
+            } if self.is_called_off(&context) => {
                 let outcome = Outcome::Cancelled;
                 if let Some(id) = lease {
                     self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
                 }
-                self.spare(subject.candidate.target(), signal, outcomes);
+                self.spare(context.candidate.target(), signal, outcomes);
             }
-            Action::Kill { subject } if self.is_called_off(&subject) => {
-                self.spare(subject.candidate.target(), Signal::SIGKILL, outcomes);
+            Action::Kill { context } if self.is_called_off(&context) => {
+                self.spare(context.candidate.target(), Signal::SIGKILL, outcomes);
             }
-            Action::Reclaim { subject, .. } if self.is_called_off(&subject) => {}
-            Action::Kill { subject } => self.kill(&subject, turn, outcomes),
-            Action::Reclaim { bytes, subject } => {
-                let effected = self.verify(&subject).map_or_else(
+            Action::Reclaim { context, .. } if self.is_called_off(&context) => {}
+            Action::Kill { context } => self.kill(&context, transaction, outcomes),
+            Action::Reclaim { bytes, context } => {
+                let effected = self.verify(&context).map_or_else(
                     |effected| effected,
-                    |()| match &subject.candidate {
+                    |()| match &context.candidate {
                         Candidate::Process(process) => limit::page_out(&mut self.host, process.identity, bytes),
                         Candidate::Cgroup(cgroup) => limit::reclaim(&mut self.host, cgroup, bytes),
                     },
                 );
                 let done_at = Instant::now();
-                self.set_back(&subject, &effected, turn, outcomes);
-                self.report(&subject, effected, done_at, turn, outcomes);
+                self.set_back(&context, &effected, transaction, outcomes);
+                self.report(&context, effected, done_at, transaction, outcomes);
             }
-            Action::Take { lease, subject } => {
-                let Some(mut held) = self.book.leases.get(&lease).cloned() else {
+            Action::Take { lease, context } => {
+                let Some(mut held) = self.ledger.leases.get(&lease).cloned() else {
                     return;
                 };
-                let Effect::Value { value, prior } = &mut held.effect else {
+                let Effect::Value { value, saved } = &mut held.effect else {
                     return;
                 };
-                let verified = self.verify(&subject);
-                let was_unit_set = verified.is_ok() && prior.iter().any(|prior| prior.unit.is_some());
+                let verified = self.verify(&context);
+                let was_unit_set = verified.is_ok() && saved.iter().any(|saved| saved.unit.is_some());
                 let effected = match verified {
-                    Ok(()) => match &subject.candidate {
-                        Candidate::Process(process) => apply::set(&mut self.host, process.identity, value, prior),
-                        Candidate::Cgroup(cgroup) => limit::set(&mut self.host, cgroup, value, prior),
+                    Ok(()) => match &context.candidate {
+                        Candidate::Process(process) => apply::set(&mut self.host, process.identity, value, saved),
+                        Candidate::Cgroup(cgroup) => limit::set(&mut self.host, cgroup, value, saved),
                     },
                     Err(effected) => effected,
                 };
                 let done_at = Instant::now();
                 match effected.outcome {
                     Outcome::Gone | Outcome::ChangedIdentity if was_unit_set => {
-                        self.undo_for_unit(lease, turn, outcomes);
+                        self.undo_for_unit(lease, transaction, outcomes);
                     }
                     Outcome::Gone | Outcome::ChangedIdentity => {
-                        self.forgo(lease, effected.outcome, outcomes);
+                        self.cancel_lease(lease, effected.outcome, outcomes);
                     }
                     _ => {
                         held.settled = true;
@@ -80,24 +80,24 @@ impl<H: Host> Engine<H> {
                     }
                 }
                 let is_halfway = matches!(effected.outcome, Outcome::Denied | Outcome::Failed);
-                self.set_back(&subject, &effected, turn, outcomes);
-                self.report(&subject, effected, done_at, turn, outcomes);
+                self.set_back(&context, &effected, transaction, outcomes);
+                self.report(&context, effected, done_at, transaction, outcomes);
                 if is_halfway {
-                    self.undo(lease, Outcome::Cancelled, turn, outcomes);
+                    self.undo(lease, Outcome::Cancelled, transaction, outcomes);
                 }
             }
             Action::Signal {
                 signal,
                 lease,
                 is_final,
-                subject,
+                context,
             } => {
                 // The ladder has no signals for others.
-                let Some(target) = subject.candidate.process().map(|process| process.identity) else {
+                let Some(target) = context.candidate.process().map(|process| process.identity) else {
                     return;
                 };
-                let held = lease.and_then(|id| self.book.leases.get(&id)).cloned();
-                let sent = self.deliver(signal, held.as_ref(), &subject, turn, outcomes);
+                let held = lease.and_then(|id| self.ledger.leases.get(&id)).cloned();
+                let sent = self.deliver(signal, held.as_ref(), &context, transaction, outcomes);
                 let done_at = Instant::now();
                 let effected = sent.unwrap_or_else(|effected| effected);
                 let is_sent = effected.outcome == Outcome::Applied;
@@ -114,79 +114,79 @@ impl<H: Host> Engine<H> {
                 }
                 if is_final && is_sent {
                     self.host.watch_exit(target);
-                    self.await_effect(&subject, signal, outcomes);
-                    self.wait_from_now(&subject, turn, outcomes);
+                    self.await_effect(&context, signal, outcomes);
+                    self.wait_from_now(&context, transaction, outcomes);
                 } else if is_final {
                     if self.host.is_alive(target) {
                         self.spare(target.into(), signal, outcomes);
                     } else {
-                        for entry in self.end_of(target.into(), turn.now) {
+                        for entry in self.end_of(target.into(), transaction.now) {
                             self.keep(entry, outcomes);
                         }
                     }
                 }
-                self.set_back(&subject, &effected, turn, outcomes);
-                self.report(&subject, effected, done_at, turn, outcomes);
+                self.set_back(&context, &effected, transaction, outcomes);
+                self.report(&context, effected, done_at, transaction, outcomes);
             }
         }
     }
 
     /// Ends everything in a cgroup. That counts as gone as soon as nothing lives in it.
-    fn kill(&mut self, subject: &ActionContext, turn: &Transaction, outcomes: &mut Vec<Entry>) {
-        let Some(cgroup) = subject.candidate.cgroup() else {
+    fn kill(&mut self, context: &ActionContext, transaction: &Transaction, outcomes: &mut Vec<Entry>) {
+        let Some(cgroup) = context.candidate.cgroup() else {
             return;
         };
         let effected = self
-            .verify(subject)
+            .verify(context)
             .map_or_else(|effected| effected, |()| limit::kill(&mut self.host, cgroup));
         let done_at = Instant::now();
-        let target = subject.candidate.target();
+        let target = context.candidate.target();
         if effected.outcome == Outcome::Applied {
-            self.await_effect(subject, Signal::SIGKILL, outcomes);
-            self.wait_from_now(subject, turn, outcomes);
+            self.await_effect(context, Signal::SIGKILL, outcomes);
+            self.wait_from_now(context, transaction, outcomes);
         } else if self.is_cgroup_there(cgroup.identity, &cgroup.path) {
             self.spare(target, Signal::SIGKILL, outcomes);
         } else {
-            for entry in self.end_of(target, turn.now) {
+            for entry in self.end_of(target, transaction.now) {
                 self.keep(entry, outcomes);
             }
         }
-        self.set_back(subject, &effected, turn, outcomes);
-        self.report(subject, effected, done_at, turn, outcomes);
+        self.set_back(context, &effected, transaction, outcomes);
+        self.report(context, effected, done_at, transaction, outcomes);
     }
 
     /// Ends a lease that was never carried out. One above it, intended in the same turn, counted on it.
-    fn forgo(&mut self, id: u64, outcome: Outcome, outcomes: &mut Vec<Entry>) {
+    fn cancel_lease(&mut self, id: u64, outcome: Outcome, outcomes: &mut Vec<Entry>) {
         let undo = self
-            .book
+            .ledger
             .leases
             .get(&id)
-            .map(|lease| lease::undo(lease, self.book.leases.on(lease.target)));
+            .map(|lease| lease::undo(lease, self.ledger.leases.on(lease.target)));
         if let Some(Undo::HandOver { heir, inherited, .. }) = undo {
-            let (id, prior) = (heir, inherited);
-            self.keep(Entry::LeasePrior { id, prior }, outcomes);
+            let (id, saved) = (heir, inherited);
+            self.keep(Entry::LeasePrior { id, saved }, outcomes);
         }
         self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
     }
 
     /// Undoes a lease whose cgroup was replaced while it was set: systemd has the property and gives it to the unit's next
     /// cgroup. Leases above it on the same cgroup were never set and end first, because the unit has the value of this one.
-    fn undo_for_unit(&mut self, id: u64, turn: &Transaction, outcomes: &mut Vec<Entry>) {
-        let Some(lease) = self.book.leases.get(&id) else {
+    fn undo_for_unit(&mut self, id: u64, transaction: &Transaction, outcomes: &mut Vec<Entry>) {
+        let Some(lease) = self.ledger.leases.get(&id) else {
             return;
         };
-        let on_target = self.book.leases.on(lease.target);
+        let on_target = self.ledger.leases.on(lease.target);
         let stack = on_target.filter(|other| other.id >= id && (other.id == id || other.shares_knob(lease)));
         let ids: Vec<u64> = stack.map(|lease| lease.id).rev().collect();
         for id in ids {
-            self.undo(id, Outcome::Gone, turn, outcomes);
+            self.undo(id, Outcome::Gone, transaction, outcomes);
         }
     }
 
     /// A final signal that did not reach its living target does not count.
     fn spare(&mut self, target: Target, signal: Signal, outcomes: &mut Vec<Entry>) {
         let is_it = |victim: &&Victim| victim.target == target && !victim.simulated && victim.gone_at.is_none();
-        let Some(mut victim) = self.book.victims.iter().find(is_it).cloned() else {
+        let Some(mut victim) = self.ledger.victims.iter().find(is_it).cloned() else {
             return;
         };
         victim.signals.retain(|sent| *sent != signal as i32);
@@ -200,30 +200,34 @@ impl<H: Host> Engine<H> {
     }
 
     /// A final signal was sent. After the last one it is known by when it must have had its effect.
-    fn await_effect(&mut self, subject: &ActionContext, signal: Signal, outcomes: &mut Vec<Entry>) {
-        let target = subject.candidate.target();
-        let victims = &self.book.victims;
+    fn await_effect(&mut self, context: &ActionContext, signal: Signal, outcomes: &mut Vec<Entry>) {
+        let target = context.candidate.target();
+        let victims = &self.ledger.victims;
         let Some(mut victim) = victims.iter().find(|victim| victim.lives_as(target, false)).cloned() else {
             return;
         };
         victim.unsent = None;
         let now = self.host.now().boot;
-        self.patience_after(&mut victim, effect::is_last(&subject.rule, subject.rung, signal), now);
+        self.patience_after(
+            &mut victim,
+            effect::is_last(&context.rule, context.step_index, signal),
+            now,
+        );
         self.keep(Entry::Victim(victim), outcomes);
     }
 
-    fn climb_of(&mut self, subject: &ActionContext) -> Option<(EpisodeKey, &mut TargetProgress)> {
-        let key = key_of(subject);
-        let target = subject.candidate.target();
-        let climbs = &mut self.book.episodes.get_mut(&key)?.climbs;
-        climbs
+    fn climb_of(&mut self, context: &ActionContext) -> Option<(EpisodeKey, &mut TargetProgress)> {
+        let key = key_of(context);
+        let target = context.candidate.target();
+        let targets = &mut self.ledger.episodes.get_mut(&key)?.targets;
+        targets
             .iter_mut()
-            .find(|climb| climb.target == target)
-            .map(|climb| (key, climb))
+            .find(|progress| progress.target == target)
+            .map(|progress| (key, progress))
     }
 
     fn keep_episode(&mut self, key: &EpisodeKey, outcomes: &mut Vec<Entry>) {
-        let Some(episode) = self.book.episodes.get(key) else {
+        let Some(episode) = self.ledger.episodes.get(key) else {
             return;
         };
         // The newest says all; each would name all targets, and come once for each of them.
@@ -235,57 +239,57 @@ impl<H: Host> Engine<H> {
     /// this step: it must not find itself beyond it, with SIGKILL next and no SIGTERM sent.
     fn set_back(
         &mut self,
-        subject: &ActionContext,
+        context: &ActionContext,
         effected: &StepResult,
-        turn: &Transaction,
+        transaction: &Transaction,
         outcomes: &mut Vec<Entry>,
     ) {
         if !matches!(effected.outcome, Outcome::ChangedIdentity | Outcome::Cancelled) {
             return;
         }
         // Who is in a cgroup may be different in a moment.
-        let again = match subject.candidate {
+        let again = match context.candidate {
             Candidate::Process(_) => ROUND,
             Candidate::Cgroup(_) => RETRY,
         };
-        if let Some((key, climb)) = self.climb_of(subject) {
-            (climb.rung, climb.due) = (subject.rung, turn.boot_now() + again);
+        if let Some((key, progress)) = self.climb_of(context) {
+            (progress.step_index, progress.due) = (context.step_index, transaction.boot_now() + again);
             self.keep_episode(&key, outcomes);
         }
     }
 
     /// Whether a step must not be carried out any more: the same delivery ended its alert, or an earlier step of this turn
     /// failed to find its target.
-    fn is_called_off(&mut self, subject: &ActionContext) -> bool {
-        !self.book.episodes.contains_key(&key_of(subject))
+    fn is_called_off(&mut self, context: &ActionContext) -> bool {
+        !self.ledger.episodes.contains_key(&key_of(context))
             || self
-                .climb_of(subject)
-                .is_some_and(|(_, climb)| climb.rung <= subject.rung)
+                .climb_of(context)
+                .is_some_and(|(_, progress)| progress.step_index <= context.step_index)
     }
 
     /// A wait counts from the deed. The commit before it may have taken long on a host in distress.
-    fn wait_from_now(&mut self, subject: &ActionContext, turn: &Transaction, outcomes: &mut Vec<Entry>) {
-        let late = self.host.now().boot.saturating_sub(turn.boot_now());
+    fn wait_from_now(&mut self, context: &ActionContext, transaction: &Transaction, outcomes: &mut Vec<Entry>) {
+        let late = self.host.now().boot.saturating_sub(transaction.boot_now());
         if late.is_zero() {
             return;
         }
-        if let Some((key, climb)) = self.climb_of(subject) {
-            climb.due = climb.due.saturating_add(late);
+        if let Some((key, progress)) = self.climb_of(context) {
+            progress.due = progress.due.saturating_add(late);
             self.keep_episode(&key, outcomes);
         }
     }
 
     /// The moment before a process is touched: is it still the one that was meant?
-    pub(super) fn verify(&mut self, subject: &ActionContext) -> Result<(), StepResult> {
-        let (rule, selector) = (&subject.rule, &subject.selector);
+    pub(super) fn verify(&mut self, context: &ActionContext) -> Result<(), StepResult> {
+        let (rule, selector) = (&context.rule, &context.selector);
         let mut why = String::new();
-        let (holds, is_alive) = match &subject.candidate {
+        let (holds, is_alive) = match &context.candidate {
             Candidate::Process(process) => {
-                let ward = Protection {
-                    own_line: &self.own_line,
+                let protection = Protection {
+                    own_ancestors: &self.own_ancestors,
                     protect: &self.policy.protect,
                 };
-                let holds = still_holds(&mut self.host, process, rule, selector, &ward);
+                let holds = still_holds(&mut self.host, process, rule, selector, &protection);
                 (holds, holds || self.host.is_alive(process.identity))
             }
             Candidate::Cgroup(cgroup) => {
@@ -298,7 +302,7 @@ impl<H: Host> Engine<H> {
         if holds {
             return Ok(());
         }
-        let what = if subject.candidate.process().is_some() {
+        let what = if context.candidate.process().is_some() {
             "process"
         } else {
             "cgroup"
@@ -321,41 +325,41 @@ impl<H: Host> Engine<H> {
 
     /// Notes an entry in the book and for the commit that settles.
     pub(super) fn keep(&mut self, entry: Entry, outcomes: &mut Vec<Entry>) {
-        self.book.record(&entry);
+        self.ledger.record(&entry);
         outcomes.push(entry);
     }
 
     fn report(
         &mut self,
-        subject: &ActionContext,
+        context: &ActionContext,
         effected: StepResult,
         done_at: Instant,
-        turn: &Transaction,
+        transaction: &Transaction,
         outcomes: &mut Vec<Entry>,
     ) {
-        if let (Outcome::Applied, Some(arrival)) = (effected.outcome, turn.arrival) {
+        if let (Outcome::Applied, Some(arrival)) = (effected.outcome, transaction.arrival) {
             let reaction = done_at.saturating_duration_since(arrival.received_at);
             self.tally.reaction_seconds(reaction.as_secs_f64());
-            let pid = subject.candidate.target().pid();
-            turn.stages.tell(arrival, done_at, &subject.about.rule, pid);
+            let pid = context.candidate.target().pid();
+            transaction.latency.tell(arrival, done_at, &context.about.rule, pid);
         }
-        self.show_decisions(turn);
+        self.show_decisions(transaction);
         self.tally
-            .action(&subject.about.rule, subject.action, effected.outcome.as_str());
-        let (pid, name) = (subject.candidate.target().pid(), subject.candidate.name());
+            .action(&context.about.rule, context.action, effected.outcome.as_str());
+        let (pid, name) = (context.candidate.target().pid(), context.candidate.name());
         tracing::info!(
-            rule = subject.about.rule.as_str(),
-            alert = subject.about.alertname.as_str(),
+            rule = context.about.rule.as_str(),
+            alert = context.about.alertname.as_str(),
             pid,
             process = name,
-            step = subject.step,
+            step = context.step,
             outcome = effected.outcome.as_str(),
             before = effected.before.as_deref().unwrap_or(""),
             reason = effected.reason,
             "step"
         );
-        let mut record = subject.about.record(turn.now);
-        (record.target, record.step) = (shown(&subject.candidate), Some(subject.step.clone()));
+        let mut record = context.about.record(transaction.now);
+        (record.target, record.step) = (shown(&context.candidate), Some(context.step.clone()));
         record.outcome = Some(effected.outcome);
         (record.before, record.after, record.reason) = (effected.before, effected.after, effected.reason);
         outcomes.push(Entry::Record(record));
@@ -363,10 +367,10 @@ impl<H: Host> Engine<H> {
 }
 
 /// The episode for which a step is carried out. Rehearsed steps are not.
-fn key_of(subject: &ActionContext) -> EpisodeKey {
+fn key_of(context: &ActionContext) -> EpisodeKey {
     EpisodeKey {
-        rule: subject.about.rule.clone(),
-        fingerprint: subject.about.fingerprint.clone(),
+        rule: context.about.rule.clone(),
+        fingerprint: context.about.fingerprint.clone(),
         simulated: false,
     }
 }

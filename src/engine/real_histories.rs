@@ -115,7 +115,7 @@ fn policy(exe: &Path, rules_in_force: Rules) -> Policy {
     let exe = regex::escape(exe.to_str().unwrap());
     let rule = |name: &str, values: Vec<Value>| {
         let mut rule = example(name, "nice 1");
-        rule.aim = TargetSelector::Processes(Selector {
+        rule.target_selector = TargetSelector::Processes(Selector {
             conditions: vec![Condition::Exe(Pattern::fixed(&exe).unwrap())],
         });
         rule.limit = 3;
@@ -146,7 +146,7 @@ fn policy(exe: &Path, rules_in_force: Rules) -> Policy {
     Policy {
         rules: RuleSet { rules },
         enforce: true,
-        here: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
+        host_identity: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
         protect: vec![],
         budget: Budget::default(),
         restore_on_exit: true,
@@ -192,9 +192,9 @@ fn alert(index: usize, status: Status, is_own: bool, starts: &mut i64) -> Alert 
 
 fn start(directory: &Path, policy: &Policy) -> Engine<LinuxHost> {
     let host = host();
-    let (journal, book) = Journal::open(directory, host.procfs().boot);
+    let (journal, ledger) = Journal::open(directory, host.procfs().boot);
     let tally = Tally::default();
-    let mut engine = Engine::new(host, journal, book, policy.clone(), Box::new(|_| None), tally);
+    let mut engine = Engine::new(host, journal, ledger, policy.clone(), Box::new(|_| None), tally);
     engine.resume();
     engine
 }
@@ -250,7 +250,7 @@ fn live_through(scene: &mut Scene<'_>, ops: &[Op]) {
                 engine = start(directory.path(), &policy(scene.exe, rules));
                 for said in &mut said {
                     said.is_confirmed = [false; 2];
-                    said.leases = engine.book().leases.keys().copied().collect();
+                    said.leases = engine.ledger().leases.keys().copied().collect();
                 }
             }
             Op::Release => {
@@ -279,14 +279,14 @@ fn live_through(scene: &mut Scene<'_>, ops: &[Op]) {
             engine.take(&[alert], Instant::now()).unwrap();
         }
     }
-    assert!(engine.book().leases.is_empty(), "{ops:?}");
+    assert!(engine.ledger().leases.is_empty(), "{ops:?}");
     assert_eq!(values(engine.host(), scene.targets), scene.before, "{ops:?}");
 }
 
 /// What is held is what the sources say, and nothing more.
 fn check(engine: &Engine<LinuxHost>, said: &[Said; 2], ops: &[Op]) {
     for (said, name) in said.iter().zip(ALERTS) {
-        let leases = engine.book().leases.values().filter(|lease| lease.rule == name);
+        let leases = engine.ledger().leases.values().filter(|lease| lease.rule == name);
         let held: BTreeSet<u64> = leases.map(|lease| lease.id).collect();
         if !said.is_answered {
             assert!(held.is_empty(), "{name} is over, {ops:?}");

@@ -3,7 +3,7 @@
 
 use super::Engine;
 use super::episode::Statement;
-use super::turn::{AlertRef, Transaction};
+use super::transaction::{AlertRef, Transaction};
 use crate::alert::alertmanager::PollResult;
 use crate::alert::{Alert, FiringSet};
 use crate::host::Host;
@@ -15,9 +15,9 @@ use std::time::Instant;
 
 impl<H: Host> Engine<H> {
     /// Brings episodes into line with what the Alertmanagers list.
-    pub fn reconcile(&mut self, survey: &PollResult) {
-        self.close_absent(survey);
-        let mut alerts = survey.firing();
+    pub fn reconcile(&mut self, poll: &PollResult) {
+        self.close_absent(poll);
+        let mut alerts = poll.firing();
         alerts.retain(|alert| self.is_for_us(alert));
         let known = self.open_fingerprints();
         let unknown: BTreeSet<SmolStr> = alerts
@@ -26,7 +26,7 @@ impl<H: Host> Engine<H> {
             .filter(|fingerprint| !known.contains(fingerprint.as_str()))
             .cloned()
             .collect();
-        if self.book.paused {
+        if self.ledger.paused {
             // Each would leave a durable line, every half minute.
             alerts.retain(|alert| !unknown.contains(&alert.fingerprint));
         }
@@ -40,8 +40,8 @@ impl<H: Host> Engine<H> {
         let listed = alerts.iter().map(|alert| Statement {
             alert,
             source: EvidenceSource::Asked,
-            at: survey.asked_at,
-            fresh_for: Some(survey.fresh_for),
+            at: poll.asked_at,
+            fresh_for: Some(poll.fresh_for),
         });
         self.take_set(&listed.collect::<Vec<_>>());
     }
@@ -66,17 +66,17 @@ impl<H: Host> Engine<H> {
         if statements.is_empty() {
             return;
         }
-        if let Err(reason) = self.walk(statements, Instant::now().into()) {
+        if let Err(reason) = self.process_alerts(statements, Instant::now().into()) {
             tracing::warn!(reason, "alerts were not taken; the next set has them again");
         }
     }
 
-    fn close_absent(&mut self, survey: &PollResult) {
+    fn close_absent(&mut self, poll: &PollResult) {
         let now = self.host.now().boot;
-        let episodes = self.book.episodes.values();
+        let episodes = self.ledger.episodes.values();
         let from_alertmanager = episodes.filter(|episode| episode.evidence.is_from_alertmanager());
         let open: BTreeSet<&str> = from_alertmanager.map(|episode| &*episode.key.fingerprint).collect();
-        let over = self.absences.judge(&open, survey, now);
+        let over = self.missing_alerts.judge(&open, poll, now);
         let over: BTreeSet<SmolStr> = over.into_iter().map(SmolStr::from).collect();
         let is_over = |episode: &Episode| over.contains(&episode.key.fingerprint);
         self.record_absent(EvidenceSource::Asked, is_over, "Alertmanager listed the alert no more");
@@ -85,18 +85,18 @@ impl<H: Host> Engine<H> {
     /// Notes that a source has said of these episodes' alerts that they fire, and does so no more. Those for which no
     /// other source speaks close.
     fn record_absent(&mut self, source: EvidenceSource, is_absent: impl Fn(&Episode) -> bool, why: &str) {
-        let mut turn = Transaction::new(self.host.now(), None);
-        let now = turn.boot_now();
+        let mut transaction = Transaction::new(self.host.now(), None);
+        let now = transaction.boot_now();
         let said_so = |episode: &Episode| match source {
             EvidenceSource::Own => episode.evidence.last_firing(source).is_some(),
             EvidenceSource::Webhook | EvidenceSource::Asked => episode.evidence.is_from_alertmanager(),
         };
-        let episodes = self.book.episodes.values();
+        let episodes = self.ledger.episodes.values();
         let absent = episodes.filter(|episode| said_so(episode) && is_absent(episode));
         for mut episode in absent.cloned().collect::<Vec<_>>() {
             episode.evidence.record_over(source, now);
             if self.level_of(&episode, now) != Level::Over {
-                turn.close(&mut self.book, Entry::Episode(episode));
+                transaction.close(&mut self.ledger, Entry::Episode(episode));
                 continue;
             }
             let key = &episode.key;
@@ -108,20 +108,25 @@ impl<H: Host> Engine<H> {
                 why,
                 "alert is over"
             );
-            self.close(key, &about, before(episode.starts_at), why, &mut turn);
+            self.close(key, &about, before(episode.starts_at), why, &mut transaction);
         }
-        self.finish(turn);
+        self.finish(transaction);
     }
 
     fn open_fingerprints(&self) -> BTreeSet<&str> {
-        self.book.episodes.keys().map(|key| key.fingerprint.as_str()).collect()
+        self.ledger
+            .episodes
+            .keys()
+            .map(|key| key.fingerprint.as_str())
+            .collect()
     }
 
     /// Whether some rule would take it. Alerts about other hosts are no news every half minute.
     fn is_for_us(&self, alert: &Alert) -> bool {
         let mut rules = self.policy.rules.rules.iter();
         rules.any(|rule| {
-            rule.matches(&alert.labels) && (rule.any_host || self.policy.here.recognises(&alert.labels).is_ok())
+            rule.matches(&alert.labels)
+                && (rule.any_host || self.policy.host_identity.recognises(&alert.labels).is_ok())
         })
     }
 }

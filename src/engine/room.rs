@@ -2,8 +2,8 @@
 //! in memory only, for the lease itself is in the ledger: a restart undoes it like any other that has no episode.
 
 use super::Engine;
-use super::agenda::{RETRY, ROUND};
-use super::turn::{Action, Transaction};
+use super::timers::{RETRY, ROUND};
+use super::transaction::{Action, Transaction};
 use crate::act::room::Shortage;
 use crate::host::Host;
 use crate::ledger::{Entry, Lease, Outcome};
@@ -41,13 +41,14 @@ impl<H: Host> Engine<H> {
     }
 
     /// Tries again to undo what waits. Its episode has nothing to do with that any more.
-    pub(super) fn retry_waiting(&mut self, turn: &mut Transaction) {
-        let now = turn.boot_now();
-        let leases = &self.book.leases;
+    pub(super) fn retry_waiting(&mut self, transaction: &mut Transaction) {
+        let now = transaction.boot_now();
+        let leases = &self.ledger.leases;
         self.waits.retain(|id, _| leases.contains_key(id));
         let is_due = |id: &u64| leases.get(id).is_some_and(|lease| lease.deadline <= now);
         let due = self.waits.iter().rev().filter(|(id, _)| is_due(id));
-        turn.work
+        transaction
+            .work
             .extend(due.map(|(&lease, wait)| Action::Undo { lease, word: wait.word }));
     }
 
@@ -58,7 +59,7 @@ impl<H: Host> Engine<H> {
         // Reclaiming has taken its time.
         let deadline = self.host.now().boot + wait.delay;
         let ids = vec![lease.id];
-        self.book.record(&Entry::Renewed { ids, deadline });
+        self.ledger.record(&Entry::Renewed { ids, deadline });
         is_first
     }
 }

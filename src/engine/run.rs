@@ -1,7 +1,7 @@
 //! The engine's thread: a bounded queue in, the line walked, replies out. Deliveries that wait together are taken
 //! together, and so share one commit.
 
-use super::stages::Arrival;
+use super::latency::Arrival;
 use super::{Engine, Policy};
 use crate::alert::alertmanager::PollResult;
 use crate::alert::receiver::{Delivery, Full, Inbox, Receipt};
@@ -185,7 +185,7 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally)
                         engine.tick();
                     }
                     Input::Reported { ticket, report } => engine.reported(ticket, &report),
-                    Input::PollResult(survey) => engine.reconcile(&survey),
+                    Input::PollResult(poll) => engine.reconcile(&poll),
                     Input::Firing(set) => engine.take_firing_set(&set),
                     Input::Reload(policy) => engine.reload(*policy),
                     Input::Leases(reply) => drop(reply.send(held(engine))),
@@ -203,10 +203,10 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally)
 }
 
 fn held<H: Host>(engine: &Engine<H>) -> Held {
-    let book = engine.book();
-    let open = book.breakers.iter().filter(|(_, breaker)| breaker.is_open());
+    let ledger = engine.ledger();
+    let open = ledger.breakers.iter().filter(|(_, breaker)| breaker.is_open());
     Held {
-        leases: book.leases.values().cloned().collect(),
+        leases: ledger.leases.values().cloned().collect(),
         breakers: open.map(|(rule, breaker)| (rule.clone(), *breaker)).collect(),
         unconfirmed: engine.unconfirmed(),
     }

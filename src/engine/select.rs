@@ -25,7 +25,7 @@ pub fn select(
     table: &[Process],
     rule: &Rule,
     selector: &Selector,
-    ward: &Protection,
+    protection: &Protection,
 ) -> Selection {
     let (mut matches, mut unreadable) = (Vec::new(), Vec::new());
     for process in table.iter().filter(|process| !process.is_dead()) {
@@ -40,7 +40,7 @@ pub fn select(
         }
     }
     // Only now the files that no condition asked for, and only for those that match.
-    let more = ward.needs() | plan_needs(rule);
+    let more = protection.needs() | plan_needs(rule);
     matches.retain_mut(|process| host.read_details(process, more));
     plan::order(&mut matches, rule.order_by);
     Selection { matches, unreadable }
@@ -65,15 +65,21 @@ pub fn began_at(starts_at: Timestamp, now: Moment) -> Duration {
 }
 
 /// Reads one process anew and judges it again, for the moment before it is touched.
-pub fn still_holds(host: &mut impl Host, seen: &Process, rule: &Rule, selector: &Selector, ward: &Protection) -> bool {
+pub fn still_holds(
+    host: &mut impl Host,
+    seen: &Process,
+    rule: &Rule,
+    selector: &Selector,
+    protection: &Protection,
+) -> bool {
     let Some(mut now) = host.process(seen.identity.pid) else {
         return false;
     };
     now.cpu_cores = seen.cpu_cores;
     now.identity == seen.identity
-        && host.read_details(&mut now, selector.needs() | ward.needs())
+        && host.read_details(&mut now, selector.needs() | protection.needs())
         && selector.judge(&now) == Judgement::Holds
-        && ward.screen(rule, &now).is_ok()
+        && protection.screen(rule, &now).is_ok()
 }
 
 /// Whether a rule wants processor use measured.

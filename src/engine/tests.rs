@@ -4,7 +4,7 @@ mod clocks;
 mod conditions;
 mod effects;
 mod ending_members;
-pub(super) mod errands;
+pub(super) mod jobs;
 mod former_ledger;
 mod kinship;
 mod level;
@@ -48,7 +48,7 @@ fn policy(rules: Vec<Rule>) -> Policy {
             rules: rules.into_iter().map(Arc::new).collect(),
         },
         enforce: true,
-        here: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
+        host_identity: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
         protect: vec![],
         budget: Budget::default(),
         restore_on_exit: true,
@@ -57,8 +57,8 @@ fn policy(rules: Vec<Rule>) -> Policy {
 }
 
 fn engine(host: FakeHost, directory: &std::path::Path, policy: Policy, tally: &Tally) -> Engine<FakeHost> {
-    let (journal, book) = Journal::open(directory, crate::process::BootId(1));
-    let mut engine = Engine::new(host, journal, book, policy, Box::new(|_| None), tally.clone());
+    let (journal, ledger) = Journal::open(directory, crate::process::BootId(1));
+    let mut engine = Engine::new(host, journal, ledger, policy, Box::new(|_| None), tally.clone());
     engine.resume();
     engine
 }
@@ -218,7 +218,7 @@ fn dry_run_changes_nothing_and_says_what_would_be() {
         world.count("evenkeel_actions_total", &["calm", "signal", "dry_run"]),
         1.0
     );
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn an_alert_that_goes_on_after_a_silence_gets_no_second_victim() {
     world.add(200, 1);
     world.pass(60);
     assert!(
-        world.engine.book().episodes.is_empty(),
+        world.engine.ledger().episodes.is_empty(),
         "no source has confirmed the alert"
     );
     world.fire("end");
@@ -396,7 +396,7 @@ fn budget_bounds_the_host() {
     let rules = names.iter().map(|name| {
         let mut rule = example(name, "signal KILL");
         let pattern = crate::process::selector::Pattern::fixed(name).unwrap();
-        rule.aim = TargetSelector::Processes(Selector {
+        rule.target_selector = TargetSelector::Processes(Selector {
             conditions: vec![crate::process::selector::Condition::Name(pattern)],
         });
         rule
@@ -416,7 +416,7 @@ fn budget_bounds_the_host() {
 #[test]
 fn alerts_of_other_hosts_and_without_identity_are_left_alone() {
     let mut world = world(Policy {
-        here: HostIdentity::new(vec!["host".into()], "web1", "", &[]),
+        host_identity: HostIdentity::new(vec!["host".into()], "web1", "", &[]),
         ..policy(vec![example("calm", "nice 15")])
     });
     world.add(100, 1);
@@ -618,7 +618,7 @@ fn a_resolve_that_shares_a_turn_with_its_firing_ends_it_durably() {
     world.engine.take(&both, Instant::now()).unwrap();
     assert_eq!(world.nice(100), [0]);
     world.crash_and_restart();
-    assert!(world.engine.book().episodes.is_empty());
+    assert!(world.engine.ledger().episodes.is_empty());
     world.add(200, 1);
     world.pass(20);
     assert_eq!(world.nice(200), [0]);
@@ -870,7 +870,7 @@ fn a_program_without_the_handler_is_not_sent_the_opposite_signal() {
     details(world.engine.host()).caught_signals = Some(0);
     world.send("quiet", Status::Resolved, 1000, Source::Alertmanager);
     assert_eq!(world.signals(), [(100, Signal::SIGUSR1)]);
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
 }
 
 #[test]
@@ -931,7 +931,7 @@ fn what_fails_halfway_is_put_back() {
     world.engine.host().denied_threads.insert(101);
     world.fire("calm");
     assert_eq!(world.nice(100), [0, 0, 0]);
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
 }
 
 #[test]
@@ -945,7 +945,7 @@ fn what_could_be_restored_on_some_threads_only_is_tried_again() {
     world.engine.host().denied_threads.clear();
     world.pass(16);
     assert_eq!(world.nice(100), [0, 0, 0]);
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
 }
 
 #[test]
@@ -968,7 +968,7 @@ fn a_child_that_is_a_target_itself_gets_back_what_its_parent_had() {
     for order in [["calm", "more"], ["more", "calm"]] {
         let mut second = example("more", "nice 10");
         let pattern = crate::process::selector::Pattern::fixed("child").unwrap();
-        second.aim = TargetSelector::Processes(Selector {
+        second.target_selector = TargetSelector::Processes(Selector {
             conditions: vec![crate::process::selector::Condition::Name(pattern)],
         });
         let mut world = world(policy(vec![example("calm", "nice 15"), second]));
@@ -1060,7 +1060,7 @@ fn all_processors_are_restored_as_all_and_some_as_those() {
         }
         world.resolve("calm");
         assert_eq!(masks(&mut world), ["0-7", "0-7", "1-2"], "restarted: {is_restarted}");
-        assert!(world.engine.book().leases.is_empty());
+        assert!(world.engine.ledger().leases.is_empty());
     }
 }
 
@@ -1126,10 +1126,10 @@ fn what_was_released_by_hand_is_released_though_the_daemon_died_in_between() {
         world.crash_and_restart();
         if !world
             .engine
-            .book()
+            .ledger()
             .episodes
             .values()
-            .all(|episode| episode.barred.is_empty())
+            .all(|episode| episode.excluded.is_empty())
         {
             assert_eq!(world.nice(100), [0]);
         }
@@ -1161,7 +1161,7 @@ fn two_rules_that_share_a_turn_and_a_knob_come_apart_in_any_order() {
         world.fire("calm");
         assert_eq!(world.nice(100), [15, 15]);
         for (index, name) in order.iter().enumerate() {
-            let left = world.engine.book().leases.values().find(|lease| lease.rule == *name);
+            let left = world.engine.ledger().leases.values().find(|lease| lease.rule == *name);
             let id = left.map(|lease| lease.id);
             assert_eq!(world.engine.release(id), 1);
             if index == 0 {
@@ -1206,8 +1206,13 @@ fn who_still_holds_one_of_two_leases_keeps_its_place() {
     world.fire("calm");
     for _ in 0..100 {
         world.pass(1);
-        let held: std::collections::BTreeSet<_> =
-            world.engine.book().leases.values().map(|lease| lease.target).collect();
+        let held: std::collections::BTreeSet<_> = world
+            .engine
+            .ledger()
+            .leases
+            .values()
+            .map(|lease| lease.target)
+            .collect();
         assert!(held.len() <= 1);
     }
 }

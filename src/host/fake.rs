@@ -221,9 +221,9 @@ pub struct FakeHost {
     /// Installed memory in bytes, where it matters: what no process has resident is available.
     pub memory_bytes: Option<u64>,
     /// evenkeel's own processes on it.
-    pub own_line: BTreeSet<i32>,
+    pub own_ancestors: BTreeSet<i32>,
     /// Errands that were begun and not taken up by whoever drives this host.
-    pub errands: Vec<(u64, Job)>,
+    pub jobs: Vec<(u64, Job)>,
     /// Calls from now on that the kernel refuses, for each knob.
     pub denied: BTreeSet<Knob>,
     /// Threads on which the kernel refuses to set anything.
@@ -270,8 +270,8 @@ impl FakeHost {
             signals: Vec::new(),
             cpus,
             memory_bytes: None,
-            own_line: BTreeSet::from([1]),
-            errands: Vec::new(),
+            own_ancestors: BTreeSet::from([1]),
+            jobs: Vec::new(),
             denied: BTreeSet::new(),
             denied_threads: BTreeSet::new(),
             #[cfg(test)]
@@ -980,14 +980,14 @@ impl Host for FakeHost {
         // Whoever drives this host also moves its clock, and tells the engine what ended.
     }
 
-    fn begin(&mut self, ticket: u64, errand: Job) {
+    fn begin(&mut self, ticket: u64, job: Job) {
         #[cfg(test)]
         super::fault::point();
-        self.errands.push((ticket, errand));
+        self.jobs.push((ticket, job));
     }
 
-    fn own_line(&self) -> BTreeSet<i32> {
-        self.own_line.clone()
+    fn own_ancestors(&self) -> BTreeSet<i32> {
+        self.own_ancestors.clone()
     }
 
     fn available_memory(&mut self) -> Option<u64> {

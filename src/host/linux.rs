@@ -46,12 +46,12 @@ pub struct LinuxHost {
     users: UserNames,
     kernel_threads: KernelThreads,
     trials: Trials,
-    /// Whose line [`Host::own_line`] is.
+    /// Whose line [`Host::own_ancestors`] is.
     own_pid: i32,
     on_exit: OnExit,
     limits: Limits,
     freezers: Freezers,
-    errands: Option<Errands>,
+    jobs: Option<Errands>,
 }
 
 impl LinuxHost {
@@ -71,14 +71,14 @@ impl LinuxHost {
             kernel_threads: KernelThreads::default(),
             own_pid: std::process::id() as i32,
             on_exit,
-            errands: None,
+            jobs: None,
         }
     }
 
     /// With somebody who carries errands out. Without one, this host is good for looking only.
-    pub fn with_errands(self, errands: Errands) -> LinuxHost {
+    pub fn with_errands(self, jobs: Errands) -> LinuxHost {
         LinuxHost {
-            errands: Some(errands),
+            jobs: Some(jobs),
             ..self
         }
     }
@@ -389,14 +389,14 @@ impl Host for LinuxHost {
         self.procfs.is_ending(id)
     }
 
-    fn begin(&mut self, ticket: u64, errand: Job) {
-        match &self.errands {
-            Some(errands) => errands.begin(ticket, errand),
+    fn begin(&mut self, ticket: u64, job: Job) {
+        match &self.jobs {
+            Some(jobs) => jobs.begin(ticket, job),
             None => tracing::error!(ticket, "nobody is here to carry out an errand"),
         }
     }
 
-    fn own_line(&self) -> BTreeSet<i32> {
+    fn own_ancestors(&self) -> BTreeSet<i32> {
         let mut line = BTreeSet::new();
         let mut pid = self.own_pid;
         while pid > 0 && line.insert(pid) {
@@ -813,9 +813,9 @@ mod tests {
         let selector = Selector {
             conditions: vec![Condition::Cmdline(Pattern::fixed(".*").unwrap())],
         };
-        rule.aim = crate::rule::TargetSelector::Processes(selector.clone());
+        rule.target_selector = crate::rule::TargetSelector::Processes(selector.clone());
         let ward = Protection {
-            own_line: &BTreeSet::new(),
+            own_ancestors: &BTreeSet::new(),
             protect: &[],
         };
         let table = [host.process(7).unwrap()];

@@ -2,8 +2,8 @@
 //! obeys, but never acts on a process other than the one whose identity it was given.
 
 pub mod cgroup;
-pub mod errand;
-pub mod errands;
+pub mod job;
+pub mod jobs;
 pub mod fake;
 #[cfg(test)]
 pub mod fault;
@@ -19,8 +19,8 @@ mod trial;
 pub mod unit;
 
 pub use cgroup::CgroupError;
-pub use errand::{Job, Report};
-pub use errands::Errands;
+pub use job::{Job, Report};
+pub use jobs::Errands;
 pub use knob::{Knob, Value};
 use limit::Device;
 pub use linux::LinuxHost;
@@ -272,10 +272,10 @@ pub trait Host {
     fn watch_exit(&mut self, process: Identity);
 
     /// Begins an errand and returns at once. Its report comes by the means the host was made with, and bears the ticket.
-    fn begin(&mut self, ticket: u64, errand: Job);
+    fn begin(&mut self, ticket: u64, job: Job);
 
     /// Pids of evenkeel itself and of all its ancestors.
-    fn own_line(&self) -> BTreeSet<i32>;
+    fn own_ancestors(&self) -> BTreeSet<i32>;
 
     /// Memory that programs could still get (`MemAvailable` of proc(5)), in bytes; `None` where it cannot be read.
     fn available_memory(&mut self) -> Option<u64>;

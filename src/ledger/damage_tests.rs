@@ -1,9 +1,9 @@
 //! A ledger that is damaged in every way that a disk can think of: it is set aside, and what can be read is kept.
 
-use super::book::LedgerState;
 use super::entry::{Entry, Outcome};
 use super::lease::{Effect, Lease, SavedValue};
-use super::salvage::{log_is_damaged, replace};
+use super::recovery::{log_is_damaged, replace};
+use super::state::LedgerState;
 use super::store::FILE_NAME;
 use super::{Episode, EpisodeKey, Journal, Victim};
 use crate::host::Value;
@@ -29,7 +29,7 @@ fn target(id: u64) -> Target {
 
 pub(super) fn lease(id: u64) -> Lease {
     let value = Value::Nice(15);
-    let prior = SavedValue {
+    let saved = SavedValue {
         tid: 1000 + id as i32,
         start_ticks: id,
         value: Value::Nice(0),
@@ -43,7 +43,7 @@ pub(super) fn lease(id: u64) -> Lease {
         name: "burner".into(),
         effect: Effect::Value {
             value,
-            prior: vec![prior],
+            saved: vec![saved],
         },
         taken_at: Duration::from_secs(5),
         deadline: Duration::from_secs(60),
@@ -60,7 +60,7 @@ fn episode() -> Episode {
             simulated: false,
         },
         ladder: String::new(),
-        source: super::book::WireSource::Local,
+        source: super::state::WireSource::Local,
         labels: Default::default(),
         annotations: Default::default(),
         starts_at: jiff::Timestamp::UNIX_EPOCH,
@@ -68,8 +68,8 @@ fn episode() -> Episode {
         may_continue: false,
         seen_at: Duration::ZERO,
         evidence: Default::default(),
-        climbs: vec![],
-        barred: vec![],
+        targets: vec![],
+        excluded: vec![],
     }
 }
 
@@ -77,7 +77,7 @@ fn episode() -> Episode {
 /// database, or in its log.
 pub(super) fn ledger(in_log: bool) -> (tempfile::TempDir, LedgerState) {
     let (origin, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (mut journal, mut book) = Journal::open(origin.path(), BOOT);
+    let (mut journal, mut ledger) = Journal::open(origin.path(), BOOT);
     let mut entries = vec![Entry::Episode(episode())];
     entries.extend((1..=LEASES).map(|id| Entry::Lease(lease(id))));
     entries.extend((1..=LEASES).filter(|id| id % 3 == 0).map(|id| Entry::LeaseEnded {
@@ -86,7 +86,7 @@ pub(super) fn ledger(in_log: bool) -> (tempfile::TempDir, LedgerState) {
     }));
     entries.push(Entry::Victim(Victim::new(target(7), false, Duration::from_secs(3))));
     for part in entries.chunks(40) {
-        part.iter().for_each(|entry| book.record(entry));
+        part.iter().for_each(|entry| ledger.record(entry));
         journal.begin(part).unwrap();
     }
     if !in_log {
@@ -97,7 +97,7 @@ pub(super) fn ledger(in_log: bool) -> (tempfile::TempDir, LedgerState) {
     for name in [FILE_NAME.to_owned(), format!("{FILE_NAME}-wal")] {
         std::fs::copy(origin.path().join(&name), copy.path().join(&name)).unwrap();
     }
-    (copy, book)
+    (copy, ledger)
 }
 
 pub(super) fn harm(directory: &Path, name: &str, harm: impl FnOnce(&mut Vec<u8>)) {
@@ -117,16 +117,16 @@ pub(super) fn set_aside(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-pub(super) fn ids(book: &LedgerState) -> BTreeSet<u64> {
-    book.leases.keys().copied().collect()
+pub(super) fn ids(ledger: &LedgerState) -> BTreeSet<u64> {
+    ledger.leases.keys().copied().collect()
 }
 
 /// Opens what was harmed: nothing that had ended comes back, and the journal works. Returns which leases were found.
 pub(super) fn open(directory: &Path, before: &LedgerState, what: &str) -> BTreeSet<u64> {
-    let (mut journal, book) = Journal::open(directory, BOOT);
-    let found = ids(&book);
+    let (mut journal, ledger) = Journal::open(directory, BOOT);
+    let found = ids(&ledger);
     assert!(found.is_subset(&ids(before)), "{what}: {found:?}");
-    for lease in book.leases.values() {
+    for lease in ledger.leases.values() {
         assert_eq!(lease.effect, before.leases[&lease.id].effect, "{what}");
     }
     assert!(journal.is_writable(), "{what}");
@@ -179,8 +179,8 @@ fn a_garbled_beginning_costs_no_lease() {
         harm(directory.path(), FILE_NAME, |bytes| garble(&mut bytes[..length]));
         let found = open(directory.path(), &before, &format!("{length} bytes of garbage"));
         assert_eq!(found, ids(&before));
-        let (_, book) = Journal::open(directory.path(), BOOT);
-        assert_eq!(book.last_lease_id, LEASES, "which has ended");
+        let (_, ledger) = Journal::open(directory.path(), BOOT);
+        assert_eq!(ledger.last_lease_id, LEASES, "which has ended");
         let aside = set_aside(directory.path());
         assert_eq!(aside.len(), 1);
         assert_eq!(std::fs::read(&aside[0]).unwrap()[1], 37, "kept as it was");
@@ -223,15 +223,15 @@ fn a_torn_end_of_the_log_is_no_damage() {
         bytes.extend([7; 1000]);
     });
     // The last frame is a commit; what it would have made durable is gone, and nothing else is.
-    let (journal, book) = Journal::open(directory.path(), BOOT);
-    assert!(journal.is_writable() && ids(&book).is_superset(&ids(&before)));
+    let (journal, ledger) = Journal::open(directory.path(), BOOT);
+    assert!(journal.is_writable() && ids(&ledger).is_superset(&ids(&before)));
     assert_eq!(set_aside(directory.path()), Vec::<PathBuf>::new());
 }
 
 #[test]
 fn what_breaks_under_a_running_daemon_is_begun_anew_from_memory() {
     let (directory, _) = ledger(false);
-    let (mut journal, mut book) = Journal::open(directory.path(), BOOT);
+    let (mut journal, mut ledger) = Journal::open(directory.path(), BOOT);
     // Another process writes, so that pages are read again.
     let other = rusqlite::Connection::open(directory.path().join(FILE_NAME)).unwrap();
     other.execute("INSERT INTO meta VALUES ('other', 'x')", []).unwrap();
@@ -243,13 +243,13 @@ fn what_breaks_under_a_running_daemon_is_begun_anew_from_memory() {
     let entry = Entry::Lease(lease(LEASES + 1));
     assert!(journal.begin(std::slice::from_ref(&entry)).is_err());
     assert!(!journal.is_writable());
-    assert!(journal.recover(&book).is_none());
+    assert!(journal.recover(&ledger).is_none());
     assert!(journal.is_writable());
-    book.record(&entry);
+    ledger.record(&entry);
     journal.begin(&[entry]).unwrap();
     drop(journal);
     let (_, again) = Journal::open(directory.path(), BOOT);
-    assert_eq!((again.leases, again.episodes), (book.leases, book.episodes));
+    assert_eq!((again.leases, again.episodes), (ledger.leases, ledger.episodes));
     assert_eq!(set_aside(directory.path()).len(), 1);
 }
 
@@ -267,17 +267,17 @@ fn a_replacement_that_was_interrupted_is_finished() {
 
 #[test]
 fn a_ledger_that_is_begun_anew_says_all_that_the_book_said() {
-    let (directory, mut book) = ledger(false);
+    let (directory, mut ledger) = ledger(false);
     let mut rehearsed = Victim::new(target(8), true, Duration::from_secs(4));
     rehearsed.gone_at = Some(Duration::from_secs(5));
-    book.record(&Entry::Victim(rehearsed));
-    book.record(&Entry::Paused(true));
-    let (replaced, _) = replace(directory.path(), BOOT, Some(&book)).unwrap();
-    assert_eq!(replaced, book);
+    ledger.record(&Entry::Victim(rehearsed));
+    ledger.record(&Entry::Paused(true));
+    let (replaced, _) = replace(directory.path(), BOOT, Some(&ledger)).unwrap();
+    assert_eq!(replaced, ledger);
     let (_, again) = Journal::open(directory.path(), BOOT);
     assert_eq!(
         again.last_lease_id, LEASES,
         "the last one has ended, and its number is not given again"
     );
-    assert_eq!(again, book);
+    assert_eq!(again, ledger);
 }

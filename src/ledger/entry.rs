@@ -1,8 +1,8 @@
 //! What can be written into the ledger, and the closed words for decisions and outcomes.
 
-use super::book::{Closed, Episode, EpisodeKey, Victim};
 use super::breaker::Breaker;
 use super::lease::{Lease, SavedValue};
+use super::state::{Closed, Episode, EpisodeKey, Victim};
 use crate::process::Target;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -122,7 +122,7 @@ pub enum Entry {
     /// What this lease must restore, inherited from a lower one that was released.
     LeasePrior {
         id: u64,
-        prior: Vec<SavedValue>,
+        saved: Vec<SavedValue>,
     },
     /// New deadline (CLOCK_BOOTTIME) for these leases.
     Renewed {

@@ -1,9 +1,9 @@
 //! The ledger's way to disk, which may be closed for a while: intents are refused then, outcomes wait in memory.
 
-use super::book::LedgerState;
 use super::entry::{Entry, Record};
+use super::recovery;
 use super::retention::Retention;
-use super::salvage;
+use super::state::LedgerState;
 use super::store::{Store, StoreError};
 use crate::process::BootId;
 use std::path::{Path, PathBuf};
@@ -32,20 +32,20 @@ impl Journal {
     /// empty book. In both cases nothing is durable, and [`Journal::recover`] tries again.
     pub fn open(directory: &Path, boot: BootId) -> (Journal, LedgerState) {
         let mut journal = Journal::closed(directory, boot);
-        let book = match journal.reopen() {
-            Ok(book) => Some(book),
+        let ledger = match journal.reopen() {
+            Ok(ledger) => Some(ledger),
             Err(error) => {
                 tracing::error!(%error, "the ledger cannot be opened: nothing is done until it can be written");
-                let read = salvage::read_only(directory, boot).ok();
-                if let Some(book) = &read {
-                    let leases = book.leases.len();
+                let read = recovery::read_only(directory, boot).ok();
+                if let Some(ledger) = &read {
+                    let leases = ledger.leases.len();
                     tracing::info!(leases, "it can be read: what is held is undone when it is time");
                 }
                 read
             }
         };
-        journal.is_known = book.is_some();
-        (journal, book.unwrap_or_default())
+        journal.is_known = ledger.is_some();
+        (journal, ledger.unwrap_or_default())
     }
 
     /// A journal that leaves nothing on disk, for rehearsals.
@@ -99,9 +99,9 @@ impl Journal {
     fn reopen(&mut self) -> Result<LedgerState, StoreError> {
         let opened = Store::open(&self.directory, self.boot).and_then(|mut store| Ok((store.load()?, store)));
         match opened {
-            Ok((book, store)) => {
+            Ok((ledger, store)) => {
                 self.store = Some(store);
-                Ok(book)
+                Ok(ledger)
             }
             Err(error) if error.is_corruption() => self.begin_anew(&error, None),
             Err(error) => Err(error),
@@ -111,16 +111,16 @@ impl Journal {
     /// Sets a broken ledger aside and begins a new one, with what `known` holds or what can be read.
     fn begin_anew(&mut self, error: &StoreError, known: Option<&LedgerState>) -> Result<LedgerState, StoreError> {
         self.store = None;
-        let (book, aside) = salvage::replace(&self.directory, self.boot, known)?;
+        let (ledger, aside) = recovery::replace(&self.directory, self.boot, known)?;
         tracing::error!(
             %error,
             set_aside = %aside.display(),
-            leases = book.leases.len(),
+            leases = ledger.leases.len(),
             "the ledger is broken: it was set aside, and a new one begun"
         );
         self.store = Some(Store::open(&self.directory, self.boot)?);
         (self.is_broken, self.is_failing) = (false, false);
-        Ok(book)
+        Ok(ledger)
     }
 
     pub fn is_writable(&self) -> bool {
@@ -188,24 +188,24 @@ impl Journal {
         !self.unsaved.is_empty()
     }
 
-    /// Tries to open and to write again. `book` is what is known in memory. Returns what an opened ledger holds, when
+    /// Tries to open and to write again. `ledger` is what is known in memory. Returns what an opened ledger holds, when
     /// that was not known until now.
-    pub fn recover(&mut self, book: &LedgerState) -> Option<LedgerState> {
+    pub fn recover(&mut self, ledger: &LedgerState) -> Option<LedgerState> {
         let mut opened = None;
         if self.is_broken && self.is_known {
             let error = StoreError::Damaged {
                 path: self.directory.clone(),
             };
             // What waits is in the book already, but for the audit trail.
-            if self.begin_anew(&error, Some(book)).is_ok() {
+            if self.begin_anew(&error, Some(ledger)).is_ok() {
                 self.unsaved.retain(|entry| matches!(entry, Entry::Record(_)));
             }
         } else if !self.is_known {
             opened = self.reopen().ok();
-            if let Some(book) = &mut opened {
+            if let Some(ledger) = &mut opened {
                 self.is_known = true;
                 // What was decided meanwhile is newer than what was read.
-                self.unsaved.iter().for_each(|entry| book.record(entry));
+                self.unsaved.iter().for_each(|entry| ledger.record(entry));
             }
         } else if !self.is_writable() {
             self.probe();

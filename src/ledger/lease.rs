@@ -1,6 +1,6 @@
 //! The lease of a reversible step, and the arithmetic of several leases on one knob. Pure.
 
-use super::errand::{Allocation, Command, RetryState};
+use super::job::{Allocation, Command, RetryState};
 use crate::host::limit::{IoLimit, IoLimits, Setting};
 use crate::host::{Thread, UnitState, Value};
 use crate::process::Target;
@@ -35,7 +35,11 @@ pub struct Lease {
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// A value was set on every thread (or on the process, where the knob is its own).
-    Value { value: Value, prior: Vec<SavedValue> },
+    Value {
+        value: Value,
+        #[serde(rename = "prior")]
+        saved: Vec<SavedValue>,
+    },
     /// A signal was sent, and its opposite takes it back; both by number.
     Signal {
         /// `None` in what an earlier version wrote.
@@ -53,8 +57,8 @@ pub enum Effect {
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Effect::Value { value, prior } => match prior.first() {
-                Some(prior) => write!(f, "{} {} -> {value}", value.knob(), prior.value),
+            Effect::Value { value, saved } => match saved.first() {
+                Some(saved) => write!(f, "{} {} -> {value}", value.knob(), saved.value),
                 None => write!(f, "{} -> {value}", value.knob()),
             },
             Effect::Signal { undo, .. } => write!(f, "signal, undone by {undo}"),
@@ -109,21 +113,21 @@ pub enum Undo {
     HandOver {
         heir: u64,
         inherited: Vec<SavedValue>,
-        prior: Vec<SavedValue>,
+        saved: Vec<SavedValue>,
         ours: Value,
         /// No newer holder wants our very value. Where it stands all the same, a newer one was undone, and a crash
         /// swallowed the record of it.
         is_last_of_value: bool,
     },
     /// An older lease holds the knob too: its value applies again wherever ours still stands, but on threads that
-    /// somebody else had changed in between, which are in `prior`.
+    /// somebody else had changed in between, which are in `saved`.
     Set {
         value: Value,
-        prior: Vec<SavedValue>,
+        saved: Vec<SavedValue>,
         ours: Value,
     },
     /// The last one: what was there first comes back wherever ours still stands.
-    Restore { prior: Vec<SavedValue>, ours: Value },
+    Restore { saved: Vec<SavedValue>, ours: Value },
     /// The last one of a reversible signal.
     Signal(i32),
     /// Another lease wants the signal's effect to last.
@@ -163,10 +167,10 @@ impl Lease {
 
     /// Up to 0.1 a lease on `io.max` was one on the whole file. What it holds is the limit in which that differs.
     fn of_one_limit(mut self) -> Lease {
-        let Effect::Value { value, prior } = &mut self.effect else {
+        let Effect::Value { value, saved } = &mut self.effect else {
             return self;
         };
-        let (Value::Cgroup(Setting::IoMax(ours)), [before]) = (&*value, prior.as_mut_slice()) else {
+        let (Value::Cgroup(Setting::IoMax(ours)), [before]) = (&*value, saved.as_mut_slice()) else {
             return self;
         };
         let Value::Cgroup(Setting::IoMax(theirs)) = &before.value else {
@@ -184,25 +188,25 @@ impl Lease {
     }
 
     /// What comes next, for leases that others must be asked about.
-    pub fn course(&self) -> Option<&RetryState> {
+    pub fn retry(&self) -> Option<&RetryState> {
         match &self.effect {
-            Effect::Allocation(allocation) => Some(&allocation.course),
-            Effect::Command(command) => Some(&command.course),
+            Effect::Allocation(allocation) => Some(&allocation.retry),
+            Effect::Command(command) => Some(&command.retry),
             Effect::Value { .. } | Effect::Signal { .. } => None,
         }
     }
 
-    pub fn course_mut(&mut self) -> Option<&mut RetryState> {
+    pub fn retry_mut(&mut self) -> Option<&mut RetryState> {
         match &mut self.effect {
-            Effect::Allocation(allocation) => Some(&mut allocation.course),
-            Effect::Command(command) => Some(&mut command.course),
+            Effect::Allocation(allocation) => Some(&mut allocation.retry),
+            Effect::Command(command) => Some(&mut command.retry),
             Effect::Value { .. } | Effect::Signal { .. } => None,
         }
     }
 
     /// Whether it is being given back already, which takes its time.
     pub fn is_ending(&self) -> bool {
-        self.course().is_some_and(|course| course.ending.is_some())
+        self.retry().is_some_and(|retry| retry.ending.is_some())
     }
 
     /// CLOCK_BOOTTIME at which it must be undone unless it is renewed; `None` where that has begun.
@@ -243,27 +247,27 @@ pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
     ) {
         (Effect::Signal { undo, .. }, None, None) => Undo::Signal(*undo),
         (Effect::Signal { .. }, _, _) => Undo::Nothing,
-        (Effect::Value { value, prior }, Some((heir, Effect::Value { prior: theirs, .. })), _) => Undo::HandOver {
+        (Effect::Value { value, saved }, Some((heir, Effect::Value { saved: theirs, .. })), _) => Undo::HandOver {
             heir,
-            inherited: inherit(value, prior, theirs),
-            prior: prior.clone(),
+            inherited: inherit(value, saved, theirs),
+            saved: saved.clone(),
             ours: value.clone(),
             is_last_of_value,
         },
         (
-            Effect::Value { value, prior },
+            Effect::Value { value, saved },
             _,
             Some(Effect::Value {
                 value: next,
-                prior: older,
+                saved: older,
             }),
         ) => Undo::Set {
             value: next.clone(),
-            prior: changed_between(prior, next, older),
+            saved: changed_between(saved, next, older),
             ours: value.clone(),
         },
-        (Effect::Value { prior, value }, _, _) => Undo::Restore {
-            prior: prior.clone(),
+        (Effect::Value { saved, value }, _, _) => Undo::Restore {
+            saved: saved.clone(),
             ours: value.clone(),
         },
         // Each is given back by itself, by an errand.
@@ -273,15 +277,15 @@ pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
 
 /// What a stack of leases would leave behind when all of them are gone, given oldest first.
 pub fn beneath<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<SavedValue> {
-    let (_, prior) = top(stack)?;
-    prior.into_iter().next()
+    let (_, saved) = top(stack)?;
+    saved.into_iter().next()
 }
 
 /// What would be there without a stack of leases, given oldest first, where `found` is there now: the base of relative
 /// changes. Several alerts would make each other's changes larger otherwise, and the changes would not end with them.
 pub fn base(stack: &[&Lease], found: &[SavedValue]) -> Vec<SavedValue> {
     let mut found = found.to_vec();
-    let Some((value, prior)) = top(stack.iter().copied()) else {
+    let Some((value, saved)) = top(stack.iter().copied()) else {
         return found;
     };
     for found in &mut found {
@@ -290,19 +294,19 @@ pub fn base(stack: &[&Lease], found: &[SavedValue]) -> Vec<SavedValue> {
             found.value.clone_from(value);
         }
     }
-    inherit(value, &prior, &found)
+    inherit(value, &saved, &found)
 }
 
 /// The value of the newest lease in a stack, and what the whole stack would leave behind.
 fn top<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<(&'a Value, Vec<SavedValue>)> {
     let mut below: Option<(&Value, Vec<SavedValue>)> = None;
     for lease in stack {
-        if let Effect::Value { value, prior } = &lease.effect {
-            let prior = match &below {
-                Some((lower, known)) => inherit(lower, known, prior),
-                None => prior.clone(),
+        if let Effect::Value { value, saved } = &lease.effect {
+            let saved = match &below {
+                Some((lower, known)) => inherit(lower, known, saved),
+                None => saved.clone(),
             };
-            below = Some((value, prior));
+            below = Some((value, saved));
         }
     }
     below
@@ -312,20 +316,20 @@ fn top<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<(&'a Value, Vec<Sav
 /// leases: then what he set is what must come back.
 fn inherit(value: &Value, older: &[SavedValue], newer: &[SavedValue]) -> Vec<SavedValue> {
     let changed = changed_between(newer, value, older);
-    let is_changed = |prior: &&SavedValue| changed.iter().any(|other| other.thread() == prior.thread());
-    let mut prior: Vec<SavedValue> = older.iter().filter(|prior| !is_changed(prior)).cloned().collect();
+    let is_changed = |saved: &&SavedValue| changed.iter().any(|other| other.thread() == saved.thread());
+    let mut saved: Vec<SavedValue> = older.iter().filter(|saved| !is_changed(saved)).cloned().collect();
     for theirs in newer {
-        if !prior.iter().any(|ours| ours.thread() == theirs.thread()) {
+        if !saved.iter().any(|ours| ours.thread() == theirs.thread()) {
             // A thread that was born during the older lease had its value by birth.
             let by_birth = older.first().filter(|_| theirs.value == *value);
             let value = by_birth.unwrap_or(theirs).value.clone();
-            prior.push(SavedValue {
+            saved.push(SavedValue {
                 value,
                 ..theirs.clone()
             });
         }
     }
-    prior
+    saved
 }
 
 /// What `newer` found on threads that was neither the value of the older lease nor what that one had found there.
@@ -342,16 +346,16 @@ mod tests {
     use super::*;
     use crate::process::{BootId, Identity};
 
-    fn nice(id: u64, value: i32, prior: i32) -> Lease {
+    fn nice(id: u64, value: i32, saved: i32) -> Lease {
         let target = Target::Process(Identity {
             boot: BootId(1),
             pid: 7,
             start_ticks: 70,
         });
-        let prior = vec![SavedValue {
+        let saved = vec![SavedValue {
             tid: 7,
             start_ticks: 70,
-            value: Value::Nice(prior),
+            value: Value::Nice(saved),
             unit: None,
         }];
         Lease {
@@ -362,7 +366,7 @@ mod tests {
             name: "burner".into(),
             effect: Effect::Value {
                 value: Value::Nice(value),
-                prior,
+                saved,
             },
             taken_at: Duration::ZERO,
             deadline: Duration::from_secs(60),
@@ -376,21 +380,21 @@ mod tests {
         let (first, mut second) = (nice(1, 10, 0), nice(2, 15, 10));
         let Undo::HandOver {
             heir: 2,
-            inherited: prior,
+            inherited: saved,
             ..
         } = undo(&first, [&first, &second].into_iter())
         else {
             panic!()
         };
-        assert_eq!(prior[0].value, Value::Nice(0));
+        assert_eq!(saved[0].value, Value::Nice(0));
         second.effect = Effect::Value {
             value: Value::Nice(15),
-            prior,
+            saved,
         };
-        let Undo::Restore { prior, ours } = undo(&second, [&second].into_iter()) else {
+        let Undo::Restore { saved, ours } = undo(&second, [&second].into_iter()) else {
             panic!()
         };
-        assert_eq!((&prior[0].value, ours), (&Value::Nice(0), Value::Nice(15)));
+        assert_eq!((&saved[0].value, ours), (&Value::Nice(0), Value::Nice(15)));
     }
 
     #[test]
@@ -409,7 +413,7 @@ mod tests {
         let (first, second, third) = (nice(1, 5, 0), nice(2, 10, 5), nice(3, 15, 10));
         let expected = Undo::Set {
             value: Value::Nice(10),
-            prior: vec![],
+            saved: vec![],
             ours: Value::Nice(15),
         };
         assert_eq!(undo(&third, [&third, &first, &second].into_iter()), expected);
@@ -417,7 +421,7 @@ mod tests {
 
     #[test]
     fn beneath_a_stack_is_what_was_there_first_or_what_somebody_else_set_since() {
-        let beneath = |leases: &[&Lease]| beneath(leases.iter().copied()).map(|prior| prior.value);
+        let beneath = |leases: &[&Lease]| beneath(leases.iter().copied()).map(|saved| saved.value);
         let (first, over, after) = (nice(1, 10, 0), nice(2, 15, 10), nice(2, 15, 7));
         assert_eq!(beneath(&[&first, &over]), Some(Value::Nice(0)));
         assert_eq!(beneath(&[&first, &after]), Some(Value::Nice(7)));
@@ -431,35 +435,35 @@ mod tests {
             panic!()
         };
         assert_eq!(inherited[0].value, Value::Nice(7));
-        let Undo::Set { prior, .. } = undo(&second, [&first, &second].into_iter()) else {
+        let Undo::Set { saved, .. } = undo(&second, [&first, &second].into_iter()) else {
             panic!()
         };
-        assert_eq!(prior[0].value, Value::Nice(7));
+        assert_eq!(saved[0].value, Value::Nice(7));
     }
 
     /// Found by the random histories.
     #[test]
     fn a_thread_born_under_the_lower_lease_gets_what_its_process_had() {
         let (first, mut second) = (nice(1, 10, 0), nice(2, 15, 10));
-        if let Effect::Value { prior, .. } = &mut second.effect {
-            prior.push(SavedValue {
+        if let Effect::Value { saved, .. } = &mut second.effect {
+            saved.push(SavedValue {
                 tid: 8,
-                ..prior[0].clone()
+                ..saved[0].clone()
             });
         }
         let Undo::HandOver { inherited, .. } = undo(&first, [&first, &second].into_iter()) else {
             panic!()
         };
-        assert!(inherited.iter().all(|prior| prior.value == Value::Nice(0)));
+        assert!(inherited.iter().all(|saved| saved.value == Value::Nice(0)));
     }
 
     /// A lease on `io.max` as version 0.1 wrote it.
-    fn of_whole_file(value: &str, prior: &str) -> Lease {
+    fn of_whole_file(value: &str, saved: &str) -> Lease {
         let lease = serde_json::to_value(nice(1, 5, 0)).unwrap();
         let mut lease: serde_json::Value = lease;
         lease["effect"]["value"] = serde_json::json!({
             "value": {"cgroup": {"io.max": value}},
-            "prior": [{"tid": 0, "start_ticks": 0, "value": {"cgroup": {"io.max": prior}}}],
+            "prior": [{"tid": 0, "start_ticks": 0, "value": {"cgroup": {"io.max": saved}}}],
         });
         serde_json::from_value(lease).unwrap()
     }
@@ -495,7 +499,7 @@ mod tests {
 
     fn priors(lease: &Lease) -> &[SavedValue] {
         match &lease.effect {
-            Effect::Value { prior, .. } => prior,
+            Effect::Value { saved, .. } => saved,
             _ => &[],
         }
     }

@@ -1,6 +1,6 @@
 //! Live leases, found by number, by target and by episode: what undoing asks must not grow with all the others.
 
-use super::errand::RetryState;
+use super::job::RetryState;
 use super::lease::Lease;
 use crate::process::Target;
 use smol_str::SmolStr;
@@ -43,8 +43,8 @@ impl Leases {
     }
 
     /// What comes next for each allocation and command.
-    pub fn courses_mut(&mut self) -> impl Iterator<Item = &mut RetryState> {
-        self.by_id.values_mut().filter_map(Lease::course_mut)
+    pub fn retries_mut(&mut self) -> impl Iterator<Item = &mut RetryState> {
+        self.by_id.values_mut().filter_map(Lease::retry_mut)
     }
 
     pub(super) fn insert(&mut self, lease: Lease) {

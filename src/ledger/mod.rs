@@ -1,10 +1,10 @@
 //! The ledger: what was decided, what was done, what is held and must be put back. Durable in `store`, mirrored in
-//! memory by `book`; both take the same entries.
+//! memory by `ledger`; both take the same entries.
 
-pub mod book;
+pub mod state;
 pub mod breaker;
 pub mod entry;
-pub mod errand;
+pub mod job;
 pub mod evidence;
 pub mod journal;
 pub mod lease;
@@ -12,7 +12,7 @@ pub mod leases;
 mod reading;
 mod reboot;
 pub mod retention;
-mod salvage;
+mod recovery;
 mod schema;
 pub mod store;
 
@@ -21,16 +21,16 @@ mod damage_tests;
 #[cfg(test)]
 mod retention_tests;
 #[cfg(test)]
-mod salvage_tests;
+mod recovery_tests;
 #[cfg(test)]
 mod store_tests;
 
-pub use book::{Closed, Episode, EpisodeKey, LedgerState, TargetProgress, Victim};
 pub use breaker::Breaker;
 pub use entry::{Decision, Entry, Outcome, Record};
-pub use errand::{Allocation, Command, Release, RetryState, Stage, UnnamedGrant};
 pub use evidence::{Evidence, EvidenceSource, Level};
+pub use job::{Allocation, Command, Release, RetryState, Stage, UnnamedGrant};
 pub use journal::Journal;
 pub use lease::{Effect, Lease, SavedValue};
 pub use retention::Retention;
+pub use state::{Closed, Episode, EpisodeKey, LedgerState, TargetProgress, Victim};
 pub use store::{Store, StoreError};

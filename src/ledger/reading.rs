@@ -1,9 +1,9 @@
 //! Rows of the ledger to a book. Every row is parsed by itself, and a table that is damaged in the middle is read from
 //! both ends, so that as much as can be read of a broken file is read.
 
-use super::book::{Closed, EpisodeKey, LedgerState};
 use super::entry::Entry;
 use super::lease::Lease;
+use super::state::{Closed, EpisodeKey, LedgerState};
 use crate::process::BootId;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// What could be read, and what could not.
 pub struct Reading {
-    pub book: LedgerState,
+    pub ledger: LedgerState,
     pub problems: Vec<Problem>,
 }
 
@@ -31,7 +31,7 @@ impl Reading {
     /// Reads what is open on a boot. Leases, victims and open episodes of another one ended with it.
     pub fn take(connection: &Connection, boot: BootId) -> Reading {
         let mut reading = Reading {
-            book: LedgerState::default(),
+            ledger: LedgerState::default(),
             problems: Vec::new(),
         };
         let boot = boot.to_string();
@@ -57,14 +57,14 @@ impl Reading {
         reading.table(connection, "breaker", ["rule, body", "rule"], &breaker);
         let newest = connection.query_row("SELECT coalesce(max(id), 0) FROM lease", [], |row| row.get::<_, i64>(0));
         match newest {
-            Ok(newest) => reading.book.last_lease_id = reading.book.last_lease_id.max(newest as u64),
+            Ok(newest) => reading.ledger.last_lease_id = reading.ledger.last_lease_id.max(newest as u64),
             Err(source) => reading.problems.push(Problem::Sql { table: "lease", source }),
         }
         let noted = reading
             .meta(connection, "last_lease")
             .and_then(|text| text.parse().ok());
-        reading.book.last_lease_id = reading.book.last_lease_id.max(noted.unwrap_or(0));
-        reading.book.paused = reading.meta(connection, "paused").as_deref() == Some("true");
+        reading.ledger.last_lease_id = reading.ledger.last_lease_id.max(noted.unwrap_or(0));
+        reading.ledger.paused = reading.meta(connection, "paused").as_deref() == Some("true");
         reading
     }
 
@@ -91,12 +91,12 @@ impl Reading {
         self.problems.push(Problem::Sql { table, source });
         let backwards = order.replace(", ", " DESC, ") + " DESC";
         let mut other_half = Reading {
-            book: LedgerState::default(),
+            ledger: LedgerState::default(),
             problems: Vec::new(),
         };
         // It breaks off, too, at the damage.
         let _ = other_half.rows(connection, table, columns, &backwards, parse);
-        self.book.adopt(other_half.book);
+        self.ledger.adopt(other_half.ledger);
         self.problems.append(&mut other_half.problems);
     }
 
@@ -112,7 +112,7 @@ impl Reading {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             match parse(row) {
-                Ok(Ok(entry)) => self.book.record(&entry),
+                Ok(Ok(entry)) => self.ledger.record(&entry),
                 Ok(Err(reason)) if reason.is_empty() => {}
                 Ok(Err(reason)) => self.problems.push(Problem::Row { table, reason }),
                 Err(error) => {

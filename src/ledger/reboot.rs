@@ -1,8 +1,8 @@
 //! The lines of the history for leases that a boot of the host ended: nothing is left to undo, and nothing else says so.
 
-use super::book::Episode;
 use super::entry::{Outcome, Record};
 use super::lease::Lease;
+use super::state::Episode;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 

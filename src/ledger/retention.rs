@@ -1,7 +1,7 @@
 //! What the ledger forgets, and when: history by age and by size, and what no decision asks for any more. What is open
 //! is never touched. In portions, so that no decision waits for long.
 
-use super::book::REMEMBER_VICTIMS;
+use super::state::REMEMBER_VICTIMS;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
 use std::time::Duration;

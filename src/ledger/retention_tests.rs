@@ -1,6 +1,6 @@
 //! Retention on a real file: old history goes in portions and the file shrinks; what is open stays.
 
-use super::book::WireSource;
+use super::state::WireSource;
 use super::store::{FILE_NAME, Store};
 use super::{
     Decision, Effect, Entry, Episode, EpisodeKey, Lease, LedgerState, Outcome, Record, Retention, SavedValue, Victim,
@@ -50,7 +50,7 @@ fn lease(id: u64) -> Entry {
         pid: id as i32,
         start_ticks: id,
     });
-    let prior = SavedValue {
+    let saved = SavedValue {
         tid: id as i32,
         start_ticks: id,
         value: Value::Nice(0),
@@ -64,7 +64,7 @@ fn lease(id: u64) -> Entry {
         name: "burner".into(),
         effect: Effect::Value {
             value: Value::Nice(15),
-            prior: vec![prior],
+            saved: vec![saved],
         },
         taken_at: Duration::from_secs(5),
         deadline: Duration::from_secs(60),
@@ -89,8 +89,8 @@ fn episode() -> Entry {
         may_continue: false,
         seen_at: Duration::ZERO,
         evidence: Default::default(),
-        climbs: Vec::new(),
-        barred: Vec::new(),
+        targets: Vec::new(),
+        excluded: Vec::new(),
     })
 }
 

@@ -1,12 +1,12 @@
 //! The ledger on disk: SQLite in WAL mode. Every commit is durable before it returns. Writes; `reading` reads.
 
-use super::book::LedgerState;
 use super::entry::{Entry, Record};
 use super::reading::{Problem, Reading};
 use super::reboot;
+use super::recovery;
 use super::retention::{self, ENTRIES_PER_SWEEP, Retention};
-use super::salvage;
 use super::schema::{self, SCHEMA_VERSION};
+use super::state::LedgerState;
 use crate::process::{BootId, Target};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, params};
@@ -82,11 +82,11 @@ impl Store {
                 source,
             })?;
         let path = directory.join(FILE_NAME);
-        salvage::finish(directory).map_err(|source| StoreError::Io {
+        recovery::finish(directory).map_err(|source| StoreError::Io {
             path: path.clone(),
             source,
         })?;
-        if salvage::has_damaged_log(directory, boot) {
+        if recovery::has_damaged_log(directory, boot) {
             return Err(StoreError::Damaged { path });
         }
         Self::open_file(&path, boot)
@@ -280,7 +280,7 @@ impl Store {
         while retention::forget_ended(&self.connection).map_err(|source| self.sql(source))? {}
         let read = Reading::take(&self.connection, self.boot);
         match read.problems.into_iter().next() {
-            None => Ok(read.book),
+            None => Ok(read.ledger),
             Some(Problem::Sql { source, .. }) => Err(self.sql(source)),
             Some(Problem::Row { table, reason }) => Err(StoreError::Row {
                 path: self.path.clone(),
@@ -341,9 +341,9 @@ fn write(connection: &Connection, boot: &str, entry: &Entry) -> rusqlite::Result
                 json(lease),
                 lease.deadline.as_millis() as i64
             ]),
-        Entry::LeasePrior { id, prior } => connection
+        Entry::LeasePrior { id, saved } => connection
             .prepare_cached("UPDATE lease SET body = json_set(body, '$.effect.value.prior', json(?2)) WHERE id = ?1")?
-            .execute(params![*id as i64, json(prior)]),
+            .execute(params![*id as i64, json(saved)]),
         Entry::Renewed { ids, deadline } => {
             let mut update = connection.prepare_cached("UPDATE lease SET deadline_ms = ?2 WHERE id = ?1")?;
             for id in ids {

@@ -4,9 +4,9 @@ use super::retention::KEEP_CLOSED;
 use super::store::{FILE_NAME, Store, StoreError, read_records};
 use super::{Closed, Entry, LedgerState};
 use crate::host::Value;
-use crate::host::errand::{Request, Server};
+use crate::host::job::{Request, Server};
 use crate::ledger::EpisodeKey;
-use crate::ledger::book::WireSource;
+use crate::ledger::state::WireSource;
 use crate::ledger::{
     Allocation, Effect, Episode, Lease, Outcome, Release, RetryState, SavedValue, Stage, TargetProgress, Victim,
 };
@@ -41,7 +41,7 @@ fn lease(id: u64) -> Lease {
         name: "a\n\"b".into(),
         effect: Effect::Value {
             value: Value::Nice(15),
-            prior: vec![SavedValue {
+            saved: vec![SavedValue {
                 tid: 7,
                 start_ticks: 70,
                 value: Value::Nice(0),
@@ -71,14 +71,14 @@ fn episode() -> Episode {
         may_continue: false,
         seen_at: Duration::from_secs(2),
         evidence: Default::default(),
-        climbs: vec![TargetProgress {
+        targets: vec![TargetProgress {
             target: target(),
             name: "x".into(),
-            rung: 2,
+            step_index: 2,
             due: Duration::from_secs(9),
             refused: Some(crate::ledger::Decision::Cooldown),
         }],
-        barred: Vec::new(),
+        excluded: Vec::new(),
     }
 }
 
@@ -108,7 +108,7 @@ fn what_was_committed_is_loaded_again() {
         Entry::Lease(lease(2)),
         Entry::LeasePrior {
             id: 2,
-            prior: vec![SavedValue {
+            saved: vec![SavedValue {
                 tid: 7,
                 start_ticks: 70,
                 value: Value::Nice(-5),
@@ -140,7 +140,7 @@ fn what_was_committed_is_loaded_again() {
             fingerprint: "f".into(),
             signals: vec![15, 9],
             gone_by: Some(Duration::from_secs(33)),
-            memory: Some(crate::ledger::book::MemoryBefore {
+            memory: Some(crate::ledger::state::MemoryBefore {
                 resident_bytes: 5,
                 available_bytes: 6,
             }),
@@ -160,7 +160,7 @@ fn what_was_committed_is_loaded_again() {
         let (before, former) = (expected.clone(), expected.former(entry));
         expected.record(entry);
         let mut back = expected.clone();
-        back.take_back(former);
+        back.roll_back(former);
         assert_eq!(back, before, "{entry:?} taken back");
     }
     Store::open(directory.path(), BootId(1)).unwrap().load().unwrap();
@@ -182,9 +182,9 @@ fn another_boot_ends_leases_and_forgets_open_episodes() {
     store
         .commit(&[Entry::Episode(episode()), Entry::Lease(lease(1))])
         .unwrap();
-    let book = Store::open(directory.path(), BootId(2)).unwrap().load().unwrap();
-    assert!(book.leases.is_empty() && book.episodes.is_empty());
-    assert_eq!(book.last_lease_id, 1);
+    let ledger = Store::open(directory.path(), BootId(2)).unwrap().load().unwrap();
+    assert!(ledger.leases.is_empty() && ledger.episodes.is_empty());
+    assert_eq!(ledger.last_lease_id, 1);
 }
 
 #[test]
@@ -211,10 +211,10 @@ fn what_ended_is_pruned_and_numbers_are_not_given_again() {
     store
         .commit(&(0..=KEEP_CLOSED).map(closed).collect::<Vec<_>>())
         .unwrap();
-    let book = store.load().unwrap();
-    assert_eq!(book.leases.keys().collect::<Vec<_>>(), [&1]);
-    assert_eq!((book.last_lease_id, book.closed.len()), (3, KEEP_CLOSED as usize));
-    assert!(book.closed.keys().all(|key| key.fingerprint != "0"));
+    let ledger = store.load().unwrap();
+    assert_eq!(ledger.leases.keys().collect::<Vec<_>>(), [&1]);
+    assert_eq!((ledger.last_lease_id, ledger.closed.len()), (3, KEEP_CLOSED as usize));
+    assert!(ledger.closed.keys().all(|key| key.fingerprint != "0"));
     let left: i64 = Connection::open(store.path())
         .unwrap()
         .query_row("SELECT count(*) FROM lease", [], |row| row.get(0))
@@ -259,9 +259,9 @@ fn a_ledger_of_the_previous_version_is_taken_over() {
         .unwrap();
     drop(connection);
     let mut store = Store::open(directory.path(), BootId(1)).unwrap();
-    let book = store.load().unwrap();
-    assert_eq!(book.leases[&1], lease(1));
-    assert_eq!(book.episodes.values().collect::<Vec<_>>(), [&episode()]);
+    let ledger = store.load().unwrap();
+    assert_eq!(ledger.leases[&1], lease(1));
+    assert_eq!(ledger.episodes.values().collect::<Vec<_>>(), [&episode()]);
     assert_eq!(store.records().unwrap()[0].target, Some((target(), "x".to_owned())));
     let gone = Entry::VictimGone {
         target: target(),
@@ -269,8 +269,8 @@ fn a_ledger_of_the_previous_version_is_taken_over() {
         simulated: false,
     };
     store.commit(&[gone]).unwrap();
-    let book = Store::open(directory.path(), BootId(1)).unwrap().load().unwrap();
-    assert_eq!(book.victims[0].gone_at, Some(Duration::from_secs(4)));
+    let ledger = Store::open(directory.path(), BootId(1)).unwrap().load().unwrap();
+    assert_eq!(ledger.victims[0].gone_at, Some(Duration::from_secs(4)));
 }
 
 #[test]
@@ -302,14 +302,14 @@ fn what_others_gave_outlasts_a_boot_and_is_given_back_at_once() {
         }),
         stage: Stage::Requested { in_doubt: true },
         unnamed: None,
-        course: RetryState::default(),
+        retry: RetryState::default(),
     }));
     store
         .commit(&[Entry::Lease(lease(1)), Entry::Lease(asked.clone())])
         .unwrap();
-    let book = Store::open(directory.path(), BootId(2)).unwrap().load().unwrap();
+    let ledger = Store::open(directory.path(), BootId(2)).unwrap().load().unwrap();
     asked.deadline = Duration::ZERO;
-    assert_eq!(book.leases.into_values().collect::<Vec<_>>(), [asked]);
+    assert_eq!(ledger.leases.into_values().collect::<Vec<_>>(), [asked]);
 }
 
 #[test]

@@ -7,11 +7,11 @@ use crate::act::guard::Protection;
 use crate::act::{allocate, command};
 use crate::alert::{Alert, Status};
 use crate::diagnostic::printable;
-use crate::engine::line::open_episode;
+use crate::engine::pipeline::open_episode;
 use crate::engine::select::{began_at, needs_cpu, select};
 use crate::engine::{Engine, Policy, select_cgroups};
 use crate::host::Host;
-use crate::host::errand::Request;
+use crate::host::job::Request;
 use crate::ledger::{Decision, EpisodeKey, Journal, LedgerState, Record};
 use crate::process::selector::Judgement;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
@@ -62,7 +62,7 @@ pub struct RuleExplanation {
     pub later: Vec<String>,
     /// What would be sent to others or run, now or later, with the labels of the alert filled in; no secrets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub errands: Vec<String>,
+    pub jobs: Vec<String>,
     /// Asked for by `--pid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub about_pid: Option<String>,
@@ -183,7 +183,7 @@ fn explain_rule<H: Host + Clone>(
         not_taken: 0,
         limit: rule.limit,
         later: Vec::new(),
-        errands: Vec::new(),
+        jobs: Vec::new(),
         about_pid: None,
     };
     if !explanation.matches {
@@ -205,9 +205,9 @@ fn explain_rule<H: Host + Clone>(
         return explanation;
     }
     if !rule.any_host
-        && let Err(mut reason) = policy.here.recognises(&alert.labels)
+        && let Err(mut reason) = policy.host_identity.recognises(&alert.labels)
     {
-        if !policy.here.is_named_in(&alert.labels) {
+        if !policy.host_identity.is_named_in(&alert.labels) {
             reason.push_str("; `any_host: true` lets a rule act nevertheless");
         }
         explanation.decisions.push(Explained {
@@ -229,8 +229,8 @@ fn explain_rule<H: Host + Clone>(
     }
     rehearse(host, baseline, policy, rule, alert, &mut explanation);
     explanation.later = later(rule);
-    explanation.errands = errands(rule, alert);
-    match &rule.aim {
+    explanation.jobs = jobs(rule, alert);
+    match &rule.target_selector {
         TargetSelector::Processes(selector) => {
             let selector = selector.resolve_at(&alert.labels, began_at(alert.starts_at, host.now()));
             explain_selection(host, baseline, policy, rule, &selector, pid, &mut explanation);
@@ -254,9 +254,9 @@ fn explain_selection<H: Host + Clone>(
     pid: Option<i32>,
     explanation: &mut RuleExplanation,
 ) {
-    let own_line = host.own_line();
-    let ward = Protection {
-        own_line: &own_line,
+    let own_ancestors = host.own_ancestors();
+    let protection = Protection {
+        own_ancestors: &own_ancestors,
         protect: &policy.protect,
     };
     let mut looking = host.clone();
@@ -264,7 +264,7 @@ fn explain_selection<H: Host + Clone>(
     if let Some(baseline) = baseline {
         baseline.measure(&mut table, looking.now().boot);
     }
-    let selected = select(&mut looking, &table, rule, selector, &ward).matches;
+    let selected = select(&mut looking, &table, rule, selector, &protection).matches;
     explanation.selected = selected
         .iter()
         .map(|process| Selected {
@@ -275,7 +275,9 @@ fn explain_selection<H: Host + Clone>(
             age_seconds: process.age.as_secs(),
         })
         .collect();
-    let free = selected.iter().filter(|process| ward.screen(rule, process).is_ok());
+    let free = selected
+        .iter()
+        .filter(|process| protection.screen(rule, process).is_ok());
     let (taken, left): (Vec<&Process>, Vec<&Process>) = free.partition(|process| {
         let pid = Some(process.identity.pid);
         explanation.decisions.iter().any(|decision| decision.pid == pid)
@@ -289,11 +291,14 @@ fn explain_selection<H: Host + Clone>(
         };
         let mut process = process.clone();
         let name = process.name.escape_debug().to_string();
-        looking.read_details(&mut process, selector.needs() | ward.needs() | ProcessFields::USER);
+        looking.read_details(
+            &mut process,
+            selector.needs() | protection.needs() | ProcessFields::USER,
+        );
         match selector.judge(&process) {
             Judgement::Fails(why) | Judgement::Unknown(why) => format!("{pid} {name} is not selected: {why}"),
-            Judgement::Holds => match ward.screen(rule, &process) {
-                Err(refusal) => format!("{pid} {name} is selected and not touched: {}", refusal.reason),
+            Judgement::Holds => match protection.screen(rule, &process) {
+                Err(denial) => format!("{pid} {name} is selected and not touched: {}", denial.reason),
                 Ok(()) => match selected.iter().position(|found| found.identity == process.identity) {
                     Some(place) => format!("{pid} {name} is selected, in place {} of {}", place + 1, selected.len()),
                     None => format!("{pid} {name} has ended meanwhile"),
@@ -312,9 +317,9 @@ fn explain_cgroups<H: Host + Clone>(
     selector: &Selector,
     explanation: &mut RuleExplanation,
 ) {
-    let own_line = host.own_line();
-    let ward = Protection {
-        own_line: &own_line,
+    let own_ancestors = host.own_ancestors();
+    let protection = Protection {
+        own_ancestors: &own_ancestors,
         protect: &policy.protect,
     };
     let mut looking = host.clone();
@@ -322,11 +327,11 @@ fn explain_cgroups<H: Host + Clone>(
     if let Some(baseline) = baseline {
         baseline.measure(&mut table, looking.now().boot);
     }
-    let selected = match select_cgroups(&mut looking, &table, rule, selector, &ward) {
+    let selected = match select_cgroups(&mut looking, &table, rule, selector, &protection) {
         Ok(selected) => selected,
         Err(reason) => return explanation.remarks.push(reason),
     };
-    let is_free = |(cgroup, members): &&(_, _)| ward.screen_cgroup(rule, cgroup, members).is_ok();
+    let is_free = |(cgroup, members): &&(_, _)| protection.screen_cgroup(rule, cgroup, members).is_ok();
     let free = selected.iter().filter(is_free).count();
     explanation.not_taken = free.saturating_sub(rule.limit);
     explanation.selected_cgroups = selected
@@ -419,7 +424,7 @@ fn is_zero(number: &usize) -> bool {
 }
 
 /// Steps for the host, with the alert filled in. What would be granted is not known.
-fn errands(rule: &Rule, alert: &Alert) -> Vec<String> {
+fn jobs(rule: &Rule, alert: &Alert) -> Vec<String> {
     let episode = open_episode(rule, alert, Duration::ZERO, false);
     let resource = Some("RESOURCE");
     let plan = |step: &Step| match step {
@@ -455,7 +460,7 @@ mod tests {
     use super::*;
     use crate::act::guard::Budget;
     use crate::alert::Source;
-    use crate::engine::here::HostIdentity;
+    use crate::engine::host_identity::HostIdentity;
     use crate::host::fake::FakeHost;
     use crate::process::Process;
     use crate::rule::{RuleSet, example};
@@ -486,7 +491,7 @@ mod tests {
                 ],
             },
             enforce: false,
-            here: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
+            host_identity: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
             protect: vec![],
             budget: Budget::default(),
             restore_on_exit: true,

@@ -35,7 +35,7 @@ pub struct Recording {
     cpus: u32,
     /// The daemon and its ancestors, or who recorded where none ran.
     #[serde(default)]
-    own_line: BTreeSet<i32>,
+    own_ancestors: BTreeSet<i32>,
     processes: Vec<Recorded>,
     /// Of cgroup v2. Who is in one is told by the processes' own paths, from which an older recording, without this, has them all.
     #[serde(default)]
@@ -99,7 +99,7 @@ pub fn record(host: &mut impl Host, names: Vec<String>, wait: impl FnOnce(Durati
         boot_now: boot,
         names,
         cpus: host.online_cpus().last().map_or(1, |last| last + 1),
-        own_line: host.own_line(),
+        own_ancestors: host.own_ancestors(),
         processes,
         cgroups: Some(record_cgroups(host)),
     })
@@ -146,7 +146,7 @@ impl Recording {
     pub fn host(self) -> FakeHost {
         let mut host = FakeHost::new(self.cpus, self.recorded_at);
         host.now.boot = self.boot_now;
-        host.own_line = self.own_line;
+        host.own_ancestors = self.own_ancestors;
         for Recorded { mut process, values } in self.processes {
             // Its start is exact; its age was counted at the moment when its line was read.
             process.age = self.boot_now.saturating_sub(process.born_at);
@@ -198,7 +198,7 @@ mod tests {
             std::env::current_exe().unwrap().to_str()
         );
         assert_eq!(process.identity, live.process(pid).unwrap().identity);
-        assert!(host.own_line().contains(&pid));
+        assert!(host.own_ancestors().contains(&pid));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use super::test_file::{Answer as Scripted, Group, Looks, Whose};
 use crate::alert::alert::{FIRING_SET_INTERVAL, fingerprint};
 use crate::alert::{Alert, FiringSet, Labels, Source, Status};
 use crate::engine::{Answer, Engine, Policy};
-use crate::host::errand::{End, Job, Report};
 use crate::host::fake::FakeHost;
+use crate::host::job::{End, Job, Report};
 use crate::host::{Host, HostError, Knob, Moment};
 use crate::ledger::{Decision, Journal, LedgerState, Outcome, Record};
 use crate::process::table::{MIN_CPU_WINDOW, TICKS_PER_SECOND};
@@ -205,16 +205,16 @@ impl Stage {
             let alive: BTreeSet<Identity> = alive.collect();
             let ended: Vec<Identity> = self.living.difference(&alive).copied().collect();
             self.living = alive;
-            let errands = std::mem::take(&mut self.engine.host().errands);
-            if ended.is_empty() && errands.is_empty() {
+            let jobs = std::mem::take(&mut self.engine.host().jobs);
+            if ended.is_empty() && jobs.is_empty() {
                 return;
             }
             self.advance(DYING);
             for target in ended {
                 self.engine.exited(target);
             }
-            for (ticket, errand) in errands {
-                let report = self.answer_to(&errand);
+            for (ticket, job) in jobs {
+                let report = self.answer_to(&job);
                 self.engine.reported(ticket, &report);
             }
             self.advance(DYING);
@@ -226,9 +226,9 @@ impl Stage {
         self.answer = answer;
     }
 
-    fn answer_to(&self, errand: &Job) -> Report {
+    fn answer_to(&self, job: &Job) -> Report {
         let body = self.answer.body.as_ref().map_or(String::new(), ToString::to_string);
-        match (errand, self.answer.status) {
+        match (job, self.answer.status) {
             (Job::Command(_), _) => Report::Ended {
                 end: End::Status(self.answer.exit),
                 output: String::new(),

@@ -7,7 +7,7 @@ use crate::act::guard::Budget;
 use crate::config::{self, Config};
 use crate::diagnostic::{Diagnostic, Findings, Severity, Source, Span};
 use crate::engine::Policy;
-use crate::engine::here::HostIdentity;
+use crate::engine::host_identity::HostIdentity;
 use crate::host::Knob;
 use crate::host::limit::CgroupFile;
 use crate::rule::RuleSet;
@@ -212,7 +212,7 @@ fn policy(config: Option<&Config>, mut rules: RuleSet, mode: Option<Mode>) -> Po
     Policy {
         rules,
         enforce: mode != Some(Mode::DryRun),
-        here: HostIdentity::new(labels, HOST_NAME, "", &names),
+        host_identity: HostIdentity::new(labels, HOST_NAME, "", &names),
         protect: config.map_or(Vec::new(), |config| config.protect.clone()),
         budget: config.map_or(Budget::default(), |config| config.budget),
         restore_on_exit: true,
@@ -333,7 +333,7 @@ impl Player<'_> {
         if missing.is_empty() {
             // A refusal in passing is no deed. Those of a kind that the list names are complete there, though. Where
             // something is missing, all of them are shown: one of them may be the reason.
-            let is_named = |refusal| expect.entries.iter().any(|entry| entry.decision == Some(refusal));
+            let is_named = |denial| expect.entries.iter().any(|entry| entry.decision == Some(denial));
             found.retain(|found| found.decision.is_none_or(is_named));
         }
         if missing.is_empty() && found.is_empty() {

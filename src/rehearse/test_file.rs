@@ -8,7 +8,7 @@ use crate::alert::{Labels, Source as AlertSource};
 use crate::diagnostic::{Findings, Span, suggest};
 use crate::host::limit::{CgroupFile, Setting};
 use crate::ledger::{Decision, Outcome};
-use crate::rule::errand::read_json;
+use crate::rule::job::read_json;
 use crate::yaml::{Content, Fields, Node, Text};
 use keys::PID;
 use nix::sys::signal::Signal;

@@ -1,6 +1,5 @@
 //! Rules as written -> `RuleSet`. A set that comes out of here is valid; what is wrong is said all at once.
 
-use super::aim::compile_aim;
 use super::file::{Action, RuleFile, WrittenRule, WrittenStep};
 use super::ladder::compile_ladder;
 use super::lint;
@@ -11,6 +10,7 @@ use super::ruleset::{
 };
 use super::select::warn_of_anchors;
 use super::step::Step;
+use super::target_selector::compile_aim;
 use crate::alert::Labels;
 use crate::alert::matcher::{Matcher, Op};
 use crate::diagnostic::{Diagnostic, Findings, Severity, Span, suggest};
@@ -143,7 +143,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
     let actions = compile_ladder(&written.actions, context.allow_exec, findings);
     let settings = settings(&written.actions, &actions, findings);
     warn_of_idle_select(&written, &actions, findings);
-    let aim = compile_aim(&written, &actions, context, findings);
+    let target_selector = compile_aim(&written, &actions, context, findings);
     if let Some(condition) = &written.condition {
         check_condition(condition, context, findings);
     }
@@ -160,7 +160,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
     let rule = Rule {
         name: name.value.into(),
         matchers,
-        aim,
+        target_selector,
         order_by: written
             .order_by
             .map(|order| parse_order(order.value))
@@ -180,7 +180,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
     };
 
     // A selector that could not be read is among the findings already, and so is a ladder.
-    if matches!(rule.aim, TargetSelector::Host)
+    if matches!(rule.target_selector, TargetSelector::Host)
         && !written.has_select
         && let Some(step) = rule.actions.iter().find(|step| step.is_for_processes())
     {

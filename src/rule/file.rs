@@ -1,7 +1,7 @@
 //! The rule file as written: its keys, and plain structs that know where each value stands. What the values mean is
 //! judged in `compile`.
 
-use super::errand::{ALLOCATE, Allocate, EXEC, Exec, read_allocate, read_exec};
+use super::job::{ALLOCATE, Allocate, EXEC, Exec, read_allocate, read_exec};
 use crate::diagnostic::{Findings, Source, Span, Spanned};
 use crate::host::limit::CgroupFile;
 use crate::schema::{Kind, Object, optional, required};

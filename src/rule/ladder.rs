@@ -1,7 +1,7 @@
 //! Steps as written -> the ladder.
 
-use super::errand::{Allocate, Exec};
 use super::file::{Action, WrittenStep};
+use super::job::{Allocate, Exec};
 use super::limit::compile_limit;
 use super::step::{AffinityChange, Change, Send, SignalKind, Step};
 use crate::diagnostic::{Findings, nearest};

@@ -1,9 +1,9 @@
 //! Rules: which alerts lead to which steps on which processes. Files are parsed here and nowhere else; a `RuleSet`
 //! that exists is a valid one.
 
-mod aim;
+mod target_selector;
 mod compile;
-pub mod errand;
+pub mod job;
 pub mod file;
 mod ladder;
 mod limit;

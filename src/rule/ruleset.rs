@@ -24,7 +24,7 @@ pub struct Rule {
     pub name: SmolStr,
     /// All must hold.
     pub matchers: Vec<Matcher>,
-    pub aim: TargetSelector,
+    pub target_selector: TargetSelector,
     pub order_by: OrderBy,
     /// Targets held at once in an episode; for final steps, victims per episode.
     pub limit: usize,
@@ -102,7 +102,7 @@ impl Rule {
 
     /// What selects processes or cgroups, where the rule is about them.
     pub fn selector(&self) -> Option<&Selector> {
-        match &self.aim {
+        match &self.target_selector {
             TargetSelector::Processes(selector) | TargetSelector::Cgroups(selector) => Some(selector),
             TargetSelector::Host => None,
         }
@@ -213,7 +213,7 @@ pub fn example(name: &str, ladder: &str) -> Rule {
     Rule {
         name: name.into(),
         matchers: vec![Matcher::parse(&format!("alertname={name:?}")).expect("a matcher")],
-        aim: TargetSelector::Processes(Selector {
+        target_selector: TargetSelector::Processes(Selector {
             conditions: vec![Condition::Name(Pattern::fixed("burner").expect("a pattern"))],
         }),
         order_by: OrderBy::default(),

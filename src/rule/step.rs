@@ -1,6 +1,6 @@
 //! The steps of a ladder, as data.
 
-use super::errand::{Allocate, Exec};
+use super::job::{Allocate, Exec};
 use crate::host::knob::{Knob, Value};
 use crate::host::limit::{CgroupFile, IoKind, Limit};
 use crate::process::Target;

@@ -1096,7 +1096,7 @@ error: SIGSTOP would stop the process and leave it so
 #[test]
 fn reference_tables_are_those_of_the_code() {
     let text = include_str!("../../docs/rules.md");
-    use super::errand::{ALLOCATE, AUTHORIZATION, BASIC_AUTH, EXEC, RELEASE, TLS};
+    use super::job::{ALLOCATE, AUTHORIZATION, BASIC_AUTH, EXEC, RELEASE, TLS};
     let host_wide = [&ALLOCATE, &RELEASE, &AUTHORIZATION, &BASIC_AUTH, &TLS, &EXEC];
     let of_cgroups = [&file::LIMITS, &file::RECLAIM];
     for object in [&file::RULE, &file::SELECT, &file::STEP, &file::SIGNAL]
@@ -1452,7 +1452,7 @@ fn steps_of_cgroups_are_read_in_every_form() {
         steps.join(", ")
     );
     let rule = the_rule(&[("select", r"{unit: 'x\.service'}"), ("actions", &steps)]);
-    assert!(matches!(rule.aim, TargetSelector::Cgroups(_)));
+    assert!(matches!(rule.target_selector, TargetSelector::Cgroups(_)));
     let words: Vec<String> = rule.actions.iter().map(ToString::to_string).collect();
     assert_eq!(
         words,
@@ -1531,7 +1531,7 @@ fn steps_and_selector_tell_whether_cgroups_are_meant() {
     ] {
         let rule = the_rule(&[("select", select), ("actions", actions)]);
         assert_eq!(
-            matches!(rule.aim, TargetSelector::Cgroups(_)),
+            matches!(rule.target_selector, TargetSelector::Cgroups(_)),
             is_cgroup,
             "{select} {actions}"
         );
@@ -1540,7 +1540,7 @@ fn steps_and_selector_tell_whether_cgroups_are_meant() {
         ("select", "{cgroup: /x}\n  targets: cgroups"),
         ("actions", "[{freeze: true}]"),
     ]);
-    assert!(matches!(rule.aim, TargetSelector::Cgroups(_)));
+    assert!(matches!(rule.target_selector, TargetSelector::Cgroups(_)));
     check_help(
         &[("select", "{cgroup: /x, name: y}"), ("actions", "[{kill: true}]")],
         "4:30 cgroups have no `name`",
@@ -1564,7 +1564,7 @@ fn a_rule_without_select_may_name_the_cgroup_that_it_reclaims_from() {
         "rules:\n- name: r\n  matchers: ['alertname=\"A\"']\n  actions: [{reclaim: {size: 1GiB, cgroup: PATH}}]\n";
     let compiled = compile_all(&[&text.replace("PATH", "/batch.slice")]);
     let rules = compiled.rules.expect("a good rule");
-    let TargetSelector::Cgroups(selector) = &rules.rules[0].aim else {
+    let TargetSelector::Cgroups(selector) = &rules.rules[0].target_selector else {
         panic!("it is about a cgroup")
     };
     assert_eq!(selector.conditions.len(), 1);

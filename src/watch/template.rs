@@ -156,7 +156,7 @@ fn parse_action(text: &str) -> Result<Operand, String> {
         return Err(format!("a template action has more than {MAX_PARENTHESES} parentheses"));
     }
     let mut at = 0;
-    let operand = pipeline(&tokens, &mut at)?;
+    let operand = line(&tokens, &mut at)?;
     if at < tokens.len() {
         Err(format!("the template action {text:?} cannot be read"))
     } else {
@@ -204,7 +204,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
 }
 
 /// `command | command …`: the value of each is the last argument of the next.
-fn pipeline(tokens: &[Token], at: &mut usize) -> Result<Operand, String> {
+fn line(tokens: &[Token], at: &mut usize) -> Result<Operand, String> {
     let mut value = None;
     loop {
         value = Some(command(tokens, at, value)?);
@@ -252,7 +252,7 @@ fn operand(tokens: &[Token], at: &mut usize) -> Result<Option<Operand>, String> 
         Some(Token::Word(word)) => word_operand(word)?,
         Some(Token::Open) => {
             *at += 1;
-            let inner = pipeline(tokens, at)?;
+            let inner = line(tokens, at)?;
             if tokens.get(*at) != Some(&Token::Close) {
                 return Err("a template's parenthesis is not closed".into());
             }

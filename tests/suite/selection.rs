@@ -12,7 +12,7 @@ use evenkeel::act::guard::{Budget, Protection};
 use evenkeel::alert::alert::fingerprint;
 use evenkeel::alert::{Alert, Labels, Source as AlertSource, Status};
 use evenkeel::diagnostic::Source;
-use evenkeel::engine::here::HostIdentity;
+use evenkeel::engine::host_identity::HostIdentity;
 use evenkeel::engine::select::{select, still_holds};
 use evenkeel::engine::{Engine, Policy};
 use evenkeel::host::fake::FakeHost;
@@ -138,9 +138,9 @@ impl Restless {
 
     /// Judges the process that a step reaches, as it is now.
     fn judge(&mut self, id: Identity, what: &str) {
-        let own_line = self.host.own_line();
-        let ward = Protection {
-            own_line: &own_line,
+        let own_ancestors = self.host.own_ancestors();
+        let protection = Protection {
+            own_ancestors: &own_ancestors,
             protect: &[],
         };
         let Some(mut process) = self.host.process(id.pid) else {
@@ -149,7 +149,7 @@ impl Restless {
         self.host.read_details(&mut process, EVERYTHING);
         let fault = match (
             self.rule.selector().unwrap().judge(&process),
-            ward.screen(&self.rule, &process),
+            protection.screen(&self.rule, &process),
         ) {
             _ if process.identity != id => "it is another process",
             (Judgement::Holds, Ok(())) => return,
@@ -206,8 +206,8 @@ impl Host for Restless {
     fn watch_exit(&mut self, process: Identity) {
         self.host.watch_exit(process);
     }
-    fn own_line(&self) -> BTreeSet<i32> {
-        self.host.own_line()
+    fn own_ancestors(&self) -> BTreeSet<i32> {
+        self.host.own_ancestors()
     }
     fn available_memory(&mut self) -> Option<u64> {
         None
@@ -283,7 +283,7 @@ proptest! {
         let policy = Policy {
             rules,
             enforce: true,
-            here: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
+            host_identity: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
             protect: vec![],
             budget: Budget::default(),
             restore_on_exit: true,
@@ -305,7 +305,7 @@ proptest! {
             engine.take(std::slice::from_ref(&alert), Instant::now()).expect("a ledger in memory is writable");
             let living: BTreeSet<Identity> =
                 engine.host().host.processes.values().map(|found| found.process.identity).collect();
-            let held: BTreeSet<Identity> = engine.book().leases.values().filter_map(|lease| lease.target.process()).collect();
+            let held: BTreeSet<Identity> = engine.ledger().leases.values().filter_map(|lease| lease.target.process()).collect();
             prop_assert!(held.intersection(&living).count() <= limit, "{} are held", held.len());
             engine.host().host.advance(Duration::from_secs(seconds));
             engine.tick();
@@ -314,7 +314,7 @@ proptest! {
         }
         prop_assert_eq!(&engine.host().faults, &Vec::<String>::new());
         engine.shut_down();
-        prop_assert!(engine.book().leases.is_empty());
+        prop_assert!(engine.ledger().leases.is_empty());
     }
 }
 
@@ -363,13 +363,13 @@ fn live_host() -> LinuxHost {
 fn chosen(select_text: &str) -> BTreeSet<i32> {
     let mut host = live_host();
     let rule = one_rule(select_text);
-    let own_line = host.own_line();
-    let ward = Protection {
-        own_line: &own_line,
+    let own_ancestors = host.own_ancestors();
+    let protection = Protection {
+        own_ancestors: &own_ancestors,
         protect: &[],
     };
     let table = host.processes().expect("a process table");
-    let found = select(&mut host, &table, &rule, rule.selector().unwrap(), &ward).matches;
+    let found = select(&mut host, &table, &rule, rule.selector().unwrap(), &protection).matches;
     found.iter().map(|process| process.identity.pid).collect()
 }
 
@@ -419,12 +419,12 @@ fn a_borrowed_name_earns_neither_protection_nor_a_selection_by_path() {
     let mut host = live_host();
     let mut process = host.process(impostor.pid()).expect("it runs");
     assert!(host.read_details(&mut process, EVERYTHING));
-    let own_line = host.own_line();
-    let ward = Protection {
-        own_line: &own_line,
+    let own_ancestors = host.own_ancestors();
+    let protection = Protection {
+        own_ancestors: &own_ancestors,
         protect: &[],
     };
-    assert!(ward.screen(&one_rule("{name: sshd}"), &process).is_ok());
+    assert!(protection.screen(&one_rule("{name: sshd}"), &process).is_ok());
     assert!(!chosen("{name: sshd, exe: '/usr/sbin/sshd'}").contains(&impostor.pid()));
 }
 
@@ -459,14 +459,14 @@ fn the_dead_are_not_chosen_and_half_dead_ones_not_touched() {
     assert!(process.threads > 1 && !process.is_dead(), "{process:?}");
     let mut process = process;
     host.read_details(&mut process, EVERYTHING);
-    let own_line = host.own_line();
-    let ward = Protection {
-        own_line: &own_line,
+    let own_ancestors = host.own_ancestors();
+    let protection = Protection {
+        own_ancestors: &own_ancestors,
         protect: &[],
     };
-    let refusal = ward.screen(&one_rule("{name: half-dead}"), &process);
+    let denial = protection.screen(&one_rule("{name: half-dead}"), &process);
     assert!(
-        refusal.is_err(),
+        denial.is_err(),
         "it has no executable any more, so nobody knows what it is"
     );
 }
@@ -485,15 +485,15 @@ fn what_dies_or_runs_another_program_meanwhile_is_left_alone() {
     let pid = i32::try_from(restless.id()).expect("a pid fits");
     let rule = one_rule("{name: evk-here, cmdline: '/bin/sh .*/evk-here'}");
     let mut host = live_host();
-    let own_line = host.own_line();
-    let ward = Protection {
-        own_line: &own_line,
+    let own_ancestors = host.own_ancestors();
+    let protection = Protection {
+        own_ancestors: &own_ancestors,
         protect: &[],
     };
     let (mut seen, mut held) = (0, 0);
     for _ in 0..2000 {
         let Some(process) = host.process(pid) else { continue };
-        for found in select(&mut host, &[process], &rule, rule.selector().unwrap(), &ward).matches {
+        for found in select(&mut host, &[process], &rule, rule.selector().unwrap(), &protection).matches {
             seen += 1;
             assert_eq!(found.name, "evk-here");
             assert!(
@@ -504,7 +504,13 @@ fn what_dies_or_runs_another_program_meanwhile_is_left_alone() {
                     .is_some_and(|line| line.ends_with("evk-here")),
                 "{found:?}"
             );
-            held += usize::from(still_holds(&mut host, &found, &rule, rule.selector().unwrap(), &ward));
+            held += usize::from(still_holds(
+                &mut host,
+                &found,
+                &rule,
+                rule.selector().unwrap(),
+                &protection,
+            ));
         }
     }
     assert!(seen > 0 && held <= seen, "{seen} {held}");
@@ -513,7 +519,7 @@ fn what_dies_or_runs_another_program_meanwhile_is_left_alone() {
     restless.wait().expect("it is our child");
     if let Some(last) = last {
         assert!(
-            !still_holds(&mut host, &last, &rule, rule.selector().unwrap(), &ward),
+            !still_holds(&mut host, &last, &rule, rule.selector().unwrap(), &protection),
             "it is gone"
         );
     }

@@ -171,7 +171,7 @@ fn three_victims_running_without_effect_open_the_breaker_for_good() {
     assert_eq!((world.breaker("end"), world.breaker("fine")), (1.0, 0.0), "durable");
     assert!(!world.engine.close_breaker("fine"));
     assert!(world.engine.close_breaker("end"));
-    let breaker = world.engine.book().breakers.get("end").copied();
+    let breaker = world.engine.ledger().breakers.get("end").copied();
     assert_eq!(
         breaker.unwrap_or_default(),
         Default::default(),
@@ -189,7 +189,14 @@ fn a_victim_that_ends_after_it_was_given_up_is_not_counted_again() {
     world.send("end", Status::Firing, 0, Source::Local);
     world.pass(LONG);
     assert_eq!(world.effects(), [(100, Outcome::NoEffect)]);
-    let failures = |world: &World| world.engine.book().breakers.get("end").map(|breaker| breaker.failures);
+    let failures = |world: &World| {
+        world
+            .engine
+            .ledger()
+            .breakers
+            .get("end")
+            .map(|breaker| breaker.failures)
+    };
     assert_eq!(failures(&world), Some(1));
     world.engine.host().processes.remove(&100);
     world.bury(&[target]);
@@ -316,8 +323,8 @@ fn without_a_ledger_a_rule_that_says_so_ends_processes_and_records_it_later() {
     let applied = records.iter().filter(|record| record.outcome == Some(Outcome::Applied));
     assert_eq!(applied.count(), 2, "{records:#?}");
     world.crash_and_restart();
-    assert_eq!(world.engine.book().victims[0].signals, [15, 9]);
-    assert!(world.engine.book().victims[0].gone_at.is_some());
+    assert_eq!(world.engine.ledger().victims[0].signals, [15, 9]);
+    assert!(world.engine.ledger().victims[0].gone_at.is_some());
 }
 
 #[test]
@@ -366,7 +373,7 @@ fn a_victim_of_an_interrupted_ladder_blocks_others_for_a_bound_only() {
     assert_eq!(world.signals().len(), 1, "the one before may still be ending");
     world.pass(LONG);
     assert_eq!(world.signals()[1], (200, Signal::SIGTERM), "{:?}", world.signals());
-    assert!(world.engine.book().breakers.is_empty(), "no failure of the rule");
+    assert!(world.engine.ledger().breakers.is_empty(), "no failure of the rule");
     assert_eq!(world.effects()[0], (100, Outcome::Cancelled));
 }
 
@@ -421,7 +428,7 @@ fn a_victim_that_was_released_by_hand_blocks_others_for_a_bound_only() {
     assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
     let of_first = world
         .engine
-        .book()
+        .ledger()
         .leases
         .values()
         .find(|lease| lease.target.pid() == Some(100));

@@ -7,7 +7,7 @@ const SHOP: &str = "/system.slice/shop.service";
 
 fn shop() -> World {
     let mut rule = example("calm", "freeze true");
-    rule.aim = TargetSelector::Cgroups(Selector {
+    rule.target_selector = TargetSelector::Cgroups(Selector {
         conditions: vec![Condition::Unit(Pattern::fixed("shop.service").unwrap())],
     });
     let mut world = world(policy(vec![rule]));

@@ -2,7 +2,7 @@
 //! what it holds is restored.
 
 use super::*;
-use crate::host::errand::{End, Job, Report};
+use crate::host::job::{End, Job, Report};
 use crate::host::limit::{CgroupFile, Setting};
 use crate::ledger::store::FILE_NAME;
 use crate::ledger::{EpisodeKey, EvidenceSource, LedgerState};
@@ -16,7 +16,7 @@ fn rule(name: &str, more: &str, steps: &[&str]) -> Rule {
     Rule {
         name: example.name,
         matchers: example.matchers,
-        ..errands::rule(steps, more)
+        ..jobs::rule(steps, more)
     }
 }
 
@@ -67,8 +67,8 @@ fn history() -> World {
     for name in ALERTS {
         world.fire(name);
     }
-    for (ticket, errand) in std::mem::take(&mut world.engine.host().errands) {
-        let report = match errand {
+    for (ticket, job) in std::mem::take(&mut world.engine.host().jobs) {
+        let report = match job {
             Job::Request(..) => Report::Answered {
                 status: 200,
                 body: br#"{"id": "a", "ttl": 3000}"#.to_vec(),
@@ -86,15 +86,15 @@ fn history() -> World {
     world.resolve("loud");
     world.send("loud", Status::Firing, 400, Source::Alertmanager);
     world.pass(20);
-    let id = world.engine.book().leases.keys().next().copied();
+    let id = world.engine.ledger().leases.keys().next().copied();
     world.engine.release(id);
     world.pass(1);
     world
 }
 
 /// What a ledger holds, in words that do not depend on the names of types.
-fn summary(book: &LedgerState) -> Vec<String> {
-    let leases = book.leases.values().map(|lease| {
+fn summary(ledger: &LedgerState) -> Vec<String> {
+    let leases = ledger.leases.values().map(|lease| {
         format!(
             "lease {} of {} on {}: {} {:?}, until {:?}, {}, {}",
             lease.id,
@@ -107,37 +107,37 @@ fn summary(book: &LedgerState) -> Vec<String> {
             lease.is_undoing,
         )
     });
-    let episodes = book.episodes.values().map(|episode| {
-        let climbs = episode
-            .climbs
+    let episodes = ledger.episodes.values().map(|episode| {
+        let targets = episode
+            .targets
             .iter()
-            .map(|climb| format!("{} {}", climb.target, climb.rung));
+            .map(|progress| format!("{} {}", progress.target, progress.step_index));
         format!(
             "episode of {} since {}, {}: {:?}, without {}, {:?}",
             episode.key.rule,
             episode.starts_at,
             episode.key.simulated,
-            climbs.collect::<Vec<_>>(),
-            episode.barred.len(),
+            targets.collect::<Vec<_>>(),
+            episode.excluded.len(),
             episode.evidence.last_firing(EvidenceSource::Webhook),
         )
     });
-    let victims = book.victims.iter().map(|victim| {
+    let victims = ledger.victims.iter().map(|victim| {
         format!(
             "victim {} of {}: {:?}, {:?}",
             victim.target, victim.rule, victim.signals, victim.gone_at
         )
     });
-    let is_over = |key: &&EpisodeKey| !book.episodes.contains_key(*key);
-    let closed = book.closed.keys().filter(is_over);
-    let closed = closed.map(|key| format!("closed {} {}", key.rule, book.closed[key].ended_at));
+    let is_over = |key: &&EpisodeKey| !ledger.episodes.contains_key(*key);
+    let closed = ledger.closed.keys().filter(is_over);
+    let closed = closed.map(|key| format!("closed {} {}", key.rule, ledger.closed[key].ended_at));
     leases.chain(episodes).chain(victims).chain(closed).collect()
 }
 
 #[test]
 fn ledger_of_the_former_version_is_read_and_undone() {
     let mut world = history();
-    let expected = summary(world.engine.book());
+    let expected = summary(world.engine.ledger());
     let records = world.engine.journal.records().len();
     let host = world.engine.host().clone();
     world.engine = super::world(policy(vec![])).engine;
@@ -149,7 +149,7 @@ fn ledger_of_the_former_version_is_read_and_undone() {
         .execute_batch(former)
         .unwrap();
     world.engine = engine(host, world.directory.path(), world.policy.clone(), &world.tally);
-    assert_eq!(summary(world.engine.book()), expected);
+    assert_eq!(summary(world.engine.ledger()), expected);
     assert_eq!(world.engine.journal.records().len(), records);
     for name in ALERTS {
         world.send(name, Status::Resolved, 500, Source::Alertmanager);
@@ -158,9 +158,9 @@ fn ledger_of_the_former_version_is_read_and_undone() {
     let quota = world.engine.host().cgroups[UNIT].settings[&CgroupFile::CpuMax].to_string();
     assert_eq!(quota, "200000 100000");
     assert_eq!(world.signals().last(), Some(&(110, Signal::SIGUSR2)));
-    let asked = world.engine.host().errands.len();
+    let asked = world.engine.host().jobs.len();
     assert_eq!(
-        (asked, world.engine.book().leases.values().count()),
+        (asked, world.engine.ledger().leases.values().count()),
         (2, 2),
         "both are asked to be given back"
     );

@@ -14,7 +14,7 @@ fn rule(name: &str, select: &str, steps: &[&str]) -> Rule {
     Rule {
         name: example.name,
         matchers: example.matchers,
-        ..errands::rule(steps, select)
+        ..jobs::rule(steps, select)
     }
 }
 
@@ -269,7 +269,7 @@ fn memory_max_is_not_put_back_below_what_is_used() {
     world.resolve("a");
     world.pass(60);
     assert_eq!((world.signals(), world.memory_max()), (vec![], 2048 * MIB));
-    assert_eq!(world.engine.book().leases.len(), 1);
+    assert_eq!(world.engine.ledger().leases.len(), 1);
     assert_eq!(world.undo_records(), [Outcome::Failed], "told once");
     let told = world.engine.records().pop().unwrap().reason;
     assert!(told.contains("1610612736") && told.contains("1073741824"), "{told}");
@@ -279,7 +279,7 @@ fn memory_max_is_not_put_back_below_what_is_used() {
     world.use_memory(1000 * MIB, 0);
     world.pass(15);
     assert_eq!((world.signals(), world.memory_max()), (vec![], 1024 * MIB));
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
     assert_eq!(world.undo_records().pop(), Some(Outcome::Restored));
 }
 
@@ -289,7 +289,7 @@ fn memory_above_the_former_limit_is_reclaimed_first() {
     world.resolve("a");
     world.pass(10);
     assert_eq!((world.signals(), world.memory_max()), (vec![], 1024 * MIB));
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn an_alert_that_fires_again_counts_from_below_what_waits() {
     world.use_memory(0, 0);
     world.pass(15);
     assert_eq!((world.signals(), world.memory_max()), (vec![], 1024 * MIB));
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn a_unit_that_was_restarted_is_not_killed_by_its_former_limit_either() {
     world.use_memory(0, 0);
     world.pass(15);
     assert_eq!((world.signals(), world.memory_max()), (vec![], 1024 * MIB));
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn what_waits_is_tried_at_a_release_and_at_the_end_and_never_forgotten() {
     world.engine.release(None);
     world.fire("a");
     world.pass(20);
-    assert_eq!(world.engine.book().leases.len(), 1, "no repeat takes it again");
+    assert_eq!(world.engine.ledger().leases.len(), 1, "no repeat takes it again");
     world.restart();
     world.pass(5);
     assert_eq!((world.signals(), world.memory_max()), (vec![], 2048 * MIB));

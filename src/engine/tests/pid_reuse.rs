@@ -34,8 +34,8 @@ fn racing() -> Engine<FakeHost> {
         },
         ..policy(vec![calm, end])
     };
-    let book = LedgerState::default();
-    Engine::new(host, journal, book, policy, Box::new(|_| None), Tally::default())
+    let ledger = LedgerState::default();
+    Engine::new(host, journal, ledger, policy, Box::new(|_| None), Tally::default())
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn by_label(ladder: &str, began: i64) -> (World, Alert) {
     use crate::process::pattern::Part;
     use crate::process::selector::{Condition, Pattern};
     let mut rule = example("end", ladder);
-    rule.aim = TargetSelector::Processes(Selector {
+    rule.target_selector = TargetSelector::Processes(Selector {
         conditions: vec![
             Condition::Name(Pattern::fixed("burner").unwrap()),
             Condition::Pid(Pattern::Template(vec![Part::Label("pid".into())])),
@@ -154,7 +154,7 @@ fn a_clock_that_is_set_back_does_not_make_a_newborn_old() {
 fn a_number_in_the_rule_itself_means_whoever_has_it() {
     use crate::process::selector::{Condition, Pattern};
     let mut rule = example("end", "signal TERM");
-    rule.aim = TargetSelector::Processes(Selector {
+    rule.target_selector = TargetSelector::Processes(Selector {
         conditions: vec![Condition::Pid(Pattern::fixed("100").unwrap())],
     });
     let mut world = world(policy(vec![rule]));

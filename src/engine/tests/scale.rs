@@ -10,7 +10,7 @@ const CALLS_PER_LEASE: usize = 40;
 fn by_label(limit: usize) -> Rule {
     let mut rule = example("calm", "nice 15");
     (rule.limit, rule.max_matches) = (limit, limit);
-    rule.aim = crate::rule::TargetSelector::Processes(crate::process::Selector {
+    rule.target_selector = crate::rule::TargetSelector::Processes(crate::process::Selector {
         conditions: vec![Condition::Name(Pattern::Template(vec![Part::Label("comm".into())]))],
     });
     rule
@@ -50,10 +50,10 @@ fn ten_thousand_leases_are_taken_and_undone_by_so_many_calls_for_each() {
             .take(&[about("burner", Status::Firing)], Instant::now())
             .unwrap();
     });
-    assert_eq!(world.engine.book().leases.len(), LEASES);
+    assert_eq!(world.engine.ledger().leases.len(), LEASES);
     assert!(taking <= LEASES * CALLS_PER_LEASE, "{taking} calls");
     world.crash_and_restart();
-    assert_eq!(world.engine.book().leases.len(), LEASES);
+    assert_eq!(world.engine.ledger().leases.len(), LEASES);
     let undoing = world.calls(|world| {
         world
             .engine
@@ -61,7 +61,7 @@ fn ten_thousand_leases_are_taken_and_undone_by_so_many_calls_for_each() {
             .unwrap();
     });
     assert!(undoing <= LEASES * CALLS_PER_LEASE, "{undoing} calls");
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
     let host = world.engine.host();
     assert!(
         host.processes
@@ -82,7 +82,7 @@ fn undoing_looks_at_the_leases_of_the_target_alone() {
         .engine
         .take(&[about("burner", Status::Firing)], Instant::now())
         .unwrap();
-    let leases = &world.engine.book().leases;
+    let leases = &world.engine.ledger().leases;
     assert_eq!(leases.len(), 501);
     let seen: usize = leases.values().map(|lease| leases.on(lease.target).count()).sum();
     assert_eq!(seen, 499 + 2 * 2, "one process has two");
@@ -104,13 +104,13 @@ fn a_thousand_alerts_that_resolve_at_once_share_commits_and_readings() {
     let commits = |world: &World| world.engine.journal.commits();
     let before = commits(&world);
     world.engine.take(&all(Status::Firing), Instant::now()).unwrap();
-    assert_eq!(world.engine.book().leases.len(), ALERTS);
+    assert_eq!(world.engine.ledger().leases.len(), ALERTS);
     assert_eq!(commits(&world) - before, 2, "intents and outcomes");
     let before = commits(&world);
     let calls = world.calls(|world| world.engine.take(&all(Status::Resolved), Instant::now()).unwrap());
     assert_eq!(commits(&world) - before, 2);
     assert!(calls <= ALERTS * CALLS_PER_LEASE, "{calls} calls");
-    assert!(world.engine.book().leases.is_empty() && world.engine.book().episodes.is_empty());
+    assert!(world.engine.ledger().leases.is_empty() && world.engine.ledger().episodes.is_empty());
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_repeat_renews_a_thousand_leases_by_no_commit_or_one() {
         world.pass(seconds);
         assert_eq!(fire(&mut world), expected, "{seconds} s later");
         let now = world.engine.host().now.boot;
-        let deadlines = world.engine.book().leases.values().map(|lease| lease.deadline);
+        let deadlines = world.engine.ledger().leases.values().map(|lease| lease.deadline);
         assert!(
             deadlines
                 .into_iter()

@@ -34,7 +34,7 @@ fn two_alerts_send_a_reversible_signal_once_and_undo_it_once() {
         world.fire("one");
         world.fire("two");
         assert_eq!(world.signals(), [SENT]);
-        assert_eq!(world.engine.book().leases.values().count(), 2);
+        assert_eq!(world.engine.ledger().leases.values().count(), 2);
         world.crash_and_restart();
         world.resolve(order[0]);
         assert_eq!(world.signals(), [SENT], "the other still wants it");
@@ -69,7 +69,7 @@ fn the_second_holder_sends_what_the_first_could_not() {
     let both = ["one", "two"].map(|name| alert(name, Status::Firing));
     world.engine.take(&both, Instant::now()).unwrap();
     assert_eq!(world.signals(), [SENT]);
-    assert_eq!(world.engine.book().leases.values().count(), 1);
+    assert_eq!(world.engine.ledger().leases.values().count(), 1);
     world.resolve("one");
     world.resolve("two");
     assert_eq!(world.signals(), [SENT, UNDONE]);

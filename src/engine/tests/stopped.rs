@@ -56,7 +56,7 @@ fn a_process_that_evenkeel_stopped_continues_before_it_is_asked_to_end() {
     world.fire("end");
     assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
     assert!(world.has_ended(100), "the signal is delivered at once");
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn members_of_a_frozen_cgroup_are_not_asked_to_end() {
 
 fn freezing(name: &str) -> Rule {
     let mut rule = example(name, "freeze true");
-    rule.aim = TargetSelector::Cgroups(Selector {
+    rule.target_selector = TargetSelector::Cgroups(Selector {
         conditions: vec![Condition::Cgroup(Pattern::fixed(BATCH).unwrap())],
     });
     rule

@@ -16,7 +16,7 @@ fn weight(value: &str) -> Setting {
 
 fn rule(name: &str, step: Value) -> Rule {
     Rule {
-        aim: TargetSelector::Cgroups(Selector {
+        target_selector: TargetSelector::Cgroups(Selector {
             conditions: vec![Condition::Cgroup(Pattern::fixed(UNIT).unwrap())],
         }),
         limit: 1,
@@ -58,9 +58,9 @@ fn a_restart_between_setting_and_checking_leaves_nothing() {
         world.engine.host().after_unit_set.push_back(restart);
         world.fire("calm");
         assert!(
-            world.engine.book().leases.is_empty(),
+            world.engine.ledger().leases.is_empty(),
             "{:?}",
-            world.engine.book().leases
+            world.engine.ledger().leases
         );
         assert_eq!(found(&mut world), (weight("100"), None));
         // The new cgroup is taken like any other.
@@ -124,7 +124,7 @@ fn a_limit_is_not_set_again_before_the_alert_is_confirmed() {
     world.engine.host().reload_systemd();
     world.pass(16);
     assert_eq!(found(&mut world).0, weight("60"));
-    assert_eq!(world.engine.book().leases.len(), 1);
+    assert_eq!(world.engine.ledger().leases.len(), 1);
     world.fire("calm");
     world.pass(16);
     assert_eq!(found(&mut world).0, weight("20"));
@@ -178,7 +178,7 @@ fn a_limit_of_one_device_that_was_overwritten_leaves_the_record() {
     let written = Setting::parse(CgroupFile::IoMax, &by_hand).unwrap();
     cgroup.settings.insert(CgroupFile::IoMax, written);
     world.pass(16);
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
     let unit = &world.engine.host().cgroups[UNIT];
     assert_eq!((&unit.live_io, unit.runtime_io.is_empty()), (&persistent, true));
     assert_eq!(io_max(&mut world), by_hand);
@@ -201,9 +201,9 @@ fn a_limit_is_not_set_again_on_what_became_protected_or_in_a_pause() {
     world.pass(16);
     assert_eq!(found(&mut world), (weight("60"), None));
     assert!(
-        world.engine.book().leases.is_empty(),
+        world.engine.ledger().leases.is_empty(),
         "{:?}",
-        world.engine.book().leases
+        world.engine.ledger().leases
     );
 }
 
@@ -221,9 +221,9 @@ fn a_memory_limit_is_not_set_again_below_what_is_used() {
     let unit = &world.engine.host().cgroups[UNIT];
     assert_eq!(unit.settings[&CgroupFile::MemoryMax], memory("max"));
     assert!(
-        world.engine.book().leases.is_empty(),
+        world.engine.ledger().leases.is_empty(),
         "{:?}",
-        world.engine.book().leases
+        world.engine.ledger().leases
     );
 }
 
@@ -242,9 +242,9 @@ fn what_a_person_changed_ends_the_lease_within_a_round() {
         assert_eq!(found(&mut world), (weight("50"), None));
         assert_eq!(weight_outcomes(&world, "superseded"), 1.0);
         assert!(
-            world.engine.book().leases.is_empty(),
+            world.engine.ledger().leases.is_empty(),
             "{:?}",
-            world.engine.book().leases
+            world.engine.ledger().leases
         );
         world.pass(31);
         world.resolve("calm");
@@ -262,7 +262,7 @@ fn a_unit_that_restarts_is_taken_again_within_a_round() {
     assert!(!is_frozen(&mut world));
     world.pass(15);
     assert!(is_frozen(&mut world));
-    assert_eq!(world.engine.book().leases.len(), 1);
+    assert_eq!(world.engine.ledger().leases.len(), 1);
     world.resolve("calm");
     assert!(!is_frozen(&mut world));
 }
@@ -295,5 +295,5 @@ fn a_memory_limit_is_not_passed_through_below_what_is_used() {
     let unit = &world.engine.host().cgroups[UNIT];
     assert_eq!(unit.live[&CgroupFile::MemoryMax], own);
     assert_eq!(unit.settings[&CgroupFile::MemoryMax], by_hand);
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
 }

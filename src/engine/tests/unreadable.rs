@@ -5,7 +5,7 @@ use crate::process::selector::{Condition, Pattern};
 
 fn by_cmdline(ladder: &str) -> World {
     let mut rule = example("calm", ladder);
-    rule.aim = TargetSelector::Processes(Selector {
+    rule.target_selector = TargetSelector::Processes(Selector {
         conditions: vec![Condition::Cmdline(Pattern::fixed("burner --all").unwrap())],
     });
     let mut world = world(policy(vec![rule]));

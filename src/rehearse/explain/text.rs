@@ -92,11 +92,11 @@ impl RuleExplanation {
             out.line(2, &format!("not taken: {number} more, limit {limit} is reached"));
         }
         let is_planned = |decision: &Explained| decision.decision == Decision::Planned;
-        if !self.later.is_empty() && (self.decisions.iter().any(is_planned) || !self.errands.is_empty()) {
+        if !self.later.is_empty() && (self.decisions.iter().any(is_planned) || !self.jobs.is_empty()) {
             out.line(2, &format!("then: {}", self.later.join(", ")));
         }
-        for errand in &self.errands {
-            out.line(2, errand);
+        for job in &self.jobs {
+            out.line(2, job);
         }
         if let Some(about) = &self.about_pid {
             out.line(2, about);

@@ -72,7 +72,7 @@ impl Simulation {
                 self.with_engine(|engine| engine.pause(is_paused));
                 // Where the daemon died in it, it may not have come to pass.
                 self.memory.is_paused = if self.has_died {
-                    self.engine.book().paused
+                    self.engine.ledger().paused
                 } else {
                     is_paused
                 };
@@ -120,9 +120,9 @@ impl Simulation {
             evidence.reboot(self.now);
         }
         // The ledger does this when it is opened after another boot.
-        let book = &mut self.engine.book;
-        (book.leases, book.episodes, book.victims) = (Leases::default(), BTreeMap::new(), Vec::new());
-        book.closed.values_mut().for_each(|closed| closed.closed_at = None);
+        let ledger = &mut self.engine.ledger;
+        (ledger.leases, ledger.episodes, ledger.victims) = (Leases::default(), BTreeMap::new(), Vec::new());
+        ledger.closed.values_mut().for_each(|closed| closed.closed_at = None);
         self.start(file);
     }
 
@@ -151,7 +151,7 @@ impl Simulation {
     }
 
     fn release(&mut self, which: Option<usize>) {
-        let leases = &self.engine.book().leases;
+        let leases = &self.engine.ledger().leases;
         let id = which.map(|index| leases.keys().nth(index).copied().unwrap_or(u64::MAX));
         let chosen = leases.values().filter(|lease| id.is_none_or(|id| lease.id == id));
         let chosen: Vec<_> = chosen.cloned().collect();

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 impl Simulation {
     /// What is held for an alert that fires is not given up.
     pub fn check_given_up(&mut self) -> Checked {
-        let leases = self.engine.book().leases.values();
+        let leases = self.engine.ledger().leases.values();
         let held = leases
             .filter(|lease| !lease.is_undoing)
             .map(|lease| (lease.id, lease.clone()));
@@ -110,7 +110,7 @@ impl Simulation {
 
     /// The targets that a rule should choose from for an alert by now.
     fn eligible(&self, rule: &Rule, alert: usize) -> BTreeSet<Target> {
-        if let TargetSelector::Cgroups(_) = rule.aim {
+        if let TargetSelector::Cgroups(_) = rule.target_selector {
             let unit = CgroupIdentity {
                 boot: BootId(1),
                 inode: self.unit_inode,
@@ -164,7 +164,7 @@ impl Simulation {
             eligible.retain(|target| !self.was_to_end(*target));
             places = places.saturating_sub(self.ended_by(rule, alert));
         }
-        let leases = &self.engine.book().leases;
+        let leases = &self.engine.ledger().leases;
         let held: BTreeSet<Target> = leases
             .of(&rule.name, &self.fingerprints[alert])
             .map(|lease| lease.target)
@@ -199,7 +199,7 @@ impl Simulation {
     }
 
     fn newest_value(&self, target: Target, knob: Knob) -> Option<Value> {
-        let leases = &self.engine.book().leases;
+        let leases = &self.engine.ledger().leases;
         let mut on = leases.on(target).filter_map(|lease| lease.effect.value());
         on.rfind(|value| value.knob() == knob).cloned()
     }
@@ -215,17 +215,17 @@ impl Simulation {
 
     /// Whether a rule could end a process by now, and has ended none in this episode.
     fn is_unended(&self, rule: &Rule, alert: usize) -> bool {
-        if self.ended_by(rule, alert) > 0 || self.engine.book().is_breaker_open(&rule.name) {
+        if self.ended_by(rule, alert) > 0 || self.engine.ledger().is_breaker_open(&rule.name) {
             return false;
         }
         let mut eligible = self.eligible(rule, alert);
         eligible.retain(|target| !self.was_to_end(*target));
         let its =
-            self.engine.book().episodes.iter().filter(|(key, _)| {
+            self.engine.ledger().episodes.iter().filter(|(key, _)| {
                 key.rule == rule.name && key.fingerprint == self.fingerprints[alert] && !key.simulated
             });
-        let places = its.flat_map(|(_, episode)| &episode.climbs);
-        let taken = places.filter(|climb| !eligible.contains(&climb.target)).count();
+        let places = its.flat_map(|(_, episode)| &episode.targets);
+        let taken = places.filter(|progress| !eligible.contains(&progress.target)).count();
         !eligible.is_empty() && taken < rule.limit
     }
 }

@@ -87,7 +87,7 @@ impl Memory {
 
     pub fn reload(&mut self, before: usize, after: usize, now: Duration) {
         let [before, after] = [before, after].map(|variant| &CONFIGURATIONS[variant].policy);
-        let is_elsewhere = before.here != after.here || before.enforce != after.enforce;
+        let is_elsewhere = before.host_identity != after.host_identity || before.enforce != after.enforce;
         for rule in before.rules.rules.iter().chain(&after.rules.rules) {
             let [one, other] = [before, after].map(|policy| policy.rules.get(&rule.name));
             if is_elsewhere || format!("{one:?}") != format!("{other:?}") {
@@ -224,11 +224,11 @@ impl Simulation {
 
     fn check_undone(&mut self) -> Checked {
         let now = self.now;
-        let book = self.engine.book();
+        let ledger = self.engine.ledger();
         let of_lease = |lease: &Lease| (lease.rule.clone(), lease.fingerprint.clone());
         let of_episode = |key: &EpisodeKey| (key.rule.clone(), key.fingerprint.clone());
-        let mut open: BTreeSet<(SmolStr, SmolStr)> = book.leases.values().map(of_lease).collect();
-        open.extend(book.episodes.keys().map(of_episode));
+        let mut open: BTreeSet<(SmolStr, SmolStr)> = ledger.leases.values().map(of_lease).collect();
+        open.extend(ledger.episodes.keys().map(of_episode));
         self.memory.backed_at.retain(|key, _| open.contains(key));
         let may_undo = self.memory.may_undo(now);
         let began_at = self.memory.disrupted_at.max(self.memory.awake_at);
@@ -246,7 +246,7 @@ impl Simulation {
                 ));
             }
         }
-        let (released, leases) = (&self.memory.released, &self.engine.book().leases);
+        let (released, leases) = (&self.memory.released, &self.engine.ledger().leases);
         let is_held = |release: &&Release| {
             release.is_certain && now > release.at + UNDO_MARGIN && leases.contains_key(&release.lease.id)
         };
@@ -257,7 +257,7 @@ impl Simulation {
     }
 
     fn check_values(&self) -> Checked {
-        let (leases, host) = (&self.engine.book.leases, &self.engine.host);
+        let (leases, host) = (&self.engine.ledger.leases, &self.engine.host);
         let is_held = |identity: Identity, knob: Knob| {
             let mut on = leases.on(identity.into()).filter_map(|lease| lease.effect.value());
             on.any(|value| value.knob() == knob)
@@ -289,7 +289,7 @@ impl Simulation {
     fn check_cgroup(&self) -> Checked {
         let is_held = self
             .engine
-            .book
+            .ledger
             .leases
             .values()
             .any(|lease| lease.target.cgroup().is_some());
@@ -319,7 +319,7 @@ impl Simulation {
             return Ok(());
         }
         let fingerprint = &self.fingerprints[OF_A_PID];
-        let leases = self.engine.book().leases.values();
+        let leases = self.engine.ledger().leases.values();
         for lease in leases.filter(|lease| lease.fingerprint == *fingerprint) {
             let born = lease
                 .target

@@ -3,7 +3,7 @@
 use super::*;
 use crate::alert::Labels;
 use crate::alert::matcher::Matcher;
-use crate::engine::here::HostIdentity;
+use crate::engine::host_identity::HostIdentity;
 use crate::engine::tests::policy;
 use crate::host::Value;
 use crate::host::knob::{IoPriority, Knob};
@@ -79,7 +79,7 @@ pub fn alert(name: &str) -> usize {
 fn rule(name: &str, alerts: &str, process: &str, limit: usize, actions: Vec<Step>) -> Rule {
     let mut rule = example(name, "nice 1");
     rule.matchers = vec![Matcher::parse(&format!("alertname=~\"{alerts}\"")).unwrap()];
-    rule.aim = TargetSelector::Processes(Selector {
+    rule.target_selector = TargetSelector::Processes(Selector {
         conditions: vec![Condition::Name(Pattern::fixed(process).unwrap())],
     });
     (rule.limit, rule.actions, rule.hold, rule.cooldown) = (limit, actions, HOLD, COOLDOWN);
@@ -125,11 +125,11 @@ fn rules(variant: usize) -> Vec<Rule> {
         1,
         vec![set(Value::Affinity("0-1".parse().unwrap()))],
     );
-    by_pid.aim = TargetSelector::Processes(Selector {
+    by_pid.target_selector = TargetSelector::Processes(Selector {
         conditions: vec![Condition::Pid(Pattern::Template(vec![Part::Label("pid".into())]))],
     });
     let mut slow = rule("slow", "webhook|both", "any", 1, vec![set(Value::Cgroup(weight))]);
-    slow.aim = TargetSelector::Cgroups(Selector {
+    slow.target_selector = TargetSelector::Cgroups(Selector {
         conditions: vec![Condition::Cgroup(Pattern::fixed(UNIT).unwrap())],
     });
     let own = own_names(variant)[0];
@@ -171,7 +171,7 @@ fn configuration(variant: usize) -> Configuration {
     } else {
         "web1"
     };
-    policy.here = HostIdentity::new(vec!["instance".into()], node, "", &[]);
+    policy.host_identity = HostIdentity::new(vec!["instance".into()], node, "", &[]);
     policy.enforce = variant != DRY_RUN;
     policy.budget.final_steps = u32::MAX;
     let own_names = own_names(variant);
@@ -182,7 +182,7 @@ fn configuration(variant: usize) -> Configuration {
         .map(rule)
         .collect::<Vec<_>>();
     let text = format!("groups: [{{name: g, rules: [{}]}}]", text.join(", "));
-    let is_recognised = std::array::from_fn(|alert| policy.here.recognises(&labels(alert)).is_ok());
+    let is_recognised = std::array::from_fn(|alert| policy.host_identity.recognises(&labels(alert)).is_ok());
     let meant = policy.rules.rules.iter().map(|rule| {
         let is_meant = |alert: &usize| {
             // Own evaluation speaks of this host.

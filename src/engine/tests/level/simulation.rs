@@ -78,9 +78,9 @@ impl Simulation {
         let tally = Tally::default();
         let own = OwnEvaluation::start(BASE, AlertsFile::default(), host.now);
         let path = directory.as_ref().map(tempfile::TempDir::path);
-        let (journal, book) = open(path, BootId(boot), LedgerState::default());
+        let (journal, ledger) = open(path, BootId(boot), LedgerState::default());
         let policy = CONFIGURATIONS[BASE].policy.clone();
-        let mut engine = Engine::new(host, journal, book, policy, Box::new(|_| None), tally.clone());
+        let mut engine = Engine::new(host, journal, ledger, policy, Box::new(|_| None), tally.clone());
         engine.resume();
         let alerts = std::array::from_fn(policies::labels);
         Simulation {
@@ -154,8 +154,8 @@ impl Simulation {
     fn next(&mut self) -> Duration {
         let engine = self.engine.time_until_due().map(|left| self.now + left);
         let late = self.on_the_way.iter().map(|(at, _)| *at);
-        let survey = self.setup.has_surveys.then_some(self.survey_at);
-        let times = [Some(self.senders.next()), Some(self.sample_at), survey, engine];
+        let poll = self.setup.has_surveys.then_some(self.survey_at);
+        let times = [Some(self.senders.next()), Some(self.sample_at), poll, engine];
         let next = times.into_iter().flatten().chain(late).min().unwrap_or_default();
         next.max(self.now)
     }
@@ -168,7 +168,7 @@ impl Simulation {
         }
         if self.setup.has_surveys && self.now >= self.survey_at {
             self.survey_at = self.now + SURVEY_INTERVAL;
-            self.survey();
+            self.poll();
         }
         self.tick();
     }
@@ -213,8 +213,8 @@ impl Simulation {
             }
         }
         let is_here = |(at, _): &mut (Duration, Notification)| *at <= self.now;
-        let here: Vec<_> = self.on_the_way.extract_if(.., is_here).collect();
-        for (_, notification) in here {
+        let host_identity: Vec<_> = self.on_the_way.extract_if(.., is_here).collect();
+        for (_, notification) in host_identity {
             if is_running {
                 self.deliver(notification);
             }
@@ -256,7 +256,7 @@ impl Simulation {
         wall(self.now.as_secs() as i64)
     }
 
-    fn survey(&mut self) {
+    fn poll(&mut self) {
         let mut views = Vec::new();
         for (which, alertmanager) in ALERTMANAGER_NAMES.into_iter().enumerate() {
             if !self.senders.is_reachable[which] {
@@ -276,13 +276,13 @@ impl Simulation {
             });
         }
         let asked_at = self.engine.host().now.boot;
-        let survey = PollResult {
+        let poll = PollResult {
             views,
             asked_at,
             fresh_for: PATIENCE,
             patience: PATIENCE,
         };
-        self.with_engine(|engine| engine.reconcile(&survey));
+        self.with_engine(|engine| engine.reconcile(&poll));
     }
 
     fn sample(&mut self) {
@@ -344,12 +344,12 @@ impl Simulation {
     /// Starts the engine with what the ledger holds.
     pub fn start_engine(&mut self) {
         self.memory.disrupted(self.now);
-        let (host, book) = (self.engine.host().clone(), self.engine.book().clone());
+        let (host, ledger) = (self.engine.host().clone(), self.engine.ledger().clone());
         let path = self.directory.as_ref().map(tempfile::TempDir::path);
-        let (journal, book) = open(path, BootId(self.boot), book);
+        let (journal, ledger) = open(path, BootId(self.boot), ledger);
         let policy = self.configuration().policy.clone();
         let conditions = Box::new(|_: &str| None);
-        self.engine = Engine::new(host, journal, book, policy, conditions, self.tally.clone());
+        self.engine = Engine::new(host, journal, ledger, policy, conditions, self.tally.clone());
         self.with_engine(Engine::resume);
     }
 
@@ -362,10 +362,10 @@ impl Simulation {
     }
 }
 
-/// The ledger on disk, or none at all: then `book` is what it would hold.
-fn open(path: Option<&std::path::Path>, boot: BootId, book: LedgerState) -> (Journal, LedgerState) {
+/// The ledger on disk, or none at all: then `ledger` is what it would hold.
+fn open(path: Option<&std::path::Path>, boot: BootId, ledger: LedgerState) -> (Journal, LedgerState) {
     match path {
         Some(path) => Journal::open(path, boot),
-        None => (Journal::forgetful(boot), book),
+        None => (Journal::forgetful(boot), ledger),
     }
 }

@@ -1,7 +1,7 @@
 //! Carries errands out beside the engine: requests on the async worker, each command on a thread of its own. Decides
 //! nothing, and bounds what servers and commands can make it hold.
 
-use super::errand::{Authorization, End, Job, Report, Request, Run, Server};
+use super::job::{Authorization, End, Job, Report, Request, Run, Server};
 use super::standing;
 use crate::http::client::{Connection, Credentials, Secret, Settings};
 use hyper::body::Bytes;
@@ -50,9 +50,9 @@ impl Errands {
     }
 
     /// Returns at once; the report comes later.
-    pub fn begin(&self, ticket: u64, errand: Job) {
+    pub fn begin(&self, ticket: u64, job: Job) {
         let on_report = Arc::clone(&self.on_report);
-        match errand {
+        match job {
             Job::Request(request, server) => drop(self.runtime.spawn(async move {
                 let report = ask(request, server).await;
                 drop(tokio::task::spawn_blocking(move || on_report(ticket, report)));

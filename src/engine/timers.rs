@@ -31,27 +31,27 @@ pub struct Timers {
 
 /// When something is due, if anything ever is. A climb that is done has `Duration::MAX`. `under_way` are leases for which
 /// an answer is awaited.
-pub fn next_due(book: &LedgerState, chores: Timers, under_way: &BTreeSet<u64>) -> Option<Duration> {
-    let climbs = book
+pub fn next_due(ledger: &LedgerState, timers: Timers, under_way: &BTreeSet<u64>) -> Option<Duration> {
+    let targets = ledger
         .episodes
         .values()
         // They wait for a confirmation, whenever that comes.
         .filter(|episode| !episode.evidence.is_doubted())
-        .flat_map(|episode| &episode.climbs)
-        .map(|climb| climb.due);
-    let deadlines = book.leases.values().filter_map(Lease::runs_out_at);
-    let idle = book.leases.values().filter(|lease| !under_way.contains(&lease.id));
-    let errands = idle.filter_map(Lease::course).map(|course| course.next);
-    let awaited = book.victims.iter().filter(|victim| victim.is_awaited());
+        .flat_map(|episode| &episode.targets)
+        .map(|progress| progress.due);
+    let deadlines = ledger.leases.values().filter_map(Lease::runs_out_at);
+    let idle = ledger.leases.values().filter(|lease| !under_way.contains(&lease.id));
+    let jobs = idle.filter_map(Lease::retry).map(|retry| retry.next);
+    let awaited = ledger.victims.iter().filter(|victim| victim.is_awaited());
     let effects = awaited.filter_map(|victim| victim.gone_by);
-    let round = (!book.episodes.is_empty()).then_some(chores.last_round + ROUND);
-    let retry = chores.last_retry.map(|at| at + RETRY);
-    let baseline = chores.baseline_at.map(|at| at + BASELINE);
-    let listing = chores.listed_at.filter(|_| chores.must_list).map(|at| at + RELIST);
-    climbs
+    let round = (!ledger.episodes.is_empty()).then_some(timers.last_round + ROUND);
+    let retry = timers.last_retry.map(|at| at + RETRY);
+    let baseline = timers.baseline_at.map(|at| at + BASELINE);
+    let listing = timers.listed_at.filter(|_| timers.must_list).map(|at| at + RELIST);
+    targets
         .chain(deadlines)
         .chain(effects)
-        .chain(errands)
+        .chain(jobs)
         .chain(round)
         .chain(retry)
         .chain(baseline)

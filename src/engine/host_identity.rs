@@ -102,10 +102,10 @@ mod tests {
     fn check(nodename: &str, listed: &[&str], instance: &str, expected: bool) {
         let hosts = "127.0.0.1 localhost\n127.0.1.1 web1.example.org web1 # us\n";
         let listed: Vec<String> = listed.iter().map(|name| (*name).to_owned()).collect();
-        let here = HostIdentity::new(vec!["instance".into()], nodename, hosts, &listed);
+        let host_identity = HostIdentity::new(vec!["instance".into()], nodename, hosts, &listed);
         let labels = [("instance".to_owned(), instance.to_owned())].into();
         assert_eq!(
-            here.recognises(&labels).is_ok(),
+            host_identity.recognises(&labels).is_ok(),
             expected,
             "{nodename} {listed:?} {instance:?}"
         );
@@ -132,9 +132,10 @@ mod tests {
 
     #[test]
     fn no_identity_label_is_no_alert_about_us() {
-        let here = HostIdentity::new(vec!["instance".into(), "host".into()], "web1", "", &[]);
+        let host_identity = HostIdentity::new(vec!["instance".into(), "host".into()], "web1", "", &[]);
         assert!(
-            here.recognises(&Labels::new())
+            host_identity
+                .recognises(&Labels::new())
                 .unwrap_err()
                 .contains("none of the labels")
         );
@@ -143,6 +144,6 @@ mod tests {
             ("host".to_owned(), "web1".to_owned()),
         ]
         .into();
-        assert!(here.recognises(&by_second).is_ok());
+        assert!(host_identity.recognises(&by_second).is_ok());
     }
 }

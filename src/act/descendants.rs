@@ -18,16 +18,16 @@ pub struct Descendants(BTreeMap<Identity, BTreeSet<Identity>>);
 
 impl Descendants {
     /// Notes who is below the targets of leases in this reading, and forgets who ended.
-    pub fn note(&mut self, kin: &ProcessTree, leases: &Leases) {
+    pub fn note(&mut self, tree: &ProcessTree, leases: &Leases) {
         self.0.retain(|target, brood| {
-            brood.retain(|child| kin.get(*child).is_some());
+            brood.retain(|child| tree.get(*child).is_some());
             !brood.is_empty() && leases.on((*target).into()).next().is_some()
         });
         for target in leases.targets().filter_map(|target| target.process()) {
             let Some(first) = leases.on(target.into()).map(|lease| lease.taken_at).min() else {
                 continue;
             };
-            let below = kin.descendants(target, |process| is_born_since(process, first));
+            let below = tree.descendants(target, |process| is_born_since(process, first));
             if !below.is_empty() {
                 let brood = self.0.entry(target).or_default();
                 brood.extend(below.iter().map(|process| process.identity));
@@ -36,25 +36,25 @@ impl Descendants {
     }
 
     /// Everyone in this reading who was surely born below the target since the lease was taken.
-    pub fn born(&self, target: Identity, lease: &Lease, kin: &ProcessTree) -> Vec<Identity> {
+    pub fn born(&self, target: Identity, lease: &Lease, tree: &ProcessTree) -> Vec<Identity> {
         let is_young = |process: &Process| is_born_since(process, lease.taken_at);
         let below = |root: Identity| {
-            kin.descendants(root, is_young)
+            tree.descendants(root, is_young)
                 .into_iter()
                 .map(|process| process.identity)
         };
         let mut found: BTreeSet<Identity> = below(target).collect();
         let remembered = self.0.get(&target).into_iter().flatten();
-        for child in remembered.filter(|child| kin.get(**child).is_some_and(is_young)) {
+        for child in remembered.filter(|child| tree.get(**child).is_some_and(is_young)) {
             found.insert(*child);
             found.extend(below(*child));
         }
         // Only descendants of a session's leader are in it, whoever is their parent now (setsid(2)).
         let leads = |process: &&Process| process.session == process.identity.pid;
-        let leaders = found.iter().chain([&target]).filter_map(|member| kin.get(*member));
+        let leaders = found.iter().chain([&target]).filter_map(|member| tree.get(*member));
         let led: BTreeSet<i32> = leaders.filter(leads).map(|leader| leader.session).collect();
         if !led.is_empty() {
-            let orphans = kin.children(1).take_while(|process| is_young(process));
+            let orphans = tree.children(1).take_while(|process| is_young(process));
             let members = orphans.filter(|process| led.contains(&process.session));
             found.extend(members.map(|process| process.identity));
         }
@@ -69,14 +69,14 @@ pub fn is_born_since(process: &Process, moment: Duration) -> bool {
 }
 
 /// What a process would have if its ancestors held no leases, where `found` came to it by birth from one that does.
-pub fn before_birth(process: &Process, found: &Value, leases: &Leases, kin: &ProcessTree) -> Option<Value> {
+pub fn before_birth(process: &Process, found: &Value, leases: &Leases, tree: &ProcessTree) -> Option<Value> {
     let held = |lease: &Lease| match &lease.effect {
-        Effect::Value { value, prior } if value.knob() == found.knob() => Some((value.clone(), prior.clone())),
+        Effect::Value { value, saved } if value.knob() == found.knob() => Some((value.clone(), saved.clone())),
         _ => None,
     };
     let mut source: Option<(&Lease, Identity)> = None;
     let mut below = process;
-    for ancestor in kin.ancestors(process) {
+    for ancestor in tree.ancestors(process) {
         for lease in leases.on(ancestor.identity.into()) {
             let is_inherited = held(lease).is_some_and(|(value, _)| value == *found);
             // Who is nearest below it is the eldest of the line.
@@ -91,13 +91,13 @@ pub fn before_birth(process: &Process, found: &Value, leases: &Leases, kin: &Pro
     }
     let (_, target) = source?;
     let (_, first): (Value, Vec<SavedValue>) = leases.on(target.into()).find_map(held)?;
-    first.first().map(|prior| prior.value.clone())
+    first.first().map(|saved| saved.value.clone())
 }
 
 /// Everything by which it is known who has a lease's value by birth.
 pub struct Family<'a> {
-    pub kin: &'a ProcessTree,
-    pub broods: &'a Descendants,
+    pub tree: &'a ProcessTree,
+    pub descendants: &'a Descendants,
     /// Whether a process holds the same knob by a lease of its own, and is left to that.
     pub is_holder: &'a dyn Fn(Identity) -> bool,
 }
@@ -105,7 +105,7 @@ pub struct Family<'a> {
 impl Family<'_> {
     /// Everyone who was surely born below the target since the lease was taken.
     pub fn born(&self, target: Identity, lease: &Lease) -> Vec<Identity> {
-        let mut born = self.broods.born(target, lease, self.kin);
+        let mut born = self.descendants.born(target, lease, self.tree);
         born.retain(|child| !(self.is_holder)(*child));
         born
     }
@@ -116,9 +116,9 @@ impl Family<'_> {
         let born = lease
             .target
             .process()
-            .map(|target| self.broods.born(target, lease, self.kin));
+            .map(|target| self.descendants.born(target, lease, self.tree));
         let born = born.unwrap_or_default();
-        let orphans = self.kin.children(1);
+        let orphans = self.tree.children(1);
         let young = orphans.take_while(|process| is_born_since(process, lease.taken_at));
         young.filter(move |process| {
             !process.is_dead()

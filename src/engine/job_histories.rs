@@ -3,12 +3,12 @@
 //! granted. What cannot be given back is in the history, and does not stay for ever.
 
 use super::histories::config;
-use super::tests::errands::rule;
+use super::tests::jobs::rule;
 use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
-use crate::host::errand::{Job, Report, Request};
 use crate::host::fake::FakeHost;
 use crate::host::fault;
+use crate::host::job::{Job, Report, Request};
 use crate::ledger::Outcome;
 use crate::process::BootId;
 use proptest::prelude::*;
@@ -204,7 +204,7 @@ fn policy(rules: &[Rule]) -> Policy {
             rules: rules.iter().cloned().map(Arc::new).collect(),
         },
         enforce: true,
-        here: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
+        host_identity: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
         protect: vec![],
         budget: Budget::default(),
         restore_on_exit: true,
@@ -239,8 +239,8 @@ impl World {
             let (host, path) = (self.host.clone(), self.directory.path().to_owned());
             let policy = policy(&self.rules);
             let started = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                let (journal, book) = Journal::open(&path, BootId(1));
-                let mut engine = Engine::new(host, journal, book, policy, Box::new(|_| None), Tally::default());
+                let (journal, ledger) = Journal::open(&path, BootId(1));
+                let mut engine = Engine::new(host, journal, ledger, policy, Box::new(|_| None), Tally::default());
                 engine.resume();
                 engine
             }));
@@ -281,9 +281,9 @@ impl World {
 
     /// The allocator deals with what reached it.
     fn serve(&mut self, engine: &mut Engine<FakeHost>) {
-        for (ticket, errand) in std::mem::take(&mut engine.host().errands) {
-            let Job::Request(request, _) = errand else { panic!() };
-            let mut leases = engine.book().leases.values();
+        for (ticket, job) in std::mem::take(&mut engine.host().jobs) {
+            let Job::Request(request, _) = job else { panic!() };
+            let mut leases = engine.ledger().leases.values();
             let lease = leases.find(|lease| allocation(lease).ask.key == request.key);
             let is_renewal = lease.is_some_and(|lease| allocation(lease).resource().is_some());
             let mut asked_for = None;
@@ -381,12 +381,20 @@ impl World {
                 engine.release(None);
             }),
             Op::ReleaseOne(place) => {
-                let held = self.engine.as_ref().unwrap().book().leases.values().nth(place).cloned();
+                let held = self
+                    .engine
+                    .as_ref()
+                    .unwrap()
+                    .ledger()
+                    .leases
+                    .values()
+                    .nth(place)
+                    .cloned();
                 let Some(lease) = held else { return };
                 self.with(|engine| {
                     engine.release(Some(lease.id));
                 });
-                if !self.engine.as_ref().unwrap().book().leases.contains_key(&lease.id) {
+                if !self.engine.as_ref().unwrap().ledger().leases.contains_key(&lease.id) {
                     self.dropped.insert(allocation(&lease).ask.key.clone());
                 }
             }
@@ -409,7 +417,7 @@ impl World {
             self.answer(false, false);
             self.pass(30);
         }
-        self.engine.as_ref().unwrap().book().leases.len()
+        self.engine.as_ref().unwrap().ledger().leases.len()
     }
 }
 

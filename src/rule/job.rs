@@ -2,7 +2,7 @@
 //! alert is filled in later.
 
 use crate::diagnostic::{Findings, Span};
-use crate::host::errand::{Authorization, Server};
+use crate::host::job::{Authorization, Server};
 use crate::http::client::Trust;
 use crate::schema::{Key, Kind, Object, optional, required};
 use crate::template::{self, JsonTemplate, Segment};

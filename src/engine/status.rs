@@ -1,11 +1,11 @@
 //! What the engine lets others see of itself: log lines of decisions, and the state behind metrics and page.
 
 use super::Engine;
-use super::agenda::RELIST;
-use super::turn::Transaction;
+use super::timers::RELIST;
+use super::transaction::Transaction;
 use crate::alert::{Labels, Source};
 use crate::host::{Host, Moment};
-use crate::ledger::errand::ALLOCATION_STATES;
+use crate::ledger::job::ALLOCATION_STATES;
 use crate::ledger::{Effect, Entry, Lease, Record};
 use crate::rule::{Rule, Step};
 use crate::tally::{HeldLease, OpenAlert, Standing, State, Tally, Told, Verdict};
@@ -47,8 +47,8 @@ impl<H: Host> Engine<H> {
         self.tally.tell(told(record));
     }
 
-    pub(super) fn show_decisions(&self, turn: &Transaction) {
-        turn.to_show().for_each(|entry| self.show(entry));
+    pub(super) fn show_decisions(&self, transaction: &Transaction) {
+        transaction.to_show().for_each(|entry| self.show(entry));
     }
 
     /// Tells the page which rules are in force.
@@ -72,17 +72,17 @@ impl<H: Host> Engine<H> {
     /// thousands of alerts are open, so may the counts.
     pub(super) fn publish_state(&mut self) {
         let now = self.host.now();
-        let is_recent = self.chores.listed_at.is_some_and(|at| now.boot < at + RELIST);
-        let are_many = self.book.episodes.len() + self.book.leases.len() > MANY;
+        let is_recent = self.timers.listed_at.is_some_and(|at| now.boot < at + RELIST);
+        let are_many = self.ledger.episodes.len() + self.ledger.leases.len() > MANY;
         if !(is_recent && are_many) {
             self.tally.set_state(self.state(now));
         }
-        self.chores.must_list = is_recent;
+        self.timers.must_list = is_recent;
         if is_recent {
             return;
         }
-        self.chores.listed_at = Some(now.boot);
-        let alerts = self.book.episodes.values().take(MAX_SHOWN).map(|episode| OpenAlert {
+        self.timers.listed_at = Some(now.boot);
+        let alerts = self.ledger.episodes.values().take(MAX_SHOWN).map(|episode| OpenAlert {
             alertname: episode.labels.get("alertname").unwrap_or_default().to_owned(),
             labels: other_labels(&episode.labels),
             rule: episode.key.rule.to_string(),
@@ -90,20 +90,25 @@ impl<H: Host> Engine<H> {
             since: episode.starts_at,
             state: self.level_of(episode, now.boot).as_str(),
             dry_run: episode.key.simulated,
-            targets: episode.climbs.len(),
+            targets: episode.targets.len(),
         });
-        let held = self.book.leases.values().take(MAX_SHOWN).map(|lease| held(lease, now));
+        let held = self
+            .ledger
+            .leases
+            .values()
+            .take(MAX_SHOWN)
+            .map(|lease| held(lease, now));
         self.tally.set_open(alerts.collect(), held.collect());
     }
 
     fn state(&self, now: Moment) -> State {
         let mut firing = HashMap::<_, HashSet<&str>>::new();
-        for episode in self.book.episodes.values() {
+        for episode in self.ledger.episodes.values() {
             let source = Source::from(episode.source).as_str();
             firing.entry(source).or_default().insert(&episode.key.fingerprint);
         }
         let mut held = HashMap::<(&str, &'static str), usize>::new();
-        for lease in self.book.leases.values() {
+        for lease in self.ledger.leases.values() {
             *held.entry((&lease.rule, lease.knob())).or_default() += 1;
         }
         // A series that was there stays, at 0, so that a graph does not break off.
@@ -115,13 +120,13 @@ impl<H: Host> Engine<H> {
         );
         State {
             enforce: self.policy.enforce,
-            paused: self.book.paused,
+            paused: self.ledger.paused,
             rules: self.policy.rules.rules.len(),
             ledger_writable: self.journal.is_writable(),
             budget_remaining: self
                 .policy
                 .budget
-                .remaining(&self.book.victims, !self.policy.enforce, now.boot),
+                .remaining(&self.ledger.victims, !self.policy.enforce, now.boot),
             alerts_firing: firing
                 .into_iter()
                 .map(|(source, alerts)| (source, alerts.len()))
@@ -136,7 +141,7 @@ impl<H: Host> Engine<H> {
     fn breakers(&self) -> BTreeMap<String, bool> {
         let rules = self.policy.rules.rules.iter().filter(|rule| rule.has_final_steps());
         let closed = rules.map(|rule| (rule.name.to_string(), false));
-        let open = self.book.breakers.iter().filter(|(_, breaker)| breaker.is_open());
+        let open = self.ledger.breakers.iter().filter(|(_, breaker)| breaker.is_open());
         closed.chain(open.map(|(rule, _)| (rule.clone(), true))).collect()
     }
 }
@@ -152,7 +157,7 @@ impl<H: Host> Engine<H> {
                 counts.entry((rule.name.to_string(), state)).or_default();
             }
         }
-        for lease in self.book.leases.values() {
+        for lease in self.ledger.leases.values() {
             if let Effect::Allocation(allocation) = &lease.effect {
                 *counts.entry((lease.rule.to_string(), allocation.state())).or_default() += 1;
             }

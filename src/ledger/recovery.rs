@@ -1,9 +1,9 @@
 //! A ledger that is broken: what can be read of it goes into a new one, and the file is set aside, never deleted.
 
-use super::book::LedgerState;
 use super::entry::{Entry, Outcome};
 use super::lease::Lease;
 use super::reading::{Problem, Reading};
+use super::state::LedgerState;
 use super::store::{FILE_NAME, Store, StoreError};
 use crate::process::BootId;
 use jiff::Timestamp;
@@ -40,8 +40,8 @@ pub fn replace(
     known: Option<&LedgerState>,
 ) -> Result<(LedgerState, PathBuf), StoreError> {
     let broken = directory.join(FILE_NAME);
-    let book = match known {
-        Some(book) => book.clone(),
+    let ledger = match known {
+        Some(ledger) => ledger.clone(),
         None => rescue(&broken, boot),
     };
     let failed = |path: &Path| {
@@ -54,13 +54,13 @@ pub fn replace(
     let mut store = Store::open_file(&building, boot)?;
     // Notes the boot, by which open episodes are known to be of today.
     store.load()?;
-    store.commit(&entries(&book))?;
-    store.go_on_after(book.last_lease_id)?;
+    store.commit(&entries(&ledger))?;
+    store.go_on_after(ledger.last_lease_id)?;
     store.close()?;
     let aside = set_aside(&broken).map_err(failed(&broken))?;
     fs::rename(&building, directory.join(COMPLETE)).map_err(failed(&building))?;
     finish(directory).map_err(failed(&broken))?;
-    Ok((book, aside))
+    Ok((ledger, aside))
 }
 
 /// Goes on with a replacement that was interrupted.
@@ -115,14 +115,14 @@ fn remove_file(path: &Path) -> io::Result<()> {
 }
 
 /// Everything that a ledger must hold to be read as this book.
-fn entries(book: &LedgerState) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = book.episodes.values().cloned().map(Entry::Episode).collect();
-    entries.extend(book.closed.iter().map(|(key, closed)| Entry::EpisodeClosed {
+fn entries(ledger: &LedgerState) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = ledger.episodes.values().cloned().map(Entry::Episode).collect();
+    entries.extend(ledger.closed.iter().map(|(key, closed)| Entry::EpisodeClosed {
         key: key.clone(),
         closed: *closed,
     }));
-    entries.extend(book.leases.values().cloned().map(Entry::Lease));
-    for victim in &book.victims {
+    entries.extend(ledger.leases.values().cloned().map(Entry::Lease));
+    for victim in &ledger.victims {
         entries.push(Entry::Victim(victim.clone()));
         entries.extend(victim.gone_at.map(|at| Entry::VictimGone {
             target: victim.target,
@@ -130,11 +130,11 @@ fn entries(book: &LedgerState) -> Vec<Entry> {
             simulated: victim.simulated,
         }));
     }
-    entries.extend(book.breakers.iter().map(|(rule, breaker)| Entry::Breaker {
+    entries.extend(ledger.breakers.iter().map(|(rule, breaker)| Entry::Breaker {
         rule: rule.clone(),
         breaker: *breaker,
     }));
-    entries.push(Entry::Paused(book.paused));
+    entries.push(Entry::Paused(ledger.paused));
     entries
 }
 
@@ -149,7 +149,7 @@ pub fn read_only(directory: &Path, boot: BootId) -> Result<LedgerState, StoreErr
         source: io::ErrorKind::NotFound.into(),
     })?;
     match reading.problems.is_empty() {
-        true => Ok(reading.book),
+        true => Ok(reading.ledger),
         false => Err(StoreError::Damaged { path }),
     }
 }
@@ -177,8 +177,8 @@ fn rescue(broken: &Path, boot: BootId) -> LedgerState {
     let is_complete = reading
         .as_ref()
         .is_some_and(|reading| !reading.problems.iter().any(of_leases));
-    let mut book = reading.map(|reading| reading.book).unwrap_or_default();
-    let read = std::mem::take(&mut book.leases);
+    let mut ledger = reading.map(|reading| reading.ledger).unwrap_or_default();
+    let read = std::mem::take(&mut ledger.leases);
     let [older, newer] = match is_complete && !is_log_damaged {
         true => Default::default(),
         false => carve(broken, boot),
@@ -187,23 +187,23 @@ fn rescue(broken: &Path, boot: BootId) -> LedgerState {
     let (newer, newer_ended) = split(newer);
     let count = read.len();
     for lease in older.into_iter().chain(read.into_values()).chain(newer) {
-        let known = book.leases.get(&lease.id);
+        let known = ledger.leases.get(&lease.id);
         // What was carried out at any time was carried out.
         if known.is_none_or(|known| lease.settled || !known.settled) {
-            book.record(&Entry::Lease(lease));
+            ledger.record(&Entry::Lease(lease));
         }
     }
     for id in older_ended.into_iter().chain(newer_ended) {
         let outcome = Outcome::Gone;
-        book.record(&Entry::LeaseEnded { id, outcome });
-        book.last_lease_id = book.last_lease_id.max(id);
+        ledger.record(&Entry::LeaseEnded { id, outcome });
+        ledger.last_lease_id = ledger.last_lease_id.max(id);
     }
     tracing::warn!(
-        leases = book.leases.len(),
+        leases = ledger.leases.len(),
         read = count,
         "rescued from the broken ledger"
     );
-    book
+    ledger
 }
 
 /// Open leases, and the numbers of those that ended.

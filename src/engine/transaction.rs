@@ -1,10 +1,10 @@
 //! One turn of the engine: what was decided so far, what must be durable before anything is done, and what is to be
 //! done then. Alerts that come together share a turn, and so share commits and the reading of the process table.
 
-use super::stages::{Arrival, Stages};
+use super::latency::{Arrival, Stages};
 use crate::alert::Labels;
 use crate::host::Moment;
-use crate::ledger::book::PreviousState;
+use crate::ledger::state::PreviousState;
 use crate::ledger::{Decision, Entry, EpisodeKey, LedgerState, Outcome, Record};
 use crate::process::{Candidate, Process, ProcessTree, Selector, Target};
 use crate::rule::{Rule, Step};
@@ -18,18 +18,18 @@ use std::time::Duration;
 /// Something to do on the host once its intent is durable.
 pub enum Action {
     /// Set what this lease says, on a process that must still be what the rule means.
-    Take { lease: u64, subject: ActionContext },
+    Take { lease: u64, context: ActionContext },
     /// Send a signal; `lease` is the one that undoes it, if it can be undone.
     Signal {
         signal: Signal,
         lease: Option<u64>,
         is_final: bool,
-        subject: ActionContext,
+        context: ActionContext,
     },
     /// End everything in a cgroup.
-    Kill { subject: ActionContext },
+    Kill { context: ActionContext },
     /// Have memory taken back.
-    Reclaim { bytes: u64, subject: ActionContext },
+    Reclaim { bytes: u64, context: ActionContext },
     /// Ask others about this lease: what its allocation or command needs next.
     Send { lease: u64, was_in_doubt: bool },
     /// Put back what this lease holds. `word` is the outcome when that works.
@@ -44,7 +44,7 @@ pub struct ActionContext {
     /// With the labels of the alert filled in.
     pub selector: Arc<Selector>,
     /// Index of the step in the ladder.
-    pub rung: usize,
+    pub step_index: usize,
     pub step: String,
     pub action: &'static str,
 }
@@ -52,7 +52,7 @@ pub struct ActionContext {
 impl ActionContext {
     /// Whether the step cannot be taken back.
     pub fn is_final(&self) -> bool {
-        self.rule.actions.get(self.rung).is_some_and(Step::is_final)
+        self.rule.actions.get(self.step_index).is_some_and(Step::is_final)
     }
 }
 
@@ -104,7 +104,7 @@ enum Kind {
 
 pub struct Transaction {
     pub now: Moment,
-    pub stages: Stages,
+    pub latency: Stages,
     /// Of rules with `without_ledger: allow`, after the ledger could not be written: what is intended stands all the
     /// same, and is recorded when it can be.
     pub is_unledgered: bool,
@@ -132,7 +132,7 @@ impl Transaction {
     pub fn new(now: Moment, arrival: Option<Arrival>) -> Transaction {
         Transaction {
             now,
-            stages: Stages::begin(),
+            latency: Stages::begin(),
             is_unledgered: false,
             arrival,
             closed: BTreeMap::new(),
@@ -160,24 +160,24 @@ impl Transaction {
     }
 
     /// Notes an entry in the book at once, so that later decisions of the turn see it, and for the commit.
-    pub fn intend(&mut self, book: &mut LedgerState, entry: Entry) {
+    pub fn stage(&mut self, ledger: &mut LedgerState, entry: Entry) {
         if self.is_unledgered {
-            return self.close(book, entry);
+            return self.close(ledger, entry);
         }
-        self.formers.push(book.former(&entry));
-        book.record(&entry);
+        self.formers.push(ledger.former(&entry));
+        ledger.record(&entry);
         self.entries.push((Kind::Intent, entry));
     }
 
     /// The same for what happens whether or not the ledger can be written.
-    pub fn close(&mut self, book: &mut LedgerState, entry: Entry) {
-        book.record(&entry);
+    pub fn close(&mut self, ledger: &mut LedgerState, entry: Entry) {
+        ledger.record(&entry);
         self.entries.push((Kind::Closing, entry));
     }
 
     /// The process table, where it was read.
     pub fn processes(&self) -> &[Process] {
-        self.table.as_deref().map(|kin| &**kin).unwrap_or_default()
+        self.table.as_deref().map(|tree| &**tree).unwrap_or_default()
     }
 
     /// Those that a rule chooses from.
@@ -205,25 +205,25 @@ impl Transaction {
     }
 
     /// Takes all intents back after a commit that failed. What undoes stays, and is returned.
-    pub fn abandon(&mut self, book: &mut LedgerState) -> Vec<Entry> {
+    pub fn roll_back(&mut self, ledger: &mut LedgerState) -> Vec<Entry> {
         let is_closing = |(kind, entry)| (kind == Kind::Closing).then_some(entry);
         let closings: Vec<Entry> = std::mem::take(&mut self.entries)
             .into_iter()
             .filter_map(is_closing)
             .collect();
         while let Some(former) = self.formers.pop() {
-            book.take_back(former);
+            ledger.roll_back(former);
         }
         // What stands may have been taken back with what it followed.
         for entry in &closings {
-            book.record(entry);
+            ledger.record(entry);
         }
         self.work.retain(|work| matches!(work, Action::Undo { .. }));
         closings
     }
 
-    pub fn decide(&mut self, book: &mut LedgerState, record: Record) {
-        self.intend(book, Entry::Record(record));
+    pub fn stage_record(&mut self, ledger: &mut LedgerState, record: Record) {
+        self.stage(ledger, Entry::Record(record));
     }
 
     /// The leases that are undone in this turn.
@@ -245,11 +245,11 @@ impl Transaction {
     /// Whether a step for this episode is among the work.
     pub fn has_work_for(&self, key: &EpisodeKey) -> bool {
         self.work.iter().any(|work| match work {
-            Action::Take { subject, .. }
-            | Action::Signal { subject, .. }
-            | Action::Kill { subject }
-            | Action::Reclaim { subject, .. } => {
-                subject.about.rule == key.rule && subject.about.fingerprint == key.fingerprint
+            Action::Take { context, .. }
+            | Action::Signal { context, .. }
+            | Action::Kill { context }
+            | Action::Reclaim { context, .. } => {
+                context.about.rule == key.rule && context.about.fingerprint == key.fingerprint
             }
             Action::Send { .. } | Action::Undo { .. } => false,
         })

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::diagnostic::Source as Text;
-use crate::host::errand::{End, Job, Report};
+use crate::host::job::{End, Job, Report};
 use crate::rule::{Context, compile, file};
 
 const ALLOCATE: &str = "allocate: {url: 'http://broker/take', resource: /id, \
@@ -27,8 +27,8 @@ pub fn rule(steps: &[&str], more: &str) -> Rule {
     Rule::clone(&rules.rules[0])
 }
 
-fn asked(errand: &Job) -> String {
-    match errand {
+fn asked(job: &Job) -> String {
+    match job {
         Job::Request(request, _) => format!("{} {}", request.method, request.url),
         Job::Command(run) => run.argv.join(" "),
     }
@@ -52,19 +52,19 @@ fn ended(status: i32) -> Report {
 impl World {
     /// What was begun since this was asked last.
     fn begun(&mut self) -> Vec<(u64, Job)> {
-        std::mem::take(&mut self.engine.host().errands)
+        std::mem::take(&mut self.engine.host().jobs)
     }
 
     /// The one errand that was begun, in words, answered so.
     fn answer(&mut self, report: Report) -> String {
         let begun = self.begun();
         assert_eq!(begun.len(), 1, "{begun:?}");
-        let (ticket, errand) = &begun[0];
+        let (ticket, job) = &begun[0];
         self.engine.reported(*ticket, &report);
         if self.engine.time_until_due().is_some_and(|left| left.is_zero()) {
             self.engine.tick();
         }
-        asked(errand)
+        asked(job)
     }
 
     fn in_state(&self, state: &str) -> f64 {
@@ -80,7 +80,7 @@ impl World {
     }
 
     fn key(&mut self) -> String {
-        let lease = self.engine.book().leases.values().next().unwrap();
+        let lease = self.engine.ledger().leases.values().next().unwrap();
         match &lease.effect {
             crate::ledger::Effect::Allocation(allocation) => allocation.ask.key.clone(),
             other => panic!("{other:?}"),
@@ -102,7 +102,7 @@ fn what_is_granted_is_given_back_when_the_alert_resolves() {
     world.resolve("more");
     assert_eq!(world.in_state("releasing"), 1.0);
     assert_eq!(world.answer(answer(204, "")), "DELETE http://broker/give/r%2F1");
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
     assert_eq!(world.came_to("allocate", Outcome::Released), 1.0);
     assert_eq!(world.in_state("releasing"), 0.0);
 }
@@ -202,7 +202,7 @@ fn what_cannot_be_given_back_is_left_to_people_in_the_end() {
         world.pass(300);
     }
     world.answer(answer(500, ""));
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
     let last = world.last_record();
     assert_eq!(last.outcome, Some(Outcome::Failed));
     assert!(last.reason.contains("give \"r/1\" back by hand"), "{}", last.reason);
@@ -243,7 +243,7 @@ fn a_grant_is_renewed_before_it_runs_out() {
     assert_eq!(world.answer(answer(404, "")), "DELETE http://broker/give/a");
     world.resolve("more");
     assert_eq!(world.answer(answer(200, "")), "DELETE http://broker/give/b");
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn a_request_whose_answer_a_crash_swallowed_is_asked_again_and_given_back() {
     assert_eq!(world.answer(answer(500, "")), "DELETE http://broker/give/a");
     world.crash_and_restart();
     assert_eq!(world.answer(answer(410, "")), "DELETE http://broker/give/a");
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn what_was_surely_not_granted_needs_no_giving_back() {
     });
     world.resolve("more");
     assert_eq!(world.begun(), []);
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
     assert_eq!(world.came_to("allocate", Outcome::Cancelled), 1.0);
 }
 
@@ -330,7 +330,7 @@ fn later_steps_wait_for_the_grant_and_may_use_it() {
     assert_eq!(world.answer(ended(0)), "/bin/use it=a b");
     assert_eq!(world.last_record().output.as_deref(), Some("said so"));
     world.resolve("more");
-    let begun: Vec<String> = world.begun().iter().map(|(_, errand)| asked(errand)).collect();
+    let begun: Vec<String> = world.begun().iter().map(|(_, job)| asked(job)).collect();
     assert_eq!(begun, ["/bin/unuse a b", "DELETE http://broker/give/a%20b"]);
 }
 
@@ -346,7 +346,7 @@ fn a_command_that_fails_is_taken_back_and_ends_the_ladder() {
     assert_eq!(world.came_to("exec", Outcome::Cancelled), 1.0);
     world.pass(60);
     assert_eq!(world.begun(), []);
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
 }
 
 #[test]
@@ -382,7 +382,7 @@ fn a_command_that_a_crash_interrupted_is_not_run_again() {
     assert_eq!(world.begun(), []);
     world.resolve("more");
     assert_eq!(world.answer(ended(0)), "/bin/b");
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn dry_run_asks_nobody() {
     world.fire("more");
     world.pass(60);
     assert_eq!(world.begun(), []);
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
     assert_eq!(world.came_to("allocate", Outcome::DryRun), 1.0);
     assert_eq!(world.came_to("exec", Outcome::DryRun), 1.0);
     assert_eq!(world.count("evenkeel_budget_remaining", &[]), 2.0);
@@ -429,7 +429,7 @@ fn labels_reach_no_other_url_and_no_other_argument() {
     fired.labels.insert("evil", evil);
     fired.annotations.insert("a=b", "x");
     world.engine.take(&[fired], Instant::now()).unwrap();
-    let begun = world.engine.host().errands.clone();
+    let begun = world.engine.host().jobs.clone();
     let Job::Request(request, _) = &begun[0].1 else {
         panic!()
     };
@@ -439,7 +439,7 @@ fn labels_reach_no_other_url_and_no_other_argument() {
     assert_eq!(body, serde_json::json!({"n": 2, "deep": [{"host": evil}]}));
     assert!(request.key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'));
     world.answer(answer(200, r#"{"id":"../../etc"}"#));
-    let begun = world.engine.host().errands.clone();
+    let begun = world.engine.host().jobs.clone();
     let Job::Command(run) = &begun[0].1 else { panic!() };
     assert_eq!(run.argv, ["/bin/use", &format!("x={evil}"), "--"]);
     assert_eq!(run.env["AMX_LABEL_evil"], evil);
@@ -486,7 +486,7 @@ fn renewal_refused_after_resolve_still_releases_the_grant() {
         assert_eq!(world.answer(answer(503, "")), "DELETE http://broker/give/a", "{status}");
         world.pass(2);
         assert_eq!(world.answer(answer(204, "")), "DELETE http://broker/give/a", "{status}");
-        assert!(world.engine.book().leases.is_empty());
+        assert!(world.engine.ledger().leases.is_empty());
         assert_eq!(world.came_to("allocate", Outcome::Released), 1.0);
     }
 }
@@ -533,7 +533,7 @@ fn wrong_resource_pointer_asks_nothing_more_after_the_alert() {
         }
         world.pass(600);
         assert_eq!(world.begun(), [], "{way}");
-        assert!(world.engine.book().leases.is_empty(), "{way}");
+        assert!(world.engine.ledger().leases.is_empty(), "{way}");
         let last = world.last_record();
         assert_eq!(last.outcome, Some(Outcome::Failed));
         assert!(last.reason.contains("nothing at \"/id\""), "{}", last.reason);
@@ -563,7 +563,7 @@ fn asking_what_was_granted_ends_after_the_alert() {
         world.resolve("more");
         let tries = answer_to_the_end(&mut world, &report);
         assert_eq!(tries, most, "{report:?}");
-        assert!(world.engine.book().leases.is_empty());
+        assert!(world.engine.ledger().leases.is_empty());
         let last = world.last_record();
         assert_eq!(last.outcome, Some(Outcome::Failed));
         assert!(last.reason.contains(&key), "{}", last.reason);
@@ -590,15 +590,15 @@ fn second_release_by_hand_drops_what_cannot_be_given_back() {
         // Once by hand is a try at once, and twice in a row is one too.
         assert_eq!(world.engine.release(Some(1)), 1);
         assert_eq!(world.engine.release(Some(1)), 1);
-        assert_eq!(world.engine.book().leases.len(), 1);
+        assert_eq!(world.engine.ledger().leases.len(), 1);
         world.answer(answer(500, ""));
         assert_eq!(world.engine.release(None), 1);
-        assert_eq!(world.engine.book().leases.len(), 1, "all is not meant to drop");
+        assert_eq!(world.engine.ledger().leases.len(), 1, "all is not meant to drop");
         world.answer(answer(500, ""));
         world.crash_and_restart();
         world.answer(answer(500, ""));
         assert_eq!(world.engine.release(Some(1)), 1);
-        assert!(world.engine.book().leases.is_empty());
+        assert!(world.engine.ledger().leases.is_empty());
         let last = world.last_record();
         assert_eq!(last.outcome, Some(Outcome::Failed));
         assert!(last.reason.contains("dropped by hand"), "{}", last.reason);
@@ -618,7 +618,7 @@ fn second_release_by_hand_drops_a_command_that_cannot_be_undone() {
     assert_eq!(world.answer(ended(0)), "/bin/a");
     assert_eq!(world.answer(ended(1)), "/bin/b");
     assert_eq!(world.engine.release(Some(1)), 1);
-    assert!(world.engine.book().leases.is_empty());
+    assert!(world.engine.ledger().leases.is_empty());
     assert!(world.last_record().reason.contains("dropped by hand"));
     world.begun();
     world.pass(600);
@@ -640,7 +640,7 @@ fn grant_that_runs_out_by_itself_is_not_asked_for_after_the_alert() {
         }
         world.pass(600);
         assert_eq!(world.begun(), []);
-        assert!(world.engine.book().leases.is_empty());
+        assert!(world.engine.ledger().leases.is_empty());
         assert!(world.last_record().reason.contains("runs out by itself"));
     }
 }
@@ -672,7 +672,7 @@ fn request_that_waited_for_its_turn_is_not_sent_after_resolve() {
     }
     world.pass(60);
     assert_eq!(world.begun(), []);
-    assert_eq!(world.engine.book().leases.len(), 8);
+    assert_eq!(world.engine.ledger().leases.len(), 8);
     assert_eq!(world.came_to("allocate", Outcome::Cancelled), 1.0);
 }
 
@@ -684,7 +684,7 @@ fn job_of_an_alert_that_ended_in_the_same_delivery_is_not_begun() {
         world.engine.take(&both, Instant::now()).unwrap();
         world.pass(60);
         assert_eq!(world.begun(), []);
-        assert!(world.engine.book().leases.is_empty());
+        assert!(world.engine.ledger().leases.is_empty());
     }
 }
 
@@ -710,7 +710,7 @@ fn retry_that_falls_due_with_the_end_is_not_sent() {
             }
         }
         assert_eq!(world.begun(), [], "{way}");
-        assert!(world.engine.book().leases.is_empty(), "{way}");
+        assert!(world.engine.ledger().leases.is_empty(), "{way}");
     }
 }
 
@@ -725,7 +725,7 @@ fn releases_of_two_resources_bear_two_keys() {
     let begun = world.begun();
     let keys: BTreeSet<String> = begun
         .iter()
-        .map(|(_, errand)| match errand {
+        .map(|(_, job)| match job {
             Job::Request(request, _) => request.key.clone(),
             other => panic!("{other:?}"),
         })

@@ -1,14 +1,14 @@
 //! The steps of one target: each is guarded, and what is allowed is written down as intent and as work. Touches
 //! nothing but the book.
 
-use super::agenda::ROUND;
-use super::turn::{Action, ActionContext, AlertRef, Transaction, shown};
+use super::timers::ROUND;
+use super::transaction::{Action, ActionContext, AlertRef, Transaction, shown};
 use super::{Answer, Engine};
 use crate::act::effect;
 use crate::act::guard::{Denial, FinalGate, KillClass, notice};
 use crate::act::plan::DueSteps;
 use crate::host::{Host, Knob, Value};
-use crate::ledger::book::{Excluded, MemoryBefore};
+use crate::ledger::state::{Excluded, MemoryBefore};
 use crate::ledger::{Decision, Effect, Entry, Episode, Lease, Outcome, Record, TargetProgress, Victim};
 use crate::process::{Candidate, Selector, Target};
 use crate::rule::step::{Change, Send, SignalKind};
@@ -28,105 +28,113 @@ pub(super) struct StepContext<'a> {
 
 impl<H: Host> Engine<H> {
     /// Guards each due step of one target, and notes what is to be done.
-    pub(super) fn ascend(
+    pub(super) fn plan_steps(
         &mut self,
-        ascent: DueSteps,
-        seat: StepContext<'_>,
+        due_steps: DueSteps,
+        context: StepContext<'_>,
         episode: &mut Episode,
-        turn: &mut Transaction,
+        transaction: &mut Transaction,
     ) {
         let simulated = episode.key.simulated;
-        let mut climb = TargetProgress {
-            target: ascent.target,
-            name: ascent.name.clone(),
-            rung: ascent.next_rung,
-            due: if ascent.next_rung < seat.rule.actions.len() {
-                turn.boot_now() + ascent.wait
+        let mut progress = TargetProgress {
+            target: due_steps.target,
+            name: due_steps.name.clone(),
+            step_index: due_steps.next_rung,
+            due: if due_steps.next_rung < context.rule.actions.len() {
+                transaction.boot_now() + due_steps.wait
             } else {
                 Duration::MAX
             },
             refused: None,
         };
         let previously = episode
-            .climbs
+            .targets
             .iter()
-            .find(|known| known.target == ascent.target)
+            .find(|known| known.target == due_steps.target)
             .cloned();
-        for (rung, step) in &ascent.steps {
-            let allowed = self.allow(step, &seat, episode, turn);
-            let refusal = match allowed {
+        for (step_index, step) in &due_steps.steps {
+            let allowed = self.allow(step, &context, episode, transaction);
+            let denial = match allowed {
                 Ok(Some(KillClass::Done)) => {
-                    self.adopt_victim(ascent.target, &episode.key, turn);
-                    turn.counted.push((seat.rule.name.clone(), Decision::Duplicate));
+                    self.adopt_victim(due_steps.target, &episode.key, transaction);
+                    transaction
+                        .counted
+                        .push((context.rule.name.clone(), Decision::Duplicate));
                     continue;
                 }
                 Ok(strike) => {
                     if let (Some(_), Some(signal)) = (strike, step.final_signal()) {
-                        self.note_strike(&seat, signal, episode, turn);
+                        self.record_strike(&context, signal, episode, transaction);
                     }
-                    self.intend_step(step, *rung, &seat, simulated, turn);
+                    self.stage_step(step, *step_index, &context, simulated, transaction);
                     continue;
                 }
-                Err(refusal) => refusal,
+                Err(denial) => denial,
             };
             let is_news = previously
                 .as_ref()
-                .is_none_or(|known| known.refused != Some(refusal.decision));
+                .is_none_or(|known| known.refused != Some(denial.decision));
             if is_news {
-                let mut record = seat.about.record(turn.now);
-                (record.target, record.step) = (shown(seat.candidate), Some(step.to_string()));
-                (record.decision, record.reason) = (Some(refusal.decision), refusal.reason);
-                turn.decide(&mut self.book, record);
+                let mut record = context.about.record(transaction.now);
+                (record.target, record.step) = (shown(context.candidate), Some(step.to_string()));
+                (record.decision, record.reason) = (Some(denial.decision), denial.reason);
+                transaction.stage_record(&mut self.ledger, record);
             }
             if step.is_final() {
                 // It stays at this rung and is judged again; what is only forbidden for ever is passed over.
-                (climb.rung, climb.due) = (*rung, turn.boot_now() + ROUND);
-                climb.refused = Some(refusal.decision);
+                (progress.step_index, progress.due) = (*step_index, transaction.boot_now() + ROUND);
+                progress.refused = Some(denial.decision);
                 break;
             }
         }
-        let is_done = climb.due == Duration::MAX;
-        episode.climbs.retain(|known| known.target != ascent.target);
-        if simulated && is_done && seat.rule.has_final_steps() {
+        let is_done = progress.due == Duration::MAX;
+        episode.targets.retain(|known| known.target != due_steps.target);
+        if simulated && is_done && context.rule.has_final_steps() {
             // It would be gone by now: its place is free, and the next one's turn is simulated too.
-            turn.intend(
-                &mut self.book,
+            transaction.stage(
+                &mut self.ledger,
                 Entry::VictimGone {
-                    target: ascent.target,
-                    at: turn.boot_now(),
+                    target: due_steps.target,
+                    at: transaction.boot_now(),
                     simulated: true,
                 },
             );
-            episode.barred.push(Excluded {
-                target: ascent.target,
+            episode.excluded.push(Excluded {
+                target: due_steps.target,
                 until_repeat: false,
             });
         } else {
-            episode.climbs.push(climb);
+            episode.targets.push(progress);
         }
     }
 
     /// A process counts as one victim, whatever it receives.
-    fn note_strike(&mut self, seat: &StepContext<'_>, signal: Signal, episode: &Episode, turn: &mut Transaction) {
-        let target = seat.candidate.target();
+    fn record_strike(
+        &mut self,
+        context: &StepContext<'_>,
+        signal: Signal,
+        episode: &Episode,
+        transaction: &mut Transaction,
+    ) {
+        let target = context.candidate.target();
         let simulated = episode.key.simulated;
         let is_it = |known: &&Victim| known.target == target && known.simulated == simulated && known.gone_at.is_none();
         let known = self
-            .book
+            .ledger
             .victims
             .iter()
             .find(is_it)
             .filter(|known| !known.is_free_again());
-        let new = || Victim::new(target, simulated, turn.boot_now());
+        let new = || Victim::new(target, simulated, transaction.boot_now());
         let mut victim = known.cloned().unwrap_or_else(new);
         victim.rule.clone_from(&episode.key.rule);
         victim.fingerprint.clone_from(&episode.key.fingerprint);
         victim.alert_starts_at = Some(episode.starts_at);
         victim.signals.push(signal as i32);
-        victim.last_struck_at = Some(turn.boot_now());
+        victim.last_struck_at = Some(transaction.boot_now());
         victim.unsent = (!simulated).then_some(signal as i32);
-        if !simulated && effect::is_about_memory(seat.rule) {
-            let used = match seat.candidate {
+        if !simulated && effect::is_about_memory(context.rule) {
+            let used = match context.candidate {
                 Candidate::Process(process) => Some(process.resident_bytes),
                 Candidate::Cgroup(cgroup) => cgroup.memory_bytes,
             };
@@ -139,26 +147,28 @@ impl<H: Host> Engine<H> {
                     available_bytes,
                 });
         }
-        turn.intend(&mut self.book, Entry::Victim(victim));
+        transaction.stage(&mut self.ledger, Entry::Victim(victim));
     }
 
     fn allow(
         &mut self,
         step: &Step,
-        seat: &StepContext<'_>,
+        context: &StepContext<'_>,
         episode: &Episode,
-        turn: &Transaction,
+        transaction: &Transaction,
     ) -> Result<Option<KillClass>, Denial> {
-        self.may_reach(step, seat.candidate)?;
+        self.may_reach(step, context.candidate)?;
         match step {
             Step::Wait(_) | Step::Allocate(_) | Step::Exec(_) => Ok(None),
-            step if turn.is_unledgered && !step.is_final() => Err(Denial {
+            step if transaction.is_unledgered && !step.is_final() => Err(Denial {
                 decision: Decision::Ledger,
                 reason: "the ledger cannot be written: only final steps go on without it".to_owned(),
             }),
             Step::Reclaim(_) => Ok(None),
-            Step::Set(change) => match self.may_undo(change.knob(), seat.candidate) {
-                Ok(()) if *change == Change::To(Value::Freeze(true)) => self.may_freeze(seat.candidate).map(|()| None),
+            Step::Set(change) => match self.may_undo(change.knob(), context.candidate) {
+                Ok(()) if *change == Change::To(Value::Freeze(true)) => {
+                    self.may_freeze(context.candidate).map(|()| None)
+                }
                 Ok(()) => Ok(None),
                 Err(missing) => {
                     let reason = format!(
@@ -171,7 +181,7 @@ impl<H: Host> Engine<H> {
                     })
                 }
             },
-            Step::Kill => self.may_strike(Signal::SIGKILL, seat, episode, turn),
+            Step::Kill => self.may_strike(Signal::SIGKILL, context, episode, transaction),
             Step::Signal(_) if self.host.may_signal().is_err() => {
                 let missing = self.host.may_signal().err().unwrap_or_default();
                 Err(Denial {
@@ -179,8 +189,8 @@ impl<H: Host> Engine<H> {
                     reason: format!("no signal can be sent to exactly one process: {missing} is missing"),
                 })
             }
-            Step::Signal(send) => match (send.kind(), seat.candidate.process()) {
-                (SignalKind::Final, _) => self.may_strike(send.signal, seat, episode, turn),
+            Step::Signal(send) => match (send.kind(), context.candidate.process()) {
+                (SignalKind::Final, _) => self.may_strike(send.signal, context, episode, transaction),
                 // Only processes get signals; the ladder has none for others.
                 (_, None) => Ok(None),
                 (_, Some(process)) => {
@@ -223,11 +233,11 @@ impl<H: Host> Engine<H> {
     fn may_strike(
         &mut self,
         signal: Signal,
-        seat: &StepContext<'_>,
+        context: &StepContext<'_>,
         episode: &Episode,
-        turn: &Transaction,
+        transaction: &Transaction,
     ) -> Result<Option<KillClass>, Denial> {
-        let answer = match &seat.rule.condition {
+        let answer = match &context.rule.condition {
             None => None,
             Some(text) => {
                 let unknown = Answer {
@@ -237,65 +247,65 @@ impl<H: Host> Engine<H> {
                 Some((self.conditions)(text).unwrap_or(unknown))
             }
         };
-        let mut stuck = self.spent(turn.processes());
-        let given_up = self.book.victims.iter().filter(|victim| victim.outlived);
+        let mut stuck = self.spent(transaction.processes());
+        let given_up = self.ledger.victims.iter().filter(|victim| victim.outlived);
         stuck.extend(given_up.map(|victim| victim.target));
         let orphaned = self.orphaned_victims();
         let gate = FinalGate {
-            rule: seat.rule,
+            rule: context.rule,
             episode,
-            victims: &self.book.victims,
+            victims: &self.ledger.victims,
             budget: self.policy.budget,
-            now: turn.boot_now(),
-            sample_at: answer.map_or(turn.boot_now(), |answer| answer.sample_at),
+            now: transaction.boot_now(),
+            sample_at: answer.map_or(transaction.boot_now(), |answer| answer.sample_at),
             condition: answer.map(|answer| answer.holds),
             stuck: &stuck,
             orphaned: &orphaned,
-            is_broken: self.book.is_breaker_open(&seat.rule.name),
+            is_broken: self.ledger.is_breaker_open(&context.rule.name),
         };
-        let strike = gate.strike(seat.candidate.target(), signal)?;
+        let strike = gate.strike(context.candidate.target(), signal)?;
         if strike != KillClass::Done {
-            self.may_deliver(signal, seat.candidate)?;
+            self.may_deliver(signal, context.candidate)?;
         }
         Ok(Some(strike))
     }
 
     /// Writes down what is about to be done, or what would be.
-    fn intend_step(
+    fn stage_step(
         &mut self,
         step: &Step,
-        rung: usize,
-        seat: &StepContext<'_>,
+        step_index: usize,
+        context: &StepContext<'_>,
         simulated: bool,
-        turn: &mut Transaction,
+        transaction: &mut Transaction,
     ) {
-        let mut record = seat.about.record(turn.now);
-        (record.target, record.step) = (shown(seat.candidate), Some(step.to_string()));
+        let mut record = context.about.record(transaction.now);
+        (record.target, record.step) = (shown(context.candidate), Some(step.to_string()));
         record.decision = Some(if simulated { Decision::DryRun } else { Decision::Planned });
-        let subject = ActionContext {
-            about: seat.about.clone(),
-            candidate: seat.candidate.clone(),
-            rule: Arc::clone(seat.rule),
-            selector: Arc::clone(seat.selector),
-            rung,
+        let action_context = ActionContext {
+            about: context.about.clone(),
+            candidate: context.candidate.clone(),
+            rule: Arc::clone(context.rule),
+            selector: Arc::clone(context.selector),
+            step_index,
             step: step.to_string(),
             action: step.action(),
         };
-        let process = match seat.candidate {
+        let process = match context.candidate {
             Candidate::Process(process) => process,
             Candidate::Cgroup(_) => {
-                return self.intend_on_cgroup(step, record, subject, seat, simulated, turn);
+                return self.stage_on_cgroup(step, record, action_context, context, simulated, transaction);
             }
         };
         let target = process.identity;
         let prepared = match step {
-            Step::Set(change) => match self.prepare_on_process(process, change, seat, turn) {
+            Step::Set(change) => match self.prepare_on_process(process, change, context, transaction) {
                 Ok(prepared) => Some(prepared),
                 Err(effected) => {
-                    turn.decide(&mut self.book, record.clone());
+                    transaction.stage_record(&mut self.ledger, record.clone());
                     record.decision = None;
                     (record.outcome, record.reason) = (Some(effected.outcome), effected.reason);
-                    return self.note_outcome(record, step.action(), turn);
+                    return self.note_outcome(record, step.action(), transaction);
                 }
             },
             _ => None,
@@ -303,7 +313,7 @@ impl<H: Host> Engine<H> {
         let is_by_birth = prepared.as_ref().is_some_and(|prepared| prepared.is_by_birth);
         let mut prepared = prepared.map(|on_process| on_process.prepared);
         if let Some(prepared) = &prepared {
-            record.before = prepared.prior.first().map(|prior| prior.value.to_string());
+            record.before = prepared.saved.first().map(|saved| saved.value.to_string());
             record.after = Some(prepared.value.to_string());
         }
         if let Step::Set(change) = step {
@@ -311,7 +321,7 @@ impl<H: Host> Engine<H> {
                 record.reason = self.host.nice_reach(target).unwrap_or_default();
             }
             let mut held = self
-                .book
+                .ledger
                 .leases
                 .on(target.into())
                 .filter_map(|lease| lease.effect.value());
@@ -321,77 +331,87 @@ impl<H: Host> Engine<H> {
                 prepared.widen(&self.host.processors_of(target));
             }
         }
-        turn.decide(&mut self.book, record.clone());
+        transaction.stage_record(&mut self.ledger, record.clone());
         if simulated {
             record.decision = None;
             record.outcome = Some(Outcome::DryRun);
-            return self.note_outcome(record, step.action(), turn);
+            return self.note_outcome(record, step.action(), transaction);
         }
         match (step, prepared) {
             (Step::Set(change), Some(prepared)) => {
                 let effect = Effect::Value {
                     value: prepared.value,
-                    prior: prepared.prior,
+                    saved: prepared.saved,
                 };
-                let lease = self.new_lease(seat, effect, turn);
-                let is_held = self.book.leases.on(lease.target).any(|other| other.shares_knob(&lease));
+                let lease = self.new_lease(context, effect, transaction);
+                let is_held = self
+                    .ledger
+                    .leases
+                    .on(lease.target)
+                    .any(|other| other.shares_knob(&lease));
                 if prepared.is_set_already && !is_held && !is_by_birth && !change.is_relative() {
                     record.decision = None;
                     record.outcome = Some(Outcome::AlreadySet);
-                    return self.note_outcome(record, step.action(), turn);
+                    return self.note_outcome(record, step.action(), transaction);
                 }
                 let id = lease.id;
-                turn.intend(&mut self.book, Entry::Lease(lease));
-                turn.work.push(Action::Take { lease: id, subject });
+                transaction.stage(&mut self.ledger, Entry::Lease(lease));
+                transaction.work.push(Action::Take {
+                    lease: id,
+                    context: action_context,
+                });
             }
             (Step::Signal(Send { signal, undo }), _) => {
                 let lease = undo.map(|undo| {
                     let (sent, undo) = (Some(*signal as i32), undo as i32);
-                    let lease = self.new_lease(seat, Effect::Signal { sent, undo }, turn);
+                    let lease = self.new_lease(context, Effect::Signal { sent, undo }, transaction);
                     let id = lease.id;
-                    turn.intend(&mut self.book, Entry::Lease(lease));
+                    transaction.stage(&mut self.ledger, Entry::Lease(lease));
                     id
                 });
-                turn.work.push(Action::Signal {
+                transaction.work.push(Action::Signal {
                     signal: *signal,
                     lease,
                     is_final: step.is_final(),
-                    subject,
+                    context: action_context,
                 });
             }
             (Step::Reclaim(bytes), _) => {
                 let bytes = *bytes;
-                turn.work.push(Action::Reclaim { bytes, subject });
+                transaction.work.push(Action::Reclaim {
+                    bytes,
+                    context: action_context,
+                });
             }
             (Step::Set(_) | Step::Wait(_) | Step::Kill | Step::Allocate(_) | Step::Exec(_), _) => {}
         }
     }
 
-    pub(super) fn new_lease(&self, seat: &StepContext<'_>, effect: Effect, turn: &Transaction) -> Lease {
+    pub(super) fn new_lease(&self, context: &StepContext<'_>, effect: Effect, transaction: &Transaction) -> Lease {
         Lease {
-            id: self.book.last_lease_id + 1,
-            rule: seat.rule.name.clone(),
-            fingerprint: seat.about.fingerprint.clone(),
-            target: seat.candidate.target(),
-            name: seat.candidate.name().to_owned(),
+            id: self.ledger.last_lease_id + 1,
+            rule: context.rule.name.clone(),
+            fingerprint: context.about.fingerprint.clone(),
+            target: context.candidate.target(),
+            name: context.candidate.name().to_owned(),
             effect,
-            taken_at: turn.boot_now(),
-            deadline: turn.boot_now() + seat.rule.hold,
+            taken_at: transaction.boot_now(),
+            deadline: transaction.boot_now() + context.rule.hold,
             settled: false,
             is_undoing: false,
         }
     }
 
-    pub(super) fn note_outcome(&mut self, record: Record, action: &'static str, turn: &mut Transaction) {
+    pub(super) fn note_outcome(&mut self, record: Record, action: &'static str, transaction: &mut Transaction) {
         if let Some(outcome) = record.outcome {
             self.tally.action(&record.rule, action, outcome.as_str());
         }
-        turn.decide(&mut self.book, record);
+        transaction.stage_record(&mut self.ledger, record);
     }
 
     fn orphaned_victims(&self) -> BTreeSet<Target> {
-        let is_open = |victim: &Victim| self.book.episodes.contains_key(&victim.episode());
-        let victims = self.book.victims.iter();
+        let is_open = |victim: &Victim| self.ledger.episodes.contains_key(&victim.episode());
+        let victims = self.ledger.victims.iter();
         let victims = victims.filter(|victim| victim.is_interrupted || !is_open(victim));
         victims.map(|victim| victim.target).collect()
     }

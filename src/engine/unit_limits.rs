@@ -2,8 +2,8 @@
 //! person may change one.
 
 use super::Engine;
-use super::turn::{AlertRef, Transaction};
-use super::unwind::cgroup_of;
+use super::rollback::cgroup_of;
+use super::transaction::{AlertRef, Transaction};
 use crate::act::guard::Protection;
 use crate::act::{guard, limit};
 use crate::host::{Host, Knob, Standing};
@@ -14,25 +14,27 @@ use std::collections::{BTreeMap, BTreeSet};
 
 impl<H: Host> Engine<H> {
     /// Sets again what systemd took away, and ends leases of which somebody else changed the value.
-    pub(super) fn check_limits_of_units(&mut self, turn: &mut Transaction) {
-        let undone: BTreeSet<u64> = turn.undone().collect();
+    pub(super) fn check_limits_of_units(&mut self, transaction: &mut Transaction) {
+        let undone: BTreeSet<u64> = transaction.undone().collect();
         for lease in self.newest_of_units() {
             // What is being undone is tried again by itself.
             if lease.is_undoing || self.is_waiting_for_room(&lease) {
                 continue;
             }
-            let Effect::Value { value, prior } = &lease.effect else {
+            let Effect::Value { value, saved } = &lease.effect else {
                 continue;
             };
-            let unit = prior.first().and_then(|prior| prior.unit.as_ref());
+            let unit = saved.first().and_then(|saved| saved.unit.as_ref());
             let (Some(cgroup), Some(unit), false) = (cgroup_of(&lease), unit, undone.contains(&lease.id)) else {
                 continue;
             };
             match self.host.standing(&cgroup, value, unit) {
                 // A cgroup that is gone is found by its episode; what systemd does not answer is asked again in a round.
                 Ok(Standing::Holds) | Err(_) => {}
-                Ok(Standing::TakenBySystemd) => self.set_again(lease, &cgroup, turn),
-                Ok(Standing::Overwritten | Standing::Changed) => self.begin_undo(lease.id, Outcome::Superseded, turn),
+                Ok(Standing::TakenBySystemd) => self.set_again(lease, &cgroup, transaction),
+                Ok(Standing::Overwritten | Standing::Changed) => {
+                    self.begin_undo(lease.id, Outcome::Superseded, transaction)
+                }
             }
         }
     }
@@ -40,7 +42,7 @@ impl<H: Host> Engine<H> {
     /// The lease whose value stands, for each file of each cgroup.
     fn newest_of_units(&self) -> Vec<Lease> {
         let mut newest: BTreeMap<(Target, Knob), &Lease> = BTreeMap::new();
-        for lease in self.book.leases.values().filter(|lease| lease.settled) {
+        for lease in self.ledger.leases.values().filter(|lease| lease.settled) {
             if let (Some(_), Some(value)) = (lease.target.cgroup(), lease.effect.value()) {
                 newest.insert((lease.target, value.knob()), lease);
             }
@@ -48,15 +50,15 @@ impl<H: Host> Engine<H> {
         newest.into_values().cloned().collect()
     }
 
-    fn set_again(&mut self, mut lease: Lease, cgroup: &Cgroup, turn: &mut Transaction) {
+    fn set_again(&mut self, mut lease: Lease, cgroup: &Cgroup, transaction: &mut Transaction) {
         let key = EpisodeKey {
             rule: lease.rule.clone(),
             fingerprint: lease.fingerprint.clone(),
             simulated: false,
         };
-        let episode = self.book.episodes.get(&key).filter(|_| !self.book.paused);
+        let episode = self.ledger.episodes.get(&key).filter(|_| !self.ledger.paused);
         // While the alert waits for a confirmation nothing is set; what systemd took stays away until then.
-        let is_firing = |episode: &&Episode| self.level_of(episode, turn.boot_now()) == Level::Firing;
+        let is_firing = |episode: &&Episode| self.level_of(episode, transaction.boot_now()) == Level::Firing;
         let Some(episode) = episode.filter(is_firing) else {
             return;
         };
@@ -64,12 +66,12 @@ impl<H: Host> Engine<H> {
         let Some(rule) = self.rule_of(episode) else { return };
         let (rule_name, knob) = (lease.rule.clone(), lease.knob());
         let is_allowed = self.may_set_again(&rule, &lease, cgroup);
-        let Effect::Value { value, prior } = &mut lease.effect else {
+        let Effect::Value { value, saved } = &mut lease.effect else {
             return;
         };
         let effected = match is_allowed {
-            true => limit::set(&mut self.host, cgroup, value, prior),
-            false => return self.begin_undo(lease.id, Outcome::Superseded, turn),
+            true => limit::set(&mut self.host, cgroup, value, saved),
+            false => return self.begin_undo(lease.id, Outcome::Superseded, transaction),
         };
         tracing::info!(
             rule = rule_name.as_str(),
@@ -81,19 +83,19 @@ impl<H: Host> Engine<H> {
         );
         match effected.outcome {
             Outcome::Applied => {}
-            Outcome::NoEffect => return self.begin_undo(lease.id, Outcome::Superseded, turn),
+            Outcome::NoEffect => return self.begin_undo(lease.id, Outcome::Superseded, transaction),
             // It is tried again in a round.
             _ => return,
         }
-        let mut record = AlertRef::new(&rule_name, &labels, &lease.fingerprint).record(turn.now);
+        let mut record = AlertRef::new(&rule_name, &labels, &lease.fingerprint).record(transaction.now);
         record.target = Some((lease.target, lease.name.clone()));
         record.step = Some(format!("{knob} {}", effected.after.as_deref().unwrap_or_default()));
         record.outcome = Some(effected.outcome);
         (record.before, record.after) = (effected.before, effected.after);
         record.reason = "set again: systemd had taken it away when it read its files".to_owned();
         self.tally.action(&rule_name, knob, Outcome::Applied.as_str());
-        turn.close(&mut self.book, Entry::Lease(lease));
-        turn.close(&mut self.book, Entry::Record(record));
+        transaction.close(&mut self.ledger, Entry::Lease(lease));
+        transaction.close(&mut self.ledger, Entry::Record(record));
     }
 
     /// What is in a cgroup may be protected by now, and may use more than the limit.
@@ -105,10 +107,10 @@ impl<H: Host> Engine<H> {
             return false;
         };
         let members = self.members_of(&now);
-        let ward = Protection {
-            own_line: &self.own_line,
+        let protection = Protection {
+            own_ancestors: &self.own_ancestors,
             protect: &self.policy.protect,
         };
-        ward.screen_cgroup(rule, &now, &members).is_ok() && guard::limit(&now, value).is_ok()
+        protection.screen_cgroup(rule, &now, &members).is_ok() && guard::limit(&now, value).is_ok()
     }
 }

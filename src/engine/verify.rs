@@ -2,7 +2,7 @@
 //! they block nobody else; what had no effect three times running opens the breaker of its rule.
 
 use super::Engine;
-use super::turn::{AlertRef, Transaction};
+use super::transaction::{AlertRef, Transaction};
 use crate::act::effect;
 use crate::host::{Host, Moment};
 use crate::ledger::{Breaker, Entry, EpisodeKey, Outcome, Record, TargetProgress, Victim};
@@ -16,7 +16,7 @@ impl<H: Host> Engine<H> {
     /// The entries for the end of a process, if it is a victim that was not known to be gone.
     pub(super) fn end_of(&mut self, target: Target, now: Moment) -> Vec<Entry> {
         let is_it = |victim: &&Victim| victim.target == target && victim.gone_at.is_none();
-        let Some(victim) = self.book.victims.iter().find(is_it).cloned() else {
+        let Some(victim) = self.ledger.victims.iter().find(is_it).cloned() else {
             return Vec::new();
         };
         let (at, simulated) = (now.boot, false);
@@ -40,14 +40,14 @@ impl<H: Host> Engine<H> {
 
     /// Whether an episode goes on with the ladder of a victim.
     fn is_climbing(&self, victim: &Victim) -> bool {
-        let climbs = |climb: &TargetProgress| climb.target == victim.target && climb.due < Duration::MAX;
-        let episode = self.book.episodes.get(&victim.episode());
-        episode.is_some_and(|episode| episode.climbs.iter().any(climbs))
+        let targets = |progress: &TargetProgress| progress.target == victim.target && progress.due < Duration::MAX;
+        let episode = self.ledger.episodes.get(&victim.episode());
+        episode.is_some_and(|episode| episode.targets.iter().any(targets))
     }
 
     /// Victims whose ladder ended before its last final step: the alert resolved, or they were taken out of their episode.
     /// Others wait for them no longer than for one that got its last signal.
-    pub(super) fn bound_interrupted(&mut self, turn: &mut Transaction) {
+    pub(super) fn bound_interrupted(&mut self, transaction: &mut Transaction) {
         let is_left = |victim: &&Victim| {
             victim.is_awaited()
                 && victim.target != Target::Host
@@ -57,9 +57,9 @@ impl<H: Host> Engine<H> {
                 && !victim.outlived
                 && !self.is_climbing(victim)
         };
-        for mut victim in self.book.victims.iter().filter(is_left).cloned().collect::<Vec<_>>() {
-            (victim.gone_by, victim.is_interrupted) = (Some(turn.boot_now() + effect::PATIENCE), true);
-            turn.close(&mut self.book, Entry::Victim(victim));
+        for mut victim in self.ledger.victims.iter().filter(is_left).cloned().collect::<Vec<_>>() {
+            (victim.gone_by, victim.is_interrupted) = (Some(transaction.boot_now() + effect::PATIENCE), true);
+            transaction.close(&mut self.ledger, Entry::Victim(victim));
         }
     }
 
@@ -70,24 +70,24 @@ impl<H: Host> Engine<H> {
     }
 
     /// An episode that finds a victim of an interrupted ladder goes on with it, from a signal that was sent already.
-    pub(super) fn adopt_victim(&mut self, target: Target, key: &EpisodeKey, turn: &mut Transaction) {
+    pub(super) fn adopt_victim(&mut self, target: Target, key: &EpisodeKey, transaction: &mut Transaction) {
         let is_it = |victim: &&Victim| victim.lives_as(target, key.simulated) && victim.is_interrupted;
-        let Some(mut victim) = self.book.victims.iter().find(is_it).cloned() else {
+        let Some(mut victim) = self.ledger.victims.iter().find(is_it).cloned() else {
             return;
         };
         victim.rule.clone_from(&key.rule);
         victim.fingerprint.clone_from(&key.fingerprint);
         (victim.gone_by, victim.is_interrupted) = (None, false);
-        turn.intend(&mut self.book, Entry::Victim(victim));
+        transaction.stage(&mut self.ledger, Entry::Victim(victim));
     }
 
     /// Victims that live although nothing more will be done to them.
-    pub(super) fn give_up_survivors(&mut self, turn: &mut Transaction) {
-        let now = turn.boot_now();
+    pub(super) fn give_up_survivors(&mut self, transaction: &mut Transaction) {
+        let now = transaction.boot_now();
         let is_due = |victim: &&Victim| victim.is_awaited() && victim.gone_by.is_some_and(|at| at <= now);
-        for mut victim in self.book.victims.iter().filter(is_due).cloned().collect::<Vec<_>>() {
+        for mut victim in self.ledger.victims.iter().filter(is_due).cloned().collect::<Vec<_>>() {
             if self.has_ended(victim.target) {
-                self.note_death(victim.target, turn);
+                self.note_death(victim.target, transaction);
                 continue;
             }
             let process = victim.target.pid().and_then(|pid| self.host.process(pid));
@@ -97,24 +97,24 @@ impl<H: Host> Engine<H> {
                 true => Outcome::Cancelled,
                 false => Outcome::NoEffect,
             };
-            let record = self.effect_record(&victim, outcome, reason, turn.now);
+            let record = self.effect_record(&victim, outcome, reason, transaction.now);
             let counted = match victim.is_interrupted {
                 true => None,
-                false => self.count_effect(&victim.rule, false, turn.now),
+                false => self.count_effect(&victim.rule, false, transaction.now),
             };
             (victim.gone_by, victim.outlived) = (None, true);
             for entry in [Entry::Victim(victim), Entry::Record(record)]
                 .into_iter()
                 .chain(counted)
             {
-                turn.close(&mut self.book, entry);
+                transaction.close(&mut self.ledger, entry);
             }
         }
     }
 
     /// What one more victim changes at the breaker of its rule.
     fn count_effect(&self, rule: &str, had_effect: bool, now: Moment) -> Option<Entry> {
-        let before = self.book.breakers.get(rule).copied().unwrap_or_default();
+        let before = self.ledger.breakers.get(rule).copied().unwrap_or_default();
         let breaker = before.after(had_effect, now.wall);
         if breaker.is_open() && !before.is_open() {
             tracing::warn!(
@@ -136,11 +136,11 @@ impl<H: Host> Engine<H> {
             fingerprint: victim.fingerprint.clone(),
             simulated: false,
         };
-        let episode = self.book.episodes.get(&key);
+        let episode = self.ledger.episodes.get(&key);
         let labels = episode.map(|episode| episode.labels.clone()).unwrap_or_default();
-        let named = |climb: &&TargetProgress| climb.target == victim.target;
-        let name = episode.and_then(|episode| episode.climbs.iter().find(named));
-        let name = name.map(|climb| climb.name.clone()).unwrap_or_default();
+        let named = |progress: &&TargetProgress| progress.target == victim.target;
+        let name = episode.and_then(|episode| episode.targets.iter().find(named));
+        let name = name.map(|progress| progress.name.clone()).unwrap_or_default();
         let signal = victim.signals.last().and_then(|number| Signal::try_from(*number).ok());
         let mut record = AlertRef::new(&victim.rule, &labels, &victim.fingerprint).record(now);
         record.target = Some((victim.target, name));
@@ -164,7 +164,7 @@ impl<H: Host> Engine<H> {
             let is_it = |process: &Process| target == process.identity.into() && process.state == 'D';
             table.iter().any(is_it)
         };
-        let awaited = self.book.victims.iter().filter(|victim| victim.is_awaited());
+        let awaited = self.ledger.victims.iter().filter(|victim| victim.is_awaited());
         awaited
             .filter(|victim| {
                 let is_killed = victim.signals.contains(&(Signal::SIGKILL as i32));
@@ -176,64 +176,64 @@ impl<H: Host> Engine<H> {
 
     /// Lets a rule take final steps again. False when its breaker is not open.
     pub fn close_breaker(&mut self, rule: &str) -> bool {
-        if !self.book.is_breaker_open(rule) {
+        if !self.ledger.is_breaker_open(rule) {
             return false;
         }
-        let mut turn = Transaction::new(self.host.now(), None);
+        let mut transaction = Transaction::new(self.host.now(), None);
         let (rule, breaker) = (rule.to_owned(), Breaker::default());
         tracing::info!(rule, "its breaker was closed by hand");
-        turn.close(&mut self.book, Entry::Breaker { rule, breaker });
-        self.finish(turn);
+        transaction.close(&mut self.ledger, Entry::Breaker { rule, breaker });
+        self.finish(transaction);
         true
     }
 
     /// A final signal of which nobody knows whether it was sent is sent again, and its wait begins anew: it does no
     /// harm to a process that is ending, and SIGKILL must not come to one that was never asked to end.
-    pub(super) fn resend_unsettled(&mut self, turn: &mut Transaction) {
+    pub(super) fn resend_unsettled(&mut self, transaction: &mut Transaction) {
         let is_open = |victim: &&Victim| victim.is_awaited() && victim.unsent.is_some();
-        for mut victim in self.book.victims.iter().filter(is_open).cloned().collect::<Vec<_>>() {
+        for mut victim in self.ledger.victims.iter().filter(is_open).cloned().collect::<Vec<_>>() {
             let Some(unsent) = victim.unsent.take() else { continue };
             victim.signals.retain(|sent| *sent != unsent);
-            let is_set_back = self.set_back_to(&victim, unsent, turn);
+            let is_set_back = self.set_back_to(&victim, unsent, transaction);
             let target = victim.target;
             let entry = if is_set_back || !victim.signals.is_empty() {
                 Entry::Victim(victim)
             } else {
                 Entry::VictimSpared { target }
             };
-            turn.close(&mut self.book, entry);
+            transaction.close(&mut self.ledger, entry);
         }
     }
 
     /// Puts a victim before the step that sends this signal. False where its episode is over.
-    fn set_back_to(&mut self, victim: &Victim, signal: i32, turn: &mut Transaction) -> bool {
+    fn set_back_to(&mut self, victim: &Victim, signal: i32, transaction: &mut Transaction) -> bool {
         let key = EpisodeKey {
             rule: victim.rule.clone(),
             fingerprint: victim.fingerprint.clone(),
             simulated: false,
         };
-        let Some(mut episode) = self.book.episodes.get(&key).cloned() else {
+        let Some(mut episode) = self.ledger.episodes.get(&key).cloned() else {
             return false;
         };
         let Some(rule) = self.rule_of(&episode) else {
             return false;
         };
-        let is_it = |climb: &&mut TargetProgress| climb.target == victim.target;
-        let Some(climb) = episode.climbs.iter_mut().find(is_it) else {
+        let is_it = |progress: &&mut TargetProgress| progress.target == victim.target;
+        let Some(progress) = episode.targets.iter_mut().find(is_it) else {
             return false;
         };
         let sends = |step: &Step| step.final_signal().is_some_and(|sent| sent as i32 == signal);
-        let rung = rule.actions.iter().take(climb.rung).rposition(sends);
-        let Some(rung) = rung.filter(|_| episode.ladder == rule.ladder()) else {
+        let step_index = rule.actions.iter().take(progress.step_index).rposition(sends);
+        let Some(step_index) = step_index.filter(|_| episode.ladder == rule.ladder()) else {
             return false;
         };
-        (climb.rung, climb.due, climb.refused) = (rung, turn.boot_now(), None);
-        turn.close(&mut self.book, Entry::Episode(episode));
+        (progress.step_index, progress.due, progress.refused) = (step_index, transaction.boot_now(), None);
+        transaction.close(&mut self.ledger, Entry::Episode(episode));
         true
     }
 
     /// Those of an episode that are victims only because their first signal may have been sent, and now will not be.
-    pub(super) fn spare_unsent(&mut self, key: &EpisodeKey, turn: &mut Transaction) {
+    pub(super) fn cancel_unsent_signals(&mut self, key: &EpisodeKey, transaction: &mut Transaction) {
         let is_its = |victim: &&Victim| {
             victim.is_awaited()
                 && victim.target != Target::Host
@@ -241,9 +241,9 @@ impl<H: Host> Engine<H> {
                 && victim.rule == key.rule
                 && victim.fingerprint == key.fingerprint
         };
-        let unsent = self.book.victims.iter().filter(is_its).map(|victim| victim.target);
+        let unsent = self.ledger.victims.iter().filter(is_its).map(|victim| victim.target);
         for target in unsent.collect::<Vec<_>>() {
-            turn.close(&mut self.book, Entry::VictimSpared { target });
+            transaction.close(&mut self.ledger, Entry::VictimSpared { target });
         }
     }
 }

@@ -2,11 +2,11 @@
 //! that nothing uses, remains of earlier attempts.
 
 use super::damage_tests::{BOOT, FRAME, LEASES, LOG_HEADER, harm, ids, lease, ledger, open, set_aside};
-use super::salvage::{log_is_damaged, replace};
+use super::recovery::{log_is_damaged, replace};
 use super::store::FILE_NAME;
 use super::{Command, Effect, Entry, Journal, Lease, Outcome, RetryState};
 use crate::host::Value;
-use crate::host::errand::Run;
+use crate::host::job::Run;
 use crate::process::BootId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -57,8 +57,8 @@ fn every_frame_of_the_log_may_be_damaged_and_no_lease_is_lost() {
         }
         assert!(log_is_damaged(&directory.path().join(FILE_NAME)), "{what}");
         assert_eq!(open(directory.path(), &before, &what), ids(&before), "{what}");
-        let (_, book) = Journal::open(directory.path(), BOOT);
-        assert_eq!(book.last_lease_id, before.last_lease_id, "{what}");
+        let (_, ledger) = Journal::open(directory.path(), BOOT);
+        assert_eq!(ledger.last_lease_id, before.last_lease_id, "{what}");
         let aside = set_aside(directory.path()).remove(0);
         let name = aside.file_name().unwrap().to_str().unwrap();
         let now = files(directory.path());
@@ -147,7 +147,7 @@ fn command() -> Command {
         run: run("/bin/drain"),
         undo: Some(run("/bin/undrain")),
         has_ended: true,
-        course: RetryState::default(),
+        retry: RetryState::default(),
     }
 }
 
@@ -180,10 +180,10 @@ fn pages_that_nothing_uses_any_more_bring_nothing_back() {
         let directory = written(&[(FILE_NAME.to_owned(), bytes)].into());
         let found = open(directory.path(), &before, "pages of the past");
         assert_eq!(found, expected);
-        let (_, book) = Journal::open(directory.path(), BOOT);
-        let mut of_this_boot = book.leases.values().filter(|lease| lease.id != 100);
+        let (_, ledger) = Journal::open(directory.path(), BOOT);
+        let mut of_this_boot = ledger.leases.values().filter(|lease| lease.id != 100);
         assert!(of_this_boot.all(|lease| lease.settled));
-        assert_eq!(book.leases[&100].deadline, Duration::ZERO);
+        assert_eq!(ledger.leases[&100].deadline, Duration::ZERO);
     }
 }
 
@@ -203,8 +203,8 @@ fn what_a_former_log_left_behind_is_older_than_all_else() {
         before.record(&Entry::LeaseEnded { id, outcome });
     }
     let mut inherited = lease(1);
-    if let Effect::Value { prior, .. } = &mut inherited.effect {
-        prior[0].value = Value::Nice(3);
+    if let Effect::Value { saved, .. } = &mut inherited.effect {
+        saved[0].value = Value::Nice(3);
     }
     before.record(&Entry::Lease(inherited));
     let (ids, deadline) = (vec![2], Duration::from_secs(99));
@@ -214,8 +214,8 @@ fn what_a_former_log_left_behind_is_older_than_all_else() {
         let directory = written(&whole);
         harm(directory.path(), &name, |bytes| bytes[at] ^= 1);
         open(directory.path(), &before, &name);
-        let (_, book) = Journal::open(directory.path(), BOOT);
-        assert_eq!(book.leases, before.leases, "{name}");
+        let (_, ledger) = Journal::open(directory.path(), BOOT);
+        assert_eq!(ledger.leases, before.leases, "{name}");
     }
 }
 
@@ -252,12 +252,12 @@ fn what_is_left_of_an_earlier_attempt_is_not_taken_for_the_new_ledger() {
 
 #[test]
 fn a_replacement_that_fails_leaves_the_ledger_where_it_is() {
-    let (directory, book) = ledger(true);
+    let (directory, ledger) = ledger(true);
     let path = directory.path();
     let before = files(path);
     // Nothing can be renamed to this.
     std::fs::create_dir(path.join("ledger.db.new")).unwrap();
-    assert!(replace(path, BOOT, Some(&book)).is_err());
+    assert!(replace(path, BOOT, Some(&ledger)).is_err());
     let after = files(path);
     assert!(
         before
@@ -265,5 +265,5 @@ fn a_replacement_that_fails_leaves_the_ledger_where_it_is() {
             .all(|(name, bytes)| name.ends_with("-shm") || after.get(name) == Some(bytes))
     );
     std::fs::remove_dir(path.join("ledger.db.new")).unwrap();
-    assert_eq!(open(path, &book, "not replaced"), ids(&book));
+    assert_eq!(open(path, &ledger, "not replaced"), ids(&ledger));
 }

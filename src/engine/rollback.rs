@@ -1,18 +1,18 @@
 //! The way back: a resolve, a deadline, a reload, an exit or a restart makes a plan from leases. Nothing here is ever
 //! refused, not by mode, pause, budget or a ledger that cannot be written.
 
-use super::agenda::ROUND;
 use super::episode::end_to_remember;
 use super::reconcile::before;
-use super::turn::{Action, AlertRef, Transaction};
+use super::timers::ROUND;
+use super::transaction::{Action, AlertRef, Transaction};
 use super::{Engine, Policy};
 use crate::act::apply::StepResult;
-use crate::act::descent::Family;
+use crate::act::descendants::Family;
 use crate::act::{limit, restore, room};
 use crate::host::Host;
-use crate::ledger::book::Excluded;
 use crate::ledger::lease::{self, Undo};
 use crate::ledger::leases::Leases;
+use crate::ledger::state::Excluded;
 use crate::ledger::{Entry, Episode, EpisodeKey, Lease, Level, Outcome, Victim};
 use crate::process::{Cgroup, Identity, ProcessTree, Target};
 use crate::rule::Step;
@@ -30,58 +30,61 @@ impl<H: Host> Engine<H> {
         about: &AlertRef,
         ended_at: Timestamp,
         why: &str,
-        turn: &mut Transaction,
+        transaction: &mut Transaction,
     ) {
-        let Some(episode) = self.book.episodes.get(key).cloned() else {
+        let Some(episode) = self.ledger.episodes.get(key).cloned() else {
             return;
         };
         let ladder = self.rule_of(&episode).map_or(0, |rule| rule.actions.len());
         self.rules_in_use.remove(key);
         self.crowded.remove(key);
-        for climb in episode
-            .climbs
+        for progress in episode
+            .targets
             .iter()
-            .filter(|climb| climb.rung < ladder && climb.due < Duration::MAX)
+            .filter(|progress| progress.step_index < ladder && progress.due < Duration::MAX)
         {
-            let mut record = about.record(turn.now);
-            record.target = Some((climb.target, climb.name.clone()));
+            let mut record = about.record(transaction.now);
+            record.target = Some((progress.target, progress.name.clone()));
             record.outcome = Some(Outcome::Cancelled);
-            record.reason = format!("{why} before step {} of the ladder", climb.rung + 1);
+            record.reason = format!("{why} before step {} of the ladder", progress.step_index + 1);
             self.tally.action(&about.rule, "wait", Outcome::Cancelled.as_str());
-            turn.close(&mut self.book, Entry::Record(record));
+            transaction.close(&mut self.ledger, Entry::Record(record));
         }
-        turn.closed.insert(key.fingerprint.clone(), about.alertname.clone());
-        self.release_all(key, Outcome::Restored, turn);
-        self.spare_unsent(key, turn);
+        transaction
+            .closed
+            .insert(key.fingerprint.clone(), about.alertname.clone());
+        self.release_all(key, Outcome::Restored, transaction);
+        self.cancel_unsent_signals(key, transaction);
         if key.simulated {
             // Whom it imagined to be ending would keep every later rehearsal waiting.
             let is_its =
                 |victim: &&Victim| victim.simulated && victim.rule == key.rule && victim.fingerprint == key.fingerprint;
-            let imagined = self.book.victims.iter().filter(is_its);
+            let imagined = self.ledger.victims.iter().filter(is_its);
             for target in imagined.map(|victim| victim.target).collect::<Vec<_>>() {
-                let (at, simulated) = (turn.now.boot, true);
-                turn.close(&mut self.book, Entry::VictimGone { target, at, simulated });
+                let (at, simulated) = (transaction.now.boot, true);
+                transaction.close(&mut self.ledger, Entry::VictimGone { target, at, simulated });
             }
         }
         let key = key.clone();
-        let closed = end_to_remember(self.book.closed.get(&key), ended_at, turn.boot_now());
-        turn.close(&mut self.book, Entry::EpisodeClosed { key, closed });
-        self.bound_interrupted(turn);
+        let closed = end_to_remember(self.ledger.closed.get(&key), ended_at, transaction.boot_now());
+        transaction.close(&mut self.ledger, Entry::EpisodeClosed { key, closed });
+        self.bound_interrupted(transaction);
     }
 
     /// Newest first, so that a stack comes down from the top.
-    fn release_all(&mut self, key: &EpisodeKey, word: Outcome, turn: &mut Transaction) {
-        let mut ids: Vec<u64> = self.book.leases_of(key).map(|lease| lease.id).collect();
+    fn release_all(&mut self, key: &EpisodeKey, word: Outcome, transaction: &mut Transaction) {
+        let mut ids: Vec<u64> = self.ledger.leases_of(key).map(|lease| lease.id).collect();
         ids.reverse();
-        turn.work
+        transaction
+            .work
             .extend(ids.into_iter().map(|lease| Action::Undo { lease, word }));
     }
 
     /// Leases past their deadline. What expired is taken again only by a repeat.
-    pub(super) fn expire(&mut self, turn: &mut Transaction) {
-        let now = turn.boot_now();
+    pub(super) fn expire(&mut self, transaction: &mut Transaction) {
+        let now = transaction.boot_now();
         let mut expired: Vec<Lease> = self
-            .book
+            .ledger
             .leases
             .values()
             .filter(|lease| lease.runs_out_at().is_some_and(|at| at <= now) && !self.is_waiting_for_room(lease))
@@ -91,17 +94,17 @@ impl<H: Host> Engine<H> {
         // An undo that failed is tried again. Its target is not kept out of the episode that is open by now.
         let (failed, expired): (Vec<Lease>, Vec<Lease>) = expired.into_iter().partition(|lease| lease.is_undoing);
         for lease in &failed {
-            self.begin_undo(lease.id, Outcome::Restored, turn);
+            self.begin_undo(lease.id, Outcome::Restored, transaction);
         }
-        self.take_out(&expired, Outcome::Expired, true, turn);
-        self.retry_waiting(turn);
+        self.take_out(&expired, Outcome::Expired, true, transaction);
+        self.retry_waiting(transaction);
     }
 
     /// Releases leases by hand: one, or all. Returns how many. The second time, one that others do not take back is dropped.
     pub fn release(&mut self, id: Option<u64>) -> usize {
-        let mut turn = Transaction::new(self.host.now(), None);
+        let mut transaction = Transaction::new(self.host.now(), None);
         let mut chosen: Vec<Lease> = self
-            .book
+            .ledger
             .leases
             .values()
             .filter(|lease| id.is_none_or(|id| lease.id == id))
@@ -109,17 +112,17 @@ impl<H: Host> Engine<H> {
             .collect();
         chosen.reverse();
         let count = chosen.len();
-        chosen.retain(|lease| !self.note_release_by_hand(lease, id.is_some(), &mut turn));
-        self.take_out(&chosen, Outcome::Restored, false, &mut turn);
-        self.finish(turn);
+        chosen.retain(|lease| !self.note_release_by_hand(lease, id.is_some(), &mut transaction));
+        self.take_out(&chosen, Outcome::Restored, false, &mut transaction);
+        self.finish(transaction);
         count
     }
 
     /// Undoes leases, takes their targets out of their episodes and keeps them out.
-    fn take_out(&mut self, leases: &[Lease], word: Outcome, until_repeat: bool, turn: &mut Transaction) {
+    fn take_out(&mut self, leases: &[Lease], word: Outcome, until_repeat: bool, transaction: &mut Transaction) {
         let mut by_episode = BTreeMap::<EpisodeKey, BTreeSet<Target>>::new();
         for lease in leases {
-            self.begin_undo(lease.id, word, turn);
+            self.begin_undo(lease.id, word, transaction);
             let key = EpisodeKey {
                 rule: lease.rule.clone(),
                 fingerprint: lease.fingerprint.clone(),
@@ -128,41 +131,41 @@ impl<H: Host> Engine<H> {
             by_episode.entry(key).or_default().insert(lease.target);
         }
         for (key, mut targets) in by_episode {
-            let Some(mut episode) = self.book.episodes.get(&key).cloned() else {
+            let Some(mut episode) = self.ledger.episodes.get(&key).cloned() else {
                 continue;
             };
-            episode.climbs.retain(|climb| !targets.contains(&climb.target));
-            for barred in &mut episode.barred {
-                if targets.remove(&barred.target) {
-                    barred.until_repeat &= until_repeat;
+            episode.targets.retain(|progress| !targets.contains(&progress.target));
+            for excluded in &mut episode.excluded {
+                if targets.remove(&excluded.target) {
+                    excluded.until_repeat &= until_repeat;
                 }
             }
             let new = targets.into_iter().map(|target| Excluded { target, until_repeat });
-            episode.barred.extend(new);
-            turn.close(&mut self.book, Entry::Episode(episode));
+            episode.excluded.extend(new);
+            transaction.close(&mut self.ledger, Entry::Episode(episode));
         }
-        self.bound_interrupted(turn);
+        self.bound_interrupted(transaction);
     }
 
     /// Undoes a lease of an episode that stays open. The mark is durable first: the daemon may die before it has undone it,
     /// and nothing else says that this lease is not wanted any more.
-    pub(super) fn begin_undo(&mut self, id: u64, word: Outcome, turn: &mut Transaction) {
-        turn.work.push(Action::Undo { lease: id, word });
-        let Some(lease) = self.book.leases.get(&id).filter(|lease| !lease.is_undoing) else {
+    pub(super) fn begin_undo(&mut self, id: u64, word: Outcome, transaction: &mut Transaction) {
+        transaction.work.push(Action::Undo { lease: id, word });
+        let Some(lease) = self.ledger.leases.get(&id).filter(|lease| !lease.is_undoing) else {
             return;
         };
-        if lease.course().is_none() {
+        if lease.retry().is_none() {
             let is_undoing = true;
             let lease = lease.clone();
-            turn.close(&mut self.book, Entry::Lease(Lease { is_undoing, ..lease }));
+            transaction.close(&mut self.ledger, Entry::Lease(Lease { is_undoing, ..lease }));
         }
     }
 
     /// Stops or starts planning anything new. Durable, so that a restart does not end a pause.
     pub fn pause(&mut self, paused: bool) {
-        let mut turn = Transaction::new(self.host.now(), None);
-        turn.close(&mut self.book, Entry::Paused(paused));
-        self.finish(turn);
+        let mut transaction = Transaction::new(self.host.now(), None);
+        transaction.close(&mut self.ledger, Entry::Paused(paused));
+        self.finish(transaction);
     }
 
     /// A process that was watched has ended: its place is free, and the next victim may be due.
@@ -172,35 +175,35 @@ impl<H: Host> Engine<H> {
             // A watch that failed tells nothing; a victim that lives must keep its place.
             return;
         }
-        let mut turn = Transaction::new(self.host.now(), None);
+        let mut transaction = Transaction::new(self.host.now(), None);
         let target = Target::from(target);
-        self.note_death(target, &mut turn);
+        self.note_death(target, &mut transaction);
         let waiting: Vec<EpisodeKey> = self
-            .book
+            .ledger
             .episodes
             .values()
-            .filter(|episode| episode.climbs.iter().any(|climb| climb.target == target))
+            .filter(|episode| episode.targets.iter().any(|progress| progress.target == target))
             .map(|episode| episode.key.clone())
             .collect();
         for key in &waiting {
-            let Some(mut episode) = self.book.episodes.get(key).cloned() else {
+            let Some(mut episode) = self.ledger.episodes.get(key).cloned() else {
                 continue;
             };
-            self.drop_climbs(&mut episode, &[target], &mut turn);
-            for climb in episode.climbs.iter_mut().filter(|climb| climb.refused.is_some()) {
-                climb.due = turn.boot_now();
+            self.drop_targets(&mut episode, &[target], &mut transaction);
+            for progress in episode.targets.iter_mut().filter(|progress| progress.refused.is_some()) {
+                progress.due = transaction.boot_now();
             }
-            turn.close(&mut self.book, Entry::Episode(episode));
+            transaction.close(&mut self.ledger, Entry::Episode(episode));
         }
-        self.finish(turn);
+        self.finish(transaction);
     }
 
     /// Victims that ended while nobody looked, as after a restart.
-    pub(super) fn look_for_the_dead(&mut self, turn: &mut Transaction) {
-        let alive = self.book.victims.iter().filter(|victim| victim.gone_at.is_none());
+    pub(super) fn check_victims(&mut self, transaction: &mut Transaction) {
+        let alive = self.ledger.victims.iter().filter(|victim| victim.gone_at.is_none());
         for target in alive.map(|victim| victim.target).collect::<Vec<_>>() {
             if self.has_ended(target) {
-                self.note_death(target, turn);
+                self.note_death(target, transaction);
             }
         }
     }
@@ -214,28 +217,28 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    pub(super) fn note_death(&mut self, target: Target, turn: &mut Transaction) {
-        for entry in self.end_of(target, turn.now) {
-            turn.close(&mut self.book, entry);
+    pub(super) fn note_death(&mut self, target: Target, transaction: &mut Transaction) {
+        for entry in self.end_of(target, transaction.now) {
+            transaction.close(&mut self.ledger, entry);
         }
     }
 
     /// Takes targets that ended out of an episode; their leases are settled.
-    pub(super) fn drop_the_gone(&mut self, episode: &mut Episode, turn: &mut Transaction) {
+    pub(super) fn drop_gone_targets(&mut self, episode: &mut Episode, transaction: &mut Transaction) {
         let mut known: BTreeMap<Target, String> = BTreeMap::new();
-        let climbs = episode.climbs.iter().map(|climb| (climb.target, &climb.name));
+        let targets = episode.targets.iter().map(|progress| (progress.target, &progress.name));
         let leases = self
-            .book
+            .ledger
             .leases_of(&episode.key)
             .map(|lease| (lease.target, &lease.name));
-        for (target, name) in climbs.chain(leases) {
+        for (target, name) in targets.chain(leases) {
             known.entry(target).or_insert_with(|| name.clone());
         }
         let is_gone = |(target, name): (Target, String)| {
             let is_gone = match target {
                 Target::Process(process) => {
                     // The table knows most; only who is missing there is looked at by itself.
-                    let listed = turn.table.as_ref().and_then(|table| table.get(process));
+                    let listed = transaction.table.as_ref().and_then(|table| table.get(process));
                     let listed = listed.is_some_and(|process| !process.is_dead());
                     !listed && !self.host.is_alive(process)
                 }
@@ -246,30 +249,37 @@ impl<H: Host> Engine<H> {
         };
         let gone: Vec<Target> = known.into_iter().filter_map(is_gone).collect();
         if !gone.is_empty() {
-            self.drop_climbs(episode, &gone, turn);
+            self.drop_targets(episode, &gone, transaction);
         }
     }
 
-    fn drop_climbs(&mut self, episode: &mut Episode, gone: &[Target], turn: &mut Transaction) {
-        episode.climbs.retain(|climb| !gone.contains(&climb.target));
+    fn drop_targets(&mut self, episode: &mut Episode, gone: &[Target], transaction: &mut Transaction) {
+        episode.targets.retain(|progress| !gone.contains(&progress.target));
         for target in gone {
-            self.note_death(*target, turn);
+            self.note_death(*target, transaction);
         }
-        let leases = self.book.leases_of(&episode.key);
+        let leases = self.ledger.leases_of(&episode.key);
         let leases: Vec<u64> = leases
             .filter(|lease| gone.contains(&lease.target))
             .map(|lease| lease.id)
             .collect();
-        turn.work.extend(leases.into_iter().map(|lease| Action::Undo {
+        transaction.work.extend(leases.into_iter().map(|lease| Action::Undo {
             lease,
             word: Outcome::Gone,
         }));
     }
 
     /// Leases that no open episode stands for, and those of a rule that does not answer their alert any more.
-    pub(super) fn release_orphans(&mut self, turn: &mut Transaction) {
+    pub(super) fn release_orphans(&mut self, transaction: &mut Transaction) {
         let is_over = |episode: &&Episode| !self.is_in_force(episode);
-        for episode in self.book.episodes.values().filter(is_over).cloned().collect::<Vec<_>>() {
+        for episode in self
+            .ledger
+            .episodes
+            .values()
+            .filter(is_over)
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             let key = &episode.key;
             let about = AlertRef::new(&key.rule, &episode.labels, &key.fingerprint);
             tracing::info!(
@@ -279,19 +289,19 @@ impl<H: Host> Engine<H> {
             );
             // The alert has not ended: if the rule comes back while it fires, the next repeat opens another episode.
             let why = "the rule went out of force";
-            self.close(key, &about, before(episode.starts_at), why, turn);
+            self.close(key, &about, before(episode.starts_at), why, transaction);
         }
-        let planned: BTreeSet<u64> = turn.undone().collect();
+        let planned: BTreeSet<u64> = transaction.undone().collect();
         let is_orphan = |lease: &&Lease| {
             let key = EpisodeKey {
                 rule: lease.rule.clone(),
                 fingerprint: lease.fingerprint.clone(),
                 simulated: false,
             };
-            !planned.contains(&lease.id) && (lease.is_undoing || !self.book.episodes.contains_key(&key))
+            !planned.contains(&lease.id) && (lease.is_undoing || !self.ledger.episodes.contains_key(&key))
         };
-        let orphans = self.book.leases.values().rev().filter(is_orphan);
-        turn.work.extend(orphans.map(|lease| Action::Undo {
+        let orphans = self.ledger.leases.values().rev().filter(is_orphan);
+        transaction.work.extend(orphans.map(|lease| Action::Undo {
             lease: lease.id,
             word: Outcome::Restored,
         }));
@@ -299,8 +309,8 @@ impl<H: Host> Engine<H> {
 
     /// A rung is a place in one ladder. Where a rule got another ladder while the daemon was away, targets keep what
     /// was set on them and climb no further, because nobody can say which of the new steps they have behind them.
-    pub(super) fn leave_changed_ladders(&mut self, turn: &mut Transaction) {
-        for mut episode in self.book.episodes.values().cloned().collect::<Vec<_>>() {
+    pub(super) fn leave_changed_ladders(&mut self, transaction: &mut Transaction) {
+        for mut episode in self.ledger.episodes.values().cloned().collect::<Vec<_>>() {
             let Some(rule) = self.rule_of(&episode) else { continue };
             if episode.ladder == rule.ladder() {
                 continue;
@@ -310,22 +320,22 @@ impl<H: Host> Engine<H> {
                 "its steps were changed; targets keep what they have"
             );
             episode.ladder = rule.ladder();
-            for climb in &mut episode.climbs {
-                (climb.rung, climb.due) = (rule.actions.len(), Duration::MAX);
+            for progress in &mut episode.targets {
+                (progress.step_index, progress.due) = (rule.actions.len(), Duration::MAX);
             }
-            turn.close(&mut self.book, Entry::Episode(episode));
+            transaction.close(&mut self.ledger, Entry::Episode(episode));
         }
     }
 
     /// Undoes leases whose outcome a crash swallowed: the value may be set or not, and no source has confirmed the alert
     /// yet. Their target goes back to that step, and takes it when the alert is confirmed. A signal that may have been
     /// sent counts as sent.
-    pub(super) fn revert_unsettled(&mut self, turn: &mut Transaction) {
-        let undone: BTreeSet<u64> = turn.undone().collect();
-        let is_open = |lease: &&Lease| !lease.settled && lease.course().is_none() && !undone.contains(&lease.id);
+    pub(super) fn revert_unsettled(&mut self, transaction: &mut Transaction) {
+        let undone: BTreeSet<u64> = transaction.undone().collect();
+        let is_open = |lease: &&Lease| !lease.settled && lease.retry().is_none() && !undone.contains(&lease.id);
         // Newest first, so that a stack comes down from the top.
         for mut lease in self
-            .book
+            .ledger
             .leases
             .values()
             .rev()
@@ -335,36 +345,40 @@ impl<H: Host> Engine<H> {
         {
             if lease.effect.value().is_none() {
                 lease.settled = true;
-                turn.close(&mut self.book, Entry::Lease(lease));
+                transaction.close(&mut self.ledger, Entry::Lease(lease));
                 continue;
             }
-            self.set_back_to_step(&lease, turn);
-            self.begin_undo(lease.id, Outcome::Cancelled, turn);
+            self.set_back_to_step(&lease, transaction);
+            self.begin_undo(lease.id, Outcome::Cancelled, transaction);
         }
     }
 
     /// Puts the target of a lease before the step that the lease was taken for.
-    fn set_back_to_step(&mut self, lease: &Lease, turn: &mut Transaction) {
+    fn set_back_to_step(&mut self, lease: &Lease, transaction: &mut Transaction) {
         let key = EpisodeKey {
             rule: lease.rule.clone(),
             fingerprint: lease.fingerprint.clone(),
             simulated: false,
         };
-        let Some(mut episode) = self.book.episodes.get(&key).cloned() else {
+        let Some(mut episode) = self.ledger.episodes.get(&key).cloned() else {
             return;
         };
         let Some(rule) = self.rule_of(&episode).filter(|rule| rule.ladder() == episode.ladder) else {
             return;
         };
-        let Some(climb) = episode.climbs.iter_mut().find(|climb| climb.target == lease.target) else {
+        let Some(progress) = episode
+            .targets
+            .iter_mut()
+            .find(|progress| progress.target == lease.target)
+        else {
             return;
         };
         let is_it = |step: &Step| matches!(step, Step::Set(change) if change.knob().as_str() == lease.knob());
-        let Some(rung) = rule.actions.iter().take(climb.rung).rposition(is_it) else {
+        let Some(step_index) = rule.actions.iter().take(progress.step_index).rposition(is_it) else {
             return;
         };
-        (climb.rung, climb.due, climb.refused) = (rung, turn.boot_now(), None);
-        turn.close(&mut self.book, Entry::Episode(episode));
+        (progress.step_index, progress.due, progress.refused) = (step_index, transaction.boot_now(), None);
+        transaction.close(&mut self.ledger, Entry::Episode(episode));
     }
 
     /// Whether the episode of a lease is open and waits for a confirmation.
@@ -374,14 +388,14 @@ impl<H: Host> Engine<H> {
             fingerprint: lease.fingerprint.clone(),
             simulated: false,
         };
-        let episode = self.book.episodes.get(&key);
+        let episode = self.ledger.episodes.get(&key);
         episode.is_some_and(|episode| self.level_of(episode, self.host.now().boot) == Level::Unconfirmed)
     }
 
     /// Ends of victims are waited for anew by a daemon that took them over.
     pub(super) fn watch_victims(&mut self) {
         let is_awaited = |victim: &&Victim| victim.gone_at.is_none() && !victim.simulated;
-        for victim in self.book.victims.iter().filter(is_awaited) {
+        for victim in self.ledger.victims.iter().filter(is_awaited) {
             victim
                 .target
                 .process()
@@ -391,29 +405,29 @@ impl<H: Host> Engine<H> {
     }
 
     /// Undoes one lease and settles it. What fails for want of a permission is tried again later, never forgotten.
-    pub(super) fn undo(&mut self, id: u64, word: Outcome, turn: &Transaction, outcomes: &mut Vec<Entry>) {
-        let Some(lease) = self.book.leases.get(&id).cloned() else {
+    pub(super) fn undo(&mut self, id: u64, word: Outcome, transaction: &Transaction, outcomes: &mut Vec<Entry>) {
+        let Some(lease) = self.ledger.leases.get(&id).cloned() else {
             return;
         };
-        if lease.course().is_some() {
-            return self.give_back(lease, word, turn, outcomes);
+        if lease.retry().is_some() {
+            return self.begin_release(lease, word, transaction, outcomes);
         }
         let successor = self.successor_of(&lease);
-        let what = lease::undo(&lease, self.book.leases.on(lease.target));
+        let what = lease::undo(&lease, self.ledger.leases.on(lease.target));
         if let Undo::HandOver { heir, inherited, .. } = &what {
             self.keep(
                 Entry::LeasePrior {
                     id: *heir,
-                    prior: inherited.clone(),
+                    saved: inherited.clone(),
                 },
                 outcomes,
             );
         }
         let nobody = ProcessTree::default();
-        let leases = &self.book.leases;
+        let leases = &self.ledger.leases;
         let family = Family {
-            kin: turn.table.as_deref().unwrap_or(&nobody),
-            broods: &self.broods,
+            tree: transaction.table.as_deref().unwrap_or(&nobody),
+            descendants: &self.descendants,
             is_holder: &|process| holds(leases, process, &lease),
         };
         let cgroup = cgroup_of(&lease);
@@ -453,7 +467,7 @@ impl<H: Host> Engine<H> {
             Outcome::Superseded if !lease.settled => Outcome::Cancelled,
             outcome => outcome,
         };
-        self.show_decisions(turn);
+        self.show_decisions(transaction);
         self.tally.action(&lease.rule, lease.knob(), outcome.as_str());
         tracing::info!(
             rule = lease.rule.as_str(),
@@ -467,10 +481,10 @@ impl<H: Host> Engine<H> {
         );
         let mut record = AlertRef {
             rule: lease.rule.clone(),
-            alertname: self.alertname_of(&lease, turn),
+            alertname: self.alertname_of(&lease, transaction),
             fingerprint: lease.fingerprint.clone(),
         }
-        .record(turn.now);
+        .record(transaction.now);
         record.target = Some((lease.target, lease.name.clone()));
         record.step = Some(format!("undo {}", lease.knob()));
         record.outcome = Some(outcome);
@@ -487,9 +501,9 @@ impl<H: Host> Engine<H> {
             }
             let again = Entry::Renewed {
                 ids: vec![id],
-                deadline: turn.boot_now() + ROUND,
+                deadline: transaction.boot_now() + ROUND,
             };
-            return self.book.record(&again);
+            return self.ledger.record(&again);
         }
         self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
     }
@@ -501,20 +515,20 @@ impl<H: Host> Engine<H> {
         if undone.is_empty() {
             return;
         }
-        let kin = self.read_kin();
+        let tree = self.read_kin();
         for (lease, what) in undone {
-            let leases = &self.book.leases;
+            let leases = &self.ledger.leases;
             let family = Family {
-                kin: &kin,
-                broods: &self.broods,
+                tree: &tree,
+                descendants: &self.descendants,
                 is_holder: &|process| holds(leases, process, &lease),
             };
             restore::sweep(&mut self.host, &lease, &what, &family);
         }
     }
 
-    fn alertname_of(&self, lease: &Lease, turn: &Transaction) -> SmolStr {
-        if let Some(name) = turn.closed.get(&lease.fingerprint) {
+    fn alertname_of(&self, lease: &Lease, transaction: &Transaction) -> SmolStr {
+        if let Some(name) = transaction.closed.get(&lease.fingerprint) {
             return name.clone();
         }
         let key = EpisodeKey {
@@ -522,7 +536,7 @@ impl<H: Host> Engine<H> {
             fingerprint: lease.fingerprint.clone(),
             simulated: false,
         };
-        let episode = self.book.episodes.get(&key);
+        let episode = self.ledger.episodes.get(&key);
         let name = episode.and_then(|episode| episode.labels.get("alertname"));
         name.unwrap_or_default().into()
     }
@@ -531,7 +545,7 @@ impl<H: Host> Engine<H> {
     /// releases what it holds.
     pub fn reload(&mut self, policy: Policy) {
         // Also those that were open before a restart come from the rule that is replaced now.
-        for key in self.book.episodes.keys() {
+        for key in self.ledger.episodes.keys() {
             if let Some(rule) = self.policy.rules.get(&key.rule) {
                 self.rules_in_use.entry(key.clone()).or_insert_with(|| Arc::clone(rule));
             }
@@ -542,15 +556,15 @@ impl<H: Host> Engine<H> {
         self.measure_cpu();
         self.show_rules();
         self.warn_of_privileges();
-        let mut turn = Transaction::new(self.host.now(), None);
-        self.release_orphans(&mut turn);
-        self.finish(turn);
+        let mut transaction = Transaction::new(self.host.now(), None);
+        self.release_orphans(&mut transaction);
+        self.finish(transaction);
     }
 
     /// Episodes of a rule that was changed wait for a confirmation, as after a start.
     fn doubt_changed_rules(&mut self, former: &Policy) {
         let now = self.host.now().boot;
-        for episode in self.book.episodes.values_mut() {
+        for episode in self.ledger.episodes.values_mut() {
             let name = &episode.key.rule;
             let (old, new) = (former.rules.get(name), self.policy.rules.get(name));
             if !matches!((old, new), (Some(old), Some(new)) if old.is_same_as(new)) {
@@ -562,44 +576,44 @@ impl<H: Host> Engine<H> {
     /// The end of the daemon. With `on_exit: restore` everything is put back; episodes stay open, so that after a
     /// restart they go on.
     pub fn shut_down(&mut self) {
-        let mut turn = Transaction::new(self.host.now(), None);
+        let mut transaction = Transaction::new(self.host.now(), None);
         if self.policy.restore_on_exit {
-            let ids: Vec<u64> = self.book.leases.keys().rev().copied().collect();
-            let held: Vec<Target> = self.book.leases.values().map(|lease| lease.target).collect();
+            let ids: Vec<u64> = self.ledger.leases.keys().rev().copied().collect();
+            let held: Vec<Target> = self.ledger.leases.values().map(|lease| lease.target).collect();
             for id in ids {
-                self.begin_undo(id, Outcome::Restored, &mut turn);
+                self.begin_undo(id, Outcome::Restored, &mut transaction);
             }
-            let open: Vec<Episode> = self.book.episodes.values().cloned().collect();
+            let open: Vec<Episode> = self.ledger.episodes.values().cloned().collect();
             for mut episode in open.into_iter().filter(|episode| !episode.key.simulated) {
                 // From the first rung again after a restart, but for victims: they go on where they are.
                 let is_victim = |target| {
                     let is_its = |victim: &&Victim| {
                         victim.rule == episode.key.rule && victim.fingerprint == episode.key.fingerprint
                     };
-                    let real = self.book.victims.iter().filter(|victim| !victim.simulated);
+                    let real = self.ledger.victims.iter().filter(|victim| !victim.simulated);
                     let mut its = real.filter(|victim| victim.target == target);
                     its.any(|victim| target != Target::Host || is_its(&victim))
                 };
                 episode
-                    .climbs
-                    .retain(|climb| !held.contains(&climb.target) || is_victim(climb.target));
-                turn.close(&mut self.book, Entry::Episode(episode));
+                    .targets
+                    .retain(|progress| !held.contains(&progress.target) || is_victim(progress.target));
+                transaction.close(&mut self.ledger, Entry::Episode(episode));
             }
         }
-        self.finish(turn);
+        self.finish(transaction);
     }
 
     /// Tries the ledger again, and takes up what an opened one holds.
     pub(super) fn recover(&mut self) {
-        if let Some(book) = self.journal.recover(&self.book) {
+        if let Some(ledger) = self.journal.recover(&self.ledger) {
             // Nothing was held while it was closed, because no intent could be made durable.
-            self.book = book;
+            self.ledger = ledger;
             self.resume();
         }
     }
 
-    pub(super) fn finish(&mut self, turn: Transaction) {
-        if let Err(reason) = self.carry_out_or(turn, |_, _| ()) {
+    pub(super) fn finish(&mut self, transaction: Transaction) {
+        if let Err(reason) = self.commit_and_apply_or(transaction, |_, _| ()) {
             tracing::warn!(reason, "outcomes wait in memory until the ledger can be written");
         }
     }

@@ -6,13 +6,13 @@
 //! Decoding was done by whoever brought the alert. A round over open episodes enters at "select".
 
 use super::Engine;
-use super::agenda::{BASELINE, RETRY, ROUND};
-use super::ascend::StepContext;
 use super::episode::Statement;
+use super::latency::Arrival;
 use super::reconcile::before;
 use super::select::{Selection, needs_cpu, select, selector_for};
-use super::stages::Arrival;
-use super::turn::{Action, AlertRef, Transaction};
+use super::steps::StepContext;
+use super::timers::{BASELINE, RETRY, ROUND};
+use super::transaction::{Action, AlertRef, Transaction};
 use crate::act::guard::{Denial, Protection, bound_matches};
 use crate::act::plan::plan;
 use crate::alert::{Alert, Status};
@@ -55,91 +55,93 @@ impl<H: Host> Engine<H> {
             .iter()
             .map(|alert| Statement::delivered(alert.borrow(), now))
             .collect();
-        self.walk(&statements, arrival.into())
+        self.process_alerts(&statements, arrival.into())
     }
 
     /// Walks the line with what sources say of alerts.
     ///
     /// # Errors
     /// As [`Engine::take`].
-    pub(super) fn walk(&mut self, statements: &[Statement<'_>], arrival: Arrival) -> Result<(), String> {
-        let mut turn = Transaction::new(self.host.now(), Some(arrival));
+    pub(super) fn process_alerts(&mut self, statements: &[Statement<'_>], arrival: Arrival) -> Result<(), String> {
+        let mut transaction = Transaction::new(self.host.now(), Some(arrival));
         let rules = self.policy.rules.rules.clone();
-        self.meet_all(&rules, statements, &mut turn);
-        self.carry_out_or(turn, |engine, turn| {
+        self.match_rules(&rules, statements, &mut transaction);
+        self.commit_and_apply_or(transaction, |engine, transaction| {
             let goes_on = |rule: &Arc<Rule>| rule.without_ledger && !engine.is_simulated(rule);
             let rules: Vec<Arc<Rule>> = rules.into_iter().filter(goes_on).collect();
             let is_firing = |statement: &&Statement<'_>| statement.alert.status == Status::Firing;
             let firing: Vec<Statement<'_>> = statements.iter().filter(is_firing).copied().collect();
-            engine.meet_all(&rules, &firing, turn);
+            engine.match_rules(&rules, &firing, transaction);
         })
     }
 
-    fn meet_all(&mut self, rules: &[Arc<Rule>], statements: &[Statement<'_>], turn: &mut Transaction) {
+    fn match_rules(&mut self, rules: &[Arc<Rule>], statements: &[Statement<'_>], transaction: &mut Transaction) {
         let index = RuleIndex::new(rules);
         for statement in statements {
             let matching = index.matching(&statement.alert.labels);
             match statement.alert.status {
-                Status::Firing => matching.for_each(|rule| self.meet(rule, statement, turn)),
-                Status::Resolved => self.end(statement, matching, turn),
+                Status::Firing => matching.for_each(|rule| self.handle_firing(rule, statement, transaction)),
+                Status::Resolved => self.end(statement, matching, transaction),
             }
         }
     }
 
     /// Does what is due: waits that are over, deadlines, rounds, retries.
     pub fn tick(&mut self) {
-        let mut turn = Transaction::new(self.host.now(), None);
-        let now = turn.boot_now();
-        if self.chores.baseline_at.is_some_and(|at| at + BASELINE <= now) {
+        let mut transaction = Transaction::new(self.host.now(), None);
+        let now = transaction.boot_now();
+        if self.timers.baseline_at.is_some_and(|at| at + BASELINE <= now) {
             self.measure_cpu();
         }
-        if self.chores.last_retry.is_some_and(|at| at + RETRY <= now) {
+        if self.timers.last_retry.is_some_and(|at| at + RETRY <= now) {
             self.recover();
         }
-        self.expire(&mut turn);
-        self.bound_interrupted(&mut turn);
-        self.give_up_survivors(&mut turn);
-        let is_round = self.chores.last_round + ROUND <= now;
+        self.expire(&mut transaction);
+        self.bound_interrupted(&mut transaction);
+        self.give_up_survivors(&mut transaction);
+        let is_round = self.timers.last_round + ROUND <= now;
         if is_round {
-            self.chores.last_round = now;
-            let open = &self.book.episodes;
-            self.judged_at.retain(|key, _| open.contains_key(key));
+            self.timers.last_round = now;
+            let open = &self.ledger.episodes;
+            self.evaluated_at.retain(|key, _| open.contains_key(key));
             self.crowded.retain(|key| open.contains_key(key));
-            self.look_for_the_dead(&mut turn);
-            self.check_limits_of_units(&mut turn);
+            self.check_victims(&mut transaction);
+            self.check_limits_of_units(&mut transaction);
         }
-        self.run_errands(&mut turn);
+        self.run_due_jobs(&mut transaction);
         let is_due = |episode: &Episode| {
-            let mut climbs = episode.climbs.iter();
-            is_round || (!episode.evidence.is_doubted() && climbs.any(|climb| climb.due <= now))
+            let mut targets = episode.targets.iter();
+            is_round || (!episode.evidence.is_doubted() && targets.any(|progress| progress.due <= now))
         };
         let due: Vec<EpisodeKey> = self
-            .book
+            .ledger
             .episodes
             .values()
             .filter(|episode| is_due(episode))
             .map(|episode| episode.key.clone())
             .collect();
         for key in &due {
-            self.judge(key, Trigger::Round, &mut turn);
+            self.judge(key, Trigger::Round, &mut transaction);
         }
-        self.book.forget(now, self.victim_age());
-        if let Err(reason) = self.carry_out_or(turn, |engine, turn| engine.judge_without_ledger(&due, turn)) {
+        self.ledger.forget(now, self.victim_age());
+        if let Err(reason) = self.commit_and_apply_or(transaction, |engine, transaction| {
+            engine.evaluate_without_ledger(&due, transaction)
+        }) {
             tracing::warn!(reason, "what was due is put off");
         }
     }
 
     /// Brings the next round forward, once, for what may be different in a moment.
-    pub(super) fn look_again_soon(&mut self, now: Duration) {
+    pub(super) fn hasten_round(&mut self, now: Duration) {
         let last_round = (now + RETRY).saturating_sub(ROUND);
-        self.chores.last_round = self.chores.last_round.min(last_round);
+        self.timers.last_round = self.timers.last_round.min(last_round);
     }
 
-    fn judge_without_ledger(&mut self, keys: &[EpisodeKey], turn: &mut Transaction) {
+    fn evaluate_without_ledger(&mut self, keys: &[EpisodeKey], transaction: &mut Transaction) {
         for key in keys.iter().filter(|key| !key.simulated) {
-            let rule = self.book.episodes.get(key).and_then(|episode| self.rule_of(episode));
+            let rule = self.ledger.episodes.get(key).and_then(|episode| self.rule_of(episode));
             if rule.is_some_and(|rule| rule.without_ledger) {
-                self.judge(key, Trigger::Round, turn);
+                self.judge(key, Trigger::Round, transaction);
             }
         }
     }
@@ -147,31 +149,31 @@ impl<H: Host> Engine<H> {
     /// Goes on after a restart: undoes what no open episode stands for. Every open episode is in doubt: nothing new is done
     /// for it until some source confirms that its alert fires.
     pub fn resume(&mut self) {
-        let mut turn = Transaction::new(self.host.now(), None);
-        let now = turn.boot_now();
-        self.book.episodes.values_mut().for_each(|episode| episode.doubt(now));
-        for closed in self.book.closed.values_mut() {
+        let mut transaction = Transaction::new(self.host.now(), None);
+        let now = transaction.boot_now();
+        self.ledger.episodes.values_mut().for_each(|episode| episode.doubt(now));
+        for closed in self.ledger.closed.values_mut() {
             closed.closed_at.get_or_insert(now);
         }
-        self.look_for_the_dead(&mut turn);
+        self.check_victims(&mut transaction);
         self.watch_victims();
-        self.release_orphans(&mut turn);
-        self.leave_changed_ladders(&mut turn);
-        self.resend_unsettled(&mut turn);
-        self.bound_interrupted(&mut turn);
-        self.revert_unsettled(&mut turn);
-        self.take_up_errands(&mut turn);
-        if let Err(reason) = self.carry_out_or(turn, |_, _| ()) {
+        self.release_orphans(&mut transaction);
+        self.leave_changed_ladders(&mut transaction);
+        self.resend_unsettled(&mut transaction);
+        self.bound_interrupted(&mut transaction);
+        self.revert_unsettled(&mut transaction);
+        self.resume_jobs(&mut transaction);
+        if let Err(reason) = self.commit_and_apply_or(transaction, |_, _| ()) {
             tracing::error!(reason, "could not take up what was left open");
         }
     }
 
     /// Whether an alert is about this host, or the rule does not ask. Own evaluation speaks of this host only.
-    fn is_about_us(&self, rule: &Rule, statement: &Statement<'_>, turn: &mut Transaction) -> bool {
+    fn is_about_us(&self, rule: &Rule, statement: &Statement<'_>, transaction: &mut Transaction) -> bool {
         if statement.source == EvidenceSource::Own || rule.any_host {
             return true;
         }
-        let Err(reason) = self.policy.here.recognises(&statement.alert.labels) else {
+        let Err(reason) = self.policy.host_identity.recognises(&statement.alert.labels) else {
             return true;
         };
         tracing::info!(
@@ -180,13 +182,13 @@ impl<H: Host> Engine<H> {
             reason,
             "alert is about another host"
         );
-        turn.counted.push((rule.name.clone(), Decision::OtherHost));
+        transaction.counted.push((rule.name.clone(), Decision::OtherHost));
         false
     }
 
     /// A rule, and an alert that fires and that its matchers accept.
-    fn meet(&mut self, rule: &Arc<Rule>, statement: &Statement<'_>, turn: &mut Transaction) {
-        if !self.is_about_us(rule, statement, turn) {
+    fn handle_firing(&mut self, rule: &Arc<Rule>, statement: &Statement<'_>, transaction: &mut Transaction) {
+        if !self.is_about_us(rule, statement, transaction) {
             return;
         }
         let alert = statement.alert;
@@ -196,55 +198,55 @@ impl<H: Host> Engine<H> {
             fingerprint: alert.fingerprint.clone(),
             simulated,
         };
-        if statement.is_late_firing(self.book.closed.get(&key), turn.boot_now()) {
+        if statement.is_late_firing(self.ledger.closed.get(&key), transaction.boot_now()) {
             let reason = "it began no later than the last episode ended";
-            return self.pass_over(rule.name.clone(), alert, reason, turn);
+            return self.pass_over(rule.name.clone(), alert, reason, transaction);
         }
         if statement.source != EvidenceSource::Own {
-            self.absences.heard(&alert.fingerprint);
+            self.missing_alerts.heard(&alert.fingerprint);
         }
-        if self.book.episodes.contains_key(&key) {
-            return self.repeat(rule, &key, statement, turn);
+        if self.ledger.episodes.contains_key(&key) {
+            return self.repeat(rule, &key, statement, transaction);
         }
-        if self.book.episodes.len() >= MAX_OPEN_EPISODES {
+        if self.ledger.episodes.len() >= MAX_OPEN_EPISODES {
             tracing::warn!(
                 rule = rule.name.as_str(),
                 alert = alert.name(),
                 open = MAX_OPEN_EPISODES,
                 "too many alerts at once; this one is left"
             );
-            return turn.counted.push((rule.name.clone(), Decision::Budget));
+            return transaction.counted.push((rule.name.clone(), Decision::Budget));
         }
-        let mut episode = open_episode(rule, alert, turn.boot_now(), simulated);
+        let mut episode = open_episode(rule, alert, transaction.boot_now(), simulated);
         episode.evidence = evidence_of(rule, statement);
-        let closed = self.book.closed.get(&key);
+        let closed = self.ledger.closed.get(&key);
         episode.may_continue = closed.is_none_or(|closed| closed.ended_at < alert.starts_at);
-        turn.intend(&mut self.book, Entry::Episode(episode));
+        transaction.stage(&mut self.ledger, Entry::Episode(episode));
         self.rules_in_use.insert(key.clone(), Arc::clone(rule));
-        if self.book.paused {
+        if self.ledger.paused {
             // It stays open, so that it is judged when the pause ends, not only at the next repeat.
             let about = AlertRef::new(&rule.name, &alert.labels, &alert.fingerprint);
-            let mut record = about.record(turn.now);
+            let mut record = about.record(transaction.now);
             record.decision = Some(Decision::Paused);
-            turn.decide(&mut self.book, record);
+            transaction.stage_record(&mut self.ledger, record);
         }
-        self.judge(&key, Trigger::Opened, turn);
+        self.judge(&key, Trigger::Opened, transaction);
     }
 
-    fn repeat(&mut self, rule: &Rule, key: &EpisodeKey, statement: &Statement<'_>, turn: &mut Transaction) {
-        let is_confirmed = self.confirm(key, rule.hold, statement, turn);
+    fn repeat(&mut self, rule: &Rule, key: &EpisodeKey, statement: &Statement<'_>, transaction: &mut Transaction) {
+        let is_confirmed = self.confirm(key, rule.hold, statement, transaction);
         if is_confirmed {
-            self.take_up_requests(key, turn.boot_now());
-        } else if !turn.is_unledgered && self.is_judged_just_now(key, turn.boot_now()) {
-            return turn.counted.push((rule.name.clone(), Decision::Duplicate));
+            self.resume_requests(key, transaction.boot_now());
+        } else if !transaction.is_unledgered && self.was_just_evaluated(key, transaction.boot_now()) {
+            return transaction.counted.push((rule.name.clone(), Decision::Duplicate));
         }
-        self.judge(key, Trigger::Repeat, turn);
+        self.judge(key, Trigger::Repeat, transaction);
     }
 
     /// A delivery that speaks of the past is counted, and changes nothing.
-    fn pass_over(&self, rule: SmolStr, alert: &Alert, reason: &'static str, turn: &mut Transaction) {
+    fn pass_over(&self, rule: SmolStr, alert: &Alert, reason: &'static str, transaction: &mut Transaction) {
         tracing::info!(rule = rule.as_str(), alert = alert.name(), reason, "stale delivery");
-        turn.counted.push((rule, Decision::Stale));
+        transaction.counted.push((rule, Decision::Stale));
     }
 
     /// The end of an alert reaches every open episode of it, whatever rules, identity and mode say by now. Where none is
@@ -253,13 +255,13 @@ impl<H: Host> Engine<H> {
         &mut self,
         statement: &Statement<'_>,
         matching: impl Iterator<Item = &'r Arc<Rule>>,
-        turn: &mut Transaction,
+        transaction: &mut Transaction,
     ) {
         let alert = statement.alert;
         let is_its = |key: &&EpisodeKey| key.fingerprint == alert.fingerprint;
-        let open: Vec<EpisodeKey> = self.book.episodes.keys().filter(is_its).cloned().collect();
+        let open: Vec<EpisodeKey> = self.ledger.episodes.keys().filter(is_its).cloned().collect();
         for key in &open {
-            self.end_episode(key, statement, turn);
+            self.resolve_episode(key, statement, transaction);
         }
         for rule in matching {
             let simulated = self.is_simulated(rule);
@@ -268,50 +270,50 @@ impl<H: Host> Engine<H> {
                 fingerprint: alert.fingerprint.clone(),
                 simulated,
             };
-            if open.contains(&key) || !self.is_about_us(rule, statement, turn) {
+            if open.contains(&key) || !self.is_about_us(rule, statement, transaction) {
                 continue;
             }
             let closed = Closed {
-                ended_at: statement.ended_at(turn.now.wall),
-                closed_at: Some(turn.boot_now()),
+                ended_at: statement.ended_at(transaction.now.wall),
+                closed_at: Some(transaction.boot_now()),
             };
-            match self.book.closed.get(&key) {
+            match self.ledger.closed.get(&key) {
                 Some(known) if known.ended_at >= closed.ended_at => {
-                    turn.counted.push((rule.name.clone(), Decision::Duplicate));
+                    transaction.counted.push((rule.name.clone(), Decision::Duplicate));
                 }
                 // Own evaluation is never late.
                 _ if statement.source == EvidenceSource::Own => {}
-                _ => turn.close(&mut self.book, Entry::EpisodeClosed { key, closed }),
+                _ => transaction.close(&mut self.ledger, Entry::EpisodeClosed { key, closed }),
             }
         }
     }
 
-    fn end_episode(&mut self, key: &EpisodeKey, statement: &Statement<'_>, turn: &mut Transaction) {
-        let Some(mut episode) = self.book.episodes.get(key).cloned() else {
+    fn resolve_episode(&mut self, key: &EpisodeKey, statement: &Statement<'_>, transaction: &mut Transaction) {
+        let Some(mut episode) = self.ledger.episodes.get(key).cloned() else {
             return;
         };
-        if statement.is_late_resolve(&episode, turn.boot_now()) {
+        if statement.is_late_resolve(&episode, transaction.boot_now()) {
             let reason = "it resolves an earlier episode";
-            return self.pass_over(key.rule.clone(), statement.alert, reason, turn);
+            return self.pass_over(key.rule.clone(), statement.alert, reason, transaction);
         }
         episode.evidence.record_over(statement.source, statement.at);
-        if self.level_of(&episode, turn.boot_now()) == Level::Over {
+        if self.level_of(&episode, transaction.boot_now()) == Level::Over {
             let about = AlertRef::new(&key.rule, &statement.alert.labels, &key.fingerprint);
-            let ended_at = statement.ended_at(turn.now.wall);
-            return self.close(key, &about, ended_at, "the alert ended", turn);
+            let ended_at = statement.ended_at(transaction.now.wall);
+            return self.close(key, &about, ended_at, "the alert ended", transaction);
         }
         tracing::info!(
             rule = key.rule.as_str(),
             alert = statement.alert.name(),
             "alert ended for one source and fires for another"
         );
-        turn.close(&mut self.book, Entry::Episode(episode));
+        transaction.close(&mut self.ledger, Entry::Episode(episode));
     }
 
     /// The open episodes that wait for a confirmation.
     pub fn unconfirmed(&self) -> Vec<EpisodeKey> {
         let now = self.host.now().boot;
-        let episodes = self.book.episodes.values();
+        let episodes = self.ledger.episodes.values();
         let unconfirmed = episodes.filter(|episode| self.level_of(episode, now) == Level::Unconfirmed);
         unconfirmed.map(|episode| episode.key.clone()).collect()
     }
@@ -324,15 +326,15 @@ impl<H: Host> Engine<H> {
 
     /// Whether a repeat finds nothing new, because everything was looked at a moment ago. A storm of repeats must not
     /// read the process table each time.
-    fn is_judged_just_now(&self, key: &EpisodeKey, now: Duration) -> bool {
+    fn was_just_evaluated(&self, key: &EpisodeKey, now: Duration) -> bool {
         let waits_for_repeat = self
-            .book
+            .ledger
             .episodes
             .get(key)
-            .is_some_and(|episode| episode.barred.iter().any(|barred| barred.until_repeat));
+            .is_some_and(|episode| episode.excluded.iter().any(|excluded| excluded.until_repeat));
         !waits_for_repeat
             && self
-                .judged_at
+                .evaluated_at
                 .get(key)
                 .is_some_and(|at| at.saturating_add(JUST_NOW) > now)
     }
@@ -340,19 +342,25 @@ impl<H: Host> Engine<H> {
     /// Notes that a source says that the alert of an open episode fires, and extends the deadlines of what is held. In
     /// memory at every repeat; durably only when a quarter of the time is gone or something new was said, so that repeats
     /// cost no commit. Whether it confirms an alert that was in doubt.
-    fn confirm(&mut self, key: &EpisodeKey, hold: Duration, statement: &Statement<'_>, turn: &mut Transaction) -> bool {
-        let now = turn.boot_now();
+    fn confirm(
+        &mut self,
+        key: &EpisodeKey,
+        hold: Duration,
+        statement: &Statement<'_>,
+        transaction: &mut Transaction,
+    ) -> bool {
+        let now = transaction.boot_now();
         let renewable = |lease: &&Lease| !lease.is_ending() && !lease.is_undoing;
         let renewed = Entry::Renewed {
             ids: self
-                .book
+                .ledger
                 .leases_of(key)
                 .filter(renewable)
                 .map(|lease| lease.id)
                 .collect(),
             deadline: now + hold,
         };
-        let Some(episode) = self.book.episodes.get_mut(key) else {
+        let Some(episode) = self.ledger.episodes.get_mut(key) else {
             return false;
         };
         let was_doubted = episode.evidence.is_doubted();
@@ -366,7 +374,7 @@ impl<H: Host> Engine<H> {
         let is_earlier = statement.source != EvidenceSource::Own && statement.alert.starts_at < episode.starts_at;
         let is_old = now.saturating_sub(episode.seen_at) >= hold / 4;
         if !(is_old || is_earlier || is_confirmed || is_new_source) {
-            self.book.record(&renewed);
+            self.ledger.record(&renewed);
             return false;
         }
         let mut seen = episode.clone();
@@ -374,101 +382,111 @@ impl<H: Host> Engine<H> {
         if is_earlier {
             seen.starts_at = statement.alert.starts_at;
         }
-        turn.intend(&mut self.book, Entry::Episode(seen));
-        turn.intend(&mut self.book, renewed);
+        transaction.stage(&mut self.ledger, Entry::Episode(seen));
+        transaction.stage(&mut self.ledger, renewed);
         is_confirmed
     }
 
     /// Select, plan and guard for one open episode.
-    fn judge(&mut self, key: &EpisodeKey, occasion: Trigger, turn: &mut Transaction) {
-        let Some(mut episode) = self.book.episodes.get(key).cloned() else {
+    fn judge(&mut self, key: &EpisodeKey, occasion: Trigger, transaction: &mut Transaction) {
+        let Some(mut episode) = self.ledger.episodes.get(key).cloned() else {
             return;
         };
         let Some(rule) = self.rule_of(&episode) else { return };
         let about = AlertRef::new(&rule.name, &episode.labels, &key.fingerprint);
-        match episode.evidence.level(turn.boot_now(), rule.hold) {
+        match episode.evidence.level(transaction.boot_now(), rule.hold) {
             Level::Firing => {}
-            Level::Unconfirmed => return self.wait_for_confirmation(episode, turn),
-            Level::Over => return self.close_silent(&episode, &about, turn),
+            Level::Unconfirmed => return self.wait_for_confirmation(episode, transaction),
+            Level::Over => return self.close_silent(&episode, &about, transaction),
         }
-        self.judged_at.insert(key.clone(), turn.boot_now());
-        if self.book.paused {
-            return postpone(&mut self.book, key, turn.boot_now());
+        self.evaluated_at.insert(key.clone(), transaction.boot_now());
+        if self.ledger.paused {
+            return postpone(&mut self.ledger, key, transaction.boot_now());
         }
         let is_first = occasion == Trigger::Opened;
-        if let Some(refusal) = self.cannot_choose(&rule, turn.boot_now()) {
+        if let Some(denial) = self.selection_denial(&rule, transaction.boot_now()) {
             if is_first {
-                self.refuse_all(&about, &refusal, turn);
+                self.record_denial(&about, &denial, transaction);
             }
-            return postpone(&mut self.book, key, turn.boot_now());
+            return postpone(&mut self.ledger, key, transaction.boot_now());
         }
-        let selector = selector_for(&rule, &episode, turn.now).map(Arc::new);
+        let selector = selector_for(&rule, &episode, transaction.now).map(Arc::new);
         let mut matches = match &selector {
             None => Vec::new(),
-            Some(selector) => match self.find(&rule, selector, &about, is_first, turn) {
+            Some(selector) => match self.find(&rule, selector, &about, is_first, transaction) {
                 Ok(matches) => matches,
-                Err(refusal) => {
+                Err(denial) => {
                     // Told when it begins and at each repeat: how often an open episode is looked at says nothing of it.
                     if self.crowded.insert(key.clone()) {
-                        self.refuse_all(&about, &refusal, turn);
+                        self.record_denial(&about, &denial, transaction);
                     } else if occasion == Trigger::Repeat {
-                        turn.counted.push((rule.name.clone(), refusal.decision));
+                        transaction.counted.push((rule.name.clone(), denial.decision));
                     }
-                    return postpone(&mut self.book, key, turn.boot_now());
+                    return postpone(&mut self.ledger, key, transaction.boot_now());
                 }
             },
         };
         self.crowded.remove(key);
-        self.drop_the_gone(&mut episode, turn);
+        self.drop_gone_targets(&mut episode, transaction);
         if rule.has_final_steps() {
-            let spent = self.spent(turn.processes());
+            let spent = self.spent(transaction.processes());
             matches.retain(|candidate| !spent.contains(&candidate.target()));
         }
-        let held = self.places(&episode, turn);
-        let ascents = plan(&rule, &held, &matches, turn.boot_now(), occasion == Trigger::Repeat);
+        let held = self.places(&episode, transaction);
+        let due = plan(
+            &rule,
+            &held,
+            &matches,
+            transaction.boot_now(),
+            occasion == Trigger::Repeat,
+        );
         if occasion == Trigger::Repeat {
-            episode.barred.retain(|barred| !barred.until_repeat);
-            if ascents.is_empty() {
-                turn.counted.push((rule.name.clone(), Decision::Duplicate));
+            episode.excluded.retain(|excluded| !excluded.until_repeat);
+            if due.is_empty() {
+                transaction.counted.push((rule.name.clone(), Decision::Duplicate));
             }
         }
-        let before = self.book.episodes.get(key).cloned();
+        let before = self.ledger.episodes.get(key).cloned();
         let by_target: HashMap<Target, &Candidate> = matches
             .iter()
             .map(|candidate| (candidate.target(), candidate))
             .collect();
-        for ascent in ascents {
-            if ascent.target == Target::Host {
+        for due_steps in due {
+            if due_steps.target == Target::Host {
                 // Nothing that others hold for us is asked for without a record of it.
-                if !turn.is_unledgered {
-                    self.climb_host(ascent, &rule, &about, &mut episode, turn);
+                if !transaction.is_unledgered {
+                    self.step_host(due_steps, &rule, &about, &mut episode, transaction);
                 }
                 continue;
             }
-            let candidate = by_target.get(&ascent.target).copied();
+            let candidate = by_target.get(&due_steps.target).copied();
             let (Some(candidate), Some(selector)) = (candidate, &selector) else {
                 continue;
             };
-            let seat = StepContext {
+            let context = StepContext {
                 rule: &rule,
                 selector,
                 about: &about,
                 candidate,
             };
-            self.ascend(ascent, seat, &mut episode, turn);
+            self.plan_steps(due_steps, context, &mut episode, transaction);
         }
-        let next = turn.boot_now() + ROUND;
-        for climb in episode.climbs.iter_mut().filter(|climb| climb.due <= turn.now.boot) {
+        let next = transaction.boot_now() + ROUND;
+        for progress in episode
+            .targets
+            .iter_mut()
+            .filter(|progress| progress.due <= transaction.now.boot)
+        {
             // Its process does not hold the selector at present; it is looked at again in a round.
-            climb.due = next;
+            progress.due = next;
         }
         if before.as_ref() != Some(&episode) {
             let entry = Entry::Episode(episode);
             // Only new rungs and new words are worth a commit; another date for the next look is not.
             if differs_durably(before.as_ref(), &entry) {
-                turn.intend(&mut self.book, entry);
+                transaction.stage(&mut self.ledger, entry);
             } else {
-                self.book.record(&entry);
+                self.ledger.record(&entry);
             }
         }
     }
@@ -483,28 +501,30 @@ impl<H: Host> Engine<H> {
         selector: &Selector,
         about: &AlertRef,
         is_first: bool,
-        turn: &mut Transaction,
+        transaction: &mut Transaction,
     ) -> Result<Vec<Candidate>, Denial> {
-        turn.near = match selector.only_pid() {
+        transaction.near = match selector.only_pid() {
             // Rounds read everything, and so see the children of those that are held.
-            Some(pid) if is_first && turn.table.is_none() && needs_one_only(rule) => Some(self.read_line_of(pid)),
+            Some(pid) if is_first && transaction.table.is_none() && needs_one_only(rule) => {
+                Some(self.read_line_of(pid))
+            }
             _ => None,
         };
-        if turn.near.is_none() && turn.table.is_none() {
-            turn.table = Some(self.recent_table(turn));
+        if transaction.near.is_none() && transaction.table.is_none() {
+            transaction.table = Some(self.recent_table(transaction));
         }
-        if let TargetSelector::Cgroups(_) = rule.aim {
-            return self.find_cgroups(rule, selector, about, is_first, turn);
+        if let TargetSelector::Cgroups(_) = rule.target_selector {
+            return self.find_cgroups(rule, selector, about, is_first, transaction);
         }
-        let ward = Protection {
-            own_line: &self.own_line,
+        let protection = Protection {
+            own_ancestors: &self.own_ancestors,
             protect: &self.policy.protect,
         };
-        let choice = turn.choice().map(|kin| &**kin).unwrap_or_default();
+        let choice = transaction.choice().map(|tree| &**tree).unwrap_or_default();
         let Selection {
             mut matches,
             unreadable,
-        } = select(&mut self.host, choice, rule, selector, &ward);
+        } = select(&mut self.host, choice, rule, selector, &protection);
         bound_matches(rule, matches.len())?;
         let found = matches.len();
         let reused = |process: &Process| {
@@ -514,13 +534,13 @@ impl<H: Host> Engine<H> {
         };
         let mut refused: Vec<(Candidate, Denial)> = choice.iter().filter_map(reused).collect();
         refused.extend(unreadable.into_iter().filter_map(|process| {
-            let refusal = ward.screen(rule, &process).err()?;
-            Some((Candidate::Process(process), refusal))
+            let denial = protection.screen(rule, &process).err()?;
+            Some((Candidate::Process(process), denial))
         }));
-        matches.retain(|process| match ward.screen(rule, process) {
+        matches.retain(|process| match protection.screen(rule, process) {
             Ok(()) => true,
-            Err(refusal) => {
-                refused.push((Candidate::Process(process.clone()), refusal));
+            Err(denial) => {
+                refused.push((Candidate::Process(process.clone()), denial));
                 false
             }
         });
@@ -528,20 +548,20 @@ impl<H: Host> Engine<H> {
         if !is_first {
             return Ok(matches);
         }
-        self.tell_refused(about, refused, turn);
+        self.record_denials(about, refused, transaction);
         if matches.is_empty() {
             let reason = match found {
                 0 => "no process matches the selector".to_owned(),
                 found => format!("{found} processes match the selector, and none of them may be touched"),
             };
             let decision = Decision::NoTarget;
-            self.refuse_all(about, &Denial { decision, reason }, turn);
+            self.record_denial(about, &Denial { decision, reason }, transaction);
         }
         Ok(matches)
     }
 
     /// Why targets cannot be chosen at this time at all.
-    fn cannot_choose(&self, rule: &Rule, now: Duration) -> Option<Denial> {
+    fn selection_denial(&self, rule: &Rule, now: Duration) -> Option<Denial> {
         // Whoever is oldest must not be taken for whoever uses the processors most.
         (needs_cpu(rule) && self.baseline(now).is_none()).then(|| Denial {
             decision: Decision::NoTarget,
@@ -550,21 +570,21 @@ impl<H: Host> Engine<H> {
     }
 
     /// What is held stays held; only targets that ended are taken out.
-    fn wait_for_confirmation(&mut self, mut episode: Episode, turn: &mut Transaction) {
+    fn wait_for_confirmation(&mut self, mut episode: Episode, transaction: &mut Transaction) {
         let key = episode.key.clone();
-        let held = episode.climbs.len();
-        self.drop_the_gone(&mut episode, turn);
-        if episode.climbs.len() != held {
-            turn.close(&mut self.book, Entry::Episode(episode.clone()));
+        let held = episode.targets.len();
+        self.drop_gone_targets(&mut episode, transaction);
+        if episode.targets.len() != held {
+            transaction.close(&mut self.ledger, Entry::Episode(episode.clone()));
         }
         // What is due is taken as soon as the alert is confirmed. Silence ends by itself, so it is looked at again.
         if !episode.evidence.is_doubted() {
-            postpone(&mut self.book, &key, turn.boot_now());
+            postpone(&mut self.ledger, &key, transaction.boot_now());
         }
     }
 
     /// Closes an episode whose alert no source has confirmed for as long as is allowed.
-    fn close_silent(&mut self, episode: &Episode, about: &AlertRef, turn: &mut Transaction) {
+    fn close_silent(&mut self, episode: &Episode, about: &AlertRef, transaction: &mut Transaction) {
         tracing::info!(
             rule = about.rule.as_str(),
             alert = about.alertname.as_str(),
@@ -572,23 +592,23 @@ impl<H: Host> Engine<H> {
             "no source confirms the alert any more"
         );
         let why = "no source confirmed the alert";
-        self.close(&episode.key, about, before(episode.starts_at), why, turn);
+        self.close(&episode.key, about, before(episode.starts_at), why, transaction);
     }
 
     /// The episode as it counts against `limit`: who still holds a lease keeps a place, though it was taken out of the
     /// episode when another of its leases ended. One whose target is gone keeps none, so that a unit which was restarted
     /// is taken again at once.
-    fn places(&self, episode: &Episode, turn: &Transaction) -> Episode {
-        let of_the_gone: BTreeSet<u64> = turn.undone_as(Outcome::Gone).collect();
+    fn places(&self, episode: &Episode, transaction: &Transaction) -> Episode {
+        let of_the_gone: BTreeSet<u64> = transaction.undone_as(Outcome::Gone).collect();
         let mut held = episode.clone();
-        let mut seen: BTreeSet<Target> = held.climbs.iter().map(|climb| climb.target).collect();
-        let leases = self.book.leases_of(&episode.key);
+        let mut seen: BTreeSet<Target> = held.targets.iter().map(|progress| progress.target).collect();
+        let leases = self.ledger.leases_of(&episode.key);
         for lease in leases.filter(|lease| !of_the_gone.contains(&lease.id)) {
             if seen.insert(lease.target) {
-                held.climbs.push(TargetProgress {
+                held.targets.push(TargetProgress {
                     target: lease.target,
                     name: lease.name.clone(),
-                    rung: usize::MAX,
+                    step_index: usize::MAX,
                     due: Duration::MAX,
                     refused: None,
                 });
@@ -597,10 +617,10 @@ impl<H: Host> Engine<H> {
         held
     }
 
-    pub(super) fn refuse_all(&mut self, about: &AlertRef, refusal: &Denial, turn: &mut Transaction) {
-        let mut record = about.record(turn.now);
-        (record.decision, record.reason) = (Some(refusal.decision), refusal.reason.clone());
-        turn.decide(&mut self.book, record);
+    pub(super) fn record_denial(&mut self, about: &AlertRef, denial: &Denial, transaction: &mut Transaction) {
+        let mut record = about.record(transaction.now);
+        (record.decision, record.reason) = (Some(denial.decision), denial.reason.clone());
+        transaction.stage_record(&mut self.ledger, record);
     }
 
     /// Carries out a turn. Where its intents cannot be made durable, `again` judges once more for the rules that go on
@@ -608,21 +628,21 @@ impl<H: Host> Engine<H> {
     ///
     /// # Errors
     /// When the intents could not be made durable.
-    pub(super) fn carry_out_or(
+    pub(super) fn commit_and_apply_or(
         &mut self,
-        turn: Transaction,
+        transaction: Transaction,
         again: impl FnOnce(&mut Self, &mut Transaction),
     ) -> Result<(), String> {
-        let (now, arrival) = (turn.boot_now(), turn.arrival);
-        let begun = self.carry_out(turn);
+        let (now, arrival) = (transaction.boot_now(), transaction.arrival);
+        let begun = self.commit_and_apply(transaction);
         if begun.is_err() {
             let mut rest = Transaction::without_ledger(self.host.now(), arrival);
             again(self, &mut rest);
             if rest.has_something() {
                 // Its intents stand, durable or not.
-                let _ = self.carry_out(rest);
+                let _ = self.commit_and_apply(rest);
             }
-            self.put_off(now);
+            self.postpone_due(now);
         }
         begun
     }
@@ -631,25 +651,25 @@ impl<H: Host> Engine<H> {
     ///
     /// # Errors
     /// When the intent could not be made durable.
-    fn carry_out(&mut self, mut turn: Transaction) -> Result<(), String> {
-        let entries = turn.entries();
+    fn commit_and_apply(&mut self, mut transaction: Transaction) -> Result<(), String> {
+        let entries = transaction.entries();
         let decided: Vec<(SmolStr, Decision)> = entries
             .iter()
             .filter_map(|entry| match entry {
                 Entry::Record(record) => Some((record.rule.as_str().into(), record.decision?)),
                 _ => None,
             })
-            .chain(turn.counted.drain(..))
+            .chain(transaction.counted.drain(..))
             .collect();
-        turn.stages.decided = Instant::now();
-        let begun = if entries.is_empty() || turn.is_unledgered {
+        transaction.latency.decided = Instant::now();
+        let begun = if entries.is_empty() || transaction.is_unledgered {
             Ok(())
         } else {
             self.journal.begin(&entries)
         };
-        turn.stages.durable = Instant::now();
+        transaction.latency.durable = Instant::now();
         if begun.is_err() {
-            let closings = turn.abandon(&mut self.book);
+            let closings = transaction.roll_back(&mut self.ledger);
             self.journal.settle(closings);
         }
         for (rule, decision) in decided {
@@ -661,42 +681,46 @@ impl<H: Host> Engine<H> {
             self.tally.decision(&rule, decision.as_str());
         }
         // A storm of repeats must not describe thousands of open episodes for each of them.
-        let changes_nothing = turn.arrival.is_some() && entries.is_empty() && turn.work.is_empty();
+        let changes_nothing = transaction.arrival.is_some() && entries.is_empty() && transaction.work.is_empty();
         if changes_nothing && self.journal.is_writable() {
             return begun;
         }
         // In an emergency the record follows the deed.
-        let mut outcomes = if turn.is_unledgered { entries } else { Vec::new() };
+        let mut outcomes = if transaction.is_unledgered { entries } else { Vec::new() };
         let told = outcomes.len();
-        if !turn.work.is_empty() {
+        if !transaction.work.is_empty() {
             self.last_table = None;
         }
-        for work in std::mem::take(&mut turn.work) {
-            if matches!(work, Action::Undo { .. }) && turn.table.is_none() {
+        for work in std::mem::take(&mut transaction.work) {
+            if matches!(work, Action::Undo { .. }) && transaction.table.is_none() {
                 // Whoever undoes must know the children.
-                turn.table = Some(Arc::new(self.read_kin()));
+                transaction.table = Some(Arc::new(self.read_kin()));
             }
-            self.perform(work, &turn, &mut outcomes);
+            self.perform(work, &transaction, &mut outcomes);
         }
-        self.show_decisions(&turn);
+        self.show_decisions(&transaction);
         self.sweep();
         outcomes.iter().skip(told).for_each(|entry| self.show(entry));
         self.journal.settle(outcomes);
-        self.chores.last_retry = (!self.journal.is_writable()).then_some(turn.now.boot);
+        self.timers.last_retry = (!self.journal.is_writable()).then_some(transaction.now.boot);
         self.publish_state();
         begun
     }
 
     /// Climbs and errands that were due when the ledger could not be written are due again in a while, not at once: a ledger on a
     /// full disk must not make the engine spin.
-    fn put_off(&mut self, now: Duration) {
-        let climbs = self.book.episodes.values_mut().flat_map(|episode| &mut episode.climbs);
-        for climb in climbs.filter(|climb| climb.due <= now) {
-            climb.due = now + RETRY;
+    fn postpone_due(&mut self, now: Duration) {
+        let targets = self
+            .ledger
+            .episodes
+            .values_mut()
+            .flat_map(|episode| &mut episode.targets);
+        for progress in targets.filter(|progress| progress.due <= now) {
+            progress.due = now + RETRY;
         }
-        let courses = self.book.leases.courses_mut();
-        for course in courses.filter(|course| course.next <= now) {
-            course.next = now + RETRY;
+        let courses = self.ledger.leases.retries_mut();
+        for retry in courses.filter(|retry| retry.next <= now) {
+            retry.next = now + RETRY;
         }
     }
 
@@ -707,9 +731,9 @@ impl<H: Host> Engine<H> {
 
     /// For alerts that come in quick succession one reading serves several: whom it names is read anew before it is
     /// touched. Nothing was done since then.
-    fn recent_table(&mut self, turn: &Transaction) -> Arc<ProcessTree> {
-        let now = turn.boot_now();
-        let recent = self.last_table.take().filter(|_| turn.arrival.is_some());
+    fn recent_table(&mut self, transaction: &Transaction) -> Arc<ProcessTree> {
+        let now = transaction.boot_now();
+        let recent = self.last_table.take().filter(|_| transaction.arrival.is_some());
         let recent = recent.filter(|(read_at, _)| now.saturating_sub(*read_at) < JUST_READ);
         let (read_at, table) = recent.unwrap_or_else(|| (now, Arc::new(self.read_table(now))));
         self.last_table = Some((read_at, Arc::clone(&table)));
@@ -724,7 +748,7 @@ impl<H: Host> Engine<H> {
         while let Some(process) = next {
             // A pid that was handed out again may close a circle.
             let is_known = |known: &Process| known.identity.pid == process.parent;
-            next = (!self.book.leases.is_empty() && !line.iter().any(is_known))
+            next = (!self.ledger.leases.is_empty() && !line.iter().any(is_known))
                 .then(|| self.host.process(process.parent))
                 .flatten();
             line.push(process);
@@ -740,16 +764,16 @@ impl<H: Host> Engine<H> {
         if let Some(baseline) = self.baseline(now) {
             baseline.measure(&mut table, now);
         }
-        let kin = ProcessTree::from(table);
-        self.broods.note(&kin, &self.book.leases);
-        kin
+        let tree = ProcessTree::from(table);
+        self.descendants.note(&tree, &self.ledger.leases);
+        tree
     }
 }
 
 /// Whether one process can be judged without the others: its use of processors is measured from the whole table, and who
 /// ends processes looks at all that are ending.
 fn needs_one_only(rule: &Rule) -> bool {
-    matches!(rule.aim, TargetSelector::Processes(_)) && !needs_cpu(rule) && !rule.has_final_steps()
+    matches!(rule.target_selector, TargetSelector::Processes(_)) && !needs_cpu(rule) && !rule.has_final_steps()
 }
 
 /// The episode that an alert opens for a rule at a time of CLOCK_BOOTTIME.
@@ -769,8 +793,8 @@ pub fn open_episode(rule: &Rule, alert: &Alert, now: Duration, simulated: bool) 
         may_continue: false,
         seen_at: now,
         evidence: evidence_of(rule, &Statement::delivered(alert, now)),
-        climbs: Vec::new(),
-        barred: Vec::new(),
+        targets: Vec::new(),
+        excluded: Vec::new(),
     }
 }
 
@@ -780,12 +804,12 @@ fn evidence_of(rule: &Rule, statement: &Statement<'_>) -> Evidence {
 }
 
 /// Looks at the waiting targets of an episode again in a round, not before.
-fn postpone(book: &mut LedgerState, key: &EpisodeKey, now: Duration) {
-    let Some(episode) = book.episodes.get_mut(key) else {
+fn postpone(ledger: &mut LedgerState, key: &EpisodeKey, now: Duration) {
+    let Some(episode) = ledger.episodes.get_mut(key) else {
         return;
     };
-    for climb in episode.climbs.iter_mut().filter(|climb| climb.due <= now) {
-        climb.due = now + ROUND;
+    for progress in episode.targets.iter_mut().filter(|progress| progress.due <= now) {
+        progress.due = now + ROUND;
     }
 }
 
@@ -795,12 +819,12 @@ fn differs_durably(before: Option<&Episode>, entry: &Entry) -> bool {
     };
     let rungs = |episode: &Episode| {
         let mut rungs: Vec<_> = episode
-            .climbs
+            .targets
             .iter()
-            .map(|climb| (climb.target, climb.rung, climb.refused))
+            .map(|progress| (progress.target, progress.step_index, progress.refused))
             .collect();
         rungs.sort_unstable_by_key(|(target, ..)| *target);
         rungs
     };
-    rungs(before) != rungs(after) || before.barred != after.barred
+    rungs(before) != rungs(after) || before.excluded != after.excluded
 }

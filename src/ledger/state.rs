@@ -50,9 +50,11 @@ pub struct Episode {
     /// What each source last said about the alert. Empty in rows of a version that did not know it.
     #[serde(default)]
     pub evidence: Evidence,
-    pub climbs: Vec<TargetProgress>,
+    #[serde(rename = "climbs")]
+    pub targets: Vec<TargetProgress>,
     /// Targets that are not taken again: released by hand (until the end), or expired (until a repeat).
-    pub barred: Vec<Excluded>,
+    #[serde(rename = "barred")]
+    pub excluded: Vec<Excluded>,
 }
 
 impl Episode {
@@ -110,7 +112,8 @@ pub struct TargetProgress {
     pub target: Target,
     pub name: String,
     /// Index of the next step; the length of the ladder when it is done.
-    pub rung: usize,
+    #[serde(rename = "rung")]
+    pub step_index: usize,
     /// CLOCK_BOOTTIME before which the next step is not taken.
     pub due: Duration,
     /// The last refusal at this rung, so that each is told once.
@@ -276,7 +279,7 @@ impl LedgerState {
     }
 
     /// Takes an entry back. Of several the newest goes first.
-    pub fn take_back(&mut self, former: PreviousState) {
+    pub fn roll_back(&mut self, former: PreviousState) {
         match former {
             PreviousState::Nothing => {}
             PreviousState::Episode(key, episode, closed) => {
@@ -334,13 +337,13 @@ impl LedgerState {
                 self.last_lease_id = self.last_lease_id.max(lease.id);
                 self.leases.insert(lease.clone());
             }
-            Entry::LeasePrior { id, prior } => {
+            Entry::LeasePrior { id, saved } => {
                 if let Some(Lease {
-                    effect: Effect::Value { prior: theirs, .. },
+                    effect: Effect::Value { saved: theirs, .. },
                     ..
                 }) = self.leases.get_mut(*id)
                 {
-                    theirs.clone_from(prior);
+                    theirs.clone_from(saved);
                 }
             }
             Entry::Renewed { ids, deadline } => {

@@ -2,7 +2,7 @@
 //! giving it back needs is in here, so that neither a restart nor a rule that is gone makes it leak. Data only.
 
 use super::entry::Outcome;
-use crate::host::errand::{Request, Run, Server};
+use crate::host::job::{Request, Run, Server};
 use crate::template::{JsonTemplate, Segment};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -28,7 +28,8 @@ pub struct Allocation {
     /// The last answer that granted something and did not name it, until one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unnamed: Option<UnnamedGrant>,
-    pub course: RetryState,
+    #[serde(rename = "course")]
+    pub retry: RetryState,
 }
 
 /// A grant without a name: the rule's `resource` may point to the wrong place.
@@ -77,7 +78,8 @@ pub struct Command {
     pub undo: Option<Run>,
     /// Whether it has ended, and is waiting to be taken back.
     pub has_ended: bool,
-    pub course: RetryState,
+    #[serde(rename = "course")]
+    pub retry: RetryState,
 }
 
 /// What comes next for an allocation or a command.
@@ -98,7 +100,7 @@ pub struct RetryState {
 impl Allocation {
     /// The closed label value of `evenkeel_allocations{state}`.
     pub fn state(&self) -> &'static str {
-        match (&self.stage, self.course.ending) {
+        match (&self.stage, self.retry.ending) {
             (_, Some(_)) => "releasing",
             (Stage::Requested { .. }, None) => "requested",
             (Stage::Granted { lapsed: true, .. }, None) => "expired",

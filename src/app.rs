@@ -5,7 +5,7 @@ mod log;
 pub mod own_evaluation;
 pub mod policy;
 mod reconciler;
-mod rehearsal;
+mod warm_up;
 mod reload;
 mod sample_age;
 mod sockets;
@@ -19,7 +19,7 @@ use crate::diagnostic::{Diagnostic, render_all};
 use crate::engine::run::{EngineHandle, Input};
 use crate::engine::status::recall;
 use crate::engine::{Engine, Policy};
-use crate::host::{Errands, Host, LinuxHost, standing};
+use crate::host::{Host, JobRunner, LinuxHost, self_priority};
 use crate::http::{Access, Limits, listen::may_listen};
 use crate::ledger::store::read_records;
 use crate::ledger::{Entry, Journal};
@@ -29,7 +29,6 @@ use crate::sense::{self, Roots, Sampler};
 use crate::tally::Tally;
 use arc_swap::ArcSwap;
 use kept_alerts::KeptAlerts;
-use rehearsal::Rehearsal;
 use reload::Reloader;
 use sockets::Inherited;
 use std::io::IsTerminal;
@@ -41,6 +40,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use warm_up::Rehearsal;
 use watcher::Watcher;
 
 /// After a fault in the engine it is started anew, but not in a tight loop.
@@ -70,7 +70,7 @@ pub fn load(file: &cli::ConfigFile) -> Result<Loaded, Vec<Diagnostic>> {
 
 /// Runs the daemon until it is told to end.
 pub fn run(run: cli::Run) -> ExitCode {
-    standing::use_one_heap();
+    self_priority::use_one_heap();
     log::start(&run.log);
     match start(run) {
         Ok(()) => ExitCode::SUCCESS,
@@ -237,7 +237,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         );
         let tally = tally.clone();
         let supervise = move || {
-            standing::go_first();
+            self_priority::go_first();
             // `while:` is judged by samples. Nothing is sent: it is over when the other end is gone.
             let make = || {
                 let engine = make();
@@ -323,13 +323,13 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
             let _ = tokio::time::timeout(FIRST_LEDGER, engine_began).await;
             let (done, rehearsed) = tokio::sync::oneshot::channel::<()>();
             // On a thread of its own, for it blocks, and ends runtimes of its own, which no other runtime suffers.
-            let rehearsal = std::thread::Builder::new().name("rehearsal".into()).spawn(move || {
-                let rehearsal = Rehearsal::prepare(&procfs, &policy);
-                standing::give_back_what_the_start_ran();
-                rehearsal.process_alerts();
+            let warm_up = std::thread::Builder::new().name("rehearsal".into()).spawn(move || {
+                let warm_up = Rehearsal::prepare(&procfs, &policy);
+                self_priority::give_back_what_the_start_ran();
+                warm_up.process_alerts();
                 drop(done);
             });
-            if rehearsal.is_ok() {
+            if warm_up.is_ok() {
                 let _ = tokio::time::timeout(REHEARSAL, rehearsed).await;
             }
         }
@@ -382,11 +382,11 @@ async fn end(engine: std::thread::JoinHandle<()>, door: &EngineHandle) {
 
 /// Prepares for the hour in which memory is short, once the start is over. What is not permitted is done without.
 fn stand_firm(lock_memory: bool) {
-    standing::give_back_what_is_free();
-    if let Err(error) = standing::be_ended_last() {
+    self_priority::give_back_what_is_free();
+    if let Err(error) = self_priority::be_ended_last() {
         tracing::info!(%error, "the kernel may end evenkeel as early as others when memory runs out");
     }
-    if lock_memory && let Err(error) = standing::stay_in_memory() {
+    if lock_memory && let Err(error) = self_priority::stay_in_memory() {
         tracing::info!(%error, "evenkeel's own memory may be swapped out");
     }
 }
@@ -449,7 +449,7 @@ fn engine_maker(
         let on_report = Arc::new(move |ticket, report| {
             answers.send(Input::Reported { ticket, report });
         });
-        let jobs = Errands::new(runtime.clone(), on_report);
+        let jobs = JobRunner::new(runtime.clone(), on_report);
         let policy = policy.load();
         let mut host = LinuxHost::new(procfs.clone(), on_exit).with_errands(jobs);
         // It learns which are the kernel's own threads, and need not in the first reaction.

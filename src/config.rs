@@ -2,10 +2,10 @@
 //! The only place that loads them; what it returns needs no further look at a file.
 
 mod alertmanagers;
-mod beside;
+mod alertmanager_config;
 mod expressions;
 mod file;
-mod shelf;
+mod file_source;
 
 pub use alertmanagers::LastGood;
 pub use file::CONFIG;
@@ -18,7 +18,7 @@ use crate::process::{ProcessFields, Selector};
 use crate::rule::{self, Compiled, Context, OwnAlert, RuleSet, Setting};
 use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
 use crate::yaml::Text;
-use shelf::Shelf;
+use file_source::FileSource;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -123,7 +123,7 @@ impl Config {
     /// Everything that is wrong with any of them, warnings included.
     pub fn load(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
         let name = path.display().to_string();
-        let source = shelf::read(path).map_err(|problem| {
+        let source = file_source::read(path).map_err(|problem| {
             let message = format!("cannot read the configuration: {problem}");
             vec![Diagnostic::of_file(
                 Severity::Error,
@@ -132,7 +132,7 @@ impl Config {
                 "name another with --config.file",
             )]
         })?;
-        assemble(&source, &Shelf::Directory(path.parent().unwrap_or(Path::new(""))))
+        assemble(&source, &FileSource::Directory(path.parent().unwrap_or(Path::new(""))))
     }
 
     /// The configuration, rules and alerting rules that ship with evenkeel, as they were built in.
@@ -140,7 +140,7 @@ impl Config {
     /// # Errors
     /// Never for a build whose tests pass.
     pub fn embedded() -> Result<Loaded, Vec<Diagnostic>> {
-        Self::from_texts(include_str!("../evenkeel.yml"), shelf::SHIPPED)
+        Self::from_texts(include_str!("../evenkeel.yml"), file_source::SHIPPED)
     }
 
     /// A configuration and the rule files and alerting rule files that it may name, all as text.
@@ -148,7 +148,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with any of them, warnings included.
     pub fn from_texts(text: &str, files: &[(&str, &str)]) -> Result<Loaded, Vec<Diagnostic>> {
-        assemble(&Source::new("evenkeel.yml", text), &Shelf::Texts(files))
+        assemble(&Source::new("evenkeel.yml", text), &FileSource::Texts(files))
     }
 
     pub fn groups(&self) -> BTreeMap<String, Arc<Selector>> {
@@ -164,7 +164,7 @@ impl Config {
 /// # Errors
 /// Says why not.
 pub fn read_file(path: &Path) -> Result<Source, String> {
-    shelf::read(path)
+    file_source::read(path)
 }
 
 /// Compiles the rule files that these patterns name, relative to a directory. What the patterns do wrong goes to
@@ -175,7 +175,7 @@ pub fn compile_rules(
     groups: &BTreeMap<String, Arc<Selector>>,
     findings: &mut Findings,
 ) -> Compiled {
-    let sources = Shelf::Directory(directory).find("rule_files", patterns, findings);
+    let sources = FileSource::Directory(directory).find("rule_files", patterns, findings);
     rule::compile(
         sources.iter().map(rule::file::read).collect(),
         &Context {
@@ -193,7 +193,7 @@ pub fn compile_rules(
 
 /// An error in a file of Prometheus, which the file's reader keeps for itself.
 pub fn diagnose_unread(error: &RuleError) -> Diagnostic {
-    match shelf::read(Path::new(&error.file)) {
+    match file_source::read(Path::new(&error.file)) {
         Ok(source) => diagnose(&source, error),
         Err(_) => {
             let help = error.hint.clone().unwrap_or_default();
@@ -202,7 +202,7 @@ pub fn diagnose_unread(error: &RuleError) -> Diagnostic {
     }
 }
 
-fn assemble(source: &Source, shelf: &Shelf) -> Result<Loaded, Vec<Diagnostic>> {
+fn assemble(source: &Source, shelf: &FileSource) -> Result<Loaded, Vec<Diagnostic>> {
     let mut findings = Findings::new(source);
     let written = file::read(shelf, &mut findings);
     let rule_sources = shelf.find("rule_files", &written.rule_files, &mut findings);
@@ -236,7 +236,9 @@ fn assemble(source: &Source, shelf: &Shelf) -> Result<Loaded, Vec<Diagnostic>> {
             known_alerts: known_alerts.as_ref(),
             own_alerts: &own_alerts(&alerting_rules, config.evaluation_interval),
             allow_exec: config.allow_exec,
-            repeat_interval: shelf.alertmanager().and_then(|source| beside::repeat_interval(&source)),
+            repeat_interval: shelf
+                .alertmanager()
+                .and_then(|source| alertmanager_config::repeat_interval(&source)),
             check_promql: &check_promql,
         },
     );

@@ -7,7 +7,7 @@ pub mod show;
 pub mod app;
 pub mod cli;
 pub mod control;
-pub mod rehearse;
+pub mod simulate;
 pub mod config;
 pub mod engine;
 pub mod act;

@@ -4,7 +4,7 @@
 
 use evenkeel::config::{Config, Loaded};
 use evenkeel::diagnostic::{Diagnostic, Findings, Severity, Source, render_all};
-use evenkeel::rehearse::test_file;
+use evenkeel::simulate::test_file;
 use evenkeel::yaml;
 use libfuzzer_sys::{Corpus, fuzz_target};
 

@@ -8,7 +8,7 @@ use crate::engine::Conditions;
 use crate::engine::latency::Arrival;
 use crate::engine::run::{EngineHandle, Input};
 use crate::host::linux::boot_time;
-use crate::host::standing;
+use crate::host::self_priority;
 use crate::sense::{Cause, Occasion, Sampling, Snapshot};
 use crate::tally::Tally;
 use crate::watch::history::Interest;
@@ -93,7 +93,7 @@ impl Watcher {
             edition: FIRST_EDITION,
         };
         let thread = std::thread::Builder::new().name("watch".into()).spawn(move || {
-            standing::go_first();
+            self_priority::go_first();
             watch.run(&receiver);
         })?;
         Ok(Watcher {

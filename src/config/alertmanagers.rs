@@ -1,6 +1,6 @@
 //! `alertmanagers:` and `reconcile:`: which Alertmanagers are asked, in the words of Prometheus's `alerting` section.
 
-use super::shelf::{self, Shelf};
+use super::file_source::{self, FileSource};
 use super::{Alertmanagers, Reconcile};
 use crate::diagnostic::{Findings, Source};
 use crate::http::client::{Credentials, Secret, Settings, Trust};
@@ -158,7 +158,7 @@ pub(super) fn read_reconcile(fields: &Fields, findings: &mut Findings) -> Reconc
     reconcile
 }
 
-pub(super) fn read(fields: &Fields, shelf: &Shelf, findings: &mut Findings) -> Alertmanagers {
+pub(super) fn read(fields: &Fields, shelf: &FileSource, findings: &mut Findings) -> Alertmanagers {
     let text = |key: &str, findings: &mut Findings| fields.text(key, findings).map(|text| text.value);
     let scheme = fields.choice("scheme", findings).map_or("http", |word| word.value);
     let prefix = text("path_prefix", findings).unwrap_or_default();
@@ -217,7 +217,7 @@ pub(super) fn read(fields: &Fields, shelf: &Shelf, findings: &mut Findings) -> A
     read
 }
 
-fn read_pattern(read: &mut Alertmanagers, pattern: &Text, shelf: &Shelf, findings: &mut Findings) {
+fn read_pattern(read: &mut Alertmanagers, pattern: &Text, shelf: &FileSource, findings: &mut Findings) {
     let path = shelf.path(&pattern.value).display().to_string();
     match files(&path) {
         Err(problem) => findings.error(
@@ -239,7 +239,7 @@ fn read_pattern(read: &mut Alertmanagers, pattern: &Text, shelf: &Shelf, finding
     }
 }
 
-fn credentials(fields: &Fields, shelf: &Shelf, findings: &mut Findings) -> Option<Credentials> {
+fn credentials(fields: &Fields, shelf: &FileSource, findings: &mut Findings) -> Option<Credentials> {
     let basic = super::file::open(fields, "basic_auth", &BASIC_AUTH, findings);
     let authorization = super::file::open(fields, "authorization", &AUTHORIZATION, findings);
     if let (Some(_), Some(second)) = (&basic, &authorization) {
@@ -266,7 +266,7 @@ fn credentials(fields: &Fields, shelf: &Shelf, findings: &mut Findings) -> Optio
 fn secret(
     fields: &Fields,
     (inline, file): (&'static str, &'static str),
-    shelf: &Shelf,
+    shelf: &FileSource,
     findings: &mut Findings,
 ) -> Option<Secret> {
     let (text, path) = (fields.text(inline, findings), fields.text(file, findings));
@@ -285,7 +285,7 @@ fn secret(
     }
 }
 
-fn trust(fields: &Fields, shelf: &Shelf, findings: &mut Findings) -> Trust {
+fn trust(fields: &Fields, shelf: &FileSource, findings: &mut Findings) -> Trust {
     let Some(tls) = super::file::open(fields, "tls_config", &TLS, findings) else {
         return Trust::default();
     };
@@ -364,7 +364,7 @@ impl Alertmanagers {
             targets: Vec<String>,
         }
         let source: Source =
-            shelf::read(file).map_err(|problem| format!("cannot read {}: {problem}", file.display()))?;
+            file_source::read(file).map_err(|problem| format!("cannot read {}: {problem}", file.display()))?;
         let groups: Option<Vec<Group>> =
             from_str(&source).map_err(|wrong| format!("{}: {}", file.display(), wrong.message))?;
         let targets = groups.into_iter().flatten().flat_map(|group| group.targets);

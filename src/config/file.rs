@@ -1,7 +1,7 @@
 //! The configuration file: its keys, and what each means.
 
 use super::alertmanagers::{self, ALERTMANAGERS, RECONCILE, read_reconcile};
-use super::shelf::Shelf;
+use super::file_source::FileSource;
 use super::{Config, HostNames, ProcessGroup, Reconcile, Sampling, Webhook};
 use crate::act::guard::Budget;
 use crate::diagnostic::{Findings, Spanned};
@@ -264,7 +264,7 @@ impl Default for Config {
 }
 
 /// Reads a configuration; what has an error keeps its default, and is among the findings.
-pub(super) fn read(shelf: &Shelf, findings: &mut Findings) -> Written {
+pub(super) fn read(shelf: &FileSource, findings: &mut Findings) -> Written {
     let mut written = Written {
         config: Config::default(),
         rule_files: Vec::new(),
@@ -414,7 +414,7 @@ fn read_retention(retention: &mut Retention, fields: &Fields, findings: &mut Fin
     }
 }
 
-fn read_webhook(fields: &Fields, shelf: &Shelf, findings: &mut Findings) -> Webhook {
+fn read_webhook(fields: &Fields, shelf: &FileSource, findings: &mut Findings) -> Webhook {
     let allowed = fields.flag("allow_unauthenticated", findings);
     let mut webhook = Webhook {
         token_file: None,

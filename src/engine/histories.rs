@@ -156,9 +156,9 @@ fn policy(variant: usize) -> Policy {
     slow_end.actions.extend(kill_ladder());
     end.cooldown = Duration::from_secs(5);
     slow_end.without_ledger = true;
-    let mut rehearsal = rule("rehearsal", "a", 2, vec![set(Value::Nice(19)), wait(5)]);
-    rehearsal.actions.extend(kill_ladder());
-    rehearsal.dry_run = true;
+    let mut warm_up = rule("rehearsal", "a", 2, vec![set(Value::Nice(19)), wait(5)]);
+    warm_up.actions.extend(kill_ladder());
+    warm_up.dry_run = true;
     let mut by_label = rule(
         "by-label",
         "b",
@@ -196,7 +196,7 @@ fn policy(variant: usize) -> Policy {
         ),
         end,
         slow_end,
-        rehearsal,
+        warm_up,
         by_label,
         quiet,
     ];

@@ -749,11 +749,11 @@ fn an_end_of_all_times_is_no_fault() {
 
 #[test]
 fn a_rehearsal_does_not_end_what_a_real_rule_waits_for() {
-    let mut rehearsal = example("rehearsal", "signal TERM");
-    rehearsal.dry_run = true;
+    let mut warm_up = example("rehearsal", "signal TERM");
+    warm_up.dry_run = true;
     let mut real = example("end", TERM_THEN_KILL);
     (real.limit, real.cooldown) = (5, Duration::ZERO);
-    let mut world = world(policy(vec![real, rehearsal]));
+    let mut world = world(policy(vec![real, warm_up]));
     world.add(100, 1);
     world.add(200, 1);
     world.ignores_sigterm(100);

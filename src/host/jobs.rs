@@ -2,7 +2,7 @@
 //! nothing, and bounds what servers and commands can make it hold.
 
 use super::job::{Authorization, End, Job, Report, Request, Run, Server};
-use super::standing;
+use super::self_priority;
 use crate::http::client::{Connection, Credentials, Secret, Settings};
 use hyper::body::Bytes;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
@@ -38,15 +38,15 @@ pub type OnReport = Arc<dyn Fn(u64, Report) + Send + Sync>;
 
 /// Whoever carries errands out. Cheap to clone.
 #[derive(Clone)]
-pub struct Errands {
+pub struct JobRunner {
     runtime: tokio::runtime::Handle,
     on_report: OnReport,
 }
 
-impl Errands {
+impl JobRunner {
     /// `on_report` may block.
-    pub fn new(runtime: tokio::runtime::Handle, on_report: OnReport) -> Errands {
-        Errands { runtime, on_report }
+    pub fn new(runtime: tokio::runtime::Handle, on_report: OnReport) -> JobRunner {
+        JobRunner { runtime, on_report }
     }
 
     /// Returns at once; the report comes later.
@@ -60,7 +60,7 @@ impl Errands {
             Job::Command(run) => {
                 let failed = Arc::clone(&on_report);
                 let work = move || {
-                    standing::take_turns();
+                    self_priority::take_turns();
                     on_report(ticket, execute(&run));
                 };
                 let thread = std::thread::Builder::new().name("command".into());

@@ -8,7 +8,7 @@ use super::suspension::{Freezers, Suspension};
 use super::trial::{self, CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_SYS_RESOURCE, Trials};
 use super::unit::UnitState;
 use super::{
-    CgroupError, Errands, Host, HostError, Job, Moment, Reading, Reclaimed, Standing, Thread, pageout, standing,
+    CgroupError, Host, HostError, Job, JobRunner, Moment, Reading, Reclaimed, Standing, Thread, pageout, self_priority,
 };
 use crate::process::bounded::{self, BoundedCalls};
 use crate::process::kernel_threads::KernelThreads;
@@ -51,7 +51,7 @@ pub struct LinuxHost {
     on_exit: OnExit,
     limits: Limits,
     freezers: Freezers,
-    jobs: Option<Errands>,
+    jobs: Option<JobRunner>,
 }
 
 impl LinuxHost {
@@ -76,7 +76,7 @@ impl LinuxHost {
     }
 
     /// With somebody who carries errands out. Without one, this host is good for looking only.
-    pub fn with_errands(self, jobs: Errands) -> LinuxHost {
+    pub fn with_errands(self, jobs: JobRunner) -> LinuxHost {
         LinuxHost {
             jobs: Some(jobs),
             ..self
@@ -371,7 +371,7 @@ impl Host for LinuxHost {
             .name("exit-watch".into())
             .stack_size(64 * 1024);
         let spawned = watcher.spawn(move || {
-            standing::take_turns();
+            self_priority::take_turns();
             if let Some(pidfd) = pidfd {
                 release_memory(&pidfd);
                 let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];

@@ -12,7 +12,7 @@ pub mod limit;
 mod limits;
 pub mod linux;
 mod pageout;
-pub mod standing;
+pub mod self_priority;
 mod suspension;
 mod systemd;
 mod trial;
@@ -20,7 +20,7 @@ pub mod unit;
 
 pub use cgroup::CgroupError;
 pub use job::{Job, Report};
-pub use jobs::Errands;
+pub use jobs::JobRunner;
 pub use knob::{Knob, Value};
 use limit::Device;
 pub use linux::LinuxHost;

@@ -16,7 +16,7 @@ use super::snapshot::{Cause, Occasion, Reading, Snapshot};
 use super::trail::Trail;
 use super::vitals::{Sources, Vitals, VitalsReader};
 use crate::host::linux::boot_time;
-use crate::host::standing;
+use crate::host::self_priority;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -205,7 +205,7 @@ impl Sampler {
             follower,
         };
         let thread = thread::Builder::new().name("sampler".to_owned()).spawn(move || {
-            standing::go_first();
+            self_priority::go_first();
             // A slow collector that hangs must not keep the first sample back for ever.
             let until = Instant::now() + FIRST_SLOW_PATIENCE;
             for done in slow_done {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use evenkeel::rehearse::test::{Report, run};
+use evenkeel::simulate::test::{Report, run};
 
 use crate::support::burner::Burner;
 use crate::support::tools::succeed;

@@ -1,7 +1,7 @@
 //! `evenkeel test`: plays test files of rules on the real engine, and those of promtool on the own evaluator, and says
 //! where what happened differs from what was expected. Changes nothing on this host.
 
-use super::stage::{HOST_NAME, Happening, Stage};
+use super::harness::{HOST_NAME, Happening, Stage};
 use super::test_file::{self, Expect, Expected, Mode, Moment, Test, TestFile, Values, Whose};
 use crate::act::guard::Budget;
 use crate::config::{self, Config};

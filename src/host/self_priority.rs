@@ -147,7 +147,7 @@ mod tests {
     fn what_the_start_ran_leaves_memory_and_comes_back_when_it_is_called() {
         const ALONE: &str = "EVENKEEL_TEST_ALONE";
         if std::env::var_os(ALONE).is_none() {
-            let name = "host::standing::tests::what_the_start_ran_leaves_memory_and_comes_back_when_it_is_called";
+            let name = "host::self_priority::tests::what_the_start_ran_leaves_memory_and_comes_back_when_it_is_called";
             let own = std::env::current_exe().unwrap();
             let run = std::process::Command::new(own)
                 .args([name, "--exact"])

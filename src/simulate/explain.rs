@@ -227,7 +227,7 @@ fn explain_rule<H: Host + Clone>(
             .remarks
             .push(format!("{who} says dry-run: actions are only logged"));
     }
-    rehearse(host, baseline, policy, rule, alert, &mut explanation);
+    simulate(host, baseline, policy, rule, alert, &mut explanation);
     explanation.later = later(rule);
     explanation.jobs = jobs(rule, alert);
     match &rule.target_selector {
@@ -347,7 +347,7 @@ fn explain_cgroups<H: Host + Clone>(
 }
 
 /// Lets the real engine judge the alert for this one rule, in dry-run, and reads from its ledger what it decided.
-fn rehearse<H: Host + Clone>(
+fn simulate<H: Host + Clone>(
     host: &H,
     baseline: Option<&CpuBaseline>,
     policy: &Policy,

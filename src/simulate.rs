@@ -2,6 +2,6 @@
 
 pub mod explain;
 pub mod recording;
-mod stage;
+mod harness;
 pub mod test;
 pub mod test_file;

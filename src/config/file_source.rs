@@ -33,7 +33,7 @@ pub(super) const SHIPPED: &[(&str, &str)] = &[
 /// Where an Alertmanager configuration is looked for, to compare its repeats with `hold`.
 const ALERTMANAGER_FILES: [&str; 2] = ["alertmanager.yml", "alerting/alertmanager.yml"];
 
-pub(super) enum Shelf<'p> {
+pub(super) enum FileSource<'p> {
     /// That of the configuration file; the working directory where it is empty.
     Directory(&'p Path),
     /// Texts by name, and no other file.
@@ -64,12 +64,12 @@ pub(super) fn read(path: &Path) -> Result<Source, String> {
     Ok(Source::new(path.display().to_string(), text))
 }
 
-impl Shelf<'_> {
+impl FileSource<'_> {
     /// A path as the configuration means it.
     pub fn path(&self, name: &str) -> PathBuf {
         match self {
-            Shelf::Directory(directory) => directory.join(name),
-            Shelf::Texts(_) => PathBuf::from(name),
+            FileSource::Directory(directory) => directory.join(name),
+            FileSource::Texts(_) => PathBuf::from(name),
         }
     }
 
@@ -107,9 +107,9 @@ impl Shelf<'_> {
 
     fn report_nothing(&self, key: &str, pattern: &Text, findings: &mut Findings) {
         let place = match self {
-            Shelf::Directory(directory) if directory.as_os_str().is_empty() => "the working directory".to_owned(),
-            Shelf::Directory(directory) => directory.display().to_string(),
-            Shelf::Texts(texts) => texts.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
+            FileSource::Directory(directory) if directory.as_os_str().is_empty() => "the working directory".to_owned(),
+            FileSource::Directory(directory) => directory.display().to_string(),
+            FileSource::Texts(texts) => texts.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
         };
         let help = format!("looked in {place}; `{key}` is relative to this file");
         if is_glob(&pattern.value) {
@@ -122,16 +122,16 @@ impl Shelf<'_> {
     /// Files that a pattern names, sorted.
     fn names(&self, pattern: &str) -> Result<Vec<PathBuf>, glob::PatternError> {
         match self {
-            Shelf::Directory(_) if !is_glob(pattern) => {
+            FileSource::Directory(_) if !is_glob(pattern) => {
                 let path = self.path(pattern);
                 Ok(if path.exists() { vec![path] } else { Vec::new() })
             }
-            Shelf::Directory(directory) => {
+            FileSource::Directory(directory) => {
                 let directory = glob::Pattern::escape(&directory.display().to_string());
                 let full = Path::new(&directory).join(pattern).display().to_string();
                 Ok(glob::glob(&full)?.flatten().filter(|path| !path.is_dir()).collect())
             }
-            Shelf::Texts(texts) => {
+            FileSource::Texts(texts) => {
                 let pattern = glob::Pattern::new(pattern)?;
                 let options = glob::MatchOptions {
                     require_literal_separator: true,
@@ -148,8 +148,8 @@ impl Shelf<'_> {
 
     fn read(&self, name: &Path) -> Result<Source, String> {
         match self {
-            Shelf::Directory(_) => read(name),
-            Shelf::Texts(texts) => {
+            FileSource::Directory(_) => read(name),
+            FileSource::Texts(texts) => {
                 let text = texts
                     .iter()
                     .find(|(known, _)| Path::new(known) == name)
@@ -162,8 +162,8 @@ impl Shelf<'_> {
     /// The configuration of an Alertmanager beside ours.
     pub fn alertmanager(&self) -> Option<Source> {
         match self {
-            Shelf::Directory(_) => ALERTMANAGER_FILES.iter().find_map(|name| read(&self.path(name)).ok()),
-            Shelf::Texts(_) => None,
+            FileSource::Directory(_) => ALERTMANAGER_FILES.iter().find_map(|name| read(&self.path(name)).ok()),
+            FileSource::Texts(_) => None,
         }
     }
 }

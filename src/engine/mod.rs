@@ -23,14 +23,6 @@ pub mod rollback;
 mod unit_limits;
 
 #[cfg(test)]
-mod cgroup_histories;
-#[cfg(test)]
-mod job_histories;
-#[cfg(test)]
-mod histories;
-#[cfg(test)]
-mod real_histories;
-#[cfg(test)]
 mod tests;
 
 use crate::act::descendants::Descendants;

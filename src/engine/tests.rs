@@ -1,15 +1,19 @@
 //! The engine on a fake host with a fake clock and a real ledger.
 
+mod cgroup_histories;
 mod clocks;
 mod conditions;
 mod effects;
 mod ending_members;
 pub(super) mod jobs;
 mod former_ledger;
+mod histories;
+mod job_histories;
 mod kinship;
 mod level;
 mod limits;
 mod pid_reuse;
+mod real_histories;
 mod reconciling;
 mod scale;
 mod signal_leases;

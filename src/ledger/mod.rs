@@ -1,5 +1,5 @@
 //! The ledger: what was decided, what was done, what is held and must be put back. Durable in `store`, mirrored in
-//! memory by `ledger`; both take the same entries.
+//! memory by `state`; both take the same entries.
 
 pub mod state;
 pub mod breaker;
@@ -15,15 +15,8 @@ pub mod retention;
 mod recovery;
 mod schema;
 pub mod store;
-
 #[cfg(test)]
-mod damage_tests;
-#[cfg(test)]
-mod retention_tests;
-#[cfg(test)]
-mod recovery_tests;
-#[cfg(test)]
-mod store_tests;
+mod tests;
 
 pub use breaker::Breaker;
 pub use entry::{Decision, Entry, Outcome, Record};

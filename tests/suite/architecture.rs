@@ -56,7 +56,7 @@ fn files() -> Vec<(String, String)> {
     }
     // Whole files of tests.
     found.retain(|(name, _)| {
-        !name.ends_with("tests.rs") && !name.ends_with("histories.rs") && !name.contains("/tests/")
+        !name.ends_with("tests.rs") && !name.contains("/tests/")
     });
     found
 }

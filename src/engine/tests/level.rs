@@ -14,7 +14,7 @@ mod processes;
 mod senders;
 mod simulation;
 
-use super::super::histories::config;
+use super::histories::config;
 use generator::history;
 use proptest::prelude::*;
 use simulation::Simulation;

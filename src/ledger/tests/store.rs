@@ -1,15 +1,15 @@
 //! The ledger on a real file: what is written is read again, and what a former version wrote is taken over.
 
-use super::retention::KEEP_CLOSED;
-use super::store::{FILE_NAME, Store, StoreError, read_records};
-use super::{Closed, Entry, LedgerState};
 use crate::host::Value;
 use crate::host::job::{Request, Server};
 use crate::ledger::EpisodeKey;
+use crate::ledger::retention::KEEP_CLOSED;
 use crate::ledger::state::WireSource;
+use crate::ledger::store::{FILE_NAME, Store, StoreError, read_records};
 use crate::ledger::{
     Allocation, Effect, Episode, Lease, Outcome, Release, RetryState, SavedValue, Stage, TargetProgress, Victim,
 };
+use crate::ledger::{Closed, Entry, LedgerState};
 use crate::process::{BootId, Identity, Target};
 use crate::template::Segment;
 use jiff::Timestamp;

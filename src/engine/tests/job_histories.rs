@@ -3,7 +3,7 @@
 //! granted. What cannot be given back is in the history, and does not stay for ever.
 
 use super::histories::config;
-use super::tests::jobs::rule;
+use super::jobs::rule;
 use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
 use crate::host::fake::FakeHost;

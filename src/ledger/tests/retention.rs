@@ -1,11 +1,11 @@
 //! Retention on a real file: old history goes in portions and the file shrinks; what is open stays.
 
-use super::state::WireSource;
-use super::store::{FILE_NAME, Store};
-use super::{
+use crate::host::Value;
+use crate::ledger::state::WireSource;
+use crate::ledger::store::{FILE_NAME, Store};
+use crate::ledger::{
     Decision, Effect, Entry, Episode, EpisodeKey, Lease, LedgerState, Outcome, Record, Retention, SavedValue, Victim,
 };
-use crate::host::Value;
 use crate::process::{BootId, Identity, Target};
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
@@ -185,7 +185,7 @@ fn the_oldest_lines_go_until_the_file_is_small_and_it_shrinks() {
 fn without_a_quiet_moment_the_file_stays_bounded_as_well() {
     const LIMIT: u64 = 1 << 20;
     let directory = tempfile::tempdir().unwrap();
-    let (mut journal, _) = super::Journal::open(directory.path(), BOOT);
+    let (mut journal, _) = crate::ledger::Journal::open(directory.path(), BOOT);
     journal.retain(Retention {
         size_bytes: LIMIT,
         ..Retention::default()

@@ -1,12 +1,12 @@
 //! What a salvage keeps and what it must not bring back: the marks by which a log is found to be damaged, rows on pages
 //! that nothing uses, remains of earlier attempts.
 
-use super::damage_tests::{BOOT, FRAME, LEASES, LOG_HEADER, harm, ids, lease, ledger, open, set_aside};
-use super::recovery::{log_is_damaged, replace};
-use super::store::FILE_NAME;
-use super::{Command, Effect, Entry, Journal, Lease, Outcome, RetryState};
+use super::damage::{BOOT, FRAME, LEASES, LOG_HEADER, harm, ids, lease, ledger, open, set_aside};
 use crate::host::Value;
 use crate::host::job::Run;
+use crate::ledger::recovery::{log_is_damaged, replace};
+use crate::ledger::store::FILE_NAME;
+use crate::ledger::{Command, Effect, Entry, Journal, Lease, Outcome, RetryState};
 use crate::process::BootId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,12 +1,12 @@
 //! A ledger that is damaged in every way that a disk can think of: it is set aside, and what can be read is kept.
 
-use super::entry::{Entry, Outcome};
-use super::lease::{Effect, Lease, SavedValue};
-use super::recovery::{log_is_damaged, replace};
-use super::state::LedgerState;
-use super::store::FILE_NAME;
-use super::{Episode, EpisodeKey, Journal, Victim};
 use crate::host::Value;
+use crate::ledger::entry::{Entry, Outcome};
+use crate::ledger::lease::{Effect, Lease, SavedValue};
+use crate::ledger::recovery::{log_is_damaged, replace};
+use crate::ledger::state::LedgerState;
+use crate::ledger::store::FILE_NAME;
+use crate::ledger::{Episode, EpisodeKey, Journal, Victim};
 use crate::process::{BootId, Identity, Target};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ fn episode() -> Episode {
             simulated: false,
         },
         ladder: String::new(),
-        source: super::state::WireSource::Local,
+        source: crate::ledger::state::WireSource::Local,
         labels: Default::default(),
         annotations: Default::default(),
         starts_at: jiff::Timestamp::UNIX_EPOCH,

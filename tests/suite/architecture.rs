@@ -55,9 +55,7 @@ fn files() -> Vec<(String, String)> {
         }
     }
     // Whole files of tests.
-    found.retain(|(name, _)| {
-        !name.ends_with("tests.rs") && !name.contains("/tests/")
-    });
+    found.retain(|(name, _)| !name.ends_with("tests.rs") && !name.contains("/tests/"));
     found
 }
 

@@ -108,7 +108,7 @@ impl<H: Host> Engine<H> {
         transaction: &mut Transaction,
     ) -> Result<Vec<Candidate>, Denial> {
         let protection = Protection {
-            own_ancestors: &self.own_ancestors,
+            own_ancestors: &self.processes.own_ancestors,
             protect: &self.policy.protect,
         };
         let found = select_cgroups(&mut self.host, transaction.processes(), rule, selector, &protection);
@@ -157,7 +157,7 @@ impl<H: Host> Engine<H> {
         now.cpu_cores = seen.cpu_cores;
         let members = self.members_of(&now);
         let protection = Protection {
-            own_ancestors: &self.own_ancestors,
+            own_ancestors: &self.processes.own_ancestors,
             protect: &self.policy.protect,
         };
         match selector.judge_cgroup(&now) {
@@ -171,7 +171,7 @@ impl<H: Host> Engine<H> {
     /// Everything in a cgroup, read now.
     pub(super) fn members_of(&mut self, cgroup: &Cgroup) -> Members {
         let protection = Protection {
-            own_ancestors: &self.own_ancestors,
+            own_ancestors: &self.processes.own_ancestors,
             protect: &self.policy.protect,
         };
         members(&mut self.host, &BTreeMap::new(), cgroup, &protection)

@@ -10,7 +10,9 @@ mod delivery;
 pub mod episode;
 mod job;
 pub mod host_identity;
+mod open_episodes;
 pub mod pipeline;
+mod process_view;
 mod perform;
 mod reconcile;
 mod room;
@@ -25,7 +27,6 @@ mod unit_limits;
 #[cfg(test)]
 mod tests;
 
-use crate::act::descendants::Descendants;
 pub use cgroups::select_cgroups;
 
 use crate::act::guard::Budget;
@@ -33,14 +34,16 @@ use crate::alert::alertmanager::MissingAlerts;
 use crate::host::Host;
 use crate::ledger::lease::Undo;
 use crate::ledger::state::REMEMBER_VICTIMS;
-use crate::ledger::{Episode, EpisodeKey, EvidenceSource, Journal, Lease, LedgerState, Record, Retention};
-use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
-use crate::process::{ProcessTree, Selector};
+use crate::ledger::{Episode, EvidenceSource, Journal, Lease, LedgerState, Record, Retention};
+use crate::process::Selector;
+use crate::process::table::CpuBaseline;
 use crate::rule::{Rule, RuleSet, Step, TargetSelector};
 use crate::tally::Tally;
 use host_identity::HostIdentity;
 use job::InFlight;
-use std::collections::{BTreeMap, BTreeSet};
+use open_episodes::OpenEpisodes;
+use process_view::ProcessView;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use timers::Timers;
@@ -105,19 +108,8 @@ pub struct Engine<H: Host> {
     policy: Policy,
     tally: Tally,
     conditions: Conditions,
-    own_ancestors: BTreeSet<i32>,
-    /// The rule that each open episode came from, which may have been replaced since.
-    rules_in_use: BTreeMap<EpisodeKey, Arc<Rule>>,
-    /// CLOCK_BOOTTIME at which each open episode was judged last.
-    evaluated_at: BTreeMap<EpisodeKey, Duration>,
-    /// Open episodes for which more processes match than the rule allows, as was told already.
-    crowded: BTreeSet<EpisodeKey>,
-    /// The last two readings for processor use: the newer one serves once it is old enough.
-    baselines: [Option<CpuBaseline>; 2],
-    /// The process table as an alert had it read, and when.
-    last_table: Option<(Duration, Arc<ProcessTree>)>,
-    /// Children of targets that were seen.
-    descendants: Descendants,
+    open_episodes: OpenEpisodes,
+    processes: ProcessView,
     /// What was undone in this turn, whose newest children must be looked for once more.
     undone: Vec<(Lease, Undo)>,
     /// Leases that are being undone and wait for room, by number.
@@ -138,12 +130,11 @@ impl<H: Host> Engine<H> {
         conditions: Conditions,
         tally: Tally,
     ) -> Self {
-        let own_ancestors = host.own_ancestors();
+        let processes = ProcessView::new(host.own_ancestors());
         let timers = Timers {
             last_round: host.now().boot,
             ..Timers::default()
         };
-        let rules_in_use = BTreeMap::new();
         let mut engine = Engine {
             host,
             journal,
@@ -151,13 +142,8 @@ impl<H: Host> Engine<H> {
             policy,
             tally,
             conditions,
-            own_ancestors,
-            rules_in_use,
-            evaluated_at: BTreeMap::new(),
-            crowded: BTreeSet::new(),
-            baselines: [None, None],
-            last_table: None,
-            descendants: Descendants::default(),
+            open_episodes: OpenEpisodes::default(),
+            processes,
             undone: Vec::new(),
             waits: BTreeMap::new(),
             timers,
@@ -208,7 +194,7 @@ impl<H: Host> Engine<H> {
 
     /// The age up to which victims are asked for: by the host's budget, and by the cooldowns of all rules.
     fn victim_age(&self) -> Duration {
-        let rules = self.policy.rules.rules.iter().chain(self.rules_in_use.values());
+        let rules = self.policy.rules.rules.iter().chain(self.open_episodes.rules());
         let cooldowns = rules.map(|rule| rule.cooldown);
         cooldowns.fold(self.policy.budget.per.max(REMEMBER_VICTIMS), Duration::max)
     }
@@ -236,7 +222,7 @@ impl<H: Host> Engine<H> {
 
     /// Measures processor use from an earlier reading of the process table.
     pub fn measure_from(&mut self, baseline: CpuBaseline) {
-        self.baselines = [Some(baseline), None];
+        self.processes.measure_from(Some(baseline));
     }
 
     /// CLOCK_BOOTTIME at which [`Engine::tick`] has something to do.
@@ -251,8 +237,8 @@ impl<H: Host> Engine<H> {
 
     /// The rule of an episode: the one it came from, or after a restart the one of that name.
     fn rule_of(&self, episode: &Episode) -> Option<Arc<Rule>> {
-        self.rules_in_use
-            .get(&episode.key)
+        self.open_episodes
+            .rule(&episode.key)
             .or_else(|| self.policy.rules.get(&episode.key.rule))
             .cloned()
     }
@@ -276,21 +262,14 @@ impl<H: Host> Engine<H> {
     /// Remembers how much processor time each process has used, where some rule will ask for its use.
     fn measure_cpu(&mut self) {
         if !self.policy.rules.rules.iter().any(|rule| select::needs_cpu(rule)) {
-            self.baselines = [None, None];
+            self.processes.measure_from(None);
             self.timers.baseline_at = None;
             return;
         }
         let now = self.host.now().boot;
         if let Ok(table) = self.host.processes() {
-            let [newer, older] = &mut self.baselines;
-            *older = newer.replace(CpuBaseline::take(&table, now));
+            self.processes.add_baseline(&table, now);
         }
         self.timers.baseline_at = Some(now);
-    }
-
-    /// The newest reading that lies far enough back to measure from.
-    fn baseline(&self, now: Duration) -> Option<&CpuBaseline> {
-        let is_old_enough = |baseline: &&CpuBaseline| now.saturating_sub(baseline.taken_at) >= MIN_CPU_WINDOW;
-        self.baselines.iter().flatten().find(is_old_enough)
     }
 }

@@ -286,7 +286,7 @@ impl<H: Host> Engine<H> {
         let (holds, is_alive) = match &context.candidate {
             Candidate::Process(process) => {
                 let protection = Protection {
-                    own_ancestors: &self.own_ancestors,
+                    own_ancestors: &self.processes.own_ancestors,
                     protect: &self.policy.protect,
                 };
                 let holds = still_holds(&mut self.host, process, rule, selector, &protection);

@@ -8,6 +8,7 @@
 use super::Engine;
 use super::episode::Statement;
 use super::latency::Arrival;
+use super::process_view::{read_ancestry, read_tree};
 use super::reconcile::before;
 use super::select::{Selection, needs_cpu, select, selector_for};
 use super::steps::StepContext;
@@ -21,7 +22,7 @@ use crate::ledger::{
     Closed, Decision, Entry, Episode, EpisodeKey, Evidence, EvidenceSource, Lease, LedgerState, Level, Outcome,
     TargetProgress,
 };
-use crate::process::{Candidate, Process, ProcessTree, Selector, Target};
+use crate::process::{Candidate, Process, Selector, Target};
 use crate::rule::{Rule, RuleIndex, TargetSelector};
 use smol_str::SmolStr;
 use std::borrow::Borrow;
@@ -31,8 +32,6 @@ use std::time::{Duration, Instant};
 
 /// Alerts that may be open at once, whatever is sent: more are a fault of the sender, and each costs a look per round.
 const MAX_OPEN_EPISODES: usize = 4096;
-/// A process table serves alerts that come so soon after it was read.
-const JUST_READ: Duration = Duration::from_millis(20);
 /// A repeat so soon after the last look changes nothing.
 const JUST_NOW: Duration = Duration::from_secs(1);
 
@@ -103,8 +102,7 @@ impl<H: Host> Engine<H> {
         if is_round {
             self.timers.last_round = now;
             let open = &self.ledger.episodes;
-            self.evaluated_at.retain(|key, _| open.contains_key(key));
-            self.crowded.retain(|key| open.contains_key(key));
+            self.open_episodes.retain(open);
             self.check_victims(&mut transaction);
             self.check_limits_of_units(&mut transaction);
         }
@@ -222,7 +220,7 @@ impl<H: Host> Engine<H> {
         let closed = self.ledger.closed.get(&key);
         episode.may_continue = closed.is_none_or(|closed| closed.ended_at < alert.starts_at);
         transaction.stage(&mut self.ledger, Entry::Episode(episode));
-        self.rules_in_use.insert(key.clone(), Arc::clone(rule));
+        self.open_episodes.set_rule(&key, rule);
         if self.ledger.paused {
             // It stays open, so that it is judged when the pause ends, not only at the next repeat.
             let about = AlertRef::new(&rule.name, &alert.labels, &alert.fingerprint);
@@ -334,8 +332,8 @@ impl<H: Host> Engine<H> {
             .is_some_and(|episode| episode.excluded.iter().any(|excluded| excluded.until_repeat));
         !waits_for_repeat
             && self
-                .evaluated_at
-                .get(key)
+                .open_episodes
+                .evaluated_at(key)
                 .is_some_and(|at| at.saturating_add(JUST_NOW) > now)
     }
 
@@ -399,7 +397,7 @@ impl<H: Host> Engine<H> {
             Level::Unconfirmed => return self.wait_for_confirmation(episode, transaction),
             Level::Over => return self.close_silent(&episode, &about, transaction),
         }
-        self.evaluated_at.insert(key.clone(), transaction.boot_now());
+        self.open_episodes.set_evaluated(key, transaction.boot_now());
         if self.ledger.paused {
             return postpone(&mut self.ledger, key, transaction.boot_now());
         }
@@ -417,7 +415,7 @@ impl<H: Host> Engine<H> {
                 Ok(matches) => matches,
                 Err(denial) => {
                     // Told when it begins and at each repeat: how often an open episode is looked at says nothing of it.
-                    if self.crowded.insert(key.clone()) {
+                    if self.open_episodes.set_crowded(key, true) {
                         self.record_denial(&about, &denial, transaction);
                     } else if occasion == Trigger::Repeat {
                         transaction.counted.push((rule.name.clone(), denial.decision));
@@ -426,7 +424,7 @@ impl<H: Host> Engine<H> {
                 }
             },
         };
-        self.crowded.remove(key);
+        self.open_episodes.set_crowded(key, false);
         self.drop_gone_targets(&mut episode, transaction);
         if rule.has_final_steps() {
             let spent = self.spent(transaction.processes());
@@ -506,18 +504,22 @@ impl<H: Host> Engine<H> {
         transaction.near = match selector.only_pid() {
             // Rounds read everything, and so see the children of those that are held.
             Some(pid) if is_first && transaction.table.is_none() && needs_one_only(rule) => {
-                Some(self.read_line_of(pid))
+                Some(read_ancestry(&mut self.host, &self.ledger.leases, pid))
             }
             _ => None,
         };
         if transaction.near.is_none() && transaction.table.is_none() {
-            transaction.table = Some(self.recent_table(transaction));
+            let (now, is_shared) = (transaction.boot_now(), transaction.arrival.is_some());
+            let table = self
+                .processes
+                .table(&mut self.host, &self.ledger.leases, now, is_shared);
+            transaction.table = Some(table);
         }
         if let TargetSelector::Cgroups(_) = rule.target_selector {
             return self.find_cgroups(rule, selector, about, is_first, transaction);
         }
         let protection = Protection {
-            own_ancestors: &self.own_ancestors,
+            own_ancestors: &self.processes.own_ancestors,
             protect: &self.policy.protect,
         };
         let choice = transaction.choice().map(|tree| &**tree).unwrap_or_default();
@@ -563,7 +565,7 @@ impl<H: Host> Engine<H> {
     /// Why targets cannot be chosen at this time at all.
     fn selection_denial(&self, rule: &Rule, now: Duration) -> Option<Denial> {
         // Whoever is oldest must not be taken for whoever uses the processors most.
-        (needs_cpu(rule) && self.baseline(now).is_none()).then(|| Denial {
+        (needs_cpu(rule) && self.processes.baseline(now).is_none()).then(|| Denial {
             decision: Decision::NoTarget,
             reason: "processor use has not been measured for long enough yet; it is looked at again".to_owned(),
         })
@@ -689,12 +691,12 @@ impl<H: Host> Engine<H> {
         let mut outcomes = if transaction.is_unledgered { entries } else { Vec::new() };
         let told = outcomes.len();
         if !transaction.work.is_empty() {
-            self.last_table = None;
+            self.processes.forget_table();
         }
         for work in std::mem::take(&mut transaction.work) {
             if matches!(work, Action::Undo { .. }) && transaction.table.is_none() {
                 // Whoever undoes must know the children.
-                transaction.table = Some(Arc::new(self.read_kin()));
+                transaction.table = Some(Arc::new(read_tree(&mut self.host)));
             }
             self.perform(work, &transaction, &mut outcomes);
         }
@@ -722,51 +724,6 @@ impl<H: Host> Engine<H> {
         for retry in courses.filter(|retry| retry.next <= now) {
             retry.next = now + RETRY;
         }
-    }
-
-    /// The process table as whoever undoes needs it.
-    pub(super) fn read_kin(&mut self) -> ProcessTree {
-        ProcessTree::from(self.host.processes().unwrap_or_default())
-    }
-
-    /// For alerts that come in quick succession one reading serves several: whom it names is read anew before it is
-    /// touched. Nothing was done since then.
-    fn recent_table(&mut self, transaction: &Transaction) -> Arc<ProcessTree> {
-        let now = transaction.boot_now();
-        let recent = self.last_table.take().filter(|_| transaction.arrival.is_some());
-        let recent = recent.filter(|(read_at, _)| now.saturating_sub(*read_at) < JUST_READ);
-        let (read_at, table) = recent.unwrap_or_else(|| (now, Arc::new(self.read_table(now))));
-        self.last_table = Some((read_at, Arc::clone(&table)));
-        table
-    }
-
-    /// A process and its ancestors, which matter where one may hold what was inherited: who names it by number need not wait
-    /// until all others are read.
-    fn read_line_of(&mut self, pid: i32) -> ProcessTree {
-        let mut line: Vec<Process> = Vec::new();
-        let mut next = self.host.process(pid);
-        while let Some(process) = next {
-            // A pid that was handed out again may close a circle.
-            let is_known = |known: &Process| known.identity.pid == process.parent;
-            next = (!self.ledger.leases.is_empty() && !line.iter().any(is_known))
-                .then(|| self.host.process(process.parent))
-                .flatten();
-            line.push(process);
-        }
-        ProcessTree::from(line)
-    }
-
-    fn read_table(&mut self, now: Duration) -> ProcessTree {
-        let mut table = self.host.processes().unwrap_or_else(|error| {
-            tracing::error!(%error, "the process table cannot be read");
-            Vec::new()
-        });
-        if let Some(baseline) = self.baseline(now) {
-            baseline.measure(&mut table, now);
-        }
-        let tree = ProcessTree::from(table);
-        self.descendants.note(&tree, &self.ledger.leases);
-        tree
     }
 }
 

@@ -2,6 +2,7 @@
 //! refused, not by mode, pause, budget or a ledger that cannot be written.
 
 use super::episode::end_to_remember;
+use super::process_view::read_tree;
 use super::reconcile::before;
 use super::timers::ROUND;
 use super::transaction::{Action, AlertRef, Transaction};
@@ -19,7 +20,6 @@ use crate::rule::Step;
 use jiff::Timestamp;
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 impl<H: Host> Engine<H> {
@@ -36,8 +36,7 @@ impl<H: Host> Engine<H> {
             return;
         };
         let ladder = self.rule_of(&episode).map_or(0, |rule| rule.actions.len());
-        self.rules_in_use.remove(key);
-        self.crowded.remove(key);
+        self.open_episodes.remove(key);
         for progress in episode
             .targets
             .iter()
@@ -170,7 +169,7 @@ impl<H: Host> Engine<H> {
 
     /// A process that was watched has ended: its place is free, and the next victim may be due.
     pub fn exited(&mut self, target: Identity) {
-        self.last_table = None;
+        self.processes.forget_table();
         if self.host.is_alive(target) {
             // A watch that failed tells nothing; a victim that lives must keep its place.
             return;
@@ -427,7 +426,7 @@ impl<H: Host> Engine<H> {
         let leases = &self.ledger.leases;
         let family = Family {
             tree: transaction.table.as_deref().unwrap_or(&nobody),
-            descendants: &self.descendants,
+            descendants: &self.processes.descendants,
             is_holder: &|process| holds(leases, process, &lease),
         };
         let cgroup = cgroup_of(&lease);
@@ -515,12 +514,12 @@ impl<H: Host> Engine<H> {
         if undone.is_empty() {
             return;
         }
-        let tree = self.read_kin();
+        let tree = read_tree(&mut self.host);
         for (lease, what) in undone {
             let leases = &self.ledger.leases;
             let family = Family {
                 tree: &tree,
-                descendants: &self.descendants,
+                descendants: &self.processes.descendants,
                 is_holder: &|process| holds(leases, process, &lease),
             };
             restore::sweep(&mut self.host, &lease, &what, &family);
@@ -547,7 +546,7 @@ impl<H: Host> Engine<H> {
         // Also those that were open before a restart come from the rule that is replaced now.
         for key in self.ledger.episodes.keys() {
             if let Some(rule) = self.policy.rules.get(&key.rule) {
-                self.rules_in_use.entry(key.clone()).or_insert_with(|| Arc::clone(rule));
+                self.open_episodes.keep_rule(key, rule);
             }
         }
         let former = std::mem::replace(&mut self.policy, policy);

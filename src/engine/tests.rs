@@ -29,6 +29,7 @@ use crate::ledger::{Decision, Outcome};
 use crate::process::{Identity, Process, Selector};
 use crate::rule::{TargetSelector, example};
 use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// Own evaluation hands over what fires so often.

@@ -108,7 +108,7 @@ impl<H: Host> Engine<H> {
         };
         let members = self.members_of(&now);
         let protection = Protection {
-            own_ancestors: &self.own_ancestors,
+            own_ancestors: &self.processes.own_ancestors,
             protect: &self.policy.protect,
         };
         protection.screen_cgroup(rule, &now, &members).is_ok() && guard::limit(&now, value).is_ok()

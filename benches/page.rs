@@ -22,7 +22,7 @@ use evenkeel::http::Access;
 use evenkeel::process::table::{Procfs, TICKS_PER_SECOND};
 use evenkeel::publish::{self, Options, Site};
 use evenkeel::sense::{Config, Sampler, trail};
-use evenkeel::tally::{HeldLease, OpenAlert, Standing, State, Tally, Told, Verdict};
+use evenkeel::telemetry::{EngineState, Event, EventKind, LeaseStatus, OpenAlert, RuleStatus, Telemetry};
 use hyper::Request;
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
@@ -35,17 +35,17 @@ const PAGE_INTERVAL: Duration = Duration::from_secs(2);
 const OPEN: Duration = Duration::from_secs(20);
 
 /// A daemon's state with many leases and full lists.
-fn tally() -> Tally {
-    let (tally, now) = (Tally::default(), Timestamp::now());
+fn telemetry() -> Telemetry {
+    let (telemetry, now) = (Telemetry::default(), Timestamp::now());
     let rule = "calm-batch-jobs".to_owned();
-    tally.set_rules(vec![Standing {
+    telemetry.set_rules(vec![RuleStatus {
         rule: rule.clone(),
         steps: vec!["nice 10".to_owned(), "ionice idle".to_owned()],
         actions: ["nice", "ionice"].into(),
         acts: true,
         last_decision: None,
     }]);
-    let leases = (1..=LEASES).map(|id| HeldLease {
+    let leases = (1..=LEASES).map(|id| LeaseStatus {
         id,
         rule: rule.clone(),
         pid: Some(10_000 + id as i32),
@@ -63,21 +63,21 @@ fn tally() -> Tally {
         dry_run: false,
         targets: LEASES as usize,
     };
-    tally.set_open(vec![alert], leases.collect());
-    tally.set_state(State {
+    telemetry.set_open(vec![alert], leases.collect());
+    telemetry.set_state(EngineState {
         enforce: true,
         rules: 1,
         alerts_firing: [("alertmanager", 1)].into(),
         leases: [((rule.clone(), "nice"), LEASES as usize)].into(),
-        ..State::default()
+        ..EngineState::default()
     });
     for pid in 0..100 {
-        for verdict in [Verdict::Decision("planned"), Verdict::Outcome("applied")] {
-            tally.tell(Told {
+        for kind in [EventKind::Decision("planned"), EventKind::Outcome("applied")] {
+            telemetry.record_event(Event {
                 at: now,
                 rule: rule.clone(),
                 alertname: "HostCpuSaturated".to_owned(),
-                verdict,
+                kind,
                 pid: Some(10_000 + pid),
                 process: Some(format!("worker-{pid}")),
                 step: Some("nice 10".to_owned()),
@@ -87,7 +87,7 @@ fn tally() -> Tally {
             });
         }
     }
-    tally
+    telemetry
 }
 
 fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
@@ -107,8 +107,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     while sampler.trail().len() < trail::MAX_SAMPLES {
         std::thread::sleep(Duration::from_millis(50));
     }
-    let tally = tally();
-    let busy = Arc::new(Site::new(sampler, tally.clone(), Options::default()));
+    let telemetry = telemetry();
+    let busy = Arc::new(Site::new(sampler, telemetry.clone(), Options::default()));
     let cost_of = |path: &str| -> Result<f64, Box<dyn Error>> {
         let request = Request::builder().uri(path).body(())?;
         runtime.block_on(busy.answer(&request));
@@ -142,7 +142,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // What is spent, as it is in the field: one sample a second. The sampler above costs the same with and without the page.
     let sampler = Arc::new(Sampler::start(Config::default(), Box::new(()))?);
-    let field = Arc::new(Site::new(sampler, tally, Options::default()));
+    let field = Arc::new(Site::new(sampler, telemetry, Options::default()));
     browser.open(&serve(&runtime, field)?);
     let open = Shares::over(OPEN, &browser)?;
     browser.open("about:blank");

@@ -26,7 +26,7 @@ use crate::ledger::{Entry, Journal};
 use crate::process::table::Procfs;
 use crate::publish::{self, Site};
 use crate::sense::{self, Roots, Sampler};
-use crate::tally::Tally;
+use crate::telemetry::Telemetry;
 use arc_swap::ArcSwap;
 use kept_alerts::KeptAlerts;
 use reload::Reloader;
@@ -207,8 +207,8 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         None => bind("webhook", run.webhook_listen).await?,
     };
 
-    let tally = Tally::default();
-    tally.reloaded(Some(now_seconds()));
+    let telemetry = Telemetry::default();
+    telemetry.reloaded(Some(now_seconds()));
     // A new ledger has none, and one that cannot be read is told about by the journal.
     recall(&tally, &read_records(&run.storage.path, RECALLED).unwrap_or_default());
     let (door, inputs) = EngineHandle::new();
@@ -218,7 +218,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         slow_interval: loaded.config.sampling.slow_interval,
     };
     let watcher = Arc::new(
-        Watcher::start(policy::orders(&loaded), sampling, door.clone(), tally.clone(), kept)
+        Watcher::start(policy::orders(&loaded), sampling, door.clone(), telemetry.clone(), kept)
             .map_err(because("no thread"))?,
     );
     let newest_policy = Arc::new(ArcSwap::from_pointee(policy.clone()));
@@ -233,9 +233,9 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
             Arc::clone(&newest_policy),
             door.clone(),
             Arc::clone(&watcher),
-            tally.clone(),
+            telemetry.clone(),
         );
-        let tally = tally.clone();
+        let telemetry = telemetry.clone();
         let supervise = move || {
             self_priority::go_first();
             // `while:` is judged by samples. Nothing is sent: it is over when the other end is gone.
@@ -244,7 +244,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
                 let _: Result<(), _> = first_sample.recv_timeout(FIRST_SAMPLE);
                 engine
             };
-            keep_running(&make, began, &inputs, &tally);
+            keep_running(&make, began, &inputs, &telemetry);
             // Nobody listens any more when the daemon is ending by itself.
             let _ = died.send(());
         };
@@ -283,7 +283,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         reconciler: reconciler.clone(),
         groups,
         policy: Arc::clone(&newest_policy),
-        tally: tally.clone(),
+        telemetry: telemetry.clone(),
     };
     let reloader = Arc::new(Reloader::new(&run, &loaded, authenticates, told));
     let options = publish::Options {
@@ -295,7 +295,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         }),
         ..publish::Options::default()
     };
-    let site = Arc::new(Site::new(Arc::clone(&sampler), tally.clone(), options));
+    let site = Arc::new(Site::new(Arc::clone(&sampler), telemetry.clone(), options));
     let (stop, _) = tokio::sync::watch::channel(false);
     let stopped = || {
         let mut stop = stop.subscribe();
@@ -313,7 +313,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     }
     let receiver = WebhookReceiver::new(door.clone(), access, tally.clone());
     let receiving = tokio::spawn(receiver.run(webhook, Limits::default(), stopped()));
-    let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), tally.clone(), stopped()));
+    let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), telemetry.clone(), stopped()));
     let control = control::serve(run.storage.path.clone(), door.clone(), stopped());
     let control = tokio::spawn(control);
     let rehearsed = {
@@ -414,7 +414,7 @@ fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &Rec
         let once = std::panic::AssertUnwindSafe(|| {
             let engine = make();
             drop(began);
-            crate::engine::run::run(engine, inputs, tally);
+            crate::engine::run::run(engine, inputs, telemetry);
         });
         match std::panic::catch_unwind(once) {
             Ok(()) => return,
@@ -432,7 +432,7 @@ fn engine_maker(
     policy: Arc<ArcSwap<Policy>>,
     door: EngineHandle,
     watcher: Arc<Watcher>,
-    tally: Tally,
+    telemetry: Telemetry,
 ) -> impl Fn() -> Engine<LinuxHost> + use<> {
     let directory = run.storage.path.clone();
     let door = Mutex::new(door);
@@ -460,7 +460,7 @@ fn engine_maker(
             ledger,
             Policy::clone(&policy),
             watcher.conditions(),
-            tally.clone(),
+            telemetry.clone(),
         )
     }
 }

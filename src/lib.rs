@@ -20,7 +20,7 @@ pub mod alert;
 pub mod host;
 pub mod process;
 pub mod http;
-pub mod tally;
+pub mod telemetry;
 pub mod family;
 pub mod template;
 pub mod labels;

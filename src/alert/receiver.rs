@@ -6,7 +6,7 @@ use super::alert::{Alert, Source, Status};
 use super::decode::{DecodeError, Envelope, InvalidEntry, decode};
 use crate::http::answer::{self, Answer};
 use crate::http::{Access, BodyError, Denied, Limits, Peer, discard, read_body, serve};
-use crate::tally::Tally;
+use crate::telemetry::Telemetry;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, ORIGIN};
 use hyper::{Method, Request, StatusCode};
@@ -86,7 +86,7 @@ impl<F: Fn(Delivery) -> Result<(), Full> + Send + Sync + 'static> Inbox for F {
 pub struct WebhookReceiver<I> {
     inbox: I,
     access: Access,
-    tally: Tally,
+    telemetry: Telemetry,
     bodies: Arc<Semaphore>,
 }
 
@@ -133,7 +133,7 @@ impl<I: Inbox> WebhookReceiver<I> {
         WebhookReceiver {
             inbox,
             access,
-            tally,
+            telemetry,
             bodies: Arc::new(Semaphore::new(MAX_BODIES_KIB)),
         }
     }
@@ -169,7 +169,7 @@ impl<I: Inbox> WebhookReceiver<I> {
                 answer
             }
         };
-        self.tally.webhook_request(answer.status().as_u16());
+        self.telemetry.webhook_request(answer.status().as_u16());
         answer
     }
 
@@ -247,7 +247,7 @@ impl<I: Inbox> WebhookReceiver<I> {
             "webhook request"
         );
         if alerts.is_empty() && invalid.is_empty() {
-            self.tally.alerts_truncated(envelope.truncated);
+            self.telemetry.alerts_truncated(envelope.truncated);
             return Ok(answer::text(StatusCode::OK, "ok: no alerts"));
         }
         // The reason is for whoever tries it by hand; Alertmanager does not look.
@@ -269,11 +269,11 @@ impl<I: Inbox> WebhookReceiver<I> {
         // Counted once taken, so that what Alertmanager sends again after a 503 is not counted twice.
         for (status, count) in [(Status::Firing, firing), (Status::Resolved, resolved)] {
             (0..count).for_each(|_| {
-                self.tally
+                self.telemetry
                     .alert_received(Source::Alertmanager.as_str(), status.as_str())
             });
         }
-        self.tally.alerts_truncated(envelope.truncated);
+        self.telemetry.alerts_truncated(envelope.truncated);
         match tokio::time::timeout(RECEIPT_TIMEOUT, receipt).await {
             Ok(Ok(Receipt::Durable)) => Ok(answer::text(StatusCode::OK, &said)),
             Ok(Ok(Receipt::Unavailable(reason))) => Err(Refusal::Unavailable(reason)),

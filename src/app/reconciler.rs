@@ -7,7 +7,7 @@ use crate::alert::alertmanager::{
 use crate::config::{Alertmanagers, Config, LastGood, Reconcile};
 use crate::engine::run::{EngineHandle, Input};
 use crate::http::client::{ClientError, Connection};
-use crate::tally::Tally;
+use crate::telemetry::Telemetry;
 use hyper::body::Bytes;
 use hyper::{HeaderMap, Method, StatusCode, Uri};
 use std::collections::BTreeSet;
@@ -71,7 +71,7 @@ pub async fn run(Wanted(mut wanted): Wanted, door: EngineHandle, tally: Tally, s
         loop {
             let orders = wanted.borrow_and_update().clone();
             if orders.alertmanagers.is_empty() {
-                tally.alertmanagers_asked(0, 0);
+                telemetry.alertmanagers_asked(0, 0);
             } else {
                 let poll = poll(&orders, &mut last_good, &mut silent).await;
                 tally.alertmanagers_asked(poll.views.len(), silent.len());

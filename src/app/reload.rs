@@ -9,7 +9,7 @@ use crate::engine::Policy;
 use crate::engine::run::{EngineHandle, Input};
 use crate::http::listen::may_listen;
 use crate::sense::Groups;
-use crate::tally::Tally;
+use crate::telemetry::Telemetry;
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ pub struct Told {
     pub groups: Groups,
     /// What the engine starts anew with after a fault.
     pub policy: Arc<ArcSwap<Policy>>,
-    pub tally: Tally,
+    pub telemetry: Telemetry,
 }
 
 pub struct Reloader {
@@ -65,11 +65,11 @@ impl Reloader {
         let result = self.try_reload();
         match &result {
             Ok(()) => {
-                self.told.tally.reloaded(Some(super::now_seconds()));
+                self.told.telemetry.reloaded(Some(super::now_seconds()));
                 tracing::info!("the configuration was loaded anew");
             }
             Err(reason) => {
-                self.told.tally.reloaded(None);
+                self.told.telemetry.reloaded(None);
                 tracing::error!(
                     reason,
                     "the configuration was not loaded; the last good one stays in force"

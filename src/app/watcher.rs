@@ -10,7 +10,7 @@ use crate::engine::run::{EngineHandle, Input};
 use crate::host::linux::boot_time;
 use crate::host::self_priority;
 use crate::sense::{Cause, Occasion, Sampling, Snapshot};
-use crate::tally::Tally;
+use crate::telemetry::Telemetry;
 use crate::watch::history::Interest;
 use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,7 +64,7 @@ impl Watcher {
         tally: Tally,
         kept: KeptAlerts,
     ) -> std::io::Result<Watcher> {
-        Self::start_with((orders, sampling), door, tally, kept, SETTLING)
+        Self::start_with((orders, sampling), door, telemetry, kept, SETTLING)
     }
 
     fn start_with(
@@ -75,7 +75,7 @@ impl Watcher {
         settling: Duration,
     ) -> std::io::Result<Watcher> {
         let (sender, receiver) = sync_channel(MAX_WAITING);
-        tally.expect_early_samples(Cause::ALL.map(Cause::as_str));
+        telemetry.expect_early_samples(Cause::ALL.map(Cause::as_str));
         let evaluation = OwnEvaluation::new(orders, sampling, &kept.read(), boot_time(), settling);
         if !evaluation.has_rules() {
             // What was active under other rules, found by a daemon to which no sample comes.
@@ -88,7 +88,7 @@ impl Watcher {
             evaluation: Arc::clone(&evaluation),
             reads: Arc::clone(&reads),
             door,
-            tally,
+            telemetry,
             kept,
             edition: FIRST_EDITION,
         };
@@ -182,7 +182,7 @@ impl Watch {
             match message {
                 Ok(Message::Sample(snapshot, Occasion::Beat)) => self.evaluate(&snapshot),
                 Ok(Message::Sample(snapshot, Occasion::Early(cause))) => {
-                    self.tally.early_sample(cause.as_str());
+                    self.telemetry.early_sample(cause.as_str());
                     let said = lock(&self.evaluation).take_early_sample(&snapshot);
                     self.send(said, Some(snapshot.taken_instant));
                     let age_ms = snapshot.taken_instant.elapsed().as_micros() as f64 / 1e3;
@@ -298,7 +298,7 @@ mod tests {
             let watcher = Watcher::start_with(
                 (orders(rules), Sampling::default()),
                 door,
-                Tally::default(),
+                Telemetry::default(),
                 kept,
                 settling,
             )

@@ -392,7 +392,7 @@ impl<H: Host> Engine<H> {
         record.target = Some((lease.target, lease.name.clone()));
         record.step = Some(format!("undo {}", lease.knob()));
         (record.outcome, record.reason, record.output) = (Some(outcome), reason, output);
-        self.tally.action(&lease.rule, lease.knob(), outcome.as_str());
+        self.telemetry.action(&lease.rule, lease.knob(), outcome.as_str());
         outcomes.push(Entry::Record(record));
         self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
     }
@@ -534,7 +534,7 @@ impl<H: Host> Engine<H> {
 
     fn tell_answer(&mut self, lease: &Lease, mut record: Record, transaction: &mut Transaction) {
         let outcome = record.outcome.map_or("", Outcome::as_str);
-        self.tally.action(
+        self.telemetry.action(
             &lease.rule,
             lease.knob(),
             record.outcome.unwrap_or(Outcome::Failed).as_str(),

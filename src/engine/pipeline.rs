@@ -680,7 +680,7 @@ impl<H: Host> Engine<H> {
                 // It is judged once more, and counted then.
                 continue;
             }
-            self.tally.decision(&rule, decision.as_str());
+            self.telemetry.decision(&rule, decision.as_str());
         }
         // A storm of repeats must not describe thousands of open episodes for each of them.
         let changes_nothing = transaction.arrival.is_some() && entries.is_empty() && transaction.work.is_empty();

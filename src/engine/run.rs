@@ -9,7 +9,7 @@ use crate::alert::{Alert, FiringSet};
 use crate::host::{Host, Report};
 use crate::ledger::{Breaker, Decision, EpisodeKey, Lease};
 use crate::process::Identity;
-use crate::tally::Tally;
+use crate::telemetry::Telemetry;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -109,7 +109,7 @@ pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Input>, tally: &Tal
         let sleep = engine.time_until_due().unwrap_or(longest).min(longest);
         let waiting = receive(inputs, sleep);
         let is_quiet = waiting.is_empty();
-        if !take_all(&mut engine, waiting, tally) {
+        if !take_all(&mut engine, waiting, telemetry) {
             engine.shut_down();
             return await_answers(&mut engine, inputs);
         }
@@ -159,7 +159,7 @@ fn await_answers<H: Host>(engine: &mut Engine<H>, inputs: &Receiver<Input>) {
 }
 
 /// Takes inputs in their order; neighbours that bring alerts share a turn. False at the end.
-fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally) -> bool {
+fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, telemetry: &Telemetry) -> bool {
     let mut batch = Batch::default();
     for input in waiting {
         match input {
@@ -168,7 +168,7 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, tally: &Tally)
                 delivery
                     .invalid
                     .iter()
-                    .for_each(|_| tally.decision("", Decision::Invalid.as_str()));
+                    .for_each(|_| telemetry.decision("", Decision::Invalid.as_str()));
                 batch.arrival.get_or_insert(delivery.received_at.into());
                 batch.alerts.push(delivery.alerts);
                 batch.replies.push(delivery.reply);

@@ -8,7 +8,7 @@ use crate::host::{Host, Moment};
 use crate::ledger::job::ALLOCATION_STATES;
 use crate::ledger::{Effect, Entry, Lease, Record};
 use crate::rule::{Rule, Step};
-use crate::tally::{HeldLease, OpenAlert, Standing, State, Tally, Told, Verdict};
+use crate::telemetry::{EngineState, Event, EventKind, LeaseStatus, OpenAlert, RuleStatus, Telemetry};
 use jiff::Timestamp;
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -22,8 +22,11 @@ const MANY: usize = 256;
 const MAX_SHOWN_LABEL: usize = 100;
 
 /// Shows what was decided and done before the start: the newest records, newest first.
-pub fn recall(tally: &Tally, records: &[Record]) {
-    records.iter().rev().for_each(|record| tally.tell(told(record)));
+pub fn recall(telemetry: &Telemetry, records: &[Record]) {
+    records
+        .iter()
+        .rev()
+        .for_each(|record| telemetry.record_event(event(record)));
 }
 
 impl<H: Host> Engine<H> {
@@ -44,7 +47,7 @@ impl<H: Host> Engine<H> {
                 "decision"
             );
         }
-        self.tally.tell(told(record));
+        self.telemetry.record_event(event(record));
     }
 
     pub(super) fn show_decisions(&self, transaction: &Transaction) {
@@ -53,7 +56,7 @@ impl<H: Host> Engine<H> {
 
     /// Tells the page which rules are in force.
     pub(super) fn show_rules(&self) {
-        let rules = self.policy.rules.rules.iter().map(|rule| Standing {
+        let rules = self.policy.rules.rules.iter().map(|rule| RuleStatus {
             rule: rule.name.to_string(),
             steps: rule.actions.iter().map(ToString::to_string).collect(),
             actions: rule
@@ -65,7 +68,7 @@ impl<H: Host> Engine<H> {
             acts: !self.is_simulated(rule),
             last_decision: None,
         });
-        self.tally.set_rules(rules.collect());
+        self.telemetry.set_rules(rules.collect());
     }
 
     /// Brings metrics and page up to date with the book. The page looks once a second: its lists may wait a little. Where
@@ -75,7 +78,7 @@ impl<H: Host> Engine<H> {
         let is_recent = self.timers.listed_at.is_some_and(|at| now.boot < at + RELIST);
         let are_many = self.ledger.episodes.len() + self.ledger.leases.len() > MANY;
         if !(is_recent && are_many) {
-            self.tally.set_state(self.state(now));
+            self.telemetry.set_state(self.state(now));
         }
         self.timers.must_list = is_recent;
         if is_recent {
@@ -101,7 +104,7 @@ impl<H: Host> Engine<H> {
         self.tally.set_open(alerts.collect(), held.collect());
     }
 
-    fn state(&self, now: Moment) -> State {
+    fn state(&self, now: Moment) -> EngineState {
         let mut firing = HashMap::<_, HashSet<&str>>::new();
         for episode in self.ledger.episodes.values() {
             let source = Source::from(episode.source).as_str();
@@ -112,13 +115,13 @@ impl<H: Host> Engine<H> {
             *held.entry((&lease.rule, lease.knob())).or_default() += 1;
         }
         // A series that was there stays, at 0, so that a graph does not break off.
-        let mut leases = self.tally.state().leases;
+        let mut leases = self.telemetry.state().leases;
         leases.values_mut().for_each(|count| *count = 0);
         leases.extend(
             held.into_iter()
                 .map(|((rule, knob), count)| ((rule.to_owned(), knob), count)),
         );
-        State {
+        EngineState {
             enforce: self.policy.enforce,
             paused: self.ledger.paused,
             rules: self.policy.rules.rules.len(),
@@ -149,7 +152,7 @@ impl<H: Host> Engine<H> {
 impl<H: Host> Engine<H> {
     /// By rule and state; every state of a rule that allocates, so that a graph does not break off.
     fn count_allocations(&self) -> BTreeMap<(String, &'static str), usize> {
-        let mut counts = self.tally.state().allocations;
+        let mut counts = self.telemetry.state().allocations;
         counts.values_mut().for_each(|count| *count = 0);
         let allocates = |rule: &&Arc<Rule>| rule.actions.iter().any(|step| matches!(step, Step::Allocate(_)));
         for rule in self.policy.rules.rules.iter().filter(allocates) {
@@ -166,17 +169,17 @@ impl<H: Host> Engine<H> {
     }
 }
 
-fn told(record: &Record) -> Told {
+fn event(record: &Record) -> Event {
     let pid = record.target.as_ref().and_then(|(target, _)| target.pid());
     let process = record.target.as_ref().map(|(_, name)| name.clone());
-    let outcome = || Verdict::Outcome(record.outcome.map_or("", |outcome| outcome.as_str()));
-    Told {
+    let outcome = || EventKind::Outcome(record.outcome.map_or("", |outcome| outcome.as_str()));
+    Event {
         at: record.at,
         rule: record.rule.clone(),
         alertname: record.alertname.clone(),
-        verdict: record
+        kind: record
             .decision
-            .map_or_else(outcome, |decision| Verdict::Decision(decision.as_str())),
+            .map_or_else(outcome, |decision| EventKind::Decision(decision.as_str())),
         pid,
         process,
         step: record.step.clone(),
@@ -192,12 +195,12 @@ fn other_labels(labels: &Labels) -> Labels {
     others.map(|(name, value)| (name, shorten(value))).collect()
 }
 
-fn held(lease: &Lease, now: Moment) -> HeldLease {
+fn lease_status(lease: &Lease, now: Moment) -> LeaseStatus {
     let until = lease.runs_out_at().map(|deadline| {
         let left = deadline.saturating_sub(now.boot);
         now.wall.checked_add(left).unwrap_or(Timestamp::MAX)
     });
-    HeldLease {
+    LeaseStatus {
         id: lease.id,
         rule: lease.rule.to_string(),
         pid: lease.target.pid(),

@@ -404,7 +404,7 @@ impl<H: Host> Engine<H> {
 
     pub(super) fn note_outcome(&mut self, record: Record, action: &'static str, transaction: &mut Transaction) {
         if let Some(outcome) = record.outcome {
-            self.tally.action(&record.rule, action, outcome.as_str());
+            self.telemetry.action(&record.rule, action, outcome.as_str());
         }
         transaction.stage_record(&mut self.ledger, record);
     }

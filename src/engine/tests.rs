@@ -37,7 +37,7 @@ const FULL_SET: u64 = 15;
 
 struct World {
     engine: Engine<FakeHost>,
-    tally: Tally,
+    telemetry: Telemetry,
     /// What fires for own evaluation.
     own: Vec<Alert>,
     /// Whether own evaluation has stopped.
@@ -70,11 +70,11 @@ fn engine(host: FakeHost, directory: &std::path::Path, policy: Policy, tally: &T
 
 fn world(policy: Policy) -> World {
     let directory = tempfile::tempdir().unwrap();
-    let tally = Tally::default();
+    let telemetry = Telemetry::default();
     let host = FakeHost::new(4, "2026-01-01T00:00:00Z".parse().unwrap());
     World {
-        engine: engine(host, directory.path(), policy.clone(), &tally),
-        tally,
+        engine: engine(host, directory.path(), policy.clone(), &telemetry),
+        telemetry,
         own: Vec::new(),
         is_own_stuck: false,
         passed: 0,
@@ -140,7 +140,7 @@ impl World {
     /// The daemon is killed: nothing is undone, and only what is durable is known afterwards.
     fn crash_and_restart(&mut self) {
         let host = self.engine.host().clone();
-        self.engine = engine(host, self.directory.path(), self.policy.clone(), &self.tally);
+        self.engine = engine(host, self.directory.path(), self.policy.clone(), &self.telemetry);
     }
 
     fn restart(&mut self) {
@@ -177,7 +177,7 @@ impl World {
     }
 
     fn count(&self, family: &str, labels: &[&str]) -> f64 {
-        let families = self.tally.families();
+        let families = self.telemetry.families();
         let family = families.iter().find(|found| found.name == family).unwrap();
         let holds = |point: &crate::family::Point| point.labels.iter().map(|(_, value)| value).eq(labels.iter());
         match family.points().find(holds).map(|point| point.value) {

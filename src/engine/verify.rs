@@ -129,7 +129,7 @@ impl<H: Host> Engine<H> {
 
     fn effect_record(&self, victim: &Victim, outcome: Outcome, reason: String, now: Moment) -> Record {
         if outcome == Outcome::NoEffect {
-            self.tally.action(&victim.rule, "signal", outcome.as_str());
+            self.telemetry.action(&victim.rule, "signal", outcome.as_str());
         }
         let key = EpisodeKey {
             rule: victim.rule.clone(),

@@ -1,5 +1,5 @@
 //! Samples and own counters as Prometheus reads them, and the listener that serves them. Knows nothing of rules or of
-//! what the engine does, except what `tally` carries.
+//! what the engine does, except what `telemetry` carries.
 
 pub mod exposition;
 pub mod server;

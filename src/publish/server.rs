@@ -40,7 +40,7 @@ mod tests {
     use super::*;
     use crate::publish::site::{Options, Reload};
     use crate::sense::{Config, Sampler};
-    use crate::tally::Tally;
+    use crate::telemetry::Telemetry;
     use flate2::read::GzDecoder;
     use hyper::Request;
     use std::io::{Read, Write};
@@ -83,7 +83,7 @@ mod tests {
                 .build()
                 .unwrap();
             let sampler = Arc::new(Sampler::start(Config::default(), Box::new(())).unwrap());
-            let site = Arc::new(Site::new(sampler, Tally::default(), options));
+            let site = Arc::new(Site::new(sampler, Telemetry::default(), options));
             let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
             let address = listener.local_addr().unwrap();
             let (stop, stopped) = oneshot::channel();

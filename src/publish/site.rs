@@ -9,7 +9,7 @@ use super::rendered::{Newest, Rendered};
 use super::status::{Status, status};
 use crate::family::{Family, Forms, FormsOf, label};
 use crate::sense::{COLLECTORS, Sampler, Snapshot};
-use crate::tally::Tally;
+use crate::telemetry::Telemetry;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
@@ -83,7 +83,7 @@ struct Former {
 /// All that is served on the metrics listener.
 pub struct Site {
     sampler: Arc<Sampler>,
-    tally: Tally,
+    telemetry: Telemetry,
     options: Options,
     scrapes: Option<Semaphore>,
     newest: Newest,
@@ -94,11 +94,11 @@ pub struct Site {
 
 impl Site {
     /// A site is ready from the start, for a sampler that runs has its first sample.
-    pub fn new(sampler: Arc<Sampler>, tally: Tally, options: Options) -> Self {
+    pub fn new(sampler: Arc<Sampler>, telemetry: Telemetry, options: Options) -> Self {
         let scrapes = (options.max_requests > 0).then(|| Semaphore::new(options.max_requests));
         Site {
             sampler,
-            tally,
+            telemetry,
             options,
             scrapes,
             newest: Newest::default(),
@@ -191,7 +191,7 @@ impl Site {
     }
 
     fn content(&self, snapshot: &Snapshot, choice: &Choice) -> Content {
-        let mut own = self.tally.families();
+        let mut own = self.telemetry.families();
         own.push(NODE_EXPORTER_BUILD_INFO.clone());
         own.extend(self.options.sources.iter().flat_map(|source| source()));
         let readings: Vec<_> = snapshot
@@ -222,7 +222,7 @@ impl Site {
     async fn status(&self) -> Status {
         // One for all who look at the page in one second.
         let snapshot = self.sampler.fresh(self.sampler.interval(), PATIENCE).await;
-        status(&self.sampler, &snapshot, &self.tally, Instant::now())
+        status(&self.sampler, &snapshot, &self.telemetry, Instant::now())
     }
 
     async fn page(&self) -> Answer {

@@ -3,7 +3,7 @@
 use crate::family::{Family, Value};
 use crate::sense::trail::{Figure, Trail};
 use crate::sense::{Sampler, Snapshot};
-use crate::tally::{Activity, Tally};
+use crate::telemetry::{Activity, Telemetry};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -119,8 +119,8 @@ fn host(snapshot: &Snapshot) -> Host {
 }
 
 /// The status at `now`, with the figures of a sample.
-pub fn status(sampler: &Sampler, snapshot: &Snapshot, tally: &Tally, now: Instant) -> Status {
-    let (state, reload) = (tally.state(), tally.reload());
+pub fn status(sampler: &Sampler, snapshot: &Snapshot, telemetry: &Telemetry, now: Instant) -> Status {
+    let (state, reload) = (telemetry.state(), telemetry.reload());
     Status {
         version: env!("CARGO_PKG_VERSION"),
         mode: if state.enforce { "enforce" } else { "dry-run" },
@@ -128,7 +128,7 @@ pub fn status(sampler: &Sampler, snapshot: &Snapshot, tally: &Tally, now: Instan
         host: host(snapshot),
         leases_held: state.leases.values().sum(),
         alerts_firing: state.alerts_firing,
-        activity: tally.activity(),
+        activity: telemetry.activity(),
         budget_remaining: state.budget_remaining,
         breakers_open: state
             .breakers

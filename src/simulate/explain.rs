@@ -389,7 +389,7 @@ fn simulate<H: Host + Clone>(
         LedgerState::default(),
         policy,
         conditions,
-        Tally::default(),
+        Telemetry::default(),
     );
     if let Some(baseline) = baseline {
         engine.measure_from(baseline.clone());

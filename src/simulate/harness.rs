@@ -10,7 +10,7 @@ use crate::host::{Host, HostError, Knob, Moment};
 use crate::ledger::{Decision, Journal, LedgerState, Outcome, Record};
 use crate::process::table::{MIN_CPU_WINDOW, TICKS_PER_SECOND};
 use crate::process::{BootId, Identity, Process};
-use crate::tally::Tally;
+use crate::telemetry::Telemetry;
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use smol_str::SmolStr;
@@ -49,7 +49,7 @@ pub struct Happening {
 
 pub struct Stage {
     engine: Engine<FakeHost>,
-    tally: Tally,
+    telemetry: Telemetry,
     source: Source,
     /// What allocators and commands answer.
     answer: Scripted,
@@ -89,7 +89,7 @@ impl Stage {
         let answer = Arc::clone(&condition);
         let conditions = Box::new(move |_: &str| Some(*answer.lock().unwrap_or_else(PoisonError::into_inner)));
         let journal = Journal::in_memory(BootId(1)).map_err(|error| error.to_string())?;
-        let tally = Tally::default();
+        let telemetry = Telemetry::default();
         let mut host = FakeHost::new(cpus, wall);
         // A day, so that a process may be older than the hour that a fake host has run.
         host.now.boot += Duration::from_secs(24 * 3600);
@@ -114,7 +114,7 @@ impl Stage {
         let mut stage = Stage {
             began: engine.host().now,
             engine,
-            tally,
+            telemetry,
             source,
             answer: Scripted::default(),
             condition,
@@ -355,7 +355,7 @@ impl Stage {
 
         // What is only counted, because it is no news for a ledger, is news for a test.
         let at = self.now().saturating_sub(self.began.boot);
-        let counts = self.tally.decision_counts();
+        let counts = self.telemetry.decision_counts();
         for ((rule, word), count) in &counts {
             let seen = self.counted.get(&(rule.clone(), word)).copied().unwrap_or(0);
             let decision = [Decision::OtherHost, Decision::Stale]

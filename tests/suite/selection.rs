@@ -22,7 +22,7 @@ use evenkeel::process::selector::Judgement;
 use evenkeel::process::table::Procfs;
 use evenkeel::process::{BootId, Identity, Process, ProcessFields};
 use evenkeel::rule::{self, Context, Rule, RuleSet};
-use evenkeel::tally::Tally;
+use evenkeel::telemetry::Telemetry;
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
 

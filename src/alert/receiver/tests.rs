@@ -45,7 +45,7 @@ impl Write for Log {
 /// A running listener.
 struct Site {
     addr: SocketAddr,
-    tally: Tally,
+    telemetry: Telemetry,
     log: Log,
     shutdown: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -57,7 +57,7 @@ impl Site {
     }
 
     fn start_within(limits: Limits, access: Access, inbox: impl Inbox) -> Site {
-        let (tally, log) = (Tally::default(), Log::default());
+        let (telemetry, log) = (Telemetry::default(), Log::default());
         let (shutdown, stop) = oneshot::channel::<()>();
         let (bound, addr) = mpsc::channel();
         let receiver = WebhookReceiver::new(inbox, access, tally.clone());
@@ -82,7 +82,7 @@ impl Site {
         });
         Site {
             addr: addr.recv().unwrap(),
-            tally,
+            telemetry,
             log,
             shutdown: Some(shutdown),
             thread: Some(thread),
@@ -101,7 +101,7 @@ impl Site {
     }
 
     fn counted(&self, family: &str, labels: &[(&str, &str)]) -> f64 {
-        let families = self.tally.families();
+        let families = self.telemetry.families();
         let family = families.iter().find(|known| known.name == family);
         let mut points = family.expect("the family exists").points();
         let fits = |point: &crate::family::Point| {

@@ -219,7 +219,7 @@ fn restart_units(host: &mut FakeHost) {
 struct History {
     engine: Engine<FakeHost>,
     directory: tempfile::TempDir,
-    tally: Tally,
+    telemetry: Telemetry,
     own: BTreeMap<&'static str, Own>,
     defaults: BTreeMap<CgroupFile, Setting>,
     /// By which it is known that a cgroup was made anew.
@@ -281,13 +281,13 @@ impl History {
             }
         }
         let inodes = PATHS.map(|path| host.cgroups[path].inode);
-        let tally = Tally::default();
+        let telemetry = Telemetry::default();
         let mut history = History {
             own: BTreeMap::new(),
             defaults: host.add_cgroup("/work.slice").settings.clone(),
-            engine: start(host, directory.path(), &tally),
+            engine: start(host, directory.path(), &telemetry),
             directory,
-            tally,
+            telemetry,
             inodes,
         };
         history.own = PATHS.map(|path| (path, history.found(path))).into();
@@ -341,7 +341,7 @@ impl History {
     fn restart(&mut self, death: Option<u32>) {
         for death in [death, None] {
             let host = self.engine.host().clone();
-            self.engine = start(host, self.directory.path(), &self.tally);
+            self.engine = start(host, self.directory.path(), &self.telemetry);
             fault::arm(death);
             let result = catch_unwind(AssertUnwindSafe(|| self.engine.resume()));
             fault::arm(None);

@@ -226,7 +226,7 @@ type Place = (Identity, Option<Thread>, Knob);
 struct History {
     engine: Engine<FakeHost>,
     directory: tempfile::TempDir,
-    tally: Tally,
+    telemetry: Telemetry,
     policy: Policy,
     starts: [i64; 3],
     comm: usize,
@@ -294,19 +294,19 @@ fn places(host: &FakeHost, pid: i32) -> Vec<Place> {
 
 impl History {
     fn new() -> History {
-        let (directory, tally, policy) = (ledger_directory(), Tally::default(), POLICIES[0].clone());
+        let (directory, telemetry, policy) = (ledger_directory(), Telemetry::default(), POLICIES[0].clone());
         let mut host = FakeHost::new(4, "2026-01-01T00:00:00Z".parse().unwrap());
         for (pid, exe) in [(1, "/usr/lib/x"), (50, "/usr/sbin/sshd")] {
             let mut process = Process::example(pid, "burner");
             process.details.exe = Some(exe.into());
             host.add(process);
         }
-        let mut engine = start(host, directory.path(), &policy, &tally);
+        let mut engine = start(host, directory.path(), &policy, &telemetry);
         engine.resume();
         let mut history = History {
             engine,
             directory,
-            tally,
+            telemetry,
             policy,
             starts: [0; 3],
             comm: 0,
@@ -410,7 +410,7 @@ impl History {
         self.has_crashed |= self.lock.is_some();
         for death in [death, None] {
             let host = self.engine.host().clone();
-            self.engine = start(host, self.directory.path(), &self.policy, &self.tally);
+            self.engine = start(host, self.directory.path(), &self.policy, &self.telemetry);
             fault::arm(death);
             let result = catch_unwind(AssertUnwindSafe(|| self.engine.resume()));
             fault::arm(None);

@@ -2,7 +2,7 @@
 
 use super::html::{Escaped, time};
 use crate::publish::status::Status;
-use crate::tally::{OpenAlert, Told};
+use crate::telemetry::{Event, OpenAlert};
 use jiff::Timestamp;
 use std::fmt::{self, Display, Write};
 
@@ -86,10 +86,10 @@ pub fn rules(out: &mut String, status: &Status) -> fmt::Result {
         columns: &["Rule", "Steps", "Mode", "Last decision", "At", "Why"],
         nothing: "There are none: nothing is decided.",
     };
-    table.write(out, status.activity.rules.iter(), |out, standing| {
-        let (rule, steps) = (Escaped(&standing.rule), standing.steps.join(", "));
-        let mode = if standing.acts { "enforce" } else { "dry-run" };
-        let stopped = if status.breakers_open.contains(&standing.rule) {
+    table.write(out, status.activity.rules.iter(), |out, rule_status| {
+        let (rule, steps) = (Escaped(&rule_status.rule), rule_status.steps.join(", "));
+        let mode = if rule_status.acts { "enforce" } else { "dry-run" };
+        let stopped = if status.breakers_open.contains(&rule_status.rule) {
             " <strong class=\"bad\">stopped: no effect</strong>"
         } else {
             ""
@@ -99,39 +99,39 @@ pub fn rules(out: &mut String, status: &Status) -> fmt::Result {
             "<tr><th scope=\"row\">{rule}</th><td>{}</td><td>{mode}{stopped}</td>",
             Escaped(&steps)
         )?;
-        match &standing.last_decision {
+        match &rule_status.last_decision {
             None => writeln!(out, "<td>none yet</td><td></td><td></td></tr>"),
-            Some(told) => writeln!(
+            Some(event) => writeln!(
                 out,
                 "<td class=\"name\">{}{}</td><td>{}</td><td class=\"why\">{}</td></tr>",
-                told.verdict.as_str(),
-                subject(told),
-                time(told.at, status.sampled_at),
-                why(told)
+                event.kind.as_str(),
+                subject(event),
+                time(event.at, status.sampled_at),
+                why(event)
             ),
         }
     })
 }
 
 /// What a decision was about: ` nice 10 on 4711 ffmpeg`.
-fn subject(told: &Told) -> String {
-    let step = told.step.as_deref().map(|step| format!(" {}", Escaped(step)));
-    let process = told.process.as_deref().map(|_| format!(" on {}", process(told)));
+fn subject(event: &Event) -> String {
+    let step = event.step.as_deref().map(|step| format!(" {}", Escaped(step)));
+    let process = event.process.as_deref().map(|_| format!(" on {}", process(event)));
     step.unwrap_or_default() + &process.unwrap_or_default()
 }
 
 /// The reason in words, or that an alert alone was it.
-fn why(told: &Told) -> String {
-    match (told.reason.as_str(), told.alertname.as_str()) {
+fn why(event: &Event) -> String {
+    match (event.reason.as_str(), event.alertname.as_str()) {
         ("", "") => String::new(),
         ("", alertname) => format!("{} fires", Escaped(alertname)),
         (reason, _) => Escaped(reason).to_string(),
     }
 }
 
-fn process(told: &Told) -> String {
-    let pid = told.pid.map_or(String::new(), |pid| format!("{pid} "));
-    format!("{pid}{}", Escaped(told.process.as_deref().unwrap_or_default()))
+fn process(event: &Event) -> String {
+    let pid = event.pid.map_or(String::new(), |pid| format!("{pid} "));
+    format!("{pid}{}", Escaped(event.process.as_deref().unwrap_or_default()))
 }
 
 pub fn leases(out: &mut String, status: &Status) -> fmt::Result {
@@ -169,8 +169,8 @@ pub fn actions(out: &mut String, status: &Status) -> fmt::Result {
         columns: &["At", "Target", "Step", "Before", "After", "Outcome", "Rule", "Why"],
         nothing: "Nothing was done yet.",
     };
-    table.write(out, status.activity.actions.iter(), |out, told| {
-        told_row(out, told, status.sampled_at)
+    table.write(out, status.activity.actions.iter(), |out, event| {
+        event_row(out, event, status.sampled_at)
     })
 }
 
@@ -182,23 +182,23 @@ pub fn decisions(out: &mut String, status: &Status) -> fmt::Result {
         columns: &["At", "Target", "Step", "Before", "After", "Decision", "Rule", "Why"],
         nothing: "Nothing was decided yet.",
     };
-    table.write(out, status.activity.decisions.iter(), |out, told| {
-        told_row(out, told, status.sampled_at)
+    table.write(out, status.activity.decisions.iter(), |out, event| {
+        event_row(out, event, status.sampled_at)
     })
 }
 
-fn told_row(out: &mut String, told: &Told, now: Timestamp) -> fmt::Result {
+fn event_row(out: &mut String, event: &Event, now: Timestamp) -> fmt::Result {
     writeln!(
         out,
         "<tr><td>{}</td><td class=\"name\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"name\">{}</td><td class=\"why\">{}</td></tr>",
-        time(told.at, now),
-        process(told),
-        Escaped(told.step.as_deref().unwrap_or_default()),
-        Escaped(told.before.as_deref().unwrap_or_default()),
-        Escaped(told.after.as_deref().unwrap_or_default()),
-        told.verdict.as_str(),
-        Escaped(&told.rule),
-        why(told)
+        time(event.at, now),
+        process(event),
+        Escaped(event.step.as_deref().unwrap_or_default()),
+        Escaped(event.before.as_deref().unwrap_or_default()),
+        Escaped(event.after.as_deref().unwrap_or_default()),
+        event.kind.as_str(),
+        Escaped(&event.rule),
+        why(event)
     )
 }
 

@@ -16,7 +16,7 @@ use crate::host::fault;
 use crate::host::limit::{CgroupFile, Setting};
 use crate::ledger::{Journal, LedgerState};
 use crate::process::BootId;
-use crate::tally::Tally;
+use crate::telemetry::Telemetry;
 use jiff::{SignedDuration, Timestamp};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ pub struct Simulation {
     pub fate: Fate,
     pub boot: u128,
     pub memory: Memory,
-    tally: Tally,
+    telemetry: Telemetry,
     directory: Option<tempfile::TempDir>,
     pub alerts: [Labels; ALERTS],
     /// What the unit has without evenkeel.
@@ -75,7 +75,7 @@ impl Simulation {
         processes.populate(&mut host, BootId(boot), now);
         let unit = host.add_cgroup(UNIT);
         let (unit_settings, unit_inode) = (unit.settings.clone(), unit.inode);
-        let tally = Tally::default();
+        let telemetry = Telemetry::default();
         let own = OwnEvaluation::start(BASE, AlertsFile::default(), host.now);
         let path = directory.as_ref().map(tempfile::TempDir::path);
         let (journal, ledger) = open(path, BootId(boot), LedgerState::default());
@@ -96,7 +96,7 @@ impl Simulation {
             fate: Fate::Arrives,
             boot,
             memory: Memory::default(),
-            tally,
+            telemetry,
             directory,
             fingerprints: alerts.each_ref().map(fingerprint),
             alerts,

@@ -13,14 +13,14 @@ const MAX_RECENT: usize = 50;
 pub struct Activity {
     pub alerts: Vec<OpenAlert>,
     /// In the order of the configuration.
-    pub rules: Vec<Standing>,
+    pub rules: Vec<RuleStatus>,
     #[serde(skip)]
     places: HashMap<String, usize>,
-    pub leases: Vec<HeldLease>,
+    pub leases: Vec<LeaseStatus>,
     /// What was done or tried, newest first.
-    pub actions: VecDeque<Told>,
+    pub actions: VecDeque<Event>,
     /// What was decided, newest first.
-    pub decisions: VecDeque<Told>,
+    pub decisions: VecDeque<Event>,
 }
 
 /// An open alert, and the rule that answers it.
@@ -41,22 +41,22 @@ pub struct OpenAlert {
 
 /// A rule in force, and what it came to last.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Standing {
+pub struct RuleStatus {
     pub rule: String,
     /// As in `nice 10`, `wait 10s`, `signal SIGTERM`.
     pub steps: Vec<String>,
     /// The keys of those that count as actions, as in `nice`.
     #[serde(skip)]
     pub actions: BTreeSet<&'static str>,
-    /// Whether its steps are taken, or only told.
+    /// Whether its steps are taken, or only logged (dry-run).
     pub acts: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_decision: Option<Told>,
+    pub last_decision: Option<Event>,
 }
 
 /// Something that will be undone.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct HeldLease {
+pub struct LeaseStatus {
     pub id: u64,
     pub rule: String,
     /// Left out where no process holds it.
@@ -74,27 +74,27 @@ pub struct HeldLease {
 /// What a line of the audit trail says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum EventKind {
     Decision(&'static str),
     Outcome(&'static str),
 }
 
-impl Verdict {
+impl EventKind {
     pub fn as_str(self) -> &'static str {
         match self {
-            Verdict::Decision(word) | Verdict::Outcome(word) => word,
+            EventKind::Decision(word) | EventKind::Outcome(word) => word,
         }
     }
 }
 
 /// One decision or outcome.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Told {
+pub struct Event {
     pub at: Timestamp,
     pub rule: String,
     pub alertname: String,
     #[serde(flatten)]
-    pub verdict: Verdict,
+    pub kind: EventKind,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,29 +111,34 @@ pub struct Told {
 
 impl Activity {
     /// Replaces the rules in force. One that was there before keeps what it decided last.
-    pub(super) fn set_rules(&mut self, mut rules: Vec<Standing>) {
-        for standing in &mut rules {
-            let before = self.places.get(&standing.rule);
+    pub(super) fn set_rules(&mut self, mut rules: Vec<RuleStatus>) {
+        for rule_status in &mut rules {
+            let before = self.places.get(&rule_status.rule);
             let last = before.and_then(|place| self.rules[*place].last_decision.take());
-            let earlier = || self.decisions.iter().find(|told| told.rule == standing.rule).cloned();
-            standing.last_decision = last.or_else(earlier);
+            let earlier = || {
+                self.decisions
+                    .iter()
+                    .find(|event| event.rule == rule_status.rule)
+                    .cloned()
+            };
+            rule_status.last_decision = last.or_else(earlier);
         }
-        let names = rules.iter().map(|standing| standing.rule.clone());
+        let names = rules.iter().map(|rule_status| rule_status.rule.clone());
         self.places = names.enumerate().map(|(place, name)| (name, place)).collect();
         self.rules = rules;
     }
 
-    pub(super) fn tell(&mut self, told: Told) {
-        let lines = match told.verdict {
-            Verdict::Decision(_) => &mut self.decisions,
-            Verdict::Outcome(_) => &mut self.actions,
+    pub(super) fn record_event(&mut self, event: Event) {
+        let lines = match event.kind {
+            EventKind::Decision(_) => &mut self.decisions,
+            EventKind::Outcome(_) => &mut self.actions,
         };
-        if let Verdict::Decision(_) = told.verdict
-            && let Some(place) = self.places.get(&told.rule)
+        if let EventKind::Decision(_) = event.kind
+            && let Some(place) = self.places.get(&event.rule)
         {
-            self.rules[*place].last_decision = Some(told.clone());
+            self.rules[*place].last_decision = Some(event.clone());
         }
-        lines.push_front(told);
+        lines.push_front(event);
         lines.truncate(MAX_RECENT);
     }
 }
@@ -142,12 +147,12 @@ impl Activity {
 mod tests {
     use super::*;
 
-    fn told(rule: &str, verdict: Verdict) -> Told {
-        Told {
+    fn event(rule: &str, kind: EventKind) -> Event {
+        Event {
             at: Timestamp::UNIX_EPOCH,
             rule: rule.to_owned(),
             alertname: "A".to_owned(),
-            verdict,
+            kind,
             pid: None,
             process: None,
             step: None,
@@ -157,8 +162,8 @@ mod tests {
         }
     }
 
-    fn standing(rule: &str) -> Standing {
-        Standing {
+    fn rule_status(rule: &str) -> RuleStatus {
+        RuleStatus {
             rule: rule.to_owned(),
             steps: Vec::new(),
             actions: BTreeSet::new(),
@@ -168,25 +173,25 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_keeps_its_last_decision_while_it_is_in_force() {
+    fn rule_keeps_last_decision_across_reloads() {
         let mut activity = Activity::default();
-        activity.tell(told("b", Verdict::Decision("paused")));
-        activity.set_rules(vec![standing("a")]);
-        activity.tell(told("a", Verdict::Decision("no_target")));
-        activity.tell(told("a", Verdict::Outcome("restored")));
-        activity.tell(told("gone", Verdict::Decision("planned")));
-        activity.set_rules(vec![standing("b"), standing("a"), standing("c")]);
-        let last = |at: usize| Some(activity.rules[at].last_decision.as_ref()?.verdict.as_str());
+        activity.record_event(event("b", EventKind::Decision("paused")));
+        activity.set_rules(vec![rule_status("a")]);
+        activity.record_event(event("a", EventKind::Decision("no_target")));
+        activity.record_event(event("a", EventKind::Outcome("restored")));
+        activity.record_event(event("gone", EventKind::Decision("planned")));
+        activity.set_rules(vec![rule_status("b"), rule_status("a"), rule_status("c")]);
+        let last = |at: usize| Some(activity.rules[at].last_decision.as_ref()?.kind.as_str());
         assert_eq!([last(0), last(1), last(2)], [Some("paused"), Some("no_target"), None]);
         assert_eq!((activity.actions.len(), activity.decisions.len()), (1, 3));
     }
 
     #[test]
-    fn many_decisions_do_not_push_actions_out() {
+    fn decisions_do_not_evict_actions() {
         let mut activity = Activity::default();
-        activity.tell(told("a", Verdict::Outcome("applied")));
+        activity.record_event(event("a", EventKind::Outcome("applied")));
         for _ in 0..1000 {
-            activity.tell(told("a", Verdict::Decision("planned")));
+            activity.record_event(event("a", EventKind::Decision("planned")));
         }
         assert_eq!((activity.actions.len(), activity.decisions.len()), (1, MAX_RECENT));
     }

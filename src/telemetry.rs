@@ -4,7 +4,7 @@
 mod activity;
 mod families;
 
-pub use activity::{Activity, HeldLease, OpenAlert, Standing, Told, Verdict};
+pub use activity::{Activity, Event, EventKind, LeaseStatus, OpenAlert, RuleStatus};
 
 use crate::family::{Family, Histogram};
 use smol_str::SmolStr;
@@ -18,7 +18,7 @@ pub const REACTION_BOUNDS_SECONDS: [f64; 14] = [
 
 /// Counters and gauges of the daemon. Cheap to clone: all clones count together.
 #[derive(Clone, Default)]
-pub struct Tally(Arc<Mutex<Counts>>);
+pub struct Telemetry(Arc<Mutex<Counts>>);
 
 #[derive(Default)]
 struct Counts {
@@ -31,16 +31,16 @@ struct Counts {
     decisions: BTreeMap<(SmolStr, &'static str), u64>,
     actions: BTreeMap<(String, &'static str, &'static str), u64>,
     reaction: Histogram,
-    state: State,
+    state: EngineState,
     activity: Activity,
-    reload: Reload,
+    reload: ReloadStatus,
     /// What was made of all this, until it changes.
     families: Option<Vec<Family>>,
 }
 
 /// Gauges that the engine sets as a whole after each turn.
 #[derive(Debug, Clone, PartialEq)]
-pub struct State {
+pub struct EngineState {
     pub enforce: bool,
     pub paused: bool,
     pub rules: usize,
@@ -57,9 +57,9 @@ pub struct State {
     pub breakers: BTreeMap<String, bool>,
 }
 
-impl Default for State {
+impl Default for EngineState {
     fn default() -> Self {
-        State {
+        EngineState {
             enforce: false,
             paused: false,
             rules: 0,
@@ -75,14 +75,14 @@ impl Default for State {
 
 /// How the last reloads went.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Reload {
+pub struct ReloadStatus {
     /// The newest configuration is not the one in force.
     pub failed: bool,
     /// Unix time at which the one in force was loaded.
     pub success_timestamp_seconds: f64,
 }
 
-impl Tally {
+impl Telemetry {
     /// To be looked at, or changed where no family tells of it.
     fn look(&self) -> MutexGuard<'_, Counts> {
         // Counters stay true even when a thread died while holding the lock: each update is one assignment.
@@ -162,34 +162,34 @@ impl Tally {
         histogram.count += 1;
     }
 
-    pub fn set_state(&self, state: State) {
+    pub fn set_state(&self, state: EngineState) {
         if self.look().state != state {
             self.change().state = state;
         }
     }
 
     /// Replaces what is open and held now.
-    pub fn set_open(&self, alerts: Vec<OpenAlert>, leases: Vec<HeldLease>) {
+    pub fn set_open(&self, alerts: Vec<OpenAlert>, leases: Vec<LeaseStatus>) {
         let mut counts = self.look();
         (counts.activity.alerts, counts.activity.leases) = (alerts, leases);
     }
 
     /// Replaces the rules in force. What each is there to do is counted from zero, so that `increase()` sees the first time.
-    pub fn set_rules(&self, rules: Vec<Standing>) {
+    pub fn set_rules(&self, rules: Vec<RuleStatus>) {
         let mut counts = self.change();
-        for standing in &rules {
-            let decision = if standing.acts { "planned" } else { "dry_run" };
+        for rule_status in &rules {
+            let decision = if rule_status.acts { "planned" } else { "dry_run" };
             counts
                 .decisions
-                .entry((standing.rule.as_str().into(), decision))
+                .entry((rule_status.rule.as_str().into(), decision))
                 .or_default();
-            for action in &standing.actions {
+            for action in &rule_status.actions {
                 let outcome = match *action {
-                    _ if !standing.acts => "dry_run",
+                    _ if !rule_status.acts => "dry_run",
                     "allocate" => "granted",
                     _ => "applied",
                 };
-                let series = (standing.rule.clone(), *action, outcome);
+                let series = (rule_status.rule.clone(), *action, outcome);
                 counts.actions.entry(series).or_default();
             }
         }
@@ -197,19 +197,19 @@ impl Tally {
     }
 
     /// Adds a line to what happened.
-    pub fn tell(&self, told: Told) {
-        self.look().activity.tell(told);
+    pub fn record_event(&self, event: Event) {
+        self.look().activity.record_event(event);
     }
 
     pub fn activity(&self) -> Activity {
         self.look().activity.clone()
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> EngineState {
         self.look().state.clone()
     }
 
-    pub fn reload(&self) -> Reload {
+    pub fn reload(&self) -> ReloadStatus {
         self.look().reload
     }
 
@@ -240,16 +240,16 @@ mod tests {
     use crate::family::Value;
 
     #[test]
-    fn what_rules_are_there_to_do_is_counted_from_zero() {
-        let standing = |rule: &str, actions: &[&'static str], acts| Standing {
+    fn counters_of_planned_actions_start_at_zero() {
+        let rule_status = |rule: &str, actions: &[&'static str], acts| RuleStatus {
             rule: rule.to_owned(),
             steps: Vec::new(),
             actions: actions.iter().copied().collect(),
             acts,
             last_decision: None,
         };
-        let series = |tally: &Tally, name: &str| {
-            let families = tally.families();
+        let series = |telemetry: &Telemetry, name: &str| {
+            let families = telemetry.families();
             let family = families.iter().find(|family| family.name == name).unwrap();
             let words = family.points().map(|point| {
                 let labels: Vec<&str> = point.labels.iter().map(|label| &*label.1).collect();
@@ -257,38 +257,44 @@ mod tests {
             });
             words.collect::<Vec<_>>()
         };
-        let tally = Tally::default();
+        let telemetry = Telemetry::default();
         let rules = || {
             vec![
-                standing("a", &["nice", "allocate"], true),
-                standing("b", &["nice"], false),
+                rule_status("a", &["nice", "allocate"], true),
+                rule_status("b", &["nice"], false),
             ]
         };
-        tally.set_rules(rules());
+        telemetry.set_rules(rules());
         assert_eq!(
-            series(&tally, "evenkeel_decisions_total"),
+            series(&telemetry, "evenkeel_decisions_total"),
             ["a planned Number(0.0)", "b dry_run Number(0.0)"]
         );
         assert_eq!(
-            series(&tally, "evenkeel_actions_total"),
+            series(&telemetry, "evenkeel_actions_total"),
             [
                 "a allocate granted Number(0.0)",
                 "a nice applied Number(0.0)",
                 "b nice dry_run Number(0.0)"
             ]
         );
-        tally.decision("a", "planned");
-        assert_eq!(series(&tally, "evenkeel_decisions_total")[0], "a planned Number(1.0)");
-        tally.set_rules(rules());
-        assert_eq!(series(&tally, "evenkeel_decisions_total")[0], "a planned Number(1.0)");
+        telemetry.decision("a", "planned");
+        assert_eq!(
+            series(&telemetry, "evenkeel_decisions_total")[0],
+            "a planned Number(1.0)"
+        );
+        telemetry.set_rules(rules());
+        assert_eq!(
+            series(&telemetry, "evenkeel_decisions_total")[0],
+            "a planned Number(1.0)"
+        );
     }
 
     #[test]
-    fn reaction_counts_are_cumulative() {
-        let tally = Tally::default();
-        tally.reaction_seconds(0.003);
-        tally.reaction_seconds(100.0);
-        let families = tally.families();
+    fn reaction_buckets_are_cumulative() {
+        let telemetry = Telemetry::default();
+        telemetry.reaction_seconds(0.003);
+        telemetry.reaction_seconds(100.0);
+        let families = telemetry.families();
         let reaction = families
             .iter()
             .find(|family| family.name == "evenkeel_reaction_duration_seconds")

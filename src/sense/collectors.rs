@@ -10,11 +10,11 @@ use super::netdev::Netdev;
 use super::netstat::Netstat;
 use super::own_process::OwnProcess;
 use super::roots::{ReadError, Roots};
-use super::slowly::Slowly;
 use super::sockstat::Sockstat;
 use super::softnet::Softnet;
 use super::statfs::{self, Asker};
 use super::systemd::{Systemd, SystemdOptions};
+use super::ttl_cache::TtlCache;
 use super::vmstat::Vmstat;
 use super::{
     arp, bonding, cpufreq, dmi, edac, hwmon, inet_sockets, interrupts, kernel_limits, loadavg, mdadm, netclass, os,
@@ -186,7 +186,7 @@ const fn off(name: &'static str, help: &'static str, build: fn(&Options) -> Read
 /// Every collector there is. Within a pace they are read in this order, those that may take long last.
 pub const COLLECTORS: &[CollectorInfo] = &[
     on("time", Pace::Fast, "wall clock, time zone and clock sources", |_| {
-        let mut surroundings = Slowly::default();
+        let mut surroundings = TtlCache::default();
         Box::new(move |roots| Ok(time::read_time(roots, &mut surroundings)))
     }),
     on("cpu", Pace::Fast, "processor time per mode", |_| {

@@ -2,7 +2,7 @@
 
 use super::lines::lines;
 use super::roots::{ReadError, Roots, names, number};
-use super::slowly::Slowly;
+use super::ttl_cache::TtlCache;
 use crate::family::{Family, FormsOf, Text, label};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -182,7 +182,7 @@ fn read_throttles(roots: &Roots) -> Vec<Family> {
 pub struct Cpu {
     before: CpuSample,
     kept: FormsOf<u32>,
-    throttles: Slowly,
+    throttles: TtlCache,
 }
 
 impl Cpu {

@@ -4,7 +4,7 @@
 use super::collectors::NameFilter;
 use super::lines::lines;
 use super::roots::{ReadError, Roots, read_text};
-use super::slowly::Slowly;
+use super::ttl_cache::TtlCache;
 use crate::family::{Family, FormsOf, Kind, label};
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -274,7 +274,7 @@ pub struct Diskstats {
     udev_data: PathBuf,
     /// Device, and how many counters it has.
     kept: FormsOf<(String, usize)>,
-    udev: Slowly,
+    udev: TtlCache,
 }
 
 impl Diskstats {
@@ -284,7 +284,7 @@ impl Diskstats {
             devices,
             udev_data: udev_data.to_owned(),
             kept: FormsOf::default(),
-            udev: Slowly::default(),
+            udev: TtlCache::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! `groups`: what named groups of processes use together (`evenkeel_group_*`), without a series per process. Reads
 //! through `process`; membership and sums are decided here.
 
-mod rested;
+mod idle_cache;
 
 use super::group_account::{Account, COUNTERS, Counters};
 use super::roots::{ReadError, Roots, read_record};
@@ -12,7 +12,7 @@ use crate::process::selector::Judgement;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW, Procfs, TICKS_PER_SECOND, UserNames};
 use crate::process::{Process, ProcessFields, Selector};
 use arc_swap::ArcSwap;
-use rested::Rested;
+use idle_cache::IdleCache;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,7 +143,7 @@ pub struct GroupsReader {
     accounts: HashMap<String, Account>,
     users: UserNames,
     cores: Cores,
-    rested: Rested,
+    idle_cache: IdleCache,
 }
 
 impl GroupsReader {
@@ -154,7 +154,7 @@ impl GroupsReader {
             accounts: HashMap::new(),
             users: UserNames::default(),
             cores: Cores::default(),
-            rested: Rested::default(),
+            idle_cache: IdleCache::default(),
         }
     }
 
@@ -163,7 +163,7 @@ impl GroupsReader {
         self.accounts
             .retain(|name, _| groups.iter().any(|group| group.name == *name));
         if groups.is_empty() {
-            (self.cores, self.rested) = Default::default();
+            (self.cores, self.idle_cache) = Default::default();
             return Ok(Vec::new());
         }
         let failed = |source| ReadError::io(&roots.procfs, source);
@@ -184,7 +184,7 @@ impl GroupsReader {
             .map(|group| HashMap::with_capacity(self.accounts.get(&group.name).map_or(0, Account::members)))
             .collect();
         let mut joined = Vec::with_capacity(groups.len());
-        self.rested.begin();
+        self.idle_cache.begin();
         procfs
             .for_each_process(boot_now, |mut process, files| {
                 if wants_cores {

@@ -1,13 +1,13 @@
 //! `meminfo`: every line of `/proc/meminfo` (proc(5)) as a gauge.
 
 use super::lines::lines;
-use super::remembered::Remembered;
+use super::name_cache::NameCache;
 use super::roots::{ReadError, Roots};
 use crate::family::{Family, Form, Kind};
 use std::sync::Arc;
 
 /// What was made of a line's name, which tells nothing of the unit: form without a unit, and with one.
-type Names = Remembered<[Arc<Form>; 2]>;
+type Names = NameCache<[Arc<Form>; 2]>;
 
 /// The collector's memory between two reads.
 #[derive(Default)]
@@ -27,12 +27,12 @@ fn forms(name: &str) -> [Arc<Form>; 2] {
 }
 
 /// A gauge for each line; in bytes where the kernel names a unit.
-fn parse_meminfo(text: &str, remembered: &mut Names) -> Result<Vec<Family>, String> {
+fn parse_meminfo(text: &str, name_cache: &mut Names) -> Result<Vec<Family>, String> {
     let mut families = Vec::with_capacity(64);
-    remembered.rewind();
+    name_cache.rewind();
     for line in lines(text).filter(|line| !line.is_empty()) {
         let bad = || format!("{line:?} is not of the form `name: number [kB]`");
-        let ([plain, in_bytes], rest) = remembered.next(line, ':', forms).ok_or_else(bad)?;
+        let ([plain, in_bytes], rest) = name_cache.next(line, ':', forms).ok_or_else(bad)?;
         let mut fields = rest.split_ascii_whitespace();
         let value: u64 = fields.next().and_then(|field| field.parse().ok()).ok_or_else(bad)?;
         families.push(match fields.next() {

@@ -3,7 +3,7 @@
 use super::collectors::NameFilter;
 use super::lines::lines;
 use super::roots::{ReadError, Roots, number};
-use super::slowly::Slowly;
+use super::ttl_cache::TtlCache;
 use crate::family::{Family, FormsOf, Text, label};
 use std::time::Instant;
 
@@ -80,7 +80,7 @@ pub struct Netdev {
     wanted: NameFilter,
     /// In the order of `COLUMNS`.
     kept: FormsOf<String>,
-    no_handler: Slowly,
+    no_handler: TtlCache,
 }
 
 impl Netdev {
@@ -88,7 +88,7 @@ impl Netdev {
         Netdev {
             wanted,
             kept: FormsOf::default(),
-            no_handler: Slowly::default(),
+            no_handler: TtlCache::default(),
         }
     }
 

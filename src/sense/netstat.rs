@@ -1,7 +1,7 @@
 //! `netstat`: chosen protocol counters from `/proc/net/{netstat,snmp,snmp6}` (proc_pid_net(5)).
 
 use super::lines::lines;
-use super::remembered::Remembered;
+use super::name_cache::NameCache;
 use super::roots::{ReadError, Roots};
 use crate::family::{Family, Form, Kind};
 use regex::Regex;
@@ -18,8 +18,8 @@ struct Columns {
 pub struct Netstat {
     wanted: Regex,
     /// By file: `netstat`, `snmp`.
-    columns: [Remembered<Columns>; 2],
-    snmp6: Remembered<Option<Arc<Form>>>,
+    columns: [NameCache<Columns>; 2],
+    snmp6: NameCache<Option<Arc<Form>>>,
 }
 
 /// How a counter is shown, if it is.
@@ -32,10 +32,10 @@ fn form(wanted: &Regex, protocol: &str, counter: &str) -> Option<Arc<Form>> {
 }
 
 /// `netstat` and `snmp`: a line of names and a line of values for each protocol.
-fn parse_pairs(text: &str, wanted: &Regex, remembered: &mut Remembered<Columns>) -> Result<Vec<Family>, String> {
+fn parse_pairs(text: &str, wanted: &Regex, name_cache: &mut NameCache<Columns>) -> Result<Vec<Family>, String> {
     let mut families = Vec::with_capacity(32);
     let mut lines = text.split_inclusive('\n');
-    remembered.rewind();
+    name_cache.rewind();
     while let Some(head) = lines.next() {
         let bad = || format!("{head:?} is not followed by a line of as many values");
         let columns = |head: &str| {
@@ -48,7 +48,7 @@ fn parse_pairs(text: &str, wanted: &Regex, remembered: &mut Remembered<Columns>)
             }
         };
         // The whole line, names and all: so a kernel that adds a counter is noticed.
-        let (columns, _) = remembered.next(head, '\n', columns).ok_or_else(bad)?;
+        let (columns, _) = name_cache.next(head, '\n', columns).ok_or_else(bad)?;
         let (protocol, _) = head.split_once(':').ok_or_else(bad)?;
         let values = lines
             .next()
@@ -71,7 +71,7 @@ fn parse_pairs(text: &str, wanted: &Regex, remembered: &mut Remembered<Columns>)
 }
 
 /// `snmp6`: one line per counter, its protocol ending in 6.
-fn parse_snmp6(text: &str, wanted: &Regex, forms: &mut Remembered<Option<Arc<Form>>>) -> Result<Vec<Family>, String> {
+fn parse_snmp6(text: &str, wanted: &Regex, forms: &mut NameCache<Option<Arc<Form>>>) -> Result<Vec<Family>, String> {
     let mut families = Vec::with_capacity(32);
     forms.rewind();
     for line in lines(text) {
@@ -94,7 +94,7 @@ impl Netstat {
         Netstat {
             wanted,
             columns: Default::default(),
-            snmp6: Remembered::default(),
+            snmp6: NameCache::default(),
         }
     }
 
@@ -150,7 +150,7 @@ mod tests {
         let wanted = Regex::new("").unwrap();
         for bad in ["Tcp: A B\nTcp: 1\n", "Tcp: A\nUdp: 1\n", "Tcp: A\n", "Tcp: A\nTcp: x\n"] {
             assert!(
-                parse_pairs(bad, &wanted, &mut Remembered::default())
+                parse_pairs(bad, &wanted, &mut NameCache::default())
                     .unwrap_err()
                     .contains("Tcp"),
                 "{bad:?}"

@@ -1,7 +1,7 @@
 //! Where procfs, sysfs and the root file system are found, and the reading of their files. The only place in this
-//! room (with `statfs` and `kept`) that opens anything by path; it knows no metric.
+//! room (with `statfs` and `file_cache`) that opens anything by path; it knows no metric.
 
-use super::kept::Kept;
+use super::file_cache::FileCache;
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -23,7 +23,7 @@ pub struct Roots {
     pub procfs: PathBuf,
     pub sysfs: PathBuf,
     pub rootfs: PathBuf,
-    kept: Kept,
+    file_cache: FileCache,
 }
 
 impl Default for Roots {
@@ -38,13 +38,13 @@ impl Roots {
             procfs: procfs.into(),
             sysfs: sysfs.into(),
             rootfs: rootfs.into(),
-            kept: Kept::default(),
+            file_cache: FileCache::default(),
         }
     }
 
     /// From here to the next call each file of procfs that is kept open is read once.
     pub(super) fn begin_round(&self) {
-        self.kept.begin_round();
+        self.file_cache.begin_round();
     }
 
     /// A file of procfs that is read every second, through its parser, whose complaint gets the path put in front.
@@ -53,7 +53,7 @@ impl Roots {
         path: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<T, ReadError> {
-        self.parse_kept(path, Layout::Pieces, parse)
+        self.parse_cached(path, Layout::Pieces, parse)
     }
 
     /// The same for a file that the kernel writes as one record.
@@ -62,7 +62,7 @@ impl Roots {
         path: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<T, ReadError> {
-        self.parse_kept(path, Layout::Record, parse)
+        self.parse_cached(path, Layout::Record, parse)
     }
 
     /// The same for a sysctl of one line.
@@ -71,16 +71,16 @@ impl Roots {
         path: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<T, ReadError> {
-        self.parse_kept(path, Layout::Value, parse)
+        self.parse_cached(path, Layout::Value, parse)
     }
 
-    fn parse_kept<T>(
+    fn parse_cached<T>(
         &self,
         path: &'static str,
         layout: Layout,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<T, ReadError> {
-        self.kept
+        self.file_cache
             .read(&self.procfs, path, layout, |bytes| match str::from_utf8(bytes) {
                 // Several times cheaper than the lossy way, and nearly always enough.
                 Ok(text) => parse(text),

@@ -1,18 +1,18 @@
 //! `sockstat`: sockets in use from `/proc/net/{sockstat,sockstat6}`.
 
 use super::lines::lines;
-use super::remembered::Remembered;
+use super::name_cache::NameCache;
 use super::roots::{ReadError, Roots};
 use crate::family::{Family, Form, Kind};
 use std::sync::Arc;
 
 /// The collector's memory between two reads, by file: what was made of each line's protocol, and therein of its figures.
 #[derive(Default)]
-pub struct Sockstat([Remembered<Protocol>; 2]);
+pub struct Sockstat([NameCache<Protocol>; 2]);
 
 struct Protocol {
     name: String,
-    figures: Remembered<Figure>,
+    figures: NameCache<Figure>,
 }
 
 /// A figure as the kernel has it, and in bytes where it counts pages.
@@ -34,16 +34,16 @@ fn figure(protocol: &str, name: &str) -> Figure {
 }
 
 /// Lines like `TCP: inuse 8 orphan 0`.
-fn parse_sockstat(text: &str, remembered: &mut Remembered<Protocol>) -> Result<Vec<Family>, String> {
+fn parse_sockstat(text: &str, name_cache: &mut NameCache<Protocol>) -> Result<Vec<Family>, String> {
     let mut families = Vec::with_capacity(20);
-    remembered.rewind();
+    name_cache.rewind();
     for line in lines(text) {
         let bad = || format!("{line:?} is not of the form `protocol: name number …`");
         let make = |name: &str| Protocol {
             name: name.to_owned(),
-            figures: Remembered::default(),
+            figures: NameCache::default(),
         };
-        let (Protocol { name, figures }, mut rest) = remembered.next(line, ':', make).ok_or_else(bad)?;
+        let (Protocol { name, figures }, mut rest) = name_cache.next(line, ':', make).ok_or_else(bad)?;
         figures.rewind();
         loop {
             rest = rest.trim_ascii_start();
@@ -69,8 +69,8 @@ impl Sockstat {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let mut families = Vec::new();
         // Either may be missing, where the kernel has no IPv4 or no IPv6.
-        for (path, remembered) in ["net/sockstat", "net/sockstat6"].into_iter().zip(&mut self.0) {
-            match roots.record(path, |text| parse_sockstat(text, remembered)) {
+        for (path, name_cache) in ["net/sockstat", "net/sockstat6"].into_iter().zip(&mut self.0) {
+            match roots.record(path, |text| parse_sockstat(text, name_cache)) {
                 Ok(more) => families.extend(more),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
@@ -120,7 +120,7 @@ mod tests {
         ];
         assert_eq!(text_of(&sockstat.read(&tree.roots).unwrap(), ""), expected);
         for torn in ["TCP: inuse\n", "TCP: inuse x\n", "TCP\n"] {
-            assert!(parse_sockstat(torn, &mut Remembered::default()).is_err(), "{torn:?}");
+            assert!(parse_sockstat(torn, &mut NameCache::default()).is_err(), "{torn:?}");
         }
     }
 }

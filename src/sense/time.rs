@@ -1,7 +1,7 @@
 //! `time`: the wall clock, its zone, and the kernel's clock sources.
 
 use super::roots::{Roots, attribute, names};
-use super::slowly::Slowly;
+use super::ttl_cache::TtlCache;
 use crate::family::{Family, label};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -53,7 +53,7 @@ fn read_surroundings(roots: &Roots, now: Timestamp) -> Vec<Family> {
     families
 }
 
-pub fn read_time(roots: &Roots, surroundings: &mut Slowly) -> Vec<Family> {
+pub fn read_time(roots: &Roots, surroundings: &mut TtlCache) -> Vec<Family> {
     let now = Timestamp::now();
     let help = "The system's Unix time when it was read, in seconds.";
     let mut families = vec![Family::gauge("node_time_seconds", help).value(now.as_nanosecond() as f64 / 1e9)];
@@ -75,7 +75,7 @@ mod tests {
         );
         tree.sys("devices/system/clocksource/clocksource0/current_clocksource", "tsc\n");
         assert_eq!(
-            text_of(&read_time(&tree.roots, &mut Slowly::default()), "clocksource"),
+            text_of(&read_time(&tree.roots, &mut TtlCache::default()), "clocksource"),
             [
                 "node_time_clocksource_available_info{device=\"0\",clocksource=\"tsc\"} 1",
                 "node_time_clocksource_available_info{device=\"0\",clocksource=\"hpet\"} 1",

@@ -1,7 +1,7 @@
 //! `vmstat`: chosen lines of `/proc/vmstat` (proc(5)).
 
 use super::lines::lines;
-use super::remembered::Remembered;
+use super::name_cache::NameCache;
 use super::roots::{ReadError, Roots};
 use crate::family::{Family, Form, Kind};
 use regex::Regex;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// The collector's memory between two reads.
 pub struct Vmstat {
     wanted: Regex,
-    forms: Remembered<Option<Arc<Form>>>,
+    forms: NameCache<Option<Arc<Form>>>,
 }
 
 impl Vmstat {
@@ -18,7 +18,7 @@ impl Vmstat {
     pub fn new(wanted: Regex) -> Self {
         Vmstat {
             wanted,
-            forms: Remembered::default(),
+            forms: NameCache::default(),
         }
     }
 

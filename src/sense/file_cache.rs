@@ -13,12 +13,12 @@ use super::roots::{Layout, read_to_end};
 
 /// The open files, by their path below the root. A copy begins with none.
 #[derive(Debug, Default)]
-pub struct Kept(Mutex<State>);
+pub struct FileCache(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     /// Few, and those of every second come first.
-    files: Vec<KeptFile>,
+    files: Vec<OpenFile>,
     /// Counts rounds; before the first, nothing is shared.
     round: u64,
     /// What was read in this round, one text behind the other: so they lie on few pages.
@@ -27,20 +27,20 @@ struct State {
 }
 
 #[derive(Debug)]
-struct KeptFile {
+struct OpenFile {
     path: &'static str,
     file: File,
     read_in: u64,
     text: Range<usize>,
 }
 
-impl Clone for Kept {
+impl Clone for FileCache {
     fn clone(&self) -> Self {
-        Kept::default()
+        FileCache::default()
     }
 }
 
-impl Kept {
+impl FileCache {
     /// From here to the next call a file that two collectors want is read once.
     pub fn begin_round(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,12 +66,12 @@ impl Kept {
 impl State {
     fn text(&mut self, root: &Path, path: &'static str, layout: Layout) -> io::Result<Range<usize>> {
         // Nearly always by the literal that it was opened by, which then need not be read.
-        let is_it = |kept: &KeptFile| ptr::eq(kept.path, path);
+        let is_it = |cache: &OpenFile| ptr::eq(cache.path, path);
         let known = self.files.iter().position(is_it);
-        if let Some(index) = known.or_else(|| self.files.iter().position(|kept| kept.path == path)) {
-            let kept = &self.files[index];
-            if self.round > 0 && kept.read_in == self.round {
-                return Ok(kept.text.clone());
+        if let Some(index) = known.or_else(|| self.files.iter().position(|cache| cache.path == path)) {
+            let cache = &self.files[index];
+            if self.round > 0 && cache.read_in == self.round {
+                return Ok(cache.text.clone());
             }
             if let Ok(text) = self.read(index, layout) {
                 return Ok(text);
@@ -79,7 +79,7 @@ impl State {
             // What was taken away (a module) and came back is another file under the same name.
             self.files.remove(index);
         }
-        self.files.push(KeptFile {
+        self.files.push(OpenFile {
             path,
             file: File::open(root.join(path))?,
             read_in: 0,
@@ -93,15 +93,15 @@ impl State {
         if self.round == 0 {
             self.length = 0;
         }
-        let kept = &mut self.files[index];
+        let cache = &mut self.files[index];
         let start = self.length;
         let length = read_to_end(&mut self.texts, start, layout, |room, place| {
-            kept.file.read_at(room, place)
+            cache.file.read_at(room, place)
         })?;
         self.length += length;
-        kept.read_in = self.round;
-        kept.text = start..self.length;
-        Ok(kept.text.clone())
+        cache.read_in = self.round;
+        cache.text = start..self.length;
+        Ok(cache.text.clone())
     }
 }
 
@@ -110,50 +110,50 @@ mod tests {
     use super::*;
     use std::fs;
 
-    fn length(kept: &Kept, root: &Path, path: &'static str, layout: Layout) -> io::Result<usize> {
-        kept.read(root, path, layout, <[u8]>::len)
+    fn length(cache: &FileCache, root: &Path, path: &'static str, layout: Layout) -> io::Result<usize> {
+        cache.read(root, path, layout, <[u8]>::len)
     }
 
     #[test]
     fn an_open_file_tells_what_is_in_it_now_and_in_one_round_the_same() {
         let directory = tempfile::tempdir().unwrap();
         for layout in [Layout::Record, Layout::Pieces, Layout::Value] {
-            let kept = Kept::default();
+            let cache = FileCache::default();
             let first = layout.first_read_bytes();
             for expected in [0, 5, first - 1, first, 3 * first + 1, 2] {
                 fs::write(directory.path().join("x"), "y".repeat(expected)).unwrap();
                 assert_eq!(
-                    length(&kept, directory.path(), "x", layout).unwrap(),
+                    length(&cache, directory.path(), "x", layout).unwrap(),
                     expected,
                     "{layout:?}"
                 );
             }
         }
-        let kept = Kept::default();
-        kept.begin_round();
-        assert_eq!(length(&kept, directory.path(), "x", Layout::Record).unwrap(), 2);
+        let cache = FileCache::default();
+        cache.begin_round();
+        assert_eq!(length(&cache, directory.path(), "x", Layout::Record).unwrap(), 2);
         fs::write(directory.path().join("x"), "four").unwrap();
-        assert_eq!(length(&kept, directory.path(), "x", Layout::Record).unwrap(), 2);
-        kept.begin_round();
-        assert_eq!(length(&kept, directory.path(), "x", Layout::Record).unwrap(), 4);
-        assert!(length(&kept, directory.path(), "nothing", Layout::Record).is_err());
+        assert_eq!(length(&cache, directory.path(), "x", Layout::Record).unwrap(), 2);
+        cache.begin_round();
+        assert_eq!(length(&cache, directory.path(), "x", Layout::Record).unwrap(), 4);
+        assert!(length(&cache, directory.path(), "nothing", Layout::Record).is_err());
     }
 
     #[test]
     fn the_texts_of_a_round_are_side_by_side_and_each_stays_what_it_was() {
         let directory = tempfile::tempdir().unwrap();
-        let kept = Kept::default();
+        let cache = FileCache::default();
         let read = |path: &'static str, layout| {
-            let read = kept.read(directory.path(), path, layout, |bytes| {
+            let read = cache.read(directory.path(), path, layout, |bytes| {
                 String::from_utf8(bytes.to_vec()).unwrap()
             });
             read.unwrap()
         };
         let write = |path: &str, text: &str| fs::write(directory.path().join(path), text).unwrap();
         fs::create_dir(directory.path().join("folder")).unwrap();
-        let room = || kept.0.lock().unwrap().texts.len();
+        let room = || cache.0.lock().unwrap().texts.len();
         for round in ["x", "yy", ""] {
-            kept.begin_round();
+            cache.begin_round();
             let long = round.repeat(70_000);
             write("short", round);
             write("long", &long);
@@ -166,7 +166,8 @@ mod tests {
             for _ in 0..2 {
                 // It can be opened and not be read.
                 assert!(
-                    kept.read(directory.path(), "folder", Layout::Record, <[u8]>::len)
+                    cache
+                        .read(directory.path(), "folder", Layout::Record, <[u8]>::len)
                         .is_err()
                 );
                 let texts = all.map(|(path, layout)| read(path, layout));
@@ -175,11 +176,11 @@ mod tests {
             // Gone and back again under the same name is another file, and opened ones tell what is in them.
             fs::remove_file(directory.path().join("short2")).unwrap();
         }
-        assert_eq!(kept.0.lock().unwrap().files.len(), 3);
+        assert_eq!(cache.0.lock().unwrap().files.len(), 3);
         let before = room();
         write("short", &"x".repeat(1000));
         for _ in 0..before / 500 {
-            kept.begin_round();
+            cache.begin_round();
             read("short", Layout::Record);
         }
         assert_eq!(room(), before, "a round takes the room of the one before");
@@ -188,7 +189,7 @@ mod tests {
     /// All that the fast collectors keep open: each kernel must compose them anew when they are read again.
     #[test]
     fn files_of_this_kernel_that_are_kept_open_are_the_same_as_opened_anew() {
-        let kept = Kept::default();
+        let cache = FileCache::default();
         for path in [
             "stat",
             "meminfo",
@@ -202,13 +203,14 @@ mod tests {
             let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
             let fresh = lines(&fs::read(Path::new("/proc").join(path)).unwrap());
             for _ in 0..3 {
-                let again = kept.read(Path::new("/proc"), path, Layout::Pieces, lines).unwrap();
+                let again = cache.read(Path::new("/proc"), path, Layout::Pieces, lines).unwrap();
                 assert_eq!(again, fresh, "{path}");
             }
         }
         // Time stands still for nobody.
         let uptime = || {
-            kept.read(Path::new("/proc"), "stat", Layout::Record, <[u8]>::to_vec)
+            cache
+                .read(Path::new("/proc"), "stat", Layout::Record, <[u8]>::to_vec)
                 .unwrap()
         };
         let before = uptime();

@@ -9,9 +9,9 @@ const INTERVAL: Duration = Duration::from_secs(15);
 
 /// The families last read, and when.
 #[derive(Default)]
-pub struct Slowly(Option<(Instant, Vec<Family>)>);
+pub struct TtlCache(Option<(Instant, Vec<Family>)>);
 
-impl Slowly {
+impl TtlCache {
     /// What was read less than 15 s before `now`, or else read anew.
     pub fn families(&mut self, now: Instant, read: impl FnOnce() -> Vec<Family>) -> Vec<Family> {
         match &self.0 {
@@ -31,11 +31,11 @@ mod tests {
 
     #[test]
     fn what_is_young_is_not_read_again() {
-        let mut slowly = Slowly::default();
+        let mut ttl_cache = TtlCache::default();
         let start = Instant::now();
         let mut reads = 0;
         for (seconds, expected) in [(0, 1), (14, 1), (15, 2), (20, 2), (31, 3)] {
-            slowly.families(start + Duration::from_secs(seconds), || {
+            ttl_cache.families(start + Duration::from_secs(seconds), || {
                 reads += 1;
                 Vec::new()
             });

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 /// What is known of a process that has not run is read anew after so long all the same: others can set its limits, and
 /// a little of its memory can go to swap without being counted at once.
-const KEPT_FOR: Duration = Duration::from_secs(60);
+const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// What a process used when it had run so far.
 #[derive(Debug, Clone, Copy)]
-struct Seen {
+struct CachedUsage {
     ran: Ran,
     /// Memory is taken from those that sleep, too: then this differs.
     resident_bytes: u64,
@@ -24,19 +24,19 @@ struct Seen {
 
 /// The processes of the last read and of the one under way.
 #[derive(Debug, Default)]
-pub struct Rested {
-    before: HashMap<Identity, Seen>,
-    now: HashMap<Identity, Seen>,
+pub struct IdleCache {
+    before: HashMap<Identity, CachedUsage>,
+    now: HashMap<Identity, CachedUsage>,
 }
 
-impl Rested {
+impl IdleCache {
     /// Forgets what the last read did not see.
     pub fn begin(&mut self) {
         self.before = std::mem::take(&mut self.now);
     }
 
     /// Fills in what the process uses, from its files only where it may have changed. Ask once per process and read.
-    pub fn learn(
+    pub fn fill_usage(
         &mut self,
         process: &mut Process,
         files: &OpenProcess,
@@ -48,11 +48,11 @@ impl Rested {
         // other files, so that whoever runs while they are read has run by the next time; a selector may have read one.
         let may_rest = is_dear(needs) && process.threads == 1 && process.state != 'R' && !files.has_read_status();
         let ran = if may_rest { files.ran() } else { None };
-        let same = |seen: &&Seen| {
+        let same = |seen: &&CachedUsage| {
             Some(seen.ran) == ran
                 && seen.resident_bytes == process.resident_bytes
                 && seen.known == needs
-                && boot_now.saturating_sub(seen.read_at) < KEPT_FOR
+                && boot_now.saturating_sub(seen.read_at) < MAX_AGE
         };
         let seen = self.before.get(&process.identity).filter(same).copied();
         match seen {
@@ -63,7 +63,7 @@ impl Rested {
         let Some(ran) = ran.filter(|_| process.details.usage.is_complete(needs)) else {
             return;
         };
-        let seen = seen.unwrap_or(Seen {
+        let seen = seen.unwrap_or(CachedUsage {
             ran,
             resident_bytes: process.resident_bytes,
             known: needs,
@@ -97,7 +97,7 @@ mod tests {
         tree.proc("sys/kernel/random/boot_id", "6e0d8a1c-0c1d-4f3e-9a52-0123456789ab\n");
         tree.proc("7/schedstat", "900 5 1");
         let procfs = Procfs::open(&tree.roots.procfs).unwrap();
-        let mut rested = Rested::default();
+        let mut idle_cache = IdleCache::default();
         let mut swapped = |kibibytes: Option<u32>, needs, second| {
             match kibibytes {
                 Some(kibibytes) => tree.proc(
@@ -108,8 +108,8 @@ mod tests {
             }
             let mut process = Process::example(7, "a");
             let files = OpenProcess::open(&procfs, 7).unwrap();
-            rested.begin();
-            rested.learn(
+            idle_cache.begin();
+            idle_cache.fill_usage(
                 &mut process,
                 &files,
                 needs,
@@ -137,15 +137,15 @@ mod tests {
         let procfs = Procfs::open(std::path::Path::new("/proc")).unwrap();
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = child.id() as i32;
-        let mut rested = Rested::default();
+        let mut idle_cache = IdleCache::default();
         for is_read_before in [false, true] {
             let mut process = Process::example(pid, "sleep");
             let files = OpenProcess::open(&procfs, pid).unwrap();
             if is_read_before {
                 files.read_details(&mut process.details, ProcessFields::USER, &mut UserNames::default());
             }
-            rested.begin();
-            rested.learn(
+            idle_cache.begin();
+            idle_cache.fill_usage(
                 &mut process,
                 &files,
                 ProcessFields::CONTEXT_SWITCHES,
@@ -153,7 +153,7 @@ mod tests {
                 &mut UserNames::default(),
             );
             assert!(process.details.usage.voluntary_switches.is_some());
-            assert_eq!(rested.now.is_empty(), is_read_before);
+            assert_eq!(idle_cache.now.is_empty(), is_read_before);
         }
         child.kill().unwrap();
         child.wait().unwrap();

@@ -3,21 +3,21 @@
 
 /// What was made of the beginnings of a file's lines, in the order in which they came last time.
 #[derive(Debug)]
-pub struct Remembered<T> {
+pub struct NameCache<T> {
     made: Vec<(String, T)>,
     next: usize,
 }
 
-impl<T> Default for Remembered<T> {
+impl<T> Default for NameCache<T> {
     fn default() -> Self {
-        Remembered {
+        NameCache {
             made: Vec::new(),
             next: 0,
         }
     }
 }
 
-impl<T> Remembered<T> {
+impl<T> NameCache<T> {
     /// The next line, or part of one, will be the first.
     pub fn rewind(&mut self) {
         self.next = 0;
@@ -53,16 +53,16 @@ mod tests {
 
     #[test]
     fn what_is_made_of_a_line_is_made_again_only_where_it_begins_otherwise() {
-        let mut remembered = Remembered::default();
+        let mut name_cache = NameCache::default();
         let mut read = |text: &str| {
             let mut made = 0;
-            remembered.rewind();
+            name_cache.rewind();
             let lines = text.lines().map(|line| {
                 let make = |name: &str| {
                     made += 1;
                     name.to_uppercase()
                 };
-                let found = remembered.next(line, ':', make);
+                let found = name_cache.next(line, ':', make);
                 found.map(|(name, rest)| format!("{name}={rest}"))
             });
             let lines: Vec<_> = lines.map(|line| line.unwrap_or_default()).collect();

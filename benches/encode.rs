@@ -24,7 +24,7 @@ fn main() {
     let samples = [fresh(), fresh()].map(|snapshot| {
         Arc::new(Content {
             readings: snapshot.readings.clone(),
-            ready_made: Arc::clone(&snapshot.ready_made),
+            derived: Arc::clone(&snapshot.derived),
             own: Vec::new(),
             ..Content::default()
         })

@@ -21,7 +21,7 @@ use evenkeel::host::{Host, LinuxHost};
 use evenkeel::http::Access;
 use evenkeel::process::table::{Procfs, TICKS_PER_SECOND};
 use evenkeel::publish::{self, Options, Site};
-use evenkeel::sense::{Config, Sampler, trail};
+use evenkeel::sense::{Config, Sampler, recent_history};
 use evenkeel::telemetry::{EngineState, Event, EventKind, LeaseStatus, OpenAlert, RuleStatus, Telemetry};
 use hyper::Request;
 use jiff::Timestamp;
@@ -104,7 +104,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = Config::default();
     config.sampling.interval = Duration::from_millis(20);
     let sampler = Arc::new(Sampler::start(config, Box::new(()))?);
-    while sampler.trail().len() < trail::MAX_SAMPLES {
+    while sampler.recent_history().len() < recent_history::MAX_SAMPLES {
         std::thread::sleep(Duration::from_millis(50));
     }
     let telemetry = telemetry();

@@ -263,9 +263,9 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         sampling,
         collectors: run.collectors.chosen(),
     };
-    let follower = watcher.follower();
+    let subscriber = watcher.subscriber();
     // It waits for the first sample, and the engine may have requests to make meanwhile.
-    let started = tokio::task::spawn_blocking(move || Sampler::start(sensing, follower)).await;
+    let started = tokio::task::spawn_blocking(move || Sampler::start(sensing, subscriber)).await;
     drop(sampled);
     let sampler = match started.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
         Ok(sampler) => Arc::new(sampler),

@@ -208,7 +208,7 @@ impl OwnEvaluation {
                 self.history.append(source, now.wall_ms, &reading.families, target);
             }
         }
-        self.history.append(READY_MADE, now.wall_ms, &sample.ready_made, target);
+        self.history.append(READY_MADE, now.wall_ms, &sample.derived, target);
     }
 
     fn firing_if_due(&mut self, boot_now: Duration) -> Option<FiringSet> {
@@ -263,11 +263,11 @@ pub fn sample(
     taken_boot: Duration,
     readings: Vec<(&'static str, Duration, Vec<crate::family::Family>)>,
 ) -> Snapshot {
-    use crate::sense::Reading;
+    use crate::sense::CollectorReading;
     use std::sync::Arc;
     use std::time::Instant;
     let reading = |(collector, read_boot, families)| {
-        Arc::new(Reading {
+        Arc::new(CollectorReading {
             collector,
             families,
             read_at: taken_at,
@@ -283,7 +283,7 @@ pub fn sample(
         taken_boot,
         fresh_since: Instant::now(),
         readings: readings.into_iter().map(reading).collect(),
-        ready_made: Arc::default(),
+        derived: Arc::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! How old the samples are that an answer to `while` rests on: those of the collectors that it reads, not the beat's.
 
-use crate::sense::{COLLECTORS, Pace, Reading, Sampling, Snapshot};
+use crate::sense::{COLLECTORS, CollectorReading, Pace, Sampling, Snapshot};
 use crate::watch::evaluator::{Basis, UNSEEN_PATIENCE_MS};
 use crate::watch::history::{History, Source};
 use std::collections::HashMap;
@@ -51,7 +51,7 @@ impl SampleAge {
     }
 
     /// Where a reading belongs in the history, if it is not there yet.
-    pub fn note_reading(&mut self, reading: &Reading) -> Option<Source> {
+    pub fn note_reading(&mut self, reading: &CollectorReading) -> Option<Source> {
         // By name, because what is slow at the start takes its place in the snapshot later.
         let next = Source(self.collectors.len() as u16 + 1);
         let sampling = self.sampling;
@@ -114,7 +114,7 @@ fn max_age(interval: Duration) -> Duration {
 fn interval(collector: &str, sampling: Sampling) -> Duration {
     let info = COLLECTORS.iter().find(|info| info.name == collector);
     match info.map(|info| info.pace) {
-        Some(Pace::Slow | Pace::Apart) => sampling.slow_interval,
+        Some(Pace::Slow | Pace::Isolated) => sampling.slow_interval,
         Some(Pace::Fast) | None => sampling.interval,
     }
 }

@@ -75,7 +75,7 @@ impl Watcher {
         settling: Duration,
     ) -> std::io::Result<Watcher> {
         let (sender, receiver) = sync_channel(MAX_WAITING);
-        telemetry.expect_early_samples(Cause::ALL.map(Cause::as_str));
+        telemetry.expect_early_samples(EarlyCause::ALL.map(EarlyCause::as_str));
         let evaluation = OwnEvaluation::new(orders, sampling, &kept.read(), boot_time(), settling);
         if !evaluation.has_rules() {
             // What was active under other rules, found by a daemon to which no sample comes.
@@ -105,8 +105,8 @@ impl Watcher {
     }
 
     /// Who tells this thread of samples.
-    pub fn follower(&self) -> Box<dyn crate::sense::Follower> {
-        Box::new(Follower {
+    pub fn subscriber(&self) -> Box<dyn crate::sense::Subscriber> {
+        Box::new(Subscriber {
             sender: self.sender.clone(),
             reads: Arc::clone(&self.reads),
         })
@@ -134,13 +134,13 @@ impl Drop for Watcher {
 }
 
 /// The sampler's side of the watcher. Never waits.
-struct Follower {
+struct Subscriber {
     sender: SyncSender<Message>,
     reads: Arc<Reads>,
 }
 
-impl crate::sense::Follower for Follower {
-    fn edition(&self) -> Option<u64> {
+impl crate::sense::Subscriber for Subscriber {
+    fn rules_revision(&self) -> Option<u64> {
         Some(self.reads.edition.load(Ordering::Acquire)).filter(|edition| *edition > 0)
     }
 
@@ -148,9 +148,9 @@ impl crate::sense::Follower for Follower {
         self.reads.interest.load().keep_ms(metric).is_some()
     }
 
-    fn on_sample(&mut self, snapshot: &Arc<Snapshot>, occasion: Occasion) {
+    fn on_sample(&mut self, snapshot: &Arc<Snapshot>, kind: SampleKind) {
         // A full queue means that the evaluation is behind; it catches up with the next sample.
-        drop(self.sender.try_send(Message::Sample(Arc::clone(snapshot), occasion)));
+        drop(self.sender.try_send(Message::Sample(Arc::clone(snapshot), kind)));
     }
 }
 
@@ -180,8 +180,8 @@ impl Watch {
                 None => messages.recv().map_err(RecvTimeoutError::from),
             };
             match message {
-                Ok(Message::Sample(snapshot, Occasion::Beat)) => self.evaluate(&snapshot),
-                Ok(Message::Sample(snapshot, Occasion::Early(cause))) => {
+                Ok(Message::Sample(snapshot, SampleKind::Regular)) => self.evaluate(&snapshot),
+                Ok(Message::Sample(snapshot, SampleKind::Early(cause))) => {
                     self.telemetry.early_sample(cause.as_str());
                     let said = lock(&self.evaluation).take_early_sample(&snapshot);
                     self.send(said, Some(snapshot.taken_instant));
@@ -268,7 +268,7 @@ mod tests {
             taken_boot: boot_time(),
             fresh_since: Instant::now(),
             readings: Vec::new(),
-            ready_made: Arc::default(),
+            derived: Arc::default(),
         })
     }
 
@@ -306,8 +306,8 @@ mod tests {
             (watcher, inputs)
         };
         let (watcher, inputs) = start("");
-        let mut follower = watcher.follower();
-        assert_eq!(follower.edition(), None);
+        let mut subscriber = watcher.subscriber();
+        assert_eq!(subscriber.rules_revision(), None);
         let Input::Firing(set) = next(&inputs) else {
             panic!("something else")
         };
@@ -316,31 +316,31 @@ mod tests {
         // Rules, even those that read nothing.
         watcher.replace(orders("{alert: A, expr: vector(1)}"));
         let until = Instant::now() + PATIENCE;
-        while follower.edition().is_none() && Instant::now() < until {
+        while subscriber.rules_revision().is_none() && Instant::now() < until {
             std::thread::yield_now();
         }
-        let first = follower.edition();
-        assert!(first.is_some() && !follower.reads("up"));
-        follower.on_sample(&snapshot(), Occasion::Beat);
+        let first = subscriber.rules_revision();
+        assert!(first.is_some() && !subscriber.reads("up"));
+        subscriber.on_sample(&snapshot(), SampleKind::Regular);
         let alerts = next_alerts(&inputs);
         assert_eq!(alerts[0].status, Status::Firing);
         watcher.replace(orders("{alert: A, expr: vector(1)}, {alert: B, expr: up > 1}"));
-        while follower.edition() == first && Instant::now() < until {
+        while subscriber.rules_revision() == first && Instant::now() < until {
             std::thread::yield_now();
         }
-        assert!(follower.edition() > first && follower.reads("up"));
+        assert!(subscriber.rules_revision() > first && subscriber.reads("up"));
 
         watcher.replace(orders(""));
         let alerts = next_alerts(&inputs);
         assert_eq!((alerts.len(), alerts[0].status), (1, Status::Resolved));
-        assert_eq!(follower.edition(), None);
+        assert_eq!(subscriber.rules_revision(), None);
         let keeps_it = || std::fs::read_to_string(&file).unwrap().contains("\"A\"");
         assert!(!keeps_it());
         drop(watcher);
 
         // Left behind by a daemon that had rules, found by one that has none.
         let (watcher, inputs) = start("{alert: A, expr: vector(1)}");
-        watcher.follower().on_sample(&snapshot(), Occasion::Beat);
+        watcher.subscriber().on_sample(&snapshot(), SampleKind::Regular);
         next_alerts(&inputs);
         drop(watcher);
         assert!(keeps_it());

@@ -11,7 +11,7 @@ use crate::process::{ProcessFields, Selector};
 use crate::rule::file::{SELECT, read_select};
 use crate::rule::{Scope, compile_select};
 use crate::schema::{Key, Kind, Object, optional, required};
-use crate::sense::groups::{DEAR_METRICS, DEFAULT_METRICS};
+use crate::sense::groups::{DEFAULT_METRICS, EXPENSIVE_METRICS};
 use crate::template::is_label_name;
 use crate::yaml::{self, Content, Entry, Fields, Node, Text};
 use std::collections::BTreeMap;
@@ -214,10 +214,10 @@ pub(super) static GROUP: Object = Object {
 };
 
 const METRIC: Kind = Kind::Choice(&[
-    DEAR_METRICS[0].0,
-    DEAR_METRICS[1].0,
-    DEAR_METRICS[2].0,
-    DEAR_METRICS[3].0,
+    EXPENSIVE_METRICS[0].0,
+    EXPENSIVE_METRICS[1].0,
+    EXPENSIVE_METRICS[2].0,
+    EXPENSIVE_METRICS[3].0,
 ]);
 
 /// Shorter intervals than this would make the watching the load.

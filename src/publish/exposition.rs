@@ -3,7 +3,7 @@
 use super::families::{Clean, Order, clean};
 use super::negotiation::Format;
 use crate::family::{Family, Histogram, Kind, Point, Text, Value};
-use crate::sense::Reading;
+use crate::sense::CollectorReading;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelKey, EncodeLabelValue, LabelKeyEncoder, LabelValueEncoder, MetricEncoder, NoLabelSet,
@@ -22,8 +22,8 @@ const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 /// Everything that one answer shows.
 #[derive(Debug, Default)]
 pub struct Content {
-    pub readings: Vec<Arc<Reading>>,
-    pub ready_made: Arc<Vec<Family>>,
+    pub readings: Vec<Arc<CollectorReading>>,
+    pub derived: Arc<Vec<Family>>,
     pub own: Vec<Family>,
     /// Shared with the answers before.
     pub order: Arc<Order>,
@@ -34,7 +34,7 @@ impl Content {
         self.readings
             .iter()
             .flat_map(|reading| &reading.families)
-            .chain(self.ready_made.iter())
+            .chain(self.derived.iter())
             .chain(&self.own)
     }
 }

@@ -93,7 +93,7 @@ mod tests {
             taken_boot: std::time::Duration::ZERO,
             fresh_since: Instant::now(),
             readings: Vec::new(),
-            ready_made: Arc::default(),
+            derived: Arc::default(),
         })
     }
 

@@ -180,7 +180,7 @@ fn is_same_but_for_numbers(one: &Content, other: &Content) -> bool {
             .iter()
             .zip(&other.readings)
             .all(|(one, other)| Arc::ptr_eq(one, other) || same(&one.families, &other.families))
-        && (Arc::ptr_eq(&one.ready_made, &other.ready_made) || same(&one.ready_made, &other.ready_made))
+        && (Arc::ptr_eq(&one.derived, &other.derived) || same(&one.derived, &other.derived))
         && same(&one.own, &other.own)
 }
 

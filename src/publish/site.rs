@@ -210,7 +210,7 @@ impl Site {
         former.own.share(&mut own);
         Content {
             readings: chosen.readings,
-            ready_made: chosen.ready_made,
+            derived: chosen.derived,
             own,
             order: match choice {
                 Choice::All => Arc::clone(&self.order),

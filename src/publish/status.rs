@@ -1,7 +1,7 @@
 //! What the status page and `/api/v1/status` show. Pure. Command lines, annotations and environment never get here.
 
 use crate::family::{Family, Value};
-use crate::sense::trail::{Figure, Trail};
+use crate::sense::recent_history::{HistoryMetric, RecentHistory};
 use crate::sense::{Sampler, Snapshot};
 use crate::telemetry::{Activity, Telemetry};
 use jiff::Timestamp;
@@ -29,8 +29,8 @@ pub struct Status {
     pub sampling_interval_seconds: f64,
     pub figures: Figures,
     /// The newest values of each figure, oldest first, one per sample; `null` where a sample has none.
-    #[serde(serialize_with = "serialize_trail")]
-    pub trail: Trail,
+    #[serde(serialize_with = "serialize_recent_history", rename = "trail")]
+    pub recent_history: RecentHistory,
     pub collectors: Vec<CollectorStatus>,
 }
 
@@ -62,21 +62,21 @@ pub struct CollectorStatus {
     pub duration_seconds: f64,
 }
 
-fn serialize_trail<S: Serializer>(trail: &Trail, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(Figure::ALL.map(|figure| {
-        let name = match figure {
-            Figure::CpuBusy => "cpu_busy_ratio",
-            Figure::MemoryUsed => "memory_used_ratio",
-            Figure::CpuWaiting => "cpu_waiting_ratio",
-            Figure::IoWaiting => "io_waiting_ratio",
-            Figure::MemoryWaiting => "memory_waiting_ratio",
-            Figure::Received => "receive_bytes_per_second",
-            Figure::Sent => "transmit_bytes_per_second",
-            Figure::DiskRead => "disk_read_bytes_per_second",
-            Figure::DiskWritten => "disk_written_bytes_per_second",
+fn serialize_recent_history<S: Serializer>(recent_history: &RecentHistory, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(HistoryMetric::ALL.map(|metric| {
+        let name = match metric {
+            HistoryMetric::CpuBusy => "cpu_busy_ratio",
+            HistoryMetric::MemoryUsed => "memory_used_ratio",
+            HistoryMetric::CpuWaiting => "cpu_waiting_ratio",
+            HistoryMetric::IoWaiting => "io_waiting_ratio",
+            HistoryMetric::MemoryWaiting => "memory_waiting_ratio",
+            HistoryMetric::Received => "receive_bytes_per_second",
+            HistoryMetric::Sent => "transmit_bytes_per_second",
+            HistoryMetric::DiskRead => "disk_read_bytes_per_second",
+            HistoryMetric::DiskWritten => "disk_written_bytes_per_second",
         };
         // NaN becomes null.
-        (name, trail.values(figure).collect::<Vec<f32>>())
+        (name, recent_history.values(metric).collect::<Vec<f32>>())
     }))
 }
 
@@ -142,7 +142,7 @@ pub fn status(sampler: &Sampler, snapshot: &Snapshot, telemetry: &Telemetry, now
             .unwrap_or_default(),
         sampled_at: snapshot.taken_at,
         sampling_interval_seconds: sampler.interval().as_secs_f64(),
-        trail: sampler.trail(),
+        recent_history: sampler.recent_history(),
         figures: Figures {
             cpu_busy_ratio: single(snapshot, "evenkeel_cpu_busy_ratio"),
             memory_used_ratio: single(snapshot, "evenkeel_memory_used_ratio"),

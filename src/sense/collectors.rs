@@ -12,7 +12,7 @@ use super::own_process::OwnProcess;
 use super::roots::{ReadError, Roots};
 use super::sockstat::Sockstat;
 use super::softnet::Softnet;
-use super::statfs::{self, Asker};
+use super::statfs::{self, StatfsClient};
 use super::systemd::{Systemd, SystemdOptions};
 use super::ttl_cache::TtlCache;
 use super::vmstat::Vmstat;
@@ -33,11 +33,11 @@ pub enum Pace {
     /// Every `slow_interval`, on a thread of its own so that a slow driver delays no fast sample.
     Slow,
     /// Every `slow_interval` on a thread of its own: whom it asks may make it wait for long.
-    Apart,
+    Isolated,
 }
 
 /// Reads its files and yields families; keeps what it needs between two reads.
-pub(super) type Reader = Box<dyn FnMut(&Roots) -> Result<Vec<Family>, ReadError> + Send>;
+pub(super) type ReadFn = Box<dyn FnMut(&Roots) -> Result<Vec<Family>, ReadError> + Send>;
 
 /// One collector as flags and documentation need it.
 pub struct CollectorInfo {
@@ -47,11 +47,11 @@ pub struct CollectorInfo {
     pub default_on: bool,
     /// One line for `--help`.
     pub help: &'static str,
-    build: fn(&Options) -> Reader,
+    build: fn(&Options) -> ReadFn,
 }
 
 impl CollectorInfo {
-    pub(super) fn build(&self, options: &Options) -> Reader {
+    pub(super) fn build(&self, options: &Options) -> ReadFn {
         (self.build)(options)
     }
 }
@@ -162,7 +162,7 @@ impl Default for Options {
 }
 
 /// A collector that is on by default.
-const fn on(name: &'static str, pace: Pace, help: &'static str, build: fn(&Options) -> Reader) -> CollectorInfo {
+const fn on(name: &'static str, pace: Pace, help: &'static str, build: fn(&Options) -> ReadFn) -> CollectorInfo {
     CollectorInfo {
         name,
         pace,
@@ -173,7 +173,7 @@ const fn on(name: &'static str, pace: Pace, help: &'static str, build: fn(&Optio
 }
 
 /// A collector that is off by default, as in node_exporter, for it is dear or yields many series.
-const fn off(name: &'static str, help: &'static str, build: fn(&Options) -> Reader) -> CollectorInfo {
+const fn off(name: &'static str, help: &'static str, build: fn(&Options) -> ReadFn) -> CollectorInfo {
     CollectorInfo {
         name,
         pace: Pace::Slow,
@@ -301,13 +301,13 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     }),
     on("hwmon", Pace::Slow, "sensors", |_| Box::new(hwmon::read_hwmon)),
     on("filesystem", Pace::Slow, "sizes of file systems", |options| {
-        let asker = Asker::new(statfs::system_call(), options.mount_timeout);
-        let mut filesystem = Filesystem::new(options.mount_points.clone(), options.fs_types.clone(), asker);
+        let client = StatfsClient::new(statfs::system_call(), options.mount_timeout);
+        let mut filesystem = Filesystem::new(options.mount_points.clone(), options.fs_types.clone(), client);
         Box::new(move |roots| filesystem.read(roots))
     }),
     on(
         "groups",
-        Pace::Apart,
+        Pace::Isolated,
         "process_groups of the configuration",
         |options| {
             // The kernel may make a reader of a process wait for that process.
@@ -316,7 +316,7 @@ pub const COLLECTORS: &[CollectorInfo] = &[
         },
     ),
     CollectorInfo {
-        pace: Pace::Apart,
+        pace: Pace::Isolated,
         ..off("systemd", "units of systemd, asked over D-Bus", |options| {
             let mut systemd = Systemd::new(options.systemd.clone());
             Box::new(move |_| systemd.read())

@@ -1,7 +1,7 @@
 //! Ready-made gauges and distributions, made from successive one-second samples. Pure: readings in, families out.
 
-use super::snapshot::Reading;
-use super::vitals::Vitals;
+use super::core_stats::CoreStats;
+use super::snapshot::CollectorReading;
 use crate::family::{Family, Forms, Histogram, Kind, Point, Value, label};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ const MEMORY_USED: (&str, &str) = (
 
 /// The distributions so far, and the families of the last second, made when they are asked for.
 #[derive(Default)]
-pub struct ReadyMade {
+pub struct DerivedMetrics {
     cpu_distribution: Distribution,
     memory_distribution: Distribution,
     forms: Forms,
-    made: Option<Made>,
+    cached: Option<CachedFamilies>,
 }
 
-struct Made {
+struct CachedFamilies {
     /// What the share of file systems was made from.
-    filesystem: Option<Arc<Reading>>,
+    filesystem: Option<Arc<CollectorReading>>,
     families: Arc<Vec<Family>>,
 }
 
@@ -83,7 +83,7 @@ fn value_of<'a>(point: Point<'a>, name: &str) -> &'a str {
 
 /// The figures that one moment tells by itself, without one before it and without counting it: for early samples, which must
 /// not weigh in distributions over seconds.
-pub fn of_one_moment(memory_used_ratio: Option<f64>) -> Vec<Family> {
+pub fn early_sample_families(memory_used_ratio: Option<f64>) -> Vec<Family> {
     memory_used_ratio.map(memory_used).into_iter().collect()
 }
 
@@ -91,13 +91,13 @@ fn memory_used(ratio: f64) -> Family {
     Family::gauge(MEMORY_USED.0, MEMORY_USED.1).value(ratio)
 }
 
-impl ReadyMade {
+impl DerivedMetrics {
     /// Counts one more second.
-    pub fn observe(&mut self, vitals: &Vitals) {
-        self.made = None;
+    pub fn observe(&mut self, core_stats: &CoreStats) {
+        self.cached = None;
         for (value, distribution) in [
-            (vitals.cpu_busy_ratio, &mut self.cpu_distribution),
-            (vitals.memory_used_ratio, &mut self.memory_distribution),
+            (core_stats.cpu_busy_ratio, &mut self.cpu_distribution),
+            (core_stats.memory_used_ratio, &mut self.memory_distribution),
         ] {
             if let Some(value) = value {
                 distribution.observe(value);
@@ -107,14 +107,14 @@ impl ReadyMade {
 
     /// The figures of the second that was counted last, and of file systems as they were read last. A figure whose source yielded
     /// nothing is left out, never repeated.
-    pub fn families(&mut self, vitals: &Vitals, filesystem: Option<&Arc<Reading>>) -> Arc<Vec<Family>> {
-        match &self.made {
-            Some(made) if made.filesystem.as_ref().map(Arc::as_ptr) == filesystem.map(Arc::as_ptr) => {
-                Arc::clone(&made.families)
+    pub fn families(&mut self, core_stats: &CoreStats, filesystem: Option<&Arc<CollectorReading>>) -> Arc<Vec<Family>> {
+        match &self.cached {
+            Some(cached) if cached.filesystem.as_ref().map(Arc::as_ptr) == filesystem.map(Arc::as_ptr) => {
+                Arc::clone(&cached.families)
             }
             _ => {
-                let families = Arc::new(self.make(vitals, filesystem));
-                self.made = Some(Made {
+                let families = Arc::new(self.make(core_stats, filesystem));
+                self.cached = Some(CachedFamilies {
                     filesystem: filesystem.cloned(),
                     families: Arc::clone(&families),
                 });
@@ -123,8 +123,8 @@ impl ReadyMade {
         }
     }
 
-    fn make(&mut self, vitals: &Vitals, filesystem: Option<&Arc<Reading>>) -> Vec<Family> {
-        let busy = vitals.cpu_busy_ratio.map(|ratio| {
+    fn make(&mut self, core_stats: &CoreStats, filesystem: Option<&Arc<CollectorReading>>) -> Vec<Family> {
+        let busy = core_stats.cpu_busy_ratio.map(|ratio| {
             let help = "Share of processor time in the last second that was neither idle nor iowait, 0 to 1.";
             Family::gauge("evenkeel_cpu_busy_ratio", help).value(ratio)
         });
@@ -139,21 +139,21 @@ impl ReadyMade {
             "Distribution of the one-second samples of evenkeel_cpu_busy_ratio.",
             &self.cpu_distribution,
         ));
-        families.extend(vitals.memory_used_ratio.map(memory_used));
+        families.extend(core_stats.memory_used_ratio.map(memory_used));
         families.push(distribution(
             concat!("evenkeel_memory_used_ratio", "_distribution"),
             "Distribution of the one-second samples of evenkeel_memory_used_ratio.",
             &self.memory_distribution,
         ));
         families.extend(filesystem.map(|filesystem| filesystem_used_ratio(&filesystem.families)));
-        families.extend(network_rates(vitals));
+        families.extend(network_rates(core_stats));
         families.retain(|family| !family.is_empty());
         self.forms.share(&mut families);
         families
     }
 }
 
-fn network_rates(vitals: &Vitals) -> [Family; 2] {
+fn network_rates(core_stats: &CoreStats) -> [Family; 2] {
     let mut families = [
         Family::gauge(
             "evenkeel_network_receive_bytes_per_second",
@@ -164,10 +164,10 @@ fn network_rates(vitals: &Vitals) -> [Family; 2] {
             "Bytes sent per second, over the last second.",
         ),
     ];
-    for flow in vitals.traffic.shown() {
-        for (family, per_second) in families.iter_mut().zip(flow.per_second) {
+    for rate in core_stats.traffic.shown() {
+        for (family, per_second) in families.iter_mut().zip(rate.per_second) {
             if let Some(per_second) = per_second {
-                family.push([label("device", flow.device.clone())], per_second);
+                family.push([label("device", rate.device.clone())], per_second);
             }
         }
     }
@@ -210,7 +210,7 @@ mod tests {
     use jiff::Timestamp;
     use std::time::{Duration, Instant};
 
-    fn filesystem(used: f64) -> Arc<Reading> {
+    fn filesystem(used: f64) -> Arc<CollectorReading> {
         let mut families = Vec::new();
         for (name, value) in [("size", 100.0), ("free", 100.0 - used), ("avail", 80.0 - used)] {
             let mut family = Family::gauge(format!("node_filesystem_{name}_bytes"), "");
@@ -218,7 +218,7 @@ mod tests {
             family.push([label("mountpoint", "/empty")], 0.0);
             families.push(family);
         }
-        Arc::new(Reading {
+        Arc::new(CollectorReading {
             collector: "filesystem",
             families,
             read_at: Timestamp::UNIX_EPOCH,
@@ -244,11 +244,11 @@ mod tests {
 
     #[test]
     fn each_second_counts_once_and_one_that_told_nothing_not_at_all() {
-        let mut ready = ReadyMade::default();
-        let vitals = |cpu_busy_ratio| Vitals {
+        let mut derived = DerivedMetrics::default();
+        let core_stats = |cpu_busy_ratio| CoreStats {
             cpu_busy_ratio,
             memory_used_ratio: Some(0.75),
-            ..Vitals::default()
+            ..CoreStats::default()
         };
         for (ratio, expected) in [
             (None, [0, 0, 0]),
@@ -256,10 +256,10 @@ mod tests {
             (None, [1, 0, 1]),
             (Some(0.05), [2, 1, 2]),
         ] {
-            ready.observe(&vitals(ratio));
+            derived.observe(&core_stats(ratio));
             // However often it is asked for.
             for _ in 0..2 {
-                let families = ready.families(&vitals(ratio), None);
+                let families = derived.families(&core_stats(ratio), None);
                 assert_eq!(gauge(&families, "evenkeel_cpu_busy_ratio"), ratio);
                 assert_eq!(gauge(&families, MEMORY_USED.0), Some(0.75));
                 let Some(Value::Histogram(histogram)) = value(&families, "evenkeel_cpu_busy_ratio_distribution") else {
@@ -271,18 +271,18 @@ mod tests {
                 );
             }
         }
-        assert_eq!(of_one_moment(None), []);
-        assert_eq!(gauge(&of_one_moment(Some(0.5)), MEMORY_USED.0), Some(0.5));
+        assert_eq!(early_sample_families(None), []);
+        assert_eq!(gauge(&early_sample_families(Some(0.5)), MEMORY_USED.0), Some(0.5));
     }
 
     #[test]
     fn file_systems_count_as_df_and_as_they_were_read_last() {
-        let mut ready = ReadyMade::default();
-        let mut used = |filesystem: &Arc<Reading>| {
-            let families = ready.families(&Vitals::default(), Some(filesystem));
+        let mut derived = DerivedMetrics::default();
+        let mut used = |filesystem: &Arc<CollectorReading>| {
+            let families = derived.families(&CoreStats::default(), Some(filesystem));
             assert!(Arc::ptr_eq(
                 &families,
-                &ready.families(&Vitals::default(), Some(filesystem))
+                &derived.families(&CoreStats::default(), Some(filesystem))
             ));
             gauge(&families, "evenkeel_filesystem_used_ratio")
         };
@@ -292,16 +292,19 @@ mod tests {
 
     #[test]
     fn rates_are_those_of_devices_that_have_one() {
-        let mut vitals = Vitals::default();
+        let mut core_stats = CoreStats::default();
         let start = Instant::now();
         let name = "evenkeel_network_receive_bytes_per_second";
-        vitals.traffic.update(start, [("eth0", [100, 0])], |_| true);
-        assert_eq!(gauge(&ReadyMade::default().families(&vitals, None), name), None);
+        core_stats.traffic.update(start, [("eth0", [100, 0])], |_| true);
+        assert_eq!(
+            gauge(&DerivedMetrics::default().families(&core_stats, None), name),
+            None
+        );
         let later = start + Duration::from_secs(2);
-        vitals
+        core_stats
             .traffic
             .update(later, [("eth0", [500, 0]), ("eth1", [1, 1])], |_| true);
-        let families = ReadyMade::default().families(&vitals, None);
+        let families = DerivedMetrics::default().families(&core_stats, None);
         assert_eq!(gauge(&families, name), Some(200.0));
         let sent = families
             .iter()

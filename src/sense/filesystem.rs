@@ -3,7 +3,7 @@
 use super::collectors::NameFilter;
 use super::mounts::{Mount, parse_mountinfo};
 use super::roots::{ReadError, Roots, read_bytes};
-use super::statfs::{Asker, Usage};
+use super::statfs::{StatfsClient, Usage};
 use crate::family::{Family, label};
 use std::collections::HashSet;
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::path::Path;
 pub struct Filesystem {
     mount_points: NameFilter,
     fs_types: NameFilter,
-    asker: Asker,
+    client: StatfsClient,
 }
 
 /// What one mount yields: labels device, fstype and mountpoint, and its usage, or nothing where it did not answer.
@@ -83,11 +83,11 @@ fn families(lines: &[Line]) -> Vec<Family> {
 }
 
 impl Filesystem {
-    pub fn new(mount_points: NameFilter, fs_types: NameFilter, asker: Asker) -> Self {
+    pub fn new(mount_points: NameFilter, fs_types: NameFilter, client: StatfsClient) -> Self {
         Filesystem {
             mount_points,
             fs_types,
-            asker,
+            client,
         }
     }
 
@@ -102,7 +102,7 @@ impl Filesystem {
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let mounts = self.mounts(roots)?;
-        let deadline = self.asker.begin(mounts.iter().map(|mount| mount.id));
+        let deadline = self.client.begin(mounts.iter().map(|mount| mount.id));
         let mut lines = Vec::new();
         let mut seen = HashSet::new();
         for mount in mounts {
@@ -118,7 +118,7 @@ impl Filesystem {
                 .mount_point
                 .strip_prefix(&roots.rootfs)
                 .unwrap_or(&mount.mount_point);
-            let usage = self.asker.ask(mount.id, &roots.host(stripped), deadline);
+            let usage = self.client.query(mount.id, &roots.host(stripped), deadline);
             if let Err(error) = &usage {
                 tracing::debug!(mountpoint = mount_point, %error, "file system did not answer statfs");
             }
@@ -158,8 +158,8 @@ mod tests {
             }),
         });
         let options = Options::default();
-        let asker = Asker::new(call, Duration::from_secs(10));
-        Filesystem::new(options.mount_points, options.fs_types, asker)
+        let client = StatfsClient::new(call, Duration::from_secs(10));
+        Filesystem::new(options.mount_points, options.fs_types, client)
             .read(&tree.roots)
             .unwrap()
     }

@@ -46,7 +46,7 @@ pub type Groups = Arc<ArcSwap<Vec<Group>>>;
 
 /// What the members of one group use at one moment.
 #[derive(Debug, Default)]
-struct Sum {
+struct GroupTotals {
     processes: u64,
     threads: u64,
     resident_bytes: u64,
@@ -58,7 +58,7 @@ struct Sum {
     oldest: Option<Duration>,
 }
 
-impl Sum {
+impl GroupTotals {
     fn add(&mut self, process: &Process) {
         let usage = &process.details.usage;
         self.processes += 1;
@@ -108,12 +108,12 @@ fn counters(process: &Process) -> Counters {
 /// Processor time over at least five seconds, whatever the interval: two baselines, of which the older serves until
 /// the newer is old enough.
 #[derive(Default)]
-struct Cores {
+struct CpuBaselines {
     older: Option<CpuBaseline>,
     newer: Option<CpuBaseline>,
 }
 
-impl Cores {
+impl CpuBaselines {
     fn measure(&self, process: &mut Process, boot_now: Duration) {
         if let Some(baseline) = &self.older {
             baseline.measure(std::slice::from_mut(process), boot_now);
@@ -142,7 +142,7 @@ pub struct GroupsReader {
     procfs: Option<Procfs>,
     accounts: HashMap<String, Account>,
     users: UserNames,
-    cores: Cores,
+    cores: CpuBaselines,
     idle_cache: IdleCache,
 }
 
@@ -153,7 +153,7 @@ impl GroupsReader {
             procfs: None,
             accounts: HashMap::new(),
             users: UserNames::default(),
-            cores: Cores::default(),
+            cores: CpuBaselines::default(),
             idle_cache: IdleCache::default(),
         }
     }
@@ -178,7 +178,7 @@ impl GroupsReader {
             .iter()
             .any(|group| group.selector.needs().has(ProcessFields::CPU));
         let mut baseline = CpuBaseline::take(&[], boot_now);
-        let mut sums: Vec<Sum> = groups.iter().map(|_| Sum::default()).collect();
+        let mut sums: Vec<GroupTotals> = groups.iter().map(|_| GroupTotals::default()).collect();
         let mut members: Vec<HashMap<_, _>> = groups
             .iter()
             .map(|group| HashMap::with_capacity(self.accounts.get(&group.name).map_or(0, Account::members)))
@@ -236,7 +236,7 @@ impl GroupsReader {
 }
 
 /// Each family only for groups whose metrics hold what it tells.
-fn families(shown: &[(&Group, &Sum, [u64; COUNTERS])], booted_at: f64) -> Vec<Family> {
+fn families(shown: &[(&Group, &GroupTotals, [u64; COUNTERS])], booted_at: f64) -> Vec<Family> {
     let name = |group: &Group| label("group", group.name.clone());
     let gauge = |family: &'static str, help: &'static str, needs: ProcessFields, value: fn(&Sum) -> Option<f64>| {
         let mut gauge = Family::gauge(family, help);

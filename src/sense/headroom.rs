@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 const FILL_BYTES_PER_SECOND: f64 = (6u64 << 30) as f64;
 
 /// Where memory is falling, it is looked at so often before it would be gone.
-const LOOKS_BEFORE_THE_END: f64 = 4.0;
+const POLLS_BEFORE_EXHAUSTION: f64 = 4.0;
 
 /// More looks would cost more than they bring: what is decided needs some milliseconds itself.
-const MIN_WAIT: Duration = Duration::from_millis(20);
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A fall by this part of what was left can cross a threshold; a smaller one can wait for the regular sample.
-const NEWS: u64 = 64;
+const DROP_DIVISOR: u64 = 64;
 
 /// What was seen of free memory so far.
 #[derive(Debug, Default)]
@@ -27,24 +27,24 @@ pub struct Headroom {
 
 impl Headroom {
     /// Takes the bytes that are available at `now` and says how long nobody has to look.
-    pub fn look(&mut self, now: Instant, available_bytes: u64) -> Duration {
+    pub fn next_poll(&mut self, now: Instant, available_bytes: u64) -> Duration {
         let falling_per_second = self.before.map_or(0.0, |(at, before)| {
             let seconds = now.saturating_duration_since(at).as_secs_f64();
-            before.saturating_sub(available_bytes) as f64 / seconds.max(MIN_WAIT.as_secs_f64())
+            before.saturating_sub(available_bytes) as f64 / seconds.max(MIN_POLL_INTERVAL.as_secs_f64())
         });
         self.before = Some((now, available_bytes));
-        let bytes_per_second = FILL_BYTES_PER_SECOND.max(falling_per_second * LOOKS_BEFORE_THE_END);
-        Duration::from_secs_f64(available_bytes as f64 / bytes_per_second).max(MIN_WAIT)
+        let bytes_per_second = FILL_BYTES_PER_SECOND.max(falling_per_second * POLLS_BEFORE_EXHAUSTION);
+        Duration::from_secs_f64(available_bytes as f64 / bytes_per_second).max(MIN_POLL_INTERVAL)
     }
 
     /// Whether so much is gone since the last sample that rules should see it now.
-    pub fn is_news(&self, available_bytes: u64) -> bool {
+    pub fn has_dropped(&self, available_bytes: u64) -> bool {
         self.sampled
-            .is_some_and(|sampled| available_bytes < sampled - sampled / NEWS)
+            .is_some_and(|sampled| available_bytes < sampled - sampled / DROP_DIVISOR)
     }
 
     /// Rules have seen this figure.
-    pub fn sampled(&mut self, available_bytes: u64) {
+    pub fn record_sample(&mut self, available_bytes: u64) {
         self.sampled = Some(available_bytes);
     }
 }
@@ -59,7 +59,7 @@ mod tests {
     fn the_less_is_left_and_the_faster_it_falls_the_sooner_is_the_next_look() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        for (looks, expected_ms) in [
+        for (polls, expected_ms) in [
             (&[(0, 12 * GIB)][..], 2000),
             (&[(0, 3 * GIB)], 500),
             (&[(0, GIB / 8)], 20),
@@ -73,20 +73,23 @@ mod tests {
             (&[(0, 3 * GIB + 1000), (0, 3 * GIB)], 500),
         ] {
             let mut headroom = Headroom::default();
-            let waits: Vec<Duration> = looks.iter().map(|(ms, bytes)| headroom.look(at(*ms), *bytes)).collect();
-            assert_eq!(waits.last().unwrap().as_millis(), expected_ms, "{looks:?}");
+            let waits: Vec<Duration> = polls
+                .iter()
+                .map(|(ms, bytes)| headroom.next_poll(at(*ms), *bytes))
+                .collect();
+            assert_eq!(waits.last().unwrap().as_millis(), expected_ms, "{polls:?}");
         }
     }
 
     #[test]
     fn only_a_fall_is_news() {
         let mut headroom = Headroom::default();
-        assert!(!headroom.is_news(0), "nothing was sampled to compare with");
-        headroom.sampled(6400);
+        assert!(!headroom.has_dropped(0), "nothing was sampled to compare with");
+        headroom.record_sample(6400);
         for (available, expected) in [(6399, false), (6300, false), (6299, true), (0, true), (9000, false)] {
-            assert_eq!(headroom.is_news(available), expected, "{available}");
+            assert_eq!(headroom.has_dropped(available), expected, "{available}");
         }
-        headroom.sampled(0);
-        assert!(!headroom.is_news(0));
+        headroom.record_sample(0);
+        assert!(!headroom.has_dropped(0));
     }
 }

@@ -2,7 +2,7 @@
 //! (Documentation/accounting/psi.rst, "Monitoring for pressure thresholds"). It only wakes the sampler.
 
 use super::roots::Roots;
-use super::snapshot::Cause;
+use super::snapshot::EarlyCause;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
@@ -20,10 +20,10 @@ const ONSET: Duration = Duration::from_secs(10);
 
 /// What is watched: file, cause, and the share of a window that tasks must have stood still. On processors and disks
 /// waiting is daily bread, on memory it is not.
-const WATCHED: [(&str, Cause, f64); 3] = [
-    ("pressure/cpu", Cause::CpuPressure, 0.5),
-    ("pressure/memory", Cause::MemoryPressure, 0.1),
-    ("pressure/io", Cause::IoPressure, 0.5),
+const WATCHED: [(&str, EarlyCause, f64); 3] = [
+    ("pressure/cpu", EarlyCause::CpuPressure, 0.5),
+    ("pressure/memory", EarlyCause::MemoryPressure, 0.1),
+    ("pressure/io", EarlyCause::IoPressure, 0.5),
 ];
 
 /// Ends the watch when dropped.
@@ -35,7 +35,7 @@ pub struct PressureWatch {
 ///
 /// # Errors
 /// When no thread can be started.
-pub fn start(roots: &Roots, wake: impl Fn(Cause) -> bool + Send + 'static) -> io::Result<Option<PressureWatch>> {
+pub fn start(roots: &Roots, wake: impl Fn(EarlyCause) -> bool + Send + 'static) -> io::Result<Option<PressureWatch>> {
     let mut triggers = Vec::new();
     for (path, cause, share) in WATCHED {
         match arm(roots, path, share) {
@@ -72,7 +72,7 @@ fn arm(roots: &Roots, path: &str, share: f64) -> io::Result<File> {
     Err(refused)
 }
 
-fn watch(mut triggers: Vec<(File, Onset)>, ended: &PipeReader, wake: impl Fn(Cause) -> bool) {
+fn watch(mut triggers: Vec<(File, Onset)>, ended: &PipeReader, wake: impl Fn(EarlyCause) -> bool) {
     while !triggers.is_empty() {
         let end = PollFd::new(ended.as_fd(), PollFlags::POLLIN);
         let watched = triggers
@@ -105,12 +105,12 @@ fn watch(mut triggers: Vec<(File, Onset)>, ended: &PipeReader, wake: impl Fn(Cau
 
 /// Tells the beginning of a pressure from its going on.
 struct Onset {
-    cause: Cause,
+    cause: EarlyCause,
     last: Option<Instant>,
 }
 
 impl Onset {
-    fn new(cause: Cause) -> Onset {
+    fn new(cause: EarlyCause) -> Onset {
         Onset { cause, last: None }
     }
 
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn pressure_that_goes_on_begins_once() {
         let start = Instant::now();
-        let mut onset = Onset::new(Cause::IoPressure);
+        let mut onset = Onset::new(EarlyCause::IoPressure);
         let begins = [0, 2, 9, 18, 29, 30].map(|second| onset.begins(start + Duration::from_secs(second)));
         assert_eq!(begins, [true, false, false, false, true, false]);
     }

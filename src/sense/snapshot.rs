@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// What one collector yielded.
 #[derive(Debug, Clone)]
-pub struct Reading {
+pub struct CollectorReading {
     pub collector: &'static str,
     pub families: Vec<Family>,
     pub read_at: Timestamp,
@@ -20,7 +20,7 @@ pub struct Reading {
     pub error: Option<String>,
 }
 
-impl Reading {
+impl CollectorReading {
     pub fn success(&self) -> bool {
         self.error.is_none()
     }
@@ -37,24 +37,24 @@ pub struct Snapshot {
     pub taken_boot: Duration,
     /// When the oldest was read of those readings that a scrape wants fresh.
     pub fresh_since: Instant,
-    pub readings: Vec<Arc<Reading>>,
+    pub readings: Vec<Arc<CollectorReading>>,
     /// Ready-made gauges and distributions (`evenkeel_*`), made from the one-second samples.
-    pub ready_made: Arc<Vec<Family>>,
+    pub derived: Arc<Vec<Family>>,
 }
 
 /// Why a sample was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Occasion {
+pub enum SampleKind {
     /// It was due: the newest reading of every collector.
-    Beat,
+    Regular,
     /// Something is happening that could be over, or too late to mend, by the next beat. Only what was read anew for it
     /// is in the snapshot.
-    Early(Cause),
+    Early(EarlyCause),
 }
 
 /// What made an early sample necessary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum EarlyCause {
     /// Free memory falls fast.
     MemoryFalls,
     CpuPressure,
@@ -62,21 +62,21 @@ pub enum Cause {
     IoPressure,
 }
 
-impl Cause {
-    pub const ALL: [Cause; 4] = [
-        Cause::MemoryFalls,
-        Cause::CpuPressure,
-        Cause::MemoryPressure,
-        Cause::IoPressure,
+impl EarlyCause {
+    pub const ALL: [EarlyCause; 4] = [
+        EarlyCause::MemoryFalls,
+        EarlyCause::CpuPressure,
+        EarlyCause::MemoryPressure,
+        EarlyCause::IoPressure,
     ];
 
     /// As in the label `cause`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Cause::MemoryFalls => "memory_falls",
-            Cause::CpuPressure => "cpu_pressure",
-            Cause::MemoryPressure => "memory_pressure",
-            Cause::IoPressure => "io_pressure",
+            EarlyCause::MemoryFalls => "memory_falls",
+            EarlyCause::CpuPressure => "cpu_pressure",
+            EarlyCause::MemoryPressure => "memory_pressure",
+            EarlyCause::IoPressure => "io_pressure",
         }
     }
 }
@@ -105,7 +105,7 @@ impl Snapshot {
     pub fn families(&self) -> impl Iterator<Item = &Family> {
         // The few that are looked for by name every second come first.
         let read = self.readings.iter().flat_map(|reading| &reading.families);
-        self.ready_made.iter().chain(read)
+        self.derived.iter().chain(read)
     }
 
     pub fn family(&self, name: &str) -> Option<&Family> {
@@ -115,7 +115,7 @@ impl Snapshot {
     /// How the collectors fare at `now`: age of their samples, duration and success of their last reads.
     pub fn about_collectors(&self, now: Instant, kept: &mut FormsOf<&'static str>) -> Vec<Family> {
         let collectors = self.readings.iter().map(|reading| reading.collector).collect();
-        let figures: [fn(&Reading, Instant) -> f64; 3] = [
+        let figures: [fn(&CollectorReading, Instant) -> f64; 3] = [
             |reading, now| now.saturating_duration_since(reading.read_instant).as_secs_f64(),
             |reading, _| reading.duration.as_secs_f64(),
             |reading, _| f64::from(u8::from(reading.success())),

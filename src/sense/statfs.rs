@@ -27,9 +27,9 @@ pub struct Usage {
 }
 
 /// The system call, or what stands for it in a test.
-pub type Call = Arc<dyn Fn(&Path) -> io::Result<Usage> + Send + Sync>;
+pub type StatfsCall = Arc<dyn Fn(&Path) -> io::Result<Usage> + Send + Sync>;
 
-pub fn system_call() -> Call {
+pub fn system_call() -> StatfsCall {
     Arc::new(|path| {
         let stat = rustix::fs::statfs(path)?;
         let block_bytes = stat.f_bsize as f64;
@@ -43,26 +43,26 @@ pub fn system_call() -> Call {
     })
 }
 
-type Answer = io::Result<Usage>;
+type StatfsResult = io::Result<Usage>;
 
-struct Worker {
-    questions: Sender<PathBuf>,
-    answers: Receiver<Answer>,
+struct StatfsWorker {
+    requests: Sender<PathBuf>,
+    replies: Receiver<StatfsResult>,
 }
 
 /// Asks for usages one after the other, through one worker thread as long as every mount answers.
-pub struct Asker {
-    call: Call,
+pub struct StatfsClient {
+    call: StatfsCall,
     patience: Duration,
-    worker: Option<Worker>,
+    worker: Option<StatfsWorker>,
     /// Mount id to where the answer will come, should it ever. The thread behind ends when its call returns.
-    stuck: HashMap<u32, Receiver<Answer>>,
+    stuck: HashMap<u32, Receiver<StatfsResult>>,
 }
 
-impl Asker {
+impl StatfsClient {
     /// `patience` is for all mounts of one round together.
-    pub fn new(call: Call, patience: Duration) -> Self {
-        Asker {
+    pub fn new(call: StatfsCall, patience: Duration) -> Self {
+        StatfsClient {
             call,
             patience,
             worker: None,
@@ -81,9 +81,9 @@ impl Asker {
     ///
     /// What the call says; `TimedOut` where it has not returned by the deadline, and at once where an earlier call on
     /// the same mount has not returned yet.
-    pub fn ask(&mut self, mount_id: u32, path: &Path, deadline: Instant) -> Answer {
-        if let Some(answers) = self.stuck.get(&mount_id) {
-            if matches!(answers.try_recv(), Err(TryRecvError::Empty)) {
+    pub fn query(&mut self, mount_id: u32, path: &Path, deadline: Instant) -> StatfsResult {
+        if let Some(replies) = self.stuck.get(&mount_id) {
+            if matches!(replies.try_recv(), Err(TryRecvError::Empty)) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             self.stuck.remove(&mount_id);
@@ -94,17 +94,17 @@ impl Asker {
         };
         // A worker that is gone (its call panicked) is as good as one that answers with an error.
         let gone = || io::Error::other("the worker that asks file systems has died");
-        worker.questions.send(path.to_owned()).map_err(|_| gone())?;
+        worker.requests.send(path.to_owned()).map_err(|_| gone())?;
         let patience = deadline
             .saturating_duration_since(Instant::now())
             .max(LEAST_PATIENCE.min(self.patience));
-        match worker.answers.recv_timeout(patience) {
-            Ok(answer) => {
+        match worker.replies.recv_timeout(patience) {
+            Ok(reply) => {
                 self.worker = Some(worker);
-                answer
+                reply
             }
             Err(RecvTimeoutError::Timeout) => {
-                self.stuck.insert(mount_id, worker.answers);
+                self.stuck.insert(mount_id, worker.replies);
                 Err(io::ErrorKind::TimedOut.into())
             }
             Err(RecvTimeoutError::Disconnected) => Err(gone()),
@@ -112,22 +112,22 @@ impl Asker {
     }
 }
 
-fn start(call: &Call) -> io::Result<Worker> {
-    let (questions, asked) = channel::<PathBuf>();
-    let (answer, answers) = channel();
+fn start(call: &StatfsCall) -> io::Result<StatfsWorker> {
+    let (requests, received) = channel::<PathBuf>();
+    let (reply, replies) = channel();
     let call = Arc::clone(call);
     thread::Builder::new()
         .name("statfs".to_owned())
         .stack_size(WORKER_STACK_BYTES)
         .spawn(move || {
             // Ends when the asker gives it up: then nobody sends and nobody listens.
-            for path in asked {
-                if answer.send(call(&path)).is_err() {
+            for path in received {
+                if reply.send(call(&path)).is_err() {
                     break;
                 }
             }
         })?;
-    Ok(Worker { questions, answers })
+    Ok(StatfsWorker { requests, replies })
 }
 
 #[cfg(test)]
@@ -140,7 +140,7 @@ mod tests {
     struct Hanging {
         inside: Arc<AtomicUsize>,
         release: Sender<()>,
-        call: Call,
+        call: StatfsCall,
     }
 
     fn hanging() -> Hanging {
@@ -148,7 +148,7 @@ mod tests {
         let (release, released) = channel();
         let released = Mutex::new(released);
         let count = Arc::clone(&inside);
-        let call: Call = Arc::new(move |path: &Path| {
+        let call: StatfsCall = Arc::new(move |path: &Path| {
             if path == Path::new("/stuck") {
                 count.fetch_add(1, Ordering::SeqCst);
                 let _ = released.lock().unwrap().recv();
@@ -164,14 +164,14 @@ mod tests {
     #[test]
     fn a_mount_that_never_answers_costs_one_thread_and_only_its_own_line() {
         let hanging = hanging();
-        let mut asker = Asker::new(Arc::clone(&hanging.call), Duration::from_millis(20));
+        let mut client = StatfsClient::new(Arc::clone(&hanging.call), Duration::from_millis(20));
         for _ in 0..50 {
-            let deadline = asker.begin([1, 2].into_iter());
-            let stuck = asker.ask(1, Path::new("/stuck"), deadline).unwrap_err();
+            let deadline = client.begin([1, 2].into_iter());
+            let stuck = client.query(1, Path::new("/stuck"), deadline).unwrap_err();
             assert_eq!(stuck.kind(), io::ErrorKind::TimedOut);
             // Even with the round's patience used up by another.
             assert_eq!(
-                asker.ask(2, Path::new("/fine"), Instant::now()).unwrap().size_bytes,
+                client.query(2, Path::new("/fine"), Instant::now()).unwrap().size_bytes,
                 1.0
             );
         }
@@ -181,25 +181,25 @@ mod tests {
     #[test]
     fn a_mount_that_answers_again_is_asked_again() {
         let hanging = hanging();
-        let mut asker = Asker::new(Arc::clone(&hanging.call), Duration::from_millis(20));
-        asker.ask(1, Path::new("/stuck"), Instant::now()).unwrap_err();
+        let mut client = StatfsClient::new(Arc::clone(&hanging.call), Duration::from_millis(20));
+        client.query(1, Path::new("/stuck"), Instant::now()).unwrap_err();
         hanging.release.send(()).unwrap();
         let by = Instant::now() + Duration::from_secs(10);
-        while asker.ask(1, Path::new("/fine"), by).is_err() {
-            assert!(Instant::now() < by, "never asked again");
+        while client.query(1, Path::new("/fine"), by).is_err() {
+            assert!(Instant::now() < by, "never received again");
             thread::yield_now();
         }
     }
 
     #[test]
     fn a_panic_in_the_call_is_an_error_of_that_mount_only() {
-        let call: Call = Arc::new(|path: &Path| {
+        let call: StatfsCall = Arc::new(|path: &Path| {
             assert_ne!(path, Path::new("/bad"));
             Ok(Usage::default())
         });
-        let mut asker = Asker::new(call, Duration::from_secs(10));
-        let deadline = asker.begin([1, 2].into_iter());
-        asker.ask(1, Path::new("/bad"), deadline).unwrap_err();
-        asker.ask(2, Path::new("/good"), deadline).unwrap();
+        let mut client = StatfsClient::new(call, Duration::from_secs(10));
+        let deadline = client.begin([1, 2].into_iter());
+        client.query(1, Path::new("/bad"), deadline).unwrap_err();
+        client.query(2, Path::new("/good"), deadline).unwrap();
     }
 }

@@ -3,7 +3,7 @@
 
 use super::html::{Escaped, bytes, percent};
 use crate::publish::status::{Figures, Status};
-use crate::sense::trail::{Figure, MAX_SAMPLES, Trail};
+use crate::sense::recent_history::{HistoryMetric, MAX_SAMPLES, RecentHistory};
 use std::fmt::{self, Write};
 
 /// Units of the drawing from bottom to top.
@@ -12,28 +12,28 @@ const HEIGHT: u32 = 40;
 /// Traffic below this is drawn as almost nothing, not as a peak.
 const LEAST_TOP_BYTES: f32 = 10240.0;
 
-fn name(figure: Figure) -> &'static str {
-    match figure {
-        Figure::CpuBusy => "CPU busy",
-        Figure::MemoryUsed => "Memory used",
-        Figure::CpuWaiting => "Waiting for CPU",
-        Figure::IoWaiting => "Waiting for I/O",
-        Figure::MemoryWaiting => "Waiting for memory",
-        Figure::Received => "Network in",
-        Figure::Sent => "Network out",
-        Figure::DiskRead => "Disk read",
-        Figure::DiskWritten => "Disk written",
+fn name(metric: HistoryMetric) -> &'static str {
+    match metric {
+        HistoryMetric::CpuBusy => "CPU busy",
+        HistoryMetric::MemoryUsed => "Memory used",
+        HistoryMetric::CpuWaiting => "Waiting for CPU",
+        HistoryMetric::IoWaiting => "Waiting for I/O",
+        HistoryMetric::MemoryWaiting => "Waiting for memory",
+        HistoryMetric::Received => "Network in",
+        HistoryMetric::Sent => "Network out",
+        HistoryMetric::DiskRead => "Disk read",
+        HistoryMetric::DiskWritten => "Disk written",
     }
 }
 
 /// The section about the host.
 pub fn host(out: &mut String, status: &Status) -> fmt::Result {
     writeln!(out, "<section>\n<h2 id=\"host\">Host</h2>")?;
-    let is_known = |figure| status.trail.values(figure).any(|value| !value.is_nan());
-    if !Figure::ALL.into_iter().any(is_known) {
+    let is_known = |metric| status.recent_history.values(metric).any(|value| !value.is_nan());
+    if !HistoryMetric::ALL.into_iter().any(is_known) {
         return writeln!(out, "<p>Nothing that is drawn here is sampled.</p>\n</section>");
     }
-    let span = span(status.trail.len() as f64 * status.sampling_interval_seconds);
+    let span = span(status.recent_history.len() as f64 * status.sampling_interval_seconds);
     writeln!(
         out,
         "<table class=\"figures\">\n<caption>The last {span}, one point per sample. \
@@ -42,8 +42,8 @@ pub fn host(out: &mut String, status: &Status) -> fmt::Result {
          <th scope=\"col\" class=\"number\">Mean</th><th scope=\"col\" class=\"number\">Peak</th>\
          <th scope=\"col\" class=\"chart\">Drawn</th></tr></thead>\n<tbody>"
     )?;
-    for figure in Figure::ALL {
-        row(out, figure, &status.trail)?;
+    for metric in HistoryMetric::ALL {
+        row(out, metric, &status.recent_history)?;
     }
     writeln!(out, "</tbody>\n</table>")?;
     fill_levels(out, &status.figures)?;
@@ -58,23 +58,23 @@ fn span(seconds: f64) -> String {
     }
 }
 
-fn row(out: &mut String, figure: Figure, trail: &Trail) -> fmt::Result {
-    let known = trail.values(figure).filter(|value| !value.is_nan());
+fn row(out: &mut String, metric: HistoryMetric, recent_history: &RecentHistory) -> fmt::Result {
+    let known = recent_history.values(metric).filter(|value| !value.is_nan());
     let Some(peak) = known.clone().reduce(f32::max) else {
         // This kernel or container does not tell.
         return Ok(());
     };
     let mean = known.clone().sum::<f32>() / known.count() as f32;
-    let now = trail.values(figure).last().filter(|value| !value.is_nan());
+    let now = recent_history.values(metric).last().filter(|value| !value.is_nan());
     let text = |value: f32| {
-        if figure.is_ratio() {
+        if metric.is_ratio() {
             percent(f64::from(value))
         } else {
             bytes(f64::from(value)) + "/s"
         }
     };
-    let (name, now) = (name(figure), now.map_or("-".to_owned(), text));
-    let top = if figure.is_ratio() {
+    let (name, now) = (name(metric), now.map_or("-".to_owned(), text));
+    let top = if metric.is_ratio() {
         1.0
     } else {
         peak.max(LEAST_TOP_BYTES)
@@ -88,7 +88,12 @@ fn row(out: &mut String, figure: Figure, trail: &Trail) -> fmt::Result {
         text(peak),
         MAX_SAMPLES - 1
     )?;
-    draw(out, trail.values(figure), MAX_SAMPLES - trail.len(), top)?;
+    draw(
+        out,
+        recent_history.values(metric),
+        MAX_SAMPLES - recent_history.len(),
+        top,
+    )?;
     writeln!(out, "\"/></svg></td></tr>")
 }
 

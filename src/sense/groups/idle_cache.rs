@@ -46,8 +46,9 @@ impl IdleCache {
     ) {
         // The thread that the kernel tells about must be the only one, and one that runs is told late. Before the
         // other files, so that whoever runs while they are read has run by the next time; a selector may have read one.
-        let may_rest = is_dear(needs) && process.threads == 1 && process.state != 'R' && !files.has_read_status();
-        let ran = if may_rest { files.ran() } else { None };
+        let may_be_cached =
+            is_expensive(needs) && process.threads == 1 && process.state != 'R' && !files.has_read_status();
+        let ran = if may_be_cached { files.ran() } else { None };
         let same = |seen: &&CachedUsage| {
             Some(seen.ran) == ran
                 && seen.resident_bytes == process.resident_bytes

@@ -199,7 +199,7 @@ fn other_groups_take_effect_at_the_next_read_and_those_that_stay_go_on() {
 #[test]
 fn cores_are_measured_over_five_seconds_whatever_the_interval() {
     for interval in [1, 3, 5, 15] {
-        let mut cores = Cores::default();
+        let mut cores = CpuBaselines::default();
         let mut process = Process::example(7, "burner");
         for round in 0..20 {
             let now = Duration::from_secs(100 + round * interval);

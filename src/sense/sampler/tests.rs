@@ -22,21 +22,24 @@ fn collector(
     Collector::with_reader(name, Box::new(read))
 }
 
-fn fast(collectors: impl IntoIterator<Item = Collector>) -> Shelf {
-    Shelf::new(collectors.into_iter().map(Held::new))
+fn fast(collectors: impl IntoIterator<Item = Collector>) -> CollectorSet {
+    CollectorSet::new(collectors.into_iter().map(ScheduledCollector::new))
 }
 
 /// With nothing to look at between two beats, so that it sleeps until then unless it is woken.
-fn start(shelf: Shelf, sampling: Sampling, follower: impl Follower + 'static) -> Sampler {
-    let (vitals, roots) = (VitalsReader::default(), Roots::new("/nothing", "/nothing", "/nothing"));
-    Sampler::start_with(vitals, shelf, [], roots, sampling, Box::new(follower)).unwrap()
+fn start(collector_set: CollectorSet, sampling: Sampling, subscriber: impl Subscriber + 'static) -> Sampler {
+    let (core_stats, roots) = (
+        CoreStatsReader::default(),
+        Roots::new("/nothing", "/nothing", "/nothing"),
+    );
+    Sampler::start_with(core_stats, collector_set, [], roots, sampling, Box::new(subscriber)).unwrap()
 }
 
 /// Rules that read what every collector made up here yields.
 struct Listener<F>(F);
 
-impl<F: FnMut(&Arc<Snapshot>, Occasion) + Send> Follower for Listener<F> {
-    fn edition(&self) -> Option<u64> {
+impl<F: FnMut(&Arc<Snapshot>, SampleKind) + Send> Subscriber for Listener<F> {
+    fn rules_revision(&self) -> Option<u64> {
         Some(0)
     }
 
@@ -44,8 +47,8 @@ impl<F: FnMut(&Arc<Snapshot>, Occasion) + Send> Follower for Listener<F> {
         ["reads", "node_memory_MemTotal_bytes"].contains(&metric)
     }
 
-    fn on_sample(&mut self, snapshot: &Arc<Snapshot>, occasion: Occasion) {
-        (self.0)(snapshot, occasion);
+    fn on_sample(&mut self, snapshot: &Arc<Snapshot>, kind: SampleKind) {
+        (self.0)(snapshot, kind);
     }
 }
 
@@ -140,16 +143,16 @@ impl Rules {
     }
 }
 
-impl Follower for Rules {
-    fn edition(&self) -> Option<u64> {
-        self.0.lock().unwrap().map(|(edition, _)| edition)
+impl Subscriber for Rules {
+    fn rules_revision(&self) -> Option<u64> {
+        self.0.lock().unwrap().map(|(rules_revision, _)| rules_revision)
     }
 
     fn reads(&self, metric: &str) -> bool {
         self.0.lock().unwrap().is_some_and(|(_, read)| read == metric)
     }
 
-    fn on_sample(&mut self, snapshot: &Arc<Snapshot>, _occasion: Occasion) {
+    fn on_sample(&mut self, snapshot: &Arc<Snapshot>, _occasion: SampleKind) {
         let heard = ["one", "other"].map(|name| number(snapshot, name));
         let _ = self.1.as_ref().unwrap().send(heard);
     }
@@ -163,22 +166,22 @@ fn what_no_rule_reads_is_left_to_scrapes_and_read_by_none_twice_within_the_age_t
             count += 1.0;
             Ok(vec![Family::gauge(name, "").value(count)])
         };
-        Held::new(collector(name, read))
+        ScheduledCollector::new(collector(name, read))
     };
-    let shelf = Shelf::new([counting("one"), counting("other")]);
+    let collector_set = CollectorSet::new([counting("one"), counting("other")]);
     let sampling = Sampling {
         interval: Duration::from_millis(50),
         ..STILL
     };
     let (heard, hears) = channel();
     let rules = Rules(Arc::default(), Some(heard));
-    let sampler = start(shelf, sampling, rules.clone());
+    let sampler = start(collector_set, sampling, rules.clone());
     let both = |snapshot: &Arc<Snapshot>| ["one", "other"].map(|name| number(snapshot, name));
     let fresh = |max_age| both(&runtime().block_on(sampler.fresh(max_age, Duration::from_secs(60))));
 
     // Without rules nothing is read and nobody told, not even of what cannot wait.
     let first = sampler.latest();
-    assert!(sampler.door.send(Request::Early(Cause::CpuPressure)));
+    assert!(sampler.handle.send(Request::Early(EarlyCause::CpuPressure)));
     assert_eq!(
         hears.recv_timeout(4 * sampling.interval),
         Err(RecvTimeoutError::Timeout)
@@ -195,8 +198,8 @@ fn what_no_rule_reads_is_left_to_scrapes_and_read_by_none_twice_within_the_age_t
     rules.set(Some((2, "other")));
     let mut heard = hears.iter().skip_while(|[_, other]| *other == 2.0);
     let [one, other] = heard.next().unwrap();
-    for beat in 1..10 {
-        assert_eq!(heard.next(), Some([one, other + f64::from(beat)]));
+    for round in 1..10 {
+        assert_eq!(heard.next(), Some([one, other + f64::from(round)]));
     }
 
     rules.set(None);
@@ -217,14 +220,14 @@ fn a_collector_that_fails_at_first_is_tried_again_for_rules_with_the_next_beat()
         Ok(vec![Family::gauge("reads", "").value(count)])
     });
     let (heard, hears) = channel();
-    let follower = Listener(move |snapshot: &Arc<Snapshot>, _| {
+    let subscriber = Listener(move |snapshot: &Arc<Snapshot>, _| {
         let _ = heard.send(snapshot.family("reads").map(|_| reads(snapshot)));
     });
     let sampling = Sampling {
         interval: Duration::from_millis(5),
         ..STILL
     };
-    let _sampler = start(fast([fails_at_first]), sampling, follower);
+    let _sampler = start(fast([fails_at_first]), sampling, subscriber);
     let heard: Vec<_> = hears.iter().take(4).collect();
     assert_eq!(heard, [None, None, Some(3.0), Some(4.0)]);
 }
@@ -242,8 +245,8 @@ fn what_a_collector_has_only_later_is_found_by_the_rules_that_read_it() {
         slow_interval: Duration::from_millis(40),
     };
     struct Late(Sender<Option<f64>>);
-    impl Follower for Late {
-        fn edition(&self) -> Option<u64> {
+    impl Subscriber for Late {
+        fn rules_revision(&self) -> Option<u64> {
             Some(7)
         }
 
@@ -251,7 +254,7 @@ fn what_a_collector_has_only_later_is_found_by_the_rules_that_read_it() {
             metric == "late"
         }
 
-        fn on_sample(&mut self, snapshot: &Arc<Snapshot>, _occasion: Occasion) {
+        fn on_sample(&mut self, snapshot: &Arc<Snapshot>, _occasion: SampleKind) {
             let _ = self.0.send(snapshot.family("late").map(|_| number(snapshot, "late")));
         }
     }
@@ -285,11 +288,11 @@ fn listeners_hear_the_beat_and_not_the_scrapes_and_may_panic() {
         interval: Duration::from_millis(5),
         ..STILL
     };
-    let follower = Listener(move |snapshot: &Arc<Snapshot>, _| {
+    let subscriber = Listener(move |snapshot: &Arc<Snapshot>, _| {
         let _ = heard.send(reads(snapshot));
         panic!("deliberately, in a test");
     });
-    let sampler = start(fast([counting("x")]), sampling, follower);
+    let sampler = start(fast([counting("x")]), sampling, subscriber);
     assert_eq!([hears.recv(), hears.recv(), hears.recv()], [Ok(1.0), Ok(2.0), Ok(3.0)]);
     drop(sampler);
     assert!(
@@ -313,35 +316,31 @@ fn memory_that_falls_is_sampled_between_two_beats_and_counts_for_no_distribution
     };
     available(900);
     let (heard, hears) = channel();
-    let follower = Listener(move |snapshot: &Arc<Snapshot>, occasion| {
+    let subscriber = Listener(move |snapshot: &Arc<Snapshot>, kind| {
         let names: Vec<_> = snapshot.readings.iter().map(|reading| reading.collector).collect();
-        let ready: Vec<_> = snapshot
-            .ready_made
-            .iter()
-            .map(|family| family.name.to_string())
-            .collect();
-        let _ = heard.send((occasion, names, ready));
+        let ready: Vec<_> = snapshot.derived.iter().map(|family| family.name.to_string()).collect();
+        let _ = heard.send((kind, names, ready));
     });
     let mut meminfo = meminfo::Meminfo::default();
     let collectors = vec![counting("x"), collector("meminfo", move |roots| meminfo.read(roots))];
-    let vitals = VitalsReader::new(Sources::new(&BTreeSet::from(["meminfo"]), &Options::default()));
+    let core_stats = CoreStatsReader::new(StatSources::new(&BTreeSet::from(["meminfo"]), &Options::default()));
     let sampler = Sampler::start_with(
-        vitals,
+        core_stats,
         fast(collectors),
         [],
         tree.roots.clone(),
         STILL,
-        Box::new(follower),
+        Box::new(subscriber),
     )
     .unwrap();
-    let (occasion, names, ready) = hears.recv().unwrap();
-    assert_eq!((occasion, names), (Occasion::Beat, vec!["x", "meminfo"]));
+    let (kind, names, ready) = hears.recv().unwrap();
+    assert_eq!((kind, names), (SampleKind::Regular, vec!["x", "meminfo"]));
     assert!(ready.contains(&"evenkeel_memory_used_ratio_distribution".to_owned()));
     available(100);
-    let (occasion, names, ready) = hears.recv().unwrap();
+    let (kind, names, ready) = hears.recv().unwrap();
     assert_eq!(
-        (occasion, names),
-        (Occasion::Early(Cause::MemoryFalls), vec!["meminfo"])
+        (kind, names),
+        (SampleKind::Early(EarlyCause::MemoryFalls), vec!["meminfo"])
     );
     assert_eq!(ready, ["evenkeel_memory_used_ratio"]);
     drop(sampler);
@@ -357,7 +356,7 @@ fn slow_collectors_are_in_the_first_snapshot_and_do_not_hold_it_up_when_one_hang
     });
     let slow = vec![counting("before"), hangs];
     let sampler = Sampler::start_with(
-        VitalsReader::default(),
+        CoreStatsReader::default(),
         fast([counting("x")]),
         [("slow-sampler", slow)],
         Roots::default(),

@@ -2,8 +2,8 @@
 //! Taken from the text as it is, without a family, for those are made when somebody asks for them. Allocates nothing while devices stay the same.
 
 use super::cpu::{self, Busy};
+use super::device_rates::DeviceRates;
 use super::diskstats;
-use super::flows::Flows;
 use super::meminfo;
 use super::netdev;
 use super::pressure;
@@ -12,12 +12,12 @@ use super::{NameFilter, Options};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-/// What stands still for want of a resource, in the order of [`Vitals::waiting_ratios`].
+/// What stands still for want of a resource, in the order of [`CoreStats::waiting_ratios`].
 const RESOURCES: [&str; 3] = ["pressure/cpu", "pressure/io", "pressure/memory"];
 
 /// The numbers of the last look. Nothing where a file cannot be read, or the look before is missing: never repeated.
 #[derive(Debug, Default)]
-pub struct Vitals {
+pub struct CoreStats {
     /// Share of processor time that was neither idle nor iowait, since the look before.
     pub cpu_busy_ratio: Option<f64>,
     /// Share of memory that is not available to new programs.
@@ -25,23 +25,23 @@ pub struct Vitals {
     /// Share of the time since the look before in which some task waited for a processor, I/O, memory (PSI).
     pub waiting_ratios: [Option<f64>; 3],
     /// Bytes received and sent, without lo.
-    pub traffic: Flows,
+    pub traffic: DeviceRates,
     /// Bytes read and written.
-    pub disks: Flows,
+    pub disks: DeviceRates,
 }
 
 /// Looks, and keeps what the next look is compared with.
 #[derive(Debug, Default)]
-pub struct VitalsReader {
-    pub vitals: Vitals,
+pub struct CoreStatsReader {
+    pub stats: CoreStats,
     busy: Busy,
     stalled: [Option<(Instant, f64)>; 3],
-    sources: Sources,
+    sources: StatSources,
 }
 
 /// What may be looked at: the collectors that are on, and which devices they show.
 #[derive(Debug, Default)]
-pub struct Sources {
+pub struct StatSources {
     cpu: bool,
     meminfo: bool,
     pressure: bool,
@@ -49,10 +49,10 @@ pub struct Sources {
     diskstats: Option<NameFilter>,
 }
 
-impl Sources {
-    pub fn new(collectors: &BTreeSet<&'static str>, options: &Options) -> Sources {
+impl StatSources {
+    pub fn new(collectors: &BTreeSet<&'static str>, options: &Options) -> StatSources {
         let is_on = |name| collectors.contains(name);
-        Sources {
+        StatSources {
             cpu: is_on("cpu"),
             meminfo: is_on("meminfo"),
             pressure: is_on("pressure"),
@@ -62,22 +62,22 @@ impl Sources {
     }
 }
 
-impl VitalsReader {
-    pub fn new(sources: Sources) -> VitalsReader {
-        VitalsReader {
+impl CoreStatsReader {
+    pub fn new(sources: StatSources) -> CoreStatsReader {
+        CoreStatsReader {
             sources,
-            ..VitalsReader::default()
+            ..CoreStatsReader::default()
         }
     }
 
     /// Looks anew; `now` tells the time. Why a file cannot be read is told by the collector that is asked for it.
-    pub fn look(&mut self, roots: &Roots, now: impl Fn() -> Instant) {
+    pub fn read(&mut self, roots: &Roots, now: impl Fn() -> Instant) {
         let times = || roots.record("stat", cpu::parse_all).ok();
         let times = self.sources.cpu.then(times).flatten();
-        self.vitals.cpu_busy_ratio = self.busy.ratio(times);
-        self.vitals.memory_used_ratio = self.memory_used_ratio(roots);
-        self.look_at_pressure(roots, &now);
-        self.look_at_devices(roots, &now);
+        self.stats.cpu_busy_ratio = self.busy.ratio(times);
+        self.stats.memory_used_ratio = self.memory_used_ratio(roots);
+        self.read_pressure(roots, &now);
+        self.read_devices(roots, &now);
     }
 
     /// As it is in this round, without counting as a look.
@@ -86,7 +86,7 @@ impl VitalsReader {
         self.sources.meminfo.then(used).flatten().flatten()
     }
 
-    fn look_at_pressure(&mut self, roots: &Roots, now: &impl Fn() -> Instant) {
+    fn read_pressure(&mut self, roots: &Roots, now: &impl Fn() -> Instant) {
         let mut is_there = self.sources.pressure;
         for (index, path) in RESOURCES.into_iter().enumerate() {
             let stalls = is_there
@@ -96,7 +96,7 @@ impl VitalsReader {
             is_there = stalls.is_some();
             let stalled = stalls.map(|stalls| (now(), stalls.some_seconds));
             let before = std::mem::replace(&mut self.stalled[index], stalled);
-            self.vitals.waiting_ratios[index] = before.zip(stalled).and_then(|((before, from), (now, to))| {
+            self.stats.waiting_ratios[index] = before.zip(stalled).and_then(|((before, from), (now, to))| {
                 let ratio = (to - from) / now.saturating_duration_since(before).as_secs_f64();
                 // The kernel brings its stall times up to date at moments of its own.
                 ratio.is_finite().then(|| ratio.clamp(0.0, 1.0))
@@ -104,24 +104,28 @@ impl VitalsReader {
         }
     }
 
-    fn look_at_devices(&mut self, roots: &Roots, now: &impl Fn() -> Instant) {
-        let VitalsReader { vitals, sources, .. } = self;
+    fn read_devices(&mut self, roots: &Roots, now: &impl Fn() -> Instant) {
+        let CoreStatsReader {
+            stats: core_stats,
+            sources,
+            ..
+        } = self;
         if let Some(shown) = &sources.netdev {
             let is_shown = |device: &str| device != "lo" && shown.allows(device);
-            let looked = roots.parsed("net/dev", |text| {
-                vitals.traffic.update(now(), netdev::bytes(text), is_shown);
+            let outcome = roots.parsed("net/dev", |text| {
+                core_stats.traffic.update(now(), netdev::bytes(text), is_shown);
                 Ok(())
             });
-            looked.unwrap_or_else(|_| vitals.traffic = Flows::default());
+            outcome.unwrap_or_else(|_| core_stats.traffic = DeviceRates::default());
         }
         if let Some(shown) = &sources.diskstats {
-            let looked = roots.parsed("diskstats", |text| {
-                vitals
+            let outcome = roots.parsed("diskstats", |text| {
+                core_stats
                     .disks
                     .update(now(), diskstats::bytes(text), |device| shown.allows(device));
                 Ok(())
             });
-            looked.unwrap_or_else(|_| vitals.disks = Flows::default());
+            outcome.unwrap_or_else(|_| core_stats.disks = DeviceRates::default());
         }
     }
 }
@@ -135,9 +139,9 @@ mod tests {
 
     const HEAD: &str = "Inter-|   Receive |  Transmit\n face |bytes |bytes\n";
 
-    fn all() -> Sources {
+    fn all() -> StatSources {
         let shown = |exclude| Some(NameFilter::exclude(exclude).unwrap());
-        Sources {
+        StatSources {
             cpu: true,
             meminfo: true,
             pressure: true,
@@ -178,22 +182,27 @@ mod tests {
     fn two_looks_tell_rates_and_what_cannot_be_read_is_not_repeated() {
         let tree = Tree::new();
         let start = Instant::now();
-        let mut reader = VitalsReader::new(all());
-        let mut look = |roots: &Roots, second| {
-            reader.look(roots, || start + Duration::from_secs(second));
-            let vitals = &reader.vitals;
-            let name = |flows: &Flows| flows.shown().map(|flow| flow.device.to_string()).collect::<Vec<_>>();
+        let mut reader = CoreStatsReader::new(all());
+        let mut read = |roots: &Roots, second| {
+            reader.read(roots, || start + Duration::from_secs(second));
+            let core_stats = &reader.stats;
+            let name = |device_rates: &DeviceRates| {
+                device_rates
+                    .shown()
+                    .map(|rate| rate.device.to_string())
+                    .collect::<Vec<_>>()
+            };
             (
-                [vitals.cpu_busy_ratio, vitals.memory_used_ratio],
-                vitals.waiting_ratios,
-                (name(&vitals.traffic).join(" "), vitals.traffic.busiest()),
-                (name(&vitals.disks).join(" "), vitals.disks.busiest()),
+                [core_stats.cpu_busy_ratio, core_stats.memory_used_ratio],
+                core_stats.waiting_ratios,
+                (name(&core_stats.traffic).join(" "), core_stats.traffic.busiest()),
+                (name(&core_stats.disks).join(" "), core_stats.disks.busiest()),
             )
         };
         let (eth0, sda) = ("eth0".to_owned(), "sda".to_owned());
         host(&tree, 100);
         assert_eq!(
-            look(&tree.roots, 0),
+            read(&tree.roots, 0),
             (
                 [None, Some(0.25)],
                 [None; 3],
@@ -203,7 +212,7 @@ mod tests {
         );
         host(&tree, 200);
         assert_eq!(
-            look(&tree.roots, 2),
+            read(&tree.roots, 2),
             (
                 [Some(0.25), Some(0.5)],
                 // A hundred seconds of waiting in two are the kernel's arrears.
@@ -218,7 +227,7 @@ mod tests {
         // A copy has nothing open.
         let nothing = || (String::new(), [None; 2]);
         assert_eq!(
-            look(&tree.roots.clone(), 4),
+            read(&tree.roots.clone(), 4),
             ([None; 2], [None; 3], nothing(), nothing())
         );
     }
@@ -227,14 +236,17 @@ mod tests {
     fn what_is_off_is_not_looked_at() {
         let tree = Tree::new();
         let start = Instant::now();
-        let mut reader = VitalsReader::new(Sources::new(&BTreeSet::from(["cpu"]), &Options::default()));
+        let mut reader = CoreStatsReader::new(StatSources::new(&BTreeSet::from(["cpu"]), &Options::default()));
         for second in [1, 3] {
             host(&tree, second * 100);
-            reader.look(&tree.roots, || start + Duration::from_secs(second));
+            reader.read(&tree.roots, || start + Duration::from_secs(second));
         }
-        let vitals = &reader.vitals;
-        assert_eq!((vitals.cpu_busy_ratio, vitals.memory_used_ratio), (Some(0.25), None));
-        assert_eq!(vitals.waiting_ratios, [None; 3]);
-        assert_eq!(vitals.traffic.shown().count() + vitals.disks.shown().count(), 0);
+        let core_stats = &reader.stats;
+        assert_eq!(
+            (core_stats.cpu_busy_ratio, core_stats.memory_used_ratio),
+            (Some(0.25), None)
+        );
+        assert_eq!(core_stats.waiting_ratios, [None; 3]);
+        assert_eq!(core_stats.traffic.shown().count() + core_stats.disks.shown().count(), 0);
     }
 }

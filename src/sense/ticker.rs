@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 /// A regular beat that skips what it missed instead of catching up.
-pub struct Beat {
+pub struct Ticker {
     interval: Duration,
     due: Instant,
 }
 
-impl Beat {
+impl Ticker {
     /// The first beat is one interval after `now`.
     pub fn new(interval: Duration, now: Instant) -> Self {
-        Beat {
+        Ticker {
             interval,
             due: now + interval,
         }
@@ -42,15 +42,15 @@ mod tests {
         let second = Duration::from_secs(1);
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let mut beat = Beat::new(second, start);
-        assert_eq!(beat.remaining(at(400)), Duration::from_millis(600));
-        assert_eq!(beat.next(at(1000)), Duration::ZERO);
+        let mut ticker = Ticker::new(second, start);
+        assert_eq!(ticker.remaining(at(400)), Duration::from_millis(600));
+        assert_eq!(ticker.next(at(1000)), Duration::ZERO);
         assert_eq!(
-            beat.remaining(at(1100)),
+            ticker.remaining(at(1100)),
             Duration::from_millis(900),
             "lateness does not add up"
         );
-        assert_eq!(beat.next(at(7300)), Duration::ZERO);
-        assert_eq!(beat.remaining(at(7300)), second, "no burst after a pause");
+        assert_eq!(ticker.next(at(7300)), Duration::ZERO);
+        assert_eq!(ticker.remaining(at(7300)), second, "no burst after a pause");
     }
 }

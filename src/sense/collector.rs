@@ -1,8 +1,8 @@
 //! A collector that is on, so read that its faults stay its own.
 
-use super::collectors::{CollectorInfo, Options, Reader};
+use super::collectors::{CollectorInfo, Options, ReadFn};
 use super::roots::{ReadError, Roots};
-use super::snapshot::Reading;
+use super::snapshot::CollectorReading;
 use crate::family::{Family, Forms};
 use crate::host::linux::boot_time;
 use jiff::Timestamp;
@@ -13,8 +13,8 @@ use std::time::Instant;
 /// A collector that is on, with its reader and its last complaint, which is logged once.
 pub struct Collector {
     pub name: &'static str,
-    read: Reader,
-    complaint: Option<String>,
+    read: ReadFn,
+    last_error: Option<String>,
     forms: Forms,
 }
 
@@ -23,17 +23,17 @@ impl Collector {
         Self::with_reader(info.name, info.build(options))
     }
 
-    pub fn with_reader(name: &'static str, read: Reader) -> Self {
+    pub fn with_reader(name: &'static str, read: ReadFn) -> Self {
         Collector {
             name,
             read,
-            complaint: None,
+            last_error: None,
             forms: Forms::default(),
         }
     }
 
     /// Reads once; an error or a panic becomes a reading that says so.
-    pub fn reading(&mut self, roots: &Roots) -> Arc<Reading> {
+    pub fn reading(&mut self, roots: &Roots) -> Arc<CollectorReading> {
         let read_at = Timestamp::now();
         let read_instant = Instant::now();
         let read_boot = boot_time();
@@ -47,17 +47,17 @@ impl Collector {
             Ok(Err(error)) => (Vec::new(), Some(error.to_string())),
             Err(_) => (Vec::new(), Some("the collector panicked".to_owned())),
         };
-        if error != self.complaint {
+        if error != self.last_error {
             match &error {
                 Some(error) if absent => tracing::debug!(collector = self.name, error, "collector yields nothing"),
                 Some(error) => tracing::warn!(collector = self.name, error, "collector failed"),
                 None => tracing::info!(collector = self.name, "collector works again"),
             }
-            self.complaint.clone_from(&error);
+            self.last_error.clone_from(&error);
         }
         // Nothing is remembered of a reading that failed; the next one begins anew.
         self.forms.share(&mut families);
-        Arc::new(Reading {
+        Arc::new(CollectorReading {
             collector: self.name,
             families,
             read_at,

@@ -1,9 +1,9 @@
 //! A thread of slow collectors: a driver that takes its time, or never answers, delays nobody but its fellows.
 
-use super::beat::Beat;
-use super::guarded::Collector;
+use super::collector::Collector;
 use super::roots::Roots;
-use super::snapshot::Reading;
+use super::snapshot::CollectorReading;
+use super::ticker::Ticker;
 use arc_swap::ArcSwap;
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The slow collectors' newest readings.
-pub type SlowReadings = Arc<ArcSwap<Vec<Arc<Reading>>>>;
+pub type SlowReadings = Arc<ArcSwap<Vec<Arc<CollectorReading>>>>;
 
 /// Starts a slow thread. It is never joined: a driver may keep it for ever, and it holds nothing that must be put
 /// in order. It ends after the readings have no other owner.
@@ -26,8 +26,8 @@ pub fn start(
     let shared = Arc::downgrade(&readings);
     let (done, slow_done) = channel();
     thread::Builder::new().name(name.to_owned()).spawn(move || {
-        let mut beat = Beat::new(interval, Instant::now());
-        let mut current: Vec<Arc<Reading>> = Vec::new();
+        let mut ticker = Ticker::new(interval, Instant::now());
+        let mut current: Vec<Arc<CollectorReading>> = Vec::new();
         loop {
             for (index, collector) in collectors.iter_mut().enumerate() {
                 let reading = collector.reading(&roots);
@@ -41,7 +41,7 @@ pub fn start(
                 shared.store(Arc::new(current.clone()));
             }
             let _ = done.send(());
-            thread::sleep(beat.next(Instant::now()));
+            thread::sleep(ticker.next(Instant::now()));
         }
     })?;
     Ok((readings, slow_done))

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 /// One device.
 #[derive(Debug)]
-pub struct Flow {
+pub struct DeviceRate {
     pub device: SmolStr,
     /// Of the first counter and of the second. Nothing for a device that is new, and for a counter that fell: that belongs to a new
     /// device of the same name.
@@ -16,12 +16,12 @@ pub struct Flow {
 
 /// The devices in the order in which the kernel names them.
 #[derive(Debug, Default)]
-pub struct Flows {
-    devices: Vec<Flow>,
+pub struct DeviceRates {
+    devices: Vec<DeviceRate>,
     looked_at: Option<Instant>,
 }
 
-impl Flows {
+impl DeviceRates {
     /// Takes in the counters found at `now`. Whether a device is shown is asked once, when it is new.
     pub fn update<'t>(
         &mut self,
@@ -35,19 +35,19 @@ impl Flows {
         let mut place = 0;
         for (device, counts) in found {
             // Nearly always at the same place as last time.
-            match self.devices[place..].iter().position(|flow| flow.device == device) {
+            match self.devices[place..].iter().position(|rate| rate.device == device) {
                 Some(further) => {
                     self.devices.swap(place, place + further);
-                    let flow = &mut self.devices[place];
-                    flow.per_second = [0, 1].map(|index| {
-                        let growth = counts[index].checked_sub(flow.counts[index])?;
+                    let rate = &mut self.devices[place];
+                    rate.per_second = [0, 1].map(|index| {
+                        let growth = counts[index].checked_sub(rate.counts[index])?;
                         Some(growth as f64 / seconds?)
                     });
-                    flow.counts = counts;
+                    rate.counts = counts;
                 }
                 None => self.devices.insert(
                     place,
-                    Flow {
+                    DeviceRate {
                         device: device.into(),
                         per_second: [None; 2],
                         counts,
@@ -61,14 +61,14 @@ impl Flows {
     }
 
     /// The devices that are shown.
-    pub fn shown(&self) -> impl Iterator<Item = &Flow> {
-        self.devices.iter().filter(|flow| flow.is_shown)
+    pub fn shown(&self) -> impl Iterator<Item = &DeviceRate> {
+        self.devices.iter().filter(|rate| rate.is_shown)
     }
 
     /// The largest rates among the devices that are shown. The sum would count traffic through a bridge, or on a disk that lies on another,
     /// several times.
     pub fn busiest(&self) -> [Option<f64>; 2] {
-        [0, 1].map(|index| self.shown().filter_map(|flow| flow.per_second[index]).reduce(f64::max))
+        [0, 1].map(|index| self.shown().filter_map(|rate| rate.per_second[index]).reduce(f64::max))
     }
 }
 
@@ -77,28 +77,28 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn rates(flows: &Flows) -> Vec<(&str, [Option<f64>; 2])> {
-        flows
+    fn rates(device_rates: &DeviceRates) -> Vec<(&str, [Option<f64>; 2])> {
+        device_rates
             .shown()
-            .map(|flow| (flow.device.as_str(), flow.per_second))
+            .map(|rate| (rate.device.as_str(), rate.per_second))
             .collect()
     }
 
     #[test]
     fn rates_leave_out_new_devices_and_counters_that_fell() {
         let start = Instant::now();
-        let mut flows = Flows::default();
+        let mut device_rates = DeviceRates::default();
         let mut second = 0;
         let mut look = |devices: &[(&'static str, [u64; 2])]| {
             second += 2;
-            flows.update(start + Duration::from_secs(second), devices.iter().copied(), |name| {
+            device_rates.update(start + Duration::from_secs(second), devices.iter().copied(), |name| {
                 name != "lo"
             });
-            let seen: Vec<_> = rates(&flows)
+            let seen: Vec<_> = rates(&device_rates)
                 .into_iter()
                 .map(|(name, rates)| (name.to_owned(), rates))
                 .collect();
-            (seen, flows.busiest())
+            (seen, device_rates.busiest())
         };
         let one = |name: &str, rates| (name.to_owned(), rates);
         assert_eq!(
@@ -121,15 +121,15 @@ mod tests {
     #[test]
     fn two_looks_at_one_moment_tell_no_rate_and_names_may_be_the_same() {
         let start = Instant::now();
-        let mut flows = Flows::default();
+        let mut device_rates = DeviceRates::default();
         // Names that are not UTF-8 may look alike.
         let devices = |first, second| [("x", [first, 0]), ("x", [second, 0])];
-        flows.update(start, devices(1, 10), |_| true);
-        flows.update(start, devices(2, 20), |_| true);
-        assert_eq!(rates(&flows), [("x", [None; 2]), ("x", [None; 2])]);
-        flows.update(start + Duration::from_secs(1), devices(3, 50), |_| true);
+        device_rates.update(start, devices(1, 10), |_| true);
+        device_rates.update(start, devices(2, 20), |_| true);
+        assert_eq!(rates(&device_rates), [("x", [None; 2]), ("x", [None; 2])]);
+        device_rates.update(start + Duration::from_secs(1), devices(3, 50), |_| true);
         assert_eq!(
-            rates(&flows),
+            rates(&device_rates),
             [("x", [Some(1.0), Some(0.0)]), ("x", [Some(30.0), Some(0.0)])]
         );
     }

@@ -1,0 +1,104 @@
+//! The collectors of the sampler's thread, each with its newest reading, and which of them are due.
+
+use super::collector::Collector;
+use super::roots::Roots;
+use super::sampler::Subscriber;
+use super::snapshot::CollectorReading;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A collector and what it yielded last.
+pub struct ScheduledCollector {
+    pub collector: Collector,
+    newest: Option<Arc<CollectorReading>>,
+    /// Whether rules of this edition read one of its metrics.
+    rule_use: Option<(u64, bool)>,
+}
+
+impl ScheduledCollector {
+    pub fn new(collector: Collector) -> ScheduledCollector {
+        ScheduledCollector {
+            collector,
+            newest: None,
+            rule_use: None,
+        }
+    }
+
+    /// Whether the beat reads it anew. What no rule reads is read now and then nevertheless: which metrics it has may
+    /// change while evenkeel runs.
+    pub fn is_due(&mut self, now_and_then: Duration, subscriber: &dyn Subscriber) -> bool {
+        self.is_read_by_rules(subscriber) || self.is_older_than(now_and_then)
+    }
+
+    /// Whether a rule follows it from second to second.
+    pub fn is_read_by_rules(&mut self, subscriber: &dyn Subscriber) -> bool {
+        let Some(rules_revision) = subscriber.rules_revision() else {
+            return false;
+        };
+        match (self.rule_use, &self.newest) {
+            (Some((rule_use, is_read_by_rules)), _) if rule_use == rules_revision => is_read_by_rules,
+            (_, Some(newest)) if newest.success() => {
+                let is_read_by_rules = newest.families.iter().any(|family| subscriber.reads(&family.name));
+                self.rule_use = Some((rules_revision, is_read_by_rules));
+                is_read_by_rules
+            }
+            // What it has will be known when it is read without a fault.
+            _ => true,
+        }
+    }
+
+    fn read(&mut self, roots: &Roots) -> Arc<CollectorReading> {
+        // It may have other metrics now. What is wanted is read in any case.
+        self.rule_use = self.rule_use.filter(|(_, is_read_by_rules)| *is_read_by_rules);
+        self.collector.reading(roots)
+    }
+
+    pub fn is_older_than(&self, max_age: Duration) -> bool {
+        self.newest
+            .as_ref()
+            .is_none_or(|reading| reading.read_instant.elapsed() > max_age)
+    }
+}
+
+/// The collectors in the order in which they are read.
+pub struct CollectorSet(Vec<ScheduledCollector>);
+
+impl CollectorSet {
+    pub fn new(scheduled: impl IntoIterator<Item = ScheduledCollector>) -> CollectorSet {
+        CollectorSet(scheduled.into_iter().collect())
+    }
+
+    /// Reads those that are due, and shows the newest reading of each.
+    pub fn read(
+        &mut self,
+        roots: &Roots,
+        mut is_due: impl FnMut(&mut ScheduledCollector) -> bool,
+    ) -> Vec<Arc<CollectorReading>> {
+        let readings = self.0.iter_mut().map(|scheduled| {
+            if scheduled.newest.is_none() || is_due(scheduled) {
+                scheduled.newest = Some(scheduled.read(roots));
+            }
+            scheduled.newest.clone()
+        });
+        readings.flatten().collect()
+    }
+
+    /// Reads some of them for a sample of its own, which nobody else will see.
+    pub fn read_for_early_sample(
+        &mut self,
+        roots: &Roots,
+        mut is_read_by_rules: impl FnMut(&mut ScheduledCollector) -> bool,
+    ) -> Vec<Arc<CollectorReading>> {
+        let wanted = self
+            .0
+            .iter_mut()
+            .filter_map(|scheduled| is_read_by_rules(scheduled).then(|| scheduled.read(roots)));
+        wanted.collect()
+    }
+
+    /// When the oldest of the newest readings was taken; `now` where there is none.
+    pub fn fresh_since(&self, now: Instant) -> Instant {
+        let readings = self.0.iter().filter_map(|scheduled| scheduled.newest.as_ref());
+        readings.map(|reading| reading.read_instant).min().unwrap_or(now)
+    }
+}

@@ -12,41 +12,41 @@ use std::sync::Arc;
 /// A name, a help or a label's value. A literal and what is short stand in place, the rest is shared by all copies: what is
 /// the same every second costs no memory every second.
 #[derive(Clone, Eq, PartialOrd, Ord)]
-pub struct Text(SmolStr);
+pub struct SharedStr(SmolStr);
 
-impl PartialEq for Text {
-    fn eq(&self, other: &Text) -> bool {
+impl PartialEq for SharedStr {
+    fn eq(&self, other: &SharedStr) -> bool {
         // One literal, or one shared text, need not be read to be the same.
         let (one, other) = (self.0.as_bytes(), other.0.as_bytes());
         one.len() == other.len() && (one.as_ptr() == other.as_ptr() || one == other)
     }
 }
 
-impl Hash for Text {
+impl Hash for SharedStr {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.hash(state);
     }
 }
 
-impl From<&'static str> for Text {
+impl From<&'static str> for SharedStr {
     fn from(literal: &'static str) -> Self {
-        Text(SmolStr::new_static(literal))
+        SharedStr(SmolStr::new_static(literal))
     }
 }
 
-impl From<String> for Text {
+impl From<String> for SharedStr {
     fn from(text: String) -> Self {
-        Text(text.into())
+        SharedStr(text.into())
     }
 }
 
-impl From<SmolStr> for Text {
+impl From<SmolStr> for SharedStr {
     fn from(text: SmolStr) -> Self {
-        Text(text)
+        SharedStr(text)
     }
 }
 
-impl From<Cow<'static, str>> for Text {
+impl From<Cow<'static, str>> for SharedStr {
     fn from(text: Cow<'static, str>) -> Self {
         match text {
             Cow::Borrowed(literal) => literal.into(),
@@ -55,7 +55,7 @@ impl From<Cow<'static, str>> for Text {
     }
 }
 
-impl Deref for Text {
+impl Deref for SharedStr {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -63,31 +63,31 @@ impl Deref for Text {
     }
 }
 
-impl AsRef<str> for Text {
+impl AsRef<str> for SharedStr {
     fn as_ref(&self) -> &str {
         self
     }
 }
 
-impl PartialEq<str> for Text {
+impl PartialEq<str> for SharedStr {
     fn eq(&self, other: &str) -> bool {
         **self == *other
     }
 }
 
-impl PartialEq<&str> for Text {
+impl PartialEq<&str> for SharedStr {
     fn eq(&self, other: &&str) -> bool {
         **self == **other
     }
 }
 
-impl fmt::Display for Text {
+impl fmt::Display for SharedStr {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self)
     }
 }
 
-impl fmt::Debug for Text {
+impl fmt::Debug for SharedStr {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, formatter)
     }
@@ -95,7 +95,7 @@ impl fmt::Debug for Text {
 
 /// The type of a family, as `# TYPE` names it in the text format 0.0.4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum MetricKind {
     Counter,
     Gauge,
     /// `untyped` in text 0.0.4, `unknown` in OpenMetrics.
@@ -104,7 +104,7 @@ pub enum Kind {
 }
 
 /// A label: its name is nearly always a literal, its value nearly never.
-pub type Label = (Text, Text);
+pub type Label = (SharedStr, SharedStr);
 
 /// The labels of a series. Most have one at most, which takes no allocation.
 pub type LabelSet = SmallVec<[Label; 1]>;
@@ -113,11 +113,11 @@ pub type LabelSet = SmallVec<[Label; 1]>;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point<'a> {
     pub labels: &'a LabelSet,
-    pub value: &'a Value,
+    pub value: &'a SampleValue,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
+pub enum SampleValue {
     Number(f64),
     Histogram(Box<Histogram>),
 }
@@ -132,19 +132,19 @@ pub struct Histogram {
 
 /// What of a family is the same from sample to sample: its names, and those of its series.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Form {
+pub struct Descriptor {
     /// The full name that the text format 0.0.4 shows (`node_cpu_seconds_total`, with `_total`).
-    pub name: Text,
-    pub help: Text,
-    pub kind: Kind,
+    pub name: SharedStr,
+    pub help: SharedStr,
+    pub kind: MetricKind,
     /// Of each series, in the order in which they are written. Most families have one.
     labels: SmallVec<[LabelSet; 1]>,
 }
 
-impl Form {
+impl Descriptor {
     /// Of a family with one series without labels.
-    pub fn single(name: impl Into<Text>, help: impl Into<Text>, kind: Kind) -> Arc<Form> {
-        Family::new(name, help, kind).value(0.0).form
+    pub fn single(name: impl Into<SharedStr>, help: impl Into<SharedStr>, kind: MetricKind) -> Arc<Descriptor> {
+        Family::new(name, help, kind).value(0.0).descriptor
     }
 
     /// A family of this form: a number for each of its series.
@@ -154,8 +154,8 @@ impl Form {
     /// When there are more or fewer numbers than series.
     pub fn family(self: &Arc<Self>, values: impl IntoIterator<Item = f64>) -> Family {
         let family = Family {
-            form: Arc::clone(self),
-            values: values.into_iter().map(Value::Number).collect(),
+            descriptor: Arc::clone(self),
+            values: values.into_iter().map(SampleValue::Number).collect(),
         };
         // Else numbers would stand beside the wrong series.
         assert_eq!(family.values.len(), self.labels.len(), "{}", self.name);
@@ -164,55 +164,55 @@ impl Form {
 }
 
 /// Families of one series each, without labels: a number for each form, in their order.
-pub fn singles<'f>(
-    forms: impl IntoIterator<Item = &'f Arc<Form>>,
+pub fn unlabelled_families<'f>(
+    descriptors: impl IntoIterator<Item = &'f Arc<Descriptor>>,
     values: impl IntoIterator<Item = f64>,
 ) -> Vec<Family> {
-    let both = forms.into_iter().zip(values);
-    both.map(|(form, value)| form.family([value])).collect()
+    let both = descriptors.into_iter().zip(values);
+    both.map(|(descriptor, value)| descriptor.family([value])).collect()
 }
 
 /// A metric family at one moment. Samples share its form, so that who only wants to know whether anything but numbers has
 /// changed compares addresses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Family {
-    form: Arc<Form>,
-    values: SmallVec<[Value; 1]>,
+    descriptor: Arc<Descriptor>,
+    values: SmallVec<[SampleValue; 1]>,
 }
 
 impl Deref for Family {
-    type Target = Form;
+    type Target = Descriptor;
 
-    fn deref(&self) -> &Form {
-        &self.form
+    fn deref(&self) -> &Descriptor {
+        &self.descriptor
     }
 }
 
 impl Family {
-    pub fn new(name: impl Into<Text>, help: impl Into<Text>, kind: Kind) -> Self {
-        let form = Form {
+    pub fn new(name: impl Into<SharedStr>, help: impl Into<SharedStr>, kind: MetricKind) -> Self {
+        let descriptor = Descriptor {
             name: name.into(),
             help: help.into(),
             kind,
             labels: SmallVec::new(),
         };
         Family {
-            form: Arc::new(form),
+            descriptor: Arc::new(descriptor),
             values: SmallVec::new(),
         }
     }
 
-    pub fn counter(name: impl Into<Text>, help: impl Into<Text>) -> Self {
-        Self::new(name, help, Kind::Counter)
+    pub fn counter(name: impl Into<SharedStr>, help: impl Into<SharedStr>) -> Self {
+        Self::new(name, help, MetricKind::Counter)
     }
 
-    pub fn gauge(name: impl Into<Text>, help: impl Into<Text>) -> Self {
-        Self::new(name, help, Kind::Gauge)
+    pub fn gauge(name: impl Into<SharedStr>, help: impl Into<SharedStr>) -> Self {
+        Self::new(name, help, MetricKind::Gauge)
     }
 
     /// The same with another help.
-    pub fn with_help(mut self, help: impl Into<Text>) -> Self {
-        Arc::make_mut(&mut self.form).help = help.into();
+    pub fn with_help(mut self, help: impl Into<SharedStr>) -> Self {
+        Arc::make_mut(&mut self.descriptor).help = help.into();
         self
     }
 
@@ -224,33 +224,35 @@ impl Family {
 
     /// Adds a series with labels, in the order in which they shall be written.
     pub fn push(&mut self, labels: impl IntoIterator<Item = Label>, value: f64) {
-        self.push_value(labels, Value::Number(value));
+        self.push_value(labels, SampleValue::Number(value));
     }
 
     pub fn push_histogram(&mut self, labels: impl IntoIterator<Item = Label>, histogram: Histogram) {
-        self.push_value(labels, Value::Histogram(Box::new(histogram)));
+        self.push_value(labels, SampleValue::Histogram(Box::new(histogram)));
     }
 
-    fn push_value(&mut self, labels: impl IntoIterator<Item = Label>, value: Value) {
+    fn push_value(&mut self, labels: impl IntoIterator<Item = Label>, value: SampleValue) {
         // A family that is still being made has its form for itself.
-        Arc::make_mut(&mut self.form).labels.push(labels.into_iter().collect());
+        Arc::make_mut(&mut self.descriptor)
+            .labels
+            .push(labels.into_iter().collect());
         self.values.push(value);
     }
 
-    pub fn form(&self) -> &Arc<Form> {
-        &self.form
+    pub fn descriptor(&self) -> &Arc<Descriptor> {
+        &self.descriptor
     }
 
     /// Its series.
     pub fn points(&self) -> impl ExactSizeIterator<Item = Point<'_>> + Clone {
-        let both = self.form.labels.iter().zip(&self.values);
+        let both = self.descriptor.labels.iter().zip(&self.values);
         both.map(|(labels, value)| Point { labels, value })
     }
 
     /// One of its series, of which there must be so many.
     pub fn point(&self, index: usize) -> Point<'_> {
         Point {
-            labels: &self.form.labels[index],
+            labels: &self.descriptor.labels[index],
             value: &self.values[index],
         }
     }
@@ -267,55 +269,55 @@ impl Family {
 
 /// The forms of the last sample, to be shared by the next one.
 #[derive(Debug, Default)]
-pub struct Forms(Vec<Arc<Form>>);
+pub struct DescriptorPool(Vec<Arc<Descriptor>>);
 
-impl Forms {
+impl DescriptorPool {
     /// Lets families share the forms of their forerunners, place by place, and remembers their own.
     pub fn share(&mut self, families: &mut [Family]) {
         self.0.truncate(families.len());
         for (index, family) in families.iter_mut().enumerate() {
             match self.0.get_mut(index) {
-                Some(known) if Arc::ptr_eq(known, &family.form) => {}
-                Some(known) if **known == *family.form => family.form = Arc::clone(known),
-                Some(known) => *known = Arc::clone(&family.form),
-                None => self.0.push(Arc::clone(&family.form)),
+                Some(known) if Arc::ptr_eq(known, &family.descriptor) => {}
+                Some(known) if **known == *family.descriptor => family.descriptor = Arc::clone(known),
+                Some(known) => *known = Arc::clone(&family.descriptor),
+                None => self.0.push(Arc::clone(&family.descriptor)),
             }
         }
     }
 }
 
-/// Forms of families whose series are about the same things as last time, as one for each device.
+/// DescriptorPool of families whose series are about the same things as last time, as one for each device.
 #[derive(Debug)]
-pub struct FormsOf<T> {
+pub struct DescriptorCache<T> {
     things: Vec<T>,
-    forms: Vec<Arc<Form>>,
+    descriptors: Vec<Arc<Descriptor>>,
 }
 
-impl<T> Default for FormsOf<T> {
+impl<T> Default for DescriptorCache<T> {
     fn default() -> Self {
-        FormsOf {
+        DescriptorCache {
             things: Vec::new(),
-            forms: Vec::new(),
+            descriptors: Vec::new(),
         }
     }
 }
 
-impl<T: PartialEq> FormsOf<T> {
+impl<T: PartialEq> DescriptorCache<T> {
     /// The forms of families about these things, made anew only where the things are others.
-    pub fn forms<F>(&mut self, things: Vec<T>, make: impl FnOnce(&[T]) -> F) -> &[Arc<Form>]
+    pub fn descriptors<F>(&mut self, things: Vec<T>, make: impl FnOnce(&[T]) -> F) -> &[Arc<Descriptor>]
     where
         F: IntoIterator<Item = Family>,
     {
-        if self.forms.is_empty() || self.things != things {
-            self.forms = make(&things).into_iter().map(|family| family.form).collect();
+        if self.descriptors.is_empty() || self.things != things {
+            self.descriptors = make(&things).into_iter().map(|family| family.descriptor).collect();
             self.things = things;
         }
-        &self.forms
+        &self.descriptors
     }
 }
 
 /// A label from a literal name and any value.
-pub fn label(name: &'static str, value: impl Into<Text>) -> Label {
+pub fn label(name: &'static str, value: impl Into<SharedStr>) -> Label {
     (name.into(), value.into())
 }
 
@@ -331,9 +333,9 @@ mod tests {
 
     #[test]
     fn samples_share_the_forms_that_did_not_change() {
-        let mut forms = Forms::default();
+        let mut descriptors = DescriptorPool::default();
         let mut shared = |mut families: Vec<Family>| {
-            forms.share(&mut families);
+            descriptors.share(&mut families);
             families
         };
         let before = shared(vec![disks(&["a"], 1.0), Family::gauge("b", "").value(1.0)]);
@@ -342,20 +344,20 @@ mod tests {
             Family::gauge("b", "").value(2.0),
             disks(&[], 0.0),
         ]);
-        let is_shared = |index: usize| Arc::ptr_eq(before[index].form(), now[index].form());
+        let is_shared = |index: usize| Arc::ptr_eq(before[index].descriptor(), now[index].descriptor());
         assert_eq!([is_shared(0), is_shared(1)], [false, true]);
         assert_eq!(now[1], Family::gauge("b", "").value(2.0));
         assert_eq!(now[0], disks(&["a", "c"], 2.0));
         let later = shared(vec![disks(&["a", "c"], 3.0)]);
-        assert!(Arc::ptr_eq(now[0].form(), later[0].form()));
+        assert!(Arc::ptr_eq(now[0].descriptor(), later[0].descriptor()));
         // Forgotten since there was a sample without it.
         let again = shared(vec![disks(&["a", "c"], 4.0), Family::gauge("b", "").value(4.0)]);
-        assert!(!Arc::ptr_eq(now[1].form(), again[1].form()));
+        assert!(!Arc::ptr_eq(now[1].descriptor(), again[1].descriptor()));
     }
 
     #[test]
     fn what_is_about_the_same_things_is_named_once() {
-        let mut kept = FormsOf::default();
+        let mut kept = DescriptorCache::default();
         let mut made = 0;
         for (names, expected) in [
             (vec!["a"], 1),
@@ -364,11 +366,11 @@ mod tests {
             (vec![], 3),
             (vec!["a"], 4),
         ] {
-            let forms = kept.forms(names.clone(), |names| {
+            let descriptors = kept.descriptors(names.clone(), |names| {
                 made += 1;
                 [disks(names, 0.0)]
             });
-            assert_eq!(forms[0].family(names.iter().map(|_| 7.0)), disks(&names, 7.0));
+            assert_eq!(descriptors[0].family(names.iter().map(|_| 7.0)), disks(&names, 7.0));
             assert_eq!(made, expected, "{names:?}");
         }
     }
@@ -376,7 +378,7 @@ mod tests {
     #[test]
     fn a_shared_form_is_not_changed_by_one_who_adds_to_it() {
         let one = disks(&["a"], 1.0);
-        let mut other = one.form().family([2.0]);
+        let mut other = one.descriptor().family([2.0]);
         other.push([label("name", "b")], 3.0);
         assert_eq!((one.len(), other.len()), (1, 2));
         assert_eq!(

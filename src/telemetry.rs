@@ -237,7 +237,7 @@ impl Telemetry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::family::Value;
+    use crate::family::SampleValue;
 
     #[test]
     fn counters_of_planned_actions_start_at_zero() {
@@ -299,7 +299,7 @@ mod tests {
             .iter()
             .find(|family| family.name == "evenkeel_reaction_duration_seconds")
             .unwrap();
-        let Value::Histogram(histogram) = &reaction.point(0).value else {
+        let SampleValue::Histogram(histogram) = &reaction.point(0).value else {
             panic!("not a histogram")
         };
         assert_eq!(histogram.count, 2);

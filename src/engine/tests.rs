@@ -181,7 +181,7 @@ impl World {
         let family = families.iter().find(|found| found.name == family).unwrap();
         let holds = |point: &crate::family::Point| point.labels.iter().map(|(_, value)| value).eq(labels.iter());
         match family.points().find(holds).map(|point| point.value) {
-            Some(crate::family::Value::Number(number)) => *number,
+            Some(crate::family::SampleValue::Number(number)) => *number,
             _ => 0.0,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::families::{Clean, Order, clean};
 use super::negotiation::Format;
-use crate::family::{Family, Histogram, Kind, Point, Text, Value};
+use crate::family::{Family, Histogram, MetricKind, Point, SampleValue, SharedStr};
 use crate::sense::CollectorReading;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -53,7 +53,7 @@ pub fn write(content: &Arc<Content>, format: Format) -> Result<String, fmt::Erro
 
 /// The values of a text in the order in which they stand there, to be compared by address. `None` if one was left out for its
 /// value.
-pub(super) fn written(content: &Content, format: Format) -> Option<Vec<*const Value>> {
+pub(super) fn written(content: &Content, format: Format) -> Option<Vec<*const SampleValue>> {
     let mut points = Vec::new();
     let mut is_complete = true;
     let mut note = |family: &Clean| {
@@ -71,10 +71,10 @@ pub(super) fn written(content: &Content, format: Format) -> Option<Vec<*const Va
 }
 
 /// OpenMetrics: the value of a counter must not be NaN nor negative.
-pub(super) fn is_withheld(point: Point, kind: Kind, format: Format) -> bool {
+pub(super) fn is_withheld(point: Point, kind: MetricKind, format: Format) -> bool {
     let is_wrong = |value: f64| value.is_nan() || value < 0.0;
-    let is_wrong = matches!(*point.value, Value::Number(value) if is_wrong(value));
-    format == Format::OpenMetrics && kind == Kind::Counter && is_wrong
+    let is_wrong = matches!(*point.value, SampleValue::Number(value) if is_wrong(value));
+    format == Format::OpenMetrics && kind == MetricKind::Counter && is_wrong
 }
 
 /// OpenMetrics 1.0.0 text.
@@ -130,17 +130,17 @@ struct Reserved<'a> {
 impl<'a> Reserved<'a> {
     /// Name and type under which a family goes. A counter loses `_total`, which the encoder adds again. A counter of
     /// node_exporter's that has no `_total`, or whose bare name is taken, is `unknown`: so its series keep their name.
-    fn take(&mut self, name: &'a str, kind: Kind) -> Option<(&'a str, MetricType)> {
+    fn take(&mut self, name: &'a str, kind: MetricKind) -> Option<(&'a str, MetricType)> {
         let typed = match kind {
-            Kind::Counter => name
+            MetricKind::Counter => name
                 .strip_suffix("_total")
                 .filter(|bare| !bare.is_empty())
                 .map(|bare| (bare, MetricType::Counter, &SUFFIXES[..2])),
-            Kind::Gauge => Some((name, MetricType::Gauge, &[][..])),
-            Kind::Untyped => None,
-            Kind::Histogram => Some((name, MetricType::Histogram, &SUFFIXES[1..])),
+            MetricKind::Gauge => Some((name, MetricType::Gauge, &[][..])),
+            MetricKind::Untyped => None,
+            MetricKind::Histogram => Some((name, MetricType::Histogram, &SUFFIXES[1..])),
         };
-        let unknown = (kind != Kind::Histogram).then_some((name, MetricType::Unknown, &[][..]));
+        let unknown = (kind != MetricKind::Histogram).then_some((name, MetricType::Unknown, &[][..]));
         let (name, kind, suffixes) = [typed, unknown]
             .into_iter()
             .flatten()
@@ -166,13 +166,13 @@ impl<'a> Reserved<'a> {
     }
 }
 
-impl EncodeLabelKey for Text {
+impl EncodeLabelKey for SharedStr {
     fn encode(&self, encoder: &mut LabelKeyEncoder) -> fmt::Result {
         encoder.write_str(self)
     }
 }
 
-impl EncodeLabelValue for Text {
+impl EncodeLabelValue for SharedStr {
     fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
         EncodeLabelValue::encode(&&**self, encoder)
     }
@@ -186,12 +186,12 @@ fn encode_point(metric: &mut MetricEncoder, point: &Point, kind: MetricType) -> 
     }
 }
 
-fn encode_value(metric: &mut MetricEncoder, value: &Value, kind: MetricType) -> fmt::Result {
+fn encode_value(metric: &mut MetricEncoder, value: &SampleValue, kind: MetricType) -> fmt::Result {
     match value {
-        Value::Histogram(histogram) => {
+        SampleValue::Histogram(histogram) => {
             metric.encode_histogram::<NoLabelSet>(histogram.sum, histogram.count, &separate(histogram), None)
         }
-        Value::Number(value) => match (kind, exact_integer(*value)) {
+        SampleValue::Number(value) => match (kind, exact_integer(*value)) {
             (MetricType::Counter, Some(value)) => {
                 metric.encode_counter::<NoLabelSet, _, f64>(&value.unsigned_abs(), None)
             }
@@ -250,7 +250,7 @@ fn for_each_in_text(content: &Content, mut visit: impl FnMut(&Clean) -> fmt::Res
     // A histogram's samples must not collide with a family of their own.
     let histograms: Vec<&str> = cleaned
         .iter()
-        .filter(|family| family.kind == Kind::Histogram)
+        .filter(|family| family.kind == MetricKind::Histogram)
         .map(|family| family.name)
         .collect();
     for family in cleaned.iter() {
@@ -266,19 +266,19 @@ fn for_each_in_text(content: &Content, mut visit: impl FnMut(&Clean) -> fmt::Res
 }
 
 /// How many numbers a value has in a text.
-pub(super) fn numbers_of(value: &Value) -> usize {
+pub(super) fn numbers_of(value: &SampleValue) -> usize {
     match value {
-        Value::Number(_) => 1,
+        SampleValue::Number(_) => 1,
         // The bound +Inf, sum and count.
-        Value::Histogram(histogram) => finite_buckets(histogram).count() + 3,
+        SampleValue::Histogram(histogram) => finite_buckets(histogram).count() + 3,
     }
 }
 
 /// Writes one of them as it stands in the text of this format.
-pub(super) fn write_number_of(out: &mut String, value: &Value, index: usize, format: Format) -> fmt::Result {
+pub(super) fn write_number_of(out: &mut String, value: &SampleValue, index: usize, format: Format) -> fmt::Result {
     let histogram = match value {
-        Value::Number(value) => return write_value(out, *value, format),
-        Value::Histogram(histogram) => histogram,
+        SampleValue::Number(value) => return write_value(out, *value, format),
+        SampleValue::Histogram(histogram) => histogram,
     };
     let finite = finite_buckets(histogram).count();
     let (sum, count, first_bucket) = match format {
@@ -317,10 +317,10 @@ fn finite_buckets(histogram: &Histogram) -> impl Iterator<Item = (f64, u64)> {
 fn write_family(out: &mut String, family: &Clean) -> fmt::Result {
     let name = family.name;
     let kind = match family.kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Untyped => "untyped",
-        Kind::Histogram => "histogram",
+        MetricKind::Counter => "counter",
+        MetricKind::Gauge => "gauge",
+        MetricKind::Untyped => "untyped",
+        MetricKind::Histogram => "histogram",
     };
     if !family.help.is_empty() {
         writeln!(out, "# HELP {name} {}", escape(family.help, false))?;
@@ -328,8 +328,8 @@ fn write_family(out: &mut String, family: &Clean) -> fmt::Result {
     writeln!(out, "# TYPE {name} {kind}")?;
     for point in family.points {
         match point.value {
-            Value::Number(value) => write_sample(out, name, "", point, None, *value)?,
-            Value::Histogram(histogram) => {
+            SampleValue::Number(value) => write_sample(out, name, "", point, None, *value)?,
+            SampleValue::Histogram(histogram) => {
                 for (bound, count) in finite_buckets(histogram) {
                     write_sample(out, name, "_bucket", point, Some(bound), count as f64)?;
                 }
@@ -457,7 +457,7 @@ mod tests {
 
     #[test]
     fn histograms_are_cumulative_and_end_at_infinity() {
-        let mut family = Family::new("h", "H.", Kind::Histogram);
+        let mut family = Family::new("h", "H.", MetricKind::Histogram);
         family.push_histogram(
             vec![label("l", "v")],
             Histogram {

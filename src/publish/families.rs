@@ -1,7 +1,7 @@
 //! Makes any heap of families fit to be written: merged by name, valid names only, every series once. What a text file
 //! or a kernel driver names oddly must never cost the rest of a scrape.
 
-use crate::family::{Family, Kind, Point, Value};
+use crate::family::{Family, MetricKind, Point, SampleValue};
 use rustc_hash::{FxBuildHasher, FxHashSet};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::ops::Range;
@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 pub struct Clean<'a> {
     pub name: &'a str,
     pub help: &'a str,
-    pub kind: Kind,
+    pub kind: MetricKind,
     pub points: &'a [Point<'a>],
 }
 
@@ -54,18 +54,18 @@ fn is_name(name: &str, part: u8) -> bool {
 }
 
 /// Whether a point can be written in a family of this kind.
-fn is_writable(point: Point, kind: Kind) -> bool {
+fn is_writable(point: Point, kind: MetricKind) -> bool {
     let labels = point.labels;
     is_of_kind(point, kind)
         && labels.iter().enumerate().all(|(index, (name, _))| {
             is_name(name, 1)
-                && !(kind == Kind::Histogram && name == "le")
+                && !(kind == MetricKind::Histogram && name == "le")
                 && labels[..index].iter().all(|(before, _)| before != name)
         })
 }
 
-fn is_of_kind(point: Point, kind: Kind) -> bool {
-    matches!(point.value, Value::Histogram(_)) == (kind == Kind::Histogram)
+fn is_of_kind(point: Point, kind: MetricKind) -> bool {
+    matches!(point.value, SampleValue::Histogram(_)) == (kind == MetricKind::Histogram)
 }
 
 /// Whether two points name their labels with the very same literals, as nearly all of a family do: then what holds for the
@@ -187,7 +187,10 @@ mod tests {
         let families = [first, Family::gauge("a", "").value(1.0), second, other_kind];
         assert_eq!(names(&families), [("a".to_owned(), 1), ("b".to_owned(), 2)]);
         let cleaned = clean(families.iter(), &Order::default());
-        assert_eq!(cleaned.iter().nth(1).unwrap().points[0].value, &Value::Number(1.0));
+        assert_eq!(
+            cleaned.iter().nth(1).unwrap().points[0].value,
+            &SampleValue::Number(1.0)
+        );
     }
 
     #[test]
@@ -205,12 +208,12 @@ mod tests {
             names(&[twice, Family::gauge("a:b", "").value(1.0)]),
             [("a:b".to_owned(), 1)]
         );
-        assert_eq!(names(&[Family::new("h", "", Kind::Histogram).value(1.0)]), []);
+        assert_eq!(names(&[Family::new("h", "", MetricKind::Histogram).value(1.0)]), []);
     }
 
     #[test]
     fn a_histogram_holds_histograms_only_whatever_names_they_share() {
-        let mut family = Family::new("h", "", Kind::Histogram);
+        let mut family = Family::new("h", "", MetricKind::Histogram);
         family.push_histogram([label("x", "1")], Histogram::default());
         family.push([label("x", "2")], 1.0);
         family.push_histogram([label("x", "1")], Histogram::default());
@@ -223,7 +226,7 @@ mod tests {
     /// What `clean` must come to, said without regard to time.
     fn plainly(families: &[Family]) -> Vec<(String, Vec<f64>)> {
         type Labels = BTreeMap<String, String>;
-        let mut plain: BTreeMap<String, (Kind, Vec<f64>, Vec<Labels>)> = BTreeMap::new();
+        let mut plain: BTreeMap<String, (MetricKind, Vec<f64>, Vec<Labels>)> = BTreeMap::new();
         for family in families.iter().filter(|family| is_name(&family.name, 2)) {
             let empty = (family.kind, Vec::new(), Vec::new());
             let (kind, values, before) = plain.entry(family.name.to_string()).or_insert(empty);
@@ -232,7 +235,7 @@ mod tests {
                 let labels = labels
                     .map(|(name, value)| (name.to_string(), value.to_string()))
                     .collect();
-                if let Value::Number(value) = *point.value
+                if let SampleValue::Number(value) = *point.value
                     && is_writable(point, *kind)
                     && !before.contains(&labels)
                 {
@@ -261,7 +264,7 @@ mod tests {
             for families in rounds {
                 let mut value = 0.0;
                 let families: Vec<Family> = families.into_iter().map(|(name, is_counter, points)| {
-                    let kind = if is_counter { Kind::Counter } else { Kind::Gauge };
+                    let kind = if is_counter { MetricKind::Counter } else { MetricKind::Gauge };
                     let mut family = Family::new(NAMES[name], "", kind);
                     for (is_literal, labels) in points {
                         value += 1.0;
@@ -275,8 +278,8 @@ mod tests {
                 let cleaned = clean(families.iter(), &order);
                 let found: Vec<(String, Vec<f64>)> = cleaned.iter().map(|clean| {
                     let numbers = clean.points.iter().filter_map(|point| match point.value {
-                        Value::Number(value) => Some(*value),
-                        Value::Histogram(_) => None,
+                        SampleValue::Number(value) => Some(*value),
+                        SampleValue::Histogram(_) => None,
                     });
                     (clean.name.to_owned(), numbers.collect())
                 }).collect();

@@ -4,7 +4,7 @@
 use super::exposition::{self, Content};
 use super::negotiation::Format;
 use super::repack::Repeats;
-use crate::family::{Family, Point, Value};
+use crate::family::{Family, Point, SampleValue};
 use hyper::body::Bytes;
 use rustc_hash::FxHashMap;
 use std::fmt;
@@ -187,14 +187,14 @@ fn is_same_but_for_numbers(one: &Content, other: &Content) -> bool {
 fn is_same_family(one: &Family, other: &Family) -> bool {
     let same = |one: Point, other: Point| is_same_value(one.value, other.value);
     // Nearly always they share it.
-    (Arc::ptr_eq(one.form(), other.form()) || one.form() == other.form())
+    (Arc::ptr_eq(one.descriptor(), other.descriptor()) || one.descriptor() == other.descriptor())
         && one.points().zip(other.points()).all(|(one, other)| same(one, other))
 }
 
-fn is_same_value(one: &Value, other: &Value) -> bool {
+fn is_same_value(one: &SampleValue, other: &SampleValue) -> bool {
     match (one, other) {
-        (Value::Number(_), Value::Number(_)) => true,
-        (Value::Histogram(one), Value::Histogram(other)) => {
+        (SampleValue::Number(_), SampleValue::Number(_)) => true,
+        (SampleValue::Histogram(one), SampleValue::Histogram(other)) => {
             let bounds = one.buckets.iter().map(|(bound, _)| bound.to_bits());
             bounds.eq(other.buckets.iter().map(|(bound, _)| bound.to_bits()))
         }
@@ -203,10 +203,12 @@ fn is_same_value(one: &Value, other: &Value) -> bool {
 }
 
 /// Whether both are written the same, signs of nought included.
-fn is_same_number(one: &Value, other: &Value) -> bool {
+fn is_same_number(one: &SampleValue, other: &SampleValue) -> bool {
     match (one, other) {
-        (Value::Number(one), Value::Number(other)) => one.to_bits() == other.to_bits(),
-        (Value::Histogram(one), Value::Histogram(other)) => one == other && one.sum.to_bits() == other.sum.to_bits(),
+        (SampleValue::Number(one), SampleValue::Number(other)) => one.to_bits() == other.to_bits(),
+        (SampleValue::Histogram(one), SampleValue::Histogram(other)) => {
+            one == other && one.sum.to_bits() == other.sum.to_bits()
+        }
         _ => false,
     }
 }
@@ -214,7 +216,7 @@ fn is_same_number(one: &Value, other: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::family::{Histogram, Kind, label};
+    use crate::family::{Histogram, MetricKind, label};
     use flate2::read::GzDecoder;
     use proptest::collection::vec;
     use proptest::option;
@@ -273,7 +275,7 @@ mod tests {
             family
         };
         let histogram = |bound: f64| {
-            let mut family = Family::new("a", "A.", Kind::Histogram);
+            let mut family = Family::new("a", "A.", MetricKind::Histogram);
             let histogram = Histogram {
                 buckets: vec![(bound, 1)],
                 sum: 1.0,
@@ -371,14 +373,19 @@ mod tests {
         let value = (number, histogram, any::<bool>());
         let point = (vec(prop_oneof![Just("x"), Just("y z\n"), Just("")], 0..3), value);
         (name, 0..4, vec(point, 0..4)).prop_map(|(name, kind, points)| {
-            let kinds = [Kind::Counter, Kind::Gauge, Kind::Untyped, Kind::Histogram];
+            let kinds = [
+                MetricKind::Counter,
+                MetricKind::Gauge,
+                MetricKind::Untyped,
+                MetricKind::Histogram,
+            ];
             let mut family = Family::new(name, "Help # 1.", kinds[kind as usize]);
             for (labels, (number, (buckets, count, sum), is_odd)) in points {
                 let labels = ["l", "m"]
                     .into_iter()
                     .zip(labels)
                     .map(|(name, value)| label(name, value));
-                if (kinds[kind as usize] == Kind::Histogram) != (is_odd && number > 1e300) {
+                if (kinds[kind as usize] == MetricKind::Histogram) != (is_odd && number > 1e300) {
                     let buckets = buckets.into_iter().map(|(count, bound)| (bound, count)).collect();
                     family.push_histogram(labels, Histogram { buckets, sum, count });
                 } else {
@@ -397,9 +404,11 @@ mod tests {
             for point in family.points() {
                 let (labels, number) = (point.labels.clone(), numbers.next().flatten());
                 match (point.value, number) {
-                    (Value::Number(value), number) => new.push(labels, number.unwrap_or(*value)),
-                    (Value::Histogram(histogram), None) => new.push_histogram(labels, Histogram::clone(histogram)),
-                    (Value::Histogram(histogram), Some(number)) => {
+                    (SampleValue::Number(value), number) => new.push(labels, number.unwrap_or(*value)),
+                    (SampleValue::Histogram(histogram), None) => {
+                        new.push_histogram(labels, Histogram::clone(histogram))
+                    }
+                    (SampleValue::Histogram(histogram), Some(number)) => {
                         let buckets = histogram.buckets.iter().map(|(bound, count)| (*bound, count + 2));
                         let histogram = Histogram {
                             buckets: buckets.collect(),

@@ -7,7 +7,7 @@ use super::negotiation::{self, Format};
 use super::page;
 use super::rendered::{Newest, Rendered};
 use super::status::{Status, status};
-use crate::family::{Family, Forms, FormsOf, label};
+use crate::family::{DescriptorCache, DescriptorPool, Family, label};
 use crate::sense::{COLLECTORS, Sampler, Snapshot};
 use crate::telemetry::Telemetry;
 use http_body_util::Full;
@@ -36,7 +36,7 @@ const SCRAPE_TIMEOUT_HEADER: &str = "x-prometheus-scrape-timeout-seconds";
 /// The page needs its own script, style and icon, and to fetch itself again; nothing inline, nothing from elsewhere, no text
 /// that becomes markup.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+     connect-src 'self'; base-uri 'none'; descriptor-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
 
 const JSON: &str = "application/json";
@@ -76,8 +76,8 @@ impl Default for Options {
 /// What the families that are made for a scrape have in common with those made for the one before.
 #[derive(Default)]
 struct Former {
-    about_collectors: FormsOf<&'static str>,
-    own: Forms,
+    about_collectors: DescriptorCache<&'static str>,
+    own: DescriptorPool,
 }
 
 /// All that is served on the metrics listener.

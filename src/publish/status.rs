@@ -1,6 +1,6 @@
 //! What the status page and `/api/v1/status` show. Pure. Command lines, annotations and environment never get here.
 
-use crate::family::{Family, Value};
+use crate::family::{Family, SampleValue};
 use crate::sense::recent_history::{HistoryMetric, RecentHistory};
 use crate::sense::{Sampler, Snapshot};
 use crate::telemetry::{Activity, Telemetry};
@@ -85,7 +85,7 @@ fn by_label(snapshot: &Snapshot, family: &str, label: &str) -> BTreeMap<String, 
     let points = snapshot.family(family).into_iter().flat_map(Family::points);
     points
         .filter_map(|point| {
-            let Value::Number(value) = *point.value else {
+            let SampleValue::Number(value) = *point.value else {
                 return None;
             };
             let text = point

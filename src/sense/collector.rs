@@ -3,7 +3,7 @@
 use super::collectors::{CollectorInfo, Options, ReadFn};
 use super::roots::{ReadError, Roots};
 use super::snapshot::CollectorReading;
-use crate::family::{Family, Forms};
+use crate::family::{DescriptorPool, Family};
 use crate::host::linux::boot_time;
 use jiff::Timestamp;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,7 @@ pub struct Collector {
     pub name: &'static str,
     read: ReadFn,
     last_error: Option<String>,
-    forms: Forms,
+    descriptors: DescriptorPool,
 }
 
 impl Collector {
@@ -28,7 +28,7 @@ impl Collector {
             name,
             read,
             last_error: None,
-            forms: Forms::default(),
+            descriptors: DescriptorPool::default(),
         }
     }
 
@@ -56,7 +56,7 @@ impl Collector {
             self.last_error.clone_from(&error);
         }
         // Nothing is remembered of a reading that failed; the next one begins anew.
-        self.forms.share(&mut families);
+        self.descriptors.share(&mut families);
         Arc::new(CollectorReading {
             collector: self.name,
             families,

@@ -3,7 +3,7 @@
 use super::lines::lines;
 use super::roots::{ReadError, Roots, names, number};
 use super::ttl_cache::TtlCache;
-use crate::family::{Family, FormsOf, Text, label};
+use crate::family::{DescriptorCache, Family, SharedStr, label};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -112,7 +112,7 @@ impl Busy {
     }
 }
 
-fn families_of(processors: &[u32]) -> [Family; 2] {
+fn describe(processors: &[u32]) -> [Family; 2] {
     let mut seconds = Family::counter(
         "node_cpu_seconds_total",
         "Seconds that each processor spent in each mode.",
@@ -122,7 +122,7 @@ fn families_of(processors: &[u32]) -> [Family; 2] {
         "Seconds that each processor spent in guests of a hypervisor here; part of user and nice.",
     );
     for cpu in processors {
-        let cpu = Text::from(cpu.to_string());
+        let cpu = SharedStr::from(cpu.to_string());
         let labels = |mode: &'static str| [label("cpu", cpu.clone()), label("mode", mode)];
         MODES.iter().for_each(|mode| seconds.push(labels(mode), 0.0));
         ["user", "nice"].iter().for_each(|mode| guest.push(labels(mode), 0.0));
@@ -181,7 +181,7 @@ fn read_throttles(roots: &Roots) -> Vec<Family> {
 #[derive(Default)]
 pub struct Cpu {
     before: CpuSample,
-    kept: FormsOf<u32>,
+    kept: DescriptorCache<u32>,
     throttles: TtlCache,
 }
 
@@ -194,7 +194,7 @@ impl Cpu {
             }
         }
         let mut families = Vec::new();
-        if let [seconds, guest] = self.kept.forms(sample.keys().copied().collect(), families_of) {
+        if let [seconds, guest] = self.kept.descriptors(sample.keys().copied().collect(), describe) {
             families.push(seconds.family(sample.values().flat_map(|times| times.modes)));
             families.push(guest.family(sample.values().flat_map(|times| times.guest)));
         }

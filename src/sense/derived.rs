@@ -2,7 +2,7 @@
 
 use super::core_stats::CoreStats;
 use super::snapshot::CollectorReading;
-use crate::family::{Family, Forms, Histogram, Kind, Point, Value, label};
+use crate::family::{DescriptorPool, Family, Histogram, MetricKind, Point, SampleValue, label};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ const MEMORY_USED: (&str, &str) = (
 pub struct DerivedMetrics {
     cpu_distribution: Distribution,
     memory_distribution: Distribution,
-    forms: Forms,
+    descriptors: DescriptorPool,
     cached: Option<CachedFamilies>,
 }
 
@@ -66,7 +66,7 @@ impl Distribution {
 }
 
 fn number(point: Point) -> f64 {
-    if let Value::Number(value) = *point.value {
+    if let SampleValue::Number(value) = *point.value {
         value
     } else {
         f64::NAN
@@ -129,7 +129,7 @@ impl DerivedMetrics {
             Family::gauge("evenkeel_cpu_busy_ratio", help).value(ratio)
         });
         let distribution = |name, help, distribution: &Distribution| {
-            let mut family = Family::new(name, help, Kind::Histogram);
+            let mut family = Family::new(name, help, MetricKind::Histogram);
             family.push_histogram([], distribution.histogram());
             family
         };
@@ -148,7 +148,7 @@ impl DerivedMetrics {
         families.extend(filesystem.map(|filesystem| filesystem_used_ratio(&filesystem.families)));
         families.extend(network_rates(core_stats));
         families.retain(|family| !family.is_empty());
-        self.forms.share(&mut families);
+        self.descriptors.share(&mut families);
         families
     }
 }
@@ -229,7 +229,7 @@ mod tests {
         })
     }
 
-    fn value(families: &[Family], name: &str) -> Option<Value> {
+    fn value(families: &[Family], name: &str) -> Option<SampleValue> {
         let family = families.iter().find(|family| family.name == name)?;
         assert_eq!(family.len(), 1, "{name}");
         Some(family.point(0).value.clone())
@@ -237,8 +237,8 @@ mod tests {
 
     fn gauge(families: &[Family], name: &str) -> Option<f64> {
         value(families, name).map(|value| match value {
-            Value::Number(number) => number,
-            Value::Histogram(_) => panic!("{name} is a distribution"),
+            SampleValue::Number(number) => number,
+            SampleValue::Histogram(_) => panic!("{name} is a distribution"),
         })
     }
 
@@ -262,7 +262,8 @@ mod tests {
                 let families = derived.families(&core_stats(ratio), None);
                 assert_eq!(gauge(&families, "evenkeel_cpu_busy_ratio"), ratio);
                 assert_eq!(gauge(&families, MEMORY_USED.0), Some(0.75));
-                let Some(Value::Histogram(histogram)) = value(&families, "evenkeel_cpu_busy_ratio_distribution") else {
+                let Some(SampleValue::Histogram(histogram)) = value(&families, "evenkeel_cpu_busy_ratio_distribution")
+                else {
                     panic!("not a histogram")
                 };
                 assert_eq!(

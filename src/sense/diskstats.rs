@@ -5,7 +5,7 @@ use super::collectors::NameFilter;
 use super::lines::lines;
 use super::roots::{ReadError, Roots, read_text};
 use super::ttl_cache::TtlCache;
-use crate::family::{Family, FormsOf, Kind, label};
+use crate::family::{DescriptorCache, Family, MetricKind, label};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -62,108 +62,108 @@ pub fn bytes(text: &str) -> impl Iterator<Item = (&str, [u64; 2])> {
 }
 
 /// What each counter of a line becomes: name, help, kind, factor. In the order of the line.
-const COUNTERS: [(&str, &str, Kind, f64); 17] = [
+const COUNTERS: [(&str, &str, MetricKind, f64); 17] = [
     (
         "node_disk_reads_completed_total",
         "Reads completed.",
-        Kind::Counter,
+        MetricKind::Counter,
         1.0,
     ),
     (
         "node_disk_reads_merged_total",
         "Reads merged with a neighbour.",
-        Kind::Counter,
+        MetricKind::Counter,
         1.0,
     ),
     (
         "node_disk_read_bytes_total",
         "Bytes read.",
-        Kind::Counter,
+        MetricKind::Counter,
         SECTOR_BYTES as f64,
     ),
     (
         "node_disk_read_time_seconds_total",
         "Seconds that all reads took.",
-        Kind::Counter,
+        MetricKind::Counter,
         1e-3,
     ),
     (
         "node_disk_writes_completed_total",
         "Writes completed.",
-        Kind::Counter,
+        MetricKind::Counter,
         1.0,
     ),
     (
         "node_disk_writes_merged_total",
         "Writes merged with a neighbour.",
-        Kind::Counter,
+        MetricKind::Counter,
         1.0,
     ),
     (
         "node_disk_written_bytes_total",
         "Bytes written.",
-        Kind::Counter,
+        MetricKind::Counter,
         SECTOR_BYTES as f64,
     ),
     (
         "node_disk_write_time_seconds_total",
         "Seconds that all writes took.",
-        Kind::Counter,
+        MetricKind::Counter,
         1e-3,
     ),
-    ("node_disk_io_now", "Requests in flight.", Kind::Gauge, 1.0),
+    ("node_disk_io_now", "Requests in flight.", MetricKind::Gauge, 1.0),
     (
         "node_disk_io_time_seconds_total",
         "Seconds in which a request was in flight.",
-        Kind::Counter,
+        MetricKind::Counter,
         1e-3,
     ),
     (
         "node_disk_io_time_weighted_seconds_total",
         "Seconds in flight, summed over requests.",
-        Kind::Counter,
+        MetricKind::Counter,
         1e-3,
     ),
     (
         "node_disk_discards_completed_total",
         "Discards completed.",
-        Kind::Counter,
+        MetricKind::Counter,
         1.0,
     ),
     (
         "node_disk_discards_merged_total",
         "Discards merged with a neighbour.",
-        Kind::Counter,
+        MetricKind::Counter,
         1.0,
     ),
     (
         "node_disk_discarded_sectors_total",
         "Sectors discarded.",
-        Kind::Counter,
+        MetricKind::Counter,
         1.0,
     ),
     (
         "node_disk_discard_time_seconds_total",
         "Seconds that all discards took.",
-        Kind::Counter,
+        MetricKind::Counter,
         1e-3,
     ),
     (
         "node_disk_flush_requests_total",
         "Flushes completed.",
-        Kind::Counter,
+        MetricKind::Counter,
         1.0,
     ),
     (
         "node_disk_flush_requests_time_seconds_total",
         "Seconds that all flushes took.",
-        Kind::Counter,
+        MetricKind::Counter,
         1e-3,
     ),
 ];
 
 /// A family for each counter, with a series for each device that has so many.
-fn families_of(disks: &[(String, usize)]) -> Vec<Family> {
+fn describe(disks: &[(String, usize)]) -> Vec<Family> {
     let family = |(column, &(name, help, kind, _)): (usize, &(_, _, _, f64))| {
         let mut family = Family::new(name, help, kind);
         for (device, _) in disks.iter().filter(|(_, counters)| column < *counters) {
@@ -273,7 +273,7 @@ pub struct Diskstats {
     devices: NameFilter,
     udev_data: PathBuf,
     /// Device, and how many counters it has.
-    kept: FormsOf<(String, usize)>,
+    kept: DescriptorCache<(String, usize)>,
     udev: TtlCache,
 }
 
@@ -283,7 +283,7 @@ impl Diskstats {
         Diskstats {
             devices,
             udev_data: udev_data.to_owned(),
-            kept: FormsOf::default(),
+            kept: DescriptorCache::default(),
             udev: TtlCache::default(),
         }
     }
@@ -293,14 +293,14 @@ impl Diskstats {
         let disks = roots.parsed("diskstats", |text| parse_diskstats(text, is_wanted))?;
 
         let things = disks.iter().map(|disk| (disk.device.clone(), disk.counters.len()));
-        let forms = self.kept.forms(things.collect(), families_of);
+        let descriptors = self.kept.descriptors(things.collect(), describe);
         let mut families = Vec::with_capacity(COUNTERS.len());
-        for (column, (form, (.., factor))) in forms.iter().zip(&COUNTERS).enumerate() {
+        for (column, (descriptor, (.., factor))) in descriptors.iter().zip(&COUNTERS).enumerate() {
             let counts = disks.iter().filter_map(|disk| disk.counters.get(column));
             // Milliseconds divide exactly where a product with 0.001 would not.
             let is_in_ms = *factor == 1e-3;
             let scaled = |count: f64| if is_in_ms { count / 1e3 } else { count * factor };
-            families.push(form.family(counts.map(|count| scaled(*count as f64))));
+            families.push(descriptor.family(counts.map(|count| scaled(*count as f64))));
         }
         families.retain(|family| !family.is_empty());
 

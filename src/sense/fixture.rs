@@ -1,7 +1,7 @@
 //! Trees of procfs, sysfs and root file system written by tests, and families as lines to compare.
 
 use super::roots::Roots;
-use crate::family::{Family, Value};
+use crate::family::{Family, SampleValue};
 use std::fs;
 use std::path::Path;
 
@@ -55,7 +55,7 @@ pub fn text_of(families: &[Family], part: &str) -> Vec<String> {
             } else {
                 format!("{{{}}}", labels.join(","))
             };
-            let Value::Number(value) = point.value else {
+            let SampleValue::Number(value) = point.value else {
                 panic!("{} is no number", family.name)
             };
             lines.push(format!("{}{labels} {value}", family.name));

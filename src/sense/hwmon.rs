@@ -1,7 +1,7 @@
 //! `hwmon`: sensors of `/sys/class/hwmon` (Documentation/hwmon/sysfs-interface.rst).
 
 use super::roots::{ReadError, Roots, attribute, names};
-use crate::family::{Family, Kind, label};
+use crate::family::{Family, MetricKind, label};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -55,7 +55,7 @@ fn clean(name: &str) -> String {
 }
 
 /// What an element of a sensor becomes: metric name, kind, and what its number is divided by.
-fn metric(kind: &str, element: &str, has_bare_value: bool) -> (String, Kind, f64) {
+fn metric(kind: &str, element: &str, has_bare_value: bool) -> (String, MetricKind, f64) {
     let base = match element {
         "" => format!("node_hwmon_{kind}"),
         // `input` is the value itself, unless a file without element is.
@@ -63,25 +63,31 @@ fn metric(kind: &str, element: &str, has_bare_value: bool) -> (String, Kind, f64
         element => format!("node_hwmon_{kind}_{}", clean(element)),
     };
     let (unit, family, divisor) = match (kind, element) {
-        ("beep_enable", _) => return ("node_hwmon_beep_enabled".to_owned(), Kind::Gauge, 1.0),
-        ("vrm", _) => return ("node_hwmon_voltage_regulator_version".to_owned(), Kind::Gauge, 1.0),
-        ("update_interval", _) => return ("node_hwmon_update_interval_seconds".to_owned(), Kind::Gauge, 1e3),
-        (_, "fault" | "alarm") => ("", Kind::Gauge, 1.0),
-        (_, "beep") => ("_enabled", Kind::Gauge, 1.0),
-        ("in" | "cpu", _) => ("_volts", Kind::Gauge, 1e3),
-        ("temp", "type") => ("", Kind::Gauge, 1.0),
-        ("temp", _) => ("_celsius", Kind::Gauge, 1e3),
-        ("curr", _) => ("_amps", Kind::Gauge, 1e3),
-        ("energy", _) => ("_joule_total", Kind::Counter, 1e6),
-        ("power", "accuracy") => ("", Kind::Gauge, 1e6),
-        ("power", "average_interval" | "average_interval_min" | "average_interval_max") => {
-            ("_seconds", Kind::Gauge, 1e3)
+        ("beep_enable", _) => return ("node_hwmon_beep_enabled".to_owned(), MetricKind::Gauge, 1.0),
+        ("vrm", _) => {
+            return (
+                "node_hwmon_voltage_regulator_version".to_owned(),
+                MetricKind::Gauge,
+                1.0,
+            );
         }
-        ("power", _) => ("_watt", Kind::Gauge, 1e6),
-        ("humidity", _) => ("", Kind::Gauge, 1e6),
-        ("fan", "input" | "min" | "max" | "target") => ("_rpm", Kind::Gauge, 1.0),
-        ("freq", "input") => ("_freq_mhz", Kind::Gauge, 1e6),
-        _ => ("", Kind::Gauge, 1.0),
+        ("update_interval", _) => return ("node_hwmon_update_interval_seconds".to_owned(), MetricKind::Gauge, 1e3),
+        (_, "fault" | "alarm") => ("", MetricKind::Gauge, 1.0),
+        (_, "beep") => ("_enabled", MetricKind::Gauge, 1.0),
+        ("in" | "cpu", _) => ("_volts", MetricKind::Gauge, 1e3),
+        ("temp", "type") => ("", MetricKind::Gauge, 1.0),
+        ("temp", _) => ("_celsius", MetricKind::Gauge, 1e3),
+        ("curr", _) => ("_amps", MetricKind::Gauge, 1e3),
+        ("energy", _) => ("_joule_total", MetricKind::Counter, 1e6),
+        ("power", "accuracy") => ("", MetricKind::Gauge, 1e6),
+        ("power", "average_interval" | "average_interval_min" | "average_interval_max") => {
+            ("_seconds", MetricKind::Gauge, 1e3)
+        }
+        ("power", _) => ("_watt", MetricKind::Gauge, 1e6),
+        ("humidity", _) => ("", MetricKind::Gauge, 1e6),
+        ("fan", "input" | "min" | "max" | "target") => ("_rpm", MetricKind::Gauge, 1.0),
+        ("freq", "input") => ("_freq_mhz", MetricKind::Gauge, 1e6),
+        _ => ("", MetricKind::Gauge, 1.0),
     };
     (base + unit, family, divisor)
 }

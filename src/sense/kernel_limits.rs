@@ -2,7 +2,7 @@
 
 use super::lines::lines;
 use super::roots::{ReadError, Roots, read_record};
-use crate::family::{Family, Form, Kind, singles};
+use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
 use std::sync::{Arc, LazyLock};
 
 fn parse_number(text: &str) -> Result<f64, String> {
@@ -21,20 +21,24 @@ pub fn parse_file_nr(text: &str) -> Result<[f64; 2], String> {
     }
 }
 
-static FILE_HANDLES: LazyLock<[Arc<Form>; 2]> = LazyLock::new(|| {
+static FILE_HANDLES: LazyLock<[Arc<Descriptor>; 2]> = LazyLock::new(|| {
     [
-        Form::single("node_filefd_allocated", "File handles that are allocated.", Kind::Gauge),
-        Form::single(
+        Descriptor::single(
+            "node_filefd_allocated",
+            "File handles that are allocated.",
+            MetricKind::Gauge,
+        ),
+        Descriptor::single(
             "node_filefd_maximum",
             "File handles that may be allocated.",
-            Kind::Gauge,
+            MetricKind::Gauge,
         ),
     ]
 });
 
 pub fn read_filefd(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let [allocated, maximum] = roots.value("sys/fs/file-nr", parse_file_nr)?;
-    Ok(singles(&*FILE_HANDLES, [allocated, maximum]))
+    Ok(unlabelled_families(&*FILE_HANDLES, [allocated, maximum]))
 }
 
 pub fn read_entropy(roots: &Roots) -> Result<Vec<Family>, ReadError> {
@@ -100,14 +104,15 @@ pub fn parse_conntrack(text: &str) -> Result<[f64; 8], String> {
     Ok(sums)
 }
 
-static CONNECTIONS: LazyLock<Vec<Arc<Form>>> = LazyLock::new(|| {
+static CONNECTIONS: LazyLock<Vec<Arc<Descriptor>>> = LazyLock::new(|| {
     let table = [
         ("node_nf_conntrack_entries", "Connections that are tracked."),
         ("node_nf_conntrack_entries_limit", "Connections that can be tracked."),
     ];
     // Gauges, as node_exporter has them, although they only grow.
     let all = table.into_iter().chain(CONNTRACK.map(|(_, name, help)| (name, help)));
-    all.map(|(name, help)| Form::single(name, help, Kind::Gauge)).collect()
+    all.map(|(name, help)| Descriptor::single(name, help, MetricKind::Gauge))
+        .collect()
 });
 
 pub fn read_conntrack(roots: &Roots) -> Result<Vec<Family>, ReadError> {
@@ -118,7 +123,10 @@ pub fn read_conntrack(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         Ok((count, number("sys/net/netfilter/nf_conntrack_max")?, sums))
     };
     let (count, maximum, sums) = read().map_err(|error| error.or_absent("no connection tracking"))?;
-    Ok(singles(&*CONNECTIONS, [count, maximum].into_iter().chain(sums)))
+    Ok(unlabelled_families(
+        &*CONNECTIONS,
+        [count, maximum].into_iter().chain(sums),
+    ))
 }
 
 #[cfg(test)]

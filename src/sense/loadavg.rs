@@ -1,7 +1,7 @@
 //! `loadavg`: the three load averages of `/proc/loadavg` (proc(5)).
 
 use super::roots::{ReadError, Roots};
-use crate::family::{Family, Form, Kind, singles};
+use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
 use std::sync::{Arc, LazyLock};
 
 /// Load over 1, 5 and 15 minutes.
@@ -17,17 +17,17 @@ pub fn parse_loadavg(text: &str) -> Result<[f64; 3], String> {
     Ok(loads)
 }
 
-static FORMS: LazyLock<[Arc<Form>; 3]> = LazyLock::new(|| {
+static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 3]> = LazyLock::new(|| {
     [
-        Form::single("node_load1", "Load average over 1 minute.", Kind::Gauge),
-        Form::single("node_load5", "Load average over 5 minutes.", Kind::Gauge),
-        Form::single("node_load15", "Load average over 15 minutes.", Kind::Gauge),
+        Descriptor::single("node_load1", "Load average over 1 minute.", MetricKind::Gauge),
+        Descriptor::single("node_load5", "Load average over 5 minutes.", MetricKind::Gauge),
+        Descriptor::single("node_load15", "Load average over 15 minutes.", MetricKind::Gauge),
     ]
 });
 
 pub fn read_loadavg(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let loads = roots.record("loadavg", parse_loadavg)?;
-    Ok(singles(&*FORMS, loads))
+    Ok(unlabelled_families(&*DESCRIPTORS, loads))
 }
 
 #[cfg(test)]

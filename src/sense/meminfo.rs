@@ -3,27 +3,27 @@
 use super::lines::lines;
 use super::name_cache::NameCache;
 use super::roots::{ReadError, Roots};
-use crate::family::{Family, Form, Kind};
+use crate::family::{Descriptor, Family, MetricKind};
 use std::sync::Arc;
 
 /// What was made of a line's name, which tells nothing of the unit: form without a unit, and with one.
-type Names = NameCache<[Arc<Form>; 2]>;
+type Names = NameCache<[Arc<Descriptor>; 2]>;
 
 /// The collector's memory between two reads.
 #[derive(Default)]
 pub struct Meminfo(Names);
 
-fn forms(name: &str) -> [Arc<Form>; 2] {
+fn descriptors(name: &str) -> [Arc<Descriptor>; 2] {
     // Active(anon) -> Active_anon
     let name = match name.trim().split_once('(') {
         Some((before, within)) => [before, "_", &within.replace(')', "")].concat(),
         None => name.trim().to_owned(),
     };
-    let form = |name: &str| {
+    let descriptor = |name: &str| {
         let help = ["The line ", name, " of /proc/meminfo."].concat();
-        Form::single(["node_memory_", name].concat(), help, Kind::Gauge)
+        Descriptor::single(["node_memory_", name].concat(), help, MetricKind::Gauge)
     };
-    [form(&name), form(&[&name, "_bytes"].concat())]
+    [descriptor(&name), descriptor(&[&name, "_bytes"].concat())]
 }
 
 /// A gauge for each line; in bytes where the kernel names a unit.
@@ -32,7 +32,7 @@ fn parse_meminfo(text: &str, name_cache: &mut Names) -> Result<Vec<Family>, Stri
     name_cache.rewind();
     for line in lines(text).filter(|line| !line.is_empty()) {
         let bad = || format!("{line:?} is not of the form `name: number [kB]`");
-        let ([plain, in_bytes], rest) = name_cache.next(line, ':', forms).ok_or_else(bad)?;
+        let ([plain, in_bytes], rest) = name_cache.next(line, ':', descriptors).ok_or_else(bad)?;
         let mut fields = rest.split_ascii_whitespace();
         let value: u64 = fields.next().and_then(|field| field.parse().ok()).ok_or_else(bad)?;
         families.push(match fields.next() {

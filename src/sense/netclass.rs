@@ -2,72 +2,82 @@
 
 use super::collectors::NameFilter;
 use super::roots::{Attributes, ReadError, Roots, entries, file_name};
-use crate::family::{Family, Kind, label};
+use crate::family::{Family, MetricKind, label};
 
 /// File of a device, metric name after `node_network_`, help, kind.
-const ATTRIBUTES: [(&str, &str, &str, Kind); 17] = [
+const ATTRIBUTES: [(&str, &str, &str, MetricKind); 17] = [
     (
         "addr_assign_type",
         "address_assign_type",
         "How the device got its address.",
-        Kind::Gauge,
+        MetricKind::Gauge,
     ),
-    ("carrier", "carrier", "1 where the link is there.", Kind::Gauge),
+    ("carrier", "carrier", "1 where the link is there.", MetricKind::Gauge),
     (
         "carrier_changes",
         "carrier_changes_total",
         "Times that the link came or went.",
-        Kind::Counter,
+        MetricKind::Counter,
     ),
     (
         "carrier_up_count",
         "carrier_up_changes_total",
         "Times that the link came.",
-        Kind::Counter,
+        MetricKind::Counter,
     ),
     (
         "carrier_down_count",
         "carrier_down_changes_total",
         "Times that the link went.",
-        Kind::Counter,
+        MetricKind::Counter,
     ),
     (
         "dev_id",
         "device_id",
         "Number of the device among those that share an address.",
-        Kind::Gauge,
+        MetricKind::Gauge,
     ),
     (
         "dormant",
         "dormant",
         "1 where the device waits for something outside.",
-        Kind::Gauge,
+        MetricKind::Gauge,
     ),
-    ("flags", "flags", "Flags of the device (IFF_*).", Kind::Gauge),
-    ("ifindex", "iface_id", "Index of the device.", Kind::Gauge),
-    ("iflink", "iface_link", "Index of the device below.", Kind::Gauge),
-    ("link_mode", "iface_link_mode", "Mode of the link.", Kind::Gauge),
-    ("mtu", "mtu_bytes", "Largest packet, in bytes.", Kind::Gauge),
+    ("flags", "flags", "Flags of the device (IFF_*).", MetricKind::Gauge),
+    ("ifindex", "iface_id", "Index of the device.", MetricKind::Gauge),
+    ("iflink", "iface_link", "Index of the device below.", MetricKind::Gauge),
+    ("link_mode", "iface_link_mode", "Mode of the link.", MetricKind::Gauge),
+    ("mtu", "mtu_bytes", "Largest packet, in bytes.", MetricKind::Gauge),
     (
         "name_assign_type",
         "name_assign_type",
         "How the device got its name.",
-        Kind::Gauge,
+        MetricKind::Gauge,
     ),
-    ("netdev_group", "net_dev_group", "Group of the device.", Kind::Gauge),
+    (
+        "netdev_group",
+        "net_dev_group",
+        "Group of the device.",
+        MetricKind::Gauge,
+    ),
     (
         "speed",
         "speed_bytes",
         "Speed in bytes per second; negative where unknown.",
-        Kind::Gauge,
+        MetricKind::Gauge,
     ),
     (
         "tx_queue_len",
         "transmit_queue_length",
         "Packets that may wait to be sent.",
-        Kind::Gauge,
+        MetricKind::Gauge,
     ),
-    ("type", "protocol_type", "Type of the device (ARPHRD_*).", Kind::Gauge),
+    (
+        "type",
+        "protocol_type",
+        "Type of the device (ARPHRD_*).",
+        MetricKind::Gauge,
+    ),
 ];
 
 /// Megabits in bytes.

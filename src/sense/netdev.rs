@@ -4,7 +4,7 @@ use super::collectors::NameFilter;
 use super::lines::lines;
 use super::roots::{ReadError, Roots, number};
 use super::ttl_cache::TtlCache;
-use crate::family::{Family, FormsOf, Text, label};
+use crate::family::{DescriptorCache, Family, SharedStr, label};
 use std::time::Instant;
 
 /// The columns of `/proc/net/dev`, first those received, then those transmitted.
@@ -65,10 +65,10 @@ fn family(column: &str) -> Family {
 }
 
 /// A family for each column, with a series for each device.
-fn families_of(devices: &[String]) -> Vec<Family> {
+fn describe(devices: &[String]) -> Vec<Family> {
     let mut families: Vec<Family> = COLUMNS.iter().map(|column| family(column)).collect();
     for device in devices {
-        let device = Text::from(device.clone());
+        let device = SharedStr::from(device.clone());
         let label = || [label("device", device.clone())];
         families.iter_mut().for_each(|family| family.push(label(), 0.0));
     }
@@ -79,7 +79,7 @@ fn families_of(devices: &[String]) -> Vec<Family> {
 pub struct Netdev {
     wanted: NameFilter,
     /// In the order of `COLUMNS`.
-    kept: FormsOf<String>,
+    kept: DescriptorCache<String>,
     no_handler: TtlCache,
 }
 
@@ -87,7 +87,7 @@ impl Netdev {
     pub fn new(wanted: NameFilter) -> Self {
         Netdev {
             wanted,
-            kept: FormsOf::default(),
+            kept: DescriptorCache::default(),
             no_handler: TtlCache::default(),
         }
     }
@@ -106,10 +106,10 @@ impl Netdev {
             vec![family]
         });
         let (devices, counters): (Vec<String>, Vec<[u64; 16]>) = sample.into_iter().unzip();
-        let forms = self.kept.forms(devices, families_of);
-        let mut families = Vec::with_capacity(forms.len() + 1);
-        for (column, form) in forms.iter().enumerate() {
-            families.push(form.family(counters.iter().map(|row| row[column] as f64)));
+        let descriptors = self.kept.descriptors(devices, describe);
+        let mut families = Vec::with_capacity(descriptors.len() + 1);
+        for (column, descriptor) in descriptors.iter().enumerate() {
+            families.push(descriptor.family(counters.iter().map(|row| row[column] as f64)));
         }
         families.extend(no_handler);
         families.retain(|family| !family.is_empty());

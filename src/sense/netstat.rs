@@ -3,14 +3,14 @@
 use super::lines::lines;
 use super::name_cache::NameCache;
 use super::roots::{ReadError, Roots};
-use crate::family::{Family, Form, Kind};
+use crate::family::{Descriptor, Family, MetricKind};
 use regex::Regex;
 use std::sync::Arc;
 
 /// The wanted columns of a line of values: which, and how they are shown.
 #[derive(Debug, Default)]
 struct Columns {
-    wanted: Vec<(usize, Arc<Form>)>,
+    wanted: Vec<(usize, Arc<Descriptor>)>,
     count: usize,
 }
 
@@ -19,15 +19,15 @@ pub struct Netstat {
     wanted: Regex,
     /// By file: `netstat`, `snmp`.
     columns: [NameCache<Columns>; 2],
-    snmp6: NameCache<Option<Arc<Form>>>,
+    snmp6: NameCache<Option<Arc<Descriptor>>>,
 }
 
 /// How a counter is shown, if it is.
-fn form(wanted: &Regex, protocol: &str, counter: &str) -> Option<Arc<Form>> {
+fn descriptor(wanted: &Regex, protocol: &str, counter: &str) -> Option<Arc<Descriptor>> {
     let name = [protocol, "_", counter].concat();
     wanted.is_match(&name).then(|| {
         let help = ["Protocol counter ", &name, " of the kernel."].concat();
-        Form::single(["node_netstat_", &name].concat(), help, Kind::Untyped)
+        Descriptor::single(["node_netstat_", &name].concat(), help, MetricKind::Untyped)
     })
 }
 
@@ -41,7 +41,7 @@ fn parse_pairs(text: &str, wanted: &Regex, name_cache: &mut NameCache<Columns>) 
         let columns = |head: &str| {
             let (protocol, names) = head.split_once(':').unwrap_or_default();
             let names = names.split_ascii_whitespace();
-            let wanted = |(index, name)| Some((index, form(wanted, protocol, name)?));
+            let wanted = |(index, name)| Some((index, descriptor(wanted, protocol, name)?));
             Columns {
                 count: names.clone().count(),
                 wanted: names.enumerate().filter_map(wanted).collect(),
@@ -57,9 +57,9 @@ fn parse_pairs(text: &str, wanted: &Regex, name_cache: &mut NameCache<Columns>) 
         let mut wanted = columns.wanted.iter().peekable();
         let mut count = 0;
         for value in values.split_ascii_whitespace() {
-            if let Some((_, form)) = wanted.next_if(|(index, _)| *index == count) {
+            if let Some((_, descriptor)) = wanted.next_if(|(index, _)| *index == count) {
                 // Signed: MaxConn is -1 where there is no limit.
-                families.push(form.family([value.parse().map_err(|_| bad())?]));
+                families.push(descriptor.family([value.parse().map_err(|_| bad())?]));
             }
             count += 1;
         }
@@ -71,18 +71,22 @@ fn parse_pairs(text: &str, wanted: &Regex, name_cache: &mut NameCache<Columns>) 
 }
 
 /// `snmp6`: one line per counter, its protocol ending in 6.
-fn parse_snmp6(text: &str, wanted: &Regex, forms: &mut NameCache<Option<Arc<Form>>>) -> Result<Vec<Family>, String> {
+fn parse_snmp6(
+    text: &str,
+    wanted: &Regex,
+    descriptors: &mut NameCache<Option<Arc<Descriptor>>>,
+) -> Result<Vec<Family>, String> {
     let mut families = Vec::with_capacity(32);
-    forms.rewind();
+    descriptors.rewind();
     for line in lines(text) {
         let bad = || format!("{line:?} is not of the form `name number`");
         let make = |name: &str| {
             let (protocol, counter) = name.split_at(name.find('6')? + 1);
-            form(wanted, protocol, counter.trim_end())
+            descriptor(wanted, protocol, counter.trim_end())
         };
-        let (form, value) = forms.next(line, '\t', make).ok_or_else(bad)?;
-        if let Some(form) = form {
-            families.push(form.family([value.trim().parse().map_err(|_| bad())?]));
+        let (descriptor, value) = descriptors.next(line, '\t', make).ok_or_else(bad)?;
+        if let Some(descriptor) = descriptor {
+            families.push(descriptor.family([value.trim().parse().map_err(|_| bad())?]));
         }
     }
     Ok(families)

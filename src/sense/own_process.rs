@@ -58,7 +58,7 @@ impl OwnProcess {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::family::Value;
+    use crate::family::SampleValue;
 
     #[test]
     fn this_process_has_memory_files_and_a_start() {
@@ -69,7 +69,7 @@ mod tests {
             .filter(|family| family.name != "process_cpu_seconds_total")
         {
             assert!(
-                matches!(family.point(0).value, Value::Number(value) if *value >= 1.0),
+                matches!(family.point(0).value, SampleValue::Number(value) if *value >= 1.0),
                 "{family:?}"
             );
         }

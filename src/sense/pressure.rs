@@ -2,7 +2,7 @@
 
 use super::lines::lines;
 use super::roots::{ReadError, Roots};
-use crate::family::{Family, Form, Kind};
+use crate::family::{Descriptor, Family, MetricKind};
 use std::sync::{Arc, LazyLock};
 
 /// Seconds since boot in which some, and in which all, tasks waited for the resource.
@@ -35,7 +35,7 @@ pub fn parse_pressure(text: &str) -> Result<Stalls, String> {
     })
 }
 
-static FORMS: LazyLock<[Arc<Form>; 5]> = LazyLock::new(|| {
+static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 5]> = LazyLock::new(|| {
     [
         (
             "node_pressure_cpu_waiting_seconds_total",
@@ -58,7 +58,7 @@ static FORMS: LazyLock<[Arc<Form>; 5]> = LazyLock::new(|| {
             "Seconds in which every task waited for memory.",
         ),
     ]
-    .map(|(name, help)| Form::single(name, help, Kind::Counter))
+    .map(|(name, help)| Descriptor::single(name, help, MetricKind::Counter))
 });
 
 pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
@@ -78,9 +78,9 @@ pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     // The system-wide `full` line of cpu is always 0.
     let stalled = [io.full_seconds, memory.full_seconds];
     let waiting = [cpu, io, memory].map(|stalls| Some(stalls.some_seconds));
-    let told = FORMS.iter().zip(waiting.into_iter().chain(stalled));
+    let told = DESCRIPTORS.iter().zip(waiting.into_iter().chain(stalled));
     Ok(told
-        .filter_map(|(form, seconds)| Some(form.family([seconds?])))
+        .filter_map(|(descriptor, seconds)| Some(descriptor.family([seconds?])))
         .collect())
 }
 

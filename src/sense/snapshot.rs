@@ -1,6 +1,6 @@
 //! What was read of the host at one moment: immutable, shared by scrapes, status page and own evaluation.
 
-use crate::family::{Family, FormsOf, label};
+use crate::family::{DescriptorCache, Family, label};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -113,16 +113,16 @@ impl Snapshot {
     }
 
     /// How the collectors fare at `now`: age of their samples, duration and success of their last reads.
-    pub fn about_collectors(&self, now: Instant, kept: &mut FormsOf<&'static str>) -> Vec<Family> {
+    pub fn about_collectors(&self, now: Instant, kept: &mut DescriptorCache<&'static str>) -> Vec<Family> {
         let collectors = self.readings.iter().map(|reading| reading.collector).collect();
         let figures: [fn(&CollectorReading, Instant) -> f64; 3] = [
             |reading, now| now.saturating_duration_since(reading.read_instant).as_secs_f64(),
             |reading, _| reading.duration.as_secs_f64(),
             |reading, _| f64::from(u8::from(reading.success())),
         ];
-        let forms = kept.forms(collectors, about).iter().zip(figures);
-        forms
-            .map(|(form, figure)| form.family(self.readings.iter().map(|reading| figure(reading, now))))
+        let descriptors = kept.descriptors(collectors, about).iter().zip(figures);
+        descriptors
+            .map(|(descriptor, figure)| descriptor.family(self.readings.iter().map(|reading| figure(reading, now))))
             .collect()
     }
 }

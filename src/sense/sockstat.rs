@@ -3,7 +3,7 @@
 use super::lines::lines;
 use super::name_cache::NameCache;
 use super::roots::{ReadError, Roots};
-use crate::family::{Family, Form, Kind};
+use crate::family::{Descriptor, Family, MetricKind};
 use std::sync::Arc;
 
 /// The collector's memory between two reads, by file: what was made of each line's protocol, and therein of its figures.
@@ -17,19 +17,23 @@ struct Protocol {
 
 /// A figure as the kernel has it, and in bytes where it counts pages.
 struct Figure {
-    plain: Arc<Form>,
-    in_bytes: Option<Arc<Form>>,
+    plain: Arc<Descriptor>,
+    in_bytes: Option<Arc<Descriptor>>,
 }
 
 fn figure(protocol: &str, name: &str) -> Figure {
     let metric = format!("node_sockstat_{protocol}_{name}");
     let in_bytes = || {
         let help = format!("Memory of {protocol} sockets in bytes.");
-        Form::single(format!("{metric}_bytes"), help, Kind::Gauge)
+        Descriptor::single(format!("{metric}_bytes"), help, MetricKind::Gauge)
     };
     Figure {
         in_bytes: (name == "mem").then(in_bytes),
-        plain: Form::single(metric, format!("Figure {name} of {protocol} sockets."), Kind::Gauge),
+        plain: Descriptor::single(
+            metric,
+            format!("Figure {name} of {protocol} sockets."),
+            MetricKind::Gauge,
+        ),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::lines::lines;
 use super::roots::{ReadError, Roots};
-use crate::family::{Family, FormsOf, label};
+use crate::family::{DescriptorCache, Family, label};
 
 /// Column that says which processor a line is of, since Linux 5.14; offline ones have no line.
 const CPU_COLUMN: usize = 12;
@@ -27,7 +27,7 @@ pub fn parse_softnet(text: &str) -> Result<Vec<(u64, [f64; 3])>, String> {
     Ok(sample)
 }
 
-fn families_of(processors: &[u64]) -> [Family; 3] {
+fn describe(processors: &[u64]) -> [Family; 3] {
     let mut families = [
         Family::counter(
             "node_softnet_processed_total",
@@ -51,15 +51,15 @@ fn families_of(processors: &[u64]) -> [Family; 3] {
 
 /// The collector's memory between two reads.
 #[derive(Default)]
-pub struct Softnet(FormsOf<u64>);
+pub struct Softnet(DescriptorCache<u64>);
 
 impl Softnet {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let sample = roots.parsed("net/softnet_stat", parse_softnet)?;
         let (processors, counts): (Vec<u64>, Vec<[f64; 3]>) = sample.into_iter().unzip();
-        let forms = self.0.forms(processors, families_of).iter().enumerate();
-        Ok(forms
-            .map(|(column, form)| form.family(counts.iter().map(|row| row[column])))
+        let descriptors = self.0.descriptors(processors, describe).iter().enumerate();
+        Ok(descriptors
+            .map(|(column, descriptor)| descriptor.family(counts.iter().map(|row| row[column])))
             .collect())
     }
 }

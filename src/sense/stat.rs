@@ -2,7 +2,7 @@
 
 use super::lines::lines;
 use super::roots::{ReadError, Roots};
-use crate::family::{Family, Form, Kind, singles};
+use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
 use std::sync::{Arc, LazyLock};
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -39,21 +39,29 @@ pub fn parse_stat(text: &str) -> Result<StatSample, String> {
     }
 }
 
-static FORMS: LazyLock<[Arc<Form>; 6]> = LazyLock::new(|| {
+static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 6]> = LazyLock::new(|| {
     [
-        Form::single("node_intr_total", "Interrupts served.", Kind::Counter),
-        Form::single("node_context_switches_total", "Context switches.", Kind::Counter),
-        Form::single("node_forks_total", "Processes and threads created.", Kind::Counter),
-        Form::single("node_boot_time_seconds", "Unix time of the last boot.", Kind::Gauge),
-        Form::single(
+        Descriptor::single("node_intr_total", "Interrupts served.", MetricKind::Counter),
+        Descriptor::single("node_context_switches_total", "Context switches.", MetricKind::Counter),
+        Descriptor::single(
+            "node_forks_total",
+            "Processes and threads created.",
+            MetricKind::Counter,
+        ),
+        Descriptor::single(
+            "node_boot_time_seconds",
+            "Unix time of the last boot.",
+            MetricKind::Gauge,
+        ),
+        Descriptor::single(
             "node_procs_running",
             "Tasks that run or wait for a processor.",
-            Kind::Gauge,
+            MetricKind::Gauge,
         ),
-        Form::single(
+        Descriptor::single(
             "node_procs_blocked",
             "Tasks that wait for input or output to finish.",
-            Kind::Gauge,
+            MetricKind::Gauge,
         ),
     ]
 });
@@ -68,7 +76,7 @@ pub fn read_stat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         sample.running,
         sample.blocked,
     ];
-    Ok(singles(&*FORMS, values))
+    Ok(unlabelled_families(&*DESCRIPTORS, values))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod bus;
 
 use super::collectors::NameFilter;
 use super::roots::ReadError;
-use crate::family::{Family, Kind, Text, label};
+use crate::family::{Family, MetricKind, SharedStr, label};
 use bus::Bus;
 use regex::Regex;
 
@@ -68,13 +68,13 @@ struct Question {
     property: &'static str,
     family: &'static str,
     help: &'static str,
-    kind: Kind,
+    kind: MetricKind,
     per_unit: f64,
     is_on: fn(&SystemdOptions) -> bool,
 }
 
 impl Question {
-    const fn new(asked: [&'static str; 3], family: &'static str, help: &'static str, kind: Kind) -> Question {
+    const fn new(asked: [&'static str; 3], family: &'static str, help: &'static str, kind: MetricKind) -> Question {
         let [suffix, interface, property] = asked;
         Question {
             suffix,
@@ -108,14 +108,14 @@ const QUESTIONS: [Question; 8] = [
         [".service", "Service", "NRestarts"],
         "node_systemd_service_restart_total",
         "Times that systemd restarted a service by itself.",
-        Kind::Counter,
+        MetricKind::Counter,
     )
     .when(|options| options.restarts),
     Question::new(
         ["", "Unit", "ActiveEnterTimestamp"],
         START_TIME,
         "Unix time at which a unit became active; 0 where it is not.",
-        Kind::Gauge,
+        MetricKind::Gauge,
     )
     .microseconds()
     .when(|options| options.start_times),
@@ -123,41 +123,41 @@ const QUESTIONS: [Question; 8] = [
         [".service", "Service", "TasksCurrent"],
         "node_systemd_unit_tasks_current",
         "Processes and threads of a service.",
-        Kind::Gauge,
+        MetricKind::Gauge,
     )
     .when(|options| options.tasks),
     Question::new(
         [".service", "Service", "TasksMax"],
         "node_systemd_unit_tasks_max",
         "Processes and threads that a service may have.",
-        Kind::Gauge,
+        MetricKind::Gauge,
     )
     .when(|options| options.tasks),
     Question::new(
         [".timer", "Timer", "LastTriggerUSec"],
         "node_systemd_timer_last_trigger_seconds",
         "Unix time at which a timer went off last.",
-        Kind::Gauge,
+        MetricKind::Gauge,
     )
     .microseconds(),
     Question::new(
         [".socket", "Socket", "NAccepted"],
         "node_systemd_socket_accepted_connections_total",
         "Connections that a socket unit accepted.",
-        Kind::Counter,
+        MetricKind::Counter,
     ),
     Question::new(
         [".socket", "Socket", "NConnections"],
         "node_systemd_socket_current_connections",
         "Connections of a socket unit that are open.",
-        Kind::Gauge,
+        MetricKind::Gauge,
     ),
     // A gauge, as node_exporter has it, although it only grows.
     Question::new(
         [".socket", "Socket", "NRefused"],
         "node_systemd_socket_refused_connections_total",
         "Connections that a socket unit refused.",
-        Kind::Gauge,
+        MetricKind::Gauge,
     ),
 ];
 
@@ -219,8 +219,8 @@ fn about_units(units: &[(Unit, Answers)]) -> Vec<Family> {
         .map(|question| Family::new(question.family, question.help, question.kind))
         .collect();
     for (unit, answers) in units {
-        let name = Text::from(unit.name.clone());
-        let kind = Text::from(answers.kind.clone());
+        let name = SharedStr::from(unit.name.clone());
+        let kind = SharedStr::from(answers.kind.clone());
         for state in STATES {
             let labels = vec![
                 label("name", name.clone()),

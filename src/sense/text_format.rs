@@ -1,12 +1,12 @@
 //! Reads Prometheus' text format 0.0.4, as programs write it for the textfile collector. Pure.
 
-use crate::family::{Family, Histogram, Kind, Label};
+use crate::family::{Family, Histogram, Label, MetricKind};
 use std::collections::BTreeMap;
 
 /// A type as the file names it; a summary has no kind of its own here.
 #[derive(Clone, Copy, PartialEq)]
 enum Type {
-    Plain(Kind),
+    Plain(MetricKind),
     Histogram,
     Summary,
 }
@@ -63,9 +63,9 @@ fn parse_comment(comment: &str, drafts: &mut BTreeMap<String, Draft>) -> Result<
         }
         "TYPE" => {
             let kind = match rest.trim() {
-                "counter" => Type::Plain(Kind::Counter),
-                "gauge" => Type::Plain(Kind::Gauge),
-                "untyped" => Type::Plain(Kind::Untyped),
+                "counter" => Type::Plain(MetricKind::Counter),
+                "gauge" => Type::Plain(MetricKind::Gauge),
+                "untyped" => Type::Plain(MetricKind::Untyped),
                 "histogram" => Type::Histogram,
                 "summary" => Type::Summary,
                 _ => return Err("the type is none of counter, gauge, histogram, summary, untyped"),
@@ -209,18 +209,18 @@ fn families(name: String, draft: Draft) -> Vec<Family> {
         Some(Type::Summary) => {
             let mut parts: BTreeMap<String, Family> = BTreeMap::new();
             for sample in draft.samples {
-                let new = |name: &String| Family::new(name.clone(), help.clone(), Kind::Untyped);
+                let new = |name: &String| Family::new(name.clone(), help.clone(), MetricKind::Untyped);
                 let family = parts.entry(sample.name).or_insert_with_key(new);
                 family.push(sample.labels, sample.value);
             }
             parts.into_values().collect()
         }
         Some(Type::Plain(kind)) => vec![plain(name, help, kind, draft.samples)],
-        None => vec![plain(name, help, Kind::Untyped, draft.samples)],
+        None => vec![plain(name, help, MetricKind::Untyped, draft.samples)],
     }
 }
 
-fn plain(name: String, help: String, kind: Kind, samples: Vec<Sample>) -> Family {
+fn plain(name: String, help: String, kind: MetricKind, samples: Vec<Sample>) -> Family {
     let mut family = Family::new(name, help, kind);
     for sample in samples {
         family.push(sample.labels, sample.value);
@@ -255,7 +255,7 @@ fn histograms(name: String, help: String, samples: Vec<Sample>) -> Family {
             _ => {}
         }
     }
-    let mut family = Family::new(name, help, Kind::Histogram);
+    let mut family = Family::new(name, help, MetricKind::Histogram);
     for (labels, mut histogram) in points {
         histogram.buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
         family.push_histogram(labels, histogram);
@@ -278,11 +278,11 @@ mod tests {
         .unwrap();
         assert_eq!(
             (families[0].help.as_ref(), families[0].kind),
-            ("Two\nlines.", Kind::Counter)
+            ("Two\nlines.", MetricKind::Counter)
         );
         assert_eq!(families[0].point(0).labels[..], [label("x", "1,}\"\\"), label("y", "")]);
         assert_eq!(text_of(&families, "b"), ["b inf"]);
-        assert_eq!(families[1].kind, Kind::Untyped);
+        assert_eq!(families[1].kind, MetricKind::Untyped);
     }
 
     #[test]
@@ -297,7 +297,7 @@ mod tests {
             sum: 7.5,
             count: 4,
         };
-        let mut expected = Family::new("h", "", Kind::Histogram);
+        let mut expected = Family::new("h", "", MetricKind::Histogram);
         expected.push_histogram([label("l", "v")], histogram);
         assert_eq!(families[0], expected);
         assert_eq!(

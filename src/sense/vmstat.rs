@@ -3,14 +3,14 @@
 use super::lines::lines;
 use super::name_cache::NameCache;
 use super::roots::{ReadError, Roots};
-use crate::family::{Family, Form, Kind};
+use crate::family::{Descriptor, Family, MetricKind};
 use regex::Regex;
 use std::sync::Arc;
 
 /// The collector's memory between two reads.
 pub struct Vmstat {
     wanted: Regex,
-    forms: NameCache<Option<Arc<Form>>>,
+    descriptors: NameCache<Option<Arc<Descriptor>>>,
 }
 
 impl Vmstat {
@@ -18,31 +18,31 @@ impl Vmstat {
     pub fn new(wanted: Regex) -> Self {
         Vmstat {
             wanted,
-            forms: NameCache::default(),
+            descriptors: NameCache::default(),
         }
     }
 
     fn parse(&mut self, text: &str) -> Result<Vec<Family>, String> {
         let wanted = &self.wanted;
-        let form = |name: &str| {
+        let descriptor = |name: &str| {
             wanted.is_match(name).then(|| {
                 let help = ["The line ", name, " of /proc/vmstat."].concat();
-                Form::single(["node_vmstat_", name].concat(), help, Kind::Untyped)
+                Descriptor::single(["node_vmstat_", name].concat(), help, MetricKind::Untyped)
             })
         };
         let mut families = Vec::with_capacity(16);
-        self.forms.rewind();
+        self.descriptors.rewind();
         for line in lines(text) {
-            let (form, value) = self
-                .forms
-                .next(line, ' ', form)
+            let (descriptor, value) = self
+                .descriptors
+                .next(line, ' ', descriptor)
                 .ok_or_else(|| format!("{line:?} is not of the form `name number`"))?;
-            if let Some(form) = form {
+            if let Some(descriptor) = descriptor {
                 let value: f64 = value
                     .trim()
                     .parse()
                     .map_err(|_| format!("{line:?} does not end in a number"))?;
-                families.push(form.family([value]));
+                families.push(descriptor.family([value]));
             }
         }
         Ok(families)

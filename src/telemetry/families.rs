@@ -1,7 +1,7 @@
 //! What was counted, as families. Pure.
 
 use super::{Counts, REACTION_BOUNDS_SECONDS};
-use crate::family::{Family, Kind, label};
+use crate::family::{Family, MetricKind, label};
 
 impl Counts {
     /// The `evenkeel_*` families about evenkeel itself (DESIGN section 4.5), sampler's ones excepted.
@@ -108,7 +108,7 @@ impl Counts {
         let mut reaction = Family::new(
             "evenkeel_reaction_duration_seconds",
             "Time from the arrival of an alert to a step applied.",
-            Kind::Histogram,
+            MetricKind::Histogram,
         );
         let mut histogram = self.reaction.clone();
         if histogram.buckets.is_empty() {

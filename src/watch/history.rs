@@ -5,7 +5,7 @@ pub use super::interest::Interest;
 use super::labels::{LabelSet, METRIC_NAME, Text, Texts};
 use super::number;
 use super::samples::Samples;
-use crate::family::{Family, Value};
+use crate::family::{Family, SampleValue};
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
@@ -134,7 +134,10 @@ impl History {
         self.round += 1;
         let mut derived = String::new();
         for family in families {
-            if family.points().all(|point| matches!(point.value, Value::Number(_))) {
+            if family
+                .points()
+                .all(|point| matches!(point.value, SampleValue::Number(_)))
+            {
                 self.append_numbers(source, at_ms, family, target);
             } else {
                 for suffix in ["_bucket", "_sum", "_count"] {
@@ -217,7 +220,9 @@ impl History {
             return;
         };
         for point in family.points() {
-            let Value::Number(value) = *point.value else { continue };
+            let SampleValue::Number(value) = *point.value else {
+                continue;
+            };
             let labels = point.labels.iter().map(|(name, value)| (&**name, &**value));
             self.write_point(source, at_ms, &family.name, keep_ms, labels, target, value);
         }
@@ -226,7 +231,7 @@ impl History {
     fn append_histograms(&mut self, source: Source, at_ms: i64, family: &Family, name: &str, target: &[(Text, Text)]) {
         let Some(keep_ms) = self.keep_ms(name) else { return };
         for point in family.points() {
-            let Value::Histogram(histogram) = point.value else {
+            let SampleValue::Histogram(histogram) = point.value else {
                 continue;
             };
             let labels: Vec<(&str, &str)> = point.labels.iter().map(|(name, value)| (&**name, &**value)).collect();
@@ -357,7 +362,7 @@ fn compare(labels: &LabelSet, pairs: &[(&str, &str)]) -> Ordering {
 mod tests {
     use super::super::promql::Matcher;
     use super::*;
-    use crate::family::{Histogram, Kind, label};
+    use crate::family::{Histogram, MetricKind, label};
 
     fn interest(wanted: &[(&str, i64)]) -> Interest {
         let mut interest = Interest::default();
@@ -459,7 +464,7 @@ mod tests {
     #[test]
     fn histograms_are_remembered_by_their_parts() {
         let mut history = History::new(interest(&[("h_bucket", 0), ("h_count", 0)]));
-        let mut family = Family::new("h", "", Kind::Histogram);
+        let mut family = Family::new("h", "", MetricKind::Histogram);
         family.push_histogram(
             vec![],
             Histogram {

@@ -1,7 +1,7 @@
 //! The real listener on a free port, spoken to over plain sockets.
 
 use super::*;
-use crate::family::Value;
+use crate::family::SampleValue;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, TryRecvError};
@@ -109,7 +109,7 @@ impl Site {
             of_point.eq(labels.iter().copied())
         };
         match points.find(fits).map(|point| point.value) {
-            Some(Value::Number(number)) => *number,
+            Some(SampleValue::Number(number)) => *number,
             _ => 0.0,
         }
     }

@@ -1,7 +1,7 @@
 //! The sampler with collectors made up for a test, and on this host.
 
 use super::*;
-use crate::family::{Family, FormsOf};
+use crate::family::{DescriptorCache, Family};
 use crate::sense::ReadError;
 use crate::sense::fixture::Tree;
 use std::os::unix::fs::FileExt;
@@ -65,7 +65,7 @@ fn reads(snapshot: &Arc<Snapshot>) -> f64 {
 }
 
 fn number(snapshot: &Arc<Snapshot>, family: &str) -> f64 {
-    let crate::family::Value::Number(value) = snapshot.family(family).unwrap().point(0).value else {
+    let crate::family::SampleValue::Number(value) = snapshot.family(family).unwrap().point(0).value else {
         panic!("not a number")
     };
     *value
@@ -409,6 +409,9 @@ fn an_empty_tree_makes_every_reader_of_it_fail_and_nothing_else() {
     };
     assert!(!of("cpu").success() && of("cpu").error.as_ref().unwrap().contains("/stat"));
     assert!(of("uname").success());
-    let about = snapshot.about_collectors(snapshot.taken_instant + Duration::from_secs(2), &mut FormsOf::default());
+    let about = snapshot.about_collectors(
+        snapshot.taken_instant + Duration::from_secs(2),
+        &mut DescriptorCache::default(),
+    );
     assert_eq!(about[0].len(), snapshot.readings.len());
 }

@@ -4,8 +4,8 @@
 //! `encode read|openmetrics|text|again [ROUNDS]` does only that; without arguments it prints the time of each. `again` is
 //! OpenMetrics of a sample whose families are those of the one before.
 
-use evenkeel::publish::{Content, Format, Press, exposition};
-use evenkeel::sense::{Config, Sampler};
+use evenkeel::publish::{Content, EncodeCache, Format, exposition};
+use evenkeel::sense::{Sampler, SamplerConfig};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const ROUNDS: usize = 500;
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let rounds = args.get(1).and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
-    let sampler = Sampler::start(Config::default(), Box::new(())).expect("the sampler starts");
+    let sampler = Sampler::start(SamplerConfig::default(), Box::new(())).expect("the sampler starts");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -31,12 +31,12 @@ fn main() {
     });
     let read = || drop(fresh());
     let write = |format| drop(exposition::write(&samples[0], format).expect("it is encoded"));
-    let (press, turn) = (Press::default(), Cell::new(0));
+    let (encode_cache, turn) = (EncodeCache::default(), Cell::new(0));
     let again = || {
         turn.set(1 - turn.get());
         drop(
-            press
-                .print(&samples[turn.get()], Format::OpenMetrics)
+            encode_cache
+                .encode(&samples[turn.get()], Format::OpenMetrics)
                 .expect("it is encoded"),
         );
     };

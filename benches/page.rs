@@ -20,8 +20,8 @@ use browser::Browser;
 use evenkeel::host::{Host, LinuxHost};
 use evenkeel::http::Access;
 use evenkeel::process::table::{Procfs, TICKS_PER_SECOND};
-use evenkeel::publish::{self, Options, Site};
-use evenkeel::sense::{Config, Sampler, recent_history};
+use evenkeel::publish::{self, HandlerOptions, MetricsHandler};
+use evenkeel::sense::{Sampler, SamplerConfig, recent_history};
 use evenkeel::telemetry::{EngineState, Event, EventKind, LeaseStatus, OpenAlert, RuleStatus, Telemetry};
 use hyper::Request;
 use jiff::Timestamp;
@@ -101,14 +101,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         .enable_all()
         .build()?;
     // Full drawings, without five minutes of waiting: the beat is faster, and then as slow as it can be.
-    let mut config = Config::default();
+    let mut config = SamplerConfig::default();
     config.sampling.interval = Duration::from_millis(20);
     let sampler = Arc::new(Sampler::start(config, Box::new(()))?);
     while sampler.recent_history().len() < recent_history::MAX_SAMPLES {
         std::thread::sleep(Duration::from_millis(50));
     }
     let telemetry = telemetry();
-    let busy = Arc::new(Site::new(sampler, telemetry.clone(), Options::default()));
+    let busy = Arc::new(MetricsHandler::new(
+        sampler,
+        telemetry.clone(),
+        HandlerOptions::default(),
+    ));
     let cost_of = |path: &str| -> Result<f64, Box<dyn Error>> {
         let request = Request::builder().uri(path).body(())?;
         runtime.block_on(busy.answer(&request));
@@ -141,8 +145,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     browser.open("about:blank");
 
     // What is spent, as it is in the field: one sample a second. The sampler above costs the same with and without the page.
-    let sampler = Arc::new(Sampler::start(Config::default(), Box::new(()))?);
-    let field = Arc::new(Site::new(sampler, telemetry, Options::default()));
+    let sampler = Arc::new(Sampler::start(SamplerConfig::default(), Box::new(()))?);
+    let field = Arc::new(MetricsHandler::new(sampler, telemetry, HandlerOptions::default()));
     browser.open(&serve(&runtime, field)?);
     let open = Shares::over(OPEN, &browser)?;
     browser.open("about:blank");
@@ -178,10 +182,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Serves a site until the end, and says where.
-fn serve(runtime: &tokio::runtime::Runtime, site: Arc<Site>) -> Result<String, Box<dyn Error>> {
+fn serve(runtime: &tokio::runtime::Runtime, handler: Arc<MetricsHandler>) -> Result<String, Box<dyn Error>> {
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
     let url = format!("http://{}/", listener.local_addr()?);
-    runtime.spawn(publish::serve(listener, Access::open(), site, std::future::pending()));
+    runtime.spawn(publish::serve(
+        listener,
+        Access::open(),
+        handler,
+        std::future::pending(),
+    ));
     Ok(url)
 }
 

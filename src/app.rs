@@ -24,7 +24,7 @@ use crate::http::{Access, Limits, listen::may_listen};
 use crate::ledger::store::read_records;
 use crate::ledger::{Entry, Journal};
 use crate::process::table::Procfs;
-use crate::publish::{self, Site};
+use crate::publish::{self, MetricsHandler};
 use crate::sense::{self, Roots, Sampler};
 use crate::telemetry::Telemetry;
 use arc_swap::ArcSwap;
@@ -254,9 +254,9 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
             .map_err(because("no thread"))?
     };
     let groups = Arc::new(ArcSwap::from_pointee(policy::groups(&loaded.config)));
-    let sensing = sense::Config {
+    let sensing = sense::SamplerConfig {
         roots: Roots::new(&run.roots.procfs, &run.roots.sysfs, &run.roots.rootfs),
-        options: sense::Options {
+        options: sense::CollectorOptions {
             process_groups: Arc::clone(&groups),
             ..run.collectors.options.clone()
         },
@@ -286,16 +286,16 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         telemetry: telemetry.clone(),
     };
     let reloader = Arc::new(Reloader::new(&run, &loaded, authenticates, told));
-    let options = publish::Options {
+    let options = publish::HandlerOptions {
         telemetry_path: run.telemetry_path.clone(),
         max_requests: run.max_requests,
         reload: run.enable_lifecycle.then(|| {
             let reloader = Arc::clone(&reloader);
-            Arc::new(move || reloader.reload()) as publish::Reload
+            Arc::new(move || reloader.reload()) as publish::ReloadFn
         }),
-        ..publish::Options::default()
+        ..publish::HandlerOptions::default()
     };
-    let site = Arc::new(Site::new(Arc::clone(&sampler), telemetry.clone(), options));
+    let handler = Arc::new(MetricsHandler::new(Arc::clone(&sampler), telemetry.clone(), options));
     let (stop, _) = tokio::sync::watch::channel(false);
     let stopped = || {
         let mut stop = stop.subscribe();
@@ -307,7 +307,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         listeners.push(tokio::spawn(publish::serve(
             listener,
             scrapers.clone(),
-            Arc::clone(&site),
+            Arc::clone(&handler),
             stopped(),
         )));
     }
@@ -357,7 +357,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         }
     }
     tracing::info!("ending: what is held is put back first");
-    site.set_ready(false);
+    handler.set_ready(false);
     let _ = stop.send(true);
     drop(tokio::time::timeout(DRAIN, receiving).await);
     drop(reconciling.await);

@@ -1,7 +1,7 @@
 //! The flags of collectors, in node_exporter's spelling, so that its unit file can be carried over: what evenkeel
 //! does not have is accepted, and told.
 
-use crate::sense::collectors::{COLLECTORS, NameFilter, Options};
+use crate::sense::collectors::{COLLECTORS, CollectorOptions, NameFilter};
 use crate::sense::systemd;
 use regex::Regex;
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ pub struct CollectorFlags {
     pub disabled: BTreeSet<String>,
     /// `--collector.disable-defaults`.
     pub disable_defaults: bool,
-    pub options: Options,
+    pub options: CollectorOptions,
     /// Flags that mean nothing here.
     pub ignored: Vec<String>,
     seen: usize,

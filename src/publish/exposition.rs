@@ -1,7 +1,7 @@
 //! Families as text: OpenMetrics 1.0.0 through `prometheus-client`, and Prometheus' text format 0.0.4.
 
-use super::families::{Clean, Order, clean};
 use super::negotiation::Format;
+use super::normalize::{FamilyOrder, NormalizedFamily, normalize};
 use crate::family::{Family, Histogram, MetricKind, Point, SampleValue, SharedStr};
 use crate::sense::CollectorReading;
 use prometheus_client::collector::Collector;
@@ -26,7 +26,7 @@ pub struct Content {
     pub derived: Arc<Vec<Family>>,
     pub own: Vec<Family>,
     /// Shared with the answers before.
-    pub order: Arc<Order>,
+    pub order: Arc<FamilyOrder>,
 }
 
 impl Content {
@@ -56,7 +56,7 @@ pub fn write(content: &Arc<Content>, format: Format) -> Result<String, fmt::Erro
 pub(super) fn written(content: &Content, format: Format) -> Option<Vec<*const SampleValue>> {
     let mut points = Vec::new();
     let mut is_complete = true;
-    let mut note = |family: &Clean| {
+    let mut note = |family: &NormalizedFamily| {
         let withheld = |point: &Point| is_withheld(*point, family.kind, format);
         is_complete &= !family.points.iter().any(withheld);
         points.extend(family.points.iter().map(|point| std::ptr::from_ref(point.value)));
@@ -105,10 +105,10 @@ impl Collector for Content {
 /// Shows the families of OpenMetrics in their order, each with its name and type there.
 fn for_each_in_openmetrics(
     content: &Content,
-    mut visit: impl FnMut(&Clean, &str, MetricType) -> fmt::Result,
+    mut visit: impl FnMut(&NormalizedFamily, &str, MetricType) -> fmt::Result,
 ) -> fmt::Result {
-    let mut reserved = Reserved::default();
-    for family in clean(content.families(), &content.order).iter() {
+    let mut reserved = ReservedNames::default();
+    for family in normalize(content.families(), &content.order).iter() {
         if let Some((name, kind)) = reserved.take(family.name, family.kind) {
             visit(&family, name, kind)?;
         }
@@ -122,12 +122,12 @@ const SUFFIXES: [&str; 5] = ["_total", "_created", "_bucket", "_count", "_sum"];
 /// The names that OpenMetrics keeps for families already written, each with what it appends to them: a family must not
 /// bear a name that is a sample of another.
 #[derive(Default)]
-struct Reserved<'a> {
+struct ReservedNames<'a> {
     taken: FxHashMap<&'a str, &'static [&'static str]>,
     scratch: String,
 }
 
-impl<'a> Reserved<'a> {
+impl<'a> ReservedNames<'a> {
     /// Name and type under which a family goes. A counter loses `_total`, which the encoder adds again. A counter of
     /// node_exporter's that has no `_total`, or whose bare name is taken, is `unknown`: so its series keep their name.
     fn take(&mut self, name: &'a str, kind: MetricKind) -> Option<(&'a str, MetricType)> {
@@ -245,15 +245,15 @@ fn text(content: &Content) -> Result<String, fmt::Error> {
 }
 
 /// Shows the families of the text format in their order.
-fn for_each_in_text(content: &Content, mut visit: impl FnMut(&Clean) -> fmt::Result) -> fmt::Result {
-    let cleaned = clean(content.families(), &content.order);
+fn for_each_in_text(content: &Content, mut visit: impl FnMut(&NormalizedFamily) -> fmt::Result) -> fmt::Result {
+    let normalized = normalize(content.families(), &content.order);
     // A histogram's samples must not collide with a family of their own.
-    let histograms: Vec<&str> = cleaned
+    let histograms: Vec<&str> = normalized
         .iter()
         .filter(|family| family.kind == MetricKind::Histogram)
         .map(|family| family.name)
         .collect();
-    for family in cleaned.iter() {
+    for family in normalized.iter() {
         let is_sample = |suffix| {
             let whose = family.name.strip_suffix(suffix);
             whose.is_some_and(|name| histograms.contains(&name))
@@ -314,7 +314,7 @@ fn finite_buckets(histogram: &Histogram) -> impl Iterator<Item = (f64, u64)> {
     histogram.buckets.iter().copied().filter(|(bound, _)| bound.is_finite())
 }
 
-fn write_family(out: &mut String, family: &Clean) -> fmt::Result {
+fn write_family(out: &mut String, family: &NormalizedFamily) -> fmt::Result {
     let name = family.name;
     let kind = match family.kind {
         MetricKind::Counter => "counter",

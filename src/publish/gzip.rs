@@ -12,9 +12,9 @@ const WINDOW_BITS: u8 = 15;
 
 /// Made when the first body wants it.
 #[derive(Default)]
-pub struct Gzip(Mutex<Option<Compress>>);
+pub struct Compressor(Mutex<Option<Compress>>);
 
-impl Gzip {
+impl Compressor {
     /// The body as a gzip file (RFC 1952) of one member, or nothing should the compressor fail.
     pub fn compress(&self, body: &[u8]) -> Option<Bytes> {
         // Whatever state another thread left behind, it is wiped.
@@ -50,7 +50,7 @@ mod tests {
             };
             (0..length).map(|_| next()).collect()
         };
-        let kept = Gzip::default();
+        let kept = Compressor::default();
         let bodies = [
             b"evenkeel_rules 3\n".repeat(40_000),
             Vec::new(),
@@ -66,7 +66,7 @@ mod tests {
             assert!(again == body, "{} bytes", body.len());
             assert_eq!(
                 compressed,
-                Gzip::default().compress(&body).unwrap(),
+                Compressor::default().compress(&body).unwrap(),
                 "{} bytes",
                 body.len()
             );

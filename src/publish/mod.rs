@@ -3,18 +3,18 @@
 
 pub mod exposition;
 pub mod server;
-pub mod site;
-mod families;
+pub mod metrics_handler;
+mod normalize;
 mod gzip;
 mod negotiation;
 mod page;
-mod rendered;
+mod response_cache;
 mod repack;
-mod reprint;
+mod encode_cache;
 mod status;
 
+pub use encode_cache::EncodeCache;
 pub use exposition::Content;
+pub use metrics_handler::{FamilySource, HandlerOptions, MetricsHandler, ReloadFn};
 pub use negotiation::Format;
-pub use reprint::Press;
 pub use server::serve;
-pub use site::{Options, Reload, Site, Source};

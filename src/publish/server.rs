@@ -1,6 +1,6 @@
 //! The metrics listener: who may call, how many at once, and to whom requests go.
 
-use super::site::Site;
+use super::metrics_handler::MetricsHandler;
 use crate::http::{self, Access, Limits};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,12 @@ const MAX_CONNECTIONS: usize = 512;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Serves until `shutdown`, then lets answers under way finish.
-pub async fn serve(listener: TcpListener, access: Access, site: Arc<Site>, shutdown: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: TcpListener,
+    access: Access,
+    handler: Arc<MetricsHandler>,
+    shutdown: impl Future<Output = ()>,
+) {
     let limits = Limits {
         max_connections: MAX_CONNECTIONS,
         header_timeout: IDLE_TIMEOUT,
@@ -21,10 +26,10 @@ pub async fn serve(listener: TcpListener, access: Access, site: Arc<Site>, shutd
     };
     let admits = access.clone();
     let service = move |request: hyper::Request<hyper::body::Incoming>, peer: http::Peer| {
-        let (site, access) = (Arc::clone(&site), admits.clone());
+        let (handler, access) = (Arc::clone(&handler), admits.clone());
         async move {
             match access.admit(request.headers()).await {
-                Ok(()) => site.answer(&request).await,
+                Ok(()) => handler.answer(&request).await,
                 Err(denied) => {
                     tracing::warn!(peer = %peer.address, reason = %denied, "refused a request to the metrics listener");
                     denied.answer()
@@ -38,8 +43,8 @@ pub async fn serve(listener: TcpListener, access: Access, site: Arc<Site>, shutd
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::site::{Options, Reload};
-    use crate::sense::{Config, Sampler};
+    use crate::publish::metrics_handler::{HandlerOptions, ReloadFn};
+    use crate::sense::{Sampler, SamplerConfig};
     use crate::telemetry::Telemetry;
     use flate2::read::GzDecoder;
     use hyper::Request;
@@ -50,7 +55,7 @@ mod tests {
     /// A real listener on a free port, sampling this host.
     struct Running {
         address: SocketAddr,
-        site: Arc<Site>,
+        handler: Arc<MetricsHandler>,
         stop: Option<oneshot::Sender<()>>,
         served: tokio::task::JoinHandle<()>,
         runtime: tokio::runtime::Runtime,
@@ -76,24 +81,24 @@ mod tests {
     }
 
     impl Running {
-        fn start(options: Options) -> Self {
+        fn start(options: HandlerOptions) -> Self {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
                 .enable_all()
                 .build()
                 .unwrap();
-            let sampler = Arc::new(Sampler::start(Config::default(), Box::new(())).unwrap());
-            let site = Arc::new(Site::new(sampler, Telemetry::default(), options));
+            let sampler = Arc::new(Sampler::start(SamplerConfig::default(), Box::new(())).unwrap());
+            let handler = Arc::new(MetricsHandler::new(sampler, Telemetry::default(), options));
             let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
             let address = listener.local_addr().unwrap();
             let (stop, stopped) = oneshot::channel();
             let shutdown = async {
                 let _ = stopped.await;
             };
-            let served = runtime.spawn(serve(listener, Access::open(), Arc::clone(&site), shutdown));
+            let served = runtime.spawn(serve(listener, Access::open(), Arc::clone(&handler), shutdown));
             Running {
                 address,
-                site,
+                handler,
                 stop: Some(stop),
                 served,
                 runtime,
@@ -123,7 +128,7 @@ mod tests {
 
     #[test]
     fn metrics_come_in_the_format_and_coding_asked_for() {
-        let running = Running::start(Options::default());
+        let running = Running::start(HandlerOptions::default());
         let openmetrics = running.ask("GET /metrics", &[]);
         assert_eq!(openmetrics.status, 200);
         assert!(openmetrics.has("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"));
@@ -152,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_url_chooses_collectors_and_names_what_there_is_not() {
-        let running = Running::start(Options::default());
+        let running = Running::start(HandlerOptions::default());
         let only = running.ask("GET /metrics?collect[]=loadavg&collect%5B%5D=uname", &[]);
         assert!(only.text().contains("\nnode_load1 ") && only.text().contains("\nnode_uname_info{"));
         assert!(!only.text().contains("node_cpu_seconds"));
@@ -172,7 +177,7 @@ mod tests {
 
     #[test]
     fn every_path_answers_its_methods_only() {
-        let running = Running::start(Options::default());
+        let running = Running::start(HandlerOptions::default());
         for (request, status, header) in [
             ("GET /", 200, "content-type: text/html; charset=utf-8"),
             ("HEAD /", 200, "content-type: text/html; charset=utf-8"),
@@ -192,15 +197,15 @@ mod tests {
             let reply = running.ask(request, &[]);
             assert!(reply.status == status && reply.has(header), "{request}: {}", reply.head);
         }
-        running.site.set_ready(false);
+        running.handler.set_ready(false);
         assert_eq!(running.ask("GET /-/ready", &[]).status, 503);
     }
 
     #[test]
     fn the_page_runs_nothing_of_its_text_and_the_status_is_the_same_as_data() {
-        let running = Running::start(Options {
+        let running = Running::start(HandlerOptions {
             telemetry_path: "/m?\"<".to_owned(),
-            ..Options::default()
+            ..HandlerOptions::default()
         });
         let page = running.ask("GET /", &[]);
         let head = page.head.to_ascii_lowercase();
@@ -228,10 +233,10 @@ mod tests {
     fn a_reload_says_how_it_went_and_web_pages_cannot_ask_for_it() {
         let outcome = Arc::new(std::sync::Mutex::new(Ok(())));
         let shared = Arc::clone(&outcome);
-        let reload: Reload = Arc::new(move || shared.lock().unwrap().clone());
-        let running = Running::start(Options {
+        let reload: ReloadFn = Arc::new(move || shared.lock().unwrap().clone());
+        let running = Running::start(HandlerOptions {
             reload: Some(reload),
-            ..Options::default()
+            ..HandlerOptions::default()
         });
         assert_eq!(running.ask("POST /-/reload", &[]).status, 200);
         assert_eq!(
@@ -252,16 +257,16 @@ mod tests {
         let (release, released) = std::sync::mpsc::channel::<()>();
         let gate = std::sync::Mutex::new((entered, released));
         // A source is asked in the middle of a scrape: here it holds the first one there.
-        let source: crate::publish::Source = Box::new(move || {
+        let source: crate::publish::FamilySource = Box::new(move || {
             let gate = gate.lock().unwrap();
             gate.0.send(()).unwrap();
             let _ = gate.1.recv();
             Vec::new()
         });
-        let options = Options {
+        let options = HandlerOptions {
             max_requests: 1,
             sources: vec![source],
-            ..Options::default()
+            ..HandlerOptions::default()
         };
         let running = Running::start(options);
         std::thread::scope(|scope| {
@@ -285,13 +290,13 @@ mod tests {
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(self.site.answer(&request)).status().as_u16()
+            runtime.block_on(self.handler.answer(&request)).status().as_u16()
         }
     }
 
     #[test]
     fn a_shutdown_ends_idle_connections_and_frees_the_port() {
-        let mut running = Running::start(Options::default());
+        let mut running = Running::start(HandlerOptions::default());
         let mut idle = TcpStream::connect(running.address).unwrap();
         idle.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         assert!(idle.read(&mut [0; 1024]).unwrap() > 0);

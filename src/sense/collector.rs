@@ -1,6 +1,6 @@
 //! A collector that is on, so read that its faults stay its own.
 
-use super::collectors::{CollectorInfo, Options, ReadFn};
+use super::collectors::{CollectorInfo, CollectorOptions, ReadFn};
 use super::roots::{ReadError, Roots};
 use super::snapshot::CollectorReading;
 use crate::family::{DescriptorPool, Family};
@@ -19,7 +19,7 @@ pub struct Collector {
 }
 
 impl Collector {
-    pub fn new(info: &CollectorInfo, options: &Options) -> Self {
+    pub fn new(info: &CollectorInfo, options: &CollectorOptions) -> Self {
         Self::with_reader(info.name, info.build(options))
     }
 

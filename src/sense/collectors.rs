@@ -47,11 +47,11 @@ pub struct CollectorInfo {
     pub default_on: bool,
     /// One line for `--help`.
     pub help: &'static str,
-    build: fn(&Options) -> ReadFn,
+    build: fn(&CollectorOptions) -> ReadFn,
 }
 
 impl CollectorInfo {
-    pub(super) fn build(&self, options: &Options) -> ReadFn {
+    pub(super) fn build(&self, options: &CollectorOptions) -> ReadFn {
         (self.build)(options)
     }
 }
@@ -116,7 +116,7 @@ pub const VMSTAT_FIELDS: &str = "^(oom_kill|pgpg|pswp|pg.*fault).*";
 
 /// What node_exporter's own flags of single collectors set.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct CollectorOptions {
     pub diskstats_devices: NameFilter,
     pub netdev_devices: NameFilter,
     pub mount_points: NameFilter,
@@ -136,14 +136,14 @@ pub struct Options {
     pub systemd: SystemdOptions,
 }
 
-impl Default for Options {
+impl Default for CollectorOptions {
     fn default() -> Self {
         let pattern = |text| Regex::new(text).expect("a constant that tests compile");
         let exclude = |text| NameFilter {
             include: None,
             exclude: Some(pattern(text)),
         };
-        Options {
+        CollectorOptions {
             diskstats_devices: exclude(DISKSTATS_EXCLUDE),
             netdev_devices: NameFilter::default(),
             mount_points: exclude(MOUNT_POINTS_EXCLUDE),
@@ -162,7 +162,12 @@ impl Default for Options {
 }
 
 /// A collector that is on by default.
-const fn on(name: &'static str, pace: Pace, help: &'static str, build: fn(&Options) -> ReadFn) -> CollectorInfo {
+const fn on(
+    name: &'static str,
+    pace: Pace,
+    help: &'static str,
+    build: fn(&CollectorOptions) -> ReadFn,
+) -> CollectorInfo {
     CollectorInfo {
         name,
         pace,
@@ -173,7 +178,7 @@ const fn on(name: &'static str, pace: Pace, help: &'static str, build: fn(&Optio
 }
 
 /// A collector that is off by default, as in node_exporter, for it is dear or yields many series.
-const fn off(name: &'static str, help: &'static str, build: fn(&Options) -> ReadFn) -> CollectorInfo {
+const fn off(name: &'static str, help: &'static str, build: fn(&CollectorOptions) -> ReadFn) -> CollectorInfo {
     CollectorInfo {
         name,
         pace: Pace::Slow,
@@ -333,7 +338,7 @@ mod tests {
     fn names_are_unique_and_default_options_compile() {
         let names: HashSet<&str> = COLLECTORS.iter().map(|collector| collector.name).collect();
         assert_eq!(names.len(), COLLECTORS.len());
-        let options = Options::default();
+        let options = CollectorOptions::default();
         assert!(options.mount_points.allows("/srv") && !options.mount_points.allows("/proc"));
         assert!(options.fs_types.allows("ext4") && !options.fs_types.allows("cgroup2"));
     }

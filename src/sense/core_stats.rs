@@ -8,7 +8,7 @@ use super::meminfo;
 use super::netdev;
 use super::pressure;
 use super::roots::Roots;
-use super::{NameFilter, Options};
+use super::{CollectorOptions, NameFilter};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -50,7 +50,7 @@ pub struct StatSources {
 }
 
 impl StatSources {
-    pub fn new(collectors: &BTreeSet<&'static str>, options: &Options) -> StatSources {
+    pub fn new(collectors: &BTreeSet<&'static str>, options: &CollectorOptions) -> StatSources {
         let is_on = |name| collectors.contains(name);
         StatSources {
             cpu: is_on("cpu"),
@@ -236,7 +236,7 @@ mod tests {
     fn what_is_off_is_not_looked_at() {
         let tree = Tree::new();
         let start = Instant::now();
-        let mut reader = CoreStatsReader::new(StatSources::new(&BTreeSet::from(["cpu"]), &Options::default()));
+        let mut reader = CoreStatsReader::new(StatSources::new(&BTreeSet::from(["cpu"]), &CollectorOptions::default()));
         for second in [1, 3] {
             host(&tree, second * 100);
             reader.read(&tree.roots, || start + Duration::from_secs(second));

@@ -137,7 +137,7 @@ impl Filesystem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::collectors::Options;
+    use crate::sense::collectors::CollectorOptions;
     use crate::sense::fixture::{Tree, text_of};
     use std::io;
     use std::sync::Arc;
@@ -157,7 +157,7 @@ mod tests {
                 files_free: 8.0,
             }),
         });
-        let options = Options::default();
+        let options = CollectorOptions::default();
         let client = StatfsClient::new(call, Duration::from_secs(10));
         Filesystem::new(options.mount_points, options.fs_types, client)
             .read(&tree.roots)

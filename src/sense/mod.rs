@@ -61,9 +61,9 @@ mod vmstat;
 #[cfg(test)]
 mod fixture;
 
-pub use collectors::{COLLECTORS, CollectorInfo, NameFilter, Options, Pace};
+pub use collectors::{COLLECTORS, CollectorInfo, CollectorOptions, NameFilter, Pace};
 pub use groups::{Group, Groups};
 pub use recent_history::RecentHistory;
 pub use roots::{ReadError, Roots};
-pub use sampler::{Config, Sampler, Sampling, Subscriber};
+pub use sampler::{Sampler, SamplerConfig, Sampling, Subscriber};
 pub use snapshot::{CollectorReading, EarlyCause, SampleKind, Snapshot};

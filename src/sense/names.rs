@@ -127,12 +127,12 @@ pub fn may_be_published(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::collectors::{COLLECTORS, Options};
+    use crate::sense::collectors::{COLLECTORS, CollectorOptions};
     use crate::sense::roots::Roots;
 
     #[test]
     fn every_family_of_this_host_is_known() {
-        let options = Options::default();
+        let options = CollectorOptions::default();
         for collector in COLLECTORS {
             // What this host does not have yields nothing.
             let Ok(families) = collector.build(&options)(&Roots::default()) else {

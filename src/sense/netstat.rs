@@ -119,7 +119,7 @@ impl Netstat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::collectors::Options;
+    use crate::sense::collectors::CollectorOptions;
     use crate::sense::fixture::{Tree, text_of};
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
             "TcpExt: SyncookiesSent Unwanted ListenDrops\nTcpExt: 3 x 5\n",
         );
         tree.proc("net/snmp", "Tcp: MaxConn ActiveOpens InErrs\nTcp: -1 12 0\n");
-        let mut netstat = Netstat::new(Options::default().netstat_fields);
+        let mut netstat = Netstat::new(CollectorOptions::default().netstat_fields);
         let expected = [
             "node_netstat_TcpExt_SyncookiesSent 3",
             "node_netstat_TcpExt_ListenDrops 5",

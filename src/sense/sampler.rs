@@ -4,7 +4,7 @@
 
 use super::collector::Collector;
 use super::collector_set::{CollectorSet, ScheduledCollector};
-use super::collectors::{COLLECTORS, Options, Pace};
+use super::collectors::{COLLECTORS, CollectorOptions, Pace};
 use super::core_stats::{CoreStats, CoreStatsReader, StatSources};
 use super::derived::{self, DerivedMetrics};
 use super::headroom::Headroom;
@@ -36,9 +36,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is sampled, and how often.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct SamplerConfig {
     pub roots: Roots,
-    pub options: Options,
+    pub options: CollectorOptions,
     pub sampling: Sampling,
     /// Names of the collectors that are on.
     pub collectors: BTreeSet<&'static str>,
@@ -59,11 +59,11 @@ impl Default for Sampling {
     }
 }
 
-impl Default for Config {
+impl Default for SamplerConfig {
     fn default() -> Self {
-        Config {
+        SamplerConfig {
             roots: Roots::default(),
-            options: Options::default(),
+            options: CollectorOptions::default(),
             sampling: Sampling::default(),
             collectors: COLLECTORS
                 .iter()
@@ -143,7 +143,7 @@ impl Sampler {
     /// # Errors
     ///
     /// When no thread can be started.
-    pub fn start(config: Config, subscriber: Box<dyn Subscriber>) -> io::Result<Sampler> {
+    pub fn start(config: SamplerConfig, subscriber: Box<dyn Subscriber>) -> io::Result<Sampler> {
         let (mut collector_set, mut slow, mut isolated) = (Vec::new(), Vec::new(), Vec::new());
         for info in COLLECTORS.iter().filter(|info| config.collectors.contains(info.name)) {
             let collector = Collector::new(info, &config.options);

@@ -323,7 +323,10 @@ fn memory_that_falls_is_sampled_between_two_beats_and_counts_for_no_distribution
     });
     let mut meminfo = meminfo::Meminfo::default();
     let collectors = vec![counting("x"), collector("meminfo", move |roots| meminfo.read(roots))];
-    let core_stats = CoreStatsReader::new(StatSources::new(&BTreeSet::from(["meminfo"]), &Options::default()));
+    let core_stats = CoreStatsReader::new(StatSources::new(
+        &BTreeSet::from(["meminfo"]),
+        &CollectorOptions::default(),
+    ));
     let sampler = Sampler::start_with(
         core_stats,
         fast(collectors),
@@ -375,9 +378,9 @@ fn slow_collectors_are_in_the_first_snapshot_and_do_not_hold_it_up_when_one_hang
 
 #[test]
 fn the_default_collectors_sample_this_host() {
-    let config = Config {
+    let config = SamplerConfig {
         roots: Roots::default(),
-        ..Config::default()
+        ..SamplerConfig::default()
     };
     let sampler = Sampler::start(config, Box::new(())).unwrap();
     let snapshot = sampler.latest();
@@ -394,9 +397,9 @@ fn the_default_collectors_sample_this_host() {
 #[test]
 fn an_empty_tree_makes_every_reader_of_it_fail_and_nothing_else() {
     let tree = Tree::new();
-    let config = Config {
+    let config = SamplerConfig {
         roots: tree.roots.clone(),
-        ..Config::default()
+        ..SamplerConfig::default()
     };
     let sampler = Sampler::start(config, Box::new(())).unwrap();
     let snapshot = sampler.latest();

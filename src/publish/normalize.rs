@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// A family that can be written as it stands.
 #[derive(Debug)]
-pub struct Clean<'a> {
+pub struct NormalizedFamily<'a> {
     pub name: &'a str,
     pub help: &'a str,
     pub kind: MetricKind,
@@ -17,14 +17,14 @@ pub struct Clean<'a> {
 }
 
 /// Families by name, and their points behind each other.
-pub struct Cleaned<'a> {
+pub struct NormalizedFamilies<'a> {
     families: Vec<(&'a Family, Range<usize>)>,
     points: Vec<Point<'a>>,
 }
 
-impl<'a> Cleaned<'a> {
-    pub fn iter(&self) -> impl Iterator<Item = Clean<'_>> {
-        self.families.iter().map(|(first, range)| Clean {
+impl<'a> NormalizedFamilies<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = NormalizedFamily<'_>> {
+        self.families.iter().map(|(first, range)| NormalizedFamily {
             name: &first.name,
             help: &first.help,
             kind: first.kind,
@@ -100,9 +100,9 @@ fn identity_by_values(point: Point) -> u64 {
 
 /// How families were put in order last time, which is nearly always how they have to be put this time.
 #[derive(Debug, Default)]
-pub struct Order(Mutex<Vec<usize>>);
+pub struct FamilyOrder(Mutex<Vec<usize>>);
 
-impl Order {
+impl FamilyOrder {
     /// By name; those of one name stay as they came.
     fn sort<'a>(&self, families: &[&'a Family]) -> Vec<&'a Family> {
         // Whatever was left behind is only tried.
@@ -119,19 +119,19 @@ impl Order {
 
 /// Families by name. Of two of one name the first gives help and kind, and one of another kind is left out; of two
 /// equal series the first stays.
-pub fn clean<'a>(families: impl Iterator<Item = &'a Family>, order: &Order) -> Cleaned<'a> {
+pub fn normalize<'a>(families: impl Iterator<Item = &'a Family>, order: &FamilyOrder) -> NormalizedFamilies<'a> {
     let families: Vec<&Family> = families.filter(|family| is_name(&family.name, 2)).collect();
-    let mut cleaned = Cleaned {
+    let mut normalized = NormalizedFamilies {
         families: Vec::with_capacity(families.len()),
         points: Vec::with_capacity(families.iter().map(|family| family.len()).sum()),
     };
     let mut seen = FxHashSet::default();
     for families in order.sort(&families).chunk_by(|one, other| one.name == other.name) {
-        let (first, begin) = (families[0], cleaned.points.len());
+        let (first, begin) = (families[0], normalized.points.len());
         let same_kind = families.iter().filter(|family| family.kind == first.kind);
         let mut are_alike = true;
         for point in same_kind.flat_map(|family| family.points()) {
-            let last = cleaned.points[begin..].last().copied();
+            let last = normalized.points[begin..].last().copied();
             let is_alike = last.is_some_and(|last| share_names(last, point));
             let is_written = if is_alike {
                 is_of_kind(point, first.kind)
@@ -140,26 +140,26 @@ pub fn clean<'a>(families: impl Iterator<Item = &'a Family>, order: &Order) -> C
             };
             if is_written {
                 are_alike &= is_alike || last.is_none();
-                cleaned.points.push(point);
+                normalized.points.push(point);
             }
         }
-        if cleaned.points.len() > begin + 1 {
+        if normalized.points.len() > begin + 1 {
             seen.clear();
             let identity = if are_alike { identity_by_values } else { identity };
             let mut kept = begin;
-            for index in begin..cleaned.points.len() {
-                if seen.insert(identity(cleaned.points[index])) {
-                    cleaned.points[kept] = cleaned.points[index];
+            for index in begin..normalized.points.len() {
+                if seen.insert(identity(normalized.points[index])) {
+                    normalized.points[kept] = normalized.points[index];
                     kept += 1;
                 }
             }
-            cleaned.points.truncate(kept);
+            normalized.points.truncate(kept);
         }
-        if cleaned.points.len() > begin {
-            cleaned.families.push((first, begin..cleaned.points.len()));
+        if normalized.points.len() > begin {
+            normalized.families.push((first, begin..normalized.points.len()));
         }
     }
-    cleaned
+    normalized
 }
 
 #[cfg(test)]
@@ -170,9 +170,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn names(families: &[Family]) -> Vec<(String, usize)> {
-        clean(families.iter(), &Order::default())
+        normalize(families.iter(), &FamilyOrder::default())
             .iter()
-            .map(|clean| (clean.name.to_owned(), clean.points.len()))
+            .map(|normalize| (normalize.name.to_owned(), normalize.points.len()))
             .collect()
     }
 
@@ -186,9 +186,9 @@ mod tests {
         let other_kind = Family::counter("b", "").value(3.0);
         let families = [first, Family::gauge("a", "").value(1.0), second, other_kind];
         assert_eq!(names(&families), [("a".to_owned(), 1), ("b".to_owned(), 2)]);
-        let cleaned = clean(families.iter(), &Order::default());
+        let normalized = normalize(families.iter(), &FamilyOrder::default());
         assert_eq!(
-            cleaned.iter().nth(1).unwrap().points[0].value,
+            normalized.iter().nth(1).unwrap().points[0].value,
             &SampleValue::Number(1.0)
         );
     }
@@ -260,7 +260,7 @@ mod tests {
             const NAMES: [&str; 5] = ["a", "b", "c", "1", "b_total"];
             const LABELS: [&str; 4] = ["x", "y", "z", "no-name"];
             const VALUES: [&str; 3] = ["", "1", "2"];
-            let order = Order::default();
+            let order = FamilyOrder::default();
             for families in rounds {
                 let mut value = 0.0;
                 let families: Vec<Family> = families.into_iter().map(|(name, is_counter, points)| {
@@ -275,13 +275,13 @@ mod tests {
                     }
                     family
                 }).collect();
-                let cleaned = clean(families.iter(), &order);
-                let found: Vec<(String, Vec<f64>)> = cleaned.iter().map(|clean| {
-                    let numbers = clean.points.iter().filter_map(|point| match point.value {
+                let normalized = normalize(families.iter(), &order);
+                let found: Vec<(String, Vec<f64>)> = normalized.iter().map(|normalize| {
+                    let numbers = normalize.points.iter().filter_map(|point| match point.value {
                         SampleValue::Number(value) => Some(*value),
                         SampleValue::Histogram(_) => None,
                     });
-                    (clean.name.to_owned(), numbers.collect())
+                    (normalize.name.to_owned(), numbers.collect())
                 }).collect();
                 prop_assert_eq!(found, plainly(&families));
             }

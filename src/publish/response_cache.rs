@@ -1,9 +1,9 @@
 //! One snapshot with all its renderings: each format and coding is made when first asked for, and once.
 
+use super::encode_cache::EncodeCache;
 use super::exposition::{self, Content};
-use super::gzip::Gzip;
+use super::gzip::Compressor;
 use super::negotiation::Format;
-use super::reprint::Press;
 use crate::sense::Snapshot;
 use hyper::body::Bytes;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -12,28 +12,31 @@ use std::time::{Duration, Instant};
 /// Ages and own counters move on even where no new sample comes, because a collector hangs.
 const MAX_RENDERED_AGE: Duration = Duration::from_secs(1);
 
-pub struct Rendered {
+pub struct CachedResponse {
     snapshot: Arc<Snapshot>,
     at: Instant,
     content: Arc<Content>,
     /// Where the next rendering may differ in numbers only.
-    press: Option<Arc<Press>>,
-    gzip: Arc<Gzip>,
+    encode_cache: Option<Arc<EncodeCache>>,
+    gzip: Arc<Compressor>,
     bodies: [OnceLock<Option<Bytes>>; 4],
 }
 
-impl Rendered {
+impl CachedResponse {
     /// The body in this format and coding, or nothing should the encoder fail.
     pub fn body(&self, format: Format, gzip: bool) -> Option<Bytes> {
         let index = usize::from(format == Format::Text) * 2 + usize::from(gzip);
         let make = || {
             if gzip {
                 let text = self.body(format, false)?;
-                let packed = self.press.as_ref().and_then(|press| press.pack(&text));
+                let packed = self
+                    .encode_cache
+                    .as_ref()
+                    .and_then(|encode_cache| encode_cache.gzip(&text));
                 return packed.or_else(|| self.gzip.compress(&text));
             }
-            match &self.press {
-                Some(press) => press.print(&self.content, format).ok(),
+            match &self.encode_cache {
+                Some(encode_cache) => encode_cache.encode(&self.content, format).ok(),
                 None => exposition::write(&self.content, format).ok().map(Bytes::from),
             }
         };
@@ -43,41 +46,45 @@ impl Rendered {
 
 /// The newest rendering, shared by all scrapers that come while its snapshot is the newest.
 #[derive(Default)]
-pub struct Newest {
-    rendered: Mutex<Option<Arc<Rendered>>>,
-    press: Arc<Press>,
-    gzip: Arc<Gzip>,
+pub struct ResponseCache {
+    response: Mutex<Option<Arc<CachedResponse>>>,
+    encode_cache: Arc<EncodeCache>,
+    gzip: Arc<Compressor>,
 }
 
-impl Newest {
+impl ResponseCache {
     /// A rendering of its own, for one who asks for less than all.
-    pub fn apart(&self, snapshot: Arc<Snapshot>, content: Content) -> Rendered {
-        Rendered {
+    pub fn uncached(&self, snapshot: Arc<Snapshot>, content: Content) -> CachedResponse {
+        CachedResponse {
             snapshot,
             at: Instant::now(),
             content: Arc::new(content),
-            press: None,
+            encode_cache: None,
             gzip: Arc::clone(&self.gzip),
             bodies: Default::default(),
         }
     }
 
-    pub fn of(&self, snapshot: Arc<Snapshot>, content: impl FnOnce(&Snapshot) -> Content) -> Arc<Rendered> {
+    pub fn get_or_create(
+        &self,
+        snapshot: Arc<Snapshot>,
+        content: impl FnOnce(&Snapshot) -> Content,
+    ) -> Arc<CachedResponse> {
         // A rendering is replaced whole: one that another thread left behind is good.
-        let mut newest = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(rendered) = &*newest
-            && Arc::ptr_eq(&rendered.snapshot, &snapshot)
-            && rendered.at.elapsed() < MAX_RENDERED_AGE
+        let mut cache = self.response.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(response) = &*cache
+            && Arc::ptr_eq(&response.snapshot, &snapshot)
+            && response.at.elapsed() < MAX_RENDERED_AGE
         {
-            return Arc::clone(rendered);
+            return Arc::clone(response);
         }
         let content = content(&snapshot);
-        let rendered = Arc::new(Rendered {
-            press: Some(Arc::clone(&self.press)),
-            ..self.apart(snapshot, content)
+        let response = Arc::new(CachedResponse {
+            encode_cache: Some(Arc::clone(&self.encode_cache)),
+            ..self.uncached(snapshot, content)
         });
-        *newest = Some(Arc::clone(&rendered));
-        rendered
+        *cache = Some(Arc::clone(&response));
+        response
     }
 }
 
@@ -99,10 +106,10 @@ mod tests {
 
     #[test]
     fn all_scrapers_of_a_snapshot_share_one_rendering_of_each_kind() {
-        let newest = Newest::default();
+        let cache = ResponseCache::default();
         let snapshot = snapshot();
-        let one = newest.of(Arc::clone(&snapshot), |_| Content::default());
-        let other = newest.of(Arc::clone(&snapshot), |_| panic!("made twice"));
+        let one = cache.get_or_create(Arc::clone(&snapshot), |_| Content::default());
+        let other = cache.get_or_create(Arc::clone(&snapshot), |_| panic!("made twice"));
         for (format, gzip) in [
             (Format::OpenMetrics, false),
             (Format::OpenMetrics, true),
@@ -121,9 +128,9 @@ mod tests {
 
     #[test]
     fn a_new_snapshot_is_rendered_anew() {
-        let newest = Newest::default();
-        let one = newest.of(snapshot(), |_| Content::default());
-        let other = newest.of(snapshot(), |_| Content::default());
+        let cache = ResponseCache::default();
+        let one = cache.get_or_create(snapshot(), |_| Content::default());
+        let other = cache.get_or_create(snapshot(), |_| Content::default());
         assert!(!Arc::ptr_eq(&one, &other));
     }
 }

@@ -13,23 +13,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Keeps the last text that was written, of which the next one may be made.
 #[derive(Default)]
-pub struct Press(Mutex<Option<Sheet>>);
+pub struct EncodeCache(Mutex<Option<CachedBody>>);
 
 /// A text and what it was written of.
-struct Sheet {
+struct CachedBody {
     format: Format,
     content: Arc<Content>,
     /// In UTF-8; shared with the answers.
     text: Bytes,
-    layout: Option<Layout>,
+    layout: Option<NumberLayout>,
 }
 
 /// How many texts of one layout are gzipped by looking for what repeats in each: to look for it once for all is dearer, and for
 /// nothing where the layout does not stay.
-const LOOKED_AT: u32 = 10;
+const SEARCHED_TEXTS: u32 = 10;
 
 /// Where the numbers of a text stand.
-struct Layout {
+struct NumberLayout {
     /// In the order in which they are written: the place of a point's family among all of a content, and its own therein.
     points: Vec<[u32; 2]>,
     /// The numbers of all of them, in bytes of the text.
@@ -39,35 +39,35 @@ struct Layout {
     repeats: Option<Repeats>,
 }
 
-impl Press {
+impl EncodeCache {
     /// The text of a content.
     ///
     /// # Errors
     ///
     /// When the encoder gives up, which nothing makes it do.
-    pub fn print(&self, content: &Arc<Content>, format: Format) -> Result<Bytes, fmt::Error> {
+    pub fn encode(&self, content: &Arc<Content>, format: Format) -> Result<Bytes, fmt::Error> {
         // What was left behind is good, or nothing.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let again = last.take().filter(|sheet| sheet.format == format);
-        let sheet = match again.and_then(|sheet| sheet.again(content)) {
-            Some(sheet) => sheet,
-            None => Sheet {
+        let reusable = last.take().filter(|body| body.format == format);
+        let body = match reusable.and_then(|body| body.with_numbers_of(content)) {
+            Some(body) => body,
+            None => CachedBody {
                 format,
                 content: Arc::clone(content),
                 text: exposition::write(content, format)?.into(),
                 layout: None,
             },
         };
-        let text = sheet.text.clone();
-        *last = Some(sheet);
+        let text = body.text.clone();
+        *last = Some(body);
         Ok(text)
     }
 
-    /// The text that was printed last as a gzip file, where that can be had for less than by looking for what repeats in it.
-    pub fn pack(&self, text: &Bytes) -> Option<Bytes> {
+    /// The text that was encoded last as a gzip file, where that can be had for less than by looking for what repeats in it.
+    pub fn gzip(&self, text: &Bytes) -> Option<Bytes> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sheet = last.as_mut().filter(|sheet| sheet.text.as_ptr() == text.as_ptr())?;
-        let layout = sheet.layout.as_mut().filter(|layout| layout.texts > LOOKED_AT)?;
+        let body = last.as_mut().filter(|body| body.text.as_ptr() == text.as_ptr())?;
+        let layout = body.layout.as_mut().filter(|layout| layout.texts > SEARCHED_TEXTS)?;
         let repeats = match layout.repeats.take() {
             Some(repeats) => repeats,
             None => Repeats::find(text, &layout.numbers)?,
@@ -79,9 +79,9 @@ impl Press {
     }
 }
 
-impl Sheet {
+impl CachedBody {
     /// The same with the numbers of another content, if nothing else differs.
-    fn again(self, content: &Arc<Content>) -> Option<Sheet> {
+    fn with_numbers_of(self, content: &Arc<Content>) -> Option<CachedBody> {
         let former = &self.content;
         if !is_same_but_for_numbers(former, content) {
             return None;
@@ -89,7 +89,7 @@ impl Sheet {
         // Made only now: where contents never match, it would be made for nothing.
         let mut layout = match self.layout {
             Some(layout) => layout,
-            None => Layout::of(former, str::from_utf8(&self.text).ok()?, self.format)?,
+            None => NumberLayout::of(former, str::from_utf8(&self.text).ok()?, self.format)?,
         };
         let [before, now] = [former, content].map(|content| content.families().collect::<Vec<_>>());
         let mut text = Vec::with_capacity(self.text.len() + 1024);
@@ -120,7 +120,7 @@ impl Sheet {
         }
         text.extend_from_slice(&self.text[taken..]);
         layout.texts = layout.texts.saturating_add(1);
-        Some(Sheet {
+        Some(CachedBody {
             format: self.format,
             content: Arc::clone(content),
             text: text.into(),
@@ -129,9 +129,9 @@ impl Sheet {
     }
 }
 
-impl Layout {
+impl NumberLayout {
     /// Of a text that was written of this content. `None` where a value kept a point out, for the next may let it in.
-    fn of(content: &Content, text: &str, format: Format) -> Option<Layout> {
+    fn of(content: &Content, text: &str, format: Format) -> Option<NumberLayout> {
         let mut places = FxHashMap::default();
         for (family, index) in content.families().zip(0..) {
             for (point, position) in family.points().zip(0..) {
@@ -142,7 +142,7 @@ impl Layout {
         let points = written.iter().map(|value| places.get(value).copied());
         let numbers = lines_with_numbers(text)
             .map(|number| Some(u32::try_from(number.start).ok()?..u32::try_from(number.end).ok()?));
-        let layout = Layout {
+        let layout = NumberLayout {
             points: points.collect::<Option<_>>()?,
             numbers: numbers.collect::<Option<_>>()?,
             texts: 0,
@@ -232,8 +232,8 @@ mod tests {
         })
     }
 
-    fn sheet(content: &Arc<Content>, format: Format) -> Sheet {
-        Sheet {
+    fn body(content: &Arc<Content>, format: Format) -> CachedBody {
+        CachedBody {
             format,
             content: Arc::clone(content),
             text: exposition::write(content, format).unwrap().into(),
@@ -252,14 +252,14 @@ mod tests {
     #[test]
     fn what_differs_in_numbers_only_is_not_named_again() {
         for format in FORMATS {
-            let mut last = sheet(&gauges([0.0; 3]), format);
+            let mut last = body(&gauges([0.0; 3]), format);
             for numbers in [
                 [1.0, 2.5, 3.0],
                 [-1e300, f64::NAN, 12345678.0],
                 [0.0, f64::INFINITY, 0.5],
             ] {
                 let next = gauges(numbers);
-                last = last.again(&next).expect("the same families");
+                last = last.with_numbers_of(&next).expect("the same families");
                 assert_eq!(last.text, exposition::write(&next, format).unwrap());
             }
         }
@@ -296,14 +296,20 @@ mod tests {
         ];
         for other in others {
             assert!(
-                sheet(&one, Format::Text).again(&content(other.clone())).is_none(),
+                body(&one, Format::Text)
+                    .with_numbers_of(&content(other.clone()))
+                    .is_none(),
                 "{other:?}"
             );
         }
-        assert!(sheet(&one, Format::Text).again(&content(vec![second])).is_some());
+        assert!(
+            body(&one, Format::Text)
+                .with_numbers_of(&content(vec![second]))
+                .is_some()
+        );
         let [one, other] = [1.0, 2.0].map(|bound| content(vec![histogram(bound)]));
-        assert!(sheet(&one, Format::Text).again(&other).is_none());
-        assert!(sheet(&one, Format::Text).again(&one).is_some());
+        assert!(body(&one, Format::Text).with_numbers_of(&other).is_none());
+        assert!(body(&one, Format::Text).with_numbers_of(&one).is_some());
     }
 
     #[test]
@@ -311,11 +317,11 @@ mod tests {
         let counter = |value: f64| content(vec![Family::counter("a_total", "").value(value)]);
         for (before, now) in [(1.0, -1.0), (-1.0, 1.0), (f64::NAN, 1.0), (1.0, f64::NAN)] {
             for format in FORMATS {
-                let press = Press::default();
+                let encode_cache = EncodeCache::default();
                 for value in [before, before, now, now] {
                     let content = counter(value);
-                    let printed = press.print(&content, format).unwrap();
-                    assert_eq!(printed, exposition::write(&content, format).unwrap(), "{before} {now}");
+                    let encoded = encode_cache.encode(&content, format).unwrap();
+                    assert_eq!(encoded, exposition::write(&content, format).unwrap(), "{before} {now}");
                 }
             }
         }
@@ -323,29 +329,34 @@ mod tests {
 
     #[test]
     fn what_was_printed_often_is_packed_and_nothing_else_is() {
-        let press = Press::default();
+        let encode_cache = EncodeCache::default();
         let mut packed = 0;
-        for number in 0..2 * LOOKED_AT {
+        for number in 0..2 * SEARCHED_TEXTS {
             let content = gauges([f64::from(number) * 1e3, 1.0 / f64::from(number), -1.0]);
-            let printed = press.print(&content, Format::Text).unwrap();
-            assert!(press.pack(&Bytes::copy_from_slice(&printed)).is_none(), "another text");
-            let Some(found) = press.pack(&printed) else { continue };
+            let encoded = encode_cache.encode(&content, Format::Text).unwrap();
+            assert!(
+                encode_cache.gzip(&Bytes::copy_from_slice(&encoded)).is_none(),
+                "another text"
+            );
+            let Some(found) = encode_cache.gzip(&encoded) else {
+                continue;
+            };
             packed += 1;
             let mut unpacked = Vec::new();
             GzDecoder::new(&found[..]).read_to_end(&mut unpacked).unwrap();
-            assert_eq!(unpacked, printed);
+            assert_eq!(unpacked, encoded);
         }
         // The first has no layout yet.
-        assert_eq!(packed, LOOKED_AT - 1);
+        assert_eq!(packed, SEARCHED_TEXTS - 1);
     }
 
     #[test]
     fn each_format_is_what_it_is_when_asked_for_in_turn() {
-        let press = Press::default();
+        let encode_cache = EncodeCache::default();
         for (format, value) in FORMATS.into_iter().cycle().zip(0..6) {
             let content = gauges([f64::from(value); 3]);
-            let printed = press.print(&content, format).unwrap();
-            assert_eq!(printed, exposition::write(&content, format).unwrap());
+            let encoded = encode_cache.encode(&content, format).unwrap();
+            assert_eq!(encoded, exposition::write(&content, format).unwrap());
         }
     }
 
@@ -431,22 +442,22 @@ mod tests {
             rounds in vec(vec(option::of(prop_oneof![any::<f64>(), (-3i32..9).prop_map(f64::from)]), 1..8), 1..4),
         ) {
             for format in FORMATS {
-                let press = Press::default();
-                press.print(&content(families.clone()), format).unwrap();
+                let encode_cache = EncodeCache::default();
+                encode_cache.encode(&content(families.clone()), format).unwrap();
                 let mut families = families.clone();
                 for numbers in &rounds {
                     families = renumbered(&families, numbers);
                     let content = content(families.clone());
-                    let printed = press.print(&content, format).unwrap();
-                    prop_assert_eq!(str::from_utf8(&printed).unwrap(), exposition::write(&content, format).unwrap());
-                    // As if it had been printed often; what repeats is looked for once, and then in other numbers.
-                    if let Some(layout) = press.0.lock().unwrap().as_mut().and_then(|sheet| sheet.layout.as_mut()) {
-                        layout.texts = LOOKED_AT + 1;
+                    let encoded = encode_cache.encode(&content, format).unwrap();
+                    prop_assert_eq!(str::from_utf8(&encoded).unwrap(), exposition::write(&content, format).unwrap());
+                    // As if it had been encoded often; what repeats is looked for once, and then in other numbers.
+                    if let Some(layout) = encode_cache.0.lock().unwrap().as_mut().and_then(|body| body.layout.as_mut()) {
+                        layout.texts = SEARCHED_TEXTS + 1;
                     }
-                    if let Some(packed) = press.pack(&printed) {
+                    if let Some(packed) = encode_cache.gzip(&encoded) {
                         let mut unpacked = Vec::new();
                         GzDecoder::new(&packed[..]).read_to_end(&mut unpacked).unwrap();
-                        prop_assert_eq!(unpacked, printed);
+                        prop_assert_eq!(unpacked, encoded);
                     }
                 }
             }

@@ -2,10 +2,10 @@
 //! without TLS, hands requests in here.
 
 use super::exposition::Content;
-use super::families::Order;
 use super::negotiation::{self, Format};
+use super::normalize::FamilyOrder;
 use super::page;
-use super::rendered::{Newest, Rendered};
+use super::response_cache::{CachedResponse, ResponseCache};
 use super::status::{Status, status};
 use crate::family::{DescriptorCache, DescriptorPool, Family, label};
 use crate::sense::{COLLECTORS, Sampler, Snapshot};
@@ -43,28 +43,28 @@ const JSON: &str = "application/json";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Loads the configuration anew; may block. The text says why it could not.
-pub type Reload = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+pub type ReloadFn = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Further families, made when a scrape asks; must be quick.
-pub type Source = Box<dyn Fn() -> Vec<Family> + Send + Sync>;
+pub type FamilySource = Box<dyn Fn() -> Vec<Family> + Send + Sync>;
 
 /// A response of this listener: always whole in memory.
-pub type Answer = Response<Full<Bytes>>;
+pub type HttpResponse = Response<Full<Bytes>>;
 
-pub struct Options {
+pub struct HandlerOptions {
     /// `--web.telemetry-path`.
     pub telemetry_path: String,
     /// `--web.max-requests`: scrapes at once; 0 for no limit.
     pub max_requests: usize,
     /// Present with `--web.enable-lifecycle`.
-    pub reload: Option<Reload>,
+    pub reload: Option<ReloadFn>,
     /// Families of rooms that this one does not know.
-    pub sources: Vec<Source>,
+    pub sources: Vec<FamilySource>,
 }
 
-impl Default for Options {
+impl Default for HandlerOptions {
     fn default() -> Self {
-        Options {
+        HandlerOptions {
             telemetry_path: "/metrics".to_owned(),
             max_requests: 40,
             reload: None,
@@ -75,35 +75,35 @@ impl Default for Options {
 
 /// What the families that are made for a scrape have in common with those made for the one before.
 #[derive(Default)]
-struct Former {
+struct Descriptors {
     about_collectors: DescriptorCache<&'static str>,
     own: DescriptorPool,
 }
 
 /// All that is served on the metrics listener.
-pub struct Site {
+pub struct MetricsHandler {
     sampler: Arc<Sampler>,
     telemetry: Telemetry,
-    options: Options,
+    options: HandlerOptions,
     scrapes: Option<Semaphore>,
-    newest: Newest,
-    order: Arc<Order>,
-    former: Mutex<Former>,
+    response_cache: ResponseCache,
+    family_order: Arc<FamilyOrder>,
+    descriptors: Mutex<Descriptors>,
     ready: AtomicBool,
 }
 
-impl Site {
+impl MetricsHandler {
     /// A site is ready from the start, for a sampler that runs has its first sample.
-    pub fn new(sampler: Arc<Sampler>, telemetry: Telemetry, options: Options) -> Self {
+    pub fn new(sampler: Arc<Sampler>, telemetry: Telemetry, options: HandlerOptions) -> Self {
         let scrapes = (options.max_requests > 0).then(|| Semaphore::new(options.max_requests));
-        Site {
+        MetricsHandler {
             sampler,
             telemetry,
             options,
             scrapes,
-            newest: Newest::default(),
-            order: Arc::default(),
-            former: Mutex::default(),
+            response_cache: ResponseCache::default(),
+            family_order: Arc::default(),
+            descriptors: Mutex::default(),
             ready: AtomicBool::new(true),
         }
     }
@@ -114,7 +114,7 @@ impl Site {
     }
 
     /// Answers one request. The body of a request is never read.
-    pub async fn answer<B>(&self, request: &Request<B>) -> Answer {
+    pub async fn answer<B>(&self, request: &Request<B>) -> HttpResponse {
         let path = request.uri().path();
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
         // First, for somebody may want the metrics at `/`.
@@ -153,7 +153,7 @@ impl Site {
         if read { answer } else { not_allowed("GET, HEAD") }
     }
 
-    async fn metrics(&self, uri: &Uri, headers: &HeaderMap) -> Answer {
+    async fn metrics(&self, uri: &Uri, headers: &HeaderMap) -> HttpResponse {
         let _permit = match &self.scrapes {
             None => None,
             Some(scrapes) => match scrapes.try_acquire() {
@@ -165,15 +165,16 @@ impl Site {
                 }
             },
         };
-        let choice = match Choice::of(uri.query().unwrap_or("")) {
-            Ok(choice) => choice,
+        let filter = match CollectorFilter::of(uri.query().unwrap_or("")) {
+            Ok(filter) => filter,
             Err(text) => return plain(StatusCode::BAD_REQUEST, PLAIN, text),
         };
         let snapshot = self.sampler.fresh(MAX_SAMPLE_AGE, patience(headers)).await;
-        let rendered = if let Choice::All = choice {
-            self.newest.of(snapshot, |snapshot| self.content(snapshot, &choice))
+        let response = if let CollectorFilter::All = filter {
+            self.response_cache
+                .get_or_create(snapshot, |snapshot| self.content(snapshot, &filter))
         } else {
-            let missing = choice.missing(&snapshot);
+            let missing = filter.missing(&snapshot);
             if !missing.is_empty() {
                 return plain(
                     StatusCode::BAD_REQUEST,
@@ -181,23 +182,23 @@ impl Site {
                     format!("disabled collector: {}\n", missing.join(", ")),
                 );
             }
-            let content = self.content(&snapshot, &choice);
-            Arc::new(self.newest.apart(snapshot, content))
+            let content = self.content(&snapshot, &filter);
+            Arc::new(self.response_cache.uncached(snapshot, content))
         };
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let format = negotiation::format(text(header::ACCEPT));
         let gzip = negotiation::gzip(text(header::ACCEPT_ENCODING));
-        exposition_answer(&rendered, format, gzip)
+        exposition_answer(&response, format, gzip)
     }
 
-    fn content(&self, snapshot: &Snapshot, choice: &Choice) -> Content {
+    fn content(&self, snapshot: &Snapshot, filter: &CollectorFilter) -> Content {
         let mut own = self.telemetry.families();
         own.push(NODE_EXPORTER_BUILD_INFO.clone());
         own.extend(self.options.sources.iter().flat_map(|source| source()));
         let readings: Vec<_> = snapshot
             .readings
             .iter()
-            .filter(|reading| choice.includes(reading.collector))
+            .filter(|reading| filter.includes(reading.collector))
             .cloned()
             .collect();
         let chosen = Snapshot {
@@ -205,16 +206,16 @@ impl Site {
             ..snapshot.clone()
         };
         // Whatever a panic left behind is compared before it is used.
-        let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
-        own.extend(chosen.about_collectors(Instant::now(), &mut former.about_collectors));
-        former.own.share(&mut own);
+        let mut descriptors = self.descriptors.lock().unwrap_or_else(PoisonError::into_inner);
+        own.extend(chosen.about_collectors(Instant::now(), &mut descriptors.about_collectors));
+        descriptors.own.share(&mut own);
         Content {
             readings: chosen.readings,
             derived: chosen.derived,
             own,
-            order: match choice {
-                Choice::All => Arc::clone(&self.order),
-                Choice::Only(_) | Choice::Without(_) => Arc::default(),
+            order: match filter {
+                CollectorFilter::All => Arc::clone(&self.family_order),
+                CollectorFilter::Only(_) | CollectorFilter::Without(_) => Arc::default(),
             },
         }
     }
@@ -225,7 +226,7 @@ impl Site {
         status(&self.sampler, &snapshot, &self.telemetry, Instant::now())
     }
 
-    async fn page(&self) -> Answer {
+    async fn page(&self) -> HttpResponse {
         let status = self.status().await;
         let html = page::page(&status, &self.options.telemetry_path);
         let mut answer = plain(StatusCode::OK, "text/html; charset=utf-8", html);
@@ -235,7 +236,7 @@ impl Site {
         answer
     }
 
-    async fn status_json(&self) -> Answer {
+    async fn status_json(&self) -> HttpResponse {
         let status = self.status().await;
         match serde_json::to_vec(&status) {
             Ok(json) => plain(StatusCode::OK, JSON, json),
@@ -243,7 +244,7 @@ impl Site {
         }
     }
 
-    async fn reload(&self, headers: &HeaderMap) -> Answer {
+    async fn reload(&self, headers: &HeaderMap) -> HttpResponse {
         let Some(reload) = &self.options.reload else {
             let hint = "Lifecycle API is not enabled: start with --web.enable-lifecycle, or send SIGHUP.\n";
             return plain(StatusCode::FORBIDDEN, PLAIN, hint);
@@ -306,13 +307,13 @@ static NODE_EXPORTER_BUILD_INFO: LazyLock<Family> = LazyLock::new(|| {
 });
 
 /// Which collectors a URL asks for with `collect[]` or `exclude[]`.
-enum Choice {
+enum CollectorFilter {
     All,
     Only(BTreeSet<&'static str>),
     Without(BTreeSet<&'static str>),
 }
 
-impl Choice {
+impl CollectorFilter {
     fn of(query: &str) -> Result<Self, String> {
         let mut collect = BTreeSet::new();
         let mut exclude = BTreeSet::new();
@@ -328,24 +329,26 @@ impl Choice {
             set.insert(known.ok_or_else(|| format!("missing collector: {name}\n"))?.name);
         }
         match (collect.is_empty(), exclude.is_empty()) {
-            (true, true) => Ok(Choice::All),
-            (false, true) => Ok(Choice::Only(collect)),
-            (true, false) => Ok(Choice::Without(exclude)),
+            (true, true) => Ok(CollectorFilter::All),
+            (false, true) => Ok(CollectorFilter::Only(collect)),
+            (true, false) => Ok(CollectorFilter::Without(exclude)),
             (false, false) => Err("Combined collect and exclude queries are not allowed.\n".to_owned()),
         }
     }
 
     fn includes(&self, collector: &str) -> bool {
         match self {
-            Choice::All => true,
-            Choice::Only(names) => names.contains(collector),
-            Choice::Without(names) => !names.contains(collector),
+            CollectorFilter::All => true,
+            CollectorFilter::Only(names) => names.contains(collector),
+            CollectorFilter::Without(names) => !names.contains(collector),
         }
     }
 
     /// Those asked for that are switched off.
     fn missing(&self, snapshot: &Snapshot) -> Vec<&'static str> {
-        let Choice::Only(names) = self else { return Vec::new() };
+        let CollectorFilter::Only(names) = self else {
+            return Vec::new();
+        };
         let on: BTreeSet<_> = snapshot.readings.iter().map(|reading| reading.collector).collect();
         names.difference(&on).copied().collect()
     }
@@ -376,8 +379,8 @@ fn decode_percent(text: &str) -> Cow<'_, str> {
     Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn exposition_answer(rendered: &Rendered, format: Format, gzip: bool) -> Answer {
-    let Some(body) = rendered.body(format, gzip) else {
+fn exposition_answer(response: &CachedResponse, format: Format, gzip: bool) -> HttpResponse {
+    let Some(body) = response.body(format, gzip) else {
         return plain(
             StatusCode::INTERNAL_SERVER_ERROR,
             PLAIN,
@@ -393,7 +396,7 @@ fn exposition_answer(rendered: &Rendered, format: Format, gzip: bool) -> Answer 
     answer
 }
 
-fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> HttpResponse {
     let body = body.into();
     let length = body.len();
     let mut answer = Response::new(Full::new(body));
@@ -410,7 +413,7 @@ fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>)
     answer
 }
 
-fn not_allowed(allow: &'static str) -> Answer {
+fn not_allowed(allow: &'static str) -> HttpResponse {
     let mut answer = plain(
         StatusCode::METHOD_NOT_ALLOWED,
         PLAIN,

@@ -1,8 +1,8 @@
 //! The flags of collectors, in node_exporter's spelling, so that its unit file can be carried over: what evenkeel
 //! does not have is accepted, and told.
 
-use crate::sense::collectors::{COLLECTORS, CollectorOptions, NameFilter};
 use crate::sense::systemd;
+use crate::sense::{COLLECTORS, CollectorOptions, NameFilter};
 use regex::Regex;
 use std::collections::BTreeSet;
 use std::ffi::OsString;

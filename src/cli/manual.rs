@@ -1,7 +1,7 @@
 //! What shells and `man` know of the command line, made from the same definition that reads it.
 
 use super::Cli;
-use crate::sense::collectors::COLLECTORS;
+use crate::sense::COLLECTORS;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;

@@ -1,6 +1,6 @@
 //! Trees of procfs, sysfs and root file system written by tests, and families as lines to compare.
 
-use super::roots::Roots;
+use super::runtime::roots::Roots;
 use crate::family::{Family, SampleValue};
 use std::fs;
 use std::path::Path;

@@ -1,69 +1,15 @@
-//! Host metrics: each collector reads a few files, parses them purely, and yields families under the names that
-//! node_exporter made standard. `sampler` runs them on its own threads; nobody else reads through them.
+//! Host metrics: collectors that read procfs and sysfs, and the runtime that schedules them and serves snapshots of what
+//! they read.
 
 pub mod collectors;
-pub mod names;
-pub mod sampler;
-pub mod snapshot;
-mod arp;
-mod ticker;
-mod bonding;
-mod cpu;
-mod cpufreq;
-mod derived;
-mod diskstats;
-mod dmi;
-mod edac;
-mod filesystem;
-mod device_rates;
-mod group_account;
-pub mod groups;
-mod collector;
-mod headroom;
-mod hwmon;
-mod inet_sockets;
-mod interrupts;
-mod kernel_limits;
-mod file_cache;
-mod lines;
-mod loadavg;
-mod mdadm;
-mod meminfo;
-mod mounts;
-mod netclass;
-mod netdev;
-mod netstat;
-mod os;
-mod own_process;
-mod pressure;
-mod pressure_watch;
-mod processes;
-mod name_cache;
-mod roots;
-mod schedstat;
-mod collector_set;
-mod slow_sampler;
-mod ttl_cache;
-mod sockstat;
-mod softnet;
-mod stat;
-mod statfs;
-pub mod systemd;
-mod text_format;
-mod textfile;
-mod thermal_zone;
-mod time;
-mod timex;
-pub mod recent_history;
-mod uname;
-mod core_stats;
-mod vmstat;
+pub mod runtime;
 #[cfg(test)]
 mod fixture;
 
-pub use collectors::{COLLECTORS, CollectorInfo, CollectorOptions, NameFilter, Pace};
-pub use groups::{Group, Groups};
-pub use recent_history::RecentHistory;
-pub use roots::{ReadError, Roots};
-pub use sampler::{Sampler, SamplerConfig, Sampling, Subscriber};
-pub use snapshot::{CollectorReading, EarlyCause, SampleKind, Snapshot};
+pub use collectors::groups::{Group, Groups};
+pub use collectors::registry::{COLLECTORS, CollectorInfo, CollectorOptions, NameFilter, Pace};
+pub use collectors::{groups, names, systemd};
+pub use runtime::recent_history::{self, RecentHistory};
+pub use runtime::roots::{ReadError, Roots};
+pub use runtime::sampler::{Sampler, SamplerConfig, Sampling, Subscriber};
+pub use runtime::snapshot::{CollectorReading, EarlyCause, SampleKind, Snapshot};

@@ -197,7 +197,7 @@ fn what_is_unsafe_is_where_no_crate_wraps_a_call() {
             "host/pageout.rs",
             "host/standing.rs",
             "host/trial.rs",
-            "sense/timex.rs"
+            "sense/collectors/timex.rs"
         ]
     );
 }

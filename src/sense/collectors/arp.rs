@@ -1,0 +1,46 @@
+//! `arp`: neighbours per device from `/proc/net/arp` (proc_pid_net(5)).
+
+use super::registry::NameFilter;
+use crate::family::{Family, label};
+use crate::sense::runtime::lines::lines;
+use crate::sense::runtime::roots::{ReadError, Roots, read_parsed};
+use std::collections::BTreeMap;
+
+/// Device to number of entries.
+pub fn parse_arp(text: &str) -> Result<BTreeMap<String, u32>, String> {
+    let mut entries = BTreeMap::new();
+    for line in lines(text).skip(1) {
+        let device = line
+            .split_ascii_whitespace()
+            .nth(5)
+            .ok_or_else(|| format!("no device in {line:?}"))?;
+        *entries.entry(device.to_owned()).or_default() += 1;
+    }
+    Ok(entries)
+}
+
+pub fn read_arp(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>, ReadError> {
+    let entries = read_parsed(&roots.proc("net/arp"), parse_arp)?;
+    let mut family = Family::gauge("node_arp_entries", "Neighbours that a device knows by ARP.");
+    for (device, count) in entries.into_iter().filter(|(device, _)| devices.allows(device)) {
+        family.push([label("device", device)], f64::from(count));
+    }
+    Ok(vec![family])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_counted_per_device() {
+        let head = "IP address       HW type     Flags       HW address            Mask     Device\n";
+        let line = |device: &str| format!("192.0.2.1 0x1 0x2 02:fc:00:00:00:05 * {device}\n");
+        let text = format!("{head}{}{}{}", line("eth0"), line("eth1"), line("eth0"));
+        assert_eq!(
+            parse_arp(&text).unwrap(),
+            [("eth0".to_owned(), 2), ("eth1".to_owned(), 1)].into()
+        );
+        assert!(parse_arp(&format!("{head}192.0.2.1 0x1\n")).is_err());
+    }
+}

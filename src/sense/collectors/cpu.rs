@@ -1,0 +1,286 @@
+//! `cpu`: time per processor and mode from `/proc/stat` (proc(5)), and thermal throttling from sysfs.
+
+use crate::family::{DescriptorCache, Family, SharedStr, label};
+use crate::sense::runtime::lines::lines;
+use crate::sense::runtime::roots::{ReadError, Roots, names, number};
+use crate::sense::runtime::ttl_cache::TtlCache;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// `/proc/stat` counts in USER_HZ, which is 100 on every Linux that people run (`sysconf(_SC_CLK_TCK)`).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A fall of a counter by less is an accounting quirk of the kernel (idle and iowait are corrected backwards);
+/// by more, the processor was taken away and came back with new counters.
+const QUIRK_SECONDS: f64 = 3.0;
+
+const MODES: [&str; 8] = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"];
+const IDLE: usize = 3;
+const IOWAIT: usize = 4;
+
+/// Seconds of one processor since boot, in the order of `MODES`, then as guest and as niced guest.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Times {
+    pub modes: [f64; 8],
+    pub guest: [f64; 2],
+}
+
+/// Processor number to its times.
+pub type CpuSample = BTreeMap<u32, Times>;
+
+fn times<'t>(fields: impl Iterator<Item = &'t str>) -> Result<Times, String> {
+    let mut times = Times::default();
+    for (slot, field) in times.modes.iter_mut().chain(&mut times.guest).zip(fields) {
+        let ticks: u64 = field
+            .parse()
+            .map_err(|_| format!("{field:?} is not a number of ticks"))?;
+        *slot = ticks as f64 / TICKS_PER_SECOND;
+    }
+    Ok(times)
+}
+
+/// The first line of `/proc/stat`: all processors together.
+pub fn parse_all(text: &str) -> Result<Times, String> {
+    let first = lines(text).next().and_then(|line| line.strip_prefix("cpu "));
+    times(
+        first
+            .ok_or("the first line is not that of all processors")?
+            .split_ascii_whitespace(),
+    )
+}
+
+/// Reads the `cpuN` lines of `/proc/stat`.
+pub fn parse_cpu(text: &str) -> Result<CpuSample, String> {
+    let mut sample = CpuSample::new();
+    for line in lines(text) {
+        let Some(rest) = line.strip_prefix("cpu") else { continue };
+        let mut fields = rest.split_ascii_whitespace();
+        // The sum over all processors has no number.
+        if rest.starts_with(' ') {
+            continue;
+        }
+        let number = fields
+            .next()
+            .and_then(|field| field.parse().ok())
+            .ok_or_else(|| format!("no processor in {line:?}"))?;
+        sample.insert(number, times(fields).map_err(|what| format!("{what} in {line:?}"))?);
+    }
+    if sample.is_empty() {
+        Err("no line begins with cpu0".to_owned())
+    } else {
+        Ok(sample)
+    }
+}
+
+/// Keeps counters from falling by the kernel's corrections, which `rate()` would take for a restart.
+fn hold_up(times: &mut Times, before: &Times) {
+    for (now, before) in times
+        .modes
+        .iter_mut()
+        .chain(&mut times.guest)
+        .zip(before.modes.iter().chain(&before.guest))
+    {
+        if *now < *before && *before - *now < QUIRK_SECONDS {
+            *now = *before;
+        }
+    }
+}
+
+/// How busy all processors together are, from look to look.
+#[derive(Debug, Default)]
+pub struct Busy(Option<Shares>);
+
+/// Seconds since boot.
+#[derive(Debug, Clone, Copy)]
+struct Shares {
+    all: f64,
+    /// Idle or waiting for I/O: the kernel moves time from one to the other when a task that waited wakes elsewhere.
+    idle: f64,
+}
+
+impl Busy {
+    /// Share of the time since the last look that was neither idle nor iowait, 0 to 1.
+    pub fn ratio(&mut self, now: Option<Times>) -> Option<f64> {
+        let now = now.map(|Times { modes, .. }| Shares {
+            all: modes.iter().sum(),
+            idle: modes[IDLE] + modes[IOWAIT],
+        });
+        let (before, now) = (std::mem::replace(&mut self.0, now)?, now?);
+        let all = now.all - before.all;
+        // Not so where processors took their time away with them. Idle time alone may fall a little: a correction of the kernel.
+        (all > 0.0).then(|| (1.0 - (now.idle - before.idle) / all).clamp(0.0, 1.0))
+    }
+}
+
+fn describe(processors: &[u32]) -> [Family; 2] {
+    let mut seconds = Family::counter(
+        "node_cpu_seconds_total",
+        "Seconds that each processor spent in each mode.",
+    );
+    let mut guest = Family::counter(
+        "node_cpu_guest_seconds_total",
+        "Seconds that each processor spent in guests of a hypervisor here; part of user and nice.",
+    );
+    for cpu in processors {
+        let cpu = SharedStr::from(cpu.to_string());
+        let labels = |mode: &'static str| [label("cpu", cpu.clone()), label("mode", mode)];
+        MODES.iter().for_each(|mode| seconds.push(labels(mode), 0.0));
+        ["user", "nice"].iter().for_each(|mode| guest.push(labels(mode), 0.0));
+    }
+    [seconds, guest]
+}
+
+/// Throttling events per core and per package (`thermal_throttle` under each processor, x86 only).
+fn read_throttles(roots: &Roots) -> Vec<Family> {
+    let base = roots.sys("devices/system/cpu");
+    let mut cores = BTreeMap::new();
+    let mut packages = BTreeMap::new();
+    for name in names(&base).unwrap_or_default() {
+        if name
+            .strip_prefix("cpu")
+            .is_none_or(|rest| rest.is_empty() || !rest.bytes().all(|b| b.is_ascii_digit()))
+        {
+            continue;
+        }
+        let cpu = base.join(&name);
+        let Some(package) = number(&cpu.join("topology/physical_package_id")) else {
+            continue;
+        };
+        let Some(core) = number(&cpu.join("topology/core_id")) else {
+            continue;
+        };
+        // Siblings of one core, and cores of one package, share the counter.
+        if let Some(count) = number(&cpu.join("thermal_throttle/core_throttle_count")) {
+            cores.entry((package.to_string(), core.to_string())).or_insert(count);
+        }
+        if let Some(count) = number(&cpu.join("thermal_throttle/package_throttle_count")) {
+            packages.entry(package.to_string()).or_insert(count);
+        }
+    }
+    let mut core_family = Family::counter(
+        "node_cpu_core_throttles_total",
+        "Times that a core was slowed down because it was hot.",
+    );
+    for ((package, core), count) in cores {
+        core_family.push([label("package", package), label("core", core)], count);
+    }
+    let mut package_family = Family::counter(
+        "node_cpu_package_throttles_total",
+        "Times that a package was slowed down because it was hot.",
+    );
+    for (package, count) in packages {
+        package_family.push([label("package", package)], count);
+    }
+    [core_family, package_family]
+        .into_iter()
+        .filter(|family| !family.is_empty())
+        .collect()
+}
+
+/// The collector's memory between two reads.
+#[derive(Default)]
+pub struct Cpu {
+    before: CpuSample,
+    kept: DescriptorCache<u32>,
+    throttles: TtlCache,
+}
+
+impl Cpu {
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let mut sample = roots.record("stat", parse_cpu)?;
+        for (cpu, times) in &mut sample {
+            if let Some(before) = self.before.get(cpu) {
+                hold_up(times, before);
+            }
+        }
+        let mut families = Vec::new();
+        if let [seconds, guest] = self.kept.descriptors(sample.keys().copied().collect(), describe) {
+            families.push(seconds.family(sample.values().flat_map(|times| times.modes)));
+            families.push(guest.family(sample.values().flat_map(|times| times.guest)));
+        }
+        self.before = sample;
+        // Two sysfs reads per processor are dear on a large machine.
+        families.extend(self.throttles.families(Instant::now(), || read_throttles(roots)));
+        Ok(families)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::{Tree, text_of};
+
+    #[test]
+    fn times_are_per_processor_and_old_kernels_lack_the_guest() {
+        let sample = parse_cpu("cpu  9 9 9 9\ncpu0 100 1 2 3 4 5 6 7 8 9\ncpu12 250 0 0 0\nintr 1 2\n").unwrap();
+        assert_eq!(sample[&0].modes, [1.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07]);
+        assert_eq!(sample[&0].guest, [0.08, 0.09]);
+        assert_eq!(sample[&12].modes[0], 2.5);
+        assert!(parse_cpu("cpu0 1 x\n").unwrap_err().contains("\"x\""));
+        assert!(parse_cpu("").is_err());
+    }
+
+    #[test]
+    fn busy_is_all_but_idle_and_iowait_and_needs_two_looks() {
+        let times = |text: &str| Some(parse_all(text).unwrap());
+        let mut busy = Busy::default();
+        assert_eq!(
+            busy.ratio(times("cpu  1000 0 0 2000 500 0 0 0 0 0\ncpu0 1 1 1 1\n")),
+            None
+        );
+        assert_eq!(busy.ratio(times("cpu  1100 0 0 2200 600\n")), Some(0.25));
+        // The kernel corrects iowait backwards, and moves it to idle.
+        assert_eq!(busy.ratio(times("cpu  1200 0 0 2200 599\n")), Some(1.0));
+        assert_eq!(busy.ratio(times("cpu  1200 0 0 2300 600\n")), Some(0.0));
+        assert_eq!(busy.ratio(times("cpu  1300 0 0 2900 100\n")), Some(0.5));
+        assert_eq!(busy.ratio(times("cpu  1400 0 0 2800 300\n")), Some(0.5));
+        assert_eq!(MODES[IDLE..=IOWAIT], ["idle", "iowait"]);
+        // At one moment, and after processors were taken away.
+        assert_eq!(busy.ratio(times("cpu  1400 0 0 2800 300\n")), None);
+        assert_eq!(busy.ratio(times("cpu  1300 0 0 1000 600\n")), None);
+        assert_eq!(busy.ratio(times("cpu  1350 0 0 1050 600\n")), Some(0.5));
+        assert_eq!(busy.ratio(None), None);
+        assert_eq!(busy.ratio(times("cpu  1400 0 0 1100 600\n")), None);
+        for bad in ["", "cpu0 1 2 3\n", "cpu  1 x\n"] {
+            assert!(parse_all(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_small_fall_is_held_up_and_a_large_one_is_a_new_processor() {
+        let tree = Tree::new();
+        let mut cpu = Cpu::default();
+        let mut idle = |ticks: u32| {
+            tree.proc("stat", format!("cpu0 0 0 0 {ticks} 0 0 0 0 0 0\n"));
+            text_of(&cpu.read(&tree.roots).unwrap(), "mode=\"idle\"")
+        };
+        assert_eq!(idle(1000), ["node_cpu_seconds_total{cpu=\"0\",mode=\"idle\"} 10"]);
+        assert_eq!(idle(900), ["node_cpu_seconds_total{cpu=\"0\",mode=\"idle\"} 10"]);
+        assert_eq!(idle(100), ["node_cpu_seconds_total{cpu=\"0\",mode=\"idle\"} 1"]);
+    }
+
+    #[test]
+    fn throttles_are_counted_once_per_core_and_package() {
+        let tree = Tree::new();
+        tree.proc("stat", "cpu0 0 0 0 0\n");
+        for (cpu, core, count) in [(0, 0, 5), (1, 0, 5), (2, 1, 7)] {
+            let base = format!("devices/system/cpu/cpu{cpu}");
+            tree.sys(&format!("{base}/topology/physical_package_id"), "0\n");
+            tree.sys(&format!("{base}/topology/core_id"), format!("{core}\n"));
+            tree.sys(
+                &format!("{base}/thermal_throttle/core_throttle_count"),
+                format!("{count}\n"),
+            );
+            tree.sys(&format!("{base}/thermal_throttle/package_throttle_count"), "30\n");
+        }
+        tree.sys("devices/system/cpu/cpufreq/boost", "1\n");
+        assert_eq!(
+            text_of(&Cpu::default().read(&tree.roots).unwrap(), "throttles"),
+            [
+                "node_cpu_core_throttles_total{package=\"0\",core=\"0\"} 5",
+                "node_cpu_core_throttles_total{package=\"0\",core=\"1\"} 7",
+                "node_cpu_package_throttles_total{package=\"0\"} 30",
+            ]
+        );
+    }
+}

@@ -1,0 +1,391 @@
+//! `diskstats`: counters of block devices from `/proc/diskstats` (Documentation/admin-guide/iostats.rst), and what
+//! udev knows about them.
+
+use super::registry::NameFilter;
+use crate::family::{DescriptorCache, Family, MetricKind, label};
+use crate::sense::runtime::lines::lines;
+use crate::sense::runtime::roots::{ReadError, Roots, read_text};
+use crate::sense::runtime::ttl_cache::TtlCache;
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// The unit of sector counts, whatever the device's own sector size.
+const SECTOR_BYTES: u64 = 512;
+
+/// One device with as many counters as the kernel has (11 before 4.18, 15 with discards, 17 with flushes).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Disk {
+    pub major: u32,
+    pub minor: u32,
+    pub device: String,
+    pub counters: SmallVec<[u64; COUNTERS.len()]>,
+}
+
+pub fn parse_diskstats(text: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Disk>, String> {
+    let mut disks = Vec::new();
+    for line in lines(text).filter(|line| !line.trim().is_empty()) {
+        let bad = || format!("{line:?} is not of the form `major minor name counters`");
+        let mut fields = line.split_ascii_whitespace();
+        let mut next = || fields.next().ok_or_else(bad);
+        let major = next()?.parse().map_err(|_| bad())?;
+        let minor = next()?.parse().map_err(|_| bad())?;
+        let device = next()?;
+        // Loop devices and partitions are most of the lines.
+        if !is_wanted(device) {
+            continue;
+        }
+        let counters = fields.map(str::parse).collect::<Result<_, _>>().map_err(|_| bad())?;
+        disks.push(Disk {
+            major,
+            minor,
+            device: device.to_owned(),
+            counters,
+        });
+    }
+    Ok(disks)
+}
+
+/// Bytes read and written of each device; a line that is none of a device is passed over.
+pub fn bytes(text: &str) -> impl Iterator<Item = (&str, [u64; 2])> {
+    lines(text).filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let device = fields.nth(2)?;
+        let read: u64 = fields.nth(2)?.parse().ok()?;
+        let written: u64 = fields.nth(3)?.parse().ok()?;
+        Some((
+            device,
+            [read, written].map(|sectors| sectors.saturating_mul(SECTOR_BYTES)),
+        ))
+    })
+}
+
+/// What each counter of a line becomes: name, help, kind, factor. In the order of the line.
+const COUNTERS: [(&str, &str, MetricKind, f64); 17] = [
+    (
+        "node_disk_reads_completed_total",
+        "Reads completed.",
+        MetricKind::Counter,
+        1.0,
+    ),
+    (
+        "node_disk_reads_merged_total",
+        "Reads merged with a neighbour.",
+        MetricKind::Counter,
+        1.0,
+    ),
+    (
+        "node_disk_read_bytes_total",
+        "Bytes read.",
+        MetricKind::Counter,
+        SECTOR_BYTES as f64,
+    ),
+    (
+        "node_disk_read_time_seconds_total",
+        "Seconds that all reads took.",
+        MetricKind::Counter,
+        1e-3,
+    ),
+    (
+        "node_disk_writes_completed_total",
+        "Writes completed.",
+        MetricKind::Counter,
+        1.0,
+    ),
+    (
+        "node_disk_writes_merged_total",
+        "Writes merged with a neighbour.",
+        MetricKind::Counter,
+        1.0,
+    ),
+    (
+        "node_disk_written_bytes_total",
+        "Bytes written.",
+        MetricKind::Counter,
+        SECTOR_BYTES as f64,
+    ),
+    (
+        "node_disk_write_time_seconds_total",
+        "Seconds that all writes took.",
+        MetricKind::Counter,
+        1e-3,
+    ),
+    ("node_disk_io_now", "Requests in flight.", MetricKind::Gauge, 1.0),
+    (
+        "node_disk_io_time_seconds_total",
+        "Seconds in which a request was in flight.",
+        MetricKind::Counter,
+        1e-3,
+    ),
+    (
+        "node_disk_io_time_weighted_seconds_total",
+        "Seconds in flight, summed over requests.",
+        MetricKind::Counter,
+        1e-3,
+    ),
+    (
+        "node_disk_discards_completed_total",
+        "Discards completed.",
+        MetricKind::Counter,
+        1.0,
+    ),
+    (
+        "node_disk_discards_merged_total",
+        "Discards merged with a neighbour.",
+        MetricKind::Counter,
+        1.0,
+    ),
+    (
+        "node_disk_discarded_sectors_total",
+        "Sectors discarded.",
+        MetricKind::Counter,
+        1.0,
+    ),
+    (
+        "node_disk_discard_time_seconds_total",
+        "Seconds that all discards took.",
+        MetricKind::Counter,
+        1e-3,
+    ),
+    (
+        "node_disk_flush_requests_total",
+        "Flushes completed.",
+        MetricKind::Counter,
+        1.0,
+    ),
+    (
+        "node_disk_flush_requests_time_seconds_total",
+        "Seconds that all flushes took.",
+        MetricKind::Counter,
+        1e-3,
+    ),
+];
+
+/// A family for each counter, with a series for each device that has so many.
+fn describe(disks: &[(String, usize)]) -> Vec<Family> {
+    let family = |(column, &(name, help, kind, _)): (usize, &(_, _, _, f64))| {
+        let mut family = Family::new(name, help, kind);
+        for (device, _) in disks.iter().filter(|(_, counters)| column < *counters) {
+            family.push([label("device", device.clone())], 0.0);
+        }
+        family
+    };
+    COUNTERS.iter().enumerate().map(family).collect()
+}
+
+/// The properties (`E:KEY=value`) of a record in `/run/udev/data`.
+pub fn parse_udev(text: &str) -> HashMap<String, String> {
+    lines(text)
+        .filter_map(|line| line.strip_prefix("E:")?.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn udev_families(disks: &[(&Disk, HashMap<String, String>)]) -> Vec<Family> {
+    let mut info = Family::gauge(
+        "node_disk_info",
+        "What udev knows of a block device; the value is always 1.",
+    );
+    let mut filesystem = Family::gauge(
+        "node_disk_filesystem_info",
+        "The file system that udev found on a device; the value is always 1.",
+    );
+    let mut mapper = Family::gauge(
+        "node_disk_device_mapper_info",
+        "A device-mapper device; the value is always 1.",
+    );
+    let mut ata = [
+        (
+            "node_disk_ata_write_cache",
+            "1 where an ATA disk has a write cache.",
+            "ID_ATA_WRITE_CACHE",
+        ),
+        (
+            "node_disk_ata_write_cache_enabled",
+            "1 where the write cache of an ATA disk is on.",
+            "ID_ATA_WRITE_CACHE_ENABLED",
+        ),
+        (
+            "node_disk_ata_rotation_rate_rpm",
+            "Rotation of an ATA disk in turns per minute; 0 where nothing turns.",
+            "ID_ATA_ROTATION_RATE_RPM",
+        ),
+    ]
+    .map(|(name, help, key)| (Family::gauge(name, help), key));
+    for (disk, properties) in disks {
+        let property = |key: &str| properties.get(key).cloned().unwrap_or_default();
+        let device = || label("device", disk.device.clone());
+        info.push(
+            vec![
+                device(),
+                label("major", disk.major.to_string()),
+                label("minor", disk.minor.to_string()),
+                label("path", property("ID_PATH")),
+                label("wwn", property("ID_WWN")),
+                label("model", property("ID_MODEL")),
+                label("serial", property("ID_SERIAL_SHORT")),
+                label("revision", property("ID_REVISION")),
+            ],
+            1.0,
+        );
+        if properties.contains_key("ID_FS_TYPE") {
+            filesystem.push(
+                vec![
+                    device(),
+                    label("type", property("ID_FS_TYPE")),
+                    label("usage", property("ID_FS_USAGE")),
+                    label("uuid", property("ID_FS_UUID")),
+                    label("version", property("ID_FS_VERSION")),
+                ],
+                1.0,
+            );
+        }
+        if properties.contains_key("DM_NAME") {
+            mapper.push(
+                vec![
+                    device(),
+                    label("name", property("DM_NAME")),
+                    label("uuid", property("DM_UUID")),
+                    label("vg_name", property("DM_VG_NAME")),
+                    label("lv_name", property("DM_LV_NAME")),
+                    label("lv_layer", property("DM_LV_LAYER")),
+                ],
+                1.0,
+            );
+        }
+        if properties.contains_key("ID_ATA") {
+            for (family, key) in &mut ata {
+                if let Ok(value) = property(key).parse() {
+                    family.push(vec![device()], value);
+                }
+            }
+        }
+    }
+    let mut families = vec![info, filesystem, mapper];
+    families.extend(ata.map(|(family, _)| family));
+    families.retain(|family| !family.is_empty());
+    families
+}
+
+/// The collector's memory between two reads.
+pub struct Diskstats {
+    devices: NameFilter,
+    udev_data: PathBuf,
+    /// Device, and how many counters it has.
+    kept: DescriptorCache<(String, usize)>,
+    udev: TtlCache,
+}
+
+impl Diskstats {
+    /// `udev_data` is `/run/udev/data` as `--path.udev.data` names it; it is not below rootfs.
+    pub fn new(devices: NameFilter, udev_data: &Path) -> Self {
+        Diskstats {
+            devices,
+            udev_data: udev_data.to_owned(),
+            kept: DescriptorCache::default(),
+            udev: TtlCache::default(),
+        }
+    }
+
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let is_wanted = |device: &str| self.devices.allows(device);
+        let disks = roots.parsed("diskstats", |text| parse_diskstats(text, is_wanted))?;
+
+        let things = disks.iter().map(|disk| (disk.device.clone(), disk.counters.len()));
+        let descriptors = self.kept.descriptors(things.collect(), describe);
+        let mut families = Vec::with_capacity(COUNTERS.len());
+        for (column, (descriptor, (.., factor))) in descriptors.iter().zip(&COUNTERS).enumerate() {
+            let counts = disks.iter().filter_map(|disk| disk.counters.get(column));
+            // Milliseconds divide exactly where a product with 0.001 would not.
+            let is_in_ms = *factor == 1e-3;
+            let scaled = |count: f64| if is_in_ms { count / 1e3 } else { count * factor };
+            families.push(descriptor.family(counts.map(|count| scaled(*count as f64))));
+        }
+        families.retain(|family| !family.is_empty());
+
+        // udev's records change when a device is plugged, so they need not be read every second.
+        families.extend(self.udev.families(Instant::now(), || {
+            let with_udev: Vec<_> = disks
+                .iter()
+                .map(|disk| (disk, properties(&self.udev_data, disk)))
+                .collect();
+            udev_families(&with_udev)
+        }));
+        Ok(families)
+    }
+}
+
+/// A host without udev (a container, a small guest) has devices all the same.
+fn properties(udev_data: &Path, disk: &Disk) -> HashMap<String, String> {
+    let record = udev_data.join(format!("b{}:{}", disk.major, disk.minor));
+    read_text(&record).map(|text| parse_udev(&text)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::{Tree, text_of};
+
+    #[test]
+    fn a_line_becomes_bytes_and_seconds_and_partitions_are_left_out() {
+        let tree = Tree::new();
+        tree.proc(
+            "diskstats",
+            "   8       0 sda 10 1 8 1500 20 2 16 2500 3 4000 5500 6 7 9 250 11 750\n\
+             \x20  8       1 sda1 10 1 8 1500 20 2 16 2500 3 4000 5500\n 254 0 old 1 0 2 3 4 5 6 7 8 9 10\n",
+        );
+        tree.host("udev/b8:0", "S:disk/by-id/x\nE:ID_MODEL=Fast\\x20One\nE:ID_SERIAL=long\nE:ID_SERIAL_SHORT=short\nE:ID_ATA=1\nE:ID_ATA_ROTATION_RATE_RPM=7200\n");
+        let exclude = NameFilter::exclude(r"^(ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$").unwrap();
+        let families = Diskstats::new(exclude, &tree.roots.rootfs.join("udev"))
+            .read(&tree.roots)
+            .unwrap();
+        let one = |name: &str| text_of(&families, &format!("{name}{{device=\"sda\"")).join("");
+        for (name, value) in [
+            ("node_disk_read_bytes_total", "4096"),
+            ("node_disk_read_time_seconds_total", "1.5"),
+            ("node_disk_written_bytes_total", "8192"),
+            ("node_disk_io_now", "3"),
+            ("node_disk_io_time_weighted_seconds_total", "5.5"),
+            ("node_disk_discarded_sectors_total", "9"),
+            ("node_disk_flush_requests_time_seconds_total", "0.75"),
+            ("node_disk_ata_rotation_rate_rpm", "7200"),
+        ] {
+            assert_eq!(one(name), format!("{name}{{device=\"sda\"}} {value}"));
+        }
+        assert_eq!(text_of(&families, "sda1"), [""; 0]);
+        assert_eq!(
+            text_of(&families, "flush").len(),
+            2,
+            "an old kernel's device has no flush counters"
+        );
+        let info = one("node_disk_info");
+        assert!(
+            info.contains("serial=\"short\"") && info.contains("model=\"Fast\\\\x20One\""),
+            "{info}"
+        );
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_counters() {
+        let text = "   8       0 sda 1 2 3 4 5 6 7 8 9 10 11\n 8 1 sda1 1 2\n";
+        assert_eq!(bytes(text).collect::<Vec<_>>(), [("sda", [3 * 512, 7 * 512])]);
+        let place = |name| COUNTERS.iter().position(|(counter, ..)| *counter == name).unwrap() + 1;
+        assert_eq!(
+            [
+                place("node_disk_read_bytes_total"),
+                place("node_disk_written_bytes_total")
+            ],
+            [3, 7]
+        );
+    }
+
+    #[test]
+    fn a_broken_line_is_named() {
+        assert!(
+            parse_diskstats("8 0 sda 1 two 3\n", |_| true)
+                .unwrap_err()
+                .contains("two")
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! `dmi`: what the firmware says of the machine, from `/sys/class/dmi/id`.
+
+use crate::family::{Family, label};
+use crate::sense::runtime::roots::{Attributes, ReadError, Roots};
+
+/// Label and file; serial numbers are readable to root only.
+const FIELDS: [(&str, &str); 20] = [
+    ("bios_date", "bios_date"),
+    ("bios_release", "bios_release"),
+    ("bios_vendor", "bios_vendor"),
+    ("bios_version", "bios_version"),
+    ("board_asset_tag", "board_asset_tag"),
+    ("board_name", "board_name"),
+    ("board_serial", "board_serial"),
+    ("board_vendor", "board_vendor"),
+    ("board_version", "board_version"),
+    ("chassis_asset_tag", "chassis_asset_tag"),
+    ("chassis_serial", "chassis_serial"),
+    ("chassis_vendor", "chassis_vendor"),
+    ("chassis_version", "chassis_version"),
+    ("product_family", "product_family"),
+    ("product_name", "product_name"),
+    ("product_serial", "product_serial"),
+    ("product_sku", "product_sku"),
+    ("product_uuid", "product_uuid"),
+    ("product_version", "product_version"),
+    ("system_vendor", "sys_vendor"),
+];
+
+pub fn read_dmi(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let attributes = Attributes::of(&roots.sys("class/dmi/id"));
+    let text = |file| Some(attributes.as_ref()?.text(file)?.trim().to_owned());
+    let labels: Vec<_> = FIELDS
+        .into_iter()
+        .filter_map(|(name, file)| Some(label(name, text(file)?)))
+        .collect();
+    if labels.is_empty() {
+        return Err(ReadError::Absent("no DMI information"));
+    }
+    let mut info = Family::gauge(
+        "node_dmi_info",
+        "What the firmware says of the machine; the value is always 1.",
+    );
+    info.push(labels, 1.0);
+    Ok(vec![info])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::{Tree, text_of};
+
+    #[test]
+    fn only_what_there_is_becomes_a_label() {
+        let tree = Tree::new();
+        assert!(matches!(read_dmi(&tree.roots), Err(ReadError::Absent(_))));
+        tree.sys("class/dmi/id/sys_vendor", " Acme\n");
+        tree.sys("class/dmi/id/product_name", b"X\xff1\n");
+        assert_eq!(
+            text_of(&read_dmi(&tree.roots).unwrap(), ""),
+            ["node_dmi_info{product_name=\"X\u{fffd}1\",system_vendor=\"Acme\"} 1"]
+        );
+    }
+}

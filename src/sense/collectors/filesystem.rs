@@ -1,0 +1,213 @@
+//! `filesystem`: sizes of mounted file systems.
+
+use super::registry::NameFilter;
+mod mounts;
+pub(super) mod statfs;
+
+use crate::family::{Family, label};
+use crate::sense::runtime::roots::{ReadError, Roots, read_bytes};
+use mounts::{Mount, parse_mountinfo};
+use statfs::{StatfsClient, Usage};
+use std::collections::HashSet;
+use std::path::Path;
+
+/// The collector with the mounts it waits for in vain.
+pub struct Filesystem {
+    mount_points: NameFilter,
+    fs_types: NameFilter,
+    client: StatfsClient,
+}
+
+/// What one mount yields: labels device, fstype and mountpoint, and its usage, or nothing where it did not answer.
+struct Line {
+    device: String,
+    fstype: String,
+    mount_point: String,
+    read_only: bool,
+    usage: Option<Usage>,
+}
+
+/// A mount point as the host sees it: what is seen through `--path.rootfs` loses that prefix.
+fn strip_rootfs(roots: &Roots, mount_point: &Path) -> String {
+    let stripped = mount_point.strip_prefix(&roots.rootfs).unwrap_or(mount_point);
+    Path::new("/").join(stripped).to_string_lossy().into_owned()
+}
+
+fn families(lines: &[Line]) -> Vec<Family> {
+    let mut error = Family::gauge(
+        "node_filesystem_device_error",
+        "1 where the file system did not say how full it is, or not in time.",
+    );
+    let mut read_only = Family::gauge(
+        "node_filesystem_readonly",
+        "1 where the file system is mounted read-only.",
+    );
+    type Figure = fn(&Usage) -> f64;
+    let mut figures: [(Family, Figure); 5] = [
+        (Family::gauge("node_filesystem_size_bytes", "Size in bytes."), |usage| {
+            usage.size_bytes
+        }),
+        (
+            Family::gauge(
+                "node_filesystem_free_bytes",
+                "Free bytes, those kept for root included.",
+            ),
+            |usage| usage.free_bytes,
+        ),
+        (
+            Family::gauge("node_filesystem_avail_bytes", "Bytes free to users other than root."),
+            |usage| usage.avail_bytes,
+        ),
+        (Family::gauge("node_filesystem_files", "Inodes in all."), |usage| {
+            usage.files
+        }),
+        (Family::gauge("node_filesystem_files_free", "Free inodes."), |usage| {
+            usage.files_free
+        }),
+    ];
+    for line in lines {
+        let labels = || {
+            vec![
+                label("device", line.device.clone()),
+                label("fstype", line.fstype.clone()),
+                label("mountpoint", line.mount_point.clone()),
+            ]
+        };
+        error.push(labels(), f64::from(u8::from(line.usage.is_none())));
+        let Some(usage) = &line.usage else { continue };
+        read_only.push(labels(), f64::from(u8::from(line.read_only)));
+        for (family, figure) in &mut figures {
+            family.push(labels(), figure(usage));
+        }
+    }
+    let mut families = vec![error, read_only];
+    families.extend(figures.map(|(family, _)| family));
+    families
+}
+
+impl Filesystem {
+    pub fn new(mount_points: NameFilter, fs_types: NameFilter, client: StatfsClient) -> Self {
+        Filesystem {
+            mount_points,
+            fs_types,
+            client,
+        }
+    }
+
+    fn mounts(&self, roots: &Roots) -> Result<Vec<Mount>, ReadError> {
+        // The mount table of init is the host's, ours may be that of a container or a systemd sandbox.
+        let (path, bytes) = match read_bytes(&roots.proc("1/mountinfo")) {
+            Ok(bytes) => (roots.proc("1/mountinfo"), bytes),
+            Err(_) => (roots.proc("self/mountinfo"), read_bytes(&roots.proc("self/mountinfo"))?),
+        };
+        parse_mountinfo(&bytes).map_err(|what| ReadError::Malformed { path, what })
+    }
+
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let mounts = self.mounts(roots)?;
+        let deadline = self.client.begin(mounts.iter().map(|mount| mount.id));
+        let mut lines = Vec::new();
+        let mut seen = HashSet::new();
+        for mount in mounts {
+            let mount_point = strip_rootfs(roots, &mount.mount_point);
+            if !self.mount_points.allows(&mount_point) || !self.fs_types.allows(&mount.fstype) {
+                continue;
+            }
+            // The same device can be mounted twice at one place; a series exists once.
+            if !seen.insert((mount.device.clone(), mount.fstype.clone(), mount_point.clone())) {
+                continue;
+            }
+            let stripped = mount
+                .mount_point
+                .strip_prefix(&roots.rootfs)
+                .unwrap_or(&mount.mount_point);
+            let usage = self.client.query(mount.id, &roots.host(stripped), deadline);
+            if let Err(error) = &usage {
+                tracing::debug!(mountpoint = mount_point, %error, "file system did not answer statfs");
+            }
+            lines.push(Line {
+                device: mount.device,
+                fstype: mount.fstype,
+                mount_point,
+                read_only: mount.read_only,
+                usage: usage.ok(),
+            });
+        }
+        Ok(families(&lines))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::collectors::registry::CollectorOptions;
+    use crate::sense::fixture::{Tree, text_of};
+    use std::io;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn read(mountinfo: &[u8], rootfs: &str) -> Vec<Family> {
+        let mut tree = Tree::new();
+        tree.roots.rootfs = rootfs.into();
+        tree.proc("1/mountinfo", mountinfo);
+        let call = Arc::new(|path: &Path| match path.to_str() {
+            Some(path) if path.ends_with("/broken") => Err(io::Error::other("no")),
+            _ => Ok(Usage {
+                size_bytes: 100.0,
+                free_bytes: 60.0,
+                avail_bytes: 50.0,
+                files: 9.0,
+                files_free: 8.0,
+            }),
+        });
+        let options = CollectorOptions::default();
+        let client = StatfsClient::new(call, Duration::from_secs(10));
+        Filesystem::new(options.mount_points, options.fs_types, client)
+            .read(&tree.roots)
+            .unwrap()
+    }
+
+    #[test]
+    fn pseudo_file_systems_and_repeated_mounts_are_left_out() {
+        let families = read(
+            b"1 1 0:1 / / rw - ext4 /dev/vda rw\n2 1 0:2 / /proc rw - proc proc rw\n3 1 0:3 / /x rw - overlay o rw\n\
+              4 1 0:4 / /dev/shm rw - tmpfs tmpfs rw\n5 1 0:5 / /mnt/a\\040b rw - xfs /dev/sdb ro\n\
+              6 1 0:5 / /mnt/a\\040b rw - xfs /dev/sdb ro\n7 1 0:9 / /var/lib/docker/x rw - ext4 d rw\n",
+            "/",
+        );
+        assert_eq!(
+            text_of(&families, "readonly"),
+            [
+                "node_filesystem_readonly{device=\"/dev/vda\",fstype=\"ext4\",mountpoint=\"/\"} 0",
+                "node_filesystem_readonly{device=\"/dev/sdb\",fstype=\"xfs\",mountpoint=\"/mnt/a b\"} 1",
+            ]
+        );
+        assert_eq!(text_of(&families, "avail")[0].rsplit(' ').next(), Some("50"));
+    }
+
+    #[test]
+    fn a_mount_that_fails_has_its_error_and_nothing_else() {
+        let families = read(
+            b"1 1 0:1 / /data/broken rw - ext4 d rw\n2 1 0:2 / / rw - ext4 d rw\n",
+            "/",
+        );
+        assert_eq!(
+            text_of(&families, "broken"),
+            ["node_filesystem_device_error{device=\"d\",fstype=\"ext4\",mountpoint=\"/data/broken\"} 1"]
+        );
+        assert_eq!(text_of(&families, "mountpoint=\"/\"").len(), 7);
+    }
+
+    #[test]
+    fn the_prefix_of_rootfs_is_not_shown() {
+        let families = read(
+            b"1 1 0:1 / /host rw - ext4 d rw\n2 1 0:2 / /host/srv rw - ext4 d rw\n",
+            "/host",
+        );
+        let lines = text_of(&families, "size_bytes");
+        assert!(
+            lines[0].contains("mountpoint=\"/\"") && lines[1].contains("mountpoint=\"/srv\""),
+            "{lines:?}"
+        );
+    }
+}

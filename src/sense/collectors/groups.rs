@@ -1,0 +1,370 @@
+//! `groups`: what named groups of processes use together (`evenkeel_group_*`), without a series per process. Reads
+//! through `process`; membership and sums are decided here.
+
+mod account;
+
+use super::stat::parse_stat;
+use crate::family::{Family, label};
+use crate::host::linux::boot_time;
+use crate::process::selector::Judgement;
+use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW, Procfs, TICKS_PER_SECOND, UserNames};
+use crate::process::{Process, ProcessFields, Selector};
+use arc_swap::ArcSwap;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Metrics of a group that cost a file per process, as `process_groups: [{metrics: […]}]` names them.
+pub const DEAR_METRICS: [(&str, ProcessFields); 4] = [
+    ("swap", ProcessFields::SWAP),
+    ("context_switches", ProcessFields::CONTEXT_SWITCHES),
+    ("io", ProcessFields::IO),
+    ("open_fds", ProcessFields::OPEN_FDS),
+];
+
+/// A group without `metrics`: all but open files, the dearest by far.
+pub const DEFAULT_METRICS: ProcessFields = ProcessFields::SWAP
+    .and(ProcessFields::CONTEXT_SWITCHES)
+    .and(ProcessFields::IO);
+
+const STATES: [&str; 6] = ["running", "sleeping", "waiting", "stopped", "zombie", "other"];
+
+/// Which processes are counted together, and what of them.
+#[derive(Debug, Clone)]
+pub struct Group {
+    pub name: String,
+    pub selector: Arc<Selector>,
+    /// Of `DEAR_METRICS`.
+    pub metrics: ProcessFields,
+}
+
+/// The groups in force: a reload puts others in their place.
+pub type Groups = Arc<ArcSwap<Vec<Group>>>;
+
+/// What the members of one group use at one moment.
+#[derive(Debug, Default)]
+struct GroupTotals {
+    processes: u64,
+    threads: u64,
+    resident_bytes: u64,
+    virtual_bytes: u64,
+    swap_bytes: u64,
+    open_fds: u64,
+    worst_fd_ratio: Option<f64>,
+    states: [u64; STATES.len()],
+    oldest: Option<Duration>,
+}
+
+impl GroupTotals {
+    fn add(&mut self, process: &Process) {
+        let usage = &process.details.usage;
+        self.processes += 1;
+        self.threads += u64::from(process.threads);
+        self.resident_bytes += process.resident_bytes;
+        self.virtual_bytes += process.virtual_bytes;
+        self.swap_bytes += usage.swap_bytes.unwrap_or(0);
+        self.open_fds += usage.open_fds.unwrap_or(0);
+        if let (Some(open), Some(max @ 1..)) = (usage.open_fds, usage.max_fds) {
+            let ratio = open as f64 / max as f64;
+            self.worst_fd_ratio = Some(self.worst_fd_ratio.map_or(ratio, |worst| worst.max(ratio)));
+        }
+        self.states[state(process.state)] += 1;
+        self.oldest = Some(
+            self.oldest
+                .map_or(process.born_at, |oldest| oldest.min(process.born_at)),
+        );
+    }
+}
+
+/// Place in `STATES` of a state letter of proc(5).
+fn state(letter: char) -> usize {
+    match letter {
+        'R' => 0,
+        'S' | 'I' => 1,
+        'D' => 2,
+        'T' | 't' => 3,
+        'Z' | 'X' | 'x' => 4,
+        _ => 5,
+    }
+}
+
+fn counters(process: &Process) -> Counters {
+    let usage = &process.details.usage;
+    Counters([
+        Some(process.cpu_ticks.saturating_sub(process.system_ticks)),
+        Some(process.system_ticks),
+        Some(process.major_faults),
+        Some(process.minor_faults),
+        usage.voluntary_switches,
+        usage.involuntary_switches,
+        usage.read_bytes,
+        usage.write_bytes,
+    ])
+}
+
+/// Processor time over at least five seconds, whatever the interval: two baselines, of which the older serves until
+/// the newer is old enough.
+#[derive(Default)]
+struct CpuBaselines {
+    older: Option<CpuBaseline>,
+    newer: Option<CpuBaseline>,
+}
+
+impl CpuBaselines {
+    fn measure(&self, process: &mut Process, boot_now: Duration) {
+        if let Some(baseline) = &self.older {
+            baseline.measure(std::slice::from_mut(process), boot_now);
+        }
+    }
+
+    fn keep(&mut self, now: CpuBaseline) {
+        let Some(newer) = self.newer.take() else {
+            self.older = Some(now.clone());
+            self.newer = Some(now);
+            return;
+        };
+        let is_old_enough = now.taken_at.saturating_sub(newer.taken_at) >= MIN_CPU_WINDOW;
+        if is_old_enough {
+            self.older = Some(newer);
+            self.newer = Some(now);
+        } else {
+            self.newer = Some(newer);
+        }
+    }
+}
+
+/// The collector's memory between two reads.
+pub struct GroupsReader {
+    groups: Groups,
+    procfs: Option<Procfs>,
+    accounts: HashMap<String, Account>,
+    users: UserNames,
+    cores: CpuBaselines,
+    idle_cache: IdleCache,
+}
+
+impl GroupsReader {
+    pub fn new(groups: Groups) -> Self {
+        GroupsReader {
+            groups,
+            procfs: None,
+            accounts: HashMap::new(),
+            users: UserNames::default(),
+            cores: CpuBaselines::default(),
+            idle_cache: IdleCache::default(),
+        }
+    }
+
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let groups = self.groups.load_full();
+        self.accounts
+            .retain(|name, _| groups.iter().any(|group| group.name == *name));
+        if groups.is_empty() {
+            (self.cores, self.idle_cache) = Default::default();
+            return Ok(Vec::new());
+        }
+        let failed = |source| ReadError::io(&roots.procfs, source);
+        let procfs = match &self.procfs {
+            Some(procfs) => procfs,
+            None => self.procfs.insert(Procfs::open(&roots.procfs).map_err(failed)?),
+        };
+        let booted_at = read_record(&roots.proc("stat"), parse_stat)?.boot_time_seconds;
+        let boot_now = boot_time();
+
+        let wants_cores = groups
+            .iter()
+            .any(|group| group.selector.needs().has(ProcessFields::CPU));
+        let mut baseline = CpuBaseline::take(&[], boot_now);
+        let mut sums: Vec<GroupTotals> = groups.iter().map(|_| GroupTotals::default()).collect();
+        let mut members: Vec<HashMap<_, _>> = groups
+            .iter()
+            .map(|group| HashMap::with_capacity(self.accounts.get(&group.name).map_or(0, Account::members)))
+            .collect();
+        let mut joined = Vec::with_capacity(groups.len());
+        self.idle_cache.begin();
+        procfs
+            .for_each_process(boot_now, |mut process, files| {
+                if wants_cores {
+                    self.cores.measure(&mut process, boot_now);
+                    baseline.add(&process);
+                }
+                let (mut known, mut metrics) = (ProcessFields::CPU, ProcessFields::NONE);
+                joined.clear();
+                for (index, group) in groups.iter().enumerate() {
+                    if matches!(group.selector.judge_cheaply(&process), Judgement::Fails(_)) {
+                        continue;
+                    }
+                    let missing = group.selector.needs().without(known);
+                    if missing != ProcessFields::NONE {
+                        files.read_details(&mut process.details, missing, &mut self.users);
+                        known = known | missing;
+                    }
+                    if group.selector.judge(&process) == Judgement::Holds {
+                        metrics = metrics | group.metrics;
+                        joined.push(index);
+                    }
+                }
+                if metrics != ProcessFields::NONE {
+                    self.rested
+                        .learn(&mut process, files, metrics, boot_now, &mut self.users);
+                }
+                for &index in &joined {
+                    sums[index].add(&process);
+                    members[index].insert(process.identity, (process.born_at, counters(&process)));
+                }
+            })
+            .map_err(failed)?;
+        if wants_cores {
+            self.cores.keep(baseline);
+        }
+        for (group, members) in groups.iter().zip(members) {
+            self.accounts
+                .entry(group.name.clone())
+                .or_default()
+                .settle(members, boot_now);
+        }
+        let shown: Vec<_> = groups
+            .iter()
+            .zip(&sums)
+            .filter_map(|(group, sum)| Some((group, sum, self.accounts.get(&group.name)?.totals())))
+            .collect();
+        Ok(families(&shown, booted_at))
+    }
+}
+
+/// Each family only for groups whose metrics hold what it tells.
+fn families(shown: &[(&Group, &GroupTotals, [u64; COUNTERS])], booted_at: f64) -> Vec<Family> {
+    let name = |group: &Group| label("group", group.name.clone());
+    let gauge = |family: &'static str, help: &'static str, needs: ProcessFields, value: fn(&Sum) -> Option<f64>| {
+        let mut gauge = Family::gauge(family, help);
+        for (group, sum, _) in shown.iter().filter(|(group, ..)| group.metrics.has(needs)) {
+            if let Some(value) = value(sum) {
+                gauge.push(vec![name(group)], value);
+            }
+        }
+        gauge
+    };
+    // A slot of `Counters`, and the value of the label that tells it from its fellows.
+    type Slots = &'static [(usize, Option<(&'static str, &'static str)>)];
+    let counter = |family: &'static str, help: &'static str, needs: ProcessFields, scale: f64, slots: Slots| {
+        let mut counter = Family::counter(family, help);
+        for (group, _, totals) in shown.iter().filter(|(group, ..)| group.metrics.has(needs)) {
+            for (slot, kind) in slots {
+                let mut labels = vec![name(group)];
+                labels.extend(kind.map(|(key, value)| label(key, value)));
+                counter.push(labels, totals[*slot] as f64 / scale);
+            }
+        }
+        counter
+    };
+    let mut states = Family::gauge(
+        "evenkeel_group_states",
+        "Members of a group in each state; of threads, the first counts.",
+    );
+    let mut oldest = Family::gauge(
+        "evenkeel_group_oldest_start_time_seconds",
+        "Unix time at which the oldest member of a group started.",
+    );
+    for (group, sum, _) in shown {
+        for (state, count) in STATES.into_iter().zip(sum.states) {
+            states.push(vec![name(group), label("state", state)], count as f64);
+        }
+        if let Some(born_at) = sum.oldest {
+            oldest.push(vec![name(group)], booted_at + born_at.as_secs_f64());
+        }
+    }
+    const TICKS: f64 = TICKS_PER_SECOND as f64;
+    let mut families = vec![
+        gauge(
+            "evenkeel_group_processes",
+            "Processes in a group.",
+            ProcessFields::NONE,
+            |sum| Some(sum.processes as f64),
+        ),
+        gauge(
+            "evenkeel_group_threads",
+            "Threads of a group.",
+            ProcessFields::NONE,
+            |sum| Some(sum.threads as f64),
+        ),
+        gauge(
+            "evenkeel_group_resident_bytes",
+            "Resident memory of a group, shared pages once per member.",
+            ProcessFields::NONE,
+            |sum| Some(sum.resident_bytes as f64),
+        ),
+        gauge(
+            "evenkeel_group_virtual_bytes",
+            "Address space of a group.",
+            ProcessFields::NONE,
+            |sum| Some(sum.virtual_bytes as f64),
+        ),
+        gauge(
+            "evenkeel_group_swap_bytes",
+            "Memory of a group that is in swap.",
+            ProcessFields::SWAP,
+            |sum| Some(sum.swap_bytes as f64),
+        ),
+        gauge(
+            "evenkeel_group_open_fds",
+            "File descriptors that a group has open.",
+            ProcessFields::OPEN_FDS,
+            |sum| Some(sum.open_fds as f64),
+        ),
+        gauge(
+            "evenkeel_group_worst_fd_ratio",
+            "Largest share of its limit of file descriptors that a member has open.",
+            ProcessFields::OPEN_FDS,
+            |sum| sum.worst_fd_ratio,
+        ),
+        counter(
+            "evenkeel_group_cpu_seconds_total",
+            "Processor time that members used since evenkeel saw them, those included that have ended.",
+            ProcessFields::NONE,
+            TICKS,
+            &[(0, Some(("mode", "user"))), (1, Some(("mode", "system")))],
+        ),
+        counter(
+            "evenkeel_group_major_page_faults_total",
+            "Page faults of members that had to wait for storage.",
+            ProcessFields::NONE,
+            1.0,
+            &[(2, None)],
+        ),
+        counter(
+            "evenkeel_group_minor_page_faults_total",
+            "Page faults of members that did not wait for storage.",
+            ProcessFields::NONE,
+            1.0,
+            &[(3, None)],
+        ),
+        counter(
+            "evenkeel_group_context_switches_total",
+            "Context switches of the members' first threads.",
+            ProcessFields::CONTEXT_SWITCHES,
+            1.0,
+            &[(4, Some(("type", "voluntary"))), (5, Some(("type", "involuntary")))],
+        ),
+        counter(
+            "evenkeel_group_read_bytes_total",
+            "Bytes that members had read from storage.",
+            ProcessFields::IO,
+            1.0,
+            &[(6, None)],
+        ),
+        counter(
+            "evenkeel_group_write_bytes_total",
+            "Bytes that members had written to storage.",
+            ProcessFields::IO,
+            1.0,
+            &[(7, None)],
+        ),
+        states,
+        oldest,
+    ];
+    families.retain(|family| !family.is_empty());
+    families
+}
+
+#[cfg(test)]
+mod tests;

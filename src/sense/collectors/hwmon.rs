@@ -1,0 +1,275 @@
+//! `hwmon`: sensors of `/sys/class/hwmon` (Documentation/hwmon/sysfs-interface.rst).
+
+use crate::family::{Family, MetricKind, label};
+use crate::sense::runtime::roots::{ReadError, Roots, attribute, names};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// Kinds of sensors that the kernel documents; other files are no sensors.
+const SENSORS: [&str; 14] = [
+    "vrm",
+    "beep_enable",
+    "update_interval",
+    "in",
+    "cpu",
+    "fan",
+    "pwm",
+    "temp",
+    "curr",
+    "power",
+    "energy",
+    "humidity",
+    "intrusion",
+    "freq",
+];
+
+/// `temp1_max_alarm` is kind `temp`, number 1, element `max_alarm`; a file without number is number 0.
+fn parse_file_name(name: &str) -> Option<(&str, u32, &str)> {
+    let number_at = name
+        .find(|character: char| character.is_ascii_digit())
+        .unwrap_or(name.len());
+    let (kind, rest) = name.split_at(number_at);
+    let number_end = rest
+        .find(|character: char| !character.is_ascii_digit())
+        .unwrap_or(rest.len());
+    let (number, element) = rest.split_at(number_end);
+    let number = if number.is_empty() { 0 } else { number.parse().ok()? };
+    let element = if element.is_empty() {
+        ""
+    } else {
+        element.strip_prefix('_')?
+    };
+    SENSORS.contains(&kind).then_some((kind, number, element))
+}
+
+/// Lower case, and what no metric name may hold as an underscore, none at the ends.
+fn clean(name: &str) -> String {
+    let keep = |character: char| character.is_ascii_alphanumeric() || matches!(character, ':' | '_');
+    let replaced: String = name
+        .trim()
+        .to_lowercase()
+        .chars()
+        .map(|character| if keep(character) { character } else { '_' })
+        .collect();
+    replaced.trim_matches('_').to_owned()
+}
+
+/// What an element of a sensor becomes: metric name, kind, and what its number is divided by.
+fn metric(kind: &str, element: &str, has_bare_value: bool) -> (String, MetricKind, f64) {
+    let base = match element {
+        "" => format!("node_hwmon_{kind}"),
+        // `input` is the value itself, unless a file without element is.
+        "input" if !has_bare_value => format!("node_hwmon_{kind}"),
+        element => format!("node_hwmon_{kind}_{}", clean(element)),
+    };
+    let (unit, family, divisor) = match (kind, element) {
+        ("beep_enable", _) => return ("node_hwmon_beep_enabled".to_owned(), MetricKind::Gauge, 1.0),
+        ("vrm", _) => {
+            return (
+                "node_hwmon_voltage_regulator_version".to_owned(),
+                MetricKind::Gauge,
+                1.0,
+            );
+        }
+        ("update_interval", _) => return ("node_hwmon_update_interval_seconds".to_owned(), MetricKind::Gauge, 1e3),
+        (_, "fault" | "alarm") => ("", MetricKind::Gauge, 1.0),
+        (_, "beep") => ("_enabled", MetricKind::Gauge, 1.0),
+        ("in" | "cpu", _) => ("_volts", MetricKind::Gauge, 1e3),
+        ("temp", "type") => ("", MetricKind::Gauge, 1.0),
+        ("temp", _) => ("_celsius", MetricKind::Gauge, 1e3),
+        ("curr", _) => ("_amps", MetricKind::Gauge, 1e3),
+        ("energy", _) => ("_joule_total", MetricKind::Counter, 1e6),
+        ("power", "accuracy") => ("", MetricKind::Gauge, 1e6),
+        ("power", "average_interval" | "average_interval_min" | "average_interval_max") => {
+            ("_seconds", MetricKind::Gauge, 1e3)
+        }
+        ("power", _) => ("_watt", MetricKind::Gauge, 1e6),
+        ("humidity", _) => ("", MetricKind::Gauge, 1e6),
+        ("fan", "input" | "min" | "max" | "target") => ("_rpm", MetricKind::Gauge, 1.0),
+        ("freq", "input") => ("_freq_mhz", MetricKind::Gauge, 1e6),
+        _ => ("", MetricKind::Gauge, 1.0),
+    };
+    (base + unit, family, divisor)
+}
+
+/// A name for a chip that survives a reboot: its device's bus and name rather than the number of the driver.
+fn chip_name(directory: &Path, hwmon: &str) -> String {
+    let device = directory.join("device").canonicalize().ok();
+    let part = |path: Option<&Path>| {
+        path.and_then(Path::file_name)
+            .map(|name| clean(&name.to_string_lossy()))
+    };
+    let name = part(device.as_deref()).unwrap_or_default();
+    let bus = part(device.as_deref().and_then(Path::parent)).unwrap_or_default();
+    if !name.is_empty() {
+        return if bus.is_empty() { name } else { format!("{bus}_{name}") };
+    }
+    let own = attribute(&directory.join("name"))
+        .map(|name| clean(&name))
+        .unwrap_or_default();
+    if own.is_empty() { clean(hwmon) } else { own }
+}
+
+/// Sensor to its elements and their text. Old drivers put the files into the device.
+fn sensors(directory: &Path) -> BTreeMap<(String, u32), BTreeMap<String, String>> {
+    let mut sensors: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for directory in [directory.to_owned(), directory.join("device")] {
+        for name in names(&directory).unwrap_or_default() {
+            let Some((kind, number, element)) = parse_file_name(&name) else {
+                continue;
+            };
+            let Some(text) = attribute(&directory.join(&name)) else {
+                continue;
+            };
+            sensors
+                .entry((kind.to_owned(), number))
+                .or_default()
+                .insert(element.to_owned(), text);
+        }
+    }
+    sensors
+}
+
+pub fn read_hwmon(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let base = roots.sys("class/hwmon");
+    let entries = names(&base).map_err(|error| error.or_absent("no sensors"))?;
+    let mut chip_names = Family::gauge(
+        "node_hwmon_chip_names",
+        "Name that the driver gives a chip; the value is always 1.",
+    );
+    let mut sensor_labels = Family::gauge("node_hwmon_sensor_label", "Label of a sensor; the value is always 1.");
+    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+
+    let chips: Vec<_> = entries
+        .iter()
+        .map(|hwmon| (hwmon, chip_name(&base.join(hwmon), hwmon)))
+        .collect();
+    let mut shared: HashMap<&str, usize> = HashMap::new();
+    for (_, chip) in &chips {
+        *shared.entry(chip).or_default() += 1;
+    }
+    for (hwmon, chip) in &chips {
+        let directory = base.join(hwmon);
+        // Two drivers on one device: the number is better than one series for both.
+        let chip = if shared[chip.as_str()] > 1 {
+            format!("{chip}_{hwmon}")
+        } else {
+            chip.clone()
+        };
+        let name = attribute(&directory.join("name"))
+            .map(|name| clean(&name))
+            .filter(|name| !name.is_empty());
+        if let Some(name) = name {
+            chip_names.push([label("chip", chip.clone()), label("chip_name", name)], 1.0);
+        }
+        for ((kind, number), elements) in sensors(&directory) {
+            let sensor = format!("{kind}{number}");
+            let labels = || vec![label("chip", chip.clone()), label("sensor", sensor.clone())];
+            for (element, text) in &elements {
+                if element == "label" {
+                    let mut labels = labels();
+                    labels.push(label("label", text.clone()));
+                    sensor_labels.push(labels, 1.0);
+                    continue;
+                }
+                let Ok(value) = text.trim().parse::<f64>() else {
+                    continue;
+                };
+                let (name, family, divisor) = metric(&kind, element, elements.contains_key(""));
+                let help = format!(
+                    "Sensor of kind {kind}, its {}.",
+                    if element.is_empty() { "value" } else { element }
+                );
+                families
+                    .entry(name)
+                    .or_insert_with_key(|name| Family::new(name.clone(), help, family))
+                    .push(labels(), value / divisor);
+            }
+        }
+    }
+    Ok([chip_names, sensor_labels]
+        .into_iter()
+        .chain(families.into_values())
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::{Tree, text_of};
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn file_names_are_taken_apart() {
+        for (name, expected) in [
+            ("temp1_max_alarm", Some(("temp", 1, "max_alarm"))),
+            ("pwm2", Some(("pwm", 2, ""))),
+            ("update_interval", Some(("update_interval", 0, ""))),
+            ("in0_input", Some(("in", 0, "input"))),
+            ("uevent", None),
+            ("temp1x", None),
+            ("name", None),
+        ] {
+            assert_eq!(parse_file_name(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn values_get_units_and_names_that_last() {
+        let tree = Tree::new();
+        assert!(matches!(read_hwmon(&tree.roots), Err(ReadError::Absent(_))));
+        for (file, content) in [
+            ("name", "coretemp\n"),
+            ("temp1_input", "44500\n"),
+            ("temp1_label", "Package \"0\"\n"),
+            ("temp1_crit_alarm", "0\n"),
+            ("fan2_input", "1200\n"),
+            ("in0_input", "broken\n"),
+            ("power1_average", "2500000\n"),
+            ("energy1_input", "3000000\n"),
+            ("pwm1", "128\n"),
+            ("pwm1_enable", "2\n"),
+        ] {
+            tree.sys(&format!("class/hwmon/hwmon3/{file}"), content);
+        }
+        tree.sys("devices/platform/coretemp.0/uevent", "");
+        symlink(
+            tree.roots.sys("devices/platform/coretemp.0"),
+            tree.roots.sys("class/hwmon/hwmon3/device"),
+        )
+        .unwrap();
+        let of = "{chip=\"platform_coretemp_0\",sensor=";
+        let mut lines = text_of(&read_hwmon(&tree.roots).unwrap(), "");
+        lines.sort();
+        assert_eq!(
+            lines,
+            [
+                "node_hwmon_chip_names{chip=\"platform_coretemp_0\",chip_name=\"coretemp\"} 1".to_owned(),
+                format!("node_hwmon_energy_joule_total{of}\"energy1\"}} 3"),
+                format!("node_hwmon_fan_rpm{of}\"fan2\"}} 1200"),
+                format!("node_hwmon_power_average_watt{of}\"power1\"}} 2.5"),
+                format!("node_hwmon_pwm_enable{of}\"pwm1\"}} 2"),
+                format!("node_hwmon_pwm{of}\"pwm1\"}} 128"),
+                format!("node_hwmon_sensor_label{of}\"temp1\",label=\"Package \\\"0\\\"\"}} 1"),
+                format!("node_hwmon_temp_celsius{of}\"temp1\"}} 44.5"),
+                format!("node_hwmon_temp_crit_alarm_celsius{of}\"temp1\"}} 0"),
+            ]
+        );
+    }
+
+    #[test]
+    fn two_chips_of_one_device_stay_apart() {
+        let tree = Tree::new();
+        for hwmon in ["hwmon0", "hwmon1"] {
+            tree.sys(&format!("class/hwmon/{hwmon}/name"), "asus\n");
+            tree.sys(&format!("class/hwmon/{hwmon}/fan1_input"), "1\n");
+        }
+        assert_eq!(
+            text_of(&read_hwmon(&tree.roots).unwrap(), "rpm"),
+            [
+                "node_hwmon_fan_rpm{chip=\"asus_hwmon0\",sensor=\"fan1\"} 1",
+                "node_hwmon_fan_rpm{chip=\"asus_hwmon1\",sensor=\"fan1\"} 1",
+            ]
+        );
+    }
+}

@@ -1,0 +1,99 @@
+//! `interrupts`: interrupts per line and processor from `/proc/interrupts` (proc(5)).
+
+use crate::family::{Family, label};
+use crate::sense::runtime::roots::{ReadError, Roots, read_parsed};
+
+/// One line of the table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Interrupt {
+    /// A number, or a name such as `NMI`.
+    pub name: String,
+    /// The controller of a numbered interrupt; what a named one means.
+    pub info: String,
+    pub devices: String,
+    /// Processor and count.
+    pub counts: Vec<(String, f64)>,
+}
+
+pub fn parse_interrupts(text: &str) -> Result<Vec<Interrupt>, String> {
+    let mut lines = text.lines();
+    let head = lines.next().ok_or("the file is empty")?;
+    // Offline processors have no column.
+    let cpus: Vec<&str> = head
+        .split_ascii_whitespace()
+        .filter_map(|cpu| cpu.strip_prefix("CPU"))
+        .collect();
+    let mut interrupts = Vec::new();
+    for line in lines {
+        // ARM leaves no space between name and first count.
+        let Some((name, rest)) = line.split_once(':') else {
+            continue;
+        };
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        // ERR and MIS are not per processor.
+        let Some((counts, words)) = fields
+            .split_at_checked(cpus.len())
+            .filter(|(_, words)| !words.is_empty())
+        else {
+            continue;
+        };
+        let name = name.trim().to_owned();
+        let count = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a count in {line:?}"));
+        let counts = cpus
+            .iter()
+            .zip(counts)
+            .map(|(cpu, text)| Ok(((*cpu).to_owned(), count(text)?)));
+        let counts = counts.collect::<Result<_, String>>()?;
+        let numbered = name.bytes().all(|byte| byte.is_ascii_digit());
+        let (info, devices) = if numbered { words.split_at(1) } else { (words, &[][..]) };
+        interrupts.push(Interrupt {
+            name,
+            info: info.join(" "),
+            devices: devices.join(" "),
+            counts,
+        });
+    }
+    Ok(interrupts)
+}
+
+pub fn read_interrupts(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let mut family = Family::counter("node_interrupts_total", "Interrupts by line and processor.");
+    for interrupt in read_parsed(&roots.proc("interrupts"), parse_interrupts)? {
+        for (cpu, count) in interrupt.counts {
+            let labels = vec![
+                label("cpu", cpu),
+                label("type", interrupt.name.clone()),
+                label("info", interrupt.info.clone()),
+                label("devices", interrupt.devices.clone()),
+            ];
+            family.push(labels, count);
+        }
+    }
+    Ok(vec![family])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbered_lines_have_a_controller_and_named_ones_a_meaning() {
+        let text = "           CPU0       CPU2\n 24:          1          0  IO-APIC   5-edge      ACPI:Ged\n\
+                    NMI:          3          4   Non-maskable interrupts\nERR:          0\nIPI0:5 6 Rescheduling\n";
+        let lines: Vec<_> = parse_interrupts(text).unwrap();
+        let summary: Vec<_> = lines
+            .iter()
+            .map(|i| (i.name.as_str(), i.info.as_str(), i.devices.as_str(), i.counts[1].1))
+            .collect();
+        assert_eq!(
+            summary,
+            [
+                ("24", "IO-APIC", "5-edge ACPI:Ged", 0.0),
+                ("NMI", "Non-maskable interrupts", "", 4.0),
+                ("IPI0", "Rescheduling", "", 6.0),
+            ]
+        );
+        assert_eq!(lines[0].counts[1].0, "2");
+        assert!(parse_interrupts("CPU0\n1: x chip\n").is_err());
+    }
+}

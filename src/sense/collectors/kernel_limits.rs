@@ -1,0 +1,176 @@
+//! `filefd`, `entropy` and `conntrack`: how much of what the kernel has little of is taken.
+
+use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
+use crate::sense::runtime::lines::lines;
+use crate::sense::runtime::roots::{ReadError, Roots, read_record};
+use std::sync::{Arc, LazyLock};
+
+fn parse_number(text: &str) -> Result<f64, String> {
+    text.trim().parse().map_err(|_| format!("{text:?} is not a number"))
+}
+
+/// Allocated and largest number of file handles from `/proc/sys/fs/file-nr`.
+pub fn parse_file_nr(text: &str) -> Result<[f64; 2], String> {
+    let fields: Vec<f64> = text
+        .split_ascii_whitespace()
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    match fields[..] {
+        [allocated, _, maximum] => Ok([allocated, maximum]),
+        _ => Err(format!("{text:?} is not three numbers")),
+    }
+}
+
+static FILE_HANDLES: LazyLock<[Arc<Descriptor>; 2]> = LazyLock::new(|| {
+    [
+        Descriptor::single(
+            "node_filefd_allocated",
+            "File handles that are allocated.",
+            MetricKind::Gauge,
+        ),
+        Descriptor::single(
+            "node_filefd_maximum",
+            "File handles that may be allocated.",
+            MetricKind::Gauge,
+        ),
+    ]
+});
+
+pub fn read_filefd(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let [allocated, maximum] = roots.value("sys/fs/file-nr", parse_file_nr)?;
+    Ok(unlabelled_families(&*FILE_HANDLES, [allocated, maximum]))
+}
+
+pub fn read_entropy(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let read = |file: &str| read_record(&roots.proc(&format!("sys/kernel/random/{file}")), parse_number);
+    Ok(vec![
+        Family::gauge("node_entropy_available_bits", "Bits of entropy at hand.").value(read("entropy_avail")?),
+        Family::gauge("node_entropy_pool_size_bits", "Bits that the entropy pool holds.").value(read("poolsize")?),
+    ])
+}
+
+/// What is summed over processors of `/proc/net/stat/nf_conntrack`: column, metric, help.
+const CONNTRACK: [(&str, &str, &str); 8] = [
+    ("found", "node_nf_conntrack_stat_found", "Lookups that found an entry."),
+    (
+        "invalid",
+        "node_nf_conntrack_stat_invalid",
+        "Packets that cannot be tracked.",
+    ),
+    (
+        "ignore",
+        "node_nf_conntrack_stat_ignore",
+        "Packets that already belonged to an entry.",
+    ),
+    ("insert", "node_nf_conntrack_stat_insert", "Entries put into the table."),
+    (
+        "insert_failed",
+        "node_nf_conntrack_stat_insert_failed",
+        "Entries that could not be put into the table.",
+    ),
+    (
+        "drop",
+        "node_nf_conntrack_stat_drop",
+        "Packets dropped because tracking failed.",
+    ),
+    (
+        "early_drop",
+        "node_nf_conntrack_stat_early_drop",
+        "Entries dropped to make room for new ones.",
+    ),
+    (
+        "search_restart",
+        "node_nf_conntrack_stat_search_restart",
+        "Lookups begun again because the table was resized.",
+    ),
+];
+
+/// Sums of the columns in the order of `CONNTRACK`: names in the first line, then a line of hexadecimal per processor.
+pub fn parse_conntrack(text: &str) -> Result<[f64; 8], String> {
+    let mut lines = lines(text);
+    let names: Vec<&str> = lines.next().unwrap_or("").split_ascii_whitespace().collect();
+    let mut sums = [0.0; 8];
+    for line in lines {
+        let values: Vec<&str> = line.split_ascii_whitespace().collect();
+        for (sum, (wanted, ..)) in sums.iter_mut().zip(CONNTRACK) {
+            // Kernels have dropped columns over time.
+            let Some(index) = names.iter().position(|name| *name == wanted) else {
+                continue;
+            };
+            let value = values.get(index).and_then(|value| u64::from_str_radix(value, 16).ok());
+            *sum += value.ok_or_else(|| format!("no number under {wanted} in {line:?}"))? as f64;
+        }
+    }
+    Ok(sums)
+}
+
+static CONNECTIONS: LazyLock<Vec<Arc<Descriptor>>> = LazyLock::new(|| {
+    let table = [
+        ("node_nf_conntrack_entries", "Connections that are tracked."),
+        ("node_nf_conntrack_entries_limit", "Connections that can be tracked."),
+    ];
+    // Gauges, as node_exporter has them, although they only grow.
+    let all = table.into_iter().chain(CONNTRACK.map(|(_, name, help)| (name, help)));
+    all.map(|(name, help)| Descriptor::single(name, help, MetricKind::Gauge))
+        .collect()
+});
+
+pub fn read_conntrack(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let read = || -> Result<_, ReadError> {
+        let number = |path| roots.value(path, parse_number);
+        let sums = roots.parsed("net/stat/nf_conntrack", parse_conntrack)?;
+        let count = number("sys/net/netfilter/nf_conntrack_count")?;
+        Ok((count, number("sys/net/netfilter/nf_conntrack_max")?, sums))
+    };
+    let (count, maximum, sums) = read().map_err(|error| error.or_absent("no connection tracking"))?;
+    Ok(unlabelled_families(
+        &*CONNECTIONS,
+        [count, maximum].into_iter().chain(sums),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::{Tree, text_of};
+
+    #[test]
+    fn file_handles_and_entropy_are_two_numbers_each() {
+        let tree = Tree::new();
+        tree.proc("sys/fs/file-nr", "492\t0\t2465610\n");
+        tree.proc("sys/kernel/random/entropy_avail", "250\n");
+        tree.proc("sys/kernel/random/poolsize", "256\n");
+        let mut families = read_filefd(&tree.roots).unwrap();
+        families.extend(read_entropy(&tree.roots).unwrap());
+        let expected = [
+            "node_filefd_allocated 492",
+            "node_filefd_maximum 2465610",
+            "node_entropy_available_bits 250",
+            "node_entropy_pool_size_bits 256",
+        ];
+        assert_eq!(text_of(&families, ""), expected);
+        assert!(parse_file_nr("492 0\n").is_err());
+    }
+
+    #[test]
+    fn tracked_connections_are_summed_over_processors_whatever_columns_there_are() {
+        let tree = Tree::new();
+        assert!(matches!(read_conntrack(&tree.roots), Err(ReadError::Absent(_))));
+        tree.proc("sys/net/netfilter/nf_conntrack_count", "5\n");
+        tree.proc("sys/net/netfilter/nf_conntrack_max", "9\n");
+        tree.proc(
+            "net/stat/nf_conntrack",
+            "entries found  early_drop\n00000005 0000000a 1\n00000005 00000001 2\n",
+        );
+        let families = read_conntrack(&tree.roots).unwrap();
+        assert_eq!(families.len(), 10);
+        for line in [
+            "node_nf_conntrack_stat_found 11",
+            "node_nf_conntrack_stat_early_drop 3",
+            "node_nf_conntrack_entries 5",
+        ] {
+            assert_eq!(text_of(&families, line), [line]);
+        }
+        assert!(parse_conntrack("found\nzz\n").is_err());
+    }
+}

@@ -1,0 +1,42 @@
+//! `loadavg`: the three load averages of `/proc/loadavg` (proc(5)).
+
+use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
+use crate::sense::runtime::roots::{ReadError, Roots};
+use std::sync::{Arc, LazyLock};
+
+/// Load over 1, 5 and 15 minutes.
+pub fn parse_loadavg(text: &str) -> Result<[f64; 3], String> {
+    let mut loads = [0.0; 3];
+    let mut fields = text.split_ascii_whitespace();
+    for load in &mut loads {
+        let field = fields.next().unwrap_or("");
+        *load = field
+            .parse()
+            .map_err(|_| format!("{field:?} is not a load in {text:?}"))?;
+    }
+    Ok(loads)
+}
+
+static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 3]> = LazyLock::new(|| {
+    [
+        Descriptor::single("node_load1", "Load average over 1 minute.", MetricKind::Gauge),
+        Descriptor::single("node_load5", "Load average over 5 minutes.", MetricKind::Gauge),
+        Descriptor::single("node_load15", "Load average over 15 minutes.", MetricKind::Gauge),
+    ]
+});
+
+pub fn read_loadavg(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let loads = roots.record("loadavg", parse_loadavg)?;
+    Ok(unlabelled_families(&*DESCRIPTORS, loads))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_loads_or_a_reason() {
+        assert_eq!(parse_loadavg("0.21 0.37 19.50 1/719 19737\n"), Ok([0.21, 0.37, 19.5]));
+        assert!(parse_loadavg("0.21 0.37").is_err());
+    }
+}

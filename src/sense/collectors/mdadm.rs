@@ -1,0 +1,177 @@
+//! `mdadm`: software RAID from `/proc/mdstat` (md(4)).
+
+use crate::family::{Family, label};
+use crate::sense::runtime::roots::{ReadError, Roots, read_parsed};
+
+/// The states that are shown, one of them being 1.
+const STATES: [&str; 5] = ["active", "inactive", "recovering", "resync", "check"];
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Array {
+    pub device: String,
+    pub state: String,
+    pub active: f64,
+    pub failed: f64,
+    pub spare: f64,
+    pub required: f64,
+    pub blocks: f64,
+    pub blocks_synced: f64,
+}
+
+/// The two numbers of `[3/2]`, or of `(5/10)` with those brackets.
+fn pair(text: &str, open: char, close: char) -> Option<(f64, f64)> {
+    text.split(open).skip(1).find_map(|rest| {
+        let (one, other) = rest.split_once(close)?.0.split_once('/')?;
+        Some((one.parse().ok()?, other.parse().ok()?))
+    })
+}
+
+pub fn parse_mdstat(text: &str) -> Result<Vec<Array>, String> {
+    let mut arrays: Vec<Array> = Vec::new();
+    for line in text.lines() {
+        // The first line lists the levels that the kernel knows.
+        let named = line
+            .split_once(" : ")
+            .filter(|(name, _)| *name != "Personalities" && !name.contains(' '));
+        if let Some((device, rest)) = named {
+            let mut fields = rest.split_ascii_whitespace();
+            let state = fields.next().ok_or_else(|| format!("no state in {line:?}"))?.to_owned();
+            let members = fields.filter(|field| field.contains('[')).collect::<Vec<_>>();
+            let marked = |mark| members.iter().filter(|member| member.ends_with(mark)).count() as f64;
+            // Levels without redundancy have no [n/m]: there all members are needed.
+            let all = if state == "active" { members.len() as f64 } else { 0.0 };
+            let (failed, spare) = (marked("(F)"), marked("(S)"));
+            arrays.push(Array {
+                device: device.to_owned(),
+                state,
+                active: all,
+                required: all,
+                failed,
+                spare,
+                ..Array::default()
+            });
+            continue;
+        }
+        // Lines before the first array, and after the last.
+        let Some(array) = arrays.last_mut().filter(|_| line.starts_with(' ')) else {
+            continue;
+        };
+        let mut fields = line.split_ascii_whitespace();
+        if let (Some(Ok(blocks)), Some("blocks")) = (fields.next().map(str::parse), fields.next()) {
+            array.blocks = blocks;
+            array.blocks_synced = blocks;
+            if let Some((required, active)) = pair(line, '[', ']') {
+                (array.required, array.active) = (required, active);
+            }
+            continue;
+        }
+        for (word, state) in [
+            ("recovery", "recovering"),
+            ("resync", "resync"),
+            ("check", "check"),
+            ("reshape", "reshape"),
+        ] {
+            let Some((_, progress)) = line
+                .split_once(word)
+                .filter(|(_, rest)| rest.trim_start().starts_with('='))
+            else {
+                continue;
+            };
+            array.state = state.to_owned();
+            // PENDING and DELAYED have not begun.
+            array.blocks_synced = pair(progress, '(', ')').map_or(0.0, |(synced, _)| synced);
+        }
+    }
+    Ok(arrays)
+}
+
+pub fn read_mdadm(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let arrays =
+        read_parsed(&roots.proc("mdstat"), parse_mdstat).map_err(|error| error.or_absent("no software RAID"))?;
+    let mut state = Family::gauge("node_md_state", "1 for the state that an array is in.");
+    let mut disks = Family::gauge("node_md_disks", "Disks of an array by state.");
+    let mut required = Family::gauge("node_md_disks_required", "Disks that an array needs to be whole.");
+    let mut blocks = Family::gauge("node_md_blocks", "Blocks of an array.");
+    let mut synced = Family::gauge("node_md_blocks_synced", "Blocks of an array that are in step.");
+    for array in &arrays {
+        let device = || label("device", array.device.clone());
+        for name in STATES {
+            state.push(
+                vec![device(), label("state", name)],
+                f64::from(u8::from(array.state == name)),
+            );
+        }
+        for (name, count) in [
+            ("active", array.active),
+            ("failed", array.failed),
+            ("spare", array.spare),
+        ] {
+            disks.push(vec![device(), label("state", name)], count);
+        }
+        required.push(vec![device()], array.required);
+        blocks.push(vec![device()], array.blocks);
+        synced.push(vec![device()], array.blocks_synced);
+    }
+    Ok(vec![state, disks, required, blocks, synced])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::{Tree, text_of};
+
+    const MDSTAT: &str = "Personalities : [raid1] [raid6] [raid0]
+md0 : active raid1 sdb1[1](F) sda1[0] sdc1[2](S)
+      1000 blocks super 1.2 [2/1] [U_]
+      [==>..................]  recovery = 12.6% (126/1000) finish=127.5min speed=33440K/sec
+
+md1 : active raid0 sda2[0] sdb2[1]
+      500 blocks super 1.2 512k chunks
+
+md2 : inactive sdd1[0](S)
+      64 blocks
+
+md3 : active (auto-read-only) raid1 sda3[0] sdb3[1]
+      77 blocks [2/2] [UU]
+      \tresync=PENDING
+
+unused devices: <none>
+";
+
+    #[test]
+    fn states_disks_and_progress_are_read() {
+        let arrays = parse_mdstat(MDSTAT).unwrap();
+        let figures: Vec<_> = arrays
+            .iter()
+            .map(|a| {
+                (
+                    a.device.as_str(),
+                    a.state.as_str(),
+                    [a.active, a.failed, a.spare, a.required, a.blocks, a.blocks_synced],
+                )
+            })
+            .collect();
+        assert_eq!(
+            figures,
+            [
+                ("md0", "recovering", [1.0, 1.0, 1.0, 2.0, 1000.0, 126.0]),
+                ("md1", "active", [2.0, 0.0, 0.0, 2.0, 500.0, 500.0]),
+                ("md2", "inactive", [0.0, 0.0, 1.0, 0.0, 64.0, 64.0]),
+                ("md3", "resync", [2.0, 0.0, 0.0, 2.0, 77.0, 0.0]),
+            ]
+        );
+    }
+
+    #[test]
+    fn every_state_is_shown() {
+        let tree = Tree::new();
+        assert!(matches!(read_mdadm(&tree.roots), Err(ReadError::Absent(_))));
+        tree.proc("mdstat", MDSTAT);
+        let families = read_mdadm(&tree.roots).unwrap();
+        assert_eq!(text_of(&families, "node_md_state").len(), 20);
+        assert_eq!(
+            text_of(&families, "state=\"recovering\"} 1"),
+            ["node_md_state{device=\"md0\",state=\"recovering\"} 1"]
+        );
+    }
+}

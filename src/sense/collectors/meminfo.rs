@@ -1,0 +1,106 @@
+//! `meminfo`: every line of `/proc/meminfo` (proc(5)) as a gauge.
+
+use crate::family::{Descriptor, Family, MetricKind};
+use crate::sense::runtime::lines::lines;
+use crate::sense::runtime::name_cache::NameCache;
+use crate::sense::runtime::roots::{ReadError, Roots};
+use std::sync::Arc;
+
+/// What was made of a line's name, which tells nothing of the unit: form without a unit, and with one.
+type Names = NameCache<[Arc<Descriptor>; 2]>;
+
+/// The collector's memory between two reads.
+#[derive(Default)]
+pub struct Meminfo(Names);
+
+fn descriptors(name: &str) -> [Arc<Descriptor>; 2] {
+    // Active(anon) -> Active_anon
+    let name = match name.trim().split_once('(') {
+        Some((before, within)) => [before, "_", &within.replace(')', "")].concat(),
+        None => name.trim().to_owned(),
+    };
+    let descriptor = |name: &str| {
+        let help = ["The line ", name, " of /proc/meminfo."].concat();
+        Descriptor::single(["node_memory_", name].concat(), help, MetricKind::Gauge)
+    };
+    [descriptor(&name), descriptor(&[&name, "_bytes"].concat())]
+}
+
+/// A gauge for each line; in bytes where the kernel names a unit.
+fn parse_meminfo(text: &str, name_cache: &mut Names) -> Result<Vec<Family>, String> {
+    let mut families = Vec::with_capacity(64);
+    name_cache.rewind();
+    for line in lines(text).filter(|line| !line.is_empty()) {
+        let bad = || format!("{line:?} is not of the form `name: number [kB]`");
+        let ([plain, in_bytes], rest) = name_cache.next(line, ':', descriptors).ok_or_else(bad)?;
+        let mut fields = rest.split_ascii_whitespace();
+        let value: u64 = fields.next().and_then(|field| field.parse().ok()).ok_or_else(bad)?;
+        families.push(match fields.next() {
+            Some("kB") => in_bytes.family([value as f64 * 1024.0]),
+            _ => plain.family([value as f64]),
+        });
+    }
+    if families.is_empty() {
+        Err("the file is empty".to_owned())
+    } else {
+        Ok(families)
+    }
+}
+
+impl Meminfo {
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        roots.record("meminfo", |text| parse_meminfo(text, &mut self.0))
+    }
+}
+
+/// `MemAvailable` in bytes and nothing else, for a look that costs little. `None` where it cannot be read; kernels before
+/// 3.14 do not have it.
+pub fn read_available_bytes(roots: &Roots) -> Option<u64> {
+    roots.record("meminfo", |text| Ok(available_bytes(text))).ok()?
+}
+
+fn available_bytes(text: &str) -> Option<u64> {
+    bytes(text, "MemAvailable:")
+}
+
+/// Share of memory that is not available to new programs, 0 to 1. Kernels before 3.14 do not tell it: no figure is better than a
+/// wrong one.
+pub fn used_ratio(text: &str) -> Option<f64> {
+    let (total, available) = (bytes(text, "MemTotal:")?, available_bytes(text)?);
+    (total > 0).then(|| (1.0 - available as f64 / total as f64).clamp(0.0, 1.0))
+}
+
+fn bytes(text: &str, name: &str) -> Option<u64> {
+    let rest = lines(text).find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::text_of;
+
+    #[test]
+    fn parentheses_and_units_go_into_the_name() {
+        let mut names = Names::default();
+        let mut shown = |text: &str| parse_meminfo(text, &mut names).map(|families| text_of(&families, ""));
+        assert_eq!(
+            shown("MemTotal:  2 kB\nActive(anon):  1 kB\nHugePages_Total:  7\n").unwrap(),
+            [
+                "node_memory_MemTotal_bytes 2048",
+                "node_memory_Active_anon_bytes 1024",
+                "node_memory_HugePages_Total 7",
+            ]
+        );
+        assert_eq!(available_bytes("MemTotal:  9 kB\nMemAvailable:   2 kB\n"), Some(2048));
+        assert_eq!(available_bytes("MemTotal:  9 kB\n"), None);
+        assert_eq!(used_ratio("MemTotal:  8 kB\nMemAvailable:   2 kB\n"), Some(0.75));
+        assert_eq!(used_ratio("MemTotal:  8 kB\nMemAvailable:   9 kB\n"), Some(0.0));
+        assert_eq!(used_ratio("MemTotal:  9 kB\n"), None);
+        assert_eq!(used_ratio("MemTotal:  0 kB\nMemAvailable:   0 kB\n"), None);
+        for bad in ["", "MemTotal 5 kB\n", "MemTotal: lots kB\n"] {
+            assert!(shown(bad).is_err(), "{bad:?}");
+        }
+    }
+}

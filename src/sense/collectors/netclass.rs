@@ -1,0 +1,199 @@
+//! `netclass`: attributes of network devices from `/sys/class/net` (sysfs-class-net).
+
+use super::registry::NameFilter;
+use crate::family::{Family, MetricKind, label};
+use crate::sense::runtime::roots::{Attributes, ReadError, Roots, entries, file_name};
+
+/// File of a device, metric name after `node_network_`, help, kind.
+const ATTRIBUTES: [(&str, &str, &str, MetricKind); 17] = [
+    (
+        "addr_assign_type",
+        "address_assign_type",
+        "How the device got its address.",
+        MetricKind::Gauge,
+    ),
+    ("carrier", "carrier", "1 where the link is there.", MetricKind::Gauge),
+    (
+        "carrier_changes",
+        "carrier_changes_total",
+        "Times that the link came or went.",
+        MetricKind::Counter,
+    ),
+    (
+        "carrier_up_count",
+        "carrier_up_changes_total",
+        "Times that the link came.",
+        MetricKind::Counter,
+    ),
+    (
+        "carrier_down_count",
+        "carrier_down_changes_total",
+        "Times that the link went.",
+        MetricKind::Counter,
+    ),
+    (
+        "dev_id",
+        "device_id",
+        "Number of the device among those that share an address.",
+        MetricKind::Gauge,
+    ),
+    (
+        "dormant",
+        "dormant",
+        "1 where the device waits for something outside.",
+        MetricKind::Gauge,
+    ),
+    ("flags", "flags", "Flags of the device (IFF_*).", MetricKind::Gauge),
+    ("ifindex", "iface_id", "Index of the device.", MetricKind::Gauge),
+    ("iflink", "iface_link", "Index of the device below.", MetricKind::Gauge),
+    ("link_mode", "iface_link_mode", "Mode of the link.", MetricKind::Gauge),
+    ("mtu", "mtu_bytes", "Largest packet, in bytes.", MetricKind::Gauge),
+    (
+        "name_assign_type",
+        "name_assign_type",
+        "How the device got its name.",
+        MetricKind::Gauge,
+    ),
+    (
+        "netdev_group",
+        "net_dev_group",
+        "Group of the device.",
+        MetricKind::Gauge,
+    ),
+    (
+        "speed",
+        "speed_bytes",
+        "Speed in bytes per second; negative where unknown.",
+        MetricKind::Gauge,
+    ),
+    (
+        "tx_queue_len",
+        "transmit_queue_length",
+        "Packets that may wait to be sent.",
+        MetricKind::Gauge,
+    ),
+    (
+        "type",
+        "protocol_type",
+        "Type of the device (ARPHRD_*).",
+        MetricKind::Gauge,
+    ),
+];
+
+/// Megabits in bytes.
+const BYTES_PER_MEGABIT: f64 = 1e6 / 8.0;
+
+/// Decimal, or hexadecimal after `0x`.
+fn parse_attribute(text: &str) -> Option<f64> {
+    match text.trim().strip_prefix("0x") {
+        Some(hex) => Some(u64::from_str_radix(hex, 16).ok()? as f64),
+        None => Some(text.trim().parse::<i64>().ok()? as f64),
+    }
+}
+
+pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>, ReadError> {
+    let base = roots.sys("class/net");
+    let mut families = ATTRIBUTES.map(|(_, name, help, kind)| Family::new(format!("node_network_{name}"), help, kind));
+    let mut up = Family::gauge("node_network_up", "1 where the device is up.");
+    let mut info = Family::gauge("node_network_info", "What is known of a device; the value is always 1.");
+    for directory in entries(&base)? {
+        let device = file_name(&directory);
+        if !devices.allows(&device) {
+            continue;
+        }
+        // `bonding_masters` is a file among the devices.
+        let Some(attributes) = Attributes::of(&directory) else {
+            continue;
+        };
+        let Some(operstate) = attributes.text("operstate") else {
+            continue;
+        };
+        for (family, (file, ..)) in families.iter_mut().zip(ATTRIBUTES) {
+            // Many drivers refuse to answer for a device that is down.
+            let Some(value) = attributes.text(file).and_then(|text| parse_attribute(&text)) else {
+                continue;
+            };
+            let value = if file == "speed" {
+                value * BYTES_PER_MEGABIT
+            } else {
+                value
+            };
+            family.push([label("device", device.clone())], value);
+        }
+        up.push(
+            vec![label("device", device.clone())],
+            f64::from(u8::from(operstate == "up")),
+        );
+        let text = |file: &str| attributes.text(file).unwrap_or_default();
+        info.push(
+            vec![
+                label("address", text("address")),
+                label("broadcast", text("broadcast")),
+                label("device", device.clone()),
+                label("duplex", text("duplex")),
+                label("ifalias", text("ifalias")),
+                label("operstate", operstate),
+            ],
+            1.0,
+        );
+    }
+    let mut families = Vec::from(families);
+    families.extend([up, info]);
+    families.retain(|family| !family.is_empty());
+    Ok(families)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::{Tree, text_of};
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn a_device_may_bear_any_bytes() {
+        let tree = Tree::new();
+        let device = tree.roots.sys("class/net").join(OsStr::from_bytes(b"w\xff\"\\"));
+        std::fs::create_dir_all(&device).unwrap();
+        std::fs::write(device.join("operstate"), "up\n").unwrap();
+        let families = read_netclass(&tree.roots, &NameFilter::default()).unwrap();
+        assert_eq!(
+            text_of(&families, "node_network_up"),
+            ["node_network_up{device=\"w\u{fffd}\\\"\\\\\"} 1"]
+        );
+    }
+
+    #[test]
+    fn hexadecimal_speed_and_missing_attributes_are_understood() {
+        let tree = Tree::new();
+        tree.sys("class/net/bonding_masters", "bond0\n");
+        for (file, content) in [
+            ("operstate", "up\n"),
+            ("flags", "0x1003\n"),
+            ("speed", "1000\n"),
+            ("mtu", "1500\n"),
+            ("ifalias", "to \"x\"\n"),
+        ] {
+            tree.sys(&format!("class/net/eth0/{file}"), content);
+        }
+        tree.sys("class/net/lo/operstate", "unknown\n");
+        tree.sys("class/net/lo/speed", "\n");
+        let families = read_netclass(&tree.roots, &NameFilter::default()).unwrap();
+        for (name, expected) in [
+            ("node_network_flags", vec!["node_network_flags{device=\"eth0\"} 4099"]),
+            (
+                "node_network_speed",
+                vec!["node_network_speed_bytes{device=\"eth0\"} 125000000"],
+            ),
+            (
+                "node_network_up",
+                vec!["node_network_up{device=\"eth0\"} 1", "node_network_up{device=\"lo\"} 0"],
+            ),
+        ] {
+            assert_eq!(text_of(&families, name), expected);
+        }
+        assert!(text_of(&families, "node_network_info{")[0].contains("ifalias=\"to \\\"x\\\"\""));
+        let none = read_netclass(&tree.roots, &NameFilter::exclude("eth").unwrap()).unwrap();
+        assert_eq!(text_of(&none, "eth0"), [""; 0]);
+    }
+}

@@ -1,0 +1,186 @@
+//! `netdev`: traffic per network device from `/proc/net/dev` (proc(5)).
+
+use super::registry::NameFilter;
+use crate::family::{DescriptorCache, Family, SharedStr, label};
+use crate::sense::runtime::lines::lines;
+use crate::sense::runtime::roots::{ReadError, Roots, number};
+use crate::sense::runtime::ttl_cache::TtlCache;
+use std::time::Instant;
+
+/// The columns of `/proc/net/dev`, first those received, then those transmitted.
+const COLUMNS: [&str; 16] = [
+    "receive_bytes",
+    "receive_packets",
+    "receive_errs",
+    "receive_drop",
+    "receive_fifo",
+    "receive_frame",
+    "receive_compressed",
+    "receive_multicast",
+    "transmit_bytes",
+    "transmit_packets",
+    "transmit_errs",
+    "transmit_drop",
+    "transmit_fifo",
+    "transmit_colls",
+    "transmit_carrier",
+    "transmit_compressed",
+];
+
+/// A device and its counters in the order of `COLUMNS`.
+pub type NetdevSample = Vec<(String, [u64; 16])>;
+
+pub fn parse_netdev(text: &str) -> Result<NetdevSample, String> {
+    let mut sample = NetdevSample::new();
+    for line in lines(text).skip(2) {
+        let bad = || format!("{line:?} is not of the form `device: 16 counters`");
+        // The kernel allows no colon in the name of a device (dev_valid_name()).
+        let (device, rest) = line.split_once(':').ok_or_else(bad)?;
+        let mut counters = [0; 16];
+        let mut fields = rest.split_ascii_whitespace();
+        for counter in &mut counters {
+            *counter = fields.next().and_then(|field| field.parse().ok()).ok_or_else(bad)?;
+        }
+        sample.push((device.trim().to_owned(), counters));
+    }
+    Ok(sample)
+}
+
+/// Bytes received and sent of each device; a line that is none of a device is passed over.
+pub fn bytes(text: &str) -> impl Iterator<Item = (&str, [u64; 2])> {
+    lines(text).skip(2).filter_map(|line| {
+        let (device, rest) = line.split_once(':')?;
+        let mut fields = rest.split_ascii_whitespace();
+        let received = fields.next()?.parse().ok()?;
+        let sent = fields.nth(7)?.parse().ok()?;
+        Some((device.trim(), [received, sent]))
+    })
+}
+
+fn family(column: &str) -> Family {
+    Family::counter(
+        format!("node_network_{column}_total"),
+        format!("Counter {column} of a network device, as /proc/net/dev counts it."),
+    )
+}
+
+/// A family for each column, with a series for each device.
+fn describe(devices: &[String]) -> Vec<Family> {
+    let mut families: Vec<Family> = COLUMNS.iter().map(|column| family(column)).collect();
+    for device in devices {
+        let device = SharedStr::from(device.clone());
+        let label = || [label("device", device.clone())];
+        families.iter_mut().for_each(|family| family.push(label(), 0.0));
+    }
+    families
+}
+
+/// The collector's memory between two reads.
+pub struct Netdev {
+    wanted: NameFilter,
+    /// In the order of `COLUMNS`.
+    kept: DescriptorCache<String>,
+    no_handler: TtlCache,
+}
+
+impl Netdev {
+    pub fn new(wanted: NameFilter) -> Self {
+        Netdev {
+            wanted,
+            kept: DescriptorCache::default(),
+            no_handler: TtlCache::default(),
+        }
+    }
+
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let mut sample = roots.parsed("net/dev", parse_netdev)?;
+        sample.retain(|(device, _)| self.wanted.allows(device));
+        // The one counter that node_exporter takes from netlink and /proc/net/dev lacks. It costs a file per device.
+        let no_handler = self.no_handler.families(Instant::now(), || {
+            let mut family = family("receive_nohandler");
+            for (device, _) in &sample {
+                if let Some(count) = number(&roots.sys(&format!("class/net/{device}/statistics/rx_nohandler"))) {
+                    family.push([label("device", device.clone())], count);
+                }
+            }
+            vec![family]
+        });
+        let (devices, counters): (Vec<String>, Vec<[u64; 16]>) = sample.into_iter().unzip();
+        let descriptors = self.kept.descriptors(devices, describe);
+        let mut families = Vec::with_capacity(descriptors.len() + 1);
+        for (column, descriptor) in descriptors.iter().enumerate() {
+            families.push(descriptor.family(counters.iter().map(|row| row[column] as f64)));
+        }
+        families.extend(no_handler);
+        families.retain(|family| !family.is_empty());
+        Ok(families)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::{Tree, text_of};
+
+    const HEAD: &str = "Inter-|   Receive  |  Transmit\n face |bytes |bytes\n";
+
+    #[test]
+    fn a_name_may_touch_its_first_counter_and_be_any_bytes() {
+        let tree = Tree::new();
+        let mut text = format!("{HEAD}  eth0:123 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n").into_bytes();
+        text.extend_from_slice(b" w\xff\"\\: 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n");
+        tree.proc("net/dev", text);
+        tree.sys("class/net/eth0/statistics/rx_nohandler", "17\n");
+        let families = Netdev::new(NameFilter::default()).read(&tree.roots).unwrap();
+        assert_eq!(
+            text_of(&families, "eth0")
+                .iter()
+                .map(|line| line.rsplit(' ').next().unwrap())
+                .collect::<Vec<_>>(),
+            [
+                "123", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17"
+            ]
+        );
+        assert_eq!(families[0].point(1).labels[0].1, "w\u{fffd}\"\\");
+        let filter = NameFilter::exclude("^eth0$").unwrap();
+        let excluded = Netdev::new(filter).read(&tree.roots).unwrap();
+        assert_eq!(text_of(&excluded, "eth0"), [""; 0]);
+    }
+
+    #[test]
+    fn each_number_stays_with_its_device_when_devices_come_and_go() {
+        let tree = Tree::new();
+        let mut netdev = Netdev::new(NameFilter::default());
+        let mut received = |devices: &[(&str, u64)]| {
+            let line = |(name, bytes): &(&str, u64)| format!("{name}: {bytes}{}\n", " 0".repeat(15));
+            tree.proc(
+                "net/dev",
+                format!("{HEAD}{}", devices.iter().map(line).collect::<String>()),
+            );
+            text_of(&netdev.read(&tree.roots).unwrap(), "receive_bytes")
+        };
+        let line = |device: &str, bytes: u64| format!("node_network_receive_bytes_total{{device={device:?}}} {bytes}");
+        assert_eq!(received(&[("a", 1), ("b", 2)]), [line("a", 1), line("b", 2)]);
+        assert_eq!(received(&[("b", 3), ("a", 4)]), [line("b", 3), line("a", 4)]);
+        assert_eq!(received(&[("c", 5)]), [line("c", 5)]);
+        assert_eq!(received(&[]), [""; 0]);
+        assert_eq!(received(&[("c", 6), ("d", 7)]), [line("c", 6), line("d", 7)]);
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_columns() {
+        let text = format!("{HEAD}  eth0:1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n lo: 1 2\n w 1: 3 0 0 0 0 0 0 0 4\n");
+        let column = |name| COLUMNS.iter().position(|column| *column == name).unwrap() as u64 + 1;
+        let eth0 = [column("receive_bytes"), column("transmit_bytes")];
+        assert_eq!(bytes(&text).collect::<Vec<_>>(), [("eth0", eth0), ("w 1", [3, 4])]);
+    }
+
+    #[test]
+    fn a_short_line_is_named() {
+        assert!(
+            parse_netdev(&format!("{HEAD} eth0: 1 2\n"))
+                .unwrap_err()
+                .contains("eth0")
+        );
+    }
+}

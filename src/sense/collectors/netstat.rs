@@ -1,0 +1,164 @@
+//! `netstat`: chosen protocol counters from `/proc/net/{netstat,snmp,snmp6}` (proc_pid_net(5)).
+
+use crate::family::{Descriptor, Family, MetricKind};
+use crate::sense::runtime::lines::lines;
+use crate::sense::runtime::name_cache::NameCache;
+use crate::sense::runtime::roots::{ReadError, Roots};
+use regex::Regex;
+use std::sync::Arc;
+
+/// The wanted columns of a line of values: which, and how they are shown.
+#[derive(Debug, Default)]
+struct Columns {
+    wanted: Vec<(usize, Arc<Descriptor>)>,
+    count: usize,
+}
+
+/// The collector's memory between two reads.
+pub struct Netstat {
+    wanted: Regex,
+    /// By file: `netstat`, `snmp`.
+    columns: [NameCache<Columns>; 2],
+    snmp6: NameCache<Option<Arc<Descriptor>>>,
+}
+
+/// How a counter is shown, if it is.
+fn descriptor(wanted: &Regex, protocol: &str, counter: &str) -> Option<Arc<Descriptor>> {
+    let name = [protocol, "_", counter].concat();
+    wanted.is_match(&name).then(|| {
+        let help = ["Protocol counter ", &name, " of the kernel."].concat();
+        Descriptor::single(["node_netstat_", &name].concat(), help, MetricKind::Untyped)
+    })
+}
+
+/// `netstat` and `snmp`: a line of names and a line of values for each protocol.
+fn parse_pairs(text: &str, wanted: &Regex, name_cache: &mut NameCache<Columns>) -> Result<Vec<Family>, String> {
+    let mut families = Vec::with_capacity(32);
+    let mut lines = text.split_inclusive('\n');
+    name_cache.rewind();
+    while let Some(head) = lines.next() {
+        let bad = || format!("{head:?} is not followed by a line of as many values");
+        let columns = |head: &str| {
+            let (protocol, names) = head.split_once(':').unwrap_or_default();
+            let names = names.split_ascii_whitespace();
+            let wanted = |(index, name)| Some((index, descriptor(wanted, protocol, name)?));
+            Columns {
+                count: names.clone().count(),
+                wanted: names.enumerate().filter_map(wanted).collect(),
+            }
+        };
+        // The whole line, names and all: so a kernel that adds a counter is noticed.
+        let (columns, _) = name_cache.next(head, '\n', columns).ok_or_else(bad)?;
+        let (protocol, _) = head.split_once(':').ok_or_else(bad)?;
+        let values = lines
+            .next()
+            .and_then(|line| line.strip_prefix(protocol)?.strip_prefix(':'))
+            .ok_or_else(bad)?;
+        let mut wanted = columns.wanted.iter().peekable();
+        let mut count = 0;
+        for value in values.split_ascii_whitespace() {
+            if let Some((_, descriptor)) = wanted.next_if(|(index, _)| *index == count) {
+                // Signed: MaxConn is -1 where there is no limit.
+                families.push(descriptor.family([value.parse().map_err(|_| bad())?]));
+            }
+            count += 1;
+        }
+        if count < columns.count {
+            return Err(bad());
+        }
+    }
+    Ok(families)
+}
+
+/// `snmp6`: one line per counter, its protocol ending in 6.
+fn parse_snmp6(
+    text: &str,
+    wanted: &Regex,
+    descriptors: &mut NameCache<Option<Arc<Descriptor>>>,
+) -> Result<Vec<Family>, String> {
+    let mut families = Vec::with_capacity(32);
+    descriptors.rewind();
+    for line in lines(text) {
+        let bad = || format!("{line:?} is not of the form `name number`");
+        let make = |name: &str| {
+            let (protocol, counter) = name.split_at(name.find('6')? + 1);
+            descriptor(wanted, protocol, counter.trim_end())
+        };
+        let (descriptor, value) = descriptors.next(line, '\t', make).ok_or_else(bad)?;
+        if let Some(descriptor) = descriptor {
+            families.push(descriptor.family([value.trim().parse().map_err(|_| bad())?]));
+        }
+    }
+    Ok(families)
+}
+
+impl Netstat {
+    /// Shows the counters whose names (`Tcp_ActiveOpens`) are `wanted`.
+    pub fn new(wanted: Regex) -> Self {
+        Netstat {
+            wanted,
+            columns: Default::default(),
+            snmp6: NameCache::default(),
+        }
+    }
+
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let [netstat, snmp] = &mut self.columns;
+        let mut families = roots.record("net/netstat", |text| parse_pairs(text, &self.wanted, netstat))?;
+        families.extend(roots.record("net/snmp", |text| parse_pairs(text, &self.wanted, snmp))?);
+        match roots.record("net/snmp6", |text| parse_snmp6(text, &self.wanted, &mut self.snmp6)) {
+            Ok(more) => families.extend(more),
+            // IPv6 is switched off.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(families)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::collectors::registry::CollectorOptions;
+    use crate::sense::fixture::{Tree, text_of};
+
+    #[test]
+    fn names_and_values_meet_and_ipv6_may_be_missing() {
+        let tree = Tree::new();
+        tree.proc(
+            "net/netstat",
+            "TcpExt: SyncookiesSent Unwanted ListenDrops\nTcpExt: 3 x 5\n",
+        );
+        tree.proc("net/snmp", "Tcp: MaxConn ActiveOpens InErrs\nTcp: -1 12 0\n");
+        let mut netstat = Netstat::new(CollectorOptions::default().netstat_fields);
+        let expected = [
+            "node_netstat_TcpExt_SyncookiesSent 3",
+            "node_netstat_TcpExt_ListenDrops 5",
+            "node_netstat_Tcp_ActiveOpens 12",
+            "node_netstat_Tcp_InErrs 0",
+        ];
+        assert_eq!(text_of(&netstat.read(&tree.roots).unwrap(), ""), expected);
+        tree.proc(
+            "net/snmp6",
+            "Ip6InOctets                     \t9\nUdpLite6InErrors                \t2\nIp6InReceives                   \t4\n",
+        );
+        let families = netstat.read(&tree.roots).unwrap();
+        assert_eq!(
+            text_of(&families, "6"),
+            ["node_netstat_Ip6_InOctets 9", "node_netstat_UdpLite6_InErrors 2"]
+        );
+    }
+
+    #[test]
+    fn a_torn_file_is_named() {
+        let wanted = Regex::new("").unwrap();
+        for bad in ["Tcp: A B\nTcp: 1\n", "Tcp: A\nUdp: 1\n", "Tcp: A\n", "Tcp: A\nTcp: x\n"] {
+            assert!(
+                parse_pairs(bad, &wanted, &mut NameCache::default())
+                    .unwrap_err()
+                    .contains("Tcp"),
+                "{bad:?}"
+            );
+        }
+    }
+}

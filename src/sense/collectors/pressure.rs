@@ -1,0 +1,122 @@
+//! `pressure`: stall times of `/proc/pressure` (PSI, Documentation/accounting/psi.rst).
+
+use crate::family::{Descriptor, Family, MetricKind};
+use crate::sense::runtime::lines::lines;
+use crate::sense::runtime::roots::{ReadError, Roots};
+use std::sync::{Arc, LazyLock};
+
+/// Seconds since boot in which some, and in which all, tasks waited for the resource.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Stalls {
+    pub some_seconds: f64,
+    pub full_seconds: Option<f64>,
+}
+
+pub fn parse_pressure(text: &str) -> Result<Stalls, String> {
+    let mut some_seconds = None;
+    let mut full_seconds = None;
+    for line in lines(text) {
+        let total = line
+            .split_ascii_whitespace()
+            .find_map(|field| field.strip_prefix("total="))
+            .and_then(|micros| micros.parse::<u64>().ok())
+            .ok_or_else(|| format!("no total= in {line:?}"))?;
+        let seconds = Some(total as f64 / 1e6);
+        match line.split_ascii_whitespace().next() {
+            Some("some") => some_seconds = seconds,
+            Some("full") => full_seconds = seconds,
+            // Later kernels may add lines.
+            _ => {}
+        }
+    }
+    Ok(Stalls {
+        some_seconds: some_seconds.ok_or("no line begins with `some`")?,
+        full_seconds,
+    })
+}
+
+static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 5]> = LazyLock::new(|| {
+    [
+        (
+            "node_pressure_cpu_waiting_seconds_total",
+            "Seconds in which some task waited for a processor.",
+        ),
+        (
+            "node_pressure_io_waiting_seconds_total",
+            "Seconds in which some task waited for input or output.",
+        ),
+        (
+            "node_pressure_memory_waiting_seconds_total",
+            "Seconds in which some task waited for memory.",
+        ),
+        (
+            "node_pressure_io_stalled_seconds_total",
+            "Seconds in which every task waited for input or output.",
+        ),
+        (
+            "node_pressure_memory_stalled_seconds_total",
+            "Seconds in which every task waited for memory.",
+        ),
+    ]
+    .map(|(name, help)| Descriptor::single(name, help, MetricKind::Counter))
+});
+
+pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let read = |path| roots.record(path, parse_pressure);
+    let cpu = match read("pressure/cpu") {
+        Ok(stalls) => stalls,
+        // Built in but switched off (psi=0): the file exists and refuses to be read.
+        Err(ReadError::Io { source, .. }) if source.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => {
+            return Err(ReadError::Absent(
+                "pressure stall information switched off (psi=1 on the kernel command line)",
+            ));
+        }
+        Err(error) => return Err(error.or_absent("no pressure stall information")),
+    };
+    let io = read("pressure/io")?;
+    let memory = read("pressure/memory")?;
+    // The system-wide `full` line of cpu is always 0.
+    let stalled = [io.full_seconds, memory.full_seconds];
+    let waiting = [cpu, io, memory].map(|stalls| Some(stalls.some_seconds));
+    let told = DESCRIPTORS.iter().zip(waiting.into_iter().chain(stalled));
+    Ok(told
+        .filter_map(|(descriptor, seconds)| Some(descriptor.family([seconds?])))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::{Tree, text_of};
+
+    #[test]
+    fn stalls_are_seconds() {
+        let tree = Tree::new();
+        for resource in ["cpu", "io", "memory"] {
+            let full = if resource == "cpu" {
+                ""
+            } else {
+                "full avg10=0.00 avg60=0.00 avg300=0.00 total=500000\n"
+            };
+            let some = "some avg10=0.10 avg60=0.00 avg300=0.00 total=2500000\n";
+            tree.proc(&format!("pressure/{resource}"), format!("{some}{full}"));
+        }
+        let families = read_pressure(&tree.roots).unwrap();
+        assert_eq!(
+            text_of(&families, "cpu"),
+            ["node_pressure_cpu_waiting_seconds_total 2.5"]
+        );
+        assert_eq!(
+            text_of(&families, "io_"),
+            [
+                "node_pressure_io_waiting_seconds_total 2.5",
+                "node_pressure_io_stalled_seconds_total 0.5"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_kernel_without_psi_is_no_fault() {
+        assert!(matches!(read_pressure(&Tree::new().roots), Err(ReadError::Absent(_))));
+    }
+}

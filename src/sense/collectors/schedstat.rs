@@ -1,0 +1,62 @@
+//! `schedstat`: time that tasks ran and waited, per processor, from `/proc/schedstat` (sched-stats.rst).
+
+use crate::family::{Family, label};
+use crate::sense::runtime::lines::lines;
+use crate::sense::runtime::roots::{ReadError, Roots, read_parsed};
+
+/// Processor, seconds running, seconds waiting, timeslices.
+pub fn parse_schedstat(text: &str) -> Result<Vec<(String, [f64; 3])>, String> {
+    let mut sample = Vec::new();
+    for line in lines(text) {
+        let Some(rest) = line.strip_prefix("cpu") else { continue };
+        let bad = || format!("{line:?} is not a processor with nine numbers");
+        let mut fields = rest.split_ascii_whitespace();
+        let cpu = fields.next().ok_or_else(bad)?.to_owned();
+        // The first six count calls of the scheduler.
+        let mut next = || {
+            fields
+                .next()
+                .and_then(|field| field.parse::<f64>().ok())
+                .ok_or_else(bad)
+        };
+        for _ in 0..6 {
+            next()?;
+        }
+        sample.push((cpu, [next()? / 1e9, next()? / 1e9, next()?]));
+    }
+    Ok(sample)
+}
+
+pub fn read_schedstat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let sample = read_parsed(&roots.proc("schedstat"), parse_schedstat)
+        .map_err(|error| error.or_absent("no scheduler statistics (CONFIG_SCHEDSTATS)"))?;
+    let mut families = [
+        Family::counter(
+            "node_schedstat_running_seconds_total",
+            "Seconds that tasks ran on a processor.",
+        ),
+        Family::counter(
+            "node_schedstat_waiting_seconds_total",
+            "Seconds that tasks waited for a processor.",
+        ),
+        Family::counter("node_schedstat_timeslices_total", "Timeslices that a processor gave."),
+    ];
+    for (cpu, values) in sample {
+        for (family, value) in families.iter_mut().zip(values) {
+            family.push([label("cpu", cpu.clone())], value);
+        }
+    }
+    Ok(families.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_seconds_and_domains_are_passed_over() {
+        let text = "version 15\ntimestamp 1\ncpu0 1 2 3 4 5 6 7000000000 500000000 9\ndomain0 3 1 2\n";
+        assert_eq!(parse_schedstat(text).unwrap(), [("0".to_owned(), [7.0, 0.5, 9.0])]);
+        assert!(parse_schedstat("cpu0 1 2 3\n").is_err());
+    }
+}

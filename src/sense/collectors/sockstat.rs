@@ -1,0 +1,130 @@
+//! `sockstat`: sockets in use from `/proc/net/{sockstat,sockstat6}`.
+
+use crate::family::{Descriptor, Family, MetricKind};
+use crate::sense::runtime::lines::lines;
+use crate::sense::runtime::name_cache::NameCache;
+use crate::sense::runtime::roots::{ReadError, Roots};
+use std::sync::Arc;
+
+/// The collector's memory between two reads, by file: what was made of each line's protocol, and therein of its figures.
+#[derive(Default)]
+pub struct Sockstat([NameCache<Protocol>; 2]);
+
+struct Protocol {
+    name: String,
+    figures: NameCache<Figure>,
+}
+
+/// A figure as the kernel has it, and in bytes where it counts pages.
+struct Figure {
+    plain: Arc<Descriptor>,
+    in_bytes: Option<Arc<Descriptor>>,
+}
+
+fn figure(protocol: &str, name: &str) -> Figure {
+    let metric = format!("node_sockstat_{protocol}_{name}");
+    let in_bytes = || {
+        let help = format!("Memory of {protocol} sockets in bytes.");
+        Descriptor::single(format!("{metric}_bytes"), help, MetricKind::Gauge)
+    };
+    Figure {
+        in_bytes: (name == "mem").then(in_bytes),
+        plain: Descriptor::single(
+            metric,
+            format!("Figure {name} of {protocol} sockets."),
+            MetricKind::Gauge,
+        ),
+    }
+}
+
+/// Lines like `TCP: inuse 8 orphan 0`.
+fn parse_sockstat(text: &str, name_cache: &mut NameCache<Protocol>) -> Result<Vec<Family>, String> {
+    let mut families = Vec::with_capacity(20);
+    name_cache.rewind();
+    for line in lines(text) {
+        let bad = || format!("{line:?} is not of the form `protocol: name number …`");
+        let make = |name: &str| Protocol {
+            name: name.to_owned(),
+            figures: NameCache::default(),
+        };
+        let (Protocol { name, figures }, mut rest) = name_cache.next(line, ':', make).ok_or_else(bad)?;
+        figures.rewind();
+        loop {
+            rest = rest.trim_ascii_start();
+            if rest.is_empty() {
+                break;
+            }
+            let (figure, after) = figures
+                .next(rest, ' ', |figure_name| figure(name, figure_name))
+                .ok_or_else(bad)?;
+            let (value, after) = after.split_once(' ').unwrap_or((after, ""));
+            let value: f64 = value.parse().map_err(|_| bad())?;
+            if let Some(in_bytes) = &figure.in_bytes {
+                families.push(in_bytes.family([value * rustix::param::page_size() as f64]));
+            }
+            families.push(figure.plain.family([value]));
+            rest = after;
+        }
+    }
+    Ok(families)
+}
+
+impl Sockstat {
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let mut families = Vec::new();
+        // Either may be missing, where the kernel has no IPv4 or no IPv6.
+        for (path, name_cache) in ["net/sockstat", "net/sockstat6"].into_iter().zip(&mut self.0) {
+            match roots.record(path, |text| parse_sockstat(text, name_cache)) {
+                Ok(more) => families.extend(more),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if families.is_empty() {
+            Err(ReadError::Absent("no IP sockets"))
+        } else {
+            Ok(families)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::{Tree, text_of};
+
+    #[test]
+    fn memory_is_shown_in_bytes_too() {
+        let tree = Tree::new();
+        tree.proc(
+            "net/sockstat",
+            "sockets: used 22\nTCP: inuse 8 mem 2\nFRAG: inuse 0 memory 5\n",
+        );
+        let page = rustix::param::page_size();
+        let expected = [
+            "node_sockstat_sockets_used 22".to_owned(),
+            "node_sockstat_TCP_inuse 8".to_owned(),
+            format!("node_sockstat_TCP_mem_bytes {}", page * 2),
+            "node_sockstat_TCP_mem 2".to_owned(),
+            "node_sockstat_FRAG_inuse 0".to_owned(),
+            "node_sockstat_FRAG_memory 5".to_owned(),
+        ];
+        let mut sockstat = Sockstat::default();
+        for _ in 0..2 {
+            assert_eq!(text_of(&sockstat.read(&tree.roots).unwrap(), ""), expected);
+        }
+        // The same figures of another protocol, and other figures of the same.
+        tree.proc("net/sockstat", "sockets: used 22\nUDP: inuse 8 mem 2\nFRAG: memory 5\n");
+        let expected = [
+            "node_sockstat_sockets_used 22".to_owned(),
+            "node_sockstat_UDP_inuse 8".to_owned(),
+            format!("node_sockstat_UDP_mem_bytes {}", page * 2),
+            "node_sockstat_UDP_mem 2".to_owned(),
+            "node_sockstat_FRAG_memory 5".to_owned(),
+        ];
+        assert_eq!(text_of(&sockstat.read(&tree.roots).unwrap(), ""), expected);
+        for torn in ["TCP: inuse\n", "TCP: inuse x\n", "TCP\n"] {
+            assert!(parse_sockstat(torn, &mut NameCache::default()).is_err(), "{torn:?}");
+        }
+    }
+}

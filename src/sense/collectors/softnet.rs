@@ -1,0 +1,86 @@
+//! `softnet`: packets that each processor took from network devices, from `/proc/net/softnet_stat`.
+
+use crate::family::{DescriptorCache, Family, label};
+use crate::sense::runtime::lines::lines;
+use crate::sense::runtime::roots::{ReadError, Roots};
+
+/// Column that says which processor a line is of, since Linux 5.14; offline ones have no line.
+const CPU_COLUMN: usize = 12;
+
+/// Processor, packets processed, packets dropped, times that the budget ran out.
+pub fn parse_softnet(text: &str) -> Result<Vec<(u64, [f64; 3])>, String> {
+    let mut sample = Vec::new();
+    for (index, line) in lines(text).enumerate() {
+        let columns = line
+            .split_ascii_whitespace()
+            .map(|field| u64::from_str_radix(field, 16));
+        let columns = columns
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| format!("{line:?} is not hexadecimal"))?;
+        let [processed, dropped, squeezed] = columns
+            .get(..3)
+            .and_then(|three| three.try_into().ok())
+            .ok_or_else(|| format!("{line:?} is too short"))?;
+        let cpu = columns.get(CPU_COLUMN).copied().unwrap_or(index as u64);
+        sample.push((cpu, [processed as f64, dropped as f64, squeezed as f64]));
+    }
+    Ok(sample)
+}
+
+fn describe(processors: &[u64]) -> [Family; 3] {
+    let mut families = [
+        Family::counter(
+            "node_softnet_processed_total",
+            "Packets that a processor took from network devices.",
+        ),
+        Family::counter(
+            "node_softnet_dropped_total",
+            "Packets dropped because a processor's queue was full.",
+        ),
+        Family::counter(
+            "node_softnet_times_squeezed_total",
+            "Times that a processor ran out of budget with packets left.",
+        ),
+    ];
+    for cpu in processors {
+        let label = || [label("cpu", cpu.to_string())];
+        families.iter_mut().for_each(|family| family.push(label(), 0.0));
+    }
+    families
+}
+
+/// The collector's memory between two reads.
+#[derive(Default)]
+pub struct Softnet(DescriptorCache<u64>);
+
+impl Softnet {
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let sample = roots.parsed("net/softnet_stat", parse_softnet)?;
+        let (processors, counts): (Vec<u64>, Vec<[f64; 3]>) = sample.into_iter().unzip();
+        let descriptors = self.0.descriptors(processors, describe).iter().enumerate();
+        Ok(descriptors
+            .map(|(column, descriptor)| descriptor.family(counts.iter().map(|row| row[column])))
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_or_its_own_column_says_which_processor() {
+        let old = "0000000a 00000001 00000002 0 0 0 0 0 0 0 0\n".repeat(2);
+        assert_eq!(
+            parse_softnet(&old).unwrap(),
+            [(0, [10.0, 1.0, 2.0]), (1, [10.0, 1.0, 2.0])]
+        );
+        assert_eq!(
+            parse_softnet("1 2 3 0 0 0 0 0 0 0 0 0 7 0 0\n").unwrap(),
+            [(7, [1.0, 2.0, 3.0])]
+        );
+        for bad in ["1 2\n", "1 2 z\n"] {
+            assert!(parse_softnet(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `stat`: counts of the whole system from `/proc/stat` (proc(5)).
+
+use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
+use crate::sense::runtime::lines::lines;
+use crate::sense::runtime::roots::{ReadError, Roots};
+use std::sync::{Arc, LazyLock};
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct StatSample {
+    pub interrupts: f64,
+    pub context_switches: f64,
+    pub forks: f64,
+    /// Unix time.
+    pub boot_time_seconds: f64,
+    pub running: f64,
+    pub blocked: f64,
+}
+
+pub fn parse_stat(text: &str) -> Result<StatSample, String> {
+    let mut sample = StatSample::default();
+    for line in lines(text) {
+        let mut fields = line.split_ascii_whitespace();
+        let slot = match fields.next() {
+            Some("intr") => &mut sample.interrupts,
+            Some("ctxt") => &mut sample.context_switches,
+            Some("processes") => &mut sample.forks,
+            Some("btime") => &mut sample.boot_time_seconds,
+            Some("procs_running") => &mut sample.running,
+            Some("procs_blocked") => &mut sample.blocked,
+            _ => continue,
+        };
+        let field = fields.next().unwrap_or("");
+        *slot = field.parse::<u64>().map_err(|_| format!("{field:?} is not a count"))? as f64;
+    }
+    if sample.boot_time_seconds == 0.0 {
+        Err("no line begins with btime".to_owned())
+    } else {
+        Ok(sample)
+    }
+}
+
+static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 6]> = LazyLock::new(|| {
+    [
+        Descriptor::single("node_intr_total", "Interrupts served.", MetricKind::Counter),
+        Descriptor::single("node_context_switches_total", "Context switches.", MetricKind::Counter),
+        Descriptor::single(
+            "node_forks_total",
+            "Processes and threads created.",
+            MetricKind::Counter,
+        ),
+        Descriptor::single(
+            "node_boot_time_seconds",
+            "Unix time of the last boot.",
+            MetricKind::Gauge,
+        ),
+        Descriptor::single(
+            "node_procs_running",
+            "Tasks that run or wait for a processor.",
+            MetricKind::Gauge,
+        ),
+        Descriptor::single(
+            "node_procs_blocked",
+            "Tasks that wait for input or output to finish.",
+            MetricKind::Gauge,
+        ),
+    ]
+});
+
+pub fn read_stat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let sample = roots.record("stat", parse_stat)?;
+    let values = [
+        sample.interrupts,
+        sample.context_switches,
+        sample.forks,
+        sample.boot_time_seconds,
+        sample.running,
+        sample.blocked,
+    ];
+    Ok(unlabelled_families(&*DESCRIPTORS, values))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_number_of_a_line_is_the_sum() {
+        let text = "cpu 1 2\nintr 99 1 2 3\nctxt 7\nbtime 1700000000\nprocesses 12\nprocs_running 3\nprocs_blocked 1\n";
+        let expected = StatSample {
+            interrupts: 99.0,
+            context_switches: 7.0,
+            forks: 12.0,
+            boot_time_seconds: 1.7e9,
+            running: 3.0,
+            blocked: 1.0,
+        };
+        assert_eq!(parse_stat(text), Ok(expected));
+        assert!(parse_stat("ctxt 7\n").is_err());
+    }
+}

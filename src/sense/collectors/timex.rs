@@ -1,0 +1,157 @@
+//! `timex`: how well the kernel's clock is disciplined, from `adjtimex(2)`.
+
+use crate::family::Family;
+use crate::sense::runtime::roots::ReadError;
+use nix::libc;
+
+/// Scale of frequencies: parts per million with a 16-bit fraction.
+const PPM_SCALE: f64 = 1e6 * 65536.0;
+
+const MICROSECOND: f64 = 1e6;
+
+/// Families from what the kernel said; `state` is what `adjtimex` returned.
+fn families(timex: &libc::timex, state: i32) -> Vec<Family> {
+    // Offset and jitter are in nanoseconds where the kernel says so.
+    let fine = if timex.status & libc::STA_NANO != 0 {
+        1e9
+    } else {
+        MICROSECOND
+    };
+    let gauge = |name: &'static str, help: &'static str, value: f64| Family::gauge(name, help).value(value);
+    let counter = |name: &'static str, help: &'static str, value: f64| Family::counter(name, help).value(value);
+    vec![
+        gauge(
+            "node_timex_sync_status",
+            "1 where the clock is kept in step with a reference.",
+            f64::from(u8::from(state != libc::TIME_ERROR)),
+        ),
+        gauge(
+            "node_timex_offset_seconds",
+            "Offset between clock and reference.",
+            timex.offset as f64 / fine,
+        ),
+        gauge(
+            "node_timex_frequency_adjustment_ratio",
+            "Correction of the clock's frequency; 1 is none.",
+            1.0 + timex.freq as f64 / PPM_SCALE,
+        ),
+        gauge(
+            "node_timex_maxerror_seconds",
+            "Largest error of the clock.",
+            timex.maxerror as f64 / MICROSECOND,
+        ),
+        gauge(
+            "node_timex_estimated_error_seconds",
+            "Estimated error of the clock.",
+            timex.esterror as f64 / MICROSECOND,
+        ),
+        gauge(
+            "node_timex_status",
+            "Status bits of the clock (STA_*).",
+            f64::from(timex.status),
+        ),
+        gauge(
+            "node_timex_loop_time_constant",
+            "Time constant of the phase-locked loop.",
+            timex.constant as f64,
+        ),
+        gauge(
+            "node_timex_tick_seconds",
+            "Seconds between two ticks.",
+            timex.tick as f64 / MICROSECOND,
+        ),
+        gauge(
+            "node_timex_pps_frequency_hertz",
+            "Frequency of the pulse per second.",
+            timex.ppsfreq as f64 / PPM_SCALE,
+        ),
+        gauge(
+            "node_timex_pps_jitter_seconds",
+            "Jitter of the pulse per second.",
+            timex.jitter as f64 / fine,
+        ),
+        gauge(
+            "node_timex_pps_shift_seconds",
+            "Interval of the pulse per second.",
+            f64::from(timex.shift),
+        ),
+        gauge(
+            "node_timex_pps_stability_hertz",
+            "Stability of the pulse per second.",
+            timex.stabil as f64 / PPM_SCALE,
+        ),
+        counter(
+            "node_timex_pps_jitter_total",
+            "Times that the jitter was too large.",
+            timex.jitcnt as f64,
+        ),
+        counter(
+            "node_timex_pps_calibration_total",
+            "Calibrations by the pulse per second.",
+            timex.calcnt as f64,
+        ),
+        counter(
+            "node_timex_pps_error_total",
+            "Calibrations that failed.",
+            timex.errcnt as f64,
+        ),
+        counter(
+            "node_timex_pps_stability_exceeded_total",
+            "Times that stability was lost.",
+            timex.stbcnt as f64,
+        ),
+        gauge(
+            "node_timex_tai_offset_seconds",
+            "Seconds between TAI and UTC.",
+            f64::from(timex.tai),
+        ),
+    ]
+}
+
+pub fn read_timex() -> Result<Vec<Family>, ReadError> {
+    // SAFETY: all zeros is a valid `timex`, and with no `modes` the kernel only fills it in.
+    let (timex, state) = unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        let state = libc::adjtimex(&raw mut timex);
+        (timex, state)
+    };
+    if state < 0 {
+        return Err(ReadError::System(format!(
+            "adjtimex: {}",
+            std::io::Error::last_os_error()
+        )));
+    }
+    Ok(families(&timex, state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::text_of;
+
+    #[test]
+    fn units_follow_the_status() {
+        // SAFETY: all zeros is a valid `timex`.
+        let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+        timex.offset = 1_500_000;
+        timex.freq = 65536 * 100;
+        let of = |timex: &libc::timex, state, name: &str| text_of(&families(timex, state), name).remove(0);
+        assert_eq!(of(&timex, 0, "node_timex_offset"), "node_timex_offset_seconds 1.5");
+        assert_eq!(of(&timex, 0, "sync_status"), "node_timex_sync_status 1");
+        assert_eq!(
+            of(&timex, 0, "frequency_adj"),
+            "node_timex_frequency_adjustment_ratio 1.0001"
+        );
+        timex.status = libc::STA_NANO;
+        assert_eq!(
+            of(&timex, libc::TIME_ERROR, "node_timex_offset"),
+            "node_timex_offset_seconds 0.0015"
+        );
+        assert_eq!(of(&timex, libc::TIME_ERROR, "sync_status"), "node_timex_sync_status 0");
+    }
+
+    #[test]
+    fn the_kernel_answers_without_being_changed() {
+        assert_eq!(read_timex().unwrap().len(), 17);
+    }
+}

@@ -1,0 +1,75 @@
+//! `vmstat`: chosen lines of `/proc/vmstat` (proc(5)).
+
+use crate::family::{Descriptor, Family, MetricKind};
+use crate::sense::runtime::lines::lines;
+use crate::sense::runtime::name_cache::NameCache;
+use crate::sense::runtime::roots::{ReadError, Roots};
+use regex::Regex;
+use std::sync::Arc;
+
+/// The collector's memory between two reads.
+pub struct Vmstat {
+    wanted: Regex,
+    descriptors: NameCache<Option<Arc<Descriptor>>>,
+}
+
+impl Vmstat {
+    /// Shows the lines whose names are `wanted`.
+    pub fn new(wanted: Regex) -> Self {
+        Vmstat {
+            wanted,
+            descriptors: NameCache::default(),
+        }
+    }
+
+    fn parse(&mut self, text: &str) -> Result<Vec<Family>, String> {
+        let wanted = &self.wanted;
+        let descriptor = |name: &str| {
+            wanted.is_match(name).then(|| {
+                let help = ["The line ", name, " of /proc/vmstat."].concat();
+                Descriptor::single(["node_vmstat_", name].concat(), help, MetricKind::Untyped)
+            })
+        };
+        let mut families = Vec::with_capacity(16);
+        self.descriptors.rewind();
+        for line in lines(text) {
+            let (descriptor, value) = self
+                .descriptors
+                .next(line, ' ', descriptor)
+                .ok_or_else(|| format!("{line:?} is not of the form `name number`"))?;
+            if let Some(descriptor) = descriptor {
+                let value: f64 = value
+                    .trim()
+                    .parse()
+                    .map_err(|_| format!("{line:?} does not end in a number"))?;
+                families.push(descriptor.family([value]));
+            }
+        }
+        Ok(families)
+    }
+
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        roots.parsed("vmstat", |text| self.parse(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::text_of;
+
+    #[test]
+    fn only_what_is_wanted_is_read() {
+        let mut vmstat = Vmstat::new(Regex::new("^(oom_kill|pg.*fault).*").unwrap());
+        let text = "nr_free_pages broken\npgfault 7\npgmajfault 2\noom_kill 1\n";
+        let expected = [
+            "node_vmstat_pgfault 7",
+            "node_vmstat_pgmajfault 2",
+            "node_vmstat_oom_kill 1",
+        ];
+        for _ in 0..2 {
+            assert_eq!(text_of(&vmstat.parse(text).unwrap(), ""), expected);
+        }
+        assert!(vmstat.parse("pgfault x\n").unwrap_err().contains("pgfault"));
+    }
+}

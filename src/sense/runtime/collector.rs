@@ -1,0 +1,70 @@
+//! A collector that is on, so read that its faults stay its own.
+
+use super::roots::{ReadError, Roots};
+use super::snapshot::CollectorReading;
+use crate::family::{DescriptorPool, Family};
+use crate::host::linux::boot_time;
+use crate::sense::collectors::registry::{CollectorInfo, CollectorOptions, ReadFn};
+use jiff::Timestamp;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A collector that is on, with its reader and its last complaint, which is logged once.
+pub struct Collector {
+    pub name: &'static str,
+    read: ReadFn,
+    last_error: Option<String>,
+    descriptors: DescriptorPool,
+}
+
+impl Collector {
+    pub fn new(info: &CollectorInfo, options: &CollectorOptions) -> Self {
+        Self::with_reader(info.name, info.build(options))
+    }
+
+    pub fn with_reader(name: &'static str, read: ReadFn) -> Self {
+        Collector {
+            name,
+            read,
+            last_error: None,
+            descriptors: DescriptorPool::default(),
+        }
+    }
+
+    /// Reads once; an error or a panic becomes a reading that says so.
+    pub fn reading(&mut self, roots: &Roots) -> Arc<CollectorReading> {
+        let read_at = Timestamp::now();
+        let read_instant = Instant::now();
+        let read_boot = boot_time();
+        // One broken collector must not cost the others, whatever way it breaks. Readers keep only caches and last
+        // values, which a panic leaves usable.
+        let outcome = catch_unwind(AssertUnwindSafe(|| (self.read)(roots)));
+        let duration = read_instant.elapsed();
+        let absent = matches!(&outcome, Ok(Err(ReadError::Absent(_))));
+        let (mut families, error): (Vec<Family>, _) = match outcome {
+            Ok(Ok(families)) => (families, None),
+            Ok(Err(error)) => (Vec::new(), Some(error.to_string())),
+            Err(_) => (Vec::new(), Some("the collector panicked".to_owned())),
+        };
+        if error != self.last_error {
+            match &error {
+                Some(error) if absent => tracing::debug!(collector = self.name, error, "collector yields nothing"),
+                Some(error) => tracing::warn!(collector = self.name, error, "collector failed"),
+                None => tracing::info!(collector = self.name, "collector works again"),
+            }
+            self.last_error.clone_from(&error);
+        }
+        // Nothing is remembered of a reading that failed; the next one begins anew.
+        self.descriptors.share(&mut families);
+        Arc::new(CollectorReading {
+            collector: self.name,
+            families,
+            read_at,
+            read_instant,
+            read_boot,
+            duration,
+            error,
+        })
+    }
+}

@@ -1,0 +1,252 @@
+//! What is looked at every second whether anybody asks or not: the few numbers behind the ready-made figures and the curves of the page.
+//! Taken from the text as it is, without a family, for those are made when somebody asks for them. Allocates nothing while devices stay the same.
+
+use super::device_rates::DeviceRates;
+use super::roots::Roots;
+use crate::sense::collectors::cpu::{self, Busy};
+use crate::sense::collectors::diskstats;
+use crate::sense::collectors::meminfo;
+use crate::sense::collectors::netdev;
+use crate::sense::collectors::pressure;
+use crate::sense::collectors::registry::{CollectorOptions, NameFilter};
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+/// What stands still for want of a resource, in the order of [`CoreStats::waiting_ratios`].
+const RESOURCES: [&str; 3] = ["pressure/cpu", "pressure/io", "pressure/memory"];
+
+/// The numbers of the last look. Nothing where a file cannot be read, or the look before is missing: never repeated.
+#[derive(Debug, Default)]
+pub struct CoreStats {
+    /// Share of processor time that was neither idle nor iowait, since the look before.
+    pub cpu_busy_ratio: Option<f64>,
+    /// Share of memory that is not available to new programs.
+    pub memory_used_ratio: Option<f64>,
+    /// Share of the time since the look before in which some task waited for a processor, I/O, memory (PSI).
+    pub waiting_ratios: [Option<f64>; 3],
+    /// Bytes received and sent, without lo.
+    pub traffic: DeviceRates,
+    /// Bytes read and written.
+    pub disks: DeviceRates,
+}
+
+/// Looks, and keeps what the next look is compared with.
+#[derive(Debug, Default)]
+pub struct CoreStatsReader {
+    pub stats: CoreStats,
+    busy: Busy,
+    stalled: [Option<(Instant, f64)>; 3],
+    sources: StatSources,
+}
+
+/// What may be looked at: the collectors that are on, and which devices they show.
+#[derive(Debug, Default)]
+pub struct StatSources {
+    cpu: bool,
+    meminfo: bool,
+    pressure: bool,
+    netdev: Option<NameFilter>,
+    diskstats: Option<NameFilter>,
+}
+
+impl StatSources {
+    pub fn new(collectors: &BTreeSet<&'static str>, options: &CollectorOptions) -> StatSources {
+        let is_on = |name| collectors.contains(name);
+        StatSources {
+            cpu: is_on("cpu"),
+            meminfo: is_on("meminfo"),
+            pressure: is_on("pressure"),
+            netdev: is_on("netdev").then(|| options.netdev_devices.clone()),
+            diskstats: is_on("diskstats").then(|| options.diskstats_devices.clone()),
+        }
+    }
+}
+
+impl CoreStatsReader {
+    pub fn new(sources: StatSources) -> CoreStatsReader {
+        CoreStatsReader {
+            sources,
+            ..CoreStatsReader::default()
+        }
+    }
+
+    /// Looks anew; `now` tells the time. Why a file cannot be read is told by the collector that is asked for it.
+    pub fn read(&mut self, roots: &Roots, now: impl Fn() -> Instant) {
+        let times = || roots.record("stat", cpu::parse_all).ok();
+        let times = self.sources.cpu.then(times).flatten();
+        self.stats.cpu_busy_ratio = self.busy.ratio(times);
+        self.stats.memory_used_ratio = self.memory_used_ratio(roots);
+        self.read_pressure(roots, &now);
+        self.read_devices(roots, &now);
+    }
+
+    /// As it is in this round, without counting as a look.
+    pub fn memory_used_ratio(&self, roots: &Roots) -> Option<f64> {
+        let used = || roots.record("meminfo", |text| Ok(meminfo::used_ratio(text))).ok();
+        self.sources.meminfo.then(used).flatten().flatten()
+    }
+
+    fn read_pressure(&mut self, roots: &Roots, now: &impl Fn() -> Instant) {
+        let mut is_there = self.sources.pressure;
+        for (index, path) in RESOURCES.into_iter().enumerate() {
+            let stalls = is_there
+                .then(|| roots.record(path, pressure::parse_pressure).ok())
+                .flatten();
+            // A kernel without the first has none of them.
+            is_there = stalls.is_some();
+            let stalled = stalls.map(|stalls| (now(), stalls.some_seconds));
+            let before = std::mem::replace(&mut self.stalled[index], stalled);
+            self.stats.waiting_ratios[index] = before.zip(stalled).and_then(|((before, from), (now, to))| {
+                let ratio = (to - from) / now.saturating_duration_since(before).as_secs_f64();
+                // The kernel brings its stall times up to date at moments of its own.
+                ratio.is_finite().then(|| ratio.clamp(0.0, 1.0))
+            });
+        }
+    }
+
+    fn read_devices(&mut self, roots: &Roots, now: &impl Fn() -> Instant) {
+        let CoreStatsReader {
+            stats: core_stats,
+            sources,
+            ..
+        } = self;
+        if let Some(shown) = &sources.netdev {
+            let is_shown = |device: &str| device != "lo" && shown.allows(device);
+            let outcome = roots.parsed("net/dev", |text| {
+                core_stats.traffic.update(now(), netdev::bytes(text), is_shown);
+                Ok(())
+            });
+            outcome.unwrap_or_else(|_| core_stats.traffic = DeviceRates::default());
+        }
+        if let Some(shown) = &sources.diskstats {
+            let outcome = roots.parsed("diskstats", |text| {
+                core_stats
+                    .disks
+                    .update(now(), diskstats::bytes(text), |device| shown.allows(device));
+                Ok(())
+            });
+            outcome.unwrap_or_else(|_| core_stats.disks = DeviceRates::default());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::collectors::registry::DISKSTATS_EXCLUDE;
+    use crate::sense::fixture::Tree;
+    use std::time::Duration;
+
+    const HEAD: &str = "Inter-|   Receive |  Transmit\n face |bytes |bytes\n";
+
+    fn all() -> StatSources {
+        let shown = |exclude| Some(NameFilter::exclude(exclude).unwrap());
+        StatSources {
+            cpu: true,
+            meminfo: true,
+            pressure: true,
+            netdev: shown("^veth"),
+            diskstats: shown(DISKSTATS_EXCLUDE),
+        }
+    }
+
+    fn host(tree: &Tree, count: u64) {
+        tree.proc(
+            "stat",
+            format!("cpu  {} 0 0 {} {} 0 0 0 0 0\ncpu0 1 1 1 1\n", count, 2 * count, count),
+        );
+        tree.proc(
+            "meminfo",
+            format!(
+                "MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: {} kB\n",
+                1000 - 5 * count / 2
+            ),
+        );
+        for (resource, micros) in [("cpu", 1_000_000), ("io", 5_000), ("memory", 0)] {
+            tree.proc(
+                &format!("pressure/{resource}"),
+                format!("some avg10=0.00 total={}\n", count * micros),
+            );
+        }
+        let zeros = " 0".repeat(7);
+        let device = |name: &str| format!("{name}: {count}{zeros} {count}{zeros}\n");
+        tree.proc(
+            "net/dev",
+            format!("{HEAD}{}{}{}", device("lo"), device("eth0"), device("veth1")),
+        );
+        let disk = |name: &str| format!(" 8 0 {name} 1 1 {count} 1 1 1 {} 1 1 1 1\n", 2 * count);
+        tree.proc("diskstats", format!("{}{}", disk("sda"), disk("sda1")));
+    }
+
+    #[test]
+    fn two_looks_tell_rates_and_what_cannot_be_read_is_not_repeated() {
+        let tree = Tree::new();
+        let start = Instant::now();
+        let mut reader = CoreStatsReader::new(all());
+        let mut read = |roots: &Roots, second| {
+            reader.read(roots, || start + Duration::from_secs(second));
+            let core_stats = &reader.stats;
+            let name = |device_rates: &DeviceRates| {
+                device_rates
+                    .shown()
+                    .map(|rate| rate.device.to_string())
+                    .collect::<Vec<_>>()
+            };
+            (
+                [core_stats.cpu_busy_ratio, core_stats.memory_used_ratio],
+                core_stats.waiting_ratios,
+                (name(&core_stats.traffic).join(" "), core_stats.traffic.busiest()),
+                (name(&core_stats.disks).join(" "), core_stats.disks.busiest()),
+            )
+        };
+        let (eth0, sda) = ("eth0".to_owned(), "sda".to_owned());
+        host(&tree, 100);
+        assert_eq!(
+            read(&tree.roots, 0),
+            (
+                [None, Some(0.25)],
+                [None; 3],
+                (eth0.clone(), [None; 2]),
+                (sda.clone(), [None; 2])
+            )
+        );
+        host(&tree, 200);
+        assert_eq!(
+            read(&tree.roots, 2),
+            (
+                [Some(0.25), Some(0.5)],
+                // A hundred seconds of waiting in two are the kernel's arrears.
+                [Some(1.0), Some(0.25), Some(0.0)],
+                (eth0, [Some(50.0); 2]),
+                (sda, [Some(50.0 * 512.0), Some(100.0 * 512.0)])
+            )
+        );
+        for path in ["stat", "meminfo", "pressure/cpu", "net/dev", "diskstats"] {
+            std::fs::remove_file(tree.roots.proc(path)).unwrap();
+        }
+        // A copy has nothing open.
+        let nothing = || (String::new(), [None; 2]);
+        assert_eq!(
+            read(&tree.roots.clone(), 4),
+            ([None; 2], [None; 3], nothing(), nothing())
+        );
+    }
+
+    #[test]
+    fn what_is_off_is_not_looked_at() {
+        let tree = Tree::new();
+        let start = Instant::now();
+        let mut reader = CoreStatsReader::new(StatSources::new(&BTreeSet::from(["cpu"]), &CollectorOptions::default()));
+        for second in [1, 3] {
+            host(&tree, second * 100);
+            reader.read(&tree.roots, || start + Duration::from_secs(second));
+        }
+        let core_stats = &reader.stats;
+        assert_eq!(
+            (core_stats.cpu_busy_ratio, core_stats.memory_used_ratio),
+            (Some(0.25), None)
+        );
+        assert_eq!(core_stats.waiting_ratios, [None; 3]);
+        assert_eq!(core_stats.traffic.shown().count() + core_stats.disks.shown().count(), 0);
+    }
+}

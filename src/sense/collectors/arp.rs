@@ -2,8 +2,9 @@
 
 use super::registry::NameFilter;
 use crate::family::{Family, label};
+use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::lines::lines;
-use crate::sense::runtime::roots::{ReadError, Roots, read_parsed};
+use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
 
 /// Device to number of entries.

@@ -1,7 +1,8 @@
 //! `bonding`: how many links of a bond are there and up, from `/sys/class/net` (Documentation/networking/bonding.rst).
 
 use crate::family::{Family, label};
-use crate::sense::runtime::roots::{ReadError, Roots, attribute, read_text};
+use crate::sense::runtime::kernel_file::{ReadError, read_attribute, read_text};
+use crate::sense::runtime::roots::Roots;
 
 pub fn read_bonding(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let base = roots.sys("class/net");
@@ -14,7 +15,8 @@ pub fn read_bonding(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let links: Vec<&str> = links.split_ascii_whitespace().collect();
         let is_up = |link: &&&str| {
             // Before Linux 3.13 the links were called slave_*.
-            let status = |prefix: &str| attribute(&directory.join(format!("{prefix}_{link}/bonding_slave/mii_status")));
+            let status =
+                |prefix: &str| read_attribute(&directory.join(format!("{prefix}_{link}/bonding_slave/mii_status")));
             status("lower")
                 .or_else(|| status("slave"))
                 .is_some_and(|status| status.trim() == "up")

@@ -1,8 +1,9 @@
 //! `cpu`: time per processor and mode from `/proc/stat` (proc(5)), and thermal throttling from sysfs.
 
 use crate::family::{DescriptorCache, Family, SharedStr, label};
+use crate::sense::runtime::kernel_file::{ReadError, list_names, read_number};
 use crate::sense::runtime::lines::lines;
-use crate::sense::runtime::roots::{ReadError, Roots, names, number};
+use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -135,7 +136,7 @@ fn read_throttles(roots: &Roots) -> Vec<Family> {
     let base = roots.sys("devices/system/cpu");
     let mut cores = BTreeMap::new();
     let mut packages = BTreeMap::new();
-    for name in names(&base).unwrap_or_default() {
+    for name in list_names(&base).unwrap_or_default() {
         if name
             .strip_prefix("cpu")
             .is_none_or(|rest| rest.is_empty() || !rest.bytes().all(|b| b.is_ascii_digit()))
@@ -143,17 +144,17 @@ fn read_throttles(roots: &Roots) -> Vec<Family> {
             continue;
         }
         let cpu = base.join(&name);
-        let Some(package) = number(&cpu.join("topology/physical_package_id")) else {
+        let Some(package) = read_number(&cpu.join("topology/physical_package_id")) else {
             continue;
         };
-        let Some(core) = number(&cpu.join("topology/core_id")) else {
+        let Some(core) = read_number(&cpu.join("topology/core_id")) else {
             continue;
         };
         // Siblings of one core, and cores of one package, share the counter.
-        if let Some(count) = number(&cpu.join("thermal_throttle/core_throttle_count")) {
+        if let Some(count) = read_number(&cpu.join("thermal_throttle/core_throttle_count")) {
             cores.entry((package.to_string(), core.to_string())).or_insert(count);
         }
-        if let Some(count) = number(&cpu.join("thermal_throttle/package_throttle_count")) {
+        if let Some(count) = read_number(&cpu.join("thermal_throttle/package_throttle_count")) {
             packages.entry(package.to_string()).or_insert(count);
         }
     }
@@ -187,7 +188,7 @@ pub struct Cpu {
 
 impl Cpu {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        let mut sample = roots.record("stat", parse_cpu)?;
+        let mut sample = roots.parse_record("stat", parse_cpu)?;
         for (cpu, times) in &mut sample {
             if let Some(before) = self.before.get(cpu) {
                 hold_up(times, before);

@@ -1,7 +1,8 @@
 //! `cpufreq`: frequencies of processors from sysfs (Documentation/admin-guide/pm/cpufreq.rst).
 
 use crate::family::{Family, label};
-use crate::sense::runtime::roots::{ReadError, Roots, names, number};
+use crate::sense::runtime::kernel_file::{ReadError, list_names, read_number};
+use crate::sense::runtime::roots::Roots;
 
 /// File, metric, help. The files are in kilohertz.
 const FREQUENCIES: [(&str, &str, &str); 6] = [
@@ -39,7 +40,7 @@ const FREQUENCIES: [(&str, &str, &str); 6] = [
 
 pub fn read_cpufreq(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let base = roots.sys("devices/system/cpu");
-    let mut cpus: Vec<u32> = names(&base)?
+    let mut cpus: Vec<u32> = list_names(&base)?
         .iter()
         .filter_map(|name| name.strip_prefix("cpu")?.parse().ok())
         .collect();
@@ -48,7 +49,7 @@ pub fn read_cpufreq(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     for cpu in cpus {
         let directory = base.join(format!("cpu{cpu}/cpufreq"));
         for (family, (file, ..)) in families.iter_mut().zip(FREQUENCIES) {
-            if let Some(kilohertz) = number(&directory.join(file)) {
+            if let Some(kilohertz) = read_number(&directory.join(file)) {
                 family.push([label("cpu", cpu.to_string())], kilohertz * 1e3);
             }
         }

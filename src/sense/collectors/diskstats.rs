@@ -3,8 +3,9 @@
 
 use super::registry::NameFilter;
 use crate::family::{DescriptorCache, Family, MetricKind, label};
+use crate::sense::runtime::kernel_file::{ReadError, read_text};
 use crate::sense::runtime::lines::lines;
-use crate::sense::runtime::roots::{ReadError, Roots, read_text};
+use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -290,7 +291,7 @@ impl Diskstats {
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let is_wanted = |device: &str| self.devices.allows(device);
-        let disks = roots.parsed("diskstats", |text| parse_diskstats(text, is_wanted))?;
+        let disks = roots.parse_file("diskstats", |text| parse_diskstats(text, is_wanted))?;
 
         let things = disks.iter().map(|disk| (disk.device.clone(), disk.counters.len()));
         let descriptors = self.kept.descriptors(things.collect(), describe);

@@ -1,7 +1,8 @@
 //! `dmi`: what the firmware says of the machine, from `/sys/class/dmi/id`.
 
 use crate::family::{Family, label};
-use crate::sense::runtime::roots::{Attributes, ReadError, Roots};
+use crate::sense::runtime::kernel_file::{Attributes, ReadError};
+use crate::sense::runtime::roots::Roots;
 
 /// Label and file; serial numbers are readable to root only.
 const FIELDS: [(&str, &str); 20] = [
@@ -28,8 +29,8 @@ const FIELDS: [(&str, &str); 20] = [
 ];
 
 pub fn read_dmi(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let attributes = Attributes::of(&roots.sys("class/dmi/id"));
-    let text = |file| Some(attributes.as_ref()?.text(file)?.trim().to_owned());
+    let attributes = Attributes::open(&roots.sys("class/dmi/id"));
+    let text = |file| Some(attributes.as_ref()?.read(file)?.trim().to_owned());
     let labels: Vec<_> = FIELDS
         .into_iter()
         .filter_map(|(name, file)| Some(label(name, text(file)?)))

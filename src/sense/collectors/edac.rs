@@ -1,12 +1,13 @@
 //! `edac`: memory errors that were corrected, and those that could not be, from sysfs (Documentation/admin-guide/ras.rst).
 
 use crate::family::{Family, label};
-use crate::sense::runtime::roots::{ReadError, Roots, names, number};
+use crate::sense::runtime::kernel_file::{ReadError, list_names, read_number};
+use crate::sense::runtime::roots::Roots;
 use std::path::Path;
 
 /// Numbers of the entries `prefixN` of a directory.
 fn numbered(directory: &Path, prefix: &str) -> Vec<u32> {
-    let names = names(directory).unwrap_or_default();
+    let names = list_names(directory).unwrap_or_default();
     let mut numbers: Vec<u32> = names
         .iter()
         .filter_map(|name| name.strip_prefix(prefix)?.parse().ok())
@@ -39,7 +40,7 @@ pub fn read_edac(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let mut push = |family: usize, controller: u32, csrow: Option<String>, path: &Path| {
         let mut labels = vec![label("controller", controller.to_string())];
         labels.extend(csrow.map(|csrow| label("csrow", csrow)));
-        if let Some(count) = number(path) {
+        if let Some(count) = read_number(path) {
             families[family].push(labels, count);
         }
     };

@@ -5,7 +5,8 @@ mod mounts;
 pub(super) mod statfs;
 
 use crate::family::{Family, label};
-use crate::sense::runtime::roots::{ReadError, Roots, read_bytes};
+use crate::sense::runtime::kernel_file::{ReadError, read_bytes};
+use crate::sense::runtime::roots::Roots;
 use mounts::{Mount, parse_mountinfo};
 use statfs::{StatfsClient, Usage};
 use std::collections::HashSet;

@@ -1,7 +1,8 @@
 //! `hwmon`: sensors of `/sys/class/hwmon` (Documentation/hwmon/sysfs-interface.rst).
 
 use crate::family::{Family, MetricKind, label};
-use crate::sense::runtime::roots::{ReadError, Roots, attribute, names};
+use crate::sense::runtime::kernel_file::{ReadError, list_names, read_attribute};
+use crate::sense::runtime::roots::Roots;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -104,7 +105,7 @@ fn chip_name(directory: &Path, hwmon: &str) -> String {
     if !name.is_empty() {
         return if bus.is_empty() { name } else { format!("{bus}_{name}") };
     }
-    let own = attribute(&directory.join("name"))
+    let own = read_attribute(&directory.join("name"))
         .map(|name| clean(&name))
         .unwrap_or_default();
     if own.is_empty() { clean(hwmon) } else { own }
@@ -114,11 +115,11 @@ fn chip_name(directory: &Path, hwmon: &str) -> String {
 fn sensors(directory: &Path) -> BTreeMap<(String, u32), BTreeMap<String, String>> {
     let mut sensors: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     for directory in [directory.to_owned(), directory.join("device")] {
-        for name in names(&directory).unwrap_or_default() {
+        for name in list_names(&directory).unwrap_or_default() {
             let Some((kind, number, element)) = parse_file_name(&name) else {
                 continue;
             };
-            let Some(text) = attribute(&directory.join(&name)) else {
+            let Some(text) = read_attribute(&directory.join(&name)) else {
                 continue;
             };
             sensors
@@ -132,7 +133,7 @@ fn sensors(directory: &Path) -> BTreeMap<(String, u32), BTreeMap<String, String>
 
 pub fn read_hwmon(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let base = roots.sys("class/hwmon");
-    let entries = names(&base).map_err(|error| error.or_absent("no sensors"))?;
+    let entries = list_names(&base).map_err(|error| error.or_absent("no sensors"))?;
     let mut chip_names = Family::gauge(
         "node_hwmon_chip_names",
         "Name that the driver gives a chip; the value is always 1.",
@@ -156,7 +157,7 @@ pub fn read_hwmon(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         } else {
             chip.clone()
         };
-        let name = attribute(&directory.join("name"))
+        let name = read_attribute(&directory.join("name"))
             .map(|name| clean(&name))
             .filter(|name| !name.is_empty());
         if let Some(name) = name {

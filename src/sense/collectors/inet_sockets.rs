@@ -1,7 +1,8 @@
 //! `udp_queues` and `tcpstat`: what the socket tables `/proc/net/{udp,tcp}{,6}` add up to (proc_pid_net(5)).
 
 use crate::family::{Family, label};
-use crate::sense::runtime::roots::{ReadError, Roots, read_parsed};
+use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
+use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
 
 /// One line of a table: state, and bytes queued to be sent and to be read.

@@ -1,7 +1,8 @@
 //! `interrupts`: interrupts per line and processor from `/proc/interrupts` (proc(5)).
 
 use crate::family::{Family, label};
-use crate::sense::runtime::roots::{ReadError, Roots, read_parsed};
+use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
+use crate::sense::runtime::roots::Roots;
 
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,8 +1,9 @@
 //! `filefd`, `entropy` and `conntrack`: how much of what the kernel has little of is taken.
 
 use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
+use crate::sense::runtime::kernel_file::{ReadError, read_record};
 use crate::sense::runtime::lines::lines;
-use crate::sense::runtime::roots::{ReadError, Roots, read_record};
+use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
 fn parse_number(text: &str) -> Result<f64, String> {
@@ -37,7 +38,7 @@ static FILE_HANDLES: LazyLock<[Arc<Descriptor>; 2]> = LazyLock::new(|| {
 });
 
 pub fn read_filefd(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let [allocated, maximum] = roots.value("sys/fs/file-nr", parse_file_nr)?;
+    let [allocated, maximum] = roots.parse_value("sys/fs/file-nr", parse_file_nr)?;
     Ok(unlabelled_families(&*FILE_HANDLES, [allocated, maximum]))
 }
 
@@ -117,8 +118,8 @@ static CONNECTIONS: LazyLock<Vec<Arc<Descriptor>>> = LazyLock::new(|| {
 
 pub fn read_conntrack(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let read = || -> Result<_, ReadError> {
-        let number = |path| roots.value(path, parse_number);
-        let sums = roots.parsed("net/stat/nf_conntrack", parse_conntrack)?;
+        let number = |path| roots.parse_value(path, parse_number);
+        let sums = roots.parse_file("net/stat/nf_conntrack", parse_conntrack)?;
         let count = number("sys/net/netfilter/nf_conntrack_count")?;
         Ok((count, number("sys/net/netfilter/nf_conntrack_max")?, sums))
     };

@@ -1,7 +1,8 @@
 //! `loadavg`: the three load averages of `/proc/loadavg` (proc(5)).
 
 use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
-use crate::sense::runtime::roots::{ReadError, Roots};
+use crate::sense::runtime::kernel_file::ReadError;
+use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
 /// Load over 1, 5 and 15 minutes.
@@ -26,7 +27,7 @@ static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 3]> = LazyLock::new(|| {
 });
 
 pub fn read_loadavg(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let loads = roots.record("loadavg", parse_loadavg)?;
+    let loads = roots.parse_record("loadavg", parse_loadavg)?;
     Ok(unlabelled_families(&*DESCRIPTORS, loads))
 }
 

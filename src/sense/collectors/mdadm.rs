@@ -1,7 +1,8 @@
 //! `mdadm`: software RAID from `/proc/mdstat` (md(4)).
 
 use crate::family::{Family, label};
-use crate::sense::runtime::roots::{ReadError, Roots, read_parsed};
+use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
+use crate::sense::runtime::roots::Roots;
 
 /// The states that are shown, one of them being 1.
 const STATES: [&str; 5] = ["active", "inactive", "recovering", "resync", "check"];

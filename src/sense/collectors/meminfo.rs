@@ -1,9 +1,10 @@
 //! `meminfo`: every line of `/proc/meminfo` (proc(5)) as a gauge.
 
 use crate::family::{Descriptor, Family, MetricKind};
+use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
-use crate::sense::runtime::roots::{ReadError, Roots};
+use crate::sense::runtime::roots::Roots;
 use std::sync::Arc;
 
 /// What was made of a line's name, which tells nothing of the unit: form without a unit, and with one.
@@ -49,14 +50,14 @@ fn parse_meminfo(text: &str, name_cache: &mut Names) -> Result<Vec<Family>, Stri
 
 impl Meminfo {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        roots.record("meminfo", |text| parse_meminfo(text, &mut self.0))
+        roots.parse_record("meminfo", |text| parse_meminfo(text, &mut self.0))
     }
 }
 
 /// `MemAvailable` in bytes and nothing else, for a look that costs little. `None` where it cannot be read; kernels before
 /// 3.14 do not have it.
 pub fn read_available_bytes(roots: &Roots) -> Option<u64> {
-    roots.record("meminfo", |text| Ok(available_bytes(text))).ok()?
+    roots.parse_record("meminfo", |text| Ok(available_bytes(text))).ok()?
 }
 
 fn available_bytes(text: &str) -> Option<u64> {

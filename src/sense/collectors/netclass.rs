@@ -2,7 +2,8 @@
 
 use super::registry::NameFilter;
 use crate::family::{Family, MetricKind, label};
-use crate::sense::runtime::roots::{Attributes, ReadError, Roots, entries, file_name};
+use crate::sense::runtime::kernel_file::{Attributes, ReadError, file_name, list_entries};
+use crate::sense::runtime::roots::Roots;
 
 /// File of a device, metric name after `node_network_`, help, kind.
 const ATTRIBUTES: [(&str, &str, &str, MetricKind); 17] = [
@@ -96,21 +97,21 @@ pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>,
     let mut families = ATTRIBUTES.map(|(_, name, help, kind)| Family::new(format!("node_network_{name}"), help, kind));
     let mut up = Family::gauge("node_network_up", "1 where the device is up.");
     let mut info = Family::gauge("node_network_info", "What is known of a device; the value is always 1.");
-    for directory in entries(&base)? {
+    for directory in list_entries(&base)? {
         let device = file_name(&directory);
         if !devices.allows(&device) {
             continue;
         }
         // `bonding_masters` is a file among the devices.
-        let Some(attributes) = Attributes::of(&directory) else {
+        let Some(attributes) = Attributes::open(&directory) else {
             continue;
         };
-        let Some(operstate) = attributes.text("operstate") else {
+        let Some(operstate) = attributes.read("operstate") else {
             continue;
         };
         for (family, (file, ..)) in families.iter_mut().zip(ATTRIBUTES) {
             // Many drivers refuse to answer for a device that is down.
-            let Some(value) = attributes.text(file).and_then(|text| parse_attribute(&text)) else {
+            let Some(value) = attributes.read(file).and_then(|text| parse_attribute(&text)) else {
                 continue;
             };
             let value = if file == "speed" {
@@ -124,7 +125,7 @@ pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>,
             vec![label("device", device.clone())],
             f64::from(u8::from(operstate == "up")),
         );
-        let text = |file: &str| attributes.text(file).unwrap_or_default();
+        let text = |file: &str| attributes.read(file).unwrap_or_default();
         info.push(
             vec![
                 label("address", text("address")),

@@ -2,8 +2,9 @@
 
 use super::registry::NameFilter;
 use crate::family::{DescriptorCache, Family, SharedStr, label};
+use crate::sense::runtime::kernel_file::{ReadError, read_number};
 use crate::sense::runtime::lines::lines;
-use crate::sense::runtime::roots::{ReadError, Roots, number};
+use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
 use std::time::Instant;
 
@@ -93,13 +94,13 @@ impl Netdev {
     }
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        let mut sample = roots.parsed("net/dev", parse_netdev)?;
+        let mut sample = roots.parse_file("net/dev", parse_netdev)?;
         sample.retain(|(device, _)| self.wanted.allows(device));
         // The one counter that node_exporter takes from netlink and /proc/net/dev lacks. It costs a file per device.
         let no_handler = self.no_handler.families(Instant::now(), || {
             let mut family = family("receive_nohandler");
             for (device, _) in &sample {
-                if let Some(count) = number(&roots.sys(&format!("class/net/{device}/statistics/rx_nohandler"))) {
+                if let Some(count) = read_number(&roots.sys(&format!("class/net/{device}/statistics/rx_nohandler"))) {
                     family.push([label("device", device.clone())], count);
                 }
             }

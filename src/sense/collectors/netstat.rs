@@ -1,9 +1,10 @@
 //! `netstat`: chosen protocol counters from `/proc/net/{netstat,snmp,snmp6}` (proc_pid_net(5)).
 
 use crate::family::{Descriptor, Family, MetricKind};
+use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
-use crate::sense::runtime::roots::{ReadError, Roots};
+use crate::sense::runtime::roots::Roots;
 use regex::Regex;
 use std::sync::Arc;
 
@@ -104,9 +105,9 @@ impl Netstat {
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let [netstat, snmp] = &mut self.columns;
-        let mut families = roots.record("net/netstat", |text| parse_pairs(text, &self.wanted, netstat))?;
-        families.extend(roots.record("net/snmp", |text| parse_pairs(text, &self.wanted, snmp))?);
-        match roots.record("net/snmp6", |text| parse_snmp6(text, &self.wanted, &mut self.snmp6)) {
+        let mut families = roots.parse_record("net/netstat", |text| parse_pairs(text, &self.wanted, netstat))?;
+        families.extend(roots.parse_record("net/snmp", |text| parse_pairs(text, &self.wanted, snmp))?);
+        match roots.parse_record("net/snmp6", |text| parse_snmp6(text, &self.wanted, &mut self.snmp6)) {
             Ok(more) => families.extend(more),
             // IPv6 is switched off.
             Err(error) if error.is_not_found() => {}

@@ -1,7 +1,8 @@
 //! `os`: the distribution, from `os-release` (os-release(5)).
 
 use crate::family::{Family, label};
-use crate::sense::runtime::roots::{ReadError, Roots, read_text};
+use crate::sense::runtime::kernel_file::{ReadError, read_text};
+use crate::sense::runtime::roots::Roots;
 use std::collections::HashMap;
 use std::path::Path;
 

@@ -1,8 +1,9 @@
 //! `pressure`: stall times of `/proc/pressure` (PSI, Documentation/accounting/psi.rst).
 
 use crate::family::{Descriptor, Family, MetricKind};
+use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
-use crate::sense::runtime::roots::{ReadError, Roots};
+use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
 /// Seconds since boot in which some, and in which all, tasks waited for the resource.
@@ -62,7 +63,7 @@ static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 5]> = LazyLock::new(|| {
 });
 
 pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let read = |path| roots.record(path, parse_pressure);
+    let read = |path| roots.parse_record(path, parse_pressure);
     let cpu = match read("pressure/cpu") {
         Ok(stalls) => stalls,
         // Built in but switched off (psi=0): the file exists and refuses to be read.

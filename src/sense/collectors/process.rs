@@ -2,7 +2,7 @@
 //! the `/proc` that we live in, which is right here even where `--path.procfs` shows another host's.
 
 use crate::family::Family;
-use crate::sense::runtime::roots::ReadError;
+use crate::sense::runtime::kernel_file::ReadError;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
 #[derive(Default)]

@@ -1,7 +1,8 @@
 //! `processes`: processes and threads by state, from `/proc/PID/stat` and the like (proc_pid_stat(5)).
 
 use crate::family::{Family, label};
-use crate::sense::runtime::roots::{ReadError, Roots, names, read_parsed, read_text};
+use crate::sense::runtime::kernel_file::{ReadError, list_names, read_parsed, read_text};
+use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
 
 /// State and number of threads. The name in parentheses may hold anything, even `) R (`.
@@ -28,7 +29,7 @@ pub fn read_processes(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let mut threads = 0.0;
     let mut states: BTreeMap<char, f64> = BTreeMap::new();
     let mut thread_states: BTreeMap<char, f64> = BTreeMap::new();
-    for pid in names(&roots.procfs)?.into_iter().filter(|name| is_number(name)) {
+    for pid in list_names(&roots.procfs)?.into_iter().filter(|name| is_number(name)) {
         let stat = |path: &str| parse_stat_line(&read_text(&roots.proc(path)).ok()?);
         // A process that is gone meanwhile is no fault.
         let Some((state, count)) = stat(&format!("{pid}/stat")) else {
@@ -37,7 +38,7 @@ pub fn read_processes(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         pids += 1.0;
         threads += count as f64;
         *states.entry(state).or_default() += 1.0;
-        for thread in names(&roots.proc(&format!("{pid}/task"))).unwrap_or_default() {
+        for thread in list_names(&roots.proc(&format!("{pid}/task"))).unwrap_or_default() {
             // The first thread's state is the process's.
             let own = if thread == pid {
                 Some(state)

@@ -19,7 +19,8 @@ use super::{
     pressure, processes, schedstat, stat, textfile, thermal_zone, time, timex, uname,
 };
 use crate::family::Family;
-use crate::sense::runtime::roots::{ReadError, Roots};
+use crate::sense::runtime::kernel_file::ReadError;
+use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
 use regex::Regex;
 use std::path::PathBuf;

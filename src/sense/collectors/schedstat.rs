@@ -1,8 +1,9 @@
 //! `schedstat`: time that tasks ran and waited, per processor, from `/proc/schedstat` (sched-stats.rst).
 
 use crate::family::{Family, label};
+use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::lines::lines;
-use crate::sense::runtime::roots::{ReadError, Roots, read_parsed};
+use crate::sense::runtime::roots::Roots;
 
 /// Processor, seconds running, seconds waiting, timeslices.
 pub fn parse_schedstat(text: &str) -> Result<Vec<(String, [f64; 3])>, String> {

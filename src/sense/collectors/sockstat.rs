@@ -1,9 +1,10 @@
 //! `sockstat`: sockets in use from `/proc/net/{sockstat,sockstat6}`.
 
 use crate::family::{Descriptor, Family, MetricKind};
+use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
-use crate::sense::runtime::roots::{ReadError, Roots};
+use crate::sense::runtime::roots::Roots;
 use std::sync::Arc;
 
 /// The collector's memory between two reads, by file: what was made of each line's protocol, and therein of its figures.
@@ -74,7 +75,7 @@ impl Sockstat {
         let mut families = Vec::new();
         // Either may be missing, where the kernel has no IPv4 or no IPv6.
         for (path, name_cache) in ["net/sockstat", "net/sockstat6"].into_iter().zip(&mut self.0) {
-            match roots.record(path, |text| parse_sockstat(text, name_cache)) {
+            match roots.parse_record(path, |text| parse_sockstat(text, name_cache)) {
                 Ok(more) => families.extend(more),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),

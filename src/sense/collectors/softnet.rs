@@ -1,8 +1,9 @@
 //! `softnet`: packets that each processor took from network devices, from `/proc/net/softnet_stat`.
 
 use crate::family::{DescriptorCache, Family, label};
+use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
-use crate::sense::runtime::roots::{ReadError, Roots};
+use crate::sense::runtime::roots::Roots;
 
 /// Column that says which processor a line is of, since Linux 5.14; offline ones have no line.
 const CPU_COLUMN: usize = 12;
@@ -55,7 +56,7 @@ pub struct Softnet(DescriptorCache<u64>);
 
 impl Softnet {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        let sample = roots.parsed("net/softnet_stat", parse_softnet)?;
+        let sample = roots.parse_file("net/softnet_stat", parse_softnet)?;
         let (processors, counts): (Vec<u64>, Vec<[f64; 3]>) = sample.into_iter().unzip();
         let descriptors = self.0.descriptors(processors, describe).iter().enumerate();
         Ok(descriptors

@@ -1,8 +1,9 @@
 //! `stat`: counts of the whole system from `/proc/stat` (proc(5)).
 
 use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
+use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
-use crate::sense::runtime::roots::{ReadError, Roots};
+use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -67,7 +68,7 @@ static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 6]> = LazyLock::new(|| {
 });
 
 pub fn read_stat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let sample = roots.record("stat", parse_stat)?;
+    let sample = roots.parse_record("stat", parse_stat)?;
     let values = [
         sample.interrupts,
         sample.context_switches,

@@ -5,7 +5,7 @@ mod bus;
 
 use super::registry::NameFilter;
 use crate::family::{Family, MetricKind, SharedStr, label};
-use crate::sense::runtime::roots::ReadError;
+use crate::sense::runtime::kernel_file::ReadError;
 use bus::Bus;
 use regex::Regex;
 

@@ -1,6 +1,6 @@
 //! `textfile`: metrics that other programs leave in `*.prom` files.
 
-use crate::sense::runtime::roots::{ReadError, entries, file_name, read_text};
+use crate::sense::runtime::kernel_file::{ReadError, file_name, list_entries, read_text};
 mod text_format;
 
 use crate::family::{Family, label};
@@ -51,7 +51,7 @@ pub fn read_textfile(patterns: &[String]) -> Vec<Family> {
         "Unix time at which a text file was last written.",
     );
     for directory in patterns.iter().flat_map(|pattern| directories(pattern)) {
-        let entries = match entries(&directory) {
+        let entries = match list_entries(&directory) {
             Ok(entries) => entries,
             Err(what) => {
                 complain(what);

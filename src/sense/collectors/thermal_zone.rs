@@ -1,25 +1,26 @@
 //! `thermal_zone`: temperatures and cooling from `/sys/class/thermal` (sysfs-api.rst of the thermal subsystem).
 
 use crate::family::{Family, label};
-use crate::sense::runtime::roots::{ReadError, Roots, attribute, names, number};
+use crate::sense::runtime::kernel_file::{ReadError, list_names, read_attribute, read_number};
+use crate::sense::runtime::roots::Roots;
 
 pub fn read_thermal_zone(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let base = roots.sys("class/thermal");
     let mut temperature = Family::gauge("node_thermal_zone_temp", "Temperature of a zone in degrees Celsius.");
     let mut current = Family::gauge("node_cooling_device_cur_state", "How hard a cooling device works.");
     let mut maximum = Family::gauge("node_cooling_device_max_state", "How hard a cooling device can work.");
-    for name in names(&base).map_err(|error| error.or_absent("no thermal zones"))? {
+    for name in list_names(&base).map_err(|error| error.or_absent("no thermal zones"))? {
         let directory = base.join(&name);
-        let kind = attribute(&directory.join("type")).unwrap_or_default();
+        let kind = read_attribute(&directory.join("type")).unwrap_or_default();
         if let Some(zone) = name.strip_prefix("thermal_zone") {
             // A sensor that is switched off answers with an error.
-            if let Some(millidegrees) = number(&directory.join("temp")) {
+            if let Some(millidegrees) = read_number(&directory.join("temp")) {
                 let labels = vec![label("zone", zone.to_owned()), label("type", kind)];
                 temperature.push(labels, millidegrees / 1e3);
             }
         } else if let Some(device) = name.strip_prefix("cooling_device") {
             for (family, file) in [(&mut current, "cur_state"), (&mut maximum, "max_state")] {
-                if let Some(state) = number(&directory.join(file)) {
+                if let Some(state) = read_number(&directory.join(file)) {
                     family.push(
                         vec![label("name", device.to_owned()), label("type", kind.clone())],
                         state,

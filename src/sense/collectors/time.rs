@@ -1,7 +1,8 @@
 //! `time`: the wall clock, its zone, and the kernel's clock sources.
 
 use crate::family::{Family, label};
-use crate::sense::runtime::roots::{Roots, attribute, names};
+use crate::sense::runtime::kernel_file::{list_names, read_attribute};
+use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -29,7 +30,7 @@ fn read_surroundings(roots: &Roots, now: Timestamp) -> Vec<Family> {
         "Clock source that the kernel uses.",
     );
     let base = roots.sys("devices/system/clocksource");
-    for name in names(&base).unwrap_or_default() {
+    for name in list_names(&base).unwrap_or_default() {
         let Some(device) = name.strip_prefix("clocksource") else {
             continue;
         };
@@ -38,7 +39,7 @@ fn read_surroundings(roots: &Roots, now: Timestamp) -> Vec<Family> {
             (&mut available, "available_clocksource"),
             (&mut current, "current_clocksource"),
         ] {
-            let sources = attribute(&directory.join(file)).unwrap_or_default();
+            let sources = read_attribute(&directory.join(file)).unwrap_or_default();
             for source in sources.split_ascii_whitespace() {
                 let labels = vec![
                     label("device", device.to_owned()),

@@ -1,7 +1,7 @@
 //! `timex`: how well the kernel's clock is disciplined, from `adjtimex(2)`.
 
 use crate::family::Family;
-use crate::sense::runtime::roots::ReadError;
+use crate::sense::runtime::kernel_file::ReadError;
 use nix::libc;
 
 /// Scale of frequencies: parts per million with a 16-bit fraction.

@@ -1,9 +1,10 @@
 //! `vmstat`: chosen lines of `/proc/vmstat` (proc(5)).
 
 use crate::family::{Descriptor, Family, MetricKind};
+use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
-use crate::sense::runtime::roots::{ReadError, Roots};
+use crate::sense::runtime::roots::Roots;
 use regex::Regex;
 use std::sync::Arc;
 
@@ -49,7 +50,7 @@ impl Vmstat {
     }
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        roots.parsed("vmstat", |text| self.parse(text))
+        roots.parse_file("vmstat", |text| self.parse(text))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A collector that is on, so read that its faults stay its own.
 
-use super::roots::{ReadError, Roots};
+use super::kernel_file::ReadError;
+use super::roots::Roots;
 use super::snapshot::CollectorReading;
 use crate::family::{DescriptorPool, Family};
 use crate::host::linux::boot_time;

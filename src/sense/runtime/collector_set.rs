@@ -2,8 +2,8 @@
 
 use super::collector::Collector;
 use super::roots::Roots;
-use super::sampler::Subscriber;
 use super::snapshot::CollectorReading;
+use super::subscriber::Subscriber;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -72,7 +72,7 @@ impl CoreStatsReader {
 
     /// Looks anew; `now` tells the time. Why a file cannot be read is told by the collector that is asked for it.
     pub fn read(&mut self, roots: &Roots, now: impl Fn() -> Instant) {
-        let times = || roots.record("stat", cpu::parse_all).ok();
+        let times = || roots.parse_record("stat", cpu::parse_all).ok();
         let times = self.sources.cpu.then(times).flatten();
         self.stats.cpu_busy_ratio = self.busy.ratio(times);
         self.stats.memory_used_ratio = self.memory_used_ratio(roots);
@@ -82,7 +82,7 @@ impl CoreStatsReader {
 
     /// As it is in this round, without counting as a look.
     pub fn memory_used_ratio(&self, roots: &Roots) -> Option<f64> {
-        let used = || roots.record("meminfo", |text| Ok(meminfo::used_ratio(text))).ok();
+        let used = || roots.parse_record("meminfo", |text| Ok(meminfo::used_ratio(text))).ok();
         self.sources.meminfo.then(used).flatten().flatten()
     }
 
@@ -90,7 +90,7 @@ impl CoreStatsReader {
         let mut is_there = self.sources.pressure;
         for (index, path) in RESOURCES.into_iter().enumerate() {
             let stalls = is_there
-                .then(|| roots.record(path, pressure::parse_pressure).ok())
+                .then(|| roots.parse_record(path, pressure::parse_pressure).ok())
                 .flatten();
             // A kernel without the first has none of them.
             is_there = stalls.is_some();
@@ -112,14 +112,14 @@ impl CoreStatsReader {
         } = self;
         if let Some(shown) = &sources.netdev {
             let is_shown = |device: &str| device != "lo" && shown.allows(device);
-            let outcome = roots.parsed("net/dev", |text| {
+            let outcome = roots.parse_file("net/dev", |text| {
                 core_stats.traffic.update(now(), netdev::bytes(text), is_shown);
                 Ok(())
             });
             outcome.unwrap_or_else(|_| core_stats.traffic = DeviceRates::default());
         }
         if let Some(shown) = &sources.diskstats {
-            let outcome = roots.parsed("diskstats", |text| {
+            let outcome = roots.parse_file("diskstats", |text| {
                 core_stats
                     .disks
                     .update(now(), diskstats::bytes(text), |device| shown.allows(device));

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
-use super::roots::{Layout, read_to_end};
+use super::kernel_file::{FileLayout, read_to_end};
 
 /// The open files, by their path below the root. A copy begins with none.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ impl FileCache {
         &self,
         root: &Path,
         path: &'static str,
-        layout: Layout,
+        layout: FileLayout,
         show: impl FnOnce(&[u8]) -> T,
     ) -> io::Result<T> {
         // A parser that panicked left at worst a file that is read anew.
@@ -64,7 +64,7 @@ impl FileCache {
 }
 
 impl State {
-    fn text(&mut self, root: &Path, path: &'static str, layout: Layout) -> io::Result<Range<usize>> {
+    fn text(&mut self, root: &Path, path: &'static str, layout: FileLayout) -> io::Result<Range<usize>> {
         // Nearly always by the literal that it was opened by, which then need not be read.
         let is_it = |cache: &OpenFile| ptr::eq(cache.path, path);
         let known = self.files.iter().position(is_it);
@@ -89,7 +89,7 @@ impl State {
         self.read(index, layout).inspect_err(|_| drop(self.files.pop()))
     }
 
-    fn read(&mut self, index: usize, layout: Layout) -> io::Result<Range<usize>> {
+    fn read(&mut self, index: usize, layout: FileLayout) -> io::Result<Range<usize>> {
         if self.round == 0 {
             self.length = 0;
         }
@@ -110,14 +110,14 @@ mod tests {
     use super::*;
     use std::fs;
 
-    fn length(cache: &FileCache, root: &Path, path: &'static str, layout: Layout) -> io::Result<usize> {
+    fn length(cache: &FileCache, root: &Path, path: &'static str, layout: FileLayout) -> io::Result<usize> {
         cache.read(root, path, layout, <[u8]>::len)
     }
 
     #[test]
     fn an_open_file_tells_what_is_in_it_now_and_in_one_round_the_same() {
         let directory = tempfile::tempdir().unwrap();
-        for layout in [Layout::Record, Layout::Pieces, Layout::Value] {
+        for layout in [FileLayout::Record, FileLayout::Pieces, FileLayout::Value] {
             let cache = FileCache::default();
             let first = layout.first_read_bytes();
             for expected in [0, 5, first - 1, first, 3 * first + 1, 2] {
@@ -131,12 +131,12 @@ mod tests {
         }
         let cache = FileCache::default();
         cache.begin_round();
-        assert_eq!(length(&cache, directory.path(), "x", Layout::Record).unwrap(), 2);
+        assert_eq!(length(&cache, directory.path(), "x", FileLayout::Record).unwrap(), 2);
         fs::write(directory.path().join("x"), "four").unwrap();
-        assert_eq!(length(&cache, directory.path(), "x", Layout::Record).unwrap(), 2);
+        assert_eq!(length(&cache, directory.path(), "x", FileLayout::Record).unwrap(), 2);
         cache.begin_round();
-        assert_eq!(length(&cache, directory.path(), "x", Layout::Record).unwrap(), 4);
-        assert!(length(&cache, directory.path(), "nothing", Layout::Record).is_err());
+        assert_eq!(length(&cache, directory.path(), "x", FileLayout::Record).unwrap(), 4);
+        assert!(length(&cache, directory.path(), "nothing", FileLayout::Record).is_err());
     }
 
     #[test]
@@ -158,16 +158,16 @@ mod tests {
             write("short", round);
             write("long", &long);
             let all = [
-                ("short", Layout::Value),
-                ("long", Layout::Pieces),
-                ("short2", Layout::Record),
+                ("short", FileLayout::Value),
+                ("long", FileLayout::Pieces),
+                ("short2", FileLayout::Record),
             ];
             write("short2", "2");
             for _ in 0..2 {
                 // It can be opened and not be read.
                 assert!(
                     cache
-                        .read(directory.path(), "folder", Layout::Record, <[u8]>::len)
+                        .read(directory.path(), "folder", FileLayout::Record, <[u8]>::len)
                         .is_err()
                 );
                 let texts = all.map(|(path, layout)| read(path, layout));
@@ -181,7 +181,7 @@ mod tests {
         write("short", &"x".repeat(1000));
         for _ in 0..before / 500 {
             cache.begin_round();
-            read("short", Layout::Record);
+            read("short", FileLayout::Record);
         }
         assert_eq!(room(), before, "a round takes the room of the one before");
     }
@@ -203,14 +203,14 @@ mod tests {
             let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
             let fresh = lines(&fs::read(Path::new("/proc").join(path)).unwrap());
             for _ in 0..3 {
-                let again = cache.read(Path::new("/proc"), path, Layout::Pieces, lines).unwrap();
+                let again = cache.read(Path::new("/proc"), path, FileLayout::Pieces, lines).unwrap();
                 assert_eq!(again, fresh, "{path}");
             }
         }
         // Time stands still for nobody.
         let uptime = || {
             cache
-                .read(Path::new("/proc"), "stat", Layout::Record, <[u8]>::to_vec)
+                .read(Path::new("/proc"), "stat", FileLayout::Record, <[u8]>::to_vec)
                 .unwrap()
         };
         let before = uptime();

@@ -18,3 +18,5 @@ pub(super) mod pressure_watch;
 pub(super) mod slow_sampler;
 pub(super) mod ticker;
 pub(super) mod ttl_cache;
+pub(super) mod kernel_file;
+pub(super) mod subscriber;

@@ -12,6 +12,7 @@ use super::recent_history::RecentHistory;
 use super::roots::Roots;
 use super::slow_sampler::{self, SlowReadings};
 use super::snapshot::{CollectorReading, EarlyCause, SampleKind, Snapshot};
+use super::subscriber::Subscriber;
 use super::ticker::Ticker;
 use crate::host::linux::boot_time;
 use crate::host::self_priority;
@@ -70,32 +71,6 @@ impl Default for SamplerConfig {
                 .collect(),
         }
     }
-}
-
-/// Who follows the samples. Runs on the sampler's thread, so it must return quickly.
-pub trait Subscriber: Send {
-    /// Which rules there are: another number when they may read other metrics. Where there is none, nobody follows, and
-    /// samples are taken for scrapes only.
-    fn rules_revision(&self) -> Option<u64>;
-
-    /// Whether a rule reads the metric of this name.
-    fn reads(&self, metric: &str) -> bool;
-
-    /// Told of every sample that was not taken for a scrape, as long as there are rules.
-    fn on_sample(&mut self, snapshot: &Arc<Snapshot>, kind: SampleKind);
-}
-
-/// Nobody follows.
-impl Subscriber for () {
-    fn rules_revision(&self) -> Option<u64> {
-        None
-    }
-
-    fn reads(&self, _metric: &str) -> bool {
-        false
-    }
-
-    fn on_sample(&mut self, _snapshot: &Arc<Snapshot>, _occasion: SampleKind) {}
 }
 
 enum Request {

@@ -1,0 +1,277 @@
+//! Reading of files of procfs and sysfs: the bytes of a file, an attribute, the names in a directory, and the error that
+//! names the file. It knows no metric.
+
+use rustix::fs::{Mode, OFlags};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// No file that a collector reads is longer; a broken driver must not fill the memory.
+const MAX_FILE_BYTES: usize = 16 << 20;
+
+/// What a first read asks for: most procfs files come whole in one `read`.
+const FIRST_READ_BYTES: usize = 16 << 10;
+
+/// The same for a file with one value.
+const VALUE_BYTES: usize = 256;
+
+/// Why a collector yielded nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: {what}", path.display())]
+    Malformed { path: PathBuf, what: String },
+    /// This host has no such thing (no bonding, no PSI …): counted as not successful, as node_exporter does, but no fault.
+    #[error("this host has {0}")]
+    Absent(&'static str),
+    #[error("{0}")]
+    System(String),
+}
+
+impl ReadError {
+    pub(in crate::sense) fn io(path: &Path, source: io::Error) -> Self {
+        ReadError::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(in crate::sense) fn is_not_found(&self) -> bool {
+        matches!(self, ReadError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Turns a missing file into the plain statement that the host has no such thing.
+    pub(in crate::sense) fn or_absent(self, what: &'static str) -> Self {
+        if self.is_not_found() {
+            ReadError::Absent(what)
+        } else {
+            self
+        }
+    }
+}
+
+/// How the kernel writes a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sense) enum FileLayout {
+    /// In pieces: a short read is not the end. A piece may be longer than the page that the kernel gives out at once (a disk with
+    /// many partitions, a mount with many options), so not even a read of a few bytes is.
+    Pieces,
+    /// As one record (`single_open()`): one read that leaves room has it all, and asking for more would
+    /// make the kernel compose it once again, which for `/proc/net/netstat` doubles the price.
+    Record,
+    /// As one record of a few bytes (sysctl, sysfs). A sysctl must fit at once: the kernel makes and wipes as much room as is asked for
+    /// (`proc_sys_call_handler()`).
+    Value,
+}
+
+impl FileLayout {
+    pub(in crate::sense) fn first_read_bytes(self) -> usize {
+        match self {
+            FileLayout::Pieces | FileLayout::Record => FIRST_READ_BYTES,
+            FileLayout::Value => VALUE_BYTES,
+        }
+    }
+}
+
+/// `fs::read` asks for a size first and then reads in small steps, which costs a procfs file that has no size several
+/// times its price.
+fn read(path: &Path, layout: FileLayout) -> Result<Vec<u8>, ReadError> {
+    let read = || read_open(&mut File::open(path)?, layout);
+    read().map_err(|source| ReadError::io(path, source))
+}
+
+fn read_open(file: &mut File, layout: FileLayout) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let length = read_to_end(&mut bytes, 0, layout, |room, _| file.read(room))?;
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+/// Reads a file to its end by `read`, which is told where it is, into a buffer from `start` on, which grows as need be.
+/// Returns how many bytes of the buffer are the file's.
+pub(in crate::sense) fn read_to_end(
+    bytes: &mut Vec<u8>,
+    start: usize,
+    layout: FileLayout,
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let (mut length, mut room) = (0, layout.first_read_bytes());
+    loop {
+        let end = start + room;
+        if bytes.len() < end {
+            bytes.resize(end, 0);
+        }
+        match read(&mut bytes[start + length..end], length as u64) {
+            Ok(0) => return Ok(length),
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if length < room {
+            if layout != FileLayout::Pieces {
+                return Ok(length);
+            }
+            continue;
+        }
+        if length >= MAX_FILE_BYTES {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "file is implausibly long"));
+        }
+        room *= 2;
+    }
+}
+
+/// The bytes of a file.
+pub(in crate::sense) fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
+    read(path, FileLayout::Pieces)
+}
+
+/// The text of a file. Names of devices, mounts and processes may be any bytes: what is not UTF-8 becomes U+FFFD.
+pub(in crate::sense) fn read_text(path: &Path) -> Result<String, ReadError> {
+    Ok(into_text(read_bytes(path)?))
+}
+
+pub(in crate::sense) fn into_text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+/// A file through its parser, whose complaint gets the path put in front.
+pub(in crate::sense) fn read_parsed<T>(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, ReadError> {
+    parse(&read_text(path)?).map_err(|what| ReadError::Malformed {
+        path: path.to_owned(),
+        what,
+    })
+}
+
+/// The same for a file that the kernel writes as one record.
+pub(in crate::sense) fn read_record<T>(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, ReadError> {
+    let text = into_text(read(path, FileLayout::Record)?);
+    parse(&text).map_err(|what| ReadError::Malformed {
+        path: path.to_owned(),
+        what,
+    })
+}
+
+/// A one-value file of sysfs without its newline, or nothing where it is missing or its driver refuses to answer.
+pub(in crate::sense) fn read_attribute(path: &Path) -> Option<String> {
+    attribute_of(File::open(path).ok()?)
+}
+
+fn attribute_of(mut file: File) -> Option<String> {
+    let mut text = into_text(read_open(&mut file, FileLayout::Value).ok()?);
+    text.truncate(text.trim_end_matches('\n').len());
+    Some(text)
+}
+
+/// A directory of one-value files. The way to it is walked once for all of them, which is half of what a file costs.
+pub(in crate::sense) struct Attributes(OwnedFd);
+
+impl Attributes {
+    /// Nothing where there is no such directory.
+    pub fn open(directory: &Path) -> Option<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Some(Attributes(rustix::fs::open(directory, flags, Mode::empty()).ok()?))
+    }
+
+    /// As [`read_attribute`].
+    pub fn read(&self, file: &str) -> Option<String> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        attribute_of(rustix::fs::openat(&self.0, file, flags, Mode::empty()).ok()?.into())
+    }
+}
+
+/// A one-number file of sysfs.
+pub(in crate::sense) fn read_number(path: &Path) -> Option<f64> {
+    read_attribute(path)?.trim().parse().ok()
+}
+
+/// Names in a directory, sorted, so that output does not depend on the kernel's order.
+pub(in crate::sense) fn list_names(path: &Path) -> Result<Vec<String>, ReadError> {
+    Ok(list_entries(path)?.iter().map(|entry| file_name(entry)).collect())
+}
+
+/// What is in a directory, by its path: where a name may be any bytes, what is shown of it leads nowhere.
+pub(in crate::sense) fn list_entries(path: &Path) -> Result<Vec<PathBuf>, ReadError> {
+    let entries = fs::read_dir(path).map_err(|source| ReadError::io(path, source))?;
+    let mut entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    entries.sort_unstable();
+    Ok(entries)
+}
+
+/// The last part of a path, to be shown.
+pub(in crate::sense) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::fixture::Tree;
+
+    #[test]
+    fn a_file_longer_than_the_first_read_is_read_whole() {
+        let tree = Tree::new();
+        for length in [
+            0,
+            1,
+            FIRST_READ_BYTES - 1,
+            FIRST_READ_BYTES,
+            FIRST_READ_BYTES + 1,
+            5 * FIRST_READ_BYTES,
+        ] {
+            tree.proc("x", "y".repeat(length));
+            assert_eq!(read_bytes(&tree.roots.proc("x")).unwrap().len(), length);
+            assert_eq!(
+                read_record(&tree.roots.proc("x"), |text| Ok(text.len())).unwrap(),
+                length
+            );
+        }
+    }
+
+    #[test]
+    fn an_attribute_is_the_same_by_its_path_and_by_its_directory() {
+        let tree = Tree::new();
+        for length in [0, 5, VALUE_BYTES - 1, VALUE_BYTES, 3 * VALUE_BYTES] {
+            tree.sys("class/x/value", "y".repeat(length) + "\n");
+            let found = read_attribute(&tree.roots.sys("class/x/value"));
+            assert_eq!(found.as_ref().map(String::len), Some(length));
+            let attributes = Attributes::open(&tree.roots.sys("class/x")).unwrap();
+            assert_eq!(attributes.read("value"), found);
+            assert_eq!(attributes.read("nothing"), None);
+        }
+        assert!(Attributes::open(&tree.roots.sys("class/x/value")).is_none());
+    }
+
+    /// As the kernel gives out a mount with few options, one with many, and the end.
+    #[test]
+    fn a_short_read_of_a_file_in_pieces_is_not_its_end() {
+        let read = |layout: FileLayout| {
+            let mut pieces = [1540, 2940, 0].into_iter();
+            let mut places = Vec::new();
+            let mut bytes = Vec::new();
+            let length = read_to_end(&mut bytes, 0, layout, |room, place| {
+                places.push(place);
+                Ok(pieces.next().unwrap().min(room.len()))
+            });
+            (length.unwrap(), places)
+        };
+        assert_eq!(read(FileLayout::Pieces), (4480, vec![0, 1540, 4480]));
+        assert_eq!(read(FileLayout::Record), (1540, vec![0]));
+    }
+
+    #[test]
+    fn an_error_names_the_file() {
+        let error = read_text(Path::new("/nowhere/at/all")).unwrap_err();
+        assert!(
+            error.is_not_found() && error.to_string().starts_with("/nowhere/at/all: "),
+            "{error}"
+        );
+    }
+}

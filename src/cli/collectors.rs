@@ -1,7 +1,7 @@
 //! The flags of collectors, in node_exporter's spelling, so that its unit file can be carried over: what evenkeel
 //! does not have is accepted, and told.
 
-use crate::sense::systemd;
+use crate::sense::systemd::options::whole_name;
 use crate::sense::{COLLECTORS, CollectorOptions, NameFilter};
 use regex::Regex;
 use std::collections::BTreeSet;
@@ -42,7 +42,7 @@ impl CollectorFlags {
         self.seen += 1;
         let pattern = || value.clone().ok_or_else(|| format!("--{name} needs a value"));
         let regex = || Regex::new(&pattern()?).map_err(|error| format!("--{name}: {error}"));
-        let whole = || systemd::whole(&pattern()?).map_err(|error| format!("--{name}: {error}"));
+        let whole = || whole_name(&pattern()?).map_err(|error| format!("--{name}: {error}"));
         let options = &mut self.options;
         match name {
             "collector.disable-defaults" => self.disable_defaults = true,

@@ -11,7 +11,7 @@ use crate::process::{ProcessFields, Selector};
 use crate::rule::file::{SELECT, read_select};
 use crate::rule::{Scope, compile_select};
 use crate::schema::{Key, Kind, Object, optional, required};
-use crate::sense::groups::{DEFAULT_METRICS, EXPENSIVE_METRICS};
+use crate::sense::groups::group::{DEFAULT_METRICS, EXPENSIVE_METRICS};
 use crate::template::is_label_name;
 use crate::yaml::{self, Content, Entry, Fields, Node, Text};
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Configurations from real directories, and the one that ships.
 
 use super::*;
-use crate::sense::groups::DEFAULT_METRICS;
+use crate::sense::groups::group::DEFAULT_METRICS;
 use std::fs;
 
 const RULE: &str =

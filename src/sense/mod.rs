@@ -6,8 +6,11 @@ pub mod runtime;
 #[cfg(test)]
 mod fixture;
 
-pub use collectors::groups::{Group, Groups};
-pub use collectors::registry::{COLLECTORS, CollectorInfo, CollectorOptions, NameFilter, Pace};
+pub use collectors::groups::group::{Group, Groups};
+pub use collectors::info::{CollectorInfo, Pace};
+pub use collectors::name_filter::NameFilter;
+pub use collectors::options::CollectorOptions;
+pub use collectors::registry::COLLECTORS;
 pub use collectors::{groups, names, systemd};
 pub use runtime::kernel_file::ReadError;
 pub use runtime::recent_history::{self, RecentHistory};

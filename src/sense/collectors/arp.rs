@@ -1,11 +1,17 @@
 //! `arp`: neighbours per device from `/proc/net/arp` (proc_pid_net(5)).
 
-use super::registry::NameFilter;
+use super::info::{CollectorInfo, Pace};
+use super::name_filter::NameFilter;
 use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("arp", Pace::Slow, "ARP entries", |options| {
+    let devices = options.arp_devices.clone();
+    Box::new(move |roots| read_arp(roots, &devices))
+});
 
 /// Device to number of entries.
 pub fn parse_arp(text: &str) -> Result<BTreeMap<String, u32>, String> {

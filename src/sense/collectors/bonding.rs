@@ -1,8 +1,13 @@
 //! `bonding`: how many links of a bond are there and up, from `/sys/class/net` (Documentation/networking/bonding.rst).
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_attribute, read_text};
 use crate::sense::runtime::roots::Roots;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("bonding", Pace::Slow, "bonds of network devices", |_| {
+    Box::new(read_bonding)
+});
 
 pub fn read_bonding(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let base = roots.sys("class/net");

@@ -1,5 +1,6 @@
 //! `cpu`: time per processor and mode from `/proc/stat` (proc(5)), and thermal throttling from sysfs.
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{DescriptorCache, Family, SharedStr, label};
 use crate::sense::runtime::kernel_file::{ReadError, list_names, read_number};
 use crate::sense::runtime::lines::lines;
@@ -7,6 +8,11 @@ use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
 use std::collections::BTreeMap;
 use std::time::Instant;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("cpu", Pace::Fast, "processor time per mode", |_| {
+    let mut cpu = Cpu::default();
+    Box::new(move |roots| cpu.read(roots))
+});
 
 /// `/proc/stat` counts in USER_HZ, which is 100 on every Linux that people run (`sysconf(_SC_CLK_TCK)`).
 const TICKS_PER_SECOND: f64 = 100.0;

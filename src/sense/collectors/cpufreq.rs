@@ -1,8 +1,13 @@
 //! `cpufreq`: frequencies of processors from sysfs (Documentation/admin-guide/pm/cpufreq.rst).
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, list_names, read_number};
 use crate::sense::runtime::roots::Roots;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("cpufreq", Pace::Slow, "frequencies of processors", |_| {
+    Box::new(read_cpufreq)
+});
 
 /// File, metric, help. The files are in kilohertz.
 const FREQUENCIES: [(&str, &str, &str); 6] = [

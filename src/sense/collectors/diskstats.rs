@@ -1,7 +1,8 @@
 //! `diskstats`: counters of block devices from `/proc/diskstats` (Documentation/admin-guide/iostats.rst), and what
 //! udev knows about them.
 
-use super::registry::NameFilter;
+use super::info::{CollectorInfo, Pace};
+use super::name_filter::NameFilter;
 use crate::family::{DescriptorCache, Family, MetricKind, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_text};
 use crate::sense::runtime::lines::lines;
@@ -11,6 +12,11 @@ use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("diskstats", Pace::Fast, "block devices", |options| {
+    let mut diskstats = Diskstats::new(options.diskstats_devices.clone(), &options.udev_data);
+    Box::new(move |roots| diskstats.read(roots))
+});
 
 /// The unit of sector counts, whatever the device's own sector size.
 const SECTOR_BYTES: u64 = 512;

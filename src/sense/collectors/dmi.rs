@@ -1,8 +1,13 @@
 //! `dmi`: what the firmware says of the machine, from `/sys/class/dmi/id`.
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{Attributes, ReadError};
 use crate::sense::runtime::roots::Roots;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("dmi", Pace::Slow, "what the firmware says of the machine", |_| {
+    Box::new(read_dmi)
+});
 
 /// Label and file; serial numbers are readable to root only.
 const FIELDS: [(&str, &str); 20] = [

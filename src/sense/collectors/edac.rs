@@ -1,9 +1,12 @@
 //! `edac`: memory errors that were corrected, and those that could not be, from sysfs (Documentation/admin-guide/ras.rst).
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, list_names, read_number};
 use crate::sense::runtime::roots::Roots;
 use std::path::Path;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("edac", Pace::Slow, "memory errors", |_| Box::new(read_edac));
 
 /// Numbers of the entries `prefixN` of a directory.
 fn numbered(directory: &Path, prefix: &str) -> Vec<u32> {

@@ -1,6 +1,7 @@
 //! `filesystem`: sizes of mounted file systems.
 
-use super::registry::NameFilter;
+use super::info::{CollectorInfo, Pace};
+use super::name_filter::NameFilter;
 mod mounts;
 pub(super) mod statfs;
 
@@ -11,6 +12,12 @@ use mounts::{Mount, parse_mountinfo};
 use statfs::{StatfsClient, Usage};
 use std::collections::HashSet;
 use std::path::Path;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("filesystem", Pace::Slow, "sizes of file systems", |options| {
+    let client = StatfsClient::new(statfs::system_call(), options.mount_timeout);
+    let mut filesystem = Filesystem::new(options.mount_points.clone(), options.fs_types.clone(), client);
+    Box::new(move |roots| filesystem.read(roots))
+});
 
 /// The collector with the mounts it waits for in vain.
 pub struct Filesystem {
@@ -141,7 +148,7 @@ impl Filesystem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::collectors::registry::CollectorOptions;
+    use crate::sense::collectors::options::CollectorOptions;
     use crate::sense::fixture::{Tree, text_of};
     use std::io;
     use std::sync::Arc;

@@ -1,8 +1,10 @@
 //! `groups`: what named groups of processes use together (`evenkeel_group_*`), without a series per process. Reads
 //! through `process`; membership and sums are decided here.
 
+pub mod group;
 mod account;
 
+use super::info::{CollectorInfo, Pace};
 use super::stat::parse_stat;
 use crate::family::{Family, label};
 use crate::host::linux::boot_time;
@@ -11,7 +13,6 @@ use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW, Procfs, TICKS_PER_SECON
 use crate::process::{Process, ProcessFields, Selector};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Metrics of a group that cost a file per process, as `process_groups: [{metrics: […]}]` names them.

@@ -1,10 +1,13 @@
 //! `hwmon`: sensors of `/sys/class/hwmon` (Documentation/hwmon/sysfs-interface.rst).
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, MetricKind, label};
 use crate::sense::runtime::kernel_file::{ReadError, list_names, read_attribute};
 use crate::sense::runtime::roots::Roots;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("hwmon", Pace::Slow, "sensors", |_| Box::new(read_hwmon));
 
 /// Kinds of sensors that the kernel documents; other files are no sensors.
 const SENSORS: [&str; 14] = [

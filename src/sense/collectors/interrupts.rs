@@ -1,8 +1,14 @@
 //! `interrupts`: interrupts per line and processor from `/proc/interrupts` (proc(5)).
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::roots::Roots;
+
+pub const INFO: CollectorInfo =
+    CollectorInfo::off("interrupts", Pace::Slow, "interrupts per line and processor", |_| {
+        Box::new(read_interrupts)
+    });
 
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq)]

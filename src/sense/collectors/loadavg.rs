@@ -1,9 +1,12 @@
 //! `loadavg`: the three load averages of `/proc/loadavg` (proc(5)).
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
 use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
+
+pub const INFO: CollectorInfo = CollectorInfo::on("loadavg", Pace::Fast, "load averages", |_| Box::new(read_loadavg));
 
 /// Load over 1, 5 and 15 minutes.
 pub fn parse_loadavg(text: &str) -> Result<[f64; 3], String> {

@@ -1,8 +1,11 @@
 //! `mdadm`: software RAID from `/proc/mdstat` (md(4)).
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::roots::Roots;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("mdadm", Pace::Slow, "software RAID", |_| Box::new(read_mdadm));
 
 /// The states that are shown, one of them being 1.
 const STATES: [&str; 5] = ["active", "inactive", "recovering", "resync", "check"];

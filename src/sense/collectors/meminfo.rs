@@ -1,11 +1,17 @@
 //! `meminfo`: every line of `/proc/meminfo` (proc(5)) as a gauge.
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
 use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
 use std::sync::Arc;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("meminfo", Pace::Fast, "memory", |_| {
+    let mut meminfo = Meminfo::default();
+    Box::new(move |roots| meminfo.read(roots))
+});
 
 /// What was made of a line's name, which tells nothing of the unit: form without a unit, and with one.
 type Names = NameCache<[Arc<Descriptor>; 2]>;

@@ -1,21 +1,28 @@
-//! The collectors, one file each under the name that node_exporter gave it: what it publishes, `parse`, families, state.
+//! The collectors, one file each under the name that node_exporter gave it. A file reads from the top: what the collector
+//! publishes, `parse`, families, state. `registry` lists them all.
 
-pub mod groups;
-pub mod names;
+pub(super) mod info;
+pub(super) mod options;
+pub(super) mod name_filter;
 pub mod registry;
-pub mod systemd;
+pub mod names;
+pub(super) mod socket_table;
+
+// One line per collector.
 pub(super) mod arp;
 pub(super) mod bonding;
+pub(super) mod conntrack;
 pub(super) mod cpu;
 pub(super) mod cpufreq;
 pub(super) mod diskstats;
 pub(super) mod dmi;
 pub(super) mod edac;
+pub(super) mod entropy;
+pub(super) mod filefd;
 pub(super) mod filesystem;
+pub mod groups;
 pub(super) mod hwmon;
-pub(super) mod inet_sockets;
 pub(super) mod interrupts;
-pub(super) mod kernel_limits;
 pub(super) mod loadavg;
 pub(super) mod mdadm;
 pub(super) mod meminfo;
@@ -30,9 +37,12 @@ pub(super) mod schedstat;
 pub(super) mod sockstat;
 pub(super) mod softnet;
 pub(super) mod stat;
+pub mod systemd;
+pub(super) mod tcpstat;
 pub(super) mod textfile;
 pub(super) mod thermal_zone;
 pub(super) mod time;
 pub(super) mod timex;
+pub(super) mod udp_queues;
 pub(super) mod uname;
 pub(super) mod vmstat;

@@ -127,7 +127,8 @@ pub fn may_be_published(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::collectors::registry::{COLLECTORS, CollectorOptions};
+    use crate::sense::collectors::options::CollectorOptions;
+    use crate::sense::collectors::registry::COLLECTORS;
     use crate::sense::runtime::roots::Roots;
 
     #[test]

@@ -1,9 +1,15 @@
 //! `netclass`: attributes of network devices from `/sys/class/net` (sysfs-class-net).
 
-use super::registry::NameFilter;
+use super::info::{CollectorInfo, Pace};
+use super::name_filter::NameFilter;
 use crate::family::{Family, MetricKind, label};
 use crate::sense::runtime::kernel_file::{Attributes, ReadError, file_name, list_entries};
 use crate::sense::runtime::roots::Roots;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("netclass", Pace::Slow, "attributes of network devices", |options| {
+    let devices = options.netclass_devices.clone();
+    Box::new(move |roots| read_netclass(roots, &devices))
+});
 
 /// File of a device, metric name after `node_network_`, help, kind.
 const ATTRIBUTES: [(&str, &str, &str, MetricKind); 17] = [

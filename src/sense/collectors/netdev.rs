@@ -1,12 +1,18 @@
 //! `netdev`: traffic per network device from `/proc/net/dev` (proc(5)).
 
-use super::registry::NameFilter;
+use super::info::{CollectorInfo, Pace};
+use super::name_filter::NameFilter;
 use crate::family::{DescriptorCache, Family, SharedStr, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_number};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
 use std::time::Instant;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("netdev", Pace::Fast, "network devices", |options| {
+    let mut netdev = Netdev::new(options.netdev_devices.clone());
+    Box::new(move |roots| netdev.read(roots))
+});
 
 /// The columns of `/proc/net/dev`, first those received, then those transmitted.
 const COLUMNS: [&str; 16] = [

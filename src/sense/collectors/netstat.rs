@@ -1,5 +1,6 @@
 //! `netstat`: chosen protocol counters from `/proc/net/{netstat,snmp,snmp6}` (proc_pid_net(5)).
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
 use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
@@ -7,6 +8,11 @@ use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
 use regex::Regex;
 use std::sync::Arc;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("netstat", Pace::Fast, "protocol counters", |options| {
+    let mut netstat = Netstat::new(options.netstat_fields.clone());
+    Box::new(move |roots| netstat.read(roots))
+});
 
 /// The wanted columns of a line of values: which, and how they are shown.
 #[derive(Debug, Default)]
@@ -120,7 +126,7 @@ impl Netstat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::collectors::registry::CollectorOptions;
+    use crate::sense::collectors::options::CollectorOptions;
     use crate::sense::fixture::{Tree, text_of};
 
     #[test]

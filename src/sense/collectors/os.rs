@@ -1,10 +1,13 @@
 //! `os`: the distribution, from `os-release` (os-release(5)).
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_text};
 use crate::sense::runtime::roots::Roots;
 use std::collections::HashMap;
 use std::path::Path;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("os", Pace::Slow, "distribution", |_| Box::new(read_os));
 
 /// Variables of a file of shell assignments without expansion.
 pub fn parse_os_release(text: &str) -> HashMap<String, String> {
@@ -46,7 +49,7 @@ fn major_minor(version: &str) -> Option<f64> {
     version[..end].trim_end_matches('.').parse().ok()
 }
 
-const INFO: [(&str, &str); 12] = [
+const LABELS: [(&str, &str); 12] = [
     ("build_id", "BUILD_ID"),
     ("id", "ID"),
     ("id_like", "ID_LIKE"),
@@ -74,7 +77,7 @@ pub fn read_os(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         "node_os_info",
         "The distribution as os-release names it; the value is always 1.",
     );
-    info.push(INFO.into_iter().map(|(name, key)| label(name, get(key))), 1.0);
+    info.push(LABELS.into_iter().map(|(name, key)| label(name, get(key))), 1.0);
     let mut families = vec![info];
     if let Some(version) = major_minor(&get("VERSION_ID")).filter(|version| *version > 0.0) {
         let mut family = Family::gauge("node_os_version", "Major and minor part of the distribution's version.");

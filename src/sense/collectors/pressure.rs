@@ -1,10 +1,15 @@
 //! `pressure`: stall times of `/proc/pressure` (PSI, Documentation/accounting/psi.rst).
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
 use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
+
+pub const INFO: CollectorInfo = CollectorInfo::on("pressure", Pace::Fast, "pressure stall information", |_| {
+    Box::new(read_pressure)
+});
 
 /// Seconds since boot in which some, and in which all, tasks waited for the resource.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

@@ -1,9 +1,15 @@
 //! `process_*`: what evenkeel itself costs, under the names of the Prometheus client libraries. Read by `sysinfo` from
 //! the `/proc` that we live in, which is right here even where `--path.procfs` shows another host's.
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::Family;
 use crate::sense::runtime::kernel_file::ReadError;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+
+pub const INFO: CollectorInfo = CollectorInfo::on("process", Pace::Slow, "evenkeel itself: process_*", |_| {
+    let mut own = OwnProcess::default();
+    Box::new(move |_| own.read())
+});
 
 #[derive(Default)]
 pub struct OwnProcess {

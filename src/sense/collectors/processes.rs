@@ -1,9 +1,14 @@
 //! `processes`: processes and threads by state, from `/proc/PID/stat` and the like (proc_pid_stat(5)).
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, list_names, read_parsed, read_text};
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
+
+pub const INFO: CollectorInfo = CollectorInfo::off("processes", Pace::Slow, "processes and threads per state", |_| {
+    Box::new(read_processes)
+});
 
 /// State and number of threads. The name in parentheses may hold anything, even `) R (`.
 pub fn parse_stat_line(text: &str) -> Option<(char, u64)> {

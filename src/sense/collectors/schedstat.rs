@@ -1,9 +1,14 @@
 //! `schedstat`: time that tasks ran and waited, per processor, from `/proc/schedstat` (sched-stats.rst).
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("schedstat", Pace::Slow, "time that tasks ran and waited", |_| {
+    Box::new(read_schedstat)
+});
 
 /// Processor, seconds running, seconds waiting, timeslices.
 pub fn parse_schedstat(text: &str) -> Result<Vec<(String, [f64; 3])>, String> {

@@ -1,11 +1,17 @@
 //! `sockstat`: sockets in use from `/proc/net/{sockstat,sockstat6}`.
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
 use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
 use std::sync::Arc;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("sockstat", Pace::Fast, "sockets in use", |_| {
+    let mut sockstat = Sockstat::default();
+    Box::new(move |roots| sockstat.read(roots))
+});
 
 /// The collector's memory between two reads, by file: what was made of each line's protocol, and therein of its figures.
 #[derive(Default)]

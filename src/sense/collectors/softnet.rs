@@ -1,9 +1,15 @@
 //! `softnet`: packets that each processor took from network devices, from `/proc/net/softnet_stat`.
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{DescriptorCache, Family, label};
 use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("softnet", Pace::Fast, "packets taken by each processor", |_| {
+    let mut softnet = Softnet::default();
+    Box::new(move |roots| softnet.read(roots))
+});
 
 /// Column that says which processor a line is of, since Linux 5.14; offline ones have no line.
 const CPU_COLUMN: usize = 12;

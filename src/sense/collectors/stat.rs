@@ -1,10 +1,18 @@
 //! `stat`: counts of the whole system from `/proc/stat` (proc(5)).
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
 use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
+
+pub const INFO: CollectorInfo = CollectorInfo::on(
+    "stat",
+    Pace::Fast,
+    "interrupts, context switches, forks, boot time",
+    |_| Box::new(read_stat),
+);
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct StatSample {

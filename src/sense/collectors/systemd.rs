@@ -1,64 +1,30 @@
 //! `systemd`: units and what systemd tells of them, asked over D-Bus (org.freedesktop.systemd1(5)). Which unit is asked what,
 //! and what is made of the answers, is pure; `bus` asks.
 
+pub mod options;
 mod bus;
 
-use super::registry::NameFilter;
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, MetricKind, SharedStr, label};
 use crate::sense::runtime::kernel_file::ReadError;
-use bus::Bus;
+use bus::{Bus, Unit};
+use options::SystemdOptions;
 use regex::Regex;
 
-/// Defaults of `--collector.systemd.unit-include` and `…-exclude`.
-pub const UNIT_INCLUDE: &str = ".+";
-pub const UNIT_EXCLUDE: &str = r".+\.(automount|device|mount|scope|slice)";
+pub const INFO: CollectorInfo = CollectorInfo::off(
+    "systemd",
+    Pace::Isolated,
+    "units of systemd, asked over D-Bus",
+    |options| {
+        let mut systemd = Systemd::new(options.systemd.clone());
+        Box::new(move |_| systemd.read())
+    },
+);
 
 const STATES: [&str; 5] = ["active", "activating", "deactivating", "inactive", "failed"];
 
 /// How systemd writes that it does not count something.
 const UNCOUNTED: u64 = u64::MAX;
-
-/// What the flags of this collector say.
-#[derive(Debug, Clone)]
-pub struct SystemdOptions {
-    pub units: NameFilter,
-    pub start_times: bool,
-    pub restarts: bool,
-    pub tasks: bool,
-}
-
-/// A pattern for whole names, as these flags of node_exporter mean it.
-///
-/// # Errors
-/// When the pattern is no regular expression.
-pub fn whole(pattern: &str) -> Result<Regex, regex::Error> {
-    Regex::new(&format!("^(?:{pattern})$"))
-}
-
-impl Default for SystemdOptions {
-    fn default() -> Self {
-        let pattern = |text| Some(whole(text).expect("a constant that tests compile"));
-        SystemdOptions {
-            units: NameFilter {
-                include: pattern(UNIT_INCLUDE),
-                exclude: pattern(UNIT_EXCLUDE),
-            },
-            start_times: false,
-            restarts: false,
-            tasks: false,
-        }
-    }
-}
-
-/// What systemd lists of a unit.
-#[derive(Debug, Clone, PartialEq)]
-struct Unit {
-    name: String,
-    load_state: String,
-    active_state: String,
-    /// Where on the bus it is asked.
-    object: String,
-}
 
 /// A number that a unit is asked for, and what becomes of it.
 struct Question {
@@ -292,6 +258,7 @@ impl Systemd {
 
 #[cfg(test)]
 mod tests {
+    use super::options::whole_name;
     use super::*;
     use crate::sense::fixture::text_of;
 
@@ -335,7 +302,7 @@ mod tests {
         assert!(is_shown(&unit("a.mount.service", "loaded", "active"), &options));
         assert!(!is_shown(&unit("a.service", "not-found", "inactive"), &options));
         assert!(!is_shown(&unit("srv.mount", "loaded", "active"), &options));
-        assert!(!whole("ssh").unwrap().is_match("sshd.service"));
+        assert!(!whole_name("ssh").unwrap().is_match("sshd.service"));
     }
 
     #[test]

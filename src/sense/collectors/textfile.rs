@@ -1,5 +1,6 @@
 //! `textfile`: metrics that other programs leave in `*.prom` files.
 
+use super::info::{CollectorInfo, Pace};
 use crate::sense::runtime::kernel_file::{ReadError, file_name, list_entries, read_text};
 mod text_format;
 
@@ -7,6 +8,16 @@ use crate::family::{Family, label};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
+
+pub const INFO: CollectorInfo = CollectorInfo::on(
+    "textfile",
+    Pace::Slow,
+    "metrics that other programs leave in files",
+    |options| {
+        let patterns = options.textfile_directories.clone();
+        Box::new(move |_| Ok(read_textfile(&patterns)))
+    },
+);
 
 /// A file that was read, and its modification time in seconds since the epoch.
 fn read_file(path: &Path) -> Result<(Vec<Family>, f64), ReadError> {

@@ -1,8 +1,13 @@
 //! `thermal_zone`: temperatures and cooling from `/sys/class/thermal` (sysfs-api.rst of the thermal subsystem).
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, list_names, read_attribute, read_number};
 use crate::sense::runtime::roots::Roots;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("thermal_zone", Pace::Slow, "temperatures and cooling", |_| {
+    Box::new(read_thermal_zone)
+});
 
 pub fn read_thermal_zone(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let base = roots.sys("class/thermal");

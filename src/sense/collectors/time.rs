@@ -1,5 +1,6 @@
 //! `time`: the wall clock, its zone, and the kernel's clock sources.
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{list_names, read_attribute};
 use crate::sense::runtime::roots::Roots;
@@ -7,6 +8,12 @@ use crate::sense::runtime::ttl_cache::TtlCache;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::time::Instant;
+
+pub const INFO: CollectorInfo =
+    CollectorInfo::on("time", Pace::Fast, "wall clock, time zone and clock sources", |_| {
+        let mut surroundings = TtlCache::default();
+        Box::new(move |roots| Ok(read_time(roots, &mut surroundings)))
+    });
 
 /// The time zone and the clock sources, which hardly ever change.
 fn read_surroundings(roots: &Roots, now: Timestamp) -> Vec<Family> {

@@ -1,8 +1,13 @@
 //! `timex`: how well the kernel's clock is disciplined, from `adjtimex(2)`.
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::Family;
 use crate::sense::runtime::kernel_file::ReadError;
 use nix::libc;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("timex", Pace::Slow, "discipline of the clock", |_| {
+    Box::new(|_| read_timex())
+});
 
 /// Scale of frequencies: parts per million with a 16-bit fraction.
 const PPM_SCALE: f64 = 1e6 * 65536.0;

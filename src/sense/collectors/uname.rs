@@ -1,6 +1,11 @@
 //! `uname`: what `uname(2)` says of kernel and host.
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
+
+pub const INFO: CollectorInfo = CollectorInfo::on("uname", Pace::Slow, "kernel and host name", |_| {
+    Box::new(|_| Ok(read_uname()))
+});
 
 pub fn read_uname() -> Vec<Family> {
     let uname = rustix::system::uname();

@@ -1,5 +1,6 @@
 //! `vmstat`: chosen lines of `/proc/vmstat` (proc(5)).
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
 use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
@@ -7,6 +8,11 @@ use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
 use regex::Regex;
 use std::sync::Arc;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("vmstat", Pace::Fast, "paging and out-of-memory kills", |options| {
+    let mut vmstat = Vmstat::new(options.vmstat_fields.clone());
+    Box::new(move |roots| vmstat.read(roots))
+});
 
 /// The collector's memory between two reads.
 pub struct Vmstat {

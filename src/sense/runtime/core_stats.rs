@@ -6,9 +6,10 @@ use super::roots::Roots;
 use crate::sense::collectors::cpu::{self, Busy};
 use crate::sense::collectors::diskstats;
 use crate::sense::collectors::meminfo;
+use crate::sense::collectors::name_filter::NameFilter;
 use crate::sense::collectors::netdev;
+use crate::sense::collectors::options::CollectorOptions;
 use crate::sense::collectors::pressure;
-use crate::sense::collectors::registry::{CollectorOptions, NameFilter};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -133,7 +134,7 @@ impl CoreStatsReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::collectors::registry::DISKSTATS_EXCLUDE;
+    use crate::sense::collectors::options::DISKSTATS_EXCLUDE;
     use crate::sense::fixture::Tree;
     use std::time::Duration;
 

@@ -159,6 +159,11 @@ pub(in crate::sense) fn read_record<T>(
     })
 }
 
+/// A file that holds one number.
+pub(in crate::sense) fn parse_number(text: &str) -> Result<f64, String> {
+    text.trim().parse().map_err(|_| format!("{text:?} is not a number"))
+}
+
 /// A one-value file of sysfs without its newline, or nothing where it is missing or its driver refuses to answer.
 pub(in crate::sense) fn read_attribute(path: &Path) -> Option<String> {
     attribute_of(File::open(path).ok()?)

@@ -1,9 +1,5 @@
 //! The threads that run the collectors, the caches that make reading cheap, and the snapshots that scrapes and rules get.
 
-pub mod recent_history;
-pub mod roots;
-pub mod sampler;
-pub mod snapshot;
 pub(super) mod collector;
 pub(super) mod collector_set;
 pub(super) mod core_stats;
@@ -12,11 +8,15 @@ pub(super) mod device_rates;
 pub(super) mod file_cache;
 pub(super) mod headroom;
 pub(super) mod idle_cache;
+pub(super) mod kernel_file;
 pub(super) mod lines;
 pub(super) mod name_cache;
 pub(super) mod pressure_watch;
+pub mod recent_history;
+pub mod roots;
+pub mod sampler;
 pub(super) mod slow_sampler;
+pub mod snapshot;
+pub(super) mod subscriber;
 pub(super) mod ticker;
 pub(super) mod ttl_cache;
-pub(super) mod kernel_file;
-pub(super) mod subscriber;

@@ -1,9 +1,13 @@
 //! Groups on fixture trees, and on children that really live and end.
 
+use super::group::EXPENSIVE_METRICS;
 use super::*;
+use crate::process::Selector;
 use crate::process::selector::{Condition, Pattern};
 use crate::sense::fixture::{Tree, text_of};
+use arc_swap::ArcSwap;
 use std::process::{Child, Command};
+use std::sync::Arc;
 
 fn group(name: &str, metrics: ProcessFields, conditions: Vec<Condition>) -> Group {
     Group {

@@ -1,7 +1,6 @@
 //! The questions of one round to systemd, over a connection that is kept. The only place of this collector that waits: for
 //! each answer, and for all of them together, not longer than is said here.
 
-use super::Unit;
 use std::time::{Duration, Instant};
 use zbus::connection::Builder;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant};
@@ -15,6 +14,16 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Hundreds of units are asked one after the other, for the default interval at most.
 const PATIENCE_FOR_ALL: Duration = Duration::from_secs(15);
+
+/// What systemd lists of a unit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unit {
+    pub name: String,
+    pub load_state: String,
+    pub active_state: String,
+    /// Where on the bus it is asked.
+    pub object: String,
+}
 
 /// A row of `ListUnits`: name, description, load, active and sub state, followed unit, object, job, its type and object.
 type Row = (

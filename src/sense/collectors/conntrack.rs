@@ -1,54 +1,15 @@
-//! `filefd`, `entropy` and `conntrack`: how much of what the kernel has little of is taken.
+//! `conntrack`: tracked connections from `/proc/sys/net/netfilter` and `/proc/net/stat/nf_conntrack`.
 
+use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
-use crate::sense::runtime::kernel_file::{ReadError, read_record};
+use crate::sense::runtime::kernel_file::{ReadError, parse_number};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
-fn parse_number(text: &str) -> Result<f64, String> {
-    text.trim().parse().map_err(|_| format!("{text:?} is not a number"))
-}
-
-/// Allocated and largest number of file handles from `/proc/sys/fs/file-nr`.
-pub fn parse_file_nr(text: &str) -> Result<[f64; 2], String> {
-    let fields: Vec<f64> = text
-        .split_ascii_whitespace()
-        .filter_map(|field| field.parse().ok())
-        .collect();
-    match fields[..] {
-        [allocated, _, maximum] => Ok([allocated, maximum]),
-        _ => Err(format!("{text:?} is not three numbers")),
-    }
-}
-
-static FILE_HANDLES: LazyLock<[Arc<Descriptor>; 2]> = LazyLock::new(|| {
-    [
-        Descriptor::single(
-            "node_filefd_allocated",
-            "File handles that are allocated.",
-            MetricKind::Gauge,
-        ),
-        Descriptor::single(
-            "node_filefd_maximum",
-            "File handles that may be allocated.",
-            MetricKind::Gauge,
-        ),
-    ]
+pub const INFO: CollectorInfo = CollectorInfo::on("conntrack", Pace::Fast, "tracked connections", |_| {
+    Box::new(read_conntrack)
 });
-
-pub fn read_filefd(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let [allocated, maximum] = roots.parse_value("sys/fs/file-nr", parse_file_nr)?;
-    Ok(unlabelled_families(&*FILE_HANDLES, [allocated, maximum]))
-}
-
-pub fn read_entropy(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let read = |file: &str| read_record(&roots.proc(&format!("sys/kernel/random/{file}")), parse_number);
-    Ok(vec![
-        Family::gauge("node_entropy_available_bits", "Bits of entropy at hand.").value(read("entropy_avail")?),
-        Family::gauge("node_entropy_pool_size_bits", "Bits that the entropy pool holds.").value(read("poolsize")?),
-    ])
-}
 
 /// What is summed over processors of `/proc/net/stat/nf_conntrack`: column, metric, help.
 const CONNTRACK: [(&str, &str, &str); 8] = [
@@ -134,24 +95,6 @@ pub fn read_conntrack(roots: &Roots) -> Result<Vec<Family>, ReadError> {
 mod tests {
     use super::*;
     use crate::sense::fixture::{Tree, text_of};
-
-    #[test]
-    fn file_handles_and_entropy_are_two_numbers_each() {
-        let tree = Tree::new();
-        tree.proc("sys/fs/file-nr", "492\t0\t2465610\n");
-        tree.proc("sys/kernel/random/entropy_avail", "250\n");
-        tree.proc("sys/kernel/random/poolsize", "256\n");
-        let mut families = read_filefd(&tree.roots).unwrap();
-        families.extend(read_entropy(&tree.roots).unwrap());
-        let expected = [
-            "node_filefd_allocated 492",
-            "node_filefd_maximum 2465610",
-            "node_entropy_available_bits 250",
-            "node_entropy_pool_size_bits 256",
-        ];
-        assert_eq!(text_of(&families, ""), expected);
-        assert!(parse_file_nr("492 0\n").is_err());
-    }
 
     #[test]
     fn tracked_connections_are_summed_over_processors_whatever_columns_there_are() {

@@ -1,0 +1,87 @@
+//! The options of collectors, as flags and configuration set them, and the defaults of node_exporter.
+
+use super::groups::group::Groups;
+use super::name_filter::NameFilter;
+use super::systemd::options::SystemdOptions;
+use regex::Regex;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Default of `--collector.diskstats.device-exclude`: partitions, memory and loop devices.
+pub const DISKSTATS_EXCLUDE: &str = r"^(ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$";
+
+/// Default of `--collector.filesystem.mount-points-exclude`.
+pub const MOUNT_POINTS_EXCLUDE: &str =
+    r"^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)";
+
+/// Default of `--collector.filesystem.fs-types-exclude`: what is no storage.
+pub const FS_TYPES_EXCLUDE: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs|\
+    iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|sysfs|tracefs)$";
+
+/// Default of `--collector.netstat.fields`.
+pub const NETSTAT_FIELDS: &str = "^(.*_(InErrors|InErrs)|Ip_Forwarding|Ip(6|Ext)_(InOctets|OutOctets)|\
+    Icmp6?_(InMsgs|OutMsgs)|TcpExt_(Listen.*|Syncookies.*|TCPSynRetrans|TCPTimeouts)|\
+    Tcp_(ActiveOpens|InSegs|OutSegs|OutRsts|PassiveOpens|RetransSegs|CurrEstab)|\
+    Udp6?_(InDatagrams|OutDatagrams|NoPorts|RcvbufErrors|SndbufErrors))$";
+
+/// Default of `--collector.vmstat.fields`.
+pub const VMSTAT_FIELDS: &str = "^(oom_kill|pgpg|pswp|pg.*fault).*";
+
+/// What node_exporter's own flags of single collectors set.
+#[derive(Debug, Clone)]
+pub struct CollectorOptions {
+    pub diskstats_devices: NameFilter,
+    pub netdev_devices: NameFilter,
+    pub mount_points: NameFilter,
+    pub fs_types: NameFilter,
+    /// How long all mounts of one round together may take to answer `statfs`.
+    pub mount_timeout: Duration,
+    pub arp_devices: NameFilter,
+    pub netclass_devices: NameFilter,
+    /// `--collector.textfile.directory`; patterns are allowed.
+    pub textfile_directories: Vec<String>,
+    pub netstat_fields: Regex,
+    pub vmstat_fields: Regex,
+    /// `--path.udev.data`.
+    pub udev_data: PathBuf,
+    /// `process_groups` of the configuration.
+    pub process_groups: Groups,
+    pub systemd: SystemdOptions,
+}
+
+impl Default for CollectorOptions {
+    fn default() -> Self {
+        let pattern = |text| Regex::new(text).expect("a constant that tests compile");
+        let exclude = |text| NameFilter {
+            include: None,
+            exclude: Some(pattern(text)),
+        };
+        CollectorOptions {
+            diskstats_devices: exclude(DISKSTATS_EXCLUDE),
+            netdev_devices: NameFilter::default(),
+            mount_points: exclude(MOUNT_POINTS_EXCLUDE),
+            fs_types: exclude(FS_TYPES_EXCLUDE),
+            mount_timeout: Duration::from_secs(5),
+            arp_devices: NameFilter::default(),
+            netclass_devices: NameFilter::default(),
+            textfile_directories: Vec::new(),
+            netstat_fields: pattern(NETSTAT_FIELDS),
+            vmstat_fields: pattern(VMSTAT_FIELDS),
+            udev_data: "/run/udev/data".into(),
+            process_groups: Groups::default(),
+            systemd: SystemdOptions::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_patterns_compile_and_hide_pseudo_mounts() {
+        let options = CollectorOptions::default();
+        assert!(options.mount_points.allows("/srv") && !options.mount_points.allows("/proc"));
+        assert!(options.fs_types.allows("ext4") && !options.fs_types.allows("cgroup2"));
+    }
+}

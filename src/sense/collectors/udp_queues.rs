@@ -1,0 +1,64 @@
+//! `udp_queues`: bytes that wait in UDP sockets, from `/proc/net/udp` and `/proc/net/udp6`.
+
+use super::info::{CollectorInfo, Pace};
+use super::socket_table::parse_sockets;
+use crate::family::{Family, label};
+use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
+use crate::sense::runtime::roots::Roots;
+
+pub const INFO: CollectorInfo = CollectorInfo::on("udp_queues", Pace::Slow, "bytes that wait in UDP sockets", |_| {
+    Box::new(read_udp_queues)
+});
+
+/// Bytes queued to be sent and to be read, over all sockets.
+pub fn parse_queues(text: &str) -> Result<[f64; 2], String> {
+    parse_sockets(text).try_fold([0.0, 0.0], |[send, receive], socket| {
+        let socket = socket?;
+        Ok([send + socket.send_bytes, receive + socket.receive_bytes])
+    })
+}
+
+pub fn read_udp_queues(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let mut family = Family::gauge("node_udp_queues", "Bytes that wait in UDP sockets.");
+    for (file, ip) in [("net/udp", "v4"), ("net/udp6", "v6")] {
+        match read_parsed(&roots.proc(file), parse_queues) {
+            Ok(queues) => {
+                for (queue, bytes) in ["tx", "rx"].into_iter().zip(queues) {
+                    family.push([label("queue", queue), label("ip", ip)], bytes);
+                }
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if family.is_empty() {
+        Err(ReadError::Absent("no UDP"))
+    } else {
+        Ok(vec![family])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::collectors::socket_table::fixture::{HEAD, table};
+    use crate::sense::fixture::{Tree, text_of};
+
+    #[test]
+    fn udp_queues_are_summed_per_protocol() {
+        let tree = Tree::new();
+        assert!(matches!(read_udp_queues(&tree.roots), Err(ReadError::Absent(_))));
+        tree.proc(
+            "net/udp",
+            table(&[("07", "00000010:00000001"), ("07", "00000001:00000002")]),
+        );
+        assert_eq!(
+            text_of(&read_udp_queues(&tree.roots).unwrap(), ""),
+            [
+                "node_udp_queues{queue=\"tx\",ip=\"v4\"} 17",
+                "node_udp_queues{queue=\"rx\",ip=\"v4\"} 3"
+            ]
+        );
+        assert!(parse_queues(&format!("{HEAD} 0: broken\n")).is_err());
+    }
+}

@@ -47,6 +47,17 @@ const CONNTRACK: [(&str, &str, &str); 8] = [
     ),
 ];
 
+static CONNECTIONS: LazyLock<Vec<Arc<Descriptor>>> = LazyLock::new(|| {
+    let table = [
+        ("node_nf_conntrack_entries", "Connections that are tracked."),
+        ("node_nf_conntrack_entries_limit", "Connections that can be tracked."),
+    ];
+    // Gauges, as node_exporter has them, although they only grow.
+    let all = table.into_iter().chain(CONNTRACK.map(|(_, name, help)| (name, help)));
+    all.map(|(name, help)| Descriptor::single(name, help, MetricKind::Gauge))
+        .collect()
+});
+
 /// Sums of the columns in the order of `CONNTRACK`: names in the first line, then a line of hexadecimal per processor.
 pub fn parse_conntrack(text: &str) -> Result<[f64; 8], String> {
     let mut lines = lines(text);
@@ -65,17 +76,6 @@ pub fn parse_conntrack(text: &str) -> Result<[f64; 8], String> {
     }
     Ok(sums)
 }
-
-static CONNECTIONS: LazyLock<Vec<Arc<Descriptor>>> = LazyLock::new(|| {
-    let table = [
-        ("node_nf_conntrack_entries", "Connections that are tracked."),
-        ("node_nf_conntrack_entries_limit", "Connections that can be tracked."),
-    ];
-    // Gauges, as node_exporter has them, although they only grow.
-    let all = table.into_iter().chain(CONNTRACK.map(|(_, name, help)| (name, help)));
-    all.map(|(name, help)| Descriptor::single(name, help, MetricKind::Gauge))
-        .collect()
-});
 
 pub fn read_conntrack(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let read = || -> Result<_, ReadError> {

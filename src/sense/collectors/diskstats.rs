@@ -21,53 +21,6 @@ pub const INFO: CollectorInfo = CollectorInfo::on("diskstats", Pace::Fast, "bloc
 /// The unit of sector counts, whatever the device's own sector size.
 const SECTOR_BYTES: u64 = 512;
 
-/// One device with as many counters as the kernel has (11 before 4.18, 15 with discards, 17 with flushes).
-#[derive(Debug, Clone, PartialEq)]
-pub struct Disk {
-    pub major: u32,
-    pub minor: u32,
-    pub device: String,
-    pub counters: SmallVec<[u64; COUNTERS.len()]>,
-}
-
-pub fn parse_diskstats(text: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Disk>, String> {
-    let mut disks = Vec::new();
-    for line in lines(text).filter(|line| !line.trim().is_empty()) {
-        let bad = || format!("{line:?} is not of the form `major minor name counters`");
-        let mut fields = line.split_ascii_whitespace();
-        let mut next = || fields.next().ok_or_else(bad);
-        let major = next()?.parse().map_err(|_| bad())?;
-        let minor = next()?.parse().map_err(|_| bad())?;
-        let device = next()?;
-        // Loop devices and partitions are most of the lines.
-        if !is_wanted(device) {
-            continue;
-        }
-        let counters = fields.map(str::parse).collect::<Result<_, _>>().map_err(|_| bad())?;
-        disks.push(Disk {
-            major,
-            minor,
-            device: device.to_owned(),
-            counters,
-        });
-    }
-    Ok(disks)
-}
-
-/// Bytes read and written of each device; a line that is none of a device is passed over.
-pub fn bytes(text: &str) -> impl Iterator<Item = (&str, [u64; 2])> {
-    lines(text).filter_map(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let device = fields.nth(2)?;
-        let read: u64 = fields.nth(2)?.parse().ok()?;
-        let written: u64 = fields.nth(3)?.parse().ok()?;
-        Some((
-            device,
-            [read, written].map(|sectors| sectors.saturating_mul(SECTOR_BYTES)),
-        ))
-    })
-}
-
 /// What each counter of a line becomes: name, help, kind, factor. In the order of the line.
 const COUNTERS: [(&str, &str, MetricKind, f64); 17] = [
     (
@@ -169,6 +122,67 @@ const COUNTERS: [(&str, &str, MetricKind, f64); 17] = [
     ),
 ];
 
+/// One device with as many counters as the kernel has (11 before 4.18, 15 with discards, 17 with flushes).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Disk {
+    pub major: u32,
+    pub minor: u32,
+    pub device: String,
+    pub counters: SmallVec<[u64; COUNTERS.len()]>,
+}
+
+pub fn parse_diskstats(text: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Disk>, String> {
+    let mut disks = Vec::new();
+    for line in lines(text).filter(|line| !line.trim().is_empty()) {
+        let bad = || format!("{line:?} is not of the form `major minor name counters`");
+        let mut fields = line.split_ascii_whitespace();
+        let mut next = || fields.next().ok_or_else(bad);
+        let major = next()?.parse().map_err(|_| bad())?;
+        let minor = next()?.parse().map_err(|_| bad())?;
+        let device = next()?;
+        // Loop devices and partitions are most of the lines.
+        if !is_wanted(device) {
+            continue;
+        }
+        let counters = fields.map(str::parse).collect::<Result<_, _>>().map_err(|_| bad())?;
+        disks.push(Disk {
+            major,
+            minor,
+            device: device.to_owned(),
+            counters,
+        });
+    }
+    Ok(disks)
+}
+
+/// Bytes read and written of each device; a line that is none of a device is passed over.
+pub fn bytes(text: &str) -> impl Iterator<Item = (&str, [u64; 2])> {
+    lines(text).filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let device = fields.nth(2)?;
+        let read: u64 = fields.nth(2)?.parse().ok()?;
+        let written: u64 = fields.nth(3)?.parse().ok()?;
+        Some((
+            device,
+            [read, written].map(|sectors| sectors.saturating_mul(SECTOR_BYTES)),
+        ))
+    })
+}
+
+/// The properties (`E:KEY=value`) of a record in `/run/udev/data`.
+pub fn parse_udev(text: &str) -> HashMap<String, String> {
+    lines(text)
+        .filter_map(|line| line.strip_prefix("E:")?.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// A host without udev (a container, a small guest) has devices all the same.
+fn properties(udev_data: &Path, disk: &Disk) -> HashMap<String, String> {
+    let record = udev_data.join(format!("b{}:{}", disk.major, disk.minor));
+    read_text(&record).map(|text| parse_udev(&text)).unwrap_or_default()
+}
+
 /// A family for each counter, with a series for each device that has so many.
 fn describe(disks: &[(String, usize)]) -> Vec<Family> {
     let family = |(column, &(name, help, kind, _)): (usize, &(_, _, _, f64))| {
@@ -179,14 +193,6 @@ fn describe(disks: &[(String, usize)]) -> Vec<Family> {
         family
     };
     COUNTERS.iter().enumerate().map(family).collect()
-}
-
-/// The properties (`E:KEY=value`) of a record in `/run/udev/data`.
-pub fn parse_udev(text: &str) -> HashMap<String, String> {
-    lines(text)
-        .filter_map(|line| line.strip_prefix("E:")?.split_once('='))
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
 }
 
 fn udev_families(disks: &[(&Disk, HashMap<String, String>)]) -> Vec<Family> {
@@ -321,12 +327,6 @@ impl Diskstats {
         }));
         Ok(families)
     }
-}
-
-/// A host without udev (a container, a small guest) has devices all the same.
-fn properties(udev_data: &Path, disk: &Disk) -> HashMap<String, String> {
-    let record = udev_data.join(format!("b{}:{}", disk.major, disk.minor));
-    read_text(&record).map(|text| parse_udev(&text)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -8,18 +8,6 @@ use std::sync::{Arc, LazyLock};
 
 pub const INFO: CollectorInfo = CollectorInfo::on("filefd", Pace::Fast, "file handles", |_| Box::new(read_filefd));
 
-/// Allocated and largest number of file handles from `/proc/sys/fs/file-nr`.
-pub fn parse_file_nr(text: &str) -> Result<[f64; 2], String> {
-    let fields: Vec<f64> = text
-        .split_ascii_whitespace()
-        .filter_map(|field| field.parse().ok())
-        .collect();
-    match fields[..] {
-        [allocated, _, maximum] => Ok([allocated, maximum]),
-        _ => Err(format!("{text:?} is not three numbers")),
-    }
-}
-
 static FILE_HANDLES: LazyLock<[Arc<Descriptor>; 2]> = LazyLock::new(|| {
     [
         Descriptor::single(
@@ -34,6 +22,18 @@ static FILE_HANDLES: LazyLock<[Arc<Descriptor>; 2]> = LazyLock::new(|| {
         ),
     ]
 });
+
+/// Allocated and largest number of file handles from `/proc/sys/fs/file-nr`.
+pub fn parse_file_nr(text: &str) -> Result<[f64; 2], String> {
+    let fields: Vec<f64> = text
+        .split_ascii_whitespace()
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    match fields[..] {
+        [allocated, _, maximum] => Ok([allocated, maximum]),
+        _ => Err(format!("{text:?} is not three numbers")),
+    }
+}
 
 pub fn read_filefd(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let [allocated, maximum] = roots.parse_value("sys/fs/file-nr", parse_file_nr)?;

@@ -19,13 +19,6 @@ pub const INFO: CollectorInfo = CollectorInfo::on("filesystem", Pace::Slow, "siz
     Box::new(move |roots| filesystem.read(roots))
 });
 
-/// The collector with the mounts it waits for in vain.
-pub struct Filesystem {
-    mount_points: NameFilter,
-    fs_types: NameFilter,
-    client: StatfsClient,
-}
-
 /// What one mount yields: labels device, fstype and mountpoint, and its usage, or nothing where it did not answer.
 struct Line {
     device: String,
@@ -91,6 +84,13 @@ fn families(lines: &[Line]) -> Vec<Family> {
     let mut families = vec![error, read_only];
     families.extend(figures.map(|(family, _)| family));
     families
+}
+
+/// The collector with the mounts it waits for in vain.
+pub struct Filesystem {
+    mount_points: NameFilter,
+    fs_types: NameFilter,
+    client: StatfsClient,
 }
 
 impl Filesystem {

@@ -367,5 +367,102 @@ fn families(shown: &[(&Group, &GroupTotals, [u64; COUNTERS])], booted_at: f64) -
     families
 }
 
+/// The collector's memory between two reads.
+pub struct GroupsReader {
+    groups: Groups,
+    procfs: Option<Procfs>,
+    accounts: HashMap<String, Account>,
+    users: UserNames,
+    cores: CpuBaselines,
+    idle_cache: IdleCache,
+}
+
+impl GroupsReader {
+    pub fn new(groups: Groups) -> Self {
+        GroupsReader {
+            groups,
+            procfs: None,
+            accounts: HashMap::new(),
+            users: UserNames::default(),
+            cores: CpuBaselines::default(),
+            idle_cache: IdleCache::default(),
+        }
+    }
+
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let groups = self.groups.load_full();
+        self.accounts
+            .retain(|name, _| groups.iter().any(|group| group.name == *name));
+        if groups.is_empty() {
+            (self.cores, self.idle_cache) = Default::default();
+            return Ok(Vec::new());
+        }
+        let failed = |source| ReadError::io(&roots.procfs, source);
+        let procfs = match &self.procfs {
+            Some(procfs) => procfs,
+            None => self.procfs.insert(Procfs::open(&roots.procfs).map_err(failed)?),
+        };
+        let booted_at = read_record(&roots.proc("stat"), parse_stat)?.boot_time_seconds;
+        let boot_now = boot_time();
+
+        let wants_cores = groups.iter().any(|group| group.selector.needs().has(Needs::CPU));
+        let mut baseline = CpuBaseline::take(&[], boot_now);
+        let mut sums: Vec<GroupTotals> = groups.iter().map(|_| GroupTotals::default()).collect();
+        let mut members: Vec<HashMap<_, _>> = groups
+            .iter()
+            .map(|group| HashMap::with_capacity(self.accounts.get(&group.name).map_or(0, Account::members)))
+            .collect();
+        let mut joined = Vec::with_capacity(groups.len());
+        self.idle_cache.begin();
+        procfs
+            .for_each_process(boot_now, |mut process, files| {
+                if wants_cores {
+                    self.cores.measure(&mut process, boot_now);
+                    baseline.add(&process);
+                }
+                let (mut known, mut metrics) = (Needs::CPU, Needs::NONE);
+                joined.clear();
+                for (index, group) in groups.iter().enumerate() {
+                    if matches!(group.selector.judge_cheaply(&process), Judgement::Fails(_)) {
+                        continue;
+                    }
+                    let missing = group.selector.needs().without(known);
+                    if missing != Needs::NONE {
+                        files.read_details(&mut process.details, missing, &mut self.users);
+                        known = known | missing;
+                    }
+                    if group.selector.judge(&process) == Judgement::Holds {
+                        metrics = metrics | group.metrics;
+                        joined.push(index);
+                    }
+                }
+                if metrics != Needs::NONE {
+                    self.idle_cache
+                        .fill_usage(&mut process, files, metrics, boot_now, &mut self.users);
+                }
+                for &index in &joined {
+                    sums[index].add(&process);
+                    members[index].insert(process.identity, (process.born_at, counters(&process)));
+                }
+            })
+            .map_err(failed)?;
+        if wants_cores {
+            self.cores.keep(baseline);
+        }
+        for (group, members) in groups.iter().zip(members) {
+            self.accounts
+                .entry(group.name.clone())
+                .or_default()
+                .settle(members, boot_now);
+        }
+        let shown: Vec<_> = groups
+            .iter()
+            .zip(&sums)
+            .filter_map(|(group, sum)| Some((group, sum, self.accounts.get(&group.name)?.totals())))
+            .collect();
+        Ok(families(&shown, booted_at))
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,14 @@ use std::sync::{Arc, LazyLock};
 
 pub const INFO: CollectorInfo = CollectorInfo::on("loadavg", Pace::Fast, "load averages", |_| Box::new(read_loadavg));
 
+static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 3]> = LazyLock::new(|| {
+    [
+        Descriptor::single("node_load1", "Load average over 1 minute.", MetricKind::Gauge),
+        Descriptor::single("node_load5", "Load average over 5 minutes.", MetricKind::Gauge),
+        Descriptor::single("node_load15", "Load average over 15 minutes.", MetricKind::Gauge),
+    ]
+});
+
 /// Load over 1, 5 and 15 minutes.
 pub fn parse_loadavg(text: &str) -> Result<[f64; 3], String> {
     let mut loads = [0.0; 3];
@@ -20,14 +28,6 @@ pub fn parse_loadavg(text: &str) -> Result<[f64; 3], String> {
     }
     Ok(loads)
 }
-
-static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 3]> = LazyLock::new(|| {
-    [
-        Descriptor::single("node_load1", "Load average over 1 minute.", MetricKind::Gauge),
-        Descriptor::single("node_load5", "Load average over 5 minutes.", MetricKind::Gauge),
-        Descriptor::single("node_load15", "Load average over 15 minutes.", MetricKind::Gauge),
-    ]
-});
 
 pub fn read_loadavg(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let loads = roots.parse_record("loadavg", parse_loadavg)?;

@@ -16,10 +16,6 @@ pub const INFO: CollectorInfo = CollectorInfo::on("meminfo", Pace::Fast, "memory
 /// What was made of a line's name, which tells nothing of the unit: form without a unit, and with one.
 type Names = NameCache<[Arc<Descriptor>; 2]>;
 
-/// The collector's memory between two reads.
-#[derive(Default)]
-pub struct Meminfo(Names);
-
 fn descriptors(name: &str) -> [Arc<Descriptor>; 2] {
     // Active(anon) -> Active_anon
     let name = match name.trim().split_once('(') {
@@ -54,12 +50,6 @@ fn parse_meminfo(text: &str, name_cache: &mut Names) -> Result<Vec<Family>, Stri
     }
 }
 
-impl Meminfo {
-    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        roots.parse_record("meminfo", |text| parse_meminfo(text, &mut self.0))
-    }
-}
-
 /// `MemAvailable` in bytes and nothing else, for a look that costs little. `None` where it cannot be read; kernels before
 /// 3.14 do not have it.
 pub fn read_available_bytes(roots: &Roots) -> Option<u64> {
@@ -81,6 +71,16 @@ fn bytes(text: &str, name: &str) -> Option<u64> {
     let rest = lines(text).find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
+}
+
+/// The collector's memory between two reads.
+#[derive(Default)]
+pub struct Meminfo(Names);
+
+impl Meminfo {
+    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        roots.parse_record("meminfo", |text| parse_meminfo(text, &mut self.0))
+    }
 }
 
 #[cfg(test)]

@@ -21,14 +21,6 @@ struct Columns {
     count: usize,
 }
 
-/// The collector's memory between two reads.
-pub struct Netstat {
-    wanted: Regex,
-    /// By file: `netstat`, `snmp`.
-    columns: [NameCache<Columns>; 2],
-    snmp6: NameCache<Option<Arc<Descriptor>>>,
-}
-
 /// How a counter is shown, if it is.
 fn descriptor(wanted: &Regex, protocol: &str, counter: &str) -> Option<Arc<Descriptor>> {
     let name = [protocol, "_", counter].concat();
@@ -97,6 +89,14 @@ fn parse_snmp6(
         }
     }
     Ok(families)
+}
+
+/// The collector's memory between two reads.
+pub struct Netstat {
+    wanted: Regex,
+    /// By file: `netstat`, `snmp`.
+    columns: [NameCache<Columns>; 2],
+    snmp6: NameCache<Option<Arc<Descriptor>>>,
 }
 
 impl Netstat {

@@ -9,6 +9,21 @@ use std::path::Path;
 
 pub const INFO: CollectorInfo = CollectorInfo::on("os", Pace::Slow, "distribution", |_| Box::new(read_os));
 
+const LABELS: [(&str, &str); 12] = [
+    ("build_id", "BUILD_ID"),
+    ("id", "ID"),
+    ("id_like", "ID_LIKE"),
+    ("image_id", "IMAGE_ID"),
+    ("image_version", "IMAGE_VERSION"),
+    ("name", "NAME"),
+    ("pretty_name", "PRETTY_NAME"),
+    ("variant", "VARIANT"),
+    ("variant_id", "VARIANT_ID"),
+    ("version", "VERSION"),
+    ("version_codename", "VERSION_CODENAME"),
+    ("version_id", "VERSION_ID"),
+];
+
 /// Variables of a file of shell assignments without expansion.
 pub fn parse_os_release(text: &str) -> HashMap<String, String> {
     text.lines()
@@ -48,21 +63,6 @@ fn major_minor(version: &str) -> Option<f64> {
         .unwrap_or(version.len());
     version[..end].trim_end_matches('.').parse().ok()
 }
-
-const LABELS: [(&str, &str); 12] = [
-    ("build_id", "BUILD_ID"),
-    ("id", "ID"),
-    ("id_like", "ID_LIKE"),
-    ("image_id", "IMAGE_ID"),
-    ("image_version", "IMAGE_VERSION"),
-    ("name", "NAME"),
-    ("pretty_name", "PRETTY_NAME"),
-    ("variant", "VARIANT"),
-    ("variant_id", "VARIANT_ID"),
-    ("version", "VERSION"),
-    ("version_codename", "VERSION_CODENAME"),
-    ("version_id", "VERSION_ID"),
-];
 
 pub fn read_os(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let read = |path| read_text(&roots.host(Path::new(path)));

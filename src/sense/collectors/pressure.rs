@@ -11,6 +11,32 @@ pub const INFO: CollectorInfo = CollectorInfo::on("pressure", Pace::Fast, "press
     Box::new(read_pressure)
 });
 
+static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 5]> = LazyLock::new(|| {
+    [
+        (
+            "node_pressure_cpu_waiting_seconds_total",
+            "Seconds in which some task waited for a processor.",
+        ),
+        (
+            "node_pressure_io_waiting_seconds_total",
+            "Seconds in which some task waited for input or output.",
+        ),
+        (
+            "node_pressure_memory_waiting_seconds_total",
+            "Seconds in which some task waited for memory.",
+        ),
+        (
+            "node_pressure_io_stalled_seconds_total",
+            "Seconds in which every task waited for input or output.",
+        ),
+        (
+            "node_pressure_memory_stalled_seconds_total",
+            "Seconds in which every task waited for memory.",
+        ),
+    ]
+    .map(|(name, help)| Descriptor::single(name, help, MetricKind::Counter))
+});
+
 /// Seconds since boot in which some, and in which all, tasks waited for the resource.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Stalls {
@@ -40,32 +66,6 @@ pub fn parse_pressure(text: &str) -> Result<Stalls, String> {
         full_seconds,
     })
 }
-
-static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 5]> = LazyLock::new(|| {
-    [
-        (
-            "node_pressure_cpu_waiting_seconds_total",
-            "Seconds in which some task waited for a processor.",
-        ),
-        (
-            "node_pressure_io_waiting_seconds_total",
-            "Seconds in which some task waited for input or output.",
-        ),
-        (
-            "node_pressure_memory_waiting_seconds_total",
-            "Seconds in which some task waited for memory.",
-        ),
-        (
-            "node_pressure_io_stalled_seconds_total",
-            "Seconds in which every task waited for input or output.",
-        ),
-        (
-            "node_pressure_memory_stalled_seconds_total",
-            "Seconds in which every task waited for memory.",
-        ),
-    ]
-    .map(|(name, help)| Descriptor::single(name, help, MetricKind::Counter))
-});
 
 pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let read = |path| roots.parse_record(path, parse_pressure);

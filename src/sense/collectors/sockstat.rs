@@ -13,10 +13,6 @@ pub const INFO: CollectorInfo = CollectorInfo::on("sockstat", Pace::Fast, "socke
     Box::new(move |roots| sockstat.read(roots))
 });
 
-/// The collector's memory between two reads, by file: what was made of each line's protocol, and therein of its figures.
-#[derive(Default)]
-pub struct Sockstat([NameCache<Protocol>; 2]);
-
 struct Protocol {
     name: String,
     figures: NameCache<Figure>,
@@ -75,6 +71,10 @@ fn parse_sockstat(text: &str, name_cache: &mut NameCache<Protocol>) -> Result<Ve
     }
     Ok(families)
 }
+
+/// The collector's memory between two reads, by file: what was made of each line's protocol, and therein of its figures.
+#[derive(Default)]
+pub struct Sockstat([NameCache<Protocol>; 2]);
 
 impl Sockstat {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {

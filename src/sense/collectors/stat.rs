@@ -14,6 +14,33 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
     |_| Box::new(read_stat),
 );
 
+static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 6]> = LazyLock::new(|| {
+    [
+        Descriptor::single("node_intr_total", "Interrupts served.", MetricKind::Counter),
+        Descriptor::single("node_context_switches_total", "Context switches.", MetricKind::Counter),
+        Descriptor::single(
+            "node_forks_total",
+            "Processes and threads created.",
+            MetricKind::Counter,
+        ),
+        Descriptor::single(
+            "node_boot_time_seconds",
+            "Unix time of the last boot.",
+            MetricKind::Gauge,
+        ),
+        Descriptor::single(
+            "node_procs_running",
+            "Tasks that run or wait for a processor.",
+            MetricKind::Gauge,
+        ),
+        Descriptor::single(
+            "node_procs_blocked",
+            "Tasks that wait for input or output to finish.",
+            MetricKind::Gauge,
+        ),
+    ]
+});
+
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct StatSample {
     pub interrupts: f64,
@@ -47,33 +74,6 @@ pub fn parse_stat(text: &str) -> Result<StatSample, String> {
         Ok(sample)
     }
 }
-
-static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 6]> = LazyLock::new(|| {
-    [
-        Descriptor::single("node_intr_total", "Interrupts served.", MetricKind::Counter),
-        Descriptor::single("node_context_switches_total", "Context switches.", MetricKind::Counter),
-        Descriptor::single(
-            "node_forks_total",
-            "Processes and threads created.",
-            MetricKind::Counter,
-        ),
-        Descriptor::single(
-            "node_boot_time_seconds",
-            "Unix time of the last boot.",
-            MetricKind::Gauge,
-        ),
-        Descriptor::single(
-            "node_procs_running",
-            "Tasks that run or wait for a processor.",
-            MetricKind::Gauge,
-        ),
-        Descriptor::single(
-            "node_procs_blocked",
-            "Tasks that wait for input or output to finish.",
-            MetricKind::Gauge,
-        ),
-    ]
-});
 
 pub fn read_stat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let sample = roots.parse_record("stat", parse_stat)?;

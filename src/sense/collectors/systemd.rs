@@ -26,47 +26,6 @@ const STATES: [&str; 5] = ["active", "activating", "deactivating", "inactive", "
 /// How systemd writes that it does not count something.
 const UNCOUNTED: u64 = u64::MAX;
 
-/// A number that a unit is asked for, and what becomes of it.
-struct Question {
-    /// Ending of the units that are asked; all where it is empty.
-    suffix: &'static str,
-    interface: &'static str,
-    property: &'static str,
-    family: &'static str,
-    help: &'static str,
-    kind: MetricKind,
-    per_unit: f64,
-    is_on: fn(&SystemdOptions) -> bool,
-}
-
-impl Question {
-    const fn new(asked: [&'static str; 3], family: &'static str, help: &'static str, kind: MetricKind) -> Question {
-        let [suffix, interface, property] = asked;
-        Question {
-            suffix,
-            interface,
-            property,
-            family,
-            help,
-            kind,
-            per_unit: 1.0,
-            is_on: |_| true,
-        }
-    }
-
-    const fn microseconds(self) -> Question {
-        Question { per_unit: 1e6, ..self }
-    }
-
-    const fn when(self, is_on: fn(&SystemdOptions) -> bool) -> Question {
-        Question { is_on, ..self }
-    }
-
-    fn concerns(&self, unit: &Unit, options: &SystemdOptions) -> bool {
-        unit.name.ends_with(self.suffix) && (self.is_on)(options)
-    }
-}
-
 const START_TIME: &str = "node_systemd_unit_start_time_seconds";
 
 const QUESTIONS: [Question; 8] = [
@@ -126,6 +85,47 @@ const QUESTIONS: [Question; 8] = [
         MetricKind::Gauge,
     ),
 ];
+
+/// A number that a unit is asked for, and what becomes of it.
+struct Question {
+    /// Ending of the units that are asked; all where it is empty.
+    suffix: &'static str,
+    interface: &'static str,
+    property: &'static str,
+    family: &'static str,
+    help: &'static str,
+    kind: MetricKind,
+    per_unit: f64,
+    is_on: fn(&SystemdOptions) -> bool,
+}
+
+impl Question {
+    const fn new(asked: [&'static str; 3], family: &'static str, help: &'static str, kind: MetricKind) -> Question {
+        let [suffix, interface, property] = asked;
+        Question {
+            suffix,
+            interface,
+            property,
+            family,
+            help,
+            kind,
+            per_unit: 1.0,
+            is_on: |_| true,
+        }
+    }
+
+    const fn microseconds(self) -> Question {
+        Question { per_unit: 1e6, ..self }
+    }
+
+    const fn when(self, is_on: fn(&SystemdOptions) -> bool) -> Question {
+        Question { is_on, ..self }
+    }
+
+    fn concerns(&self, unit: &Unit, options: &SystemdOptions) -> bool {
+        unit.name.ends_with(self.suffix) && (self.is_on)(options)
+    }
+}
 
 /// Answers of one unit: its type, and a number for each of `QUESTIONS` that it answered.
 #[derive(Debug, Default)]

@@ -19,6 +19,14 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
     },
 );
 
+/// The directories that a pattern stands for; one that stands for nothing is taken as a directory itself.
+fn directories(pattern: &str) -> Vec<PathBuf> {
+    let found: Vec<_> = glob::glob(pattern)
+        .map(|paths| paths.flatten().collect())
+        .unwrap_or_default();
+    if found.is_empty() { vec![pattern.into()] } else { found }
+}
+
 /// A file that was read, and its modification time in seconds since the epoch.
 fn read_file(path: &Path) -> Result<(Vec<Family>, f64), ReadError> {
     let metadata = fs::metadata(path).map_err(|source| ReadError::io(path, source))?;
@@ -39,14 +47,6 @@ fn read_file(path: &Path) -> Result<(Vec<Family>, f64), ReadError> {
         .ok()
         .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     Ok((families, modified.map_or(0.0, |since| since.as_secs() as f64)))
-}
-
-/// The directories that a pattern stands for; one that stands for nothing is taken as a directory itself.
-fn directories(pattern: &str) -> Vec<PathBuf> {
-    let found: Vec<_> = glob::glob(pattern)
-        .map(|paths| paths.flatten().collect())
-        .unwrap_or_default();
-    if found.is_empty() { vec![pattern.into()] } else { found }
 }
 
 /// The families of all good files; a bad one costs only itself and sets `node_textfile_scrape_error`.

@@ -1,4 +1,4 @@
-//! Trees of procfs, sysfs and root file system written by tests, and families as lines to compare.
+//! Fixtures of tests: trees of procfs, sysfs and root file system, and families as lines to compare.
 
 use super::runtime::roots::Roots;
 use crate::family::{Family, SampleValue};
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 pub struct Tree {
-    /// Removed with the tree.
+    /// The directory is deleted with the tree.
     _directory: tempfile::TempDir,
     pub roots: Roots,
 }

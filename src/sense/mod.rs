@@ -1,5 +1,5 @@
-//! Host metrics: collectors that read procfs and sysfs, and the runtime that schedules them and serves snapshots of what
-//! they read.
+//! Host metrics: collectors that read procfs and sysfs, and the runtime that schedules them and serves snapshots of
+//! what they read.
 
 pub mod collectors;
 pub mod runtime;

@@ -1,4 +1,4 @@
-//! `bonding`: how many links of a bond are there and up, from `/sys/class/net` (Documentation/networking/bonding.rst).
+//! `bonding`: links of bonds, all and up, from `/sys/class/net` (Documentation/networking/bonding.rst).
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};

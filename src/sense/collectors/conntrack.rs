@@ -11,7 +11,7 @@ pub const INFO: CollectorInfo = CollectorInfo::on("conntrack", Pace::Fast, "trac
     Box::new(read_conntrack)
 });
 
-/// What is summed over processors of `/proc/net/stat/nf_conntrack`: column, metric, help.
+/// Columns of `/proc/net/stat/nf_conntrack` that are summed over processors: column, metric, help.
 const CONNTRACK: [(&str, &str, &str); 8] = [
     ("found", "node_nf_conntrack_stat_found", "Lookups that found an entry."),
     (
@@ -52,13 +52,13 @@ static CONNECTIONS: LazyLock<Vec<Arc<Descriptor>>> = LazyLock::new(|| {
         ("node_nf_conntrack_entries", "Connections that are tracked."),
         ("node_nf_conntrack_entries_limit", "Connections that can be tracked."),
     ];
-    // Gauges, as node_exporter has them, although they only grow.
+    // Gauges, as in node_exporter, although they only grow.
     let all = table.into_iter().chain(CONNTRACK.map(|(_, name, help)| (name, help)));
     all.map(|(name, help)| Descriptor::single(name, help, MetricKind::Gauge))
         .collect()
 });
 
-/// Sums of the columns in the order of `CONNTRACK`: names in the first line, then a line of hexadecimal per processor.
+/// Sums of the columns in the order of `CONNTRACK`. The first line holds names, then a hexadecimal line per processor.
 pub fn parse_conntrack(text: &str) -> Result<[f64; 8], String> {
     let mut lines = lines(text);
     let names: Vec<&str> = lines.next().unwrap_or("").split_ascii_whitespace().collect();
@@ -66,7 +66,7 @@ pub fn parse_conntrack(text: &str) -> Result<[f64; 8], String> {
     for line in lines {
         let values: Vec<&str> = line.split_ascii_whitespace().collect();
         for (sum, (wanted, ..)) in sums.iter_mut().zip(CONNTRACK) {
-            // Kernels have dropped columns over time.
+            // Later kernels lack some columns.
             let Some(index) = names.iter().position(|name| *name == wanted) else {
                 continue;
             };
@@ -97,7 +97,7 @@ mod tests {
     use crate::sense::fixture::{Tree, text_of};
 
     #[test]
-    fn tracked_connections_are_summed_over_processors_whatever_columns_there_are() {
+    fn connections_are_summed_for_any_set_of_columns() {
         let tree = Tree::new();
         assert!(matches!(read_conntrack(&tree.roots), Err(ReadError::Absent(_))));
         tree.proc("sys/net/netfilter/nf_conntrack_count", "5\n");

@@ -14,11 +14,11 @@ pub const INFO: CollectorInfo = CollectorInfo::on("cpu", Pace::Fast, "processor 
     Box::new(move |roots| cpu.read(roots))
 });
 
-/// `/proc/stat` counts in USER_HZ, which is 100 on every Linux that people run (`sysconf(_SC_CLK_TCK)`).
+/// `/proc/stat` counts in USER_HZ, which is 100 on every Linux in use (`sysconf(_SC_CLK_TCK)`).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// A fall of a counter by less is an accounting quirk of the kernel (idle and iowait are corrected backwards);
-/// by more, the processor was taken away and came back with new counters.
+/// A smaller fall of a counter is a correction by the kernel (idle and iowait are corrected backwards). After a larger
+/// one the processor was offline and has new counters.
 const QUIRK_SECONDS: f64 = 3.0;
 
 const MODES: [&str; 8] = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"];
@@ -32,7 +32,7 @@ pub struct Times {
     pub guest: [f64; 2],
 }
 
-/// Processor number to its times.
+/// Times by processor number.
 pub type CpuSample = BTreeMap<u32, Times>;
 
 fn times<'t>(fields: impl Iterator<Item = &'t str>) -> Result<Times, String> {
@@ -46,7 +46,7 @@ fn times<'t>(fields: impl Iterator<Item = &'t str>) -> Result<Times, String> {
     Ok(times)
 }
 
-/// The first line of `/proc/stat`: all processors together.
+/// Parses the first line of `/proc/stat`, the sum over all processors.
 pub fn parse_all(text: &str) -> Result<Times, String> {
     let first = lines(text).next().and_then(|line| line.strip_prefix("cpu "));
     times(
@@ -56,13 +56,13 @@ pub fn parse_all(text: &str) -> Result<Times, String> {
     )
 }
 
-/// Reads the `cpuN` lines of `/proc/stat`.
+/// Parses the `cpuN` lines of `/proc/stat`.
 pub fn parse_cpu(text: &str) -> Result<CpuSample, String> {
     let mut sample = CpuSample::new();
     for line in lines(text) {
         let Some(rest) = line.strip_prefix("cpu") else { continue };
         let mut fields = rest.split_ascii_whitespace();
-        // The sum over all processors has no number.
+        // The line of all processors has no number.
         if rest.starts_with(' ') {
             continue;
         }
@@ -79,7 +79,7 @@ pub fn parse_cpu(text: &str) -> Result<CpuSample, String> {
     }
 }
 
-/// Keeps counters from falling by the kernel's corrections, which `rate()` would take for a restart.
+/// Hides the kernel's backward corrections, which `rate()` would take for a counter reset.
 fn hold_up(times: &mut Times, before: &Times) {
     for (now, before) in times
         .modes
@@ -93,7 +93,7 @@ fn hold_up(times: &mut Times, before: &Times) {
     }
 }
 
-/// How busy all processors together are, from look to look.
+/// The busy share of all processors between two reads.
 #[derive(Debug, Default)]
 pub struct Busy(Option<Shares>);
 
@@ -101,12 +101,13 @@ pub struct Busy(Option<Shares>);
 #[derive(Debug, Clone, Copy)]
 struct Shares {
     all: f64,
-    /// Idle or waiting for I/O: the kernel moves time from one to the other when a task that waited wakes elsewhere.
+    /// Idle and iowait together, because the kernel moves time between them when a waiting task wakes on another
+    /// processor.
     idle: f64,
 }
 
 impl Busy {
-    /// Share of the time since the last look that was neither idle nor iowait, 0 to 1.
+    /// Share of the time since the last read that was neither idle nor iowait, 0 to 1.
     pub fn ratio(&mut self, now: Option<Times>) -> Option<f64> {
         let now = now.map(|Times { modes, .. }| Shares {
             all: modes.iter().sum(),
@@ -114,7 +115,7 @@ impl Busy {
         });
         let (before, now) = (std::mem::replace(&mut self.0, now)?, now?);
         let all = now.all - before.all;
-        // Not so where processors took their time away with them. Idle time alone may fall a little: a correction of the kernel.
+        // The sum falls when processors go offline. Idle time alone may fall a little by a correction of the kernel.
         (all > 0.0).then(|| (1.0 - (now.idle - before.idle) / all).clamp(0.0, 1.0))
     }
 }
@@ -184,7 +185,7 @@ fn read_throttles(roots: &Roots) -> Vec<Family> {
         .collect()
 }
 
-/// The collector's memory between two reads.
+/// The state between two reads.
 #[derive(Default)]
 pub struct Cpu {
     before: CpuSample,
@@ -206,7 +207,7 @@ impl Cpu {
             families.push(guest.family(sample.values().flat_map(|times| times.guest)));
         }
         self.before = sample;
-        // Two sysfs reads per processor are dear on a large machine.
+        // Two reads of sysfs per processor are expensive on a large machine.
         families.extend(self.throttles.families(Instant::now(), || read_throttles(roots)));
         Ok(families)
     }
@@ -218,7 +219,7 @@ mod tests {
     use crate::sense::fixture::{Tree, text_of};
 
     #[test]
-    fn times_are_per_processor_and_old_kernels_lack_the_guest() {
+    fn times_are_parsed_with_and_without_guest() {
         let sample = parse_cpu("cpu  9 9 9 9\ncpu0 100 1 2 3 4 5 6 7 8 9\ncpu12 250 0 0 0\nintr 1 2\n").unwrap();
         assert_eq!(sample[&0].modes, [1.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07]);
         assert_eq!(sample[&0].guest, [0.08, 0.09]);
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn busy_is_all_but_idle_and_iowait_and_needs_two_looks() {
+    fn busy_excludes_idle_and_iowait() {
         let times = |text: &str| Some(parse_all(text).unwrap());
         let mut busy = Busy::default();
         assert_eq!(
@@ -242,7 +243,7 @@ mod tests {
         assert_eq!(busy.ratio(times("cpu  1300 0 0 2900 100\n")), Some(0.5));
         assert_eq!(busy.ratio(times("cpu  1400 0 0 2800 300\n")), Some(0.5));
         assert_eq!(MODES[IDLE..=IOWAIT], ["idle", "iowait"]);
-        // At one moment, and after processors were taken away.
+        // At one moment, and after processors went offline.
         assert_eq!(busy.ratio(times("cpu  1400 0 0 2800 300\n")), None);
         assert_eq!(busy.ratio(times("cpu  1300 0 0 1000 600\n")), None);
         assert_eq!(busy.ratio(times("cpu  1350 0 0 1050 600\n")), Some(0.5));
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_fall_is_held_up_and_a_large_one_is_a_new_processor() {
+    fn small_falls_of_counters_are_hidden() {
         let tree = Tree::new();
         let mut cpu = Cpu::default();
         let mut idle = |ticks: u32| {

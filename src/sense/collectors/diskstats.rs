@@ -1,5 +1,5 @@
-//! `diskstats`: counters of block devices from `/proc/diskstats` (Documentation/admin-guide/iostats.rst), and what
-//! udev knows about them.
+//! `diskstats`: counters of block devices from `/proc/diskstats` (Documentation/admin-guide/iostats.rst), and their
+//! properties from udev.
 
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
@@ -18,10 +18,10 @@ pub const INFO: CollectorInfo = CollectorInfo::on("diskstats", Pace::Fast, "bloc
     Box::new(move |roots| diskstats.read(roots))
 });
 
-/// The unit of sector counts, whatever the device's own sector size.
+/// The unit of sector counts, independent of the sector size of the device.
 const SECTOR_BYTES: u64 = 512;
 
-/// What each counter of a line becomes: name, help, kind, factor. In the order of the line.
+/// The family of each counter in the order of a line: name, help, kind, factor.
 const COUNTERS: [(&str, &str, MetricKind, f64); 17] = [
     (
         "node_disk_reads_completed_total",
@@ -122,7 +122,7 @@ const COUNTERS: [(&str, &str, MetricKind, f64); 17] = [
     ),
 ];
 
-/// One device with as many counters as the kernel has (11 before 4.18, 15 with discards, 17 with flushes).
+/// One device with the counters that the kernel has (11 before 4.18, 15 with discards, 17 with flushes).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Disk {
     pub major: u32,
@@ -155,7 +155,7 @@ pub fn parse_diskstats(text: &str, is_wanted: impl Fn(&str) -> bool) -> Result<V
     Ok(disks)
 }
 
-/// Bytes read and written of each device; a line that is none of a device is passed over.
+/// Bytes read and written per device; other lines are skipped.
 pub fn bytes(text: &str) -> impl Iterator<Item = (&str, [u64; 2])> {
     lines(text).filter_map(|line| {
         let mut fields = line.split_ascii_whitespace();
@@ -177,13 +177,13 @@ pub fn parse_udev(text: &str) -> HashMap<String, String> {
         .collect()
 }
 
-/// A host without udev (a container, a small guest) has devices all the same.
+/// The udev properties of a device; empty on a host without udev (a container, a small guest).
 fn properties(udev_data: &Path, disk: &Disk) -> HashMap<String, String> {
     let record = udev_data.join(format!("b{}:{}", disk.major, disk.minor));
     read_text(&record).map(|text| parse_udev(&text)).unwrap_or_default()
 }
 
-/// A family for each counter, with a series for each device that has so many.
+/// A family per counter, with a series per device that has the counter.
 fn describe(disks: &[(String, usize)]) -> Vec<Family> {
     let family = |(column, &(name, help, kind, _)): (usize, &(_, _, _, f64))| {
         let mut family = Family::new(name, help, kind);
@@ -281,11 +281,11 @@ fn udev_families(disks: &[(&Disk, HashMap<String, String>)]) -> Vec<Family> {
     families
 }
 
-/// The collector's memory between two reads.
+/// The state between two reads.
 pub struct Diskstats {
     devices: NameFilter,
     udev_data: PathBuf,
-    /// Device, and how many counters it has.
+    /// By device and its number of counters.
     kept: DescriptorCache<(String, usize)>,
     udev: TtlCache,
 }
@@ -310,14 +310,14 @@ impl Diskstats {
         let mut families = Vec::with_capacity(COUNTERS.len());
         for (column, (descriptor, (.., factor))) in descriptors.iter().zip(&COUNTERS).enumerate() {
             let counts = disks.iter().filter_map(|disk| disk.counters.get(column));
-            // Milliseconds divide exactly where a product with 0.001 would not.
+            // A division by 1000 is exact where a product with 0.001 is not.
             let is_in_ms = *factor == 1e-3;
             let scaled = |count: f64| if is_in_ms { count / 1e3 } else { count * factor };
             families.push(descriptor.family(counts.map(|count| scaled(*count as f64))));
         }
         families.retain(|family| !family.is_empty());
 
-        // udev's records change when a device is plugged, so they need not be read every second.
+        // Records of udev change only when a device is added or removed.
         families.extend(self.udev.families(Instant::now(), || {
             let with_udev: Vec<_> = disks
                 .iter()
@@ -335,7 +335,7 @@ mod tests {
     use crate::sense::fixture::{Tree, text_of};
 
     #[test]
-    fn a_line_becomes_bytes_and_seconds_and_partitions_are_left_out() {
+    fn counters_get_units_and_partitions_are_skipped() {
         let tree = Tree::new();
         tree.proc(
             "diskstats",
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_those_of_the_counters() {
+    fn bytes_equal_the_counters() {
         let text = "   8       0 sda 1 2 3 4 5 6 7 8 9 10 11\n 8 1 sda1 1 2\n";
         assert_eq!(bytes(text).collect::<Vec<_>>(), [("sda", [3 * 512, 7 * 512])]);
         let place = |name| COUNTERS.iter().position(|(counter, ..)| *counter == name).unwrap() + 1;
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_line_is_named() {
+    fn error_names_the_broken_line() {
         assert!(
             parse_diskstats("8 0 sda 1 two 3\n", |_| true)
                 .unwrap_err()

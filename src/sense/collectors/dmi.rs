@@ -1,4 +1,4 @@
-//! `dmi`: what the firmware says of the machine, from `/sys/class/dmi/id`.
+//! `dmi`: the machine as its firmware describes it, from `/sys/class/dmi/id`.
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
@@ -9,7 +9,7 @@ pub const INFO: CollectorInfo = CollectorInfo::on("dmi", Pace::Slow, "what the f
     Box::new(read_dmi)
 });
 
-/// Label and file; serial numbers are readable to root only.
+/// Label and file; only root can read serial numbers.
 const FIELDS: [(&str, &str); 20] = [
     ("bios_date", "bios_date"),
     ("bios_release", "bios_release"),
@@ -57,7 +57,7 @@ mod tests {
     use crate::sense::fixture::{Tree, text_of};
 
     #[test]
-    fn only_what_there_is_becomes_a_label() {
+    fn only_existing_files_become_labels() {
         let tree = Tree::new();
         assert!(matches!(read_dmi(&tree.roots), Err(ReadError::Absent(_))));
         tree.sys("class/dmi/id/sys_vendor", " Acme\n");

@@ -1,4 +1,4 @@
-//! `edac`: memory errors that were corrected, and those that could not be, from sysfs (Documentation/admin-guide/ras.rst).
+//! `edac`: correctable and uncorrectable memory errors from sysfs (Documentation/admin-guide/ras.rst).
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
@@ -8,7 +8,7 @@ use std::path::Path;
 
 pub const INFO: CollectorInfo = CollectorInfo::on("edac", Pace::Slow, "memory errors", |_| Box::new(read_edac));
 
-/// Numbers of the entries `prefixN` of a directory.
+/// The numbers N of the entries `prefixN` of a directory.
 fn numbered(directory: &Path, prefix: &str) -> Vec<u32> {
     let names = list_names(directory).unwrap_or_default();
     let mut numbers: Vec<u32> = names
@@ -51,7 +51,7 @@ pub fn read_edac(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let directory = base.join(format!("mc{controller}"));
         push(0, controller, None, &directory.join("ce_count"));
         push(1, controller, None, &directory.join("ue_count"));
-        // Errors whose row is not known.
+        // Errors of an unknown row.
         push(
             2,
             controller,

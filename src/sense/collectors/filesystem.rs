@@ -1,4 +1,4 @@
-//! `filesystem`: sizes of mounted file systems.
+//! `filesystem`: sizes of mounted file systems, from `statfs(2)`.
 
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
@@ -19,7 +19,7 @@ pub const INFO: CollectorInfo = CollectorInfo::on("filesystem", Pace::Slow, "siz
     Box::new(move |roots| filesystem.read(roots))
 });
 
-/// What one mount yields: labels device, fstype and mountpoint, and its usage, or nothing where it did not answer.
+/// The labels of one mount and its usage, or no usage where `statfs` failed.
 struct Line {
     device: String,
     fstype: String,
@@ -28,7 +28,7 @@ struct Line {
     usage: Option<Usage>,
 }
 
-/// A mount point as the host sees it: what is seen through `--path.rootfs` loses that prefix.
+/// A mount point as the host sees it, without the prefix `--path.rootfs`.
 fn strip_rootfs(roots: &Roots, mount_point: &Path) -> String {
     let stripped = mount_point.strip_prefix(&roots.rootfs).unwrap_or(mount_point);
     Path::new("/").join(stripped).to_string_lossy().into_owned()
@@ -86,7 +86,7 @@ fn families(lines: &[Line]) -> Vec<Family> {
     families
 }
 
-/// The collector with the mounts it waits for in vain.
+/// The state between two reads: filters, and the client with its stuck mounts.
 pub struct Filesystem {
     mount_points: NameFilter,
     fs_types: NameFilter,
@@ -103,7 +103,7 @@ impl Filesystem {
     }
 
     fn mounts(&self, roots: &Roots) -> Result<Vec<Mount>, ReadError> {
-        // The mount table of init is the host's, ours may be that of a container or a systemd sandbox.
+        // The mount table of init is that of the host; our own may be that of a container or a systemd sandbox.
         let (path, bytes) = match read_bytes(&roots.proc("1/mountinfo")) {
             Ok(bytes) => (roots.proc("1/mountinfo"), bytes),
             Err(_) => (roots.proc("self/mountinfo"), read_bytes(&roots.proc("self/mountinfo"))?),
@@ -121,7 +121,7 @@ impl Filesystem {
             if !self.mount_points.allows(&mount_point) || !self.fs_types.allows(&mount.fstype) {
                 continue;
             }
-            // The same device can be mounted twice at one place; a series exists once.
+            // A device can be mounted twice at one mount point, but a series exists once.
             if !seen.insert((mount.device.clone(), mount.fstype.clone(), mount_point.clone())) {
                 continue;
             }
@@ -131,7 +131,7 @@ impl Filesystem {
                 .unwrap_or(&mount.mount_point);
             let usage = self.client.query(mount.id, &roots.host(stripped), deadline);
             if let Err(error) = &usage {
-                tracing::debug!(mountpoint = mount_point, %error, "file system did not answer statfs");
+                tracing::debug!(mountpoint = mount_point, %error, "statfs failed");
             }
             lines.push(Line {
                 device: mount.device,
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_that_fails_has_its_error_and_nothing_else() {
+    fn failed_mount_has_only_its_error() {
         let families = read(
             b"1 1 0:1 / /data/broken rw - ext4 d rw\n2 1 0:2 / / rw - ext4 d rw\n",
             "/",
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_prefix_of_rootfs_is_not_shown() {
+    fn rootfs_prefix_is_not_shown() {
         let families = read(
             b"1 1 0:1 / /host rw - ext4 d rw\n2 1 0:2 / /host/srv rw - ext4 d rw\n",
             "/host",

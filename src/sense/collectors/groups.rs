@@ -1,5 +1,5 @@
-//! `groups`: what named groups of processes use together (`evenkeel_group_*`), without a series per process. Reads
-//! through `process`; membership and sums are decided here.
+//! `groups`: totals of named groups of processes (`evenkeel_group_*`), without a series per process. `process` reads
+//! the processes; this file decides membership and sums.
 
 pub mod group;
 mod account;
@@ -77,7 +77,7 @@ impl GroupTotals {
     }
 }
 
-/// Place in `STATES` of a state letter of proc(5).
+/// Index in `STATES` of a state letter of proc(5).
 fn state(letter: char) -> usize {
     match letter {
         'R' => 0,
@@ -103,8 +103,8 @@ fn counters(process: &Process) -> Counters {
     ])
 }
 
-/// Processor time over at least five seconds, whatever the interval: two baselines, of which the older serves until
-/// the newer is old enough.
+/// Two baselines of processor time. The older one is used until the newer one is five seconds old, so that CPU is
+/// measured over at least five seconds at any interval.
 #[derive(Default)]
 struct CpuBaselines {
     older: Option<CpuBaseline>,
@@ -245,7 +245,7 @@ fn families(shown: &[(&Group, &GroupTotals, [u64; COUNTERS])], booted_at: f64) -
         }
         gauge
     };
-    // A slot of `Counters`, and the value of the label that tells it from its fellows.
+    // Index in `Counters`, and the label that distinguishes the series, if any.
     type Slots = &'static [(usize, Option<(&'static str, &'static str)>)];
     let counter = |family: &'static str, help: &'static str, needs: ProcessFields, scale: f64, slots: Slots| {
         let mut counter = Family::counter(family, help);
@@ -367,7 +367,7 @@ fn families(shown: &[(&Group, &GroupTotals, [u64; COUNTERS])], booted_at: f64) -
     families
 }
 
-/// The collector's memory between two reads.
+/// The state between two reads.
 pub struct GroupsReader {
     groups: Groups,
     procfs: Option<Procfs>,
@@ -453,7 +453,7 @@ impl GroupsReader {
             self.accounts
                 .entry(group.name.clone())
                 .or_default()
-                .settle(members, boot_now);
+                .update(members, boot_now);
         }
         let shown: Vec<_> = groups
             .iter()

@@ -9,7 +9,7 @@ use std::path::Path;
 
 pub const INFO: CollectorInfo = CollectorInfo::on("hwmon", Pace::Slow, "sensors", |_| Box::new(read_hwmon));
 
-/// Kinds of sensors that the kernel documents; other files are no sensors.
+/// The documented kinds of sensors; files with other names are no sensors.
 const SENSORS: [&str; 14] = [
     "vrm",
     "beep_enable",
@@ -46,7 +46,7 @@ fn parse_file_name(name: &str) -> Option<(&str, u32, &str)> {
     SENSORS.contains(&kind).then_some((kind, number, element))
 }
 
-/// Lower case, and what no metric name may hold as an underscore, none at the ends.
+/// A metric name: lower case, invalid characters replaced by underscores, none at the ends.
 fn clean(name: &str) -> String {
     let keep = |character: char| character.is_ascii_alphanumeric() || matches!(character, ':' | '_');
     let replaced: String = name
@@ -58,11 +58,11 @@ fn clean(name: &str) -> String {
     replaced.trim_matches('_').to_owned()
 }
 
-/// What an element of a sensor becomes: metric name, kind, and what its number is divided by.
+/// The metric of an element of a sensor: name, kind, and divisor of its number.
 fn metric(kind: &str, element: &str, has_bare_value: bool) -> (String, MetricKind, f64) {
     let base = match element {
         "" => format!("node_hwmon_{kind}"),
-        // `input` is the value itself, unless a file without element is.
+        // `input` is the value itself, unless a file without element exists.
         "input" if !has_bare_value => format!("node_hwmon_{kind}"),
         element => format!("node_hwmon_{kind}_{}", clean(element)),
     };
@@ -96,7 +96,7 @@ fn metric(kind: &str, element: &str, has_bare_value: bool) -> (String, MetricKin
     (base + unit, family, divisor)
 }
 
-/// A name for a chip that survives a reboot: its device's bus and name rather than the number of the driver.
+/// A name of a chip that is stable across reboots: bus and name of its device instead of the driver's number.
 fn chip_name(directory: &Path, hwmon: &str) -> String {
     let device = directory.join("device").canonicalize().ok();
     let part = |path: Option<&Path>| {
@@ -114,7 +114,7 @@ fn chip_name(directory: &Path, hwmon: &str) -> String {
     if own.is_empty() { clean(hwmon) } else { own }
 }
 
-/// Sensor to its elements and their text. Old drivers put the files into the device.
+/// Sensors with their elements and texts. Old drivers put the files into the directory of the device.
 fn sensors(directory: &Path) -> BTreeMap<(String, u32), BTreeMap<String, String>> {
     let mut sensors: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     for directory in [directory.to_owned(), directory.join("device")] {
@@ -154,7 +154,7 @@ pub fn read_hwmon(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     }
     for (hwmon, chip) in &chips {
         let directory = base.join(hwmon);
-        // Two drivers on one device: the number is better than one series for both.
+        // Two drivers of one device get distinct series by number.
         let chip = if shared[chip.as_str()] > 1 {
             format!("{chip}_{hwmon}")
         } else {
@@ -204,7 +204,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn file_names_are_taken_apart() {
+    fn file_names_are_parsed() {
         for (name, expected) in [
             ("temp1_max_alarm", Some(("temp", 1, "max_alarm"))),
             ("pwm2", Some(("pwm", 2, ""))),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn values_get_units_and_names_that_last() {
+    fn values_have_units_and_stable_names() {
         let tree = Tree::new();
         assert!(matches!(read_hwmon(&tree.roots), Err(ReadError::Absent(_))));
         for (file, content) in [
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn two_chips_of_one_device_stay_apart() {
+    fn chips_of_one_device_are_distinct() {
         let tree = Tree::new();
         for hwmon in ["hwmon0", "hwmon1"] {
             tree.sys(&format!("class/hwmon/{hwmon}/name"), "asus\n");

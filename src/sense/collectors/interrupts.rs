@@ -15,7 +15,7 @@ pub const INFO: CollectorInfo =
 pub struct Interrupt {
     /// A number, or a name such as `NMI`.
     pub name: String,
-    /// The controller of a numbered interrupt; what a named one means.
+    /// The controller of a numbered interrupt, the description of a named one.
     pub info: String,
     pub devices: String,
     /// Processor and count.
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbered_lines_have_a_controller_and_named_ones_a_meaning() {
+    fn lines_have_controller_or_description() {
         let text = "           CPU0       CPU2\n 24:          1          0  IO-APIC   5-edge      ACPI:Ged\n\
                     NMI:          3          4   Non-maskable interrupts\nERR:          0\nIPI0:5 6 Rescheduling\n";
         let lines: Vec<_> = parse_interrupts(text).unwrap();

@@ -7,7 +7,7 @@ use crate::sense::runtime::roots::Roots;
 
 pub const INFO: CollectorInfo = CollectorInfo::on("mdadm", Pace::Slow, "software RAID", |_| Box::new(read_mdadm));
 
-/// The states that are shown, one of them being 1.
+/// The states of an array that are shown.
 const STATES: [&str; 5] = ["active", "inactive", "recovering", "resync", "check"];
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -22,7 +22,7 @@ pub struct Array {
     pub blocks_synced: f64,
 }
 
-/// The two numbers of `[3/2]`, or of `(5/10)` with those brackets.
+/// The two numbers of `[3/2]`, or of `(5/10)` with parentheses.
 fn pair(text: &str, open: char, close: char) -> Option<(f64, f64)> {
     text.split(open).skip(1).find_map(|rest| {
         let (one, other) = rest.split_once(close)?.0.split_once('/')?;
@@ -42,7 +42,7 @@ pub fn parse_mdstat(text: &str) -> Result<Vec<Array>, String> {
             let state = fields.next().ok_or_else(|| format!("no state in {line:?}"))?.to_owned();
             let members = fields.filter(|field| field.contains('[')).collect::<Vec<_>>();
             let marked = |mark| members.iter().filter(|member| member.ends_with(mark)).count() as f64;
-            // Levels without redundancy have no [n/m]: there all members are needed.
+            // Levels without redundancy have no [n/m] and need all members.
             let all = if state == "active" { members.len() as f64 } else { 0.0 };
             let (failed, spare) = (marked("(F)"), marked("(S)"));
             arrays.push(Array {
@@ -56,7 +56,7 @@ pub fn parse_mdstat(text: &str) -> Result<Vec<Array>, String> {
             });
             continue;
         }
-        // Lines before the first array, and after the last.
+        // The line is before the first array or after the last.
         let Some(array) = arrays.last_mut().filter(|_| line.starts_with(' ')) else {
             continue;
         };
@@ -82,7 +82,7 @@ pub fn parse_mdstat(text: &str) -> Result<Vec<Array>, String> {
                 continue;
             };
             array.state = state.to_owned();
-            // PENDING and DELAYED have not begun.
+            // PENDING and DELAYED have no progress yet.
             array.blocks_synced = pair(progress, '(', ')').map_or(0.0, |(synced, _)| synced);
         }
     }
@@ -167,7 +167,7 @@ unused devices: <none>
     }
 
     #[test]
-    fn every_state_is_shown() {
+    fn every_array_state_is_shown() {
         let tree = Tree::new();
         assert!(matches!(read_mdadm(&tree.roots), Err(ReadError::Absent(_))));
         tree.proc("mdstat", MDSTAT);

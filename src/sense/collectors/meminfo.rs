@@ -13,7 +13,7 @@ pub const INFO: CollectorInfo = CollectorInfo::on("meminfo", Pace::Fast, "memory
     Box::new(move |roots| meminfo.read(roots))
 });
 
-/// What was made of a line's name, which tells nothing of the unit: form without a unit, and with one.
+/// The descriptors of a line without and with a unit, because the name does not say which.
 type Names = NameCache<[Arc<Descriptor>; 2]>;
 
 fn descriptors(name: &str) -> [Arc<Descriptor>; 2] {
@@ -29,7 +29,7 @@ fn descriptors(name: &str) -> [Arc<Descriptor>; 2] {
     [descriptor(&name), descriptor(&[&name, "_bytes"].concat())]
 }
 
-/// A gauge for each line; in bytes where the kernel names a unit.
+/// A gauge per line; in bytes where the line has a unit.
 fn parse_meminfo(text: &str, name_cache: &mut Names) -> Result<Vec<Family>, String> {
     let mut families = Vec::with_capacity(64);
     name_cache.rewind();
@@ -50,8 +50,7 @@ fn parse_meminfo(text: &str, name_cache: &mut Names) -> Result<Vec<Family>, Stri
     }
 }
 
-/// `MemAvailable` in bytes and nothing else, for a look that costs little. `None` where it cannot be read; kernels before
-/// 3.14 do not have it.
+/// Reads only `MemAvailable`, in bytes, for a cheap poll. `None` where it cannot be read; kernels before 3.14 lack it.
 pub fn read_available_bytes(roots: &Roots) -> Option<u64> {
     roots.parse_record("meminfo", |text| Ok(available_bytes(text))).ok()?
 }
@@ -60,8 +59,8 @@ fn available_bytes(text: &str) -> Option<u64> {
     bytes(text, "MemAvailable:")
 }
 
-/// Share of memory that is not available to new programs, 0 to 1. Kernels before 3.14 do not tell it: no figure is better than a
-/// wrong one.
+/// Share of memory that is not available to new programs, 0 to 1. `None` on kernels before 3.14, because an estimate
+/// would be wrong.
 pub fn used_ratio(text: &str) -> Option<f64> {
     let (total, available) = (bytes(text, "MemTotal:")?, available_bytes(text)?);
     (total > 0).then(|| (1.0 - available as f64 / total as f64).clamp(0.0, 1.0))
@@ -73,7 +72,7 @@ fn bytes(text: &str, name: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// The collector's memory between two reads.
+/// The state between two reads.
 #[derive(Default)]
 pub struct Meminfo(Names);
 

@@ -1,5 +1,5 @@
-//! The collectors, one file each under the name that node_exporter gave it. A file reads from the top: what the collector
-//! publishes, `parse`, families, state. `registry` lists them all.
+//! The collectors, one file each under the name that node_exporter gave it. A file reads from the top: what the
+//! collector publishes, `parse`, families, state. `registry` lists them all.
 
 pub(super) mod info;
 pub(super) mod options;

@@ -1,8 +1,8 @@
-//! A filter by name: which devices, mounts or units a collector shows.
+//! A filter by name for the devices, mounts or units that a collector shows.
 
 use regex::Regex;
 
-/// Which names a collector shows. An empty filter allows all.
+/// An include and an exclude pattern. An empty filter allows all names.
 #[derive(Debug, Clone, Default)]
 pub struct NameFilter {
     pub include: Option<Regex>,
@@ -10,11 +10,11 @@ pub struct NameFilter {
 }
 
 impl NameFilter {
-    /// A filter as node_exporter's `…-exclude` flags mean it: not anchored.
+    /// A filter with an unanchored exclude pattern, as node_exporter's `…-exclude` flags have it.
     ///
     /// # Errors
     ///
-    /// When the pattern is no regular expression.
+    /// When the pattern is not a regular expression.
     pub fn exclude(pattern: &str) -> Result<Self, regex::Error> {
         Ok(NameFilter {
             include: None,
@@ -22,11 +22,11 @@ impl NameFilter {
         })
     }
 
-    /// A filter as node_exporter's `…-include` flags mean it: not anchored.
+    /// A filter with an unanchored include pattern, as node_exporter's `…-include` flags have it.
     ///
     /// # Errors
     ///
-    /// When the pattern is no regular expression.
+    /// When the pattern is not a regular expression.
     pub fn include(pattern: &str) -> Result<Self, regex::Error> {
         Ok(NameFilter {
             include: Some(Regex::new(pattern)?),

@@ -1,7 +1,7 @@
-//! The names that collectors publish, so that a slip of the pen in an expression is found before it answers nothing for
-//! ever. Reads nothing; a test holds it to the collectors.
+//! The names of all published metrics, with which `check` finds misspelt names in expressions. A test compares them
+//! with the collectors.
 
-/// Names that are fixed, and those of the kernel's own names that every host has.
+/// Fixed names, and names from the kernel that every host has.
 const NAMES: &str = "\
     evenkeel_cpu_busy_ratio evenkeel_cpu_busy_ratio_distribution_bucket evenkeel_cpu_busy_ratio_distribution_count \
     evenkeel_cpu_busy_ratio_distribution_sum evenkeel_filesystem_used_ratio evenkeel_group_context_switches_total \
@@ -105,7 +105,7 @@ const NAMES: &str = "\
     node_vmstat_pswpin node_vmstat_pswpout process_cpu_seconds_total process_max_fds process_open_fds \
     process_resident_memory_bytes process_start_time_seconds process_virtual_memory_bytes";
 
-/// Families named by what the kernel or a driver of some host tells: whatever begins so may exist there.
+/// Prefixes of names that come from the kernel or a driver: any name with such a prefix may exist on some host.
 const OPEN_ENDED: [&str; 5] = [
     "node_hwmon_",
     "node_memory_",
@@ -114,12 +114,12 @@ const OPEN_ENDED: [&str; 5] = [
     "node_vmstat_",
 ];
 
-/// Every name that is known beforehand.
+/// Every fixed name.
 pub fn known() -> impl Iterator<Item = &'static str> {
     NAMES.split_ascii_whitespace()
 }
 
-/// Whether a collector has metrics of this name here or on another host.
+/// Whether a collector may publish this name, here or on another host.
 pub fn may_be_published(name: &str) -> bool {
     OPEN_ENDED.iter().any(|start| name.starts_with(start)) || known().any(|known| known == name)
 }
@@ -135,7 +135,7 @@ mod tests {
     fn every_family_of_this_host_is_known() {
         let options = CollectorOptions::default();
         for collector in COLLECTORS {
-            // What this host does not have yields nothing.
+            // A feature that this host lacks has no families.
             let Ok(families) = collector.build(&options)(&Roots::default()) else {
                 continue;
             };
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_in_a_collector_is_known() {
+    fn every_name_in_the_sources_is_known() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sense");
         let mut found = 0;
         for entry in std::fs::read_dir(folder).unwrap() {

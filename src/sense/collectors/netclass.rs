@@ -108,7 +108,7 @@ pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>,
         if !devices.allows(&device) {
             continue;
         }
-        // `bonding_masters` is a file among the devices.
+        // `bonding_masters` is a file beside the directories of devices.
         let Some(attributes) = Attributes::open(&directory) else {
             continue;
         };
@@ -116,7 +116,7 @@ pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>,
             continue;
         };
         for (family, (file, ..)) in families.iter_mut().zip(ATTRIBUTES) {
-            // Many drivers refuse to answer for a device that is down.
+            // Many drivers return an error for a device that is down.
             let Some(value) = attributes.read(file).and_then(|text| parse_attribute(&text)) else {
                 continue;
             };
@@ -158,7 +158,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     #[test]
-    fn a_device_may_bear_any_bytes() {
+    fn device_name_may_be_any_bytes() {
         let tree = Tree::new();
         let device = tree.roots.sys("class/net").join(OsStr::from_bytes(b"w\xff\"\\"));
         std::fs::create_dir_all(&device).unwrap();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn hexadecimal_speed_and_missing_attributes_are_understood() {
+    fn hexadecimal_and_missing_attributes_are_read() {
         let tree = Tree::new();
         tree.sys("class/net/bonding_masters", "bond0\n");
         for (file, content) in [

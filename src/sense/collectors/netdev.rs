@@ -14,7 +14,7 @@ pub const INFO: CollectorInfo = CollectorInfo::on("netdev", Pace::Fast, "network
     Box::new(move |roots| netdev.read(roots))
 });
 
-/// The columns of `/proc/net/dev`, first those received, then those transmitted.
+/// The columns of `/proc/net/dev`: received, then transmitted.
 const COLUMNS: [&str; 16] = [
     "receive_bytes",
     "receive_packets",
@@ -53,7 +53,7 @@ pub fn parse_netdev(text: &str) -> Result<NetdevSample, String> {
     Ok(sample)
 }
 
-/// Bytes received and sent of each device; a line that is none of a device is passed over.
+/// Bytes received and sent per device; other lines are skipped.
 pub fn bytes(text: &str) -> impl Iterator<Item = (&str, [u64; 2])> {
     lines(text).skip(2).filter_map(|line| {
         let (device, rest) = line.split_once(':')?;
@@ -71,7 +71,7 @@ fn family(column: &str) -> Family {
     )
 }
 
-/// A family for each column, with a series for each device.
+/// A family per column with a series per device.
 fn describe(devices: &[String]) -> Vec<Family> {
     let mut families: Vec<Family> = COLUMNS.iter().map(|column| family(column)).collect();
     for device in devices {
@@ -82,7 +82,7 @@ fn describe(devices: &[String]) -> Vec<Family> {
     families
 }
 
-/// The collector's memory between two reads.
+/// The state between two reads.
 pub struct Netdev {
     wanted: NameFilter,
     /// In the order of `COLUMNS`.
@@ -102,7 +102,7 @@ impl Netdev {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let mut sample = roots.parse_file("net/dev", parse_netdev)?;
         sample.retain(|(device, _)| self.wanted.allows(device));
-        // The one counter that node_exporter takes from netlink and /proc/net/dev lacks. It costs a file per device.
+        // node_exporter reads this counter from netlink; /proc/net/dev lacks it. It costs a file per device.
         let no_handler = self.no_handler.families(Instant::now(), || {
             let mut family = family("receive_nohandler");
             for (device, _) in &sample {
@@ -132,7 +132,7 @@ mod tests {
     const HEAD: &str = "Inter-|   Receive  |  Transmit\n face |bytes |bytes\n";
 
     #[test]
-    fn a_name_may_touch_its_first_counter_and_be_any_bytes() {
+    fn name_may_touch_counter_and_be_any_bytes() {
         let tree = Tree::new();
         let mut text = format!("{HEAD}  eth0:123 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n").into_bytes();
         text.extend_from_slice(b" w\xff\"\\: 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n");
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn each_number_stays_with_its_device_when_devices_come_and_go() {
+    fn numbers_stay_with_devices_that_come_and_go() {
         let tree = Tree::new();
         let mut netdev = Netdev::new(NameFilter::default());
         let mut received = |devices: &[(&str, u64)]| {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_those_of_the_columns() {
+    fn bytes_equal_the_columns() {
         let text = format!("{HEAD}  eth0:1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n lo: 1 2\n w 1: 3 0 0 0 0 0 0 0 4\n");
         let column = |name| COLUMNS.iter().position(|column| *column == name).unwrap() as u64 + 1;
         let eth0 = [column("receive_bytes"), column("transmit_bytes")];
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_line_is_named() {
+    fn error_names_the_short_line() {
         assert!(
             parse_netdev(&format!("{HEAD} eth0: 1 2\n"))
                 .unwrap_err()

@@ -1,4 +1,4 @@
-//! `netstat`: chosen protocol counters from `/proc/net/{netstat,snmp,snmp6}` (proc_pid_net(5)).
+//! `netstat`: selected protocol counters from `/proc/net/{netstat,snmp,snmp6}` (proc_pid_net(5)).
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
@@ -14,14 +14,14 @@ pub const INFO: CollectorInfo = CollectorInfo::on("netstat", Pace::Fast, "protoc
     Box::new(move |roots| netstat.read(roots))
 });
 
-/// The wanted columns of a line of values: which, and how they are shown.
+/// The selected columns of a line: their indices and descriptors.
 #[derive(Debug, Default)]
 struct Columns {
     wanted: Vec<(usize, Arc<Descriptor>)>,
     count: usize,
 }
 
-/// How a counter is shown, if it is.
+/// The descriptor of a counter, if it is selected.
 fn descriptor(wanted: &Regex, protocol: &str, counter: &str) -> Option<Arc<Descriptor>> {
     let name = [protocol, "_", counter].concat();
     wanted.is_match(&name).then(|| {
@@ -46,7 +46,7 @@ fn parse_pairs(text: &str, wanted: &Regex, name_cache: &mut NameCache<Columns>) 
                 wanted: names.enumerate().filter_map(wanted).collect(),
             }
         };
-        // The whole line, names and all: so a kernel that adds a counter is noticed.
+        // The cache compares the whole line of names, so it notices a kernel that adds a counter.
         let (columns, _) = name_cache.next(head, '\n', columns).ok_or_else(bad)?;
         let (protocol, _) = head.split_once(':').ok_or_else(bad)?;
         let values = lines
@@ -57,7 +57,7 @@ fn parse_pairs(text: &str, wanted: &Regex, name_cache: &mut NameCache<Columns>) 
         let mut count = 0;
         for value in values.split_ascii_whitespace() {
             if let Some((_, descriptor)) = wanted.next_if(|(index, _)| *index == count) {
-                // Signed: MaxConn is -1 where there is no limit.
+                // MaxConn is -1 where there is no limit.
                 families.push(descriptor.family([value.parse().map_err(|_| bad())?]));
             }
             count += 1;
@@ -91,16 +91,16 @@ fn parse_snmp6(
     Ok(families)
 }
 
-/// The collector's memory between two reads.
+/// The state between two reads.
 pub struct Netstat {
     wanted: Regex,
-    /// By file: `netstat`, `snmp`.
+    /// Of the files `netstat` and `snmp`.
     columns: [NameCache<Columns>; 2],
     snmp6: NameCache<Option<Arc<Descriptor>>>,
 }
 
 impl Netstat {
-    /// Shows the counters whose names (`Tcp_ActiveOpens`) are `wanted`.
+    /// Shows the counters whose names (`Tcp_ActiveOpens`) match.
     pub fn new(wanted: Regex) -> Self {
         Netstat {
             wanted,
@@ -115,7 +115,7 @@ impl Netstat {
         families.extend(roots.parse_record("net/snmp", |text| parse_pairs(text, &self.wanted, snmp))?);
         match roots.parse_record("net/snmp6", |text| parse_snmp6(text, &self.wanted, &mut self.snmp6)) {
             Ok(more) => families.extend(more),
-            // IPv6 is switched off.
+            // IPv6 is disabled.
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
@@ -130,7 +130,7 @@ mod tests {
     use crate::sense::fixture::{Tree, text_of};
 
     #[test]
-    fn names_and_values_meet_and_ipv6_may_be_missing() {
+    fn values_match_names_and_ipv6_may_be_missing() {
         let tree = Tree::new();
         tree.proc(
             "net/netstat",
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_file_is_named() {
+    fn torn_file_is_an_error() {
         let wanted = Regex::new("").unwrap();
         for bad in ["Tcp: A B\nTcp: 1\n", "Tcp: A\nUdp: 1\n", "Tcp: A\n", "Tcp: A\nTcp: x\n"] {
             assert!(

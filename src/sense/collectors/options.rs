@@ -14,7 +14,7 @@ pub const DISKSTATS_EXCLUDE: &str = r"^(ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+
 pub const MOUNT_POINTS_EXCLUDE: &str =
     r"^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)";
 
-/// Default of `--collector.filesystem.fs-types-exclude`: what is no storage.
+/// Default of `--collector.filesystem.fs-types-exclude`: types without storage.
 pub const FS_TYPES_EXCLUDE: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs|\
     iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|sysfs|tracefs)$";
 
@@ -27,18 +27,18 @@ pub const NETSTAT_FIELDS: &str = "^(.*_(InErrors|InErrs)|Ip_Forwarding|Ip(6|Ext)
 /// Default of `--collector.vmstat.fields`.
 pub const VMSTAT_FIELDS: &str = "^(oom_kill|pgpg|pswp|pg.*fault).*";
 
-/// What node_exporter's own flags of single collectors set.
+/// The options that flags of single collectors set.
 #[derive(Debug, Clone)]
 pub struct CollectorOptions {
     pub diskstats_devices: NameFilter,
     pub netdev_devices: NameFilter,
     pub mount_points: NameFilter,
     pub fs_types: NameFilter,
-    /// How long all mounts of one round together may take to answer `statfs`.
+    /// Timeout of `statfs` for all mounts of one round together.
     pub mount_timeout: Duration,
     pub arp_devices: NameFilter,
     pub netclass_devices: NameFilter,
-    /// `--collector.textfile.directory`; patterns are allowed.
+    /// `--collector.textfile.directory`; glob patterns are allowed.
     pub textfile_directories: Vec<String>,
     pub netstat_fields: Regex,
     pub vmstat_fields: Regex,

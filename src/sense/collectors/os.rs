@@ -24,7 +24,7 @@ const LABELS: [(&str, &str); 12] = [
     ("version_id", "VERSION_ID"),
 ];
 
-/// Variables of a file of shell assignments without expansion.
+/// Variables of a file of shell assignments, without expansion.
 pub fn parse_os_release(text: &str) -> HashMap<String, String> {
     text.lines()
         .map(str::trim)
@@ -42,7 +42,7 @@ fn unquote(value: &str) -> String {
     let mut plain = String::with_capacity(value.len());
     let mut characters = inner('"').unwrap_or(value).chars();
     while let Some(character) = characters.next() {
-        // In double quotes a backslash makes the next character plain.
+        // In double quotes a backslash escapes the next character.
         plain.extend(if character == '\\' {
             characters.next()
         } else {
@@ -52,7 +52,7 @@ fn unquote(value: &str) -> String {
     plain
 }
 
-/// `12` of `12`, `9.3` of `9.3.1`, nothing of `rolling`.
+/// `12` of `12`, `9.3` of `9.3.1`, `None` of `rolling`.
 fn major_minor(version: &str) -> Option<f64> {
     let mut dots = 0;
     let end = version
@@ -96,7 +96,7 @@ mod tests {
     use crate::sense::fixture::{Tree, text_of};
 
     #[test]
-    fn quotes_are_the_shells() {
+    fn quotes_follow_the_shell() {
         let variables = parse_os_release("# no\nA=plain\nB=\"a \\\"b\\\" \\\\\"\nC='it\\s'\n\nD=\nbroken\n");
         for (name, value) in [("A", "plain"), ("B", "a \"b\" \\"), ("C", "it\\s"), ("D", "")] {
             assert_eq!(variables[name], value, "{name}");
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_its_first_two_numbers() {
+    fn version_is_its_first_two_numbers() {
         for (text, expected) in [
             ("12", Some(12.0)),
             ("9.3.1", Some(9.3)),
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_place_is_tried_and_a_rolling_distribution_has_no_version() {
+    fn second_path_is_tried_and_version_is_optional() {
         let tree = Tree::new();
         assert!(matches!(read_os(&tree.roots), Err(ReadError::Absent(_))));
         tree.host("/usr/lib/os-release", "ID=arch\nNAME=Arch\n");

@@ -1,4 +1,4 @@
-//! `pressure`: stall times of `/proc/pressure` (PSI, Documentation/accounting/psi.rst).
+//! `pressure`: stall times from `/proc/pressure` (PSI, Documentation/accounting/psi.rst).
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
@@ -71,7 +71,7 @@ pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let read = |path| roots.parse_record(path, parse_pressure);
     let cpu = match read("pressure/cpu") {
         Ok(stalls) => stalls,
-        // Built in but switched off (psi=0): the file exists and refuses to be read.
+        // With psi=0 the file exists but cannot be read.
         Err(ReadError::Io { source, .. }) if source.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => {
             return Err(ReadError::Absent(
                 "pressure stall information switched off (psi=1 on the kernel command line)",
@@ -96,7 +96,7 @@ mod tests {
     use crate::sense::fixture::{Tree, text_of};
 
     #[test]
-    fn stalls_are_seconds() {
+    fn stall_times_are_seconds() {
         let tree = Tree::new();
         for resource in ["cpu", "io", "memory"] {
             let full = if resource == "cpu" {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_psi_is_no_fault() {
+    fn missing_psi_is_absent() {
         assert!(matches!(read_pressure(&Tree::new().roots), Err(ReadError::Absent(_))));
     }
 }

@@ -1,5 +1,5 @@
-//! `process_*`: what evenkeel itself costs, under the names of the Prometheus client libraries. Read by `sysinfo` from
-//! the `/proc` that we live in, which is right here even where `--path.procfs` shows another host's.
+//! `process`: CPU time, memory and files of evenkeel itself (`process_*`), under the names of the Prometheus client
+//! libraries. `sysinfo` reads its own `/proc`, which is right even where `--path.procfs` names another host's.
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::Family;
@@ -67,7 +67,7 @@ mod tests {
     use crate::family::SampleValue;
 
     #[test]
-    fn this_process_has_memory_files_and_a_start() {
+    fn own_process_has_memory_files_and_start_time() {
         let families = OwnProcess::default().read().unwrap();
         assert_eq!(families.len(), 6);
         for family in families

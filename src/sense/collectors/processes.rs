@@ -36,7 +36,7 @@ pub fn read_processes(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let mut thread_states: BTreeMap<char, f64> = BTreeMap::new();
     for pid in list_names(&roots.procfs)?.into_iter().filter(|name| is_number(name)) {
         let stat = |path: &str| parse_stat_line(&read_text(&roots.proc(path)).ok()?);
-        // A process that is gone meanwhile is no fault.
+        // The process has ended meanwhile.
         let Some((state, count)) = stat(&format!("{pid}/stat")) else {
             continue;
         };
@@ -44,7 +44,7 @@ pub fn read_processes(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         threads += count as f64;
         *states.entry(state).or_default() += 1.0;
         for thread in list_names(&roots.proc(&format!("{pid}/task"))).unwrap_or_default() {
-            // The first thread's state is the process's.
+            // The state of the first thread is that of the process.
             let own = if thread == pid {
                 Some(state)
             } else {
@@ -83,14 +83,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_pretend_a_state() {
+    fn process_name_cannot_fake_a_state() {
         assert_eq!(parse_stat_line(&stat("x) R 1 (\n", 'S', 3)), Some(('S', 3)));
         assert_eq!(parse_stat_line("7 (x"), None);
         assert_eq!(parse_stat_line("7 (x) S 1"), None);
     }
 
     #[test]
-    fn processes_and_threads_are_counted_and_the_vanished_are_not() {
+    fn ended_processes_are_not_counted() {
         let tree = Tree::new();
         tree.proc("sys/kernel/threads-max", "100\n");
         tree.proc("sys/kernel/pid_max", "32768\n");

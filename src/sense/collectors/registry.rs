@@ -1,4 +1,4 @@
-//! The registry of collectors. A new collector is a file with its `INFO`, a line in `mod.rs` and a row here.
+//! The registry of collectors. A new collector is a file with its `INFO`, its `mod` line, and a row here.
 
 use super::info::CollectorInfo;
 use super::{
@@ -7,7 +7,7 @@ use super::{
     sockstat, softnet, stat, systemd, tcpstat, textfile, thermal_zone, time, timex, udp_queues, uname, vmstat,
 };
 
-/// Every collector. Within a pace they are read in this order, those that may take long last.
+/// Every collector. Within a pace they are read in this order; those that may take long are last.
 pub const COLLECTORS: &[CollectorInfo] = &[
     time::INFO,
     cpu::INFO,

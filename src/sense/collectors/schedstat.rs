@@ -1,4 +1,4 @@
-//! `schedstat`: time that tasks ran and waited, per processor, from `/proc/schedstat` (sched-stats.rst).
+//! `schedstat`: seconds that tasks ran and waited, per processor, from `/proc/schedstat` (sched-stats.rst).
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_seconds_and_domains_are_passed_over() {
+    fn times_are_seconds_and_domains_are_skipped() {
         let text = "version 15\ntimestamp 1\ncpu0 1 2 3 4 5 6 7000000000 500000000 9\ndomain0 3 1 2\n";
         assert_eq!(parse_schedstat(text).unwrap(), [("0".to_owned(), [7.0, 0.5, 9.0])]);
         assert!(parse_schedstat("cpu0 1 2 3\n").is_err());

@@ -1,4 +1,4 @@
-//! A parser of the socket tables `/proc/net/{udp,tcp}{,6}` (proc_pid_net(5)), which `udp_queues` and `tcpstat` add up.
+//! A parser of the socket tables `/proc/net/{udp,tcp}{,6}` (proc_pid_net(5)) for `udp_queues` and `tcpstat`.
 
 /// One line of a table: state, and bytes queued to be sent and to be read.
 pub struct Socket {
@@ -19,7 +19,7 @@ fn parse_line(line: &str) -> Option<Socket> {
     })
 }
 
-/// The sockets of a table, without its head.
+/// The sockets of a table; its header is skipped.
 pub fn parse_sockets(text: &str) -> impl Iterator<Item = Result<Socket, String>> {
     text.lines()
         .skip(1)

@@ -18,7 +18,7 @@ struct Protocol {
     figures: NameCache<Figure>,
 }
 
-/// A figure as the kernel has it, and in bytes where it counts pages.
+/// The descriptors of a figure: as the kernel counts it, and in bytes where it counts pages.
 struct Figure {
     plain: Arc<Descriptor>,
     in_bytes: Option<Arc<Descriptor>>,
@@ -40,7 +40,7 @@ fn figure(protocol: &str, name: &str) -> Figure {
     }
 }
 
-/// Lines like `TCP: inuse 8 orphan 0`.
+/// Parses lines like `TCP: inuse 8 orphan 0`.
 fn parse_sockstat(text: &str, name_cache: &mut NameCache<Protocol>) -> Result<Vec<Family>, String> {
     let mut families = Vec::with_capacity(20);
     name_cache.rewind();
@@ -72,14 +72,14 @@ fn parse_sockstat(text: &str, name_cache: &mut NameCache<Protocol>) -> Result<Ve
     Ok(families)
 }
 
-/// The collector's memory between two reads, by file: what was made of each line's protocol, and therein of its figures.
+/// The state between two reads: a cache per file of protocols and their figures.
 #[derive(Default)]
 pub struct Sockstat([NameCache<Protocol>; 2]);
 
 impl Sockstat {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let mut families = Vec::new();
-        // Either may be missing, where the kernel has no IPv4 or no IPv6.
+        // Either file is missing where the kernel lacks IPv4 or IPv6.
         for (path, name_cache) in ["net/sockstat", "net/sockstat6"].into_iter().zip(&mut self.0) {
             match roots.parse_record(path, |text| parse_sockstat(text, name_cache)) {
                 Ok(more) => families.extend(more),

@@ -1,4 +1,4 @@
-//! `softnet`: packets that each processor took from network devices, from `/proc/net/softnet_stat`.
+//! `softnet`: packets that each processor received, from `/proc/net/softnet_stat`.
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{DescriptorCache, Family, label};
@@ -11,10 +11,10 @@ pub const INFO: CollectorInfo = CollectorInfo::on("softnet", Pace::Fast, "packet
     Box::new(move |roots| softnet.read(roots))
 });
 
-/// Column that says which processor a line is of, since Linux 5.14; offline ones have no line.
+/// Column with the processor of a line, since Linux 5.14; offline processors have no line.
 const CPU_COLUMN: usize = 12;
 
-/// Processor, packets processed, packets dropped, times that the budget ran out.
+/// Processor, packets processed, packets dropped, times that the budget was exhausted.
 pub fn parse_softnet(text: &str) -> Result<Vec<(u64, [f64; 3])>, String> {
     let mut sample = Vec::new();
     for (index, line) in lines(text).enumerate() {
@@ -56,7 +56,7 @@ fn describe(processors: &[u64]) -> [Family; 3] {
     families
 }
 
-/// The collector's memory between two reads.
+/// The state between two reads.
 #[derive(Default)]
 pub struct Softnet(DescriptorCache<u64>);
 
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_or_its_own_column_says_which_processor() {
+    fn processor_is_column_or_line_number() {
         let old = "0000000a 00000001 00000002 0 0 0 0 0 0 0 0\n".repeat(2);
         assert_eq!(
             parse_softnet(&old).unwrap(),

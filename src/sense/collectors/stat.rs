@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_number_of_a_line_is_the_sum() {
+    fn first_number_of_a_line_is_the_sum() {
         let text = "cpu 1 2\nintr 99 1 2 3\nctxt 7\nbtime 1700000000\nprocesses 12\nprocs_running 3\nprocs_blocked 1\n";
         let expected = StatSample {
             interrupts: 99.0,

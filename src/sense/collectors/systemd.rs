@@ -1,5 +1,5 @@
-//! `systemd`: units and what systemd tells of them, asked over D-Bus (org.freedesktop.systemd1(5)). Which unit is asked what,
-//! and what is made of the answers, is pure; `bus` asks.
+//! `systemd`: states and properties of units, read over D-Bus (org.freedesktop.systemd1(5)). The choice of properties
+//! and the families are pure; `bus` makes the calls.
 
 pub mod options;
 mod bus;
@@ -23,20 +23,20 @@ pub const INFO: CollectorInfo = CollectorInfo::off(
 
 const STATES: [&str; 5] = ["active", "activating", "deactivating", "inactive", "failed"];
 
-/// How systemd writes that it does not count something.
+/// The value of a property that systemd does not count.
 const UNCOUNTED: u64 = u64::MAX;
 
 const START_TIME: &str = "node_systemd_unit_start_time_seconds";
 
-const QUESTIONS: [Question; 8] = [
-    Question::new(
+const PROPERTIES: [PropertyQuery; 8] = [
+    PropertyQuery::new(
         [".service", "Service", "NRestarts"],
         "node_systemd_service_restart_total",
         "Times that systemd restarted a service by itself.",
         MetricKind::Counter,
     )
     .when(|options| options.restarts),
-    Question::new(
+    PropertyQuery::new(
         ["", "Unit", "ActiveEnterTimestamp"],
         START_TIME,
         "Unix time at which a unit became active; 0 where it is not.",
@@ -44,41 +44,41 @@ const QUESTIONS: [Question; 8] = [
     )
     .microseconds()
     .when(|options| options.start_times),
-    Question::new(
+    PropertyQuery::new(
         [".service", "Service", "TasksCurrent"],
         "node_systemd_unit_tasks_current",
         "Processes and threads of a service.",
         MetricKind::Gauge,
     )
     .when(|options| options.tasks),
-    Question::new(
+    PropertyQuery::new(
         [".service", "Service", "TasksMax"],
         "node_systemd_unit_tasks_max",
         "Processes and threads that a service may have.",
         MetricKind::Gauge,
     )
     .when(|options| options.tasks),
-    Question::new(
+    PropertyQuery::new(
         [".timer", "Timer", "LastTriggerUSec"],
         "node_systemd_timer_last_trigger_seconds",
         "Unix time at which a timer went off last.",
         MetricKind::Gauge,
     )
     .microseconds(),
-    Question::new(
+    PropertyQuery::new(
         [".socket", "Socket", "NAccepted"],
         "node_systemd_socket_accepted_connections_total",
         "Connections that a socket unit accepted.",
         MetricKind::Counter,
     ),
-    Question::new(
+    PropertyQuery::new(
         [".socket", "Socket", "NConnections"],
         "node_systemd_socket_current_connections",
         "Connections of a socket unit that are open.",
         MetricKind::Gauge,
     ),
-    // A gauge, as node_exporter has it, although it only grows.
-    Question::new(
+    // A gauge, as in node_exporter, although it only grows.
+    PropertyQuery::new(
         [".socket", "Socket", "NRefused"],
         "node_systemd_socket_refused_connections_total",
         "Connections that a socket unit refused.",
@@ -86,9 +86,9 @@ const QUESTIONS: [Question; 8] = [
     ),
 ];
 
-/// A number that a unit is asked for, and what becomes of it.
-struct Question {
-    /// Ending of the units that are asked; all where it is empty.
+/// A numeric property of units and the family that it becomes.
+struct PropertyQuery {
+    /// Suffix of the units that have it; empty for all units.
     suffix: &'static str,
     interface: &'static str,
     property: &'static str,
@@ -99,10 +99,15 @@ struct Question {
     is_on: fn(&SystemdOptions) -> bool,
 }
 
-impl Question {
-    const fn new(asked: [&'static str; 3], family: &'static str, help: &'static str, kind: MetricKind) -> Question {
-        let [suffix, interface, property] = asked;
-        Question {
+impl PropertyQuery {
+    const fn new(
+        queried: [&'static str; 3],
+        family: &'static str,
+        help: &'static str,
+        kind: MetricKind,
+    ) -> PropertyQuery {
+        let [suffix, interface, property] = queried;
+        PropertyQuery {
             suffix,
             interface,
             property,
@@ -114,28 +119,28 @@ impl Question {
         }
     }
 
-    const fn microseconds(self) -> Question {
-        Question { per_unit: 1e6, ..self }
+    const fn microseconds(self) -> PropertyQuery {
+        PropertyQuery { per_unit: 1e6, ..self }
     }
 
-    const fn when(self, is_on: fn(&SystemdOptions) -> bool) -> Question {
-        Question { is_on, ..self }
+    const fn when(self, is_on: fn(&SystemdOptions) -> bool) -> PropertyQuery {
+        PropertyQuery { is_on, ..self }
     }
 
-    fn concerns(&self, unit: &Unit, options: &SystemdOptions) -> bool {
+    fn applies_to(&self, unit: &Unit, options: &SystemdOptions) -> bool {
         unit.name.ends_with(self.suffix) && (self.is_on)(options)
     }
 }
 
-/// Answers of one unit: its type, and a number for each of `QUESTIONS` that it answered.
+/// The properties of one unit: its type, and a number for each entry of `PROPERTIES` that it has.
 #[derive(Debug, Default)]
-struct Answers {
+struct UnitProperties {
     kind: String,
-    numbers: [Option<u64>; QUESTIONS.len()],
+    numbers: [Option<u64>; PROPERTIES.len()],
 }
 
-/// Which interface knows the type of a unit; others have none.
-fn typed_by(unit: &str) -> Option<&'static str> {
+/// The interface that has the type of a unit; other units have no type.
+fn type_interface(unit: &str) -> Option<&'static str> {
     match unit.rsplit_once('.')?.1 {
         "service" => Some("Service"),
         "mount" => Some("Mount"),
@@ -153,14 +158,14 @@ fn version_number(version: &str) -> Option<f64> {
     digits.find(version)?.as_str().parse().ok()
 }
 
-/// What is told of systemd as a whole: its version, its state, and how many of all its units are in which state.
-fn about_systemd(version: &str, state: &str, units: &[Unit]) -> Vec<Family> {
-    let mut told = Family::gauge(
+/// Families about systemd as a whole: its version, its state, and the number of units per state.
+fn systemd_families(version: &str, state: &str, units: &[Unit]) -> Vec<Family> {
+    let mut version_family = Family::gauge(
         "node_systemd_version",
         "The version of systemd, its number as the value.",
     );
     let version_label = vec![label("version", version.to_owned())];
-    told.push(version_label, version_number(version).unwrap_or(0.0));
+    version_family.push(version_label, version_number(version).unwrap_or(0.0));
     let running = f64::from(u8::from(state == "running"));
     let mut count = Family::gauge("node_systemd_units", "Units that systemd has, by state.");
     for state in STATES {
@@ -169,24 +174,24 @@ fn about_systemd(version: &str, state: &str, units: &[Unit]) -> Vec<Family> {
     }
     let help = "1 where systemd is neither starting, stopping nor degraded (systemctl is-system-running).";
     vec![
-        told,
+        version_family,
         Family::gauge("node_systemd_system_running", help).value(running),
         count,
     ]
 }
 
-fn about_units(units: &[(Unit, Answers)]) -> Vec<Family> {
+fn unit_families(units: &[(Unit, UnitProperties)]) -> Vec<Family> {
     let mut states = Family::gauge(
         "node_systemd_unit_state",
         "1 for the state that a unit is in, 0 for the others.",
     );
-    let mut families: Vec<_> = QUESTIONS
+    let mut families: Vec<_> = PROPERTIES
         .iter()
-        .map(|question| Family::new(question.family, question.help, question.kind))
+        .map(|query| Family::new(query.family, query.help, query.kind))
         .collect();
-    for (unit, answers) in units {
+    for (unit, properties) in units {
         let name = SharedStr::from(unit.name.clone());
-        let kind = SharedStr::from(answers.kind.clone());
+        let kind = SharedStr::from(properties.kind.clone());
         for state in STATES {
             let labels = vec![
                 label("name", name.clone()),
@@ -195,16 +200,12 @@ fn about_units(units: &[(Unit, Answers)]) -> Vec<Family> {
             ];
             states.push(labels, f64::from(u8::from(unit.active_state == state)));
         }
-        for ((family, question), number) in families.iter_mut().zip(&QUESTIONS).zip(answers.numbers) {
+        for ((family, query), number) in families.iter_mut().zip(&PROPERTIES).zip(properties.numbers) {
             let Some(number) = number.filter(|number| *number != UNCOUNTED) else {
                 continue;
             };
-            let is_stale = question.family == START_TIME && unit.active_state != "active";
-            let value = if is_stale {
-                0.0
-            } else {
-                number as f64 / question.per_unit
-            };
+            let is_stale = query.family == START_TIME && unit.active_state != "active";
+            let value = if is_stale { 0.0 } else { number as f64 / query.per_unit };
             family.push([label("name", name.clone())], value);
         }
     }
@@ -213,14 +214,14 @@ fn about_units(units: &[(Unit, Answers)]) -> Vec<Family> {
     families
 }
 
-/// The collector's memory between two reads.
+/// The state between two reads.
 pub struct Systemd {
     options: SystemdOptions,
     bus: Bus,
 }
 
 impl Systemd {
-    /// Asks on the system's bus.
+    /// A collector on the system bus.
     pub fn new(options: SystemdOptions) -> Systemd {
         Systemd {
             options,
@@ -229,29 +230,29 @@ impl Systemd {
     }
 
     pub fn read(&mut self) -> Result<Vec<Family>, ReadError> {
-        self.ask().map_err(ReadError::System)
+        self.read_families().map_err(ReadError::System)
     }
 
-    fn ask(&mut self) -> Result<Vec<Family>, String> {
+    fn read_families(&mut self) -> Result<Vec<Family>, String> {
         let mut bus = self.bus.round()?;
-        let version = bus.of_manager("Version")?;
-        let state = bus.of_manager("SystemState")?;
+        let version = bus.manager_property("Version")?;
+        let state = bus.manager_property("SystemState")?;
         let units = bus.units()?;
-        let mut families = about_systemd(&version, &state, &units);
-        let mut answered = Vec::new();
+        let mut families = systemd_families(&version, &state, &units);
+        let mut described = Vec::new();
         for unit in units.into_iter().filter(|unit| is_shown(unit, &self.options)) {
-            let mut answers = Answers::default();
-            if let Some(interface) = typed_by(&unit.name) {
-                answers.kind = bus.text(&unit.object, interface, "Type")?.unwrap_or_default();
+            let mut properties = UnitProperties::default();
+            if let Some(interface) = type_interface(&unit.name) {
+                properties.kind = bus.text_property(&unit.object, interface, "Type")?.unwrap_or_default();
             }
-            for (number, question) in answers.numbers.iter_mut().zip(&QUESTIONS) {
-                if question.concerns(&unit, &self.options) {
-                    *number = bus.number(&unit.object, question.interface, question.property)?;
+            for (number, query) in properties.numbers.iter_mut().zip(&PROPERTIES) {
+                if query.applies_to(&unit, &self.options) {
+                    *number = bus.number_property(&unit.object, query.interface, query.property)?;
                 }
             }
-            answered.push((unit, answers));
+            described.push((unit, properties));
         }
-        families.extend(about_units(&answered));
+        families.extend(unit_families(&described));
         Ok(families)
     }
 }
@@ -272,13 +273,13 @@ mod tests {
     }
 
     #[test]
-    fn all_units_are_counted_and_the_version_is_a_number() {
+    fn units_are_counted_and_version_is_a_number() {
         let units = [
             unit("a.service", "loaded", "active"),
             unit("b.mount", "not-found", "active"),
             unit("c.service", "loaded", "failed"),
         ];
-        let families = about_systemd("252.39-1~deb12u1", "degraded", &units);
+        let families = systemd_families("252.39-1~deb12u1", "degraded", &units);
         assert_eq!(
             text_of(&families, ""),
             [
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn loaded_units_are_shown_whose_whole_name_fits() {
+    fn loaded_units_with_matching_names_are_shown() {
         let options = SystemdOptions::default();
         assert!(is_shown(&unit("a.service", "loaded", "active"), &options));
         assert!(is_shown(&unit("a.mount.service", "loaded", "active"), &options));
@@ -306,11 +307,11 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_is_asked_what_it_knows_and_what_is_wanted() {
-        let asked = |name: &str, options: &SystemdOptions| -> Vec<&str> {
+    fn unit_is_queried_for_its_enabled_properties() {
+        let queried = |name: &str, options: &SystemdOptions| -> Vec<&str> {
             let unit = unit(name, "loaded", "active");
-            let questions = QUESTIONS.iter().filter(|question| question.concerns(&unit, options));
-            questions.map(|question| question.property).collect()
+            let questions = PROPERTIES.iter().filter(|query| query.applies_to(&unit, options));
+            questions.map(|query| query.property).collect()
         };
         let few = SystemdOptions::default();
         let all = SystemdOptions {
@@ -319,30 +320,30 @@ mod tests {
             tasks: true,
             ..few.clone()
         };
-        assert!(asked("a.service", &few).is_empty());
+        assert!(queried("a.service", &few).is_empty());
         assert_eq!(
-            asked("a.service", &all),
+            queried("a.service", &all),
             ["NRestarts", "ActiveEnterTimestamp", "TasksCurrent", "TasksMax"]
         );
-        assert_eq!(asked("a.timer", &few), ["LastTriggerUSec"]);
-        assert_eq!(asked("a.socket", &few), ["NAccepted", "NConnections", "NRefused"]);
-        assert_eq!(typed_by("srv.mount"), Some("Mount"));
-        assert_eq!(typed_by("a.timer"), None);
+        assert_eq!(queried("a.timer", &few), ["LastTriggerUSec"]);
+        assert_eq!(queried("a.socket", &few), ["NAccepted", "NConnections", "NRefused"]);
+        assert_eq!(type_interface("srv.mount"), Some("Mount"));
+        assert_eq!(type_interface("a.timer"), None);
     }
 
     #[test]
-    fn answers_become_series_and_what_is_not_counted_none() {
-        let mut answers = Answers {
+    fn properties_become_series_unless_uncounted() {
+        let mut properties = UnitProperties {
             kind: "notify".to_owned(),
-            ..Answers::default()
+            ..UnitProperties::default()
         };
-        answers.numbers[1] = Some(1_700_000_000_500_000);
-        answers.numbers[2] = Some(7);
-        answers.numbers[3] = Some(UNCOUNTED);
-        let mut gone = Answers::default();
+        properties.numbers[1] = Some(1_700_000_000_500_000);
+        properties.numbers[2] = Some(7);
+        properties.numbers[3] = Some(UNCOUNTED);
+        let mut gone = UnitProperties::default();
         gone.numbers[1] = Some(1_600_000_000_000_000);
-        let families = about_units(&[
-            (unit("a.service", "loaded", "active"), answers),
+        let families = unit_families(&[
+            (unit("a.service", "loaded", "active"), properties),
             (unit("b.service", "loaded", "inactive"), gone),
         ]);
         assert_eq!(

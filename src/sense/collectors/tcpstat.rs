@@ -34,7 +34,7 @@ pub fn parse_tcp(text: &str) -> Result<BTreeMap<&'static str, f64>, String> {
         let name = usize::from(socket.state)
             .checked_sub(1)
             .and_then(|index| TCP_STATES.get(index));
-        // NEW_SYN_RECV and what later kernels add.
+        // NEW_SYN_RECV and states of later kernels are skipped.
         let Some(name) = name else { continue };
         *sample.entry(*name).or_default() += 1.0;
         // The queue of a listening socket counts connections, not bytes.
@@ -76,7 +76,7 @@ mod tests {
     use crate::sense::fixture::{Tree, text_of};
 
     #[test]
-    fn tcp_states_are_counted_over_both_protocols_and_a_backlog_is_no_bytes() {
+    fn tcp_states_are_summed_and_backlogs_are_not_bytes() {
         let tree = Tree::new();
         tree.proc(
             "net/tcp",

@@ -1,4 +1,4 @@
-//! `textfile`: metrics that other programs leave in `*.prom` files.
+//! `textfile`: metrics that other programs write to `*.prom` files.
 
 use super::info::{CollectorInfo, Pace};
 use crate::sense::runtime::kernel_file::{ReadError, file_name, list_entries, read_text};
@@ -19,7 +19,7 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
     },
 );
 
-/// The directories that a pattern stands for; one that stands for nothing is taken as a directory itself.
+/// The directories that match a pattern; a pattern without matches is itself the directory.
 fn directories(pattern: &str) -> Vec<PathBuf> {
     let found: Vec<_> = glob::glob(pattern)
         .map(|paths| paths.flatten().collect())
@@ -27,10 +27,10 @@ fn directories(pattern: &str) -> Vec<PathBuf> {
     if found.is_empty() { vec![pattern.into()] } else { found }
 }
 
-/// A file that was read, and its modification time in seconds since the epoch.
+/// The families of a file and its modification time in seconds since the epoch.
 fn read_file(path: &Path) -> Result<(Vec<Family>, f64), ReadError> {
     let metadata = fs::metadata(path).map_err(|source| ReadError::io(path, source))?;
-    // To open a pipe would block until somebody writes into it.
+    // Opening a pipe would block until a writer opens it.
     if !metadata.is_file() {
         return Err(ReadError::Malformed {
             path: path.to_owned(),
@@ -49,7 +49,7 @@ fn read_file(path: &Path) -> Result<(Vec<Family>, f64), ReadError> {
     Ok((families, modified.map_or(0.0, |since| since.as_secs() as f64)))
 }
 
-/// The families of all good files; a bad one costs only itself and sets `node_textfile_scrape_error`.
+/// The families of all valid files. An invalid file is skipped and sets `node_textfile_scrape_error`.
 pub fn read_textfile(patterns: &[String]) -> Vec<Family> {
     let mut families = Vec::new();
     let mut error = 0.0;
@@ -100,7 +100,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     #[test]
-    fn a_bad_file_costs_itself_only() {
+    fn invalid_file_is_skipped() {
         let tree = Tree::new();
         tree.host("a/good.prom", "# TYPE x gauge\nx 1\n");
         tree.host("a/other.txt", "y 1\n");
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_may_bear_any_bytes() {
+    fn file_name_may_be_any_bytes() {
         let tree = Tree::new();
         tree.host("a/good.prom", "");
         let folder = tree.roots.rootfs.join("a");
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_directory_and_a_pipe_are_errors_and_no_directory_is_none() {
+    fn missing_directory_and_pipe_are_errors() {
         let tree = Tree::new();
         tree.host("a/keep", "");
         let directory = tree.roots.rootfs.join("a");

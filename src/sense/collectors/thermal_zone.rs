@@ -18,7 +18,7 @@ pub fn read_thermal_zone(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let directory = base.join(&name);
         let kind = read_attribute(&directory.join("type")).unwrap_or_default();
         if let Some(zone) = name.strip_prefix("thermal_zone") {
-            // A sensor that is switched off answers with an error.
+            // A disabled sensor returns an error.
             if let Some(millidegrees) = read_number(&directory.join("temp")) {
                 let labels = vec![label("zone", zone.to_owned()), label("type", kind)];
                 temperature.push(labels, millidegrees / 1e3);
@@ -43,7 +43,7 @@ mod tests {
     use crate::sense::fixture::{Tree, text_of};
 
     #[test]
-    fn zones_are_in_degrees_and_a_silent_sensor_is_left_out() {
+    fn zones_are_in_celsius_and_silent_sensors_left_out() {
         let tree = Tree::new();
         assert!(matches!(read_thermal_zone(&tree.roots), Err(ReadError::Absent(_))));
         tree.sys("class/thermal/thermal_zone0/type", "x86_pkg_temp\n");

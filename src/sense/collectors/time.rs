@@ -15,7 +15,7 @@ pub const INFO: CollectorInfo =
         Box::new(move |roots| Ok(read_time(roots, &mut surroundings)))
     });
 
-/// The time zone and the clock sources, which hardly ever change.
+/// Reads the time zone and the clock sources, which hardly ever change.
 fn read_surroundings(roots: &Roots, now: Timestamp) -> Vec<Family> {
     let zone = TimeZone::system();
     let info = zone.to_offset_info(now);

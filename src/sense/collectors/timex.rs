@@ -1,4 +1,4 @@
-//! `timex`: how well the kernel's clock is disciplined, from `adjtimex(2)`.
+//! `timex`: synchronisation of the kernel's clock, from `adjtimex(2)`.
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::Family;
@@ -14,9 +14,9 @@ const PPM_SCALE: f64 = 1e6 * 65536.0;
 
 const MICROSECOND: f64 = 1e6;
 
-/// Families from what the kernel said; `state` is what `adjtimex` returned.
+/// Families from a `timex`; `state` is the return value of `adjtimex`.
 fn families(timex: &libc::timex, state: i32) -> Vec<Family> {
-    // Offset and jitter are in nanoseconds where the kernel says so.
+    // Offset and jitter are in nanoseconds with STA_NANO, else in microseconds.
     let fine = if timex.status & libc::STA_NANO != 0 {
         1e9
     } else {
@@ -135,7 +135,7 @@ mod tests {
     use crate::sense::fixture::text_of;
 
     #[test]
-    fn units_follow_the_status() {
+    fn units_follow_the_status_bits() {
         // SAFETY: all zeros is a valid `timex`.
         let mut timex: libc::timex = unsafe { std::mem::zeroed() };
         timex.offset = 1_500_000;
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_answers_without_being_changed() {
+    fn adjtimex_changes_nothing() {
         assert_eq!(read_timex().unwrap().len(), 17);
     }
 }

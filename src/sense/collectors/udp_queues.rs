@@ -10,7 +10,7 @@ pub const INFO: CollectorInfo = CollectorInfo::on("udp_queues", Pace::Slow, "byt
     Box::new(read_udp_queues)
 });
 
-/// Bytes queued to be sent and to be read, over all sockets.
+/// Bytes queued for sending and for reading, over all sockets.
 pub fn parse_queues(text: &str) -> Result<[f64; 2], String> {
     parse_sockets(text).try_fold([0.0, 0.0], |[send, receive], socket| {
         let socket = socket?;

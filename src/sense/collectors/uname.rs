@@ -1,4 +1,4 @@
-//! `uname`: what `uname(2)` says of kernel and host.
+//! `uname`: names and versions of kernel and host, from `uname(2)`.
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_names_itself() {
+    fn uname_names_linux() {
         let families = read_uname();
         assert!(families[0].point(0).labels.contains(&label("sysname", "Linux")));
     }

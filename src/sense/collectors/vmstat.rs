@@ -1,4 +1,4 @@
-//! `vmstat`: chosen lines of `/proc/vmstat` (proc(5)).
+//! `vmstat`: selected lines of `/proc/vmstat` (proc(5)).
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
@@ -14,7 +14,7 @@ pub const INFO: CollectorInfo = CollectorInfo::on("vmstat", Pace::Fast, "paging 
     Box::new(move |roots| vmstat.read(roots))
 });
 
-/// The collector's memory between two reads.
+/// The state between two reads.
 pub struct Vmstat {
     wanted: Regex,
     descriptors: NameCache<Option<Arc<Descriptor>>>,
@@ -66,7 +66,7 @@ mod tests {
     use crate::sense::fixture::text_of;
 
     #[test]
-    fn only_what_is_wanted_is_read() {
+    fn only_selected_lines_are_read() {
         let mut vmstat = Vmstat::new(Regex::new("^(oom_kill|pg.*fault).*").unwrap());
         let text = "nr_free_pages broken\npgfault 7\npgmajfault 2\noom_kill 1\n";
         let expected = [

@@ -1,4 +1,4 @@
-//! A collector that is on, so read that its faults stay its own.
+//! A running collector, whose errors and panics do not affect the others.
 
 use super::kernel_file::ReadError;
 use super::roots::Roots;
@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A collector that is on, with its reader and its last complaint, which is logged once.
+/// A running collector with its last error, which is logged once.
 pub struct Collector {
     pub name: &'static str,
     read: ReadFn,
@@ -34,13 +34,12 @@ impl Collector {
         }
     }
 
-    /// Reads once; an error or a panic becomes a reading that says so.
+    /// Reads once. An error or a panic becomes a reading without families.
     pub fn reading(&mut self, roots: &Roots) -> Arc<CollectorReading> {
         let read_at = Timestamp::now();
         let read_instant = Instant::now();
         let read_boot = boot_time();
-        // One broken collector must not cost the others, whatever way it breaks. Readers keep only caches and last
-        // values, which a panic leaves usable.
+        // A panic must not stop the other collectors. The closure keeps only caches and last values, which stay usable.
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.read)(roots)));
         let duration = read_instant.elapsed();
         let absent = matches!(&outcome, Ok(Err(ReadError::Absent(_))));
@@ -51,13 +50,13 @@ impl Collector {
         };
         if error != self.last_error {
             match &error {
-                Some(error) if absent => tracing::debug!(collector = self.name, error, "collector yields nothing"),
+                Some(error) if absent => tracing::debug!(collector = self.name, error, "collector returned no data"),
                 Some(error) => tracing::warn!(collector = self.name, error, "collector failed"),
-                None => tracing::info!(collector = self.name, "collector works again"),
+                None => tracing::info!(collector = self.name, "collector recovered"),
             }
             self.last_error.clone_from(&error);
         }
-        // Nothing is remembered of a reading that failed; the next one begins anew.
+        // After a failed read no descriptors are shared with the next one.
         self.descriptors.share(&mut families);
         Arc::new(CollectorReading {
             collector: self.name,

@@ -1,4 +1,4 @@
-//! The collectors of the sampler's thread, each with its newest reading, and which of them are due.
+//! The set of fast collectors, each with its newest reading, and the schedule that says which of them are due.
 
 use super::collector::Collector;
 use super::roots::Roots;
@@ -7,11 +7,11 @@ use super::subscriber::Subscriber;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A collector and what it yielded last.
+/// A collector with its newest reading and its use by rules.
 pub struct ScheduledCollector {
     pub collector: Collector,
     newest: Option<Arc<CollectorReading>>,
-    /// Whether rules of this edition read one of its metrics.
+    /// Revision of the rules, and whether those read one of the collector's metrics.
     rule_use: Option<(u64, bool)>,
 }
 
@@ -24,13 +24,13 @@ impl ScheduledCollector {
         }
     }
 
-    /// Whether the beat reads it anew. What no rule reads is read now and then nevertheless: which metrics it has may
-    /// change while evenkeel runs.
-    pub fn is_due(&mut self, now_and_then: Duration, subscriber: &dyn Subscriber) -> bool {
-        self.is_read_by_rules(subscriber) || self.is_older_than(now_and_then)
+    /// Whether a tick reads it. A collector that no rule reads is read after `max_age` nevertheless, because its
+    /// metrics may change while evenkeel runs.
+    pub fn is_due(&mut self, max_age: Duration, subscriber: &dyn Subscriber) -> bool {
+        self.is_read_by_rules(subscriber) || self.is_older_than(max_age)
     }
 
-    /// Whether a rule follows it from second to second.
+    /// Whether a rule reads one of its metrics.
     pub fn is_read_by_rules(&mut self, subscriber: &dyn Subscriber) -> bool {
         let Some(rules_revision) = subscriber.rules_revision() else {
             return false;
@@ -42,13 +42,13 @@ impl ScheduledCollector {
                 self.rule_use = Some((rules_revision, is_read_by_rules));
                 is_read_by_rules
             }
-            // What it has will be known when it is read without a fault.
+            // Its metrics are unknown until it is read without an error.
             _ => true,
         }
     }
 
     fn read(&mut self, roots: &Roots) -> Arc<CollectorReading> {
-        // It may have other metrics now. What is wanted is read in any case.
+        // It may have other metrics after this read. One that rules read is read in any case.
         self.rule_use = self.rule_use.filter(|(_, is_read_by_rules)| *is_read_by_rules);
         self.collector.reading(roots)
     }
@@ -68,7 +68,7 @@ impl CollectorSet {
         CollectorSet(scheduled.into_iter().collect())
     }
 
-    /// Reads those that are due, and shows the newest reading of each.
+    /// Reads the collectors that are due and returns the newest reading of each.
     pub fn read(
         &mut self,
         roots: &Roots,
@@ -83,7 +83,7 @@ impl CollectorSet {
         readings.flatten().collect()
     }
 
-    /// Reads some of them for a sample of its own, which nobody else will see.
+    /// Reads the wanted collectors for an early sample, which does not replace their newest reading.
     pub fn read_for_early_sample(
         &mut self,
         roots: &Roots,
@@ -96,7 +96,7 @@ impl CollectorSet {
         wanted.collect()
     }
 
-    /// When the oldest of the newest readings was taken; `now` where there is none.
+    /// When the oldest of the newest readings was taken; `now` without readings.
     pub fn fresh_since(&self, now: Instant) -> Instant {
         let readings = self.0.iter().filter_map(|scheduled| scheduled.newest.as_ref());
         readings.map(|reading| reading.read_instant).min().unwrap_or(now)

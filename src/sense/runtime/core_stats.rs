@@ -1,5 +1,5 @@
-//! What is looked at every second whether anybody asks or not: the few numbers behind the ready-made figures and the curves of the page.
-//! Taken from the text as it is, without a family, for those are made when somebody asks for them. Allocates nothing while devices stay the same.
+//! The core figures of the host, read every second: the numbers behind the derived metrics and the charts of the status
+//! page. They are parsed from the text without building families, and allocate nothing while devices stay the same.
 
 use super::device_rates::DeviceRates;
 use super::roots::Roots;
@@ -13,17 +13,18 @@ use crate::sense::collectors::pressure;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-/// What stands still for want of a resource, in the order of [`CoreStats::waiting_ratios`].
+/// Pressure files in the order of [`CoreStats::waiting_ratios`].
 const RESOURCES: [&str; 3] = ["pressure/cpu", "pressure/io", "pressure/memory"];
 
-/// The numbers of the last look. Nothing where a file cannot be read, or the look before is missing: never repeated.
+/// The figures of the last read. A figure is `None` where a file cannot be read or the read before is missing; an old
+/// value is never repeated.
 #[derive(Debug, Default)]
 pub struct CoreStats {
-    /// Share of processor time that was neither idle nor iowait, since the look before.
+    /// Share of processor time since the last read that was neither idle nor iowait.
     pub cpu_busy_ratio: Option<f64>,
     /// Share of memory that is not available to new programs.
     pub memory_used_ratio: Option<f64>,
-    /// Share of the time since the look before in which some task waited for a processor, I/O, memory (PSI).
+    /// Share of the time since the last read in which some task waited for a processor, I/O, memory (PSI).
     pub waiting_ratios: [Option<f64>; 3],
     /// Bytes received and sent, without lo.
     pub traffic: DeviceRates,
@@ -31,7 +32,7 @@ pub struct CoreStats {
     pub disks: DeviceRates,
 }
 
-/// Looks, and keeps what the next look is compared with.
+/// A reader of the core figures, with the counters of the last read.
 #[derive(Debug, Default)]
 pub struct CoreStatsReader {
     pub stats: CoreStats,
@@ -40,7 +41,7 @@ pub struct CoreStatsReader {
     sources: StatSources,
 }
 
-/// What may be looked at: the collectors that are on, and which devices they show.
+/// The sources that may be read: enabled collectors, and the devices that they show.
 #[derive(Debug, Default)]
 pub struct StatSources {
     cpu: bool,
@@ -71,7 +72,7 @@ impl CoreStatsReader {
         }
     }
 
-    /// Looks anew; `now` tells the time. Why a file cannot be read is told by the collector that is asked for it.
+    /// Reads all figures; `now` is the clock. A file that cannot be read is reported by its collector, not here.
     pub fn read(&mut self, roots: &Roots, now: impl Fn() -> Instant) {
         let times = || roots.parse_record("stat", cpu::parse_all).ok();
         let times = self.sources.cpu.then(times).flatten();
@@ -81,7 +82,7 @@ impl CoreStatsReader {
         self.read_devices(roots, &now);
     }
 
-    /// As it is in this round, without counting as a look.
+    /// The figure of this round, without an update of the reader.
     pub fn memory_used_ratio(&self, roots: &Roots) -> Option<f64> {
         let used = || roots.parse_record("meminfo", |text| Ok(meminfo::used_ratio(text))).ok();
         self.sources.meminfo.then(used).flatten().flatten()
@@ -93,13 +94,13 @@ impl CoreStatsReader {
             let stalls = is_there
                 .then(|| roots.parse_record(path, pressure::parse_pressure).ok())
                 .flatten();
-            // A kernel without the first has none of them.
+            // A kernel without the first file has none of them.
             is_there = stalls.is_some();
             let stalled = stalls.map(|stalls| (now(), stalls.some_seconds));
             let before = std::mem::replace(&mut self.stalled[index], stalled);
             self.stats.waiting_ratios[index] = before.zip(stalled).and_then(|((before, from), (now, to))| {
                 let ratio = (to - from) / now.saturating_duration_since(before).as_secs_f64();
-                // The kernel brings its stall times up to date at moments of its own.
+                // The kernel updates its stall times irregularly, so the ratio may exceed 1.
                 ratio.is_finite().then(|| ratio.clamp(0.0, 1.0))
             });
         }
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn two_looks_tell_rates_and_what_cannot_be_read_is_not_repeated() {
+    fn rates_need_two_reads_and_old_values_do_not_repeat() {
         let tree = Tree::new();
         let start = Instant::now();
         let mut reader = CoreStatsReader::new(all());
@@ -216,7 +217,7 @@ mod tests {
             read(&tree.roots, 2),
             (
                 [Some(0.25), Some(0.5)],
-                // A hundred seconds of waiting in two are the kernel's arrears.
+                // The kernel may add a hundred seconds of waiting within two seconds.
                 [Some(1.0), Some(0.25), Some(0.0)],
                 (eth0, [Some(50.0); 2]),
                 (sda, [Some(50.0 * 512.0), Some(100.0 * 512.0)])
@@ -225,7 +226,7 @@ mod tests {
         for path in ["stat", "meminfo", "pressure/cpu", "net/dev", "diskstats"] {
             std::fs::remove_file(tree.roots.proc(path)).unwrap();
         }
-        // A copy has nothing open.
+        // A clone of the roots has no open files.
         let nothing = || (String::new(), [None; 2]);
         assert_eq!(
             read(&tree.roots.clone(), 4),
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_off_is_not_looked_at() {
+    fn disabled_collectors_are_not_read() {
         let tree = Tree::new();
         let start = Instant::now();
         let mut reader = CoreStatsReader::new(StatSources::new(&BTreeSet::from(["cpu"]), &CollectorOptions::default()));

@@ -1,4 +1,5 @@
-//! Ready-made gauges and distributions, made from successive one-second samples. Pure: readings in, families out.
+//! Derived metrics (`evenkeel_*`): gauges and distributions computed from one-second samples. Pure: readings in,
+//! families out.
 
 use super::core_stats::CoreStats;
 use super::snapshot::CollectorReading;
@@ -6,7 +7,7 @@ use crate::family::{DescriptorPool, Family, Histogram, MetricKind, Point, Sample
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Upper bounds of the distributions of a ratio; finer where it hurts.
+/// Upper bounds of the distributions of a ratio, finer near 1.
 const RATIO_BOUNDS: [f64; 13] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0];
 
 /// Name and help.
@@ -15,7 +16,7 @@ const MEMORY_USED: (&str, &str) = (
     "Share of memory that is not available to new programs, 0 to 1.",
 );
 
-/// The distributions so far, and the families of the last second, made when they are asked for.
+/// The distributions so far, and the families of the last second, built on demand.
 #[derive(Default)]
 pub struct DerivedMetrics {
     cpu_distribution: Distribution,
@@ -25,12 +26,12 @@ pub struct DerivedMetrics {
 }
 
 struct CachedFamilies {
-    /// What the share of file systems was made from.
+    /// The reading from which the ratios of file systems were computed.
     filesystem: Option<Arc<CollectorReading>>,
     families: Arc<Vec<Family>>,
 }
 
-/// As [`Histogram`], in place.
+/// A [`Histogram`] of fixed size, which is updated without allocation.
 struct Distribution {
     buckets: [(f64, u64); RATIO_BOUNDS.len()],
     sum: f64,
@@ -81,8 +82,7 @@ fn value_of<'a>(point: Point<'a>, name: &str) -> &'a str {
         .map_or("", |(_, value)| value)
 }
 
-/// The figures that one moment tells by itself, without one before it and without counting it: for early samples, which must
-/// not weigh in distributions over seconds.
+/// The gauges that need no earlier sample, for early samples: these must not count in distributions over seconds.
 pub fn early_sample_families(memory_used_ratio: Option<f64>) -> Vec<Family> {
     memory_used_ratio.map(memory_used).into_iter().collect()
 }
@@ -92,7 +92,7 @@ fn memory_used(ratio: f64) -> Family {
 }
 
 impl DerivedMetrics {
-    /// Counts one more second.
+    /// Counts one second.
     pub fn observe(&mut self, core_stats: &CoreStats) {
         self.cached = None;
         for (value, distribution) in [
@@ -105,8 +105,8 @@ impl DerivedMetrics {
         }
     }
 
-    /// The figures of the second that was counted last, and of file systems as they were read last. A figure whose source yielded
-    /// nothing is left out, never repeated.
+    /// The families of the second that was counted last and of the last read of file systems. A gauge without a source
+    /// is left out; an old value is never repeated.
     pub fn families(&mut self, core_stats: &CoreStats, filesystem: Option<&Arc<CollectorReading>>) -> Arc<Vec<Family>> {
         match &self.cached {
             Some(cached) if cached.filesystem.as_ref().map(Arc::as_ptr) == filesystem.map(Arc::as_ptr) => {
@@ -196,7 +196,7 @@ fn filesystem_used_ratio(families: &[Family]) -> Family {
             continue;
         };
         let used = size - free;
-        // Nothing to fill: a file system without blocks.
+        // A file system without blocks has no ratio.
         if used + avail > 0.0 {
             ratio.push([label("mountpoint", mount_point)], used / (used + avail));
         }
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn each_second_counts_once_and_one_that_told_nothing_not_at_all() {
+    fn each_second_counts_once_if_it_has_a_value() {
         let mut derived = DerivedMetrics::default();
         let core_stats = |cpu_busy_ratio| CoreStats {
             cpu_busy_ratio,
@@ -257,7 +257,7 @@ mod tests {
             (Some(0.05), [2, 1, 2]),
         ] {
             derived.observe(&core_stats(ratio));
-            // However often it is asked for.
+            // Asking twice counts once.
             for _ in 0..2 {
                 let families = derived.families(&core_stats(ratio), None);
                 assert_eq!(gauge(&families, "evenkeel_cpu_busy_ratio"), ratio);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn file_systems_count_as_df_and_as_they_were_read_last() {
+    fn file_systems_count_as_df_does() {
         let mut derived = DerivedMetrics::default();
         let mut used = |filesystem: &Arc<CollectorReading>| {
             let families = derived.families(&CoreStats::default(), Some(filesystem));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_those_of_devices_that_have_one() {
+    fn network_rates_skip_devices_without_rate() {
         let mut core_stats = CoreStats::default();
         let start = Instant::now();
         let name = "evenkeel_network_receive_bytes_per_second";

@@ -1,20 +1,20 @@
-//! How fast two counters of each device grow (received and sent, read and written), from look to look. Pure.
+//! Rates of two counters per device (received and sent, read and written) between two reads. Pure.
 
 use smol_str::SmolStr;
 use std::time::Instant;
 
-/// One device.
+/// A device and its rates.
 #[derive(Debug)]
 pub struct DeviceRate {
     pub device: SmolStr,
-    /// Of the first counter and of the second. Nothing for a device that is new, and for a counter that fell: that belongs to a new
-    /// device of the same name.
+    /// Of the first and the second counter. `None` for a new device and for a counter that fell, because a new device
+    /// has taken the name.
     pub per_second: [Option<f64>; 2],
     counts: [u64; 2],
     is_shown: bool,
 }
 
-/// The devices in the order in which the kernel names them.
+/// The devices in the kernel's order.
 #[derive(Debug, Default)]
 pub struct DeviceRates {
     devices: Vec<DeviceRate>,
@@ -22,7 +22,7 @@ pub struct DeviceRates {
 }
 
 impl DeviceRates {
-    /// Takes in the counters found at `now`. Whether a device is shown is asked once, when it is new.
+    /// Updates the rates with the counters read at `now`. `is_shown` is asked once per device, when it is new.
     pub fn update<'t>(
         &mut self,
         now: Instant,
@@ -34,7 +34,7 @@ impl DeviceRates {
         let seconds = seconds.filter(|seconds| *seconds > 0.0);
         let mut place = 0;
         for (device, counts) in found {
-            // Nearly always at the same place as last time.
+            // Nearly always the device has its place of the last read.
             match self.devices[place..].iter().position(|rate| rate.device == device) {
                 Some(further) => {
                     self.devices.swap(place, place + further);
@@ -60,12 +60,12 @@ impl DeviceRates {
         self.devices.truncate(place);
     }
 
-    /// The devices that are shown.
+    /// The devices that the filter shows.
     pub fn shown(&self) -> impl Iterator<Item = &DeviceRate> {
         self.devices.iter().filter(|rate| rate.is_shown)
     }
 
-    /// The largest rates among the devices that are shown. The sum would count traffic through a bridge, or on a disk that lies on another,
+    /// The largest rates among the shown devices. A sum would count the traffic of a bridge, or of a disk on a disk,
     /// several times.
     pub fn busiest(&self) -> [Option<f64>; 2] {
         [0, 1].map(|index| self.shown().filter_map(|rate| rate.per_second[index]).reduce(f64::max))
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_leave_out_new_devices_and_counters_that_fell() {
+    fn new_devices_and_fallen_counters_have_no_rate() {
         let start = Instant::now();
         let mut device_rates = DeviceRates::default();
         let mut second = 0;
@@ -108,18 +108,18 @@ mod tests {
         let (seen, busiest) = look(&[("a", [500, 1]), ("b", [7, 7]), ("lo", [9_000, 9_000])]);
         assert_eq!(seen, [one("a", [Some(200.0), Some(0.0)]), one("b", [None; 2])]);
         assert_eq!(busiest, [Some(200.0), Some(0.0)]);
-        // In another order, and one of them begun anew.
+        // In another order, and the counter of one restarted.
         let (seen, busiest) = look(&[("b", [27, 5]), ("a", [500, 3])]);
         assert_eq!(seen, [one("b", [Some(10.0), None]), one("a", [Some(0.0), Some(1.0)])]);
         assert_eq!(busiest, [Some(10.0), Some(1.0)]);
-        // What has gone is forgotten.
+        // A device that is gone is forgotten.
         assert_eq!(look(&[("a", [600, 3])]).0, [one("a", [Some(50.0), Some(0.0)])]);
         assert_eq!(look(&[]), (vec![], [None; 2]));
         assert_eq!(look(&[("a", [900, 3])]).0, [one("a", [None; 2])]);
     }
 
     #[test]
-    fn two_looks_at_one_moment_tell_no_rate_and_names_may_be_the_same() {
+    fn simultaneous_reads_have_no_rate_and_names_may_repeat() {
         let start = Instant::now();
         let mut device_rates = DeviceRates::default();
         // Names that are not UTF-8 may look alike.

@@ -1,5 +1,5 @@
-//! Files of procfs that are read every second: opened once and read again from their beginning, for which the kernel
-//! composes them anew. Opening costs as much as reading, and a file that stays open keeps the kernel's buffer, too.
+//! A cache of open procfs files. A file that is read every second is opened once and read again from its start; the
+//! kernel then composes it again. Opening costs as much as reading, and an open file keeps the kernel's buffer as well.
 
 use std::fs::File;
 use std::io;
@@ -11,17 +11,17 @@ use std::sync::{Mutex, PoisonError};
 
 use super::kernel_file::{FileLayout, read_to_end};
 
-/// The open files, by their path below the root. A copy begins with none.
+/// The open files by their path below the root. A clone begins without open files.
 #[derive(Debug, Default)]
 pub struct FileCache(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Few, and those of every second come first.
+    /// A few files; those that are read every second come first.
     files: Vec<OpenFile>,
-    /// Counts rounds; before the first, nothing is shared.
+    /// Number of the round; in round 0 no text is shared.
     round: u64,
-    /// What was read in this round, one text behind the other: so they lie on few pages.
+    /// The texts read in this round, one behind the other, so that they touch few pages.
     texts: Vec<u8>,
     length: usize,
 }
@@ -41,14 +41,14 @@ impl Clone for FileCache {
 }
 
 impl FileCache {
-    /// From here to the next call a file that two collectors want is read once.
+    /// Begins a round. Within a round a file that two collectors need is read once.
     pub fn begin_round(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.round += 1;
         state.length = 0;
     }
 
-    /// Shows the file's bytes of now, or of earlier in this round.
+    /// Calls `show` with the bytes of the file, read now or earlier in this round.
     pub fn read<T>(
         &self,
         root: &Path,
@@ -56,7 +56,7 @@ impl FileCache {
         layout: FileLayout,
         show: impl FnOnce(&[u8]) -> T,
     ) -> io::Result<T> {
-        // A parser that panicked left at worst a file that is read anew.
+        // A parser that panicked leaves at worst a file that is read again.
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let text = state.text(root, path, layout)?;
         Ok(show(&state.texts[text]))
@@ -65,7 +65,7 @@ impl FileCache {
 
 impl State {
     fn text(&mut self, root: &Path, path: &'static str, layout: FileLayout) -> io::Result<Range<usize>> {
-        // Nearly always by the literal that it was opened by, which then need not be read.
+        // Nearly always the path is the literal by which the file was opened, so comparing addresses is enough.
         let is_it = |cache: &OpenFile| ptr::eq(cache.path, path);
         let known = self.files.iter().position(is_it);
         if let Some(index) = known.or_else(|| self.files.iter().position(|cache| cache.path == path)) {
@@ -76,7 +76,7 @@ impl State {
             if let Ok(text) = self.read(index, layout) {
                 return Ok(text);
             }
-            // What was taken away (a module) and came back is another file under the same name.
+            // After a module was unloaded and loaded, another file has the same name.
             self.files.remove(index);
         }
         self.files.push(OpenFile {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_file_tells_what_is_in_it_now_and_in_one_round_the_same() {
+    fn open_file_is_read_once_per_round() {
         let directory = tempfile::tempdir().unwrap();
         for layout in [FileLayout::Record, FileLayout::Pieces, FileLayout::Value] {
             let cache = FileCache::default();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_texts_of_a_round_are_side_by_side_and_each_stays_what_it_was() {
+    fn texts_of_a_round_do_not_overwrite_each_other() {
         let directory = tempfile::tempdir().unwrap();
         let cache = FileCache::default();
         let read = |path: &'static str, layout| {
@@ -164,7 +164,7 @@ mod tests {
             ];
             write("short2", "2");
             for _ in 0..2 {
-                // It can be opened and not be read.
+                // A directory can be opened but not read.
                 assert!(
                     cache
                         .read(directory.path(), "folder", FileLayout::Record, <[u8]>::len)
@@ -173,7 +173,7 @@ mod tests {
                 let texts = all.map(|(path, layout)| read(path, layout));
                 assert_eq!(texts, [round.to_owned(), long.clone(), "2".to_owned()]);
             }
-            // Gone and back again under the same name is another file, and opened ones tell what is in them.
+            // A file that is deleted and created again is opened again.
             fs::remove_file(directory.path().join("short2")).unwrap();
         }
         assert_eq!(cache.0.lock().unwrap().files.len(), 3);
@@ -186,9 +186,9 @@ mod tests {
         assert_eq!(room(), before, "a round takes the room of the one before");
     }
 
-    /// All that the fast collectors keep open: each kernel must compose them anew when they are read again.
+    /// The files that fast collectors keep open: each kernel must compose them again on a second read.
     #[test]
-    fn files_of_this_kernel_that_are_kept_open_are_the_same_as_opened_anew() {
+    fn kernel_composes_open_files_again() {
         let cache = FileCache::default();
         for path in [
             "stat",
@@ -207,7 +207,7 @@ mod tests {
                 assert_eq!(again, fresh, "{path}");
             }
         }
-        // Time stands still for nobody.
+        // The text changes with time.
         let uptime = || {
             cache
                 .read(Path::new("/proc"), "stat", FileLayout::Record, <[u8]>::to_vec)

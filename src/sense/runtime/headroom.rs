@@ -1,32 +1,32 @@
-//! When to look at free memory again, and when what was seen is worth an early sample. Pure: takes figures and `now`.
+//! The schedule of memory polls: when to poll available memory again, and when a drop is worth an early sample. Pure.
 //!
-//! A program that grows can take all memory between two regular samples. How soon it could is known from what is left:
-//! nobody fills memory faster than the machine can write it.
+//! A program that grows can take all memory between two regular samples. The time until then has a lower bound: no
+//! program fills memory faster than the machine can write it.
 
 use std::time::{Duration, Instant};
 
-/// What a few threads that touch fresh pages get on machines of today, at most.
+/// The most that a few threads get that touch fresh pages, on machines of today.
 const FILL_BYTES_PER_SECOND: f64 = (6u64 << 30) as f64;
 
-/// Where memory is falling, it is looked at so often before it would be gone.
+/// Number of polls before falling memory would be exhausted.
 const POLLS_BEFORE_EXHAUSTION: f64 = 4.0;
 
-/// More looks would cost more than they bring: what is decided needs some milliseconds itself.
+/// Shorter intervals would cost more than they bring, because a decision takes some milliseconds itself.
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A fall by this part of what was left can cross a threshold; a smaller one can wait for the regular sample.
+/// A drop by this fraction of the last sample can cross a threshold; a smaller one waits for the regular sample.
 const DROP_DIVISOR: u64 = 64;
 
-/// What was seen of free memory so far.
+/// The available memory at the last poll and in the last sample.
 #[derive(Debug, Default)]
 pub struct Headroom {
     before: Option<(Instant, u64)>,
-    /// In the newest sample that rules have seen.
+    /// Available bytes in the newest sample that rules have seen.
     sampled: Option<u64>,
 }
 
 impl Headroom {
-    /// Takes the bytes that are available at `now` and says how long nobody has to look.
+    /// Records the bytes available at `now` and returns the time until the next poll.
     pub fn next_poll(&mut self, now: Instant, available_bytes: u64) -> Duration {
         let falling_per_second = self.before.map_or(0.0, |(at, before)| {
             let seconds = now.saturating_duration_since(at).as_secs_f64();
@@ -37,13 +37,13 @@ impl Headroom {
         Duration::from_secs_f64(available_bytes as f64 / bytes_per_second).max(MIN_POLL_INTERVAL)
     }
 
-    /// Whether so much is gone since the last sample that rules should see it now.
+    /// Whether memory has dropped so far since the last sample that rules should see it now.
     pub fn has_dropped(&self, available_bytes: u64) -> bool {
         self.sampled
             .is_some_and(|sampled| available_bytes < sampled - sampled / DROP_DIVISOR)
     }
 
-    /// Rules have seen this figure.
+    /// Records the figure of a sample that rules have seen.
     pub fn record_sample(&mut self, available_bytes: u64) {
         self.sampled = Some(available_bytes);
     }
@@ -56,7 +56,7 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     #[test]
-    fn the_less_is_left_and_the_faster_it_falls_the_sooner_is_the_next_look() {
+    fn poll_interval_shrinks_with_memory_and_with_fast_drops() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         for (polls, expected_ms) in [
@@ -66,10 +66,10 @@ mod tests {
             (&[(0, 0)], 20),
             // 3 GiB/s: a quarter of the second that is left.
             (&[(0, 6 * GIB), (1000, 3 * GIB)], 250),
-            // Slow falls and rises change nothing.
+            // Slow falls, and rises, do not shorten the interval.
             (&[(0, 3 * GIB + 1000), (1000, 3 * GIB)], 500),
             (&[(0, GIB), (1000, 3 * GIB)], 500),
-            // Twice in one moment is no endless rate.
+            // Two polls at one moment give no infinite rate.
             (&[(0, 3 * GIB + 1000), (0, 3 * GIB)], 500),
         ] {
             let mut headroom = Headroom::default();
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_fall_is_news() {
+    fn only_a_large_drop_is_reported() {
         let mut headroom = Headroom::default();
         assert!(!headroom.has_dropped(0), "nothing was sampled to compare with");
         headroom.record_sample(6400);

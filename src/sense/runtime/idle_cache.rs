@@ -1,5 +1,5 @@
-//! What was read of processes that have not run since, so that it need not be read again: most processes of a host
-//! sleep through a second, and `status` alone costs the kernel more than all the rest of them.
+//! A cache of the usage of processes that have not run since the last read. Most processes of a host sleep through a
+//! second, and their file `status` alone costs the kernel more than all their other files.
 
 use crate::process::open::{OpenProcess, Ran};
 use crate::process::table::UserNames;
@@ -7,22 +7,22 @@ use crate::process::{Identity, Process, ProcessFields, Usage};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What is known of a process that has not run is read anew after so long all the same: others can set its limits, and
-/// a little of its memory can go to swap without being counted at once.
+/// An idle process is read again after this time all the same: others can set its limits, and a little of its memory
+/// can go to swap without being counted at once.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
-/// What a process used when it had run so far.
+/// The usage of a process, valid while `ran` stays the same.
 #[derive(Debug, Clone, Copy)]
 struct CachedUsage {
     ran: Ran,
-    /// Memory is taken from those that sleep, too: then this differs.
+    /// The kernel reclaims memory of sleeping processes, too: then this differs.
     resident_bytes: u64,
     known: ProcessFields,
     usage: Usage,
     read_at: Duration,
 }
 
-/// The processes of the last read and of the one under way.
+/// The processes of the last read and of the read in progress.
 #[derive(Debug, Default)]
 pub struct IdleCache {
     before: HashMap<Identity, CachedUsage>,
@@ -30,12 +30,13 @@ pub struct IdleCache {
 }
 
 impl IdleCache {
-    /// Forgets what the last read did not see.
+    /// Begins a read: forgets processes that the last read did not see.
     pub fn begin(&mut self) {
         self.before = std::mem::take(&mut self.now);
     }
 
-    /// Fills in what the process uses, from its files only where it may have changed. Ask once per process and read.
+    /// Fills in the usage of a process, and reads its files only where the usage may have changed. Call it once per
+    /// process and read.
     pub fn fill_usage(
         &mut self,
         process: &mut Process,
@@ -44,8 +45,9 @@ impl IdleCache {
         boot_now: Duration,
         users: &mut UserNames,
     ) {
-        // The thread that the kernel tells about must be the only one, and one that runs is told late. Before the
-        // other files, so that whoever runs while they are read has run by the next time; a selector may have read one.
+        // The kernel reports one thread, so it must be the only one; a running thread is reported late. `ran` is read
+        // before the other files, so that a process that runs meanwhile differs next time. A selector may have read
+        // `status` earlier.
         let may_be_cached =
             is_expensive(needs) && process.threads == 1 && process.state != 'R' && !files.has_read_status();
         let ran = if may_be_cached { files.ran() } else { None };
@@ -60,7 +62,7 @@ impl IdleCache {
             Some(seen) => process.details.usage = seen.usage,
             None => files.read_details(&mut process.details, needs, users),
         }
-        // What could not be read is tried again.
+        // An incomplete usage is read again next time.
         let Some(ran) = ran.filter(|_| process.details.usage.is_complete(needs)) else {
             return;
         };
@@ -93,7 +95,7 @@ mod tests {
     use crate::sense::fixture::Tree;
 
     #[test]
-    fn it_is_read_again_after_a_minute_for_other_figures_and_when_some_could_not_be_read() {
+    fn stale_or_incomplete_usage_is_read_again() {
         let tree = Tree::new();
         tree.proc("sys/kernel/random/boot_id", "6e0d8a1c-0c1d-4f3e-9a52-0123456789ab\n");
         tree.proc("7/schedstat", "900 5 1");
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_selector_read_before_is_not_kept() {
+    fn usage_read_by_selector_is_not_cached() {
         let procfs = Procfs::open(std::path::Path::new("/proc")).unwrap();
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = child.id() as i32;

@@ -1,5 +1,4 @@
-//! Reading of files of procfs and sysfs: the bytes of a file, an attribute, the names in a directory, and the error that
-//! names the file. It knows no metric.
+//! Functions that read files of procfs and sysfs, and the error that names the file. They know no metric.
 
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File};
@@ -7,23 +6,24 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// No file that a collector reads is longer; a broken driver must not fill the memory.
+/// No file that a collector reads is longer. The bound keeps a broken driver from filling the memory.
 const MAX_FILE_BYTES: usize = 16 << 20;
 
-/// What a first read asks for: most procfs files come whole in one `read`.
+/// Size of the first read: most procfs files fit.
 const FIRST_READ_BYTES: usize = 16 << 10;
 
-/// The same for a file with one value.
+/// Size of the first read of a file with one value.
 const VALUE_BYTES: usize = 256;
 
-/// Why a collector yielded nothing.
+/// Why a collector returned no families.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("{}: {what}", path.display())]
     Malformed { path: PathBuf, what: String },
-    /// This host has no such thing (no bonding, no PSI …): counted as not successful, as node_exporter does, but no fault.
+    /// The host lacks the feature (no bonding, no PSI …). It counts as not successful, as in node_exporter, but is no
+    /// fault.
     #[error("this host has {0}")]
     Absent(&'static str),
     #[error("{0}")]
@@ -42,7 +42,7 @@ impl ReadError {
         matches!(self, ReadError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Turns a missing file into the plain statement that the host has no such thing.
+    /// Turns a missing file into `Absent`.
     pub(in crate::sense) fn or_absent(self, what: &'static str) -> Self {
         if self.is_not_found() {
             ReadError::Absent(what)
@@ -52,17 +52,17 @@ impl ReadError {
     }
 }
 
-/// How the kernel writes a file.
+/// How the kernel writes a file, which decides where a read may stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sense) enum FileLayout {
-    /// In pieces: a short read is not the end. A piece may be longer than the page that the kernel gives out at once (a disk with
-    /// many partitions, a mount with many options), so not even a read of a few bytes is.
+    /// In pieces: only an empty read is the end. A piece may be longer than the page that the kernel returns at once (a
+    /// disk with many partitions, a mount with many options), so even a read of a few bytes may be followed by more.
     Pieces,
-    /// As one record (`single_open()`): one read that leaves room has it all, and asking for more would
-    /// make the kernel compose it once again, which for `/proc/net/netstat` doubles the price.
+    /// As one record (`single_open()`): a read that does not fill the buffer has it all. Another read would make the
+    /// kernel compose the record again, which doubles the cost of `/proc/net/netstat`.
     Record,
-    /// As one record of a few bytes (sysctl, sysfs). A sysctl must fit at once: the kernel makes and wipes as much room as is asked for
-    /// (`proc_sys_call_handler()`).
+    /// As one record of a few bytes (sysctl, sysfs). The buffer is small because the kernel allocates and clears as
+    /// many bytes as are asked for (`proc_sys_call_handler()`).
     Value,
 }
 
@@ -75,8 +75,8 @@ impl FileLayout {
     }
 }
 
-/// `fs::read` asks for a size first and then reads in small steps, which costs a procfs file that has no size several
-/// times its price.
+/// Reads a file whole. `fs::read` asks for a size first and then reads in small steps, which makes a procfs file, which
+/// has no size, several times as expensive.
 fn read(path: &Path, layout: FileLayout) -> Result<Vec<u8>, ReadError> {
     let read = || read_open(&mut File::open(path)?, layout);
     read().map_err(|source| ReadError::io(path, source))
@@ -89,8 +89,8 @@ fn read_open(file: &mut File, layout: FileLayout) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a file to its end by `read`, which is told where it is, into a buffer from `start` on, which grows as need be.
-/// Returns how many bytes of the buffer are the file's.
+/// Reads a file to its end into a buffer from `start` on; the buffer grows as needed. `read` gets the offset in the
+/// file. Returns the number of bytes of the file.
 pub(in crate::sense) fn read_to_end(
     bytes: &mut Vec<u8>,
     start: usize,
@@ -122,12 +122,12 @@ pub(in crate::sense) fn read_to_end(
     }
 }
 
-/// The bytes of a file.
+/// Reads the bytes of a file.
 pub(in crate::sense) fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
     read(path, FileLayout::Pieces)
 }
 
-/// The text of a file. Names of devices, mounts and processes may be any bytes: what is not UTF-8 becomes U+FFFD.
+/// Reads the text of a file. Names of devices, mounts and processes may be any bytes; invalid UTF-8 becomes U+FFFD.
 pub(in crate::sense) fn read_text(path: &Path) -> Result<String, ReadError> {
     Ok(into_text(read_bytes(path)?))
 }
@@ -136,7 +136,7 @@ pub(in crate::sense) fn into_text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// A file through its parser, whose complaint gets the path put in front.
+/// Parses a file. An error of the parser gets the path as prefix.
 pub(in crate::sense) fn read_parsed<T>(
     path: &Path,
     parse: impl FnOnce(&str) -> Result<T, String>,
@@ -147,7 +147,7 @@ pub(in crate::sense) fn read_parsed<T>(
     })
 }
 
-/// The same for a file that the kernel writes as one record.
+/// Parses a file that the kernel writes as one record.
 pub(in crate::sense) fn read_record<T>(
     path: &Path,
     parse: impl FnOnce(&str) -> Result<T, String>,
@@ -159,12 +159,12 @@ pub(in crate::sense) fn read_record<T>(
     })
 }
 
-/// A file that holds one number.
+/// Parses a file that holds one number.
 pub(in crate::sense) fn parse_number(text: &str) -> Result<f64, String> {
     text.trim().parse().map_err(|_| format!("{text:?} is not a number"))
 }
 
-/// A one-value file of sysfs without its newline, or nothing where it is missing or its driver refuses to answer.
+/// Reads a one-value file of sysfs without its newline. `None` where it is missing or its driver returns an error.
 pub(in crate::sense) fn read_attribute(path: &Path) -> Option<String> {
     attribute_of(File::open(path).ok()?)
 }
@@ -175,34 +175,34 @@ fn attribute_of(mut file: File) -> Option<String> {
     Some(text)
 }
 
-/// A directory of one-value files. The way to it is walked once for all of them, which is half of what a file costs.
+/// A directory of one-value files. The kernel resolves its path once for all of them; that is half the cost of a file.
 pub(in crate::sense) struct Attributes(OwnedFd);
 
 impl Attributes {
-    /// Nothing where there is no such directory.
+    /// `None` where there is no such directory.
     pub fn open(directory: &Path) -> Option<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Some(Attributes(rustix::fs::open(directory, flags, Mode::empty()).ok()?))
     }
 
-    /// As [`read_attribute`].
+    /// Like [`read_attribute`].
     pub fn read(&self, file: &str) -> Option<String> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         attribute_of(rustix::fs::openat(&self.0, file, flags, Mode::empty()).ok()?.into())
     }
 }
 
-/// A one-number file of sysfs.
+/// Reads a one-number file of sysfs.
 pub(in crate::sense) fn read_number(path: &Path) -> Option<f64> {
     read_attribute(path)?.trim().parse().ok()
 }
 
-/// Names in a directory, sorted, so that output does not depend on the kernel's order.
+/// Lists the names in a directory, sorted, so that output does not depend on the kernel's order.
 pub(in crate::sense) fn list_names(path: &Path) -> Result<Vec<String>, ReadError> {
     Ok(list_entries(path)?.iter().map(|entry| file_name(entry)).collect())
 }
 
-/// What is in a directory, by its path: where a name may be any bytes, what is shown of it leads nowhere.
+/// Lists the paths in a directory, sorted. A name may be any bytes, so its text is not a path.
 pub(in crate::sense) fn list_entries(path: &Path) -> Result<Vec<PathBuf>, ReadError> {
     let entries = fs::read_dir(path).map_err(|source| ReadError::io(path, source))?;
     let mut entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -210,7 +210,7 @@ pub(in crate::sense) fn list_entries(path: &Path) -> Result<Vec<PathBuf>, ReadEr
     Ok(entries)
 }
 
-/// The last part of a path, to be shown.
+/// The last component of a path as text.
 pub(in crate::sense) fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
@@ -221,7 +221,7 @@ mod tests {
     use crate::sense::fixture::Tree;
 
     #[test]
-    fn a_file_longer_than_the_first_read_is_read_whole() {
+    fn long_file_is_read_whole() {
         let tree = Tree::new();
         for length in [
             0,
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attribute_is_the_same_by_its_path_and_by_its_directory() {
+    fn attribute_is_the_same_by_path_and_directory() {
         let tree = Tree::new();
         for length in [0, 5, VALUE_BYTES - 1, VALUE_BYTES, 3 * VALUE_BYTES] {
             tree.sys("class/x/value", "y".repeat(length) + "\n");
@@ -254,9 +254,9 @@ mod tests {
         assert!(Attributes::open(&tree.roots.sys("class/x/value")).is_none());
     }
 
-    /// As the kernel gives out a mount with few options, one with many, and the end.
+    /// As the kernel returns a mount with few options, one with many, and the end.
     #[test]
-    fn a_short_read_of_a_file_in_pieces_is_not_its_end() {
+    fn short_read_does_not_end_a_file_in_pieces() {
         let read = |layout: FileLayout| {
             let mut pieces = [1540, 2940, 0].into_iter();
             let mut places = Vec::new();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_file() {
+    fn error_names_the_file() {
         let error = read_text(Path::new("/nowhere/at/all")).unwrap_err();
         assert!(
             error.is_not_found() && error.to_string().starts_with("/nowhere/at/all: "),

@@ -1,9 +1,9 @@
-//! The lines of a file of the kernel's. There are hundreds in each sample, most of some twenty bytes, and the search of the
-//! standard library needs more for a line's end than a parser for the line. Pure.
+//! An iterator over the lines of a kernel file. A sample has hundreds of lines of about twenty bytes, and the standard
+//! library takes longer to find the end of a line than a parser takes for the line. Pure.
 
 use memchr::memchr;
 
-/// Each line without its end, the last one whether it has an end or not.
+/// Each line without its newline; the last one may lack it.
 pub fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -26,7 +26,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_are_those_of_the_standard_library(text in "[a\u{e4}\n ]{0,20}") {
+        fn lines_equal_those_of_the_standard_library(text in "[a\u{e4}\n ]{0,20}") {
             prop_assert_eq!(lines(&text).collect::<Vec<_>>(), text.lines().collect::<Vec<_>>());
         }
     }

@@ -1,4 +1,5 @@
-//! The threads that run the collectors, the caches that make reading cheap, and the snapshots that scrapes and rules get.
+//! The threads that run the collectors, the caches that make reading cheap, and the snapshots that scrapes and rules
+//! get.
 
 pub(super) mod collector;
 pub(super) mod collector_set;

@@ -1,7 +1,7 @@
-//! What was made of the kernel's own names, above all forms of families. Those names are the same every second, so it is
-//! remembered, place by place. Pure.
+//! A cache of what was derived from names in a kernel file, mostly descriptors of families. The names are the same
+//! every second and in the same order, so the cache goes by position. Pure.
 
-/// What was made of the beginnings of a file's lines, in the order in which they came last time.
+/// Values derived from the beginnings of a file's lines, in the order of the last read.
 #[derive(Debug)]
 pub struct NameCache<T> {
     made: Vec<(String, T)>,
@@ -18,13 +18,13 @@ impl<T> Default for NameCache<T> {
 }
 
 impl<T> NameCache<T> {
-    /// The next line, or part of one, will be the first.
+    /// Begins a read: the next line is the first.
     pub fn rewind(&mut self) {
         self.next = 0;
     }
 
-    /// What is made of the next line's part before `separator`, and the part behind it; nothing where it has none. Made anew
-    /// only where the line begins otherwise than last time.
+    /// The value for the part of the next line before `separator`, and the part behind it; `None` without a separator.
+    /// `make` is called only where the line begins differently from the last read.
     pub fn next<'l>(
         &mut self,
         line: &'l str,
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_made_of_a_line_is_made_again_only_where_it_begins_otherwise() {
+    fn value_is_made_again_only_for_a_new_name() {
         let mut name_cache = NameCache::default();
         let mut read = |text: &str| {
             let mut made = 0;
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(read("a:1\nbc:2\nd:3"), ("A=1 BC=2 D=3".to_owned(), 3));
         assert_eq!(read("a:4\nbc:5\nd:6"), ("A=4 BC=5 D=6".to_owned(), 0));
         assert_eq!(read("a:4"), ("A=4".to_owned(), 0));
-        // A name that begins like the known one is another.
+        // A name that begins like the cached one is another name.
         assert_eq!(read("a:1\nb:2\nd:3"), ("A=1 B=2 D=3".to_owned(), 2));
         assert_eq!(read("a:1\nbc:2\nd:3"), ("A=1 BC=2 D=3".to_owned(), 2));
         assert_eq!(read("none\na:1"), (" A=1".to_owned(), 0));

@@ -1,5 +1,5 @@
-//! The kernel's own alarm: a thread that sleeps until tasks begin to stand still for want of processors, memory or I/O
-//! (Documentation/accounting/psi.rst, "Monitoring for pressure thresholds"). It only wakes the sampler.
+//! The watch for pressure: a thread that sleeps until the kernel reports that tasks begin to stall for processors,
+//! memory or I/O (Documentation/accounting/psi.rst, "Monitoring for pressure thresholds"). It only wakes the sampler.
 
 use super::roots::Roots;
 use super::snapshot::EarlyCause;
@@ -12,26 +12,26 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The shorter window needs CAP_SYS_RESOURCE; without it the kernel takes multiples of 2 s only.
+/// The shorter window needs CAP_SYS_RESOURCE; without it the kernel accepts only multiples of 2 s.
 const WINDOWS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 
-/// Pressure that goes on is seen by the regular samples; only its beginning cannot wait for them.
+/// Regular samples see pressure that goes on; only its onset cannot wait for them.
 const ONSET: Duration = Duration::from_secs(10);
 
-/// What is watched: file, cause, and the share of a window that tasks must have stood still. On processors and disks
-/// waiting is daily bread, on memory it is not.
+/// File, cause, and the share of a window in which tasks must have stalled. Tasks often wait for processors and disks,
+/// but rarely for memory.
 const WATCHED: [(&str, EarlyCause, f64); 3] = [
     ("pressure/cpu", EarlyCause::CpuPressure, 0.5),
     ("pressure/memory", EarlyCause::MemoryPressure, 0.1),
     ("pressure/io", EarlyCause::IoPressure, 0.5),
 ];
 
-/// Ends the watch when dropped.
+/// A handle that ends the watch when dropped.
 pub struct PressureWatch {
     _end: PipeWriter,
 }
 
-/// Starts to watch what this kernel lets be watched, if anything.
+/// Starts the watch for the pressures that this kernel supports, if any.
 ///
 /// # Errors
 /// When no thread can be started.
@@ -40,11 +40,11 @@ pub fn start(roots: &Roots, wake: impl Fn(EarlyCause) -> bool + Send + 'static) 
     for (path, cause, share) in WATCHED {
         match arm(roots, path, share) {
             Ok(file) => triggers.push((file, Onset::new(cause))),
-            Err(error) => tracing::debug!(file = path, %error, "the kernel gives no alarm of this pressure"),
+            Err(error) => tracing::debug!(file = path, %error, "pressure trigger not supported"),
         }
     }
     if triggers.is_empty() {
-        tracing::info!("no alarm of pressure by the kernel; regular samples must do");
+        tracing::info!("pressure triggers not supported, regular samples only");
         return Ok(None);
     }
     let (ended, end) = io::pipe()?;
@@ -54,10 +54,10 @@ pub fn start(roots: &Roots, wake: impl Fn(EarlyCause) -> bool + Send + 'static) 
     Ok(Some(PressureWatch { _end: end }))
 }
 
-/// A file that becomes readable, in the sense of POLLPRI, when the pressure is there.
+/// Opens a pressure file with a trigger: `poll` returns POLLPRI when the threshold is reached.
 fn arm(roots: &Roots, path: &str, share: f64) -> io::Result<File> {
     let mut file = OpenOptions::new().read(true).write(true).open(roots.proc(path))?;
-    // A copy of a procfs is only to be read.
+    // A copy of a procfs must not be written to.
     if fstatfs(&file)?.filesystem_type() != PROC_SUPER_MAGIC {
         return Err(Errno::ENOTSUP.into());
     }
@@ -82,7 +82,7 @@ fn watch(mut triggers: Vec<(File, Onset)>, ended: &PipeReader, wake: impl Fn(Ear
         match poll(&mut polled, PollTimeout::NONE) {
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
-            Err(error) => return tracing::warn!(%error, "pressure is no longer watched"),
+            Err(error) => return tracing::warn!(%error, "pressure watch stopped"),
         }
         let events: Vec<PollFlags> = polled
             .iter()
@@ -97,13 +97,13 @@ fn watch(mut triggers: Vec<(File, Onset)>, ended: &PipeReader, wake: impl Fn(Ear
                 return;
             }
         }
-        // The kernel took the trigger away, and would say so for ever.
+        // A trigger that the kernel removed reports POLLERR for ever.
         let mut events = events[1..].iter();
         triggers.retain(|_| events.next().is_none_or(|events| !events.contains(PollFlags::POLLERR)));
     }
 }
 
-/// Tells the beginning of a pressure from its going on.
+/// Distinguishes the onset of a pressure from its continuation.
 struct Onset {
     cause: EarlyCause,
     last: Option<Instant>,
@@ -126,7 +126,7 @@ mod tests {
     use crate::sense::fixture::Tree;
 
     #[test]
-    fn pressure_that_goes_on_begins_once() {
+    fn lasting_pressure_has_one_onset() {
         let start = Instant::now();
         let mut onset = Onset::new(EarlyCause::IoPressure);
         let begins = [0, 2, 9, 18, 29, 30].map(|second| onset.begins(start + Duration::from_secs(second)));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_procfs_is_not_written_to() {
+    fn copy_of_procfs_is_not_written_to() {
         let tree = Tree::new();
         tree.proc("pressure/memory", "some avg10=0.00");
         assert!(start(&tree.roots, |_| true).unwrap().is_none());

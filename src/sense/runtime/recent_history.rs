@@ -1,11 +1,11 @@
-//! The last minutes of a few figures at the pace of the samples, for the status page to draw. Bounded. Pure.
+//! A ring buffer of the core figures of the last five minutes, which the status page draws. Pure.
 
 use super::core_stats::CoreStats;
 
-/// Samples that are kept: five minutes at one second.
+/// Capacity in samples: five minutes at one second.
 pub const MAX_SAMPLES: usize = 300;
 
-/// What is drawn.
+/// A figure that the page draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryMetric {
     CpuBusy,
@@ -14,10 +14,10 @@ pub enum HistoryMetric {
     CpuWaiting,
     IoWaiting,
     MemoryWaiting,
-    /// Of the busiest device, for traffic through a bridge passes several.
+    /// Of the busiest device, because traffic of a bridge passes several devices.
     Received,
     Sent,
-    /// Of the busiest device, for one disk may lie on another.
+    /// Of the busiest device, because a disk may lie on another.
     DiskRead,
     DiskWritten,
 }
@@ -50,7 +50,7 @@ impl HistoryMetric {
         }
     }
 
-    /// Whether it is a share of 1. The others are bytes per second.
+    /// Whether the figure is a ratio. The others are bytes per second.
     pub fn is_ratio(self) -> bool {
         !matches!(
             self,
@@ -62,14 +62,14 @@ impl HistoryMetric {
 /// The newest values of every figure.
 #[derive(Debug, Clone, Default)]
 pub struct RecentHistory {
-    /// A ring, one turn per look; NaN where it told nothing.
+    /// One entry per sample; NaN where a figure was missing.
     entries: Vec<[f32; HistoryMetric::ALL.len()]>,
-    /// Where the ring begins.
+    /// Index of the oldest entry.
     start: usize,
 }
 
 impl RecentHistory {
-    /// Takes one more look in.
+    /// Adds a sample.
     pub fn observe(&mut self, core_stats: &CoreStats) {
         let entry = HistoryMetric::ALL.map(|metric| metric.of(core_stats).map_or(f32::NAN, |value| value as f32));
         if self.entries.len() < MAX_SAMPLES {
@@ -80,13 +80,13 @@ impl RecentHistory {
         }
     }
 
-    /// The values of a figure, oldest first; NaN where a sample has none.
+    /// The values of a figure, oldest first; NaN where it was missing.
     pub fn values(&self, metric: HistoryMetric) -> impl Iterator<Item = f32> + Clone + '_ {
         let (newer, older) = self.entries.split_at(self.start);
         older.iter().chain(newer).map(move |entry| entry[metric as usize])
     }
 
-    /// Samples so far, at most [`MAX_SAMPLES`].
+    /// Number of samples, at most [`MAX_SAMPLES`].
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_are_kept_in_their_order() {
+    fn ring_keeps_the_newest_in_order() {
         let mut recent_history = RecentHistory::default();
         for second in 0..MAX_SAMPLES + 7 {
             recent_history.observe(&CoreStats {

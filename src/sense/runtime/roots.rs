@@ -1,4 +1,5 @@
-//! The trees that collectors read (procfs, sysfs, the root file system), and the reading of procfs files that stay open.
+//! The roots of the trees that collectors read: procfs, sysfs and the root file system. Files of procfs that are read
+//! every second stay open.
 
 use super::file_cache::FileCache;
 use super::kernel_file::{FileLayout, ReadError};
@@ -29,12 +30,12 @@ impl Roots {
         }
     }
 
-    /// From here to the next call each file of procfs that is kept open is read once.
+    /// Until the next call each open file of procfs is read once.
     pub(in crate::sense) fn begin_round(&self) {
         self.file_cache.begin_round();
     }
 
-    /// A file of procfs that is read every second, through its parser, whose complaint gets the path put in front.
+    /// Parses a file of procfs that is read every second. An error of the parser gets the path as prefix.
     pub(in crate::sense) fn parse_file<T>(
         &self,
         path: &'static str,
@@ -43,7 +44,7 @@ impl Roots {
         self.parse_cached(path, FileLayout::Pieces, parse)
     }
 
-    /// The same for a file that the kernel writes as one record.
+    /// Parses a file that the kernel writes as one record.
     pub(in crate::sense) fn parse_record<T>(
         &self,
         path: &'static str,
@@ -52,7 +53,7 @@ impl Roots {
         self.parse_cached(path, FileLayout::Record, parse)
     }
 
-    /// The same for a sysctl of one line.
+    /// Parses a sysctl of one line.
     pub(in crate::sense) fn parse_value<T>(
         &self,
         path: &'static str,
@@ -69,7 +70,7 @@ impl Roots {
     ) -> Result<T, ReadError> {
         self.file_cache
             .read(&self.procfs, path, layout, |bytes| match str::from_utf8(bytes) {
-                // Several times cheaper than the lossy way, and nearly always enough.
+                // The check costs a fraction of the lossy conversion, which hardly any file needs.
                 Ok(text) => parse(text),
                 Err(_) => parse(&String::from_utf8_lossy(bytes)),
             })
@@ -88,7 +89,7 @@ impl Roots {
         self.sysfs.join(path)
     }
 
-    /// The place of an absolute path of the host as seen from here.
+    /// An absolute path of the host, below rootfs.
     pub fn host(&self, path: &Path) -> PathBuf {
         self.rootfs.join(path.strip_prefix("/").unwrap_or(path))
     }

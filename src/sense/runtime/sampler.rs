@@ -1,6 +1,7 @@
-//! The threads that read the host: one for the fast collectors, every second and for scrapes, one for the slow ones,
-//! one for each that may wait for others.
-//! Nothing here is async, so no blocking read can land on an async worker; scrapers wait for an answer instead.
+//! The sampler: one thread for the fast collectors, one for the slow ones, one for each isolated one. The fast thread
+//! reads core figures every second and collectors for rules and scrapes.
+//!
+//! Nothing here is async, so that no blocking read lands on an async worker. Scrapes await a reply.
 
 use super::collector::Collector;
 use super::collector_set::{CollectorSet, ScheduledCollector};
@@ -27,19 +28,19 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// How long the start waits for the slow collectors, so that the first scrape already has them.
+/// How long the start waits for the slow collectors, so that the first scrape has them.
 const FIRST_SLOW_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a stop waits for a read that is under way.
+/// How long a stop waits for a read in progress.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is sampled, and how often.
+/// The collectors to run, where they read, and how often.
 #[derive(Debug, Clone)]
 pub struct SamplerConfig {
     pub roots: Roots,
     pub options: CollectorOptions,
     pub sampling: Sampling,
-    /// Names of the collectors that are on.
+    /// Names of the enabled collectors.
     pub collectors: BTreeSet<&'static str>,
 }
 
@@ -78,13 +79,14 @@ enum Request {
         max_age: Duration,
         reply: oneshot::Sender<Arc<Snapshot>>,
     },
-    /// The kernel says that something begins to stall.
+    /// The kernel reports that tasks begin to stall.
     Early(EarlyCause),
-    /// The sender is dropped when the thread has ended.
+    /// The thread drops the sender when it ends.
     Stop(Sender<()>),
 }
 
-/// Where requests go in. The thread sleeps between two beats without waiting in the channel, which costs it less.
+/// A handle that sends requests. The thread parks between two ticks and does not wait in the channel, because that
+/// costs it less.
 #[derive(Clone)]
 struct SamplerHandle {
     requests: Sender<Request>,
@@ -92,7 +94,7 @@ struct SamplerHandle {
 }
 
 impl SamplerHandle {
-    /// Whether anybody is there to take it.
+    /// Whether the thread is alive to receive it.
     fn send(&self, request: Request) -> bool {
         let is_there = self.requests.send(request).is_ok();
         self.thread.unpark();
@@ -100,18 +102,18 @@ impl SamplerHandle {
     }
 }
 
-/// The running sampler. Stops when dropped.
+/// The running sampler. It stops when dropped.
 pub struct Sampler {
     latest: Arc<ArcSwap<Snapshot>>,
     recent_history: Arc<Mutex<RecentHistory>>,
     interval: Duration,
     handle: SamplerHandle,
-    /// Ends with the sampler.
+    /// The watch ends with the sampler.
     pressure_watch: Option<PressureWatch>,
 }
 
 impl Sampler {
-    /// Starts the threads and returns when a first sample is there.
+    /// Starts the threads and returns after the first sample.
     ///
     /// # Errors
     ///
@@ -185,11 +187,11 @@ impl Sampler {
                 let _ = done.recv_timeout(until.saturating_duration_since(Instant::now()));
             }
             let stop = sampler_thread.run(sampling.interval, &asked, &first);
-            // Whoever waits for the end waits for what the listener holds, too.
+            // A caller that waits for the end waits for what the subscriber holds, too.
             drop(sampler_thread);
             drop(stop);
         })?;
-        // Fails only when the thread died, and then there is no sample to wait for.
+        // This fails only when the thread died, and then no sample comes.
         let _ = first_sample.recv();
         Ok(Sampler {
             latest,
@@ -203,17 +205,17 @@ impl Sampler {
         })
     }
 
-    /// The newest snapshot there is: of the last beat while rules follow, else of the last scrape.
+    /// The newest snapshot: of the last tick while there are rules, else of the last scrape.
     pub fn latest(&self) -> Arc<Snapshot> {
         self.latest.load_full()
     }
 
-    /// The regular beat.
+    /// The interval between two ticks.
     pub fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// The last minutes of what the page draws.
+    /// The last minutes, as the status page draws them.
     pub fn recent_history(&self) -> RecentHistory {
         self.recent_history
             .lock()
@@ -221,8 +223,8 @@ impl Sampler {
             .clone()
     }
 
-    /// A snapshot whose fast samples are at most `max_age` old: read anew if need be, once for all who wait at that
-    /// moment. After `patience` without an answer the newest there is; its age says so.
+    /// A snapshot whose fast samples are at most `max_age` old. Scrapes that wait at the same moment share one read.
+    /// After `patience` without a reply it is the newest snapshot, whose age metrics show how old it is.
     pub async fn fresh(&self, max_age: Duration, patience: Duration) -> Arc<Snapshot> {
         let latest = self.latest();
         if latest.fresh_since.elapsed() <= max_age {
@@ -243,12 +245,12 @@ impl Drop for Sampler {
     fn drop(&mut self) {
         let (stop, stopped) = channel();
         self.handle.send(Request::Stop(stop));
-        // A collector that hangs in the kernel must not keep the daemon from ending.
+        // A collector that hangs in the kernel must not block the shutdown.
         let _ = stopped.recv_timeout(STOP_PATIENCE);
     }
 }
 
-/// When a sample was begun, on every clock that somebody asks for.
+/// The time at which a sample began, on each clock that is used.
 #[derive(Clone, Copy)]
 struct SampleTime {
     wall: Timestamp,
@@ -264,7 +266,7 @@ struct SamplerThread {
     slow_interval: Duration,
     derived: DerivedMetrics,
     headroom: Headroom,
-    /// When free memory must be looked at; never where the kernel does not tell it, and where nobody follows.
+    /// When to poll free memory; `None` where the kernel does not report it or no rule needs samples.
     next_memory_poll: Option<Instant>,
     latest: Arc<ArcSwap<Snapshot>>,
     recent_history: Arc<Mutex<RecentHistory>>,
@@ -280,7 +282,7 @@ impl SamplerThread {
         loop {
             let now = Instant::now();
             let remaining = ticker.remaining(now);
-            // First, so that a flood of scrapes cannot hold up the beat.
+            // Ticks come first, so that a flood of scrapes cannot delay them.
             if remaining.is_zero() {
                 ticker.next(now);
                 self.tick();
@@ -299,13 +301,14 @@ impl SamplerThread {
                 }
                 Ok(Request::Stop(stop)) => return Some(stop),
                 Err(TryRecvError::Disconnected) => return None,
-                // Whoever sends wakes this thread afterwards, so nothing is overslept.
+                // A sender unparks this thread after sending, so no request waits for the timeout.
                 Err(TryRecvError::Empty) => thread::park_timeout(until_memory_poll.unwrap_or(remaining).min(remaining)),
             }
         }
     }
 
-    /// The regular beat: vital signs always, and what rules read. Where there are no rules, the rest is left to scrapes.
+    /// A regular tick: core figures always, collectors where rules read them. Without rules only scrapes read
+    /// collectors.
     fn tick(&mut self) {
         let begun = self.read_core_stats();
         if self.subscriber.rules_revision().is_some() {
@@ -315,13 +318,14 @@ impl SamplerThread {
         }
     }
 
-    /// One look of the regular beat: only these count for rates and distributions, so that scrapes do not change them.
+    /// Reads the core figures of a regular tick. Only these count for rates and distributions, so that scrapes do not
+    /// change them.
     fn read_core_stats(&mut self) -> SampleTime {
         let begun = self.begin_round();
-        // As with a collector: what is kept is usable, and what was not looked at is not repeated.
+        // After a panic the reader stays usable, as a collector does, and old figures are not repeated.
         if catch_unwind(AssertUnwindSafe(|| self.reader.read(&self.roots, Instant::now))).is_err() {
             self.reader.stats = CoreStats::default();
-            tracing::error!("looking at the host panicked");
+            tracing::error!("reading core figures panicked");
         }
         self.derived.observe(&self.reader.stats);
         let mut recent_history = self.recent_history.lock().unwrap_or_else(PoisonError::into_inner);
@@ -329,7 +333,7 @@ impl SamplerThread {
         begun
     }
 
-    /// The newest reading of every collector; what a rule reads is read in this round.
+    /// Takes a regular sample: the newest reading of every collector, read now where rules read it.
     fn sample(&mut self, begun: SampleTime) {
         let (slow_interval, subscriber) = (self.slow_interval, &*self.subscriber);
         let readings = self
@@ -340,7 +344,7 @@ impl SamplerThread {
         self.notify(&snapshot, SampleKind::Regular);
     }
 
-    /// Looks at free memory alone, which allocates nothing, and takes a sample of memory where it has fallen.
+    /// Polls free memory, which allocates nothing, and takes an early sample of memory where it has fallen.
     fn poll_memory(&mut self) {
         let begun = self.begin_round();
         let available_bytes = self.read_free_memory();
@@ -351,7 +355,7 @@ impl SamplerThread {
         }
     }
 
-    /// A sample between two beats, for rules only: it counts neither for ready-made rates nor for distributions.
+    /// Takes a sample between two ticks for rules. It counts neither for derived rates nor for distributions.
     fn sample_early(&mut self, cause: EarlyCause, begun: SampleTime, is_meant: impl Fn(&ScheduledCollector) -> bool) {
         let subscriber = &*self.subscriber;
         let readings = self.collector_set.read_for_early_sample(&self.roots, |scheduled| {
@@ -370,7 +374,7 @@ impl SamplerThread {
         self.notify(&snapshot, SampleKind::Early(cause));
     }
 
-    /// What is free now, or was in this round, and when to look again.
+    /// Reads the available memory of this round and schedules the next poll.
     fn read_free_memory(&mut self) -> Option<u64> {
         let available_bytes = meminfo::read_available_bytes(&self.roots);
         let now = Instant::now();
@@ -383,17 +387,17 @@ impl SamplerThread {
         if self.subscriber.rules_revision().is_none() {
             return;
         }
-        // Of this round, so it is what rules will see.
+        // The figure of this round is the one that rules see.
         if let Some(available_bytes) = meminfo::read_available_bytes(&self.roots) {
             self.headroom.record_sample(available_bytes);
         }
-        // Whoever listens is a guest on this thread: its fault must not end the sampling.
+        // A panic in the subscriber must not stop sampling.
         if catch_unwind(AssertUnwindSafe(|| self.subscriber.on_sample(snapshot, kind))).is_err() {
-            tracing::error!("a listener to samples panicked");
+            tracing::error!("subscriber of samples panicked");
         }
     }
 
-    /// A scraper that asked while others were being served finds what was read for them.
+    /// Replies to a scrape. One that came while others were served gets what was read for them.
     fn serve_scrape(&mut self, max_age: Duration, reply: oneshot::Sender<Arc<Snapshot>>) {
         let latest = self.latest.load_full();
         let snapshot = if latest.fresh_since.elapsed() <= max_age {
@@ -405,11 +409,11 @@ impl SamplerThread {
                 .read(&self.roots, |scheduled| scheduled.is_older_than(max_age));
             self.publish(begun, readings)
         };
-        // A scraper that has gone away needs no answer.
+        // A scraper that disconnected needs no reply.
         let _ = reply.send(snapshot);
     }
 
-    /// From here on files are read anew.
+    /// Begins a round: from here on each file is read again once.
     fn begin_round(&self) -> SampleTime {
         self.roots.begin_round();
         SampleTime {

@@ -1,4 +1,5 @@
-//! A thread of slow collectors: a driver that takes its time, or never answers, delays nobody but its fellows.
+//! A thread for slow collectors. A driver that is slow, or never answers, delays only the collectors on the same
+//! thread.
 
 use super::collector::Collector;
 use super::roots::Roots;
@@ -11,11 +12,11 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The slow collectors' newest readings.
+/// The newest readings of the collectors on one thread.
 pub type SlowReadings = Arc<ArcSwap<Vec<Arc<CollectorReading>>>>;
 
-/// Starts a slow thread. It is never joined: a driver may keep it for ever, and it holds nothing that must be put
-/// in order. It ends after the readings have no other owner.
+/// Starts a thread. It is never joined, because a driver may block it for ever and it holds nothing that needs a clean
+/// end. It ends when the readings have no other owner.
 pub fn start(
     name: &str,
     mut collectors: Vec<Collector>,
@@ -36,7 +37,7 @@ pub fn start(
                 } else {
                     current.push(reading);
                 }
-                // One by one, so that those before a slow one are not kept back by it.
+                // Readings are stored one by one, so that a slow collector does not delay those before it.
                 let Some(shared) = shared.upgrade() else { return };
                 shared.store(Arc::new(current.clone()));
             }

@@ -1,11 +1,12 @@
-//! What was read of the host at one moment: immutable, shared by scrapes, status page and own evaluation.
+//! A snapshot of the host: the newest readings of all collectors, immutable, shared by scrapes, status page and the
+//! evaluation of alerting rules.
 
 use crate::family::{DescriptorCache, Family, label};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What one collector yielded.
+/// The result of one read of a collector.
 #[derive(Debug, Clone)]
 pub struct CollectorReading {
     pub collector: &'static str,
@@ -16,7 +17,7 @@ pub struct CollectorReading {
     /// The same moment on CLOCK_BOOTTIME.
     pub read_boot: Duration,
     pub duration: Duration,
-    /// Why it yielded nothing, when it did.
+    /// Why there are no families.
     pub error: Option<String>,
 }
 
@@ -26,33 +27,32 @@ impl CollectorReading {
     }
 }
 
-/// The newest reading of every collector, and the figures made from them.
+/// The newest reading of every collector, and the metrics derived from them.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// When it was begun.
+    /// When the sample began.
     pub taken_at: Timestamp,
     /// The same moment on the monotonic clock.
     pub taken_instant: Instant,
-    /// The same moment on CLOCK_BOOTTIME, which tells a step of the wall clock from time that has passed.
+    /// The same moment on CLOCK_BOOTTIME, which distinguishes a step of the wall clock from elapsed time.
     pub taken_boot: Duration,
-    /// When the oldest was read of those readings that a scrape wants fresh.
+    /// When the oldest of the fast readings was taken.
     pub fresh_since: Instant,
     pub readings: Vec<Arc<CollectorReading>>,
-    /// Ready-made gauges and distributions (`evenkeel_*`), made from the one-second samples.
+    /// Derived gauges and distributions (`evenkeel_*`), computed from the one-second samples.
     pub derived: Arc<Vec<Family>>,
 }
 
-/// Why a sample was taken.
+/// Whether a sample is regular or early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SampleKind {
-    /// It was due: the newest reading of every collector.
+    /// A tick was due. The snapshot holds the newest reading of every collector.
     Regular,
-    /// Something is happening that could be over, or too late to mend, by the next beat. Only what was read anew for it
-    /// is in the snapshot.
+    /// An event that may be over, or beyond repair, by the next tick. The snapshot holds only what was read for it.
     Early(EarlyCause),
 }
 
-/// What made an early sample necessary.
+/// The event that caused an early sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EarlyCause {
     /// Free memory falls fast.
@@ -70,7 +70,7 @@ impl EarlyCause {
         EarlyCause::IoPressure,
     ];
 
-    /// As in the label `cause`.
+    /// Value of the label `cause`.
     pub fn as_str(self) -> &'static str {
         match self {
             EarlyCause::MemoryFalls => "memory_falls",
@@ -101,9 +101,9 @@ fn about(collectors: &[&'static str]) -> [Family; 3] {
 }
 
 impl Snapshot {
-    /// All families that rules and queries may ask for.
+    /// All families, for rules and queries.
     pub fn families(&self) -> impl Iterator<Item = &Family> {
-        // The few that are looked for by name every second come first.
+        // The derived ones come first because rules look them up by name every second.
         let read = self.readings.iter().flat_map(|reading| &reading.families);
         self.derived.iter().chain(read)
     }
@@ -112,7 +112,7 @@ impl Snapshot {
         self.families().find(|family| family.name == name)
     }
 
-    /// How the collectors fare at `now`: age of their samples, duration and success of their last reads.
+    /// Families about the collectors at `now`: age of their samples, duration and success of their last reads.
     pub fn about_collectors(&self, now: Instant, kept: &mut DescriptorCache<&'static str>) -> Vec<Family> {
         let collectors = self.readings.iter().map(|reading| reading.collector).collect();
         let figures: [fn(&CollectorReading, Instant) -> f64; 3] = [

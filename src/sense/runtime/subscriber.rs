@@ -1,22 +1,22 @@
-//! The subscriber of the samples: the own evaluation of alerting rules, on the thread of the sampler.
+//! The interface of a subscriber to samples, such as the evaluation of alerting rules.
 
 use super::snapshot::{SampleKind, Snapshot};
 use std::sync::Arc;
 
-/// Who follows the samples. Runs on the sampler's thread, so it must return quickly.
+/// A subscriber to samples. It runs on the sampler's thread, so it must return quickly.
 pub trait Subscriber: Send {
-    /// Which rules there are: another number when they may read other metrics. Where there is none, nobody follows, and
-    /// samples are taken for scrapes only.
+    /// A number that changes when the rules may read other metrics. `None` without rules: then samples are taken for
+    /// scrapes only.
     fn rules_revision(&self) -> Option<u64>;
 
     /// Whether a rule reads the metric of this name.
     fn reads(&self, metric: &str) -> bool;
 
-    /// Told of every sample that was not taken for a scrape, as long as there are rules.
+    /// Receives every sample that was not taken for a scrape, while there are rules.
     fn on_sample(&mut self, snapshot: &Arc<Snapshot>, kind: SampleKind);
 }
 
-/// Nobody follows.
+/// No subscriber.
 impl Subscriber for () {
     fn rules_revision(&self) -> Option<u64> {
         None

@@ -1,15 +1,15 @@
-//! When the next regular sample is due. Pure: takes `now`.
+//! A ticker for the regular samples. Pure: `now` is an argument.
 
 use std::time::{Duration, Instant};
 
-/// A regular beat that skips what it missed instead of catching up.
+/// A ticker with a fixed grid. It skips ticks that it missed instead of catching up.
 pub struct Ticker {
     interval: Duration,
     due: Instant,
 }
 
 impl Ticker {
-    /// The first beat is one interval after `now`.
+    /// The first tick is one interval after `now`.
     pub fn new(interval: Duration, now: Instant) -> Self {
         Ticker {
             interval,
@@ -17,12 +17,12 @@ impl Ticker {
         }
     }
 
-    /// Time until the next beat.
+    /// Time until the next tick.
     pub fn remaining(&self, now: Instant) -> Duration {
         self.due.saturating_duration_since(now)
     }
 
-    /// Takes the beat that is due and returns the time until the one after it.
+    /// Advances by one tick and returns the time that was left until it.
     pub fn next(&mut self, now: Instant) -> Duration {
         let remaining = self.remaining(now);
         self.due += self.interval;
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beats_keep_their_grid_and_skip_what_was_missed() {
+    fn ticks_keep_their_grid_and_skip_missed_ones() {
         let second = Duration::from_secs(1);
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);

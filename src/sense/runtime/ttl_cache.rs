@@ -1,10 +1,9 @@
-//! Families that change slowly within a collector that is read every second: kept for a while, so that the second costs
-//! only what moves.
+//! A cache with a time to live for families that change slowly, inside collectors that are read every second.
 
 use crate::family::Family;
 use std::time::{Duration, Instant};
 
-/// As often as the slow collectors are read by default.
+/// Time to live: the default interval of slow collectors.
 const INTERVAL: Duration = Duration::from_secs(15);
 
 /// The families last read, and when.
@@ -12,7 +11,7 @@ const INTERVAL: Duration = Duration::from_secs(15);
 pub struct TtlCache(Option<(Instant, Vec<Family>)>);
 
 impl TtlCache {
-    /// What was read less than 15 s before `now`, or else read anew.
+    /// The cached families where they are younger than 15 s, else those that `read` returns.
     pub fn families(&mut self, now: Instant, read: impl FnOnce() -> Vec<Family>) -> Vec<Family> {
         match &self.0 {
             Some((at, families)) if now.saturating_duration_since(*at) < INTERVAL => families.clone(),
@@ -30,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_young_is_not_read_again() {
+    fn young_families_are_not_read_again() {
         let mut ttl_cache = TtlCache::default();
         let start = Instant::now();
         let mut reads = 0;

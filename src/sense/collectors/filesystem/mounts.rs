@@ -1,22 +1,22 @@
-//! The mount table as `/proc/PID/mountinfo` writes it (proc_pid_mountinfo(5)). Pure: asks no file system anything.
+//! A parser of the mount table `/proc/PID/mountinfo` (proc_pid_mountinfo(5)). Pure.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-/// One mount. Its path is bytes, because `statfs` must find it again; its device is only shown.
+/// One mount. Its path keeps its bytes, because `statfs` gets it; its device is only a label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Unique while mounted; another mount at the same place has another.
+    /// Unique while mounted; a later mount at the same path has another id.
     pub id: u32,
     pub mount_point: PathBuf,
     pub fstype: String,
     pub device: String,
-    /// Either the mount or the file system under it is read-only.
+    /// Whether the mount or its file system is read-only.
     pub read_only: bool,
 }
 
-/// Octal escapes stand for space, tab, newline and backslash, and any `\ooo` is taken as the byte that it names.
+/// Decodes octal escapes (`\ooo`), which the kernel writes for space, tab, newline and backslash.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -39,7 +39,7 @@ fn has_option(options: &[u8], option: &[u8]) -> bool {
 }
 
 fn parse_line(line: &[u8]) -> Option<Mount> {
-    // By single spaces, for a device may be the empty text.
+    // Split at single spaces, because a device may be empty.
     let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
     let separator = fields.iter().skip(6).position(|field| *field == b"-")? + 6;
     let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_optional_fields_and_an_empty_device_are_understood() {
+    fn escapes_and_empty_devices_are_parsed() {
         let plain = mount(b"27 1 254:0 / / rw,relatime shared:1 master:2 - ext4 /dev/vda rw,discard\n");
         assert_eq!(
             (plain.id, plain.device.as_str(), plain.read_only),
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_that_begins_like_ro_is_not_ro() {
+    fn option_with_prefix_ro_is_not_ro() {
         assert!(!mount(b"1 1 0:1 / /x rw,root=1 - tmpfs t rw,errors=remount-ro\n").read_only);
         assert!(mount(b"1 1 0:1 / /x nodev,ro - tmpfs t rw\n").read_only);
     }

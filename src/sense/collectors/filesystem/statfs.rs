@@ -1,5 +1,5 @@
-//! `statfs(2)` asked so that a mount that never answers costs one thread once, and nobody else anything. Owns the
-//! detached worker per such mount; knows no metric.
+//! A client for `statfs(2)` with timeouts: a mount that never answers costs one detached thread and does not delay
+//! other mounts for long.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// A worker only holds a path and a `statfs` buffer.
 const WORKER_STACK_BYTES: usize = 128 << 10;
 
-/// What every mount gets, however long others in the same round were waited for.
+/// Minimum timeout of a mount, however long others in the same round took.
 const LEAST_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Sizes of a file system, in bytes and inodes.
@@ -20,13 +20,13 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(100);
 pub struct Usage {
     pub size_bytes: f64,
     pub free_bytes: f64,
-    /// Free to users other than root.
+    /// Free for users other than root.
     pub avail_bytes: f64,
     pub files: f64,
     pub files_free: f64,
 }
 
-/// The system call, or what stands for it in a test.
+/// The system call, or its substitute in a test.
 pub type StatfsCall = Arc<dyn Fn(&Path) -> io::Result<Usage> + Send + Sync>;
 
 pub fn system_call() -> StatfsCall {
@@ -50,17 +50,17 @@ struct StatfsWorker {
     replies: Receiver<StatfsResult>,
 }
 
-/// Asks for usages one after the other, through one worker thread as long as every mount answers.
+/// A client that reads one usage after the other, through one worker thread as long as every mount answers.
 pub struct StatfsClient {
     call: StatfsCall,
     patience: Duration,
     worker: Option<StatfsWorker>,
-    /// Mount id to where the answer will come, should it ever. The thread behind ends when its call returns.
+    /// Mount id to the channel of a pending reply. The thread behind it ends when its call returns.
     stuck: HashMap<u32, Receiver<StatfsResult>>,
 }
 
 impl StatfsClient {
-    /// `patience` is for all mounts of one round together.
+    /// `patience` is the timeout for all mounts of one round together.
     pub fn new(call: StatfsCall, patience: Duration) -> Self {
         StatfsClient {
             call,
@@ -70,7 +70,7 @@ impl StatfsClient {
         }
     }
 
-    /// Begins a round over these mounts: forgets stuck ones that are no longer mounted, and says until when to wait.
+    /// Begins a round over these mounts and returns its deadline. Stuck mounts that are gone are forgotten.
     pub fn begin(&mut self, mount_ids: impl Iterator<Item = u32> + Clone) -> Instant {
         self.stuck
             .retain(|id, _| mount_ids.clone().any(|mounted| mounted == *id));
@@ -79,8 +79,8 @@ impl StatfsClient {
 
     /// # Errors
     ///
-    /// What the call says; `TimedOut` where it has not returned by the deadline, and at once where an earlier call on
-    /// the same mount has not returned yet.
+    /// The error of the call; `TimedOut` at the deadline, and at once while an earlier call on the same mount is
+    /// pending.
     pub fn query(&mut self, mount_id: u32, path: &Path, deadline: Instant) -> StatfsResult {
         if let Some(replies) = self.stuck.get(&mount_id) {
             if matches!(replies.try_recv(), Err(TryRecvError::Empty)) {
@@ -92,7 +92,7 @@ impl StatfsClient {
             Some(worker) => worker,
             None => start(&self.call)?,
         };
-        // A worker that is gone (its call panicked) is as good as one that answers with an error.
+        // A dead worker (its call panicked) counts as an error.
         let gone = || io::Error::other("the worker that asks file systems has died");
         worker.requests.send(path.to_owned()).map_err(|_| gone())?;
         let patience = deadline
@@ -120,7 +120,7 @@ fn start(call: &StatfsCall) -> io::Result<StatfsWorker> {
         .name("statfs".to_owned())
         .stack_size(WORKER_STACK_BYTES)
         .spawn(move || {
-            // Ends when the asker gives it up: then nobody sends and nobody listens.
+            // The thread ends when the client drops its channels.
             for path in received {
                 if reply.send(call(&path)).is_err() {
                     break;
@@ -162,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_that_never_answers_costs_one_thread_and_only_its_own_line() {
+    fn hanging_mount_costs_one_thread() {
         let hanging = hanging();
         let mut client = StatfsClient::new(Arc::clone(&hanging.call), Duration::from_millis(20));
         for _ in 0..50 {
             let deadline = client.begin([1, 2].into_iter());
             let stuck = client.query(1, Path::new("/stuck"), deadline).unwrap_err();
             assert_eq!(stuck.kind(), io::ErrorKind::TimedOut);
-            // Even with the round's patience used up by another.
+            // The other mount is read even after the round's deadline.
             assert_eq!(
                 client.query(2, Path::new("/fine"), Instant::now()).unwrap().size_bytes,
                 1.0
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_that_answers_again_is_asked_again() {
+    fn recovered_mount_is_read_again() {
         let hanging = hanging();
         let mut client = StatfsClient::new(Arc::clone(&hanging.call), Duration::from_millis(20));
         client.query(1, Path::new("/stuck"), Instant::now()).unwrap_err();
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_the_call_is_an_error_of_that_mount_only() {
+    fn panic_in_call_affects_only_its_mount() {
         let call: StatfsCall = Arc::new(|path: &Path| {
             assert_ne!(path, Path::new("/bad"));
             Ok(Usage::default())

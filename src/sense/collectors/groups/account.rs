@@ -1,27 +1,27 @@
-//! Counters of a group that never fall: each member's growth is added, and stays when the member is gone. Pure.
+//! The account of a group: counters that never fall. The growth of each member is added and stays after its end. Pure.
 
 use crate::process::Identity;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// The kernel tells births rounded down to a clock tick of 10 ms, so that who was born right after the last settlement
-/// seems to be older than it.
+/// The kernel rounds start times down to a clock tick of 10 ms, so a process that started right after the last update
+/// seems to be older than the update.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How many counters a process has here.
+/// Number of counters per process.
 pub const COUNTERS: usize = 8;
 
-/// What one process counted up to now; `None` where it could not be read.
+/// The counters of one process; `None` where one could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters(pub [Option<u64>; COUNTERS]);
 
-/// What a group's members used while they were members.
+/// What the members of a group used while they were members.
 #[derive(Debug, Default)]
 pub struct Account {
     totals: [u64; COUNTERS],
     members: HashMap<Identity, Counters>,
-    /// CLOCK_BOOTTIME of the last settlement.
-    settled_at: Option<Duration>,
+    /// CLOCK_BOOTTIME of the last update.
+    updated_at: Option<Duration>,
 }
 
 impl Account {
@@ -33,14 +33,14 @@ impl Account {
         self.totals
     }
 
-    /// Takes the members of now with the time of their birth. What a process used before evenkeel saw it in the group
-    /// does not count, or a restart of evenkeel would look like a burst; one that was born since the last time counts
-    /// from its birth.
-    pub fn settle(&mut self, mut members: HashMap<Identity, (Duration, Counters)>, boot_now: Duration) {
-        let mut settled = HashMap::with_capacity(members.len());
+    /// Adds the growth of the present members, given with their start times. What a process used before evenkeel saw it
+    /// in the group does not count, because a restart of evenkeel would look like a burst. A process that started since
+    /// the last update counts from its start.
+    pub fn update(&mut self, mut members: HashMap<Identity, (Duration, Counters)>, boot_now: Duration) {
+        let mut updated = HashMap::with_capacity(members.len());
         for (identity, (born_at, mut now)) in members.drain() {
             let before = self.members.get(&identity);
-            let is_new = before.is_none() && self.settled_at.is_some_and(|at| born_at + TICK > at);
+            let is_new = before.is_none() && self.updated_at.is_some_and(|at| born_at + TICK > at);
             for (slot, total) in self.totals.iter_mut().enumerate() {
                 let before = before.and_then(|before| before.0[slot]);
                 let now = &mut now.0[slot];
@@ -49,13 +49,14 @@ impl Account {
                     (None, Some(now)) if is_new => now,
                     _ => 0,
                 };
-                // What could not be read this time goes on from where it was, and what fell is not counted twice.
+                // A counter that could not be read, or fell, continues from its last value, so that nothing is counted
+                // twice.
                 *now = before.max(*now);
             }
-            settled.insert(identity, now);
+            updated.insert(identity, now);
         }
-        self.members = settled;
-        self.settled_at = Some(boot_now);
+        self.members = updated;
+        self.updated_at = Some(boot_now);
     }
 }
 
@@ -81,13 +82,13 @@ mod tests {
                     (identity, (Duration::from_secs(*born), counters))
                 })
                 .collect();
-            account.settle(members, Duration::from_secs(100 * (round as u64 + 1)));
+            account.update(members, Duration::from_secs(100 * (round as u64 + 1)));
             assert_eq!(account.totals()[0], *expected, "round {round} of {rounds:?}");
         }
     }
 
     #[test]
-    fn totals_stay_when_members_end_and_when_the_group_is_empty() {
+    fn totals_stay_when_members_end() {
         check(
             &[
                 &[(1, 5, Some(50)), (2, 6, Some(60))],
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_young_count_from_their_birth_and_the_old_from_when_they_were_seen() {
+    fn new_members_count_from_their_start() {
         check(
             &[&[], &[(1, 150, Some(30))], &[(1, 150, Some(31)), (2, 199, Some(1000))]],
             &[0, 30, 31],
@@ -108,9 +109,9 @@ mod tests {
     }
 
     #[test]
-    fn who_was_born_in_the_tick_of_the_last_settlement_counts_from_its_birth() {
+    fn member_started_in_the_last_tick_counts() {
         let mut account = Account::default();
-        account.settle(HashMap::new(), Duration::from_millis(100_004));
+        account.update(HashMap::new(), Duration::from_millis(100_004));
         let identity = Identity {
             boot: BootId(1),
             pid: 7,
@@ -119,7 +120,7 @@ mod tests {
         let mut counters = Counters::default();
         counters.0[0] = Some(30);
         let born_at = Duration::from_millis(100_000);
-        account.settle(
+        account.update(
             HashMap::from([(identity, (born_at, counters))]),
             Duration::from_secs(200),
         );
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_that_is_handed_out_again_is_another_process() {
+    fn reused_pid_is_another_process() {
         check(
             &[&[(1, 5, Some(500))], &[(1, 120, Some(3))], &[(1, 120, Some(4))]],
             &[0, 3, 4],
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_or_falls_is_not_counted_twice() {
+    fn unreadable_or_fallen_counters_count_once() {
         check(
             &[
                 &[(1, 5, Some(10))],
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_away_does_not_bring_what_was_used_meanwhile() {
+    fn usage_outside_the_group_does_not_count() {
         check(
             &[&[(1, 5, Some(10))], &[], &[(1, 5, Some(90))], &[(1, 5, Some(91))]],
             &[0, 0, 0, 1],

@@ -1,4 +1,4 @@
-//! A group of processes as the configuration names it, and the metrics that may be chosen for it.
+//! A group of processes as `process_groups` of the configuration defines it, and its optional metrics.
 
 use crate::process::{Needs, Selector};
 use arc_swap::ArcSwap;
@@ -12,17 +12,17 @@ pub const EXPENSIVE_METRICS: [(&str, Needs); 4] = [
     ("open_fds", Needs::OPEN_FDS),
 ];
 
-/// A group without `metrics`: all but open files, the dearest by far.
+/// The metrics of a group without `metrics`: all but open files, which are the most expensive by far.
 pub const DEFAULT_METRICS: Needs = Needs::SWAP.and(Needs::CONTEXT_SWITCHES).and(Needs::IO);
 
-/// Which processes are counted together, and what of them.
+/// A selector of processes and the metrics of the group.
 #[derive(Debug, Clone)]
 pub struct Group {
     pub name: String,
     pub selector: Arc<Selector>,
-    /// Of `EXPENSIVE_METRICS`.
+    /// A subset of `EXPENSIVE_METRICS`.
     pub metrics: Needs,
 }
 
-/// The groups in force: a reload puts others in their place.
+/// The current groups; a reload replaces them.
 pub type Groups = Arc<ArcSwap<Vec<Group>>>;

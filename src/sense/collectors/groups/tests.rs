@@ -1,4 +1,4 @@
-//! Groups on fixture trees, and on children that really live and end.
+//! Tests of groups on fixture trees and on real child processes.
 
 use super::group::EXPENSIVE_METRICS;
 use super::*;
@@ -32,7 +32,7 @@ fn tree() -> Tree {
     tree
 }
 
-/// `/proc/PID/stat` of a process with three threads that was born 50 s after boot; `count` is what it counted so far.
+/// `/proc/PID/stat` of a process with three threads that started 50 s after boot; `count` is the value of its counters.
 fn stat(tree: &Tree, pid: u32, name: &str, count: u32) {
     let stat = format!(
         "{pid} ({name}) D 1 1 1 0 -1 4194304 {count} 0 {count} 0 {count} {count} 0 0 20 0 3 0 5000 8192 2 18446744073709551615 1 1\n"
@@ -41,7 +41,7 @@ fn stat(tree: &Tree, pid: u32, name: &str, count: u32) {
 }
 
 #[test]
-fn a_group_shows_what_its_members_use_together() {
+fn group_shows_totals_of_members() {
     let tree = tree();
     for (pid, name) in [(7, "ffmpeg"), (8, "ffmpeg"), (9, "other")] {
         stat(&tree, pid, name, 100);
@@ -102,10 +102,10 @@ fn a_group_shows_what_its_members_use_together() {
 }
 
 #[test]
-fn what_is_off_is_neither_shown_nor_read() {
+fn disabled_metrics_are_neither_shown_nor_read() {
     let tree = tree();
     stat(&tree, 7, "a", 1);
-    // Reading any of these would be seen: as files they would be wrong, and as directories they cannot be read.
+    // A read of any of these would be noticed: files would be wrong, directories cannot be read.
     for file in ["status", "io", "limits", "fd", "cgroup", "cmdline"] {
         tree.proc(&format!("7/{file}/x"), "");
     }
@@ -137,13 +137,13 @@ fn what_is_off_is_neither_shown_nor_read() {
 }
 
 #[test]
-fn what_a_process_uses_is_read_again_when_it_may_have_changed() {
+fn usage_is_read_again_when_it_may_have_changed() {
     let tree = tree();
     let metrics = ProcessFields::CONTEXT_SWITCHES
         .and(ProcessFields::IO)
         .and(ProcessFields::SWAP);
     let mut groups = reader(vec![group("all", metrics, vec![Condition::Name(pattern("a"))])]);
-    // Of a process: its state, threads and resident pages, how far it has run, and what it swapped.
+    // State, threads and resident pages of a process, its run time, and its swapped memory.
     let mut swapped = |state: char, threads: u32, pages: u32, ran: &str, kibibytes: u32| {
         let stat = format!("7 (a) {state} 1 1 1 0 -1 0 0 0 0 0 1 1 0 0 20 0 {threads} 0 5000 8192 {pages} 1 1 1\n");
         tree.proc("7/stat", stat);
@@ -175,7 +175,7 @@ fn what_a_process_uses_is_read_again_when_it_may_have_changed() {
 }
 
 #[test]
-fn other_groups_take_effect_at_the_next_read_and_those_that_stay_go_on() {
+fn reloaded_groups_apply_at_next_read() {
     let tree = tree();
     stat(&tree, 7, "a", 100);
     let stays = || group("stays", ProcessFields::NONE, vec![Condition::Name(pattern("a"))]);
@@ -201,7 +201,7 @@ fn other_groups_take_effect_at_the_next_read_and_those_that_stay_go_on() {
 }
 
 #[test]
-fn cores_are_measured_over_five_seconds_whatever_the_interval() {
+fn cpu_is_measured_over_five_seconds() {
     for interval in [1, 3, 5, 15] {
         let mut cores = CpuBaselines::default();
         let mut process = Process::example(7, "burner");
@@ -223,7 +223,7 @@ fn value(families: &[Family], part: &str) -> f64 {
     lines[0].rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-/// A child that writes much to nowhere, then waits.
+/// A child that writes to /dev/null, then waits.
 fn busy_child(words: &str) -> Child {
     let script = format!("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo done; read line # {words}");
     let mut child = Command::new("sh")
@@ -238,7 +238,7 @@ fn busy_child(words: &str) -> Child {
 }
 
 #[test]
-fn counters_of_real_children_stay_when_they_end() {
+fn counters_of_ended_children_stay() {
     let words = format!("evenkeel-group-{}", std::process::id());
     let roots = Roots::default();
     let by_cmdline = vec![Condition::Cmdline(pattern(&format!(".*{words}")))];
@@ -264,7 +264,7 @@ fn counters_of_real_children_stay_when_they_end() {
     let both = groups.read(&roots).unwrap();
     let switches_after = voluntary(&children);
     assert_eq!(value(&both, "_processes"), 2.0);
-    // They inherit what the test was started with, so it is counted the other way.
+    // Children inherit open files of the test, so the expected number is counted another way.
     let fds = |child: &Child| std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().count();
     assert_eq!(
         value(&both, "_open_fds"),
@@ -293,7 +293,7 @@ fn counters_of_real_children_stay_when_they_end() {
 }
 
 #[test]
-fn what_a_real_process_did_between_two_rests_is_never_missed() {
+fn activity_between_two_sleeps_is_counted() {
     use std::io::{Read, Write};
     let mut cat = Command::new("cat")
         .stdin(std::process::Stdio::piped())
@@ -312,7 +312,7 @@ fn what_a_real_process_did_between_two_rests_is_never_missed() {
             .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         line.unwrap().trim().parse::<f64>().unwrap()
     };
-    // It goes to rest at its own time; until then the two figures belong to different moments.
+    // The child goes to sleep in its own time; until then the two figures belong to different moments.
     let mut both = |echoes: u8| {
         for _ in 0..echoes {
             stdin.write_all(b"x").unwrap();

@@ -1,5 +1,5 @@
-//! The questions of one round to systemd, over a connection that is kept. The only place of this collector that waits: for
-//! each answer, and for all of them together, not longer than is said here.
+//! The D-Bus client of the collector `systemd`, with one connection for all rounds. Each call, and a round as a whole,
+//! has a timeout.
 
 use std::time::{Duration, Instant};
 use zbus::connection::Builder;
@@ -8,24 +8,25 @@ use zbus::{Connection, OwnedObjectPath, OwnedVariant};
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
-const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+const PROPERTIES_INTERFACE: &str = "org.freedesktop.DBus.Properties";
 
-/// systemd answers within milliseconds, unless it is stuck.
+/// Timeout of a call. systemd answers within milliseconds, unless it is stuck.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Hundreds of units are asked one after the other, for the default interval at most.
+/// Timeout of a round, in which hundreds of units are read one after the other: the default interval.
 const PATIENCE_FOR_ALL: Duration = Duration::from_secs(15);
 
-/// What systemd lists of a unit.
+/// A unit as `ListUnits` returns it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unit {
     pub name: String,
     pub load_state: String,
     pub active_state: String,
-    /// Where on the bus it is asked.
+    /// Its object path on the bus.
     pub object: String,
 }
 
-/// A row of `ListUnits`: name, description, load, active and sub state, followed unit, object, job, its type and object.
+/// A row of `ListUnits`: name, description, load, active and sub state, followed unit, object, job, its type and
+/// object.
 type Row = (
     String,
     String,
@@ -39,15 +40,15 @@ type Row = (
     OwnedObjectPath,
 );
 
-/// The bus, and the connection while it works.
+/// The bus with its connection, which is kept while it works.
 #[derive(Default)]
 pub struct Bus {
-    /// Where another than the system's bus is asked.
+    /// Address of a bus other than the system bus.
     pub address: Option<String>,
     open: Option<(tokio::runtime::Runtime, Connection)>,
 }
 
-/// The questions of one round.
+/// The calls of one round.
 pub struct Round<'b> {
     open: &'b (tokio::runtime::Runtime, Connection),
     until: Instant,
@@ -87,16 +88,18 @@ impl Bus {
 }
 
 impl Round<'_> {
-    /// A property of systemd itself.
-    pub fn of_manager(&mut self, property: &str) -> Result<String, String> {
+    /// Reads a property of systemd itself.
+    pub fn manager_property(&mut self, property: &str) -> Result<String, String> {
         let value = self.property(MANAGER_PATH, MANAGER, property)?;
         let value = value.and_then(|value| String::try_from(value).ok());
         value.ok_or_else(|| format!("systemd does not tell its {property}"))
     }
 
     pub fn units(&mut self) -> Result<Vec<Unit>, String> {
-        let answer = self.call(MANAGER_PATH, MANAGER, "ListUnits", &()).map_err(told)?;
-        let rows: Vec<Row> = answer.body().deserialize().map_err(told)?;
+        let answer = self
+            .call(MANAGER_PATH, MANAGER, "ListUnits", &())
+            .map_err(describe_error)?;
+        let rows: Vec<Row> = answer.body().deserialize().map_err(describe_error)?;
         let unit = |(name, _, load_state, active_state, _, _, object, ..): Row| Unit {
             name,
             load_state,
@@ -106,12 +109,12 @@ impl Round<'_> {
         Ok(rows.into_iter().map(unit).collect())
     }
 
-    pub fn text(&mut self, object: &str, interface: &str, property: &str) -> Result<Option<String>, String> {
+    pub fn text_property(&mut self, object: &str, interface: &str, property: &str) -> Result<Option<String>, String> {
         let value = self.property(object, &format!("{SYSTEMD}.{interface}"), property)?;
         Ok(value.and_then(|value| String::try_from(value).ok()))
     }
 
-    pub fn number(&mut self, object: &str, interface: &str, property: &str) -> Result<Option<u64>, String> {
+    pub fn number_property(&mut self, object: &str, interface: &str, property: &str) -> Result<Option<u64>, String> {
         let value = self.property(object, &format!("{SYSTEMD}.{interface}"), property)?;
         Ok(value.and_then(|value| {
             let short = || u32::try_from(&value).ok().map(u64::from);
@@ -119,12 +122,12 @@ impl Round<'_> {
         }))
     }
 
-    /// Nothing where systemd says that there is no such thing: the unit has gone, or systemd is too old for the property.
+    /// Reads a property. `None` where the unit is gone or systemd is too old for the property.
     fn property(&mut self, object: &str, interface: &str, name: &str) -> Result<Option<OwnedVariant>, String> {
-        match self.call(object, PROPERTIES, "Get", &(interface, name)) {
-            Ok(answer) => answer.body().deserialize().map(Some).map_err(told),
+        match self.call(object, PROPERTIES_INTERFACE, "Get", &(interface, name)) {
+            Ok(answer) => answer.body().deserialize().map(Some).map_err(describe_error),
             Err(zbus::Error::MethodError(name, ..)) if is_absence(name.as_str()) => Ok(None),
-            Err(error) => Err(told(error)),
+            Err(error) => Err(describe_error(error)),
         }
     }
 
@@ -140,7 +143,8 @@ impl Round<'_> {
     }
 }
 
-/// Whether systemd says that there is no such unit, or no such property. All else is silence of the bus or of systemd.
+/// Whether an error means that the unit or the property does not exist. Other errors are failures of the bus or
+/// systemd.
 fn is_absence(error: &str) -> bool {
     error == "org.freedesktop.systemd1.NoSuchUnit"
         || [
@@ -154,7 +158,7 @@ fn is_absence(error: &str) -> bool {
         .any(|name| error.strip_prefix("org.freedesktop.DBus.Error.") == Some(name))
 }
 
-fn told(error: zbus::Error) -> String {
+fn describe_error(error: zbus::Error) -> String {
     format!("systemd cannot be asked: {error}")
 }
 
@@ -164,7 +168,7 @@ mod tests {
     use std::io::{BufRead, BufReader};
     use std::process::{Child, Command, Stdio};
 
-    /// A bus of its own, which ends with the test.
+    /// A private bus, which ends with the test.
     struct Daemon(Child);
 
     impl Drop for Daemon {
@@ -175,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bus_without_systemd_is_an_error_and_costs_no_patience() {
+    fn bus_without_systemd_is_an_error_at_once() {
         let mut command = Command::new("dbus-daemon");
         command.args(["--session", "--nofork", "--print-address"]);
         let mut daemon = Daemon(
@@ -193,7 +197,7 @@ mod tests {
         };
         let asked = Instant::now();
         for _ in 0..2 {
-            let error = bus.round().unwrap().of_manager("Version").unwrap_err();
+            let error = bus.round().unwrap().manager_property("Version").unwrap_err();
             assert!(error.contains("systemd cannot be asked"), "{error}");
         }
         assert!(asked.elapsed() < PATIENCE);
@@ -206,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bus_that_is_not_there_is_an_error() {
+    fn missing_bus_is_an_error() {
         let mut bus = Bus {
             address: Some("unix:path=/nowhere/at/all".to_owned()),
             ..Bus::default()

@@ -7,7 +7,7 @@ use regex::Regex;
 pub const UNIT_INCLUDE: &str = ".+";
 pub const UNIT_EXCLUDE: &str = r".+\.(automount|device|mount|scope|slice)";
 
-/// What the flags of this collector say.
+/// The flags of this collector.
 #[derive(Debug, Clone)]
 pub struct SystemdOptions {
     pub units: NameFilter,
@@ -16,7 +16,7 @@ pub struct SystemdOptions {
     pub tasks: bool,
 }
 
-/// A pattern for whole names, as these flags of node_exporter mean it.
+/// A pattern that matches whole names, as these flags of node_exporter do.
 ///
 /// # Errors
 /// When the pattern is no regular expression.

@@ -1,9 +1,9 @@
-//! Reads Prometheus' text format 0.0.4, as programs write it for the textfile collector. Pure.
+//! A parser of Prometheus' text format 0.0.4, as programs write it for the textfile collector. Pure.
 
 use crate::family::{Family, Histogram, Label, MetricKind};
 use std::collections::BTreeMap;
 
-/// A type as the file names it; a summary has no kind of its own here.
+/// The type of a family in the file; `MetricKind` has no summary.
 #[derive(Clone, Copy, PartialEq)]
 enum Type {
     Plain(MetricKind),
@@ -11,7 +11,7 @@ enum Type {
     Summary,
 }
 
-/// What is known of a family before its samples are put together.
+/// A family before its samples are merged.
 #[derive(Default)]
 struct Draft {
     help: Option<String>,
@@ -29,7 +29,7 @@ struct Sample {
 ///
 /// # Errors
 ///
-/// With the line and what is wrong there; nothing of such a file is used.
+/// The number of the bad line and the reason. Nothing of such a file is used.
 pub fn parse(text: &str) -> Result<Vec<Family>, String> {
     let mut drafts: BTreeMap<String, Draft> = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
@@ -84,7 +84,7 @@ fn parse_comment(comment: &str, drafts: &mut BTreeMap<String, Draft>) -> Result<
     Ok(())
 }
 
-/// The family that a sample belongs to: for histograms and summaries that of its name without suffix.
+/// The family of a sample; the suffixes of histograms and summaries are stripped.
 fn owner(name: &str, drafts: &BTreeMap<String, Draft>) -> String {
     for (suffix, kinds) in [
         ("_bucket", &[Type::Histogram][..]),
@@ -121,7 +121,7 @@ fn is_name_character(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '_' | ':')
 }
 
-/// Takes a name off the front.
+/// Splits off a leading name.
 fn name(text: &str) -> Result<(&str, &str), &'static str> {
     let end = text
         .find(|character| !is_name_character(character))
@@ -132,7 +132,7 @@ fn name(text: &str) -> Result<(&str, &str), &'static str> {
     Ok(text.split_at(end))
 }
 
-/// Takes a text in quotes off the front.
+/// Splits off a leading quoted string.
 fn quoted(text: &str) -> Result<(String, &str), &'static str> {
     let inner = text
         .strip_prefix('"')
@@ -175,7 +175,7 @@ fn parse_labels(text: &str) -> Result<(Vec<Label>, &str), &'static str> {
 }
 
 fn parse_number(text: &str) -> Option<f64> {
-    // Rust accepts these spellings whatever their case, and Go the same.
+    // Rust and Go accept these spellings in any case.
     text.parse().ok()
 }
 
@@ -205,7 +205,7 @@ fn families(name: String, draft: Draft) -> Vec<Family> {
     let help = draft.help.unwrap_or_default();
     match draft.kind {
         Some(Type::Histogram) => vec![histograms(name, help, draft.samples)],
-        // Its series are kept, each part as a family of no type.
+        // A summary becomes untyped families, one per suffix.
         Some(Type::Summary) => {
             let mut parts: BTreeMap<String, Family> = BTreeMap::new();
             for sample in draft.samples {
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn histograms_are_put_together_and_summaries_taken_apart() {
+    fn histograms_are_merged_and_summaries_split() {
         let families = parse(
             "# TYPE h histogram\nh_bucket{le=\"+Inf\",l=\"v\"} 4\nh_bucket{le=\"1\",l=\"v\"} 3\nh_bucket{le=\"0.5\",l=\"v\"} 1\n\
              h_sum{l=\"v\"} 7.5\nh_count{l=\"v\"} 4\n# TYPE s summary\ns{quantile=\"0.5\"} 1\ns_sum 2\ns_count 3\n",
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_named_with_its_line() {
+    fn error_names_the_line() {
         for bad in [
             "a 1\nb\n",
             "a 1\nb x\n",
@@ -328,7 +328,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in "(?s).{0,200}") {
+        fn any_text_is_parsed_or_refused(text in "(?s).{0,200}") {
             let _ = parse(&text);
         }
     }

@@ -79,7 +79,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 #[test]
-fn a_panic_or_an_error_costs_only_its_own_collector() {
+fn panic_or_error_affects_only_its_own_collector() {
     let collectors = vec![
         collector("panics", |_| panic!("deliberately, in a test")),
         collector("fails", |_| Err(ReadError::System("broken".to_owned()))),
@@ -97,7 +97,7 @@ fn a_panic_or_an_error_costs_only_its_own_collector() {
 }
 
 #[test]
-fn all_scrapers_that_wait_at_one_moment_share_one_read() {
+fn concurrent_scrapes_share_one_read() {
     let (open, gate) = channel::<()>();
     let gate = Mutex::new(gate);
     let mut count = 0.0;
@@ -159,7 +159,7 @@ impl Subscriber for Rules {
 }
 
 #[test]
-fn what_no_rule_reads_is_left_to_scrapes_and_read_by_none_twice_within_the_age_they_allow() {
+fn collectors_without_rules_are_read_for_scrapes_only() {
     let counting = |name: &'static str| {
         let mut count = 0.0;
         let read = move |_: &Roots| {
@@ -210,7 +210,7 @@ fn what_no_rule_reads_is_left_to_scrapes_and_read_by_none_twice_within_the_age_t
 }
 
 #[test]
-fn a_collector_that_fails_at_first_is_tried_again_for_rules_with_the_next_beat() {
+fn failed_collector_is_read_again_at_next_tick() {
     let mut count = 0.0;
     let fails_at_first = collector("x", move |_| {
         count += 1.0;
@@ -233,7 +233,7 @@ fn a_collector_that_fails_at_first_is_tried_again_for_rules_with_the_next_beat()
 }
 
 #[test]
-fn what_a_collector_has_only_later_is_found_by_the_rules_that_read_it() {
+fn rules_find_metrics_that_appear_later() {
     let mut count = 0.0;
     let read = move |_: &Roots| {
         count += 1.0;
@@ -265,7 +265,7 @@ fn what_a_collector_has_only_later_is_found_by_the_rules_that_read_it() {
 }
 
 #[test]
-fn a_scraper_does_not_wait_for_a_collector_that_hangs() {
+fn scrape_does_not_wait_for_hanging_collector() {
     let (release, released) = channel::<()>();
     let released = Mutex::new(released);
     let mut first = true;
@@ -282,7 +282,7 @@ fn a_scraper_does_not_wait_for_a_collector_that_hangs() {
 }
 
 #[test]
-fn listeners_hear_the_beat_and_not_the_scrapes_and_may_panic() {
+fn subscriber_gets_ticks_not_scrapes_and_may_panic() {
     let (heard, hears) = channel();
     let sampling = Sampling {
         interval: Duration::from_millis(5),
@@ -302,7 +302,7 @@ fn listeners_hear_the_beat_and_not_the_scrapes_and_may_panic() {
 }
 
 #[test]
-fn memory_that_falls_is_sampled_between_two_beats_and_counts_for_no_distribution() {
+fn falling_memory_is_sampled_early_and_not_counted() {
     let tree = Tree::new();
     // In one write of always the same length, for it is read meanwhile.
     tree.proc("meminfo", "");
@@ -350,7 +350,7 @@ fn memory_that_falls_is_sampled_between_two_beats_and_counts_for_no_distribution
 }
 
 #[test]
-fn slow_collectors_are_in_the_first_snapshot_and_do_not_hold_it_up_when_one_hangs() {
+fn first_snapshot_waits_briefly_for_slow_collectors() {
     let (_release, released) = channel::<()>();
     let released = Mutex::new(released);
     let hangs = collector("hangs", move |_| {
@@ -377,7 +377,7 @@ fn slow_collectors_are_in_the_first_snapshot_and_do_not_hold_it_up_when_one_hang
 }
 
 #[test]
-fn the_default_collectors_sample_this_host() {
+fn default_collectors_sample_this_host() {
     let config = SamplerConfig {
         roots: Roots::default(),
         ..SamplerConfig::default()
@@ -395,7 +395,7 @@ fn the_default_collectors_sample_this_host() {
 }
 
 #[test]
-fn an_empty_tree_makes_every_reader_of_it_fail_and_nothing_else() {
+fn empty_tree_fails_every_reader_of_it() {
     let tree = Tree::new();
     let config = SamplerConfig {
         roots: tree.roots.clone(),

@@ -26,13 +26,17 @@ pub fn parse_arp(text: &str) -> Result<BTreeMap<String, u32>, String> {
     Ok(entries)
 }
 
-pub fn read_arp(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>, ReadError> {
-    let entries = read_parsed(&roots.proc("net/arp"), parse_arp)?;
+fn families(entries: BTreeMap<String, u32>, devices: &NameFilter) -> Vec<Family> {
     let mut family = Family::gauge("node_arp_entries", "Neighbours that a device knows by ARP.");
     for (device, count) in entries.into_iter().filter(|(device, _)| devices.allows(device)) {
         family.push([label("device", device)], f64::from(count));
     }
-    Ok(vec![family])
+    vec![family]
+}
+
+pub fn read_arp(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>, ReadError> {
+    let entries = read_parsed(&roots.proc("net/arp"), parse_arp)?;
+    Ok(families(entries, devices))
 }
 
 #[cfg(test)]

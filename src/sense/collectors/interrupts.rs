@@ -63,9 +63,9 @@ pub fn parse_interrupts(text: &str) -> Result<Vec<Interrupt>, String> {
     Ok(interrupts)
 }
 
-pub fn read_interrupts(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+fn families(interrupts: Vec<Interrupt>) -> Vec<Family> {
     let mut family = Family::counter("node_interrupts_total", "Interrupts by line and processor.");
-    for interrupt in read_parsed(&roots.proc("interrupts"), parse_interrupts)? {
+    for interrupt in interrupts {
         for (cpu, count) in interrupt.counts {
             let labels = vec![
                 label("cpu", cpu),
@@ -76,7 +76,11 @@ pub fn read_interrupts(roots: &Roots) -> Result<Vec<Family>, ReadError> {
             family.push(labels, count);
         }
     }
-    Ok(vec![family])
+    vec![family]
+}
+
+pub fn read_interrupts(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    Ok(families(read_parsed(&roots.proc("interrupts"), parse_interrupts)?))
 }
 
 #[cfg(test)]

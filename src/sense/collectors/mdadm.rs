@@ -89,15 +89,13 @@ pub fn parse_mdstat(text: &str) -> Result<Vec<Array>, String> {
     Ok(arrays)
 }
 
-pub fn read_mdadm(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let arrays =
-        read_parsed(&roots.proc("mdstat"), parse_mdstat).map_err(|error| error.or_absent("no software RAID"))?;
+fn families(arrays: &[Array]) -> Vec<Family> {
     let mut state = Family::gauge("node_md_state", "1 for the state that an array is in.");
     let mut disks = Family::gauge("node_md_disks", "Disks of an array by state.");
     let mut required = Family::gauge("node_md_disks_required", "Disks that an array needs to be whole.");
     let mut blocks = Family::gauge("node_md_blocks", "Blocks of an array.");
     let mut synced = Family::gauge("node_md_blocks_synced", "Blocks of an array that are in step.");
-    for array in &arrays {
+    for array in arrays {
         let device = || label("device", array.device.clone());
         for name in STATES {
             state.push(
@@ -116,7 +114,13 @@ pub fn read_mdadm(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         blocks.push(vec![device()], array.blocks);
         synced.push(vec![device()], array.blocks_synced);
     }
-    Ok(vec![state, disks, required, blocks, synced])
+    vec![state, disks, required, blocks, synced]
+}
+
+pub fn read_mdadm(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let arrays =
+        read_parsed(&roots.proc("mdstat"), parse_mdstat).map_err(|error| error.or_absent("no software RAID"))?;
+    Ok(families(&arrays))
 }
 
 #[cfg(test)]

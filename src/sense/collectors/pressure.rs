@@ -84,8 +84,8 @@ pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     // The system-wide `full` line of cpu is always 0.
     let stalled = [io.full_seconds, memory.full_seconds];
     let waiting = [cpu, io, memory].map(|stalls| Some(stalls.some_seconds));
-    let told = DESCRIPTORS.iter().zip(waiting.into_iter().chain(stalled));
-    Ok(told
+    let values = DESCRIPTORS.iter().zip(waiting.into_iter().chain(stalled));
+    Ok(values
         .filter_map(|(descriptor, seconds)| Some(descriptor.family([seconds?])))
         .collect())
 }

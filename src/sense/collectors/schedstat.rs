@@ -33,9 +33,7 @@ pub fn parse_schedstat(text: &str) -> Result<Vec<(String, [f64; 3])>, String> {
     Ok(sample)
 }
 
-pub fn read_schedstat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let sample = read_parsed(&roots.proc("schedstat"), parse_schedstat)
-        .map_err(|error| error.or_absent("no scheduler statistics (CONFIG_SCHEDSTATS)"))?;
+fn families(sample: Vec<(String, [f64; 3])>) -> Vec<Family> {
     let mut families = [
         Family::counter(
             "node_schedstat_running_seconds_total",
@@ -52,7 +50,13 @@ pub fn read_schedstat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
             family.push([label("cpu", cpu.clone())], value);
         }
     }
-    Ok(families.into())
+    families.into()
+}
+
+pub fn read_schedstat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
+    let sample = read_parsed(&roots.proc("schedstat"), parse_schedstat)
+        .map_err(|error| error.or_absent("no scheduler statistics (CONFIG_SCHEDSTATS)"))?;
+    Ok(families(sample))
 }
 
 #[cfg(test)]

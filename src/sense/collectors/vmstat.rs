@@ -14,6 +14,34 @@ pub const INFO: CollectorInfo = CollectorInfo::on("vmstat", Pace::Fast, "paging 
     Box::new(move |roots| vmstat.read(roots))
 });
 
+fn parse_vmstat(
+    text: &str,
+    wanted: &Regex,
+    descriptors: &mut NameCache<Option<Arc<Descriptor>>>,
+) -> Result<Vec<Family>, String> {
+    let descriptor = |name: &str| {
+        wanted.is_match(name).then(|| {
+            let help = ["The line ", name, " of /proc/vmstat."].concat();
+            Descriptor::single(["node_vmstat_", name].concat(), help, MetricKind::Untyped)
+        })
+    };
+    let mut families = Vec::with_capacity(16);
+    descriptors.rewind();
+    for line in lines(text) {
+        let (descriptor, value) = descriptors
+            .next(line, ' ', descriptor)
+            .ok_or_else(|| format!("{line:?} is not of the form `name number`"))?;
+        if let Some(descriptor) = descriptor {
+            let value: f64 = value
+                .trim()
+                .parse()
+                .map_err(|_| format!("{line:?} does not end in a number"))?;
+            families.push(descriptor.family([value]));
+        }
+    }
+    Ok(families)
+}
+
 /// The state between two reads.
 pub struct Vmstat {
     wanted: Regex,
@@ -29,34 +57,8 @@ impl Vmstat {
         }
     }
 
-    fn parse(&mut self, text: &str) -> Result<Vec<Family>, String> {
-        let wanted = &self.wanted;
-        let descriptor = |name: &str| {
-            wanted.is_match(name).then(|| {
-                let help = ["The line ", name, " of /proc/vmstat."].concat();
-                Descriptor::single(["node_vmstat_", name].concat(), help, MetricKind::Untyped)
-            })
-        };
-        let mut families = Vec::with_capacity(16);
-        self.descriptors.rewind();
-        for line in lines(text) {
-            let (descriptor, value) = self
-                .descriptors
-                .next(line, ' ', descriptor)
-                .ok_or_else(|| format!("{line:?} is not of the form `name number`"))?;
-            if let Some(descriptor) = descriptor {
-                let value: f64 = value
-                    .trim()
-                    .parse()
-                    .map_err(|_| format!("{line:?} does not end in a number"))?;
-                families.push(descriptor.family([value]));
-            }
-        }
-        Ok(families)
-    }
-
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        roots.parse_file("vmstat", |text| self.parse(text))
+        roots.parse_file("vmstat", |text| parse_vmstat(text, &self.wanted, &mut self.descriptors))
     }
 }
 
@@ -67,7 +69,9 @@ mod tests {
 
     #[test]
     fn only_selected_lines_are_read() {
-        let mut vmstat = Vmstat::new(Regex::new("^(oom_kill|pg.*fault).*").unwrap());
+        let wanted = Regex::new("^(oom_kill|pg.*fault).*").unwrap();
+        let mut descriptors = NameCache::default();
+        let mut parse = |text: &str| parse_vmstat(text, &wanted, &mut descriptors);
         let text = "nr_free_pages broken\npgfault 7\npgmajfault 2\noom_kill 1\n";
         let expected = [
             "node_vmstat_pgfault 7",
@@ -75,8 +79,8 @@ mod tests {
             "node_vmstat_oom_kill 1",
         ];
         for _ in 0..2 {
-            assert_eq!(text_of(&vmstat.parse(text).unwrap(), ""), expected);
+            assert_eq!(text_of(&parse(text).unwrap(), ""), expected);
         }
-        assert!(vmstat.parse("pgfault x\n").unwrap_err().contains("pgfault"));
+        assert!(parse("pgfault x\n").unwrap_err().contains("pgfault"));
     }
 }

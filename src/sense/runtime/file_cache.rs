@@ -95,8 +95,8 @@ impl State {
         }
         let cache = &mut self.files[index];
         let start = self.length;
-        let length = read_to_end(&mut self.texts, start, layout, |room, place| {
-            cache.file.read_at(room, place)
+        let length = read_to_end(&mut self.texts, start, layout, |buffer, offset| {
+            cache.file.read_at(buffer, offset)
         })?;
         self.length += length;
         cache.read_in = self.round;
@@ -151,7 +151,7 @@ mod tests {
         };
         let write = |path: &str, text: &str| fs::write(directory.path().join(path), text).unwrap();
         fs::create_dir(directory.path().join("folder")).unwrap();
-        let room = || cache.0.lock().unwrap().texts.len();
+        let capacity = || cache.0.lock().unwrap().texts.len();
         for round in ["x", "yy", ""] {
             cache.begin_round();
             let long = round.repeat(70_000);
@@ -177,13 +177,13 @@ mod tests {
             fs::remove_file(directory.path().join("short2")).unwrap();
         }
         assert_eq!(cache.0.lock().unwrap().files.len(), 3);
-        let before = room();
+        let before = capacity();
         write("short", &"x".repeat(1000));
         for _ in 0..before / 500 {
             cache.begin_round();
             read("short", FileLayout::Record);
         }
-        assert_eq!(room(), before, "a round takes the room of the one before");
+        assert_eq!(capacity(), before, "a round reuses the buffer of the last one");
     }
 
     /// The files that fast collectors keep open: each kernel must compose them again on a second read.

@@ -84,7 +84,7 @@ fn read(path: &Path, layout: FileLayout) -> Result<Vec<u8>, ReadError> {
 
 fn read_open(file: &mut File, layout: FileLayout) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let length = read_to_end(&mut bytes, 0, layout, |room, _| file.read(room))?;
+    let length = read_to_end(&mut bytes, 0, layout, |buffer, _| file.read(buffer))?;
     bytes.truncate(length);
     Ok(bytes)
 }
@@ -97,9 +97,9 @@ pub(in crate::sense) fn read_to_end(
     layout: FileLayout,
     mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
 ) -> io::Result<usize> {
-    let (mut length, mut room) = (0, layout.first_read_bytes());
+    let (mut length, mut capacity) = (0, layout.first_read_bytes());
     loop {
-        let end = start + room;
+        let end = start + capacity;
         if bytes.len() < end {
             bytes.resize(end, 0);
         }
@@ -109,7 +109,7 @@ pub(in crate::sense) fn read_to_end(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         }
-        if length < room {
+        if length < capacity {
             if layout != FileLayout::Pieces {
                 return Ok(length);
             }
@@ -118,7 +118,7 @@ pub(in crate::sense) fn read_to_end(
         if length >= MAX_FILE_BYTES {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "file is implausibly long"));
         }
-        room *= 2;
+        capacity *= 2;
     }
 }
 
@@ -261,9 +261,9 @@ mod tests {
             let mut pieces = [1540, 2940, 0].into_iter();
             let mut places = Vec::new();
             let mut bytes = Vec::new();
-            let length = read_to_end(&mut bytes, 0, layout, |room, place| {
-                places.push(place);
-                Ok(pieces.next().unwrap().min(room.len()))
+            let length = read_to_end(&mut bytes, 0, layout, |buffer, offset| {
+                places.push(offset);
+                Ok(pieces.next().unwrap().min(buffer.len()))
             });
             (length.unwrap(), places)
         };

@@ -164,7 +164,7 @@ impl Sampler {
             derived: Arc::default(),
         }));
         let recent_history = Arc::default();
-        let (requests, asked) = channel();
+        let (sender, requests) = channel();
         let (first, first_sample) = channel();
         let mut sampler_thread = SamplerThread {
             reader,
@@ -186,7 +186,7 @@ impl Sampler {
             for done in slow_done {
                 let _ = done.recv_timeout(until.saturating_duration_since(Instant::now()));
             }
-            let stop = sampler_thread.run(sampling.interval, &asked, &first);
+            let stop = sampler_thread.run(sampling.interval, &requests, &first);
             // A caller that waits for the end waits for what the subscriber holds, too.
             drop(sampler_thread);
             drop(stop);
@@ -198,7 +198,7 @@ impl Sampler {
             recent_history,
             interval: sampling.interval,
             handle: SamplerHandle {
-                requests,
+                requests: sender,
                 thread: thread.thread().clone(),
             },
             pressure_watch: None,
@@ -274,7 +274,7 @@ struct SamplerThread {
 }
 
 impl SamplerThread {
-    fn run(&mut self, interval: Duration, asked: &Receiver<Request>, first: &Sender<()>) -> Option<Sender<()>> {
+    fn run(&mut self, interval: Duration, requests: &Receiver<Request>, first: &Sender<()>) -> Option<Sender<()>> {
         let begun = self.read_core_stats();
         self.sample(begun);
         let _ = first.send(());
@@ -293,7 +293,7 @@ impl SamplerThread {
                 self.poll_memory();
                 continue;
             }
-            match asked.try_recv() {
+            match requests.try_recv() {
                 Ok(Request::Fresh { max_age, reply }) => self.serve_scrape(max_age, reply),
                 Ok(Request::Early(cause)) => {
                     let begun = self.begin_round();

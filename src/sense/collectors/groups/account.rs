@@ -65,21 +65,21 @@ mod tests {
     use super::*;
     use crate::process::BootId;
 
-    /// Members as (pid, second of birth, first counter), one list per round at 100 s, 200 s …
+    /// Members as (pid, start second, first counter), one list per round at 100 s, 200 s …
     fn check(rounds: &[&[(i32, u64, Option<u64>)]], expected: &[u64]) {
         let mut account = Account::default();
         for (round, (members, expected)) in rounds.iter().zip(expected).enumerate() {
             let members = members
                 .iter()
-                .map(|(pid, born, count)| {
+                .map(|(pid, started, count)| {
                     let identity = Identity {
                         boot: BootId(1),
                         pid: *pid,
-                        start_ticks: born * 100,
+                        start_ticks: started * 100,
                     };
                     let mut counters = Counters::default();
                     counters.0[0] = *count;
-                    (identity, (Duration::from_secs(*born), counters))
+                    (identity, (Duration::from_secs(*started), counters))
                 })
                 .collect();
             account.update(members, Duration::from_secs(100 * (round as u64 + 1)));

@@ -163,7 +163,11 @@ fn usage_is_read_again_when_it_may_have_changed() {
     assert_eq!(swapped('S', 1, 2, "900 7 2", 4), 4, "it got a processor");
     assert_eq!(swapped('S', 1, 2, "901 7 2", 5), 5, "it went on");
     assert_eq!(swapped('S', 1, 1, "901 7 2", 6), 6, "pages were taken from it");
-    assert_eq!(swapped('R', 1, 1, "901 7 2", 7), 7, "it runs, which is told late");
+    assert_eq!(
+        swapped('R', 1, 1, "901 7 2", 7),
+        7,
+        "a running process is reported late"
+    );
     assert_eq!(swapped('S', 2, 1, "901 7 2", 8), 8, "another thread may have run");
     assert_eq!(
         swapped('S', 1, 1, "901 7 2", 9),

@@ -1,4 +1,4 @@
-//! The sampler with collectors made up for a test, and on this host.
+//! Tests of the sampler with fake collectors, and on this host.
 
 use super::*;
 use crate::family::{DescriptorCache, Family};
@@ -9,8 +9,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 
-/// Never beats within a test: only the first sample and what scrapers ask for.
-const STILL: Sampling = Sampling {
+/// Never ticks within a test: only the first sample and samples for scrapes are taken.
+const NO_TICKS: Sampling = Sampling {
     interval: Duration::from_secs(3600),
     slow_interval: Duration::from_secs(3600),
 };
@@ -26,7 +26,7 @@ fn fast(collectors: impl IntoIterator<Item = Collector>) -> CollectorSet {
     CollectorSet::new(collectors.into_iter().map(ScheduledCollector::new))
 }
 
-/// With nothing to look at between two beats, so that it sleeps until then unless it is woken.
+/// A sampler without memory to poll, so that it sleeps between two ticks unless it is woken.
 fn start(collector_set: CollectorSet, sampling: Sampling, subscriber: impl Subscriber + 'static) -> Sampler {
     let (core_stats, roots) = (
         CoreStatsReader::default(),
@@ -35,10 +35,10 @@ fn start(collector_set: CollectorSet, sampling: Sampling, subscriber: impl Subsc
     Sampler::start_with(core_stats, collector_set, [], roots, sampling, Box::new(subscriber)).unwrap()
 }
 
-/// Rules that read what every collector made up here yields.
-struct Listener<F>(F);
+/// A subscriber whose rules read the metrics of the fake collectors.
+struct RuleSubscriber<F>(F);
 
-impl<F: FnMut(&Arc<Snapshot>, SampleKind) + Send> Subscriber for Listener<F> {
+impl<F: FnMut(&Arc<Snapshot>, SampleKind) + Send> Subscriber for RuleSubscriber<F> {
     fn rules_revision(&self) -> Option<u64> {
         Some(0)
     }
@@ -85,7 +85,7 @@ fn panic_or_error_affects_only_its_own_collector() {
         collector("fails", |_| Err(ReadError::System("broken".to_owned()))),
         counting("works"),
     ];
-    let sampler = start(fast(collectors), STILL, ());
+    let sampler = start(fast(collectors), NO_TICKS, ());
     let snapshot = sampler.latest();
     let errors: Vec<_> = snapshot
         .readings
@@ -101,7 +101,7 @@ fn concurrent_scrapes_share_one_read() {
     let (open, gate) = channel::<()>();
     let gate = Mutex::new(gate);
     let mut count = 0.0;
-    // Every read but the first waits until it is let through.
+    // Every read but the first waits for the gate.
     let gated = collector("gated", move |_| {
         count += 1.0;
         if count > 1.0 {
@@ -109,7 +109,7 @@ fn concurrent_scrapes_share_one_read() {
         }
         Ok(vec![Family::gauge("reads", "").value(count)])
     });
-    let sampler = start(fast([gated]), STILL, ());
+    let sampler = start(fast([gated]), NO_TICKS, ());
     let patience = Duration::from_secs(60);
     let hour = Duration::from_secs(3600);
     runtime().block_on(async {
@@ -122,7 +122,7 @@ fn concurrent_scrapes_share_one_read() {
         while sampler.latest().fresh_since.elapsed() <= max_age {
             std::thread::sleep(max_age / 10);
         }
-        // `join!` polls in order: all three wait before the read that the first caused goes on.
+        // `join!` polls in order: all three wait before the read of the first continues.
         let (first, second, third, ()) = tokio::join!(
             sampler.fresh(max_age, patience),
             sampler.fresh(max_age, patience),
@@ -133,7 +133,7 @@ fn concurrent_scrapes_share_one_read() {
     });
 }
 
-/// Rules that change while a test runs: their number, and the metric that they read.
+/// Rules that change while a test runs: their revision, and the metric that they read.
 #[derive(Clone, Default)]
 struct Rules(Arc<Mutex<Option<(u64, &'static str)>>>, Option<Sender<[f64; 2]>>);
 
@@ -152,9 +152,9 @@ impl Subscriber for Rules {
         self.0.lock().unwrap().is_some_and(|(_, read)| read == metric)
     }
 
-    fn on_sample(&mut self, snapshot: &Arc<Snapshot>, _occasion: SampleKind) {
-        let heard = ["one", "other"].map(|name| number(snapshot, name));
-        let _ = self.1.as_ref().unwrap().send(heard);
+    fn on_sample(&mut self, snapshot: &Arc<Snapshot>, _kind: SampleKind) {
+        let received = ["one", "other"].map(|name| number(snapshot, name));
+        let _ = self.1.as_ref().unwrap().send(received);
     }
 }
 
@@ -171,39 +171,39 @@ fn collectors_without_rules_are_read_for_scrapes_only() {
     let collector_set = CollectorSet::new([counting("one"), counting("other")]);
     let sampling = Sampling {
         interval: Duration::from_millis(50),
-        ..STILL
+        ..NO_TICKS
     };
-    let (heard, hears) = channel();
-    let rules = Rules(Arc::default(), Some(heard));
+    let (received, receiver) = channel();
+    let rules = Rules(Arc::default(), Some(received));
     let sampler = start(collector_set, sampling, rules.clone());
     let both = |snapshot: &Arc<Snapshot>| ["one", "other"].map(|name| number(snapshot, name));
     let fresh = |max_age| both(&runtime().block_on(sampler.fresh(max_age, Duration::from_secs(60))));
 
-    // Without rules nothing is read and nobody told, not even of what cannot wait.
+    // Without rules no collector is read and the subscriber gets nothing, not even early samples.
     let first = sampler.latest();
     assert!(sampler.handle.send(Request::Early(EarlyCause::CpuPressure)));
     assert_eq!(
-        hears.recv_timeout(4 * sampling.interval),
+        receiver.recv_timeout(4 * sampling.interval),
         Err(RecvTimeoutError::Timeout)
     );
-    assert!(Arc::ptr_eq(&first, &sampler.latest()), "a sample that nobody asked for");
+    assert!(Arc::ptr_eq(&first, &sampler.latest()), "a sample without a scrape");
     assert_eq!(both(&first), [1.0; 2]);
     assert_eq!(fresh(Duration::ZERO), [2.0; 2]);
     assert_eq!(fresh(Duration::from_secs(3600)), [2.0; 2], "it is young enough");
 
     rules.set(Some((1, "one")));
-    let heard: Vec<_> = hears.iter().take(3).collect();
-    assert_eq!(heard, [[3.0, 2.0], [4.0, 2.0], [5.0, 2.0]]);
-    // Other rules: from the first beat that knows them on, the other is read, and the one no more.
+    let received: Vec<_> = receiver.iter().take(3).collect();
+    assert_eq!(received, [[3.0, 2.0], [4.0, 2.0], [5.0, 2.0]]);
+    // After a reload the collector `other` is read from the next tick on, and `one` no more.
     rules.set(Some((2, "other")));
-    let mut heard = hears.iter().skip_while(|[_, other]| *other == 2.0);
-    let [one, other] = heard.next().unwrap();
+    let mut received = receiver.iter().skip_while(|[_, other]| *other == 2.0);
+    let [one, other] = received.next().unwrap();
     for round in 1..10 {
-        assert_eq!(heard.next(), Some([one, other + f64::from(round)]));
+        assert_eq!(received.next(), Some([one, other + f64::from(round)]));
     }
 
     rules.set(None);
-    while hears.recv_timeout(4 * sampling.interval).is_ok() {}
+    while receiver.recv_timeout(4 * sampling.interval).is_ok() {}
     let before = both(&sampler.latest());
     std::thread::sleep(4 * sampling.interval);
     assert_eq!(both(&sampler.latest()), before);
@@ -219,17 +219,17 @@ fn failed_collector_is_read_again_at_next_tick() {
         }
         Ok(vec![Family::gauge("reads", "").value(count)])
     });
-    let (heard, hears) = channel();
-    let subscriber = Listener(move |snapshot: &Arc<Snapshot>, _| {
-        let _ = heard.send(snapshot.family("reads").map(|_| reads(snapshot)));
+    let (received, receiver) = channel();
+    let subscriber = RuleSubscriber(move |snapshot: &Arc<Snapshot>, _| {
+        let _ = received.send(snapshot.family("reads").map(|_| reads(snapshot)));
     });
     let sampling = Sampling {
         interval: Duration::from_millis(5),
-        ..STILL
+        ..NO_TICKS
     };
     let _sampler = start(fast([fails_at_first]), sampling, subscriber);
-    let heard: Vec<_> = hears.iter().take(4).collect();
-    assert_eq!(heard, [None, None, Some(3.0), Some(4.0)]);
+    let received: Vec<_> = receiver.iter().take(4).collect();
+    assert_eq!(received, [None, None, Some(3.0), Some(4.0)]);
 }
 
 #[test]
@@ -254,13 +254,13 @@ fn rules_find_metrics_that_appear_later() {
             metric == "late"
         }
 
-        fn on_sample(&mut self, snapshot: &Arc<Snapshot>, _occasion: SampleKind) {
+        fn on_sample(&mut self, snapshot: &Arc<Snapshot>, _kind: SampleKind) {
             let _ = self.0.send(snapshot.family("late").map(|_| number(snapshot, "late")));
         }
     }
-    let (heard, hears) = channel();
-    let _sampler = start(fast([collector("x", read)]), sampling, Late(heard));
-    let late: Vec<f64> = hears.iter().flatten().take(5).collect();
+    let (received, receiver) = channel();
+    let _sampler = start(fast([collector("x", read)]), sampling, Late(received));
+    let late: Vec<f64> = receiver.iter().flatten().take(5).collect();
     assert_eq!(late, [3.0, 4.0, 5.0, 6.0, 7.0]);
 }
 
@@ -275,7 +275,7 @@ fn scrape_does_not_wait_for_hanging_collector() {
         }
         Ok(vec![Family::gauge("reads", "").value(1.0)])
     });
-    let sampler = start(fast([hangs]), STILL, ());
+    let sampler = start(fast([hangs]), NO_TICKS, ());
     let stale = runtime().block_on(sampler.fresh(Duration::ZERO, Duration::from_millis(20)));
     assert_eq!(reads(&stale), 1.0);
     drop(release);
@@ -283,28 +283,31 @@ fn scrape_does_not_wait_for_hanging_collector() {
 
 #[test]
 fn subscriber_gets_ticks_not_scrapes_and_may_panic() {
-    let (heard, hears) = channel();
+    let (received, receiver) = channel();
     let sampling = Sampling {
         interval: Duration::from_millis(5),
-        ..STILL
+        ..NO_TICKS
     };
-    let subscriber = Listener(move |snapshot: &Arc<Snapshot>, _| {
-        let _ = heard.send(reads(snapshot));
+    let subscriber = RuleSubscriber(move |snapshot: &Arc<Snapshot>, _| {
+        let _ = received.send(reads(snapshot));
         panic!("deliberately, in a test");
     });
     let sampler = start(fast([counting("x")]), sampling, subscriber);
-    assert_eq!([hears.recv(), hears.recv(), hears.recv()], [Ok(1.0), Ok(2.0), Ok(3.0)]);
+    assert_eq!(
+        [receiver.recv(), receiver.recv(), receiver.recv()],
+        [Ok(1.0), Ok(2.0), Ok(3.0)]
+    );
     drop(sampler);
     assert!(
-        hears.iter().count() < 1_000_000,
-        "the listener is dropped with the sampler"
+        receiver.iter().count() < 1_000_000,
+        "the subscriber is dropped with the sampler"
     );
 }
 
 #[test]
 fn falling_memory_is_sampled_early_and_not_counted() {
     let tree = Tree::new();
-    // In one write of always the same length, for it is read meanwhile.
+    // One write of constant length, because the sampler reads the file meanwhile.
     tree.proc("meminfo", "");
     let file = std::fs::File::options()
         .write(true)
@@ -315,11 +318,11 @@ fn falling_memory_is_sampled_early_and_not_counted() {
         file.write_all_at(text.as_bytes(), 0).unwrap();
     };
     available(900);
-    let (heard, hears) = channel();
-    let subscriber = Listener(move |snapshot: &Arc<Snapshot>, kind| {
+    let (received, receiver) = channel();
+    let subscriber = RuleSubscriber(move |snapshot: &Arc<Snapshot>, kind| {
         let names: Vec<_> = snapshot.readings.iter().map(|reading| reading.collector).collect();
         let ready: Vec<_> = snapshot.derived.iter().map(|family| family.name.to_string()).collect();
-        let _ = heard.send((kind, names, ready));
+        let _ = received.send((kind, names, ready));
     });
     let mut meminfo = meminfo::Meminfo::default();
     let collectors = vec![counting("x"), collector("meminfo", move |roots| meminfo.read(roots))];
@@ -332,15 +335,15 @@ fn falling_memory_is_sampled_early_and_not_counted() {
         fast(collectors),
         [],
         tree.roots.clone(),
-        STILL,
+        NO_TICKS,
         Box::new(subscriber),
     )
     .unwrap();
-    let (kind, names, ready) = hears.recv().unwrap();
+    let (kind, names, ready) = receiver.recv().unwrap();
     assert_eq!((kind, names), (SampleKind::Regular, vec!["x", "meminfo"]));
     assert!(ready.contains(&"evenkeel_memory_used_ratio_distribution".to_owned()));
     available(100);
-    let (kind, names, ready) = hears.recv().unwrap();
+    let (kind, names, ready) = receiver.recv().unwrap();
     assert_eq!(
         (kind, names),
         (SampleKind::Early(EarlyCause::MemoryFalls), vec!["meminfo"])
@@ -363,7 +366,7 @@ fn first_snapshot_waits_briefly_for_slow_collectors() {
         fast([counting("x")]),
         [("slow-sampler", slow)],
         Roots::default(),
-        STILL,
+        NO_TICKS,
         Box::new(()),
     )
     .unwrap();

@@ -1,5 +1,5 @@
-//! A metric family as plain data: what collectors yield, what the own evaluation reads, what exposition writes.
-//! Knows nothing of formats, files or clocks.
+//! A metric family as plain data: collectors build it, alerting rules read it, the exposition writes it. It knows
+//! nothing of formats, files or clocks.
 
 use smallvec::SmallVec;
 use smol_str::SmolStr;
@@ -9,14 +9,14 @@ use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// A name, a help or a label's value. A literal and what is short stand in place, the rest is shared by all copies: what is
-/// the same every second costs no memory every second.
+/// A string for names, helps and label values. Literals and short strings are stored inline, others are shared by all
+/// clones, so that a string that stays the same costs no memory per sample.
 #[derive(Clone, Eq, PartialOrd, Ord)]
 pub struct SharedStr(SmolStr);
 
 impl PartialEq for SharedStr {
     fn eq(&self, other: &SharedStr) -> bool {
-        // One literal, or one shared text, need not be read to be the same.
+        // Equal addresses need no comparison of bytes.
         let (one, other) = (self.0.as_bytes(), other.0.as_bytes());
         one.len() == other.len() && (one.as_ptr() == other.as_ptr() || one == other)
     }
@@ -103,10 +103,10 @@ pub enum MetricKind {
     Histogram,
 }
 
-/// A label: its name is nearly always a literal, its value nearly never.
+/// A label: name and value. The name is nearly always a literal.
 pub type Label = (SharedStr, SharedStr);
 
-/// The labels of a series. Most have one at most, which takes no allocation.
+/// The labels of a series. Most series have at most one, which needs no allocation.
 pub type LabelSet = SmallVec<[Label; 1]>;
 
 /// One series of a family at one moment.
@@ -130,40 +130,40 @@ pub struct Histogram {
     pub count: u64,
 }
 
-/// What of a family is the same from sample to sample: its names, and those of its series.
+/// The constant part of a family: name, help, kind, and the labels of its series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Descriptor {
     /// The full name that the text format 0.0.4 shows (`node_cpu_seconds_total`, with `_total`).
     pub name: SharedStr,
     pub help: SharedStr,
     pub kind: MetricKind,
-    /// Of each series, in the order in which they are written. Most families have one.
+    /// Labels of each series in the order of the exposition. Most families have one series.
     labels: SmallVec<[LabelSet; 1]>,
 }
 
 impl Descriptor {
-    /// Of a family with one series without labels.
+    /// A descriptor of a family with one series without labels.
     pub fn single(name: impl Into<SharedStr>, help: impl Into<SharedStr>, kind: MetricKind) -> Arc<Descriptor> {
         Family::new(name, help, kind).value(0.0).descriptor
     }
 
-    /// A family of this form: a number for each of its series.
+    /// A family with this descriptor and a number per series.
     ///
     /// # Panics
     ///
-    /// When there are more or fewer numbers than series.
+    /// When the number of values differs from the number of series.
     pub fn family(self: &Arc<Self>, values: impl IntoIterator<Item = f64>) -> Family {
         let family = Family {
             descriptor: Arc::clone(self),
             values: values.into_iter().map(SampleValue::Number).collect(),
         };
-        // Else numbers would stand beside the wrong series.
+        // A mismatch would put numbers beside the wrong series.
         assert_eq!(family.values.len(), self.labels.len(), "{}", self.name);
         family
     }
 }
 
-/// Families of one series each, without labels: a number for each form, in their order.
+/// Families of one series without labels each: a number per descriptor, in order.
 pub fn unlabelled_families<'f>(
     descriptors: impl IntoIterator<Item = &'f Arc<Descriptor>>,
     values: impl IntoIterator<Item = f64>,
@@ -172,8 +172,8 @@ pub fn unlabelled_families<'f>(
     both.map(|(descriptor, value)| descriptor.family([value])).collect()
 }
 
-/// A metric family at one moment. Samples share its form, so that who only wants to know whether anything but numbers has
-/// changed compares addresses.
+/// A metric family at one moment. Successive samples share its descriptor, so that a comparison of addresses says
+/// whether anything but numbers has changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Family {
     descriptor: Arc<Descriptor>,
@@ -210,7 +210,7 @@ impl Family {
         Self::new(name, help, MetricKind::Gauge)
     }
 
-    /// The same with another help.
+    /// The family with another help.
     pub fn with_help(mut self, help: impl Into<SharedStr>) -> Self {
         Arc::make_mut(&mut self.descriptor).help = help.into();
         self
@@ -222,7 +222,7 @@ impl Family {
         self
     }
 
-    /// Adds a series with labels, in the order in which they shall be written.
+    /// Adds a series with labels, in the order of the exposition.
     pub fn push(&mut self, labels: impl IntoIterator<Item = Label>, value: f64) {
         self.push_value(labels, SampleValue::Number(value));
     }
@@ -232,7 +232,7 @@ impl Family {
     }
 
     fn push_value(&mut self, labels: impl IntoIterator<Item = Label>, value: SampleValue) {
-        // A family that is still being made has its form for itself.
+        // A family under construction does not share its descriptor.
         Arc::make_mut(&mut self.descriptor)
             .labels
             .push(labels.into_iter().collect());
@@ -243,13 +243,13 @@ impl Family {
         &self.descriptor
     }
 
-    /// Its series.
+    /// The series with their values.
     pub fn points(&self) -> impl ExactSizeIterator<Item = Point<'_>> + Clone {
         let both = self.descriptor.labels.iter().zip(&self.values);
         both.map(|(labels, value)| Point { labels, value })
     }
 
-    /// One of its series, of which there must be so many.
+    /// The series at `index`, which must exist.
     pub fn point(&self, index: usize) -> Point<'_> {
         Point {
             labels: &self.descriptor.labels[index],
@@ -257,7 +257,7 @@ impl Family {
         }
     }
 
-    /// How many series it has.
+    /// The number of series.
     pub fn len(&self) -> usize {
         self.values.len()
     }
@@ -267,12 +267,12 @@ impl Family {
     }
 }
 
-/// The forms of the last sample, to be shared by the next one.
+/// A pool of the descriptors of the last sample, which the next one shares.
 #[derive(Debug, Default)]
 pub struct DescriptorPool(Vec<Arc<Descriptor>>);
 
 impl DescriptorPool {
-    /// Lets families share the forms of their forerunners, place by place, and remembers their own.
+    /// Lets families share the descriptors of the last sample, position by position, and stores new ones.
     pub fn share(&mut self, families: &mut [Family]) {
         self.0.truncate(families.len());
         for (index, family) in families.iter_mut().enumerate() {
@@ -286,7 +286,7 @@ impl DescriptorPool {
     }
 }
 
-/// DescriptorPool of families whose series are about the same things as last time, as one for each device.
+/// A cache of the descriptors of families whose series belong to things such as devices.
 #[derive(Debug)]
 pub struct DescriptorCache<T> {
     things: Vec<T>,
@@ -303,7 +303,7 @@ impl<T> Default for DescriptorCache<T> {
 }
 
 impl<T: PartialEq> DescriptorCache<T> {
-    /// The forms of families about these things, made anew only where the things are others.
+    /// The descriptors for these things. `make` is called only where the things differ from the last call.
     pub fn descriptors<F>(&mut self, things: Vec<T>, make: impl FnOnce(&[T]) -> F) -> &[Arc<Descriptor>]
     where
         F: IntoIterator<Item = Family>,
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_share_the_forms_that_did_not_change() {
+    fn samples_share_unchanged_descriptors() {
         let mut descriptors = DescriptorPool::default();
         let mut shared = |mut families: Vec<Family>| {
             descriptors.share(&mut families);
@@ -350,14 +350,14 @@ mod tests {
         assert_eq!(now[0], disks(&["a", "c"], 2.0));
         let later = shared(vec![disks(&["a", "c"], 3.0)]);
         assert!(Arc::ptr_eq(now[0].descriptor(), later[0].descriptor()));
-        // Forgotten since there was a sample without it.
+        // The pool dropped the descriptor at the sample without it.
         let again = shared(vec![disks(&["a", "c"], 4.0), Family::gauge("b", "").value(4.0)]);
         assert!(!Arc::ptr_eq(now[1].descriptor(), again[1].descriptor()));
     }
 
     #[test]
-    fn what_is_about_the_same_things_is_named_once() {
-        let mut kept = DescriptorCache::default();
+    fn same_things_share_descriptors() {
+        let mut cache = DescriptorCache::default();
         let mut made = 0;
         for (names, expected) in [
             (vec!["a"], 1),
@@ -366,7 +366,7 @@ mod tests {
             (vec![], 3),
             (vec!["a"], 4),
         ] {
-            let descriptors = kept.descriptors(names.clone(), |names| {
+            let descriptors = cache.descriptors(names.clone(), |names| {
                 made += 1;
                 [disks(names, 0.0)]
             });
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_form_is_not_changed_by_one_who_adds_to_it() {
+    fn adding_a_series_does_not_change_a_shared_descriptor() {
         let one = disks(&["a"], 1.0);
         let mut other = one.descriptor().family([2.0]);
         other.push([label("name", "b")], 3.0);

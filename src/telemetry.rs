@@ -1,5 +1,5 @@
-//! What evenkeel counts about itself, written by receiver, engine and sampler, read by publish.
-//! Label values come from closed enums or from rule names; never from alerts or processes.
+//! The telemetry of evenkeel itself: counters and state, written by receiver, engine and sampler, read by `publish`.
+//! Label values come from closed enums or from rule names, never from alerts or processes.
 
 mod activity;
 mod families;
@@ -16,7 +16,7 @@ pub const REACTION_BOUNDS_SECONDS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0,
 ];
 
-/// Counters and gauges of the daemon. Cheap to clone: all clones count together.
+/// Counters and gauges of the daemon. A clone is cheap and shares them.
 #[derive(Clone, Default)]
 pub struct Telemetry(Arc<Mutex<Counts>>);
 
@@ -26,7 +26,7 @@ struct Counts {
     alerts_received: BTreeMap<(&'static str, &'static str), u64>,
     alerts_truncated: u64,
     early_samples: BTreeMap<&'static str, u64>,
-    /// Those that answered when they were asked last, and those that did not.
+    /// How many answered the last request, and how many did not.
     alertmanagers: (usize, usize),
     decisions: BTreeMap<(SmolStr, &'static str), u64>,
     actions: BTreeMap<(String, &'static str, &'static str), u64>,
@@ -34,11 +34,11 @@ struct Counts {
     state: EngineState,
     activity: Activity,
     reload: ReloadStatus,
-    /// What was made of all this, until it changes.
+    /// The families built from all this, until it changes.
     families: Option<Vec<Family>>,
 }
 
-/// Gauges that the engine sets as a whole after each turn.
+/// Gauges that the engine sets as a whole after each batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EngineState {
     pub enforce: bool,
@@ -51,7 +51,7 @@ pub struct EngineState {
     pub alerts_firing: BTreeMap<&'static str, usize>,
     /// Live leases per (rule, knob).
     pub leases: BTreeMap<(String, &'static str), usize>,
-    /// What was asked of allocators per (rule, state).
+    /// Requests to allocators per (rule, state).
     pub allocations: BTreeMap<(String, &'static str), usize>,
     /// Whether the breaker of a rule is open.
     pub breakers: BTreeMap<String, bool>,
@@ -73,82 +73,90 @@ impl Default for EngineState {
     }
 }
 
-/// How the last reloads went.
+/// The outcome of the last reloads.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ReloadStatus {
-    /// The newest configuration is not the one in force.
+    /// The newest configuration is not in force.
     pub failed: bool,
-    /// Unix time at which the one in force was loaded.
+    /// Unix time at which the configuration in force was loaded.
     pub success_timestamp_seconds: f64,
 }
 
 impl Telemetry {
-    /// To be looked at, or changed where no family tells of it.
-    fn look(&self) -> MutexGuard<'_, Counts> {
-        // Counters stay true even when a thread died while holding the lock: each update is one assignment.
+    /// Locks the counts for reading, or for changes that no family shows.
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        // Counters stay valid when a thread panics while it holds the lock, because each update is one assignment.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To be changed: its families are to be made anew.
-    fn change(&self) -> MutexGuard<'_, Counts> {
-        let mut counts = self.look();
+    /// Locks the counts for a change and drops the cached families.
+    fn lock_for_change(&self) -> MutexGuard<'_, Counts> {
+        let mut counts = self.lock();
         counts.families = None;
         counts
     }
 
-    /// An answer of the webhook listener, by HTTP status code.
+    /// Counts a response of the webhook listener by HTTP status code.
     pub fn webhook_request(&self, code: u16) {
-        *self.change().webhook_requests.entry(code).or_default() += 1;
+        *self.lock_for_change().webhook_requests.entry(code).or_default() += 1;
     }
 
-    /// One alert entry that arrived, whatever is decided about it.
+    /// Counts an alert that arrived, whatever is decided about it.
     pub fn alert_received(&self, source: &'static str, status: &'static str) {
-        *self.change().alerts_received.entry((source, status)).or_default() += 1;
+        *self
+            .lock_for_change()
+            .alerts_received
+            .entry((source, status))
+            .or_default() += 1;
     }
 
-    /// Alerts that Alertmanager left out of a notification (`truncatedAlerts`).
+    /// Counts alerts that Alertmanager left out of a notification (`truncatedAlerts`).
     pub fn alerts_truncated(&self, count: u64) {
-        self.change().alerts_truncated += count;
+        self.lock_for_change().alerts_truncated += count;
     }
 
-    /// What early samples may be taken for: such a cause is shown before the first one.
+    /// Announces the causes of early samples, so that each has a series before its first sample.
     pub fn expect_early_samples(&self, causes: impl IntoIterator<Item = &'static str>) {
-        let mut state = self.change();
+        let mut state = self.lock_for_change();
         for cause in causes {
             state.early_samples.entry(cause).or_default();
         }
     }
 
-    /// A sample that was taken between two regular ones, and why.
+    /// Counts an early sample by cause.
     pub fn early_sample(&self, cause: &'static str) {
-        *self.change().early_samples.entry(cause).or_default() += 1;
+        *self.lock_for_change().early_samples.entry(cause).or_default() += 1;
     }
 
-    /// How many Alertmanagers answered when all were asked last, and how many did not.
+    /// Sets how many Alertmanagers answered the last requests, and how many did not.
     pub fn alertmanagers_asked(&self, answering: usize, silent: usize) {
-        self.change().alertmanagers = (answering, silent);
+        self.lock_for_change().alertmanagers = (answering, silent);
     }
 
     pub fn decision(&self, rule: &str, decision: &'static str) {
-        *self.change().decisions.entry((rule.into(), decision)).or_default() += 1;
+        *self
+            .lock_for_change()
+            .decisions
+            .entry((rule.into(), decision))
+            .or_default() += 1;
     }
 
-    /// Decisions so far, by rule and word.
+    /// Number of decisions by rule and kind.
     pub fn decision_counts(&self) -> BTreeMap<(SmolStr, &'static str), u64> {
-        self.look().decisions.clone()
+        self.lock().decisions.clone()
     }
 
     pub fn action(&self, rule: &str, action: &'static str, outcome: &'static str) {
         *self
-            .change()
+            .lock_for_change()
             .actions
             .entry((rule.to_owned(), action, outcome))
             .or_default() += 1;
     }
 
-    /// Time from the alert's arrival to a step applied.
+    /// Observes the time from an alert's arrival to an applied step.
     pub fn reaction_seconds(&self, seconds: f64) {
-        let mut counts = self.change();
+        let mut counts = self.lock_for_change();
         let histogram = &mut counts.reaction;
         if histogram.buckets.is_empty() {
             histogram.buckets = REACTION_BOUNDS_SECONDS.iter().map(|&bound| (bound, 0)).collect();
@@ -163,20 +171,21 @@ impl Telemetry {
     }
 
     pub fn set_state(&self, state: EngineState) {
-        if self.look().state != state {
-            self.change().state = state;
+        if self.lock().state != state {
+            self.lock_for_change().state = state;
         }
     }
 
-    /// Replaces what is open and held now.
+    /// Replaces the open alerts and held leases.
     pub fn set_open(&self, alerts: Vec<OpenAlert>, leases: Vec<LeaseStatus>) {
-        let mut counts = self.look();
+        let mut counts = self.lock();
         (counts.activity.alerts, counts.activity.leases) = (alerts, leases);
     }
 
-    /// Replaces the rules in force. What each is there to do is counted from zero, so that `increase()` sees the first time.
+    /// Replaces the rules in force. The expected series of each rule start at zero, so that `increase()` sees the first
+    /// event.
     pub fn set_rules(&self, rules: Vec<RuleStatus>) {
-        let mut counts = self.change();
+        let mut counts = self.lock_for_change();
         for rule_status in &rules {
             let decision = if rule_status.acts { "planned" } else { "dry_run" };
             counts
@@ -196,35 +205,36 @@ impl Telemetry {
         counts.activity.set_rules(rules);
     }
 
-    /// Adds a line to what happened.
+    /// Adds an event to the activity.
     pub fn record_event(&self, event: Event) {
-        self.look().activity.record_event(event);
+        self.lock().activity.record_event(event);
     }
 
     pub fn activity(&self) -> Activity {
-        self.look().activity.clone()
+        self.lock().activity.clone()
     }
 
     pub fn state(&self) -> EngineState {
-        self.look().state.clone()
+        self.lock().state.clone()
     }
 
     pub fn reload(&self) -> ReloadStatus {
-        self.look().reload
+        self.lock().reload
     }
 
-    /// A reload (or the start) at this Unix time that worked, or one that kept the last good configuration.
+    /// Records a successful reload (or start) at this Unix time, or a failed one, which keeps the last good
+    /// configuration.
     pub fn reloaded(&self, success_at_seconds: Option<f64>) {
-        let mut counts = self.change();
+        let mut counts = self.lock_for_change();
         counts.reload.failed = success_at_seconds.is_none();
         if let Some(at) = success_at_seconds {
             counts.reload.success_timestamp_seconds = at;
         }
     }
 
-    /// The `evenkeel_*` families about evenkeel itself (DESIGN section 4.5), sampler's ones excepted.
+    /// The `evenkeel_*` families about evenkeel itself, except those of the sampler.
     pub fn families(&self) -> Vec<Family> {
-        let mut counts = self.look();
+        let mut counts = self.lock();
         if let Some(families) = &counts.families {
             return families.clone();
         }

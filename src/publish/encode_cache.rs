@@ -1,5 +1,5 @@
-//! Writes a text again as it was but for its numbers. From scrape to scrape a host keeps its families and series, and
-//! nearly all that a scrape costs beyond reading is to name them.
+//! An incremental encoder with a cache of the last body: it writes only the numbers that differ. From scrape to scrape
+//! a host keeps its families and series, and writing their names is nearly all that a scrape costs beyond reading.
 
 use super::exposition::{self, Content};
 use super::negotiation::Format;
@@ -11,42 +11,42 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Keeps the last text that was written, of which the next one may be made.
+/// A cache of the last text, from which the next one may be made.
 #[derive(Default)]
 pub struct EncodeCache(Mutex<Option<CachedBody>>);
 
-/// A text and what it was written of.
+/// A text with its content.
 struct CachedBody {
     format: Format,
     content: Arc<Content>,
-    /// In UTF-8; shared with the answers.
+    /// In UTF-8; shared with the responses.
     text: Bytes,
     layout: Option<NumberLayout>,
 }
 
-/// How many texts of one layout are gzipped by looking for what repeats in each: to look for it once for all is dearer, and for
-/// nothing where the layout does not stay.
+/// How many texts of one layout are gzipped by a search for repeats in each. One search for all of them is more
+/// expensive, and wasted where the layout changes.
 const SEARCHED_TEXTS: u32 = 10;
 
-/// Where the numbers of a text stand.
+/// The positions of the numbers of a text.
 struct NumberLayout {
-    /// In the order in which they are written: the place of a point's family among all of a content, and its own therein.
+    /// In the order of the text: the index of a family in the content and of a point in the family.
     points: Vec<[u32; 2]>,
-    /// The numbers of all of them, in bytes of the text.
+    /// The byte ranges of all numbers in the text.
     numbers: Vec<Range<u32>>,
-    /// How many texts were written by it.
+    /// Number of texts written with this layout.
     texts: u32,
     repeats: Option<Repeats>,
 }
 
 impl EncodeCache {
-    /// The text of a content.
+    /// Encodes a content.
     ///
     /// # Errors
     ///
-    /// When the encoder gives up, which nothing makes it do.
+    /// When the encoder fails, for which there is no known case.
     pub fn encode(&self, content: &Arc<Content>, format: Format) -> Result<Bytes, fmt::Error> {
-        // What was left behind is good, or nothing.
+        // After a panic the cache is empty or valid.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let reusable = last.take().filter(|body| body.format == format);
         let body = match reusable.and_then(|body| body.with_numbers_of(content)) {
@@ -63,7 +63,7 @@ impl EncodeCache {
         Ok(text)
     }
 
-    /// The text that was encoded last as a gzip file, where that can be had for less than by looking for what repeats in it.
+    /// The last encoded text as a gzip file, where its repeats are known from earlier texts.
     pub fn gzip(&self, text: &Bytes) -> Option<Bytes> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let body = last.as_mut().filter(|body| body.text.as_ptr() == text.as_ptr())?;
@@ -73,20 +73,20 @@ impl EncodeCache {
             None => Repeats::find(text, &layout.numbers)?,
         };
         let packed = repeats.pack(text, &layout.numbers);
-        // Out of reach for one is out of reach for the next: it is looked for anew.
+        // When a repeat is out of reach once, it is for the next text, too: search again.
         layout.repeats = packed.is_some().then_some(repeats);
         packed.map(Bytes::from)
     }
 }
 
 impl CachedBody {
-    /// The same with the numbers of another content, if nothing else differs.
+    /// The body with the numbers of another content, if nothing else differs.
     fn with_numbers_of(self, content: &Arc<Content>) -> Option<CachedBody> {
         let former = &self.content;
         if !is_same_but_for_numbers(former, content) {
             return None;
         }
-        // Made only now: where contents never match, it would be made for nothing.
+        // The layout is built on first use, because it is wasted where contents never match.
         let mut layout = match self.layout {
             Some(layout) => layout,
             None => NumberLayout::of(former, str::from_utf8(&self.text).ok()?, self.format)?,
@@ -106,7 +106,7 @@ impl CachedBody {
                 let Range { start, end } = place.start as usize..place.end as usize;
                 let begin = text.len() + (start - taken);
                 let mut length = end - start;
-                // What is between two new numbers is taken over at once.
+                // The text between two changed numbers is copied at once.
                 if is_new {
                     number.clear();
                     exposition::write_number_of(&mut number, is.value, index, self.format).ok()?;
@@ -130,7 +130,8 @@ impl CachedBody {
 }
 
 impl NumberLayout {
-    /// Of a text that was written of this content. `None` where a value kept a point out, for the next may let it in.
+    /// The layout of a text with its content. `None` where a value withheld a point, because the next value may show
+    /// it.
     fn of(content: &Content, text: &str, format: Format) -> Option<NumberLayout> {
         let mut places = FxHashMap::default();
         for (family, index) in content.families().zip(0..) {
@@ -159,7 +160,7 @@ impl NumberLayout {
     }
 }
 
-/// Where the number of each sample stands: behind the last blank of its line.
+/// The range of the number of each sample line: behind the last space.
 fn lines_with_numbers(text: &str) -> impl Iterator<Item = Range<usize>> {
     let mut begin = 0;
     text.split_inclusive('\n').filter_map(move |line| {
@@ -186,7 +187,7 @@ fn is_same_but_for_numbers(one: &Content, other: &Content) -> bool {
 
 fn is_same_family(one: &Family, other: &Family) -> bool {
     let same = |one: Point, other: Point| is_same_value(one.value, other.value);
-    // Nearly always they share it.
+    // Nearly always they share the descriptor.
     (Arc::ptr_eq(one.descriptor(), other.descriptor()) || one.descriptor() == other.descriptor())
         && one.points().zip(other.points()).all(|(one, other)| same(one, other))
 }
@@ -202,7 +203,7 @@ fn is_same_value(one: &SampleValue, other: &SampleValue) -> bool {
     }
 }
 
-/// Whether both are written the same, signs of nought included.
+/// Whether both are written the same, including the sign of zero.
 fn is_same_number(one: &SampleValue, other: &SampleValue) -> bool {
     match (one, other) {
         (SampleValue::Number(one), SampleValue::Number(other)) => one.to_bits() == other.to_bits(),
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_in_numbers_only_is_not_named_again() {
+    fn content_with_other_numbers_reuses_the_text() {
         for format in FORMATS {
             let mut last = body(&gauges([0.0; 3]), format);
             for numbers in [
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_in_more_is_written_anew() {
+    fn content_with_other_names_is_encoded_again() {
         let [first, second] = [1.0, 2.0].map(|value| Family::gauge("a", "A.").value(value));
         let one = content(vec![first]);
         let labelled = |name: &'static str| {
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_openmetrics_cannot_show_comes_back() {
+    fn withheld_counter_comes_back() {
         let counter = |value: f64| content(vec![Family::counter("a_total", "").value(value)]);
         for (before, now) in [(1.0, -1.0), (-1.0, 1.0), (f64::NAN, 1.0), (1.0, f64::NAN)] {
             for format in FORMATS {
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_printed_often_is_packed_and_nothing_else_is() {
+    fn only_bodies_of_a_stable_layout_reuse_repeats() {
         let encode_cache = EncodeCache::default();
         let mut packed = 0;
         for number in 0..2 * SEARCHED_TEXTS {
@@ -346,12 +347,12 @@ mod tests {
             GzDecoder::new(&found[..]).read_to_end(&mut unpacked).unwrap();
             assert_eq!(unpacked, encoded);
         }
-        // The first has no layout yet.
+        // The first text has no layout yet.
         assert_eq!(packed, SEARCHED_TEXTS - 1);
     }
 
     #[test]
-    fn each_format_is_what_it_is_when_asked_for_in_turn() {
+    fn alternating_formats_are_encoded_right() {
         let encode_cache = EncodeCache::default();
         for (format, value) in FORMATS.into_iter().cycle().zip(0..6) {
             let content = gauges([f64::from(value); 3]);
@@ -360,7 +361,7 @@ mod tests {
         }
     }
 
-    /// Names, labels and kinds that clash as they do at worst, with values of all sorts.
+    /// Names, labels and kinds that clash in every way, with values of all kinds.
     fn family() -> impl Strategy<Value = Family> {
         let name = prop_oneof![
             Just("a"),
@@ -407,7 +408,7 @@ mod tests {
         })
     }
 
-    /// The same families with other numbers; a point without one keeps its own.
+    /// The same families with other numbers; a point without a new number keeps its own.
     fn renumbered(families: &[Family], numbers: &[Option<f64>]) -> Vec<Family> {
         let mut numbers = numbers.iter().copied().cycle();
         let mut renumber = |family: &Family| {
@@ -437,7 +438,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_what_would_be_written_anew(
+        fn cached_encoding_equals_plain_encoding(
             families in vec(family(), 0..6),
             rounds in vec(vec(option::of(prop_oneof![any::<f64>(), (-3i32..9).prop_map(f64::from)]), 1..8), 1..4),
         ) {
@@ -450,7 +451,7 @@ mod tests {
                     let content = content(families.clone());
                     let encoded = encode_cache.encode(&content, format).unwrap();
                     prop_assert_eq!(str::from_utf8(&encoded).unwrap(), exposition::write(&content, format).unwrap());
-                    // As if it had been encoded often; what repeats is looked for once, and then in other numbers.
+                    // As if encoded often: repeats are searched once and then used for other numbers.
                     if let Some(layout) = encode_cache.0.lock().unwrap().as_mut().and_then(|body| body.layout.as_mut()) {
                         layout.texts = SEARCHED_TEXTS + 1;
                     }

@@ -1,4 +1,5 @@
-//! Families as text: OpenMetrics 1.0.0 through `prometheus-client`, and Prometheus' text format 0.0.4.
+//! The exposition of families as text: OpenMetrics 1.0.0 through `prometheus-client`, and Prometheus' text format
+//! 0.0.4.
 
 use super::negotiation::Format;
 use super::normalize::{FamilyOrder, NormalizedFamily, normalize};
@@ -19,13 +20,13 @@ use std::sync::Arc;
 /// Integers up to here are exact in a double, and are shorter and cheaper to write as integers.
 const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
-/// Everything that one answer shows.
+/// The content of one response.
 #[derive(Debug, Default)]
 pub struct Content {
     pub readings: Vec<Arc<CollectorReading>>,
     pub derived: Arc<Vec<Family>>,
     pub own: Vec<Family>,
-    /// Shared with the answers before.
+    /// Shared by successive responses.
     pub order: Arc<FamilyOrder>,
 }
 
@@ -39,11 +40,11 @@ impl Content {
     }
 }
 
-/// A content as text.
+/// Encodes a content as text.
 ///
 /// # Errors
 ///
-/// When the encoder of `prometheus-client` gives up, which nothing that is left after cleaning makes it do.
+/// When the encoder of `prometheus-client` fails, for which there is no known case after normalization.
 pub fn write(content: &Arc<Content>, format: Format) -> Result<String, fmt::Error> {
     match format {
         Format::OpenMetrics => openmetrics(Arc::clone(content)),
@@ -51,8 +52,7 @@ pub fn write(content: &Arc<Content>, format: Format) -> Result<String, fmt::Erro
     }
 }
 
-/// The values of a text in the order in which they stand there, to be compared by address. `None` if one was left out for its
-/// value.
+/// The values of a text in its order, to be compared by address. `None` if a value was withheld.
 pub(super) fn written(content: &Content, format: Format) -> Option<Vec<*const SampleValue>> {
     let mut points = Vec::new();
     let mut is_complete = true;
@@ -70,14 +70,14 @@ pub(super) fn written(content: &Content, format: Format) -> Option<Vec<*const Sa
     is_complete.then_some(points)
 }
 
-/// OpenMetrics: the value of a counter must not be NaN nor negative.
+/// Whether OpenMetrics forbids the value: a counter must be neither NaN nor negative.
 pub(super) fn is_withheld(point: Point, kind: MetricKind, format: Format) -> bool {
     let is_wrong = |value: f64| value.is_nan() || value < 0.0;
     let is_wrong = matches!(*point.value, SampleValue::Number(value) if is_wrong(value));
     format == Format::OpenMetrics && kind == MetricKind::Counter && is_wrong
 }
 
-/// OpenMetrics 1.0.0 text.
+/// Encodes OpenMetrics 1.0.0.
 fn openmetrics(content: Arc<Content>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(content));
@@ -92,7 +92,7 @@ impl Collector for Content {
             let help = escape(family.help, true);
             let mut metric = encoder.encode_descriptor(name, &help, None, kind)?;
             for point in family.points {
-                // A counter that goes as `unknown` may be anything.
+                // A counter written as `unknown` may have any value.
                 if !(matches!(kind, MetricType::Counter) && is_withheld(*point, family.kind, Format::OpenMetrics)) {
                     encode_point(&mut metric, point, kind)?;
                 }
@@ -102,7 +102,7 @@ impl Collector for Content {
     }
 }
 
-/// Shows the families of OpenMetrics in their order, each with its name and type there.
+/// Visits the families of OpenMetrics in order, each with its name and type there.
 fn for_each_in_openmetrics(
     content: &Content,
     mut visit: impl FnMut(&NormalizedFamily, &str, MetricType) -> fmt::Result,
@@ -116,11 +116,11 @@ fn for_each_in_openmetrics(
     Ok(())
 }
 
-/// What OpenMetrics appends to the names of counters and histograms.
+/// Suffixes that OpenMetrics appends to the names of counters and histograms.
 const SUFFIXES: [&str; 5] = ["_total", "_created", "_bucket", "_count", "_sum"];
 
-/// The names that OpenMetrics keeps for families already written, each with what it appends to them: a family must not
-/// bear a name that is a sample of another.
+/// The names of families already written, each with the suffixes of its samples: a family must not have the name of a
+/// sample of another family.
 #[derive(Default)]
 struct ReservedNames<'a> {
     taken: FxHashMap<&'a str, &'static [&'static str]>,
@@ -128,8 +128,9 @@ struct ReservedNames<'a> {
 }
 
 impl<'a> ReservedNames<'a> {
-    /// Name and type under which a family goes. A counter loses `_total`, which the encoder adds again. A counter of
-    /// node_exporter's that has no `_total`, or whose bare name is taken, is `unknown`: so its series keep their name.
+    /// Name and type under which a family is written. A counter loses `_total`, which the encoder adds again. A counter
+    /// of node_exporter without `_total`, or whose bare name is taken, is `unknown`, so that its series keep their
+    /// name.
     fn take(&mut self, name: &'a str, kind: MetricKind) -> Option<(&'a str, MetricType)> {
         let typed = match kind {
             MetricKind::Counter => name
@@ -149,7 +150,7 @@ impl<'a> ReservedNames<'a> {
         Some((name, kind))
     }
 
-    /// Whether no family has this name, none has it as that of a sample, and no sample of this one would be a family.
+    /// Whether the name is that of no family and of no sample, and no sample of this family has the name of a family.
     fn is_free(&mut self, name: &str, suffixes: &[&str]) -> bool {
         let is_sample_of_another = |suffix: &&str| {
             let whose = name.strip_suffix(suffix).and_then(|bare| self.taken.get(bare));
@@ -202,7 +203,7 @@ fn encode_value(metric: &mut MetricEncoder, value: &SampleValue, kind: MetricTyp
     }
 }
 
-/// Buckets as `prometheus-client` wants them: each with its own count only, and with the last bound.
+/// Buckets as `prometheus-client` expects them: not cumulative, and with the bound +Inf.
 fn separate(histogram: &Histogram) -> Vec<(f64, u64)> {
     let mut below = 0;
     finite_buckets(histogram)
@@ -216,11 +217,11 @@ fn separate(histogram: &Histogram) -> Vec<(f64, u64)> {
 }
 
 fn exact_integer(value: f64) -> Option<i64> {
-    // -0.0 would lose its sign, which nobody misses.
+    // -0.0 loses its sign, which has no meaning here.
     (value.fract() == 0.0 && value.abs() <= MAX_EXACT_INTEGER).then_some(value as i64)
 }
 
-/// Help text in one line. Quotes are escaped in OpenMetrics only.
+/// Escapes help text to one line. Quotes are escaped in OpenMetrics only.
 fn escape(text: &str, quotes: bool) -> Cow<'_, str> {
     if memchr::memchr3(b'\\', b'\n', b'"', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
@@ -237,14 +238,14 @@ fn escape(text: &str, quotes: bool) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Prometheus' text format 0.0.4.
+/// Encodes Prometheus' text format 0.0.4.
 fn text(content: &Content) -> Result<String, fmt::Error> {
     let mut out = String::with_capacity(128 << 10);
     for_each_in_text(content, |family| write_family(&mut out, family))?;
     Ok(out)
 }
 
-/// Shows the families of the text format in their order.
+/// Visits the families of the text format in order.
 fn for_each_in_text(content: &Content, mut visit: impl FnMut(&NormalizedFamily) -> fmt::Result) -> fmt::Result {
     let normalized = normalize(content.families(), &content.order);
     // A histogram's samples must not collide with a family of their own.
@@ -265,16 +266,16 @@ fn for_each_in_text(content: &Content, mut visit: impl FnMut(&NormalizedFamily) 
     Ok(())
 }
 
-/// How many numbers a value has in a text.
+/// The number of numbers that a value has in a text.
 pub(super) fn numbers_of(value: &SampleValue) -> usize {
     match value {
         SampleValue::Number(_) => 1,
-        // The bound +Inf, sum and count.
+        // Buckets, the bound +Inf, sum and count.
         SampleValue::Histogram(histogram) => finite_buckets(histogram).count() + 3,
     }
 }
 
-/// Writes one of them as it stands in the text of this format.
+/// Writes one of them as the encoder of this format writes it.
 pub(super) fn write_number_of(out: &mut String, value: &SampleValue, index: usize, format: Format) -> fmt::Result {
     let histogram = match value {
         SampleValue::Number(value) => return write_value(out, *value, format),
@@ -301,7 +302,7 @@ pub(super) fn write_number_of(out: &mut String, value: &SampleValue, index: usiz
     }
 }
 
-/// As [`encode_value`] and [`write_sample`] write it.
+/// Writes a value as [`encode_value`] and [`write_sample`] do.
 fn write_value(out: &mut String, value: f64, format: Format) -> fmt::Result {
     match (format, exact_integer(value)) {
         (_, Some(integer)) => out.write_str(itoa::Buffer::new().format(integer)),
@@ -358,7 +359,7 @@ fn write_sample(out: &mut String, name: &str, suffix: &str, point: &Point, le: O
         out.push(separator);
         separator = ',';
         out.push_str("le=\"");
-        // As OpenMetrics writes it, so that a change of format does not begin new series.
+        // As in OpenMetrics, so that a change of format does not create new series.
         if bound.is_infinite() {
             out.push_str("+Inf")
         } else {
@@ -382,7 +383,7 @@ fn write_number(out: &mut String, value: f64) -> fmt::Result {
     }
     match exact_integer(value) {
         Some(integer) => out.write_str(itoa::Buffer::new().format(integer)),
-        // Rust writes as many digits as the number has places: 1e-300 would be 302 characters.
+        // Rust writes all places of a number: 1e-300 would be 302 characters.
         None if !(1e-6..1e17).contains(&value.abs()) && !value.is_nan() => write!(out, "{value:e}"),
         None => write!(out, "{value}"),
     }
@@ -423,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_clash_in_openmetrics_becomes_unknown_or_is_left_out() {
+    fn clashing_names_become_unknown_or_are_left_out() {
         let (openmetrics, _) = both(vec![
             Family::gauge("a", "").value(1.0),
             Family::counter("a_total", "").value(2.0),
@@ -445,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn names_from_the_world_are_escaped() {
+    fn names_from_outside_are_escaped() {
         let mut family = Family::gauge("a", "Back\\slash \"quoted\"\nnew line");
         family.push([label("path", "x\"y\\z\nw")], 1.0);
         check(

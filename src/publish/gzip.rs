@@ -1,4 +1,5 @@
-//! Gzips bodies with one compressor: its tables are larger than most bodies, and to make them anew takes longer than to wipe them.
+//! A reusable gzip compressor. Its tables are larger than most bodies, and allocating them takes longer than resetting
+//! them.
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 use hyper::body::Bytes;
@@ -7,19 +8,20 @@ use std::sync::{Mutex, PoisonError};
 /// Level 1 takes a third of the time of the default 6 and is a tenth larger.
 const LEVEL: u32 = 1;
 
-/// The largest window that the format has (32 KiB, as a power of two). A smaller one moves more often, which costs more than it spares.
+/// The largest window of the format (32 KiB, as a power of two). A smaller one moves more often, which costs more than
+/// it saves.
 const WINDOW_BITS: u8 = 15;
 
-/// Made when the first body wants it.
+/// A compressor that is created for the first body.
 #[derive(Default)]
 pub struct Compressor(Mutex<Option<Compress>>);
 
 impl Compressor {
-    /// The body as a gzip file (RFC 1952) of one member, or nothing should the compressor fail.
+    /// Compresses a body to a gzip file (RFC 1952) of one member. `None` if the compressor fails.
     pub fn compress(&self, body: &[u8]) -> Option<Bytes> {
-        // Whatever state another thread left behind, it is wiped.
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let compressor = kept.get_or_insert_with(|| Compress::new_gzip(Compression::new(LEVEL), WINDOW_BITS));
+        // The reset below clears the state that a panic may have left.
+        let mut compressor = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let compressor = compressor.get_or_insert_with(|| Compress::new_gzip(Compression::new(LEVEL), WINDOW_BITS));
         compressor.reset();
         let mut compressed = Vec::with_capacity(body.len() / 4 + 64);
         loop {
@@ -40,8 +42,8 @@ mod tests {
     use std::io::Read;
 
     #[test]
-    fn what_was_compressed_before_leaves_no_trace() {
-        // Noise too, of which a gzip file is larger than itself.
+    fn earlier_bodies_leave_no_trace() {
+        // Noise, whose gzip file is larger than itself.
         let noise = |length: usize| -> Vec<u8> {
             let mut state = 1_u32;
             let mut next = || {
@@ -50,7 +52,7 @@ mod tests {
             };
             (0..length).map(|_| next()).collect()
         };
-        let kept = Compressor::default();
+        let compressor = Compressor::default();
         let bodies = [
             b"evenkeel_rules 3\n".repeat(40_000),
             Vec::new(),
@@ -60,7 +62,7 @@ mod tests {
             b"node_load1 0.5\n".repeat(10),
         ];
         for body in bodies {
-            let compressed = kept.compress(&body).unwrap();
+            let compressed = compressor.compress(&body).unwrap();
             let mut again = Vec::new();
             GzDecoder::new(&*compressed).read_to_end(&mut again).unwrap();
             assert!(again == body, "{} bytes", body.len());

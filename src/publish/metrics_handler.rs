@@ -1,5 +1,5 @@
-//! What the metrics listener answers to one request. Knows nothing of sockets: whoever accepts connections, with or
-//! without TLS, hands requests in here.
+//! The request handler of the metrics listener: metrics, status page and status as JSON, health checks and reload. It
+//! knows nothing of sockets and TLS.
 
 use super::exposition::Content;
 use super::negotiation::{self, Format};
@@ -21,20 +21,20 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
-/// A scrape that finds fast samples older than this reads them anew.
+/// A scrape reads fast samples again that are older than this.
 const MAX_SAMPLE_AGE: Duration = Duration::from_millis(100);
 
-/// How long a scrape, or the page, waits for fresh samples before it takes the newest there are.
+/// How long a scrape, or the page, waits for fresh samples before it uses the newest.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Share of the scraper's own deadline that may be spent waiting; the rest is for encoding and the way back.
+/// Share of the scraper's deadline that may be spent waiting; the rest is for encoding and transfer.
 const DEADLINE_SHARE: f64 = 0.8;
 
 /// The deadline that Prometheus announces with each scrape, in seconds.
 const SCRAPE_TIMEOUT_HEADER: &str = "x-prometheus-scrape-timeout-seconds";
 
-/// The page needs its own script, style and icon, and to fetch itself again; nothing inline, nothing from elsewhere, no text
-/// that becomes markup.
+/// The page needs its own script, style and icon, and fetches itself again. Everything else is forbidden: inline code,
+/// other origins, text that becomes markup.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      connect-src 'self'; base-uri 'none'; descriptor-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
@@ -42,13 +42,13 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 const JSON: &str = "application/json";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// Loads the configuration anew; may block. The text says why it could not.
+/// Reloads the configuration; may block. The error is the reason of a failure.
 pub type ReloadFn = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// Further families, made when a scrape asks; must be quick.
+/// A source of further families, called for each scrape; it must be quick.
 pub type FamilySource = Box<dyn Fn() -> Vec<Family> + Send + Sync>;
 
-/// A response of this listener: always whole in memory.
+/// A response of this listener, wholly in memory.
 pub type HttpResponse = Response<Full<Bytes>>;
 
 pub struct HandlerOptions {
@@ -58,7 +58,7 @@ pub struct HandlerOptions {
     pub max_requests: usize,
     /// Present with `--web.enable-lifecycle`.
     pub reload: Option<ReloadFn>,
-    /// Families of rooms that this one does not know.
+    /// Families of modules that this one does not know.
     pub sources: Vec<FamilySource>,
 }
 
@@ -73,14 +73,14 @@ impl Default for HandlerOptions {
     }
 }
 
-/// What the families that are made for a scrape have in common with those made for the one before.
+/// Descriptors that the families of successive scrapes share.
 #[derive(Default)]
 struct Descriptors {
-    about_collectors: DescriptorCache<&'static str>,
+    collector_descriptors: DescriptorCache<&'static str>,
     own: DescriptorPool,
 }
 
-/// All that is served on the metrics listener.
+/// The handler of all requests to the metrics listener.
 pub struct MetricsHandler {
     sampler: Arc<Sampler>,
     telemetry: Telemetry,
@@ -93,7 +93,7 @@ pub struct MetricsHandler {
 }
 
 impl MetricsHandler {
-    /// A site is ready from the start, for a sampler that runs has its first sample.
+    /// A handler is ready from the start, because a running sampler has its first sample.
     pub fn new(sampler: Arc<Sampler>, telemetry: Telemetry, options: HandlerOptions) -> Self {
         let scrapes = (options.max_requests > 0).then(|| Semaphore::new(options.max_requests));
         MetricsHandler {
@@ -108,16 +108,16 @@ impl MetricsHandler {
         }
     }
 
-    /// What `/-/ready` shall say, for instance no longer while shutting down.
+    /// Sets what `/-/ready` reports: not ready while shutting down, for instance.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
     }
 
-    /// Answers one request. The body of a request is never read.
+    /// Responds to one request. The body of a request is never read.
     pub async fn answer<B>(&self, request: &Request<B>) -> HttpResponse {
         let path = request.uri().path();
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
-        // First, for somebody may want the metrics at `/`.
+        // The telemetry path comes first, because it may be `/`.
         if path == self.options.telemetry_path {
             return if read {
                 self.metrics(request.uri(), request.headers()).await
@@ -205,9 +205,9 @@ impl MetricsHandler {
             readings,
             ..snapshot.clone()
         };
-        // Whatever a panic left behind is compared before it is used.
+        // Descriptors are compared before they are used, so a panic leaves no wrong ones.
         let mut descriptors = self.descriptors.lock().unwrap_or_else(PoisonError::into_inner);
-        own.extend(chosen.about_collectors(Instant::now(), &mut descriptors.about_collectors));
+        own.extend(chosen.collector_families(Instant::now(), &mut descriptors.collector_descriptors));
         descriptors.own.share(&mut own);
         Content {
             readings: chosen.readings,
@@ -221,7 +221,7 @@ impl MetricsHandler {
     }
 
     async fn status(&self) -> Status {
-        // One for all who look at the page in one second.
+        // All viewers within one interval share a sample.
         let snapshot = self.sampler.fresh(self.sampler.interval(), PATIENCE).await;
         status(&self.sampler, &snapshot, &self.telemetry, Instant::now())
     }
@@ -249,12 +249,12 @@ impl MetricsHandler {
             let hint = "Lifecycle API is not enabled: start with --web.enable-lifecycle, or send SIGHUP.\n";
             return plain(StatusCode::FORBIDDEN, PLAIN, hint);
         };
-        // Only a browser sends it, on behalf of some page that has no business here.
+        // Only a browser sends this header, for a page of another origin.
         if headers.contains_key(header::ORIGIN) {
             return plain(StatusCode::FORBIDDEN, PLAIN, "Requests from web pages are refused.\n");
         }
         let reload = Arc::clone(reload);
-        // It reads files, and that may block.
+        // A reload reads files, which may block.
         match tokio::task::spawn_blocking(move || reload()).await {
             Ok(Ok(())) => plain(StatusCode::OK, PLAIN, "Configuration reloaded.\n"),
             Ok(Err(why)) => plain(
@@ -281,7 +281,7 @@ fn patience(headers: &HeaderMap) -> Duration {
         .map_or(PATIENCE, |patience| patience.min(PATIENCE))
 }
 
-/// node-mixin's cluster dashboard divides by the number of these.
+/// The cluster dashboard of node-mixin divides by the number of these series.
 static NODE_EXPORTER_BUILD_INFO: LazyLock<Family> = LazyLock::new(|| {
     let mut info = Family::gauge(
         "node_exporter_build_info",
@@ -306,7 +306,7 @@ static NODE_EXPORTER_BUILD_INFO: LazyLock<Family> = LazyLock::new(|| {
     info
 });
 
-/// Which collectors a URL asks for with `collect[]` or `exclude[]`.
+/// The collectors that a URL selects with `collect[]` or `exclude[]`.
 enum CollectorFilter {
     All,
     Only(BTreeSet<&'static str>),
@@ -344,7 +344,7 @@ impl CollectorFilter {
         }
     }
 
-    /// Those asked for that are switched off.
+    /// The selected collectors that are disabled.
     fn missing(&self, snapshot: &Snapshot) -> Vec<&'static str> {
         let CollectorFilter::Only(names) = self else {
             return Vec::new();
@@ -354,7 +354,7 @@ impl CollectorFilter {
     }
 }
 
-/// A part of a query as its sender meant it. What is no escape stands for itself.
+/// Decodes percent escapes and `+` in a part of a query. Invalid escapes stay as they are.
 fn decode_percent(text: &str) -> Cow<'_, str> {
     if !text.contains(['%', '+']) {
         return Cow::Borrowed(text);
@@ -403,7 +403,7 @@ fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>)
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    // Said here, so that HEAD says it too.
+    // Set here, so that HEAD has it, too.
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(
@@ -430,7 +430,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scraper_in_a_hurry_is_not_kept_waiting() {
+    fn patience_follows_the_scrape_timeout() {
         for (header, expected) in [
             (None, PATIENCE),
             (Some("10"), PATIENCE),
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_in_a_query_are_undone_and_broken_ones_stay() {
+    fn escapes_are_decoded_and_invalid_ones_stay() {
         for (text, expected) in [
             ("collect%5B%5d", "collect[]"),
             ("a+b", "a b"),

@@ -1,5 +1,5 @@
-//! Samples and own counters as Prometheus reads them, and the listener that serves them. Knows nothing of rules or of
-//! what the engine does, except what `telemetry` carries.
+//! The metrics listener: expositions of samples and telemetry for Prometheus, and the status page. It knows nothing of
+//! rules or of the engine, except what `telemetry` holds.
 
 pub mod exposition;
 pub mod server;

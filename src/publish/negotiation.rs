@@ -1,4 +1,5 @@
-//! Which format and coding a scraper gets, from its `Accept` and `Accept-Encoding` (RFC 9110, section 12.5). Pure.
+//! Content negotiation: the format and coding of a response, from `Accept` and `Accept-Encoding` (RFC 9110, section
+//! 12.5). Pure.
 
 /// A format of the exposition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +18,7 @@ impl Format {
 
     fn versions(self) -> &'static [&'static str] {
         match self {
-            // What 1.0.0 says, a reader of 0.0.1 understands.
+            // A reader of 0.0.1 understands 1.0.0.
             Format::OpenMetrics => &["1.0.0", "0.0.1"],
             Format::Text => &["0.0.4"],
         }
@@ -47,7 +48,7 @@ fn elements(header: &str) -> impl Iterator<Item = Element<'_>> {
         for (key, value) in parts.filter_map(|part| part.split_once('=')) {
             let (key, value) = (key.trim(), value.trim().trim_matches('"'));
             if key.eq_ignore_ascii_case("q") {
-                // A quality that cannot be read promises nothing.
+                // An invalid quality counts as 0.
                 quality = value.parse().ok().filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0);
             } else {
                 parameters.push((key, value));
@@ -61,7 +62,7 @@ fn elements(header: &str) -> impl Iterator<Item = Element<'_>> {
     })
 }
 
-/// How well a media range fits a format: 3 by name and version, 2 by name, 1 by type, 0 as anything.
+/// How specifically a media range matches a format: 3 by name and version, 2 by name, 1 by type, 0 as `*/*`.
 fn specificity(element: &Element, format: Format) -> Option<u8> {
     let (kind, subtype) = element.name.split_once('/')?;
     let (own_kind, own_subtype) = format.media_type();
@@ -87,8 +88,8 @@ fn specificity(element: &Element, format: Format) -> Option<u8> {
     }
 }
 
-/// The format that a scraper likes best; OpenMetrics where it has no preference. A browser, which accepts anything but
-/// shows only what is plain text, gets plain text; so does whoever accepts neither.
+/// The format that a client prefers; OpenMetrics without a preference. A browser accepts anything but shows only plain
+/// text, so it gets the text format, as does a client that accepts neither.
 pub fn format(accept: Option<&str>) -> Format {
     let Some(accept) = accept.filter(|accept| !accept.trim().is_empty()) else {
         return Format::OpenMetrics;
@@ -98,7 +99,7 @@ pub fn format(accept: Option<&str>) -> Format {
         let fitting = ranges
             .iter()
             .filter_map(|range| Some((specificity(range, format)?, range.quality)));
-        // Of several ranges that fit, the most specific one counts; of equally specific ones the better.
+        // Of several matching ranges the most specific one counts; of equally specific ones that of higher quality.
         let best = fitting.max_by(|one, other| one.partial_cmp(other).unwrap_or(std::cmp::Ordering::Equal));
         best.filter(|(_, quality)| *quality > 0.0)
             .map(|(specificity, quality)| (quality, specificity))
@@ -111,7 +112,7 @@ pub fn format(accept: Option<&str>) -> Format {
     }
 }
 
-/// Whether the answer shall be gzipped.
+/// Whether the response is gzipped.
 pub fn gzip(accept_encoding: Option<&str>) -> bool {
     let Some(header) = accept_encoding else { return false };
     let quality = |coding: &str| {
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_liked_format_wins() {
+    fn preferred_format_wins() {
         const PROMETHEUS_2_42: &str = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;\
              q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_sent_only_to_those_who_take_it() {
+    fn gzip_is_sent_only_where_accepted() {
         for (header, expected) in [
             (None, false),
             (Some("gzip"), true),

@@ -1,5 +1,5 @@
-//! Makes any heap of families fit to be written: merged by name, valid names only, every series once. What a text file
-//! or a kernel driver names oddly must never cost the rest of a scrape.
+//! The normalization of families before encoding: merged by name, valid names only, every series once. An invalid name
+//! from a text file or a kernel driver must not break the rest of a scrape.
 
 use crate::family::{Family, MetricKind, Point, SampleValue};
 use rustc_hash::{FxBuildHasher, FxHashSet};
@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// A family that can be written as it stands.
+/// A family that can be written unchanged.
 #[derive(Debug)]
 pub struct NormalizedFamily<'a> {
     pub name: &'a str,
@@ -16,7 +16,7 @@ pub struct NormalizedFamily<'a> {
     pub points: &'a [Point<'a>],
 }
 
-/// Families by name, and their points behind each other.
+/// Families by name, and the points of all of them.
 pub struct NormalizedFamilies<'a> {
     families: Vec<(&'a Family, Range<usize>)>,
     points: Vec<Point<'a>>,
@@ -33,7 +33,7 @@ impl<'a> NormalizedFamilies<'a> {
     }
 }
 
-/// What a byte may be part of: a label's name (1), a metric's name too (2).
+/// Bits per byte: allowed in the name of a label (1), of a metric (2).
 const PARTS: [u8; 256] = {
     let mut parts = [0; 256];
     let mut byte = 0;
@@ -68,8 +68,8 @@ fn is_of_kind(point: Point, kind: MetricKind) -> bool {
     matches!(point.value, SampleValue::Histogram(_)) == (kind == MetricKind::Histogram)
 }
 
-/// Whether two points name their labels with the very same literals, as nearly all of a family do: then what holds for the
-/// names of one holds for those of the other.
+/// Whether two points share the literals of their label names, as nearly all points of a family do. Then the names need
+/// not be checked again.
 fn share_names(one: Point, other: Point) -> bool {
     one.labels.len() == other.labels.len()
         && one
@@ -79,33 +79,33 @@ fn share_names(one: Point, other: Point) -> bool {
             .all(|((one, _), (other, _))| std::ptr::eq::<str>(&**one, &**other))
 }
 
-/// A label set whatever the order of its labels. Not the standard hasher, which is several times dearer on short texts: who
-/// can choose labels so that they collide hides nothing but their own series.
+/// A hash of a label set that ignores the order of labels. The standard hasher is several times as expensive on short
+/// strings; a sender of labels that collide hides only its own series.
 fn identity(point: Point) -> u64 {
     point
         .labels
         .iter()
-        // To Prometheus an empty label is none.
+        // In Prometheus an empty label equals a missing one.
         .filter(|(_, value)| !value.is_empty())
         .map(|label| FxBuildHasher.hash_one(label))
         .fold(0, u64::wrapping_add)
 }
 
-/// The same among points that share their names.
+/// The hash among points that share their names.
 fn identity_by_values(point: Point) -> u64 {
     let mut hasher = FxBuildHasher.build_hasher();
     point.labels.iter().for_each(|(_, value)| value.hash(&mut hasher));
     hasher.finish()
 }
 
-/// How families were put in order last time, which is nearly always how they have to be put this time.
+/// The order of the families of the last response, which is nearly always that of the next one.
 #[derive(Debug, Default)]
 pub struct FamilyOrder(Mutex<Vec<usize>>);
 
 impl FamilyOrder {
-    /// By name; those of one name stay as they came.
+    /// Sorts by name; families of one name keep their order.
     fn sort<'a>(&self, families: &[&'a Family]) -> Vec<&'a Family> {
-        // Whatever was left behind is only tried.
+        // The last order is checked before it is used.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = |index: &usize| (&*families[*index].name, *index);
         if last.len() != families.len() || !last.is_sorted_by_key(key) {
@@ -117,8 +117,8 @@ impl FamilyOrder {
     }
 }
 
-/// Families by name. Of two of one name the first gives help and kind, and one of another kind is left out; of two
-/// equal series the first stays.
+/// Normalizes families. Of several with one name the first gives help and kind, and those of another kind are left out;
+/// of equal series the first one stays.
 pub fn normalize<'a>(families: impl Iterator<Item = &'a Family>, order: &FamilyOrder) -> NormalizedFamilies<'a> {
     let families: Vec<&Family> = families.filter(|family| is_name(&family.name, 2)).collect();
     let mut normalized = NormalizedFamilies {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_valid_name_is_left_out() {
+    fn invalid_names_are_left_out() {
         for name in ["", "1a", "a-b", "a b", "é", "a\n"] {
             assert_eq!(names(&[Family::gauge(name, "").value(1.0)]), [], "{name:?}");
             let mut family = Family::gauge("fine", "");
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_holds_histograms_only_whatever_names_they_share() {
+    fn histogram_holds_only_histograms() {
         let mut family = Family::new("h", "", MetricKind::Histogram);
         family.push_histogram([label("x", "1")], Histogram::default());
         family.push([label("x", "2")], 1.0);
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(names(&[family]), [("h".to_owned(), 2)]);
     }
 
-    /// What `clean` must come to, said without regard to time.
+    /// A plain implementation of `normalize`.
     fn plainly(families: &[Family]) -> Vec<(String, Vec<f64>)> {
         type Labels = BTreeMap<String, String>;
         let mut plain: BTreeMap<String, (MetricKind, Vec<f64>, Vec<Labels>)> = BTreeMap::new();
@@ -249,9 +249,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whether names are literals or not, and whatever order the families had before.
+        /// For literal and owned names, and any earlier order.
         #[test]
-        fn short_cuts_change_nothing(
+        fn normalization_equals_plain_implementation(
             rounds in prop::collection::vec(
                 prop::collection::vec((0..5_usize, any::<bool>(), prop::collection::vec((any::<bool>(), prop::collection::vec((0..4_usize, 0..3_usize), 0..3)), 0..5)), 0..6),
                 1..4,

@@ -1,5 +1,5 @@
-//! The status page: HTML that says everything without scripts, made from the same data as `/api/v1/status`. Its script only
-//! fetches it again and takes over what has changed. Pure.
+//! The status page: HTML from the same data as `/api/v1/status`. It needs no script; its script only fetches it again
+//! and replaces what has changed. Pure.
 
 mod chart;
 mod html;
@@ -13,10 +13,10 @@ pub const STYLE: &str = include_str!("page/style.css");
 pub const SCRIPT: &str = include_str!("page/script.js");
 pub const ICON: &str = include_str!("page/icon.svg");
 
-/// Where the documents are; followed only by who clicks on it.
+/// The link to the documents.
 const DOCUMENTS: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/tree/main/docs");
 
-/// The page; `telemetry_path` is where its link to the metrics leads.
+/// Renders the page; `telemetry_path` is the target of its link to the metrics.
 pub fn page(status: &Status, telemetry_path: &str) -> String {
     let mut out = String::with_capacity(64 << 10);
     write_page(&mut out, status, telemetry_path).expect("writing to a String does not fail");
@@ -24,7 +24,7 @@ pub fn page(status: &Status, telemetry_path: &str) -> String {
 }
 
 fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::Result {
-    // Nothing is known of a host whose `uname` is switched off.
+    // The name is unknown where the collector `uname` is disabled.
     let host = Escaped(match &*status.host.name {
         "" => "this host",
         name => name,
@@ -35,7 +35,7 @@ fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::R
     } else {
         String::new()
     };
-    // Relative, so that a proxy may serve the page below a path of its own.
+    // Links are relative, so that a proxy may serve the page below another path.
     writeln!(
         out,
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -47,7 +47,7 @@ fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::R
          <a href=\"api/v1/status\">Status as JSON</a><a href=\"{DOCUMENTS}\" rel=\"noreferrer\">Documents</a></nav>",
         Escaped(telemetry_path)
     )?;
-    // The number is what readers know; what its builders appended is in `node_uname_info`.
+    // Only the version number is shown; the suffix of the build is in `node_uname_info`.
     let is_number = |character: char| character.is_ascii_digit() || character == '.';
     let kernel = status.host.kernel.split(|character| !is_number(character)).next();
     let system = match kernel {
@@ -80,7 +80,7 @@ fn acting(out: &mut String, status: &Status, firing: usize) -> fmt::Result {
         ("enforce", _) => "Rules are carried out, and undone when their alert is over.",
         _ => "Dry-run: says what it would do, and changes nothing.",
     };
-    // The one sentence that is read out when it changes.
+    // Screen readers announce this sentence when it changes.
     writeln!(
         out,
         "<section>\n<h2 id=\"acting\">Acting</h2>\n<p role=\"status\">{mode} {}, {}.</p>\n<dl class=\"state\">",

@@ -376,7 +376,7 @@ mod tests {
         let (text, places) = text(&words, &numbers);
         let packed = Repeats::find(&text, &places).unwrap().pack(&text, &places).unwrap();
         assert_eq!(unpacked(&packed), text);
-        let looked = super::super::gzip::Compressor::default().compress(&text).unwrap();
+        let looked = crate::publish::gzip::Compressor::default().compress(&text).unwrap();
         assert!(
             packed.len() < looked.len() * 5 / 4,
             "{} and {} bytes",

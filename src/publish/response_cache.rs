@@ -1,4 +1,4 @@
-//! One snapshot with all its renderings: each format and coding is made when first asked for, and once.
+//! A cache of the response to the newest snapshot: each format and coding is encoded once, on first request.
 
 use super::encode_cache::EncodeCache;
 use super::exposition::{self, Content};
@@ -9,21 +9,21 @@ use hyper::body::Bytes;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Ages and own counters move on even where no new sample comes, because a collector hangs.
+/// Ages and telemetry change even without a new sample, as when a collector hangs.
 const MAX_RENDERED_AGE: Duration = Duration::from_secs(1);
 
 pub struct CachedResponse {
     snapshot: Arc<Snapshot>,
     at: Instant,
     content: Arc<Content>,
-    /// Where the next rendering may differ in numbers only.
+    /// The encode cache, where the next content may differ in numbers only.
     encode_cache: Option<Arc<EncodeCache>>,
     gzip: Arc<Compressor>,
     bodies: [OnceLock<Option<Bytes>>; 4],
 }
 
 impl CachedResponse {
-    /// The body in this format and coding, or nothing should the encoder fail.
+    /// The body in this format and coding. `None` if the encoder fails.
     pub fn body(&self, format: Format, gzip: bool) -> Option<Bytes> {
         let index = usize::from(format == Format::Text) * 2 + usize::from(gzip);
         let make = || {
@@ -44,7 +44,7 @@ impl CachedResponse {
     }
 }
 
-/// The newest rendering, shared by all scrapers that come while its snapshot is the newest.
+/// The newest response, shared by all scrapers while its snapshot is the newest.
 #[derive(Default)]
 pub struct ResponseCache {
     response: Mutex<Option<Arc<CachedResponse>>>,
@@ -53,7 +53,7 @@ pub struct ResponseCache {
 }
 
 impl ResponseCache {
-    /// A rendering of its own, for one who asks for less than all.
+    /// A response that is not cached, for a scrape of selected collectors.
     pub fn uncached(&self, snapshot: Arc<Snapshot>, content: Content) -> CachedResponse {
         CachedResponse {
             snapshot,
@@ -70,7 +70,7 @@ impl ResponseCache {
         snapshot: Arc<Snapshot>,
         content: impl FnOnce(&Snapshot) -> Content,
     ) -> Arc<CachedResponse> {
-        // A rendering is replaced whole: one that another thread left behind is good.
+        // A response is replaced as a whole, so it is valid after a panic of another thread.
         let mut cache = self.response.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(response) = &*cache
             && Arc::ptr_eq(&response.snapshot, &snapshot)
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn all_scrapers_of_a_snapshot_share_one_rendering_of_each_kind() {
+    fn scrapers_of_a_snapshot_share_each_body() {
         let cache = ResponseCache::default();
         let snapshot = snapshot();
         let one = cache.get_or_create(Arc::clone(&snapshot), |_| Content::default());
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_snapshot_is_rendered_anew() {
+    fn new_snapshot_has_a_new_response() {
         let cache = ResponseCache::default();
         let one = cache.get_or_create(snapshot(), |_| Content::default());
         let other = cache.get_or_create(snapshot(), |_| Content::default());

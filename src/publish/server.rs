@@ -1,4 +1,4 @@
-//! The metrics listener: who may call, how many at once, and to whom requests go.
+//! The server of the metrics listener: access, limits, and the handler of requests.
 
 use super::metrics_handler::MetricsHandler;
 use crate::http::{self, Access, Limits};
@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-/// Many scrapers keep a connection each.
+/// Each scraper keeps a connection.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Between two requests on one connection: Prometheus scrapes every 15 s or 60 s.
+/// The idle time allowed between two requests on one connection: Prometheus scrapes every 15 s or 60 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// Serves until `shutdown`, then lets answers under way finish.
+/// Serves until `shutdown`, then finishes responses in progress.
 pub async fn serve(
     listener: TcpListener,
     access: Access,
@@ -31,7 +31,7 @@ pub async fn serve(
             match access.admit(request.headers()).await {
                 Ok(()) => handler.answer(&request).await,
                 Err(denied) => {
-                    tracing::warn!(peer = %peer.address, reason = %denied, "refused a request to the metrics listener");
+                    tracing::warn!(peer = %peer.address, reason = %denied, "request to metrics listener denied");
                     denied.answer()
                 }
             }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_chooses_collectors_and_names_what_there_is_not() {
+    fn url_selects_collectors_and_unknown_ones_fail() {
         let running = Running::start(HandlerOptions::default());
         let only = running.ask("GET /metrics?collect[]=loadavg&collect%5B%5D=uname", &[]);
         assert!(only.text().contains("\nnode_load1 ") && only.text().contains("\nnode_uname_info{"));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_answers_its_methods_only() {
+    fn every_path_accepts_only_its_methods() {
         let running = Running::start(HandlerOptions::default());
         for (request, status, header) in [
             ("GET /", 200, "content-type: text/html; charset=utf-8"),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_runs_nothing_of_its_text_and_the_status_is_the_same_as_data() {
+    fn page_is_inert_and_equals_status_json() {
         let running = Running::start(HandlerOptions {
             telemetry_path: "/m?\"<".to_owned(),
             ..HandlerOptions::default()
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_says_how_it_went_and_web_pages_cannot_ask_for_it() {
+    fn reload_reports_its_result_and_refuses_web_pages() {
         let outcome = Arc::new(std::sync::Mutex::new(Ok(())));
         let shared = Arc::clone(&outcome);
         let reload: ReloadFn = Arc::new(move || shared.lock().unwrap().clone());
@@ -252,11 +252,11 @@ mod tests {
     }
 
     #[test]
-    fn scrapes_beyond_the_limit_are_sent_away() {
+    fn scrapes_beyond_the_limit_are_refused() {
         let (entered, enters) = std::sync::mpsc::channel();
         let (release, released) = std::sync::mpsc::channel::<()>();
         let gate = std::sync::Mutex::new((entered, released));
-        // A source is asked in the middle of a scrape: here it holds the first one there.
+        // A family source is called in the middle of a scrape: here it blocks the first one.
         let source: crate::publish::FamilySource = Box::new(move || {
             let gate = gate.lock().unwrap();
             gate.0.send(()).unwrap();
@@ -283,7 +283,7 @@ mod tests {
     }
 
     impl Running {
-        /// Asks the site itself, on this thread, past the network.
+        /// Calls the handler on this thread, without the network.
         fn site_answer_status(&self, path: &str) -> u16 {
             let request = Request::builder().uri(path).body(()).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shutdown_ends_idle_connections_and_frees_the_port() {
+    fn shutdown_closes_idle_connections() {
         let mut running = Running::start(HandlerOptions::default());
         let mut idle = TcpStream::connect(running.address).unwrap();
         idle.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();

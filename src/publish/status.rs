@@ -1,4 +1,4 @@
-//! What the status page and `/api/v1/status` show. Pure. Command lines, annotations and environment never get here.
+//! The status that the page and `/api/v1/status` show. Pure. It never holds command lines, annotations or environment.
 
 use crate::family::{Family, SampleValue};
 use crate::sense::recent_history::{HistoryMetric, RecentHistory};
@@ -22,13 +22,13 @@ pub struct Status {
     pub budget_remaining: u32,
     pub breakers_open: Vec<String>,
     pub ledger_writable: bool,
-    /// False while the newest configuration is not the one in force.
+    /// False while the newest configuration is not in force.
     pub config_last_reload_successful: bool,
     pub config_last_reload_success_at: Timestamp,
     pub sampled_at: Timestamp,
     pub sampling_interval_seconds: f64,
     pub figures: Figures,
-    /// The newest values of each figure, oldest first, one per sample; `null` where a sample has none.
+    /// The values of each figure over the last minutes, oldest first, one per sample; `null` where a sample lacks it.
     #[serde(serialize_with = "serialize_recent_history", rename = "trail")]
     pub recent_history: RecentHistory,
     pub collectors: Vec<CollectorStatus>,
@@ -41,7 +41,7 @@ pub struct Host {
     pub machine: String,
 }
 
-/// Figures of the newest sample; what was not read is left out.
+/// Figures of the newest sample; a figure without a value is left out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figures {
     pub cpu_busy_ratio: Option<f64>,

@@ -1,12 +1,12 @@
-//! What the status page shows beyond numbers: names of rules, alerts and processes, labels and pids; never command lines,
-//! annotations or environment. Bounded. Data only.
+//! The activity that the status page shows: open alerts, rules, leases and recent events. It holds names, labels and
+//! pids, never command lines, annotations or environment. Bounded. Data only.
 
 use crate::labels::Labels;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-/// Decisions and steps that are kept, of each.
+/// How many decisions, and how many actions, are kept.
 const MAX_RECENT: usize = 50;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -17,61 +17,61 @@ pub struct Activity {
     #[serde(skip)]
     places: HashMap<String, usize>,
     pub leases: Vec<LeaseStatus>,
-    /// What was done or tried, newest first.
+    /// Outcomes of actions, newest first.
     pub actions: VecDeque<Event>,
-    /// What was decided, newest first.
+    /// Decisions, newest first.
     pub decisions: VecDeque<Event>,
 }
 
-/// An open alert, and the rule that answers it.
+/// An open alert and the rule that matches it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OpenAlert {
     pub alertname: String,
-    /// The others.
+    /// The labels except `alertname`.
     pub labels: Labels,
     pub rule: String,
     pub source: &'static str,
     pub since: Timestamp,
-    /// `firing`, or `unconfirmed` while nothing new is done because no source has confirmed it.
+    /// `firing`, or `unconfirmed` while no source confirms it and no new action is taken.
     pub state: &'static str,
     pub dry_run: bool,
-    /// Processes that the rule has taken up, or would have.
+    /// Processes that the rule targets, or would target.
     pub targets: usize,
 }
 
-/// A rule in force, and what it came to last.
+/// A rule in force with its last decision.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RuleStatus {
     pub rule: String,
     /// As in `nice 10`, `wait 10s`, `signal SIGTERM`.
     pub steps: Vec<String>,
-    /// The keys of those that count as actions, as in `nice`.
+    /// The keys of steps that count as actions, as in `nice`.
     #[serde(skip)]
     pub actions: BTreeSet<&'static str>,
-    /// Whether its steps are taken, or only logged (dry-run).
+    /// Whether its steps are applied, or only logged (dry-run).
     pub acts: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_decision: Option<Event>,
 }
 
-/// Something that will be undone.
+/// A lease: a change that will be undone.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LeaseStatus {
     pub id: u64,
     pub rule: String,
-    /// Left out where no process holds it.
+    /// Left out where the target is not a process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
     /// `comm` of the process, path of the cgroup, or `host`.
     pub process: String,
     /// As in `nice 0 -> 10`.
     pub what: String,
-    /// When it is undone at the latest; left out while it is being given back.
+    /// The deadline of the undo; left out while the undo is in progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
 }
 
-/// What a line of the audit trail says.
+/// The kind of an event: a decision or an outcome, with its word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
@@ -110,7 +110,7 @@ pub struct Event {
 }
 
 impl Activity {
-    /// Replaces the rules in force. One that was there before keeps what it decided last.
+    /// Replaces the rules in force. A rule that stays keeps its last decision.
     pub(super) fn set_rules(&mut self, mut rules: Vec<RuleStatus>) {
         for rule_status in &mut rules {
             let before = self.places.get(&rule_status.rule);

@@ -1,10 +1,10 @@
-//! What was counted, as families. Pure.
+//! The conversion of telemetry to families. Pure.
 
 use super::{Counts, REACTION_BOUNDS_SECONDS};
 use crate::family::{Family, MetricKind, label};
 
 impl Counts {
-    /// The `evenkeel_*` families about evenkeel itself (DESIGN section 4.5), sampler's ones excepted.
+    /// The `evenkeel_*` families about evenkeel itself, except those of the sampler.
     pub(super) fn as_families(&self) -> Vec<Family> {
         let state = &self.state;
         let flag = |on: bool| f64::from(u8::from(on));

@@ -1,15 +1,15 @@
-//! What the host does: a table with a drawing of the last minutes in each row. The drawing shows nothing that the row's
-//! numbers do not tell, so it is hidden from those who cannot see it.
+//! The section about the host: a table with a chart of the last minutes in each row. The chart is hidden from screen
+//! readers, because the numbers of the row say the same.
 
 use super::html::{Escaped, bytes, percent};
 use crate::publish::status::{Figures, Status};
 use crate::sense::recent_history::{HistoryMetric, MAX_SAMPLES, RecentHistory};
 use std::fmt::{self, Write};
 
-/// Units of the drawing from bottom to top.
+/// Height of a chart in units.
 const HEIGHT: u32 = 40;
 
-/// Traffic below this is drawn as almost nothing, not as a peak.
+/// The least upper end of the axis, so that little traffic is not drawn as a peak.
 const LEAST_TOP_BYTES: f32 = 10240.0;
 
 fn name(metric: HistoryMetric) -> &'static str {
@@ -26,7 +26,7 @@ fn name(metric: HistoryMetric) -> &'static str {
     }
 }
 
-/// The section about the host.
+/// Writes the section.
 pub fn host(out: &mut String, status: &Status) -> fmt::Result {
     writeln!(out, "<section>\n<h2 id=\"host\">Host</h2>")?;
     let is_known = |metric| status.recent_history.values(metric).any(|value| !value.is_nan());
@@ -61,7 +61,7 @@ fn span(seconds: f64) -> String {
 fn row(out: &mut String, metric: HistoryMetric, recent_history: &RecentHistory) -> fmt::Result {
     let known = recent_history.values(metric).filter(|value| !value.is_nan());
     let Some(peak) = known.clone().reduce(f32::max) else {
-        // This kernel or container does not tell.
+        // The kernel or container does not report this figure.
         return Ok(());
     };
     let mean = known.clone().sum::<f32>() / known.count() as f32;
@@ -97,7 +97,7 @@ fn row(out: &mut String, metric: HistoryMetric, recent_history: &RecentHistory) 
     writeln!(out, "\"/></svg></td></tr>")
 }
 
-/// The outline of an area from the bottom up, broken where a value is not known. Points on a level stretch are left out.
+/// Writes the outline of an area, broken where a value is unknown. Points on a level stretch are left out.
 fn draw(out: &mut String, values: impl Iterator<Item = f32>, first: usize, top: f32) -> fmt::Result {
     let points = values.enumerate().map(|(place, value)| {
         let level = (value / top).clamp(0.0, 1.0) * HEIGHT as f32;
@@ -107,7 +107,7 @@ fn draw(out: &mut String, values: impl Iterator<Item = f32>, first: usize, top: 
         )
     });
     let mut before: Option<(usize, u32)> = None;
-    // Where the stretch on which `before` lies has its last point written.
+    // The x of the last written point of the stretch on which `before` lies.
     let mut written = 0;
     let finish = |out: &mut String, last: Option<(usize, u32)>, written: usize| -> fmt::Result {
         match last {
@@ -140,7 +140,7 @@ fn draw(out: &mut String, values: impl Iterator<Item = f32>, first: usize, top: 
     finish(out, before, written)
 }
 
-/// What fills slowly: a table of its own.
+/// Writes the table of load, memory and file systems.
 fn fill_levels(out: &mut String, figures: &Figures) -> fmt::Result {
     if figures.filesystem_used_ratio.is_empty() && figures.load1.is_none() {
         return Ok(());
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn level_stretches_take_two_points_and_gaps_break_the_line() {
+    fn level_stretches_need_two_points_and_gaps_break_lines() {
         for (values, expected) in [
             (&[][..], ""),
             (&[f32::NAN], ""),

@@ -1,9 +1,9 @@
-//! Text, sizes and times as the page writes them. Nothing from outside gets into the page but through [`Escaped`].
+//! Formatters of text, sizes and times for the page. All text from outside passes through [`Escaped`].
 
 use jiff::Timestamp;
 use std::fmt::{self, Display, Write};
 
-/// Any text inside HTML, in content and in quoted attributes. What cannot be seen is spelled out, so that no name can look
+/// Text escaped for HTML content and quoted attributes. Invisible characters are spelled out, so that no name can look
 /// like another one.
 pub struct Escaped<'a>(pub &'a str);
 
@@ -25,7 +25,7 @@ impl Display for Escaped<'_> {
     }
 }
 
-/// Marks that change the direction of the text around them, and breaks of lines.
+/// Marks that change the direction of text, and line breaks.
 fn turns_text(character: char) -> bool {
     matches!(
         character,
@@ -33,7 +33,7 @@ fn turns_text(character: char) -> bool {
     )
 }
 
-/// A size with a unit as people read it.
+/// A size with a readable unit.
 pub fn bytes(bytes: f64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut scaled = bytes;
@@ -49,12 +49,12 @@ pub fn bytes(bytes: f64) -> String {
     }
 }
 
-/// A share of 1 as people read it.
+/// A ratio as percentage.
 pub fn percent(ratio: f64) -> String {
     format!("{:.1} %", ratio * 100.0)
 }
 
-/// A moment as people read it on the day of `now` (UTC), for machines beside it.
+/// A time element (UTC); the date is omitted on the day of `now`.
 pub fn time(at: Timestamp, now: Timestamp) -> String {
     let day = |moment: Timestamp| moment.strftime("%Y-%m-%d").to_string();
     let machine = at.strftime("%Y-%m-%dT%H:%M:%SZ");
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_from_the_world_cannot_leave_its_place_or_pose_as_other_text() {
+    fn text_from_outside_is_escaped() {
         for (hostile, expected) in [
             ("<script>\"'&", "&lt;script&gt;&quot;&#39;&amp;"),
             ("a\u{1}\n\0", "a\\u{1}\\n\\0"),
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn times_of_other_days_say_so() {
+    fn times_of_other_days_show_the_date() {
         let at: Timestamp = "2026-01-02T03:04:05.678Z".parse().unwrap();
         assert!(time(at, at).ends_with(">03:04:05</time>"));
         let next_day = at + jiff::SignedDuration::from_hours(24);

@@ -1,4 +1,4 @@
-//! What evenkeel does, as tables: alerts, rules, leases, actions, decisions, collectors.
+//! The tables of the page: alerts, rules, leases, actions, decisions, collectors.
 
 use super::html::{Escaped, time};
 use crate::publish::status::Status;
@@ -6,8 +6,8 @@ use crate::telemetry::{Event, OpenAlert};
 use jiff::Timestamp;
 use std::fmt::{self, Display, Write};
 
-/// A section with one table, or with a sentence where there is nothing to list. A table that is larger than its place can be
-/// scrolled, with the keyboard too.
+/// A section with one table, or with a sentence where there are no rows. A table that is larger than its area can be
+/// scrolled, also with the keyboard.
 struct Table<'a> {
     id: &'static str,
     title: &'static str,
@@ -113,14 +113,14 @@ pub fn rules(out: &mut String, status: &Status) -> fmt::Result {
     })
 }
 
-/// What a decision was about: ` nice 10 on 4711 ffmpeg`.
+/// The subject of a decision: ` nice 10 on 4711 ffmpeg`.
 fn subject(event: &Event) -> String {
     let step = event.step.as_deref().map(|step| format!(" {}", Escaped(step)));
     let process = event.process.as_deref().map(|_| format!(" on {}", process(event)));
     step.unwrap_or_default() + &process.unwrap_or_default()
 }
 
-/// The reason in words, or that an alert alone was it.
+/// The reason of a decision, or the alert without one.
 fn why(event: &Event) -> String {
     match (event.reason.as_str(), event.alertname.as_str()) {
         ("", "") => String::new(),

@@ -189,7 +189,7 @@ fn read_throttles(roots: &Roots) -> Vec<Family> {
 #[derive(Default)]
 pub struct Cpu {
     before: CpuSample,
-    kept: DescriptorCache<u32>,
+    descriptors: DescriptorCache<u32>,
     throttles: TtlCache,
 }
 
@@ -202,7 +202,7 @@ impl Cpu {
             }
         }
         let mut families = Vec::new();
-        if let [seconds, guest] = self.kept.descriptors(sample.keys().copied().collect(), describe) {
+        if let [seconds, guest] = self.descriptors.descriptors(sample.keys().copied().collect(), describe) {
             families.push(seconds.family(sample.values().flat_map(|times| times.modes)));
             families.push(guest.family(sample.values().flat_map(|times| times.guest)));
         }

@@ -286,7 +286,7 @@ pub struct Diskstats {
     devices: NameFilter,
     udev_data: PathBuf,
     /// By device and its number of counters.
-    kept: DescriptorCache<(String, usize)>,
+    descriptors: DescriptorCache<(String, usize)>,
     udev: TtlCache,
 }
 
@@ -296,7 +296,7 @@ impl Diskstats {
         Diskstats {
             devices,
             udev_data: udev_data.to_owned(),
-            kept: DescriptorCache::default(),
+            descriptors: DescriptorCache::default(),
             udev: TtlCache::default(),
         }
     }
@@ -306,7 +306,7 @@ impl Diskstats {
         let disks = roots.parse_file("diskstats", |text| parse_diskstats(text, is_wanted))?;
 
         let things = disks.iter().map(|disk| (disk.device.clone(), disk.counters.len()));
-        let descriptors = self.kept.descriptors(things.collect(), describe);
+        let descriptors = self.descriptors.descriptors(things.collect(), describe);
         let mut families = Vec::with_capacity(COUNTERS.len());
         for (column, (descriptor, (.., factor))) in descriptors.iter().zip(&COUNTERS).enumerate() {
             let counts = disks.iter().filter_map(|disk| disk.counters.get(column));

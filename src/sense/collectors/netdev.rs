@@ -86,7 +86,7 @@ fn describe(devices: &[String]) -> Vec<Family> {
 pub struct Netdev {
     wanted: NameFilter,
     /// In the order of `COLUMNS`.
-    kept: DescriptorCache<String>,
+    descriptors: DescriptorCache<String>,
     no_handler: TtlCache,
 }
 
@@ -94,7 +94,7 @@ impl Netdev {
     pub fn new(wanted: NameFilter) -> Self {
         Netdev {
             wanted,
-            kept: DescriptorCache::default(),
+            descriptors: DescriptorCache::default(),
             no_handler: TtlCache::default(),
         }
     }
@@ -113,7 +113,7 @@ impl Netdev {
             vec![family]
         });
         let (devices, counters): (Vec<String>, Vec<[u64; 16]>) = sample.into_iter().unzip();
-        let descriptors = self.kept.descriptors(devices, describe);
+        let descriptors = self.descriptors.descriptors(devices, describe);
         let mut families = Vec::with_capacity(descriptors.len() + 1);
         for (column, descriptor) in descriptors.iter().enumerate() {
             families.push(descriptor.family(counters.iter().map(|row| row[column] as f64)));

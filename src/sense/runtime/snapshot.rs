@@ -81,7 +81,7 @@ impl EarlyCause {
     }
 }
 
-fn about(collectors: &[&'static str]) -> [Family; 3] {
+fn describe(collectors: &[&'static str]) -> [Family; 3] {
     let mut families = [
         Family::gauge("evenkeel_sample_age_seconds", "Seconds since a collector was read."),
         Family::gauge(
@@ -113,14 +113,14 @@ impl Snapshot {
     }
 
     /// Families about the collectors at `now`: age of their samples, duration and success of their last reads.
-    pub fn about_collectors(&self, now: Instant, kept: &mut DescriptorCache<&'static str>) -> Vec<Family> {
+    pub fn collector_families(&self, now: Instant, cache: &mut DescriptorCache<&'static str>) -> Vec<Family> {
         let collectors = self.readings.iter().map(|reading| reading.collector).collect();
         let figures: [fn(&CollectorReading, Instant) -> f64; 3] = [
             |reading, now| now.saturating_duration_since(reading.read_instant).as_secs_f64(),
             |reading, _| reading.duration.as_secs_f64(),
             |reading, _| f64::from(u8::from(reading.success())),
         ];
-        let descriptors = kept.descriptors(collectors, about).iter().zip(figures);
+        let descriptors = cache.descriptors(collectors, describe).iter().zip(figures);
         descriptors
             .map(|(descriptor, figure)| descriptor.family(self.readings.iter().map(|reading| figure(reading, now))))
             .collect()

@@ -415,7 +415,7 @@ fn empty_tree_fails_every_reader_of_it() {
     };
     assert!(!of("cpu").success() && of("cpu").error.as_ref().unwrap().contains("/stat"));
     assert!(of("uname").success());
-    let about = snapshot.about_collectors(
+    let about = snapshot.collector_families(
         snapshot.taken_instant + Duration::from_secs(2),
         &mut DescriptorCache::default(),
     );

@@ -102,10 +102,16 @@ impl SamplerHandle {
     }
 }
 
-/// The running sampler. It stops when dropped.
-pub struct Sampler {
+/// The results that the thread shares with scrapes and the status page.
+#[derive(Clone)]
+struct SharedResults {
     latest: Arc<ArcSwap<Snapshot>>,
     recent_history: Arc<Mutex<RecentHistory>>,
+}
+
+/// The running sampler. It stops when dropped.
+pub struct Sampler {
+    shared: SharedResults,
     interval: Duration,
     handle: SamplerHandle,
     /// The watch ends with the sampler.
@@ -155,15 +161,18 @@ impl Sampler {
             .collect::<io::Result<Vec<_>>>()?
             .into_iter()
             .unzip();
-        let latest = Arc::new(ArcSwap::from_pointee(Snapshot {
+        let empty = Snapshot {
             taken_at: Timestamp::now(),
             taken_instant: Instant::now(),
             taken_boot: boot_time(),
             fresh_since: Instant::now(),
             readings: Vec::new(),
             derived: Arc::default(),
-        }));
-        let recent_history = Arc::default();
+        };
+        let shared = SharedResults {
+            latest: Arc::new(ArcSwap::from_pointee(empty)),
+            recent_history: Arc::default(),
+        };
         let (sender, requests) = channel();
         let (first, first_sample) = channel();
         let mut sampler_thread = SamplerThread {
@@ -173,10 +182,8 @@ impl Sampler {
             slow,
             slow_interval: sampling.slow_interval,
             derived: DerivedMetrics::default(),
-            headroom: Headroom::default(),
-            next_memory_poll: None,
-            latest: Arc::clone(&latest),
-            recent_history: Arc::clone(&recent_history),
+            memory_poll: MemoryPoll::default(),
+            shared: shared.clone(),
             subscriber,
         };
         let thread = thread::Builder::new().name("sampler".to_owned()).spawn(move || {
@@ -194,8 +201,7 @@ impl Sampler {
         // This fails only when the thread died, and then no sample comes.
         let _ = first_sample.recv();
         Ok(Sampler {
-            latest,
-            recent_history,
+            shared,
             interval: sampling.interval,
             handle: SamplerHandle {
                 requests: sender,
@@ -207,7 +213,7 @@ impl Sampler {
 
     /// The newest snapshot: of the last tick while there are rules, else of the last scrape.
     pub fn latest(&self) -> Arc<Snapshot> {
-        self.latest.load_full()
+        self.shared.latest.load_full()
     }
 
     /// The interval between two ticks.
@@ -217,7 +223,8 @@ impl Sampler {
 
     /// The last minutes, as the status page draws them.
     pub fn recent_history(&self) -> RecentHistory {
-        self.recent_history
+        self.shared
+            .recent_history
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
@@ -258,6 +265,14 @@ struct SampleTime {
     boot: Duration,
 }
 
+/// The polls of free memory between two ticks.
+#[derive(Default)]
+struct MemoryPoll {
+    headroom: Headroom,
+    /// When to poll next; `None` where the kernel does not report free memory or no rule needs samples.
+    due: Option<Instant>,
+}
+
 struct SamplerThread {
     reader: CoreStatsReader,
     collector_set: CollectorSet,
@@ -265,11 +280,8 @@ struct SamplerThread {
     slow: Vec<SlowReadings>,
     slow_interval: Duration,
     derived: DerivedMetrics,
-    headroom: Headroom,
-    /// When to poll free memory; `None` where the kernel does not report it or no rule needs samples.
-    next_memory_poll: Option<Instant>,
-    latest: Arc<ArcSwap<Snapshot>>,
-    recent_history: Arc<Mutex<RecentHistory>>,
+    memory_poll: MemoryPoll,
+    shared: SharedResults,
     subscriber: Box<dyn Subscriber>,
 }
 
@@ -288,7 +300,7 @@ impl SamplerThread {
                 self.tick();
                 continue;
             }
-            let until_memory_poll = self.next_memory_poll.map(|at| at.saturating_duration_since(now));
+            let until_memory_poll = self.memory_poll.due.map(|at| at.saturating_duration_since(now));
             if until_memory_poll.is_some_and(|left| left.is_zero()) {
                 self.poll_memory();
                 continue;
@@ -314,7 +326,7 @@ impl SamplerThread {
         if self.subscriber.rules_revision().is_some() {
             self.sample(begun);
         } else {
-            self.next_memory_poll = None;
+            self.memory_poll.due = None;
         }
     }
 
@@ -328,7 +340,11 @@ impl SamplerThread {
             tracing::error!("reading core figures panicked");
         }
         self.derived.observe(&self.reader.stats);
-        let mut recent_history = self.recent_history.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent_history = self
+            .shared
+            .recent_history
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         recent_history.observe(&self.reader.stats);
         begun
     }
@@ -348,7 +364,7 @@ impl SamplerThread {
     fn poll_memory(&mut self) {
         let begun = self.begin_round();
         let available_bytes = self.read_free_memory();
-        if available_bytes.is_some_and(|available_bytes| self.headroom.has_dropped(available_bytes)) {
+        if available_bytes.is_some_and(|available_bytes| self.memory_poll.headroom.has_dropped(available_bytes)) {
             self.sample_early(EarlyCause::MemoryFalls, begun, |scheduled| {
                 scheduled.collector.name == "meminfo"
             });
@@ -378,8 +394,8 @@ impl SamplerThread {
     fn read_free_memory(&mut self) -> Option<u64> {
         let available_bytes = meminfo::read_available_bytes(&self.roots);
         let now = Instant::now();
-        self.next_memory_poll =
-            available_bytes.map(|available_bytes| now + self.headroom.next_poll(now, available_bytes));
+        self.memory_poll.due =
+            available_bytes.map(|available_bytes| now + self.memory_poll.headroom.next_poll(now, available_bytes));
         available_bytes
     }
 
@@ -389,7 +405,7 @@ impl SamplerThread {
         }
         // The figure of this round is the one that rules see.
         if let Some(available_bytes) = meminfo::read_available_bytes(&self.roots) {
-            self.headroom.record_sample(available_bytes);
+            self.memory_poll.headroom.record_sample(available_bytes);
         }
         // A panic in the subscriber must not stop sampling.
         if catch_unwind(AssertUnwindSafe(|| self.subscriber.on_sample(snapshot, kind))).is_err() {
@@ -399,7 +415,7 @@ impl SamplerThread {
 
     /// Replies to a scrape. One that came while others were served gets what was read for them.
     fn serve_scrape(&mut self, max_age: Duration, reply: oneshot::Sender<Arc<Snapshot>>) {
-        let latest = self.latest.load_full();
+        let latest = self.shared.latest.load_full();
         let snapshot = if latest.fresh_since.elapsed() <= max_age {
             latest
         } else {
@@ -438,7 +454,7 @@ impl SamplerThread {
             derived: self.derived.families(&self.reader.stats, filesystem),
             readings,
         });
-        self.latest.store(Arc::clone(&snapshot));
+        self.shared.latest.store(Arc::clone(&snapshot));
         snapshot
     }
 }

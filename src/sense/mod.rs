@@ -2,6 +2,7 @@
 //! what they read.
 
 pub mod collectors;
+pub mod names;
 pub mod runtime;
 #[cfg(test)]
 mod fixture;
@@ -11,7 +12,7 @@ pub use collectors::info::{CollectorInfo, Pace};
 pub use collectors::name_filter::NameFilter;
 pub use collectors::options::CollectorOptions;
 pub use collectors::registry::COLLECTORS;
-pub use collectors::{groups, names, systemd};
+pub use collectors::{groups, systemd};
 pub use runtime::kernel_file::ReadError;
 pub use runtime::recent_history::{self, RecentHistory};
 pub use runtime::roots::Roots;

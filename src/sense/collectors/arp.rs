@@ -8,7 +8,10 @@ use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("arp", Pace::Slow, "ARP entries", |options| {
+/// What it publishes.
+const METRICS: &str = "node_arp_entries";
+
+pub const INFO: CollectorInfo = CollectorInfo::on("arp", Pace::Slow, "ARP entries", METRICS, |options| {
     let devices = options.arp_devices.clone();
     Box::new(move |roots| read_arp(roots, &devices))
 });

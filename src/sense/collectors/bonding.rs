@@ -5,7 +5,10 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_attribute, read_text};
 use crate::sense::runtime::roots::Roots;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("bonding", Pace::Slow, "bonds of network devices", |_| {
+/// What it publishes.
+const METRICS: &str = "node_bonding_active node_bonding_slaves";
+
+pub const INFO: CollectorInfo = CollectorInfo::on("bonding", Pace::Slow, "bonds of network devices", METRICS, |_| {
     Box::new(read_bonding)
 });
 

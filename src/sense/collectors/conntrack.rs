@@ -7,7 +7,14 @@ use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
-pub const INFO: CollectorInfo = CollectorInfo::on("conntrack", Pace::Fast, "tracked connections", |_| {
+/// What it publishes.
+const METRICS: &str = "\
+    node_nf_conntrack_entries node_nf_conntrack_entries_limit node_nf_conntrack_stat_drop \
+    node_nf_conntrack_stat_early_drop node_nf_conntrack_stat_found node_nf_conntrack_stat_ignore \
+    node_nf_conntrack_stat_insert node_nf_conntrack_stat_insert_failed node_nf_conntrack_stat_invalid \
+    node_nf_conntrack_stat_search_restart";
+
+pub const INFO: CollectorInfo = CollectorInfo::on("conntrack", Pace::Fast, "tracked connections", METRICS, |_| {
     Box::new(read_conntrack)
 });
 

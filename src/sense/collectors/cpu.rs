@@ -9,7 +9,12 @@ use crate::sense::runtime::ttl_cache::TtlCache;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("cpu", Pace::Fast, "processor time per mode", |_| {
+/// What it publishes.
+const METRICS: &str = "\
+    node_cpu_core_throttles_total node_cpu_guest_seconds_total node_cpu_package_throttles_total \
+    node_cpu_seconds_total";
+
+pub const INFO: CollectorInfo = CollectorInfo::on("cpu", Pace::Fast, "processor time per mode", METRICS, |_| {
     let mut cpu = Cpu::default();
     Box::new(move |roots| cpu.read(roots))
 });

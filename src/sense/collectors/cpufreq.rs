@@ -5,7 +5,12 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, list_names, read_number};
 use crate::sense::runtime::roots::Roots;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("cpufreq", Pace::Slow, "frequencies of processors", |_| {
+/// What it publishes.
+const METRICS: &str = "\
+    node_cpu_frequency_hertz node_cpu_frequency_max_hertz node_cpu_frequency_min_hertz \
+    node_cpu_scaling_frequency_hertz node_cpu_scaling_frequency_max_hertz node_cpu_scaling_frequency_min_hertz";
+
+pub const INFO: CollectorInfo = CollectorInfo::on("cpufreq", Pace::Slow, "frequencies of processors", METRICS, |_| {
     Box::new(read_cpufreq)
 });
 

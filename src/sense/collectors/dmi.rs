@@ -5,9 +5,16 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{Attributes, ReadError};
 use crate::sense::runtime::roots::Roots;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("dmi", Pace::Slow, "what the firmware says of the machine", |_| {
-    Box::new(read_dmi)
-});
+/// What it publishes.
+const METRICS: &str = "node_dmi_info";
+
+pub const INFO: CollectorInfo = CollectorInfo::on(
+    "dmi",
+    Pace::Slow,
+    "what the firmware says of the machine",
+    METRICS,
+    |_| Box::new(read_dmi),
+);
 
 /// Label and file; only root can read serial numbers.
 const FIELDS: [(&str, &str); 20] = [

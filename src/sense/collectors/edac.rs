@@ -6,7 +6,13 @@ use crate::sense::runtime::kernel_file::{ReadError, list_names, read_number};
 use crate::sense::runtime::roots::Roots;
 use std::path::Path;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("edac", Pace::Slow, "memory errors", |_| Box::new(read_edac));
+/// What it publishes.
+const METRICS: &str = "\
+    node_edac_correctable_errors_total node_edac_csrow_correctable_errors_total \
+    node_edac_csrow_uncorrectable_errors_total node_edac_uncorrectable_errors_total";
+
+pub const INFO: CollectorInfo =
+    CollectorInfo::on("edac", Pace::Slow, "memory errors", METRICS, |_| Box::new(read_edac));
 
 /// The numbers N of the entries `prefixN` of a directory.
 fn numbered(directory: &Path, prefix: &str) -> Vec<u32> {

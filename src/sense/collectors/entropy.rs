@@ -5,7 +5,11 @@ use crate::family::Family;
 use crate::sense::runtime::kernel_file::{ReadError, parse_number, read_record};
 use crate::sense::runtime::roots::Roots;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("entropy", Pace::Slow, "entropy", |_| Box::new(read_entropy));
+/// What it publishes.
+const METRICS: &str = "node_entropy_available_bits node_entropy_pool_size_bits";
+
+pub const INFO: CollectorInfo =
+    CollectorInfo::on("entropy", Pace::Slow, "entropy", METRICS, |_| Box::new(read_entropy));
 
 pub fn read_entropy(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let read = |file: &str| read_record(&roots.proc(&format!("sys/kernel/random/{file}")), parse_number);

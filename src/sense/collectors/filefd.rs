@@ -6,7 +6,11 @@ use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
-pub const INFO: CollectorInfo = CollectorInfo::on("filefd", Pace::Fast, "file handles", |_| Box::new(read_filefd));
+/// What it publishes.
+const METRICS: &str = "node_filefd_allocated node_filefd_maximum";
+
+pub const INFO: CollectorInfo =
+    CollectorInfo::on("filefd", Pace::Fast, "file handles", METRICS, |_| Box::new(read_filefd));
 
 static FILE_HANDLES: LazyLock<[Arc<Descriptor>; 2]> = LazyLock::new(|| {
     [

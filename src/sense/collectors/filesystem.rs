@@ -13,11 +13,17 @@ use statfs::{StatfsClient, Usage};
 use std::collections::HashSet;
 use std::path::Path;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("filesystem", Pace::Slow, "sizes of file systems", |options| {
-    let client = StatfsClient::new(statfs::system_call(), options.mount_timeout);
-    let mut filesystem = Filesystem::new(options.mount_points.clone(), options.fs_types.clone(), client);
-    Box::new(move |roots| filesystem.read(roots))
-});
+/// What it publishes.
+const METRICS: &str = "\
+    node_filesystem_avail_bytes node_filesystem_device_error node_filesystem_files node_filesystem_files_free \
+    node_filesystem_free_bytes node_filesystem_readonly node_filesystem_size_bytes";
+
+pub const INFO: CollectorInfo =
+    CollectorInfo::on("filesystem", Pace::Slow, "sizes of file systems", METRICS, |options| {
+        let client = StatfsClient::new(statfs::system_call(), options.mount_timeout);
+        let mut filesystem = Filesystem::new(options.mount_points.clone(), options.fs_types.clone(), client);
+        Box::new(move |roots| filesystem.read(roots))
+    });
 
 /// The labels of one mount and its usage, or no usage where `statfs` failed.
 struct Line {

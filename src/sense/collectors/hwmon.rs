@@ -7,7 +7,13 @@ use crate::sense::runtime::roots::Roots;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("hwmon", Pace::Slow, "sensors", |_| Box::new(read_hwmon));
+/// What it publishes.
+const METRICS: &str = "\
+    node_hwmon_beep_enabled node_hwmon_chip_names node_hwmon_fan_rpm node_hwmon_in_volts \
+    node_hwmon_power_average_watt node_hwmon_sensor_label node_hwmon_temp_celsius node_hwmon_temp_crit_celsius \
+    node_hwmon_temp_max_celsius node_hwmon_update_interval_seconds node_hwmon_voltage_regulator_version node_hwmon_*";
+
+pub const INFO: CollectorInfo = CollectorInfo::on("hwmon", Pace::Slow, "sensors", METRICS, |_| Box::new(read_hwmon));
 
 /// The documented kinds of sensors; files with other names are no sensors.
 const SENSORS: [&str; 14] = [

@@ -27,6 +27,9 @@ pub struct CollectorInfo {
     pub default_on: bool,
     /// One line for `--help`.
     pub help: &'static str,
+    /// Names of the published metrics, separated by spaces. `node_vmstat_*` stands for any name with that prefix, because
+    /// the kernel or a driver chooses the rest.
+    pub metrics: &'static str,
     build: fn(&CollectorOptions) -> ReadFn,
 }
 
@@ -36,6 +39,7 @@ impl CollectorInfo {
         name: &'static str,
         pace: Pace,
         help: &'static str,
+        metrics: &'static str,
         build: fn(&CollectorOptions) -> ReadFn,
     ) -> CollectorInfo {
         CollectorInfo {
@@ -43,6 +47,7 @@ impl CollectorInfo {
             pace,
             default_on: true,
             help,
+            metrics,
             build,
         }
     }
@@ -52,11 +57,12 @@ impl CollectorInfo {
         name: &'static str,
         pace: Pace,
         help: &'static str,
+        metrics: &'static str,
         build: fn(&CollectorOptions) -> ReadFn,
     ) -> CollectorInfo {
         CollectorInfo {
             default_on: false,
-            ..CollectorInfo::on(name, pace, help, build)
+            ..CollectorInfo::on(name, pace, help, metrics, build)
         }
     }
 

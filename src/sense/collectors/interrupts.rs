@@ -5,10 +5,16 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::roots::Roots;
 
-pub const INFO: CollectorInfo =
-    CollectorInfo::off("interrupts", Pace::Slow, "interrupts per line and processor", |_| {
-        Box::new(read_interrupts)
-    });
+/// What it publishes.
+const METRICS: &str = "node_interrupts_total";
+
+pub const INFO: CollectorInfo = CollectorInfo::off(
+    "interrupts",
+    Pace::Slow,
+    "interrupts per line and processor",
+    METRICS,
+    |_| Box::new(read_interrupts),
+);
 
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq)]

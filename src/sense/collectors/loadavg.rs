@@ -6,7 +6,12 @@ use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
-pub const INFO: CollectorInfo = CollectorInfo::on("loadavg", Pace::Fast, "load averages", |_| Box::new(read_loadavg));
+/// What it publishes.
+const METRICS: &str = "node_load1 node_load15 node_load5";
+
+pub const INFO: CollectorInfo = CollectorInfo::on("loadavg", Pace::Fast, "load averages", METRICS, |_| {
+    Box::new(read_loadavg)
+});
 
 static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 3]> = LazyLock::new(|| {
     [

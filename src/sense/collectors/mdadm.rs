@@ -5,7 +5,11 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::roots::Roots;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("mdadm", Pace::Slow, "software RAID", |_| Box::new(read_mdadm));
+/// What it publishes.
+const METRICS: &str = "node_md_blocks node_md_blocks_synced node_md_disks node_md_disks_required node_md_state";
+
+pub const INFO: CollectorInfo =
+    CollectorInfo::on("mdadm", Pace::Slow, "software RAID", METRICS, |_| Box::new(read_mdadm));
 
 /// The states of an array that are shown.
 const STATES: [&str; 5] = ["active", "inactive", "recovering", "resync", "check"];

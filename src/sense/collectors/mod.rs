@@ -5,7 +5,6 @@ pub(super) mod info;
 pub(super) mod options;
 pub(super) mod name_filter;
 pub mod registry;
-pub mod names;
 pub(super) mod socket_table;
 
 // One line per collector.

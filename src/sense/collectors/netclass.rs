@@ -6,10 +6,25 @@ use crate::family::{Family, MetricKind, label};
 use crate::sense::runtime::kernel_file::{Attributes, ReadError, file_name, list_entries};
 use crate::sense::runtime::roots::Roots;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("netclass", Pace::Slow, "attributes of network devices", |options| {
-    let devices = options.netclass_devices.clone();
-    Box::new(move |roots| read_netclass(roots, &devices))
-});
+/// What it publishes.
+const METRICS: &str = "\
+    node_network_address_assign_type node_network_carrier node_network_carrier_changes_total \
+    node_network_carrier_down_changes_total node_network_carrier_up_changes_total node_network_device_id \
+    node_network_dormant node_network_flags node_network_iface_id node_network_iface_link \
+    node_network_iface_link_mode node_network_info node_network_mtu_bytes node_network_name_assign_type \
+    node_network_net_dev_group node_network_protocol_type node_network_speed_bytes \
+    node_network_transmit_queue_length node_network_up";
+
+pub const INFO: CollectorInfo = CollectorInfo::on(
+    "netclass",
+    Pace::Slow,
+    "attributes of network devices",
+    METRICS,
+    |options| {
+        let devices = options.netclass_devices.clone();
+        Box::new(move |roots| read_netclass(roots, &devices))
+    },
+);
 
 /// File of a device, metric name after `node_network_`, help, kind.
 const ATTRIBUTES: [(&str, &str, &str, MetricKind); 17] = [

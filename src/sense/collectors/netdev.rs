@@ -9,7 +9,16 @@ use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
 use std::time::Instant;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("netdev", Pace::Fast, "network devices", |options| {
+/// What it publishes.
+const METRICS: &str = "\
+    node_network_receive_bytes_total node_network_receive_compressed_total node_network_receive_drop_total \
+    node_network_receive_errs_total node_network_receive_fifo_total node_network_receive_frame_total \
+    node_network_receive_multicast_total node_network_receive_nohandler_total node_network_receive_packets_total \
+    node_network_transmit_bytes_total node_network_transmit_carrier_total node_network_transmit_colls_total \
+    node_network_transmit_compressed_total node_network_transmit_drop_total node_network_transmit_errs_total \
+    node_network_transmit_fifo_total node_network_transmit_packets_total";
+
+pub const INFO: CollectorInfo = CollectorInfo::on("netdev", Pace::Fast, "network devices", METRICS, |options| {
     let mut netdev = Netdev::new(options.netdev_devices.clone());
     Box::new(move |roots| netdev.read(roots))
 });

@@ -9,7 +9,21 @@ use crate::sense::runtime::roots::Roots;
 use regex::Regex;
 use std::sync::Arc;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("netstat", Pace::Fast, "protocol counters", |options| {
+/// What it publishes.
+const METRICS: &str = "\
+    node_netstat_Icmp6_InErrors node_netstat_Icmp6_InMsgs node_netstat_Icmp6_OutMsgs node_netstat_Icmp_InErrors \
+    node_netstat_Icmp_InMsgs node_netstat_Icmp_OutMsgs node_netstat_Ip6_InOctets node_netstat_Ip6_OutOctets \
+    node_netstat_IpExt_InOctets node_netstat_IpExt_OutOctets node_netstat_Ip_Forwarding \
+    node_netstat_TcpExt_ListenDrops node_netstat_TcpExt_ListenOverflows node_netstat_TcpExt_SyncookiesFailed \
+    node_netstat_TcpExt_SyncookiesRecv node_netstat_TcpExt_SyncookiesSent node_netstat_TcpExt_TCPSynRetrans \
+    node_netstat_TcpExt_TCPTimeouts node_netstat_Tcp_ActiveOpens node_netstat_Tcp_CurrEstab node_netstat_Tcp_InErrs \
+    node_netstat_Tcp_InSegs node_netstat_Tcp_OutRsts node_netstat_Tcp_OutSegs node_netstat_Tcp_PassiveOpens \
+    node_netstat_Tcp_RetransSegs node_netstat_Udp6_InDatagrams node_netstat_Udp6_InErrors node_netstat_Udp6_NoPorts \
+    node_netstat_Udp6_OutDatagrams node_netstat_Udp6_RcvbufErrors node_netstat_Udp6_SndbufErrors \
+    node_netstat_Udp_InDatagrams node_netstat_Udp_InErrors node_netstat_Udp_NoPorts node_netstat_Udp_OutDatagrams \
+    node_netstat_Udp_RcvbufErrors node_netstat_Udp_SndbufErrors node_netstat_*";
+
+pub const INFO: CollectorInfo = CollectorInfo::on("netstat", Pace::Fast, "protocol counters", METRICS, |options| {
     let mut netstat = Netstat::new(options.netstat_fields.clone());
     Box::new(move |roots| netstat.read(roots))
 });

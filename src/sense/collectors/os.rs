@@ -7,7 +7,10 @@ use crate::sense::runtime::roots::Roots;
 use std::collections::HashMap;
 use std::path::Path;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("os", Pace::Slow, "distribution", |_| Box::new(read_os));
+/// What it publishes.
+const METRICS: &str = "node_os_info node_os_version";
+
+pub const INFO: CollectorInfo = CollectorInfo::on("os", Pace::Slow, "distribution", METRICS, |_| Box::new(read_os));
 
 const LABELS: [(&str, &str); 12] = [
     ("build_id", "BUILD_ID"),

@@ -7,9 +7,16 @@ use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
-pub const INFO: CollectorInfo = CollectorInfo::on("pressure", Pace::Fast, "pressure stall information", |_| {
-    Box::new(read_pressure)
-});
+/// What it publishes.
+const METRICS: &str = "\
+    node_pressure_cpu_waiting_seconds_total node_pressure_io_stalled_seconds_total \
+    node_pressure_io_waiting_seconds_total node_pressure_memory_stalled_seconds_total \
+    node_pressure_memory_waiting_seconds_total";
+
+pub const INFO: CollectorInfo =
+    CollectorInfo::on("pressure", Pace::Fast, "pressure stall information", METRICS, |_| {
+        Box::new(read_pressure)
+    });
 
 static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 5]> = LazyLock::new(|| {
     [

@@ -6,7 +6,12 @@ use crate::family::Family;
 use crate::sense::runtime::kernel_file::ReadError;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-pub const INFO: CollectorInfo = CollectorInfo::on("process", Pace::Slow, "evenkeel itself: process_*", |_| {
+/// What it publishes.
+const METRICS: &str = "\
+    process_cpu_seconds_total process_max_fds process_open_fds process_resident_memory_bytes \
+    process_start_time_seconds process_virtual_memory_bytes";
+
+pub const INFO: CollectorInfo = CollectorInfo::on("process", Pace::Slow, "evenkeel itself: process_*", METRICS, |_| {
     let mut own = OwnProcess::default();
     Box::new(move |_| own.read())
 });

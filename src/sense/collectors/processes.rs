@@ -6,9 +6,18 @@ use crate::sense::runtime::kernel_file::{ReadError, list_names, read_parsed, rea
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
 
-pub const INFO: CollectorInfo = CollectorInfo::off("processes", Pace::Slow, "processes and threads per state", |_| {
-    Box::new(read_processes)
-});
+/// What it publishes.
+const METRICS: &str = "\
+    node_processes_max_processes node_processes_max_threads node_processes_pids node_processes_state \
+    node_processes_threads node_processes_threads_state";
+
+pub const INFO: CollectorInfo = CollectorInfo::off(
+    "processes",
+    Pace::Slow,
+    "processes and threads per state",
+    METRICS,
+    |_| Box::new(read_processes),
+);
 
 /// State and number of threads. The name in parentheses may hold anything, even `) R (`.
 pub fn parse_stat_line(text: &str) -> Option<(char, u64)> {

@@ -6,9 +6,17 @@ use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("schedstat", Pace::Slow, "time that tasks ran and waited", |_| {
-    Box::new(read_schedstat)
-});
+/// What it publishes.
+const METRICS: &str = "\
+    node_schedstat_running_seconds_total node_schedstat_timeslices_total node_schedstat_waiting_seconds_total";
+
+pub const INFO: CollectorInfo = CollectorInfo::on(
+    "schedstat",
+    Pace::Slow,
+    "time that tasks ran and waited",
+    METRICS,
+    |_| Box::new(read_schedstat),
+);
 
 /// Processor, seconds running, seconds waiting, timeslices.
 pub fn parse_schedstat(text: &str) -> Result<Vec<(String, [f64; 3])>, String> {

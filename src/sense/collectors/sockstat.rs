@@ -8,7 +8,16 @@ use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
 use std::sync::Arc;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("sockstat", Pace::Fast, "sockets in use", |_| {
+/// What it publishes.
+const METRICS: &str = "\
+    node_sockstat_FRAG6_inuse node_sockstat_FRAG6_memory node_sockstat_FRAG_inuse node_sockstat_FRAG_memory \
+    node_sockstat_RAW6_inuse node_sockstat_RAW_inuse node_sockstat_TCP6_inuse node_sockstat_TCP_alloc \
+    node_sockstat_TCP_inuse node_sockstat_TCP_mem node_sockstat_TCP_mem_bytes node_sockstat_TCP_orphan \
+    node_sockstat_TCP_tw node_sockstat_UDP6_inuse node_sockstat_UDPLITE6_inuse node_sockstat_UDPLITE_inuse \
+    node_sockstat_UDP_inuse node_sockstat_UDP_mem node_sockstat_UDP_mem_bytes node_sockstat_sockets_used \
+    node_sockstat_*";
+
+pub const INFO: CollectorInfo = CollectorInfo::on("sockstat", Pace::Fast, "sockets in use", METRICS, |_| {
     let mut sockstat = Sockstat::default();
     Box::new(move |roots| sockstat.read(roots))
 });

@@ -6,10 +6,19 @@ use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("softnet", Pace::Fast, "packets taken by each processor", |_| {
-    let mut softnet = Softnet::default();
-    Box::new(move |roots| softnet.read(roots))
-});
+/// What it publishes.
+const METRICS: &str = "node_softnet_dropped_total node_softnet_processed_total node_softnet_times_squeezed_total";
+
+pub const INFO: CollectorInfo = CollectorInfo::on(
+    "softnet",
+    Pace::Fast,
+    "packets taken by each processor",
+    METRICS,
+    |_| {
+        let mut softnet = Softnet::default();
+        Box::new(move |roots| softnet.read(roots))
+    },
+);
 
 /// Column with the processor of a line, since Linux 5.14; offline processors have no line.
 const CPU_COLUMN: usize = 12;

@@ -7,10 +7,16 @@ use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
+/// What it publishes.
+const METRICS: &str = "\
+    node_boot_time_seconds node_context_switches_total node_forks_total node_intr_total node_procs_blocked \
+    node_procs_running";
+
 pub const INFO: CollectorInfo = CollectorInfo::on(
     "stat",
     Pace::Fast,
     "interrupts, context switches, forks, boot time",
+    METRICS,
     |_| Box::new(read_stat),
 );
 

@@ -11,10 +11,19 @@ use bus::{Bus, Unit};
 use options::SystemdOptions;
 use regex::Regex;
 
+/// What it publishes.
+const METRICS: &str = "\
+    node_systemd_service_restart_total node_systemd_socket_accepted_connections_total \
+    node_systemd_socket_current_connections node_systemd_socket_refused_connections_total \
+    node_systemd_system_running node_systemd_timer_last_trigger_seconds node_systemd_unit_start_time_seconds \
+    node_systemd_unit_state node_systemd_unit_tasks_current node_systemd_unit_tasks_max node_systemd_units \
+    node_systemd_version";
+
 pub const INFO: CollectorInfo = CollectorInfo::off(
     "systemd",
     Pace::Isolated,
     "units of systemd, asked over D-Bus",
+    METRICS,
     |options| {
         let mut systemd = Systemd::new(options.systemd.clone());
         Box::new(move |_| systemd.read())

@@ -7,7 +7,10 @@ use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
 
-pub const INFO: CollectorInfo = CollectorInfo::off("tcpstat", Pace::Slow, "TCP sockets per state", |_| {
+/// What it publishes.
+const METRICS: &str = "node_tcp_connection_states";
+
+pub const INFO: CollectorInfo = CollectorInfo::off("tcpstat", Pace::Slow, "TCP sockets per state", METRICS, |_| {
     Box::new(read_tcpstat)
 });
 

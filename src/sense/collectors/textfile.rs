@@ -9,10 +9,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+/// What it publishes.
+const METRICS: &str = "node_textfile_mtime_seconds node_textfile_scrape_error";
+
 pub const INFO: CollectorInfo = CollectorInfo::on(
     "textfile",
     Pace::Slow,
     "metrics that other programs leave in files",
+    METRICS,
     |options| {
         let patterns = options.textfile_directories.clone();
         Box::new(move |_| Ok(read_textfile(&patterns)))

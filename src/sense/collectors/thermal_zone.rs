@@ -5,9 +5,13 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, list_names, read_attribute, read_number};
 use crate::sense::runtime::roots::Roots;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("thermal_zone", Pace::Slow, "temperatures and cooling", |_| {
-    Box::new(read_thermal_zone)
-});
+/// What it publishes.
+const METRICS: &str = "node_cooling_device_cur_state node_cooling_device_max_state node_thermal_zone_temp";
+
+pub const INFO: CollectorInfo =
+    CollectorInfo::on("thermal_zone", Pace::Slow, "temperatures and cooling", METRICS, |_| {
+        Box::new(read_thermal_zone)
+    });
 
 pub fn read_thermal_zone(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let base = roots.sys("class/thermal");

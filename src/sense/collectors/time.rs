@@ -9,11 +9,21 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::time::Instant;
 
-pub const INFO: CollectorInfo =
-    CollectorInfo::on("time", Pace::Fast, "wall clock, time zone and clock sources", |_| {
+/// What it publishes.
+const METRICS: &str = "\
+    node_time_clocksource_available_info node_time_clocksource_current_info node_time_seconds \
+    node_time_zone_offset_seconds";
+
+pub const INFO: CollectorInfo = CollectorInfo::on(
+    "time",
+    Pace::Fast,
+    "wall clock, time zone and clock sources",
+    METRICS,
+    |_| {
         let mut surroundings = TtlCache::default();
         Box::new(move |roots| Ok(read_time(roots, &mut surroundings)))
-    });
+    },
+);
 
 /// Reads the time zone and the clock sources, which hardly ever change.
 fn read_surroundings(roots: &Roots, now: Timestamp) -> Vec<Family> {

@@ -5,7 +5,16 @@ use crate::family::Family;
 use crate::sense::runtime::kernel_file::ReadError;
 use nix::libc;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("timex", Pace::Slow, "discipline of the clock", |_| {
+/// What it publishes.
+const METRICS: &str = "\
+    node_timex_estimated_error_seconds node_timex_frequency_adjustment_ratio node_timex_loop_time_constant \
+    node_timex_maxerror_seconds node_timex_offset_seconds node_timex_pps_calibration_total \
+    node_timex_pps_error_total node_timex_pps_frequency_hertz node_timex_pps_jitter_seconds \
+    node_timex_pps_jitter_total node_timex_pps_shift_seconds node_timex_pps_stability_exceeded_total \
+    node_timex_pps_stability_hertz node_timex_status node_timex_sync_status node_timex_tai_offset_seconds \
+    node_timex_tick_seconds";
+
+pub const INFO: CollectorInfo = CollectorInfo::on("timex", Pace::Slow, "discipline of the clock", METRICS, |_| {
     Box::new(|_| read_timex())
 });
 

@@ -6,9 +6,16 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::roots::Roots;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("udp_queues", Pace::Slow, "bytes that wait in UDP sockets", |_| {
-    Box::new(read_udp_queues)
-});
+/// What it publishes.
+const METRICS: &str = "node_udp_queues";
+
+pub const INFO: CollectorInfo = CollectorInfo::on(
+    "udp_queues",
+    Pace::Slow,
+    "bytes that wait in UDP sockets",
+    METRICS,
+    |_| Box::new(read_udp_queues),
+);
 
 /// Bytes queued for sending and for reading, over all sockets.
 pub fn parse_queues(text: &str) -> Result<[f64; 2], String> {

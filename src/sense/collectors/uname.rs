@@ -3,7 +3,10 @@
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
 
-pub const INFO: CollectorInfo = CollectorInfo::on("uname", Pace::Slow, "kernel and host name", |_| {
+/// What it publishes.
+const METRICS: &str = "node_uname_info";
+
+pub const INFO: CollectorInfo = CollectorInfo::on("uname", Pace::Slow, "kernel and host name", METRICS, |_| {
     Box::new(|_| Ok(read_uname()))
 });
 

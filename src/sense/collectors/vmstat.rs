@@ -9,10 +9,21 @@ use crate::sense::runtime::roots::Roots;
 use regex::Regex;
 use std::sync::Arc;
 
-pub const INFO: CollectorInfo = CollectorInfo::on("vmstat", Pace::Fast, "paging and out-of-memory kills", |options| {
-    let mut vmstat = Vmstat::new(options.vmstat_fields.clone());
-    Box::new(move |roots| vmstat.read(roots))
-});
+/// What it publishes.
+const METRICS: &str = "\
+    node_vmstat_oom_kill node_vmstat_pgfault node_vmstat_pgmajfault node_vmstat_pgpgin node_vmstat_pgpgout \
+    node_vmstat_pswpin node_vmstat_pswpout node_vmstat_*";
+
+pub const INFO: CollectorInfo = CollectorInfo::on(
+    "vmstat",
+    Pace::Fast,
+    "paging and out-of-memory kills",
+    METRICS,
+    |options| {
+        let mut vmstat = Vmstat::new(options.vmstat_fields.clone());
+        Box::new(move |roots| vmstat.read(roots))
+    },
+);
 
 fn parse_vmstat(
     text: &str,

@@ -7,6 +7,14 @@ use crate::family::{DescriptorPool, Family, Histogram, MetricKind, Point, Sample
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// What this file publishes.
+pub const METRICS: &str = "\
+    evenkeel_cpu_busy_ratio evenkeel_cpu_busy_ratio_distribution_bucket evenkeel_cpu_busy_ratio_distribution_count \
+    evenkeel_cpu_busy_ratio_distribution_sum evenkeel_filesystem_used_ratio evenkeel_memory_used_ratio \
+    evenkeel_memory_used_ratio_distribution_bucket evenkeel_memory_used_ratio_distribution_count \
+    evenkeel_memory_used_ratio_distribution_sum evenkeel_network_receive_bytes_per_second \
+    evenkeel_network_transmit_bytes_per_second";
+
 /// Upper bounds of the distributions of a ratio, finer near 1.
 const RATIO_BOUNDS: [f64; 13] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0];
 

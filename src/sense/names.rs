@@ -1,0 +1,97 @@
+//! The names of all published metrics, with which `check` finds misspelt names in expressions.
+
+use super::collectors::registry::COLLECTORS;
+use super::runtime::derived;
+use std::sync::LazyLock;
+
+/// Every declared name or pattern, in the order of the registry.
+fn declared() -> impl Iterator<Item = &'static str> {
+    let lists = COLLECTORS.iter().map(|collector| collector.metrics);
+    lists.chain([derived::METRICS]).flat_map(str::split_ascii_whitespace)
+}
+
+/// Every fixed name, sorted.
+pub fn known() -> impl Iterator<Item = &'static str> {
+    static KNOWN: LazyLock<Vec<&str>> = LazyLock::new(|| {
+        let mut known: Vec<&str> = declared().filter(|name| !name.ends_with('*')).collect();
+        known.sort_unstable();
+        known
+    });
+    KNOWN.iter().copied()
+}
+
+/// Whether a collector may publish this name, here or on another host.
+pub fn may_be_published(name: &str) -> bool {
+    declared().any(|declared| matches(declared, name))
+}
+
+fn matches(declared: &str, name: &str) -> bool {
+    match declared.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == declared,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::collectors::options::CollectorOptions;
+    use crate::sense::runtime::roots::Roots;
+    use std::path::{Path, PathBuf};
+
+    #[test]
+    fn collectors_publish_only_declared_names() {
+        let options = CollectorOptions::default();
+        for collector in COLLECTORS {
+            // A feature that this host lacks has no families.
+            let Ok(families) = collector.build(&options)(&Roots::default()) else {
+                continue;
+            };
+            for family in families {
+                let mut declared = collector.metrics.split_ascii_whitespace();
+                assert!(
+                    declared.any(|declared| matches(declared, &family.name)),
+                    "{} of {}",
+                    family.name,
+                    collector.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_name_in_the_sources_is_declared() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sense");
+        let mut found = 0;
+        for path in [sources(&folder.join("collectors")), sources(&folder.join("runtime"))].concat() {
+            if path.ends_with("snapshot.rs") || path.ends_with("tests.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text.split("\n#[cfg(test)]").next().unwrap();
+            for name in code.split('"').filter(|text| {
+                let is_name = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+                is_name
+                    && ["node_", "evenkeel_", "process_"]
+                        .iter()
+                        .any(|start| text.starts_with(start))
+            }) {
+                found += 1;
+                let is_prefix = declared().any(|declared| declared.strip_suffix('*') == Some(name));
+                assert!(
+                    known().any(|known| known == name) || is_prefix || name == "process_groups",
+                    "{name} of {path:?}"
+                );
+            }
+        }
+        assert!(found > 100, "only {found} names found");
+    }
+
+    fn sources(folder: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+        let below = folders.iter().flat_map(|folder| sources(folder));
+        let is_source = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "rs");
+        files.into_iter().filter(is_source).chain(below).collect()
+    }
+}

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Ages and telemetry change even without a new sample, as when a collector hangs.
-const MAX_RENDERED_AGE: Duration = Duration::from_secs(1);
+const MAX_RESPONSE_AGE: Duration = Duration::from_secs(1);
 
+/// A response with its bodies in each format and coding.
 pub struct CachedResponse {
     snapshot: Arc<Snapshot>,
     at: Instant,
@@ -65,6 +66,7 @@ impl ResponseCache {
         }
     }
 
+    /// The cached response for the newest snapshot, or a new one from `content`.
     pub fn get_or_create(
         &self,
         snapshot: Arc<Snapshot>,
@@ -74,7 +76,7 @@ impl ResponseCache {
         let mut cache = self.response.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(response) = &*cache
             && Arc::ptr_eq(&response.snapshot, &snapshot)
-            && response.at.elapsed() < MAX_RENDERED_AGE
+            && response.at.elapsed() < MAX_RESPONSE_AGE
         {
             return Arc::clone(response);
         }

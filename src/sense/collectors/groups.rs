@@ -118,7 +118,7 @@ impl CpuBaselines {
         }
     }
 
-    fn keep(&mut self, now: CpuBaseline) {
+    fn update(&mut self, now: CpuBaseline) {
         let Some(newer) = self.newer.take() else {
             self.older = Some(now.clone());
             self.newer = Some(now);
@@ -373,7 +373,7 @@ pub struct GroupsReader {
     procfs: Option<Procfs>,
     accounts: HashMap<String, Account>,
     users: UserNames,
-    cores: CpuBaselines,
+    cpu_baselines: CpuBaselines,
     idle_cache: IdleCache,
 }
 
@@ -384,7 +384,7 @@ impl GroupsReader {
             procfs: None,
             accounts: HashMap::new(),
             users: UserNames::default(),
-            cores: CpuBaselines::default(),
+            cpu_baselines: CpuBaselines::default(),
             idle_cache: IdleCache::default(),
         }
     }
@@ -394,7 +394,7 @@ impl GroupsReader {
         self.accounts
             .retain(|name, _| groups.iter().any(|group| group.name == *name));
         if groups.is_empty() {
-            (self.cores, self.idle_cache) = Default::default();
+            (self.cpu_baselines, self.idle_cache) = Default::default();
             return Ok(Vec::new());
         }
         let failed = |source| ReadError::io(&roots.procfs, source);
@@ -405,7 +405,7 @@ impl GroupsReader {
         let booted_at = read_record(&roots.proc("stat"), parse_stat)?.boot_time_seconds;
         let boot_now = boot_time();
 
-        let wants_cores = groups.iter().any(|group| group.selector.needs().has(Needs::CPU));
+        let needs_cpu = groups.iter().any(|group| group.selector.needs().has(Needs::CPU));
         let mut baseline = CpuBaseline::take(&[], boot_now);
         let mut sums: Vec<GroupTotals> = groups.iter().map(|_| GroupTotals::default()).collect();
         let mut members: Vec<HashMap<_, _>> = groups
@@ -416,8 +416,8 @@ impl GroupsReader {
         self.idle_cache.begin();
         procfs
             .for_each_process(boot_now, |mut process, files| {
-                if wants_cores {
-                    self.cores.measure(&mut process, boot_now);
+                if needs_cpu {
+                    self.cpu_baselines.measure(&mut process, boot_now);
                     baseline.add(&process);
                 }
                 let (mut known, mut metrics) = (Needs::CPU, Needs::NONE);
@@ -446,8 +446,8 @@ impl GroupsReader {
                 }
             })
             .map_err(failed)?;
-        if wants_cores {
-            self.cores.keep(baseline);
+        if needs_cpu {
+            self.cpu_baselines.update(baseline);
         }
         for (group, members) in groups.iter().zip(members) {
             self.accounts

@@ -35,7 +35,7 @@ impl Collector {
     }
 
     /// Reads once. An error or a panic becomes a reading without families.
-    pub fn reading(&mut self, roots: &Roots) -> Arc<CollectorReading> {
+    pub fn read(&mut self, roots: &Roots) -> Arc<CollectorReading> {
         let read_at = Timestamp::now();
         let read_instant = Instant::now();
         let read_boot = boot_time();

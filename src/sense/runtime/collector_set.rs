@@ -36,11 +36,11 @@ impl ScheduledCollector {
             return false;
         };
         match (self.rule_use, &self.newest) {
-            (Some((rule_use, is_read_by_rules)), _) if rule_use == rules_revision => is_read_by_rules,
+            (Some((revision, is_read)), _) if revision == rules_revision => is_read,
             (_, Some(newest)) if newest.success() => {
-                let is_read_by_rules = newest.families.iter().any(|family| subscriber.reads(&family.name));
-                self.rule_use = Some((rules_revision, is_read_by_rules));
-                is_read_by_rules
+                let is_read = newest.families.iter().any(|family| subscriber.reads(&family.name));
+                self.rule_use = Some((rules_revision, is_read));
+                is_read
             }
             // Its metrics are unknown until it is read without an error.
             _ => true,
@@ -49,8 +49,8 @@ impl ScheduledCollector {
 
     fn read(&mut self, roots: &Roots) -> Arc<CollectorReading> {
         // It may have other metrics after this read. One that rules read is read in any case.
-        self.rule_use = self.rule_use.filter(|(_, is_read_by_rules)| *is_read_by_rules);
-        self.collector.reading(roots)
+        self.rule_use = self.rule_use.filter(|(_, is_read)| *is_read);
+        self.collector.read(roots)
     }
 
     pub fn is_older_than(&self, max_age: Duration) -> bool {
@@ -87,12 +87,12 @@ impl CollectorSet {
     pub fn read_for_early_sample(
         &mut self,
         roots: &Roots,
-        mut is_read_by_rules: impl FnMut(&mut ScheduledCollector) -> bool,
+        mut is_wanted: impl FnMut(&mut ScheduledCollector) -> bool,
     ) -> Vec<Arc<CollectorReading>> {
         let wanted = self
             .0
             .iter_mut()
-            .filter_map(|scheduled| is_read_by_rules(scheduled).then(|| scheduled.read(roots)));
+            .filter_map(|scheduled| is_wanted(scheduled).then(|| scheduled.read(roots)));
         wanted.collect()
     }
 

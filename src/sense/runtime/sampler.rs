@@ -287,8 +287,8 @@ struct SamplerThread {
 
 impl SamplerThread {
     fn run(&mut self, interval: Duration, requests: &Receiver<Request>, first: &Sender<()>) -> Option<Sender<()>> {
-        let begun = self.read_core_stats();
-        self.sample(begun);
+        let time = self.read_core_stats();
+        self.sample(time);
         let _ = first.send(());
         let mut ticker = Ticker::new(interval, Instant::now());
         loop {
@@ -308,8 +308,8 @@ impl SamplerThread {
             match requests.try_recv() {
                 Ok(Request::Fresh { max_age, reply }) => self.serve_scrape(max_age, reply),
                 Ok(Request::Early(cause)) => {
-                    let begun = self.begin_round();
-                    self.sample_early(cause, begun, |_| true);
+                    let time = self.begin_round();
+                    self.sample_early(cause, time, |_| true);
                 }
                 Ok(Request::Stop(stop)) => return Some(stop),
                 Err(TryRecvError::Disconnected) => return None,
@@ -322,9 +322,9 @@ impl SamplerThread {
     /// A regular tick: core figures always, collectors where rules read them. Without rules only scrapes read
     /// collectors.
     fn tick(&mut self) {
-        let begun = self.read_core_stats();
+        let time = self.read_core_stats();
         if self.subscriber.rules_revision().is_some() {
-            self.sample(begun);
+            self.sample(time);
         } else {
             self.memory_poll.due = None;
         }
@@ -333,7 +333,7 @@ impl SamplerThread {
     /// Reads the core figures of a regular tick. Only these count for rates and distributions, so that scrapes do not
     /// change them.
     fn read_core_stats(&mut self) -> SampleTime {
-        let begun = self.begin_round();
+        let time = self.begin_round();
         // After a panic the reader stays usable, as a collector does, and old figures are not repeated.
         if catch_unwind(AssertUnwindSafe(|| self.reader.read(&self.roots, Instant::now))).is_err() {
             self.reader.stats = CoreStats::default();
@@ -346,42 +346,42 @@ impl SamplerThread {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         recent_history.observe(&self.reader.stats);
-        begun
+        time
     }
 
     /// Takes a regular sample: the newest reading of every collector, read now where rules read it.
-    fn sample(&mut self, begun: SampleTime) {
+    fn sample(&mut self, time: SampleTime) {
         let (slow_interval, subscriber) = (self.slow_interval, &*self.subscriber);
         let readings = self
             .collector_set
             .read(&self.roots, |scheduled| scheduled.is_due(slow_interval, subscriber));
         self.read_free_memory();
-        let snapshot = self.publish(begun, readings);
+        let snapshot = self.publish(time, readings);
         self.notify(&snapshot, SampleKind::Regular);
     }
 
     /// Polls free memory, which allocates nothing, and takes an early sample of memory where it has fallen.
     fn poll_memory(&mut self) {
-        let begun = self.begin_round();
+        let time = self.begin_round();
         let available_bytes = self.read_free_memory();
         if available_bytes.is_some_and(|available_bytes| self.memory_poll.headroom.has_dropped(available_bytes)) {
-            self.sample_early(EarlyCause::MemoryFalls, begun, |scheduled| {
+            self.sample_early(EarlyCause::MemoryFalls, time, |scheduled| {
                 scheduled.collector.name == "meminfo"
             });
         }
     }
 
     /// Takes a sample between two ticks for rules. It counts neither for derived rates nor for distributions.
-    fn sample_early(&mut self, cause: EarlyCause, begun: SampleTime, is_meant: impl Fn(&ScheduledCollector) -> bool) {
+    fn sample_early(&mut self, cause: EarlyCause, time: SampleTime, is_meant: impl Fn(&ScheduledCollector) -> bool) {
         let subscriber = &*self.subscriber;
         let readings = self.collector_set.read_for_early_sample(&self.roots, |scheduled| {
             is_meant(scheduled) && scheduled.is_read_by_rules(subscriber)
         });
         let snapshot = Arc::new(Snapshot {
-            taken_at: begun.wall,
-            taken_instant: begun.instant,
-            taken_boot: begun.boot,
-            fresh_since: begun.instant,
+            taken_at: time.wall,
+            taken_instant: time.instant,
+            taken_boot: time.boot,
+            fresh_since: time.instant,
             readings,
             derived: Arc::new(derived::early_sample_families(
                 self.reader.memory_used_ratio(&self.roots),
@@ -419,11 +419,11 @@ impl SamplerThread {
         let snapshot = if latest.fresh_since.elapsed() <= max_age {
             latest
         } else {
-            let begun = self.begin_round();
+            let time = self.begin_round();
             let readings = self
                 .collector_set
                 .read(&self.roots, |scheduled| scheduled.is_older_than(max_age));
-            self.publish(begun, readings)
+            self.publish(time, readings)
         };
         // A scraper that disconnected needs no reply.
         let _ = reply.send(snapshot);
@@ -439,7 +439,7 @@ impl SamplerThread {
         }
     }
 
-    fn publish(&mut self, begun: SampleTime, mut readings: Vec<Arc<CollectorReading>>) -> Arc<Snapshot> {
+    fn publish(&mut self, time: SampleTime, mut readings: Vec<Arc<CollectorReading>>) -> Arc<Snapshot> {
         for slow in &self.slow {
             readings.extend(slow.load().iter().cloned());
         }
@@ -447,10 +447,10 @@ impl SamplerThread {
             .iter()
             .find(|reading| reading.collector == "filesystem" && reading.success());
         let snapshot = Arc::new(Snapshot {
-            taken_at: begun.wall,
-            taken_instant: begun.instant,
-            taken_boot: begun.boot,
-            fresh_since: self.collector_set.fresh_since(begun.instant),
+            taken_at: time.wall,
+            taken_instant: time.instant,
+            taken_boot: time.boot,
+            fresh_since: self.collector_set.fresh_since(time.instant),
             derived: self.derived.families(&self.reader.stats, filesystem),
             readings,
         });

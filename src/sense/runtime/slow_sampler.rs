@@ -31,7 +31,7 @@ pub fn start(
         let mut current: Vec<Arc<CollectorReading>> = Vec::new();
         loop {
             for (index, collector) in collectors.iter_mut().enumerate() {
-                let reading = collector.reading(&roots);
+                let reading = collector.read(&roots);
                 if index < current.len() {
                     current[index] = reading;
                 } else {

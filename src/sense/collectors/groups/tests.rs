@@ -216,7 +216,7 @@ fn cpu_is_measured_over_five_seconds() {
             cores.measure(&mut process, now);
             let expected = (round * interval >= 5).then_some(0.5);
             assert_eq!(process.cpu_cores, expected, "every {interval} s, round {round}");
-            cores.keep(CpuBaseline::take(std::slice::from_ref(&process), now));
+            cores.update(CpuBaseline::take(std::slice::from_ref(&process), now));
         }
     }
 }

@@ -89,7 +89,7 @@ impl CachedBody {
         // The layout is built on first use, because it is wasted where contents never match.
         let mut layout = match self.layout {
             Some(layout) => layout,
-            None => NumberLayout::of(former, str::from_utf8(&self.text).ok()?, self.format)?,
+            None => NumberLayout::find(former, str::from_utf8(&self.text).ok()?, self.format)?,
         };
         let [before, now] = [former, content].map(|content| content.families().collect::<Vec<_>>());
         let mut text = Vec::with_capacity(self.text.len() + 1024);
@@ -132,7 +132,7 @@ impl CachedBody {
 impl NumberLayout {
     /// The layout of a text with its content. `None` where a value withheld a point, because the next value may show
     /// it.
-    fn of(content: &Content, text: &str, format: Format) -> Option<NumberLayout> {
+    fn find(content: &Content, text: &str, format: Format) -> Option<NumberLayout> {
         let mut places = FxHashMap::default();
         for (family, index) in content.families().zip(0..) {
             for (point, position) in family.points().zip(0..) {

@@ -165,7 +165,7 @@ impl MetricsHandler {
                 }
             },
         };
-        let filter = match CollectorFilter::of(uri.query().unwrap_or("")) {
+        let filter = match CollectorFilter::from_query(uri.query().unwrap_or("")) {
             Ok(filter) => filter,
             Err(text) => return plain(StatusCode::BAD_REQUEST, PLAIN, text),
         };
@@ -314,7 +314,7 @@ enum CollectorFilter {
 }
 
 impl CollectorFilter {
-    fn of(query: &str) -> Result<Self, String> {
+    fn from_query(query: &str) -> Result<Self, String> {
         let mut collect = BTreeSet::new();
         let mut exclude = BTreeSet::new();
         for pair in query.split('&') {

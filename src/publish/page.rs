@@ -6,7 +6,7 @@ mod html;
 mod tables;
 
 use super::status::Status;
-use html::{Escaped, time};
+use html::{EscapedText, time};
 use std::fmt::{self, Display, Write};
 
 pub const STYLE: &str = include_str!("page/style.css");
@@ -25,7 +25,7 @@ pub fn page(status: &Status, telemetry_path: &str) -> String {
 
 fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::Result {
     // The name is unknown where the collector `uname` is disabled.
-    let host = Escaped(match &*status.host.name {
+    let host = EscapedText(match &*status.host.name {
         "" => "this host",
         name => name,
     });
@@ -45,13 +45,13 @@ fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::R
          <noscript><meta http-equiv=\"refresh\" content=\"5\"></noscript>\n</head>\n<body>\n\
          <header>\n<h1>evenkeel on {host}</h1>\n<nav aria-label=\"Other views\"><a href=\".{}\">Metrics</a>\
          <a href=\"api/v1/status\">Status as JSON</a><a href=\"{DOCUMENTS}\" rel=\"noreferrer\">Documents</a></nav>",
-        Escaped(telemetry_path)
+        EscapedText(telemetry_path)
     )?;
     // Only the version number is shown; the suffix of the build is in `node_uname_info`.
     let is_number = |character: char| character.is_ascii_digit() || character == '.';
     let kernel = status.host.kernel.split(|character| !is_number(character)).next();
     let system = match kernel {
-        Some(kernel) if !kernel.is_empty() => format!(", Linux {kernel} on {}", Escaped(&status.host.machine)),
+        Some(kernel) if !kernel.is_empty() => format!(", Linux {kernel} on {}", EscapedText(&status.host.machine)),
         _ => String::new(),
     };
     writeln!(
@@ -119,7 +119,7 @@ fn acting(out: &mut String, status: &Status, firing: usize) -> fmt::Result {
     let breaker = if stopped.is_empty() {
         "none".to_owned()
     } else {
-        Escaped(&stopped).to_string()
+        EscapedText(&stopped).to_string()
     };
     tile("Rules stopped", &breaker, !stopped.is_empty())?;
     let ledger = if status.ledger_writable {

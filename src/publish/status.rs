@@ -14,7 +14,7 @@ pub struct Status {
     pub version: &'static str,
     pub mode: &'static str,
     pub paused: bool,
-    pub host: Host,
+    pub host: HostInfo,
     pub alerts_firing: BTreeMap<&'static str, usize>,
     pub leases_held: usize,
     #[serde(flatten)]
@@ -27,7 +27,7 @@ pub struct Status {
     pub config_last_reload_success_at: Timestamp,
     pub sampled_at: Timestamp,
     pub sampling_interval_seconds: f64,
-    pub figures: Figures,
+    pub figures: HostFigures,
     /// The values of each figure over the last minutes, oldest first, one per sample; `null` where a sample lacks it.
     #[serde(serialize_with = "serialize_recent_history", rename = "trail")]
     pub recent_history: RecentHistory,
@@ -35,15 +35,15 @@ pub struct Status {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Default)]
-pub struct Host {
+pub struct HostInfo {
     pub name: String,
     pub kernel: String,
     pub machine: String,
 }
 
-/// Figures of the newest sample; a figure without a value is left out.
+/// HostFigures of the newest sample; a figure without a value is left out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Figures {
+pub struct HostFigures {
     pub cpu_busy_ratio: Option<f64>,
     pub memory_used_ratio: Option<f64>,
     pub memory_total_bytes: Option<f64>,
@@ -102,7 +102,7 @@ fn single(snapshot: &Snapshot, family: &str) -> Option<f64> {
     by_label(snapshot, family, "").into_values().next()
 }
 
-fn host(snapshot: &Snapshot) -> Host {
+fn host(snapshot: &Snapshot) -> HostInfo {
     let label = |name: &str| {
         let labels = snapshot.family("node_uname_info")?.points().next()?.labels;
         labels
@@ -111,7 +111,7 @@ fn host(snapshot: &Snapshot) -> Host {
             .map(|(_, text)| text.to_string())
     };
     let text = |name: &str| label(name).unwrap_or_default();
-    Host {
+    HostInfo {
         name: text("nodename"),
         kernel: text("release"),
         machine: text("machine"),
@@ -143,7 +143,7 @@ pub fn status(sampler: &Sampler, snapshot: &Snapshot, telemetry: &Telemetry, now
         sampled_at: snapshot.taken_at,
         sampling_interval_seconds: sampler.interval().as_secs_f64(),
         recent_history: sampler.recent_history(),
-        figures: Figures {
+        figures: HostFigures {
             cpu_busy_ratio: single(snapshot, "evenkeel_cpu_busy_ratio"),
             memory_used_ratio: single(snapshot, "evenkeel_memory_used_ratio"),
             memory_total_bytes: single(snapshot, "node_memory_MemTotal_bytes"),

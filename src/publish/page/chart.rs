@@ -1,8 +1,8 @@
 //! The section about the host: a table with a chart of the last minutes in each row. The chart is hidden from screen
 //! readers, because the numbers of the row say the same.
 
-use super::html::{Escaped, bytes, percent};
-use crate::publish::status::{Figures, Status};
+use super::html::{EscapedText, bytes, percent};
+use crate::publish::status::{HostFigures, Status};
 use crate::sense::recent_history::{HistoryMetric, MAX_SAMPLES, RecentHistory};
 use std::fmt::{self, Write};
 
@@ -141,7 +141,7 @@ fn draw(out: &mut String, values: impl Iterator<Item = f32>, first: usize, top: 
 }
 
 /// Writes the table of load, memory and file systems.
-fn fill_levels(out: &mut String, figures: &Figures) -> fmt::Result {
+fn fill_levels(out: &mut String, figures: &HostFigures) -> fmt::Result {
     if figures.filesystem_used_ratio.is_empty() && figures.load1.is_none() {
         return Ok(());
     }
@@ -164,7 +164,7 @@ fn fill_levels(out: &mut String, figures: &Figures) -> fmt::Result {
         )?;
     }
     for (mount_point, ratio) in &figures.filesystem_used_ratio {
-        let (mount_point, percent) = (Escaped(mount_point), percent(*ratio));
+        let (mount_point, percent) = (EscapedText(mount_point), percent(*ratio));
         writeln!(
             out,
             "<tr><th scope=\"row\">File system {mount_point}</th><td class=\"level\"><meter value=\"{ratio:.3}\" high=\"0.8\" \

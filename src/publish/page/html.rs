@@ -1,13 +1,13 @@
-//! Formatters of text, sizes and times for the page. All text from outside passes through [`Escaped`].
+//! Formatters of text, sizes and times for the page. All text from outside passes through [`EscapedText`].
 
 use jiff::Timestamp;
 use std::fmt::{self, Display, Write};
 
 /// Text escaped for HTML content and quoted attributes. Invisible characters are spelled out, so that no name can look
 /// like another one.
-pub struct Escaped<'a>(pub &'a str);
+pub struct EscapedText<'a>(pub &'a str);
 
-impl Display for Escaped<'_> {
+impl Display for EscapedText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         for character in self.0.chars() {
             match character {
@@ -78,7 +78,7 @@ mod tests {
             ("\u{202e}txt.exe\u{2069}", "\\u{202e}txt.exe\\u{2069}"),
             ("größe 東京", "größe 東京"),
         ] {
-            assert_eq!(Escaped(hostile).to_string(), expected);
+            assert_eq!(EscapedText(hostile).to_string(), expected);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The tables of the page: alerts, rules, leases, actions, decisions, collectors.
 
-use super::html::{Escaped, time};
+use super::html::{EscapedText, time};
 use crate::publish::status::Status;
 use crate::telemetry::{Event, OpenAlert};
 use jiff::Timestamp;
@@ -53,7 +53,7 @@ pub fn alerts(out: &mut String, status: &Status) -> fmt::Result {
         nothing: "None fires for which there is a rule.",
     };
     table.write(out, status.activity.alerts.iter(), |out, alert| {
-        let (name, rule) = (Escaped(&alert.alertname), Escaped(&alert.rule));
+        let (name, rule) = (EscapedText(&alert.alertname), EscapedText(&alert.rule));
         let (source, targets) = (alert.source, alert.targets);
         let since = time(alert.since, status.sampled_at);
         let mode = if alert.dry_run { " (dry-run)" } else { "" };
@@ -73,7 +73,7 @@ pub fn alerts(out: &mut String, status: &Status) -> fmt::Result {
 fn labels(out: &mut String, alert: &OpenAlert) -> fmt::Result {
     for (place, (name, value)) in alert.labels.iter().enumerate() {
         let comma = if place > 0 { ", " } else { "" };
-        write!(out, "{comma}{}=&quot;{}&quot;", Escaped(name), Escaped(value))?;
+        write!(out, "{comma}{}=&quot;{}&quot;", EscapedText(name), EscapedText(value))?;
     }
     Ok(())
 }
@@ -87,7 +87,7 @@ pub fn rules(out: &mut String, status: &Status) -> fmt::Result {
         nothing: "There are none: nothing is decided.",
     };
     table.write(out, status.activity.rules.iter(), |out, rule_status| {
-        let (rule, steps) = (Escaped(&rule_status.rule), rule_status.steps.join(", "));
+        let (rule, steps) = (EscapedText(&rule_status.rule), rule_status.steps.join(", "));
         let mode = if rule_status.acts { "enforce" } else { "dry-run" };
         let stopped = if status.breakers_open.contains(&rule_status.rule) {
             " <strong class=\"bad\">stopped: no effect</strong>"
@@ -97,7 +97,7 @@ pub fn rules(out: &mut String, status: &Status) -> fmt::Result {
         write!(
             out,
             "<tr><th scope=\"row\">{rule}</th><td>{}</td><td>{mode}{stopped}</td>",
-            Escaped(&steps)
+            EscapedText(&steps)
         )?;
         match &rule_status.last_decision {
             None => writeln!(out, "<td>none yet</td><td></td><td></td></tr>"),
@@ -115,7 +115,7 @@ pub fn rules(out: &mut String, status: &Status) -> fmt::Result {
 
 /// The subject of a decision: ` nice 10 on 4711 ffmpeg`.
 fn subject(event: &Event) -> String {
-    let step = event.step.as_deref().map(|step| format!(" {}", Escaped(step)));
+    let step = event.step.as_deref().map(|step| format!(" {}", EscapedText(step)));
     let process = event.process.as_deref().map(|_| format!(" on {}", process(event)));
     step.unwrap_or_default() + &process.unwrap_or_default()
 }
@@ -124,14 +124,14 @@ fn subject(event: &Event) -> String {
 fn why(event: &Event) -> String {
     match (event.reason.as_str(), event.alertname.as_str()) {
         ("", "") => String::new(),
-        ("", alertname) => format!("{} fires", Escaped(alertname)),
-        (reason, _) => Escaped(reason).to_string(),
+        ("", alertname) => format!("{} fires", EscapedText(alertname)),
+        (reason, _) => EscapedText(reason).to_string(),
     }
 }
 
 fn process(event: &Event) -> String {
     let pid = event.pid.map_or(String::new(), |pid| format!("{pid} "));
-    format!("{pid}{}", Escaped(event.process.as_deref().unwrap_or_default()))
+    format!("{pid}{}", EscapedText(event.process.as_deref().unwrap_or_default()))
 }
 
 pub fn leases(out: &mut String, status: &Status) -> fmt::Result {
@@ -150,10 +150,10 @@ pub fn leases(out: &mut String, status: &Status) -> fmt::Result {
         nothing: "Nothing is held.",
     };
     table.write(out, leases.iter(), |out, lease| {
-        let (id, rule, process) = (lease.id, Escaped(&lease.rule), Escaped(&lease.process));
+        let (id, rule, process) = (lease.id, EscapedText(&lease.rule), EscapedText(&lease.process));
         let pid = lease.pid.map_or(String::new(), |pid| format!("{pid} "));
         let until = lease.until.map(|until| time(until, status.sampled_at));
-        let (what, until) = (Escaped(&lease.what), until.unwrap_or("being given back".to_owned()));
+        let (what, until) = (EscapedText(&lease.what), until.unwrap_or("being given back".to_owned()));
         writeln!(
             out,
             "<tr><td>{id}</td><th scope=\"row\">{pid}{process}</th><td>{what}</td><td>{until}</td><td class=\"name\">{rule}</td></tr>"
@@ -193,11 +193,11 @@ fn event_row(out: &mut String, event: &Event, now: Timestamp) -> fmt::Result {
         "<tr><td>{}</td><td class=\"name\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"name\">{}</td><td class=\"why\">{}</td></tr>",
         time(event.at, now),
         process(event),
-        Escaped(event.step.as_deref().unwrap_or_default()),
-        Escaped(event.before.as_deref().unwrap_or_default()),
-        Escaped(event.after.as_deref().unwrap_or_default()),
+        EscapedText(event.step.as_deref().unwrap_or_default()),
+        EscapedText(event.before.as_deref().unwrap_or_default()),
+        EscapedText(event.after.as_deref().unwrap_or_default()),
         event.kind.as_str(),
-        Escaped(&event.rule),
+        EscapedText(&event.rule),
         why(event)
     )
 }
@@ -211,7 +211,7 @@ pub fn collectors(out: &mut String, status: &Status) -> fmt::Result {
         nothing: "All are switched off.",
     };
     table.write(out, status.collectors.iter(), |out, collector| {
-        let state = Escaped(collector.error.as_deref().unwrap_or("fine"));
+        let state = EscapedText(collector.error.as_deref().unwrap_or("fine"));
         let class = if collector.success { "" } else { " class=\"bad\"" };
         writeln!(
             out,

@@ -100,21 +100,21 @@ fn hold_up(times: &mut Times, before: &Times) {
 
 /// The busy share of all processors between two reads.
 #[derive(Debug, Default)]
-pub struct Busy(Option<Shares>);
+pub struct BusyMeter(Option<CpuTotals>);
 
 /// Seconds since boot.
 #[derive(Debug, Clone, Copy)]
-struct Shares {
+struct CpuTotals {
     all: f64,
     /// Idle and iowait together, because the kernel moves time between them when a waiting task wakes on another
     /// processor.
     idle: f64,
 }
 
-impl Busy {
+impl BusyMeter {
     /// Share of the time since the last read that was neither idle nor iowait, 0 to 1.
     pub fn ratio(&mut self, now: Option<Times>) -> Option<f64> {
-        let now = now.map(|Times { modes, .. }| Shares {
+        let now = now.map(|Times { modes, .. }| CpuTotals {
             all: modes.iter().sum(),
             idle: modes[IDLE] + modes[IOWAIT],
         });
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn busy_excludes_idle_and_iowait() {
         let times = |text: &str| Some(parse_all(text).unwrap());
-        let mut busy = Busy::default();
+        let mut busy = BusyMeter::default();
         assert_eq!(
             busy.ratio(times("cpu  1000 0 0 2000 500 0 0 0 0 0\ncpu0 1 1 1 1\n")),
             None

@@ -9,7 +9,7 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_bytes};
 use crate::sense::runtime::roots::Roots;
 use mounts::{Mount, parse_mountinfo};
-use statfs::{StatfsClient, Usage};
+use statfs::{FsUsage, StatfsClient};
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -26,12 +26,12 @@ pub const INFO: CollectorInfo =
     });
 
 /// The labels of one mount and its usage, or no usage where `statfs` failed.
-struct Line {
+struct MountRow {
     device: String,
     fstype: String,
     mount_point: String,
     read_only: bool,
-    usage: Option<Usage>,
+    usage: Option<FsUsage>,
 }
 
 /// A mount point as the host sees it, without the prefix `--path.rootfs`.
@@ -40,7 +40,7 @@ fn strip_rootfs(roots: &Roots, mount_point: &Path) -> String {
     Path::new("/").join(stripped).to_string_lossy().into_owned()
 }
 
-fn families(lines: &[Line]) -> Vec<Family> {
+fn families(lines: &[MountRow]) -> Vec<Family> {
     let mut error = Family::gauge(
         "node_filesystem_device_error",
         "1 where the file system did not say how full it is, or not in time.",
@@ -49,8 +49,8 @@ fn families(lines: &[Line]) -> Vec<Family> {
         "node_filesystem_readonly",
         "1 where the file system is mounted read-only.",
     );
-    type Figure = fn(&Usage) -> f64;
-    let mut figures: [(Family, Figure); 5] = [
+    type UsageGauge = fn(&FsUsage) -> f64;
+    let mut figures: [(Family, UsageGauge); 5] = [
         (Family::gauge("node_filesystem_size_bytes", "Size in bytes."), |usage| {
             usage.size_bytes
         }),
@@ -139,7 +139,7 @@ impl Filesystem {
             if let Err(error) = &usage {
                 tracing::debug!(mountpoint = mount_point, %error, "statfs failed");
             }
-            lines.push(Line {
+            lines.push(MountRow {
                 device: mount.device,
                 fstype: mount.fstype,
                 mount_point,
@@ -166,7 +166,7 @@ mod tests {
         tree.proc("1/mountinfo", mountinfo);
         let call = Arc::new(|path: &Path| match path.to_str() {
             Some(path) if path.ends_with("/broken") => Err(io::Error::other("no")),
-            _ => Ok(Usage {
+            _ => Ok(FsUsage {
                 size_bytes: 100.0,
                 free_bytes: 60.0,
                 avail_bytes: 50.0,

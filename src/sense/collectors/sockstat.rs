@@ -24,22 +24,22 @@ pub const INFO: CollectorInfo = CollectorInfo::on("sockstat", Pace::Fast, "socke
 
 struct Protocol {
     name: String,
-    figures: NameCache<Figure>,
+    figures: NameCache<SocketFigure>,
 }
 
 /// The descriptors of a figure: as the kernel counts it, and in bytes where it counts pages.
-struct Figure {
+struct SocketFigure {
     plain: Arc<Descriptor>,
     in_bytes: Option<Arc<Descriptor>>,
 }
 
-fn figure(protocol: &str, name: &str) -> Figure {
+fn figure(protocol: &str, name: &str) -> SocketFigure {
     let metric = format!("node_sockstat_{protocol}_{name}");
     let in_bytes = || {
         let help = format!("Memory of {protocol} sockets in bytes.");
         Descriptor::single(format!("{metric}_bytes"), help, MetricKind::Gauge)
     };
-    Figure {
+    SocketFigure {
         in_bytes: (name == "mem").then(in_bytes),
         plain: Descriptor::single(
             metric,

@@ -3,7 +3,7 @@
 
 use super::device_rates::DeviceRates;
 use super::roots::Roots;
-use crate::sense::collectors::cpu::{self, Busy};
+use crate::sense::collectors::cpu::{self, BusyMeter};
 use crate::sense::collectors::diskstats;
 use crate::sense::collectors::meminfo;
 use crate::sense::collectors::name_filter::NameFilter;
@@ -36,7 +36,7 @@ pub struct CoreStats {
 #[derive(Debug, Default)]
 pub struct CoreStatsReader {
     pub stats: CoreStats,
-    busy: Busy,
+    busy: BusyMeter,
     stalled: [Option<(Instant, f64)>; 3],
     sources: StatSources,
 }

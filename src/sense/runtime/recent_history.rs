@@ -35,7 +35,7 @@ impl HistoryMetric {
         HistoryMetric::DiskWritten,
     ];
 
-    fn of(self, core_stats: &CoreStats) -> Option<f64> {
+    fn value_in(self, core_stats: &CoreStats) -> Option<f64> {
         let [cpu_waiting, io_waiting, memory_waiting] = core_stats.waiting_ratios;
         match self {
             HistoryMetric::CpuBusy => core_stats.cpu_busy_ratio,
@@ -71,7 +71,7 @@ pub struct RecentHistory {
 impl RecentHistory {
     /// Adds a sample.
     pub fn observe(&mut self, core_stats: &CoreStats) {
-        let entry = HistoryMetric::ALL.map(|metric| metric.of(core_stats).map_or(f32::NAN, |value| value as f32));
+        let entry = HistoryMetric::ALL.map(|metric| metric.value_in(core_stats).map_or(f32::NAN, |value| value as f32));
         if self.entries.len() < MAX_SAMPLES {
             self.entries.push(entry);
         } else {

@@ -17,7 +17,7 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Sizes of a file system, in bytes and inodes.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Usage {
+pub struct FsUsage {
     pub size_bytes: f64,
     pub free_bytes: f64,
     /// Free for users other than root.
@@ -27,13 +27,13 @@ pub struct Usage {
 }
 
 /// The system call, or its substitute in a test.
-pub type StatfsCall = Arc<dyn Fn(&Path) -> io::Result<Usage> + Send + Sync>;
+pub type StatfsCall = Arc<dyn Fn(&Path) -> io::Result<FsUsage> + Send + Sync>;
 
 pub fn system_call() -> StatfsCall {
     Arc::new(|path| {
         let stat = rustix::fs::statfs(path)?;
         let block_bytes = stat.f_bsize as f64;
-        Ok(Usage {
+        Ok(FsUsage {
             size_bytes: stat.f_blocks as f64 * block_bytes,
             free_bytes: stat.f_bfree as f64 * block_bytes,
             avail_bytes: stat.f_bavail as f64 * block_bytes,
@@ -43,7 +43,7 @@ pub fn system_call() -> StatfsCall {
     })
 }
 
-type StatfsResult = io::Result<Usage>;
+type StatfsResult = io::Result<FsUsage>;
 
 struct StatfsWorker {
     requests: Sender<PathBuf>,
@@ -153,9 +153,9 @@ mod tests {
                 count.fetch_add(1, Ordering::SeqCst);
                 let _ = released.lock().unwrap().recv();
             }
-            Ok(Usage {
+            Ok(FsUsage {
                 size_bytes: 1.0,
-                ..Usage::default()
+                ..FsUsage::default()
             })
         });
         Hanging { inside, release, call }
@@ -195,7 +195,7 @@ mod tests {
     fn panic_in_call_affects_only_its_mount() {
         let call: StatfsCall = Arc::new(|path: &Path| {
             assert_ne!(path, Path::new("/bad"));
-            Ok(Usage::default())
+            Ok(FsUsage::default())
         });
         let mut client = StatfsClient::new(call, Duration::from_secs(10));
         let deadline = client.begin([1, 2].into_iter());

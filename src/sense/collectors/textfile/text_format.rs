@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 /// The type of a family in the file; `MetricKind` has no summary.
 #[derive(Clone, Copy, PartialEq)]
-enum Type {
+enum DeclaredType {
     Plain(MetricKind),
     Histogram,
     Summary,
@@ -15,7 +15,7 @@ enum Type {
 #[derive(Default)]
 struct Draft {
     help: Option<String>,
-    kind: Option<Type>,
+    kind: Option<DeclaredType>,
     samples: Vec<Sample>,
 }
 
@@ -63,11 +63,11 @@ fn parse_comment(comment: &str, drafts: &mut BTreeMap<String, Draft>) -> Result<
         }
         "TYPE" => {
             let kind = match rest.trim() {
-                "counter" => Type::Plain(MetricKind::Counter),
-                "gauge" => Type::Plain(MetricKind::Gauge),
-                "untyped" => Type::Plain(MetricKind::Untyped),
-                "histogram" => Type::Histogram,
-                "summary" => Type::Summary,
+                "counter" => DeclaredType::Plain(MetricKind::Counter),
+                "gauge" => DeclaredType::Plain(MetricKind::Gauge),
+                "untyped" => DeclaredType::Plain(MetricKind::Untyped),
+                "histogram" => DeclaredType::Histogram,
+                "summary" => DeclaredType::Summary,
                 _ => return Err("the type is none of counter, gauge, histogram, summary, untyped"),
             };
             let draft = drafts.entry(name.to_owned()).or_default();
@@ -87,9 +87,9 @@ fn parse_comment(comment: &str, drafts: &mut BTreeMap<String, Draft>) -> Result<
 /// The family of a sample; the suffixes of histograms and summaries are stripped.
 fn owner(name: &str, drafts: &BTreeMap<String, Draft>) -> String {
     for (suffix, kinds) in [
-        ("_bucket", &[Type::Histogram][..]),
-        ("_count", &[Type::Histogram, Type::Summary][..]),
-        ("_sum", &[Type::Histogram, Type::Summary][..]),
+        ("_bucket", &[DeclaredType::Histogram][..]),
+        ("_count", &[DeclaredType::Histogram, DeclaredType::Summary][..]),
+        ("_sum", &[DeclaredType::Histogram, DeclaredType::Summary][..]),
     ] {
         let kind = |base: &str| drafts.get(base).and_then(|draft| draft.kind);
         if let Some(base) = name.strip_suffix(suffix)
@@ -204,9 +204,9 @@ fn parse_sample(line: &str) -> Result<Sample, &'static str> {
 fn families(name: String, draft: Draft) -> Vec<Family> {
     let help = draft.help.unwrap_or_default();
     match draft.kind {
-        Some(Type::Histogram) => vec![histograms(name, help, draft.samples)],
+        Some(DeclaredType::Histogram) => vec![histograms(name, help, draft.samples)],
         // A summary becomes untyped families, one per suffix.
-        Some(Type::Summary) => {
+        Some(DeclaredType::Summary) => {
             let mut parts: BTreeMap<String, Family> = BTreeMap::new();
             for sample in draft.samples {
                 let new = |name: &String| Family::new(name.clone(), help.clone(), MetricKind::Untyped);
@@ -215,7 +215,7 @@ fn families(name: String, draft: Draft) -> Vec<Family> {
             }
             parts.into_values().collect()
         }
-        Some(Type::Plain(kind)) => vec![plain(name, help, kind, draft.samples)],
+        Some(DeclaredType::Plain(kind)) => vec![plain(name, help, kind, draft.samples)],
         None => vec![plain(name, help, MetricKind::Untyped, draft.samples)],
     }
 }

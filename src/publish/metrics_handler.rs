@@ -36,7 +36,7 @@ const SCRAPE_TIMEOUT_HEADER: &str = "x-prometheus-scrape-timeout-seconds";
 /// The page needs its own script, style and icon, and fetches itself again. Everything else is forbidden: inline code,
 /// other origins, text that becomes markup.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-     connect-src 'self'; base-uri 'none'; descriptor-action 'none'; frame-ancestors 'none'; \
+     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
 
 const JSON: &str = "application/json";

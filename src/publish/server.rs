@@ -210,6 +210,7 @@ mod tests {
         let page = running.ask("GET /", &[]);
         let head = page.head.to_ascii_lowercase();
         assert!(head.contains("content-security-policy: default-src 'none'; script-src 'self';"));
+        assert!(head.contains("; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"));
         assert!(!head.contains("unsafe"), "{head}");
         let scripts: Vec<&str> = page.text().split("<script").skip(1).collect();
         assert!(matches!(scripts[..], [only] if only.starts_with(" src=\"script.js\" defer></script>")));

@@ -186,7 +186,7 @@ mod tests {
         hanging.release.send(()).unwrap();
         let by = Instant::now() + Duration::from_secs(10);
         while client.query(1, Path::new("/fine"), by).is_err() {
-            assert!(Instant::now() < by, "never received again");
+            assert!(Instant::now() < by, "never read again");
             thread::yield_now();
         }
     }

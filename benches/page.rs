@@ -181,7 +181,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Serves a site until the end, and says where.
+/// Serves a handler until the end and returns its address.
 fn serve(runtime: &tokio::runtime::Runtime, handler: Arc<MetricsHandler>) -> Result<String, Box<dyn Error>> {
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
     let url = format!("http://{}/", listener.local_addr()?);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel::process::selector::{Condition, Pattern};
 use evenkeel::process::{ProcessFields, Selector};
-use evenkeel::sense::groups::{DEFAULT_METRICS, GroupsReader};
+use evenkeel::sense::groups::{GroupsReader, group::DEFAULT_METRICS};
 use evenkeel::sense::{Group, Roots};
 
 const PROCESSES: [usize; 3] = [100, 1000, 5000];

@@ -210,7 +210,10 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     let telemetry = Telemetry::default();
     telemetry.reloaded(Some(now_seconds()));
     // A new ledger has none, and one that cannot be read is told about by the journal.
-    recall(&tally, &read_records(&run.storage.path, RECALLED).unwrap_or_default());
+    recall(
+        &telemetry,
+        &read_records(&run.storage.path, RECALLED).unwrap_or_default(),
+    );
     let (door, inputs) = EngineHandle::new();
     let kept = KeptAlerts::new(&run.storage.path);
     let sampling = sense::Sampling {
@@ -311,7 +314,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
             stopped(),
         )));
     }
-    let receiver = WebhookReceiver::new(door.clone(), access, tally.clone());
+    let receiver = WebhookReceiver::new(door.clone(), access, telemetry.clone());
     let receiving = tokio::spawn(receiver.run(webhook, Limits::default(), stopped()));
     let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), telemetry.clone(), stopped()));
     let control = control::serve(run.storage.path.clone(), door.clone(), stopped());
@@ -407,7 +410,7 @@ fn announce(name: &'static str, listener: std::io::Result<TcpListener>) -> Resul
 
 /// A fault in the engine costs the engine, and that for a second; sensing and publishing go on. Whoever waits for it to begin waits
 /// for the first attempt only.
-fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &Receiver<Input>, tally: &Tally) {
+fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &Receiver<Input>, telemetry: &Telemetry) {
     let mut began = Some(began);
     loop {
         let began = began.take();

@@ -1,5 +1,4 @@
-//! Any text as PromQL: evenkeel rejects it, or evaluates it on a small history to a value or an
-//! error, with the same result twice.
+//! Any text as PromQL: it is refused, or it has a value (or an error) on a small history, the same one twice.
 #![no_main]
 
 use evenkeel::family::{Family, label};
@@ -14,8 +13,7 @@ const STEPS: i64 = 20;
 
 fuzz_target!(
     init: {
-        // The parser library may panic instead of rejecting a text, and evenkeel catches that. A
-        // panic in evenkeel's own code is a finding.
+        // The parser that is used may panic where it should refuse, and is caught; a panic of our own is a finding.
         let report = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             if !info.location().is_some_and(|place| place.file().contains("promql-parser")) {
@@ -30,10 +28,10 @@ fuzz_target!(
         match parse(text) {
             Ok(query) => {
                 let value = evaluate(&query);
-                assert_eq!(value, evaluate(&query), "the same data gives a different value");
+                assert_eq!(value, evaluate(&query), "the same data, another value");
             }
             Err(refusals) => {
-                assert!(!refusals.is_empty(), "rejected without a reason");
+                assert!(!refusals.is_empty(), "refused without a reason");
                 for refusal in refusals {
                     assert!(!refusal.message.is_empty());
                     assert!(refusal.offset.is_none_or(|offset| text.is_char_boundary(offset)), "{refusal:?}");
@@ -44,7 +42,7 @@ fuzz_target!(
     }
 );
 
-/// The result as text, because a NaN equals itself there.
+/// As text, in which a NaN equals itself.
 fn evaluate(query: &Query) -> String {
     let mut interest = Interest::default();
     query.add_interest(&mut interest);

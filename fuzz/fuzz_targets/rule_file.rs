@@ -1,5 +1,5 @@
-//! Any text as a configuration, a rule file, an alerting rule file and a test file: evenkeel
-//! accepts or rejects it, can render every diagnostic, and reports an error for a rejected text.
+//! Any text as a configuration, as a rule file, as a file of alerting rules and as a test file: it is read or refused,
+//! every finding can be shown, and what is refused has an error.
 #![no_main]
 
 use evenkeel::config::{Config, Loaded};
@@ -19,8 +19,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
     let Ok(text) = std::str::from_utf8(data) else {
         return Corpus::Reject;
     };
-    // evenkeel reads a configuration together with its secret files. Paths in the text, such as
-    // devices, must not be read here.
+    // A configuration is read together with the files that hold its secrets; devices and the like are no input here.
     if !text.contains("_file") {
         check(text, Config::from_texts(text, &[]));
     }
@@ -44,20 +43,20 @@ fn check(text: &str, loaded: Result<Loaded, Vec<Diagnostic>>) {
             }
         }
         Err(diagnostics) => {
-            assert!(diagnostics.iter().any(is_error), "rejected without an error");
+            assert!(diagnostics.iter().any(is_error), "refused without an error");
             show(text, &diagnostics);
         }
     }
 }
 
 fn show(text: &str, diagnostics: &[Diagnostic]) {
-    // A lone carriage return also breaks a line (YAML 1.2, section 5.4).
+    // A lone carriage return breaks a line too (YAML 1.2, section 5.4).
     let lines = text.replace("\r\n", "\n").replace('\r', "\n").lines().count() + 1;
     for found in diagnostics {
         assert!(!found.message.is_empty());
         if let Some(span) = found.span {
             assert!(span.line >= 1 && span.column >= 1 && span.width >= 1, "{span:?}");
-            // The configuration of this target has four lines.
+            // The configuration of our own has four lines.
             assert!(span.line <= lines.max(4), "{span:?}");
         }
     }

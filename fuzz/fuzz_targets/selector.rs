@@ -1,8 +1,8 @@
-//! Any selector, any label text, and a process with arbitrary files in /proc: evenkeel does not
-//! panic, identifies the process by its `stat`, and label text never matches anything but itself.
+//! Any selector, any label text, and a process whose files in /proc say anything: nothing panics, the process is who
+//! its `stat` says, and the text of a label never selects more than itself.
 //!
-//! The input is text in sections, separated by lines `%%`: selector, labels, name, rest of `stat`,
-//! `status`, `cmdline`, `cgroup`. Missing sections are empty.
+//! The input is text in sections that a line `%%` divides: selector, labels, name, rest of `stat`, `status`, `cmdline`,
+//! `cgroup`. Missing sections are empty.
 #![no_main]
 
 use evenkeel::diagnostic::{Findings, Source};
@@ -24,11 +24,11 @@ use std::time::Duration;
 const PID: i32 = 4711;
 const SECTIONS: usize = 7;
 const DIVIDER: &[u8] = b"\n%%\n";
-/// Fields 3 and later, for inputs that omit them.
+/// Of fields 3 and on, for inputs that leave them out.
 const GOOD_STAT: &[u8] = b"S 1 42 42 0 -1 4194304 100 0 0 0 500 250 0 0 20 0 1 0 1000 1000000 25";
 const UPTIME: Duration = Duration::from_secs(3600);
 
-/// A directory in memory that imitates a procfs with one process.
+/// A directory of files that looks like a procfs with one process; in memory, as the real one is.
 static PROCFS: LazyLock<Procfs> = LazyLock::new(|| {
     let memory = PathBuf::from("/dev/shm");
     let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
@@ -96,7 +96,7 @@ fn sections(data: &[u8]) -> [&[u8]; SECTIONS] {
     sections
 }
 
-/// Names and values, one per line: `name=value`.
+/// Names and values, a line each: `name=value`.
 fn read_labels(text: &[u8]) -> Labels {
     let text = String::from_utf8_lossy(text);
     let pairs = text.lines().filter_map(|line| line.split_once('='));
@@ -114,7 +114,7 @@ fn read_selector(text: &[u8]) -> Option<Selector> {
     let scope = Scope {
         groups: &groups,
         labels: true,
-        // A cgroup selector has a subset of these keys, and does not read processes.
+        // A selector of cgroups has no other keys, only fewer; what it judges is not read from processes.
         cgroups: false,
     };
     let selector = compile_select(&written, scope, &mut findings);
@@ -124,11 +124,11 @@ fn read_selector(text: &[u8]) -> Option<Selector> {
 fn judge(selector: &Selector, labels: &Labels, process: &Process) {
     let resolved = selector.resolve(labels);
     let judgement = resolved.judge(process);
-    // Lazy reading gives the same result as reading everything.
+    // What is read lazily decides as what is read at once.
     if matches!(resolved.judge_cheaply(process), Judgement::Fails(_)) {
         assert!(
             matches!(judgement, Judgement::Fails(_)),
-            "excluded without reading, but the result is {judgement:?}"
+            "left out unread, and then {judgement:?}"
         );
     }
     let mut unread = process.clone();
@@ -136,16 +136,13 @@ fn judge(selector: &Selector, labels: &Labels, process: &Process) {
     if resolved.needs() != ProcessFields::NONE && judgement == Judgement::Holds {
         assert!(
             !matches!(resolved.judge(&unread), Judgement::Fails(_)),
-            "an unread field failed"
+            "what was not read failed"
         );
     }
     if judgement != Judgement::Holds {
         return;
     }
-    assert!(
-        !selector.conditions.is_empty(),
-        "a selector without conditions must select nothing"
-    );
+    assert!(!selector.conditions.is_empty(), "no condition selects nothing");
     for condition in &selector.conditions {
         let single = Selector {
             conditions: vec![condition.clone()],
@@ -155,7 +152,7 @@ fn judge(selector: &Selector, labels: &Labels, process: &Process) {
     }
 }
 
-/// A process that label text selected contains exactly that text.
+/// A process that was chosen by label text bears that text, letter by letter.
 fn assert_literal(condition: &Condition, labels: &Labels, process: &Process) {
     let pid = process.identity.pid.to_string();
     let uid = process.details.uid.map(|uid| uid.to_string());
@@ -171,8 +168,8 @@ fn assert_literal(condition: &Condition, labels: &Labels, process: &Process) {
     let Pattern::Template(parts) = pattern else { return };
     for part in parts {
         let Part::Label(name) = part else { continue };
-        let value = labels.get(name).expect("a missing label must select nothing");
-        assert!(!value.is_empty(), "an empty label must select nothing");
+        let value = labels.get(name).expect("a missing label selects nothing");
+        assert!(!value.is_empty(), "an empty label selects nothing");
         assert!(
             texts.iter().flatten().any(|text| text.contains(value)),
             "{value:?} of the label is not in {texts:?}"

@@ -1,5 +1,5 @@
-//! Any webhook body: evenkeel decodes it to alerts or a reason within bounds, and the rule index
-//! finds the same rules as a linear search.
+//! Any body that a webhook may be sent: alerts or a reason, within bounds, and the index of rules finds what looking at
+//! each rule finds.
 #![no_main]
 
 use evenkeel::alert::{Status, decode};
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use std::sync::{Arc, LazyLock};
 
-/// Rules that require one value, one of several values, and no value.
+/// Rules that insist on a value, on one of several, and on none.
 const MATCHERS: [&str; 6] = [
     r#"'alertname="HostCpuSaturated"'"#,
     r#"'alertname=~"HostMemoryLow|HostOomKill"', 'severity="page"'"#,

@@ -43,8 +43,8 @@ pub fn sweep(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'
     };
     let Some(value) = value else { return };
     let born = born(target, lease, ours, family);
-    let mut tally = Back::default();
-    let missed = restore_children(host, &born, ours, value, &mut tally);
+    let mut telemetry = Back::default();
+    let missed = restore_children(host, &born, ours, value, &mut telemetry);
     if missed > 0 {
         tracing::warn!(
             pid = target.pid,
@@ -164,10 +164,10 @@ fn put_back(
     born: &[Identity],
     value_for: impl Fn(Option<Thread>) -> Value,
 ) -> StepResult {
-    let mut tally = Back::default();
-    let on_target = restore_threads(host, target, ours, &mut tally, |thread| value_for(Some(thread)));
-    tally.missed = restore_children(host, born, ours, &value_for(None), &mut tally);
-    let mut effected = match (on_target, tally) {
+    let mut telemetry = Back::default();
+    let on_target = restore_threads(host, target, ours, &mut telemetry, |thread| value_for(Some(thread)));
+    telemetry.missed = restore_children(host, born, ours, &value_for(None), &mut telemetry);
+    let mut effected = match (on_target, telemetry) {
         // What can be done another time must not be taken for done because one thread or child was.
         (Err(effected), _) if matches!(effected.outcome, Outcome::Denied | Outcome::Failed) => effected,
         (Err(effected), Back { restored: 0, .. }) => effected,
@@ -213,12 +213,12 @@ fn restore_children(
     children: &[Identity],
     ours: &Value,
     value: &Value,
-    tally: &mut Back,
+    telemetry: &mut Back,
 ) -> usize {
     let mut missed = 0;
     for child in children {
         // Whatever goes wrong with a child must not keep the others from being restored.
-        if let Err(effected) = restore_threads(host, *child, ours, tally, |_| value.clone())
+        if let Err(effected) = restore_threads(host, *child, ours, telemetry, |_| value.clone())
             && matches!(effected.outcome, Outcome::Denied | Outcome::Failed)
         {
             missed += 1;
@@ -231,7 +231,7 @@ fn restore_threads(
     host: &mut impl Host,
     process: Identity,
     ours: &Value,
-    tally: &mut Back,
+    telemetry: &mut Back,
     value_for: impl Fn(Thread) -> Value,
 ) -> Result<(), StepResult> {
     let mut done = BTreeSet::new();
@@ -245,8 +245,8 @@ fn restore_threads(
         for thread in new {
             done.insert(thread);
             match restore_thread(host, process, thread, ours, &value_for(thread)) {
-                Ok(true) => tally.restored += 1,
-                Ok(false) => tally.superseded += 1,
+                Ok(true) => telemetry.restored += 1,
+                Ok(false) => telemetry.superseded += 1,
                 Err(HostError::Gone { .. } | HostError::ChangedIdentity { .. }) => {}
                 // The others are restored all the same.
                 Err(error) => failed = Some(error),

@@ -129,7 +129,7 @@ impl Refusal {
 }
 
 impl<I: Inbox> WebhookReceiver<I> {
-    pub fn new(inbox: I, access: Access, tally: Tally) -> WebhookReceiver<I> {
+    pub fn new(inbox: I, access: Access, telemetry: Telemetry) -> WebhookReceiver<I> {
         WebhookReceiver {
             inbox,
             access,

@@ -64,7 +64,12 @@ enum Silence {
 }
 
 /// Asks now and again until `stopped`.
-pub async fn run(Wanted(mut wanted): Wanted, door: EngineHandle, tally: Tally, stopped: impl Future<Output = ()>) {
+pub async fn run(
+    Wanted(mut wanted): Wanted,
+    door: EngineHandle,
+    telemetry: Telemetry,
+    stopped: impl Future<Output = ()>,
+) {
     let rounds = async {
         let mut last_good = LastGood::default();
         let mut silent = BTreeSet::new();
@@ -74,7 +79,7 @@ pub async fn run(Wanted(mut wanted): Wanted, door: EngineHandle, tally: Tally, s
                 telemetry.alertmanagers_asked(0, 0);
             } else {
                 let poll = poll(&orders, &mut last_good, &mut silent).await;
-                tally.alertmanagers_asked(poll.views.len(), silent.len());
+                telemetry.alertmanagers_asked(poll.views.len(), silent.len());
                 // A full queue is a busy engine: the next survey says the same.
                 door.try_send(Input::PollResult(poll));
             }

@@ -15,7 +15,7 @@ use crate::process::table::Procfs;
 use crate::process::{BootId, Identity, Process, Selector, protection};
 use crate::rule::step::Send;
 use crate::rule::{OrderBy, OrderKey, Rule, RuleSet, Step, TargetSelector};
-use crate::tally::Tally;
+use crate::telemetry::Telemetry;
 use crate::watch::evaluator::{Evaluator, Settings};
 use crate::watch::history::{History, Source as Wrote};
 use crate::watch::rule_file::parse;
@@ -107,7 +107,7 @@ impl Reaction {
                 LedgerState::default(),
                 policy,
                 conditions,
-                Tally::default(),
+                Telemetry::default(),
             ),
             somebody,
             rule,

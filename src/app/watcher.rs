@@ -9,7 +9,7 @@ use crate::engine::latency::Arrival;
 use crate::engine::run::{EngineHandle, Input};
 use crate::host::linux::boot_time;
 use crate::host::self_priority;
-use crate::sense::{Cause, Occasion, Sampling, Snapshot};
+use crate::sense::{EarlyCause, SampleKind, Sampling, Snapshot};
 use crate::telemetry::Telemetry;
 use crate::watch::history::Interest;
 use arc_swap::ArcSwap;
@@ -25,7 +25,7 @@ const FIRST_EDITION: u64 = 1;
 const MAX_WAITING: usize = 4;
 
 enum Message {
-    Sample(Arc<Snapshot>, Occasion),
+    Sample(Arc<Snapshot>, SampleKind),
     EvaluationConfig(Box<EvaluationConfig>),
     Stop,
 }
@@ -35,14 +35,16 @@ enum Message {
 struct Reads {
     interest: ArcSwap<Interest>,
     /// Another number with each set of rules; 0 where there are none. Asked every second, so beside the rest.
-    edition: AtomicU64,
+    rules_revision: AtomicU64,
 }
 
 impl Reads {
-    fn set(&self, evaluation: &OwnEvaluation, edition: u64) {
+    fn set(&self, evaluation: &OwnEvaluation, rules_revision: u64) {
         self.interest.store(Arc::new(evaluation.interest()));
-        self.edition
-            .store(if evaluation.has_rules() { edition } else { 0 }, Ordering::Release);
+        self.rules_revision.store(
+            if evaluation.has_rules() { rules_revision } else { 0 },
+            Ordering::Release,
+        );
     }
 }
 
@@ -61,7 +63,7 @@ impl Watcher {
         orders: EvaluationConfig,
         sampling: Sampling,
         door: EngineHandle,
-        tally: Tally,
+        telemetry: Telemetry,
         kept: KeptAlerts,
     ) -> std::io::Result<Watcher> {
         Self::start_with((orders, sampling), door, telemetry, kept, SETTLING)
@@ -70,7 +72,7 @@ impl Watcher {
     fn start_with(
         (orders, sampling): (EvaluationConfig, Sampling),
         door: EngineHandle,
-        tally: Tally,
+        telemetry: Telemetry,
         mut kept: KeptAlerts,
         settling: Duration,
     ) -> std::io::Result<Watcher> {
@@ -90,7 +92,7 @@ impl Watcher {
             door,
             telemetry,
             kept,
-            edition: FIRST_EDITION,
+            rules_revision: FIRST_EDITION,
         };
         let thread = std::thread::Builder::new().name("watch".into()).spawn(move || {
             self_priority::go_first();
@@ -141,7 +143,7 @@ struct Subscriber {
 
 impl crate::sense::Subscriber for Subscriber {
     fn rules_revision(&self) -> Option<u64> {
-        Some(self.reads.edition.load(Ordering::Acquire)).filter(|edition| *edition > 0)
+        Some(self.reads.rules_revision.load(Ordering::Acquire)).filter(|rules_revision| *rules_revision > 0)
     }
 
     fn reads(&self, metric: &str) -> bool {
@@ -165,10 +167,10 @@ struct Watch {
     evaluation: Arc<Mutex<OwnEvaluation>>,
     reads: Arc<Reads>,
     door: EngineHandle,
-    tally: Tally,
+    telemetry: Telemetry,
     kept: KeptAlerts,
     /// Counts sets of rules.
-    edition: u64,
+    rules_revision: u64,
 }
 
 impl Watch {
@@ -209,10 +211,10 @@ impl Watch {
     }
 
     fn replace(&mut self, orders: EvaluationConfig) {
-        self.edition += 1;
+        self.rules_revision += 1;
         let mut evaluation = lock(&self.evaluation);
         let said = evaluation.replace(orders, boot_time());
-        self.reads.set(&evaluation, self.edition);
+        self.reads.set(&evaluation, self.rules_revision);
         let active = (!evaluation.has_rules()).then(|| evaluation.active_alerts());
         drop(evaluation);
         // No sample will come after which it would be written.

@@ -497,7 +497,7 @@ fn read_metrics(group: &Fields, findings: &mut Findings) -> ProcessFields {
     let mut metrics = ProcessFields::NONE;
     for node in group.list("metrics", findings) {
         let word = node.choice("metrics", &METRIC, findings);
-        let found = word.and_then(|word| DEAR_METRICS.iter().find(|(name, _)| *name == word.value));
+        let found = word.and_then(|word| EXPENSIVE_METRICS.iter().find(|(name, _)| *name == word.value));
         metrics = metrics | found.map_or(ProcessFields::NONE, |(_, needs)| *needs);
     }
     metrics

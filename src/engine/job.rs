@@ -87,7 +87,8 @@ impl<H: Host> Engine<H> {
                     transaction.stage_record(&mut self.ledger, record.clone());
                     (record.decision, record.outcome) = (None, Some(Outcome::Failed));
                     record.reason = reason;
-                    self.tally.action(&rule.name, step.action(), Outcome::Failed.as_str());
+                    self.telemetry
+                        .action(&rule.name, step.action(), Outcome::Failed.as_str());
                     transaction.stage_record(&mut self.ledger, record);
                     (progress.step_index, progress.due) = (step_index + 1, Duration::MAX);
                     break;
@@ -103,7 +104,8 @@ impl<H: Host> Engine<H> {
             }
             if simulated {
                 (record.decision, record.outcome) = (None, Some(Outcome::DryRun));
-                self.tally.action(&rule.name, step.action(), Outcome::DryRun.as_str());
+                self.telemetry
+                    .action(&rule.name, step.action(), Outcome::DryRun.as_str());
                 transaction.stage_record(&mut self.ledger, record);
                 continue;
             }
@@ -308,7 +310,7 @@ impl<H: Host> Engine<H> {
             record.target = Some((lease.target, lease.name.clone()));
             (record.step, record.outcome) = (Some(step), Some(Outcome::Failed));
             record.reason = "evenkeel ended while it ran: whether it finished is not known".to_owned();
-            self.tally.action(&lease.rule, "exec", Outcome::Failed.as_str());
+            self.telemetry.action(&lease.rule, "exec", Outcome::Failed.as_str());
             transaction.close(&mut self.ledger, Entry::Record(record));
             lease.settled = true;
             let entry = if is_undone {
@@ -436,7 +438,7 @@ impl<H: Host> Engine<H> {
         record.target = Some((lease.target, lease.name.clone()));
         record.step = Some(format!("undo {}", lease.knob()));
         (record.outcome, record.reason) = (Some(outcome), format!("dropped by hand: {what}"));
-        self.tally.action(&lease.rule, lease.knob(), outcome.as_str());
+        self.telemetry.action(&lease.rule, lease.knob(), outcome.as_str());
         transaction.close(&mut self.ledger, Entry::Record(record));
         transaction.close(&mut self.ledger, Entry::LeaseEnded { id, outcome });
         true

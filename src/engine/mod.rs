@@ -38,7 +38,7 @@ use crate::ledger::{Episode, EvidenceSource, Journal, Lease, LedgerState, Record
 use crate::process::Selector;
 use crate::process::table::CpuBaseline;
 use crate::rule::{Rule, RuleSet, Step, TargetSelector};
-use crate::tally::Tally;
+use crate::telemetry::Telemetry;
 use host_identity::HostIdentity;
 use job::InFlight;
 use open_episodes::OpenEpisodes;
@@ -128,7 +128,7 @@ impl<H: Host> Engine<H> {
         ledger: LedgerState,
         policy: Policy,
         conditions: Conditions,
-        tally: Tally,
+        telemetry: Telemetry,
     ) -> Self {
         let processes = ProcessView::new(host.own_ancestors());
         let timers = Timers {

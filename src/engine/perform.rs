@@ -339,12 +339,12 @@ impl<H: Host> Engine<H> {
     ) {
         if let (Outcome::Applied, Some(arrival)) = (effected.outcome, transaction.arrival) {
             let reaction = done_at.saturating_duration_since(arrival.received_at);
-            self.tally.reaction_seconds(reaction.as_secs_f64());
+            self.telemetry.reaction_seconds(reaction.as_secs_f64());
             let pid = context.candidate.target().pid();
             transaction.latency.tell(arrival, done_at, &context.about.rule, pid);
         }
         self.show_decisions(transaction);
-        self.tally
+        self.telemetry
             .action(&context.about.rule, context.action, effected.outcome.as_str());
         let (pid, name) = (context.candidate.target().pid(), context.candidate.name());
         tracing::info!(

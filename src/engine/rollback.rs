@@ -46,7 +46,7 @@ impl<H: Host> Engine<H> {
             record.target = Some((progress.target, progress.name.clone()));
             record.outcome = Some(Outcome::Cancelled);
             record.reason = format!("{why} before step {} of the ladder", progress.step_index + 1);
-            self.tally.action(&about.rule, "wait", Outcome::Cancelled.as_str());
+            self.telemetry.action(&about.rule, "wait", Outcome::Cancelled.as_str());
             transaction.close(&mut self.ledger, Entry::Record(record));
         }
         transaction
@@ -467,7 +467,7 @@ impl<H: Host> Engine<H> {
             outcome => outcome,
         };
         self.show_decisions(transaction);
-        self.tally.action(&lease.rule, lease.knob(), outcome.as_str());
+        self.telemetry.action(&lease.rule, lease.knob(), outcome.as_str());
         tracing::info!(
             rule = lease.rule.as_str(),
             pid = lease.target.pid(),

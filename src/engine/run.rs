@@ -102,7 +102,7 @@ impl Inbox for EngineHandle {
 }
 
 /// Runs until told to shut down. Call it on a thread of its own.
-pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Input>, tally: &Tally) {
+pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Input>, telemetry: &Telemetry) {
     engine.resume();
     let mut longest = MAX_SLEEP;
     loop {

@@ -100,8 +100,8 @@ impl<H: Host> Engine<H> {
             .leases
             .values()
             .take(MAX_SHOWN)
-            .map(|lease| held(lease, now));
-        self.tally.set_open(alerts.collect(), held.collect());
+            .map(|lease| lease_status(lease, now));
+        self.telemetry.set_open(alerts.collect(), held.collect());
     }
 
     fn state(&self, now: Moment) -> EngineState {

@@ -61,9 +61,9 @@ fn policy(rules: Vec<Rule>) -> Policy {
     }
 }
 
-fn engine(host: FakeHost, directory: &std::path::Path, policy: Policy, tally: &Tally) -> Engine<FakeHost> {
+fn engine(host: FakeHost, directory: &std::path::Path, policy: Policy, telemetry: &Telemetry) -> Engine<FakeHost> {
     let (journal, ledger) = Journal::open(directory, crate::process::BootId(1));
-    let mut engine = Engine::new(host, journal, ledger, policy, Box::new(|_| None), tally.clone());
+    let mut engine = Engine::new(host, journal, ledger, policy, Box::new(|_| None), telemetry.clone());
     engine.resume();
     engine
 }

@@ -93,7 +93,7 @@ impl<H: Host> Engine<H> {
         record.outcome = Some(effected.outcome);
         (record.before, record.after) = (effected.before, effected.after);
         record.reason = "set again: systemd had taken it away when it read its files".to_owned();
-        self.tally.action(&rule_name, knob, Outcome::Applied.as_str());
+        self.telemetry.action(&rule_name, knob, Outcome::Applied.as_str());
         transaction.close(&mut self.ledger, Entry::Lease(lease));
         transaction.close(&mut self.ledger, Entry::Record(record));
     }

@@ -17,7 +17,7 @@ use crate::process::selector::Judgement;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{BootId, Process, ProcessFields, Selector};
 use crate::rule::{Rule, Step, TargetSelector};
-use crate::tally::Tally;
+use crate::telemetry::Telemetry;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 

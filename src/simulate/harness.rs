@@ -110,7 +110,14 @@ impl Stage {
                 MIN_CPU_WINDOW,
             );
         }
-        let mut engine = Engine::new(host, journal, LedgerState::default(), policy, conditions, tally.clone());
+        let mut engine = Engine::new(
+            host,
+            journal,
+            LedgerState::default(),
+            policy,
+            conditions,
+            telemetry.clone(),
+        );
         let mut stage = Stage {
             began: engine.host().now,
             engine,

@@ -290,7 +290,7 @@ proptest! {
             retention: Default::default(),
         };
         let journal = Journal::in_memory(BootId(1)).expect("memory");
-        let mut engine = Engine::new(restless, journal, LedgerState::default(), policy, Box::new(|_| None), Tally::default());
+        let mut engine = Engine::new(restless, journal, LedgerState::default(), policy, Box::new(|_| None), Telemetry::default());
         let labels = Labels::from([("alertname".to_owned(), "A".to_owned())]);
         let alert = Alert {
             fingerprint: fingerprint(&labels),

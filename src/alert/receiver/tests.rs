@@ -60,7 +60,7 @@ impl Site {
         let (telemetry, log) = (Telemetry::default(), Log::default());
         let (shutdown, stop) = oneshot::channel::<()>();
         let (bound, addr) = mpsc::channel();
-        let receiver = WebhookReceiver::new(inbox, access, tally.clone());
+        let receiver = WebhookReceiver::new(inbox, access, telemetry.clone());
         let writer = log.clone();
         // One thread holds the whole runtime, so that its log lines are its own.
         let thread = std::thread::spawn(move || {

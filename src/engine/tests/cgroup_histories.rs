@@ -226,9 +226,9 @@ struct History {
     inodes: [u64; PATHS.len()],
 }
 
-fn start(host: FakeHost, directory: &std::path::Path, tally: &Tally) -> Engine<FakeHost> {
+fn start(host: FakeHost, directory: &std::path::Path, telemetry: &Telemetry) -> Engine<FakeHost> {
     let (journal, ledger) = Journal::open(directory, BootId(1));
-    Engine::new(host, journal, ledger, policy(), Box::new(|_| None), tally.clone())
+    Engine::new(host, journal, ledger, policy(), Box::new(|_| None), telemetry.clone())
 }
 
 fn died(result: std::thread::Result<()>) -> bool {

@@ -148,7 +148,7 @@ fn ledger_of_the_former_version_is_read_and_undone() {
         .unwrap()
         .execute_batch(former)
         .unwrap();
-    world.engine = engine(host, world.directory.path(), world.policy.clone(), &world.tally);
+    world.engine = engine(host, world.directory.path(), world.policy.clone(), &world.telemetry);
     assert_eq!(summary(world.engine.ledger()), expected);
     assert_eq!(world.engine.journal.records().len(), records);
     for name in ALERTS {

@@ -245,9 +245,16 @@ struct History {
     next_pid: i32,
 }
 
-fn start(host: FakeHost, directory: &std::path::Path, policy: &Policy, tally: &Tally) -> Engine<FakeHost> {
+fn start(host: FakeHost, directory: &std::path::Path, policy: &Policy, telemetry: &Telemetry) -> Engine<FakeHost> {
     let (journal, ledger) = Journal::open(directory, crate::process::BootId(1));
-    Engine::new(host, journal, ledger, policy.clone(), Box::new(|_| None), tally.clone())
+    Engine::new(
+        host,
+        journal,
+        ledger,
+        policy.clone(),
+        Box::new(|_| None),
+        telemetry.clone(),
+    )
 }
 
 /// Where the ledger lives; memory, where there is some, because each history has a ledger of its own.

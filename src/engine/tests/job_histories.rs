@@ -240,7 +240,7 @@ impl World {
             let policy = policy(&self.rules);
             let started = std::panic::catch_unwind(AssertUnwindSafe(|| {
                 let (journal, ledger) = Journal::open(&path, BootId(1));
-                let mut engine = Engine::new(host, journal, ledger, policy, Box::new(|_| None), Tally::default());
+                let mut engine = Engine::new(host, journal, ledger, policy, Box::new(|_| None), Telemetry::default());
                 engine.resume();
                 engine
             }));

@@ -35,7 +35,7 @@ fn racing() -> Engine<FakeHost> {
         ..policy(vec![calm, end])
     };
     let ledger = LedgerState::default();
-    Engine::new(host, journal, ledger, policy, Box::new(|_| None), Tally::default())
+    Engine::new(host, journal, ledger, policy, Box::new(|_| None), Telemetry::default())
 }
 
 #[test]

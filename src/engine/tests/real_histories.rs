@@ -193,8 +193,8 @@ fn alert(index: usize, status: Status, is_own: bool, starts: &mut i64) -> Alert 
 fn start(directory: &Path, policy: &Policy) -> Engine<LinuxHost> {
     let host = host();
     let (journal, ledger) = Journal::open(directory, host.procfs().boot);
-    let tally = Tally::default();
-    let mut engine = Engine::new(host, journal, ledger, policy.clone(), Box::new(|_| None), tally);
+    let telemetry = Telemetry::default();
+    let mut engine = Engine::new(host, journal, ledger, policy.clone(), Box::new(|_| None), telemetry);
     engine.resume();
     engine
 }

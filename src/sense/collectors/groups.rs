@@ -10,39 +10,38 @@ use crate::family::{Family, label};
 use crate::host::linux::boot_time;
 use crate::process::selector::Judgement;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW, Procfs, TICKS_PER_SECOND, UserNames};
-use crate::process::{Process, ProcessFields, Selector};
-use arc_swap::ArcSwap;
+use crate::process::{Process, ProcessFields};
+use crate::sense::runtime::idle_cache::IdleCache;
+use crate::sense::runtime::kernel_file::{ReadError, read_record};
+use crate::sense::runtime::roots::Roots;
+use account::{Account, COUNTERS, Counters};
+use group::{Group, Groups};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Metrics of a group that cost a file per process, as `process_groups: [{metrics: […]}]` names them.
-pub const DEAR_METRICS: [(&str, ProcessFields); 4] = [
-    ("swap", ProcessFields::SWAP),
-    ("context_switches", ProcessFields::CONTEXT_SWITCHES),
-    ("io", ProcessFields::IO),
-    ("open_fds", ProcessFields::OPEN_FDS),
-];
+/// What it publishes.
+const METRICS: &str = "\
+    evenkeel_group_context_switches_total evenkeel_group_cpu_seconds_total evenkeel_group_major_page_faults_total \
+    evenkeel_group_minor_page_faults_total evenkeel_group_oldest_start_time_seconds evenkeel_group_open_fds \
+    evenkeel_group_processes evenkeel_group_read_bytes_total evenkeel_group_resident_bytes evenkeel_group_states \
+    evenkeel_group_swap_bytes evenkeel_group_threads evenkeel_group_virtual_bytes evenkeel_group_worst_fd_ratio \
+    evenkeel_group_write_bytes_total";
 
-/// A group without `metrics`: all but open files, the dearest by far.
-pub const DEFAULT_METRICS: ProcessFields = ProcessFields::SWAP
-    .and(ProcessFields::CONTEXT_SWITCHES)
-    .and(ProcessFields::IO);
+pub const INFO: CollectorInfo = CollectorInfo::on(
+    "groups",
+    Pace::Isolated,
+    "process_groups of the configuration",
+    METRICS,
+    |options| {
+        // Isolated, because the kernel may block a reader of a process.
+        let mut groups = GroupsReader::new(Groups::clone(&options.process_groups));
+        Box::new(move |roots| groups.read(roots))
+    },
+);
 
 const STATES: [&str; 6] = ["running", "sleeping", "waiting", "stopped", "zombie", "other"];
 
-/// Which processes are counted together, and what of them.
-#[derive(Debug, Clone)]
-pub struct Group {
-    pub name: String,
-    pub selector: Arc<Selector>,
-    /// Of `DEAR_METRICS`.
-    pub metrics: ProcessFields,
-}
-
-/// The groups in force: a reload puts others in their place.
-pub type Groups = Arc<ArcSwap<Vec<Group>>>;
-
-/// What the members of one group use at one moment.
+/// The usage of all members of one group at one moment.
 #[derive(Debug, Default)]
 struct GroupTotals {
     processes: u64,
@@ -134,117 +133,19 @@ impl CpuBaselines {
     }
 }
 
-/// The collector's memory between two reads.
-pub struct GroupsReader {
-    groups: Groups,
-    procfs: Option<Procfs>,
-    accounts: HashMap<String, Account>,
-    users: UserNames,
-    cores: CpuBaselines,
-    idle_cache: IdleCache,
-}
-
-impl GroupsReader {
-    pub fn new(groups: Groups) -> Self {
-        GroupsReader {
-            groups,
-            procfs: None,
-            accounts: HashMap::new(),
-            users: UserNames::default(),
-            cores: CpuBaselines::default(),
-            idle_cache: IdleCache::default(),
-        }
-    }
-
-    pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        let groups = self.groups.load_full();
-        self.accounts
-            .retain(|name, _| groups.iter().any(|group| group.name == *name));
-        if groups.is_empty() {
-            (self.cores, self.idle_cache) = Default::default();
-            return Ok(Vec::new());
-        }
-        let failed = |source| ReadError::io(&roots.procfs, source);
-        let procfs = match &self.procfs {
-            Some(procfs) => procfs,
-            None => self.procfs.insert(Procfs::open(&roots.procfs).map_err(failed)?),
-        };
-        let booted_at = read_record(&roots.proc("stat"), parse_stat)?.boot_time_seconds;
-        let boot_now = boot_time();
-
-        let wants_cores = groups
-            .iter()
-            .any(|group| group.selector.needs().has(ProcessFields::CPU));
-        let mut baseline = CpuBaseline::take(&[], boot_now);
-        let mut sums: Vec<GroupTotals> = groups.iter().map(|_| GroupTotals::default()).collect();
-        let mut members: Vec<HashMap<_, _>> = groups
-            .iter()
-            .map(|group| HashMap::with_capacity(self.accounts.get(&group.name).map_or(0, Account::members)))
-            .collect();
-        let mut joined = Vec::with_capacity(groups.len());
-        self.idle_cache.begin();
-        procfs
-            .for_each_process(boot_now, |mut process, files| {
-                if wants_cores {
-                    self.cores.measure(&mut process, boot_now);
-                    baseline.add(&process);
-                }
-                let (mut known, mut metrics) = (ProcessFields::CPU, ProcessFields::NONE);
-                joined.clear();
-                for (index, group) in groups.iter().enumerate() {
-                    if matches!(group.selector.judge_cheaply(&process), Judgement::Fails(_)) {
-                        continue;
-                    }
-                    let missing = group.selector.needs().without(known);
-                    if missing != ProcessFields::NONE {
-                        files.read_details(&mut process.details, missing, &mut self.users);
-                        known = known | missing;
-                    }
-                    if group.selector.judge(&process) == Judgement::Holds {
-                        metrics = metrics | group.metrics;
-                        joined.push(index);
-                    }
-                }
-                if metrics != ProcessFields::NONE {
-                    self.rested
-                        .learn(&mut process, files, metrics, boot_now, &mut self.users);
-                }
-                for &index in &joined {
-                    sums[index].add(&process);
-                    members[index].insert(process.identity, (process.born_at, counters(&process)));
-                }
-            })
-            .map_err(failed)?;
-        if wants_cores {
-            self.cores.keep(baseline);
-        }
-        for (group, members) in groups.iter().zip(members) {
-            self.accounts
-                .entry(group.name.clone())
-                .or_default()
-                .settle(members, boot_now);
-        }
-        let shown: Vec<_> = groups
-            .iter()
-            .zip(&sums)
-            .filter_map(|(group, sum)| Some((group, sum, self.accounts.get(&group.name)?.totals())))
-            .collect();
-        Ok(families(&shown, booted_at))
-    }
-}
-
-/// Each family only for groups whose metrics hold what it tells.
+/// The families of groups; each holds only the groups whose `metrics` include it.
 fn families(shown: &[(&Group, &GroupTotals, [u64; COUNTERS])], booted_at: f64) -> Vec<Family> {
     let name = |group: &Group| label("group", group.name.clone());
-    let gauge = |family: &'static str, help: &'static str, needs: ProcessFields, value: fn(&Sum) -> Option<f64>| {
-        let mut gauge = Family::gauge(family, help);
-        for (group, sum, _) in shown.iter().filter(|(group, ..)| group.metrics.has(needs)) {
-            if let Some(value) = value(sum) {
-                gauge.push(vec![name(group)], value);
+    let gauge =
+        |family: &'static str, help: &'static str, needs: ProcessFields, value: fn(&GroupTotals) -> Option<f64>| {
+            let mut gauge = Family::gauge(family, help);
+            for (group, sum, _) in shown.iter().filter(|(group, ..)| group.metrics.has(needs)) {
+                if let Some(value) = value(sum) {
+                    gauge.push(vec![name(group)], value);
+                }
             }
-        }
-        gauge
-    };
+            gauge
+        };
     // Index in `Counters`, and the label that distinguishes the series, if any.
     type Slots = &'static [(usize, Option<(&'static str, &'static str)>)];
     let counter = |family: &'static str, help: &'static str, needs: ProcessFields, scale: f64, slots: Slots| {
@@ -405,7 +306,9 @@ impl GroupsReader {
         let booted_at = read_record(&roots.proc("stat"), parse_stat)?.boot_time_seconds;
         let boot_now = boot_time();
 
-        let needs_cpu = groups.iter().any(|group| group.selector.needs().has(Needs::CPU));
+        let needs_cpu = groups
+            .iter()
+            .any(|group| group.selector.needs().has(ProcessFields::CPU));
         let mut baseline = CpuBaseline::take(&[], boot_now);
         let mut sums: Vec<GroupTotals> = groups.iter().map(|_| GroupTotals::default()).collect();
         let mut members: Vec<HashMap<_, _>> = groups
@@ -420,14 +323,14 @@ impl GroupsReader {
                     self.cpu_baselines.measure(&mut process, boot_now);
                     baseline.add(&process);
                 }
-                let (mut known, mut metrics) = (Needs::CPU, Needs::NONE);
+                let (mut known, mut metrics) = (ProcessFields::CPU, ProcessFields::NONE);
                 joined.clear();
                 for (index, group) in groups.iter().enumerate() {
                     if matches!(group.selector.judge_cheaply(&process), Judgement::Fails(_)) {
                         continue;
                     }
                     let missing = group.selector.needs().without(known);
-                    if missing != Needs::NONE {
+                    if missing != ProcessFields::NONE {
                         files.read_details(&mut process.details, missing, &mut self.users);
                         known = known | missing;
                     }
@@ -436,7 +339,7 @@ impl GroupsReader {
                         joined.push(index);
                     }
                 }
-                if metrics != Needs::NONE {
+                if metrics != ProcessFields::NONE {
                     self.idle_cache
                         .fill_usage(&mut process, files, metrics, boot_now, &mut self.users);
                 }

@@ -77,15 +77,15 @@ impl IdleCache {
     }
 }
 
-/// Whether reading it costs more than asking whether the process has run.
-fn is_dear(needs: ProcessFields) -> bool {
+/// Whether reading these costs more than reading whether the process has run.
+fn is_expensive(needs: ProcessFields) -> bool {
     [
         ProcessFields::SWAP,
         ProcessFields::CONTEXT_SWITCHES,
         ProcessFields::OPEN_FDS,
     ]
     .into_iter()
-    .any(|dear| needs.has(dear))
+    .any(|expensive| needs.has(expensive))
 }
 
 #[cfg(test)]

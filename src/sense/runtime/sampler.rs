@@ -17,6 +17,10 @@ use super::subscriber::Subscriber;
 use super::ticker::Ticker;
 use crate::host::linux::boot_time;
 use crate::host::self_priority;
+use crate::sense::collectors::info::Pace;
+use crate::sense::collectors::meminfo;
+use crate::sense::collectors::options::CollectorOptions;
+use crate::sense::collectors::registry::COLLECTORS;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -188,7 +192,7 @@ impl Sampler {
         };
         let thread = thread::Builder::new().name("sampler".to_owned()).spawn(move || {
             self_priority::go_first();
-            // A slow collector that hangs must not keep the first sample back for ever.
+            // A slow collector that hangs must not delay the first sample for ever.
             let until = Instant::now() + FIRST_SLOW_PATIENCE;
             for done in slow_done {
                 let _ = done.recv_timeout(until.saturating_duration_since(Instant::now()));

@@ -80,7 +80,7 @@ impl Simulation {
         let path = directory.as_ref().map(tempfile::TempDir::path);
         let (journal, ledger) = open(path, BootId(boot), LedgerState::default());
         let policy = CONFIGURATIONS[BASE].policy.clone();
-        let mut engine = Engine::new(host, journal, ledger, policy, Box::new(|_| None), tally.clone());
+        let mut engine = Engine::new(host, journal, ledger, policy, Box::new(|_| None), telemetry.clone());
         engine.resume();
         let alerts = std::array::from_fn(policies::labels);
         Simulation {
@@ -349,7 +349,7 @@ impl Simulation {
         let (journal, ledger) = open(path, BootId(self.boot), ledger);
         let policy = self.configuration().policy.clone();
         let conditions = Box::new(|_: &str| None);
-        self.engine = Engine::new(host, journal, ledger, policy, conditions, self.tally.clone());
+        self.engine = Engine::new(host, journal, ledger, policy, conditions, self.telemetry.clone());
         self.with_engine(Engine::resume);
     }
 

@@ -1,19 +1,21 @@
 //! A group of processes as `process_groups` of the configuration defines it, and its optional metrics.
 
-use crate::process::{Needs, Selector};
+use crate::process::{ProcessFields, Selector};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 
 /// Metrics of a group that cost a file per process, as `process_groups: [{metrics: […]}]` names them.
-pub const EXPENSIVE_METRICS: [(&str, Needs); 4] = [
-    ("swap", Needs::SWAP),
-    ("context_switches", Needs::CONTEXT_SWITCHES),
-    ("io", Needs::IO),
-    ("open_fds", Needs::OPEN_FDS),
+pub const EXPENSIVE_METRICS: [(&str, ProcessFields); 4] = [
+    ("swap", ProcessFields::SWAP),
+    ("context_switches", ProcessFields::CONTEXT_SWITCHES),
+    ("io", ProcessFields::IO),
+    ("open_fds", ProcessFields::OPEN_FDS),
 ];
 
 /// The metrics of a group without `metrics`: all but open files, which are the most expensive by far.
-pub const DEFAULT_METRICS: Needs = Needs::SWAP.and(Needs::CONTEXT_SWITCHES).and(Needs::IO);
+pub const DEFAULT_METRICS: ProcessFields = ProcessFields::SWAP
+    .and(ProcessFields::CONTEXT_SWITCHES)
+    .and(ProcessFields::IO);
 
 /// A selector of processes and the metrics of the group.
 #[derive(Debug, Clone)]
@@ -21,7 +23,7 @@ pub struct Group {
     pub name: String,
     pub selector: Arc<Selector>,
     /// A subset of `EXPENSIVE_METRICS`.
-    pub metrics: Needs,
+    pub metrics: ProcessFields,
 }
 
 /// The current groups; a reload replaces them.

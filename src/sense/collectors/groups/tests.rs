@@ -60,7 +60,7 @@ fn group_shows_totals_of_members() {
             "Limit  Soft Limit Hard Limit Units\nMax open files  16  64  files\n",
         );
     }
-    let all = DEAR_METRICS
+    let all = EXPENSIVE_METRICS
         .iter()
         .fold(ProcessFields::NONE, |all, (_, needs)| all | *needs);
     let mut groups = reader(vec![group("video", all, vec![Condition::Name(pattern("ffmpeg"))])]);
@@ -246,7 +246,7 @@ fn counters_of_ended_children_stay() {
     let words = format!("evenkeel-group-{}", std::process::id());
     let roots = Roots::default();
     let by_cmdline = vec![Condition::Cmdline(pattern(&format!(".*{words}")))];
-    let all = DEAR_METRICS
+    let all = EXPENSIVE_METRICS
         .iter()
         .fold(ProcessFields::NONE, |all, (_, needs)| all | *needs);
     let mut groups = reader(vec![group("children", all, by_cmdline)]);

@@ -10,6 +10,7 @@ mod slice;
 mod support;
 mod systemd;
 mod unit;
+mod unit_histories;
 mod unit_reload;
 
 use std::time::Duration;

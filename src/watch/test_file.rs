@@ -5,7 +5,6 @@ use super::place::Place;
 use super::promql::{self, Element, Query};
 use super::rule_file::{self, DurationMs, Reader, RuleError, RuleFile, Scalar};
 use super::series_notation::{parse_series, parse_values};
-use super::unit_test::describe;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -186,6 +185,10 @@ pub fn load(path: &Path) -> Result<(TestFile, Vec<RuleFile>), Vec<RuleError>> {
     } else {
         Err(errors)
     }
+}
+
+pub(super) fn describe(labels: &LabelSet, annotations: BTreeMap<String, String>) -> String {
+    format!("{labels} {annotations:?}")
 }
 
 impl Reader {

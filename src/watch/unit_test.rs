@@ -3,12 +3,11 @@
 use super::alerting::ActiveAlert;
 use super::evaluator::{Evaluator, Failure, Settings};
 use super::history::{History, Interest};
-use super::labels::LabelSet;
 use super::promql::{Dialect, Element, Semantics};
 use super::rule_file::RuleFile;
-use super::test_file::{AlertTest, ExpressionTest, Test};
+use super::test_file::{AlertTest, ExpressionTest, Test, describe};
 pub use super::test_file::{TestFile, load, parse};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// What did not come out as the file says.
@@ -229,10 +228,6 @@ impl Test {
 /// expected, a NaN will do.
 fn near(a: f64, b: f64) -> bool {
     a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-11 * a.abs().max(b.abs())
-}
-
-pub(super) fn describe(labels: &LabelSet, annotations: BTreeMap<String, String>) -> String {
-    format!("{labels} {annotations:?}")
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Aggregations: many series to one per group.
 
-use super::super::labels::{LabelSet, Selected, Signature, Text};
-use super::super::number::{self, nan_first};
 use super::evaluate::{EvaluationError, unique};
 use super::expression::Aggregation;
 use super::over_time::{Sum, average, extreme, quantile};
 use super::{Dialect, Element};
+use crate::watch::labels::{LabelSet, Selected, Signature, Text};
+use crate::watch::number::{self, nan_first};
 use std::collections::HashMap;
 
 impl Aggregation {

@@ -1,9 +1,9 @@
 //! Operators between scalars and vectors, and which series of two vectors belong together.
 
-use super::super::labels::{LabelSet, METRIC_NAME, Selected, Signature};
 use super::evaluate::{EvaluationError, unique};
 use super::expression::{Binary, Cardinality, Operator};
 use super::{Dialect, Element, Value};
+use crate::watch::labels::{LabelSet, METRIC_NAME, Selected, Signature};
 use std::collections::{HashMap, HashSet};
 
 impl Binary {

@@ -1,7 +1,5 @@
 //! From the parser's syntax tree to an [`Expression`]; refuses here, by name, what cannot be evaluated.
 
-use super::super::history::Interest;
-use super::super::labels::{LabelSet, METRIC_NAME, Selected, Text};
 use super::Matcher;
 use super::evaluate::MAX_SUBQUERY_STEPS;
 use super::expression::{Aggregate, Aggregation, Binary, Cardinality, Expression, LabelReplace, Operator};
@@ -9,6 +7,8 @@ use super::expression::{Query, Range, Selector};
 use super::function::{DatePart, Elementwise};
 use super::over_time::OverTime;
 use super::scan::{MAX_NESTING, nesting, position};
+use crate::watch::history::Interest;
+use crate::watch::labels::{LabelSet, METRIC_NAME, Selected, Text};
 use promql_parser::label::MatchOp;
 use promql_parser::parser::token::*;
 use promql_parser::parser::{self, AggregateExpr, BinaryExpr, Call, Expr, LabelModifier, MatrixSelector, Offset};

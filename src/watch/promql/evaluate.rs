@@ -1,11 +1,11 @@
 //! The walk over an expression at one moment.
 
-use super::super::history::{History, Series, is_stale};
-use super::super::labels::{LabelSet, METRIC_NAME};
 use super::expression::{Expression, LabelReplace, Query, Range, Selector};
 use super::function::Elementwise;
 use super::over_time::{OverTime, Window};
 use super::{Dialect, Element, Semantics, Value};
+use crate::watch::history::{History, Series, is_stale};
+use crate::watch::labels::{LabelSet, METRIC_NAME};
 use std::collections::{BTreeMap, HashSet};
 
 /// Prometheus's own bound on the points of a query; here it keeps one rule from stopping the others.

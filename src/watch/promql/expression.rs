@@ -1,11 +1,11 @@
 //! A checked expression: what evaluation walks. Whatever is here can be evaluated.
 
-use super::super::history::Interest;
-use super::super::labels::{LabelSet, METRIC_NAME, Selected, Text};
 use super::Matcher;
 use super::function::{DatePart, Elementwise};
 use super::over_time::OverTime;
 use super::scan::position;
+use crate::watch::history::Interest;
+use crate::watch::labels::{LabelSet, METRIC_NAME, Selected, Text};
 use regex::Regex;
 
 /// An expression together with its text.

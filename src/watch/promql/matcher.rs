@@ -1,6 +1,6 @@
 //! A matcher on one label of a series, prepared for being asked often.
 
-use super::super::labels::{LabelSet, Text};
+use crate::watch::labels::{LabelSet, Text};
 use promql_parser::label::{MatchOp, Matcher as Parsed};
 use regex::Regex;
 

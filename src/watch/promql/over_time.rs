@@ -1,7 +1,7 @@
 //! Functions of the samples that a series had over a time.
 
-use super::super::number::nan_first;
 use super::Dialect;
+use crate::watch::number::nan_first;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OverTime {

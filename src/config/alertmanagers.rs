@@ -240,8 +240,8 @@ fn read_pattern(read: &mut Alertmanagers, pattern: &Text, shelf: &FileSource, fi
 }
 
 fn credentials(fields: &Fields, shelf: &FileSource, findings: &mut Findings) -> Option<Credentials> {
-    let basic = super::file::open(fields, "basic_auth", &BASIC_AUTH, findings);
-    let authorization = super::file::open(fields, "authorization", &AUTHORIZATION, findings);
+    let basic = fields.nested("basic_auth", &BASIC_AUTH, findings);
+    let authorization = fields.nested("authorization", &AUTHORIZATION, findings);
     if let (Some(_), Some(second)) = (&basic, &authorization) {
         findings.error(
             second.span,
@@ -286,7 +286,7 @@ fn secret(
 }
 
 fn trust(fields: &Fields, shelf: &FileSource, findings: &mut Findings) -> Trust {
-    let Some(tls) = super::file::open(fields, "tls_config", &TLS, findings) else {
+    let Some(tls) = fields.nested("tls_config", &TLS, findings) else {
         return Trust::default();
     };
     let mut path = |key| tls.text(key, findings).map(|text| shelf.path(&text.value));

@@ -292,7 +292,7 @@ pub(super) fn read(shelf: &FileSource, findings: &mut Findings) -> Written {
     config.restore_on_exit = fields
         .choice("on_exit", findings)
         .is_none_or(|what| what.value == "restore");
-    if let Some(sampling) = open(&fields, "sampling", &SAMPLING, findings) {
+    if let Some(sampling) = fields.nested("sampling", &SAMPLING, findings) {
         set_interval(&mut config.sampling.interval, "interval", &sampling, findings);
         set_interval(&mut config.sampling.slow_interval, "slow_interval", &sampling, findings);
         let Sampling {
@@ -317,7 +317,7 @@ pub(super) fn read(shelf: &FileSource, findings: &mut Findings) -> Written {
         &fields,
         findings,
     );
-    if let Some(webhook) = open(&fields, "webhook", &WEBHOOK, findings) {
+    if let Some(webhook) = fields.nested("webhook", &WEBHOOK, findings) {
         config.webhook = read_webhook(&webhook, shelf, findings);
     }
     for node in fields.list("alertmanagers", findings) {
@@ -325,20 +325,20 @@ pub(super) fn read(shelf: &FileSource, findings: &mut Findings) -> Written {
             config.alertmanagers.push(alertmanagers::read(&fields, shelf, findings));
         }
     }
-    if let Some(reconcile) = open(&fields, "reconcile", &RECONCILE, findings) {
+    if let Some(reconcile) = fields.nested("reconcile", &RECONCILE, findings) {
         config.reconcile = read_reconcile(&reconcile, findings);
     }
-    if let Some(identity) = open(&fields, "identity", &IDENTITY, findings) {
+    if let Some(identity) = fields.nested("identity", &IDENTITY, findings) {
         read_identity(&mut config.identity, &identity, findings);
     }
-    if let Some(budget) = open(&fields, "budget", &BUDGET, findings) {
+    if let Some(budget) = fields.nested("budget", &BUDGET, findings) {
         if let Some(steps) = budget.integer("final_steps", findings) {
             config.budget.final_steps = u32::try_from(steps.value).unwrap_or(u32::MAX);
         }
         set_interval(&mut config.budget.per, "per", &budget, findings);
     }
-    if let Some(storage) = open(&fields, "storage", &STORAGE, findings)
-        && let Some(retention) = open(&storage, "retention", &RETENTION, findings)
+    if let Some(storage) = fields.nested("storage", &STORAGE, findings)
+        && let Some(retention) = storage.nested("retention", &RETENTION, findings)
     {
         read_retention(&mut config.retention, &retention, findings);
     }
@@ -375,15 +375,6 @@ fn other_kind(root: &Node) -> Option<(&Entry, &'static str)> {
         )),
         _ => None,
     })
-}
-
-pub(super) fn open<'n>(
-    fields: &Fields<'n>,
-    key: &str,
-    object: &'static Object,
-    findings: &mut Findings,
-) -> Option<Fields<'n>> {
-    Fields::open(fields.get(key)?, object, findings)
 }
 
 fn set_interval(interval: &mut Duration, key: &str, fields: &Fields, findings: &mut Findings) {

@@ -95,6 +95,11 @@ impl<'n> Fields<'n> {
         self.entry(key).map(|entry| &entry.value)
     }
 
+    /// The object under a key.
+    pub fn nested(&self, key: &str, object: &'static Object, findings: &mut Findings) -> Option<Fields<'n>> {
+        Fields::open(self.get(key)?, object, findings)
+    }
+
     /// Known keys with their values in the order of the file.
     pub fn known(&self) -> impl Iterator<Item = (&'n Entry, &'static str)> + use<'n> {
         let object = self.object;

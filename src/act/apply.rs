@@ -3,7 +3,7 @@
 
 use super::guard;
 use crate::host::knob::{CpuSet, Policy};
-use crate::host::{Host, HostError, Knob, Thread, Value};
+use crate::host::{CgroupError, Host, HostError, Knob, Thread, Value};
 use crate::ledger::{Outcome, SavedValue};
 use crate::process::{Identity, ProcessFields};
 use crate::rule::step::{AffinityChange, Change};
@@ -40,6 +40,21 @@ impl From<HostError> for StepResult {
             HostError::ChangedIdentity { .. } => Outcome::ChangedIdentity,
             HostError::Denied { .. } => Outcome::Denied,
             HostError::Failed { .. } => Outcome::Failed,
+        };
+        StepResult::only(outcome, error.to_string())
+    }
+}
+
+impl From<CgroupError> for StepResult {
+    fn from(error: CgroupError) -> StepResult {
+        let outcome = match &error {
+            CgroupError::Gone { .. } => Outcome::Gone,
+            CgroupError::ChangedIdentity { .. } => Outcome::ChangedIdentity,
+            CgroupError::Denied { .. } => Outcome::Denied,
+            CgroupError::Missing { .. }
+            | CgroupError::Failed { .. }
+            | CgroupError::NoHierarchy
+            | CgroupError::Systemd { .. } => Outcome::Failed,
         };
         StepResult::only(outcome, error.to_string())
     }

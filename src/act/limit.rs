@@ -4,29 +4,14 @@
 use super::apply::StepResult;
 use super::{guard, unit};
 use crate::host::limit::{Bandwidth, IoLimit, Limit, MIN_PERIOD_MICROS, Setting};
-use crate::host::{CgroupError, Host, Knob, Reading, Reclaimed, UnitState, Value};
+use crate::host::{CgroupError, Host, Knob, Reading, Reclaimed, Value};
 use crate::ledger::lease::{Lease, Undo};
-use crate::ledger::{Effect, Outcome, SavedValue};
+use crate::ledger::{Outcome, SavedValue};
 use crate::process::{Cgroup, Identity};
 use crate::rule::step::{Change, IoChange, Relative};
 
 /// Taking away by per cent ends here: with less nothing runs, and nothing could be given back.
 const MIN_MEMORY_BYTES: u64 = 1 << 20;
-
-impl From<CgroupError> for StepResult {
-    fn from(error: CgroupError) -> StepResult {
-        let outcome = match &error {
-            CgroupError::Gone { .. } => Outcome::Gone,
-            CgroupError::ChangedIdentity { .. } => Outcome::ChangedIdentity,
-            CgroupError::Denied { .. } => Outcome::Denied,
-            CgroupError::Missing { .. }
-            | CgroupError::Failed { .. }
-            | CgroupError::NoHierarchy
-            | CgroupError::Systemd { .. } => Outcome::Failed,
-        };
-        StepResult::only(outcome, error.to_string())
-    }
-}
 
 /// What there is where a cgroup has no limit.
 #[derive(Debug, Clone, Copy)]
@@ -194,7 +179,7 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
             // What somebody else set between the two leases wins over the value of the older one.
             let (next, foreign) = (value, saved.first());
             let value = foreign.map_or(next, |saved| &saved.value);
-            let unit = held_unit(lease);
+            let unit = unit::held_unit(lease);
             let put = |host: &mut _| match foreign {
                 None => Host::set_cgroup(host, cgroup, next, unit),
                 Some(foreign) => unit::put_foreign(host, cgroup, foreign, next),
@@ -216,14 +201,6 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
             unit::settle(host, cgroup, effected, unit, ours, None)
         }
         Undo::Signal(_) | Undo::Nothing => StepResult::only(Outcome::Failed, "this is no lease of a cgroup"),
-    }
-}
-
-/// What systemd had on record for the unit of a lease, where there is one.
-pub(super) fn held_unit(lease: &Lease) -> Option<&UnitState> {
-    match &lease.effect {
-        Effect::Value { saved, .. } => saved.first().and_then(|saved| saved.unit.as_ref()),
-        _ => None,
     }
 }
 

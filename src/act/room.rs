@@ -3,8 +3,7 @@
 //! most, and a `pids.max` below the number of processes makes fork fail and nothing else ("memory.high",
 //! "memory.swap.events", "PID Interface Files"), so those are put back at once.
 
-use super::limit::held_unit;
-use super::unit;
+use super::unit::{self, held_unit};
 use crate::host::limit::{CgroupFile, Setting};
 use crate::host::{Host, Knob, Standing, Value};
 use crate::ledger::lease::{Lease, Undo};

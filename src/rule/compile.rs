@@ -1,5 +1,7 @@
 //! Rules as written -> `RuleSet`. A set that comes out of here is valid; what is wrong is said all at once.
 
+use super::candidate::{Candidate, Setting};
+use super::context::Context;
 use super::file::{Action, RuleFile, WrittenRule, WrittenStep};
 use super::ladder::compile_ladder;
 use super::lint;
@@ -13,67 +15,17 @@ use super::step::Step;
 use super::target_selector::compile_aim;
 use crate::alert::Labels;
 use crate::alert::matcher::{Matcher, Op};
-use crate::diagnostic::{Diagnostic, Findings, Severity, Span, suggest};
-use crate::host::Knob;
+use crate::diagnostic::{Diagnostic, Findings, Severity, suggest};
+use crate::process::Target;
 use crate::process::protection::BUILT_IN;
-use crate::process::{Selector, Target};
 use crate::template::is_label_name;
 use crate::yaml::Text;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Bounds how deep a hostile expression can nest.
 const MAX_CONDITION_BYTES: usize = 4096;
-
-/// Judges a PromQL expression that can be evaluated; on error the character at which it goes wrong, from 0, and why.
-pub type PromqlCheck<'c> = dyn Fn(&str) -> Result<Vec<Warning>, (usize, String)> + 'c;
-
-/// What is probably wrong with an expression that can be evaluated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Warning {
-    /// In characters, from 0.
-    pub offset: usize,
-    pub width: usize,
-    pub message: String,
-    pub help: String,
-}
-
-/// What rules are judged against.
-#[derive(Clone, Copy)]
-pub struct Context<'c> {
-    /// `process_groups` of the configuration.
-    pub groups: &'c BTreeMap<String, Arc<Selector>>,
-    /// Names of the alerts that the alerting rule files beside define, where there are such files.
-    pub known_alerts: Option<&'c BTreeSet<String>>,
-    /// The alerts that the alerting rule files beside raise here.
-    pub own_alerts: &'c [OwnAlert],
-    /// How often the Alertmanager beside repeats a standing alert, where its configuration was found.
-    pub repeat_interval: Option<Duration>,
-    /// `allow_exec` of the configuration.
-    pub allow_exec: bool,
-    /// Judges `while`.
-    pub check_promql: &'c PromqlCheck<'c>,
-}
-
-/// An alert that own evaluation raises.
-#[derive(Debug, Clone)]
-pub struct OwnAlert {
-    /// Its name, and labels of its rule that are the same for every series.
-    pub labels: Labels,
-    /// The group that it belongs to, and how often that is evaluated.
-    pub group: String,
-    pub interval: Duration,
-}
-
-impl OwnAlert {
-    /// Whether a rule answers it, for some values of the labels that only its series know.
-    pub(super) fn may_match(&self, rule: &Rule) -> bool {
-        let value = |matcher: &Matcher| self.labels.get(&matcher.name);
-        let mut matchers = rule.matchers.iter();
-        matchers.all(|matcher| value(matcher).is_none_or(|value| matcher.matches_value(value)))
-    }
-}
 
 /// What became of some rule files.
 #[derive(Debug)]
@@ -84,34 +36,6 @@ pub struct Compiled {
     pub diagnostics: Vec<Diagnostic>,
     /// Every step that sets something and is undone.
     pub settings: Vec<Setting>,
-}
-
-/// A step that is undone, and where it stands: only who knows the host can tell whether it may be taken there.
-#[derive(Debug)]
-pub struct Setting {
-    pub knob: Knob,
-    place: Diagnostic,
-}
-
-impl Setting {
-    /// A warning at the place of the step.
-    pub fn warning(&self, message: String, help: String) -> Diagnostic {
-        let mut warning = self.place.clone();
-        (warning.message, warning.help) = (message, Some(help));
-        warning
-    }
-}
-
-/// A compiled rule with the places of what was written, for checks across rules.
-pub(super) struct Candidate {
-    pub file: usize,
-    pub span: Span,
-    pub name_span: Span,
-    pub matcher_texts: Vec<Text>,
-    pub hold_span: Option<Span>,
-    pub limit_span: Option<Span>,
-    pub settings: Vec<Setting>,
-    pub rule: Arc<Rule>,
 }
 
 /// Compiles the rules of all files together.

@@ -1,7 +1,8 @@
 //! Checks that need more than one key or more than one rule. Warnings here must be true: a false one teaches people to
 //! ignore them all.
 
-use super::compile::{Candidate, Context};
+use super::candidate::Candidate;
+use super::context::Context;
 use super::ruleset::{DEFAULT_HOLD, Rule};
 use super::select::{alternatives, pattern_of};
 use super::step::{Change, Step};

@@ -2,7 +2,9 @@
 //! that exists is a valid one.
 
 mod target_selector;
+mod candidate;
 mod compile;
+mod context;
 pub mod job;
 pub mod file;
 mod ladder;
@@ -15,7 +17,9 @@ pub mod step;
 #[cfg(test)]
 mod tests;
 
-pub use compile::{Compiled, Context, OwnAlert, PromqlCheck, Setting, Warning, compile};
+pub use candidate::Setting;
+pub use compile::{Compiled, compile};
+pub use context::{Context, OwnAlert, PromqlCheck, Warning};
 #[cfg(test)]
 pub use ruleset::example;
 pub use ruleset::{OrderBy, OrderKey, Rule, RuleIndex, RuleSet, TargetSelector};

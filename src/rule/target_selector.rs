@@ -1,6 +1,6 @@
 //! What a rule is about: processes, cgroups, or the host.
 
-use super::compile::Context;
+use super::context::Context;
 use super::file::{Action, WrittenRule, WrittenSelect, WrittenStep};
 use super::ruleset::TargetSelector;
 use super::select::{Scope, compile_select, names_cgroups, names_unit};

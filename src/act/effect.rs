@@ -5,7 +5,7 @@
 //! that lives on because its ladder was interrupted says nothing of the rule.
 
 use crate::ledger::Victim;
-use crate::ledger::state::MemoryBefore;
+use crate::ledger::victim::MemoryBefore;
 use crate::process::selector::Condition;
 use crate::rule::{OrderKey, Rule, Step};
 use nix::sys::signal::Signal;

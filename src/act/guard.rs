@@ -4,7 +4,7 @@
 use crate::host::Value;
 use crate::host::limit::{Limit, Setting};
 use crate::ledger::breaker::TRIPS_AT;
-use crate::ledger::state::WireSource;
+use crate::ledger::episode::WireSource;
 use crate::ledger::{Decision, Episode, Victim};
 use crate::process::selector::Judgement;
 use crate::process::{Cgroup, Process, ProcessFields, Selector, Target, protection};

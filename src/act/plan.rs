@@ -125,7 +125,7 @@ pub fn order_cgroups(a: &Cgroup, b: &Cgroup, by: OrderBy) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::state::{Excluded, WireSource};
+    use crate::ledger::episode::{Excluded, WireSource};
     use crate::ledger::{Decision, EpisodeKey};
     use crate::rule::example;
 

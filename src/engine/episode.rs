@@ -80,7 +80,7 @@ pub fn end_to_remember(known: Option<&Closed>, ended_at: Timestamp, now: Duratio
 mod tests {
     use super::*;
     use crate::alert::Status;
-    use crate::ledger::state::WireSource;
+    use crate::ledger::episode::WireSource;
     use crate::ledger::{EpisodeKey, Evidence};
 
     const CLOSED_AT: Duration = Duration::from_secs(5000);

@@ -608,7 +608,7 @@ fn alert(name: &str, status: Status) -> Alert {
 
 impl World {
     fn lock_ledger(&self) -> rusqlite::Connection {
-        let ledger = self.directory.path().join(crate::ledger::store::FILE_NAME);
+        let ledger = self.directory.path().join(crate::ledger::files::FILE_NAME);
         let lock = rusqlite::Connection::open(&ledger).unwrap();
         lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
         lock

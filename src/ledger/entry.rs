@@ -1,79 +1,14 @@
-//! What can be written into the ledger, and the closed words for decisions and outcomes.
+//! What can be written into the ledger.
 
 use super::breaker::Breaker;
+use super::episode::{Closed, Episode, EpisodeKey};
 use super::lease::{Lease, SavedValue};
-use super::state::{Closed, Episode, EpisodeKey, Victim};
+use super::outcome::{Decision, Outcome};
+use super::victim::Victim;
 use crate::process::Target;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        pub enum $name { $($(#[$variant_doc])* #[serde(rename = $word)] $variant),* }
-
-        impl $name {
-            pub const ALL: &[$name] = &[$($name::$variant),*];
-
-            /// The closed label value.
-            pub const fn as_str(self) -> &'static str {
-                match self { $($name::$variant => $word),* }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
-}
-
-words! {
-    /// `evenkeel_decisions_total{decision}`.
-    Decision {
-        Planned = "planned",
-        DryRun = "dry_run",
-        OtherHost = "other_host",
-        Duplicate = "duplicate",
-        Stale = "stale",
-        Invalid = "invalid",
-        Cooldown = "cooldown",
-        Budget = "budget",
-        Protected = "protected",
-        Privilege = "privilege",
-        TooManyMatches = "too_many_matches",
-        NoTarget = "no_target",
-        AwaitingEffect = "awaiting_effect",
-        /// `while` is false, or is missing where it would have to ask for another victim.
-        Condition = "condition",
-        Breaker = "breaker",
-        Ledger = "ledger",
-        Paused = "paused",
-    }
-}
-
-words! {
-    /// `evenkeel_actions_total{outcome}`.
-    Outcome {
-        Applied = "applied",
-        AlreadySet = "already_set",
-        DryRun = "dry_run",
-        Gone = "gone",
-        ChangedIdentity = "changed_identity",
-        Superseded = "superseded",
-        NoEffect = "no_effect",
-        Denied = "denied",
-        Failed = "failed",
-        Cancelled = "cancelled",
-        Restored = "restored",
-        Expired = "expired",
-        Granted = "granted",
-        Released = "released",
-    }
-}
 
 /// One line of the audit trail: a decision, or the outcome of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

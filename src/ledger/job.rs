@@ -1,7 +1,7 @@
 //! What is held for the host as a whole: an allocation of a resource, a command that can be taken back. Everything that
 //! giving it back needs is in here, so that neither a restart nor a rule that is gone makes it leak. Data only.
 
-use super::entry::Outcome;
+use super::outcome::Outcome;
 use crate::host::job::{Request, Run, Server};
 use crate::template::{JsonTemplate, Segment};
 use serde::{Deserialize, Serialize};

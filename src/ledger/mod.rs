@@ -5,25 +5,34 @@ pub mod state;
 pub mod breaker;
 pub mod entry;
 pub mod job;
+pub mod episode;
 pub mod evidence;
+pub mod files;
 pub mod journal;
 pub mod lease;
 pub mod leases;
+mod outcome;
 mod reading;
 mod reboot;
 pub mod retention;
 mod recovery;
 mod schema;
 pub mod store;
+pub mod victim;
+mod write_ahead_log;
+
 #[cfg(test)]
 mod tests;
 
 pub use breaker::Breaker;
-pub use entry::{Decision, Entry, Outcome, Record};
+pub use entry::{Entry, Record};
+pub use episode::{Closed, Episode, EpisodeKey, TargetProgress};
 pub use evidence::{Evidence, EvidenceSource, Level};
 pub use job::{Allocation, Command, Release, RetryState, Stage, UnnamedGrant};
 pub use journal::Journal;
 pub use lease::{Effect, Lease, SavedValue};
+pub use outcome::{Decision, Outcome};
 pub use retention::Retention;
-pub use state::{Closed, Episode, EpisodeKey, LedgerState, TargetProgress, Victim};
+pub use state::LedgerState;
 pub use store::{Store, StoreError};
+pub use victim::Victim;

@@ -2,8 +2,10 @@
 //! both ends, so that as much as can be read of a broken file is read.
 
 use super::entry::Entry;
+use super::episode::{Closed, EpisodeKey};
 use super::lease::Lease;
-use super::state::{Closed, EpisodeKey, LedgerState};
+use super::state::LedgerState;
+use super::victim::Victim;
 use crate::process::BootId;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -180,9 +182,9 @@ fn victim(row: &Row<'_>, boot: &str) -> Parsed {
     if of_boot != boot {
         return ended();
     }
-    parse(&body, |victim: super::Victim| {
+    parse(&body, |victim: Victim| {
         let gone_at = gone_ms.map(milliseconds);
-        Entry::Victim(super::Victim { gone_at, ..victim })
+        Entry::Victim(Victim { gone_at, ..victim })
     })
 }
 

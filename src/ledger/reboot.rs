@@ -1,8 +1,9 @@
 //! The lines of the history for leases that a boot of the host ended: nothing is left to undo, and nothing else says so.
 
-use super::entry::{Outcome, Record};
+use super::entry::Record;
+use super::episode::Episode;
 use super::lease::Lease;
-use super::state::Episode;
+use super::outcome::Outcome;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 

@@ -1,10 +1,13 @@
 //! A ledger that is broken: what can be read of it goes into a new one, and the file is set aside, never deleted.
 
-use super::entry::{Entry, Outcome};
+use super::entry::Entry;
+use super::files::{BUILDING, COMPANIONS, COMPLETE, FILE_NAME, companion_of, finish, remove_file};
 use super::lease::Lease;
+use super::outcome::Outcome;
 use super::reading::{Problem, Reading};
 use super::state::LedgerState;
-use super::store::{FILE_NAME, Store, StoreError};
+use super::store::{Store, StoreError};
+use super::write_ahead_log::{FRAME_HEADER_BYTES, LOG_HEADER_BYTES, log_is_damaged};
 use crate::process::BootId;
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
@@ -13,21 +16,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A new ledger that is being filled.
-const BUILDING: &str = "ledger.db.building";
-/// One that is complete while the broken one was set aside already.
-const COMPLETE: &str = "ledger.db.new";
 /// As SQLite creates databases unless told otherwise.
 const PAGE_BYTES: usize = 4096;
-/// Of a write-ahead log, and of each page in it.
-const LOG_HEADER_BYTES: usize = 32;
-const FRAME_HEADER_BYTES: usize = 24;
-/// How a log begins whose checksums count in this machine's byte order. No other machine's log is of this boot.
-const LOG_MAGIC: u32 = 0x377f_0682 | cfg!(target_endian = "big") as u32;
 /// A boot id as text.
 const BOOT_ID_BYTES: usize = 36;
-/// SQLite's companions of a database: the write-ahead log and its index.
-const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 
 /// Puts a new ledger with what `known` holds, or else with what can be read of the broken one, in the place of the
 /// broken one. Returns what the new one holds and where the old one is.
@@ -63,23 +55,6 @@ pub fn replace(
     Ok((ledger, aside))
 }
 
-/// Goes on with a replacement that was interrupted.
-///
-/// # Errors
-/// When the directory cannot be written.
-pub fn finish(directory: &Path) -> io::Result<()> {
-    let complete = directory.join(COMPLETE);
-    if !complete.exists() {
-        return Ok(());
-    }
-    let broken = directory.join(FILE_NAME);
-    // The old log must not be taken for the new ledger's.
-    for companion in COMPANIONS {
-        remove_file(&companion_of(&broken, companion))?;
-    }
-    fs::rename(complete, broken)
-}
-
 /// Gives the broken file and its log names of their own, with the time in them.
 fn set_aside(broken: &Path) -> io::Result<PathBuf> {
     let time = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
@@ -99,19 +74,6 @@ fn set_aside(broken: &Path) -> io::Result<PathBuf> {
         fs::hard_link(log, companion_of(&aside, COMPANIONS[0]))?;
     }
     Ok(aside)
-}
-
-fn companion_of(path: &Path, companion: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(companion);
-    PathBuf::from(name)
-}
-
-fn remove_file(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Everything that a ledger must hold to be read as this book.
@@ -278,60 +240,4 @@ fn row(cell: &[u8], boot: BootId) -> Option<(Lease, bool)> {
         lease.deadline = Duration::from_millis(deadline);
     }
     Some((lease.on_boot(of_boot == boot)?, outcome == 0))
-}
-
-/// Whether a write-ahead log holds commits that SQLite will not read, because something before them is broken. Its end
-/// may be torn after a loss of power; that is no damage, for nothing after it was ever durable
-/// (<https://www.sqlite.org/fileformat2.html#walformat>).
-pub fn log_is_damaged(database: &Path) -> bool {
-    let Ok(log) = fs::read(companion_of(database, COMPANIONS[0])) else {
-        return false;
-    };
-    if log.len() <= LOG_HEADER_BYTES {
-        return false;
-    }
-    let word = |at: usize| u32::from_be_bytes([log[at], log[at + 1], log[at + 2], log[at + 3]]);
-    let sum = |mut sums: (u32, u32), bytes: &[u8]| {
-        for pair in bytes.chunks_exact(8) {
-            let half = |at: usize| u32::from_ne_bytes([pair[at], pair[at + 1], pair[at + 2], pair[at + 3]]);
-            sums.0 = sums.0.wrapping_add(half(0)).wrapping_add(sums.1);
-            sums.1 = sums.1.wrapping_add(half(4)).wrapping_add(sums.0);
-        }
-        sums
-    };
-    let mut sums = sum((0, 0), &log[..24]);
-    if (word(0), sums) != (LOG_MAGIC, (word(24), word(28))) {
-        return true;
-    }
-    let (page_size, salt) = (word(8) as usize, (word(16), word(20)));
-    let mut is_broken = false;
-    let mut at = LOG_HEADER_BYTES;
-    while at + FRAME_HEADER_BYTES + page_size <= log.len() {
-        let is_of_this_log = (word(at + 8), word(at + 12)) == salt;
-        let is_commit = word(at + 4) != 0;
-        if is_broken && is_of_this_log && is_commit {
-            return true;
-        }
-        if !is_broken {
-            sums = sum(sums, &log[at..at + 8]);
-            sums = sum(sums, &log[at + FRAME_HEADER_BYTES..at + FRAME_HEADER_BYTES + page_size]);
-            is_broken = !is_of_this_log || sums != (word(at + 16), word(at + 20));
-        }
-        at += FRAME_HEADER_BYTES + page_size;
-    }
-    false
-}
-
-/// Whether the log of this boot's ledger is damaged: after another boot nothing that it holds matters any more.
-pub fn has_damaged_log(directory: &Path, boot: BootId) -> bool {
-    let path = directory.join(FILE_NAME);
-    if !log_is_damaged(&path) {
-        return false;
-    }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let query = "SELECT value FROM meta WHERE key = 'boot'";
-    let known = Connection::open_with_flags(&path, flags)
-        .and_then(|connection| connection.query_row(query, [], |row| row.get::<_, String>(0)));
-    // A ledger whose very beginning is in the log has no boot in it yet.
-    known.map_or(true, |known| known == boot.to_string())
 }

@@ -1,20 +1,19 @@
 //! The ledger on disk: SQLite in WAL mode. Every commit is durable before it returns. Writes; `reading` reads.
 
 use super::entry::{Entry, Record};
+use super::files::{self, FILE_NAME};
 use super::reading::{Problem, Reading};
 use super::reboot;
-use super::recovery;
 use super::retention::{self, ENTRIES_PER_SWEEP, Retention};
 use super::schema::{self, SCHEMA_VERSION};
 use super::state::LedgerState;
+use super::write_ahead_log::has_damaged_log;
 use crate::process::{BootId, Target};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, params};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// File name under `--storage.path`.
-pub const FILE_NAME: &str = "ledger.db";
 /// How long a commit waits for another process that reads or writes the file.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 500 });
 /// Statements that are kept: more than there are here and in `retention`.
@@ -82,11 +81,11 @@ impl Store {
                 source,
             })?;
         let path = directory.join(FILE_NAME);
-        recovery::finish(directory).map_err(|source| StoreError::Io {
+        files::finish(directory).map_err(|source| StoreError::Io {
             path: path.clone(),
             source,
         })?;
-        if recovery::has_damaged_log(directory, boot) {
+        if has_damaged_log(directory, boot) {
             return Err(StoreError::Damaged { path });
         }
         Self::open_file(&path, boot)

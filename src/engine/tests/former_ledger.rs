@@ -4,7 +4,7 @@
 use super::*;
 use crate::host::job::{End, Job, Report};
 use crate::host::limit::{CgroupFile, Setting};
-use crate::ledger::store::FILE_NAME;
+use crate::ledger::files::FILE_NAME;
 use crate::ledger::{EpisodeKey, EvidenceSource, LedgerState};
 
 const UNIT: &str = "/work.slice/one.service";

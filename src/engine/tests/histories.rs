@@ -510,7 +510,7 @@ impl History {
                 self.pass(2, [None, None]);
             }
         } else if self.lock.is_none() {
-            let ledger = self.directory.path().join(crate::ledger::store::FILE_NAME);
+            let ledger = self.directory.path().join(crate::ledger::files::FILE_NAME);
             let lock = rusqlite::Connection::open(ledger).unwrap();
             lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
             self.lock = Some(lock);

@@ -1,11 +1,13 @@
 //! A ledger that is damaged in every way that a disk can think of: it is set aside, and what can be read is kept.
 
 use crate::host::Value;
-use crate::ledger::entry::{Entry, Outcome};
+use crate::ledger::entry::Entry;
+use crate::ledger::files::FILE_NAME;
 use crate::ledger::lease::{Effect, Lease, SavedValue};
-use crate::ledger::recovery::{log_is_damaged, replace};
+use crate::ledger::outcome::Outcome;
+use crate::ledger::recovery::replace;
 use crate::ledger::state::LedgerState;
-use crate::ledger::store::FILE_NAME;
+use crate::ledger::write_ahead_log::log_is_damaged;
 use crate::ledger::{Episode, EpisodeKey, Journal, Victim};
 use crate::process::{BootId, Identity, Target};
 use std::collections::BTreeSet;
@@ -60,7 +62,7 @@ fn episode() -> Episode {
             simulated: false,
         },
         ladder: String::new(),
-        source: crate::ledger::state::WireSource::Local,
+        source: crate::ledger::episode::WireSource::Local,
         labels: Default::default(),
         annotations: Default::default(),
         starts_at: jiff::Timestamp::UNIX_EPOCH,

@@ -4,8 +4,9 @@
 use super::damage::{BOOT, FRAME, LEASES, LOG_HEADER, harm, ids, lease, ledger, open, set_aside};
 use crate::host::Value;
 use crate::host::job::Run;
-use crate::ledger::recovery::{log_is_damaged, replace};
-use crate::ledger::store::FILE_NAME;
+use crate::ledger::files::FILE_NAME;
+use crate::ledger::recovery::replace;
+use crate::ledger::write_ahead_log::log_is_damaged;
 use crate::ledger::{Command, Effect, Entry, Journal, Lease, Outcome, RetryState};
 use crate::process::BootId;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,8 +1,9 @@
 //! Retention on a real file: old history goes in portions and the file shrinks; what is open stays.
 
 use crate::host::Value;
-use crate::ledger::state::WireSource;
-use crate::ledger::store::{FILE_NAME, Store};
+use crate::ledger::episode::WireSource;
+use crate::ledger::files::FILE_NAME;
+use crate::ledger::store::Store;
 use crate::ledger::{
     Decision, Effect, Entry, Episode, EpisodeKey, Lease, LedgerState, Outcome, Record, Retention, SavedValue, Victim,
 };

@@ -3,9 +3,10 @@
 use crate::host::Value;
 use crate::host::job::{Request, Server};
 use crate::ledger::EpisodeKey;
+use crate::ledger::episode::WireSource;
+use crate::ledger::files::FILE_NAME;
 use crate::ledger::retention::KEEP_CLOSED;
-use crate::ledger::state::WireSource;
-use crate::ledger::store::{FILE_NAME, Store, StoreError, read_records};
+use crate::ledger::store::{Store, StoreError, read_records};
 use crate::ledger::{
     Allocation, Effect, Episode, Lease, Outcome, Release, RetryState, SavedValue, Stage, TargetProgress, Victim,
 };
@@ -140,7 +141,7 @@ fn what_was_committed_is_loaded_again() {
             fingerprint: "f".into(),
             signals: vec![15, 9],
             gone_by: Some(Duration::from_secs(33)),
-            memory: Some(crate::ledger::state::MemoryBefore {
+            memory: Some(crate::ledger::victim::MemoryBefore {
                 resident_bytes: 5,
                 available_bytes: 6,
             }),

@@ -1,0 +1,44 @@
+//! The files of the ledger in its directory: their names, and a replacement that was interrupted.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// File name under `--storage.path`.
+pub const FILE_NAME: &str = "ledger.db";
+/// A new ledger that is being filled.
+pub(super) const BUILDING: &str = "ledger.db.building";
+/// One that is complete while the broken one was set aside already.
+pub(super) const COMPLETE: &str = "ledger.db.new";
+/// SQLite's companions of a database: the write-ahead log and its index.
+pub(super) const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
+
+/// Goes on with a replacement that was interrupted.
+///
+/// # Errors
+/// When the directory cannot be written.
+pub(super) fn finish(directory: &Path) -> io::Result<()> {
+    let complete = directory.join(COMPLETE);
+    if !complete.exists() {
+        return Ok(());
+    }
+    let broken = directory.join(FILE_NAME);
+    // The old log must not be taken for the new ledger's.
+    for companion in COMPANIONS {
+        remove_file(&companion_of(&broken, companion))?;
+    }
+    fs::rename(complete, broken)
+}
+
+pub(super) fn companion_of(path: &Path, companion: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(companion);
+    PathBuf::from(name)
+}
+
+pub(super) fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

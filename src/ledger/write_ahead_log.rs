@@ -1,0 +1,69 @@
+//! Damage in SQLite's write-ahead log, which SQLite itself passes over in silence.
+
+use super::files::{COMPANIONS, FILE_NAME, companion_of};
+use crate::process::BootId;
+use rusqlite::{Connection, OpenFlags};
+use std::fs;
+use std::path::Path;
+
+/// Of a write-ahead log, and of each page in it.
+pub(super) const LOG_HEADER_BYTES: usize = 32;
+pub(super) const FRAME_HEADER_BYTES: usize = 24;
+/// How a log begins whose checksums count in this machine's byte order. No other machine's log is of this boot.
+const LOG_MAGIC: u32 = 0x377f_0682 | cfg!(target_endian = "big") as u32;
+
+/// Whether a write-ahead log holds commits that SQLite will not read, because something before them is broken. Its end
+/// may be torn after a loss of power; that is no damage, for nothing after it was ever durable
+/// (<https://www.sqlite.org/fileformat2.html#walformat>).
+pub(super) fn log_is_damaged(database: &Path) -> bool {
+    let Ok(log) = fs::read(companion_of(database, COMPANIONS[0])) else {
+        return false;
+    };
+    if log.len() <= LOG_HEADER_BYTES {
+        return false;
+    }
+    let word = |at: usize| u32::from_be_bytes([log[at], log[at + 1], log[at + 2], log[at + 3]]);
+    let sum = |mut sums: (u32, u32), bytes: &[u8]| {
+        for pair in bytes.chunks_exact(8) {
+            let half = |at: usize| u32::from_ne_bytes([pair[at], pair[at + 1], pair[at + 2], pair[at + 3]]);
+            sums.0 = sums.0.wrapping_add(half(0)).wrapping_add(sums.1);
+            sums.1 = sums.1.wrapping_add(half(4)).wrapping_add(sums.0);
+        }
+        sums
+    };
+    let mut sums = sum((0, 0), &log[..24]);
+    if (word(0), sums) != (LOG_MAGIC, (word(24), word(28))) {
+        return true;
+    }
+    let (page_size, salt) = (word(8) as usize, (word(16), word(20)));
+    let mut is_broken = false;
+    let mut at = LOG_HEADER_BYTES;
+    while at + FRAME_HEADER_BYTES + page_size <= log.len() {
+        let is_of_this_log = (word(at + 8), word(at + 12)) == salt;
+        let is_commit = word(at + 4) != 0;
+        if is_broken && is_of_this_log && is_commit {
+            return true;
+        }
+        if !is_broken {
+            sums = sum(sums, &log[at..at + 8]);
+            sums = sum(sums, &log[at + FRAME_HEADER_BYTES..at + FRAME_HEADER_BYTES + page_size]);
+            is_broken = !is_of_this_log || sums != (word(at + 16), word(at + 20));
+        }
+        at += FRAME_HEADER_BYTES + page_size;
+    }
+    false
+}
+
+/// Whether the log of this boot's ledger is damaged: after another boot nothing that it holds matters any more.
+pub(super) fn has_damaged_log(directory: &Path, boot: BootId) -> bool {
+    let path = directory.join(FILE_NAME);
+    if !log_is_damaged(&path) {
+        return false;
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let query = "SELECT value FROM meta WHERE key = 'boot'";
+    let known = Connection::open_with_flags(&path, flags)
+        .and_then(|connection| connection.query_row(query, [], |row| row.get::<_, String>(0)));
+    // A ledger whose very beginning is in the log has no boot in it yet.
+    known.map_or(true, |known| known == boot.to_string())
+}

@@ -1,7 +1,7 @@
 //! Kernel threads, read once each: on a machine with many processors they are most of the process table, and nothing is ever done to
 //! them. Who is one is known from an earlier reading; who still is, the kernel tells at once for all.
 
-use super::open::{MAX_FILE_BYTES, read_file};
+use super::read::{MAX_FILE_BYTES, read_file};
 use super::table::Process;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;

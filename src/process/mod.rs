@@ -10,6 +10,7 @@ pub mod tree;
 pub mod open;
 pub mod pattern;
 pub mod protection;
+mod read;
 pub mod selector;
 pub mod table;
 pub mod target;

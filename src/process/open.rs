@@ -3,23 +3,19 @@
 
 use super::bounded::{Blocked, BoundedCalls, PATIENCE};
 use super::kernel_threads::KernelThreads;
+use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file};
 use super::selector::{Judgement, Selector};
 use super::table::{Details, Process, ProcessFields, Procfs, UserNames};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, openat, readlinkat, statat};
-use rustix::io::{Errno, read};
+use rustix::io::Errno;
 use std::cell::OnceCell;
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// Command lines are read up to here; longer ones are cut. Same bound as one argument's (MAX_ARG_STRLEN, execve(2)).
 const MAX_CMDLINE_BYTES: usize = 128 * 1024;
-/// `stat`, `status`, `cgroup` and the like are far shorter; a bound all the same.
-pub(super) const MAX_FILE_BYTES: usize = 64 * 1024;
-/// The first read asks for so much: nearly every file of a process is shorter.
-const FIRST_READ_BYTES: usize = 4 * 1024;
 
 /// The files of one process.
 pub struct OpenProcess {
@@ -97,11 +93,32 @@ impl Procfs {
         Ok(processes)
     }
 
-    /// Reads one small file by its path in here, in fewer calls than whoever knows nothing of procfs.
-    pub fn read(&self, path: &str) -> Option<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
-        read_file(CWD, self.root.join(path), MAX_FILE_BYTES, &mut bytes)?;
-        Some(bytes)
+    /// Reads the dearer fields into `process`. Returns false when the pid belongs to somebody else by now.
+    pub fn read_details(&self, process: &mut Process, needs: ProcessFields, users: &mut UserNames) -> bool {
+        let Ok(files) = OpenProcess::open(self, process.identity.pid) else {
+            return false;
+        };
+        files.read_details(&mut process.details, needs, users);
+        self.is_still(process, &files)
+    }
+
+    /// Reads what a selector asks for, as far as it takes to tell whether all of it holds for this very process.
+    pub fn satisfies(&self, process: &mut Process, selector: &Selector, users: &mut UserNames) -> bool {
+        OpenProcess::open(self, process.identity.pid)
+            .is_ok_and(|files| files.satisfies(process, selector, users) && self.is_still(process, &files))
+    }
+
+    /// Asked last: if the pid was handed out again meanwhile, what was read is somebody else's, and if another program
+    /// runs by now, some of it was the former one's.
+    fn is_still(&self, process: &Process, files: &OpenProcess) -> bool {
+        self.read_stat(files, Duration::ZERO)
+            .is_some_and(|now| now.identity == process.identity && now.name == process.name)
+    }
+
+    fn read_stat(&self, files: &OpenProcess, boot_now: Duration) -> Option<Process> {
+        let mut stat = Vec::with_capacity(1024);
+        files.read_into("stat", MAX_FILE_BYTES, &mut stat)?;
+        self.parse_stat(&stat, boot_now)
     }
 
     fn open_root(&self) -> Result<OwnedFd, Errno> {
@@ -283,33 +300,6 @@ impl OpenProcess {
     }
 }
 
-/// Reads until nothing comes, in as few calls as there are.
-pub(super) fn read_file(at: BorrowedFd<'_>, path: impl AsRef<Path>, limit: usize, bytes: &mut Vec<u8>) -> Option<()> {
-    let path = path.as_ref();
-    let opened = openat(at, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    bytes.clear();
-    loop {
-        if bytes.spare_capacity_mut().is_empty() {
-            bytes.reserve(bytes.len());
-        }
-        match read(&opened, rustix::buffer::spare_capacity(bytes)) {
-            // Less than was asked for is the end of every file here but `cmdline`, whose pages are asked one by one, and
-            // `children`, which comes in pieces.
-            Ok(0) => break,
-            Ok(_) if bytes.len() >= limit => {
-                bytes.truncate(limit);
-                break;
-            }
-            Ok(_) if bytes.len() < bytes.capacity() && !path.ends_with("cmdline") && !path.ends_with("children") => {
-                break;
-            }
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => return None,
-        }
-    }
-    Some(())
-}
-
 /// Arguments end with NUL; they are joined by one space, as people type them.
 fn join_arguments(bytes: &[u8]) -> String {
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
@@ -338,6 +328,7 @@ fn first_number(line: &str) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::process::BootId;
+    use std::path::Path;
 
     #[test]
     fn arguments_are_joined_by_one_space() {

@@ -1,11 +1,12 @@
-//! The process table: one cheap reading of every `/proc/PID/stat`, and the dearer files of few processes on demand.
+//! The process table: what `/proc/PID/stat` tells of a process, and processor use between two readings. `open` reads the
+//! dearer files.
 //! Reads only. A process that vanishes while being read is left out; that is an outcome, not an error.
 
 use super::bounded::BoundedCalls;
 use super::identity::{BootId, Identity};
-use super::open::{MAX_FILE_BYTES, OpenProcess};
-use super::selector::Selector;
+use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file};
 use nix::libc;
+use rustix::fs::CWD;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::File;
@@ -228,6 +229,13 @@ impl Procfs {
         })
     }
 
+    /// Reads one small file by its path in here, in fewer calls than whoever knows nothing of procfs.
+    pub fn read(&self, path: &str) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
+        read_file(CWD, self.root.join(path), MAX_FILE_BYTES, &mut bytes)?;
+        Some(bytes)
+    }
+
     /// Reads one process anew, or `None` when it is gone.
     pub fn read_process(&self, pid: i32, boot_now: Duration) -> Option<Process> {
         self.parse_stat(&self.read(&format!("{pid}/stat"))?, boot_now)
@@ -253,12 +261,6 @@ impl Procfs {
             },
         );
         left.all(|left| left)
-    }
-
-    fn read_stat(&self, files: &OpenProcess, boot_now: Duration) -> Option<Process> {
-        let mut stat = Vec::with_capacity(1024);
-        files.read_into("stat", MAX_FILE_BYTES, &mut stat)?;
-        self.parse_stat(&stat, boot_now)
     }
 
     /// Parses the text of `/proc/PID/stat` (proc(5)).
@@ -304,28 +306,6 @@ impl Procfs {
             cpu_cores: None,
             details: Details::default(),
         })
-    }
-
-    /// Reads the dearer fields into `process`. Returns false when the pid belongs to somebody else by now.
-    pub fn read_details(&self, process: &mut Process, needs: ProcessFields, users: &mut UserNames) -> bool {
-        let Ok(files) = OpenProcess::open(self, process.identity.pid) else {
-            return false;
-        };
-        files.read_details(&mut process.details, needs, users);
-        self.is_still(process, &files)
-    }
-
-    /// Reads what a selector asks for, as far as it takes to tell whether all of it holds for this very process.
-    pub fn satisfies(&self, process: &mut Process, selector: &Selector, users: &mut UserNames) -> bool {
-        OpenProcess::open(self, process.identity.pid)
-            .is_ok_and(|files| files.satisfies(process, selector, users) && self.is_still(process, &files))
-    }
-
-    /// Asked last: if the pid was handed out again meanwhile, what was read is somebody else's, and if another program
-    /// runs by now, some of it was the former one's.
-    fn is_still(&self, process: &Process, files: &OpenProcess) -> bool {
-        self.read_stat(files, Duration::ZERO)
-            .is_some_and(|now| now.identity == process.identity && now.name == process.name)
     }
 }
 

@@ -1,31 +1,41 @@
-//! The shape of `src/`: rooms use only rooms below them, in the order of `lib.rs`, and sensing and acting never meet.
+//! The structure of `src/`: a module uses only modules below it, in the order of `lib.rs`; sensing and acting never import each
+//! other; files of one module do not import each other in a circle.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Rooms that sense and publish, and rooms that act: neither side imports the other.
+/// Modules that sense and publish, and modules that act: neither side imports the other.
 const SENSING: [&str; 2] = ["sense", "publish"];
 const ACTING: [&str; 5] = ["alert", "rule", "act", "ledger", "engine"];
 
-/// Rooms whose decisions are pure, with the files that are their edges to the world.
-const EDGES: [&str; 9] = [
+/// Modules whose decisions are pure, with the files that are their edges to the world.
+const EDGES: [&str; 12] = [
     "host",
     "process/open.rs",
+    "process/read.rs",
     "process/table.rs",
     "sense",
-    "ledger/salvage.rs",
+    "ledger/files.rs",
+    "ledger/recovery.rs",
     "ledger/store.rs",
+    "ledger/write_ahead_log.rs",
     "http",
     "config",
     "control.rs",
 ];
 
+/// No name of the crate is passed on by more modules than this.
+const MAX_PASSES: usize = 8;
+
+/// Modules whose files still import each other.
+const CIRCLES: [&str; 1] = ["sense/"];
+
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The rooms, top line first.
-fn rooms() -> Vec<String> {
+/// The modules, top line first.
+fn modules() -> Vec<String> {
     let text = std::fs::read_to_string(source().join("lib.rs")).expect("lib.rs");
     text.lines()
         .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
@@ -36,6 +46,7 @@ fn rooms() -> Vec<String> {
 /// Every file of `src/` that ships, as (path below `src/`, code without comments and tests).
 fn files() -> Vec<(String, String)> {
     let mut found = Vec::new();
+    let mut test_modules = Vec::new();
     let mut folders = vec![source()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder of src/") {
@@ -45,57 +56,80 @@ fn files() -> Vec<(String, String)> {
             } else if path.extension().is_some_and(|ending| ending == "rs") {
                 let name = path.strip_prefix(source()).expect("below src/").display().to_string();
                 let text = std::fs::read_to_string(&path).expect("a source file");
-                let shipped = text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
-                let code: Vec<&str> = shipped
-                    .lines()
-                    .filter(|line| !line.trim_start().starts_with("//"))
-                    .collect();
-                found.push((name, code.join("\n")));
+                let (code, test_only) = without_tests(&text);
+                let module = module_of(&name);
+                test_modules.extend(
+                    test_only
+                        .into_iter()
+                        .map(|child| [module.clone(), vec![child]].concat()),
+                );
+                found.push((name, code));
             }
         }
     }
-    // Whole files of tests.
-    found.retain(|(name, _)| !name.ends_with("tests.rs") && !name.contains("/tests/"));
+    found.retain(|(name, _)| {
+        let module = module_of(name);
+        !test_modules.iter().any(|test| module.starts_with(test))
+    });
+    found.sort_unstable();
     found
 }
 
-fn room_of(file: &str) -> &str {
+/// The code of a file without comments and items under `#[cfg(test)]`, and the names of modules in files of their own
+/// that are under it. Relies on rustfmt: an item ends on its first line or at a brace that stands as deep as the item.
+fn without_tests(text: &str) -> (String, Vec<String>) {
+    let mut code = String::new();
+    let mut test_modules = Vec::new();
+    let mut lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    while let Some(line) = lines.next() {
+        if line.trim_start() != "#[cfg(test)]" {
+            code.push_str(line);
+            code.push('\n');
+            continue;
+        }
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let mut item = lines.by_ref().skip_while(|line| line.trim_start().starts_with("#["));
+        let first = item.next().unwrap_or_default();
+        if let Some((_, name)) = first.split_once("mod ")
+            && let Some(name) = name.strip_suffix(';')
+        {
+            test_modules.push(name.to_owned());
+        } else if !first.ends_with([';', '}', ',']) {
+            item.find(|line| line.strip_prefix(indent).is_some_and(|rest| rest.starts_with('}')));
+        }
+    }
+    (code, test_modules)
+}
+
+/// The path of the module that a file holds: `ledger/entry.rs` is `[ledger, entry]`, `ledger/mod.rs` is `[ledger]`.
+fn module_of(file: &str) -> Vec<String> {
+    let path = file.strip_suffix(".rs").unwrap_or(file);
+    let path = path.strip_suffix("/mod").unwrap_or(path);
+    path.split('/').map(str::to_owned).collect()
+}
+
+fn top_module_of(file: &str) -> &str {
     file.split('/')
         .next()
         .and_then(|part| part.split('.').next())
         .unwrap_or(file)
 }
 
-/// The rooms that a text names after `crate::`, alone or in braces.
+/// The modules that a code names after `crate::`.
 fn used(code: &str) -> BTreeSet<String> {
-    let mut used = BTreeSet::new();
-    for part in code.split("crate::").skip(1) {
-        let names = part
-            .strip_prefix('{')
-            .map_or(part, |list| list.split('}').next().unwrap_or(""));
-        let is_list = part.starts_with('{');
-        for name in names.split(',') {
-            let word: String = name
-                .trim()
-                .chars()
-                .take_while(|c| c.is_alphanumeric() || *c == '_')
-                .collect();
-            used.insert(word);
-            if !is_list {
-                break;
-            }
-        }
-    }
-    used
+    let of_crate = paths(code).into_iter().filter(|path| path.segments[0] == "crate");
+    of_crate.filter_map(|path| path.segments.into_iter().nth(1)).collect()
 }
 
 #[test]
-fn rooms_use_only_rooms_below_them() {
-    let rooms = rooms();
-    let place = |room: &str| rooms.iter().position(|known| known == room);
+fn modules_use_only_modules_below_them() {
+    let modules = modules();
+    let place = |module: &str| modules.iter().position(|known| known == module);
     let mut wrong = Vec::new();
     for (file, code) in files() {
-        let Some(own) = place(room_of(&file)) else { continue };
+        let Some(own) = place(top_module_of(&file)) else {
+            continue;
+        };
         for other in used(&code) {
             if place(&other).is_some_and(|other| other < own) {
                 wrong.push(format!("{file} uses {other}, which is above it"));
@@ -109,10 +143,10 @@ fn rooms_use_only_rooms_below_them() {
 fn sensing_and_acting_never_import_each_other() {
     let mut wrong = Vec::new();
     for (file, code) in files() {
-        let room = room_of(&file);
-        let forbidden: &[&str] = match room {
-            room if SENSING.contains(&room) => &ACTING,
-            room if ACTING.contains(&room) => &SENSING,
+        let module = top_module_of(&file);
+        let forbidden: &[&str] = match module {
+            module if SENSING.contains(&module) => &ACTING,
+            module if ACTING.contains(&module) => &SENSING,
             _ => continue,
         };
         let crossing = used(&code)
@@ -159,7 +193,7 @@ fn the_world_is_touched_at_named_edges_only() {
     // Their reason to exist: the files of unit tests, and addresses as names of a host.
     wrong.retain(|found| {
         ![
-            "engine/here.rs has std::net",
+            "engine/host_identity.rs has std::net",
             "watch/unit_test.rs has std::fs",
             "watch/test_file.rs has std::fs",
             "watch/test_file.rs has fs::read",
@@ -195,7 +229,7 @@ fn what_is_unsafe_is_where_no_crate_wraps_a_call() {
         [
             "host/linux.rs",
             "host/pageout.rs",
-            "host/standing.rs",
+            "host/self_priority.rs",
             "host/trial.rs",
             "sense/collectors/timex.rs"
         ]
@@ -203,10 +237,203 @@ fn what_is_unsafe_is_where_no_crate_wraps_a_call() {
 }
 
 #[test]
-fn only_the_room_of_yaml_knows_a_yaml_crate() {
+fn only_the_yaml_module_knows_a_yaml_crate() {
     let knows = |(file, code): &(String, String)| {
-        room_of(file) != "yaml" && (code.contains("serde_yaml") || code.contains("saphyr"))
+        top_module_of(file) != "yaml" && (code.contains("serde_yaml") || code.contains("saphyr"))
     };
     let wrong: Vec<String> = files().into_iter().filter(knows).map(|(file, _)| file).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// A path that a file names: `a::{b, c::d as e}` is two of them.
+struct WrittenPath {
+    segments: Vec<String>,
+    /// The name that a `use` gives it.
+    name: String,
+    is_use: bool,
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Splits off the word that a text begins with.
+fn split_word(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c| !is_word(c)).unwrap_or(text.len()))
+}
+
+/// Every path in a code that has `::` in it.
+fn paths(code: &str) -> Vec<WrittenPath> {
+    let mut found = Vec::new();
+    let mut rest = code;
+    let mut is_inside_path = false;
+    let mut is_use = false;
+    while let Some(c) = rest.chars().next() {
+        if !is_word(c) {
+            is_inside_path = c == ':';
+            rest = &rest[c.len_utf8()..];
+            continue;
+        }
+        let (word, after) = split_word(rest);
+        rest = if after.starts_with("::") && !is_inside_path {
+            read_path(rest, &[], is_use, &mut found)
+        } else {
+            after
+        };
+        is_use = word == "use";
+        is_inside_path = false;
+    }
+    found
+}
+
+/// Reads one path with its braces, and returns what follows it.
+fn read_path<'c>(text: &'c str, parent: &[String], is_use: bool, found: &mut Vec<WrittenPath>) -> &'c str {
+    let mut segments = parent.to_vec();
+    let mut rest = text;
+    loop {
+        if let Some(mut list) = rest.strip_prefix('{') {
+            loop {
+                list = list.trim_start_matches(|c: char| c == ',' || c.is_whitespace());
+                if let Some(after) = list.strip_prefix('}') {
+                    return after;
+                }
+                let after = read_path(list, &segments, is_use, found);
+                assert!(after.len() < list.len(), "no path: {list:.80}");
+                list = after;
+            }
+        }
+        let (word, after) = split_word(rest);
+        if !word.is_empty() && (word != "self" || segments.is_empty()) {
+            segments.push(word.to_owned());
+        }
+        rest = match after.strip_prefix("::") {
+            Some(next) if next.starts_with(|c| is_word(c) || c == '{') => next,
+            _ => {
+                let renamed = after.strip_prefix(" as ").map(split_word);
+                let (name, after) = renamed.unwrap_or((segments.last().map_or("", String::as_str), after));
+                let name = name.to_owned();
+                found.push(WrittenPath { segments, name, is_use });
+                // The star of `a::*`: all names of the module count as the module itself.
+                return after.trim_start_matches("::").trim_start_matches('*');
+            }
+        };
+    }
+}
+
+/// What each file of `src/` imports. Modules are named by their path from the root of the crate.
+struct Imports {
+    files: BTreeMap<Vec<String>, String>,
+    /// What a module names with a path, from the root of the crate.
+    paths: BTreeMap<Vec<String>, Vec<Vec<String>>>,
+    /// The names that the `use` lines of a module make known in it, and what they stand for.
+    names: BTreeMap<Vec<String>, BTreeMap<String, Vec<String>>>,
+}
+
+impl Imports {
+    fn read() -> Self {
+        let files = files();
+        let mut imports = Imports {
+            files: files.iter().map(|(file, _)| (module_of(file), file.clone())).collect(),
+            paths: BTreeMap::new(),
+            names: BTreeMap::new(),
+        };
+        for (file, code) in &files {
+            let module = module_of(file);
+            let (mut all, mut names) = (Vec::new(), BTreeMap::new());
+            for path in paths(code) {
+                let Some(absolute) = imports.absolute(&module, &path.segments) else {
+                    continue;
+                };
+                if path.is_use {
+                    names.insert(path.name, absolute.clone());
+                }
+                all.push(absolute);
+            }
+            imports.paths.insert(module.clone(), all);
+            imports.names.insert(module, names);
+        }
+        imports
+    }
+
+    /// A path from the root of the crate, if it names something in the crate.
+    fn absolute(&self, module: &[String], path: &[String]) -> Option<Vec<String>> {
+        let ups = path.iter().take_while(|segment| *segment == "super").count();
+        match path[0].as_str() {
+            "crate" => Some(path[1..].to_vec()),
+            "self" => Some([module, &path[1..]].concat()),
+            "super" => Some([&module[..module.len().checked_sub(ups)?], &path[ups..]].concat()),
+            child => {
+                let is_child = self.files.contains_key(&[module, &[child.to_owned()]].concat());
+                is_child.then(|| [module, path].concat())
+            }
+        }
+    }
+
+    /// The module that defines what a path names, through every module that only passes the name on.
+    fn owner(&self, path: &[String]) -> Option<Vec<String>> {
+        let mut path = path.to_vec();
+        for _ in 0..MAX_PASSES {
+            let mut lengths = (1..=path.len()).rev();
+            let length = lengths.find(|&length| self.files.contains_key(&path[..length]))?;
+            let (module, rest) = path.split_at(length);
+            let passed_on = rest.first().and_then(|name| self.names[module].get(name));
+            match passed_on.filter(|from| **from != path) {
+                Some(from) => path = [from, &rest[1..]].concat(),
+                None => return Some(module.to_vec()),
+            }
+        }
+        panic!("modules pass {} on in a circle", path.join("::"));
+    }
+
+    /// The files of the same top module that each file imports. A parent does not count: it and its child are one thing.
+    fn inside_modules(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        let siblings = |(module, paths): (&Vec<String>, &Vec<Vec<String>>)| {
+            let owners = paths.iter().filter_map(|path| self.owner(path));
+            let siblings = owners.filter(|owner| owner[0] == module[0] && !module.starts_with(owner));
+            let files = siblings.map(|owner| self.files[&owner].as_str()).collect();
+            (self.files[module].as_str(), files)
+        };
+        self.paths.iter().map(siblings).collect()
+    }
+}
+
+/// The files that `from` imports, and those that they import.
+fn reachable<'f>(edges: &BTreeMap<&'f str, BTreeSet<&'f str>>, from: &str) -> BTreeSet<&'f str> {
+    let mut reached = BTreeSet::new();
+    let mut open: Vec<&str> = edges[from].iter().copied().collect();
+    while let Some(file) = open.pop() {
+        if reached.insert(file) {
+            open.extend(&edges[file]);
+        }
+    }
+    reached
+}
+
+#[test]
+fn files_of_one_module_do_not_import_each_other() {
+    let imports = Imports::read();
+    let edges = imports.inside_modules();
+    let reached: BTreeMap<&str, BTreeSet<&str>> = edges.keys().map(|file| (*file, reachable(&edges, file))).collect();
+    let mut circles = BTreeSet::new();
+    for (file, others) in &reached {
+        if CIRCLES.iter().any(|module| file.starts_with(module)) {
+            continue;
+        }
+        let circle: Vec<&&str> = others.iter().filter(|other| reached[*other].contains(file)).collect();
+        let inside = circle.iter().flat_map(|from| {
+            let imported = edges[**from].iter().filter(|to| circle.contains(to));
+            imported.map(move |to| format!("  {from} imports {to}"))
+        });
+        circles.insert(inside.collect::<Vec<_>>().join("\n"));
+    }
+    circles.remove("");
+    let circles: Vec<String> = circles.into_iter().collect();
+    assert!(circles.is_empty(), "files import each other:\n{}", circles.join("\n\n"));
+}
+
+#[test]
+fn no_path_climbs_two_modules() {
+    let climbs = |(file, code): (String, String)| code.contains("super::super::").then_some(file);
+    let wrong: Vec<String> = files().into_iter().filter_map(climbs).collect();
+    assert!(wrong.is_empty(), "start these paths at `crate::`: {wrong:?}");
 }

@@ -55,7 +55,7 @@ fn history() -> World {
     let host = world.engine.host();
     for (pid, name) in [(100, "burner"), (101, "burner"), (110, "daemon"), (120, "victim")] {
         let mut process = Process::example(pid, name);
-        process.details.exe = Some(format!("/usr/bin/{name}").into());
+        process.details.exe = Some(format!("/usr/bin/{name}"));
         process.details.caught_signals = Some(u64::MAX);
         process.details.cgroup = Some(UNIT.into());
         host.add(process);

@@ -47,19 +47,19 @@ fmt: ## format the code
 	cargo fmt --manifest-path fuzz/Cargo.toml
 
 bench: ## run the benchmarks, beside the programs that they compare with
-	tests/tools.sh webhook process-exporter
+	tests/tools.sh node_exporter webhook process-exporter
 	cargo bench --locked --bench '*'
 
 bench-guest: ## compare how soon evenkeel and earlyoom kill a memory hog, in a virtual machine under QEMU
 	tests/guest.sh --bench
 
 demo: ## show alert, action, resolve and revert on this terminal, in two minutes
-	tests/tools.sh
+	tests/tools.sh prometheus alertmanager
 	cargo build --locked --release
 	tests/demo.sh
 
 pictures: ## create the pictures of the README from a real run: six minutes, as root
-	tests/tools.sh
+	tests/tools.sh chromium
 	cargo build --locked --release
 	docs/images/make.sh
 

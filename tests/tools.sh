@@ -4,11 +4,11 @@
 # The script downloads and unpacks Debian packages without installing them (tests/packages.sh). It
 # uses programs that are already on the PATH. All programs are in target/tools/bin afterwards.
 #
-#   tests/tools.sh              the tools for `make test`
-#   tests/tools.sh webhook process-exporter
-#                               also the programs that `make bench` compares with
-#   tests/tools.sh stress-ng    also another tool, by its name
-#   tests/tools.sh grafana-sdk  only the Python library of dashboards/build.py
+#   tests/tools.sh                          the tools for `make test`
+#   tests/tools.sh prometheus alertmanager  only these, as `make demo` needs them
+#
+# Other names: the programs below, openmetrics-parser and grafana-sdk (Python libraries, the second
+# for dashboards/build.py), axe-core (accessibility checks).
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -29,7 +29,9 @@ declare -A origin=(
     # Not usr/bin/chromium, which is a script that searches only below /usr.
     [chromium]=chromium:usr/lib/chromium/chromium
 )
-wanted=(prometheus promtool alertmanager amtool node_exporter chromium "$@")
+tests_need=(prometheus promtool alertmanager amtool node_exporter chromium openmetrics-parser axe-core)
+wanted=("$@")
+[ $# -gt 0 ] || wanted=("${tests_need[@]}")
 
 # Packages that a package needs in addition to libraries.
 declare -A companion=([chromium]=chromium-common)
@@ -101,24 +103,16 @@ fetch_grafana_sdk() {
     cp "$requirements" "$folder/.installed"
 }
 
-command -v python3 >/dev/null || die "python3 is missing: install it (Debian: apt-get install python3)"
-mkdir -p "$bin"
-missing=()
-if [ "$*" = grafana-sdk ]; then
-    fetch_grafana_sdk
-    exit
-fi
-for tool in "${wanted[@]}"; do
-    [ -n "${origin[$tool]:-}" ] || die "no package is known for $tool (known: ${!origin[*]})"
-    if works "$tool"; then continue; fi
+# A program: from the PATH where that has it, else from its Debian package.
+fetch_program() {
+    local tool=$1 on_path package
+    [ -n "${origin[$tool]:-}" ] || die "no package is known for $tool (known: ${!origin[*]} openmetrics-parser grafana-sdk axe-core)"
+    if works "$tool"; then return; fi
     if on_path=$(type -P "$tool") && [ "$on_path" != "$bin/$tool" ]; then
         link "$tool" "$on_path"
-        works "$tool" && continue
+        if works "$tool"; then return; fi
     fi
     missing+=("$tool")
-done
-
-for tool in "${missing[@]}"; do
     package=${origin[$tool]%%:*}
     # The marker may exist without the files (a partially cleaned target).
     [ -x "$unpacked/${origin[$tool]#*:}" ] || rm -f "$unpacked/.unpacked-$package"
@@ -130,14 +124,16 @@ for tool in "${missing[@]}"; do
     esac
     works "$tool" || link_with_libraries "$tool" "$package" "$unpacked/${origin[$tool]#*:}"
     works "$tool" || die "$tool of the package $package does not run: $("$bin/$tool" --version 2>&1 | head -n 3)"
-done
+}
 
 # The strict OpenMetrics parser is a Python library. Its Debian package needs one more library and
 # Python. -S excludes other packages of this machine's Python, so that the result is the same on
 # other machines.
 python_works() { PYTHONPATH="$tools/python" python3 -S -c 'import prometheus_client.openmetrics.parser' 2>&1; }
 
-if ! python_works >/dev/null; then
+fetch_openmetrics_parser() {
+    local fault
+    if python_works >/dev/null; then return; fi
     missing+=(prometheus_client)
     rm -rf "$unpacked"/.unpacked-python3-* "$tools/python"
     unpack python3-prometheus-client
@@ -145,7 +141,7 @@ if ! python_works >/dev/null; then
     mkdir -p "$tools/python"
     ln -s "$unpacked/usr/lib/python3/dist-packages/"{prometheus_client,decorator.py} "$tools/python/"
     fault=$(python_works) || die "python3 cannot load prometheus_client from $tools/python: $fault"
-fi
+}
 
 fetch_axe() {
     local folder=$tools/axe-core archive=$tools/${axe/@/-}.tgz
@@ -161,6 +157,17 @@ fetch_axe() {
     rm "$archive"
     echo "$axe" >"$folder/.unpacked"
 }
-fetch_axe
+
+command -v python3 >/dev/null || die "python3 is missing: install it (Debian: apt-get install python3)"
+mkdir -p "$bin"
+missing=()
+for tool in "${wanted[@]}"; do
+    case $tool in
+        openmetrics-parser) fetch_openmetrics_parser ;;
+        grafana-sdk) fetch_grafana_sdk ;;
+        axe-core) fetch_axe ;;
+        *) fetch_program "$tool" ;;
+    esac
+done
 
 if [ ${#missing[@]} -gt 0 ]; then say "ready: $bin"; fi

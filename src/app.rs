@@ -19,7 +19,8 @@ use crate::diagnostic::{Diagnostic, render_all};
 use crate::engine::run::{EngineHandle, Input};
 use crate::engine::status::recall;
 use crate::engine::{Engine, Policy};
-use crate::host::{Host, JobRunner, LinuxHost, self_priority};
+use crate::host::self_priority::{self, SelfProtection};
+use crate::host::{Host, JobRunner, LinuxHost};
 use crate::http::{Access, Limits, listen::may_listen};
 use crate::ledger::store::read_records;
 use crate::ledger::{Entry, Journal};
@@ -220,10 +221,14 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         interval: loaded.config.sampling.interval,
         slow_interval: loaded.config.sampling.slow_interval,
     };
-    let watcher = Arc::new(
-        Watcher::start(policy::orders(&loaded), sampling, door.clone(), telemetry.clone(), kept)
-            .map_err(because("no thread"))?,
-    );
+    let protection = if run.no_self_protection {
+        SelfProtection::Off
+    } else {
+        SelfProtection::On
+    };
+    let orders = policy::orders(&loaded);
+    let watcher = Watcher::start(orders, sampling, protection, door.clone(), telemetry.clone(), kept);
+    let watcher = Arc::new(watcher.map_err(because("no thread"))?);
     let newest_policy = Arc::new(ArcSwap::from_pointee(policy.clone()));
     // As early as can be: what a former daemon left behind is not kept waiting by a file that is read slowly.
     let (sampled, first_sample) = std::sync::mpsc::channel();
@@ -240,7 +245,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         );
         let telemetry = telemetry.clone();
         let supervise = move || {
-            self_priority::go_first();
+            self_priority::go_first(protection);
             // `while:` is judged by samples. Nothing is sent: it is over when the other end is gone.
             let make = || {
                 let engine = make();
@@ -265,6 +270,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         },
         sampling,
         collectors: run.collectors.chosen(),
+        self_protection: protection,
     };
     let subscriber = watcher.subscriber();
     // It waits for the first sample, and the engine may have requests to make meanwhile.
@@ -347,7 +353,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
                 introduce(&policy, &loaded, &run, &addresses);
                 let lock_memory = loaded.config.lock_memory;
                 // The kernel may take its time to lock memory.
-                tokio::task::spawn_blocking(move || stand_firm(lock_memory));
+                tokio::task::spawn_blocking(move || stand_firm(protection, lock_memory));
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -384,8 +390,11 @@ async fn end(engine: std::thread::JoinHandle<()>, door: &EngineHandle) {
 }
 
 /// Prepares for the hour in which memory is short, once the start is over. What is not permitted is done without.
-fn stand_firm(lock_memory: bool) {
+fn stand_firm(protection: SelfProtection, lock_memory: bool) {
     self_priority::give_back_what_is_free();
+    if protection == SelfProtection::Off {
+        return;
+    }
     if let Err(error) = self_priority::be_ended_last() {
         tracing::info!(%error, "the kernel may end evenkeel as early as others when memory runs out");
     }

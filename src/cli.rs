@@ -89,6 +89,9 @@ pub struct Run {
     pub webhook_config: Option<PathBuf>,
     #[command(flatten)]
     pub roots: RootPaths,
+    /// Leave evenkeel's own oom_score_adj and priority as they are, and do not lock its memory
+    #[arg(long)]
+    pub no_self_protection: bool,
     #[command(flatten)]
     pub log: Log,
     /// `--collector.*` and `--no-collector.*`, which are taken out before clap sees the rest.
@@ -328,12 +331,12 @@ mod tests {
     #[test]
     fn flags_are_spelled_as_prometheus_spells_them() {
         let line = "run --config.file=x.yml --storage.path=y --enforce --web.listen-address=:0 \
-                    --web.listen-address=127.0.0.1:9 --webhook.listen-address=[::1]:0 --no-collector.cpu --log.format=json";
+                    --web.listen-address=127.0.0.1:9 --webhook.listen-address=[::1]:0 --no-collector.cpu --no-self-protection --log.format=json";
         let Command::Run(run) = parse(line).unwrap().command else {
             panic!("not run")
         };
         assert_eq!(run.web_listen.len(), 2);
-        assert!(run.enforce && run.collectors.disabled.contains("cpu"));
+        assert!(run.enforce && run.no_self_protection && run.collectors.disabled.contains("cpu"));
         assert_eq!(run.log.format, LogFormat::Json);
     }
 

@@ -17,33 +17,33 @@ use tokio::task::JoinSet;
 
 /// Whom to ask, and how often.
 #[derive(Clone)]
-struct Orders {
+struct EvaluationConfig {
     alertmanagers: Vec<Arc<Alertmanagers>>,
     reconcile: Reconcile,
 }
 
 /// Gives a running reconciler other orders.
 #[derive(Clone)]
-pub struct Handle(Arc<watch::Sender<Orders>>);
+pub struct Handle(Arc<watch::Sender<EvaluationConfig>>);
 
 /// The end of a [`Handle`] that [`run`] takes.
-pub struct Wanted(watch::Receiver<Orders>);
+pub struct Wanted(watch::Receiver<EvaluationConfig>);
 
 impl Handle {
     pub fn new(config: &Config) -> (Handle, Wanted) {
-        let (sender, receiver) = watch::channel(Orders::of(config));
+        let (sender, receiver) = watch::channel(EvaluationConfig::of(config));
         (Handle(Arc::new(sender)), Wanted(receiver))
     }
 
     /// Goes on with another configuration, at once.
     pub fn replace(&self, config: &Config) {
-        self.0.send_replace(Orders::of(config));
+        self.0.send_replace(EvaluationConfig::of(config));
     }
 }
 
-impl Orders {
-    fn of(config: &Config) -> Orders {
-        Orders {
+impl EvaluationConfig {
+    fn of(config: &Config) -> EvaluationConfig {
+        EvaluationConfig {
             alertmanagers: config.alertmanagers.iter().cloned().map(Arc::new).collect(),
             reconcile: config.reconcile,
         }
@@ -96,7 +96,7 @@ pub async fn run(
 }
 
 /// Asks all at once. `silent` are those that did not answer the last time, so that only changes are logged.
-async fn poll(orders: &Orders, last_good: &mut LastGood, silent: &mut BTreeSet<String>) -> PollResult {
+async fn poll(orders: &EvaluationConfig, last_good: &mut LastGood, silent: &mut BTreeSet<String>) -> PollResult {
     let asked_at = crate::host::linux::boot_time();
     let mut asked = JoinSet::new();
     for group in &orders.alertmanagers {

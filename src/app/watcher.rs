@@ -8,7 +8,7 @@ use crate::engine::Conditions;
 use crate::engine::latency::Arrival;
 use crate::engine::run::{EngineHandle, Input};
 use crate::host::linux::boot_time;
-use crate::host::self_priority;
+use crate::host::self_priority::{self, SelfProtection};
 use crate::sense::{EarlyCause, SampleKind, Sampling, Snapshot};
 use crate::telemetry::Telemetry;
 use crate::watch::history::Interest;
@@ -62,15 +62,17 @@ impl Watcher {
     pub fn start(
         orders: EvaluationConfig,
         sampling: Sampling,
+        protection: SelfProtection,
         door: EngineHandle,
         telemetry: Telemetry,
         kept: KeptAlerts,
     ) -> std::io::Result<Watcher> {
-        Self::start_with((orders, sampling), door, telemetry, kept, SETTLING)
+        Self::start_with((orders, sampling), protection, door, telemetry, kept, SETTLING)
     }
 
     fn start_with(
         (orders, sampling): (EvaluationConfig, Sampling),
+        protection: SelfProtection,
         door: EngineHandle,
         telemetry: Telemetry,
         mut kept: KeptAlerts,
@@ -95,7 +97,7 @@ impl Watcher {
             rules_revision: FIRST_EDITION,
         };
         let thread = std::thread::Builder::new().name("watch".into()).spawn(move || {
-            self_priority::go_first();
+            self_priority::go_first(protection);
             watch.run(&receiver);
         })?;
         Ok(Watcher {
@@ -299,6 +301,7 @@ mod tests {
             let settling = Duration::from_millis(10);
             let watcher = Watcher::start_with(
                 (orders(rules), Sampling::default()),
+                SelfProtection::Off,
                 door,
                 Telemetry::default(),
                 kept,

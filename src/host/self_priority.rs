@@ -20,10 +20,18 @@ const OOM_SCORE_ADJ: i32 = -900;
 /// The nice value of threads between sample and deed. They run for milliseconds.
 const HASTE: i32 = -10;
 
-/// Lets the calling thread run before others, unless somebody has said otherwise. Best effort: it takes CAP_SYS_NICE. Threads
-/// and programs that it starts inherit it, until they [`take_turns`].
-pub fn go_first() {
-    if getpriority_process(None) == Ok(0) {
+/// Whether evenkeel lowers its own oom_score_adj, raises its own priority and locks its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SelfProtection {
+    #[default]
+    On,
+    Off,
+}
+
+/// Raises the priority of the calling thread, unless its nice value was set by others or protection is off. Best effort, because
+/// it takes CAP_SYS_NICE. Threads and programs that the thread starts inherit it, until they [`take_turns`].
+pub fn go_first(protection: SelfProtection) {
+    if protection == SelfProtection::On && getpriority_process(None) == Ok(0) {
         let _ = setpriority_process(None, HASTE);
     }
 }
@@ -170,10 +178,26 @@ mod tests {
 
     #[test]
     fn who_goes_first_passes_it_on_until_turns_are_taken() {
-        let nice = || getpriority_process(None).unwrap();
         let before = nice();
+        let may = capabilities(None).unwrap().effective.contains(CapabilitySet::SYS_NICE);
+        let expected = if may && before == 0 { HASTE } else { before };
+        assert_eq!(nice_of_thread_and_child(SelfProtection::On), (expected, before));
+        assert_eq!(nice(), before);
+    }
+
+    #[test]
+    fn priority_stays_where_protection_is_off() {
+        assert_eq!(nice_of_thread_and_child(SelfProtection::Off), (nice(), nice()));
+    }
+
+    fn nice() -> i32 {
+        getpriority_process(None).unwrap()
+    }
+
+    /// The nice values of a thread that goes first, and of a thread that it starts and that takes turns.
+    fn nice_of_thread_and_child(protection: SelfProtection) -> (i32, i32) {
         let run = std::thread::spawn(move || {
-            go_first();
+            go_first(protection);
             let first = nice();
             let child = std::thread::spawn(move || {
                 take_turns();
@@ -181,9 +205,6 @@ mod tests {
             });
             (first, child.join().unwrap())
         });
-        let (first, child) = run.join().unwrap();
-        let may = capabilities(None).unwrap().effective.contains(CapabilitySet::SYS_NICE);
-        let expected = if may && before == 0 { HASTE } else { before };
-        assert_eq!((first, child, nice()), (expected, before, before));
+        run.join().unwrap()
     }
 }

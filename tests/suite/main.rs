@@ -23,6 +23,7 @@ mod queries;
 mod reload;
 mod rules;
 mod selection;
+mod self_protection;
 mod siege;
 mod soak;
 mod sockets;

@@ -16,7 +16,7 @@ use super::snapshot::{CollectorReading, EarlyCause, SampleKind, Snapshot};
 use super::subscriber::Subscriber;
 use super::ticker::Ticker;
 use crate::host::linux::boot_time;
-use crate::host::self_priority;
+use crate::host::self_priority::{self, SelfProtection};
 use crate::sense::collectors::info::Pace;
 use crate::sense::collectors::meminfo;
 use crate::sense::collectors::options::CollectorOptions;
@@ -46,6 +46,7 @@ pub struct SamplerConfig {
     pub sampling: Sampling,
     /// Names of the enabled collectors.
     pub collectors: BTreeSet<&'static str>,
+    pub self_protection: SelfProtection,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,7 @@ impl Default for SamplerConfig {
                 .filter(|info| info.default_on)
                 .map(|info| info.name)
                 .collect(),
+            self_protection: SelfProtection::default(),
         }
     }
 }
@@ -144,6 +146,7 @@ impl Sampler {
             [("slow-sampler", slow)].into_iter().chain(isolated),
             config.roots.clone(),
             config.sampling,
+            config.self_protection,
             subscriber,
         )?;
         let handle = sampler.handle.clone();
@@ -157,6 +160,7 @@ impl Sampler {
         slow: impl IntoIterator<Item = (&'static str, Vec<Collector>)>,
         roots: Roots,
         sampling: Sampling,
+        self_protection: SelfProtection,
         subscriber: Box<dyn Subscriber>,
     ) -> io::Result<Sampler> {
         let (slow, slow_done): (Vec<SlowReadings>, Vec<Receiver<()>>) = slow
@@ -191,7 +195,7 @@ impl Sampler {
             subscriber,
         };
         let thread = thread::Builder::new().name("sampler".to_owned()).spawn(move || {
-            self_priority::go_first();
+            self_priority::go_first(self_protection);
             // A slow collector that hangs must not delay the first sample for ever.
             let until = Instant::now() + FIRST_SLOW_PATIENCE;
             for done in slow_done {

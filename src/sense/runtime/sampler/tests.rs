@@ -26,13 +26,22 @@ fn fast(collectors: impl IntoIterator<Item = Collector>) -> CollectorSet {
     CollectorSet::new(collectors.into_iter().map(ScheduledCollector::new))
 }
 
-/// A sampler without memory to poll, so that it sleeps between two ticks unless it is woken.
+/// With nothing to look at between two beats, so that it sleeps until then unless it is woken.
 fn start(collector_set: CollectorSet, sampling: Sampling, subscriber: impl Subscriber + 'static) -> Sampler {
     let (core_stats, roots) = (
         CoreStatsReader::default(),
         Roots::new("/nothing", "/nothing", "/nothing"),
     );
-    Sampler::start_with(core_stats, collector_set, [], roots, sampling, Box::new(subscriber)).unwrap()
+    Sampler::start_with(
+        core_stats,
+        collector_set,
+        [],
+        roots,
+        sampling,
+        SelfProtection::Off,
+        Box::new(subscriber),
+    )
+    .unwrap()
 }
 
 /// A subscriber whose rules read the metrics of the fake collectors.
@@ -336,6 +345,7 @@ fn falling_memory_is_sampled_early_and_not_counted() {
         [],
         tree.roots.clone(),
         NO_TICKS,
+        SelfProtection::Off,
         Box::new(subscriber),
     )
     .unwrap();
@@ -367,6 +377,7 @@ fn first_snapshot_waits_briefly_for_slow_collectors() {
         [("slow-sampler", slow)],
         Roots::default(),
         NO_TICKS,
+        SelfProtection::Off,
         Box::new(()),
     )
     .unwrap();

@@ -1,10 +1,10 @@
-//! What it costs to read the host once and to write the families in each format, on one thread and without a network: for
-//! counting instructions with `valgrind --tool=callgrind`, where a daemon's times are noise.
+//! What it costs to read the host once, to write the families in each format and to gzip them, on one thread and without a
+//! network: for counting instructions with `valgrind --tool=callgrind`, where a daemon's times are noise.
 //!
-//! `encode read|openmetrics|text|again [ROUNDS]` does only that; without arguments it prints the time of each. `again` is
+//! `encode read|openmetrics|text|again|gzip [ROUNDS]` does only that; without arguments it prints the time of each. `again` is
 //! OpenMetrics of a sample whose families are those of the one before.
 
-use evenkeel::publish::{Content, EncodeCache, Format, exposition};
+use evenkeel::publish::{Compressor, Content, EncodeCache, Encoder, Format, PlainEncoder};
 use evenkeel::sense::{Sampler, SamplerConfig};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ fn main() {
         })
     });
     let read = || drop(fresh());
-    let write = |format| drop(exposition::write(&samples[0], format).expect("it is encoded"));
+    let write = |format| drop(PlainEncoder.encode(&samples[0], format).expect("it is encoded"));
     let (encode_cache, turn) = (EncodeCache::default(), Cell::new(0));
     let again = || {
         turn.set(1 - turn.get());
@@ -40,11 +40,17 @@ fn main() {
                 .expect("it is encoded"),
         );
     };
-    let jobs: [(&str, &dyn Fn()); 4] = [
+    let text = PlainEncoder
+        .encode(&samples[0], Format::OpenMetrics)
+        .expect("it is encoded");
+    let gzip = Compressor::default();
+    let compress = || drop(gzip.compress(&text).expect("it is compressed"));
+    let jobs: [(&str, &dyn Fn()); 5] = [
         ("read", &read),
         ("openmetrics", &|| write(Format::OpenMetrics)),
         ("text", &|| write(Format::Text)),
         ("again", &again),
+        ("gzip", &compress),
     ];
     for (name, job) in jobs {
         if args.first().is_some_and(|only| only != name) {

@@ -18,7 +18,7 @@ const BURST_SCRAPES: usize = 1000;
 /// What is spent without any scrape is taken off. As long as from one round of the slow collectors to the next, so that there is one
 /// in it.
 const IDLE: Duration = Duration::from_secs(15);
-/// Until both do what they do for ever: evenkeel packs a text in fewer steps once it came so often.
+/// Until both have their buffers and caches.
 const WARM_SCRAPES: usize = 15;
 /// As in production: evenkeel samples each second, and both are scraped this often.
 const STEADY: Duration = Duration::from_secs(120);

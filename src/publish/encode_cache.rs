@@ -1,9 +1,9 @@
 //! An incremental encoder with a cache of the last body: it writes only the numbers that differ. From scrape to scrape
 //! a host keeps its families and series, and writing their names is nearly all that a scrape costs beyond reading.
 
+use super::encoder::{Encoder, PlainEncoder};
 use super::exposition::{self, Content};
 use super::negotiation::Format;
-use super::repack::Repeats;
 use crate::family::{Family, Point, SampleValue};
 use hyper::body::Bytes;
 use rustc_hash::FxHashMap;
@@ -24,28 +24,16 @@ struct CachedBody {
     layout: Option<NumberLayout>,
 }
 
-/// How many texts of one layout are gzipped by a search for repeats in each. One search for all of them is more
-/// expensive, and wasted where the layout changes.
-const SEARCHED_TEXTS: u32 = 10;
-
 /// The positions of the numbers of a text.
 struct NumberLayout {
     /// In the order of the text: the index of a family in the content and of a point in the family.
     points: Vec<[u32; 2]>,
     /// The byte ranges of all numbers in the text.
     numbers: Vec<Range<u32>>,
-    /// Number of texts written with this layout.
-    texts: u32,
-    repeats: Option<Repeats>,
 }
 
-impl EncodeCache {
-    /// Encodes a content.
-    ///
-    /// # Errors
-    ///
-    /// When the encoder fails, for which there is no known case.
-    pub fn encode(&self, content: &Arc<Content>, format: Format) -> Result<Bytes, fmt::Error> {
+impl Encoder for EncodeCache {
+    fn encode(&self, content: &Arc<Content>, format: Format) -> Result<Bytes, fmt::Error> {
         // After a panic the cache is empty or valid.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let reusable = last.take().filter(|body| body.format == format);
@@ -54,28 +42,13 @@ impl EncodeCache {
             None => CachedBody {
                 format,
                 content: Arc::clone(content),
-                text: exposition::write(content, format)?.into(),
+                text: PlainEncoder.encode(content, format)?,
                 layout: None,
             },
         };
         let text = body.text.clone();
         *last = Some(body);
         Ok(text)
-    }
-
-    /// The last encoded text as a gzip file, where its repeats are known from earlier texts.
-    pub fn gzip(&self, text: &Bytes) -> Option<Bytes> {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let body = last.as_mut().filter(|body| body.text.as_ptr() == text.as_ptr())?;
-        let layout = body.layout.as_mut().filter(|layout| layout.texts > SEARCHED_TEXTS)?;
-        let repeats = match layout.repeats.take() {
-            Some(repeats) => repeats,
-            None => Repeats::find(text, &layout.numbers)?,
-        };
-        let packed = repeats.pack(text, &layout.numbers);
-        // When a repeat is out of reach once, it is for the next text, too: search again.
-        layout.repeats = packed.is_some().then_some(repeats);
-        packed.map(Bytes::from)
     }
 }
 
@@ -119,7 +92,6 @@ impl CachedBody {
             }
         }
         text.extend_from_slice(&self.text[taken..]);
-        layout.texts = layout.texts.saturating_add(1);
         Some(CachedBody {
             format: self.format,
             content: Arc::clone(content),
@@ -146,8 +118,6 @@ impl NumberLayout {
         let layout = NumberLayout {
             points: points.collect::<Option<_>>()?,
             numbers: numbers.collect::<Option<_>>()?,
-            texts: 0,
-            repeats: None,
         };
         let families: Vec<&Family> = content.families().collect();
         let value = |&[family, point]: &[u32; 2]| families[family as usize].point(point as usize).value;
@@ -218,11 +188,9 @@ fn is_same_number(one: &SampleValue, other: &SampleValue) -> bool {
 mod tests {
     use super::*;
     use crate::family::{Histogram, MetricKind, label};
-    use flate2::read::GzDecoder;
     use proptest::collection::vec;
     use proptest::option;
     use proptest::prelude::*;
-    use std::io::Read;
 
     const FORMATS: [Format; 2] = [Format::OpenMetrics, Format::Text];
 
@@ -237,7 +205,7 @@ mod tests {
         CachedBody {
             format,
             content: Arc::clone(content),
-            text: exposition::write(content, format).unwrap().into(),
+            text: PlainEncoder.encode(content, format).unwrap(),
             layout: None,
         }
     }
@@ -261,7 +229,7 @@ mod tests {
             ] {
                 let next = gauges(numbers);
                 last = last.with_numbers_of(&next).expect("the same families");
-                assert_eq!(last.text, exposition::write(&next, format).unwrap());
+                assert_eq!(last.text, PlainEncoder.encode(&next, format).unwrap());
             }
         }
     }
@@ -322,33 +290,14 @@ mod tests {
                 for value in [before, before, now, now] {
                     let content = counter(value);
                     let encoded = encode_cache.encode(&content, format).unwrap();
-                    assert_eq!(encoded, exposition::write(&content, format).unwrap(), "{before} {now}");
+                    assert_eq!(
+                        encoded,
+                        PlainEncoder.encode(&content, format).unwrap(),
+                        "{before} {now}"
+                    );
                 }
             }
         }
-    }
-
-    #[test]
-    fn only_bodies_of_a_stable_layout_reuse_repeats() {
-        let encode_cache = EncodeCache::default();
-        let mut packed = 0;
-        for number in 0..2 * SEARCHED_TEXTS {
-            let content = gauges([f64::from(number) * 1e3, 1.0 / f64::from(number), -1.0]);
-            let encoded = encode_cache.encode(&content, Format::Text).unwrap();
-            assert!(
-                encode_cache.gzip(&Bytes::copy_from_slice(&encoded)).is_none(),
-                "another text"
-            );
-            let Some(found) = encode_cache.gzip(&encoded) else {
-                continue;
-            };
-            packed += 1;
-            let mut unpacked = Vec::new();
-            GzDecoder::new(&found[..]).read_to_end(&mut unpacked).unwrap();
-            assert_eq!(unpacked, encoded);
-        }
-        // The first text has no layout yet.
-        assert_eq!(packed, SEARCHED_TEXTS - 1);
     }
 
     #[test]
@@ -357,7 +306,7 @@ mod tests {
         for (format, value) in FORMATS.into_iter().cycle().zip(0..6) {
             let content = gauges([f64::from(value); 3]);
             let encoded = encode_cache.encode(&content, format).unwrap();
-            assert_eq!(encoded, exposition::write(&content, format).unwrap());
+            assert_eq!(encoded, PlainEncoder.encode(&content, format).unwrap());
         }
     }
 
@@ -450,16 +399,8 @@ mod tests {
                     families = renumbered(&families, numbers);
                     let content = content(families.clone());
                     let encoded = encode_cache.encode(&content, format).unwrap();
-                    prop_assert_eq!(str::from_utf8(&encoded).unwrap(), exposition::write(&content, format).unwrap());
-                    // As if encoded often: repeats are searched once and then used for other numbers.
-                    if let Some(layout) = encode_cache.0.lock().unwrap().as_mut().and_then(|body| body.layout.as_mut()) {
-                        layout.texts = SEARCHED_TEXTS + 1;
-                    }
-                    if let Some(packed) = encode_cache.gzip(&encoded) {
-                        let mut unpacked = Vec::new();
-                        GzDecoder::new(&packed[..]).read_to_end(&mut unpacked).unwrap();
-                        prop_assert_eq!(unpacked, encoded);
-                    }
+                    let plain = PlainEncoder.encode(&content, format).unwrap();
+                    prop_assert_eq!(str::from_utf8(&encoded).unwrap(), str::from_utf8(&plain).unwrap());
                 }
             }
         }

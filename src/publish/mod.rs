@@ -9,12 +9,14 @@ mod gzip;
 mod negotiation;
 mod page;
 mod response_cache;
-mod repack;
+mod encoder;
 mod encode_cache;
 mod status;
 
 pub use encode_cache::EncodeCache;
+pub use encoder::{Encoder, PlainEncoder};
 pub use exposition::Content;
+pub use gzip::Compressor;
 pub use metrics_handler::{FamilySource, HandlerOptions, MetricsHandler, ReloadFn};
 pub use negotiation::Format;
 pub use server::serve;

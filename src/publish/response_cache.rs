@@ -1,7 +1,8 @@
 //! A cache of the response to the newest snapshot: each format and coding is encoded once, on first request.
 
 use super::encode_cache::EncodeCache;
-use super::exposition::{self, Content};
+use super::encoder::{Encoder, PlainEncoder};
+use super::exposition::Content;
 use super::gzip::Compressor;
 use super::negotiation::Format;
 use crate::sense::Snapshot;
@@ -17,8 +18,7 @@ pub struct CachedResponse {
     snapshot: Arc<Snapshot>,
     at: Instant,
     content: Arc<Content>,
-    /// The encode cache, where the next content may differ in numbers only.
-    encode_cache: Option<Arc<EncodeCache>>,
+    encoder: Arc<dyn Encoder>,
     gzip: Arc<Compressor>,
     bodies: [OnceLock<Option<Bytes>>; 4],
 }
@@ -29,17 +29,9 @@ impl CachedResponse {
         let index = usize::from(format == Format::Text) * 2 + usize::from(gzip);
         let make = || {
             if gzip {
-                let text = self.body(format, false)?;
-                let packed = self
-                    .encode_cache
-                    .as_ref()
-                    .and_then(|encode_cache| encode_cache.gzip(&text));
-                return packed.or_else(|| self.gzip.compress(&text));
+                return self.gzip.compress(&self.body(format, false)?);
             }
-            match &self.encode_cache {
-                Some(encode_cache) => encode_cache.encode(&self.content, format).ok(),
-                None => exposition::write(&self.content, format).ok().map(Bytes::from),
-            }
+            self.encoder.encode(&self.content, format).ok()
         };
         self.bodies[index].get_or_init(make).clone()
     }
@@ -60,7 +52,7 @@ impl ResponseCache {
             snapshot,
             at: Instant::now(),
             content: Arc::new(content),
-            encode_cache: None,
+            encoder: Arc::new(PlainEncoder),
             gzip: Arc::clone(&self.gzip),
             bodies: Default::default(),
         }
@@ -82,7 +74,8 @@ impl ResponseCache {
         }
         let content = content(&snapshot);
         let response = Arc::new(CachedResponse {
-            encode_cache: Some(Arc::clone(&self.encode_cache)),
+            // The next content may differ in numbers only.
+            encoder: Arc::clone(&self.encode_cache) as Arc<dyn Encoder>,
             ..self.uncached(snapshot, content)
         });
         *cache = Some(Arc::clone(&response));

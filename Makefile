@@ -48,7 +48,7 @@ fmt: ## format the code
 
 bench: ## run the benchmarks, beside the programs that they compare with
 	tests/tools.sh node_exporter webhook process-exporter
-	cargo bench --locked --bench '*'
+	cargo bench --locked --profile dist --bench '*'
 
 bench-guest: ## compare how soon evenkeel and earlyoom kill a memory hog, in a virtual machine under QEMU
 	tests/guest.sh --bench
@@ -63,9 +63,9 @@ pictures: ## create the pictures of the README from a real run: six minutes, as 
 	cargo build --locked --release
 	docs/images/make.sh
 
-layout: ## record which functions a running daemon uses, for the link order of the release: needs valgrind
-	cargo build --locked --release
-	python3 packaging/layout/record.py target/release/evenkeel
+layout: ## record which functions a running daemon uses, for the link order of the dist build: needs valgrind
+	cargo build --locked --profile dist
+	python3 packaging/layout/record.py target/dist/evenkeel
 
 dashboards: ## build dashboards/*.json
 	tests/tools.sh grafana-sdk

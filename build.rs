@@ -1,9 +1,10 @@
-//! Sets the link order of the release: functions that a running daemon uses come first, so that
+//! Sets the link order of the `dist` build: functions that a running daemon uses come first, so that
 //! they occupy few pages. `packaging/layout` has the list of these functions. Without the list the
 //! program works the same and uses more memory. Linkers without support for such lists (mold, gold)
 //! fail; `EVENKEEL_LAYOUT=0` disables the list.
 
 use std::env::{var, var_os};
+use std::path::Path;
 
 const USED: &str = "packaging/layout/used.ld";
 
@@ -24,8 +25,16 @@ fn main() {
     if is("EVENKEEL_LAYOUT", "0") {
         return;
     }
-    if is("TARGET", "x86_64-unknown-linux-gnu") && is("PROFILE", "release") && !is_chosen {
+    if is("TARGET", "x86_64-unknown-linux-gnu") && is_dist() && !is_chosen {
         let root = var("CARGO_MANIFEST_DIR").expect("cargo says where the package is");
         println!("cargo::rustc-link-arg-bins=-T{root}/{USED}");
     }
+}
+
+/// Whether the profile is `dist`. cargo's PROFILE names the built-in profile that it inherits (release); the name itself is the
+/// folder of the build: target/dist/build/evenkeel-HASH/out.
+fn is_dist() -> bool {
+    let out = var("OUT_DIR").expect("cargo says where to write");
+    let folder = Path::new(&out).ancestors().nth(3);
+    folder.is_some_and(|folder| folder.ends_with("dist"))
 }

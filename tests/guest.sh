@@ -110,7 +110,7 @@ build_overlay() {
     mkdir -p "$home/overlay/usr/bin"
     cp -r "$root/tests/guest/root/." "$home/overlay"
     if [ "$bench" = yes ]; then
-        messages=$(cd "$root" && cargo bench --locked --bench hog --no-run --message-format=json)
+        messages=$(cd "$root" && cargo bench --locked --profile dist --bench hog --no-run --message-format=json)
         tests=$(built hog) evenkeel=$(built evenkeel)
         unpacked=$home/peers
         unpack earlyoom

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Records which functions a running daemon uses, for the link order of the release (build.rs).
+"""Records which functions a running daemon uses, for the link order of the dist build (build.rs).
 
-The script runs the release build under callgrind twice. The first run has no rules: it records seconds without
+The script runs the dist build under callgrind twice. The first run has no rules: it records seconds without
 requests, scrapes, and the slow collectors. The second run has the shipped alerting rules: it records scrapes and an
 alert that fires, repeats and resolves.
 

@@ -127,8 +127,7 @@ def record_sampling(program, home):
         for _ in range(4):
             time.sleep(2.5)
             daemon.dump()
-        # As many scrapes as it takes until evenkeel reuses the compressed text (repack.rs).
-        for _ in range(15):
+        for _ in range(4):
             daemon.get("/metrics")
             time.sleep(0.7)
         daemon.dump()

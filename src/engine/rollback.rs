@@ -584,14 +584,16 @@ impl<H: Host> Engine<H> {
             }
             let open: Vec<Episode> = self.ledger.episodes.values().cloned().collect();
             for mut episode in open.into_iter().filter(|episode| !episode.key.simulated) {
-                // From the first rung again after a restart, but for victims: they go on where they are.
+                // After a restart every target begins with the first step again. Only victims go on where they are, in
+                // episodes that may have ended them.
+                let ends_targets = self.rule_of(&episode).is_some_and(|rule| rule.has_final_steps());
                 let is_victim = |target| {
                     let is_its = |victim: &&Victim| {
                         victim.rule == episode.key.rule && victim.fingerprint == episode.key.fingerprint
                     };
                     let real = self.ledger.victims.iter().filter(|victim| !victim.simulated);
                     let mut its = real.filter(|victim| victim.target == target);
-                    its.any(|victim| target != Target::Host || is_its(&victim))
+                    its.any(|victim| is_its(&victim) || (ends_targets && target != Target::Host))
                 };
                 episode
                     .targets

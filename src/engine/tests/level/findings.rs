@@ -404,3 +404,23 @@ fn victim_that_is_ended_in_a_later_episode_counts_against_the_limit() {
     ];
     check_with(setup, actions);
 }
+
+/// A process that another rule had asked to end did not get its reversible steps again after an orderly stop.
+#[test]
+fn restart_sets_again_what_a_victim_of_another_rule_had() {
+    let actions = [
+        Rename(2, 2),
+        Condition(OWN, true),
+        Pass(1),
+        Condition(OF_A_PID, true),
+        Pass(90),
+        Restart(1),
+        RestartAlertmanager(0),
+        Pass(58),
+    ];
+    let setup = Setup {
+        has_gossip: false,
+        ..PLAIN
+    };
+    check_with(setup, actions);
+}

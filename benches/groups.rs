@@ -73,7 +73,7 @@ fn plain_reads(files: &[&str], only: &[Child]) {
 }
 
 /// Every figure that a group can have.
-const EVERYTHING: ProcessFields = DEFAULT_METRICS.and(ProcessFields::OPEN_FDS);
+const EVERYTHING: ProcessFields = DEFAULT_METRICS.union(ProcessFields::OPEN_FDS);
 
 fn main() -> peer::Outcome<()> {
     println!(
@@ -114,7 +114,7 @@ fn main() -> peer::Outcome<()> {
                 .push(Command::new("sleep").arg("600").stdin(Stdio::null()).spawn()?);
         }
         for (metrics, conditions, files) in [
-            (ProcessFields::NONE, &by_name, &[][..]),
+            (ProcessFields::empty(), &by_name, &[][..]),
             (DEFAULT_METRICS, &by_name, &["status", "io"][..]),
             (DEFAULT_METRICS, &by_cgroup, &["cgroup", "status", "io"][..]),
         ] {

@@ -133,7 +133,7 @@ fn judge(selector: &Selector, labels: &Labels, process: &Process) {
     }
     let mut unread = process.clone();
     unread.details = Details::default();
-    if resolved.needs() != ProcessFields::NONE && judgement == Judgement::Holds {
+    if !resolved.needs().is_empty() && judgement == Judgement::Holds {
         assert!(
             !matches!(resolved.judge(&unread), Judgement::Fails(_)),
             "what was not read failed"

@@ -485,11 +485,11 @@ fn read_metrics(group: &Fields, findings: &mut Findings) -> ProcessFields {
     if group.get("metrics").is_none() {
         return DEFAULT_METRICS;
     }
-    let mut metrics = ProcessFields::NONE;
+    let mut metrics = ProcessFields::empty();
     for node in group.list("metrics", findings) {
         let word = node.choice("metrics", &METRIC, findings);
         let found = word.and_then(|word| EXPENSIVE_METRICS.iter().find(|(name, _)| *name == word.value));
-        metrics = metrics | found.map_or(ProcessFields::NONE, |(_, needs)| *needs);
+        metrics |= found.map_or(ProcessFields::empty(), |(_, needs)| *needs);
     }
     metrics
 }

@@ -85,7 +85,7 @@ pub fn still_holds(
 /// Whether a rule wants processor use measured.
 pub fn needs_cpu(rule: &Rule) -> bool {
     let by_selector =
-        |selector: &Selector| rule.order_by.key == OrderKey::Cpu || selector.needs().has(ProcessFields::CPU);
+        |selector: &Selector| rule.order_by.key == OrderKey::Cpu || selector.needs().contains(ProcessFields::CPU);
     rule.selector().is_some_and(by_selector)
 }
 
@@ -93,11 +93,11 @@ fn plan_needs(rule: &Rule) -> ProcessFields {
     let mut needs = if rule.order_by.key == OrderKey::OomScore {
         ProcessFields::OOM_SCORE
     } else {
-        ProcessFields::NONE
+        ProcessFields::empty()
     };
     let is_notice = |step: &Step| matches!(step, Step::Signal(send) if send.kind() != SignalKind::Final);
     if rule.actions.iter().any(is_notice) {
-        needs = needs | ProcessFields::SIGNALS;
+        needs |= ProcessFields::SIGNALS;
     }
     needs
 }

@@ -613,24 +613,24 @@ impl Host for FakeHost {
         };
         let known = &found.process.details;
         let details = &mut process.details;
-        if needs.has(ProcessFields::CMDLINE) {
+        if needs.contains(ProcessFields::CMDLINE) {
             details.cmdline.clone_from(&known.cmdline);
             details.is_unreadable = known.is_unreadable;
         }
-        if needs.has(ProcessFields::EXE) {
+        if needs.contains(ProcessFields::EXE) {
             details.exe.clone_from(&known.exe);
         }
-        if needs.has(ProcessFields::USER) {
+        if needs.contains(ProcessFields::USER) {
             details.uid = known.uid;
             details.user.clone_from(&known.user);
         }
-        if needs.has(ProcessFields::CGROUP) {
+        if needs.contains(ProcessFields::CGROUP) {
             details.cgroup.clone_from(&known.cgroup);
         }
-        if needs.has(ProcessFields::SIGNALS) {
+        if needs.contains(ProcessFields::SIGNALS) {
             details.caught_signals = known.caught_signals;
         }
-        if needs.has(ProcessFields::OOM_SCORE) {
+        if needs.contains(ProcessFields::OOM_SCORE) {
             details.oom_score = known.oom_score;
         }
         found.process.identity == process.identity && found.process.name == process.name

@@ -168,10 +168,10 @@ impl OpenProcess {
             ProcessFields::OOM_SCORE,
         ];
         let wanted = selector.needs();
-        let mut known = ProcessFields::NONE;
-        for need in DEAR.into_iter().filter(|need| wanted.has(*need)) {
+        let mut known = ProcessFields::empty();
+        for need in DEAR.into_iter().filter(|need| wanted.contains(*need)) {
             self.read_details(&mut process.details, need, users);
-            known = known | need;
+            known |= need;
             if matches!(selector.judge_known(process, known), Judgement::Fails(_)) {
                 return false;
             }
@@ -181,47 +181,47 @@ impl OpenProcess {
 
     /// Fills in what is needed; what cannot be read becomes `None`.
     pub fn read_details(&self, details: &mut Details, needs: ProcessFields, users: &mut UserNames) {
-        if needs.has(ProcessFields::CMDLINE) {
+        if needs.contains(ProcessFields::CMDLINE) {
             let read = self.read_patiently("cmdline", MAX_CMDLINE_BYTES);
             details.is_unreadable = read.is_err();
             details.cmdline = read.ok().flatten().map(|bytes| join_arguments(&bytes));
         }
-        if needs.has(ProcessFields::EXE) {
+        if needs.contains(ProcessFields::EXE) {
             details.exe = readlinkat(&self.directory, "exe", Vec::new()).ok().map(|path| {
                 let path = path.to_string_lossy();
                 path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned()
             });
         }
-        if needs.has(ProcessFields::CGROUP) {
+        if needs.contains(ProcessFields::CGROUP) {
             details.cgroup = self.text("cgroup").and_then(|text| unified_cgroup(&text));
         }
-        if needs.has(ProcessFields::USER) || needs.has(ProcessFields::SIGNALS) {
+        if needs.contains(ProcessFields::USER) || needs.contains(ProcessFields::SIGNALS) {
             details.uid = self.status("Uid:").and_then(effective_uid);
             details.caught_signals = self
                 .status("SigCgt:")
                 .and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
             details.user = details.uid.and_then(|uid| users.name(uid));
         }
-        if needs.has(ProcessFields::OOM_SCORE) {
+        if needs.contains(ProcessFields::OOM_SCORE) {
             details.oom_score = self.text("oom_score").and_then(|text| text.trim().parse().ok());
         }
         let usage = &mut details.usage;
-        if needs.has(ProcessFields::SWAP) {
+        if needs.contains(ProcessFields::SWAP) {
             usage.swap_bytes = self
                 .status("VmSwap:")
                 .and_then(first_number)
                 .map(|kibibytes| kibibytes.saturating_mul(1024));
         }
-        if needs.has(ProcessFields::CONTEXT_SWITCHES) {
+        if needs.contains(ProcessFields::CONTEXT_SWITCHES) {
             usage.voluntary_switches = self.status("voluntary_ctxt_switches:").and_then(first_number);
             usage.involuntary_switches = self.status("nonvoluntary_ctxt_switches:").and_then(first_number);
         }
-        if needs.has(ProcessFields::IO) {
+        if needs.contains(ProcessFields::IO) {
             let io = self.text("io").unwrap_or_default();
             usage.read_bytes = line_after(&io, "read_bytes:").and_then(first_number);
             usage.write_bytes = line_after(&io, "write_bytes:").and_then(first_number);
         }
-        if needs.has(ProcessFields::OPEN_FDS) {
+        if needs.contains(ProcessFields::OPEN_FDS) {
             usage.open_fds = self.count_fds();
             let limits = self.text("limits").unwrap_or_default();
             usage.max_fds = line_after(&limits, "Max open files").and_then(first_number);

@@ -96,7 +96,7 @@ pub const BUILT_IN: &[Protection] = &[
 ];
 
 /// What must have been read before `recognise` can answer.
-pub const NEEDS: ProcessFields = ProcessFields::EXE.and(ProcessFields::CGROUP);
+pub const NEEDS: ProcessFields = ProcessFields::EXE.union(ProcessFields::CGROUP);
 
 /// Directories that only an administrator can fill; an executable elsewhere does not earn protection by its name.
 const SYSTEM_DIRECTORIES: &[&str] = &["/usr/", "/bin/", "/sbin/", "/lib/", "/opt/", "/snap/", "/nix/"];

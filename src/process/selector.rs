@@ -101,7 +101,7 @@ impl Condition {
             | Condition::Pid(_)
             | Condition::StartedBy(_)
             | Condition::MinAge(_)
-            | Condition::MinMemory(_) => ProcessFields::NONE,
+            | Condition::MinMemory(_) => ProcessFields::empty(),
             Condition::MinCpu(_) => ProcessFields::CPU,
             Condition::Cmdline(_) => ProcessFields::CMDLINE,
             Condition::Exe(_) => ProcessFields::EXE,
@@ -277,10 +277,7 @@ impl Selector {
         let Judgement::Fails(why) = self.conditions.iter().find(is_start)?.judge(process) else {
             return None;
         };
-        let cheap = self
-            .conditions
-            .iter()
-            .filter(|condition| condition.needs() == ProcessFields::NONE);
+        let cheap = self.conditions.iter().filter(|condition| condition.needs().is_empty());
         let mut others = cheap.filter(|condition| !is_start(condition));
         others
             .all(|condition| condition.judge(process) == Judgement::Holds)
@@ -306,7 +303,7 @@ impl Selector {
     pub fn needs(&self) -> ProcessFields {
         self.conditions
             .iter()
-            .fold(ProcessFields::NONE, |needs, condition| needs | condition.needs())
+            .fold(ProcessFields::empty(), |needs, condition| needs | condition.needs())
     }
 
     /// Judges all conditions. An unresolved or unreadable field makes the answer `Unknown` unless another fails.
@@ -321,13 +318,13 @@ impl Selector {
 
     /// Judges only what `/proc/PID/stat` tells, so that the dear files are read for few processes.
     pub fn judge_cheaply(&self, process: &Process) -> Judgement {
-        self.judge_known(process, ProcessFields::NONE)
+        self.judge_known(process, ProcessFields::empty())
     }
 
     /// Judges only what can be told from these fields and from `/proc/PID/stat`, read once or twice.
     pub fn judge_known(&self, process: &Process, known: ProcessFields) -> Judgement {
         let known = known | ProcessFields::CPU;
-        self.judge_some(process, |condition| known.has(condition.needs()))
+        self.judge_some(process, |condition| known.contains(condition.needs()))
     }
 
     fn judge_some(&self, process: &Process, wanted: impl Fn(&Condition) -> bool) -> Judgement {

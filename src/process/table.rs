@@ -25,47 +25,25 @@ pub const TICKS_PER_SECOND: u64 = 100;
 /// Processor use is judged over no less than this.
 pub const MIN_CPU_WINDOW: Duration = Duration::from_secs(5);
 
-/// Which dearer fields must be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ProcessFields(u16);
-
-impl ProcessFields {
-    pub const NONE: ProcessFields = ProcessFields(0);
-    pub const CMDLINE: ProcessFields = ProcessFields(1);
-    pub const EXE: ProcessFields = ProcessFields(2);
-    /// Effective uid and its user name.
-    pub const USER: ProcessFields = ProcessFields(4);
-    pub const CGROUP: ProcessFields = ProcessFields(8);
-    /// Which signals the process catches.
-    pub const SIGNALS: ProcessFields = ProcessFields(16);
-    pub const OOM_SCORE: ProcessFields = ProcessFields(32);
-    /// Processor use, from two readings of the table.
-    pub const CPU: ProcessFields = ProcessFields(64);
-    pub const SWAP: ProcessFields = ProcessFields(128);
-    pub const CONTEXT_SWITCHES: ProcessFields = ProcessFields(256);
-    pub const IO: ProcessFields = ProcessFields(512);
-    /// Open files and how many there may be: the dearest, for a busy server has thousands.
-    pub const OPEN_FDS: ProcessFields = ProcessFields(1024);
-
-    pub const fn and(self, other: ProcessFields) -> ProcessFields {
-        ProcessFields(self.0 | other.0)
-    }
-
-    pub const fn has(self, other: ProcessFields) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// What is needed here and not there.
-    pub const fn without(self, other: ProcessFields) -> ProcessFields {
-        ProcessFields(self.0 & !other.0)
-    }
-}
-
-impl std::ops::BitOr for ProcessFields {
-    type Output = ProcessFields;
-
-    fn bitor(self, other: ProcessFields) -> ProcessFields {
-        self.and(other)
+bitflags::bitflags! {
+    /// Which dearer fields must be read.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct ProcessFields: u16 {
+        const CMDLINE = 1 << 0;
+        const EXE = 1 << 1;
+        /// Effective uid and its user name.
+        const USER = 1 << 2;
+        const CGROUP = 1 << 3;
+        /// Which signals the process catches.
+        const SIGNALS = 1 << 4;
+        const OOM_SCORE = 1 << 5;
+        /// Processor use, from two readings of the table.
+        const CPU = 1 << 6;
+        const SWAP = 1 << 7;
+        const CONTEXT_SWITCHES = 1 << 8;
+        const IO = 1 << 9;
+        /// Open files and how many there may be: the dearest, for a busy server has thousands.
+        const OPEN_FDS = 1 << 10;
     }
 }
 
@@ -136,7 +114,7 @@ pub struct Usage {
 impl Usage {
     /// Whether all that was needed could be read.
     pub fn is_complete(&self, needs: ProcessFields) -> bool {
-        let is_there = |need, told: &[Option<u64>]| !needs.has(need) || told.iter().all(Option::is_some);
+        let is_there = |need, told: &[Option<u64>]| !needs.contains(need) || told.iter().all(Option::is_some);
         is_there(ProcessFields::SWAP, &[self.swap_bytes])
             && is_there(
                 ProcessFields::CONTEXT_SWITCHES,

@@ -15,11 +15,11 @@ use std::time::Duration;
 const VERSION: u32 = 1;
 /// Everything that any rule may ask for.
 const EVERYTHING: ProcessFields = ProcessFields::CMDLINE
-    .and(ProcessFields::EXE)
-    .and(ProcessFields::USER)
-    .and(ProcessFields::CGROUP)
-    .and(ProcessFields::SIGNALS)
-    .and(ProcessFields::OOM_SCORE);
+    .union(ProcessFields::EXE)
+    .union(ProcessFields::USER)
+    .union(ProcessFields::CGROUP)
+    .union(ProcessFields::SIGNALS)
+    .union(ProcessFields::OOM_SCORE);
 
 /// A host at one moment. Holds command lines, which may hold secrets.
 #[derive(Debug, Serialize, Deserialize)]

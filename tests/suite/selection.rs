@@ -30,10 +30,10 @@ use crate::support::eventually;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 const EVERYTHING: ProcessFields = ProcessFields::CMDLINE
-    .and(ProcessFields::EXE)
-    .and(ProcessFields::USER)
-    .and(ProcessFields::CGROUP)
-    .and(ProcessFields::SIGNALS);
+    .union(ProcessFields::EXE)
+    .union(ProcessFields::USER)
+    .union(ProcessFields::CGROUP)
+    .union(ProcessFields::SIGNALS);
 
 /// Compiles rules as the daemon does.
 fn rules(text: &str) -> RuleSet {

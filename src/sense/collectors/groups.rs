@@ -139,7 +139,7 @@ fn families(shown: &[(&Group, &GroupTotals, [u64; COUNTERS])], booted_at: f64) -
     let gauge =
         |family: &'static str, help: &'static str, needs: ProcessFields, value: fn(&GroupTotals) -> Option<f64>| {
             let mut gauge = Family::gauge(family, help);
-            for (group, sum, _) in shown.iter().filter(|(group, ..)| group.metrics.has(needs)) {
+            for (group, sum, _) in shown.iter().filter(|(group, ..)| group.metrics.contains(needs)) {
                 if let Some(value) = value(sum) {
                     gauge.push(vec![name(group)], value);
                 }
@@ -150,7 +150,7 @@ fn families(shown: &[(&Group, &GroupTotals, [u64; COUNTERS])], booted_at: f64) -
     type Slots = &'static [(usize, Option<(&'static str, &'static str)>)];
     let counter = |family: &'static str, help: &'static str, needs: ProcessFields, scale: f64, slots: Slots| {
         let mut counter = Family::counter(family, help);
-        for (group, _, totals) in shown.iter().filter(|(group, ..)| group.metrics.has(needs)) {
+        for (group, _, totals) in shown.iter().filter(|(group, ..)| group.metrics.contains(needs)) {
             for (slot, kind) in slots {
                 let mut labels = vec![name(group)];
                 labels.extend(kind.map(|(key, value)| label(key, value)));
@@ -180,25 +180,25 @@ fn families(shown: &[(&Group, &GroupTotals, [u64; COUNTERS])], booted_at: f64) -
         gauge(
             "evenkeel_group_processes",
             "Processes in a group.",
-            ProcessFields::NONE,
+            ProcessFields::empty(),
             |sum| Some(sum.processes as f64),
         ),
         gauge(
             "evenkeel_group_threads",
             "Threads of a group.",
-            ProcessFields::NONE,
+            ProcessFields::empty(),
             |sum| Some(sum.threads as f64),
         ),
         gauge(
             "evenkeel_group_resident_bytes",
             "Resident memory of a group, shared pages once per member.",
-            ProcessFields::NONE,
+            ProcessFields::empty(),
             |sum| Some(sum.resident_bytes as f64),
         ),
         gauge(
             "evenkeel_group_virtual_bytes",
             "Address space of a group.",
-            ProcessFields::NONE,
+            ProcessFields::empty(),
             |sum| Some(sum.virtual_bytes as f64),
         ),
         gauge(
@@ -222,21 +222,21 @@ fn families(shown: &[(&Group, &GroupTotals, [u64; COUNTERS])], booted_at: f64) -
         counter(
             "evenkeel_group_cpu_seconds_total",
             "Processor time that members used since evenkeel saw them, those included that have ended.",
-            ProcessFields::NONE,
+            ProcessFields::empty(),
             TICKS,
             &[(0, Some(("mode", "user"))), (1, Some(("mode", "system")))],
         ),
         counter(
             "evenkeel_group_major_page_faults_total",
             "Page faults of members that had to wait for storage.",
-            ProcessFields::NONE,
+            ProcessFields::empty(),
             1.0,
             &[(2, None)],
         ),
         counter(
             "evenkeel_group_minor_page_faults_total",
             "Page faults of members that did not wait for storage.",
-            ProcessFields::NONE,
+            ProcessFields::empty(),
             1.0,
             &[(3, None)],
         ),
@@ -308,7 +308,7 @@ impl GroupsReader {
 
         let needs_cpu = groups
             .iter()
-            .any(|group| group.selector.needs().has(ProcessFields::CPU));
+            .any(|group| group.selector.needs().contains(ProcessFields::CPU));
         let mut baseline = CpuBaseline::take(&[], boot_now);
         let mut sums: Vec<GroupTotals> = groups.iter().map(|_| GroupTotals::default()).collect();
         let mut members: Vec<HashMap<_, _>> = groups
@@ -323,23 +323,23 @@ impl GroupsReader {
                     self.cpu_baselines.measure(&mut process, boot_now);
                     baseline.add(&process);
                 }
-                let (mut known, mut metrics) = (ProcessFields::CPU, ProcessFields::NONE);
+                let (mut known, mut metrics) = (ProcessFields::CPU, ProcessFields::empty());
                 joined.clear();
                 for (index, group) in groups.iter().enumerate() {
                     if matches!(group.selector.judge_cheaply(&process), Judgement::Fails(_)) {
                         continue;
                     }
-                    let missing = group.selector.needs().without(known);
-                    if missing != ProcessFields::NONE {
+                    let missing = group.selector.needs().difference(known);
+                    if !missing.is_empty() {
                         files.read_details(&mut process.details, missing, &mut self.users);
-                        known = known | missing;
+                        known |= missing;
                     }
                     if group.selector.judge(&process) == Judgement::Holds {
-                        metrics = metrics | group.metrics;
+                        metrics |= group.metrics;
                         joined.push(index);
                     }
                 }
-                if metrics != ProcessFields::NONE {
+                if !metrics.is_empty() {
                     self.idle_cache
                         .fill_usage(&mut process, files, metrics, boot_now, &mut self.users);
                 }

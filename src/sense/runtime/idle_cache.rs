@@ -85,7 +85,7 @@ fn is_expensive(needs: ProcessFields) -> bool {
         ProcessFields::OPEN_FDS,
     ]
     .into_iter()
-    .any(|expensive| needs.has(expensive))
+    .any(|expensive| needs.contains(expensive))
 }
 
 #[cfg(test)]

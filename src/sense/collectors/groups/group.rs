@@ -14,8 +14,8 @@ pub const EXPENSIVE_METRICS: [(&str, ProcessFields); 4] = [
 
 /// The metrics of a group without `metrics`: all but open files, which are the most expensive by far.
 pub const DEFAULT_METRICS: ProcessFields = ProcessFields::SWAP
-    .and(ProcessFields::CONTEXT_SWITCHES)
-    .and(ProcessFields::IO);
+    .union(ProcessFields::CONTEXT_SWITCHES)
+    .union(ProcessFields::IO);
 
 /// A selector of processes and the metrics of the group.
 #[derive(Debug, Clone)]

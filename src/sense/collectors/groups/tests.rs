@@ -62,7 +62,7 @@ fn group_shows_totals_of_members() {
     }
     let all = EXPENSIVE_METRICS
         .iter()
-        .fold(ProcessFields::NONE, |all, (_, needs)| all | *needs);
+        .fold(ProcessFields::empty(), |all, (_, needs)| all | *needs);
     let mut groups = reader(vec![group("video", all, vec![Condition::Name(pattern("ffmpeg"))])]);
     groups.read(&tree.roots).unwrap();
     for pid in [7, 8] {
@@ -110,11 +110,11 @@ fn disabled_metrics_are_neither_shown_nor_read() {
         tree.proc(&format!("7/{file}/x"), "");
     }
     let mut groups = reader(vec![
-        group("cheap", ProcessFields::NONE, vec![Condition::Name(pattern("a"))]),
+        group("cheap", ProcessFields::empty(), vec![Condition::Name(pattern("a"))]),
         group("swap", ProcessFields::SWAP, vec![Condition::Name(pattern("b"))]),
         group(
             "by-cgroup",
-            ProcessFields::NONE,
+            ProcessFields::empty(),
             vec![Condition::Name(pattern("b")), Condition::Cgroup(pattern(".*"))],
         ),
     ]);
@@ -140,8 +140,8 @@ fn disabled_metrics_are_neither_shown_nor_read() {
 fn usage_is_read_again_when_it_may_have_changed() {
     let tree = tree();
     let metrics = ProcessFields::CONTEXT_SWITCHES
-        .and(ProcessFields::IO)
-        .and(ProcessFields::SWAP);
+        .union(ProcessFields::IO)
+        .union(ProcessFields::SWAP);
     let mut groups = reader(vec![group("all", metrics, vec![Condition::Name(pattern("a"))])]);
     // State, threads and resident pages of a process, its run time, and its swapped memory.
     let mut swapped = |state: char, threads: u32, pages: u32, ran: &str, kibibytes: u32| {
@@ -182,14 +182,14 @@ fn usage_is_read_again_when_it_may_have_changed() {
 fn reloaded_groups_apply_at_next_read() {
     let tree = tree();
     stat(&tree, 7, "a", 100);
-    let stays = || group("stays", ProcessFields::NONE, vec![Condition::Name(pattern("a"))]);
+    let stays = || group("stays", ProcessFields::empty(), vec![Condition::Name(pattern("a"))]);
     let shared: Groups = Arc::new(ArcSwap::from_pointee(vec![stays()]));
     let mut groups = GroupsReader::new(Arc::clone(&shared));
     groups.read(&tree.roots).unwrap();
     stat(&tree, 7, "a", 200);
     groups.read(&tree.roots).unwrap();
     shared.store(Arc::new(vec![
-        group("new", ProcessFields::NONE, stays().selector.conditions.clone()),
+        group("new", ProcessFields::empty(), stays().selector.conditions.clone()),
         stays(),
     ]));
     stat(&tree, 7, "a", 300);
@@ -248,7 +248,7 @@ fn counters_of_ended_children_stay() {
     let by_cmdline = vec![Condition::Cmdline(pattern(&format!(".*{words}")))];
     let all = EXPENSIVE_METRICS
         .iter()
-        .fold(ProcessFields::NONE, |all, (_, needs)| all | *needs);
+        .fold(ProcessFields::empty(), |all, (_, needs)| all | *needs);
     let mut groups = reader(vec![group("children", all, by_cmdline)]);
     let none = groups.read(&roots).unwrap();
     assert_eq!(value(&none, "_processes"), 0.0);

@@ -254,14 +254,14 @@ fn noted(said: &str, word: &str) -> Option<(u64, u64)> {
 fn lines(log: &str, crossed_ms: u64) -> impl Iterator<Item = (i64, serde_json::Value)> {
     log.lines().filter_map(move |line| {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        let at: jiff::Timestamp = line["timestamp"].as_str()?.parse().ok()?;
+        let at: jiff::Timestamp = line["ts"].as_str()?.parse().ok()?;
         Some((at.as_millisecond() - crossed_ms as i64, line))
     })
 }
 
 /// Where the time went from the sample to the signal, where evenkeel's log tells it.
 fn stages(log: &str, crossed_ms: u64) -> String {
-    let Some((at, line)) = lines(log, crossed_ms).find(|(_, line)| line["message"] == "reaction") else {
+    let Some((at, line)) = lines(log, crossed_ms).find(|(_, line)| line["msg"] == "reaction") else {
         return String::new();
     };
     let ms = |name: &str| line[name].as_f64().unwrap_or(f64::NAN);
@@ -289,7 +289,7 @@ fn feed_a_hog() -> String {
     let until = Instant::now() + HOG_PATIENCE;
     while hog.try_wait().expect("a child").is_none() {
         if Instant::now() > until {
-            println!("nobody ended the hog");
+            println!("the hog survived");
             end(&mut hog);
         }
         std::thread::sleep(Duration::from_millis(100));

@@ -1,5 +1,4 @@
-//! The command line: flags as Prometheus and node_exporter spell them, made into one of the commands.
-//! Starts nothing itself.
+//! This module defines the command line: commands, and flags as Prometheus and node_exporter spell them.
 
 mod collectors;
 mod listen;
@@ -26,28 +25,28 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the daemon: sample, publish, take alerts, act by rule
+    /// Run the daemon: publish metrics, receive and evaluate alerts, apply rules
     #[command(after_help = collectors::help())]
     Run(Box<Run>),
-    /// Check configuration, rule files and alerting rules; every error at once
+    /// Check configuration, rule files and alerting rules; print every error
     Check(Check),
-    /// Say what each rule would do here and now with a webhook payload, and why not
+    /// Show what each rule would do for an alert, and why
     Explain(Explain),
-    /// Run unit tests of rules: alerts over time on a process table that the file holds
+    /// Run unit tests of rules: alerts over time on the process table in the test file
     Test(Test),
-    /// Show what is held now and will be undone
+    /// Show the leases: changes that evenkeel will revert
     Leases(Query),
-    /// Show what was decided and done, newest last
+    /// Show past decisions and actions, newest last
     History(History),
-    /// Undo leases by hand, and leave their targets alone until the alert is over
+    /// Revert leases now, and exclude their targets until the alert resolves
     Release(Release),
-    /// Plan nothing new until `resume`; what is held is still undone
+    /// Stop applying new steps until `resume`; leases are still reverted
     Pause(Reach),
     /// End a pause
     Resume(Reach),
-    /// Print the script that makes a shell complete commands and flags
+    /// Print the completion script for a shell
     Completions(Completions),
-    /// Print the manual page, of a command or of all
+    /// Print the manual page of evenkeel or of one command
     Man(Manual),
 }
 
@@ -57,22 +56,22 @@ pub struct Run {
     pub config: ConfigFile,
     #[command(flatten)]
     pub storage: Storage,
-    /// Carry steps out instead of only saying what would be done
+    /// Apply actions (default: dry-run)
     #[arg(long)]
     pub enforce: bool,
     /// Address of the metrics listener; repeatable
     #[arg(long = "web.listen-address", value_name = "ADDR", default_value = ":19797", value_parser = listen::parse)]
     pub web_listen: Vec<SocketAddr>,
-    /// Take the metrics listener's sockets from systemd instead of --web.listen-address
+    /// Use systemd's sockets for the metrics listener instead of --web.listen-address
     #[arg(long = "web.systemd-socket")]
     pub web_systemd_socket: bool,
-    /// TLS, authentication and headers of the metrics listener (exporter-toolkit's web configuration file)
+    /// File with TLS, authentication and headers of the metrics listener (exporter-toolkit's format)
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config: Option<PathBuf>,
     /// Path under which metrics are served
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
     pub telemetry_path: String,
-    /// Scrapes that are served at once; 0 for no limit
+    /// Maximum number of parallel scrapes; 0 means no limit
     #[arg(long = "web.max-requests", value_name = "N", default_value_t = 40)]
     pub max_requests: usize,
     /// Allow POST /-/reload
@@ -81,10 +80,10 @@ pub struct Run {
     /// Address of the webhook listener
     #[arg(long = "webhook.listen-address", value_name = "ADDR", default_value = "127.0.0.1:19798", value_parser = listen::parse)]
     pub webhook_listen: SocketAddr,
-    /// Take the webhook listener's socket from systemd instead of --webhook.listen-address
+    /// Use systemd's socket for the webhook listener instead of --webhook.listen-address
     #[arg(long = "webhook.systemd-socket")]
     pub webhook_systemd_socket: bool,
-    /// TLS, authentication and headers of the webhook listener, in the same format
+    /// File with TLS, authentication and headers of the webhook listener (the same format)
     #[arg(long = "webhook.config.file", value_name = "FILE")]
     pub webhook_config: Option<PathBuf>,
     #[command(flatten)]
@@ -94,14 +93,14 @@ pub struct Run {
     pub no_self_protection: bool,
     #[command(flatten)]
     pub log: Log,
-    /// `--collector.*` and `--no-collector.*`, which are taken out before clap sees the rest.
+    /// `--collector.*` and `--no-collector.*`, which `collectors` parses because clap does not know them.
     #[arg(skip)]
     pub collectors: CollectorFlags,
 }
 
 #[derive(Debug, Args)]
 pub struct ConfigFile {
-    /// Configuration file; without one at the default path, what is built in applies (dry-run, shipped rules)
+    /// Configuration file; if the default path has none, the built-in one applies (dry-run, shipped rules)
     #[arg(id = "config.file", long = "config.file", value_name = "FILE")]
     pub path: Option<PathBuf>,
 }
@@ -115,23 +114,23 @@ pub struct Storage {
 
 #[derive(Debug, Args)]
 pub struct RootPaths {
-    /// Where procfs is mounted
+    /// Mount point of procfs
     #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
     pub procfs: PathBuf,
-    /// Where sysfs is mounted
+    /// Mount point of sysfs
     #[arg(long = "path.sysfs", value_name = "DIR", default_value = "/sys")]
     pub sysfs: PathBuf,
-    /// Where the root file system is mounted
+    /// Mount point of the root file system
     #[arg(long = "path.rootfs", value_name = "DIR", default_value = "/")]
     pub rootfs: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub struct Log {
-    /// Least severe messages that are logged
+    /// Only log messages of this severity or above
     #[arg(long = "log.level", value_enum, default_value_t = LogLevel::Info)]
     pub level: LogLevel,
-    /// Form of the log lines on standard error
+    /// Format of the log lines on standard error
     #[arg(long = "log.format", value_enum, default_value_t = LogFormat::Logfmt)]
     pub format: LogFormat,
 }
@@ -161,7 +160,7 @@ pub enum Output {
 pub struct Check {
     #[command(flatten)]
     pub config: ConfigFile,
-    /// Print the JSON Schema of a kind of file instead, for editors that complete and check
+    /// Print the JSON Schema of a kind of file instead, for editors
     #[arg(long, value_enum, value_name = "KIND")]
     pub schema: Option<Schema>,
     /// Form of the findings
@@ -181,7 +180,7 @@ pub enum Schema {
 
 #[derive(Debug, Args)]
 pub struct Test {
-    /// Test files, those of promtool included
+    /// Test files, in evenkeel's or in promtool's format
     #[arg(required = true, value_name = "FILE.test.yml")]
     pub files: Vec<PathBuf>,
     /// Form of the findings
@@ -193,16 +192,16 @@ pub struct Test {
 pub struct Explain {
     #[command(flatten)]
     pub config: ConfigFile,
-    /// File with what Alertmanager would send (webhook version 4); `-` is standard input
+    /// File with a payload of Alertmanager's webhook (version 4); `-` is standard input
     #[arg(long, value_name = "FILE|-", required_unless_present = "record")]
     pub alert: Option<PathBuf>,
-    /// Write what this host's processes are now, command lines included, to a file
+    /// Write the processes of this host, command lines included, to a file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["host", "alert", "pid"])]
     pub record: Option<PathBuf>,
-    /// Explain on a host that was recorded, instead of this one
+    /// Use the processes of a file that --record wrote, instead of this host's
     #[arg(long, value_name = "FILE")]
     pub host: Option<PathBuf>,
-    /// Also say of this process why it is chosen or not
+    /// Also explain why this process is selected or not
     #[arg(long, value_name = "PID")]
     pub pid: Option<i32>,
     #[command(flatten)]
@@ -214,7 +213,7 @@ pub struct Explain {
     pub output: Output,
 }
 
-/// Where the running daemon is found.
+/// The options that lead to the running daemon.
 #[derive(Debug, Args)]
 pub struct Reach {
     #[command(flatten)]
@@ -234,13 +233,13 @@ pub struct Query {
 pub struct History {
     #[command(flatten)]
     pub query: Query,
-    /// Show this many at most
+    /// Maximum number of entries
     #[arg(long, default_value_t = 50)]
     pub limit: usize,
-    /// Only of this rule
+    /// Only entries of this rule
     #[arg(long)]
     pub rule: Option<String>,
-    /// Only about this process
+    /// Only entries about this process
     #[arg(long)]
     pub pid: Option<i32>,
 }
@@ -250,30 +249,30 @@ pub struct History {
 pub struct Release {
     #[command(flatten)]
     pub storage: Storage,
-    /// Number of a lease, as `leases` shows it
+    /// Number of the lease, from `leases`
     #[arg(group = "which")]
     pub id: Option<u64>,
     /// Every lease
     #[arg(long, group = "which")]
     pub all: bool,
-    /// No lease: let this rule take final steps again, which were stopped because they had no effect
+    /// Close the breaker of this rule, so that it applies irreversible actions again
     #[arg(long, group = "which", value_name = "RULE")]
     pub breaker: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub struct Completions {
-    /// Shell that reads the script
+    /// Shell that the script is for
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
 }
 
 #[derive(Debug, Args)]
 pub struct Manual {
-    /// Command that the page is about; without it, evenkeel as a whole
+    /// Command that the page is about (default: evenkeel as a whole)
     #[arg(value_name = "COMMAND")]
     pub command: Option<String>,
-    /// Write every page into this directory instead
+    /// Write all pages into this directory instead
     #[arg(long, value_name = "DIR", conflicts_with = "command")]
     pub directory: Option<PathBuf>,
 }
@@ -282,7 +281,7 @@ fn telemetry_path(text: &str) -> Result<String, String> {
     if text.starts_with('/') {
         Ok(text.to_owned())
     } else {
-        Err("a path starts with /, as /metrics does".into())
+        Err("a path starts with /, such as /metrics".into())
     }
 }
 
@@ -290,7 +289,7 @@ impl Cli {
     /// Reads the arguments of the process, the program's name first.
     ///
     /// # Errors
-    /// What clap says: help, version, or wrong usage, with its exit code.
+    /// An error of clap: help, version, or wrong usage, with its exit code.
     pub fn parse_from_args(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
         let (rest, collectors) = collectors::take_out(args).map_err(|problem| {
             use clap::CommandFactory;

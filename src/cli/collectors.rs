@@ -1,5 +1,5 @@
-//! The flags of collectors, in node_exporter's spelling, so that its unit file can be carried over: what evenkeel
-//! does not have is accepted, and told.
+//! The flags of collectors, as node_exporter spells them. evenkeel accepts flags that it does not have and logs a warning, so
+//! that a unit file of node_exporter keeps working.
 
 use crate::sense::systemd::options::whole_name;
 use crate::sense::{COLLECTORS, CollectorOptions, NameFilter};
@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::time::Duration;
 
-/// What the flags say.
+/// The collectors and options that the flags choose.
 #[derive(Debug, Clone, Default)]
 pub struct CollectorFlags {
     pub enabled: BTreeSet<String>,
@@ -67,7 +67,7 @@ impl CollectorFlags {
             "collector.filesystem.mount-timeout" => {
                 options.mount_timeout = match crate::yaml::parse_duration(&pattern()?) {
                     Ok(timeout) if timeout > Duration::ZERO => timeout,
-                    Ok(_) => return Err(format!("--{name}: a timeout is longer than nothing")),
+                    Ok(_) => return Err(format!("--{name}: a timeout must be longer than 0s")),
                     Err(problem) => return Err(format!("--{name}: {problem}")),
                 };
             }
@@ -113,10 +113,10 @@ fn is_switch(flag: &str) -> bool {
         || option == "collector.systemd.private"
 }
 
-/// Takes the flags of collectors out of the arguments and leaves the rest.
+/// Splits the arguments into the flags of collectors and the rest.
 ///
 /// # Errors
-/// When a flag has no value or a pattern that is none.
+/// When a flag has no value, or a value that is no valid pattern.
 pub fn take_out(args: impl IntoIterator<Item = OsString>) -> Result<(Vec<OsString>, CollectorFlags), String> {
     let mut flags = CollectorFlags::default();
     let mut rest = Vec::new();

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 /// # Errors
-/// Says what an address looks like.
+/// When the text is not an address; the message shows what one looks like.
 pub fn parse(text: &str) -> Result<SocketAddr, String> {
-    let wrong = || format!("{text:?} is no address such as :19797, 127.0.0.1:19797 or [::1]:19797");
+    let wrong = || format!("{text:?} is not an address such as :19797, 127.0.0.1:19797 or [::1]:19797");
     if let Some(port) = text.strip_prefix(':') {
         let port: u16 = port.parse().map_err(|_| wrong())?;
         return Ok(SocketAddr::new(every_address(), port));
@@ -13,14 +13,14 @@ pub fn parse(text: &str) -> Result<SocketAddr, String> {
     if let Ok(addr) = text.parse() {
         return Ok(addr);
     }
-    // A name: whatever it stands for on this host.
+    // A name, such as localhost.
     text.to_socket_addrs()
         .ok()
         .and_then(|mut found| found.next())
         .ok_or_else(wrong)
 }
 
-/// `::` also takes IPv4 where the kernel has IPv6 at all.
+/// `::` accepts IPv4 as well, but binding it fails on a kernel without IPv6.
 fn every_address() -> IpAddr {
     match std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)) {
         Ok(_) => Ipv6Addr::UNSPECIFIED.into(),

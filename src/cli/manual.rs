@@ -1,4 +1,4 @@
-//! What shells and `man` know of the command line, made from the same definition that reads it.
+//! Shell completions and manual pages, generated from the definition of the command line.
 
 use super::Cli;
 use crate::sense::COLLECTORS;
@@ -16,7 +16,7 @@ pub fn completions(shell: Shell) -> Vec<u8> {
     script
 }
 
-/// The switches that are taken out before clap reads the rest.
+/// Adds the switches of collectors, which clap does not parse itself.
 fn with_collectors(run: Command) -> Command {
     let switch = |prefix: &str, name: &str| {
         let flag = format!("{prefix}collector.{name}");

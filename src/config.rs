@@ -1,5 +1,5 @@
-//! Files -> `Config` and `RuleSet`: finds and reads them, and says what is wrong with all of them at once.
-//! The only place that loads them; what it returns needs no further look at a file.
+//! The loader of configuration and rules: it finds and reads all files, and reports all errors at once. Nothing reads
+//! these files later.
 
 mod alertmanagers;
 mod alertmanager_config;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What evenkeel is told by its configuration file.
+/// The content of the configuration file.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `mode: enforce`; `--enforce` overrides.
@@ -34,7 +34,7 @@ pub struct Config {
     pub alerting_rules: Vec<RuleFile>,
     pub evaluation_interval: Duration,
     pub webhook: Webhook,
-    /// Alertmanagers to ask; all of them are one source.
+    /// Alertmanagers to poll; all of them are one source.
     pub alertmanagers: Vec<Alertmanagers>,
     pub reconcile: Reconcile,
     pub identity: HostNames,
@@ -43,15 +43,15 @@ pub struct Config {
     pub budget: Budget,
     /// Whether rules may run commands.
     pub allow_exec: bool,
-    /// Whether leases are undone when evenkeel ends.
+    /// Whether evenkeel reverts its leases at exit.
     pub restore_on_exit: bool,
     /// `storage: {retention: …}`.
     pub retention: Retention,
-    /// Whether evenkeel's own memory is kept from being swapped out.
+    /// Whether evenkeel locks its memory.
     pub lock_memory: bool,
     /// In the order of the file.
     pub process_groups: Vec<ProcessGroup>,
-    /// Labels of alerts that are raised here; the node name is added as `instance` where that is not given.
+    /// Labels of own alerts. The node name is added as `instance` unless that is given.
     pub local: BTreeMap<String, String>,
 }
 
@@ -68,7 +68,7 @@ pub struct Webhook {
     pub allow_unauthenticated: bool,
 }
 
-/// Alertmanagers that are spoken to in the same way.
+/// Alertmanagers with the same settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alertmanagers {
     /// `http` or `https`.
@@ -86,7 +86,7 @@ pub struct Alertmanagers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reconcile {
     pub interval: Duration,
-    /// How long an alert must be absent from every Alertmanager that answers before its episode is closed.
+    /// How long an alert must be absent from every reachable Alertmanager before its episode closes.
     pub patience: Duration,
 }
 
@@ -102,7 +102,7 @@ pub struct HostNames {
 pub struct ProcessGroup {
     pub name: String,
     pub selector: Arc<Selector>,
-    /// Which metrics that cost a file per process are on.
+    /// The enabled metrics that need another file per process.
     pub metrics: ProcessFields,
 }
 
@@ -112,7 +112,7 @@ pub struct Loaded {
     pub config: Config,
     pub rules: RuleSet,
     pub warnings: Vec<Diagnostic>,
-    /// What the rules set, for those who know what may be set on a host.
+    /// The knobs that the rules set, for checks against the host.
     pub settings: Vec<Setting>,
 }
 
@@ -129,7 +129,7 @@ impl Config {
                 Severity::Error,
                 &name,
                 message,
-                "name another with --config.file",
+                "set another one with --config.file",
             )]
         })?;
         assemble(&source, &FileSource::Directory(path.parent().unwrap_or(Path::new(""))))
@@ -162,13 +162,13 @@ impl Config {
 /// Reads a text file of sane size.
 ///
 /// # Errors
-/// Says why not.
+/// With the reason.
 pub fn read_file(path: &Path) -> Result<Source, String> {
     file_source::read(path)
 }
 
-/// Compiles the rule files that these patterns name, relative to a directory. What the patterns do wrong goes to
-/// `findings`, what the files do wrong is returned.
+/// Compiles the rule files that these patterns name, relative to a directory. Errors in the patterns are added to `findings`, errors
+/// in the files are returned.
 pub fn compile_rules(
     directory: &Path,
     patterns: &[Text],
@@ -183,15 +183,15 @@ pub fn compile_rules(
             known_alerts: None,
             own_alerts: &[],
             repeat_interval: None,
-            // Whether this host may run commands is for its configuration to say, not for a test.
+            // Tests accept commands, because only the configuration of a host allows or forbids them.
             allow_exec: true,
-            // What is recorded stands in files that nobody named here.
+            // The recorded series come from files that this configuration does not name.
             check_promql: &|text| expressions::check(text, None),
         },
     )
 }
 
-/// An error in a file of Prometheus, which the file's reader keeps for itself.
+/// Converts an error in a file of Prometheus to a finding.
 pub fn diagnose_unread(error: &RuleError) -> Diagnostic {
     match file_source::read(Path::new(&error.file)) {
         Ok(source) => diagnose(&source, error),
@@ -216,7 +216,7 @@ fn assemble(source: &Source, shelf: &FileSource) -> Result<Loaded, Vec<Diagnosti
             Err(errors) => diagnostics.extend(errors.iter().map(|error| diagnose(source, error))),
         }
     }
-    // With a file that cannot be read, no rule can be told that its alert is unknown.
+    // With an unreadable file, the alerts of rules cannot be checked.
     let is_complete = !alerting_rules.is_empty() && alerting_rules.len() == alerting_sources.len();
     let known_alerts = is_complete.then(|| alert_names(&alerting_rules));
 
@@ -288,7 +288,7 @@ fn alert_names(files: &[RuleFile]) -> BTreeSet<String> {
         .collect()
 }
 
-/// An error that knows its line only is marked from the first letter of that line to its end.
+/// The span of an error without a column: from the first letter of its line to the end.
 fn diagnose(source: &Source, error: &RuleError) -> Diagnostic {
     let help = error.hint.clone().unwrap_or_default();
     let Some(line) = error.line else {

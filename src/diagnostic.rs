@@ -1,5 +1,5 @@
-//! An error or a warning as people read it: where, the line itself with a mark, what is wrong, what would be right.
-//! Knows text and positions; nothing of YAML, rules or how a file was read.
+//! A diagnostic, that is an error or a warning for people: the place, the source line with a mark, the message, and a
+//! hint. It knows strings and positions, and nothing of YAML, rules or files.
 
 use crate::terminal::{COLUMNS, width, wrap};
 use serde::Serialize;
@@ -10,7 +10,7 @@ use std::ops::Range;
 /// rendered line shows, and bound what a file of one endless line can cost.
 const EXCERPT_BEFORE: usize = 80;
 const EXCERPT_AFTER: usize = 160;
-/// More findings than this in one file help nobody and could fill memory.
+/// More findings than this in one file do not help and could fill memory.
 const MAX_FINDINGS: usize = 100;
 const TAB: &str = "    ";
 
@@ -317,7 +317,7 @@ impl<'s> Findings<'s> {
         self.diagnostics.push(diagnostic);
     }
 
-    /// A finding about the present rule that is not added: whoever knows more decides whether it is one.
+    /// A finding about the present rule that is not added, because the caller decides whether it applies.
     pub fn at(
         &self,
         severity: Severity,
@@ -345,7 +345,7 @@ impl<'s> Findings<'s> {
         self.diagnostics.sort_by_key(|diagnostic| diagnostic.span);
         if self.not_kept > 0 {
             let message = format!("{} further findings in this file are not shown", self.not_kept);
-            let help = "mend those above first";
+            let help = "fix the findings above first";
             self.diagnostics
                 .push(Diagnostic::of_file(Severity::Error, &self.source.name, message, help));
         }

@@ -1,5 +1,5 @@
-//! Which keys a file may have, and what each takes: one table for reading, for error messages and for JSON Schema.
-//! Knows nothing of any file in particular.
+//! The schema of a file: its keys and the type of each. The readers, the error messages and the JSON Schema use these
+//! tables.
 
 use serde_json::{Map, Value, json};
 use std::fmt;

@@ -1,5 +1,5 @@
-//! `{{ $labels.x }}` and `{{ $resource }}` in texts of a rule: what is fixed, and which labels of the alert are wanted. Reads templates only;
-//! who fills them in decides what a label may do there.
+//! Templates with `{{ $labels.x }}` and `{{ $resource }}` in strings of a rule. This module parses them; the caller
+//! that fills them in decides what a label may contain there.
 
 use crate::labels::Labels;
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ pub enum JsonTemplate {
 pub enum Missing {
     #[error("the alert has no label {0:?}")]
     Label(String),
-    #[error("nothing was granted that `$resource` could stand for")]
+    #[error("no resource was granted for `$resource`")]
     Resource,
 }
 
@@ -151,7 +151,7 @@ pub fn parse(text: &str) -> Result<Vec<Segment>, TemplateError> {
             Some(name) => Segment::Label(name.to_owned()),
             None if inner.trim() == "$resource" => Segment::Resource,
             None => {
-                let problem = "only labels of the alert can be referred to";
+                let problem = "only labels of the alert can be used";
                 return Err(error(problem, inner.chars().count() + 4));
             }
         };

@@ -1,5 +1,5 @@
-//! Text in: YAML as a tree with positions, a reader that collects every mistake, and serde for other people's formats.
-//! The only file and folder that know a YAML crate.
+//! The YAML layer: a tree with positions, a reader that collects all errors, and serde for the formats of other
+//! programs. Only this module uses a YAML crate.
 
 mod node;
 mod read;

@@ -1,5 +1,4 @@
-//! What the configuration of an Alertmanager beside ours tells: how often it repeats. Its format is not ours to check;
-//! only what is needed is read.
+//! The configuration file of an Alertmanager on this host, from which evenkeel reads only the repeat interval.
 
 use crate::diagnostic::Source;
 use crate::yaml::{from_str, parse_duration};
@@ -32,8 +31,8 @@ struct Receiver {
     webhook_configs: Vec<IgnoredAny>,
 }
 
-/// The longest time after which an Alertmanager with this configuration repeats a standing alert to a webhook. `None`
-/// where it has no webhook, or cannot be read: it is not ours, so that is no finding.
+/// The longest interval at which an Alertmanager with this configuration repeats a firing alert to a webhook. `None` if it has no
+/// webhook, or is unreadable, which is not an error of evenkeel's configuration.
 pub(super) fn repeat_interval(source: &Source) -> Option<Duration> {
     let file: Alertmanager = from_str(source).ok()?;
     let has_webhook = |name: &str| {

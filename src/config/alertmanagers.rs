@@ -1,4 +1,5 @@
-//! `alertmanagers:` and `reconcile:`: which Alertmanagers are asked, in the words of Prometheus's `alerting` section.
+//! The keys `alertmanagers` and `reconcile`: the Alertmanagers that evenkeel polls, in the format of Prometheus's
+//! `alerting` section.
 
 use super::file_source::{self, FileSource};
 use super::{Alertmanagers, Reconcile};
@@ -19,7 +20,7 @@ const DEFAULT_RECEIVER: &str = "evenkeel";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Some 30,000 alerts.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
-/// More often than that would be a load on the Alertmanagers.
+/// Shorter intervals would burden the Alertmanagers.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) static ALERTMANAGERS: Object = Object {
@@ -210,7 +211,7 @@ pub(super) fn read(fields: &Fields, shelf: &FileSource, findings: &mut Findings)
             "such as static_configs: [{targets: ['localhost:9093']}]",
         );
     }
-    // Tried here, so that a missing secret or certificate is found before anything starts.
+    // Read here, so that a missing secret or certificate is reported before the start.
     if let Err(problem) = read.client.prepare(scheme == "https") {
         findings.error(fields.span, problem.to_string(), "");
     }
@@ -245,8 +246,8 @@ fn credentials(fields: &Fields, shelf: &FileSource, findings: &mut Findings) -> 
     if let (Some(_), Some(second)) = (&basic, &authorization) {
         findings.error(
             second.span,
-            "`basic_auth` and `authorization` are two values of one header",
-            "leave one of them out",
+            "`basic_auth` and `authorization` set the same header",
+            "remove one of them",
         );
     }
     if let Some(basic) = basic {
@@ -313,13 +314,13 @@ fn files(pattern: &str) -> Result<Vec<PathBuf>, &'static str> {
     Ok(paths.flatten().filter(|path| !path.is_dir()).collect())
 }
 
-/// The addresses that files gave when they could last be read.
+/// The addresses from the last successful reading of each file.
 #[derive(Debug, Default)]
 pub struct LastGood(BTreeMap<PathBuf, Vec<Uri>>);
 
 impl Alertmanagers {
-    /// The addresses to ask now, with the path prefix: those of the configuration and those that its files hold at this
-    /// moment. A file that cannot be read keeps what it gave before; what is wrong with it is the second part.
+    /// The present addresses with the path prefix, from the configuration and its files, and the errors in the files. An unreadable
+    /// file keeps its former addresses.
     pub fn addresses(&self, last_good: &mut LastGood) -> (Vec<Uri>, Vec<String>) {
         let mut problems = Vec::new();
         let mut addresses: Vec<Uri> = self
@@ -358,7 +359,7 @@ impl Alertmanagers {
     }
 
     fn addresses_in(&self, file: &Path) -> Result<Vec<Uri>, String> {
-        /// The format of Prometheus's file_sd: its labels are none of our business.
+        /// The format of Prometheus's file_sd, without its labels.
         #[derive(Deserialize)]
         struct Group {
             targets: Vec<String>,

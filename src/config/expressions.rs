@@ -1,4 +1,5 @@
-//! Expressions that can be evaluated and would never answer, because nothing publishes a metric that they name. Pure.
+//! The check for expressions that can never yield a result, because no collector publishes a metric that they name.
+//! Pure.
 
 use crate::diagnostic::{Diagnostic, Severity, Source, Span, nearest};
 use crate::rule::Warning;
@@ -21,12 +22,12 @@ pub(super) fn recorded(files: &[RuleFile]) -> BTreeSet<String> {
     names.chain([ALERTS, ALERTS_FOR_STATE].map(str::to_owned)).collect()
 }
 
-/// Judges an expression of `while`. Where it is not known what is recorded, only whether it can be evaluated.
+/// Checks an expression of `while`. If the recorded series are unknown, it only checks that the expression can be evaluated.
 ///
 /// # Errors
-/// The character at which it goes wrong, from 0, and why.
+/// With the position of the error in characters, from 0, and the reason.
 pub(super) fn check(text: &str, recorded: Option<&BTreeSet<String>>) -> Result<Vec<Warning>, (usize, String)> {
-    // The parser counts bytes; a place in a file is counted in characters.
+    // The parser counts bytes, a position in a file counts characters.
     let characters = |bytes: usize| text.get(..bytes).map_or(0, |before| before.chars().count());
     let query = promql::parse(text).map_err(|refusals| {
         let first = refusals.into_iter().next();
@@ -50,7 +51,7 @@ pub(super) fn check(text: &str, recorded: Option<&BTreeSet<String>>) -> Result<V
     Ok(doubts.collect())
 }
 
-/// What a file of alerting rules asks for in vain, each metric once.
+/// The metrics of an alerting rule file that no collector publishes, each once.
 pub(super) fn doubts(file: &RuleFile, source: &Source, recorded: &BTreeSet<String>) -> Vec<Diagnostic> {
     let rules = file.groups.iter().flat_map(|group| &group.rules);
     let names: BTreeSet<String> = rules
@@ -67,8 +68,7 @@ pub(super) fn doubts(file: &RuleFile, source: &Source, recorded: &BTreeSet<Strin
     found.collect()
 }
 
-/// What is to be said of a metric that nothing here publishes. Names that only the kernel or a driver of some host knows
-/// are let pass, but for an obvious slip.
+/// The finding about a metric that no collector publishes. Names that depend on the kernel or a driver pass, except obvious typos.
 fn doubt(name: &str, recorded: &BTreeSet<String>) -> Option<(String, String)> {
     let mut all: Vec<&str> = known().collect();
     all.extend(recorded.iter().map(String::as_str));
@@ -91,7 +91,7 @@ fn doubt(name: &str, recorded: &BTreeSet<String>) -> Option<(String, String)> {
     }
 }
 
-/// Where a metric's name stands first, as a word of its own and not in a comment.
+/// The first position of a metric's name as a whole word outside comments.
 fn place(source: &Source, name: &str) -> Option<Span> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     source.lines().enumerate().find_map(|(index, line)| {

@@ -1,4 +1,4 @@
-//! The configuration file: its keys, and what each means.
+//! The configuration file: its keys and their meaning.
 
 use super::alertmanagers::{self, ALERTMANAGERS, RECONCILE, read_reconcile};
 use super::file_source::FileSource;
@@ -220,10 +220,10 @@ const METRIC: Kind = Kind::Choice(&[
     EXPENSIVE_METRICS[3].0,
 ]);
 
-/// Shorter intervals than this would make the watching the load.
+/// With shorter intervals the sampling itself would be a load.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Whoever wants less history than this would miss what happened a moment ago.
+/// With less history than this, `history` would miss recent actions.
 const MIN_RETENTION: Duration = Duration::from_secs(3600);
 const MIN_RETENTION_BYTES: u64 = 1 << 20;
 
@@ -263,14 +263,14 @@ impl Default for Config {
     }
 }
 
-/// Reads a configuration; what has an error keeps its default, and is among the findings.
+/// Reads a configuration. A key with an error keeps its default, and is among the findings.
 pub(super) fn read(shelf: &FileSource, findings: &mut Findings) -> Written {
     let mut written = Written {
         config: Config::default(),
         rule_files: Vec::new(),
         alerting_rule_files: Vec::new(),
     };
-    // An empty file is a configuration: watch, publish, do nothing.
+    // An empty file is a valid configuration without rules.
     let Some(root) = yaml::parse(findings).filter(|root| !root.is_null()) else {
         return written;
     };
@@ -362,16 +362,16 @@ pub(super) fn read(shelf: &FileSource, findings: &mut Findings) -> Written {
     written
 }
 
-/// The key by which a file of another kind is known, and where such a file belongs.
+/// The key that identifies a file of another kind, and a hint where to list such a file.
 fn other_kind(root: &Node) -> Option<(&Entry, &'static str)> {
     let Content::Mapping(entries) = &root.content else {
         return None;
     };
     entries.iter().find_map(|entry| match entry.key.as_str() {
-        "rules" => Some((entry, "this is a rule file: name it under `rule_files`")),
+        "rules" => Some((entry, "this is a rule file: list it under `rule_files`")),
         "groups" => Some((
             entry,
-            "this is a file of alerting rules: name it under `alerting_rule_files`",
+            "this is a file of alerting rules: list it under `alerting_rule_files`",
         )),
         _ => None,
     })
@@ -413,7 +413,7 @@ fn read_webhook(fields: &Fields, shelf: &FileSource, findings: &mut Findings) ->
     };
     if let Some(text) = fields.text("token_file", findings) {
         let path = shelf.path(&text.value);
-        // Opened here so that a missing token is found before anything starts; the listener reads it again.
+        // Opened here so that a missing token is reported before the start; the listener reads it again.
         if let Err(error) = TokenFile::open(&path) {
             let help = format!("make one: (umask 077; openssl rand -hex 32 >{})", path.display());
             findings.error(text.span, error.to_string(), help);
@@ -469,7 +469,7 @@ fn read_groups(fields: &Fields, findings: &mut Findings) -> Vec<ProcessGroup> {
             findings.error(
                 name.span,
                 format!("a second group `{}`", name.value),
-                "give each a name of its own",
+                "give each a unique name",
             );
         }
         groups.push(ProcessGroup {

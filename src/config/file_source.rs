@@ -1,4 +1,4 @@
-//! Where named files come from: a directory, or texts that are here already.
+//! The source of named files: a directory, or strings in memory.
 
 use crate::diagnostic::{Findings, Source};
 use crate::yaml::Text;
@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// A file of rules is text that people wrote; what is larger is something else.
+/// Largest rule file. A larger file is not a rule file.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// The shipped files by the names that the shipped `evenkeel.yml` uses.
@@ -36,18 +36,18 @@ const ALERTMANAGER_FILES: [&str; 2] = ["alertmanager.yml", "alerting/alertmanage
 pub(super) enum FileSource<'p> {
     /// That of the configuration file; the working directory where it is empty.
     Directory(&'p Path),
-    /// Texts by name, and no other file.
+    /// Strings by name, and no other file.
     Texts(&'p [(&'p str, &'p str)]),
 }
 
-/// Reads a text file of sane size.
+/// Reads a text file up to the maximum size.
 pub(super) fn read(path: &Path) -> Result<Source, String> {
     let file = fs::File::open(path).map_err(|error| error.to_string())?;
     if file.metadata().is_ok_and(|meta| meta.is_dir()) {
         return Err("it is a directory".to_owned());
     }
     let mut bytes = Vec::new();
-    // Bounded while reading: a pipe or a device has no size to ask for.
+    // Bounded during the read, because a pipe or a device has no size.
     file.take(MAX_FILE_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| error.to_string())?;
@@ -65,7 +65,7 @@ pub(super) fn read(path: &Path) -> Result<Source, String> {
 }
 
 impl FileSource<'_> {
-    /// A path as the configuration means it.
+    /// A path relative to the configuration.
     pub fn path(&self, name: &str) -> PathBuf {
         match self {
             FileSource::Directory(directory) => directory.join(name),
@@ -159,7 +159,7 @@ impl FileSource<'_> {
         }
     }
 
-    /// The configuration of an Alertmanager beside ours.
+    /// The configuration file of an Alertmanager on this host.
     pub fn alertmanager(&self) -> Option<Source> {
         match self {
             FileSource::Directory(_) => ALERTMANAGER_FILES.iter().find_map(|name| read(&self.path(name)).ok()),

@@ -1,4 +1,4 @@
-//! Configurations from real directories, and the one that ships.
+//! Tests of configurations in real directories, and of the shipped one.
 
 use super::*;
 use crate::sense::groups::group::DEFAULT_METRICS;
@@ -199,7 +199,7 @@ reconcile: {interval: 10s, patience: 1m}
 fn mistakes_in_the_configuration_are_found() {
     check(
         "mode: enforced\n",
-        &["evenkeel.yml:1:7 `mode` wants one of dry-run, enforce, found `enforced`"],
+        &["evenkeel.yml:1:7 `mode` must be one of dry-run, enforce, found `enforced`"],
     );
     check(
         "mod: dry-run\n",
@@ -231,15 +231,15 @@ fn mistakes_in_the_configuration_are_found() {
     );
     check(
         "local: [x]\n",
-        &["evenkeel.yml:1:8 `local` wants a mapping of names to strings, found a list"],
+        &["evenkeel.yml:1:8 `local` must be a mapping of names to strings, found a list"],
     );
     check(
         "budget: {final_steps: -1}\n",
-        &["evenkeel.yml:1:23 `final_steps` wants a whole number from 0 to 10000, found `-1`"],
+        &["evenkeel.yml:1:23 `final_steps` must be a whole number from 0 to 10000, found `-1`"],
     );
     check(
         "on_exit: leave\n",
-        &["evenkeel.yml:1:10 `on_exit` wants one of restore, keep, found `leave`"],
+        &["evenkeel.yml:1:10 `on_exit` must be one of restore, keep, found `leave`"],
     );
     check(
         "storage: {retention: {time: 1m, size: 0}}\n",
@@ -255,7 +255,7 @@ fn mistakes_in_the_configuration_are_found() {
     );
     check(
         "protect: [{pid: '{{ $labels.pid }}'}]\n",
-        &["evenkeel.yml:1:18 there is no alert here whose labels could be filled in"],
+        &["evenkeel.yml:1:18 a process group cannot use labels of an alert"],
     );
     check(
         "process_groups: [{name: g}]\n",
@@ -263,7 +263,7 @@ fn mistakes_in_the_configuration_are_found() {
     );
     check(
         "process_groups: [{name: g, select: {name: x}, metrics: [fds]}]\n",
-        &["evenkeel.yml:1:57 `metrics` wants one of swap, context_switches, io, open_fds, found `fds`"],
+        &["evenkeel.yml:1:57 `metrics` must be one of swap, context_switches, io, open_fds, found `fds`"],
     );
     check(
         "process_groups: [{name: g, select: {name: x}}, {name: g, select: {group: h}}]\n",
@@ -275,7 +275,7 @@ fn mistakes_in_the_configuration_are_found() {
     check("webhook: {token_file: token}\n", &[]);
     check(
         "webhook: {allow_unauthenticated: on}\n",
-        &["evenkeel.yml:1:34 `allow_unauthenticated` wants true or false, found `on`"],
+        &["evenkeel.yml:1:34 `allow_unauthenticated` must be true or false, found `on`"],
     );
 }
 
@@ -384,7 +384,7 @@ fn a_hold_that_own_evaluation_does_not_outpace_is_told() {
     let alerts = "groups:\n- {name: slow, interval: 2m, rules: [{alert: A, expr: node_load1 > 1, labels: {tier: t, x: '{{ $value }}'}}]}\n\
                   - {name: fast, rules: [{alert: B, expr: node_load1 > 1}]}\n";
     let config = "rule_files: [a.yml]\nalerting_rule_files: [alerts.yml]\n";
-    let short = "a.yml:6:9 warning: `hold` of 15s is not longer than 15s, and no alert is sure to be repeated sooner";
+    let short = "a.yml:6:9 warning: `hold` of 15s is not longer than 15s, the shortest interval at which alerts are certain to repeat";
     let slow =
         "a.yml:6:9 warning: `hold` of 60s is shorter than the 120s after which group `slow` evaluates alert `A` again";
     for (matchers, hold, expected) in [
@@ -489,7 +489,7 @@ fn mistakes_about_alertmanagers_are_found_before_the_start() {
     );
     check_one(
         &with("authorization: {credentials: a}\n  basic_auth: {username: u, password: p}"),
-        "evenkeel.yml:3:18 `basic_auth` and `authorization` are two values of one header",
+        "evenkeel.yml:3:18 `basic_auth` and `authorization` set the same header",
     );
     check_one(
         &with("tls_config: {cert_file: token}"),
@@ -512,12 +512,12 @@ fn files_of_another_kind_say_where_they_belong() {
         (
             RULE,
             "unknown key `rules` in the configuration",
-            "this is a rule file: name it under `rule_files`",
+            "this is a rule file: list it under `rule_files`",
         ),
         (
             "groups: []\n",
             "unknown key `groups` in the configuration",
-            "this is a file of alerting rules: name it under `alerting_rule_files`",
+            "this is a file of alerting rules: list it under `alerting_rule_files`",
         ),
     ] {
         let directory = tempfile::tempdir().unwrap();

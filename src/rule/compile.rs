@@ -1,4 +1,4 @@
-//! Rules as written -> `RuleSet`. A set that comes out of here is valid; what is wrong is said all at once.
+//! The compiler from rules as written to a `RuleSet`. It reports all errors at once, and its result is valid.
 
 use super::candidate::{Candidate, Setting};
 use super::context::Context;
@@ -34,7 +34,7 @@ pub struct Compiled {
     pub rules: Option<RuleSet>,
     /// Errors and warnings of all files, file by file.
     pub diagnostics: Vec<Diagnostic>,
-    /// Every step that sets something and is undone.
+    /// Every reversible step.
     pub settings: Vec<Setting>,
 }
 
@@ -61,7 +61,7 @@ pub fn compile(files: Vec<RuleFile>, context: &Context) -> Compiled {
     }
 }
 
-/// `None` where the rule has no name; other errors leave a rule that is good for further checks, and never for use.
+/// `None` if the rule has no name. With other errors the rule is only used for further checks.
 fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: &mut Findings) -> Option<Candidate> {
     let matchers = compile_matchers(&written.matchers, findings);
     let actions = compile_ladder(&written.actions, context.allow_exec, findings);
@@ -77,7 +77,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
     if name.value.trim().is_empty() || name.value.chars().any(char::is_control) {
         findings.error(
             name.span,
-            "a rule's name must be a readable text",
+            "a rule's name must be a printable string",
             "it is shown in metrics and in the history",
         );
     }
@@ -103,21 +103,21 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
         without_ledger: written.without_ledger,
     };
 
-    // A selector that could not be read is among the findings already, and so is a ladder.
+    // An unreadable selector or list of steps is among the findings already.
     if matches!(rule.target_selector, TargetSelector::Host)
         && !written.has_select
         && let Some(step) = rule.actions.iter().find(|step| step.is_for_processes())
     {
-        let message = format!("a rule without `select`, and `{}` is done to processes", step.action());
-        let help = "say which ones: select: {name: ffmpeg}, or another key of a selector";
+        let message = format!("a rule without `select`, but `{}` needs processes", step.action());
+        let help = "select them: select: {name: ffmpeg}, or another key of a selector";
         findings.error(written.span, message, help);
     }
     if rule.hold.is_zero() {
         let span = written.hold.as_ref().map_or(written.span, |hold| hold.span);
         findings.error(
             span,
-            "`hold` must be longer than nothing",
-            "leases would end as they begin; the default is 5h",
+            "`hold` must be longer than 0s",
+            "otherwise leases expire at once; the default is 5h",
         );
     }
     if let Some(ladder) = written.whole_ladder
@@ -132,14 +132,14 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
             "add a step to `actions`, such as `nice: 10`",
         );
     }
-    // A condition with an error is missing here, and might have been the one that tells.
+    // A condition with an error is missing here, and may be the narrow one.
     if rule.ends_processes()
         && let (Some(select), Some(selector)) = (written.select.as_ref(), rule.selector())
         && select.keys.len() == selector.conditions.len()
         && !select.keys.is_empty()
         && let Some(reasons) = why_too_wide(selector)
     {
-        let message = "a rule that ends processes must say itself which ones";
+        let message = "a rule that kills processes must select them by fixed text";
         let help = format!(
             "{}; add a key with fixed text, such as name, user or group",
             reasons.join(", ")
@@ -160,10 +160,10 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
     if rule.hold < waits {
         let span = written.hold.as_ref().map_or(written.span, |hold| hold.span);
         let message = format!(
-            "`hold` ends before the ladder: its waits sum up to {}s",
+            "`hold` is shorter than the waits of the rule: {}s in total",
             waits.as_secs_f64()
         );
-        findings.warning(span, message, "make `hold` longer than the waits together");
+        findings.warning(span, message, "make `hold` longer than all waits together");
     }
     Some(Candidate {
         file,
@@ -179,7 +179,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
 
 fn settings(written: &[WrittenStep], actions: &[Step], findings: &Findings) -> Vec<Setting> {
     if written.len() != actions.len() {
-        // A step with an error is missing here, and the rule is not for use.
+        // A step with an error is missing here, and the rule is not used.
         return Vec::new();
     }
     let setting = |(written, step): (&WrittenStep, &Step)| match step {
@@ -192,7 +192,7 @@ fn settings(written: &[WrittenStep], actions: &[Step], findings: &Findings) -> V
     written.iter().zip(actions).filter_map(setting).collect()
 }
 
-/// What chooses among processes, in a rule that does nothing to any.
+/// Warns of keys that select processes in a rule without steps for processes.
 fn warn_of_idle_select(written: &WrittenRule, actions: &[Step], findings: &mut Findings) {
     // A step with an error may have been one for processes.
     let is_whole = written.whole_ladder.is_some() && actions.len() == written.actions.len();
@@ -202,8 +202,8 @@ fn warn_of_idle_select(written: &WrittenRule, actions: &[Step], findings: &mut F
         && actions.iter().all(is_for_host)
         && !actions.iter().all(|step| matches!(step, Step::Wait(_)))
     {
-        let help = "leave it out: these steps are for the host as a whole, whatever runs there";
-        findings.warning(select.span, "`select`, and no step is done to processes", help);
+        let help = "remove it: these steps apply to the host as a whole";
+        findings.warning(select.span, "`select`, but no step applies to processes", help);
     }
     if written.has_select {
         return;
@@ -223,7 +223,7 @@ fn warn_of_idle_select(written: &WrittenRule, actions: &[Step], findings: &mut F
 
 fn check_condition(condition: &Text, context: &Context, findings: &mut Findings) {
     if condition.value.len() > MAX_CONDITION_BYTES {
-        let help = "record the expression in an alerting rule file, and ask for the recorded series here";
+        let help = "record the expression in an alerting rule file, and use the recorded series here";
         findings.error(
             condition.span,
             format!("`while` is longer than {MAX_CONDITION_BYTES} bytes"),
@@ -272,15 +272,15 @@ fn compile_matchers(texts: &[Text], findings: &mut Findings) -> Vec<Matcher> {
         return matchers;
     }
     if matchers.iter().all(|matcher| matcher.matches(&Labels::new())) {
-        let help = "add one that wants a value, such as 'alertname=\"HostCpuSaturated\"'";
-        findings.error(texts[0].span, "these matchers hold for every alert", help);
+        let help = "add one that requires a value, such as 'alertname=\"HostCpuSaturated\"'";
+        findings.error(texts[0].span, "these matchers match every alert", help);
         return matchers;
     }
     let is_moot =
         |matcher: &Matcher| matcher.name == "alertname" && matcher.op == Op::Regex && matcher.matches_value("");
     for (_, text) in matchers.iter().zip(texts).filter(|(matcher, _)| is_moot(matcher)) {
-        let help = "leave it out if any alert is meant, else name the alerts: a|b";
-        findings.warning(text.span, "matches an alert of any name, even of none", help);
+        let help = "remove it to match every alert, or name the alerts: a|b";
+        findings.warning(text.span, "matches alerts of any name, and alerts without a name", help);
     }
     matchers
 }
@@ -298,7 +298,7 @@ fn warn_of_odd_value(matcher: &Matcher, text: &Text, findings: &mut Findings) {
         format!("for a regular expression write {name}{regex}\"{bare}\"")
     } else if quoted {
         format!(
-            "only double quotes are left out: {name}{}\"{}\"",
+            "only double quotes delimit the value: {name}{}\"{}\"",
             matcher.op.as_str(),
             value.trim_matches('\'')
         )
@@ -307,7 +307,11 @@ fn warn_of_odd_value(matcher: &Matcher, text: &Text, findings: &mut Findings) {
     } else {
         return;
     };
-    findings.warning(text.span, format!("this compares with the text `{value}` itself"), help);
+    findings.warning(
+        text.span,
+        format!("this compares with the literal string `{value}`"),
+        help,
+    );
 }
 
 fn compile_overrides(names: &[Text], findings: &mut Findings) -> BTreeSet<String> {

@@ -1,5 +1,5 @@
-//! The rule file as written: its keys, and plain structs that know where each value stands. What the values mean is
-//! judged in `compile`.
+//! The rule file as written: its keys, and structs that know the place of each value. `compile` checks what the
+//! values mean.
 
 use super::job::{ALLOCATE, Allocate, EXEC, Exec, read_allocate, read_exec};
 use crate::diagnostic::{Findings, Source, Span, Spanned};
@@ -314,21 +314,21 @@ pub static SIGNAL: Object = Object {
     one_of: false,
 };
 
-/// The rules of one file, and what was found wrong with them so far.
+/// The rules of one file, and the findings so far.
 #[derive(Debug)]
 pub struct RuleFile<'s> {
     pub(super) rules: Vec<WrittenRule>,
     pub(super) findings: Findings<'s>,
 }
 
-/// What could not be read is missing here, and among the findings.
+/// A rule as written. Unreadable parts are missing here, and are among the findings.
 #[derive(Debug)]
 pub(super) struct WrittenRule {
     pub span: Span,
     pub name: Option<Text>,
     pub matchers: Vec<Text>,
     pub select: Option<WrittenSelect>,
-    /// Whether there is a `select`, though it may be one that cannot be read.
+    /// Whether there is a `select`, even an unreadable one.
     pub has_select: bool,
     pub targets: Option<Spanned<&'static str>>,
     pub order_by: Option<Spanned<&'static str>>,
@@ -336,7 +336,7 @@ pub(super) struct WrittenRule {
     pub max_matches: Option<Spanned<i64>>,
     pub condition: Option<Text>,
     pub actions: Vec<WrittenStep>,
-    /// Where the list of actions stands, if every one of them could be read.
+    /// The place of the list of actions, if all of them are readable.
     pub whole_ladder: Option<Span>,
     pub hold: Option<Spanned<Duration>>,
     pub cooldown: Option<Spanned<Duration>>,
@@ -355,7 +355,7 @@ pub struct WrittenSelect {
 
 #[derive(Debug)]
 pub(super) enum Written {
-    /// A regular expression, maybe with labels in it, under one of the keys for texts.
+    /// A regular expression, perhaps with labels.
     Pattern(&'static str, Text),
     MinAge(Duration),
     MinMemory(u64),
@@ -416,12 +416,12 @@ fn no_rules(findings: &mut Findings, span: Span) {
     findings.error(
         span,
         "no rules in this file",
-        "a rule file begins with `rules:`, and a list of rules follows",
+        "a rule file starts with `rules:` and a list of rules",
     );
 }
 
 fn read_rule(node: &Node, findings: &mut Findings) -> Option<WrittenRule> {
-    // Looked up beforehand, so that even what is wrong with the mapping itself bears the name of its rule.
+    // Looked up first, so that errors in the mapping itself name the rule, too.
     if let Content::Mapping(entries) = &node.content
         && let Some(Content::Scalar { text, .. }) = entries
             .iter()
@@ -473,14 +473,14 @@ fn read_mode(fields: &Fields, findings: &mut Findings) -> bool {
     if let Some(node) = fields.get("mode")
         && matches!(&node.content, Content::Scalar { text, .. } if text == "enforce")
     {
-        let help = "leave it out: the daemon's mode applies";
-        findings.error(node.span, "`mode` wants dry-run, found `enforce`", help);
+        let help = "remove it: the daemon's mode applies";
+        findings.error(node.span, "`mode` must be dry-run, found `enforce`", help);
         return false;
     }
     fields.choice("mode", findings).is_some()
 }
 
-/// A text of one pattern. A list of them is a common slip, because other tools take one.
+/// Reads one pattern. A list is a common mistake, because other tools accept one.
 fn read_pattern(node: &Node, key: &str, findings: &mut Findings) -> Option<Text> {
     if let Content::Sequence(items) = &node.content {
         let texts: Option<Vec<&str>> = items
@@ -495,14 +495,14 @@ fn read_pattern(node: &Node, key: &str, findings: &mut Findings) -> Option<Text>
                 "write the alternatives as one pattern: '{}'",
                 texts.join("|").replace('\'', "''")
             );
-            findings.error(node.span, format!("`{key}` wants {}, found a list", Kind::Text), help);
+            findings.error(node.span, format!("`{key}` must be {}, found a list", Kind::Text), help);
             return None;
         }
     }
     node.text(key, &Kind::Text, findings)
 }
 
-/// Reads a selector, wherever one stands.
+/// Reads a selector at any place.
 pub fn read_select(node: &Node, findings: &mut Findings) -> Option<WrittenSelect> {
     if let Content::Scalar { text, .. } = &node.content
         && !node.is_null()
@@ -551,9 +551,9 @@ fn read_step(node: &Node, findings: &mut Findings) -> Option<WrittenStep> {
         && let Content::Scalar { text, .. } = &entry.value.content
         && !matches!(text.as_str(), "true" | "false")
     {
-        let message = format!("`kill` wants {}, found `{text}`", Kind::Flag);
+        let message = format!("`kill` must be {}, found `{text}`", Kind::Flag);
         let help =
-            "it ends whole cgroups; for processes write `signal: SIGTERM`, or `signal: SIGKILL` where they get no say";
+            "it kills whole cgroups; for processes write `signal: SIGTERM`, or `signal: SIGKILL` to kill them at once";
         findings.error(entry.value.span, message, help);
         return None;
     }

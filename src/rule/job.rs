@@ -1,5 +1,5 @@
-//! `allocate` and `exec`: steps for the host as a whole. Their keys, and from what is written to steps as data; the
-//! alert is filled in later.
+//! The steps `allocate` and `exec` for the host as a whole: their keys, and their conversion from the written form to
+//! data. The labels of the alert are filled in later.
 
 use crate::diagnostic::{Findings, Span};
 use crate::host::job::{Authorization, Server};
@@ -17,7 +17,7 @@ use std::time::Duration;
 /// As Prometheus waits for a scrape.
 const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
-/// A worker is held for so long at most.
+/// Longest timeout, because a request occupies a worker.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 const METHODS: Kind = Kind::Choice(&["GET", "POST", "PUT", "PATCH", "DELETE"]);
 
@@ -176,7 +176,7 @@ pub struct Allocate {
     pub written: String,
 }
 
-/// What is sent with a request.
+/// The body of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body {
     None,
@@ -207,7 +207,7 @@ pub struct Exec {
 }
 
 impl Allocate {
-    /// Whether an earlier grant must be known before this one can be asked for.
+    /// Whether the request needs an earlier grant.
     pub fn wants_resource(&self) -> bool {
         self.url.contains(&Segment::Resource)
             || matches!(&self.body, Body::JsonTemplate(shape) if shape.wants_resource())
@@ -215,7 +215,7 @@ impl Allocate {
 }
 
 impl Exec {
-    /// Whether a grant must be known before it can be run.
+    /// Whether the command needs a grant.
     pub fn wants_resource(&self) -> bool {
         let arguments = self.argv.iter().chain(self.undo.iter().flatten());
         arguments
@@ -230,12 +230,12 @@ impl fmt::Display for Allocate {
     }
 }
 
-/// A URL as logs and pages may show it: some servers want a secret in the query.
+/// A URL without its query, for logs and pages, because some servers expect a secret there.
 pub fn without_query(url: &str) -> &str {
     url.split('?').next().unwrap_or(url)
 }
 
-/// Without the arguments, which may hold what is not for every log and page.
+/// Without the arguments, which may contain secrets.
 impl fmt::Display for Exec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "exec {}", self.written)
@@ -251,7 +251,7 @@ pub(super) fn read_allocate(node: &Node, findings: &mut Findings) -> Option<Allo
         None if method == "GET" => Body::None,
         None => Body::Alert,
         Some(node) if method == "GET" => {
-            let help = "put what the server must know into the URL, or use method: POST";
+            let help = "put the data into the URL, or use method: POST";
             findings.error(node.span, "a GET request has no body", help);
             return None;
         }
@@ -261,8 +261,8 @@ pub(super) fn read_allocate(node: &Node, findings: &mut Findings) -> Option<Allo
     let ttl_at = read_pointer(&fields, "ttl", findings);
     let release = fields.get("release").map(|node| read_release(node, findings));
     if release.is_none() && fields.get("ttl").is_none() {
-        let help = "give it a `release`, or a `ttl` after which it runs out by itself";
-        findings.warning(fields.span, "what is granted is never given back", help);
+        let help = "add a `release`, or a `ttl` after which the grant expires";
+        findings.warning(fields.span, "the granted resource is never released", help);
     }
     let is_https = url.as_ref().is_some_and(|url| url.value.starts_with("https://"));
     let server = read_server(&fields, is_https, findings);
@@ -293,7 +293,7 @@ fn read_release(node: &Node, findings: &mut Findings) -> Option<GiveBack> {
     let method = fields.choice("method", findings).map_or("DELETE", |word| word.value);
     if !pieces.contains(&Segment::Resource) && !body.as_ref().is_some_and(JsonTemplate::wants_resource) {
         let help = "put '{{ $resource }}' into the URL or the body";
-        findings.warning(url.span, "the release does not say what is given back", help);
+        findings.warning(url.span, "the release does not name the granted resource", help);
     }
     Some(GiveBack {
         method: method.to_owned(),
@@ -312,8 +312,8 @@ pub(super) fn read_exec(node: &Node, findings: &mut Findings) -> Option<Exec> {
             (read_argv(items, span, findings), Some(fields))
         }
         Content::Scalar { .. } => {
-            let help = "there is no shell that could split a line: exec: [/usr/local/bin/notify, --now]";
-            findings.error(node.span, "`exec` wants a list of arguments, or a mapping", help);
+            let help = "no shell splits the line; write exec: [/usr/local/bin/notify, --now]";
+            findings.error(node.span, "`exec` must be a list of arguments, or a mapping", help);
             return None;
         }
     };
@@ -340,7 +340,7 @@ pub(super) fn read_exec(node: &Node, findings: &mut Findings) -> Option<Exec> {
             let help = "letters, digits and `_`, no digit first";
             findings.error(
                 text.span,
-                format!("`{name}` is no name of an environment variable"),
+                format!("`{name}` is not a name of an environment variable"),
                 help,
             );
         }
@@ -365,10 +365,10 @@ fn read_argv(items: &[Node], span: Span, findings: &mut Findings) -> Option<(Str
     let argv: Option<Vec<Vec<Segment>>> = texts.iter().map(|text| read_template(text, findings)).collect();
     let argv = argv?;
     if !matches!(argv.first().map(Vec::as_slice), Some([Segment::Text(path)]) if path.starts_with('/')) {
-        let help = "write the whole path, without labels: an alert must not choose what is run";
+        let help = "write the absolute path, without labels, because an alert must not choose the program";
         findings.error(
             program.span,
-            format!("`{}` is no path of a program", program.value),
+            format!("`{}` is not an absolute path of a program", program.value),
             help,
         );
         return None;
@@ -387,7 +387,7 @@ fn read_template(text: &Text, findings: &mut Findings) -> Option<Vec<Segment>> {
     }
 }
 
-/// A URL whose scheme and server are fixed, so that no label chooses who is asked.
+/// A URL with a fixed scheme and server, so that no label chooses the server.
 fn read_url(text: &Text, findings: &mut Findings) -> Option<Vec<Segment>> {
     let pieces = read_template(text, findings)?;
     let fixed = match pieces.first() {
@@ -397,12 +397,13 @@ fn read_url(text: &Text, findings: &mut Findings) -> Option<Vec<Segment>> {
     let rest = fixed.strip_prefix("http://").or(fixed.strip_prefix("https://"));
     let Some(rest) = rest else {
         let help = "write https://HOST/PATH; a label can stand in path and query only";
-        findings.error(text.span, "a URL begins with http:// or https://", help);
+        findings.error(text.span, "a URL must begin with http:// or https://", help);
         return None;
     };
     let authority = rest.find(['/', '?', '#']).map(|end| &rest[..end]);
     if authority.is_none() && pieces.len() > 1 {
-        let help = "an alert must not choose who is asked: write the host, and put the label behind the next `/`";
+        let help =
+            "write the host, and use labels only after the next `/`, because an alert must not choose the server";
         findings.error(text.span, "a template in the host of a URL", help);
         return None;
     }
@@ -410,11 +411,11 @@ fn read_url(text: &Text, findings: &mut Findings) -> Option<Vec<Segment>> {
         findings.error(
             text.span,
             "a user in a URL",
-            "use `basic_auth`: URLs are shown and logged",
+            "use `basic_auth`, because URLs are shown and logged",
         );
         return None;
     }
-    // In the place of a template stands something that fits everywhere.
+    // The placeholder for a template is valid everywhere.
     let example: String = pieces
         .iter()
         .map(|piece| if let Segment::Text(text) = piece { text } else { "x" })
@@ -456,7 +457,7 @@ fn read_pointer(fields: &Fields, key: &str, findings: &mut Findings) -> Option<S
     Some(text.value)
 }
 
-/// A JSON value as written in YAML: numbers and truth values stay what they are, texts are templates.
+/// A JSON value as written in YAML: numbers and booleans stay, strings are templates.
 fn read_shape(node: &Node, findings: &mut Findings) -> Option<JsonTemplate> {
     Some(match &node.content {
         Content::Scalar { text, plain, .. } => match (*plain, text.as_str()) {
@@ -478,13 +479,13 @@ fn read_shape(node: &Node, findings: &mut Findings) -> Option<JsonTemplate> {
     })
 }
 
-/// The same where nothing can be filled in.
+/// The same without templates.
 pub fn read_json(node: &Node, findings: &mut Findings) -> Option<Value> {
     match read_shape(node, findings)?.value() {
         Ok(value) => Some(value),
         Err(_) => {
             let help = "write the value itself";
-            findings.error(node.span, "there is nothing here that could be filled in", help);
+            findings.error(node.span, "no template is allowed here", help);
             None
         }
     }
@@ -520,7 +521,7 @@ fn read_server(fields: &Fields, is_https: bool, findings: &mut Findings) -> Opti
         let fields = Fields::open(node, &BASIC_AUTH, findings)?;
         let username = fields.text("username", findings)?.value;
         if username.contains(':') {
-            findings.error(fields.span, "a user name with a `:`", "RFC 7617 has no place for it");
+            findings.error(fields.span, "a user name with a `:`", "RFC 7617 does not allow it");
         }
         Some(Authorization::Basic {
             username,
@@ -528,12 +529,8 @@ fn read_server(fields: &Fields, is_https: bool, findings: &mut Findings) -> Opti
         })
     });
     if let (Some(_), Some(node)) = (&authorization, fields.get("basic_auth")) {
-        let help = "leave one of them out";
-        findings.error(
-            node.span,
-            "`basic_auth` and `authorization` are two values of one header",
-            help,
-        );
+        let help = "remove one of them";
+        findings.error(node.span, "`basic_auth` and `authorization` set the same header", help);
         return None;
     }
     let tls = fields.get("tls_config").map(|node| {
@@ -541,8 +538,8 @@ fn read_server(fields: &Fields, is_https: bool, findings: &mut Findings) -> Opti
         let mut path = |key| fields.get(key).map(|_| read_path(&fields, key, findings));
         let (ca_file, cert_file, key_file) = (path("ca_file"), path("cert_file"), path("key_file"));
         if cert_file.is_some() != key_file.is_some() {
-            let help = "a certificate is of no use without its key, nor a key without its certificate";
-            findings.error(fields.span, "`cert_file` and `key_file` stand together", help);
+            let help = "a client certificate needs both";
+            findings.error(fields.span, "`cert_file` without `key_file`, or the reverse", help);
         }
         let identity = match (cert_file, key_file) {
             (Some(cert_file), Some(key_file)) => Some((cert_file?, key_file?)),
@@ -560,7 +557,7 @@ fn read_server(fields: &Fields, is_https: bool, findings: &mut Findings) -> Opti
     if !is_https && let Some(node) = fields.get("tls_config") {
         findings.warning(
             node.span,
-            "`tls_config` counts for https only",
+            "`tls_config` applies to https only",
             "write https:// in `url`",
         );
     }
@@ -578,22 +575,22 @@ fn read_server(fields: &Fields, is_https: bool, findings: &mut Findings) -> Opti
     })
 }
 
-/// What giving back needs is kept in the ledger, and no secret gets there.
+/// Refuses inline secrets, because the ledger stores the data for the release.
 fn refuse_secret(node: &Node, key: &str, findings: &mut Findings) {
     if let Content::Mapping(entries) = &node.content
         && let Some(entry) = entries.iter().find(|entry| entry.key == key)
     {
-        let help = format!("put it into a file that others cannot read, and name that: {key}_file");
+        let help = format!("put it into a file that other users cannot read, and set {key}_file");
         findings.error(entry.key_span, "a secret in a rule file", help);
     }
 }
 
-/// Rules may be used from anywhere, so a path in them is whole.
+/// Paths in rules must be absolute, because rules may be used from any directory.
 fn read_path(fields: &Fields, key: &str, findings: &mut Findings) -> Option<PathBuf> {
     let text = fields.text(key, findings)?;
     if !text.value.starts_with('/') {
         let help = format!("such as /etc/evenkeel/{}", text.value);
-        findings.error(text.span, format!("`{key}` wants a whole path"), help);
+        findings.error(text.span, format!("`{key}` must be an absolute path"), help);
         return None;
     }
     Some(PathBuf::from(text.value))

@@ -1,4 +1,4 @@
-//! Steps as written -> the ladder.
+//! The conversion of steps as written into the steps of a rule.
 
 use super::file::{Action, WrittenStep};
 use super::job::{Allocate, Exec};
@@ -10,19 +10,19 @@ use crate::yaml::Text;
 use nix::sys::signal::Signal;
 use std::sync::Arc;
 
-/// Signals that stop a process: `freeze` does it with a lease that lets it continue.
+/// Signals that stop a process. `freeze` does that with a lease.
 const STOPPING: [Signal; 4] = [Signal::SIGSTOP, Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
 
 /// No machine has more processors (CONFIG_NR_CPUS).
 const MAX_CPUS: i32 = 8192;
-/// Ten times what it has is a typing slip.
+/// An increase by more than this is a typo.
 const MAX_PERCENT: i32 = 1000;
 
-/// Compiles a ladder; a step with an error is left out, and among the findings.
+/// Compiles the steps of a rule. A step with an error is left out, and is among the findings.
 pub(super) fn compile_ladder(written: &[WrittenStep], allow_exec: bool, findings: &mut Findings) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for written in written {
-        // One step for each limit of a cgroup, so that each has a lease of its own.
+        // One step for each limit of a cgroup, so that each has its own lease.
         if let Action::Cgroup(limits) = &written.action {
             let changes = limits
                 .iter()

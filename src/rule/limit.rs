@@ -1,4 +1,4 @@
-//! What a rule writes for the files of a cgroup -> what is to be made of what they hold.
+//! The conversion of cgroup limits as written into changes of a file's value.
 
 use super::step::{Change, IoChange, Relative};
 use crate::diagnostic::Findings;
@@ -8,7 +8,7 @@ use crate::yaml::{Text, parse_size};
 
 /// No machine has more processors (CONFIG_NR_CPUS).
 const MAX_CPUS: i32 = 8192;
-/// Ten times what it has is a typing slip.
+/// An increase by more than this is a typo.
 const MAX_PERCENT: i32 = 1000;
 
 /// Compiles one entry of `cgroup:`. Each limit in `io.max` is a change of its own.
@@ -44,7 +44,7 @@ pub(super) fn compile_limit(file: CgroupFile, text: &Text, findings: &mut Findin
                 "write a device and its limits, as in \"/dev/sda wbps=10MiB riops=max\"; limits are rbps, wbps, riops, wiops"
             }
         };
-        // A size with a slip in its unit has a better answer than all that could be written.
+        // For a typo in the unit of a size, a suggestion is a better hint than the list of forms.
         let slip = match file {
             CgroupFile::MemoryHigh | CgroupFile::MemoryMax | CgroupFile::MemorySwapMax => {
                 parse_size(written.trim_start_matches(['+', '-'])).err()
@@ -73,7 +73,7 @@ fn size(text: &str) -> Option<Limit> {
     }
 }
 
-/// A change by so many per cent; to nothing, and by nothing, is none.
+/// Parses a change by a percentage. A change to 0 or by 0 is invalid.
 fn percent(text: &str) -> Option<i32> {
     let percent: i32 = text.strip_suffix('%')?.parse().ok()?;
     (percent != 0 && percent > -100 && percent <= MAX_PERCENT).then_some(percent)
@@ -127,7 +127,7 @@ fn memory(file: CgroupFile, text: &str, setting: impl Fn(Limit) -> Setting) -> O
     size(text).map(|limit| to(setting(limit)))
 }
 
-/// A device, and one limit or several.
+/// Parses a device with one limit or several.
 fn io_max(text: &str) -> Option<Vec<Change>> {
     let mut words = text.split_whitespace();
     let device = words

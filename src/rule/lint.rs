@@ -1,5 +1,5 @@
-//! Checks that need more than one key or more than one rule. Warnings here must be true: a false one teaches people to
-//! ignore them all.
+//! Checks that need more than one key or more than one rule. Their warnings must be true, because false warnings
+//! teach people to ignore all of them.
 
 use super::candidate::Candidate;
 use super::context::Context;
@@ -15,7 +15,7 @@ use crate::process::pattern::is_plain;
 use crate::process::selector::{Condition, Pattern};
 use std::collections::BTreeMap;
 
-/// Judges each rule, and each pair of them. `findings` are those of the files by the candidates' number.
+/// Checks each rule, and each pair of rules. `findings` are those of the files, by the candidates' number.
 pub(super) fn check(candidates: &[Candidate], context: &Context, findings: &mut [Findings]) {
     let mut named: BTreeMap<&str, &Candidate> = BTreeMap::new();
     for candidate in candidates {
@@ -25,11 +25,11 @@ pub(super) fn check(candidates: &[Candidate], context: &Context, findings: &mut 
             let message = format!("a second rule named `{}`", candidate.rule.name);
             let line = first.name_span.line;
             let help = if first.file == candidate.file {
-                format!("the first one stands in line {line}; give each a name of its own")
+                format!("the first one is in line {line}; give each a unique name")
             } else {
-                let help = "give each a name of its own";
+                let help = "give each a unique name";
                 format!(
-                    "the first one stands in {}:{line}; {help}",
+                    "the first one is in {}:{line}; {help}",
                     findings[first.file].source().name()
                 )
             };
@@ -46,7 +46,7 @@ pub(super) fn check(candidates: &[Candidate], context: &Context, findings: &mut 
     warn_of_fights(candidates, findings);
 }
 
-/// The values that a label must have one of for this matcher to hold.
+/// The label values that this matcher accepts, if they can be listed.
 fn wanted(matcher: &Matcher) -> Option<Vec<&str>> {
     match matcher.op {
         Op::Equal => Some(vec![&matcher.value]),
@@ -114,7 +114,7 @@ fn warn_of_short_hold(candidate: &Candidate, context: &Context, findings: &mut F
         Step::Exec(exec) => exec.undo.is_some(),
         Step::Signal(_) | Step::Reclaim(_) | Step::Kill | Step::Wait(_) => false,
     };
-    // A hold of no time is an error already.
+    // A `hold` of 0s is an error already.
     if !rule.actions.iter().any(is_lease) || rule.hold.is_zero() {
         return;
     }
@@ -132,9 +132,9 @@ fn warn_of_short_hold(candidate: &Candidate, context: &Context, findings: &mut F
     findings.warning(candidate.hold_span.unwrap_or(candidate.span), message, help);
 }
 
-/// What `hold` does not outlast, and what follows from that.
+/// The interval that is longer than `hold`, and the consequence.
 fn why_hold_is_short(rule: &Rule, context: &Context) -> Option<(String, &'static str)> {
-    let ends_early = "leases would end while the alert still fires";
+    let ends_early = "leases would expire while the alert still fires";
     let own = context.own_alerts.iter().filter(|alert| alert.may_match(rule));
     let slowest = own.max_by_key(|alert| alert.interval);
     if let Some(repeat) = context.repeat_interval.filter(|repeat| rule.hold <= *repeat) {
@@ -153,7 +153,8 @@ fn why_hold_is_short(rule: &Rule, context: &Context) -> Option<(String, &'static
     let is_short = rule.hold <= FIRING_SET_INTERVAL && !is_repeated_sooner;
     is_short.then(|| {
         let interval = FIRING_SET_INTERVAL.as_secs();
-        let reason = format!("not longer than {interval}s, and no alert is sure to be repeated sooner");
+        let reason =
+            format!("not longer than {interval}s, the shortest interval at which alerts are certain to repeat");
         (reason, ends_early)
     })
 }
@@ -163,11 +164,11 @@ fn warn_of_moot_limit(candidate: &Candidate, findings: &mut Findings) {
     let (Some(span), None) = (candidate.limit_span, &rule.condition) else {
         return;
     };
-    // What is undone is done to `limit` processes, whoever sent the alert.
+    // Reversible steps apply to `limit` processes, regardless of the sender.
     let ends_at_once = rule.actions.iter().find(|step| !matches!(step, Step::Wait(_)));
     if rule.limit > 1 && ends_at_once.is_some_and(Step::is_final) {
         let message = format!(
-            "`limit: {}` has no effect for alerts from Alertmanager: without `while` one process is ended per episode",
+            "`limit: {}` has no effect for alerts from Alertmanager: without `while` one process is killed per episode",
             rule.limit
         );
         let help = "add what must still be true before each next one, such as \
@@ -176,7 +177,7 @@ fn warn_of_moot_limit(candidate: &Candidate, findings: &mut Findings) {
     }
 }
 
-/// What a rule sets, by knob; a ladder that sets one knob twice means the last.
+/// The values that a rule sets, by knob. Of several for one knob the last counts.
 fn knobs(rule: &Rule) -> BTreeMap<Knob, &Value> {
     let set = |step| match step {
         &Step::Set(Change::To(ref value)) => Some((value.knob(), value)),
@@ -219,8 +220,7 @@ fn warn_of_fights(candidates: &[Candidate], findings: &mut [Findings]) {
     }
 }
 
-/// Whether two selectors surely mean some of the same processes, as far as their texts tell. Different patterns are
-/// taken to be meant for different processes: that they overlap could only be guessed.
+/// Whether two selectors certainly overlap. Different patterns count as disjoint, because their overlap would be a guess.
 fn overlap(first: &Selector, second: &Selector) -> bool {
     first.conditions.iter().all(|condition| {
         second
@@ -248,7 +248,7 @@ fn patterns_overlap(first: &Pattern, second: &Pattern) -> bool {
     one.iter().any(|text| two.contains(text))
 }
 
-/// The texts that a pattern matches, where it lists them.
+/// The strings that a pattern matches, if it lists them.
 fn literals(pattern: &Pattern) -> Option<Vec<String>> {
     let Pattern::Fixed(fixed) = pattern else { return None };
     let alternatives = alternatives(fixed.as_str());

@@ -1,5 +1,4 @@
-//! Rules: which alerts lead to which steps on which processes. Files are parsed here and nowhere else; a `RuleSet`
-//! that exists is a valid one.
+//! Rules, which map alerts to steps on processes. Only this layer parses rule files, and every `RuleSet` is valid.
 
 mod target_selector;
 mod candidate;

@@ -1,13 +1,13 @@
-//! Whether a selector says by itself which processes it means. Where steps end processes, neither an alert nor a
-//! pattern that matches anything may decide that.
+//! The check that a selector is narrow by itself. Rules that kill processes need that, because neither an alert nor a
+//! pattern that matches everything may choose the victims.
 
 use super::select::pattern_of;
 use crate::process::Selector;
 use crate::process::selector::{Condition, Part, Pattern};
 
-/// What is found on about every host, by key. A pattern that matches all of them tells nothing apart.
+/// Values from about every host, by key. A pattern that matches all of them selects nothing in particular.
 const NAMES: [&str; 5] = ["bash", "java", "python", "postgres", "nginx"];
-/// Of several words each: an alert may choose what stands between two blanks.
+/// Command lines of several words, because an alert may choose a word.
 const CMDLINES: [&str; 4] = [
     "/usr/bin/java -Xmx1g -jar app.jar",
     "python3 /srv/web/main.py --port 8000 --debug",
@@ -36,11 +36,10 @@ const USERS: [(&str, &str); 4] = [
     ("alice", "1000"),
 ];
 
-/// Less than this is resident of about every process.
+/// About every process has this much resident memory.
 const MIN_TELLING_BYTES: u64 = 1 << 20;
 
-/// For a selector that does not say which processes it means: for each of its conditions, why it does not count.
-/// `None` where one condition is enough.
+/// The reasons, for each condition, why a selector is too wide. `None` if one condition is narrow enough.
 pub(super) fn why_too_wide(selector: &Selector) -> Option<Vec<String>> {
     let by_label = is_chosen_by_label(selector);
     selector
@@ -50,7 +49,7 @@ pub(super) fn why_too_wide(selector: &Selector) -> Option<Vec<String>> {
         .collect()
 }
 
-/// Whether a label of the alert says which processes are meant, and not only which are left out.
+/// Whether a label of the alert selects processes, and does not only exclude some.
 fn is_chosen_by_label(selector: &Selector) -> bool {
     selector.conditions.iter().any(|condition| match condition {
         Condition::Not(left_out) => left_out
@@ -65,30 +64,30 @@ fn why_not_telling(condition: &Condition, by_label: bool) -> Option<String> {
     let key = condition.key();
     match condition {
         Condition::Group { name, selector } => {
-            why_too_wide(selector).map(|_| format!("group `{name}` may be any process"))
+            why_too_wide(selector).map(|_| format!("group `{name}` matches any process"))
         }
-        Condition::Not(_) => Some("`not` only leaves processes out".to_owned()),
-        Condition::MinAge(_) => Some("`min_age` holds for anything that stays".to_owned()),
-        // Which process is large is no choice of the alert, unless it also says which processes to look at.
+        Condition::Not(_) => Some("`not` only excludes processes".to_owned()),
+        Condition::MinAge(_) => Some("`min_age` matches every process that runs long enough".to_owned()),
+        // The alert does not choose which process is large, unless its labels also select the processes.
         Condition::MinMemory(_) | Condition::MinCpu(_) if by_label => {
-            Some(format!("`{key}` leaves it to the label which process"))
+            Some(format!("`{key}` depends on a label of the alert"))
         }
         Condition::MinMemory(bytes) if *bytes < MIN_TELLING_BYTES => {
-            Some(format!("`{key}` of less than 1MiB holds for anything"))
+            Some(format!("`{key}` of less than 1MiB matches everything"))
         }
         Condition::MinMemory(_) | Condition::MinCpu(_) => None,
         condition => {
             let pattern = pattern_of(condition)?;
             let widest = widest(pattern);
             matches_anything(key, widest.as_ref().unwrap_or(pattern)).then(|| match pattern {
-                Pattern::Fixed(_) => format!("`{key}` {pattern} matches anything"),
-                Pattern::Template(_) => format!("`{key}` {pattern} leaves it to the label"),
+                Pattern::Fixed(_) => format!("`{key}` {pattern} matches everything"),
+                Pattern::Template(_) => format!("`{key}` {pattern} depends on a label of the alert"),
             })
         }
     }
 }
 
-/// The pattern with labels that an alert chose so as to match as much as it can.
+/// The pattern with the labels that match as much as possible.
 fn widest(pattern: &Pattern) -> Option<Pattern> {
     let Pattern::Template(parts) = pattern else { return None };
     let text: String = parts
@@ -102,7 +101,7 @@ fn widest(pattern: &Pattern) -> Option<Pattern> {
 }
 
 fn matches_anything(key: &str, pattern: &Pattern) -> bool {
-    // A template that cannot even be widened is not trusted to tell anything apart.
+    // A template that cannot be widened counts as too wide.
     let Pattern::Fixed(fixed) = pattern else { return true };
     let all = |examples: &[&str]| examples.iter().all(|example| fixed.is_match(example));
     match key {

@@ -1,4 +1,4 @@
-//! A rule that was checked, as data, and the set of them.
+//! A checked rule as data, and the set of all rules.
 
 use super::step::Step;
 use crate::alert::Labels;
@@ -22,42 +22,42 @@ pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(5 * 60);
 pub struct Rule {
     /// Unique in its set.
     pub name: SmolStr,
-    /// All must hold.
+    /// All of them must match.
     pub matchers: Vec<Matcher>,
     pub target_selector: TargetSelector,
     pub order_by: OrderBy,
-    /// Targets held at once in an episode; for final steps, victims per episode.
+    /// Maximum number of targets in an episode; for irreversible actions, of victims.
     pub limit: usize,
-    /// More processes than this refuse the whole plan.
+    /// If more processes match, the whole plan is refused.
     pub max_matches: usize,
     /// PromQL of `while:`, checked but not evaluated here.
     pub condition: Option<String>,
     pub actions: Vec<Step>,
     pub hold: Duration,
     pub cooldown: Duration,
-    /// Also alerts that do not name this host.
+    /// Whether the rule also acts on alerts that do not name this host.
     pub any_host: bool,
     /// `mode: dry-run` of the rule itself.
     pub dry_run: bool,
     /// Names of built-in protections that this rule may override.
     pub overrides: BTreeSet<String>,
-    /// `without_ledger: allow`: final steps go on while the ledger cannot be written.
+    /// `without_ledger: allow`: irreversible actions are possible while the ledger cannot be written.
     pub without_ledger: bool,
 }
 
-/// What a rule is about.
+/// The selector of a rule's targets.
 #[derive(Debug, Clone, Default)]
 pub enum TargetSelector {
-    /// `select:` — processes that hold it climb the ladder, and the host beside them where there are steps for it.
+    /// `select:` — the steps apply to matching processes, and to the host if there are steps for it.
     Processes(Selector),
-    /// `select:` — cgroups that hold it climb as a whole.
+    /// `select:` — the steps apply to matching cgroups as a whole.
     Cgroups(Selector),
-    /// No `select:` — the host alone climbs.
+    /// No `select:` — the steps apply to the host.
     #[default]
     Host,
 }
 
-/// Which matches come first.
+/// The order of the matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrderBy {
     pub key: OrderKey,
@@ -83,24 +83,23 @@ impl Default for OrderBy {
 }
 
 impl Rule {
-    /// Whether all matchers hold for an alert with these labels.
+    /// Whether all matchers match an alert with these labels.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.matchers.iter().all(|matcher| matcher.matches(labels))
     }
 
-    /// Whether another rule is the same in everything. Patterns have no equality of their own; two that were compiled from
-    /// one text print alike.
+    /// Whether another rule is identical. Patterns have no equality, but equal ones have the same debug output.
     pub fn is_same_as(&self, other: &Rule) -> bool {
         format!("{self:?}") == format!("{other:?}")
     }
 
-    /// All steps in words, in their order: two rules with the same ladder have the same rungs.
+    /// All steps as strings, in their order, to compare the steps of two rules.
     pub fn ladder(&self) -> String {
         let steps: Vec<String> = self.actions.iter().map(ToString::to_string).collect();
         steps.join("; ")
     }
 
-    /// What selects processes or cgroups, where the rule is about them.
+    /// The selector of processes or cgroups, if the rule has one.
     pub fn selector(&self) -> Option<&Selector> {
         match &self.target_selector {
             TargetSelector::Processes(selector) | TargetSelector::Cgroups(selector) => Some(selector),
@@ -108,7 +107,7 @@ impl Rule {
         }
     }
 
-    /// Whether the ladder has steps for such a target, beside waits.
+    /// Whether the rule has steps for such a target, except waits.
     pub fn has_steps_for(&self, target: Target) -> bool {
         let is_its = |step: &Step| !matches!(step, Step::Wait(_)) && step.is_for(target);
         self.actions.iter().any(is_its)
@@ -118,7 +117,7 @@ impl Rule {
         self.actions.iter().any(Step::is_final)
     }
 
-    /// Whether a final step is one for processes.
+    /// Whether an irreversible action applies to processes.
     pub fn ends_processes(&self) -> bool {
         self.actions
             .iter()
@@ -138,14 +137,14 @@ impl RuleSet {
     }
 }
 
-/// Rules by label values that their matchers insist on, so that an alert is held against few of them. Borrows the rules
-/// and is made anew for each batch of alerts: that costs less than holding two alerts against all of them.
+/// An index of rules by the label values that their matchers demand, so that an alert is compared with few rules. It borrows the
+/// rules and is built for each batch of alerts, which costs less than comparing two alerts with all rules.
 #[derive(Debug)]
 pub struct RuleIndex<'r> {
     rules: &'r [Arc<Rule>],
-    /// Label name, label value, places of rules.
+    /// Label name, label value, indices of rules.
     by_label: HashMap<&'r str, HashMap<&'r str, Vec<usize>>>,
-    /// Rules that insist on no value.
+    /// Rules that demand no value.
     others: Vec<usize>,
 }
 
@@ -157,7 +156,7 @@ impl<'r> RuleIndex<'r> {
             others: Vec::new(),
         };
         for (place, rule) in rules.iter().enumerate() {
-            // Names of alerts tell most rules apart; a severity would not.
+            // Names of alerts distinguish most rules, unlike a severity.
             let listed = |matcher: &'r Matcher| Some((matcher, matcher.listed_values()?));
             let by_name = |(matcher, _): &(&Matcher, Vec<&str>)| matcher.name != "alertname";
             match rule.matchers.iter().filter_map(listed).min_by_key(by_name) {
@@ -173,7 +172,7 @@ impl<'r> RuleIndex<'r> {
         index
     }
 
-    /// The rules whose matchers all hold, in their order.
+    /// The rules with only matching matchers, in their order.
     pub fn matching(&self, labels: &Labels) -> impl Iterator<Item = &'r Arc<Rule>> {
         let mut places = self.others.clone();
         for (name, by_value) in &self.by_label {
@@ -189,8 +188,8 @@ impl<'r> RuleIndex<'r> {
     }
 }
 
-/// A rule for tests in other rooms: matches the alert of its name, selects processes named `burner`, and climbs a
-/// ladder written as `nice 5; wait 10; signal TERM`.
+/// A rule for tests in other modules: matches the alert of its name, selects processes named `burner`, and has steps
+/// written as `nice 5; wait 10; signal TERM`.
 #[cfg(test)]
 pub fn example(name: &str, ladder: &str) -> Rule {
     use super::step::{Change, Send};

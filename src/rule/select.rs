@@ -1,4 +1,4 @@
-//! Selectors as written -> selectors, with a warning where a pattern probably does not mean what it says.
+//! The conversion of selectors as written, with warnings about patterns that probably do not mean what they say.
 
 use super::file::{Written, WrittenSelect};
 use crate::diagnostic::{Findings, Span, suggest};
@@ -13,10 +13,10 @@ use std::sync::Arc;
 /// `TASK_COMM_LEN` of the kernel, without the closing NUL (proc_pid_comm(5)).
 const MAX_NAME_BYTES: usize = 15;
 
-/// Keys of a pattern that a cgroup has as a whole.
+/// Keys with patterns that apply to a cgroup as a whole.
 const CGROUP_KEYS: [&str; 2] = ["cgroup", "unit"];
 
-/// Whether a selector speaks of cgroups alone, and of nothing that a process has.
+/// Whether a selector has only keys of cgroups, and none of processes.
 pub(super) fn names_cgroups(select: &WrittenSelect) -> bool {
     select.keys.iter().all(|written| match written {
         Written::Pattern(key, _) => CGROUP_KEYS.contains(key),
@@ -30,17 +30,17 @@ pub(super) fn names_unit(select: &WrittenSelect) -> bool {
     select.keys.iter().any(is_unit)
 }
 
-/// What a selector may refer to.
+/// The context of a selector.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'c> {
     pub groups: &'c BTreeMap<String, Arc<Selector>>,
-    /// Whether there is an alert whose labels can be filled in.
+    /// Whether labels of an alert are available.
     pub labels: bool,
-    /// Whether cgroups are meant, and not the processes in them.
+    /// Whether it selects cgroups, and not the processes in them.
     pub cgroups: bool,
 }
 
-/// Compiles a selector; a key with an error is left out, and among the findings.
+/// Compiles a selector. A key with an error is left out, and is among the findings.
 pub fn compile_select(select: &WrittenSelect, scope: Scope, findings: &mut Findings) -> Selector {
     let conditions = select
         .keys
@@ -104,7 +104,7 @@ fn compile_pattern(key: &str, text: &Text, scope: Scope, findings: &mut Findings
         findings.error(
             text.span,
             format!("`{key}` is empty"),
-            "an empty pattern matches nothing; leave the key out",
+            "an empty pattern matches nothing; remove the key",
         );
         return None;
     }
@@ -115,7 +115,7 @@ fn compile_pattern(key: &str, text: &Text, scope: Scope, findings: &mut Findings
         match piece {
             Segment::Resource => {
                 let help = "it can be used in `allocate` and `exec`";
-                findings.error(text.span, "`$resource` says nothing about processes", help);
+                findings.error(text.span, "`$resource` cannot select processes", help);
                 return None;
             }
             Segment::Label(name) => {
@@ -130,10 +130,10 @@ fn compile_pattern(key: &str, text: &Text, scope: Scope, findings: &mut Findings
                     .find("}}")
                     .map_or(0, |end| text.value[start..start + end + 2].chars().count());
                 if !scope.labels {
-                    let help = "labels can be used in rules only; write the text itself";
+                    let help = "labels can be used in rules only; write a literal string";
                     findings.error(
                         text.part(offset, width),
-                        "there is no alert here whose labels could be filled in",
+                        "a process group cannot use labels of an alert",
                         help,
                     );
                     sound = false;
@@ -158,7 +158,7 @@ fn compile_pattern(key: &str, text: &Text, scope: Scope, findings: &mut Findings
             match Pattern::fixed(regex) {
                 Ok(pattern) => Some(pattern),
                 Err(error) => {
-                    // Syntax was checked already; what is left is the size limit of the compiled form.
+                    // The syntax is valid, so this is the size limit of the compiled form.
                     findings.error(
                         text.span,
                         format!("this pattern cannot be used: {error}"),
@@ -195,7 +195,7 @@ fn check_regex(regex: &str, offset: usize, whole: bool, text: &Text, findings: &
     false
 }
 
-/// What was meant by a pattern that takes `*` for any text.
+/// The regular expression for a shell pattern.
 fn from_shell(pattern: &str) -> String {
     let mut regex = String::new();
     for character in pattern.chars() {
@@ -258,7 +258,7 @@ fn warn_of_shell_star(alternative: &str, place: Span, findings: &mut Findings) {
     findings.warning(place, message, format!("did you mean `{stem}.*`?"));
 }
 
-/// Warns of `^` and `$` where the anchors are there anyway.
+/// Warns of `^` and `$`, because patterns are anchored anyway.
 pub fn warn_of_anchors(regex: &str, text: &Text, findings: &mut Findings) {
     let escaped = regex.strip_suffix('$').is_some_and(|rest| rest.ends_with('\\'));
     if regex.starts_with('^') || (regex.ends_with('$') && !escaped) {

@@ -1,4 +1,4 @@
-//! The steps of a ladder, as data.
+//! The steps of a rule, as data.
 
 use super::job::{Allocate, Exec};
 use crate::host::knob::{Knob, Value};
@@ -10,30 +10,30 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One rung of a rule's ladder.
+/// One step of a rule.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     /// Reversible: sets a knob for as long as the lease lives.
     Set(Change),
     Signal(Send),
-    /// Has the kernel take back up to so many bytes. Nothing to undo: what is used comes back by itself.
+    /// Makes the kernel reclaim up to this many bytes. It needs no revert, because used pages return by themselves.
     Reclaim(u64),
-    /// Ends everything in a cgroup.
+    /// Kills every process in a cgroup.
     Kill,
-    /// Asks a resource allocator, and gives back.
+    /// Requests a resource from an allocator, and releases it.
     Allocate(Arc<Allocate>),
     /// Runs a command; with `undo` it is a lease.
     Exec(Arc<Exec>),
-    /// Later steps run only if alert, process and selector still hold after this time.
+    /// A delay, after which later steps run only if the alert fires and the process matches.
     Wait(Duration),
 }
 
-/// What a reversible step sets.
+/// The change of a reversible step.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     To(Value),
     Affinity(AffinityChange),
-    /// A limit of a cgroup, relative to what it is.
+    /// A limit of a cgroup, relative to the present one.
     Limit {
         file: CgroupFile,
         by: Relative,
@@ -42,14 +42,14 @@ pub enum Change {
     Io(IoChange),
 }
 
-/// What is added to a limit, or taken from it.
+/// The change of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relative {
-    /// Of what it is; of what the host has, where there is no limit.
+    /// Percentage of the present limit, or of the host's total without a limit.
     Percent(i32),
     Processors(i32),
     Bytes(i64),
-    /// So many per cent of what the host has, whatever it is now.
+    /// Percentage of the host's total.
     OfHost(u8),
 }
 
@@ -61,7 +61,7 @@ pub struct IoChange {
     pub limit: Limit,
 }
 
-/// Affinity relative to what the process has.
+/// Affinity relative to the present one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AffinityChange {
     /// All processors of the cpuset.
@@ -79,18 +79,18 @@ pub struct Send {
     pub undo: Option<Signal>,
 }
 
-/// What a signal step means for the process.
+/// The effect of a signal on the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalKind {
-    /// Ends the process, now or when it gets to it.
+    /// Kills the process, at once or after its cleanup.
     Final,
-    /// Tells a process that has a handler for it; refused where it has none.
+    /// Notifies a process, which must have a handler for the signal.
     Notice,
-    /// A notice that is undone by another one.
+    /// A notification with a reverting one.
     Reversible,
 }
 
-/// Signals that people send to end a process. All others are notices.
+/// Signals that are meant to kill a process. All others are notifications.
 const FINAL_SIGNALS: [Signal; 5] = [
     Signal::SIGTERM,
     Signal::SIGKILL,
@@ -125,7 +125,7 @@ impl Step {
         }
     }
 
-    /// Whether this is a step for such a target. A wait is one for all.
+    /// Whether the step applies to such a target. A wait applies to all.
     pub fn is_for(&self, target: Target) -> bool {
         match self {
             Step::Wait(_) => true,
@@ -138,7 +138,7 @@ impl Step {
         }
     }
 
-    /// Whether it can be taken only when something was granted.
+    /// Whether the step needs a grant.
     pub fn wants_resource(&self) -> bool {
         match self {
             Step::Allocate(allocate) => allocate.wants_resource(),
@@ -147,7 +147,7 @@ impl Step {
         }
     }
 
-    /// Whether this is something that is done to processes or cgroups.
+    /// Whether the step applies to processes or cgroups.
     pub fn is_for_processes(&self) -> bool {
         matches!(self, Step::Set(_) | Step::Signal(_) | Step::Reclaim(_) | Step::Kill)
     }
@@ -159,7 +159,7 @@ impl Step {
         }
     }
 
-    /// What ends its target, where the step is one that ends processes.
+    /// The kind of kill, if the step kills processes.
     pub fn final_signal(&self) -> Option<Signal> {
         match self {
             Step::Signal(send) if send.kind() == SignalKind::Final => Some(send.signal),
@@ -170,7 +170,7 @@ impl Step {
 }
 
 impl Change {
-    /// The knob, as far as it is known without the host: which device is meant is not.
+    /// The knob, without the number of its device, which only the host knows.
     pub fn knob(&self) -> Knob {
         match self {
             Change::To(value) => value.knob(),
@@ -180,7 +180,7 @@ impl Change {
         }
     }
 
-    /// Whether what it sets depends on what is there.
+    /// Whether the new value depends on the present one.
     pub fn is_relative(&self) -> bool {
         match self {
             Change::To(_)

@@ -1,4 +1,4 @@
-//! What a rule is about: processes, cgroups, or the host.
+//! The selector of a rule's targets: processes, cgroups, or the host.
 
 use super::context::Context;
 use super::file::{Action, WrittenRule, WrittenSelect, WrittenStep};

@@ -1,4 +1,4 @@
-//! What rule files may say, and what is said about those that are wrong.
+//! Tests of rule files: valid ones, and the messages about invalid ones.
 
 use super::ruleset::{DEFAULT_COOLDOWN, DEFAULT_HOLD};
 use super::step::{AffinityChange, Change, Send};
@@ -218,10 +218,10 @@ fn shape_of_the_file_is_checked() {
     for text in ["", "# nothing\n", "---\n", "~\n"] {
         check(text, &["1:1 no rules in this file"]);
     }
-    // Somebody who wants none says so.
+    // An empty list of rules is explicit.
     check("rules: []\n", &[]);
-    check("rules:\n", &["1:1 `rules` wants a list, found nothing"]);
-    check("rules: x\n", &["1:8 `rules` wants a list, found `x`"]);
+    check("rules:\n", &["1:1 `rules` must be a list, found nothing"]);
+    check("rules: x\n", &["1:8 `rules` must be a list, found `x`"]);
     check("- name: x\n", &["1:1 a rule file must be a mapping, found a list"]);
     check(
         "rule: []\n",
@@ -243,7 +243,7 @@ fn shape_of_the_file_is_checked() {
     );
     check(
         "rules:\n- name: r\n  matchers: ['a=\"b\"']\n  actions: [{wait: 1s}, {nice: 1}]\n",
-        &["2:3 a rule without `select`, and `nice` is done to processes"],
+        &["2:3 a rule without `select`, but `nice` needs processes"],
     );
 }
 
@@ -276,8 +276,8 @@ fn unknown_and_duplicate_keys_name_what_is_known() {
     );
     check_help(
         &[("actions", "[{kill: x264}]")],
-        "5:20 `kill` wants true or false, found `x264`",
-        "it ends whole cgroups; for processes write `signal: SIGTERM`, or `signal: SIGKILL` where they get no say",
+        "5:20 `kill` must be true or false, found `x264`",
+        "it kills whole cgroups; for processes write `signal: SIGTERM`, or `signal: SIGKILL` to kill them at once",
     );
     check_help(
         &[("actions", "[{nise: 5}]")],
@@ -287,7 +287,7 @@ fn unknown_and_duplicate_keys_name_what_is_known() {
     check_help(
         &[("limit", "1\n  limit: 2")],
         "7:3 duplicate key `limit`",
-        "it stands in line 6 already; keep one of them",
+        "it is already in line 6; keep one of them",
     );
     check_help(
         &[("<<", "{limit: 2}")],
@@ -301,78 +301,82 @@ fn values_of_a_wrong_type_say_what_would_be_right() {
     for (changes, expected, help) in [
         (
             ("limit", "0"),
-            "6:10 `limit` wants a whole number from 1 to 100000, found `0`",
-            "the nearest that is allowed is 1",
+            "6:10 `limit` must be a whole number from 1 to 100000, found `0`",
+            "the nearest allowed value is 1",
         ),
         (
             ("limit", "0x10"),
-            "6:10 `limit` wants a whole number from 1 to 100000, found `0x10`",
+            "6:10 `limit` must be a whole number from 1 to 100000, found `0x10`",
             "write plain decimal digits",
         ),
         (
             ("limit", "1.5"),
-            "6:10 `limit` wants a whole number from 1 to 100000, found `1.5`",
+            "6:10 `limit` must be a whole number from 1 to 100000, found `1.5`",
             "write plain decimal digits",
         ),
         (
             ("limit", "[1]"),
-            "6:10 `limit` wants a whole number from 1 to 100000, found a list",
+            "6:10 `limit` must be a whole number from 1 to 100000, found a list",
             "",
         ),
         (
             ("limit", ""),
-            "6:3 `limit` wants a whole number from 1 to 100000, found nothing",
-            "give it a value, or leave the key out",
+            "6:3 `limit` must be a whole number from 1 to 100000, found nothing",
+            "give it a value, or remove the key",
         ),
         (
             ("hold", "30"),
-            "6:9 `hold` wants a duration such as 30s or 1m30s, found `30`",
+            "6:9 `hold` must be a duration such as 30s or 1m30s, found `30`",
             "the unit is missing: did you mean 30s?",
         ),
         (
             ("hold", "soon"),
-            "6:9 `hold` wants a duration such as 30s or 1m30s, found `soon`",
+            "6:9 `hold` must be a duration such as 30s or 1m30s, found `soon`",
             "write a duration such as 500ms, 30s, 1m30s or 2h",
         ),
         (
             ("hold", "0s"),
-            "6:9 `hold` must be longer than nothing",
-            "leases would end as they begin; the default is 5h",
+            "6:9 `hold` must be longer than 0s",
+            "otherwise leases expire at once; the default is 5h",
         ),
         (
             ("any_host", "yes"),
-            "6:13 `any_host` wants true or false, found `yes`",
+            "6:13 `any_host` must be true or false, found `yes`",
             "YAML 1.2 has only true and false: write true",
         ),
-        (("any_host", "1"), "6:13 `any_host` wants true or false, found `1`", ""),
+        (
+            ("any_host", "1"),
+            "6:13 `any_host` must be true or false, found `1`",
+            "",
+        ),
         (
             ("order_by", "mem"),
-            "6:13 `order_by` wants one of cpu, memory, age, oom_score, -cpu, -memory, -age, -oom_score, found `mem`",
+            "6:13 `order_by` must be one of cpu, memory, age, oom_score, -cpu, -memory, -age, -oom_score, found `mem`",
             "did you mean `memory`?",
         ),
         (
             ("order_by", "size"),
-            "6:13 `order_by` wants one of cpu, memory, age, oom_score, -cpu, -memory, -age, -oom_score, found `size`",
+            "6:13 `order_by` must be one of cpu, memory, age, oom_score, -cpu, -memory, -age, -oom_score, found `size`",
             "known: cpu, memory, age, oom_score, -cpu, -memory, -age, -oom_score",
         ),
         (
             ("mode", "enforce"),
-            "6:9 `mode` wants dry-run, found `enforce`",
-            "leave it out: the daemon's mode applies",
+            "6:9 `mode` must be dry-run, found `enforce`",
+            "remove it: the daemon's mode applies",
         ),
         (
             ("mode", "off"),
-            "6:9 `mode` wants dry-run, found `off`",
+            "6:9 `mode` must be dry-run, found `off`",
             "known: dry-run",
         ),
         (
             ("without_ledger", "true"),
-            "6:19 `without_ledger` wants allow, found `true`",
+            "6:19 `without_ledger` must be allow, found `true`",
             "known: allow",
         ),
         (
             ("override_protection", "sshd"),
-            "6:24 `override_protection` wants a list of strings, found `sshd`",
+            "6:24 `override_protection` must be a list of strings, found `sshd`",
             "write it as a list: ['sshd']",
         ),
         (
@@ -380,15 +384,15 @@ fn values_of_a_wrong_type_say_what_would_be_right() {
             "6:25 no built-in protection `ssh`",
             "did you mean `sshd`?",
         ),
-        (("name", "[x]"), "2:9 `name` wants a string, found a list", ""),
+        (("name", "[x]"), "2:9 `name` must be a string, found a list", ""),
         (
             ("name", "\"a\\nb\""),
-            "2:9 a rule's name must be a readable text",
+            "2:9 a rule's name must be a printable string",
             "it is shown in metrics and in the history",
         ),
         (
             ("matchers", "'alertname=\"A\"'"),
-            "3:13 `matchers` wants a list of strings, found `alertname=\"A\"`",
+            "3:13 `matchers` must be a list of strings, found `alertname=\"A\"`",
             "write it as a list: ['alertname=\"A\"']",
         ),
         (
@@ -408,37 +412,37 @@ fn values_of_a_wrong_type_say_what_would_be_right() {
         ),
         (
             ("select", "{name: [ffmpeg, x264]}"),
-            "4:18 `name` wants a string, found a list",
+            "4:18 `name` must be a string, found a list",
             "write the alternatives as one pattern: 'ffmpeg|x264'",
         ),
         (
             ("select", "{name: [[a]]}"),
-            "4:18 `name` wants a string, found a list",
+            "4:18 `name` must be a string, found a list",
             "",
         ),
         (
             ("select", "{min_memory: 200MB}"),
-            "4:24 `min_memory` wants a size such as 200MiB, or a number of bytes, found `200MB`",
+            "4:24 `min_memory` must be a size such as 200MiB, or a number of bytes, found `200MB`",
             "did you mean 200MiB?",
         ),
         (
             ("select", "{min_cpu: half}"),
-            "4:21 `min_cpu` wants a number from 0.001 to 10000, found `half`",
+            "4:21 `min_cpu` must be a number from 0.001 to 10000, found `half`",
             "",
         ),
         (
             ("select", "{min_cpu: .nan}"),
-            "4:21 `min_cpu` wants a number from 0.001 to 10000, found `.nan`",
+            "4:21 `min_cpu` must be a number from 0.001 to 10000, found `.nan`",
             "",
         ),
         (
             ("select", "{min_age: 1}"),
-            "4:21 `min_age` wants a duration such as 30s or 1m30s, found `1`",
+            "4:21 `min_age` must be a duration such as 30s or 1m30s, found `1`",
             "the unit is missing: did you mean 1s?",
         ),
         (
             ("actions", "{nice: 5}"),
-            "5:12 `actions` wants a list, found a mapping",
+            "5:12 `actions` must be a list, found a mapping",
             "write each entry on a line of its own that begins with `-`",
         ),
         (
@@ -478,8 +482,8 @@ fn steps_are_checked_one_by_one() {
     for (step, expected, help) in [
         (
             "nice: 20",
-            "5:20 `nice` wants a whole number from -20 to 19, found `20`",
-            "the nearest that is allowed is 19",
+            "5:20 `nice` must be a whole number from -20 to 19, found `20`",
+            "the nearest allowed value is 19",
         ),
         (
             "ionice: best-effort",
@@ -513,13 +517,13 @@ fn steps_are_checked_one_by_one() {
         ),
         (
             "sched: fifo",
-            "5:21 `sched` wants one of batch, idle, other, found `fifo`",
+            "5:21 `sched` must be one of batch, idle, other, found `fifo`",
             "known: batch, idle, other",
         ),
         (
             "oom_score_adj: 1001",
-            "5:29 `oom_score_adj` wants a whole number from -1000 to 1000, found `1001`",
-            "the nearest that is allowed is 1000",
+            "5:29 `oom_score_adj` must be a whole number from -1000 to 1000, found `1001`",
+            "the nearest allowed value is 1000",
         ),
         (
             "freeze: false",
@@ -551,7 +555,7 @@ fn steps_are_checked_one_by_one() {
         ),
         (
             "signal: [SIGTERM]",
-            "5:22 `signal` wants a string, or a mapping with the keys of a signal that is undone, found a list",
+            "5:22 `signal` must be a string, or a mapping with the keys of a signal that is undone, found a list",
             "",
         ),
         (
@@ -610,8 +614,8 @@ fn matchers_are_checked_in_their_place() {
     assert!(!found[0].help.as_deref().unwrap().contains("one `=`"));
     check_help(
         &[("matchers", "['alertname=~\".*\"']")],
-        "3:14 these matchers hold for every alert",
-        "add one that wants a value, such as 'alertname=\"HostCpuSaturated\"'",
+        "3:14 these matchers match every alert",
+        "add one that requires a value, such as 'alertname=\"HostCpuSaturated\"'",
     );
     check_help(
         &[("matchers", "[]")],
@@ -623,7 +627,7 @@ fn matchers_are_checked_in_their_place() {
 #[test]
 fn matchers_that_compare_with_more_than_was_meant_are_warned_of() {
     let warned = |matcher: &str, value: &str, help: &str| {
-        let expected = format!("3:14 warning: this compares with the text `{value}` itself");
+        let expected = format!("3:14 warning: this compares with the literal string `{value}`");
         check_help(
             &[("matchers", &format!("[{matcher}, 'alertname=\"A\"']"))],
             &expected,
@@ -639,7 +643,7 @@ fn matchers_that_compare_with_more_than_was_meant_are_warned_of() {
     warned(
         r#""severity='page'""#,
         "'page'",
-        "only double quotes are left out: severity=\"page\"",
+        "only double quotes delimit the value: severity=\"page\"",
     );
     warned(
         "'severity!=\"page|ticket\"'",
@@ -710,7 +714,7 @@ fn patterns_and_templates_are_checked_in_their_place() {
         (
             "{name: ''}",
             "4:18 `name` is empty",
-            "an empty pattern matches nothing; leave the key out",
+            "an empty pattern matches nothing; remove the key",
         ),
         (
             "{pid: '{{ $labels.pid'}",
@@ -719,7 +723,7 @@ fn patterns_and_templates_are_checked_in_their_place() {
         ),
         (
             "{pid: 'é{{ .pid }}'}",
-            "4:19 only labels of the alert can be referred to",
+            "4:19 only labels of the alert can be used",
             "write {{ $labels.NAME }}; a regular expression that holds two braces writes them \\{\\{",
         ),
         (
@@ -831,8 +835,8 @@ fn misunderstood_patterns_are_warned_of() {
     );
     check_help(
         &[("matchers", "['alertname=~\".*\"', 'x=\"y\"']")],
-        "3:14 warning: matches an alert of any name, even of none",
-        "leave it out if any alert is meant, else name the alerts: a|b",
+        "3:14 warning: matches alerts of any name, and alerts without a name",
+        "remove it to match every alert, or name the alerts: a|b",
     );
 }
 
@@ -855,7 +859,7 @@ fn rules_that_make_no_sense_are_warned_of() {
     let ends = ("actions", "[{signal: SIGTERM}]");
     check_help(
         &[("limit", "5"), ends],
-        "6:10 warning: `limit: 5` has no effect for alerts from Alertmanager: without `while` one process is ended per \
+        "6:10 warning: `limit: 5` has no effect for alerts from Alertmanager: without `while` one process is killed per \
          episode",
         "add what must still be true before each next one, such as \
          while: node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes < 0.1",
@@ -871,13 +875,13 @@ fn rules_that_make_no_sense_are_warned_of() {
     );
     check_help(
         &[("hold", "10m"), ("actions", "[{wait: 11m}, {nice: 5}]")],
-        "6:9 warning: `hold` ends before the ladder: its waits sum up to 660s",
-        "make `hold` longer than the waits together",
+        "6:9 warning: `hold` is shorter than the waits of the rule: 660s in total",
+        "make `hold` longer than all waits together",
     );
     check_help(
         &[("hold", "5m")],
         "6:9 warning: `hold` of 300s is not longer than Alertmanager's repeat_interval of 300s",
-        "leases would end while the alert still fires; make it longer",
+        "leases would expire while the alert still fires; make it longer",
     );
     check(&rule(&[("hold", "5m"), ("actions", "[{signal: SIGTERM}]")]), &[]);
     check_help(
@@ -952,7 +956,7 @@ fn rules_that_end_processes_say_themselves_which() {
         ("{name: '.*server'}", false),
     ] {
         let expected: &[&str] = if refused {
-            &["4:11 a rule that ends processes must say itself which ones"]
+            &["4:11 a rule that kills processes must select them by fixed text"]
         } else {
             &[]
         };
@@ -963,20 +967,20 @@ fn rules_that_end_processes_say_themselves_which() {
     for (select, reasons) in [
         (
             "{name: '.*', not: {user: root}, min_age: 1s}",
-            "`name` \".*\" matches anything, `not` only leaves processes out, `min_age` holds for anything that stays",
+            "`name` \".*\" matches everything, `not` only excludes processes, `min_age` matches every process that runs long enough",
         ),
         (
             "{pid: '{{ $labels.pid }}', min_cpu: 1}",
-            "`pid` \"{{ $labels.pid }}\" leaves it to the label, `min_cpu` leaves it to the label which process",
+            "`pid` \"{{ $labels.pid }}\" depends on a label of the alert, `min_cpu` depends on a label of the alert",
         ),
         (
             "{group: everything, min_memory: 5}",
-            "group `everything` may be any process, `min_memory` of less than 1MiB holds for anything",
+            "group `everything` matches any process, `min_memory` of less than 1MiB matches everything",
         ),
     ] {
         check_help(
             &[("select", select), final_steps],
-            "4:11 a rule that ends processes must say itself which ones",
+            "4:11 a rule that kills processes must select them by fixed text",
             &format!("{reasons}{remedy}"),
         );
     }
@@ -998,7 +1002,7 @@ fn rules_are_judged_together() {
     );
     assert_eq!(
         found[0].help.as_deref(),
-        Some("the first one stands in 0.yml:2; give each a name of its own")
+        Some("the first one is in 0.yml:2; give each a unique name")
     );
 
     for (select, matchers, actions, fights) in [
@@ -1066,7 +1070,7 @@ rules:
     let compiled = compile(vec![file::read(&source)], &context);
     assert!(compiled.rules.is_none());
     let expected = "\
-error: `min_memory` wants a size such as 200MiB, or a number of bytes, found
+error: `min_memory` must be a size such as 200MiB, or a number of bytes, found
        `200MB`
  --> rules/batch.yml:6:19 (rule `calm-batch-jobs`)
   |
@@ -1317,8 +1321,8 @@ fn what_is_asked_of_others_is_checked_beforehand() {
         &["5:77 a GET request has no body"],
     );
     let urls = [
-        ("ftp://b/x", "a URL begins with http:// or https://"),
-        ("{{ $labels.url }}", "a URL begins with http:// or https://"),
+        ("ftp://b/x", "a URL must begin with http:// or https://"),
+        ("{{ $labels.url }}", "a URL must begin with http:// or https://"),
         ("https://{{ $labels.host }}/x", "a template in the host of a URL"),
         ("https://b.{{ $labels.host }}", "a template in the host of a URL"),
         ("https://b:{{ $labels.port }}/x", "a template in the host of a URL"),
@@ -1328,7 +1332,7 @@ fn what_is_asked_of_others_is_checked_beforehand() {
         ("https://b/a/../x", "`https://b/a/../x` is no URL"),
         ("https://b/a/%2E%2e/x", "`https://b/a/%2E%2e/x` is no URL"),
         ("https://b/x#y", "`https://b/x#y` is no URL"),
-        ("https://b/{{ .x }}", "only labels of the alert can be referred to"),
+        ("https://b/{{ .x }}", "only labels of the alert can be used"),
     ];
     for (url, message) in urls {
         let text = host_step(&format!("allocate: {{url: '{url}', resource: /r, ttl: /t}}"));
@@ -1351,15 +1355,15 @@ fn what_is_asked_of_others_is_checked_beforehand() {
     }
     check(
         &host_step("allocate: {url: 'http://b/x', resource: /r}"),
-        &["5:15 warning: what is granted is never given back"],
+        &["5:15 warning: the granted resource is never released"],
     );
     check(
         &allocation(", release: {url: 'http://b/y'}"),
-        &["5:73 warning: the release does not say what is given back"],
+        &["5:73 warning: the release does not name the granted resource"],
     );
     check(
         &allocation(", authorization: {credentials_file: token}"),
-        &["5:92 `credentials_file` wants a whole path"],
+        &["5:92 `credentials_file` must be an absolute path"],
     );
     let found = compile_all(&[&allocation(", authorization: {credentials: secret}")]).diagnostics;
     assert!(
@@ -1368,7 +1372,7 @@ fn what_is_asked_of_others_is_checked_beforehand() {
     );
     check(
         &allocation(", tls_config: {ca_file: /ca.pem}"),
-        &["5:70 warning: `tls_config` counts for https only"],
+        &["5:70 warning: `tls_config` applies to https only"],
     );
     check(
         &allocation("").replace("  actions:", "  limit: 3\n  actions:"),
@@ -1376,7 +1380,7 @@ fn what_is_asked_of_others_is_checked_beforehand() {
     );
     check(
         &allocation("").replace("  actions:", "  select: {name: x}\n  actions:"),
-        &["4:11 warning: `select`, and no step is done to processes"],
+        &["4:11 warning: `select`, but no step applies to processes"],
     );
     check(&allocation(", timeout: 2h"), &["5:67 `timeout` is out of range"]);
 }
@@ -1399,13 +1403,16 @@ fn commands_are_paths_and_arguments() {
     );
     check(
         &host_step("exec: /bin/true --now"),
-        &["5:11 `exec` wants a list of arguments, or a mapping"],
+        &["5:11 `exec` must be a list of arguments, or a mapping"],
     );
     check(&host_step("exec: []"), &["5:11 a command without a program"]);
-    check(&host_step("exec: [true]"), &["5:12 `true` is no path of a program"]);
+    check(
+        &host_step("exec: [true]"),
+        &["5:12 `true` is not an absolute path of a program"],
+    );
     check(
         &host_step("exec: ['/bin/{{ $labels.x }}']"),
-        &["5:12 `/bin/{{ $labels.x }}` is no path of a program"],
+        &["5:12 `/bin/{{ $labels.x }}` is not an absolute path of a program"],
     );
     check(
         &host_step("exec: [/bin/a, '{{ $resource }}']"),
@@ -1413,7 +1420,7 @@ fn commands_are_paths_and_arguments() {
     );
     check(
         &rule(&[("select", "{name: '{{ $resource }}'}")]),
-        &["4:18 `$resource` says nothing about processes"],
+        &["4:18 `$resource` cannot select processes"],
     );
 }
 
@@ -1553,8 +1560,8 @@ fn steps_and_selector_tell_whether_cgroups_are_meant() {
     );
     check_help(
         &[("select", "{unit: '.*'}"), ("actions", "[{kill: true}]")],
-        "4:11 a rule that ends processes must say itself which ones",
-        "`unit` \".*\" matches anything; add a key with fixed text, such as name, user or group",
+        "4:11 a rule that kills processes must select them by fixed text",
+        "`unit` \".*\" matches everything; add a key with fixed text, such as name, user or group",
     );
 }
 

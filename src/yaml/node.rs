@@ -1,4 +1,4 @@
-//! Text -> tree with positions. Bounded in depth and size, whatever the text says.
+//! The YAML parser, which yields a tree with positions. Depth and size are bounded, whatever the input.
 
 use crate::diagnostic::{Findings, Span};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span as Marked};
@@ -116,7 +116,7 @@ impl Builder<'_, '_> {
             | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(true) if self.root.is_none() => Ok(()),
             Event::DocumentStart(true) => {
-                let help = "make it a file of its own";
+                let help = "move it to another file";
                 Err((
                     self.span(start, place.end),
                     "a second document in one file".into(),
@@ -187,7 +187,7 @@ impl Builder<'_, '_> {
             return Err((
                 self.span(start, start),
                 message,
-                "no file of evenkeel needs that".into(),
+                "evenkeel's files need no such depth".into(),
             ));
         }
         self.open.push(Open { anchor, start, content });
@@ -223,7 +223,7 @@ impl Builder<'_, '_> {
                 None => match node.content {
                     Content::Scalar { text, .. } => {
                         if let Some(first) = entries.iter().find(|entry| entry.key == text) {
-                            let help = format!("it stands in line {} already; keep one of them", first.key_span.line);
+                            let help = format!("it is already in line {}; keep one of them", first.key_span.line);
                             self.findings.error(node.span, format!("duplicate key `{text}`"), help);
                         }
                         *key = Some((text, node.span));
@@ -242,8 +242,8 @@ impl Builder<'_, '_> {
         if !accepted {
             self.findings.error(
                 span,
-                "YAML tags have no meaning here",
-                "leave out what begins with `!`, or quote it",
+                "YAML tags are not supported",
+                "remove the part that begins with `!`, or quote it",
             );
         }
     }
@@ -349,7 +349,7 @@ mod tests {
         check("a: 1\na: 2\n", r#"{a="1"@1:4 a="2"@2:4}"#, &["2:1 duplicate key `a`"]);
         check("a: 1\n---\nb: 1\n", "", &["2:1 a second document in one file"]);
         check("a: {{ x }}\n", "", &["1:5 a key must be a string"]);
-        check("a: !x 1\n", r#"{a="1"@1:4}"#, &["1:4 YAML tags have no meaning here"]);
+        check("a: !x 1\n", r#"{a="1"@1:4}"#, &["1:4 YAML tags are not supported"]);
         check("a: !!str 1\n", r#"{a="1"@1:4}"#, &[]);
         check("a: &x [*x]\n", "", &["1:8 an alias inside the value that it repeats"]);
         check(

@@ -1,4 +1,4 @@
-//! Takes known keys out of a mapping, says what is wrong with each, and goes on.
+//! The reader of known keys: it takes them from a mapping, reports the errors in each, and goes on.
 
 use super::node::{Content, Entry, Node};
 use super::scalar::{parse_duration, parse_size};
@@ -174,7 +174,7 @@ impl<'n> Fields<'n> {
                     Content::Scalar { text, .. } if !entry.value.is_null() => format!("write it as a list: ['{text}']"),
                     _ => "write each entry on a line of its own that begins with `-`".to_owned(),
                 };
-                let message = format!("`{key}` wants {}, found {}", known.kind, describe(&entry.value));
+                let message = format!("`{key}` must be {}, found {}", known.kind, describe(&entry.value));
                 findings.error(entry.value.span, message, help);
                 &[]
             }
@@ -209,7 +209,7 @@ impl<'n> Fields<'n> {
             return BTreeMap::new();
         };
         let Content::Mapping(entries) = &entry.value.content else {
-            let message = format!("`{key}` wants {}, found {}", Kind::Texts, describe(&entry.value));
+            let message = format!("`{key}` must be {}, found {}", Kind::Texts, describe(&entry.value));
             findings.error(entry.value.span, message, "write it as {name: value}");
             return BTreeMap::new();
         };
@@ -230,12 +230,12 @@ impl Node {
             _ => {
                 let help = match self.content {
                     Content::Mapping(_) if matches!(kind, Kind::Text) => "quote a string that begins with `{`",
-                    Content::Scalar { .. } => "give it a value, or leave the key out",
+                    Content::Scalar { .. } => "give it a value, or remove the key",
                     _ => "",
                 };
                 findings.error(
                     self.span,
-                    format!("`{key}` wants {kind}, found {}", describe(self)),
+                    format!("`{key}` must be {kind}, found {}", describe(self)),
                     help,
                 );
                 None
@@ -264,7 +264,7 @@ impl Node {
         self.parse(key, kind, findings, |text| match text.parse::<i64>() {
             Ok(number) if (least..=most).contains(&number) => Ok(number),
             Ok(number) => Err(Some(format!(
-                "the nearest that is allowed is {}",
+                "the nearest allowed value is {}",
                 number.clamp(least, most)
             ))),
             Err(_) => Err(Some("write plain decimal digits".to_owned())),
@@ -293,7 +293,7 @@ impl Node {
             Err(help) => {
                 findings.error(
                     self.span,
-                    format!("`{key}` wants {kind}, found `{}`", text.value),
+                    format!("`{key}` must be {kind}, found `{}`", text.value),
                     help.unwrap_or_default(),
                 );
                 None

@@ -1,4 +1,4 @@
-//! Texts that stand for quantities.
+//! The parsers of durations and sizes.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         total_ms = match sum {
             _ if number.is_empty() => return Err(FORM.to_owned()),
             Some(sum) if sum <= MAX_DURATION_MS => sum,
-            _ => return Err("a duration ends at 292y".to_owned()),
+            _ => return Err("the longest duration is 292y".to_owned()),
         };
         units = &units[place + 1..];
         rest = tail;
@@ -90,7 +90,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let bytes = number * *factor as f64;
     // Beyond this a float no longer holds every byte, and no machine has that much memory.
     if bytes > (1_u64 << 53) as f64 {
-        Err("a size ends at 8192TiB".to_owned())
+        Err("the largest size is 8192TiB".to_owned())
     } else {
         Ok(bytes as u64)
     }
@@ -135,8 +135,8 @@ mod tests {
             ("1é", "write a duration such as 500ms, 30s, 1m30s or 2h"),
             ("30s1m", "write each unit once, the largest first, as in 1h30m"),
             ("1m1m", "write each unit once, the largest first, as in 1h30m"),
-            ("300y", "a duration ends at 292y"),
-            ("99999999999999999999s", "a duration ends at 292y"),
+            ("300y", "the longest duration is 292y"),
+            ("99999999999999999999s", "the longest duration is 292y"),
         ] {
             assert_eq!(parse_duration(text), Err(help.to_owned()), "{text:?}");
         }
@@ -173,7 +173,7 @@ mod tests {
                 "1.2.3KiB",
                 "write a size such as 200MiB or 1.5GiB, or a whole number of bytes",
             ),
-            ("99999999TiB", "a size ends at 8192TiB"),
+            ("99999999TiB", "the largest size is 8192TiB"),
         ] {
             assert_eq!(parse_size(text), Err(help.to_owned()), "{text:?}");
         }

@@ -1,4 +1,4 @@
-//! What the short commands print: findings, explanations, leases, history. Asks others, decides nothing.
+//! The commands other than `run`: each prints its result, such as findings, explanations, leases or history.
 
 mod listing;
 mod progress;
@@ -26,12 +26,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A payload larger than the webhook takes is no payload.
+/// The webhook accepts no larger payload either.
 const MAX_PAYLOAD_BYTES: u64 = 4 << 20;
-/// Longer lines are hard to read on terminals that would have room for them.
+/// Longer lines are hard to read, even on a wide terminal.
 const MAX_COLUMNS: usize = 120;
 
-/// Prints everything that is wrong with configuration, rules and alerting rules.
+/// Prints the findings in configuration, rules and alerting rules.
 pub fn check(check: &Check) -> ExitCode {
     if let Some(kind) = check.schema {
         let root = match kind {
@@ -60,7 +60,7 @@ pub fn check(check: &Check) -> ExitCode {
             let Checked { name, hint } = checked;
             (
                 warnings,
-                format!("{name}: {rules} and {files} of alerting rules are fine{hint}"),
+                format!("{name}: {rules} and {files} of alerting rules are valid{hint}"),
             )
         }
         Err(findings) => (findings, String::new()),
@@ -85,10 +85,10 @@ pub fn check(check: &Check) -> ExitCode {
     }
 }
 
-/// Which configuration was looked at, as a user would name it.
+/// The checked configuration, as a user would name it.
 struct Checked {
     name: String,
-    /// What might have been meant instead, with what joins it to a sentence.
+    /// A note on a file that the user may have meant instead.
     hint: &'static str,
 }
 
@@ -96,14 +96,14 @@ impl Checked {
     fn of(file: &ConfigFile) -> Checked {
         let hint = match file.path {
             None if Path::new("evenkeel.yml").exists() => {
-                "\nnot looked at: ./evenkeel.yml; name it with --config.file=evenkeel.yml"
+                "\nnot checked: ./evenkeel.yml; check it with --config.file=evenkeel.yml"
             }
             _ => "",
         };
         let name = match &file.path {
             Some(path) => path.display().to_string(),
             None if Path::new(DEFAULT_CONFIG).exists() => DEFAULT_CONFIG.to_owned(),
-            None => format!("what is built in (no configuration at {DEFAULT_CONFIG})"),
+            None => format!("built-in configuration (no file at {DEFAULT_CONFIG})"),
         };
         Checked { name, hint }
     }
@@ -113,7 +113,7 @@ fn count(number: usize, word: &str) -> String {
     format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
-/// A configuration with which `run` starts only if its flags bring what is missing here.
+/// A warning about a configuration with which `run` needs --webhook.config.file to start.
 fn missing_authentication(config: &config::Config, checked: &Checked) -> Option<Diagnostic> {
     let config::Webhook {
         token_file,
@@ -129,7 +129,7 @@ fn missing_authentication(config: &config::Config, checked: &Checked) -> Option<
     Some(Diagnostic::of_file(Severity::Warning, &checked.name, message, help))
 }
 
-/// Steps that whoever runs this could take and not undo.
+/// Warnings about steps that this user could apply but not revert.
 fn missing_privileges(rules: &crate::rule::RuleSet, settings: &[Setting]) -> Vec<Diagnostic> {
     let Ok(host) = linux_host(Path::new("/proc")) else {
         return Vec::new();
@@ -137,11 +137,12 @@ fn missing_privileges(rules: &crate::rule::RuleSet, settings: &[Setting]) -> Vec
     let missing = settings.iter().filter_map(|setting| {
         let missing = host.may_undo(setting.knob).err()?;
         let message = format!(
-            "{} cannot be undone without {missing}, which this user lacks",
+            "{} cannot be reverted without {missing}, which this user lacks",
             setting.knob
         );
-        let help =
-            format!("run evenkeel as root, or with AmbientCapabilities={missing}; without it the step is refused");
+        let help = format!(
+            "run evenkeel as root, or with AmbientCapabilities={missing}; without it evenkeel refuses the step"
+        );
         Some(setting.warning(message, help))
     });
     let mut missing: Vec<Diagnostic> = missing.collect();
@@ -150,14 +151,14 @@ fn missing_privileges(rules: &crate::rule::RuleSet, settings: &[Setting]) -> Vec
         && rules.rules.iter().any(|rule| rule.actions.iter().any(sends))
     {
         let message = format!("signals cannot be sent to exactly one process without {what}");
-        let help = "the kernel is too old, or a container forbids the call; such steps are refused".to_owned();
+        let help = "the kernel is too old, or a container forbids the call; evenkeel refuses such steps".to_owned();
         missing.push(Diagnostic::of_file(Severity::Warning, "privileges", message, help));
     }
     missing.extend(out_of_reach(&host, rules));
     missing
 }
 
-/// What the rules would do to processes of other users and cannot, each capability once.
+/// Warnings about steps that cannot reach processes of other users, one per missing capability.
 fn out_of_reach(host: &LinuxHost, rules: &crate::rule::RuleSet) -> Vec<Diagnostic> {
     let confined = rules.rules.iter().flat_map(|rule| {
         let steps = crate::engine::confined_steps(host, rule);
@@ -173,23 +174,22 @@ fn out_of_reach(host: &LinuxHost, rules: &crate::rule::RuleSet) -> Vec<Diagnosti
     if let Err(missing) = host.may_identify_others()
         && !rules.rules.is_empty()
     {
-        lost.entry(missing)
-            .or_default()
-            .push("finding out who they are".to_owned());
+        lost.entry(missing).or_default().push("identifying them".to_owned());
     }
     let warning = |(missing, what): (&str, Vec<String>)| {
         let message = format!(
-            "processes of other users are out of reach without {missing}, for {}",
+            "processes of other users cannot be changed without {missing}: {}",
             what.join(", ")
         );
-        let help =
-            format!("run evenkeel as root, or with AmbientCapabilities={missing}; without it they are left alone");
+        let help = format!(
+            "run evenkeel as root, or with AmbientCapabilities={missing}; without it evenkeel leaves them alone"
+        );
         Diagnostic::of_file(Severity::Warning, "privileges", message, help)
     };
     lost.into_iter().map(warning).collect()
 }
 
-/// What this host makes of `nice`, where a rule sets it.
+/// A note if a rule sets `nice` on a host with autogroups, where the value has little effect.
 fn note_on_nice(rules: &crate::rule::RuleSet) -> Option<&'static str> {
     let sets_nice =
         |step: &crate::rule::Step| matches!(step, crate::rule::Step::Set(change) if change.knob() == Knob::Nice);
@@ -197,7 +197,7 @@ fn note_on_nice(rules: &crate::rule::RuleSet) -> Option<&'static str> {
     let is_set = rules.rules.iter().any(|rule| rule.actions.iter().any(sets_nice));
     (is_moot && is_set).then_some(
         "note: kernel.sched_autogroup_enabled is 1 on this host, so outside of cgroups nice counts only among the \
-         processes of one session; `evenkeel explain` says it of each process",
+         processes of one session; `evenkeel explain` shows it for each process",
     )
 }
 
@@ -206,7 +206,7 @@ fn linux_host(procfs: &Path) -> Result<LinuxHost, String> {
     Ok(LinuxHost::new(procfs, Arc::new(|_| ())))
 }
 
-/// Plays test files and prints what differs from what they expect.
+/// Runs test files and prints the differences from their expectations.
 pub fn tests(command: &Test) -> ExitCode {
     let play = |file: &std::path::PathBuf| progress::during(&file.display().to_string(), || test::run(file));
     let reports: Vec<test::Report> = command.files.iter().map(play).collect();
@@ -225,12 +225,12 @@ pub fn tests(command: &Test) -> ExitCode {
     }
 }
 
-/// Prints what each rule would do with a payload, or records the host that it would be asked of.
+/// Prints what each rule would do for a payload, or records the host for a later explanation.
 pub fn explanation(command: &Explain) -> ExitCode {
     let result = match (&command.record, &command.alert) {
         (Some(file), _) => record(command, file),
         (None, Some(payload)) => try_explain(command, payload),
-        (None, None) => Err("--alert or --record is needed\n".to_owned()),
+        (None, None) => Err("--alert or --record is required\n".to_owned()),
     };
     match result {
         Ok(text) => {
@@ -258,7 +258,7 @@ fn record(command: &Explain, file: &Path) -> Result<String, String> {
         .to_vec();
     let (mut host, _) = daemons_host(command)?;
     let recording = recording::record(&mut host, names, measure).map_err(|error| failed(&error))?;
-    // Command lines may hold secrets, so nobody else may read them from the file either.
+    // Command lines may contain secrets, so only the owner may read the file.
     use std::os::unix::fs::OpenOptionsExt;
     std::fs::OpenOptions::new()
         .write(true)
@@ -269,7 +269,7 @@ fn record(command: &Explain, file: &Path) -> Result<String, String> {
         .and_then(|mut file| writeln!(file, "{}", json(&recording)))
         .map_err(|error| failed(&error))?;
     Ok(format!(
-        "recorded; to ask of it: evenkeel explain --host {} --alert FILE\n",
+        "recorded; to use it: evenkeel explain --host {} --alert FILE\n",
         file.display()
     ))
 }
@@ -314,8 +314,8 @@ fn try_explain(command: &Explain, payload_file: &Path) -> Result<String, String>
     })
 }
 
-/// This host as the daemon sees it, which protects itself and its ancestors; where none runs, as this command does. And
-/// what hides processes from it.
+/// This host as the daemon sees it, because the daemon protects itself and its ancestors, and the option that hides processes
+/// from it. Without a daemon, the host as this command sees it.
 fn daemons_host(command: &Explain) -> Result<(LinuxHost, Option<String>), String> {
     let host = linux_host(&command.roots.procfs).map_err(|error| format!("{error}\n"))?;
     let hidden = host.procfs().hides_processes();
@@ -341,7 +341,7 @@ fn read_payload(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(payload)
 }
 
-/// Prints what is held.
+/// Prints the leases.
 pub fn leases(query: &Query) -> ExitCode {
     finish(
         ask("asking the daemon", &query.storage.path, &Request::Leases).map(|reply| match reply {
@@ -420,25 +420,25 @@ pub fn release(command: &Release) -> ExitCode {
 fn close_breaker(storage: &Path, rule: &str) -> ExitCode {
     let request = Request::CloseBreaker(rule.to_owned());
     finish(control::request(storage, &request).and_then(|reply| match reply {
-        Reply::ClosedBreaker(true) => Ok(format!("rule {rule:?} takes final steps again\n")),
+        Reply::ClosedBreaker(true) => Ok(format!("rule {rule:?} applies irreversible actions again\n")),
         Reply::ClosedBreaker(false) => Err(format!(
-            "rule {rule:?} is not stopped; `evenkeel leases` lists those that are"
+            "rule {rule:?} has no open breaker; `evenkeel leases` lists the rules that have"
         )),
         other => Ok(unexpected(&other)),
     }))
 }
 
-/// Starts or ends a pause.
+/// Pauses or resumes the daemon.
 pub fn pause(reach: &Reach, paused: bool) -> ExitCode {
     let words = if paused {
-        "paused: nothing new is planned, what is held is still undone\n"
+        "paused: no new steps; leases are still reverted\n"
     } else {
         "resumed\n"
     };
     finish(ask("asking the daemon", &reach.storage.path, &Request::Pause(paused)).map(|_| words.to_owned()))
 }
 
-/// Prints the script with which a shell completes the command line.
+/// Prints the completion script of a shell.
 pub fn completions(command: &Completions) -> ExitCode {
     print_bytes(&manual::completions(command.shell))
 }
@@ -457,7 +457,7 @@ pub fn manual(command: &Manual) -> ExitCode {
     }
 }
 
-/// Nobody is left to tell where the reader has gone, as `head` does.
+/// Ignores errors, because a reader such as `head` may close the pipe early.
 fn print_bytes(bytes: &[u8]) -> ExitCode {
     drop(std::io::stdout().write_all(bytes));
     ExitCode::SUCCESS
@@ -480,7 +480,7 @@ fn finish(result: Result<String, String>) -> ExitCode {
     }
 }
 
-/// As whoever reads standard output can show it.
+/// The colours and the width that standard output supports.
 fn style() -> Style {
     let size = terminal_size::terminal_size_of(std::io::stdout());
     let columns = size.map_or(COLUMNS, |(width, _)| usize::from(width.0));

@@ -1,4 +1,4 @@
-//! The engine rehearsed: what it would do, without doing it.
+//! Simulations of the engine, which show its decisions without changing the host.
 
 pub mod explain;
 pub mod recording;

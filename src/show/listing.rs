@@ -1,4 +1,4 @@
-//! What `leases` and `history` look like. Pure.
+//! The text form of `leases` and `history`. Pure.
 
 use crate::ledger::{Breaker, Decision, Lease, Outcome, Record};
 use crate::process::Target;
@@ -6,12 +6,12 @@ use crate::terminal::{Style, Tone, table, width};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What is held and which rules are stopped, with the time (CLOCK_BOOTTIME) at which that was so.
+/// The leases and the open breakers at `boot_now` (CLOCK_BOOTTIME).
 pub fn leases(leases: &[Lease], breakers: &BTreeMap<String, Breaker>, boot_now: Duration, style: Style) -> String {
     let stopped: String = breakers.iter().map(stopped).collect();
     if leases.is_empty() {
         return if stopped.is_empty() {
-            "nothing is held\n".to_owned()
+            "no leases\n".to_owned()
         } else {
             stopped
         };
@@ -19,7 +19,7 @@ pub fn leases(leases: &[Lease], breakers: &BTreeMap<String, Breaker>, boot_now: 
     let row = |lease: &Lease| {
         let undone = match lease.runs_out_at() {
             Some(deadline) => format!("in {}", left(deadline.saturating_sub(boot_now))),
-            None => "being given back".to_owned(),
+            None => "being reverted".to_owned(),
         };
         [
             lease.id.to_string(),
@@ -35,7 +35,7 @@ pub fn leases(leases: &[Lease], breakers: &BTreeMap<String, Breaker>, boot_now: 
     if style.columns.is_none_or(fits) {
         return text + &stopped;
     }
-    // Paths of cgroups are long: each on a line of its own, whole, so that it can be copied.
+    // Paths of cgroups are long, so each gets its own line, from which it can be copied.
     let (targets, rows): (Vec<_>, Vec<_>) = rows
         .into_iter()
         .map(|[number, target, change, undone, rule]| (target, [number, change, undone, rule]))
@@ -53,7 +53,7 @@ pub fn leases(leases: &[Lease], breakers: &BTreeMap<String, Breaker>, boot_now: 
 fn stopped((rule, breaker): (&String, &Breaker)) -> String {
     let since = breaker.opened_at.map_or_else(String::new, |at| format!(" since {at}"));
     format!(
-        "{rule} is stopped{since}: its final steps had no effect\n  {} times running; `evenkeel release --breaker {rule}` lets it go on\n",
+        "{rule} has an open breaker{since}: irreversible actions without effect,\n  {} in a row; `evenkeel release --breaker {rule}` closes it\n",
         breaker.failures
     )
 }
@@ -85,7 +85,7 @@ pub fn history(records: &[&Record], style: Style) -> String {
     let mut above: Option<(String, &Record)> = None;
     for record in records {
         let day = record.at.strftime("%Y-%m-%d").to_string();
-        // What is undone is undone for a rule, and names no alert.
+        // A revert belongs to a rule and may name no alert.
         let goes_on = above.as_ref().is_some_and(|(last_day, last)| {
             *last_day == day
                 && last.rule == record.rule
@@ -101,7 +101,7 @@ pub fn history(records: &[&Record], style: Style) -> String {
     text
 }
 
-/// As in `  07:45:46  applied    nice 10 on 4711 ffmpeg (0 -> 10)`, and why on a line of its own.
+/// Such as `  07:45:46  applied    nice 10 on 4711 ffmpeg (0 -> 10)`, with the reason on the next line.
 fn line(record: &Record, style: Style) -> String {
     let (word, tone) = verdict(record);
     let mut what: Vec<String> = record.step.iter().cloned().collect();

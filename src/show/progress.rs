@@ -1,4 +1,4 @@
-//! Says on a terminal that something takes longer than a second, and for how long it has; takes it back when it is done.
+//! A progress line on a terminal for work that takes longer than a second. It disappears when the work is done.
 
 use std::io::{IsTerminal, Write};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Runs `work`, and says `what` on standard error each second until it is done. A pipe or a file is told nothing.
+/// Runs `work`, and shows `what` on standard error each second until it is done, if that is a terminal.
 pub fn during<T>(what: &str, work: impl FnOnce() -> T) -> T {
     if !std::io::stderr().is_terminal() {
         return work();
@@ -21,7 +21,7 @@ pub fn during<T>(what: &str, work: impl FnOnce() -> T) -> T {
                 has_said = true;
             }
             if has_said {
-                // Over what was said, and back to the start of the line.
+                // Overwrites the line and returns to its start.
                 eprint!("\r{}\r", " ".repeat(what.len() + 12));
             }
             drop(std::io::stderr().flush());

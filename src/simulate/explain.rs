@@ -1,5 +1,5 @@
-//! `evenkeel explain`: walks the real line with a webhook payload, in dry-run and with a ledger in memory, and tells
-//! what each rule would do here and now, and why not. Changes nothing.
+//! The simulation behind `evenkeel explain`: it runs the engine on the live host with a webhook payload, in dry-run and with a
+//! ledger in memory, and returns what each rule would do, and why.
 
 mod text;
 
@@ -21,13 +21,13 @@ use crate::telemetry::Telemetry;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// What would come of one payload.
+/// The result for one payload.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
     pub alerts: Vec<AlertExplanation>,
     /// Entries of the payload that are no alerts, and why.
     pub invalid: Vec<String>,
-    /// What is to be said of this host.
+    /// Notes about this host.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<String>,
 }
@@ -44,26 +44,26 @@ pub struct AlertExplanation {
 pub struct RuleExplanation {
     pub rule: String,
     pub matches: bool,
-    /// Why the rule does not apply, or what else is to be said.
+    /// Why the rule does not apply, and other notes.
     pub remarks: Vec<String>,
-    /// Every process that the selector means, in the order in which the rule would take them.
+    /// The processes that the selector matches, in the order in which the rule acts on them.
     pub selected: Vec<Selected>,
-    /// The same for cgroups, where the rule means those.
+    /// The cgroups that the selector matches, for rules that act on cgroups.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub selected_cgroups: Vec<SelectedCgroup>,
-    /// Each planned step and each refusal.
+    /// The planned and the refused steps.
     pub decisions: Vec<Explained>,
-    /// Processes that could be touched and got no place, because `limit` of them have one.
+    /// Number of processes that are left out only because of `limit`.
     #[serde(skip_serializing_if = "is_zero")]
     pub not_taken: usize,
-    /// The rule's.
+    /// `limit` of the rule.
     pub limit: usize,
-    /// The steps that come after a wait, if alert, process and selector still hold then.
+    /// The steps after the first wait, which run only if the alert still fires and the process still matches.
     pub later: Vec<String>,
-    /// What would be sent to others or run, now or later, with the labels of the alert filled in; no secrets.
+    /// Requests that would be sent and commands that would run, now or later, with the labels of the alert and without secrets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub jobs: Vec<String>,
-    /// Asked for by `--pid`.
+    /// The answer to `--pid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub about_pid: Option<String>,
 }
@@ -84,7 +84,7 @@ pub struct SelectedCgroup {
     pub unit: Option<String>,
     pub memory_bytes: Option<u64>,
     pub cpu_cores: Option<f64>,
-    /// In it and below it; `None` where that cannot be told.
+    /// In the cgroup and below it; `None` if unknown.
     pub processes: Option<usize>,
 }
 
@@ -96,7 +96,7 @@ pub struct Explained {
     pub name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// `planned` where `enforce` would do it and nothing forbids it.
+    /// `planned` if `enforce` would apply the step.
     pub decision: Decision,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
@@ -107,15 +107,14 @@ pub struct Explained {
 }
 
 impl Explanation {
-    /// Says at each rule whose episode of an alert is among `unconfirmed` that the running daemon waits. `alerts` are
-    /// those that were explained.
+    /// Adds a remark to each rule whose episode is among `unconfirmed`. `alerts` are the explained ones.
     pub fn note_unconfirmed(&mut self, alerts: &[Alert], unconfirmed: &[EpisodeKey]) {
         for (alert, explained) in alerts.iter().zip(&mut self.alerts) {
             for rule in &mut explained.rules {
                 let is_its = |key: &&EpisodeKey| key.rule == rule.rule && key.fingerprint == alert.fingerprint;
                 if unconfirmed.iter().any(|key| is_its(&key)) {
-                    let remark = "unconfirmed: the running daemon has an episode of this alert, and does nothing new \
-                                  until a source says again that the alert fires";
+                    let remark = "unconfirmed: the running daemon has an episode of this alert, and applies no new steps \
+                                  until a source confirms that the alert fires";
                     rule.remarks.push(remark.to_owned());
                 }
             }
@@ -123,8 +122,8 @@ impl Explanation {
     }
 }
 
-/// Walks the line for each alert by itself, as if it had just begun and nothing had been done yet. `enforced` is what
-/// the configuration says; `wait` is called when processor use must be measured first.
+/// Runs each alert by itself through the pipeline, as if it had just started and no step were applied. Calls `wait` to measure
+/// processor use first.
 pub fn explain<H: Host + Clone>(
     host: &H,
     policy: &Policy,
@@ -194,21 +193,21 @@ fn explain_rule<H: Host + Clone>(
                 .map_or("no such label".to_owned(), |value| format!("{value:?}"));
             explanation
                 .remarks
-                .push(format!("{matcher} does not hold: the alert has {found}"));
+                .push(format!("{matcher} does not match: the alert has {found}"));
         }
         return explanation;
     }
     if alert.status == Status::Resolved {
         explanation
             .remarks
-            .push("the alert is resolved: what the rule holds for it would be undone".into());
+            .push("the alert is resolved: the rule's leases for it would be reverted".into());
         return explanation;
     }
     if !rule.any_host
         && let Err(mut reason) = policy.host_identity.recognises(&alert.labels)
     {
         if !policy.host_identity.is_named_in(&alert.labels) {
-            reason.push_str("; `any_host: true` lets a rule act nevertheless");
+            reason.push_str("; `any_host: true` lets the rule act anyway");
         }
         explanation.decisions.push(Explained {
             pid: None,
@@ -244,7 +243,7 @@ fn explain_rule<H: Host + Clone>(
     explanation
 }
 
-/// Who is selected, who of them is taken, and why the process that was asked about is or is not.
+/// Fills in the selected processes, the number left out, and the answer about `pid`.
 fn explain_selection<H: Host + Clone>(
     host: &H,
     baseline: Option<&CpuBaseline>,
@@ -298,7 +297,7 @@ fn explain_selection<H: Host + Clone>(
         match selector.judge(&process) {
             Judgement::Fails(why) | Judgement::Unknown(why) => format!("{pid} {name} is not selected: {why}"),
             Judgement::Holds => match protection.screen(rule, &process) {
-                Err(denial) => format!("{pid} {name} is selected and not touched: {}", denial.reason),
+                Err(denial) => format!("{pid} {name} is selected but excluded: {}", denial.reason),
                 Ok(()) => match selected.iter().position(|found| found.identity == process.identity) {
                     Some(place) => format!("{pid} {name} is selected, in place {} of {}", place + 1, selected.len()),
                     None => format!("{pid} {name} has ended meanwhile"),
@@ -308,7 +307,7 @@ fn explain_selection<H: Host + Clone>(
     });
 }
 
-/// Which cgroups are selected, and how many of them got no place.
+/// Fills in the selected cgroups and the number left out.
 fn explain_cgroups<H: Host + Clone>(
     host: &H,
     baseline: Option<&CpuBaseline>,
@@ -346,7 +345,7 @@ fn explain_cgroups<H: Host + Clone>(
         .collect();
 }
 
-/// Lets the real engine judge the alert for this one rule, in dry-run, and reads from its ledger what it decided.
+/// Runs the engine with this one rule, in dry-run, and reads its decisions from its ledger.
 fn simulate<H: Host + Clone>(
     host: &H,
     baseline: Option<&CpuBaseline>,
@@ -368,14 +367,12 @@ fn simulate<H: Host + Clone>(
         .ok()
         .and_then(|table| table.first().map(|process| process.identity.boot));
     let Ok(journal) = Journal::in_memory(boot.unwrap_or(BootId(0))) else {
-        return explanation
-            .remarks
-            .push("the rehearsal needs a ledger in memory, and there is none".into());
+        return explanation.remarks.push("could not open a ledger in memory".into());
     };
     if rule.condition.is_some() {
         explanation
             .remarks
-            .push("`while` is asked of the daemon's samples; here it is taken for true".into());
+            .push("`while` is assumed to be true, because only the daemon has samples".into());
     }
     let conditions = Box::new(|_: &str| {
         Some(crate::engine::Answer {
@@ -423,7 +420,7 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
-/// Steps for the host, with the alert filled in. What would be granted is not known.
+/// The steps that apply to the host, with the alert's labels. The granted resource is unknown, hence the placeholder.
 fn jobs(rule: &Rule, alert: &Alert) -> Vec<String> {
     let episode = open_episode(rule, alert, Duration::ZERO, false);
     let resource = Some("RESOURCE");
@@ -523,9 +520,9 @@ mod tests {
             "protected: on 1 burner - pid 1 is never touched",
             "protected: on 200 burner - built-in protection \"sshd\"",
             "then: wait 10s, signal SIGTERM",
-            "200 burner is selected and not touched",
+            "200 burner is selected but excluded",
             "rule other: does not match",
-            "alertname=\"other\" does not hold: the alert has \"calm\"",
+            "alertname=\"other\" does not match: the alert has \"calm\"",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
@@ -535,7 +532,7 @@ mod tests {
     fn an_alert_of_another_host_says_what_was_compared() {
         let text = explain_burners("db1", 1);
         assert!(
-            text.contains("other_host: instance=\"db1\" is none of this host's names [\"web1\"]\n"),
+            text.contains("other_host: instance=\"db1\" is not one of this host's names [\"web1\"]\n"),
             "{text}"
         );
     }
@@ -543,7 +540,7 @@ mod tests {
     #[test]
     fn an_alert_that_names_no_host_says_what_lets_it_through() {
         let text = explain_burners("", 1);
-        let expected = "would name a host; `any_host: true` lets a rule act nevertheless";
+        let expected = "names a host; `any_host: true` lets the rule act anyway";
         assert!(text.contains(expected), "{text}");
     }
 

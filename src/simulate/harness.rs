@@ -1,4 +1,4 @@
-//! A host in memory, a clock that is moved by hand, and the real engine on them: what a test of rules plays on.
+//! The test harness: a host in memory, a clock that the test advances, and the real engine on them.
 
 use super::test_file::{Answer as Scripted, Group, Looks, Whose};
 use crate::alert::alert::{FIRING_SET_INTERVAL, fingerprint};
@@ -246,7 +246,7 @@ impl Stage {
                 retry_after: None,
             },
             (Job::Request(..), None) => Report::Unanswered {
-                reason: "nobody answers: the test gives no `answer`".to_owned(),
+                reason: "no answer: the test gives no `answer`".to_owned(),
                 was_sent: false,
             },
         }
@@ -315,7 +315,7 @@ impl Stage {
         existed
     }
 
-    /// A unit is started anew. False when there is no control group with this path.
+    /// A unit is restarted. False when there is no control group with this path.
     pub fn restart(&mut self, path: &str) -> bool {
         let host = self.engine.host();
         let existed = host.cgroups.contains_key(path);

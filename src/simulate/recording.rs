@@ -1,5 +1,4 @@
-//! The process table of a host and its cgroups in a file, so that `explain` can be asked elsewhere and later: what would have happened
-//! there and then?
+//! A recording of a host's processes and cgroups in a file, on which `explain` can run elsewhere and later.
 
 use crate::host::fake::FakeHost;
 use crate::host::limit::{CgroupFile, Setting};

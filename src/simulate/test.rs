@@ -1,5 +1,5 @@
-//! `evenkeel test`: plays test files of rules on the real engine, and those of promtool on the own evaluator, and says
-//! where what happened differs from what was expected. Changes nothing on this host.
+//! The command `evenkeel test`: it runs test files on the real engine, and those of promtool on the own evaluator,
+//! and reports the differences from the expectations. It changes nothing on this host.
 
 use super::harness::{HOST_NAME, Happening, Stage};
 use super::test_file::{self, Expect, Expected, Mode, Moment, Test, TestFile, Values, Whose};
@@ -287,7 +287,7 @@ impl Player<'_> {
         }
         for path in &moment.restart {
             if !self.stage.restart(&path.value) {
-                let message = format!("there is no control group {} at {at} that could start anew", path.value);
+                let message = format!("there is no cgroup {} at {at} to restart", path.value);
                 self.fail(path.span, message, "", Vec::new(), Vec::new());
             }
         }
@@ -331,7 +331,7 @@ impl Player<'_> {
             self.report.checks += 1;
         }
         if missing.is_empty() {
-            // A refusal in passing is no deed. Those of a kind that the list names are complete there, though. Where
+            // A refusal in passing is no action. Those of a kind that the list names are complete there, though. Where
             // something is missing, all of them are shown: one of them may be the reason.
             let is_named = |denial| expect.entries.iter().any(|entry| entry.decision == Some(denial));
             found.retain(|found| found.decision.is_none_or(is_named));

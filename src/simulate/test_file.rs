@@ -1,4 +1,4 @@
-//! A test of rules as it is written: plain structs that know where each expectation stands, and how they are read. Runs nothing.
+//! The test file as written: structs that know the place of each expectation, and their parser.
 
 mod keys;
 
@@ -198,7 +198,7 @@ fn read_test(node: &Node, findings: &mut Findings) -> Option<Test> {
     }
     let expects = |moment: &Moment| moment.expect.is_some() || !moment.values.is_empty();
     if !timeline.is_empty() && !timeline.iter().any(expects) {
-        let help = "give a moment an `expect`; `expect: []` where nothing shall happen";
+        let help = "add an `expect` to a moment; `expect: []` if nothing happens";
         findings.error(node.span, "this test expects nothing, so it cannot fail", help);
     }
     Some(Test {

@@ -51,7 +51,7 @@ fn evenkeel_evaluates_them_as_prometheus_does() {
             .arg(format!("--config.file={}", config.display())),
     );
     assert!(
-        said.contains(&format!("{} files of alerting rules are fine", files.len())),
+        said.contains(&format!("{} files of alerting rules are valid", files.len())),
         "{said}"
     );
     // What is for a Prometheus alone says so, and there is nothing else to say.

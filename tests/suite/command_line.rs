@@ -86,7 +86,7 @@ fn check_in(files: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String)
 fn check_says_what_it_looked_at() {
     let named = ["--config.file=evenkeel.yml"];
     let (code, said) = check_in(&[("evenkeel.yml", "")], &named);
-    let expected = "evenkeel.yml: 0 rules and 0 files of alerting rules are fine\n";
+    let expected = "evenkeel.yml: 0 rules and 0 files of alerting rules are valid\n";
     assert_eq!((code, said.as_str()), (Some(0), expected));
 
     let rule = "rules: [{name: r, matchers: ['alertname=\"A\"'], select: {name: x}, actions: [{freeze: true}]}]\n";
@@ -96,18 +96,18 @@ fn check_says_what_it_looked_at() {
     let (code, said) = check_in(&[("r.yml", rule)], &["--config.file=r.yml"]);
     assert_eq!(code, Some(1));
     assert!(
-        said.contains("this is a rule file: name it under `rule_files`"),
+        said.contains("this is a rule file: list it under `rule_files`"),
         "{said}"
     );
 
     // A machine that has one is not what this asks about.
     if !std::path::Path::new("/etc/evenkeel/evenkeel.yml").exists() {
         let (_, said) = check_in(&[], &[]);
-        let expected = "what is built in (no configuration at /etc/evenkeel/evenkeel.yml): ";
+        let expected = "built-in configuration (no file at /etc/evenkeel/evenkeel.yml): ";
         assert!(said.contains(expected) && said.contains(" and 1 file of"), "{said}");
         assert!(!said.contains("not looked at"), "{said}");
         let (_, said) = check_in(&[("evenkeel.yml", "")], &[]);
-        assert!(said.contains("name it with --config.file=evenkeel.yml"), "{said}");
+        assert!(said.contains("check it with --config.file=evenkeel.yml"), "{said}");
     }
 }
 
@@ -151,7 +151,7 @@ fn explain_protects_the_running_daemon_as_that_would_itself() {
             explain.arg("--host").arg(host);
         }
         let said = succeed(&mut explain);
-        let expected = format!("{pid} evenkeel is selected and not touched: evenkeel and its ancestors");
+        let expected = format!("{pid} evenkeel is selected but excluded: evenkeel and its ancestors");
         let words: Vec<&str> = said.split_ascii_whitespace().collect();
         assert!(words.join(" ").contains(&expected), "{said}");
     }

@@ -1,11 +1,11 @@
-//! An explanation as people read it, on a terminal or in a file. Pure.
+//! The text form of an explanation, for a terminal or a file. Pure.
 
 use super::{Explained, Explanation, RuleExplanation};
 use crate::ledger::Decision;
 use crate::terminal::{Style, Tone};
 
 impl Explanation {
-    /// For people. What came from outside is shown escaped.
+    /// Formats the explanation for people. Strings from outside are escaped.
     pub fn text(&self, style: Style) -> String {
         let mut out = Lines {
             text: String::new(),
@@ -70,7 +70,7 @@ impl RuleExplanation {
             );
             for selected in &self.selected_cgroups {
                 let processes = match selected.processes {
-                    None => "who knows how many processes".to_owned(),
+                    None => "an unknown number of processes".to_owned(),
                     Some(1) => "1 process".to_owned(),
                     Some(number) => format!("{number} processes"),
                 };
@@ -132,7 +132,7 @@ impl Explained {
     }
 }
 
-/// Text that grows by lines, indented by their depth.
+/// A text of lines, indented by their depth.
 struct Lines {
     text: String,
     style: Style,
@@ -143,7 +143,7 @@ impl Lines {
         self.led(depth, Tone::Dim, "", words);
     }
 
-    /// A line whose start says by its colour what it means.
+    /// Adds a line whose lead is coloured.
     fn led(&mut self, depth: usize, tone: Tone, lead: &str, rest: &str) {
         let indent = "  ".repeat(depth);
         let words = format!("{lead}{rest}");

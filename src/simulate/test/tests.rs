@@ -220,7 +220,7 @@ fn mistakes_in_a_test_are_found_before_it_is_played() {
   - {at: 9s, chnage: []}
 ",
         &[
-            "`pid` wants a whole number",
+            "`pid` must be a whole number",
             "a process needs a `name` or an `exe`",
             "`SIGURS1` is no signal",
             "did you mean `SIGUSR1`?",

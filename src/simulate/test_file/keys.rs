@@ -1,4 +1,4 @@
-//! The keys of a test file: what may stand in it, and what each means. Drives reading, messages, JSON Schema and documentation.
+//! The keys of a test file. The parser, its messages, the JSON Schema and the documentation use this table.
 
 use crate::ledger::{Decision, Outcome};
 use crate::schema::{Key, Kind, Object, optional, required};

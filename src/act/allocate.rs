@@ -1,4 +1,5 @@
-//! The life of an allocation: what is asked, what an answer means, what comes next. Pure: requests are sent elsewhere.
+//! The life cycle of an allocation: its requests, the meaning of each response, and the next step. Pure: `host` sends
+//! the requests.
 
 use crate::diagnostic::printable;
 use crate::host::job::{Report, Request};
@@ -8,54 +9,54 @@ use crate::template::{self, Segment};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// After the first failure; twice as long after each further one.
+/// Delay after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Longest time between two tries.
+/// Longest delay between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
-/// A server that asks for more is not waited for longer than that.
+/// Longest delay that a server can ask for with Retry-After.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
-/// After so many tries, which take most of a day, what cannot be given back is left to people, and so is what may have been
-/// granted in an answer that was lost.
+/// Attempts, which take most of a day, after which a failing release is left to an operator, and so is a possible grant whose
+/// response was lost.
 const MAX_RETURNS: u32 = 300;
-/// An alert that is over asks no further after so many answers without a name: an allocator that does not honour the key
-/// would grant something with each. Five take a quarter of a minute.
+/// Responses without a name after which evenkeel stops asking once the alert is over, because an allocator that ignores the key
+/// would grant a resource with each request. Five take a quarter of a minute.
 const MAX_UNNAMED: u32 = 5;
-/// A grant is renewed when this part of its time is over, so that there is time left for failures.
+/// Part of its time after which a grant is renewed, so that time is left for failures.
 const RENEW_AFTER: f64 = 2.0 / 3.0;
-/// Longer than that is no name of a resource.
+/// Longest name of a resource.
 const MAX_RESOURCE_BYTES: usize = 1024;
-/// What is kept of an answer that cannot be used.
+/// Length up to which an unusable response is recorded.
 const MAX_SHOWN_BYTES: usize = 256;
-/// Answers of the 4xx class that say nothing about the grant: who asks is not known (any more), or comes too soon.
+/// 4xx codes that say nothing about the grant: failed authentication, or too many requests.
 const UNDECIDED: [u16; 8] = [401, 403, 407, 408, 409, 421, 425, 429];
 
-/// What an allocation asks its server for.
+/// A request of an allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AllocatorCall {
-    /// The first time, again after a failure, or to renew it.
+    /// For a new grant, after a failure, or to renew it.
     Ask,
     GiveBack,
 }
 
-/// What an answer leads to.
+/// The effect of a response.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heard {
-    /// What is held from now on; `None` when it is over.
+    /// The new state of the lease; `None` if it is over.
     pub allocation: Option<Allocation>,
     pub outcome: Outcome,
     pub reason: String,
-    /// The first bytes of an answer that could not be used.
+    /// The first bytes of an unusable response.
     pub output: Option<String>,
-    /// False where nothing changed, as when a grant was renewed.
+    /// False if nothing changed, as with a renewal.
     pub is_news: bool,
-    /// An earlier grant that the new one does not stand for, to be given back.
+    /// An earlier grant that the new one does not replace, to be released.
     pub left_over: Option<Allocation>,
 }
 
-/// The allocation that a step asks for in an episode. `resource` is what an earlier step was granted.
+/// The allocation of a step in an episode. `resource` is the grant of an earlier step.
 ///
 /// # Errors
-/// When a label is missing, or does not fit where it would be put.
+/// When a label is missing, or is invalid at its place.
 pub fn plan(step: &Allocate, episode: &Episode, resource: Option<&str>, key: String) -> Result<Allocation, String> {
     let labels = &episode.labels;
     let url = template::fill(&step.url, labels, resource, encode_segment).map_err(|missing| missing.to_string())?;
@@ -77,7 +78,7 @@ pub fn plan(step: &Allocate, episode: &Episode, resource: Option<&str>, key: Str
                 url: url.map_err(|missing| missing.to_string())?,
                 body: body.map_err(|missing| missing.to_string())?,
             };
-            // Found out before anything is asked for, not when it must be given back.
+            // Checked before the first request, not at the release.
             begin_release(&release, "x", "")?;
             Some(release)
         }
@@ -126,7 +127,7 @@ fn begin_release(release: &Release, resource: &str, key: &str) -> Result<Request
         method: release.method.clone(),
         url: address(&url.map_err(|missing| missing.to_string())?)?,
         body: body.transpose().map_err(|missing| missing.to_string())?,
-        // A request of its own, and the same at each try.
+        // A separate request, and the same at each attempt.
         key: format!("{key}-release"),
     })
 }
@@ -144,25 +145,25 @@ fn encode_segment(value: &str) -> String {
     encoded
 }
 
-/// A URL of filled pieces. Dots cannot be encoded away: servers and proxies take `%2e%2e` for `..` too (WHATWG URL,
+/// The URL of a template with its labels. Dots cannot be encoded away: servers and proxies take `%2e%2e` for `..` too (WHATWG URL,
 /// "double-dot path segment").
 fn address(pieces: &[Segment]) -> Result<String, String> {
     let url = template::text(pieces).map_err(|missing| missing.to_string())?;
     let path = url.split('?').next().unwrap_or_default();
     let targets = |segment: &str| matches!(segment.to_lowercase().replace("%2e", ".").as_str(), "." | "..");
     if path.split('/').any(targets) {
-        return Err(format!("{:?} would lead to another place of the server", url));
+        return Err(format!("{:?} points outside the path of the rule", url));
     }
     Ok(url)
 }
 
 impl Allocation {
-    /// What is to be asked of the server next, and the request; `None` where there is nothing to ask for.
+    /// The next request; `None` if there is none.
     pub fn next_errand(&self) -> Option<(AllocatorCall, Request)> {
         let ask = (AllocatorCall::Ask, self.ask.clone());
         match (&self.stage, self.retry.ending) {
             (_, None) => Some(ask),
-            // To learn what must be given back.
+            // To learn the resource that must be released.
             (Stage::Requested { in_doubt: true }, Some(_)) if self.release.is_some() && !self.is_nameless() => {
                 Some(ask)
             }
@@ -174,14 +175,14 @@ impl Allocation {
         }
     }
 
-    /// Whether another answer is not expected to name what was granted.
+    /// Whether no further response is expected to name the grant.
     fn is_nameless(&self) -> bool {
         let unnamed = self.unnamed.as_ref();
         unnamed.is_some_and(|unnamed| unnamed.answers >= MAX_UNNAMED)
     }
 
-    /// How it ends where nothing is left to ask for: the outcome, the reason, and the answer that led there. `word` is the
-    /// outcome of what needs no giving back.
+    /// The end without a further request: the outcome, the reason, and the last response. `word` is the outcome if no release is
+    /// needed.
     pub fn end_unasked(&self, word: Outcome) -> (Outcome, String, Option<String>) {
         match (&self.stage, &self.unnamed) {
             (Stage::Requested { in_doubt: false }, _) => (Outcome::Cancelled, "nothing was granted".to_owned(), None),
@@ -189,16 +190,16 @@ impl Allocation {
                 let reason = format!("{}; {}", unnamed.problem, self.nameless_advice());
                 (Outcome::Failed, reason, Some(unnamed.body.clone()))
             }
-            _ => (word, "it is not given back, but runs out by itself".to_owned(), None),
+            _ => (word, "no release; the grant expires".to_owned(), None),
         }
     }
 
-    /// What is left behind where it is dropped by hand.
+    /// The reason for a lease that an operator drops.
     pub fn dropped(&self) -> String {
         match self.resource() {
-            Some(resource) => format!("{resource:?} was not given back"),
+            Some(resource) => format!("{resource:?} was not released"),
             None => format!(
-                "what was granted under the Idempotency-Key {}, if anything, was not given back",
+                "a possible grant under the Idempotency-Key {} was not released",
                 self.ask.key
             ),
         }
@@ -206,13 +207,13 @@ impl Allocation {
 
     fn nameless_advice(&self) -> String {
         format!(
-            "what was granted cannot be named and is not asked for again: find what was granted under the \
+            "the granted resource is unknown and not requested again: find the grant under the \
              Idempotency-Key {} and give it back by hand",
             self.ask.key
         )
     }
 
-    /// What an answer leads to. `was_in_doubt`: an earlier request for it may have been granted without our knowing.
+    /// The effect of a response. `was_in_doubt`: an earlier request may have been granted.
     pub fn hear(&self, job: AllocatorCall, was_in_doubt: bool, report: &Report, now: Duration) -> Heard {
         let mut heard = match job {
             AllocatorCall::Ask => match self.read(report) {
@@ -233,7 +234,7 @@ impl Allocation {
         heard
     }
 
-    /// Resource and time to live in an answer.
+    /// Resource and time to live of a response.
     fn read(&self, report: &Report) -> Result<(String, Option<Duration>), Failure> {
         let (status, body) = match report {
             Report::Answered { status, body, .. } => (*status, body),
@@ -257,27 +258,35 @@ impl Allocation {
         };
         match status {
             200..300 => {}
-            300..400 => return fail("a redirect, which is not followed", true),
+            300..400 => return fail("a redirect, which evenkeel does not follow", true),
             400..500 => return fail("refused", true),
             _ => return fail("the server failed", false),
         }
         let Ok(answer) = serde_json::from_slice::<Value>(body) else {
-            return fail("the answer is not JSON", false);
+            return fail("the response is not JSON", false);
         };
         let resource = match answer.pointer(&self.resource_at) {
-            None => return unnamed(&format!("the answer has nothing at {:?}", self.resource_at)),
+            None => return unnamed(&format!("the response has no value at {:?}", self.resource_at)),
             Some(Value::String(text)) => text.clone(),
             Some(Value::Number(number)) => number.to_string(),
-            Some(_) => return unnamed(&format!("what is at {:?} is no text and no number", self.resource_at)),
+            Some(_) => {
+                return unnamed(&format!(
+                    "the value at {:?} is neither a string nor a number",
+                    self.resource_at
+                ));
+            }
         };
         if resource.is_empty() || resource.len() > MAX_RESOURCE_BYTES || resource.chars().any(char::is_control) {
-            return unnamed(&format!("what is at {:?} is no name of a resource", self.resource_at));
+            return unnamed(&format!(
+                "the value at {:?} is not a name of a resource",
+                self.resource_at
+            ));
         }
         if let Some(release) = &self.release
             && let Err(problem) = begin_release(release, &resource, "")
         {
             return unnamed(&format!(
-                "what is at {:?} cannot be given back: {problem}",
+                "the resource at {:?} cannot be released: {problem}",
                 self.resource_at
             ));
         }
@@ -310,7 +319,7 @@ impl Allocation {
         };
         let is_renewed = matches!(self.stage, Stage::Granted { lapsed: false, .. }) && left_over.is_none();
         let reason = match (&self.ttl_at, ttl) {
-            (Some(at), None) => format!("no number of seconds at {at:?}: it is taken to last"),
+            (Some(at), None) => format!("no number of seconds at {at:?}; assuming that the grant does not expire"),
             (_, Some(ttl)) => format!("for {} s", ttl.as_secs_f64()),
             (None, None) => String::new(),
         };
@@ -344,12 +353,12 @@ impl Allocation {
     fn not_granted(&self, was_in_doubt: bool, failure: Failure, now: Duration) -> Heard {
         let is_ending = self.retry.ending.is_some();
         let retry = match &self.stage {
-            // It was only to be renewed, and now is to be given back.
+            // A renewal was in flight, and the resource must be released now.
             Stage::Granted { .. } if is_ending => RetryState {
                 next: now,
                 ..self.retry
             },
-            // It needs no giving back, so nothing is to be learned any more.
+            // Without a release the name is not needed any more.
             Stage::Requested { .. } if is_ending && self.release.is_none() => RetryState {
                 next: now,
                 ..self.retry
@@ -400,22 +409,22 @@ impl Allocation {
         };
         let mut reason = failure.reason;
         if outcome == Outcome::Expired {
-            reason = format!("the grant has run out and was not renewed: {reason}");
+            reason = format!("the grant expired and was not renewed: {reason}");
         }
-        // Why it is over, where it is; a grant is over only when its release was answered.
+        // A grant is over only after the response to its release.
         let end = match next.stage {
             _ if !is_ending => None,
             Stage::Granted { .. } => None,
             Stage::Requested { in_doubt: false } => Some(String::new()),
             Stage::Requested { in_doubt: true } if failure.is_no && failure.is_final => Some(format!(
-                "; if an earlier request was granted, it was so under the Idempotency-Key {}",
+                "; an earlier request may have been granted under the Idempotency-Key {}",
                 self.ask.key
             )),
             Stage::Requested { in_doubt: true } if next.release.is_some() && next.is_nameless() => {
                 Some(format!("; {}", next.nameless_advice()))
             }
             Stage::Requested { in_doubt: true } if retry.failures >= MAX_RETURNS => Some(format!(
-                "; it is not asked again after {MAX_RETURNS} times: find what was granted under the Idempotency-Key {} and \
+                "; no further retries after {MAX_RETURNS} attempts: find the grant under the Idempotency-Key {} and \
                  give it back by hand",
                 self.ask.key
             )),
@@ -438,12 +447,10 @@ impl Allocation {
             Report::Answered {
                 status: status @ (404 | 410),
                 ..
-            } => (true, format!("status {status}: it is gone already"), None),
-            Report::Answered { status, body, .. } => (
-                false,
-                format!("status {status}: it could not be given back"),
-                Some(shown(body)),
-            ),
+            } => (true, format!("status {status}: already released"), None),
+            Report::Answered { status, body, .. } => {
+                (false, format!("status {status}: not released"), Some(shown(body)))
+            }
             Report::Unanswered { reason, .. } => (false, reason.clone(), None),
             Report::Ended { .. } | Report::NotStarted { .. } => (false, "no answer".to_owned(), None),
         };
@@ -452,7 +459,7 @@ impl Allocation {
         if !is_back && is_given_up {
             let resource = self.resource().unwrap_or_default();
             reason.push_str(&format!(
-                "; it is not tried again after {MAX_RETURNS} times: give {resource:?} back by hand"
+                "; no further retries after {MAX_RETURNS} attempts: release {resource:?} by hand"
             ));
         }
         Heard {
@@ -468,7 +475,7 @@ impl Allocation {
         }
     }
 
-    /// The next try, after one that failed.
+    /// The next attempt after a failed one.
     fn failed(&self, now: Duration) -> RetryState {
         RetryState {
             next: now.saturating_add(pause(self.retry.failures, &self.ask.key)),
@@ -478,15 +485,15 @@ impl Allocation {
     }
 }
 
-/// Why nothing was granted.
+/// The reason why nothing was granted.
 struct Failure {
     reason: String,
     output: Option<String>,
-    /// This request was surely not granted.
+    /// Whether this request was certainly not granted.
     is_no: bool,
-    /// And no other one with its key will be.
+    /// Whether no other request with this key will be granted.
     is_final: bool,
-    /// Something was granted, and has no name that could be used.
+    /// Whether a resource without a usable name was granted.
     is_unnamed: bool,
 }
 
@@ -518,7 +525,7 @@ pub fn pause(failures: u32, key: &str) -> Duration {
     whole.mul_f64(0.75 + 0.25 * f64::from(hash % 1024) / 1024.0)
 }
 
-/// The first bytes of what came from outside, fit for a terminal.
+/// The first bytes of a string from outside, safe for a terminal.
 pub fn shown(bytes: &[u8]) -> String {
     let start = &bytes[..bytes.len().min(MAX_SHOWN_BYTES)];
     let dots = if bytes.len() > start.len() { "…" } else { "" };

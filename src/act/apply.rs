@@ -1,5 +1,5 @@
-//! Does what was planned and allowed. Decides nothing: policy is in plan and guard. Every outcome is read back from the
-//! host, never assumed. `restore` undoes.
+//! The application of a planned and allowed step. It decides nothing, because policy is in `plan` and `guard`. It
+//! reads every outcome back from the host. `restore` reverts.
 
 use super::guard;
 use crate::host::knob::{CpuSet, Policy};
@@ -10,10 +10,10 @@ use crate::rule::step::{AffinityChange, Change};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 
-/// New threads are looked for this many times; a process that breeds threads faster than that is told as failed.
+/// Number of passes over new threads; the step fails for a process that starts threads faster.
 pub(super) const MAX_ROUNDS: usize = 16;
 
-/// What came of a step, and what was there before and after, in words.
+/// The outcome of a step, with the values before and after.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepResult {
     pub outcome: Outcome,
@@ -65,13 +65,13 @@ impl From<CgroupError> for StepResult {
 pub struct Prepared {
     pub value: Value,
     pub saved: Vec<SavedValue>,
-    /// Every thread has the value already, so nothing needs doing and nothing undoing.
+    /// Every thread has the value already.
     pub is_set_already: bool,
 }
 
 impl Prepared {
-    /// Takes a mask of every processor that a target could have for what it is: no mask at all. It is restored as that,
-    /// so that processors which are plugged in meanwhile belong to it (cpuset(7)).
+    /// Treats a mask of all possible processors as no mask, and restores it as such, so that it includes processors that are added
+    /// meanwhile (cpuset(7)).
     pub fn widen(&mut self, processors: &BTreeSet<u32>) {
         for saved in &mut self.saved {
             if let Value::Affinity(cpus) = &mut saved.value
@@ -83,7 +83,7 @@ impl Prepared {
     }
 }
 
-/// Reads what a step would change, of every thread; never nothing.
+/// Reads the present value of every thread; never empty.
 ///
 /// # Errors
 /// With the outcome, when the process is gone or its values cannot be read.
@@ -97,7 +97,7 @@ pub fn read(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<Sa
                 value,
                 unit: None,
             }),
-            // A thread that ends meanwhile has nothing to restore.
+            // A thread that exits meanwhile needs no restore.
             Err(HostError::Gone { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -105,16 +105,16 @@ pub fn read(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<Sa
     if saved.is_empty() {
         return Err(StepResult::only(
             Outcome::Denied,
-            "all its threads are real-time, which are never touched",
+            "all threads are real-time, and evenkeel never changes those",
         ));
     }
     Ok(saved)
 }
 
-/// What a change makes of the value that it counts from, which is what is there but for the leases of other alerts.
+/// Applies a change to its base, which is the value without the leases of other alerts.
 ///
 /// # Errors
-/// When it is no change of a process.
+/// When it is not a change of a process.
 pub fn prepare(
     host: &mut impl Host,
     target: Identity,
@@ -123,7 +123,7 @@ pub fn prepare(
     saved: Vec<SavedValue>,
 ) -> Result<Prepared, StepResult> {
     let value = match change {
-        // The kernel drops processors that are not there, and would be found to have set something else.
+        // The kernel drops missing processors, and a comparison with the value read back would fail.
         Change::To(Value::Affinity(cpus)) => {
             let most = host.processors_of(target);
             Value::Affinity(most.into_iter().filter(|cpu| cpus.contains(*cpu)).collect())
@@ -145,16 +145,16 @@ pub fn prepare(
     })
 }
 
-/// Sets `value` on every thread, those born meanwhile included; `saved` grows by what those had. `value` becomes what
-/// the kernel made of it.
+/// Sets `value` on every thread, including threads that start meanwhile, whose values are added to `saved`. `value` becomes the
+/// one that the kernel kept.
 pub fn set(host: &mut impl Host, target: Identity, value: &mut Value, saved: &mut Vec<SavedValue>) -> StepResult {
     let before = summary(saved.iter().map(|saved| &saved.value));
     let result = set_threads(host, target, value, saved).and_then(|()| read_back(host, target, value));
     let mut effected = match result {
-        // Another lease had set it already. This one is taken all the same, so that the value outlives the other.
+        // Another lease set it already. This lease is recorded anyway, so that the value outlives the other one.
         Ok(true) if saved.iter().all(|saved| saved.value == *value) => StepResult::only(Outcome::AlreadySet, ""),
         Ok(true) => StepResult::only(Outcome::Applied, ""),
-        Ok(false) => StepResult::only(Outcome::NoEffect, "the value did not stay on every thread"),
+        Ok(false) => StepResult::only(Outcome::NoEffect, "the kernel did not keep the value on every thread"),
         Err(effected) => effected,
     };
     effected.before = Some(before);
@@ -179,7 +179,7 @@ fn set_threads(
         for thread in new {
             done.insert(thread);
             match set_thread(host, target, thread, value, saved, inherited.as_ref()) {
-                // A thread that ended, and whose id another one may have got, is no fault of the process.
+                // An exited thread, whose id may be reused, is not a failure.
                 Ok(()) | Err(HostError::Gone { .. } | HostError::ChangedIdentity { .. }) if host.is_alive(target) => {}
                 Ok(()) => return Err(HostError::Gone { pid: target.pid }.into()),
                 Err(error) => return Err(error.into()),
@@ -188,7 +188,7 @@ fn set_threads(
     }
     Err(StepResult::only(
         Outcome::Failed,
-        "threads are born faster than they can be set",
+        "new threads start faster than evenkeel can set the value",
     ))
 }
 
@@ -202,7 +202,7 @@ fn set_thread(
 ) -> Result<(), HostError> {
     if !saved.iter().any(|saved| saved.thread() == thread) {
         let found = host.get(target, thread, value.knob())?;
-        // Born during the lease of a thread that was set already: what it has is ours, not its own.
+        // Started by a thread with the new value during the lease, so its value is ours.
         let own = if found == *value {
             inherited.cloned().unwrap_or(found)
         } else {
@@ -227,7 +227,7 @@ fn read_back(host: &mut impl Host, target: Identity, value: &mut Value) -> Resul
             Err(error) => return Err(error.into()),
         };
     }
-    // A cpuset (cpuset(7)) cuts a mask down. What stands is what undoing will look for.
+    // A cpuset (cpuset(7)) reduces a mask. The revert compares with the value that the kernel kept.
     if let (Value::Affinity(wanted), 1, Some(Value::Affinity(now))) = (&*value, found.len(), found.first())
         && now.iter().next().is_some()
         && now.iter().all(|cpu| wanted.contains(cpu))
@@ -237,11 +237,10 @@ fn read_back(host: &mut impl Host, target: Identity, value: &mut Value) -> Resul
     Ok(found.iter().all(|now| now == value))
 }
 
-/// Whether a process handles a signal now. A program that was replaced by exec(2) has no handlers any more, and what
-/// was a notice would end it.
+/// Checks that a process handles a signal now. After exec(2) a program has no handlers, and the signal would kill it.
 ///
 /// # Errors
-/// With the outcome, when it does not, or cannot be asked.
+/// With the outcome, if it does not, or if that is unknown.
 pub fn catches(host: &mut impl Host, target: Identity, signal: Signal) -> Result<(), StepResult> {
     let Some(mut process) = host.process(target.pid).filter(|process| process.identity == target) else {
         return Err(HostError::Gone { pid: target.pid }.into());
@@ -252,7 +251,7 @@ pub fn catches(host: &mut impl Host, target: Identity, signal: Signal) -> Result
     guard::notice(&process, signal).map_err(|denial| StepResult::only(Outcome::Superseded, denial.reason))
 }
 
-/// Threads that a knob belongs to. Real-time and deadline threads are never touched.
+/// The threads with a knob, without real-time and deadline threads, which are never touched.
 pub(super) fn concerned(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<Thread>, HostError> {
     let mut threads = host.threads(target)?;
     if !knob.is_per_thread() {
@@ -270,7 +269,7 @@ pub(super) fn concerned(host: &mut impl Host, target: Identity, knob: Knob) -> R
     Ok(normal)
 }
 
-/// `most` are the processors that the target can have.
+/// `most` are the possible processors of the target.
 fn relative_affinity(change: AffinityChange, saved: &Value, most: BTreeSet<u32>) -> CpuSet {
     // Without a mask a target has all of them.
     let have: BTreeSet<u32> = match saved {
@@ -285,7 +284,7 @@ fn relative_affinity(change: AffinityChange, saved: &Value, most: BTreeSet<u32>)
             .max(0.0) as usize,
     }
     .clamp(1, most.len().max(1));
-    // Those it has stay first, so that caches stay warm.
+    // Present processors come first, because their caches are warm.
     let mut cpus: BTreeSet<u32> = have.iter().copied().take(wanted).collect();
     cpus.extend(
         most.iter()
@@ -295,7 +294,7 @@ fn relative_affinity(change: AffinityChange, saved: &Value, most: BTreeSet<u32>)
     cpus.into_iter().collect()
 }
 
-/// The values of all threads in words: one value, or the distinct ones.
+/// The values of all threads as a string: one value, or the distinct ones.
 fn summary<'a>(values: impl Iterator<Item = &'a Value>) -> String {
     let distinct: BTreeSet<String> = values.map(Value::to_string).collect();
     distinct.into_iter().collect::<Vec<_>>().join(", ")

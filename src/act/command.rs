@@ -1,4 +1,4 @@
-//! The life of a command: what is run with which environment, and what its end means. Pure: it is started elsewhere.
+//! The life cycle of a command: its arguments and environment, and the meaning of its exit. Pure: `host` runs it.
 
 use super::allocate::pause;
 use crate::diagnostic::printable;
@@ -10,26 +10,26 @@ use crate::template::{self, Segment, is_label_name};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A command that takes something back is given up after so many failures in a row, within about a quarter of an hour.
+/// Failures in a row after which a reverting command is given up, which takes about a quarter of an hour.
 const MAX_UNDO_TRIES: u32 = 12;
 
-/// What the end of a run leads to.
+/// The effect of an exit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heard {
-    /// What is held from now on; `None` when it is over.
+    /// The new state of the lease; `None` if it is over.
     pub command: Option<Command>,
     pub outcome: Outcome,
     pub reason: String,
-    /// The first bytes of what it wrote.
+    /// The first bytes of its output.
     pub output: Option<String>,
-    /// Whether the run was the one that takes back.
+    /// Whether the run was the reverting one.
     pub was_undo: bool,
 }
 
-/// The command that a step runs in an episode. `resource` is what an earlier step was granted.
+/// The command of a step in an episode. `resource` is the grant of an earlier step.
 ///
 /// # Errors
-/// When a label is missing, or holds what no argument can.
+/// When a label is missing, or contains NUL.
 pub fn plan(step: &Exec, episode: &Episode, resource: Option<&str>) -> Result<Command, String> {
     let run = |argv: &[Vec<Segment>], status: &str| -> Result<Run, String> {
         let argv = argv.iter().map(|pieces| argument(pieces, episode, resource));
@@ -41,7 +41,7 @@ pub fn plan(step: &Exec, episode: &Episode, resource: Option<&str>) -> Result<Co
             env.insert(name.clone(), argument(pieces, episode, resource)?);
         }
         if let Some((name, _)) = env.iter().find(|(_, value)| value.contains('\0')) {
-            return Err(format!("the value for {name} holds NUL, which no environment can"));
+            return Err(format!("the value of {name} contains NUL"));
         }
         Ok(Run {
             argv: argv.collect::<Result<_, _>>()?,
@@ -59,19 +59,19 @@ pub fn plan(step: &Exec, episode: &Episode, resource: Option<&str>) -> Result<Co
     })
 }
 
-/// One argument, whatever stands in it: there is no shell that could read it otherwise.
+/// One argument. Its content needs no quoting, because no shell is involved.
 fn argument(pieces: &[Segment], episode: &Episode, resource: Option<&str>) -> Result<String, String> {
     let filled = template::fill(pieces, &episode.labels, resource, str::to_owned);
     let text = filled.and_then(|pieces| template::text(&pieces));
     let text = text.map_err(|missing| missing.to_string())?;
     if text.contains('\0') {
-        return Err("an argument would hold NUL, which none can".to_owned());
+        return Err("an argument contains NUL".to_owned());
     }
     Ok(text)
 }
 
-/// The alert as environment variables, named as prometheus-am-executor names them. An episode is about one alert, so
-/// there is one, and the labels of its group are its own.
+/// The alert as environment variables, with the names of prometheus-am-executor. An episode has one alert, so its group has the
+/// labels of that alert.
 fn environment(episode: &Episode, status: &str) -> BTreeMap<String, String> {
     let mut env = BTreeMap::from([
         ("AMX_RECEIVER".to_owned(), episode.key.rule.to_string()),
@@ -87,7 +87,7 @@ fn environment(episode: &Episode, status: &str) -> BTreeMap<String, String> {
         ("EVENKEEL_FINGERPRINT".to_owned(), episode.key.fingerprint.to_string()),
     ]);
     let mut add = |prefix: &str, set: &Labels| {
-        // Names that no variable can have, such as those with `=`, are left out.
+        // Invalid names of variables, such as those with `=`, are left out.
         for (name, value) in set.iter().filter(|(name, _)| is_label_name(name)) {
             env.insert(format!("{prefix}{name}"), value.to_owned());
         }
@@ -102,7 +102,7 @@ fn environment(episode: &Episode, status: &str) -> BTreeMap<String, String> {
 }
 
 impl Command {
-    /// What is to be run next; `None` where nothing is.
+    /// The next run; `None` if there is none.
     pub fn next_run(&self) -> Option<&Run> {
         match (self.has_ended, self.retry.ending) {
             (false, _) => Some(&self.run),
@@ -111,8 +111,8 @@ impl Command {
         }
     }
 
-    /// What the end of a run leads to. What ended with another status than 0 may have done half of its work, and is
-    /// taken back where it can be.
+    /// The effect of an exit. A command with a status other than 0 may have done half of its work, and is
+    /// reverted if possible.
     pub fn hear(&self, report: &Report, now: Duration) -> Heard {
         let (is_well, was_started, reason, output) = match report {
             Report::Ended { end, output } => (*end == End::Status(0), true, end.to_string(), Some(output.clone())),
@@ -168,7 +168,7 @@ impl Command {
                 (false, _) => Outcome::Failed,
             },
             reason: if is_given_up {
-                format!("{reason}; it failed {failures} times and is given up")
+                format!("{reason}; no further retries after {failures} failures")
             } else {
                 reason
             },

@@ -1,4 +1,4 @@
-//! Who has a value by birth: children that were born during a lease of an ancestor. Pure.
+//! The descendants that inherited a value: children that started during a lease of an ancestor. Pure.
 
 use crate::host::Value;
 use crate::ledger::leases::Leases;
@@ -10,14 +10,13 @@ use std::time::Duration;
 /// Start times are known to a clock tick of 10 ms (USER_HZ is 100 on every Linux port).
 const TICK: Duration = Duration::from_millis(10);
 
-/// Children of targets that were seen below them at some reading of the table. Their parent may end, and the kernel
-/// then gives them another: who was seen before is known all the same. Kept in memory: after a restart they are told
-/// as possible orphans only.
+/// Descendants of targets from earlier readings of the table, which stay known when their parent exits and the kernel assigns
+/// another. Kept in memory: after a restart they are only reported as possible orphans.
 #[derive(Debug, Default)]
 pub struct Descendants(BTreeMap<Identity, BTreeSet<Identity>>);
 
 impl Descendants {
-    /// Notes who is below the targets of leases in this reading, and forgets who ended.
+    /// Records the descendants of leased targets in this reading, and forgets exited ones.
     pub fn note(&mut self, tree: &ProcessTree, leases: &Leases) {
         self.0.retain(|target, brood| {
             brood.retain(|child| tree.get(*child).is_some());
@@ -35,7 +34,7 @@ impl Descendants {
         }
     }
 
-    /// Everyone in this reading who was surely born below the target since the lease was taken.
+    /// The processes in this reading that certainly started below the target since the lease.
     pub fn born(&self, target: Identity, lease: &Lease, tree: &ProcessTree) -> Vec<Identity> {
         let is_young = |process: &Process| is_born_since(process, lease.taken_at);
         let below = |root: Identity| {
@@ -49,7 +48,7 @@ impl Descendants {
             found.insert(*child);
             found.extend(below(*child));
         }
-        // Only descendants of a session's leader are in it, whoever is their parent now (setsid(2)).
+        // Only descendants of a session's leader are in it, whichever process is their parent now (setsid(2)).
         let leads = |process: &&Process| process.session == process.identity.pid;
         let leaders = found.iter().chain([&target]).filter_map(|member| tree.get(*member));
         let led: BTreeSet<i32> = leaders.filter(leads).map(|leader| leader.session).collect();
@@ -63,12 +62,12 @@ impl Descendants {
     }
 }
 
-/// Whether a process was born after that moment of CLOCK_BOOTTIME, as far as can be told.
+/// Whether a process started after a time of CLOCK_BOOTTIME, within the precision of start times.
 pub fn is_born_since(process: &Process, moment: Duration) -> bool {
     process.born_at + TICK >= moment
 }
 
-/// What a process would have if its ancestors held no leases, where `found` came to it by birth from one that does.
+/// The value of a process without the leases of its ancestors, if it inherited `found` from one.
 pub fn before_birth(process: &Process, found: &Value, leases: &Leases, tree: &ProcessTree) -> Option<Value> {
     let held = |lease: &Lease| match &lease.effect {
         Effect::Value { value, saved } if value.knob() == found.knob() => Some((value.clone(), saved.clone())),
@@ -79,7 +78,7 @@ pub fn before_birth(process: &Process, found: &Value, leases: &Leases, tree: &Pr
     for ancestor in tree.ancestors(process) {
         for lease in leases.on(ancestor.identity.into()) {
             let is_inherited = held(lease).is_some_and(|(value, _)| value == *found);
-            // Who is nearest below it is the eldest of the line.
+            // The nearest descendant is the oldest of the line.
             if is_inherited
                 && is_born_since(below, lease.taken_at)
                 && source.is_none_or(|(known, _)| lease.id < known.id)
@@ -94,24 +93,24 @@ pub fn before_birth(process: &Process, found: &Value, leases: &Leases, tree: &Pr
     first.first().map(|saved| saved.value.clone())
 }
 
-/// Everything by which it is known who has a lease's value by birth.
+/// The data that identifies the processes that inherited the value of a lease.
 pub struct Family<'a> {
     pub tree: &'a ProcessTree,
     pub descendants: &'a Descendants,
-    /// Whether a process holds the same knob by a lease of its own, and is left to that.
+    /// Whether a process has a lease of its own on the same knob, which takes precedence.
     pub is_holder: &'a dyn Fn(Identity) -> bool,
 }
 
 impl Family<'_> {
-    /// Everyone who was surely born below the target since the lease was taken.
+    /// The processes that certainly started below the target since the lease.
     pub fn born(&self, target: Identity, lease: &Lease) -> Vec<Identity> {
         let mut born = self.descendants.born(target, lease, self.tree);
         born.retain(|child| !(self.is_holder)(*child));
         born
     }
 
-    /// Processes that init took over and that were born since the lease was taken: perhaps children of the target whose
-    /// parent ended unseen, perhaps not.
+    /// Processes that init adopted and that started since the lease. They may be children of the target whose parent exited
+    /// between two readings.
     pub fn possible_orphans(&self, lease: &Lease) -> impl Iterator<Item = &Process> {
         let born = lease
             .target

@@ -1,8 +1,8 @@
-//! What came of final steps: whether the victim ended, and whether that freed what it was to free. Pure.
+//! The verification of irreversible actions: whether the victim exited, and whether that freed what it should. Pure.
 //!
-//! A victim had *no effect* when it still lives [`PATIENCE`] after SIGKILL, or after the last final step that its
-//! ladder has; or, for a rule that is about memory, when it ended and the host has hardly more memory available. One
-//! that lives on because its ladder was interrupted says nothing of the rule.
+//! A victim had *no effect* in two cases: it still runs [`PATIENCE`] after SIGKILL, or after the last irreversible
+//! action of its rule; or, for a rule about memory, it exited and the host has hardly more memory available. A victim
+//! that still runs because its steps were interrupted says nothing about the rule.
 
 use crate::ledger::Victim;
 use crate::ledger::victim::MemoryBefore;
@@ -11,20 +11,20 @@ use crate::rule::{OrderKey, Rule, Step};
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
-/// A process that can end has done so by then: SIGKILL takes milliseconds, and a service that writes back what it
-/// holds after SIGTERM gets its time from the ladder's `wait`.
+/// Time within which a process exits if it can: SIGKILL takes milliseconds, and a service that flushes its data after SIGTERM
+/// gets its time from the rule's `wait`.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// Smaller victims are lost in what everybody else allocates meanwhile, so that nothing can be said.
+/// Smaller victims are lost in the allocations of other processes meanwhile.
 const MIN_JUDGED_BYTES: u64 = 64 << 20;
-/// Part of what a victim had that must be available after its end; the rest may be shared, or taken by others.
+/// Part of a victim's memory that must be available after its exit; the rest may be shared, or allocated by others.
 const MIN_FREED_PART: u64 = 10;
 
-/// Whether no later step of the ladder will end a process that outlives this one.
+/// Whether no later step of the rule kills a process that survives this one.
 pub fn is_last(rule: &Rule, step_index: usize, signal: Signal) -> bool {
     signal == Signal::SIGKILL || !rule.actions.iter().skip(step_index + 1).any(Step::is_final)
 }
 
-/// Whether a rule is there to free memory: it says so by whom it chooses.
+/// Whether a rule frees memory, judged by its selector and order.
 pub fn is_about_memory(rule: &Rule) -> bool {
     let by_size = |condition: &Condition| matches!(condition, Condition::MinMemory(_));
     let selector = rule.selector();
@@ -32,14 +32,13 @@ pub fn is_about_memory(rule: &Rule) -> bool {
         || selector.is_some_and(|selector| selector.conditions.iter().any(by_size))
 }
 
-/// What the end of a victim has come to, in words; `Err` where that is no effect. `available_bytes` is the host's
-/// memory after it.
+/// The effect of a victim's exit as a reason; `Err` if there is none. `available_bytes` is the memory of the host afterwards.
 ///
 /// # Errors
 /// When nothing was freed.
 pub fn of_end(victim: &Victim, now: Duration, available_bytes: Option<u64>) -> Result<String, String> {
     let took = now.saturating_sub(victim.struck_at).as_secs_f64();
-    let ended = format!("it ended {took:.1} s after the first final step");
+    let ended = format!("exited {took:.1} s after the first irreversible action");
     let (Some(before), Some(after)) = (victim.memory, available_bytes) else {
         return Ok(ended);
     };
@@ -49,26 +48,29 @@ pub fn of_end(victim: &Victim, now: Duration, available_bytes: Option<u64>) -> R
     } = before;
     let freed = after.saturating_sub(available_bytes);
     let had = mib(resident_bytes);
-    let told = format!("{ended}; it had {had} MiB, and {} MiB more are available", mib(freed));
+    let told = format!(
+        "{ended}; it used {had} MiB, and {} MiB more are available now",
+        mib(freed)
+    );
     if resident_bytes >= MIN_JUDGED_BYTES && freed < resident_bytes / MIN_FREED_PART {
         return Err(told);
     }
     Ok(told)
 }
 
-/// What is to be said of a victim that lives on.
+/// The reason for a victim that still runs.
 pub fn of_survivor(state: Option<char>, is_interrupted: bool) -> String {
     let hangs = if state == Some('D') {
-        ": it hangs in the kernel (state D)"
+        ": blocked in the kernel (state D)"
     } else {
         ""
     };
     let since = if is_interrupted {
-        "its ladder was interrupted"
+        "its steps were interrupted"
     } else {
-        "the last final step"
+        "the last irreversible action"
     };
-    format!("it still lives {} s after {since}{hangs}", PATIENCE.as_secs())
+    format!("still running {} s after {since}{hangs}", PATIENCE.as_secs())
 }
 
 fn mib(bytes: u64) -> u64 {

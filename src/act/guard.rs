@@ -1,5 +1,5 @@
-//! Whether a planned step may be taken. Pure. Each refusal has a decision from the closed list and a reason in words.
-//! Undoing never comes here: it is never refused.
+//! The guard: it allows or refuses each planned step. Pure. Each refusal has a decision from the closed list and a
+//! reason. Reverts do not pass the guard, because evenkeel never refuses them.
 
 use crate::host::Value;
 use crate::host::limit::{Limit, Setting};
@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Why a step, a process or a whole plan is refused.
+/// The refusal of a step, a process or a whole plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
     pub decision: Decision,
@@ -27,7 +27,7 @@ fn refuse<T>(decision: Decision, reason: impl Into<String>) -> Result<T, Denial>
     })
 }
 
-/// Host-wide bound on final steps.
+/// The host-wide limit of irreversible actions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     pub final_steps: u32,
@@ -44,12 +44,12 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Victims that may still be struck now; simulated and real ones are counted apart.
+    /// Number of victims that are still allowed; dry-run and real ones are counted separately.
     pub fn remaining(&self, victims: &[Victim], simulated: bool, now: Duration) -> u32 {
         let spent = victims
             .iter()
             .filter(|victim| victim.simulated == simulated && victim.struck_at + self.per > now)
-            // The host is a victim anew with each episode in which a command runs for it.
+            // Each episode in which a command runs for the host counts the host as another victim.
             .map(|victim| {
                 (
                     victim.target,
@@ -63,7 +63,7 @@ impl Budget {
     }
 }
 
-/// Who is never touched on this host.
+/// The processes that are never touched on this host.
 pub struct Protection<'a> {
     /// evenkeel and its ancestors.
     pub own_ancestors: &'a BTreeSet<i32>,
@@ -72,7 +72,7 @@ pub struct Protection<'a> {
 }
 
 impl Protection<'_> {
-    /// What must have been read of a process before [`Protection::screen`].
+    /// The fields of a process that [`Protection::screen`] needs.
     pub fn needs(&self) -> ProcessFields {
         self.protect
             .iter()
@@ -80,7 +80,7 @@ impl Protection<'_> {
     }
 
     /// # Errors
-    /// Says why the process is no target of this rule, whatever its selector says.
+    /// When the process is excluded from this rule although its selector matches.
     pub fn screen(&self, rule: &Rule, process: &Process) -> Result<(), Denial> {
         let protected = |why: &str| refuse(Decision::Protected, why);
         if process.identity.pid == 1 {
@@ -93,17 +93,17 @@ impl Protection<'_> {
             return protected("evenkeel and its ancestors are never touched");
         }
         if process.details.is_unreadable {
-            return protected("it cannot be identified: its command line could not be read in time");
+            return protected("unidentified: reading the command line timed out");
         }
         if process.details.exe.is_none() {
-            return protected("it cannot be identified: its executable cannot be read");
+            return protected("unidentified: the executable is not readable");
         }
         if let Some(entry) = protection::recognise(process)
             && !rule.overrides.contains(entry.name)
         {
             let name = entry.name;
             return protected(&format!(
-                "built-in protection {name:?} (override_protection: [{name}] would lift it)"
+                "built-in protection {name:?} (override_protection: [{name}] lifts it)"
             ));
         }
         for selector in self.protect {
@@ -111,17 +111,17 @@ impl Protection<'_> {
                 Judgement::Fails(_) => {}
                 Judgement::Holds => return protected("an entry of `protect` in the configuration selects it"),
                 Judgement::Unknown(why) => {
-                    return protected(&format!("it cannot be told whether `protect` means it: {why}"));
+                    return protected(&format!("unknown whether `protect` selects it: {why}"));
                 }
             }
         }
         Ok(())
     }
 
-    /// `members` are all processes in the cgroup and below it, or why they cannot be told.
+    /// `members` are the processes in the cgroup and below it, or the reason why they are unknown.
     ///
     /// # Errors
-    /// Says why the cgroup is no target of this rule, whatever its selector says.
+    /// When the cgroup is excluded from this rule although its selector matches.
     pub fn screen_cgroup(
         &self,
         rule: &Rule,
@@ -134,7 +134,7 @@ impl Protection<'_> {
         }
         let members = match members {
             Ok(members) => members,
-            Err(why) => return protected(format!("it cannot be told who is in it: {why}")),
+            Err(why) => return protected(format!("unknown processes in the cgroup: {why}")),
         };
         for process in members {
             if let Err(denial) = self.screen(rule, process) {
@@ -147,13 +147,13 @@ impl Protection<'_> {
 }
 
 /// # Errors
-/// When a limit would not slow a cgroup down but end what is in it.
+/// When a limit would kill processes in the cgroup instead of slowing them down.
 pub fn limit(cgroup: &Cgroup, value: &Value) -> Result<(), Denial> {
     if let Value::Cgroup(Setting::MemoryMax(Limit(Some(most)))) = value
         && let Some(used) = cgroup.memory_bytes.filter(|used| used > most)
     {
         let reason = format!(
-            "it uses {used} bytes, and below that the kernel would end processes; memory.high slows them down instead"
+            "{used} bytes are in use, and with a lower limit the kernel would kill processes; memory.high slows them down instead"
         );
         return refuse(Decision::Protected, reason);
     }
@@ -171,22 +171,22 @@ pub fn bound_matches(rule: &Rule, matches: usize) -> Result<(), Denial> {
 }
 
 /// # Errors
-/// When the process has no handler for the signal, which would then end or stop it.
+/// When the process has no handler for the signal, which would then kill or stop it.
 pub fn notice(process: &Process, signal: Signal) -> Result<(), Denial> {
     match process.details.caught_signals {
         Some(caught) if caught & (1 << (signal as u32 - 1)) != 0 => Ok(()),
         Some(_) => refuse(
             Decision::Protected,
-            format!("it has no handler for {signal}, which would end it"),
+            format!("no handler for {signal}, so the signal would kill the process"),
         ),
         None => refuse(
             Decision::Protected,
-            format!("it cannot be told whether it has a handler for {signal}"),
+            format!("unknown whether the process handles {signal}"),
         ),
     }
 }
 
-/// What is known when the next victim is to be chosen.
+/// The state for the choice of the next victim.
 pub struct FinalGate<'a> {
     pub rule: &'a Rule,
     pub episode: &'a Episode,
@@ -196,30 +196,30 @@ pub struct FinalGate<'a> {
     pub now: Duration,
     /// CLOCK_BOOTTIME of the oldest sample on which `while` rests, or of the process table.
     pub sample_at: Duration,
-    /// The answer of `while`; `None` where the rule has none.
+    /// The result of `while`; `None` if the rule has none.
     pub condition: Option<bool>,
-    /// Victims that nobody waits for: they hang in the kernel, or lived on beyond their time.
+    /// Victims that no step waits for, because they are blocked in the kernel or outlived their time.
     pub stuck: &'a BTreeSet<Target>,
-    /// Victims whose ladder no episode goes on with.
+    /// Victims whose steps no episode continues.
     pub orphaned: &'a BTreeSet<Target>,
-    /// The breaker of the rule is open.
+    /// Whether the breaker of the rule is open.
     pub is_broken: bool,
 }
 
-/// How a final step is counted.
+/// The way in which an irreversible action counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KillClass {
     /// One unit of budget.
     NewVictim,
-    /// A later final step on a victim that was counted already.
+    /// A later irreversible action on a victim that is counted already.
     Escalation,
-    /// It received this very signal already.
+    /// The victim received this signal already.
     Done,
 }
 
 impl FinalGate<'_> {
     /// # Errors
-    /// Says what must happen before this process may be struck.
+    /// When the process must not be killed yet; the reason says what must happen first.
     pub fn strike(&self, target: Target, signal: Signal) -> Result<KillClass, Denial> {
         let key = &self.episode.key;
         let counted = || self.victims.iter().filter(|victim| victim.simulated == key.simulated);
@@ -235,7 +235,7 @@ impl FinalGate<'_> {
             }
             return refuse(
                 Decision::AwaitingEffect,
-                format!("rule {:?} is ending it already", victim.rule),
+                format!("rule {:?} is already killing it", victim.rule),
             );
         }
         self.ask_breaker()?;
@@ -244,38 +244,35 @@ impl FinalGate<'_> {
         if in_episode >= self.rule.limit {
             return refuse(
                 Decision::Budget,
-                format!("limit of {} victims per episode is reached", self.rule.limit),
+                format!("the limit of {} victims per episode is reached", self.rule.limit),
             );
         }
         let is_from_alertmanager = self.episode.source == WireSource::Alertmanager;
         if in_episode >= 1 && self.rule.condition.is_none() && is_from_alertmanager {
-            let reason = "without `while`, an alert from Alertmanager is worth one victim per episode";
+            let reason = "without `while`, an alert from Alertmanager allows one victim per episode";
             return refuse(Decision::Condition, reason);
         }
         if let Some(victim) = ours().find(|victim| victim.gone_at.is_none() && !self.stuck.contains(&victim.target)) {
             return refuse(
                 Decision::AwaitingEffect,
-                format!("{} is not gone yet", named(victim.target)),
+                format!("{} has not exited yet", named(victim.target)),
             );
         }
         if ours()
             .filter_map(|victim| victim.gone_at)
             .any(|gone_at| gone_at >= self.sample_at)
         {
-            return refuse(
-                Decision::AwaitingEffect,
-                "no sample is newer than the death of the last victim",
-            );
+            return refuse(Decision::AwaitingEffect, "no sample since the exit of the last victim");
         }
         self.afford(ours().map(|victim| victim.struck_at).max())?;
         self.ask_condition().map(|()| KillClass::NewVictim)
     }
 
-    /// For a command that cannot be taken back. All of one episode count as one victim, as do the signals to one process;
-    /// processes that the rule ends are counted apart.
+    /// Checks an irreversible command. All commands of one episode count as one victim, like the signals to one process; killed
+    /// processes are counted separately.
     ///
     /// # Errors
-    /// Says what must happen before it may be run.
+    /// When the command must not run yet; the reason says what must happen first.
     pub fn run(&self) -> Result<KillClass, Denial> {
         self.ask_breaker()?;
         let key = &self.episode.key;
@@ -288,14 +285,14 @@ impl FinalGate<'_> {
             return self.ask_condition().map(|()| KillClass::Escalation);
         }
         if of_alert().next().is_some() {
-            let reason = "it ran for this alert already, before its episode closed for want of a confirmation";
+            let reason = "already run for this alert, in the episode that closed unconfirmed";
             return refuse(Decision::Budget, reason);
         }
         self.afford(ours().map(|victim| victim.struck_at).max())?;
         self.ask_condition().map(|()| KillClass::NewVictim)
     }
 
-    /// Cooldown since the last victim of the rule, and budget.
+    /// Checks the cooldown since the last victim of the rule, and the budget.
     fn afford(&self, last: Option<Duration>) -> Result<(), Denial> {
         if let Some(last) = last
             && last + self.rule.cooldown > self.now
@@ -310,7 +307,7 @@ impl FinalGate<'_> {
         {
             let Budget { final_steps, per } = self.budget;
             let reason = format!(
-                "the host's budget of {final_steps} final steps per {} s is spent",
+                "the host's budget of {final_steps} irreversible actions per {} s is spent",
                 per.as_secs()
             );
             return refuse(Decision::Budget, reason);
@@ -324,7 +321,7 @@ impl FinalGate<'_> {
         }
         let name = &self.rule.name;
         let reason = format!(
-            "its final steps had no effect {TRIPS_AT} times running; `evenkeel release --breaker {name}` lets it go on"
+            "the breaker is open after {TRIPS_AT} irreversible actions without effect; `evenkeel release --breaker {name}` closes it"
         );
         refuse(Decision::Breaker, reason)
     }
@@ -337,7 +334,7 @@ impl FinalGate<'_> {
     }
 }
 
-/// A target as reasons speak of it.
+/// The name of a target in a reason.
 fn named(target: Target) -> String {
     match target.pid() {
         Some(pid) => format!("process {pid}"),

@@ -1,5 +1,5 @@
-//! Limits of cgroups: what a change makes of what is there (pure), and doing and undoing it. Decides nothing else:
-//! policy is in plan and guard. Every outcome is read back from the host.
+//! Limits of cgroups: the arithmetic of changes (pure), and their application and revert. Policy is in `plan` and
+//! `guard`. Every outcome is read back from the host.
 
 use super::apply::StepResult;
 use super::{guard, unit};
@@ -10,7 +10,7 @@ use crate::ledger::{Outcome, SavedValue};
 use crate::process::{Cgroup, Identity};
 use crate::rule::step::{Change, IoChange, Relative};
 
-/// Taking away by per cent ends here: with less nothing runs, and nothing could be given back.
+/// Smallest result of a relative change, because with less nothing runs, and no revert would be possible.
 const MIN_MEMORY_BYTES: u64 = 1 << 20;
 
 /// What there is where a cgroup has no limit.
@@ -21,7 +21,7 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// What a cgroup has without a limit.
+    /// The value of a cgroup without a limit.
     pub fn of(host: &mut impl Host, cgroup: &Cgroup) -> Capacity {
         Capacity {
             processors: host.processors_of_cgroup(cgroup).len(),
@@ -30,7 +30,7 @@ impl Capacity {
     }
 }
 
-/// The knob of a cgroup that a change is about.
+/// The knob of a change.
 ///
 /// # Errors
 /// When it names a device that this host does not have.
@@ -43,10 +43,10 @@ pub fn knob(host: &impl Host, change: &Change) -> Result<Knob, StepResult> {
     Ok(Knob::Io(number, *kind))
 }
 
-/// What a change makes of the value that it counts from.
+/// Applies a change to its base.
 ///
 /// # Errors
-/// When it is no change of such a value.
+/// When the change does not apply to such a value.
 pub fn wanted(change: &Change, base: &Value, capacity: Capacity) -> Result<Value, String> {
     let setting = match (change, base) {
         (Change::To(value), _) => return Ok(value.clone()),
@@ -59,12 +59,12 @@ pub fn wanted(change: &Change, base: &Value, capacity: Capacity) -> Result<Value
         (Change::Io(IoChange { limit, .. }), Value::Cgroup(Setting::IoLimit(now))) => {
             Setting::IoLimit(IoLimit { limit: *limit, ..*now })
         }
-        _ => return Err("it is no limit of a cgroup".to_owned()),
+        _ => return Err("not a limit of a cgroup".to_owned()),
     };
     Ok(Value::Cgroup(setting))
 }
 
-/// Without a limit it has all processors; what would be all of them or more stays without one.
+/// Without a limit the cgroup has all processors; a result of all processors or more stays without a limit.
 fn processor_time(by: Relative, now: Bandwidth, capacity: Capacity) -> Bandwidth {
     let all = capacity.processors as f64;
     let have = now.processors().unwrap_or(all);
@@ -99,7 +99,7 @@ fn memory(by: Relative, now: Limit, capacity: Capacity) -> Limit {
     Limit(Some(wanted.min(all.max(have)).max(MIN_MEMORY_BYTES)))
 }
 
-/// What a step would set on a cgroup, and what is there.
+/// The new value of a step on a cgroup, and the present one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PreparedLimit {
     pub value: Value,
@@ -107,11 +107,10 @@ pub struct PreparedLimit {
     pub is_set_already: bool,
 }
 
-/// `reading` is what is there but for what evenkeel itself set under the same path before; `base` is what the change
-/// counts from.
+/// `reading` is the present value without earlier ones of evenkeel under the same path; `base` is the base of the change.
 ///
 /// # Errors
-/// With the outcome, when the change cannot be worked out.
+/// With the outcome, when the change cannot be computed.
 pub fn prepare(
     host: &mut impl Host,
     cgroup: &Cgroup,
@@ -133,10 +132,10 @@ pub fn prepare(
     })
 }
 
-/// Sets a limit; `value` becomes what the kernel made of it.
+/// Sets a limit; `value` becomes the one that the kernel kept.
 pub fn set(host: &mut impl Host, cgroup: &Cgroup, value: &mut Value, saved: &[SavedValue]) -> StepResult {
     let unit = saved.first().and_then(|saved| saved.unit.as_ref());
-    // Its use may have grown since the step was allowed, above all over a restart.
+    // The memory in use may have grown since the guard allowed the step, especially over a restart.
     let now = host.cgroup(&cgroup.path).filter(|now| now.identity == cgroup.identity);
     if let Some(Err(denial)) = now.map(|now| guard::limit(&now, value)) {
         return StepResult::only(Outcome::Failed, denial.reason);
@@ -151,7 +150,7 @@ pub fn set(host: &mut impl Host, cgroup: &Cgroup, value: &mut Value, saved: &[Sa
         }
         Ok(found) => StepResult::only(
             Outcome::NoEffect,
-            format!("the value did not stay: it is {}", found.value),
+            format!("the kernel did not keep the value: it is {}", found.value),
         ),
         Err(error) => error.into(),
     };
@@ -167,7 +166,7 @@ fn explains(wanted: &Value, found: &Value) -> bool {
     }
 }
 
-/// Carries out what the arithmetic of leases asks for.
+/// Reverts a lease as the arithmetic of leases demands.
 pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -> StepResult {
     let of_record = unit::goal_of_record(host, lease, undo);
     match undo {
@@ -176,7 +175,7 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
             format!("lease {heir} holds the knob and restores it"),
         ),
         Undo::Set { value, saved, ours } => {
-            // What somebody else set between the two leases wins over the value of the older one.
+            // A value that another program set between the two leases wins over the value of the older one.
             let (next, foreign) = (value, saved.first());
             let value = foreign.map_or(next, |saved| &saved.value);
             let unit = unit::held_unit(lease);
@@ -193,14 +192,14 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
         }
         Undo::Restore { saved, ours } => {
             let Some(first) = saved.first() else {
-                return StepResult::only(Outcome::Failed, "what was there before is not known");
+                return StepResult::only(Outcome::Failed, "the value before is unknown");
             };
             let unit = first.unit.as_ref();
             let restore = |host: &mut _| Host::restore_cgroup(host, cgroup, &first.value, unit);
             let effected = put_back(host, cgroup, ours, &first.value, of_record.as_ref(), restore);
             unit::settle(host, cgroup, effected, unit, ours, None)
         }
-        Undo::Signal(_) | Undo::Nothing => StepResult::only(Outcome::Failed, "this is no lease of a cgroup"),
+        Undo::Signal(_) | Undo::Nothing => StepResult::only(Outcome::Failed, "not a lease of a cgroup"),
     }
 }
 
@@ -216,10 +215,10 @@ fn put_back<H: Host>(
     let is_known = |found: &Value| found == ours || found == value || Some(found) == of_record;
     let mut effected = match host.read_cgroup(cgroup, ours.knob()) {
         Err(error) => error.into(),
-        // After a crash between intent and outcome it may never have been set, or be back already: then once more.
+        // After a crash between intent and outcome the value may be restored already, or never have been set.
         Ok(found) if !is_known(&found.value) => StepResult::only(
             Outcome::Superseded,
-            "somebody else changed the value meanwhile; it is left alone",
+            "another program changed the value meanwhile; left as it is",
         ),
         Ok(_) => match put(host) {
             Ok(()) => StepResult::only(Outcome::Restored, ""),
@@ -231,28 +230,28 @@ fn put_back<H: Host>(
     effected
 }
 
-/// Has memory of a cgroup taken back.
+/// Reclaims memory of a cgroup.
 pub fn reclaim(host: &mut impl Host, cgroup: &Cgroup, bytes: u64) -> StepResult {
     host.reclaim(cgroup, bytes).map_or_else(StepResult::from, reclaimed)
 }
 
-/// Has memory of a process moved out.
+/// Pages out memory of a process.
 pub fn page_out(host: &mut impl Host, process: Identity, bytes: u64) -> StepResult {
     host.page_out(process, bytes).map_or_else(StepResult::from, reclaimed)
 }
 
-/// The call succeeds where nothing could be moved as well, so what is in use tells.
+/// Compares the memory in use, because the call succeeds even if nothing was reclaimed.
 fn reclaimed(Reclaimed { before, after }: Reclaimed) -> StepResult {
     let mut effected = if after < before {
-        StepResult::only(Outcome::Applied, format!("{} bytes were taken back", before - after))
+        StepResult::only(Outcome::Applied, format!("{} bytes reclaimed", before - after))
     } else {
-        StepResult::only(Outcome::NoEffect, "nothing could be taken back; there may be no swap")
+        StepResult::only(Outcome::NoEffect, "nothing reclaimed; there may be no swap")
     };
     (effected.before, effected.after) = (Some(before.to_string()), Some(after.to_string()));
     effected
 }
 
-/// Ends everything in a cgroup.
+/// Kills every process in a cgroup.
 pub fn kill(host: &mut impl Host, cgroup: &Cgroup) -> StepResult {
     match host.kill_cgroup(cgroup) {
         Ok(()) => StepResult::only(Outcome::Applied, ""),

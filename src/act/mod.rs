@@ -1,5 +1,5 @@
-//! From a rule and the processes that it selects to outcomes: plan and guard decide, apply obeys. What an allocator or
-//! a command is asked, and what its answer means, is decided in `allocate` and `command`.
+//! The steps, from a rule and the selected processes to outcomes: `plan` and `guard` decide, `apply` executes.
+//! `allocate` and `command` decide about requests and commands.
 
 pub mod allocate;
 pub mod apply;

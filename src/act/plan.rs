@@ -1,4 +1,5 @@
-//! What a rule would do for one episode now. Pure data from pure data; nothing here asks whether it is allowed.
+//! The plan of a rule for one episode: the steps that are due now. Pure; whether a step is allowed is decided in
+//! `guard`.
 
 use crate::ledger::{Episode, TargetProgress};
 use crate::process::{Candidate, Cgroup, Process, Target};
@@ -7,25 +8,25 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What the host is called where other targets have a name.
+/// The name of the host as a target.
 pub const HOST_NAME: &str = "host";
 
-/// The steps that are due for one target: from its rung to the next `wait`.
+/// The due steps of one target, up to the next `wait`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DueSteps {
     pub target: Target,
     pub name: String,
-    /// Index in the ladder, and the step there.
+    /// Index and step.
     pub steps: Vec<(usize, Step)>,
-    /// Where the target stands when all steps were taken, and for how long it waits there.
+    /// The next index after all these steps, and the wait before it.
     pub next_rung: usize,
     pub wait: Duration,
-    /// Not a target of this episode before.
+    /// Whether the target is new in this episode.
     pub is_new: bool,
 }
 
-/// What is due now. `matches` hold the selector, may be touched, and stand in the rule's order. The host is one more
-/// target wherever the ladder has steps for it; it takes no place of the `limit`.
+/// The due steps of all targets. `matches` are the allowed ones in the order of the rule. The host is one more target if the rule
+/// has steps for it, and does not count against `limit`.
 pub fn plan(rule: &Rule, episode: &Episode, matches: &[Candidate], now: Duration, is_repeat: bool) -> Vec<DueSteps> {
     let mut all = Vec::new();
     let held = episode
@@ -87,7 +88,7 @@ fn due_steps_of(rule: &Rule, target: Target, name: &str, step_index: usize, is_n
     }
 }
 
-/// Puts the processes that a rule wants first in front; ties by age, the oldest first, then by pid.
+/// Sorts processes in the order of the rule; ties by age, the oldest first, then by pid.
 pub fn order(processes: &mut [Process], by: OrderBy) {
     processes.sort_by(|a, b| {
         let largest_first = match by.key {
@@ -107,7 +108,7 @@ pub fn order(processes: &mut [Process], by: OrderBy) {
     });
 }
 
-/// Which of two cgroups a rule wants first. Of cgroups the age is the order in which they were made.
+/// Compares two cgroups in the order of the rule. The age of a cgroup is its order of creation.
 pub fn order_cgroups(a: &Cgroup, b: &Cgroup, by: OrderBy) -> Ordering {
     let largest_first = match by.key {
         OrderKey::Cpu => b.cpu_cores.unwrap_or(0.0).total_cmp(&a.cpu_cores.unwrap_or(0.0)),

@@ -1,5 +1,5 @@
-//! Undoes what a lease holds: on every thread of the target, and on the children that have its value by birth. Whatever
-//! somebody else changed meanwhile is left alone.
+//! The revert of a lease, on every thread of the target and on the children that inherited its value. Values that
+//! another program changed meanwhile stay.
 
 use super::apply::{MAX_ROUNDS, StepResult, catches, concerned};
 use super::descendants::Family;
@@ -11,10 +11,10 @@ use crate::process::{Identity, Process};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 
-/// So many possible orphans are looked at for each lease.
+/// Maximum number of possible orphans that are checked per lease.
 const MAX_SUSPECTS: usize = 64;
 
-/// Carries out what the arithmetic of leases asks for, on the target and on those who have its value by birth.
+/// Reverts a lease as the arithmetic of leases demands, on the target and on the processes that inherited its value.
 pub fn undo(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'_>) -> StepResult {
     let Some(target) = lease.target.process() else {
         return StepResult::only(Outcome::Failed, format!("{} is no process", lease.target));
@@ -31,7 +31,7 @@ pub fn undo(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'_
     effected
 }
 
-/// Restores the children that were born between the reading of the table by which a lease was undone and its undoing.
+/// Restores children that started between the reading of the table and the revert.
 pub fn sweep(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'_>) {
     let Some(target) = lease.target.process() else { return };
     let (value, ours) = match undo {
@@ -46,23 +46,19 @@ pub fn sweep(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'
     let mut telemetry = Back::default();
     let missed = restore_children(host, &born, ours, value, &mut telemetry);
     if missed > 0 {
-        tracing::warn!(
-            pid = target.pid,
-            missed,
-            "children that were born at the last moment could not be restored"
-        );
+        tracing::warn!(pid = target.pid, missed, "could not restore late children");
     }
 }
 
 fn born(target: Identity, lease: &Lease, ours: &Value, family: &Family<'_>) -> Vec<Identity> {
-    // Who is stopped bears children that run.
+    // The children of a stopped process run.
     if ours.knob() == Knob::Freeze {
         return Vec::new();
     }
     family.born(target, lease)
 }
 
-/// Those who may have our value by birth, or may be strangers: they are told, not touched.
+/// Processes that may have inherited our value, or may be unrelated. They are reported, not touched.
 fn tell_of_orphans(host: &mut impl Host, lease: &Lease, ours: &Value, family: &Family<'_>) -> Option<String> {
     let knob = ours.knob();
     if knob == Knob::Freeze {
@@ -86,7 +82,7 @@ fn tell_of_orphans(host: &mut impl Host, lease: &Lease, ours: &Value, family: &F
         .collect();
     (!pids.is_empty()).then(|| {
         format!(
-            "left alone, for they may be a stranger's: {} with the same {knob} value, born meanwhile, whose parent is gone",
+            "left alone, because they may be unrelated: {} with the same {knob} value, started meanwhile, whose parent is gone",
             pids.join(", ")
         )
     })
@@ -110,7 +106,7 @@ fn undo_what_is_known(
         } => {
             let first = saved.first().map_or(ours, |saved| &saved.value);
             if *is_last_of_value {
-                // Threads that end or cannot be set now are the heir's to restore.
+                // The remaining lease restores threads that fail now.
                 let _ = restore_threads(host, target, ours, &mut Back::default(), |thread| {
                     let known = saved.iter().find(|saved| saved.thread() == thread);
                     known.map_or_else(|| first.clone(), |saved| saved.value.clone())
@@ -119,11 +115,11 @@ fn undo_what_is_known(
             let missed = restore_children(host, &born(ours), ours, first, &mut Back::default());
             let mut reason = format!("lease {heir} holds the knob and restores it");
             if missed > 0 {
-                reason.push_str(&format!("; {missed} children could not be restored"));
+                reason.push_str(&format!("; could not restore {missed} children"));
             }
             StepResult::only(Outcome::Restored, reason)
         }
-        Undo::Nothing => StepResult::only(Outcome::Restored, "another lease wants the signal's effect to last"),
+        Undo::Nothing => StepResult::only(Outcome::Restored, "another lease needs the effect of the signal"),
         Undo::Signal(number) => match Signal::try_from(*number) {
             Ok(signal) => catches(host, target, signal)
                 .and_then(|()| host.signal(target, signal).map_err(StepResult::from))
@@ -146,7 +142,7 @@ fn undo_what_is_known(
         Undo::Restore { saved, ours } => {
             let of_thread = |thread: Option<Thread>| {
                 let known = thread.and_then(|thread| saved.iter().find(|saved| saved.thread() == thread));
-                // A thread or child born during the lease has inherited ours from one that had this before.
+                // A thread or child that started during the lease inherited our value from one that had this value before.
                 known
                     .or(saved.first())
                     .map_or_else(|| ours.clone(), |saved| saved.value.clone())
@@ -156,7 +152,7 @@ fn undo_what_is_known(
     }
 }
 
-/// Puts `value_for(thread)` wherever `ours` still stands, on the target's threads and its descendants'.
+/// Sets `value_for(thread)` on every thread of the target and its descendants that still has `ours`.
 fn put_back(
     host: &mut impl Host,
     target: Identity,
@@ -180,17 +176,17 @@ fn put_back(
             },
         ) if superseded > 0 => StepResult::only(
             Outcome::Superseded,
-            "somebody else changed the value meanwhile; it is left alone",
+            "another program changed the value meanwhile; left as it is",
         ),
         (_, Back { superseded, missed, .. }) => {
             let mut notes = Vec::new();
             if superseded > 0 {
                 notes.push(format!(
-                    "{superseded} threads were changed by somebody else and left alone"
+                    "another program changed {superseded} threads; left as they are"
                 ));
             }
             if missed > 0 {
-                notes.push(format!("{missed} children could not be restored"));
+                notes.push(format!("could not restore {missed} children"));
             }
             StepResult::only(Outcome::Restored, notes.join("; "))
         }
@@ -207,7 +203,7 @@ struct Back {
     missed: usize,
 }
 
-/// Returns how many could not be restored.
+/// Returns the number of failures.
 fn restore_children(
     host: &mut impl Host,
     children: &[Identity],
@@ -248,7 +244,7 @@ fn restore_threads(
                 Ok(true) => telemetry.restored += 1,
                 Ok(false) => telemetry.superseded += 1,
                 Err(HostError::Gone { .. } | HostError::ChangedIdentity { .. }) => {}
-                // The others are restored all the same.
+                // The others are restored anyway.
                 Err(error) => failed = Some(error),
             }
         }
@@ -265,7 +261,7 @@ fn is_back(host: &mut impl Host, process: Identity, found: &Value, value: &Value
     }
 }
 
-/// False when somebody else changed the value.
+/// False when another program changed the value.
 fn restore_thread(
     host: &mut impl Host,
     process: Identity,
@@ -274,10 +270,10 @@ fn restore_thread(
     value: &Value,
 ) -> Result<bool, HostError> {
     let found = host.get(process, thread, ours.knob())?;
-    // A stop may be pending on a process that hangs in the kernel; only SIGCONT takes it back.
+    // A stop may be pending on a process that is blocked in the kernel; only SIGCONT cancels it.
     let may_be_pending = *ours == Value::Freeze(true) && *value == Value::Freeze(false);
     if is_back(host, process, &found, value) && !may_be_pending {
-        // After a crash between intent and outcome a thread may never have been set.
+        // After a crash between intent and outcome a thread may still have its old value.
         return Ok(true);
     }
     if found != *ours && !may_be_pending {

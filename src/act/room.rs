@@ -1,7 +1,7 @@
-//! Room for a limit that is put back. Of all limits only `memory.max` can kill when it is written: below what is in use
-//! the kernel reclaims, and then kills (cgroup-v2.rst, "memory.max"). `memory.high` and `memory.swap.max` slow down at
-//! most, and a `pids.max` below the number of processes makes fork fail and nothing else ("memory.high",
-//! "memory.swap.events", "PID Interface Files"), so those are put back at once.
+//! The check whether a limit can be restored without a kill. Of all limits only `memory.max` can kill when it is
+//! written: below the memory in use the kernel reclaims, and then kills (cgroup-v2.rst, "memory.max"). `memory.high`
+//! and `memory.swap.max` at most slow processes down, and a `pids.max` below the number of processes only makes fork
+//! fail ("memory.high", "memory.swap.events", "PID Interface Files"). So those are restored at once.
 
 use super::unit::{self, held_unit};
 use crate::host::limit::{CgroupFile, Setting};
@@ -10,10 +10,10 @@ use crate::ledger::lease::{Lease, Undo};
 use crate::process::Cgroup;
 use std::fmt;
 
-/// So much is reclaimed at each try: the engine has others to serve meanwhile.
+/// Bytes to reclaim per attempt, because the engine has other work meanwhile.
 const RECLAIM_BYTES: u64 = 128 << 20;
 
-/// More is in use than the limit that is to be put back.
+/// The memory in use exceeds the limit to be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortage {
     pub used_bytes: u64,
@@ -28,13 +28,13 @@ impl fmt::Display for Shortage {
         } = self;
         write!(
             f,
-            "it uses {used_bytes} bytes, and with a memory.max of {limit_bytes} the kernel would end processes; memory is \
+            "{used_bytes} bytes are in use, and with a memory.max of {limit_bytes} the kernel would kill processes; memory is \
              reclaimed, and the limit is put back when there is room"
         )
     }
 }
 
-/// Reclaims memory where a limit is to be put back that is lower than what is in use.
+/// Reclaims memory if the limit to be restored is lower than the memory in use.
 ///
 /// # Errors
 /// When there is not enough room yet: then the limit must not be put back.
@@ -61,7 +61,7 @@ pub fn make(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
     let Ok(found) = host.read_cgroup(&now, Knob::Cgroup(CgroupFile::MemoryMax)) else {
         return Ok(());
     };
-    // A value of somebody else is left alone in the file, but systemd writes what it gets on record in place of ours.
+    // A value of another program is left alone in the file, but systemd writes what it gets on record in place of ours.
     let of_record = unit::goal_of_record(host, lease, undo);
     let is_put_back = found.value == *ours || found.value == *value || Some(&found.value) == of_record.as_ref();
     let of_record = of_record.filter(|_| is_put_back || is_on_record(host, &now, lease, ours));
@@ -78,7 +78,7 @@ pub fn make(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
         return Ok(());
     }
     if let Err(error) = host.reclaim(&now, excess.min(RECLAIM_BYTES)) {
-        tracing::debug!(%error, "nothing can be reclaimed before a limit is put back");
+        tracing::debug!(%error, "could not reclaim memory before lowering a limit");
     }
     match used(host) {
         Some(used_bytes) if used_bytes > limit_bytes => Err(Shortage {

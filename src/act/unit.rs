@@ -1,5 +1,5 @@
-//! What undoing a limit does about the unit behind the cgroup: what was set for it at runtime outlives the cgroup, and a
-//! value that somebody else wrote into the file.
+//! The revert of a limit in the systemd unit of a cgroup. It is needed because a property that is set at runtime
+//! outlives the cgroup, and because another program may have written into the file of the cgroup.
 
 use super::apply::StepResult;
 use crate::host::{CgroupError, Host, Knob, UnitState, Value};
@@ -32,14 +32,14 @@ pub fn settle(
     let reason = match withdraw_below(host, &cgroup.path, state, ours, next) {
         Err(error) => return error.into(),
         Ok(_) if !is_replaced => return effected,
-        Ok(true) => format!("{}; {} is as it was", effected.reason, state.unit),
-        Ok(false) => format!("{}; somebody else changed {}", effected.reason, state.unit),
+        Ok(true) => format!("{}; {} is restored", effected.reason, state.unit),
+        Ok(false) => format!("{}; another program changed {}", effected.reason, state.unit),
     };
     StepResult { reason, ..effected }
 }
 
-/// Takes ours out of the record of a unit and leaves in the file of the cgroup that it has now what somebody else wrote
-/// there. False where somebody else has changed the record.
+/// Takes ours out of the record of a unit and leaves in the file of the cgroup that it has now what another program wrote
+/// there. False where another program has changed the record.
 fn withdraw_below(
     host: &mut impl Host,
     path: &str,
@@ -51,7 +51,7 @@ fn withdraw_below(
     let read = |host: &mut _, now: &Cgroup| Host::read_cgroup(host, now, ours.knob()).map(|reading| reading.value);
     let theirs = now.as_ref().and_then(|now| read(host, now).ok());
     let is_withdrawn = host.restore_unit(state, ours, next)?;
-    // Else the file has what systemd was told by somebody else.
+    // Else the file has what systemd was told by another program.
     if let (true, Some(now), Some(theirs)) = (is_withdrawn, now, theirs.filter(|theirs| theirs != ours))
         && read(host, &now).is_ok_and(|found| found != theirs)
     {
@@ -60,8 +60,8 @@ fn withdraw_below(
     Ok(is_withdrawn)
 }
 
-/// Puts back what somebody else had set between two leases: for the unit, in the file past systemd, or both. `next` is the
-/// value of the older lease, which stays on record unless somebody else had set the property.
+/// Puts back what another program had set between two leases: for the unit, in the file past systemd, or both. `next` is the
+/// value of the older lease, which stays on record unless another program had set the property.
 ///
 /// # Errors
 /// As for setting it.

@@ -1,6 +1,6 @@
-//! Cgroup v2 on the real host: reading, writing and listing the files below the mount. A cgroup is opened and its inode
-//! compared before anything in it is touched, and all goes through that descriptor: what was made anew under the same
-//! path is never touched. Decides nothing.
+//! Cgroup v2 on the real host: it reads, writes and lists the files below the mount. It opens a cgroup and compares
+//! its inode first, and uses that descriptor for everything else, so that it never touches a new cgroup under the
+//! same path.
 
 use super::limit::{CgroupFile, Device, IoKind, IoLimit, Setting};
 use crate::process::{BootId, Cgroup, CgroupIdentity};
@@ -25,7 +25,7 @@ const MAX_CGROUPS: usize = 100_000;
 pub enum CgroupError {
     #[error("cgroup {path} is gone")]
     Gone { path: String },
-    #[error("cgroup {path} was made anew, it is not the one that was meant")]
+    #[error("cgroup {path} was replaced by a new one")]
     ChangedIdentity { path: String },
     #[error("cgroup {path} has no {file}: {why}")]
     Missing {
@@ -120,7 +120,7 @@ impl Hierarchy {
             let failed = |source| refused(cgroup, "cgroup.procs", source);
             match fs::read_to_string(folder.join("cgroup.procs")) {
                 Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
-                // A cgroup below that ended meanwhile held nobody. One of threads only is counted where its domain is.
+                // A cgroup below that ended meanwhile had no members. One of threads only is counted where its domain is.
                 Err(error) if is_gone(&error) || error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {}
                 Err(error) => return Err(failed(error)),
             }
@@ -224,7 +224,7 @@ impl Hierarchy {
         self.write(cgroup, "cgroup.kill", None, "1")
     }
 
-    /// Has the kernel take back memory. Returns what the cgroup uses before and after: the kernel itself says only that
+    /// Makes the kernel reclaim memory. Returns what the cgroup uses before and after: the kernel itself says only that
     /// it found less than it was asked for.
     ///
     /// # Errors
@@ -321,11 +321,11 @@ impl Hierarchy {
             .and_then(|folder| read_in(&folder, "cgroup.controllers").ok())
             .unwrap_or_default();
         let why = match controller {
-            _ if path == "/" => "it is the root, which has no limits".to_owned(),
+            _ if path == "/" => "the root cgroup has no limits".to_owned(),
             Some(controller) if !enabled.split_whitespace().any(|name| name == controller) => {
-                format!("the controller {controller} is not enabled for it (cgroup.subtree_control of the one above)")
+                format!("the controller {controller} is not enabled (cgroup.subtree_control of the parent)")
             }
-            _ => "this kernel does not offer it".to_owned(),
+            _ => "this kernel does not have it".to_owned(),
         };
         CgroupError::Missing { path, file, why }
     }

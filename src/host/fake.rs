@@ -1,5 +1,5 @@
-//! A host in memory with its own clock: for rule tests and for the property tests of the engine. Behaves like Linux
-//! where the engine can tell the difference.
+//! A host in memory with its own clock, for rule tests and for the property tests of the engine. It behaves like
+//! Linux wherever the engine can tell the difference.
 
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
 use super::limit::{CgroupFile, Device, IoKind, IoLimit, IoLimits, Limit, Setting};
@@ -52,7 +52,7 @@ pub struct FakeCgroup {
     pub is_frozen: bool,
     /// `memory.current`.
     pub memory_bytes: u64,
-    /// Of that, what the kernel could take back.
+    /// Of that, what the kernel could reclaim.
     pub reclaimable_bytes: u64,
     /// `cpuset.cpus`; without it there are those of the cgroup above.
     pub cpus: Option<CpuSet>,
@@ -222,7 +222,7 @@ pub struct FakeHost {
     pub memory_bytes: Option<u64>,
     /// evenkeel's own processes on it.
     pub own_ancestors: BTreeSet<i32>,
-    /// Errands that were begun and not taken up by whoever drives this host.
+    /// Errands that were begun and not taken up by the owner of this host.
     pub jobs: Vec<(u64, Job)>,
     /// Calls from now on that the kernel refuses, for each knob.
     pub denied: BTreeSet<Knob>,
@@ -310,7 +310,7 @@ impl FakeHost {
         self.deliver_pending(pid);
     }
 
-    /// Freezes a cgroup and all below it, or lets them continue, as somebody else would.
+    /// Freezes a cgroup and all below it, or lets them continue, as another program would.
     pub fn set_frozen(&mut self, path: &str, frozen: bool) {
         if let Some(found) = self.cgroups.get_mut(path) {
             found.is_frozen = frozen;
@@ -407,7 +407,7 @@ impl FakeHost {
             .or_insert_with(|| FakeCgroup::new(1, false))
     }
 
-    /// A unit is started anew: its cgroup is another one, with what was set for the unit at runtime.
+    /// A unit is restarted: its cgroup is another one, with what was set for the unit at runtime.
     pub fn restart_cgroup(&mut self, path: &str) {
         let Some(former) = self.cgroups.remove(path) else {
             return;
@@ -814,7 +814,7 @@ impl Host for FakeHost {
         let value = value.ok_or_else(|| CgroupError::Missing {
             path: cgroup.path.clone(),
             file: knob.as_str(),
-            why: "the controller is not enabled for it".to_owned(),
+            why: "the controller is not enabled".to_owned(),
         })?;
         let live = match knob {
             Knob::Cgroup(file) => found.live.get(&file),
@@ -977,7 +977,7 @@ impl Host for FakeHost {
     }
 
     fn watch_exit(&mut self, _process: Identity) {
-        // Whoever drives this host also moves its clock, and tells the engine what ended.
+        // The owner of this host also moves its clock, and tells the engine what ended.
     }
 
     fn begin(&mut self, ticket: u64, job: Job) {

@@ -1,4 +1,4 @@
-//! Points at which a test may kill the daemon: every call of the fake host and every commit of the journal.
+//! Fault points at which a test may kill the daemon: every call of the fake host and every commit of the journal.
 //! Compiled for tests only.
 
 use std::cell::Cell;

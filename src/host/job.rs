@@ -1,5 +1,5 @@
-//! What takes its time and concerns no single process: a request over HTTP, a command. Data only: what is wanted, and
-//! what came of it. No secret is in here, only the names of the files that hold one, because this is kept in the ledger.
+//! Requests over HTTP and commands, and their reports. Data only. They name the files of secrets and contain no
+//! secret, because they are stored in the ledger.
 
 use crate::http::client::Trust;
 use serde::{Deserialize, Serialize};
@@ -89,8 +89,8 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             End::Status(status) => write!(f, "it ended with status {status}"),
-            End::Signal(signal) => write!(f, "it was ended by signal {signal}"),
-            End::TimedOut => f.write_str("it was ended because its time was over"),
+            End::Signal(signal) => write!(f, "killed by signal {signal}"),
+            End::TimedOut => f.write_str("killed after its timeout"),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Carries errands out beside the engine: requests on the async worker, each command on a thread of its own. Decides
-//! nothing, and bounds what servers and commands can make it hold.
+//! The runner of jobs beside the engine: requests on the async worker, and each command on its own thread. It bounds
+//! the memory that servers and commands can use.
 
 use super::job::{Authorization, End, Job, Report, Request, Run, Server};
 use super::self_priority;
@@ -36,7 +36,7 @@ static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Called from any thread with the ticket of an errand and what came of it.
 pub type OnReport = Arc<dyn Fn(u64, Report) + Send + Sync>;
 
-/// Whoever carries errands out. Cheap to clone.
+/// The runner of jobs. Cheap to clone.
 #[derive(Clone)]
 pub struct JobRunner {
     runtime: tokio::runtime::Handle,
@@ -165,7 +165,7 @@ fn execute(run: &Run) -> Report {
                 // It must not go on unattended.
                 let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
                 drop(child.wait());
-                not_started(format!("it could not be waited for: {error}"))
+                not_started(format!("waiting for it failed: {error}"))
             }
         },
     }

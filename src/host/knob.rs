@@ -1,4 +1,4 @@
-//! What can be set on a process or a cgroup and put back: the knobs, and the values they take. Data only.
+//! The knobs of a process or a cgroup, and their values. Data only.
 
 use super::limit::{CgroupFile, Device, IoKind, Setting};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! The values that the files of a cgroup hold, in the kernel's own notation (cgroup-v2.rst, "Interface Files"). Data only.
+//! The values of cgroup files, in the kernel's notation (cgroup-v2.rst, "Interface Files"). Data only.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,4 @@
-//! Cgroups of the real host: through systemd where it keeps a unit for a cgroup, through the files where it does not.
-//! Decides nothing else.
+//! Cgroups of the real host: through systemd if a unit owns the cgroup, otherwise through the files.
 
 use super::cgroup::{CgroupError, Hierarchy};
 use super::knob::{Knob, Value};
@@ -30,7 +29,7 @@ impl Limits {
     pub fn find(procfs: &Path, boot: BootId) -> Limits {
         let systemd = systemd::is_booted().then(Systemd::new).transpose();
         let systemd = systemd.unwrap_or_else(|error| {
-            tracing::error!(%error, "systemd cannot be spoken to; limits of its units cannot be changed");
+            tracing::error!(%error, "could not connect to systemd, limits of units unavailable");
             None
         });
         Limits {

@@ -1,5 +1,5 @@
-//! The real host: system calls on processes, each bound to an identity. `unsafe` is here for the calls that no crate
-//! wraps. Decides nothing.
+//! The real host: system calls on processes, each bound to an identity. `unsafe` is for the calls that no crate
+//! wraps.
 
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
 use super::limit::Device;
@@ -75,7 +75,7 @@ impl LinuxHost {
         }
     }
 
-    /// With somebody who carries errands out. Without one, this host is good for looking only.
+    /// Adds a runner of jobs. Without one, this host is read-only.
     pub fn with_errands(self, jobs: JobRunner) -> LinuxHost {
         LinuxHost {
             jobs: Some(jobs),
@@ -139,7 +139,7 @@ impl LinuxHost {
         let pid = Pid::from_raw(id.pid).ok_or(HostError::Gone { pid: id.pid })?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
             .map_err(|errno| refused("pidfd_open", id.pid, errno.into()))?;
-        // The descriptor holds whoever had the pid when it was opened; only now is it known who that was.
+        // The descriptor holds the process that had the pid when it was opened; only now is it known who that was.
         self.verify(id)?;
         Ok(pidfd)
     }
@@ -335,7 +335,7 @@ impl Host for LinuxHost {
 
     fn may_change_cgroups(&self) -> Result<(), &'static str> {
         self.trials.cgroups?;
-        // systemd lets nobody else change its units (sd_bus_query_sender_privilege(3)).
+        // Only root may change the units of systemd (sd_bus_query_sender_privilege(3)).
         if self.limits.has_systemd() && !self.trials.has(CAP_SYS_ADMIN) {
             return Err("CAP_SYS_ADMIN");
         }
@@ -361,7 +361,7 @@ impl Host for LinuxHost {
             Ok(pidfd) => Some(pidfd),
             Err(HostError::Gone { .. } | HostError::ChangedIdentity { .. }) => None,
             Err(error) => {
-                tracing::warn!(%error, "cannot wait for the end of a process; it is looked for every 15 s");
+                tracing::warn!(%error, "could not watch for the exit of a process, polling every 15 s");
                 return;
             }
         };
@@ -381,7 +381,7 @@ impl Host for LinuxHost {
             on_exit(id);
         });
         if let Err(error) = spawned {
-            tracing::warn!(pid = id.pid, %error, "cannot wait for the end of a process; it is looked for every 15 s");
+            tracing::warn!(pid = id.pid, %error, "could not watch for the exit of a process, polling every 15 s");
         }
     }
 
@@ -392,7 +392,7 @@ impl Host for LinuxHost {
     fn begin(&mut self, ticket: u64, job: Job) {
         match &self.jobs {
             Some(jobs) => jobs.begin(ticket, job),
-            None => tracing::error!(ticket, "nobody is here to carry out an errand"),
+            None => tracing::error!(ticket, "job dropped, because this host has no job runner"),
         }
     }
 
@@ -822,7 +822,7 @@ mod tests {
         let selection = select(&mut host, &table, &rule, &selector, &ward);
         assert!(selection.matches.is_empty());
         let told = ward.screen(&rule, &selection.unreadable[0]).unwrap_err();
-        assert!(told.reason.contains("in time"), "{told:?}");
+        assert!(told.reason.contains("timed out"), "{told:?}");
     }
 
     #[test]

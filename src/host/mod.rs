@@ -1,5 +1,5 @@
-//! The host: what can be set on its processes, and the one place where it is set. Policy is elsewhere: this room
-//! obeys, but never acts on a process other than the one whose identity it was given.
+//! The host: its knobs, and the only place that sets them. Policy is in the layers above. The host acts only on the
+//! process whose identity it was given.
 
 pub mod cgroup;
 pub mod job;
@@ -84,9 +84,9 @@ pub enum Standing {
     Holds,
     /// systemd put back what was there before, as a reload does where the unit has a persistent drop-in for the same.
     TakenBySystemd,
-    /// Somebody else wrote the file of the cgroup; systemd still has what was set.
+    /// Another program wrote the file of the cgroup; systemd still has what was set.
     Overwritten,
-    /// Somebody else changed the unit.
+    /// Another program changed the unit.
     Changed,
 }
 
@@ -107,10 +107,10 @@ pub trait Host {
     /// When the process table cannot be listed at all.
     fn processes(&mut self) -> io::Result<Vec<Process>>;
 
-    /// One process anew, whoever has the pid now.
+    /// Reads one process again, whichever process has the pid now.
     fn process(&mut self, pid: i32) -> Option<Process>;
 
-    /// Reads dearer fields. False when the pid belongs to somebody else by now.
+    /// Reads more expensive fields. False when the pid belongs to another process by now.
     fn read_details(&mut self, process: &mut Process, needs: ProcessFields) -> bool;
 
     /// Reads what a selector asks for, and tells whether all of it holds for this very process; what it need not know
@@ -122,7 +122,7 @@ pub trait Host {
     /// The live threads of a process.
     ///
     /// # Errors
-    /// When the process is gone or the pid is somebody else's.
+    /// When the process is gone or the pid belongs to another process.
     fn threads(&mut self, process: Identity) -> Result<Vec<Thread>, HostError>;
 
     /// The value of a knob on a thread; of the process where the knob belongs to it.
@@ -140,7 +140,7 @@ pub trait Host {
     /// Sends a signal to exactly this process.
     ///
     /// # Errors
-    /// When it is gone, the pid is somebody else's, or the kernel refuses.
+    /// When it is gone, the pid belongs to another process, or the kernel refuses.
     fn signal(&mut self, process: Identity, signal: Signal) -> Result<(), HostError>;
 
     /// What keeps a process from running, and so from getting signals.
@@ -152,7 +152,7 @@ pub trait Host {
     /// Has the kernel move up to so many bytes of a process to swap, or back to the files they came from.
     ///
     /// # Errors
-    /// When it is gone, the pid is somebody else's, or the kernel refuses.
+    /// When it is gone, the pid belongs to another process, or the kernel refuses.
     fn page_out(&mut self, process: Identity, bytes: u64) -> Result<Reclaimed, HostError>;
 
     // A host is one without cgroup v2 unless it says otherwise.
@@ -173,7 +173,7 @@ pub trait Host {
     /// Pids of all processes in a cgroup and below it; 0 stands for one of another pid namespace.
     ///
     /// # Errors
-    /// When the cgroup is gone or was made anew.
+    /// When the cgroup is gone or was replaced.
     fn members(&mut self, _cgroup: &Cgroup) -> Result<Vec<i32>, CgroupError> {
         Err(CgroupError::NoHierarchy)
     }
@@ -181,7 +181,7 @@ pub trait Host {
     /// Reads a knob of a cgroup.
     ///
     /// # Errors
-    /// When the cgroup is gone or was made anew, has no such file, or systemd cannot be asked.
+    /// When the cgroup is gone or was replaced, has no such file, or systemd cannot be asked.
     fn read_cgroup(&mut self, _cgroup: &Cgroup, _knob: Knob) -> Result<Reading, CgroupError> {
         Err(CgroupError::NoHierarchy)
     }
@@ -189,7 +189,7 @@ pub trait Host {
     /// Sets a knob of a cgroup, through systemd where `unit` is given.
     ///
     /// # Errors
-    /// When the cgroup is gone or was made anew, has no such file, or kernel or systemd refuse.
+    /// When the cgroup is gone or was replaced, has no such file, or kernel or systemd refuse.
     fn set_cgroup(&mut self, _cgroup: &Cgroup, _value: &Value, _unit: Option<&UnitState>) -> Result<(), CgroupError> {
         Err(CgroupError::NoHierarchy)
     }
@@ -210,7 +210,7 @@ pub trait Host {
     /// Whether a limit that was set on the cgroup of a unit still stands.
     ///
     /// # Errors
-    /// When the cgroup is gone or was made anew, or systemd cannot be asked.
+    /// When the cgroup is gone or was replaced, or systemd cannot be asked.
     fn standing(&mut self, _cgroup: &Cgroup, _value: &Value, _unit: &UnitState) -> Result<Standing, CgroupError> {
         Err(CgroupError::NoHierarchy)
     }
@@ -220,8 +220,8 @@ pub trait Host {
         unit::recorded(file, unit)
     }
 
-    /// For a unit whose cgroup is gone or was changed by somebody else: takes `ours` out of what systemd has on record for
-    /// it, for `next` or, without that, for what was there before. What somebody else changed there stays; false where
+    /// For a unit whose cgroup is gone or was changed by another program: takes `ours` out of what systemd has on record for
+    /// it, for `next` or, without that, for what was there before. What another program changed there stays; false where
     /// that is so.
     ///
     /// # Errors
@@ -230,10 +230,10 @@ pub trait Host {
         Err(CgroupError::NoHierarchy)
     }
 
-    /// Has the kernel take back up to so many bytes that a cgroup uses.
+    /// Makes the kernel reclaim up to so many bytes that a cgroup uses.
     ///
     /// # Errors
-    /// When the cgroup is gone or was made anew, or the kernel refuses.
+    /// When the cgroup is gone or was replaced, or the kernel refuses.
     fn reclaim(&mut self, _cgroup: &Cgroup, _bytes: u64) -> Result<Reclaimed, CgroupError> {
         Err(CgroupError::NoHierarchy)
     }
@@ -241,12 +241,12 @@ pub trait Host {
     /// Ends everything in a cgroup and below it.
     ///
     /// # Errors
-    /// When the cgroup is gone or was made anew, or the kernel refuses.
+    /// When the cgroup is gone or was replaced, or the kernel refuses.
     fn kill_cgroup(&mut self, _cgroup: &Cgroup) -> Result<(), CgroupError> {
         Err(CgroupError::NoHierarchy)
     }
 
-    /// Whether any process is in a cgroup or below it; an error where it is gone or was made anew.
+    /// Whether any process is in a cgroup or below it; an error where it is gone or was replaced.
     ///
     /// # Errors
     /// When that cannot be told.

@@ -1,5 +1,5 @@
-//! Moving memory of a process out: process_madvise(2) with MADV_PAGEOUT through its pidfd, range by range, until
-//! enough has gone.
+//! The page-out of a process's memory: process_madvise(2) with MADV_PAGEOUT through its pidfd, range by range, until
+//! enough is paged out.
 
 use nix::libc;
 use std::io;

@@ -1,6 +1,6 @@
-//! evenkeel's own standing when memory is short: it takes little, its pages stay in memory, others are ended before it, and the
-//! threads between sample and deed go first. Without that it would wait for its own code to be read back from a disk that everybody waits
-//! for, and for its turn behind the program that takes the memory.
+//! evenkeel's own priority when memory is short: it uses little memory, locks its pages, makes the kernel kill other
+//! processes first, and raises the priority of the threads between sample and action. Otherwise it would wait for its
+//! own code to be read from a busy disk, and for its turn behind the program that uses up the memory.
 
 use nix::libc;
 use rustix::mm::{Advice, MlockAllFlags, madvise, mlockall};
@@ -17,7 +17,7 @@ type Header = libc::Elf32_Phdr;
 /// As in the shipped unit. Not -1000: a fault of evenkeel's own must stay one that the kernel can end.
 const OOM_SCORE_ADJ: i32 = -900;
 
-/// The nice value of threads between sample and deed. They run for milliseconds.
+/// The nice value of threads between sample and action. They run for milliseconds.
 const HASTE: i32 = -10;
 
 /// Whether evenkeel lowers its own oom_score_adj, raises its own priority and locks its memory.
@@ -64,7 +64,7 @@ pub fn give_back_what_is_free() {
 
 /// Gives back the pages of the program and its libraries (madvise(2), MADV_DONTNEED): the start reads files, compiles patterns and
 /// opens databases with code that hardly ever runs again. What is used again comes back from the page cache. Only segments
-/// that nobody may write: in others that would undo what the loader wrote. Breakpoints that were set by then are lost.
+/// that are not writable: in others that would undo what the loader wrote. Breakpoints that were set by then are lost.
 pub fn give_back_what_the_start_ran() {
     // SAFETY: the function is called for each object that is loaded, and looks at nothing else.
     unsafe {
@@ -111,7 +111,7 @@ pub fn stay_in_memory() -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the kernel end others first when memory runs out, unless somebody has said otherwise.
+/// Makes the kernel end others first when memory runs out, unless an operator has set another.
 ///
 /// # Errors
 /// Why it cannot be done.

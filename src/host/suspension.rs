@@ -1,7 +1,8 @@
-//! What keeps a process from running, and so from getting a signal: a stop, a debugger, a frozen cgroup. Reads only.
+//! The states in which a process receives no signals: a stop, a debugger, a frozen cgroup. Reads only.
 //!
-//! SIGKILL reaches a process that is stopped, traced, or in a frozen cgroup of version 2. Nothing reaches one in a freezer of
-//! cgroup v1. Any other signal that the process handles stays pending until it continues (checked on Linux 6.18).
+//! SIGKILL reaches a process that is stopped, traced, or in a frozen cgroup of version 2. No signal reaches one in a
+//! freezer of cgroup v1. Any other signal that the process handles stays pending until it continues (checked on Linux
+//! 6.18).
 
 use crate::process::Process;
 use nix::sys::signal::Signal;

@@ -1,9 +1,10 @@
-//! systemd over D-Bus. Where systemd keeps a unit, a limit is set as a runtime property of the unit: what is written
-//! into the files of its cgroup behind systemd's back is gone at its next `daemon-reload`. Decides nothing.
+//! The client of systemd over D-Bus. A limit of a unit is set as a runtime property, because systemd drops values in
+//! the files of its cgroups at the next `daemon-reload`.
 //!
-//! A property that is set at runtime leaves a drop-in below `/run/systemd`, which outlives the unit's cgroup and wins over
-//! the unit file until the next boot. So the way back is the former value, and then a drop-in that assigns nothing, or none,
-//! if there was none before. `RevertUnitFiles` would not do: it removes what the administrator overrides in `/etc` as well.
+//! A runtime property leaves a drop-in below `/run/systemd`, which outlives the unit's cgroup and overrides the unit
+//! file until the next boot. So a revert writes the former value, and then a drop-in that assigns nothing, or removes
+//! the drop-in if there was none before. `RevertUnitFiles` does not work here, because it also removes the
+//! administrator's overrides in `/etc`.
 
 use super::Standing;
 use super::limit::{Device, Setting};
@@ -20,7 +21,7 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// systemd answers within milliseconds; freezing waits until a unit rests.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// One that did not answer is left alone this long: whoever asks is the engine, which has others to serve, and what could
+/// One that did not answer is left alone this long, because the engine waits for it and has other work, and what could
 /// not be undone is tried again.
 const RESPITE: Duration = Duration::from_secs(10);
 /// Where drop-ins of properties that were set at runtime are: of units that have a file, and of transient ones
@@ -161,8 +162,8 @@ impl Systemd {
     }
 
     /// Takes what was set out of each property and drop-in of a unit that still has it, for what is `next` or, without
-    /// that, for what was there before. What somebody else changed stays, and what other devices have. Returns false
-    /// where somebody else changed what was set.
+    /// that, for what was there before. What another program changed stays, and what other devices have. Returns false
+    /// where another program changed what was set.
     ///
     /// # Errors
     /// As for restoring it.

@@ -1,6 +1,6 @@
-//! What a start shows to be possible on this host, by trying it where that changes nothing: on ourselves, on files that
-//! are opened and not written, and with the signal 0 on processes of other users. Where nothing can be tried, the
-//! capabilities say (capabilities(7)). Decides nothing.
+//! Trials at start, which show what is possible on this host without a change: on evenkeel itself, on files that are
+//! opened and not written, and with signal 0 on processes of other users. Where no trial is possible, the
+//! capabilities decide (capabilities(7)).
 
 use nix::libc;
 use rustix::process::{Pid, PidfdFlags};

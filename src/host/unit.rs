@@ -1,5 +1,5 @@
-//! What systemd had on record for a unit before a limit of it was changed, and which of its properties stand for which
-//! file of a cgroup. Data and pure functions; the talking is in `systemd`.
+//! The former settings of a systemd unit, and the mapping between its properties and the files of a cgroup. Data and
+//! pure functions; `systemd` talks to the daemon.
 
 use super::limit::{
     Bandwidth, CgroupFile, DEFAULT_PERIOD_MICROS, Device, IoKind, Limit, MAX_PAGE_BYTES, MIN_PERIOD_MICROS, Setting,
@@ -519,7 +519,7 @@ mod tests {
         let other = state(list(&[("9:0", 7)]), &[]);
         found.forget_devices(&[(device, &other)], number_in);
         assert_eq!(found, other);
-        // Unless somebody else set something at runtime, too.
+        // Unless another program set something at runtime, too.
         let mut found = state(list(&[("8:0", 5), ("9:0", 7)]), &["IOWriteBandwidthMax"]);
         found.forget_devices(&[(device, &state(list(&[]), &[]))], number_in);
         assert_eq!(found, state(list(&[("9:0", 7)]), &["IOWriteBandwidthMax"]));

@@ -1,7 +1,7 @@
-//! Calls that a process may make their caller wait for: some files of it, such as its command line, are read under a lock of
-//! its memory (mmap_lock), which a process that hangs in the kernel may hold for as long as it hangs. They are made on a thread
-//! of their own, and waited for with a deadline. A call that has not returned by then keeps its thread; the number of such
-//! threads is bounded, and a process that keeps one is not asked again until it has returned.
+//! Calls with a deadline, for files that may block their reader. Some files of a process, such as its command line,
+//! are read under a lock of its memory (mmap_lock), which a process that is blocked in the kernel may hold for as
+//! long. A separate thread makes these calls. A call that misses the deadline keeps its thread; the number of such
+//! threads is bounded, and its process is not read again until the call returns.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,36 +9,36 @@ use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Threads that may wait for processes at once. Beyond that nothing is asked any more.
+/// Maximum number of blocked threads. Beyond that all calls fail.
 pub const MAX_BLOCKED: usize = 8;
-/// A command line is read in microseconds; a host in distress may take a thousand times longer.
+/// A command line is read in microseconds; an overloaded host may take a thousand times longer.
 pub const PATIENCE: Duration = Duration::from_millis(500);
 const STACK_BYTES: usize = 128 * 1024;
 
 type Call = Box<dyn FnOnce() + Send>;
 
-/// No answer came in time, or an earlier call about the same process has not returned yet.
+/// The call missed its deadline, or an earlier call for the same process has not returned yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no answer in time: the process may hang in the kernel")]
+#[error("no answer in time: the process may be blocked in the kernel")]
 pub struct Blocked;
 
-/// Makes calls about processes, one after the other. Copies share their threads.
+/// A runner of calls about processes, one after the other. Copies share their threads.
 #[derive(Debug, Clone, Default)]
 pub struct BoundedCalls(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// To the thread that makes calls now. One that does not return is left to itself.
+    /// The sender to the present thread. A blocked thread is abandoned.
     worker: Option<Sender<Call>>,
-    /// Pids of the processes that keep a thread waiting.
+    /// Pids of the processes that block a thread.
     blocked: BTreeSet<i32>,
 }
 
 impl BoundedCalls {
-    /// Makes a call about the process `pid`, and waits for it no longer than `patience`.
+    /// Runs a call about the process `pid`, and waits at most `patience`.
     ///
     /// # Errors
-    /// When it has not returned by then. It may still do what it does.
+    /// When it has not returned by then. It may still run.
     pub fn run<T: Send + 'static>(
         &self,
         pid: i32,
@@ -48,9 +48,9 @@ impl BoundedCalls {
         let (sender, receiver) = channel();
         let this = self.clone();
         let reporting = move || {
-            // After a panic there is no answer, but the thread is free again.
+            // After a panic there is no result, but the thread is free again.
             let answer = catch_unwind(AssertUnwindSafe(call)).ok();
-            // Under the lock, so that a call counts as blocked or has its answer taken, and never both.
+            // Under the lock, so that a call either counts as blocked or returns its result.
             let mut state = this.lock();
             let _ = answer.map(|answer| sender.send(answer));
             drop(sender);
@@ -70,20 +70,16 @@ impl BoundedCalls {
             Ok(answer) => return Ok(answer),
             Err(TryRecvError::Empty) => {
                 state.blocked.insert(pid);
-                tracing::warn!(
-                    pid,
-                    blocked = state.blocked.len(),
-                    "a file of a process cannot be read: the reader is made to wait"
-                );
+                tracing::warn!(pid, blocked = state.blocked.len(), "read of a process's file timed out");
             }
-            // There is no thread for it, or it ended.
+            // The thread could not start, or it ended.
             Err(TryRecvError::Disconnected) => {}
         }
         state.worker = None;
         Err(Blocked)
     }
 
-    /// Processes that keep a thread waiting now.
+    /// Number of processes that block a thread now.
     pub fn blocked(&self) -> usize {
         self.lock().blocked.len()
     }
@@ -96,12 +92,12 @@ impl BoundedCalls {
 impl State {
     fn submit(&mut self, call: Call) {
         let worker = self.worker.take().or_else(spawn);
-        // Where the thread cannot be made or has ended, the call is dropped, and its caller finds that.
+        // Without a thread the call is dropped, which its caller notices.
         self.worker = worker.filter(|worker| worker.send(call).is_ok());
     }
 }
 
-/// A thread that makes calls until nobody has more for it.
+/// Starts a thread that runs calls until its sender is dropped.
 fn spawn() -> Option<Sender<Call>> {
     let (sender, receiver) = channel::<Call>();
     let thread = std::thread::Builder::new()
@@ -111,7 +107,7 @@ fn spawn() -> Option<Sender<Call>> {
     match spawned {
         Ok(_) => Some(sender),
         Err(error) => {
-            tracing::warn!(%error, "no thread for files of processes that may make the reader wait");
+            tracing::warn!(%error, "could not start the thread that reads files of processes");
             None
         }
     }

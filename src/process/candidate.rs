@@ -1,4 +1,4 @@
-//! Whom a rule may mean: a process, or a cgroup as a whole. Data only.
+//! A candidate of a selector: a process, or a cgroup as a whole. Data only.
 
 use super::{Cgroup, Process, Target};
 

@@ -1,9 +1,9 @@
-//! What is known of a cgroup, and which systemd unit a path stands for. Data and pure functions; reading is in `host`.
+//! A cgroup as data, and the systemd unit of a path. Data and pure functions; `host` reads.
 
 use super::table::Process;
 use super::target::CgroupIdentity;
 
-/// All processes in a cgroup and below it, or why they cannot be told.
+/// All processes in a cgroup and below it, or the reason why they are unknown.
 pub type Members = Result<Vec<Process>, String>;
 
 /// One cgroup as it was read at one moment.
@@ -19,7 +19,7 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// One of which nothing else was read.
+    /// A cgroup without further data.
     pub fn at(identity: CgroupIdentity, path: String) -> Cgroup {
         Cgroup {
             identity,
@@ -29,7 +29,7 @@ impl Cgroup {
         }
     }
 
-    /// The unit whose own cgroup this is. What a unit made below its cgroup is no unit.
+    /// The unit of this cgroup. Cgroups that a unit creates below its own have none.
     pub fn unit(&self) -> Option<&str> {
         unit_of(&self.path).filter(|unit| self.path.ends_with(*unit))
     }
@@ -54,7 +54,7 @@ pub fn unit_of(path: &str) -> Option<&str> {
         match is_unit {
             true if part.ends_with(".slice") => slice = Some(part),
             true => return Some(part),
-            // What is below a slice and no unit was made by somebody else.
+            // Another program created this cgroup below a slice.
             false => return slice,
         }
     }

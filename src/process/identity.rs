@@ -1,5 +1,5 @@
-//! Process identity: (boot id, pid, start time in ticks). A pid alone is never an identity, because the kernel
-//! hands it out again.
+//! The identity of a process: boot id, pid and start time in ticks. A pid alone is not an identity, because the
+//! kernel reuses it.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

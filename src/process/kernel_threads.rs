@@ -1,5 +1,5 @@
-//! Kernel threads, read once each: on a machine with many processors they are most of the process table, and nothing is ever done to
-//! them. Who is one is known from an earlier reading; who still is, the kernel tells at once for all.
+//! A cache of kernel threads. They are most of the process table on a machine with many processors, and evenkeel
+//! never touches them. So each is read once, and one call tells which of them still exist.
 
 use super::read::{MAX_FILE_BYTES, read_file};
 use super::table::Process;
@@ -25,7 +25,7 @@ impl KernelThreads {
         self.known.retain(|pid, _| self.present.contains(pid));
     }
 
-    /// The kernel thread with this number, where it need not be read anew.
+    /// The kernel thread with this number, where it need not be read again.
     pub(super) fn find(&self, pid: &str, boot_now: Duration) -> Option<Process> {
         let thread = self.known.get(&pid.parse().ok()?)?;
         Some(Process {
@@ -98,7 +98,7 @@ mod tests {
             put(root, pid, &format!("new{pid}"), 0);
         }
         assert_eq!(names(&mut threads), ["kworker", "new2", "new4", "new5"]);
-        // It has ended, and its number is somebody else's.
+        // It has ended, and another process has its number.
         children("4 ");
         assert_eq!(names(&mut threads), ["new2", "new3", "new4", "new5"]);
         children("3 4 ");

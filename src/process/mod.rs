@@ -1,5 +1,5 @@
-//! Processes: who they are, what they look like now, and which of them a rule means.
-//! Reads /proc; changes nothing.
+//! Processes: their identity, their state, and the selectors that match them. This layer reads /proc and changes
+//! nothing.
 
 pub mod bounded;
 pub mod candidate;

@@ -1,5 +1,5 @@
-//! A process held open: what is read through it belongs to that very process or cannot be read, for a directory of
-//! procfs that is open names its process even when the pid is handed out again. Reads only.
+//! An open directory of a process in procfs. Reads through it belong to that process or fail, even if the kernel
+//! reuses the pid.
 
 use super::bounded::{Blocked, BoundedCalls, PATIENCE};
 use super::kernel_threads::KernelThreads;
@@ -20,9 +20,9 @@ const MAX_CMDLINE_BYTES: usize = 128 * 1024;
 /// The files of one process.
 pub struct OpenProcess {
     directory: OwnedFd,
-    /// For the files that may make their reader wait, and the pid.
+    /// The runner for files that may block their reader, and the pid.
     calls: Option<(BoundedCalls, i32)>,
-    /// Several details are told by this one file, which is dear: it is read once.
+    /// The content of this expensive file, which serves several fields and is read once.
     status: OnceCell<Option<Vec<u8>>>,
 }
 
@@ -34,7 +34,7 @@ pub struct Ran {
 }
 
 impl Procfs {
-    /// Shows every process once, with its files held open while `visit` looks; threads are not listed. `boot_now` is
+    /// Calls `visit` for every process, with its directory open; threads are not listed. `boot_now` is
     /// CLOCK_BOOTTIME.
     ///
     /// # Errors
@@ -156,9 +156,9 @@ impl OpenProcess {
         })
     }
 
-    /// Reads what a selector asks for, one file after the other, and no further than to the first condition that fails.
+    /// Reads the fields of a selector, one file after the other, until a condition fails.
     pub fn satisfies(&self, process: &mut Process, selector: &Selector, users: &mut UserNames) -> bool {
-        // In the order of what they cost: a link, the memory of the process, a path from the kernel, and `status`.
+        // Ordered by cost: a link, the memory of the process, a path from the kernel, and `status`.
         const DEAR: [ProcessFields; 6] = [
             ProcessFields::EXE,
             ProcessFields::CMDLINE,
@@ -179,7 +179,7 @@ impl OpenProcess {
         selector.judge(process) == Judgement::Holds
     }
 
-    /// Fills in what is needed; what cannot be read becomes `None`.
+    /// Fills in the needed fields; an unreadable one becomes `None`.
     pub fn read_details(&self, details: &mut Details, needs: ProcessFields, users: &mut UserNames) {
         if needs.contains(ProcessFields::CMDLINE) {
             let read = self.read_patiently("cmdline", MAX_CMDLINE_BYTES);
@@ -244,7 +244,7 @@ impl OpenProcess {
     }
 
     fn count_fds(&self) -> Option<u64> {
-        // Since Linux 6.2 its size is the number of entries, which spares opening and listing it.
+        // Since Linux 6.2 the size is the number of entries, so no listing is needed.
         let size = statat(&self.directory, "fd", AtFlags::empty()).ok()?.st_size;
         let is_procfs = fstatfs(&self.directory).is_ok_and(|statfs| statfs.f_type == PROC_SUPER_MAGIC);
         if is_procfs && size > 0 {
@@ -281,7 +281,7 @@ impl OpenProcess {
         Some(bytes)
     }
 
-    /// Reads a file whose reader the process may make to wait.
+    /// Reads a file that may block its reader.
     fn read_patiently(&self, file: &'static str, limit: usize) -> Result<Option<Vec<u8>>, Blocked> {
         let Some((calls, pid)) = &self.calls else {
             return Ok(self.read(file, limit));

@@ -1,5 +1,6 @@
-//! What a condition compares a text of a process with: a regular expression, anchored at both ends. Most are plain texts, and
-//! those are compared, not compiled: to compile one takes longer than all else that an alert leads to before its deed.
+//! A pattern for strings of a process: a regular expression, anchored at both ends. Most patterns are literal
+//! strings, which are compared without a regular expression, because compiling one takes longer than the rest of a
+//! reaction.
 
 use crate::labels::Labels;
 use regex::Regex;

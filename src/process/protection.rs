@@ -1,12 +1,12 @@
-//! The closed list of what is protected on every host unless a rule names the override.
-//! Recognised by executable or systemd unit, never by name alone: names can be borrowed.
+//! The built-in protections: a closed list of programs that evenkeel never touches unless a rule names the override.
+//! They are recognised by executable or systemd unit, because any program can borrow a name.
 
 use super::table::{Process, ProcessFields};
 
 /// One entry of the built-in protection.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Protection {
-    /// What a rule writes under `override_protection`.
+    /// The name in `override_protection`.
     pub name: &'static str,
     /// File names of executables in a system directory (`/usr/bin`, `/usr/sbin`, `/usr/lib`, `/usr/libexec`, `/opt` …).
     pub exes: &'static [&'static str],
@@ -87,7 +87,7 @@ pub const BUILT_IN: &[Protection] = &[
         exes: &["node_exporter", "prometheus-node-exporter"],
         units: &["node_exporter.service", "prometheus-node-exporter.service"],
     },
-    // Recognised by being the leader of its session with a controlling terminal or a login scope; no executable.
+    // Recognised as the leader of a session with a controlling terminal or a login scope, without an executable.
     Protection {
         name: "login-session",
         exes: &[],
@@ -98,10 +98,10 @@ pub const BUILT_IN: &[Protection] = &[
 /// What must have been read before `recognise` can answer.
 pub const NEEDS: ProcessFields = ProcessFields::EXE.union(ProcessFields::CGROUP);
 
-/// Directories that only an administrator can fill; an executable elsewhere does not earn protection by its name.
+/// Directories that only an administrator can write. An executable elsewhere is not protected by its name.
 const SYSTEM_DIRECTORIES: &[&str] = &["/usr/", "/bin/", "/sbin/", "/lib/", "/opt/", "/snap/", "/nix/"];
 
-/// The built-in protection under which a process falls, if any.
+/// The built-in protection of a process, if any.
 pub fn recognise(process: &Process) -> Option<&'static Protection> {
     BUILT_IN.iter().find(|protection| is_recognised(protection, process))
 }
@@ -122,8 +122,8 @@ fn is_recognised(protection: &Protection, process: &Process) -> bool {
     by_exe || by_unit
 }
 
-/// The leader of a session that has a controlling terminal, or of a `session-N.scope` of logind: ending it throws
-/// somebody out.
+/// The leader of a session that has a controlling terminal, or of a `session-N.scope` of logind. Its exit ends
+/// the session of a user.
 fn is_login_leader(process: &Process) -> bool {
     let leads = process.session == process.identity.pid;
     let in_login_scope = process.details.cgroup.as_deref().is_some_and(|cgroup| {

@@ -1,4 +1,4 @@
-//! Which processes a rule means. Pure: judges what was read, three-valued, so that what could not be read never
+//! Selectors: the conditions that processes must meet. Pure and three-valued, so that an unreadable value never
 //! counts as "does not match" inside a `not`.
 
 pub use super::pattern::{Part, Pattern};
@@ -11,13 +11,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// All conditions must hold. A selector without conditions selects nothing.
+/// All conditions must match. A selector without conditions selects nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Selector {
     pub conditions: Vec<Condition>,
 }
 
-/// Starts of processes are known to a clock tick, those of alerts by the clock of whoever sends them.
+/// Starts of processes are known to a clock tick, those of alerts by the clock of their sender.
 const START_TOLERANCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
@@ -52,11 +52,11 @@ pub enum Condition {
     Not(Selector),
 }
 
-/// What is known about one condition and one process.
+/// The result of a condition for a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judgement {
     Holds,
-    /// Which key failed, and what was found instead.
+    /// The key that failed, with the value found.
     Fails(Mismatch),
     /// The field could not be read, or depends on a label that the alert does not have: never selected.
     Unknown(Mismatch),
@@ -94,7 +94,7 @@ impl Condition {
         }
     }
 
-    /// What must be read beyond `/proc/PID/stat` to judge this.
+    /// The fields beyond `/proc/PID/stat` that the condition needs.
     pub fn needs(&self) -> ProcessFields {
         match self {
             Condition::Name(_)
@@ -120,7 +120,7 @@ impl Condition {
             Condition::Cmdline(pattern) => self.judge_text(pattern, details.cmdline.as_deref()),
             Condition::Exe(pattern) => self.judge_text(pattern, details.exe.as_deref()),
             Condition::Cgroup(pattern) => self.judge_text(pattern, details.cgroup.as_deref()),
-            // Who is in no unit is in one without a name, which no pattern but `.*` means.
+            // A process without a unit has an empty name of a unit, which only `.*` matches.
             Condition::Unit(pattern) => {
                 let unit = details.cgroup.as_deref().map(|path| unit_of(path).unwrap_or_default());
                 self.judge_text(pattern, unit)
@@ -160,7 +160,7 @@ impl Condition {
         }
     }
 
-    /// Of a cgroup, all but its name and its use of memory and processors is unknown.
+    /// A cgroup has only a name, a unit, and its use of memory and processors.
     fn judge_cgroup(&self, cgroup: &Cgroup) -> Judgement {
         let by_group = |mismatch: Mismatch, name: &String| self.mismatch(name.clone(), mismatch.to_string());
         match self {
@@ -223,7 +223,7 @@ impl Condition {
     }
 
     fn resolve(&self, labels: &Labels) -> Condition {
-        // A pattern whose label is missing stays a template, and a template selects nothing.
+        // A pattern with a missing label stays a template, which selects nothing.
         let fill = |pattern: &Pattern| pattern.resolve(labels).unwrap_or_else(|| pattern.clone());
         match self {
             Condition::Name(pattern) => Condition::Name(fill(pattern)),
@@ -243,7 +243,7 @@ impl Condition {
     }
 }
 
-/// To a tenth, so that what is shown as wanted and as found differ wherever a reader would care.
+/// Rounds to a tenth, so that wanted and found values differ visibly.
 fn in_mib(bytes: u64) -> impl fmt::Debug {
     fmt::from_fn(move |f| write!(f, "{:.1} MiB", bytes as f64 / f64::from(1 << 20)))
 }
@@ -260,8 +260,8 @@ impl Selector {
         }
     }
 
-    /// Fills in the labels of an alert that began at this time of CLOCK_BOOTTIME. A number from a label means the process
-    /// that had it then.
+    /// Fills in the labels of an alert that started at this time of CLOCK_BOOTTIME. A pid from a label means the process that had it
+    /// then.
     pub fn resolve_at(&self, labels: &Labels, began_at: Duration) -> Selector {
         let mut resolved = self.resolve(labels);
         let is_from_label = |condition: &Condition| matches!(condition, Condition::Pid(Pattern::Template(_)));
@@ -271,7 +271,7 @@ impl Selector {
         resolved
     }
 
-    /// Why a process is not meant though it has the number that the alert names: it got that later. `None` for all others.
+    /// The mismatch of a process that got the pid in the alert only later; `None` for all others.
     pub fn reused_number(&self, process: &Process) -> Option<Mismatch> {
         let is_start = |condition: &&Condition| matches!(condition, Condition::StartedBy(_));
         let Judgement::Fails(why) = self.conditions.iter().find(is_start)?.judge(process) else {
@@ -284,7 +284,7 @@ impl Selector {
             .then_some(why)
     }
 
-    /// The only process that it can mean, where it names one by its number.
+    /// The pid of the only possible process, if the selector names one.
     pub fn only_pid(&self) -> Option<i32> {
         self.conditions.iter().find_map(|condition| match condition {
             Condition::Pid(pattern) => pattern.number(),
@@ -292,14 +292,14 @@ impl Selector {
         })
     }
 
-    /// Whether it asks for a unit of systemd.
+    /// Whether the selector has a systemd unit.
     pub fn needs_unit(&self) -> bool {
         self.conditions
             .iter()
             .any(|condition| matches!(condition, Condition::Unit(_)))
     }
 
-    /// Everything that must be read to judge all conditions.
+    /// The fields that all conditions need.
     pub fn needs(&self) -> ProcessFields {
         self.conditions
             .iter()
@@ -316,12 +316,12 @@ impl Selector {
         self.fold(|condition| condition.judge_cgroup(cgroup), |_| true)
     }
 
-    /// Judges only what `/proc/PID/stat` tells, so that the dear files are read for few processes.
+    /// Judges only what `/proc/PID/stat` tells, so that the expensive files are read for few processes.
     pub fn judge_cheaply(&self, process: &Process) -> Judgement {
         self.judge_known(process, ProcessFields::empty())
     }
 
-    /// Judges only what can be told from these fields and from `/proc/PID/stat`, read once or twice.
+    /// Evaluates only the conditions on these fields and on `/proc/PID/stat`.
     pub fn judge_known(&self, process: &Process, known: ProcessFields) -> Judgement {
         let known = known | ProcessFields::CPU;
         self.judge_some(process, |condition| known.contains(condition.needs()))

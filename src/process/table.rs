@@ -193,7 +193,7 @@ impl Procfs {
     }
 
     /// Why processes of others cannot be seen here, if they cannot: then rules find none of them. Looks at pid 1, which
-    /// always runs and never belongs to somebody else than root.
+    /// always runs and never belongs to a user other than root.
     pub fn hides_processes(&self) -> Option<String> {
         let error = File::open(self.root.join("1/stat")).err()?;
         let mounts = std::fs::read_to_string(self.root.join("self/mountinfo")).unwrap_or_default();

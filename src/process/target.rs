@@ -1,10 +1,10 @@
-//! What a step is done to: a process, a cgroup, or the host as a whole. Data only.
+//! The target of a step: a process, a cgroup, or the host as a whole. Data only.
 
 use super::identity::{BootId, Identity};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// One cgroup for all time on this host. A path alone is no identity: systemd makes a unit's cgroup anew at each start
+/// One cgroup for all time on this host. A path alone is no identity: systemd makes a unit's cgroup again at each start
 /// of the unit. Where it is found is carried beside it, as its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,4 +1,4 @@
-//! One reading of the process table, and who descends from whom in it. Data only.
+//! One reading of the process table as a tree of parents and children. Data only.
 
 use super::identity::Identity;
 use super::table::Process;
@@ -74,7 +74,7 @@ impl ProcessTree {
     /// Those below a process that hold, as far as all between hold too.
     pub fn descendants(&self, process: Identity, holds: impl Fn(&Process) -> bool) -> Vec<&Process> {
         if self.get(process).is_none() {
-            // Whoever has the pid now has children of his own.
+            // The process that has the pid now has children of his own.
             return Vec::new();
         }
         let mut seen = std::collections::HashSet::from([process.pid]);

@@ -1,5 +1,5 @@
-//! What relative changes count from: the value of a knob as it would be without the leases of other alerts. So several
-//! alerts do not make each other's changes larger, and what applies comes back part by part as they end.
+//! The base of relative changes: the value that a knob would have without the leases of other alerts. Several alerts
+//! then do not amplify each other's changes, and the value returns step by step as they resolve.
 
 use super::Engine;
 use super::steps::StepContext;

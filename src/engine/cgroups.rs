@@ -1,5 +1,5 @@
-//! Cgroups as targets: finding those that a rule means, judging one again before it is touched, and what a step on one
-//! intends. Policy is in guard; what is done is in `act/limit.rs`.
+//! Cgroups as targets: their selection, the check right before a step, and the intents of a step. Policy is in
+//! `guard`; `act/limit.rs` applies.
 
 use super::Engine;
 use super::steps::StepContext;
@@ -16,10 +16,10 @@ use crate::rule::step::Change;
 use crate::rule::{Rule, Step};
 use std::collections::BTreeMap;
 
-/// A member that changes while it is read is read so many times.
+/// Attempts to read a member that changes meanwhile.
 const MAX_LOOKS: usize = 3;
 
-/// The cgroups of this host for which every condition holds, each with the processes in and below it, in the rule's order.
+/// The cgroups that match every condition, each with the processes in and below it, in the order of the rule.
 pub fn select_cgroups(
     host: &mut impl Host,
     table: &[Process],
@@ -45,7 +45,7 @@ pub fn select_cgroups(
     Ok(matches)
 }
 
-/// Everything in a cgroup and below it, with what the guard asks for.
+/// The processes in a cgroup and below it, with the fields that the guard needs.
 fn members(
     host: &mut impl Host,
     by_pid: &BTreeMap<i32, &Process>,
@@ -55,7 +55,7 @@ fn members(
     let mut processes = Vec::new();
     for pid in host.members(cgroup).map_err(|error| error.to_string())? {
         if pid == 0 {
-            return Err("it holds a process of another pid namespace".to_owned());
+            return Err("a process of another pid namespace is in it".to_owned());
         }
         let known = by_pid.get(&pid).map(|process| (*process).clone());
         processes.extend(member(host, pid, known, protection.needs())?);
@@ -63,8 +63,7 @@ fn members(
     Ok(processes)
 }
 
-/// The process that has a pid, with its details; `None` where it has ended, or is within exit(2) and cannot be identified
-/// any more.
+/// The process with this pid, with its details; `None` if it exited, or is within exit(2) and cannot be identified any more.
 fn member(
     host: &mut impl Host,
     pid: i32,
@@ -76,7 +75,7 @@ fn member(
         let Some(mut process) = known.take().or_else(|| host.process(pid)) else {
             return Ok(None);
         };
-        // Where it runs another program by now, or another process has its pid, who that is must be known.
+        // It may run another program by now, or another process may have its pid, so it must be identified again.
         if host.read_details(&mut process, needs) {
             let is_over = process.details.exe.is_none() && host.is_ending(process.identity);
             return Ok((!is_over).then_some(process));
@@ -88,17 +87,17 @@ fn member(
     }
 }
 
-/// Whether it could not be told who is in a cgroup, which may be different in a moment.
+/// Whether the members of a cgroup could not be read, which may succeed soon.
 fn is_unidentified(members: &Members) -> bool {
     let is_unknown = |process: &Process| process.details.exe.is_none() && !process.is_kernel_thread;
     members.as_ref().map_or(true, |members| members.iter().any(is_unknown))
 }
 
 impl<H: Host> Engine<H> {
-    /// The cgroups that the rule means and that may be touched, in its order. Which may not be is told the first time.
+    /// The selected cgroups that the guard allows, in the order of the rule. The excluded ones are recorded once.
     ///
     /// # Errors
-    /// When there are so many that the rule means none of them, or cgroups cannot be listed.
+    /// When more than `max_matches` cgroups match, or cgroups cannot be listed.
     pub(super) fn find_cgroups(
         &mut self,
         rule: &Rule,
@@ -146,13 +145,13 @@ impl<H: Host> Engine<H> {
         Ok(matches)
     }
 
-    /// The moment before a cgroup is touched: is it still the one that was meant, and is nobody in it who must not be?
+    /// Checks right before a step that the cgroup is still the planned one, and that no protected process is in it.
     ///
     /// # Errors
-    /// Says what has changed.
+    /// When the cgroup has changed; the text says how.
     pub(super) fn cgroup_still_holds(&mut self, seen: &Cgroup, rule: &Rule, selector: &Selector) -> Result<(), String> {
         let Some(mut now) = self.host.cgroup(&seen.path).filter(|now| now.identity == seen.identity) else {
-            return Err("it is gone, or was made anew".to_owned());
+            return Err("the cgroup was removed or replaced".to_owned());
         };
         now.cpu_cores = seen.cpu_cores;
         let members = self.members_of(&now);
@@ -168,7 +167,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Everything in a cgroup, read now.
+    /// The members of a cgroup, read now.
     pub(super) fn members_of(&mut self, cgroup: &Cgroup) -> Members {
         let protection = Protection {
             own_ancestors: &self.processes.own_ancestors,
@@ -181,8 +180,7 @@ impl<H: Host> Engine<H> {
         self.host.cgroup(path).is_some_and(|now| now.identity == identity)
     }
 
-    /// The lease that holds on the unit's next cgroup what `lease` held on a cgroup that was replaced. It restores what was
-    /// there before both.
+    /// The lease on the unit's next cgroup that continues `lease` on a replaced one. It restores the value before both.
     pub(super) fn successor_of(&mut self, lease: &Lease) -> Option<u64> {
         let identity = lease.target.cgroup()?;
         if self.is_cgroup_there(identity, &lease.name) {
@@ -200,24 +198,23 @@ impl<H: Host> Engine<H> {
         newer.find(holds).map(|other| other.id)
     }
 
-    /// Whether nothing lives in a cgroup any more, wherever it is.
+    /// Whether a cgroup is gone or empty.
     pub(super) fn is_cgroup_empty(&mut self, identity: CgroupIdentity) -> bool {
         let listed = self.host.cgroups().unwrap_or_default();
         let Some(cgroup) = listed.into_iter().find(|cgroup| cgroup.identity == identity) else {
             return true;
         };
-        // What cannot be told is not taken for dead.
+        // An unknown state does not count as empty.
         self.host.is_populated(&cgroup).is_ok_and(|populated| !populated)
     }
 
-    /// What is there, as if evenkeel had set nothing: what it set for a unit under the same path comes to the unit's next
-    /// cgroup by way of systemd.
+    /// The present value without evenkeel's own: systemd carries a limit of a unit over to the unit's next cgroup.
     fn read_own(&mut self, cgroup: &Cgroup, knob: Knob) -> Result<Reading, StepResult> {
         let mut reading = self.host.read_cgroup(cgroup, knob)?;
         let target = Target::from(cgroup.identity);
         let of_knob = |lease: &&Lease| matches!(&lease.effect, Effect::Value { value, .. } if value.knob() == knob);
         let leases = || self.ledger.leases.values().filter(of_knob);
-        // A lease of this same turn is not carried out yet; ours will find what it sets.
+        // A lease of this transaction is not applied yet; ours will find its value.
         let newest = leases().rev().find(|lease| lease.target == target);
         if let Some(Lease {
             effect: Effect::Value { value, .. },
@@ -227,13 +224,13 @@ impl<H: Host> Engine<H> {
         {
             reading.value.clone_from(value);
         }
-        // Nothing is handed on of what was set on a cgroup that has no unit.
+        // A limit of a cgroup without a unit is not carried over.
         if reading.unit.is_none() {
             return Ok(reading);
         }
         if let Some(lease) = newest {
-            // What is held on this very cgroup is what is found in it; but what systemd has on record for the unit is
-            // evenkeel's own, unless somebody else changed the unit.
+            // The value in this cgroup comes from its lease, but systemd's record of the unit is evenkeel's own, unless another
+            // program changed the unit.
             let is_settled = lease.settled;
             let ours = lease.effect.value().cloned();
             let first = lease::beneath(leases().filter(|lease| lease.target == target));
@@ -251,7 +248,7 @@ impl<H: Host> Engine<H> {
             .filter(is_former)
             .any(|lease| matches!(&lease.effect, Effect::Value { value, .. } if *value == reading.value));
         if is_ours && let Some(first) = lease::beneath(leases().filter(is_former)) {
-            // What a person had written into the file of the former cgroup went with that.
+            // A value that an operator wrote into the former cgroup disappeared with it.
             let recorded = match (knob, &first.unit) {
                 (Knob::Cgroup(file), Some(unit)) => self.host.recorded(file, unit).map(Value::Cgroup),
                 _ => None,
@@ -286,7 +283,7 @@ impl<H: Host> Engine<H> {
         Ok(prepared)
     }
 
-    /// Writes down what is about to be done to a cgroup, or what would be. False where the guard refuses it.
+    /// Records the intent for a cgroup, or the dry-run decision. False if the guard refuses it.
     pub(super) fn stage_on_cgroup(
         &mut self,
         step: &Step,
@@ -370,7 +367,7 @@ impl<H: Host> Engine<H> {
         });
     }
 
-    /// Records who may not be touched, and why.
+    /// Records the excluded targets, and the reasons.
     pub(super) fn record_denials(
         &mut self,
         about: &AlertRef,

@@ -1,6 +1,6 @@
-//! Signals to processes: whether one would be delivered now, and sending it. A final signal to a process that is stopped or
-//! frozen would stay pending and end it when it continues, maybe long after the alert. So what evenkeel stopped continues
-//! first, and what somebody else stopped gets no such signal.
+//! The delivery of signals. A fatal signal to a stopped or frozen process would stay pending and kill the process
+//! when it continues, perhaps long after the alert. So evenkeel first continues the processes that it stopped itself,
+//! and sends no such signal to processes that another program stopped.
 
 use super::Engine;
 use super::transaction::{ActionContext, Transaction};
@@ -43,7 +43,7 @@ impl<H: Host> Engine<H> {
         suspensions
     }
 
-    /// The leases that stop a process in this way, newest first. None where somebody else had stopped it before.
+    /// The leases that stop a process in this way, newest first. None where another program had stopped it before.
     fn own_stops(&self, process: Identity, held: &Suspension) -> Vec<u64> {
         let is_stop = |lease: &&Lease| lease.effect.value() == Some(&Value::Freeze(true));
         let stops: Vec<&Lease> = match held {
@@ -70,7 +70,7 @@ impl<H: Host> Engine<H> {
             if self.is_within(process, candidate) {
                 return Err(Denial {
                     decision: Decision::AwaitingEffect,
-                    reason: format!("process {} is to end, and stopped it could not", process.pid),
+                    reason: format!("process {} must exit, and a stopped process cannot", process.pid),
                 });
             }
         }
@@ -108,7 +108,7 @@ impl<H: Host> Engine<H> {
             Some(lease) => {
                 apply::catches(&mut self.host, target, signal)?;
                 if let Some(other) = self.sender_of(lease) {
-                    let reason = format!("lease {other} has sent it; the last of them takes it back");
+                    let reason = format!("lease {other} sent it; the last of them reverts it");
                     return Ok(StepResult::only(Outcome::AlreadySet, reason));
                 }
             }
@@ -151,5 +151,5 @@ impl<H: Host> Engine<H> {
 
 fn pending(process: Identity, held: &Suspension, signal: Signal) -> String {
     let pid = process.pid;
-    format!("process {pid} would get {signal} only when it continues, maybe after the alert: {held}")
+    format!("process {pid} would receive {signal} only when it continues, perhaps after the alert: {held}")
 }

@@ -1,7 +1,7 @@
-//! Which deliveries speak of the past: the order of what one source says about one alert. Pure.
+//! The order of the statements of one source about one alert, which shows late deliveries. Pure.
 //!
-//! Wall-clock times order deliveries of Alertmanager only, against each other, and only for a while: what comes later than
-//! [`LATE`] after the other speaks for itself, because no clock is trusted for longer.
+//! Wall-clock times order only deliveries of Alertmanager, only against each other, and only within [`LATE`], because
+//! no clock is trusted for longer.
 
 use crate::alert::{Alert, Source};
 use crate::ledger::{Closed, Episode, EvidenceSource};

@@ -1,4 +1,4 @@
-//! Whether an alert is about this host. Pure.
+//! The identity of this host, which decides whether an alert is about it. Pure.
 
 use crate::alert::Labels;
 
@@ -64,13 +64,10 @@ impl HostIdentity {
             compared.push(format!("{label}={value:?}"));
         }
         if compared.is_empty() {
-            return Err(format!(
-                "it has none of the labels {:?} that would name a host",
-                self.labels
-            ));
+            return Err(format!("no label of {:?} names a host", self.labels));
         }
         Err(format!(
-            "{} is none of this host's names {:?}",
+            "{} is not one of this host's names {:?}",
             compared.join(", "),
             self.names
         ))
@@ -137,7 +134,7 @@ mod tests {
             host_identity
                 .recognises(&Labels::new())
                 .unwrap_err()
-                .contains("none of the labels")
+                .contains("no label of")
         );
         let by_second = [
             ("instance".to_owned(), "probe".to_owned()),

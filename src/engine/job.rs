@@ -1,5 +1,5 @@
-//! Steps for the host as a whole, which others carry out and answer later: requests to an allocator, and commands. What
-//! an answer means is decided in `act`; here it becomes entries and work. Giving back goes on until it is answered.
+//! Steps for the host as a whole: requests to an allocator and commands, whose results arrive later. `act` decides
+//! what a result means; this module turns that into entries and work. Releases are retried until they are answered.
 
 use super::Engine;
 use super::timers::{RETRY, ROUND};
@@ -18,19 +18,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Requests under way at once; more wait for their turn.
+/// Maximum number of parallel requests.
 const MAX_REQUESTS: usize = 8;
-/// Commands that run at once; more wait for their turn.
+/// Maximum number of parallel commands.
 const MAX_COMMANDS: usize = 4;
-/// Stands for what would be granted where nothing is asked for.
+/// The placeholder for a granted resource in a dry-run.
 const IMAGINED: &str = "RESOURCE";
 
-/// Something that was begun and has not been answered.
+/// A job that was started and has no result yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InFlight {
     lease: u64,
     kind: Kind,
-    /// An earlier request may have been granted without our knowing.
+    /// Whether an earlier request may have been granted.
     was_in_doubt: bool,
 }
 
@@ -41,7 +41,7 @@ enum Kind {
 }
 
 impl<H: Host> Engine<H> {
-    /// Guards the steps of the host that are due, up to the first that others must answer. It goes on when they have.
+    /// Passes the due steps of the host to the guard, up to the first job. The rest follows after its result.
     pub(super) fn step_host(
         &mut self,
         due_steps: DueSteps,
@@ -153,7 +153,7 @@ impl<H: Host> Engine<H> {
         gate.run().map(drop)
     }
 
-    /// The host is a victim once per episode, and over it at once: nobody waits for its end.
+    /// Counts the host as one victim per episode, which is settled at once because no step waits for it.
     fn note_run(&mut self, episode: &Episode, transaction: &mut Transaction) {
         let key = &episode.key;
         let is_known = |victim: &Victim| victim.target == Target::Host && victim.counts_for(episode);
@@ -170,7 +170,7 @@ impl<H: Host> Engine<H> {
         transaction.stage(&mut self.ledger, Entry::Victim(victim));
     }
 
-    /// What a step would have others do, with the alert filled in.
+    /// The job of a step, with the labels of the alert.
     fn host_effect(&self, step: &Step, episode: &Episode, transaction: &Transaction) -> Result<Effect, String> {
         let granted = self.ledger.leases_of(&episode.key).filter(|lease| !lease.is_ending());
         let mut granted = granted.filter_map(|lease| match &lease.effect {
@@ -185,14 +185,14 @@ impl<H: Host> Engine<H> {
         let now = transaction.boot_now();
         let mut effect = match step {
             Step::Allocate(step) => {
-                // Unlike any other, though the ledger may be lost and numbers begin anew.
+                // Unique even if the ledger is lost and its numbers start over.
                 let (boot, id) = (self.journal.boot(), self.ledger.last_lease_id + 1);
                 let key = format!("evenkeel-{boot}-{id}-{:x}", now.as_nanos());
                 Effect::Allocation(Box::new(allocate::plan(step, episode, resource, key)?))
             }
             Step::Exec(step) => Effect::Command(Box::new(command::plan(step, episode, resource)?)),
             Step::Set(_) | Step::Signal(_) | Step::Reclaim(_) | Step::Kill | Step::Wait(_) => {
-                return Err("it is no step for the host".to_owned());
+                return Err("not a step for the host".to_owned());
             }
         };
         match &mut effect {
@@ -203,7 +203,7 @@ impl<H: Host> Engine<H> {
         Ok(effect)
     }
 
-    /// Leases for which an answer is awaited.
+    /// Leases with a job in flight.
     pub(super) fn awaited(&self) -> BTreeSet<u64> {
         self.jobs_in_flight.values().map(|in_flight| in_flight.lease).collect()
     }
@@ -212,22 +212,22 @@ impl<H: Host> Engine<H> {
         self.jobs_in_flight.values().any(|in_flight| in_flight.lease == lease)
     }
 
-    /// How many more errands of this kind may begin.
+    /// How many more jobs of this kind may start.
     fn room(&self, is_command: bool) -> usize {
         let same = |in_flight: &&InFlight| (in_flight.kind == Kind::Command) == is_command;
         let most = if is_command { MAX_COMMANDS } else { MAX_REQUESTS };
         most.saturating_sub(self.jobs_in_flight.values().filter(same).count())
     }
 
-    /// Whether something is still to be given back by others.
+    /// Whether a release is still pending.
     pub fn is_giving_back(&self) -> bool {
         self.ledger.leases.values().any(Lease::is_ending)
     }
 
-    /// What is due of others: tries that failed, renewals, what is to be given back.
+    /// Starts due jobs: retries, renewals and releases.
     pub(super) fn run_due_jobs(&mut self, transaction: &mut Transaction) {
         let now = transaction.boot_now();
-        // One whose end is part of this turn must not become in doubt by a request that is not sent.
+        // A lease that ends in this transaction must not become in doubt by a request that is not sent.
         let ending = |work: &Action| match work {
             Action::Undo { lease, .. } => Some(*lease),
             _ => None,
@@ -245,7 +245,7 @@ impl<H: Host> Engine<H> {
                 continue;
             }
             if is_first_try(&lease) && self.is_in_doubt(&lease) {
-                // Nothing new is asked for until the alert is confirmed; what was granted is renewed.
+                // Without a confirmed alert, grants are renewed but not requested.
                 lease.retry_mut().into_iter().for_each(|retry| retry.next = now + ROUND);
                 self.ledger.record(&Entry::Lease(lease));
                 continue;
@@ -262,7 +262,7 @@ impl<H: Host> Engine<H> {
                 room -= 1;
                 was_in_doubt = in_doubt;
                 if !in_doubt {
-                    // Durable before the request: whoever finds it after a crash cannot know that it was not granted.
+                    // Durable before the request, because after a crash the grant is unknown otherwise.
                     allocation.stage = Stage::Requested { in_doubt: true };
                     transaction.stage(&mut self.ledger, Entry::Lease(lease));
                 }
@@ -274,7 +274,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// What waited for a confirmation of the alert of this episode is due at once.
+    /// Makes the jobs of an episode due that waited for its confirmation.
     pub(super) fn resume_requests(&mut self, key: &EpisodeKey, now: Duration) {
         let waiting = self
             .ledger
@@ -287,14 +287,14 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// At the end of the daemon: tries again what failed to be given back.
+    /// Retries failed releases at the daemon's exit.
     pub fn go_on_giving_back(&mut self) {
         let mut transaction = Transaction::new(self.host.now(), None);
         self.run_due_jobs(&mut transaction);
         self.finish(transaction);
     }
 
-    /// After a restart: a command that ran when the daemon died may have done anything. It is not run again.
+    /// Settles commands that ran when the daemon died. They are not run again, because their effect is unknown.
     pub(super) fn resume_jobs(&mut self, transaction: &mut Transaction) {
         let is_open = |lease: &&Lease| matches!(&lease.effect, Effect::Command(command) if !command.has_ended);
         for mut lease in self.ledger.leases.values().filter(is_open).cloned().collect::<Vec<_>>() {
@@ -324,7 +324,7 @@ impl<H: Host> Engine<H> {
         self.run_due_jobs(transaction);
     }
 
-    /// Begins what this lease needs next, when there is room for it.
+    /// Starts the next job of a lease, unless too many run.
     pub(super) fn send(&mut self, id: u64, was_in_doubt: bool) {
         let Some(mut lease) = self.ledger.leases.get(&id).cloned().filter(|_| !self.is_under_way(id)) else {
             return;
@@ -339,12 +339,12 @@ impl<H: Host> Engine<H> {
             if let Effect::Allocation(allocation) = &mut lease.effect
                 && let Stage::Requested { in_doubt } = &mut allocation.stage
             {
-                // This one was not sent, so a resolve meanwhile has nothing to ask for.
+                // The request was not sent, so a resolve meanwhile needs no release.
                 *in_doubt = was_in_doubt;
             }
             return self.ledger.record(&Entry::Lease(lease));
         }
-        // Grows with time, so that an answer to an engine that died is not taken for one to its successor.
+        // Grows with time, so that the successor of a crashed engine ignores results for it.
         let last = self.jobs_in_flight.keys().next_back().copied().unwrap_or(0);
         let ticket = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(last + 1);
         let in_flight = InFlight {
@@ -356,7 +356,7 @@ impl<H: Host> Engine<H> {
         self.host.begin(ticket, job);
     }
 
-    /// Begins to give back what a lease holds; it ends when that is answered.
+    /// Starts the release of a lease, which ends with the response.
     pub(super) fn begin_release(
         &mut self,
         mut lease: Lease,
@@ -379,16 +379,14 @@ impl<H: Host> Engine<H> {
             return;
         }
         let (outcome, reason, output) = match &lease.effect {
-            Effect::Command(command) if !command.has_ended => {
-                (Outcome::Cancelled, "it was not started yet".to_owned(), None)
-            }
+            Effect::Command(command) if !command.has_ended => (Outcome::Cancelled, "not started yet".to_owned(), None),
             _ if next_errand(&lease).is_some() => {
                 let is_in_doubt = matches!(&lease.effect, Effect::Allocation(allocation)
                     if allocation.stage == Stage::Requested { in_doubt: true });
                 return self.send(id, is_in_doubt);
             }
             Effect::Allocation(allocation) => allocation.end_unasked(word),
-            _ => (word, "it cannot be taken back".to_owned(), None),
+            _ => (word, "not revertible".to_owned(), None),
         };
         let mut record = self.about(&lease).record(transaction.now);
         record.target = Some((lease.target, lease.name.clone()));
@@ -399,8 +397,8 @@ impl<H: Host> Engine<H> {
         self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
     }
 
-    /// A lease is released by hand. The first time its tries start from the beginning. `may_drop`: if one failed since, it
-    /// is dropped without an answer. Returns whether it was.
+    /// Releases a lease for an operator. The first request restarts its retries. With `may_drop`, a lease whose retry failed since
+    /// is dropped. Returns whether it was dropped.
     pub(super) fn note_release_by_hand(
         &mut self,
         lease: &Lease,
@@ -425,13 +423,13 @@ impl<H: Host> Engine<H> {
         }
         let what = match &lease.effect {
             Effect::Allocation(allocation) => allocation.dropped(),
-            _ => "the command was not taken back".to_owned(),
+            _ => "the command was not reverted".to_owned(),
         };
         tracing::warn!(
             rule = lease.rule.as_str(),
             lease = lease.id,
             what,
-            "lease dropped by hand"
+            "lease dropped by an operator"
         );
         let (id, outcome) = (lease.id, Outcome::Failed);
         let mut record = self.about(&lease).record(transaction.now);
@@ -444,7 +442,7 @@ impl<H: Host> Engine<H> {
         true
     }
 
-    /// An errand was answered.
+    /// Handles the result of a job.
     pub fn reported(&mut self, ticket: u64, report: &Report) {
         let Some(in_flight) = self.jobs_in_flight.remove(&ticket) else {
             return;
@@ -549,13 +547,13 @@ impl<H: Host> Engine<H> {
             outcome,
             after = record.after.as_deref().unwrap_or(""),
             reason = record.reason,
-            "answer"
+            "job finished"
         );
         record.target = Some((lease.target, lease.name.clone()));
         transaction.close(&mut self.ledger, Entry::Record(record));
     }
 
-    /// The host takes its next steps in the episode of this lease.
+    /// Continues the steps of the host in the episode of this lease.
     fn climb_on(&mut self, lease: &Lease, transaction: &mut Transaction) {
         let Some(mut episode) = self.ledger.episodes.get(&key_of(lease)).cloned() else {
             return;
@@ -576,7 +574,7 @@ impl<H: Host> Engine<H> {
     }
 }
 
-/// Whether nothing was granted yet, and the command has not ended.
+/// Whether the grant or the exit of the command is still pending.
 fn is_first_try(lease: &Lease) -> bool {
     match &lease.effect {
         Effect::Allocation(allocation) => allocation.resource().is_none(),

@@ -1,4 +1,4 @@
-//! When an alert was where on its way to the deed, told in the log at level debug: for whoever wonders where the time went.
+//! The latency of each stage from a sample to an action, for the log at level debug.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! The engine: takes alerts and what is due, and walks the straight line of `line.rs` with them. Runs on a thread of
-//! its own; knows no HTTP, no async and no YAML.
+//! The engine: it processes alerts and due work through the pipeline of `pipeline.rs`. It runs on its own thread and
+//! knows no HTTP, no async and no YAML.
 
 mod verify;
 pub mod timers;
@@ -98,7 +98,7 @@ pub struct Answer {
     pub sample_at: Duration,
 }
 
-/// Whoever evaluates `while` on samples. `None` when that cannot be said now.
+/// The evaluation of `while` on samples; `None` if the result is unknown now.
 pub type Conditions = Box<dyn Fn(&str) -> Option<Answer> + Send>;
 
 pub struct Engine<H: Host> {
@@ -165,7 +165,7 @@ impl<H: Host> Engine<H> {
                     rule = rule.name.as_str(),
                     step = step.to_string(),
                     missing,
-                    "the step is refused: it could be taken here and not be undone"
+                    "step refused, because evenkeel could not revert it"
                 );
             }
             for (step, missing) in confined_steps(&self.host, rule) {
@@ -173,7 +173,7 @@ impl<H: Host> Engine<H> {
                     rule = rule.name.as_str(),
                     step = step.to_string(),
                     missing,
-                    "the step is refused for processes of other users"
+                    "step refused for processes of other users"
                 );
             }
         }
@@ -182,7 +182,7 @@ impl<H: Host> Engine<H> {
         {
             tracing::warn!(
                 missing,
-                "processes of other users cannot be identified; rules do not find them"
+                "could not identify processes of other users, rules do not select them"
             );
         }
     }

@@ -1,5 +1,5 @@
-//! Work whose intent is durable is done, and its outcome noted. The moment before a process is touched, it is read
-//! and judged once more.
+//! The execution of actions whose intent is durable, and the record of their outcomes. Right before a step it reads
+//! and checks the process once more.
 
 use super::Engine;
 use super::timers::{RETRY, ROUND};
@@ -92,7 +92,7 @@ impl<H: Host> Engine<H> {
                 is_final,
                 context,
             } => {
-                // The ladder has no signals for others.
+                // Other targets have no signals.
                 let Some(target) = context.candidate.process().map(|process| process.identity) else {
                     return;
                 };
@@ -131,7 +131,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Ends everything in a cgroup. That counts as gone as soon as nothing lives in it.
+    /// Kills every process in a cgroup, which counts as gone once it is empty.
     fn kill(&mut self, context: &ActionContext, transaction: &Transaction, outcomes: &mut Vec<Entry>) {
         let Some(cgroup) = context.candidate.cgroup() else {
             return;
@@ -155,7 +155,7 @@ impl<H: Host> Engine<H> {
         self.report(context, effected, done_at, transaction, outcomes);
     }
 
-    /// Ends a lease that was never carried out. One above it, intended in the same turn, counted on it.
+    /// Ends a lease that was never applied, and the leases above it from the same transaction.
     fn cancel_lease(&mut self, id: u64, outcome: Outcome, outcomes: &mut Vec<Entry>) {
         let undo = self
             .ledger
@@ -169,8 +169,8 @@ impl<H: Host> Engine<H> {
         self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
     }
 
-    /// Undoes a lease whose cgroup was replaced while it was set: systemd has the property and gives it to the unit's next
-    /// cgroup. Leases above it on the same cgroup were never set and end first, because the unit has the value of this one.
+    /// Reverts a lease whose cgroup was replaced during the step, because systemd applies the property to the unit's next cgroup.
+    /// Leases above it were never applied and end first, because the unit has the value of this one.
     fn undo_for_unit(&mut self, id: u64, transaction: &Transaction, outcomes: &mut Vec<Entry>) {
         let Some(lease) = self.ledger.leases.get(&id) else {
             return;
@@ -183,7 +183,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// A final signal that did not reach its living target does not count.
+    /// Does not count a fatal signal that did not reach its living target.
     fn spare(&mut self, target: Target, signal: Signal, outcomes: &mut Vec<Entry>) {
         let is_it = |victim: &&Victim| victim.target == target && !victim.simulated && victim.gone_at.is_none();
         let Some(mut victim) = self.ledger.victims.iter().find(is_it).cloned() else {
@@ -199,7 +199,7 @@ impl<H: Host> Engine<H> {
         self.keep(entry, outcomes);
     }
 
-    /// A final signal was sent. After the last one it is known by when it must have had its effect.
+    /// Records a sent fatal signal. After the last one, the time for its effect is known.
     fn await_effect(&mut self, context: &ActionContext, signal: Signal, outcomes: &mut Vec<Entry>) {
         let target = context.candidate.target();
         let victims = &self.ledger.victims;
@@ -230,13 +230,13 @@ impl<H: Host> Engine<H> {
         let Some(episode) = self.ledger.episodes.get(key) else {
             return;
         };
-        // The newest says all; each would name all targets, and come once for each of them.
+        // The newest record is enough, because each one names all targets.
         outcomes.retain(|entry| !matches!(entry, Entry::Episode(older) if older.key == *key));
         outcomes.push(Entry::Episode(episode.clone()));
     }
 
-    /// A target for which the selector ceased to hold between plan and deed, or which somebody stopped then, has not taken
-    /// this step: it must not find itself beyond it, with SIGKILL next and no SIGTERM sent.
+    /// Sets a target back whose step was not applied, because it stopped matching between plan and action or another program
+    /// stopped it. Otherwise SIGKILL would follow without a SIGTERM.
     fn set_back(
         &mut self,
         context: &ActionContext,
@@ -247,7 +247,7 @@ impl<H: Host> Engine<H> {
         if !matches!(effected.outcome, Outcome::ChangedIdentity | Outcome::Cancelled) {
             return;
         }
-        // Who is in a cgroup may be different in a moment.
+        // The members of a cgroup may change soon.
         let again = match context.candidate {
             Candidate::Process(_) => ROUND,
             Candidate::Cgroup(_) => RETRY,
@@ -258,8 +258,8 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Whether a step must not be carried out any more: the same delivery ended its alert, or an earlier step of this turn
-    /// failed to find its target.
+    /// Whether a step must be skipped, because the same delivery resolved its alert or an earlier step of this transaction did not
+    /// find its target.
     fn is_called_off(&mut self, context: &ActionContext) -> bool {
         !self.ledger.episodes.contains_key(&key_of(context))
             || self
@@ -267,7 +267,7 @@ impl<H: Host> Engine<H> {
                 .is_some_and(|(_, progress)| progress.step_index <= context.step_index)
     }
 
-    /// A wait counts from the deed. The commit before it may have taken long on a host in distress.
+    /// Counts a wait from the action, because the commit before it may take long on an overloaded host.
     fn wait_from_now(&mut self, context: &ActionContext, transaction: &Transaction, outcomes: &mut Vec<Entry>) {
         let late = self.host.now().boot.saturating_sub(transaction.boot_now());
         if late.is_zero() {
@@ -279,7 +279,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// The moment before a process is touched: is it still the one that was meant?
+    /// Checks right before a step that the process is still the planned one.
     pub(super) fn verify(&mut self, context: &ActionContext) -> Result<(), StepResult> {
         let (rule, selector) = (&context.rule, &context.selector);
         let mut why = String::new();
@@ -310,10 +310,10 @@ impl<H: Host> Engine<H> {
         let (outcome, reason) = if is_alive {
             (
                 Outcome::ChangedIdentity,
-                format!("the {what} is no longer what the rule means{why}"),
+                format!("the {what} no longer matches the rule{why}"),
             )
         } else {
-            (Outcome::Gone, format!("the {what} ended before it could be touched"))
+            (Outcome::Gone, format!("the {what} was gone before the step"))
         };
         Err(StepResult {
             outcome,
@@ -323,7 +323,7 @@ impl<H: Host> Engine<H> {
         })
     }
 
-    /// Notes an entry in the book and for the commit that settles.
+    /// Applies an entry to the ledger's state and stages it for the commit of the outcomes.
     pub(super) fn keep(&mut self, entry: Entry, outcomes: &mut Vec<Entry>) {
         self.ledger.record(&entry);
         outcomes.push(entry);
@@ -366,7 +366,7 @@ impl<H: Host> Engine<H> {
     }
 }
 
-/// The episode for which a step is carried out. Rehearsed steps are not.
+/// The episode of a step that is applied. Dry-run steps have none.
 fn key_of(context: &ActionContext) -> EpisodeKey {
     EpisodeKey {
         rule: context.about.rule.clone(),

@@ -1,9 +1,10 @@
-//! The straight line that every alert walks:
+//! The pipeline through which every alert passes:
 //!
 //! decode -> match rules -> select processes -> plan -> guard -> ledger.begin (durable intent)
 //!        -> apply -> ledger.settle (durable outcome)
 //!
-//! Decoding was done by whoever brought the alert. A round over open episodes enters at "select".
+//! The webhook, the reconciler and own evaluation have decoded the alerts. A round over open episodes enters at
+//! "select".
 
 use super::Engine;
 use super::episode::Statement;
@@ -30,12 +31,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Alerts that may be open at once, whatever is sent: more are a fault of the sender, and each costs a look per round.
+/// Maximum number of open episodes. More are a fault of the sender, and each costs an evaluation per round.
 const MAX_OPEN_EPISODES: usize = 4096;
 /// A repeat so soon after the last look changes nothing.
 const JUST_NOW: Duration = Duration::from_secs(1);
 
-/// Why an episode is judged.
+/// The reason to evaluate an episode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trigger {
     Opened,
@@ -44,10 +45,10 @@ enum Trigger {
 }
 
 impl<H: Host> Engine<H> {
-    /// Walks the line with alerts that arrived together.
+    /// Processes alerts that arrived together.
     ///
     /// # Errors
-    /// When the decisions could not be made durable. Nothing new was done then, though undoing was.
+    /// When the decisions could not be made durable. No new step was applied then, but leases may have been reverted.
     pub fn take<A: Borrow<Alert>>(&mut self, alerts: &[A], arrival: impl Into<Arrival>) -> Result<(), String> {
         let now = self.host.now().boot;
         let statements: Vec<Statement<'_>> = alerts
@@ -57,7 +58,7 @@ impl<H: Host> Engine<H> {
         self.process_alerts(&statements, arrival.into())
     }
 
-    /// Walks the line with what sources say of alerts.
+    /// Processes the statements of sources about alerts.
     ///
     /// # Errors
     /// As [`Engine::take`].
@@ -85,7 +86,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Does what is due: waits that are over, deadlines, rounds, retries.
+    /// Processes due work: waits that are over, deadlines, rounds and retries.
     pub fn tick(&mut self) {
         let mut transaction = Transaction::new(self.host.now(), None);
         let now = transaction.boot_now();
@@ -125,11 +126,11 @@ impl<H: Host> Engine<H> {
         if let Err(reason) = self.commit_and_apply_or(transaction, |engine, transaction| {
             engine.evaluate_without_ledger(&due, transaction)
         }) {
-            tracing::warn!(reason, "what was due is put off");
+            tracing::warn!(reason, "ledger unavailable, due work postponed");
         }
     }
 
-    /// Brings the next round forward, once, for what may be different in a moment.
+    /// Brings the next round forward, once, because the cause of the delay may be gone soon.
     pub(super) fn hasten_round(&mut self, now: Duration) {
         let last_round = (now + RETRY).saturating_sub(ROUND);
         self.timers.last_round = self.timers.last_round.min(last_round);
@@ -144,8 +145,8 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Goes on after a restart: undoes what no open episode stands for. Every open episode is in doubt: nothing new is done
-    /// for it until some source confirms that its alert fires.
+    /// Resumes after a restart: reverts leases without an open episode. Every open episode is unconfirmed, and gets no new steps
+    /// until a source confirms that its alert fires.
     pub fn resume(&mut self) {
         let mut transaction = Transaction::new(self.host.now(), None);
         let now = transaction.boot_now();
@@ -162,11 +163,11 @@ impl<H: Host> Engine<H> {
         self.revert_unsettled(&mut transaction);
         self.resume_jobs(&mut transaction);
         if let Err(reason) = self.commit_and_apply_or(transaction, |_, _| ()) {
-            tracing::error!(reason, "could not take up what was left open");
+            tracing::error!(reason, "could not resume the open episodes");
         }
     }
 
-    /// Whether an alert is about this host, or the rule does not ask. Own evaluation speaks of this host only.
+    /// Whether an alert is about this host, or the rule acts for any host. Alerts of own evaluation are always about this host.
     fn is_about_us(&self, rule: &Rule, statement: &Statement<'_>, transaction: &mut Transaction) -> bool {
         if statement.source == EvidenceSource::Own || rule.any_host {
             return true;
@@ -178,13 +179,13 @@ impl<H: Host> Engine<H> {
             rule = rule.name.as_str(),
             alert = statement.alert.name(),
             reason,
-            "alert is about another host"
+            "alert of another host ignored"
         );
         transaction.counted.push((rule.name.clone(), Decision::OtherHost));
         false
     }
 
-    /// A rule, and an alert that fires and that its matchers accept.
+    /// Processes a firing alert that matches a rule.
     fn handle_firing(&mut self, rule: &Arc<Rule>, statement: &Statement<'_>, transaction: &mut Transaction) {
         if !self.is_about_us(rule, statement, transaction) {
             return;
@@ -197,7 +198,7 @@ impl<H: Host> Engine<H> {
             simulated,
         };
         if statement.is_late_firing(self.ledger.closed.get(&key), transaction.boot_now()) {
-            let reason = "it began no later than the last episode ended";
+            let reason = "the alert began before the last episode ended";
             return self.pass_over(rule.name.clone(), alert, reason, transaction);
         }
         if statement.source != EvidenceSource::Own {
@@ -211,7 +212,7 @@ impl<H: Host> Engine<H> {
                 rule = rule.name.as_str(),
                 alert = alert.name(),
                 open = MAX_OPEN_EPISODES,
-                "too many alerts at once; this one is left"
+                "too many open episodes, alert dropped"
             );
             return transaction.counted.push((rule.name.clone(), Decision::Budget));
         }
@@ -222,7 +223,7 @@ impl<H: Host> Engine<H> {
         transaction.stage(&mut self.ledger, Entry::Episode(episode));
         self.open_episodes.set_rule(&key, rule);
         if self.ledger.paused {
-            // It stays open, so that it is judged when the pause ends, not only at the next repeat.
+            // The episode stays open, so that it is evaluated when the pause ends, not only at the next repeat.
             let about = AlertRef::new(&rule.name, &alert.labels, &alert.fingerprint);
             let mut record = about.record(transaction.now);
             record.decision = Some(Decision::Paused);
@@ -241,14 +242,14 @@ impl<H: Host> Engine<H> {
         self.judge(key, Trigger::Repeat, transaction);
     }
 
-    /// A delivery that speaks of the past is counted, and changes nothing.
+    /// Counts a stale delivery, which changes nothing.
     fn pass_over(&self, rule: SmolStr, alert: &Alert, reason: &'static str, transaction: &mut Transaction) {
         tracing::info!(rule = rule.as_str(), alert = alert.name(), reason, "stale delivery");
         transaction.counted.push((rule, Decision::Stale));
     }
 
-    /// The end of an alert reaches every open episode of it, whatever rules, identity and mode say by now. Where none is
-    /// open, the end is remembered for the rules that match, so that a firing that comes late is known as such.
+    /// Closes every open episode of a resolved alert, regardless of rules, identity and mode. Without an open episode the end is
+    /// recorded for the matching rules, so that a late firing is recognised as stale.
     fn end<'r>(
         &mut self,
         statement: &Statement<'_>,
@@ -279,7 +280,7 @@ impl<H: Host> Engine<H> {
                 Some(known) if known.ended_at >= closed.ended_at => {
                     transaction.counted.push((rule.name.clone(), Decision::Duplicate));
                 }
-                // Own evaluation is never late.
+                // Deliveries of own evaluation are never late.
                 _ if statement.source == EvidenceSource::Own => {}
                 _ => transaction.close(&mut self.ledger, Entry::EpisodeClosed { key, closed }),
             }
@@ -291,7 +292,7 @@ impl<H: Host> Engine<H> {
             return;
         };
         if statement.is_late_resolve(&episode, transaction.boot_now()) {
-            let reason = "it resolves an earlier episode";
+            let reason = "the alert resolves an earlier episode";
             return self.pass_over(key.rule.clone(), statement.alert, reason, transaction);
         }
         episode.evidence.record_over(statement.source, statement.at);
@@ -303,12 +304,12 @@ impl<H: Host> Engine<H> {
         tracing::info!(
             rule = key.rule.as_str(),
             alert = statement.alert.name(),
-            "alert ended for one source and fires for another"
+            "alert resolved in one source, still firing in another"
         );
         transaction.close(&mut self.ledger, Entry::Episode(episode));
     }
 
-    /// The open episodes that wait for a confirmation.
+    /// The unconfirmed episodes.
     pub fn unconfirmed(&self) -> Vec<EpisodeKey> {
         let now = self.host.now().boot;
         let episodes = self.ledger.episodes.values();
@@ -322,8 +323,8 @@ impl<H: Host> Engine<H> {
         rule.map_or(Level::Over, |rule| episode.evidence.level(now, rule.hold))
     }
 
-    /// Whether a repeat finds nothing new, because everything was looked at a moment ago. A storm of repeats must not
-    /// read the process table each time.
+    /// Whether a repeat can be skipped, because its episode was evaluated a moment ago. Many repeats must not read the process
+    /// table each time.
     fn was_just_evaluated(&self, key: &EpisodeKey, now: Duration) -> bool {
         let waits_for_repeat = self
             .ledger
@@ -337,9 +338,9 @@ impl<H: Host> Engine<H> {
                 .is_some_and(|at| at.saturating_add(JUST_NOW) > now)
     }
 
-    /// Notes that a source says that the alert of an open episode fires, and extends the deadlines of what is held. In
-    /// memory at every repeat; durably only when a quarter of the time is gone or something new was said, so that repeats
-    /// cost no commit. Whether it confirms an alert that was in doubt.
+    /// Records that the alert of an open episode fires, and extends the deadlines of its leases. Repeats change memory only, and
+    /// the ledger only after a quarter of the time or with new content, so that repeats cost no commit. Returns whether this
+    /// confirms an unconfirmed episode.
     fn confirm(
         &mut self,
         key: &EpisodeKey,
@@ -368,7 +369,7 @@ impl<H: Host> Engine<H> {
             .evidence
             .record_firing(statement.source, statement.at, fresh_for);
         let is_confirmed = was_doubted && !episode.evidence.is_doubted();
-        // Alertmanager merges the starts that two Prometheus servers send into the earlier one.
+        // Alertmanager merges the start times of two Prometheus servers into the earlier one.
         let is_earlier = statement.source != EvidenceSource::Own && statement.alert.starts_at < episode.starts_at;
         let is_old = now.saturating_sub(episode.seen_at) >= hold / 4;
         if !(is_old || is_earlier || is_confirmed || is_new_source) {
@@ -385,7 +386,7 @@ impl<H: Host> Engine<H> {
         is_confirmed
     }
 
-    /// Select, plan and guard for one open episode.
+    /// Runs select, plan and guard for one open episode.
     fn judge(&mut self, key: &EpisodeKey, occasion: Trigger, transaction: &mut Transaction) {
         let Some(mut episode) = self.ledger.episodes.get(key).cloned() else {
             return;
@@ -451,7 +452,7 @@ impl<H: Host> Engine<H> {
             .collect();
         for due_steps in due {
             if due_steps.target == Target::Host {
-                // Nothing that others hold for us is asked for without a record of it.
+                // A request that makes a server hold something needs a durable record first.
                 if !transaction.is_unledgered {
                     self.step_host(due_steps, &rule, &about, &mut episode, transaction);
                 }
@@ -475,12 +476,12 @@ impl<H: Host> Engine<H> {
             .iter_mut()
             .filter(|progress| progress.due <= transaction.now.boot)
         {
-            // Its process does not hold the selector at present; it is looked at again in a round.
+            // The process does not match the selector now; the next round checks again.
             progress.due = next;
         }
         if before.as_ref() != Some(&episode) {
             let entry = Entry::Episode(episode);
-            // Only new rungs and new words are worth a commit; another date for the next look is not.
+            // Only a new step or a new reason is worth a commit; a new time for the next check is not.
             if differs_durably(before.as_ref(), &entry) {
                 transaction.stage(&mut self.ledger, entry);
             } else {
@@ -489,10 +490,10 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// The processes or cgroups that the rule means and that may be touched, in its order. Who may not be is told the first time.
+    /// The selected processes or cgroups that the guard allows, in the order of the rule. The excluded ones are recorded once.
     ///
     /// # Errors
-    /// When there are so many that the rule means none of them.
+    /// When more than `max_matches` processes match.
     fn find(
         &mut self,
         rule: &Rule,
@@ -502,7 +503,7 @@ impl<H: Host> Engine<H> {
         transaction: &mut Transaction,
     ) -> Result<Vec<Candidate>, Denial> {
         transaction.near = match selector.only_pid() {
-            // Rounds read everything, and so see the children of those that are held.
+            // Rounds read all processes, and so find the children of leased ones.
             Some(pid) if is_first && transaction.table.is_none() && needs_one_only(rule) => {
                 Some(read_ancestry(&mut self.host, &self.ledger.leases, pid))
             }
@@ -562,16 +563,16 @@ impl<H: Host> Engine<H> {
         Ok(matches)
     }
 
-    /// Why targets cannot be chosen at this time at all.
+    /// The reason why no targets can be selected now.
     fn selection_denial(&self, rule: &Rule, now: Duration) -> Option<Denial> {
         // Whoever is oldest must not be taken for whoever uses the processors most.
         (needs_cpu(rule) && self.processes.baseline(now).is_none()).then(|| Denial {
             decision: Decision::NoTarget,
-            reason: "processor use has not been measured for long enough yet; it is looked at again".to_owned(),
+            reason: "processor use not measured for long enough yet; evaluated again soon".to_owned(),
         })
     }
 
-    /// What is held stays held; only targets that ended are taken out.
+    /// Keeps the leases, and removes targets that exited.
     fn wait_for_confirmation(&mut self, mut episode: Episode, transaction: &mut Transaction) {
         let key = episode.key.clone();
         let held = episode.targets.len();
@@ -579,27 +580,26 @@ impl<H: Host> Engine<H> {
         if episode.targets.len() != held {
             transaction.close(&mut self.ledger, Entry::Episode(episode.clone()));
         }
-        // What is due is taken as soon as the alert is confirmed. Silence ends by itself, so it is looked at again.
+        // Due steps run as soon as the alert is confirmed. An unconfirmed episode expires, so another round must check it.
         if !episode.evidence.is_doubted() {
             postpone(&mut self.ledger, &key, transaction.boot_now());
         }
     }
 
-    /// Closes an episode whose alert no source has confirmed for as long as is allowed.
+    /// Closes an episode that stayed unconfirmed for too long.
     fn close_silent(&mut self, episode: &Episode, about: &AlertRef, transaction: &mut Transaction) {
         tracing::info!(
             rule = about.rule.as_str(),
             alert = about.alertname.as_str(),
             fingerprint = about.fingerprint.as_str(),
-            "no source confirms the alert any more"
+            "alert no longer confirmed by a source"
         );
         let why = "no source confirmed the alert";
         self.close(&episode.key, about, before(episode.starts_at), why, transaction);
     }
 
-    /// The episode as it counts against `limit`: who still holds a lease keeps a place, though it was taken out of the
-    /// episode when another of its leases ended. One whose target is gone keeps none, so that a unit which was restarted
-    /// is taken again at once.
+    /// The episode as it counts against `limit`: a target with a lease counts even if it left the episode because another of its
+    /// leases ended. A target that is gone does not count, so that a restarted unit is selected again at once.
     fn places(&self, episode: &Episode, transaction: &Transaction) -> Episode {
         let of_the_gone: BTreeSet<u64> = transaction.undone_as(Outcome::Gone).collect();
         let mut held = episode.clone();
@@ -625,8 +625,8 @@ impl<H: Host> Engine<H> {
         transaction.stage_record(&mut self.ledger, record);
     }
 
-    /// Carries out a turn. Where its intents cannot be made durable, `again` judges once more for the rules that go on
-    /// without a ledger.
+    /// Commits and applies a transaction. If its intents cannot be made durable, `again` evaluates the rules that act without a
+    /// ledger.
     ///
     /// # Errors
     /// When the intents could not be made durable.
@@ -641,7 +641,7 @@ impl<H: Host> Engine<H> {
             let mut rest = Transaction::without_ledger(self.host.now(), arrival);
             again(self, &mut rest);
             if rest.has_something() {
-                // Its intents stand, durable or not.
+                // Its intents are valid, durable or not.
                 let _ = self.commit_and_apply(rest);
             }
             self.postpone_due(now);
@@ -649,7 +649,7 @@ impl<H: Host> Engine<H> {
         begun
     }
 
-    /// Durable intent, apply, durable outcome.
+    /// Makes the intents durable, applies the actions, and makes the outcomes durable.
     ///
     /// # Errors
     /// When the intent could not be made durable.
@@ -677,17 +677,17 @@ impl<H: Host> Engine<H> {
         for (rule, decision) in decided {
             let decision = if begun.is_ok() { decision } else { Decision::Ledger };
             if begun.is_err() && self.policy.rules.get(&rule).is_some_and(|rule| rule.without_ledger) {
-                // It is judged once more, and counted then.
+                // It is evaluated again, and counted then.
                 continue;
             }
             self.telemetry.decision(&rule, decision.as_str());
         }
-        // A storm of repeats must not describe thousands of open episodes for each of them.
+        // Many repeats must not each describe thousands of open episodes.
         let changes_nothing = transaction.arrival.is_some() && entries.is_empty() && transaction.work.is_empty();
         if changes_nothing && self.journal.is_writable() {
             return begun;
         }
-        // In an emergency the record follows the deed.
+        // Without a ledger the record follows the action.
         let mut outcomes = if transaction.is_unledgered { entries } else { Vec::new() };
         let told = outcomes.len();
         if !transaction.work.is_empty() {
@@ -709,8 +709,8 @@ impl<H: Host> Engine<H> {
         begun
     }
 
-    /// Climbs and errands that were due when the ledger could not be written are due again in a while, not at once: a ledger on a
-    /// full disk must not make the engine spin.
+    /// Postpones steps and jobs that were due while the ledger could not be written, because a full disk must not make the engine
+    /// spin.
     fn postpone_due(&mut self, now: Duration) {
         let targets = self
             .ledger
@@ -727,13 +727,13 @@ impl<H: Host> Engine<H> {
     }
 }
 
-/// Whether one process can be judged without the others: its use of processors is measured from the whole table, and who
-/// ends processes looks at all that are ending.
+/// Whether one process can be evaluated without the others. Processor use needs the whole table, and so do rules that kill,
+/// because they check for exiting processes.
 fn needs_one_only(rule: &Rule) -> bool {
     matches!(rule.target_selector, TargetSelector::Processes(_)) && !needs_cpu(rule) && !rule.has_final_steps()
 }
 
-/// The episode that an alert opens for a rule at a time of CLOCK_BOOTTIME.
+/// The episode that an alert opens for a rule. `now` is CLOCK_BOOTTIME.
 pub fn open_episode(rule: &Rule, alert: &Alert, now: Duration, simulated: bool) -> Episode {
     Episode {
         key: EpisodeKey {
@@ -760,7 +760,7 @@ fn evidence_of(rule: &Rule, statement: &Statement<'_>) -> Evidence {
     Evidence::firing(statement.source, statement.at, fresh_for)
 }
 
-/// Looks at the waiting targets of an episode again in a round, not before.
+/// Postpones the waiting targets of an episode until the next round.
 fn postpone(ledger: &mut LedgerState, key: &EpisodeKey, now: Duration) {
     let Some(episode) = ledger.episodes.get_mut(key) else {
         return;

@@ -1,5 +1,5 @@
-//! What follows from full sets: the lists of Alertmanagers, and all that own evaluation says fires. Alerts that fire and
-//! are unknown here open episodes, known ones are confirmed, and episodes whose alert is absent close.
+//! The reconciliation with complete sets of alerts: the lists of Alertmanagers, and the firing alerts of own
+//! evaluation. Unknown alerts open episodes, known ones are confirmed, and episodes whose alert is absent close.
 
 use super::Engine;
 use super::episode::Statement;
@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 impl<H: Host> Engine<H> {
-    /// Brings episodes into line with what the Alertmanagers list.
+    /// Reconciles the episodes with the lists of the Alertmanagers.
     pub fn reconcile(&mut self, poll: &PollResult) {
         self.close_absent(poll);
         let mut alerts = poll.firing();
@@ -27,14 +27,14 @@ impl<H: Host> Engine<H> {
             .cloned()
             .collect();
         if self.ledger.paused {
-            // Each would leave a durable line, every half minute.
+            // Each would leave a record at every poll.
             alerts.retain(|alert| !unknown.contains(&alert.fingerprint));
         }
         for alert in alerts.iter().filter(|alert| unknown.contains(&alert.fingerprint)) {
             tracing::info!(
                 alert = alert.name(),
                 fingerprint = alert.fingerprint.as_str(),
-                "Alertmanager lists an alert that is not open here"
+                "alert without an open episode listed by Alertmanager"
             );
         }
         let listed = alerts.iter().map(|alert| Statement {
@@ -46,16 +46,12 @@ impl<H: Host> Engine<H> {
         self.take_set(&listed.collect::<Vec<_>>());
     }
 
-    /// Brings episodes into line with own evaluation.
+    /// Reconciles the episodes with own evaluation.
     pub fn take_firing_set(&mut self, set: &FiringSet) {
         if set.is_complete {
             let firing: BTreeSet<&str> = set.firing.iter().map(|alert| &*alert.fingerprint).collect();
             let is_absent = |episode: &Episode| !firing.contains(&*episode.key.fingerprint);
-            self.record_absent(
-                EvidenceSource::Own,
-                is_absent,
-                "own evaluation has no such alert any more",
-            );
+            self.record_absent(EvidenceSource::Own, is_absent, "own evaluation no longer has the alert");
         }
         let now = self.host.now().boot;
         let firing = set.firing.iter().map(|alert| Statement::delivered(alert, now));
@@ -67,7 +63,7 @@ impl<H: Host> Engine<H> {
             return;
         }
         if let Err(reason) = self.process_alerts(statements, Instant::now().into()) {
-            tracing::warn!(reason, "alerts were not taken; the next set has them again");
+            tracing::warn!(reason, "could not process the alerts, waiting for the next poll");
         }
     }
 
@@ -79,11 +75,10 @@ impl<H: Host> Engine<H> {
         let over = self.missing_alerts.judge(&open, poll, now);
         let over: BTreeSet<SmolStr> = over.into_iter().map(SmolStr::from).collect();
         let is_over = |episode: &Episode| over.contains(&episode.key.fingerprint);
-        self.record_absent(EvidenceSource::Asked, is_over, "Alertmanager listed the alert no more");
+        self.record_absent(EvidenceSource::Asked, is_over, "Alertmanager no longer lists the alert");
     }
 
-    /// Notes that a source has said of these episodes' alerts that they fire, and does so no more. Those for which no
-    /// other source speaks close.
+    /// Records that a source no longer reports these alerts. Episodes without another source close.
     fn record_absent(&mut self, source: EvidenceSource, is_absent: impl Fn(&Episode) -> bool, why: &str) {
         let mut transaction = Transaction::new(self.host.now(), None);
         let now = transaction.boot_now();
@@ -106,7 +101,7 @@ impl<H: Host> Engine<H> {
                 alert = about.alertname.as_str(),
                 fingerprint = about.fingerprint.as_str(),
                 why,
-                "alert is over"
+                "alert closed"
             );
             self.close(key, &about, before(episode.starts_at), why, &mut transaction);
         }
@@ -121,7 +116,7 @@ impl<H: Host> Engine<H> {
             .collect()
     }
 
-    /// Whether some rule would take it. Alerts about other hosts are no news every half minute.
+    /// Whether a rule would act on the alert. Alerts about other hosts are not worth a log line at every poll.
     fn is_for_us(&self, alert: &Alert) -> bool {
         let mut rules = self.policy.rules.rules.iter();
         rules.any(|rule| {
@@ -131,8 +126,8 @@ impl<H: Host> Engine<H> {
     }
 }
 
-/// The end that is noted for an episode whose alert did not end by its own account. It may fire all the time: when it is
-/// heard of again it comes with the same start, which must not pass for news from the past.
+/// The end of an episode whose alert did not resolve. The alert may still fire, and then arrives again with the same start,
+/// which must not count as stale.
 pub(super) fn before(starts_at: Timestamp) -> Timestamp {
     starts_at
         .checked_sub(SignedDuration::from_millis(1))

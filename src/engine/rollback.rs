@@ -1,5 +1,5 @@
-//! The way back: a resolve, a deadline, a reload, an exit or a restart makes a plan from leases. Nothing here is ever
-//! refused, not by mode, pause, budget or a ledger that cannot be written.
+//! The rollback: after a resolve, a deadline, a reload, an exit or a restart it reverts leases. Mode, pause, budget
+//! and an unwritable ledger never prevent that.
 
 use super::episode::end_to_remember;
 use super::process_view::read_tree;
@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 impl<H: Host> Engine<H> {
-    /// The alert is over: everything that was done for it is undone.
+    /// Closes an episode whose alert is over, and reverts its leases.
     pub(super) fn close(
         &mut self,
         key: &EpisodeKey,
@@ -55,7 +55,7 @@ impl<H: Host> Engine<H> {
         self.release_all(key, Outcome::Restored, transaction);
         self.cancel_unsent_signals(key, transaction);
         if key.simulated {
-            // Whom it imagined to be ending would keep every later rehearsal waiting.
+            // The imagined victims of a dry-run would block every later one.
             let is_its =
                 |victim: &&Victim| victim.simulated && victim.rule == key.rule && victim.fingerprint == key.fingerprint;
             let imagined = self.ledger.victims.iter().filter(is_its);
@@ -70,7 +70,7 @@ impl<H: Host> Engine<H> {
         self.bound_interrupted(transaction);
     }
 
-    /// Newest first, so that a stack comes down from the top.
+    /// The leases, newest first, so that a stack of leases is reverted from the top.
     fn release_all(&mut self, key: &EpisodeKey, word: Outcome, transaction: &mut Transaction) {
         let mut ids: Vec<u64> = self.ledger.leases_of(key).map(|lease| lease.id).collect();
         ids.reverse();
@@ -79,7 +79,7 @@ impl<H: Host> Engine<H> {
             .extend(ids.into_iter().map(|lease| Action::Undo { lease, word }));
     }
 
-    /// Leases past their deadline. What expired is taken again only by a repeat.
+    /// Reverts leases past their deadline. Only a repeat applies their steps again.
     pub(super) fn expire(&mut self, transaction: &mut Transaction) {
         let now = transaction.boot_now();
         let mut expired: Vec<Lease> = self
@@ -90,7 +90,7 @@ impl<H: Host> Engine<H> {
             .cloned()
             .collect();
         expired.reverse();
-        // An undo that failed is tried again. Its target is not kept out of the episode that is open by now.
+        // A failed revert is retried. Its target may take part in the episode that is open now.
         let (failed, expired): (Vec<Lease>, Vec<Lease>) = expired.into_iter().partition(|lease| lease.is_undoing);
         for lease in &failed {
             self.begin_undo(lease.id, Outcome::Restored, transaction);
@@ -99,7 +99,7 @@ impl<H: Host> Engine<H> {
         self.retry_waiting(transaction);
     }
 
-    /// Releases leases by hand: one, or all. Returns how many. The second time, one that others do not take back is dropped.
+    /// Releases one lease or all for an operator, and returns their number. A second request drops a lease whose job fails.
     pub fn release(&mut self, id: Option<u64>) -> usize {
         let mut transaction = Transaction::new(self.host.now(), None);
         let mut chosen: Vec<Lease> = self
@@ -117,7 +117,7 @@ impl<H: Host> Engine<H> {
         count
     }
 
-    /// Undoes leases, takes their targets out of their episodes and keeps them out.
+    /// Reverts leases, and excludes their targets from their episodes.
     fn take_out(&mut self, leases: &[Lease], word: Outcome, until_repeat: bool, transaction: &mut Transaction) {
         let mut by_episode = BTreeMap::<EpisodeKey, BTreeSet<Target>>::new();
         for lease in leases {
@@ -146,8 +146,8 @@ impl<H: Host> Engine<H> {
         self.bound_interrupted(transaction);
     }
 
-    /// Undoes a lease of an episode that stays open. The mark is durable first: the daemon may die before it has undone it,
-    /// and nothing else says that this lease is not wanted any more.
+    /// Reverts a lease of an episode that stays open. The mark becomes durable first, because after a crash only the mark says that
+    /// the lease must go.
     pub(super) fn begin_undo(&mut self, id: u64, word: Outcome, transaction: &mut Transaction) {
         transaction.work.push(Action::Undo { lease: id, word });
         let Some(lease) = self.ledger.leases.get(&id).filter(|lease| !lease.is_undoing) else {
@@ -160,18 +160,18 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Stops or starts planning anything new. Durable, so that a restart does not end a pause.
+    /// Pauses or resumes new steps. Durable, so that a restart does not end a pause.
     pub fn pause(&mut self, paused: bool) {
         let mut transaction = Transaction::new(self.host.now(), None);
         transaction.close(&mut self.ledger, Entry::Paused(paused));
         self.finish(transaction);
     }
 
-    /// A process that was watched has ended: its place is free, and the next victim may be due.
+    /// Handles the exit of a watched process, after which the next victim may be due.
     pub fn exited(&mut self, target: Identity) {
         self.processes.forget_table();
         if self.host.is_alive(target) {
-            // A watch that failed tells nothing; a victim that lives must keep its place.
+            // A failed watch is no evidence; a living victim must still count.
             return;
         }
         let mut transaction = Transaction::new(self.host.now(), None);
@@ -197,7 +197,7 @@ impl<H: Host> Engine<H> {
         self.finish(transaction);
     }
 
-    /// Victims that ended while nobody looked, as after a restart.
+    /// Victims that exited while evenkeel did not run.
     pub(super) fn check_victims(&mut self, transaction: &mut Transaction) {
         let alive = self.ledger.victims.iter().filter(|victim| victim.gone_at.is_none());
         for target in alive.map(|victim| victim.target).collect::<Vec<_>>() {
@@ -207,7 +207,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Whether a target that was to end has done so.
+    /// Whether a target that should exit has exited.
     pub(super) fn has_ended(&mut self, target: Target) -> bool {
         match target {
             Target::Process(process) => !self.host.is_alive(process),
@@ -222,7 +222,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Takes targets that ended out of an episode; their leases are settled.
+    /// Removes targets that exited from an episode, and settles their leases.
     pub(super) fn drop_gone_targets(&mut self, episode: &mut Episode, transaction: &mut Transaction) {
         let mut known: BTreeMap<Target, String> = BTreeMap::new();
         let targets = episode.targets.iter().map(|progress| (progress.target, &progress.name));
@@ -236,7 +236,7 @@ impl<H: Host> Engine<H> {
         let is_gone = |(target, name): (Target, String)| {
             let is_gone = match target {
                 Target::Process(process) => {
-                    // The table knows most; only who is missing there is looked at by itself.
+                    // Most are in the table; only missing ones need a check of their own.
                     let listed = transaction.table.as_ref().and_then(|table| table.get(process));
                     let listed = listed.is_some_and(|process| !process.is_dead());
                     !listed && !self.host.is_alive(process)
@@ -268,7 +268,7 @@ impl<H: Host> Engine<H> {
         }));
     }
 
-    /// Leases that no open episode stands for, and those of a rule that does not answer their alert any more.
+    /// Reverts leases without an open episode, and those of a rule that no longer handles their alert.
     pub(super) fn release_orphans(&mut self, transaction: &mut Transaction) {
         let is_over = |episode: &&Episode| !self.is_in_force(episode);
         for episode in self
@@ -284,9 +284,9 @@ impl<H: Host> Engine<H> {
             tracing::info!(
                 rule = key.rule.as_str(),
                 alert = about.alertname.as_str(),
-                "no rule of this name answers the alert in this mode any more; what it holds is released"
+                "rule no longer in force, its leases are reverted"
             );
-            // The alert has not ended: if the rule comes back while it fires, the next repeat opens another episode.
+            // The alert may still fire: if the rule returns, the next repeat opens another episode.
             let why = "the rule went out of force";
             self.close(key, &about, before(episode.starts_at), why, transaction);
         }
@@ -306,8 +306,8 @@ impl<H: Host> Engine<H> {
         }));
     }
 
-    /// A rung is a place in one ladder. Where a rule got another ladder while the daemon was away, targets keep what
-    /// was set on them and climb no further, because nobody can say which of the new steps they have behind them.
+    /// Handles a rule whose steps changed while the daemon was down. Its targets keep their values and get no further steps,
+    /// because it is unknown which of the new steps they already had.
     pub(super) fn leave_changed_ladders(&mut self, transaction: &mut Transaction) {
         for mut episode in self.ledger.episodes.values().cloned().collect::<Vec<_>>() {
             let Some(rule) = self.rule_of(&episode) else { continue };
@@ -316,7 +316,7 @@ impl<H: Host> Engine<H> {
             }
             tracing::info!(
                 rule = rule.name.as_str(),
-                "its steps were changed; targets keep what they have"
+                "steps of the rule changed, its targets keep their values"
             );
             episode.ladder = rule.ladder();
             for progress in &mut episode.targets {
@@ -326,13 +326,13 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Undoes leases whose outcome a crash swallowed: the value may be set or not, and no source has confirmed the alert
-    /// yet. Their target goes back to that step, and takes it when the alert is confirmed. A signal that may have been
-    /// sent counts as sent.
+    /// Reverts leases whose outcome was lost in a crash: the value may be set or not, and no source has confirmed the alert yet.
+    /// Their target returns to that step, which is applied once the alert is confirmed. A signal that may have been sent counts
+    /// as sent.
     pub(super) fn revert_unsettled(&mut self, transaction: &mut Transaction) {
         let undone: BTreeSet<u64> = transaction.undone().collect();
         let is_open = |lease: &&Lease| !lease.settled && lease.retry().is_none() && !undone.contains(&lease.id);
-        // Newest first, so that a stack comes down from the top.
+        // Newest first, so that a stack of leases is reverted from the top.
         for mut lease in self
             .ledger
             .leases
@@ -352,7 +352,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Puts the target of a lease before the step that the lease was taken for.
+    /// Sets the target of a lease back to the step of the lease.
     fn set_back_to_step(&mut self, lease: &Lease, transaction: &mut Transaction) {
         let key = EpisodeKey {
             rule: lease.rule.clone(),
@@ -380,7 +380,7 @@ impl<H: Host> Engine<H> {
         transaction.close(&mut self.ledger, Entry::Episode(episode));
     }
 
-    /// Whether the episode of a lease is open and waits for a confirmation.
+    /// Whether the episode of a lease is open and unconfirmed.
     pub(super) fn is_in_doubt(&self, lease: &Lease) -> bool {
         let key = EpisodeKey {
             rule: lease.rule.clone(),
@@ -391,7 +391,7 @@ impl<H: Host> Engine<H> {
         episode.is_some_and(|episode| self.level_of(episode, self.host.now().boot) == Level::Unconfirmed)
     }
 
-    /// Ends of victims are waited for anew by a daemon that took them over.
+    /// Watches the victims of a former daemon.
     pub(super) fn watch_victims(&mut self) {
         let is_awaited = |victim: &&Victim| victim.gone_at.is_none() && !victim.simulated;
         for victim in self.ledger.victims.iter().filter(is_awaited) {
@@ -403,7 +403,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Undoes one lease and settles it. What fails for want of a permission is tried again later, never forgotten.
+    /// Reverts one lease and settles it. A revert that fails for lack of a permission is retried later.
     pub(super) fn undo(&mut self, id: u64, word: Outcome, transaction: &Transaction, outcomes: &mut Vec<Entry>) {
         let Some(lease) = self.ledger.leases.get(&id).cloned() else {
             return;
@@ -455,14 +455,14 @@ impl<H: Host> Engine<H> {
             None => drop(self.waits.remove(&id)),
         }
         if word == Outcome::Superseded && effected.reason.is_empty() {
-            effected.reason = "systemd or somebody else changed the value while it was held".to_owned();
+            effected.reason = "systemd or another program changed the value meanwhile".to_owned();
         }
         if matches!(effected.outcome, Outcome::Restored) {
             self.undone.push((lease.clone(), what));
         }
         let outcome = match effected.outcome {
             Outcome::Restored if word != Outcome::Gone => word,
-            // It was never set: a crash came before.
+            // A crash came before the value was set.
             Outcome::Superseded if !lease.settled => Outcome::Cancelled,
             outcome => outcome,
         };
@@ -494,7 +494,7 @@ impl<H: Host> Engine<H> {
         }
         if matches!(outcome, Outcome::Denied | Outcome::Failed) {
             if !lease.is_undoing {
-                // A new episode of the same alert must not take it for its own.
+                // A new episode of the same alert must not adopt the lease.
                 let is_undoing = true;
                 self.keep(Entry::Lease(Lease { is_undoing, ..lease }), outcomes);
             }
@@ -507,8 +507,8 @@ impl<H: Host> Engine<H> {
         self.keep(Entry::LeaseEnded { id, outcome }, outcomes);
     }
 
-    /// Children may be born between the reading of the table and the undoing. Those of a process that has its own value
-    /// back are born with that, so one more look finds the last of them.
+    /// Restores children that started between the reading of the table and the revert. Later children inherit the restored
+    /// value, so one more reading finds all of them.
     pub(super) fn sweep(&mut self) {
         let undone = std::mem::take(&mut self.undone);
         if undone.is_empty() {
@@ -540,10 +540,9 @@ impl<H: Host> Engine<H> {
         name.unwrap_or_default().into()
     }
 
-    /// Takes a checked configuration in force. Open episodes keep the rule they came from; a rule that is gone
-    /// releases what it holds.
+    /// Activates a checked configuration. Open episodes keep their rule; the leases of a removed rule are reverted.
     pub fn reload(&mut self, policy: Policy) {
-        // Also those that were open before a restart come from the rule that is replaced now.
+        // Episodes from before a restart belong to the replaced rule as well.
         for key in self.ledger.episodes.keys() {
             if let Some(rule) = self.policy.rules.get(&key.rule) {
                 self.open_episodes.keep_rule(key, rule);
@@ -560,7 +559,7 @@ impl<H: Host> Engine<H> {
         self.finish(transaction);
     }
 
-    /// Episodes of a rule that was changed wait for a confirmation, as after a start.
+    /// Marks the episodes of a changed rule as unconfirmed, as after a start.
     fn doubt_changed_rules(&mut self, former: &Policy) {
         let now = self.host.now().boot;
         for episode in self.ledger.episodes.values_mut() {
@@ -572,8 +571,8 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// The end of the daemon. With `on_exit: restore` everything is put back; episodes stay open, so that after a
-    /// restart they go on.
+    /// Prepares the daemon's exit. With `on_exit: restore` it reverts all leases; episodes stay open, so that they continue after a
+    /// restart.
     pub fn shut_down(&mut self) {
         let mut transaction = Transaction::new(self.host.now(), None);
         if self.policy.restore_on_exit {
@@ -604,10 +603,10 @@ impl<H: Host> Engine<H> {
         self.finish(transaction);
     }
 
-    /// Tries the ledger again, and takes up what an opened one holds.
+    /// Tries to write the ledger again, and loads the state of one that opens.
     pub(super) fn recover(&mut self) {
         if let Some(ledger) = self.journal.recover(&self.ledger) {
-            // Nothing was held while it was closed, because no intent could be made durable.
+            // No lease exists from the time without a ledger, because no intent could be made durable.
             self.ledger = ledger;
             self.resume();
         }
@@ -615,18 +614,18 @@ impl<H: Host> Engine<H> {
 
     pub(super) fn finish(&mut self, transaction: Transaction) {
         if let Err(reason) = self.commit_and_apply_or(transaction, |_, _| ()) {
-            tracing::warn!(reason, "outcomes wait in memory until the ledger can be written");
+            tracing::warn!(reason, "ledger unavailable, outcomes kept in memory");
         }
     }
 }
 
-/// Whether another process holds the knob of a lease by one of its own.
+/// Whether another process has a lease of its own on the knob.
 fn holds(leases: &Leases, process: Identity, lease: &Lease) -> bool {
     let target = Target::from(process);
     target != lease.target && leases.on(target).any(|other| other.knob() == lease.knob())
 }
 
-/// The cgroup that a lease is about.
+/// The cgroup of a lease.
 pub(super) fn cgroup_of(lease: &Lease) -> Option<Cgroup> {
     let identity = lease.target.cgroup()?;
     Some(Cgroup::at(identity, lease.name.clone()))

@@ -1,5 +1,5 @@
-//! Leases that are being undone and wait for room: what would kill now is put back later, however long that takes. Kept
-//! in memory only, for the lease itself is in the ledger: a restart undoes it like any other that has no episode.
+//! Leases whose revert waits because it would kill now, and their retries. They are kept in memory only: the lease
+//! itself is in the ledger, and a restart reverts it like any other without an episode.
 
 use super::Engine;
 use super::timers::{RETRY, ROUND};

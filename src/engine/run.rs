@@ -1,5 +1,5 @@
-//! The engine's thread: a bounded queue in, the line walked, replies out. Deliveries that wait together are taken
-//! together, and so share one commit.
+//! The engine's thread: it processes inputs of a bounded queue and sends replies. Deliveries that wait together are
+//! processed together, and share one commit.
 
 use super::latency::Arrival;
 use super::{Engine, Policy};
@@ -15,35 +15,35 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Inputs that may wait. At the bound Alertmanager is told to come again.
+/// Size of the input queue. When it is full, Alertmanager gets 503 and retries.
 const MAX_WAITING: usize = 1024;
-/// Inputs taken in one turn, so that one commit serves many and none waits long.
+/// Maximum number of inputs per transaction, so that many share a commit and none waits long.
 const MAX_PER_TURN: usize = 256;
-/// The engine looks up at least this often, so that a clock that was suspended cannot make it oversleep.
+/// Longest sleep of the engine, so that a suspended clock cannot make it oversleep.
 const MAX_SLEEP: Duration = Duration::from_secs(15);
 
-/// Between two portions of old history that are removed, so that most of the time is left for what comes.
+/// Pause between two portions of deleted history, so that most of the time is left for inputs.
 const BETWEEN_SWEEPS: Duration = Duration::from_millis(20);
 
-/// At the end, answers are waited for no longer than this: systemd allows 90 s by default (systemd.service(5),
+/// Longest wait for results of jobs at exit: systemd allows 90 s by default (systemd.service(5),
 /// TimeoutStopSec=).
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
-/// How often it is looked what can be tried again meanwhile.
+/// Interval of retries meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// What can be asked of the engine.
+/// An input of the engine.
 pub enum Input {
-    /// From the webhook listener.
+    /// Alerts from the webhook listener.
     Delivery(Delivery),
-    /// From the own evaluation.
+    /// Alerts from own evaluation.
     Alerts(Vec<Alert>, Arrival),
-    /// All own alerts that fire.
+    /// The firing alerts of own evaluation, complete.
     Firing(FiringSet),
-    /// What the Alertmanagers said when they were asked.
+    /// The lists of the polled Alertmanagers.
     PollResult(PollResult),
     Exited(Identity),
-    /// An errand was answered.
+    /// The result of a job.
     Reported {
         ticket: u64,
         report: Report,
@@ -54,7 +54,7 @@ pub enum Input {
         id: Option<u64>,
         reply: tokio::sync::oneshot::Sender<usize>,
     },
-    /// Lets the final steps of a rule go on; answers whether they were stopped.
+    /// Closes the breaker of a rule; the reply says whether it was open.
     CloseBreaker {
         rule: String,
         reply: tokio::sync::oneshot::Sender<bool>,
@@ -63,33 +63,33 @@ pub enum Input {
     ShutDown,
 }
 
-/// What is held, and which rules are stopped.
+/// The leases and the open breakers.
 #[derive(Debug)]
 pub struct Held {
     pub leases: Vec<Lease>,
-    /// Open ones, by rule.
+    /// Open breakers, by rule.
     pub breakers: BTreeMap<String, Breaker>,
-    /// Open episodes for which nothing new is done until a source confirms that the alert fires.
+    /// Open episodes that get no new steps until a source confirms that the alert fires.
     pub unconfirmed: Vec<EpisodeKey>,
 }
 
-/// The way to the engine's thread. Cheap to clone.
+/// A handle that sends inputs to the engine's thread. Cheap to clone.
 #[derive(Clone)]
 pub struct EngineHandle(SyncSender<Input>);
 
 impl EngineHandle {
-    /// A way and its end, which [`run`] takes.
+    /// A handle and its receiver, for [`run`].
     pub fn new() -> (EngineHandle, Receiver<Input>) {
         let (sender, receiver) = sync_channel(MAX_WAITING);
         (EngineHandle(sender), receiver)
     }
 
-    /// Waits for room. False when the engine has ended.
+    /// Sends an input, and waits while the queue is full. False if the engine has stopped.
     pub fn send(&self, input: Input) -> bool {
         self.0.send(input).is_ok()
     }
 
-    /// Does not wait. False when the queue is full or the engine has ended.
+    /// Sends an input without waiting. False if the queue is full or the engine has stopped.
     pub fn try_send(&self, input: Input) -> bool {
         self.0.try_send(input).is_ok()
     }
@@ -126,8 +126,8 @@ pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Input>, telemetry: 
     }
 }
 
-/// The inputs that wait, oldest first; sleeps until there is one, and then there may be none. Without a sender left the
-/// engine shuts down.
+/// The waiting inputs, oldest first. It sleeps until one arrives or work is due, and so may return none. Without a sender the engine
+/// shuts down.
 fn receive(inputs: &Receiver<Input>, patience: Duration) -> Vec<Input> {
     match inputs.recv_timeout(patience) {
         Ok(first) => std::iter::once(first)
@@ -139,14 +139,13 @@ fn receive(inputs: &Receiver<Input>, patience: Duration) -> Vec<Input> {
     }
 }
 
-/// What others were asked to take back is waited for, within bounds; what they do not answer in time is asked again after
-/// the next start.
+/// Waits for releases in flight, within bounds. Those without a response in time are repeated after the next start.
 fn await_answers<H: Host>(engine: &mut Engine<H>, inputs: &Receiver<Input>) {
     let end = Instant::now() + LAST_ANSWERS;
     while engine.is_giving_back() {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return tracing::warn!("not everything was given back in time; it is tried again after the next start");
+            return tracing::warn!("leases not reverted in time, retrying after the next start");
         }
         let patience = left.min(engine.time_until_due().unwrap_or(left).max(LOOK_AGAIN));
         match inputs.recv_timeout(patience) {
@@ -164,7 +163,7 @@ fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, telemetry: &Te
     for input in waiting {
         match input {
             Input::Delivery(delivery) => {
-                // The receiver has logged them, in one line.
+                // The receiver has logged them already.
                 delivery
                     .invalid
                     .iter()
@@ -212,7 +211,7 @@ fn held<H: Host>(engine: &Engine<H>) -> Held {
     }
 }
 
-/// Alerts that came together.
+/// Alerts that arrived together.
 #[derive(Default)]
 struct Batch {
     alerts: Vec<Arc<Vec<Alert>>>,
@@ -232,20 +231,20 @@ impl Batch {
             return;
         }
         let arrival = arrival.unwrap_or_else(|| Instant::now().into());
-        // In portions, so that what one turn holds in memory and in a commit stays bounded.
+        // In portions, so that memory and commit of a transaction stay bounded.
         let results: Vec<Result<(), String>> = all
             .chunks(MAX_PER_TURN)
             .map(|portion| engine.take(portion, arrival))
             .collect();
         let result = results.into_iter().find(Result::is_err).unwrap_or(Ok(()));
-        // Before the replies, so that who made them frees them.
+        // Before the replies, so that this thread frees the alerts.
         drop(alerts);
         for reply in replies {
             let receipt = match &result {
                 Ok(()) => Receipt::Durable,
                 Err(reason) => Receipt::Unavailable(reason.clone()),
             };
-            // The sender may have hung up; what was decided stands all the same.
+            // The sender may have hung up; the decisions are valid anyway.
             drop(reply.send(receipt));
         }
     }

@@ -1,4 +1,4 @@
-//! Reads the processes that a rule means: the cheap table for all, the dear files for few. Judges nothing itself.
+//! The selection of processes for a rule: the cheap table for all, the expensive files for few.
 
 use crate::act::guard::Protection;
 use crate::act::plan;
@@ -64,7 +64,7 @@ pub fn began_at(starts_at: Timestamp, now: Moment) -> Duration {
     }
 }
 
-/// Reads one process anew and judges it again, for the moment before it is touched.
+/// Reads one process again and judges it again, for the moment before it is touched.
 pub fn still_holds(
     host: &mut impl Host,
     seen: &Process,

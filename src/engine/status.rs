@@ -1,4 +1,4 @@
-//! What the engine lets others see of itself: log lines of decisions, and the state behind metrics and page.
+//! The engine's view for others: log lines of decisions, and the state behind metrics and status page.
 
 use super::Engine;
 use super::timers::RELIST;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// The page lists this many leases, and as many alerts; the metrics count them all.
 const MAX_SHOWN: usize = 1000;
-/// So many alerts and leases are counted anew at each turn.
+/// So many alerts and leases are counted again at each turn.
 const MANY: usize = 256;
 /// Characters of a label's value that the page shows.
 const MAX_SHOWN_LABEL: usize = 100;

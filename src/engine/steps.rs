@@ -1,5 +1,5 @@
-//! The steps of one target: each is guarded, and what is allowed is written down as intent and as work. Touches
-//! nothing but the book.
+//! The steps of one target: the guard checks each, and the allowed ones become intents and actions. Only the ledger
+//! changes here.
 
 use super::timers::ROUND;
 use super::transaction::{Action, ActionContext, AlertRef, Transaction, shown};
@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What stays the same while one target climbs.
+/// The context that all steps of one target share.
 pub(super) struct StepContext<'a> {
     pub rule: &'a Arc<Rule>,
     pub selector: &'a Arc<Selector>,
@@ -28,7 +28,7 @@ pub(super) struct StepContext<'a> {
 }
 
 impl<H: Host> Engine<H> {
-    /// Guards each due step of one target, and notes what is to be done.
+    /// Passes each due step of one target to the guard, and stages the allowed ones.
     pub(super) fn plan_steps(
         &mut self,
         due_steps: DueSteps,
@@ -82,7 +82,7 @@ impl<H: Host> Engine<H> {
                 transaction.stage_record(&mut self.ledger, record);
             }
             if step.is_final() {
-                // It stays at this rung and is judged again; what is only forbidden for ever is passed over.
+                // The target stays at this step and is evaluated again; only a permanently refused step is skipped.
                 (progress.step_index, progress.due) = (*step_index, transaction.boot_now() + ROUND);
                 progress.refused = Some(denial.decision);
                 break;
@@ -91,7 +91,7 @@ impl<H: Host> Engine<H> {
         let is_done = progress.due == Duration::MAX;
         episode.targets.retain(|known| known.target != due_steps.target);
         if simulated && is_done && context.rule.has_final_steps() {
-            // It would be gone by now: its place is free, and the next one's turn is simulated too.
+            // In enforce mode the process would be gone now, so the dry-run continues with the next one.
             transaction.stage(
                 &mut self.ledger,
                 Entry::VictimGone {
@@ -109,7 +109,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// A process counts as one victim, whatever it receives.
+    /// Counts a process as one victim, regardless of the signals.
     fn record_strike(
         &mut self,
         context: &StepContext<'_>,
@@ -163,7 +163,7 @@ impl<H: Host> Engine<H> {
             Step::Wait(_) | Step::Allocate(_) | Step::Exec(_) => Ok(None),
             step if transaction.is_unledgered && !step.is_final() => Err(Denial {
                 decision: Decision::Ledger,
-                reason: "the ledger cannot be written: only final steps go on without it".to_owned(),
+                reason: "the ledger cannot be written: only irreversible actions are possible without it".to_owned(),
             }),
             Step::Reclaim(_) => Ok(None),
             Step::Set(change) => match self.may_undo(change.knob(), context.candidate) {
@@ -172,10 +172,7 @@ impl<H: Host> Engine<H> {
                 }
                 Ok(()) => Ok(None),
                 Err(missing) => {
-                    let reason = format!(
-                        "{} could be set and not be put back: {missing} is missing",
-                        change.knob()
-                    );
+                    let reason = format!("{} could be set but not reverted: {missing} is missing", change.knob());
                     Err(Denial {
                         decision: Decision::Privilege,
                         reason,
@@ -187,12 +184,12 @@ impl<H: Host> Engine<H> {
                 let missing = self.host.may_signal().err().unwrap_or_default();
                 Err(Denial {
                     decision: Decision::Privilege,
-                    reason: format!("no signal can be sent to exactly one process: {missing} is missing"),
+                    reason: format!("a signal cannot be sent to exactly one process: {missing} is missing"),
                 })
             }
             Step::Signal(send) => match (send.kind(), context.candidate.process()) {
                 (SignalKind::Final, _) => self.may_strike(send.signal, context, episode, transaction),
-                // Only processes get signals; the ladder has none for others.
+                // Only processes get signals.
                 (_, None) => Ok(None),
                 (_, Some(process)) => {
                     notice(process, send.signal)?;
@@ -203,7 +200,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// # Errors
-    /// When the process is another user's, and those are out of reach.
+    /// When the process belongs to another user, and a capability is missing.
     fn may_reach(&self, step: &Step, candidate: &Candidate) -> Result<(), Denial> {
         let (Some(process), knob) = (
             candidate.process(),
@@ -218,7 +215,7 @@ impl<H: Host> Engine<H> {
         match self.host.may_reach_others(knob) {
             Err(missing) if !self.host.is_own(process.identity) => Err(Denial {
                 decision: Decision::Privilege,
-                reason: format!("it belongs to another user: {missing} is missing"),
+                reason: format!("a process of another user: {missing} is missing"),
             }),
             _ => Ok(()),
         }
@@ -271,7 +268,7 @@ impl<H: Host> Engine<H> {
         Ok(Some(strike))
     }
 
-    /// Writes down what is about to be done, or what would be.
+    /// Records the intent, or the dry-run decision.
     fn stage_step(
         &mut self,
         step: &Step,
@@ -326,7 +323,7 @@ impl<H: Host> Engine<H> {
                 .leases
                 .on(target.into())
                 .filter_map(|lease| lease.effect.value());
-            // What another lease set is not its own.
+            // The value of another lease is not the process's own.
             let is_its_own = held.all(|value| value.knob() != change.knob());
             if let (Knob::Affinity, true, Some(prepared)) = (change.knob(), is_its_own, &mut prepared) {
                 prepared.widen(&self.host.processors_of(target));

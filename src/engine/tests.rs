@@ -1,4 +1,4 @@
-//! The engine on a fake host with a fake clock and a real ledger.
+//! Tests of the engine on a fake host with a fake clock and a real ledger.
 
 mod cgroup_histories;
 mod clocks;
@@ -521,7 +521,7 @@ fn too_many_matches_refuse_the_whole_plan() {
     world.add(201, 1);
     world.add(202, 1);
     world.pass(20);
-    assert_eq!(world.decided("calm", Decision::TooManyMatches), 3.0, "it begins anew");
+    assert_eq!(world.decided("calm", Decision::TooManyMatches), 3.0, "it starts over");
 }
 
 #[test]
@@ -674,7 +674,7 @@ fn a_return_to_dry_run_releases_and_does_no_more() {
         world.pass(60);
         assert_eq!(world.signals(), []);
         world.fire("end");
-        assert_eq!(world.decided("end", Decision::DryRun), 1.0, "judged anew, in dry-run");
+        assert_eq!(world.decided("end", Decision::DryRun), 1.0, "judged again, in dry-run");
     }
 }
 

@@ -1,4 +1,4 @@
-//! When the engine must look again although nothing arrives: waits, deadlines, rounds and retries. Pure.
+//! The timers of the engine: waits, deadlines, rounds and retries. Pure.
 
 use crate::ledger::{Lease, LedgerState};
 use std::collections::BTreeSet;

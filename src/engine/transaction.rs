@@ -1,5 +1,6 @@
-//! One turn of the engine: what was decided so far, what must be durable before anything is done, and what is to be
-//! done then. Alerts that come together share a turn, and so share commits and the reading of the process table.
+//! A transaction of the engine: the decisions so far, the entries that must be durable before any action, and the
+//! actions that follow. Alerts that arrive together share a transaction, and so share commits and the reading of the
+//! process table.
 
 use super::latency::{Arrival, Stages};
 use crate::alert::Labels;
@@ -15,48 +16,48 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Something to do on the host once its intent is durable.
+/// An action on the host, to be executed once its intent is durable.
 pub enum Action {
-    /// Set what this lease says, on a process that must still be what the rule means.
+    /// Set the value of this lease, on a process that must still match the rule.
     Take { lease: u64, context: ActionContext },
-    /// Send a signal; `lease` is the one that undoes it, if it can be undone.
+    /// Send a signal; `lease` reverts it, if it is reversible.
     Signal {
         signal: Signal,
         lease: Option<u64>,
         is_final: bool,
         context: ActionContext,
     },
-    /// End everything in a cgroup.
+    /// Kill every process in a cgroup.
     Kill { context: ActionContext },
-    /// Have memory taken back.
+    /// Reclaim memory.
     Reclaim { bytes: u64, context: ActionContext },
-    /// Ask others about this lease: what its allocation or command needs next.
+    /// Start the next job of this lease's allocation or command.
     Send { lease: u64, was_in_doubt: bool },
-    /// Put back what this lease holds. `word` is the outcome when that works.
+    /// Revert this lease. `word` is the outcome on success.
     Undo { lease: u64, word: Outcome },
 }
 
-/// Whom a step concerns and why.
+/// The target of a step, and the reason for it.
 pub struct ActionContext {
     pub about: AlertRef,
     pub candidate: Candidate,
     pub rule: Arc<Rule>,
-    /// With the labels of the alert filled in.
+    /// The selector with the labels of the alert.
     pub selector: Arc<Selector>,
-    /// Index of the step in the ladder.
+    /// Index of the step in the rule.
     pub step_index: usize,
     pub step: String,
     pub action: &'static str,
 }
 
 impl ActionContext {
-    /// Whether the step cannot be taken back.
+    /// Whether the step is irreversible.
     pub fn is_final(&self) -> bool {
         self.rule.actions.get(self.step_index).is_some_and(Step::is_final)
     }
 }
 
-/// The rule and the alert that a record speaks of.
+/// The rule and the alert of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlertRef {
     pub rule: SmolStr,
@@ -93,38 +94,37 @@ impl AlertRef {
     }
 }
 
-/// What becomes of an entry when the commit fails.
+/// The treatment of an entry when the commit fails.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// It is taken back, and what it announced is not done.
+    /// The entry is rolled back, and its action is dropped.
     Intent,
-    /// It stands, and is durable as soon as can be: ends of episodes and what serves undoing.
+    /// The entry stays, and becomes durable as soon as possible: ends of episodes, and entries for reverts.
     Closing,
 }
 
 pub struct Transaction {
     pub now: Moment,
     pub latency: Stages,
-    /// Of rules with `without_ledger: allow`, after the ledger could not be written: what is intended stands all the
-    /// same, and is recorded when it can be.
+    /// For rules with `without_ledger: allow` after a failed commit: the intents stay, and are recorded later.
     pub is_unledgered: bool,
-    /// When the alert came that this turn reacts to.
+    /// The arrival of the alert of this transaction.
     pub arrival: Option<Arrival>,
-    /// Names of the alerts whose episodes were closed in this turn, by fingerprint.
+    /// Names of the alerts whose episodes this transaction closed, by fingerprint.
     pub closed: BTreeMap<SmolStr, SmolStr>,
-    /// The one process that a rule is about and its ancestors, where no more was read for it.
+    /// The one process of a rule and its ancestors, if no other process was read.
     pub near: Option<ProcessTree>,
-    /// Read at most once a turn, and by alerts that come in quick succession not for each anew.
+    /// Read at most once per transaction; alerts in quick succession share one reading.
     pub table: Option<Arc<ProcessTree>>,
-    /// What the intents changed in the book, as it was before each.
+    /// The former values of what the intents changed in the ledger's state.
     formers: Vec<PreviousState>,
-    /// Durable before `work`, in the order in which they were decided: a resolve that shares the turn with its firing
-    /// must come after it in the ledger too.
+    /// Durable before `work`, in the order of the decisions, because a resolve in the same transaction as its firing must follow
+    /// it in the ledger too.
     entries: Vec<(Kind, Entry)>,
     pub work: Vec<Action>,
-    /// Whether its decisions were shown.
+    /// Whether its decisions were logged.
     is_shown: Cell<bool>,
-    /// Decisions that are counted but not worth a durable line, such as duplicates.
+    /// Decisions that are only counted and not recorded, such as duplicates.
     pub counted: Vec<(SmolStr, Decision)>,
 }
 
@@ -146,7 +146,7 @@ impl Transaction {
         }
     }
 
-    /// A turn that needs no ledger.
+    /// A transaction without a ledger.
     pub fn without_ledger(now: Moment, arrival: Option<Arrival>) -> Transaction {
         Transaction {
             is_unledgered: true,
@@ -154,12 +154,12 @@ impl Transaction {
         }
     }
 
-    /// CLOCK_BOOTTIME of this turn.
+    /// CLOCK_BOOTTIME of this transaction.
     pub fn boot_now(&self) -> Duration {
         self.now.boot
     }
 
-    /// Notes an entry in the book at once, so that later decisions of the turn see it, and for the commit.
+    /// Applies an entry to the ledger's state at once, so that later decisions see it, and stages it for the commit.
     pub fn stage(&mut self, ledger: &mut LedgerState, entry: Entry) {
         if self.is_unledgered {
             return self.close(ledger, entry);
@@ -169,18 +169,18 @@ impl Transaction {
         self.entries.push((Kind::Intent, entry));
     }
 
-    /// The same for what happens whether or not the ledger can be written.
+    /// The same for an entry that stays even if the commit fails.
     pub fn close(&mut self, ledger: &mut LedgerState, entry: Entry) {
         ledger.record(&entry);
         self.entries.push((Kind::Closing, entry));
     }
 
-    /// The process table, where it was read.
+    /// The process table, if it was read.
     pub fn processes(&self) -> &[Process] {
         self.table.as_deref().map(|tree| &**tree).unwrap_or_default()
     }
 
-    /// Those that a rule chooses from.
+    /// The processes from which a rule selects.
     pub fn choice(&self) -> Option<&ProcessTree> {
         self.near.as_ref().or(self.table.as_deref())
     }
@@ -189,12 +189,12 @@ impl Transaction {
         !self.entries.is_empty() || !self.work.is_empty()
     }
 
-    /// All that must be durable before the work.
+    /// The entries that must be durable before the work.
     pub fn entries(&self) -> Vec<Entry> {
         self.entries.iter().map(|(_, entry)| entry.clone()).collect()
     }
 
-    /// What was decided and is durable, once: it is shown after the first deed, for no deed waits for whoever reads a log.
+    /// The durable decisions, once. They are logged after the first action, because no action waits for a reader of the log.
     pub fn to_show(&self) -> impl Iterator<Item = &Entry> {
         let entries: &[(Kind, Entry)] = if self.is_shown.replace(true) {
             &[]
@@ -204,7 +204,7 @@ impl Transaction {
         entries.iter().map(|(_, entry)| entry)
     }
 
-    /// Takes all intents back after a commit that failed. What undoes stays, and is returned.
+    /// Rolls back all intents after a failed commit. Entries for reverts stay, and are returned.
     pub fn roll_back(&mut self, ledger: &mut LedgerState) -> Vec<Entry> {
         let is_closing = |(kind, entry)| (kind == Kind::Closing).then_some(entry);
         let closings: Vec<Entry> = std::mem::take(&mut self.entries)
@@ -214,7 +214,7 @@ impl Transaction {
         while let Some(former) = self.formers.pop() {
             ledger.roll_back(former);
         }
-        // What stands may have been taken back with what it followed.
+        // A remaining entry may depend on one that was rolled back.
         for entry in &closings {
             ledger.record(entry);
         }
@@ -226,7 +226,7 @@ impl Transaction {
         self.stage(ledger, Entry::Record(record));
     }
 
-    /// The leases that are undone in this turn.
+    /// The leases that this transaction reverts.
     pub fn undone(&self) -> impl Iterator<Item = u64> + '_ {
         self.work.iter().filter_map(|work| match work {
             Action::Undo { lease, .. } => Some(*lease),
@@ -234,7 +234,7 @@ impl Transaction {
         })
     }
 
-    /// Those of them whose undoing has this outcome where it works.
+    /// Those of them that have this outcome on success.
     pub fn undone_as(&self, outcome: Outcome) -> impl Iterator<Item = u64> + '_ {
         self.work.iter().filter_map(move |work| match work {
             Action::Undo { lease, word } if *word == outcome => Some(*lease),
@@ -242,7 +242,7 @@ impl Transaction {
         })
     }
 
-    /// Whether a step for this episode is among the work.
+    /// Whether the work contains a step for this episode.
     pub fn has_work_for(&self, key: &EpisodeKey) -> bool {
         self.work.iter().any(|work| match work {
             Action::Take { context, .. }
@@ -256,7 +256,7 @@ impl Transaction {
     }
 }
 
-/// A target as a record shows it.
+/// The form of a target in a record.
 pub fn shown(candidate: &Candidate) -> Option<(Target, String)> {
     Some((candidate.target(), candidate.name().to_owned()))
 }

@@ -1,5 +1,5 @@
-//! Keeps limits of units standing while they are held: systemd may take one away when it reads its files again, and a
-//! person may change one.
+//! The check that limits of units stay in place during a lease. systemd may drop one when it reloads its files, and
+//! an operator may change one.
 
 use super::Engine;
 use super::rollback::cgroup_of;
@@ -13,7 +13,7 @@ use crate::rule::Rule;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl<H: Host> Engine<H> {
-    /// Sets again what systemd took away, and ends leases of which somebody else changed the value.
+    /// Sets again what systemd took away, and ends leases of which another program changed the value.
     pub(super) fn check_limits_of_units(&mut self, transaction: &mut Transaction) {
         let undone: BTreeSet<u64> = transaction.undone().collect();
         for lease in self.newest_of_units() {
@@ -79,7 +79,7 @@ impl<H: Host> Engine<H> {
             knob,
             outcome = effected.outcome.as_str(),
             reason = effected.reason,
-            "limit set again"
+            "limit reapplied"
         );
         match effected.outcome {
             Outcome::Applied => {}

@@ -1,5 +1,5 @@
-//! What final steps have come to. Victims that ended are told of; those that outlived their time are given up, so that
-//! they block nobody else; what had no effect three times running opens the breaker of its rule.
+//! The follow-up of irreversible actions. It records victims that exited, and gives up those that outlive their time,
+//! so that they block no others. Three in a row without effect open the breaker of their rule.
 
 use super::Engine;
 use super::transaction::{AlertRef, Transaction};
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl<H: Host> Engine<H> {
-    /// The entries for the end of a process, if it is a victim that was not known to be gone.
+    /// The entries for the exit of a process, if it is a victim that counted as running.
     pub(super) fn end_of(&mut self, target: Target, now: Moment) -> Vec<Entry> {
         let is_it = |victim: &&Victim| victim.target == target && victim.gone_at.is_none();
         let Some(victim) = self.ledger.victims.iter().find(is_it).cloned() else {
@@ -26,7 +26,7 @@ impl<H: Host> Engine<H> {
         }
         let available = victim.memory.and_then(|_| self.host.available_memory());
         let came = effect::of_end(&victim, now.boot, available);
-        // Whoever was given up has been counted.
+        // A victim that was given up is counted already.
         if !victim.outlived {
             entries.extend(self.count_effect(&victim.rule, came.is_ok(), now));
         }
@@ -38,20 +38,20 @@ impl<H: Host> Engine<H> {
         entries
     }
 
-    /// Whether an episode goes on with the ladder of a victim.
+    /// Whether an open episode continues the steps of a victim.
     fn is_climbing(&self, victim: &Victim) -> bool {
         let targets = |progress: &TargetProgress| progress.target == victim.target && progress.due < Duration::MAX;
         let episode = self.ledger.episodes.get(&victim.episode());
         episode.is_some_and(|episode| episode.targets.iter().any(targets))
     }
 
-    /// Victims whose ladder ended before its last final step: the alert resolved, or they were taken out of their episode.
-    /// Others wait for them no longer than for one that got its last signal.
+    /// Victims whose steps ended early: the alert resolved, or they were excluded from their episode. Others wait for them no
+    /// longer than for one that got its last signal.
     pub(super) fn bound_interrupted(&mut self, transaction: &mut Transaction) {
         let is_left = |victim: &&Victim| {
             victim.is_awaited()
                 && victim.target != Target::Host
-                // Whether its signal will be sent is not known yet: a commit that fails takes it back.
+                // The signal may still be dropped by a failed commit.
                 && victim.unsent.is_none()
                 && victim.gone_by.is_none()
                 && !victim.outlived
@@ -63,13 +63,13 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// By when a victim that got a final signal must be gone; `None` while its ladder goes on to another one.
+    /// The deadline for the exit of a victim after a fatal signal; `None` if another one follows.
     pub(super) fn patience_after(&self, victim: &mut Victim, is_last: bool, now: Duration) {
         victim.is_interrupted = !is_last && !self.is_climbing(victim);
         victim.gone_by = (is_last || victim.is_interrupted).then(|| now + effect::PATIENCE);
     }
 
-    /// An episode that finds a victim of an interrupted ladder goes on with it, from a signal that was sent already.
+    /// Continues the interrupted steps of a victim, after the signal that was already sent.
     pub(super) fn adopt_victim(&mut self, target: Target, key: &EpisodeKey, transaction: &mut Transaction) {
         let is_it = |victim: &&Victim| victim.lives_as(target, key.simulated) && victim.is_interrupted;
         let Some(mut victim) = self.ledger.victims.iter().find(is_it).cloned() else {
@@ -81,7 +81,7 @@ impl<H: Host> Engine<H> {
         transaction.stage(&mut self.ledger, Entry::Victim(victim));
     }
 
-    /// Victims that live although nothing more will be done to them.
+    /// Victims that still run after their last step.
     pub(super) fn give_up_survivors(&mut self, transaction: &mut Transaction) {
         let now = transaction.boot_now();
         let is_due = |victim: &&Victim| victim.is_awaited() && victim.gone_by.is_some_and(|at| at <= now);
@@ -112,7 +112,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// What one more victim changes at the breaker of its rule.
+    /// The change of a rule's breaker by one more victim.
     fn count_effect(&self, rule: &str, had_effect: bool, now: Moment) -> Option<Entry> {
         let before = self.ledger.breakers.get(rule).copied().unwrap_or_default();
         let breaker = before.after(had_effect, now.wall);
@@ -120,7 +120,7 @@ impl<H: Host> Engine<H> {
             tracing::warn!(
                 rule,
                 failures = breaker.failures,
-                "the final steps of this rule have no effect: it takes none until its breaker is closed by `evenkeel release --breaker`"
+                "breaker opened: irreversible actions of this rule have no effect, close it with `evenkeel release --breaker`"
             );
         }
         let rule = rule.to_owned();
@@ -157,8 +157,8 @@ impl<H: Host> Engine<H> {
         record
     }
 
-    /// Victims that no step is taken on again: SIGKILL is on its way to them and they hang in the kernel, or they were given
-    /// up after their whole ladder.
+    /// Victims that get no further steps: they are blocked in the kernel with SIGKILL pending, or were given up after their last
+    /// step.
     pub(super) fn spent(&self, table: &[Process]) -> BTreeSet<Target> {
         let hangs = |target: Target| {
             let is_it = |process: &Process| target == process.identity.into() && process.state == 'D';
@@ -174,21 +174,21 @@ impl<H: Host> Engine<H> {
             .collect()
     }
 
-    /// Lets a rule take final steps again. False when its breaker is not open.
+    /// Closes the breaker of a rule. False if it is not open.
     pub fn close_breaker(&mut self, rule: &str) -> bool {
         if !self.ledger.is_breaker_open(rule) {
             return false;
         }
         let mut transaction = Transaction::new(self.host.now(), None);
         let (rule, breaker) = (rule.to_owned(), Breaker::default());
-        tracing::info!(rule, "its breaker was closed by hand");
+        tracing::info!(rule, "breaker closed by an operator");
         transaction.close(&mut self.ledger, Entry::Breaker { rule, breaker });
         self.finish(transaction);
         true
     }
 
-    /// A final signal of which nobody knows whether it was sent is sent again, and its wait begins anew: it does no
-    /// harm to a process that is ending, and SIGKILL must not come to one that was never asked to end.
+    /// A fatal signal that may or may not have been sent is sent again, and its wait starts over: it does
+    /// not harm an exiting process, and SIGKILL must not hit one that never got SIGTERM.
     pub(super) fn resend_unsettled(&mut self, transaction: &mut Transaction) {
         let is_open = |victim: &&Victim| victim.is_awaited() && victim.unsent.is_some();
         for mut victim in self.ledger.victims.iter().filter(is_open).cloned().collect::<Vec<_>>() {
@@ -205,7 +205,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Puts a victim before the step that sends this signal. False where its episode is over.
+    /// Sets a victim back to the step that sends this signal. False if its episode is over.
     fn set_back_to(&mut self, victim: &Victim, signal: i32, transaction: &mut Transaction) -> bool {
         let key = EpisodeKey {
             rule: victim.rule.clone(),
@@ -232,7 +232,7 @@ impl<H: Host> Engine<H> {
         true
     }
 
-    /// Those of an episode that are victims only because their first signal may have been sent, and now will not be.
+    /// Removes victims of an episode whose first signal may have been sent, and now will not be.
     pub(super) fn cancel_unsent_signals(&mut self, key: &EpisodeKey, transaction: &mut Transaction) {
         let is_its = |victim: &&Victim| {
             victim.is_awaited()

@@ -1,16 +1,17 @@
-//! The breaker of a rule: how often running its final steps had no effect, and whether it may take more. Pure.
+//! The breaker of a rule: the number of irreversible actions in a row without effect, and whether it allows more.
+//! Pure.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// So many victims running, without effect, open the breaker.
+/// Number of victims in a row without effect that opens the breaker.
 pub const TRIPS_AT: u32 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Breaker {
     /// Victims without effect since the last one with.
     pub failures: u32,
-    /// When it opened; from then on the rule takes no final step until a person closes it.
+    /// When it opened. From then on the rule applies no irreversible action until an operator closes it.
     pub opened_at: Option<Timestamp>,
 }
 
@@ -19,7 +20,7 @@ impl Breaker {
         self.opened_at.is_some()
     }
 
-    /// The breaker after one more victim. What is open stays open: an effect that comes late closes nothing.
+    /// The breaker after one more victim. An open one stays open, even after a late effect.
     #[must_use]
     pub fn after(self, had_effect: bool, now: Timestamp) -> Breaker {
         if self.is_open() {

@@ -17,7 +17,7 @@ pub struct Record {
     pub rule: String,
     pub alertname: String,
     pub fingerprint: String,
-    /// Who it was done to, and its name: `comm` of a process, path of a cgroup, `host`.
+    /// The target and its name: `comm` of a process, path of a cgroup, `host`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<(Target, String)>,
     /// As in the rule: `nice 15`, `signal SIGTERM`.
@@ -32,18 +32,18 @@ pub struct Record {
     pub before: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
-    /// The first bytes of what a server answered or a command wrote, where that matters. Not for the page.
+    /// The first bytes of a response or of a command's output, where they matter. Not shown on the status page.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub output: Option<String>,
-    /// Why, in words.
+    /// The reason, for people.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub reason: String,
-    /// What a final step that was told already has come to.
+    /// Whether the record is the effect of an irreversible action that has a record already.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub is_effect: bool,
 }
 
-/// One change of the ledger. Durable and in-memory state are both made by applying these.
+/// One change of the ledger, which is applied to the file and to the state in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
     /// An episode was opened or has changed.
@@ -52,9 +52,9 @@ pub enum Entry {
         key: EpisodeKey,
         closed: Closed,
     },
-    /// A lease was taken (intended or held), or what it must restore has changed.
+    /// A lease was created (intended or applied), or its saved value has changed.
     Lease(Lease),
-    /// What this lease must restore, inherited from a lower one that was released.
+    /// The saved value of this lease, inherited from a lower one that was released.
     LeasePrior {
         id: u64,
         saved: Vec<SavedValue>,
@@ -68,19 +68,19 @@ pub enum Entry {
         id: u64,
         outcome: Outcome,
     },
-    /// A process is about to receive, or would receive, a final step. Replaces what was known of it while it lived.
+    /// An irreversible action on a process is intended, or simulated. Replaces the former entry of a living victim.
     Victim(Victim),
-    /// The step did not reach it after all, and it lives on.
+    /// The action did not reach the victim, which still runs.
     VictimSpared {
         target: Target,
     },
     VictimGone {
         target: Target,
         at: Duration,
-        /// Only imagined, for a dry-run that goes on as if it were gone.
+        /// A simulated exit, for a dry-run that continues after it.
         simulated: bool,
     },
-    /// What is known of the effect of a rule's final steps.
+    /// The breaker of a rule.
     Breaker {
         rule: String,
         breaker: Breaker,

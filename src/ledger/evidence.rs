@@ -1,14 +1,15 @@
-//! What each source last said about an alert, and the level that follows from it: firing, unconfirmed or over. Pure.
+//! The evidence for an alert: what each source last reported, and the level that follows from it: firing, unconfirmed
+//! or over. Pure.
 //!
-//! An episode does not follow deliveries one by one. It remembers per source when the alert was last said to fire and
-//! when it was last said to be over, on CLOCK_BOOTTIME, and asks [`Evidence::level`] what that means now. So a lost,
-//! repeated or late delivery changes at most when a level is reached, never which one.
+//! An episode does not follow deliveries one by one. It remembers per source when the alert was last reported as
+//! firing and as over, on CLOCK_BOOTTIME, and [`Evidence::level`] derives the level from that. So a lost, repeated or
+//! late delivery can delay a level, but never lead to another one.
 
 use crate::alert::alert::FIRING_SET_INTERVAL;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// For how long the word of own evaluation counts: four of its full sets.
+/// How long a report of own evaluation counts: four of its complete sets.
 pub const OWN_IS_FRESH: Duration = Duration::from_secs(4 * FIRING_SET_INTERVAL.as_secs());
 
 /// A source of evidence about an alert.
@@ -17,29 +18,28 @@ pub const OWN_IS_FRESH: Duration = Duration::from_secs(4 * FIRING_SET_INTERVAL.a
 pub enum EvidenceSource {
     /// Alertmanager's deliveries. They repeat rarely (`repeat_interval`), so one counts for the rule's `hold`.
     Webhook,
-    /// The lists of the Alertmanagers that are asked.
+    /// The lists of the polled Alertmanagers.
     Asked,
     /// evenkeel's own evaluation of alerting rules.
     Own,
 }
 
 impl EvidenceSource {
-    /// Whether an end that one of two sources reports is an end for the other as well: a delivery and a list come from
-    /// the same Alertmanagers.
+    /// Whether a resolve of one source counts for the other as well, because deliveries and lists come from the same
+    /// Alertmanagers.
     fn shares_end_with(self, other: EvidenceSource) -> bool {
         (self == EvidenceSource::Own) == (other == EvidenceSource::Own)
     }
 }
 
-/// What is known of an alert.
+/// The level of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
-    /// Some source says so, recently enough: steps are taken.
+    /// A source reported it recently enough. Steps are applied.
     Firing,
-    /// A source said so once, and has not said so since a start, a reload or for long. What is held stays held, and
-    /// nothing new is done.
+    /// A source reported it once, but not since a start or a reload, or not for long. Leases stay, and no new steps are applied.
     Unconfirmed,
-    /// Everything is undone, and the episode closes.
+    /// All leases are reverted, and the episode closes.
     Over,
 }
 
@@ -54,18 +54,18 @@ impl Level {
     }
 }
 
-/// The last words of one source. All times are CLOCK_BOOTTIME.
+/// The last reports of one source. All times are CLOCK_BOOTTIME.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Word {
     source: EvidenceSource,
-    /// When it last said that the alert fires.
+    /// When it last reported the alert as firing.
     firing_at: Duration,
-    /// For how long that counts.
+    /// How long that counts.
     fresh_for: Duration,
-    /// When it, or a source that shares its ends, last said that the alert is over.
+    /// When it, or a source that shares its resolves, last reported the alert as over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     over_at: Option<Duration>,
-    /// Whether it said so since the last start, or reload that changed the rule.
+    /// Whether that was after the last start, or reload that changed the rule.
     #[serde(default)]
     confirms: bool,
 }
@@ -80,24 +80,24 @@ impl Word {
     }
 }
 
-/// What every source last said about one alert.
+/// The last reports of all sources about one alert.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Evidence {
     words: Vec<Word>,
-    /// CLOCK_BOOTTIME of the last start, or reload that changed the rule: what was said before confirms nothing.
+    /// CLOCK_BOOTTIME of the last start, or reload that changed the rule. Earlier reports do not confirm the alert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     doubted_at: Option<Duration>,
 }
 
 impl Evidence {
-    /// Evidence that begins with one source that says, at `at`, that the alert fires.
+    /// Evidence with one report at `at` that the alert fires.
     pub fn firing(source: EvidenceSource, at: Duration, fresh_for: Duration) -> Evidence {
         let mut evidence = Evidence::default();
         evidence.record_firing(source, at, fresh_for);
         evidence
     }
 
-    /// Notes that a source says at `at` that the alert fires, which counts for `fresh_for`.
+    /// Records a report at `at` that the alert fires, which counts for `fresh_for`.
     pub fn record_firing(&mut self, source: EvidenceSource, at: Duration, fresh_for: Duration) {
         let confirms = self.doubted_at.is_none_or(|doubted_at| at >= doubted_at);
         let is_shared = |word: &&Word| word.source.shares_end_with(source);
@@ -120,44 +120,44 @@ impl Evidence {
         }
     }
 
-    /// Notes that a source says at `at` that the alert is over.
+    /// Records a report at `at` that the alert is over.
     pub fn record_over(&mut self, source: EvidenceSource, at: Duration) {
         for word in self.words.iter_mut().filter(|word| word.source.shares_end_with(source)) {
             word.over_at = word.over_at.max(Some(at));
         }
     }
 
-    /// From `at` on nothing that was said before counts as a confirmation.
+    /// Makes the alert unconfirmed: reports from before `at` no longer confirm it.
     pub fn doubt(&mut self, at: Duration) {
         self.doubted_at = self.doubted_at.max(Some(at));
         self.words.iter_mut().for_each(|word| word.confirms = false);
     }
 
-    /// Whether a confirmation is awaited since a start or a reload.
+    /// Whether the alert is unconfirmed since a start or a reload.
     pub fn is_doubted(&self) -> bool {
         self.doubted_at.is_some() && self.confirming().next().is_none()
     }
 
-    /// The words that say that the alert fires, and were said since the last start or reload.
+    /// The reports since the last start or reload that the alert fires.
     fn confirming(&self) -> impl Iterator<Item = &Word> {
         self.words.iter().filter(|word| word.is_firing() && word.confirms)
     }
 
-    /// CLOCK_BOOTTIME at which `source` last said that the alert fires, unless it said later that it is over.
+    /// CLOCK_BOOTTIME at which `source` last reported the alert as firing, unless it reported it as over later.
     pub fn last_firing(&self, source: EvidenceSource) -> Option<Duration> {
         let mut words = self.words.iter();
         let word = words.find(|word| word.source == source && word.is_firing());
         word.map(|word| word.firing_at)
     }
 
-    /// Whether an Alertmanager, by webhook or list, has said that the alert fires and not that it is over.
+    /// Whether an Alertmanager, by webhook or list, reported the alert as firing and not as over.
     pub fn is_from_alertmanager(&self) -> bool {
         let sources = [EvidenceSource::Webhook, EvidenceSource::Asked];
         sources.iter().any(|source| self.last_firing(*source).is_some())
     }
 
-    /// The level at `now`. `hold` is the rule's: without a word for so long the alert is over, and an alert that waits
-    /// for a confirmation is over after [`unconfirmed_bound`].
+    /// The level at `now`. `hold` is the rule's: without a report for that time the alert is over, and an unconfirmed alert is over
+    /// after [`unconfirmed_bound`].
     pub fn level(&self, now: Duration, hold: Duration) -> Level {
         let firing = self.words.iter().filter(|word| word.is_firing());
         let Some(last) = firing.map(|word| word.firing_at).max() else {
@@ -178,7 +178,7 @@ impl Evidence {
     }
 }
 
-/// For how long an episode may wait for a confirmation: nine tenths of the rule's `hold`. With the defaults that is
+/// Longest time of an episode without confirmation: nine tenths of the rule's `hold`. With the defaults that is
 /// 4 h 30 min, above Alertmanager's `repeat_interval` of 4 h and a `group_interval` of 5 min.
 pub fn unconfirmed_bound(hold: Duration) -> Duration {
     hold / 10 * 9

@@ -1,5 +1,5 @@
-//! What is held for the host as a whole: an allocation of a resource, a command that can be taken back. Everything that
-//! giving it back needs is in here, so that neither a restart nor a rule that is gone makes it leak. Data only.
+//! The leases of the host as a whole: an allocated resource, or a command that can be reverted. They contain
+//! everything that the revert needs, so that neither a restart nor a removed rule leaks them. Data only.
 
 use super::outcome::Outcome;
 use crate::host::job::{Request, Run, Server};
@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
-/// Something that was asked of a resource allocator.
+/// An allocation by a resource allocator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Allocation {
     /// As in the rule.
     pub step: String,
-    /// Sent again with the same key until it is answered, and to renew it.
+    /// The request, which is repeated with the same key until there is a response, and for renewals.
     pub ask: Request,
     pub server: Server,
-    /// Where the answer names what was granted: a JSON pointer (RFC 6901).
+    /// JSON pointer (RFC 6901) to the name of the grant in the response.
     pub resource_at: String,
-    /// Where it says for how many seconds.
+    /// JSON pointer to its duration in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_at: Option<String>,
-    /// `None`: it is not given back, but runs out by itself.
+    /// `None`: no release; the grant expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Release>,
     pub stage: Stage,
-    /// The last answer that granted something and did not name it, until one does.
+    /// The last response with a grant without a name, until one has a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unnamed: Option<UnnamedGrant>,
     #[serde(rename = "course")]
@@ -35,15 +35,15 @@ pub struct Allocation {
 /// A grant without a name: the rule's `resource` may point to the wrong place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnnamedGrant {
-    /// How many answers in all were of this kind.
+    /// Number of such responses.
     pub answers: u32,
-    /// What is wrong with the last one.
+    /// The error in the last one.
     pub problem: String,
     /// Its first bytes.
     pub body: String,
 }
 
-/// How an allocation is given back. The labels are filled in, the resource is not.
+/// The release of an allocation, with the labels and without the resource.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Release {
     pub method: String,
@@ -52,47 +52,47 @@ pub struct Release {
     pub body: Option<JsonTemplate>,
 }
 
-/// How far an allocation has come.
+/// The stage of an allocation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// `in_doubt`: a request went out, or may have, whose answer was not a clear no; it may have been granted.
+    /// `in_doubt`: a request may have been sent whose response was not a clear refusal, so it may have been granted.
     Requested { in_doubt: bool },
     Granted {
         resource: String,
-        /// CLOCK_BOOTTIME at which it runs out.
+        /// CLOCK_BOOTTIME at which it expires.
         until: Option<Duration>,
-        /// It ran out and could not be renewed in time.
+        /// It expired without a renewal.
         lapsed: bool,
     },
 }
 
-/// A command that was run, and what takes it back.
+/// A command, and the one that reverts it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Command {
     /// As in the rule.
     pub step: String,
     pub run: Run,
-    /// `None`: it cannot be taken back, and is held only while it runs.
+    /// `None`: not reversible; the lease lasts while the command runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<Run>,
-    /// Whether it has ended, and is waiting to be taken back.
+    /// Whether it has exited, and is to be reverted later.
     pub has_ended: bool,
     #[serde(rename = "course")]
     pub retry: RetryState,
 }
 
-/// What comes next for an allocation or a command.
+/// The retry state of an allocation or a command.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct RetryState {
-    /// CLOCK_BOOTTIME of the next try; `Duration::MAX` where nothing is due, or while one is under way.
+    /// CLOCK_BOOTTIME of the next attempt; `Duration::MAX` if none is due, or while one is in flight.
     pub next: Duration,
-    /// Tries in a row that failed.
+    /// Number of failed attempts in a row.
     pub failures: u32,
-    /// It is to be given back, and this will be the outcome.
+    /// The outcome of the release, once it is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Outcome>,
-    /// It was released by hand once.
+    /// Whether an operator has released it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_by_hand: bool,
 }
@@ -130,7 +130,7 @@ impl fmt::Display for Allocation {
     }
 }
 
-/// As in `exec /usr/local/bin/drain, undone by /usr/local/bin/undrain`. Arguments may hold what is nobody's business.
+/// As in `exec /usr/local/bin/drain, undone by /usr/local/bin/undrain`. Arguments may contain secrets.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let program = |run: &Run| run.argv.first().map(|path| path.escape_debug().to_string());

@@ -1,4 +1,5 @@
-//! The ledger's way to disk, which may be closed for a while: intents are refused then, outcomes wait in memory.
+//! The journal, which writes the ledger to disk. While the disk cannot be written, it refuses intents and keeps
+//! outcomes in memory.
 
 use super::entry::{Entry, Record};
 use super::recovery;
@@ -13,33 +14,33 @@ pub struct Journal {
     boot: BootId,
     store: Option<Store>,
     retention: Retention,
-    /// What the file holds has been taken over by the book; from then on memory is newer than the file.
+    /// Whether the content of the file is loaded; from then on the state in memory is newer.
     is_known: bool,
     /// Outcomes that could not be written yet, oldest first.
     unsaved: Vec<Entry>,
     /// The last commit failed.
     is_failing: bool,
-    /// It failed because the file is broken.
+    /// It failed because the file is corrupt.
     is_broken: bool,
-    /// For tests that ask nothing of the ledger and would spend their time on writing it.
+    /// Skips all writes, for tests that do not read the ledger.
     #[cfg(test)]
     is_forgetful: bool,
 }
 
 impl Journal {
-    /// Opens the ledger in a directory and reads what is open. A broken one is set aside, and a new one begun with what
-    /// can be read of it. Where it cannot be written it is read only; where that fails too, the journal starts with an
-    /// empty book. In both cases nothing is durable, and [`Journal::recover`] tries again.
+    /// Opens the ledger in a directory and reads the open state. A corrupt ledger is set aside and replaced by its readable content.
+    /// An unwritable one is only read; if that fails too, the journal starts with an empty state. In both cases nothing is durable,
+    /// and [`Journal::recover`] retries.
     pub fn open(directory: &Path, boot: BootId) -> (Journal, LedgerState) {
         let mut journal = Journal::closed(directory, boot);
         let ledger = match journal.reopen() {
             Ok(ledger) => Some(ledger),
             Err(error) => {
-                tracing::error!(%error, "the ledger cannot be opened: nothing is done until it can be written");
+                tracing::error!(%error, "could not open the ledger, no steps until it can be written");
                 let read = recovery::read_only(directory, boot).ok();
                 if let Some(ledger) = &read {
                     let leases = ledger.leases.len();
-                    tracing::info!(leases, "it can be read: what is held is undone when it is time");
+                    tracing::info!(leases, "ledger read, its leases are reverted when due");
                 }
                 read
             }
@@ -48,10 +49,10 @@ impl Journal {
         (journal, ledger.unwrap_or_default())
     }
 
-    /// A journal that leaves nothing on disk, for rehearsals.
+    /// A journal in memory, for simulations.
     ///
     /// # Errors
-    /// When there is not even memory for it.
+    /// When SQLite cannot allocate memory.
     pub fn in_memory(boot: BootId) -> Result<Journal, StoreError> {
         Ok(Journal {
             store: Some(Store::in_memory(boot)?),
@@ -75,7 +76,7 @@ impl Journal {
         }
     }
 
-    /// A journal that keeps nothing at all.
+    /// A journal without any store.
     #[cfg(test)]
     pub fn forgetful(boot: BootId) -> Journal {
         Journal {
@@ -88,7 +89,7 @@ impl Journal {
         self.boot
     }
 
-    /// The audit trail, oldest first; empty where it cannot be read.
+    /// The records of the history, oldest first; empty if unreadable.
     pub fn records(&self) -> Vec<Record> {
         self.store
             .as_ref()
@@ -108,7 +109,7 @@ impl Journal {
         }
     }
 
-    /// Sets a broken ledger aside and begins a new one, with what `known` holds or what can be read.
+    /// Sets a corrupt ledger aside and replaces it by a new one with the content of `known`, or with the readable rows.
     fn begin_anew(&mut self, error: &StoreError, known: Option<&LedgerState>) -> Result<LedgerState, StoreError> {
         self.store = None;
         let (ledger, aside) = recovery::replace(&self.directory, self.boot, known)?;
@@ -116,7 +117,7 @@ impl Journal {
             %error,
             set_aside = %aside.display(),
             leases = ledger.leases.len(),
-            "the ledger is broken: it was set aside, and a new one begun"
+            "ledger corrupt, set aside and replaced by a new one"
         );
         self.store = Some(Store::open(&self.directory, self.boot)?);
         (self.is_broken, self.is_failing) = (false, false);
@@ -127,12 +128,12 @@ impl Journal {
         self.store.is_some() && self.unsaved.is_empty() && !self.is_failing
     }
 
-    /// Makes intents durable before they are carried out.
+    /// Makes intents durable before their actions.
     ///
     /// # Errors
-    /// Says why not; then none of them may be carried out.
+    /// With the reason; then none of the actions may run.
     pub fn begin(&mut self, intents: &[Entry]) -> Result<(), String> {
-        // A closed ledger is not opened here: what it holds must be taken over by the book first.
+        // A closed ledger is not opened here, because its content must be loaded first.
         self.flush();
         if self.store.is_none() || !self.unsaved.is_empty() {
             return Err("the ledger cannot be written".to_owned());
@@ -143,12 +144,12 @@ impl Journal {
         #[cfg(test)]
         crate::host::fault::point();
         result.map_err(|error| {
-            tracing::error!(%error, "the ledger cannot be written: nothing new is done");
+            tracing::error!(%error, "could not write the ledger, no new steps");
             error.to_string()
         })
     }
 
-    /// Makes outcomes durable, now or as soon as that is possible again.
+    /// Makes outcomes durable, now or as soon as possible.
     pub fn settle(&mut self, outcomes: Vec<Entry>) {
         #[cfg(test)]
         crate::host::fault::point();
@@ -159,12 +160,12 @@ impl Journal {
         }
     }
 
-    /// Says how much history is kept from now on.
+    /// Sets the limits of the history.
     pub fn retain(&mut self, retention: Retention) {
         self.retention = retention;
     }
 
-    /// Forgets a portion of what is beyond retention. Whether there may be more.
+    /// Deletes a portion of what is beyond retention. Returns whether there may be more.
     pub fn sweep(&mut self) -> bool {
         let is_writable = self.is_writable();
         let Some(store) = self.store.as_mut().filter(|_| is_writable) else {
@@ -172,7 +173,7 @@ impl Journal {
         };
         store.retain(self.retention);
         store.sweep().unwrap_or_else(|error| {
-            tracing::warn!(%error, "old history cannot be removed now; it is tried again");
+            tracing::warn!(%error, "could not delete old history, retrying");
             false
         })
     }
@@ -183,20 +184,20 @@ impl Journal {
         self.store.as_ref().map_or(0, |store| store.commits)
     }
 
-    /// Whether outcomes wait to be written.
+    /// Whether outcomes are unsaved.
     pub fn has_unsaved(&self) -> bool {
         !self.unsaved.is_empty()
     }
 
-    /// Tries to open and to write again. `ledger` is what is known in memory. Returns what an opened ledger holds, when
-    /// that was not known until now.
+    /// Tries to open and to write again. `ledger` is the state in memory. Returns the content of an opened ledger that was unknown
+    /// until now.
     pub fn recover(&mut self, ledger: &LedgerState) -> Option<LedgerState> {
         let mut opened = None;
         if self.is_broken && self.is_known {
             let error = StoreError::Damaged {
                 path: self.directory.clone(),
             };
-            // What waits is in the book already, but for the audit trail.
+            // The unsaved entries are in the state already, except the records.
             if self.begin_anew(&error, Some(ledger)).is_ok() {
                 self.unsaved.retain(|entry| matches!(entry, Entry::Record(_)));
             }
@@ -204,7 +205,7 @@ impl Journal {
             opened = self.reopen().ok();
             if let Some(ledger) = &mut opened {
                 self.is_known = true;
-                // What was decided meanwhile is newer than what was read.
+                // Decisions meanwhile are newer than the file.
                 self.unsaved.iter().for_each(|entry| ledger.record(entry));
             }
         } else if !self.is_writable() {
@@ -212,12 +213,12 @@ impl Journal {
         }
         self.flush();
         if self.is_writable() {
-            tracing::info!("the ledger can be written again");
+            tracing::info!("ledger writable again");
         }
         opened
     }
 
-    /// Tries to write. A file that was opened on a read-only file system stays read-only, so it is opened anew.
+    /// Tries to write. A file that was opened on a read-only file system stays read-only, so it is reopened.
     fn probe(&mut self) {
         let probed = self.store.as_mut().map(Store::probe);
         if let Some(Err(error)) = &probed {
@@ -226,7 +227,7 @@ impl Journal {
         self.is_failing = !matches!(probed, Some(Ok(())));
         if self.is_failing && !self.is_broken {
             let anew = Store::open(&self.directory, self.boot);
-            // Loading also notes the boot in a file that was only read until now.
+            // Loading also records the boot in a file that was only read until now.
             if let Ok(store) = anew.and_then(|mut store| store.load().map(|_| store)) {
                 (self.store, self.is_failing) = (Some(store), false);
             }
@@ -242,7 +243,7 @@ impl Journal {
         }
         let unsaved = std::mem::take(&mut self.unsaved);
         if let Err(error) = self.commit(&unsaved) {
-            tracing::error!(%error, waiting = unsaved.len(), "outcomes cannot be written; they wait in memory");
+            tracing::error!(%error, waiting = unsaved.len(), "could not write outcomes, kept in memory");
             self.unsaved = unsaved;
         }
     }
@@ -261,7 +262,7 @@ impl Journal {
         let result = store.commit(entries);
         self.is_failing = result.is_err();
         self.is_broken = result.as_ref().is_err_and(StoreError::is_corruption);
-        // Nobody is kept waiting for what fails again and again.
+        // A repeated failure must not delay the engine.
         store.set_patience(!self.is_failing);
         result
     }

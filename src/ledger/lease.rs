@@ -12,21 +12,21 @@ use std::time::Duration;
 /// The durable record of a reversible step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lease {
-    /// Grows; a larger one is newer.
+    /// A larger number is newer.
     pub id: u64,
     pub rule: SmolStr,
     pub fingerprint: SmolStr,
     pub target: Target,
-    /// `comm` of a process when the lease was taken, path of a cgroup, `host`.
+    /// `comm` of a process at the time of the step, path of a cgroup, `host`.
     pub name: String,
     pub effect: Effect,
     /// CLOCK_BOOTTIME.
     pub taken_at: Duration,
-    /// CLOCK_BOOTTIME; at this time the lease is undone unless it was renewed.
+    /// CLOCK_BOOTTIME at which the lease is reverted unless it is renewed.
     pub deadline: Duration,
     /// False between the durable intent and the durable outcome: the value may be set or not.
     pub settled: bool,
-    /// Its undoing has begun, and is tried until it succeeds: nothing renews it any more.
+    /// Whether its revert has begun, which is retried until it succeeds. Nothing renews the lease any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_undoing: bool,
 }
@@ -34,22 +34,22 @@ pub struct Lease {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// A value was set on every thread (or on the process, where the knob is its own).
+    /// A value on every thread, or on the process for knobs of the process.
     Value {
         value: Value,
         #[serde(rename = "prior")]
         saved: Vec<SavedValue>,
     },
-    /// A signal was sent, and its opposite takes it back; both by number.
+    /// A signal and the one that reverts it, by number.
     Signal {
-        /// `None` in what an earlier version wrote.
+        /// `None` in rows of an earlier version.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sent: Option<i32>,
         undo: i32,
     },
-    /// A resource allocator was asked.
+    /// A resource of an allocator.
     Allocation(Box<Allocation>),
-    /// A command runs, or ran and can be taken back.
+    /// A command that runs, or that can be reverted.
     Command(Box<Command>),
 }
 
@@ -69,12 +69,12 @@ impl fmt::Display for Effect {
 }
 
 impl Effect {
-    /// Whether others hold something for us, which a boot of this host does not end.
+    /// Whether a server holds a resource for this host, which survives a reboot.
     pub fn outlasts_a_boot(&self) -> bool {
         matches!(self, Effect::Allocation(_) | Effect::Command(_))
     }
 
-    /// What was set, if a value was.
+    /// The new value, if the lease has one.
     pub fn value(&self) -> Option<&Value> {
         match self {
             Effect::Value { value, .. } => Some(value),
@@ -83,7 +83,7 @@ impl Effect {
     }
 }
 
-/// What a thread had before. For knobs of the process there is one, of the main thread.
+/// The value of a thread before the step. Knobs of the process have one, of the main thread.
 /// What a thread had before. For knobs of the process there is one, of the main thread; for those of a cgroup there is
 /// one, whose thread has the number 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,22 +105,22 @@ impl SavedValue {
     }
 }
 
-/// What must happen on the host when a lease goes.
+/// The action on the host at the end of a lease.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Undo {
-    /// A newer lease holds the knob; it inherits what must be restored at last. Children that were born before it was
-    /// taken still have ours and get what was there first.
+    /// A newer lease holds the knob, and inherits the saved value. Children that started before the newer lease still have our value,
+    /// and get the saved one.
     HandOver {
         heir: u64,
         inherited: Vec<SavedValue>,
         saved: Vec<SavedValue>,
         ours: Value,
-        /// No newer holder wants our very value. Where it stands all the same, a newer one was undone, and a crash
-        /// swallowed the record of it.
+        /// Whether no newer lease has the same value. A thread that still has our value then comes from a newer lease that was reverted
+        /// without a record, because of a crash.
         is_last_of_value: bool,
     },
     /// An older lease holds the knob too: its value applies again wherever ours still stands, but on threads that
-    /// somebody else had changed in between, which are in `saved`.
+    /// another program had changed in between, which are in `saved`.
     Set {
         value: Value,
         saved: Vec<SavedValue>,
@@ -128,14 +128,14 @@ pub enum Undo {
     },
     /// The last one: what was there first comes back wherever ours still stands.
     Restore { saved: Vec<SavedValue>, ours: Value },
-    /// The last one of a reversible signal.
+    /// The last lease of a reversible signal.
     Signal(i32),
-    /// Another lease wants the signal's effect to last.
+    /// Another lease needs the effect of the signal.
     Nothing,
 }
 
 impl Lease {
-    /// Whether two leases are about the same thing on the same process.
+    /// Whether two leases have the same knob and target.
     pub fn shares_knob(&self, other: &Lease) -> bool {
         self.target == other.target
             && match (&self.effect, &other.effect) {
@@ -153,8 +153,8 @@ impl Lease {
         self.settled || !matches!(self.effect, Effect::Signal { .. })
     }
 
-    /// As it counts on this boot. One of another boot ended with its process; what was asked of others did not end, and is
-    /// given back at once: its time is over.
+    /// The lease on this boot. A lease of another boot ended with its process, but a resource of a server did not, and is released at
+    /// once.
     pub fn on_boot(self, is_of_this: bool) -> Option<Lease> {
         match is_of_this {
             true => Some(self.of_one_limit()),
@@ -187,7 +187,7 @@ impl Lease {
         self
     }
 
-    /// What comes next, for leases that others must be asked about.
+    /// The retry state of a lease with jobs.
     pub fn retry(&self) -> Option<&RetryState> {
         match &self.effect {
             Effect::Allocation(allocation) => Some(&allocation.retry),
@@ -204,12 +204,12 @@ impl Lease {
         }
     }
 
-    /// Whether it is being given back already, which takes its time.
+    /// Whether its revert has begun.
     pub fn is_ending(&self) -> bool {
         self.retry().is_some_and(|retry| retry.ending.is_some())
     }
 
-    /// CLOCK_BOOTTIME at which it must be undone unless it is renewed; `None` where that has begun.
+    /// CLOCK_BOOTTIME at which it must be reverted unless it is renewed; `None` if that has begun.
     pub fn runs_out_at(&self) -> Option<Duration> {
         (!self.is_ending()).then_some(self.deadline)
     }
@@ -225,7 +225,7 @@ impl Lease {
     }
 }
 
-/// What releasing `lease` asks for, given all live leases (in any order, `lease` among them or not).
+/// The revert of `lease`, given all open leases (in any order, with or without `lease`).
 pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
     let mut above: Option<&Lease> = None;
     let mut below: Option<&Lease> = None;
@@ -233,7 +233,7 @@ pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
     let is_holder = |other: &&Lease| other.id != lease.id && other.shares_knob(lease) && other.is_in_effect();
     for other in live.filter(is_holder) {
         is_last_of_value &= other.id < lease.id || other.effect.value() != lease.effect.value();
-        // The heir is the nearest above; the value that applies again is the nearest below.
+        // The next lease above inherits; the value of the next one below applies again.
         if other.id > lease.id && above.is_none_or(|nearest| other.id < nearest.id) {
             above = Some(other);
         } else if other.id < lease.id && below.is_none_or(|nearest| other.id > nearest.id) {
@@ -270,12 +270,12 @@ pub fn undo<'a>(lease: &Lease, live: impl Iterator<Item = &'a Lease>) -> Undo {
             saved: saved.clone(),
             ours: value.clone(),
         },
-        // Each is given back by itself, by an errand.
+        // Each has its own release, by a job.
         (Effect::Allocation(_) | Effect::Command(_), _, _) => Undo::Nothing,
     }
 }
 
-/// What a stack of leases would leave behind when all of them are gone, given oldest first.
+/// The value after the revert of a stack of leases, given oldest first.
 pub fn beneath<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<SavedValue> {
     let (_, saved) = top(stack)?;
     saved.into_iter().next()
@@ -289,7 +289,7 @@ pub fn base(stack: &[&Lease], found: &[SavedValue]) -> Vec<SavedValue> {
         return found;
     };
     for found in &mut found {
-        // The newest may have had no effect; what an older one set is not somebody else's either.
+        // The newest may have had no effect; what an older one set is not foreign either.
         if stack.iter().any(|lease| lease.effect.value() == Some(&found.value)) {
             found.value.clone_from(value);
         }
@@ -312,15 +312,15 @@ fn top<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<(&'a Value, Vec<Sav
     below
 }
 
-/// The older prior wins for every thread that both know, unless somebody else changed the value between the two
-/// leases: then what he set is what must come back.
+/// The older prior wins for every thread that both know, unless another program changed the value between the two
+/// leases, whose value must be restored then.
 fn inherit(value: &Value, older: &[SavedValue], newer: &[SavedValue]) -> Vec<SavedValue> {
     let changed = changed_between(newer, value, older);
     let is_changed = |saved: &&SavedValue| changed.iter().any(|other| other.thread() == saved.thread());
     let mut saved: Vec<SavedValue> = older.iter().filter(|saved| !is_changed(saved)).cloned().collect();
     for theirs in newer {
         if !saved.iter().any(|ours| ours.thread() == theirs.thread()) {
-            // A thread that was born during the older lease had its value by birth.
+            // A thread that started during the older lease inherited its value.
             let by_birth = older.first().filter(|_| theirs.value == *value);
             let value = by_birth.unwrap_or(theirs).value.clone();
             saved.push(SavedValue {

@@ -1,4 +1,4 @@
-//! Live leases, found by number, by target and by episode: what undoing asks must not grow with all the others.
+//! The open leases, indexed by number, target and episode, so that a revert does not scan all of them.
 
 use super::job::RetryState;
 use super::lease::Lease;
@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
 
-/// Reads as the leases by number. Target and episode of a lease never change.
+/// The leases by number, with indices. Target and episode of a lease never change.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Leases {
     by_id: BTreeMap<u64, Lease>,
@@ -25,24 +25,24 @@ impl Deref for Leases {
 }
 
 impl Leases {
-    /// The live leases on a target, oldest first.
+    /// The open leases on a target, oldest first.
     pub fn on(&self, target: Target) -> impl DoubleEndedIterator<Item = &Lease> {
         let ids = self.by_target.get(&target).into_iter().flatten();
         ids.filter_map(|id| self.by_id.get(id))
     }
 
-    /// The live leases of an episode, oldest first.
+    /// The open leases of an episode, oldest first.
     pub fn of(&self, rule: &str, fingerprint: &str) -> impl DoubleEndedIterator<Item = &Lease> {
         let ids = self.by_episode.get(rule).and_then(|rule| rule.get(fingerprint));
         ids.into_iter().flatten().filter_map(|id| self.by_id.get(id))
     }
 
-    /// Everything on which something is held.
+    /// All targets with a lease.
     pub fn targets(&self) -> impl Iterator<Item = Target> {
         self.by_target.keys().copied()
     }
 
-    /// What comes next for each allocation and command.
+    /// The retry state of each allocation and command.
     pub fn retries_mut(&mut self) -> impl Iterator<Item = &mut RetryState> {
         self.by_id.values_mut().filter_map(Lease::retry_mut)
     }

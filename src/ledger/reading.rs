@@ -1,5 +1,5 @@
-//! Rows of the ledger to a book. Every row is parsed by itself, and a table that is damaged in the middle is read from
-//! both ends, so that as much as can be read of a broken file is read.
+//! The conversion of rows into the ledger's state. Every row is parsed by itself, and a table with damage in the
+//! middle is read from both ends, so that as much as possible of a corrupt file is recovered.
 
 use super::entry::Entry;
 use super::episode::{Closed, EpisodeKey};
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
 use std::time::Duration;
 
-/// What could be read, and what could not.
+/// The readable entries, and the errors of the others.
 pub struct Reading {
     pub ledger: LedgerState,
     pub problems: Vec<Problem>,
@@ -22,15 +22,15 @@ pub enum Problem {
         table: &'static str,
         source: rusqlite::Error,
     },
-    /// A row that is not what this version writes.
+    /// A row in an unknown format.
     Row { table: &'static str, reason: String },
 }
 
-/// One row as entries, or why it is none.
+/// The entries of one row, or the error in it.
 type Parsed = rusqlite::Result<Result<Entry, String>>;
 
 impl Reading {
-    /// Reads what is open on a boot. Leases, victims and open episodes of another one ended with it.
+    /// Reads the open state of a boot. Leases, victims and open episodes of another boot ended with it.
     pub fn take(connection: &Connection, boot: BootId) -> Reading {
         let mut reading = Reading {
             ledger: LedgerState::default(),
@@ -79,7 +79,7 @@ impl Reading {
         })
     }
 
-    /// Reads a table in its order; where that breaks off, from the other end as well.
+    /// Reads a table in its order, and after an error from the other end as well.
     fn table(
         &mut self,
         connection: &Connection,
@@ -96,7 +96,7 @@ impl Reading {
             ledger: LedgerState::default(),
             problems: Vec::new(),
         };
-        // It breaks off, too, at the damage.
+        // This direction stops at the damage, too.
         let _ = other_half.rows(connection, table, columns, &backwards, parse);
         self.ledger.adopt(other_half.ledger);
         self.problems.append(&mut other_half.problems);
@@ -127,7 +127,7 @@ impl Reading {
     }
 }
 
-/// A row that ended, and is none.
+/// The entries of a row that is over: none.
 fn ended() -> Parsed {
     Ok(Err(String::new()))
 }
@@ -139,7 +139,7 @@ fn parse<T: serde::de::DeserializeOwned>(body: &str, make: impl FnOnce(T) -> Ent
 fn episode(row: &Row<'_>, is_same_boot: bool) -> Parsed {
     let (body, ended_at): (Option<String>, Option<String>) = (row.get(3)?, row.get(4)?);
     match body {
-        // Times in an episode count from boot; after another boot the next repeat opens it anew.
+        // Times in an episode count from boot; after a reboot the next repeat opens it again.
         Some(_) if !is_same_boot => ended(),
         Some(body) => parse(&body, Entry::Episode),
         None => match ended_at.and_then(|text| text.parse::<Timestamp>().ok()) {

@@ -1,4 +1,5 @@
-//! The lines of the history for leases that a boot of the host ended: nothing is left to undo, and nothing else says so.
+//! The history lines for leases that ended with a reboot of the host, because no revert is left that would record
+//! them.
 
 use super::entry::Record;
 use super::episode::Episode;

@@ -1,4 +1,4 @@
-//! A ledger that is broken: what can be read of it goes into a new one, and the file is set aside, never deleted.
+//! The recovery of a corrupt ledger: readable rows go into a new file, and the old file is set aside, never deleted.
 
 use super::entry::Entry;
 use super::files::{BUILDING, COMPANIONS, COMPLETE, FILE_NAME, companion_of, finish, remove_file};
@@ -21,11 +21,11 @@ const PAGE_BYTES: usize = 4096;
 /// A boot id as text.
 const BOOT_ID_BYTES: usize = 36;
 
-/// Puts a new ledger with what `known` holds, or else with what can be read of the broken one, in the place of the
-/// broken one. Returns what the new one holds and where the old one is.
+/// Replaces the corrupt ledger by a new one with the content of `known`, or else with the readable rows. Returns the content of the
+/// new one and the path of the old one.
 ///
 /// # Errors
-/// When the directory cannot be written; everything is as it was then.
+/// When the directory cannot be written; then nothing changes.
 pub fn replace(
     directory: &Path,
     boot: BootId,
@@ -41,10 +41,10 @@ pub fn replace(
         move |source| StoreError::Io { path, source }
     };
     let building = directory.join(BUILDING);
-    // Of an earlier attempt. SQLite deletes a log whose database is new.
+    // Left over from an earlier attempt. SQLite deletes a log whose database is new.
     remove_file(&building).map_err(failed(&building))?;
     let mut store = Store::open_file(&building, boot)?;
-    // Notes the boot, by which open episodes are known to be of today.
+    // Records the boot, which shows that open episodes are current.
     store.load()?;
     store.commit(&entries(&ledger))?;
     store.go_on_after(ledger.last_lease_id)?;
@@ -67,7 +67,7 @@ fn set_aside(broken: &Path) -> io::Result<PathBuf> {
         broken.with_file_name(format!("{FILE_NAME}.corrupt-{time}{more}"))
     };
     let aside = (0..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0));
-    // Links, so that there is no moment without a ledger.
+    // Links, so that a ledger exists at every moment.
     fs::hard_link(broken, &aside)?;
     let log = companion_of(broken, COMPANIONS[0]);
     if log.exists() {
@@ -100,7 +100,7 @@ fn entries(ledger: &LedgerState) -> Vec<Entry> {
     entries
 }
 
-/// Reads a ledger that cannot be written, as it is.
+/// Reads a ledger that cannot be written.
 ///
 /// # Errors
 /// When it cannot be read either.
@@ -116,8 +116,8 @@ pub fn read_only(directory: &Path, boot: BootId) -> Result<LedgerState, StoreErr
     }
 }
 
-/// What a reader sees; `None` where nothing can be opened. A file on a read-only file system has no log beside it that
-/// could be shared, and is then read by itself.
+/// Opens the ledger for reading; `None` on failure. On a read-only file system the log cannot be shared, so the file is read without
+/// it.
 fn look(path: &Path, boot: BootId) -> Option<Reading> {
     let plain = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let immutable = format!("file:{}?immutable=1", path.display());
@@ -131,7 +131,7 @@ fn look(path: &Path, boot: BootId) -> Option<Reading> {
         .min_by_key(|reading| reading.problems.len())
 }
 
-/// As much as can be read of a broken ledger.
+/// Reads as much as possible of a corrupt ledger.
 fn rescue(broken: &Path, boot: BootId) -> LedgerState {
     let is_log_damaged = log_is_damaged(broken);
     let reading = look(broken, boot);
@@ -150,7 +150,7 @@ fn rescue(broken: &Path, boot: BootId) -> LedgerState {
     let count = read.len();
     for lease in older.into_iter().chain(read.into_values()).chain(newer) {
         let known = ledger.leases.get(&lease.id);
-        // What was carried out at any time was carried out.
+        // An applied step stays applied, whatever older rows say.
         if known.is_none_or(|known| lease.settled || !known.settled) {
             ledger.record(&Entry::Lease(lease));
         }
@@ -163,7 +163,7 @@ fn rescue(broken: &Path, boot: BootId) -> LedgerState {
     tracing::warn!(
         leases = ledger.leases.len(),
         read = count,
-        "rescued from the broken ledger"
+        "leases recovered from the corrupt ledger"
     );
     ledger
 }
@@ -175,15 +175,15 @@ fn split(rows: Vec<(Lease, bool)>) -> (Vec<Lease>, Vec<u64>) {
     (open.into_iter().map(|(lease, _)| lease).collect(), ended.collect())
 }
 
-/// Leases by the look of their rows, and whether each is open, where no page tells any more which table is where: every page
-/// that looks like a leaf of a table is gone through (<https://www.sqlite.org/fileformat2.html#b_tree_pages>). First those of
+/// Leases, and whether each is open, from rows that look like leases, for files without a readable schema: every page that looks like
+/// a leaf of a table is searched (<https://www.sqlite.org/fileformat2.html#b_tree_pages>). First those of
 /// the database, among which are some that nothing uses any more, then those of the log, which are newer.
 fn carve(broken: &Path, boot: BootId) -> [Vec<(Lease, bool)>; 2] {
     let database = fs::read(broken).unwrap_or_default();
     let log = fs::read(companion_of(broken, COMPANIONS[0])).unwrap_or_default();
     let (header, frames) = log.split_at(log.len().min(LOG_HEADER_BYTES));
     let frames = frames.chunks_exact(FRAME_HEADER_BYTES + PAGE_BYTES);
-    // A log that is begun anew leaves the end of the former one behind itself, by its salt. That is in the database by then.
+    // A restarted log has pages of the former one at its end, with another salt. Those are in the database already.
     let (new, old): (Vec<&[u8]>, Vec<&[u8]>) = frames.partition(|frame| header.get(16..24) == frame.get(8..16));
     let former = old.into_iter().map(content);
     let older = former.chain(database.chunks_exact(PAGE_BYTES));

@@ -1,30 +1,30 @@
-//! What the ledger forgets, and when: history by age and by size, and what no decision asks for any more. What is open
-//! is never touched. In portions, so that no decision waits for long.
+//! The retention of the ledger: history is deleted by age and size, and state once no decision needs it. Open
+//! episodes and leases stay. Deletion works in portions, so that no decision waits for long.
 
 use super::state::REMEMBER_VICTIMS;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
 use std::time::Duration;
 
-/// Closed episodes are remembered up to this number, the latest ones; each is some 100 bytes.
+/// Maximum number of closed episodes, the latest ones; each is some 100 bytes.
 pub const KEEP_CLOSED: i64 = 10_000;
-/// Victims that are gone are kept up to this number.
+/// Maximum number of exited victims.
 const KEEP_VICTIMS: i64 = 10_000;
-/// Rows of a table that are removed at once.
+/// Rows of a table per portion.
 const PORTION: i64 = 500;
-/// Pages that are given back at once. Each may be copied to another place first.
+/// Pages that are freed per portion. Each may be copied to another place first.
 const PORTION_PAGES: u64 = 64;
-/// Free pages are kept for what comes next up to this part of the file.
+/// Part of the file up to which free pages are kept for new entries.
 const FREE_PART: u64 = 10;
 
-/// How much history is kept.
+/// The limits of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Age of the oldest line beside the newest.
+    /// Age of the oldest line relative to the newest.
     pub time: Duration,
-    /// Of the file. What is open is kept whatever its size.
+    /// Size of the file. Open episodes and leases are kept regardless.
     pub size_bytes: u64,
-    /// Age up to which cooldowns and the budget ask for victims.
+    /// Age up to which cooldowns and the budget need victims.
     pub victims: Duration,
 }
 
@@ -38,12 +38,11 @@ impl Default for Retention {
     }
 }
 
-/// Entries after which history is looked at again without waiting for a quiet moment: fewer than a portion, so that what
-/// comes in never outruns what goes.
+/// Entries after which a sweep does not wait for an idle moment: fewer than a portion, so that deletion keeps up with new entries.
 pub const ENTRIES_PER_SWEEP: usize = PORTION as usize / 2;
 
-/// Removes one portion of what is beyond its time, beyond the size, or over, and gives back pages that nothing uses.
-/// Whether there may be more to remove.
+/// Deletes one portion of what is too old, too large or not needed any more, and frees unused pages. Returns whether there may be
+/// more.
 ///
 /// # Errors
 /// When the file cannot be read or written.
@@ -60,7 +59,7 @@ pub fn sweep(connection: &mut Connection, retention: Retention) -> rusqlite::Res
     let is_loose = file.free_pages > (file.pages / FREE_PART).max(PORTION_PAGES);
     if is_loose && file.gives_back {
         let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({PORTION_PAGES})"))?;
-        // Each row that is asked for frees a page.
+        // Each row of this pragma frees a page.
         let mut rows = statement.query([])?;
         while rows.next()?.is_some() {}
         is_more = true;
@@ -72,7 +71,7 @@ struct File {
     page_bytes: u64,
     pages: u64,
     free_pages: u64,
-    /// Whether free pages can leave it.
+    /// Whether free pages can be returned to the file system.
     gives_back: bool,
 }
 
@@ -92,8 +91,8 @@ impl File {
     }
 }
 
-/// Time counts back from the newest line, not from now: a clock that jumps must not take all history with it, and a quiet
-/// host keeps its last.
+/// Ages count from the newest line, not from now, because a clock step must not delete the history, and an idle host keeps its
+/// last lines.
 fn remove_beyond_time(connection: &Connection, time: Duration) -> rusqlite::Result<usize> {
     let newest = "SELECT at FROM record ORDER BY id DESC LIMIT 1";
     let newest: Option<String> = connection.query_row(newest, [], |row| row.get(0)).optional()?;
@@ -105,7 +104,7 @@ fn remove_beyond_time(connection: &Connection, time: Duration) -> rusqlite::Resu
     }
 }
 
-/// Removes lines from among the oldest: all of a portion, or those from before a time.
+/// Deletes a portion of the oldest lines, or those of them from before a time.
 fn remove_oldest(connection: &Connection, before: Option<Timestamp>) -> rusqlite::Result<usize> {
     connection
         .prepare_cached(
@@ -115,8 +114,8 @@ fn remove_oldest(connection: &Connection, before: Option<Timestamp>) -> rusqlite
         .execute((PORTION, before.map(|time| time.to_string())))
 }
 
-/// Removes a portion of what no decision asks for any more. Ended leases tell nothing that the history does not; the
-/// newest stays, because its number must not be given again. Whether there was any.
+/// Deletes a portion of what no decision needs any more. The history has all of ended leases; the newest stays, because its number
+/// must not be reused. Returns whether there was any.
 ///
 /// # Errors
 /// When the file cannot be read or written.
@@ -135,8 +134,8 @@ pub fn forget_ended(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(leases > 0 || surplus > 0)
 }
 
-/// Removes a portion of the victims that are gone, beyond a number, older than `age` beside the newest, and of no open
-/// episode, whose `limit` counts them. Whether there was any.
+/// Deletes a portion of the exited victims that are beyond the maximum, older than `age` relative to the newest, and not counted
+/// against the `limit` of an open episode. Returns whether there was any.
 fn forget_victims(connection: &Connection, age: Duration) -> rusqlite::Result<bool> {
     let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
     // Times count from boot, and rows of other boots are removed at the start.

@@ -1,12 +1,12 @@
-//! The tables of the ledger, and what becomes of a file with those of another version.
+//! The tables of the ledger, and the migration of files of other versions.
 
 use rusqlite::{Connection, OptionalExtension};
 
-/// Raised when a change of the tables needs a migration.
+/// Version of the tables. A change that needs a migration raises it.
 pub const SCHEMA_VERSION: i64 = 2;
-/// Of the write-ahead log when all of it is in the database; one large commit makes it larger for a while.
+/// Size of the write-ahead log after a checkpoint; a large commit exceeds it for a while.
 const LOG_BYTES: i64 = 8 << 20;
-/// `PRAGMA auto_vacuum`: pages that nothing uses are given back when asked for.
+/// `PRAGMA auto_vacuum`: unused pages are freed on request.
 const INCREMENTAL: i64 = 2;
 
 const SCHEMA: &str = "
@@ -25,7 +25,7 @@ const SCHEMA: &str = "
     DROP INDEX IF EXISTS lease_live;
 ";
 
-/// From version 1, which knew victims by pid and start time alone, to 2, in which a target may be something else.
+/// Migration from version 1, which identified victims by pid and start time, to 2, in which a target may be something else.
 const FROM_1_TO_2: &str = "
     ALTER TABLE victim ADD COLUMN target TEXT NOT NULL DEFAULT '';
     UPDATE victim SET target = json_extract(body, '$.target');
@@ -34,7 +34,7 @@ const FROM_1_TO_2: &str = "
     UPDATE meta SET value = '2' WHERE key = 'schema';
 ";
 
-/// Makes a file a ledger of this version. Otherwise returns the later version that has written it.
+/// Makes a file a ledger of this version, or returns the later version that wrote it.
 ///
 /// # Errors
 /// When it cannot be read or written.
@@ -44,7 +44,7 @@ pub fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<(), i64>>
     // FULL: with WAL and NORMAL a commit can be lost at power failure, and an intent must not be.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
-    // The sweep does it: a deed must not wait until what is older is copied into the database.
+    // The sweep runs checkpoints, because an action must not wait for one.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.execute_batch(SCHEMA)?;
     let version: Option<String> = connection
@@ -66,7 +66,7 @@ pub fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<(), i64>>
     Ok(Ok(()))
 }
 
-/// A new file can be told before its first table; one from before retention is written anew once.
+/// A new file accepts the setting before its first table; a file from before retention is rewritten once.
 fn let_pages_be_freed(connection: &Connection) -> rusqlite::Result<()> {
     let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     if number("auto_vacuum")? == INCREMENTAL {
@@ -76,7 +76,7 @@ fn let_pages_be_freed(connection: &Connection) -> rusqlite::Result<()> {
     if number("page_count")? > 0
         && let Err(error) = connection.execute_batch("VACUUM")
     {
-        tracing::warn!(%error, "the ledger cannot be written anew: it stays bounded, but its file does not shrink");
+        tracing::warn!(%error, "could not compact the ledger, its file stays bounded but does not shrink");
     }
     Ok(())
 }

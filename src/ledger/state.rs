@@ -1,4 +1,4 @@
-//! The ledger in memory: open episodes, live leases, recent victims. Changed by entries only, the same that the
+//! The ledger's state in memory: open episodes, leases and recent victims. Only entries change it, the same that the
 //! store makes durable.
 
 use super::breaker::Breaker;
@@ -21,13 +21,13 @@ pub struct LedgerState {
     pub leases: Leases,
     pub victims: Vec<Victim>,
     pub closed: BTreeMap<EpisodeKey, Closed>,
-    /// By rule; one that never failed is not listed.
+    /// Breakers by rule, without those that never failed.
     pub breakers: BTreeMap<String, Breaker>,
     pub paused: bool,
     pub last_lease_id: u64,
 }
 
-/// What one entry changes, as it was before it.
+/// The former values of what one entry changes.
 #[derive(Debug)]
 pub enum PreviousState {
     Nothing,
@@ -39,7 +39,7 @@ pub enum PreviousState {
 }
 
 impl LedgerState {
-    /// What this entry would change. Kept instead of a copy of the book, which thousands of episodes make dear.
+    /// The values that this entry would change. A copy of the whole state would be expensive with thousands of episodes.
     pub fn former(&self, entry: &Entry) -> PreviousState {
         let episode = |key: &EpisodeKey| {
             let (episode, closed) = (self.episodes.get(key), self.closed.get(key));
@@ -64,7 +64,7 @@ impl LedgerState {
         }
     }
 
-    /// Takes an entry back. Of several the newest goes first.
+    /// Rolls back an entry. Of several, the newest must be first.
     pub fn roll_back(&mut self, former: PreviousState) {
         match former {
             PreviousState::Nothing => {}
@@ -87,7 +87,7 @@ impl LedgerState {
         }
     }
 
-    /// Takes over what another reading knows and this one does not.
+    /// Adds the entries that only another reading has.
     pub fn adopt(&mut self, other: LedgerState) {
         for (key, episode) in other.episodes {
             self.episodes.entry(key).or_insert(episode);
@@ -163,19 +163,19 @@ impl LedgerState {
         }
     }
 
-    /// Whether a rule takes no final steps because its last ones had no effect.
+    /// Whether the breaker of a rule is open.
     pub fn is_breaker_open(&self, rule: &str) -> bool {
         self.breakers.get(rule).is_some_and(Breaker::is_open)
     }
 
-    /// The live leases of an episode, oldest first; dry-run holds none.
+    /// The open leases of an episode, oldest first; a dry-run has none.
     pub fn leases_of(&self, key: &EpisodeKey) -> impl DoubleEndedIterator<Item = &Lease> {
         let leases = (!key.simulated).then(|| self.leases.of(&key.rule, &key.fingerprint));
         leases.into_iter().flatten()
     }
 
-    /// Forgets closed episodes and victims that can no longer matter: `keep` before now, and of no open episode, whose
-    /// `limit` counts them.
+    /// Forgets closed episodes and victims that are older than `keep`, except those that count against the `limit` of an open
+    /// episode.
     pub fn forget(&mut self, now: Duration, keep: Duration) {
         let episodes = &self.episodes;
         self.victims.retain(|victim| {
@@ -183,7 +183,7 @@ impl LedgerState {
                 || victim.struck_at.saturating_add(keep) > now
                 || episodes.contains_key(&victim.episode())
         });
-        // By the time since boot: the alert's own account may be by a clock that is years off.
+        // By the time since boot, because the clock of the alert's sender may be years off.
         let is_recent = |at: Duration| at.saturating_add(REMEMBER_CLOSED) > now;
         self.closed.retain(|_, closed| closed.closed_at.is_none_or(is_recent));
     }

@@ -1,4 +1,5 @@
-//! The ledger on disk: SQLite in WAL mode. Every commit is durable before it returns. Writes; `reading` reads.
+//! The ledger on disk: SQLite in WAL mode. Every commit is durable before it returns. This module writes; `reading`
+//! reads.
 
 use super::entry::{Entry, Record};
 use super::files::{self, FILE_NAME};
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 /// How long a commit waits for another process that reads or writes the file.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 500 });
-/// Statements that are kept: more than there are here and in `retention`.
+/// Size of the cache of statements: more than this module and `retention` have.
 const STATEMENTS: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +39,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the file itself is broken, so that waiting helps nobody.
+    /// Whether the file itself is corrupt, so that waiting does not help.
     pub fn is_corruption(&self) -> bool {
         match self {
             StoreError::Sql { source, .. } => matches!(
@@ -56,9 +57,9 @@ pub struct Store {
     connection: Connection,
     boot: BootId,
     retention: Retention,
-    /// Entries since it was looked at what to forget.
+    /// Entries since the last sweep.
     unswept: usize,
-    /// Nothing is to be forgotten until something is written, for times count back from the newest line.
+    /// Whether the last sweep was complete. It stays so until the next entry, because ages count from the newest line.
     is_swept: bool,
     /// Transactions so far.
     #[cfg(test)]
@@ -103,7 +104,7 @@ impl Store {
         Self::with(path.to_owned(), connection, boot)
     }
 
-    /// Closes the file, with all that was committed in it and nothing in a log beside it.
+    /// Closes the file, with all commits in it and an empty write-ahead log.
     ///
     /// # Errors
     /// When that cannot be written.
@@ -114,17 +115,17 @@ impl Store {
             .map_err(|(_, source)| StoreError::Sql { path, source })
     }
 
-    /// How long a commit waits for another process that holds the file. None of it while commits fail anyway.
+    /// Sets how long a commit waits for another process that locks the file.
     pub fn set_patience(&self, is_patient: bool) {
         let patience = if is_patient { BUSY_TIMEOUT } else { Duration::ZERO };
-        // Where it cannot be set, the old one holds.
+        // On failure the former timeout stays.
         let _ = self.connection.busy_timeout(patience);
     }
 
-    /// A ledger that leaves nothing on disk, for rehearsals.
+    /// A ledger in memory, for simulations.
     ///
     /// # Errors
-    /// When there is not even memory for it.
+    /// When SQLite cannot allocate memory.
     pub fn in_memory(boot: BootId) -> Result<Store, StoreError> {
         let path = PathBuf::from(":memory:");
         let connection = Connection::open_in_memory().map_err(|source| StoreError::Sql {
@@ -166,7 +167,7 @@ impl Store {
         }
     }
 
-    /// Notes the number of the last lease, where its row is not kept: a number that is given again would make a new request to an
+    /// Records the number of the last lease if its row is not kept, because a reused number would make a new request to an
     /// allocator look like the repeat of an old one.
     ///
     /// # Errors
@@ -181,7 +182,7 @@ impl Store {
         &self.path
     }
 
-    /// The audit trail, oldest first.
+    /// The records of the history, oldest first.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -189,7 +190,7 @@ impl Store {
         records(&self.connection, &self.path, "ASC", usize::MAX)
     }
 
-    /// Finds out whether the file can be written, by writing.
+    /// Checks by a write that the file can be written.
     ///
     /// # Errors
     /// When it cannot.
@@ -202,7 +203,7 @@ impl Store {
     /// Makes entries durable, all or none.
     ///
     /// # Errors
-    /// When the file cannot be written; nothing was then.
+    /// When the file cannot be written; then no entry is durable.
     pub fn commit(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
         if entries.is_empty() {
             return Ok(());
@@ -213,10 +214,10 @@ impl Store {
     fn try_commit(&mut self, entries: &[Entry]) -> rusqlite::Result<()> {
         let boot = self.boot.to_string();
         if !self.connection.is_autocommit() {
-            // A rollback failed: what it was to take back must not be committed with what comes now.
+            // A rollback failed: what it was to roll back must not be committed with what comes now.
             self.connection.execute_batch("ROLLBACK")?;
         }
-        // Statements that are kept, unlike those of rusqlite's own transactions: after the first time nobody waits for a parser.
+        // Statements that are kept, unlike those of rusqlite's own transactions: only the first use waits for the parser.
         let run = |statement| self.connection.prepare_cached(statement)?.execute([]);
         run("BEGIN")?;
         let written = entries
@@ -224,7 +225,7 @@ impl Store {
             .try_for_each(|entry| write(&self.connection, &boot, entry))
             .and_then(|()| run("COMMIT"));
         if let Err(error) = written {
-            // After some errors SQLite has done so by itself; what made it necessary is told, whatever comes of it.
+            // After some errors SQLite has rolled back by itself. The first error is the one to report.
             if !self.connection.is_autocommit() {
                 let _ = self.connection.execute_batch("ROLLBACK");
             }
@@ -244,15 +245,15 @@ impl Store {
         self.retention = retention;
     }
 
-    /// Whether so much was written since the last sweep that the next should not wait for a quiet moment.
+    /// Whether the next sweep must not wait for an idle moment, because many entries were written since the last one.
     pub fn wants_sweep(&self) -> bool {
         self.unswept >= ENTRIES_PER_SWEEP
     }
 
-    /// Forgets a portion of what is beyond retention, and empties the log. Whether there may be more.
+    /// Deletes a portion of what is beyond retention, and empties the write-ahead log. Returns whether there may be more.
     ///
     /// # Errors
-    /// When the file cannot be written, or somebody else writes it at this moment: nobody waits for this.
+    /// When the file cannot be written, or another program writes it at this moment; the sweep does not wait.
     pub fn sweep(&mut self) -> Result<bool, StoreError> {
         if self.is_swept {
             return Ok(false);
@@ -260,7 +261,7 @@ impl Store {
         self.unswept = 0;
         self.set_patience(false);
         let swept = retention::sweep(&mut self.connection, self.retention).and_then(|is_more| {
-            // Into the database, so that the log is written again from its start: on blocks that it has already.
+            // A checkpoint lets the log restart on blocks that it already has.
             let checkpoint = "PRAGMA wal_checkpoint(PASSIVE)";
             self.connection.query_row(checkpoint, [], |_| Ok(is_more))
         });
@@ -269,8 +270,8 @@ impl Store {
         swept.map_err(|source| self.sql(source))
     }
 
-    /// Reads what is open. Leases and victims of another boot are ended, for their processes are gone with it; allocations
-    /// and commands are not.
+    /// Reads the open state. Leases and victims of another boot are ended, because their processes are gone; allocations and
+    /// commands are not.
     ///
     /// # Errors
     /// When the file cannot be read or written, or a row is not what this version writes.
@@ -292,7 +293,7 @@ impl Store {
     fn drop_other_boots(&mut self) -> rusqlite::Result<()> {
         let boot = self.boot.to_string();
         let transaction = self.connection.transaction()?;
-        // What was asked of others does not end with a boot, and is given back at once: its time is over.
+        // Jobs survive a boot, and are released at once, because their time is over.
         transaction.execute(
             "UPDATE lease SET boot = ?1, deadline_ms = 0 WHERE outcome IS NULL AND boot <> ?1
                 AND (json_type(body, '$.effect.allocation') IS NOT NULL OR json_type(body, '$.effect.command') IS NOT NULL)",
@@ -306,7 +307,7 @@ impl Store {
             [&boot],
         )?;
         transaction.execute("DELETE FROM victim WHERE boot <> ?1", [&boot])?;
-        // Times in an episode count from boot; after another boot the next repeat opens it anew.
+        // Times in an episode count from boot; after a reboot the next repeat opens it again.
         let other = "DELETE FROM episode WHERE body IS NOT NULL AND coalesce((SELECT value FROM meta WHERE key = 'boot'), '') <> ?1";
         transaction.execute(other, [&boot])?;
         transaction.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?1)", [&boot])?;
@@ -391,12 +392,12 @@ fn forget_living(connection: &Connection, target: Target, simulated: bool) -> ru
         .execute(params![json(&target), simulated])
 }
 
-/// Serialises what this crate defined; such types have no value that JSON cannot hold.
+/// Serialises types of this crate, all of whose values are valid in JSON.
 fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("plain data with text keys is JSON")
 }
 
-/// Reads the newest records, newest first, from a ledger that a daemon may be writing.
+/// Reads the newest records, newest first, from a ledger that a daemon may write meanwhile.
 ///
 /// # Errors
 /// When the file is missing or cannot be read.
@@ -405,7 +406,7 @@ pub fn read_records(directory: &Path, limit: usize) -> Result<Vec<Record>, Store
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = Connection::open_with_flags(&path, flags).and_then(|connection| {
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        // A daemon that starts makes the file before its tables.
+        // A starting daemon creates the file before its tables.
         let is_empty = !connection.table_exists(None, "record")?;
         Ok((connection, is_empty))
     });

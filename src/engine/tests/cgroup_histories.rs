@@ -1,5 +1,5 @@
-//! Random histories of cgroups on the fake host with a real ledger: whatever happens, and wherever the daemon dies, in the
-//! end every cgroup, and every unit for its next start, is as it would be without evenkeel.
+//! Random histories of cgroups on the fake host with a real ledger. In the end every cgroup, and every unit for its
+//! next start, is as it would be without evenkeel, wherever the daemon died.
 
 use super::histories::config;
 use super::*;
@@ -33,15 +33,15 @@ enum Op {
     Restart,
     Release(Option<usize>),
     Pause(bool),
-    /// A unit is started anew, or a plain cgroup is removed and made again.
+    /// A unit is restarted, or a plain cgroup is removed and made again.
     MadeAnew(usize),
-    /// Somebody else sets a limit, as the administrator does.
+    /// Another program sets a limit, as the administrator does.
     Foreign(usize, bool),
     /// The same, for I/O on a device that no rule is about.
     ForeignIo(usize, u64),
     /// What runs in it uses so many MiB, as far as it is let, and whether the kernel could reclaim that.
     Use(usize, u64, bool),
-    /// Somebody else writes a file of a cgroup, past systemd: `memory.max` or `cpu.weight`.
+    /// Another program writes a file of a cgroup, past systemd: `memory.max` or `cpu.weight`.
     ByHand(usize, bool),
     /// systemd reads its files again.
     Reload,
@@ -222,7 +222,7 @@ struct History {
     telemetry: Telemetry,
     own: BTreeMap<&'static str, Own>,
     defaults: BTreeMap<CgroupFile, Setting>,
-    /// By which it is known that a cgroup was made anew.
+    /// By which it is known that a cgroup was replaced.
     inodes: [u64; PATHS.len()],
 }
 
@@ -333,7 +333,7 @@ impl History {
         fault::arm(None);
         if died(result) {
             self.restart(deaths[1]);
-            // Whoever sent it got no answer and comes again.
+            // The sender got no answer and retries.
             deed(&mut self.engine);
         }
     }

@@ -1,5 +1,5 @@
-//! `while` with the real own evaluation: the next process is not ended before a reading of the metric shows what the last
-//! end came to.
+//! Tests of `while` with the real own evaluation: evenkeel kills no further process before a sample shows the effect
+//! of the last kill.
 
 use super::*;
 use crate::app::own_evaluation::{self, OwnEvaluation, SETTLING};

@@ -1,4 +1,5 @@
-//! What final steps come to: victims that outlive them, hang in the kernel or free nothing, and the breaker.
+//! Tests of the effect of irreversible actions: victims that survive, block in the kernel or free nothing, and the
+//! breaker.
 
 use super::*;
 use crate::rule::OrderBy;
@@ -136,7 +137,9 @@ fn an_end_is_told_with_the_memory_it_freed() {
     let effect = records.iter().find(|record| record.is_effect).unwrap();
     assert_eq!(effect.outcome, Some(Outcome::Gone));
     assert!(
-        effect.reason.contains("it had 500 MiB, and 500 MiB more are available"),
+        effect
+            .reason
+            .contains("it used 500 MiB, and 500 MiB more are available"),
         "{effect:?}"
     );
 }
@@ -203,7 +206,7 @@ fn a_victim_that_ends_after_it_was_given_up_is_not_counted_again() {
     assert_eq!(
         failures(&world),
         Some(1),
-        "an end that nobody waited for is no effect of the step"
+        "an exit before the step is no effect of the step"
     );
 }
 
@@ -257,7 +260,7 @@ fn ends_that_free_nothing_open_the_breaker_of_a_rule_about_memory() {
             world.pass(1);
             let host = world.engine.host();
             let (living, gone): (Vec<_>, Vec<_>) = targets.iter().partition(|id| host.processes.contains_key(&id.pid));
-            // Somebody else takes it all at once.
+            // Another program takes it all at once.
             *host.memory_bytes.as_mut().unwrap() -= gone.len() as u64 * 500 * MIB;
             world.bury(&gone);
             targets = living;

@@ -1,4 +1,4 @@
-//! Cgroups with members that come and go: one that is ending keeps nobody from acting on the cgroup.
+//! Tests of cgroups with members that come and go: an exiting member does not prevent a step on the cgroup.
 
 use super::*;
 use crate::process::selector::{Condition, Pattern};

@@ -1,5 +1,5 @@
-//! Random histories on the fake host with a real ledger: whatever happens, and wherever the daemon dies, in the end
-//! everything is as it was.
+//! Random histories on the fake host with a real ledger. In the end every value is as it was before, wherever the
+//! daemon died.
 
 use super::*;
 use crate::act::effect::PATIENCE;
@@ -147,7 +147,7 @@ fn kill_ladder() -> [Step; 3] {
     ]
 }
 
-/// Variant 0 has every rule, 1 lacks some, 2 has changed ones, 3 is dry-run. Made once: patterns are dear to compile.
+/// Variant 0 has every rule, 1 lacks some, 2 has changed ones, 3 is dry-run. Made once: patterns are expensive to compile.
 static POLICIES: LazyLock<[Policy; 4]> = LazyLock::new(|| [0, 1, 2, 3].map(policy));
 
 fn policy(variant: usize) -> Policy {
@@ -232,7 +232,7 @@ struct History {
     comm: usize,
     /// What everything would be without evenkeel.
     own: BTreeMap<Place, Value>,
-    /// Children that held an inherited value when their parent died: nobody can tell them from strangers.
+    /// Children that held an inherited value when their parent died, so that they look like unrelated processes.
     orphaned: BTreeSet<Place>,
     alive: BTreeSet<Identity>,
     /// Those that some rule could ever mean, and all that were forked.
@@ -598,7 +598,7 @@ impl History {
             }
             Op::PidReused { slot, name } => {
                 self.host().processes.remove(&SLOTS[slot]);
-                // Whoever had the pid is buried only after somebody else has it.
+                // The old process is reaped only after another one has its pid.
                 self.spawn(slot, name);
             }
             Op::Foreign { slot, knob } => self.change(slot, knob),
@@ -684,7 +684,7 @@ impl History {
         }
     }
 
-    /// Somebody else sets a value, one that no rule sets.
+    /// Another program sets a value, one that no rule sets.
     fn change(&mut self, slot: usize, knob: usize) {
         let pid = SLOTS[slot];
         let host = self.engine.host();
@@ -777,7 +777,7 @@ impl History {
         }
     }
 
-    /// The alerts are over, nobody paused the daemon, and time has passed: what is left is what would be anyway.
+    /// The alerts are over, the daemon is not paused, and time has passed: what is left is what would be anyway.
     fn end(mut self) {
         self.lock_ledger(false);
         SLOTS.iter().for_each(|pid| self.wake(*pid));

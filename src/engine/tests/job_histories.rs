@@ -1,6 +1,6 @@
-//! Random histories of alerts, faults of an allocator and deaths of the daemon: what is granted is given back, one for
-//! one, and nothing is granted twice under one key. Nothing is asked for whose alert is over, but to learn what was
-//! granted. What cannot be given back is in the history, and does not stay for ever.
+//! Random histories of alerts, faults of an allocator and crashes of the daemon. Every grant is released exactly
+//! once, and none is granted twice under one key. Without a firing alert the engine sends requests only to learn what
+//! was granted. A grant that cannot be released is in the history, and its lease does not stay forever.
 
 use super::histories::config;
 use super::jobs::rule;
@@ -244,7 +244,7 @@ impl World {
                 engine.resume();
                 engine
             }));
-            // What was asked before it died was asked all the same, but nobody waits for an answer.
+            // What was asked before it died was asked all the same, but no daemon waits for an answer.
             if let Ok(engine) = started {
                 self.engine = Some(engine);
                 return;
@@ -252,7 +252,7 @@ impl World {
         }
     }
 
-    /// Does something with the engine, which may die of it and is started anew then.
+    /// Does something with the engine, which may die of it and is restarted then.
     fn with(&mut self, deed: impl FnOnce(&mut Engine<FakeHost>)) {
         let mut engine = self.engine.take().unwrap();
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| {

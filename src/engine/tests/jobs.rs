@@ -1,4 +1,4 @@
-//! Allocations and commands on the fake host: what is asked, what answers lead to, and what is taken back.
+//! Tests of allocations and commands on the fake host: their requests, the effect of each response, and their revert.
 
 use super::*;
 use crate::diagnostic::Source as Text;
@@ -117,25 +117,28 @@ fn each_answer_that_cannot_be_used_is_told_and_asked_again_with_the_same_key() {
         was_sent,
     };
     for (report, reason) in [
-        (answer(302, ""), "status 302: a redirect, which is not followed"),
+        (
+            answer(302, ""),
+            "status 302: a redirect, which evenkeel does not follow",
+        ),
         (answer(403, "no\u{1b}[2J"), "status 403: refused"),
         (answer(500, "oops"), "status 500: the server failed"),
-        (answer(200, "<html>"), "status 200: the answer is not JSON"),
+        (answer(200, "<html>"), "status 200: the response is not JSON"),
         (
             answer(200, r#"{"ID":1}"#),
-            "status 200: the answer has nothing at \"/id\"",
+            "status 200: the response has no value at \"/id\"",
         ),
         (
             answer(200, r#"{"id":{}}"#),
-            "status 200: what is at \"/id\" is no text and no number",
+            "status 200: the value at \"/id\" is neither a string nor a number",
         ),
         (
             answer(200, r#"{"id":"a\nb"}"#),
-            "status 200: what is at \"/id\" is no name of a resource",
+            "status 200: the value at \"/id\" is not a name of a resource",
         ),
         (
             answer(200, r#"{"id":".."}"#),
-            "status 200: what is at \"/id\" cannot be given back: \"http://broker/give/..\" would lead to another place of the server",
+            "status 200: the resource at \"/id\" cannot be released: \"http://broker/give/..\" points outside the path of the rule",
         ),
         (unanswered(true), "no answer within 10 s"),
     ] {
@@ -205,7 +208,7 @@ fn what_cannot_be_given_back_is_left_to_people_in_the_end() {
     assert!(world.engine.ledger().leases.is_empty());
     let last = world.last_record();
     assert_eq!(last.outcome, Some(Outcome::Failed));
-    assert!(last.reason.contains("give \"r/1\" back by hand"), "{}", last.reason);
+    assert!(last.reason.contains("release \"r/1\" by hand"), "{}", last.reason);
 }
 
 #[test]
@@ -294,7 +297,7 @@ fn deadline_hand_and_a_rule_that_is_gone_give_back() {
         world.pass(30);
         assert_eq!(world.begun(), [], "{way}");
         world.fire("more");
-        // What expired is asked for anew by a repeat, with another key; what was released by hand is not.
+        // What expired is requested again by a repeat, with another key; what was released by hand is not.
         assert_eq!(world.begun().len(), usize::from(way == 0), "{way}");
     }
 }
@@ -449,8 +452,8 @@ fn labels_reach_no_other_url_and_no_other_argument() {
 #[test]
 fn what_fits_nowhere_is_refused_before_anything_is_asked() {
     for (label, expected) in [
-        ("..", "would lead to another place"),
-        (".", "would lead to another place"),
+        ("..", "points outside the path"),
+        (".", "points outside the path"),
         ("", "the alert has no label \"evil\""),
     ] {
         let step = "allocate: {url: 'http://broker/{{ $labels.evil }}', resource: /id, ttl: /ttl}";
@@ -536,7 +539,7 @@ fn wrong_resource_pointer_asks_nothing_more_after_the_alert() {
         assert!(world.engine.ledger().leases.is_empty(), "{way}");
         let last = world.last_record();
         assert_eq!(last.outcome, Some(Outcome::Failed));
-        assert!(last.reason.contains("nothing at \"/id\""), "{}", last.reason);
+        assert!(last.reason.contains("no value at \"/id\""), "{}", last.reason);
         assert!(last.reason.contains(&key), "{}", last.reason);
         assert_eq!(last.output.as_deref(), Some(r#"{"ID":"r-1"}"#));
     }
@@ -641,7 +644,7 @@ fn grant_that_runs_out_by_itself_is_not_asked_for_after_the_alert() {
         world.pass(600);
         assert_eq!(world.begun(), []);
         assert!(world.engine.ledger().leases.is_empty());
-        assert!(world.last_record().reason.contains("runs out by itself"));
+        assert!(world.last_record().reason.contains("the grant expires"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! A pid that is handed out again between any two calls of the host: whoever got it is never touched.
+//! Tests with a pid that is reused between any two calls of the host: evenkeel never touches the new process.
 
 use super::*;
 use crate::host::Value;
@@ -7,7 +7,7 @@ use crate::rule::step::{Change, Send};
 
 const RACES: usize = 100_000;
 const PROCESSES: i32 = 60;
-/// What is remembered of former rounds would make later ones dear.
+/// What is remembered of former rounds would slow down later ones.
 const ROUNDS_PER_BOOK: usize = 16;
 
 fn racing() -> Engine<FakeHost> {
@@ -78,7 +78,7 @@ fn in_a_hundred_thousand_races_nothing_reaches_whoever_got_the_pid() {
             reached += 1;
         }
     }
-    // Most deeds find that the pid was handed on, but not all: else nothing would have been tried.
+    // Most actions find that the pid was reused, but not all, or the test would have tried nothing.
     assert!(reached > RACES / 100, "hardly anything was done: {reached}");
 }
 

@@ -1,5 +1,5 @@
-//! Short random histories on real processes, children of the test, with a daemon that is dropped without a word in
-//! between. Touches nothing but those children, which are known by an executable of their own.
+//! Short random histories on real processes, with a daemon that is dropped without notice in between. They touch only
+//! children of the test, which have an executable of their own.
 
 use super::histories::config;
 use super::*;

@@ -1,4 +1,4 @@
-//! Final signals and processes that are stopped: none stays pending, to be delivered after its alert has ended.
+//! Tests of fatal signals to stopped processes: none stays pending until after its alert.
 
 use super::*;
 use crate::process::selector::{Condition, Pattern};
@@ -33,7 +33,7 @@ impl World {
     }
 }
 
-/// No signal waits for a thaw that comes when nobody asks for an end any more.
+/// No signal stays pending until a thaw after the alert.
 fn assert_nothing_pending(world: &mut World) {
     world.resolve("end");
     world.resolve("rest");

@@ -108,7 +108,7 @@ fn a_limit_that_a_reload_took_away_is_set_again() {
     world.pass(16);
     assert_eq!(found(&mut world), (weight("20"), Some(weight("20"))));
     let told = world.engine.records().into_iter().last().unwrap();
-    assert!(told.reason.starts_with("set again"), "{told:?}");
+    assert!(told.reason.starts_with("reapplied"), "{told:?}");
     world.engine.host().reload_systemd();
     world.resolve("calm");
     assert_eq!(found(&mut world), (weight("60"), None));

@@ -1,4 +1,5 @@
-//! Processes that keep readers of their command line waiting: they are refused, and what is held on them is undone.
+//! Tests of processes that block readers of their command line: evenkeel refuses steps on them and reverts their
+//! leases.
 
 use super::*;
 use crate::process::selector::{Condition, Pattern};
@@ -28,7 +29,7 @@ fn a_process_whose_command_line_cannot_be_read_in_time_is_refused_and_told() {
     assert_eq!(world.nice(100), [0]);
     let records = world.engine.records();
     let is_told = |record: &Record| {
-        record.decision == Some(Decision::Protected) && record.reason.contains("command line could not be read in time")
+        record.decision == Some(Decision::Protected) && record.reason.contains("reading the command line timed out")
     };
     assert!(records.iter().any(is_told), "{records:#?}");
     set_readable(&mut world, true);

@@ -1,4 +1,4 @@
-//! A ledger that is damaged in every way that a disk can think of: it is set aside, and what can be read is kept.
+//! Tests of a damaged ledger: it is set aside, and what can be read is kept.
 
 use crate::host::Value;
 use crate::ledger::entry::Entry;

@@ -1,5 +1,5 @@
-//! What a salvage keeps and what it must not bring back: the marks by which a log is found to be damaged, rows on pages
-//! that nothing uses, remains of earlier attempts.
+//! Tests of the recovery: signs of a damaged write-ahead log, rows on unused pages, and leftovers of earlier
+//! attempts.
 
 use super::damage::{BOOT, FRAME, LEASES, LOG_HEADER, harm, ids, lease, ledger, open, set_aside};
 use crate::host::Value;
@@ -31,7 +31,7 @@ fn written(files: &BTreeMap<String, Vec<u8>>) -> tempfile::TempDir {
     directory
 }
 
-/// Changes a ledger as somebody who knows SQL would.
+/// Changes a ledger with SQL, as an operator could.
 fn change(directory: &Path, sql: &str) {
     let connection = rusqlite::Connection::open(directory.join(FILE_NAME)).unwrap();
     connection.execute_batch(sql).unwrap();
@@ -88,7 +88,7 @@ fn a_log_is_sound_whose_last_commit_was_not_written_whole_or_that_was_begun_anew
         bytes.truncate(bytes.len() - FRAME);
     });
     assert!(!log_is_damaged(&directory.path().join(FILE_NAME)));
-    // A log that is begun anew overwrites the old one from its start; the rest of that stays behind it.
+    // A log that is restarted overwrites the old one from its start; the rest of that stays behind it.
     let (directory, _) = ledger(true);
     let whole = files(directory.path());
     let origin = written(&whole);

@@ -1,4 +1,5 @@
-//! Retention on a real file: old history goes in portions and the file shrinks; what is open stays.
+//! Tests of the retention on a real file: old history is deleted in portions and the file shrinks; open episodes and
+//! leases stay.
 
 use crate::host::Value;
 use crate::ledger::episode::WireSource;
@@ -142,7 +143,7 @@ fn lines_go_when_they_are_too_old_beside_the_newest() {
     let kept: Vec<i64> = (24 * 70 - 49..24 * 70).map(|hour| hour * 3600).collect();
     assert_eq!(seconds(&store), kept);
     assert_eq!(store.load().unwrap(), open);
-    // Nobody's clock was asked: a host on which nothing happens keeps what it has.
+    // No clock is involved: a host without new history keeps the old history.
     assert!(!store.sweep().unwrap());
     assert_eq!(seconds(&store), kept);
 }
@@ -286,7 +287,7 @@ fn where_nothing_was_written_since_nothing_is_looked_at() {
     let mut store = store(dir.path(), Retention::default());
     while store.sweep().unwrap() {}
     let other = Connection::open(dir.path().join(FILE_NAME)).unwrap();
-    // Whoever looks meanwhile is refused.
+    // A reader is refused meanwhile.
     let look = |store: &mut Store| {
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let looked = store.sweep().is_err();

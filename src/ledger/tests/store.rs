@@ -1,4 +1,4 @@
-//! The ledger on a real file: what is written is read again, and what a former version wrote is taken over.
+//! Tests of the ledger on a real file, including files of former versions.
 
 use crate::host::Value;
 use crate::host::job::{Request, Server};
@@ -352,7 +352,7 @@ fn a_commit_that_fails_at_its_end_leaves_nothing_and_the_next_one_counts() {
     let refused = store.commit(&[Entry::Lease(lease(1))]).unwrap_err();
     assert!(refused.to_string().contains("FOREIGN KEY"), "{refused}");
     assert!(!refused.is_corruption());
-    // Nobody else could write if the transaction were still open.
+    // No other connection could write if the transaction were still open.
     other.execute_batch("DROP TRIGGER obstacle").unwrap();
     store.commit(&[Entry::Lease(lease(2))]).unwrap();
     let leases = store.load().unwrap().leases;

@@ -1,4 +1,5 @@
-//! The daemon: loads, binds, spawns, and drains. The one place where sensing and acting meet.
+//! The daemon: it loads the configuration, binds listeners, starts threads and shuts down in order. Only this module
+//! uses both the sensing and the acting layers.
 
 mod kept_alerts;
 mod log;
@@ -44,7 +45,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use warm_up::Rehearsal;
 use watcher::Watcher;
 
-/// After a fault in the engine it is started anew, but not in a tight loop.
+/// After a fault in the engine it is restarted, but not in a tight loop.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// The ledger is not waited for longer than this at the start.
 const FIRST_LEDGER: Duration = Duration::from_secs(2);
@@ -69,7 +70,7 @@ pub fn load(file: &cli::ConfigFile) -> Result<Loaded, Vec<Diagnostic>> {
     }
 }
 
-/// Runs the daemon until it is told to end.
+/// Runs the daemon until a signal stops it.
 pub fn run(run: cli::Run) -> ExitCode {
     self_priority::use_one_heap();
     log::start(&run.log);
@@ -80,7 +81,7 @@ pub fn run(run: cli::Run) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(Stop::Because(reason)) => {
-            tracing::error!(reason, "cannot start");
+            tracing::error!(reason, "startup failed");
             ExitCode::FAILURE
         }
     }
@@ -100,18 +101,18 @@ fn because<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Stop {
 fn start(mut run: cli::Run) -> Result<(), Stop> {
     let inherited = sockets::inherited(run.web_systemd_socket, run.webhook_systemd_socket).map_err(Stop::Because)?;
     if let Some(listener) = &inherited.webhook {
-        // What may be listened on is judged by where it is.
+        // The check below depends on the address.
         run.webhook_listen = listener
             .local_addr()
             .map_err(because("no address of the webhook's socket"))?;
     }
-    // All that can be wrong is found before any port is bound.
+    // Every error must be reported before any port is bound.
     let loaded = load(&run.config).map_err(Stop::Findings)?;
     for warning in &loaded.warnings {
         tracing::warn!(at = warning.place(), "{}", warning.message);
     }
     for flag in &run.collectors.ignored {
-        tracing::warn!(flag, "evenkeel has no such collector or option; the flag is ignored");
+        tracing::warn!(flag, "unknown collector flag ignored");
     }
     let policy = policy::policy(&loaded.config, loaded.rules.clone(), run.enforce);
     let access = webhook_access(&run, &loaded.config)?;
@@ -123,11 +124,11 @@ fn start(mut run: cli::Run) -> Result<(), Stop> {
     }
     let procfs = Procfs::open(&run.roots.procfs).map_err(because("no procfs"))?;
     if let Some(reason) = procfs.hides_processes() {
-        tracing::warn!(reason, "processes are hidden from evenkeel");
+        tracing::warn!(reason, "processes hidden from evenkeel");
     }
     let _lock = control::lock(&run.storage.path).map_err(Stop::Because)?;
-    // Scrapes and webhooks wait for disk and samples, not for processors: this thread carries them all. Workers of their own would
-    // cost more in waking each other than they could carry.
+    // Scrapes and webhooks wait for disk and samples, not for processors, so one thread serves them all. Wake-ups between several
+    // workers would cost more than the workers gain.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -162,7 +163,7 @@ fn warn_if_shared(path: &Path) {
         .map(|found| found.permissions().mode())
         .unwrap_or(0);
     if mode & 0o077 != 0 {
-        tracing::warn!(file = %path.display(), mode = format!("{:o}", mode & 0o777), "the webhook's token can be read or changed by others: chmod 600");
+        tracing::warn!(file = %path.display(), mode = format!("{:o}", mode & 0o777), "webhook token file accessible to other users, run chmod 600");
     }
 }
 
@@ -184,7 +185,7 @@ struct Doors {
 }
 
 async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, procfs: Procfs) -> Result<(), Stop> {
-    // First: from the moment that a listener is announced somebody may send one.
+    // First: from the moment that a listener is announced a signal may arrive.
     let mut terminate = signal(SignalKind::terminate()).map_err(because("no signal handler"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(because("no signal handler"))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(because("no signal handler"))?;
@@ -279,7 +280,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     let sampler = match started.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
         Ok(sampler) => Arc::new(sampler),
         Err(error) => {
-            // What it has begun by now it takes back.
+            // The engine may have applied steps by now, and must revert them.
             end(engine, &door).await;
             return Err(because("no sampler")(error));
         }
@@ -328,10 +329,10 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
     let rehearsed = {
         let policy = policy.clone();
         async move {
-            // So that there is a ledger to ask once the daemon has said what it does, and that what opening it took is given back.
+            // The ledger must be open before the daemon logs that it is ready, and the memory that opening it took must be freed.
             let _ = tokio::time::timeout(FIRST_LEDGER, engine_began).await;
             let (done, rehearsed) = tokio::sync::oneshot::channel::<()>();
-            // On a thread of its own, for it blocks, and ends runtimes of its own, which no other runtime suffers.
+            // On its own thread, because it blocks, and drops runtimes, which panics inside another runtime.
             let warm_up = std::thread::Builder::new().name("rehearsal".into()).spawn(move || {
                 let warm_up = Rehearsal::prepare(&procfs, &policy);
                 self_priority::give_back_what_the_start_ran();
@@ -360,7 +361,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
             _ = &mut engine_died => break,
             _ = hangup.recv() => {
                 let reloader = Arc::clone(&reloader);
-                // Reads files, so not on this thread. What it could not do it has logged.
+                // Off this thread, because it reads files. It logs its own errors.
                 drop(tokio::task::spawn_blocking(move || reloader.reload()).await);
             }
         }
@@ -375,11 +376,11 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         drop(tokio::time::timeout(DRAIN, listener).await);
     }
     drop(control.await);
-    tracing::info!("ended");
+    tracing::info!("stopped");
     Ok(())
 }
 
-/// Lets the engine give back what it holds, for which it may need this runtime, and waits for that.
+/// Waits until the engine has reverted its leases, for which it may need this runtime.
 async fn end(engine: std::thread::JoinHandle<()>, door: &EngineHandle) {
     let door = door.clone();
     let ended = tokio::task::spawn_blocking(move || {
@@ -396,10 +397,10 @@ fn stand_firm(protection: SelfProtection, lock_memory: bool) {
         return;
     }
     if let Err(error) = self_priority::be_ended_last() {
-        tracing::info!(%error, "the kernel may end evenkeel as early as others when memory runs out");
+        tracing::warn!(%error, "could not lower oom_score_adj");
     }
     if lock_memory && let Err(error) = self_priority::stay_in_memory() {
-        tracing::info!(%error, "evenkeel's own memory may be swapped out");
+        tracing::warn!(%error, "could not lock memory, evenkeel may be swapped out");
     }
 }
 
@@ -408,7 +409,7 @@ async fn bind(name: &'static str, addr: SocketAddr) -> Result<TcpListener, Stop>
     announce(name, Ok(TcpListener::bind(addr).await.map_err(failed)?))
 }
 
-/// Says where a listener is.
+/// Logs the address of a listener.
 fn announce(name: &'static str, listener: std::io::Result<TcpListener>) -> Result<TcpListener, Stop> {
     let failed = |error| Stop::Because(format!("cannot listen for {name}: {error}"));
     let listener = listener.map_err(failed)?;
@@ -431,7 +432,7 @@ fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &Rec
         match std::panic::catch_unwind(once) {
             Ok(()) => return,
             Err(_) => {
-                tracing::error!("a fault in the engine; it starts anew with what the ledger holds");
+                tracing::error!("engine panicked, restarting it from the ledger");
                 std::thread::sleep(RESTART_PAUSE);
             }
         }
@@ -455,7 +456,7 @@ fn engine_maker(
             exits.send(Input::Exited(target));
         });
         let (mut journal, ledger) = Journal::open(&directory, procfs.boot);
-        // Nothing new; the first commit of a ledger is dearer than the others, and should not be one that somebody waits for.
+        // Nothing new; the first commit of a ledger is slower than the others, so it comes before the first alert.
         let _ = journal.begin(&[Entry::Paused(ledger.paused)]);
         let answers = door.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let on_report = Arc::new(move |ticket, report| {
@@ -464,7 +465,7 @@ fn engine_maker(
         let jobs = JobRunner::new(runtime.clone(), on_report);
         let policy = policy.load();
         let mut host = LinuxHost::new(procfs.clone(), on_exit).with_errands(jobs);
-        // It learns which are the kernel's own threads, and need not in the first reaction.
+        // Caches the kernel threads, so that the first reaction need not identify them.
         let _ = host.processes();
         Engine::new(
             host,
@@ -477,12 +478,12 @@ fn engine_maker(
     }
 }
 
-/// Says what this daemon will and will not do, and how to try it.
+/// Logs mode and rules of this daemon, and how to try it.
 fn introduce(policy: &Policy, loaded: &Loaded, run: &cli::Run, [metrics, webhook]: &[Option<String>; 2]) {
     if run.config.path.is_none() && !Path::new(cli::DEFAULT_CONFIG).exists() {
         tracing::info!(
             missing = cli::DEFAULT_CONFIG,
-            "no configuration file; the built-in one applies"
+            "no config file, using the built-in config"
         );
     }
     for rule in &policy.rules.rules {
@@ -500,12 +501,12 @@ fn introduce(policy: &Policy, loaded: &Loaded, run: &cli::Run, [metrics, webhook
     if policy.enforce {
         tracing::info!(
             alerting_rule_groups = alerts,
-            "mode enforce: rules with acts=true are carried out, and undone when their alert resolves"
+            "enforce: rules with acts=true are applied, and reverted when their alert resolves"
         );
     } else {
         tracing::info!(
             alerting_rule_groups = alerts,
-            "mode dry-run: nothing on this host is changed; log, ledger and metrics say what would be"
+            "dry-run: actions are only logged, and recorded in ledger and metrics"
         );
     }
     if let Some(metrics) = metrics {
@@ -513,11 +514,11 @@ fn introduce(policy: &Policy, loaded: &Loaded, run: &cli::Run, [metrics, webhook
     }
     let webhook = webhook.as_deref().unwrap_or_default();
     tracing::info!(
-        "to send an alert: evenkeel explain --alert FILE says what it would lead to; POST it to http://{webhook}/webhook"
+        "to send an alert: evenkeel explain --alert FILE shows what it would do; POST it to http://{webhook}/webhook"
     );
 }
 
-/// An address that can be typed on this host.
+/// An address that clients on this host can use.
 fn reachable(addr: SocketAddr) -> String {
     if addr.ip().is_unspecified() {
         format!("localhost:{}", addr.port())

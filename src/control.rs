@@ -1,5 +1,6 @@
-//! The Unix socket through which the command line looks at and steers the running daemon. One JSON line each way.
-//! Only root and the daemon's own user can open it: it lies in the storage directory, and the peer is asked for.
+//! The control socket, through which commands query and control the running daemon, with one JSON line in each
+//! direction. Only root and the daemon's user have access: the socket is in the storage directory, and the daemon
+//! checks its peer.
 
 use crate::engine::run::{EngineHandle, Held, Input};
 use crate::ledger::{Breaker, EpisodeKey, Lease};
@@ -19,7 +20,7 @@ const SOCKET: &str = "control.sock";
 const LOCK: &str = "lock";
 /// A request is one short line.
 const MAX_REQUEST_BYTES: u64 = 4096;
-/// The engine answers between two turns.
+/// Timeout of the engine, which answers between two transactions.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,7 +29,7 @@ pub enum Request {
     Leases,
     /// One lease, or all.
     Release(Option<u64>),
-    /// Lets the final steps of this rule go on.
+    /// Close the breaker of this rule.
     CloseBreaker(String),
     Pause(bool),
 }
@@ -36,29 +37,29 @@ pub enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// The time of CLOCK_BOOTTIME at which deadlines are to be read, and the leases.
+    /// The present time of CLOCK_BOOTTIME, for deadlines, and the leases.
     Leases {
         boot_now: Duration,
         leases: Vec<Lease>,
-        /// Of rules whose final steps are stopped.
+        /// The open breakers, by rule.
         breakers: BTreeMap<String, Breaker>,
-        /// Open episodes that wait until a source confirms that the alert fires.
+        /// The unconfirmed episodes.
         #[serde(default)]
         unconfirmed: Vec<EpisodeKey>,
     },
-    /// How many were released.
+    /// The number of released leases.
     Released(usize),
-    /// Whether there was one to close.
+    /// Whether a breaker was open.
     ClosedBreaker(bool),
     Done,
     Failed(String),
 }
 
-/// Takes the storage directory for this daemon alone. Where it cannot be created or written, there is nothing to take:
-/// the daemon then runs without a ledger, and says so.
+/// Locks the storage directory for this daemon. If the directory cannot be created or written, the daemon runs without a ledger
+/// and logs that.
 ///
 /// # Errors
-/// When another daemon holds it.
+/// When another daemon has the lock.
 pub fn lock(storage: &Path) -> Result<Option<File>, String> {
     use std::os::unix::fs::DirBuilderExt;
     if std::fs::DirBuilder::new()
@@ -89,12 +90,12 @@ pub fn lock(storage: &Path) -> Result<Option<File>, String> {
 /// Serves the socket until `shutdown`.
 pub async fn serve(storage: PathBuf, door: EngineHandle, shutdown: impl Future<Output = ()>) {
     let path = storage.join(SOCKET);
-    // Whoever left it there is gone: the lock of the directory is ours.
+    // The socket's daemon is gone, because this process has the lock of the directory.
     drop(std::fs::remove_file(&path));
     let listener = match UnixListener::bind(&path) {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "no control socket: leases, release, pause and resume cannot reach this daemon");
+            tracing::warn!(path = %path.display(), %error, "could not open the control socket, commands cannot reach this daemon");
             return;
         }
     };
@@ -122,7 +123,7 @@ async fn answer(stream: UnixStream, door: EngineHandle) {
     let mut line = String::new();
     let mut read = tokio::io::BufReader::new(read).take(MAX_REQUEST_BYTES);
     let reply = match read.read_line(&mut line).await {
-        Ok(_) if !is_friend => Reply::Failed("only root and the daemon's own user may ask".into()),
+        Ok(_) if !is_friend => Reply::Failed("only root and the daemon's user have access".into()),
         Ok(_) => match serde_json::from_str(&line) {
             Ok(request) => ask(request, &door).await,
             Err(error) => Reply::Failed(format!("not a request: {error}")),
@@ -136,7 +137,7 @@ async fn answer(stream: UnixStream, door: EngineHandle) {
 }
 
 async fn ask(request: Request, door: &EngineHandle) -> Reply {
-    let busy = || Reply::Failed("the engine is busy or has ended; try again".into());
+    let busy = || Reply::Failed("the engine is busy or has stopped; try again".into());
     match request {
         Request::Leases => {
             let (reply, answer) = tokio::sync::oneshot::channel();
@@ -176,22 +177,22 @@ async fn ask(request: Request, door: &EngineHandle) -> Reply {
     }
 }
 
-/// The process id of the daemon that uses this storage, as the kernel names who listens on its socket. `None` where
-/// none runs, or where it is not ours to ask.
+/// The process id of the daemon with this storage, from the credentials of its socket. `None` if no daemon runs, or if this user
+/// has no access.
 pub fn daemon_pid(storage: &Path) -> Option<i32> {
     let stream = std::os::unix::net::UnixStream::connect(storage.join(SOCKET)).ok()?;
     let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
     Some(peer.pid.as_raw_nonzero().get())
 }
 
-/// Asks the daemon that uses this storage.
+/// Sends a request to the daemon with this storage.
 ///
 /// # Errors
-/// When none runs there, or it refuses.
+/// When no daemon runs there, or it refuses the request.
 pub fn request(storage: &Path, request: &Request) -> Result<Reply, String> {
     let path = storage.join(SOCKET);
     let reach = |error: std::io::Error| {
-        let hint = "is evenkeel running with this --storage.path, and may you use it?";
+        let hint = "is evenkeel running with this --storage.path, and do you have access to it?";
         format!("{}: {error}; {hint}", path.display())
     };
     let mut stream = std::os::unix::net::UnixStream::connect(&path).map_err(reach)?;
@@ -204,6 +205,6 @@ pub fn request(storage: &Path, request: &Request) -> Result<Reply, String> {
     match serde_json::from_str(&answer) {
         Ok(Reply::Failed(reason)) => Err(reason),
         Ok(reply) => Ok(reply),
-        Err(error) => Err(format!("the daemon answered what is no answer: {error}")),
+        Err(error) => Err(format!("unexpected answer of the daemon: {error}")),
     }
 }

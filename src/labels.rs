@@ -1,5 +1,4 @@
-//! Labels and annotations of an alert: texts by name, in little memory, for thousands of alerts may be open at once. Owns nothing
-//! but their representation.
+//! Labels and annotations of an alert in compact form, because thousands of alerts may be open at once.
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

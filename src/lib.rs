@@ -1,7 +1,7 @@
-//! evenkeel keeps a Linux host on an even keel: it senses, publishes, and acts on alerts by rule.
+//! evenkeel, a Prometheus exporter for Linux hosts that applies rules to alerts.
 //!
-//! Read the rooms from the top line down; each uses only rooms below it (`tests/suite/architecture.rs` holds
-//! it to that). `sense -> publish` and `alert -> rule -> act -> ledger` never import each other.
+//! The modules are layers, top first; each uses only layers below it, which `tests/suite/architecture.rs` checks.
+//! `sense -> publish` and `alert -> rule -> act -> ledger` never import each other.
 
 pub mod show;
 pub mod app;

@@ -1,4 +1,4 @@
-//! From arguments to exit code, nothing else.
+//! The program: from arguments to an exit code.
 
 use evenkeel::cli::{Cli, Command};
 use evenkeel::{app, show};

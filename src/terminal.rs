@@ -1,4 +1,4 @@
-//! Text for terminals: colours on demand, words wrapped to a width, columns that stand below each other. Pure.
+//! Text for terminals: optional colours, word wrap, and tables. Pure.
 
 use unicode_width::UnicodeWidthStr;
 

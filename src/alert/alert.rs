@@ -1,4 +1,4 @@
-//! The alert: the same type whether Alertmanager sent it or the own evaluation made it.
+//! The alert type, the same for alerts from Alertmanager and from own evaluation.
 
 use crate::labels::Labels;
 use jiff::Timestamp;
@@ -21,11 +21,11 @@ impl Status {
     }
 }
 
-/// Who says that the alert fires.
+/// The source of the alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
     Alertmanager,
-    /// Our own evaluation of alerting rule files.
+    /// Own evaluation of alerting rule files.
     Local,
 }
 
@@ -39,7 +39,7 @@ impl Source {
     }
 }
 
-/// One alert at one moment.
+/// An alert as reported at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
     pub labels: Labels,
@@ -54,20 +54,20 @@ pub struct Alert {
 }
 
 impl Alert {
-    /// The label `alertname`, or an empty text where it is missing.
+    /// The label `alertname`, or an empty string if it is missing.
     pub fn name(&self) -> &str {
         self.labels.get("alertname").unwrap_or_default()
     }
 }
 
-/// Own evaluation says this often which alerts fire, so leases of own alerts are renewed this often.
+/// Interval at which own evaluation reports its firing alerts, which renews their leases.
 pub const FIRING_SET_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Every alert that own evaluation says fires at this moment.
+/// The firing alerts of own evaluation at this moment, complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FiringSet {
     pub firing: Vec<Alert>,
-    /// False after a start while rules still lack samples: absence proves nothing then.
+    /// False after a start while rules still lack samples, so that absence proves nothing.
     pub is_complete: bool,
 }
 

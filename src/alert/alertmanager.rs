@@ -1,5 +1,5 @@
-//! What Alertmanagers say when they are asked (API v2), and which alerts are over because none of them knows them any
-//! more. Pure: asking is left to whoever has a socket and a clock.
+//! Lists of alerts from Alertmanagers (API v2), and the decision which alerts are over because no Alertmanager lists
+//! them any more. Pure: the caller sends the requests and passes the time.
 
 use super::alert::{Alert, Source, Status};
 use super::decode::time;
@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Path of the answer that [`decode_start`] reads, below an Alertmanager's prefix.
+/// Path of the response for [`decode_start`], below an Alertmanager's prefix.
 pub const STATUS_PATH: &str = "/api/v2/status";
-/// Path of the answer that [`decode_receivers`] reads.
+/// Path of the response for [`decode_receivers`].
 pub const RECEIVERS_PATH: &str = "/api/v2/receivers";
 
-/// Why an answer is none. Who gives such an answer counts as one who does not answer.
+/// An invalid response. Its Alertmanager counts as unreachable.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
     #[error("not the JSON of Alertmanager's API v2: {0}")]
@@ -32,17 +32,17 @@ pub fn alerts_path(receiver: &str) -> String {
     for byte in pattern.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => path.push(char::from(byte)),
-            // To write into a text cannot fail.
+            // Writing into a string cannot fail.
             _ => drop(write!(path, "%{byte:02X}")),
         }
     }
     path
 }
 
-/// When the process that answers was started.
+/// The start time of the Alertmanager's process.
 ///
 /// # Errors
-/// When this is not the answer to [`STATUS_PATH`].
+/// When this is not the response to [`STATUS_PATH`].
 pub fn decode_start(body: &[u8]) -> Result<Timestamp, AnswerError> {
     #[derive(Deserialize)]
     struct Answer {
@@ -55,7 +55,7 @@ pub fn decode_start(body: &[u8]) -> Result<Timestamp, AnswerError> {
 /// The names of the receivers that an Alertmanager has.
 ///
 /// # Errors
-/// When this is not the answer to [`RECEIVERS_PATH`].
+/// When this is not the response to [`RECEIVERS_PATH`].
 pub fn decode_receivers(body: &[u8]) -> Result<Vec<String>, AnswerError> {
     #[derive(Deserialize)]
     struct Answer {
@@ -80,16 +80,16 @@ struct RawAlert {
 #[serde(rename_all = "camelCase")]
 struct RawStatus {
     state: String,
-    /// Time intervals that mute it; Alertmanager tells since 0.28.
+    /// Time intervals that mute it, reported since Alertmanager 0.28.
     #[serde(default)]
     muted_by: Vec<String>,
 }
 
-/// The alerts that fire and that nobody silenced, inhibited or muted.
+/// The firing alerts that are neither silenced, inhibited nor muted.
 ///
 /// # Errors
-/// When this is not the answer to [`alerts_path`]. One alert that cannot be read spoils all: left out, it would count as
-/// absent.
+/// When this is not the response to [`alerts_path`]. One unreadable alert makes all invalid, because it would count as absent
+/// otherwise.
 pub fn decode_alerts(body: &[u8]) -> Result<Vec<Alert>, AnswerError> {
     let raw: Vec<RawAlert> = serde_json::from_slice(body)?;
     let is_active = |alert: &RawAlert| alert.status.state == "active" && alert.status.muted_by.is_empty();
@@ -116,7 +116,7 @@ pub fn decode_alerts(body: &[u8]) -> Result<Vec<Alert>, AnswerError> {
         .collect()
 }
 
-/// What one Alertmanager said.
+/// The response of one Alertmanager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     /// Its address.
@@ -126,21 +126,21 @@ pub struct View {
     pub firing: Vec<Alert>,
 }
 
-/// What all Alertmanagers said that answered, at about the same time.
+/// The responses of all reachable Alertmanagers, at about the same time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PollResult {
     pub views: Vec<View>,
-    /// CLOCK_BOOTTIME before the first of them was asked.
+    /// CLOCK_BOOTTIME before the first request.
     pub asked_at: Duration,
-    /// For how long it counts that an alert is listed.
+    /// How long a listing counts.
     pub fresh_for: Duration,
     /// How long an alert must be absent to be over.
     pub patience: Duration,
 }
 
 impl PollResult {
-    /// Every alert that fires on some Alertmanager, once. Where they differ about its start the latest counts: the others
-    /// have missed an end.
+    /// The alerts that fire on any Alertmanager, each once. Of different starts the latest counts, because the others have missed a
+    /// resolve.
     pub fn firing(&self) -> Vec<Alert> {
         let mut alerts = BTreeMap::<&str, &Alert>::new();
         for alert in self.views.iter().flat_map(|view| &view.firing) {
@@ -153,7 +153,7 @@ impl PollResult {
     }
 }
 
-/// Since when alerts that are open here are absent there.
+/// Since when open alerts are absent from each Alertmanager.
 #[derive(Debug, Default)]
 pub struct MissingAlerts(BTreeMap<Absent, Since>);
 
@@ -162,17 +162,16 @@ type Absent = (String, String);
 
 #[derive(Debug, Clone, Copy)]
 struct Since {
-    /// Of the Alertmanager's process. One that has just begun knows of nothing: its absences count from when it was first
-    /// asked, and so for no longer than it has been up, whatever its clock shows.
+    /// Start of the Alertmanager's process. A new process knows no alerts, so its absences count from its first response, and so never
+    /// for longer than it runs, regardless of its clock.
     started_at: Timestamp,
     /// CLOCK_BOOTTIME.
     at: Duration,
 }
 
 impl MissingAlerts {
-    /// Takes a survey made at `now` (CLOCK_BOOTTIME) and says which of the `open` fingerprints are over: absent on every
-    /// Alertmanager that answered, on each for as long as the survey's patience without a gap. Nobody's answer ends
-    /// nothing.
+    /// Evaluates a poll at `now` (CLOCK_BOOTTIME), and returns the `open` fingerprints that are over: absent from every reachable
+    /// Alertmanager, on each for the poll's patience without a gap. Without a response no alert is over.
     pub fn judge<'o>(&mut self, open: &BTreeSet<&'o str>, survey: &PollResult, now: Duration) -> BTreeSet<&'o str> {
         let mut kept = BTreeMap::new();
         let mut over = open.clone();
@@ -205,8 +204,8 @@ impl MissingAlerts {
         over
     }
 
-    /// Somebody said that this alert fires. Absence counts anew from then: with a receiver whose alerts are told but not
-    /// listed, episodes would otherwise close and open in turns.
+    /// A source reported that this alert fires. Absence starts over from then: with a receiver whose alerts are sent but not
+    /// listed, episodes would otherwise alternate between open and closed.
     pub fn heard(&mut self, fingerprint: &str) {
         self.0.retain(|(_, absent), _| absent != fingerprint);
     }

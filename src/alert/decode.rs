@@ -1,5 +1,6 @@
-//! Decodes an Alertmanager webhook, version 4 (`notify/webhook`, `template.Data`): bytes in, alerts out. Pure.
-//! Judges each entry by itself, on its own labels and status; the group's status and common labels are not read.
+//! The decoder of Alertmanager's webhook, version 4 (`notify/webhook`, `template.Data`): bytes in, alerts out. Pure.
+//! It judges each entry by the entry's own labels and status, and ignores the status and the common labels of the
+//! group.
 
 use super::alert::{Alert, Source, Status, fingerprint};
 use crate::labels::Labels;
@@ -15,19 +16,19 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
-/// A real envelope is five levels deep (envelope, alerts, alert, labels, value); the rest is room for fields to come.
+/// A real envelope is five levels deep (envelope, alerts, alert, labels, value); the rest is for future fields.
 const MAX_DEPTH: usize = 32;
 
-/// More entries than fit into 4 MiB with their status, labels and start. It bounds what a list of trifles costs us.
+/// More entries than fit into 4 MiB with their status, labels and start. It bounds the cost of a list of tiny entries.
 const MAX_ENTRIES: usize = 65_536;
 
-/// Up to here all entries are read at once: the smallest, `{},`, takes a hundred times as much while it is judged.
+/// Size up to which all entries are parsed at once: the smallest entry, `{},`, takes a hundred times its size while it is parsed.
 const MAX_AT_ONCE_BYTES: usize = 64 * 1024;
 
 /// Longest reason kept for an entry, in characters: it quotes what was sent and goes to a log line.
 const MAX_REASON_CHARS: usize = 200;
 
-/// What one webhook request says.
+/// The content of one webhook request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
     /// In the order of the request.
@@ -48,7 +49,7 @@ pub struct InvalidEntry {
     pub reason: String,
 }
 
-/// Why a body is no version 4 envelope at all. The webhook answers 400 to each.
+/// The reason why a body is not a version 4 envelope. The webhook answers 400.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error("the body is empty; send Alertmanager's webhook JSON, version 4")]
@@ -74,7 +75,7 @@ pub enum DecodeError {
 struct RawEnvelope<'a, E> {
     #[serde(borrow)]
     version: Option<&'a RawValue>,
-    // Twice an option, so that a missing list and a null (an empty slice in Go) are told apart.
+    // A nested option, to distinguish a missing list from a null (an empty slice in Go).
     // One is what most bodies bring: no piece of memory, which what is kept of it would leave holes beside.
     #[serde(default, deserialize_with = "present")]
     alerts: Option<Option<SmallVec<[E; 1]>>>,
@@ -123,7 +124,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Entry<'a> {
     }
 }
 
-/// A text that is looked at and not kept. (serde's own `Cow` in an option is always a copy.)
+/// A borrowed string where possible. (serde's own `Cow` in an option is always a copy.)
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Word<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -144,7 +145,7 @@ pub fn decode(body: &[u8], now: Timestamp) -> Result<Envelope, DecodeError> {
     let text = std::str::from_utf8(body).map_err(|wrong| DecodeError::NotUtf8 {
         valid_up_to: wrong.valid_up_to(),
     })?;
-    // Before any parser sees it: a parser may recurse, or skip what it does not know however deep it is.
+    // Before any parser, because a parser may recurse, or skip unknown fields of any depth.
     if depth_exceeds(body, MAX_DEPTH) {
         return Err(DecodeError::TooDeep);
     }
@@ -204,7 +205,7 @@ fn alert(raw: RawAlert<'_>, now: Timestamp) -> Result<Alert, String> {
         None => return Err("the status is missing; it is firing or resolved".to_owned()),
     };
     let labels = raw.labels.ok_or("the labels are missing")?;
-    // An empty label is a missing one to Prometheus and Alertmanager, and no part of the fingerprint.
+    // Prometheus and Alertmanager treat an empty label as missing, and leave it out of the fingerprint.
     let labels = labels.filtered(|_, value| !value.is_empty());
     if labels.is_empty() {
         return Err("there is no label with a value".to_owned());
@@ -265,7 +266,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Whether brackets outside strings nest deeper than `limit`. What is no JSON at all is left to the parser.
+/// Whether brackets outside strings nest deeper than `limit`. The parser rejects invalid JSON.
 fn depth_exceeds(body: &[u8], limit: usize) -> bool {
     // Few alerts do not have so many brackets at all, and to find them is quick.
     if memchr::memchr2_iter(b'{', b'[', body).nth(limit).is_none() {

@@ -1,7 +1,7 @@
-//! Regular expressions as Go's `regexp` reads them, which is what Prometheus and Alertmanager users write.
-//! Translates a pattern for the `regex` crate: same engine family (RE2), but ASCII `\d \w \s \b`, other rules in
-//! classes, octal escapes and `\Q…\E`. Owns the dialect only, not what is matched. More lenient than Go in two places
-//! that change no meaning: names of Unicode classes, and the product of nested repetitions.
+//! A translation of regular expressions in the dialect of Go's `regexp`, which users of Prometheus and Alertmanager
+//! write, for the `regex` crate. The engines are of one family (RE2); the dialects differ in ASCII `\d \w \s \b`, in
+//! the rules for classes, in octal escapes and in `\Q…\E`. The translation is more lenient than Go in two places that
+//! change no meaning: names of Unicode classes, and the product of nested repetitions.
 
 use regex::Regex;
 use std::fmt::Write;
@@ -155,7 +155,7 @@ impl Reader<'_> {
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
                 return Err(format!("{name:?} cannot name a group: letters, digits and _ can"));
             }
-            // Nobody asks for groups here, and Go's rules for names (digits first, one name twice) are wider.
+            // evenkeel uses no capture groups, and Go's rules for names (digits first, one name twice) are wider.
             self.out.push_str("?:");
             self.rest = rest;
             return Ok(());

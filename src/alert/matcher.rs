@@ -1,5 +1,5 @@
-//! Matchers: which alerts a rule is about, in the syntax of Alertmanager 0.25 (`pkg/labels`).
-//! Pure; knows nothing of rules. The dialect of regular expressions is Go's, see `go_regex`.
+//! Label matchers in the syntax of Alertmanager 0.25 (`pkg/labels`), which select the alerts of a rule. Pure. The
+//! dialect of regular expressions is Go's, see `go_regex`.
 
 use super::Labels;
 use super::go_regex;
@@ -30,18 +30,18 @@ impl Op {
     }
 }
 
-/// One condition on one label; a missing label counts as the empty text.
+/// One condition on one label; a missing label counts as an empty string.
 #[derive(Debug, Clone)]
 pub struct Matcher {
     pub name: String,
     pub op: Op,
-    /// What was written, unquoted and unescaped; for `=~` and `!~` the pattern as written, without the anchors.
+    /// The value, unquoted and unescaped; for `=~` and `!~` the pattern as written, without the anchors.
     pub value: String,
     /// Anchored at both ends; present exactly for `=~` and `!~`.
     pattern: Option<Regex>,
 }
 
-/// What is wrong with a matcher, where, and what would be right.
+/// An error in a matcher, with its position and a hint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("column {column}: {problem}; {hint}")]
 pub struct MatcherError {
@@ -63,7 +63,7 @@ impl Matcher {
     /// Builds a matcher from its parts.
     ///
     /// # Errors
-    /// When `op` takes a regular expression and `value` is none that Go's `regexp` takes.
+    /// When `op` needs a regular expression and `value` is not valid for Go's `regexp`.
     pub fn new(name: &str, op: Op, value: &str) -> Result<Matcher, go_regex::PatternError> {
         let pattern = match op {
             Op::Equal | Op::NotEqual => None,
@@ -81,7 +81,7 @@ impl Matcher {
     /// one trailing comma are let pass as there.
     ///
     /// # Errors
-    /// Names the column of the first fault and what would be right.
+    /// With the column of the first error and a hint.
     pub fn parse(text: &str) -> Result<Matcher, MatcherError> {
         let chars: Vec<char> = text.chars().collect();
         let Span { start, end } = the_only_token(&chars)?;

@@ -1,4 +1,4 @@
-//! Alerts as data, how they are recognised, and how they arrive from Alertmanager.
+//! Alerts as data, matchers for them, and the webhook that receives them from Alertmanager.
 
 #[allow(
     clippy::module_inception,

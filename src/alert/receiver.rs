@@ -1,6 +1,6 @@
-//! The webhook listener: from an HTTP request to a delivery into the engine's inbox, and back to a status code.
-//! Decides nothing about alerts. Alertmanager retries on 5xx and transport errors only, so a code is a promise:
-//! 200 only once everything that was decided is durable, 503 when the same request may be sent again.
+//! The webhook listener: it decodes an HTTP request, hands the alerts to the engine, and answers with a status code.
+//! Alertmanager retries only on 5xx and on transport errors. So 200 means that every decision is durable, and 503
+//! that the same request may be sent again.
 
 use super::alert::{Alert, Source, Status};
 use super::decode::{DecodeError, Envelope, InvalidEntry, decode};
@@ -19,20 +19,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 /// Largest body taken, in bytes. An alert is about 500 bytes, so this is a group of some 8,000.
 pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
-/// Bodies held at once, in KiB, from the first byte read to the receipt; it bounds what a siege costs in memory.
+/// Bodies held at once, in KiB, from the first byte read to the receipt; it bounds the memory under an attack.
 const MAX_BODIES_KIB: usize = 32 * 1024;
 
-/// For a body to arrive. Alertmanager sends from memory.
+/// Timeout of a body. Alertmanager sends from memory.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For the engine's receipt. Alertmanager gives up after its group interval, 10 s at the least in practice.
+/// Timeout of the engine's receipt. Alertmanager gives up after its group interval, in practice at least 10 s.
 const RECEIPT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is read and dropped of a refused body, so that its sender sees the answer.
+/// Bytes of a refused body that are read and dropped, so that its sender sees the response.
 const MAX_DISCARD_BYTES: usize = 16 * 1024 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// So many are freed on the async worker.
+/// Number of alerts that are freed on the async worker.
 const FEW_ALERTS: usize = 64;
 
 /// Larger bodies are decoded off the async worker: 4 MiB take some ten milliseconds.
@@ -40,13 +40,13 @@ const DECODE_INLINE_BYTES: usize = 64 * 1024;
 
 const RETRY_AFTER_SECONDS: u32 = 5;
 
-/// What one request brought, on its way to the engine.
+/// The alerts of one request on their way to the engine.
 #[derive(Debug)]
 pub struct Delivery {
     /// Few are shared with the receiver until it has answered.
     pub alerts: Arc<Vec<Alert>>,
     pub invalid: Vec<InvalidEntry>,
-    /// When the head of the request was there.
+    /// When the head of the request was complete.
     pub received_at: Instant,
     /// Answers the request. Dropping it unused answers 503.
     pub reply: oneshot::Sender<Receipt>,
@@ -57,25 +57,25 @@ pub struct Delivery {
 pub enum Receipt {
     /// Every decision about every alert is durable.
     Durable,
-    /// Nothing is promised; the sender should try again. The text says why.
+    /// The sender should retry. The string is the reason.
     Unavailable(String),
 }
 
-/// The inbox has no room, or nobody reads it any more.
+/// The inbox is full, or the engine has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the inbox is full")]
 pub struct Full;
 
-/// Where deliveries go. Must not block: it is called on an async worker.
+/// The consumer of deliveries. It must not block, because it runs on an async worker.
 pub trait Inbox: Send + Sync + 'static {
     /// Hands over a delivery as a whole.
     ///
     /// # Errors
-    /// When it was not taken; then nothing of it will be acted on.
+    /// When the consumer refuses the delivery as a whole.
     fn deliver(&self, delivery: Delivery) -> Result<(), Full>;
 }
 
-/// A function that tries to send into a bounded queue, whatever else that queue holds.
+/// A function that tries to send into a bounded queue.
 impl<F: Fn(Delivery) -> Result<(), Full> + Send + Sync + 'static> Inbox for F {
     fn deliver(&self, delivery: Delivery) -> Result<(), Full> {
         self(delivery)
@@ -90,7 +90,7 @@ pub struct WebhookReceiver<I> {
     bodies: Arc<Semaphore>,
 }
 
-/// Why a request is refused.
+/// The reason to refuse a request.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("it has an Origin header: browsers have no business here")]
@@ -162,7 +162,7 @@ impl<I: Inbox> WebhookReceiver<I> {
                     reason = %refusal,
                     "webhook request refused"
                 );
-                // Who expects 100 Continue waits for this answer; to read on would ask for the body first.
+                // A client that expects 100 Continue waits for this response; reading on would request the body first.
                 if !request.headers().contains_key(EXPECT) || request.body().size_hint().exact().is_none() {
                     discard(request.body_mut(), MAX_DISCARD_BYTES, DISCARD_TIMEOUT).await;
                 }
@@ -181,7 +181,7 @@ impl<I: Inbox> WebhookReceiver<I> {
         match (request.uri().path(), request.method()) {
             ("/webhook" | "/", &Method::POST) => {}
             ("/webhook" | "/", _) => return Err(Refusal::Method { allow: "POST" }),
-            // Whoever watches the daemon needs no secret for it; nothing is told but that it lives.
+            // Health checks need no secret, because the answer says only that the daemon runs.
             ("/-/healthy", &Method::GET | &Method::HEAD) => {
                 return Ok(answer::text(StatusCode::OK, "evenkeel is healthy."));
             }
@@ -219,7 +219,7 @@ impl<I: Inbox> WebhookReceiver<I> {
                 truncated = envelope.truncated,
                 group_key = shortened(&envelope.group_key),
                 receiver = shortened(&envelope.receiver),
-                "Alertmanager left alerts out of its notification; raise max_alerts of that receiver or group finer"
+                "notification truncated by Alertmanager, raise max_alerts of the receiver or group by more labels"
             );
         }
         let (mut alerts, mut invalid) = (Vec::with_capacity(envelope.alerts.len()), Vec::new());
@@ -250,13 +250,13 @@ impl<I: Inbox> WebhookReceiver<I> {
             self.telemetry.alerts_truncated(envelope.truncated);
             return Ok(answer::text(StatusCode::OK, "ok: no alerts"));
         }
-        // The reason is for whoever tries it by hand; Alertmanager does not look.
+        // The reason is for people who send a request by hand; Alertmanager ignores it.
         let reason = invalid.first().map_or(String::new(), |first| format!(": {first}"));
         let said = format!("ok: {} alerts, {} invalid{reason}", alerts.len(), invalid.len());
         let (reply, receipt) = oneshot::channel();
         let resolved = alerts.len() - firing;
         let alerts = Arc::new(alerts);
-        // Who made them frees them, for two threads that make and free would wait for each other at the heap. Not where that takes long.
+        // The allocating thread frees the alerts, because two threads would contend for the heap, except if freeing takes long.
         let _kept = (alerts.len() <= FEW_ALERTS).then(|| Arc::clone(&alerts));
         self.inbox
             .deliver(Delivery {
@@ -266,7 +266,7 @@ impl<I: Inbox> WebhookReceiver<I> {
                 reply,
             })
             .map_err(|full| Refusal::Unavailable(full.to_string()))?;
-        // Counted once taken, so that what Alertmanager sends again after a 503 is not counted twice.
+        // Counted once accepted, so that a retry of Alertmanager after a 503 is not counted twice.
         for (status, count) in [(Status::Firing, firing), (Status::Resolved, resolved)] {
             (0..count).for_each(|_| {
                 self.telemetry
@@ -289,7 +289,7 @@ async fn decode_aside(body: Bytes) -> Result<Envelope, Refusal> {
     }
     match tokio::task::spawn_blocking(move || decode(&body, Timestamp::now())).await {
         Ok(decoded) => Ok(decoded?),
-        // Only a runtime that shuts down takes no task.
+        // Only a runtime in shutdown refuses tasks.
         Err(_) => Err(Refusal::Unavailable("evenkeel is stopping".to_owned())),
     }
 }
@@ -324,7 +324,7 @@ fn is_json(headers: &HeaderMap) -> Result<(), String> {
     Ok(())
 }
 
-/// The first hundred characters of what a stranger wrote, for a log line.
+/// The first hundred characters of a string from outside, for a log line.
 fn shortened(text: &str) -> &str {
     text.char_indices().nth(100).map_or(text, |(end, _)| &text[..end])
 }

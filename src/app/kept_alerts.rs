@@ -1,5 +1,6 @@
-//! The file in which active alerts outlast a restart. Beside the ledger, not in it: it is written by the thread that
-//! evaluates, and losing it costs no more than that alerts wait for their `for` anew.
+//! The file `alerts.json`, in which active alerts of own evaluation survive a restart. It is a separate file beside
+//! the ledger, because the evaluating thread writes it, and because its loss only makes alerts wait for their `for`
+//! again.
 
 use crate::watch::restart::ActiveAlerts;
 use std::path::{Path, PathBuf};
@@ -8,10 +9,10 @@ use std::{fs, io};
 
 const NAME: &str = "alerts.json";
 
-/// While alerts are active and nothing changes, the file is written so often, for it also says until when they were seen.
+/// Interval at which the file is written while alerts are active, because it also contains the time of their last evaluation.
 const REFRESH: Duration = Duration::from_secs(15);
 
-/// Keeps the file as old as what it tells.
+/// Access to the file.
 pub struct KeptAlerts {
     path: PathBuf,
     written: ActiveAlerts,
@@ -30,20 +31,20 @@ impl KeptAlerts {
         }
     }
 
-    /// What was active when the file was written.
+    /// The active alerts when the file was written.
     pub fn read(&mut self) -> ActiveAlerts {
         let read = fs::read(&self.path).and_then(|bytes| Ok(serde_json::from_slice::<ActiveAlerts>(&bytes)?));
         match read {
             Ok(before) => self.written = before,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(file = %self.path.display(), %error, "cannot read which alerts were active; they begin anew");
+                tracing::warn!(file = %self.path.display(), %error, "could not read alerts.json, own alerts start over");
             }
         }
         self.written.clone()
     }
 
-    /// Writes what is active, where that is worth it.
+    /// Writes the active alerts, if they have changed or the interval has passed.
     pub fn keep(&mut self, active: ActiveAlerts) {
         let is_due = !active.alerts.is_empty() && self.written_at.is_none_or(|at| at.elapsed() >= REFRESH);
         if is_due || active.alerts != self.written.alerts {
@@ -51,7 +52,7 @@ impl KeptAlerts {
         }
     }
 
-    /// Writes it in any case: evenkeel ends.
+    /// Writes them in any case, at the exit.
     pub fn keep_last(&mut self, active: ActiveAlerts) {
         if !(active.alerts.is_empty() && self.written.alerts.is_empty()) {
             self.write(active);
@@ -63,14 +64,14 @@ impl KeptAlerts {
         if let Err(error) = &result
             && !self.is_failing
         {
-            tracing::warn!(file = %self.path.display(), %error, "cannot write which alerts are active; after a restart they begin anew");
+            tracing::warn!(file = %self.path.display(), %error, "could not write alerts.json, own alerts start over after a restart");
         }
         self.is_failing = result.is_err();
         (self.written, self.written_at) = (active, Some(Instant::now()));
     }
 
-    /// Whoever reads finds the old file or the new one. It is not forced to disk: a sudden end of the machine ends the
-    /// processes that the alerts are about as well.
+    /// A reader finds the old file or the new one. It is not synced to disk, because a crash of the host ends
+    /// the processes behind the alerts as well.
     fn replace_file(&self, active: &ActiveAlerts) -> io::Result<()> {
         let new = self.path.with_extension("json.new");
         fs::write(&new, serde_json::to_vec(active)?)?;

@@ -1,8 +1,9 @@
-//! Own evaluation as a state machine: samples go in, and what the engine must hear comes out. It touches no clock, no
-//! file and no thread, so a test drives it with a clock of its own.
+//! Own evaluation as a state machine: it consumes samples and returns the alerts for the engine. It uses no clock,
+//! file or thread, so that a test can drive it with its own clock.
 //!
-//! Time is CLOCK_BOOTTIME. Samples and alerts bear wall-clock times, as PromQL and Alertmanager want them; when the wall
-//! clock is stepped, all of them are moved by the step, so that ranges, `for` and `keep_firing_for` count time that passes.
+//! Time is CLOCK_BOOTTIME. Samples and alerts carry wall-clock times, because PromQL and Alertmanager need them. When
+//! the wall clock is stepped, all of them move by the step, so that ranges, `for` and `keep_firing_for` count time
+//! that passed.
 
 use super::policy::EvaluationConfig;
 use super::sample_age::{READY_MADE, SampleAge};
@@ -18,18 +19,18 @@ use crate::watch::restart::ActiveAlerts;
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// After a start, alerts that were not active before it need their `for`, and what is read slowly needs to be read. Until
-/// this and the longest `for` have passed, absence from the firing set proves nothing.
+/// Time after a start, in addition to the longest `for`, until absence from the firing set proves anything: new alerts need their
+/// `for`, and slow collectors must have run.
 pub const SETTLING: Duration = Duration::from_secs(120);
-/// Corrections of the wall clock between two samples that are left alone, as slewing makes them.
+/// Largest change of the wall clock between two samples that counts as slewing, and not as a step.
 const MAX_SLEW_MS: i64 = 1000;
 
-/// What the engine must hear, in this order.
+/// The input for the engine, in this order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Messages {
-    /// Alerts that have just begun or ended.
+    /// Alerts that have just started or resolved.
     pub alerts: Vec<Alert>,
-    /// Every alert that fires, when it is time to say so.
+    /// The complete set of firing alerts, if it is due.
     pub firing: Option<FiringSet>,
 }
 
@@ -54,7 +55,7 @@ pub struct OwnEvaluation {
 }
 
 impl OwnEvaluation {
-    /// `before` is what was active when evenkeel ran last; `boot_now` is CLOCK_BOOTTIME, as everywhere here.
+    /// `before` are the active alerts of the last run; `boot_now` is CLOCK_BOOTTIME, as everywhere here.
     pub fn new(
         orders: EvaluationConfig,
         sampling: Sampling,
@@ -78,7 +79,7 @@ impl OwnEvaluation {
         evaluation
     }
 
-    /// What rules and conditions read.
+    /// The metrics that rules and conditions read.
     pub fn interest(&self) -> Interest {
         let mut interest = self.evaluator.interest();
         let conditions = self.orders.conditions.values();
@@ -86,12 +87,12 @@ impl OwnEvaluation {
         interest
     }
 
-    /// Whether there is anything to evaluate. Where there is nothing, no samples are wanted.
+    /// Whether there are rules or conditions to evaluate. Otherwise no samples are needed.
     pub fn has_rules(&self) -> bool {
         self.orders.are_any()
     }
 
-    /// Takes a sample of the regular beat.
+    /// Evaluates a regular sample.
     pub fn take_sample(&mut self, sample: &Snapshot) -> Messages {
         let Some(now) = self.follow_clock(sample) else {
             return Messages::default();
@@ -105,8 +106,8 @@ impl OwnEvaluation {
         }
     }
 
-    /// Takes a sample between two beats, in which only a part of the host was read. It may begin alerts and ends none, and
-    /// it is no newer sample for `while`.
+    /// Evaluates an early sample of a part of the host. It may start alerts but resolves none, and it does not count as a newer sample
+    /// for `while`.
     pub fn take_early_sample(&mut self, sample: &Snapshot) -> Messages {
         let Some(now) = self.follow_clock(sample) else {
             return Messages::default();
@@ -121,7 +122,7 @@ impl OwnEvaluation {
         }
     }
 
-    /// Goes on with other rules.
+    /// Replaces the rules.
     pub fn replace(&mut self, orders: EvaluationConfig, boot_now: Duration) -> Messages {
         let newest_ms = self.newest_ms();
         let ended = self
@@ -136,13 +137,13 @@ impl OwnEvaluation {
         }
     }
 
-    /// When [`OwnEvaluation::settle`] is to be called, because no sample will come.
+    /// When to call [`OwnEvaluation::settle`], because no sample will arrive.
     pub fn next_due(&self) -> Option<Duration> {
         let has_said_all = self.said.is_some_and(|(_, was_complete)| was_complete);
         (!self.has_rules() && !has_said_all).then_some(self.settled_at)
     }
 
-    /// Says that nothing fires where there are no rules.
+    /// Reports an empty firing set if there are no rules.
     pub fn settle(&mut self, boot_now: Duration) -> Messages {
         Messages {
             alerts: Vec::new(),
@@ -150,7 +151,7 @@ impl OwnEvaluation {
         }
     }
 
-    /// The answer to a `while` of the rules; `None` while there is no sample.
+    /// The result of a `while` of the rules; `None` without a sample.
     pub fn answer(&self, condition: &str, boot_now: Duration) -> Option<Answer> {
         let query = self.orders.conditions.get(condition)?;
         let newest = self.newest?;
@@ -168,7 +169,7 @@ impl OwnEvaluation {
         })
     }
 
-    /// What must outlast a restart.
+    /// The state that must survive a restart.
     pub fn active_alerts(&self) -> ActiveAlerts {
         ActiveAlerts::of(&self.evaluator, self.newest_ms())
     }
@@ -188,7 +189,7 @@ impl OwnEvaluation {
             let step_ms = now.wall_ms - newest.wall_ms - passed_ms;
             // A small one back is followed as well where time would stand still otherwise.
             if step_ms.abs() > MAX_SLEW_MS || (step_ms < 0 && now.wall_ms <= newest.wall_ms) {
-                tracing::info!(step_ms, "wall clock stepped, samples and own alerts follow it");
+                tracing::info!(step_ms, "wall clock stepped, own samples and alerts shifted");
                 self.history.shift(step_ms);
                 self.evaluator.shift(step_ms);
                 newest.wall_ms += step_ms;
@@ -235,7 +236,7 @@ impl OwnEvaluation {
 
 fn news(round: Round) -> Vec<Alert> {
     for failure in &round.failures {
-        tracing::debug!(%failure, "a rule could not be evaluated");
+        tracing::debug!(%failure, "alerting rule evaluation failed");
     }
     let transitions = round.transitions.into_iter();
     let news = transitions.filter(|transition| transition.change != Change::Continues);

@@ -1,5 +1,5 @@
-//! From what was loaded to what the rooms take: the engine's policy, the watcher's rules. Decides whether this host
-//! may be acted on at all.
+//! The conversion of a loaded configuration into the engine's policy and the watcher's rules. It also decides whether
+//! evenkeel may apply actions on this host at all.
 
 use crate::config::{Config, Loaded, ProcessGroup};
 use crate::engine::Policy;
@@ -23,7 +23,7 @@ pub fn node_name() -> String {
         .unwrap_or_default()
 }
 
-/// What the engine is allowed to do. `enforce` is the flag, which overrides the configuration.
+/// The engine's policy. `enforce` is the flag, which overrides the configuration.
 pub fn policy(config: &Config, rules: RuleSet, enforce: bool) -> Policy {
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     Policy {
@@ -42,7 +42,7 @@ pub fn policy(config: &Config, rules: RuleSet, enforce: bool) -> Policy {
     }
 }
 
-/// What the sampler counts together.
+/// The process groups of the sampler.
 pub fn groups(config: &Config) -> Vec<Group> {
     let group = |group: &ProcessGroup| Group {
         name: group.name.clone(),
@@ -52,7 +52,7 @@ pub fn groups(config: &Config) -> Vec<Group> {
     config.process_groups.iter().map(group).collect()
 }
 
-/// What the watcher evaluates.
+/// The rules and conditions for the watcher.
 pub struct EvaluationConfig {
     pub files: Vec<RuleFile>,
     /// `while` of the rules, by their text.
@@ -80,7 +80,7 @@ pub fn orders(loaded: &Loaded) -> EvaluationConfig {
     let texts = loaded.rules.rules.iter().filter_map(|rule| rule.condition.clone());
     EvaluationConfig {
         files: config.alerting_rules.clone(),
-        // `check` has parsed them all; what does not parse holds for nothing.
+        // All of them parse, because loading has checked them.
         conditions: texts
             .filter_map(|text| promql::parse(&text).ok().map(|query| (text, query)))
             .collect(),

@@ -1,4 +1,4 @@
-//! Asks the Alertmanagers which alerts fire and hands what they say to the engine. Decides nothing.
+//! The task that polls the Alertmanagers for firing alerts and hands their lists to the engine.
 
 use crate::alert::alertmanager::{
     AnswerError, PollResult, RECEIVERS_PATH, STATUS_PATH, View, alerts_path, decode_alerts, decode_receivers,
@@ -15,14 +15,14 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Whom to ask, and how often.
+/// The Alertmanagers to poll, and the interval.
 #[derive(Clone)]
 struct EvaluationConfig {
     alertmanagers: Vec<Arc<Alertmanagers>>,
     reconcile: Reconcile,
 }
 
-/// Gives a running reconciler other orders.
+/// A handle that reconfigures a running reconciler.
 #[derive(Clone)]
 pub struct Handle(Arc<watch::Sender<EvaluationConfig>>);
 
@@ -35,7 +35,7 @@ impl Handle {
         (Handle(Arc::new(sender)), Wanted(receiver))
     }
 
-    /// Goes on with another configuration, at once.
+    /// Applies another configuration at once.
     pub fn replace(&self, config: &Config) {
         self.0.send_replace(EvaluationConfig::of(config));
     }
@@ -50,7 +50,7 @@ impl EvaluationConfig {
     }
 }
 
-/// Why an Alertmanager counts as one that did not answer.
+/// The reason why an Alertmanager counts as unreachable.
 #[derive(Debug, thiserror::Error)]
 enum Silence {
     #[error(transparent)]
@@ -110,7 +110,10 @@ async fn poll(orders: &EvaluationConfig, last_good: &mut LastGood, silent: &mut 
         };
         *last_good = files;
         for problem in problems {
-            tracing::warn!(problem, "addresses of Alertmanagers: the last good ones stay");
+            tracing::warn!(
+                problem,
+                "could not load Alertmanager addresses, keeping the last good ones"
+            );
         }
         for address in addresses {
             let group = Arc::clone(group);
@@ -126,15 +129,15 @@ async fn poll(orders: &EvaluationConfig, last_good: &mut LastGood, silent: &mut 
         let Ok((alertmanager, answer)) = joined else { continue };
         match answer {
             Ok(view) => {
-                tracing::debug!(alertmanager, firing = view.firing.len(), "Alertmanager answers");
+                tracing::debug!(alertmanager, firing = view.firing.len(), "Alertmanager polled");
                 if silent.contains(&alertmanager) {
-                    tracing::info!(alertmanager, "Alertmanager answers again");
+                    tracing::info!(alertmanager, "Alertmanager reachable again");
                 }
                 views.push(view);
             }
             Err(reason) => {
                 if !silent.contains(&alertmanager) {
-                    tracing::warn!(alertmanager, %reason, "Alertmanager does not answer; nothing is concluded from that");
+                    tracing::warn!(alertmanager, %reason, "Alertmanager poll failed, its alerts stay as they are");
                 }
                 now_silent.insert(alertmanager);
             }
@@ -145,18 +148,18 @@ async fn poll(orders: &EvaluationConfig, last_good: &mut LastGood, silent: &mut 
     PollResult {
         views,
         asked_at,
-        // The next answer may be late or missing once.
+        // The next response may be late, or missing once.
         fresh_for: reconcile.patience.max(reconcile.interval * 3),
         patience: reconcile.patience,
     }
 }
 
-/// One Alertmanager's answer. Its start is asked first: a restart in between is then seen in the next round.
+/// Polls one Alertmanager. Its start time is requested first, so that the next poll notices a restart in between.
 async fn ask(address: &Uri, group: &Alertmanagers) -> Result<View, Silence> {
     let mut connection = Connection::open(address, &group.client).await?;
     let mut get = async |path: &str| -> Result<Bytes, Silence> {
         let path = format!("{}{path}", group.path_prefix);
-        // Prefix and path were put together before, when the address was read.
+        // The configuration has checked prefix and path together.
         let target: Uri = path.parse().map_err(|_| ClientError::Address(address.clone()))?;
         let reply = connection
             .send(Method::GET, target, HeaderMap::new(), Bytes::new())
@@ -169,7 +172,7 @@ async fn ask(address: &Uri, group: &Alertmanagers) -> Result<View, Silence> {
     let started_at = decode_start(&get(STATUS_PATH).await?)?;
     let receivers = decode_receivers(&get(RECEIVERS_PATH).await?)?;
     if !receivers.contains(&group.receiver) {
-        // Alertmanager would say that there is no such alert, and every episode would end.
+        // Alertmanager would return an empty list, and every episode would close.
         return Err(Silence::Receiver {
             wanted: group.receiver.clone(),
             known: receivers.join(", "),

@@ -1,4 +1,5 @@
-//! A reload: everything that can fail first, then one swap. A bad file keeps the last good configuration.
+//! The reload of the configuration: everything that can fail comes first, then one swap. After a bad file the last
+//! good configuration stays in force.
 
 use super::policy;
 use super::reconciler;
@@ -15,13 +16,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Whom a reload tells of what was loaded.
+/// The components that a reload updates.
 pub struct Told {
     pub door: EngineHandle,
     pub watcher: Arc<Watcher>,
     pub reconciler: reconciler::Handle,
     pub groups: Groups,
-    /// What the engine starts anew with after a fault.
+    /// The policy for a restart of the engine after a panic.
     pub policy: Arc<ArcSwap<Policy>>,
     pub telemetry: Telemetry,
 }
@@ -33,7 +34,7 @@ pub struct Reloader {
     procfs: PathBuf,
     /// Whether the webhook listener authenticates, which no reload changes.
     authenticates: bool,
-    /// What only a restart changes, as it was at the start.
+    /// The settings at the start that only a restart changes.
     at_start: (Webhook, Sampling),
     told: Told,
     /// One reload at a time.
@@ -56,10 +57,10 @@ impl Reloader {
         }
     }
 
-    /// Loads the configuration anew and takes it in force.
+    /// Loads the configuration again and activates it.
     ///
     /// # Errors
-    /// Says what is wrong; then nothing has changed.
+    /// When the configuration is invalid; then nothing changes.
     pub fn reload(&self) -> Result<(), String> {
         let _turn = self.transaction.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.try_reload();
@@ -85,7 +86,7 @@ impl Reloader {
             tracing::warn!(at = warning.place(), "{}", warning.message);
         }
         let policy = policy::policy(&loaded.config, loaded.rules.clone(), self.enforce);
-        // The listeners stay as they are, so what was at the start decides who may cause actions.
+        // The listeners do not change, so the settings at the start decide who may trigger actions.
         let allow = self.at_start.0.allow_unauthenticated;
         may_listen(self.webhook_listen, self.authenticates, policy.enforce, allow)?;
         if policy.enforce {
@@ -97,10 +98,7 @@ impl Reloader {
             ("sampling", *sampling != loaded.config.sampling),
         ];
         for (key, _) in changed.into_iter().filter(|(_, has_changed)| *has_changed) {
-            tracing::warn!(
-                key,
-                "this key of the configuration has changed; it takes effect at the next start"
-            );
+            tracing::warn!(key, "changed config key takes effect after a restart");
         }
         self.told.groups.store(Arc::new(policy::groups(&loaded.config)));
         self.told.reconciler.replace(&loaded.config);

@@ -1,4 +1,5 @@
-//! How old the samples are that an answer to `while` rests on: those of the collectors that it reads, not the beat's.
+//! The age of the samples behind an answer to `while`: that of the collectors that the expression reads, not of the
+//! latest sampling.
 
 use crate::sense::{COLLECTORS, CollectorReading, Pace, Sampling, Snapshot};
 use crate::watch::evaluator::{Basis, UNSEEN_PATIENCE_MS};

@@ -1,5 +1,5 @@
-//! Listeners that systemd holds open and hands over (sd_listen_fds(3)), as exporter-toolkit's `--web.systemd-socket` asks for
-//! them: so a restart loses no webhook, and a port below 1024 needs no right.
+//! Listeners that systemd opens and passes on (sd_listen_fds(3)), as with exporter-toolkit's `--web.systemd-socket`.
+//! A restart then loses no webhook, and a port below 1024 needs no capability.
 
 use listenfd::ListenFd;
 use std::net::TcpListener;
@@ -7,18 +7,18 @@ use std::net::TcpListener;
 /// `FileDescriptorName=` of the webhook's socket unit, where both listeners are handed over.
 const WEBHOOK: &str = "webhook";
 
-/// What was handed over, for those listeners that are to come from there.
+/// The sockets from systemd, for the listeners that use them.
 #[derive(Debug, Default)]
 pub struct Inherited {
     pub metrics: Vec<TcpListener>,
     pub webhook: Option<TcpListener>,
 }
 
-/// Takes the sockets that `--web.systemd-socket` and `--webhook.systemd-socket` ask for. To be called before there are
-/// threads, for it changes the environment.
+/// Takes the sockets for `--web.systemd-socket` and `--webhook.systemd-socket`. Call it before any thread starts, because it changes
+/// the environment.
 ///
 /// # Errors
-/// Says which socket is missing, and what its unit would have to say.
+/// When a socket is missing; the message says what its unit needs.
 pub fn inherited(web: bool, webhook: bool) -> Result<Inherited, String> {
     if !web && !webhook {
         return Ok(Inherited::default());
@@ -42,14 +42,14 @@ pub fn inherited(web: bool, webhook: bool) -> Result<Inherited, String> {
     })
 }
 
-/// Which of the sockets is whose.
+/// Assigns the sockets to the listeners.
 #[derive(Debug, PartialEq)]
 struct Shares {
     metrics: Vec<usize>,
     webhook: Option<usize>,
 }
 
-/// Where both listeners are handed over, names tell them apart; else all sockets are for the one.
+/// With both flags the names distinguish the sockets; otherwise all are for the one listener.
 fn share_out(names: &[&str], web: bool, webhook: bool) -> Result<Shares, String> {
     let is_webhook = |index: &usize| webhook && (!web || names[*index] == WEBHOOK);
     let (webhooks, metrics): (Vec<usize>, Vec<usize>) = (0..names.len()).partition(is_webhook);

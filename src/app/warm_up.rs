@@ -1,6 +1,6 @@
-//! Before it counts, the way from a sample to a deed is walked once: with rules that the configuration does not have, in dry-run,
-//! with a ledger in memory. So what the first reaction runs through is in memory by then, and is not read from a disk that
-//! everybody waits for. On any thread: pages belong to all of them.
+//! The warm-up at start: one run of the code from a sample to an action, in dry-run, with rules that are not in the
+//! configuration and a ledger in memory. The pages of that code are in memory afterwards, so that the first reaction
+//! need not read them from a busy disk. Any thread can run it, because all threads share the pages.
 
 use crate::act::guard::Protection;
 use crate::alert::alert::fingerprint;
@@ -28,15 +28,15 @@ use std::time::{Duration, Instant};
 
 const NAME: &str = "rehearsal";
 
-/// What is walked, ready to begin.
+/// A prepared warm-up.
 pub struct Rehearsal {
     reaction: Option<Reaction>,
     evaluation: Option<Evaluation>,
 }
 
 impl Rehearsal {
-    /// Makes what it takes: parsers, patterns and a database, with code that a daemon does not need again. Not to be called, nor
-    /// dropped, where tokio runs tasks: the host has a runtime of its own.
+    /// Prepares parsers, patterns and a database, with code that the daemon does not need again. Do not call or drop it on a tokio
+    /// worker, because the host has a runtime of its own.
     pub fn prepare(procfs: &Procfs, policy: &Policy) -> Rehearsal {
         silently(|| {
             let host = LinuxHost::new(procfs.clone(), Arc::new(|_| {}));
@@ -62,13 +62,13 @@ impl Rehearsal {
     }
 }
 
-/// A fault in it shows again where it matters.
+/// Ignores errors, because they show again where they matter.
 fn silently<T>(work: impl FnOnce() -> T) -> Option<T> {
     let silent = || tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), work);
     catch_unwind(AssertUnwindSafe(silent)).ok()
 }
 
-/// From an alert to a deed.
+/// From an alert to an action.
 struct Reaction {
     engine: Engine<LinuxHost>,
     somebody: Process,
@@ -125,7 +125,7 @@ impl Reaction {
         if let Some(selector) = self.rule.selector() {
             still_holds(self.engine.host(), &self.somebody, &self.rule, selector, &protection);
         }
-        // To one who is not there: found out before anything is sent.
+        // A pid that does not exist, so that no signal is sent.
         let nobody = Identity {
             boot: self.boot,
             pid: std::process::id() as i32,
@@ -149,7 +149,7 @@ impl Evaluation {
         Some(Evaluation { evaluator, history })
     }
 
-    /// Returns how many alerts that made.
+    /// Returns the number of alerts.
     fn process_alerts(mut self) -> usize {
         let family = Family::gauge("a", "").value(1.0);
         self.history.append(Wrote::default(), 1000, &[family], &[]);
@@ -215,7 +215,10 @@ mod tests {
     fn the_rehearsal_reaches_a_decision_and_does_nothing() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let procfs = Procfs::open(Path::new("/proc")).unwrap();
-        let host = LinuxHost::new(procfs.clone(), Arc::new(|_| unreachable!("nobody is ended")));
+        let host = LinuxHost::new(
+            procfs.clone(),
+            Arc::new(|_| unreachable!("the warm-up kills no process")),
+        );
         let policy = Policy {
             rules: RuleSet { rules: Vec::new() },
             enforce: true,

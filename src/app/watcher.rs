@@ -1,5 +1,5 @@
-//! The thread of own evaluation: carries samples to the state machine, and what it says to the engine and to the file
-//! that outlasts a restart. The engine asks it for `while`.
+//! The thread of own evaluation: it feeds samples to the state machine, sends the alerts to the engine and writes the
+//! file that survives a restart. It also answers the engine's questions for `while`.
 
 use super::kept_alerts::KeptAlerts;
 use super::own_evaluation::{Messages, OwnEvaluation, SETTLING};
@@ -19,9 +19,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Of the rules that there are at the start.
+/// Revision of the rules at the start.
 const FIRST_EDITION: u64 = 1;
-/// Snapshots that may wait; a late one is worth less than the next.
+/// Size of the queue of snapshots. A late one is worth less than the next.
 const MAX_WAITING: usize = 4;
 
 enum Message {
@@ -30,7 +30,7 @@ enum Message {
     Stop,
 }
 
-/// What the rules and the conditions read: the sampler asks.
+/// The metrics that rules and conditions read, for the sampler.
 #[derive(Default)]
 struct Reads {
     interest: ArcSwap<Interest>,
@@ -82,7 +82,7 @@ impl Watcher {
         telemetry.expect_early_samples(EarlyCause::ALL.map(EarlyCause::as_str));
         let evaluation = OwnEvaluation::new(orders, sampling, &kept.read(), boot_time(), settling);
         if !evaluation.has_rules() {
-            // What was active under other rules, found by a daemon to which no sample comes.
+            // Alerts of former rules, in a daemon that gets no samples.
             kept.keep(evaluation.active_alerts());
         }
         let reads = Arc::new(Reads::default());
@@ -116,12 +116,12 @@ impl Watcher {
         })
     }
 
-    /// Goes on with other rules.
+    /// Replaces the rules.
     pub fn replace(&self, orders: EvaluationConfig) {
         drop(self.sender.send(Message::EvaluationConfig(Box::new(orders))));
     }
 
-    /// What the engine asks for `while`.
+    /// The evaluation of `while` for the engine.
     pub fn conditions(&self) -> Conditions {
         let evaluation = Arc::clone(&self.evaluation);
         Box::new(move |text| lock(&evaluation).answer(text, boot_time()))
@@ -159,13 +159,13 @@ impl crate::sense::Subscriber for Subscriber {
 }
 
 fn lock(evaluation: &Mutex<OwnEvaluation>) -> MutexGuard<'_, OwnEvaluation> {
-    // What a panic interrupted is at worst one sample short.
+    // After a panic the state lacks at most one sample.
     evaluation.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The state of the watcher's thread.
 struct Watch {
-    /// Shared with the engine's thread, so it is never locked while something is sent or written.
+    /// Shared with the engine's thread, so it is never locked during I/O or a send.
     evaluation: Arc<Mutex<OwnEvaluation>>,
     reads: Arc<Reads>,
     door: EngineHandle,
@@ -190,7 +190,7 @@ impl Watch {
                     let said = lock(&self.evaluation).take_early_sample(&snapshot);
                     self.send(said, Some(snapshot.taken_instant));
                     let age_ms = snapshot.taken_instant.elapsed().as_micros() as f64 / 1e3;
-                    tracing::debug!(cause = cause.as_str(), age_ms, "rules have seen an early sample");
+                    tracing::debug!(cause = cause.as_str(), age_ms, "early sample evaluated");
                 }
                 Ok(Message::EvaluationConfig(orders)) => self.replace(*orders),
                 Ok(Message::Stop) => return self.keep_last(),
@@ -219,7 +219,7 @@ impl Watch {
         self.reads.set(&evaluation, self.rules_revision);
         let active = (!evaluation.has_rules()).then(|| evaluation.active_alerts());
         drop(evaluation);
-        // No sample will come after which it would be written.
+        // No later sample would trigger the write.
         active.into_iter().for_each(|none| self.kept.keep(none));
         self.send(said, None);
     }
@@ -238,7 +238,7 @@ impl Watch {
         let alerts = (!alerts.is_empty()).then(|| Input::Alerts(alerts, arrival));
         for input in alerts.into_iter().chain(firing.map(Input::Firing)) {
             if !self.door.send(input) {
-                tracing::debug!("the engine has ended");
+                tracing::debug!("engine stopped");
             }
         }
     }

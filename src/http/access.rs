@@ -1,4 +1,4 @@
-//! Who is let in: what a listener demands of a connection and of a request's head before it reads more.
+//! The access control of a listener: the checks of a connection and of a request's head before the body is read.
 
 use super::answer::{self, Answer};
 use super::password::Passwords;

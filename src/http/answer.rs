@@ -1,4 +1,4 @@
-//! Answers: status, headers and a body that is there as a whole. Never a redirect.
+//! Responses with status, headers and a complete body. Never a redirect.
 
 use http_body_util::Full;
 use hyper::body::Bytes;

@@ -1,4 +1,4 @@
-//! Request bodies within bounds of size and time.
+//! Request bodies with bounds of size and time.
 
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Incoming};

@@ -1,6 +1,6 @@
-//! The client side: one connection to one server, within bounds of time and size. Credentials and certificates are read
-//! from their files as they are now, so that a renewed one counts at once. Follows no redirect: a server that is asked
-//! with credentials does not choose who else gets them.
+//! The HTTP client: one connection to one server, with bounds of time and size. It reads credentials and certificates
+//! from their files for each request, so that a renewed one applies at once. It follows no redirect, because a server
+//! must not choose who else receives the credentials.
 
 mod trust;
 
@@ -281,7 +281,7 @@ where
         .await?;
     let mut carrier = JoinSet::new();
     carrier.spawn(async move {
-        // Whoever waits for an answer is told of the same fault.
+        // The request that waits for an answer fails with the same error.
         drop(connection.await);
     });
     Ok((sender, carrier))

@@ -1,4 +1,4 @@
-//! Whether a listener that causes actions may be bound at an address. Pure.
+//! The check whether a listener that triggers actions may be bound to an address. Pure.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,6 @@
-//! What all who speak HTTP share: connections and their bounds, who is let in, bodies and answers.
-//! Knows no route and no alert; a listener gives `serve` a function from request to answer.
+//! The parts that all HTTP servers and clients share: connections and their bounds, access control, bodies and
+//! responses. This layer knows no routes and no alerts; a listener passes `serve` a function from request to
+//! response.
 
 pub mod access;
 pub mod answer;

@@ -1,4 +1,5 @@
-//! Checks passwords against bcrypt hashes: one at a time, off the async worker, and the right ones only once.
+//! The check of passwords against bcrypt hashes: one at a time, off the async worker, and with a cache of the correct
+//! ones.
 
 use ring::digest::{Context, SHA256};
 use std::collections::{BTreeMap, HashSet};
@@ -12,7 +13,7 @@ const MAX_ACCEPTED: usize = 100;
 const NOBODY: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
 
 /// Remembers which passwords were right, because one bcrypt costs as much as thousands of requests. Wrong ones are not
-/// remembered: whoever guesses would push out the right ones.
+/// remembered, because guesses would evict the correct ones.
 pub struct Passwords {
     /// Digests of user, hash and password: a changed hash is another question, and no password is kept.
     accepted: Mutex<HashSet<[u8; 32]>>,

@@ -1,5 +1,5 @@
-//! Serves connections within bounds: how many, how slow, and how long they may go on at the end. TLS comes from `Access`;
-//! HTTP/2 is spoken where TLS agreed on it, HTTP/1 elsewhere.
+//! The HTTP server, with bounds on the number of connections, on slow peers and on the shutdown. `Access` provides
+//! TLS; HTTP/2 is used if TLS negotiated it, otherwise HTTP/1.
 
 use super::access::Access;
 use super::answer::Answer;
@@ -98,12 +98,12 @@ pub async fn serve<S, F>(
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                tracing::warn!(%error, "could not accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        // At the bound peers wait in the kernel's queue, and whoever holds a slot without a request loses it.
+        // At the bound peers wait in the kernel's queue, and a connection without a request loses its slot.
         let slot = async {
             loop {
                 if slots.available_permits() == 0 {
@@ -136,11 +136,11 @@ pub async fn serve<S, F>(
     let _ = stop.send(());
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.drain_timeout, drained).await.is_err() {
-        tracing::warn!("connections were cut because they outlasted the shutdown");
+        tracing::warn!("connections open at the end of the shutdown cut");
     }
 }
 
-/// How many requests a connection has seen, and the word that it shall make room.
+/// How many requests a connection has seen, and the word the request to make room.
 #[derive(Default)]
 struct Requests {
     begun: AtomicU64,
@@ -244,8 +244,8 @@ impl Connection {
                 self.http2(TokioIo::new(stream), active, service).await;
             }
             Ok(Ok(stream)) => self.http1(TokioIo::new(stream), active, service).await,
-            Ok(Err(error)) => tracing::warn!(peer = %self.peer.address, %error, "refused: TLS handshake failed"),
-            Err(_) => tracing::warn!(peer = %self.peer.address, "refused: TLS handshake too slow"),
+            Ok(Err(error)) => tracing::warn!(peer = %self.peer.address, %error, "TLS handshake failed"),
+            Err(_) => tracing::warn!(peer = %self.peer.address, "TLS handshake timed out"),
         }
     }
 
@@ -315,7 +315,7 @@ impl Connection {
                 () = self.requests.make_room.notified() => {
                     // A request may have come in between.
                     if self.requests.is_idle() {
-                        return tracing::debug!(peer = %self.peer.address, "closed to make room");
+                        return tracing::debug!(peer = %self.peer.address, "idle connection closed, because the connection limit is reached");
                     }
                 }
                 // hyper has no bound for an idle HTTP/2 connection, nor for one that never begins.
@@ -333,8 +333,10 @@ impl Connection {
     fn tell(&self, ended: Result<(), hyper::Error>) {
         match ended {
             Ok(()) => {}
-            Err(error) if error.is_parse() => tracing::warn!(peer = %self.peer.address, %error, "refused: not HTTP/1"),
-            // Peers vanish and idle; that is no news.
+            Err(error) if error.is_parse() => {
+                tracing::warn!(peer = %self.peer.address, %error, "invalid HTTP/1 request refused")
+            }
+            // Peers disconnect and time out all the time, hence debug.
             Err(error) => tracing::debug!(peer = %self.peer.address, %error, "connection ended"),
         }
     }

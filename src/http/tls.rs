@@ -1,4 +1,4 @@
-//! TLS for a listener: from settings and files to rustls, with Go's notions of client certificates.
+//! TLS of a listener: the conversion of settings and files to rustls, with Go's modes of client certificates.
 
 use super::web_config::{ClientAuth, TlsSettings, TlsVersion};
 use std::fmt;

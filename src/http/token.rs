@@ -1,4 +1,4 @@
-//! The bearer token that a peer must send, kept in a file and read again when the file changes.
+//! The bearer token that a peer must send. Its file is read again when it changes.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -173,7 +173,7 @@ mod tests {
         fs::write(&path, "another").unwrap();
         assert!(token.accepts(b"another").unwrap());
         let _busy = token.read.lock().unwrap();
-        assert!(!token.remembers(b"another", before), "somebody waits for the file");
+        assert!(!token.remembers(b"another", before), "a connection waits for the file");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The web configuration file of prometheus/exporter-toolkit, as written, to settings that make sense. Reads text
-//! only; certificates are opened by `tls`, changes are noticed by `web_file`.
+//! The format of exporter-toolkit's web configuration file. It reads strings only; `tls` opens certificates, and
+//! `web_file` notices changes.
 
 use crate::diagnostic::{Source, Span};
 use hyper::header::{HeaderName, HeaderValue};
@@ -243,7 +243,7 @@ impl WrittenTls {
         };
         match (clients, &client_ca_file) {
             (ClientAuth::None, Some(_)) => {
-                let problem = "given without client_auth_type, so that nobody would be asked for a certificate; add \
+                let problem = "has no effect without client_auth_type, because no client would be asked for a certificate; add \
                      client_auth_type: RequireAndVerifyClientCert";
                 return wrong("tls_server_config.client_ca_file", problem);
             }
@@ -256,7 +256,7 @@ impl WrittenTls {
             _ => {}
         }
         if clients == ClientAuth::None && !client_allowed_sans.is_empty() {
-            let problem = "given without client_auth_type, so that nobody would be asked for a certificate";
+            let problem = "has no effect without client_auth_type, because no client would be asked for a certificate";
             return wrong("tls_server_config.client_allowed_sans", problem);
         }
         let min_version = match self.min_version.as_deref() {
@@ -388,7 +388,7 @@ fn rate_limit(written: Option<WrittenRate>) -> Result<Option<RateLimit>, WebConf
         ),
         Some(Duration::ZERO) => Ok(None),
         Some(interval) => match burst.unwrap_or(1) {
-            0 => wrong("rate_limit.burst", "0 would let nobody in; write 1 or more"),
+            0 => wrong("rate_limit.burst", "0 would refuse every request; write 1 or more"),
             burst => Ok(Some(RateLimit { interval, burst })),
         },
     }

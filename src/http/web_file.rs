@@ -1,5 +1,5 @@
-//! A web configuration file in force: looks whether it or the certificates it names have changed, and takes the change
-//! if it is good. A bad one is logged, and what was in force stays so.
+//! The active web configuration file. It is reloaded when it or one of its certificates changes; after a bad change,
+//! the last good one stays in force and the error is logged.
 
 use super::tls::{self, TlsError};
 use super::token::Stamp;
@@ -20,7 +20,7 @@ pub enum WebFileError {
     Tls { path: PathBuf, source: Box<TlsError> },
     #[error("{path}: TLS cannot be switched on or off while evenkeel runs; restart it")]
     TlsSwitched { path: PathBuf },
-    #[error("{path}: nobody would have to authenticate any more; restart evenkeel if that is meant")]
+    #[error("{path}: clients would no longer have to authenticate; restart evenkeel if this is intended")]
     AuthenticationDropped { path: PathBuf },
 }
 
@@ -77,11 +77,11 @@ impl WebFile {
             state.stamps = now;
             match self.reload(&state.active) {
                 Ok((active, stamps)) => {
-                    tracing::info!(path = %self.path.display(), "web configuration file taken anew");
+                    tracing::info!(path = %self.path.display(), "web config file reloaded");
                     state.stamps = stamps;
                     state.active = Arc::new(active);
                 }
-                Err(error) => tracing::error!(%error, "web configuration not taken; the former one stays in force"),
+                Err(error) => tracing::error!(%error, "web config reload failed, keeping the last good one"),
             }
         }
         Arc::clone(&state.active)

@@ -1,4 +1,4 @@
-//! One alerting rule through time: pending, firing, kept firing, resolved. Pure; the evaluator feeds it.
+//! The state of one alerting rule over time: pending, firing, kept firing, resolved. Pure; the evaluator calls it.
 
 use super::labels::{LabelSet, METRIC_NAME, Text};
 use super::promql::Element;
@@ -321,7 +321,7 @@ impl AlertState {
     }
 }
 
-/// Since when an alert that is yielded at `now_ms` is active, and fires. Time in which nobody looked does not count for `for`;
+/// Since when an alert that is yielded at `now_ms` is active, and fires. Time without evaluation does not count for `for`;
 /// what fired goes on.
 fn begun(remembered: Option<Remembered>, now_ms: i64) -> (i64, Option<i64>) {
     match remembered {

@@ -1,4 +1,5 @@
-//! Durations as Prometheus configuration writes them: `1h30m`, units from years down to milliseconds, each once.
+//! Durations in the notation of Prometheus's configuration: `1h30m`, with each unit from years to milliseconds at
+//! most once.
 
 /// Unit and milliseconds, in the order in which they may appear.
 const UNITS: [(&str, i64); 7] = [

@@ -1,5 +1,5 @@
-//! Rule groups through time: which are due, what their rules write back into the history, which alerts they raise.
-//! Takes time and samples from its caller; touches no clock and no file.
+//! The evaluator of rule groups: it evaluates the groups that are due, writes recorded series into the history, and
+//! returns alerts. The caller passes time and samples; the evaluator uses no clock and no file.
 
 use super::alerting::{ActiveAlert, AlertState, AlertingError, Look, Remembered, Transition};
 use super::history::{History, Interest, stale};
@@ -251,7 +251,7 @@ impl Evaluator {
     }
 
     /// Goes on with other rules. A rule that keeps file, group, name and labels keeps its alerts; those of rules that are
-    /// gone are returned as ended. The caller sets the history's interest anew.
+    /// gone are returned as ended. The caller sets the history's interest again.
     pub fn replace(
         &mut self,
         settings: Settings,

@@ -1,5 +1,5 @@
-//! A bounded memory of the series that rules name: each as far back as the rules look, and one sample beyond.
-//! Knows nothing of PromQL, and takes the time from its caller.
+//! A bounded history of the series that rules name: each as far back as the rules look, plus one sample. It knows
+//! nothing of PromQL, and the caller passes the time.
 
 pub use super::interest::Interest;
 use super::labels::{LabelSet, METRIC_NAME, Text, Texts};
@@ -150,7 +150,7 @@ impl History {
                 }
             }
         }
-        // Whoever looks early looks at a part.
+        // An early reader sees only a part.
         if !self.is_early {
             self.end_missing(source, at_ms);
         }
@@ -180,12 +180,12 @@ impl History {
         self.metrics.get(metric_name).map_or(&[], |metric| &metric.series)
     }
 
-    /// When the first sample of a metric came since somebody reads it.
+    /// When the first sample of a metric came since a rule reads it.
     pub fn first_ms(&self, metric_name: &str) -> Option<i64> {
         self.metrics.get(metric_name).map(|metric| metric.first_ms)
     }
 
-    /// Every metric that had a sample since somebody reads it, and the snapshots' sources that have written it.
+    /// Every metric that had a sample since a rule reads it, and the snapshots' sources that have written it.
     pub fn sources(&self) -> impl Iterator<Item = (&str, &[Source])> {
         self.metrics
             .iter()

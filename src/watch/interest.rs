@@ -1,4 +1,4 @@
-//! Which metrics the rules read, and how far back.
+//! The metrics that the rules read, and how far back they read them.
 
 use super::labels::{METRIC_NAME, Text};
 use super::promql::Matcher;

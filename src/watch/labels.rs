@@ -1,4 +1,4 @@
-//! Label sets of series: shared, sorted, cheap to copy and to compare. Owns nothing but their representation.
+//! Label sets of series: shared, sorted, and cheap to copy and compare.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! Which rules write the series that an expression reads: through recording rules and `ALERTS`, back to what is sampled.
+//! The lineage of an expression: the recording rules and alerts behind the series that it reads, down to the sampled
+//! metrics.
 
 use super::alerting::{ALERTS, ALERTS_FOR_STATE};
 use super::interest::Interest;

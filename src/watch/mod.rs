@@ -1,5 +1,5 @@
-//! Prometheus alerting rules, evaluated here on our own samples: with no server at hand, or when the network is the
-//! trouble, the same rule files raise the same alerts. The only room that reads samples and makes alerts.
+//! Own evaluation of Prometheus alerting rules on evenkeel's samples. The same rule files raise the same alerts
+//! without a server, or when the network fails. Only this layer reads samples and makes alerts.
 
 pub mod alerting;
 pub mod duration;

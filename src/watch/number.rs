@@ -1,4 +1,4 @@
-//! Numbers as Go writes them, because labels and annotations of alerts must read the same here and in Prometheus.
+//! The formatting of numbers as in Go, because labels and annotations of alerts must be the same as in Prometheus.
 
 use std::cmp::Ordering;
 

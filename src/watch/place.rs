@@ -1,4 +1,4 @@
-//! Where things stand in a YAML document, which serde does not keep.
+//! The positions of values in a YAML document, which serde does not keep.
 
 use crate::diagnostic::{Findings, Source};
 use crate::yaml::{self, Content, Node};

@@ -1,4 +1,4 @@
-//! What is known of active alerts, as it outlasts a restart of evenkeel. Prometheus keeps the same in ALERTS_FOR_STATE.
+//! The state of active alerts that survives a restart of evenkeel, like ALERTS_FOR_STATE of Prometheus.
 
 use super::alerting::Remembered;
 use super::evaluator::Evaluator;

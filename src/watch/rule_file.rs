@@ -1,4 +1,4 @@
-//! Prometheus rule files as they are written, to rules that can be evaluated. Reads text, never the disk.
+//! The parser of Prometheus rule files. It reads strings, never the disk.
 
 use super::duration::parse_ms;
 use super::labels::{METRIC_NAME, Text};

@@ -1,4 +1,4 @@
-//! The samples of one series, kept small.
+//! The samples of one series, in compact form.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,5 @@
-//! The part of Go's templates that alerting rules use in labels and annotations. What is not supported is refused when
-//! the rule is loaded, never when it fires.
+//! The subset of Go's templates that alerting rules use in labels and annotations. Unsupported templates are refused
+//! when the rule is loaded, never when it fires.
 
 use super::labels::LabelSet;
 use super::number;

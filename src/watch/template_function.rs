@@ -1,4 +1,4 @@
-//! The functions that templates of alerting rules may call, to the letter as Prometheus's.
+//! The functions of templates in alerting rules, with exactly the results of Prometheus.
 
 use super::labels::LabelSet;
 use super::number;

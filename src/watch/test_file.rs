@@ -1,4 +1,4 @@
-//! promtool's unit-test files as they are written. [`load`] reads them from the disk; the rest is pure.
+//! The format of promtool's unit-test files. [`load`] reads them from the disk; the rest is pure.
 
 use super::labels::LabelSet;
 use super::place::Place;

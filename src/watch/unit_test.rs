@@ -1,4 +1,4 @@
-//! promtool's unit tests for rules, run on our own evaluator: a test file and rules in, what differs out.
+//! The runner of promtool's unit tests on evenkeel's evaluator. It returns the differences from the expectations.
 
 use super::alerting::ActiveAlert;
 use super::evaluator::{Evaluator, Failure, Settings};

@@ -65,7 +65,7 @@ fn absence_with_a_break_counts_anew() {
         (570, &[("a", 1, "")], "x", ""),
         (600, &[("a", 1, "")], "x", "x"),
     ]);
-    // An episode that opened anew begins anew.
+    // An episode that reopened starts over.
     check(&[
         (0, &[("a", 1, "")], "x", ""),
         (30, &[("a", 1, "")], "", ""),
@@ -76,7 +76,7 @@ fn absence_with_a_break_counts_anew() {
 
 #[test]
 fn whoever_does_not_answer_closes_nothing_and_keeps_nothing_open() {
-    // Nobody answers.
+    // No Alertmanager answers.
     check(&[(0, &[("a", 1, "")], "x", ""), (300, &[], "x", ""), (900, &[], "x", "")]);
     // What was not watched does not count as absence.
     check(&[

@@ -503,7 +503,7 @@ fn what_is_not_http_is_cut_off_with_one_log_line() {
         drop(site);
         let lines = log.take_lines();
         assert_eq!(lines.len(), 1, "{lines:?}");
-        assert!(lines[0].contains("not HTTP"), "{lines:?}");
+        assert!(lines[0].contains("invalid HTTP/1 request"), "{lines:?}");
     }
 }
 

@@ -340,7 +340,7 @@ fn while_rests_on_the_oldest_of_the_samples_that_it_reads() {
         daemon.beat(0);
     }
     let asked = conditions.map(|condition| ask(&daemon, condition));
-    // It is not known yet that nobody publishes `c`.
+    // It is not known yet whether a collector publishes `c`.
     let expected = [(true, 10), (true, 0), (true, 0), (true, 0), (true, 10), (false, 10)];
     assert_eq!(asked, expected);
     for _ in 0..60 {

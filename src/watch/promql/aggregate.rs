@@ -1,4 +1,4 @@
-//! Aggregations: many series to one per group.
+//! Aggregations, which reduce many series to one per group.
 
 use super::evaluate::{EvaluationError, unique};
 use super::expression::Aggregation;

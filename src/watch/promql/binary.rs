@@ -1,4 +1,4 @@
-//! Operators between scalars and vectors, and which series of two vectors belong together.
+//! Operators between scalars and vectors, and the matching of series of two vectors.
 
 use super::evaluate::{EvaluationError, unique};
 use super::expression::{Binary, Cardinality, Operator};

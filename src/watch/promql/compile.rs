@@ -1,4 +1,4 @@
-//! From the parser's syntax tree to an [`Expression`]; refuses here, by name, what cannot be evaluated.
+//! The compiler from the parser's syntax tree to an [`Expression`]. It refuses unsupported syntax by name.
 
 use super::Matcher;
 use super::evaluate::MAX_SUBQUERY_STEPS;

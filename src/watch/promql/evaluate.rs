@@ -1,4 +1,4 @@
-//! The walk over an expression at one moment.
+//! The evaluation of an expression at one moment.
 
 use super::expression::{Expression, LabelReplace, Query, Range, Selector};
 use super::function::Elementwise;

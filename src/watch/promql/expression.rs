@@ -1,4 +1,4 @@
-//! A checked expression: what evaluation walks. Whatever is here can be evaluated.
+//! A checked expression, every part of which can be evaluated.
 
 use super::Matcher;
 use super::function::{DatePart, Elementwise};

@@ -1,4 +1,4 @@
-//! A matcher on one label of a series, prepared for being asked often.
+//! A matcher on one label of a series, prepared for frequent use.
 
 use crate::watch::labels::{LabelSet, Text};
 use promql_parser::label::{MatchOp, Matcher as Parsed};

@@ -1,4 +1,4 @@
-//! PromQL: text to a checked expression, and an expression with a history and a moment to a value. Pure.
+//! PromQL: a parser from strings to checked expressions, and their evaluation on a history at one moment. Pure.
 
 mod aggregate;
 mod binary;

@@ -1,4 +1,4 @@
-//! Functions of the samples that a series had over a time.
+//! Functions over the samples of a series within a range.
 
 use super::Dialect;
 use crate::watch::number::nan_first;

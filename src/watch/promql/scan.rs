@@ -1,4 +1,4 @@
-//! What can be told of an expression's text before it is parsed, or of where the parser's words stand in it.
+//! A scanner of an expression's text, for checks before parsing and for the positions of the parser's messages.
 
 /// Each of these may put one expression into another, and the walks over expressions recurse: this many fit a stack of
 /// 2 MiB several times over even in an unoptimised build, and no rule that people read has as many.

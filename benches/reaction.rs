@@ -1,4 +1,4 @@
-//! From the last byte of a webhook to the deed: evenkeel, whose record is durable before it acts, beside Debian's `webhook` with `pkill`
+//! From the last byte of a webhook to the action: evenkeel, whose record is durable before it acts, beside Debian's `webhook` with `pkill`
 //! and `renice`, taking turns on the same machine. Then what renewing leases writes. `make bench` fetches `webhook` and runs this.
 //!
 //! The target is this program again. It says on its standard output when its signal came, on the clock that all programs
@@ -229,7 +229,7 @@ impl Target {
         let pid = rustix::process::Pid::from_child(&self.child);
         let end = now() + PATIENCE;
         while rustix::process::getpriority_process(Some(pid)) == Ok(0) {
-            assert!(now() < end, "nobody set the nice value");
+            assert!(now() < end, "the nice value was not set");
             std::thread::sleep(LOOK);
         }
         now()
@@ -258,7 +258,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// From the last byte of a webhook to the deed, on a target of its own.
+    /// From the last byte of a webhook to the action, on a target of its own.
     fn react(&self, deed: &Deed) -> Duration {
         let mut target = Target::new();
         let pid = target.child.id();
@@ -304,7 +304,7 @@ impl Server {
 
     /// Commits that a webhook led to, and how long it took to be answered.
     fn cost(&self, body: &str) -> (usize, Duration) {
-        // Some pages of the log were moved to the database by then, or none: a log that begins anew counts from nothing.
+        // Some pages of the log were moved to the database by then, or none: a log that starts over counts from nothing.
         let (log, before) = self.commits();
         let time = self.post(body);
         let (same, after) = self.commits();
@@ -369,7 +369,7 @@ impl Connection {
         );
         let (most, last) = request.as_bytes().split_at(request.len() - 1);
         self.stream.write_all(most).expect("the server reads");
-        // Whoever reads as it comes has done so by then.
+        // A reader without delay has read it by then.
         std::thread::sleep(Duration::from_millis(1));
         let sent = now();
         self.stream.write_all(last).expect("the server reads");
@@ -463,7 +463,7 @@ fn evenkeel(folder: &Path) -> Server {
     }
 }
 
-/// Debian's `webhook` with a hook for each deed.
+/// Debian's `webhook` with a hook for each action.
 fn webhook(folder: &Path) -> Option<Server> {
     let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?.join("tools");
     let program = tools.join("bin/webhook");

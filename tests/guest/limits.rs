@@ -104,7 +104,7 @@ fn a_cgroup_that_was_made_anew_under_the_same_path_is_left_alone() {
     assert_eq!(
         read("/again", "cpu.weight"),
         "20",
-        "somebody else's, though it looks like ours"
+        "another program's, though it looks like ours"
     );
 }
 
@@ -116,7 +116,7 @@ fn a_controller_that_is_not_enabled_is_told() {
     let evenkeel = enforce(&home);
     fire(&evenkeel);
     outcomes(&evenkeel, "failed", 1.0);
-    assert!(home.ledger_has_row_with(&["the controller memory is not enabled for it"]));
+    assert!(home.ledger_has_row_with(&["the controller memory is not enabled"]));
     std::fs::remove_dir("/sys/fs/cgroup/outer/inner").expect("it is empty");
     drop(group);
 }

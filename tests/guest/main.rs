@@ -52,7 +52,7 @@ fn alert(status: &str, ends_at: &str) -> String {
     envelope(&[alert]).to_string()
 }
 
-/// The alert, firing anew since a later time.
+/// The alert, firing again since a later time.
 pub fn alert_at(starts_at: &str) -> String {
     let mut alert: Value = firing(json!({"alertname": "Test", "instance": node_name()}));
     alert["startsAt"] = json!(starts_at);

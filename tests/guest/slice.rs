@@ -152,7 +152,7 @@ fn memory_max_comes_back_when_it_kills_nobody() {
 
     resolve(&evenkeel);
     outcomes(&evenkeel, "failed", 1.0);
-    assert!(home.ledger_has_row_with(&["the kernel would end processes"]));
+    assert!(home.ledger_has_row_with(&["the kernel would kill processes"]));
     evenkeel.kill();
     let evenkeel = home.start_again(&evenkeel, &FLAGS);
     outcomes(&evenkeel, "failed", 1.0);

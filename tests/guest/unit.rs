@@ -82,7 +82,7 @@ fn a_service_under_its_quota_gets_more_and_gives_it_back() {
     outcomes(&evenkeel, "applied", 1.0);
     assert_eq!(service.shows("CPUQuotaPerSecUSec"), "800ms");
     assert_eq!(read(&service.cgroup(), "cpu.max"), "80000 100000");
-    // What systemd reads anew does not take it away.
+    // What systemd reads again does not take it away.
     sh("systemctl daemon-reload");
     assert_eq!(read(&service.cgroup(), "cpu.max"), "80000 100000");
     let during = processors(&service.cgroup());
@@ -298,7 +298,7 @@ struct StoppedBus;
 
 impl StoppedBus {
     fn new() -> StoppedBus {
-        // It is started when somebody first calls.
+        // It starts with the first call.
         sh("systemctl start dbus.service; systemctl kill --signal=STOP dbus.service");
         StoppedBus
     }

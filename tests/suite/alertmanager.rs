@@ -29,7 +29,7 @@ struct Scenario {
     restored: usize,
 }
 
-/// What has to come of each scenario, whether or not evenkeel is killed and started anew in its middle.
+/// What has to come of each scenario, whether or not evenkeel is killed and restarted in its middle.
 const TABLE: [Scenario; 9] = [
     Scenario {
         name: "fired and repeated",
@@ -94,7 +94,7 @@ struct Scene {
     before: [Vec<(u32, i32)>; 2],
     home: Home,
     evenkeel: Daemon,
-    /// Whether evenkeel is killed and started anew where the scenario says.
+    /// Whether evenkeel is killed and restarted where the scenario says.
     disturbs: bool,
     disturbed: Cell<bool>,
     started: String,
@@ -190,7 +190,7 @@ impl Scene {
         self.disturb_while(|_| ());
     }
 
-    /// Here evenkeel may be killed and started anew; `meanwhile` happens while it is away, or as well without that.
+    /// Here evenkeel may be killed and restarted; `meanwhile` happens while it is away, or as well without that.
     fn disturb_while(&mut self, meanwhile: impl FnOnce(&Scene)) {
         self.disturbed.set(true);
         if !self.disturbs {
@@ -285,7 +285,7 @@ fn alertmanager_restarted(scene: &mut Scene) {
     alertmanager.stop();
     scene.disturb();
     scene.stays_nice(0);
-    // It knows of nothing, and nobody tells it.
+    // It has no alerts, and none arrive.
     alertmanager.start_again();
     scene.wait_for_restore(0);
 }

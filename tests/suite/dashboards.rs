@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::selectors::selectors;
 use crate::support::shipped::{dashboards, items, panels, root, yaml};
 
-/// What the interval macro is filled in with, told from every range that somebody may write.
+/// What the interval macro is filled in with, distinct from every range in a query.
 const RATE_INTERVAL: &str = "12345s";
 
 /// Ids of Grafana's value formats (its `packages/grafana-data/src/valueFormats/categories.ts`) that are in use here.

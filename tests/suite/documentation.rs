@@ -259,6 +259,9 @@ fn links_lead_somewhere() {
 fn every_document_can_be_found_from_the_readme() {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("a README");
     for name in names(&root().join("docs"), ".md") {
-        assert!(readme.contains(&format!("(docs/{name})")), "nobody finds docs/{name}");
+        assert!(
+            readme.contains(&format!("(docs/{name})")),
+            "README.md does not link docs/{name}"
+        );
     }
 }

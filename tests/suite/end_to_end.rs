@@ -174,7 +174,7 @@ fn nice_reaches_every_thread_and_is_undone_on_resolve() {
         bystander_before,
         "no other process is touched"
     );
-    assert_eq!(all.actions("applied"), 1.0, "a repeat does nothing anew");
+    assert_eq!(all.actions("applied"), 1.0, "a repeat applies nothing again");
 
     all.burner.rest();
     all.wait_for_nice_values(&before);
@@ -236,7 +236,7 @@ fn killed_with_a_lease_it_restores_when_started_after_the_resolve() {
     all.evenkeel.kill();
     all.burner.rest();
     all.wait_for_resolve();
-    assert!(all.burner.is_at(RULE_NICE), "nobody is there to restore it");
+    assert!(all.burner.is_at(RULE_NICE), "no daemon is there to restore it");
 
     all.evenkeel = all.home.start_again(&all.evenkeel, &["--enforce"]);
     all.wait_for_nice_values(&before);

@@ -150,7 +150,7 @@ fn what_a_killed_daemon_asked_for_is_given_back_by_the_next() {
         broker.books().live.is_empty().then_some(())
     });
     assert_eq!(broker.books().granted.len(), 1, "one key over all");
-    // Whoever ends in peace gives back before it is gone.
+    // A daemon that stops regularly releases before it exits.
     send(&daemon, &[alert("none", json!({}))]);
     let granted = || daemon.metric("evenkeel_allocations", &[("state", "granted")]);
     eventually("it to be granted", TIMEOUT, || (granted() == 1.0).then_some(()));
@@ -260,7 +260,7 @@ fn a_command_is_ended_in_time_with_its_children_and_bounded_in_what_it_says() {
     let daemon = with_commands(&home, &format!("  - exec: {{argv: [{run}], timeout: 1s}}"));
     send(&daemon, &[alert("none", json!({}))]);
     eventually("its end", TIMEOUT, || (home.outcomes("failed") == 1).then_some(()));
-    assert!(home.ledger_has_row_with(&["its time was over", "endless"]));
+    assert!(home.ledger_has_row_with(&["killed after its timeout", "endless"]));
     let child = std::fs::read_to_string(home.path().join("child")).expect("it has written");
     let child = format!("/proc/{}/stat", child.trim());
     let is_gone = || std::fs::read_to_string(&child).map_or(true, |stat| stat.contains(") Z "));

@@ -63,7 +63,7 @@ fn health_is_told_to_get_and_head() {
     }
 }
 
-/// Nobody but the page asks for a sample then.
+/// Only the page requests a sample then.
 #[test]
 fn without_rules_the_status_is_of_now_and_the_curves_of_every_second() {
     let home = Home::new("rules: []\n");

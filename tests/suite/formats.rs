@@ -106,7 +106,7 @@ fn a_prometheus_sees_the_same_in_each_format_and_coding() {
         let seen = jobs.map(|(job, ..)| series(&prometheus, job));
         seen.iter().all(|(_, scrapes)| *scrapes >= SAMPLES).then_some(seen)
     });
-    // Ends when nobody can write to it any more.
+    // Ends when the last writer is closed.
     drop(odd.stdin.take());
     odd.wait().expect("the shell ends");
     for ((job, ..), (names, _)) in jobs.iter().zip(&seen) {

@@ -24,7 +24,7 @@ use crate::support::{eventually, http};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const SCRAPES: usize = 100;
-/// Apart so far that each reads anew.
+/// Apart so far that each reads again.
 const APART: Duration = Duration::from_millis(110);
 const POLL_TIMEOUT_MS: u16 = 50;
 /// Half of what a scrape would take that waits for the mount.
@@ -74,7 +74,7 @@ mod fuse {
     }
 }
 
-/// The server of the mount: answers that it is there, and nothing else. The kernel gives the mount up when nobody has its device
+/// The server of the mount: answers that it is there, and nothing else. The kernel gives the mount up when no process has its device
 /// open any more, neither this one nor `unshare`; until then not even SIGKILL ends who waits for it.
 struct Swallower {
     swallowed: Arc<AtomicUsize>,
@@ -96,7 +96,7 @@ impl Swallower {
                 }
                 let length = match device.read(&mut request) {
                     Ok(length) => length,
-                    // Whoever asked has gone.
+                    // The caller has gone.
                     Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
                     Err(error) => panic!("the mount cannot be served: {error}"),
                 };
@@ -215,7 +215,7 @@ fn a_mount_that_swallows_statfs_costs_its_own_line_and_no_scrape() {
     });
     assert!(
         swallower.swallowed.load(Ordering::Relaxed) > 0,
-        "nobody asked the mount"
+        "no request reached the mount"
     );
     let pid = child(evenkeel.pid());
     let threads_before = threads(pid);

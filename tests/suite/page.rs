@@ -208,7 +208,7 @@ fn it_follows_what_happens_without_losing_the_place_of_its_reader() {
     assert_eq!(scene.burner.nice_values(), scene.nice_before);
 
     scene.daemon.terminate();
-    eventually("the page to say that nobody answers", TIMEOUT, || {
+    eventually("the page to say that evenkeel does not answer", TIMEOUT, || {
         let said = browser.evaluate("document.getElementById('contact').textContent");
         said.as_str()
             .expect("a text")

@@ -62,19 +62,19 @@ fn check_names_the_capability_that_a_step_lacks() {
         said.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     for (step, capability, expected) in [
-        ("nice: 5", "sys_nice", "nice cannot be undone without CAP_SYS_NICE"),
+        ("nice: 5", "sys_nice", "nice cannot be reverted without CAP_SYS_NICE"),
         (
             "sched: batch",
             "sys_nice",
-            "sched cannot be undone without CAP_SYS_NICE",
+            "sched cannot be reverted without CAP_SYS_NICE",
         ),
         (
             "oom_score_adj: 500",
             "sys_resource",
-            "oom_score_adj cannot be undone without CAP_SYS_RESOURCE",
+            "oom_score_adj cannot be reverted without CAP_SYS_RESOURCE",
         ),
-        ("signal: SIGTERM", "kill", "without CAP_KILL, for `signal SIGTERM`"),
-        ("freeze: true", "kill", "without CAP_KILL, for `freeze true`"),
+        ("signal: SIGTERM", "kill", "without CAP_KILL: `signal SIGTERM`"),
+        ("freeze: true", "kill", "without CAP_KILL: `freeze true`"),
         ("affinity: all", "sys_nice", "without CAP_SYS_NICE, for `affinity all`"),
         ("ionice: idle", "sys_nice", "without CAP_SYS_NICE, for `ionice idle`"),
         (
@@ -82,11 +82,7 @@ fn check_names_the_capability_that_a_step_lacks() {
             "dac_override",
             "without CAP_DAC_OVERRIDE, for `oom_score_adj 500`",
         ),
-        (
-            "nice: 5",
-            "sys_ptrace",
-            "without CAP_SYS_PTRACE, for finding out who they are",
-        ),
+        ("nice: 5", "sys_ptrace", "without CAP_SYS_PTRACE, for identifying them"),
     ] {
         let said = check(step, Some(capability));
         assert!(said.contains(expected), "{step} without {capability}: {said}");

@@ -69,7 +69,7 @@ fn cases(random: &mut Random, history: &History) -> Vec<Case> {
         };
         let value = query.evaluate(history, at_seconds as i64 * 1000, semantics());
         let result = value.map(promql::Value::into_vector).map_err(|error| error.to_string());
-        // Most expressions shall say something.
+        // Most expressions should have a result.
         if result.as_ref().is_ok_and(Vec::is_empty) && !random.one_in(4) {
             continue;
         }

@@ -153,7 +153,7 @@ fn every_query_that_ships_finds_data() {
         let queries = panels(&board).into_iter().flat_map(|panel| items(panel, "targets"));
         for target in marks.chain(queries) {
             let query = filled_in(target);
-            assert!(!query.contains('$'), "{file}: a variable that nobody fills in: {query}");
+            assert!(!query.contains('$'), "{file}: a variable without a value: {query}");
             busy.expect_data(&file, &query);
             asked += &query;
         }

@@ -90,7 +90,7 @@ fn a_bad_file_changes_nothing_and_a_removed_rule_lets_go() {
     eventually("the former nice values", TIMEOUT, || {
         (burner.nice_values() == before).then_some(())
     });
-    // The metrics follow the deed, and scrapes of one moment share an answer.
+    // The metrics follow the action, and scrapes of one moment share an answer.
     eventually("no lease in the metrics", TIMEOUT, || {
         (evenkeel.metric("evenkeel_leases", &[("rule", "calm")]) == 0.0).then_some(())
     });
@@ -115,7 +115,7 @@ fn what_takes_effect_at_the_next_start_only_is_named() {
     );
     evenkeel.reload();
     let warnings = eventually("the warning", TIMEOUT, || {
-        let of_keys = |line: &String| line.contains("takes effect at the next start");
+        let of_keys = |line: &String| line.contains("takes effect after a restart");
         let warnings: Vec<String> = evenkeel.log().into_iter().filter(of_keys).collect();
         (!warnings.is_empty()).then_some(warnings)
     });

@@ -465,10 +465,7 @@ fn the_dead_are_not_chosen_and_half_dead_ones_not_touched() {
         protect: &[],
     };
     let denial = protection.screen(&one_rule("{name: half-dead}"), &process);
-    assert!(
-        denial.is_err(),
-        "it has no executable any more, so nobody knows what it is"
-    );
+    assert!(denial.is_err(), "it has no executable any more, so it is unidentified");
 }
 
 #[test]

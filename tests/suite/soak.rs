@@ -67,7 +67,7 @@ fn soak(flags: &[&str], is_refused: bool) {
             let scrape = [whole, whole, whole, cut, slowly][index % 5];
             threads.spawn(move || {
                 while Instant::now() < end {
-                    match scrape(at).expect("nobody is cut off") {
+                    match scrape(at).expect("no client is cut off") {
                         503 => refused.fetch_add(1, Ordering::Relaxed),
                         _ => served.fetch_add(1, Ordering::Relaxed),
                     };
@@ -96,7 +96,7 @@ fn fifty_scrapers_leave_nothing_behind() {
     soak(&["--web.max-requests=0"], false);
 }
 
-/// Whoever comes when forty are being served is told so.
+/// The answer beyond forty parallel scrapes.
 #[test]
 fn fifty_scrapers_leave_nothing_behind_where_forty_are_allowed() {
     soak(&[], true);

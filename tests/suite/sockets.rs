@@ -49,7 +49,7 @@ fn both_listeners_can_be_handed_over_and_outlast_the_daemon() {
     let flags = ["--web.systemd-socket", "--webhook.systemd-socket"];
     for _ in 0..2 {
         let mut evenkeel = hand_over(&home, &[&webhook, &metrics], "webhook:metrics", &flags);
-        // Asked before it is ready: the kernel keeps the caller waiting, and nobody is refused.
+        // Asked before it is ready: the kernel keeps the caller waiting, and refuses no client.
         let answer = http::get(metrics_at, "/-/healthy").expect("an answer");
         assert_eq!(answer.status, 200, "{answer:?}");
         let token = format!("Bearer {TOKEN}");

@@ -128,7 +128,7 @@ fn a_pending_alert_waits_for_the_rest_of_its_time_after_a_restart() {
     let planned = eventually("a plan in the history", TIMEOUT, || {
         history(&home, "calm").into_iter().next()
     });
-    assert!(restarted.elapsed() < FOR, "its time began anew with the daemon");
+    assert!(restarted.elapsed() < FOR, "its time started over with the daemon");
     let at: jiff::Timestamp = planned["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
     assert!(at.as_millisecond() - since >= FOR.as_millis() as i64, "{planned}");
 }

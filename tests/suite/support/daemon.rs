@@ -228,7 +228,7 @@ impl Daemon {
         self.process.log()
     }
 
-    /// Asks it by signal to load its configuration anew.
+    /// Asks it by signal to load its configuration again.
     pub fn reload(&self) {
         self.process.signal(Signal::SIGHUP);
     }

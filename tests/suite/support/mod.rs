@@ -39,7 +39,7 @@ pub fn eventually<T>(what: &str, timeout: Duration, mut probe: impl FnMut() -> O
     }
 }
 
-/// A loopback address nobody listens on at this moment. Another program may take it before it is used: who starts a server
+/// A loopback address without a listener at this moment. Another program may take it before it is used: who starts a server
 /// on it tries again with another one.
 pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");

@@ -95,7 +95,7 @@ impl Drop for Process {
 fn collect(stream: impl Read + Send + 'static, log: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            log.lock().expect("nobody panics with the log in hand").push(line);
+            log.lock().expect("no thread panics with the log locked").push(line);
         }
     })
 }

@@ -81,7 +81,7 @@ impl Prometheus {
     }
 }
 
-/// Starts a server on a free port and waits until it is ready; on another port where somebody else was faster.
+/// Starts a server on a free port and waits until it is ready; on another port if another process was faster.
 pub fn start_server(
     name: &str,
     attempts: u32,

@@ -75,14 +75,14 @@ fn check_names_the_capability_that_a_step_lacks() {
         ),
         ("signal: SIGTERM", "kill", "without CAP_KILL: `signal SIGTERM`"),
         ("freeze: true", "kill", "without CAP_KILL: `freeze true`"),
-        ("affinity: all", "sys_nice", "without CAP_SYS_NICE, for `affinity all`"),
-        ("ionice: idle", "sys_nice", "without CAP_SYS_NICE, for `ionice idle`"),
+        ("affinity: all", "sys_nice", "without CAP_SYS_NICE: `affinity all`"),
+        ("ionice: idle", "sys_nice", "without CAP_SYS_NICE: `ionice idle`"),
         (
             "oom_score_adj: 500",
             "dac_override",
-            "without CAP_DAC_OVERRIDE, for `oom_score_adj 500`",
+            "without CAP_DAC_OVERRIDE: `oom_score_adj 500`",
         ),
-        ("nice: 5", "sys_ptrace", "without CAP_SYS_PTRACE, for identifying them"),
+        ("nice: 5", "sys_ptrace", "without CAP_SYS_PTRACE: identifying them"),
     ] {
         let said = check(step, Some(capability));
         assert!(said.contains(expected), "{step} without {capability}: {said}");

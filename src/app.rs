@@ -51,7 +51,7 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 const FIRST_LEDGER: Duration = Duration::from_secs(2);
 /// Nor does the engine wait longer for the first sample: what is to be undone does not depend on it.
 const FIRST_SAMPLE: Duration = Duration::from_secs(2);
-/// Nor is the rehearsal waited for: where a process cannot be looked at, the kernel may keep it for as long as that lasts.
+/// Longest wait for the warm-up, because a process that is blocked in the kernel may block the warm-up as well.
 const REHEARSAL: Duration = Duration::from_secs(5);
 /// Requests and connections are not waited for longer than this at the end.
 const DRAIN: Duration = Duration::from_secs(5);

@@ -48,7 +48,7 @@ pub struct Object {
     /// With its article, as messages name it: "a rule".
     pub title: &'static str,
     pub keys: &'static [Key],
-    /// Exactly one key, as each rung of a ladder has.
+    /// Exactly one key, as in each step of a rule.
     pub one_of: bool,
 }
 

@@ -14,15 +14,15 @@ use crate::process::{Cgroup, Process, Target};
 use crate::rule::step::Change;
 use std::collections::BTreeMap;
 
-/// What a step would set on a process.
+/// The new value of a step on a process, and its base.
 pub(super) struct OnProcess {
     pub prepared: Prepared,
-    /// What is there came to it from a parent with a lease.
+    /// Whether the process inherited its present value from a parent with a lease.
     pub is_by_birth: bool,
 }
 
 impl<H: Host> Engine<H> {
-    /// Reads what a step would change on a process, and what it would set there.
+    /// Reads the present value of a process, and computes the new one.
     ///
     /// # Errors
     /// With the outcome, when the process is gone or its values cannot be read.
@@ -42,7 +42,7 @@ impl<H: Host> Engine<H> {
                 (saved.value, is_by_birth) = (own, true);
             }
         }
-        // A lease of this same turn is not carried out yet; ours will find what it sets.
+        // A lease of this transaction is not applied yet; ours will find its value.
         if let Some(value) = self.awaited_value(target.into(), knob) {
             saved.iter_mut().for_each(|saved| saved.value.clone_from(&value));
         }
@@ -51,8 +51,8 @@ impl<H: Host> Engine<H> {
         Ok(OnProcess { prepared, is_by_birth })
     }
 
-    /// What the knob of a target would be, were there no leases of other alerts: `found` is there now, and never empty.
-    /// Steps of one ladder build on each other.
+    /// The value of a knob without the leases of other alerts. `found` is the present value, and never empty. Steps of one rule build
+    /// on each other.
     pub(super) fn base_of(&self, context: &StepContext<'_>, knob: Knob, found: &[SavedValue]) -> Value {
         let of_knob = |lease: &&Lease| lease.effect.value().is_some_and(|value| value.knob() == knob);
         let held = self.ledger.leases.on(context.candidate.target());
@@ -66,7 +66,7 @@ impl<H: Host> Engine<H> {
         own.filter(|_| is_ours).unwrap_or(base)
     }
 
-    /// What an earlier step of the same ladder set. What is held since an earlier firing is to be undone, and does not count.
+    /// The value of an earlier step of the same rule. Leases of an earlier firing are to be reverted, and do not count.
     fn newest_of_episode(&self, context: &StepContext<'_>, stack: &[&Lease]) -> Option<Value> {
         let key = EpisodeKey {
             rule: context.rule.name.clone(),
@@ -90,8 +90,7 @@ impl<H: Host> Engine<H> {
         (!settled).then_some(value)
     }
 
-    /// systemd has the limits of all devices in one property. What was set there for another device is no part of what
-    /// the unit was before.
+    /// Removes the limits of other devices from the saved record, because systemd has those of all devices in one property.
     pub(super) fn forget_other_devices(&self, cgroup: &Cgroup, knob: Knob, unit: &mut UnitState) {
         let Knob::Io(own, kind) = knob else { return };
         let mut others: BTreeMap<Device, &UnitState> = BTreeMap::new();
@@ -103,7 +102,7 @@ impl<H: Host> Engine<H> {
                 && (device != own && of == kind)
                 && let Some(former) = saved.first().and_then(|saved| saved.unit.as_ref())
             {
-                // The oldest lease on a device knows what was there first.
+                // The oldest lease on a device has the original value.
                 others.entry(device).or_insert(former);
             }
         }

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 impl<H: Host> Engine<H> {
     /// # Errors
-    /// When a final signal would stay pending, and evenkeel cannot change that.
+    /// When a fatal signal would stay pending, and evenkeel cannot change that.
     pub(super) fn may_deliver(&mut self, signal: Signal, candidate: &Candidate) -> Result<(), Denial> {
         let processes = match candidate {
             Candidate::Process(process) => vec![process.identity],
@@ -43,7 +43,7 @@ impl<H: Host> Engine<H> {
         suspensions
     }
 
-    /// The leases that stop a process in this way, newest first. None where another program had stopped it before.
+    /// The leases that stop a process in this way, newest first. Empty if another program stopped it before.
     fn own_stops(&self, process: Identity, held: &Suspension) -> Vec<u64> {
         let is_stop = |lease: &&Lease| lease.effect.value() == Some(&Value::Freeze(true));
         let stops: Vec<&Lease> = match held {
@@ -62,7 +62,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// # Errors
-    /// When a process is to be stopped that a final signal is on its way to: it could not end.
+    /// When the step would stop a process with a pending fatal signal, which could not exit then.
     pub(super) fn may_freeze(&mut self, candidate: &Candidate) -> Result<(), Denial> {
         let is_ending = |victim: &&Victim| victim.is_awaited() && !victim.outlived && !victim.signals.is_empty();
         let ending = self.ledger.victims.iter().filter(is_ending);
@@ -89,10 +89,10 @@ impl<H: Host> Engine<H> {
             && now.details.cgroup.as_deref().is_some_and(|path| cgroup.holds(path))
     }
 
-    /// Sends a signal to the process of a step, right after it was looked at once more.
+    /// Sends a signal to the process of a step, right after the last check.
     ///
     /// # Errors
-    /// With the outcome, where it was not sent.
+    /// With the outcome, if it was not sent.
     pub(super) fn deliver(
         &mut self,
         signal: Signal,
@@ -119,10 +119,10 @@ impl<H: Host> Engine<H> {
         Ok(StepResult::only(Outcome::Applied, ""))
     }
 
-    /// Ends what evenkeel itself does to keep a process from getting a signal.
+    /// Reverts evenkeel's own stops of a process, so that it receives a signal.
     ///
     /// # Errors
-    /// When the signal would stay pending all the same.
+    /// When the signal would stay pending anyway.
     fn let_continue(
         &mut self,
         process: Identity,
@@ -141,7 +141,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// The other lease for which the signal of this one was sent to its target, and not taken back yet.
+    /// Another lease on the target that has sent the same signal and is not reverted.
     fn sender_of(&self, lease: &Lease) -> Option<u64> {
         let mut others = self.ledger.leases.on(lease.target);
         let is_sender = |other: &&Lease| other.id != lease.id && other.settled && other.shares_knob(lease);

@@ -8,23 +8,23 @@ use crate::ledger::{Closed, Episode, EvidenceSource};
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// For how long a delivery of Alertmanager may come out of order: a notification is tried again for the
+/// How long a delivery of Alertmanager may be out of order: a notification is retried for the
 /// `group_interval`, 5 min by default, and members of a cluster wait 15 s for each other.
 pub const LATE: Duration = Duration::from_secs(300);
 
-/// An alert, and which source says so.
+/// A report of a source about an alert.
 #[derive(Debug, Clone, Copy)]
 pub struct Statement<'a> {
     pub alert: &'a Alert,
     pub source: EvidenceSource,
-    /// CLOCK_BOOTTIME at which it was said.
+    /// CLOCK_BOOTTIME of the report.
     pub at: Duration,
-    /// For how long it counts when it says that the alert fires; `None` for the rule's `hold`.
+    /// How long a report of a firing alert counts; `None` for the rule's `hold`.
     pub fresh_for: Option<Duration>,
 }
 
 impl<'a> Statement<'a> {
-    /// What was delivered at `at`: by webhook, or by own evaluation.
+    /// A report at `at`, by webhook or own evaluation.
     pub fn delivered(alert: &'a Alert, at: Duration) -> Statement<'a> {
         let (source, fresh_for) = match alert.source {
             Source::Alertmanager => (EvidenceSource::Webhook, None),
@@ -38,7 +38,7 @@ impl<'a> Statement<'a> {
         }
     }
 
-    /// Whether it says that an alert fires whose end, known as `closed`, came after that.
+    /// Whether it reports a firing alert whose end, recorded as `closed`, is later.
     pub fn is_late_firing(&self, closed: Option<&Closed>, now: Duration) -> bool {
         let Some(closed) = closed else { return false };
         let closed_at = closed.closed_at.unwrap_or(now);
@@ -59,15 +59,15 @@ impl<'a> Statement<'a> {
             && last_firing.is_some_and(|at| now.saturating_sub(at) < LATE)
     }
 
-    /// The end by the alert's own account; `now` stands in where a resolve does not say when. It is compared with starts
-    /// from the same sender, so this host's clock does not bound it.
+    /// The end as reported by the alert, or `now` if a resolve has none. It is compared with starts from the same sender, so this
+    /// host's clock does not bound it.
     pub fn ended_at(&self, now: Timestamp) -> Timestamp {
         self.alert.ends_at.unwrap_or(now).max(self.alert.starts_at)
     }
 }
 
-/// The end to remember of an episode that closes at `now` (CLOCK_BOOTTIME). An end that a delivery reported a moment ago
-/// stays known when the alert was listed once more and then no more: duplicates from before it may still come.
+/// The end to record for an episode that closes at `now` (CLOCK_BOOTTIME). A recently reported end is kept if the alert was listed
+/// once more and then no longer, because duplicates from before that end may still arrive.
 pub fn end_to_remember(known: Option<&Closed>, ended_at: Timestamp, now: Duration) -> Closed {
     let recent = known.filter(|known| now.saturating_sub(known.closed_at.unwrap_or(now)) < LATE);
     Closed {

@@ -2,10 +2,10 @@
 
 use crate::alert::Labels;
 
-/// Names that every host answers to, so that they identify none.
+/// Names that every host has, and that therefore identify none.
 const LOOPBACK_NAMES: [&str; 4] = ["localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"];
 
-/// How this host recognises alerts about itself.
+/// The labels and names that identify alerts about this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostIdentity {
     /// Labels that name a host; one that names this host is enough.
@@ -41,14 +41,14 @@ impl HostIdentity {
         &self.names
     }
 
-    /// Whether an alert says at all which host it is about.
+    /// Whether an alert names any host.
     pub fn is_named_in(&self, alert: &Labels) -> bool {
         let is_given = |label: &String| alert.get(label).is_some_and(|value| !value.is_empty());
         self.labels.iter().any(is_given)
     }
 
     /// # Errors
-    /// Says what was compared with what.
+    /// With the labels and the names that were compared.
     pub fn recognises(&self, alert: &Labels) -> Result<(), String> {
         let mut compared = Vec::new();
         for label in &self.labels {
@@ -57,7 +57,7 @@ impl HostIdentity {
             };
             let host = without_port(value);
             let is_here = |host: &str| self.names.iter().any(|name| is_same_host(host, name));
-            // Nearly always it is written as it is known here.
+            // The spelling is nearly always the same, so this is the fast path.
             if is_here(host) || is_here(&host.to_lowercase()) {
                 return Ok(());
             }

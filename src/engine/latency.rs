@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-/// When what a turn reacts to was seen, and when the alert came here.
+/// The times of the sample and of the alert behind a transaction.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
-    /// The sample that made the alert; alerts of others do not tell.
+    /// The sample behind the alert; unknown for alerts from Alertmanager.
     pub sampled_at: Option<Instant>,
     pub received_at: Instant,
 }
@@ -19,7 +19,7 @@ impl From<Instant> for Arrival {
     }
 }
 
-/// When the stages of a turn were over.
+/// The end of each stage of a transaction.
 #[derive(Debug, Clone, Copy)]
 pub struct Stages {
     begun: Instant,
@@ -38,7 +38,7 @@ impl Stages {
         }
     }
 
-    /// To be called for a step that was taken at `done_at`.
+    /// Logs the latency of a step that was applied at `done_at`.
     pub fn tell(&self, arrival: Arrival, done_at: Instant, rule: &str, pid: Option<i32>) {
         let seen = arrival.sampled_at.unwrap_or(arrival.received_at);
         let ms = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as f64 / 1e3;

@@ -9,10 +9,10 @@ use crate::host::Host;
 use crate::ledger::{Entry, Lease, Outcome};
 use std::time::Duration;
 
-/// How the undoing of a lease stands.
+/// A revert that waits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wait {
-    /// The outcome that it will have.
+    /// The outcome on success.
     pub word: Outcome,
     used_bytes: u64,
     delay: Duration,
@@ -22,7 +22,7 @@ impl Wait {
     fn next(former: Option<&Wait>, word: Outcome, shortage: Shortage) -> Wait {
         let used_bytes = shortage.used_bytes;
         let delay = match former {
-            // As long as use falls, there is hope for soon.
+            // While the use falls, the next retry is soon.
             Some(former) if used_bytes >= former.used_bytes => (former.delay * 2).min(ROUND),
             _ => RETRY,
         };
@@ -35,12 +35,12 @@ impl Wait {
 }
 
 impl<H: Host> Engine<H> {
-    /// Whether a lease is being undone and waits; nothing renews it then.
+    /// Whether the revert of a lease waits; nothing renews the lease then.
     pub(super) fn is_waiting_for_room(&self, lease: &Lease) -> bool {
         self.waits.contains_key(&lease.id)
     }
 
-    /// Tries again to undo what waits. Its episode has nothing to do with that any more.
+    /// Retries waiting reverts, independently of their episodes.
     pub(super) fn retry_waiting(&mut self, transaction: &mut Transaction) {
         let now = transaction.boot_now();
         let leases = &self.ledger.leases;
@@ -52,11 +52,11 @@ impl<H: Host> Engine<H> {
             .extend(due.map(|(&lease, wait)| Action::Undo { lease, word: wait.word }));
     }
 
-    /// Puts the undoing of a lease off. True the first time, when it is to be told.
+    /// Postpones the revert of a lease. True the first time, for the record.
     pub(super) fn wait_for_room(&mut self, lease: &Lease, word: Outcome, shortage: Shortage) -> bool {
         let wait = Wait::next(self.waits.get(&lease.id), word, shortage);
         let is_first = self.waits.insert(lease.id, wait).is_none();
-        // Reclaiming has taken its time.
+        // Reclaiming takes time, so the clock is read again.
         let deadline = self.host.now().boot + wait.delay;
         let ids = vec![lease.id];
         self.ledger.record(&Entry::Renewed { ids, deadline });

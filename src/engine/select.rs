@@ -11,15 +11,15 @@ use crate::rule::{OrderKey, Rule, Step};
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// What was found for a selector.
+/// The result of a selection.
 pub struct Selection {
-    /// Those for which every condition holds, with what guard and order need, in the rule's order.
+    /// The matching processes, with the fields for guard and order, in the order of the rule.
     pub matches: Vec<Process>,
-    /// Those of which that cannot be told, because they keep readers of their command line waiting.
+    /// The processes whose match is unknown, because they block readers of their command line.
     pub unreadable: Vec<Process>,
 }
 
-/// The processes of `table` that a rule means. `selector` is the rule's, with the labels of the alert filled in.
+/// Selects the processes of `table` for a rule. `selector` is the rule's, with the labels of the alert.
 pub fn select(
     host: &mut impl Host,
     table: &[Process],
@@ -39,32 +39,31 @@ pub fn select(
             unreadable.push(process);
         }
     }
-    // Only now the files that no condition asked for, and only for those that match.
+    // The remaining files are read last, and only for the matches.
     let more = protection.needs() | plan_needs(rule);
     matches.retain_mut(|process| host.read_details(process, more));
     plan::order(&mut matches, rule.order_by);
     Selection { matches, unreadable }
 }
 
-/// The selector of a rule for an episode: with the labels of its alert filled in, and the time from which numbers of
-/// processes in them count.
+/// The selector of a rule for an episode, with the labels of its alert and the time at which their pids were valid.
 pub fn selector_for(rule: &Rule, episode: &Episode, now: Moment) -> Option<Selector> {
     let began_at = began_at(episode.starts_at, now).min(episode.opened_at);
     rule.selector()
         .map(|selector| selector.resolve_at(&episode.labels, began_at))
 }
 
-/// CLOCK_BOOTTIME at which an alert began, by its own account.
+/// CLOCK_BOOTTIME of the start that the alert reports.
 pub fn began_at(starts_at: Timestamp, now: Moment) -> Duration {
     let since = now.wall.duration_since(starts_at);
     match Duration::try_from(since) {
         Ok(since) => now.boot.saturating_sub(since),
-        // It will begin.
+        // The start is in the future.
         Err(_) => now.boot.saturating_add(since.unsigned_abs()),
     }
 }
 
-/// Reads one process again and judges it again, for the moment before it is touched.
+/// Reads and checks one process again, right before a step.
 pub fn still_holds(
     host: &mut impl Host,
     seen: &Process,
@@ -82,7 +81,7 @@ pub fn still_holds(
         && protection.screen(rule, &now).is_ok()
 }
 
-/// Whether a rule wants processor use measured.
+/// Whether a rule needs the processor use of processes.
 pub fn needs_cpu(rule: &Rule) -> bool {
     let by_selector =
         |selector: &Selector| rule.order_by.key == OrderKey::Cpu || selector.needs().contains(ProcessFields::CPU);

@@ -14,9 +14,9 @@ use smol_str::SmolStr;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-/// The page lists this many leases, and as many alerts; the metrics count them all.
+/// Maximum number of leases and of alerts on the status page; the metrics count all.
 const MAX_SHOWN: usize = 1000;
-/// So many alerts and leases are counted again at each turn.
+/// Number of alerts and leases up to which each transaction counts them again.
 const MANY: usize = 256;
 /// Characters of a label's value that the page shows.
 const MAX_SHOWN_LABEL: usize = 100;
@@ -30,7 +30,7 @@ pub fn recall(telemetry: &Telemetry, records: &[Record]) {
 }
 
 impl<H: Host> Engine<H> {
-    /// Shows a record of the audit trail as it becomes durable.
+    /// Logs and shows a record when it becomes durable.
     pub(super) fn show(&self, entry: &Entry) {
         let Entry::Record(record) = entry else { return };
         if let Some(decision) = record.decision {
@@ -54,7 +54,7 @@ impl<H: Host> Engine<H> {
         transaction.to_show().for_each(|entry| self.show(entry));
     }
 
-    /// Tells the page which rules are in force.
+    /// Shows the active rules on the status page.
     pub(super) fn show_rules(&self) {
         let rules = self.policy.rules.rules.iter().map(|rule| RuleStatus {
             rule: rule.name.to_string(),
@@ -71,8 +71,8 @@ impl<H: Host> Engine<H> {
         self.telemetry.set_rules(rules.collect());
     }
 
-    /// Brings metrics and page up to date with the book. The page looks once a second: its lists may wait a little. Where
-    /// thousands of alerts are open, so may the counts.
+    /// Updates metrics and status page from the ledger's state. The page refreshes once a second, so its lists may lag; with thousands
+    /// of open alerts, so may the counts.
     pub(super) fn publish_state(&mut self) {
         let now = self.host.now();
         let is_recent = self.timers.listed_at.is_some_and(|at| now.boot < at + RELIST);
@@ -140,7 +140,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Of every rule that takes final steps, and of any other whose breaker is open.
+    /// The breakers of all rules with irreversible actions, and all open ones.
     fn breakers(&self) -> BTreeMap<String, bool> {
         let rules = self.policy.rules.rules.iter().filter(|rule| rule.has_final_steps());
         let closed = rules.map(|rule| (rule.name.to_string(), false));
@@ -150,7 +150,7 @@ impl<H: Host> Engine<H> {
 }
 
 impl<H: Host> Engine<H> {
-    /// By rule and state; every state of a rule that allocates, so that a graph does not break off.
+    /// The allocations by rule and state, with every state of each allocating rule, so that a graph has no gap.
     fn count_allocations(&self) -> BTreeMap<(String, &'static str), usize> {
         let mut counts = self.telemetry.state().allocations;
         counts.values_mut().for_each(|count| *count = 0);

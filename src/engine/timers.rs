@@ -4,38 +4,38 @@ use crate::ledger::{Lease, LedgerState};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Open episodes are judged again this often.
+/// Interval at which open episodes are evaluated again.
 pub const ROUND: Duration = Duration::from_secs(15);
-/// What could not be written or undone is tried again this often.
+/// Interval of retries of failed writes and reverts.
 pub const RETRY: Duration = Duration::from_secs(1);
-/// Processor use is measured between readings of the process table this far apart.
+/// Time between two readings of the process table for processor use.
 pub const BASELINE: Duration = Duration::from_secs(10);
 
-/// The page's lists are brought up to date at most this often.
+/// Shortest interval between updates of the page's lists.
 pub const RELIST: Duration = Duration::from_millis(250);
 
-/// What the engine remembers of its own doing; all times are CLOCK_BOOTTIME.
+/// The times of the engine's last activities, all on CLOCK_BOOTTIME.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Timers {
     /// Last round over all open episodes.
     pub last_round: Duration,
-    /// Last try to write what could not be written; `None` where all is written.
+    /// Last retry of a failed write; `None` if everything is written.
     pub last_retry: Option<Duration>,
-    /// Last reading for processor use; `None` where no rule asks for it.
+    /// Last reading for processor use; `None` if no rule needs it.
     pub baseline_at: Option<Duration>,
-    /// When the page was last given its lists.
+    /// Last update of the page's lists.
     pub listed_at: Option<Duration>,
-    /// Whether they have changed since.
+    /// Whether the lists have changed since.
     pub must_list: bool,
 }
 
-/// When something is due, if anything ever is. A climb that is done has `Duration::MAX`. `under_way` are leases for which
-/// an answer is awaited.
+/// The next due time, if there is one. A target without further steps has `Duration::MAX`. `under_way` are the leases with a job
+/// in flight.
 pub fn next_due(ledger: &LedgerState, timers: Timers, under_way: &BTreeSet<u64>) -> Option<Duration> {
     let targets = ledger
         .episodes
         .values()
-        // They wait for a confirmation, whenever that comes.
+        // Unconfirmed episodes have no due time.
         .filter(|episode| !episode.evidence.is_doubted())
         .flat_map(|episode| &episode.targets)
         .map(|progress| progress.due);

@@ -214,7 +214,7 @@ impl Transaction {
         while let Some(former) = self.formers.pop() {
             ledger.roll_back(former);
         }
-        // A remaining entry may depend on one that was rolled back.
+        // The roll-back may have undone a remaining entry as well, so each is applied again.
         for entry in &closings {
             ledger.record(entry);
         }

@@ -13,11 +13,11 @@ use crate::rule::Rule;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl<H: Host> Engine<H> {
-    /// Sets again what systemd took away, and ends leases of which another program changed the value.
+    /// Reapplies limits that systemd dropped, and ends leases whose value another program changed.
     pub(super) fn check_limits_of_units(&mut self, transaction: &mut Transaction) {
         let undone: BTreeSet<u64> = transaction.undone().collect();
         for lease in self.newest_of_units() {
-            // What is being undone is tried again by itself.
+            // Reverts have their own retries.
             if lease.is_undoing || self.is_waiting_for_room(&lease) {
                 continue;
             }
@@ -29,7 +29,7 @@ impl<H: Host> Engine<H> {
                 continue;
             };
             match self.host.standing(&cgroup, value, unit) {
-                // A cgroup that is gone is found by its episode; what systemd does not answer is asked again in a round.
+                // The episode finds a removed cgroup, and the next round retries a failed request to systemd.
                 Ok(Standing::Holds) | Err(_) => {}
                 Ok(Standing::TakenBySystemd) => self.set_again(lease, &cgroup, transaction),
                 Ok(Standing::Overwritten | Standing::Changed) => {
@@ -39,7 +39,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// The lease whose value stands, for each file of each cgroup.
+    /// The lease with the active value, for each file of each cgroup.
     fn newest_of_units(&self) -> Vec<Lease> {
         let mut newest: BTreeMap<(Target, Knob), &Lease> = BTreeMap::new();
         for lease in self.ledger.leases.values().filter(|lease| lease.settled) {
@@ -57,7 +57,7 @@ impl<H: Host> Engine<H> {
             simulated: false,
         };
         let episode = self.ledger.episodes.get(&key).filter(|_| !self.ledger.paused);
-        // While the alert waits for a confirmation nothing is set; what systemd took stays away until then.
+        // An unconfirmed alert gets no steps, so a dropped limit is reapplied after the confirmation.
         let is_firing = |episode: &&Episode| self.level_of(episode, transaction.boot_now()) == Level::Firing;
         let Some(episode) = episode.filter(is_firing) else {
             return;
@@ -84,7 +84,7 @@ impl<H: Host> Engine<H> {
         match effected.outcome {
             Outcome::Applied => {}
             Outcome::NoEffect => return self.begin_undo(lease.id, Outcome::Superseded, transaction),
-            // It is tried again in a round.
+            // The next round retries.
             _ => return,
         }
         let mut record = AlertRef::new(&rule_name, &labels, &lease.fingerprint).record(transaction.now);
@@ -98,7 +98,7 @@ impl<H: Host> Engine<H> {
         transaction.close(&mut self.ledger, Entry::Record(record));
     }
 
-    /// What is in a cgroup may be protected by now, and may use more than the limit.
+    /// Checks again, because a protected process may be in the cgroup by now, or more memory than the limit in use.
     fn may_set_again(&mut self, rule: &Rule, lease: &Lease, cgroup: &Cgroup) -> bool {
         let Some(now) = self.host.cgroup(&cgroup.path) else {
             return false;

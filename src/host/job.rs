@@ -8,14 +8,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Something to be done elsewhere while the engine goes on.
+/// An asynchronous job.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Job {
     Request(Request, Server),
     Command(Run),
 }
 
-/// One HTTP request, with everything filled in.
+/// One HTTP request, with the labels of the alert.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     pub method: String,
@@ -28,17 +28,17 @@ pub struct Request {
     pub key: String,
 }
 
-/// How to speak to the server of a request.
+/// The connection settings of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Authorization>,
     pub tls: Trust,
-    /// For the connection, and again for the answer.
+    /// Timeout of the connection, and of the response.
     pub timeout: Duration,
 }
 
-/// What stands in the `Authorization` header.
+/// The `Authorization` header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Authorization {
@@ -63,23 +63,23 @@ pub struct Run {
     /// Name of the user that it runs as; `None` is the user of evenkeel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// After this it is told to end, and then made to.
+    /// Time after which it gets SIGTERM, and later SIGKILL.
     pub timeout: Duration,
 }
 
-/// What came of an errand.
+/// The result of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    /// The server answered, with whatever status.
+    /// The server responded, with any status.
     Answered {
         status: u16,
         body: Vec<u8>,
-        /// How long not to come again, as the server asks for with `Retry-After` (RFC 9110, section 10.2.3).
+        /// `Retry-After` of the server (RFC 9110, section 10.2.3).
         retry_after: Option<Duration>,
     },
-    /// There is no whole answer. `was_sent` is false where no request can have reached the server.
+    /// There is no complete response. `was_sent` is false if no request can have reached the server.
     Unanswered { reason: String, was_sent: bool },
-    /// The command ended. The first bytes of what it wrote to both outputs.
+    /// The command exited. `output` has the first bytes of both its outputs.
     Ended { end: End, output: String },
     /// The command could not be started.
     NotStarted { reason: String },
@@ -95,12 +95,12 @@ impl fmt::Display for End {
     }
 }
 
-/// How a command ended.
+/// The exit of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Status(i32),
     /// Ended by this signal.
     Signal(i32),
-    /// It was ended because its time was over.
+    /// Killed after its timeout.
     TimedOut,
 }

@@ -19,21 +19,21 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An allocator's answer is a line of JSON.
+/// Largest response of an allocator, which is a line of JSON.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// What is kept of what a command writes; the rest is read and dropped.
+/// Bytes of a command's output that are kept; the rest is read and dropped.
 const MAX_OUTPUT_BYTES: usize = 4096;
-/// Pieces of 4 KiB that are read without a look at the clock.
+/// Pieces of 4 KiB that are read between two checks of the timeout.
 const MAX_READS: usize = 64;
-/// Between SIGTERM and SIGKILL for a command whose time is over.
+/// Time between SIGTERM and SIGKILL after a command's timeout.
 const GRACE: Duration = Duration::from_secs(5);
-/// Between two looks whether the group of a command has ended; each reads the process table.
+/// Interval between checks for the exit of a command's group; each check reads the process table.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// As login(1) and systemd set it for root.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Called from any thread with the ticket of an errand and what came of it.
+/// Called from any thread with the ticket and the report of a job.
 pub type OnReport = Arc<dyn Fn(u64, Report) + Send + Sync>;
 
 /// The runner of jobs. Cheap to clone.
@@ -66,7 +66,7 @@ impl JobRunner {
                 let thread = std::thread::Builder::new().name("command".into());
                 if let Err(error) = thread.spawn(work) {
                     let reason = format!("no thread for it: {error}");
-                    // On a thread of its own too: the caller is the one who hears it.
+                    // On its own thread, too, because the caller receives the report.
                     self.runtime
                         .spawn_blocking(move || failed(ticket, Report::NotStarted { reason }));
                 }
@@ -162,7 +162,7 @@ fn execute(run: &Run) -> Report {
                 output: String::from_utf8_lossy(&output).into_owned(),
             },
             Err(error) => {
-                // It must not go on unattended.
+                // The command must not run without supervision.
                 let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
                 drop(child.wait());
                 not_started(format!("waiting for it failed: {error}"))
@@ -183,7 +183,7 @@ fn start(run: &Run) -> Result<(Child, io::PipeReader), String> {
             let found = User::from_name(name).map_err(|errno| format!("user {name:?}: {errno}"))?;
             Some(found.ok_or(format!("there is no user {name:?}"))?)
         }
-        // In a container, who we are may have no name.
+        // In a container the user may have no name.
         None => User::from_uid(nix::unistd::geteuid()).ok().flatten(),
     };
     if let Some(user) = &user {
@@ -198,13 +198,13 @@ fn start(run: &Run) -> Result<(Child, io::PipeReader), String> {
     command.current_dir("/").process_group(0);
     command.stdin(Stdio::null()).stdout(input).stderr(errors);
     let child = command.spawn().map_err(|error| format!("{program:?}: {error}"))?;
-    // It must not inherit how little evenkeel itself wants to be ended when memory runs out. Best effort: it may be gone.
+    // The command must not inherit evenkeel's oom_score_adj. Best effort, because it may have exited.
     let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "0");
-    // Our ends of the pipe for writing end with `command`, so that its end is seen.
+    // Our writing ends of the pipe are closed with `command`, so that its end of file is seen.
     Ok((child, output))
 }
 
-/// Waits for the end of a child, and keeps the first bytes of what it and its children write meanwhile.
+/// Waits for the exit of a child, and keeps the first bytes of its output and its children's.
 fn attend(child: &mut Child, mut output: io::PipeReader, timeout: Duration) -> io::Result<(End, Vec<u8>)> {
     let pid = child.id() as i32;
     let group = Pid::from_raw(pid);
@@ -217,10 +217,10 @@ fn attend(child: &mut Child, mut output: io::PipeReader, timeout: Duration) -> i
     let mut due = Instant::now() + timeout;
     let mut sent = None;
     loop {
-        // The grace period is for its children as well: a shell may die at once while what it runs cleans up.
+        // The grace period is for its children as well, because a shell may exit at once while its command cleans up.
         if has_ended && (sent != Some(Signal::SIGTERM) || !has_members(group)) {
             if sent.is_some() {
-                // Should one have been born while we looked.
+                // Another process may have started meanwhile.
                 let _ = killpg(group, Signal::SIGKILL);
             }
             let status = child.wait()?;
@@ -238,7 +238,7 @@ fn attend(child: &mut Child, mut output: io::PipeReader, timeout: Duration) -> i
             } else {
                 Signal::SIGKILL
             };
-            // The child is not reaped before the end, so the number of the group is still its own.
+            // The child is reaped last, so that its group id is not reused.
             let _ = killpg(group, next);
             (sent, due) = (Some(next), Instant::now() + GRACE);
             continue;
@@ -311,7 +311,7 @@ fn read_member(stat: &[u8]) -> Option<GroupMember> {
 /// Reads what is there. False at the end.
 fn read_on(output: &mut io::PipeReader, kept: &mut Vec<u8>) -> io::Result<bool> {
     let mut buffer = [0; 4096];
-    // Who writes without end must not keep us from looking at the clock.
+    // Endless output must not prevent the check of the timeout.
     for _ in 0..MAX_READS {
         match output.read(&mut buffer) {
             Ok(0) => return Ok(false),

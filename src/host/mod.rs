@@ -38,9 +38,9 @@ use std::time::Duration;
 /// One moment on two clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// CLOCK_BOOTTIME: never set, counts through suspend, survives a restart of the daemon. Rules all deadlines.
+    /// CLOCK_BOOTTIME: it is never stepped, counts through suspend, and survives a restart of the daemon. All deadlines use it.
     pub boot: Duration,
-    /// The calendar, for people and for what Alertmanager says. May jump.
+    /// The wall clock, for people and for times of Alertmanager. It may be stepped.
     pub wall: Timestamp,
 }
 
@@ -71,14 +71,14 @@ pub enum HostError {
     },
 }
 
-/// What a knob of a cgroup is set to, and what systemd has on record for it where it keeps a unit for this cgroup.
+/// The value of a cgroup's knob, and the record of systemd if a unit owns the cgroup.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     pub value: Value,
     pub unit: Option<UnitState>,
 }
 
-/// Whether what was set on the cgroup of a unit still stands, and who changed it if not.
+/// Whether a limit of a unit's cgroup is still in place, and what changed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     Holds,
@@ -90,14 +90,14 @@ pub enum Standing {
     Changed,
 }
 
-/// Bytes in use before and after memory was taken back.
+/// Bytes in use before and after a reclaim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reclaimed {
     pub before: u64,
     pub after: u64,
 }
 
-/// Everything the engine sees of the world and does to it.
+/// The interface through which the engine reads and changes the host.
 pub trait Host {
     fn now(&self) -> Moment;
 
@@ -113,8 +113,7 @@ pub trait Host {
     /// Reads more expensive fields. False when the pid belongs to another process by now.
     fn read_details(&mut self, process: &mut Process, needs: ProcessFields) -> bool;
 
-    /// Reads what a selector asks for, and tells whether all of it holds for this very process; what it need not know
-    /// for that may stay unread.
+    /// Reads the fields of a selector, and returns whether the process matches. Fields that are not needed for that may stay unread.
     fn satisfies(&mut self, process: &mut Process, selector: &Selector) -> bool {
         self.read_details(process, selector.needs()) && selector.judge(process) == Judgement::Holds
     }
@@ -143,19 +142,19 @@ pub trait Host {
     /// When it is gone, the pid belongs to another process, or the kernel refuses.
     fn signal(&mut self, process: Identity, signal: Signal) -> Result<(), HostError>;
 
-    /// What keeps a process from running, and so from getting signals.
+    /// The reason why a process does not run, and so receives no signals.
     fn suspensions(&mut self, process: Identity) -> Vec<Suspension> {
         let now = self.process(process.pid).filter(|now| now.identity == process);
         now.as_ref().and_then(Suspension::of_state).into_iter().collect()
     }
 
-    /// Has the kernel move up to so many bytes of a process to swap, or back to the files they came from.
+    /// Makes the kernel page out up to this many bytes of a process.
     ///
     /// # Errors
     /// When it is gone, the pid belongs to another process, or the kernel refuses.
     fn page_out(&mut self, process: Identity, bytes: u64) -> Result<Reclaimed, HostError>;
 
-    // A host is one without cgroup v2 unless it says otherwise.
+    // The default is a host without cgroup v2.
 
     /// Every cgroup of the hierarchy of cgroup v2.
     ///
@@ -165,7 +164,7 @@ pub trait Host {
         Err(CgroupError::NoHierarchy)
     }
 
-    /// The cgroup that has a path now, whichever that is.
+    /// The present cgroup with a path.
     fn cgroup(&mut self, _path: &str) -> Option<Cgroup> {
         None
     }
@@ -194,10 +193,10 @@ pub trait Host {
         Err(CgroupError::NoHierarchy)
     }
 
-    /// Puts back what a knob of a cgroup was, and what systemd had on record for it.
+    /// Restores the value of a cgroup's knob, and the record of systemd.
     ///
     /// # Errors
-    /// As for setting it.
+    /// As for [`Host::set_cgroup`].
     fn restore_cgroup(
         &mut self,
         _cgroup: &Cgroup,
@@ -207,7 +206,7 @@ pub trait Host {
         Err(CgroupError::NoHierarchy)
     }
 
-    /// Whether a limit that was set on the cgroup of a unit still stands.
+    /// Whether a limit of a unit's cgroup is still in place.
     ///
     /// # Errors
     /// When the cgroup is gone or was replaced, or systemd cannot be asked.
@@ -215,7 +214,7 @@ pub trait Host {
         Err(CgroupError::NoHierarchy)
     }
 
-    /// What the record of a unit makes of a file of its next cgroup, where that is known.
+    /// The value that a unit's record gives to a file of its next cgroup, if known.
     fn recorded(&self, file: limit::CgroupFile, unit: &UnitState) -> Option<limit::Setting> {
         unit::recorded(file, unit)
     }
@@ -238,7 +237,7 @@ pub trait Host {
         Err(CgroupError::NoHierarchy)
     }
 
-    /// Ends everything in a cgroup and below it.
+    /// Kills every process in a cgroup and below it.
     ///
     /// # Errors
     /// When the cgroup is gone or was replaced, or the kernel refuses.
@@ -246,10 +245,10 @@ pub trait Host {
         Err(CgroupError::NoHierarchy)
     }
 
-    /// Whether any process is in a cgroup or below it; an error where it is gone or was replaced.
+    /// Whether any process is in a cgroup or below it; an error if it is gone or was replaced.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When that is unknown.
     fn is_populated(&mut self, _cgroup: &Cgroup) -> Result<bool, CgroupError> {
         Err(CgroupError::NoHierarchy)
     }
@@ -267,17 +266,17 @@ pub trait Host {
     /// Physical memory of the host.
     fn memory_bytes(&self) -> u64;
 
-    /// Asks to be told, by the means the host was made with, when this process ends. Memory of one that SIGKILL is on
-    /// its way to is freed at once, though it may take long to end (process_mrelease(2)).
+    /// Watches for the exit of this process, which the callback of the host reports. The memory of a process with a pending SIGKILL is
+    /// freed at once, even if its exit takes long (process_mrelease(2)).
     fn watch_exit(&mut self, process: Identity);
 
-    /// Begins an errand and returns at once. Its report comes by the means the host was made with, and bears the ticket.
+    /// Starts a job and returns at once. The callback of the host receives its report, with the ticket.
     fn begin(&mut self, ticket: u64, job: Job);
 
     /// Pids of evenkeel itself and of all its ancestors.
     fn own_ancestors(&self) -> BTreeSet<i32>;
 
-    /// Memory that programs could still get (`MemAvailable` of proc(5)), in bytes; `None` where it cannot be read.
+    /// Available memory (`MemAvailable` of proc(5)) in bytes; `None` if unreadable.
     fn available_memory(&mut self) -> Option<u64>;
 
     /// Processors of the host that are online, whichever evenkeel itself may run on.
@@ -293,7 +292,7 @@ pub trait Host {
         self.online_cpus()
     }
 
-    /// Why the nice value of a process counts among few others only, if that is so.
+    /// The reason why the nice value of a process has little effect, if there is one.
     fn nice_reach(&mut self, _process: Identity) -> Option<String> {
         None
     }
@@ -301,7 +300,7 @@ pub trait Host {
     /// Whether signals can be sent to exactly one process; what is missing, if not.
     ///
     /// # Errors
-    /// Names what the kernel or a filter of system calls lacks.
+    /// With the missing system call.
     fn may_signal(&self) -> Result<(), &'static str> {
         Ok(())
     }
@@ -317,15 +316,15 @@ pub trait Host {
         Ok(())
     }
 
-    /// Whether the executables of other users' processes can be read: no rule finds who cannot be identified.
+    /// Whether the executables of other users' processes are readable, because rules select only identified processes.
     ///
     /// # Errors
-    /// Names what is missing.
+    /// With the missing capability.
     fn may_identify_others(&self) -> Result<(), &'static str> {
         Ok(())
     }
 
-    /// Whether a process belongs to the user that evenkeel runs as. Asked only where others cannot be reached.
+    /// Whether a process belongs to the user that evenkeel runs as. Used only without access to other users' processes.
     fn is_own(&self, _process: Identity) -> bool {
         true
     }

@@ -55,7 +55,7 @@ impl World {
         std::mem::take(&mut self.engine.host().jobs)
     }
 
-    /// The one errand that was begun, in words, answered so.
+    /// Answers the one started job, and returns it as a string.
     fn answer(&mut self, report: Report) -> String {
         let begun = self.begun();
         assert_eq!(begun.len(), 1, "{begun:?}");

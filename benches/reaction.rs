@@ -30,21 +30,21 @@ const BETWEEN_SYNCS: Duration = Duration::from_millis(5);
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// What is asked for, and how each is told to do it.
-struct Deed {
+struct HostAction {
     name: &'static str,
     hook: &'static str,
 }
 
-const DEEDS: [Deed; 3] = [
-    Deed {
+const HOST_ACTIONS: [HostAction; 3] = [
+    HostAction {
         name: "SIGUSR1 by name",
         hook: "notice",
     },
-    Deed {
+    HostAction {
         name: "SIGTERM by name",
         hook: "end",
     },
-    Deed {
+    HostAction {
         name: "nice of a given pid",
         hook: "calm",
     },
@@ -74,11 +74,11 @@ fn main() -> ExitCode {
     let mut sleepers = Sleepers(Vec::new());
     for (processes, rounds) in HOSTS {
         sleepers.fill_up(processes);
-        for deed in &DEEDS {
-            let [own, peer] = race(deed, rounds, &evenkeel, &webhook);
+        for host_action in &HOST_ACTIONS {
+            let [own, peer] = race(host_action, rounds, &evenkeel, &webhook);
             println!(
                 "{:<22}{processes:>10}{:>12.2}{:>12.2}{:>12.2}{:>12.2}{:>9.2}{:>9.2}",
-                deed.name,
+                host_action.name,
                 own.0,
                 own.1,
                 peer.0,
@@ -117,11 +117,11 @@ fn percentiles(mut times: Vec<Duration>) -> (f64, f64) {
 }
 
 /// Milliseconds at p50 and p99 for both, which take turns so that what else the machine does meets both.
-fn race(deed: &Deed, rounds: usize, evenkeel: &Server, webhook: &Server) -> [(f64, f64); 2] {
+fn race(host_action: &HostAction, rounds: usize, evenkeel: &Server, webhook: &Server) -> [(f64, f64); 2] {
     let mut times = [Vec::new(), Vec::new()];
     for round in 0..WARM_UP + rounds {
         for (server, times) in [evenkeel, webhook].iter().zip(&mut times) {
-            let time = server.react(deed);
+            let time = server.react(host_action);
             if round >= WARM_UP {
                 times.push(time);
             }
@@ -259,18 +259,18 @@ impl Drop for Server {
 
 impl Server {
     /// From the last byte of a webhook to the action, on a target of its own.
-    fn react(&self, deed: &Deed) -> Duration {
+    fn react(&self, host_action: &HostAction) -> Duration {
         let mut target = Target::new();
         let pid = target.child.id();
         let path = if self.is_evenkeel {
             "/webhook".into()
         } else {
-            format!("/hooks/{}", deed.hook)
+            format!("/hooks/{}", host_action.hook)
         };
-        let alert = |status| payload(&[alert(deed.hook, pid, status)]);
+        let alert = |status| payload(&[alert(host_action.hook, pid, status)]);
         let mut connection = Connection::open(self.address);
         let sent = connection.send(&path, &alert("firing"));
-        let done = if deed.hook == "calm" {
+        let done = if host_action.hook == "calm" {
             target.niced()
         } else {
             target.signalled()

@@ -254,7 +254,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
                 engine
             };
             keep_running(&make, began, &inputs, &telemetry);
-            // Nobody listens any more when the daemon is ending by itself.
+            // There is no receiver any more when the daemon stops by itself.
             let _ = died.send(());
         };
         std::thread::Builder::new()
@@ -366,7 +366,7 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
             }
         }
     }
-    tracing::info!("ending: what is held is put back first");
+    tracing::info!("shutting down, leases are reverted first");
     handler.set_ready(false);
     let _ = stop.send(true);
     drop(tokio::time::timeout(DRAIN, receiving).await);
@@ -418,8 +418,8 @@ fn announce(name: &'static str, listener: std::io::Result<TcpListener>) -> Resul
     Ok(listener)
 }
 
-/// A fault in the engine costs the engine, and that for a second; sensing and publishing go on. Whoever waits for it to begin waits
-/// for the first attempt only.
+/// Runs the engine, and starts it again from the ledger a second after a panic. Sensing and publishing go on meanwhile. A
+/// caller that waits for the start waits for the first attempt only.
 fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &Receiver<Input>, telemetry: &Telemetry) {
     let mut began = Some(began);
     loop {

@@ -67,14 +67,11 @@ impl Reloader {
         match &result {
             Ok(()) => {
                 self.told.telemetry.reloaded(Some(super::now_seconds()));
-                tracing::info!("the configuration was loaded anew");
+                tracing::info!("config reloaded");
             }
             Err(reason) => {
                 self.told.telemetry.reloaded(None);
-                tracing::error!(
-                    reason,
-                    "the configuration was not loaded; the last good one stays in force"
-                );
+                tracing::error!(reason, "config reload failed, keeping the last good config");
             }
         }
         result

@@ -71,7 +71,7 @@ fn silently<T>(work: impl FnOnce() -> T) -> Option<T> {
 /// From an alert to an action.
 struct Reaction {
     engine: Engine<LinuxHost>,
-    somebody: Process,
+    bystander: Process,
     rule: Arc<Rule>,
     boot: BootId,
 }
@@ -83,8 +83,8 @@ impl Reaction {
         let others = table
             .iter()
             .filter(|process| !process.is_kernel_thread && !own_ancestors.contains(&process.identity.pid));
-        let somebody = others.max_by_key(|process| process.resident_bytes)?.clone();
-        let rule = Arc::new(rule(somebody.identity.pid)?);
+        let bystander = others.max_by_key(|process| process.resident_bytes)?.clone();
+        let rule = Arc::new(rule(bystander.identity.pid)?);
         let policy = Policy {
             rules: RuleSet {
                 rules: vec![Arc::clone(&rule)],
@@ -109,7 +109,7 @@ impl Reaction {
                 conditions,
                 Telemetry::default(),
             ),
-            somebody,
+            bystander,
             rule,
             boot: procfs.boot,
         })
@@ -123,15 +123,15 @@ impl Reaction {
             protect: &[],
         };
         if let Some(selector) = self.rule.selector() {
-            still_holds(self.engine.host(), &self.somebody, &self.rule, selector, &protection);
+            still_holds(self.engine.host(), &self.bystander, &self.rule, selector, &protection);
         }
         // A pid that does not exist, so that no signal is sent.
-        let nobody = Identity {
+        let absent = Identity {
             boot: self.boot,
             pid: std::process::id() as i32,
             start_ticks: u64::MAX,
         };
-        let _ = self.engine.host().signal(nobody, Signal::SIGCONT);
+        let _ = self.engine.host().signal(absent, Signal::SIGCONT);
     }
 }
 

@@ -128,7 +128,7 @@ impl<H: Host> Engine<H> {
             if may_differ_soon {
                 self.hasten_round(transaction.boot_now());
             }
-            let nobody = match refused.len() {
+            let reason_for_none = match refused.len() {
                 0 if selector.needs_unit() => {
                     "no cgroup matches the selector; a unit has one while it is active, and is named with its suffix"
                         .to_owned()
@@ -138,7 +138,7 @@ impl<H: Host> Engine<H> {
             };
             self.record_denials(about, refused, transaction);
             if matches.is_empty() {
-                let (decision, reason) = (Decision::NoTarget, nobody);
+                let (decision, reason) = (Decision::NoTarget, reason_for_none);
                 self.record_denial(about, &Denial { decision, reason }, transaction);
             }
         }

@@ -309,7 +309,7 @@ impl<H: Host> Engine<H> {
             let mut record = self.about(&lease).record(transaction.now);
             record.target = Some((lease.target, lease.name.clone()));
             (record.step, record.outcome) = (Some(step), Some(Outcome::Failed));
-            record.reason = "evenkeel ended while it ran: whether it finished is not known".to_owned();
+            record.reason = "evenkeel stopped during the run; unknown whether it finished".to_owned();
             self.telemetry.action(&lease.rule, "exec", Outcome::Failed.as_str());
             transaction.close(&mut self.ledger, Entry::Record(record));
             lease.settled = true;

@@ -565,7 +565,7 @@ impl<H: Host> Engine<H> {
 
     /// The reason why no targets can be selected now.
     fn selection_denial(&self, rule: &Rule, now: Duration) -> Option<Denial> {
-        // Whoever is oldest must not be taken for whoever uses the processors most.
+        // Without a measurement the oldest process would pass for the one that uses the processors most.
         (needs_cpu(rule) && self.processes.baseline(now).is_none()).then(|| Denial {
             decision: Decision::NoTarget,
             reason: "processor use not measured for long enough yet; evaluated again soon".to_owned(),
@@ -695,7 +695,7 @@ impl<H: Host> Engine<H> {
         }
         for work in std::mem::take(&mut transaction.work) {
             if matches!(work, Action::Undo { .. }) && transaction.table.is_none() {
-                // Whoever undoes must know the children.
+                // Undoing needs the children of targets.
                 transaction.table = Some(Arc::new(read_tree(&mut self.host)));
             }
             self.perform(work, &transaction, &mut outcomes);

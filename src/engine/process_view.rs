@@ -68,7 +68,7 @@ impl ProcessView {
 
     fn read_table(&mut self, host: &mut impl Host, leases: &Leases, now: Duration) -> ProcessTree {
         let mut table = host.processes().unwrap_or_else(|error| {
-            tracing::error!(%error, "process table unreadable");
+            tracing::error!(%error, "could not read the process table");
             Vec::new()
         });
         if let Some(baseline) = self.baseline(now) {

@@ -422,10 +422,10 @@ impl<H: Host> Engine<H> {
                 outcomes,
             );
         }
-        let nobody = ProcessTree::default();
+        let no_processes = ProcessTree::default();
         let leases = &self.ledger.leases;
         let family = Family {
-            tree: transaction.table.as_deref().unwrap_or(&nobody),
+            tree: transaction.table.as_deref().unwrap_or(&no_processes),
             descendants: &self.processes.descendants,
             is_holder: &|process| holds(leases, process, &lease),
         };

@@ -92,7 +92,7 @@ impl<H: Host> Engine<H> {
         record.step = Some(format!("{knob} {}", effected.after.as_deref().unwrap_or_default()));
         record.outcome = Some(effected.outcome);
         (record.before, record.after) = (effected.before, effected.after);
-        record.reason = "set again: systemd had taken it away when it read its files".to_owned();
+        record.reason = "reapplied, because systemd dropped it when it reloaded its files".to_owned();
         self.telemetry.action(&rule_name, knob, Outcome::Applied.as_str());
         transaction.close(&mut self.ledger, Entry::Lease(lease));
         transaction.close(&mut self.ledger, Entry::Record(record));

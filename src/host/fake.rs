@@ -200,7 +200,7 @@ fn unlimited(file: CgroupFile) -> Setting {
 /// One thing that reached a process.
 #[cfg(test)]
 #[derive(Debug, Clone)]
-pub struct Deed {
+pub struct HostAction {
     pub at: Duration,
     pub process: Process,
     /// `None` where a value was set.
@@ -230,7 +230,7 @@ pub struct FakeHost {
     pub denied_threads: BTreeSet<i32>,
     /// Everything that reached a process, with what it was at that moment.
     #[cfg(test)]
-    pub deeds: Vec<Deed>,
+    pub host_actions: Vec<HostAction>,
     /// What happens on the host just before something is set, one for each setting.
     #[cfg(test)]
     pub before_set: std::collections::VecDeque<fn(&mut FakeHost)>,
@@ -275,7 +275,7 @@ impl FakeHost {
             denied: BTreeSet::new(),
             denied_threads: BTreeSet::new(),
             #[cfg(test)]
-            deeds: Vec::new(),
+            host_actions: Vec::new(),
             #[cfg(test)]
             before_set: Default::default(),
             #[cfg(test)]
@@ -564,7 +564,7 @@ impl FakeHost {
     #[cfg(test)]
     fn note_deed(&mut self, id: Identity, signal: Option<Signal>) -> Result<(), HostError> {
         let (at, process) = (self.now.boot, self.verify(id)?.process.clone());
-        self.deeds.push(Deed { at, process, signal });
+        self.host_actions.push(HostAction { at, process, signal });
         Ok(())
     }
 
@@ -946,7 +946,7 @@ impl Host for FakeHost {
             if let Some(found) = self.processes.get(&pid) {
                 let (at, process) = (self.now.boot, found.process.clone());
                 let signal = Some(Signal::SIGKILL);
-                self.deeds.push(Deed { at, process, signal });
+                self.host_actions.push(HostAction { at, process, signal });
             }
             self.signals.push((pid, Signal::SIGKILL));
             self.processes.remove(&pid);

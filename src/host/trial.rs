@@ -185,19 +185,19 @@ mod tests {
     use std::process::{Child, Command};
 
     /// In a thread that has lost a capability, which is what the kernel looks at.
-    fn without<T: Send>(capability: CapabilitySet, deed: impl FnOnce() -> T + Send) -> T {
+    fn without<T: Send>(capability: CapabilitySet, host_action: impl FnOnce() -> T + Send) -> T {
         let lessened = || {
             let mut sets = rustix::thread::capabilities(None).unwrap();
             assert!(sets.effective.contains(capability), "run as root");
             sets.effective.remove(capability);
             rustix::thread::set_capabilities(None, sets).unwrap();
-            deed()
+            host_action()
         };
         std::thread::scope(|threads| threads.spawn(lessened).join().unwrap())
     }
 
     /// In a thread for which a system call is filtered, as in many containers (seccomp(2)).
-    fn filtered<T: Send>(call: i64, deed: impl FnOnce() -> T + Send) -> T {
+    fn filtered<T: Send>(call: i64, host_action: impl FnOnce() -> T + Send) -> T {
         let instruction = |code: u32, jump_false: u8, k: u32| libc::sock_filter {
             code: code as u16,
             jt: 0,
@@ -229,7 +229,7 @@ mod tests {
                 ]
             };
             assert_eq!(answers, [0, 0]);
-            deed()
+            host_action()
         };
         std::thread::scope(|threads| threads.spawn(confined).join().unwrap())
     }

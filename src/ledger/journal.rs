@@ -104,13 +104,13 @@ impl Journal {
                 self.store = Some(store);
                 Ok(ledger)
             }
-            Err(error) if error.is_corruption() => self.begin_anew(&error, None),
+            Err(error) if error.is_corruption() => self.begin_again(&error, None),
             Err(error) => Err(error),
         }
     }
 
     /// Sets a corrupt ledger aside and replaces it by a new one with the content of `known`, or with the readable rows.
-    fn begin_anew(&mut self, error: &StoreError, known: Option<&LedgerState>) -> Result<LedgerState, StoreError> {
+    fn begin_again(&mut self, error: &StoreError, known: Option<&LedgerState>) -> Result<LedgerState, StoreError> {
         self.store = None;
         let (ledger, aside) = recovery::replace(&self.directory, self.boot, known)?;
         tracing::error!(
@@ -198,7 +198,7 @@ impl Journal {
                 path: self.directory.clone(),
             };
             // The unsaved entries are in the state already, except the records.
-            if self.begin_anew(&error, Some(ledger)).is_ok() {
+            if self.begin_again(&error, Some(ledger)).is_ok() {
                 self.unsaved.retain(|entry| matches!(entry, Entry::Record(_)));
             }
         } else if !self.is_known {
@@ -226,9 +226,9 @@ impl Journal {
         }
         self.is_failing = !matches!(probed, Some(Ok(())));
         if self.is_failing && !self.is_broken {
-            let anew = Store::open(&self.directory, self.boot);
+            let reopened = Store::open(&self.directory, self.boot);
             // Loading also records the boot in a file that was only read until now.
-            if let Ok(store) = anew.and_then(|mut store| store.load().map(|_| store)) {
+            if let Ok(store) = reopened.and_then(|mut store| store.load().map(|_| store)) {
                 (self.store, self.is_failing) = (Some(store), false);
             }
         }

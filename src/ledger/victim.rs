@@ -30,7 +30,7 @@ pub struct Victim {
     /// CLOCK_BOOTTIME by which it must be gone; `None` while its ladder has more final steps for it and goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_by: Option<Duration>,
-    /// It lived on beyond that time: nobody waits for it any more.
+    /// It lived on beyond that time: no later victim waits for it any more.
     #[serde(default)]
     pub outlived: bool,
     /// Its ladder ended before the last final step, as at a resolve. That it lives on is then no failure of the rule.

@@ -93,7 +93,7 @@ impl Procfs {
         Ok(processes)
     }
 
-    /// Reads the dearer fields into `process`. Returns false when the pid belongs to somebody else by now.
+    /// Reads the expensive fields into `process`. Returns false when the pid was reused meanwhile.
     pub fn read_details(&self, process: &mut Process, needs: ProcessFields, users: &mut UserNames) -> bool {
         let Ok(files) = OpenProcess::open(self, process.identity.pid) else {
             return false;
@@ -108,7 +108,7 @@ impl Procfs {
             .is_ok_and(|files| files.satisfies(process, selector, users) && self.is_still(process, &files))
     }
 
-    /// Asked last: if the pid was handed out again meanwhile, what was read is somebody else's, and if another program
+    /// Read last: if the pid was reused meanwhile, the fields are those of another process, and if another program
     /// runs by now, some of it was the former one's.
     fn is_still(&self, process: &Process, files: &OpenProcess) -> bool {
         self.read_stat(files, Duration::ZERO)
@@ -159,7 +159,7 @@ impl OpenProcess {
     /// Reads the fields of a selector, one file after the other, until a condition fails.
     pub fn satisfies(&self, process: &mut Process, selector: &Selector, users: &mut UserNames) -> bool {
         // Ordered by cost: a link, the memory of the process, a path from the kernel, and `status`.
-        const DEAR: [ProcessFields; 6] = [
+        const EXPENSIVE: [ProcessFields; 6] = [
             ProcessFields::EXE,
             ProcessFields::CMDLINE,
             ProcessFields::CGROUP,
@@ -169,7 +169,7 @@ impl OpenProcess {
         ];
         let wanted = selector.needs();
         let mut known = ProcessFields::empty();
-        for need in DEAR.into_iter().filter(|need| wanted.contains(*need)) {
+        for need in EXPENSIVE.into_iter().filter(|need| wanted.contains(*need)) {
             self.read_details(&mut process.details, need, users);
             known |= need;
             if matches!(selector.judge_known(process, known), Judgement::Fails(_)) {

@@ -207,14 +207,14 @@ impl Procfs {
         })
     }
 
-    /// Reads one small file by its path in here, in fewer calls than whoever knows nothing of procfs.
+    /// Reads one small file by its path in here, in fewer calls than a reader of regular files needs.
     pub fn read(&self, path: &str) -> Option<Vec<u8>> {
         let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
         read_file(CWD, self.root.join(path), MAX_FILE_BYTES, &mut bytes)?;
         Some(bytes)
     }
 
-    /// Reads one process anew, or `None` when it is gone.
+    /// Reads one process again, or `None` when it is gone.
     pub fn read_process(&self, pid: i32, boot_now: Duration) -> Option<Process> {
         self.parse_stat(&self.read(&format!("{pid}/stat"))?, boot_now)
     }

@@ -327,14 +327,14 @@ impl History {
         })
     }
 
-    fn run(&mut self, deaths: [Option<u32>; 2], deed: impl Fn(&mut Engine<FakeHost>)) {
+    fn run(&mut self, deaths: [Option<u32>; 2], host_action: impl Fn(&mut Engine<FakeHost>)) {
         fault::arm(deaths[0]);
-        let result = catch_unwind(AssertUnwindSafe(|| deed(&mut self.engine)));
+        let result = catch_unwind(AssertUnwindSafe(|| host_action(&mut self.engine)));
         fault::arm(None);
         if died(result) {
             self.restart(deaths[1]);
             // The sender got no answer and retries.
-            deed(&mut self.engine);
+            host_action(&mut self.engine);
         }
     }
 

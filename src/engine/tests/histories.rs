@@ -399,10 +399,10 @@ impl History {
 
     /// Lets the engine do something in which it may die; a death is followed by a restart in which it may die again.
     /// True when it died.
-    fn run(&mut self, deaths: [Option<u32>; 2], deed: impl FnOnce(&mut Engine<FakeHost>)) -> bool {
+    fn run(&mut self, deaths: [Option<u32>; 2], host_action: impl FnOnce(&mut Engine<FakeHost>)) -> bool {
         let [first, second] = deaths;
         fault::arm(first);
-        let result = catch_unwind(AssertUnwindSafe(|| deed(&mut self.engine)));
+        let result = catch_unwind(AssertUnwindSafe(|| host_action(&mut self.engine)));
         fault::arm(None);
         if !died(result) {
             return false;
@@ -731,23 +731,23 @@ impl History {
             );
         }
         assert!(self.policy.enforce || targets.is_empty(), "dry-run holds leases");
-        let deeds: Vec<_> = self.host().deeds.split_off(0);
-        for deed in deeds {
-            let process = &deed.process;
+        let host_actions: Vec<_> = self.host().host_actions.split_off(0);
+        for host_action in host_actions {
+            let process = &host_action.process;
             assert!(
                 self.touchable.contains(&process.identity),
-                "never to be touched: {deed:?}"
+                "never to be touched: {host_action:?}"
             );
-            let Some(signal) = deed.signal else { continue };
+            let Some(signal) = host_action.signal else { continue };
             if matches!(signal, Signal::SIGTERM | Signal::SIGKILL) {
-                assert_eq!(process.name, "burner", "{deed:?}");
+                assert_eq!(process.name, "burner", "{host_action:?}");
                 self.signals
                     .entry(process.identity)
                     .or_default()
-                    .push((deed.at, signal));
+                    .push((host_action.at, signal));
             } else {
-                assert_eq!(process.details.caught_signals, Some(u64::MAX), "{deed:?}");
-                assert!(signal == Signal::SIGUSR2 || process.name == "burner", "{deed:?}");
+                assert_eq!(process.details.caught_signals, Some(u64::MAX), "{host_action:?}");
+                assert!(signal == Signal::SIGUSR2 || process.name == "burner", "{host_action:?}");
             }
             self.checked_deeds += 1;
         }

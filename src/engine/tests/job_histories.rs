@@ -253,10 +253,10 @@ impl World {
     }
 
     /// Does something with the engine, which may die of it and is restarted then.
-    fn with(&mut self, deed: impl FnOnce(&mut Engine<FakeHost>)) {
+    fn with(&mut self, host_action: impl FnOnce(&mut Engine<FakeHost>)) {
         let mut engine = self.engine.take().unwrap();
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            deed(&mut engine);
+            host_action(&mut engine);
             if engine.time_until_due().is_some_and(|left| left.is_zero()) {
                 engine.tick();
             }

@@ -73,8 +73,8 @@ fn in_a_hundred_thousand_races_nothing_reaches_whoever_got_the_pid() {
             engine.host().advance(Duration::from_secs(11));
             engine.tick();
         }
-        for deed in engine.host().deeds.drain(..) {
-            assert_eq!(deed.process.name, "burner", "round {round}: {deed:?}");
+        for host_action in engine.host().host_actions.drain(..) {
+            assert_eq!(host_action.process.name, "burner", "round {round}: {host_action:?}");
             reached += 1;
         }
     }

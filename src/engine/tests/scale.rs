@@ -30,9 +30,9 @@ impl World {
         self.engine.host().add(process);
     }
 
-    fn calls(&mut self, deed: impl FnOnce(&mut World)) -> usize {
+    fn calls(&mut self, host_action: impl FnOnce(&mut World)) -> usize {
         self.engine.host().calls.set(0);
-        deed(self);
+        host_action(self);
         self.engine.host().calls.get()
     }
 }

@@ -13,7 +13,7 @@
 use super::policies::{ALERT_NAMES, CONFIGURATIONS, OF_A_PID};
 use super::simulation::Simulation;
 use super::*;
-use crate::host::fake::Deed;
+use crate::host::fake::HostAction;
 use crate::host::knob::Knob;
 use crate::ledger::{Effect, EpisodeKey, Lease};
 use crate::process::Identity;
@@ -123,7 +123,7 @@ impl Simulation {
             evidence.note_silence(now, disrupted_at);
         }
         self.memory.violation.take().map_or(Ok(()), Err)?;
-        self.check_deeds()?;
+        self.check_host_actions()?;
         self.check_limits()?;
         self.check_undone()?;
         self.check_values()?;
@@ -140,23 +140,25 @@ impl Simulation {
         selector.is_some_and(|selector| selector.judge(process) == crate::process::selector::Judgement::Holds)
     }
 
-    pub fn check_deeds(&mut self) -> Checked {
-        let deeds = std::mem::take(&mut self.host().deeds);
-        deeds.iter().try_for_each(|deed| self.check_deed(deed))
+    pub fn check_host_actions(&mut self) -> Checked {
+        let host_actions = std::mem::take(&mut self.host().host_actions);
+        host_actions
+            .iter()
+            .try_for_each(|host_action| self.check_host_action(host_action))
     }
 
-    fn check_deed(&mut self, deed: &Deed) -> Checked {
-        let identity = deed.process.identity;
-        match deed.signal {
+    fn check_host_action(&mut self, host_action: &HostAction) -> Checked {
+        let identity = host_action.process.identity;
+        match host_action.signal {
             Some(Signal::SIGUSR1) => *self.memory.balance.entry(identity).or_default() += 1,
             Some(Signal::SIGUSR2) => *self.memory.balance.entry(identity).or_default() -= 1,
-            Some(signal) => return self.check_end(deed, signal),
+            Some(signal) => return self.check_end(host_action, signal),
             None => {}
         }
         Ok(())
     }
 
-    fn check_end(&mut self, deed: &Deed, signal: Signal) -> Checked {
+    fn check_end(&mut self, host_action: &HostAction, signal: Signal) -> Checked {
         let now = self.now;
         let mut by = BTreeSet::new();
         for (rule, meant) in self
@@ -165,20 +167,21 @@ impl Simulation {
             .filter(|(rule, _)| rule.has_final_steps())
         {
             let since = self.memory.since(&rule.name);
-            let is_backed =
-                |alert: &usize| self.selects(rule, *alert, &deed.process) && self.evidence[*alert].supports(now, since);
+            let is_backed = |alert: &usize| {
+                self.selects(rule, *alert, &host_action.process) && self.evidence[*alert].supports(now, since)
+            };
             if meant.iter().any(is_backed) {
                 by.insert(rule.name.clone());
             }
         }
         if by.is_empty() {
-            let process = &deed.process;
+            let process = &host_action.process;
             return Err(format!(
                 "(a) {signal} to {} ({}) although no source says that its alert fires",
                 process.identity, process.name
             ));
         }
-        self.memory.ended.push((now, deed.process.identity, by));
+        self.memory.ended.push((now, host_action.process.identity, by));
         Ok(())
     }
 

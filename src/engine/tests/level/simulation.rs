@@ -123,7 +123,7 @@ impl Simulation {
         loop {
             let has_sampled = self.now >= self.sample_at;
             self.do_what_is_due();
-            if has_sampled || !self.host().deeds.is_empty() {
+            if has_sampled || !self.host().host_actions.is_empty() {
                 self.check()?;
             }
             if self.now >= until {
@@ -328,7 +328,7 @@ impl Simulation {
         self.has_died = true;
         self.memory.has_crashed = true;
         // What was done before the death rests on what was said before it.
-        self.memory.violation = self.check_deeds().err();
+        self.memory.violation = self.check_host_actions().err();
         self.disrupt();
         let file = self.own.crash();
         self.start(file);

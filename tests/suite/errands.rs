@@ -110,7 +110,7 @@ fn every_fault_ends_in_one_grant_and_one_release(broker: &Broker) {
         "status 403",
         "a redirect",
         "not JSON",
-        "nothing at",
+        "the response has no value at",
         "no answer within 1 s",
         "larger than",
     ] {

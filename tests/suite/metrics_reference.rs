@@ -96,7 +96,7 @@ fn the_table_of_metrics_is_that_of_a_running_daemon() {
 #[test]
 fn the_words_of_decisions_and_outcomes_are_those_of_the_ledger() {
     let text = std::fs::read_to_string(root().join("docs/metrics.md")).expect("it ships");
-    let entry = std::fs::read_to_string(root().join("src/ledger/entry.rs")).expect("the source");
+    let entry = std::fs::read_to_string(root().join("src/ledger/outcome.rs")).expect("the source");
     let told = |heading: &str| -> BTreeSet<String> {
         let table = text.split_once(&format!("\n`{heading}`:\n")).expect("a table").1;
         let rows = table.trim_start().lines().take_while(|line| line.starts_with('|'));

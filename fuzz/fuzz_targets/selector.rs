@@ -10,7 +10,7 @@ use evenkeel::labels::Labels;
 use evenkeel::process::protection::recognise;
 use evenkeel::process::selector::{Condition, Judgement, Part, Pattern};
 use evenkeel::process::table::{Procfs, UserNames};
-use evenkeel::process::{BootId, Details, ProcessFields, Process, Selector};
+use evenkeel::process::{BootId, Details, Process, ProcessFields, Selector};
 use evenkeel::rule::file::read_select;
 use evenkeel::rule::{Scope, compile_select};
 use evenkeel::yaml;
@@ -70,7 +70,12 @@ fuzz_target!(|data: &[u8]| {
     if !rest.contains(&b')') {
         assert_eq!(process.name, String::from_utf8_lossy(name));
     }
-    let needs = ProcessFields::CMDLINE | ProcessFields::EXE | ProcessFields::USER | ProcessFields::CGROUP | ProcessFields::SIGNALS | ProcessFields::OOM_SCORE;
+    let needs = ProcessFields::CMDLINE
+        | ProcessFields::EXE
+        | ProcessFields::USER
+        | ProcessFields::CGROUP
+        | ProcessFields::SIGNALS
+        | ProcessFields::OOM_SCORE;
     assert!(PROCFS.read_details(
         &mut process,
         needs | ProcessFields::SWAP | ProcessFields::CONTEXT_SWITCHES,

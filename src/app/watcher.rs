@@ -217,10 +217,10 @@ impl Watch {
         let mut evaluation = lock(&self.evaluation);
         let said = evaluation.replace(orders, boot_time());
         self.reads.set(&evaluation, self.rules_revision);
-        let active = (!evaluation.has_rules()).then(|| evaluation.active_alerts());
+        let active = evaluation.active_alerts();
         drop(evaluation);
-        // No later sample would trigger the write.
-        active.into_iter().for_each(|none| self.kept.keep(none));
+        // An alert whose rule is gone must not come back with its start after a crash.
+        self.kept.keep(active);
         self.send(said, None);
     }
 

@@ -323,29 +323,6 @@ fn duplicate_after_a_lagging_list_is_still_late() {
     check_with(setup, [Condition(0, true), Network(Fate::ComesTwice), Pass(30)]);
 }
 
-#[test]
-fn t3100() {
-    assert_eq!(
-        violation(
-            Setup {
-                has_surveys: false,
-                has_gossip: false,
-                skews: [0, 0,],
-                has_ledger: false,
-            },
-            vec![
-                (Condition(1, true,), None,),
-                (Pass(30,), None,),
-                (Suspend(594,), None,),
-                (Restart(7,), None,),
-                (Pass(1,), None,),
-                (Condition(0, false,), None,),
-            ]
-        ),
-        None
-    );
-}
-
 /// Undoing the lease on a unit's former cgroup took the property from the lease that another alert had on its next one.
 #[test]
 fn limit_on_the_next_cgroup_of_a_unit_outlives_the_former_lease() {
@@ -423,4 +400,17 @@ fn restart_sets_again_what_a_victim_of_another_rule_had() {
         ..PLAIN
     };
     check_with(setup, actions);
+}
+
+/// An own alert whose rule a reload had removed came back after a reboot with its former start.
+#[test]
+fn reboot_after_a_reload_waits_for_the_whole_for() {
+    check([
+        Condition(OWN, true),
+        Pass(15),
+        Reload(OTHER_OWN_ALERTS),
+        Reload(BASE),
+        Reboot(1),
+        Pass(15),
+    ]);
 }

@@ -98,6 +98,7 @@ impl OwnEvaluation {
     /// Goes on with other rules.
     pub fn reload(&mut self, variant: usize, now: Duration) -> Vec<Report> {
         let messages = self.evaluation.replace(orders(variant), now);
+        self.file.keep(self.evaluation.active_alerts(), now);
         self.reports(messages)
     }
 

@@ -1,5 +1,5 @@
 //! The process table: what `/proc/PID/stat` tells of a process, and processor use between two readings. `open` reads the
-//! dearer files.
+//! expensive files.
 //! Reads only. A process that vanishes while being read is left out; that is an outcome, not an error.
 
 use super::bounded::BoundedCalls;
@@ -26,7 +26,7 @@ pub const TICKS_PER_SECOND: u64 = 100;
 pub const MIN_CPU_WINDOW: Duration = Duration::from_secs(5);
 
 bitflags::bitflags! {
-    /// Which dearer fields must be read.
+    /// Which expensive fields must be read.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub struct ProcessFields: u16 {
         const CMDLINE = 1 << 0;
@@ -42,7 +42,7 @@ bitflags::bitflags! {
         const SWAP = 1 << 7;
         const CONTEXT_SWITCHES = 1 << 8;
         const IO = 1 << 9;
-        /// Open files and how many there may be: the dearest, for a busy server has thousands.
+        /// Open files and how many there may be: the most expensive, because a busy server has thousands.
         const OPEN_FDS = 1 << 10;
     }
 }

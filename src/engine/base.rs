@@ -1,111 +1,68 @@
 //! The base of relative changes: the value that a knob would have without the leases of other alerts. Several alerts
 //! then do not amplify each other's changes, and the value returns step by step as they resolve.
 
-use super::Engine;
 use super::steps::StepContext;
-use super::transaction::Transaction;
-use crate::act::apply::{self, Prepared, StepResult};
-use crate::act::descendants;
 use crate::host::limit::Device;
 use crate::host::unit::number_in;
-use crate::host::{Host, Knob, UnitState, Value};
-use crate::ledger::{Effect, EpisodeKey, Lease, SavedValue, lease};
-use crate::process::{Cgroup, Process, Target};
-use crate::rule::step::Change;
+use crate::host::{Knob, UnitState, Value};
+use crate::ledger::{Effect, EpisodeKey, Lease, LedgerState, SavedValue, lease};
+use crate::process::{Cgroup, Target};
 use std::collections::BTreeMap;
 
-/// The new value of a step on a process, and its base.
-pub(super) struct OnProcess {
-    pub prepared: Prepared,
-    /// Whether the process inherited its present value from a parent with a lease.
-    pub is_by_birth: bool,
+/// The value of a knob without the leases of other alerts. `found` is the present value, and never empty. Steps of one rule build
+/// on each other.
+pub(super) fn base_of(ledger: &LedgerState, context: &StepContext<'_>, knob: Knob, found: &[SavedValue]) -> Value {
+    let of_knob = |lease: &&Lease| lease.effect.value().is_some_and(|value| value.knob() == knob);
+    let held = ledger.leases.on(context.candidate.target());
+    let stack: Vec<&Lease> = held.filter(of_knob).collect();
+    let base = lease::base(&stack, found);
+    let first = found[0].thread();
+    let mut of_first = base.iter().filter(|saved| saved.thread() == first);
+    let base = of_first.next().unwrap_or(&found[0]).value.clone();
+    let is_ours = stack.iter().any(|lease| lease.effect.value() == Some(&found[0].value));
+    let own = newest_of_episode(ledger, context, &stack);
+    own.filter(|_| is_ours).unwrap_or(base)
 }
 
-impl<H: Host> Engine<H> {
-    /// Reads the present value of a process, and computes the new one.
-    ///
-    /// # Errors
-    /// With the outcome, when the process is gone or its values cannot be read.
-    pub(super) fn prepare_on_process(
-        &mut self,
-        process: &Process,
-        change: &Change,
-        context: &StepContext<'_>,
-        transaction: &Transaction,
-    ) -> Result<OnProcess, StepResult> {
-        let (target, knob) = (process.identity, change.knob());
-        let mut saved = apply::read(&mut self.host, target, knob)?;
-        let mut is_by_birth = false;
-        for saved in &mut saved {
-            let Some(tree) = transaction.choice() else { continue };
-            if let Some(own) = descendants::before_birth(process, &saved.value, &self.ledger.leases, tree) {
-                (saved.value, is_by_birth) = (own, true);
-            }
-        }
-        // A lease of this transaction is not applied yet; ours will find its value.
-        if let Some(value) = self.awaited_value(target.into(), knob) {
-            saved.iter_mut().for_each(|saved| saved.value.clone_from(&value));
-        }
-        let base = self.base_of(context, knob, &saved);
-        let prepared = apply::prepare(&mut self.host, target, change, &base, saved)?;
-        Ok(OnProcess { prepared, is_by_birth })
-    }
+/// The value of an earlier step of the same rule. Leases of an earlier firing are to be reverted, and do not count.
+fn newest_of_episode(ledger: &LedgerState, context: &StepContext<'_>, stack: &[&Lease]) -> Option<Value> {
+    let key = EpisodeKey {
+        rule: context.rule.name.clone(),
+        fingerprint: context.about.fingerprint.clone(),
+        simulated: false,
+    };
+    let opened_at = ledger.episodes.get(&key)?.opened_at;
+    let is_own =
+        |lease: &&&Lease| lease.rule == key.rule && lease.fingerprint == key.fingerprint && lease.taken_at >= opened_at;
+    stack.iter().rev().find(is_own)?.effect.value().cloned()
+}
 
-    /// The value of a knob without the leases of other alerts. `found` is the present value, and never empty. Steps of one rule build
-    /// on each other.
-    pub(super) fn base_of(&self, context: &StepContext<'_>, knob: Knob, found: &[SavedValue]) -> Value {
-        let of_knob = |lease: &&Lease| lease.effect.value().is_some_and(|value| value.knob() == knob);
-        let held = self.ledger.leases.on(context.candidate.target());
-        let stack: Vec<&Lease> = held.filter(of_knob).collect();
-        let base = lease::base(&stack, found);
-        let first = found[0].thread();
-        let mut of_first = base.iter().filter(|saved| saved.thread() == first);
-        let base = of_first.next().unwrap_or(&found[0]).value.clone();
-        let is_ours = stack.iter().any(|lease| lease.effect.value() == Some(&found[0].value));
-        let own = self.newest_of_episode(context, &stack);
-        own.filter(|_| is_ours).unwrap_or(base)
-    }
+/// The value of a lease that is staged and not applied yet.
+pub(super) fn awaited_value(ledger: &LedgerState, target: Target, knob: Knob) -> Option<Value> {
+    let mut newest = ledger.leases.on(target).rev();
+    let value_of = |lease: &Lease| match &lease.effect {
+        Effect::Value { value, .. } if value.knob() == knob => Some((value.clone(), lease.settled)),
+        _ => None,
+    };
+    let (value, settled) = newest.find_map(value_of)?;
+    (!settled).then_some(value)
+}
 
-    /// The value of an earlier step of the same rule. Leases of an earlier firing are to be reverted, and do not count.
-    fn newest_of_episode(&self, context: &StepContext<'_>, stack: &[&Lease]) -> Option<Value> {
-        let key = EpisodeKey {
-            rule: context.rule.name.clone(),
-            fingerprint: context.about.fingerprint.clone(),
-            simulated: false,
+/// Removes the limits of other devices from the saved record, because systemd has those of all devices in one property.
+pub(super) fn forget_other_devices(ledger: &LedgerState, cgroup: &Cgroup, knob: Knob, unit: &mut UnitState) {
+    let Knob::Io(own, kind) = knob else { return };
+    let mut others: BTreeMap<Device, &UnitState> = BTreeMap::new();
+    for lease in ledger.leases.values() {
+        let (Effect::Value { value, saved }, true) = (&lease.effect, lease.name == cgroup.path) else {
+            continue;
         };
-        let opened_at = self.ledger.episodes.get(&key)?.opened_at;
-        let is_own = |lease: &&&Lease| {
-            lease.rule == key.rule && lease.fingerprint == key.fingerprint && lease.taken_at >= opened_at
-        };
-        stack.iter().rev().find(is_own)?.effect.value().cloned()
-    }
-
-    fn awaited_value(&self, target: Target, knob: Knob) -> Option<Value> {
-        let mut newest = self.ledger.leases.on(target).rev();
-        let value_of = |lease: &Lease| match &lease.effect {
-            Effect::Value { value, .. } if value.knob() == knob => Some((value.clone(), lease.settled)),
-            _ => None,
-        };
-        let (value, settled) = newest.find_map(value_of)?;
-        (!settled).then_some(value)
-    }
-
-    /// Removes the limits of other devices from the saved record, because systemd has those of all devices in one property.
-    pub(super) fn forget_other_devices(&self, cgroup: &Cgroup, knob: Knob, unit: &mut UnitState) {
-        let Knob::Io(own, kind) = knob else { return };
-        let mut others: BTreeMap<Device, &UnitState> = BTreeMap::new();
-        for lease in self.ledger.leases.values() {
-            let (Effect::Value { value, saved }, true) = (&lease.effect, lease.name == cgroup.path) else {
-                continue;
-            };
-            if let Knob::Io(device, of) = value.knob()
-                && (device != own && of == kind)
-                && let Some(former) = saved.first().and_then(|saved| saved.unit.as_ref())
-            {
-                // The oldest lease on a device has the original value.
-                others.entry(device).or_insert(former);
-            }
+        if let Knob::Io(device, of) = value.knob()
+            && (device != own && of == kind)
+            && let Some(former) = saved.first().and_then(|saved| saved.unit.as_ref())
+        {
+            // The oldest lease on a device has the original value.
+            others.entry(device).or_insert(former);
         }
-        unit.forget_devices(&others.into_iter().collect::<Vec<_>>(), number_in);
     }
+    unit.forget_devices(&others.into_iter().collect::<Vec<_>>(), number_in);
 }

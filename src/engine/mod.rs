@@ -1,52 +1,70 @@
 //! The engine: it processes alerts and due work through the pipeline of `pipeline.rs`. It runs on its own thread and
 //! knows no HTTP, no async and no YAML.
 
-mod verify;
-pub mod timers;
-mod steps;
 mod base;
-mod cgroups;
+mod control;
 mod delivery;
 pub mod episode;
-mod job;
+mod episodes;
+mod executor;
 pub mod host_identity;
+mod host_steps;
+mod job;
+mod job_results;
+pub mod latency;
 mod open_episodes;
 pub mod pipeline;
+pub mod privileges;
 mod process_view;
-mod perform;
+mod recheck;
 mod reconcile;
+mod rollback;
 mod room;
 pub mod run;
 pub mod select;
+mod stage;
 pub mod status;
-pub mod latency;
+mod steps;
+mod targets;
+pub mod timers;
 pub mod transaction;
-pub mod rollback;
-mod unit_limits;
+mod undo;
+mod verify;
+mod victims;
 
 #[cfg(test)]
 mod tests;
 
-pub use cgroups::select_cgroups;
+pub use episodes::open_episode;
+pub use privileges::{confined_steps, missing_privileges};
+pub use targets::select_cgroups;
 
 use crate::act::guard::Budget;
-use crate::alert::alertmanager::MissingAlerts;
 use crate::host::Host;
-use crate::ledger::lease::Undo;
 use crate::ledger::state::REMEMBER_VICTIMS;
-use crate::ledger::{Episode, EvidenceSource, Journal, Lease, LedgerState, Record, Retention};
+use crate::ledger::{
+    Decision, Entry, Episode, EpisodeKey, EvidenceSource, Journal, LedgerState, Level, Record, Retention,
+};
 use crate::process::Selector;
 use crate::process::table::CpuBaseline;
-use crate::rule::{Rule, RuleSet, Step, TargetSelector};
+use crate::rule::{Rule, RuleSet};
 use crate::telemetry::Telemetry;
+use episodes::Episodes;
+use executor::Executor;
 use host_identity::HostIdentity;
-use job::InFlight;
+use job::JobsInFlight;
 use open_episodes::OpenEpisodes;
+use privileges::warn_of_privileges;
 use process_view::ProcessView;
-use std::collections::BTreeMap;
+use room::PendingReverts;
+use smol_str::SmolStr;
+use status::{StateView, show_rules};
 use std::sync::Arc;
 use std::time::Duration;
+use steps::StepPlanner;
 use timers::Timers;
+use transaction::Transaction;
+use verify::Verifier;
 
 /// What the configuration lets the engine do.
 #[derive(Debug, Clone)]
@@ -63,31 +81,23 @@ pub struct Policy {
     pub retention: Retention,
 }
 
-/// The steps of a rule that could be taken here and not be undone, or not be taken at all, and what is missing.
-pub fn missing_privileges<'r>(host: &impl Host, rule: &'r Rule) -> Vec<(&'r Step, &'static str)> {
-    let missing = |step: &'r Step| {
-        let missing = match step {
-            Step::Set(change) => host.may_undo(change.knob()).err(),
-            Step::Signal(_) => host.may_signal().err(),
-            _ => None,
-        };
-        missing.map(|missing| (step, missing))
-    };
-    rule.actions.iter().filter_map(missing).collect()
-}
+impl Policy {
+    /// Whether the steps of a rule are only recorded.
+    pub fn is_simulated(&self, rule: &Rule) -> bool {
+        !self.enforce || rule.dry_run
+    }
 
-/// The steps of a rule that reach no processes of other users here, and what is missing.
-pub fn confined_steps<'r>(host: &impl Host, rule: &'r Rule) -> Vec<(&'r Step, &'static str)> {
-    let missing = |step: &'r Step| {
-        let missing = match step {
-            _ if matches!(rule.target_selector, TargetSelector::Cgroups(_)) => None,
-            Step::Set(change) => host.may_reach_others(Some(change.knob())).err(),
-            Step::Signal(_) => host.may_reach_others(None).err(),
-            _ => None,
+    /// Whether the configuration in force has a rule of the episode's name, in the same mode, that answers its alert.
+    fn is_in_force(&self, episode: &Episode) -> bool {
+        let Some(rule) = self.rules.get(&episode.key.rule) else {
+            return false;
         };
-        missing.map(|missing| (step, missing))
-    };
-    rule.actions.iter().filter_map(missing).collect()
+        let is_about_us = || {
+            let is_own = episode.evidence.last_firing(EvidenceSource::Own).is_some();
+            is_own || rule.any_host || self.host_identity.recognises(&episode.labels).is_ok()
+        };
+        self.is_simulated(rule) == episode.key.simulated && rule.matches(&episode.labels) && is_about_us()
+    }
 }
 
 /// The answer to a rule's `while`.
@@ -108,16 +118,11 @@ pub struct Engine<H: Host> {
     policy: Policy,
     telemetry: Telemetry,
     conditions: Conditions,
-    open_episodes: OpenEpisodes,
+    open: OpenEpisodes,
     processes: ProcessView,
-    /// What was undone in this turn, whose newest children must be looked for once more.
-    undone: Vec<(Lease, Undo)>,
-    /// Leases that are being undone and wait for room, by number.
-    waits: BTreeMap<u64, room::Wait>,
+    reverts: PendingReverts,
+    jobs: JobsInFlight,
     timers: Timers,
-    missing_alerts: MissingAlerts,
-    /// What others were asked and have not answered, by ticket.
-    jobs_in_flight: BTreeMap<u64, InFlight>,
 }
 
 impl<H: Host> Engine<H> {
@@ -142,48 +147,61 @@ impl<H: Host> Engine<H> {
             policy,
             telemetry,
             conditions,
-            open_episodes: OpenEpisodes::default(),
+            open: OpenEpisodes::default(),
             processes,
-            undone: Vec::new(),
-            waits: BTreeMap::new(),
+            reverts: PendingReverts::default(),
+            jobs: JobsInFlight::default(),
             timers,
-            missing_alerts: MissingAlerts::default(),
-            jobs_in_flight: BTreeMap::new(),
         };
         engine.retain_history();
         engine.measure_cpu();
-        engine.show_rules();
-        engine.warn_of_privileges();
+        show_rules(&engine.telemetry, &engine.policy);
+        warn_of_privileges(&engine.host, &engine.policy);
         engine
     }
 
-    /// Says at the start which rules could be applied and not be undone here; their steps are refused.
-    fn warn_of_privileges(&self) {
-        for rule in self.policy.rules.rules.iter().filter(|rule| !self.is_simulated(rule)) {
-            for (step, missing) in missing_privileges(&self.host, rule) {
-                tracing::warn!(
-                    rule = rule.name.as_str(),
-                    step = step.to_string(),
-                    missing,
-                    "step refused, because evenkeel could not revert it"
-                );
-            }
-            for (step, missing) in confined_steps(&self.host, rule) {
-                tracing::warn!(
-                    rule = rule.name.as_str(),
-                    step = step.to_string(),
-                    missing,
-                    "step refused for processes of other users"
-                );
-            }
+    fn episodes<'a>(&'a mut self, transaction: &'a mut Transaction) -> Episodes<'a> {
+        self.planner(transaction).episodes
+    }
+
+    fn verifier<'a>(&'a mut self, transaction: &'a mut Transaction) -> Verifier<'a, H> {
+        let planner = self.planner(transaction);
+        Verifier {
+            host: planner.host,
+            processes: planner.processes,
+            episodes: planner.episodes,
         }
-        if let Err(missing) = self.host.may_identify_others()
-            && !self.policy.rules.rules.is_empty()
-        {
-            tracing::warn!(
-                missing,
-                "could not identify processes of other users, rules do not select them"
-            );
+    }
+
+    fn planner<'a>(&'a mut self, transaction: &'a mut Transaction) -> StepPlanner<'a, H> {
+        StepPlanner {
+            boot: self.journal.boot(),
+            host: &mut self.host,
+            processes: &mut self.processes,
+            conditions: &self.conditions,
+            episodes: Episodes {
+                ledger: &mut self.ledger,
+                policy: &self.policy,
+                open: &mut self.open,
+                telemetry: &self.telemetry,
+                reverts: &mut self.reverts,
+                jobs: &self.jobs,
+                transaction,
+            },
+        }
+    }
+
+    fn executor<'a>(&'a mut self, transaction: &'a mut Transaction) -> Executor<'a, H> {
+        Executor {
+            host: &mut self.host,
+            ledger: &mut self.ledger,
+            policy: &self.policy,
+            processes: &self.processes,
+            telemetry: &self.telemetry,
+            reverts: &mut self.reverts,
+            jobs: &mut self.jobs,
+            transaction,
+            outcomes: Vec::new(),
         }
     }
 
@@ -194,7 +212,7 @@ impl<H: Host> Engine<H> {
 
     /// The age up to which victims are asked for: by the host's budget, and by the cooldowns of all rules.
     fn victim_age(&self) -> Duration {
-        let rules = self.policy.rules.rules.iter().chain(self.open_episodes.rules());
+        let rules = self.policy.rules.rules.iter().chain(self.open.rules());
         let cooldowns = rules.map(|rule| rule.cooldown);
         cooldowns.fold(self.policy.budget.per.max(REMEMBER_VICTIMS), Duration::max)
     }
@@ -225,38 +243,30 @@ impl<H: Host> Engine<H> {
         self.processes.measure_from(Some(baseline));
     }
 
+    /// The unconfirmed episodes.
+    pub fn unconfirmed(&self) -> Vec<EpisodeKey> {
+        let now = self.host.now().boot;
+        let episodes = self.ledger.episodes.values();
+        let unconfirmed =
+            episodes.filter(|episode| self.open.level_of(&self.policy, episode, now) == Level::Unconfirmed);
+        unconfirmed.map(|episode| episode.key.clone()).collect()
+    }
+
+    /// Whether a rule acts on an episode while the ledger cannot be written.
+    fn acts_without_ledger(&self, key: &EpisodeKey) -> bool {
+        let episode = self.ledger.episodes.get(key).filter(|_| !key.simulated);
+        let rule = episode.and_then(|episode| self.open.rule_of(&self.policy, episode));
+        rule.is_some_and(|rule| rule.without_ledger)
+    }
+
     /// CLOCK_BOOTTIME at which [`Engine::tick`] has something to do.
     pub fn next_due(&self) -> Option<Duration> {
-        timers::next_due(&self.ledger, self.timers, &self.awaited())
+        timers::next_due(&self.ledger, self.timers, &self.jobs.awaited())
     }
 
     /// How long until then.
     pub fn time_until_due(&self) -> Option<Duration> {
         self.next_due().map(|due| due.saturating_sub(self.host.now().boot))
-    }
-
-    /// The rule of an episode: the one it came from, or after a restart the one of that name.
-    fn rule_of(&self, episode: &Episode) -> Option<Arc<Rule>> {
-        self.open_episodes
-            .rule(&episode.key)
-            .or_else(|| self.policy.rules.get(&episode.key.rule))
-            .cloned()
-    }
-
-    fn is_simulated(&self, rule: &Rule) -> bool {
-        !self.policy.enforce || rule.dry_run
-    }
-
-    /// Whether the configuration in force has a rule of the episode's name, in the same mode, that answers its alert.
-    fn is_in_force(&self, episode: &Episode) -> bool {
-        let Some(rule) = self.policy.rules.get(&episode.key.rule) else {
-            return false;
-        };
-        let is_about_us = || {
-            let is_own = episode.evidence.last_firing(EvidenceSource::Own).is_some();
-            is_own || rule.any_host || self.policy.host_identity.recognises(&episode.labels).is_ok()
-        };
-        self.is_simulated(rule) == episode.key.simulated && rule.matches(&episode.labels) && is_about_us()
     }
 
     /// Remembers how much processor time each process has used, where some rule will ask for its use.
@@ -271,5 +281,35 @@ impl<H: Host> Engine<H> {
             self.processes.add_baseline(&table, now);
         }
         self.timers.baseline_at = Some(now);
+    }
+
+    /// Counts the decisions of a transaction. Where the commit failed, rules that act without a ledger are evaluated again,
+    /// and counted then.
+    fn count_decisions(&self, entries: &[Entry], counted: Vec<(SmolStr, Decision)>, is_durable: bool) {
+        let recorded = entries.iter().filter_map(|entry| match entry {
+            Entry::Record(record) => Some((record.rule.as_str().into(), record.decision?)),
+            _ => None,
+        });
+        for (rule, decision) in recorded.chain(counted) {
+            let is_again = |rule: &Arc<Rule>| rule.without_ledger;
+            match is_durable {
+                true => self.telemetry.decision(&rule, decision.as_str()),
+                false if self.policy.rules.get(&rule).is_some_and(is_again) => {}
+                false => self.telemetry.decision(&rule, Decision::Ledger.as_str()),
+            }
+        }
+    }
+
+    /// Updates metrics and status page.
+    fn publish_state(&mut self) {
+        let now = self.host.now();
+        let view = StateView {
+            ledger: &self.ledger,
+            policy: &self.policy,
+            open: &self.open,
+            telemetry: &self.telemetry,
+            is_ledger_writable: self.journal.is_writable(),
+        };
+        view.publish(&mut self.timers, now);
     }
 }

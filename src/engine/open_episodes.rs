@@ -1,6 +1,8 @@
 //! What the engine knows of open episodes beside the ledger: it need not outlast a restart.
 
-use crate::ledger::{Episode, EpisodeKey};
+use super::Policy;
+use crate::alert::alertmanager::MissingAlerts;
+use crate::ledger::{Episode, EpisodeKey, Level};
 use crate::rule::Rule;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,18 +18,28 @@ struct OpenEpisode {
     is_crowded: bool,
 }
 
-/// Open episodes by key.
 #[derive(Default)]
-pub(super) struct OpenEpisodes(BTreeMap<EpisodeKey, OpenEpisode>);
+pub(super) struct OpenEpisodes {
+    by_key: BTreeMap<EpisodeKey, OpenEpisode>,
+    pub missing_alerts: MissingAlerts,
+}
 
 impl OpenEpisodes {
-    pub fn rule(&self, key: &EpisodeKey) -> Option<&Arc<Rule>> {
-        self.0.get(key)?.rule.as_ref()
+    /// The rule of an episode: the one it came from, or after a restart the one of that name.
+    pub fn rule_of(&self, policy: &Policy, episode: &Episode) -> Option<Arc<Rule>> {
+        let own = self.by_key.get(&episode.key).and_then(|open| open.rule.as_ref());
+        own.or_else(|| policy.rules.get(&episode.key.rule)).cloned()
+    }
+
+    /// The level of an open episode at `now` (CLOCK_BOOTTIME). An episode without a rule is over.
+    pub fn level_of(&self, policy: &Policy, episode: &Episode, now: Duration) -> Level {
+        let rule = self.rule_of(policy, episode);
+        rule.map_or(Level::Over, |rule| episode.evidence.level(now, rule.hold))
     }
 
     /// The rules that open episodes came from.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        self.0.values().filter_map(|open| open.rule.as_ref())
+        self.by_key.values().filter_map(|open| open.rule.as_ref())
     }
 
     pub fn set_rule(&mut self, key: &EpisodeKey, rule: &Arc<Rule>) {
@@ -40,7 +52,7 @@ impl OpenEpisodes {
     }
 
     pub fn evaluated_at(&self, key: &EpisodeKey) -> Option<Duration> {
-        self.0.get(key)?.evaluated_at
+        self.by_key.get(key)?.evaluated_at
     }
 
     pub fn set_evaluated(&mut self, key: &EpisodeKey, now: Duration) {
@@ -53,15 +65,15 @@ impl OpenEpisodes {
     }
 
     pub fn remove(&mut self, key: &EpisodeKey) {
-        self.0.remove(key);
+        self.by_key.remove(key);
     }
 
     /// Forgets episodes that are not open any more.
     pub fn retain(&mut self, open: &BTreeMap<EpisodeKey, Episode>) {
-        self.0.retain(|key, _| open.contains_key(key));
+        self.by_key.retain(|key, _| open.contains_key(key));
     }
 
     fn entry(&mut self, key: &EpisodeKey) -> &mut OpenEpisode {
-        self.0.entry(key.clone()).or_default()
+        self.by_key.entry(key.clone()).or_default()
     }
 }

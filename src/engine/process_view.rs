@@ -1,7 +1,9 @@
 //! The engine's view of the processes: the table as it was read last, earlier readings from which processor use is
 //! measured, and the children of targets.
 
+use super::Policy;
 use crate::act::descendants::Descendants;
+use crate::act::guard::Protection;
 use crate::host::Host;
 use crate::ledger::leases::Leases;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
@@ -15,7 +17,7 @@ const JUST_READ: Duration = Duration::from_millis(20);
 
 pub(super) struct ProcessView {
     /// Pids of evenkeel and its ancestors.
-    pub own_ancestors: BTreeSet<i32>,
+    own_ancestors: BTreeSet<i32>,
     /// Children of targets that were seen.
     pub descendants: Descendants,
     /// The last two readings for processor use: the newer one serves once it is old enough.
@@ -31,6 +33,14 @@ impl ProcessView {
             descendants: Descendants::default(),
             baselines: [None, None],
             last_table: None,
+        }
+    }
+
+    /// The built-in protection of processes, and that of the configuration.
+    pub fn protection<'a>(&'a self, policy: &'a Policy) -> Protection<'a> {
+        Protection {
+            own_ancestors: &self.own_ancestors,
+            protect: &policy.protect,
         }
     }
 

@@ -72,7 +72,7 @@ impl<H: Host> Engine<H> {
         let episodes = self.ledger.episodes.values();
         let from_alertmanager = episodes.filter(|episode| episode.evidence.is_from_alertmanager());
         let open: BTreeSet<&str> = from_alertmanager.map(|episode| &*episode.key.fingerprint).collect();
-        let over = self.missing_alerts.judge(&open, poll, now);
+        let over = self.open.missing_alerts.judge(&open, poll, now);
         let over: BTreeSet<SmolStr> = over.into_iter().map(SmolStr::from).collect();
         let is_over = |episode: &Episode| over.contains(&episode.key.fingerprint);
         self.record_absent(EvidenceSource::Asked, is_over, "Alertmanager no longer lists the alert");
@@ -90,8 +90,8 @@ impl<H: Host> Engine<H> {
         let absent = episodes.filter(|episode| said_so(episode) && is_absent(episode));
         for mut episode in absent.cloned().collect::<Vec<_>>() {
             episode.evidence.record_over(source, now);
-            if self.level_of(&episode, now) != Level::Over {
-                transaction.close(&mut self.ledger, Entry::Episode(episode));
+            if self.open.level_of(&self.policy, &episode, now) != Level::Over {
+                transaction.record_always(&mut self.ledger, Entry::Episode(episode));
                 continue;
             }
             let key = &episode.key;
@@ -103,7 +103,8 @@ impl<H: Host> Engine<H> {
                 why,
                 "alert closed"
             );
-            self.close(key, &about, before(episode.starts_at), why, &mut transaction);
+            self.episodes(&mut transaction)
+                .close(key, &about, before(episode.starts_at), why);
         }
         self.finish(transaction);
     }

@@ -1,25 +1,26 @@
 //! Leases whose revert waits because it would kill now, and their retries. They are kept in memory only: the lease
 //! itself is in the ledger, and a restart reverts it like any other without an episode.
 
-use super::Engine;
 use super::timers::{RETRY, ROUND};
-use super::transaction::{Action, Transaction};
+use super::transaction::Action;
 use crate::act::room::Shortage;
-use crate::host::Host;
-use crate::ledger::{Entry, Lease, Outcome};
+use crate::ledger::lease::Undo;
+use crate::ledger::leases::Leases;
+use crate::ledger::{Lease, Outcome};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A revert that waits.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wait {
+struct Wait {
     /// The outcome on success.
-    pub word: Outcome,
+    outcome: Outcome,
     used_bytes: u64,
     delay: Duration,
 }
 
 impl Wait {
-    fn next(former: Option<&Wait>, word: Outcome, shortage: Shortage) -> Wait {
+    fn next(former: Option<&Wait>, outcome: Outcome, shortage: Shortage) -> Wait {
         let used_bytes = shortage.used_bytes;
         let delay = match former {
             // While the use falls, the next retry is soon.
@@ -27,40 +28,54 @@ impl Wait {
             _ => RETRY,
         };
         Wait {
-            word,
+            outcome,
             used_bytes,
             delay,
         }
     }
 }
 
-impl<H: Host> Engine<H> {
+/// The reverts that go on after their transaction.
+#[derive(Default)]
+pub(super) struct PendingReverts {
+    /// The leases reverted by this transaction, whose newest children are checked once more.
+    pub undone: Vec<(Lease, Undo)>,
+    /// The reverts that wait for room, by lease.
+    waits: BTreeMap<u64, Wait>,
+}
+
+impl PendingReverts {
     /// Whether the revert of a lease waits; nothing renews the lease then.
-    pub(super) fn is_waiting_for_room(&self, lease: &Lease) -> bool {
+    pub fn is_waiting(&self, lease: &Lease) -> bool {
         self.waits.contains_key(&lease.id)
     }
 
-    /// Retries waiting reverts, independently of their episodes.
-    pub(super) fn retry_waiting(&mut self, transaction: &mut Transaction) {
-        let now = transaction.boot_now();
-        let leases = &self.ledger.leases;
+    /// The outcome on success of a waiting revert.
+    pub fn outcome_of(&self, lease: u64) -> Option<Outcome> {
+        self.waits.get(&lease).map(|wait| wait.outcome)
+    }
+
+    /// Retries of the waiting reverts that are due at `now` (CLOCK_BOOTTIME), independently of their episodes.
+    pub fn due_retries(&mut self, leases: &Leases, now: Duration) -> Vec<Action> {
         self.waits.retain(|id, _| leases.contains_key(id));
         let is_due = |id: &u64| leases.get(id).is_some_and(|lease| lease.deadline <= now);
         let due = self.waits.iter().rev().filter(|(id, _)| is_due(id));
-        transaction
-            .work
-            .extend(due.map(|(&lease, wait)| Action::Undo { lease, word: wait.word }));
+        due.map(|(&lease, wait)| Action::Undo {
+            lease,
+            outcome: wait.outcome,
+        })
+        .collect()
     }
 
-    /// Postpones the revert of a lease. True the first time, for the record.
-    pub(super) fn wait_for_room(&mut self, lease: &Lease, word: Outcome, shortage: Shortage) -> bool {
-        let wait = Wait::next(self.waits.get(&lease.id), word, shortage);
-        let is_first = self.waits.insert(lease.id, wait).is_none();
-        // Reclaiming takes time, so the clock is read again.
-        let deadline = self.host.now().boot + wait.delay;
-        let ids = vec![lease.id];
-        self.ledger.record(&Entry::Renewed { ids, deadline });
-        is_first
+    /// Postpones a revert. Returns whether it is the first time, and the time of the next try.
+    pub fn postpone(&mut self, lease: u64, outcome: Outcome, shortage: Shortage, now: Duration) -> (bool, Duration) {
+        let wait = Wait::next(self.waits.get(&lease), outcome, shortage);
+        let is_first = self.waits.insert(lease, wait).is_none();
+        (is_first, now + wait.delay)
+    }
+
+    pub fn remove(&mut self, lease: u64) {
+        self.waits.remove(&lease);
     }
 }
 

@@ -1,12 +1,13 @@
 //! The engine's view for others: log lines of decisions, and the state behind metrics and status page.
 
-use super::Engine;
-use super::timers::RELIST;
+use super::Policy;
+use super::open_episodes::OpenEpisodes;
+use super::timers::{RELIST, Timers};
 use super::transaction::Transaction;
 use crate::alert::{Labels, Source};
-use crate::host::{Host, Moment};
+use crate::host::Moment;
 use crate::ledger::job::ALLOCATION_STATES;
-use crate::ledger::{Effect, Entry, Lease, Record};
+use crate::ledger::{Effect, Entry, Lease, LedgerState, Record};
 use crate::rule::{Rule, Step};
 use crate::telemetry::{EngineState, Event, EventKind, LeaseStatus, OpenAlert, RuleStatus, Telemetry};
 use jiff::Timestamp;
@@ -29,69 +30,77 @@ pub fn recall(telemetry: &Telemetry, records: &[Record]) {
         .for_each(|record| telemetry.record_event(event(record)));
 }
 
-impl<H: Host> Engine<H> {
-    /// Logs and shows a record when it becomes durable.
-    pub(super) fn show(&self, entry: &Entry) {
-        let Entry::Record(record) = entry else { return };
-        if let Some(decision) = record.decision {
-            tracing::info!(
-                rule = record.rule,
-                alert = record.alertname,
-                decision = decision.as_str(),
-                step = record.step.as_deref().unwrap_or(""),
-                pid = record.target.as_ref().and_then(|(target, _)| target.pid()),
-                process = record.target.as_ref().map_or("", |(_, name)| name),
-                before = record.before.as_deref().unwrap_or(""),
-                after = record.after.as_deref().unwrap_or(""),
-                reason = record.reason,
-                "decision"
-            );
-        }
-        self.telemetry.record_event(event(record));
+/// Logs and shows a record when it becomes durable.
+pub(super) fn show(telemetry: &Telemetry, entry: &Entry) {
+    let Entry::Record(record) = entry else { return };
+    if let Some(decision) = record.decision {
+        tracing::info!(
+            rule = record.rule,
+            alert = record.alertname,
+            decision = decision.as_str(),
+            step = record.step.as_deref().unwrap_or(""),
+            pid = record.target.as_ref().and_then(|(target, _)| target.pid()),
+            process = record.target.as_ref().map_or("", |(_, name)| name),
+            before = record.before.as_deref().unwrap_or(""),
+            after = record.after.as_deref().unwrap_or(""),
+            reason = record.reason,
+            "decision"
+        );
     }
+    telemetry.record_event(event(record));
+}
 
-    pub(super) fn show_decisions(&self, transaction: &Transaction) {
-        transaction.to_show().for_each(|entry| self.show(entry));
-    }
+pub(super) fn show_decisions(telemetry: &Telemetry, transaction: &Transaction) {
+    transaction.to_show().for_each(|entry| show(telemetry, entry));
+}
 
-    /// Shows the active rules on the status page.
-    pub(super) fn show_rules(&self) {
-        let rules = self.policy.rules.rules.iter().map(|rule| RuleStatus {
-            rule: rule.name.to_string(),
-            steps: rule.actions.iter().map(ToString::to_string).collect(),
-            actions: rule
-                .actions
-                .iter()
-                .map(Step::action)
-                .filter(|action| *action != "wait")
-                .collect(),
-            acts: !self.is_simulated(rule),
-            last_decision: None,
-        });
-        self.telemetry.set_rules(rules.collect());
-    }
+/// Shows the active rules on the status page.
+pub(super) fn show_rules(telemetry: &Telemetry, policy: &Policy) {
+    let rules = policy.rules.rules.iter().map(|rule| RuleStatus {
+        rule: rule.name.to_string(),
+        steps: rule.actions.iter().map(ToString::to_string).collect(),
+        actions: rule
+            .actions
+            .iter()
+            .map(Step::action)
+            .filter(|action| *action != "wait")
+            .collect(),
+        acts: !policy.is_simulated(rule),
+        last_decision: None,
+    });
+    telemetry.set_rules(rules.collect());
+}
 
+/// What metrics and status page show of the engine.
+pub(super) struct StateView<'a> {
+    pub ledger: &'a LedgerState,
+    pub policy: &'a Policy,
+    pub open: &'a OpenEpisodes,
+    pub telemetry: &'a Telemetry,
+    pub is_ledger_writable: bool,
+}
+
+impl StateView<'_> {
     /// Updates metrics and status page from the ledger's state. The page refreshes once a second, so its lists may lag; with thousands
     /// of open alerts, so may the counts.
-    pub(super) fn publish_state(&mut self) {
-        let now = self.host.now();
-        let is_recent = self.timers.listed_at.is_some_and(|at| now.boot < at + RELIST);
+    pub fn publish(&self, timers: &mut Timers, now: Moment) {
+        let is_recent = timers.listed_at.is_some_and(|at| now.boot < at + RELIST);
         let are_many = self.ledger.episodes.len() + self.ledger.leases.len() > MANY;
         if !(is_recent && are_many) {
             self.telemetry.set_state(self.state(now));
         }
-        self.timers.must_list = is_recent;
+        timers.must_list = is_recent;
         if is_recent {
             return;
         }
-        self.timers.listed_at = Some(now.boot);
+        timers.listed_at = Some(now.boot);
         let alerts = self.ledger.episodes.values().take(MAX_SHOWN).map(|episode| OpenAlert {
             alertname: episode.labels.get("alertname").unwrap_or_default().to_owned(),
             labels: other_labels(&episode.labels),
             rule: episode.key.rule.to_string(),
             source: Source::from(episode.source).as_str(),
             since: episode.starts_at,
-            state: self.level_of(episode, now.boot).as_str(),
+            state: self.open.level_of(self.policy, episode, now.boot).as_str(),
             dry_run: episode.key.simulated,
             targets: episode.targets.len(),
         });
@@ -125,7 +134,7 @@ impl<H: Host> Engine<H> {
             enforce: self.policy.enforce,
             paused: self.ledger.paused,
             rules: self.policy.rules.rules.len(),
-            ledger_writable: self.journal.is_writable(),
+            ledger_writable: self.is_ledger_writable,
             budget_remaining: self
                 .policy
                 .budget
@@ -147,9 +156,7 @@ impl<H: Host> Engine<H> {
         let open = self.ledger.breakers.iter().filter(|(_, breaker)| breaker.is_open());
         closed.chain(open.map(|(rule, _)| (rule.clone(), true))).collect()
     }
-}
 
-impl<H: Host> Engine<H> {
     /// The allocations by rule and state, with every state of each allocating rule, so that a graph has no gap.
     fn count_allocations(&self) -> BTreeMap<(String, &'static str), usize> {
         let mut counts = self.telemetry.state().allocations;

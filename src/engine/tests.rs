@@ -25,11 +25,11 @@ mod units;
 use super::*;
 use crate::alert::{Alert, FiringSet, Source, Status, alert::fingerprint};
 use crate::host::fake::FakeHost;
-use crate::ledger::{Decision, Outcome};
+use crate::ledger::{Lease, Outcome};
 use crate::process::{Identity, Process, Selector};
 use crate::rule::{TargetSelector, example};
 use nix::sys::signal::Signal;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// Own evaluation hands over what fires so often.
@@ -288,7 +288,8 @@ fn a_deadline_restores_and_only_a_repeat_takes_again() {
 #[test]
 fn an_alert_that_goes_on_after_a_silence_gets_no_second_victim() {
     let mut rule = example("end", "signal KILL");
-    (rule.hold, rule.cooldown) = (Duration::from_secs(40), Duration::ZERO);
+    rule.hold = Duration::from_secs(40);
+    rule.cooldown = Duration::ZERO;
     let mut world = world(policy(vec![rule]));
     let first = world.add(100, 1);
     world.fire("end");
@@ -368,7 +369,8 @@ fn who_ends_at_once_is_not_killed_and_the_next_one_lives() {
 #[test]
 fn local_alerts_take_the_next_victim_after_the_cooldown() {
     let mut rule = example("end", TERM_THEN_KILL);
-    (rule.limit, rule.cooldown) = (5, Duration::from_secs(30));
+    rule.limit = 5;
+    rule.cooldown = Duration::from_secs(30);
     let mut world = world(policy(vec![rule]));
     let first = world.add(100, 1);
     world.add(200, 1);
@@ -757,7 +759,8 @@ fn a_rehearsal_does_not_end_what_a_real_rule_waits_for() {
     let mut warm_up = example("rehearsal", "signal TERM");
     warm_up.dry_run = true;
     let mut real = example("end", TERM_THEN_KILL);
-    (real.limit, real.cooldown) = (5, Duration::ZERO);
+    real.limit = 5;
+    real.cooldown = Duration::ZERO;
     let mut world = world(policy(vec![real, warm_up]));
     world.add(100, 1);
     world.add(200, 1);
@@ -773,7 +776,8 @@ fn a_rehearsal_does_not_end_what_a_real_rule_waits_for() {
 #[test]
 fn a_rehearsal_that_was_cut_short_does_not_block_the_next() {
     let mut rule = example("end", TERM_THEN_KILL);
-    (rule.dry_run, rule.cooldown) = (true, Duration::ZERO);
+    rule.dry_run = true;
+    rule.cooldown = Duration::ZERO;
     let mut world = world(policy(vec![rule]));
     world.add(100, 1);
     for start in [0, 1000] {
@@ -915,7 +919,8 @@ fn a_commit_that_fails_shows_until_one_works() {
 /// A child of `parent` that is born now with its nice value.
 fn fork(host: &mut FakeHost, parent: i32, pid: i32, name: &str) -> Identity {
     let mut child = Process::example(pid, name);
-    (child.parent, child.age) = (parent, Duration::ZERO);
+    child.parent = parent;
+    child.age = Duration::ZERO;
     child.nice = host.processes[&parent].threads[&parent].nice;
     child.details.exe = Some(format!("/usr/bin/{name}"));
     host.add(child)
@@ -1012,7 +1017,8 @@ fn children_of_whoever_got_the_pid_are_strangers() {
     world.pass(1);
     let host = world.engine.host();
     let mut stranger = Process::example(100, "burner");
-    (stranger.nice, stranger.age) = (15, Duration::ZERO);
+    stranger.nice = 15;
+    stranger.age = Duration::ZERO;
     host.add(stranger);
     fork(host, 100, 200, "child");
     world.resolve("calm");
@@ -1147,7 +1153,8 @@ fn what_was_released_by_hand_is_released_though_the_daemon_died_in_between() {
 #[test]
 fn a_false_word_of_an_end_is_not_believed() {
     let mut rule = example("end", TERM_THEN_KILL);
-    (rule.limit, rule.cooldown) = (5, Duration::ZERO);
+    rule.limit = 5;
+    rule.cooldown = Duration::ZERO;
     let mut world = world(policy(vec![rule]));
     let first = world.add(100, 1);
     world.add(200, 1);
@@ -1225,7 +1232,8 @@ fn who_still_holds_one_of_two_leases_keeps_its_place() {
 #[test]
 fn an_alert_that_fell_silent_takes_nothing_new_until_it_is_heard_of() {
     let mut rule = example("calm", "nice 15");
-    (rule.hold, rule.limit) = (Duration::from_secs(40), 9);
+    rule.hold = Duration::from_secs(40);
+    rule.limit = 9;
     let mut world = world(policy(vec![rule]));
     world.add(100, 1);
     world.fire("calm");

@@ -29,6 +29,14 @@ pub struct Timers {
     pub must_list: bool,
 }
 
+impl Timers {
+    /// Brings the next round forward, once, because the cause of a denial may be gone soon. `now` is CLOCK_BOOTTIME.
+    pub fn hasten_round(&mut self, now: Duration) {
+        let last_round = (now + RETRY).saturating_sub(ROUND);
+        self.last_round = self.last_round.min(last_round);
+    }
+}
+
 /// The next due time, if there is one. A target without further steps has `Duration::MAX`. `under_way` are the leases with a job
 /// in flight.
 pub fn next_due(ledger: &LedgerState, timers: Timers, under_way: &BTreeSet<u64>) -> Option<Duration> {

@@ -19,7 +19,7 @@ use std::time::Duration;
 /// An action on the host, to be executed once its intent is durable.
 pub enum Action {
     /// Set the value of this lease, on a process that must still match the rule.
-    Take { lease: u64, context: ActionContext },
+    Set { lease: u64, context: ActionContext },
     /// Send a signal; `lease` reverts it, if it is reversible.
     Signal {
         signal: Signal,
@@ -33,8 +33,8 @@ pub enum Action {
     Reclaim { bytes: u64, context: ActionContext },
     /// Start the next job of this lease's allocation or command.
     Send { lease: u64, was_in_doubt: bool },
-    /// Revert this lease. `word` is the outcome on success.
-    Undo { lease: u64, word: Outcome },
+    /// Revert this lease. `outcome` is the one on success.
+    Undo { lease: u64, outcome: Outcome },
 }
 
 /// The target of a step, and the reason for it.
@@ -51,6 +51,15 @@ pub struct ActionContext {
 }
 
 impl ActionContext {
+    /// The episode of the step. Dry-run steps have no action.
+    pub fn episode(&self) -> EpisodeKey {
+        EpisodeKey {
+            rule: self.about.rule.clone(),
+            fingerprint: self.about.fingerprint.clone(),
+            simulated: false,
+        }
+    }
+
     /// Whether the step is irreversible.
     pub fn is_final(&self) -> bool {
         self.rule.actions.get(self.step_index).is_some_and(Step::is_final)
@@ -118,12 +127,14 @@ pub struct Transaction {
     pub table: Option<Arc<ProcessTree>>,
     /// The former values of what the intents changed in the ledger's state.
     formers: Vec<PreviousState>,
-    /// Durable before `work`, in the order of the decisions, because a resolve in the same transaction as its firing must follow
+    /// Durable before `actions`, in the order of the decisions, because a resolve in the same transaction as its firing must follow
     /// it in the ledger too.
     entries: Vec<(Kind, Entry)>,
-    pub work: Vec<Action>,
+    pub actions: Vec<Action>,
     /// Whether its decisions were logged.
     is_shown: Cell<bool>,
+    /// Whether the next round must come early, because the cause of a denial may be gone soon.
+    pub wants_early_round: bool,
     /// Decisions that are only counted and not recorded, such as duplicates.
     pub counted: Vec<(SmolStr, Decision)>,
 }
@@ -140,8 +151,9 @@ impl Transaction {
             table: None,
             formers: Vec::new(),
             entries: Vec::new(),
-            work: Vec::new(),
+            actions: Vec::new(),
             is_shown: Cell::new(false),
+            wants_early_round: false,
             counted: Vec::new(),
         }
     }
@@ -162,7 +174,7 @@ impl Transaction {
     /// Applies an entry to the ledger's state at once, so that later decisions see it, and stages it for the commit.
     pub fn stage(&mut self, ledger: &mut LedgerState, entry: Entry) {
         if self.is_unledgered {
-            return self.close(ledger, entry);
+            return self.record_always(ledger, entry);
         }
         self.formers.push(ledger.former(&entry));
         ledger.record(&entry);
@@ -170,7 +182,7 @@ impl Transaction {
     }
 
     /// The same for an entry that stays even if the commit fails.
-    pub fn close(&mut self, ledger: &mut LedgerState, entry: Entry) {
+    pub fn record_always(&mut self, ledger: &mut LedgerState, entry: Entry) {
         ledger.record(&entry);
         self.entries.push((Kind::Closing, entry));
     }
@@ -186,10 +198,10 @@ impl Transaction {
     }
 
     pub fn has_something(&self) -> bool {
-        !self.entries.is_empty() || !self.work.is_empty()
+        !self.entries.is_empty() || !self.actions.is_empty()
     }
 
-    /// The entries that must be durable before the work.
+    /// The entries that must be durable before the actions.
     pub fn entries(&self) -> Vec<Entry> {
         self.entries.iter().map(|(_, entry)| entry.clone()).collect()
     }
@@ -218,17 +230,13 @@ impl Transaction {
         for entry in &closings {
             ledger.record(entry);
         }
-        self.work.retain(|work| matches!(work, Action::Undo { .. }));
+        self.actions.retain(|action| matches!(action, Action::Undo { .. }));
         closings
-    }
-
-    pub fn stage_record(&mut self, ledger: &mut LedgerState, record: Record) {
-        self.stage(ledger, Entry::Record(record));
     }
 
     /// The leases that this transaction reverts.
     pub fn undone(&self) -> impl Iterator<Item = u64> + '_ {
-        self.work.iter().filter_map(|work| match work {
+        self.actions.iter().filter_map(|action| match action {
             Action::Undo { lease, .. } => Some(*lease),
             _ => None,
         })
@@ -236,22 +244,12 @@ impl Transaction {
 
     /// Those of them that have this outcome on success.
     pub fn undone_as(&self, outcome: Outcome) -> impl Iterator<Item = u64> + '_ {
-        self.work.iter().filter_map(move |work| match work {
-            Action::Undo { lease, word } if *word == outcome => Some(*lease),
+        self.actions.iter().filter_map(move |action| match action {
+            Action::Undo {
+                lease,
+                outcome: planned,
+            } if *planned == outcome => Some(*lease),
             _ => None,
-        })
-    }
-
-    /// Whether the work contains a step for this episode.
-    pub fn has_work_for(&self, key: &EpisodeKey) -> bool {
-        self.work.iter().any(|work| match work {
-            Action::Take { context, .. }
-            | Action::Signal { context, .. }
-            | Action::Kill { context }
-            | Action::Reclaim { context, .. } => {
-                context.about.rule == key.rule && context.about.fingerprint == key.fingerprint
-            }
-            Action::Send { .. } | Action::Undo { .. } => false,
         })
     }
 }

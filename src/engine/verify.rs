@@ -1,93 +1,154 @@
-//! The follow-up of irreversible actions. It records victims that exited, and gives up those that outlive their time,
-//! so that they block no others. Three in a row without effect open the breaker of their rule.
+//! The check, in each round, that what was done has its effect and stays: victims have exited, targets still exist, and
+//! the limits of units are in place. systemd may drop a limit when it reloads its files, and an operator may change one.
 
-use super::Engine;
-use super::transaction::{AlertRef, Transaction};
-use crate::act::effect;
-use crate::host::{Host, Moment};
-use crate::ledger::{Breaker, Entry, EpisodeKey, Outcome, Record, TargetProgress, Victim};
-use crate::process::{Process, Target};
-use crate::rule::Step;
-use nix::sys::signal::Signal;
-use std::collections::BTreeSet;
-use std::time::Duration;
+use super::episodes::Episodes;
+use super::process_view::ProcessView;
+use super::recheck::{is_cgroup_empty, is_cgroup_there, members_of};
+use super::transaction::{Action, AlertRef};
+use super::undo::cgroup_of;
+use super::victims::{count_effect, effect_record, exit_entries};
+use crate::act::{effect, guard, limit};
+use crate::host::{Host, Knob, Standing};
+use crate::ledger::{Effect, Entry, Episode, Lease, Level, Outcome, Victim};
+use crate::process::{Cgroup, Target};
+use crate::rule::Rule;
+use std::collections::{BTreeMap, BTreeSet};
 
-impl<H: Host> Engine<H> {
-    /// The entries for the exit of a process, if it is a victim that counted as running.
-    pub(super) fn end_of(&mut self, target: Target, now: Moment) -> Vec<Entry> {
-        let is_it = |victim: &&Victim| victim.target == target && victim.gone_at.is_none();
-        let Some(victim) = self.ledger.victims.iter().find(is_it).cloned() else {
-            return Vec::new();
-        };
-        let (at, simulated) = (now.boot, false);
-        let mut entries = vec![Entry::VictimGone { target, at, simulated }];
-        if !victim.is_awaited() || victim.signals.is_empty() {
-            return entries;
-        }
-        let available = victim.memory.and_then(|_| self.host.available_memory());
-        let came = effect::of_end(&victim, now.boot, available);
-        // A victim that was given up is counted already.
-        if !victim.outlived {
-            entries.extend(self.count_effect(&victim.rule, came.is_ok(), now));
-        }
-        let (outcome, reason) = match came {
-            Ok(told) => (Outcome::Gone, told),
-            Err(told) => (Outcome::NoEffect, told),
-        };
-        entries.push(Entry::Record(self.effect_record(&victim, outcome, reason, now)));
-        entries
-    }
+/// Checks leases and victims against the host.
+pub(super) struct Verifier<'a, H: Host> {
+    pub host: &'a mut H,
+    pub processes: &'a ProcessView,
+    pub episodes: Episodes<'a>,
+}
 
-    /// Whether an open episode continues the steps of a victim.
-    fn is_climbing(&self, victim: &Victim) -> bool {
-        let targets = |progress: &TargetProgress| progress.target == victim.target && progress.due < Duration::MAX;
-        let episode = self.ledger.episodes.get(&victim.episode());
-        episode.is_some_and(|episode| episode.targets.iter().any(targets))
-    }
-
-    /// Victims whose steps ended early: the alert resolved, or they were excluded from their episode. Others wait for them no
-    /// longer than for one that got its last signal.
-    pub(super) fn bound_interrupted(&mut self, transaction: &mut Transaction) {
-        let is_left = |victim: &&Victim| {
-            victim.is_awaited()
-                && victim.target != Target::Host
-                // The signal may still be dropped by a failed commit.
-                && victim.unsent.is_none()
-                && victim.gone_by.is_none()
-                && !victim.outlived
-                && !self.is_climbing(victim)
-        };
-        for mut victim in self.ledger.victims.iter().filter(is_left).cloned().collect::<Vec<_>>() {
-            (victim.gone_by, victim.is_interrupted) = (Some(transaction.boot_now() + effect::PATIENCE), true);
-            transaction.close(&mut self.ledger, Entry::Victim(victim));
+impl<H: Host> Verifier<'_, H> {
+    /// Victims that exited while evenkeel did not run.
+    pub fn check_victims(&mut self) {
+        let alive = self
+            .episodes
+            .ledger
+            .victims
+            .iter()
+            .filter(|victim| victim.gone_at.is_none());
+        for target in alive.map(|victim| victim.target).collect::<Vec<_>>() {
+            if self.has_ended(target) {
+                self.record_exit(target);
+            }
         }
     }
 
-    /// The deadline for the exit of a victim after a fatal signal; `None` if another one follows.
-    pub(super) fn patience_after(&self, victim: &mut Victim, is_last: bool, now: Duration) {
-        victim.is_interrupted = !is_last && !self.is_climbing(victim);
-        victim.gone_by = (is_last || victim.is_interrupted).then(|| now + effect::PATIENCE);
+    /// Whether a target that should exit has exited.
+    pub fn has_ended(&mut self, target: Target) -> bool {
+        match target {
+            Target::Process(process) => !self.host.is_alive(process),
+            Target::Cgroup(cgroup) => is_cgroup_empty(self.host, cgroup),
+            Target::Host => false,
+        }
     }
 
-    /// Continues the interrupted steps of a victim, after the signal that was already sent.
-    pub(super) fn adopt_victim(&mut self, target: Target, key: &EpisodeKey, transaction: &mut Transaction) {
-        let is_it = |victim: &&Victim| victim.lives_as(target, key.simulated) && victim.is_interrupted;
-        let Some(mut victim) = self.ledger.victims.iter().find(is_it).cloned() else {
-            return;
+    pub fn record_exit(&mut self, target: Target) {
+        let now = self.episodes.transaction.now;
+        for entry in exit_entries(self.host, self.episodes.ledger, self.episodes.telemetry, target, now) {
+            self.episodes.record_always(entry);
+        }
+    }
+
+    /// Removes targets that exited from an episode, and settles their leases.
+    pub fn drop_gone_targets(&mut self, episode: &mut Episode) {
+        let mut known: BTreeMap<Target, String> = BTreeMap::new();
+        let targets = episode.targets.iter().map(|progress| (progress.target, &progress.name));
+        let leases = self
+            .episodes
+            .ledger
+            .leases_of(&episode.key)
+            .map(|lease| (lease.target, &lease.name));
+        for (target, name) in targets.chain(leases) {
+            known.entry(target).or_insert_with(|| name.clone());
+        }
+        let is_gone = |(target, name): (Target, String)| {
+            let is_gone = match target {
+                Target::Process(process) => {
+                    // Most are in the table; only missing ones need a check of their own.
+                    let listed = self
+                        .episodes
+                        .transaction
+                        .table
+                        .as_ref()
+                        .and_then(|table| table.get(process));
+                    let listed = listed.is_some_and(|process| !process.is_dead());
+                    !listed && !self.host.is_alive(process)
+                }
+                Target::Cgroup(cgroup) => !is_cgroup_there(self.host, cgroup, &name),
+                Target::Host => false,
+            };
+            is_gone.then_some(target)
         };
-        victim.rule.clone_from(&key.rule);
-        victim.fingerprint.clone_from(&key.fingerprint);
-        (victim.gone_by, victim.is_interrupted) = (None, false);
-        transaction.stage(&mut self.ledger, Entry::Victim(victim));
+        let gone: Vec<Target> = known.into_iter().filter_map(is_gone).collect();
+        if !gone.is_empty() {
+            self.drop_targets(episode, &gone);
+        }
+    }
+
+    /// Keeps the leases of an unconfirmed episode, and removes targets that exited.
+    pub fn wait_for_confirmation(&mut self, mut episode: Episode) {
+        let held = episode.targets.len();
+        self.drop_gone_targets(&mut episode);
+        if episode.targets.len() != held {
+            self.episodes.record_always(Entry::Episode(episode.clone()));
+        }
+        // Due steps run as soon as the alert is confirmed. An unconfirmed episode expires, so another round must check it.
+        if !episode.evidence.is_doubted() {
+            self.episodes.postpone(&episode.key);
+        }
+    }
+
+    /// Removes targets from an episode, and settles their leases.
+    pub fn drop_targets(&mut self, episode: &mut Episode, gone: &[Target]) {
+        episode.targets.retain(|progress| !gone.contains(&progress.target));
+        for target in gone {
+            self.record_exit(*target);
+        }
+        let leases = self.episodes.ledger.leases_of(&episode.key);
+        let leases: Vec<u64> = leases
+            .filter(|lease| gone.contains(&lease.target))
+            .map(|lease| lease.id)
+            .collect();
+        self.episodes
+            .transaction
+            .actions
+            .extend(leases.into_iter().map(|lease| Action::Undo {
+                lease,
+                outcome: Outcome::Gone,
+            }));
+    }
+
+    /// Watches the victims of a former daemon.
+    pub fn watch_victims(&mut self) {
+        let is_awaited = |victim: &&Victim| victim.gone_at.is_none() && !victim.simulated;
+        for victim in self.episodes.ledger.victims.iter().filter(is_awaited) {
+            victim
+                .target
+                .process()
+                .into_iter()
+                .for_each(|process| self.host.watch_exit(process));
+        }
     }
 
     /// Victims that still run after their last step.
-    pub(super) fn give_up_survivors(&mut self, transaction: &mut Transaction) {
-        let now = transaction.boot_now();
+    pub fn give_up_survivors(&mut self) {
+        let (at, now) = (self.episodes.transaction.now, self.episodes.now());
         let is_due = |victim: &&Victim| victim.is_awaited() && victim.gone_by.is_some_and(|at| at <= now);
-        for mut victim in self.ledger.victims.iter().filter(is_due).cloned().collect::<Vec<_>>() {
+        for mut victim in self
+            .episodes
+            .ledger
+            .victims
+            .iter()
+            .filter(is_due)
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             if self.has_ended(victim.target) {
-                self.note_death(victim.target, transaction);
+                self.record_exit(victim.target);
                 continue;
             }
             let process = victim.target.pid().and_then(|pid| self.host.process(pid));
@@ -97,153 +158,130 @@ impl<H: Host> Engine<H> {
                 true => Outcome::Cancelled,
                 false => Outcome::NoEffect,
             };
-            let record = self.effect_record(&victim, outcome, reason, transaction.now);
+            let record = effect_record(
+                self.episodes.ledger,
+                self.episodes.telemetry,
+                &victim,
+                outcome,
+                reason,
+                at,
+            );
             let counted = match victim.is_interrupted {
                 true => None,
-                false => self.count_effect(&victim.rule, false, transaction.now),
+                false => count_effect(self.episodes.ledger, &victim.rule, false, at),
             };
-            (victim.gone_by, victim.outlived) = (None, true);
+            victim.gone_by = None;
+            victim.outlived = true;
             for entry in [Entry::Victim(victim), Entry::Record(record)]
                 .into_iter()
                 .chain(counted)
             {
-                transaction.close(&mut self.ledger, entry);
+                self.episodes.record_always(entry);
             }
         }
     }
 
-    /// The change of a rule's breaker by one more victim.
-    fn count_effect(&self, rule: &str, had_effect: bool, now: Moment) -> Option<Entry> {
-        let before = self.ledger.breakers.get(rule).copied().unwrap_or_default();
-        let breaker = before.after(had_effect, now.wall);
-        if breaker.is_open() && !before.is_open() {
-            tracing::warn!(
-                rule,
-                failures = breaker.failures,
-                "breaker opened: irreversible actions of this rule have no effect, close it with `evenkeel release --breaker`"
-            );
-        }
-        let rule = rule.to_owned();
-        (breaker != before).then_some(Entry::Breaker { rule, breaker })
-    }
-
-    fn effect_record(&self, victim: &Victim, outcome: Outcome, reason: String, now: Moment) -> Record {
-        if outcome == Outcome::NoEffect {
-            self.telemetry.action(&victim.rule, "signal", outcome.as_str());
-        }
-        let key = EpisodeKey {
-            rule: victim.rule.clone(),
-            fingerprint: victim.fingerprint.clone(),
-            simulated: false,
-        };
-        let episode = self.ledger.episodes.get(&key);
-        let labels = episode.map(|episode| episode.labels.clone()).unwrap_or_default();
-        let named = |progress: &&TargetProgress| progress.target == victim.target;
-        let name = episode.and_then(|episode| episode.targets.iter().find(named));
-        let name = name.map(|progress| progress.name.clone()).unwrap_or_default();
-        let signal = victim.signals.last().and_then(|number| Signal::try_from(*number).ok());
-        let mut record = AlertRef::new(&victim.rule, &labels, &victim.fingerprint).record(now);
-        record.target = Some((victim.target, name));
-        record.step = signal.map(|signal| format!("signal {signal}"));
-        (record.outcome, record.reason, record.is_effect) = (Some(outcome), reason, true);
-        tracing::info!(
-            rule = record.rule,
-            pid = victim.target.pid(),
-            step = record.step.as_deref().unwrap_or(""),
-            outcome = outcome.as_str(),
-            reason = record.reason,
-            "effect"
-        );
-        record
-    }
-
-    /// Victims that get no further steps: they are blocked in the kernel with SIGKILL pending, or were given up after their last
-    /// step.
-    pub(super) fn spent(&self, table: &[Process]) -> BTreeSet<Target> {
-        let hangs = |target: Target| {
-            let is_it = |process: &Process| target == process.identity.into() && process.state == 'D';
-            table.iter().any(is_it)
-        };
-        let awaited = self.ledger.victims.iter().filter(|victim| victim.is_awaited());
-        awaited
-            .filter(|victim| {
-                let is_killed = victim.signals.contains(&(Signal::SIGKILL as i32));
-                (victim.outlived && !victim.is_interrupted) || (is_killed && hangs(victim.target))
-            })
-            .map(|victim| victim.target)
-            .collect()
-    }
-
-    /// Closes the breaker of a rule. False if it is not open.
-    pub fn close_breaker(&mut self, rule: &str) -> bool {
-        if !self.ledger.is_breaker_open(rule) {
-            return false;
-        }
-        let mut transaction = Transaction::new(self.host.now(), None);
-        let (rule, breaker) = (rule.to_owned(), Breaker::default());
-        tracing::info!(rule, "breaker closed by an operator");
-        transaction.close(&mut self.ledger, Entry::Breaker { rule, breaker });
-        self.finish(transaction);
-        true
-    }
-
-    /// A fatal signal that may or may not have been sent is sent again, and its wait starts over: it does
-    /// not harm an exiting process, and SIGKILL must not hit one that never got SIGTERM.
-    pub(super) fn resend_unsettled(&mut self, transaction: &mut Transaction) {
-        let is_open = |victim: &&Victim| victim.is_awaited() && victim.unsent.is_some();
-        for mut victim in self.ledger.victims.iter().filter(is_open).cloned().collect::<Vec<_>>() {
-            let Some(unsent) = victim.unsent.take() else { continue };
-            victim.signals.retain(|sent| *sent != unsent);
-            let is_set_back = self.set_back_to(&victim, unsent, transaction);
-            let target = victim.target;
-            let entry = if is_set_back || !victim.signals.is_empty() {
-                Entry::Victim(victim)
-            } else {
-                Entry::VictimSpared { target }
+    /// Reapplies limits that systemd dropped, and ends leases whose value another program changed.
+    pub fn check_limits_of_units(&mut self) {
+        let undone: BTreeSet<u64> = self.episodes.transaction.undone().collect();
+        for lease in self.newest_of_units() {
+            // Reverts have their own retries.
+            if lease.is_undoing || self.episodes.reverts.is_waiting(&lease) {
+                continue;
+            }
+            let Effect::Value { value, saved } = &lease.effect else {
+                continue;
             };
-            transaction.close(&mut self.ledger, entry);
+            let unit = saved.first().and_then(|saved| saved.unit.as_ref());
+            let (Some(cgroup), Some(unit), false) = (cgroup_of(&lease), unit, undone.contains(&lease.id)) else {
+                continue;
+            };
+            match self.host.standing(&cgroup, value, unit) {
+                // The episode finds a removed cgroup, and the next round retries a failed request to systemd.
+                Ok(Standing::Holds) | Err(_) => {}
+                Ok(Standing::TakenBySystemd) => self.set_again(lease, &cgroup),
+                Ok(Standing::Overwritten | Standing::Changed) => {
+                    self.episodes.begin_undo(lease.id, Outcome::Superseded)
+                }
+            }
         }
     }
 
-    /// Sets a victim back to the step that sends this signal. False if its episode is over.
-    fn set_back_to(&mut self, victim: &Victim, signal: i32, transaction: &mut Transaction) -> bool {
-        let key = EpisodeKey {
-            rule: victim.rule.clone(),
-            fingerprint: victim.fingerprint.clone(),
-            simulated: false,
-        };
-        let Some(mut episode) = self.ledger.episodes.get(&key).cloned() else {
-            return false;
-        };
-        let Some(rule) = self.rule_of(&episode) else {
-            return false;
-        };
-        let is_it = |progress: &&mut TargetProgress| progress.target == victim.target;
-        let Some(progress) = episode.targets.iter_mut().find(is_it) else {
-            return false;
-        };
-        let sends = |step: &Step| step.final_signal().is_some_and(|sent| sent as i32 == signal);
-        let step_index = rule.actions.iter().take(progress.step_index).rposition(sends);
-        let Some(step_index) = step_index.filter(|_| episode.ladder == rule.ladder()) else {
-            return false;
-        };
-        (progress.step_index, progress.due, progress.refused) = (step_index, transaction.boot_now(), None);
-        transaction.close(&mut self.ledger, Entry::Episode(episode));
-        true
+    /// The lease with the active value, for each file of each cgroup.
+    fn newest_of_units(&self) -> Vec<Lease> {
+        let mut newest: BTreeMap<(Target, Knob), &Lease> = BTreeMap::new();
+        for lease in self.episodes.ledger.leases.values().filter(|lease| lease.settled) {
+            if let (Some(_), Some(value)) = (lease.target.cgroup(), lease.effect.value()) {
+                newest.insert((lease.target, value.knob()), lease);
+            }
+        }
+        newest.into_values().cloned().collect()
     }
 
-    /// Removes victims of an episode whose first signal may have been sent, and now will not be.
-    pub(super) fn cancel_unsent_signals(&mut self, key: &EpisodeKey, transaction: &mut Transaction) {
-        let is_its = |victim: &&Victim| {
-            victim.is_awaited()
-                && victim.target != Target::Host
-                && victim.signals.is_empty()
-                && victim.rule == key.rule
-                && victim.fingerprint == key.fingerprint
+    fn set_again(&mut self, mut lease: Lease, cgroup: &Cgroup) {
+        let key = lease.episode();
+        let episode = self
+            .episodes
+            .ledger
+            .episodes
+            .get(&key)
+            .filter(|_| !self.episodes.ledger.paused);
+        // An unconfirmed alert gets no steps, so a dropped limit is reapplied after the confirmation.
+        let is_firing = |episode: &&Episode| self.episodes.level_of(episode) == Level::Firing;
+        let Some(episode) = episode.filter(is_firing) else {
+            return;
         };
-        let unsent = self.ledger.victims.iter().filter(is_its).map(|victim| victim.target);
-        for target in unsent.collect::<Vec<_>>() {
-            transaction.close(&mut self.ledger, Entry::VictimSpared { target });
+        let labels = episode.labels.clone();
+        let Some(rule) = self.episodes.rule_of(episode) else {
+            return;
+        };
+        let (rule_name, knob) = (lease.rule.clone(), lease.knob());
+        let is_allowed = self.may_set_again(&rule, &lease, cgroup);
+        let Effect::Value { value, saved } = &mut lease.effect else {
+            return;
+        };
+        let effected = match is_allowed {
+            true => limit::set(self.host, cgroup, value, saved),
+            false => return self.episodes.begin_undo(lease.id, Outcome::Superseded),
+        };
+        tracing::info!(
+            rule = rule_name.as_str(),
+            cgroup = cgroup.path,
+            knob,
+            outcome = effected.outcome.as_str(),
+            reason = effected.reason,
+            "limit reapplied"
+        );
+        match effected.outcome {
+            Outcome::Applied => {}
+            Outcome::NoEffect => return self.episodes.begin_undo(lease.id, Outcome::Superseded),
+            // The next round retries.
+            _ => return,
         }
+        let mut record = AlertRef::new(&rule_name, &labels, &lease.fingerprint).record(self.episodes.transaction.now);
+        record.target = Some((lease.target, lease.name.clone()));
+        record.step = Some(format!("{knob} {}", effected.after.as_deref().unwrap_or_default()));
+        record.outcome = Some(effected.outcome);
+        record.before = effected.before;
+        record.after = effected.after;
+        record.reason = "reapplied, because systemd dropped it when it reloaded its files".to_owned();
+        self.episodes
+            .telemetry
+            .action(&rule_name, knob, Outcome::Applied.as_str());
+        self.episodes.record_always(Entry::Lease(lease));
+        self.episodes.record_always(Entry::Record(record));
+    }
+
+    /// Checks again, because a protected process may be in the cgroup by now, or more memory than the limit in use.
+    fn may_set_again(&mut self, rule: &Rule, lease: &Lease, cgroup: &Cgroup) -> bool {
+        let Some(now) = self.host.cgroup(&cgroup.path) else {
+            return false;
+        };
+        let Some(value) = lease.effect.value() else {
+            return false;
+        };
+        let members = members_of(self.host, self.processes, self.episodes.policy, &now);
+        let protection = self.processes.protection(self.episodes.policy);
+        protection.screen_cgroup(rule, &now, &members).is_ok() && guard::limit(&now, value).is_ok()
     }
 }

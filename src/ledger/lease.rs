@@ -1,5 +1,6 @@
 //! The lease of a reversible step, and the arithmetic of several leases on one knob. Pure.
 
+use super::episode::EpisodeKey;
 use super::job::{Allocation, Command, RetryState};
 use crate::host::limit::{IoLimit, IoLimits, Setting};
 use crate::host::{Thread, UnitState, Value};
@@ -135,6 +136,15 @@ pub enum Undo {
 }
 
 impl Lease {
+    /// The episode that took the lease. Dry-run episodes have none.
+    pub fn episode(&self) -> EpisodeKey {
+        EpisodeKey {
+            rule: self.rule.clone(),
+            fingerprint: self.fingerprint.clone(),
+            simulated: false,
+        }
+    }
+
     /// Whether two leases have the same knob and target.
     pub fn shares_knob(&self, other: &Lease) -> bool {
         self.target == other.target

@@ -64,6 +64,18 @@ impl LedgerState {
         }
     }
 
+    /// Postpones steps and jobs that are due at `now` until `until` (CLOCK_BOOTTIME), because a full disk must not make the
+    /// engine spin.
+    pub fn postpone_due(&mut self, now: Duration, until: Duration) {
+        let targets = self.episodes.values_mut().flat_map(|episode| &mut episode.targets);
+        for progress in targets.filter(|progress| progress.due <= now) {
+            progress.due = until;
+        }
+        for retry in self.leases.retries_mut().filter(|retry| retry.next <= now) {
+            retry.next = until;
+        }
+    }
+
     /// Rolls back an entry. Of several, the newest must be first.
     pub fn roll_back(&mut self, former: PreviousState) {
         match former {

@@ -7,7 +7,7 @@ use crate::act::guard::Protection;
 use crate::act::{allocate, command};
 use crate::alert::{Alert, Status};
 use crate::diagnostic::printable;
-use crate::engine::pipeline::open_episode;
+use crate::engine::open_episode;
 use crate::engine::select::{began_at, needs_cpu, select};
 use crate::engine::{Engine, Policy, select_cgroups};
 use crate::host::Host;

@@ -1,0 +1,250 @@
+//! What the engine does apart from alerts: it processes due work, starts, reloads, pauses, releases leases for an
+//! operator, processes exits and results of jobs, and shuts down.
+
+use super::episodes::Trigger;
+use super::job::Kind;
+use super::privileges::warn_of_privileges;
+use super::status::show_rules;
+use super::timers::{BASELINE, RETRY, ROUND};
+use super::transaction::Transaction;
+use super::{Engine, Policy};
+use crate::act::allocate;
+use crate::host::{Host, Report};
+use crate::ledger::{Breaker, Effect, Entry, Episode, EpisodeKey, Lease, Outcome};
+use crate::process::{Identity, Target};
+
+impl<H: Host> Engine<H> {
+    /// Processes due work: waits that are over, deadlines, rounds and retries.
+    pub fn tick(&mut self) {
+        let mut transaction = Transaction::new(self.host.now(), None);
+        let now = transaction.boot_now();
+        if self.timers.baseline_at.is_some_and(|at| at + BASELINE <= now) {
+            self.measure_cpu();
+        }
+        if self.timers.last_retry.is_some_and(|at| at + RETRY <= now) {
+            self.recover();
+        }
+        let mut episodes = self.episodes(&mut transaction);
+        episodes.expire();
+        episodes.bound_interrupted();
+        self.verifier(&mut transaction).give_up_survivors();
+        let is_round = self.timers.last_round + ROUND <= now;
+        if is_round {
+            self.timers.last_round = now;
+            self.open.retain(&self.ledger.episodes);
+            let mut verifier = self.verifier(&mut transaction);
+            verifier.check_victims();
+            verifier.check_limits_of_units();
+        }
+        self.episodes(&mut transaction).run_due_jobs();
+        let is_due = |episode: &&Episode| {
+            let mut targets = episode.targets.iter();
+            is_round || (!episode.evidence.is_doubted() && targets.any(|progress| progress.due <= now))
+        };
+        let due = self.ledger.episodes.values().filter(is_due);
+        let due: Vec<EpisodeKey> = due.map(|episode| episode.key.clone()).collect();
+        for key in &due {
+            self.evaluate_episode(key, Trigger::Round, &mut transaction);
+        }
+        self.ledger.forget(now, self.victim_age());
+        let again = |engine: &mut Self, transaction: &mut Transaction| {
+            for key in &due {
+                if engine.acts_without_ledger(key) {
+                    engine.evaluate_episode(key, Trigger::Round, transaction);
+                }
+            }
+        };
+        if let Err(reason) = self.commit_and_apply_or(transaction, again) {
+            tracing::warn!(reason, "ledger unavailable, due work postponed");
+        }
+    }
+
+    /// Resumes after a restart: reverts leases without an open episode. Every open episode is unconfirmed, and gets no new steps
+    /// until a source confirms that its alert fires.
+    pub fn resume(&mut self) {
+        let mut transaction = Transaction::new(self.host.now(), None);
+        let now = transaction.boot_now();
+        self.ledger.episodes.values_mut().for_each(|episode| episode.doubt(now));
+        for closed in self.ledger.closed.values_mut() {
+            closed.closed_at.get_or_insert(now);
+        }
+        let mut verifier = self.verifier(&mut transaction);
+        verifier.check_victims();
+        verifier.watch_victims();
+        let mut episodes = verifier.episodes;
+        episodes.release_orphans();
+        episodes.leave_changed_ladders();
+        episodes.resend_unsettled();
+        episodes.bound_interrupted();
+        episodes.revert_unsettled();
+        episodes.resume_jobs();
+        if let Err(reason) = self.commit_and_apply_or(transaction, |_, _| ()) {
+            tracing::error!(reason, "could not resume the open episodes");
+        }
+    }
+
+    /// Tries to write the ledger again, and loads the state of one that opens.
+    pub(super) fn recover(&mut self) {
+        if let Some(ledger) = self.journal.recover(&self.ledger) {
+            // No lease exists from the time without a ledger, because no intent could be made durable.
+            self.ledger = ledger;
+            self.resume();
+        }
+    }
+
+    /// Releases one lease or all for an operator, and returns their number. A second request drops a lease whose job fails.
+    pub fn release(&mut self, id: Option<u64>) -> usize {
+        let mut transaction = Transaction::new(self.host.now(), None);
+        let mut chosen: Vec<Lease> = self
+            .ledger
+            .leases
+            .values()
+            .filter(|lease| id.is_none_or(|id| lease.id == id))
+            .cloned()
+            .collect();
+        chosen.reverse();
+        let count = chosen.len();
+        let mut episodes = self.episodes(&mut transaction);
+        chosen.retain(|lease| !episodes.note_release_by_hand(lease, id.is_some()));
+        episodes.take_out(&chosen, Outcome::Restored, false);
+        self.finish(transaction);
+        count
+    }
+
+    /// Pauses or resumes new steps. Durable, so that a restart does not end a pause.
+    pub fn pause(&mut self, paused: bool) {
+        let mut transaction = Transaction::new(self.host.now(), None);
+        transaction.record_always(&mut self.ledger, Entry::Paused(paused));
+        self.finish(transaction);
+    }
+
+    /// Handles the exit of a watched process, after which the next victim may be due.
+    pub fn exited(&mut self, target: Identity) {
+        self.processes.forget_table();
+        if self.host.is_alive(target) {
+            // A failed watch is no evidence; a living victim must still count.
+            return;
+        }
+        let mut transaction = Transaction::new(self.host.now(), None);
+        let target = Target::from(target);
+        let mut verifier = self.verifier(&mut transaction);
+        verifier.record_exit(target);
+        let waits = |episode: &&Episode| episode.targets.iter().any(|progress| progress.target == target);
+        let waiting = verifier.episodes.ledger.episodes.values().filter(waits);
+        for mut episode in waiting.cloned().collect::<Vec<_>>() {
+            verifier.drop_targets(&mut episode, &[target]);
+            let now = verifier.episodes.now();
+            for progress in episode.targets.iter_mut().filter(|progress| progress.refused.is_some()) {
+                progress.due = now;
+            }
+            verifier.episodes.record_always(Entry::Episode(episode));
+        }
+        self.finish(transaction);
+    }
+
+    /// Handles the result of a job.
+    pub fn reported(&mut self, ticket: u64, report: &Report) {
+        let Some(in_flight) = self.jobs.remove(ticket) else {
+            return;
+        };
+        let Some(lease) = self.ledger.leases.get(&in_flight.lease).cloned() else {
+            return;
+        };
+        let mut transaction = Transaction::new(self.host.now(), None);
+        let mut episodes = self.episodes(&mut transaction);
+        match (&lease.effect, in_flight.kind) {
+            (Effect::Allocation(allocation), Kind::Request(job)) => {
+                let heard = allocation.hear(job, in_flight.was_in_doubt, report, episodes.now());
+                let step = match job {
+                    allocate::AllocatorCall::Ask => allocation.step.clone(),
+                    allocate::AllocatorCall::GiveBack => "undo allocate".to_owned(),
+                };
+                episodes.record_response(&lease, heard, step);
+            }
+            (Effect::Command(command), Kind::Command) => {
+                let heard = command.hear(report, episodes.now());
+                let step = if heard.was_undo {
+                    "undo exec".to_owned()
+                } else {
+                    command.step.clone()
+                };
+                episodes.record_command_exit(&lease, heard, step);
+            }
+            _ => {}
+        }
+        episodes.run_due_jobs();
+        self.finish(transaction);
+    }
+
+    /// Whether a release is still pending.
+    pub fn is_giving_back(&self) -> bool {
+        self.ledger.leases.values().any(Lease::is_ending)
+    }
+
+    /// Retries failed releases at the daemon's exit.
+    pub fn go_on_giving_back(&mut self) {
+        let mut transaction = Transaction::new(self.host.now(), None);
+        self.episodes(&mut transaction).run_due_jobs();
+        self.finish(transaction);
+    }
+
+    /// Closes the breaker of a rule. False if it is not open.
+    pub fn close_breaker(&mut self, rule: &str) -> bool {
+        if !self.ledger.is_breaker_open(rule) {
+            return false;
+        }
+        let mut transaction = Transaction::new(self.host.now(), None);
+        let (rule, breaker) = (rule.to_owned(), Breaker::default());
+        tracing::info!(rule, "breaker closed by an operator");
+        transaction.record_always(&mut self.ledger, Entry::Breaker { rule, breaker });
+        self.finish(transaction);
+        true
+    }
+
+    /// Activates a checked configuration. Open episodes keep their rule; the leases of a removed rule are reverted.
+    pub fn reload(&mut self, policy: Policy) {
+        // Episodes from before a restart belong to the replaced rule as well.
+        for key in self.ledger.episodes.keys() {
+            if let Some(rule) = self.policy.rules.get(&key.rule) {
+                self.open.keep_rule(key, rule);
+            }
+        }
+        let former = std::mem::replace(&mut self.policy, policy);
+        self.doubt_changed_rules(&former);
+        self.retain_history();
+        self.measure_cpu();
+        show_rules(&self.telemetry, &self.policy);
+        warn_of_privileges(&self.host, &self.policy);
+        let mut transaction = Transaction::new(self.host.now(), None);
+        self.episodes(&mut transaction).release_orphans();
+        self.finish(transaction);
+    }
+
+    /// Marks the episodes of a changed rule as unconfirmed, as after a start.
+    fn doubt_changed_rules(&mut self, former: &Policy) {
+        let now = self.host.now().boot;
+        for episode in self.ledger.episodes.values_mut() {
+            let name = &episode.key.rule;
+            let (old, new) = (former.rules.get(name), self.policy.rules.get(name));
+            if !matches!((old, new), (Some(old), Some(new)) if old.is_same_as(new)) {
+                episode.doubt(now);
+            }
+        }
+    }
+
+    /// Prepares the daemon's exit. With `on_exit: restore` it reverts all leases; episodes stay open, so that they continue after a
+    /// restart.
+    pub fn shut_down(&mut self) {
+        let mut transaction = Transaction::new(self.host.now(), None);
+        if self.policy.restore_on_exit {
+            self.episodes(&mut transaction).release_at_exit();
+        }
+        self.finish(transaction);
+    }
+
+    pub(super) fn finish(&mut self, transaction: Transaction) {
+        if let Err(reason) = self.commit_and_apply_or(transaction, |_, _| ()) {
+            tracing::warn!(reason, "ledger unavailable, outcomes kept in memory");
+        }
+    }
+}

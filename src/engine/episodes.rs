@@ -1,0 +1,434 @@
+//! The open episodes of one transaction: they open, are confirmed, and close, with their leases and victims. Only the
+//! ledger's state changes here, nothing on the host.
+
+use super::Policy;
+use super::episode::{Statement, end_to_remember};
+use super::job::JobsInFlight;
+use super::open_episodes::OpenEpisodes;
+use super::reconcile::before;
+use super::room::PendingReverts;
+use super::timers::ROUND;
+use super::transaction::{AlertRef, Transaction, shown};
+use crate::act::guard::Denial;
+use crate::alert::Alert;
+use crate::ledger::{
+    Closed, Decision, Entry, Episode, EpisodeKey, Evidence, EvidenceSource, Lease, LedgerState, Level, Outcome, Record,
+    TargetProgress, Victim,
+};
+use crate::process::{Candidate, Target};
+use crate::rule::Rule;
+use crate::telemetry::Telemetry;
+use jiff::Timestamp;
+use smol_str::SmolStr;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Maximum number of open episodes. More are a fault of the sender, and each costs an evaluation per round.
+const MAX_OPEN_EPISODES: usize = 4096;
+/// A repeat so soon after the last look changes nothing.
+const JUST_NOW: Duration = Duration::from_secs(1);
+
+/// The reason to evaluate an episode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trigger {
+    Opened,
+    Repeat,
+    Round,
+}
+
+/// The open episodes during a transaction. `rollback.rs` plans the reverts of their leases, `victims.rs` counts their
+/// victims, and `job_results.rs` processes the results of their jobs.
+pub(super) struct Episodes<'a> {
+    pub ledger: &'a mut LedgerState,
+    pub policy: &'a Policy,
+    pub open: &'a mut OpenEpisodes,
+    pub telemetry: &'a Telemetry,
+    pub reverts: &'a mut PendingReverts,
+    pub jobs: &'a JobsInFlight,
+    pub transaction: &'a mut Transaction,
+}
+
+impl Episodes<'_> {
+    /// CLOCK_BOOTTIME of the transaction.
+    pub fn now(&self) -> Duration {
+        self.transaction.boot_now()
+    }
+
+    /// Stages an entry, which is rolled back if the commit fails.
+    pub fn stage(&mut self, entry: Entry) {
+        self.transaction.stage(self.ledger, entry);
+    }
+
+    /// Stages an entry that stays even if the commit fails.
+    pub fn record_always(&mut self, entry: Entry) {
+        self.transaction.record_always(self.ledger, entry);
+    }
+
+    pub fn stage_record(&mut self, record: Record) {
+        self.stage(Entry::Record(record));
+    }
+
+    /// Counts a decision that is not recorded.
+    pub fn count(&mut self, rule: SmolStr, decision: Decision) {
+        self.transaction.counted.push((rule, decision));
+    }
+
+    /// The rule of an episode: the one it came from, or after a restart the one of that name.
+    pub fn rule_of(&self, episode: &Episode) -> Option<Arc<Rule>> {
+        self.open.rule_of(self.policy, episode)
+    }
+
+    pub fn level_of(&self, episode: &Episode) -> Level {
+        self.open.level_of(self.policy, episode, self.now())
+    }
+
+    /// Whether an alert is about this host, or the rule acts for any host. Alerts of own evaluation are always about this host.
+    fn is_about_us(&mut self, rule: &Rule, statement: &Statement<'_>) -> bool {
+        if statement.source == EvidenceSource::Own || rule.any_host {
+            return true;
+        }
+        let Err(reason) = self.policy.host_identity.recognises(&statement.alert.labels) else {
+            return true;
+        };
+        tracing::info!(
+            rule = rule.name.as_str(),
+            alert = statement.alert.name(),
+            reason,
+            "alert of another host ignored"
+        );
+        self.count(rule.name.clone(), Decision::OtherHost);
+        false
+    }
+
+    /// Records a firing alert that matches a rule: it opens an episode, or confirms the open one. Returns the episode to
+    /// evaluate now, if there is one.
+    pub fn record_firing(&mut self, rule: &Arc<Rule>, statement: &Statement<'_>) -> Option<(EpisodeKey, Trigger)> {
+        if !self.is_about_us(rule, statement) {
+            return None;
+        }
+        let alert = statement.alert;
+        let simulated = self.policy.is_simulated(rule);
+        let key = EpisodeKey {
+            rule: rule.name.clone(),
+            fingerprint: alert.fingerprint.clone(),
+            simulated,
+        };
+        if statement.is_late_firing(self.ledger.closed.get(&key), self.now()) {
+            let reason = "the alert began before the last episode ended";
+            self.ignore_stale(rule.name.clone(), alert, reason);
+            return None;
+        }
+        if statement.source != EvidenceSource::Own {
+            self.open.missing_alerts.heard(&alert.fingerprint);
+        }
+        if self.ledger.episodes.contains_key(&key) {
+            return self.record_repeat(rule, key, statement);
+        }
+        if self.ledger.episodes.len() >= MAX_OPEN_EPISODES {
+            tracing::warn!(
+                rule = rule.name.as_str(),
+                alert = alert.name(),
+                open = MAX_OPEN_EPISODES,
+                "too many open episodes, alert dropped"
+            );
+            self.count(rule.name.clone(), Decision::Budget);
+            return None;
+        }
+        let mut episode = open_episode(rule, alert, self.now(), simulated);
+        episode.evidence = evidence_of(rule, statement);
+        let closed = self.ledger.closed.get(&key);
+        episode.may_continue = closed.is_none_or(|closed| closed.ended_at < alert.starts_at);
+        self.stage(Entry::Episode(episode));
+        self.open.set_rule(&key, rule);
+        if self.ledger.paused {
+            // The episode stays open, so that it is evaluated when the pause ends, not only at the next repeat.
+            let about = AlertRef::new(&rule.name, &alert.labels, &alert.fingerprint);
+            let mut record = about.record(self.transaction.now);
+            record.decision = Some(Decision::Paused);
+            self.stage_record(record);
+        }
+        Some((key, Trigger::Opened))
+    }
+
+    fn record_repeat(
+        &mut self,
+        rule: &Rule,
+        key: EpisodeKey,
+        statement: &Statement<'_>,
+    ) -> Option<(EpisodeKey, Trigger)> {
+        let is_confirmed = self.confirm(&key, rule.hold, statement);
+        if is_confirmed {
+            self.resume_requests(&key);
+        } else if !self.transaction.is_unledgered && self.was_just_evaluated(&key) {
+            self.count(rule.name.clone(), Decision::Duplicate);
+            return None;
+        }
+        Some((key, Trigger::Repeat))
+    }
+
+    /// Counts a stale delivery, which changes nothing.
+    fn ignore_stale(&mut self, rule: SmolStr, alert: &Alert, reason: &'static str) {
+        tracing::info!(rule = rule.as_str(), alert = alert.name(), reason, "stale delivery");
+        self.count(rule, Decision::Stale);
+    }
+
+    /// Closes every open episode of a resolved alert, regardless of rules, identity and mode. Without an open episode the end is
+    /// recorded for the matching rules, so that a late firing is recognised as stale.
+    pub fn record_resolved<'r>(&mut self, statement: &Statement<'_>, matching: impl Iterator<Item = &'r Arc<Rule>>) {
+        let alert = statement.alert;
+        let is_its = |key: &&EpisodeKey| key.fingerprint == alert.fingerprint;
+        let open: Vec<EpisodeKey> = self.ledger.episodes.keys().filter(is_its).cloned().collect();
+        for key in &open {
+            self.resolve_episode(key, statement);
+        }
+        for rule in matching {
+            let simulated = self.policy.is_simulated(rule);
+            let key = EpisodeKey {
+                rule: rule.name.clone(),
+                fingerprint: alert.fingerprint.clone(),
+                simulated,
+            };
+            if open.contains(&key) || !self.is_about_us(rule, statement) {
+                continue;
+            }
+            let closed = Closed {
+                ended_at: statement.ended_at(self.transaction.now.wall),
+                closed_at: Some(self.now()),
+            };
+            match self.ledger.closed.get(&key) {
+                Some(known) if known.ended_at >= closed.ended_at => {
+                    self.count(rule.name.clone(), Decision::Duplicate);
+                }
+                // Deliveries of own evaluation are never late.
+                _ if statement.source == EvidenceSource::Own => {}
+                _ => self.record_always(Entry::EpisodeClosed { key, closed }),
+            }
+        }
+    }
+
+    fn resolve_episode(&mut self, key: &EpisodeKey, statement: &Statement<'_>) {
+        let Some(mut episode) = self.ledger.episodes.get(key).cloned() else {
+            return;
+        };
+        if statement.is_late_resolve(&episode, self.now()) {
+            let reason = "the alert resolves an earlier episode";
+            return self.ignore_stale(key.rule.clone(), statement.alert, reason);
+        }
+        episode.evidence.record_over(statement.source, statement.at);
+        if self.level_of(&episode) == Level::Over {
+            let about = AlertRef::new(&key.rule, &statement.alert.labels, &key.fingerprint);
+            let ended_at = statement.ended_at(self.transaction.now.wall);
+            return self.close(key, &about, ended_at, "the alert ended");
+        }
+        tracing::info!(
+            rule = key.rule.as_str(),
+            alert = statement.alert.name(),
+            "alert resolved in one source, still firing in another"
+        );
+        self.record_always(Entry::Episode(episode));
+    }
+
+    /// Whether a repeat can be skipped, because its episode was evaluated a moment ago. Many repeats must not read the process
+    /// table each time.
+    fn was_just_evaluated(&self, key: &EpisodeKey) -> bool {
+        let waits_for_repeat = self
+            .ledger
+            .episodes
+            .get(key)
+            .is_some_and(|episode| episode.excluded.iter().any(|excluded| excluded.until_repeat));
+        !waits_for_repeat
+            && self
+                .open
+                .evaluated_at(key)
+                .is_some_and(|at| at.saturating_add(JUST_NOW) > self.now())
+    }
+
+    /// Records that the alert of an open episode fires, and extends the deadlines of its leases. Repeats change memory only, and
+    /// the ledger only after a quarter of the time or with new content, so that repeats cost no commit. Returns whether this
+    /// confirms an unconfirmed episode.
+    fn confirm(&mut self, key: &EpisodeKey, hold: Duration, statement: &Statement<'_>) -> bool {
+        let now = self.now();
+        let renewable = |lease: &&Lease| !lease.is_ending() && !lease.is_undoing;
+        let renewed = Entry::Renewed {
+            ids: self
+                .ledger
+                .leases_of(key)
+                .filter(renewable)
+                .map(|lease| lease.id)
+                .collect(),
+            deadline: now + hold,
+        };
+        let Some(episode) = self.ledger.episodes.get_mut(key) else {
+            return false;
+        };
+        let was_doubted = episode.evidence.is_doubted();
+        let is_new_source = episode.evidence.last_firing(statement.source).is_none();
+        let fresh_for = statement.fresh_for.unwrap_or(hold);
+        episode
+            .evidence
+            .record_firing(statement.source, statement.at, fresh_for);
+        let is_confirmed = was_doubted && !episode.evidence.is_doubted();
+        // Alertmanager merges the start times of two Prometheus servers into the earlier one.
+        let is_earlier = statement.source != EvidenceSource::Own && statement.alert.starts_at < episode.starts_at;
+        let is_old = now.saturating_sub(episode.seen_at) >= hold / 4;
+        if !(is_old || is_earlier || is_confirmed || is_new_source) {
+            self.ledger.record(&renewed);
+            return false;
+        }
+        let mut seen = episode.clone();
+        seen.seen_at = now;
+        if is_earlier {
+            seen.starts_at = statement.alert.starts_at;
+        }
+        self.stage(Entry::Episode(seen));
+        self.stage(renewed);
+        is_confirmed
+    }
+
+    /// Closes an episode whose alert is over, and reverts its leases.
+    pub fn close(&mut self, key: &EpisodeKey, about: &AlertRef, ended_at: Timestamp, why: &str) {
+        let Some(episode) = self.ledger.episodes.get(key).cloned() else {
+            return;
+        };
+        let ladder = self.rule_of(&episode).map_or(0, |rule| rule.actions.len());
+        self.open.remove(key);
+        for progress in episode
+            .targets
+            .iter()
+            .filter(|progress| progress.step_index < ladder && progress.due < Duration::MAX)
+        {
+            let mut record = about.record(self.transaction.now);
+            record.target = Some((progress.target, progress.name.clone()));
+            record.outcome = Some(Outcome::Cancelled);
+            record.reason = format!("{why} before step {} of the ladder", progress.step_index + 1);
+            self.telemetry.action(&about.rule, "wait", Outcome::Cancelled.as_str());
+            self.record_always(Entry::Record(record));
+        }
+        self.transaction
+            .closed
+            .insert(key.fingerprint.clone(), about.alertname.clone());
+        self.release_all(key, Outcome::Restored);
+        self.cancel_unsent_signals(key);
+        if key.simulated {
+            // The imagined victims of a dry-run would block every later one.
+            let is_its =
+                |victim: &&Victim| victim.simulated && victim.rule == key.rule && victim.fingerprint == key.fingerprint;
+            let imagined = self.ledger.victims.iter().filter(is_its);
+            for target in imagined.map(|victim| victim.target).collect::<Vec<_>>() {
+                let (at, simulated) = (self.now(), true);
+                self.record_always(Entry::VictimGone { target, at, simulated });
+            }
+        }
+        let key = key.clone();
+        let closed = end_to_remember(self.ledger.closed.get(&key), ended_at, self.now());
+        self.record_always(Entry::EpisodeClosed { key, closed });
+        self.bound_interrupted();
+    }
+
+    /// Closes an episode that stayed unconfirmed for too long.
+    pub fn close_silent(&mut self, episode: &Episode, about: &AlertRef) {
+        tracing::info!(
+            rule = about.rule.as_str(),
+            alert = about.alertname.as_str(),
+            fingerprint = about.fingerprint.as_str(),
+            "alert no longer confirmed by a source"
+        );
+        let why = "no source confirmed the alert";
+        self.close(&episode.key, about, before(episode.starts_at), why);
+    }
+
+    /// Postpones the waiting targets of an episode until the next round.
+    pub fn postpone(&mut self, key: &EpisodeKey) {
+        let now = self.now();
+        let Some(episode) = self.ledger.episodes.get_mut(key) else {
+            return;
+        };
+        for progress in episode.targets.iter_mut().filter(|progress| progress.due <= now) {
+            progress.due = now + ROUND;
+        }
+    }
+
+    /// The episode as it counts against `limit`: a target with a lease counts even if it left the episode because another of its
+    /// leases ended. A target that is gone does not count, so that a restarted unit is selected again at once.
+    pub fn with_leased_targets(&self, episode: &Episode) -> Episode {
+        let of_the_gone: BTreeSet<u64> = self.transaction.undone_as(Outcome::Gone).collect();
+        let mut held = episode.clone();
+        let mut seen: BTreeSet<Target> = held.targets.iter().map(|progress| progress.target).collect();
+        let leases = self.ledger.leases_of(&episode.key);
+        for lease in leases.filter(|lease| !of_the_gone.contains(&lease.id)) {
+            if seen.insert(lease.target) {
+                held.targets.push(TargetProgress {
+                    target: lease.target,
+                    name: lease.name.clone(),
+                    step_index: usize::MAX,
+                    due: Duration::MAX,
+                    refused: None,
+                });
+            }
+        }
+        held
+    }
+
+    pub fn record_denial(&mut self, about: &AlertRef, denial: &Denial) {
+        let mut record = about.record(self.transaction.now);
+        record.decision = Some(denial.decision);
+        record.reason = denial.reason.clone();
+        self.stage_record(record);
+    }
+
+    /// Records the excluded targets, and the reasons.
+    pub fn record_denials(&mut self, about: &AlertRef, refused: Vec<(Candidate, Denial)>) {
+        for (candidate, denial) in refused {
+            let mut record = about.record(self.transaction.now);
+            record.target = shown(&candidate);
+            record.decision = Some(denial.decision);
+            record.reason = denial.reason;
+            self.stage_record(record);
+        }
+    }
+}
+
+/// The episode that an alert opens for a rule. `now` is CLOCK_BOOTTIME.
+pub fn open_episode(rule: &Rule, alert: &Alert, now: Duration, simulated: bool) -> Episode {
+    Episode {
+        key: EpisodeKey {
+            rule: rule.name.clone(),
+            fingerprint: alert.fingerprint.clone(),
+            simulated,
+        },
+        ladder: rule.ladder(),
+        source: alert.source.into(),
+        labels: alert.labels.clone(),
+        annotations: alert.annotations.clone(),
+        starts_at: alert.starts_at,
+        opened_at: now,
+        may_continue: false,
+        seen_at: now,
+        evidence: evidence_of(rule, &Statement::delivered(alert, now)),
+        targets: Vec::new(),
+        excluded: Vec::new(),
+    }
+}
+
+fn evidence_of(rule: &Rule, statement: &Statement<'_>) -> Evidence {
+    let fresh_for = statement.fresh_for.unwrap_or(rule.hold);
+    Evidence::firing(statement.source, statement.at, fresh_for)
+}
+
+/// Whether an episode got a new step or a new reason, which is worth a commit.
+pub(super) fn differs_durably(before: Option<&Episode>, after: &Episode) -> bool {
+    let Some(before) = before else {
+        return true;
+    };
+    let progress = |episode: &Episode| {
+        let mut progress: Vec<_> = episode
+            .targets
+            .iter()
+            .map(|progress| (progress.target, progress.step_index, progress.refused))
+            .collect();
+        progress.sort_unstable_by_key(|(target, ..)| *target);
+        progress
+    };
+    progress(before) != progress(after) || before.excluded != after.excluded
+}

@@ -1,0 +1,192 @@
+//! Steps for the host as a whole: a request to an allocator, or a command. Their results arrive later.
+
+use super::steps::StepPlanner;
+use super::timers::ROUND;
+use super::transaction::{Action, AlertRef};
+use crate::act::guard::{Denial, FinalGate};
+use crate::act::plan::{DueSteps, HOST_NAME};
+use crate::act::{allocate, command};
+use crate::host::Host;
+use crate::ledger::{Decision, Effect, Entry, Episode, Lease, Outcome, TargetProgress, Victim};
+use crate::process::Target;
+use crate::rule::job::without_query;
+use crate::rule::{Rule, Step};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The placeholder for a granted resource in a dry-run.
+const IMAGINED: &str = "RESOURCE";
+
+impl<H: Host> StepPlanner<'_, H> {
+    /// Passes the due steps of the host to the guard, up to the first job. The rest follows after its result.
+    pub fn plan_host_steps(&mut self, due_steps: DueSteps, rule: &Arc<Rule>, about: &AlertRef, episode: &mut Episode) {
+        if self.episodes.transaction.is_unledgered {
+            // A request that makes a server hold something needs a durable record first.
+            return;
+        }
+        let simulated = episode.key.simulated;
+        let is_at_end = due_steps.next_rung >= rule.actions.len();
+        let mut progress = TargetProgress {
+            target: Target::Host,
+            name: HOST_NAME.to_owned(),
+            step_index: due_steps.next_rung,
+            due: if is_at_end {
+                Duration::MAX
+            } else {
+                self.episodes.now() + due_steps.wait
+            },
+            refused: None,
+        };
+        let known = episode.targets.iter().find(|progress| progress.target == Target::Host);
+        let told = known.and_then(|progress| progress.refused);
+        for (step_index, step) in &due_steps.steps {
+            let mut record = about.record(self.episodes.transaction.now);
+            record.target = Some((Target::Host, HOST_NAME.to_owned()));
+            record.step = Some(step.to_string());
+            if step.is_final()
+                && let Err(denial) = self.may_run(rule, episode, self.episodes.now())
+            {
+                if told != Some(denial.decision) {
+                    record.decision = Some(denial.decision);
+                    record.reason = denial.reason;
+                    self.episodes.stage_record(record);
+                }
+                progress.step_index = *step_index;
+                progress.due = self.episodes.now() + ROUND;
+                progress.refused = Some(denial.decision);
+                break;
+            }
+            let effect = match self.host_effect(step, episode) {
+                Ok(effect) => effect,
+                Err(reason) => {
+                    record.decision = Some(Decision::Planned);
+                    self.episodes.stage_record(record.clone());
+                    record.decision = None;
+                    record.outcome = Some(Outcome::Failed);
+                    record.reason = reason;
+                    self.episodes
+                        .telemetry
+                        .action(&rule.name, step.action(), Outcome::Failed.as_str());
+                    self.episodes.stage_record(record);
+                    progress.step_index = step_index + 1;
+                    progress.due = Duration::MAX;
+                    break;
+                }
+            };
+            if let Effect::Allocation(allocation) = &effect {
+                record.reason = format!("{} {}", allocation.ask.method, without_query(&allocation.ask.url));
+            }
+            record.decision = Some(if simulated { Decision::DryRun } else { Decision::Planned });
+            self.episodes.stage_record(record.clone());
+            if step.is_final() {
+                self.note_run(episode);
+            }
+            if simulated {
+                record.decision = None;
+                record.outcome = Some(Outcome::DryRun);
+                self.episodes
+                    .telemetry
+                    .action(&rule.name, step.action(), Outcome::DryRun.as_str());
+                self.episodes.stage_record(record);
+                continue;
+            }
+            let lease = Lease {
+                id: self.episodes.ledger.last_lease_id + 1,
+                rule: rule.name.clone(),
+                fingerprint: about.fingerprint.clone(),
+                target: Target::Host,
+                name: HOST_NAME.to_owned(),
+                effect,
+                taken_at: self.episodes.now(),
+                deadline: self.episodes.now() + rule.hold,
+                settled: false,
+                is_undoing: false,
+            };
+            let id = lease.id;
+            self.episodes.stage(Entry::Lease(lease));
+            self.episodes.transaction.actions.push(Action::Send {
+                lease: id,
+                was_in_doubt: false,
+            });
+            progress.step_index = step_index + 1;
+            progress.due = Duration::MAX;
+            break;
+        }
+        episode.targets.retain(|progress| progress.target != Target::Host);
+        episode.targets.push(progress);
+    }
+
+    fn may_run(&self, rule: &Rule, episode: &Episode, now: Duration) -> Result<(), Denial> {
+        let condition = rule.condition.as_ref();
+        let condition = condition.map(|text| (self.conditions)(text).is_some_and(|answer| answer.holds));
+        let (stuck, orphaned) = (BTreeSet::new(), BTreeSet::new());
+        let gate = FinalGate {
+            rule,
+            episode,
+            victims: &self.episodes.ledger.victims,
+            budget: self.episodes.policy.budget,
+            now,
+            sample_at: now,
+            condition,
+            stuck: &stuck,
+            orphaned: &orphaned,
+            is_broken: self.episodes.ledger.is_breaker_open(&rule.name),
+        };
+        gate.run().map(drop)
+    }
+
+    /// Counts the host as one victim per episode, which is settled at once because no step waits for it.
+    fn note_run(&mut self, episode: &Episode) {
+        let key = &episode.key;
+        let is_known = |victim: &Victim| victim.target == Target::Host && victim.counts_for(episode);
+        if self.episodes.ledger.victims.iter().any(is_known) {
+            return;
+        }
+        let victim = Victim {
+            rule: key.rule.clone(),
+            fingerprint: key.fingerprint.clone(),
+            gone_at: Some(self.episodes.now()),
+            alert_starts_at: Some(episode.starts_at),
+            ..Victim::new(Target::Host, key.simulated, self.episodes.now())
+        };
+        self.episodes.stage(Entry::Victim(victim));
+    }
+
+    /// The job of a step, with the labels of the alert.
+    fn host_effect(&self, step: &Step, episode: &Episode) -> Result<Effect, String> {
+        let granted = self
+            .episodes
+            .ledger
+            .leases_of(&episode.key)
+            .filter(|lease| !lease.is_ending());
+        let mut granted = granted.filter_map(|lease| match &lease.effect {
+            Effect::Allocation(allocation) => allocation.resource(),
+            _ => None,
+        });
+        let resource = if episode.key.simulated {
+            Some(IMAGINED)
+        } else {
+            granted.next_back()
+        };
+        let now = self.episodes.now();
+        let mut effect = match step {
+            Step::Allocate(step) => {
+                // Unique even if the ledger is lost and its numbers start over.
+                let (boot, id) = (self.boot, self.episodes.ledger.last_lease_id + 1);
+                let key = format!("evenkeel-{boot}-{id}-{:x}", now.as_nanos());
+                Effect::Allocation(Box::new(allocate::plan(step, episode, resource, key)?))
+            }
+            Step::Exec(step) => Effect::Command(Box::new(command::plan(step, episode, resource)?)),
+            Step::Set(_) | Step::Signal(_) | Step::Reclaim(_) | Step::Kill | Step::Wait(_) => {
+                return Err("not a step for the host".to_owned());
+            }
+        };
+        match &mut effect {
+            Effect::Allocation(allocation) => allocation.retry.next = now,
+            Effect::Command(command) => command.retry.next = now,
+            Effect::Value { .. } | Effect::Signal { .. } => {}
+        }
+        Ok(effect)
+    }
+}

@@ -1,0 +1,286 @@
+//! The intent of one allowed step: the values before and after, the lease, and the action.
+
+use super::base::{awaited_value, base_of, forget_other_devices};
+use super::steps::{StepContext, StepPlanner};
+use super::transaction::{Action, ActionContext, shown};
+use crate::act::apply::{self, Prepared, StepResult};
+use crate::act::{descendants, guard, limit};
+use crate::host::{Host, Knob, Reading, Standing, Value, unit};
+use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Record, SavedValue, lease};
+use crate::process::{Candidate, Cgroup, Process, Target};
+use crate::rule::Step;
+use crate::rule::step::{Change, Send};
+use std::sync::Arc;
+
+/// The lease of a reversible step before it is taken.
+struct Draft {
+    prepared: Prepared,
+    /// Whether the process inherited its present value from a parent with a lease.
+    is_by_birth: bool,
+}
+
+impl<H: Host> StepPlanner<'_, H> {
+    /// Records the intent of an allowed step, or the dry-run decision.
+    pub(super) fn stage_step(&mut self, step: &Step, step_index: usize, context: &StepContext<'_>, simulated: bool) {
+        let mut record = context.about.record(self.episodes.transaction.now);
+        record.target = shown(context.candidate);
+        record.step = Some(step.to_string());
+        record.decision = Some(if simulated { Decision::DryRun } else { Decision::Planned });
+        let mut draft = match step {
+            Step::Set(change) => match self.prepare(change, context) {
+                Ok(draft) => Some(draft),
+                Err(result) => {
+                    self.episodes.stage_record(record.clone());
+                    record.reason = result.reason;
+                    return self.record_outcome(record, result.outcome, step.action());
+                }
+            },
+            _ => None,
+        };
+        if let Some(Draft { prepared, .. }) = &mut draft {
+            record.before = prepared.saved.first().map(|saved| saved.value.to_string());
+            record.after = Some(prepared.value.to_string());
+            match context.candidate {
+                Candidate::Process(process) => {
+                    let knob = prepared.value.knob();
+                    if knob == Knob::Nice {
+                        record.reason = self.host.nice_reach(process.identity).unwrap_or_default();
+                    }
+                    let leases = self.episodes.ledger.leases.on(process.identity.into());
+                    let mut held = leases.filter_map(|lease| lease.effect.value());
+                    // The value of another lease is not the process's own.
+                    if knob == Knob::Affinity && held.all(|value| value.knob() != knob) {
+                        prepared.widen(&self.host.processors_of(process.identity));
+                    }
+                }
+                Candidate::Cgroup(cgroup) => {
+                    if let Err(denial) = guard::limit(cgroup, &prepared.value) {
+                        record.decision = Some(denial.decision);
+                        record.reason = denial.reason;
+                        return self.episodes.stage_record(record);
+                    }
+                }
+            }
+        }
+        self.episodes.stage_record(record.clone());
+        if simulated {
+            return self.record_outcome(record, Outcome::DryRun, step.action());
+        }
+        let action_context = ActionContext {
+            about: context.about.clone(),
+            candidate: context.candidate.clone(),
+            rule: Arc::clone(context.rule),
+            selector: Arc::clone(context.selector),
+            step_index,
+            step: step.to_string(),
+            action: step.action(),
+        };
+        let action = match (step, draft) {
+            (Step::Set(change), Some(draft)) => {
+                return self.stage_lease(change, draft, record, action_context, context);
+            }
+            (Step::Signal(Send { signal, undo }), _) => Action::Signal {
+                signal: *signal,
+                lease: undo.map(|undo| self.stage_signal_lease(*signal as i32, undo as i32, context)),
+                is_final: step.is_final(),
+                context: action_context,
+            },
+            (Step::Reclaim(bytes), _) => Action::Reclaim {
+                bytes: *bytes,
+                context: action_context,
+            },
+            (Step::Kill, _) => Action::Kill {
+                context: action_context,
+            },
+            (Step::Set(_) | Step::Wait(_) | Step::Allocate(_) | Step::Exec(_), _) => return,
+        };
+        self.episodes.transaction.actions.push(action);
+    }
+
+    /// Stages the lease of a reversible step. A value that is set already needs none, unless another lease would revert it.
+    fn stage_lease(
+        &mut self,
+        change: &Change,
+        draft: Draft,
+        record: Record,
+        action_context: ActionContext,
+        context: &StepContext<'_>,
+    ) {
+        let Draft { prepared, is_by_birth } = draft;
+        let effect = Effect::Value {
+            value: prepared.value,
+            saved: prepared.saved,
+        };
+        let lease = self.new_lease(context, effect);
+        let leases = &self.episodes.ledger.leases;
+        let is_held = match context.candidate {
+            Candidate::Process(_) => leases.on(lease.target).any(|other| other.shares_knob(&lease)),
+            // systemd carries a lease over to the unit's next cgroup.
+            Candidate::Cgroup(_) => leases.values().any(|other| other.shares_knob(&lease)),
+        };
+        if prepared.is_set_already && !is_held && !is_by_birth && !change.is_relative() {
+            return self.record_outcome(record, Outcome::AlreadySet, action_context.action);
+        }
+        let id = lease.id;
+        self.episodes.stage(Entry::Lease(lease));
+        self.episodes.transaction.actions.push(Action::Set {
+            lease: id,
+            context: action_context,
+        });
+    }
+
+    fn stage_signal_lease(&mut self, sent: i32, undo: i32, context: &StepContext<'_>) -> u64 {
+        let sent = Some(sent);
+        let lease = self.new_lease(context, Effect::Signal { sent, undo });
+        let id = lease.id;
+        self.episodes.stage(Entry::Lease(lease));
+        id
+    }
+
+    /// Reads the present value of a target, and computes the new one.
+    ///
+    /// # Errors
+    /// With the outcome, when the target is gone or its value cannot be read.
+    fn prepare(&mut self, change: &Change, context: &StepContext<'_>) -> Result<Draft, StepResult> {
+        match context.candidate {
+            Candidate::Process(process) => self.prepare_on_process(process, change, context),
+            Candidate::Cgroup(cgroup) => self.prepare_on_cgroup(cgroup, change, context),
+        }
+    }
+
+    fn prepare_on_process(
+        &mut self,
+        process: &Process,
+        change: &Change,
+        context: &StepContext<'_>,
+    ) -> Result<Draft, StepResult> {
+        let (target, knob) = (process.identity, change.knob());
+        let ledger = &*self.episodes.ledger;
+        let mut saved = apply::read(self.host, target, knob)?;
+        let mut is_by_birth = false;
+        for saved in &mut saved {
+            let Some(tree) = self.episodes.transaction.choice() else {
+                continue;
+            };
+            if let Some(own) = descendants::before_birth(process, &saved.value, &ledger.leases, tree) {
+                saved.value = own;
+                is_by_birth = true;
+            }
+        }
+        // A lease of this transaction is not applied yet; ours will find its value.
+        if let Some(value) = awaited_value(ledger, target.into(), knob) {
+            saved.iter_mut().for_each(|saved| saved.value.clone_from(&value));
+        }
+        let base = base_of(ledger, context, knob, &saved);
+        let prepared = apply::prepare(self.host, target, change, &base, saved)?;
+        Ok(Draft { prepared, is_by_birth })
+    }
+
+    fn prepare_on_cgroup(
+        &mut self,
+        cgroup: &Cgroup,
+        change: &Change,
+        context: &StepContext<'_>,
+    ) -> Result<Draft, StepResult> {
+        let knob = limit::knob(self.host, change)?;
+        let mut reading = self.read_own(cgroup, knob)?;
+        let ledger = &*self.episodes.ledger;
+        if let (Knob::Io(..), Some(unit)) = (knob, &mut reading.unit) {
+            forget_other_devices(ledger, cgroup, knob, unit);
+        }
+        let found = SavedValue {
+            tid: 0,
+            start_ticks: 0,
+            value: reading.value.clone(),
+            unit: None,
+        };
+        let base = base_of(ledger, context, knob, &[found]);
+        let mut prepared = limit::prepare(self.host, cgroup, change, &base, reading)?;
+        if let (Some(_), Value::Cgroup(setting)) = (&prepared.saved.unit, &mut prepared.value) {
+            *setting = unit::kept(setting);
+        }
+        let prepared = Prepared {
+            value: prepared.value,
+            saved: vec![prepared.saved],
+            is_set_already: prepared.is_set_already,
+        };
+        Ok(Draft {
+            prepared,
+            is_by_birth: false,
+        })
+    }
+
+    /// The present value without evenkeel's own: systemd carries a limit of a unit over to the unit's next cgroup.
+    fn read_own(&mut self, cgroup: &Cgroup, knob: Knob) -> Result<Reading, StepResult> {
+        let mut reading = self.host.read_cgroup(cgroup, knob)?;
+        let target = Target::from(cgroup.identity);
+        let of_knob = |lease: &&Lease| matches!(&lease.effect, Effect::Value { value, .. } if value.knob() == knob);
+        let leases = || self.episodes.ledger.leases.values().filter(of_knob);
+        // A lease of this transaction is not applied yet; ours will find its value.
+        let newest = leases().rev().find(|lease| lease.target == target);
+        if let Some(Lease {
+            effect: Effect::Value { value, .. },
+            settled: false,
+            ..
+        }) = newest
+        {
+            reading.value.clone_from(value);
+        }
+        // A limit of a cgroup without a unit is not carried over.
+        if reading.unit.is_none() {
+            return Ok(reading);
+        }
+        if let Some(lease) = newest {
+            // The value in this cgroup comes from its lease, but systemd's record of the unit is evenkeel's own, unless another
+            // program changed the unit.
+            let is_settled = lease.settled;
+            let ours = lease.effect.value().cloned();
+            let first = lease::beneath(leases().filter(|lease| lease.target == target));
+            if let (Some(ours), Some(SavedValue { unit: Some(unit), .. })) = (ours, first) {
+                let standing = self.host.standing(cgroup, &ours, &unit);
+                if !is_settled || !matches!(standing, Ok(Standing::Changed)) {
+                    reading.unit = Some(unit);
+                }
+            }
+            return Ok(reading);
+        }
+        let is_former =
+            |lease: &&Lease| lease.target != target && lease.target.cgroup().is_some() && lease.name == cgroup.path;
+        let is_ours = leases()
+            .filter(is_former)
+            .any(|lease| matches!(&lease.effect, Effect::Value { value, .. } if *value == reading.value));
+        if is_ours && let Some(first) = lease::beneath(leases().filter(is_former)) {
+            // A value that an operator wrote into the former cgroup disappeared with it.
+            let recorded = match (knob, &first.unit) {
+                (Knob::Cgroup(file), Some(unit)) => self.host.recorded(file, unit).map(Value::Cgroup),
+                _ => None,
+            };
+            reading.value = recorded.unwrap_or(first.value);
+            reading.unit = first.unit;
+        }
+        Ok(reading)
+    }
+
+    fn new_lease(&self, context: &StepContext<'_>, effect: Effect) -> Lease {
+        Lease {
+            id: self.episodes.ledger.last_lease_id + 1,
+            rule: context.rule.name.clone(),
+            fingerprint: context.about.fingerprint.clone(),
+            target: context.candidate.target(),
+            name: context.candidate.name().to_owned(),
+            effect,
+            taken_at: self.episodes.now(),
+            deadline: self.episodes.now() + context.rule.hold,
+            settled: false,
+            is_undoing: false,
+        }
+    }
+
+    /// Records what became of a step that needs no action.
+    fn record_outcome(&mut self, mut record: Record, outcome: Outcome, action: &'static str) {
+        record.decision = None;
+        record.outcome = Some(outcome);
+        self.episodes.telemetry.action(&record.rule, action, outcome.as_str());
+        self.episodes.stage_record(record);
+    }
+}

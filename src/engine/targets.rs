@@ -1,0 +1,230 @@
+//! The selection of targets for an episode: the processes or cgroups that match the rule's selector and that the guard
+//! allows.
+
+use super::episodes::Trigger;
+use super::process_view::read_ancestry;
+use super::recheck::members;
+use super::select::{Selection, needs_cpu, select};
+use super::steps::StepPlanner;
+use super::transaction::AlertRef;
+use crate::act::guard::{Denial, Protection, bound_matches};
+use crate::act::plan;
+use crate::host::Host;
+use crate::ledger::{Decision, EpisodeKey};
+use crate::process::selector::Judgement;
+use crate::process::{Candidate, Cgroup, Members, Process, Selector};
+use crate::rule::{Rule, TargetSelector};
+use std::collections::BTreeMap;
+
+impl<H: Host> StepPlanner<'_, H> {
+    /// The targets of an episode; `None` if they cannot be selected now, so that the episode is postponed.
+    pub fn select_targets(
+        &mut self,
+        rule: &Rule,
+        selector: Option<&Selector>,
+        about: &AlertRef,
+        key: &EpisodeKey,
+        trigger: Trigger,
+    ) -> Option<Vec<Candidate>> {
+        let is_first = trigger == Trigger::Opened;
+        if let Some(denial) = self.selection_denial(rule) {
+            if is_first {
+                self.episodes.record_denial(about, &denial);
+            }
+            self.episodes.postpone(key);
+            return None;
+        }
+        let matches = match selector {
+            None => Ok(Vec::new()),
+            Some(selector) => self.find(rule, selector, about, is_first),
+        };
+        // Recorded when it begins, and counted at each repeat, because the number of evaluations says nothing.
+        let is_news = self.episodes.open.set_crowded(key, matches.is_err());
+        match matches {
+            Ok(matches) => Some(matches),
+            Err(denial) => {
+                if is_news {
+                    self.episodes.record_denial(about, &denial);
+                } else if trigger == Trigger::Repeat {
+                    self.episodes.count(rule.name.clone(), denial.decision);
+                }
+                self.episodes.postpone(key);
+                None
+            }
+        }
+    }
+
+    /// The reason why no targets can be selected now.
+    fn selection_denial(&self, rule: &Rule) -> Option<Denial> {
+        // Without a measurement the oldest process would pass for the one that uses the processors most.
+        (needs_cpu(rule) && self.processes.baseline(self.episodes.now()).is_none()).then(|| Denial {
+            decision: Decision::NoTarget,
+            reason: "processor use not measured for long enough yet; evaluated again soon".to_owned(),
+        })
+    }
+
+    /// The selected processes or cgroups that the guard allows, in the order of the rule. The excluded ones are recorded once.
+    ///
+    /// # Errors
+    /// When more than `max_matches` processes match.
+    fn find(
+        &mut self,
+        rule: &Rule,
+        selector: &Selector,
+        about: &AlertRef,
+        is_first: bool,
+    ) -> Result<Vec<Candidate>, Denial> {
+        self.episodes.transaction.near = match selector.only_pid() {
+            // Rounds read all processes, and so find the children of leased ones.
+            Some(pid) if is_first && self.episodes.transaction.table.is_none() && needs_one_only(rule) => {
+                Some(read_ancestry(self.host, &self.episodes.ledger.leases, pid))
+            }
+            _ => None,
+        };
+        if self.episodes.transaction.near.is_none() && self.episodes.transaction.table.is_none() {
+            let (now, is_shared) = (self.episodes.now(), self.episodes.transaction.arrival.is_some());
+            let table = self
+                .processes
+                .table(self.host, &self.episodes.ledger.leases, now, is_shared);
+            self.episodes.transaction.table = Some(table);
+        }
+        if let TargetSelector::Cgroups(_) = rule.target_selector {
+            return self.find_cgroups(rule, selector, about, is_first);
+        }
+        let protection = self.processes.protection(self.episodes.policy);
+        let choice = self
+            .episodes
+            .transaction
+            .choice()
+            .map(|tree| &**tree)
+            .unwrap_or_default();
+        let Selection {
+            mut matches,
+            unreadable,
+        } = select(self.host, choice, rule, selector, &protection);
+        bound_matches(rule, matches.len())?;
+        let found = matches.len();
+        let reused = |process: &Process| {
+            let reason = selector.reused_number(process)?.to_string();
+            let decision = Decision::NoTarget;
+            Some((Candidate::Process(process.clone()), Denial { decision, reason }))
+        };
+        let mut refused: Vec<(Candidate, Denial)> = choice.iter().filter_map(reused).collect();
+        refused.extend(unreadable.into_iter().filter_map(|process| {
+            let denial = protection.screen(rule, &process).err()?;
+            Some((Candidate::Process(process), denial))
+        }));
+        matches.retain(|process| match protection.screen(rule, process) {
+            Ok(()) => true,
+            Err(denial) => {
+                refused.push((Candidate::Process(process.clone()), denial));
+                false
+            }
+        });
+        let matches: Vec<Candidate> = matches.into_iter().map(Candidate::Process).collect();
+        if !is_first {
+            return Ok(matches);
+        }
+        self.episodes.record_denials(about, refused);
+        if matches.is_empty() {
+            let reason = match found {
+                0 => "no process matches the selector".to_owned(),
+                found => format!("{found} processes match the selector, and none of them may be touched"),
+            };
+            let decision = Decision::NoTarget;
+            self.episodes.record_denial(about, &Denial { decision, reason });
+        }
+        Ok(matches)
+    }
+
+    /// The selected cgroups that the guard allows, in the order of the rule. The excluded ones are recorded once.
+    ///
+    /// # Errors
+    /// When more than `max_matches` cgroups match, or cgroups cannot be listed.
+    fn find_cgroups(
+        &mut self,
+        rule: &Rule,
+        selector: &Selector,
+        about: &AlertRef,
+        is_first: bool,
+    ) -> Result<Vec<Candidate>, Denial> {
+        let protection = self.processes.protection(self.episodes.policy);
+        let found = select_cgroups(
+            self.host,
+            self.episodes.transaction.processes(),
+            rule,
+            selector,
+            &protection,
+        );
+        let found = found.map_err(|reason| Denial {
+            decision: Decision::NoTarget,
+            reason,
+        })?;
+        bound_matches(rule, found.len())?;
+        let (mut matches, mut refused) = (Vec::new(), Vec::new());
+        let may_differ_soon = found.iter().any(|(_, members)| is_unidentified(members));
+        for (cgroup, members) in found {
+            match protection.screen_cgroup(rule, &cgroup, &members) {
+                Ok(()) => matches.push(Candidate::Cgroup(cgroup)),
+                Err(denial) => refused.push((Candidate::Cgroup(cgroup), denial)),
+            }
+        }
+        if is_first {
+            if may_differ_soon {
+                self.episodes.transaction.wants_early_round = true;
+            }
+            let reason_for_none = match refused.len() {
+                0 if selector.needs_unit() => {
+                    "no cgroup matches the selector; a unit has one while it is active, and is named with its suffix"
+                        .to_owned()
+                }
+                0 => "no cgroup matches the selector".to_owned(),
+                found => format!("{found} cgroups match the selector, and none of them may be touched"),
+            };
+            self.episodes.record_denials(about, refused);
+            if matches.is_empty() {
+                let (decision, reason) = (Decision::NoTarget, reason_for_none);
+                self.episodes.record_denial(about, &Denial { decision, reason });
+            }
+        }
+        Ok(matches)
+    }
+}
+
+/// Whether one process can be evaluated without the others. Processor use needs the whole table, and so do rules that kill,
+/// because they check for exiting processes.
+fn needs_one_only(rule: &Rule) -> bool {
+    matches!(rule.target_selector, TargetSelector::Processes(_)) && !needs_cpu(rule) && !rule.has_final_steps()
+}
+
+/// The cgroups that match every condition, each with the processes in and below it, in the order of the rule.
+pub fn select_cgroups(
+    host: &mut impl Host,
+    table: &[Process],
+    rule: &Rule,
+    selector: &Selector,
+    protection: &Protection,
+) -> Result<Vec<(Cgroup, Members)>, String> {
+    let listed = host.cgroups().map_err(|error| error.to_string())?;
+    let by_pid: BTreeMap<i32, &Process> = table.iter().map(|process| (process.identity.pid, process)).collect();
+    let mut matches = Vec::new();
+    for mut cgroup in listed {
+        if matches!(selector.judge_cgroup(&cgroup), Judgement::Fails(_)) {
+            continue;
+        }
+        let members = members(host, &by_pid, &cgroup, protection);
+        let cores = |processes: &Vec<Process>| processes.iter().filter_map(|process| process.cpu_cores).sum();
+        cgroup.cpu_cores = members.as_ref().ok().map(cores);
+        if selector.judge_cgroup(&cgroup) == Judgement::Holds {
+            matches.push((cgroup, members));
+        }
+    }
+    matches.sort_by(|(a, _), (b, _)| plan::order_cgroups(a, b, rule.order_by));
+    Ok(matches)
+}
+
+/// Whether the members of a cgroup could not be read, which may succeed soon.
+fn is_unidentified(members: &Members) -> bool {
+    let is_unknown = |process: &Process| process.details.exe.is_none() && !process.is_kernel_thread;
+    members.as_ref().map_or(true, |members| members.iter().any(is_unknown))
+}

@@ -1,0 +1,195 @@
+//! The revert of one lease: its value is put back, handed over to a newer lease, or waits for room.
+
+use super::executor::Executor;
+use super::process_view::{ProcessView, read_tree};
+use super::recheck::is_cgroup_there;
+use super::status::show_decisions;
+use super::timers::ROUND;
+use super::transaction::AlertRef;
+use crate::act::apply::StepResult;
+use crate::act::descendants::Family;
+use crate::act::room::{self, Shortage};
+use crate::act::{limit, restore};
+use crate::host::Host;
+use crate::ledger::lease::{self, Undo};
+use crate::ledger::leases::Leases;
+use crate::ledger::{Entry, Lease, Outcome};
+use crate::process::{Cgroup, Identity, ProcessTree, Target};
+use smol_str::SmolStr;
+
+impl<H: Host> Executor<'_, H> {
+    /// Reverts one lease and settles it. A revert that fails for lack of a permission is retried later.
+    pub fn undo(&mut self, id: u64, on_success: Outcome) {
+        let Some(lease) = self.ledger.leases.get(&id).cloned() else {
+            return;
+        };
+        if lease.retry().is_some() {
+            return self.begin_release(lease, on_success);
+        }
+        let successor = self.successor_of(&lease);
+        let what = lease::undo(&lease, self.ledger.leases.on(lease.target));
+        if let Undo::HandOver { heir, inherited, .. } = &what {
+            self.settle(Entry::LeasePrior {
+                id: *heir,
+                saved: inherited.clone(),
+            });
+        }
+        let no_processes = ProcessTree::default();
+        let leases = &self.ledger.leases;
+        let family = Family {
+            tree: self.transaction.table.as_deref().unwrap_or(&no_processes),
+            descendants: &self.processes.descendants,
+            is_holder: &|process| holds(leases, process, &lease),
+        };
+        let cgroup = cgroup_of(&lease);
+        let shortage = cgroup
+            .as_ref()
+            .filter(|_| successor.is_none())
+            .and_then(|cgroup| room::make(self.host, cgroup, &lease, &what).err());
+        let mut result = match (shortage, &cgroup) {
+            _ if let Some(successor) = successor => StepResult::only(
+                Outcome::Gone,
+                format!("lease {successor} holds the knob on the unit's next cgroup"),
+            ),
+            (Some(shortage), _) => StepResult {
+                outcome: Outcome::Failed,
+                before: lease.effect.value().map(ToString::to_string),
+                after: None,
+                reason: shortage.to_string(),
+            },
+            (None, Some(cgroup)) => limit::undo(self.host, cgroup, &lease, &what),
+            (None, None) => restore::undo(self.host, &lease, &what, &family),
+        };
+        let on_success = self.reverts.outcome_of(id).unwrap_or(on_success);
+        match shortage {
+            Some(shortage) if !self.wait_for_room(&lease, on_success, shortage) => return,
+            Some(_) => {}
+            None => self.reverts.remove(id),
+        }
+        if on_success == Outcome::Superseded && result.reason.is_empty() {
+            result.reason = "systemd or another program changed the value meanwhile".to_owned();
+        }
+        if matches!(result.outcome, Outcome::Restored) {
+            self.reverts.undone.push((lease.clone(), what));
+        }
+        let outcome = match result.outcome {
+            Outcome::Restored if on_success != Outcome::Gone => on_success,
+            // A crash came before the value was set.
+            Outcome::Superseded if !lease.settled => Outcome::Cancelled,
+            outcome => outcome,
+        };
+        show_decisions(self.telemetry, self.transaction);
+        self.telemetry.action(&lease.rule, lease.knob(), outcome.as_str());
+        tracing::info!(
+            rule = lease.rule.as_str(),
+            pid = lease.target.pid(),
+            process = lease.name,
+            knob = lease.knob(),
+            outcome = outcome.as_str(),
+            after = result.after.as_deref().unwrap_or(""),
+            reason = result.reason,
+            "undo"
+        );
+        let mut record = AlertRef {
+            rule: lease.rule.clone(),
+            alertname: self.alertname_of(&lease),
+            fingerprint: lease.fingerprint.clone(),
+        }
+        .record(self.transaction.now);
+        record.target = Some((lease.target, lease.name.clone()));
+        record.step = Some(format!("undo {}", lease.knob()));
+        record.outcome = Some(outcome);
+        record.before = result.before;
+        record.after = result.after;
+        record.reason = result.reason;
+        self.outcomes.push(Entry::Record(record));
+        if shortage.is_some() {
+            return;
+        }
+        if matches!(outcome, Outcome::Denied | Outcome::Failed) {
+            if !lease.is_undoing {
+                // A new episode of the same alert must not adopt the lease.
+                let is_undoing = true;
+                self.settle(Entry::Lease(Lease { is_undoing, ..lease }));
+            }
+            let again = Entry::Renewed {
+                ids: vec![id],
+                deadline: self.transaction.boot_now() + ROUND,
+            };
+            return self.ledger.record(&again);
+        }
+        self.settle(Entry::LeaseEnded { id, outcome });
+    }
+
+    fn alertname_of(&self, lease: &Lease) -> SmolStr {
+        if let Some(name) = self.transaction.closed.get(&lease.fingerprint) {
+            return name.clone();
+        }
+        let key = lease.episode();
+        let episode = self.ledger.episodes.get(&key);
+        let name = episode.and_then(|episode| episode.labels.get("alertname"));
+        name.unwrap_or_default().into()
+    }
+
+    /// Postpones the revert of a lease. True the first time, for the record.
+    fn wait_for_room(&mut self, lease: &Lease, outcome: Outcome, shortage: Shortage) -> bool {
+        // Reclaiming takes time, so the clock is read again.
+        let now = self.host.now().boot;
+        let (is_first, deadline) = self.reverts.postpone(lease.id, outcome, shortage, now);
+        let ids = vec![lease.id];
+        self.ledger.record(&Entry::Renewed { ids, deadline });
+        is_first
+    }
+
+    /// The lease on the unit's next cgroup that continues `lease` on a replaced one. It restores the value before both.
+    fn successor_of(&mut self, lease: &Lease) -> Option<u64> {
+        let identity = lease.target.cgroup()?;
+        if is_cgroup_there(self.host, identity, &lease.name) {
+            return None;
+        }
+        let knob = lease.effect.value()?.knob();
+        let holds = |other: &&Lease| {
+            other.settled
+                && other.target != lease.target
+                && other.target.cgroup().is_some()
+                && other.name == lease.name
+                && other.effect.value().is_some_and(|value| value.knob() == knob)
+        };
+        let mut newer = self.ledger.leases.values().filter(|other| other.id > lease.id);
+        newer.find(holds).map(|other| other.id)
+    }
+}
+
+/// Whether another process has a lease of its own on the knob.
+fn holds(leases: &Leases, process: Identity, lease: &Lease) -> bool {
+    let target = Target::from(process);
+    target != lease.target && leases.on(target).any(|other| other.knob() == lease.knob())
+}
+
+/// The cgroup of a lease.
+pub(super) fn cgroup_of(lease: &Lease) -> Option<Cgroup> {
+    let identity = lease.target.cgroup()?;
+    Some(Cgroup::at(identity, lease.name.clone()))
+}
+
+/// Restores children that started between the reading of the table and the revert. Later children inherit the restored
+/// value, so one more reading finds all of them.
+pub(super) fn sweep_children(
+    host: &mut impl Host,
+    leases: &Leases,
+    processes: &ProcessView,
+    undone: Vec<(Lease, Undo)>,
+) {
+    if undone.is_empty() {
+        return;
+    }
+    let tree = read_tree(host);
+    for (lease, what) in undone {
+        let family = Family {
+            tree: &tree,
+            descendants: &processes.descendants,
+            is_holder: &|process| holds(leases, process, &lease),
+        };
+        restore::sweep(host, &lease, &what, &family);
+    }
+}

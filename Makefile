@@ -6,9 +6,11 @@ tools := $(or $(CARGO_TARGET_DIR),target)/tools
 top := .cargo .ci .gitignore ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md Cargo.lock Cargo.toml LICENSE Makefile README.md SECURITY.md build.rs \
 	alerting benches dashboards docs evenkeel.yml fuzz packaging proptest-regressions rules rustfmt.toml src tests
 
-.PHONY: help run test e2e test-guest lint fmt bench bench-guest fuzz demo pictures layout dashboards grafana
+.PHONY: help run test e2e test-guest lint fmt bench bench-guest fuzz histories demo pictures layout dashboards grafana
 
 FUZZ_SECONDS ?= 600
+HISTORIES ?= 100000
+SEED ?= 1
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +32,9 @@ test-guest: ## run the tests that need a real systemd and cgroup v2, in a virtua
 fuzz: ## run each fuzz target for FUZZ_SECONDS
 	fuzz/run $(FUZZ_SECONDS)
 
+histories: ## run HISTORIES random histories of the engine, with seeds from SEED on
+	tests/histories.sh $(HISTORIES) $(SEED)
+
 lint: ## check format, clippy, scripts, prose, stray files, and that the dashboards match their script
 	@stray=$$(git ls-files | cut -d/ -f1 | sort -u | grep -vxF $(top:%=-e %)); \
 	if [ -n "$$stray" ]; then echo "lint: unknown files at the top level; remove them or list them in the Makefile:" $$stray >&2; exit 1; fi
@@ -38,7 +43,7 @@ lint: ## check format, clippy, scripts, prose, stray files, and that the dashboa
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --test guest -- -D warnings
 	tests/prose.sh
-	bash -n tests/prose.sh tests/tools.sh tests/packages.sh tests/guest.sh tests/guest/root/usr/lib/evenkeel-guest/run tests/demo.sh docs/images/make.sh fuzz/run .ci/run
+	bash -n tests/prose.sh tests/histories.sh tests/tools.sh tests/packages.sh tests/guest.sh tests/guest/root/usr/lib/evenkeel-guest/run tests/demo.sh docs/images/make.sh fuzz/run .ci/run
 	tests/tools.sh grafana-sdk
 	PYTHONPATH=$(tools)/grafana-sdk python3 dashboards/build.py --check
 

@@ -3,6 +3,7 @@
 
 mod kept_alerts;
 mod log;
+mod log_queue;
 pub mod own_evaluation;
 pub mod policy;
 mod reconciler;
@@ -57,6 +58,8 @@ const REHEARSAL: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(5);
 /// Records of earlier runs that the page shows after a start.
 const RECALLED: usize = 100;
+/// Longest wait at the end for a reader of the log.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Loads the configuration that was asked for, or the built-in one where none was and there is none.
 ///
@@ -73,8 +76,15 @@ pub fn load(file: &cli::ConfigFile) -> Result<Loaded, Vec<Diagnostic>> {
 /// Runs the daemon until a signal stops it.
 pub fn run(run: cli::Run) -> ExitCode {
     self_priority::use_one_heap();
-    log::start(&run.log);
-    match start(run) {
+    let telemetry = Telemetry::default();
+    let log = match log::start(&run.log, &telemetry) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("error: no thread for the log: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let status = match start(run, telemetry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Stop::Findings(findings)) => {
             eprint!("{}", render_all(&findings, std::io::stderr().is_terminal()));
@@ -84,7 +94,9 @@ pub fn run(run: cli::Run) -> ExitCode {
             tracing::error!(reason, "startup failed");
             ExitCode::FAILURE
         }
-    }
+    };
+    log.flush(LAST_LINES);
+    status
 }
 
 /// Why the daemon did not start.
@@ -98,7 +110,7 @@ fn because<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Stop {
     move |error| Stop::Because(format!("{what}: {error}"))
 }
 
-fn start(mut run: cli::Run) -> Result<(), Stop> {
+fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
     let inherited = sockets::inherited(run.web_systemd_socket, run.webhook_systemd_socket).map_err(Stop::Because)?;
     if let Some(listener) = &inherited.webhook {
         // The check below depends on the address.
@@ -138,7 +150,7 @@ fn start(mut run: cli::Run) -> Result<(), Stop> {
         access,
         inherited,
     };
-    runtime.block_on(serve(run, loaded, policy, doors, procfs))?;
+    runtime.block_on(serve(run, loaded, policy, doors, procfs, telemetry))?;
     runtime.shutdown_timeout(DRAIN);
     Ok(())
 }
@@ -184,7 +196,14 @@ struct Doors {
     inherited: Inherited,
 }
 
-async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, procfs: Procfs) -> Result<(), Stop> {
+async fn serve(
+    run: cli::Run,
+    loaded: Loaded,
+    policy: Policy,
+    doors: Doors,
+    procfs: Procfs,
+    telemetry: Telemetry,
+) -> Result<(), Stop> {
     // First: from the moment that a listener is announced a signal may arrive.
     let mut terminate = signal(SignalKind::terminate()).map_err(because("no signal handler"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(because("no signal handler"))?;
@@ -209,7 +228,6 @@ async fn serve(run: cli::Run, loaded: Loaded, policy: Policy, doors: Doors, proc
         None => bind("webhook", run.webhook_listen).await?,
     };
 
-    let telemetry = Telemetry::default();
     telemetry.reloaded(Some(now_seconds()));
     // A new ledger has none, and one that cannot be read is told about by the journal.
     recall(

@@ -25,6 +25,7 @@ struct Counts {
     webhook_requests: BTreeMap<u16, u64>,
     alerts_received: BTreeMap<(&'static str, &'static str), u64>,
     alerts_truncated: u64,
+    log_lines_dropped: u64,
     early_samples: BTreeMap<&'static str, u64>,
     /// How many answered the last request, and how many did not.
     alertmanagers: (usize, usize),
@@ -113,6 +114,15 @@ impl Telemetry {
     /// Counts alerts that Alertmanager left out of a notification (`truncatedAlerts`).
     pub fn alerts_truncated(&self, count: u64) {
         self.lock_for_change().alerts_truncated += count;
+    }
+
+    /// Counts a log line that was dropped, because the reader of the log stalled.
+    pub fn log_line_dropped(&self) {
+        self.lock_for_change().log_lines_dropped += 1;
+    }
+
+    pub fn log_lines_dropped(&self) -> u64 {
+        self.lock().log_lines_dropped
     }
 
     /// Announces the causes of early samples, so that each has a series before its first sample.

@@ -5,6 +5,7 @@
 use super::alert::{Alert, Source, Status};
 use super::decode::{DecodeError, Envelope, InvalidEntry, decode};
 use crate::http::answer::{self, Answer};
+use crate::http::log_limit::{LogLimit, Permit};
 use crate::http::{Access, BodyError, Denied, Limits, Peer, discard, read_body, serve};
 use crate::telemetry::Telemetry;
 use hyper::body::{Body, Bytes, Incoming};
@@ -88,6 +89,8 @@ pub struct WebhookReceiver<I> {
     access: Access,
     telemetry: Telemetry,
     bodies: Arc<Semaphore>,
+    /// Log lines by status code: any peer can cause them.
+    refusals: LogLimit<u16>,
 }
 
 /// The reason to refuse a request.
@@ -135,6 +138,7 @@ impl<I: Inbox> WebhookReceiver<I> {
             access,
             telemetry,
             bodies: Arc::new(Semaphore::new(MAX_BODIES_KIB)),
+            refusals: LogLimit::new(),
         }
     }
 
@@ -154,14 +158,17 @@ impl<I: Inbox> WebhookReceiver<I> {
             Ok(answer) => answer,
             Err(refusal) => {
                 let answer = refusal.answer();
-                tracing::warn!(
-                    peer = %peer.address,
-                    code = answer.status().as_u16(),
-                    method = %request.method(),
-                    path = shortened(request.uri().path()),
-                    reason = %refusal,
-                    "webhook request refused"
-                );
+                if let Some(Permit { left_out }) = self.refusals.permit(answer.status().as_u16()) {
+                    tracing::warn!(
+                        peer = %peer.address,
+                        code = answer.status().as_u16(),
+                        method = %request.method(),
+                        path = shortened(request.uri().path()),
+                        reason = %refusal,
+                        left_out,
+                        "webhook request refused"
+                    );
+                }
                 // A client that expects 100 Continue waits for this response; reading on would request the body first.
                 if !request.headers().contains_key(EXPECT) || request.body().size_hint().exact().is_none() {
                     discard(request.body_mut(), MAX_DISCARD_BYTES, DISCARD_TIMEOUT).await;

@@ -1,6 +1,8 @@
-//! The log: lines on standard error, as logfmt or JSON, with the field names of Prometheus and node_exporter.
+//! The format of the log: logfmt or JSON, with the field names of Prometheus and node_exporter.
 
+use super::log_queue::LogQueue;
 use crate::cli::{Log, LogFormat, LogLevel};
+use crate::telemetry::Telemetry;
 use serde_json::Value;
 use std::fmt::{Debug, Result, Write};
 use tracing::field::{Field, Visit};
@@ -12,19 +14,36 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Starts logging for the whole process. A second call has no effect.
-pub fn start(log: &Log) {
+/// Starts logging to standard error for the whole process.
+///
+/// # Errors
+/// When the thread that writes the log cannot be started.
+pub fn start(log: &Log, telemetry: &Telemetry) -> std::io::Result<LogQueue> {
     let level = match log.level {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Error => LevelFilter::ERROR,
     };
+    let queue = LogQueue::start(std::io::stderr(), telemetry.clone())?;
+    let writer = queue.clone();
     let lines = tracing_subscriber::fmt::layer()
         .event_format(LineFormat(log.format))
-        .with_writer(std::io::stderr);
-    // Only tests start more than one daemon in a process; the first logger serves them all.
-    drop(tracing_subscriber::registry().with(level).with(lines).try_init());
+        .with_writer(move || writer.clone());
+    tracing_subscriber::registry().with(level).with(lines).init();
+    // The default hook writes to standard error itself, and would wait for a stalled reader.
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or_default();
+        tracing::error!(
+            thread = thread.name().unwrap_or_default(),
+            location,
+            reason = message,
+            "panic"
+        );
+    }));
+    Ok(queue)
 }
 
 /// Formats an event as one line.

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod body;
 pub mod client;
 pub mod listen;
+pub mod log_limit;
 pub mod password;
 pub mod server;
 pub mod tls;

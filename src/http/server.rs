@@ -3,6 +3,7 @@
 
 use super::access::Access;
 use super::answer::Answer;
+use super::log_limit::{LogLimit, Permit};
 use super::web_file::Active;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -85,6 +86,7 @@ pub async fn serve<S, F>(
     let service = Arc::new(service);
     let slots = Arc::new(Semaphore::new(limits.max_connections));
     let mut open = Open::default();
+    let log_limit = Arc::new(LogLimit::new());
     let (stop, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -123,6 +125,7 @@ pub async fn serve<S, F>(
             peer: Peer { address },
             limits,
             requests,
+            log_limit: Arc::clone(&log_limit),
             stopped: stopped.clone(),
         };
         let (access, service) = (access.clone(), Arc::clone(&service));
@@ -201,6 +204,8 @@ struct Connection {
     peer: Peer,
     limits: Limits,
     requests: Arc<Requests>,
+    /// Any peer can cause lines of the log.
+    log_limit: Arc<LogLimit<&'static str>>,
     stopped: watch::Receiver<()>,
 }
 
@@ -244,8 +249,16 @@ impl Connection {
                 self.http2(TokioIo::new(stream), active, service).await;
             }
             Ok(Ok(stream)) => self.http1(TokioIo::new(stream), active, service).await,
-            Ok(Err(error)) => tracing::warn!(peer = %self.peer.address, %error, "TLS handshake failed"),
-            Err(_) => tracing::warn!(peer = %self.peer.address, "TLS handshake timed out"),
+            Ok(Err(error)) => {
+                if let Some(Permit { left_out }) = self.log_limit.permit("TLS handshake failed") {
+                    tracing::warn!(peer = %self.peer.address, left_out, %error, "TLS handshake failed");
+                }
+            }
+            Err(_) => {
+                if let Some(Permit { left_out }) = self.log_limit.permit("TLS handshake timed out") {
+                    tracing::warn!(peer = %self.peer.address, left_out, "TLS handshake timed out");
+                }
+            }
         }
     }
 
@@ -334,7 +347,9 @@ impl Connection {
         match ended {
             Ok(()) => {}
             Err(error) if error.is_parse() => {
-                tracing::warn!(peer = %self.peer.address, %error, "invalid HTTP/1 request refused")
+                if let Some(Permit { left_out }) = self.log_limit.permit("invalid HTTP/1") {
+                    tracing::warn!(peer = %self.peer.address, left_out, %error, "invalid HTTP/1 request refused");
+                }
             }
             // Peers disconnect and time out all the time, hence debug.
             Err(error) => tracing::debug!(peer = %self.peer.address, %error, "connection ended"),

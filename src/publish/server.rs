@@ -1,6 +1,7 @@
 //! The server of the metrics listener: access, limits, and the handler of requests.
 
 use super::metrics_handler::MetricsHandler;
+use crate::http::log_limit::{LogLimit, Permit};
 use crate::http::{self, Access, Limits};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +26,18 @@ pub async fn serve(
         ..Limits::default()
     };
     let admits = access.clone();
+    // Any peer can cause these lines.
+    let log_limit = Arc::new(LogLimit::new());
     let service = move |request: hyper::Request<hyper::body::Incoming>, peer: http::Peer| {
-        let (handler, access) = (Arc::clone(&handler), admits.clone());
+        let (handler, access, log_limit) = (Arc::clone(&handler), admits.clone(), Arc::clone(&log_limit));
         async move {
             match access.admit(request.headers()).await {
                 Ok(()) => handler.answer(&request).await,
                 Err(denied) => {
-                    tracing::warn!(peer = %peer.address, reason = %denied, "request to metrics listener denied");
+                    if let Some(Permit { left_out }) = log_limit.permit(()) {
+                        let peer = peer.address;
+                        tracing::warn!(%peer, reason = %denied, left_out, "request to metrics listener denied");
+                    }
                     denied.answer()
                 }
             }

@@ -142,6 +142,11 @@ impl Counts {
                 "Alerts that Alertmanager left out of its notifications (max_alerts).",
             )
             .value(self.alerts_truncated as f64),
+            Family::counter(
+                "evenkeel_log_lines_dropped_total",
+                "Log lines dropped because the reader of the log stalled.",
+            )
+            .value(self.log_lines_dropped as f64),
             decisions,
             actions,
             leases,

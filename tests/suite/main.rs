@@ -13,6 +13,7 @@ mod exposition;
 mod formats;
 mod ledger;
 mod live;
+mod log;
 mod metrics_reference;
 mod mounts;
 mod node_mixin;

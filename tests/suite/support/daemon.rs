@@ -114,7 +114,7 @@ impl Home {
         (status, process.whole_log().join("\n"))
     }
 
-    fn run_command(&self, metrics: &str, webhook: &str) -> Command {
+    pub fn run_command(&self, metrics: &str, webhook: &str) -> Command {
         let mut command = self.evenkeel("run");
         command
             .arg(format!("--storage.path={}", self.path().join("storage").display()))

@@ -13,7 +13,7 @@ pub const DEFAULT_PERIOD_MICROS: u64 = 100_000;
 pub const MIN_PERIOD_MICROS: u64 = 1_000;
 pub const MAX_PERIOD_MICROS: u64 = 1_000_000;
 
-/// A text that no file of this kind holds.
+/// A string that is not a value of this kind of file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not {wanted}")]
 pub struct NotALimit {
@@ -26,7 +26,7 @@ fn not(found: &str, wanted: &'static str) -> NotALimit {
     NotALimit { found, wanted }
 }
 
-/// Bytes, processes or operations, as the file has it; `None` is `max`.
+/// A number of bytes, processes or operations; `None` is `max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Limit(pub Option<u64>);
 
@@ -53,7 +53,7 @@ impl fmt::Display for Limit {
     }
 }
 
-/// `cpu.max`: so much processor time in each period, over all processors together.
+/// `cpu.max`: the processor time in each period, summed over all processors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Bandwidth {
     /// `None` is no limit.
@@ -62,7 +62,7 @@ pub struct Bandwidth {
 }
 
 impl Bandwidth {
-    /// The quota in processors.
+    /// The quota as a number of processors.
     pub fn processors(self) -> Option<f64> {
         self.quota_micros.map(|quota| quota as f64 / self.period_micros as f64)
     }
@@ -127,7 +127,7 @@ impl fmt::Display for Device {
     }
 }
 
-/// One way in which I/O on a device is limited: bytes or operations per second, read or written.
+/// A kind of I/O limit: bytes or operations per second, for reads or writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IoKind {
@@ -140,7 +140,7 @@ pub enum IoKind {
 impl IoKind {
     pub const ALL: [IoKind; 4] = [IoKind::ReadBytes, IoKind::WriteBytes, IoKind::Reads, IoKind::Writes];
 
-    /// The word in `io.max`.
+    /// The key in `io.max`.
     pub fn as_str(self) -> &'static str {
         match self {
             IoKind::ReadBytes => "rbps",
@@ -160,12 +160,12 @@ impl FromStr for IoKind {
     }
 }
 
-/// `io.max`, of all devices together; what is not in here has no limit.
+/// `io.max` of all devices. A device and kind without an entry has no limit.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct IoLimits(pub BTreeMap<(Device, IoKind), u64>);
 
 impl IoLimits {
-    /// Sets or lifts one limit.
+    /// Sets or removes one limit.
     pub fn put(&mut self, device: Device, kind: IoKind, limit: Limit) {
         match limit.0 {
             Some(limit) => self.0.insert((device, kind), limit),
@@ -177,28 +177,28 @@ impl IoLimits {
         Limit(self.0.get(&(device, kind)).copied())
     }
 
-    /// The one limit in which two differ; `None` where there are several, or none.
+    /// The limit that differs, if exactly one differs.
     pub fn only_difference(&self, other: &IoLimits) -> Option<(Device, IoKind)> {
         let keys: BTreeSet<_> = self.0.keys().chain(other.0.keys()).copied().collect();
         let mut different = keys.into_iter().filter(|key| self.0.get(key) != other.0.get(key));
         different.next().filter(|_| different.next().is_none())
     }
 
-    /// Every device on which something is limited.
+    /// Every device with at least one limit.
     pub fn devices(&self) -> impl Iterator<Item = Device> {
         let mut devices: Vec<Device> = self.0.keys().map(|(device, _)| *device).collect();
         devices.dedup();
         devices.into_iter()
     }
 
-    /// The line of one device, which says all four.
+    /// The line of one device, with all four kinds.
     pub fn line(&self, device: Device) -> String {
         let words = IoKind::ALL.map(|kind| format!("{}={}", kind.as_str(), self.get(device, kind)));
         format!("{device} {}", words.join(" "))
     }
 }
 
-/// As the file has it, a line for each device; in one line with `; ` between them it is read as well.
+/// Parses the kernel's notation, one line for each device. `;` may separate the devices instead.
 impl FromStr for IoLimits {
     type Err = NotALimit;
 
@@ -229,7 +229,7 @@ impl fmt::Display for IoLimits {
     }
 }
 
-/// One limit of one device in `io.max`, in the notation in which the kernel takes it by itself.
+/// One limit of one device in `io.max`, in the notation that the kernel accepts for a single limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IoLimit {
     pub device: Device,
@@ -291,7 +291,7 @@ impl CgroupFile {
         CgroupFile::PidsMax,
     ];
 
-    /// Its name.
+    /// The name of the file.
     pub fn as_str(self) -> &'static str {
         match self {
             CgroupFile::CpuMax => "cpu.max",
@@ -305,7 +305,7 @@ impl CgroupFile {
         }
     }
 
-    /// The controller that must be enabled for the file to be there.
+    /// The controller that must be enabled for the file to exist.
     pub fn controller(self) -> &'static str {
         self.as_str().split('.').next().unwrap_or_default()
     }
@@ -317,7 +317,7 @@ impl fmt::Display for CgroupFile {
     }
 }
 
-/// What one such file holds.
+/// The value of one such file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Setting {
     #[serde(rename = "cpu.max")]
@@ -335,16 +335,16 @@ pub enum Setting {
     IoMax(IoLimits),
     #[serde(rename = "io.max limit")]
     IoLimit(IoLimit),
-    /// 1 to 10000: the default for all devices. What single devices have is left alone.
+    /// 1 to 10000: the default for all devices. Weights of single devices stay unchanged.
     #[serde(rename = "io.weight")]
     IoWeight(u32),
     #[serde(rename = "pids.max")]
     PidsMax(Limit),
 }
 
-/// Bounds of a weight.
+/// The range of a weight.
 pub const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=10_000;
-/// The kernel counts memory in pages and cuts what is no whole number of them; 64 KiB are the largest pages of any port.
+/// The kernel rounds memory limits down to whole pages. 64 KiB is the largest page size of any architecture.
 pub const MAX_PAGE_BYTES: u64 = 64 << 10;
 
 impl Setting {
@@ -361,10 +361,10 @@ impl Setting {
         }
     }
 
-    /// Reads what the kernel shows in a file.
+    /// Parses the content of a file.
     ///
     /// # Errors
-    /// When the text is not of that kind.
+    /// When the text is not a value of that file.
     pub fn parse(file: CgroupFile, text: &str) -> Result<Setting, NotALimit> {
         Ok(match file {
             CgroupFile::CpuMax => Setting::CpuMax(text.parse()?),
@@ -373,7 +373,7 @@ impl Setting {
             CgroupFile::MemoryMax => Setting::MemoryMax(text.parse()?),
             CgroupFile::MemorySwapMax => Setting::MemorySwapMax(text.parse()?),
             CgroupFile::IoMax => Setting::IoMax(text.parse()?),
-            // `default 100` first, then a line for each device that has its own.
+            // The first line is `default 100`; then each device with its own weight has a line.
             CgroupFile::IoWeight => {
                 let default = text.lines().find_map(|line| line.strip_prefix("default "));
                 Setting::IoWeight(weight(default.unwrap_or(text))?)
@@ -382,8 +382,8 @@ impl Setting {
         })
     }
 
-    /// Whether a file that shows `found` after this was written is what was to be expected: the kernel cuts memory to
-    /// whole pages, and systemd keeps quotas in microseconds per second.
+    /// Whether `found` is this setting after rounding: the kernel rounds memory down to whole pages, and systemd stores
+    /// quotas in microseconds per second.
     pub fn explains(&self, found: &Setting) -> bool {
         match (self, found) {
             (Setting::CpuMax(wanted), Setting::CpuMax(found)) => match (wanted.processors(), found.processors()) {
@@ -420,7 +420,7 @@ impl fmt::Display for Setting {
     }
 }
 
-/// Writes these into the ledger as the text that they read.
+/// Serialises these types in their `Display` notation.
 macro_rules! as_text {
     ($($name:ident),*) => { $(
         impl Serialize for $name {
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_as_they_are_written() {
+    fn file_values_parse_and_print() {
         check::<Limit>(&[("max\n", "max"), ("4096\n", "4096")], &["", "-1", "1k", "max max"]);
         check::<Bandwidth>(
             &[
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_makes_of_a_value_is_told_from_another_value() {
+    fn rounding_by_the_kernel_is_no_other_value() {
         for (file, wanted, found, expected) in [
             (CgroupFile::MemoryHigh, "1000001", "999424", true),
             (CgroupFile::MemoryHigh, "1000001", "900000", false),
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn one_io_limit_is_written_as_the_kernel_takes_it() {
+    fn single_io_limit_parses_and_prints() {
         check::<IoLimit>(
             &[("8:0 wbps=5", "8:0 wbps=5"), ("8:16 riops=max\n", "8:16 riops=max")],
             &["", "8:0", "8:0 wbps", "sda wbps=1", "8:0 wbps=1 rbps=1"],
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn io_limits_say_every_kind_for_each_device_and_nothing_for_others() {
+    fn io_limits_print_all_kinds_of_limited_devices_only() {
         check::<IoLimits>(
             &[
                 ("", "max"),

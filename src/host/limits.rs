@@ -1,4 +1,4 @@
-//! Cgroups of the real host: through systemd if a unit owns the cgroup, otherwise through the files.
+//! Limits of cgroups on the real host: through systemd if a unit owns the cgroup, otherwise through the cgroup's files.
 
 use super::cgroup::{CgroupError, Hierarchy};
 use super::knob::{Knob, Value};
@@ -15,17 +15,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Clone)]
 pub struct Limits {
     hierarchy: Option<Hierarchy>,
-    /// `None` where systemd is not the init. A connection is shared by all copies of a host.
+    /// `None` where systemd is not the init. All clones share one connection.
     systemd: Option<Arc<Mutex<Systemd>>>,
     is_systemd_reached: Arc<AtomicBool>,
 }
 
-/// Where systemd itself runs.
+/// The unit and the cgroup of systemd itself.
 const OWN_UNIT: &str = "init.scope";
 const OWN_CGROUP: &str = "/init.scope";
 
 impl Limits {
-    /// Looks for the hierarchy and for systemd.
+    /// Finds the cgroup hierarchy and connects to systemd.
     pub fn find(procfs: &Path, boot: BootId) -> Limits {
         let systemd = systemd::is_booted().then(Systemd::new).transpose();
         let systemd = systemd.unwrap_or_else(|error| {
@@ -40,7 +40,7 @@ impl Limits {
     }
 
     /// # Errors
-    /// When there is no hierarchy of cgroup v2.
+    /// When the host has no cgroup v2.
     pub fn files(&self) -> Result<&Hierarchy, CgroupError> {
         self.hierarchy.as_ref().ok_or(CgroupError::NoHierarchy)
     }
@@ -103,7 +103,7 @@ impl Limits {
         let Some(UnitState { unit, .. }) = unit else {
             return self.write(cgroup, value);
         };
-        // systemd takes a name, not a descriptor: look again whether it was the right cgroup.
+        // systemd takes a name, not a descriptor. Verify the cgroup before and after the call.
         files.verify(cgroup)?;
         match value {
             Value::Cgroup(setting) => self.ask(unit, |systemd| systemd.set(unit, setting))?,
@@ -133,7 +133,7 @@ impl Limits {
         }
         self.files()?.verify(cgroup)?;
         self.ask(&state.unit, |systemd| restore_property(systemd, state, value))?;
-        // What stood in the file may have been written past systemd.
+        // The former value of the file may come from a program that bypassed systemd.
         if self.read(cgroup, value.knob())?.value != *value {
             return self.write(cgroup, value);
         }
@@ -147,7 +147,7 @@ impl Limits {
         let Value::Cgroup(setting) = value else {
             return Ok(Standing::Holds);
         };
-        // What stands in the file was put there by systemd, so that the bus is asked for few.
+        // A file with the expected value needs no D-Bus call.
         let found = match setting {
             Setting::IoLimit(limit) => files.get_io(cgroup, limit.device, limit.kind)?,
             _ => files.get(cgroup, setting.file())?,
@@ -186,10 +186,10 @@ impl Limits {
         self.systemd.is_some()
     }
 
-    /// Asks systemd for the unit that it always has. Once it has answered it is believed to do so.
+    /// Asks systemd for its own unit. After the first response this returns `Ok` without a call.
     ///
     /// # Errors
-    /// Names what is missing where systemd is the init and does not answer.
+    /// When systemd is the init and does not respond; names the missing bus.
     pub fn reach_systemd(&self) -> Result<(), &'static str> {
         let is_reached = || self.is_systemd_reached.load(Ordering::Relaxed);
         if !is_reached() {
@@ -200,13 +200,13 @@ impl Limits {
         Ok(())
     }
 
-    /// Where the hierarchy is mounted.
+    /// The mount point of the hierarchy.
     pub fn mount(&self) -> Option<&Path> {
         self.hierarchy.as_ref().map(Hierarchy::mount)
     }
 }
 
-/// `value` says which device is meant, where the property is a list of devices.
+/// Restores a property. For a list of devices, `value` selects the device.
 fn restore_property(systemd: &mut Systemd, state: &UnitState, value: &Value) -> Result<(), zbus::Error> {
     match value {
         Value::Cgroup(Setting::IoLimit(limit)) => systemd.restore_device(state, limit.device),

@@ -1,5 +1,5 @@
-//! Trials at start, which show what is possible on this host without a change: on evenkeel itself, on files that are
-//! opened and not written, and with signal 0 on processes of other users. Where no trial is possible, the
+//! A probe of evenkeel's privileges at start, without a change to the host: it changes only one of its own threads,
+//! opens files without writing them, and sends signal 0 to processes of other users. Where no probe is possible, the
 //! capabilities decide (capabilities(7)).
 
 use nix::libc;
@@ -10,31 +10,31 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Bits of the effective set.
+/// Bits of the effective capability set.
 const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 const CAP_KILL: u64 = 1 << 5;
 const CAP_SYS_PTRACE: u64 = 1 << 19;
 pub const CAP_SYS_ADMIN: u64 = 1 << 21;
 pub const CAP_SYS_NICE: u64 = 1 << 23;
 pub const CAP_SYS_RESOURCE: u64 = 1 << 24;
-/// Processes of other users that are tried, one for each user.
+/// Maximum number of processes of other users to probe, one for each user.
 const MAX_USERS: usize = 16;
 
-/// Each an answer of `Ok`, or what is missing.
+/// The result of the probe: for each privilege `Ok`, or the name of the missing capability or system call.
 #[derive(Debug, Clone, Copy)]
 pub struct Trials {
     capabilities: u64,
-    /// A signal to exactly one process.
+    /// Sending a signal to exactly one process.
     pub signal: Result<(), &'static str>,
     /// Lowering a nice value again.
     pub nice: Result<(), &'static str>,
     /// Writing the files of cgroups.
     pub cgroups: Result<(), &'static str>,
-    /// Signals to processes of other users.
+    /// Sending signals to processes of other users.
     pub others_signal: Result<(), &'static str>,
-    /// Their `oom_score_adj`.
+    /// Writing the `oom_score_adj` of processes of other users.
     pub others_oom_score_adj: Result<(), &'static str>,
-    /// Who they are: their executable.
+    /// Reading the executables of processes of other users.
     pub others_exe: Result<(), &'static str>,
 }
 
@@ -43,7 +43,7 @@ impl Trials {
         let capabilities = capabilities();
         let lacks = |bit| capabilities & bit == 0;
         let others = processes_of_others(procfs);
-        // What one of them refuses is refused; who has ended meanwhile says nothing.
+        // One refusal is enough. A process that exited meanwhile proves nothing.
         let try_all = |bit, missing, is_refused: &dyn Fn(i32) -> bool| {
             let refused = others.iter().any(|&pid| is_refused(pid));
             if refused || (others.is_empty() && lacks(bit)) {
@@ -68,7 +68,7 @@ impl Trials {
                 open_pidfd(pid).is_ok_and(|pidfd| is_denied(send_nothing(&pidfd).err()))
             }),
             others_oom_score_adj: try_all(CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE", &|pid| is_denied(open(pid).err())),
-            // Root without the capability may not look at those of root either that may do more than it.
+            // Without the capability, root may not inspect root's processes that have more capabilities, such as pid 1.
             others_exe: try_all(CAP_SYS_PTRACE, "CAP_SYS_PTRACE", &is_hidden).and(
                 if lacks(CAP_SYS_PTRACE) && is_hidden(1) {
                     Err("CAP_SYS_PTRACE")
@@ -84,7 +84,7 @@ impl Trials {
     }
 
     /// # Errors
-    /// With the name, when it is missing.
+    /// Returns `name` when the capability is missing.
     pub fn need(&self, capability: u64, name: &'static str) -> Result<(), &'static str> {
         if self.has(capability) { Ok(()) } else { Err(name) }
     }
@@ -95,13 +95,13 @@ fn capabilities() -> u64 {
     own.map_or(0, |sets| sets.effective.bits())
 }
 
-/// Whether a process belongs to the user that evenkeel runs as. False where it is gone, which is found out next.
+/// Whether a process belongs to the user that evenkeel runs as. False when the process is gone.
 pub fn is_own(procfs: &Path, pid: i32) -> bool {
     let owner = fs::metadata(procfs.join(pid.to_string())).map(|found| found.uid());
     owner.is_ok_and(|uid| uid == rustix::process::geteuid().as_raw())
 }
 
-/// One process of each other user, but no kernel thread, which has no executable.
+/// One process of each other user. Kernel threads are skipped because they have no executable.
 fn processes_of_others(procfs: &Path) -> Vec<i32> {
     let mut users = vec![rustix::process::geteuid().as_raw()];
     let mut found = Vec::new();
@@ -128,9 +128,9 @@ fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
 }
 
-/// The signal 0 is judged like any other, and sends nothing (kill(2)).
+/// Sends signal 0: the kernel checks permissions as for any signal but delivers nothing (kill(2)).
 fn send_nothing(pidfd: &OwnedFd) -> io::Result<()> {
-    // SAFETY: takes a descriptor that lives through the call and numbers, and a null pointer, which means "as kill(2)".
+    // SAFETY: the descriptor outlives the call, and a null pointer means "as kill(2)".
     let answer = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
@@ -147,13 +147,13 @@ fn send_nothing(pidfd: &OwnedFd) -> io::Result<()> {
     }
 }
 
-/// On ourselves. Kernels before 5.3 have no pidfd, and containers may filter its calls.
+/// Probes evenkeel's own process. Kernels before 5.3 have no pidfd, and containers may filter its calls.
 fn try_pidfd() -> Result<(), &'static str> {
     let pidfd = open_pidfd(std::process::id() as i32).map_err(|_| "pidfd_open(2)")?;
     send_nothing(&pidfd).map_err(|_| "pidfd_send_signal(2)")
 }
 
-/// Raises the nice value of a thread of ours and lowers it again.
+/// Raises the nice value of one of evenkeel's own threads and lowers it again.
 fn try_nice() -> bool {
     let trial = || {
         let own = Some(rustix::thread::gettid());
@@ -164,11 +164,11 @@ fn try_nice() -> bool {
             && rustix::process::setpriority_process(own, now).is_ok()
     };
     let thread = std::thread::Builder::new().name("trial".into()).spawn(trial);
-    // A thread of its own: where lowering fails, only that one is left as it is, and it ends.
+    // A separate thread: if lowering fails, the raised value affects only this thread, which exits.
     thread.is_ok_and(|thread| thread.join().unwrap_or(false))
 }
 
-/// Opens a file that every hierarchy has in its root, and writes nothing.
+/// Opens `cgroup.procs` of the root cgroup for writing, and writes nothing.
 fn try_cgroups(mount: Option<&Path>) -> Result<(), &'static str> {
     let path = mount.ok_or("cgroup v2")?.join("cgroup.procs");
     match OpenOptions::new().write(true).open(path) {
@@ -184,7 +184,7 @@ mod tests {
     use rustix::thread::CapabilitySet;
     use std::process::{Child, Command};
 
-    /// In a thread that has lost a capability, which is what the kernel looks at.
+    /// Runs an action in a thread without a capability, because the kernel checks capabilities per thread.
     fn without<T: Send>(capability: CapabilitySet, host_action: impl FnOnce() -> T + Send) -> T {
         let lessened = || {
             let mut sets = rustix::thread::capabilities(None).unwrap();
@@ -196,7 +196,7 @@ mod tests {
         std::thread::scope(|threads| threads.spawn(lessened).join().unwrap())
     }
 
-    /// In a thread for which a system call is filtered, as in many containers (seccomp(2)).
+    /// Runs an action in a thread for which a system call is filtered, as in many containers (seccomp(2)).
     fn filtered<T: Send>(call: i64, host_action: impl FnOnce() -> T + Send) -> T {
         let instruction = |code: u32, jump_false: u8, k: u32| libc::sock_filter {
             code: code as u16,
@@ -204,7 +204,7 @@ mod tests {
             jf: jump_false,
             k,
         };
-        // The number of the call is the first word of what the filter sees.
+        // The system call number is the first word of the filter's input.
         let mut filter = [
             instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
             instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, call as u32),
@@ -221,7 +221,7 @@ mod tests {
         };
         let address = &raw const program as usize;
         let confined = move || {
-            // SAFETY: numbers, and a program that lives through the call; the filter holds for this thread alone.
+            // SAFETY: the program outlives the call, and the filter applies to this thread only.
             let answers = unsafe {
                 [
                     libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
@@ -234,20 +234,20 @@ mod tests {
         std::thread::scope(|threads| threads.spawn(confined).join().unwrap())
     }
 
-    struct Nobody(Child);
+    struct OtherUser(Child);
 
-    impl Drop for Nobody {
+    impl Drop for OtherUser {
         fn drop(&mut self) {
             let _ = self.0.kill();
             let _ = self.0.wait();
         }
     }
 
-    /// A process of another user, so that there is one to try on.
-    fn nobody() -> Nobody {
+    /// Starts a process of another user for the probe.
+    fn spawn_as_other_user() -> OtherUser {
         use std::os::unix::process::CommandExt;
         let mut sleep = Command::new("sleep");
-        Nobody(sleep.arg("600").uid(65_534).gid(65_534).spawn().unwrap())
+        OtherUser(sleep.arg("600").uid(65_534).gid(65_534).spawn().unwrap())
     }
 
     fn run() -> Trials {
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn with_every_capability_nothing_is_missing() {
-        let _nobody = nobody();
+        let _other = spawn_as_other_user();
         let found = run();
         let answers = [
             found.signal,
@@ -270,9 +270,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_dropped_is_named() {
-        let nobody = nobody();
-        assert!(!is_own(Path::new("/proc"), nobody.0.id() as i32));
+    fn missing_capabilities_are_named() {
+        let other = spawn_as_other_user();
+        assert!(!is_own(Path::new("/proc"), other.0.id() as i32));
         assert!(is_own(Path::new("/proc"), std::process::id() as i32));
         let found = without(CapabilitySet::KILL, run);
         assert_eq!((found.others_signal, found.signal), (Err("CAP_KILL"), Ok(())));
@@ -281,24 +281,28 @@ mod tests {
         let found = without(CapabilitySet::DAC_OVERRIDE, run);
         assert_eq!(found.others_oom_score_adj, Err("CAP_DAC_OVERRIDE"));
         let found = without(CapabilitySet::SYS_NICE, run);
-        assert_eq!(found.nice, Err("CAP_SYS_NICE"), "as tried");
-        assert_eq!(found.need(CAP_SYS_NICE, "CAP_SYS_NICE"), Err("CAP_SYS_NICE"), "as told");
+        assert_eq!(found.nice, Err("CAP_SYS_NICE"), "by probe");
+        assert_eq!(
+            found.need(CAP_SYS_NICE, "CAP_SYS_NICE"),
+            Err("CAP_SYS_NICE"),
+            "by capability"
+        );
     }
 
     #[test]
-    fn calls_that_are_filtered_are_named() {
+    fn filtered_system_calls_are_named() {
         assert_eq!(filtered(libc::SYS_pidfd_open, try_pidfd), Err("pidfd_open(2)"));
         assert_eq!(
             filtered(libc::SYS_pidfd_send_signal, try_pidfd),
             Err("pidfd_send_signal(2)")
         );
-        // All capabilities are there, and it fails all the same.
+        // This fails although the thread has all capabilities.
         assert_eq!(filtered(libc::SYS_setpriority, run).nice, Err("CAP_SYS_NICE"));
         assert_eq!(filtered(libc::SYS_getpgid, try_pidfd), Ok(()));
     }
 
     #[test]
-    fn cgroups_want_a_file_that_can_be_written() {
+    fn cgroups_need_a_writable_file() {
         assert_eq!(try_cgroups(None), Err("cgroup v2"));
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(try_cgroups(Some(folder.path())), Err("root"));

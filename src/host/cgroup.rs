@@ -1,5 +1,5 @@
-//! Cgroup v2 on the real host: it reads, writes and lists the files below the mount. It opens a cgroup and compares
-//! its inode first, and uses that descriptor for everything else, so that it never touches a new cgroup under the
+//! Cgroup v2 on the real host: reads, writes and lists the files below the mount. Each access opens the cgroup,
+//! compares its inode, and uses that descriptor for everything else, so that it never touches a new cgroup under the
 //! same path.
 
 use super::limit::{CgroupFile, Device, IoKind, IoLimit, Setting};
@@ -12,13 +12,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// `memory.reclaim` is asked for this much at once, so that the time it takes can be bounded.
+/// Bytes for one write to `memory.reclaim`, small enough to check the time limit in between.
 const RECLAIM_BYTES: u64 = 8 << 20;
-/// Reclaiming to a slow disk must not keep everything else waiting.
+/// Time limit of a reclaim, because swapping to a slow disk must not block the engine.
 pub const RECLAIM_TIME: Duration = Duration::from_secs(2);
-/// A cgroup is frozen when all its processes have come to rest; longer is not waited for.
+/// Maximum wait until all processes of a cgroup are frozen.
 const FREEZE_WAIT: Duration = Duration::from_millis(500);
-/// A tree with more cgroups than this is no host's.
+/// Bound on the number of cgroups, above that of any real host.
 const MAX_CGROUPS: usize = 100_000;
 
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,7 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// Finds where it is mounted; `None` where it is not.
+    /// Finds the mount; `None` where cgroup v2 is not mounted.
     pub fn find(procfs: &Path, boot: BootId) -> Option<Hierarchy> {
         let mounts = fs::read_to_string(procfs.join("self/mountinfo")).ok()?;
         let mount = mount_point(&mounts)?;
@@ -79,7 +79,7 @@ impl Hierarchy {
                 continue;
             };
             let folder = self.folder(&path);
-            // One that ended meanwhile has nothing below it.
+            // A cgroup that was removed meanwhile has none below it.
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir())
                     && let Ok(name) = entry.file_name().into_string()
@@ -95,7 +95,7 @@ impl Hierarchy {
         Ok(found)
     }
 
-    /// The cgroup that has a path now.
+    /// The cgroup that has this path now.
     pub fn find_cgroup(&self, path: &str) -> Option<Cgroup> {
         let folder = self.open_path(path).ok()?;
         let inode = rustix::fs::fstat(&folder).ok()?.st_ino;
@@ -111,7 +111,7 @@ impl Hierarchy {
     /// Pids of all processes in a cgroup and below it. A process of another pid namespace has the pid 0 here.
     ///
     /// # Errors
-    /// When the cgroup is gone, or the processes of one below cannot be told.
+    /// When the cgroup is gone, or a `cgroup.procs` below it is unreadable.
     pub fn members(&self, cgroup: &Cgroup) -> Result<Vec<i32>, CgroupError> {
         drop(self.open(cgroup)?);
         let mut pids = Vec::new();
@@ -120,7 +120,7 @@ impl Hierarchy {
             let failed = |source| refused(cgroup, "cgroup.procs", source);
             match fs::read_to_string(folder.join("cgroup.procs")) {
                 Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
-                // A cgroup below that ended meanwhile had no members. One of threads only is counted where its domain is.
+                // A cgroup that was removed meanwhile had no members. Members of a threaded cgroup count in its domain.
                 Err(error) if is_gone(&error) || error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {}
                 Err(error) => return Err(failed(error)),
             }
@@ -135,7 +135,7 @@ impl Hierarchy {
         Ok(pids)
     }
 
-    /// What a file holds.
+    /// The value of a file.
     ///
     /// # Errors
     /// When the cgroup is gone or another, has no such file, or the file says something unknown.
@@ -169,7 +169,7 @@ impl Hierarchy {
         Ok(())
     }
 
-    /// What must be written one after the other. A device that is limited now and not in the setting loses its limits.
+    /// The lines to write, one at a time. A device without an entry in the setting loses its present limits.
     fn lines_for(&self, cgroup: &Cgroup, setting: &Setting) -> Result<Vec<String>, CgroupError> {
         let Setting::IoMax(wanted) = setting else {
             return Ok(vec![match setting {
@@ -186,7 +186,7 @@ impl Hierarchy {
         Ok(devices.into_iter().map(|device| wanted.line(device)).collect())
     }
 
-    /// Whether a cgroup was told to freeze.
+    /// Whether `cgroup.freeze` is set.
     ///
     /// # Errors
     /// When it is gone or another, or is the root.
@@ -194,7 +194,7 @@ impl Hierarchy {
         self.read(cgroup, "cgroup.freeze", None).map(|text| text.trim() == "1")
     }
 
-    /// Freezes everything in a cgroup, or lets it go on; waits a moment until it rests.
+    /// Freezes or thaws all processes of a cgroup, and waits up to [`FREEZE_WAIT`] until they are frozen.
     ///
     /// # Errors
     /// When it is gone or another, or the kernel refuses.
@@ -207,7 +207,7 @@ impl Hierarchy {
         Ok(())
     }
 
-    /// Whether any process is in the cgroup or below it.
+    /// Whether the cgroup or one below it has a process.
     ///
     /// # Errors
     /// When it is gone or another.
@@ -216,7 +216,7 @@ impl Hierarchy {
             .map(|text| text.contains("populated 1"))
     }
 
-    /// Sends SIGKILL to everything in the cgroup and below, those that are being born included.
+    /// Sends SIGKILL to every process in the cgroup and below, including concurrent forks.
     ///
     /// # Errors
     /// When it is gone or another, or the kernel refuses or is older than 5.14.
@@ -224,8 +224,8 @@ impl Hierarchy {
         self.write(cgroup, "cgroup.kill", None, "1")
     }
 
-    /// Makes the kernel reclaim memory. Returns what the cgroup uses before and after: the kernel itself says only that
-    /// it found less than it was asked for.
+    /// Makes the kernel reclaim memory. Returns the cgroup's use before and after, because the kernel reports only
+    /// whether it reclaimed less than requested.
     ///
     /// # Errors
     /// When the cgroup is gone or another, has no memory controller, or the kernel is older than 5.19.
@@ -251,7 +251,7 @@ impl Hierarchy {
             .map_err(|_| refused(cgroup, name, io::Error::other("no number")))
     }
 
-    /// Whether the path still leads to the very cgroup.
+    /// Checks that the path still belongs to this cgroup.
     ///
     /// # Errors
     /// When it does not.
@@ -300,7 +300,7 @@ impl Hierarchy {
             .map_err(|error| self.missing_or(cgroup, file, controller, error))
     }
 
-    /// A file that is not there is either one of a cgroup that just ended, or of a controller that is not enabled.
+    /// Finds out why a file does not exist: the cgroup was removed, or the controller is not enabled.
     fn missing_or(
         &self,
         cgroup: &Cgroup,
@@ -338,7 +338,7 @@ fn read_in(folder: &OwnedFd, file: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// The files of a cgroup that was removed answer ENODEV (kernfs).
+/// Reads of the files of a removed cgroup fail with ENODEV (kernfs).
 fn is_gone(error: &io::Error) -> bool {
     [Errno::NOENT, Errno::NODEV]
         .iter()
@@ -353,8 +353,8 @@ fn refused(cgroup: &Cgroup, file: &'static str, source: io::Error) -> CgroupErro
     }
 }
 
-/// The mount point of cgroup2 in a mountinfo (proc_pid_mountinfo(5)): fields before ` - `, then the type. Of several the
-/// one that shows the hierarchy from its root.
+/// The mount point of cgroup2 in a mountinfo (proc_pid_mountinfo(5)): fields before ` - `, then the type. Among several
+/// mounts, the one with the root of the hierarchy.
 fn mount_point(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (fields, kind) = line.split_once(" - ")?;
@@ -364,7 +364,7 @@ fn mount_point(mountinfo: &str) -> Option<PathBuf> {
     })
 }
 
-/// Blanks, tabs, newlines and backslashes stand as octal numbers.
+/// Replaces the octal escapes of blanks, tabs, newlines and backslashes.
 fn unescaped(text: &str) -> String {
     ["\\040", "\\011", "\\012", "\\134"]
         .iter()
@@ -379,7 +379,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mount_is_found_wherever_it_is() {
+    fn mount_is_found() {
         let mounts = "\
 24 1 0:22 / /proc rw - proc proc rw
 31 23 0:28 / /sys/fs/cgroup ro - tmpfs tmpfs ro,mode=755

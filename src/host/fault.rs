@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-/// What the panic of a killed daemon says.
+/// The panic message of a killed daemon.
 pub const KILLED: &str = "killed at a fault point";
 
 thread_local! {
@@ -15,7 +15,7 @@ pub fn arm(after: Option<u32>) {
     LEFT.set(after);
 }
 
-/// Whether the armed fault is still to come.
+/// Whether an armed fault has not fired yet.
 pub fn is_armed() -> bool {
     LEFT.get().is_some()
 }
@@ -26,7 +26,7 @@ pub fn point() {
         None => {}
         Some(0) => {
             LEFT.set(None);
-            // Past the hook that prints panics: a test dies like this thousands of times.
+// Bypasses the hook that prints panics, because a test panics here thousands of times.
             std::panic::resume_unwind(Box::new(KILLED));
         }
         Some(left) => LEFT.set(Some(left - 1)),

@@ -23,13 +23,13 @@ use std::time::{Duration, Instant};
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Bytes of a command's output that are kept; the rest is read and dropped.
 const MAX_OUTPUT_BYTES: usize = 4096;
-/// Pieces of 4 KiB that are read between two checks of the timeout.
+/// Reads of 4 KiB between two checks of the timeout.
 const MAX_READS: usize = 64;
 /// Time between SIGTERM and SIGKILL after a command's timeout.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE_PERIOD: Duration = Duration::from_secs(5);
 /// Interval between checks for the exit of a command's group; each check reads the process table.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// As login(1) and systemd set it for root.
+const EXIT_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// `PATH` of commands, as login(1) and systemd set it for root.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -65,8 +65,8 @@ impl JobRunner {
                 };
                 let thread = std::thread::Builder::new().name("command".into());
                 if let Err(error) = thread.spawn(work) {
-                    let reason = format!("no thread for it: {error}");
-                    // On its own thread, too, because the caller receives the report.
+                    let reason = format!("could not start a thread: {error}");
+// A separate thread, because `on_report` may block.
                     self.runtime
                         .spawn_blocking(move || failed(ticket, Report::NotStarted { reason }));
                 }
@@ -118,14 +118,14 @@ async fn ask(request: Request, server: Server) -> Report {
     }
 }
 
-/// Seconds, or a date.
+/// The time of `Retry-After`, which is a number of seconds or a date.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
     let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    // One that is over asks for nothing.
+// A date in the past asks for no delay.
     Duration::try_from(at.duration_since(now)).ok()
 }
 
@@ -151,7 +151,7 @@ fn settings(server: Server) -> Settings {
     }
 }
 
-/// Runs a command to its end, which its timeout bounds. Blocks.
+/// Runs a command until it exits or its timeout expires. Blocks.
 fn execute(run: &Run) -> Report {
     let not_started = |reason: String| Report::NotStarted { reason };
     match start(run) {
@@ -171,7 +171,7 @@ fn execute(run: &Run) -> Report {
     }
 }
 
-/// The child, in a process group of its own, and the end of the pipe that both its outputs go to.
+/// Starts a command in its own process group. Returns the child and the reading end of the pipe for both its outputs.
 fn start(run: &Run) -> Result<(Child, io::PipeReader), String> {
     let (program, arguments) = run.argv.split_first().ok_or("a command without a program")?;
     let (output, input) = io::pipe().map_err(|error| error.to_string())?;
@@ -200,11 +200,11 @@ fn start(run: &Run) -> Result<(Child, io::PipeReader), String> {
     let child = command.spawn().map_err(|error| format!("{program:?}: {error}"))?;
     // The command must not inherit evenkeel's oom_score_adj. Best effort, because it may have exited.
     let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "0");
-    // Our writing ends of the pipe are closed with `command`, so that its end of file is seen.
+// Dropping `command` closes evenkeel's writing ends of the pipe, so that the reader sees the end of file.
     Ok((child, output))
 }
 
-/// Waits for the exit of a child, and keeps the first bytes of its output and its children's.
+/// Waits for the exit of a child, and keeps the first bytes of the output of the child and its descendants.
 fn attend(child: &mut Child, mut output: io::PipeReader, timeout: Duration) -> io::Result<(End, Vec<u8>)> {
     let pid = child.id() as i32;
     let group = Pid::from_raw(pid);
@@ -217,10 +217,10 @@ fn attend(child: &mut Child, mut output: io::PipeReader, timeout: Duration) -> i
     let mut due = Instant::now() + timeout;
     let mut sent = None;
     loop {
-        // The grace period is for its children as well, because a shell may exit at once while its command cleans up.
+// Children get the grace period as well, because a shell may exit at once while its command cleans up.
         if has_ended && (sent != Some(Signal::SIGTERM) || !has_members(group)) {
             if sent.is_some() {
-                // Another process may have started meanwhile.
+// A process of the group may have started meanwhile.
                 let _ = killpg(group, Signal::SIGKILL);
             }
             let status = child.wait()?;
@@ -240,7 +240,7 @@ fn attend(child: &mut Child, mut output: io::PipeReader, timeout: Duration) -> i
             };
             // The child is reaped last, so that its group id is not reused.
             let _ = killpg(group, next);
-            (sent, due) = (Some(next), Instant::now() + GRACE);
+            (sent, due) = (Some(next), Instant::now() + GRACE_PERIOD);
             continue;
         }
         let mut watched = Vec::with_capacity(2);
@@ -250,7 +250,7 @@ fn attend(child: &mut Child, mut output: io::PipeReader, timeout: Duration) -> i
         if is_open {
             watched.push(PollFd::new(&output, PollFlags::IN));
         }
-        let left = if has_ended { left.min(LOOK_AGAIN) } else { left };
+        let left = if has_ended { left.min(EXIT_POLL_INTERVAL) } else { left };
         let wait = Timespec::try_from(left).map_err(io::Error::other)?;
         match poll(&mut watched, Some(&wait)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -261,8 +261,8 @@ fn attend(child: &mut Child, mut output: io::PipeReader, timeout: Duration) -> i
     }
 }
 
-/// Whether anything in a process group still runs. Its leader must not be reaped yet. Where `/proc` does not show even that,
-/// there may be others that it does not show.
+/// Whether a process group has a running process. The caller must not have reaped its leader. If `/proc` hides the
+/// leader, it may hide members as well, so this returns true.
 fn has_members(group: Pid) -> bool {
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return true;
@@ -294,10 +294,10 @@ struct GroupMember {
     runs: bool,
 }
 
-/// Fields 3, 5 and 20 of `/proc/PID/stat` (proc_pid_stat(5)). A zombie with more than one thread is a process whose first
-/// thread has ended while others run.
+/// Parses fields 3, 5 and 20 of `/proc/PID/stat` (proc_pid_stat(5)). A zombie with more than one thread is a process
+/// whose first thread has exited while others run.
 fn read_member(stat: &[u8]) -> Option<GroupMember> {
-    // The name may hold anything, also parentheses and bytes that are no UTF-8.
+// The name may contain parentheses and bytes that are not UTF-8.
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
@@ -308,7 +308,7 @@ fn read_member(stat: &[u8]) -> Option<GroupMember> {
     })
 }
 
-/// Reads what is there. False at the end.
+/// Reads the available output. Returns false at the end of file.
 fn read_on(output: &mut io::PipeReader, kept: &mut Vec<u8>) -> io::Result<bool> {
     let mut buffer = [0; 4096];
     // Endless output must not prevent the check of the timeout.
@@ -316,8 +316,8 @@ fn read_on(output: &mut io::PipeReader, kept: &mut Vec<u8>) -> io::Result<bool> 
         match output.read(&mut buffer) {
             Ok(0) => return Ok(false),
             Ok(read) => {
-                let room = MAX_OUTPUT_BYTES - kept.len();
-                kept.extend(&buffer[..read.min(room)]);
+                let free = MAX_OUTPUT_BYTES - kept.len();
+                kept.extend(&buffer[..read.min(free)]);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -362,7 +362,7 @@ mod tests {
     fn grace_period_is_for_the_whole_group_of_a_command() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("cleaned");
-        // The shell dies at SIGTERM. Its child cleans up first, in more than a moment.
+// SIGTERM kills the shell at once. Its child needs a second to clean up.
         let script = format!(
             "(trap 'sleep 1; echo done >{}; exit' TERM; while :; do sleep 0.05; done) & wait",
             file.display()
@@ -372,13 +372,13 @@ mod tests {
         assert!(is_timed_out(&report), "{report:?}");
         assert!(file.exists(), "the child was killed within its grace period");
         assert!(
-            started.elapsed() < Duration::from_secs(1) + GRACE,
+            started.elapsed() < Duration::from_secs(1) + GRACE_PERIOD,
             "an empty group is not waited for"
         );
     }
 
     #[test]
-    fn what_outlives_the_grace_period_is_killed() {
+    fn process_is_killed_after_the_grace_period() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pid");
         let script = format!(
@@ -388,18 +388,18 @@ mod tests {
         let started = Instant::now();
         let report = execute(&shell(&script, Duration::from_secs(1)));
         assert!(is_timed_out(&report), "{report:?}");
-        assert!(started.elapsed() >= Duration::from_secs(1) + GRACE);
+        assert!(started.elapsed() >= Duration::from_secs(1) + GRACE_PERIOD);
         let pid = std::fs::read_to_string(&file).unwrap();
         let stat = Path::new("/proc").join(pid.trim()).join("stat");
         let is_gone = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
         while !is_gone() {
-            assert!(started.elapsed() < Duration::from_secs(60), "it lives on");
+            assert!(started.elapsed() < Duration::from_secs(60), "the process is still alive");
             std::thread::yield_now();
         }
     }
 
     #[test]
-    fn a_server_says_when_to_come_again_in_seconds_or_by_a_date() {
+    fn retry_after_is_seconds_or_a_date() {
         let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
         for (text, seconds) in [
             ("120", Some(120)),

@@ -1,5 +1,5 @@
-//! The host: its knobs, and the only place that sets them. Policy is in the layers above. The host acts only on the
-//! process whose identity it was given.
+//! The interface to the host: reads and sets knobs, sends signals and starts jobs. No other module changes the host.
+//! Policy is in the layers above. A change affects only the process with the given identity.
 
 pub mod cgroup;
 pub mod job;
@@ -38,13 +38,13 @@ use std::time::Duration;
 /// One moment on two clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// CLOCK_BOOTTIME: it is never stepped, counts through suspend, and survives a restart of the daemon. All deadlines use it.
+    /// CLOCK_BOOTTIME: never stepped, counts during suspend, and continues across restarts of the daemon. All deadlines use it.
     pub boot: Duration,
-    /// The wall clock, for people and for times of Alertmanager. It may be stepped.
+    /// The wall clock, for display and for times from Alertmanager. It may be stepped.
     pub wall: Timestamp,
 }
 
-/// A thread, which is where Linux keeps most knobs. Thread ids are handed out again, hence the start time.
+/// A thread, because most knobs belong to threads in Linux. The start time is needed because thread ids are reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Thread {
     pub tid: i32,
@@ -82,11 +82,11 @@ pub struct Reading {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     Holds,
-    /// systemd put back what was there before, as a reload does where the unit has a persistent drop-in for the same.
+    /// systemd restored the former value, as a reload does for a unit with a persistent drop-in for the same property.
     TakenBySystemd,
-    /// Another program wrote the file of the cgroup; systemd still has what was set.
+    /// Another program wrote the cgroup's file; the property in systemd is unchanged.
     Overwritten,
-    /// Another program changed the unit.
+    /// Another program changed the property of the unit.
     Changed,
 }
 
@@ -101,10 +101,10 @@ pub struct Reclaimed {
 pub trait Host {
     fn now(&self) -> Moment;
 
-    /// Every process, as `/proc/PID/stat` tells.
+    /// Every process, with the fields of `/proc/PID/stat`.
     ///
     /// # Errors
-    /// When the process table cannot be listed at all.
+    /// When the process table cannot be listed.
     fn processes(&mut self) -> io::Result<Vec<Process>>;
 
     /// Reads one process again, whichever process has the pid now.
@@ -154,22 +154,22 @@ pub trait Host {
     /// When it is gone, the pid belongs to another process, or the kernel refuses.
     fn page_out(&mut self, process: Identity, bytes: u64) -> Result<Reclaimed, HostError>;
 
-    // The default is a host without cgroup v2.
+    // The defaults below describe a host without cgroup v2.
 
-    /// Every cgroup of the hierarchy of cgroup v2.
+    /// Every cgroup of the cgroup v2 hierarchy.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no hierarchy.
     fn cgroups(&mut self) -> Result<Vec<Cgroup>, CgroupError> {
         Err(CgroupError::NoHierarchy)
     }
 
-    /// The present cgroup with a path.
+    /// The cgroup that has this path now.
     fn cgroup(&mut self, _path: &str) -> Option<Cgroup> {
         None
     }
 
-    /// Pids of all processes in a cgroup and below it; 0 stands for one of another pid namespace.
+    /// Pids of all processes in a cgroup and below it. A process of another pid namespace has the pid 0.
     ///
     /// # Errors
     /// When the cgroup is gone or was replaced.
@@ -219,9 +219,8 @@ pub trait Host {
         unit::recorded(file, unit)
     }
 
-    /// For a unit whose cgroup is gone or was changed by another program: takes `ours` out of what systemd has on record for
-    /// it, for `next` or, without that, for what was there before. What another program changed there stays; false where
-    /// that is so.
+    /// For a unit whose cgroup is gone or was changed by another program: replaces `ours` in systemd's record of the unit
+    /// by `next` or, without `next`, by the former value. Changes by another program stay; returns false if there are any.
     ///
     /// # Errors
     /// When systemd cannot be asked, or refuses.
@@ -229,7 +228,7 @@ pub trait Host {
         Err(CgroupError::NoHierarchy)
     }
 
-    /// Makes the kernel reclaim up to so many bytes that a cgroup uses.
+    /// Makes the kernel reclaim up to this many bytes of a cgroup.
     ///
     /// # Errors
     /// When the cgroup is gone or was replaced, or the kernel refuses.
@@ -253,7 +252,7 @@ pub trait Host {
         Err(CgroupError::NoHierarchy)
     }
 
-    /// Whether this process may change cgroups, and put them back.
+    /// Whether evenkeel may change and restore cgroups; the missing privilege, if not.
     fn may_change_cgroups(&self) -> Result<(), &'static str> {
         Err("cgroup v2")
     }
@@ -279,15 +278,15 @@ pub trait Host {
     /// Available memory (`MemAvailable` of proc(5)) in bytes; `None` if unreadable.
     fn available_memory(&mut self) -> Option<u64>;
 
-    /// Processors of the host that are online, whichever evenkeel itself may run on.
+    /// Online processors of the host, regardless of evenkeel's own affinity.
     fn online_cpus(&self) -> BTreeSet<u32>;
 
-    /// Processors that a process could have at most: those of its cpuset (cpuset(7)) that are online.
+    /// The online processors of a process's cpuset (cpuset(7)), which bound its affinity.
     fn processors_of(&mut self, _process: Identity) -> BTreeSet<u32> {
         self.online_cpus()
     }
 
-    /// Processors that a cgroup could have at most: those of its cpuset that are online.
+    /// The online processors of a cgroup's cpuset.
     fn processors_of_cgroup(&mut self, _cgroup: &Cgroup) -> BTreeSet<u32> {
         self.online_cpus()
     }
@@ -297,7 +296,7 @@ pub trait Host {
         None
     }
 
-    /// Whether signals can be sent to exactly one process; what is missing, if not.
+    /// Whether signals can be sent to exactly one process.
     ///
     /// # Errors
     /// With the missing system call.
@@ -305,13 +304,13 @@ pub trait Host {
         Ok(())
     }
 
-    /// Whether this process may set the knob to any value on any process, and put it back.
+    /// Whether evenkeel may set and restore the knob on any process; the missing privilege, if not.
     fn may_undo(&self, knob: Knob) -> Result<(), &'static str>;
 
-    /// Whether a knob of other users' processes can be set, and (`None`) signals be sent to them; what is missing, if not.
+    /// Whether evenkeel may set a knob of other users' processes, or, with `None`, send them signals.
     ///
     /// # Errors
-    /// Names it.
+    /// With the missing privilege.
     fn may_reach_others(&self, _knob: Option<Knob>) -> Result<(), &'static str> {
         Ok(())
     }
@@ -329,12 +328,12 @@ pub trait Host {
         true
     }
 
-    /// Whether a process has ended, or is within exit(2): nothing of its program runs any more.
+    /// Whether a process has exited or is in exit(2), so that its program no longer runs.
     fn is_ending(&mut self, process: Identity) -> bool {
         !self.is_alive(process)
     }
 
-    /// Whether the very process still lives.
+    /// Whether the process with this identity is alive.
     fn is_alive(&mut self, process: Identity) -> bool {
         self.process(process.pid)
             .is_some_and(|now| now.identity == process && !now.is_dead())

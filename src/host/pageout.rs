@@ -6,9 +6,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Asked for at once, so that not much more goes than was wanted, and the time it takes can be bounded.
+/// Bytes for one system call, small enough to check the time limit and the result in between.
 const PORTION_BYTES: u64 = 8 << 20;
-/// Swapping to a slow disk must not keep everything else waiting.
+/// Time limit of a page-out, because swapping to a slow disk must not block the engine.
 pub const PAGE_OUT_TIME: Duration = Duration::from_secs(2);
 
 /// An address range of a process.
@@ -18,11 +18,11 @@ struct Range {
     bytes: u64,
 }
 
-/// Advises the ranges of `maps` (proc_pid_maps(5)) until `resident` says that `bytes` have gone. What cannot be moved
-/// is passed over.
+/// Advises the ranges of `maps` (proc_pid_maps(5)) until `resident` has dropped by `bytes`. Skips ranges that cannot be
+/// paged out.
 ///
 /// # Errors
-/// When the kernel does not let this process, or does not know the call (before 5.10).
+/// When evenkeel lacks the permission, or the kernel lacks the call (before 5.10).
 pub fn page_out(pidfd: &OwnedFd, maps: &str, bytes: u64, resident: impl Fn() -> u64) -> io::Result<()> {
     let (before, until) = (resident(), Instant::now() + PAGE_OUT_TIME);
     for range in maps.lines().filter_map(movable) {
@@ -32,7 +32,7 @@ pub fn page_out(pidfd: &OwnedFd, maps: &str, bytes: u64, resident: impl Fn() -> 
             }
             match advise(pidfd, portion) {
                 Ok(()) => {}
-                // A range that was unmapped meanwhile, is locked, or is of a kind that is never moved.
+// A range that was unmapped meanwhile, is locked, or cannot be paged out.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EINVAL | libc::EBADF)) => break,
                 Err(error) => return Err(error),
             }
@@ -41,7 +41,7 @@ pub fn page_out(pidfd: &OwnedFd, maps: &str, bytes: u64, resident: impl Fn() -> 
     Ok(())
 }
 
-/// The range of a line, unless it is one that the kernel makes for itself.
+/// The range of a line of `maps`, unless the kernel provides the mapping.
 fn movable(line: &str) -> Option<Range> {
     let (addresses, rest) = line.split_once(' ')?;
     let is_kernels = ["[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]"]
@@ -71,7 +71,7 @@ fn advise(pidfd: &OwnedFd, range: Range) -> io::Result<()> {
         iov_base: range.start as *mut libc::c_void,
         iov_len: range.bytes as usize,
     };
-    // SAFETY: the kernel reads one iovec of ours; the addresses in it are of the other process and not followed here.
+// SAFETY: the kernel reads one iovec of evenkeel's; its addresses belong to the other process and are not dereferenced here.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_process_madvise,
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_those_of_the_process_in_portions() {
+    fn ranges_are_cut_into_portions() {
         let line = "7f0000000000-7f0001800000 rw-p 00000000 00:00 0 ";
         let range = movable(line).unwrap();
         assert_eq!((range.start, range.bytes), (0x7f00_0000_0000, 24 << 20));

@@ -1,6 +1,6 @@
-//! evenkeel's own priority when memory is short: it uses little memory, locks its pages, makes the kernel kill other
-//! processes first, and raises the priority of the threads between sample and action. Otherwise it would wait for its
-//! own code to be read from a busy disk, and for its turn behind the program that uses up the memory.
+//! Self-protection for times of short memory: evenkeel releases memory, locks its pages, lowers its `oom_score_adj`,
+//! and raises the priority of the threads between sample and action. Otherwise it would wait for its own code to be
+//! read from a busy disk, and for a processor behind the program that uses up the memory.
 
 use nix::libc;
 use rustix::mm::{Advice, MlockAllFlags, madvise, mlockall};
@@ -14,7 +14,7 @@ type Header = libc::Elf64_Phdr;
 #[cfg(target_pointer_width = "32")]
 type Header = libc::Elf32_Phdr;
 
-/// As in the shipped unit. Not -1000: a fault of evenkeel's own must stay one that the kernel can end.
+/// As in the shipped unit. Not -1000, so that the kernel can still kill an evenkeel that leaks memory.
 const OOM_SCORE_ADJ: i32 = -900;
 
 /// The nice value of threads between sample and action. They run for milliseconds.
@@ -28,57 +28,58 @@ pub enum SelfProtection {
     Off,
 }
 
-/// Raises the priority of the calling thread, unless its nice value was set by others or protection is off. Best effort, because
-/// it takes CAP_SYS_NICE. Threads and programs that the thread starts inherit it, until they [`take_turns`].
+/// Raises the priority of the calling thread, unless an operator has set its nice value or protection is off. Best
+/// effort, because the call needs CAP_SYS_NICE. Threads and programs that the thread starts inherit the nice value
+/// until they [`take_turns`].
 pub fn go_first(protection: SelfProtection) {
     if protection == SelfProtection::On && getpriority_process(None) == Ok(0) {
         let _ = setpriority_process(None, HASTE);
     }
 }
 
-/// Lets the calling thread, which was started by one that goes first, wait its turn again.
+/// Resets the priority of the calling thread, which it inherited from a thread of raised priority.
 pub fn take_turns() {
     if getpriority_process(None) == Ok(HASTE) {
         let _ = setpriority_process(None, 0);
     }
 }
 
-/// Lets all threads allocate from one heap: of several each keeps what it once needed, and reserves 64 MiB that count as
-/// locked. To be called before the first thread is started (mallopt(3)).
+/// Makes all threads allocate from one heap, because each further heap keeps its largest size and reserves 64 MiB that
+/// count as locked. Call this before the first thread is started (mallopt(3)).
 pub fn use_one_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: takes two numbers and touches nothing of ours.
+// SAFETY: takes two numbers and accesses no memory of evenkeel's.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 
-/// Gives back memory that only the start needed (malloc_trim(3)). Locked pages cannot be given back, so this comes first.
+/// Releases free heap (malloc_trim(3)). Call this before locking the memory, because locked pages cannot be released.
 pub fn give_back_what_is_free() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: gives back free memory only, and takes the allocator's own locks.
+// SAFETY: releases free memory only, and takes the allocator's own locks.
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// Gives back the pages of the program and its libraries (madvise(2), MADV_DONTNEED): the start reads files, compiles patterns and
-/// opens databases with code that hardly ever runs again. What is used again comes back from the page cache. Only segments
-/// that are not writable: in others that would undo what the loader wrote. Breakpoints that were set by then are lost.
+/// Releases the pages of the program and its libraries (madvise(2), MADV_DONTNEED), because the start reads files,
+/// compiles patterns and opens databases with code that rarely runs again. Pages that run again come back from the page
+/// cache. Writable segments are left out, because this would undo the loader's relocations. Breakpoints are lost.
 pub fn give_back_what_the_start_ran() {
-    // SAFETY: the function is called for each object that is loaded, and looks at nothing else.
+// SAFETY: the callback accesses only the object that it receives.
     unsafe {
         libc::dl_iterate_phdr(Some(give_back_object), std::ptr::null_mut());
     }
 }
 
-/// Of one loaded object (dl_iterate_phdr(3)).
+/// Releases the pages of one loaded object (dl_iterate_phdr(3)).
 unsafe extern "C" fn give_back_object(
     object: *mut libc::dl_phdr_info,
     _: libc::size_t,
     _: *mut libc::c_void,
 ) -> libc::c_int {
-    // SAFETY: the loader hands in one object that stays as it is meanwhile, with so many headers.
+// SAFETY: the loader passes one object with `dlpi_phnum` headers, which stays valid during the call.
     let (base, headers) = unsafe {
         let object = &*object;
         let headers = std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum));
@@ -90,31 +91,30 @@ unsafe extern "C" fn give_back_object(
         let start = base.wrapping_add(header.p_vaddr) as usize;
         let end = (start + header.p_memsz as usize) / page * page;
         let start = start.next_multiple_of(page);
-        // SAFETY: whole pages of this segment alone, which hold what the file holds. A fault reads them again.
+// SAFETY: whole pages of this segment only, unmodified since they were read. A page fault reads them again.
         let _ = unsafe { madvise(start as *mut _, end.saturating_sub(start), Advice::LinuxDontNeed) };
     }
     0
 }
 
-/// Keeps what is in memory there, and what comes into it from now on. What is never touched takes no memory (mlockall(2),
-/// MCL_ONFAULT).
+/// Locks present and future pages in memory once they have been touched (mlockall(2), MCL_ONFAULT).
 ///
 /// # Errors
-/// Why it cannot be done.
+/// When the lock is not permitted.
 pub fn stay_in_memory() -> io::Result<()> {
     let is_privileged = capabilities(None)?.effective.contains(CapabilitySet::IPC_LOCK);
     if !is_privileged && getrlimit(Resource::Memlock).current.is_some() {
-        // The limit counts all that is mapped, untouched or not: an allocation beyond it would fail, some day.
+// The limit counts all mapped pages, touched or not, so an allocation beyond it would fail later.
         return Err(io::Error::other("neither CAP_IPC_LOCK nor an unlimited RLIMIT_MEMLOCK"));
     }
     mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?;
     Ok(())
 }
 
-/// Makes the kernel end others first when memory runs out, unless an operator has set another.
+/// Lowers evenkeel's `oom_score_adj`, unless an operator has set it.
 ///
 /// # Errors
-/// Why it cannot be done.
+/// When the file cannot be read or written.
 pub fn be_ended_last() -> io::Result<()> {
     if own_oom_score_adj()? == 0 {
         fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ.to_string())?;
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
     use rustix::mm::Advice::LinuxPopulateRead;
 
-    /// The program's own code: address, and its size and what is in memory of it in KiB (proc_pid_smaps(5)).
+/// The program's own code: address, size and resident size in KiB (proc_pid_smaps(5)).
     fn own_code() -> (usize, u64, u64) {
         let own = give_back_what_the_start_ran as fn() as usize;
         let text = fs::read_to_string("/proc/self/smaps").unwrap();
@@ -150,7 +150,7 @@ mod tests {
         (usize::from_str_radix(start, 16).unwrap(), kib("Size:"), kib("Rss:"))
     }
 
-    /// In a process of its own: the threads of other tests call code all the time.
+/// Runs in a separate process, because threads of other tests run code concurrently.
     #[test]
     fn what_the_start_ran_leaves_memory_and_comes_back_when_it_is_called() {
         const ALONE: &str = "EVENKEEL_TEST_ALONE";
@@ -162,8 +162,8 @@ mod tests {
                 .env(ALONE, "1")
                 .output()
                 .unwrap();
-            let told = String::from_utf8_lossy(&run.stdout);
-            assert!(run.status.success() && told.contains("1 passed"), "{told}");
+            let output = String::from_utf8_lossy(&run.stdout);
+            assert!(run.status.success() && output.contains("1 passed"), "{output}");
             return;
         }
         let (start, size, _) = own_code();
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_first_passes_it_on_until_turns_are_taken() {
+    fn children_inherit_priority_until_reset() {
         let before = nice();
         let may = capabilities(None).unwrap().effective.contains(CapabilitySet::SYS_NICE);
         let expected = if may && before == 0 { HASTE } else { before };
@@ -194,7 +194,7 @@ mod tests {
         getpriority_process(None).unwrap()
     }
 
-    /// The nice values of a thread that goes first, and of a thread that it starts and that takes turns.
+/// The nice values of a thread of raised priority, and of a thread that it starts and that resets its own.
     fn nice_of_thread_and_child(protection: SelfProtection) -> (i32, i32) {
         let run = std::thread::spawn(move || {
             go_first(protection);

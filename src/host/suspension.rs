@@ -13,23 +13,23 @@ use std::path::{Path, PathBuf};
 /// One reason why a process does not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Suspension {
-    /// SIGSTOP or a relative of it.
+/// SIGSTOP, SIGTSTP, SIGTTIN or SIGTTOU stopped it.
     Stopped,
     /// A debugger holds it (ptrace(2)).
     Traced,
-    /// This cgroup is frozen, in which or below which it is.
+/// This cgroup, which contains it directly or below, is frozen.
     Cgroup(String),
     /// A freezer of cgroup v1 holds it.
     Freezer(String),
 }
 
 impl Suspension {
-    /// Whether a signal stays pending as long as this lasts.
+/// Whether a signal stays pending until the suspension ends.
     pub fn holds_back(&self, signal: Signal) -> bool {
         signal != Signal::SIGKILL || matches!(self, Suspension::Freezer(_))
     }
 
-    /// By the state of a process alone.
+/// The suspension that the state of a process shows.
     pub fn of_state(process: &Process) -> Option<Suspension> {
         match process.state {
             'T' => Some(Suspension::Stopped),
@@ -50,7 +50,7 @@ impl fmt::Display for Suspension {
     }
 }
 
-/// Where cgroups tell that they are frozen.
+/// The mounts of the freezers of cgroup v2 and v1.
 #[derive(Debug, Clone, Default)]
 pub struct Freezers {
     /// Mount of cgroup v2.
@@ -68,7 +68,7 @@ impl Freezers {
         }
     }
 
-    /// What freezes a process whose `/proc/PID/cgroup` is this.
+/// The frozen cgroups of a process with this `/proc/PID/cgroup`.
     pub fn frozen(&self, cgroups: &str) -> Vec<Suspension> {
         let unified = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
         let unified = self.unified.as_deref().zip(unified);
@@ -76,7 +76,7 @@ impl Freezers {
         let legacy = cgroups.lines().find_map(legacy_path);
         let legacy = self.legacy.as_deref().zip(legacy);
         let legacy = legacy.filter(|(mount, path)| {
-            // It says so for those below one that is frozen, too, and while it is not complete.
+// The file has this state below a frozen cgroup as well, and while freezing is under way.
             let state = fs::read_to_string(folder(mount, path).join("freezer.state"));
             state.is_ok_and(|state| matches!(state.trim(), "FROZEN" | "FREEZING"))
         });
@@ -86,13 +86,13 @@ impl Freezers {
     }
 }
 
-/// The nearest cgroup of version 2 that was told to freeze. `cgroup.events` would tell only when all of it has come to rest.
+/// The nearest cgroup v2 with `cgroup.freeze` set. `cgroup.events` would show it only once all its processes are frozen.
 fn frozen_above(mount: &Path, path: &str) -> Option<String> {
     let above = std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(above, _)| above));
     let mut above = above.filter(|path| !path.is_empty());
     let is_frozen = |path: &&str| {
-        let asked = fs::read_to_string(folder(mount, path).join("cgroup.freeze"));
-        asked.is_ok_and(|text| text.trim() == "1")
+        let text = fs::read_to_string(folder(mount, path).join("cgroup.freeze"));
+        text.is_ok_and(|text| text.trim() == "1")
     };
     above.find(is_frozen).map(str::to_owned)
 }
@@ -101,7 +101,7 @@ fn folder(mount: &Path, path: &str) -> PathBuf {
     mount.join(path.trim_start_matches('/'))
 }
 
-/// Of a line `6:freezer:/jobs` of `/proc/PID/cgroup` (cgroups(7)).
+/// The path in a line such as `6:freezer:/jobs` of `/proc/PID/cgroup` (cgroups(7)).
 fn legacy_path(line: &str) -> Option<&str> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, fields.next()?);

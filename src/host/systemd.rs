@@ -1,5 +1,5 @@
-//! The client of systemd over D-Bus. A limit of a unit is set as a runtime property, because systemd drops values in
-//! the files of its cgroups at the next `daemon-reload`.
+//! The client of systemd over D-Bus. A limit of a unit is set as a runtime property, because systemd overwrites the
+//! files of its cgroups at the next `daemon-reload`.
 //!
 //! A runtime property leaves a drop-in below `/run/systemd`, which outlives the unit's cgroup and overrides the unit
 //! file until the next boot. So a revert writes the former value, and then a drop-in that assigns nothing, or removes
@@ -19,20 +19,20 @@ const BUS: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
-/// systemd answers within milliseconds; freezing waits until a unit rests.
+/// systemd responds within milliseconds; freezing waits until all processes of the unit are frozen.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// One that did not answer is left alone this long, because the engine waits for it and has other work, and what could
-/// not be undone is tried again.
-const RESPITE: Duration = Duration::from_secs(10);
-/// Where drop-ins of properties that were set at runtime are: of units that have a file, and of transient ones
-/// (systemd.unit(5), "Unit File Load Path").
+/// Time without calls after systemd did not respond, because the engine blocks on each call. A failed revert is
+/// retried anyway.
+const PAUSE_AFTER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Folders of the drop-ins of runtime properties: for units with a file, and for transient units (systemd.unit(5),
+/// "Unit File Load Path").
 const RUNTIME_FOLDERS: [&str; 2] = ["/run/systemd/system.control", "/run/systemd/transient"];
 
-/// What stays of a drop-in. systemd keeps a list of those that it has read, and shows `NeedDaemonReload=yes` for a unit while
-/// one of the list is missing or newer than when it was read.
+/// The content of a drop-in after a revert. systemd shows `NeedDaemonReload=yes` for a unit while a drop-in that it has
+/// read is missing or newer, so an empty drop-in of the same age replaces the former one.
 const EMPTY_DROP_IN: &str = "\
-# evenkeel had set a limit here and has put back what was there before. This file assigns nothing: without it systemd would
-# ask for a daemon-reload. It may be deleted, and is gone after the next boot.
+# evenkeel had set a limit here and has restored the former value. This file assigns nothing. Without the file, systemd
+# would ask for a daemon-reload. You may delete the file; the next boot removes it.
 ";
 
 /// Whether systemd is the init of this host (sd_booted(3)).
@@ -40,7 +40,7 @@ pub fn is_booted() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-/// A connection to the system bus that is made when it is first needed, and again after it broke.
+/// A connection to the system bus, opened at first use and reopened after an error.
 pub struct Systemd {
     runtime: tokio::runtime::Runtime,
     connection: Option<Connection>,
@@ -49,7 +49,7 @@ pub struct Systemd {
 
 impl Systemd {
     /// # Errors
-    /// When the kernel gives no descriptors for waiting on sockets.
+    /// When the process is out of file descriptors.
     pub fn new() -> io::Result<Systemd> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Systemd {
@@ -59,8 +59,8 @@ impl Systemd {
         })
     }
 
-    /// The unit whose own cgroup has this path, with what these properties are now. `None` where systemd has no unit
-    /// for exactly this cgroup, as below a unit that manages its own part of the tree.
+    /// The unit whose own cgroup has this path, with the current values of these properties. `None` where systemd has no
+    /// unit for exactly this cgroup, as below a unit with delegation.
     ///
     /// # Errors
     /// When systemd cannot be asked.
@@ -82,7 +82,7 @@ impl Systemd {
             let value = self.property(&object, &interface, name)?;
             properties.push(((*name).to_owned(), known(value)?));
         }
-        // One that is hidden by a persistent one counts as none: what it assigns has no effect.
+        // A drop-in that a persistent one hides has no effect and does not count.
         let at_runtime = properties
             .iter()
             .filter(|(name, live)| has_drop_in(&unit, name, live))
@@ -95,7 +95,7 @@ impl Systemd {
         }))
     }
 
-    /// Sets what stands for a setting, until the next boot.
+    /// Sets the properties for a setting, until the next boot.
     ///
     /// # Errors
     /// When systemd cannot be asked, or refuses.
@@ -108,7 +108,7 @@ impl Systemd {
         self.set_properties(unit, &changed)
     }
 
-    /// Makes a unit what it was: its properties, and no drop-in that was not there before.
+    /// Restores the former properties of a unit, and removes drop-ins that did not exist before.
     ///
     /// # Errors
     /// When systemd cannot be asked, or refuses, or a drop-in cannot be removed.
@@ -127,7 +127,7 @@ impl Systemd {
             .try_for_each(|name| self.clear_drop_ins(&state.unit, name))
     }
 
-    /// Makes of a unit what it was for one device; what other devices have stays.
+    /// Restores the former limits of one device; limits of other devices stay.
     ///
     /// # Errors
     /// As [`Systemd::restore`].
@@ -138,9 +138,9 @@ impl Systemd {
         }
     }
 
-    /// Who changed what was set, where the file of the cgroup does not hold it any more. A reload makes properties from
-    /// drop-ins, and a persistent one hides or overrides the one that was made at runtime (systemd#16592): then a property
-    /// is what it was before, though the drop-in still has what was set.
+    /// What changed a limit that the cgroup's file no longer has. A reload reads properties from drop-ins, and a
+    /// persistent drop-in hides or overrides the runtime one (systemd#16592). The property then has its former value
+    /// although the runtime drop-in still has evenkeel's.
     ///
     /// # Errors
     /// When systemd cannot be asked.
@@ -161,15 +161,15 @@ impl Systemd {
         Ok(standing)
     }
 
-    /// Takes what was set out of each property and drop-in of a unit that still has it, for what is `next` or, without
-    /// that, for what was there before. What another program changed stays, and what other devices have. Returns false
-    /// where another program changed what was set.
+    /// Replaces evenkeel's setting in each property and drop-in of a unit that still has it, by `next` or, without
+    /// `next`, by the former value. Changes by another program and limits of other devices stay. Returns false if
+    /// another program changed the setting.
     ///
     /// # Errors
     /// As for restoring it.
     pub fn withdraw(&mut self, state: &UnitState, ours: &Setting, next: Option<&Setting>) -> Result<bool, zbus::Error> {
         let (setting, ours) = (ours, wanted(ours));
-        // Setting a property writes its drop-in, so they are read first.
+        // Setting a property overwrites its drop-in, so the drop-ins are read first.
         let in_files: Vec<Option<Property>> = ours
             .iter()
             .map(|(name, ours)| drop_in_with(&state.unit, name, ours, setting))
@@ -201,7 +201,7 @@ impl Systemd {
                         cleared.push(name);
                     }
                 }
-                // One that is hidden by another of its name would come back when that one goes.
+                // A hidden drop-in would take effect once the one that hides it is removed.
                 (false, Some(live), Some(in_file)) if is_needed_by_others(state, name, in_file, setting) => {
                     changed.push(((name.clone(), live.clone()), live.clone()));
                 }
@@ -216,7 +216,7 @@ impl Systemd {
         Ok((0..ours.len()).all(is_live))
     }
 
-    /// Freezes all processes of a unit, or lets them go on.
+    /// Freezes or thaws all processes of a unit.
     ///
     /// # Errors
     /// When systemd cannot be asked, or refuses.
@@ -225,7 +225,7 @@ impl Systemd {
         self.call(MANAGER_PATH, MANAGER, method, &(unit,)).map(drop)
     }
 
-    /// Takes what was made at runtime for a property out of force, with no need for a reload where there was none.
+    /// Disables the runtime drop-ins of a property, without making a reload necessary.
     fn clear_drop_ins(&mut self, unit: &str, property: &str) -> Result<(), zbus::Error> {
         for drop_in in drop_ins(unit, property).filter(|path| path.exists()) {
             match self.may_stay_empty(unit, property)? {
@@ -236,8 +236,8 @@ impl Systemd {
         Ok(())
     }
 
-    /// Whether an empty drop-in avoids something: the unit is loaded, its files are as systemd has read them, and no
-    /// drop-in of the same name would stay hidden.
+    /// Whether an empty drop-in should replace the former one: the unit is loaded and needs no reload, and the empty
+    /// drop-in would hide no other drop-in of the same name.
     fn may_stay_empty(&mut self, unit: &str, property: &str) -> Result<bool, zbus::Error> {
         let object: OwnedObjectPath = match self.call(MANAGER_PATH, MANAGER, "GetUnit", &(unit,)) {
             Ok(message) => message.body().deserialize()?,
@@ -256,15 +256,15 @@ impl Systemd {
         Ok(!others.any(|folder| folder.join(&name).exists()))
     }
 
-    /// What these properties of a unit are; `None` of one that systemd does not know any more. One that is not loaded is
-    /// loaded, because its drop-ins wait for it.
+    /// The current values of these properties of a unit; `None` if the unit no longer exists. Loads a unit that is not
+    /// loaded, because its drop-ins apply to it at the next start.
     fn load(&mut self, unit: &str, properties: &[(String, Property)]) -> Result<Option<Vec<Property>>, zbus::Error> {
         match self.now(unit, properties) {
             Ok(now) => return Ok(Some(now)),
             Err(error) if is_no_such_unit(&error) => {}
             Err(error) => return Err(error),
         }
-        // systemd unloads at once what nothing refers to, and loads it again for each question about its object.
+        // systemd unloads an unreferenced unit at once and loads it again for each call on its object.
         let object: OwnedObjectPath = self
             .call(MANAGER_PATH, MANAGER, "LoadUnit", &(unit,))?
             .body()
@@ -276,7 +276,7 @@ impl Systemd {
         }
     }
 
-    /// What these properties of a unit are now.
+    /// The current values of these properties of a loaded unit.
     fn now(&mut self, unit: &str, properties: &[(String, Property)]) -> Result<Vec<Property>, zbus::Error> {
         let object: OwnedObjectPath = self
             .call(MANAGER_PATH, MANAGER, "GetUnit", &(unit,))?
@@ -303,11 +303,11 @@ impl Systemd {
             return Ok(());
         }
         let mut assignments: Vec<(&str, Variant<'_>)> = Vec::new();
-        // systemd lists drop-ins in the order in which it made them, and asks for a reload where it is not that of their names.
+        // systemd asks for a reload unless drop-ins were created in the order of their names.
         let mut changed: Vec<_> = changed.iter().collect();
         changed.sort_by_key(|((name, _), _)| unit::drop_in_name(name));
         for ((name, wanted), now) in changed {
-            // systemd adds to a list what it is given; only an empty one empties it.
+            // systemd appends to a list property; only an empty list clears it.
             if matches!((wanted, now), (Property::Devices(_), Property::Devices(now)) if !now.is_empty()) {
                 assignments.push((name, Variant::from(Vec::<(String, u64)>::new())));
             }
@@ -350,7 +350,7 @@ impl Systemd {
             };
             bus.call_method(Some(BUS), object, Some(interface), method, body).await
         };
-        // A bus that takes connections and no more is as silent as one that does not answer.
+        // The timeout includes the connection, because a bus may accept connections and never respond.
         let answer = runtime.block_on(async { tokio::time::timeout(TIMEOUT, ask).await });
         let answer = answer.unwrap_or_else(|_| {
             let silence = format!("systemd did not answer within {} s", TIMEOUT.as_secs());
@@ -359,14 +359,14 @@ impl Systemd {
         if let Err(zbus::Error::InputOutput(error)) = &answer {
             *connection = None;
             if error.kind() == io::ErrorKind::TimedOut {
-                self.silent_until = Some(Instant::now() + RESPITE);
+                self.silent_until = Some(Instant::now() + PAUSE_AFTER_TIMEOUT);
             }
         }
         answer
     }
 }
 
-/// The properties for a setting, devices under the names that they have here.
+/// The properties for a setting, with devices under their names on this host.
 fn wanted(setting: &Setting) -> Vec<(String, Property)> {
     let named = |(number, limit): (String, u64)| (device_path(&number).unwrap_or(number), limit);
     unit::properties(setting)
@@ -381,7 +381,7 @@ fn wanted(setting: &Setting) -> Vec<(String, Property)> {
         .collect()
 }
 
-/// Where a setting is about one device, what the others have now is wanted too.
+/// For a setting of one device, adds the current limits of other devices, because a property is a list of all devices.
 fn beside_others(wanted: Vec<(String, Property)>, now: &[Property], setting: &Setting) -> Vec<(String, Property)> {
     let Setting::IoLimit(limit) = setting else {
         return wanted;
@@ -392,7 +392,7 @@ fn beside_others(wanted: Vec<(String, Property)>, now: &[Property], setting: &Se
     wanted.into_iter().zip(now).map(merge).collect()
 }
 
-/// What a unit was before, where a setting is about one device with what the others have now.
+/// The former state of a unit; for a setting of one device, with the current limits of other devices.
 fn with_others(former: &UnitState, now: &[Property], setting: &Setting) -> UnitState {
     match setting {
         Setting::IoLimit(limit) => former.of_device(limit.device, now, device_number),
@@ -400,7 +400,7 @@ fn with_others(former: &UnitState, now: &[Property], setting: &Setting) -> UnitS
     }
 }
 
-/// Whether a property has what a setting is about as it was set: of a list of devices, the entry of one.
+/// Whether a property has the value that was set. For a setting of one device, only that device's entries count.
 fn has_part(name: &str, found: &Property, set: &Property, setting: &Setting) -> bool {
     match setting {
         Setting::IoLimit(limit) => {
@@ -410,14 +410,14 @@ fn has_part(name: &str, found: &Property, set: &Property, setting: &Setting) -> 
     }
 }
 
-/// Whether a drop-in has more than what was set on one device and what was there before.
+/// Whether a drop-in has entries of other devices besides the former ones.
 fn is_needed_by_others(former: &UnitState, name: &str, in_file: &Property, setting: &Setting) -> bool {
     let is_of_device = matches!(setting, Setting::IoLimit(_));
     let rest = with_others(former, std::slice::from_ref(in_file), setting);
     is_of_device && rest.at_runtime.iter().any(|needed| needed == name)
 }
 
-/// The device that a path in a property leads to: systemd limits the disk that holds it.
+/// The device of a path in a property. systemd limits the whole disk that contains the path.
 fn device_number(path: &str) -> Option<Device> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     if let Some(device) = unit::number_in(path) {
@@ -440,7 +440,7 @@ fn device_number(path: &str) -> Option<Device> {
     fs::read_to_string(partition.join("../dev")).ok()?.trim().parse().ok()
 }
 
-/// `/dev/block/8:0` is a link that udev makes; where there is no udev, the kernel tells the name of the device.
+/// The device's path by the kernel's name, because `/dev/block/8:0` is a link that exists only with udev.
 fn device_path(by_number: &str) -> Option<String> {
     let number = by_number.rsplit('/').next()?;
     let facts = fs::read_to_string(format!("/sys/dev/block/{number}/uevent")).ok()?;
@@ -463,26 +463,26 @@ fn drop_ins<'a>(unit: &'a str, property: &'a str) -> impl Iterator<Item = PathBu
     })
 }
 
-/// What drop-ins that were made at runtime assign to a property.
+/// The values that runtime drop-ins assign to a property.
 fn in_drop_ins<'a>(unit: &'a str, property: &'a str) -> impl Iterator<Item = Property> + 'a {
     let texts = drop_ins(unit, property).filter_map(|path| fs::read_to_string(path).ok());
     texts.filter_map(move |text| unit::assigned(property, &text))
 }
 
-/// Whether a drop-in that was made at runtime assigns this to a property.
+/// Whether a runtime drop-in assigns this value to a property.
 fn has_drop_in(unit: &str, property: &str, value: &Property) -> bool {
     in_drop_ins(unit, property).any(|found| unit::is_same(property, &found, value))
 }
 
-/// What a drop-in that was made at runtime assigns to a property, if that has what was set.
+/// The value that a runtime drop-in assigns to a property, if it has the value that was set.
 fn drop_in_with(unit: &str, property: &str, set: &Property, setting: &Setting) -> Option<Property> {
     in_drop_ins(unit, property).find(|found| has_part(property, found, set, setting))
 }
 
-/// Replaces a drop-in by one that assigns nothing, and is as old.
+/// Replaces a drop-in by an empty one with the same modification time.
 fn empty(drop_in: &Path) -> io::Result<()> {
     let read_at = fs::metadata(drop_in)?.modified()?;
-    // systemd reads names that end in .conf.
+    // systemd ignores names that do not end in .conf.
     let new = drop_in.with_extension("conf.evenkeel");
     fs::write(&new, EMPTY_DROP_IN)?;
     fs::OpenOptions::new().write(true).open(&new)?.set_modified(read_at)?;
@@ -491,7 +491,7 @@ fn empty(drop_in: &Path) -> io::Result<()> {
 
 fn remove(drop_in: &Path) -> io::Result<()> {
     fs::remove_file(drop_in)?;
-    // The folder goes with its last file; that others are in it is no fault.
+    // Removes the folder if it is empty now, and fails without harm otherwise.
     if let Some(folder) = drop_in.parent() {
         let _ = fs::remove_dir(folder);
     }

@@ -1,25 +1,25 @@
-//! The former settings of a systemd unit, and the mapping between its properties and the files of a cgroup. Data and
-//! pure functions; `systemd` talks to the daemon.
+//! The former properties of a systemd unit, and the mapping between properties and cgroup files. Data and pure
+//! functions; `systemd` is the client.
 
 use super::limit::{
     Bandwidth, CgroupFile, DEFAULT_PERIOD_MICROS, Device, IoKind, Limit, MAX_PAGE_BYTES, MIN_PERIOD_MICROS, Setting,
 };
 use serde::{Deserialize, Serialize};
 
-/// systemd's word for no limit, and for what was never set (CGROUP_LIMIT_MAX, CGROUP_WEIGHT_INVALID, USEC_INFINITY).
+/// systemd's number for no limit and for an unset property (CGROUP_LIMIT_MAX, CGROUP_WEIGHT_INVALID, USEC_INFINITY).
 const INFINITY: u64 = u64::MAX;
 
-/// Of a unit whose weight was never set.
+/// The weight of a unit whose weight was never set.
 const DEFAULT_WEIGHT: u32 = 100;
 
-/// A unit as it was before.
+/// The properties of a unit before evenkeel changed them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitState {
     /// Such as `render.service`.
     pub unit: String,
-    /// The properties that stand for the file, and what they were.
+    /// The properties behind a cgroup file, with their former values.
     pub properties: Vec<(String, Property)>,
-    /// Those of them that were set at runtime already, with effect: their drop-ins are not ours to remove.
+    /// Properties that another program had set at runtime, with effect. evenkeel must not remove their drop-ins.
     pub at_runtime: Vec<String>,
 }
 
@@ -29,12 +29,12 @@ pub struct UnitState {
 pub enum Property {
     /// Type `t`.
     Number(u64),
-    /// Type `a(st)`: a path of a device, and its limit.
+    /// Type `a(st)`: the path of a device and its limit.
     Devices(Vec<(String, u64)>),
 }
 
 impl Property {
-    /// Whether two lists say the same, in whatever order.
+    /// Whether two lists have the same entries, in any order.
     fn has_same_devices(&self, other: &Property) -> bool {
         let (Property::Devices(ours), Property::Devices(theirs)) = (self, other) else {
             return self == other;
@@ -42,7 +42,7 @@ impl Property {
         ours.len() == theirs.len() && ours.iter().all(|entry| theirs.contains(entry))
     }
 
-    /// The limits of one device in a list, whatever it is called there.
+    /// The limits of one device in a list, under any path of the device.
     pub fn limits_of(&self, device: Device, number: impl Fn(&str) -> Option<Device>) -> Vec<u64> {
         let Property::Devices(entries) = self else {
             return Vec::new();
@@ -51,7 +51,7 @@ impl Property {
         of_device.map(|(_, limit)| *limit).collect()
     }
 
-    /// A list in which one device has what it has in `other`; what is no list is as in `other`.
+    /// This list with the entries of one device from `other`. Returns `other` if one of the two is no list.
     pub fn with_device(&self, device: Device, other: &Property, number: impl Fn(&str) -> Option<Device>) -> Property {
         let (Property::Devices(ours), Property::Devices(theirs)) = (self, other) else {
             return other.clone();
@@ -66,8 +66,8 @@ impl Property {
 }
 
 impl UnitState {
-    /// What there should be when one device has what it had, and the others what they have `now`. As long as those are
-    /// not what they were either, the drop-ins are needed.
+    /// The state to restore for one device: its former limits, and the limits that other devices have `now`. The
+    /// drop-ins stay while the limits of the other devices differ from the former ones.
     pub fn of_device(
         &self,
         device: Device,
@@ -85,8 +85,7 @@ impl UnitState {
         state
     }
 
-    /// Takes out what evenkeel set for other devices, each since it was `former`, so that it is not taken for what was
-    /// there before.
+    /// Replaces evenkeel's own limits of other devices by their former ones, so that they do not count as former state.
     pub fn forget_devices(&mut self, others: &[(Device, &UnitState)], number: impl Fn(&str) -> Option<Device> + Copy) {
         let of = |state: &UnitState, name: &str| {
             let mut properties = state.properties.iter();
@@ -99,7 +98,7 @@ impl UnitState {
                     *property = property.with_device(*device, &theirs, number);
                 }
             }
-            // Where nothing else was set at runtime since, a drop-in is evenkeel's own, unless there was one then.
+            // An otherwise unchanged property has only evenkeel's own drop-in, unless a drop-in existed before.
             let is_same =
                 |former: &&UnitState| of(former, name).is_some_and(|theirs| theirs.has_same_devices(property));
             let former = others.iter().map(|(_, former)| *former).find(is_same);
@@ -115,7 +114,7 @@ pub fn number_in(path: &str) -> Option<Device> {
     path.rsplit('/').next()?.parse().ok()
 }
 
-/// The properties behind a file.
+/// The properties behind a cgroup file.
 pub fn names(file: CgroupFile) -> &'static [&'static str] {
     match file {
         CgroupFile::CpuMax => &["CPUQuotaPerSecUSec", "CPUQuotaPeriodUSec"],
@@ -141,7 +140,7 @@ pub fn name_of(kind: IoKind) -> &'static &'static str {
     &names[index]
 }
 
-/// The name of the drop-in that systemd makes for a property.
+/// The name of the drop-in that systemd writes for a property.
 pub fn drop_in_name(property: &str) -> String {
     format!("50-{}.conf", in_unit_files(property))
 }
@@ -155,8 +154,8 @@ fn in_unit_files(property: &str) -> &str {
     }
 }
 
-/// The folders of drop-ins that systemd reads for a unit, below each of its folders for unit files: of the unit itself, of
-/// what it is an instance of, of each prefix that ends in a dash, and of its type (systemd.unit(5)).
+/// The drop-in folders that systemd reads for a unit, below each folder of unit files: those of the unit, of its
+/// template, of each prefix that ends in a dash, and of its type (systemd.unit(5)).
 pub fn drop_in_folders(unit: &str) -> Vec<String> {
     let Some((name, suffix)) = unit.rsplit_once('.') else {
         return Vec::new();
@@ -170,7 +169,7 @@ pub fn drop_in_folders(unit: &str) -> Vec<String> {
     folders
 }
 
-/// What is left of a setting when systemd has read its own drop-in again: a quota in whole per cents of a processor.
+/// A setting after systemd has reloaded its own drop-in: a quota is rounded to whole per cents of a processor.
 pub fn kept(setting: &Setting) -> Setting {
     let Setting::CpuMax(Bandwidth {
         quota_micros: Some(quota),
@@ -187,7 +186,7 @@ pub fn kept(setting: &Setting) -> Setting {
     })
 }
 
-/// What a drop-in that systemd wrote assigns to a property; `None` where it assigns nothing, or something else.
+/// The value that a drop-in written by systemd assigns to a property; `None` if it assigns nothing or another property.
 pub fn assigned(property: &str, text: &str) -> Option<Property> {
     let mut found = None;
     for (key, value) in assignments(text) {
@@ -226,7 +225,7 @@ fn scaled(number: &str, by: f64) -> Option<u64> {
     (number.is_finite() && number >= 0.0).then(|| (number * by).round() as u64)
 }
 
-/// A time span as systemd writes one of at most a second, such as `1.500ms` (systemd.time(7)).
+/// Parses a time span of at most a second in systemd's notation, such as `1.500ms` (systemd.time(7)).
 fn microseconds(text: &str) -> Option<u64> {
     let units = [("us", 1.0), ("ms", 1e3), ("s", 1e6)];
     units
@@ -234,7 +233,7 @@ fn microseconds(text: &str) -> Option<u64> {
         .find_map(|(unit, micros)| scaled(text.strip_suffix(unit)?, micros))
 }
 
-/// Whether a property that was found is the one that was set. The kernel cuts memory to whole pages and quotas to whole
+/// Whether a value found is the value set, after rounding: the kernel rounds memory to whole pages and quotas to whole
 /// microseconds of a period, and a drop-in has whole per cents.
 pub fn is_same(property: &str, found: &Property, set: &Property) -> bool {
     match (property, found, set) {
@@ -248,7 +247,7 @@ pub fn is_same(property: &str, found: &Property, set: &Property) -> bool {
     }
 }
 
-/// The interface that has the resource properties of a unit, after its suffix.
+/// The D-Bus interface with the resource properties of a unit of this type.
 pub fn interface(unit: &str) -> Option<String> {
     let (_, suffix) = unit.rsplit_once('.')?;
     let known = ["service", "scope", "slice", "socket", "mount", "swap"];
@@ -258,7 +257,7 @@ pub fn interface(unit: &str) -> Option<String> {
     })
 }
 
-/// What to set so that systemd writes this into the file.
+/// The properties to set so that systemd writes this setting into the cgroup file.
 pub fn properties(setting: &Setting) -> Vec<(&'static str, Property)> {
     let file = setting.file();
     let numbers: Vec<u64> = match setting {
@@ -292,7 +291,7 @@ pub fn properties(setting: &Setting) -> Vec<(&'static str, Property)> {
         .collect()
 }
 
-/// What systemd writes into a file of the unit's next cgroup. `None` for I/O limits, which name devices by paths.
+/// The value that systemd writes into a file of the unit's next cgroup. `None` for I/O limits, which name devices by path.
 pub fn recorded(file: CgroupFile, state: &UnitState) -> Option<Setting> {
     let mut numbers = state.properties.iter().map(|(_, property)| match property {
         Property::Number(number) => Some(*number),
@@ -348,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_spoken_as_systemd_speaks_of_them() {
+    fn limits_are_mapped_to_properties() {
         use Property::{Devices, Number};
         check(
             CgroupFile::CpuMax,
@@ -413,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_says_what_the_next_cgroup_gets() {
+    fn next_cgroup_gets_the_recorded_values() {
         for (file, text) in [
             (CgroupFile::CpuMax, "60000 50000"),
             (CgroupFile::CpuMax, "max 100000"),
@@ -440,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn drop_ins_come_from_the_unit_its_template_its_prefixes_and_its_type() {
+    fn drop_in_folders_of_unit_template_prefixes_and_type() {
         for (unit, expected) in [
             ("shop.service", &["shop.service.d", "service.d"][..]),
             (
@@ -468,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_of_a_property_is_told_from_another_value() {
+    fn rounded_property_is_no_other_value() {
         for (name, found, set, expected) in [
             ("CPUQuotaPerSecUSec", 330_000, 333_333, true),
             ("CPUQuotaPerSecUSec", 340_000, 330_000, false),
@@ -483,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn one_device_is_changed_in_a_list_and_the_others_stay() {
+    fn change_of_one_device_keeps_the_others() {
         let list = |entries: &[(&str, u64)]| {
             let entries = entries
                 .iter()
@@ -506,7 +505,7 @@ mod tests {
         );
         assert_eq!(now.with_device(device, &list(&[]), number_in), list(&[("9:0", 7)]));
 
-        // The drop-in goes where nothing but what was there before is left, in whatever order.
+        // The drop-in is removed when only the former entries are left, in any order.
         let former = state(list(&[("8:0", 6), ("9:0", 7)]), &[]);
         let restored = former.of_device(device, &[now], number_in);
         assert_eq!(restored, state(list(&[("9:0", 7), ("8:0", 6)]), &[]));
@@ -514,12 +513,12 @@ mod tests {
         let restored = former.of_device(device, &[list(&[("9:0", 7), ("8:0", 5)])], number_in);
         assert_eq!(restored, state(list(&[("9:0", 7)]), &["IOWriteBandwidthMax"]));
 
-        // What evenkeel set on another device was not there before.
+        // evenkeel's own limit of another device is no former state,
         let mut found = state(list(&[("8:0", 5), ("9:0", 7)]), &["IOWriteBandwidthMax"]);
         let other = state(list(&[("9:0", 7)]), &[]);
         found.forget_devices(&[(device, &other)], number_in);
         assert_eq!(found, other);
-        // Unless another program set something at runtime, too.
+        // unless another program also set a property at runtime.
         let mut found = state(list(&[("8:0", 5), ("9:0", 7)]), &["IOWriteBandwidthMax"]);
         found.forget_devices(&[(device, &state(list(&[]), &[]))], number_in);
         assert_eq!(found, state(list(&[("9:0", 7)]), &["IOWriteBandwidthMax"]));

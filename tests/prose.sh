@@ -6,8 +6,6 @@ cd "$(dirname "$0")/.."
 
 checked=('*.md' '*.yml' '*.sh' '*.py' '*.rs' Makefile .ci/run fuzz/run)
 excluded=(tests/fixtures)
-# Remove this line when the names in the Rust sources are changed.
-excluded+=(src 'tests/*.rs' 'benches/*.rs')
 
 mapfile -d '' files < <(git ls-files -z -- "${checked[@]}" "${excluded[@]/#/:(exclude)}")
 python3 -S - tests/words.txt "${files[@]}" <<'PYTHON'

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_ends_the_largest_wants_memory() {
+    fn killing_the_largest_is_about_memory() {
         let mut rule = example("end", "signal TERM");
         assert!(!is_about_memory(&rule));
         rule.order_by = OrderBy {

@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_changed_is_left_alone() {
+    fn foreign_change_is_left_alone() {
         let (mut host, target) = host_with(1, 0);
         let lease = take(&mut host, 1, target, 15);
         host.processes

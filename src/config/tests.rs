@@ -443,7 +443,7 @@ fn what_is_built_in_is_what_ships() {
 }
 
 #[test]
-fn files_of_addresses_are_read_anew_and_a_broken_one_keeps_the_last() {
+fn target_files_are_reread_and_an_invalid_one_keeps_the_last() {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
     write(

@@ -1010,7 +1010,7 @@ fn a_child_that_inherited_the_very_value_is_held_for_its_own_rule() {
 }
 
 #[test]
-fn children_of_whoever_got_the_pid_are_strangers() {
+fn children_of_a_reused_pid_are_strangers() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 1);
     world.fire("calm");

@@ -17,18 +17,18 @@ use std::time::Duration;
 pub struct FakeProcess {
     pub process: Process,
     pub threads: BTreeMap<i32, FakeThread>,
-/// Ignored signals among those that would kill the process. SIGKILL and SIGSTOP cannot be ignored.
+    /// Ignored signals among those that would kill the process. SIGKILL and SIGSTOP cannot be ignored.
     pub ignores: BTreeSet<i32>,
     pub oom_score_adj: i32,
-/// The part of its resident memory that the kernel can page out.
+    /// The part of its resident memory that the kernel can page out.
     pub movable_bytes: u64,
-/// A stop signal waits for the end of an uninterruptible sleep (state D).
+    /// A stop signal waits for the end of an uninterruptible sleep (state D).
     pub is_stop_pending: bool,
-/// A deadly signal waits for the end of an uninterruptible sleep, a stop or a freeze.
+    /// A deadly signal waits for the end of an uninterruptible sleep, a stop or a freeze.
     pub is_end_pending: bool,
     /// A freezer of cgroup v1 holds it.
     pub is_in_freezer: bool,
-/// The process is in exit(2): memory and executable are gone, but its state does not show that yet.
+    /// The process is in exit(2): memory and executable are gone, but its state does not show that yet.
     pub is_exiting: bool,
 }
 
@@ -52,17 +52,17 @@ pub struct FakeCgroup {
     pub is_frozen: bool,
     /// `memory.current`.
     pub memory_bytes: u64,
-/// The part of `memory_bytes` that the kernel can reclaim.
+    /// The part of `memory_bytes` that the kernel can reclaim.
     pub reclaimable_bytes: u64,
-/// `cpuset.cpus`; `None` inherits those of the parent.
+    /// `cpuset.cpus`; `None` inherits those of the parent.
     pub cpus: Option<CpuSet>,
-/// The runtime properties of its unit, which the unit's next cgroup gets as well; `None` if no unit owns the cgroup.
+    /// The runtime properties of its unit, which the unit's next cgroup gets as well; `None` if no unit owns the cgroup.
     pub runtime: Option<BTreeMap<CgroupFile, Setting>>,
-/// The runtime properties for `io.max`.
+    /// The runtime properties for `io.max`.
     pub runtime_io: DeviceLimits,
-/// The persistent properties of the unit. After a reload they hide runtime properties.
+    /// The persistent properties of the unit. After a reload they hide runtime properties.
     pub persistent: BTreeMap<CgroupFile, Setting>,
-/// The properties in systemd's memory: the last ones set, or those read at a later reload.
+    /// The properties in systemd's memory: the last ones set, or those read at a later reload.
     pub live: BTreeMap<CgroupFile, Setting>,
     /// The persistent properties for `io.max`.
     pub persistent_io: DeviceLimits,
@@ -96,7 +96,7 @@ impl FakeCgroup {
         }
     }
 
-/// The cgroup files that systemd writes from the properties in its memory.
+    /// The cgroup files that systemd writes from the properties in its memory.
     fn write_live(&mut self) {
         self.settings = CgroupFile::ALL.map(|file| (file, unlimited(file))).into();
         self.settings.extend(self.live.clone());
@@ -107,7 +107,7 @@ impl FakeCgroup {
         }
     }
 
-/// systemd writes changed entries of its list into the file, and leaves other devices unchanged.
+    /// systemd writes changed entries of its list into the file, and leaves other devices unchanged.
     fn put_live_io(&mut self, kind: IoKind, devices: BTreeMap<Device, u64>) {
         let former = self.live_io.remove(&kind).unwrap_or_default();
         for device in former.keys().chain(devices.keys()) {
@@ -132,7 +132,7 @@ impl FakeCgroup {
         self.put_live_io(limit.kind, devices);
     }
 
-/// Restores the former limits of one device, as [`super::systemd`] does, and removes an unneeded drop-in.
+    /// Restores the former limits of one device, as [`super::systemd`] does, and removes an unneeded drop-in.
     fn restore_io(&mut self, state: &UnitState, device: Device, kind: IoKind) {
         let now = [io_property(&self.live_io, kind)];
         let state = state.of_device(device, &now, unit::number_in);
@@ -166,7 +166,7 @@ impl FakeCgroup {
         }
     }
 
-/// Removes the limits of a device from the drop-in while systemd has others in memory.
+    /// Removes the limits of a device from the drop-in while systemd has others in memory.
     fn clear_hidden_io(&mut self, state: &UnitState, ours: IoLimit) {
         let IoLimit { device, kind, limit } = ours;
         let Some(devices) = self.runtime_io.get(&kind) else {
@@ -211,47 +211,47 @@ pub struct HostAction {
 pub struct FakeHost {
     pub now: Moment,
     pub processes: BTreeMap<i32, FakeProcess>,
-/// The cgroups by path.
+    /// The cgroups by path.
     pub cgroups: BTreeMap<String, FakeCgroup>,
-/// The inode of the next cgroup.
+    /// The inode of the next cgroup.
     next_inode: u64,
     /// Every signal that reached a process, in order.
     pub signals: Vec<(i32, Signal)>,
     pub cpus: u32,
-/// Installed memory in bytes, if it matters. Memory that no process has resident is available.
+    /// Installed memory in bytes, if it matters. Memory that no process has resident is available.
     pub memory_bytes: Option<u64>,
-/// Pids of evenkeel and its ancestors.
+    /// Pids of evenkeel and its ancestors.
     pub own_ancestors: BTreeSet<i32>,
-/// Jobs that the engine has started and the test has not taken.
+    /// Jobs that the engine has started and the test has not taken.
     pub jobs: Vec<(u64, Job)>,
-/// Knobs that the kernel refuses to set.
+    /// Knobs that the kernel refuses to set.
     pub denied: BTreeSet<Knob>,
     /// Threads on which the kernel refuses to set anything.
     pub denied_threads: BTreeSet<i32>,
-/// Every change and signal, with the process at that moment.
+    /// Every change and signal, with the process at that moment.
     #[cfg(test)]
     pub host_actions: Vec<HostAction>,
-/// Events on the host just before a knob is set, one for each call.
+    /// Events on the host just before a knob is set, one for each call.
     #[cfg(test)]
     pub before_set: std::collections::VecDeque<fn(&mut FakeHost)>,
-/// Events on the host just after a change of a cgroup through systemd, one for each change.
+    /// Events on the host just after a change of a cgroup through systemd, one for each change.
     #[cfg(test)]
     pub after_unit_set: std::collections::VecDeque<fn(&mut FakeHost)>,
-/// Reuses the pid for a stranger just before each such number of calls about a process; 0 is never.
+    /// Reuses the pid for a stranger just before each such number of calls about a process; 0 is never.
     #[cfg(test)]
     pub reused_every: usize,
     #[cfg(test)]
     looks: usize,
-/// Number of strangers that got a reused pid.
+    /// Number of strangers that got a reused pid.
     #[cfg(test)]
     pub strangers: usize,
-/// Events on the host just before the details of a process are read, one for each call.
+    /// Events on the host just before the details of a process are read, one for each call.
     #[cfg(test)]
     pub before_details: std::collections::VecDeque<fn(&mut FakeHost)>,
-/// Number of calls.
+    /// Number of calls.
     #[cfg(test)]
     pub calls: std::cell::Cell<usize>,
-/// Events on the host just before the next calls about single processes, one for each call.
+    /// Events on the host just before the next calls about single processes, one for each call.
     #[cfg(test)]
     pub meanwhile: std::collections::VecDeque<fn(&mut FakeHost)>,
 }
@@ -295,7 +295,7 @@ impl FakeHost {
         }
     }
 
-/// Changes the state of a process (proc(5)). Pending signals take effect when it leaves the state D.
+    /// Changes the state of a process (proc(5)). Pending signals take effect when it leaves the state D.
     pub fn set_state(&mut self, pid: i32, state: char) {
         let Some(found) = self.processes.get_mut(&pid) else {
             return;
@@ -310,7 +310,7 @@ impl FakeHost {
         self.deliver_pending(pid);
     }
 
-/// Freezes or thaws a cgroup and all below it, as another program would.
+    /// Freezes or thaws a cgroup and all below it, as another program would.
     pub fn set_frozen(&mut self, path: &str, frozen: bool) {
         if let Some(found) = self.cgroups.get_mut(path) {
             found.is_frozen = frozen;
@@ -320,7 +320,7 @@ impl FakeHost {
         }
     }
 
-/// The frozen cgroup that contains a process, directly or below.
+    /// The frozen cgroup that contains a process, directly or below.
     fn frozen_above(&self, found: &FakeProcess) -> Option<&str> {
         let within = found.process.details.cgroup.as_deref()?;
         let is_above = |path: &str| within == path || within.starts_with(&format!("{}/", path.trim_end_matches('/')));
@@ -328,7 +328,7 @@ impl FakeHost {
         frozen.find_map(|(path, _)| is_above(path).then_some(path.as_str()))
     }
 
-/// Whether a signal to a process stays pending. The fake processes handle all signals but SIGKILL.
+    /// Whether a signal to a process stays pending. The fake processes handle all signals but SIGKILL.
     fn holds_back(&self, found: &FakeProcess, signal: Signal) -> bool {
         let is_stopped = matches!(found.process.state, 'T' | 't') || self.frozen_above(found).is_some();
         found.process.state == 'D' || found.is_in_freezer || (is_stopped && signal != Signal::SIGKILL)
@@ -344,7 +344,7 @@ impl FakeHost {
         }
     }
 
-/// Advances both clocks.
+    /// Advances both clocks.
     pub fn advance(&mut self, by: Duration) {
         self.now.boot += by;
         self.now.wall += by;
@@ -382,7 +382,7 @@ impl FakeHost {
         identity
     }
 
-/// Creates a cgroup and its missing parents. A cgroup with the name of a unit belongs to that unit.
+    /// Creates a cgroup and its missing parents. A cgroup with the name of a unit belongs to that unit.
     pub fn add_cgroup(&mut self, path: &str) -> &mut FakeCgroup {
         let mut above = String::new();
         for part in path.split('/').filter(|part| !part.is_empty()) {
@@ -407,7 +407,7 @@ impl FakeHost {
             .or_insert_with(|| FakeCgroup::new(1, false))
     }
 
-/// Restarts a unit: it gets a new cgroup with its runtime properties.
+    /// Restarts a unit: it gets a new cgroup with its runtime properties.
     pub fn restart_cgroup(&mut self, path: &str) {
         let Some(former) = self.cgroups.remove(path) else {
             return;
@@ -422,7 +422,7 @@ impl FakeHost {
         }
     }
 
-/// Does to limits what `systemctl daemon-reload` does.
+    /// Does to limits what `systemctl daemon-reload` does.
     pub fn reload_systemd(&mut self) {
         for unit in self.cgroups.values_mut().filter(|found| found.runtime.is_some()) {
             unit.live = unit.runtime.clone().unwrap_or_default();
@@ -470,7 +470,7 @@ impl FakeHost {
         Ok(())
     }
 
-/// Verifies the cgroup as the real host does, because systemd takes a name.
+    /// Verifies the cgroup as the real host does, because systemd takes a name.
     fn check_again(&mut self, cgroup: &Cgroup, unit: Option<&UnitState>) -> Result<(), CgroupError> {
         if unit.is_none() {
             return Ok(());
@@ -502,7 +502,7 @@ impl FakeHost {
         (0..self.cpus).filter(is_in).collect()
     }
 
-/// Reclaims and then kills, as the kernel does when `memory.max` is set below the memory in use.
+    /// Reclaims and then kills, as the kernel does when `memory.max` is set below the memory in use.
     fn enforce_memory_max(&mut self, path: &str) {
         let Some(found) = self.cgroups.get_mut(path) else {
             return;
@@ -539,7 +539,7 @@ impl FakeHost {
         }
     }
 
-/// Counts a call, and the process that it is about.
+    /// Counts a call, and the process that it is about.
     #[cfg(test)]
     fn note_call(&mut self, pid: Option<i32>) {
         super::fault::point();
@@ -552,7 +552,7 @@ impl FakeHost {
         if !self.looks.is_multiple_of(self.reused_every) || found.process.name == "stranger" {
             return;
         }
-// The stranger equals the former process except for its name, and starts a tick later.
+        // The stranger equals the former process except for its name, and starts a tick later.
         self.now.boot += Duration::from_millis(10);
         let mut stranger = found.process.clone();
         stranger.name = "stranger".into();
@@ -698,7 +698,7 @@ impl Host for FakeHost {
         match value {
             Value::Nice(nice) => at.nice = *nice,
             Value::Affinity(cpus) => {
-// The kernel drops processors outside the cpuset.
+                // The kernel drops processors outside the cpuset.
                 at.affinity = most.into_iter().filter(|cpu| cpus.contains(*cpu)).collect();
             }
             Value::Ionice(priority) => at.ionice = *priority,
@@ -823,7 +823,7 @@ impl Host for FakeHost {
         let is_effective = |(file, setting): &(&CgroupFile, &Setting)| found.live.get(file) == Some(*setting);
         let unit = found.runtime.as_ref().zip(unit).map(|(runtime, unit)| UnitState {
             unit,
-// One property stands for the several that a real unit has.
+            // One property stands for the several that a real unit has.
             properties: vec![(live.map_or(DEFAULT.to_owned(), Setting::to_string), Property::Number(0))],
             at_runtime: runtime
                 .iter()
@@ -850,7 +850,7 @@ impl Host for FakeHost {
         }
         self.enforce_memory_max(&cgroup.path);
         self.check_again(cgroup, unit)?;
-// The former value of the file may come from a program that bypassed systemd.
+        // The former value of the file may come from a program that bypassed systemd.
         if self.read_cgroup(cgroup, value.knob())?.value != *value {
             self.write_cgroup(cgroup, value, None)?;
         }
@@ -963,7 +963,7 @@ impl Host for FakeHost {
     }
 
     fn device(&self, path: &str) -> Option<Device> {
-// The name and number of the first disk on many machines.
+        // The name and number of the first disk on many machines.
         (path == "/dev/sda").then_some(Device { major: 8, minor: 0 })
     }
 
@@ -977,7 +977,7 @@ impl Host for FakeHost {
     }
 
     fn watch_exit(&mut self, _process: Identity) {
-// The test advances the clock, and reports exits to the engine.
+        // The test advances the clock, and reports exits to the engine.
     }
 
     fn begin(&mut self, ticket: u64, job: Job) {

@@ -26,7 +26,7 @@ pub fn point() {
         None => {}
         Some(0) => {
             LEFT.set(None);
-// Bypasses the hook that prints panics, because a test panics here thousands of times.
+            // Bypasses the hook that prints panics, because a test panics here thousands of times.
             std::panic::resume_unwind(Box::new(KILLED));
         }
         Some(left) => LEFT.set(Some(left - 1)),

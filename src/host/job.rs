@@ -58,12 +58,12 @@ pub enum Authorization {
 pub struct Run {
     /// The path of the program, and its arguments.
     pub argv: Vec<String>,
-/// Its environment besides `PATH`, `HOME`, `USER` and `LOGNAME`.
+    /// Its environment besides `PATH`, `HOME`, `USER` and `LOGNAME`.
     pub env: BTreeMap<String, String>,
-/// Name of the user to run as; `None` is evenkeel's user.
+    /// Name of the user to run as; `None` is evenkeel's user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-/// Time until SIGTERM, which SIGKILL follows after a grace period.
+    /// Time until SIGTERM, which SIGKILL follows after a grace period.
     pub timeout: Duration,
 }
 
@@ -99,7 +99,7 @@ impl fmt::Display for End {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Status(i32),
-/// Killed by this signal.
+    /// Killed by this signal.
     Signal(i32),
     /// Killed after its timeout.
     TimedOut,

@@ -66,7 +66,7 @@ impl JobRunner {
                 let thread = std::thread::Builder::new().name("command".into());
                 if let Err(error) = thread.spawn(work) {
                     let reason = format!("could not start a thread: {error}");
-// A separate thread, because `on_report` may block.
+                    // A separate thread, because `on_report` may block.
                     self.runtime
                         .spawn_blocking(move || failed(ticket, Report::NotStarted { reason }));
                 }
@@ -125,7 +125,7 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
         return Some(Duration::from_secs(seconds));
     }
     let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-// A date in the past asks for no delay.
+    // A date in the past asks for no delay.
     Duration::try_from(at.duration_since(now)).ok()
 }
 
@@ -200,7 +200,7 @@ fn start(run: &Run) -> Result<(Child, io::PipeReader), String> {
     let child = command.spawn().map_err(|error| format!("{program:?}: {error}"))?;
     // The command must not inherit evenkeel's oom_score_adj. Best effort, because it may have exited.
     let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "0");
-// Dropping `command` closes evenkeel's writing ends of the pipe, so that the reader sees the end of file.
+    // Dropping `command` closes evenkeel's writing ends of the pipe, so that the reader sees the end of file.
     Ok((child, output))
 }
 
@@ -217,10 +217,10 @@ fn attend(child: &mut Child, mut output: io::PipeReader, timeout: Duration) -> i
     let mut due = Instant::now() + timeout;
     let mut sent = None;
     loop {
-// Children get the grace period as well, because a shell may exit at once while its command cleans up.
+        // Children get the grace period as well, because a shell may exit at once while its command cleans up.
         if has_ended && (sent != Some(Signal::SIGTERM) || !has_members(group)) {
             if sent.is_some() {
-// A process of the group may have started meanwhile.
+                // A process of the group may have started meanwhile.
                 let _ = killpg(group, Signal::SIGKILL);
             }
             let status = child.wait()?;
@@ -297,7 +297,7 @@ struct GroupMember {
 /// Parses fields 3, 5 and 20 of `/proc/PID/stat` (proc_pid_stat(5)). A zombie with more than one thread is a process
 /// whose first thread has exited while others run.
 fn read_member(stat: &[u8]) -> Option<GroupMember> {
-// The name may contain parentheses and bytes that are not UTF-8.
+    // The name may contain parentheses and bytes that are not UTF-8.
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
@@ -362,7 +362,7 @@ mod tests {
     fn grace_period_is_for_the_whole_group_of_a_command() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("cleaned");
-// SIGTERM kills the shell at once. Its child needs a second to clean up.
+        // SIGTERM kills the shell at once. Its child needs a second to clean up.
         let script = format!(
             "(trap 'sleep 1; echo done >{}; exit' TERM; while :; do sleep 0.05; done) & wait",
             file.display()
@@ -393,7 +393,10 @@ mod tests {
         let stat = Path::new("/proc").join(pid.trim()).join("stat");
         let is_gone = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
         while !is_gone() {
-            assert!(started.elapsed() < Duration::from_secs(60), "the process is still alive");
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "the process is still alive"
+            );
             std::thread::yield_now();
         }
     }

@@ -757,7 +757,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_line_that_cannot_be_read_keeps_nobody_waiting() {
+    fn blocking_command_line_does_not_block_the_reader() {
         let folder = tempfile::tempdir().unwrap();
         let mut host = host_with_a_blocking_cmdline(folder.path());
         let (sender, receiver) = mpsc::channel();

@@ -32,7 +32,7 @@ pub fn page_out(pidfd: &OwnedFd, maps: &str, bytes: u64, resident: impl Fn() -> 
             }
             match advise(pidfd, portion) {
                 Ok(()) => {}
-// A range that was unmapped meanwhile, is locked, or cannot be paged out.
+                // A range that was unmapped meanwhile, is locked, or cannot be paged out.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EINVAL | libc::EBADF)) => break,
                 Err(error) => return Err(error),
             }
@@ -71,7 +71,7 @@ fn advise(pidfd: &OwnedFd, range: Range) -> io::Result<()> {
         iov_base: range.start as *mut libc::c_void,
         iov_len: range.bytes as usize,
     };
-// SAFETY: the kernel reads one iovec of evenkeel's; its addresses belong to the other process and are not dereferenced here.
+    // SAFETY: the kernel reads one iovec of evenkeel's; its addresses belong to the other process and are not dereferenced here.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_process_madvise,

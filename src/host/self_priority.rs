@@ -48,7 +48,7 @@ pub fn take_turns() {
 /// count as locked. Call this before the first thread is started (mallopt(3)).
 pub fn use_one_heap() {
     #[cfg(target_env = "gnu")]
-// SAFETY: takes two numbers and accesses no memory of evenkeel's.
+    // SAFETY: takes two numbers and accesses no memory of evenkeel's.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
@@ -57,7 +57,7 @@ pub fn use_one_heap() {
 /// Releases free heap (malloc_trim(3)). Call this before locking the memory, because locked pages cannot be released.
 pub fn give_back_what_is_free() {
     #[cfg(target_env = "gnu")]
-// SAFETY: releases free memory only, and takes the allocator's own locks.
+    // SAFETY: releases free memory only, and takes the allocator's own locks.
     unsafe {
         libc::malloc_trim(0);
     }
@@ -67,7 +67,7 @@ pub fn give_back_what_is_free() {
 /// compiles patterns and opens databases with code that rarely runs again. Pages that run again come back from the page
 /// cache. Writable segments are left out, because this would undo the loader's relocations. Breakpoints are lost.
 pub fn give_back_what_the_start_ran() {
-// SAFETY: the callback accesses only the object that it receives.
+    // SAFETY: the callback accesses only the object that it receives.
     unsafe {
         libc::dl_iterate_phdr(Some(give_back_object), std::ptr::null_mut());
     }
@@ -79,7 +79,7 @@ unsafe extern "C" fn give_back_object(
     _: libc::size_t,
     _: *mut libc::c_void,
 ) -> libc::c_int {
-// SAFETY: the loader passes one object with `dlpi_phnum` headers, which stays valid during the call.
+    // SAFETY: the loader passes one object with `dlpi_phnum` headers, which stays valid during the call.
     let (base, headers) = unsafe {
         let object = &*object;
         let headers = std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum));
@@ -91,7 +91,7 @@ unsafe extern "C" fn give_back_object(
         let start = base.wrapping_add(header.p_vaddr) as usize;
         let end = (start + header.p_memsz as usize) / page * page;
         let start = start.next_multiple_of(page);
-// SAFETY: whole pages of this segment only, unmodified since they were read. A page fault reads them again.
+        // SAFETY: whole pages of this segment only, unmodified since they were read. A page fault reads them again.
         let _ = unsafe { madvise(start as *mut _, end.saturating_sub(start), Advice::LinuxDontNeed) };
     }
     0
@@ -104,7 +104,7 @@ unsafe extern "C" fn give_back_object(
 pub fn stay_in_memory() -> io::Result<()> {
     let is_privileged = capabilities(None)?.effective.contains(CapabilitySet::IPC_LOCK);
     if !is_privileged && getrlimit(Resource::Memlock).current.is_some() {
-// The limit counts all mapped pages, touched or not, so an allocation beyond it would fail later.
+        // The limit counts all mapped pages, touched or not, so an allocation beyond it would fail later.
         return Err(io::Error::other("neither CAP_IPC_LOCK nor an unlimited RLIMIT_MEMLOCK"));
     }
     mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?;
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
     use rustix::mm::Advice::LinuxPopulateRead;
 
-/// The program's own code: address, size and resident size in KiB (proc_pid_smaps(5)).
+    /// The program's own code: address, size and resident size in KiB (proc_pid_smaps(5)).
     fn own_code() -> (usize, u64, u64) {
         let own = give_back_what_the_start_ran as fn() as usize;
         let text = fs::read_to_string("/proc/self/smaps").unwrap();
@@ -150,7 +150,7 @@ mod tests {
         (usize::from_str_radix(start, 16).unwrap(), kib("Size:"), kib("Rss:"))
     }
 
-/// Runs in a separate process, because threads of other tests run code concurrently.
+    /// Runs in a separate process, because threads of other tests run code concurrently.
     #[test]
     fn what_the_start_ran_leaves_memory_and_comes_back_when_it_is_called() {
         const ALONE: &str = "EVENKEEL_TEST_ALONE";
@@ -194,7 +194,7 @@ mod tests {
         getpriority_process(None).unwrap()
     }
 
-/// The nice values of a thread of raised priority, and of a thread that it starts and that resets its own.
+    /// The nice values of a thread of raised priority, and of a thread that it starts and that resets its own.
     fn nice_of_thread_and_child(protection: SelfProtection) -> (i32, i32) {
         let run = std::thread::spawn(move || {
             go_first(protection);

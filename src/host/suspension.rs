@@ -13,23 +13,23 @@ use std::path::{Path, PathBuf};
 /// One reason why a process does not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Suspension {
-/// SIGSTOP, SIGTSTP, SIGTTIN or SIGTTOU stopped it.
+    /// SIGSTOP, SIGTSTP, SIGTTIN or SIGTTOU stopped it.
     Stopped,
     /// A debugger holds it (ptrace(2)).
     Traced,
-/// This cgroup, which contains it directly or below, is frozen.
+    /// This cgroup, which contains it directly or below, is frozen.
     Cgroup(String),
     /// A freezer of cgroup v1 holds it.
     Freezer(String),
 }
 
 impl Suspension {
-/// Whether a signal stays pending until the suspension ends.
+    /// Whether a signal stays pending until the suspension ends.
     pub fn holds_back(&self, signal: Signal) -> bool {
         signal != Signal::SIGKILL || matches!(self, Suspension::Freezer(_))
     }
 
-/// The suspension that the state of a process shows.
+    /// The suspension that the state of a process shows.
     pub fn of_state(process: &Process) -> Option<Suspension> {
         match process.state {
             'T' => Some(Suspension::Stopped),
@@ -68,7 +68,7 @@ impl Freezers {
         }
     }
 
-/// The frozen cgroups of a process with this `/proc/PID/cgroup`.
+    /// The frozen cgroups of a process with this `/proc/PID/cgroup`.
     pub fn frozen(&self, cgroups: &str) -> Vec<Suspension> {
         let unified = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
         let unified = self.unified.as_deref().zip(unified);
@@ -76,7 +76,7 @@ impl Freezers {
         let legacy = cgroups.lines().find_map(legacy_path);
         let legacy = self.legacy.as_deref().zip(legacy);
         let legacy = legacy.filter(|(mount, path)| {
-// The file has this state below a frozen cgroup as well, and while freezing is under way.
+            // The file has this state below a frozen cgroup as well, and while freezing is under way.
             let state = fs::read_to_string(folder(mount, path).join("freezer.state"));
             state.is_ok_and(|state| matches!(state.trim(), "FROZEN" | "FREEZING"))
         });

@@ -6,18 +6,18 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
-/// Right passwords remembered; when there are more all are forgotten. The toolkit keeps as many.
+/// Maximum number of cached passwords, as in the exporter toolkit. A full cache is cleared.
 const MAX_ACCEPTED: usize = 100;
 
-/// Compared where the user is unknown, so that the time taken does not tell who is known. Its cost is bcrypt's default.
-const NOBODY: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
+/// The hash to compare for an unknown user, so that the time does not reveal which users exist. It has bcrypt's default cost.
+const HASH_OF_UNKNOWN_USER: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
 
-/// Remembers which passwords were right, because one bcrypt costs as much as thousands of requests. Wrong ones are not
-/// remembered, because guesses would evict the correct ones.
+/// The check of passwords, with a cache of correct ones, because one bcrypt costs as much as thousands of requests.
+/// Wrong ones are not cached, because guesses would evict the correct ones.
 pub struct Passwords {
-    /// Digests of user, hash and password: a changed hash is another question, and no password is kept.
+    /// Digests of user, hash and password, so that a changed hash misses the cache and no password stays in memory.
     accepted: Mutex<HashSet<[u8; 32]>>,
-    /// One at a time, so that a guesser takes one processor at most.
+    /// Admits one check at a time, so that guesses use at most one processor.
     turn: Semaphore,
 }
 
@@ -34,10 +34,10 @@ impl Passwords {
     /// Whether this is the password of a user in `users`, which holds bcrypt hashes by name.
     pub async fn accepts(&self, users: &BTreeMap<String, String>, user: &str, password: &[u8]) -> bool {
         let known = users.contains_key(user);
-        let hash = users.get(user).map_or(NOBODY, String::as_str).to_owned();
-        let question = digest([user.as_bytes(), hash.as_bytes(), password]);
+        let hash = users.get(user).map_or(HASH_OF_UNKNOWN_USER, String::as_str).to_owned();
+        let digest = digest([user.as_bytes(), hash.as_bytes(), password]);
         let accepted = || self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        if accepted().contains(&question) {
+        if accepted().contains(&digest) {
             return true;
         }
         let Ok(_turn) = self.turn.acquire().await else {
@@ -52,7 +52,7 @@ impl Passwords {
         if accepted.len() >= MAX_ACCEPTED {
             accepted.clear();
         }
-        accepted.insert(question);
+        accepted.insert(digest);
         true
     }
 }
@@ -60,7 +60,7 @@ impl Passwords {
 fn digest(parts: [&[u8]; 3]) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     for part in parts {
-        // Lengths first: otherwise a text could wander from one part into the next.
+        // The length comes first, so that moving bytes from one part to the next changes the digest.
         context.update(&part.len().to_le_bytes());
         context.update(part);
     }
@@ -74,8 +74,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_right_for_its_user_and_hash_only() {
-        // The lowest cost that bcrypt has; the cost is not what is tested.
+    fn password_is_correct_for_its_user_and_hash_only() {
+        // bcrypt's lowest cost, because this does not test the cost.
         let hash = |password: &str| bcrypt::hash(password, 4).unwrap();
         let mut users = BTreeMap::from([("alice".to_owned(), hash("a")), ("bob".to_owned(), hash("b"))]);
         let passwords = Passwords::default();
@@ -90,7 +90,7 @@ mod tests {
             check(&users, "bob", "b", true);
             check(&users, "alice", "b", false);
             check(&users, "alice", "", false);
-            check(&users, "nobody", "a", false);
+            check(&users, "carol", "a", false);
             check(&users, "", "", false);
         }
         users.insert("alice".to_owned(), hash("new"));

@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn our_value_stands_for_nobody_unless_a_newer_holder_wants_it_too() {
+    fn value_is_kept_for_a_newer_lease_of_the_same_value_only() {
         let (first, second, third) = (nice(1, 15, 0), nice(2, 10, 15), nice(3, 15, 10));
         for (live, expected) in [(vec![&second], true), (vec![&second, &third], false)] {
             let Undo::HandOver { is_last_of_value, .. } = undo(&first, live.into_iter()) else {
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn beneath_a_stack_is_what_was_there_first_or_what_somebody_else_set_since() {
+    fn beneath_a_stack_is_the_first_or_a_later_foreign_value() {
         let beneath = |leases: &[&Lease]| beneath(leases.iter().copied()).map(|saved| saved.value);
         let (first, over, after) = (nice(1, 10, 0), nice(2, 15, 10), nice(2, 15, 7));
         assert_eq!(beneath(&[&first, &over]), Some(Value::Nice(0)));
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_set_between_two_leases_comes_back() {
+    fn foreign_value_between_two_leases_is_restored() {
         let (first, second) = (nice(1, 10, 0), nice(2, 15, 7));
         let Undo::HandOver { inherited, .. } = undo(&first, [&first, &second].into_iter()) else {
             panic!()
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_is_what_lies_beneath_or_what_somebody_else_set() {
+    fn base_is_the_value_beneath_or_a_foreign_one() {
         let base = |stack: &[&Lease], found: i32| {
             let found = [SavedValue {
                 value: Value::Nice(found),

@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_nobody_waited_for_is_ending() {
+    fn zombie_is_ending() {
         let procfs = Procfs::open(Path::new("/proc")).unwrap();
         let mut child = std::process::Command::new("cat")
             .stdin(std::process::Stdio::piped())

@@ -89,7 +89,7 @@ fn files_are_set_and_put_back_also_after_a_kill() {
 }
 
 #[test]
-fn a_cgroup_that_was_made_anew_under_the_same_path_is_left_alone() {
+fn recreated_cgroup_of_the_same_path_is_left_alone() {
     let mut group = Group::make("again");
     let home = group.home("[{cgroup: {cpu.weight: 20}}]");
     let evenkeel = enforce(&home);

@@ -198,14 +198,14 @@ fn a_property_that_the_administrator_set_at_runtime_stays_his() {
 }
 
 #[test]
-fn a_unit_that_is_started_anew_is_taken_anew_and_is_itself_afterwards() {
-    let service = Service::start("anew", "CPUQuota=20%");
+fn restarted_unit_is_limited_again_and_restored() {
+    let service = Service::start("restarted", "CPUQuota=20%");
     let home = service.home("[{cgroup: {cpu.max: +100%}}]");
     let evenkeel = enforce(&home);
     fire(&evenkeel);
     outcomes(&evenkeel, "applied", 1.0);
     sh(&format!("systemctl restart {}", service.name));
-    // The next round finds the new cgroup: what it has came from evenkeel, and is not doubled once more.
+    // The next round finds the new cgroup, whose limit is evenkeel's own and is not doubled again.
     outcomes(&evenkeel, "applied", 2.0);
     assert_eq!(read(&service.cgroup(), "cpu.max"), "40000 100000");
     resolve(&evenkeel);

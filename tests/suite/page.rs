@@ -36,7 +36,7 @@ impl Scene {
         let home = Home::new(&format!(
             "rules:\n\
              \x20 - {{name: calm-batch-jobs, matchers: ['alertname=\"HostCpuSaturated\"'], select: {{pid: {pid}}}, actions: [{{nice: 15}}, {{ionice: idle}}]}}\n\
-             \x20 - {{name: end-expendable, matchers: ['alertname=\"HostMemoryLow\"'], select: {{name: nobody}}, actions: [{{signal: SIGTERM}}, {{wait: 10s}}, {{signal: SIGKILL}}]}}\n\
+             \x20 - {{name: end-expendable, matchers: ['alertname=\"HostMemoryLow\"'], select: {{name: no-such-process}}, actions: [{{signal: SIGTERM}}, {{wait: 10s}}, {{signal: SIGKILL}}]}}\n\
              \x20 - {{name: only-said, mode: dry-run, matchers: ['alertname=\"HostCpuSaturated\"'], select: {{pid: {pid}}}, actions: [{{freeze: true}}]}}\n"
         ));
         let daemon = home.start(&["--enforce"]);

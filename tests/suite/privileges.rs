@@ -1,5 +1,5 @@
-//! Capabilities are really taken away: what evenkeel could do and not undo, or not do to other users, is refused, and what is
-//! missing is named. As root, which the tests of everything that is undone need as well.
+//! Runs of the daemon without single capabilities: it refuses steps that it could not revert or that other users'
+//! processes would deny, and names the missing capability. These tests need root.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -9,17 +9,17 @@ use crate::support::payload::about;
 use crate::support::{eventually, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// A user that owns nothing.
-const NOBODY: &str = "65534";
+/// The uid of a user that owns no files.
+const OTHER_USER: &str = "65534";
 
-/// A process that sleeps so many seconds, of root or of nobody.
+/// A sleeping process of root or of another user.
 struct Sleeper(Child);
 
 impl Sleeper {
     fn start(seconds: &str, is_own: bool) -> Sleeper {
         let mut command = Command::new(if is_own { "sleep" } else { "setpriv" });
         if !is_own {
-            command.args([&format!("--reuid={NOBODY}"), "--clear-groups", "--", "sleep"]);
+            command.args([&format!("--reuid={OTHER_USER}"), "--clear-groups", "--", "sleep"]);
         }
         let child = command.arg(seconds).stdin(Stdio::null()).spawn().expect("a process");
         let sleeper = Sleeper(child);
@@ -40,7 +40,7 @@ impl Sleeper {
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
-        // Ended already is ended.
+        // The process may have exited.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -52,7 +52,7 @@ fn rule(select: &str, step: &str) -> String {
 
 #[test]
 fn check_names_the_capability_that_a_step_lacks() {
-    let _nobody = Sleeper::start("600", false);
+    let _other = Sleeper::start("600", false);
     let check = |step: &str, without: Option<&str>| {
         let home = Home::new(&rule("name: sleep", step));
         let output = home.without(without, &home.evenkeel("check")).output();

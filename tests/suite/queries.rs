@@ -83,7 +83,7 @@ impl Busy {
             "rules:\n\
              \x20 - {{name: hold, matchers: ['alertname=\"Hold\"'], select: {{name: {0}}}, actions: [{{nice: 15}}]}}\n\
              \x20 - {{name: undo, matchers: ['alertname=\"Undo\"'], select: {{name: {1}}}, actions: [{{nice: 15}}]}}\n\
-             \x20 - {{name: nobody, matchers: ['alertname=\"Undo\"'], select: {{name: nobody-is-called-so}}, actions: [{{signal: SIGTERM}}]}}\n\
+             \x20 - {{name: absent, matchers: ['alertname=\"Undo\"'], select: {{name: no-such-process}}, actions: [{{signal: SIGTERM}}]}}\n\
              \x20 - {{name: ask, matchers: ['alertname=\"Hold\"'], actions: [{{allocate: {{url: 'http://localhost:{2}/allocate', \
              resource: /resource, release: {{url: 'http://localhost:{2}/release/{{{{ $resource }}}}'}}}}}}]}}\n",
             names[0],

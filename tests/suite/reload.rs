@@ -84,8 +84,8 @@ fn a_bad_file_changes_nothing_and_a_removed_rule_lets_go() {
         (evenkeel.metric("evenkeel_leases", &[("rule", "calm")]) == 1.0).then_some(())
     });
 
-    // The rule is gone: so is what it held.
-    home.write("rules/test.yml", &rules("nobody", "other", SECOND_NICE));
+    // Removing the rule reverts its steps.
+    home.write("rules/test.yml", &rules("no-such-process", "other", SECOND_NICE));
     evenkeel.reload();
     eventually("the former nice values", TIMEOUT, || {
         (burner.nice_values() == before).then_some(())
@@ -99,15 +99,15 @@ fn a_bad_file_changes_nothing_and_a_removed_rule_lets_go() {
 }
 
 #[test]
-fn nobody_reloads_by_request_unless_it_was_allowed() {
-    let home = Home::new(&rules("nobody", "calm", FIRST_NICE));
+fn reload_by_request_is_refused_unless_allowed() {
+    let home = Home::new(&rules("no-such-process", "calm", FIRST_NICE));
     let evenkeel = home.start(&[]);
     assert_eq!(ask_to_reload(&evenkeel).status, 403);
 }
 
 #[test]
-fn what_takes_effect_at_the_next_start_only_is_named() {
-    let home = Home::new(&rules("nobody", "calm", FIRST_NICE));
+fn settings_that_need_a_restart_are_named() {
+    let home = Home::new(&rules("no-such-process", "calm", FIRST_NICE));
     let evenkeel = home.start(&[]);
     home.write(
         "evenkeel.yml",

@@ -533,7 +533,7 @@ fn a_procfs_that_hides_processes_is_told() {
     let alert = folder.path().join("alert.json");
     std::fs::write(&alert, r#"{"version":"4","alerts":[]}"#).expect("a writable folder");
     std::fs::write(folder.path().join("evenkeel.yml"), "").expect("a writable folder");
-    // The mount is private to these commands, and the program runs as nobody, from whom the rest is hidden.
+    // The mount is private to these commands, and hides other users' processes from the program's unprivileged user.
     std::fs::copy(env!("CARGO_BIN_EXE_evenkeel"), folder.path().join("evenkeel")).expect("a writable folder");
     let script = "mount -t proc -o hidepid=2 proc proc && exec setpriv --reuid=65534 --regid=65534 --clear-groups \
                   ./evenkeel explain --config.file=evenkeel.yml --path.procfs=\"$PWD/proc\" --alert=alert.json";

@@ -57,7 +57,7 @@ fn an_alert_is_over_after_five_minutes_of_absence() {
 }
 
 #[test]
-fn absence_with_a_break_counts_anew() {
+fn interrupted_absence_starts_over() {
     check(&[
         (0, &[("a", 1, "")], "x", ""),
         (270, &[("a", 1, "x")], "x", ""),
@@ -75,7 +75,7 @@ fn absence_with_a_break_counts_anew() {
 }
 
 #[test]
-fn whoever_does_not_answer_closes_nothing_and_keeps_nothing_open() {
+fn unreachable_alertmanager_changes_no_episode() {
     // No Alertmanager answers.
     check(&[(0, &[("a", 1, "")], "x", ""), (300, &[], "x", ""), (900, &[], "x", "")]);
     // What was not watched does not count as absence.

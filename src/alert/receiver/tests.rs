@@ -425,7 +425,7 @@ fn what_is_not_durable_is_not_acknowledged() {
 }
 
 #[test]
-fn a_token_file_that_became_empty_lets_nobody_in_and_asks_to_try_again() {
+fn empty_token_file_rejects_requests_as_retryable() {
     let dir = tempfile::tempdir().unwrap();
     let (inbox, deliveries) = durable();
     let site = Site::start(with_token(&dir), inbox);

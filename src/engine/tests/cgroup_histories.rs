@@ -183,8 +183,8 @@ impl Own {
         }
     }
 
-    /// As systemd makes it from what is on record.
-    fn make_anew(&mut self, defaults: &BTreeMap<CgroupFile, Setting>) {
+    /// Rebuilds the cgroup's settings from systemd's record.
+    fn rebuild(&mut self, defaults: &BTreeMap<CgroupFile, Setting>) {
         self.settings.clone_from(defaults);
         self.settings.extend(self.live.clone());
         for (kind, devices) in &self.live_io {
@@ -200,7 +200,7 @@ impl Own {
             self.live.extend(self.persistent.clone());
             self.live_io.clone_from(&self.runtime_io);
             self.live_io.extend(self.persistent_io.clone());
-            self.make_anew(defaults);
+            self.rebuild(defaults);
         }
     }
 }
@@ -312,7 +312,7 @@ impl History {
         for (path, known) in PATHS.into_iter().zip(&mut self.inodes) {
             let now = self.engine.host().cgroups[path].inode;
             if std::mem::replace(known, now) != now {
-                self.own.get_mut(path).unwrap().make_anew(&self.defaults);
+                self.own.get_mut(path).unwrap().rebuild(&self.defaults);
             }
         }
     }
@@ -322,7 +322,7 @@ impl History {
         let mut units = self.own.values().filter(|own| own.runtime.is_some());
         units.any(|own| {
             let mut expected = own.clone();
-            expected.make_anew(&self.defaults);
+            expected.rebuild(&self.defaults);
             expected != *own
         })
     }
@@ -532,7 +532,7 @@ proptest! {
 
 /// Found by the random histories.
 #[test]
-fn a_limit_that_somebody_else_set_beside_ours_keeps_its_drop_in() {
+fn foreign_limit_of_another_device_keeps_its_drop_in() {
     let mut history = History::new();
     for op in [Op::Fire(0), Op::ForeignIo(1, 1), Op::Fire(1)] {
         history.live((op, None, None));

@@ -58,7 +58,7 @@ impl World {
 }
 
 #[test]
-fn a_victim_that_hangs_in_the_kernel_is_not_taken_again_and_blocks_nobody() {
+fn victim_in_uninterruptible_sleep_blocks_no_other() {
     let mut other = killer("other", "signal KILL");
     other.matchers = example("end", "nice 1").matchers;
     other.limit = 1;
@@ -211,7 +211,7 @@ fn a_victim_that_ends_after_it_was_given_up_is_not_counted_again() {
 }
 
 #[test]
-fn an_effect_in_between_starts_the_count_anew() {
+fn effect_in_between_resets_the_count() {
     let mut world = world(generous(vec![killer("end", "signal TERM")]));
     let mut targets = Vec::new();
     for (pid, ignores) in [(100, true), (200, true), (300, false), (400, true), (500, true)] {

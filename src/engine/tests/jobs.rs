@@ -303,7 +303,7 @@ fn deadline_hand_and_a_rule_that_is_gone_give_back() {
 }
 
 #[test]
-fn exit_gives_back_and_a_restart_asks_anew() {
+fn exit_releases_and_a_restart_allocates_again() {
     let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
     world.fire("more");
     let key = world.key();
@@ -405,7 +405,7 @@ fn the_host_climbs_beside_the_processes() {
 }
 
 #[test]
-fn dry_run_asks_nobody() {
+fn dry_run_sends_no_request() {
     let mut world = world(Policy {
         enforce: false,
         ..policy(vec![rule(&[ALLOCATE, "exec: [/bin/use, '{{ $resource }}']"], "")])

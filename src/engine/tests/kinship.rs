@@ -74,7 +74,7 @@ fn possible_orphans_are_told_for_every_knob() {
 }
 
 #[test]
-fn whoever_got_the_pid_of_an_orphan_is_left_alone() {
+fn stranger_with_the_pid_of_an_orphan_is_left_alone() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 1);
     world.fire("calm");

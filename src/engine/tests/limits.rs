@@ -99,7 +99,7 @@ fn the_newest_holder_of_a_limit_applies_and_the_next_after_it() {
 }
 
 #[test]
-fn what_somebody_else_sets_between_two_holders_is_the_new_base() {
+fn foreign_value_between_two_leases_is_the_new_base() {
     let rules = ["a", "b"].map(|name| rule(name, OF_UNIT, &["cgroup: {cpu.max: -50%}"]));
     let mut world = world_of(rules.into());
     world.write(CgroupFile::CpuMax, "200000");

@@ -39,7 +39,7 @@ fn racing() -> Engine<FakeHost> {
 }
 
 #[test]
-fn in_a_hundred_thousand_races_nothing_reaches_whoever_got_the_pid() {
+fn hundred_thousand_races_reach_no_stranger() {
     let (mut reached, mut races) = (0, 0);
     let mut engine = racing();
     for round in 0.. {
@@ -128,7 +128,7 @@ fn a_number_from_a_label_never_means_a_process_born_after_the_alert_began() {
 }
 
 #[test]
-fn a_number_that_is_reused_while_the_alert_fires_means_nobody_any_more() {
+fn pid_reused_while_the_alert_fires_selects_no_process() {
     let (mut world, alert) = by_label("signal TERM; wait 10; signal KILL", 60);
     world.engine.take(std::slice::from_ref(&alert), Instant::now()).unwrap();
     world.pass(5);
@@ -151,7 +151,7 @@ fn a_clock_that_is_set_back_does_not_make_a_newborn_old() {
 }
 
 #[test]
-fn a_number_in_the_rule_itself_means_whoever_has_it() {
+fn pid_in_the_rule_selects_its_present_process() {
     use crate::process::selector::{Condition, Pattern};
     let mut rule = example("end", "signal TERM");
     rule.target_selector = TargetSelector::Processes(Selector {

@@ -112,7 +112,7 @@ fn lists_renew_what_is_held() {
 }
 
 #[test]
-fn long_absence_undoes_and_the_end_of_a_silence_does_it_anew() {
+fn long_absence_undoes_and_end_of_a_silence_applies_again() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 1);
     world.fire("calm");

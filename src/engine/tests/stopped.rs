@@ -81,7 +81,7 @@ fn sigkill_needs_no_thaw() {
 }
 
 #[test]
-fn who_was_stopped_by_somebody_else_is_not_asked_to_end_until_it_continues() {
+fn process_stopped_by_others_is_not_signalled_until_it_continues() {
     for state in ['T', 't'] {
         let mut world = two_rules("signal TERM; wait 10; signal KILL");
         world.engine.host().processes.get_mut(&100).unwrap().process.state = state;
@@ -98,7 +98,7 @@ fn who_was_stopped_by_somebody_else_is_not_asked_to_end_until_it_continues() {
 
 /// evenkeel's own stop came after another one: to end it would not let the process continue.
 #[test]
-fn a_stop_beneath_our_own_is_somebody_elses() {
+fn stop_before_our_own_is_foreign() {
     let mut world = two_rules("signal TERM");
     world.engine.host().set_state(100, 'T');
     world.fire("rest");

@@ -19,7 +19,7 @@ fn settings() -> Settings {
     }
 }
 
-/// What the server says to each path: who asks, nothing for a while, too much, or to go elsewhere.
+/// Responds by path: late, with too large a body, with a redirect, or with the client's `Authorization`.
 async fn service(request: Request<Incoming>) -> Answer {
     let who = request
         .headers()
@@ -36,7 +36,7 @@ async fn service(request: Request<Incoming>) -> Answer {
             answer.headers_mut().insert(LOCATION, HeaderValue::from_static("/who"));
             answer
         }
-        _ => answer::text(StatusCode::OK, who.unwrap_or("nobody")),
+        _ => answer::text(StatusCode::OK, who.unwrap_or("anonymous")),
     }
 }
 
@@ -101,7 +101,7 @@ fn credentials_are_read_for_each_connection_and_not_shown() {
                 format!("Bearer {secret}")
             );
         }
-        assert_eq!(get(&address, "/who", &settings()).await.unwrap().1, "nobody");
+        assert_eq!(get(&address, "/who", &settings()).await.unwrap().1, "anonymous");
     });
 }
 
@@ -117,8 +117,8 @@ fn a_redirect_is_an_answer_and_bounds_hold() {
         );
         let late = get(&address, "/late", &settings()).await;
         assert!(matches!(late, Err(ClientError::TimedOut(_))), "{late:?}");
-        let nobody = get("http://127.0.0.1:1", "/", &settings()).await;
-        assert!(matches!(nobody, Err(ClientError::Connect { .. })), "{nobody:?}");
+        let refused = get("http://127.0.0.1:1", "/", &settings()).await;
+        assert!(matches!(refused, Err(ClientError::Connect { .. })), "{refused:?}");
         let odd = get("ftp://127.0.0.1:1", "/", &settings()).await;
         assert!(matches!(odd, Err(ClientError::Address(_))), "{odd:?}");
     });

@@ -231,7 +231,7 @@ fn a_torn_end_of_the_log_is_no_damage() {
 }
 
 #[test]
-fn what_breaks_under_a_running_daemon_is_begun_anew_from_memory() {
+fn damaged_ledger_of_a_running_daemon_is_rebuilt() {
     let (directory, _) = ledger(false);
     let (mut journal, mut ledger) = Journal::open(directory.path(), BOOT);
     // Another process writes, so that pages are read again.
@@ -268,7 +268,7 @@ fn a_replacement_that_was_interrupted_is_finished() {
 }
 
 #[test]
-fn a_ledger_that_is_begun_anew_says_all_that_the_book_said() {
+fn rebuilt_ledger_has_all_state_of_memory() {
     let (directory, mut ledger) = ledger(false);
     let mut rehearsed = Victim::new(target(8), true, Duration::from_secs(4));
     rehearsed.gone_at = Some(Duration::from_secs(5));

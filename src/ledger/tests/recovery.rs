@@ -69,7 +69,7 @@ fn every_frame_of_the_log_may_be_damaged_and_no_lease_is_lost() {
 }
 
 #[test]
-fn a_log_is_sound_whose_last_commit_was_not_written_whole_or_that_was_begun_anew() {
+fn log_with_torn_commit_or_after_reset_is_sound() {
     let (directory, _) = ledger(true);
     let log = format!("{FILE_NAME}-wal");
     change(directory.path(), "PRAGMA wal_checkpoint(TRUNCATE)");
@@ -99,8 +99,8 @@ fn a_log_is_sound_whose_last_commit_was_not_written_whole_or_that_was_begun_anew
     connection
         .execute("INSERT INTO meta VALUES ('other', 'x')", [])
         .unwrap();
-    let anew = std::fs::read(origin.path().join(&log)).unwrap();
-    assert!(anew.len() == whole[&log].len() && anew[16..24] != whole[&log][16..24]);
+    let reset = std::fs::read(origin.path().join(&log)).unwrap();
+    assert!(reset.len() == whole[&log].len() && reset[16..24] != whole[&log][16..24]);
     assert!(!log_is_damaged(&origin.path().join(FILE_NAME)));
 }
 

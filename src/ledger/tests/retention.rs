@@ -237,7 +237,7 @@ fn ended_leases_are_forgotten_meanwhile() {
 }
 
 #[test]
-fn a_file_from_before_retention_is_written_anew_so_that_it_can_shrink() {
+fn file_from_before_retention_is_rewritten_to_shrink() {
     let directory = tempfile::tempdir().unwrap();
     let lines: Vec<Entry> = (0..5000).map(line).collect();
     let mut store = store(directory.path(), Retention::default());
@@ -263,7 +263,7 @@ fn a_file_from_before_retention_is_written_anew_so_that_it_can_shrink() {
 }
 
 #[test]
-fn nobody_waits_for_a_sweep_while_somebody_else_writes() {
+fn sweep_does_not_block_while_another_process_writes() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = store(
         directory.path(),

@@ -120,7 +120,7 @@ fn victims_go_one_at_a_time_on_the_clock_of_the_test() {
 }
 
 #[test]
-fn refusals_may_be_left_out_and_deeds_may_not() {
+fn refusals_are_optional_and_actions_are_not() {
     let refused = "    - {pid: 105, decision: protected, reason: sshd}\n";
     check(&NICED.replace(refused, ""), &[]);
     let (one_more, all) = (

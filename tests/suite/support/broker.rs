@@ -182,8 +182,8 @@ struct Reply {
     body: String,
 }
 
-/// Faults at which the request does what it asks for, though its answer says nothing of it.
-const AFTER_THE_DEED: [&str; 6] = ["hanging", "cut", "huge", "not-json", "wrong-json", "slow"];
+/// Faults at which the server carries out the request although its response does not say so.
+const FAULTS_AFTER_SUCCESS: [&str; 6] = ["hanging", "cut", "huge", "not-json", "wrong-json", "slow"];
 
 impl Books {
     fn answer(&mut self, seen: Seen) -> Reply {
@@ -203,7 +203,7 @@ impl Books {
             .map_or(0, |(_, most)| *most);
         let fault = if *tries <= most { fault } else { String::new() };
         self.seen.push(seen);
-        if !fault.is_empty() && !AFTER_THE_DEED.contains(&fault.as_str()) {
+        if !fault.is_empty() && !FAULTS_AFTER_SUCCESS.contains(&fault.as_str()) {
             return reply(fault, "200 OK", "{}");
         }
         match gives_back {

@@ -207,7 +207,7 @@ fn pid_in_a_label_means_no_process_that_is_younger_than_the_alert() {
 
 /// Finding 17: postponed to `hold`.
 #[test]
-fn repeat_does_not_put_off_an_undo_that_failed() {
+fn repeat_does_not_delay_a_failed_undo() {
     check([
         Condition(BY_WEBHOOK, true),
         Pass(60),

@@ -12,10 +12,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// After a failure of our own to read a secret; it may be in the midst of being changed.
+/// `Retry-After` when evenkeel cannot read a secret, whose file may be changing.
 const RETRY_AFTER_SECONDS: u32 = 5;
 
-/// What a listener demands of those who call it. Cheap to clone.
+/// The access rules of a listener. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Access {
     token: Option<Arc<TokenFile>>,
@@ -23,14 +23,14 @@ pub struct Access {
     passwords: Arc<Passwords>,
 }
 
-/// The ways in which a caller may authenticate; any one is enough.
+/// The authentication schemes of a listener, any of which is enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Challenge {
     basic: bool,
     bearer: bool,
 }
 
-/// Why a request is not let in.
+/// The reason why a request is denied.
 #[derive(Debug, thiserror::Error)]
 pub enum Denied {
     #[error("no credentials were sent")]
@@ -44,7 +44,7 @@ pub enum Denied {
 }
 
 impl Denied {
-    /// What the caller is told: 401 with what to send, 429, or 503 where the fault is on this side.
+    /// The response: 401 with the challenges, 429, or 503 for a fault of evenkeel's own.
     pub fn answer(&self) -> Answer {
         match self {
             Denied::Missing(challenge) | Denied::Wrong(challenge) => {
@@ -65,59 +65,59 @@ impl Denied {
                 answer::set(&mut answer, RETRY_AFTER, "1");
                 answer
             }
-            // The path of the file is for the log, not for a stranger.
+            // The response omits the path of the file, which the log has.
             Denied::Token(_) => answer::unavailable("credentials cannot be checked now", RETRY_AFTER_SECONDS),
         }
     }
 }
 
 impl Access {
-    /// Demands nothing.
+    /// Admits every request.
     pub fn open() -> Access {
         Access::default()
     }
 
-    /// Demands the bearer token in this file.
+    /// Requires the bearer token in this file.
     ///
     /// # Errors
-    /// When the file holds no token.
+    /// When the file has no token.
     pub fn with_token_file(mut self, path: &Path) -> Result<Access, TokenError> {
         self.token = Some(Arc::new(TokenFile::open(path)?));
         Ok(self)
     }
 
-    /// Demands what this web configuration file of the exporter-toolkit says. Where there is a token file too, the token
-    /// and a password of `basic_auth_users` serve alike.
+    /// Applies this web configuration file of the exporter-toolkit. With a token file as well, the token and a password
+    /// of `basic_auth_users` are equally valid.
     ///
     /// # Errors
-    /// Says what is wrong in the file or in a file that it names.
+    /// When the file or a file that it names is invalid.
     pub fn with_web_config(mut self, path: &Path) -> Result<Access, WebFileError> {
         self.web = Some(Arc::new(WebFile::open(path)?));
         Ok(self)
     }
 
-    /// Whether a stranger is kept out: by the token, a password or a client certificate. It stays so for good: a change of
-    /// the files cannot take that away. Touches the file system.
+    /// Whether clients must authenticate: by the token, a password or a client certificate. A later change of the files
+    /// cannot switch that off. Touches the file system.
     pub fn authenticates(&self) -> bool {
         self.token.is_some() || self.web.as_ref().is_some_and(|web| web.active().authenticates())
     }
 
-    /// The web configuration in force, if there is a file.
+    /// The active web configuration, if there is a file.
     pub(super) async fn web(&self) -> Option<Arc<Active>> {
         let web = Arc::clone(self.web.as_ref()?);
-        // The look at the files may block, and an async worker must not. Only a runtime that ends gives no result.
+        // Reading the files may block, which an async worker must not. The join fails only while the runtime shuts down.
         tokio::task::spawn_blocking(move || web.active()).await.ok()
     }
 
-    /// Judges the head of a request; what TLS demands was settled before.
+    /// Checks the head of a request. The TLS handshake has checked client certificates before.
     ///
     /// # Errors
-    /// Says why it is not let in.
+    /// The reason of the denial.
     pub async fn admit(&self, headers: &HeaderMap) -> Result<(), Denied> {
         let active = self.web().await;
         let config = active.as_ref().map(|active| &active.config);
         if let (Some(web), Some(config)) = (&self.web, config)
-            && !web.takes_one_more(config.rate_limit, Instant::now())
+            && !web.count_request(config.rate_limit, Instant::now())
         {
             return Err(Denied::TooMany);
         }
@@ -151,7 +151,7 @@ enum Credentials {
     Bearer(Vec<u8>),
 }
 
-/// Reads `Authorization`; the scheme's case does not count (RFC 9110, 11.1). Two such headers are none.
+/// Parses `Authorization`, ignoring the case of the scheme (RFC 9110, 11.1). Two such headers count as none.
 fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (value, None) = (values.next()?.as_bytes(), values.next()) else {

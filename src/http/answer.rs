@@ -5,10 +5,10 @@ use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
-/// What every listener answers with.
+/// The response type of every listener.
 pub type Answer = Response<Full<Bytes>>;
 
-/// An answer with this body; nothing of what evenkeel says may be cached.
+/// A response with this body, which must not be cached.
 pub fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
@@ -22,7 +22,7 @@ pub fn text(status: StatusCode, line: &str) -> Answer {
     answer(status, "text/plain; charset=utf-8", format!("{line}\n"))
 }
 
-/// 405, naming the methods that the path knows, as RFC 9110 (15.5.6) demands.
+/// 405 with the methods of the path, as RFC 9110 (15.5.6) requires.
 pub fn method_not_allowed(allow: &'static str) -> Answer {
     let mut answer = text(
         StatusCode::METHOD_NOT_ALLOWED,
@@ -32,7 +32,7 @@ pub fn method_not_allowed(allow: &'static str) -> Answer {
     answer
 }
 
-/// 503 with a time after which another try makes sense.
+/// 503 with the time after which the client should retry.
 pub fn unavailable(reason: &str, retry_after_seconds: u32) -> Answer {
     let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, reason);
     answer

@@ -4,7 +4,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Incoming};
 use std::time::Duration;
 
-/// Why a body was not read to its end.
+/// The reason why a body was not read completely.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("the body is larger than {max_bytes} bytes")]
@@ -15,11 +15,11 @@ pub enum BodyError {
     BrokenOff(#[source] hyper::Error),
 }
 
-/// Reads a whole body of at most `max_bytes`, announced or chunked, that arrives within `timeout`. What is too large
-/// is left unread, see [`discard`].
+/// Reads a complete body of at most `max_bytes`, with `Content-Length` or chunked, that arrives within `timeout`. The
+/// rest of a larger body stays unread, see [`discard`].
 ///
 /// # Errors
-/// When the body is larger, slower, or ends before its end.
+/// When the body is larger, slower, or incomplete.
 pub async fn read_body(body: &mut Incoming, max_bytes: usize, timeout: Duration) -> Result<Bytes, BodyError> {
     if body.size_hint().lower() > max_bytes as u64 {
         return Err(BodyError::TooLarge { max_bytes });
@@ -42,8 +42,8 @@ pub async fn read_body(body: &mut Incoming, max_bytes: usize, timeout: Duration)
         .unwrap_or(Err(BodyError::TooSlow { timeout }))
 }
 
-/// Reads and drops what is left of a body, up to these bounds. A connection that is closed while the peer still writes
-/// is reset, and most clients then never see the answer that says why.
+/// Reads and drops the rest of a body, up to these bounds. Closing a connection while the peer still writes resets it,
+/// and most clients then never see the response.
 pub async fn discard(body: &mut Incoming, max_bytes: usize, timeout: Duration) {
     let rest = async {
         let mut read_bytes = 0;
@@ -54,6 +54,6 @@ pub async fn discard(body: &mut Incoming, max_bytes: usize, timeout: Duration) {
             }
         }
     };
-    // Late is as good as done: the connection is closed either way.
+    // After the timeout the connection is closed anyway.
     let _ = tokio::time::timeout(timeout, rest).await;
 }

@@ -1,6 +1,6 @@
-//! The HTTP client: one connection to one server, with bounds of time and size. It reads credentials and certificates
-//! from their files for each request, so that a renewed one applies at once. It follows no redirect, because a server
-//! must not choose who else receives the credentials.
+//! The HTTP client: one connection to one server, with bounds of time and size. Each request reads credentials and
+//! certificates from their files, so that a renewed one applies at once. The client follows no redirect, because a
+//! server must not pass the credentials on to another one.
 
 mod trust;
 
@@ -27,24 +27,24 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 pub use trust::Trust;
 
-/// Head of an answer: what a server can make us hold before its body is counted.
+/// Maximum size of a response head, which a server can make evenkeel buffer.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// A secret is a line.
+/// Maximum size of a file with a secret, which is one line.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
-/// How to speak to a server.
+/// The connection settings of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     pub credentials: Option<Credentials>,
-    /// Counts for https only.
+    /// Used for https only.
     pub trust: Trust,
-    /// For the connection, and again for each exchange on it.
+    /// Timeout of connecting, and of each request.
     pub timeout: Duration,
-    /// Largest body of an answer.
+    /// Maximum size of a response body.
     pub max_body_bytes: usize,
 }
 
-/// What a server wants to know of us.
+/// The credentials of evenkeel for a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
     Basic {
@@ -61,11 +61,11 @@ pub enum Credentials {
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
     Text(String),
-    /// Trimmed at both ends, as Prometheus does.
+    /// The content of this file, trimmed at both ends as Prometheus does.
     File(PathBuf),
 }
 
-/// Never shows what it holds.
+/// Omits the secret.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -75,18 +75,18 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why there is no answer.
+/// The reason why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("{0} is no address of a server; write http://HOST:PORT or https://HOST:PORT")]
+    #[error("{0} is not a server address; write http://HOST:PORT or https://HOST:PORT")]
     Address(Uri),
     #[error("cannot read {path}: {source}")]
     Secret { path: PathBuf, source: std::io::Error },
-    #[error("the credentials do not fit into a header; they are printable ASCII on one line")]
+    #[error("the credentials do not fit into a header; use printable ASCII on one line")]
     Unfit,
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("{name:?} is no name that a certificate can bear")]
+    #[error("{name:?} is not a valid name of a certificate")]
     ServerName { name: String },
     #[error("cannot connect to {peer}: {source}")]
     Connect { peer: String, source: std::io::Error },
@@ -102,7 +102,7 @@ pub enum ClientError {
     Stopping,
 }
 
-/// What a server said. A redirect is an answer like any other.
+/// The response of a server. A redirect is not followed.
 #[derive(Debug, Clone)]
 pub struct Reply {
     pub status: StatusCode,
@@ -111,10 +111,11 @@ pub struct Reply {
 }
 
 impl Settings {
-    /// Reads what the settings name: the value of the Authorization header, and for https the certificates.
+    /// Reads the files that the settings name: credentials, and for https the certificates. Touches the file system, so
+    /// call it outside of async workers.
     ///
     /// # Errors
-    /// Names the file that is wrong. Touches the file system: not for an async worker.
+    /// Names the invalid file.
     pub fn prepare(&self, is_https: bool) -> Result<Prepared, ClientError> {
         Ok(Prepared {
             authorization: self.credentials.as_ref().map(Credentials::header).transpose()?,
@@ -123,7 +124,7 @@ impl Settings {
     }
 }
 
-/// Settings with the files that they name read.
+/// Settings with the contents of their files.
 pub struct Prepared {
     authorization: Option<HeaderValue>,
     tls: Option<Arc<ClientConfig>>,
@@ -166,22 +167,22 @@ impl Secret {
     }
 }
 
-/// An open connection. Ends when dropped.
+/// An open connection. Dropping it closes it.
 pub struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
     host: HeaderValue,
     authorization: Option<HeaderValue>,
     timeout: Duration,
     max_body_bytes: usize,
-    /// Carries the connection on; aborted with the set.
+    /// The task that drives the connection. Dropping the set aborts it.
     _carrier: JoinSet<()>,
 }
 
 impl Connection {
-    /// Connects to the server of `address`, whose path does not matter here.
+    /// Connects to the server of `address`, ignoring its path.
     ///
     /// # Errors
-    /// When there is no connection within the time, or a file that the settings name is wrong.
+    /// When there is no connection within the timeout, or a file that the settings name is invalid.
     pub async fn open(address: &Uri, settings: &Settings) -> Result<Connection, ClientError> {
         let is_https = address.scheme() == Some(&Scheme::HTTPS);
         let (Some(authority), true) = (address.authority(), is_https || address.scheme() == Some(&Scheme::HTTP)) else {
@@ -200,7 +201,7 @@ impl Connection {
                     peer: authority.to_string(),
                     source,
                 })?;
-            // A request is written at once; waiting for more would only delay it.
+            // Nagle's algorithm would delay a request, which is written at once.
             let _ = stream.set_nodelay(true);
             let Some(tls) = prepared.tls else {
                 return carry(stream).await;
@@ -230,11 +231,11 @@ impl Connection {
         })
     }
 
-    /// Sends one request and reads its answer. `target` is path and query; `headers` are added to those that every request
-    /// has.
+    /// Sends one request and reads its response. `target` is path and query; `headers` are added to those of every
+    /// request.
     ///
     /// # Errors
-    /// When there is no whole answer within the bounds. The connection is of no more use then.
+    /// When there is no complete response within the bounds. The connection is unusable then.
     pub async fn send(
         &mut self,
         method: Method,
@@ -281,7 +282,7 @@ where
         .await?;
     let mut carrier = JoinSet::new();
     carrier.spawn(async move {
-        // The request that waits for an answer fails with the same error.
+        // The pending request fails with the same error.
         drop(connection.await);
     });
     Ok((sender, carrier))

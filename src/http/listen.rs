@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
-/// Decides whether the webhook listener may listen at `addr`. A port on loopback is open to every local user and to
-/// containers on the host's network, a port beyond it to the network: neither may make a root process act unasked.
+/// Decides whether the webhook listener may listen at `addr`. Every local user and every container in the host's network
+/// can reach a port on loopback, and the network can reach any other. Unauthenticated clients must not make a root
+/// process act.
 ///
 /// # Errors
-/// Says what to write into the configuration.
+/// Names the configuration to change.
 pub fn may_listen(addr: SocketAddr, has_auth: bool, enforce: bool, allow_unauthenticated: bool) -> Result<(), String> {
     const AUTHENTICATE: &str = "set webhook.token_file to a file with a secret that Alertmanager sends as a bearer \
          token, or give --webhook.config.file with basic_auth_users or client certificates";

@@ -84,7 +84,7 @@ mod tests {
             let got = runtime.block_on(passwords.accepts(users, user, password.as_bytes()));
             assert_eq!(got, expected, "{user} {password:?}");
         };
-        // Twice each: what is remembered must say the same.
+        // The second check uses the cache.
         for _ in 0..2 {
             check(&users, "alice", "a", true);
             check(&users, "bob", "b", true);

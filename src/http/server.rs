@@ -29,14 +29,14 @@ use tokio_rustls::rustls::ServerConfig;
 /// Bounds of one listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections served at once; further ones wait in the kernel's queue.
+    /// Maximum number of connections; further ones wait in the kernel's queue.
     pub max_connections: usize,
-    /// From the start of a connection, or the end of the last answer, to the end of the next request's head. A
-    /// connection that idles longer is closed. The TLS handshake has the same time.
+    /// Time from the start of a connection, or the end of the last response, to the end of the next request's head.
+    /// Closes connections that idle longer. The TLS handshake has the same timeout.
     pub header_timeout: Duration,
-    /// A peer that takes nothing of an answer for this long is given up.
+    /// Time after which a connection is closed whose peer reads nothing of the response.
     pub write_timeout: Duration,
-    /// How long requests under way may go on after the shutdown has begun.
+    /// Time for pending requests after the shutdown has begun.
     pub drain_timeout: Duration,
 }
 
@@ -52,27 +52,26 @@ impl Default for Limits {
     }
 }
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
     pub address: SocketAddr,
 }
 
-/// How long to wait when no connection can be accepted, which is mostly for want of file descriptors.
+/// Pause after a failed accept(2), which is mostly due to a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Head of a request, and what is buffered of a body: times `max_connections`, this is what strangers can make us hold.
+/// Maximum size of a request head, and of the buffer for a body. Each of `max_connections` can use this much memory.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 
-/// How often room is looked for while all slots are taken.
-const ROOM_PAUSE: Duration = Duration::from_millis(100);
+/// Interval between attempts to close an idle connection while all slots are in use.
+const FULL_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Requests at once on one HTTP/2 connection. Prometheus and Alertmanager send one.
+/// Concurrent requests on one HTTP/2 connection. Prometheus and Alertmanager send one.
 const MAX_STREAMS: u32 = 16;
 
-/// Serves `service` on `listener` until `shutdown` is done, then lets requests under way finish. Connections take the TLS
-/// and the answers take the headers that `access` says; to call [`Access::admit`] is left to the service, which knows
-/// what its paths need.
+/// Serves `service` on `listener` until `shutdown` is done, then waits for pending requests. `access` provides TLS and
+/// headers. The service itself calls [`Access::admit`], because the requirements differ by path.
 pub async fn serve<S, F>(
     listener: TcpListener,
     limits: Limits,
@@ -92,11 +91,11 @@ pub async fn serve<S, F>(
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
-            () = &mut shutdown => break,
-            accepted = listener.accept() => accepted,
-            // Ended connections are taken off the set, which would keep their results for ever.
-            Some(_) = connections.join_next() => continue,
-        };
+                    () = &mut shutdown => break,
+                    accepted = listener.accept() => accepted,
+        // The set keeps the results of closed connections until they are joined.
+                    Some(_) = connections.join_next() => continue,
+                };
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -105,13 +104,13 @@ pub async fn serve<S, F>(
                 continue;
             }
         };
-        // At the bound peers wait in the kernel's queue, and a connection without a request loses its slot.
+        // At the limit, peers wait in the kernel's queue, and an idle connection loses its slot.
         let slot = async {
             loop {
                 if slots.available_permits() == 0 {
                     open.close_the_oldest_idle();
                 }
-                if let Ok(slot) = tokio::time::timeout(ROOM_PAUSE, Arc::clone(&slots).acquire_owned()).await {
+                if let Ok(slot) = tokio::time::timeout(FULL_POLL_INTERVAL, Arc::clone(&slots).acquire_owned()).await {
                     return slot.expect("the semaphore is never closed");
                 }
             }
@@ -135,7 +134,7 @@ pub async fn serve<S, F>(
         });
     }
     drop(listener);
-    // No receiver is left when there is no connection.
+    // Sending fails if there is no connection.
     let _ = stop.send(());
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.drain_timeout, drained).await.is_err() {
@@ -143,7 +142,7 @@ pub async fn serve<S, F>(
     }
 }
 
-/// How many requests a connection has seen, and the word the request to make room.
+/// The number of requests on a connection, and the signal to close it when idle.
 #[derive(Default)]
 struct Requests {
     begun: AtomicU64,
@@ -157,7 +156,7 @@ impl Requests {
     }
 }
 
-/// A request counts as ended too when its stream is reset and its future dropped.
+/// A pending request. Dropping it ends the request, also when its stream is reset.
 struct UnderWay(Arc<Requests>);
 
 impl UnderWay {
@@ -187,8 +186,8 @@ impl Open {
         requests
     }
 
-    /// A real client sends its request at once, so the one that has been silent longest is the least loss. Without this a
-    /// thousand silent connections would keep Alertmanager out for many times `header_timeout`.
+    /// Closes the connection that has been idle longest, because real clients send their request at once. Otherwise a
+    /// thousand silent connections would block Alertmanager for many times `header_timeout`.
     fn close_the_oldest_idle(&mut self) {
         let oldest = self
             .0
@@ -215,15 +214,15 @@ impl Connection {
         S: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
         F: Future<Output = Answer> + Send + 'static,
     {
-        // Answers are written at once; waiting for more to send would only delay them.
+        // Nagle's algorithm would delay responses, which are written at once.
         let _ = stream.set_nodelay(true);
-        // hyper bounds no writes. The kernel does, a closed receive window included (tcp(7), TCP_USER_TIMEOUT).
+        // hyper has no write timeout. The kernel's covers a closed receive window as well (tcp(7), TCP_USER_TIMEOUT).
         let write_timeout_ms = u32::try_from(self.limits.write_timeout.as_millis()).unwrap_or(u32::MAX);
         let _ = setsockopt(&stream, TcpUserTimeout, &write_timeout_ms);
         let active = access.web().await;
         match active.as_ref().and_then(|active| active.tls.clone()) {
             None => self.http1(TokioIo::new(stream), active, service).await,
-            // Apart: what it needs is many times what the others do, and would be set aside for each of them.
+            // Boxed, because the TLS future is many times larger than the plain one, which would reserve the same size.
             Some(tls) => Box::pin(self.tls(tls, stream, active, service)).await,
         }
     }
@@ -292,7 +291,7 @@ impl Connection {
             .await;
     }
 
-    /// The service as hyper calls it: requests counted, answers with the headers of the web configuration.
+    /// Wraps the service for hyper: counts requests, and adds the headers of the web configuration.
     fn counted<S, F>(
         &self,
         active: Option<Arc<Active>>,
@@ -311,7 +310,7 @@ impl Connection {
         service_fn(move |request| dressed(service(request, peer), active.clone(), UnderWay::begin(&requests)))
     }
 
-    /// Carries a connection on until its end, the shutdown's, or the end of its welcome.
+    /// Drives a connection until it ends, the shutdown times out, or its slot is needed.
     async fn converse<C>(mut self, connection: C, graceful_shutdown: impl Fn(Pin<&mut C>))
     where
         C: Future<Output = Result<(), hyper::Error>>,
@@ -320,26 +319,26 @@ impl Connection {
         let mut begun_before = 0;
         loop {
             tokio::select! {
-                ended = connection.as_mut() => return self.tell(ended),
-                _ = self.stopped.changed() => {
-                    graceful_shutdown(connection.as_mut());
-                    return self.tell(connection.await);
-                }
-                () = self.requests.make_room.notified() => {
-                    // A request may have come in between.
-                    if self.requests.is_idle() {
-                        return tracing::debug!(peer = %self.peer.address, "idle connection closed, because the connection limit is reached");
-                    }
-                }
-                // hyper has no bound for an idle HTTP/2 connection, nor for one that never begins.
-                () = tokio::time::sleep(self.limits.header_timeout) => {
-                    let begun = self.requests.begun.load(Ordering::Relaxed);
-                    if begun == begun_before && self.requests.is_idle() {
-                        return;
-                    }
-                    begun_before = begun;
-                }
-            }
+                            ended = connection.as_mut() => return self.tell(ended),
+                            _ = self.stopped.changed() => {
+                                graceful_shutdown(connection.as_mut());
+                                return self.tell(connection.await);
+                            }
+                            () = self.requests.make_room.notified() => {
+            // A request may have arrived meanwhile.
+                                if self.requests.is_idle() {
+                                    return tracing::debug!(peer = %self.peer.address, "idle connection closed, because the connection limit is reached");
+                                }
+                            }
+            // hyper has no timeout for idle HTTP/2 connections, nor for connections without a first request.
+                            () = tokio::time::sleep(self.limits.header_timeout) => {
+                                let begun = self.requests.begun.load(Ordering::Relaxed);
+                                if begun == begun_before && self.requests.is_idle() {
+                                    return;
+                                }
+                                begun_before = begun;
+                            }
+                        }
         }
     }
 
@@ -351,13 +350,13 @@ impl Connection {
                     tracing::warn!(peer = %self.peer.address, left_out, %error, "invalid HTTP/1 request refused");
                 }
             }
-            // Peers disconnect and time out all the time, hence debug.
+            // Peers disconnect and time out often, hence debug.
             Err(error) => tracing::debug!(peer = %self.peer.address, %error, "connection ended"),
         }
     }
 }
 
-/// An answer with the headers of the web configuration that is in force on the connection.
+/// The response of the service, with the headers of the connection's web configuration.
 async fn dressed(
     answer: impl Future<Output = Answer>,
     active: Option<Arc<Active>>,

@@ -19,7 +19,7 @@ use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-/// What is wrong with certificates, keys or the choice of ciphers.
+/// An error in certificates, keys or the choice of ciphers.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("cannot read {path}: {source}")]
@@ -32,7 +32,7 @@ pub enum TlsError {
     },
     #[error("{path} has no certificate in it; write PEM, beginning with -----BEGIN CERTIFICATE-----")]
     NoCertificate { path: PathBuf },
-    #[error("the certificate {cert_file} and the key {key_file} do not go together: {source}")]
+    #[error("the certificate {cert_file} and the key {key_file} do not match: {source}")]
     Pair {
         cert_file: PathBuf,
         key_file: PathBuf,
@@ -43,16 +43,17 @@ pub enum TlsError {
         path: PathBuf,
         source: VerifierBuilderError,
     },
-    #[error("none of the {what} that are listed is spoken here; there are {available}")]
+    #[error("none of the listed {what} is supported; supported are {available}")]
     NothingInCommon { what: &'static str, available: String },
-    #[error("these versions and ciphers do not go together: {0}")]
+    #[error("these versions and ciphers do not match: {0}")]
     Versions(rustls::Error),
 }
 
-/// Builds the server's side from the files as they are now.
+/// Builds the server's configuration from the present files. Touches the file system, so call it outside of async
+/// workers.
 ///
 /// # Errors
-/// Names the file that is wrong. Touches the file system: not for an async worker.
+/// Names the invalid file.
 pub fn server_config(settings: &TlsSettings, http2: bool) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(provider(settings)?);
     let certificates = certificates(&settings.cert_file)?;
@@ -82,11 +83,12 @@ pub fn server_config(settings: &TlsSettings, http2: bool) -> Result<ServerConfig
     Ok(config)
 }
 
-/// ring's ciphers and curves, narrowed as asked. As in Go the list of suites is about TLS 1.2; those of 1.3 are all safe.
+/// ring's ciphers and curves, restricted to the settings. As in Go, the list of suites applies to TLS 1.2 only; all
+/// suites of 1.3 are safe.
 fn provider(settings: &TlsSettings) -> Result<CryptoProvider, TlsError> {
     let mut provider = ring::default_provider();
     let is_tls12 = |suite: &rustls::SupportedCipherSuite| suite.tls13().is_none();
-    // rustls prints the names of the 1.2 suites as the registry and Go write them.
+    // rustls prints the names of the 1.2 suites as IANA and Go write them.
     let suite_name = |suite: &rustls::SupportedCipherSuite| format!("{:?}", suite.suite());
     if !settings.cipher_suites.is_empty() {
         let available: Vec<String> = provider
@@ -141,7 +143,7 @@ fn client_verifier(
         (ClientAuth::Request, _) => any(false),
         (ClientAuth::RequireAny, _) => any(true),
         (ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify, path) => {
-            // Without a file there is no root, which the builder refuses.
+            // Without a file there is no root certificate, which the builder rejects.
             let path = path.as_deref().unwrap_or(Path::new(""));
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(certificates(path)?);
@@ -194,7 +196,7 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
-/// Takes any certificate whose key the client holds: Go's `RequestClientCert` and `RequireAnyClientCert`.
+/// Accepts any certificate whose key the client has: Go's `RequestClientCert` and `RequireAnyClientCert`.
 #[derive(Debug)]
 struct AnyClient {
     mandatory: bool,
@@ -242,14 +244,14 @@ impl ClientCertVerifier for AnyClient {
     }
 }
 
-/// What `inner` takes, if the certificate also bears one of these names (`client_allowed_sans`).
+/// Accepts the certificates that `inner` accepts and that have one of these names (`client_allowed_sans`).
 #[derive(Debug)]
 struct NamedClient {
     inner: Arc<dyn ClientCertVerifier>,
     allowed: Vec<String>,
 }
 
-/// Why a certificate that is otherwise good was not taken; it reaches the log by way of rustls.
+/// The reason why an otherwise valid certificate was rejected. rustls passes it to the log.
 #[derive(Debug)]
 struct NotNamed {
     names: Vec<String>,
@@ -314,7 +316,7 @@ impl ClientCertVerifier for NamedClient {
     }
 }
 
-/// The alternative names that the toolkit compares: DNS names, mail addresses, IP addresses and URIs, as text.
+/// The alternative names that the toolkit compares, as strings: DNS names, mail addresses, IP addresses and URIs.
 fn names(certificate: &CertificateDer<'_>) -> Option<Vec<String>> {
     let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
     let Some((_, SubjectAltName(names))) = certificate.tbs_certificate().get_extension().ok()? else {

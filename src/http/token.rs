@@ -1,4 +1,4 @@
-//! The bearer token that a peer must send. Its file is read again when it changes.
+//! The bearer token that clients must send, in a file that is reread when it changes.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
 
-/// What is wrong with a token file.
+/// An error in a token file.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     #[error("cannot read the token file {path}: {source}")]
@@ -20,8 +20,8 @@ pub enum TokenError {
     Unfit { path: PathBuf },
 }
 
-/// For so long after a look at the file the token that it held is let in without another: a look may block, and is worth more than
-/// all else that a repeated alert needs.
+/// Time after a check of the file during which its token is valid without another check, because a check may block and
+/// costs more than the rest of a repeated alert.
 const REMEMBERED: Duration = Duration::from_secs(1);
 
 /// A secret in a file.
@@ -33,11 +33,11 @@ pub struct TokenFile {
 struct Read {
     token: String,
     stamp: Stamp,
-    /// When the file was last seen to hold it.
+    /// Time of the last check of the file.
     seen_at: Option<Instant>,
 }
 
-/// What tells a changed file from the one that was read: a rename brings another inode, a write another time or size.
+/// Detects a changed file: a rename changes the inode, a write the time or the size.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp([i64; 6]);
 
@@ -61,7 +61,7 @@ impl TokenFile {
     /// Reads the token once.
     ///
     /// # Errors
-    /// When the file cannot be read or holds no token.
+    /// When the file cannot be read or has no token.
     pub fn open(path: &Path) -> Result<TokenFile, TokenError> {
         let read = read(path)?;
         Ok(TokenFile {
@@ -70,10 +70,10 @@ impl TokenFile {
         })
     }
 
-    /// Whether `offered` is the token that the file holds now. Touches the file system: not for an async worker.
+    /// Whether `offered` is the file's present token. Touches the file system, so call it outside of async workers.
     ///
     /// # Errors
-    /// When the file has changed and what it holds now is no token; the former one is not valid any more.
+    /// When the file has changed and has no token now. The former token is invalid then.
     pub fn accepts(&self, offered: &[u8]) -> Result<bool, TokenError> {
         let mut kept = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let unreadable = |source| TokenError::Unreadable {
@@ -89,7 +89,7 @@ impl TokenFile {
         Ok(kept.token.as_bytes().ct_eq(offered).into())
     }
 
-    /// Whether `offered` is the token that the file held a moment ago. Never blocks; where it says no, the file must be asked.
+    /// Whether `offered` is the recently read token. Never blocks. If false, the caller must check the file.
     pub fn remembers(&self, offered: &[u8], now: Instant) -> bool {
         let Ok(kept) = self.read.try_lock() else { return false };
         let is_fresh = |seen_at| now.saturating_duration_since(seen_at) < REMEMBERED;
@@ -102,7 +102,7 @@ fn read(path: &Path) -> Result<Read, TokenError> {
         path: path.to_owned(),
         source,
     };
-    // The stamp is taken first: a change in between then shows as one at the next look.
+    // The stamp is read first, so that the next check notices a change in between.
     let stamp = Stamp::of(path).map_err(unreadable)?;
     let bytes = fs::read(path).map_err(unreadable)?;
     // Prometheus and Alertmanager trim a credentials file at both ends before they send it.
@@ -138,7 +138,7 @@ mod tests {
         fs::write(&path, "another\r\n").unwrap();
         check("s3cret", false);
         check("another", true);
-        // As a secret is rotated without a moment in which the file is half written.
+        // Rotates the secret atomically.
         fs::write(dir.path().join("new"), "renamed").unwrap();
         fs::rename(dir.path().join("new"), &path).unwrap();
         check("another", false);
@@ -162,7 +162,7 @@ mod tests {
         let before = Instant::now();
         assert!(!token.accepts(b"other").unwrap());
         assert!(token.remembers(b"s3cret", before) && !token.remembers(b"other", before));
-        // As docs/security-model.md says.
+        // docs/security-model.md documents this time.
         assert!(!token.remembers(b"s3cret", Instant::now() + Duration::from_secs(1)));
         fs::write(&path, "another").unwrap();
         assert!(token.accepts(b"another").unwrap());

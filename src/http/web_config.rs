@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What a web configuration file asks for.
+/// The settings of a web configuration file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WebConfig {
     pub tls: Option<TlsSettings>,
-    /// Whether HTTP/2 is offered; it takes TLS.
+    /// Whether HTTP/2 is offered, which requires TLS.
     pub http2: bool,
-    /// Added to every answer.
+    /// Headers of every response.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// bcrypt hashes by user name.
     pub users: BTreeMap<String, String>,
@@ -29,15 +29,15 @@ pub struct TlsSettings {
     pub cert_file: PathBuf,
     pub key_file: PathBuf,
     pub clients: ClientAuth,
-    /// Trusted to sign client certificates.
+    /// The certificate authorities of client certificates.
     pub client_ca_file: Option<PathBuf>,
-    /// Names of which a client certificate must bear one; empty: any.
+    /// A client certificate must have one of these names; empty accepts any name.
     pub client_allowed_sans: Vec<String>,
     pub min_version: TlsVersion,
     pub max_version: TlsVersion,
-    /// For TLS 1.2, in Go's names; empty: all that are safe.
+    /// Suites for TLS 1.2, by Go's names; empty selects all safe ones.
     pub cipher_suites: Vec<String>,
-    /// In Go's names; empty: all.
+    /// Curves by Go's names; empty selects all.
     pub curves: Vec<String>,
 }
 
@@ -45,15 +45,15 @@ pub struct TlsSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuth {
     None,
-    /// Asked for, never checked.
+    /// A certificate is requested and not verified.
     Request,
-    /// Any will do, a self-signed one too.
+    /// Any certificate is accepted, including a self-signed one.
     RequireAny,
     VerifyIfGiven,
     RequireAndVerify,
 }
 
-/// What evenkeel speaks; older versions are broken.
+/// The supported versions. Older ones are insecure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsVersion {
     Tls12,
@@ -67,7 +67,7 @@ pub struct RateLimit {
     pub burst: u32,
 }
 
-/// What is wrong in the file's text.
+/// An error in the content of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum WebConfigError {
     #[error("line {line}, column {column}: {message}")]
@@ -101,7 +101,7 @@ struct WrittenTls {
     max_version: Option<String>,
     cipher_suites: Option<Vec<String>>,
     curve_preferences: Option<Vec<String>>,
-    /// Without effect in Go too since 1.18.
+    /// Ignored, as in Go since 1.18.
     #[serde(rename = "prefer_server_cipher_suites")]
     _prefer_server_cipher_suites: Option<bool>,
 }
@@ -120,7 +120,7 @@ struct WrittenRate {
     burst: Option<u32>,
 }
 
-/// Texts by name; a name given twice is an error, which serde's own maps let pass.
+/// Strings by name. A duplicate name is an error, unlike in serde's own maps.
 struct Texts(BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for Texts {
@@ -156,10 +156,10 @@ fn wrong<T>(place: &str, problem: impl Into<String>) -> Result<T, WebConfigError
 }
 
 impl WebConfig {
-    /// Reads the text of a web configuration file; the paths in it are relative to `folder`.
+    /// Parses a web configuration file, whose paths are relative to `folder`.
     ///
     /// # Errors
-    /// Names the setting and what would be right. The text of the file is no secret, the hashes in it are not quoted.
+    /// Names the setting and the correction, and never quotes a hash.
     pub fn parse(text: &str, folder: &Path) -> Result<WebConfig, WebConfigError> {
         let read: Result<Option<Written>, _> = crate::yaml::from_str(&Source::new("", text));
         let written = read
@@ -186,7 +186,7 @@ impl WebConfig {
         for (user, hash) in &users {
             let place = format!("basic_auth_users: {user:?}");
             if user.is_empty() || user.contains(':') {
-                return wrong(&place, "a user name is not empty and has no colon");
+                return wrong(&place, "the user name is empty or has a colon");
             }
             if bcrypt::HashParts::from_str(hash).is_err() {
                 return wrong(
@@ -226,18 +226,18 @@ impl WrittenTls {
         let client_allowed_sans = self.client_allowed_sans.unwrap_or_default();
         let (cert_file, key_file) = match (path(self.cert_file), path(self.key_file)) {
             (Some(cert_file), Some(key_file)) => (cert_file, key_file),
-            // An empty section means no TLS, as it does to the toolkit.
+            // An empty section means no TLS, as in the toolkit.
             (None, None) if clients == ClientAuth::None && client_ca_file.is_none() => return Ok(None),
             (None, _) => {
                 return wrong(
                     "tls_server_config.cert_file",
-                    "missing; TLS takes a certificate and its key",
+                    "missing; TLS requires a certificate and its key",
                 );
             }
             (_, None) => {
                 return wrong(
                     "tls_server_config.key_file",
-                    "missing; TLS takes a certificate and its key",
+                    "missing; TLS requires a certificate and its key",
                 );
             }
         };
@@ -260,7 +260,7 @@ impl WrittenTls {
             return wrong("tls_server_config.client_allowed_sans", problem);
         }
         let min_version = match self.min_version.as_deref() {
-            // What is asked for here as a floor is kept: no version below 1.2 is ever spoken.
+            // Older minimum versions are accepted because 1.2 satisfies them.
             None | Some("TLS10" | "TLS11" | "TLS12") => TlsVersion::Tls12,
             Some("TLS13") => TlsVersion::Tls13,
             Some(other) => {
@@ -276,7 +276,7 @@ impl WrittenTls {
             Some(old @ ("TLS10" | "TLS11")) => {
                 return wrong(
                     "tls_server_config.max_version",
-                    format!("{old} is not spoken; TLS12 is the oldest"),
+                    format!("{old} is not supported; TLS12 is the oldest version"),
                 );
             }
             Some(other) => {
@@ -303,7 +303,7 @@ impl WrittenTls {
     }
 }
 
-/// Go's `tls.CipherSuites()`: what the toolkit lets be named. Some of them (CBC, static RSA) are not spoken here.
+/// The names that the toolkit accepts: Go's `tls.CipherSuites()`. evenkeel does not support CBC and static RSA.
 const GO_CIPHER_SUITES: [&str; 17] = [
     "TLS_AES_128_GCM_SHA256",
     "TLS_AES_256_GCM_SHA384",
@@ -337,7 +337,7 @@ fn known(key: &str, names: Option<Vec<String>>, all: &[&str]) -> Result<Vec<Stri
     }
 }
 
-/// The toolkit knows these five, and of two of them the values.
+/// Checks the headers: the toolkit accepts these five, and restricts the values of two.
 fn headers(written: Option<Texts>) -> Result<Vec<(HeaderName, HeaderValue)>, WebConfigError> {
     const KNOWN: [&str; 5] = [
         "Content-Security-Policy",
@@ -375,7 +375,7 @@ fn rate_limit(written: Option<WrittenRate>) -> Result<Option<RateLimit>, WebConf
     let Some(WrittenRate { interval, burst }) = written else {
         return Ok(None);
     };
-    // Without an interval there is no limit, to the toolkit.
+    // Without an interval there is no limit, as in the toolkit.
     let Some(interval) = interval else { return Ok(None) };
     let parsed = interval
         .parse::<jiff::SignedDuration>()

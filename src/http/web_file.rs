@@ -1,5 +1,5 @@
-//! The active web configuration file. It is reloaded when it or one of its certificates changes; after a bad change,
-//! the last good one stays in force and the error is logged.
+//! The active web configuration file. Reloads it when the file or one of its certificates changes. After an invalid
+//! change, the last valid one stays active and the error is logged.
 
 use super::tls::{self, TlsError};
 use super::token::Stamp;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_rustls::rustls::ServerConfig;
 
-/// What is wrong with a web configuration file or with what it names.
+/// An error in a web configuration file or in a file that it names.
 #[derive(Debug, thiserror::Error)]
 pub enum WebFileError {
     #[error("cannot read the web configuration file {path}: {source}")]
@@ -24,21 +24,21 @@ pub enum WebFileError {
     AuthenticationDropped { path: PathBuf },
 }
 
-/// What is in force at one moment.
+/// The active settings.
 pub struct Active {
     pub config: WebConfig,
     pub tls: Option<Arc<ServerConfig>>,
 }
 
 impl Active {
-    /// Whether a stranger is kept out by what the file says.
+    /// Whether the settings make clients authenticate.
     pub fn authenticates(&self) -> bool {
         let clients = self.config.tls.as_ref().map_or(ClientAuth::None, |tls| tls.clients);
         !self.config.users.is_empty() || clients == ClientAuth::RequireAndVerify
     }
 }
 
-/// A web configuration file that is looked at again whenever it is asked for.
+/// A web configuration file. Each use checks it for changes.
 pub struct WebFile {
     path: PathBuf,
     state: Mutex<State>,
@@ -46,16 +46,16 @@ pub struct WebFile {
 
 struct State {
     active: Arc<Active>,
-    /// Of all files at the last look, whether it was taken or not.
+    /// The stamps of all files at the last check, whether its result was valid or not.
     stamps: Stamps,
     bucket: Bucket,
 }
 
 impl WebFile {
-    /// Reads the file and all it names.
+    /// Reads the file and the files that it names.
     ///
     /// # Errors
-    /// Says which file and which setting is wrong.
+    /// Names the file and the invalid setting.
     pub fn open(path: &Path) -> Result<WebFile, WebFileError> {
         let (active, stamps) = load(path)?;
         let state = State {
@@ -69,7 +69,7 @@ impl WebFile {
         })
     }
 
-    /// What is in force now. Touches the file system: not for an async worker.
+    /// The present settings. Touches the file system, so call it outside of async workers.
     pub fn active(&self) -> Arc<Active> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = stamps(&self.path, state.active.config.tls.as_ref());
@@ -94,7 +94,7 @@ impl WebFile {
                 path: self.path.clone(),
             });
         }
-        // A slip in an editor must not open what may cause actions.
+        // A mistake in an editor must not open a listener that causes actions.
         if former.authenticates() && !active.authenticates() {
             return Err(WebFileError::AuthenticationDropped {
                 path: self.path.clone(),
@@ -103,8 +103,8 @@ impl WebFile {
         Ok((active, stamps))
     }
 
-    /// Whether the rate limit has room for one more request now, and takes it.
-    pub fn takes_one_more(&self, limit: Option<RateLimit>, now: Instant) -> bool {
+    /// Counts one more request. Returns false at the rate limit.
+    pub fn count_request(&self, limit: Option<RateLimit>, now: Instant) -> bool {
         let Some(limit) = limit else { return true };
         self.state
             .lock()
@@ -114,7 +114,7 @@ impl WebFile {
     }
 }
 
-/// Of the file itself and of what it names, in a fixed order; none where a file is not there.
+/// The stamps of the file and of the files that it names, in a fixed order; `None` for a missing file.
 type Stamps = Vec<Option<Stamp>>;
 
 fn stamps(path: &Path, tls: Option<&TlsSettings>) -> Stamps {
@@ -129,7 +129,7 @@ fn stamps(path: &Path, tls: Option<&TlsSettings>) -> Stamps {
         .collect()
 }
 
-/// Every stamp is taken before its file is read, so that a change in between shows at the next look.
+/// Reads each stamp before its file, so that the next check notices a change in between.
 fn load(path: &Path) -> Result<(Active, Stamps), WebFileError> {
     let own_stamp = Stamp::of(path).ok();
     let text = std::fs::read_to_string(path).map_err(|source| WebFileError::Unreadable {
@@ -158,7 +158,7 @@ fn load(path: &Path) -> Result<(Active, Stamps), WebFileError> {
 /// A token bucket. Pure.
 #[derive(Debug, Default)]
 struct Bucket {
-    /// Requests taken that have not leaked out yet, in units of intervals, at the last take.
+    /// Requests that had not leaked out at the last request, in units of intervals.
     taken: f64,
     at: Option<Instant>,
 }
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_lets_a_burst_in_and_then_one_per_interval() {
+    fn bucket_admits_a_burst_and_then_one_per_interval() {
         let limit = RateLimit {
             interval: Duration::from_millis(100),
             burst: 3,

@@ -1,4 +1,4 @@
-//! The client against the own server, plain and with TLS.
+//! The client against evenkeel's own server, plain and with TLS.
 
 use super::*;
 use crate::http::{Access, Answer, Limits, answer, serve};
@@ -72,7 +72,7 @@ fn run<F: Future>(test: F) -> F::Output {
 }
 
 #[test]
-fn credentials_are_read_for_each_connection_and_not_shown() {
+fn credentials_are_read_for_each_connection_and_redacted() {
     run(async {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("token");
@@ -106,7 +106,7 @@ fn credentials_are_read_for_each_connection_and_not_shown() {
 }
 
 #[test]
-fn a_redirect_is_an_answer_and_bounds_hold() {
+fn redirects_are_not_followed_and_bounds_hold() {
     run(async {
         let address = format!("http://{}", server(Access::open()).await);
         assert_eq!(get(&address, "/elsewhere", &settings()).await.unwrap().0, 302);
@@ -137,7 +137,7 @@ fn one_connection_serves_several_requests() {
 }
 
 #[test]
-fn https_servers_are_believed_as_the_settings_say() {
+fn https_servers_are_verified_as_configured() {
     run(async {
         let folder = TempDir::new().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -168,7 +168,7 @@ fn https_servers_are_believed_as_the_settings_say() {
             ..Trust::default()
         };
         check(named.clone(), true).await;
-        // The address is no name of the certificate, and no authority of this system has signed it.
+        // The certificate has another name, and no authority of this system has signed it.
         check(
             Trust {
                 server_name: None,

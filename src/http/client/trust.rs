@@ -1,4 +1,4 @@
-//! Whom a client believes, and who it says it is: from settings and files to rustls.
+//! TLS settings of a client, and their conversion to rustls.
 
 use crate::http::tls::{TlsError, certificates, private_key};
 use serde::{Deserialize, Serialize};
@@ -13,18 +13,20 @@ use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, RootCertSt
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Trust {
-    /// Believed instead of the authorities of this system.
+    /// Certificate authorities to trust instead of those of the system.
     pub ca_file: Option<PathBuf>,
-    /// Certificate and key that we show.
+    /// The client's certificate and key.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// The name that the server's certificate must bear, where it is not the host's.
+    /// The name in the server's certificate, if it differs from the host name.
     pub server_name: Option<String>,
     pub insecure_skip_verify: bool,
 }
 
 impl Trust {
+    /// Reads the certificates. Touches the file system, so call it outside of async workers.
+    ///
     /// # Errors
-    /// Names the file that is wrong. Touches the file system: not for an async worker.
+    /// Names the invalid file.
     pub(super) fn client_config(&self) -> Result<ClientConfig, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -53,14 +55,14 @@ impl Trust {
         let mut roots = RootCertStore::empty();
         match &self.ca_file {
             Some(path) => roots.add_parsable_certificates(certificates(path)?),
-            // A system without authorities trusts no server; the handshake says so.
+            // Without authorities on the system, the handshake fails with a reason.
             None => roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
         };
         Ok(roots)
     }
 }
 
-/// Takes any certificate whose key the server holds: `insecure_skip_verify`.
+/// Accepts any certificate whose key the server has: `insecure_skip_verify`.
 #[derive(Debug)]
 struct AnyServer {
     provider: Arc<CryptoProvider>,

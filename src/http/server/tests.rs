@@ -98,7 +98,7 @@ fn dns(name: &str) -> SanType {
     SanType::DnsName(Ia5String::try_from(name).unwrap())
 }
 
-/// A server that admits and says so.
+/// A server that admits each request and responds with the HTTP version.
 struct Site {
     addr: SocketAddr,
     shutdown: Option<oneshot::Sender<()>>,
@@ -147,7 +147,7 @@ impl Site {
         }
     }
 
-    /// The answer's text, or none where the connection came to none.
+    /// The response, or `None` if the connection failed.
     fn get(&self, client: ClientConfig, headers: &str) -> Option<String> {
         let tls = ClientConnection::new(Arc::new(client), ServerName::try_from("localhost").unwrap()).unwrap();
         let stream = std::net::TcpStream::connect(self.addr).unwrap();
@@ -166,7 +166,7 @@ fn exchange(mut stream: impl std::io::Read + std::io::Write, headers: &str) -> O
         .write_all(format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n").as_bytes())
         .ok()?;
     let mut answer = String::new();
-    // The end may come without TLS's own farewell.
+    // The server may close without TLS's close_notify.
     let _ = stream.read_to_string(&mut answer);
     Some(answer.to_ascii_lowercase()).filter(|answer| answer.starts_with("http/1.1 "))
 }
@@ -185,7 +185,7 @@ impl Drop for Site {
 const TLS: &str = "cert_file: server.crt, key_file: server.key";
 
 #[test]
-fn tls_is_spoken_in_the_versions_asked_for_and_plain_text_is_not() {
+fn configured_tls_versions_are_served_and_plain_text_is_not() {
     let authority = Authority::new();
     authority.issue("server", &[dns("localhost")]);
     let check = |settings: &str, tls12: bool, tls13: bool| {
@@ -201,7 +201,7 @@ fn tls_is_spoken_in_the_versions_asked_for_and_plain_text_is_not() {
     check(", min_version: TLS13", false, true);
     check(", max_version: TLS12", true, false);
     check(", cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]", false, true);
-    // The certificate's key is an elliptic one.
+    // The certificate has an elliptic key.
     check(", cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]", false, true);
     check(
         ", cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256], curve_preferences: [CurveP521, X25519]",
@@ -211,7 +211,7 @@ fn tls_is_spoken_in_the_versions_asked_for_and_plain_text_is_not() {
 }
 
 #[test]
-fn client_certificates_are_demanded_as_the_file_says() {
+fn client_certificates_are_required_as_configured() {
     let (ours, others) = (Authority::new(), Authority::new());
     ours.issue("server", &[dns("localhost")]);
     let mail = SanType::Rfc822Name(Ia5String::try_from("ops@example.com").unwrap());
@@ -281,7 +281,7 @@ fn client_certificates_are_demanded_as_the_file_says() {
 }
 
 #[test]
-fn http2_is_spoken_where_tls_agrees_on_it() {
+fn http2_is_used_if_tls_negotiated_it() {
     let authority = Authority::new();
     authority.issue("server", &[dns("localhost")]);
     let check = |http: &str, expected: Option<&str>| {
@@ -326,7 +326,7 @@ fn http2_is_spoken_where_tls_agrees_on_it() {
 }
 
 #[test]
-fn passwords_tokens_headers_and_rates_are_kept() {
+fn passwords_tokens_headers_and_rates_are_enforced() {
     let authority = Authority::new();
     let token = authority.path("token");
     fs::write(&token, "s3cret").unwrap();
@@ -364,7 +364,7 @@ fn passwords_tokens_headers_and_rates_are_kept() {
     check("Authorization: Basic !!!\r\n", 401);
     check("Authorization: Bearer alice\r\n", 401);
 
-    // Users that change count at once; an error in the file changes nothing, nor does a file without any user.
+    // Changed users apply at once. An invalid file and a file without users change nothing.
     fs::write(&config, text.replace("alice", "carol")).unwrap();
     check(&basic("alice:päss:wörd"), 401);
     check(&basic("carol:päss:wörd"), 200);
@@ -392,7 +392,7 @@ fn a_changed_certificate_is_used_for_the_next_connection() {
         }
     };
     check(true);
-    // Certificate and key cannot change at one instant; in between the former pair stays.
+    // Certificate and key cannot change at the same time. In between the former pair stays active.
     fs::copy(second.path("server.crt"), first.path("server.crt")).unwrap();
     check(true);
     fs::copy(second.path("server.key"), first.path("server.key")).unwrap();
@@ -402,7 +402,7 @@ fn a_changed_certificate_is_used_for_the_next_connection() {
 }
 
 #[test]
-fn a_file_that_cannot_be_served_is_refused_with_the_reason() {
+fn unusable_files_are_rejected_with_the_reason() {
     let authority = Authority::new();
     authority.issue("server", &[dns("localhost")]);
     authority.issue("other", &[dns("localhost")]);
@@ -424,7 +424,7 @@ fn a_file_that_cannot_be_served_is_refused_with_the_reason() {
     );
     check(
         "tls_server_config: {cert_file: server.crt, key_file: other.key}",
-        "do not go together",
+        "do not match",
     );
     check(
         "tls_server_config: {cert_file: server.crt, key_file: server.crt}",
@@ -461,7 +461,7 @@ fn a_file_that_cannot_be_served_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_peer_that_takes_nothing_of_its_answer_is_given_up() {
+fn connection_of_a_peer_that_does_not_read_is_closed() {
     // More than the kernel buffers for a connection.
     let large = Bytes::from(vec![b'x'; 64 * 1024 * 1024]);
     let limits = Limits {
@@ -479,12 +479,12 @@ fn a_peer_that_takes_nothing_of_its_answer_is_given_up() {
     });
     let mut lazy = std::net::TcpStream::connect(site.addr).unwrap();
     lazy.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    // There is one slot only: this is answered because the lazy one lost it.
+    // There is only one slot, so this succeeds only because the lazy connection lost it.
     assert_eq!(code(&site.get_plain("")), Some(200));
 }
 
 #[test]
-fn silent_connections_make_room_for_one_that_speaks() {
+fn idle_connections_are_closed_for_active_ones() {
     let limits = Limits {
         max_connections: 2,
         header_timeout: Duration::from_secs(600),
@@ -503,7 +503,7 @@ fn silent_connections_make_room_for_one_that_speaks() {
 }
 
 #[test]
-fn a_head_without_bounds_is_refused() {
+fn oversized_head_is_rejected() {
     let site = Site::start_with(Access::open());
     assert_eq!(
         code(&site.get_plain(&format!("X-Fine: {}\r\n", "x".repeat(16 * 1024)))),

@@ -1,5 +1,5 @@
-//! Files as the toolkit takes and refuses them (compared with `promtool check web-config` 2.42); where evenkeel is
-//! stricter, a file would have been served less safely than it reads.
+//! Files that the toolkit accepts and rejects (compared with `promtool check web-config` 2.42). evenkeel is stricter
+//! where the toolkit would serve a file less safely than it reads.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn parse(text: &str) -> Result<WebConfig, WebConfigError> {
 }
 
 #[test]
-fn a_whole_file_is_read_as_the_toolkit_reads_it() {
+fn complete_file_is_read_as_by_the_toolkit() {
     let text = format!(
         "
 tls_server_config:
@@ -54,7 +54,7 @@ rate_limit: {{interval: 1m30s, burst: 20}}
 }
 
 #[test]
-fn files_that_ask_for_nothing_are_fine() {
+fn empty_files_are_valid() {
     for text in [
         "",
         "# nothing\n",
@@ -73,7 +73,7 @@ fn files_that_ask_for_nothing_are_fine() {
 }
 
 #[test]
-fn a_bad_file_says_where_and_what_would_be_right() {
+fn errors_name_the_place_and_the_correction() {
     let check = |text: &str, says: &[&str]| {
         let wrong = parse(text).expect_err(text).to_string();
         for says in says {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use evenkeel::family::{Family, label};
-use evenkeel::watch::history::{History, Interest, Source};
+use evenkeel::watch::history::{History, ReadSet, SnapshotSource};
 use evenkeel::watch::promql::{Query, Semantics, parse};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use std::panic;
@@ -44,11 +44,11 @@ fuzz_target!(
 
 /// As text, in which a NaN equals itself.
 fn evaluate(query: &Query) -> String {
-    let mut interest = Interest::default();
-    query.add_interest(&mut interest);
-    let mut history = History::new(interest);
+    let mut read_set = ReadSet::default();
+    query.add_to_read_set(&mut read_set);
+    let mut history = History::new(read_set);
     for step in 0..STEPS {
-        history.append(Source(0), NOW_MS - (STEPS - step) * STEP_MS, &families(step), &[]);
+        history.append(SnapshotSource(0), NOW_MS - (STEPS - step) * STEP_MS, &families(step), &[]);
     }
     format!("{:?}", query.evaluate(&history, NOW_MS, Semantics::default()))
 }

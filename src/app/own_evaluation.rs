@@ -13,7 +13,7 @@ use crate::engine::Answer;
 use crate::sense::{Sampling, Snapshot};
 use crate::watch::alerting::Change;
 use crate::watch::evaluator::{self, Evaluator, Round, Settings};
-use crate::watch::history::{History, Interest};
+use crate::watch::history::{History, ReadSet};
 use crate::watch::promql::Semantics;
 use crate::watch::restart::ActiveAlerts;
 use std::collections::HashSet;
@@ -75,16 +75,16 @@ impl OwnEvaluation {
             settled_at,
             said: None,
         };
-        evaluation.history = History::new(evaluation.interest());
+        evaluation.history = History::new(evaluation.read_set());
         evaluation
     }
 
     /// The metrics that rules and conditions read.
-    pub fn interest(&self) -> Interest {
-        let mut interest = self.evaluator.interest();
+    pub fn read_set(&self) -> ReadSet {
+        let mut read_set = self.evaluator.read_set();
         let conditions = self.orders.conditions.values();
-        conditions.for_each(|query| query.add_interest(&mut interest));
-        interest
+        conditions.for_each(|query| query.add_to_read_set(&mut read_set));
+        read_set
     }
 
     /// Whether there are rules or conditions to evaluate. Otherwise no samples are needed.
@@ -129,7 +129,7 @@ impl OwnEvaluation {
             .evaluator
             .replace(settings(&orders), orders.files.clone(), &mut self.history, newest_ms);
         self.orders = orders;
-        self.history.set_interest(self.interest());
+        self.history.set_read_set(self.read_set());
         self.ages.replace(boot_now);
         Messages {
             alerts: ended.into_iter().map(|transition| transition.alert).collect(),
@@ -155,13 +155,13 @@ impl OwnEvaluation {
     pub fn answer(&self, condition: &str, boot_now: Duration) -> Option<Answer> {
         let query = self.orders.conditions.get(condition)?;
         let newest = self.newest?;
-        let basis = self.evaluator.basis(query, &self.history);
+        let query_inputs = self.evaluator.query_inputs(query, &self.history);
         let since_newest = |at_ms: i64| Duration::from_millis((newest.wall_ms - at_ms).max(0) as u64);
-        let evaluations = basis.evaluations.iter().map(|(at_ms, interval_ms)| {
+        let evaluations = query_inputs.evaluations.iter().map(|(at_ms, interval_ms)| {
             let at = at_ms.map_or(Duration::ZERO, |at_ms| newest.boot.saturating_sub(since_newest(at_ms)));
             (at, Duration::from_millis((*interval_ms).max(0) as u64))
         });
-        let (sample_at, is_recent) = self.ages.judge(&self.history, &basis, evaluations, boot_now);
+        let (sample_at, is_recent) = self.ages.judge(&self.history, &query_inputs, evaluations, boot_now);
         let holds = || evaluator::holds(query, &self.history, newest.wall_ms, Semantics::default());
         Some(Answer {
             holds: is_recent && holds(),

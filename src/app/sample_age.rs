@@ -2,13 +2,13 @@
 //! latest sampling.
 
 use crate::sense::{COLLECTORS, CollectorReading, Pace, Sampling, Snapshot};
-use crate::watch::evaluator::{Basis, UNSEEN_PATIENCE_MS};
-use crate::watch::history::{History, Source};
+use crate::watch::evaluator::{QueryInputs, UNSEEN_METRIC_WAIT_MS};
+use crate::watch::history::{History, SnapshotSource};
 use std::collections::HashMap;
 use std::time::Duration;
 
 /// What the sampler computes itself at each beat.
-pub const READY_MADE: Source = Source(0);
+pub const READY_MADE: SnapshotSource = SnapshotSource(0);
 
 /// A sample that has missed this many readings is too old, because its collector is stuck or fails.
 const MAX_MISSED: u32 = 4;
@@ -16,7 +16,7 @@ const MAX_MISSED: u32 = 4;
 const MIN_MAX_AGE: Duration = Duration::from_secs(10);
 
 struct Collector {
-    source: Source,
+    source: SnapshotSource,
     interval: Duration,
     /// CLOCK_BOOTTIME of the reading that was taken into the history last.
     taken: Option<Duration>,
@@ -52,9 +52,9 @@ impl SampleAge {
     }
 
     /// Where a reading belongs in the history, if it is not there yet.
-    pub fn note_reading(&mut self, reading: &CollectorReading) -> Option<Source> {
+    pub fn note_reading(&mut self, reading: &CollectorReading) -> Option<SnapshotSource> {
         // By name, because what is slow at the start takes its place in the snapshot later.
-        let next = Source(self.collectors.len() as u16 + 1);
+        let next = SnapshotSource(self.collectors.len() as u16 + 1);
         let sampling = self.sampling;
         let collector = self.collectors.entry(reading.collector).or_insert_with(|| Collector {
             source: next,
@@ -81,13 +81,13 @@ impl SampleAge {
     pub fn judge(
         &self,
         history: &History,
-        basis: &Basis,
+        query_inputs: &QueryInputs,
         evaluations: impl Iterator<Item = (Duration, Duration)>,
         boot_now: Duration,
     ) -> (Duration, bool) {
         let sources = history.sources();
-        let read: Vec<Source> = sources
-            .filter(|(metric, _)| basis.sampled.keep_ms(metric).is_some())
+        let read: Vec<SnapshotSource> = sources
+            .filter(|(metric, _)| query_inputs.sampled.keep_ms(metric).is_some())
             .flat_map(|(_, sources)| sources.iter().copied())
             .collect();
         let collectors = self.collectors.values();
@@ -95,8 +95,8 @@ impl SampleAge {
             .filter(|collector| read.contains(&collector.source))
             .map(|collector| (collector.sampled.unwrap_or_default(), collector.interval));
         // A metric that no sample had may come from a collector that was not read yet, and then it is not absent.
-        let patience = Duration::from_millis(UNSEEN_PATIENCE_MS as u64);
-        let mut is_recent = !basis.has_unseen || boot_now.saturating_sub(self.rules_since) >= patience;
+        let patience = Duration::from_millis(UNSEEN_METRIC_WAIT_MS as u64);
+        let mut is_recent = !query_inputs.has_unseen || boot_now.saturating_sub(self.rules_since) >= patience;
         let mut oldest = self.beat;
         let beat = (self.beat, self.sampling.interval);
         for (read_at, interval) in collectors.chain(evaluations).chain([beat]) {

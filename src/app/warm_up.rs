@@ -17,7 +17,7 @@ use crate::rule::step::Send;
 use crate::rule::{OrderBy, OrderKey, Rule, RuleSet, Step, TargetSelector};
 use crate::telemetry::Telemetry;
 use crate::watch::evaluator::{Evaluator, Settings};
-use crate::watch::history::{History, Source as Wrote};
+use crate::watch::history::{History, SnapshotSource};
 use crate::watch::rule_file::parse;
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -145,14 +145,14 @@ impl Evaluation {
     fn prepare() -> Option<Evaluation> {
         const RULES: &str = "groups: [{name: rehearsal, rules: [{alert: rehearsal, expr: 'a / a * 100 > 0'}]}]";
         let evaluator = Evaluator::new(Settings::default(), vec![parse(NAME, RULES).ok()?]);
-        let history = History::new(evaluator.interest());
+        let history = History::new(evaluator.read_set());
         Some(Evaluation { evaluator, history })
     }
 
     /// Returns the number of alerts.
     fn process_alerts(mut self) -> usize {
         let family = Family::gauge("a", "").value(1.0);
-        self.history.append(Wrote::default(), 1000, &[family], &[]);
+        self.history.append(SnapshotSource::default(), 1000, &[family], &[]);
         let round = self
             .evaluator
             .evaluate_early(&mut self.history, 1000, &HashSet::from(["a"]));

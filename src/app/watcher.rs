@@ -11,7 +11,7 @@ use crate::host::linux::boot_time;
 use crate::host::self_priority::{self, SelfProtection};
 use crate::sense::{EarlyCause, SampleKind, Sampling, Snapshot};
 use crate::telemetry::Telemetry;
-use crate::watch::history::Interest;
+use crate::watch::history::ReadSet;
 use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -33,14 +33,14 @@ enum Message {
 /// The metrics that rules and conditions read, for the sampler.
 #[derive(Default)]
 struct Reads {
-    interest: ArcSwap<Interest>,
+    read_set: ArcSwap<ReadSet>,
     /// Another number with each set of rules; 0 where there are none. Asked every second, so beside the rest.
     rules_revision: AtomicU64,
 }
 
 impl Reads {
     fn set(&self, evaluation: &OwnEvaluation, rules_revision: u64) {
-        self.interest.store(Arc::new(evaluation.interest()));
+        self.read_set.store(Arc::new(evaluation.read_set()));
         self.rules_revision.store(
             if evaluation.has_rules() { rules_revision } else { 0 },
             Ordering::Release,
@@ -149,7 +149,7 @@ impl crate::sense::Subscriber for Subscriber {
     }
 
     fn reads(&self, metric: &str) -> bool {
-        self.reads.interest.load().keep_ms(metric).is_some()
+        self.reads.read_set.load().keep_ms(metric).is_some()
     }
 
     fn on_sample(&mut self, snapshot: &Arc<Snapshot>, kind: SampleKind) {

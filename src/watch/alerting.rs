@@ -9,12 +9,12 @@ use crate::alert::{Alert, Labels, Source, Status};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The name of the series that says which alerts are pending or firing.
+/// The name of the series of pending and firing alerts.
 pub const ALERTS: &str = "ALERTS";
-/// The name of the series that says since when.
+/// The name of the series with the start of each alert.
 pub const ALERTS_FOR_STATE: &str = "ALERTS_FOR_STATE";
 
-/// What an evaluation means for one alert that fires or has just ceased to.
+/// The effect of an evaluation on an alert that fires or fired before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     Began,
@@ -22,14 +22,14 @@ pub enum Change {
     Ended,
 }
 
-/// An alert and what became of it.
+/// An alert and its change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
     pub alert: Alert,
     pub change: Change,
 }
 
-/// Why a rule yielded nothing although its expression did.
+/// The reason why a rule has no alerts although its expression has results.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AlertingError {
     #[error("two alerts have the same labels after the rule's labels were applied: {0}")]
@@ -38,11 +38,11 @@ pub enum AlertingError {
     Limit { count: usize, limit: usize },
 }
 
-/// Whether an evaluation may say that something is over.
+/// The kind of evaluation, which decides whether alerts may end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub enum EvaluationKind {
     Regular,
-    /// Between two regular ones, on a part of the series: finds what begins, and leaves the rest as it is.
+    /// An evaluation between two regular ones, on a part of the series. It starts alerts and ends none.
     Early,
 }
 
@@ -52,9 +52,9 @@ struct Active {
     value: f64,
     active_at_ms: i64,
     fired_at_ms: Option<i64>,
-    /// Since when the expression no longer yields it, while `keep_firing_for` holds it.
+    /// The time since which only `keep_firing_for` keeps the alert firing.
     kept_since_ms: Option<i64>,
-    /// It was active before a restart and has not been told as firing since.
+    /// The alert was active before a restart and has not been reported as firing since.
     is_carried_over: bool,
 }
 
@@ -62,13 +62,13 @@ struct Active {
 #[derive(Debug, Clone, Default)]
 pub struct AlertState {
     active: BTreeMap<LabelSet, Active>,
-    /// What was active before a restart and is not decided yet: too few samples have been taken since.
+    /// Alerts that were active before a restart. Too few samples have been taken since to decide about them.
     remembered: BTreeMap<LabelSet, Remembered>,
-    /// Samples since the start reach as far back as the rule's expression reads.
+    /// Whether samples since the start reach back as far as the rule's expression reads.
     has_samples: bool,
 }
 
-/// An alert as it stood when it was seen last, before a restart. Times are Unix milliseconds.
+/// The last known state of an alert before a restart. Times are Unix milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remembered {
     pub active_at_ms: i64,
@@ -76,7 +76,7 @@ pub struct Remembered {
     pub seen_at_ms: i64,
 }
 
-/// What was seen longer ago says nothing about now.
+/// Maximum age of the state of an alert before a restart.
 const MAX_UNSEEN_MS: i64 = 10 * 60 * 1000;
 
 impl Remembered {
@@ -85,31 +85,33 @@ impl Remembered {
     }
 }
 
-/// An active alert as tests and status pages see it.
+/// An active alert, for tests and the status page.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ActiveAlert<'a> {
     pub labels: &'a LabelSet,
     pub annotations: &'a [(String, String)],
     pub value: f64,
-    /// Unix time in milliseconds of the first evaluation that yielded it.
+    /// Unix time in milliseconds of the first evaluation with this alert.
     pub active_at_ms: i64,
-    /// When it had been active for as long as the rule demands; `None` while it is pending.
+    /// Unix time in milliseconds at which the alert began to fire; `None` while it is pending.
     pub fired_at_ms: Option<i64>,
 }
 
 impl AlertState {
-    /// Takes what the rule's expression yields at `now_ms`, and adds to `told` which alerts fire and which have ceased to.
+    /// Applies the result of the rule's expression at `now_ms`, and appends to `output` the alerts that fire and
+    /// those that ended.
     ///
     /// # Errors
-    /// Alerts that cannot be told apart leave everything as it was; too many alerts end them all, as in Prometheus.
+    /// When two alerts have the same labels, which changes no alert. When there are too many alerts, which ends all, as
+    /// in Prometheus.
     pub fn advance(
         &mut self,
         rule: &AlertingRule,
         limit: usize,
         elements: Vec<Element>,
         external: (&LabelSet, &str),
-        (now_ms, look): (i64, Look),
-        told: &mut Vec<Transition>,
+        (now_ms, kind): (i64, EvaluationKind),
+        output: &mut Vec<Transition>,
     ) -> Result<(), AlertingError> {
         let mut yielded = BTreeSet::new();
         let mut current = Vec::with_capacity(elements.len());
@@ -136,7 +138,7 @@ impl AlertState {
                 && before.fired_at_ms.is_some()
                 && before.is_recent(now_ms)
             {
-                // It goes on or is over, which only enough samples tell.
+                // Enough samples must exist to decide whether the alert continues or is over.
                 before.seen_at_ms = now_ms;
                 continue;
             }
@@ -155,30 +157,36 @@ impl AlertState {
             });
             (active.annotations, active.value) = (annotations, value);
         }
-        let mut transitions = self.step(rule, &yielded, now_ms, look);
-        if self.has_samples && look == Look::Regular {
+        let mut transitions = self.step(rule, &yielded, now_ms, kind);
+        if self.has_samples && kind == EvaluationKind::Regular {
             transitions.extend(self.end_remembered(now_ms));
         }
         let count = self.active.len();
         if limit > 0 && count > limit {
-            // What has begun just now was never told, and so need not be ended.
+            // An alert that has just begun was not reported, and needs no end.
             self.active.retain(|_, active| active.fired_at_ms != Some(now_ms));
             transitions.retain(|transition| transition.change == Change::Ended);
-            told.extend(transitions);
-            told.extend(self.end_all(now_ms));
+            output.extend(transitions);
+            output.extend(self.end_all(now_ms));
             return Err(AlertingError::Limit { count, limit });
         }
-        told.extend(transitions);
+        output.extend(transitions);
         Ok(())
     }
 
-    fn step(&mut self, rule: &AlertingRule, yielded: &BTreeSet<LabelSet>, now_ms: i64, look: Look) -> Vec<Transition> {
+    fn step(
+        &mut self,
+        rule: &AlertingRule,
+        yielded: &BTreeSet<LabelSet>,
+        now_ms: i64,
+        kind: EvaluationKind,
+    ) -> Vec<Transition> {
         let mut transitions = Vec::new();
         let has_samples = self.has_samples;
         self.active.retain(|labels, active| {
             if yielded.contains(labels) {
                 active.kept_since_ms = None;
-            } else if look == Look::Early {
+            } else if kind == EvaluationKind::Early {
                 return true;
             } else {
                 let Some(fired_at_ms) = active.fired_at_ms else {
@@ -196,7 +204,7 @@ impl AlertState {
             }
             let is_carried_over = active.is_carried_over;
             let change = match active.fired_at_ms {
-                // The engine has not heard of it since the restart.
+                // The engine has not received the alert since the restart.
                 Some(_) if is_carried_over => Change::Began,
                 Some(_) => Change::Continues,
                 None if now_ms - active.active_at_ms >= rule.for_ms && (has_samples || !is_carried_over) => {
@@ -213,17 +221,17 @@ impl AlertState {
         transitions
     }
 
-    /// What was active before a restart counts where the expression yields it again, once the rule has enough samples.
+    /// Adds an alert that was active before a restart. It continues if the expression yields it again.
     pub fn remember(&mut self, labels: LabelSet, remembered: Remembered) {
         self.remembered.insert(labels, remembered);
     }
 
-    /// What was active before a restart and is not decided yet.
+    /// The undecided alerts of before a restart.
     pub fn remembered(&self) -> impl Iterator<Item = (&LabelSet, Remembered)> {
         self.remembered.iter().map(|(labels, remembered)| (labels, *remembered))
     }
 
-    /// Says whether samples since the start reach as far back as the rule's expression reads.
+    /// Sets whether samples since the start reach back as far as the rule's expression reads.
     pub fn set_has_samples(&mut self, has_samples: bool) {
         self.has_samples = has_samples;
     }
@@ -232,7 +240,7 @@ impl AlertState {
         self.has_samples
     }
 
-    /// Moves all times: the wall clock was stepped, and what has begun is as old as before.
+    /// Shifts all times after a step of the wall clock, so that the ages of alerts stay.
     pub fn shift(&mut self, by_ms: i64) {
         let move_by = |at_ms: &mut i64| *at_ms += by_ms;
         for active in self.active.values_mut() {
@@ -247,13 +255,13 @@ impl AlertState {
         }
     }
 
-    /// The alerts that fire, as they would be sent.
+    /// The firing alerts, in the form in which they are sent.
     pub fn firing(&self) -> impl Iterator<Item = Alert> {
         let active = self.active.iter();
         active.filter_map(|(labels, active)| Some(to_alert(labels, active, active.fired_at_ms?, None)))
     }
 
-    /// What fired before a restart and was not yielded since is over; what was pending is forgotten.
+    /// Ends alerts that fired before a restart and not since, and drops those that were pending.
     fn end_remembered(&mut self, now_ms: i64) -> Vec<Transition> {
         let ended = std::mem::take(&mut self.remembered).into_iter();
         let ended = ended.filter_map(|(labels, before)| {
@@ -273,7 +281,7 @@ impl AlertState {
         ended.collect()
     }
 
-    /// Ends everything, because the rule is gone or may not go on.
+    /// Ends all alerts, because the rule was removed or exceeds its limit.
     pub fn end_all(&mut self, now_ms: i64) -> Vec<Transition> {
         let remembered = self.end_remembered(now_ms);
         let ended = std::mem::take(&mut self.active)
@@ -288,7 +296,7 @@ impl AlertState {
         ended.chain(remembered).collect()
     }
 
-    /// All alerts, pending ones too, sorted by labels.
+    /// All alerts including pending ones, sorted by labels.
     pub fn active(&self) -> impl Iterator<Item = ActiveAlert<'_>> {
         self.active.iter().map(|(labels, active)| ActiveAlert {
             labels,
@@ -321,8 +329,8 @@ impl AlertState {
     }
 }
 
-/// Since when an alert that is yielded at `now_ms` is active, and fires. Time without evaluation does not count for `for`;
-/// what fired goes on.
+/// The times since which an alert is active and fires. After a restart a firing alert continues, and time without
+/// evaluation does not count for the `for` of a pending one.
 fn begun(remembered: Option<Remembered>, now_ms: i64) -> (i64, Option<i64>) {
     match remembered {
         None => (now_ms, None),
@@ -341,7 +349,7 @@ fn alert_labels(rule: &AlertingRule, facts: Facts<'_>) -> LabelSet {
     facts.labels.with(without_name.into_iter().chain(own).chain(alertname))
 }
 
-/// Like the alert that Prometheus sends: it starts when it fires, not when it becomes pending.
+/// Converts an alert. It starts when it fires, not when it becomes pending, as in Prometheus.
 fn to_alert(labels: &LabelSet, active: &Active, fired_at_ms: i64, ended_at_ms: Option<i64>) -> Alert {
     let labels: Labels = labels
         .pairs()
@@ -372,7 +380,7 @@ mod tests {
     use super::super::rule_file::{Rule, parse};
     use super::*;
 
-    /// Feeds one second after the other, `1` where the expression yields; tells `b`egan, `c`ontinues, `e`nded or nothing.
+    /// Evaluates once per second, with a result for each `1` in `yields`; expects `b`egan, `c`ontinues, `e`nded or nothing.
     fn check(rule: &str, yields: &str, expected: &str) {
         let text = format!("groups: [{{name: g, rules: [{{alert: A, expr: a, {rule}}}]}}]");
         let mut file = parse("x.yml", &text).unwrap();
@@ -395,7 +403,7 @@ mod tests {
                     0,
                     elements,
                     (&external, ""),
-                    (second * 1000, Look::Regular),
+                    (second * 1000, EvaluationKind::Regular),
                     &mut transitions,
                 )
                 .unwrap();
@@ -419,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_restart_what_fired_goes_on_and_what_was_pending_waits_for_the_rest() {
+    fn restart_continues_firing_and_delays_pending_alerts() {
         let text = "groups: [{name: g, rules: [{alert: A, expr: a, for: 10s}]}]";
         let mut file = parse("x.yml", text).unwrap();
         let Rule::Alerting(rule) = file.groups[0].rules.remove(0) else {
@@ -432,13 +440,13 @@ mod tests {
                 value: 1.0,
             }]
         };
-        let second = |second: i64| (second * 1000, Look::Regular);
-        // Last seen at 100 s, and yielded again from `back` on: when it fires, and since when.
+        let second = |second: i64| (second * 1000, EvaluationKind::Regular);
+        // The alert was last seen at 100 s and comes back at `back`. Expects when it fires, and since when.
         for (fired_at_ms, back, expected) in [
             (None, 130, Some((136, 136_000))),
             (Some(95_000), 130, Some((130, 95_000))),
             (Some(95_000), 100 + 601, Some((711, 711_000))),
-            // The calendar was set back.
+            // The wall clock was set back.
             (Some(95_000), 99, Some((109, 109_000))),
         ] {
             let mut state = AlertState::default();
@@ -452,18 +460,20 @@ mod tests {
             state.set_has_samples(true);
             let mut fired = None;
             for now in back..back + 20 {
-                let mut told = Vec::new();
+                let mut output = Vec::new();
                 state
-                    .advance(&rule, 0, yielded(), (&external, ""), second(now), &mut told)
+                    .advance(&rule, 0, yielded(), (&external, ""), second(now), &mut output)
                     .unwrap();
-                fired = fired.or(told.first().map(|told| (now, told.alert.starts_at.as_millisecond())));
+                fired = fired.or(output
+                    .first()
+                    .map(|transition| (now, transition.alert.starts_at.as_millisecond())));
             }
             assert_eq!(fired, expected, "{fired_at_ms:?} {back}");
         }
     }
 
     #[test]
-    fn an_alert_bears_labels_of_series_and_rule_and_its_name() {
+    fn alert_has_labels_of_series_and_rule_and_its_name() {
         let text = "groups: [{name: g, rules: [{alert: A, expr: a, labels: {sev: '{{ $labels.l }}!', gone: ''}, \
                     annotations: {s: 'v={{ $value }}'}}]}]";
         let mut file = parse("x.yml", text).unwrap();
@@ -480,7 +490,7 @@ mod tests {
                 0,
                 elements,
                 (&LabelSet::default(), ""),
-                (1500, Look::Regular),
+                (1500, EvaluationKind::Regular),
                 &mut transitions,
             )
             .unwrap();
@@ -508,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_that_become_equal_are_an_error_and_change_nothing() {
+    fn alerts_with_equal_labels_are_an_error() {
         let text = "groups: [{name: g, rules: [{alert: A, expr: a, labels: {l: same}}]}]";
         let mut file = parse("x.yml", text).unwrap();
         let Rule::Alerting(rule) = file.groups[0].rules.remove(0) else {
@@ -525,7 +535,7 @@ mod tests {
             0,
             both,
             (&LabelSet::default(), ""),
-            (0, Look::Regular),
+            (0, EvaluationKind::Regular),
             &mut Vec::new(),
         );
         assert!(matches!(result, Err(AlertingError::SameLabels(_))));

@@ -15,7 +15,7 @@ const UNITS: [(&str, i64); 7] = [
 /// Milliseconds of a duration; `0` needs no unit.
 ///
 /// # Errors
-/// A sentence that says what would be right.
+/// A sentence with the correction.
 pub fn parse_ms(text: &str) -> Result<i64, String> {
     let wrong = || format!("{text:?} is not a duration, expected for example 30s, 5m or 1h30m");
     if text == "0" {

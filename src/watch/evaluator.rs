@@ -1,19 +1,19 @@
-//! The evaluator of rule groups: it evaluates the groups that are due, writes recorded series into the history, and
+//! The evaluator of rule groups: evaluates the groups that are due, writes recorded series into the history, and
 //! returns alerts. The caller passes time and samples; the evaluator uses no clock and no file.
 
-use super::alerting::{ActiveAlert, AlertState, AlertingError, Look, Remembered, Transition};
-use super::history::{History, Interest, stale};
+use super::alerting::{ActiveAlert, AlertState, AlertingError, EvaluationKind, Remembered, Transition};
+use super::dependencies::Dependencies;
+use super::history::{History, ReadSet, stale};
 use super::labels::{LabelSet, METRIC_NAME, Text};
-use super::lineage::Lineage;
-use super::promql::{Element, EvaluationError, Query, Semantics, Value};
+use super::promql::{Element, EvaluationError, Query, QueryValue, Semantics};
 use super::rule_file::{Group, RecordingRule, Rule, RuleFile};
 use crate::alert::Alert;
 use std::collections::{HashMap, HashSet, VecDeque};
 
-/// What holds for all rules.
+/// The settings of all rules.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// For groups that set none.
+    /// The interval of groups that set none.
     pub interval_ms: i64,
     pub external_labels: LabelSet,
     pub external_url: String,
@@ -32,17 +32,17 @@ impl Default for Settings {
     }
 }
 
-/// What one call of [`Evaluator::evaluate`] has found.
+/// The result of [`Evaluator::evaluate`].
 #[derive(Debug, Default)]
 pub struct Round {
-    /// Every alert that fires in a group that was due, and every one that has ceased to.
+    /// The alerts of the evaluated groups that fire, and those that ended.
     pub transitions: Vec<Transition>,
     pub failures: Vec<Failure>,
-    /// How many rules were evaluated.
+    /// Number of evaluated rules.
     pub rules: usize,
 }
 
-/// A rule that could not be evaluated; what it said before stands.
+/// A rule whose evaluation failed. Its former results stay.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{file}: group {group:?}, rule {rule:?}: {error}")]
 pub struct Failure {
@@ -68,31 +68,31 @@ pub enum RuleFailure {
 struct RuleState {
     rule: Rule,
     alerts: AlertState,
-    /// The series that the last evaluation has written and that some rule reads.
+    /// The series of the last evaluation that some rule reads.
     written: HashSet<LabelSet>,
-    /// What its expression reads.
-    interest: Interest,
-    /// What it reads of samples, directly or through recording rules.
-    sampled: Interest,
-    /// How long samples must have been taken until its expression sees all that it reads.
+    /// The metrics that its expression reads.
+    read_set: ReadSet,
+    /// The sampled metrics that it reads, directly or through recording rules.
+    sampled: ReadSet,
+    /// How long evenkeel must have sampled until the expression has all its samples.
     needed_ms: i64,
     /// The first regular evaluation of this expression.
     since_ms: Option<i64>,
-    /// The newest regular one that did not fail.
+    /// The newest regular evaluation that succeeded.
     evaluated_ms: Option<i64>,
 }
 
-/// How long a metric that no sample had yet is waited for: its collector may be slow, or there is none.
-pub const UNSEEN_PATIENCE_MS: i64 = 60_000;
+/// How long to wait for a metric without samples, whose collector may be slow or absent.
+pub const UNSEEN_METRIC_WAIT_MS: i64 = 60_000;
 
-/// What the answer to a query rests on.
+/// The metrics and rules on which the result of a query depends.
 #[derive(Debug)]
-pub struct Basis {
-    /// The sampled metrics that it reads, directly or through rules.
-    pub sampled: Interest,
-    /// Of each of the rules, when it was evaluated last and how often it is, in milliseconds.
+pub struct QueryInputs {
+    /// The sampled metrics that the query reads, directly or through rules.
+    pub sampled: ReadSet,
+    /// Of each rule that it reads, the time of the last evaluation and the interval, in milliseconds.
     pub evaluations: Vec<(Option<i64>, i64)>,
-    /// Whether it names a metric that no sample had yet.
+    /// Whether it reads a metric by name that has had no sample yet.
     pub has_unseen: bool,
 }
 
@@ -111,7 +111,7 @@ struct GroupState {
 pub struct Evaluator {
     settings: Settings,
     groups: Vec<GroupState>,
-    lineage: Lineage,
+    dependencies: Dependencies,
 }
 
 impl Evaluator {
@@ -122,20 +122,20 @@ impl Evaluator {
             .map(GroupState::new)
             .collect();
         let rules = groups.iter().flat_map(|group| &group.rules);
-        let lineage = Lineage::new(rules.map(|state| &state.rule));
+        let dependencies = Dependencies::new(rules.map(|state| &state.rule));
         let rules = groups.iter_mut().flat_map(|group| &mut group.rules);
-        for (state, needed_ms) in rules.zip(lineage.needed_ms()) {
+        for (state, needed_ms) in rules.zip(dependencies.needed_ms()) {
             state.needed_ms = needed_ms;
-            state.sampled = lineage.sampled(&state.interest, &lineage.behind(&state.interest));
+            state.sampled = dependencies.sampled(&state.read_set, &dependencies.behind(&state.read_set));
         }
         Evaluator {
             settings,
             groups,
-            lineage,
+            dependencies,
         }
     }
 
-    /// Moves all times: the wall clock was stepped, and what is due or has begun is as far away as before.
+    /// Shifts all times after a step of the wall clock, so that ages and due times stay the same distance away.
     pub fn shift(&mut self, by_ms: i64) {
         for group in &mut self.groups {
             group.due_ms.iter_mut().for_each(|at_ms| *at_ms += by_ms);
@@ -147,31 +147,31 @@ impl Evaluator {
         }
     }
 
-    /// What the answer to a query rests on.
-    pub fn basis(&self, query: &Query, history: &History) -> Basis {
-        let mut asked = Interest::default();
-        query.add_interest(&mut asked);
-        let behind = self.lineage.behind(&asked);
-        let sampled = self.lineage.sampled(&asked, &behind);
+    /// The metrics and rules on which the result of a query depends.
+    pub fn query_inputs(&self, query: &Query, history: &History) -> QueryInputs {
+        let mut asked = ReadSet::default();
+        query.add_to_read_set(&mut asked);
+        let behind = self.dependencies.behind(&asked);
+        let sampled = self.dependencies.sampled(&asked, &behind);
         let has_unseen = sampled.names().any(|name| history.first_ms(name).is_none());
         let evaluations = self.groups.iter().flat_map(|group| {
             let interval_ms = group.interval_ms.unwrap_or(self.settings.interval_ms);
             group.rules.iter().map(move |state| (state.evaluated_ms, interval_ms))
         });
         let evaluations = evaluations.enumerate().filter(|(number, _)| behind.contains(number));
-        Basis {
+        QueryInputs {
             evaluations: evaluations.map(|(_, evaluation)| evaluation).collect(),
             sampled,
             has_unseen,
         }
     }
 
-    /// Every alert that fires, as it would be sent. What fired before a restart is among them once it is confirmed.
+    /// The firing alerts, in the form in which they are sent. Alerts from before a restart are included once confirmed.
     pub fn firing(&self) -> impl Iterator<Item = Alert> {
         self.rules().flat_map(|state| state.alerts.firing())
     }
 
-    /// Whether an alert that fired before a restart may go on or be over, for want of samples.
+    /// Whether there is an alert from before a restart that too few samples cannot confirm or end.
     pub fn has_undecided(&self) -> bool {
         let mut undecided = self.rules().filter(|state| !state.alerts.has_samples());
         undecided.any(|state| {
@@ -182,15 +182,15 @@ impl Evaluator {
         })
     }
 
-    /// What the rules read, for [`History::new`].
-    pub fn interest(&self) -> Interest {
-        let mut interest = Interest::default();
+    /// The read set of all rules, for [`History::new`].
+    pub fn read_set(&self) -> ReadSet {
+        let mut read_set = ReadSet::default();
         self.rules()
-            .for_each(|state| state.rule.query().add_interest(&mut interest));
-        interest
+            .for_each(|state| state.rule.query().add_to_read_set(&mut read_set));
+        read_set
     }
 
-    /// The earliest moment at which a group is due; `None` if that is now, or if there are no groups.
+    /// The earliest time at which a group is due; `None` if a group is due now or there are no groups.
     pub fn next_due_ms(&self) -> Option<i64> {
         self.groups.iter().map(|group| group.due_ms).min().flatten()
     }
@@ -202,7 +202,7 @@ impl Evaluator {
             let interval_ms = group.interval_ms.unwrap_or(self.settings.interval_ms).max(1);
             if group.due_ms.is_none_or(|due_ms| due_ms <= now_ms) {
                 group.evaluate(&self.settings, history, now_ms, &mut round);
-                // In step with the first evaluation; what was missed is not made up for.
+                // Keeps the phase of the first evaluation. Missed evaluations are skipped.
                 let due_ms = group.due_ms.unwrap_or(now_ms);
                 group.due_ms = Some(due_ms + ((now_ms - due_ms) / interval_ms + 1) * interval_ms);
             }
@@ -210,8 +210,8 @@ impl Evaluator {
         round
     }
 
-    /// Evaluates between two regular samples, whatever is due, the rules that read one of the metrics in `seen`, and those
-    /// that read what such a rule records. An alert may begin, and none ends: that takes a regular sample.
+    /// Evaluates between two regular samples the rules that read a metric in `seen`, directly or through recording
+    /// rules, regardless of due times. Alerts may begin but not end, because an end needs a regular sample.
     pub fn evaluate_early(&mut self, history: &mut History, now_ms: i64, seen: &HashSet<&str>) -> Round {
         let mut round = Round::default();
         let mut recorded: HashSet<Text> = HashSet::new();
@@ -220,7 +220,7 @@ impl Evaluator {
             let (file, name) = (&group.file, &group.name);
             for state in &mut group.rules {
                 if !state
-                    .interest
+                    .read_set
                     .names_any(|name| seen.contains(name) || recorded.contains(name))
                 {
                     continue;
@@ -232,7 +232,7 @@ impl Evaluator {
                     (file, name, group.limit),
                     &self.settings,
                     history,
-                    (now_ms, Look::Early),
+                    (now_ms, EvaluationKind::Early),
                     &mut round,
                 );
             }
@@ -241,7 +241,7 @@ impl Evaluator {
         round
     }
 
-    /// Evaluates every group at `now_ms`, due or not, as unit tests want it.
+    /// Evaluates every group at `now_ms`, due or not, as unit tests need it.
     pub fn evaluate_all(&mut self, history: &mut History, now_ms: i64) -> Round {
         let mut round = Round::default();
         for group in &mut self.groups {
@@ -250,8 +250,8 @@ impl Evaluator {
         round
     }
 
-    /// Goes on with other rules. A rule that keeps file, group, name and labels keeps its alerts; those of rules that are
-    /// gone are returned as ended. The caller sets the history's interest again.
+    /// Replaces the rules. A rule with the same file, group, name and labels keeps its alerts; alerts of removed rules
+    /// are returned as ended. The caller must set the history's read set afterwards.
     pub fn replace(
         &mut self,
         settings: Settings,
@@ -295,12 +295,12 @@ impl Evaluator {
         ended
     }
 
-    /// Every active alert of every alerting rule, pending ones too.
+    /// The active alerts of all rules, including pending ones.
     pub fn active(&self) -> impl Iterator<Item = ActiveAlert<'_>> {
         self.rules().flat_map(|state| state.alerts.active())
     }
 
-    /// The same with what makes each one's rule the same after a restart.
+    /// Visits the active alerts, each with the identity of its rule.
     pub fn each_active(&self, mut see: impl FnMut(&str, ActiveAlert<'_>)) {
         for group in &self.groups {
             for state in &group.rules {
@@ -313,7 +313,7 @@ impl Evaluator {
         }
     }
 
-    /// What was active before a restart and is not decided yet, each with its rule and whether the last evaluation yielded it.
+    /// Visits the undecided alerts of before a restart, each with its rule's identity and whether the last evaluation had it.
     pub fn each_remembered(&self, mut see: impl FnMut(&str, &LabelSet, Remembered, bool)) {
         for group in &self.groups {
             for state in &group.rules {
@@ -328,7 +328,7 @@ impl Evaluator {
         }
     }
 
-    /// Tells each rule which alerts it had before a restart.
+    /// Passes to each rule its alerts of before a restart.
     pub fn remember(&mut self, mut before: impl FnMut(&str) -> Vec<(LabelSet, Remembered)>) {
         for group in &mut self.groups {
             for state in &mut group.rules {
@@ -349,14 +349,14 @@ impl GroupState {
         let rules = group.rules.into_iter();
         let rules = rules
             .map(|rule| {
-                let mut interest = Interest::default();
-                rule.query().add_interest(&mut interest);
+                let mut read_set = ReadSet::default();
+                rule.query().add_to_read_set(&mut read_set);
                 RuleState {
                     rule,
                     alerts: AlertState::default(),
                     written: HashSet::new(),
-                    interest,
-                    sampled: Interest::default(),
+                    read_set,
+                    sampled: ReadSet::default(),
                     needed_ms: 0,
                     since_ms: None,
                     evaluated_ms: None,
@@ -383,19 +383,19 @@ impl GroupState {
     fn evaluate(&mut self, settings: &Settings, history: &mut History, now_ms: i64, round: &mut Round) {
         let group = (self.file.as_str(), self.name.as_str(), self.limit);
         for state in &mut self.rules {
-            state.evaluate_into(group, settings, history, (now_ms, Look::Regular), round);
+            state.evaluate_into(group, settings, history, (now_ms, EvaluationKind::Regular), round);
         }
     }
 }
 
 impl RuleState {
-    /// `group` is its file, its name and its limit.
+    /// `group` is the group's file, name and limit.
     fn evaluate_into(
         &mut self,
         group: (&str, &str, usize),
         settings: &Settings,
         history: &mut History,
-        at: (i64, Look),
+        at: (i64, EvaluationKind),
         round: &mut Round,
     ) {
         let (file, name, limit) = group;
@@ -415,11 +415,11 @@ impl RuleState {
         settings: &Settings,
         limit: usize,
         history: &mut History,
-        (now_ms, look): (i64, Look),
-        told: &mut Vec<Transition>,
+        (now_ms, kind): (i64, EvaluationKind),
+        output: &mut Vec<Transition>,
     ) -> Result<(), RuleFailure> {
-        if look == Look::Regular && !self.alerts.has_samples() {
-            let has_samples = self.sees_all_it_reads(history, now_ms);
+        if kind == EvaluationKind::Regular && !self.alerts.has_samples() {
+            let has_samples = self.has_all_samples(history, now_ms);
             self.alerts.set_has_samples(has_samples);
         }
         let elements = self
@@ -432,21 +432,21 @@ impl RuleState {
             Rule::Alerting(rule) => {
                 let external = (&settings.external_labels, settings.external_url.as_str());
                 self.alerts
-                    .advance(rule, limit, elements, external, (now_ms, look), told)?;
+                    .advance(rule, limit, elements, external, (now_ms, kind), output)?;
                 let is_read =
                     history.remembers(super::alerting::ALERTS) || history.remembers(super::alerting::ALERTS_FOR_STATE);
                 if is_read { self.alerts.series() } else { Vec::new() }
             }
         };
-        self.write(series, history, now_ms, look);
-        if look == Look::Regular {
+        self.write(series, history, now_ms, kind);
+        if kind == EvaluationKind::Regular {
             self.evaluated_ms = Some(now_ms);
         }
         Ok(())
     }
 
-    /// Whether samples reach as far back as the expression reads. A metric that comes late is waited for.
-    fn sees_all_it_reads(&mut self, history: &History, now_ms: i64) -> bool {
+    /// Whether samples reach back as far as the expression reads. Waits for metrics that come late.
+    fn has_all_samples(&mut self, history: &History, now_ms: i64) -> bool {
         let elapsed_ms = now_ms - *self.since_ms.get_or_insert(now_ms);
         let is_covered = |name: &str| {
             let keep_ms = self.sampled.keep_ms(name).unwrap_or(0);
@@ -455,11 +455,11 @@ impl RuleState {
                 .is_some_and(|first_ms| now_ms - first_ms >= keep_ms)
         };
         elapsed_ms >= self.needed_ms
-            && (elapsed_ms >= self.needed_ms + UNSEEN_PATIENCE_MS || self.sampled.names().all(is_covered))
+            && (elapsed_ms >= self.needed_ms + UNSEEN_METRIC_WAIT_MS || self.sampled.names().all(is_covered))
     }
 
-    /// Series that were written before and are no longer are ended, as Prometheus does.
-    fn write(&mut self, series: Vec<Element>, history: &mut History, now_ms: i64, look: Look) {
+    /// Writes the series of an evaluation, and ends series that are missing since the last one, as Prometheus does.
+    fn write(&mut self, series: Vec<Element>, history: &mut History, now_ms: i64, kind: EvaluationKind) {
         let mut written = HashSet::with_capacity(series.len());
         for element in series {
             if history.remembers(element.labels.metric_name()) {
@@ -468,9 +468,9 @@ impl RuleState {
                 written.insert(element.labels);
             }
         }
-        match look {
-            Look::Early => self.written.extend(written),
-            Look::Regular => {
+        match kind {
+            EvaluationKind::Early => self.written.extend(written),
+            EvaluationKind::Regular => {
                 let ended = std::mem::replace(&mut self.written, written);
                 ended.iter().for_each(|labels| history.record(now_ms, labels, stale()));
             }
@@ -503,7 +503,7 @@ fn recorded(rule: &RecordingRule, limit: usize, elements: Vec<Element>) -> Resul
     Ok(series)
 }
 
-/// What makes a rule the same after a reload: neither its expression nor its place in the group.
+/// The identity of a rule across reloads, which excludes its expression and its position in the group.
 fn identity(file: &str, group: &str, rule: &Rule) -> String {
     let labels: Vec<String> = match rule {
         Rule::Recording(rule) => rule
@@ -529,8 +529,8 @@ fn identity(file: &str, group: &str, rule: &Rule) -> String {
 /// evaluated does not hold.
 pub fn holds(condition: &Query, history: &History, now_ms: i64, semantics: Semantics) -> bool {
     match condition.evaluate(history, now_ms, semantics) {
-        Ok(Value::Scalar(value)) => value != 0.0 && !value.is_nan(),
-        Ok(Value::Vector(elements)) => !elements.is_empty(),
+        Ok(QueryValue::Scalar(value)) => value != 0.0 && !value.is_nan(),
+        Ok(QueryValue::Vector(elements)) => !elements.is_empty(),
         Err(_) => false,
     }
 }
@@ -538,7 +538,7 @@ pub fn holds(condition: &Query, history: &History, now_ms: i64, semantics: Seman
 #[cfg(test)]
 mod tests {
     use super::super::alerting::Change;
-    use super::super::history::Source;
+    use super::super::history::SnapshotSource;
     use super::super::{promql, rule_file};
     use super::*;
     use crate::family::Family;
@@ -552,14 +552,14 @@ mod tests {
             },
             vec![file],
         );
-        let history = History::new(evaluator.interest());
+        let history = History::new(evaluator.read_set());
         (evaluator, history)
     }
 
     fn sample(history: &mut History, second: i64, value: f64) {
         let target = [("job".into(), "node".into()), ("instance".into(), "here:1".into())];
         history.append(
-            Source(0),
+            SnapshotSource(0),
             second * 1000,
             &[Family::gauge("a", "").value(value)],
             &target,
@@ -597,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    fn an_early_look_finds_what_begins_and_weighs_nothing() {
+    fn early_evaluation_starts_alerts_and_has_no_weight() {
         let (mut evaluator, mut history) = evaluator(
             "{name: g, interval: 1m, rules: [{record: 'b:c', expr: 'a > 5'}, {alert: High, expr: 'b:c'}, {alert: Now, expr: '1'}, \
              {alert: Mean, expr: 'avg_over_time(a[10s]) > 4'}, {alert: Many, expr: 'count_over_time(a[10s]) > 3'}]}",
@@ -605,7 +605,12 @@ mod tests {
         let early = |evaluator: &mut Evaluator, history: &mut History, at_ms: i64, value: f64| {
             history.set_early(true);
             let target = [("job".into(), "node".into()), ("instance".into(), "here:1".into())];
-            history.append(Source(0), at_ms, &[Family::gauge("a", "").value(value)], &target);
+            history.append(
+                SnapshotSource(0),
+                at_ms,
+                &[Family::gauge("a", "").value(value)],
+                &target,
+            );
             let round = evaluator.evaluate_early(history, at_ms, &HashSet::from(["a"]));
             history.set_early(false);
             format!("{:?}", changes(&round))
@@ -616,17 +621,17 @@ mod tests {
             let round = evaluator.evaluate(&mut history, second * 1000);
             seen.push(format!("{:?}", changes(&round)));
         }
-        // A hundred looks are two regular samples and one more: neither many nor a mean of nine.
-        for look in 1..100 {
-            let changes = early(&mut evaluator, &mut history, 1000 + look, 9.0);
-            let expected = if look == 1 {
+        // A hundred early samples count as one beside the regular ones: neither in a count nor in a mean.
+        for number in 1..100 {
+            let changes = early(&mut evaluator, &mut history, 1000 + number, 9.0);
+            let expected = if number == 1 {
                 r#"[("High", Began)]"#
             } else {
                 r#"[("High", Continues)]"#
             };
-            assert_eq!(changes, expected, "look {look}");
+            assert_eq!(changes, expected, "look {kind}");
         }
-        // What is over for a moment is over when a regular sample says so.
+        // An alert ends only with a regular sample.
         assert_eq!(
             early(&mut evaluator, &mut history, 1500, 1.0),
             r#"[("High", Continues)]"#
@@ -679,13 +684,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_rule_is_told_and_the_others_go_on() {
+    fn failing_rule_is_reported_and_others_continue() {
         let (mut evaluator, mut history) = evaluator(
             "{name: g, rules: [{alert: Bad, expr: 'label_replace({__name__=~\"a|b\"}, \"__name__\", \"c\", \"\", \"\")'}, \
              {alert: Good, expr: a}]}",
         );
         history.append(
-            Source(0),
+            SnapshotSource(0),
             0,
             &[Family::gauge("a", "").value(1.0), Family::gauge("b", "").value(1.0)],
             &[],
@@ -707,19 +712,19 @@ mod tests {
             (0..count).for_each(|index| family.push(vec![crate::family::label("l", index.to_string())], 1.0));
             family
         };
-        history.append(Source(0), 0, &[family(1)], &[]);
+        history.append(SnapshotSource(0), 0, &[family(1)], &[]);
         assert_eq!(changes(&evaluator.evaluate(&mut history, 0)), [("A", Change::Began)]);
-        history.append(Source(0), 1000, &[family(2)], &[]);
+        history.append(SnapshotSource(0), 1000, &[family(2)], &[]);
         let round = evaluator.evaluate(&mut history, 1000);
         assert_eq!((changes(&round), round.failures.len()), (vec![("A", Change::Ended)], 1));
     }
 
     #[test]
     fn conditions_hold_by_their_value() {
-        let mut interest = Interest::default();
+        let mut read_set = ReadSet::default();
         let parsed = |text: &str| promql::parse(text).unwrap();
-        parsed("a").add_interest(&mut interest);
-        let mut history = History::new(interest);
+        parsed("a").add_to_read_set(&mut read_set);
+        let mut history = History::new(read_set);
         sample(&mut history, 0, 3.0);
         for (text, expected) in [
             ("a > 2", true),

@@ -1,9 +1,9 @@
-//! A bounded history of the series that rules name: each as far back as the rules look, plus one sample. It knows
-//! nothing of PromQL, and the caller passes the time.
+//! A bounded history of the series that rules read: each as far back as the rules read it, plus one sample. It is
+//! independent of PromQL, and the caller passes the time.
 
-pub use super::interest::Interest;
 use super::labels::{LabelSet, METRIC_NAME, Text, Texts};
 use super::number;
+pub use super::read_set::ReadSet;
 use super::samples::Samples;
 use crate::family::{Family, SampleValue};
 use std::cmp::Ordering;
@@ -17,26 +17,26 @@ pub fn stale() -> f64 {
     f64::from_bits(STALE_BITS)
 }
 
-/// Tells the end of a series from an ordinary NaN.
+/// Whether a value marks the end of a series, unlike an ordinary NaN.
 pub fn is_stale(value: f64) -> bool {
     value.to_bits() == STALE_BITS
 }
 
-/// Who writes a series; the next snapshot of the same source says which of its series have ended.
+/// The source of a snapshot. Series that are missing in the next snapshot of the same source have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Source(pub u16);
+pub struct SnapshotSource(pub u16);
 
-/// What rules have written belongs to no snapshot: the evaluator ends these series itself.
-const RULES: Source = Source(u16::MAX);
+/// The source of series that rules write. They belong to no snapshot, and the evaluator ends them itself.
+const RULES: SnapshotSource = SnapshotSource(u16::MAX);
 
-/// One series and what is remembered of it.
+/// One series and its samples.
 #[derive(Debug)]
 pub struct Series {
     labels: LabelSet,
     samples: Samples,
-    source: Source,
+    source: SnapshotSource,
     round: u64,
-    /// The newest sample was taken between two regular ones, and makes room for the next.
+    /// Whether the newest sample is an early one, which the next sample replaces.
     is_provisional: bool,
 }
 
@@ -53,7 +53,7 @@ impl Series {
             .map(|index| self.samples.at(index))
     }
 
-    /// Puts the samples after `after_ms` and not later than `until_ms` into `window`, without staleness markers.
+    /// Copies the samples after `after_ms` and not later than `until_ms` into `window`, without staleness markers.
     pub fn read_window(&self, after_ms: i64, until_ms: i64, window: &mut Vec<(i64, f64)>) {
         window.clear();
         let (from, to) = (self.samples.count_until(after_ms), self.samples.count_until(until_ms));
@@ -69,7 +69,7 @@ impl Series {
         if std::mem::take(&mut self.is_provisional) {
             self.samples.pop();
         }
-        // Like a Prometheus, which takes neither a second sample for one moment nor one from the past.
+        // As in Prometheus, a sample for the same or an earlier time is dropped.
         if self.samples.last().is_none_or(|(last_ms, _)| last_ms < at_ms) {
             self.samples.push(at_ms, value);
             self.is_provisional = is_provisional;
@@ -81,17 +81,17 @@ impl Series {
 #[derive(Debug)]
 struct Metric {
     keep_ms: i64,
-    /// When its first sample came, and who has written it since, whether or not it has series at present.
+    /// Time of its first sample. `sources` stay when the metric has no more series.
     first_ms: i64,
-    sources: Vec<Source>,
-    /// Sorted by labels: a lookup needs no index beside it, and results come in one order.
+    sources: Vec<SnapshotSource>,
+    /// Sorted by labels, so that a lookup needs no index and results have a fixed order.
     series: Vec<Series>,
 }
 
 /// Series in memory, by metric name.
 #[derive(Debug, Default)]
 pub struct History {
-    interest: Interest,
+    read_set: ReadSet,
     metrics: HashMap<Text, Metric>,
     texts: Texts,
     round: u64,
@@ -99,27 +99,27 @@ pub struct History {
 }
 
 impl History {
-    pub fn new(interest: Interest) -> Self {
+    pub fn new(read_set: ReadSet) -> Self {
         History {
-            interest,
+            read_set,
             ..History::default()
         }
     }
 
-    /// Goes on with other rules: keeps what they still name, forgets the rest.
-    pub fn set_interest(&mut self, interest: Interest) {
-        self.metrics.retain(|name, metric| match interest.keep_ms(name) {
+    /// Replaces the read set, and drops metrics that it does not contain.
+    pub fn set_read_set(&mut self, read_set: ReadSet) {
+        self.metrics.retain(|name, metric| match read_set.keep_ms(name) {
             Some(keep_ms) => {
                 metric.keep_ms = keep_ms;
                 true
             }
             None => false,
         });
-        self.interest = interest;
+        self.read_set = read_set;
         self.texts.forget_unused();
     }
 
-    /// Moves everything in time: the wall clock was stepped, and samples lie as far apart as before.
+    /// Shifts all samples after a step of the wall clock, so that their distances stay.
     pub fn shift(&mut self, by_ms: i64) {
         for metric in self.metrics.values_mut() {
             metric.first_ms += by_ms;
@@ -127,10 +127,10 @@ impl History {
         }
     }
 
-    /// Remembers one snapshot of a source, the labels of the target added to every series. What the source's previous
-    /// snapshot had and this one has not is marked as ended. A point's label that clashes with one of the target is
-    /// kept as `exported_NAME`, as a scrape does. `at_ms` is Unix time in milliseconds and must not run backwards.
-    pub fn append(&mut self, source: Source, at_ms: i64, families: &[Family], target: &[(Text, Text)]) {
+    /// Appends one snapshot of a source, adding the target's labels to every series. Marks series as ended that the
+    /// source's previous snapshot had and this one lacks. Renames a label that clashes with one of the target to
+    /// `exported_NAME`, as a scrape does. `at_ms` is Unix time in milliseconds and must not run backwards.
+    pub fn append(&mut self, source: SnapshotSource, at_ms: i64, families: &[Family], target: &[(Text, Text)]) {
         self.round += 1;
         let mut derived = String::new();
         for family in families {
@@ -144,25 +144,25 @@ impl History {
                     derived.clear();
                     derived.push_str(&family.name);
                     derived.push_str(suffix);
-                    if self.interest.keep_ms(&derived).is_some() {
+                    if self.read_set.keep_ms(&derived).is_some() {
                         self.append_histograms(source, at_ms, family, &derived, target);
                     }
                 }
             }
         }
-        // An early reader sees only a part.
+        // An early snapshot has only a part of the series.
         if !self.is_early {
             self.end_missing(source, at_ms);
         }
     }
 
-    /// What is written from here to `false` was seen between two regular samples: each series keeps it only until its next
-    /// one, so that what is counted and averaged over time has the weights of the regular beat.
+    /// Marks the following samples as early ones, until `false`. A series keeps an early sample only until its next
+    /// sample, so that counts and averages over time have the weights of regular samples.
     pub fn set_early(&mut self, is_early: bool) {
         self.is_early = is_early;
     }
 
-    /// Remembers one sample of a series that a rule has written, if any rule names its metric.
+    /// Appends one sample of a series that a rule has written, if any rule reads its metric.
     pub fn record(&mut self, at_ms: i64, labels: &LabelSet, value: f64) {
         if let Some(keep_ms) = self.keep_ms(labels.metric_name()) {
             let pairs: Vec<(&str, &str)> = labels.pairs().iter().map(|(name, value)| (&**name, &**value)).collect();
@@ -170,7 +170,7 @@ impl History {
         }
     }
 
-    /// Whether any rule names the metric.
+    /// Whether any rule reads the metric.
     pub fn remembers(&self, metric_name: &str) -> bool {
         self.keep_ms(metric_name).is_some()
     }
@@ -180,13 +180,13 @@ impl History {
         self.metrics.get(metric_name).map_or(&[], |metric| &metric.series)
     }
 
-    /// When the first sample of a metric came since a rule reads it.
+    /// Time of the first sample of a metric since a rule reads it.
     pub fn first_ms(&self, metric_name: &str) -> Option<i64> {
         self.metrics.get(metric_name).map(|metric| metric.first_ms)
     }
 
-    /// Every metric that had a sample since a rule reads it, and the snapshots' sources that have written it.
-    pub fn sources(&self) -> impl Iterator<Item = (&str, &[Source])> {
+    /// Every metric that had a sample since a rule reads it, with the sources that have written it.
+    pub fn sources(&self) -> impl Iterator<Item = (&str, &[SnapshotSource])> {
         self.metrics
             .iter()
             .map(|(name, metric)| (&**name, metric.sources.as_slice()))
@@ -200,7 +200,7 @@ impl History {
         names
     }
 
-    /// How many series and samples are held.
+    /// Number of series and of samples.
     pub fn size(&self) -> (usize, usize) {
         let series = self.metrics.values().flat_map(|metric| &metric.series);
         series.fold((0, 0), |(series, samples), one| {
@@ -212,10 +212,10 @@ impl History {
         self.metrics
             .get(name)
             .map(|metric| metric.keep_ms)
-            .or_else(|| self.interest.keep_ms(name))
+            .or_else(|| self.read_set.keep_ms(name))
     }
 
-    fn append_numbers(&mut self, source: Source, at_ms: i64, family: &Family, target: &[(Text, Text)]) {
+    fn append_numbers(&mut self, source: SnapshotSource, at_ms: i64, family: &Family, target: &[(Text, Text)]) {
         let Some(keep_ms) = self.keep_ms(&family.name) else {
             return;
         };
@@ -228,7 +228,14 @@ impl History {
         }
     }
 
-    fn append_histograms(&mut self, source: Source, at_ms: i64, family: &Family, name: &str, target: &[(Text, Text)]) {
+    fn append_histograms(
+        &mut self,
+        source: SnapshotSource,
+        at_ms: i64,
+        family: &Family,
+        name: &str,
+        target: &[(Text, Text)],
+    ) {
         let Some(keep_ms) = self.keep_ms(name) else { return };
         for point in family.points() {
             let SampleValue::Histogram(histogram) = point.value else {
@@ -260,7 +267,7 @@ impl History {
     )]
     fn write_point<'a>(
         &mut self,
-        source: Source,
+        source: SnapshotSource,
         at_ms: i64,
         name: &str,
         keep_ms: i64,
@@ -283,8 +290,16 @@ impl History {
         self.write(source, at_ms, name, keep_ms, &pairs, value);
     }
 
-    /// `pairs` are all labels, sorted by name.
-    fn write(&mut self, source: Source, at_ms: i64, name: &str, keep_ms: i64, pairs: &[(&str, &str)], value: f64) {
+    /// Appends one sample. `pairs` are all labels, sorted by name.
+    fn write(
+        &mut self,
+        source: SnapshotSource,
+        at_ms: i64,
+        name: &str,
+        keep_ms: i64,
+        pairs: &[(&str, &str)],
+        value: f64,
+    ) {
         if !self.metrics.contains_key(name) {
             self.metrics.insert(
                 self.texts.share(name),
@@ -325,7 +340,7 @@ impl History {
         series.push(at_ms, value, keep_ms, self.is_early);
     }
 
-    fn end_missing(&mut self, source: Source, at_ms: i64) {
+    fn end_missing(&mut self, source: SnapshotSource, at_ms: i64) {
         let mut forgotten = false;
         for metric in self.metrics.values_mut() {
             let keep_ms = metric.keep_ms;
@@ -342,9 +357,9 @@ impl History {
         }
         if forgotten {
             // Of what is asked for by name it stays known who publishes it.
-            let interest = &self.interest;
+            let read_set = &self.read_set;
             self.metrics
-                .retain(|name, metric| !metric.series.is_empty() || interest.is_named(name));
+                .retain(|name, metric| !metric.series.is_empty() || read_set.is_named(name));
             self.texts.forget_unused();
         }
     }
@@ -364,12 +379,12 @@ mod tests {
     use super::*;
     use crate::family::{Histogram, MetricKind, label};
 
-    fn interest(wanted: &[(&str, i64)]) -> Interest {
-        let mut interest = Interest::default();
+    fn read_set(wanted: &[(&str, i64)]) -> ReadSet {
+        let mut read_set = ReadSet::default();
         for (name, keep_ms) in wanted {
-            interest.add(&[Matcher::equal(METRIC_NAME, name)], *keep_ms);
+            read_set.add(&[Matcher::equal(METRIC_NAME, name)], *keep_ms);
         }
-        interest
+        read_set
     }
 
     fn gauge(name: &'static str, devices: &[&'static str], value: f64) -> Family {
@@ -387,14 +402,14 @@ mod tests {
 
     #[test]
     fn only_named_metrics_are_kept_and_only_as_long_as_asked() {
-        let mut history = History::new(interest(&[("a", 3000), ("b", 0)]));
+        let mut history = History::new(read_set(&[("a", 3000), ("b", 0)]));
         for second in 0..10 {
             let families = [
                 gauge("a", &["x"], 1.0),
                 gauge("b", &["x"], 1.0),
                 gauge("c", &["x"], 1.0),
             ];
-            history.append(Source(0), second * 1000, &families, &[]);
+            history.append(SnapshotSource(0), second * 1000, &families, &[]);
         }
         assert_eq!(
             samples(&history, "a", 0),
@@ -406,43 +421,43 @@ mod tests {
 
     #[test]
     fn a_series_that_vanishes_is_ended_once_and_forgotten_later() {
-        let mut history = History::new(interest(&[("a", 2000)]));
-        history.append(Source(0), 1000, &[gauge("a", &["x", "y"], 1.0)], &[]);
-        history.append(Source(1), 1500, &[], &[]);
-        history.append(Source(0), 2000, &[gauge("a", &["y"], 1.0)], &[]);
-        history.append(Source(0), 3000, &[gauge("a", &["y"], 1.0)], &[]);
+        let mut history = History::new(read_set(&[("a", 2000)]));
+        history.append(SnapshotSource(0), 1000, &[gauge("a", &["x", "y"], 1.0)], &[]);
+        history.append(SnapshotSource(1), 1500, &[], &[]);
+        history.append(SnapshotSource(0), 2000, &[gauge("a", &["y"], 1.0)], &[]);
+        history.append(SnapshotSource(0), 3000, &[gauge("a", &["y"], 1.0)], &[]);
         let ended = samples(&history, "a", 0);
         assert_eq!(
             (ended[0], ended[1].0, is_stale(ended[1].1), ended.len()),
             ((1000, 1.0), 2000, true, 2)
         );
-        history.append(Source(0), 4001, &[gauge("a", &["y"], 1.0)], &[]);
+        history.append(SnapshotSource(0), 4001, &[gauge("a", &["y"], 1.0)], &[]);
         assert_eq!(history.series("a").len(), 1);
     }
 
     #[test]
     fn who_publishes_a_named_metric_stays_known() {
-        let mut interest = interest(&[("a", 0)]);
-        interest.add(&[], 0);
-        let mut history = History::new(interest);
+        let mut read_set = read_set(&[("a", 0)]);
+        read_set.add(&[], 0);
+        let mut history = History::new(read_set);
         let both = [gauge("a", &["x"], 1.0), gauge("b", &["x"], 1.0)];
-        history.append(Source(3), 1000, &both, &[]);
-        history.append(Source(3), 2000, &[], &[]);
-        history.append(Source(3), 3000, &[], &[]);
+        history.append(SnapshotSource(3), 1000, &both, &[]);
+        history.append(SnapshotSource(3), 2000, &[], &[]);
+        history.append(SnapshotSource(3), 3000, &[], &[]);
         assert_eq!(history.metric_names(), [""; 0]);
-        let sources: Vec<(&str, &[Source])> = history.sources().collect();
-        assert_eq!(sources, [("a", &[Source(3)][..])]);
+        let sources: Vec<(&str, &[SnapshotSource])> = history.sources().collect();
+        assert_eq!(sources, [("a", &[SnapshotSource(3)][..])]);
         assert_eq!(history.first_ms("a"), Some(1000));
     }
 
     #[test]
     fn a_shift_moves_samples_and_keeps_their_distance() {
-        let mut history = History::new(interest(&[("a", 5000)]));
+        let mut history = History::new(read_set(&[("a", 5000)]));
         for at_ms in [1000, 2000] {
-            history.append(Source(0), at_ms, &[gauge("a", &["x"], 1.0)], &[]);
+            history.append(SnapshotSource(0), at_ms, &[gauge("a", &["x"], 1.0)], &[]);
         }
         history.shift(-3_600_000);
-        history.append(Source(0), 3000 - 3_600_000, &[gauge("a", &["x"], 2.0)], &[]);
+        history.append(SnapshotSource(0), 3000 - 3_600_000, &[gauge("a", &["x"], 2.0)], &[]);
         let expected = [1000, 2000, 3000].map(|at_ms| at_ms - 3_600_000);
         let found: Vec<i64> = samples(&history, "a", 0).iter().map(|(at_ms, _)| *at_ms).collect();
         assert_eq!(found, expected);
@@ -451,10 +466,10 @@ mod tests {
 
     #[test]
     fn labels_of_the_target_win_and_the_clashing_one_is_kept_aside() {
-        let mut history = History::new(interest(&[("a", 0)]));
+        let mut history = History::new(read_set(&[("a", 0)]));
         let mut family = Family::gauge("a", "");
         family.push([label("zone", "z"), label("job", "own")], 1.0);
-        history.append(Source(0), 0, &[family], &[("job".into(), "node".into())]);
+        history.append(SnapshotSource(0), 0, &[family], &[("job".into(), "node".into())]);
         assert_eq!(
             history.series("a")[0].labels().to_string(),
             r#"a{exported_job="own", job="node", zone="z"}"#
@@ -463,7 +478,7 @@ mod tests {
 
     #[test]
     fn histograms_are_remembered_by_their_parts() {
-        let mut history = History::new(interest(&[("h_bucket", 0), ("h_count", 0)]));
+        let mut history = History::new(read_set(&[("h_bucket", 0), ("h_count", 0)]));
         let mut family = Family::new("h", "", MetricKind::Histogram);
         family.push_histogram(
             vec![],
@@ -473,7 +488,7 @@ mod tests {
                 count: 4,
             },
         );
-        history.append(Source(0), 0, &[family], &[]);
+        history.append(SnapshotSource(0), 0, &[family], &[]);
         let bounds: Vec<&str> = history
             .series("h_bucket")
             .iter()

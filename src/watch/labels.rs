@@ -5,13 +5,13 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// A label's name or value, shared between all series that bear it.
+/// A label's name or value, shared between all series that have it.
 pub type Text = Arc<str>;
 
-/// The label that holds a series' metric name.
+/// The label with a series' metric name.
 pub const METRIC_NAME: &str = "__name__";
 
-/// The labels of a series, sorted by name, none of them empty: Prometheus treats an empty label as a missing one.
+/// The labels of a series, sorted by name. None is empty, because Prometheus treats an empty label as a missing one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LabelSet(Arc<[(Text, Text)]>);
 
@@ -22,7 +22,7 @@ impl Default for LabelSet {
 }
 
 impl LabelSet {
-    /// Sorts; of two labels with one name the later one wins; empty values are left out.
+    /// Sorts the labels and drops empty ones. Of two labels with one name the later one wins.
     pub fn new(mut labels: Vec<(Text, Text)>) -> Self {
         labels.sort_by(|a, b| a.0.cmp(&b.0));
         labels.reverse();
@@ -61,7 +61,7 @@ impl LabelSet {
         self.retain(|name| name != METRIC_NAME)
     }
 
-    /// The labels whose names are kept; shares the allocation when that is all of them.
+    /// The labels whose names `keep` accepts. Shares the allocation if those are all.
     pub fn retain(&self, keep: impl Fn(&str) -> bool) -> Self {
         if self.0.iter().all(|(name, _)| keep(name)) {
             return self.clone();
@@ -99,11 +99,11 @@ impl fmt::Display for LabelSet {
     }
 }
 
-/// Which labels decide whether two series belong together: of `by`/`on`, or of `without`/`ignoring`.
+/// The labels that group or match series: those of `by`/`on`, or of `without`/`ignoring`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selected {
     Only(Vec<Text>),
-    /// All but these and the metric name.
+    /// All except these and the metric name.
     AllBut(Vec<Text>),
 }
 
@@ -154,7 +154,7 @@ impl Hash for Signature<'_> {
     }
 }
 
-/// Gives equal texts one allocation.
+/// Shares one allocation between equal strings.
 #[derive(Debug, Default)]
 pub struct Texts(HashSet<Text>);
 
@@ -168,7 +168,7 @@ impl Texts {
         text
     }
 
-    /// Forgets what no series bears any more.
+    /// Drops strings that no series uses.
     pub fn forget_unused(&mut self) {
         self.0.retain(|text| Arc::strong_count(text) > 1);
     }

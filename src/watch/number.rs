@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-/// Go decides on the exponent of a shortest form as if six digits had been asked for.
+/// The exponent from which Go's shortest form has an exponent, as for six digits.
 const EXPONENT_FROM: i32 = 6;
 
 /// Go's `strconv.FormatFloat(value, 'f', -1, 64)`: the shortest decimal that reads back equal, without exponent.
@@ -23,7 +23,7 @@ pub fn general(value: f64) -> String {
     })
 }
 
-/// Go's `%.*g`: with an exponent below 1e-4 and from as many digits as asked for.
+/// Go's `%.*g`, with an exponent below 1e-4 and from `significant_digits` digits on.
 pub fn general_precise(value: f64, significant_digits: usize) -> String {
     let Some(text) = special(value) else {
         let digits = significant_digits.max(1);
@@ -68,7 +68,7 @@ fn exponent_of(scientific: &str) -> i32 {
         .unwrap_or(0)
 }
 
-/// Trailing zeros of the fraction, before an exponent if there is one.
+/// Removes trailing zeros of the fraction, before an exponent if there is one.
 fn trim_zeros(text: &str) -> String {
     let (mantissa, exponent) = text.split_at(text.find('e').unwrap_or(text.len()));
     let mantissa = if mantissa.contains('.') {
@@ -79,7 +79,7 @@ fn trim_zeros(text: &str) -> String {
     format!("{mantissa}{exponent}")
 }
 
-/// Rust writes `1e9`, Go `1e+09`.
+/// Converts Rust's `1e9` to Go's `1e+09`.
 fn go_exponent(scientific: &str) -> String {
     let Some((mantissa, exponent)) = scientific.split_once('e') else {
         return scientific.into();

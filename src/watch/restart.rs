@@ -6,30 +6,30 @@ use super::labels::LabelSet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
-/// All alerts that are pending or fire at one moment.
+/// All pending and firing alerts at one time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActiveAlerts {
-    /// Unix time in milliseconds.
+    /// Unix time of the last evaluation in milliseconds.
     pub seen_at_ms: i64,
     pub alerts: Vec<Kept>,
 }
 
-/// One of them.
+/// One pending or firing alert.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
-    /// What makes a rule the same after a restart.
+    /// The identity of its rule across restarts.
     pub rule: String,
     pub labels: BTreeMap<String, String>,
     pub active_at_ms: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fired_at_ms: Option<i64>,
-    /// Where that was earlier than for the others: rules that have too few samples after a restart decide nothing yet.
+    /// The time of the last evaluation if earlier than for the others, because its rule has too few samples since a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen_at_ms: Option<i64>,
 }
 
 impl ActiveAlerts {
-    /// What there is to keep at `now_ms`.
+    /// The alerts to store at `now_ms`.
     pub fn of(evaluator: &Evaluator, now_ms: i64) -> ActiveAlerts {
         let mut alerts = Vec::new();
         let texts = |labels: &LabelSet| {
@@ -62,7 +62,7 @@ impl ActiveAlerts {
         }
     }
 
-    /// Hands each alert to its rule, if that still exists.
+    /// Passes each alert to its rule, if that still exists.
     pub fn restore(&self, evaluator: &mut Evaluator) {
         let mut by_rule: HashMap<&str, Vec<(LabelSet, Remembered)>> = HashMap::new();
         for kept in &self.alerts {
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alerts_outlast_a_restart_in_the_rule_that_they_came_from() {
+    fn alerts_survive_a_restart_in_their_rule() {
         let evaluator = |text: &str| {
             let file = parse("x.yml", text).unwrap();
             Evaluator::new(Settings::default(), vec![file])

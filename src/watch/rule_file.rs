@@ -2,9 +2,9 @@
 
 use super::duration::parse_ms;
 use super::labels::{METRIC_NAME, Text};
-use super::place::{Place, Places};
 use super::promql::{self, Query, Refusal};
 use super::template::Template;
+use super::yaml_path::{LineLookup, YamlPath};
 use crate::diagnostic::Source;
 use crate::labels::Labels;
 use crate::yaml::{self, Unread};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-/// A mistake in a rule file or a unit-test file.
+/// An error in a rule file or a unit-test file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}{}: {message}{}", .line.map(|line| format!(":{line}")).unwrap_or_default(),
     .hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default())]
@@ -22,7 +22,7 @@ pub struct RuleError {
     /// Counted from one.
     pub line: Option<usize>,
     pub message: String,
-    /// What would be right.
+    /// The correction.
     pub hint: Option<String>,
 }
 
@@ -44,14 +44,14 @@ impl RuleFile {
     }
 }
 
-/// Rules that are evaluated one after the other, at one moment.
+/// A group of rules that are evaluated in order, at the same time.
 #[derive(Debug, Clone)]
 pub struct Group {
     pub file: String,
     pub name: String,
-    /// Where the file sets none, the evaluator's applies.
+    /// `None` uses the evaluator's interval.
     pub interval_ms: Option<i64>,
-    /// The most series or alerts a rule may yield; 0 is no limit.
+    /// Maximum number of series or alerts of a rule; 0 is no limit.
     pub limit: usize,
     pub rules: Vec<Rule>,
 }
@@ -141,7 +141,7 @@ struct RuleText {
     annotations: BTreeMap<String, Scalar>,
 }
 
-/// A text that may be written like a number or a boolean, as in `severity: 1`.
+/// A string that may be written as a number or a boolean, as in `severity: 1`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Scalar(pub String);
 
@@ -187,10 +187,10 @@ impl<'de> Deserialize<'de> for DurationMs {
     }
 }
 
-/// Reads a rule file; `file` names it in errors.
+/// Parses a rule file; `file` names it in errors.
 ///
 /// # Errors
-/// Every mistake, and everything that cannot be evaluated here, at once; of a file that is not YAML the first mistake.
+/// All errors and all unsupported expressions at once; for a file that is not YAML, the first error.
 pub fn parse(file: &str, text: &str) -> Result<RuleFile, Vec<RuleError>> {
     let mut reader = Reader::new(file, text);
     let Some(content) = reader.whole::<FileText>() else {
@@ -199,7 +199,7 @@ pub fn parse(file: &str, text: &str) -> Result<RuleFile, Vec<RuleError>> {
     let mut names = HashSet::new();
     let mut groups = Vec::new();
     for (index, group) in content.groups.into_iter().enumerate() {
-        let at = Place::root().key("groups").index(index);
+        let at = YamlPath::root().key("groups").index(index);
         let Some(group) = reader.part::<GroupText>(group, &at, "group") else {
             continue;
         };
@@ -207,7 +207,7 @@ pub fn parse(file: &str, text: &str) -> Result<RuleFile, Vec<RuleError>> {
             reader.error(&at, "a group needs a name".into(), None);
         }
         if !names.insert(group.name.0.clone()) {
-            let message = format!("the group {:?} is there twice in this file", group.name.0);
+            let message = format!("this file has the group {:?} twice", group.name.0);
             reader.error(&at.key("name"), message, None);
         }
         let interval_ms = reader.duration(group.interval, &at.key("interval"));
@@ -234,26 +234,26 @@ pub fn parse(file: &str, text: &str) -> Result<RuleFile, Vec<RuleError>> {
 
 /// Collects the errors of one file.
 pub(super) struct Reader {
-    places: Places,
+    lines: LineLookup,
     pub errors: Vec<RuleError>,
 }
 
 impl Reader {
     pub fn new(file: &str, text: &str) -> Self {
         Reader {
-            places: Places::new(Source::new(file, text)),
+            lines: LineLookup::new(Source::new(file, text)),
             errors: Vec::new(),
         }
     }
 
-    pub fn error(&mut self, at: &Place, message: String, hint: Option<String>) {
-        let line = self.places.line(at);
+    pub fn error(&mut self, at: &YamlPath, message: String, hint: Option<String>) {
+        let line = self.lines.line(at);
         self.report(line, message, hint);
     }
 
     fn report(&mut self, line: Option<usize>, message: String, hint: Option<String>) {
         self.errors.push(RuleError {
-            file: self.places.source().name().into(),
+            file: self.lines.source().name().into(),
             line,
             message,
             hint,
@@ -261,23 +261,29 @@ impl Reader {
     }
 
     pub fn whole<T: DeserializeOwned>(&mut self) -> Option<T> {
-        yaml::from_str(self.places.source())
+        yaml::from_str(self.lines.source())
             .map_err(|found| self.report(found.span.map(|span| span.line), found.message, None))
             .ok()
     }
 
-    fn part<T: DeserializeOwned>(&mut self, part: Unread, at: &Place, what: &str) -> Option<T> {
+    fn part<T: DeserializeOwned>(&mut self, part: Unread, at: &YamlPath, what: &str) -> Option<T> {
         yaml::from_part(part)
             .map_err(|error| self.error(at, format!("{what}: {error}"), None))
             .ok()
     }
 
-    fn duration(&mut self, text: Option<Scalar>, at: &Place) -> Option<i64> {
+    fn duration(&mut self, text: Option<Scalar>, at: &YamlPath) -> Option<i64> {
         parse_ms(&text?.0).map_err(|message| self.error(at, message, None)).ok()
     }
 
-    /// The error carries group and rule, because `check` prints it alone.
-    fn rule(&mut self, unread: Unread, of_group: &BTreeMap<String, Scalar>, at: &Place, group: &str) -> Option<Rule> {
+    /// Checks one rule. Errors name group and rule, because `check` prints each error by itself.
+    fn rule(
+        &mut self,
+        unread: Unread,
+        of_group: &BTreeMap<String, Scalar>,
+        at: &YamlPath,
+        group: &str,
+    ) -> Option<Rule> {
         let rule: RuleText = self.part(unread, at, &format!("group {group:?}: rule"))?;
         let errors_before = self.errors.len();
         let name = match (&rule.record, &rule.alert) {
@@ -368,14 +374,14 @@ impl Reader {
         built.filter(|_| self.errors.len() == errors_before)
     }
 
-    fn template(&mut self, text: &Scalar, at: &Place, about: &str) -> Option<Template> {
+    fn template(&mut self, text: &Scalar, at: &YamlPath, about: &str) -> Option<Template> {
         Template::parse(&text.0)
             .map_err(|message| self.error(at, format!("{about}: {message}"), None))
             .ok()
     }
 }
 
-/// Where in an expression, which may have several lines.
+/// The position in an expression, which may have several lines.
 fn in_expression(text: &str, offset: usize) -> String {
     let before = &text[..offset];
     let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
@@ -385,7 +391,7 @@ fn in_expression(text: &str, offset: usize) -> String {
     }
 }
 
-/// The metric names of the Prometheus data model.
+/// Whether a string is a metric name of the Prometheus data model.
 fn is_metric_name(name: &str) -> bool {
     !name.starts_with(|c: char| c.is_ascii_digit())
         && !name.is_empty()
@@ -406,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_as_prometheus_takes_it() {
+    fn file_of_prometheus_is_parsed() {
         let text = "groups:\n- name: g\n  interval: 1m\n  limit: 5\n  labels: {team: x}\n  rules:\n  - record: a:b\n    \
                     expr: sum(a)\n    labels: {l: 1}\n  - alert: A\n    expr: 1\n    for: 5m\n    keep_firing_for: 90s\n    \
                     labels: {severity: page}\n    annotations: {summary: 'at {{ $value }}'}\n";
@@ -430,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_at_once_with_its_line() {
+    fn all_errors_are_reported_at_once_with_their_lines() {
         let text = "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: |\n      1 +\n        deg(a)\n    for: 5\n  \
                     - record: b-c\n    expr: a\n    annotations: {x: y}\n  - expr: a\n  - alert: B\n    expr: a\n    \
                     labels:\n      9: x\n      ok: '{{ query \"a\" }}'\n  - alert: C\n    exp: a\n- name: g\n";
@@ -445,13 +451,13 @@ mod tests {
                 "x.yml:13: group \"g\": rule: invalid type: integer `9`, expected a string",
                 "x.yml:18: group \"g\": rule: unknown field `exp`, expected one of `record`, `alert`, `expr`, `for`, \
                  `keep_firing_for`, `labels`, `annotations`",
-                "x.yml:20: the group \"g\" is there twice in this file",
+                "x.yml:20: this file has the group \"g\" twice",
             ]
         );
     }
 
     #[test]
-    fn what_is_not_yaml_has_a_line_too() {
+    fn yaml_error_has_a_line() {
         let errors = parse("x.yml", "groups:\n- name: [\n").unwrap_err();
         assert!(errors[0].line.is_some_and(|line| line > 1), "{errors:?}");
     }

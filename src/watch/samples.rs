@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// Samples grow by this many at a time: doubling would waste up to half of what a full window takes.
+/// Number of samples by which the buffer grows, because doubling would waste up to half of a full window's memory.
 const GROWTH_SAMPLES: usize = 32;
 
 /// The samples of one series, 12 bytes each: milliseconds since the first one, and the value.
@@ -27,7 +27,7 @@ impl Samples {
             self.base_ms = at_ms;
         }
         let offset_ms = u32::try_from(at_ms - self.base_ms).unwrap_or_else(|_| {
-            // 49 days after the base, or after a gap of as long: what the offsets can no longer reach is forgotten.
+            // 49 days after the base or after as long a gap, offsets overflow and the oldest samples are dropped.
             let shift_ms = self.offsets_ms.front().copied().unwrap_or(0);
             self.base_ms += i64::from(shift_ms);
             self.offsets_ms.iter_mut().for_each(|offset| *offset -= shift_ms);
@@ -47,18 +47,18 @@ impl Samples {
         self.values.push_back(value);
     }
 
-    /// Moves all of them in time.
+    /// Shifts all samples in time.
     pub fn shift(&mut self, by_ms: i64) {
         self.base_ms += by_ms;
     }
 
-    /// Drops the newest.
+    /// Drops the newest sample.
     pub fn pop(&mut self) {
         self.offsets_ms.pop_back();
         self.values.pop_back();
     }
 
-    /// Drops what lies before the horizon, except the newest of it: an instant lookup at the horizon needs that one.
+    /// Drops samples before the horizon, except the newest of them, which an instant lookup at the horizon needs.
     pub fn forget_before(&mut self, horizon_ms: i64) {
         while self.values.len() >= 2 && self.at(1).0 <= horizon_ms {
             self.offsets_ms.pop_front();
@@ -66,7 +66,7 @@ impl Samples {
         }
     }
 
-    /// The number of samples not later than a moment.
+    /// Number of samples not later than `at_ms`.
     pub fn count_until(&self, at_ms: i64) -> usize {
         match u32::try_from(at_ms - self.base_ms) {
             Ok(offset_ms) => self.offsets_ms.partition_point(|known| *known <= offset_ms),
@@ -79,7 +79,7 @@ impl Samples {
         self.values.len()
     }
 
-    /// The samples with these numbers, in the order of time.
+    /// The samples with these indexes, in the order of time.
     pub fn between(&self, from: usize, to: usize) -> impl Iterator<Item = (i64, f64)> {
         let offsets = self.offsets_ms.range(from..to.max(from));
         let values = self.values.range(from..to.max(from));

@@ -5,13 +5,13 @@ use super::labels::{LabelSet, METRIC_NAME};
 use promql_parser::label::MatchOp;
 use promql_parser::parser::{self, Expr};
 
-/// More values than any sensible test has; a typing error must not eat the memory.
+/// Bound on the number of values, because a typing error must not use up the memory.
 const MAX_VALUES: usize = 1_000_000;
 
-/// Reads `metric{label="value"}`; `{}` is the series without labels.
+/// Parses `metric{label="value"}`; `{}` is the series without labels.
 ///
 /// # Errors
-/// A sentence that quotes what is wrong.
+/// A sentence that quotes the error.
 pub fn parse_series(text: &str) -> Result<LabelSet, String> {
     let wrong = || format!("{text:?} is not a series, expected for example metric{{label=\"value\"}}");
     let trimmed = text.trim();
@@ -36,10 +36,10 @@ pub fn parse_series(text: &str) -> Result<LabelSet, String> {
     Ok(LabelSet::from_pairs(name.chain(labels)))
 }
 
-/// Reads values one interval apart: numbers, `_` for none, `stale`, and `a+bxn`, `a-bxn`, `axn`, `_xn` for many.
+/// Parses values one interval apart: numbers, `_` for none, `stale`, and `a+bxn`, `a-bxn`, `axn`, `_xn` for many.
 ///
 /// # Errors
-/// A sentence that quotes what is wrong.
+/// A sentence that quotes the error.
 pub fn parse_values(text: &str) -> Result<Vec<Option<f64>>, String> {
     let mut values = Vec::new();
     for item in text.split_whitespace() {
@@ -69,7 +69,7 @@ fn parse_item(item: &str, values: &mut Vec<Option<f64>>) -> Option<()> {
                     Some((value, step)) => (parse_number(value)?, parse_number(step)?),
                     None => (parse_number(start)?, 0.0),
                 };
-                // One value for the start and one for each step, summed up as promtool does.
+                // One value for the start and one for each addition, summed up as in promtool.
                 for _ in 0..=times {
                     values.push(Some(value));
                     value += step;
@@ -80,7 +80,7 @@ fn parse_item(item: &str, values: &mut Vec<Option<f64>>) -> Option<()> {
     Some(())
 }
 
-/// Splits `a+b` before the sign, which is neither the first character nor that of an exponent.
+/// Splits `a+b` before the sign. The sign is neither the first character nor that of an exponent.
 fn split_step(text: &str) -> Option<(&str, &str)> {
     let bytes = text.as_bytes();
     let is_sign = |at: &usize| matches!(bytes[*at], b'+' | b'-') && !matches!(bytes[*at - 1], b'e' | b'E');

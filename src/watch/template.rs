@@ -5,14 +5,14 @@ use super::labels::LabelSet;
 use super::number;
 use super::template_function::{Datum, Function};
 
-/// A label's or annotation's text, ready to be filled in.
+/// The template of a label or annotation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Template {
     source: String,
     pieces: Vec<Piece>,
 }
 
-/// What a template may speak of.
+/// The data of a template.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     pub labels: &'a LabelSet,
@@ -41,7 +41,7 @@ enum Operand {
 
 impl Template {
     /// # Errors
-    /// A sentence that names what is wrong or not supported.
+    /// A sentence that names the error or the unsupported part.
     pub fn parse(source: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut rest = source;
@@ -78,12 +78,12 @@ impl Template {
         })
     }
 
-    /// As it was written.
+    /// The source of the template.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Fills in the facts; where a function cannot take its argument, the text says so, as Prometheus's does.
+    /// Expands the template. If a function rejects its argument, the result contains the error, as in Prometheus.
     pub fn expand(&self, facts: Facts<'_>) -> String {
         let mut expanded = String::new();
         for piece in &self.pieces {
@@ -120,7 +120,7 @@ impl Operand {
     }
 }
 
-/// The end of an action, which is not within a quoted text.
+/// The end of an action, outside of quotes.
 fn find_close(text: &str) -> Option<usize> {
     let mut quote = None;
     let mut escaped = false;
@@ -138,7 +138,7 @@ fn find_close(text: &str) -> Option<usize> {
     None
 }
 
-/// Reading and filling in recurse into parentheses.
+/// Bound on parentheses, because parsing and expanding recurse into them.
 const MAX_PARENTHESES: usize = 50;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -158,14 +158,14 @@ fn parse_action(text: &str) -> Result<Operand, String> {
     let mut at = 0;
     let operand = line(&tokens, &mut at)?;
     if at < tokens.len() {
-        Err(format!("the template action {text:?} cannot be read"))
+        Err(format!("the template action {text:?} is invalid"))
     } else {
         Ok(operand)
     }
 }
 
 fn tokens(text: &str) -> Result<Vec<Token>, String> {
-    let unreadable = || format!("the template action {text:?} cannot be read");
+    let unreadable = || format!("the template action {text:?} is invalid");
     let mut tokens = Vec::new();
     let mut rest = text.trim_start();
     while let Some(first) = rest.chars().next() {
@@ -179,7 +179,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
                 1
             }
             '"' => {
-                // The escapes of JSON are those of Go that people use; others are refused rather than misread.
+                // JSON has the escapes of Go that are in use. Others are rejected instead of misread.
                 let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<String>();
                 tokens.push(Token::Quoted(
                     stream.next().and_then(Result::ok).ok_or_else(unreadable)?,
@@ -203,7 +203,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
     Ok(tokens)
 }
 
-/// `command | command …`: the value of each is the last argument of the next.
+/// Parses `command | command …`, where the value of each is the last argument of the next.
 fn line(tokens: &[Token], at: &mut usize) -> Result<Operand, String> {
     let mut value = None;
     loop {
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_read_as_prometheus_writes_them() {
+    fn templates_expand_as_in_prometheus() {
         for (text, value, expected) in [
             ("plain", 0.0, "plain"),
             ("{{ $labels.instance }}: {{$value}}", 0.25, "web-1: 0.25"),
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_refused_by_name() {
+    fn unsupported_parts_are_rejected_by_name() {
         for (text, named) in [
             ("{{ query \"up\" }}", "query"),
             ("{{ range $i := . }}", "range"),

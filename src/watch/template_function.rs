@@ -41,7 +41,7 @@ impl Function {
         })
     }
 
-    /// What can be known before the values are.
+    /// Checks the arguments as far as possible before the values are known.
     pub fn check(self, arguments: usize, first_literal: Option<&Datum>) -> Result<(), String> {
         if self != Function::Printf {
             let name = format!("{self:?}");
@@ -94,7 +94,7 @@ impl Datum {
         }
     }
 
-    /// As Go names the type.
+    /// Go's name of the type.
     fn type_name(&self) -> &'static str {
         match self {
             Datum::Number(_) => "float64",
@@ -117,7 +117,7 @@ fn scaled(mut value: f64, step: f64, prefixes: &[&'static str], is_done: impl Fn
     format!("{}{prefix}", number::general_precise(value, 4))
 }
 
-/// Divides as often as Prometheus does, by multiplying: the rounding is part of the text.
+/// Multiplies as often as Prometheus divides, because the rounding is visible in the result.
 fn scaled_up(mut value: f64) -> String {
     let mut prefix = "";
     for next in ["m", "u", "n", "p", "f", "a", "z", "y"] {
@@ -178,7 +178,7 @@ fn humanize_duration(seconds: f64) -> String {
     }
 }
 
-/// Go's `strings.Title`: a letter after a character that is neither letter, digit nor underscore is a capital.
+/// Go's `strings.Title`: capitalises a letter after a character that is no letter, digit or underscore.
 fn title(text: &str) -> String {
     let mut titled = String::with_capacity(text.len());
     let mut in_word = false;
@@ -246,7 +246,7 @@ fn pieces(format: &str) -> Vec<FormatPiece<'_>> {
     pieces
 }
 
-/// The widest that a number is padded: a typing error must not eat the memory.
+/// Maximum padding of a number, because a typing error must not use up the memory.
 const MAX_WIDTH: usize = 1000;
 
 fn printf(format: &str, arguments: &[Datum]) -> String {

@@ -1,10 +1,10 @@
 //! The format of promtool's unit-test files. [`load`] reads them from the disk; the rest is pure.
 
 use super::labels::LabelSet;
-use super::place::Place;
 use super::promql::{self, Element, Query};
 use super::rule_file::{self, DurationMs, Reader, RuleError, RuleFile, Scalar};
 use super::series_notation::{parse_series, parse_values};
+use super::yaml_path::YamlPath;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -78,10 +78,10 @@ struct SampleText {
     value: f64,
 }
 
-/// A unit-test file that can be run.
+/// A valid unit-test file.
 #[derive(Debug)]
 pub struct TestFile {
-    /// As written: relative to the test file, with wildcards.
+    /// Patterns as written, relative to the test file.
     pub rule_files: Vec<String>,
     pub(super) interval_ms: i64,
     pub(super) group_order: Vec<String>,
@@ -113,10 +113,10 @@ pub(super) struct ExpressionTest {
     pub(super) expected: Vec<Element>,
 }
 
-/// Reads a unit-test file; `file` names it in errors.
+/// Parses a unit-test file; `file` names it in errors.
 ///
 /// # Errors
-/// Every mistake at once; where the structure is wrong, the first.
+/// All errors at once; for a wrong structure, the first error.
 pub fn parse(file: &str, text: &str) -> Result<TestFile, Vec<RuleError>> {
     let mut reader = Reader::new(file, text);
     let Some(content) = reader.whole::<FileText>() else {
@@ -142,7 +142,7 @@ pub fn parse(file: &str, text: &str) -> Result<TestFile, Vec<RuleError>> {
 /// Reads a unit-test file and the rule files that it names, from the disk.
 ///
 /// # Errors
-/// Every mistake in any of them, and files that cannot be read.
+/// All errors in all files, and unreadable files.
 pub fn load(path: &Path) -> Result<(TestFile, Vec<RuleFile>), Vec<RuleError>> {
     let read = |path: &Path| {
         std::fs::read_to_string(path).map_err(|error| {
@@ -193,7 +193,7 @@ pub(super) fn describe(labels: &LabelSet, annotations: BTreeMap<String, String>)
 
 impl Reader {
     fn test(&mut self, index: usize, test: TestText, default_interval_ms: i64) -> Test {
-        let at = Place::root().key("tests").index(index);
+        let at = YamlPath::root().key("tests").index(index);
         let name = test
             .name
             .filter(|name| !name.is_empty())
@@ -201,8 +201,8 @@ impl Reader {
         let mut series = Vec::new();
         for (index, input) in test.input_series.into_iter().enumerate() {
             let at = at.key("input_series").index(index);
-            let labels = self.told(&at.key("series"), parse_series(&input.series));
-            let values = self.told(&at.key("values"), parse_values(&input.values.0));
+            let labels = self.report_error(&at.key("series"), parse_series(&input.series));
+            let values = self.report_error(&at.key("values"), parse_values(&input.values.0));
             series.extend(labels.zip(values));
         }
         let alerts = test.alert_rule_test.into_iter().map(|test| {
@@ -230,8 +230,8 @@ impl Reader {
             let at = at.key("promql_expr_test").index(index);
             let mut expected = Vec::new();
             for (index, sample) in test.exp_samples.into_iter().enumerate() {
-                let place = at.key("exp_samples").index(index).key("labels");
-                let labels = self.told(&place, parse_series(&sample.labels));
+                let path = at.key("exp_samples").index(index).key("labels");
+                let labels = self.report_error(&path, parse_series(&sample.labels));
                 expected.extend(labels.map(|labels| Element {
                     labels,
                     value: sample.value,
@@ -268,7 +268,7 @@ impl Reader {
         }
     }
 
-    fn told<T>(&mut self, at: &Place, result: Result<T, String>) -> Option<T> {
+    fn report_error<T>(&mut self, at: &YamlPath, result: Result<T, String>) -> Option<T> {
         result.map_err(|message| self.error(at, message, None)).ok()
     }
 }

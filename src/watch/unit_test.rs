@@ -1,8 +1,8 @@
-//! The runner of promtool's unit tests on evenkeel's evaluator. It returns the differences from the expectations.
+//! The runner of promtool's unit tests on evenkeel's evaluator.
 
 use super::alerting::ActiveAlert;
 use super::evaluator::{Evaluator, Failure, Settings};
-use super::history::{History, Interest};
+use super::history::{History, ReadSet};
 use super::promql::{Dialect, Element, Semantics};
 use super::rule_file::RuleFile;
 use super::test_file::{AlertTest, ExpressionTest, Test, describe};
@@ -10,36 +10,36 @@ pub use super::test_file::{TestFile, load, parse};
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// What did not come out as the file says.
+/// A difference from an expectation of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mismatch {
     /// The name of the test, or its number in the file.
     pub test: String,
-    /// The alert or the expression.
+    /// The alert or expression under test.
     pub subject: String,
     pub at_ms: i64,
-    /// What was expected and is not there, one series or alert each.
+    /// Expected series or alerts that are missing.
     pub missing: Vec<String>,
-    /// What is there and was not expected.
+    /// Unexpected series or alerts.
     pub unexpected: Vec<String>,
-    /// Why there is nothing to compare.
+    /// The reason why the test has no result to compare.
     pub error: Option<String>,
 }
 
 /// The result of a unit-test file.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct UnitTestReport {
     pub checks: usize,
     pub mismatches: Vec<Mismatch>,
 }
 
-impl Report {
+impl UnitTestReport {
     pub fn is_ok(&self) -> bool {
         self.mismatches.is_empty()
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for UnitTestReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for mismatch in &self.mismatches {
             writeln!(f, "{mismatch}")?;
@@ -70,8 +70,8 @@ impl TestFile {
     }
 
     /// Runs every test on these rules.
-    pub fn run(&self, files: &[RuleFile], dialect: Dialect) -> Report {
-        let mut report = Report::default();
+    pub fn run(&self, files: &[RuleFile], dialect: Dialect) -> UnitTestReport {
+        let mut report = UnitTestReport::default();
         for test in &self.tests {
             test.run(self, files, dialect, &mut report);
         }
@@ -80,7 +80,7 @@ impl TestFile {
 }
 
 impl Test {
-    fn run(&self, file: &TestFile, files: &[RuleFile], dialect: Dialect, report: &mut Report) {
+    fn run(&self, file: &TestFile, files: &[RuleFile], dialect: Dialect, report: &mut UnitTestReport) {
         let semantics = Semantics {
             dialect,
             default_step_ms: file.interval_ms,
@@ -100,7 +100,7 @@ impl Test {
                 .sort_by_key(|group| place(&group.name).unwrap_or(usize::MAX));
         }
         let mut evaluator = Evaluator::new(settings, files);
-        let mut everything = Interest::default();
+        let mut everything = ReadSet::default();
         everything.add(&[], i64::MAX / 4);
         let mut history = History::new(everything);
 
@@ -124,7 +124,7 @@ impl Test {
                 report.checks += round.failures.len();
                 return;
             }
-            // A moment between two evaluations is judged by the one before it.
+            // A time between two evaluations has the result of the first.
             for test in self
                 .alerts
                 .iter()
@@ -224,8 +224,7 @@ impl Test {
     }
 }
 
-/// Sums of ours are compensated and those of older versions are not, so the last digits may differ; and where a NaN is
-/// expected, a NaN will do.
+/// Compares up to the last digits, because evenkeel compensates sums and older versions do not. A NaN equals a NaN.
 fn near(a: f64, b: f64) -> bool {
     a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-11 * a.abs().max(b.abs())
 }
@@ -262,12 +261,12 @@ tests:
     }
 
     #[test]
-    fn a_right_file_passes() {
+    fn correct_file_passes() {
         assert_eq!(run(TESTS), "0 of 4 checks failed");
     }
 
     #[test]
-    fn a_wrong_one_says_what_differs() {
+    fn failing_file_reports_the_differences() {
         let wrong = TESTS
             .replace("x has 8", "x has 9")
             .replace("value: 10", "value: 11")
@@ -283,7 +282,7 @@ tests:
     }
 
     #[test]
-    fn mistakes_in_a_test_file_have_lines() {
+    fn errors_in_a_test_file_have_lines() {
         let text = "tests:\n- input_series:\n  - series: 'a{'\n    values: 1 b\n  promql_expr_test:\n  - expr: deg(a)\n    \
                     eval_time: 0\n";
         let errors: Vec<String> = parse("t.yml", text)

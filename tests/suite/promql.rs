@@ -5,7 +5,7 @@ mod generate;
 mod promtool;
 
 use evenkeel::watch::evaluator::{Evaluator, Settings};
-use evenkeel::watch::history::{History, Interest};
+use evenkeel::watch::history::{History, ReadSet};
 use evenkeel::watch::labels::LabelSet;
 use evenkeel::watch::promql::{self, Dialect, Element, Semantics};
 use evenkeel::watch::rule_file;
@@ -31,9 +31,9 @@ struct Case {
 }
 
 fn history_of(series: &[(String, String)]) -> History {
-    let mut interest = Interest::default();
-    interest.add(&[], i64::MAX / 4);
-    let mut history = History::new(interest);
+    let mut read_set = ReadSet::default();
+    read_set.add(&[], i64::MAX / 4);
+    let mut history = History::new(read_set);
     for (series, values) in series {
         let labels = parse_series(series).unwrap();
         for (index, value) in parse_values(values).unwrap().into_iter().enumerate() {
@@ -68,7 +68,9 @@ fn cases(random: &mut Random, history: &History) -> Vec<Case> {
             continue;
         };
         let value = query.evaluate(history, at_seconds as i64 * 1000, semantics());
-        let result = value.map(promql::Value::into_vector).map_err(|error| error.to_string());
+        let result = value
+            .map(promql::QueryValue::into_vector)
+            .map_err(|error| error.to_string());
         // Most expressions should have a result.
         if result.as_ref().is_ok_and(Vec::is_empty) && !random.one_in(4) {
             continue;

@@ -9,7 +9,7 @@ use crate::watch::number::{self, nan_first};
 use std::collections::HashMap;
 
 impl Aggregation {
-    /// `parameter` is the value of the scalar argument, where there is one.
+    /// Aggregates. `parameter` is the value of the scalar argument, if there is one.
     pub(super) fn apply(
         &self,
         elements: Vec<Element>,
@@ -115,7 +115,7 @@ fn count_values(
 }
 
 fn count_of(parameter: f64) -> Result<usize, EvaluationError> {
-    // The bounds of an int64 as Prometheus states them for floats.
+    // Prometheus's float bounds of an int64.
     if parameter.is_nan() || parameter >= 9_223_372_036_854_774_784.0 || parameter <= -9_223_372_036_854_775_808.0 {
         return Err(EvaluationError::NotAnInteger(parameter));
     }
@@ -129,7 +129,7 @@ fn variance(values: impl Iterator<Item = f64>, dialect: Dialect) -> f64 {
         count += 1.0;
         if count == 1.0 {
             mean = value;
-            // 2.42 takes the deviation of one value for zero whatever the value is.
+            // In 2.42 the deviation of one value is always zero.
             squares = if dialect == Dialect::V2_42 || value.is_finite() {
                 0.0
             } else {

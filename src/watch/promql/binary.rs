@@ -2,36 +2,45 @@
 
 use super::evaluate::{EvaluationError, unique};
 use super::expression::{Binary, Cardinality, Operator};
-use super::{Dialect, Element, Value};
+use super::{Dialect, Element, QueryValue};
 use crate::watch::labels::{LabelSet, METRIC_NAME, Selected, Signature};
 use std::collections::{HashMap, HashSet};
 
 impl Binary {
-    pub(super) fn apply(&self, left: Value, right: Value, dialect: Dialect) -> Result<Value, EvaluationError> {
+    pub(super) fn apply(
+        &self,
+        left: QueryValue,
+        right: QueryValue,
+        dialect: Dialect,
+    ) -> Result<QueryValue, EvaluationError> {
         match (left, right) {
-            (Value::Scalar(left), Value::Scalar(right)) => Ok(Value::Scalar(self.operator.value(left, right))),
-            (Value::Vector(left), Value::Scalar(right)) => self
-                .with_scalar(left, dialect, |value| (value, right))
-                .map(Value::Vector),
-            (Value::Scalar(left), Value::Vector(right)) => self
-                .with_scalar(right, dialect, |value| (left, value))
-                .map(Value::Vector),
-            (Value::Vector(left), Value::Vector(right)) if self.operator.is_set() => {
-                Ok(Value::Vector(self.set(left, right)))
+            (QueryValue::Scalar(left), QueryValue::Scalar(right)) => {
+                Ok(QueryValue::Scalar(self.operator.value(left, right)))
             }
-            (Value::Vector(left), Value::Vector(right)) => self.matched(&left, &right, dialect).map(Value::Vector),
+            (QueryValue::Vector(left), QueryValue::Scalar(right)) => self
+                .with_scalar(left, dialect, |value| (value, right))
+                .map(QueryValue::Vector),
+            (QueryValue::Scalar(left), QueryValue::Vector(right)) => self
+                .with_scalar(right, dialect, |value| (left, value))
+                .map(QueryValue::Vector),
+            (QueryValue::Vector(left), QueryValue::Vector(right)) if self.operator.is_set() => {
+                Ok(QueryValue::Vector(self.set(left, right)))
+            }
+            (QueryValue::Vector(left), QueryValue::Vector(right)) => {
+                self.matched(&left, &right, dialect).map(QueryValue::Vector)
+            }
         }
     }
 
     fn drops_metric_name(&self, dialect: Dialect) -> bool {
         match self.operator {
-            // An oversight of 2.42: what comes out is no longer that metric.
+            // 2.42 keeps the metric name by mistake.
             Operator::Atan2 => dialect != Dialect::V2_42,
             operator => self.returns_bool || !operator.is_comparison(),
         }
     }
 
-    /// `sides` puts the value of an element and the scalar on their sides of the operator.
+    /// Applies the operator. `sides` orders the element's value and the scalar.
     fn with_scalar(
         &self,
         mut elements: Vec<Element>,
@@ -130,7 +139,7 @@ impl Binary {
                 value,
             });
         }
-        // Equal labels are an error of the grouping within a match, and of the whole vector otherwise; both stop a rule.
+        // Equal labels are an error within a match and in the whole vector. Both stop a rule.
         unique(results)
     }
 
@@ -161,7 +170,7 @@ impl Binary {
 }
 
 impl Operator {
-    /// Of a comparison 1 or 0.
+    /// The result of the operator; 1 or 0 for a comparison.
     fn value(self, left: f64, right: f64) -> f64 {
         let truth = |holds: bool| if holds { 1.0 } else { 0.0 };
         match self {

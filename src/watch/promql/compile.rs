@@ -7,7 +7,7 @@ use super::expression::{Query, Range, Selector};
 use super::function::{DatePart, Elementwise};
 use super::over_time::OverTime;
 use super::scan::{MAX_NESTING, nesting, position};
-use crate::watch::history::Interest;
+use crate::watch::history::ReadSet;
 use crate::watch::labels::{LabelSet, METRIC_NAME, Selected, Text};
 use promql_parser::label::MatchOp;
 use promql_parser::parser::token::*;
@@ -16,23 +16,23 @@ use promql_parser::parser::{SubqueryExpr, VectorMatchCardinality, VectorSelector
 use regex::Regex;
 use std::time::Duration;
 
-/// The history lives in memory and is empty after a start; at a sample per second a week of one series takes 7 MB.
+/// Maximum range of an expression. The history is in memory, where a week of one series takes 7 MB at a sample per second.
 const MAX_REACH_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
-/// Why an expression cannot be used.
+/// The reason why an expression is invalid or unsupported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}{}", .offset.map(|at| format!(" (at character {})", at + 1)).unwrap_or_default())]
 pub struct Refusal {
     pub message: String,
-    /// Bytes from the start of the expression, where the place is known.
+    /// Position in the expression in bytes, if known.
     pub offset: Option<usize>,
     pub hint: Option<String>,
 }
 
-/// Parses an expression and checks that all of it can be evaluated here.
+/// Parses an expression and checks that evenkeel supports all of it.
 ///
 /// # Errors
-/// What is not PromQL, and every part that is outside the supported subset, all at once.
+/// All syntax errors and unsupported parts at once.
 pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
     if nesting(text) > MAX_NESTING {
         let message = format!("more than {MAX_NESTING} operators, calls and parentheses in one expression");
@@ -42,7 +42,7 @@ pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
             hint: Some("split it with recording rules".into()),
         }]);
     }
-    // The parser panics where a number stands for a duration that no clock can hold.
+    // The parser panics at durations out of range.
     let parsed = std::panic::catch_unwind(|| parser::parse(text)).unwrap_or_else(|_| Err("number out of range".into()));
     let parsed = parsed.map_err(|message| {
         let message = if message == "invalid promql query" {
@@ -69,9 +69,9 @@ pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
         },
         _ => return Err(compiler.refusals),
     };
-    let mut interest = Interest::default();
-    query.add_interest(&mut interest);
-    if interest.longest_ms() > MAX_REACH_MS {
+    let mut read_set = ReadSet::default();
+    query.add_to_read_set(&mut read_set);
+    if read_set.longest_ms() > MAX_REACH_MS {
         let message = "looks back more than 7 days, which is more than the history in memory keeps".into();
         let hint = Some("shorten the range or the offset, or let a Prometheus evaluate this rule".into());
         return Err(vec![Refusal {
@@ -88,7 +88,7 @@ struct Compiler<'a> {
     refusals: Vec<Refusal>,
 }
 
-/// `None` means that a refusal has been noted; the walk goes on to find the others.
+/// Methods return `None` after recording a refusal. The walk continues to find all of them.
 impl Compiler<'_> {
     fn refuse<T>(&mut self, word: &str, message: String, hint: &str) -> Option<T> {
         let hint = (!hint.is_empty()).then(|| hint.to_owned());
@@ -403,11 +403,11 @@ fn texts(names: &[String]) -> Vec<Text> {
 }
 
 fn milliseconds(duration: Duration) -> i64 {
-    // A century is refused later; clamped, sums of them cannot overflow.
+    // Clamps to a century, which is rejected later, so that sums cannot overflow.
     duration.as_millis().min(100 * 365 * 24 * 60 * 60 * 1000) as i64
 }
 
-/// The labels that `absent` gives its result: those that an equality matcher determines, and no other matcher disputes.
+/// The labels of the result of `absent`: those with an equality matcher and no other matcher.
 fn absent_labels(expr: &Expr) -> LabelSet {
     let (Expr::VectorSelector(selector) | Expr::MatrixSelector(MatrixSelector { vs: selector, .. })) = expr else {
         return LabelSet::default();
@@ -430,7 +430,7 @@ fn absent_labels(expr: &Expr) -> LabelSet {
     LabelSet::from_pairs(labels)
 }
 
-/// The label names of the Prometheus data model.
+/// Whether a string is a label name of the Prometheus data model.
 pub(in super::super) fn is_label_name(name: &str) -> bool {
     let mut characters = name.chars();
     characters
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_outside_the_subset_is_refused_by_name_and_place() {
+    fn unsupported_parts_are_rejected_by_name_and_position() {
         for (text, refusal) in [
             (
                 "1 + histogram_quantile(0.9, a)",
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_overflow_is_refused_before_it_is_parsed() {
+    fn deep_nesting_is_rejected_before_parsing() {
         let many = |one: &str| one.repeat(20_000);
         for text in [
             format!("{}a{}", many("("), many(")")),
@@ -525,12 +525,12 @@ mod tests {
     }
 
     #[test]
-    fn all_refusals_of_an_expression_are_told() {
+    fn all_refusals_of_an_expression_are_reported() {
         assert_eq!(refusals("deg(a) + sum(rad(b))").len(), 2);
     }
 
     #[test]
-    fn interest_reaches_back_over_range_offset_and_subquery() {
+    fn read_set_includes_range_offset_and_subquery() {
         for (text, keep_ms) in [
             ("a", 0),
             ("a offset 1m", 60_000),
@@ -538,10 +538,10 @@ mod tests {
             ("max_over_time(rate(a[1m])[10m:10s] offset 2m)", 780_000),
             ("sum(b) / on() group_left() topk(scalar(a offset 3s), b)", 3_000),
         ] {
-            let mut interest = Interest::default();
-            parse(text).unwrap().add_interest(&mut interest);
-            assert_eq!(interest.keep_ms("a"), Some(keep_ms), "{text}");
-            assert_eq!(interest.keep_ms("c"), None);
+            let mut read_set = ReadSet::default();
+            parse(text).unwrap().add_to_read_set(&mut read_set);
+            assert_eq!(read_set.keep_ms("a"), Some(keep_ms), "{text}");
+            assert_eq!(read_set.keep_ms("c"), None);
         }
     }
 }

@@ -3,15 +3,15 @@
 use super::expression::{Expression, LabelReplace, Query, Range, Selector};
 use super::function::Elementwise;
 use super::over_time::{OverTime, Window};
-use super::{Dialect, Element, Semantics, Value};
+use super::{Dialect, Element, QueryValue, Semantics};
 use crate::watch::history::{History, Series, is_stale};
 use crate::watch::labels::{LabelSet, METRIC_NAME};
 use std::collections::{BTreeMap, HashSet};
 
-/// Prometheus's own bound on the points of a query; here it keeps one rule from stopping the others.
+/// Prometheus's bound on the points of a query, so that one rule cannot block the others.
 pub(super) const MAX_SUBQUERY_STEPS: i64 = 11_000;
 
-/// Why an expression has no value now. The same data would make Prometheus fail as well.
+/// An error of an evaluation, which the same data causes in Prometheus as well.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum EvaluationError {
     #[error("vector cannot contain metrics with the same labelset: {0}")]
@@ -38,8 +38,8 @@ impl Query {
     /// The value at `at_ms`, Unix time in milliseconds.
     ///
     /// # Errors
-    /// Series that cannot be told apart or matched, as in Prometheus.
-    pub fn evaluate(&self, history: &History, at_ms: i64, semantics: Semantics) -> Result<Value, EvaluationError> {
+    /// When series have the same labels or do not match, as in Prometheus.
+    pub fn evaluate(&self, history: &History, at_ms: i64, semantics: Semantics) -> Result<QueryValue, EvaluationError> {
         Evaluation { history, semantics }.value(&self.expression, at_ms)
     }
 }
@@ -50,31 +50,31 @@ struct Evaluation<'a> {
 }
 
 impl Evaluation<'_> {
-    fn value(&self, expression: &Expression, at_ms: i64) -> Result<Value, EvaluationError> {
+    fn value(&self, expression: &Expression, at_ms: i64) -> Result<QueryValue, EvaluationError> {
         Ok(match expression {
-            Expression::Number(value) => Value::Scalar(*value),
-            Expression::Time => Value::Scalar(at_ms as f64 / 1000.0),
+            Expression::Number(value) => QueryValue::Scalar(*value),
+            Expression::Time => QueryValue::Scalar(at_ms as f64 / 1000.0),
             Expression::ScalarOf(inner) => match self.vector(inner, at_ms)?.as_slice() {
-                [only] => Value::Scalar(only.value),
-                _ => Value::Scalar(f64::NAN),
+                [only] => QueryValue::Scalar(only.value),
+                _ => QueryValue::Scalar(f64::NAN),
             },
             Expression::Negate(inner) => match self.value(inner, at_ms)? {
-                Value::Scalar(value) => Value::Scalar(-value),
-                other => Value::Vector(nameless(other.into_vector(), |value| Some(-value))?),
+                QueryValue::Scalar(value) => QueryValue::Scalar(-value),
+                other => QueryValue::Vector(nameless(other.into_vector(), |value| Some(-value))?),
             },
             Expression::Binary(binary) => {
                 let (left, right) = (self.value(&binary.left, at_ms)?, self.value(&binary.right, at_ms)?);
                 binary.apply(left, right, self.semantics.dialect)?
             }
-            _ => Value::Vector(self.vector(expression, at_ms)?),
+            _ => QueryValue::Vector(self.vector(expression, at_ms)?),
         })
     }
 
     fn scalar(&self, expression: &Expression, at_ms: i64) -> Result<f64, EvaluationError> {
         match self.value(expression, at_ms)? {
-            Value::Scalar(value) => Ok(value),
-            // The parser has checked the types: only a scalar gets here.
-            Value::Vector(_) => Ok(f64::NAN),
+            QueryValue::Scalar(value) => Ok(value),
+            // The parser has checked that the type is a scalar.
+            QueryValue::Vector(_) => Ok(f64::NAN),
         }
     }
 
@@ -140,7 +140,7 @@ impl Evaluation<'_> {
             | Expression::Time
             | Expression::ScalarOf(_)
             | Expression::Negate(_)
-            | Expression::Binary(_) => self.value(expression, at_ms).map(Value::into_vector),
+            | Expression::Binary(_) => self.value(expression, at_ms).map(QueryValue::into_vector),
         }
     }
 
@@ -161,7 +161,7 @@ impl Evaluation<'_> {
     /// Calls `visit` with every series that the selector selects.
     fn select(&self, selector: &Selector, mut visit: impl FnMut(&Series)) {
         let mut in_metric = |name: &str| {
-            // What is already known of the name need not be asked of every series.
+            // Matchers on the name apply to the metric, not to each series.
             let (on_name, on_labels): (Vec<_>, Vec<_>) = selector
                 .matchers
                 .iter()
@@ -196,7 +196,7 @@ impl Evaluation<'_> {
         elements
     }
 
-    /// What the left end of a range is moved by so that it no longer includes that very millisecond.
+    /// The shift of the left end of a range that excludes that end, in milliseconds.
     fn left_open_ms(&self) -> i64 {
         match self.semantics.dialect {
             Dialect::V3 => 1,
@@ -242,7 +242,7 @@ impl Evaluation<'_> {
                     push(series.labels(), &samples);
                 });
                 if selector.metric_name.is_some() {
-                    // Series of one metric stay apart without its name; asking would cost more than the function.
+                    // Series of one metric stay distinct without its name, and checking costs more than the function.
                     return Ok(elements);
                 }
             }
@@ -298,7 +298,7 @@ fn absent(present: &[Element], labels: &LabelSet) -> Vec<Element> {
     }
 }
 
-/// Changes values, and drops the metric name that no longer says what they are.
+/// Changes values, and drops the metric name, which no longer describes them.
 fn nameless(elements: Vec<Element>, change: impl Fn(f64) -> Option<f64>) -> Result<Vec<Element>, EvaluationError> {
     let changed = elements.into_iter().filter_map(|element| {
         let value = change(element.value)?;
@@ -310,7 +310,7 @@ fn nameless(elements: Vec<Element>, change: impl Fn(f64) -> Option<f64>) -> Resu
     unique(changed.collect())
 }
 
-/// No two series of a vector may bear the same labels.
+/// Checks that no two series of a vector have the same labels.
 pub(super) fn unique(elements: Vec<Element>) -> Result<Vec<Element>, EvaluationError> {
     if elements.len() > 1 {
         let mut seen = HashSet::with_capacity(elements.len());
@@ -337,15 +337,15 @@ impl LabelReplace {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::history::{Interest, stale};
+    use super::super::super::history::{ReadSet, stale};
     use super::super::parse;
     use super::*;
 
     /// Samples of `m{l="x"}` every 10 s from 0 to 60 s, of `gone` until it ends at 30 s.
     fn history() -> History {
-        let mut interest = Interest::default();
-        interest.add(&[], i64::MAX / 4);
-        let mut history = History::new(interest);
+        let mut read_set = ReadSet::default();
+        read_set.add(&[], i64::MAX / 4);
+        let mut history = History::new(read_set);
         let (m, gone) = (
             LabelSet::from_pairs([(METRIC_NAME, "m"), ("l", "x")]),
             LabelSet::from_pairs([(METRIC_NAME, "gone")]),
@@ -364,8 +364,8 @@ mod tests {
             ..Semantics::default()
         };
         match parse(text).unwrap().evaluate(&history(), second * 1000, semantics) {
-            Ok(Value::Scalar(value)) => value.to_string(),
-            Ok(Value::Vector(elements)) => elements
+            Ok(QueryValue::Scalar(value)) => value.to_string(),
+            Ok(QueryValue::Vector(elements)) => elements
                 .iter()
                 .map(|e| format!("{} {}", e.labels, e.value))
                 .collect::<Vec<_>>()
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn series_end_where_they_are_marked() {
+    fn staleness_markers_end_series() {
         for (text, second, expected) in [
             ("gone", 29, "gone 1"),
             ("gone", 30, ""),

@@ -4,7 +4,7 @@ use super::Matcher;
 use super::function::{DatePart, Elementwise};
 use super::over_time::OverTime;
 use super::scan::position;
-use crate::watch::history::Interest;
+use crate::watch::history::ReadSet;
 use crate::watch::labels::{LabelSet, METRIC_NAME, Selected, Text};
 use regex::Regex;
 
@@ -16,17 +16,17 @@ pub struct Query {
 }
 
 impl Query {
-    /// Adds to `interest` what the expression reads and for how long that must be kept.
-    pub fn add_interest(&self, interest: &mut Interest) {
-        self.expression.add_interest(0, interest);
+    /// Adds the metrics that the expression reads to `read_set`, with the time to keep their samples.
+    pub fn add_to_read_set(&self, read_set: &mut ReadSet) {
+        self.expression.add_to_read_set(0, read_set);
     }
 
-    /// The metrics that the expression names, each with the byte at which it stands first in the text.
+    /// The metrics that the expression names, each with its first position in the text in bytes.
     pub fn metric_names(&self) -> Vec<(usize, String)> {
-        let mut interest = Interest::default();
-        self.add_interest(&mut interest);
+        let mut read_set = ReadSet::default();
+        self.add_to_read_set(&mut read_set);
         let placed = |name: &str| (position(&self.text, name).unwrap_or(0), name.to_owned());
-        let mut names: Vec<(usize, String)> = interest.names().map(placed).collect();
+        let mut names: Vec<(usize, String)> = read_set.names().map(placed).collect();
         names.sort_unstable();
         names
     }
@@ -35,12 +35,12 @@ impl Query {
 #[derive(Debug, Clone)]
 pub(super) struct Selector {
     pub matchers: Vec<Matcher>,
-    /// The value of an equality matcher on the metric name, which spares a search over all names.
+    /// The value of an equality matcher on the metric name, which avoids a search over all names.
     pub metric_name: Option<Text>,
     pub offset_ms: i64,
 }
 
-/// What a function over time reads.
+/// The argument of a function over time.
 #[derive(Debug, Clone)]
 pub(super) enum Range {
     Samples {
@@ -98,7 +98,7 @@ impl Operator {
     }
 }
 
-/// Which side of a vector operation may have several series per match, and which labels it takes from the other.
+/// The side of a vector operation that may have several series per match, and the labels that it gets from the other.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Cardinality {
     OneToOne,
@@ -169,7 +169,7 @@ pub(super) enum Expression {
         inner: Box<Expression>,
         labels: LabelSet,
     },
-    /// A function of each element's value alone.
+    /// A function of each element's value.
     Elementwise {
         function: Elementwise,
         inner: Box<Expression>,
@@ -194,41 +194,41 @@ pub(super) enum Expression {
 }
 
 impl Expression {
-    fn add_interest(&self, before_ms: i64, interest: &mut Interest) {
+    fn add_to_read_set(&self, before_ms: i64, read_set: &mut ReadSet) {
         let mut from_selector = |selector: &Selector, range_ms: i64| {
-            interest.add(&selector.matchers, before_ms + selector.offset_ms + range_ms);
+            read_set.add(&selector.matchers, before_ms + selector.offset_ms + range_ms);
         };
         match self {
             Expression::Number(_) | Expression::Time => {}
             Expression::Selector(selector) | Expression::SampleTime(selector) => from_selector(selector, 0),
             Expression::OverTime { range, parameter, .. } => {
-                range.add_interest(before_ms, interest);
+                range.add_to_read_set(before_ms, read_set);
                 if let Some(parameter) = parameter {
-                    parameter.add_interest(before_ms, interest);
+                    parameter.add_to_read_set(before_ms, read_set);
                 }
             }
-            Expression::AbsentOverTime { range, .. } => range.add_interest(before_ms, interest),
+            Expression::AbsentOverTime { range, .. } => range.add_to_read_set(before_ms, read_set),
             Expression::Binary(binary) => {
-                binary.left.add_interest(before_ms, interest);
-                binary.right.add_interest(before_ms, interest);
+                binary.left.add_to_read_set(before_ms, read_set);
+                binary.right.add_to_read_set(before_ms, read_set);
             }
             Expression::Aggregate(aggregate) => {
-                aggregate.inner.add_interest(before_ms, interest);
+                aggregate.inner.add_to_read_set(before_ms, read_set);
                 if let Aggregation::Top(parameter) | Aggregation::Bottom(parameter) | Aggregation::Quantile(parameter) =
                     &aggregate.aggregation
                 {
-                    parameter.add_interest(before_ms, interest);
+                    parameter.add_to_read_set(before_ms, read_set);
                 }
             }
             Expression::Elementwise { inner, parameters, .. } => {
-                inner.add_interest(before_ms, interest);
+                inner.add_to_read_set(before_ms, read_set);
                 parameters
                     .iter()
-                    .for_each(|parameter| parameter.add_interest(before_ms, interest));
+                    .for_each(|parameter| parameter.add_to_read_set(before_ms, read_set));
             }
             Expression::Date { inner, .. } => {
                 if let Some(inner) = inner {
-                    inner.add_interest(before_ms, interest);
+                    inner.add_to_read_set(before_ms, read_set);
                 }
             }
             Expression::Negate(inner)
@@ -236,17 +236,17 @@ impl Expression {
             | Expression::EvaluationTime(inner)
             | Expression::VectorOf(inner)
             | Expression::ScalarOf(inner)
-            | Expression::Sort { inner, .. } => inner.add_interest(before_ms, interest),
-            Expression::LabelReplace(replace) => replace.inner.add_interest(before_ms, interest),
+            | Expression::Sort { inner, .. } => inner.add_to_read_set(before_ms, read_set),
+            Expression::LabelReplace(replace) => replace.inner.add_to_read_set(before_ms, read_set),
         }
     }
 }
 
 impl Range {
-    fn add_interest(&self, before_ms: i64, interest: &mut Interest) {
+    fn add_to_read_set(&self, before_ms: i64, read_set: &mut ReadSet) {
         match self {
             Range::Samples { selector, range_ms } => {
-                interest.add(&selector.matchers, before_ms + selector.offset_ms + range_ms);
+                read_set.add(&selector.matchers, before_ms + selector.offset_ms + range_ms);
             }
             Range::Subquery {
                 inner,
@@ -254,7 +254,7 @@ impl Range {
                 offset_ms,
                 ..
             } => {
-                inner.add_interest(before_ms + range_ms + offset_ms, interest);
+                inner.add_to_read_set(before_ms + range_ms + offset_ms, read_set);
             }
         }
     }

@@ -42,7 +42,7 @@ impl Elementwise {
         })
     }
 
-    /// `None` where the function yields nothing at all for these parameters.
+    /// Applies the function. `None` if it has no result for these parameters.
     pub fn apply(self, value: f64, parameters: &[f64]) -> Option<f64> {
         let parameter = |index: usize| parameters.get(index).copied();
         Some(match self {
@@ -50,7 +50,7 @@ impl Elementwise {
             Elementwise::Ceil => value.ceil(),
             Elementwise::Floor => value.floor(),
             Elementwise::Round => {
-                // Through the inverse, because it is exact for steps such as 0.1 where the step is not.
+                // Uses the inverse, which is exact for steps such as 0.1 where the step is not.
                 let inverse = 1.0 / parameter(0).unwrap_or(1.0);
                 (value * inverse + 0.5).floor() / inverse
             }
@@ -75,7 +75,7 @@ impl Elementwise {
     }
 }
 
-/// Go's `math.Max`: unlike `f64::max` it hands NaN on, except against +Inf.
+/// Go's `math.Max`, which unlike `f64::max` returns NaN for a NaN argument, except with +Inf.
 fn larger(a: f64, b: f64) -> f64 {
     if a == f64::INFINITY || b == f64::INFINITY {
         f64::INFINITY
@@ -86,12 +86,12 @@ fn larger(a: f64, b: f64) -> f64 {
     }
 }
 
-/// Go's `math.Min`: unlike `f64::min` it hands NaN on, except against -Inf.
+/// Go's `math.Min`, which unlike `f64::min` returns NaN for a NaN argument, except with -Inf.
 fn smaller(a: f64, b: f64) -> f64 {
     -larger(-a, -b)
 }
 
-/// A part of a moment in UTC.
+/// A calendar field of a time in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DatePart {
     Minute,
@@ -120,7 +120,7 @@ impl DatePart {
         })
     }
 
-    /// Of Unix seconds, whose fraction does not count; NaN for what lies beyond the calendar (years -9999 to 9999).
+    /// The field of a Unix time, ignoring fractions of a second; NaN outside of the years -9999 to 9999.
     pub fn of(self, unix_seconds: f64) -> f64 {
         if unix_seconds.is_nan() {
             return f64::NAN;

@@ -14,7 +14,7 @@ pub struct Matcher {
 enum Test {
     Equal(Text),
     NotEqual(Text),
-    /// An expression that is nothing but alternatives: comparing is faster, and a compiled expression takes kilobytes.
+    /// An expression of literal alternatives. Comparing is faster, and a compiled expression takes kilobytes.
     OneOf(Vec<Text>),
     NoneOf(Vec<Text>),
     Matches(Regex),
@@ -44,7 +44,7 @@ impl Matcher {
         }
     }
 
-    /// A missing label is matched as the empty text.
+    /// Whether the matcher accepts a value. A missing label has the empty value.
     pub fn is_match(&self, value: &str) -> bool {
         match &self.test {
             Test::Equal(wanted) => &**wanted == value,
@@ -60,7 +60,7 @@ impl Matcher {
         self.is_match(labels.get(&self.name))
     }
 
-    /// The one value that an equality matcher asks for.
+    /// The value of an equality matcher.
     pub fn equal_to(&self) -> Option<&str> {
         match &self.test {
             Test::Equal(value) => Some(value),

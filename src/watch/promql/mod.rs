@@ -25,27 +25,27 @@ pub struct Element {
     pub value: f64,
 }
 
-/// What an expression yields at one moment.
+/// The result of an expression at one time.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
+pub enum QueryValue {
     Scalar(f64),
     Vector(Vec<Element>),
 }
 
-impl Value {
-    /// As the result of a rule: a scalar is one series without labels.
+impl QueryValue {
+    /// The result of a rule, where a scalar is one series without labels.
     pub fn into_vector(self) -> Vec<Element> {
         match self {
-            Value::Scalar(value) => vec![Element {
+            QueryValue::Scalar(value) => vec![Element {
                 labels: LabelSet::default(),
                 value,
             }],
-            Value::Vector(elements) => elements,
+            QueryValue::Vector(elements) => elements,
         }
     }
 }
 
-/// Whose rules of arithmetic apply where versions of Prometheus differ.
+/// The version of Prometheus to follow where versions differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dialect {
     /// Ranges and the lookback exclude their left end; extrapolation to zero is bounded by half an interval;
@@ -56,13 +56,13 @@ pub enum Dialect {
     V2_42,
 }
 
-/// What an evaluation depends on beside expression, history and time.
+/// The settings of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Semantics {
     pub dialect: Dialect,
-    /// How old the newest sample of a series may be.
+    /// Maximum age of the newest sample of a series.
     pub lookback_ms: i64,
-    /// The step of a subquery that names none.
+    /// The resolution of a subquery that sets none.
     pub default_step_ms: i64,
 }
 

@@ -26,12 +26,12 @@ pub(super) enum OverTime {
     Resets,
 }
 
-/// Where in time a range lies.
+/// The position of a range in time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window {
     pub start_ms: i64,
     pub end_ms: i64,
-    /// The moment of the evaluation; differs from the end of the range by the offset.
+    /// The time of the evaluation. The end of the range is earlier by the offset.
     pub now_ms: i64,
     pub dialect: Dialect,
 }
@@ -67,7 +67,7 @@ impl OverTime {
         self == OverTime::Last
     }
 
-    /// The value for at least one sample, in the order of time; `None` where too few yield no result.
+    /// Applies the function to at least one sample, in the order of time. `None` if there are too few samples.
     pub fn apply(self, samples: &[(i64, f64)], parameter: f64, window: Window) -> Option<f64> {
         let values = || samples.iter().map(|(_, value)| *value);
         let pairs = || samples.windows(2).map(|pair| (pair[0].1, pair[1].1));
@@ -111,8 +111,8 @@ fn newest_two(samples: &[(i64, f64)]) -> Option<[(i64, f64); 2]> {
     samples.last_chunk().copied()
 }
 
-/// The change over the whole range, estimated from the samples in it. A series that begins or ends well within the
-/// range is extended by half the average distance of samples only, and a counter never below zero.
+/// The change over the whole range, extrapolated from its samples. Extends a series that begins or ends well within the
+/// range by only half the average distance of samples, and a counter never below zero.
 fn extrapolated(samples: &[(i64, f64)], is_counter: bool, window: Window) -> Option<f64> {
     let [(first_ms, first), .., (last_ms, last)] = *samples else {
         return None;
@@ -147,7 +147,7 @@ fn extrapolated(samples: &[(i64, f64)], is_counter: bool, window: Window) -> Opt
     Some(change * ((sampled_seconds + to_start_seconds + to_end_seconds) / sampled_seconds))
 }
 
-/// Slope per second and value at `at_ms` of the line of least squares.
+/// Slope per second and value at `at_ms` of the least-squares line.
 fn line(samples: &[(i64, f64)], at_ms: i64) -> Option<(f64, f64)> {
     let [(_, first), _, ..] = *samples else { return None };
     if samples.iter().all(|(_, value)| *value == first) {
@@ -174,7 +174,7 @@ fn line(samples: &[(i64, f64)], at_ms: i64) -> Option<(f64, f64)> {
     Some((slope, y_sum / count - slope * x_sum / count))
 }
 
-/// The first value, or a later one that beats it; a NaN is beaten by any.
+/// The extreme value by `beats`. Any value beats a NaN.
 pub(super) fn extreme(values: impl IntoIterator<Item = f64>, beats: impl Fn(f64, f64) -> bool) -> f64 {
     let better = |best: f64, value: f64| {
         if beats(value, best) || best.is_nan() {
@@ -190,7 +190,7 @@ pub(super) fn average(values: impl Iterator<Item = f64> + Clone) -> f64 {
     let count = values.clone().count() as f64;
     let sum: Sum = values.clone().collect();
     if sum.sum.is_infinite() && values.clone().all(f64::is_finite) {
-        // The sum overflows although the mean need not.
+        // The sum may overflow where the mean does not.
         let mut mean = 0.0;
         for (index, value) in values.enumerate() {
             let so_far = (index + 1) as f64;
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn dialects_differ_in_how_far_a_young_counter_is_extended() {
+    fn dialects_differ_in_extrapolating_a_young_counter() {
         // 20 s before the first sample, 10 s between samples; zero would be reached after 7 s.
         assert_eq!(
             apply("increase", &[7.0, 17.0, 27.0, 37.0, 47.0], Dialect::V3),

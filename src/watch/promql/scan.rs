@@ -1,10 +1,10 @@
 //! A scanner of an expression's text, for checks before parsing and for the positions of the parser's messages.
 
-/// Each of these may put one expression into another, and the walks over expressions recurse: this many fit a stack of
-/// 2 MiB several times over even in an unoptimised build, and no rule that people read has as many.
+/// Bound on operators, calls and parentheses, because walks over nested expressions recurse. This depth fits a stack of
+/// 2 MiB several times even in an unoptimised build, and readable rules stay far below it.
 pub(super) const MAX_NESTING: usize = 400;
 
-/// Where a word stands in an expression, outside of quotes: the parser keeps no positions.
+/// The position of a word in an expression, outside of quotes, because the parser keeps no positions.
 pub(super) fn position(text: &str, word: &str) -> Option<usize> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let mut previous = ' ';
@@ -19,7 +19,7 @@ pub(super) fn position(text: &str, word: &str) -> Option<usize> {
     })
 }
 
-/// How deeply an expression may be nested at most.
+/// An upper bound of the nesting depth of an expression.
 pub(super) fn nesting(text: &str) -> usize {
     let signs = unquoted(text).filter(|(_, c)| "+-*/%^<>=!([".contains(*c)).count();
     let words = text.split(|c: char| !c.is_ascii_alphanumeric());
@@ -29,7 +29,7 @@ pub(super) fn nesting(text: &str) -> usize {
             .count()
 }
 
-/// The characters of an expression that are not within quotes.
+/// The characters of an expression outside of quotes.
 fn unquoted(text: &str) -> impl Iterator<Item = (usize, char)> {
     let mut quote = None;
     let mut escaped = false;

@@ -1,18 +1,18 @@
-//! The metrics that the rules read, and how far back they read them.
+//! The read set of rules: the metrics that they read, and how far back.
 
 use super::labels::{METRIC_NAME, Text};
 use super::promql::Matcher;
 use std::collections::HashMap;
 
-/// Which metrics to remember, and for how many milliseconds.
+/// The metrics that rules read, each with the time to keep its samples, in milliseconds.
 #[derive(Debug, Clone, Default)]
-pub struct Interest {
+pub struct ReadSet {
     exact: HashMap<Text, i64>,
     patterns: Vec<(Vec<Matcher>, i64)>,
 }
 
-impl Interest {
-    /// Adds one selector: its matchers on the metric name decide.
+impl ReadSet {
+    /// Adds the metrics of a selector, by its matchers on the metric name.
     pub fn add(&mut self, matchers: &[Matcher], keep_ms: i64) {
         let names: Vec<Matcher> = matchers
             .iter()
@@ -28,8 +28,8 @@ impl Interest {
         }
     }
 
-    /// Adds what another one reads.
-    pub fn include(&mut self, other: &Interest) {
+    /// Adds another read set.
+    pub fn include(&mut self, other: &ReadSet) {
         for (name, keep_ms) in &other.exact {
             let keep = self.exact.entry(name.clone()).or_insert(*keep_ms);
             *keep = (*keep_ms).max(*keep);
@@ -37,33 +37,33 @@ impl Interest {
         self.patterns.extend(other.patterns.iter().cloned());
     }
 
-    /// Forgets some of the metrics that are asked for by name.
+    /// Removes metrics that are read by name, unless `is_kept`.
     pub fn retain_names(&mut self, is_kept: impl Fn(&str) -> bool) {
         self.exact.retain(|name, _| is_kept(name));
     }
 
-    /// Whether the metric is asked for by its name, not by a pattern.
+    /// Whether the metric is read by its name, not by a pattern.
     pub fn is_named(&self, name: &str) -> bool {
         self.exact.contains_key(name)
     }
 
-    /// Whether the rules read any metric whose name `is_meant`. A pattern over names may mean any.
+    /// Whether the rules read a metric whose name `is_meant`. A pattern on names counts as reading any metric.
     pub fn names_any(&self, is_meant: impl Fn(&str) -> bool) -> bool {
         !self.patterns.is_empty() || self.exact.keys().any(|name| is_meant(name))
     }
 
-    /// The metrics that are asked for by name, not by a pattern.
+    /// The metrics that are read by name, not by a pattern.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.exact.keys().map(|name| &**name)
     }
 
-    /// How far back anything is needed, in milliseconds.
+    /// The longest time to keep samples of any metric, in milliseconds.
     pub fn longest_ms(&self) -> i64 {
         let patterns = self.patterns.iter().map(|(_, keep_ms)| *keep_ms);
         self.exact.values().copied().chain(patterns).max().unwrap_or(0)
     }
 
-    /// How long samples of a metric are needed; `None` when no rule names it.
+    /// The time to keep samples of a metric, in milliseconds; `None` when no rule reads it.
     pub fn keep_ms(&self, name: &str) -> Option<i64> {
         let matching = self
             .patterns

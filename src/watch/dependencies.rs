@@ -1,47 +1,47 @@
-//! The lineage of an expression: the recording rules and alerts behind the series that it reads, down to the sampled
-//! metrics.
+//! The dependencies of an expression: the recording rules and alerts behind the series that it reads, down to the
+//! sampled metrics.
 
 use super::alerting::{ALERTS, ALERTS_FOR_STATE};
-use super::interest::Interest;
 use super::labels::Text;
+use super::read_set::ReadSet;
 use super::rule_file::Rule;
 use std::collections::BTreeSet;
 
-/// The rules of all groups by their number, in the order of evaluation.
+/// The dependencies between the rules of all groups. A rule's number is its position in the order of evaluation.
 #[derive(Debug, Default)]
-pub(super) struct Lineage {
-    /// What each rule reads, and its `for`.
-    rules: Vec<(Interest, i64)>,
-    /// Names of series that rules write, each with the number of the rule.
+pub(super) struct Dependencies {
+    /// The read set of each rule, and its `for`.
+    rules: Vec<(ReadSet, i64)>,
+    /// The metrics that rules write, each with the number of the rule.
     written: Vec<(Text, usize)>,
 }
 
-impl Lineage {
+impl Dependencies {
     pub fn new<'r>(rules: impl Iterator<Item = &'r Rule>) -> Self {
-        let mut lineage = Lineage::default();
+        let mut dependencies = Dependencies::default();
         for (number, rule) in rules.enumerate() {
-            let mut interest = Interest::default();
-            rule.query().add_interest(&mut interest);
+            let mut read_set = ReadSet::default();
+            rule.query().add_to_read_set(&mut read_set);
             let for_ms = match rule {
                 Rule::Recording(rule) => {
-                    lineage.written.push((rule.record.clone(), number));
+                    dependencies.written.push((rule.record.clone(), number));
                     0
                 }
                 Rule::Alerting(rule) => {
-                    lineage.written.push((ALERTS.into(), number));
-                    lineage.written.push((ALERTS_FOR_STATE.into(), number));
+                    dependencies.written.push((ALERTS.into(), number));
+                    dependencies.written.push((ALERTS_FOR_STATE.into(), number));
                     rule.for_ms
                 }
             };
-            lineage.rules.push((interest, for_ms));
+            dependencies.rules.push((read_set, for_ms));
         }
-        lineage
+        dependencies
     }
 
-    /// The rules that write what is read, directly or through others.
-    pub fn behind(&self, interest: &Interest) -> BTreeSet<usize> {
+    /// The rules that write the metrics of `read_set`, directly or through other rules.
+    pub fn behind(&self, read_set: &ReadSet) -> BTreeSet<usize> {
         let mut found = BTreeSet::new();
-        let mut open: Vec<usize> = self.writers(interest).collect();
+        let mut open: Vec<usize> = self.writers(read_set).collect();
         while let Some(rule) = open.pop() {
             if found.insert(rule) {
                 open.extend(self.writers(&self.rules[rule].0));
@@ -50,9 +50,9 @@ impl Lineage {
         found
     }
 
-    /// What `interest` and the rules behind it read of what no rule writes.
-    pub fn sampled(&self, interest: &Interest, behind: &BTreeSet<usize>) -> Interest {
-        let mut all = interest.clone();
+    /// The sampled metrics that `read_set` and the rules behind it read.
+    pub fn sampled(&self, read_set: &ReadSet, behind: &BTreeSet<usize>) -> ReadSet {
+        let mut all = read_set.clone();
         behind.iter().for_each(|rule| all.include(&self.rules[*rule].0));
         all.retain_names(|name| !self.is_written(name));
         all
@@ -62,9 +62,9 @@ impl Lineage {
         is_of_alerts(metric) || self.written.iter().any(|(name, _)| &**name == metric)
     }
 
-    /// How long samples must have been taken until each rule sees all that its expression reads, in milliseconds.
+    /// For each rule, how long evenkeel must have sampled until its expression has all samples, in milliseconds.
     pub fn needed_ms(&self) -> Vec<i64> {
-        // Alerts that read alerts may read each other; the wait for those that read none is counted once.
+        // Alerts that read alerts may read each other, so the wait for the others is counted once.
         let needed = self.needed_with(0);
         let alerting = self.written.iter().filter(|(name, _)| &**name == ALERTS);
         let alerts_ms = alerting.map(|(_, rule)| needed[*rule] + self.rules[*rule].1).max();
@@ -82,12 +82,12 @@ impl Lineage {
         if let Some(needed_ms) = known[rule] {
             return needed_ms;
         }
-        // What reads itself, directly or through others, has no beginning: there the chain is cut.
+        // Cuts a cycle of rules that read each other.
         known[rule] = Some(0);
-        let interest = &self.rules[rule].0;
-        let mut needed_ms = interest.longest_ms();
+        let read_set = &self.rules[rule].0;
+        let mut needed_ms = read_set.longest_ms();
         for (name, writer) in &self.written {
-            let Some(keep_ms) = interest.keep_ms(name) else {
+            let Some(keep_ms) = read_set.keep_ms(name) else {
                 continue;
             };
             let before_ms = if is_of_alerts(name) {
@@ -101,9 +101,9 @@ impl Lineage {
         needed_ms
     }
 
-    /// The rules that write what is read.
-    fn writers<'l>(&'l self, interest: &'l Interest) -> impl Iterator<Item = usize> + 'l {
-        let read = self.written.iter().filter(|(name, _)| interest.keep_ms(name).is_some());
+    /// The rules that write the metrics of `read_set`.
+    fn writers<'l>(&'l self, read_set: &'l ReadSet) -> impl Iterator<Item = usize> + 'l {
+        let read = self.written.iter().filter(|(name, _)| read_set.keep_ms(name).is_some());
         read.map(|(_, rule)| *rule)
     }
 }
@@ -117,9 +117,9 @@ mod tests {
     use super::super::rule_file::parse;
     use super::*;
 
-    fn lineage(rules: &str) -> Lineage {
+    fn dependencies(rules: &str) -> Dependencies {
         let file = parse("x.yml", &format!("groups: [{{name: g, rules: [{rules}]}}]")).unwrap();
-        Lineage::new(file.groups[0].rules.iter())
+        Dependencies::new(file.groups[0].rules.iter())
     }
 
     #[test]
@@ -127,27 +127,27 @@ mod tests {
         let rules: Vec<String> = (0..200)
             .map(|number| format!("{{alert: A{number}, expr: ALERTS, for: 1m}}"))
             .collect();
-        let needed = lineage(&rules.join(", ")).needed_ms();
+        let needed = dependencies(&rules.join(", ")).needed_ms();
         assert!(needed.iter().all(|ms| *ms == 60_000), "{needed:?}");
     }
 
     #[test]
     fn needed_time_adds_up_along_recording_rules() {
-        let lineage = lineage(
+        let dependencies = dependencies(
             "{record: r, expr: 'rate(a[1m])'}, {record: s, expr: 'max_over_time(r[2m]) + b'}, \
              {alert: A, expr: 's > 1', for: 3m}, {alert: B, expr: 'ALERTS{alertname=\"A\"}'}, {record: t, expr: 't + 1'}, \
              {alert: C, expr: '{__name__=~\"[rs]\"}'}",
         );
-        let needed: Vec<i64> = lineage.needed_ms().iter().map(|ms| ms / 60_000).collect();
-        // The fourth waits for the `for` of the alerts that it reads, its own among them.
+        let needed: Vec<i64> = dependencies.needed_ms().iter().map(|ms| ms / 60_000).collect();
+        // The fourth rule waits for the `for` of all alerts, including its own.
         assert_eq!(needed, [1, 3, 3, 6, 0, 3]);
-        let mut interest = Interest::default();
+        let mut read_set = ReadSet::default();
         super::super::promql::parse("s / c")
             .unwrap()
-            .add_interest(&mut interest);
-        let behind = lineage.behind(&interest);
+            .add_to_read_set(&mut read_set);
+        let behind = dependencies.behind(&read_set);
         assert_eq!(behind, BTreeSet::from([0, 1]));
-        let sampled = lineage.sampled(&interest, &behind);
+        let sampled = dependencies.sampled(&read_set, &behind);
         let mut names: Vec<&str> = sampled.names().collect();
         names.sort_unstable();
         assert_eq!(names, ["a", "b", "c"]);

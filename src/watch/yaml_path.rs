@@ -1,4 +1,4 @@
-//! The positions of values in a YAML document, which serde does not keep.
+//! Paths to values in a YAML document, and the lines of those values, because serde does not keep positions.
 
 use crate::diagnostic::{Findings, Source};
 use crate::yaml::{self, Content, Node};
@@ -6,37 +6,37 @@ use std::cell::OnceCell;
 
 /// A path into a document.
 #[derive(Debug, Clone)]
-pub(super) struct Place(Vec<Step>);
+pub(super) struct YamlPath(Vec<Segment>);
 
 #[derive(Debug, Clone)]
-enum Step {
+enum Segment {
     Key(String),
     Index(usize),
 }
 
-impl Place {
+impl YamlPath {
     pub fn root() -> Self {
-        Place(Vec::new())
+        YamlPath(Vec::new())
     }
 
     pub fn key(&self, name: &str) -> Self {
-        Place(self.0.iter().cloned().chain([Step::Key(name.into())]).collect())
+        YamlPath(self.0.iter().cloned().chain([Segment::Key(name.into())]).collect())
     }
 
     pub fn index(&self, index: usize) -> Self {
-        Place(self.0.iter().cloned().chain([Step::Index(index)]).collect())
+        YamlPath(self.0.iter().cloned().chain([Segment::Index(index)]).collect())
     }
 }
 
-/// The positions of a document; of none where it cannot be read. Found on the first question: most files have no errors.
-pub(super) struct Places {
+/// Finds the lines of values in a document. Parses it at the first use, because most files have no errors.
+pub(super) struct LineLookup {
     source: Source,
     document: OnceCell<Option<Node>>,
 }
 
-impl Places {
+impl LineLookup {
     pub fn new(source: Source) -> Self {
-        Places {
+        LineLookup {
             source,
             document: OnceCell::new(),
         }
@@ -51,16 +51,18 @@ impl Places {
         self.document.get_or_init(load).as_ref()
     }
 
-    /// The line of a place, or of the nearest thing around it.
-    pub fn line(&self, place: &Place) -> Option<usize> {
+    /// The line of a value, or of the nearest value that contains it.
+    pub fn line(&self, path: &YamlPath) -> Option<usize> {
         let mut node = self.document()?;
         let mut line = node.span.line;
-        for step in &place.0 {
-            let next = match (step, &node.content) {
-                (Step::Index(index), Content::Sequence(items)) => items.get(*index).map(|item| (item, item.span.line)),
-                (Step::Key(name), Content::Mapping(entries)) => {
+        for segment in &path.0 {
+            let next = match (segment, &node.content) {
+                (Segment::Index(index), Content::Sequence(items)) => {
+                    items.get(*index).map(|item| (item, item.span.line))
+                }
+                (Segment::Key(name), Content::Mapping(entries)) => {
                     let entry = entries.iter().find(|entry| entry.key == *name);
-                    // A value may start on the line after its key; people look for the key.
+                    // The line of the key, because a value may start on the line after it.
                     entry.map(|entry| (&entry.value, entry.key_span.line))
                 }
                 _ => None,

@@ -48,7 +48,12 @@ fn evaluate(query: &Query) -> String {
     query.add_to_read_set(&mut read_set);
     let mut history = History::new(read_set);
     for step in 0..STEPS {
-        history.append(SnapshotSource(0), NOW_MS - (STEPS - step) * STEP_MS, &families(step), &[]);
+        history.append(
+            SnapshotSource(0),
+            NOW_MS - (STEPS - step) * STEP_MS,
+            &families(step),
+            &[],
+        );
     }
     format!("{:?}", query.evaluate(&history, NOW_MS, Semantics::default()))
 }

@@ -8,7 +8,7 @@
 use evenkeel::diagnostic::{Findings, Source};
 use evenkeel::labels::Labels;
 use evenkeel::process::protection::recognise;
-use evenkeel::process::selector::{Condition, Judgement, Part, Pattern};
+use evenkeel::process::selector::{Condition, Part, Pattern, SelectorMatch};
 use evenkeel::process::table::{Procfs, UserNames};
 use evenkeel::process::{BootId, Details, Process, ProcessFields, Selector};
 use evenkeel::rule::file::read_select;
@@ -130,21 +130,21 @@ fn judge(selector: &Selector, labels: &Labels, process: &Process) {
     let resolved = selector.resolve(labels);
     let judgement = resolved.judge(process);
     // What is read lazily decides as what is read at once.
-    if matches!(resolved.judge_cheaply(process), Judgement::Fails(_)) {
+    if matches!(resolved.judge_cheaply(process), SelectorMatch::Fails(_)) {
         assert!(
-            matches!(judgement, Judgement::Fails(_)),
+            matches!(judgement, SelectorMatch::Fails(_)),
             "left out unread, and then {judgement:?}"
         );
     }
     let mut unread = process.clone();
     unread.details = Details::default();
-    if !resolved.needs().is_empty() && judgement == Judgement::Holds {
+    if !resolved.needs().is_empty() && judgement == SelectorMatch::Holds {
         assert!(
-            !matches!(resolved.judge(&unread), Judgement::Fails(_)),
+            !matches!(resolved.judge(&unread), SelectorMatch::Fails(_)),
             "what was not read failed"
         );
     }
-    if judgement != Judgement::Holds {
+    if judgement != SelectorMatch::Holds {
         return;
     }
     assert!(!selector.conditions.is_empty(), "no condition selects nothing");
@@ -152,7 +152,11 @@ fn judge(selector: &Selector, labels: &Labels, process: &Process) {
         let single = Selector {
             conditions: vec![condition.clone()],
         };
-        assert_eq!(single.resolve(labels).judge(process), Judgement::Holds, "{condition:?}");
+        assert_eq!(
+            single.resolve(labels).judge(process),
+            SelectorMatch::Holds,
+            "{condition:?}"
+        );
         assert_literal(condition, labels, process);
     }
 }

@@ -6,7 +6,7 @@ use crate::host::limit::{Limit, Setting};
 use crate::ledger::breaker::TRIPS_AT;
 use crate::ledger::episode::WireSource;
 use crate::ledger::{Decision, Episode, Victim};
-use crate::process::selector::Judgement;
+use crate::process::selector::SelectorMatch;
 use crate::process::{Cgroup, Process, ProcessFields, Selector, Target, protection};
 use crate::rule::Rule;
 use nix::sys::signal::Signal;
@@ -108,9 +108,9 @@ impl Protection<'_> {
         }
         for selector in self.protect {
             match selector.judge(process) {
-                Judgement::Fails(_) => {}
-                Judgement::Holds => return protected("an entry of `protect` in the configuration selects it"),
-                Judgement::Unknown(why) => {
+                SelectorMatch::Fails(_) => {}
+                SelectorMatch::Holds => return protected("an entry of `protect` in the configuration selects it"),
+                SelectorMatch::Unknown(why) => {
                     return protected(&format!("unknown whether `protect` selects it: {why}"));
                 }
             }

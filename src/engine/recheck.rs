@@ -8,7 +8,7 @@ use crate::act::apply::StepResult;
 use crate::act::guard::Protection;
 use crate::host::Host;
 use crate::ledger::Outcome;
-use crate::process::selector::Judgement;
+use crate::process::selector::SelectorMatch;
 use crate::process::{Candidate, Cgroup, CgroupIdentity, Members, Process, ProcessFields, Selector};
 use crate::rule::Rule;
 use std::collections::BTreeMap;
@@ -81,10 +81,10 @@ fn cgroup_still_holds(
     let members = members_of(host, processes, policy, &now);
     let protection = processes.protection(policy);
     match selector.judge_cgroup(&now) {
-        Judgement::Holds => protection
+        SelectorMatch::Holds => protection
             .screen_cgroup(rule, &now, &members)
             .map_err(|denial| denial.reason),
-        Judgement::Fails(why) | Judgement::Unknown(why) => Err(why.to_string()),
+        SelectorMatch::Fails(why) | SelectorMatch::Unknown(why) => Err(why.to_string()),
     }
 }
 

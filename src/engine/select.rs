@@ -4,7 +4,7 @@ use crate::act::guard::Protection;
 use crate::act::plan;
 use crate::host::{Host, Moment};
 use crate::ledger::Episode;
-use crate::process::selector::Judgement;
+use crate::process::selector::SelectorMatch;
 use crate::process::{Process, ProcessFields, Selector};
 use crate::rule::step::SignalKind;
 use crate::rule::{OrderKey, Rule, Step};
@@ -29,13 +29,13 @@ pub fn select(
 ) -> Selection {
     let (mut matches, mut unreadable) = (Vec::new(), Vec::new());
     for process in table.iter().filter(|process| !process.is_dead()) {
-        if matches!(selector.judge_cheaply(process), Judgement::Fails(_)) {
+        if matches!(selector.judge_cheaply(process), SelectorMatch::Fails(_)) {
             continue;
         }
         let mut process = process.clone();
         if host.satisfies(&mut process, selector) {
             matches.push(process);
-        } else if process.details.is_unreadable && !matches!(selector.judge(&process), Judgement::Fails(_)) {
+        } else if process.details.is_unreadable && !matches!(selector.judge(&process), SelectorMatch::Fails(_)) {
             unreadable.push(process);
         }
     }
@@ -77,7 +77,7 @@ pub fn still_holds(
     now.cpu_cores = seen.cpu_cores;
     now.identity == seen.identity
         && host.read_details(&mut now, selector.needs() | protection.needs())
-        && selector.judge(&now) == Judgement::Holds
+        && selector.judge(&now) == SelectorMatch::Holds
         && protection.screen(rule, &now).is_ok()
 }
 

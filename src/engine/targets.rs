@@ -11,7 +11,7 @@ use crate::act::guard::{Denial, Protection, bound_matches};
 use crate::act::plan;
 use crate::host::Host;
 use crate::ledger::{Decision, EpisodeKey};
-use crate::process::selector::Judgement;
+use crate::process::selector::SelectorMatch;
 use crate::process::{Candidate, Cgroup, Members, Process, Selector};
 use crate::rule::{Rule, TargetSelector};
 use std::collections::BTreeMap;
@@ -209,13 +209,13 @@ pub fn select_cgroups(
     let by_pid: BTreeMap<i32, &Process> = table.iter().map(|process| (process.identity.pid, process)).collect();
     let mut matches = Vec::new();
     for mut cgroup in listed {
-        if matches!(selector.judge_cgroup(&cgroup), Judgement::Fails(_)) {
+        if matches!(selector.judge_cgroup(&cgroup), SelectorMatch::Fails(_)) {
             continue;
         }
         let members = members(host, &by_pid, &cgroup, protection);
         let cores = |processes: &Vec<Process>| processes.iter().filter_map(|process| process.cpu_cores).sum();
         cgroup.cpu_cores = members.as_ref().ok().map(cores);
-        if selector.judge_cgroup(&cgroup) == Judgement::Holds {
+        if selector.judge_cgroup(&cgroup) == SelectorMatch::Holds {
             matches.push((cgroup, members));
         }
     }

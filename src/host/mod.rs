@@ -27,7 +27,7 @@ pub use linux::LinuxHost;
 pub use suspension::Suspension;
 pub use unit::UnitState;
 
-use crate::process::selector::Judgement;
+use crate::process::selector::SelectorMatch;
 use crate::process::{Cgroup, Identity, Process, ProcessFields, Selector};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -115,7 +115,7 @@ pub trait Host {
 
     /// Reads the fields of a selector, and returns whether the process matches. Fields that are not needed for that may stay unread.
     fn satisfies(&mut self, process: &mut Process, selector: &Selector) -> bool {
-        self.read_details(process, selector.needs()) && selector.judge(process) == Judgement::Holds
+        self.read_details(process, selector.needs()) && selector.judge(process) == SelectorMatch::Holds
     }
 
     /// The live threads of a process.

@@ -4,7 +4,7 @@
 use super::bounded::{Blocked, BoundedCalls, PATIENCE};
 use super::kernel_threads::KernelThreads;
 use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file};
-use super::selector::{Judgement, Selector};
+use super::selector::{Selector, SelectorMatch};
 use super::table::{Details, Process, ProcessFields, Procfs, UserNames};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, openat, readlinkat, statat};
 use rustix::io::Errno;
@@ -172,11 +172,11 @@ impl OpenProcess {
         for need in EXPENSIVE.into_iter().filter(|need| wanted.contains(*need)) {
             self.read_details(&mut process.details, need, users);
             known |= need;
-            if matches!(selector.judge_known(process, known), Judgement::Fails(_)) {
+            if matches!(selector.judge_known(process, known), SelectorMatch::Fails(_)) {
                 return false;
             }
         }
-        selector.judge(process) == Judgement::Holds
+        selector.judge(process) == SelectorMatch::Holds
     }
 
     /// Fills in the needed fields; an unreadable one becomes `None`.

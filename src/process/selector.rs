@@ -54,7 +54,7 @@ pub enum Condition {
 
 /// The result of a condition for a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Judgement {
+pub enum SelectorMatch {
     Holds,
     /// The key that failed, with the value found.
     Fails(Mismatch),
@@ -112,7 +112,7 @@ impl Condition {
         }
     }
 
-    fn judge(&self, process: &Process) -> Judgement {
+    fn judge(&self, process: &Process) -> SelectorMatch {
         let details = &process.details;
         match self {
             Condition::Name(pattern) => self.judge_text(pattern, Some(&process.name)),
@@ -126,17 +126,17 @@ impl Condition {
                 self.judge_text(pattern, unit)
             }
             Condition::User(pattern) => match (&details.uid, &details.user) {
-                (Some(uid), _) if pattern.is_match(&uid.to_string()) => Judgement::Holds,
+                (Some(uid), _) if pattern.is_match(&uid.to_string()) => SelectorMatch::Holds,
                 (Some(uid), None) => self.judge_text(pattern, Some(&uid.to_string())),
                 (_, user) => self.judge_text(pattern, user.as_deref()),
             },
             Condition::StartedBy(latest) => {
                 let late = process.born_at.saturating_sub(*latest);
                 if late <= START_TOLERANCE {
-                    return Judgement::Holds;
+                    return SelectorMatch::Holds;
                 }
                 let found = format!("a process that started {:.1} s after the alert", late.as_secs_f64());
-                Judgement::Fails(self.mismatch("a process that is older than the alert".into(), found))
+                SelectorMatch::Fails(self.mismatch("a process that is older than the alert".into(), found))
             }
             Condition::MinAge(least) => self.at_least(process.age >= *least, least, &process.age),
             Condition::MinMemory(least) => {
@@ -145,44 +145,44 @@ impl Condition {
             }
             Condition::MinCpu(least) => match process.cpu_cores {
                 Some(cores) => self.at_least(cores >= *least, least, &cores),
-                None => Judgement::Unknown(self.mismatch(format!("at least {least}"), "not measured yet".into())),
+                None => SelectorMatch::Unknown(self.mismatch(format!("at least {least}"), "not measured yet".into())),
             },
             Condition::Group { name, selector } => match selector.judge(process) {
-                Judgement::Holds => Judgement::Holds,
-                Judgement::Fails(inner) => Judgement::Fails(self.mismatch(name.clone(), inner.to_string())),
-                Judgement::Unknown(inner) => Judgement::Unknown(self.mismatch(name.clone(), inner.to_string())),
+                SelectorMatch::Holds => SelectorMatch::Holds,
+                SelectorMatch::Fails(inner) => SelectorMatch::Fails(self.mismatch(name.clone(), inner.to_string())),
+                SelectorMatch::Unknown(inner) => SelectorMatch::Unknown(self.mismatch(name.clone(), inner.to_string())),
             },
             Condition::Not(selector) => match selector.judge(process) {
-                Judgement::Holds => Judgement::Fails(self.mismatch("none of it".into(), "all of it".into())),
-                Judgement::Fails(_) => Judgement::Holds,
-                Judgement::Unknown(inner) => Judgement::Unknown(inner),
+                SelectorMatch::Holds => SelectorMatch::Fails(self.mismatch("none of it".into(), "all of it".into())),
+                SelectorMatch::Fails(_) => SelectorMatch::Holds,
+                SelectorMatch::Unknown(inner) => SelectorMatch::Unknown(inner),
             },
         }
     }
 
     /// A cgroup has only a name, a unit, and its use of memory and processors.
-    fn judge_cgroup(&self, cgroup: &Cgroup) -> Judgement {
+    fn judge_cgroup(&self, cgroup: &Cgroup) -> SelectorMatch {
         let by_group = |mismatch: Mismatch, name: &String| self.mismatch(name.clone(), mismatch.to_string());
         match self {
             Condition::Cgroup(pattern) => self.judge_text(pattern, Some(&cgroup.path)),
             Condition::Unit(pattern) => self.judge_text(pattern, Some(cgroup.unit().unwrap_or_default())),
             Condition::MinMemory(least) => match cgroup.memory_bytes {
                 Some(found) => self.at_least(found >= *least, &in_mib(*least), &in_mib(found)),
-                None => Judgement::Unknown(self.mismatch("memory".into(), "no memory controller".into())),
+                None => SelectorMatch::Unknown(self.mismatch("memory".into(), "no memory controller".into())),
             },
             Condition::MinCpu(least) => match cgroup.cpu_cores {
                 Some(cores) => self.at_least(cores >= *least, least, &cores),
-                None => Judgement::Unknown(self.mismatch(format!("at least {least}"), "not measured yet".into())),
+                None => SelectorMatch::Unknown(self.mismatch(format!("at least {least}"), "not measured yet".into())),
             },
             Condition::Group { name, selector } => match selector.judge_cgroup(cgroup) {
-                Judgement::Holds => Judgement::Holds,
-                Judgement::Fails(inner) => Judgement::Fails(by_group(inner, name)),
-                Judgement::Unknown(inner) => Judgement::Unknown(by_group(inner, name)),
+                SelectorMatch::Holds => SelectorMatch::Holds,
+                SelectorMatch::Fails(inner) => SelectorMatch::Fails(by_group(inner, name)),
+                SelectorMatch::Unknown(inner) => SelectorMatch::Unknown(by_group(inner, name)),
             },
             Condition::Not(selector) => match selector.judge_cgroup(cgroup) {
-                Judgement::Holds => Judgement::Fails(self.mismatch("none of it".into(), "all of it".into())),
-                Judgement::Fails(_) => Judgement::Holds,
-                Judgement::Unknown(inner) => Judgement::Unknown(inner),
+                SelectorMatch::Holds => SelectorMatch::Fails(self.mismatch("none of it".into(), "all of it".into())),
+                SelectorMatch::Fails(_) => SelectorMatch::Holds,
+                SelectorMatch::Unknown(inner) => SelectorMatch::Unknown(inner),
             },
             Condition::Name(_)
             | Condition::Cmdline(_)
@@ -191,27 +191,27 @@ impl Condition {
             | Condition::Pid(_)
             | Condition::StartedBy(_)
             | Condition::MinAge(_) => {
-                Judgement::Unknown(self.mismatch("a process".into(), "a cgroup, which has none".into()))
+                SelectorMatch::Unknown(self.mismatch("a process".into(), "a cgroup, which has none".into()))
             }
         }
     }
 
-    fn judge_text(&self, pattern: &Pattern, found: Option<&str>) -> Judgement {
+    fn judge_text(&self, pattern: &Pattern, found: Option<&str>) -> SelectorMatch {
         match (found, pattern) {
             (_, Pattern::Template(_)) => {
-                Judgement::Unknown(self.mismatch(pattern.to_string(), "no such label on the alert".into()))
+                SelectorMatch::Unknown(self.mismatch(pattern.to_string(), "no such label on the alert".into()))
             }
-            (None, _) => Judgement::Unknown(self.mismatch(pattern.to_string(), "something unreadable".into())),
-            (Some(text), _) if pattern.is_match(text) => Judgement::Holds,
-            (Some(text), _) => Judgement::Fails(self.mismatch(pattern.to_string(), format!("{text:?}"))),
+            (None, _) => SelectorMatch::Unknown(self.mismatch(pattern.to_string(), "something unreadable".into())),
+            (Some(text), _) if pattern.is_match(text) => SelectorMatch::Holds,
+            (Some(text), _) => SelectorMatch::Fails(self.mismatch(pattern.to_string(), format!("{text:?}"))),
         }
     }
 
-    fn at_least(&self, holds: bool, least: &dyn fmt::Debug, found: &dyn fmt::Debug) -> Judgement {
+    fn at_least(&self, holds: bool, least: &dyn fmt::Debug, found: &dyn fmt::Debug) -> SelectorMatch {
         if holds {
-            return Judgement::Holds;
+            return SelectorMatch::Holds;
         }
-        Judgement::Fails(self.mismatch(format!("at least {least:?}"), format!("{found:?}")))
+        SelectorMatch::Fails(self.mismatch(format!("at least {least:?}"), format!("{found:?}")))
     }
 
     fn mismatch(&self, wanted: String, found: String) -> Mismatch {
@@ -274,13 +274,13 @@ impl Selector {
     /// The mismatch of a process that got the pid in the alert only later; `None` for all others.
     pub fn reused_number(&self, process: &Process) -> Option<Mismatch> {
         let is_start = |condition: &&Condition| matches!(condition, Condition::StartedBy(_));
-        let Judgement::Fails(why) = self.conditions.iter().find(is_start)?.judge(process) else {
+        let SelectorMatch::Fails(why) = self.conditions.iter().find(is_start)?.judge(process) else {
             return None;
         };
         let cheap = self.conditions.iter().filter(|condition| condition.needs().is_empty());
         let mut others = cheap.filter(|condition| !is_start(condition));
         others
-            .all(|condition| condition.judge(process) == Judgement::Holds)
+            .all(|condition| condition.judge(process) == SelectorMatch::Holds)
             .then_some(why)
     }
 
@@ -307,45 +307,45 @@ impl Selector {
     }
 
     /// Judges all conditions. An unresolved or unreadable field makes the answer `Unknown` unless another fails.
-    pub fn judge(&self, process: &Process) -> Judgement {
+    pub fn judge(&self, process: &Process) -> SelectorMatch {
         self.judge_some(process, |_| true)
     }
 
     /// Judges a cgroup as a whole.
-    pub fn judge_cgroup(&self, cgroup: &Cgroup) -> Judgement {
+    pub fn judge_cgroup(&self, cgroup: &Cgroup) -> SelectorMatch {
         self.fold(|condition| condition.judge_cgroup(cgroup), |_| true)
     }
 
     /// Judges only what `/proc/PID/stat` tells, so that the expensive files are read for few processes.
-    pub fn judge_cheaply(&self, process: &Process) -> Judgement {
+    pub fn judge_cheaply(&self, process: &Process) -> SelectorMatch {
         self.judge_known(process, ProcessFields::empty())
     }
 
     /// Evaluates only the conditions on these fields and on `/proc/PID/stat`.
-    pub fn judge_known(&self, process: &Process, known: ProcessFields) -> Judgement {
+    pub fn judge_known(&self, process: &Process, known: ProcessFields) -> SelectorMatch {
         let known = known | ProcessFields::CPU;
         self.judge_some(process, |condition| known.contains(condition.needs()))
     }
 
-    fn judge_some(&self, process: &Process, wanted: impl Fn(&Condition) -> bool) -> Judgement {
+    fn judge_some(&self, process: &Process, wanted: impl Fn(&Condition) -> bool) -> SelectorMatch {
         self.fold(|condition| condition.judge(process), wanted)
     }
 
-    fn fold(&self, judge: impl Fn(&Condition) -> Judgement, wanted: impl Fn(&Condition) -> bool) -> Judgement {
-        let mut answer = Judgement::Holds;
+    fn fold(&self, judge: impl Fn(&Condition) -> SelectorMatch, wanted: impl Fn(&Condition) -> bool) -> SelectorMatch {
+        let mut answer = SelectorMatch::Holds;
         if self.conditions.is_empty() {
             let nothing = Mismatch {
                 key: "select",
                 wanted: "a condition".into(),
                 found: "none".into(),
             };
-            return Judgement::Fails(nothing);
+            return SelectorMatch::Fails(nothing);
         }
         for condition in self.conditions.iter().filter(|condition| wanted(condition)) {
             match judge(condition) {
-                Judgement::Holds => {}
-                fails @ Judgement::Fails(_) => return fails,
-                unknown @ Judgement::Unknown(_) => answer = unknown,
+                SelectorMatch::Holds => {}
+                fails @ SelectorMatch::Fails(_) => return fails,
+                unknown @ SelectorMatch::Unknown(_) => answer = unknown,
             }
         }
         answer
@@ -365,7 +365,7 @@ mod tests {
     }
 
     fn selects(conditions: Vec<Condition>, process: &Process) -> bool {
-        Selector { conditions }.judge(process) == Judgement::Holds
+        Selector { conditions }.judge(process) == SelectorMatch::Holds
     }
 
     fn fixed(text: &str) -> Pattern {
@@ -390,10 +390,14 @@ mod tests {
         };
         assert_eq!(
             by_label.resolve(&labels(&[("comm", "x264")])).judge(&process),
-            Judgement::Holds
+            SelectorMatch::Holds
         );
         for other in [labels(&[("comm", ".*")]), labels(&[("comm", "")]), labels(&[])] {
-            assert_ne!(by_label.resolve(&other).judge(&process), Judgement::Holds, "{other:?}");
+            assert_ne!(
+                by_label.resolve(&other).judge(&process),
+                SelectorMatch::Holds,
+                "{other:?}"
+            );
         }
     }
 
@@ -410,7 +414,7 @@ mod tests {
         let not_label = Selector {
             conditions: vec![Condition::Name(fixed("x264")), Condition::Not(missing)],
         };
-        assert_ne!(not_label.resolve(&labels(&[])).judge(&process), Judgement::Holds);
+        assert_ne!(not_label.resolve(&labels(&[])).judge(&process), SelectorMatch::Holds);
     }
 
     #[test]
@@ -420,7 +424,7 @@ mod tests {
         let selector = Selector {
             conditions: vec![Condition::MinMemory(200 << 20)],
         };
-        let Judgement::Fails(why) = selector.judge(&process) else {
+        let SelectorMatch::Fails(why) = selector.judge(&process) else {
             panic!("1.5 MiB are less than 200")
         };
         assert_eq!(why.to_string(), "min_memory: wants at least 200.0 MiB, found 1.5 MiB");

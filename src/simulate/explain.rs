@@ -13,7 +13,7 @@ use crate::engine::{Engine, Policy, select_cgroups};
 use crate::host::Host;
 use crate::host::job::Request;
 use crate::ledger::{Decision, EpisodeKey, Journal, LedgerState, Record};
-use crate::process::selector::Judgement;
+use crate::process::selector::SelectorMatch;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{BootId, Process, ProcessFields, Selector};
 use crate::rule::{Rule, Step, TargetSelector};
@@ -295,8 +295,8 @@ fn explain_selection<H: Host + Clone>(
             selector.needs() | protection.needs() | ProcessFields::USER,
         );
         match selector.judge(&process) {
-            Judgement::Fails(why) | Judgement::Unknown(why) => format!("{pid} {name} is not selected: {why}"),
-            Judgement::Holds => match protection.screen(rule, &process) {
+            SelectorMatch::Fails(why) | SelectorMatch::Unknown(why) => format!("{pid} {name} is not selected: {why}"),
+            SelectorMatch::Holds => match protection.screen(rule, &process) {
                 Err(denial) => format!("{pid} {name} is selected but excluded: {}", denial.reason),
                 Ok(()) => match selected.iter().position(|found| found.identity == process.identity) {
                     Some(place) => format!("{pid} {name} is selected, in place {} of {}", place + 1, selected.len()),

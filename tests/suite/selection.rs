@@ -18,7 +18,7 @@ use evenkeel::engine::{Engine, Policy};
 use evenkeel::host::fake::FakeHost;
 use evenkeel::host::{Host, HostError, Knob, LinuxHost, Moment, Reclaimed, Thread, Value};
 use evenkeel::ledger::{Journal, LedgerState};
-use evenkeel::process::selector::Judgement;
+use evenkeel::process::selector::SelectorMatch;
 use evenkeel::process::table::Procfs;
 use evenkeel::process::{BootId, Identity, Process, ProcessFields};
 use evenkeel::rule::{self, Context, Rule, RuleSet};
@@ -89,11 +89,11 @@ proptest! {
             let mut process = Process::example(7, name);
             process.details.cmdline = Some(format!("run fast {name}"));
             let is_it = !label.is_empty() && *name == label;
-            prop_assert_eq!(by_name.judge(&process) == Judgement::Holds, is_it, "{:?} {:?}", &label, name);
-            prop_assert_eq!(around.judge(&process) == Judgement::Holds, is_it, "{:?} {:?}", &label, name);
+            prop_assert_eq!(by_name.judge(&process) == SelectorMatch::Holds, is_it, "{:?} {:?}", &label, name);
+            prop_assert_eq!(around.judge(&process) == SelectorMatch::Holds, is_it, "{:?} {:?}", &label, name);
             // What a negation leaves in is never what the rule itself does not mean, nor what the label names.
             let is_left = !label.is_empty() && *name != label && name.starts_with('a');
-            prop_assert_eq!(all_but.judge(&process) == Judgement::Holds, is_left, "{:?} {:?}", &label, name);
+            prop_assert_eq!(all_but.judge(&process) == SelectorMatch::Holds, is_left, "{:?} {:?}", &label, name);
         }
     }
 }
@@ -152,8 +152,8 @@ impl Restless {
             protection.screen(&self.rule, &process),
         ) {
             _ if process.identity != id => "it is another process",
-            (Judgement::Holds, Ok(())) => return,
-            (Judgement::Holds, Err(_)) => "it is protected",
+            (SelectorMatch::Holds, Ok(())) => return,
+            (SelectorMatch::Holds, Err(_)) => "it is protected",
             _ => "it is not selected",
         };
         self.faults.push(format!("{what} on {process:?}: {fault}"));

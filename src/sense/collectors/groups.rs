@@ -8,7 +8,7 @@ use super::info::{CollectorInfo, Pace};
 use super::stat::parse_stat;
 use crate::family::{Family, label};
 use crate::host::linux::boot_time;
-use crate::process::selector::Judgement;
+use crate::process::selector::SelectorMatch;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW, Procfs, TICKS_PER_SECOND, UserNames};
 use crate::process::{Process, ProcessFields};
 use crate::sense::runtime::idle_cache::IdleCache;
@@ -326,7 +326,7 @@ impl GroupsReader {
                 let (mut known, mut metrics) = (ProcessFields::CPU, ProcessFields::empty());
                 joined.clear();
                 for (index, group) in groups.iter().enumerate() {
-                    if matches!(group.selector.judge_cheaply(&process), Judgement::Fails(_)) {
+                    if matches!(group.selector.judge_cheaply(&process), SelectorMatch::Fails(_)) {
                         continue;
                     }
                     let missing = group.selector.needs().difference(known);
@@ -334,7 +334,7 @@ impl GroupsReader {
                         files.read_details(&mut process.details, missing, &mut self.users);
                         known |= missing;
                     }
-                    if group.selector.judge(&process) == Judgement::Holds {
+                    if group.selector.judge(&process) == SelectorMatch::Holds {
                         metrics |= group.metrics;
                         joined.push(index);
                     }

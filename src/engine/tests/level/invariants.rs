@@ -137,7 +137,7 @@ impl Simulation {
 
     pub fn selects(&self, rule: &Rule, alert: usize, process: &crate::process::Process) -> bool {
         let selector = rule.selector().map(|selector| selector.resolve(&self.alerts[alert]));
-        selector.is_some_and(|selector| selector.judge(process) == crate::process::selector::Judgement::Holds)
+        selector.is_some_and(|selector| selector.judge(process) == crate::process::selector::SelectorMatch::Holds)
     }
 
     pub fn check_host_actions(&mut self) -> Checked {

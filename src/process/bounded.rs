@@ -1,7 +1,7 @@
-//! Calls with a deadline, for files that may block their reader. Some files of a process, such as its command line,
-//! are read under a lock of its memory (mmap_lock), which a process that is blocked in the kernel may hold for as
-//! long. A separate thread makes these calls. A call that misses the deadline keeps its thread; the number of such
-//! threads is bounded, and its process is not read again until the call returns.
+//! Calls with a deadline, for files that may block their reader. The kernel reads some files of a process, such as its
+//! command line, under a lock of its memory (mmap_lock), which a process that is blocked in the kernel may hold. A
+//! separate thread makes these calls. A call that misses the deadline keeps its thread; the number of such threads is
+//! bounded, and its process is not read again until the call returns.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Maximum number of blocked threads. Beyond that all calls fail.
 pub const MAX_BLOCKED: usize = 8;
-/// A command line is read in microseconds; an overloaded host may take a thousand times longer.
+/// Deadline of a call. Reading a command line takes microseconds, and a thousand times longer on an overloaded host.
 pub const PATIENCE: Duration = Duration::from_millis(500);
 const STACK_BYTES: usize = 128 * 1024;
 
@@ -22,7 +22,7 @@ type Call = Box<dyn FnOnce() + Send>;
 #[error("no answer in time: the process may be blocked in the kernel")]
 pub struct Blocked;
 
-/// A runner of calls about processes, one after the other. Copies share their threads.
+/// A runner of calls about processes, one at a time. Clones share their threads.
 #[derive(Debug, Clone, Default)]
 pub struct BoundedCalls(Arc<Mutex<State>>);
 
@@ -50,7 +50,7 @@ impl BoundedCalls {
         let reporting = move || {
             // After a panic there is no result, but the thread is free again.
             let answer = catch_unwind(AssertUnwindSafe(call)).ok();
-            // Under the lock, so that a call either counts as blocked or returns its result.
+            // Holds the lock, so that a call either counts as blocked or returns its result.
             let mut state = this.lock();
             let _ = answer.map(|answer| sender.send(answer));
             drop(sender);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_return_what_they_found() {
+    fn calls_return_their_result() {
         let calls = BoundedCalls::default();
         for number in 0..100 {
             assert_eq!(calls.run(7, PATIENCE, move || number), Ok(number));
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_process_is_not_asked_again_until_its_call_returns() {
+    fn blocked_process_is_not_read_until_its_call_returns() {
         let calls = BoundedCalls::default();
         let (release, answer) = block(&calls, 7);
         assert_eq!((answer, calls.blocked()), (Err(Blocked), 1));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_panics_is_no_answer_and_the_next_one_is_made() {
+    fn panic_of_a_call_does_not_stop_the_next() {
         let calls = BoundedCalls::default();
         assert_eq!(calls.run(7, PATIENCE, || panic!("as intended")), Err::<(), _>(Blocked));
         await_blocked(&calls, 0);

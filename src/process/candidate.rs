@@ -2,7 +2,7 @@
 
 use super::{Cgroup, Process, Target};
 
-/// What was found for a selector, with what was read of it.
+/// A candidate with the fields that were read.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(
     clippy::large_enum_variant,

@@ -10,11 +10,11 @@ pub type Members = Result<Vec<Process>, String>;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cgroup {
     pub identity: CgroupIdentity,
-    /// As in `/proc/PID/cgroup`: it begins with `/`, and the root is `/` alone.
+    /// The path as in `/proc/PID/cgroup`: it begins with `/`, and the root is `/`.
     pub path: String,
     /// `memory.current`; `None` where the memory controller is not enabled.
     pub memory_bytes: Option<u64>,
-    /// Processor cores that its processes used, those of the cgroups below included; `None` until it was measured.
+    /// Processor cores that its processes and those below use; `None` until measured.
     pub cpu_cores: Option<f64>,
 }
 
@@ -43,8 +43,8 @@ impl Cgroup {
 
 const UNIT_SUFFIXES: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
 
-/// The unit of the system's systemd to which it counts what is in a cgroup: the first on the path that is no slice, as
-/// `systemctl status PID` tells; of a slice, the slice itself. What the systemd of a user made counts to `user@UID.service`.
+/// The unit of the system manager that owns a cgroup: the first on the path that is no slice, as in `systemctl status
+/// PID`, or for a slice the slice itself. Units of a user manager belong to `user@UID.service`.
 pub fn unit_of(path: &str) -> Option<&str> {
     let mut slice = None;
     for part in path.split('/').filter(|part| !part.is_empty()) {
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_tell_the_unit_that_systemd_counts_to() {
+    fn unit_of_a_path_is_the_one_of_systemd() {
         for (path, unit, own) in [
             ("/system.slice/ssh.service", Some("ssh.service"), true),
             ("/system.slice/docker.service/abc", Some("docker.service"), false),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroup_holds_itself_and_what_is_below_it() {
+    fn cgroup_holds_itself_and_those_below() {
         let batch = cgroup("/batch.slice");
         assert!(batch.holds("/batch.slice") && batch.holds("/batch.slice/x.service"));
         assert!(!batch.holds("/batch.slice2") && !batch.holds("/"));

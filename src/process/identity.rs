@@ -10,7 +10,7 @@ use std::str::FromStr;
 #[serde(try_from = "String", into = "String")]
 pub struct BootId(pub u128);
 
-/// One process for all time on this host.
+/// The identity of a process, unique across pids, reboots and time on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity {
     pub boot: BootId,

@@ -1,5 +1,5 @@
 //! A cache of kernel threads. They are most of the process table on a machine with many processors, and evenkeel
-//! never touches them. So each is read once, and one call tells which of them still exist.
+//! never touches them. So each is read once, and one read of a file lists those that still exist.
 
 use super::read::{MAX_FILE_BYTES, read_file};
 use super::table::Process;
@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The children of kthreadd, which starts every kernel thread (proc(5); a kernel without CONFIG_PROC_CHILDREN has no such file).
 const CHILDREN: &str = "2/task/2/children";
 
-/// Those that were seen, as they were then.
+/// The known kernel threads, as first read.
 #[derive(Debug, Clone, Default)]
 pub struct KernelThreads {
     known: BTreeMap<i32, Process>,
@@ -18,14 +18,14 @@ pub struct KernelThreads {
 }
 
 impl KernelThreads {
-    /// Asks who is there now. `root` is that of the procfs.
-    pub(super) fn call_roll(&mut self, root: BorrowedFd<'_>, text: &mut Vec<u8>) {
+    /// Reads which kernel threads exist now. `root` is the root of the procfs.
+    pub(super) fn refresh(&mut self, root: BorrowedFd<'_>, text: &mut Vec<u8>) {
         let read = read_file(root, CHILDREN, MAX_FILE_BYTES, text);
         self.present = read.map(|()| numbers(text)).unwrap_or_default();
         self.known.retain(|pid, _| self.present.contains(pid));
     }
 
-    /// The kernel thread with this number, where it need not be read again.
+    /// The cached kernel thread with this pid, if it still exists.
     pub(super) fn find(&self, pid: &str, boot_now: Duration) -> Option<Process> {
         let thread = self.known.get(&pid.parse().ok()?)?;
         Some(Process {
@@ -34,7 +34,7 @@ impl KernelThreads {
         })
     }
 
-    /// Remembers a process that was read, if it is one. Programs that the kernel runs for itself are children of kthreadd, too.
+    /// Caches a process if it is a kernel thread. Children of kthreadd may also be programs that the kernel runs.
     pub(super) fn note(&mut self, process: &Process) {
         let pid = process.identity.pid;
         if process.is_kernel_thread && self.present.contains(&pid) {
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_known_as_a_kernel_thread_and_still_there_is_not_read_again() {
+    fn known_kernel_thread_is_not_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         let procfs = Procfs {
@@ -98,7 +98,7 @@ mod tests {
             put(root, pid, &format!("new{pid}"), 0);
         }
         assert_eq!(names(&mut threads), ["kworker", "new2", "new4", "new5"]);
-        // It has ended, and another process has its number.
+        // The thread has exited, and another process has its pid.
         children("4 ");
         assert_eq!(names(&mut threads), ["new2", "new3", "new4", "new5"]);
         children("3 4 ");

@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// Command lines are read up to here; longer ones are cut. Same bound as one argument's (MAX_ARG_STRLEN, execve(2)).
+/// Maximum size of a command line; longer ones are cut. The kernel has the same bound for one argument (MAX_ARG_STRLEN).
 const MAX_CMDLINE_BYTES: usize = 128 * 1024;
 
 /// The files of one process.
@@ -22,11 +22,11 @@ pub struct OpenProcess {
     directory: OwnedFd,
     /// The runner for files that may block their reader, and the pid.
     calls: Option<(BoundedCalls, i32)>,
-    /// The content of this expensive file, which serves several fields and is read once.
+    /// The content of `status`, which is expensive, serves several fields and is read once.
     status: OnceCell<Option<Vec<u8>>>,
 }
 
-/// How much the first thread of a process has run so far: the same twice means that it has not run in between.
+/// The run time of the first thread of a process. Equal values mean that the thread has not run in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ran {
     nanoseconds: u64,
@@ -48,7 +48,7 @@ impl Procfs {
             if !is_pid(name) {
                 continue;
             }
-            // What vanished meanwhile is left out.
+            // Processes that exited meanwhile are left out.
             let Ok(files) = OpenProcess::open_at(&root, name) else {
                 continue;
             };
@@ -63,7 +63,7 @@ impl Procfs {
         Ok(())
     }
 
-    /// Reads every process once, and those of the kernel only where they are not `known` yet; threads are not listed. `boot_now` is
+    /// Reads every process, except kernel threads that are `known`; threads are not listed. `boot_now` is
     /// CLOCK_BOOTTIME.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Procfs {
         let root = self.open_root()?;
         let (mut path, mut stat) = (String::new(), Vec::with_capacity(FIRST_READ_BYTES));
         let mut processes = Vec::new();
-        known.call_roll(root.as_fd(), &mut stat);
+        known.refresh(root.as_fd(), &mut stat);
         for entry in Dir::read_from(&root)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -85,7 +85,7 @@ impl Procfs {
             }
             path.clear();
             path.extend([pid, "/stat"]);
-            // What vanished meanwhile is left out.
+            // Processes that exited meanwhile are left out.
             let read = read_file(root.as_fd(), &path, MAX_FILE_BYTES, &mut stat);
             let process = read.and_then(|()| self.parse_stat(&stat, boot_now));
             processes.extend(process.inspect(|process| known.note(process)));
@@ -102,14 +102,14 @@ impl Procfs {
         self.is_still(process, &files)
     }
 
-    /// Reads what a selector asks for, as far as it takes to tell whether all of it holds for this very process.
+    /// Reads the fields of a selector until its result is known, and returns whether this process matches.
     pub fn satisfies(&self, process: &mut Process, selector: &Selector, users: &mut UserNames) -> bool {
         OpenProcess::open(self, process.identity.pid)
             .is_ok_and(|files| files.satisfies(process, selector, users) && self.is_still(process, &files))
     }
 
-    /// Read last: if the pid was reused meanwhile, the fields are those of another process, and if another program
-    /// runs by now, some of it was the former one's.
+    /// Whether the process and its program are still the same. Call this after reading fields, because a reused pid has
+    /// another process's fields, and execve(2) mixes the fields of two programs.
     fn is_still(&self, process: &Process, files: &OpenProcess) -> bool {
         self.read_stat(files, Duration::ZERO)
             .is_some_and(|now| now.identity == process.identity && now.name == process.name)
@@ -135,7 +135,7 @@ impl OpenProcess {
     /// Opens the directory of a process.
     ///
     /// # Errors
-    /// When there is no such process (any more).
+    /// When the process does not exist.
     pub fn open(procfs: &Procfs, pid: i32) -> io::Result<OpenProcess> {
         let opened = Self::open_at(CWD, procfs.root.join(pid.to_string()))?;
         let calls = procfs.calls.clone().map(|calls| (calls, pid));
@@ -179,7 +179,7 @@ impl OpenProcess {
         selector.judge(process) == SelectorMatch::Holds
     }
 
-    /// Fills in the needed fields; an unreadable one becomes `None`.
+    /// Reads the needed fields; an unreadable one becomes `None`.
     pub fn read_details(&self, details: &mut Details, needs: ProcessFields, users: &mut UserNames) {
         if needs.contains(ProcessFields::CMDLINE) {
             let read = self.read_patiently("cmdline", MAX_CMDLINE_BYTES);
@@ -228,13 +228,13 @@ impl OpenProcess {
         }
     }
 
-    /// Whether `status` is from before now.
+    /// Whether `status` has been read.
     pub fn has_read_status(&self) -> bool {
         self.status.get().is_some()
     }
 
-    /// From `/proc/PID/schedstat` (sched-stats.rst): time on a processor, time it waited for one, and how often it got
-    /// one. `None` also where the kernel does not count that, which shows as noughts.
+    /// Reads `/proc/PID/schedstat` (sched-stats.rst): run time, wait time and number of time slices. `None` also where
+    /// the kernel does not count them, which shows as zeros.
     pub fn ran(&self) -> Option<Ran> {
         let text = self.text("schedstat")?;
         let mut numbers = text.split_ascii_whitespace().map(str::parse::<u64>);
@@ -260,10 +260,10 @@ impl OpenProcess {
         )
     }
 
-    /// The rest of the line of `status` that begins with `key`.
+    /// The value of the line of `status` that begins with `key`.
     fn status(&self, key: &str) -> Option<&str> {
         let status = self.status.get_or_init(|| self.read("status", MAX_FILE_BYTES));
-        // The name in its first line may be any bytes; no other line is anything but ASCII.
+        // The name in the first line may have any bytes. All other lines are ASCII.
         let lines = status.as_deref()?.split(|byte| *byte == b'\n');
         lines
             .filter_map(|line| line.strip_prefix(key.as_bytes()))
@@ -281,7 +281,7 @@ impl OpenProcess {
         Some(bytes)
     }
 
-    /// Reads a file that may block its reader.
+    /// Reads a file that may block its reader, with a deadline.
     fn read_patiently(&self, file: &'static str, limit: usize) -> Result<Option<Vec<u8>>, Blocked> {
         let Some((calls, pid)) = &self.calls else {
             return Ok(self.read(file, limit));
@@ -300,7 +300,7 @@ impl OpenProcess {
     }
 }
 
-/// Arguments end with NUL; they are joined by one space, as people type them.
+/// Joins arguments, which end with NUL, by one space.
 fn join_arguments(bytes: &[u8]) -> String {
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
     String::from_utf8_lossy(bytes).replace('\0', " ")
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_command_line_is_read_whole_and_cut_at_the_bound() {
+    fn long_command_line_is_read_up_to_the_bound() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("7")).unwrap();
         let procfs = Procfs {
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_process_that_has_ended_has_no_details() {
+    fn exited_process_has_no_details() {
         let procfs = Procfs::open(Path::new("/proc")).unwrap();
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let files = OpenProcess::open(&procfs, child.id() as i32).unwrap();

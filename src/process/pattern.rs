@@ -7,7 +7,7 @@ use regex::Regex;
 use std::fmt;
 use std::sync::Arc;
 
-/// An anchored regular expression, or one that waits for labels of the alert.
+/// An anchored regular expression, or a template that needs labels of the alert.
 #[derive(Debug, Clone)]
 pub enum Pattern {
     Fixed(Fixed),
@@ -18,14 +18,14 @@ pub enum Pattern {
 pub enum Part {
     /// Regular expression as written in the rule.
     Regex(String),
-    /// `{{ $labels.NAME }}`: the label's text, taken literally.
+    /// `{{ $labels.NAME }}`: the label's value, matched literally.
     Label(String),
 }
 
-/// A regular expression that is known, anchored at both ends.
+/// A regular expression without labels, anchored at both ends.
 #[derive(Debug, Clone)]
 pub struct Fixed {
-    /// As one would write it in a rule.
+    /// The source in a rule file.
     text: String,
     meaning: Meaning,
 }
@@ -33,17 +33,17 @@ pub struct Fixed {
 #[derive(Debug, Clone)]
 enum Meaning {
     Exactly(String),
-    // Shared, for each copy would make its own room to search in.
+    // Shared, because each clone would allocate its own search cache.
     Any(Arc<Regex>),
 }
 
 impl Fixed {
-    /// Compiles `text`; `.` also matches a newline, because command lines hold them.
+    /// Compiles `text`; `.` also matches a newline, which command lines may contain.
     fn new(text: String) -> Result<Fixed, regex::Error> {
         if is_plain(&text) {
             return Ok(Fixed::exactly(text));
         }
-        // Compiled alone first: `a)|(b` must be refused, not closed by our own parentheses.
+        // Compiles the source by itself first, because the parentheses below would make `a)|(b` valid.
         Regex::new(&text)?;
         let regex = Regex::new(&format!("^(?s:{text})$"))?;
         Ok(Fixed {
@@ -52,7 +52,7 @@ impl Fixed {
         })
     }
 
-    /// Nothing but this text, whatever it holds.
+    /// Matches this string literally.
     fn exactly(text: String) -> Fixed {
         Fixed {
             text: if is_plain(&text) {
@@ -64,7 +64,7 @@ impl Fixed {
         }
     }
 
-    /// As one would write it in a rule.
+    /// The source in a rule file.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -77,26 +77,26 @@ impl Fixed {
     }
 }
 
-/// Whether a regular expression means nothing but itself.
+/// Whether a regular expression is a literal string.
 pub fn is_plain(regex: &str) -> bool {
     !regex.contains(['\\', '.', '+', '*', '?', '(', ')', '|', '[', ']', '{', '}', '^', '$'])
 }
 
 impl Pattern {
-    /// Compiles `text` anchored at both ends; `.` also matches a newline, because command lines hold them.
+    /// Compiles `text`, anchored at both ends; `.` also matches a newline, which command lines may contain.
     ///
     /// # Errors
-    /// What `regex` says about the text as written.
+    /// The error of `regex` about the source as written.
     pub fn fixed(text: &str) -> Result<Pattern, regex::Error> {
         Fixed::new(text.to_owned()).map(Pattern::Fixed)
     }
 
-    /// Nothing but this text, whatever it holds.
+    /// Matches this string literally.
     pub fn exactly(text: &str) -> Pattern {
         Pattern::Fixed(Fixed::exactly(text.to_owned()))
     }
 
-    /// The number that it is, if it is nothing else.
+    /// The number, if the pattern is a literal number.
     pub(super) fn number(&self) -> Option<i32> {
         match self {
             Pattern::Fixed(fixed) => fixed.text.parse().ok().filter(|number| *number > 0),
@@ -104,12 +104,12 @@ impl Pattern {
         }
     }
 
-    /// With the labels filled in; `None` where one is missing.
+    /// The pattern with the labels filled in; `None` if one is missing.
     pub(super) fn resolve(&self, labels: &Labels) -> Option<Pattern> {
         let Pattern::Template(parts) = self else {
             return Some(self.clone());
         };
-        // An empty label is as good as a missing one, as everywhere in Prometheus.
+        // An empty label counts as missing, as in Prometheus.
         let text_of = |name| labels.get(name).filter(|value| !value.is_empty());
         let is_plain =
             |part: &Part| matches!(part, Part::Label(_)) || matches!(part, Part::Regex(regex) if is_plain(regex));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_is_taken_literally_beside_whatever_pattern() {
+    fn label_is_matched_literally_beside_any_pattern() {
         let label = || Part::Label("l".into());
         for regex in ["/work/", "/.*/"] {
             let pattern = resolved(vec![Part::Regex(regex.into()), label()], "a.b|c").unwrap();
@@ -184,27 +184,27 @@ mod tests {
     }
 
     proptest! {
-        /// A plain text that is compared says what the compiled one would.
-        #[test]
-        fn a_plain_text_means_what_its_regular_expression_means(text in "[a-c&~#\\- \n/.*?|()\\[\\]\\\\^$+{}]{0,4}", other in "[a-c&~#\\- \n/.*]{0,4}") {
-            let compiled = Regex::new(&text).ok().and_then(|_| Regex::new(&format!("^(?s:{text})$")).ok());
-            let pattern = Pattern::fixed(&text).ok();
-            prop_assert_eq!(compiled.is_some(), pattern.is_some());
-            if let (Some(compiled), Some(pattern)) = (compiled, pattern) {
-                for found in [&text, &other] {
-                    prop_assert_eq!(compiled.is_match(found), pattern.is_match(found), "{:?} {:?}", text, found);
+    /// Comparing a literal string has the same result as its compiled expression.
+            #[test]
+            fn a_plain_text_means_what_its_regular_expression_means(text in "[a-c&~#\\- \n/.*?|()\\[\\]\\\\^$+{}]{0,4}", other in "[a-c&~#\\- \n/.*]{0,4}") {
+                let compiled = Regex::new(&text).ok().and_then(|_| Regex::new(&format!("^(?s:{text})$")).ok());
+                let pattern = Pattern::fixed(&text).ok();
+                prop_assert_eq!(compiled.is_some(), pattern.is_some());
+                if let (Some(compiled), Some(pattern)) = (compiled, pattern) {
+                    for found in [&text, &other] {
+                        prop_assert_eq!(compiled.is_match(found), pattern.is_match(found), "{:?} {:?}", text, found);
+                    }
                 }
             }
-        }
 
-        /// Whatever an alert says, it matches itself and nothing else.
-        #[test]
-        fn a_label_means_itself(label in "\\PC{1,6}", other in "\\PC{0,6}") {
-            let pattern = resolved(vec![Part::Label("l".into())], &label).unwrap();
-            prop_assert!(pattern.is_match(&label));
-            prop_assert_eq!(pattern.is_match(&other), label == other);
-            let as_written = format!("{pattern}");
-            prop_assert_eq!(as_written, format!("{:?}", if is_plain(&label) { label.clone() } else { regex::escape(&label) }));
+    /// Any label value matches itself and nothing else.
+            #[test]
+            fn a_label_means_itself(label in "\\PC{1,6}", other in "\\PC{0,6}") {
+                let pattern = resolved(vec![Part::Label("l".into())], &label).unwrap();
+                prop_assert!(pattern.is_match(&label));
+                prop_assert_eq!(pattern.is_match(&other), label == other);
+                let as_written = format!("{pattern}");
+                prop_assert_eq!(as_written, format!("{:?}", if is_plain(&label) { label.clone() } else { regex::escape(&label) }));
+            }
         }
-    }
 }

@@ -1,5 +1,5 @@
 //! The built-in protections: a closed list of programs that evenkeel never touches unless a rule names the override.
-//! They are recognised by executable or systemd unit, because any program can borrow a name.
+//! They are recognised by executable or systemd unit, because any program can use the name of another.
 
 use super::table::{Process, ProcessFields};
 

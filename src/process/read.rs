@@ -1,16 +1,16 @@
-//! Reading one file of procfs whole, in as few calls as there are.
+//! A reader of procfs files with as few system calls as possible.
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::{Errno, read};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-/// `stat`, `status`, `cgroup` and the like are far shorter; a bound all the same.
+/// Maximum size of a file such as `stat`, `status` or `cgroup`, which are far shorter.
 pub(super) const MAX_FILE_BYTES: usize = 64 * 1024;
-/// The first read asks for so much: nearly every file of a process is shorter.
+/// Size of the first read, which nearly every file of a process fits.
 pub(super) const FIRST_READ_BYTES: usize = 4 * 1024;
 
-/// Reads until nothing comes, in as few calls as there are.
+/// Reads a complete file, with as few system calls as possible.
 pub(super) fn read_file(at: BorrowedFd<'_>, path: impl AsRef<Path>, limit: usize, bytes: &mut Vec<u8>) -> Option<()> {
     let path = path.as_ref();
     let opened = openat(at, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
@@ -20,8 +20,8 @@ pub(super) fn read_file(at: BorrowedFd<'_>, path: impl AsRef<Path>, limit: usize
             bytes.reserve(bytes.len());
         }
         match read(&opened, rustix::buffer::spare_capacity(bytes)) {
-            // Less than was asked for is the end of every file here but `cmdline`, whose pages are asked one by one, and
-            // `children`, which comes in pieces.
+            // A short read is the end of every file except `cmdline`, which the kernel returns page by page, and
+            // `children`, which it returns in pieces.
             Ok(0) => break,
             Ok(_) if bytes.len() >= limit => {
                 bytes.truncate(limit);

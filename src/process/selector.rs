@@ -17,12 +17,12 @@ pub struct Selector {
     pub conditions: Vec<Condition>,
 }
 
-/// Starts of processes are known to a clock tick, those of alerts by the clock of their sender.
+/// Tolerance for comparing the start of a process, known to a clock tick, with that of an alert, by its sender's clock.
 const START_TOLERANCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
 pub enum Condition {
-    /// `comm`: 15 bytes at most.
+    /// `comm`, at most 15 bytes.
     Name(Pattern),
     /// Arguments joined by one space.
     Cmdline(Pattern),
@@ -36,8 +36,8 @@ pub enum Condition {
     Unit(Pattern),
     /// Decimal process id.
     Pid(Pattern),
-    /// Started no later than this, on CLOCK_BOOTTIME: when the alert began whose label names the process by its number.
-    /// A later one got the number of the process that was meant.
+    /// Started no later than this on CLOCK_BOOTTIME, the start of the alert whose label has the pid. A process that
+    /// started later has a reused pid.
     StartedBy(Duration),
     MinAge(Duration),
     /// Resident bytes.
@@ -58,7 +58,7 @@ pub enum SelectorMatch {
     Holds,
     /// The key that failed, with the value found.
     Fails(Mismatch),
-    /// The field could not be read, or depends on a label that the alert does not have: never selected.
+    /// The field is unreadable, or depends on a label that the alert lacks. Such a process is never selected.
     Unknown(Mismatch),
 }
 
@@ -120,7 +120,7 @@ impl Condition {
             Condition::Cmdline(pattern) => self.judge_text(pattern, details.cmdline.as_deref()),
             Condition::Exe(pattern) => self.judge_text(pattern, details.exe.as_deref()),
             Condition::Cgroup(pattern) => self.judge_text(pattern, details.cgroup.as_deref()),
-            // A process without a unit has an empty name of a unit, which only `.*` matches.
+            // A process without a unit has an empty unit name, which only `.*` matches.
             Condition::Unit(pattern) => {
                 let unit = details.cgroup.as_deref().map(|path| unit_of(path).unwrap_or_default());
                 self.judge_text(pattern, unit)
@@ -160,7 +160,7 @@ impl Condition {
         }
     }
 
-    /// A cgroup has only a name, a unit, and its use of memory and processors.
+    /// Evaluates the condition for a cgroup, which has only a path, a unit, and its use of memory and processors.
     fn judge_cgroup(&self, cgroup: &Cgroup) -> SelectorMatch {
         let by_group = |mismatch: Mismatch, name: &String| self.mismatch(name.clone(), mismatch.to_string());
         match self {
@@ -243,7 +243,7 @@ impl Condition {
     }
 }
 
-/// Rounds to a tenth, so that wanted and found values differ visibly.
+/// Formats bytes to a tenth of a MiB, so that wanted and found values differ visibly.
 fn in_mib(bytes: u64) -> impl fmt::Debug {
     fmt::from_fn(move |f| write!(f, "{:.1} MiB", bytes as f64 / f64::from(1 << 20)))
 }
@@ -260,8 +260,8 @@ impl Selector {
         }
     }
 
-    /// Fills in the labels of an alert that started at this time of CLOCK_BOOTTIME. A pid from a label means the process that had it
-    /// then.
+    /// Fills in the labels of an alert that started at this time of CLOCK_BOOTTIME. A pid from a label selects the
+    /// process that had it then.
     pub fn resolve_at(&self, labels: &Labels, began_at: Duration) -> Selector {
         let mut resolved = self.resolve(labels);
         let is_from_label = |condition: &Condition| matches!(condition, Condition::Pid(Pattern::Template(_)));
@@ -271,7 +271,7 @@ impl Selector {
         resolved
     }
 
-    /// The mismatch of a process that got the pid in the alert only later; `None` for all others.
+    /// The mismatch of a process that got the alert's pid after the alert's start; `None` for all others.
     pub fn reused_number(&self, process: &Process) -> Option<Mismatch> {
         let is_start = |condition: &&Condition| matches!(condition, Condition::StartedBy(_));
         let SelectorMatch::Fails(why) = self.conditions.iter().find(is_start)?.judge(process) else {
@@ -292,7 +292,7 @@ impl Selector {
         })
     }
 
-    /// Whether the selector has a systemd unit.
+    /// Whether the selector has a condition on the systemd unit.
     pub fn needs_unit(&self) -> bool {
         self.conditions
             .iter()
@@ -306,17 +306,17 @@ impl Selector {
             .fold(ProcessFields::empty(), |needs, condition| needs | condition.needs())
     }
 
-    /// Judges all conditions. An unresolved or unreadable field makes the answer `Unknown` unless another fails.
+    /// Evaluates all conditions. An unresolved or unreadable field makes the result `Unknown` unless another one fails.
     pub fn judge(&self, process: &Process) -> SelectorMatch {
         self.judge_some(process, |_| true)
     }
 
-    /// Judges a cgroup as a whole.
+    /// Evaluates all conditions for a cgroup.
     pub fn judge_cgroup(&self, cgroup: &Cgroup) -> SelectorMatch {
         self.fold(|condition| condition.judge_cgroup(cgroup), |_| true)
     }
 
-    /// Judges only what `/proc/PID/stat` tells, so that the expensive files are read for few processes.
+    /// Evaluates only the conditions on `/proc/PID/stat`, so that expensive files are read for few processes.
     pub fn judge_cheaply(&self, process: &Process) -> SelectorMatch {
         self.judge_known(process, ProcessFields::empty())
     }
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_anchored_and_see_over_newlines() {
+    fn patterns_are_anchored_and_match_newlines() {
         let process = Process::example(7, "x264");
         assert!(selects(vec![Condition::Name(fixed("ffmpeg|x264"))], &process));
         assert!(!selects(vec![Condition::Name(fixed("x26"))], &process));
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_not_selected_by_a_negation() {
+    fn negation_does_not_select_unreadable_fields() {
         let process = Process::example(7, "x264");
         let not_root = Condition::Not(Selector {
             conditions: vec![Condition::User(fixed("root"))],
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_compared_in_the_unit_that_rules_use() {
+    fn memory_is_shown_in_mib() {
         let mut process = Process::example(7, "x264");
         process.resident_bytes = 3 << 19;
         let selector = Selector {
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selector_tells_the_only_process_that_it_can_mean() {
+    fn selector_knows_its_only_pid() {
         let with = |text: &str| Selector {
             conditions: vec![Condition::MinMemory(1), Condition::Pid(Pattern::fixed(text).unwrap())],
         };

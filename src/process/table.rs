@@ -1,6 +1,5 @@
-//! The process table: what `/proc/PID/stat` tells of a process, and processor use between two readings. `open` reads the
-//! expensive files.
-//! Reads only. A process that vanishes while being read is left out; that is an outcome, not an error.
+//! The process table: the fields of `/proc/PID/stat`, and processor use between two readings. `open` reads the
+//! expensive files. A process that exits while being read is left out, without an error.
 
 use super::bounded::BoundedCalls;
 use super::identity::{BootId, Identity};
@@ -18,15 +17,15 @@ use std::time::Duration;
 const PF_KTHREAD: u64 = 0x0020_0000;
 /// PF_EXITING, in the same field.
 const PF_EXITING: u64 = 0x4;
-/// Nothing is read of `/proc/PID/stat` beyond its resident pages.
+/// The last field of `/proc/PID/stat` that is read: resident pages.
 const LAST_STAT_FIELD: usize = 24;
-/// USER_HZ, in which the kernel tells times to programs: 100 on every Linux port but alpha and ia64.
+/// USER_HZ, the unit of times in procfs: 100 on every architecture but alpha and ia64.
 pub const TICKS_PER_SECOND: u64 = 100;
-/// Processor use is judged over no less than this.
+/// Minimum time over which processor use is measured.
 pub const MIN_CPU_WINDOW: Duration = Duration::from_secs(5);
 
 bitflags::bitflags! {
-    /// Which expensive fields must be read.
+/// The expensive fields to read.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub struct ProcessFields: u16 {
         const CMDLINE = 1 << 0;
@@ -34,7 +33,7 @@ bitflags::bitflags! {
         /// Effective uid and its user name.
         const USER = 1 << 2;
         const CGROUP = 1 << 3;
-        /// Which signals the process catches.
+/// The signals that the process catches.
         const SIGNALS = 1 << 4;
         const OOM_SCORE = 1 << 5;
         /// Processor use, from two readings of the table.
@@ -42,16 +41,16 @@ bitflags::bitflags! {
         const SWAP = 1 << 7;
         const CONTEXT_SWITCHES = 1 << 8;
         const IO = 1 << 9;
-        /// Open files and how many there may be: the most expensive, because a busy server has thousands.
+/// The number of open files and its limit. The most expensive field, because a busy server has thousands.
         const OPEN_FDS = 1 << 10;
     }
 }
 
-/// What `/proc/PID/stat` tells, and what was read beyond it.
+/// The fields of `/proc/PID/stat`, and the expensive fields that were read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Process {
     pub identity: Identity,
-    /// `comm`; bytes that are not UTF-8 became U+FFFD.
+    /// `comm`, with U+FFFD in place of bytes that are not UTF-8.
     pub name: String,
     pub parent: i32,
     pub session: i32,
@@ -60,61 +59,61 @@ pub struct Process {
     pub state: char,
     pub is_kernel_thread: bool,
     pub threads: u32,
-    /// Of the main thread.
+    /// The nice value of the main thread.
     pub nice: i32,
     /// User and system time in clock ticks.
     pub cpu_ticks: u64,
-    /// The part of it that the kernel worked for the process.
+    /// The system time within `cpu_ticks`.
     pub system_ticks: u64,
     pub minor_faults: u64,
     pub major_faults: u64,
     pub virtual_bytes: u64,
     pub resident_bytes: u64,
-    /// CLOCK_BOOTTIME of its start, to one clock tick.
+    /// Start on CLOCK_BOOTTIME, to one clock tick.
     pub born_at: Duration,
     pub age: Duration,
-    /// Processor cores over at least [`MIN_CPU_WINDOW`], when it was measured.
+    /// Processor cores over at least [`MIN_CPU_WINDOW`]; `None` until measured.
     pub cpu_cores: Option<f64>,
     pub details: Details,
 }
 
-/// `None` is "not read" or "cannot be read".
+/// The expensive fields. `None` is "not read" or "unreadable".
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Details {
     pub cmdline: Option<String>,
-    /// The process kept a reader of its command line waiting for too long.
+    /// Whether reading the command line missed its deadline.
     #[serde(default)]
     pub is_unreadable: bool,
     pub exe: Option<String>,
     pub uid: Option<u32>,
     pub user: Option<String>,
     pub cgroup: Option<String>,
-    /// Bit N-1 is set when signal N is caught (`SigCgt`).
+    /// Bit N-1 is set if signal N is caught (`SigCgt`).
     pub caught_signals: Option<u64>,
     pub oom_score: Option<i64>,
     #[serde(default)]
     pub usage: Usage,
 }
 
-/// What a process uses beyond what `/proc/PID/stat` tells. `None` is "not read" or "cannot be read".
+/// The resource use of a process beyond `/proc/PID/stat`. `None` is "not read" or "unreadable".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     pub swap_bytes: Option<u64>,
-    /// Of the main thread, as all that `/proc/PID/status` counts.
+    /// Context switches of the main thread only, as in `/proc/PID/status`.
     pub voluntary_switches: Option<u64>,
     pub involuntary_switches: Option<u64>,
-    /// From and to storage (`/proc/PID/io`, proc(5)).
+    /// Bytes from and to storage (`/proc/PID/io`, proc(5)).
     pub read_bytes: Option<u64>,
     pub write_bytes: Option<u64>,
     pub open_fds: Option<u64>,
-    /// The soft limit; `None` also where there is none.
+    /// The soft limit; `None` also if there is no limit.
     pub max_fds: Option<u64>,
 }
 
 impl Usage {
-    /// Whether all that was needed could be read.
+    /// Whether all needed fields were read.
     pub fn is_complete(&self, needs: ProcessFields) -> bool {
-        let is_there = |need, told: &[Option<u64>]| !needs.contains(need) || told.iter().all(Option::is_some);
+        let is_there = |need, values: &[Option<u64>]| !needs.contains(need) || values.iter().all(Option::is_some);
         is_there(ProcessFields::SWAP, &[self.swap_bytes])
             && is_there(
                 ProcessFields::CONTEXT_SWITCHES,
@@ -126,7 +125,7 @@ impl Usage {
 }
 
 impl Process {
-    /// A zombie without threads that still run: nothing is left to act on.
+    /// Whether the process is a zombie without running threads.
     pub fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x') && self.threads <= 1
     }
@@ -161,13 +160,13 @@ impl Process {
     }
 }
 
-/// Where processes are read, and the units that the kernel counts in.
+/// The procfs to read, and the kernel's units.
 #[derive(Debug, Clone)]
 pub struct Procfs {
     pub root: PathBuf,
     pub boot: BootId,
     pub page_bytes: u64,
-    /// For readers that must not be made to wait by a process.
+    /// The runner of calls that may block, for readers that must not.
     pub calls: Option<BoundedCalls>,
 }
 
@@ -175,7 +174,7 @@ impl Procfs {
     /// Opens a procfs.
     ///
     /// # Errors
-    /// When `sys/kernel/random/boot_id` under `root` cannot be read: then it is no procfs.
+    /// When `sys/kernel/random/boot_id` under `root` is unreadable, so that `root` is no procfs.
     pub fn open(root: &Path) -> io::Result<Procfs> {
         let path = root.join("sys/kernel/random/boot_id");
         let text = std::fs::read_to_string(&path)
@@ -192,8 +191,8 @@ impl Procfs {
         })
     }
 
-    /// Why processes of others cannot be seen here, if they cannot: then rules find none of them. Looks at pid 1, which
-    /// always runs and never belongs to a user other than root.
+    /// The reason why this procfs hides other users' processes, which rules then cannot find. Checks pid 1, which
+    /// always exists and belongs to root.
     pub fn hides_processes(&self) -> Option<String> {
         let error = File::open(self.root.join("1/stat")).err()?;
         let mounts = std::fs::read_to_string(self.root.join("self/mountinfo")).unwrap_or_default();
@@ -207,26 +206,26 @@ impl Procfs {
         })
     }
 
-    /// Reads one small file by its path in here, in fewer calls than a reader of regular files needs.
+    /// Reads one small file by its path in the procfs, with fewer system calls than a reader of regular files.
     pub fn read(&self, path: &str) -> Option<Vec<u8>> {
         let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
         read_file(CWD, self.root.join(path), MAX_FILE_BYTES, &mut bytes)?;
         Some(bytes)
     }
 
-    /// Reads one process again, or `None` when it is gone.
+    /// Reads one process again; `None` if it is gone.
     pub fn read_process(&self, pid: i32, boot_now: Duration) -> Option<Process> {
         self.parse_stat(&self.read(&format!("{pid}/stat"))?, boot_now)
     }
 
-    /// Whether a process has ended, or every thread of it is within exit(2). Its memory may be gone then while its state still
-    /// says that it runs.
+    /// Whether a process has exited, or all its threads are in exit(2). Its memory may be gone then although its state
+    /// does not show that yet.
     pub fn is_ending(&self, id: Identity) -> bool {
         let is_it = |process: &Process| process.identity == id;
         if !self.read_process(id.pid, Duration::ZERO).as_ref().is_some_and(is_it) {
             return true;
         }
-        // What cannot be read for another reason may run.
+        // A process that is unreadable for another reason may run.
         let is_gone = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH));
         let tasks = match std::fs::read_dir(self.root.join(format!("{}/task", id.pid))) {
             Ok(tasks) => tasks,
@@ -241,9 +240,9 @@ impl Procfs {
         left.all(|left| left)
     }
 
-    /// Parses the text of `/proc/PID/stat` (proc(5)).
+    /// Parses `/proc/PID/stat` (proc(5)).
     pub fn parse_stat(&self, stat: &[u8], boot_now: Duration) -> Option<Process> {
-        // The name may hold parentheses and blanks; the last parenthesis ends it.
+        // The name may contain parentheses and blanks; the last parenthesis ends it.
         let open = stat.iter().position(|&byte| byte == b'(')?;
         let close = stat.iter().rposition(|&byte| byte == b')')?;
         let pid = std::str::from_utf8(stat.get(..open)?).ok()?.trim().parse().ok()?;
@@ -287,7 +286,7 @@ impl Procfs {
     }
 }
 
-/// Whether the thread of a `/proc/PID/task/TID/stat` is dead or within exit(2).
+/// Whether the thread of a `/proc/PID/task/TID/stat` is dead or in exit(2).
 fn has_left(stat: &[u8]) -> Option<bool> {
     let close = stat.iter().rposition(|&byte| byte == b')')?;
     let mut fields = std::str::from_utf8(stat.get(close + 1..)?)
@@ -299,7 +298,7 @@ fn has_left(stat: &[u8]) -> Option<bool> {
     Some(matches!(state, "Z" | "X" | "x") || flags & PF_EXITING != 0)
 }
 
-/// User names by uid, asked from the system once each.
+/// A cache of user names by uid.
 #[derive(Debug, Clone, Default)]
 pub struct UserNames(HashMap<u32, Option<String>>);
 
@@ -325,7 +324,7 @@ pub struct CpuBaseline {
 }
 
 impl CpuBaseline {
-    /// Remembers what a table says at `boot_now`.
+    /// The processor times of a table read at `boot_now`.
     pub fn take(processes: &[Process], boot_now: Duration) -> CpuBaseline {
         let mut baseline = CpuBaseline {
             taken_at: boot_now,
@@ -335,13 +334,13 @@ impl CpuBaseline {
         baseline
     }
 
-    /// Remembers one process more of the same moment.
+    /// Adds one more process of the same reading.
     pub fn add(&mut self, process: &Process) {
         self.ticks.insert(process.identity, process.cpu_ticks);
     }
 
-    /// Fills in `cpu_cores` where at least [`MIN_CPU_WINDOW`] lies between the two readings, or where the process was
-    /// born since and is that old.
+    /// Sets `cpu_cores` if at least [`MIN_CPU_WINDOW`] lies between the two readings, or if the process started in
+    /// between and is at least that old.
     pub fn measure(&self, processes: &mut [Process], boot_now: Duration) {
         let window = boot_now.saturating_sub(self.taken_at);
         for process in processes {
@@ -357,9 +356,9 @@ impl CpuBaseline {
     }
 }
 
-/// The option that hides processes of the procfs mounted at `root` (proc(5), "Mount options"), as mountinfo tells it.
+/// The option of the mount at `root` that hides processes (proc(5), "Mount options"), from a mountinfo.
 fn hidepid<'m>(mountinfo: &'m str, root: &Path) -> Option<&'m str> {
-    // The last mount at a place lies on top of the others.
+    // The last mount at a path covers the others.
     let at_root = mountinfo
         .lines()
         .rfind(|line| line.split(' ').nth(4).map(Path::new) == Some(root))?;
@@ -411,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_beyond_all_bounds_are_cut_and_not_wrapped() {
+    fn numbers_out_of_range_saturate() {
         let most = u64::MAX.to_string();
         let stat = format!(
             "42 (x) R 1 42 42 0 -1 0 0 0 0 0 {most} {most} 0 0 20 0 1 0 {most} 0 {} 0",
@@ -443,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn the_option_that_hides_processes_is_found() {
+    fn mount_option_hidepid_is_found() {
         let mounts = "22 1 0:20 / / rw - ext4 /dev/sda rw\n\
                       23 22 0:21 / /proc rw,nosuid shared:5 - proc proc rw\n\
                       24 23 0:22 / /proc rw,nosuid - proc proc rw,gid=4,hidepid=invisible\n";
@@ -457,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_ending_when_no_thread_of_it_runs() {
+    fn process_without_running_threads_is_ending() {
         let folder = tempfile::tempdir().unwrap();
         let procfs = Procfs {
             root: folder.path().to_owned(),

@@ -4,25 +4,24 @@ use super::identity::{BootId, Identity};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// One cgroup for all time on this host. A path alone is no identity: systemd makes a unit's cgroup again at each start
-/// of the unit. Where it is found is carried beside it, as its name.
+/// The identity of a cgroup. A path alone is no identity, because systemd creates a unit's cgroup again at each start of
+/// the unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CgroupIdentity {
     pub boot: BootId,
-    /// Inode of its directory. The kernel numbers the nodes of cgroup2 upwards and never again alike within a boot
+    /// Inode of its directory. The kernel numbers the nodes of cgroup2 upwards and never reuses a number within a boot
     /// (`kernfs_node.id`, the id of bpf_get_current_cgroup_id(), see bpf-helpers(7)).
     pub inode: u64,
 }
 
-/// The target of a step. In the ledger a process is written as it always was, a cgroup as `{boot, inode}`, the host as
-/// `"host"`.
+/// The target of a step. The ledger has a process as its identity, a cgroup as `{boot, inode}`, and the host as `"host"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
 pub enum Target {
     Process(Identity),
     Cgroup(CgroupIdentity),
-    /// The one target of steps that concern no process: a request to an allocator, a command.
+    /// The target of steps without a process or cgroup: a request to an allocator, a command.
     Host,
 }
 
@@ -41,7 +40,7 @@ impl Target {
         }
     }
 
-    /// The process id, where the target is a process.
+    /// The pid, if the target is a process.
     pub fn pid(self) -> Option<i32> {
         self.process().map(|process| process.pid)
     }
@@ -59,7 +58,7 @@ impl From<CgroupIdentity> for Target {
     }
 }
 
-/// As in `process 7@70`, `cgroup 4711`, `host`.
+/// Writes `process 7@70`, `cgroup 4711` or `host`.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -109,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_reads_what_it_writes_and_what_was_written_before() {
+    fn target_reads_its_own_and_older_notations() {
         let boot = BootId(1);
         let process = r#"{"boot":"00000000-0000-0000-0000-000000000001","pid":7,"start_ticks":70}"#;
         let cgroup = r#"{"boot":"00000000-0000-0000-0000-000000000001","inode":4711}"#;

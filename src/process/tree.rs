@@ -5,7 +5,7 @@ use super::table::Process;
 use std::collections::HashMap;
 use std::ops::Deref;
 
-/// Reads as the processes in the order of the table.
+/// A process table with an index of children. Dereferences to the processes in the order of the table.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessTree {
     processes: Vec<Process>,
@@ -49,7 +49,7 @@ impl ProcessTree {
         self.by_pid.get(&pid).map(|place| &self.processes[*place])
     }
 
-    /// The youngest first.
+    /// The children of a process, the youngest first.
     pub fn children(&self, pid: i32) -> impl Iterator<Item = &Process> {
         let places = self.children.get(&pid).into_iter().flatten();
         places.map(|place| &self.processes[*place])
@@ -60,7 +60,7 @@ impl ProcessTree {
         let mut seen = vec![process.identity.pid];
         let mut next = process.parent;
         std::iter::from_fn(move || {
-            // A table is not read in one moment: a pid that was handed out again may close a circle.
+            // Reading a table takes time, so a pid that is reused meanwhile may close a cycle.
             if seen.contains(&next) {
                 return None;
             }
@@ -71,10 +71,10 @@ impl ProcessTree {
         })
     }
 
-    /// Those below a process that hold, as far as all between hold too.
+    /// The descendants of a process for which `holds` is true, and is true for all processes in between.
     pub fn descendants(&self, process: Identity, holds: impl Fn(&Process) -> bool) -> Vec<&Process> {
         if self.get(process).is_none() {
-            // The process that has the pid now has children of his own.
+            // The children belong to another process that has the pid now.
             return Vec::new();
         }
         let mut seen = std::collections::HashSet::from([process.pid]);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_go_down_and_up() {
+    fn ancestors_and_descendants_are_found() {
         let kin = kin(&[(1, 0), (7, 1), (8, 7), (9, 8), (10, 7), (11, 1)]);
         let of = |pid| kin.with_pid(pid).unwrap().identity;
         assert_eq!(pids(kin.descendants(of(7), |_| true)), BTreeSet::from([8, 9, 10]));
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_ends() {
+    fn cycle_ends() {
         let kin = kin(&[(7, 8), (8, 7)]);
         let first = kin.with_pid(7).unwrap();
         assert_eq!(pids(kin.descendants(first.identity, |_| true)), [8].into());

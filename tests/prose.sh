@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-checked=('*.md' '*.yml' '*.sh' '*.py' '*.rs' Makefile .ci/run fuzz/run)
+checked=('*.md' '*.yml' '*.sh' '*.py' '*.rs' '*.js' '*.css' '*.toml' '*.service' '*.socket' Makefile .ci/run fuzz/run)
 excluded=(tests/fixtures)
 
 mapfile -d '' files < <(git ls-files -z -- "${checked[@]}" "${excluded[@]/#/:(exclude)}")

@@ -62,7 +62,7 @@ fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::R
         system,
         time(status.sampled_at, status.sampled_at)
     )?;
-    acting(out, status, firing)?;
+    overview(out, status, firing)?;
     chart::host(out, status)?;
     tables::alerts(out, status)?;
     tables::rules(out, status)?;
@@ -73,17 +73,17 @@ fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::R
     writeln!(out, "</main>\n</body>\n</html>")
 }
 
-fn acting(out: &mut String, status: &Status, firing: usize) -> fmt::Result {
+fn overview(out: &mut String, status: &Status, firing: usize) -> fmt::Result {
     let count = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
     let mode = match (status.mode, status.paused) {
-        (_, true) => "Paused: nothing new is planned, what is held is still undone.",
-        ("enforce", _) => "Rules are carried out, and undone when their alert is over.",
-        _ => "Dry-run: says what it would do, and changes nothing.",
+        (_, true) => "Paused: no new steps; leases are still reverted.",
+        ("enforce", _) => "Enforce: steps are applied, and reverted when their alert resolves.",
+        _ => "Dry-run: actions are only logged.",
     };
     // Screen readers announce this sentence when it changes.
     writeln!(
         out,
-        "<section>\n<h2 id=\"acting\">Acting</h2>\n<p role=\"status\">{mode} {}, {}.</p>\n<dl class=\"state\">",
+        "<section>\n<h2 id=\"status\">Status</h2>\n<p role=\"status\">{mode} {}, {}.</p>\n<dl class=\"state\">",
         count(firing, "alert") + if firing == 1 { " fires" } else { " fire" },
         count(status.leases_held, "lease")
             + if status.leases_held == 1 {
@@ -111,7 +111,7 @@ fn acting(out: &mut String, status: &Status, firing: usize) -> fmt::Result {
     tile("Alerts firing", &from, false)?;
     tile("Leases", &status.leases_held, false)?;
     tile(
-        "Final steps left",
+        "Irreversible actions left",
         &status.budget_remaining,
         status.budget_remaining == 0,
     )?;
@@ -121,18 +121,18 @@ fn acting(out: &mut String, status: &Status, firing: usize) -> fmt::Result {
     } else {
         EscapedText(&stopped).to_string()
     };
-    tile("Rules stopped", &breaker, !stopped.is_empty())?;
+    tile("Open breakers", &breaker, !stopped.is_empty())?;
     let ledger = if status.ledger_writable {
         "writable"
     } else {
-        "cannot be written"
+        "not writable"
     };
     tile("Ledger", &ledger, !status.ledger_writable)?;
     let since = time(status.config_last_reload_success_at, status.sampled_at);
     let configuration = if status.config_last_reload_successful {
-        format!("of {since}")
+        format!("loaded at {since}")
     } else {
-        format!("still of {since}: the newest is refused")
+        format!("loaded at {since}; the last reload failed")
     };
     tile("Configuration", &configuration, !status.config_last_reload_successful)?;
     writeln!(out, "</dl>\n</section>")

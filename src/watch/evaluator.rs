@@ -629,7 +629,7 @@ mod tests {
             } else {
                 r#"[("High", Continues)]"#
             };
-            assert_eq!(changes, expected, "look {kind}");
+            assert_eq!(changes, expected, "early sample {number}");
         }
         // An alert ends only with a regular sample.
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The status page as people meet it, in a real browser: three widths, light and dark, an empty and a busy host with hostile
+//! The status page in a real browser: three widths, light and dark, an empty and a busy host with hostile
 //! names. Pictures of all are left in `target/tmp`.
 
 use std::path::Path;
@@ -212,7 +212,7 @@ fn it_follows_what_happens_without_losing_the_place_of_its_reader() {
         let said = browser.evaluate("document.getElementById('contact').textContent");
         said.as_str()
             .expect("a text")
-            .starts_with("No answer since ")
+            .starts_with("No response since ")
             .then_some(())
     });
     scene.daemon = scene.home.start_again(&scene.daemon, &["--enforce"]);
@@ -223,15 +223,15 @@ fn it_follows_what_happens_without_losing_the_place_of_its_reader() {
 }
 
 #[test]
-fn what_is_switched_off_leaves_no_gaps() {
+fn disabled_collectors_leave_no_gaps() {
     let home = Home::new("rules: []\n");
     let daemon = home.start(&["--collector.disable-defaults"]);
     let page = http::get(daemon.metrics, "/").expect("evenkeel answers").body;
     for text in [
         "<h1>evenkeel on this host</h1>",
         "<p>Version 0.1.0. Sampled at ",
-        "<p>Nothing that is drawn here is sampled.</p>",
-        "<p>All are switched off.</p>",
+        "<p>The collectors of these figures are disabled.</p>",
+        "<p>All collectors are disabled.</p>",
     ] {
         let text = text.replace("0.1.0", env!("CARGO_PKG_VERSION"));
         assert!(page.contains(&text), "{text:?} in {page}");

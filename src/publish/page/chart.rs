@@ -31,7 +31,7 @@ pub fn host(out: &mut String, status: &Status) -> fmt::Result {
     writeln!(out, "<section>\n<h2 id=\"host\">Host</h2>")?;
     let is_known = |metric| status.recent_history.values(metric).any(|value| !value.is_nan());
     if !HistoryMetric::ALL.into_iter().any(is_known) {
-        return writeln!(out, "<p>Nothing that is drawn here is sampled.</p>\n</section>");
+        return writeln!(out, "<p>The collectors of these figures are disabled.</p>\n</section>");
     }
     let span = span(status.recent_history.len() as f64 * status.sampling_interval_seconds);
     writeln!(
@@ -40,7 +40,7 @@ pub fn host(out: &mut String, status: &Status) -> fmt::Result {
          Waiting is the share of time in which some task waited (PSI); network and disk are those of the busiest device.</caption>\n\
          <thead><tr><th scope=\"col\">Figure</th><th scope=\"col\" class=\"number\">Now</th>\
          <th scope=\"col\" class=\"number\">Mean</th><th scope=\"col\" class=\"number\">Peak</th>\
-         <th scope=\"col\" class=\"chart\">Drawn</th></tr></thead>\n<tbody>"
+         <th scope=\"col\" class=\"chart\">Chart</th></tr></thead>\n<tbody>"
     )?;
     for metric in HistoryMetric::ALL {
         row(out, metric, &status.recent_history)?;
@@ -147,8 +147,8 @@ fn fill_levels(out: &mut String, figures: &HostFigures) -> fmt::Result {
     }
     writeln!(
         out,
-        "<table>\n<caption>Load, memory and file systems now</caption>\n<thead><tr><th scope=\"col\">What</th>\
-         <th scope=\"col\">How much</th></tr></thead>\n<tbody>"
+        "<table>\n<caption>Load, memory and file systems now</caption>\n<thead><tr><th scope=\"col\">Figure</th>\
+         <th scope=\"col\">Value</th></tr></thead>\n<tbody>"
     )?;
     if let Some(load) = figures.load1 {
         writeln!(

@@ -1,5 +1,5 @@
-// Keeps the page up to date: fetches it again and takes over what has changed, so that focus, scrolling and selection stay
-// where they are. Without it the page says the same and reloads itself.
+// Updates the page: fetches it again and replaces only what has changed, so that focus, scrolling and selection stay.
+// Without scripts the page has the same content and reloads itself.
 "use strict";
 
 const INTERVAL_MS = 2000;
@@ -51,11 +51,11 @@ function update() {
     timer = setTimeout(update, INTERVAL_MS);
     const next = request.status === 200 && request.response;
     if (next && next.getElementById("contact")) succeeded(next);
-    else say(`No answer since ${answeredAt.toISOString().slice(11, 19)} UTC: what is shown is old.`);
+    else say(`No response since ${answeredAt.toISOString().slice(11, 19)} UTC; this data is old.`);
   };
   request.send();
 }
 
-// Nobody looks at a page in the background.
+// The page does not update in the background.
 document.addEventListener("visibilitychange", update);
 timer = setTimeout(update, INTERVAL_MS);

@@ -48,9 +48,9 @@ pub fn alerts(out: &mut String, status: &Status) -> fmt::Result {
     let table = Table {
         id: "alerts",
         title: "Alerts",
-        caption: &"Alerts that fire and the rules that answer them",
+        caption: &"Open alerts and the rules that match them",
         columns: &["Alert", "Labels", "From", "Since", "Rule", "Targets"],
-        nothing: "None fires for which there is a rule.",
+        nothing: "No alert of a rule is open.",
     };
     table.write(out, status.activity.alerts.iter(), |out, alert| {
         let (name, rule) = (EscapedText(&alert.alertname), EscapedText(&alert.rule));
@@ -82,15 +82,15 @@ pub fn rules(out: &mut String, status: &Status) -> fmt::Result {
     let table = Table {
         id: "rules",
         title: "Rules",
-        caption: &"What each rule does, and what it decided last",
+        caption: &"Steps and last decision of each rule",
         columns: &["Rule", "Steps", "Mode", "Last decision", "At", "Why"],
-        nothing: "There are none: nothing is decided.",
+        nothing: "There are no rules.",
     };
     table.write(out, status.activity.rules.iter(), |out, rule_status| {
         let (rule, steps) = (EscapedText(&rule_status.rule), rule_status.steps.join(", "));
         let mode = if rule_status.acts { "enforce" } else { "dry-run" };
         let stopped = if status.breakers_open.contains(&rule_status.rule) {
-            " <strong class=\"bad\">stopped: no effect</strong>"
+            " <strong class=\"bad\">breaker open</strong>"
         } else {
             ""
         };
@@ -138,22 +138,22 @@ pub fn leases(out: &mut String, status: &Status) -> fmt::Result {
     let leases = &status.activity.leases;
     let (held, shown) = (status.leases_held, leases.len());
     let caption = if shown < held {
-        format!("What will be put back: the first {shown} of {held}")
+        format!("Changes to revert, and their deadlines: the first {shown} of {held}")
     } else {
-        "What will be put back, and when at the latest".to_owned()
+        "Changes to revert, and their deadlines".to_owned()
     };
     let table = Table {
         id: "leases",
         title: "Leases",
         caption: &caption,
-        columns: &["Number", "Target", "Change", "Undone by", "Rule"],
-        nothing: "Nothing is held.",
+        columns: &["Number", "Target", "Change", "Deadline", "Rule"],
+        nothing: "There are no leases.",
     };
     table.write(out, leases.iter(), |out, lease| {
         let (id, rule, process) = (lease.id, EscapedText(&lease.rule), EscapedText(&lease.process));
         let pid = lease.pid.map_or(String::new(), |pid| format!("{pid} "));
         let until = lease.until.map(|until| time(until, status.sampled_at));
-        let (what, until) = (EscapedText(&lease.what), until.unwrap_or("being given back".to_owned()));
+        let (what, until) = (EscapedText(&lease.what), until.unwrap_or("being reverted".to_owned()));
         writeln!(
             out,
             "<tr><td>{id}</td><th scope=\"row\">{pid}{process}</th><td>{what}</td><td>{until}</td><td class=\"name\">{rule}</td></tr>"
@@ -165,9 +165,9 @@ pub fn actions(out: &mut String, status: &Status) -> fmt::Result {
     let table = Table {
         id: "actions",
         title: "Last actions",
-        caption: &"What was done, newest first",
+        caption: &"Applied steps and reverts, newest first",
         columns: &["At", "Target", "Step", "Before", "After", "Outcome", "Rule", "Why"],
-        nothing: "Nothing was done yet.",
+        nothing: "There were no actions yet.",
     };
     table.write(out, status.activity.actions.iter(), |out, event| {
         event_row(out, event, status.sampled_at)
@@ -178,9 +178,9 @@ pub fn decisions(out: &mut String, status: &Status) -> fmt::Result {
     let table = Table {
         id: "decisions",
         title: "Last decisions",
-        caption: &"What was decided, newest first",
+        caption: &"Decisions about planned steps, newest first",
         columns: &["At", "Target", "Step", "Before", "After", "Decision", "Rule", "Why"],
-        nothing: "Nothing was decided yet.",
+        nothing: "There were no decisions yet.",
     };
     table.write(out, status.activity.decisions.iter(), |out, event| {
         event_row(out, event, status.sampled_at)
@@ -206,12 +206,12 @@ pub fn collectors(out: &mut String, status: &Status) -> fmt::Result {
     let table = Table {
         id: "collectors",
         title: "Collectors",
-        caption: &"What reads the host, and how it fares",
-        columns: &["Name", "Age", "Took", "State"],
-        nothing: "All are switched off.",
+        caption: &"Age, duration and error of the last reading",
+        columns: &["Name", "Age", "Duration", "State"],
+        nothing: "All collectors are disabled.",
     };
     table.write(out, status.collectors.iter(), |out, collector| {
-        let state = EscapedText(collector.error.as_deref().unwrap_or("fine"));
+        let state = EscapedText(collector.error.as_deref().unwrap_or("ok"));
         let class = if collector.success { "" } else { " class=\"bad\"" };
         writeln!(
             out,

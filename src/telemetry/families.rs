@@ -12,13 +12,13 @@ impl Counts {
         let mut build = Family::gauge("evenkeel_build_info", "Version of this build; the value is always 1.");
         build.push([label("version", env!("CARGO_PKG_VERSION"))], 1.0);
 
-        let mut mode = Family::gauge("evenkeel_mode", "1 for the mode that is in force, 0 for the other.");
+        let mut mode = Family::gauge("evenkeel_mode", "1 for the active mode, 0 for the other.");
         mode.push([label("mode", "dry-run")], flag(!state.enforce));
         mode.push([label("mode", "enforce")], flag(state.enforce));
 
         let mut webhook = Family::counter(
             "evenkeel_webhook_requests_total",
-            "Answers of the webhook listener by HTTP status code.",
+            "Responses of the webhook listener by HTTP status code.",
         );
         for (code, count) in &self.webhook_requests {
             webhook.push([label("code", code.to_string())], *count as f64);
@@ -26,23 +26,20 @@ impl Counts {
 
         let mut received = Family::counter(
             "evenkeel_alerts_received_total",
-            "Alerts that arrived, by source and status, whatever was decided about them.",
+            "Received alerts by source and status, regardless of decisions about them.",
         );
         for ((source, status), count) in &self.alerts_received {
             received.push([label("source", *source), label("status", *status)], *count as f64);
         }
 
-        let mut early = Family::counter(
-            "evenkeel_early_samples_total",
-            "Samples taken for rules before they were due, by cause.",
-        );
+        let mut early = Family::counter("evenkeel_early_samples_total", "Early samples for rules, by cause.");
         for (cause, count) in &self.early_samples {
             early.push([label("cause", *cause)], *count as f64);
         }
 
         let mut alertmanagers = Family::gauge(
             "evenkeel_alertmanagers",
-            "Alertmanagers of the configuration, by whether they answered when they were asked last.",
+            "Configured Alertmanagers, by whether they responded to the last poll.",
         );
         let (answering, silent) = self.alertmanagers;
         for (state, count) in [("answering", answering), ("silent", silent)] {
@@ -51,17 +48,14 @@ impl Counts {
 
         let mut firing = Family::gauge(
             "evenkeel_alerts_firing",
-            "Alerts known to fire for which an episode is open.",
+            "Firing alerts with an open episode, by source.",
         );
         for source in ["alertmanager", "local"] {
             let count = state.alerts_firing.get(source).copied().unwrap_or(0);
             firing.push([label("source", source)], count as f64);
         }
 
-        let mut decisions = Family::counter(
-            "evenkeel_decisions_total",
-            "What was decided about planned steps and alerts.",
-        );
+        let mut decisions = Family::counter("evenkeel_decisions_total", "Decisions about planned steps and alerts.");
         for ((rule, decision), count) in &self.decisions {
             decisions.push(
                 vec![label("rule", rule.clone()), label("decision", *decision)],
@@ -69,7 +63,7 @@ impl Counts {
             );
         }
 
-        let mut actions = Family::counter("evenkeel_actions_total", "Steps taken or simulated, by outcome.");
+        let mut actions = Family::counter("evenkeel_actions_total", "Steps applied or simulated, by outcome.");
         for ((rule, action, outcome), count) in &self.actions {
             actions.push(
                 vec![
@@ -83,7 +77,7 @@ impl Counts {
 
         let mut leases = Family::gauge(
             "evenkeel_leases",
-            "Reversible steps that are held now and will be undone.",
+            "Leases: reversible steps that are applied and will be reverted.",
         );
         for ((rule, knob), count) in &state.leases {
             leases.push([label("rule", rule.clone()), label("knob", *knob)], *count as f64);
@@ -91,7 +85,7 @@ impl Counts {
 
         let mut allocations = Family::gauge(
             "evenkeel_allocations",
-            "What was asked of resource allocators: requested, granted, expired (granted and not renewed in time), or releasing.",
+            "Allocations by state: requested, granted, expired (granted and not renewed in time), or releasing.",
         );
         for ((rule, held), count) in &state.allocations {
             allocations.push([label("rule", rule.clone()), label("state", *held)], *count as f64);
@@ -99,7 +93,7 @@ impl Counts {
 
         let mut breakers = Family::gauge(
             "evenkeel_breaker_open",
-            "1 while a rule is stopped because its final steps had no effect.",
+            "1 while the breaker of a rule is open because its irreversible actions had no effect.",
         );
         for (rule, open) in &state.breakers {
             breakers.push([label("rule", rule.clone())], flag(*open));
@@ -107,7 +101,7 @@ impl Counts {
 
         let mut reaction = Family::new(
             "evenkeel_reaction_duration_seconds",
-            "Time from the arrival of an alert to a step applied.",
+            "Time from the arrival of an alert to an applied step.",
             MetricKind::Histogram,
         );
         let mut histogram = self.reaction.clone();
@@ -119,19 +113,19 @@ impl Counts {
         vec![
             build,
             mode,
-            Family::gauge("evenkeel_paused", "1 while evenkeel was told to plan nothing new.")
+            Family::gauge("evenkeel_paused", "1 while evenkeel is paused and plans no new steps.")
                 .value(flag(state.paused)),
             Family::gauge(
                 "evenkeel_config_last_reload_successful",
-                "1 when the newest configuration is the one in force.",
+                "1 if the last reload of the configuration succeeded.",
             )
             .value(flag(!self.reload.failed)),
             Family::gauge(
                 "evenkeel_config_last_reload_success_timestamp_seconds",
-                "Unix time at which the configuration in force was loaded.",
+                "Unix time of the last successful load of the configuration.",
             )
             .value(self.reload.success_timestamp_seconds),
-            Family::gauge("evenkeel_rules", "Rules in force.").value(state.rules as f64),
+            Family::gauge("evenkeel_rules", "Active rules.").value(state.rules as f64),
             webhook,
             received,
             alertmanagers,
@@ -153,11 +147,11 @@ impl Counts {
             allocations,
             Family::gauge(
                 "evenkeel_budget_remaining",
-                "Final steps that the host-wide budget still allows now.",
+                "Irreversible actions that the host-wide budget still allows.",
             )
             .value(f64::from(state.budget_remaining)),
             breakers,
-            Family::gauge("evenkeel_ledger_writable", "1 while decisions can be made durable.")
+            Family::gauge("evenkeel_ledger_writable", "1 while the ledger can be written.")
                 .value(flag(state.ledger_writable)),
             reaction,
         ]

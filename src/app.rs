@@ -1,4 +1,4 @@
-//! The daemon: it loads the configuration, binds listeners, starts threads and shuts down in order. Only this module
+//! The daemon: loads the configuration, binds listeners, starts threads and shuts down in order. Only this module
 //! uses both the sensing and the acting layers.
 
 mod kept_alerts;
@@ -43,28 +43,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use warm_up::Rehearsal;
+use warm_up::WarmUp;
 use watcher::Watcher;
 
-/// After a fault in the engine it is restarted, but not in a tight loop.
+/// Pause before the engine restarts after a panic.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
-/// The ledger is not waited for longer than this at the start.
+/// Maximum wait for the ledger at the start.
 const FIRST_LEDGER: Duration = Duration::from_secs(2);
-/// Nor does the engine wait longer for the first sample: what is to be undone does not depend on it.
+/// Maximum wait of the engine for the first sample, because reverting leases does not depend on samples.
 const FIRST_SAMPLE: Duration = Duration::from_secs(2);
-/// Longest wait for the warm-up, because a process that is blocked in the kernel may block the warm-up as well.
-const REHEARSAL: Duration = Duration::from_secs(5);
-/// Requests and connections are not waited for longer than this at the end.
+/// Maximum wait for the warm-up, because a process that is blocked in the kernel may block the warm-up as well.
+const MAX_WARM_UP: Duration = Duration::from_secs(5);
+/// Maximum wait for requests and connections at the shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Records of earlier runs that the page shows after a start.
-const RECALLED: usize = 100;
-/// Longest wait at the end for a reader of the log.
+/// Number of records of earlier runs that the page shows after a start.
+const RECALLED_RECORDS: usize = 100;
+/// Maximum wait at the end for the reader of the log.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// Loads the configuration that was asked for, or the built-in one where none was and there is none.
+/// Loads the configuration: the file of the flag, or the default file, or the built-in one if that does not exist.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All errors in it.
 pub fn load(file: &cli::ConfigFile) -> Result<Loaded, Vec<Diagnostic>> {
     match &file.path {
         Some(path) => Config::load(path),
@@ -75,7 +75,7 @@ pub fn load(file: &cli::ConfigFile) -> Result<Loaded, Vec<Diagnostic>> {
 
 /// Runs the daemon until a signal stops it.
 pub fn run(run: cli::Run) -> ExitCode {
-    self_priority::use_one_heap();
+    self_priority::limit_heaps_to_one();
     let telemetry = Telemetry::default();
     let log = match log::start(&run.log, &telemetry) {
         Ok(log) => log,
@@ -99,7 +99,7 @@ pub fn run(run: cli::Run) -> ExitCode {
     status
 }
 
-/// Why the daemon did not start.
+/// The reason why the daemon did not start.
 enum Stop {
     Findings(Vec<Diagnostic>),
     Because(String),
@@ -139,18 +139,18 @@ fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
         tracing::warn!(reason, "processes hidden from evenkeel");
     }
     let _lock = control::lock(&run.storage.path).map_err(Stop::Because)?;
-    // Scrapes and webhooks wait for disk and samples, not for processors, so one thread serves them all. Wake-ups between several
-    // workers would cost more than the workers gain.
+    // Scrapes and webhooks wait for disk and samples, not for processors, so one thread serves them all. Wake-ups
+    // between several workers would cost more than the workers gain.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(because("no runtime"))?;
-    let doors = Doors {
+    let access = ListenerAccess {
         scrapers,
         access,
         inherited,
     };
-    runtime.block_on(serve(run, loaded, policy, doors, procfs, telemetry))?;
+    runtime.block_on(serve(run, loaded, policy, access, procfs, telemetry))?;
     runtime.shutdown_timeout(DRAIN);
     Ok(())
 }
@@ -168,7 +168,7 @@ fn webhook_access(run: &cli::Run, config: &Config) -> Result<Access, Stop> {
     with_web_config(access, run.webhook_config.as_deref())
 }
 
-/// A secret that others can read or change is none.
+/// Warns about a secret that other users can read or change.
 fn warn_if_shared(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path)
@@ -186,11 +186,11 @@ fn with_web_config(access: Access, file: Option<&Path>) -> Result<Access, Stop> 
     }
 }
 
-/// Dropped once the engine has its ledger.
+/// The sender is dropped once the engine has its ledger.
 type Began = tokio::sync::oneshot::Sender<()>;
 
-/// What the two listeners demand of those who call, and their sockets where systemd holds them.
-struct Doors {
+/// The access rules of the two listeners, and their sockets from systemd.
+struct ListenerAccess {
     scrapers: Access,
     access: Access,
     inherited: Inherited,
@@ -200,19 +200,19 @@ async fn serve(
     run: cli::Run,
     loaded: Loaded,
     policy: Policy,
-    doors: Doors,
+    access: ListenerAccess,
     procfs: Procfs,
     telemetry: Telemetry,
 ) -> Result<(), Stop> {
-    // First: from the moment that a listener is announced a signal may arrive.
+    // Handlers come first, because a signal may arrive as soon as a listener is logged.
     let mut terminate = signal(SignalKind::terminate()).map_err(because("no signal handler"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(because("no signal handler"))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(because("no signal handler"))?;
-    let Doors {
+    let ListenerAccess {
         scrapers,
         access,
         inherited,
-    } = doors;
+    } = access;
     let mut metrics = Vec::new();
     if run.web_systemd_socket {
         for listener in inherited.metrics {
@@ -229,10 +229,10 @@ async fn serve(
     };
 
     telemetry.reloaded(Some(now_seconds()));
-    // A new ledger has none, and one that cannot be read is told about by the journal.
+    // A new ledger has no records, and the journal logs an unreadable one.
     recall(
         &telemetry,
-        &read_records(&run.storage.path, RECALLED).unwrap_or_default(),
+        &read_records(&run.storage.path, RECALLED_RECORDS).unwrap_or_default(),
     );
     let (door, inputs) = EngineHandle::new();
     let kept = KeptAlerts::new(&run.storage.path);
@@ -249,7 +249,7 @@ async fn serve(
     let watcher = Watcher::start(orders, sampling, protection, door.clone(), telemetry.clone(), kept);
     let watcher = Arc::new(watcher.map_err(because("no thread"))?);
     let newest_policy = Arc::new(ArcSwap::from_pointee(policy.clone()));
-    // As early as can be: what a former daemon left behind is not kept waiting by a file that is read slowly.
+    // The engine starts early, so that slow reads of samples do not delay reverting the leases of a former daemon.
     let (sampled, first_sample) = std::sync::mpsc::channel();
     let (began, engine_began) = tokio::sync::oneshot::channel();
     let (died, mut engine_died) = tokio::sync::oneshot::channel();
@@ -264,15 +264,15 @@ async fn serve(
         );
         let telemetry = telemetry.clone();
         let supervise = move || {
-            self_priority::go_first(protection);
-            // `while:` is judged by samples. Nothing is sent: it is over when the other end is gone.
+            self_priority::raise_priority(protection);
+            // `while:` needs samples. The wait ends when the sender is dropped.
             let make = || {
                 let engine = make();
                 let _: Result<(), _> = first_sample.recv_timeout(FIRST_SAMPLE);
                 engine
             };
             keep_running(&make, began, &inputs, &telemetry);
-            // There is no receiver any more when the daemon stops by itself.
+            // There is no receiver when the daemon stops by itself.
             let _ = died.send(());
         };
         std::thread::Builder::new()
@@ -292,7 +292,7 @@ async fn serve(
         self_protection: protection,
     };
     let subscriber = watcher.subscriber();
-    // It waits for the first sample, and the engine may have requests to make meanwhile.
+    // The start waits for the first sample. Meanwhile the runtime must serve the engine's requests.
     let started = tokio::task::spawn_blocking(move || Sampler::start(sensing, subscriber)).await;
     drop(sampled);
     let sampler = match started.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
@@ -305,7 +305,7 @@ async fn serve(
     };
     let authenticates = access.authenticates();
     let (reconciler, orders) = reconciler::Handle::new(&loaded.config);
-    let told = reload::Told {
+    let targets = reload::ReloadTargets {
         door: door.clone(),
         watcher: Arc::clone(&watcher),
         reconciler: reconciler.clone(),
@@ -313,7 +313,7 @@ async fn serve(
         policy: Arc::clone(&newest_policy),
         telemetry: telemetry.clone(),
     };
-    let reloader = Arc::new(Reloader::new(&run, &loaded, authenticates, told));
+    let reloader = Arc::new(Reloader::new(&run, &loaded, authenticates, targets));
     let options = publish::HandlerOptions {
         telemetry_path: run.telemetry_path.clone(),
         max_requests: run.max_requests,
@@ -344,35 +344,36 @@ async fn serve(
     let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), telemetry.clone(), stopped()));
     let control = control::serve(run.storage.path.clone(), door.clone(), stopped());
     let control = tokio::spawn(control);
-    let rehearsed = {
+    let warmed_up = {
         let policy = policy.clone();
         async move {
-            // The ledger must be open before the daemon logs that it is ready, and the memory that opening it took must be freed.
+            // The ledger must be open before the daemon logs that it is ready, and the memory that opening it took must
+            // be freed.
             let _ = tokio::time::timeout(FIRST_LEDGER, engine_began).await;
-            let (done, rehearsed) = tokio::sync::oneshot::channel::<()>();
+            let (done, warmed_up) = tokio::sync::oneshot::channel::<()>();
             // On its own thread, because it blocks, and drops runtimes, which panics inside another runtime.
-            let warm_up = std::thread::Builder::new().name("rehearsal".into()).spawn(move || {
-                let warm_up = Rehearsal::prepare(&procfs, &policy);
-                self_priority::give_back_what_the_start_ran();
+            let warm_up = std::thread::Builder::new().name("warm-up".into()).spawn(move || {
+                let warm_up = WarmUp::prepare(&procfs, &policy);
+                self_priority::release_startup_pages();
                 warm_up.process_alerts();
                 drop(done);
             });
             if warm_up.is_ok() {
-                let _ = tokio::time::timeout(REHEARSAL, rehearsed).await;
+                let _ = tokio::time::timeout(MAX_WARM_UP, warmed_up).await;
             }
         }
     };
-    let mut rehearsed = std::pin::pin!(rehearsed);
+    let mut warmed_up = std::pin::pin!(warmed_up);
     let mut is_settled = false;
 
     loop {
         tokio::select! {
-            () = &mut rehearsed, if !is_settled => {
+            () = &mut warmed_up, if !is_settled => {
                 is_settled = true;
                 introduce(&policy, &loaded, &run, &addresses);
                 let lock_memory = loaded.config.lock_memory;
                 // The kernel may take its time to lock memory.
-                tokio::task::spawn_blocking(move || stand_firm(protection, lock_memory));
+                tokio::task::spawn_blocking(move || apply_self_protection(protection, lock_memory));
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -384,7 +385,9 @@ async fn serve(
             }
         }
     }
-    tracing::info!("shutting down, leases are reverted first");
+    // The number of `evenkeel_leases`.
+    let leases: usize = telemetry.state().leases.values().sum();
+    tracing::info!(leases, "shutting down");
     handler.set_ready(false);
     let _ = stop.send(true);
     drop(tokio::time::timeout(DRAIN, receiving).await);
@@ -408,16 +411,16 @@ async fn end(engine: std::thread::JoinHandle<()>, door: &EngineHandle) {
     drop(ended.await);
 }
 
-/// Prepares for the hour in which memory is short, once the start is over. What is not permitted is done without.
-fn stand_firm(protection: SelfProtection, lock_memory: bool) {
-    self_priority::give_back_what_is_free();
+/// Protects evenkeel from a lack of memory, once the start is over. Continues without what is not permitted.
+fn apply_self_protection(protection: SelfProtection, lock_memory: bool) {
+    self_priority::release_free_heap();
     if protection == SelfProtection::Off {
         return;
     }
-    if let Err(error) = self_priority::be_ended_last() {
+    if let Err(error) = self_priority::lower_oom_score_adj() {
         tracing::warn!(%error, "could not lower oom_score_adj");
     }
-    if lock_memory && let Err(error) = self_priority::stay_in_memory() {
+    if lock_memory && let Err(error) = self_priority::lock_memory_pages() {
         tracing::warn!(%error, "could not lock memory, evenkeel may be swapped out");
     }
 }
@@ -436,8 +439,8 @@ fn announce(name: &'static str, listener: std::io::Result<TcpListener>) -> Resul
     Ok(listener)
 }
 
-/// Runs the engine, and starts it again from the ledger a second after a panic. Sensing and publishing go on meanwhile. A
-/// caller that waits for the start waits for the first attempt only.
+/// Runs the engine, and starts it again from the ledger a second after a panic. Sensing and publishing go on meanwhile.
+/// A caller that waits for the start waits for the first attempt only.
 fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &Receiver<Input>, telemetry: &Telemetry) {
     let mut began = Some(began);
     loop {
@@ -474,7 +477,8 @@ fn engine_maker(
             exits.send(Input::Exited(target));
         });
         let (mut journal, ledger) = Journal::open(&directory, procfs.boot);
-        // Nothing new; the first commit of a ledger is slower than the others, so it comes before the first alert.
+        // The first commit of a ledger is slower than the others, so this one, which changes nothing, comes before the
+        // first alert.
         let _ = journal.begin(&[Entry::Paused(ledger.paused)]);
         let answers = door.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let on_report = Arc::new(move |ticket, report| {

@@ -9,7 +9,8 @@ use std::{fs, io};
 
 const NAME: &str = "alerts.json";
 
-/// Interval at which the file is written while alerts are active, because it also contains the time of their last evaluation.
+/// Interval at which the file is written while alerts are active, because it also contains the time of their last
+/// evaluation.
 const REFRESH: Duration = Duration::from_secs(15);
 
 /// Access to the file.
@@ -31,7 +32,7 @@ impl KeptAlerts {
         }
     }
 
-    /// The active alerts when the file was written.
+    /// The active alerts of the file.
     pub fn read(&mut self) -> ActiveAlerts {
         let read = fs::read(&self.path).and_then(|bytes| Ok(serde_json::from_slice::<ActiveAlerts>(&bytes)?));
         match read {
@@ -52,7 +53,7 @@ impl KeptAlerts {
         }
     }
 
-    /// Writes them in any case, at the exit.
+    /// Writes the active alerts unconditionally, at the exit.
     pub fn keep_last(&mut self, active: ActiveAlerts) {
         if !(active.alerts.is_empty() && self.written.alerts.is_empty()) {
             self.write(active);
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_active_is_found_again_and_a_broken_file_is_as_none() {
+    fn active_alerts_are_restored_unless_the_file_is_broken() {
         let directory = tempfile::tempdir().unwrap();
         let active_since = |now_ms| {
             let mut evaluator = evaluator();
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_written_when_something_changes() {
+    fn file_is_written_on_changes() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(NAME);
         let (mut evaluator, mut kept) = (evaluator(), KeptAlerts::new(directory.path()));

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
 
-    /// What `log` writes, without the time, which must have three decimals of a second.
+    /// The line that `log` writes, without the time, which must have three decimals of a second.
     fn logged(format: LogFormat, log: impl FnOnce()) -> String {
         let written = Arc::new(Mutex::new(Vec::new()));
         let lines = tracing_subscriber::fmt::layer()

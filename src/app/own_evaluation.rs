@@ -1,5 +1,5 @@
-//! Own evaluation as a state machine: it consumes samples and returns the alerts for the engine. It uses no clock,
-//! file or thread, so that a test can drive it with its own clock.
+//! Own evaluation as a state machine: consumes samples and returns the alerts for the engine. It uses no clock, file
+//! or thread, so that a test can drive it with its own clock.
 //!
 //! Time is CLOCK_BOOTTIME. Samples and alerts carry wall-clock times, because PromQL and Alertmanager need them. When
 //! the wall clock is stepped, all of them move by the step, so that ranges, `for` and `keep_firing_for` count time
@@ -19,8 +19,8 @@ use crate::watch::restart::ActiveAlerts;
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// Time after a start, in addition to the longest `for`, until absence from the firing set proves anything: new alerts need their
-/// `for`, and slow collectors must have run.
+/// Time after a start, in addition to the longest `for`, until absence from the firing set proves anything: new alerts
+/// need their `for`, and slow collectors must have run.
 pub const SETTLING: Duration = Duration::from_secs(120);
 /// Largest change of the wall clock between two samples that counts as slewing, and not as a step.
 const MAX_SLEW_MS: i64 = 1000;
@@ -106,8 +106,8 @@ impl OwnEvaluation {
         }
     }
 
-    /// Evaluates an early sample of a part of the host. It may start alerts but resolves none, and it does not count as a newer sample
-    /// for `while`.
+    /// Evaluates an early sample of a part of the host. It may start alerts but resolves none, and it does not count as
+    /// a newer sample for `while`.
     pub fn take_early_sample(&mut self, sample: &Snapshot) -> Messages {
         let Some(now) = self.follow_clock(sample) else {
             return Messages::default();
@@ -187,7 +187,7 @@ impl OwnEvaluation {
         if let Some(newest) = &mut self.newest {
             let passed_ms = now.boot.as_millis() as i64 - newest.boot.as_millis() as i64;
             let step_ms = now.wall_ms - newest.wall_ms - passed_ms;
-            // A small one back is followed as well where time would stand still otherwise.
+            // A small step back is followed as well if time would not advance otherwise.
             if step_ms.abs() > MAX_SLEW_MS || (step_ms < 0 && now.wall_ms <= newest.wall_ms) {
                 tracing::info!(step_ms, "wall clock stepped, own samples and alerts shifted");
                 self.history.shift(step_ms);

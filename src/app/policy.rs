@@ -30,10 +30,10 @@ pub fn policy(config: &Config, rules: RuleSet, enforce: bool) -> Policy {
         rules,
         enforce: enforce || config.enforce,
         host_identity: HostIdentity::new(
-            config.identity.labels.clone(),
+            config.host_names.labels.clone(),
             &node_name(),
             &hosts,
-            &config.identity.names,
+            &config.host_names.names,
         ),
         protect: config.protect.clone(),
         budget: config.budget,
@@ -55,10 +55,10 @@ pub fn groups(config: &Config) -> Vec<Group> {
 /// The rules and conditions for the watcher.
 pub struct EvaluationConfig {
     pub files: Vec<RuleFile>,
-    /// `while` of the rules, by their text.
+    /// The `while` expressions of the rules, by their source.
     pub conditions: BTreeMap<String, Query>,
     pub interval: Duration,
-    /// Labels that every own sample carries: `job`, `instance`.
+    /// The labels of every own sample: `job`, `instance`.
     pub target: LabelSet,
 }
 
@@ -80,7 +80,7 @@ pub fn orders(loaded: &Loaded) -> EvaluationConfig {
     let texts = loaded.rules.rules.iter().filter_map(|rule| rule.condition.clone());
     EvaluationConfig {
         files: config.alerting_rules.clone(),
-        // All of them parse, because loading has checked them.
+        // Parsing cannot fail, because loading has checked the expressions.
         conditions: texts
             .filter_map(|text| promql::parse(&text).ok().map(|query| (text, query)))
             .collect(),
@@ -94,8 +94,10 @@ pub fn orders(loaded: &Loaded) -> EvaluationConfig {
     }
 }
 
+/// Whether evenkeel may apply steps with this procfs.
+///
 /// # Errors
-/// Where the procfs is not of this pid namespace, so that its pids are not the ones that system calls take.
+/// When the procfs belongs to another pid namespace, so that its pids are not valid for system calls.
 pub fn may_enforce_with(procfs: &Path) -> Result<(), String> {
     let target = std::fs::read_link(procfs.join("self")).ok();
     let is_ours = target.as_deref().and_then(Path::to_str) == Some(&std::process::id().to_string());

@@ -1,4 +1,4 @@
-//! The task that polls the Alertmanagers for firing alerts and hands their lists to the engine.
+//! The task that polls the Alertmanagers for firing alerts and passes their lists to the engine.
 
 use crate::alert::alertmanager::{
     AnswerError, PollResult, RECEIVERS_PATH, STATUS_PATH, View, alerts_path, decode_alerts, decode_receivers,
@@ -26,7 +26,7 @@ struct EvaluationConfig {
 #[derive(Clone)]
 pub struct Handle(Arc<watch::Sender<EvaluationConfig>>);
 
-/// The end of a [`Handle`] that [`run`] takes.
+/// The receiving end of a [`Handle`], for [`run`].
 pub struct Wanted(watch::Receiver<EvaluationConfig>);
 
 impl Handle {
@@ -63,7 +63,7 @@ enum Silence {
     Receiver { wanted: String, known: String },
 }
 
-/// Asks now and again until `stopped`.
+/// Polls at an interval until `stopped`.
 pub async fn run(
     Wanted(mut wanted): Wanted,
     door: EngineHandle,
@@ -80,7 +80,7 @@ pub async fn run(
             } else {
                 let poll = poll(&orders, &mut last_good, &mut silent).await;
                 telemetry.alertmanagers_asked(poll.views.len(), silent.len());
-                // A full queue is a busy engine: the next survey says the same.
+                // A full queue means that the engine is busy. The next poll has the same result.
                 door.try_send(Input::PollResult(poll));
             }
             tokio::select! {
@@ -95,7 +95,7 @@ pub async fn run(
     }
 }
 
-/// Asks all at once. `silent` are those that did not answer the last time, so that only changes are logged.
+/// Polls all concurrently. `silent` are those that did not respond to the last poll, so that only changes are logged.
 async fn poll(orders: &EvaluationConfig, last_good: &mut LastGood, silent: &mut BTreeSet<String>) -> PollResult {
     let asked_at = crate::host::linux::boot_time();
     let mut asked = JoinSet::new();
@@ -148,7 +148,7 @@ async fn poll(orders: &EvaluationConfig, last_good: &mut LastGood, silent: &mut 
     PollResult {
         views,
         asked_at,
-        // The next response may be late, or missing once.
+        // The next response may be late, or fail once.
         fresh_for: reconcile.patience.max(reconcile.interval * 3),
         patience: reconcile.patience,
     }

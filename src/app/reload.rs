@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The components that a reload updates.
-pub struct Told {
+pub struct ReloadTargets {
     pub door: EngineHandle,
     pub watcher: Arc<Watcher>,
     pub reconciler: reconciler::Handle,
@@ -36,13 +36,13 @@ pub struct Reloader {
     authenticates: bool,
     /// The settings at the start that only a restart changes.
     at_start: (Webhook, Sampling),
-    told: Told,
-    /// One reload at a time.
-    transaction: Mutex<()>,
+    targets: ReloadTargets,
+    /// Admits one reload at a time.
+    in_progress: Mutex<()>,
 }
 
 impl Reloader {
-    pub fn new(run: &cli::Run, loaded: &Loaded, authenticates: bool, told: Told) -> Reloader {
+    pub fn new(run: &cli::Run, loaded: &Loaded, authenticates: bool, targets: ReloadTargets) -> Reloader {
         Reloader {
             config: cli::ConfigFile {
                 path: run.config.path.clone(),
@@ -52,8 +52,8 @@ impl Reloader {
             procfs: run.roots.procfs.clone(),
             authenticates,
             at_start: (loaded.config.webhook.clone(), loaded.config.sampling),
-            told,
-            transaction: Mutex::new(()),
+            targets,
+            in_progress: Mutex::new(()),
         }
     }
 
@@ -62,15 +62,15 @@ impl Reloader {
     /// # Errors
     /// When the configuration is invalid; then nothing changes.
     pub fn reload(&self) -> Result<(), String> {
-        let _turn = self.transaction.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.in_progress.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.try_reload();
         match &result {
             Ok(()) => {
-                self.told.telemetry.reloaded(Some(super::now_seconds()));
+                self.targets.telemetry.reloaded(Some(super::now_seconds()));
                 tracing::info!("config reloaded");
             }
             Err(reason) => {
-                self.told.telemetry.reloaded(None);
+                self.targets.telemetry.reloaded(None);
                 tracing::error!(reason, "config reload failed, keeping the last good config");
             }
         }
@@ -97,14 +97,14 @@ impl Reloader {
         for (key, _) in changed.into_iter().filter(|(_, has_changed)| *has_changed) {
             tracing::warn!(key, "changed config key takes effect after a restart");
         }
-        self.told.groups.store(Arc::new(policy::groups(&loaded.config)));
-        self.told.reconciler.replace(&loaded.config);
-        self.told.policy.store(Arc::new(policy.clone()));
-        if !self.told.door.send(Input::Reload(Box::new(policy))) {
+        self.targets.groups.store(Arc::new(policy::groups(&loaded.config)));
+        self.targets.reconciler.replace(&loaded.config);
+        self.targets.policy.store(Arc::new(policy.clone()));
+        if !self.targets.door.send(Input::Reload(Box::new(policy))) {
             return Err("the engine has ended".to_owned());
         }
         // After the engine, so that the firing set that follows a reload confirms episodes under the new rules.
-        self.told.watcher.replace(policy::orders(&loaded));
+        self.targets.watcher.replace(policy::orders(&loaded));
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
-//! The age of the samples behind an answer to `while`: that of the collectors that the expression reads, not of the
-//! latest sampling.
+//! The age of the samples behind a result of `while`: that of the collectors that the expression reads, not of the
+//! latest sample.
 
 use crate::sense::{COLLECTORS, CollectorReading, Pace, Sampling, Snapshot};
 use crate::watch::evaluator::{QueryInputs, UNSEEN_METRIC_WAIT_MS};
@@ -7,29 +7,29 @@ use crate::watch::history::{History, SnapshotSource};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What the sampler computes itself at each beat.
+/// The source of the metrics that the sampler computes itself at each tick.
 pub const READY_MADE: SnapshotSource = SnapshotSource(0);
 
-/// A sample that has missed this many readings is too old, because its collector is stuck or fails.
+/// Number of missed readings after which a sample is too old, because its collector is stuck or fails.
 const MAX_MISSED: u32 = 4;
-/// A busy host may delay a beat by some seconds, which makes no sample too old.
+/// Age up to which no sample is too old, because a busy host may delay a tick by some seconds.
 const MIN_MAX_AGE: Duration = Duration::from_secs(10);
 
 struct Collector {
     source: SnapshotSource,
     interval: Duration,
-    /// CLOCK_BOOTTIME of the reading that was taken into the history last.
+    /// CLOCK_BOOTTIME of the last reading in the history.
     taken: Option<Duration>,
-    /// CLOCK_BOOTTIME of the last reading of a regular beat that did not fail.
+    /// CLOCK_BOOTTIME of the last successful reading at a regular tick.
     sampled: Option<Duration>,
 }
 
-/// When each collector was read, all on CLOCK_BOOTTIME.
+/// The times at which each collector was read, on CLOCK_BOOTTIME.
 pub struct SampleAge {
     sampling: Sampling,
     collectors: HashMap<&'static str, Collector>,
     beat: Duration,
-    /// When the rules came.
+    /// Time of the last change of the rules.
     rules_since: Duration,
 }
 
@@ -43,7 +43,7 @@ impl SampleAge {
         }
     }
 
-    /// Other rules may read metrics of readings that are known already.
+    /// Forgets the readings, because new rules may read other metrics of them.
     pub fn replace(&mut self, boot_now: Duration) {
         self.rules_since = boot_now;
         self.collectors
@@ -51,9 +51,9 @@ impl SampleAge {
             .for_each(|collector| collector.taken = None);
     }
 
-    /// Where a reading belongs in the history, if it is not there yet.
+    /// The source of a reading in the history, if the history does not have the reading yet.
     pub fn note_reading(&mut self, reading: &CollectorReading) -> Option<SnapshotSource> {
-        // By name, because what is slow at the start takes its place in the snapshot later.
+        // By name, because slow collectors join the snapshot later.
         let next = SnapshotSource(self.collectors.len() as u16 + 1);
         let sampling = self.sampling;
         let collector = self.collectors.entry(reading.collector).or_insert_with(|| Collector {
@@ -66,7 +66,7 @@ impl SampleAge {
         (before != Some(reading.read_boot)).then_some(collector.source)
     }
 
-    /// Notes which collectors a regular beat has read.
+    /// Records the collectors that a regular tick has read.
     pub fn note_beat(&mut self, sample: &Snapshot) {
         self.beat = sample.taken_boot;
         for reading in sample.readings.iter().filter(|reading| reading.success()) {
@@ -76,8 +76,8 @@ impl SampleAge {
         }
     }
 
-    /// When the oldest was read of the samples that an answer rests on, and whether all of them are recent enough.
-    /// `evaluations` are the times and intervals of the rules behind it.
+    /// The time of the oldest sample behind a result, and whether all samples are recent enough. `evaluations` are the
+    /// times and intervals of the rules behind it.
     pub fn judge(
         &self,
         history: &History,
@@ -94,7 +94,7 @@ impl SampleAge {
         let collectors = collectors
             .filter(|collector| read.contains(&collector.source))
             .map(|collector| (collector.sampled.unwrap_or_default(), collector.interval));
-        // A metric that no sample had may come from a collector that was not read yet, and then it is not absent.
+        // A metric without samples is not absent if its collector was not read yet.
         let patience = Duration::from_millis(UNSEEN_METRIC_WAIT_MS as u64);
         let mut is_recent = !query_inputs.has_unseen || boot_now.saturating_sub(self.rules_since) >= patience;
         let mut oldest = self.beat;
@@ -111,7 +111,7 @@ fn max_age(interval: Duration) -> Duration {
     (interval * MAX_MISSED).max(MIN_MAX_AGE)
 }
 
-/// How often a collector is read that rules follow.
+/// The interval of a collector that rules read.
 fn interval(collector: &str, sampling: Sampling) -> Duration {
     let info = COLLECTORS.iter().find(|info| info.name == collector);
     match info.map(|info| info.pace) {

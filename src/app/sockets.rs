@@ -4,7 +4,7 @@
 use listenfd::ListenFd;
 use std::net::TcpListener;
 
-/// `FileDescriptorName=` of the webhook's socket unit, where both listeners are handed over.
+/// `FileDescriptorName=` of the webhook's socket unit, if systemd passes both listeners.
 const WEBHOOK: &str = "webhook";
 
 /// The sockets from systemd, for the listeners that use them.
@@ -14,8 +14,8 @@ pub struct Inherited {
     pub webhook: Option<TcpListener>,
 }
 
-/// Takes the sockets for `--web.systemd-socket` and `--webhook.systemd-socket`. Call it before any thread starts, because it changes
-/// the environment.
+/// Takes the sockets for `--web.systemd-socket` and `--webhook.systemd-socket`. Call it before any thread starts,
+/// because it changes the environment.
 ///
 /// # Errors
 /// When a socket is missing; the message says what its unit needs.
@@ -49,7 +49,7 @@ struct Shares {
     webhook: Option<usize>,
 }
 
-/// With both flags the names distinguish the sockets; otherwise all are for the one listener.
+/// Assigns sockets by name with both flags, and all to the one listener otherwise.
 fn share_out(names: &[&str], web: bool, webhook: bool) -> Result<Shares, String> {
     let is_webhook = |index: &usize| webhook && (!web || names[*index] == WEBHOOK);
     let (webhooks, metrics): (Vec<usize>, Vec<usize>) = (0..names.len()).partition(is_webhook);
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_are_shared_out_by_name_where_both_listeners_want_some() {
+    fn names_assign_sockets_to_two_listeners() {
         let shares = |metrics: &[usize], webhook| {
             Ok(Shares {
                 metrics: metrics.to_vec(),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_with_what_would_be_right() {
+    fn missing_sockets_are_named_with_the_correction() {
         for (names, web, webhook, expected) in [
             (&[][..], true, false, "--web.systemd-socket"),
             (&[][..], false, true, "--webhook.systemd-socket"),

@@ -29,29 +29,29 @@ use std::time::{Duration, Instant};
 const NAME: &str = "rehearsal";
 
 /// A prepared warm-up.
-pub struct Rehearsal {
+pub struct WarmUp {
     reaction: Option<Reaction>,
     evaluation: Option<Evaluation>,
 }
 
-impl Rehearsal {
-    /// Prepares parsers, patterns and a database, with code that the daemon does not need again. Do not call or drop it on a tokio
-    /// worker, because the host has a runtime of its own.
-    pub fn prepare(procfs: &Procfs, policy: &Policy) -> Rehearsal {
+impl WarmUp {
+    /// Prepares parsers, patterns and a database, with code that the daemon does not need again. Do not call or drop it
+    /// on a tokio worker, because the host has a runtime of its own.
+    pub fn prepare(procfs: &Procfs, policy: &Policy) -> WarmUp {
         silently(|| {
             let host = LinuxHost::new(procfs.clone(), Arc::new(|_| {}));
-            Rehearsal {
+            WarmUp {
                 reaction: Reaction::prepare(host, procfs, policy),
                 evaluation: Evaluation::prepare(),
             }
         })
-        .unwrap_or(Rehearsal {
+        .unwrap_or(WarmUp {
             reaction: None,
             evaluation: None,
         })
     }
 
-    /// Nothing is done and nothing is told.
+    /// Runs the code, without effects and log lines.
     pub fn process_alerts(self) {
         silently(|| {
             self.evaluation.map(Evaluation::process_alerts);
@@ -62,13 +62,13 @@ impl Rehearsal {
     }
 }
 
-/// Ignores errors, because they show again where they matter.
+/// Runs `work` without logging. Ignores panics, because the daemon itself reports its errors.
 fn silently<T>(work: impl FnOnce() -> T) -> Option<T> {
     let silent = || tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), work);
     catch_unwind(AssertUnwindSafe(silent)).ok()
 }
 
-/// From an alert to an action.
+/// The code from an alert to an action.
 struct Reaction {
     engine: Engine<LinuxHost>,
     bystander: Process,
@@ -135,7 +135,7 @@ impl Reaction {
     }
 }
 
-/// From a sample to an alert.
+/// The code from a sample to an alert.
 struct Evaluation {
     evaluator: Evaluator,
     history: History,
@@ -160,7 +160,7 @@ impl Evaluation {
     }
 }
 
-/// One that ends a process.
+/// A rule that kills a process.
 fn rule(pid: i32) -> Option<Rule> {
     let conditions = vec![
         Condition::Pid(Pattern::fixed(&pid.to_string()).ok()?),
@@ -212,7 +212,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn the_rehearsal_reaches_a_decision_and_does_nothing() {
+    fn warm_up_reaches_a_decision_without_effect() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let procfs = Procfs::open(Path::new("/proc")).unwrap();
         let host = LinuxHost::new(

@@ -1,5 +1,5 @@
-//! The thread of own evaluation: it feeds samples to the state machine, sends the alerts to the engine and writes the
-//! file that survives a restart. It also answers the engine's questions for `while`.
+//! The thread of own evaluation: feeds samples to the state machine, sends the alerts to the engine and writes the
+//! file that survives a restart. It also evaluates `while` for the engine.
 
 use super::kept_alerts::KeptAlerts;
 use super::own_evaluation::{Messages, OwnEvaluation, SETTLING};
@@ -34,7 +34,7 @@ enum Message {
 #[derive(Default)]
 struct Reads {
     read_set: ArcSwap<ReadSet>,
-    /// Another number with each set of rules; 0 where there are none. Asked every second, so beside the rest.
+    /// Changes with each set of rules; 0 without rules. Separate from `read_set`, because it is read every second.
     rules_revision: AtomicU64,
 }
 
@@ -48,7 +48,7 @@ impl Reads {
     }
 }
 
-/// The running watcher. Ends when dropped.
+/// The running watcher. Dropping it stops it.
 pub struct Watcher {
     sender: SyncSender<Message>,
     evaluation: Arc<Mutex<OwnEvaluation>>,
@@ -97,7 +97,7 @@ impl Watcher {
             rules_revision: FIRST_EDITION,
         };
         let thread = std::thread::Builder::new().name("watch".into()).spawn(move || {
-            self_priority::go_first(protection);
+            self_priority::raise_priority(protection);
             watch.run(&receiver);
         })?;
         Ok(Watcher {
@@ -108,7 +108,7 @@ impl Watcher {
         })
     }
 
-    /// Who tells this thread of samples.
+    /// The subscriber that passes samples to this thread.
     pub fn subscriber(&self) -> Box<dyn crate::sense::Subscriber> {
         Box::new(Subscriber {
             sender: self.sender.clone(),
@@ -137,7 +137,7 @@ impl Drop for Watcher {
     }
 }
 
-/// The sampler's side of the watcher. Never waits.
+/// The sampler's side of the watcher. Never blocks.
 struct Subscriber {
     sender: SyncSender<Message>,
     reads: Arc<Reads>,
@@ -280,7 +280,7 @@ mod tests {
         inputs.recv_timeout(PATIENCE).expect("something within the patience")
     }
 
-    /// The next beginnings and ends, past what is said of time to time.
+    /// The next started and resolved alerts, skipping firing sets.
     fn next_alerts(inputs: &Receiver<Input>) -> Vec<crate::alert::Alert> {
         loop {
             match next(inputs) {
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn without_rules_nothing_is_asked_for_and_what_was_before_is_over_nevertheless() {
+    fn without_rules_no_metric_is_read_and_old_alerts_resolve() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("alerts.json");
         let start = |rules: &str| {
@@ -343,7 +343,7 @@ mod tests {
         assert!(!keeps_it());
         drop(watcher);
 
-        // Left behind by a daemon that had rules, found by one that has none.
+        // A daemon without rules finds the alerts of one with rules.
         let (watcher, inputs) = start("{alert: A, expr: vector(1)}");
         watcher.subscriber().on_sample(&snapshot(), SampleKind::Regular);
         next_alerts(&inputs);

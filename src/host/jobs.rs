@@ -60,7 +60,7 @@ impl JobRunner {
             Job::Command(run) => {
                 let failed = Arc::clone(&on_report);
                 let work = move || {
-                    self_priority::take_turns();
+                    self_priority::reset_priority();
                     on_report(ticket, execute(&run));
                 };
                 let thread = std::thread::Builder::new().name("command".into());

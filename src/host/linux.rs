@@ -371,7 +371,7 @@ impl Host for LinuxHost {
             .name("exit-watch".into())
             .stack_size(64 * 1024);
         let spawned = watcher.spawn(move || {
-            self_priority::take_turns();
+            self_priority::reset_priority();
             if let Some(pidfd) = pidfd {
                 release_memory(&pidfd);
                 let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];

@@ -18,7 +18,7 @@ type Header = libc::Elf32_Phdr;
 const OOM_SCORE_ADJ: i32 = -900;
 
 /// The nice value of threads between sample and action. They run for milliseconds.
-const HASTE: i32 = -10;
+const RAISED_NICE: i32 = -10;
 
 /// Whether evenkeel lowers its own oom_score_adj, raises its own priority and locks its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,23 +30,23 @@ pub enum SelfProtection {
 
 /// Raises the priority of the calling thread, unless an operator has set its nice value or protection is off. Best
 /// effort, because the call needs CAP_SYS_NICE. Threads and programs that the thread starts inherit the nice value
-/// until they [`take_turns`].
-pub fn go_first(protection: SelfProtection) {
+/// until they [`reset_priority`].
+pub fn raise_priority(protection: SelfProtection) {
     if protection == SelfProtection::On && getpriority_process(None) == Ok(0) {
-        let _ = setpriority_process(None, HASTE);
+        let _ = setpriority_process(None, RAISED_NICE);
     }
 }
 
 /// Resets the priority of the calling thread, which it inherited from a thread of raised priority.
-pub fn take_turns() {
-    if getpriority_process(None) == Ok(HASTE) {
+pub fn reset_priority() {
+    if getpriority_process(None) == Ok(RAISED_NICE) {
         let _ = setpriority_process(None, 0);
     }
 }
 
 /// Makes all threads allocate from one heap, because each further heap keeps its largest size and reserves 64 MiB that
 /// count as locked. Call this before the first thread is started (mallopt(3)).
-pub fn use_one_heap() {
+pub fn limit_heaps_to_one() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes two numbers and accesses no memory of evenkeel's.
     unsafe {
@@ -55,7 +55,7 @@ pub fn use_one_heap() {
 }
 
 /// Releases free heap (malloc_trim(3)). Call this before locking the memory, because locked pages cannot be released.
-pub fn give_back_what_is_free() {
+pub fn release_free_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: releases free memory only, and takes the allocator's own locks.
     unsafe {
@@ -66,15 +66,15 @@ pub fn give_back_what_is_free() {
 /// Releases the pages of the program and its libraries (madvise(2), MADV_DONTNEED), because the start reads files,
 /// compiles patterns and opens databases with code that rarely runs again. Pages that run again come back from the page
 /// cache. Writable segments are left out, because this would undo the loader's relocations. Breakpoints are lost.
-pub fn give_back_what_the_start_ran() {
+pub fn release_startup_pages() {
     // SAFETY: the callback accesses only the object that it receives.
     unsafe {
-        libc::dl_iterate_phdr(Some(give_back_object), std::ptr::null_mut());
+        libc::dl_iterate_phdr(Some(release_object_pages), std::ptr::null_mut());
     }
 }
 
 /// Releases the pages of one loaded object (dl_iterate_phdr(3)).
-unsafe extern "C" fn give_back_object(
+unsafe extern "C" fn release_object_pages(
     object: *mut libc::dl_phdr_info,
     _: libc::size_t,
     _: *mut libc::c_void,
@@ -101,7 +101,7 @@ unsafe extern "C" fn give_back_object(
 ///
 /// # Errors
 /// When the lock is not permitted.
-pub fn stay_in_memory() -> io::Result<()> {
+pub fn lock_memory_pages() -> io::Result<()> {
     let is_privileged = capabilities(None)?.effective.contains(CapabilitySet::IPC_LOCK);
     if !is_privileged && getrlimit(Resource::Memlock).current.is_some() {
         // The limit counts all mapped pages, touched or not, so an allocation beyond it would fail later.
@@ -115,7 +115,7 @@ pub fn stay_in_memory() -> io::Result<()> {
 ///
 /// # Errors
 /// When the file cannot be read or written.
-pub fn be_ended_last() -> io::Result<()> {
+pub fn lower_oom_score_adj() -> io::Result<()> {
     if own_oom_score_adj()? == 0 {
         fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ.to_string())?;
     }
@@ -134,7 +134,7 @@ mod tests {
 
     /// The program's own code: address, size and resident size in KiB (proc_pid_smaps(5)).
     fn own_code() -> (usize, u64, u64) {
-        let own = give_back_what_the_start_ran as fn() as usize;
+        let own = release_startup_pages as fn() as usize;
         let text = fs::read_to_string("/proc/self/smaps").unwrap();
         let mut lines = text.lines().skip_while(|line| {
             let range = line.split(' ').next().and_then(|range| range.split_once('-'));
@@ -171,7 +171,7 @@ mod tests {
         unsafe { madvise(start as *mut _, size as usize * 1024, LinuxPopulateRead) }.unwrap();
         let (.., before) = own_code();
         assert!(before > size / 2, "{before} of {size} KiB");
-        give_back_what_the_start_ran();
+        release_startup_pages();
         let (.., after) = own_code();
         assert!(after < before / 2, "{after} of {before} KiB");
     }
@@ -180,7 +180,7 @@ mod tests {
     fn children_inherit_priority_until_reset() {
         let before = nice();
         let may = capabilities(None).unwrap().effective.contains(CapabilitySet::SYS_NICE);
-        let expected = if may && before == 0 { HASTE } else { before };
+        let expected = if may && before == 0 { RAISED_NICE } else { before };
         assert_eq!(nice_of_thread_and_child(SelfProtection::On), (expected, before));
         assert_eq!(nice(), before);
     }
@@ -197,10 +197,10 @@ mod tests {
     /// The nice values of a thread of raised priority, and of a thread that it starts and that resets its own.
     fn nice_of_thread_and_child(protection: SelfProtection) -> (i32, i32) {
         let run = std::thread::spawn(move || {
-            go_first(protection);
+            raise_priority(protection);
             let first = nice();
             let child = std::thread::spawn(move || {
-                take_turns();
+                reset_priority();
                 nice()
             });
             (first, child.join().unwrap())

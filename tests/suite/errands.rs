@@ -1,4 +1,4 @@
-//! Allocations and commands with the real binary: a real server with faults, real processes, crashes in between.
+//! Allocations and commands with the real binary, a server with faults, real processes, and crashes in between.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// The uid of the unprivileged user that every distribution has.
 const OTHER_USER: u32 = 65_534;
 
-/// A rule that answers the alert `More` wherever it comes from.
+/// A rule for the alert `More` of any host.
 fn rules(steps: &str) -> String {
     format!("rules:\n- name: more\n  matchers: ['alertname=\"More\"']\n  any_host: true\n  actions:\n{steps}\n")
 }
@@ -74,7 +74,7 @@ fn every_fault_ends_in_one_grant_and_one_release(broker: &Broker) {
         (granted() == FAULTS.len()).then_some(())
     });
     assert_eq!(broker.books().live.len(), FAULTS.len());
-    // A repeat asks for nothing.
+    // A repeat sends no request.
     let before = broker.books().seen.len();
     send(&daemon, &alerts);
     assert_eq!(broker.books().seen.len(), before);
@@ -153,11 +153,16 @@ fn what_a_killed_daemon_asked_for_is_given_back_by_the_next() {
         broker.books().live.is_empty().then_some(())
     });
     assert_eq!(broker.books().granted.len(), 1, "one key over all");
-    // A daemon that stops regularly releases before it exits.
+    // A regular shutdown releases the resource.
     send(&daemon, &[alert("none", json!({}))]);
     let granted = || daemon.metric("evenkeel_allocations", &[("state", "granted")]);
     eventually("it to be granted", TIMEOUT, || (granted() == 1.0).then_some(()));
     assert!(daemon.terminate().success());
+    let shutting_down = "msg=\"shutting down\" leases=1";
+    eventually("the log of the shutdown", TIMEOUT, || {
+        let log = daemon.log();
+        log.iter().any(|line| line.contains(shutting_down)).then_some(())
+    });
     let books = broker.books();
     assert!(books.live.is_empty() && books.granted.len() == 2, "{books:?}");
 }
@@ -203,7 +208,7 @@ fn labels_reach_the_allocator_as_data_only() {
     }
 }
 
-/// A script in the home; commands are programs, and a test has none at hand.
+/// Writes a script into the folder, for a command to run.
 fn script(home: &Home, name: &str, text: &str) -> String {
     home.write(name, &format!("#!/bin/sh\n{text}\n"));
     let path = home.path().join(name);
@@ -283,7 +288,7 @@ fn only_so_many_commands_run_at_once() {
     send(&daemon, &alerts);
     let started = || std::fs::read_to_string(home.path().join("started")).map_or(0, |text| text.lines().count());
     eventually("four to start", TIMEOUT, || (started() == 4).then_some(()));
-    // Longer than the engine waits before it looks for room again.
+    // Longer than the engine's interval for starting waiting commands.
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(started(), 4);
     home.write("go", "");

@@ -195,7 +195,7 @@ impl Sampler {
             subscriber,
         };
         let thread = thread::Builder::new().name("sampler".to_owned()).spawn(move || {
-            self_priority::go_first(self_protection);
+            self_priority::raise_priority(self_protection);
             // A slow collector that hangs must not delay the first sample for ever.
             let until = Instant::now() + FIRST_SLOW_PATIENCE;
             for done in slow_done {

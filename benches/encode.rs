@@ -1,8 +1,8 @@
-//! What it costs to read the host once, to write the families in each format and to gzip them, on one thread and without a
-//! network: for counting instructions with `valgrind --tool=callgrind`, where a daemon's times are noise.
+//! The cost of reading the host once, of encoding the families in each format and of gzip, on one thread and without a
+//! network. Use it to count instructions with `valgrind --tool=callgrind`, because the times of a daemon are noisy.
 //!
-//! `encode read|openmetrics|text|again|gzip [ROUNDS]` does only that; without arguments it prints the time of each. `again` is
-//! OpenMetrics of a sample whose families are those of the one before.
+//! `encode read|openmetrics|text|again|gzip [ROUNDS]` runs one part; without arguments it prints the time of each.
+//! `again` is OpenMetrics of a sample with the families of the one before.
 
 use evenkeel::publish::{Compressor, Content, EncodeCache, Encoder, Format, PlainEncoder};
 use evenkeel::sense::{Sampler, SamplerConfig};

@@ -1,5 +1,5 @@
-//! What a refresh of process groups costs, with many processes: against plain reads of the same files, and against a scrape of
-//! process-exporter with the same figures on.
+//! The cost of a refresh of process groups with many processes, compared with plain reads of the same files, and with a
+//! scrape of process-exporter with the same metrics.
 
 #[path = "scrape/peer.rs"]
 #[allow(dead_code, reason = "each benchmark uses a part of it")]
@@ -25,7 +25,7 @@ struct Sleepers(Vec<Child>);
 impl Drop for Sleepers {
     fn drop(&mut self) {
         for child in &mut self.0 {
-            // Ended already is ended.
+            // The child may have exited.
             let _ = child.kill();
         }
         for child in &mut self.0 {
@@ -34,7 +34,7 @@ impl Drop for Sleepers {
     }
 }
 
-/// The shortest of some rounds: the rest is what else the machine does.
+/// The shortest of some rounds, because longer ones include other work of the machine.
 fn shortest(mut work: impl FnMut()) -> Duration {
     let round = |work: &mut dyn FnMut()| {
         let started = Instant::now();
@@ -44,18 +44,18 @@ fn shortest(mut work: impl FnMut()) -> Duration {
     (0..ROUNDS).map(|_| round(&mut work)).min().unwrap_or_default()
 }
 
-/// Processor time of this thread, on which groups are read.
+/// Processor time of this thread, which reads the groups.
 fn own_cpu() -> Duration {
     let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
 }
 
-/// The same files of the same processes, one buffer for all and nothing made of it.
+/// Reads the same files of the same processes into one buffer, without parsing.
 fn plain_reads(files: &[&str], only: &[Child]) {
     let mut buffer = vec![0; 64 << 10];
     let mut read = |path: String| {
         if let Ok(mut file) = File::open(path) {
-            // What has vanished is not read.
+            // The process may have exited.
             let _ = file.read(&mut buffer);
         }
     };
@@ -72,7 +72,7 @@ fn plain_reads(files: &[&str], only: &[Child]) {
     }
 }
 
-/// Every figure that a group can have.
+/// All metrics of a group.
 const EVERYTHING: ProcessFields = DEFAULT_METRICS.union(ProcessFields::OPEN_FDS);
 
 fn main() -> peer::Outcome<()> {
@@ -101,7 +101,7 @@ fn main() -> peer::Outcome<()> {
     };
     let roots = Roots::default();
     let read = |reader: &mut GroupsReader| drop(reader.read(&roots).expect("a readable /proc"));
-    // From the second round on it is known of a sleeper that it has not run since, so that less is read.
+    // From the second round on, the cache knows that sleepers have not run, so less is read.
     let refresh = |metrics, conditions: &[Condition]| {
         let mut reader = reader(metrics, conditions);
         shortest(|| read(&mut reader))
@@ -123,7 +123,7 @@ fn main() -> peer::Outcome<()> {
             let names = [&["stat"][..], files].concat().join(" ");
             row(processes, &format!("{names}; other: plain reads"), groups, plain);
         }
-        // Threads and smaps are left out: evenkeel has no such figures.
+        // Without threads and smaps, because evenkeel has no such metrics.
         let args = ["-procnames=sleep", "-threads=false", "-gather-smaps=false"];
         let mut exporter = peer::tool("process-exporter", &args.map(str::to_owned))?;
         let mut failed = None;
@@ -139,7 +139,7 @@ fn main() -> peer::Outcome<()> {
         row(processes, "all; other: process-exporter", groups, scrape);
         let unknown = shortest(|| read(&mut reader(EVERYTHING, &by_name)));
         row(processes, "the same, had all of them run", unknown, scrape);
-        // It reads on several threads: what it costs is more than what is waited for.
+        // It reads on several threads, so its processor time exceeds the latency.
         row(processes, "all, processor time", groups_cpu, scrape_cpu);
     }
     Ok(())

@@ -1,8 +1,10 @@
-//! Who ends a memory hog sooner: evenkeel or earlyoom, with equal thresholds and no `for`. Runs in a guest of its own, for it takes
-//! all memory of the machine: `make bench-guest`. `tests/guest.sh --bench 5 evenkeel` runs five, and only evenkeel.
+//! The time until evenkeel and earlyoom kill a memory hog, with equal thresholds and no `for`. `make bench-guest` runs
+//! it in a virtual machine, because it exhausts the memory. `tests/guest.sh --bench 5 evenkeel` runs five rounds of
+//! evenkeel.
 //!
-//! The hog itself says when it has taken so much that the threshold must be crossed, and when SIGTERM reached it and how much memory was
-//! still available then. A hog that does not say the latter was ended by the kernel's OOM killer. What evenkeel did in that time is in its log.
+//! The hog reports when its memory must have crossed the threshold, and when SIGTERM reached it with how much memory
+//! still available. A hog without the second report was killed by the kernel's OOM killer. evenkeel's log shows its
+//! part.
 
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
@@ -10,15 +12,16 @@ use std::io::Read;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Of each, taking turns.
+/// Number of runs of each program, in turns.
 const RUNS: usize = 20;
-/// In 19 of 20 runs the hog must be ended before the kernel does it.
+/// In 19 of 20 runs the hog must be killed before the kernel does it.
 const MAY_FAIL_ONE_IN: usize = 20;
 const HOG_PATIENCE: Duration = Duration::from_secs(60);
-/// For a daemon to start and take its first samples.
+/// Time for a daemon to start and take its first samples.
 const START: Duration = Duration::from_secs(4);
 
-/// Of all memory, as earlyoom 1.7 counts it; since 1.8 it is what is available and what programs have, and less.
+/// Share of all memory, as earlyoom 1.7 counts it. Since 1.8 the base is available memory plus that of programs, which
+/// is less.
 const THRESHOLD_PERCENT: u32 = 10;
 const EARLYOOM: &str = "/usr/bin/earlyoom";
 
@@ -29,7 +32,7 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("hog") {
         hog();
     }
-    // Taken by the harness of cargo for all benches, on a machine that others use.
+    // `cargo bench` runs all benches, also on machines that others use.
     if std::env::var_os("EVENKEEL_MAY_EXHAUST_MEMORY").is_none() {
         println!("takes all memory of a machine: run it with `make bench-guest`");
         return ExitCode::SUCCESS;
@@ -104,7 +107,7 @@ fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
 
-/// Takes memory as fast as it can until it is told to end.
+/// Allocates memory as fast as possible until a signal.
 fn hog() -> ! {
     const BITE: usize = 4 << 20;
     let term = SigSet::from_iter([Signal::SIGTERM]);
@@ -120,7 +123,7 @@ fn hog() -> ! {
     let mut taken = Vec::with_capacity(4096);
     println!("began {} {available}", now_ms());
     loop {
-        // Pages of zeros would not be there before they are written to.
+        // Pages of zeros would not be resident until written.
         taken.push(vec![1u8; BITE]);
         if taken.len() == to_cross {
             println!("crossed {} {threshold}", now_ms());
@@ -128,7 +131,7 @@ fn hog() -> ! {
     }
 }
 
-/// Since the epoch, as logs have it.
+/// Unix time, as in logs.
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
     since.as_millis() as u64
@@ -143,7 +146,7 @@ fn bytes_of(name: &str) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
-/// No swap: the hog is to be ended before the machine crawls. And evenkeel's configuration.
+/// Disables swap, so that the machine does not slow down first, and writes evenkeel's configuration.
 fn prepare() {
     let _ = Command::new("swapoff").arg("-a").status();
     std::fs::create_dir_all(HOME).expect("a folder");
@@ -186,9 +189,9 @@ impl Contestant {
         }
     }
 
-    /// Says how it went.
+    /// Runs one round and returns its result.
     fn run(&mut self) -> String {
-        // What evenkeel remembers of the last hog would be a part of this episode, which may have one victim.
+        // A new ledger, because the last hog would count as the one victim of this episode.
         let _ = std::fs::remove_dir_all(format!("{HOME}/storage"));
         let path = format!("{HOME}/{}.log", self.name);
         let log = std::fs::File::create(&path).expect("a log");
@@ -204,7 +207,7 @@ impl Contestant {
         end(&mut daemon);
         let told = std::fs::read_to_string(path).unwrap_or_default();
         let [began, crossed, ended] = ["began", "crossed", "ended"].map(|word| noted(&said, word));
-        // The hog counts what it has taken; others take a little, too, so that its end may come before.
+        // Other programs also allocate memory, so the kill may come before the hog reports the threshold.
         let Some((crossed_ms, threshold)) = crossed.or(ended) else {
             return format!("the hog said {said:?}");
         };
@@ -241,7 +244,7 @@ fn median(sorted: &[u64]) -> u64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(0)
 }
 
-/// What a hog said under a word: when, and how many bytes.
+/// A report of the hog by its keyword: time and bytes.
 fn noted(said: &str, word: &str) -> Option<(u64, u64)> {
     let mut fields = said
         .lines()
@@ -259,7 +262,7 @@ fn lines(log: &str, crossed_ms: u64) -> impl Iterator<Item = (i64, serde_json::V
     })
 }
 
-/// Where the time went from the sample to the signal, where evenkeel's log tells it.
+/// The time per stage from the sample to the signal, from evenkeel's log.
 fn stages(log: &str, crossed_ms: u64) -> String {
     let Some((at, line)) = lines(log, crossed_ms).find(|(_, line)| line["msg"] == "reaction") else {
         return String::new();
@@ -270,7 +273,7 @@ fn stages(log: &str, crossed_ms: u64) -> String {
     format!("; sampled at {} ms, {}", at - ms("total_ms") as i64, stages.join(", "))
 }
 
-/// What evenkeel told from shortly before the threshold on.
+/// evenkeel's log from shortly before the threshold on.
 fn timeline(log: &str, crossed_ms: u64) -> String {
     lines(log, crossed_ms)
         .filter(|(at, _)| *at > -1000)
@@ -278,7 +281,7 @@ fn timeline(log: &str, crossed_ms: u64) -> String {
         .collect()
 }
 
-/// Returns what it said.
+/// Runs a hog and returns its output.
 fn feed_a_hog() -> String {
     let hog = std::env::current_exe().expect("a path");
     let mut hog = Command::new(hog)

@@ -1,8 +1,8 @@
-//! What the status page costs with 1,000 leases: how soon a browser paints it, and how much processor evenkeel spends while it
-//! and the browser spend while it stays open, beside a Prometheus that scrapes as often. Absolute figures do not travel between
-//! machines; the ratio does.
+//! The cost of the status page with 1,000 leases: the time until a browser paints it, and the processor time of
+//! evenkeel and the browser while the page is open, compared with scrapes at the same interval. Compare ratios, because
+//! absolute figures differ between machines.
 
-// What tests need of both stays unused here.
+// Only the tests use all of these modules.
 #[path = "../tests/suite/support/browser.rs"]
 #[allow(dead_code)]
 mod browser;
@@ -30,7 +30,7 @@ use nix::time::{ClockId, clock_gettime};
 const LEASES: u64 = 1000;
 const ANSWERS: u32 = 300;
 const LOADS: usize = 11;
-/// How often the script of the page asks, in src/publish/page/script.js.
+/// The update interval of src/publish/page/script.js.
 const PAGE_INTERVAL: Duration = Duration::from_secs(2);
 const OPEN: Duration = Duration::from_secs(20);
 
@@ -100,7 +100,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    // Full drawings, without five minutes of waiting: the beat is faster, and then as slow as it can be.
+    // Fills the charts without five minutes of waiting: a fast interval first, then the slowest one.
     let mut config = SamplerConfig::default();
     config.sampling.interval = Duration::from_millis(20);
     let sampler = Arc::new(Sampler::start(config, Box::new(()))?);
@@ -116,7 +116,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let cost_of = |path: &str| -> Result<f64, Box<dyn Error>> {
         let request = Request::builder().uri(path).body(())?;
         runtime.block_on(busy.answer(&request));
-        // The sampler's own work is in both, and taken off.
+        // Both include the sampler's own work, which is subtracted.
         let (start, begun) = (cpu_seconds()?, std::time::Instant::now());
         for _ in 0..ANSWERS {
             runtime.block_on(busy.answer(&request));
@@ -144,7 +144,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     paints.sort_by(f64::total_cmp);
     browser.open("about:blank");
 
-    // What is spent, as it is in the field: one sample a second. The sampler above costs the same with and without the page.
+    // The default interval of one sample a second. The sampler above costs the same with and without the page.
     let sampler = Arc::new(Sampler::start(SamplerConfig::default(), Box::new(()))?);
     let field = Arc::new(MetricsHandler::new(sampler, telemetry, HandlerOptions::default()));
     browser.open(&serve(&runtime, field)?);
@@ -181,7 +181,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Serves a handler until the end and returns its address.
+/// Serves a handler until the benchmark exits, and returns its address.
 fn serve(runtime: &tokio::runtime::Runtime, handler: Arc<MetricsHandler>) -> Result<String, Box<dyn Error>> {
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
     let url = format!("http://{}/", listener.local_addr()?);
@@ -194,7 +194,7 @@ fn serve(runtime: &tokio::runtime::Runtime, handler: Arc<MetricsHandler>) -> Res
     Ok(url)
 }
 
-/// Shares of a core that were used over a while.
+/// Shares of a core.
 struct Shares {
     evenkeel: f64,
     browser: f64,
@@ -213,7 +213,7 @@ impl Shares {
     }
 }
 
-/// Of all its processes. A process that ends meanwhile takes what it used along, and so the share is a lower bound.
+/// Processor time of all its processes. The time of processes that exit meanwhile is lost, so this is a lower bound.
 fn browser_seconds(browser: &Browser) -> Result<f64, Box<dyn Error>> {
     let table = LinuxHost::new(Procfs::open(Path::new("/proc"))?, Arc::new(|_| ())).processes()?;
     let mut family = BTreeSet::from([i32::try_from(browser.pid())?]);

@@ -1,8 +1,9 @@
-//! From the last byte of a webhook to the action: evenkeel, whose record is durable before it acts, beside Debian's `webhook` with `pkill`
-//! and `renice`, taking turns on the same machine. Then what renewing leases writes. `make bench` fetches `webhook` and runs this.
+//! The time from the last byte of a webhook to the action: evenkeel, with its record durable before it acts, compared
+//! with Debian's `webhook` with `pkill` and `renice`, in turns on the same machine. Then the disk writes of renewals.
+//! `make bench` fetches `webhook` and runs this.
 //!
-//! The target is this program again. It says on its standard output when its signal came, on the clock that all programs
-//! share (CLOCK_MONOTONIC); its nice value is looked at until it has changed.
+//! The target is this program again. It prints when its signal arrived, on CLOCK_MONOTONIC, which all programs share;
+//! its nice value is polled until it changes.
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,25 +12,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-/// Not counted: pages that are touched first, connections that are opened.
+/// Uncounted rounds, which touch pages and open connections.
 const WARM_UP: usize = 10;
-/// So many on the host, and webhooks to each for each row.
+/// Number of processes on the host, and of webhooks for each row.
 const HOSTS: [(usize, usize); 2] = [(100, 300), (5000, 100)];
 const LEASES: usize = 1000;
 const TOGETHER: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(20);
 const TOKEN: &str = "the-token-of-the-benchmark";
 const TARGET: &str = "reaction-target";
-/// How often a nice value is looked at.
+/// Interval between reads of a nice value.
 const LOOK: Duration = Duration::from_micros(20);
-/// What a commit adds to the log: three pages.
+/// Bytes of a commit in the log: three pages.
 const RECORD_BYTES: usize = 3 * (4096 + 24);
 const SYNCS: usize = 300;
 const BETWEEN_SYNCS: Duration = Duration::from_millis(5);
-/// statfs(2): a ledger in memory would prove nothing.
+/// The magic number of statfs(2). The ledger must not be in memory.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
-/// What is asked for, and how each is told to do it.
+/// An action, and how each program is configured for it.
 struct HostAction {
     name: &'static str,
     hook: &'static str,
@@ -94,7 +95,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What the disk alone takes for a record: no p99 above is to be had below this one.
+/// Prints the time of the disk alone for a record, which is a lower bound of each p99.
 fn tell_disk(folder: &Path) {
     let mut file = std::fs::File::create(folder.join("disk")).expect("a writable folder");
     let times = (0..SYNCS).map(|_| {
@@ -116,7 +117,7 @@ fn percentiles(mut times: Vec<Duration>) -> (f64, f64) {
     (at(0.5), at(0.99))
 }
 
-/// Milliseconds at p50 and p99 for both, which take turns so that what else the machine does meets both.
+/// Milliseconds at p50 and p99 for both programs, in turns, so that other load of the machine affects both.
 fn race(host_action: &HostAction, rounds: usize, evenkeel: &Server, webhook: &Server) -> [(f64, f64); 2] {
     let mut times = [Vec::new(), Vec::new()];
     for round in 0..WARM_UP + rounds {
@@ -130,7 +131,7 @@ fn race(host_action: &HostAction, rounds: usize, evenkeel: &Server, webhook: &Se
     times.map(percentiles)
 }
 
-/// CLOCK_MONOTONIC.
+/// The time on CLOCK_MONOTONIC.
 fn now() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -138,15 +139,15 @@ fn now() -> Duration {
 
 extern "C" fn catch(_: i32) {}
 
-/// Waits for either signal, says when it came, and ends.
+/// Waits for either signal, prints the time of its arrival, and exits.
 fn target() -> ! {
     rustix::thread::set_name(&std::ffi::CString::new(TARGET).expect("no NUL")).expect("a name");
     let signals = SigSet::from_iter([Signal::SIGUSR1, Signal::SIGTERM]);
     signals.thread_block().expect("a signal mask");
     for signal in &signals {
         let action = SigAction::new(SigHandler::Handler(catch), SaFlags::empty(), SigSet::empty());
-        // SAFETY: the handler does nothing, and is never run: its signals are blocked and waited for. A notice is sent to
-        // none but programs that have one.
+        // SAFETY: the handler does nothing and never runs, because its signals are blocked and waited for. It exists
+        // because evenkeel sends SIGUSR1 only to programs that catch it.
         unsafe { sigaction(signal, &action) }.expect("a handler");
     }
     println!("ready");
@@ -156,7 +157,7 @@ fn target() -> ! {
     std::process::exit(0);
 }
 
-/// One of many on a busy host. Ends with the benchmark, whose pipe it holds.
+/// A process that sleeps until the benchmark closes its pipe.
 fn sleeper() -> ! {
     let mut nothing = [0];
     let _ = std::io::stdin().read(&mut nothing);
@@ -166,7 +167,7 @@ fn sleeper() -> ! {
 struct Sleepers(Vec<Child>);
 
 impl Sleepers {
-    /// Starts some until so many processes are on this host.
+    /// Starts sleepers until the host has this many processes.
     fn fill_up(&mut self, processes: usize) {
         let is_pid = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().parse::<u32>().is_ok();
         let there = std::fs::read_dir("/proc")
@@ -184,7 +185,7 @@ impl Sleepers {
 impl Drop for Sleepers {
     fn drop(&mut self) {
         for child in &mut self.0 {
-            // Ended already is ended.
+            // The child may have exited.
             let _ = child.kill();
         }
         for child in &mut self.0 {
@@ -219,12 +220,12 @@ impl Target {
         line
     }
 
-    /// When its signal came.
+    /// The time of its signal.
     fn signalled(&mut self) -> Duration {
         Duration::from_nanos(self.line().trim().parse().expect("a time"))
     }
 
-    /// When its nice value was seen to have changed.
+    /// The time at which its changed nice value was seen.
     fn niced(&self) -> Duration {
         let pid = rustix::process::Pid::from_child(&self.child);
         let end = now() + PATIENCE;
@@ -258,7 +259,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// From the last byte of a webhook to the action, on a target of its own.
+    /// The time from the last byte of a webhook to the action on a new target.
     fn react(&self, host_action: &HostAction) -> Duration {
         let mut target = Target::new();
         let pid = target.child.id();
@@ -291,7 +292,7 @@ impl Server {
         now() - sent
     }
 
-    /// Commits in the write-ahead log, and which log that is (sqlite.org/fileformat2.html, section 4).
+    /// Commits in the write-ahead log, and its salt (sqlite.org/fileformat2.html, section 4).
     fn commits(&self) -> (Vec<u8>, usize) {
         let log = std::fs::read(self.storage.join("ledger.db-wal")).expect("a log");
         let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four bytes"));
@@ -302,9 +303,9 @@ impl Server {
         (salt, count)
     }
 
-    /// Commits that a webhook led to, and how long it took to be answered.
+    /// Commits of a webhook, and the time until its response.
     fn cost(&self, body: &str) -> (usize, Duration) {
-        // Some pages of the log were moved to the database by then, or none: a log that starts over counts from nothing.
+        // A checkpoint may restart the log, which then counts from zero.
         let (log, before) = self.commits();
         let time = self.post(body);
         let (same, after) = self.commits();
@@ -312,7 +313,7 @@ impl Server {
     }
 }
 
-/// What renewing leases and alerts that come together cost, as commits.
+/// Counts the commits of renewals and of simultaneous alerts.
 fn count_commits(evenkeel: &Server) {
     let mut targets: Vec<Target> = (0..LEASES).map(|_| Target::new()).collect();
     let all = |status| payload(&[alert("many", 0, status)]);
@@ -322,7 +323,7 @@ fn count_commits(evenkeel: &Server) {
     println!();
     show(format!("{LEASES} leases are taken"), evenkeel.cost(&all("firing")));
     show("the alert is repeated at once".into(), evenkeel.cost(&all("firing")));
-    // `hold` of the rule is 8 s: a quarter of it is over.
+    // A quarter of the rule's `hold` of 8 s.
     std::thread::sleep(Duration::from_millis(2500));
     show(
         "the alert is repeated after a quarter of `hold`".into(),
@@ -360,7 +361,7 @@ impl Connection {
         Connection { stream, reader }
     }
 
-    /// When the last byte was sent.
+    /// Sends a request and returns the time of the last byte.
     fn send(&mut self, path: &str, body: &str) -> Duration {
         let request = format!(
             "POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n\
@@ -369,7 +370,7 @@ impl Connection {
         );
         let (most, last) = request.as_bytes().split_at(request.len() - 1);
         self.stream.write_all(most).expect("the server reads");
-        // A reader without delay has read it by then.
+        // Time for the reader to read the request.
         std::thread::sleep(Duration::from_millis(1));
         let sent = now();
         self.stream.write_all(last).expect("the server reads");
@@ -392,7 +393,7 @@ impl Connection {
 }
 
 fn alert(name: &str, pid: u32, status: &str) -> String {
-    // A pid from a label means a process that is older than the alert.
+    // A pid from a label selects a process that is older than the alert.
     let now = jiff::Timestamp::now().to_string();
     let ends = if status == "firing" {
         "0001-01-01T00:00:00Z"

@@ -1,10 +1,10 @@
-//! What a flood of alerts and a crowded host cost: decoding and matching, and selecting beside plain reads of the same
-//! files. `make bench` runs it; the goals are 50 ms for the first and one and a half times the plain reads for the second.
+//! The cost of many alerts and of many processes: decoding and matching, and selecting compared with plain reads of the
+//! same files. `make bench` runs it; the goals are 50 ms for the first and 1.5 times the plain reads for the second.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use evenkeel::act::guard::Protection;
 use evenkeel::alert::decode::decode;
-use evenkeel::diagnostic::Source;
+use evenkeel::diagnostic::SourceText;
 use evenkeel::engine::select::select;
 use evenkeel::host::{Host, LinuxHost};
 use evenkeel::process::table::Procfs;
@@ -18,11 +18,11 @@ use std::sync::Arc;
 const ALERTS: usize = 1000;
 const RULES: usize = 1000;
 const PROCESSES: usize = 5000;
-/// One of so many processes is what the rule means.
+/// The rule selects one of this many processes.
 const ONE_IN: usize = 100;
 
 fn rules(texts: impl Iterator<Item = String>) -> Vec<Arc<Rule>> {
-    let source = Source::new("bench.yml", format!("rules:\n{}", texts.collect::<String>()));
+    let source = SourceText::new("bench.yml", format!("rules:\n{}", texts.collect::<String>()));
     let context = Context {
         groups: &BTreeMap::new(),
         known_alerts: None,
@@ -91,7 +91,7 @@ fn flood(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Many processes that sleep until this is dropped.
+/// Sleeping processes, which are killed on drop.
 struct Crowd(Vec<Child>);
 
 impl Crowd {
@@ -117,14 +117,14 @@ impl Crowd {
 impl Drop for Crowd {
     fn drop(&mut self) {
         for child in &mut self.0 {
-            // Our own children; one that has ended already is what we want.
+            // The child may have exited.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-/// Reads files of every process as a script would, and throws them away.
+/// Reads files of every process without parsing.
 fn plain_reads(files: &[&str]) -> usize {
     let mut bytes = 0;
     for entry in std::fs::read_dir("/proc").expect("a procfs").flatten() {

@@ -1,5 +1,5 @@
-//! Webhooks per second, processor time per webhook and memory: evenkeel beside Debian's `webhook`, one after the other on
-//! the same machine. `make bench` fetches that and runs this.
+//! Webhooks per second, processor time per webhook and memory of evenkeel and of Debian's `webhook`, one after the
+//! other on the same machine. `make bench` fetches `webhook` and runs this.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,17 +8,17 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// As many as Alertmanagers and receivers that would be busy at once.
+/// Number of connections, as of several Alertmanagers and receivers.
 const CONNECTIONS: usize = 8;
 const REPEATS: u64 = 50_000;
-/// With those before, fewer than may be open at once (4,096): what is beyond is only refused.
+/// Number of new alerts. With those before, fewer than the limit of open episodes (4,096).
 const NEW: u64 = 3_500;
 const TOKEN: &str = "the-token-of-the-benchmark";
 
-/// What one way of asking came to.
+/// The figures of one run.
 struct Figures {
     per_second: f64,
-    /// Of the server and of the commands it ran.
+    /// Processor time of the server and of its commands.
     cpu_microseconds: f64,
     resident_mib: f64,
 }
@@ -32,7 +32,7 @@ struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // What has ended already is what we want.
+        // The server may have exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -84,7 +84,7 @@ fn payload(number: u64) -> String {
     )
 }
 
-/// evenkeel in enforce with a rule for the alert, whose process is not there: each new alert is an episode and a durable line.
+/// evenkeel in enforce with a rule that selects no process: each new alert is an episode and a durable line.
 fn evenkeel() -> Server {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a writable folder");
@@ -129,7 +129,7 @@ fn evenkeel() -> Server {
     }
 }
 
-/// Debian's `webhook` with a hook that checks the same token and runs the cheapest command there is.
+/// Debian's `webhook` with a hook that checks the same token and runs the cheapest command.
 fn webhook() -> Option<Server> {
     let program = tools().join("bin/webhook");
     if !program.exists() {
@@ -173,7 +173,7 @@ fn tools() -> PathBuf {
     target.expect("target/tmp lies in target").join("tools")
 }
 
-/// Sends so many requests after a tenth as many that are not measured.
+/// Sends this many requests, after a tenth as many that are not measured.
 fn measure(server: &Server, requests: u64, body: impl Fn(u64) -> String + Sync) -> Figures {
     let number = AtomicU64::new(1);
     let send = |last: u64| {
@@ -225,7 +225,7 @@ fn exchange(stream: &mut TcpStream, reader: &mut BufReader<TcpStream>, path: &st
     std::io::copy(&mut reader.take(length), &mut std::io::sink()).expect("the server answers");
 }
 
-/// Own processor time and that of children that were waited for: fields 14 to 17 of proc(5), `/proc/PID/stat`.
+/// Processor time of the process and its reaped children: fields 14 to 17 of `/proc/PID/stat` (proc(5)).
 fn cpu_seconds(child: &Child) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("the server runs");
     let (_, fields) = stat.rsplit_once(") ").expect("the name is in brackets");
@@ -238,7 +238,7 @@ fn cpu_seconds(child: &Child) -> f64 {
     ticks / rustix::param::clock_ticks_per_second() as f64
 }
 
-/// `VmHWM` of proc(5).
+/// Peak resident memory: `VmHWM` of proc(5).
 fn peak_resident_mib(child: &Child) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("the server runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

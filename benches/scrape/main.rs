@@ -1,7 +1,7 @@
-//! What a scrape costs, evenkeel and node_exporter side by side in one run on the same collectors, and how that grows with
-//! processes, network devices and scrapers. Absolute figures do not travel between machines; the ratios do.
+//! The cost of a scrape of evenkeel and of node_exporter in one run with the same collectors, and its growth with
+//! processes, network devices and scrapers. Compare ratios, because absolute figures differ between machines.
 //!
-//! Growth with network devices needs root: they are made in a network namespace that ends with the benchmark.
+//! The part with network devices needs root, because it creates them in a network namespace.
 
 mod peer;
 
@@ -11,16 +11,16 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Longer than a sample counts as fresh, so that each of these scrapes reads the host.
+/// Pause between scrapes, longer than a sample stays fresh, so that each scrape reads the host.
 const APART: Duration = Duration::from_millis(120);
 const FRESH_SCRAPES: usize = 150;
 const BURST_SCRAPES: usize = 1000;
-/// What is spent without any scrape is taken off. As long as from one round of the slow collectors to the next, so that there is one
-/// in it.
+/// Time without scrapes, whose processor time is subtracted. As long as the interval of the slow collectors, so that it
+/// includes one round of them.
 const IDLE: Duration = Duration::from_secs(15);
-/// Until both have their buffers and caches.
+/// Scrapes until both programs have their buffers and caches.
 const WARM_SCRAPES: usize = 15;
-/// As in production: evenkeel samples each second, and both are scraped this often.
+/// Length of the run as in production, with a sample each second and regular scrapes.
 const STEADY: Duration = Duration::from_secs(120);
 const SCRAPE_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -49,7 +49,7 @@ fn cpu_ms(peers: &[Peer; 2]) -> Outcome<[f64; 2]> {
     Ok([peers[0].cpu_ms()?, peers[1].cpu_ms()?])
 }
 
-/// Both at once: what else the machine does then falls on both.
+/// Measures both at the same time, so that other load of the machine affects both.
 fn idle_cpu_ms_per_second(peers: &[Peer; 2]) -> Outcome<[f64; 2]> {
     let before = cpu_ms(peers)?;
     std::thread::sleep(IDLE);
@@ -57,7 +57,7 @@ fn idle_cpu_ms_per_second(peers: &[Peer; 2]) -> Outcome<[f64; 2]> {
     Ok([0, 1].map(|index| (after[index] - before[index]) / IDLE.as_secs_f64()))
 }
 
-/// Processor time of each scrape beyond what is spent without any, and sorted latencies.
+/// Processor time per scrape above the idle time, and sorted latencies.
 fn fresh(peers: &mut [Peer; 2], scrapes: usize, idle: [f64; 2]) -> Outcome<([f64; 2], [Vec<f64>; 2])> {
     let before = cpu_ms(peers)?;
     let started = Instant::now();
@@ -128,7 +128,7 @@ fn measure(peers: &mut [Peer; 2]) -> Outcome<[Figures; 2]> {
 
 fn start(home: &std::path::Path) -> Outcome<[Peer; 2]> {
     let mut collectors = vec!["--collector.disable-defaults".to_owned()];
-    // What node_exporter lacks is evenkeel's alone to pay for, and small: `process`, and `groups` without groups.
+    // Collectors that node_exporter lacks are cheap: `process`, and `groups` without groups.
     let shared = COLLECTORS
         .iter()
         .filter(|info| info.default_on && !["process", "groups"].contains(&info.name));
@@ -145,7 +145,7 @@ fn print_row(what: &str, [ours, theirs]: [f64; 2]) {
     println!("{what:<48}{ours:>12.3}{theirs:>16.3}{:>8.3}", ours / theirs);
 }
 
-/// Processor time per fresh scrape, and what is spent each second without any.
+/// Prints the processor time per fresh scrape, and per second without scrapes.
 fn print_growth(what: &str, peers: &mut [Peer; 2]) -> Outcome<()> {
     warm(peers)?;
     let idle = idle_cpu_ms_per_second(peers)?;
@@ -155,13 +155,13 @@ fn print_growth(what: &str, peers: &mut [Peer; 2]) -> Outcome<()> {
     Ok(())
 }
 
-/// Sleepers that end with the benchmark.
+/// Sleeping processes, which are killed on drop.
 struct Sleepers(Vec<Child>);
 
 impl Drop for Sleepers {
     fn drop(&mut self) {
         for child in &mut self.0 {
-            // Ended already is ended.
+            // The child may have exited.
             let _ = child.kill();
         }
         for child in &mut self.0 {
@@ -182,7 +182,7 @@ fn grow_by_processes(peers: &mut [Peer; 2]) -> Outcome<()> {
     Ok(())
 }
 
-/// All scrape at once, each on a connection of its own.
+/// Scrapes concurrently, each scraper on its own connection.
 fn grow_by_scrapers(peers: &mut [Peer; 2]) -> Outcome<()> {
     for count in SCRAPERS {
         let mut spent = [0.0; 2];
@@ -194,7 +194,7 @@ fn grow_by_scrapers(peers: &mut [Peer; 2]) -> Outcome<()> {
             let before = peer.cpu_ms()?;
             for _ in 0..GROWTH_SCRAPES {
                 std::thread::scope(|scope| {
-                    // A scraper beyond `--web.max-requests` is sent away, by both alike.
+                    // Both programs refuse scrapers beyond `--web.max-requests`.
                     let asked: Vec<_> = scrapers
                         .iter_mut()
                         .map(|scraper| scope.spawn(|| drop(scraper.scrape())))
@@ -210,7 +210,7 @@ fn grow_by_scrapers(peers: &mut [Peer; 2]) -> Outcome<()> {
     Ok(())
 }
 
-/// Runs in the namespace: devices come in pairs.
+/// Runs in the namespace. Devices come in pairs.
 fn grow_by_devices(home: &std::path::Path) -> Outcome<()> {
     let mut made = 0;
     for devices in DEVICES {
@@ -229,7 +229,7 @@ fn grow_by_devices(home: &std::path::Path) -> Outcome<()> {
     Ok(())
 }
 
-/// sysfs shows the network namespace in which it was mounted.
+/// Runs in a new namespace with its own sysfs, because sysfs shows the network namespace in which it was mounted.
 fn in_namespace() -> Outcome<()> {
     let inside = "mount -t sysfs sysfs /sys && exec \"$0\" \"$1\"";
     let namespace = ["--net", "--mount", "--", "sh", "-c", inside];

@@ -1,4 +1,4 @@
-//! A server under measurement: started, scraped as Prometheus scrapes, and asked of the kernel what it cost.
+//! A server under measurement: its start, scrapes as by Prometheus, and its cost from the kernel's counters.
 
 use std::error::Error;
 use std::fs;
@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Ends with the benchmark.
+/// A running server, which is killed on drop.
 pub struct Peer {
     pub program: PathBuf,
     pub address: SocketAddr,
@@ -22,17 +22,17 @@ pub struct Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // Ended already is ended.
+        // The server may have exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What is in memory, as `/proc/PID/status` counts it.
+/// Resident memory, from `/proc/PID/status`.
 #[derive(Clone, Copy, Default)]
 pub struct Resident {
     pub all_mb: f64,
-    /// Heap, stacks and what the loader wrote.
+    /// Heap, stacks and relocated data.
     pub anonymous_mb: f64,
     /// Pages of the program and of libraries, which others may share.
     pub file_mb: f64,
@@ -42,7 +42,7 @@ pub fn free_address() -> Outcome<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// evenkeel as this benchmark built it, with `config` for its configuration and a storage directory in `home`.
+/// evenkeel of this build, with `config` as its configuration and a storage directory in `home`.
 pub fn evenkeel(home: &Path, config: &str, more: &[String]) -> Outcome<Peer> {
     let file = home.join("evenkeel.yml");
     fs::write(&file, config)?;
@@ -58,7 +58,7 @@ pub fn evenkeel(home: &Path, config: &str, more: &[String]) -> Outcome<Peer> {
     Peer::start("evenkeel", Path::new(env!("CARGO_BIN_EXE_evenkeel")), address, &args)
 }
 
-/// A program that `tests/tools.sh` put under target/tools.
+/// A program that `tests/tools.sh` fetched into target/tools.
 pub fn tool(name: &'static str, more: &[String]) -> Outcome<Peer> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()
@@ -127,7 +127,7 @@ impl Peer {
     }
 }
 
-/// One connection that stays open, as Prometheus keeps it.
+/// A persistent connection, as Prometheus has.
 pub struct Scraper(BufReader<TcpStream>);
 
 impl Scraper {

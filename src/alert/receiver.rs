@@ -1,10 +1,10 @@
-//! The webhook listener: it decodes an HTTP request, hands the alerts to the engine, and answers with a status code.
-//! Alertmanager retries only on 5xx and on transport errors. So 200 means that every decision is durable, and 503
-//! that the same request may be sent again.
+//! The webhook listener: decodes an HTTP request, passes the alerts to the engine, and responds with a status code.
+//! Alertmanager retries only on 5xx and on transport errors. So 200 means that every decision is durable, and 503 that
+//! the sender may retry the request.
 
 use super::alert::{Alert, Source, Status};
 use super::decode::{DecodeError, Envelope, InvalidEntry, decode};
-use crate::http::answer::{self, Answer};
+use crate::http::response::{self, HttpResponse};
 use crate::http::log_limit::{LogLimit, Permit};
 use crate::http::{Access, BodyError, Denied, Limits, Peer, discard, read_body, serve};
 use crate::telemetry::Telemetry;
@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// Largest body taken, in bytes. An alert is about 500 bytes, so this is a group of some 8,000.
+/// Maximum size of a body in bytes. An alert is about 500 bytes, so this is a group of about 8,000.
 pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
-/// Bodies held at once, in KiB, from the first byte read to the receipt; it bounds the memory under an attack.
+/// Memory for bodies in KiB, from the first byte to the receipt, which bounds the memory under an attack.
 const MAX_BODIES_KIB: usize = 32 * 1024;
 
 /// Timeout of a body. Alertmanager sends from memory.
@@ -36,7 +36,7 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Number of alerts that are freed on the async worker.
 const FEW_ALERTS: usize = 64;
 
-/// Larger bodies are decoded off the async worker: 4 MiB take some ten milliseconds.
+/// Size above which bodies are decoded off the async worker, because 4 MiB take about ten milliseconds.
 const DECODE_INLINE_BYTES: usize = 64 * 1024;
 
 const RETRY_AFTER_SECONDS: u32 = 5;
@@ -44,16 +44,16 @@ const RETRY_AFTER_SECONDS: u32 = 5;
 /// The alerts of one request on their way to the engine.
 #[derive(Debug)]
 pub struct Delivery {
-    /// Few are shared with the receiver until it has answered.
+    /// Shared with the receiver until it has responded, if they are few.
     pub alerts: Arc<Vec<Alert>>,
     pub invalid: Vec<InvalidEntry>,
-    /// When the head of the request was complete.
+    /// The time at which the head of the request was complete.
     pub received_at: Instant,
-    /// Answers the request. Dropping it unused answers 503.
+    /// The reply to the request. Dropping it unused responds with 503.
     pub reply: oneshot::Sender<Receipt>,
 }
 
-/// The engine's answer to a delivery.
+/// The engine's receipt for a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Receipt {
     /// Every decision about every alert is durable.
@@ -69,7 +69,7 @@ pub struct Full;
 
 /// The consumer of deliveries. It must not block, because it runs on an async worker.
 pub trait Inbox: Send + Sync + 'static {
-    /// Hands over a delivery as a whole.
+    /// Accepts a delivery.
     ///
     /// # Errors
     /// When the consumer refuses the delivery as a whole.
@@ -96,7 +96,7 @@ pub struct WebhookReceiver<I> {
 /// The reason to refuse a request.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("it has an Origin header: browsers have no business here")]
+    #[error("it has an Origin header; browsers are not allowed")]
     Origin,
     #[error("there is no such path; alerts go to POST /webhook")]
     Path,
@@ -115,19 +115,19 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn answer(&self) -> Answer {
+    fn to_response(&self) -> HttpResponse {
         let code = match self {
             Refusal::Origin => StatusCode::FORBIDDEN,
             Refusal::Path => StatusCode::NOT_FOUND,
-            Refusal::Method { allow } => return answer::method_not_allowed(allow),
-            Refusal::Denied(denied) => return denied.answer(),
+            Refusal::Method { allow } => return response::method_not_allowed(allow),
+            Refusal::Denied(denied) => return denied.to_response(),
             Refusal::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Body(BodyError::TooSlow { .. }) => StatusCode::REQUEST_TIMEOUT,
             Refusal::Body(BodyError::BrokenOff(_)) | Refusal::Decode(_) => StatusCode::BAD_REQUEST,
-            Refusal::Unavailable(reason) => return answer::unavailable(reason, RETRY_AFTER_SECONDS),
+            Refusal::Unavailable(reason) => return response::unavailable(reason, RETRY_AFTER_SECONDS),
         };
-        answer::text(code, &self.to_string())
+        response::text(code, &self.to_string())
     }
 }
 
@@ -142,7 +142,7 @@ impl<I: Inbox> WebhookReceiver<I> {
         }
     }
 
-    /// Serves until `shutdown` is done and the requests under way are answered.
+    /// Serves until `shutdown` is done and pending requests have their responses.
     pub async fn run(self, listener: TcpListener, limits: Limits, shutdown: impl Future<Output = ()>) {
         let access = self.access.clone();
         let receiver = Arc::new(self);
@@ -153,11 +153,11 @@ impl<I: Inbox> WebhookReceiver<I> {
         serve(listener, limits, access, service, shutdown).await;
     }
 
-    async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer {
+    async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> HttpResponse {
         let answer = match self.take(&mut request).await {
             Ok(answer) => answer,
             Err(refusal) => {
-                let answer = refusal.answer();
+                let answer = refusal.to_response();
                 if let Some(Permit { left_out }) = self.refusals.permit(answer.status().as_u16()) {
                     tracing::warn!(
                         peer = %peer.address,
@@ -180,7 +180,7 @@ impl<I: Inbox> WebhookReceiver<I> {
         answer
     }
 
-    async fn take(&self, request: &mut Request<Incoming>) -> Result<Answer, Refusal> {
+    async fn take(&self, request: &mut Request<Incoming>) -> Result<HttpResponse, Refusal> {
         let received_at = Instant::now();
         if request.headers().contains_key(ORIGIN) {
             return Err(Refusal::Origin);
@@ -190,7 +190,7 @@ impl<I: Inbox> WebhookReceiver<I> {
             ("/webhook" | "/", _) => return Err(Refusal::Method { allow: "POST" }),
             // Health checks need no secret, because the answer says only that the daemon runs.
             ("/-/healthy", &Method::GET | &Method::HEAD) => {
-                return Ok(answer::text(StatusCode::OK, "evenkeel is healthy."));
+                return Ok(response::text(StatusCode::OK, "evenkeel is healthy."));
             }
             ("/-/healthy", _) => return Err(Refusal::Method { allow: "GET, HEAD" }),
             _ => return Err(Refusal::Path),
@@ -220,7 +220,7 @@ impl<I: Inbox> WebhookReceiver<I> {
         envelope: Envelope,
         received_at: Instant,
         _room: OwnedSemaphorePermit,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<HttpResponse, Refusal> {
         if envelope.truncated > 0 {
             tracing::warn!(
                 truncated = envelope.truncated,
@@ -237,7 +237,7 @@ impl<I: Inbox> WebhookReceiver<I> {
             }
         }
         if let Some(first) = invalid.first() {
-            // One line for all of them: a request may hold thousands.
+            // One log line for all entries, because a request may contain thousands.
             tracing::warn!(
                 invalid = invalid.len(),
                 valid = alerts.len(),
@@ -255,7 +255,7 @@ impl<I: Inbox> WebhookReceiver<I> {
         );
         if alerts.is_empty() && invalid.is_empty() {
             self.telemetry.alerts_truncated(envelope.truncated);
-            return Ok(answer::text(StatusCode::OK, "ok: no alerts"));
+            return Ok(response::text(StatusCode::OK, "ok: no alerts"));
         }
         // The reason is for people who send a request by hand; Alertmanager ignores it.
         let reason = invalid.first().map_or(String::new(), |first| format!(": {first}"));
@@ -263,7 +263,8 @@ impl<I: Inbox> WebhookReceiver<I> {
         let (reply, receipt) = oneshot::channel();
         let resolved = alerts.len() - firing;
         let alerts = Arc::new(alerts);
-        // The allocating thread frees the alerts, because two threads would contend for the heap, except if freeing takes long.
+        // The allocating thread frees the alerts, because two threads would contend for the heap, except if freeing
+        // takes long.
         let _kept = (alerts.len() <= FEW_ALERTS).then(|| Arc::clone(&alerts));
         self.inbox
             .deliver(Delivery {
@@ -282,7 +283,7 @@ impl<I: Inbox> WebhookReceiver<I> {
         }
         self.telemetry.alerts_truncated(envelope.truncated);
         match tokio::time::timeout(RECEIPT_TIMEOUT, receipt).await {
-            Ok(Ok(Receipt::Durable)) => Ok(answer::text(StatusCode::OK, &said)),
+            Ok(Ok(Receipt::Durable)) => Ok(response::text(StatusCode::OK, &said)),
             Ok(Ok(Receipt::Unavailable(reason))) => Err(Refusal::Unavailable(reason)),
             Ok(Err(_)) => Err(Refusal::Unavailable("the engine gave no answer".to_owned())),
             Err(_) => Err(Refusal::Unavailable("the engine is too slow".to_owned())),

@@ -1,7 +1,7 @@
 //! The access control of a listener: the checks of a connection and of a request's head before the body is read.
 
-use super::answer::{self, Answer};
 use super::password::Passwords;
+use super::response::{self, HttpResponse};
 use super::token::{TokenError, TokenFile};
 use super::web_file::{Active, WebFile, WebFileError};
 use base64::Engine;
@@ -45,10 +45,10 @@ pub enum Denied {
 
 impl Denied {
     /// The response: 401 with the challenges, 429, or 503 for a fault of evenkeel's own.
-    pub fn answer(&self) -> Answer {
+    pub fn to_response(&self) -> HttpResponse {
         match self {
             Denied::Missing(challenge) | Denied::Wrong(challenge) => {
-                let mut answer = answer::text(StatusCode::UNAUTHORIZED, &self.to_string());
+                let mut answer = response::text(StatusCode::UNAUTHORIZED, &self.to_string());
                 let schemes = [
                     (challenge.bearer, "Bearer realm=\"evenkeel\""),
                     (challenge.basic, "Basic realm=\"evenkeel\", charset=\"UTF-8\""),
@@ -61,12 +61,12 @@ impl Denied {
                 answer
             }
             Denied::TooMany => {
-                let mut answer = answer::text(StatusCode::TOO_MANY_REQUESTS, "too many requests");
-                answer::set(&mut answer, RETRY_AFTER, "1");
+                let mut answer = response::text(StatusCode::TOO_MANY_REQUESTS, "too many requests");
+                response::set(&mut answer, RETRY_AFTER, "1");
                 answer
             }
             // The response omits the path of the file, which the log has.
-            Denied::Token(_) => answer::unavailable("credentials cannot be checked now", RETRY_AFTER_SECONDS),
+            Denied::Token(_) => response::unavailable("credentials cannot be checked now", RETRY_AFTER_SECONDS),
         }
     }
 }
@@ -105,7 +105,8 @@ impl Access {
     /// The active web configuration, if there is a file.
     pub(super) async fn web(&self) -> Option<Arc<Active>> {
         let web = Arc::clone(self.web.as_ref()?);
-        // Reading the files may block, which an async worker must not. The join fails only while the runtime shuts down.
+        // Reading the files may block, which an async worker must not. The join fails only while the runtime shuts
+        // down.
         tokio::task::spawn_blocking(move || web.active()).await.ok()
     }
 

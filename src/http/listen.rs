@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-/// Decides whether the webhook listener may listen at `addr`. Every local user and every container in the host's network
-/// can reach a port on loopback, and the network can reach any other. Unauthenticated clients must not make a root
-/// process act.
+/// Decides whether the webhook listener may listen at `addr`. Every local user and every container in the host's
+/// network can reach a port on loopback, and the network can reach any other. Unauthenticated clients must not make a
+/// root process act.
 ///
 /// # Errors
 /// Names the configuration to change.

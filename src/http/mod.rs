@@ -3,12 +3,12 @@
 //! response.
 
 pub mod access;
-pub mod answer;
 pub mod body;
 pub mod client;
 pub mod listen;
 pub mod log_limit;
 pub mod password;
+pub mod response;
 pub mod server;
 pub mod tls;
 pub mod token;
@@ -16,9 +16,9 @@ pub mod web_config;
 pub mod web_file;
 
 pub use access::{Access, Denied};
-pub use answer::Answer;
 pub use body::{BodyError, discard, read_body};
 pub use listen::may_listen;
+pub use response::HttpResponse;
 pub use server::{Limits, Peer, serve};
 pub use token::{TokenError, TokenFile};
 pub use web_file::WebFileError;

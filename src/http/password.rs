@@ -9,7 +9,8 @@ use tokio::sync::Semaphore;
 /// Maximum number of cached passwords, as in the exporter toolkit. A full cache is cleared.
 const MAX_ACCEPTED: usize = 100;
 
-/// The hash to compare for an unknown user, so that the time does not reveal which users exist. It has bcrypt's default cost.
+/// The hash to compare for an unknown user, so that the time does not reveal which users exist. It has bcrypt's default
+/// cost.
 const HASH_OF_UNKNOWN_USER: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
 
 /// The check of passwords, with a cache of correct ones, because one bcrypt costs as much as thousands of requests.

@@ -2,7 +2,7 @@
 //! TLS; HTTP/2 is used if TLS negotiated it, otherwise HTTP/1.
 
 use super::access::Access;
-use super::answer::Answer;
+use super::response::HttpResponse;
 use super::log_limit::{LogLimit, Permit};
 use super::web_file::Active;
 use hyper::Request;
@@ -80,7 +80,7 @@ pub async fn serve<S, F>(
     shutdown: impl Future<Output = ()>,
 ) where
     S: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = HttpResponse> + Send + 'static,
 {
     let service = Arc::new(service);
     let slots = Arc::new(Semaphore::new(limits.max_connections));
@@ -157,16 +157,16 @@ impl Requests {
 }
 
 /// A pending request. Dropping it ends the request, also when its stream is reset.
-struct UnderWay(Arc<Requests>);
+struct PendingRequest(Arc<Requests>);
 
-impl UnderWay {
-    fn begin(requests: &Arc<Requests>) -> UnderWay {
+impl PendingRequest {
+    fn begin(requests: &Arc<Requests>) -> PendingRequest {
         requests.begun.fetch_add(1, Ordering::Relaxed);
-        UnderWay(Arc::clone(requests))
+        PendingRequest(Arc::clone(requests))
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for PendingRequest {
     fn drop(&mut self) {
         self.0.ended.fetch_add(1, Ordering::Relaxed);
     }
@@ -212,7 +212,7 @@ impl Connection {
     async fn open<S, F>(self, stream: TcpStream, access: Access, service: Arc<S>)
     where
         S: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
-        F: Future<Output = Answer> + Send + 'static,
+        F: Future<Output = HttpResponse> + Send + 'static,
     {
         // Nagle's algorithm would delay responses, which are written at once.
         let _ = stream.set_nodelay(true);
@@ -235,7 +235,7 @@ impl Connection {
         service: Arc<S>,
     ) where
         S: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
-        F: Future<Output = Answer> + Send + 'static,
+        F: Future<Output = HttpResponse> + Send + 'static,
     {
         let accept = tokio::time::timeout(self.limits.header_timeout, TlsAcceptor::from(tls).accept(stream));
         let handshake = tokio::select! {
@@ -265,7 +265,7 @@ impl Connection {
     where
         I: Read + Write + Unpin + 'static,
         S: Fn(Request<Incoming>, Peer) -> F,
-        F: Future<Output = Answer>,
+        F: Future<Output = HttpResponse>,
     {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -280,7 +280,7 @@ impl Connection {
     where
         I: Read + Write + Unpin + 'static,
         S: Fn(Request<Incoming>, Peer) -> F + 'static,
-        F: Future<Output = Answer> + Send + 'static,
+        F: Future<Output = HttpResponse> + Send + 'static,
     {
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -298,16 +298,18 @@ impl Connection {
         service: Arc<S>,
     ) -> impl Service<
         Request<Incoming>,
-        Response = Answer,
+        Response = HttpResponse,
         Error = Infallible,
-        Future = impl Future<Output = Result<Answer, Infallible>> + use<S, F>,
+        Future = impl Future<Output = Result<HttpResponse, Infallible>> + use<S, F>,
     > + use<S, F>
     where
         S: Fn(Request<Incoming>, Peer) -> F,
-        F: Future<Output = Answer>,
+        F: Future<Output = HttpResponse>,
     {
         let (peer, requests) = (self.peer, Arc::clone(&self.requests));
-        service_fn(move |request| dressed(service(request, peer), active.clone(), UnderWay::begin(&requests)))
+        service_fn(move |request| {
+            with_headers(service(request, peer), active.clone(), PendingRequest::begin(&requests))
+        })
     }
 
     /// Drives a connection until it ends, the shutdown times out, or its slot is needed.
@@ -357,11 +359,11 @@ impl Connection {
 }
 
 /// The response of the service, with the headers of the connection's web configuration.
-async fn dressed(
-    answer: impl Future<Output = Answer>,
+async fn with_headers(
+    answer: impl Future<Output = HttpResponse>,
     active: Option<Arc<Active>>,
-    _under_way: UnderWay,
-) -> Result<Answer, Infallible> {
+    _pending: PendingRequest,
+) -> Result<HttpResponse, Infallible> {
     let mut answer = answer.await;
     for (name, value) in active.iter().flat_map(|active| &active.config.headers) {
         answer.headers_mut().insert(name, value.clone());

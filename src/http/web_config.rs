@@ -1,7 +1,7 @@
 //! The format of exporter-toolkit's web configuration file. It reads strings only; `tls` opens certificates, and
 //! `web_file` notices changes.
 
-use crate::diagnostic::{Source, Span};
+use crate::diagnostic::{SourceText, Span};
 use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
@@ -161,7 +161,7 @@ impl WebConfig {
     /// # Errors
     /// Names the setting and the correction, and never quotes a hash.
     pub fn parse(text: &str, folder: &Path) -> Result<WebConfig, WebConfigError> {
-        let read: Result<Option<Written>, _> = crate::yaml::from_str(&Source::new("", text));
+        let read: Result<Option<Written>, _> = crate::yaml::from_str(&SourceText::new("", text));
         let written = read
             .map_err(|wrong| {
                 let Span { line, column, .. } = wrong.span.unwrap_or(Span::START);

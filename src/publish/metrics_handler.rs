@@ -8,6 +8,7 @@ use super::page;
 use super::response_cache::{CachedResponse, ResponseCache};
 use super::status::{Status, status};
 use crate::family::{DescriptorCache, DescriptorPool, Family, label};
+use crate::http::HttpResponse;
 use crate::sense::{COLLECTORS, Sampler, Snapshot};
 use crate::telemetry::Telemetry;
 use http_body_util::Full;
@@ -47,9 +48,6 @@ pub type ReloadFn = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// A source of further families, called for each scrape; it must be quick.
 pub type FamilySource = Box<dyn Fn() -> Vec<Family> + Send + Sync>;
-
-/// A response of this listener, wholly in memory.
-pub type HttpResponse = Response<Full<Bytes>>;
 
 pub struct HandlerOptions {
     /// `--web.telemetry-path`.

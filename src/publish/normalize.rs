@@ -81,7 +81,7 @@ fn share_names(one: Point, other: Point) -> bool {
 
 /// A hash of a label set that ignores the order of labels. The standard hasher is several times as expensive on short
 /// strings; a sender of labels that collide hides only its own series.
-fn identity(point: Point) -> u64 {
+fn label_set_hash(point: Point) -> u64 {
     point
         .labels
         .iter()
@@ -92,7 +92,7 @@ fn identity(point: Point) -> u64 {
 }
 
 /// The hash among points that share their names.
-fn identity_by_values(point: Point) -> u64 {
+fn value_hash(point: Point) -> u64 {
     let mut hasher = FxBuildHasher.build_hasher();
     point.labels.iter().for_each(|(_, value)| value.hash(&mut hasher));
     hasher.finish()
@@ -145,10 +145,10 @@ pub fn normalize<'a>(families: impl Iterator<Item = &'a Family>, order: &FamilyO
         }
         if normalized.points.len() > begin + 1 {
             seen.clear();
-            let identity = if are_alike { identity_by_values } else { identity };
+            let label_set_hash = if are_alike { value_hash } else { label_set_hash };
             let mut kept = begin;
             for index in begin..normalized.points.len() {
-                if seen.insert(identity(normalized.points[index])) {
+                if seen.insert(label_set_hash(normalized.points[index])) {
                     normalized.points[kept] = normalized.points[index];
                     kept += 1;
                 }

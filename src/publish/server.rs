@@ -38,7 +38,7 @@ pub async fn serve(
                         let peer = peer.address;
                         tracing::warn!(%peer, reason = %denied, left_out, "request to metrics listener denied");
                     }
-                    denied.answer()
+                    denied.to_response()
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! The webhook under siege: whatever strangers send, evenkeel lives, stays small, is scraped, and acts on what is valid.
+//! The webhook under attack: with any input, evenkeel keeps running, stays small, serves scrapes, and acts on valid
+//! alerts.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -19,12 +20,12 @@ const DEFAULT_SECONDS: u64 = 10;
 const TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECTIONS_AT_ONCE: u64 = 1000;
 const RULE_NICE: i32 = 15;
-/// 32 MiB of bodies, what decoding makes of them, and the buffers of 256 connections.
+/// Permitted growth: 32 MiB of bodies, their decoded form, and the buffers of 256 connections.
 const MAX_GROWTH_BYTES: u64 = 128 * 1024 * 1024;
-/// Descriptors that come and go in quiet times.
+/// Permitted change of the number of descriptors without load.
 const SPARE_DESCRIPTORS: usize = 16;
 
-/// One way to bother the listener, done over and over.
+/// An attack on the listener, which is repeated.
 type Attack = fn(SocketAddr) -> std::io::Result<()>;
 
 const ATTACKS: [(&str, Attack); 13] = [
@@ -100,7 +101,7 @@ fn head(length: &str) -> String {
     )
 }
 
-/// Writes the parts, says that this is all, and reads what comes.
+/// Writes the parts, shuts down the sending side, and reads the response.
 fn converse(at: SocketAddr, parts: &[String]) -> std::io::Result<()> {
     let mut stream = connect(at)?;
     for part in parts {
@@ -120,7 +121,7 @@ fn post(at: SocketAddr, body: &[u8]) -> std::io::Result<()> {
     http::request(at, "POST", "/webhook", &headers, body).map(drop)
 }
 
-/// Sends as Alertmanager does: again, while it is told to come later or is not heard.
+/// Sends a payload as Alertmanager does, with retries after errors and 503.
 fn insist(evenkeel: &Daemon, payload: &str) {
     let authorization = format!("Bearer {TOKEN}");
     let headers = [
@@ -144,7 +145,7 @@ fn seconds() -> u64 {
 #[test]
 fn a_besieged_webhook_lives_and_acts() {
     let limit = getrlimit(Resource::Nofile);
-    // The thousand connections are ours too. Where that is not allowed fewer are opened.
+    // The test needs a thousand connections as well. With a lower hard limit it opens fewer.
     let _ = setrlimit(
         Resource::Nofile,
         Rlimit {
@@ -169,7 +170,7 @@ fn a_besieged_webhook_lives_and_acts() {
         for ((_, attack), count) in ATTACKS.iter().zip(&done) {
             threads.spawn(|| {
                 while Instant::now() < end {
-                    // A reset connection is what an attacker may expect.
+                    // The connection may be reset.
                     let _ = attack(evenkeel.webhook);
                     count.fetch_add(1, Ordering::Relaxed);
                 }
@@ -186,7 +187,7 @@ fn a_besieged_webhook_lives_and_acts() {
                 std::thread::sleep(Duration::from_millis(50));
             }
         });
-        // The alert comes and goes all the time, each time as a new one.
+        // The alert fires and resolves repeatedly, each time as a new one.
         while Instant::now() < end && !watch.is_finished() {
             let mut alert = firing(json!({"alertname": "Test", "instance": node_name()}));
             alert["startsAt"] = json!(jiff::Timestamp::now().to_string());

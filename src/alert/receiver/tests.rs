@@ -1,4 +1,4 @@
-//! The real listener on a free port, spoken to over plain sockets.
+//! The real listener on a free port, with clients on plain sockets.
 
 use super::*;
 use crate::family::SampleValue;
@@ -156,7 +156,7 @@ fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 
 const JSON: &str = "Content-Type: application/json\r\n";
 
-/// An engine that makes everything durable, and what it got.
+/// An engine that makes everything durable, and its deliveries.
 fn durable() -> (impl Inbox, mpsc::Receiver<Delivery>) {
     let (sender, deliveries) = mpsc::sync_channel(100);
     let inbox = move |mut delivery: Delivery| {
@@ -396,7 +396,7 @@ fn a_request_without_alerts_is_answered_without_the_engine() {
 }
 
 #[test]
-fn what_is_not_durable_is_not_acknowledged() {
+fn failed_delivery_is_not_acknowledged() {
     let check = |inbox: Box<dyn Fn(Delivery) -> Result<(), Full> + Send + Sync>, says: &str, received: f64| {
         let site = Site::start(Access::open(), inbox);
         let reply = site.post("/webhook", JSON, GOOD);
@@ -420,7 +420,7 @@ fn what_is_not_durable_is_not_acknowledged() {
         Ok(())
     };
     check(Box::new(unwritable), "ledger cannot be written", 1.0);
-    // Dropped with its reply, as by an engine that dies in the midst of it.
+    // Drops the delivery with its reply, as an engine does that panics while handling it.
     check(Box::new(|_| Ok(())), "no answer", 1.0);
 }
 
@@ -442,7 +442,7 @@ fn empty_token_file_rejects_requests_as_retryable() {
 }
 
 #[test]
-fn a_new_token_counts_at_once_and_the_former_no_longer_when_it_was_seen() {
+fn new_token_is_valid_at_once_and_invalidates_the_former() {
     let dir = tempfile::tempdir().unwrap();
     let (inbox, _deliveries) = durable();
     let site = Site::start(with_token(&dir), inbox);
@@ -486,7 +486,7 @@ fn requests_in_a_row_on_one_connection_are_answered_in_order() {
 }
 
 #[test]
-fn what_is_not_http_is_cut_off_with_one_log_line() {
+fn invalid_http_closes_the_connection_with_one_log_line() {
     for garbage in [
         &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -497,9 +497,9 @@ fn what_is_not_http_is_cut_off_with_one_log_line() {
         let mut stream = TcpStream::connect(site.addr).unwrap();
         stream.write_all(garbage).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
-        // Only the end of the connection matters; it may come as a reset.
+        // The connection may end with a reset.
         let _ = stream.read_to_end(&mut Vec::new());
-        // The line may be written just after the connection's end, but not after the listener's.
+        // The log line may follow the end of the connection, but not that of the listener.
         let log = site.log.clone();
         drop(site);
         let lines = log.take_lines();
@@ -509,7 +509,7 @@ fn what_is_not_http_is_cut_off_with_one_log_line() {
 }
 
 #[test]
-fn a_peer_that_never_ends_its_head_is_cut_off() {
+fn incomplete_head_closes_the_connection() {
     let limits = Limits {
         max_connections: 1,
         header_timeout: Duration::from_millis(50),
@@ -519,9 +519,9 @@ fn a_peer_that_never_ends_its_head_is_cut_off() {
     let site = Site::start_within(limits, Access::open(), inbox);
     let mut slow = TcpStream::connect(site.addr).unwrap();
     slow.write_all(b"POST /webhook HTTP/1.1\r\nHost:").unwrap();
-    // There is one slot only: this is answered because the slow one lost it.
+    // There is only one slot, so this succeeds only because the slow connection lost it.
     assert_eq!(site.post("/webhook", JSON, GOOD).code, 200);
-    // The kernel resets where it still holds something unread.
+    // The kernel resets a connection with unread data.
     match slow.read_to_end(&mut Vec::new()) {
         Ok(bytes) => assert_eq!(bytes, 0),
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
@@ -529,7 +529,7 @@ fn a_peer_that_never_ends_its_head_is_cut_off() {
 }
 
 #[test]
-fn a_shutdown_waits_for_the_answer_under_way() {
+fn shutdown_waits_for_a_pending_response() {
     let (sender, deliveries) = mpsc::sync_channel(1);
     let mut site = Site::start(Access::open(), move |delivery| {
         sender.try_send(delivery).map_err(|_| Full)
@@ -538,7 +538,7 @@ fn a_shutdown_waits_for_the_answer_under_way() {
     stream.write_all(&post("/webhook", JSON, GOOD.as_bytes())).unwrap();
     let delivery = deliveries.recv().unwrap();
     drop(site.shutdown.take());
-    // The listener is gone once a connection is refused; only then does the engine answer.
+    // Connections are refused once the listener is closed. Only then the engine replies.
     while TcpStream::connect(site.addr).is_ok() {
         std::thread::yield_now();
     }

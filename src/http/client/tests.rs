@@ -1,7 +1,7 @@
 //! The client against evenkeel's own server, plain and with TLS.
 
 use super::*;
-use crate::http::{Access, Answer, Limits, answer, serve};
+use crate::http::{Access, HttpResponse, Limits, response, serve};
 use hyper::header::LOCATION;
 use rcgen::{CertificateParams, KeyPair};
 use std::fs;
@@ -20,7 +20,7 @@ fn settings() -> Settings {
 }
 
 /// Responds by path: late, with too large a body, with a redirect, or with the client's `Authorization`.
-async fn service(request: Request<Incoming>) -> Answer {
+async fn service(request: Request<Incoming>) -> HttpResponse {
     let who = request
         .headers()
         .get(AUTHORIZATION)
@@ -28,15 +28,15 @@ async fn service(request: Request<Incoming>) -> Answer {
     match request.uri().path() {
         "/late" => {
             tokio::time::sleep(TIMEOUT * 4).await;
-            answer::text(StatusCode::OK, "late")
+            response::text(StatusCode::OK, "late")
         }
-        "/large" => answer::text(StatusCode::OK, &"x".repeat(2000)),
+        "/large" => response::text(StatusCode::OK, &"x".repeat(2000)),
         "/elsewhere" => {
-            let mut answer = answer::text(StatusCode::FOUND, "");
+            let mut answer = response::text(StatusCode::FOUND, "");
             answer.headers_mut().insert(LOCATION, HeaderValue::from_static("/who"));
             answer
         }
-        _ => answer::text(StatusCode::OK, who.unwrap_or("anonymous")),
+        _ => response::text(StatusCode::OK, who.unwrap_or("anonymous")),
     }
 }
 

@@ -16,7 +16,8 @@ pub struct Trust {
     /// Certificate authorities to trust instead of those of the system.
     pub ca_file: Option<PathBuf>,
     /// The client's certificate and key.
-    pub identity: Option<(PathBuf, PathBuf)>,
+    #[serde(rename = "identity")]
+    pub certificate: Option<(PathBuf, PathBuf)>,
     /// The name in the server's certificate, if it differs from the host name.
     pub server_name: Option<String>,
     pub insecure_skip_verify: bool,
@@ -39,7 +40,7 @@ impl Trust {
         } else {
             builder.with_root_certificates(self.roots()?)
         };
-        let Some((cert_file, key_file)) = &self.identity else {
+        let Some((cert_file, key_file)) = &self.certificate else {
             return Ok(builder.with_no_client_auth());
         };
         builder

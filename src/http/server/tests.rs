@@ -1,7 +1,7 @@
 //! The real server with real TLS on a free port, and certificates made for the test.
 
 use super::*;
-use crate::http::answer;
+use crate::http::response;
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use rcgen::string::Ia5String;
@@ -113,8 +113,8 @@ impl Site {
     fn start_with(access: Access) -> Site {
         let service = move |request: Request<Incoming>, access: Access| async move {
             match access.admit(request.headers()).await {
-                Ok(()) => answer::text(StatusCode::OK, &format!("{:?}", request.version())),
-                Err(denied) => denied.answer(),
+                Ok(()) => response::text(StatusCode::OK, &format!("{:?}", request.version())),
+                Err(denied) => denied.to_response(),
             }
         };
         Site::serve(Limits::default(), access, service)
@@ -123,7 +123,7 @@ impl Site {
     fn serve<S, F>(limits: Limits, access: Access, service: S) -> Site
     where
         S: Fn(Request<Incoming>, Access) -> F + Send + Sync + 'static,
-        F: Future<Output = Answer> + Send + 'static,
+        F: Future<Output = HttpResponse> + Send + 'static,
     {
         let (shutdown, stop) = oneshot::channel::<()>();
         let (bound, addr) = mpsc::channel();
@@ -475,7 +475,7 @@ fn connection_of_a_peer_that_does_not_read_is_closed() {
         } else {
             Bytes::from("small")
         };
-        async move { answer::answer(StatusCode::OK, "text/plain", body) }
+        async move { response::with_body(StatusCode::OK, "text/plain", body) }
     });
     let mut lazy = std::net::TcpStream::connect(site.addr).unwrap();
     lazy.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -491,7 +491,7 @@ fn idle_connections_are_closed_for_active_ones() {
         ..Limits::default()
     };
     let site = Site::serve(limits, Access::open(), |_, _| async {
-        answer::text(StatusCode::OK, "fine")
+        response::text(StatusCode::OK, "fine")
     });
     let silent: Vec<_> = (0..10)
         .map(|_| std::net::TcpStream::connect(site.addr).unwrap())

@@ -1,4 +1,4 @@
-//! The loader of configuration and rules: it finds and reads all files, and reports all errors at once. Nothing reads
+//! The loader of configuration and rules: finds and reads all files, and reports all errors at once. Nothing reads
 //! these files later.
 
 mod alertmanagers;
@@ -11,7 +11,7 @@ pub use alertmanagers::LastGood;
 pub use file::CONFIG;
 
 use crate::act::guard::Budget;
-use crate::diagnostic::{Diagnostic, Findings, Severity, Source, Span};
+use crate::diagnostic::{Diagnostic, Findings, Severity, SourceText, Span};
 use crate::http::client;
 use crate::ledger::Retention;
 use crate::process::{ProcessFields, Selector};
@@ -37,8 +37,8 @@ pub struct Config {
     /// Alertmanagers to poll; all of them are one source.
     pub alertmanagers: Vec<Alertmanagers>,
     pub reconcile: Reconcile,
-    pub identity: HostNames,
-    /// Added to the built-in protection.
+    pub host_names: HostNames,
+    /// Selectors that add to the built-in protection.
     pub protect: Vec<Selector>,
     pub budget: Budget,
     /// Whether rules may run commands.
@@ -49,7 +49,7 @@ pub struct Config {
     pub retention: Retention,
     /// Whether evenkeel locks its memory.
     pub lock_memory: bool,
-    /// In the order of the file.
+    /// The process groups in the order of the file.
     pub process_groups: Vec<ProcessGroup>,
     /// Labels of own alerts. The node name is added as `instance` unless that is given.
     pub local: BTreeMap<String, String>,
@@ -63,7 +63,7 @@ pub struct Sampling {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Webhook {
-    /// Absolute or relative to the working directory; it held a token when the configuration was loaded.
+    /// Absolute or relative to the working directory. The file had a token when the configuration was loaded.
     pub token_file: Option<PathBuf>,
     pub allow_unauthenticated: bool,
 }
@@ -120,7 +120,7 @@ impl Config {
     /// Loads a configuration file and every file that it names.
     ///
     /// # Errors
-    /// Everything that is wrong with any of them, warnings included.
+    /// All findings in any of them, warnings included.
     pub fn load(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
         let name = path.display().to_string();
         let source = file_source::read(path).map_err(|problem| {
@@ -146,9 +146,9 @@ impl Config {
     /// A configuration and the rule files and alerting rule files that it may name, all as text.
     ///
     /// # Errors
-    /// Everything that is wrong with any of them, warnings included.
+    /// All findings in any of them, warnings included.
     pub fn from_texts(text: &str, files: &[(&str, &str)]) -> Result<Loaded, Vec<Diagnostic>> {
-        assemble(&Source::new("evenkeel.yml", text), &FileSource::Texts(files))
+        assemble(&SourceText::new("evenkeel.yml", text), &FileSource::Texts(files))
     }
 
     pub fn groups(&self) -> BTreeMap<String, Arc<Selector>> {
@@ -159,16 +159,16 @@ impl Config {
     }
 }
 
-/// Reads a text file of sane size.
+/// Reads a text file of limited size.
 ///
 /// # Errors
 /// With the reason.
-pub fn read_file(path: &Path) -> Result<Source, String> {
+pub fn read_file(path: &Path) -> Result<SourceText, String> {
     file_source::read(path)
 }
 
-/// Compiles the rule files that these patterns name, relative to a directory. Errors in the patterns are added to `findings`, errors
-/// in the files are returned.
+/// Compiles the rule files that these patterns name, relative to a directory. Errors in the patterns are added to
+/// `findings`, errors in the files are returned.
 pub fn compile_rules(
     directory: &Path,
     patterns: &[Text],
@@ -202,7 +202,7 @@ pub fn diagnose_unread(error: &RuleError) -> Diagnostic {
     }
 }
 
-fn assemble(source: &Source, shelf: &FileSource) -> Result<Loaded, Vec<Diagnostic>> {
+fn assemble(source: &SourceText, shelf: &FileSource) -> Result<Loaded, Vec<Diagnostic>> {
     let mut findings = Findings::new(source);
     let written = file::read(shelf, &mut findings);
     let rule_sources = shelf.find("rule_files", &written.rule_files, &mut findings);
@@ -257,7 +257,7 @@ fn assemble(source: &Source, shelf: &FileSource) -> Result<Loaded, Vec<Diagnosti
     }
 }
 
-/// What the alerting rules raise, with what of it is the same for every series.
+/// The alerts of the alerting rules, with the labels that are the same for every series.
 fn own_alerts(files: &[RuleFile], evaluation_interval: Duration) -> Vec<OwnAlert> {
     let groups = files.iter().flat_map(|file| &file.groups);
     let alerts = groups.flat_map(|group| {
@@ -289,7 +289,7 @@ fn alert_names(files: &[RuleFile]) -> BTreeSet<String> {
 }
 
 /// The span of an error without a column: from the first letter of its line to the end.
-fn diagnose(source: &Source, error: &RuleError) -> Diagnostic {
+fn diagnose(source: &SourceText, error: &RuleError) -> Diagnostic {
     let help = error.hint.clone().unwrap_or_default();
     let Some(line) = error.line else {
         return Diagnostic::of_file(Severity::Error, source.name(), &error.message, help);

@@ -1,16 +1,16 @@
-//! A diagnostic, that is an error or a warning for people: the place, the source line with a mark, the message, and a
-//! hint. It knows strings and positions, and nothing of YAML, rules or files.
+//! A diagnostic, which is an error or a warning for people: the place, the source line with a mark, the message, and a
+//! hint. It is independent of YAML, rules and files.
 
 use crate::terminal::{COLUMNS, width, wrap};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::ops::Range;
 
-/// Characters of the source line that a diagnostic keeps before and after the start of its mark. Both are more than a
-/// rendered line shows, and bound what a file of one endless line can cost.
+/// Characters of the source line that a diagnostic keeps before and after the start of its mark. Both exceed a rendered
+/// line, and bound the memory for a file of one endless line.
 const EXCERPT_BEFORE: usize = 80;
 const EXCERPT_AFTER: usize = 160;
-/// More findings than this in one file do not help and could fill memory.
+/// Maximum number of findings in one file, because more do not help and could fill memory.
 const MAX_FINDINGS: usize = 100;
 const TAB: &str = "    ";
 
@@ -31,7 +31,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// The first character of a text: for what is wrong with it as a whole.
+    /// The first character of a file, for errors of the file as a whole.
     pub const START: Span = Span {
         line: 1,
         column: 1,
@@ -39,7 +39,7 @@ impl Span {
     };
 }
 
-/// A value and where it was written.
+/// A value with its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spanned<T> {
     pub value: T,
@@ -74,7 +74,7 @@ pub struct Diagnostic {
     pub severity: Severity,
     /// The file as the user named it.
     pub file: String,
-    /// `None` for what is wrong with the file as a whole.
+    /// `None` for an error of the file as a whole.
     #[serde(flatten)]
     pub span: Option<Span>,
     #[serde(skip_serializing_if = "Option::is_none", flatten)]
@@ -83,13 +83,13 @@ pub struct Diagnostic {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     pub message: String,
-    /// What would be right.
+    /// The correction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
 }
 
 impl Diagnostic {
-    /// A finding about a file as a whole, or one that could not be read. An empty help is none.
+    /// A finding about a file as a whole, or an unreadable one. An empty help means none.
     pub fn of_file(severity: Severity, file: &str, message: impl Into<String>, help: impl Into<String>) -> Self {
         Diagnostic {
             severity,
@@ -196,16 +196,16 @@ pub fn render_all(diagnostics: &[Diagnostic], color: bool) -> String {
     out
 }
 
-/// A text under the name by which the user knows it.
+/// A source text with its file name as the user wrote it.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub struct SourceText {
     name: String,
     text: String,
     /// Byte offset at which each line starts.
     line_starts: Vec<usize>,
 }
 
-impl Source {
+impl SourceText {
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
         let mut text = text.into();
         if text.starts_with('\u{feff}') {
@@ -220,7 +220,7 @@ impl Source {
                 line_starts.push(offset + 1);
             }
         }
-        Source {
+        SourceText {
             name: name.into(),
             text,
             line_starts,
@@ -235,7 +235,7 @@ impl Source {
         &self.text
     }
 
-    /// A line without its break, counted from 1; empty where there is none.
+    /// A line without its break, counted from 1; empty if there is no such line.
     pub fn line(&self, number: usize) -> &str {
         let start = number.checked_sub(1).and_then(|index| self.line_starts.get(index));
         let Some(&start) = start else { return "" };
@@ -248,7 +248,7 @@ impl Source {
         (1..=self.line_starts.len()).map(|number| self.line(number))
     }
 
-    /// A finding at a place in this text. An empty help is none.
+    /// A finding at a position in this source. An empty help means none.
     pub fn diagnose(
         &self,
         severity: Severity,
@@ -259,7 +259,7 @@ impl Source {
         let skip = span.column.saturating_sub(1 + EXCERPT_BEFORE);
         let mut rest = self.line(span.line).chars().skip(skip);
         let text = rest.by_ref().take(EXCERPT_BEFORE + EXCERPT_AFTER).collect();
-        // What is wrong with nothing at all is marked where it should be.
+        // An error about something missing has a mark where it should be.
         let width = span.width.max(1);
         Diagnostic {
             span: Some(Span { width, ..span }),
@@ -272,17 +272,17 @@ impl Source {
     }
 }
 
-/// What was found in one text so far. Consumers add to it and go on, so that every error shows at once.
+/// The findings in one source. Readers add findings and continue, so that all errors show at once.
 #[derive(Debug)]
 pub struct Findings<'s> {
-    source: &'s Source,
+    source: &'s SourceText,
     rule: Option<String>,
     diagnostics: Vec<Diagnostic>,
     not_kept: usize,
 }
 
 impl<'s> Findings<'s> {
-    pub fn new(source: &'s Source) -> Self {
+    pub fn new(source: &'s SourceText) -> Self {
         Findings {
             source,
             rule: None,
@@ -291,7 +291,7 @@ impl<'s> Findings<'s> {
         }
     }
 
-    pub fn source(&self) -> &'s Source {
+    pub fn source(&self) -> &'s SourceText {
         self.source
     }
 
@@ -332,7 +332,7 @@ impl<'s> Findings<'s> {
     }
 
     pub fn has_errors(&self) -> bool {
-        // What was not kept counts as an error: a file with that many findings is not one to load.
+        // Dropped findings count as errors, because a file with that many findings must not load.
         self.not_kept > 0
             || self
                 .diagnostics
@@ -353,10 +353,10 @@ impl<'s> Findings<'s> {
     }
 }
 
-/// A shorter beginning of a word could be that of many.
+/// Minimum length of a prefix for a suggestion, because many words share shorter ones.
 const MIN_PREFIX_CHARS: usize = 3;
 
-/// What the same is called elsewhere: in ps(1), in systemd's unit files, in ananicy's rules.
+/// Names of keys in other programs: ps(1), systemd's unit files, ananicy's rules.
 const CALLED_ELSEWHERE: [(&str, &str); 14] = [
     ("args", "cmdline"),
     ("cmd", "cmdline"),
@@ -374,12 +374,12 @@ const CALLED_ELSEWHERE: [(&str, &str); 14] = [
     ("cpus", "affinity"),
 ];
 
-/// The candidate that was probably meant: the one with the fewest typing slips, and few enough of them, else the one that
-/// is called so elsewhere, else the only one that begins so.
+/// The candidate that was probably meant: the one with the fewest typing errors, if they are few; else the one with
+/// this name in another program; else the only one with this prefix.
 pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let plain = |text: &str| text.to_lowercase().replace('-', "_");
     let word = plain(word);
-    // A third of the letters may be wrong: more and the guess is noise.
+    // At most a third of the letters may be wrong, because more would suggest unrelated words.
     let most = (word.chars().count() / 3).max(1);
     let candidates: Vec<&str> = candidates.into_iter().collect();
     let close = candidates
@@ -403,7 +403,7 @@ pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) ->
     }
 }
 
-/// "did you mean …?" where a near candidate exists, else the list of them all.
+/// "did you mean …?" if a similar candidate exists, else the list of all candidates.
 pub fn suggest(word: &str, what: &str, candidates: &[&str]) -> String {
     match nearest(word, candidates.iter().copied()) {
         Some(candidate) => format!("did you mean `{candidate}`?"),
@@ -411,7 +411,7 @@ pub fn suggest(word: &str, what: &str, candidates: &[&str]) -> String {
     }
 }
 
-/// One character as a terminal may show it safely: escapes for controls and for marks that reorder text.
+/// A character that is safe on a terminal: control characters and marks that reorder text are escaped.
 fn cell(character: char) -> String {
     match character {
         '\t' => TAB.to_owned(),
@@ -422,12 +422,13 @@ fn cell(character: char) -> String {
     }
 }
 
-/// Bidirectional and zero-width format characters (Unicode UAX #9, and the "Trojan Source" paper on what they hide).
+/// Whether a character is a bidirectional or zero-width format character (Unicode UAX #9, and the "Trojan Source"
+/// paper).
 fn is_invisible(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// A text as a terminal may show it safely, on one line.
+/// A string that is safe on a terminal, on one line.
 pub fn printable(text: &str) -> String {
     text.chars().map(cell).collect()
 }
@@ -449,7 +450,7 @@ fn window(excerpt: &Excerpt, span: Span, columns: usize) -> (String, Range<usize
             used += if fits { width(cell) } else { 0 };
             fits
         };
-        // What stands before the mark explains it, what is in it matters most: a third of the room, then the rest.
+        // A third of the columns shows the text before the mark, and the rest the mark and the text after it.
         while first > 0 && fits(&cells[first - 1], room / 3) {
             first -= 1;
         }
@@ -478,7 +479,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, line: usize, column: usize, width: usize, expected: &[&str]) {
-        let source = Source::new("rules/batch.yml", text);
+        let source = SourceText::new("rules/batch.yml", text);
         let diagnostic = source.diagnose(Severity::Error, Span { line, column, width }, "wrong", "");
         let rendered = diagnostic.render(false);
         let excerpt: Vec<&str> = rendered.lines().skip(3).collect();
@@ -519,7 +520,7 @@ mod tests {
 
     #[test]
     fn whole_finding_reads_like_rustc() {
-        let source = Source::new("rules/batch.yml", "rules:\n  - nam: x\n");
+        let source = SourceText::new("rules/batch.yml", "rules:\n  - nam: x\n");
         let mut findings = Findings::new(&source);
         findings.set_rule(Some("x"));
         let help = "did you mean `name`? A rule needs one that is its own, because ledger and metrics show it as label";
@@ -574,13 +575,13 @@ error: unknown key `nam` in a rule
     }
 
     #[test]
-    fn what_is_missing_is_marked_too() {
+    fn missing_text_is_marked() {
         let span = Span {
             line: 1,
             column: 3,
             width: 0,
         };
-        let found = Source::new("x.yml", "- \n").diagnose(Severity::Error, span, "nothing", "");
+        let found = SourceText::new("x.yml", "- \n").diagnose(Severity::Error, span, "nothing", "");
         assert_eq!(found.span.map(|span| span.width), Some(1));
         assert!(found.render(false).contains('^'));
     }

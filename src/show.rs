@@ -26,9 +26,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The webhook accepts no larger payload either.
+/// Maximum size of a payload, as for the webhook.
 const MAX_PAYLOAD_BYTES: u64 = 4 << 20;
-/// Longer lines are hard to read, even on a wide terminal.
+/// Maximum width, because longer lines are hard to read even on a wide terminal.
 const MAX_COLUMNS: usize = 120;
 
 /// Prints the findings in configuration, rules and alerting rules.
@@ -209,7 +209,7 @@ fn linux_host(procfs: &Path) -> Result<LinuxHost, String> {
 /// Runs test files and prints the differences from their expectations.
 pub fn tests(command: &Test) -> ExitCode {
     let play = |file: &std::path::PathBuf| progress::during(&file.display().to_string(), || test::run(file));
-    let reports: Vec<test::Report> = command.files.iter().map(play).collect();
+    let reports: Vec<test::TestReport> = command.files.iter().map(play).collect();
     match command.output {
         Output::Json => println!("{}", json(&reports)),
         Output::Text => {
@@ -218,7 +218,7 @@ pub fn tests(command: &Test) -> ExitCode {
             }
         }
     }
-    if reports.iter().all(test::Report::is_ok) {
+    if reports.iter().all(test::TestReport::is_ok) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -292,7 +292,7 @@ fn try_explain(command: &Explain, payload_file: &Path) -> Result<String, String>
             let failed = |error: &dyn std::fmt::Display| format!("{}: {error}\n", file.display());
             let bytes = std::fs::read(file).map_err(|error| failed(&error))?;
             let recording = recording::read(&bytes).map_err(|error| failed(&error))?;
-            policy.host_identity = HostIdentity::new(loaded.config.identity.labels.clone(), "", "", &recording.names);
+            policy.host_identity = HostIdentity::new(loaded.config.host_names.labels.clone(), "", "", &recording.names);
             explain(&recording.host(), &policy, &alerts, invalid, command.pid, |_| ())
         }
         None => {
@@ -314,8 +314,8 @@ fn try_explain(command: &Explain, payload_file: &Path) -> Result<String, String>
     })
 }
 
-/// This host as the daemon sees it, because the daemon protects itself and its ancestors, and the option that hides processes
-/// from it. Without a daemon, the host as this command sees it.
+/// This host as the daemon sees it, because the daemon protects itself and its ancestors, and the option that hides
+/// processes from it. Without a daemon, the host as this command sees it.
 fn daemons_host(command: &Explain) -> Result<(LinuxHost, Option<String>), String> {
     let host = linux_host(&command.roots.procfs).map_err(|error| format!("{error}\n"))?;
     let hidden = host.procfs().hides_processes();
@@ -401,7 +401,7 @@ fn ask(what: &str, storage: &Path, request: &Request) -> Result<Reply, String> {
     progress::during(what, || control::request(storage, request))
 }
 
-/// Undoes by hand.
+/// Releases leases by hand.
 pub fn release(command: &Release) -> ExitCode {
     if let Some(rule) = &command.breaker {
         return close_breaker(&command.storage.path, rule);

@@ -8,18 +8,17 @@ mod scalar;
 pub use node::{Content, Entry, Node, parse};
 pub use read::{Fields, Text};
 pub use scalar::{parse_duration, parse_size, size_text};
-/// A part of a foreign format as it stands there: read by itself, a mistake in it hides none in the parts beside it.
+/// An unparsed part of a foreign format. Parsing it separately keeps an error in it from hiding errors in other parts.
 pub use serde_yaml::Value as Unread;
 
-use crate::diagnostic::{Diagnostic, Severity, Source, Span};
+use crate::diagnostic::{Diagnostic, Severity, SourceText, Span};
 use serde::de::DeserializeOwned;
 
-/// Reads a format that others define (alerting rule files, `alertmanager.yml`), whose unknown keys are none of our
-/// business.
+/// Reads a foreign format (alerting rule files, `alertmanager.yml`), ignoring unknown keys.
 ///
 /// # Errors
-/// The first mistake, with its place where the parser knows it.
-pub fn from_str<T: DeserializeOwned>(source: &Source) -> Result<T, Box<Diagnostic>> {
+/// The first error, with its position if the parser knows it.
+pub fn from_str<T: DeserializeOwned>(source: &SourceText) -> Result<T, Box<Diagnostic>> {
     serde_yaml::from_str(source.text()).map_err(|error| {
         let message = error.to_string();
         let Some(place) = error.location() else {
@@ -35,10 +34,10 @@ pub fn from_str<T: DeserializeOwned>(source: &Source) -> Result<T, Box<Diagnosti
     })
 }
 
-/// Reads a part of a format that others define.
+/// Reads a part of a foreign format.
 ///
 /// # Errors
-/// The first mistake; where the part stands knows only who took it out.
+/// The first error, without its position, which only the caller knows.
 pub fn from_part<T: DeserializeOwned>(part: Unread) -> Result<T, String> {
     serde_yaml::from_value(part).map_err(|error| error.to_string())
 }
@@ -50,7 +49,7 @@ mod tests {
 
     #[test]
     fn foreign_formats_report_their_place() {
-        let read = |text: &str| from_str::<BTreeMap<String, u8>>(&Source::new("x.yml", text));
+        let read = |text: &str| from_str::<BTreeMap<String, u8>>(&SourceText::new("x.yml", text));
         assert_eq!(read("a: 1\nb: 2\n").unwrap().len(), 2);
         let error = read("a: 1\nb: x\n").unwrap_err();
         assert_eq!(

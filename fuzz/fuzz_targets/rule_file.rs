@@ -3,7 +3,7 @@
 #![no_main]
 
 use evenkeel::config::{Config, Loaded};
-use evenkeel::diagnostic::{Diagnostic, Findings, Severity, Source, render_all};
+use evenkeel::diagnostic::{Diagnostic, Findings, Severity, SourceText, render_all};
 use evenkeel::simulate::test_file;
 use evenkeel::yaml;
 use libfuzzer_sys::{Corpus, fuzz_target};
@@ -65,7 +65,7 @@ fn show(text: &str, diagnostics: &[Diagnostic]) {
 }
 
 fn read_test_file(text: &str) {
-    let source = Source::new("x.test.yml", text);
+    let source = SourceText::new("x.test.yml", text);
     let mut findings = Findings::new(&source);
     if let Some(root) = yaml::parse(&mut findings) {
         test_file::is_promtool(&root);

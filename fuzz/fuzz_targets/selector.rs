@@ -5,7 +5,7 @@
 //! `cgroup`. Missing sections are empty.
 #![no_main]
 
-use evenkeel::diagnostic::{Findings, Source};
+use evenkeel::diagnostic::{Findings, SourceText};
 use evenkeel::labels::Labels;
 use evenkeel::process::protection::recognise;
 use evenkeel::process::selector::{Condition, Part, Pattern, SelectorMatch};
@@ -109,7 +109,7 @@ fn read_labels(text: &[u8]) -> Labels {
 }
 
 fn read_selector(text: &[u8]) -> Option<Selector> {
-    let source = Source::new("select.yml", std::str::from_utf8(text).ok()?);
+    let source = SourceText::new("select.yml", std::str::from_utf8(text).ok()?);
     let mut findings = Findings::new(&source);
     let batch = Arc::new(Selector {
         conditions: vec![Condition::Cgroup(Pattern::fixed("/batch(/.*)?").expect("a pattern"))],

@@ -1,6 +1,6 @@
 //! The configuration file of an Alertmanager on this host, from which evenkeel reads only the repeat interval.
 
-use crate::diagnostic::Source;
+use crate::diagnostic::SourceText;
 use crate::yaml::{from_str, parse_duration};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -31,9 +31,9 @@ struct Receiver {
     webhook_configs: Vec<IgnoredAny>,
 }
 
-/// The longest interval at which an Alertmanager with this configuration repeats a firing alert to a webhook. `None` if it has no
-/// webhook, or is unreadable, which is not an error of evenkeel's configuration.
-pub(super) fn repeat_interval(source: &Source) -> Option<Duration> {
+/// The longest interval at which an Alertmanager with this configuration repeats a firing alert to a webhook. `None` if
+/// it has no webhook, or is unreadable, which is not an error of evenkeel's configuration.
+pub(super) fn repeat_interval(source: &SourceText) -> Option<Duration> {
     let file: Alertmanager = from_str(source).ok()?;
     let has_webhook = |name: &str| {
         file.receivers
@@ -84,7 +84,7 @@ mod tests {
             ),
             ("route: [", None),
         ] {
-            let found = repeat_interval(&Source::new("alertmanager.yml", text));
+            let found = repeat_interval(&SourceText::new("alertmanager.yml", text));
             assert_eq!(found, seconds.map(Duration::from_secs), "{text}");
         }
     }

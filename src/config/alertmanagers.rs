@@ -3,7 +3,7 @@
 
 use super::file_source::{self, FileSource};
 use super::{Alertmanagers, Reconcile};
-use crate::diagnostic::{Findings, Source};
+use crate::diagnostic::{Findings, SourceText};
 use crate::http::client::{Credentials, Secret, Settings, Trust};
 use crate::rule::job::TLS_KEYS;
 use crate::schema::{Kind, Object, optional, required};
@@ -14,13 +14,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// As in the shipped `alertmanager.yml`.
+/// The receiver of the shipped `alertmanager.yml`.
 const DEFAULT_RECEIVER: &str = "evenkeel";
-/// Prometheus's.
+/// Prometheus's default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Some 30,000 alerts.
+/// Maximum size of a response, about 30,000 alerts.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
-/// Shorter intervals would burden the Alertmanagers.
+/// Minimum interval, because shorter ones would burden the Alertmanagers.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) static ALERTMANAGERS: Object = Object {
@@ -301,7 +301,7 @@ fn trust(fields: &Fields, shelf: &FileSource, findings: &mut Findings) -> Trust 
     }
     Trust {
         ca_file,
-        identity: cert_file.zip(key_file),
+        certificate: cert_file.zip(key_file),
         server_name: tls.text("server_name", findings).map(|name| name.value),
         insecure_skip_verify: tls
             .flag("insecure_skip_verify", findings)
@@ -319,8 +319,8 @@ fn files(pattern: &str) -> Result<Vec<PathBuf>, &'static str> {
 pub struct LastGood(BTreeMap<PathBuf, Vec<Uri>>);
 
 impl Alertmanagers {
-    /// The present addresses with the path prefix, from the configuration and its files, and the errors in the files. An unreadable
-    /// file keeps its former addresses.
+    /// The present addresses with the path prefix, from the configuration and its files, and the errors in the files.
+    /// An unreadable file keeps its former addresses.
     pub fn addresses(&self, last_good: &mut LastGood) -> (Vec<Uri>, Vec<String>) {
         let mut problems = Vec::new();
         let mut addresses: Vec<Uri> = self
@@ -364,7 +364,7 @@ impl Alertmanagers {
         struct Group {
             targets: Vec<String>,
         }
-        let source: Source =
+        let source: SourceText =
             file_source::read(file).map_err(|problem| format!("cannot read {}: {problem}", file.display()))?;
         let groups: Option<Vec<Group>> =
             from_str(&source).map_err(|wrong| format!("{}: {}", file.display(), wrong.message))?;

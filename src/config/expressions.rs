@@ -1,7 +1,7 @@
 //! The check for expressions that can never yield a result, because no collector publishes a metric that they name.
 //! Pure.
 
-use crate::diagnostic::{Diagnostic, Severity, Source, Span, nearest};
+use crate::diagnostic::{Diagnostic, Severity, SourceText, Span, nearest};
 use crate::rule::Warning;
 use crate::sense::names::{known, may_be_published};
 use crate::watch::alerting::{ALERTS, ALERTS_FOR_STATE};
@@ -22,7 +22,8 @@ pub(super) fn recorded(files: &[RuleFile]) -> BTreeSet<String> {
     names.chain([ALERTS, ALERTS_FOR_STATE].map(str::to_owned)).collect()
 }
 
-/// Checks an expression of `while`. If the recorded series are unknown, it only checks that the expression can be evaluated.
+/// Checks an expression of `while`. If the recorded series are unknown, it only checks that the expression can be
+/// evaluated.
 ///
 /// # Errors
 /// With the position of the error in characters, from 0, and the reason.
@@ -52,7 +53,7 @@ pub(super) fn check(text: &str, recorded: Option<&BTreeSet<String>>) -> Result<V
 }
 
 /// The metrics of an alerting rule file that no collector publishes, each once.
-pub(super) fn doubts(file: &RuleFile, source: &Source, recorded: &BTreeSet<String>) -> Vec<Diagnostic> {
+pub(super) fn doubts(file: &RuleFile, source: &SourceText, recorded: &BTreeSet<String>) -> Vec<Diagnostic> {
     let rules = file.groups.iter().flat_map(|group| &group.rules);
     let names: BTreeSet<String> = rules
         .flat_map(|rule| rule.query().metric_names())
@@ -68,7 +69,8 @@ pub(super) fn doubts(file: &RuleFile, source: &Source, recorded: &BTreeSet<Strin
     found.collect()
 }
 
-/// The finding about a metric that no collector publishes. Names that depend on the kernel or a driver pass, except obvious typos.
+/// The finding about a metric that no collector publishes. Names that depend on the kernel or a driver pass, except
+/// obvious typos.
 fn doubt(name: &str, recorded: &BTreeSet<String>) -> Option<(String, String)> {
     let mut all: Vec<&str> = known().collect();
     all.extend(recorded.iter().map(String::as_str));
@@ -92,7 +94,7 @@ fn doubt(name: &str, recorded: &BTreeSet<String>) -> Option<(String, String)> {
 }
 
 /// The first position of a metric's name as a whole word outside comments.
-fn place(source: &Source, name: &str) -> Option<Span> {
+fn place(source: &SourceText, name: &str) -> Option<Span> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     source.lines().enumerate().find_map(|(index, line)| {
         let code = line.split_once(" #").map_or(line, |(code, _)| code);
@@ -119,9 +121,9 @@ mod tests {
             "a: 1\r\nb: node_load9 > 1",
             "a: 1\rb: node_load9 > 1",
         ] {
-            let found = place(&Source::new("x.yml", text), "node_load9");
+            let found = place(&SourceText::new("x.yml", text), "node_load9");
             assert_eq!(found.map(|span| (span.line, span.column)), Some((2, 4)), "{text:?}");
         }
-        assert_eq!(place(&Source::new("x.yml", "# node_load9\n"), "node_load9"), None);
+        assert_eq!(place(&SourceText::new("x.yml", "# node_load9\n"), "node_load9"), None);
     }
 }

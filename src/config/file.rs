@@ -220,10 +220,10 @@ const METRIC: Kind = Kind::Choice(&[
     EXPENSIVE_METRICS[3].0,
 ]);
 
-/// With shorter intervals the sampling itself would be a load.
+/// Minimum interval, because sampling itself would be a load with shorter ones.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// With less history than this, `history` would miss recent actions.
+/// Minimum retention, because `history` would miss recent actions with less.
 const MIN_RETENTION: Duration = Duration::from_secs(3600);
 const MIN_RETENTION_BYTES: u64 = 1 << 20;
 
@@ -247,7 +247,7 @@ impl Default for Config {
             webhook: Webhook::default(),
             alertmanagers: Vec::new(),
             reconcile: Reconcile::default(),
-            identity: HostNames {
+            host_names: HostNames {
                 labels: vec!["instance".to_owned()],
                 names: Vec::new(),
             },
@@ -329,7 +329,7 @@ pub(super) fn read(shelf: &FileSource, findings: &mut Findings) -> Written {
         config.reconcile = read_reconcile(&reconcile, findings);
     }
     if let Some(identity) = fields.nested("identity", &IDENTITY, findings) {
-        read_identity(&mut config.identity, &identity, findings);
+        read_host_names(&mut config.host_names, &identity, findings);
     }
     if let Some(budget) = fields.nested("budget", &BUDGET, findings) {
         if let Some(steps) = budget.integer("final_steps", findings) {
@@ -423,16 +423,16 @@ fn read_webhook(fields: &Fields, shelf: &FileSource, findings: &mut Findings) ->
     webhook
 }
 
-fn read_identity(identity: &mut HostNames, fields: &Fields, findings: &mut Findings) {
+fn read_host_names(host_names: &mut HostNames, fields: &Fields, findings: &mut Findings) {
     if fields.get("labels").is_some() {
         let labels = fields.texts("labels", findings);
         for label in labels.iter().filter(|label| !is_label_name(&label.value)) {
             let help = "label names are made of letters, digits and `_`";
             findings.error(label.span, format!("`{}` is no label name", label.value), help);
         }
-        identity.labels = labels.into_iter().map(|label| label.value).collect();
+        host_names.labels = labels.into_iter().map(|label| label.value).collect();
     }
-    identity.names = fields
+    host_names.names = fields
         .texts("names", findings)
         .into_iter()
         .map(|name| name.value)
@@ -451,7 +451,7 @@ fn read_groups(fields: &Fields, findings: &mut Findings) -> Vec<ProcessGroup> {
         let (Some(name), Some(select)) = (name, select) else {
             continue;
         };
-        // A group may be made of groups above it, so there can be no circle.
+        // A group may refer only to groups above it, so there is no cycle.
         let above = groups
             .iter()
             .map(|group| (group.name.clone(), Arc::clone(&group.selector)))

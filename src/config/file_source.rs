@@ -1,12 +1,12 @@
 //! The source of named files: a directory, or strings in memory.
 
-use crate::diagnostic::{Findings, Source};
+use crate::diagnostic::{Findings, SourceText};
 use crate::yaml::Text;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Largest rule file. A larger file is not a rule file.
+/// Maximum size of a rule file.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// The shipped files by the names that the shipped `evenkeel.yml` uses.
@@ -34,14 +34,14 @@ pub(super) const SHIPPED: &[(&str, &str)] = &[
 const ALERTMANAGER_FILES: [&str; 2] = ["alertmanager.yml", "alerting/alertmanager.yml"];
 
 pub(super) enum FileSource<'p> {
-    /// That of the configuration file; the working directory where it is empty.
+    /// The directory of the configuration file; empty for the working directory.
     Directory(&'p Path),
     /// Strings by name, and no other file.
     Texts(&'p [(&'p str, &'p str)]),
 }
 
 /// Reads a text file up to the maximum size.
-pub(super) fn read(path: &Path) -> Result<Source, String> {
+pub(super) fn read(path: &Path) -> Result<SourceText, String> {
     let file = fs::File::open(path).map_err(|error| error.to_string())?;
     if file.metadata().is_ok_and(|meta| meta.is_dir()) {
         return Err("it is a directory".to_owned());
@@ -61,7 +61,7 @@ pub(super) fn read(path: &Path) -> Result<Source, String> {
             .count();
         format!("line {line} is not UTF-8")
     })?;
-    Ok(Source::new(path.display().to_string(), text))
+    Ok(SourceText::new(path.display().to_string(), text))
 }
 
 impl FileSource<'_> {
@@ -74,8 +74,8 @@ impl FileSource<'_> {
     }
 
     /// The files that these patterns name, each once, in the order of patterns and names.
-    pub fn find(&self, key: &str, patterns: &[Text], findings: &mut Findings) -> Vec<Source> {
-        let mut found: Vec<Source> = Vec::new();
+    pub fn find(&self, key: &str, patterns: &[Text], findings: &mut Findings) -> Vec<SourceText> {
+        let mut found: Vec<SourceText> = Vec::new();
         for pattern in patterns {
             let names = match self.names(&pattern.value) {
                 Ok(names) => names,
@@ -146,7 +146,7 @@ impl FileSource<'_> {
         }
     }
 
-    fn read(&self, name: &Path) -> Result<Source, String> {
+    fn read(&self, name: &Path) -> Result<SourceText, String> {
         match self {
             FileSource::Directory(_) => read(name),
             FileSource::Texts(texts) => {
@@ -154,13 +154,13 @@ impl FileSource<'_> {
                     .iter()
                     .find(|(known, _)| Path::new(known) == name)
                     .map(|(_, text)| *text);
-                Ok(Source::new(name.display().to_string(), text.unwrap_or_default()))
+                Ok(SourceText::new(name.display().to_string(), text.unwrap_or_default()))
             }
         }
     }
 
     /// The configuration file of an Alertmanager on this host.
-    pub fn alertmanager(&self) -> Option<Source> {
+    pub fn alertmanager(&self) -> Option<SourceText> {
         match self {
             FileSource::Directory(_) => ALERTMANAGER_FILES.iter().find_map(|name| read(&self.path(name)).ok()),
             FileSource::Texts(_) => None,

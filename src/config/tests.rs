@@ -7,7 +7,7 @@ use std::fs;
 const RULE: &str =
     "rules:\n- name: NAME\n  matchers: ['alertname=\"A\"']\n  select: {name: x}\n  actions: [{nice: 5}]\n";
 
-/// Loads `evenkeel.yml` from a directory with these files, and says what was found, with the directory cut off.
+/// Loads `evenkeel.yml` from a directory with these files. Returns the findings without the directory.
 fn load(files: &[(&str, &str)]) -> (Option<Loaded>, Vec<String>) {
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -62,7 +62,7 @@ fn empty_configuration_is_the_default() {
             slow_interval: Duration::from_secs(15)
         }
     );
-    assert_eq!(config.identity.labels, ["instance"]);
+    assert_eq!(config.host_names.labels, ["instance"]);
     assert_eq!(
         (config.budget.final_steps, config.budget.per),
         (3, Duration::from_secs(300))
@@ -170,8 +170,8 @@ reconcile: {interval: 10s, patience: 1m}
     assert_eq!(second.client.credentials, Some(bearer("secret")));
     assert_eq!(addresses(second), ["http://am2/"]);
     assert!(config.webhook.token_file.unwrap().ends_with("token"));
-    assert_eq!(config.identity.labels, ["host", "node"]);
-    assert_eq!(config.identity.names, ["db1", "127.0.0.1"]);
+    assert_eq!(config.host_names.labels, ["host", "node"]);
+    assert_eq!(config.host_names.names, ["db1", "127.0.0.1"]);
     assert_eq!(config.protect.len(), 2);
     assert_eq!(
         (config.budget.final_steps, config.budget.per),
@@ -318,7 +318,7 @@ fn named_files_are_looked_for_beside_the_configuration() {
         ("evenkeel.yml", "rule_files: [a.yml, '*.yml', ./*.test.yml]\n"),
         ("a.yml", &rule),
     ]);
-    // The configuration itself is caught by the glob, and says so.
+    // The glob matches the configuration itself, which is an error.
     assert!(loaded.is_none());
     assert!(
         found
@@ -532,7 +532,7 @@ fn files_of_another_kind_say_where_they_belong() {
     }
 }
 
-/// What stands between "Default" and the end of the sentence, for every key of these objects that has one.
+/// The documented default of a key: the text between "Default" and the end of the sentence.
 fn told_default(object: &crate::schema::Object, key: &str) -> String {
     let about = object.key(key).unwrap().about;
     let default = about.split_once("Default ").map_or("", |(_, rest)| rest);
@@ -666,7 +666,7 @@ fn metrics_that_nothing_publishes_are_warned_of() {
     for fine in [
         "node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes < 0.1",
         "my:load > 2 and on () ALERTS{alertname=\"A\"}",
-        // Of a driver that this host need not have.
+        // The metric of a driver that this host may lack.
         "node_hwmon_fan_min_rpm > 1 or node_memory_SomethingNew_bytes > 1",
         "{__name__=~\"node_.*\"} > 1",
         "evenkeel_memory_used_ratio > 0.7 or evenkeel_cpu_busy_ratio_distribution_count > 3",

@@ -2,7 +2,7 @@
 //! values mean.
 
 use super::job::{ALLOCATE, Allocate, EXEC, Exec, read_allocate, read_exec};
-use crate::diagnostic::{Findings, Source, Span, Spanned};
+use crate::diagnostic::{Findings, SourceText, Span, Spanned};
 use crate::host::limit::CgroupFile;
 use crate::schema::{Kind, Object, optional, required};
 use crate::yaml::{self, Content, Fields, Node, Text};
@@ -395,7 +395,7 @@ pub(super) struct WrittenReclaim {
 }
 
 /// Reads a rule file.
-pub fn read(source: &Source) -> RuleFile<'_> {
+pub fn read(source: &SourceText) -> RuleFile<'_> {
     let mut findings = Findings::new(source);
     let mut rules = Vec::new();
     match yaml::parse(&mut findings) {

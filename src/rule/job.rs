@@ -547,7 +547,7 @@ fn read_server(fields: &Fields, is_https: bool, findings: &mut Findings) -> Opti
         };
         Some(Trust {
             ca_file: ca_file.flatten(),
-            identity,
+            certificate: identity,
             server_name: fields.text("server_name", findings).map(|name| name.value),
             insecure_skip_verify: fields
                 .flag("insecure_skip_verify", findings)

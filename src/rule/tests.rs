@@ -3,7 +3,7 @@
 use super::ruleset::{DEFAULT_COOLDOWN, DEFAULT_HOLD};
 use super::step::{AffinityChange, Change, Send};
 use super::*;
-use crate::diagnostic::{Diagnostic, Severity, Source, render_all};
+use crate::diagnostic::{Diagnostic, Severity, SourceText, render_all};
 use crate::host::knob::{IoPriority, Policy, Value};
 use crate::process::selector::{Condition, Pattern};
 use nix::sys::signal::Signal;
@@ -30,10 +30,10 @@ fn rule(changes: &[(&str, &str)]) -> String {
 }
 
 fn compile_all(texts: &[&str]) -> Compiled {
-    let sources: Vec<Source> = texts
+    let sources: Vec<SourceText> = texts
         .iter()
         .enumerate()
-        .map(|(index, text)| Source::new(format!("{index}.yml"), *text))
+        .map(|(index, text)| SourceText::new(format!("{index}.yml"), *text))
         .collect();
     let batch = Selector {
         conditions: vec![Condition::Cgroup(Pattern::fixed("/batch.*").unwrap())],
@@ -1058,7 +1058,7 @@ rules:
       - nice: 10
       - signal: SIGSTOP
 ";
-    let source = Source::new("rules/batch.yml", text);
+    let source = SourceText::new("rules/batch.yml", text);
     let context = Context {
         groups: &BTreeMap::new(),
         known_alerts: None,
@@ -1426,7 +1426,7 @@ fn commands_are_paths_and_arguments() {
 
 #[test]
 fn commands_want_the_permission_of_the_configuration() {
-    let source = Source::new("r.yml", host_step("exec: [/bin/true]"));
+    let source = SourceText::new("r.yml", host_step("exec: [/bin/true]"));
     let context = Context {
         groups: &BTreeMap::new(),
         known_alerts: None,

@@ -79,7 +79,7 @@ fn who(target: Target, name: &str) -> String {
     }
 }
 
-/// Records in their order, those of one day, rule and alert below a heading.
+/// Formats records in their order, with a heading for each day, rule and alert.
 pub fn history(records: &[&Record], style: Style) -> String {
     let mut text = String::new();
     let mut above: Option<(String, &Record)> = None;
@@ -101,7 +101,7 @@ pub fn history(records: &[&Record], style: Style) -> String {
     text
 }
 
-/// Such as `  07:45:46  applied    nice 10 on 4711 ffmpeg (0 -> 10)`, with the reason on the next line.
+/// Formats a line such as `  07:45:46  applied    nice 10 on 4711 ffmpeg (0 -> 10)`, with the reason on the next line.
 fn line(record: &Record, style: Style) -> String {
     let (word, tone) = verdict(record);
     let mut what: Vec<String> = record.step.iter().cloned().collect();

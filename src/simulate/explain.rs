@@ -1,5 +1,5 @@
-//! The simulation behind `evenkeel explain`: it runs the engine on the live host with a webhook payload, in dry-run and with a
-//! ledger in memory, and returns what each rule would do, and why.
+//! The simulation behind `evenkeel explain`: runs the engine on the live host with a webhook payload, in dry-run and
+//! with a ledger in memory, and returns what each rule would do, and why.
 
 mod text;
 
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Serialize)]
 pub struct Explanation {
     pub alerts: Vec<AlertExplanation>,
-    /// Entries of the payload that are no alerts, and why.
+    /// Invalid entries of the payload, with the reason.
     pub invalid: Vec<String>,
     /// Notes about this host.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -44,7 +44,7 @@ pub struct AlertExplanation {
 pub struct RuleExplanation {
     pub rule: String,
     pub matches: bool,
-    /// Why the rule does not apply, and other notes.
+    /// The reasons why the rule does not apply, and other notes.
     pub remarks: Vec<String>,
     /// The processes that the selector matches, in the order in which the rule acts on them.
     pub selected: Vec<Selected>,
@@ -60,7 +60,8 @@ pub struct RuleExplanation {
     pub limit: usize,
     /// The steps after the first wait, which run only if the alert still fires and the process still matches.
     pub later: Vec<String>,
-    /// Requests that would be sent and commands that would run, now or later, with the labels of the alert and without secrets.
+    /// Requests that would be sent and commands that would run, now or later, with the labels of the alert and without
+    /// secrets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub jobs: Vec<String>,
     /// The answer to `--pid`.
@@ -84,7 +85,7 @@ pub struct SelectedCgroup {
     pub unit: Option<String>,
     pub memory_bytes: Option<u64>,
     pub cpu_cores: Option<f64>,
-    /// In the cgroup and below it; `None` if unknown.
+    /// Number of processes in the cgroup and below it; `None` if unknown.
     pub processes: Option<usize>,
 }
 
@@ -122,8 +123,8 @@ impl Explanation {
     }
 }
 
-/// Runs each alert by itself through the pipeline, as if it had just started and no step were applied. Calls `wait` to measure
-/// processor use first.
+/// Runs each alert by itself through the pipeline, as if it had just started and no step were applied. Calls `wait` to
+/// measure processor use first.
 pub fn explain<H: Host + Clone>(
     host: &H,
     policy: &Policy,

@@ -1,6 +1,6 @@
 //! The test harness: a host in memory, a clock that the test advances, and the real engine on them.
 
-use super::test_file::{Answer as Scripted, Group, Looks, Whose};
+use super::test_file::{Group, ProcessSpec, ScriptedResponse, ValueTarget};
 use crate::alert::alert::{FIRING_SET_INTERVAL, fingerprint};
 use crate::alert::{Alert, FiringSet, Labels, Source, Status};
 use crate::engine::{Answer, Engine, Policy};
@@ -18,25 +18,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The name of the host on which tests play.
+/// The host name in tests.
 pub const HOST_NAME: &str = "host-a";
-/// Resident memory of a process of which nothing else is said.
+/// Default resident memory of a process.
 const DEFAULT_MEMORY_BYTES: u64 = 10 << 20;
 const DEFAULT_AGE: Duration = Duration::from_secs(3600);
 const DEFAULT_USER: &str = "app";
-/// The kernel needs a moment to end a process, and so it takes here: the death is older than the next sample.
-const DYING: Duration = Duration::from_millis(1);
-/// 2026-01-01, so that tests of today and tomorrow play at the same time.
+/// Time from a deadly signal to the exit of a process, so that the exit is older than the next sample.
+const EXIT_DELAY: Duration = Duration::from_millis(1);
+/// Start time of all tests, 2026-01-01, so that results do not depend on the date.
 const START_SECOND: i64 = 1_767_225_600;
 
-/// Something that was refused, done or undone.
+/// A denial, an action or a revert.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Happening {
-    /// Since the start of the test.
+    /// Time since the start of the test.
     pub at: Duration,
     pub rule: String,
     pub pid: Option<i32>,
-    /// Path of the control group that it was done to.
+    /// Path of the cgroup, if the target is one.
     pub cgroup: Option<String>,
     pub step: Option<String>,
     /// Exactly one of `decision` and `outcome` is set.
@@ -51,26 +51,26 @@ pub struct Stage {
     engine: Engine<FakeHost>,
     telemetry: Telemetry,
     source: Source,
-    /// What allocators and commands answer.
-    answer: Scripted,
-    /// What `while` of every rule answers.
+    /// The scripted responses of allocators and commands.
+    answer: ScriptedResponse,
+    /// The result of `while` for every rule.
     condition: Arc<Mutex<Answer>>,
     /// Both clocks at the start of the test.
     began: Moment,
-    /// When each alert that fires began.
+    /// The start of each firing alert.
     firing: BTreeMap<Labels, Timestamp>,
-    /// When own evaluation hands over what fires next, on the clock of the engine.
+    /// Time of the next firing set of own evaluation, on the engine's clock.
     next_full_set: Duration,
     /// Cores in use and clock ticks so far, by pid.
     cpu: BTreeMap<i32, (f64, f64)>,
     living: BTreeSet<Identity>,
-    /// Of the ledger's records, those that were told already.
-    told: usize,
+    /// Number of the ledger's records that were returned already.
+    reported: usize,
     counted: BTreeMap<(SmolStr, &'static str), u64>,
 }
 
 impl Stage {
-    /// A host with these processes, which have run for long enough for their processor use to be known.
+    /// A host with these processes, which have run long enough to have a measured processor use.
     ///
     /// # Errors
     /// When there is no memory for a ledger.
@@ -78,7 +78,7 @@ impl Stage {
         policy: Policy,
         cpus: u32,
         source: Source,
-        processes: &[Looks],
+        processes: &[ProcessSpec],
         cgroups: &[Group],
     ) -> Result<Stage, String> {
         let wall = Timestamp::from_second(START_SECOND).map_err(|error| error.to_string())?;
@@ -91,7 +91,7 @@ impl Stage {
         let journal = Journal::in_memory(BootId(1)).map_err(|error| error.to_string())?;
         let telemetry = Telemetry::default();
         let mut host = FakeHost::new(cpus, wall);
-        // A day, so that a process may be older than the hour that a fake host has run.
+        // A day, because a process may be older than the uptime of a new fake host, an hour.
         host.now.boot += Duration::from_secs(24 * 3600);
         for group in cgroups {
             let made = host.add_cgroup(&group.path);
@@ -101,11 +101,11 @@ impl Stage {
             made.settings.extend(settings);
         }
         let mut cpu = BTreeMap::new();
-        for looks in processes {
+        for spec in processes {
             appear(
                 &mut host,
                 &mut cpu,
-                looks,
+                spec,
                 DEFAULT_AGE.saturating_sub(MIN_CPU_WINDOW),
                 MIN_CPU_WINDOW,
             );
@@ -123,13 +123,13 @@ impl Stage {
             engine,
             telemetry,
             source,
-            answer: Scripted::default(),
+            answer: ScriptedResponse::default(),
             condition,
             firing: BTreeMap::new(),
             next_full_set: Duration::ZERO,
             cpu,
             living: BTreeSet::new(),
-            told: 0,
+            reported: 0,
             counted: BTreeMap::new(),
         };
         stage.began.boot += MIN_CPU_WINDOW;
@@ -143,7 +143,7 @@ impl Stage {
         self.engine.host().now.boot
     }
 
-    /// Lets time pass, and the engine do what falls due, up to and including a moment of the test.
+    /// Advances the clock to a time of the test, with everything that the engine has due until then.
     pub fn pass_until(&mut self, at: Duration) {
         let end = self.began.boot + at;
         loop {
@@ -159,8 +159,8 @@ impl Stage {
                     self.engine.tick();
                     self.settle();
                     if self.engine.next_due().is_some_and(|due| due <= self.now()) {
-                        // What cannot be done now is not tried again in the same instant.
-                        self.advance(DYING);
+                        // Time advances, because a failed attempt is not retried at the same time.
+                        self.advance(EXIT_DELAY);
                     }
                 }
                 None => return self.advance(end.saturating_sub(now)),
@@ -173,7 +173,7 @@ impl Stage {
         is_own.then_some(self.next_full_set)
     }
 
-    /// Own alerts are confirmed for as long as they fire, as by the daemon's own evaluation.
+    /// Confirms own alerts as long as they fire, as the daemon's own evaluation does.
     fn hand_over_own(&mut self) {
         self.next_full_set = self.now() + FIRING_SET_INTERVAL;
         let firing = self.firing.iter();
@@ -200,7 +200,7 @@ impl Stage {
         self.condition.lock().unwrap_or_else(PoisonError::into_inner).sample_at = sample_at;
     }
 
-    /// Tells the engine who has ended, as the kernel does, and what others answer, until there is nothing more to tell.
+    /// Reports exits and responses to the engine, until there are no more.
     fn settle(&mut self) {
         loop {
             let alive = self
@@ -216,7 +216,7 @@ impl Stage {
             if ended.is_empty() && jobs.is_empty() {
                 return;
             }
-            self.advance(DYING);
+            self.advance(EXIT_DELAY);
             for target in ended {
                 self.engine.exited(target);
             }
@@ -224,12 +224,12 @@ impl Stage {
                 let report = self.answer_to(&job);
                 self.engine.reported(ticket, &report);
             }
-            self.advance(DYING);
+            self.advance(EXIT_DELAY);
             self.engine.tick();
         }
     }
 
-    pub fn set_answer(&mut self, answer: Scripted) {
+    pub fn set_answer(&mut self, answer: ScriptedResponse) {
         self.answer = answer;
     }
 
@@ -256,7 +256,7 @@ impl Stage {
         self.condition.lock().unwrap_or_else(PoisonError::into_inner).holds = holds;
     }
 
-    /// An alert fires for the first time, or is repeated.
+    /// Fires or repeats an alert.
     pub fn fire(&mut self, labels: Labels) {
         let labels = about_us(labels);
         let now = self.engine.host().now.wall;
@@ -286,13 +286,13 @@ impl Stage {
     fn deliver(&mut self, labels: Labels, status: Status, starts_at: Timestamp, ends_at: Option<Timestamp>) {
         let alert = self.alert(labels, status, starts_at, ends_at);
         self.next_full_set = self.now() + FIRING_SET_INTERVAL;
-        // A ledger in memory is always writable, and if it were not, the engine's decisions would say so.
+        // A ledger in memory is always writable. Otherwise the engine's decisions would show it.
         let _ = self.engine.take(&[alert], Instant::now());
         self.settle();
     }
 
-    pub fn start(&mut self, looks: &Looks) {
-        appear(self.engine.host(), &mut self.cpu, looks, Duration::ZERO, Duration::ZERO);
+    pub fn start(&mut self, spec: &ProcessSpec) {
+        appear(self.engine.host(), &mut self.cpu, spec, Duration::ZERO, Duration::ZERO);
         self.living = BTreeSet::from_iter(
             self.engine
                 .host()
@@ -302,20 +302,19 @@ impl Stage {
         );
     }
 
-    /// Changes what is given of a process that runs. False when there is none with this pid.
-    pub fn change(&mut self, looks: &Looks) -> bool {
-        (looks.pid..looks.pid.saturating_add(looks.count))
-            .all(|pid| change(self.engine.host(), &mut self.cpu, pid, looks))
+    /// Changes the given properties of a process. Returns false if no process has this pid.
+    pub fn change(&mut self, spec: &ProcessSpec) -> bool {
+        (spec.pid..spec.pid.saturating_add(spec.count)).all(|pid| change(self.engine.host(), &mut self.cpu, pid, spec))
     }
 
-    /// A process ends by itself. False when there is none with this pid.
+    /// Ends a process. Returns false if no process has this pid.
     pub fn exit(&mut self, pid: i32) -> bool {
         let existed = self.engine.host().processes.remove(&pid).is_some();
         self.settle();
         existed
     }
 
-    /// A unit is restarted. False when there is no control group with this path.
+    /// Restarts a unit. Returns false if no cgroup has this path.
     pub fn restart(&mut self, path: &str) -> bool {
         let host = self.engine.host();
         let existed = host.cgroups.contains_key(path);
@@ -323,23 +322,23 @@ impl Stage {
         existed
     }
 
-    /// A process that runs, or a control group in which one does.
-    pub fn is_alive(&mut self, whose: &Whose) -> bool {
+    /// Whether a process, or any process of a cgroup, is alive.
+    pub fn is_alive(&mut self, target: &ValueTarget) -> bool {
         let host = self.engine.host();
-        match whose {
-            Whose::Process(pid) => host.processes.contains_key(pid),
-            Whose::Cgroup(path) => host
+        match target {
+            ValueTarget::Process(pid) => host.processes.contains_key(pid),
+            ValueTarget::Cgroup(path) => host
                 .cgroup(path)
                 .is_some_and(|cgroup| host.is_populated(&cgroup).unwrap_or(false)),
         }
     }
 
-    /// The value of a knob, as a rule would write it; the values of threads that differ, joined by ` and `.
-    pub fn value(&mut self, whose: &Whose, knob: Knob) -> Option<String> {
+    /// The value of a knob in the notation of rules. Different values of threads are joined by ` and `.
+    pub fn value(&mut self, target: &ValueTarget, knob: Knob) -> Option<String> {
         let host = self.engine.host();
-        let pid = match whose {
-            Whose::Process(pid) => pid,
-            Whose::Cgroup(path) => {
+        let pid = match target {
+            ValueTarget::Process(pid) => pid,
+            ValueTarget::Cgroup(path) => {
                 let cgroup = host.cgroup(path)?;
                 return Some(host.read_cgroup(&cgroup, knob).ok()?.value.to_string());
             }
@@ -353,14 +352,14 @@ impl Stage {
         Some(Vec::from_iter(values.ok()?).join(" and "))
     }
 
-    /// What has happened since this was asked last: refusals, and outcomes of what was planned.
+    /// The denials and outcomes since the last call.
     pub fn happenings(&mut self) -> Vec<Happening> {
         let records = self.engine.records();
-        let new = records.iter().skip(self.told);
+        let new = records.iter().skip(self.reported);
         let mut happened: Vec<Happening> = new.filter_map(|record| happening(record, self.began.wall)).collect();
-        self.told = records.len();
+        self.reported = records.len();
 
-        // What is only counted, because it is no news for a ledger, is news for a test.
+        // Repeated denials are only counted in the ledger but reported to a test.
         let at = self.now().saturating_sub(self.began.boot);
         let counts = self.telemetry.decision_counts();
         for ((rule, word), count) in &counts {
@@ -388,11 +387,11 @@ impl Stage {
 }
 
 fn happening(record: &Record, began: Timestamp) -> Option<Happening> {
-    // The outcome follows, and says it all.
+    // The outcome follows and has the same content.
     if matches!(record.decision, Some(Decision::Planned | Decision::DryRun)) {
         return None;
     }
-    // That a process ended is told by those who ask whether it lives.
+    // Tests check exits through `is_alive`.
     if record.is_effect && record.outcome == Some(Outcome::Gone) {
         return None;
     }
@@ -414,7 +413,7 @@ fn happening(record: &Record, began: Timestamp) -> Option<Happening> {
     })
 }
 
-/// An alert that does not say which host it is about is about this one; `instance: ''` is how to leave it out.
+/// Adds the host name to an alert without `instance`. `instance: ''` leaves it out.
 fn about_us(mut labels: Labels) -> Labels {
     if labels.get("instance").is_none() {
         labels.insert("instance", format!("{HOST_NAME}:9100"));
@@ -422,104 +421,103 @@ fn about_us(mut labels: Labels) -> Labels {
     labels.filtered(|_, value| !value.is_empty())
 }
 
-/// `earlier` is how long before the moment for which `age` is meant this host is now.
+/// Adds a process. `earlier` is the time from now until the time to which `age` refers.
 fn appear(
     host: &mut FakeHost,
     cpu: &mut BTreeMap<i32, (f64, f64)>,
-    looks: &Looks,
+    spec: &ProcessSpec,
     default_age: Duration,
     earlier: Duration,
 ) {
-    let exe = looks.exe.clone().unwrap_or_else(|| {
-        let name = looks.name.clone().unwrap_or_default();
+    let exe = spec.exe.clone().unwrap_or_else(|| {
+        let name = spec.name.clone().unwrap_or_default();
         format!("/usr/bin/{name}")
     });
     let file = exe.rsplit('/').next().unwrap_or(&exe).to_owned();
-    let name = looks.name.clone().unwrap_or(file);
-    for pid in looks.pid..looks.pid.saturating_add(looks.count) {
+    let name = spec.name.clone().unwrap_or(file);
+    for pid in spec.pid..spec.pid.saturating_add(spec.count) {
         let mut process = Process::example(pid, "");
-        process.age = looks.age.map_or(default_age, |age| age.saturating_sub(earlier));
-        process.threads = looks.threads.unwrap_or(1);
-        process.nice = looks.nice.unwrap_or(0);
+        process.age = spec.age.map_or(default_age, |age| age.saturating_sub(earlier));
+        process.threads = spec.threads.unwrap_or(1);
+        process.nice = spec.nice.unwrap_or(0);
         process.resident_bytes = DEFAULT_MEMORY_BYTES;
         process.details.oom_score = Some(0);
         process.details.caught_signals = Some(0);
         host.add(process);
         cpu.insert(pid, (0.0, 0.0));
-        let looks = Looks {
+        let spec = ProcessSpec {
             name: Some(name.clone()),
             exe: Some(exe.clone()),
-            cmdline: Some(looks.cmdline.clone().unwrap_or_else(|| exe.clone())),
-            user: Some(looks.user.clone().unwrap_or_else(|| DEFAULT_USER.to_owned())),
+            cmdline: Some(spec.cmdline.clone().unwrap_or_else(|| exe.clone())),
+            user: Some(spec.user.clone().unwrap_or_else(|| DEFAULT_USER.to_owned())),
             cgroup: Some(
-                looks
-                    .cgroup
+                spec.cgroup
                     .clone()
                     .unwrap_or_else(|| format!("/system.slice/{name}.service")),
             ),
-            ..looks.clone()
+            ..spec.clone()
         };
-        change(host, cpu, pid, &looks);
+        change(host, cpu, pid, &spec);
     }
 }
 
-fn change(host: &mut FakeHost, cpu: &mut BTreeMap<i32, (f64, f64)>, pid: i32, looks: &Looks) -> bool {
+fn change(host: &mut FakeHost, cpu: &mut BTreeMap<i32, (f64, f64)>, pid: i32, spec: &ProcessSpec) -> bool {
     let Some(found) = host.processes.get_mut(&pid) else {
         return false;
     };
     let process = &mut found.process;
     let details = &mut process.details;
-    // An empty text is what cannot be read.
+    // An empty string stands for an unreadable field.
     let readable = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-    if let Some(name) = &looks.name {
-        // As the kernel cuts it (TASK_COMM_LEN is 16 with its end, proc(5)).
+    if let Some(name) = &spec.name {
+        // The kernel cuts names (TASK_COMM_LEN is 16 with the NUL, proc(5)).
         process.name = String::from_utf8_lossy(&name.as_bytes()[..name.len().min(15)]).into_owned();
     }
-    if let Some(exe) = &looks.exe {
+    if let Some(exe) = &spec.exe {
         details.exe = readable(exe);
     }
-    if let Some(cmdline) = &looks.cmdline {
+    if let Some(cmdline) = &spec.cmdline {
         details.cmdline = Some(cmdline.clone());
     }
-    let cgroup = looks.cgroup.as_ref();
+    let cgroup = spec.cgroup.as_ref();
     if let Some(cgroup) = cgroup {
         details.cgroup = readable(cgroup);
     }
-    if let Some(user) = &looks.user {
+    if let Some(user) = &spec.user {
         let uid = user.parse().ok();
         details.user = uid.is_none().then(|| user.clone());
         details.uid = Some(uid.unwrap_or(if user == "root" { 0 } else { 1000 }));
     }
-    if let Some(bytes) = looks.memory_bytes {
+    if let Some(bytes) = spec.memory_bytes {
         process.resident_bytes = bytes;
     }
-    if let Some(score) = looks.oom_score {
+    if let Some(score) = spec.oom_score {
         details.oom_score = Some(score);
     }
-    if let Some(parent) = looks.parent {
+    if let Some(parent) = spec.parent {
         process.parent = parent;
     }
-    if let Some(is_kernel_thread) = looks.kernel_thread {
+    if let Some(is_kernel_thread) = spec.kernel_thread {
         process.is_kernel_thread = is_kernel_thread;
     }
-    if let Some(leads) = looks.login_leader {
+    if let Some(leads) = spec.login_leader {
         process.has_terminal = leads;
         process.session = if leads { pid } else { 0 };
     }
-    if let Some(signals) = &looks.catches {
+    if let Some(signals) = &spec.catches {
         let bit = |signal: &Signal| 1_u64 << (*signal as u32 - 1);
         details.caught_signals = Some(signals.iter().map(bit).fold(0, |all, one| all | one));
     }
-    if let Some(signals) = &looks.ignores {
+    if let Some(signals) = &spec.ignores {
         found.ignores = signals.iter().map(|signal| *signal as i32).collect();
     }
-    if let Some(nice) = looks.nice {
+    if let Some(nice) = spec.nice {
         found.threads.values_mut().for_each(|thread| thread.nice = nice);
     }
-    if let (Some(cores), Some((known, _))) = (looks.cpu_cores, cpu.get_mut(&pid)) {
+    if let (Some(cores), Some((known, _))) = (spec.cpu_cores, cpu.get_mut(&pid)) {
         *known = cores;
     }
-    if let Some(state) = looks.state {
+    if let Some(state) = spec.state {
         host.set_state(pid, state);
     }
     if let Some(path) = cgroup.filter(|path| path.starts_with('/')) {

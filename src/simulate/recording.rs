@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Of the format; a file of another version is refused.
+/// Version of the format. Files of other versions are rejected.
 const VERSION: u32 = 1;
-/// Everything that any rule may ask for.
+/// All fields that a rule may need.
 const EVERYTHING: ProcessFields = ProcessFields::CMDLINE
     .union(ProcessFields::EXE)
     .union(ProcessFields::USER)
@@ -20,7 +20,7 @@ const EVERYTHING: ProcessFields = ProcessFields::CMDLINE
     .union(ProcessFields::SIGNALS)
     .union(ProcessFields::OOM_SCORE);
 
-/// A host at one moment. Holds command lines, which may hold secrets.
+/// The state of a host. It contains command lines, which may contain secrets.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recording {
@@ -29,14 +29,15 @@ pub struct Recording {
     recorded_at: Timestamp,
     /// CLOCK_BOOTTIME.
     boot_now: Duration,
-    /// By which this host recognised alerts about itself.
+    /// The names by which the host recognises alerts about itself.
     pub names: Vec<String>,
     cpus: u32,
-    /// The daemon and its ancestors, or who recorded where none ran.
+    /// Pids of the daemon and its ancestors, or of the recorder if no daemon ran.
     #[serde(default)]
     own_ancestors: BTreeSet<i32>,
     processes: Vec<Recorded>,
-    /// Of cgroup v2. Who is in one is told by the processes' own paths, from which an older recording, without this, has them all.
+    /// The cgroups of cgroup v2. Their members are the processes with their paths. An older recording without this
+    /// field
     #[serde(default)]
     cgroups: Option<Vec<RecordedCgroup>>,
 }
@@ -45,7 +46,7 @@ pub struct Recording {
 #[serde(deny_unknown_fields)]
 struct Recorded {
     process: Process,
-    /// Of the main thread.
+    /// The values of the main thread.
     values: Vec<Value>,
 }
 
@@ -67,10 +68,10 @@ pub enum RecordingError {
     Version(u32),
 }
 
-/// Records what can be read of every process. `wait` is called between two readings, for processor use.
+/// Records all readable fields of every process. Calls `wait` between two readings, to measure processor use.
 ///
 /// # Errors
-/// When the process table cannot be listed at all.
+/// When the process table cannot be listed.
 pub fn record(host: &mut impl Host, names: Vec<String>, wait: impl FnOnce(Duration)) -> std::io::Result<Recording> {
     let baseline = CpuBaseline::take(&host.processes()?, host.now().boot);
     wait(MIN_CPU_WINDOW);
@@ -87,7 +88,7 @@ pub fn record(host: &mut impl Host, names: Vec<String>, wait: impl FnOnce(Durati
             tid: id.pid,
             start_ticks: id.start_ticks,
         };
-        // What cannot be read of a process keeps the kernel's default when it is played back.
+        // Unreadable values have the kernel's default in the replay.
         let values = Knob::ALL.into_iter().filter_map(|knob| host.get(id, main, knob).ok());
         let values = values.collect();
         processes.push(Recorded { process, values });
@@ -104,8 +105,8 @@ pub fn record(host: &mut impl Host, names: Vec<String>, wait: impl FnOnce(Durati
     })
 }
 
-/// None on a host without cgroup v2. What a cgroup does not have, for want of a controller, keeps the kernel's default when it is
-/// played back.
+/// Records the cgroups; empty on a host without cgroup v2. Values of disabled controllers have the kernel's default in
+/// the replay.
 fn record_cgroups(host: &mut impl Host) -> Vec<RecordedCgroup> {
     let mut recorded = Vec::new();
     for cgroup in host.cgroups().unwrap_or_default() {
@@ -130,7 +131,7 @@ fn record_cgroups(host: &mut impl Host) -> Vec<RecordedCgroup> {
 /// Reads a recording.
 ///
 /// # Errors
-/// When it is none, or one of another version.
+/// When the bytes are no recording, or one of another version.
 pub fn read(bytes: &[u8]) -> Result<Recording, RecordingError> {
     let recording: Recording = serde_json::from_slice(bytes)?;
     if recording.version == VERSION {
@@ -141,13 +142,13 @@ pub fn read(bytes: &[u8]) -> Result<Recording, RecordingError> {
 }
 
 impl Recording {
-    /// The host as it was recorded. Its clock stands still.
+    /// A fake host with the recorded state. Its clock does not advance.
     pub fn host(self) -> FakeHost {
         let mut host = FakeHost::new(self.cpus, self.recorded_at);
         host.now.boot = self.boot_now;
         host.own_ancestors = self.own_ancestors;
         for Recorded { mut process, values } in self.processes {
-            // Its start is exact; its age was counted at the moment when its line was read.
+            // The start is exact, but the age refers to the time at which the process was read.
             process.age = self.boot_now.saturating_sub(process.born_at);
             if let (None, Some(path)) = (&self.cgroups, &process.details.cgroup) {
                 host.add_cgroup(path);
@@ -155,7 +156,7 @@ impl Recording {
             let id = host.add(process);
             for thread in host.threads(id).unwrap_or_default() {
                 for value in &values {
-                    // Just added, so it is there.
+                    // This cannot fail, because the process was just added.
                     let _ = host.set(id, thread, value);
                 }
             }

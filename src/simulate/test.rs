@@ -1,11 +1,11 @@
-//! The command `evenkeel test`: it runs test files on the real engine, and those of promtool on the own evaluator,
-//! and reports the differences from the expectations. It changes nothing on this host.
+//! The command `evenkeel test`: runs test files on the real engine, and those of promtool on evenkeel's evaluator, and
+//! reports the differences from the expectations. It changes nothing on this host.
 
 use super::harness::{HOST_NAME, Happening, Stage};
-use super::test_file::{self, Expect, Expected, Mode, Moment, Test, TestFile, Values, Whose};
+use super::test_file::{self, Expect, Expected, Mode, Moment, Test, TestFile, ValueTarget, Values};
 use crate::act::guard::Budget;
 use crate::config::{self, Config};
-use crate::diagnostic::{Diagnostic, Findings, Severity, Source, Span};
+use crate::diagnostic::{Diagnostic, Findings, Severity, SourceText, Span};
 use crate::engine::Policy;
 use crate::engine::host_identity::HostIdentity;
 use crate::host::Knob;
@@ -19,39 +19,39 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What became of one test file.
+/// The result of a test file.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct TestReport {
     pub file: String,
     pub tests: usize,
     pub checks: usize,
-    /// What is wrong with the file or with what it names; then nothing was played.
+    /// The errors in the file and in the files that it names. With errors, no test runs.
     pub errors: Vec<Diagnostic>,
     pub failures: Vec<Failure>,
-    /// Rules under test, and those of them that took a step in some test, or would have in dry-run.
+    /// The rules under test. `acted` has those that applied a step in a test, or would have in dry-run.
     pub rules: BTreeSet<String>,
     pub fired: BTreeSet<String>,
 }
 
-/// An expectation that was not met.
+/// A failed expectation.
 #[derive(Debug, Serialize)]
 pub struct Failure {
     pub test: String,
     #[serde(flatten)]
     pub diagnostic: Diagnostic,
-    /// What was expected and is not there, as the file could say it.
+    /// Expected entries that are missing, in the notation of the file.
     pub expected: Vec<String>,
-    /// What is there and was not expected.
+    /// Unexpected entries.
     pub found: Vec<String>,
 }
 
-impl Report {
+impl TestReport {
     pub fn is_ok(&self) -> bool {
         self.errors.is_empty() && self.failures.is_empty()
     }
 
-    fn new(file: &Path) -> Report {
-        Report {
+    fn new(file: &Path) -> TestReport {
+        TestReport {
             file: file.display().to_string(),
             tests: 0,
             checks: 0,
@@ -62,7 +62,7 @@ impl Report {
         }
     }
 
-    /// For people; the last line sums it up.
+    /// The report for a terminal. The last line is a summary.
     pub fn text(&self, color: bool) -> String {
         let paint = |style: &str, text: &str| {
             if color {
@@ -100,9 +100,9 @@ fn count(number: usize, word: &str) -> String {
     format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Plays one test file.
-pub fn run(path: &Path) -> Report {
-    let mut report = Report::new(path);
+/// Runs one test file.
+pub fn run(path: &Path) -> TestReport {
+    let mut report = TestReport::new(path);
     let source = match config::read_file(path) {
         Ok(source) => source,
         Err(problem) => {
@@ -142,7 +142,7 @@ pub fn run(path: &Path) -> Report {
     report
 }
 
-fn run_promtool(path: &Path, mut report: Report) -> Report {
+fn run_promtool(path: &Path, mut report: TestReport) -> TestReport {
     match unit_test::load(path) {
         Err(errors) => {
             report.errors = errors.iter().map(config::diagnose_unread).collect();
@@ -178,7 +178,7 @@ fn load(
     file: &TestFile,
     path: &Path,
     findings: &mut Findings,
-    report: &mut Report,
+    report: &mut TestReport,
 ) -> Option<(Option<Config>, RuleSet)> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let mut config = None;
@@ -207,8 +207,8 @@ fn policy(config: Option<&Config>, mut rules: RuleSet, mode: Option<Mode>) -> Po
             Arc::make_mut(rule).dry_run = false;
         }
     }
-    let labels = config.map_or(vec!["instance".to_owned()], |config| config.identity.labels.clone());
-    let names = config.map_or(Vec::new(), |config| config.identity.names.clone());
+    let labels = config.map_or(vec!["instance".to_owned()], |config| config.host_names.labels.clone());
+    let names = config.map_or(Vec::new(), |config| config.host_names.names.clone());
     Policy {
         rules,
         enforce: mode != Some(Mode::DryRun),
@@ -220,18 +220,18 @@ fn policy(config: Option<&Config>, mut rules: RuleSet, mode: Option<Mode>) -> Po
     }
 }
 
-/// One test being played.
+/// The state of a running test.
 struct Player<'a> {
     test: &'a Test,
-    source: &'a Source,
-    report: &'a mut Report,
+    source: &'a SourceText,
+    report: &'a mut TestReport,
     stage: Stage,
-    /// Since the last `expect`.
+    /// Events since the last `expect`.
     happened: Vec<Happening>,
 }
 
 impl Player<'_> {
-    fn play(test: &Test, file: &TestFile, policy: Policy, source: &Source, report: &mut Report) {
+    fn play(test: &Test, file: &TestFile, policy: Policy, source: &SourceText, report: &mut TestReport) {
         let stage = match Stage::new(policy, file.cpus, test.source, &test.processes, &test.cgroups) {
             Ok(stage) => stage,
             Err(problem) => {
@@ -272,12 +272,12 @@ impl Player<'_> {
             self.stage.set_answer(answer.clone());
         }
         let at = seconds(moment.at);
-        for looks in &moment.start {
-            self.stage.start(looks);
+        for spec in &moment.start {
+            self.stage.start(spec);
         }
-        for looks in &moment.change {
-            if !self.stage.change(looks) {
-                self.no_such(looks.pid, &at);
+        for spec in &moment.change {
+            if !self.stage.change(spec) {
+                self.no_such(spec.pid, &at);
             }
         }
         for pid in &moment.exit {
@@ -306,7 +306,7 @@ impl Player<'_> {
         }
     }
 
-    /// Notes what has happened, and which rules took a step.
+    /// Collects new events, and the rules that applied a step.
     fn collect(&mut self) {
         let news = self.stage.happenings();
         let acted = news.iter().filter(|news| news.outcome.is_some());
@@ -317,7 +317,7 @@ impl Player<'_> {
     fn compare(&mut self, expect: &Expect, at: &str) {
         let mut found = std::mem::take(&mut self.happened);
         let mut missing: Vec<&Expected> = Vec::new();
-        // What says most chooses first, so that `{pid: 1}` does not take what only `{pid: 1, step: …}` means.
+        // The most specific entries choose first, so that `{pid: 1}` does not match the event for `{pid: 1, step: …}`.
         let mut entries: Vec<&Expected> = expect.entries.iter().collect();
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.weight()));
         for entry in entries {
@@ -331,8 +331,8 @@ impl Player<'_> {
             self.report.checks += 1;
         }
         if missing.is_empty() {
-            // A refusal in passing is no action. Those of a kind that the list names are complete there, though. Where
-            // something is missing, all of them are shown: one of them may be the reason.
+            // Denials may be omitted, except kinds of denials that the list names. If an entry is missing, all denials
+            // are shown, because one of them may be the reason.
             let is_named = |denial| expect.entries.iter().any(|entry| entry.decision == Some(denial));
             found.retain(|found| found.decision.is_none_or(is_named));
         }
@@ -352,15 +352,15 @@ impl Player<'_> {
     }
 
     fn check_values(&mut self, values: &Values, at: &str) {
-        let whose = match &values.whose {
-            Whose::Process(pid) => pid.to_string(),
-            Whose::Cgroup(path) => path.clone(),
+        let target = match &values.target {
+            ValueTarget::Process(pid) => pid.to_string(),
+            ValueTarget::Cgroup(path) => path.clone(),
         };
         if let Some(expected) = values.alive {
             self.report.checks += 1;
-            let found = self.stage.is_alive(&values.whose);
+            let found = self.stage.is_alive(&values.target);
             if found != expected {
-                let message = format!("whether {whose} is alive at {at}: {found}");
+                let message = format!("whether {target} is alive at {at}: {found}");
                 let (expected, found) = (format!("alive: {expected}"), format!("alive: {found}"));
                 self.fail(values.span, message, "", vec![expected], vec![found]);
             }
@@ -371,12 +371,12 @@ impl Player<'_> {
             let Some(knob) = Knob::ALL.into_iter().chain(limits).find(|knob| knob.as_str() == *key) else {
                 continue;
             };
-            let found = self.stage.value(&values.whose, knob);
+            let found = self.stage.value(&values.target, knob);
             if found.as_ref() == Some(&expected.value) {
                 continue;
             }
             let found = found.unwrap_or_else(|| "nothing, because it has ended".to_owned());
-            let message = format!("{key} of {whose} at {at} is {found}");
+            let message = format!("{key} of {target} at {at} is {found}");
             let (expected_line, found) = (format!("{key}: {}", expected.value), format!("{key}: {found}"));
             self.fail(expected.span, message, "", vec![expected_line], vec![found]);
         }
@@ -433,14 +433,14 @@ impl Expected {
     }
 }
 
-/// Whether a step is the one that was written, with or without what undoes it: `signal SIGUSR1, undone by SIGUSR2`.
+/// Whether a step is the expected one, which may omit the revert: `signal SIGUSR1, undone by SIGUSR2`.
 fn is_step(wanted: &str, found: Option<&str>) -> bool {
     found
         .and_then(|found| found.strip_prefix(wanted))
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(", "))
 }
 
-/// A mapping in one line, as the test file could say it.
+/// A mapping in one line, in the notation of the test file.
 fn flow(pairs: &[(&str, Option<String>)]) -> String {
     let given = pairs
         .iter()
@@ -448,7 +448,7 @@ fn flow(pairs: &[(&str, Option<String>)]) -> String {
     format!("{{{}}}", Vec::from_iter(given).join(", "))
 }
 
-/// A text that YAML reads as itself.
+/// A string in YAML's notation.
 fn quoted(text: &str) -> String {
     let is_plain = text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || " -_./+%".contains(c));
@@ -494,7 +494,7 @@ impl std::fmt::Display for Happening {
 }
 
 fn seconds(time: std::time::Duration) -> String {
-    // What follows a death by a millisecond is told as if it came at once.
+    // Rounding hides the millisecond between a signal and the exit.
     format!("{}s", (time.as_secs_f64() * 10.0).round() / 10.0)
 }
 

@@ -1,4 +1,4 @@
-//! The test file as written: structs that know the place of each expectation, and their parser.
+//! The format of test files: structs with the position of each expectation, and their parser.
 
 mod keys;
 
@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// A test may play for this long: further on, only deadlines of weeks would fall due, one round every 15 s.
+/// Maximum simulated time of a test. Later, only deadlines of weeks would be due, with a round every 15 s.
 const MAX_LENGTH: Duration = Duration::from_secs(31 * 24 * 3600);
 
 #[derive(Debug)]
@@ -26,10 +26,10 @@ pub struct TestFile {
     pub tests: Vec<Test>,
 }
 
-/// What a test makes of the modes of daemon and rules.
+/// The mode of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Also for rules that say dry-run.
+    /// Enforce all rules, including those in dry-run.
     Enforce,
     DryRun,
 }
@@ -37,17 +37,17 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Test {
     pub name: Text,
-    /// `None`: as the rules say, under a daemon that enforces.
+    /// `None` uses the mode of each rule, with a daemon that enforces.
     pub mode: Option<Mode>,
     pub source: AlertSource,
-    pub processes: Vec<Looks>,
+    pub processes: Vec<ProcessSpec>,
     pub cgroups: Vec<Group>,
     pub timeline: Vec<Moment>,
 }
 
-/// What is written about a process; the rest stays as it is.
+/// The given properties of a process. Other properties stay unchanged.
 #[derive(Debug, Clone)]
-pub struct Looks {
+pub struct ProcessSpec {
     pub pid: i32,
     pub count: i32,
     pub name: Option<String>,
@@ -69,7 +69,7 @@ pub struct Looks {
     pub catches: Option<BTreeSet<Signal>>,
 }
 
-/// A control group as it is when the test begins.
+/// A cgroup at the start of the test.
 #[derive(Debug)]
 pub struct Group {
     pub path: String,
@@ -83,19 +83,19 @@ pub struct Moment {
     pub at: Duration,
     pub fire: Option<Labels>,
     pub resolve: Option<Labels>,
-    pub start: Vec<Looks>,
-    pub change: Vec<Looks>,
+    pub start: Vec<ProcessSpec>,
+    pub change: Vec<ProcessSpec>,
     pub exit: Vec<i32>,
     pub restart: Vec<Text>,
     pub condition: Option<bool>,
-    pub answer: Option<Answer>,
+    pub answer: Option<ScriptedResponse>,
     pub expect: Option<Expect>,
     pub values: Vec<Values>,
 }
 
-/// What others answer.
+/// The scripted responses of allocators and commands.
 #[derive(Debug, Clone, Default)]
-pub struct Answer {
+pub struct ScriptedResponse {
     pub status: Option<u16>,
     pub body: Option<serde_json::Value>,
     pub exit: i32,
@@ -103,12 +103,12 @@ pub struct Answer {
 
 #[derive(Debug)]
 pub struct Expect {
-    /// Of the list.
+    /// The span of the list.
     pub span: Span,
     pub entries: Vec<Expected>,
 }
 
-/// What is not given matches anything.
+/// An expected event. A missing key matches anything.
 #[derive(Debug)]
 pub struct Expected {
     pub span: Span,
@@ -126,15 +126,15 @@ pub struct Expected {
 #[derive(Debug)]
 pub struct Values {
     pub span: Span,
-    pub whose: Whose,
+    pub target: ValueTarget,
     pub alive: Option<bool>,
-    /// Key and value as written.
+    /// Keys and values as written.
     pub knobs: Vec<(&'static str, Text)>,
 }
 
-/// Whom values are asked of.
+/// The process or cgroup whose values are expected.
 #[derive(Debug, Clone)]
-pub enum Whose {
+pub enum ValueTarget {
     Process(i32),
     Cgroup(String),
 }
@@ -162,7 +162,7 @@ pub fn is_promtool(root: &Node) -> bool {
         })
 }
 
-/// Reads a test file. What is wrong with it is among the findings; the rest is returned all the same.
+/// Reads a test file. Errors become findings; the valid rest is returned.
 pub fn read(root: &Node, findings: &mut Findings) -> Option<TestFile> {
     let fields = Fields::open(root, &TEST_FILE, findings)?;
     let config_file = fields.text("config_file", findings);
@@ -242,20 +242,25 @@ fn read_moment(node: &Node, findings: &mut Findings) -> Option<Moment> {
         fire: read_labels(&fields, "fire", findings),
         resolve: read_labels(&fields, "resolve", findings),
         start: read_new(&fields, "start", findings),
-        change: changes.iter().filter_map(|item| read_looks(item, findings)).collect(),
+        change: changes
+            .iter()
+            .filter_map(|item| read_process_spec(item, findings))
+            .collect(),
         restart: fields.texts("restart", findings),
         exit: exits.iter().filter_map(|item| read_pid(item, findings)).collect(),
         condition: fields.flag("while", findings).map(|flag| flag.value),
-        answer: fields.get("answer").and_then(|node| read_answer(node, findings)),
+        answer: fields
+            .get("answer")
+            .and_then(|node| read_scripted_response(node, findings)),
         expect,
         values: values.iter().filter_map(|item| read_values(item, findings)).collect(),
     })
 }
 
-fn read_answer(node: &Node, findings: &mut Findings) -> Option<Answer> {
+fn read_scripted_response(node: &Node, findings: &mut Findings) -> Option<ScriptedResponse> {
     let fields = Fields::open(node, &ANSWER, findings)?;
     let (status, exit) = (fields.integer("status", findings), fields.integer("exit", findings));
-    Some(Answer {
+    Some(ScriptedResponse {
         status: status.and_then(|status| u16::try_from(status.value).ok()),
         body: match fields.get("body") {
             Some(node) => Some(read_json(node, findings)?),
@@ -305,26 +310,26 @@ fn read_pid(node: &Node, findings: &mut Findings) -> Option<i32> {
     i32::try_from(pid.value).ok()
 }
 
-/// Processes that are not there yet, and so need a name.
-fn read_new(fields: &Fields, key: &str, findings: &mut Findings) -> Vec<Looks> {
+/// New processes, which need a name.
+fn read_new(fields: &Fields, key: &str, findings: &mut Findings) -> Vec<ProcessSpec> {
     let mut all = Vec::new();
     for item in fields.list(key, findings) {
-        let Some(looks) = read_looks(item, findings) else {
+        let Some(spec) = read_process_spec(item, findings) else {
             continue;
         };
-        if looks.name.is_none() && looks.exe.is_none() {
+        if spec.name.is_none() && spec.exe.is_none() {
             findings.error(
                 item.span,
                 "a process needs a `name` or an `exe`",
                 "such as `name: ffmpeg`",
             );
         }
-        all.push(looks);
+        all.push(spec);
     }
     all
 }
 
-fn read_looks(node: &Node, findings: &mut Findings) -> Option<Looks> {
+fn read_process_spec(node: &Node, findings: &mut Findings) -> Option<ProcessSpec> {
     let fields = Fields::open(node, &PROCESS, findings)?;
     let mut text = |key: &str| fields.text(key, findings).map(|text| text.value);
     let (name, exe, cmdline) = (text("name"), text("exe"), text("cmdline"));
@@ -335,7 +340,7 @@ fn read_looks(node: &Node, findings: &mut Findings) -> Option<Looks> {
     };
     let (pid, count, parent) = (small("pid"), small("count"), small("parent"));
     let (nice, threads, oom_score) = (small("nice"), small("threads"), small("oom_score"));
-    Some(Looks {
+    Some(ProcessSpec {
         pid: pid?,
         count: count.unwrap_or(1),
         name,
@@ -386,7 +391,7 @@ fn read_expected(node: &Node, findings: &mut Findings) -> Option<Expected> {
     let decision = fields.choice("decision", findings);
     let outcome = fields.choice("outcome", findings);
     if fields.get("decision").is_some() == fields.get("outcome").is_some() {
-        let help = "`outcome` for a step that was taken, undone or rehearsed; `decision` for one that was refused";
+        let help = "`outcome` for a step that was applied, reverted or simulated; `decision` for one that was denied";
         findings.error(
             node.span,
             "an expectation has either an `outcome` or a `decision`",
@@ -430,7 +435,7 @@ fn read_values(node: &Node, findings: &mut Findings) -> Option<Values> {
         .collect();
     Some(Values {
         span: node.span,
-        whose: pid.map(Whose::Process).or(cgroup.map(Whose::Cgroup))?,
+        target: pid.map(ValueTarget::Process).or(cgroup.map(ValueTarget::Cgroup))?,
         alive,
         knobs,
     })

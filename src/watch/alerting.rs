@@ -380,7 +380,8 @@ mod tests {
     use super::super::rule_file::{Rule, parse};
     use super::*;
 
-    /// Evaluates once per second, with a result for each `1` in `yields`; expects `b`egan, `c`ontinues, `e`nded or nothing.
+    /// Evaluates once per second, with a result for each `1` in `yields`; expects `b`egan, `c`ontinues, `e`nded or
+    /// nothing.
     fn check(rule: &str, yields: &str, expected: &str) {
         let text = format!("groups: [{{name: g, rules: [{{alert: A, expr: a, {rule}}}]}}]");
         let mut file = parse("x.yml", &text).unwrap();

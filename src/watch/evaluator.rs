@@ -263,7 +263,7 @@ impl Evaluator {
         for group in std::mem::take(&mut self.groups) {
             for state in group.rules {
                 known
-                    .entry(identity(&group.file, &group.name, &state.rule))
+                    .entry(rule_key(&group.file, &group.name, &state.rule))
                     .or_default()
                     .push_back(state);
             }
@@ -271,7 +271,7 @@ impl Evaluator {
         *self = Evaluator::new(settings, files);
         for group in &mut self.groups {
             for state in &mut group.rules {
-                let same = known.get_mut(&identity(&group.file, &group.name, &state.rule));
+                let same = known.get_mut(&rule_key(&group.file, &group.name, &state.rule));
                 if let Some(before) = same.and_then(VecDeque::pop_front) {
                     let is_same =
                         before.rule.query().text == state.rule.query().text && before.needed_ms == state.needed_ms;
@@ -300,26 +300,27 @@ impl Evaluator {
         self.rules().flat_map(|state| state.alerts.active())
     }
 
-    /// Visits the active alerts, each with the identity of its rule.
+    /// Visits the active alerts, each with the key of its rule.
     pub fn each_active(&self, mut see: impl FnMut(&str, ActiveAlert<'_>)) {
         for group in &self.groups {
             for state in &group.rules {
                 let mut active = state.alerts.active().peekable();
                 if active.peek().is_some() {
-                    let rule = identity(&group.file, &group.name, &state.rule);
+                    let rule = rule_key(&group.file, &group.name, &state.rule);
                     active.for_each(|alert| see(&rule, alert));
                 }
             }
         }
     }
 
-    /// Visits the undecided alerts of before a restart, each with its rule's identity and whether the last evaluation had it.
+    /// Visits the undecided alerts of before a restart, each with the key of its rule and whether the last evaluation
+    /// had it.
     pub fn each_remembered(&self, mut see: impl FnMut(&str, &LabelSet, Remembered, bool)) {
         for group in &self.groups {
             for state in &group.rules {
                 let mut remembered = state.alerts.remembered().peekable();
                 if remembered.peek().is_some() {
-                    let rule = identity(&group.file, &group.name, &state.rule);
+                    let rule = rule_key(&group.file, &group.name, &state.rule);
                     remembered.for_each(|(labels, before)| {
                         see(&rule, labels, before, Some(before.seen_at_ms) == state.evaluated_ms);
                     });
@@ -332,7 +333,7 @@ impl Evaluator {
     pub fn remember(&mut self, mut before: impl FnMut(&str) -> Vec<(LabelSet, Remembered)>) {
         for group in &mut self.groups {
             for state in &mut group.rules {
-                for (labels, remembered) in before(&identity(&group.file, &group.name, &state.rule)) {
+                for (labels, remembered) in before(&rule_key(&group.file, &group.name, &state.rule)) {
                     state.alerts.remember(labels, remembered);
                 }
             }
@@ -503,8 +504,8 @@ fn recorded(rule: &RecordingRule, limit: usize, elements: Vec<Element>) -> Resul
     Ok(series)
 }
 
-/// The identity of a rule across reloads, which excludes its expression and its position in the group.
-fn identity(file: &str, group: &str, rule: &Rule) -> String {
+/// The key of a rule, the same across reloads. It excludes its expression and its position in the group.
+fn rule_key(file: &str, group: &str, rule: &Rule) -> String {
     let labels: Vec<String> = match rule {
         Rule::Recording(rule) => rule
             .labels

@@ -17,13 +17,14 @@ pub struct ActiveAlerts {
 /// One pending or firing alert.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
-    /// The identity of its rule across restarts.
+    /// The key of its rule, the same across restarts.
     pub rule: String,
     pub labels: BTreeMap<String, String>,
     pub active_at_ms: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fired_at_ms: Option<i64>,
-    /// The time of the last evaluation if earlier than for the others, because its rule has too few samples since a restart.
+    /// The time of the last evaluation if earlier than for the others, because its rule has too few samples since a
+    /// restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen_at_ms: Option<i64>,
 }

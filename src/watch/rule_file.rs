@@ -5,7 +5,7 @@ use super::labels::{METRIC_NAME, Text};
 use super::promql::{self, Query, Refusal};
 use super::template::Template;
 use super::yaml_path::{LineLookup, YamlPath};
-use crate::diagnostic::Source;
+use crate::diagnostic::SourceText;
 use crate::labels::Labels;
 use crate::yaml::{self, Unread};
 use serde::de::{DeserializeOwned, Error as _, Visitor};
@@ -241,7 +241,7 @@ pub(super) struct Reader {
 impl Reader {
     pub fn new(file: &str, text: &str) -> Self {
         Reader {
-            lines: LineLookup::new(Source::new(file, text)),
+            lines: LineLookup::new(SourceText::new(file, text)),
             errors: Vec::new(),
         }
     }

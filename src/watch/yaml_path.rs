@@ -1,6 +1,6 @@
 //! Paths to values in a YAML document, and the lines of those values, because serde does not keep positions.
 
-use crate::diagnostic::{Findings, Source};
+use crate::diagnostic::{Findings, SourceText};
 use crate::yaml::{self, Content, Node};
 use std::cell::OnceCell;
 
@@ -30,19 +30,19 @@ impl YamlPath {
 
 /// Finds the lines of values in a document. Parses it at the first use, because most files have no errors.
 pub(super) struct LineLookup {
-    source: Source,
+    source: SourceText,
     document: OnceCell<Option<Node>>,
 }
 
 impl LineLookup {
-    pub fn new(source: Source) -> Self {
+    pub fn new(source: SourceText) -> Self {
         LineLookup {
             source,
             document: OnceCell::new(),
         }
     }
 
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &SourceText {
         &self.source
     }
 

@@ -1,4 +1,4 @@
-//! The YAML parser, which yields a tree with positions. Depth and size are bounded, whatever the input.
+//! The YAML parser, which yields a tree with positions. Depth and size are bounded for any input.
 
 use crate::diagnostic::{Findings, Span};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span as Marked};
@@ -17,15 +17,15 @@ pub struct Node {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// The text after unquoting. `inset` is the number of quote characters before it where each further character
-    /// stands in the file as it stands in the text; a place in the text can then be found in the file.
+    /// The string after unquoting. `inset` is the number of quote characters before it, if each further character is
+    /// the same in the file, so that a position in the string can be found in the file.
     Scalar {
         text: String,
         plain: bool,
         inset: Option<usize>,
     },
     Sequence(Vec<Node>),
-    /// In the order of the file.
+    /// The entries in the order of the file.
     Mapping(Vec<Entry>),
 }
 
@@ -37,7 +37,7 @@ pub struct Entry {
 }
 
 impl Node {
-    /// Nothing was written: a key without value, `~` or `null`.
+    /// Whether there is no value: a key without value, `~` or `null`.
     pub fn is_null(&self) -> bool {
         matches!(&self.content, Content::Scalar { text, plain: true, .. }
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
@@ -52,7 +52,7 @@ impl Node {
     }
 }
 
-/// A collection whose end has not come yet.
+/// An unfinished collection.
 struct Open {
     anchor: usize,
     start: Marker,
@@ -67,8 +67,8 @@ enum OpenContent {
     },
 }
 
-/// Reads the one document of the text. `None` where it holds none, or where it cannot be read at all; then the reason
-/// is among the findings.
+/// Reads the only document of the source. `None` if there is none, or if it is unreadable; then the findings have the
+/// reason.
 pub fn parse(findings: &mut Findings) -> Option<Node> {
     let mut builder = Builder {
         findings,
@@ -94,7 +94,7 @@ pub fn parse(findings: &mut Findings) -> Option<Node> {
     builder.root
 }
 
-/// Where, what, and what would be right: ends the reading.
+/// Position, message and help of an error that ends the reading.
 type Fatal = (Span, String, String);
 
 struct Builder<'f, 's> {
@@ -126,7 +126,7 @@ impl Builder<'_, '_> {
             Event::Scalar(text, style, anchor, tag) => {
                 let span = self.span(start, place.end);
                 self.refuse_tag(tag.as_deref().is_none_or(|tag| tag.is_yaml_core_schema()), span);
-                // `!!str` forces a text, and with it an empty text instead of nothing.
+                // `!!str` forces a string, so that an empty value is an empty string and not null.
                 let plain = style == ScalarStyle::Plain && tag.is_none_or(|tag| tag.suffix != "str");
                 let quotes = match style {
                     ScalarStyle::Plain => Some(0),
@@ -212,7 +212,7 @@ impl Builder<'_, '_> {
             Some(OpenContent::Sequence(items)) => items.push(node),
             Some(OpenContent::Mapping { entries, key }) => match key.take() {
                 Some((name, key_span)) => {
-                    // An empty value has no place of its own that a reader could see.
+                    // An empty value has no visible position of its own.
                     let span = if node.span.width == 0 { key_span } else { node.span };
                     entries.push(Entry {
                         key: name,
@@ -248,7 +248,7 @@ impl Builder<'_, '_> {
         }
     }
 
-    /// From marker to marker, on the first line only.
+    /// The span between two markers, on the first line only.
     fn span(&self, start: Marker, end: Marker) -> Span {
         let column = start.col() + 1;
         let width = if end.line() == start.line() {
@@ -264,7 +264,7 @@ impl Builder<'_, '_> {
         }
     }
 
-    /// The place of a syntax error, and what is usually behind it.
+    /// The position of a syntax error, and its usual cause.
     fn explain(&self, error: &ScanError) -> (Span, String) {
         let mark = error.marker();
         let span = Span {
@@ -300,7 +300,7 @@ impl Builder<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnostic::Source;
+    use crate::diagnostic::SourceText;
 
     fn outline(node: &Node) -> String {
         match &node.content {
@@ -317,7 +317,7 @@ mod tests {
     }
 
     fn check(text: &str, tree: &str, expected: &[&str]) {
-        let source = Source::new("x.yml", text);
+        let source = SourceText::new("x.yml", text);
         let mut findings = Findings::new(&source);
         let node = parse(&mut findings);
         let found: Vec<String> = findings
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn values_know_where_they_stand() {
+    fn values_have_positions() {
         check("a: foo bar # c\nb: 'x''y'\n", r#"{a="foo bar"@1:4 b="x'y"@2:4}"#, &[]);
         check("a:\n  - 1\n  - {b: no}\n", r#"{a=["1"@2:5 {b="no"@3:9}]}"#, &[]);
         check("\u{feff}ä: é # x\n", r#"{ä="é"@1:4}"#, &[]);
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_document_for_us_is_refused() {
+    fn unsupported_documents_are_rejected() {
         check("a: 1\na: 2\n", r#"{a="1"@1:4 a="2"@2:4}"#, &["2:1 duplicate key `a`"]);
         check("a: 1\n---\nb: 1\n", "", &["2:1 a second document in one file"]);
         check("a: {{ x }}\n", "", &["1:5 a key must be a string"]);
@@ -373,7 +373,7 @@ mod tests {
             let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
             text.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
         }
-        let source = Source::new("x.yml", text);
+        let source = SourceText::new("x.yml", text);
         let mut findings = Findings::new(&source);
         assert!(parse(&mut findings).is_none());
         assert_eq!(

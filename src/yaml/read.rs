@@ -1,4 +1,4 @@
-//! The reader of known keys: it takes them from a mapping, reports the errors in each, and goes on.
+//! The reader of the known keys of a mapping. Reports the errors of each key and continues.
 
 use super::node::{Content, Entry, Node};
 use super::scalar::{parse_duration, parse_size};
@@ -7,7 +7,7 @@ use crate::schema::{Kind, Object};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A text that knows where each of its characters stands, as far as the file tells.
+/// A string with the positions of its characters in the file, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     pub value: String,
@@ -16,8 +16,8 @@ pub struct Text {
 }
 
 impl Text {
-    /// The place of `width` characters that begin at character `offset` of the text; the whole text where escapes or
-    /// line breaks hide it.
+    /// The position of `width` characters from character `offset` of the string on; the whole string if escapes or line
+    /// breaks hide it.
     pub fn part(&self, offset: usize, width: usize) -> Span {
         let Some(inset) = self.inset else { return self.span };
         Span {
@@ -37,7 +37,7 @@ pub struct Fields<'n> {
 }
 
 impl<'n> Fields<'n> {
-    /// Opens a mapping: unknown and missing keys become findings. `None` where it is no mapping.
+    /// Opens a mapping: unknown and missing keys become findings. `None` if the node is no mapping.
     pub fn open(node: &'n Node, object: &'static Object, findings: &mut Findings) -> Option<Fields<'n>> {
         let entries: &[Entry] = match &node.content {
             Content::Mapping(entries) => entries,
@@ -156,13 +156,13 @@ impl<'n> Fields<'n> {
         })
     }
 
-    /// One of the words of the key's table, as its place there.
+    /// One of the words of the key's table.
     pub fn choice(&self, key: &str, findings: &mut Findings) -> Option<Spanned<&'static str>> {
         let kind = &self.object.key(key)?.kind;
         self.read(key, findings, |node, key, findings| node.choice(key, kind, findings))
     }
 
-    /// The entries of a list; none where the key is missing or is no list.
+    /// The entries of a list; none if the key is missing or its value is no list.
     pub fn list(&self, key: &str, findings: &mut Findings) -> &'n [Node] {
         let (Some(entry), Some(known)) = (self.entry(key), self.object.key(key)) else {
             return &[];
@@ -194,7 +194,7 @@ impl<'n> Fields<'n> {
         items
     }
 
-    /// A list of texts.
+    /// A list of strings.
     pub fn texts(&self, key: &str, findings: &mut Findings) -> Vec<Text> {
         let items = self.list(key, findings);
         items
@@ -203,7 +203,7 @@ impl<'n> Fields<'n> {
             .collect()
     }
 
-    /// A mapping of names to texts, such as labels.
+    /// A mapping of names to strings, such as labels.
     pub fn map_of_texts(&self, key: &str, findings: &mut Findings) -> BTreeMap<String, Text> {
         let Some(entry) = self.entry(key) else {
             return BTreeMap::new();
@@ -219,7 +219,7 @@ impl<'n> Fields<'n> {
 }
 
 impl Node {
-    /// A text as written, whatever YAML would make of it: `no`, `0x10` and `1_000` are texts here.
+    /// A string as written, ignoring YAML types: `no`, `0x10` and `1_000` are strings.
     pub fn text(&self, key: &str, kind: &Kind, findings: &mut Findings) -> Option<Text> {
         match &self.content {
             Content::Scalar { text, inset, .. } if !self.is_null() => Some(Text {
@@ -279,7 +279,7 @@ impl Node {
         })
     }
 
-    /// Reads a text with `read`, whose error is what would be right.
+    /// Parses a string with `read`, whose error is the correction.
     fn parse<T>(
         &self,
         key: &str,

@@ -21,7 +21,7 @@ const SIZE_UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB"
 /// A duration as Prometheus reads it: `1m30s`, `500ms`, `0`.
 ///
 /// # Errors
-/// What would be right.
+/// The correction.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     const FORM: &str = "write a duration such as 500ms, 30s, 1m30s or 2h";
     if text == "0" {
@@ -66,7 +66,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Bytes: a whole number, or a number with `KiB`, `MiB`, `GiB` or `TiB`.
 ///
 /// # Errors
-/// What would be right.
+/// The correction.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     const FORM: &str = "write a size such as 200MiB or 1.5GiB, or a whole number of bytes";
     let digits = text
@@ -88,7 +88,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     };
     let number: f64 = number.parse().map_err(|_| FORM.to_owned())?;
     let bytes = number * *factor as f64;
-    // Beyond this a float no longer holds every byte, and no machine has that much memory.
+    // Beyond this a float is not exact to a byte, and no machine has that much memory.
     if bytes > (1_u64 << 53) as f64 {
         Err("the largest size is 8192TiB".to_owned())
     } else {
@@ -96,7 +96,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Bytes as a rule would write them: in the largest unit of which they are a whole number.
+/// Formats bytes as in a rule: in the largest unit with a whole number.
 pub fn size_text(bytes: u64) -> String {
     let whole = |factor: u64| bytes >= factor && bytes.is_multiple_of(factor);
     let unit = SIZE_UNITS.iter().rev().find(|(_, factor)| whole(*factor));
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_is_shown_as_it_is_written() {
+    fn size_is_printed_as_written() {
         for (bytes, text) in [
             (0, "0"),
             (1000, "1000"),

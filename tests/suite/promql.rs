@@ -1,5 +1,5 @@
-//! The real promtool agrees with our PromQL: generated expressions over generated series, from a fixed seed, written as a
-//! unit-test file that expects what evenkeel computes.
+//! The real promtool has the results of evenkeel's PromQL: generated expressions over generated series, from a fixed
+//! seed, written as a unit-test file that expects evenkeel's results.
 
 mod generate;
 mod promtool;
@@ -23,7 +23,7 @@ const EXPRESSIONS_PER_WORLD: usize = 100;
 const SAMPLES: usize = 60;
 const INTERVAL_SECONDS: usize = 15;
 
-/// One expression, when it was evaluated, and what came out.
+/// An expression, the time of its evaluation, and the result.
 struct Case {
     expression: String,
     at_seconds: usize,
@@ -104,7 +104,7 @@ fn unit_test_file(worlds: &[(World, Vec<Case>)]) -> String {
         }
         let _ = writeln!(text, "  promql_expr_test:");
         for case in cases {
-            // The comment finds the case again in what promtool prints.
+            // The comment identifies the case in the output of promtool.
             let expression = format!("{} # case {number}", case.expression);
             let _ = writeln!(
                 text,
@@ -121,8 +121,8 @@ fn unit_test_file(worlds: &[(World, Vec<Case>)]) -> String {
     text
 }
 
-/// promtool compares the bits of floats and holds no NaN to be equal to another; sums of ours are compensated and 2.42's
-/// are not. So what it objects to is compared once more, to eleven digits.
+/// Compares results that promtool rejects again, to eleven digits, because promtool compares bits of floats, treats NaN
+/// as unequal, and 2.42 does not compensate sums.
 fn same(ours: &[Element], theirs: &BTreeMap<LabelSet, f64>) -> bool {
     let near = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-11 * a.abs().max(b.abs());
     ours.len() == theirs.len()
@@ -195,7 +195,7 @@ const TEMPLATES: [&str; 10] = [
     "{{ humanize \"4250\" }} {{ humanize 0.00321 }} {{ humanizeDuration 93784.5 }}",
 ];
 
-/// Rules whose values are few and exact, so that annotations agree to the last character.
+/// Rules with few and exact values, so that annotations agree to the last character.
 fn rules(random: &mut Random) -> String {
     let mut text = "groups:\n".to_owned();
     for group in ["first", "second"] {
@@ -239,7 +239,7 @@ fn rules(random: &mut Random) -> String {
     text
 }
 
-/// A unit-test file that expects, all the way along, what our evaluator makes of the rules; `None` where a rule fails.
+/// A unit-test file that expects evenkeel's result of the rules at each step; `None` if a rule fails.
 fn rule_test(random: &mut Random, rules: &str, rule_file: &str) -> Option<String> {
     let series = world(random);
     let parsed = rule_file::parse(rule_file, rules).unwrap();

@@ -1,10 +1,10 @@
-//! Every rule that ships acts in some test that ships with it, and `evenkeel test` says so.
+//! Every shipped rule applies a step in one of its shipped tests.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use evenkeel::simulate::test::{Report, run};
+use evenkeel::simulate::test::{TestReport, run};
 
 use crate::support::burner::Burner;
 use crate::support::tools::succeed;
@@ -31,7 +31,7 @@ fn every_shipped_rule_acts_in_its_own_test() {
         assert!(!report.rules.is_empty());
         assert_eq!(report.fired, report.rules, "in {} these rules never act", report.file);
     }
-    let reports: Vec<Report> = shipped(".test.yml").iter().map(|file| run(file)).collect();
+    let reports: Vec<TestReport> = shipped(".test.yml").iter().map(|file| run(file)).collect();
     let fired: BTreeSet<&str> = reports
         .iter()
         .flat_map(|report| &report.fired)
@@ -110,7 +110,7 @@ fn schemas_are_printed_for_editors() {
 fn a_recorded_host_is_explained_elsewhere() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (rules, config) = (folder.path().join("rules.yml"), folder.path().join("evenkeel.yml"));
-    // Not this test itself: who records is never touched, nor are its ancestors.
+    // Another process than this test, because the recorder and its ancestors are never targets.
     let name = format!("record-{}", std::process::id() % 100_000);
     let burner = Burner::start(&name);
     let rule = format!(

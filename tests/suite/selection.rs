@@ -1,5 +1,5 @@
-//! Who is chosen: text in labels never widens a selection, and no step is taken on a process that is protected, over the
-//! limit, or not what the selector means at that moment. Names and command lines that are made to confuse are real here.
+//! The selection of targets: text in labels never widens a selection, and no step reaches a process that is protected,
+//! over the limit, or does not match the selector at that time. Hostile names and command lines are real processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use evenkeel::act::guard::{Budget, Protection};
 use evenkeel::alert::alert::fingerprint;
 use evenkeel::alert::{Alert, Labels, Source as AlertSource, Status};
-use evenkeel::diagnostic::Source;
+use evenkeel::diagnostic::SourceText;
 use evenkeel::engine::host_identity::HostIdentity;
 use evenkeel::engine::select::{select, still_holds};
 use evenkeel::engine::{Engine, Policy};
@@ -37,7 +37,7 @@ const EVERYTHING: ProcessFields = ProcessFields::CMDLINE
 
 /// Compiles rules as the daemon does.
 fn rules(text: &str) -> RuleSet {
-    let source = Source::new("test.yml", text);
+    let source = SourceText::new("test.yml", text);
     let context = Context {
         groups: &BTreeMap::new(),
         known_alerts: None,
@@ -58,7 +58,7 @@ fn one_rule(select: &str) -> Arc<Rule> {
     rules(&text).rules[0].clone()
 }
 
-/// Texts of which patterns are made, and those that would break out of one.
+/// Strings for patterns, including those that would break out of one.
 fn hostile_text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[ab.*+?|()\\[\\]{}^$\\\\ \n-]{0,6}",
@@ -91,29 +91,29 @@ proptest! {
             let is_it = !label.is_empty() && *name == label;
             prop_assert_eq!(by_name.judge(&process) == SelectorMatch::Holds, is_it, "{:?} {:?}", &label, name);
             prop_assert_eq!(around.judge(&process) == SelectorMatch::Holds, is_it, "{:?} {:?}", &label, name);
-            // What a negation leaves in is never what the rule itself does not mean, nor what the label names.
+// A negation selects only processes that the rest of the rule selects and that the label does not name.
             let is_left = !label.is_empty() && *name != label && name.starts_with('a');
             prop_assert_eq!(all_but.judge(&process) == SelectorMatch::Holds, is_left, "{:?} {:?}", &label, name);
         }
     }
 }
 
-/// What befalls a process while the engine is looking.
+/// An event of a process while the engine reads it.
 #[derive(Debug, Clone, Copy)]
-enum Transaction {
+enum ProcessEvent {
     Dies,
     Execs,
-    /// It dies, and another program gets its pid.
+    /// The process exits, and another program gets its pid.
     Succeeded,
     Nothing,
 }
 
-/// A host whose processes change under the reader's eyes, and which judges every step that arrives.
+/// A host whose processes change between reads, and which checks every step.
 struct Restless {
     host: FakeHost,
     rule: Arc<Rule>,
-    /// One for each look at details, then nothing happens any more.
-    turns: std::vec::IntoIter<Transaction>,
+    /// One event for each read of details.
+    events: std::vec::IntoIter<ProcessEvent>,
     faults: Vec<String>,
 }
 
@@ -122,21 +122,21 @@ impl Restless {
         let Some(found) = self.host.processes.get_mut(&pid) else {
             return;
         };
-        match self.turns.next().unwrap_or(Transaction::Nothing) {
-            Transaction::Nothing => {}
-            Transaction::Dies => drop(self.host.processes.remove(&pid)),
-            Transaction::Execs => {
+        match self.events.next().unwrap_or(ProcessEvent::Nothing) {
+            ProcessEvent::Nothing => {}
+            ProcessEvent::Dies => drop(self.host.processes.remove(&pid)),
+            ProcessEvent::Execs => {
                 found.process.name = "postgres".into();
                 found.process.details.exe = Some("/usr/lib/postgresql/15/bin/postgres".into());
             }
-            Transaction::Succeeded => {
+            ProcessEvent::Succeeded => {
                 found.process.identity.start_ticks += 1;
                 found.process.details.user = Some("root".into());
             }
         }
     }
 
-    /// Judges the process that a step reaches, as it is now.
+    /// Checks the present state of the target of a step.
     fn judge(&mut self, id: Identity, what: &str) {
         let own_ancestors = self.host.own_ancestors();
         let protection = Protection {
@@ -172,7 +172,7 @@ impl Host for Restless {
     }
     fn read_details(&mut self, process: &mut Process, needs: ProcessFields) -> bool {
         self.befall(process.identity.pid);
-        // As the real reader does: the name is part of what must not have changed meanwhile.
+        // As the real reader does, which also compares the name.
         let name = self.host.process(process.identity.pid).map(|now| now.name);
         self.host.read_details(process, needs) && name.as_ref() == Some(&process.name)
     }
@@ -183,7 +183,7 @@ impl Host for Restless {
         self.host.get(process, thread, knob)
     }
     fn set(&mut self, process: Identity, thread: Thread, value: &Value) -> Result<(), HostError> {
-        // Anything else puts something back, which is never refused.
+        // Any other value is a revert, which is never denied.
         if *value == Value::Nice(10) {
             self.judge(process, "nice 10");
         }
@@ -258,8 +258,8 @@ proptest! {
         limit in 1..5_usize,
         is_final in any::<bool>(),
         overrides in any::<bool>(),
-        turns in proptest::collection::vec(
-            prop_oneof![Just(Transaction::Dies), Just(Transaction::Execs), Just(Transaction::Succeeded), Just(Transaction::Nothing)],
+        events in proptest::collection::vec(
+            prop_oneof![Just(ProcessEvent::Dies), Just(ProcessEvent::Execs), Just(ProcessEvent::Succeeded), Just(ProcessEvent::Nothing)],
             0..40,
         ),
         pauses in proptest::collection::vec(0..40_u64, 1..12),
@@ -277,7 +277,7 @@ proptest! {
         let restless = Restless {
             host,
             rule: rules.rules[0].clone(),
-            turns: turns.into_iter(),
+            events: events.into_iter(),
             faults: Vec::new(),
         };
         let policy = Policy {
@@ -318,11 +318,11 @@ proptest! {
     }
 }
 
-/// A real child that has taken a name and is waiting.
+/// A real child with another program's name.
 struct Impostor(Child);
 
 impl Impostor {
-    /// `becoming` is Python that runs before it says that it is ready; `extra` becomes its last argument.
+    /// `becoming` is Python code that runs before the child is ready; `extra` becomes its last argument.
     fn start(name: &[u8], becoming: &str, extra: &str) -> Impostor {
         let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
         let script = format!(
@@ -349,7 +349,7 @@ impl Impostor {
 
 impl Drop for Impostor {
     fn drop(&mut self) {
-        // One that has ended already is what we want.
+        // The child may have exited.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -359,7 +359,7 @@ fn live_host() -> LinuxHost {
     LinuxHost::new(Procfs::open(Path::new("/proc")).expect("a procfs"), Arc::new(|_| ()))
 }
 
-/// Pids that a selector chooses on this host now, before any protection.
+/// Pids that a selector matches on this host now, before protections.
 fn chosen(select_text: &str) -> BTreeSet<i32> {
     let mut host = live_host();
     let rule = one_rule(select_text);
@@ -400,7 +400,7 @@ fn names_that_are_made_to_confuse_are_read_as_they_are() {
     }
 }
 
-/// A pattern that is exactly this text. Written by hand, so that it is not the code under test that escapes.
+/// A pattern that matches exactly this string. Does not use the code under test for escaping.
 fn regex_of(text: &str) -> String {
     let escape = |c: char| {
         if c.is_ascii_alphanumeric() {
@@ -409,7 +409,7 @@ fn regex_of(text: &str) -> String {
             format!("\\x{{{:x}}}", u32::from(c))
         }
     };
-    // An empty pattern is refused, because people who write one mean something else.
+    // An empty pattern is rejected, so this adds an empty group.
     format!("(){}", text.chars().map(escape).collect::<String>())
 }
 
@@ -449,7 +449,7 @@ fn the_dead_are_not_chosen_and_half_dead_ones_not_touched() {
     assert!(!chosen(&format!("{{pid: '{dead_pid}'}}")).contains(&dead_pid));
     dead.wait().expect("it is our child");
 
-    // Its leader ends, and another thread lives on.
+    // The leader exits, and another thread continues.
     let exit_the_leader = "threading.Thread(target=lambda: (print('ready',flush=True), sys.stdin.read())).start()\n\
                            libc.syscall({'x86_64':60}.get(__import__('os').uname().machine,93),0)";
     let half_dead = Impostor::start(b"half-dead", exit_the_leader, "token");

@@ -1,7 +1,7 @@
 //! Tests of allocations and commands on the fake host: their requests, the effect of each response, and their revert.
 
 use super::*;
-use crate::diagnostic::Source as Text;
+use crate::diagnostic::SourceText;
 use crate::host::job::{End, Job, Report};
 use crate::rule::{Context, compile, file};
 
@@ -13,7 +13,7 @@ const RENEWED: &str = "allocate: {url: 'http://broker/take', resource: /id, ttl:
 pub fn rule(steps: &[&str], more: &str) -> Rule {
     let steps: String = steps.iter().map(|step| format!("  - {step}\n")).collect();
     let text = format!("rules:\n- name: more\n  matchers: ['alertname=\"more\"']\n  {more}\n  actions:\n{steps}");
-    let source = Text::new("test.yml", text);
+    let source = SourceText::new("test.yml", text);
     let context = Context {
         groups: &BTreeMap::new(),
         known_alerts: None,

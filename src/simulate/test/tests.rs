@@ -1,4 +1,4 @@
-//! Test files that hold and test files that do not.
+//! Test files that pass and test files that fail.
 
 use super::*;
 
@@ -24,8 +24,8 @@ const RULES: &str = "rules:
   cooldown: 1m
 ";
 
-/// Plays tests on the rules above, and says it as on a terminal without colours.
-fn play(tests: &str) -> Report {
+/// Runs tests on the rules above.
+fn play(tests: &str) -> TestReport {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("rules.yml"), RULES).unwrap();
     let path = directory.path().join("x.test.yml");
@@ -128,7 +128,7 @@ fn refusals_are_optional_and_actions_are_not() {
         "{pid: 106, exe: /usr/bin/dockerd, name: burner, cpu: 3}\n  - ",
     );
     let two = NICED.replace(one_more, &format!("{all}{one_more}"));
-    // Who names one protected process names all.
+    // A list with one protected process must have all of them.
     check(
         &two,
         &[
@@ -137,7 +137,7 @@ fn refusals_are_optional_and_actions_are_not() {
         ],
     );
     check(&two.replace(refused, ""), &[]);
-    // Where something did not happen, the refusals are shown.
+    // If an entry is missing, denials are shown.
     check(
         &NICED.replace(refused, "    - {pid: 105, step: nice 10, outcome: applied}\n"),
         &[

@@ -3,7 +3,7 @@
 use crate::ledger::{Decision, Outcome};
 use crate::schema::{Key, Kind, Object, optional, required};
 
-/// As many processes as one host will hold in a test, so that a slip of the pen does not fill memory.
+/// Maximum number of processes in a test, so that a typing error does not fill memory.
 const MAX_COUNT: i64 = 10_000;
 pub(super) const PID: Kind = Kind::Integer(1, i32::MAX as i64);
 

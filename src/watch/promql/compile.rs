@@ -3,7 +3,7 @@
 use super::Matcher;
 use super::evaluate::MAX_SUBQUERY_STEPS;
 use super::expression::{Aggregate, Aggregation, Binary, Cardinality, Expression, LabelReplace, Operator};
-use super::expression::{Query, Range, Selector};
+use super::expression::{Query, Range, SeriesSelector};
 use super::function::{DatePart, Elementwise};
 use super::over_time::OverTime;
 use super::scan::{MAX_NESTING, nesting, position};
@@ -16,7 +16,8 @@ use promql_parser::parser::{SubqueryExpr, VectorMatchCardinality, VectorSelector
 use regex::Regex;
 use std::time::Duration;
 
-/// Maximum range of an expression. The history is in memory, where a week of one series takes 7 MB at a sample per second.
+/// Maximum range of an expression. The history is in memory, where a week of one series takes 7 MB at a sample per
+/// second.
 const MAX_REACH_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
 /// The reason why an expression is invalid or unsupported.
@@ -105,7 +106,7 @@ impl Compiler<'_> {
             Expr::Paren(paren) => self.expression(&paren.expr),
             Expr::NumberLiteral(number) => Some(Expression::Number(number.val)),
             Expr::StringLiteral(_) => self.refuse("", "a text is no result".into(), ""),
-            Expr::VectorSelector(selector) => self.selector(selector).map(Expression::Selector),
+            Expr::VectorSelector(selector) => self.selector(selector).map(Expression::SeriesSelector),
             Expr::Unary(unary) => Some(Expression::Negate(Box::new(self.expression(&unary.expr)?))),
             Expr::Binary(binary) => self.binary(binary),
             Expr::Aggregate(aggregate) => self.aggregate(aggregate),
@@ -123,7 +124,7 @@ impl Compiler<'_> {
         self.expression(expr).map(Box::new)
     }
 
-    fn selector(&mut self, selector: &VectorSelector) -> Option<Selector> {
+    fn selector(&mut self, selector: &VectorSelector) -> Option<SeriesSelector> {
         if selector.at.is_some() {
             return self.refuse("@", "the modifier @ is not supported".into(), "use offset");
         }
@@ -141,7 +142,7 @@ impl Compiler<'_> {
             .map(|name| Matcher::equal(METRIC_NAME, name))
             .collect();
         matchers.extend(selector.matchers.matchers.iter().map(Matcher::from_parsed));
-        Some(Selector::new(matchers, offset_ms))
+        Some(SeriesSelector::new(matchers, offset_ms))
     }
 
     fn offset_ms(&mut self, offset: Option<&Offset>) -> Option<i64> {

@@ -1,6 +1,6 @@
 //! The evaluation of an expression at one moment.
 
-use super::expression::{Expression, LabelReplace, Query, Range, Selector};
+use super::expression::{Expression, LabelReplace, Query, Range, SeriesSelector};
 use super::function::Elementwise;
 use super::over_time::{OverTime, Window};
 use super::{Dialect, Element, QueryValue, Semantics};
@@ -80,7 +80,7 @@ impl Evaluation<'_> {
 
     fn vector(&self, expression: &Expression, at_ms: i64) -> Result<Vec<Element>, EvaluationError> {
         match expression {
-            Expression::Selector(selector) => Ok(self.instant(selector, at_ms, |_, value| value)),
+            Expression::SeriesSelector(selector) => Ok(self.instant(selector, at_ms, |_, value| value)),
             Expression::SampleTime(selector) => {
                 let times = self.instant(selector, at_ms, |sample_ms, _| sample_ms as f64 / 1000.0);
                 nameless(times, Some)
@@ -159,7 +159,7 @@ impl Evaluation<'_> {
     }
 
     /// Calls `visit` with every series that the selector selects.
-    fn select(&self, selector: &Selector, mut visit: impl FnMut(&Series)) {
+    fn select(&self, selector: &SeriesSelector, mut visit: impl FnMut(&Series)) {
         let mut in_metric = |name: &str| {
             // Matchers on the name apply to the metric, not to each series.
             let (on_name, on_labels): (Vec<_>, Vec<_>) = selector
@@ -178,7 +178,7 @@ impl Evaluation<'_> {
         }
     }
 
-    fn instant(&self, selector: &Selector, at_ms: i64, value_of: impl Fn(i64, f64) -> f64) -> Vec<Element> {
+    fn instant(&self, selector: &SeriesSelector, at_ms: i64, value_of: impl Fn(i64, f64) -> f64) -> Vec<Element> {
         let until_ms = at_ms - selector.offset_ms;
         let oldest_ms = until_ms - self.semantics.lookback_ms + self.left_open_ms();
         let mut elements = Vec::new();

@@ -33,7 +33,7 @@ impl Query {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Selector {
+pub(super) struct SeriesSelector {
     pub matchers: Vec<Matcher>,
     /// The value of an equality matcher on the metric name, which avoids a search over all names.
     pub metric_name: Option<Text>,
@@ -44,7 +44,7 @@ pub(super) struct Selector {
 #[derive(Debug, Clone)]
 pub(super) enum Range {
     Samples {
-        selector: Selector,
+        selector: SeriesSelector,
         range_ms: i64,
     },
     Subquery {
@@ -151,7 +151,7 @@ pub(super) struct LabelReplace {
 #[derive(Debug, Clone)]
 pub(super) enum Expression {
     Number(f64),
-    Selector(Selector),
+    SeriesSelector(SeriesSelector),
     Negate(Box<Expression>),
     Binary(Box<Binary>),
     Aggregate(Box<Aggregate>),
@@ -181,7 +181,7 @@ pub(super) enum Expression {
     },
     Time,
     /// `timestamp()` of a selector is the time of its sample …
-    SampleTime(Selector),
+    SampleTime(SeriesSelector),
     /// … of anything else it is that of the evaluation.
     EvaluationTime(Box<Expression>),
     VectorOf(Box<Expression>),
@@ -195,12 +195,12 @@ pub(super) enum Expression {
 
 impl Expression {
     fn add_to_read_set(&self, before_ms: i64, read_set: &mut ReadSet) {
-        let mut from_selector = |selector: &Selector, range_ms: i64| {
+        let mut from_selector = |selector: &SeriesSelector, range_ms: i64| {
             read_set.add(&selector.matchers, before_ms + selector.offset_ms + range_ms);
         };
         match self {
             Expression::Number(_) | Expression::Time => {}
-            Expression::Selector(selector) | Expression::SampleTime(selector) => from_selector(selector, 0),
+            Expression::SeriesSelector(selector) | Expression::SampleTime(selector) => from_selector(selector, 0),
             Expression::OverTime { range, parameter, .. } => {
                 range.add_to_read_set(before_ms, read_set);
                 if let Some(parameter) = parameter {
@@ -260,11 +260,11 @@ impl Range {
     }
 }
 
-impl Selector {
+impl SeriesSelector {
     pub fn new(matchers: Vec<Matcher>, offset_ms: i64) -> Self {
         let on_name = matchers.iter().filter(|matcher| &*matcher.name == METRIC_NAME);
         let metric_name = on_name.filter_map(Matcher::equal_to).map(Text::from).next();
-        Selector {
+        SeriesSelector {
             matchers,
             metric_name,
             offset_ms,

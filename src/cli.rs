@@ -1,4 +1,4 @@
-//! This module defines the command line: commands, and flags as Prometheus and node_exporter spell them.
+//! The command line: commands, and flags as Prometheus and node_exporter spell them.
 
 mod collectors;
 mod listen;

@@ -55,8 +55,8 @@ pub enum Reply {
     Failed(String),
 }
 
-/// Locks the storage directory for this daemon. If the directory cannot be created or written, the daemon runs without a ledger
-/// and logs that.
+/// Locks the storage directory for this daemon. If the directory cannot be created or written, the daemon runs without
+/// a ledger and logs that.
 ///
 /// # Errors
 /// When another daemon has the lock.
@@ -177,8 +177,8 @@ async fn ask(request: Request, door: &EngineHandle) -> Reply {
     }
 }
 
-/// The process id of the daemon with this storage, from the credentials of its socket. `None` if no daemon runs, or if this user
-/// has no access.
+/// The process id of the daemon with this storage, from the credentials of its socket. `None` if no daemon runs, or if
+/// this user has no access.
 pub fn daemon_pid(storage: &Path) -> Option<i32> {
     let stream = std::os::unix::net::UnixStream::connect(storage.join(SOCKET)).ok()?;
     let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;

@@ -5,21 +5,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smol_str::SmolStr;
 use std::fmt;
 
-/// Sorted by name, so that equal sets print and hash equally. One piece of memory, and none for names and values of up to 23
-/// bytes.
+/// Labels, sorted by name, so that equal sets print and hash equally. One allocation, and none for names and values of
+/// up to 23 bytes.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Labels(Box<[(SmolStr, SmolStr)]>);
 
 impl Labels {
-    /// None.
+    /// No labels.
     pub fn new() -> Labels {
         Labels::default()
     }
 
-    /// Takes each name once.
+    /// Labels with unique names.
     ///
     /// # Errors
-    /// A name that is given twice.
+    /// When a name occurs twice; returns the name.
     pub fn try_new(mut labels: Vec<(SmolStr, SmolStr)>) -> Result<Labels, SmolStr> {
         labels.sort_unstable();
         match labels.windows(2).find(|pair| pair[0].0 == pair[1].0) {
@@ -33,7 +33,7 @@ impl Labels {
         place.ok().map(|place| self.0[place].1.as_str())
     }
 
-    /// By name.
+    /// The labels by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -42,7 +42,7 @@ impl Labels {
         self.0.is_empty()
     }
 
-    /// Those that are kept.
+    /// The labels for which `keep` is true.
     #[must_use]
     pub fn filtered(self, keep: impl Fn(&str, &str) -> bool) -> Labels {
         if self.iter().all(|(name, value)| keep(name, value)) {
@@ -52,14 +52,14 @@ impl Labels {
         Labels(kept.collect())
     }
 
-    /// One more, or another value for it. Each costs a new piece of memory: many at once are collected.
+    /// Adds a label or replaces its value. Each call allocates; collect an iterator for many labels.
     pub fn insert(&mut self, name: impl Into<SmolStr>, value: impl Into<SmolStr>) {
         let more = (name.into(), value.into());
         *self = std::mem::take(&mut self.0).into_iter().chain([more]).collect();
     }
 }
 
-/// Of two of one name the later one stays.
+/// Of two labels with one name the later one stays.
 impl<N: Into<SmolStr>, V: Into<SmolStr>> FromIterator<(N, V)> for Labels {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(labels: I) -> Labels {
         let labels = labels.into_iter().map(|(name, value)| (name.into(), value.into()));
@@ -90,8 +90,8 @@ impl Serialize for Labels {
     }
 }
 
-/// An object of strings. A name given twice is an error: which of the two counts is a matter of the reader, and a proxy that
-/// checked one must not let pass the other.
+/// Reads an object of strings. A duplicate name is an error, because readers differ in which of the two they use, and a
+/// proxy may have checked the other one.
 impl<'de> Deserialize<'de> for Labels {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Labels, D::Error> {
         struct Texts;
@@ -122,7 +122,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn they_are_written_and_read_as_an_object_of_strings() {
+    fn labels_are_an_object_of_strings() {
         let labels = Labels::from([("b", "2"), ("a", "1 \"\u{e9}\"")]);
         let text = serde_json::to_string(&labels).unwrap();
         assert_eq!(text, r#"{"a":"1 \"é\"","b":"2"}"#);

@@ -4,10 +4,10 @@
 use serde_json::{Map, Value, json};
 use std::fmt;
 
-/// What a key takes.
+/// The type of a key.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
-    /// Any text; a bare number or truth value counts as its text.
+    /// Any string; an unquoted number or boolean counts as a string.
     Text,
     /// A duration as Prometheus writes it.
     Duration,
@@ -22,13 +22,13 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     List(&'static Kind),
     Object(&'static Object),
-    /// Names and texts, such as labels.
+    /// Names with strings, such as labels.
     Texts,
-    /// A text, or the object for those who need more.
+    /// A string, or an object with more keys.
     TextOr(&'static Object),
-    /// A list of texts, or the object for those who need more.
+    /// A list of strings, or an object with more keys.
     ListOr(&'static Object),
-    /// Any value that JSON has too.
+    /// Any JSON value.
     Json,
 }
 
@@ -38,14 +38,14 @@ pub struct Key {
     pub name: &'static str,
     pub kind: Kind,
     pub required: bool,
-    /// One sentence for the reference and for editors.
+    /// A description for the reference and for editors.
     pub about: &'static str,
 }
 
 /// A mapping with known keys.
 #[derive(Debug)]
 pub struct Object {
-    /// With its article, as messages name it: "a rule".
+    /// The name with its article for messages: "a rule".
     pub title: &'static str,
     pub keys: &'static [Key],
     /// Exactly one key, as in each step of a rule.
@@ -80,7 +80,7 @@ impl Object {
     }
 }
 
-/// What would be right, as messages say it.
+/// Writes the type for messages.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -144,7 +144,7 @@ fn define(object: &'static Object, definitions: &mut Map<String, Value>) {
     if definitions.contains_key(&slug) {
         return;
     }
-    // Taken before the keys are looked at: a selector holds selectors.
+    // Inserted before its keys, because a selector may contain selectors.
     definitions.insert(slug.clone(), Value::Null);
     let mut properties = Map::new();
     for key in object.keys {

@@ -1,22 +1,22 @@
 //! Templates with `{{ $labels.x }}` and `{{ $resource }}` in strings of a rule. This module parses them; the caller
-//! that fills them in decides what a label may contain there.
+//! that fills them in decides which characters a label may contain.
 
 use crate::labels::Labels;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A part of a templated text.
+/// A part of a template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Segment {
     Text(String),
     /// The name of a label of the alert.
     Label(String),
-    /// What an allocator granted.
+    /// The resource that an allocator granted.
     Resource,
 }
 
-/// A JSON value with templates in its texts.
+/// A JSON value with templates in its strings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JsonTemplate {
@@ -26,7 +26,7 @@ pub enum JsonTemplate {
     Map(Vec<(String, JsonTemplate)>),
 }
 
-/// Something that a template wants and that is not there.
+/// A missing value of a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
     #[error("the alert has no label {0:?}")]
@@ -35,11 +35,11 @@ pub enum Missing {
     Resource,
 }
 
-/// Fills in labels, and the resource where there is one; without one its places stay. `encode` makes a value fit for
-/// where it is put.
+/// Fills in labels and the resource; without a resource, its references stay. `encode` escapes a value for its
+/// destination.
 ///
 /// # Errors
-/// A label that the alert does not have, or has without a value.
+/// When the alert lacks a label or its label is empty.
 pub fn fill(
     pieces: &[Segment],
     labels: &Labels,
@@ -57,10 +57,10 @@ pub fn fill(
     filled.collect()
 }
 
-/// The text of pieces that are all filled in.
+/// The string of a filled template.
 ///
 /// # Errors
-/// Where one is not.
+/// When a reference is not filled in.
 pub fn text(pieces: &[Segment]) -> Result<String, Missing> {
     let mut text = String::new();
     for piece in pieces {
@@ -74,7 +74,7 @@ pub fn text(pieces: &[Segment]) -> Result<String, Missing> {
 }
 
 impl JsonTemplate {
-    /// As [`fill`], in every text of the value.
+    /// Fills in every string of the value, as [`fill`].
     ///
     /// # Errors
     /// As [`fill`].
@@ -93,10 +93,10 @@ impl JsonTemplate {
         })
     }
 
-    /// The value, when everything is filled in.
+    /// The value of a filled template.
     ///
     /// # Errors
-    /// Where something is not.
+    /// When a reference is not filled in.
     pub fn value(&self) -> Result<Value, Missing> {
         Ok(match self {
             JsonTemplate::Text(pieces) => Value::String(text(pieces)?),
@@ -109,7 +109,7 @@ impl JsonTemplate {
         })
     }
 
-    /// Whether some text in it wants the resource.
+    /// Whether a string in it refers to the resource.
     pub fn wants_resource(&self) -> bool {
         match self {
             JsonTemplate::Text(pieces) => pieces.contains(&Segment::Resource),
@@ -120,20 +120,20 @@ impl JsonTemplate {
     }
 }
 
-/// What is wrong with a template.
+/// An error in a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
 pub struct TemplateError {
-    /// First character of the fault, from 0, and the number of characters.
+    /// First character of the error, from 0, and the number of characters.
     pub offset: usize,
     pub width: usize,
     pub problem: &'static str,
 }
 
-/// Splits a text at its `{{ $labels.NAME }}` and `{{ $resource }}`.
+/// Splits a string at its `{{ $labels.NAME }}` and `{{ $resource }}`.
 ///
 /// # Errors
-/// The first `{{` that is no such reference.
+/// At the first `{{` that is no such reference.
 pub fn parse(text: &str) -> Result<Vec<Segment>, TemplateError> {
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_in_its_place() {
+    fn other_braces_are_rejected_with_their_position() {
         for (template, offset, width) in [
             ("é{{ $labels.pid", 1, 2),
             ("{{ .Labels.pid }}", 0, 17),

@@ -2,31 +2,31 @@
 
 use unicode_width::UnicodeWidthStr;
 
-/// What a terminal has room for where it does not say.
+/// Columns of a terminal of unknown width.
 pub const COLUMNS: usize = 80;
 
-/// How text is to look.
+/// The style of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
     /// ANSI colours.
     pub color: bool,
-    /// Lines longer than this are wrapped. `None`: they stay whole, for what is read by programs.
+    /// Width at which lines wrap. `None` wraps none, for output that programs read.
     pub columns: Option<usize>,
 }
 
-/// What a piece of text means, which is what its colour says.
+/// The meaning of a piece of text, which determines its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     Heading,
     Good,
-    /// Refused or left alone, as it should be.
+    /// Denied or left alone, as intended.
     Held,
     Bad,
     Dim,
 }
 
 impl Style {
-    /// As a pipe or a file gets it.
+    /// The style for a pipe or a file.
     pub const PLAIN: Style = Style {
         color: false,
         columns: None,
@@ -47,7 +47,7 @@ impl Style {
         }
     }
 
-    /// The lines of a text that follows `first` columns of other text, and is indented by as many.
+    /// Wraps a text that follows `first` columns of other text, and indents its lines by as many.
     pub fn wrap(self, text: &str, first: usize) -> Vec<String> {
         match self.columns {
             None => vec![text.to_owned()],
@@ -61,7 +61,7 @@ pub fn width(text: &str) -> usize {
     text.width()
 }
 
-/// Breaks at blanks so that lines fit; a word longer than a line stays whole, so that it can be copied.
+/// Breaks at blanks. A word longer than a line stays whole, so that it can be copied.
 pub fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
@@ -78,7 +78,7 @@ pub fn wrap(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// Rows below a heading, each column as wide as its widest cell.
+/// Formats rows below a heading, each column as wide as its widest cell.
 pub fn table<const N: usize>(style: Style, heading: [&str; N], rows: &[[String; N]]) -> String {
     let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = rows.iter().map(|row| width(&row[column]));
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_stand_below_each_other_whatever_their_script() {
+    fn columns_align_in_any_script() {
         let rows = [["1", "東京"], ["200", "x"]].map(|row| row.map(str::to_owned));
         let text = table(Style::PLAIN, ["N", "NAME"], &rows);
         assert_eq!(text, "N    NAME\n1    東京\n200  x\n");

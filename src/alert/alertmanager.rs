@@ -26,7 +26,7 @@ pub enum AnswerError {
 
 /// Path and query of the active alerts of one receiver, below an Alertmanager's prefix.
 pub fn alerts_path(receiver: &str) -> String {
-    // The API takes a pattern there, anchored at both ends, in Go's dialect; each escape is good in both.
+    // The API expects a pattern in Go's dialect, anchored at both ends. These escapes are valid in both dialects.
     let pattern = regex::escape(receiver);
     let mut path = "/api/v2/alerts?active=true&silenced=false&inhibited=false&receiver=".to_owned();
     for byte in pattern.bytes() {
@@ -46,7 +46,7 @@ pub fn alerts_path(receiver: &str) -> String {
 pub fn decode_start(body: &[u8]) -> Result<Timestamp, AnswerError> {
     #[derive(Deserialize)]
     struct Answer {
-        /// A time, whatever the name says.
+        /// The start time, despite its name.
         uptime: Timestamp,
     }
     Ok(serde_json::from_slice::<Answer>(body)?.uptime)
@@ -88,8 +88,8 @@ struct RawStatus {
 /// The firing alerts that are neither silenced, inhibited nor muted.
 ///
 /// # Errors
-/// When this is not the response to [`alerts_path`]. One unreadable alert makes all invalid, because it would count as absent
-/// otherwise.
+/// When this is not the response to [`alerts_path`]. One unreadable alert makes all invalid, because it would count as
+/// absent otherwise.
 pub fn decode_alerts(body: &[u8]) -> Result<Vec<Alert>, AnswerError> {
     let raw: Vec<RawAlert> = serde_json::from_slice(body)?;
     let is_active = |alert: &RawAlert| alert.status.state == "active" && alert.status.muted_by.is_empty();
@@ -121,7 +121,7 @@ pub fn decode_alerts(body: &[u8]) -> Result<Vec<Alert>, AnswerError> {
 pub struct View {
     /// Its address.
     pub alertmanager: String,
-    /// When its process was started, by its own clock. Another value is another process.
+    /// Start of its process by its own clock. Another value means another process.
     pub started_at: Timestamp,
     pub firing: Vec<Alert>,
 }
@@ -132,15 +132,15 @@ pub struct PollResult {
     pub views: Vec<View>,
     /// CLOCK_BOOTTIME before the first request.
     pub asked_at: Duration,
-    /// How long a listing counts.
+    /// Time for which a listed alert counts as firing.
     pub fresh_for: Duration,
-    /// How long an alert must be absent to be over.
+    /// Time for which an alert must be absent to be over.
     pub patience: Duration,
 }
 
 impl PollResult {
-    /// The alerts that fire on any Alertmanager, each once. Of different starts the latest counts, because the others have missed a
-    /// resolve.
+    /// The alerts that fire on any Alertmanager, each once. Of different starts the latest counts, because the others
+    /// have missed a resolve.
     pub fn firing(&self) -> Vec<Alert> {
         let mut alerts = BTreeMap::<&str, &Alert>::new();
         for alert in self.views.iter().flat_map(|view| &view.firing) {
@@ -153,7 +153,7 @@ impl PollResult {
     }
 }
 
-/// Since when open alerts are absent from each Alertmanager.
+/// The times since which open alerts are absent, for each Alertmanager.
 #[derive(Debug, Default)]
 pub struct MissingAlerts(BTreeMap<Absent, Since>);
 
@@ -162,16 +162,16 @@ type Absent = (String, String);
 
 #[derive(Debug, Clone, Copy)]
 struct Since {
-    /// Start of the Alertmanager's process. A new process knows no alerts, so its absences count from its first response, and so never
-    /// for longer than it runs, regardless of its clock.
+    /// Start of the Alertmanager's process. A new process knows no alerts, so its absences count from its first
+    /// response, and so never for longer than it runs, regardless of its clock.
     started_at: Timestamp,
     /// CLOCK_BOOTTIME.
     at: Duration,
 }
 
 impl MissingAlerts {
-    /// Evaluates a poll at `now` (CLOCK_BOOTTIME), and returns the `open` fingerprints that are over: absent from every reachable
-    /// Alertmanager, on each for the poll's patience without a gap. Without a response no alert is over.
+    /// Evaluates a poll at `now` (CLOCK_BOOTTIME), and returns the `open` fingerprints that are over: absent from every
+    /// reachable Alertmanager, on each for the poll's patience without a gap. Without a response no alert is over.
     pub fn judge<'o>(&mut self, open: &BTreeSet<&'o str>, survey: &PollResult, now: Duration) -> BTreeSet<&'o str> {
         let mut kept = BTreeMap::new();
         let mut over = open.clone();
@@ -204,8 +204,8 @@ impl MissingAlerts {
         over
     }
 
-    /// A source reported that this alert fires. Absence starts over from then: with a receiver whose alerts are sent but not
-    /// listed, episodes would otherwise alternate between open and closed.
+    /// A source reported that this alert fires. Absence starts over from then: with a receiver whose alerts are sent
+    /// but not listed, episodes would otherwise alternate between open and closed.
     pub fn heard(&mut self, fingerprint: &str) {
         self.0.retain(|(_, absent), _| absent != fingerprint);
     }

@@ -1,6 +1,5 @@
 //! The decoder of Alertmanager's webhook, version 4 (`notify/webhook`, `template.Data`): bytes in, alerts out. Pure.
-//! It judges each entry by the entry's own labels and status, and ignores the status and the common labels of the
-//! group.
+//! Each entry counts by its own labels and status. The status and the common labels of the group are ignored.
 
 use super::alert::{Alert, Source, Status, fingerprint};
 use crate::labels::Labels;
@@ -19,13 +18,15 @@ use std::ops::Deref;
 /// A real envelope is five levels deep (envelope, alerts, alert, labels, value); the rest is for future fields.
 const MAX_DEPTH: usize = 32;
 
-/// More entries than fit into 4 MiB with their status, labels and start. It bounds the cost of a list of tiny entries.
+/// Maximum number of entries, more than fit into 4 MiB with status, labels and start. It bounds the cost of tiny
+/// entries.
 const MAX_ENTRIES: usize = 65_536;
 
-/// Size up to which all entries are parsed at once: the smallest entry, `{},`, takes a hundred times its size while it is parsed.
+/// Size up to which all entries are parsed at once: the smallest entry, `{},`, takes a hundred times its size while it
+/// is parsed.
 const MAX_AT_ONCE_BYTES: usize = 64 * 1024;
 
-/// Longest reason kept for an entry, in characters: it quotes what was sent and goes to a log line.
+/// Maximum length of an entry's reason in characters, because it quotes the input in a log line.
 const MAX_REASON_CHARS: usize = 200;
 
 /// The content of one webhook request.
@@ -33,11 +34,11 @@ const MAX_REASON_CHARS: usize = 200;
 pub struct Envelope {
     /// In the order of the request.
     pub alerts: Vec<Result<Alert, InvalidEntry>>,
-    /// How many alerts Alertmanager left out (`truncatedAlerts`, from `max_alerts` of its receiver).
+    /// Number of alerts that Alertmanager left out (`truncatedAlerts`, from `max_alerts` of its receiver).
     pub truncated: u64,
-    /// Alertmanager's name of the group, empty where it was not sent.
+    /// Alertmanager's name of the group; empty if missing.
     pub group_key: String,
-    /// Name of Alertmanager's receiver, empty where it was not sent.
+    /// Name of Alertmanager's receiver; empty if missing.
     pub receiver: String,
 }
 
@@ -76,7 +77,7 @@ struct RawEnvelope<'a, E> {
     #[serde(borrow)]
     version: Option<&'a RawValue>,
     // A nested option, to distinguish a missing list from a null (an empty slice in Go).
-    // One is what most bodies bring: no piece of memory, which what is kept of it would leave holes beside.
+    // Most bodies have one alert, which needs no allocation here, so that retained parts of it fragment no heap.
     #[serde(default, deserialize_with = "present")]
     alerts: Option<Option<SmallVec<[E; 1]>>>,
     truncated_alerts: Option<u64>,
@@ -103,7 +104,7 @@ struct RawAlert<'a> {
     fingerprint: Option<Word<'a>>,
 }
 
-/// An entry that is an object: serde would read a list as the fields of a struct in their order, which no webhook means.
+/// An entry that must be an object, because serde would also read a list as the fields of a struct in order.
 struct Entry<'a>(RawAlert<'a>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Entry<'a> {
@@ -145,7 +146,7 @@ pub fn decode(body: &[u8], now: Timestamp) -> Result<Envelope, DecodeError> {
     let text = std::str::from_utf8(body).map_err(|wrong| DecodeError::NotUtf8 {
         valid_up_to: wrong.valid_up_to(),
     })?;
-    // Before any parser, because a parser may recurse, or skip unknown fields of any depth.
+    // This check comes first, because a parser may recurse, or skip unknown fields of any depth.
     if depth_exceeds(body, MAX_DEPTH) {
         return Err(DecodeError::TooDeep);
     }
@@ -154,8 +155,8 @@ pub fn decode(body: &[u8], now: Timestamp) -> Result<Envelope, DecodeError> {
         Some(found) => return Err(DecodeError::NotAnObject { found }),
         None => return Err(DecodeError::Empty),
     }
-    // Nearly always all entries are alerts, and then they are read at once. Otherwise, and where trifles could be so many that
-    // they cost much memory, each is read by itself.
+    // All entries are parsed at once if they are valid, as nearly always. Otherwise, and if many tiny entries could use
+    // much memory, each is parsed by itself.
     if text.len() <= MAX_AT_ONCE_BYTES
         && let Ok(raw) = serde_json::from_str::<RawEnvelope<'_, Entry<'_>>>(text)
     {
@@ -230,7 +231,7 @@ fn alert(raw: RawAlert<'_>, now: Timestamp) -> Result<Alert, String> {
         labels,
         annotations: raw.annotations.unwrap_or_default(),
         status,
-        // As Alertmanager's own API takes a missing start: from the end, or else from now.
+        // As Alertmanager's own API fills in a missing start: from the end, or else from now.
         starts_at: starts_at.or(ends_at).unwrap_or(now),
         ends_at: match status {
             Status::Firing => None,
@@ -241,7 +242,7 @@ fn alert(raw: RawAlert<'_>, now: Timestamp) -> Result<Alert, String> {
     })
 }
 
-/// Reads RFC 3339. Go's zero time, the first moment of year 1, says "none".
+/// Parses RFC 3339. Go's zero time, the start of year 1, means "none".
 pub(super) fn time(field: &str, text: Option<&str>) -> Result<Option<Timestamp>, String> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(None);
@@ -268,7 +269,7 @@ fn shortened(text: &str) -> String {
 
 /// Whether brackets outside strings nest deeper than `limit`. The parser rejects invalid JSON.
 fn depth_exceeds(body: &[u8], limit: usize) -> bool {
-    // Few alerts do not have so many brackets at all, and to find them is quick.
+    // A fast path, because few alerts have this many brackets.
     if memchr::memchr2_iter(b'{', b'[', body).nth(limit).is_none() {
         return false;
     }
@@ -302,7 +303,7 @@ mod tests {
 
     const NOW: &str = "2026-11-22T04:00:00Z";
 
-    /// Read at once, and each entry by itself: it must not matter.
+    /// Decodes at once and entry by entry, which must have the same result.
     fn read(body: &str) -> Result<Envelope, DecodeError> {
         let now = NOW.parse().unwrap();
         let read = decode(body.as_bytes(), now);
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_alertmanager_sent_is_read_whole() {
+    fn body_of_alertmanager_is_decoded() {
         let envelope = read(include_str!("../../tests/fixtures/alertmanager/webhook_group.json")).unwrap();
         assert_eq!(envelope.truncated, 1);
         assert_eq!(envelope.receiver, "evenkeel");
@@ -348,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_version_4_envelope_is_refused_and_says_why() {
+    fn other_bodies_are_rejected_with_the_reason() {
         let check = |body: &str, says: &str| {
             let wrong = read(body).expect_err(body).to_string();
             assert!(wrong.contains(says), "{body:.60}: {wrong}");
@@ -393,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_entry_is_invalid_and_the_others_go_on() {
+    fn invalid_entry_does_not_affect_others() {
         let body = r#"{"version":"4","status":"resolved","commonLabels":{"a":7},"new":[{}],"alerts":[
             {"status":"firing","labels":{"a":"1"},"startsAt":"2026-11-22T03:00:00Z","new":{"x":[1]}},
             7,
@@ -416,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_entry_says_what_is_wrong() {
+    fn invalid_entry_has_a_reason() {
         let check = |alert: &str, says: &str| {
             let wrong = entry(alert).expect_err(alert);
             assert!(wrong.reason.contains(says), "{alert:.60}: {wrong}");

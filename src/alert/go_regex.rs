@@ -6,10 +6,10 @@
 use regex::Regex;
 use std::fmt::Write;
 
-/// Why a pattern is none.
+/// The reason why a pattern is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// Something that the `regex` crate knows and Go does not, or that means something else there.
+    /// The `regex` crate accepts something that Go rejects or interprets differently.
     #[error("in the regular expression {pattern:?}: {problem}")]
     NotGo { pattern: String, problem: String },
     #[error("in the regular expression {pattern:?}: {problem}")]
@@ -21,14 +21,14 @@ pub enum PatternError {
 /// # Errors
 /// When Go's `regexp` (1.19, the one of Alertmanager 0.25) would refuse the pattern, or when it is too large.
 pub fn anchored(pattern: &str) -> Result<Regex, PatternError> {
-    // The wrapping comes first, as in Alertmanager: `a)|(?:b` is a pattern there, odd as it is.
+    // The wrapping comes first, as in Alertmanager, where `a)|(?:b` is a valid pattern.
     let translated = translate(&format!("^(?:{pattern})$")).map_err(|problem| PatternError::NotGo {
         pattern: pattern.to_owned(),
         problem,
     })?;
     Regex::new(&translated).map_err(|wrong| {
         let problem = match &wrong {
-            // The crate's text draws the translated pattern over several lines; its last line has the reason.
+            // The crate's message shows the translated pattern in several lines; the last line has the reason.
             regex::Error::Syntax(text) => text
                 .lines()
                 .last()
@@ -44,7 +44,7 @@ pub fn anchored(pattern: &str) -> Result<Regex, PatternError> {
     })
 }
 
-/// RE2 refuses to repeat more often than this (`regexp/syntax`, `repeat count`).
+/// RE2's maximum repeat count (`regexp/syntax`).
 const MAX_REPEAT: u32 = 1000;
 
 const POSIX_CLASSES: [&str; 14] = [
@@ -62,7 +62,7 @@ fn translate(pattern: &str) -> Result<String, String> {
         rest: pattern,
         out: String::with_capacity(pattern.len() + 8),
     };
-    // Go refuses a repetition of a repetition (`a**`); the crate takes it.
+    // Go rejects a repetition of a repetition (`a**`), which the crate accepts.
     let mut after_repetition = false;
     while let Some(c) = reader.take() {
         let mut repetition = false;
@@ -105,7 +105,7 @@ impl Reader<'_> {
     }
 
     fn literal(&mut self, c: char) {
-        // Escaped, these two would be word boundaries to the crate; as they are they mean themselves.
+        // Escaped, these two would be word boundaries in the crate. Unescaped they are literals.
         if c.is_ascii_punctuation() && !matches!(c, '<' | '>') {
             self.out.push('\\');
         }
@@ -118,7 +118,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `{n}`, `{n,}` or `{n,m}`; anything else that begins with a brace is literal text in Go. False where it is.
+    /// Translates `{n}`, `{n,}` or `{n,m}`. Returns false for other text after a brace, which is literal in Go.
     fn counted_repetition(&mut self) -> Result<bool, String> {
         let Some(end) = self.rest.find('}') else {
             return Ok(false);
@@ -142,7 +142,7 @@ impl Reader<'_> {
         Ok(true)
     }
 
-    /// After `(`: lets pass what Go 1.19 knows.
+    /// Translates a group after `(`, as far as Go 1.19 supports it.
     fn group(&mut self) -> Result<(), String> {
         self.out.push('(');
         let Some(extension) = self.rest.strip_prefix('?') else {
@@ -163,7 +163,7 @@ impl Reader<'_> {
         let flags_end = extension.find([':', ')']).unwrap_or(extension.len());
         let flags = &extension[..flags_end];
         if flags.is_empty() && extension.starts_with(')') {
-            // No flags at all: nothing, to Go.
+            // Go ignores an empty list of flags.
             self.out.push_str("?:");
             self.rest = extension;
             return Ok(());
@@ -179,7 +179,7 @@ impl Reader<'_> {
         ))
     }
 
-    /// After a backslash. Inside a class the ASCII sets are nested classes.
+    /// Translates an escape after a backslash. Inside a class the ASCII sets are nested classes.
     fn escape(&mut self, in_class: bool) -> Result<(), String> {
         let Some(c) = self.take() else {
             return Err("a backslash at the end".to_owned());
@@ -222,7 +222,7 @@ impl Reader<'_> {
     fn pass(&mut self, c: char) -> Result<(), String> {
         self.out.extend(['\\', c]);
         if matches!(c, 'x' | 'p' | 'P') && self.rest.starts_with('{') {
-            // The braces belong to the escape and are no repetition.
+            // These braces belong to the escape and are no repetition.
             let end = self.rest.find('}').ok_or_else(|| format!(r"\{c}{{ is not closed"))?;
             self.out.push_str(&self.rest[..=end]);
             self.rest = &self.rest[end + 1..];
@@ -234,7 +234,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `\0`, `\012`, `\12`; one digit other than 0 alone would be a reference back, which RE2 has not.
+    /// Translates `\0`, `\012`, `\12`. A single digit other than 0 would be a back reference, which RE2 lacks.
     fn octal(&mut self, first: char) -> Result<(), String> {
         let more: String = self
             .rest
@@ -252,7 +252,7 @@ impl Reader<'_> {
         self.code_point(code)
     }
 
-    /// After `[`. Go has no nested classes and no set operations, so their signs are literal.
+    /// Translates a class after `[`. Go has no nested classes and no set operations, so their characters are literal.
     fn class(&mut self) -> Result<(), String> {
         self.out.push('[');
         if self.rest.starts_with('^') {
@@ -283,7 +283,7 @@ impl Reader<'_> {
                     return Ok(());
                 }
                 Some('\\') => self.escape(true)?,
-                // A dash between two characters is a range, elsewhere itself.
+                // A dash between two characters is a range, and a literal elsewhere.
                 Some(c) => self.literal(c),
             }
             first = false;
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_refuses_is_refused() {
+    fn patterns_that_go_rejects_are_rejected() {
         for pattern in [
             "(", ")", "a**", "a+*", "a{2}{3}", "*a", "(?=a)", "(?<n>a)", "(?x)a", r"\1", r"\u0041", r"\y", "[a", r"\",
             "a{1001}", r"\C", "[b-a]", r"\8", r"[\b]", "(?P<n", r"\x{zz}",

@@ -48,7 +48,7 @@ pub struct MatcherError {
     /// Counted in characters from 1, within the matcher's text.
     pub column: usize,
     pub problem: String,
-    /// What would be right.
+    /// The correction.
     pub hint: String,
 }
 
@@ -77,8 +77,8 @@ impl Matcher {
         })
     }
 
-    /// Reads exactly one matcher, as Alertmanager reads an entry of `matchers:`; one pair of braces around it and
-    /// one trailing comma are let pass as there.
+    /// Parses exactly one matcher, as Alertmanager parses an entry of `matchers:`, which may have a pair of braces and
+    /// a trailing comma.
     ///
     /// # Errors
     /// With the column of the first error and a hint.
@@ -93,7 +93,7 @@ impl Matcher {
         self.matches_value(labels.get(&self.name).unwrap_or_default())
     }
 
-    /// Whether the matcher holds for this value of its label; a missing label is the empty text.
+    /// Whether the matcher holds for this value of its label; a missing label has an empty value.
     pub fn matches_value(&self, value: &str) -> bool {
         let hit = match &self.pattern {
             Some(pattern) => pattern.is_match(value),
@@ -102,11 +102,11 @@ impl Matcher {
         hit == matches!(self.op, Op::Equal | Op::Regex)
     }
 
-    /// The only values of the label for which this matcher can hold, where they can be listed: one for `=`,
-    /// several for a `=~` of plain alternatives such as `warning|critical`. `None` where they cannot, and where
-    /// the empty text is among them, because then the label may be missing.
+    /// All values of the label for which this matcher can hold, if they can be listed: one for `=`, several for a `=~`
+    /// of literal alternatives such as `warning|critical`. `None` if they cannot be listed or include the empty string,
+    /// because then the label may be missing.
     ///
-    /// An index of rules by (name, value) needs to look only at what this lists.
+    /// An index of rules by (name, value) needs only these values.
     pub fn listed_values(&self) -> Option<Vec<&str>> {
         let values: Vec<&str> = match self.op {
             Op::Equal => vec![&self.value],
@@ -125,7 +125,8 @@ impl PartialEq for Matcher {
 
 impl Eq for Matcher {}
 
-/// Prints as Alertmanager does: always quoted, with `\`, `"` and newline escaped. What it prints parses to an equal one.
+/// Prints as Alertmanager does: always quoted, with `\`, `"` and newline escaped. The output parses to an equal
+/// matcher.
 impl fmt::Display for Matcher {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}{}\"", self.name, self.op.as_str())?;
@@ -155,7 +156,7 @@ fn error(at: usize, problem: impl Into<String>, hint: impl Into<String>) -> Matc
     }
 }
 
-/// Splits at commas outside quotes as Alertmanager's `ParseMatchers` does, braces off first, and insists on one token.
+/// Removes braces and splits at commas outside quotes, as Alertmanager's `ParseMatchers` does, and requires one token.
 fn the_only_token(chars: &[char]) -> Result<Span, MatcherError> {
     let start = usize::from(chars.first() == Some(&'{'));
     let end = if chars.len() > start && chars.last() == Some(&'}') {
@@ -167,7 +168,7 @@ fn the_only_token(chars: &[char]) -> Result<Span, MatcherError> {
     let mut comma = None;
     for (at, c) in chars.iter().enumerate().take(end).skip(start) {
         match c {
-            // A comma leaves `escaped` as it is. That is Alertmanager's way, and it decides what parses.
+            // A comma does not reset `escaped`, as in Alertmanager, because that decides what parses.
             ',' if !inside_quotes => {
                 comma = Some(at);
                 break;
@@ -184,7 +185,7 @@ fn the_only_token(chars: &[char]) -> Result<Span, MatcherError> {
     let blank = |from: usize, to: usize| chars[from..to].iter().all(|c| c.is_whitespace());
     match comma {
         None if blank(start, end) => Err(error(start, "there is no matcher here", FORMS)),
-        // Only what no comma ends is trimmed of Unicode's wider white space too.
+        // Only a token without a comma after it is trimmed of Unicode's white space as well.
         None => {
             let is_text = |at: &usize| !chars[*at].is_whitespace();
             let (first, last) = ((start..end).find(is_text), (start..end).rfind(is_text));
@@ -252,8 +253,8 @@ fn parse_token(chars: &[char], start: usize, end: usize) -> Result<Matcher, Matc
     })
 }
 
-/// Takes quotes and escapes off a value. `\n`, `\"` and `\\` are escapes; any other backslash is itself, so that
-/// regular expressions need no doubled ones.
+/// Unquotes and unescapes a value. `\n`, `\"` and `\\` are escapes; any other backslash is literal, so that regular
+/// expressions need no doubled ones.
 fn unquote(chars: &[char], start: usize, end: usize) -> Result<String, MatcherError> {
     let quoted = chars.get(start).filter(|_| start < end) == Some(&'"');
     let mut value = String::new();
@@ -297,7 +298,7 @@ mod tests {
     #[derive(serde::Deserialize)]
     struct Case {
         matcher: String,
-        /// What Alertmanager takes it for, as it prints it; none where it refuses it.
+        /// Alertmanager's own output for this matcher; none if Alertmanager rejects it.
         reads_as: Option<String>,
         #[serde(default)]
         holds: Vec<String>,
@@ -306,7 +307,7 @@ mod tests {
     }
 
     fn labels(value: &str) -> Labels {
-        // An empty value is a missing label to Alertmanager; both must give the same.
+        // An empty value and a missing label must have the same result, as in Alertmanager.
         let mut labels = Labels::from([("other".to_owned(), "x".to_owned())]);
         if !value.is_empty() {
             labels.insert("a", value);
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_column_and_what_would_be_right() {
+    fn errors_name_the_column_and_the_correction() {
         let check = |text: &str, column: usize, says: &str| {
             let wrong = Matcher::parse(text).unwrap_err();
             assert_eq!(wrong.column, column, "{text:?}: {wrong}");
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_listed_for_an_index_only_where_they_are_all() {
+    fn values_are_listed_only_if_the_list_is_complete() {
         let check = |text: &str, expected: Option<&[&str]>| {
             let matcher = Matcher::parse(text).unwrap();
             assert_eq!(matcher.listed_values().as_deref(), expected, "{text}");

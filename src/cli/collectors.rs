@@ -1,5 +1,5 @@
-//! The flags of collectors, as node_exporter spells them. evenkeel accepts flags that it does not have and logs a warning, so
-//! that a unit file of node_exporter keeps working.
+//! The flags of collectors, as node_exporter spells them. evenkeel accepts flags that it does not have and logs a
+//! warning, so that a unit file of node_exporter keeps working.
 
 use crate::sense::systemd::options::whole_name;
 use crate::sense::{COLLECTORS, CollectorOptions, NameFilter};
@@ -16,7 +16,7 @@ pub struct CollectorFlags {
     /// `--collector.disable-defaults`.
     pub disable_defaults: bool,
     pub options: CollectorOptions,
-    /// Flags that mean nothing here.
+    /// Flags without a meaning in evenkeel.
     pub ignored: Vec<String>,
     seen: usize,
 }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_file_of_node_exporter_can_be_carried_over() {
+    fn flags_of_a_node_exporter_unit_file_are_accepted() {
         let line = "run --no-collector.cpu --collector.zfs --collector.netdev.device-exclude ^veth.* --enforce \
                     --collector.ntp.server=x --collector.filesystem.mount-timeout=2s --collector.textfile.directory /var/lib/metrics \
                     --collector.netclass.ignored-devices=^tap --collector.arp.device-exclude=^docker";

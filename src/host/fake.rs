@@ -56,7 +56,8 @@ pub struct FakeCgroup {
     pub reclaimable_bytes: u64,
     /// `cpuset.cpus`; `None` inherits those of the parent.
     pub cpus: Option<CpuSet>,
-    /// The runtime properties of its unit, which the unit's next cgroup gets as well; `None` if no unit owns the cgroup.
+    /// The runtime properties of its unit, which the unit's next cgroup gets as well; `None` if no unit owns the
+    /// cgroup.
     pub runtime: Option<BTreeMap<CgroupFile, Setting>>,
     /// The runtime properties for `io.max`.
     pub runtime_io: DeviceLimits,

@@ -38,7 +38,8 @@ use std::time::Duration;
 /// One moment on two clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// CLOCK_BOOTTIME: never stepped, counts during suspend, and continues across restarts of the daemon. All deadlines use it.
+    /// CLOCK_BOOTTIME: never stepped, counts during suspend, and continues across restarts of the daemon. All deadlines
+    /// use it.
     pub boot: Duration,
     /// The wall clock, for display and for times from Alertmanager. It may be stepped.
     pub wall: Timestamp,
@@ -113,7 +114,8 @@ pub trait Host {
     /// Reads more expensive fields. False when the pid belongs to another process by now.
     fn read_details(&mut self, process: &mut Process, needs: ProcessFields) -> bool;
 
-    /// Reads the fields of a selector, and returns whether the process matches. Fields that are not needed for that may stay unread.
+    /// Reads the fields of a selector, and returns whether the process matches. Fields that are not needed for that may
+    /// stay unread.
     fn satisfies(&mut self, process: &mut Process, selector: &Selector) -> bool {
         self.read_details(process, selector.needs()) && selector.judge(process) == SelectorMatch::Holds
     }
@@ -219,8 +221,9 @@ pub trait Host {
         unit::recorded(file, unit)
     }
 
-    /// For a unit whose cgroup is gone or was changed by another program: replaces `ours` in systemd's record of the unit
-    /// by `next` or, without `next`, by the former value. Changes by another program stay; returns false if there are any.
+    /// For a unit whose cgroup is gone or was changed by another program: replaces `ours` in systemd's record of the
+    /// unit by `next` or, without `next`, by the former value. Changes by another program stay; returns false if there
+    /// are any.
     ///
     /// # Errors
     /// When systemd cannot be asked, or refuses.
@@ -265,8 +268,8 @@ pub trait Host {
     /// Physical memory of the host.
     fn memory_bytes(&self) -> u64;
 
-    /// Watches for the exit of this process, which the callback of the host reports. The memory of a process with a pending SIGKILL is
-    /// freed at once, even if its exit takes long (process_mrelease(2)).
+    /// Watches for the exit of this process, which the callback of the host reports. The memory of a process with a
+    /// pending SIGKILL is freed at once, even if its exit takes long (process_mrelease(2)).
     fn watch_exit(&mut self, process: Identity);
 
     /// Starts a job and returns at once. The callback of the host receives its report, with the ticket.

@@ -71,7 +71,8 @@ fn advise(pidfd: &OwnedFd, range: Range) -> io::Result<()> {
         iov_base: range.start as *mut libc::c_void,
         iov_len: range.bytes as usize,
     };
-    // SAFETY: the kernel reads one iovec of evenkeel's; its addresses belong to the other process and are not dereferenced here.
+    // SAFETY: the kernel reads one iovec of evenkeel's; its addresses belong to the other process and are not
+    // dereferenced here.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_process_madvise,

@@ -86,7 +86,8 @@ impl Freezers {
     }
 }
 
-/// The nearest cgroup v2 with `cgroup.freeze` set. `cgroup.events` would show it only once all its processes are frozen.
+/// The nearest cgroup v2 with `cgroup.freeze` set. `cgroup.events` would show it only once all its processes are
+/// frozen.
 fn frozen_above(mount: &Path, path: &str) -> Option<String> {
     let above = std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(above, _)| above));
     let mut above = above.filter(|path| !path.is_empty());

@@ -59,8 +59,8 @@ impl Systemd {
         })
     }
 
-    /// The unit whose own cgroup has this path, with the current values of these properties. `None` where systemd has no
-    /// unit for exactly this cgroup, as below a unit with delegation.
+    /// The unit whose own cgroup has this path, with the current values of these properties. `None` where systemd has
+    /// no unit for exactly this cgroup, as below a unit with delegation.
     ///
     /// # Errors
     /// When systemd cannot be asked.

@@ -291,7 +291,8 @@ pub fn properties(setting: &Setting) -> Vec<(&'static str, Property)> {
         .collect()
 }
 
-/// The value that systemd writes into a file of the unit's next cgroup. `None` for I/O limits, which name devices by path.
+/// The value that systemd writes into a file of the unit's next cgroup. `None` for I/O limits, which name devices by
+/// path.
 pub fn recorded(file: CgroupFile, state: &UnitState) -> Option<Setting> {
     let mut numbers = state.properties.iter().map(|(_, property)| match property {
         Property::Number(number) => Some(*number),

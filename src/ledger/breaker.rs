@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn three_times_running_without_effect_opens_it() {
+    fn three_failures_in_a_row_open_it() {
         assert!(!after(&[false, false]).is_open());
         assert!(after(&[false, false, false]).is_open());
         assert!(!after(&[false, false, true, false, false]).is_open());
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_comes_later_closes_it() {
+    fn later_effect_does_not_close_it() {
         assert_eq!(after(&[false, false, false, true]), after(&[false, false, false]));
         assert!(after(&[false, false, false, true, true, false]).is_open());
     }

@@ -1,4 +1,4 @@
-//! What can be written into the ledger.
+//! The entries of the ledger.
 
 use super::breaker::Breaker;
 use super::episode::{Closed, Episode, EpisodeKey};

@@ -1,4 +1,5 @@
-//! An episode: from the first firing of an alert for a rule to its resolve, and how far its targets have come. Data only.
+//! An episode: the time from the first firing of an alert for a rule until it is over, with the progress of its
+//! targets. Data only.
 
 use super::evidence::{Evidence, EvidenceSource};
 use super::outcome::Decision;
@@ -17,11 +18,11 @@ pub struct EpisodeKey {
     pub simulated: bool,
 }
 
-/// From the first firing of an alert for a rule to its resolve.
+/// An open episode of an alert and a rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Episode {
     pub key: EpisodeKey,
-    /// The steps in words, to which the rungs of the climbs refer.
+    /// The steps as text, to which the step indexes of the targets refer.
     #[serde(default)]
     pub ladder: String,
     pub source: WireSource,
@@ -31,24 +32,24 @@ pub struct Episode {
     pub starts_at: Timestamp,
     /// CLOCK_BOOTTIME.
     pub opened_at: Duration,
-    /// Whether the alert may go on from an episode that closed for want of a confirmation: then victims of that episode
-    /// count for this one. False where the alert had ended by its own account.
+    /// Whether the alert may continue from an episode that closed without confirmation. Then that episode's victims
+    /// count for this one. False if a source reported that the alert was over.
     #[serde(default)]
     pub may_continue: bool,
-    /// CLOCK_BOOTTIME of the last confirmation that was made durable; at most a quarter of `hold` behind `evidence`.
+    /// CLOCK_BOOTTIME of the last durable confirmation, at most a quarter of `hold` older than `evidence`.
     pub seen_at: Duration,
-    /// What each source last said about the alert. Empty in rows of a version that did not know it.
+    /// The last reports of each source. Empty in rows of versions before it existed.
     #[serde(default)]
     pub evidence: Evidence,
     #[serde(rename = "climbs")]
     pub targets: Vec<TargetProgress>,
-    /// Targets that are not taken again: released by hand (until the end), or expired (until a repeat).
+    /// Excluded targets: released by hand (until the episode closes), or expired (until a repeat).
     #[serde(rename = "barred")]
     pub excluded: Vec<Excluded>,
 }
 
 impl Episode {
-    /// From `now` on (CLOCK_BOOTTIME) nothing that was said before counts as a confirmation.
+    /// Makes earlier reports no longer confirm the alert, from `now` (CLOCK_BOOTTIME) on.
     pub fn doubt(&mut self, now: Duration) {
         if self.evidence == Evidence::default() {
             let source = match self.source {
@@ -64,13 +65,13 @@ impl Episode {
 /// The end of the last closed episode of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed {
-    /// By the alert's own account.
+    /// The end of the alert, as its source reported it.
     pub ended_at: Timestamp,
-    /// CLOCK_BOOTTIME of the closing; `None` where it was read from the file, which does not hold it.
+    /// CLOCK_BOOTTIME of the close; `None` if read from the file, which does not store it.
     pub closed_at: Option<Duration>,
 }
 
-/// [`Source`] as it is stored.
+/// The stored form of [`Source`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WireSource {
@@ -96,17 +97,17 @@ impl From<WireSource> for Source {
     }
 }
 
-/// Where one target stands on the ladder.
+/// The progress of one target through the steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TargetProgress {
     pub target: Target,
     pub name: String,
-    /// Index of the next step; the length of the ladder when it is done.
+    /// Index of the next step; the number of steps when all are done.
     #[serde(rename = "rung")]
     pub step_index: usize,
-    /// CLOCK_BOOTTIME before which the next step is not taken.
+    /// CLOCK_BOOTTIME from which the next step is due.
     pub due: Duration,
-    /// The last refusal at this rung, so that each is told once.
+    /// The last denial of this step, so that each is reported once.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub refused: Option<Decision>,
 }
@@ -114,6 +115,6 @@ pub struct TargetProgress {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Excluded {
     pub target: Target,
-    /// A repeat lets it be taken again.
+    /// Whether a repeat ends the exclusion.
     pub until_repeat: bool,
 }

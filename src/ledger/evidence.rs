@@ -37,7 +37,8 @@ impl EvidenceSource {
 pub enum Level {
     /// A source reported it recently enough. Steps are applied.
     Firing,
-    /// A source reported it once, but not since a start or a reload, or not for long. Leases stay, and no new steps are applied.
+    /// A source reported it once, but not since a start or a reload, or not for long. Leases stay, and no new steps are
+    /// applied.
     Unconfirmed,
     /// All leases are reverted, and the episode closes.
     Over,
@@ -65,7 +66,7 @@ struct Word {
     /// When it, or a source that shares its resolves, last reported the alert as over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     over_at: Option<Duration>,
-    /// Whether that was after the last start, or reload that changed the rule.
+    /// Whether that report came after the last start, or reload that changed the rule.
     #[serde(default)]
     confirms: bool,
 }
@@ -156,8 +157,8 @@ impl Evidence {
         sources.iter().any(|source| self.last_firing(*source).is_some())
     }
 
-    /// The level at `now`. `hold` is the rule's: without a report for that time the alert is over, and an unconfirmed alert is over
-    /// after [`unconfirmed_bound`].
+    /// The level at `now`. `hold` is the rule's: without a report for that time the alert is over, and an unconfirmed
+    /// alert is over after [`unconfirmed_bound`].
     pub fn level(&self, now: Duration, hold: Duration) -> Level {
         let firing = self.words.iter().filter(|word| word.is_firing());
         let Some(last) = firing.map(|word| word.firing_at).max() else {
@@ -205,7 +206,7 @@ mod tests {
         }
     }
 
-    /// What was said when, and by whom; `None` is a start of the daemon.
+    /// A report: time, source, and whether the alert fires; without a source, a start of the daemon.
     type Said = (u64, Option<(EvidenceSource, bool)>);
 
     fn check(said: &[Said], expected: &[(u64, Level)]) {
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_falls_silent_leaves_the_alert_unconfirmed() {
+    fn silent_source_leaves_the_alert_unconfirmed() {
         check(
             &[(0, Some((Own, true)))],
             &[(59, Firing), (60, Unconfirmed), (959, Unconfirmed), (960, Over)],
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_asks_for_a_confirmation_from_any_source() {
+    fn start_needs_a_confirmation_from_any_source() {
         let before = [(0, Some((Webhook, true))), (10, None)];
         check(&before, &[(10, Unconfirmed), (909, Unconfirmed), (910, Over)]);
         for source in [Webhook, Asked, Own] {
@@ -251,14 +252,14 @@ mod tests {
             check(&said, &[(20, Firing)]);
         }
         check(&[(20, None), (10, Some((Asked, true)))], &[(21, Unconfirmed)]);
-        // The one that confirmed it says that it is over; the other has not spoken since the start.
+        // The confirming source reports the end; the other has not reported since the start.
         let mut said = before.to_vec();
         said.extend([(20, Some((Own, true))), (30, Some((Own, false)))]);
         check(&said, &[(30, Unconfirmed), (909, Unconfirmed), (910, Over)]);
     }
 
     #[test]
-    fn an_end_counts_for_all_that_alertmanagers_say_and_not_for_own_evaluation() {
+    fn resolve_counts_for_all_alertmanager_sources_only() {
         let both = [
             (0, Some((Webhook, true))),
             (0, Some((Asked, true))),
@@ -269,7 +270,7 @@ mod tests {
         check(&said, &[(5, Firing)]);
         said.push((6, Some((Own, false))));
         check(&said, &[(6, Over)]);
-        // A list that was asked for before the end says nothing against it.
+        // A list that was requested before the end does not contradict it.
         said.push((4, Some((Asked, true))));
         check(&said, &[(6, Over)]);
         said.push((7, Some((Asked, true))));

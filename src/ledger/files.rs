@@ -1,4 +1,4 @@
-//! The files of the ledger in its directory: their names, and a replacement that was interrupted.
+//! The files of the ledger in its directory, and the completion of an interrupted replacement.
 
 use std::fs;
 use std::io;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 /// File name under `--storage.path`.
 pub const FILE_NAME: &str = "ledger.db";
-/// A new ledger that is being filled.
+/// An incomplete new ledger.
 pub(super) const BUILDING: &str = "ledger.db.building";
-/// One that is complete while the broken one was set aside already.
+/// A complete new ledger, while the corrupt one is set aside.
 pub(super) const COMPLETE: &str = "ledger.db.new";
 /// SQLite's companions of a database: the write-ahead log and its index.
 pub(super) const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 
-/// Goes on with a replacement that was interrupted.
+/// Completes an interrupted replacement.
 ///
 /// # Errors
 /// When the directory cannot be written.
@@ -23,7 +23,7 @@ pub(super) fn finish(directory: &Path) -> io::Result<()> {
         return Ok(());
     }
     let broken = directory.join(FILE_NAME);
-    // The old log must not be taken for the new ledger's.
+    // SQLite must not read the old log as the new ledger's.
     for companion in COMPANIONS {
         remove_file(&companion_of(&broken, companion))?;
     }

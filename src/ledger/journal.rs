@@ -28,9 +28,9 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the ledger in a directory and reads the open state. A corrupt ledger is set aside and replaced by its readable content.
-    /// An unwritable one is only read; if that fails too, the journal starts with an empty state. In both cases nothing is durable,
-    /// and [`Journal::recover`] retries.
+    /// Opens the ledger in a directory and reads the open state. A corrupt ledger is set aside and replaced by its
+    /// readable content. An unwritable one is only read; if that fails too, the journal starts with an empty state. In
+    /// both cases nothing is durable, and [`Journal::recover`] retries.
     pub fn open(directory: &Path, boot: BootId) -> (Journal, LedgerState) {
         let mut journal = Journal::closed(directory, boot);
         let ledger = match journal.reopen() {
@@ -189,8 +189,8 @@ impl Journal {
         !self.unsaved.is_empty()
     }
 
-    /// Tries to open and to write again. `ledger` is the state in memory. Returns the content of an opened ledger that was unknown
-    /// until now.
+    /// Tries to open and to write again. `ledger` is the state in memory. Returns the content of an opened ledger that
+    /// was unknown until now.
     pub fn recover(&mut self, ledger: &LedgerState) -> Option<LedgerState> {
         let mut opened = None;
         if self.is_broken && self.is_known {

@@ -84,15 +84,14 @@ impl Effect {
     }
 }
 
-/// The value of a thread before the step. Knobs of the process have one, of the main thread.
-/// What a thread had before. For knobs of the process there is one, of the main thread; for those of a cgroup there is
+/// The value of a thread before the step. A knob of the process has one, of the main thread; a knob of a cgroup has
 /// one, whose thread has the number 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavedValue {
     pub tid: i32,
     pub start_ticks: u64,
     pub value: Value,
-    /// Where systemd keeps a unit for the cgroup: what it had on record.
+    /// The former properties of the unit, if a unit owns the cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<UnitState>,
 }
@@ -109,25 +108,25 @@ impl SavedValue {
 /// The action on the host at the end of a lease.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Undo {
-    /// A newer lease holds the knob, and inherits the saved value. Children that started before the newer lease still have our value,
-    /// and get the saved one.
+    /// A newer lease holds the knob and inherits the saved value. Children that started before the newer lease still
+    /// have this lease's value, and get the saved one.
     HandOver {
         heir: u64,
         inherited: Vec<SavedValue>,
         saved: Vec<SavedValue>,
         ours: Value,
-        /// Whether no newer lease has the same value. A thread that still has our value then comes from a newer lease that was reverted
-        /// without a record, because of a crash.
+        /// Whether no newer lease has the same value. A thread that still has this lease's value then comes from a
+        /// newer lease that was reverted without a record, because of a crash.
         is_last_of_value: bool,
     },
-    /// An older lease holds the knob too: its value applies again wherever ours still stands, but on threads that
-    /// another program had changed in between, which are in `saved`.
+    /// An older lease holds the knob as well. Its value applies again on threads that still have this lease's value,
+    /// except threads that another program had changed in between, which are in `saved`.
     Set {
         value: Value,
         saved: Vec<SavedValue>,
         ours: Value,
     },
-    /// The last one: what was there first comes back wherever ours still stands.
+    /// The last lease: threads that still have its value get the first saved value.
     Restore { saved: Vec<SavedValue>, ours: Value },
     /// The last lease of a reversible signal.
     Signal(i32),
@@ -157,14 +156,14 @@ impl Lease {
             }
     }
 
-    /// Whether it holds on the host. Values are there from the intent on, because the next one reads them from the lease; a
-    /// signal is there when it was sent.
+    /// Whether the lease counts for others on its knob. Values count from the intent on, because the next lease reads
+    /// them from it; a signal counts once it was sent.
     fn is_in_effect(&self) -> bool {
         self.settled || !matches!(self.effect, Effect::Signal { .. })
     }
 
-    /// The lease on this boot. A lease of another boot ended with its process, but a resource of a server did not, and is released at
-    /// once.
+    /// The lease on this boot. A lease of another boot ended with its process, but a resource of a server did not, and
+    /// is released at once.
     pub fn on_boot(self, is_of_this: bool) -> Option<Lease> {
         match is_of_this {
             true => Some(self.of_one_limit()),
@@ -175,7 +174,7 @@ impl Lease {
         }
     }
 
-    /// Up to 0.1 a lease on `io.max` was one on the whole file. What it holds is the limit in which that differs.
+    /// Converts a lease of versions up to 0.1, which covered all of `io.max`, to one on the limit that it changed.
     fn of_one_limit(mut self) -> Lease {
         let Effect::Value { value, saved } = &mut self.effect else {
             return self;
@@ -291,15 +290,15 @@ pub fn beneath<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<SavedValue>
     saved.into_iter().next()
 }
 
-/// What would be there without a stack of leases, given oldest first, where `found` is there now: the base of relative
-/// changes. Several alerts would make each other's changes larger otherwise, and the changes would not end with them.
+/// The base of relative changes: the value without a stack of leases, given oldest first, where `found` is the present
+/// value. Without a base, several alerts would amplify each other's changes, and the changes would outlast the alerts.
 pub fn base(stack: &[&Lease], found: &[SavedValue]) -> Vec<SavedValue> {
     let mut found = found.to_vec();
     let Some((value, saved)) = top(stack.iter().copied()) else {
         return found;
     };
     for found in &mut found {
-        // The newest may have had no effect; what an older one set is not foreign either.
+        // The newest lease may have had no effect, and the value of an older lease is not foreign either.
         if stack.iter().any(|lease| lease.effect.value() == Some(&found.value)) {
             found.value.clone_from(value);
         }
@@ -322,8 +321,8 @@ fn top<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<(&'a Value, Vec<Sav
     below
 }
 
-/// The older prior wins for every thread that both know, unless another program changed the value between the two
-/// leases, whose value must be restored then.
+/// Merges saved values. The older one wins for a thread that both have, unless another program changed the value
+/// between the two leases; then that value must be restored.
 fn inherit(value: &Value, older: &[SavedValue], newer: &[SavedValue]) -> Vec<SavedValue> {
     let changed = changed_between(newer, value, older);
     let is_changed = |saved: &&SavedValue| changed.iter().any(|other| other.thread() == saved.thread());
@@ -342,7 +341,7 @@ fn inherit(value: &Value, older: &[SavedValue], newer: &[SavedValue]) -> Vec<Sav
     saved
 }
 
-/// What `newer` found on threads that was neither the value of the older lease nor what that one had found there.
+/// The foreign values that `newer` found: neither the older lease's value nor its saved one.
 fn changed_between(newer: &[SavedValue], value: &Value, older: &[SavedValue]) -> Vec<SavedValue> {
     let is_changed = |theirs: &&SavedValue| {
         let known = older.iter().find(|ours| ours.thread() == theirs.thread());
@@ -386,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_holder_restores_the_first_prior() {
+    fn last_lease_restores_the_first_saved_value() {
         let (first, mut second) = (nice(1, 10, 0), nice(2, 15, 10));
         let Undo::HandOver {
             heir: 2,
@@ -419,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_newest_holder_applies_again() {
+    fn next_newest_lease_applies_again() {
         let (first, second, third) = (nice(1, 5, 0), nice(2, 10, 5), nice(3, 15, 10));
         let expected = Undo::Set {
             value: Value::Nice(10),
@@ -453,7 +452,7 @@ mod tests {
 
     /// Found by the random histories.
     #[test]
-    fn a_thread_born_under_the_lower_lease_gets_what_its_process_had() {
+    fn thread_started_under_the_lower_lease_gets_the_value_of_its_process() {
         let (first, mut second) = (nice(1, 10, 0), nice(2, 15, 10));
         if let Effect::Value { saved, .. } = &mut second.effect {
             saved.push(SavedValue {
@@ -515,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn other_knobs_and_processes_are_no_holders() {
+    fn leases_of_other_knobs_and_processes_do_not_count() {
         let lease = nice(1, 5, 0);
         let mut other = nice(2, 5, 0);
         other.target = Target::Host;

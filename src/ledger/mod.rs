@@ -1,5 +1,5 @@
-//! The ledger: what was decided, what was done, what is held and must be put back. Durable in `store`, mirrored in
-//! memory by `state`; both take the same entries.
+//! The ledger: decisions, outcomes, open episodes, and the leases to revert. `store` makes them durable, and `state`
+//! mirrors them in memory; both apply the same entries.
 
 pub mod state;
 pub mod breaker;

@@ -41,7 +41,7 @@ words! {
         TooManyMatches = "too_many_matches",
         NoTarget = "no_target",
         AwaitingEffect = "awaiting_effect",
-        /// `while` is false, or is missing where it would have to ask for another victim.
+        /// `while` is false, or the rule would need a `while` to choose another victim.
         Condition = "condition",
         Breaker = "breaker",
         Ledger = "ledger",

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use std::time::Duration;
 
 /// The readable entries, and the errors of the others.
-pub struct Reading {
+pub struct ReadEntries {
     pub ledger: LedgerState,
     pub problems: Vec<Problem>,
 }
@@ -29,10 +29,10 @@ pub enum Problem {
 /// The entries of one row, or the error in it.
 type Parsed = rusqlite::Result<Result<Entry, String>>;
 
-impl Reading {
+impl ReadEntries {
     /// Reads the open state of a boot. Leases, victims and open episodes of another boot ended with it.
-    pub fn take(connection: &Connection, boot: BootId) -> Reading {
-        let mut reading = Reading {
+    pub fn take(connection: &Connection, boot: BootId) -> ReadEntries {
+        let mut reading = ReadEntries {
             ledger: LedgerState::default(),
             problems: Vec::new(),
         };
@@ -92,7 +92,7 @@ impl Reading {
         };
         self.problems.push(Problem::Sql { table, source });
         let backwards = order.replace(", ", " DESC, ") + " DESC";
-        let mut other_half = Reading {
+        let mut other_half = ReadEntries {
             ledger: LedgerState::default(),
             problems: Vec::new(),
         };
@@ -127,7 +127,7 @@ impl Reading {
     }
 }
 
-/// The entries of a row that is over: none.
+/// The entries of a closed row: none.
 fn ended() -> Parsed {
     Ok(Err(String::new()))
 }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 const REASON: &str = "the host was rebooted";
 
-/// What to record for the open leases of other boots. Call it while their episodes are still there.
+/// The records for the open leases of other boots. Call this before their episodes are deleted.
 ///
 /// # Errors
 /// When the ledger cannot be read.
@@ -20,7 +20,7 @@ pub fn closing_records(connection: &Connection, boot: &str, now: Timestamp) -> r
     let bodies: Vec<String> = statement
         .query_map([boot], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    // A body that cannot be read says nothing of what was held.
+    // An unreadable body has no data for a record.
     let leases = bodies
         .iter()
         .filter_map(|body| serde_json::from_str::<Lease>(body).ok());

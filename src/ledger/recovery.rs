@@ -4,7 +4,7 @@ use super::entry::Entry;
 use super::files::{BUILDING, COMPANIONS, COMPLETE, FILE_NAME, companion_of, finish, remove_file};
 use super::lease::Lease;
 use super::outcome::Outcome;
-use super::reading::{Problem, Reading};
+use super::reading::{Problem, ReadEntries};
 use super::state::LedgerState;
 use super::store::{Store, StoreError};
 use super::write_ahead_log::{FRAME_HEADER_BYTES, LOG_HEADER_BYTES, log_is_damaged};
@@ -16,13 +16,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// As SQLite creates databases unless told otherwise.
+/// SQLite's default page size.
 const PAGE_BYTES: usize = 4096;
-/// A boot id as text.
+/// Length of a boot id as text.
 const BOOT_ID_BYTES: usize = 36;
 
-/// Replaces the corrupt ledger by a new one with the content of `known`, or else with the readable rows. Returns the content of the
-/// new one and the path of the old one.
+/// Replaces the corrupt ledger by a new one with the content of `known`, or else with the readable rows. Returns the
+/// content of the new one and the path of the old one.
 ///
 /// # Errors
 /// When the directory cannot be written; then nothing changes.
@@ -55,7 +55,7 @@ pub fn replace(
     Ok((ledger, aside))
 }
 
-/// Gives the broken file and its log names of their own, with the time in them.
+/// Renames the corrupt file and its log to names with the time.
 fn set_aside(broken: &Path) -> io::Result<PathBuf> {
     let time = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let name = |number: u32| {
@@ -67,7 +67,7 @@ fn set_aside(broken: &Path) -> io::Result<PathBuf> {
         broken.with_file_name(format!("{FILE_NAME}.corrupt-{time}{more}"))
     };
     let aside = (0..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0));
-    // Links, so that a ledger exists at every moment.
+    // Links instead of renames, so that a ledger exists at every moment.
     fs::hard_link(broken, &aside)?;
     let log = companion_of(broken, COMPANIONS[0]);
     if log.exists() {
@@ -76,7 +76,7 @@ fn set_aside(broken: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Everything that a ledger must hold to be read as this book.
+/// The entries that recreate this state.
 fn entries(ledger: &LedgerState) -> Vec<Entry> {
     let mut entries: Vec<Entry> = ledger.episodes.values().cloned().map(Entry::Episode).collect();
     entries.extend(ledger.closed.iter().map(|(key, closed)| Entry::EpisodeClosed {
@@ -116,9 +116,9 @@ pub fn read_only(directory: &Path, boot: BootId) -> Result<LedgerState, StoreErr
     }
 }
 
-/// Opens the ledger for reading; `None` on failure. On a read-only file system the log cannot be shared, so the file is read without
-/// it.
-fn look(path: &Path, boot: BootId) -> Option<Reading> {
+/// Opens the ledger for reading; `None` on failure. On a read-only file system the log cannot be shared, so the file is
+/// read without it.
+fn look(path: &Path, boot: BootId) -> Option<ReadEntries> {
     let plain = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let immutable = format!("file:{}?immutable=1", path.display());
     let readings = [
@@ -127,7 +127,7 @@ fn look(path: &Path, boot: BootId) -> Option<Reading> {
     ];
     let readings = readings.into_iter().flatten();
     readings
-        .map(|connection| Reading::take(&connection, boot))
+        .map(|connection| ReadEntries::take(&connection, boot))
         .min_by_key(|reading| reading.problems.len())
 }
 
@@ -150,7 +150,7 @@ fn rescue(broken: &Path, boot: BootId) -> LedgerState {
     let count = read.len();
     for lease in older.into_iter().chain(read.into_values()).chain(newer) {
         let known = ledger.leases.get(&lease.id);
-        // An applied step stays applied, whatever older rows say.
+        // A settled lease wins over unsettled rows of it.
         if known.is_none_or(|known| lease.settled || !known.settled) {
             ledger.record(&Entry::Lease(lease));
         }
@@ -175,9 +175,9 @@ fn split(rows: Vec<(Lease, bool)>) -> (Vec<Lease>, Vec<u64>) {
     (open.into_iter().map(|(lease, _)| lease).collect(), ended.collect())
 }
 
-/// Leases, and whether each is open, from rows that look like leases, for files without a readable schema: every page that looks like
-/// a leaf of a table is searched (<https://www.sqlite.org/fileformat2.html#b_tree_pages>). First those of
-/// the database, among which are some that nothing uses any more, then those of the log, which are newer.
+/// Leases, and whether each is open, from rows that look like leases, for files without a readable schema: every page
+/// that looks like a leaf of a table is searched (<https://www.sqlite.org/fileformat2.html#b_tree_pages>). First those
+/// of the database, among which are some that nothing uses any more, then those of the log, which are newer.
 fn carve(broken: &Path, boot: BootId) -> [Vec<(Lease, bool)>; 2] {
     let database = fs::read(broken).unwrap_or_default();
     let log = fs::read(companion_of(broken, COMPANIONS[0])).unwrap_or_default();
@@ -212,10 +212,10 @@ fn rows(page: &[u8], boot: BootId) -> Vec<(Lease, bool)> {
     cells.filter_map(|cell| row(cell, boot)).collect()
 }
 
-/// A row of the table `lease`: boot id, the lease as JSON, deadline and outcome; the last serial type before them is that
-/// of the outcome, 0 while there is none (<https://www.sqlite.org/fileformat2.html#record_format>).
+/// A row of the table `lease`: boot id, the lease as JSON, deadline and outcome; the last serial type before them is
+/// that of the outcome, 0 while there is none (<https://www.sqlite.org/fileformat2.html#record_format>).
 fn row(cell: &[u8], boot: BootId) -> Option<(Lease, bool)> {
-    // Its length and its number, each up to nine bytes with the high bit set in all but the last.
+    // Skips length and row id, each a varint of up to nine bytes.
     let mut at = 0;
     for _ in 0..2 {
         at += 1 + cell.get(at..)?.iter().take(8).take_while(|byte| **byte >= 0x80).count();
@@ -228,7 +228,7 @@ fn row(cell: &[u8], boot: BootId) -> Option<(Lease, bool)> {
     };
     let mut parsed = serde_json::Deserializer::from_slice(body).into_iter::<Lease>();
     let mut lease = parsed.next()?.ok()?;
-    // A whole number of so many bytes. What is no such thing leaves the one that the lease began with.
+    // An integer of this many bytes. Otherwise the initial deadline of the lease stays.
     let length = match deadline {
         1..=4 => usize::from(deadline),
         5 => 6,

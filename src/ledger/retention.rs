@@ -38,11 +38,12 @@ impl Default for Retention {
     }
 }
 
-/// Entries after which a sweep does not wait for an idle moment: fewer than a portion, so that deletion keeps up with new entries.
+/// Entries after which a sweep does not wait for an idle moment: fewer than a portion, so that deletion keeps up with
+/// new entries.
 pub const ENTRIES_PER_SWEEP: usize = PORTION as usize / 2;
 
-/// Deletes one portion of what is too old, too large or not needed any more, and frees unused pages. Returns whether there may be
-/// more.
+/// Deletes one portion of what is too old, too large or not needed any more, and frees unused pages. Returns whether
+/// there may be more.
 ///
 /// # Errors
 /// When the file cannot be read or written.
@@ -91,8 +92,8 @@ impl File {
     }
 }
 
-/// Ages count from the newest line, not from now, because a clock step must not delete the history, and an idle host keeps its
-/// last lines.
+/// Ages count from the newest line, not from now, because a clock step must not delete the history, and an idle host
+/// keeps its last lines.
 fn remove_beyond_time(connection: &Connection, time: Duration) -> rusqlite::Result<usize> {
     let newest = "SELECT at FROM record ORDER BY id DESC LIMIT 1";
     let newest: Option<String> = connection.query_row(newest, [], |row| row.get(0)).optional()?;
@@ -114,8 +115,8 @@ fn remove_oldest(connection: &Connection, before: Option<Timestamp>) -> rusqlite
         .execute((PORTION, before.map(|time| time.to_string())))
 }
 
-/// Deletes a portion of what no decision needs any more. The history has all of ended leases; the newest stays, because its number
-/// must not be reused. Returns whether there was any.
+/// Deletes a portion of what no decision needs any more. The history has all of ended leases; the newest stays, because
+/// its number must not be reused. Returns whether there was any.
 ///
 /// # Errors
 /// When the file cannot be read or written.
@@ -134,8 +135,8 @@ pub fn forget_ended(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(leases > 0 || surplus > 0)
 }
 
-/// Deletes a portion of the exited victims that are beyond the maximum, older than `age` relative to the newest, and not counted
-/// against the `limit` of an open episode. Returns whether there was any.
+/// Deletes a portion of the exited victims that are beyond the maximum, older than `age` relative to the newest, and
+/// not counted against the `limit` of an open episode. Returns whether there was any.
 fn forget_victims(connection: &Connection, age: Duration) -> rusqlite::Result<bool> {
     let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
     // Times count from boot, and rows of other boots are removed at the start.

@@ -25,7 +25,8 @@ const SCHEMA: &str = "
     DROP INDEX IF EXISTS lease_live;
 ";
 
-/// Migration from version 1, which identified victims by pid and start time, to 2, in which a target may be something else.
+/// Migration from version 1, which identified victims by pid and start time, to 2, in which a target may be something
+/// else.
 const FROM_1_TO_2: &str = "
     ALTER TABLE victim ADD COLUMN target TEXT NOT NULL DEFAULT '';
     UPDATE victim SET target = json_extract(body, '$.target');

@@ -39,7 +39,8 @@ pub enum PreviousState {
 }
 
 impl LedgerState {
-    /// The values that this entry would change. A copy of the whole state would be expensive with thousands of episodes.
+    /// The values that this entry would change. A copy of the whole state would be expensive with thousands of
+    /// episodes.
     pub fn former(&self, entry: &Entry) -> PreviousState {
         let episode = |key: &EpisodeKey| {
             let (episode, closed) = (self.episodes.get(key), self.closed.get(key));
@@ -186,8 +187,8 @@ impl LedgerState {
         leases.into_iter().flatten()
     }
 
-    /// Forgets closed episodes and victims that are older than `keep`, except those that count against the `limit` of an open
-    /// episode.
+    /// Forgets closed episodes and victims that are older than `keep`, except those that count against the `limit` of
+    /// an open episode.
     pub fn forget(&mut self, now: Duration, keep: Duration) {
         let episodes = &self.episodes;
         self.victims.retain(|victim| {

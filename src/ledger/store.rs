@@ -3,7 +3,7 @@
 
 use super::entry::{Entry, Record};
 use super::files::{self, FILE_NAME};
-use super::reading::{Problem, Reading};
+use super::reading::{Problem, ReadEntries};
 use super::reboot;
 use super::retention::{self, ENTRIES_PER_SWEEP, Retention};
 use super::schema::{self, SCHEMA_VERSION};
@@ -30,7 +30,7 @@ pub enum StoreError {
     Newer { path: PathBuf, found: i64 },
     #[error("{path}: its write-ahead log is damaged")]
     Damaged { path: PathBuf },
-    #[error("{path}: a row of {table} cannot be read: {reason}")]
+    #[error("{path}: a row of {table} is invalid: {reason}")]
     Row {
         path: PathBuf,
         table: &'static str,
@@ -167,8 +167,8 @@ impl Store {
         }
     }
 
-    /// Records the number of the last lease if its row is not kept, because a reused number would make a new request to an
-    /// allocator look like the repeat of an old one.
+    /// Records the number of the last lease if its row is not kept, because a reused number would make a new request to
+    /// an allocator look like the repeat of an old one.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -214,10 +214,10 @@ impl Store {
     fn try_commit(&mut self, entries: &[Entry]) -> rusqlite::Result<()> {
         let boot = self.boot.to_string();
         if !self.connection.is_autocommit() {
-            // A rollback failed: what it was to roll back must not be committed with what comes now.
+            // A rollback failed before. The next commit must not include the entries of that transaction.
             self.connection.execute_batch("ROLLBACK")?;
         }
-        // Statements that are kept, unlike those of rusqlite's own transactions: only the first use waits for the parser.
+        // Cached statements, unlike those of rusqlite's own transactions, are parsed at the first use only.
         let run = |statement| self.connection.prepare_cached(statement)?.execute([]);
         run("BEGIN")?;
         let written = entries
@@ -250,7 +250,8 @@ impl Store {
         self.unswept >= ENTRIES_PER_SWEEP
     }
 
-    /// Deletes a portion of what is beyond retention, and empties the write-ahead log. Returns whether there may be more.
+    /// Deletes a portion of what is beyond retention, and empties the write-ahead log. Returns whether there may be
+    /// more.
     ///
     /// # Errors
     /// When the file cannot be written, or another program writes it at this moment; the sweep does not wait.
@@ -270,15 +271,15 @@ impl Store {
         swept.map_err(|source| self.sql(source))
     }
 
-    /// Reads the open state. Leases and victims of another boot are ended, because their processes are gone; allocations and
-    /// commands are not.
+    /// Reads the open state. Leases and victims of another boot are ended, because their processes are gone;
+    /// allocations and commands are not.
     ///
     /// # Errors
     /// When the file cannot be read or written, or a row is not what this version writes.
     pub fn load(&mut self) -> Result<LedgerState, StoreError> {
         self.drop_other_boots().map_err(|source| self.sql(source))?;
         while retention::forget_ended(&self.connection).map_err(|source| self.sql(source))? {}
-        let read = Reading::take(&self.connection, self.boot);
+        let read = ReadEntries::take(&self.connection, self.boot);
         match read.problems.into_iter().next() {
             None => Ok(read.ledger),
             Some(Problem::Sql { source, .. }) => Err(self.sql(source)),
@@ -293,7 +294,7 @@ impl Store {
     fn drop_other_boots(&mut self) -> rusqlite::Result<()> {
         let boot = self.boot.to_string();
         let transaction = self.connection.transaction()?;
-        // Jobs survive a boot, and are released at once, because their time is over.
+        // Jobs survive a reboot, and are released at once because they are past their deadline.
         transaction.execute(
             "UPDATE lease SET boot = ?1, deadline_ms = 0 WHERE outcome IS NULL AND boot <> ?1
                 AND (json_type(body, '$.effect.allocation') IS NOT NULL OR json_type(body, '$.effect.command') IS NOT NULL)",

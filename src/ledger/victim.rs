@@ -1,4 +1,4 @@
-//! A victim: what is known of a target that received a final step.
+//! A victim: a target of an irreversible action.
 
 use super::episode::{Episode, EpisodeKey};
 use crate::process::Target;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::time::Duration;
 
-/// Who received a final step: a process, or the host for which a command ran.
+/// The target of an irreversible action: a process, or the host for which a command ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Victim {
     pub rule: SmolStr,
@@ -16,36 +16,36 @@ pub struct Victim {
     pub simulated: bool,
     /// CLOCK_BOOTTIME.
     pub struck_at: Duration,
-    /// CLOCK_BOOTTIME of its last final signal; `None` in what an earlier version wrote.
+    /// CLOCK_BOOTTIME of the last irreversible action; `None` in rows of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_struck_at: Option<Duration>,
-    /// CLOCK_BOOTTIME; `None` while it lives on.
+    /// CLOCK_BOOTTIME of its exit; `None` while it is alive.
     pub gone_at: Option<Duration>,
-    /// The final signals it received, by number: none is sent twice.
+    /// Numbers of the signals that it received, because none is sent twice.
     #[serde(default)]
     pub signals: Vec<i32>,
-    /// The one of them that is intended, and of which a restart cannot say whether it was sent.
+    /// The intended signal, which may or may not have been sent before a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsent: Option<i32>,
-    /// CLOCK_BOOTTIME by which it must be gone; `None` while its ladder has more final steps for it and goes on.
+    /// CLOCK_BOOTTIME by which it must exit; `None` while further irreversible actions are due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_by: Option<Duration>,
-    /// It lived on beyond that time: no later victim waits for it any more.
+    /// Whether it survived that time, so that later victims no longer wait for it.
     #[serde(default)]
     pub outlived: bool,
-    /// Its ladder ended before the last final step, as at a resolve. That it lives on is then no failure of the rule.
+    /// Whether its steps ended before the last irreversible action, as at a resolve. Its survival is then no failure.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_interrupted: bool,
-    /// What there was before the last final step, for a rule that is about memory.
+    /// The memory before the last irreversible action, for a rule that is about memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryBefore>,
-    /// The start of the alert, by its own account. An alert that goes on with this start after its episode closed for want
-    /// of a confirmation does not get another victim.
+    /// The start of the alert, as its source reported it. An alert that continues with this start after its episode
+    /// closed without confirmation does not get another victim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alert_starts_at: Option<Timestamp>,
 }
 
-/// Memory before a final step.
+/// The memory before an irreversible action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryBefore {
     /// Resident memory of the victim.
@@ -55,7 +55,7 @@ pub struct MemoryBefore {
 }
 
 impl Victim {
-    /// One that has received nothing yet.
+    /// A victim before its first signal.
     pub fn new(target: Target, simulated: bool, struck_at: Duration) -> Victim {
         Victim {
             rule: SmolStr::default(),
@@ -75,8 +75,8 @@ impl Victim {
         }
     }
 
-    /// Whether it counts for this episode: its alert is the same, and the step was taken in this episode or since the
-    /// alert has the start that it has now.
+    /// Whether it counts for this episode: the alert is the same, and the action happened in this episode or since the
+    /// present start of the alert.
     pub fn counts_for(&self, episode: &Episode) -> bool {
         let last_struck_at = self.last_struck_at.unwrap_or(self.struck_at);
         self.episode() == episode.key
@@ -84,7 +84,7 @@ impl Victim {
                 || (episode.may_continue && self.alert_starts_at == Some(episode.starts_at)))
     }
 
-    /// The episode that it is a victim of.
+    /// The episode of the victim.
     pub fn episode(&self) -> EpisodeKey {
         EpisodeKey {
             rule: self.rule.clone(),
@@ -97,12 +97,12 @@ impl Victim {
         self.target == target && self.simulated == simulated && self.gone_at.is_none()
     }
 
-    /// Lives on beyond an interrupted ladder: a later episode may begin with it again.
+    /// Whether it survived interrupted steps, so that a later episode may start with it again.
     pub fn is_free_again(&self) -> bool {
         self.outlived && self.is_interrupted
     }
 
-    /// Struck in earnest, and not gone yet.
+    /// Whether the action was real and the victim has not exited yet.
     pub fn is_awaited(&self) -> bool {
         !self.simulated && self.gone_at.is_none()
     }

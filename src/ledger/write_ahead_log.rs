@@ -1,4 +1,4 @@
-//! Damage in SQLite's write-ahead log, which SQLite itself passes over in silence.
+//! The check of SQLite's write-ahead log for damage, which SQLite itself ignores silently.
 
 use super::files::{COMPANIONS, FILE_NAME, companion_of};
 use crate::process::BootId;
@@ -6,14 +6,14 @@ use rusqlite::{Connection, OpenFlags};
 use std::fs;
 use std::path::Path;
 
-/// Of a write-ahead log, and of each page in it.
+/// Size of the header of a write-ahead log, and of each page in it.
 pub(super) const LOG_HEADER_BYTES: usize = 32;
 pub(super) const FRAME_HEADER_BYTES: usize = 24;
-/// How a log begins whose checksums count in this machine's byte order. No other machine's log is of this boot.
+/// The magic number of a log with checksums in this machine's byte order. Logs of other machines are not of this boot.
 const LOG_MAGIC: u32 = 0x377f_0682 | cfg!(target_endian = "big") as u32;
 
-/// Whether a write-ahead log holds commits that SQLite will not read, because something before them is broken. Its end
-/// may be torn after a loss of power; that is no damage, for nothing after it was ever durable
+/// Whether a write-ahead log has commits that SQLite will not read, because an earlier one is damaged. A torn end after
+/// a loss of power is no damage, because nothing after it was durable
 /// (<https://www.sqlite.org/fileformat2.html#walformat>).
 pub(super) fn log_is_damaged(database: &Path) -> bool {
     let Ok(log) = fs::read(companion_of(database, COMPANIONS[0])) else {
@@ -54,7 +54,7 @@ pub(super) fn log_is_damaged(database: &Path) -> bool {
     false
 }
 
-/// Whether the log of this boot's ledger is damaged: after another boot nothing that it holds matters any more.
+/// Whether the log of this boot's ledger is damaged. After another boot its content no longer matters.
 pub(super) fn has_damaged_log(directory: &Path, boot: BootId) -> bool {
     let path = directory.join(FILE_NAME);
     if !log_is_damaged(&path) {
@@ -64,6 +64,6 @@ pub(super) fn has_damaged_log(directory: &Path, boot: BootId) -> bool {
     let query = "SELECT value FROM meta WHERE key = 'boot'";
     let known = Connection::open_with_flags(&path, flags)
         .and_then(|connection| connection.query_row(query, [], |row| row.get::<_, String>(0)));
-    // A ledger whose very beginning is in the log has no boot in it yet.
+    // A ledger whose first commits are in the log has no boot id yet.
     known.map_or(true, |known| known == boot.to_string())
 }

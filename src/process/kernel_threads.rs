@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-/// The children of kthreadd, which starts every kernel thread (proc(5); a kernel without CONFIG_PROC_CHILDREN has no such file).
+/// The children of kthreadd, which starts every kernel thread (proc(5); a kernel without CONFIG_PROC_CHILDREN has no
+/// such file).
 const CHILDREN: &str = "2/task/2/children";
 
 /// The known kernel threads, as first read.

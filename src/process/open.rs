@@ -14,7 +14,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// Maximum size of a command line; longer ones are cut. The kernel has the same bound for one argument (MAX_ARG_STRLEN).
+/// Maximum size of a command line; longer ones are cut. The kernel has the same bound for one argument
+/// (MAX_ARG_STRLEN).
 const MAX_CMDLINE_BYTES: usize = 128 * 1024;
 
 /// The files of one process.

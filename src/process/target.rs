@@ -4,8 +4,8 @@ use super::identity::{BootId, Identity};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The identity of a cgroup. A path alone is no identity, because systemd creates a unit's cgroup again at each start of
-/// the unit.
+/// The identity of a cgroup. A path alone is no identity, because systemd creates a unit's cgroup again at each start
+/// of the unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CgroupIdentity {
@@ -15,7 +15,8 @@ pub struct CgroupIdentity {
     pub inode: u64,
 }
 
-/// The target of a step. The ledger has a process as its identity, a cgroup as `{boot, inode}`, and the host as `"host"`.
+/// The target of a step. The ledger has a process as its identity, a cgroup as `{boot, inode}`, and the host as
+/// `"host"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
 pub enum Target {

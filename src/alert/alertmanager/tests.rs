@@ -1,4 +1,4 @@
-//! Answers as Alertmanager 0.25 gives them, and surveys written as tables.
+//! Responses of Alertmanager 0.25, and polls written as tables.
 
 use super::*;
 use crate::alert::Labels;
@@ -15,7 +15,7 @@ fn alert(fingerprint: &str, starts_at: i64) -> Alert {
     }
 }
 
-/// One answer: whose, started when, and the fingerprints that fire.
+/// A response: Alertmanager, start of its process, and firing fingerprints.
 type Answer<'a> = (&'a str, i64, &'a str);
 
 fn survey(answers: &[Answer]) -> PollResult {
@@ -32,7 +32,7 @@ fn survey(answers: &[Answer]) -> PollResult {
     }
 }
 
-/// Surveys at their seconds, each with the alerts that are open then and those that are over by it.
+/// Runs polls at these seconds, each with the open alerts and the expected ones that are over.
 #[track_caller]
 fn check(rounds: &[(u64, &[Answer], &str, &str)]) {
     let mut absences = MissingAlerts::default();
@@ -78,14 +78,14 @@ fn interrupted_absence_starts_over() {
 fn unreachable_alertmanager_changes_no_episode() {
     // No Alertmanager answers.
     check(&[(0, &[("a", 1, "")], "x", ""), (300, &[], "x", ""), (900, &[], "x", "")]);
-    // What was not watched does not count as absence.
+    // Time without responses does not count as absence.
     check(&[
         (0, &[("a", 1, "")], "x", ""),
         (30, &[], "x", ""),
         (300, &[("a", 1, "")], "x", ""),
         (600, &[("a", 1, "")], "x", "x"),
     ]);
-    // One of two is gone for good.
+    // One of two Alertmanagers never responds again.
     check(&[
         (0, &[("a", 1, "x"), ("b", 1, "x")], "x", ""),
         (30, &[("a", 1, "")], "x", ""),
@@ -105,7 +105,7 @@ fn one_alertmanager_that_knows_the_alert_keeps_it_open() {
 }
 
 #[test]
-fn a_restarted_alertmanager_is_believed_once_it_was_up_long_enough() {
+fn restarted_alertmanager_counts_after_the_patience() {
     check(&[
         (0, &[("a", 1, "")], "x", ""),
         (290, &[("a", 280, "")], "x", ""),
@@ -113,7 +113,7 @@ fn a_restarted_alertmanager_is_believed_once_it_was_up_long_enough() {
         (580, &[("a", 280, "")], "x", ""),
         (590, &[("a", 280, "")], "x", "x"),
     ]);
-    // Its neighbour, up all the time, does not decide alone.
+    // The other Alertmanager, which was up all the time, does not decide alone.
     check(&[
         (0, &[("a", 1, ""), ("b", 1, "")], "x", ""),
         (30, &[("a", 1, ""), ("b", 20, "")], "x", ""),
@@ -123,7 +123,7 @@ fn a_restarted_alertmanager_is_believed_once_it_was_up_long_enough() {
 }
 
 #[test]
-fn an_alert_that_is_told_is_not_absent() {
+fn reported_alert_is_not_absent() {
     let mut absences = MissingAlerts::default();
     let open = BTreeSet::from(["x", "y"]);
     let gone = survey(&[("a", 1, "")]);
@@ -149,7 +149,7 @@ fn several_alertmanagers_are_one_source() {
 }
 
 #[test]
-fn a_receiver_is_meant_literally() {
+fn receiver_name_is_matched_literally() {
     let check = |receiver: &str, expected: &str| {
         let path = alerts_path(receiver);
         assert_eq!(path.split_once("receiver=").unwrap().1, expected, "{receiver}");
@@ -161,7 +161,7 @@ fn a_receiver_is_meant_literally() {
 }
 
 #[test]
-fn answers_of_alertmanager_are_read() {
+fn responses_of_alertmanager_are_decoded() {
     let status = br#"{"cluster":{"name":"01","peers":[],"status":"ready"},"config":{"original":""},
         "uptime":"2026-03-01T10:00:00.123Z","versionInfo":{"version":"0.25.0"}}"#;
     assert_eq!(decode_start(status).unwrap().to_string(), "2026-03-01T10:00:00.123Z");

@@ -1,4 +1,4 @@
-//! Tests of a damaged ledger: it is set aside, and what can be read is kept.
+//! Tests of a damaged ledger: it is set aside, and its readable rows are kept.
 
 use crate::host::Value;
 use crate::ledger::entry::Entry;
@@ -17,7 +17,7 @@ use std::time::Duration;
 pub(super) const BOOT: BootId = BootId(1);
 pub(super) const LEASES: u64 = 120;
 const PAGE: usize = 4096;
-/// Of a write-ahead log: its header, and that of a frame.
+/// Sizes of the header of a write-ahead log, and of a frame's header.
 pub(super) const LOG_HEADER: usize = 32;
 pub(super) const FRAME: usize = 24 + PAGE;
 
@@ -75,7 +75,7 @@ fn episode() -> Episode {
     }
 }
 
-/// A ledger of many leases of which every third has ended, as it lies on disk when the daemon is killed: all in the
+/// A ledger of many leases, every third of which has ended, in the state after a kill of the daemon: all rows in the
 /// database, or in its log.
 pub(super) fn ledger(in_log: bool) -> (tempfile::TempDir, LedgerState) {
     let (origin, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -123,7 +123,7 @@ pub(super) fn ids(ledger: &LedgerState) -> BTreeSet<u64> {
     ledger.leases.keys().copied().collect()
 }
 
-/// Opens what was harmed: nothing that had ended comes back, and the journal works. Returns which leases were found.
+/// Opens a damaged ledger: no ended lease returns, and the journal works. Returns the leases found.
 pub(super) fn open(directory: &Path, before: &LedgerState, what: &str) -> BTreeSet<u64> {
     let (mut journal, ledger) = Journal::open(directory, BOOT);
     let found = ids(&ledger);
@@ -150,7 +150,7 @@ fn a_sound_ledger_is_left_as_it_is() {
 }
 
 #[test]
-fn every_page_may_be_zeroed_and_what_is_on_the_others_is_kept() {
+fn zeroed_page_keeps_the_rows_of_other_pages() {
     let (directory, before) = ledger(false);
     let pages = std::fs::metadata(directory.path().join(FILE_NAME)).unwrap().len() as usize / PAGE;
     assert!(pages > 10);
@@ -169,7 +169,7 @@ fn every_page_may_be_zeroed_and_what_is_on_the_others_is_kept() {
 }
 
 #[test]
-fn a_garbled_beginning_costs_no_lease() {
+fn corrupt_first_page_loses_no_lease() {
     let garble = |bytes: &mut [u8]| {
         bytes
             .iter_mut()
@@ -190,7 +190,7 @@ fn a_garbled_beginning_costs_no_lease() {
 }
 
 #[test]
-fn a_ledger_that_is_cut_off_gives_what_is_left() {
+fn truncated_ledger_keeps_the_rest() {
     let (directory, before) = ledger(false);
     harm(directory.path(), FILE_NAME, |bytes| {
         bytes.truncate(bytes.len() * 3 / 4 / PAGE * PAGE)
@@ -224,7 +224,7 @@ fn a_torn_end_of_the_log_is_no_damage() {
         bytes[end - FRAME / 2..].fill(0);
         bytes.extend([7; 1000]);
     });
-    // The last frame is a commit; what it would have made durable is gone, and nothing else is.
+    // The last frame is a commit. Only its rows are lost.
     let (journal, ledger) = Journal::open(directory.path(), BOOT);
     assert!(journal.is_writable() && ids(&ledger).is_superset(&ids(&before)));
     assert_eq!(set_aside(directory.path()), Vec::<PathBuf>::new());
@@ -256,7 +256,7 @@ fn damaged_ledger_of_a_running_daemon_is_rebuilt() {
 }
 
 #[test]
-fn a_replacement_that_was_interrupted_is_finished() {
+fn interrupted_replacement_is_completed() {
     let (directory, before) = ledger(true);
     let path = directory.path();
     std::fs::copy(path.join(FILE_NAME), path.join("kept")).unwrap();

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What lies on disk, by name.
+/// The files on disk, by name.
 fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(directory).unwrap();
     let file = |path: PathBuf| {
@@ -38,20 +38,20 @@ fn change(directory: &Path, sql: &str) {
 }
 
 #[test]
-fn every_frame_of_the_log_may_be_damaged_and_no_lease_is_lost() {
+fn damaged_frame_of_the_log_loses_no_lease() {
     let (directory, before) = ledger(true);
     let whole = files(directory.path());
     let log = format!("{FILE_NAME}-wal");
     let frames = (whole[&log].len() - LOG_HEADER) / FRAME;
     assert!(frames > 20);
     for frame in 0..frames {
-        // The pages stay as they were: one byte of the salt, or of the checksum.
+        // Changes one byte of the salt or of the checksum, and no page.
         let at = LOG_HEADER + frame * FRAME + if frame % 2 == 0 { 9 } else { 17 };
         let directory = written(&whole);
         harm(directory.path(), &log, |bytes| bytes[at] ^= 1);
         let what = format!("frame {frame} of {frames}");
         let harmed = files(directory.path());
-        // The last commit is what no commit follows.
+        // No commit follows the last one, so its damage is a torn end.
         if frame + 1 == frames {
             assert!(!log_is_damaged(&directory.path().join(FILE_NAME)));
             continue;
@@ -88,7 +88,7 @@ fn log_with_torn_commit_or_after_reset_is_sound() {
         bytes.truncate(bytes.len() - FRAME);
     });
     assert!(!log_is_damaged(&directory.path().join(FILE_NAME)));
-    // A log that is restarted overwrites the old one from its start; the rest of that stays behind it.
+    // A restarted log overwrites the old one from its start, and the rest of the old one stays behind it.
     let (directory, _) = ledger(true);
     let whole = files(directory.path());
     let origin = written(&whole);
@@ -105,10 +105,10 @@ fn log_with_torn_commit_or_after_reset_is_sound() {
 }
 
 #[test]
-fn the_damaged_log_of_another_boot_is_nobodys_concern() {
+fn damaged_log_of_another_boot_is_ignored() {
     let (directory, _) = ledger(true);
     let log = format!("{FILE_NAME}-wal");
-    // The boot is known from the database; what came after it is in the log.
+    // The database has the boot id, and the log has later rows.
     change(directory.path(), "PRAGMA wal_checkpoint(TRUNCATE)");
     let connection = rusqlite::Connection::open(directory.path().join(FILE_NAME)).unwrap();
     for id in 1..=9 {
@@ -125,13 +125,13 @@ fn the_damaged_log_of_another_boot_is_nobodys_concern() {
     }
 }
 
-/// Leases of two boots, none carried out yet; the other boot left one command that is to be taken back.
+/// Leases of two boots, none applied yet. The other boot left one command to revert.
 const OF_THE_PAST: &str = "
     UPDATE lease SET body = json_set(body, '$.settled', json('false'));
     UPDATE lease SET boot = '00000000-0000-0000-0000-000000000002' WHERE id % 5 = 0;
     UPDATE lease SET boot = '00000000-0000-0000-0000-000000000002', outcome = NULL, body = json_set(body, '$.effect',
         json('{\"command\": COMMAND}')) WHERE id = 100;";
-/// Some of it has ended since, and the rest was carried out.
+/// Ends some of these leases, and settles the rest.
 const SINCE: &str = "
     UPDATE lease SET body = json_set(body, '$.settled', json('true')) WHERE id <> 100;
     UPDATE lease SET outcome = 'restored' WHERE id % 7 = 0;";
@@ -153,7 +153,7 @@ fn command() -> Command {
 }
 
 #[test]
-fn pages_that_nothing_uses_any_more_bring_nothing_back() {
+fn unused_pages_restore_no_ended_lease() {
     let (directory, mut before) = ledger(false);
     let path = directory.path();
     let text = serde_json::to_string(&command()).unwrap();
@@ -175,7 +175,7 @@ fn pages_that_nothing_uses_any_more_bring_nothing_back() {
         .filter(|id| *id == 100 || id % 5 != 0 && id % 7 != 0)
         .collect();
     for parts in [[&past, &since], [&since, &past]] {
-        // As a file of which no page tells where which table is, with pages of then and of now in any order.
+        // A file without a readable schema, with old and present pages in any order.
         let mut bytes = parts.map(|part| part.as_slice()).concat();
         bytes[..100].fill(0x55);
         let directory = written(&[(FILE_NAME.to_owned(), bytes)].into());
@@ -189,7 +189,7 @@ fn pages_that_nothing_uses_any_more_bring_nothing_back() {
 }
 
 #[test]
-fn what_a_former_log_left_behind_is_older_than_all_else() {
+fn rest_of_a_former_log_is_older_than_all_rows() {
     let (directory, mut before) = ledger(true);
     let connection = rusqlite::Connection::open(directory.path().join(FILE_NAME)).unwrap();
     let restart = "PRAGMA wal_checkpoint(RESTART)";
@@ -210,7 +210,7 @@ fn what_a_former_log_left_behind_is_older_than_all_else() {
     before.record(&Entry::Lease(inherited));
     let (ids, deadline) = (vec![2], Duration::from_secs(99));
     before.record(&Entry::Renewed { ids, deadline });
-    // All of the log is unreadable, or the database.
+    // Either the log or the database is unreadable.
     for (name, at) in [(format!("{FILE_NAME}-wal"), LOG_HEADER + 17), (FILE_NAME.to_owned(), 0)] {
         let directory = written(&whole);
         harm(directory.path(), &name, |bytes| bytes[at] ^= 1);
@@ -221,14 +221,14 @@ fn what_a_former_log_left_behind_is_older_than_all_else() {
 }
 
 #[test]
-fn where_all_leases_can_be_read_none_is_guessed() {
+fn readable_leases_are_not_carved() {
     let (directory, before) = ledger(false);
     let past = std::fs::read(directory.path().join(FILE_NAME)).unwrap();
     change(
         directory.path(),
         "DELETE FROM lease WHERE id <= 20; UPDATE episode SET body = '{'",
     );
-    // Pages behind the end that the file itself knows.
+    // Pages beyond the file's own page count.
     harm(directory.path(), FILE_NAME, |bytes| bytes.extend(past));
     let expected: BTreeSet<u64> = ids(&before).into_iter().filter(|id| *id > 20).collect();
     assert_eq!(open(directory.path(), &before, "another table is broken"), expected);
@@ -236,7 +236,7 @@ fn where_all_leases_can_be_read_none_is_guessed() {
 }
 
 #[test]
-fn what_is_left_of_an_earlier_attempt_is_not_taken_for_the_new_ledger() {
+fn leftover_of_an_earlier_attempt_is_not_used() {
     let (directory, before) = ledger(false);
     let (other, _) = ledger(true);
     let connection = rusqlite::Connection::open(other.path().join(FILE_NAME)).unwrap();
@@ -252,11 +252,11 @@ fn what_is_left_of_an_earlier_attempt_is_not_taken_for_the_new_ledger() {
 }
 
 #[test]
-fn a_replacement_that_fails_leaves_the_ledger_where_it_is() {
+fn failed_replacement_keeps_the_ledger() {
     let (directory, ledger) = ledger(true);
     let path = directory.path();
     let before = files(path);
-    // Nothing can be renamed to this.
+    // No file can be renamed to this path.
     std::fs::create_dir(path.join("ledger.db.new")).unwrap();
     assert!(replace(path, BOOT, Some(&ledger)).is_err());
     let after = files(path);

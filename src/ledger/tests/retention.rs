@@ -16,7 +16,7 @@ use std::time::Duration;
 
 const BOOT: BootId = BootId(1);
 const OPEN: u64 = 50;
-/// Of one sweep.
+/// The number of rows of one sweep.
 const MOST_ROWS: usize = 500;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -27,7 +27,7 @@ fn store(directory: &Path, retention: Retention) -> Store {
     store
 }
 
-/// A line of history, so many seconds after the first.
+/// A line of history, this many seconds after the first.
 fn line(second: i64) -> Entry {
     Entry::Record(Record {
         at: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second),
@@ -96,7 +96,7 @@ fn episode() -> Entry {
     })
 }
 
-/// What is open, older than all history.
+/// An open episode and lease, older than all history.
 fn open(store: &mut Store) -> LedgerState {
     let entries: Vec<Entry> = (1..=OPEN).map(lease).chain([episode()]).collect();
     store.commit(&entries).unwrap();
@@ -108,7 +108,7 @@ fn seconds(store: &Store) -> Vec<i64> {
     records.iter().map(|record| record.at.as_second()).collect()
 }
 
-/// Sweeps to the end; each takes a portion only.
+/// Sweeps until nothing is left to delete.
 fn sweep_all(store: &mut Store) -> usize {
     let mut sweeps = 0;
     loop {
@@ -127,7 +127,7 @@ fn file_bytes(directory: &Path) -> u64 {
 }
 
 #[test]
-fn lines_go_when_they_are_too_old_beside_the_newest() {
+fn lines_are_deleted_by_age_relative_to_the_newest() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = store(
         directory.path(),
@@ -143,13 +143,13 @@ fn lines_go_when_they_are_too_old_beside_the_newest() {
     let kept: Vec<i64> = (24 * 70 - 49..24 * 70).map(|hour| hour * 3600).collect();
     assert_eq!(seconds(&store), kept);
     assert_eq!(store.load().unwrap(), open);
-    // No clock is involved: a host without new history keeps the old history.
+    // Age does not depend on the clock, so a host without new history keeps the old history.
     assert!(!store.sweep().unwrap());
     assert_eq!(seconds(&store), kept);
 }
 
 #[test]
-fn the_oldest_lines_go_until_the_file_is_small_and_it_shrinks() {
+fn oldest_lines_are_deleted_until_the_file_is_small() {
     const LIMIT: u64 = 1 << 20;
     let directory = tempfile::tempdir().unwrap();
     let mut store = store(
@@ -178,7 +178,7 @@ fn the_oldest_lines_go_until_the_file_is_small_and_it_shrinks() {
     assert!(kept.is_sorted() && kept[0] == 20_000 - kept.len() as i64, "the newest");
     assert_eq!(store.load().unwrap(), open);
     store.close().unwrap();
-    // Up to a tenth, and up to a quarter of a megabyte, is kept for what comes next.
+    // Up to a tenth and a quarter of a megabyte stay free for new entries.
     let after = file_bytes(directory.path());
     assert!(after <= LIMIT + LIMIT / 10 + (256 << 10), "{after}");
 }
@@ -204,7 +204,7 @@ fn without_a_quiet_moment_the_file_stays_bounded_as_well() {
 }
 
 #[test]
-fn what_is_open_stays_where_it_alone_is_larger_than_the_size() {
+fn open_state_stays_even_above_the_size_limit() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = store(
         directory.path(),
@@ -220,7 +220,7 @@ fn what_is_open_stays_where_it_alone_is_larger_than_the_size() {
 }
 
 #[test]
-fn ended_leases_are_forgotten_meanwhile() {
+fn ended_leases_are_deleted() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = store(directory.path(), Retention::default());
     let ended = |id| Entry::LeaseEnded {
@@ -282,12 +282,12 @@ fn sweep_does_not_block_while_another_process_writes() {
 }
 
 #[test]
-fn where_nothing_was_written_since_nothing_is_looked_at() {
+fn sweep_without_new_entries_reads_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = store(dir.path(), Retention::default());
     while store.sweep().unwrap() {}
     let other = Connection::open(dir.path().join(FILE_NAME)).unwrap();
-    // A reader is refused meanwhile.
+    // A lock refuses readers meanwhile.
     let look = |store: &mut Store| {
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let looked = store.sweep().is_err();
@@ -306,7 +306,7 @@ fn where_nothing_was_written_since_nothing_is_looked_at() {
     assert!(look(&mut store), "less is to be kept");
 }
 
-/// A victim that is gone, of the open episode or of another alert.
+/// An exited victim, of the open episode or of another alert.
 fn victim(pid: i32, fingerprint: &str, struck_at: Duration) -> Entry {
     let target = Target::Process(Identity {
         boot: BOOT,
@@ -332,7 +332,7 @@ fn gone(pid: i32) -> Entry {
 }
 
 #[test]
-fn victims_stay_while_an_open_episode_a_cooldown_or_the_budget_asks_for_them() {
+fn victims_stay_while_an_episode_cooldown_or_budget_needs_them() {
     for (victims, expected) in [(DAY, 1), (7 * DAY, 3)] {
         let directory = tempfile::tempdir().unwrap();
         let retention = Retention {
@@ -350,7 +350,7 @@ fn victims_stay_while_an_open_episode_a_cooldown_or_the_budget_asks_for_them() {
         let ends = [1, 2, 3, 4, 5].map(gone);
         let entries: Vec<Entry> = [episode()].into_iter().chain(old).chain(ends).collect();
         store.commit(&entries).unwrap();
-        // As many newer ones as are kept whatever their age.
+        // As many newer victims as are kept at any age.
         let connection = Connection::open(directory.path().join(FILE_NAME)).unwrap();
         let newer = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
             INSERT INTO victim (boot, target, body, gone_ms) SELECT boot, target, body, gone_ms FROM victim, n WHERE id = 5";

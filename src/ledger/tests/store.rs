@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use std::time::Duration;
 
-/// As it is read: the file does not hold when an episode was closed.
+/// The state as loaded, without the times of closes, which the file does not store.
 fn closed_at(ended_at: Timestamp) -> Closed {
     Closed {
         ended_at,
@@ -91,7 +91,7 @@ fn breaker(failures: u32, opened_at: Option<Timestamp>) -> Entry {
 }
 
 #[test]
-fn what_was_committed_is_loaded_again() {
+fn committed_state_is_loaded() {
     let directory = tempfile::tempdir().unwrap();
     let mut expected = LedgerState::default();
     let closed = EpisodeKey {
@@ -176,7 +176,7 @@ fn what_was_committed_is_loaded_again() {
 }
 
 #[test]
-fn another_boot_ends_leases_and_forgets_open_episodes() {
+fn another_boot_ends_leases_and_open_episodes() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = Store::open(directory.path(), BootId(1)).unwrap();
     store.load().unwrap();
@@ -189,7 +189,7 @@ fn another_boot_ends_leases_and_forgets_open_episodes() {
 }
 
 #[test]
-fn what_ended_is_pruned_and_numbers_are_not_given_again() {
+fn ended_rows_are_pruned_and_numbers_are_not_reused() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = Store::open(directory.path(), BootId(1)).unwrap();
     let ended = |id, outcome| Entry::LeaseEnded { id, outcome };
@@ -223,9 +223,9 @@ fn what_ended_is_pruned_and_numbers_are_not_given_again() {
     assert_eq!(left, 2);
 }
 
-/// What version 1 wrote, word for word.
+/// The exact rows of version 1.
 #[test]
-fn a_ledger_of_the_previous_version_is_taken_over() {
+fn ledger_of_the_previous_version_is_migrated() {
     let directory = tempfile::tempdir().unwrap();
     let connection = Connection::open(directory.path().join(FILE_NAME)).unwrap();
     connection
@@ -275,7 +275,7 @@ fn a_ledger_of_the_previous_version_is_taken_over() {
 }
 
 #[test]
-fn what_others_gave_outlasts_a_boot_and_is_given_back_at_once() {
+fn allocations_survive_a_boot_and_are_released_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = Store::open(directory.path(), BootId(1)).unwrap();
     store.load().unwrap();
@@ -329,7 +329,7 @@ fn a_later_schema_is_refused() {
 }
 
 #[test]
-fn a_ledger_in_the_making_has_no_records() {
+fn unfinished_ledger_has_no_records() {
     let directory = tempfile::tempdir().unwrap();
     Connection::open(directory.path().join(FILE_NAME))
         .unwrap()
@@ -340,11 +340,11 @@ fn a_ledger_in_the_making_has_no_records() {
 }
 
 #[test]
-fn a_commit_that_fails_at_its_end_leaves_nothing_and_the_next_one_counts() {
+fn commit_that_fails_at_its_end_is_rolled_back() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path(), BootId(1)).unwrap();
     let other = Connection::open(dir.path().join(FILE_NAME)).unwrap();
-    // A reference that is looked at when all is written, and that nothing can keep.
+    // A deferred foreign key, which SQLite checks at the commit and which fails.
     let obstacle = "CREATE TABLE never (id INTEGER PRIMARY KEY);
         CREATE TABLE bound (id INTEGER REFERENCES never DEFERRABLE INITIALLY DEFERRED);
         CREATE TRIGGER obstacle AFTER INSERT ON lease BEGIN INSERT INTO bound VALUES (1); END";

@@ -27,8 +27,8 @@ pub struct CollectorInfo {
     pub default_on: bool,
     /// One line for `--help`.
     pub help: &'static str,
-    /// Names of the published metrics, separated by spaces. `node_vmstat_*` stands for any name with that prefix, because
-    /// the kernel or a driver chooses the rest.
+    /// Names of the published metrics, separated by spaces. `node_vmstat_*` stands for any name with that prefix,
+    /// because the kernel or a driver chooses the rest.
     pub metrics: &'static str,
     build: fn(&CollectorOptions) -> ReadFn,
 }

@@ -31,8 +31,8 @@ fn main() {
     }
 }
 
-/// Whether the profile is `dist`. cargo's PROFILE names the built-in profile that it inherits (release); the name itself is the
-/// folder of the build: target/dist/build/evenkeel-HASH/out.
+/// Whether the profile is `dist`. cargo's PROFILE names the built-in profile that it inherits (release); the name
+/// itself is the folder of the build: target/dist/build/evenkeel-HASH/out.
 fn is_dist() -> bool {
     let out = var("OUT_DIR").expect("cargo says where to write");
     let folder = Path::new(&out).ancestors().nth(3);

@@ -1,8 +1,8 @@
-//! Cgroups that systemd knows nothing of: their files are written, and only those of the very cgroup that was meant.
+//! Cgroups without a systemd unit: evenkeel writes their files, and never those of another cgroup of the same path.
 
 use super::*;
 
-/// A cgroup at the top of the tree with all controllers, and a process in it that wants all processors.
+/// A cgroup at the top of the tree with all controllers, and a process in it that uses all processors.
 struct Group {
     path: String,
     burner: std::process::Child,
@@ -63,7 +63,7 @@ const FILES: [&str; 9] = [
 ];
 
 #[test]
-fn files_are_set_and_put_back_also_after_a_kill() {
+fn files_are_set_and_restored_even_after_a_kill() {
     let group = Group::make("plain");
     std::fs::write("/sys/fs/cgroup/plain/io.max", "254:0 rbps=7000000").expect("a limit");
     let state = || FILES.map(|file| read(&group.path, file));
@@ -109,7 +109,7 @@ fn recreated_cgroup_of_the_same_path_is_left_alone() {
 }
 
 #[test]
-fn a_controller_that_is_not_enabled_is_told() {
+fn disabled_controller_is_reported() {
     let group = Group::make("outer");
     std::fs::create_dir("/sys/fs/cgroup/outer/inner").expect("a cgroup");
     let home = home("{cgroup: /outer/inner}", "[{cgroup: {memory.high: 1GiB}}]");

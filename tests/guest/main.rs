@@ -1,10 +1,10 @@
-//! What only a real systemd and all of cgroup v2 can show. Runs as root in the guest that `tests/guest.sh` boots; the
-//! tests change its cgroups and units at will, one test at a time.
+//! Tests that need a real systemd and all of cgroup v2. They run as root in the guest that `tests/guest.sh` boots,
+//! change its cgroups and units at will, and run one at a time.
 
 mod limits;
 mod memory;
 mod slice;
-// What other tests need of it stays unused here.
+// Other tests use more of this module.
 #[allow(dead_code)]
 #[path = "../suite/support/mod.rs"]
 mod support;
@@ -21,13 +21,13 @@ use support::payload::{envelope, firing};
 use support::tools::succeed;
 use support::{eventually, node_name};
 
-/// The guest is slow, and systemd freezes and restarts units in its own time.
+/// Timeout of the slow guest, in which systemd freezes and restarts units.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Between two looks, so that looking does not take the time of what is waited for.
+/// Interval between checks, so that checking does not slow down the awaited work.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// A configuration with one rule named `test` for the alert `Test`, which measures nothing and so acts at once.
+/// A configuration with one rule named `test` for the alert `Test`, without conditions that need a measurement.
 pub fn home(select: &str, actions: &str) -> Home {
     Home::new(&format!(
         "rules:\n\
@@ -39,7 +39,7 @@ pub fn home(select: &str, actions: &str) -> Home {
     ))
 }
 
-/// In an emulated machine every collector costs, and none of them matters here.
+/// Flags without collectors, which are expensive in an emulated machine and not needed here.
 pub const FLAGS: [&str; 2] = ["--enforce", "--collector.disable-defaults"];
 
 pub fn enforce(home: &Home) -> Daemon {
@@ -52,14 +52,14 @@ fn alert(status: &str, ends_at: &str) -> String {
     envelope(&[alert]).to_string()
 }
 
-/// The alert, firing again since a later time.
+/// The firing alert with a later start.
 pub fn alert_at(starts_at: &str) -> String {
     let mut alert: Value = firing(json!({"alertname": "Test", "instance": node_name()}));
     alert["startsAt"] = json!(starts_at);
     envelope(&[alert]).to_string()
 }
 
-/// The end of the alert that fires since a time.
+/// The resolved alert with this start.
 pub fn resolve_at(evenkeel: &Daemon, starts_at: &str) {
     let mut alert: Value = firing(json!({"alertname": "Test", "instance": node_name()}));
     (alert["status"], alert["startsAt"]) = (json!("resolved"), json!(starts_at));
@@ -67,7 +67,7 @@ pub fn resolve_at(evenkeel: &Daemon, starts_at: &str) {
     deliver(evenkeel, &envelope(&[alert]).to_string());
 }
 
-/// The end of an alert that never fired, which the rule matches.
+/// A resolved alert of the rule that never fired.
 pub fn unrelated_end() -> String {
     let mut alert: Value = firing(json!({"alertname": "Test", "instance": node_name()}));
     (alert["status"], alert["endsAt"]) = (json!("resolved"), json!("2024-01-02T04:00:00Z"));
@@ -75,7 +75,7 @@ pub fn unrelated_end() -> String {
     envelope(&[alert]).to_string()
 }
 
-/// Sends a webhook, which is accepted.
+/// Sends a webhook, which must be accepted.
 pub fn deliver(evenkeel: &Daemon, webhook: &str) {
     let answer = evenkeel.post(webhook.as_bytes());
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -89,7 +89,7 @@ pub fn resolve(evenkeel: &Daemon) {
     deliver(evenkeel, &alert("resolved", "2024-01-02T04:00:00Z"));
 }
 
-/// Waits until the rule came to this many outcomes of a kind.
+/// Waits until the rule has this many outcomes of a kind.
 pub fn outcomes(evenkeel: &Daemon, outcome: &str, number: f64) {
     eventually(&format!("{number} outcomes {outcome}"), TIMEOUT, || {
         let found = evenkeel.metric("evenkeel_actions_total", &[("outcome", outcome)]);
@@ -99,7 +99,7 @@ pub fn outcomes(evenkeel: &Daemon, outcome: &str, number: f64) {
     });
 }
 
-/// Runs a shell command of the guest and returns what it prints.
+/// Runs a shell command of the guest and returns its output.
 pub fn sh(command: &str) -> String {
     succeed(std::process::Command::new("bash").args(["-e", "-c", command]))
 }
@@ -111,7 +111,7 @@ pub fn read(cgroup: &str, file: &str) -> String {
     text.trim_end().to_owned()
 }
 
-/// Processors that a cgroup uses, over two seconds.
+/// Processor cores that a cgroup uses, over two seconds.
 pub fn processors(cgroup: &str) -> f64 {
     let used = || -> f64 {
         let stat = read(cgroup, "cpu.stat");
@@ -125,7 +125,7 @@ pub fn processors(cgroup: &str) -> f64 {
     (used() - before) / started.elapsed().as_micros() as f64
 }
 
-/// What everything else here stands on; without it the other tests would show nothing.
+/// Checks the requirements of the other tests.
 #[test]
 fn the_guest_has_controllers_systemd_swap_and_a_disk() {
     let controllers = read("", "cgroup.controllers");

@@ -1,4 +1,4 @@
-//! Memory that is taken back, from a cgroup and from a single process: what is in use tells whether it was.
+//! Memory that is reclaimed from a cgroup and from a single process, checked by the memory in use.
 
 use super::*;
 
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 pub const HOLDS_BYTES: u64 = 96 << 20;
 const VARIABLE: &str = "EVENKEEL_TEST_HOLDER";
 
-/// This test binary once more, holding memory that it wrote to and does not use. Runs in a scope of its own.
+/// This test binary, started again in its own scope, with idle memory that it has written.
 pub struct Holder {
     child: Child,
     pid: i32,
@@ -75,7 +75,7 @@ fn holder_holds_what_it_wrote() {
 }
 
 #[test]
-fn a_cgroup_gives_back_what_it_is_asked_for() {
+fn memory_of_a_cgroup_is_reclaimed() {
     let holder = Holder::start("holder-cgroup");
     let home = home("{unit: 'holder-cgroup\\.scope'}", "[{reclaim: 40MiB}]");
     let cgroup = "/system.slice/holder-cgroup.scope";
@@ -86,13 +86,13 @@ fn a_cgroup_gives_back_what_it_is_asked_for() {
     fire(&evenkeel);
     outcomes(&evenkeel, "applied", 1.0);
     let after = used();
-    // Within the time that it may take, which is little in an emulated machine.
+    // As far as the time limit allows, which is not far in an emulated machine.
     assert!(before - after > 4 << 20, "{before} before, {after} after");
     assert!(holder.resident_bytes() < HOLDS_BYTES);
 }
 
 #[test]
-fn a_process_is_moved_out_and_without_swap_nothing_is_said_to_be() {
+fn process_is_paged_out_and_without_swap_is_not() {
     let holder = Holder::start("holder-process");
     let home = home(&format!("{{pid: '{}'}}", holder.pid), "[{reclaim: 40MiB}]");
     let evenkeel = enforce(&home);
@@ -106,7 +106,7 @@ fn a_process_is_moved_out_and_without_swap_nothing_is_said_to_be() {
     );
     drop(evenkeel);
 
-    // Only what was never written to a file, and nowhere to put it.
+    // Only anonymous memory, and no swap for it.
     sh("swapoff -a");
     sh("echo 3 >/proc/sys/vm/drop_caches");
     let anonymous = Holder::start("holder-no-swap");
@@ -125,7 +125,7 @@ fn a_process_is_moved_out_and_without_swap_nothing_is_said_to_be() {
 }
 
 #[test]
-fn a_limit_that_would_make_the_kernel_kill_is_refused() {
+fn limit_that_would_make_the_kernel_kill_is_refused() {
     let holder = Holder::start("holder-tight");
     let home = home("{unit: 'holder-tight\\.scope'}", "[{cgroup: {memory.max: 8MiB}}]");
     let evenkeel = enforce(&home);

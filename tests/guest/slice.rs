@@ -1,10 +1,10 @@
-//! Limits of a slice that several alerts hold, and one that would kill when it is put back.
+//! Limits of a slice with leases of several alerts, and a limit whose restore would kill.
 
 use super::memory::{HOLDS_BYTES, Holder};
 use super::unit::has_assignments;
 use super::*;
 
-/// A slice with a unit file of its own. Stopped and removed when the test ends.
+/// A slice with a unit file, which is stopped and removed when the test ends.
 struct Slice {
     name: String,
 }
@@ -32,7 +32,7 @@ impl Slice {
         sh(&show).trim().to_owned()
     }
 
-    /// A file without the devices on which nothing is limited, which the kernel shows or not.
+    /// The content of a file without unlimited devices, which the kernel may or may not show.
     fn io_max(&self) -> String {
         let text = read(&self.cgroup(), "io.max");
         let unlimited = "rbps=max wbps=max riops=max wiops=max";
@@ -71,7 +71,7 @@ fn rule(name: &str, slice: &Slice, limits: &str) -> String {
 }
 
 #[test]
-fn limits_of_several_alerts_come_back_part_by_part() {
+fn limits_of_several_alerts_are_restored_one_by_one() {
     let slice = Slice::start("shared", "CPUQuota=200%\nIOReadBandwidthMax=/dev/vda 5M");
     let cpu_max = || read(&slice.cgroup(), "cpu.max");
     let numbers = |name: &str| read_number(&format!("/sys/block/{name}/dev"));

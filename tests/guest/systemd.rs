@@ -1,11 +1,11 @@
-//! The collector `systemd` beside what systemctl says.
+//! The collector `systemd` compared with systemctl.
 
 use crate::support::daemon::Home;
 use crate::support::eventually;
 use crate::{TIMEOUT, sh};
 
 #[test]
-fn units_are_told_as_systemctl_tells_them() {
+fn units_are_the_same_as_in_systemctl() {
     sh("systemd-run --unit=told --collect sleep 600");
     let home = Home::new("rules: []\n");
     home.write(

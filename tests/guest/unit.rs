@@ -1,10 +1,10 @@
-//! Units of systemd: what evenkeel sets is a runtime property, so that systemd and evenkeel do not fight, and nothing of
-//! it is left afterwards.
+//! Units of systemd: evenkeel sets runtime properties, so that systemd and evenkeel do not overwrite each other, and
+//! leaves nothing behind.
 
 use super::*;
 use std::time::Instant;
 
-/// A service that wants all processors, with a unit file of its own. Stopped and removed when the test ends.
+/// A service with a unit file that uses all processors. It is stopped and removed when the test ends.
 pub struct Service {
     pub name: String,
 }
@@ -44,7 +44,7 @@ impl Service {
     }
 }
 
-/// Whether a drop-in that was made at runtime sets anything for a unit.
+/// Whether a runtime drop-in assigns anything for a unit.
 pub fn has_assignments(unit: &str) -> bool {
     let folders = ["/run/systemd/system.control", "/run/systemd/transient"];
     let of_unit = folders.map(|folder| std::fs::read_dir(format!("{folder}/{unit}.d")));
@@ -68,7 +68,7 @@ impl Drop for Service {
 }
 
 #[test]
-fn a_service_under_its_quota_gets_more_and_gives_it_back() {
+fn quota_of_a_service_is_raised_and_restored() {
     let service = Service::start("quota", "CPUQuota=20%");
     let home = service.home("[{cgroup: {cpu.max: +300%}}]");
     let evenkeel = enforce(&home);
@@ -82,7 +82,7 @@ fn a_service_under_its_quota_gets_more_and_gives_it_back() {
     outcomes(&evenkeel, "applied", 1.0);
     assert_eq!(service.shows("CPUQuotaPerSecUSec"), "800ms");
     assert_eq!(read(&service.cgroup(), "cpu.max"), "80000 100000");
-    // What systemd reads again does not take it away.
+    // A daemon-reload keeps the limit.
     sh("systemctl daemon-reload");
     assert_eq!(read(&service.cgroup(), "cpu.max"), "80000 100000");
     let during = processors(&service.cgroup());
@@ -105,7 +105,7 @@ fn a_service_under_its_quota_gets_more_and_gives_it_back() {
 }
 
 #[test]
-fn every_limit_of_a_unit_is_put_back_by_the_next_daemon_after_a_kill() {
+fn next_daemon_restores_every_limit_after_a_kill() {
     let service = Service::start("every", "CPUWeight=70\nIOReadBandwidthMax=/dev/vda 5M\nTasksMax=50");
     let files = [
         "cpu.max",
@@ -172,7 +172,7 @@ fn every_limit_of_a_unit_is_put_back_by_the_next_daemon_after_a_kill() {
 }
 
 #[test]
-fn a_property_that_the_administrator_set_at_runtime_stays_his() {
+fn runtime_property_of_the_administrator_stays() {
     let service = Service::start("admins", "CPUQuota=20%");
     sh(&format!(
         "systemctl set-property --runtime {} CPUQuota=30% CPUWeight=50",
@@ -183,7 +183,7 @@ fn a_property_that_the_administrator_set_at_runtime_stays_his() {
     fire(&evenkeel);
     outcomes(&evenkeel, "applied", 2.0);
     assert_eq!(service.shows("CPUQuotaPerSecUSec"), "600ms");
-    // Meanwhile he changes one of the two.
+    // The administrator changes one of the two meanwhile.
     sh(&format!(
         "systemctl set-property --runtime {} CPUWeight=77",
         service.name
@@ -215,7 +215,7 @@ fn restarted_unit_is_limited_again_and_restored() {
 }
 
 #[test]
-fn a_unit_that_stopped_under_its_lease_starts_as_its_file_says() {
+fn unit_stopped_under_its_lease_starts_with_its_own_limits() {
     let service = Service::start("stopped", "CPUQuota=20%");
     let home = service.home("[{cgroup: {cpu.max: 70%}}]");
     let evenkeel = enforce(&home);
@@ -230,7 +230,7 @@ fn a_unit_that_stopped_under_its_lease_starts_as_its_file_says() {
 }
 
 #[test]
-fn a_frozen_unit_rests_and_goes_on_though_evenkeel_was_killed() {
+fn frozen_unit_is_thawed_even_after_a_kill_of_evenkeel() {
     let service = Service::start("frozen", "");
     let home = service.home("[{freeze: true}]");
     let mut evenkeel = enforce(&home);
@@ -252,7 +252,7 @@ fn a_frozen_unit_rests_and_goes_on_though_evenkeel_was_killed() {
 }
 
 #[test]
-fn a_killed_unit_ends_as_one_victim() {
+fn killed_unit_is_one_victim() {
     let service = Service::start("ended", "");
     let home = service.home("[{kill: true}]");
     let evenkeel = enforce(&home);
@@ -266,10 +266,10 @@ fn a_killed_unit_ends_as_one_victim() {
 }
 
 #[test]
-fn what_holds_protected_processes_is_never_touched() {
-    // With a weight, so that systemd enables the controller of it for the slice.
+fn cgroups_with_protected_processes_are_never_touched() {
+    // A weight makes systemd enable its controller for the slice.
     let service = Service::start("bystander", "CPUWeight=50");
-    // The slice holds dbus and journald; the guest's own service holds evenkeel; the root holds everything.
+    // The slice contains dbus and journald; the guest's own service contains evenkeel; the root contains everything.
     for select in [
         "{unit: 'system\\.slice'}",
         "{unit: 'guest-tests\\.service'}",
@@ -293,12 +293,12 @@ fn what_holds_protected_processes_is_never_touched() {
     assert!(processors(&service.cgroup()) > 0.3);
 }
 
-/// A bus that is stopped, until this is dropped.
+/// A stopped bus, which continues on drop.
 struct StoppedBus;
 
 impl StoppedBus {
     fn new() -> StoppedBus {
-        // It starts with the first call.
+        // The first call starts the bus.
         sh("systemctl start dbus.service; systemctl kill --signal=STOP dbus.service");
         StoppedBus
     }
@@ -311,12 +311,12 @@ impl Drop for StoppedBus {
 }
 
 #[test]
-fn a_bus_that_is_silent_costs_one_wait_and_is_asked_again_later() {
+fn silent_bus_costs_one_timeout_and_is_retried_later() {
     let service = Service::start("silent", "CPUQuota=20%\nTasksMax=50");
     let home = service.home("[{cgroup: {cpu.max: 40%, cpu.weight: 20, memory.high: 300MiB, pids.max: 40}}]");
     let evenkeel = enforce(&home);
-    // Nothing to do, and answered when the start is over, which tries the bus as well. Another alert than the one that
-    // fires: of an end that it has seen, evenkeel knows for some time that what began before it is over.
+    // This alert needs no action, and its response shows that the start, which uses the bus as well, is over. It is
+    // another alert than the firing one, because evenkeel remembers a resolve and would ignore an earlier start.
     deliver(&evenkeel, &unrelated_end());
     let bus = StoppedBus::new();
     let started = Instant::now();
@@ -326,7 +326,7 @@ fn a_bus_that_is_silent_costs_one_wait_and_is_asked_again_later() {
         took < Duration::from_secs(11),
         "{took:?} for four limits, one wait is 3 s"
     );
-    // It is found out before or after a step was planned, by when systemd was asked last.
+    // evenkeel notices before or after planning a step, depending on its last call to systemd.
     eventually("each step to fail or to be refused", TIMEOUT, || {
         let refused = evenkeel.metric("evenkeel_decisions_total", &[("decision", "privilege")]);
         let failed = evenkeel.metric("evenkeel_actions_total", &[("outcome", "failed")]);

@@ -1,17 +1,17 @@
-//! Random histories of one service: alerts fire and resolve, evenkeel stops and is killed, systemd restarts the unit and
-//! reloads, a person sets properties. At the end the service has what its file and the person gave it, in the cgroup that
-//! it has and in the next one.
+//! Random histories of one service: alerts fire and resolve, evenkeel stops and is killed, systemd restarts the unit
+//! and reloads, a person sets properties. At the end, the present cgroup and the next one have the limits of the unit
+//! file and of the person.
 
 use super::unit::Service;
 use super::*;
 
-/// Each takes some twenty seconds in the guest.
+/// Number of histories, each of which takes about twenty seconds in the guest.
 const HISTORIES: u64 = 4;
 const STEPS: usize = 7;
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// An alert begins, or is repeated.
+    /// An alert fires, or is repeated.
     Fire(usize),
     Resolve(usize),
     Restart,
@@ -25,7 +25,7 @@ enum Step {
     Stop,
 }
 
-/// A sequence of pseudo-random numbers (xorshift64), so that a history is known by its number.
+/// A sequence of pseudo-random numbers (xorshift64), so that a number identifies a history.
 struct Numbers(u64);
 
 impl Numbers {
@@ -58,10 +58,10 @@ struct History {
     service: Service,
     home: Home,
     evenkeel: Daemon,
-    /// The start of each alert that fires, as an hour.
+    /// The start of each firing alert, as an hour.
     firing: [Option<u32>; 2],
     hour: u32,
-    /// What the quota is without evenkeel, in per cent.
+    /// The quota without evenkeel, in per cent.
     quota: u64,
 }
 
@@ -120,7 +120,7 @@ impl History {
             Step::Quota { percent, is_persistent } => {
                 let runtime = if is_persistent { "" } else { "--runtime" };
                 let name = &self.service.name;
-                // The later one holds: a persistent property would win over a runtime one at the next reload.
+                // The later property wins, except that a persistent one wins over a runtime one at the next reload.
                 sh(&format!(
                     "rm -f /etc/systemd/system.control/{name}.d/50-CPUQuota*.conf; \
                      systemctl set-property {runtime} {name} CPUQuota={percent}%"
@@ -138,7 +138,7 @@ impl History {
         }
     }
 
-    /// Everything resolves.
+    /// Resolves all alerts.
     fn end(mut self, what: &str) {
         for alert in 0..ALERTS.len() {
             self.take(Step::Resolve(alert));

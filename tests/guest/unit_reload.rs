@@ -1,11 +1,11 @@
-//! Units that systemd or a person changes under a lease: a reload, a restart at the wrong moment, a value by hand. What
-//! evenkeel set stands while its alert fires, and nothing of it is left behind.
+//! Units that systemd or a person changes under a lease: a reload, a restart at the wrong moment, a value by hand. The
+//! limit stays in effect while its alert fires, and nothing of it is left behind.
 
 use super::unit::Service;
 use super::*;
 use std::process::{Child, Command};
 
-/// Properties that were set persistently, taken back when this is dropped.
+/// Persistent properties, which are reverted on drop.
 struct Persistent<'a>(&'a Service);
 
 impl Drop for Persistent<'_> {
@@ -115,7 +115,7 @@ fn a_quota_is_the_same_before_and_after_a_reload() {
 }
 
 #[test]
-fn a_value_by_hand_stays_and_ours_does_not_come_back() {
+fn value_by_hand_stays_and_the_limit_does_not_return() {
     let service = Service::start("byhand", "CPUQuota=20%");
     let home = service.home("[{cgroup: {cpu.max: 30%}}]");
     let evenkeel = enforce(&home);
@@ -147,7 +147,7 @@ fn a_resolve_asks_for_no_reload() {
         assert_eq!(service.shows("NeedDaemonReload"), "no");
         assert!(!service.has_assignments());
     }
-    // What its file says from now on is what it has: nothing hides it.
+    // Nothing hides later changes of the unit file.
     sh(&format!(
         "printf '[Service]\\nExecStart=/bin/sleep 1000\\nCPUQuota=45%%\\n' >{}; systemctl daemon-reload",
         service.file()
@@ -192,7 +192,7 @@ fn a_frozen_unit_that_is_restarted_is_frozen_again() {
 }
 
 #[test]
-fn a_unit_that_was_unloaded_keeps_what_the_administrator_set() {
+fn unloaded_unit_keeps_the_properties_of_the_administrator() {
     let service = Service::start("unloaded", "CPUQuota=20%");
     let set = format!("systemctl set-property --runtime {} CPUQuota=40%", service.name);
     sh(&set);
@@ -208,7 +208,7 @@ fn a_unit_that_was_unloaded_keeps_what_the_administrator_set() {
     sh(&format!("systemctl revert {}", service.name));
 }
 
-/// Restarts a unit over and over, until this is dropped.
+/// Restarts a unit repeatedly, until dropped.
 struct Restarts(Child);
 
 impl Restarts {
@@ -226,7 +226,7 @@ impl Drop for Restarts {
 }
 
 #[test]
-fn a_unit_that_restarts_all_the_time_keeps_nothing_of_ours() {
+fn unit_that_restarts_constantly_keeps_no_limit() {
     let service = Service::start("restless", "CPUQuota=20%\n[Unit]\nStartLimitIntervalSec=0");
     let home = service.home("[{cgroup: {cpu.max: 30%}}]");
     let evenkeel = enforce(&home);

@@ -1,5 +1,5 @@
-//! What ships for Prometheus and Alertmanager is accepted by their own tools and by evenkeel, the alerts fire when they should,
-//! go where they should, and each says where to read what to do.
+//! The shipped files for Prometheus and Alertmanager: their own tools and evenkeel accept them, alerts fire and route
+//! as intended, and each alert has a runbook.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -54,14 +54,14 @@ fn evenkeel_evaluates_them_as_prometheus_does() {
         said.contains(&format!("{} files of alerting rules are valid", files.len())),
         "{said}"
     );
-    // What is for a Prometheus alone says so, and there is nothing else to say.
+    // A rule for a Prometheus only has a warning that says so. There must be no other warnings.
     let mut warnings = said.lines().filter(|line| line.starts_with("warning"));
     assert!(
         warnings.all(|line| line.contains("no collector of evenkeel publishes")),
         "{said}"
     );
 
-    // Unit tests of expressions are for promtool; those of alerts are for both.
+    // Unit tests of expressions run in promtool only; those of alerts run in both.
     let tests = names(&root().join("alerting"), ".rules.test.yml");
     succeed(evenkeel().arg("test").args(&tests).current_dir(root().join("alerting")));
 }
@@ -121,7 +121,7 @@ fn every_alert_says_how_bad_it_is_and_where_to_read_on() {
         for heading in ["## Diagnosis", "## Fix", "## What evenkeel does"] {
             assert_eq!(text.matches(&format!("\n{heading}\n")).count(), 1, "{name}: {heading}");
         }
-        // What it says about other alerts and rules must exist.
+        // The alerts and rules that it mentions must exist.
         for found in word.find_iter(&text) {
             assert!(
                 told.contains(&format!("{}.md", found.as_str())),
@@ -198,7 +198,7 @@ fn alerts_are_routed_to_evenkeel_and_to_people() {
     }
 }
 
-/// An inhibited alert never reaches evenkeel, nor does its end.
+/// An inhibited alert never reaches evenkeel, nor does its resolve.
 #[test]
 fn no_alert_that_a_rule_answers_is_inhibited() {
     let configuration = yaml(&root().join("alerting/alertmanager.yml"));

@@ -1,5 +1,5 @@
-//! evenkeel beside real Alertmanagers, through what goes wrong between them: silences, inhibition, restarts, a cluster that
-//! loses a member. How often it acts and undoes is written down beforehand.
+//! evenkeel with real Alertmanagers and faults between them: silences, inhibition, restarts, a cluster that loses a
+//! member. A table has the expected number of actions and reverts.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,9 +15,9 @@ use crate::support::{eventually, node_name};
 const TIMEOUT: Duration = Duration::from_secs(60);
 const RULE_NICE: i32 = 15;
 const PATIENCE: Duration = Duration::from_secs(6);
-/// Longer than patience and a round: what was to close has closed, and what was not to close shows it.
+/// Longer than the patience and a round, after which every absent alert must have closed.
 const LONG: Duration = Duration::from_secs(9);
-/// The log is shown when a test fails.
+/// Flags with a detailed log, which a failing test shows.
 const FLAGS: [&str; 2] = ["--enforce", "--log.level=debug"];
 const INHIBITION: &str = "inhibit_rules:\n\
                           \x20 - {source_matchers: [alertname=Inhibitor], target_matchers: [alertname=Test]}\n";
@@ -29,7 +29,7 @@ struct Scenario {
     restored: usize,
 }
 
-/// What has to come of each scenario, whether or not evenkeel is killed and restarted in its middle.
+/// The expected result of each scenario, with or without a kill and restart of evenkeel in its middle.
 const TABLE: [Scenario; 9] = [
     Scenario {
         name: "fired and repeated",
@@ -87,14 +87,14 @@ const TABLE: [Scenario; 9] = [
     },
 ];
 
-/// evenkeel and two processes that alerts are about.
+/// evenkeel and two target processes.
 struct Scene {
     burners: [Burner; 2],
     names: [String; 2],
     before: [Vec<(u32, i32)>; 2],
     home: Home,
     evenkeel: Daemon,
-    /// Whether evenkeel is killed and restarted where the scenario says.
+    /// Whether evenkeel is killed and restarted during the scenario.
     disturbs: bool,
     disturbed: Cell<bool>,
     started: String,
@@ -134,7 +134,7 @@ impl Scene {
         }
     }
 
-    /// Lets evenkeel ask these.
+    /// Makes evenkeel poll these Alertmanagers.
     fn ask(&self, alertmanagers: &[&Alertmanager]) {
         let targets: Vec<String> = alertmanagers.iter().map(|one| one.address.to_string()).collect();
         self.home
@@ -177,7 +177,7 @@ impl Scene {
         });
     }
 
-    /// Watches that this process keeps the rule's value for long enough that an absence would have closed.
+    /// Checks that a process keeps the rule's value for longer than the patience.
     fn stays_nice(&self, process: usize) {
         let started = Instant::now();
         while started.elapsed() < LONG {
@@ -190,7 +190,7 @@ impl Scene {
         self.disturb_while(|_| ());
     }
 
-    /// Here evenkeel may be killed and restarted; `meanwhile` happens while it is away, or as well without that.
+    /// Runs `meanwhile`, while evenkeel is down if the scenario is disturbed.
     fn disturb_while(&mut self, meanwhile: impl FnOnce(&Scene)) {
         self.disturbed.set(true);
         if !self.disturbs {
@@ -281,11 +281,11 @@ fn alertmanager_restarted(scene: &mut Scene) {
     alertmanager.restart();
     scene.fire(&alertmanager, 0);
     scene.stays_nice(0);
-    // While it is away nothing is closed.
+    // No episode closes while the Alertmanager is down.
     alertmanager.stop();
     scene.disturb();
     scene.stays_nice(0);
-    // It has no alerts, and none arrive.
+    // The restarted Alertmanager has no alerts, and none arrive.
     alertmanager.start_again();
     scene.wait_for_restore(0);
 }
@@ -316,7 +316,7 @@ fn resolved_unheard(scene: &mut Scene) {
     scene.wait_for_nice(0);
     scene.disturb_while(|scene| {
         scene.resolve(&alertmanager, 0);
-        // Before it can tell anybody.
+        // Kills it before it can notify its peers.
         alertmanager.kill();
         alertmanager.start_again();
     });
@@ -334,7 +334,7 @@ fn no_webhook(scene: &mut Scene) {
     scene.wait_for_restore(0);
 }
 
-/// It takes connections and does not answer: that closes nothing.
+/// An Alertmanager that accepts connections and does not respond closes no episode.
 fn silent_for_a_while(scene: &mut Scene) {
     let alertmanager = Alertmanager::start_with(None, "", None);
     scene.ask(&[&alertmanager]);
@@ -352,7 +352,7 @@ fn silent_for_a_while(scene: &mut Scene) {
     scene.wait_for_restore(0);
 }
 
-/// All at once: they mostly wait.
+/// Runs all scenarios concurrently, because they mostly wait.
 #[test]
 fn actions_and_restores_are_those_of_the_table() {
     let runs = TABLE.iter().flat_map(|scenario| [(scenario, false), (scenario, true)]);
@@ -387,7 +387,7 @@ fn play(scenario: &Scenario, number: usize, disturbs: bool) -> (usize, usize) {
     let mut scene = Scene::new(number, disturbs);
     (scenario.play)(&mut scene);
     assert!(scene.disturbed.get(), "the scenario has no place for a restart");
-    // What is still on its way would spoil the count now, not unseen.
+    // Unsettled leases would make the count wrong.
     eventually("the leases to be settled", TIMEOUT, || {
         (scene.evenkeel.metric("evenkeel_leases", &[]) == 0.0).then_some(())
     });

@@ -1,14 +1,14 @@
-//! The structure of `src/`: a module uses only modules below it, in the order of `lib.rs`; sensing and acting never import each
-//! other; files of one module do not import each other in a circle.
+//! The structure of `src/`: a module uses only modules below it, in the order of `lib.rs`; sensing and acting never
+//! import each other; the files of a module have no import cycle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Modules that sense and publish, and modules that act: neither side imports the other.
+/// Modules that sense and publish. They and the modules that act do not import each other.
 const SENSING: [&str; 2] = ["sense", "publish"];
 const ACTING: [&str; 5] = ["alert", "rule", "act", "ledger", "engine"];
 
-/// Modules whose decisions are pure, with the files that are their edges to the world.
+/// Modules with pure decisions, and their files that may have effects.
 const EDGES: [&str; 12] = [
     "host",
     "process/open.rs",
@@ -24,14 +24,14 @@ const EDGES: [&str; 12] = [
     "control.rs",
 ];
 
-/// No name of the crate is passed on by more modules than this.
+/// Maximum number of modules that re-export a name.
 const MAX_PASSES: usize = 8;
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The modules, top line first.
+/// The modules from the top layer down.
 fn modules() -> Vec<String> {
     let text = std::fs::read_to_string(source().join("lib.rs")).expect("lib.rs");
     text.lines()
@@ -40,7 +40,7 @@ fn modules() -> Vec<String> {
         .collect()
 }
 
-/// Every file of `src/` that ships, as (path below `src/`, code without comments and tests).
+/// Every shipped file of `src/`, as (path below `src/`, code without comments and tests).
 fn files() -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut test_modules = Vec::new();
@@ -72,8 +72,8 @@ fn files() -> Vec<(String, String)> {
     found
 }
 
-/// The code of a file without comments and items under `#[cfg(test)]`, and the names of modules in files of their own
-/// that are under it. Relies on rustfmt: an item ends on its first line or at a brace that stands as deep as the item.
+/// The code of a file without comments and items under `#[cfg(test)]`, and the names of such modules in other files.
+/// Relies on rustfmt: an item ends on its first line or at a brace with the indentation of the item.
 fn without_tests(text: &str) -> (String, Vec<String>) {
     let mut code = String::new();
     let mut test_modules = Vec::new();
@@ -98,7 +98,7 @@ fn without_tests(text: &str) -> (String, Vec<String>) {
     (code, test_modules)
 }
 
-/// The path of the module that a file holds: `ledger/entry.rs` is `[ledger, entry]`, `ledger/mod.rs` is `[ledger]`.
+/// The module path of a file: `ledger/entry.rs` is `[ledger, entry]`, `ledger/mod.rs` is `[ledger]`.
 fn module_of(file: &str) -> Vec<String> {
     let path = file.strip_suffix(".rs").unwrap_or(file);
     let path = path.strip_suffix("/mod").unwrap_or(path);
@@ -112,7 +112,7 @@ fn top_module_of(file: &str) -> &str {
         .unwrap_or(file)
 }
 
-/// The modules that a code names after `crate::`.
+/// The modules after `crate::` in a file's code.
 fn used(code: &str) -> BTreeSet<String> {
     let of_crate = paths(code).into_iter().filter(|path| path.segments[0] == "crate");
     of_crate.filter_map(|path| path.segments.into_iter().nth(1)).collect()
@@ -187,7 +187,7 @@ fn the_world_is_touched_at_named_edges_only() {
             wrong.extend(touches.map(|word| format!("{file} has {word}")));
         }
     }
-    // Their reason to exist: the files of unit tests, and addresses as names of a host.
+    // These exist for file access in unit tests, and for addresses as host names.
     wrong.retain(|found| {
         ![
             "engine/host_identity.rs has std::net",
@@ -242,10 +242,10 @@ fn only_the_yaml_module_knows_a_yaml_crate() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
-/// A path that a file names: `a::{b, c::d as e}` is two of them.
+/// A path in a file: `a::{b, c::d as e}` is two paths.
 struct WrittenPath {
     segments: Vec<String>,
-    /// The name that a `use` gives it.
+    /// Its name after a `use`.
     name: String,
     is_use: bool,
 }
@@ -254,12 +254,12 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Splits off the word that a text begins with.
+/// Splits off the first word.
 fn split_word(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c| !is_word(c)).unwrap_or(text.len()))
 }
 
-/// Every path in a code that has `::` in it.
+/// Every path with `::` in a file's code.
 fn paths(code: &str) -> Vec<WrittenPath> {
     let mut found = Vec::new();
     let mut rest = code;
@@ -283,7 +283,7 @@ fn paths(code: &str) -> Vec<WrittenPath> {
     found
 }
 
-/// Reads one path with its braces, and returns what follows it.
+/// Reads one path with its braces, and returns the rest.
 fn read_path<'c>(text: &'c str, parent: &[String], is_use: bool, found: &mut Vec<WrittenPath>) -> &'c str {
     let mut segments = parent.to_vec();
     let mut rest = text;
@@ -310,19 +310,19 @@ fn read_path<'c>(text: &'c str, parent: &[String], is_use: bool, found: &mut Vec
                 let (name, after) = renamed.unwrap_or((segments.last().map_or("", String::as_str), after));
                 let name = name.to_owned();
                 found.push(WrittenPath { segments, name, is_use });
-                // The star of `a::*`: all names of the module count as the module itself.
+                // All names of `a::*` count as the module itself.
                 return after.trim_start_matches("::").trim_start_matches('*');
             }
         };
     }
 }
 
-/// What each file of `src/` imports. Modules are named by their path from the root of the crate.
+/// The imports of each file of `src/`, by module paths from the root of the crate.
 struct Imports {
     files: BTreeMap<Vec<String>, String>,
-    /// What a module names with a path, from the root of the crate.
+    /// The paths that a module uses, from the root of the crate.
     paths: BTreeMap<Vec<String>, Vec<Vec<String>>>,
-    /// The names that the `use` lines of a module make known in it, and what they stand for.
+    /// The names from the `use` lines of a module, and their paths.
     names: BTreeMap<Vec<String>, BTreeMap<String, Vec<String>>>,
 }
 
@@ -352,7 +352,7 @@ impl Imports {
         imports
     }
 
-    /// A path from the root of the crate, if it names something in the crate.
+    /// The path from the root of the crate, if it belongs to the crate.
     fn absolute(&self, module: &[String], path: &[String]) -> Option<Vec<String>> {
         let ups = path.iter().take_while(|segment| *segment == "super").count();
         match path[0].as_str() {
@@ -366,7 +366,7 @@ impl Imports {
         }
     }
 
-    /// The module that defines what a path names, through every module that only passes the name on.
+    /// The module that defines a path's item, behind all re-exports.
     fn owner(&self, path: &[String]) -> Option<Vec<String>> {
         let mut path = path.to_vec();
         for _ in 0..MAX_PASSES {
@@ -382,7 +382,7 @@ impl Imports {
         panic!("modules pass {} on in a circle", path.join("::"));
     }
 
-    /// The files of the same top module that each file imports. A parent does not count: it and its child are one thing.
+    /// The files of the same top module that each file imports, except its parent.
     fn inside_modules(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let siblings = |(module, paths): (&Vec<String>, &Vec<Vec<String>>)| {
             let owners = paths.iter().filter_map(|path| self.owner(path));
@@ -394,7 +394,7 @@ impl Imports {
     }
 }
 
-/// The files that `from` imports, and those that they import.
+/// The files that `from` imports, directly or indirectly.
 fn reachable<'f>(edges: &BTreeMap<&'f str, BTreeSet<&'f str>>, from: &str) -> BTreeSet<&'f str> {
     let mut reached = BTreeSet::new();
     let mut open: Vec<&str> = edges[from].iter().copied().collect();

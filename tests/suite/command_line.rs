@@ -1,4 +1,4 @@
-//! What the commands print and how they end: `check` and `explain`.
+//! Output and exit codes of `check` and `explain`.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -46,7 +46,7 @@ fn check_reports_every_mistake_with_its_place() {
 #[test]
 fn run_with_a_bad_rule_file_binds_no_port() {
     let home = Home::new(THREE_MISTAKES);
-    // The ports are taken: a daemon that came as far as binding would complain about them.
+    // The ports are in use, so a daemon that reached the bind would report that.
     let taken = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port on loopback"));
     let [metrics, webhook] = [&taken[0], &taken[1]].map(|listener| {
         listener
@@ -67,7 +67,7 @@ fn check_accepts_what_ships() {
     succeed(check.arg("check").arg(format!("--config.file={root}/evenkeel.yml")));
 }
 
-/// `check` in an empty folder, with these files in it and these further arguments: its exit code and what it printed.
+/// Runs `check` in a folder with these files and further arguments; returns exit code and output.
 fn check_in(files: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for (name, text) in files {
@@ -100,7 +100,7 @@ fn check_says_what_it_looked_at() {
         "{said}"
     );
 
-    // A machine that has one is not what this asks about.
+    // Only for machines without an installed configuration.
     if !std::path::Path::new("/etc/evenkeel/evenkeel.yml").exists() {
         let (_, said) = check_in(&[], &[]);
         let expected = "built-in configuration (no file at /etc/evenkeel/evenkeel.yml): ";
@@ -136,7 +136,7 @@ fn explain_protects_the_running_daemon_as_that_would_itself() {
     let daemon = home.start(&[]);
     let pid = daemon.pid().to_string();
     let storage = format!("--storage.path={}", home.path().join("storage").display());
-    // It listens for `explain` last.
+    // The control socket opens last.
     eventually("the control socket", Duration::from_secs(20), || {
         home.path().join("storage/control.sock").exists().then_some(())
     });
@@ -204,7 +204,7 @@ fn explain_tells_matches_targets_steps_and_refusals() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("calm-it"));
 }
 
-/// evenkeel on a terminal of 80 columns, as `script` makes one.
+/// Runs evenkeel on a terminal of 80 columns, through `script`.
 fn on_a_terminal(arguments: &str, variables: &[(&str, &str)]) -> String {
     let line = format!("stty cols 80; {} {arguments}", env!("CARGO_BIN_EXE_evenkeel"));
     let mut script = std::process::Command::new("script");
@@ -236,7 +236,7 @@ fn shells_and_man_know_the_command_line() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let script = folder.path().join("completions");
     std::fs::write(&script, succeed(evenkeel().args(["completions", "bash"]))).expect("a writable folder");
-    // What bash itself offers after `evenkeel leases --o`.
+    // The completions of bash after `evenkeel leases --o`.
     let ask = "source \"$1\"; COMP_WORDS=(evenkeel leases --o); COMP_CWORD=2; _evenkeel evenkeel --o leases; echo \"${COMPREPLY[*]}\"";
     let offered = succeed(
         std::process::Command::new("bash")

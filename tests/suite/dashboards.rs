@@ -1,5 +1,5 @@
-//! The dashboards keep what Grafana's dashboard-linter asks for, and what a reader needs. Their queries run in `queries.rs`; that
-//! they are what `dashboards/build.py` makes, `make lint` says.
+//! The dashboards follow Grafana's dashboard-linter and the needs of a reader. `queries.rs` runs their queries, and
+//! `make lint` compares them with `dashboards/build.py`.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::selectors::selectors;
 use crate::support::shipped::{dashboards, items, panels, root, yaml};
 
-/// What the interval macro is filled in with, distinct from every range in a query.
+/// The value of the interval macro, distinct from every range in a query.
 const RATE_INTERVAL: &str = "12345s";
 
 /// Ids of Grafana's value formats (its `packages/grafana-data/src/valueFormats/categories.ts`) that are in use here.
@@ -31,7 +31,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_default()
 }
 
-/// Every (dashboard, panel) that asks for something, by name for messages.
+/// Every panel with queries, with its name for messages.
 fn each_panel(mut look: impl FnMut(&str, &Value)) {
     for (file, board) in dashboards() {
         for panel in panels(&board) {
@@ -100,7 +100,7 @@ fn data_source_job_and_instance_can_be_chosen() {
         for variable in items(&board["templating"], "list").filter(|variable| variable["type"] == "query") {
             let about = format!("{file}: {}", text(variable, "name"));
             assert_eq!(text(&variable["datasource"], "uid"), "${datasource}", "{about}");
-            // 2: whenever the time range changes, so that hosts that came later are found.
+            // 2 refreshes on each change of the time range, so that new hosts are found.
             assert_eq!(variable["refresh"], 2, "{about}");
             let query = text(variable, "query");
             let inside = query
@@ -171,7 +171,7 @@ fn ranges_follow_the_scrape_interval_and_counters_are_rates() {
             }
             let counts = ["_total", "_bucket", "_count", "_sum"];
             if counts.iter().any(|suffix| selected.name().ends_with(suffix)) {
-                // To count how many series there are is no use of their values.
+                // A count of series does not use their values.
                 let function = selected.function.as_deref();
                 let is_rate = matches!(function, Some("rate" | "irate" | "increase" | "count"));
                 assert!(is_rate, "{about}: {} is a counter", selected.name());
@@ -230,7 +230,7 @@ fn provisioning_files_name_what_ships() {
     let provider = &boards["providers"][0];
     assert_eq!((&boards["apiVersion"], text(provider, "type")), (&1.into(), "file"));
     let readme = std::fs::read_to_string(root().join("dashboards/README.md")).expect("a README");
-    // The commands of the README put the boards where the provider looks for them.
+    // The commands of the README copy the dashboards to the folder of the provider.
     assert!(readme.contains(text(&provider["options"], "path")), "{provider}");
     let sources = yaml(&folder.join("datasources/prometheus.yml"));
     assert_eq!(

@@ -1,5 +1,5 @@
-//! evenkeel beside node_exporter on this machine: the same series, types and values, but for what docs/compatibility.md
-//! leaves out.
+//! evenkeel compared with node_exporter on this machine: the same series, types and values, except those in
+//! docs/compatibility.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,22 +16,22 @@ use crate::support::prometheus::{Prometheus, start_server};
 use crate::support::tools::tool;
 use crate::support::{eventually, free_address, http};
 
-/// A value that moves is caught between two of evenkeel's within some of these rounds.
+/// Number of rounds. A changing value must lie between two of evenkeel's in one of them.
 const ROUNDS: usize = 40;
 const START_ATTEMPTS: u32 = 5;
-/// Longer than a fresh sample stays fresh.
+/// Pause between rounds, longer than a sample stays fresh.
 const PAUSE: Duration = Duration::from_millis(150);
-/// As many scrapes of each by a Prometheus: one misses now and then on a machine that is busy.
+/// Number of scrapes of each by a Prometheus, which may miss some on a busy machine.
 const SAMPLES: usize = 20;
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// For gauges that swing, as free memory does: this share of the value.
+/// Tolerance for gauges that swing, such as free memory, as a share of the value.
 const SWING: f64 = 0.01;
-/// Seconds and bytes are divided and multiplied in another order.
+/// Tolerance for another order of divisions and multiplications.
 const ROUNDING: f64 = 1e-9;
 
 const TEXT: (&str, &str) = ("Accept", "text/plain;version=0.0.4");
 
-/// What may differ in the series that a pattern matches.
+/// The permitted differences of the series that a pattern matches.
 struct Exception {
     pattern: Regex,
     presence: bool,
@@ -109,7 +109,7 @@ fn agreement_is_between_two_values_and_exact_where_nothing_moves() {
     }
 }
 
-/// Both with the same collectors, evenkeel reading all of them often.
+/// Both programs with the same collectors. evenkeel reads all of them often.
 struct Beside {
     _home: Home,
     evenkeel: Daemon,
@@ -128,7 +128,7 @@ fn start_beside() -> Beside {
         "textfile/a.prom",
         "# HELP a_text A.\n# TYPE a_text counter\na_text{b=\"c\\\"d\"} 3\n",
     );
-    // What Debian sets otherwise than upstream is said to both.
+    // Flags for both, because Debian's defaults differ from upstream's.
     let mut flags = vec![
         "--collector.disable-defaults".to_owned(),
         "--collector.netdev.device-exclude=^lo$".to_owned(),
@@ -158,7 +158,7 @@ fn start_beside() -> Beside {
     }
 }
 
-/// Whether a series may differ in something.
+/// The exceptions that apply to a series.
 struct May(Vec<Exception>);
 
 impl May {
@@ -218,7 +218,7 @@ fn every_series_of_node_exporter_is_here_with_its_type_and_value() {
                 found.insert(series.clone(), "theirs missing".to_owned());
             }
         }
-        // What is not found wanting any more has been caught at last.
+        // Series that agree in one round are done.
         if round == 0 {
             open = found;
         } else {
@@ -251,7 +251,7 @@ fn samples(prometheus: &Prometheus, job: &str) -> BTreeMap<String, Vec<(f64, f64
     series.collect()
 }
 
-/// Whether one of their samples lies between the two of ours that are next to it in time.
+/// Whether one of node_exporter's samples lies between evenkeel's two neighbouring samples.
 fn agree(theirs: &[(f64, f64)], ours: &[(f64, f64)]) -> bool {
     theirs.iter().any(|(at, value)| {
         let next = ours.partition_point(|(time, _)| time < at);
@@ -277,7 +277,7 @@ fn one_prometheus_that_scrapes_both_sees_the_same() {
     let [our_types, their_types] = jobs.map(|(job, _)| prometheus.types(job));
 
     let about_the_scrape = |series: &str| family(series) == "up" || series.starts_with("scrape_");
-    // A state in which no process stays is seen by one and not by the other.
+    // A short-lived process state may be seen by only one of the two.
     let is_fleeting = |values: &[(f64, f64)]| values.len() < SAMPLES / 2;
     let mut differences = Vec::new();
     let mut compared = 0;
@@ -292,7 +292,8 @@ fn one_prometheus_that_scrapes_both_sees_the_same() {
             Some(found) if agree(values, found) || may.have_another_value(series) => {}
             Some(found) => differences.push(format!("{series}: theirs {values:?}, ours {found:?}")),
         }
-        // OpenMetrics, which a Prometheus asks evenkeel for, names counters without their suffix, and has none without it.
+        // Prometheus requests OpenMetrics from evenkeel, where counters lose their suffix and those without one are
+        // unknown.
         let our_type = our_types
             .get(name)
             .or_else(|| our_types.get(name.strip_suffix("_total")?))

@@ -1,5 +1,5 @@
-//! What the documents say is tried: every example is checked by the program that would read it, every command is run, and every link
-//! leads somewhere. Each page has a desk of its own, at which its blocks run from the top down as a reader would type them.
+//! Tests of the documents: every example is checked by its program, every command runs, and every link has a target.
+//! Each page has its own environment, in which its blocks run from the top down as a reader would type them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::support::page::{Block, blocks, commands};
 use crate::support::selectors::selectors;
 use crate::support::shipped::{names, root};
 
-/// How often a command whose output is compared is run again. Only such as look, without changing anything, are shown so.
+/// Number of attempts of a command with compared output. Such commands change nothing.
 const ATTEMPTS: u32 = 5;
 
 /// Every document, as a path from the project's folder.
@@ -28,7 +28,7 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// `make` builds for minutes what the tests have built: that there is such a target must do.
+/// Replaces `make` by a check of its target, because it would build for minutes.
 fn without_make(about: &str, script: &str) -> String {
     let makefile = std::fs::read_to_string(root().join("Makefile")).expect("a Makefile");
     let mut rest = String::new();
@@ -47,7 +47,7 @@ fn without_make(about: &str, script: &str) -> String {
     rest
 }
 
-/// Whether a line of output is what a document shows.
+/// Whether a line of output matches the one in a document.
 fn is_like(shown: &str, said: &str) -> bool {
     let number = Regex::new(r"[0-9]{3,}").expect("a pattern");
     let space = Regex::new(r"\s+").expect("a pattern");
@@ -63,7 +63,7 @@ fn is_like(shown: &str, said: &str) -> bool {
     Regex::new(&pattern).expect("a pattern").is_match(&words(&said))
 }
 
-/// Some kernels have autogroups, and then evenkeel says so beside each nice value.
+/// Removes the note about autogroups, which some kernels have.
 fn without_autogroups(said: &str) -> String {
     let remark = r"( - )?kernel\.sched_autogroup_enabled is 1: .* \(sched\(7\)\)";
     let remark = Regex::new(remark).expect("a pattern");
@@ -78,7 +78,7 @@ fn is_shown(shown: &[String], said: &str) -> bool {
     shown.len() == said.len() && shown.iter().zip(&said).all(|(shown, said)| is_like(shown, said))
 }
 
-/// Has the program that would read it check a YAML example.
+/// Checks a YAML example with its program.
 fn check_yaml(desk: &Desk, about: &str, block: &Block) {
     let name = block.file.clone().unwrap_or_else(|| "example.yml".to_owned());
     desk.write(&name, &block.text);
@@ -87,7 +87,7 @@ fn check_yaml(desk: &Desk, about: &str, block: &Block) {
     if has("tests") {
         desk.run(about, &format!("evenkeel test {name}"));
     } else if has("rules") {
-        // Groups that a rule may name stand in a configuration that is another example.
+        // Rules may name groups from the configuration of another example.
         let groups = "process_groups: [{name: batch, select: {cgroup: '/batch.slice/.*'}}]";
         desk.write(
             "check.yml",
@@ -127,7 +127,7 @@ fn try_block(desk: &Desk, about: &str, block: &Block) {
                 if !block.is_compared {
                     continue;
                 }
-                // What a reader would look at again a moment later; a machine that builds something is slow.
+                // Repeats the command as a reader would, because a busy machine is slow.
                 let mut patience = ATTEMPTS;
                 while !is_shown(&command.output, &said) {
                     let shown = command.output.join("\n");
@@ -153,7 +153,7 @@ fn try_block(desk: &Desk, about: &str, block: &Block) {
     }
 }
 
-/// Tries the blocks of these pages, each page at a desk of its own.
+/// Tries the blocks of these pages, each page in its own environment.
 fn try_pages(is_wanted: impl Fn(&str) -> bool) {
     let mut tried = 0;
     for page in documents() {
@@ -161,7 +161,7 @@ fn try_pages(is_wanted: impl Fn(&str) -> bool) {
             continue;
         }
         let mut blocks = blocks(&root().join(&page));
-        // Another run on this machine has jobs of its own.
+        // A job name of this run, because other runs on this machine have jobs as well.
         let job = format!("wild-{}", std::process::id() % 100_000);
         for block in &mut blocks {
             block.text = block.text.replace("wild-job", &job);
@@ -211,7 +211,7 @@ fn what_is_shown_is_compared_but_for_what_differs_by_nature() {
     }
 }
 
-/// As GitHub makes them: lower case, without punctuation, with `-` for spaces.
+/// The anchors of headings as on GitHub: lower case, without punctuation, with `-` for spaces.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     let anchor = |line: &str| {

@@ -1,5 +1,5 @@
-//! The whole loop with real Prometheus and Alertmanager: a process burns CPU, an alert fires, evenkeel acts, the process
-//! rests, the alert resolves, and what was done is undone.
+//! The whole loop with real Prometheus and Alertmanager: a process burns CPU, an alert fires, evenkeel acts, the
+//! process rests, the alert resolves, and evenkeel reverts its steps.
 
 use std::os::unix::process::ExitStatusExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,14 +15,14 @@ const RULE: &str = "calm-the-burner";
 const RULE_NICE: i32 = 15;
 const SIGTERM: i32 = 15;
 
-/// From a change of the burner to its effect it takes some seconds; a machine that builds something meanwhile takes longer.
+/// Timeout from a change of the burner to its effect, which takes seconds, and longer on a busy machine.
 const LOOP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One loop at a time: several would burn the processors that each other's servers need.
+/// Admits one loop at a time, because several would burn the processors that the servers need.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// When the alert fires. What the burner wants is part of both, so that it resolves when the burner rests, however
-/// busy the machine is otherwise. The window bridges a scrape that came too late.
+/// The condition of the alert. Both include the burner's runnable threads, so that the alert resolves when the burner
+/// rests, even on a busy machine. The window covers a late scrape.
 #[derive(Clone, Copy)]
 enum Condition {
     /// The burner burns, and evenkeel has measured busy processors.
@@ -43,10 +43,10 @@ impl Condition {
     }
 }
 
-/// Everything that takes part; dropped from the top down.
+/// All participants, dropped from the top down.
 struct Loop {
     burner: Burner,
-    /// Burns as the burner does, under a name that no rule selects.
+    /// Another burner, under a name that no rule selects.
     bystander: Burner,
     prometheus: Prometheus,
     _alertmanager: Alertmanager,
@@ -56,14 +56,14 @@ struct Loop {
 }
 
 impl Loop {
-    /// `actions` is the ladder of the one rule, as YAML.
+    /// `actions` are the steps of the only rule, as YAML.
     fn start(actions: &str, condition: Condition, flags: &[&str]) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "these tests lower nice values again, which the kernel allows root only: run them as root"
         );
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        // The pid keeps apart what two runs on one machine would select.
+        // The pid distinguishes the processes of several runs on one machine.
         let number = std::process::id() % 100_000;
         let name = format!("burner-{number}");
         let home = Home::new(&format!(
@@ -249,7 +249,7 @@ fn restarted_while_the_alert_fires_it_does_nothing_twice() {
     let before = all.burner.nice_values();
 
     all.burn_until_niced();
-    // Killed before it has noted what it did, it would do it again.
+    // The outcome must be durable before the kill. Otherwise the step would be applied again.
     all.wait_for_leases(1.0);
     all.evenkeel.kill();
     all.evenkeel = all.home.start_again(&all.evenkeel, &["--enforce"]);
@@ -258,7 +258,7 @@ fn restarted_while_the_alert_fires_it_does_nothing_twice() {
     assert_eq!(all.leases(), 1.0, "the lease is taken over");
     assert_eq!(all.actions("applied"), 0.0, "the new process had nothing left to apply");
 
-    // The prior values are those from before the first process, not what the second one found.
+    // The restored values are those from before the first daemon, not those that the second one found.
     all.burner.rest();
     all.wait_for_nice_values(&before);
     all.wait_for_leases(0.0);

@@ -1,4 +1,4 @@
-//! Each format and coding as a real Prometheus scrapes it: the same series in all of them, whatever names they bear.
+//! Each format and coding as a real Prometheus scrapes it: all have the same series, with any names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -21,13 +21,14 @@ const START_ATTEMPTS: u32 = 5;
 const TEXT: &str = "text/plain; version=0.0.4";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0";
 
-/// Stands before evenkeel and asks it for one format, whatever Prometheus prefers. Lives as long as the test's process.
+/// A proxy before evenkeel that requests one format, regardless of Prometheus's preference. It ends with the test
+/// process.
 fn relay(evenkeel: SocketAddr, accept: &'static str, coding: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("a bound listener");
     std::thread::spawn(move || {
         for client in listener.incoming() {
-            // Who goes away gets nothing.
+            // The client may have disconnected.
             let _ = client.and_then(|client| pass_on(client, evenkeel, accept, coding));
         }
     });
@@ -50,7 +51,7 @@ fn pass_on(client: TcpStream, evenkeel: SocketAddr, accept: &str, coding: &str) 
     head.get_mut().write_all(&answer)
 }
 
-/// The series of a job that are there most of the time, and how often it was scraped without a fault.
+/// The series of a job that most scrapes have, and the number of successful scrapes.
 fn series(prometheus: &Prometheus, job: &str) -> (BTreeSet<String>, usize) {
     let found = prometheus.query(&format!("{{job=\"{job}\"}}[2m]"));
     let mut scrapes = 0;
@@ -66,7 +67,7 @@ fn series(prometheus: &Prometheus, job: &str) -> (BTreeSet<String>, usize) {
             _ => drop(counts.insert(format!("{labels:?}"), values.len())),
         }
     }
-    // Other tests make devices and mounts that come and go.
+    // Other tests create and remove devices and mounts.
     let lasting = counts.into_iter().filter(|(_, count)| 2 * count > scrapes);
     (lasting.map(|(name, _)| name).collect(), scrapes)
 }
@@ -74,7 +75,7 @@ fn series(prometheus: &Prometheus, job: &str) -> (BTreeSet<String>, usize) {
 #[test]
 fn a_prometheus_sees_the_same_in_each_format_and_coding() {
     let home = Home::new("rules: []\n");
-    // A process with such a name, in a group of its own.
+    // A process with such a name, in its own group.
     home.write(
         "evenkeel.yml",
         "rule_files: [rules/*.yml]\nprocess_groups: [{name: \"o\\\"d\\\\d\\nname\", select: {cmdline: \".*-odd-.*\"}}]\n",
@@ -106,7 +107,7 @@ fn a_prometheus_sees_the_same_in_each_format_and_coding() {
         let seen = jobs.map(|(job, ..)| series(&prometheus, job));
         seen.iter().all(|(_, scrapes)| *scrapes >= SAMPLES).then_some(seen)
     });
-    // Ends when the last writer is closed.
+    // The process exits when its last writer closes.
     drop(odd.stdin.take());
     odd.wait().expect("the shell ends");
     for ((job, ..), (names, _)) in jobs.iter().zip(&seen) {
@@ -130,7 +131,7 @@ fn a_prometheus_sees_the_same_in_each_format_and_coding() {
     }
 }
 
-/// The first text is written in full, the others from the one before.
+/// The first body is encoded completely, the others from the one before.
 #[test]
 fn a_prometheus_understands_many_scrapes_in_a_row() {
     let home = Home::new("rules: []\n");
@@ -143,7 +144,7 @@ fn a_prometheus_understands_many_scrapes_in_a_row() {
     });
 }
 
-/// What promtool objects to in a text.
+/// The objections of promtool to an exposition.
 fn objections(metrics: &str) -> BTreeSet<String> {
     let mut promtool = tool("promtool")
         .args(["check", "metrics"])
@@ -157,7 +158,7 @@ fn objections(metrics: &str) -> BTreeSet<String> {
     drop(input);
     let output = promtool.wait_with_output().expect("promtool ends");
     let said = String::from_utf8_lossy(&output.stderr);
-    // 3 where it has something to object to, 1 where it cannot read.
+    // promtool exits with 3 for objections, and with 1 for an unreadable exposition.
     assert!(matches!(output.status.code(), Some(0 | 3)), "{}: {said}", output.status);
     said.lines().map(str::to_owned).collect()
 }

@@ -1,5 +1,5 @@
-//! The ledger on disks that fail: full, read-only, locked by another, broken. Alertmanager is told 503, the exporter goes
-//! on, what is held is undone, and it comes back without a restart. Mounts need root.
+//! The ledger on failing disks: full, read-only, locked by another program, corrupt. Alertmanager gets 503, the
+//! exporter continues, leases are reverted, and the ledger recovers without a restart. Mounts need root.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::support::{eventually, node_name};
 const TIMEOUT: Duration = Duration::from_secs(20);
 const NICE: i32 = 11;
 
-/// A small file system of its own.
+/// A small file system.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -34,7 +34,7 @@ impl Disk {
         succeed(Command::new("mount").args(["-o", &options]).arg(&self.0));
     }
 
-    /// Takes all the room there is.
+    /// Fills the file system.
     fn fill(&self) -> PathBuf {
         let filler = self.0.join("filler");
         let mut file = std::fs::File::create(&filler).expect("a writable disk");
@@ -45,7 +45,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: a daemon that is being ended may still have its files open.
+        // A lazy unmount, because an exiting daemon may still have files open.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
@@ -64,7 +64,7 @@ fn comm(kind: &str) -> String {
     format!("{kind}-{}", std::process::id() % 100_000)
 }
 
-/// What Alertmanager sends of an alert with this number.
+/// Alertmanager's payload of an alert with this number.
 fn alert(number: usize, status: &str) -> Vec<u8> {
     let labels = serde_json::json!({
         "alertname": "Test", "instance": node_name(), "number": number.to_string(), "padding": "x".repeat(2000),
@@ -89,7 +89,7 @@ fn holds(burner: &Burner, before: &[(u32, i32)], nice: i32) {
     });
 }
 
-/// Fires until the ledger takes no more; the answer is then 503.
+/// Fires alerts until the ledger is full and the webhook responds with 503.
 fn fire_until_refused(evenkeel: &Daemon) {
     let refused = (100..3000).find(|number| evenkeel.post(&alert(*number, "firing")).status == 503);
     assert!(refused.is_some(), "the ledger took everything");

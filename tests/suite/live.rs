@@ -1,5 +1,5 @@
-//! The shipped alerting rules on a real Prometheus that scrapes evenkeel every second, and on evenkeel beside it, while processor,
-//! memory, disk and network are loaded in turn: both must say the same.
+//! The shipped alerting rules on a real Prometheus that scrapes evenkeel every second, and on evenkeel itself, while
+//! processor, memory, disk and network are loaded in turn. Both must have the same alerts.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -18,15 +18,15 @@ use crate::support::shipped::root;
 use crate::support::{free_address, http};
 
 const LOAD: Duration = Duration::from_secs(12);
-/// The window of the rates, and one more second for what is seen late.
+/// The window of the rates, and one more second for late samples.
 const REST: Duration = Duration::from_secs(7);
 const LOOK: Duration = Duration::from_millis(250);
-/// Two intervals: the two sample at different moments.
+/// Two intervals, because the two sample at different times.
 const APART: Duration = Duration::from_secs(2);
-/// A value that crosses its threshold for a second may be seen by one of the two only.
+/// Permitted share of differences, because only one of the two may see a value that crosses its threshold for a second.
 const MAY_DIFFER: f64 = 0.05;
 const HOG_BYTES: u64 = 1 << 30;
-/// Of what the test itself does, whatever else the machine is busy with.
+/// Rules about the load of the test itself, independent of other load.
 const OWN: &str = "
       - alert: LoopbackBusy
         expr: rate(node_network_transmit_bytes_total{device=\"lo\"}[5s]) > 5e6
@@ -39,13 +39,13 @@ const OWN: &str = "
 /// The labels of an alert, and whether it fires.
 type Active = BTreeMap<String, bool>;
 
-/// What one of the two said at a time since the start.
+/// The alerts of one of the two at a time since the start.
 struct Said {
     at: Duration,
     active: Active,
 }
 
-/// The rules as they are shipped, with times that a test can wait for and a threshold of memory that it can reach.
+/// The shipped rules, with shorter times and a reachable memory threshold.
 fn rules(evenkeel: &Daemon) -> String {
     let total = evenkeel.metric("node_memory_MemTotal_bytes", &[]);
     let available = evenkeel.metric("node_memory_MemAvailable_bytes", &[]);
@@ -58,7 +58,7 @@ fn rules(evenkeel: &Daemon) -> String {
     lines.collect::<Vec<_>>().join("\n") + OWN
 }
 
-/// What Prometheus said when it evaluated last, a group each. It may have been a while ago where the disk keeps it waiting.
+/// Prometheus's alerts at the last evaluation of each group, which a busy disk may delay.
 fn of_prometheus(prometheus: &Prometheus, started: Timestamp) -> Vec<Said> {
     let answer = http::get(prometheus.address, "/api/v1/rules?type=alert").expect("Prometheus answers");
     let said: Value = serde_json::from_str(&answer.body).expect("JSON");
@@ -68,7 +68,7 @@ fn of_prometheus(prometheus: &Prometheus, started: Timestamp) -> Vec<Said> {
         let alerts = group["rules"].as_array().expect("rules").iter();
         let alerts = alerts.flat_map(|rule| rule["alerts"].as_array().expect("alerts"));
         Some(Said {
-            // It had not evaluated yet where this is before the start.
+            // A time before the start means no evaluation yet.
             at: Duration::try_from(evaluated.duration_since(started)).ok()?,
             active: alerts
                 .map(|alert| (alert["labels"].to_string(), alert["state"] == "firing"))
@@ -78,7 +78,7 @@ fn of_prometheus(prometheus: &Prometheus, started: Timestamp) -> Vec<Said> {
     groups.iter().filter_map(of_group).collect()
 }
 
-/// What the daemon keeps for after a restart, which it writes at every change.
+/// The alerts that the daemon stores for a restart, at every change.
 fn of_evenkeel(home: &Home) -> Active {
     let Ok(text) = std::fs::read_to_string(home.path().join("storage/alerts.json")) else {
         return Active::new();
@@ -91,7 +91,7 @@ fn of_evenkeel(home: &Home) -> Active {
         .collect()
 }
 
-/// Bytes through loopback until told to stop.
+/// Sends bytes through loopback until `stop`.
 fn stream(stop: &AtomicBool) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("a bound listener has an address");
@@ -105,13 +105,13 @@ fn stream(stop: &AtomicBool) {
         let chunk = vec![0; 1 << 16];
         while !stop.load(Ordering::Relaxed) {
             stream.write_all(&chunk).expect("the other side reads");
-            // Some 200 MB/s are plenty, and a fraction of that where processors are scarce.
+            // About 200 MB/s are enough, and less on few processors.
             std::thread::sleep(Duration::from_micros(300));
         }
     });
 }
 
-/// Small writes, each of which waits for the disk.
+/// Writes small blocks, each synced to the disk.
 fn write(home: &Home, stop: &AtomicBool) {
     let mut file = std::fs::File::create(home.path().join("load")).expect("a writable folder");
     while !stop.load(Ordering::Relaxed) {
@@ -147,7 +147,7 @@ fn load(home: &Home) {
     for_a_while(&stream);
 }
 
-/// Of all that one says, the share that the other does not say within two intervals.
+/// The alerts of one that the other does not have within two intervals, and all alerts of the first.
 fn differing(one: &[Said], other: &[Said]) -> (usize, usize) {
     let (mut differ, mut all) = (0, 0);
     for look in one {
@@ -177,7 +177,7 @@ fn evenkeel_and_prometheus_say_the_same_under_load() {
     home.write("alerts.yml", &rules);
     evenkeel.reload();
     let prometheus = Prometheus::start(&[("evenkeel", evenkeel.metrics)], &rules, free_address());
-    // Until both have looked back as far as the rules do, and what is so on a busy machine anyway fires in both.
+    // Waits until both have samples as far back as the rules read, and alerts of a busy machine fire in both.
     std::thread::sleep(2 * REST);
     let (started, started_at) = (Instant::now(), Timestamp::now());
     let (mut by_prometheus, mut by_evenkeel): (Vec<Said>, Vec<Said>) = Default::default();
@@ -185,7 +185,7 @@ fn evenkeel_and_prometheus_say_the_same_under_load() {
         let loading = threads.spawn(|| load(&home));
         while !loading.is_finished() {
             for said in of_prometheus(&prometheus, started_at) {
-                // Each evaluation counts once, however often it is looked at.
+                // Each evaluation counts once.
                 if by_prometheus.iter().all(|before| before.at != said.at) {
                     by_prometheus.push(said);
                 }

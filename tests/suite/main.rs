@@ -1,4 +1,4 @@
-//! The one integration binary: what ships and what runs is tried here with the real programs around it.
+//! The only integration binary: tests of the daemon and of shipped files with real programs around them.
 
 mod alerting;
 mod alertmanager;

@@ -1,4 +1,4 @@
-//! The tables of docs/metrics.md are those of a running daemon, and their words those of the ledger.
+//! The tables of docs/metrics.md have the metrics of a running daemon and the words of the ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -16,7 +16,7 @@ use crate::support::{eventually, http, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Metrics that a daemon has only under a condition, which its table tells.
+/// Metrics that a daemon has only under a documented condition.
 const RARE_METRICS: [&str; 1] = ["evenkeel_breaker_open"];
 
 /// Names, types and labels of the tables in docs/metrics.md.

@@ -1,5 +1,5 @@
-//! A file system that does not answer: a real FUSE mount whose server swallows `statfs`, under a name of the worst kind, in a
-//! mount namespace of its own.
+//! A file system that does not respond: a real FUSE mount whose server ignores `statfs`, under a hostile name, in its
+//! own mount namespace.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -24,18 +24,18 @@ use crate::support::{eventually, http};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const SCRAPES: usize = 100;
-/// Apart so far that each reads again.
+/// Pause between scrapes after which each reads again.
 const APART: Duration = Duration::from_millis(110);
 const POLL_TIMEOUT_MS: u16 = 50;
-/// Half of what a scrape would take that waits for the mount.
+/// Half of the time of a scrape that waits for the mount.
 const LATE: Duration = Duration::from_secs(4);
 
-/// Newline, quote, backslash, and no UTF-8.
+/// A name with newline, quote, backslash, and invalid UTF-8.
 const NAME: &[u8] = b"swal\"low\\ed\n\xff";
 const NAME_SHOWN: &str = "swal\\\"low\\\\ed\\n\u{fffd}";
 
-/// Mounts the open `/dev/fuse` ($1) on a folder ($2) and memory on another ($3), then becomes the command behind that. It is the
-/// first process of its namespace, whose mounts are read.
+/// Mounts the open `/dev/fuse` ($1) on a folder ($2) and a tmpfs on another ($3), then executes the command after them.
+/// It is the first process of its namespace, whose mounts evenkeel reads.
 const MOUNT_AND_RUN: &str = "
 mount -i -t fuse -o fd=$1,rootmode=40000,user_id=0,group_id=0 swallower \"$2\" &&
 mount -t tmpfs neighbour \"$3\" || exit 1
@@ -58,7 +58,7 @@ mod fuse {
         for number in [7_u32, 31, 4096, 0] {
             body.extend(number.to_ne_bytes());
         }
-        // Background requests, and how many of them are a jam.
+        // Limit and congestion threshold of background requests.
         body.extend(12_u16.to_ne_bytes());
         body.extend(9_u16.to_ne_bytes());
         // Largest write, granularity of times.
@@ -74,8 +74,8 @@ mod fuse {
     }
 }
 
-/// The server of the mount: answers that it is there, and nothing else. The kernel gives the mount up when no process has its device
-/// open any more, neither this one nor `unshare`; until then not even SIGKILL ends who waits for it.
+/// The server of the mount, which only responds to the initial request. The kernel aborts the mount when no process has
+/// its device open, neither this one nor `unshare`. Until then not even SIGKILL ends a process that waits for it.
 struct Swallower {
     swallowed: Arc<AtomicUsize>,
     ends: Arc<AtomicBool>,
@@ -96,7 +96,7 @@ impl Swallower {
                 }
                 let length = match device.read(&mut request) {
                     Ok(length) => length,
-                    // The caller has gone.
+                    // The caller has disconnected.
                     Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
                     Err(error) => panic!("the mount cannot be served: {error}"),
                 };
@@ -180,7 +180,7 @@ fn a_mount_that_swallows_statfs_costs_its_own_line_and_no_scrape() {
         ])
         .arg(descriptor.to_string())
         .args([&hung, &neighbour]);
-    // Kept open for this command alone: other tests start programs meanwhile.
+    // Only this command inherits the descriptor, because other tests start programs concurrently.
     // SAFETY: between fork and exec only the flags of an open descriptor are set.
     unsafe {
         within.pre_exec(move || {
@@ -196,7 +196,7 @@ fn a_mount_that_swallows_statfs_costs_its_own_line_and_no_scrape() {
     let evenkeel = home.start_by(within, &flags);
     let swallower = Swallower::start(device);
 
-    // The mount that hangs has its error and nothing else, its neighbour has all.
+    // The hanging mount has only its error series, and its neighbour has all series.
     let is_told = |text: &str| {
         let series = Scrape::parse(text).series();
         let of = |name: &str, mount: &str| {

@@ -1,5 +1,5 @@
-//! The series that the alerts, recording rules and dashboards of node-mixin ask for: those of a Linux host are here, with the
-//! labels that the expressions name.
+//! The series that the alerts, recording rules and dashboards of node-mixin read: evenkeel has those of a Linux host,
+//! with the labels that the expressions name.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::metrics::Scrape;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Series, and what must stand between their braces, label by label.
+/// Series with their required labels.
 const EVERYWHERE: [(&str, &[&str]); 39] = [
     ("node_cpu_seconds_total", &["cpu=\"0\"", "mode=\"idle\""]),
     ("node_cpu_seconds_total", &["mode=\"iowait\""]),
@@ -63,7 +63,7 @@ const EVERYWHERE: [(&str, &[&str]); 39] = [
     ("node_vmstat_pgmajfault", &[]),
 ];
 
-/// Of hardware and software that not every host has.
+/// Series of hardware and software that not every host has.
 const IN_PLACES: [&str; 8] = [
     "node_bonding_active",
     "node_bonding_slaves",

@@ -21,7 +21,7 @@ const HOSTILE_PROCESS: &str = "<img src=x>'\"&";
 const HOSTILE_LABEL: &str = "</td><script>document.title='taken'</script>\u{202e}";
 const SECRET_ANNOTATION: &str = "only-for-those-who-are-paged";
 
-/// A daemon that holds leases on a process with a hostile name, because of an alert with hostile labels.
+/// A daemon with leases on a process with a hostile name, from an alert with hostile labels.
 struct Scene {
     home: Home,
     daemon: Daemon,
@@ -85,7 +85,7 @@ impl Scene {
     }
 }
 
-/// What axe finds wrong with the page that is open, best practices included.
+/// The findings of axe about the open page, including best practices.
 fn findings(browser: &mut Browser) -> Vec<String> {
     let axe = folder().join("axe-core/axe.min.js");
     let axe = std::fs::read_to_string(&axe).unwrap_or_else(|error| panic!("{}: {error}", axe.display()));
@@ -101,7 +101,7 @@ fn findings(browser: &mut Browser) -> Vec<String> {
     findings.iter().map(ToString::to_string).collect()
 }
 
-/// Opens the page at every width, in the light and in the dark, and finds nothing wrong.
+/// Checks the page at every width, in light and dark mode.
 fn look_everywhere(browser: &mut Browser, url: &str, name: &str) {
     for width in WIDTHS {
         for scheme in SCHEMES {
@@ -123,7 +123,7 @@ fn look_everywhere(browser: &mut Browser, url: &str, name: &str) {
 fn everybody_can_read_it_at_every_width_in_light_and_dark() {
     let scene = Scene::new();
     let mut browser = Browser::start();
-    // Only for axe; what the page itself may do is tried below.
+    // Only for axe. The policy itself is tested below.
     browser.call("Page.setBypassCSP", json!({"enabled": true}));
     look_everywhere(&mut browser, &scene.url(), "empty");
     scene.wait_until_busy();
@@ -157,7 +157,7 @@ fn names_from_outside_are_text_and_secrets_are_not_there() {
             .is_some_and(|title| title.ends_with(&node_name()))
     );
 
-    // Once more by itself: what it asks for then is seen as well.
+    // Waits for an update of the page, to see its requests.
     browser.evaluate("new Promise((done) => setTimeout(done, 2500))");
     let (complaints, requests) = browser.complaints_and_requests();
     assert_eq!(complaints, [""; 0]);

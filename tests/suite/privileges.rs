@@ -57,7 +57,7 @@ fn check_names_the_capability_that_a_step_lacks() {
         let home = Home::new(&rule("name: sleep", step));
         let output = home.without(without, &home.evenkeel("check")).output();
         let output = output.expect("check runs");
-        // Without the breaks of lines that are too long for a terminal.
+        // Removes the line breaks of the terminal output.
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         said.split_whitespace().collect::<Vec<_>>().join(" ")
     };

@@ -1,5 +1,5 @@
-//! What dashboards, alerts and recording rules ask for is there: every query runs on a real Prometheus that scrapes a busy
-//! evenkeel, and returns data, or stands in `ELSEWHERE` with the condition under which it would.
+//! The queries of dashboards, alerts and recording rules: each runs on a real Prometheus that scrapes a busy evenkeel,
+//! and returns data, or is listed in `ELSEWHERE` with the condition under which it would.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::support::{eventually, free_address, http, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Beginnings of selectors that find nothing on every machine, when they do, and whether that is so here.
+/// Prefixes of selectors without data on some machines, their condition, and whether this machine meets it.
 type Elsewhere = (&'static str, &'static str, fn() -> bool);
 const ELSEWHERE: [Elsewhere; 7] = [
     ("node_pressure_", "a kernel with pressure stall information", || {
@@ -56,7 +56,7 @@ const ELSEWHERE: [Elsewhere; 7] = [
     ),
 ];
 
-/// Whether a selector of this expression needs what is not here.
+/// Whether a selector of this expression has no data on this machine.
 fn is_elsewhere(expr: &str) -> bool {
     let asked: Vec<String> = selectors(expr).iter().map(|selected| selected.query()).collect();
     let missing =
@@ -64,8 +64,7 @@ fn is_elsewhere(expr: &str) -> bool {
     ELSEWHERE.iter().any(missing)
 }
 
-/// A host on which everything has happened: a step that is held, one that was undone, an allocation, a refusal, a request that was
-/// turned away.
+/// A host with all kinds of events: a step in effect, a reverted one, an allocation, a denial, a refused request.
 struct Busy {
     prometheus: Prometheus,
     _evenkeel: Daemon,
@@ -121,7 +120,7 @@ impl Busy {
         }
     }
 
-    /// Asks until there is an answer; what is elsewhere must only be understood.
+    /// Repeats a query until it has data. A query of `ELSEWHERE` must only be valid.
     #[track_caller]
     fn expect_data(&self, about: &str, query: &str) {
         if is_elsewhere(query) {
@@ -148,7 +147,7 @@ fn every_query_that_ships_finds_data() {
     let busy = Busy::start();
     let mut asked = String::new();
     for (file, board) in dashboards() {
-        // Marks first: they are about the last minute.
+        // Annotations come first, because they are about the last minute.
         let marks = items(&board["annotations"], "list").filter(|mark| mark["expr"].is_string());
         let queries = panels(&board).into_iter().flat_map(|panel| items(panel, "targets"));
         for target in marks.chain(queries) {
@@ -160,7 +159,7 @@ fn every_query_that_ships_finds_data() {
     }
     for (file, rule) in rules() {
         let expr = rule["expr"].as_str().expect("a rule has an expression");
-        // The whole is accepted; that it fires is what its unit test shows. What it looks at must be there.
+        // The expression must be valid, and its selectors must have data. Unit tests check that it fires.
         busy.prometheus.query(expr);
         for selected in selectors(expr) {
             if !selected.name().contains(':') {

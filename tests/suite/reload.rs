@@ -1,5 +1,5 @@
-//! A reload of the running daemon: all that can fail comes first, then one swap; what a rule holds outlives a change of
-//! the rule, and not its removal.
+//! A reload of the running daemon: everything that can fail comes first, then one swap. Leases survive a change of
+//! their rule, but not its removal.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ fn a_bad_file_changes_nothing_and_a_removed_rule_lets_go() {
     holds(FIRST_NICE);
     let loaded_at = evenkeel.metric("evenkeel_config_last_reload_success_timestamp_seconds", &[]);
 
-    // By signal, a file that is wrong: the last good one stays, and the metrics say so.
+    // A reload of an invalid file by signal: the last valid one stays active, and the metrics show that.
     home.write(
         "rules/test.yml",
         &rules(&comm, "calm", FIRST_NICE).replace("select", "selct"),
@@ -59,7 +59,7 @@ fn a_bad_file_changes_nothing_and_a_removed_rule_lets_go() {
         evenkeel.log().iter().any(|line| line.contains("selct")),
         "the log says what is wrong"
     );
-    // By request: the answer says it too.
+    // A reload by request: the response shows the error as well.
     let answer = ask_to_reload(&evenkeel);
     assert!(
         answer.status == 500 && answer.body.contains("test.yml:4:"),
@@ -70,7 +70,7 @@ fn a_bad_file_changes_nothing_and_a_removed_rule_lets_go() {
         loaded_at
     );
 
-    // The rule changes while it holds something: that stays as it was set.
+    // Changing the rule leaves its lease as it is.
     home.write("rules/test.yml", &rules(&comm, "calm", SECOND_NICE));
     assert_eq!(ask_to_reload(&evenkeel).status, 200);
     wait_until_loaded(&evenkeel, 1.0, 1.0);
@@ -90,7 +90,7 @@ fn a_bad_file_changes_nothing_and_a_removed_rule_lets_go() {
     eventually("the former nice values", TIMEOUT, || {
         (burner.nice_values() == before).then_some(())
     });
-    // The metrics follow the action, and scrapes of one moment share an answer.
+    // Metrics follow the action, and concurrent scrapes share a response.
     eventually("no lease in the metrics", TIMEOUT, || {
         (evenkeel.metric("evenkeel_leases", &[("rule", "calm")]) == 0.0).then_some(())
     });

@@ -1,5 +1,5 @@
-//! What evenkeel does to itself: `oom_score_adj`, priority, locked memory. As root, because others may not do it; a container may
-//! lack CAP_SYS_RESOURCE even so, and then `oom_score_adj` stays.
+//! Self-protection: `oom_score_adj`, priority, locked memory. These tests need root. Without CAP_SYS_RESOURCE, as in
+//! some containers, `oom_score_adj` stays.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -12,11 +12,11 @@ use crate::support::eventually;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What the kernel says of a daemon (proc(5)).
+/// The protection of a daemon, from procfs (proc(5)).
 #[derive(Debug, PartialEq)]
 struct Standing {
     oom_score_adj: i32,
-    /// Of all threads.
+    /// The nice values of all threads.
     nice_values: BTreeSet<i32>,
     is_memory_locked: bool,
 }
@@ -26,7 +26,7 @@ impl Standing {
         let folder = format!("/proc/{}", daemon.pid());
         let read = |name: &str| std::fs::read_to_string(format!("{folder}/{name}")).expect("evenkeel runs");
         let tasks = std::fs::read_dir(format!("{folder}/task")).expect("evenkeel runs");
-        // A thread may end meanwhile.
+        // A thread may exit meanwhile.
         let stats = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
         let nice_value = |stat: String| {
             let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
@@ -52,7 +52,7 @@ impl Standing {
     }
 }
 
-/// Starts a daemon whose oom_score_adj and nice value are 0, which is what permits it to change them.
+/// Starts a daemon with an oom_score_adj and a nice value of 0, because it changes only these values.
 fn start(home: &Home, flags: &[&str]) -> Daemon {
     let mut shell = Command::new("sh");
     let reset = "echo 0 >/proc/$$/oom_score_adj && renice -n 0 -p $$ >/dev/null && exec \"$@\"";
@@ -64,7 +64,7 @@ fn start(home: &Home, flags: &[&str]) -> Daemon {
 fn no_self_protection_leaves_the_daemon_as_it_started() {
     let homes = [(); 2].map(|()| Home::new("rules: []\n"));
     let unprotected = start(&homes[0], &["--no-self-protection"]);
-    // It starts later, so the other one has had its time when this one is done.
+    // The protected daemon starts later, so the other one has had enough time once this one is protected.
     let protected = start(&homes[1], &[]);
     let own = capabilities(None).expect("own capabilities").effective;
     eventually("evenkeel to protect itself", TIMEOUT, || {

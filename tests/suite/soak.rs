@@ -1,4 +1,5 @@
-//! Many scrapers at once, some of whom go away midway or read slowly: what evenkeel holds is the same afterwards.
+//! Many concurrent scrapers, some of which disconnect midway or read slowly. evenkeel's memory and descriptors must not
+//! grow.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,13 +10,13 @@ use crate::support::daemon::Home;
 use crate::support::{eventually, http};
 
 const SCRAPERS: usize = 50;
-/// The first part shows what so many take; the rest must not add to that.
+/// The first part determines the memory of this load; the rest must not exceed it.
 const WARM_UP: Duration = Duration::from_secs(5);
 const SOAK: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Free pages that the allocator may keep or not.
+/// Permitted growth, for free pages that the allocator may keep.
 const MAX_GROWTH_BYTES: u64 = 8 << 20;
-/// Descriptors that come and go in quiet times.
+/// Permitted change of the number of descriptors without load.
 const SPARE_DESCRIPTORS: usize = 8;
 
 const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -26,7 +27,7 @@ fn connect(at: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Leaves in the middle of an answer.
+/// Disconnects in the middle of a response.
 fn cut(at: SocketAddr) -> std::io::Result<u16> {
     let mut stream = connect(at)?;
     stream.write_all(REQUEST)?;
@@ -34,7 +35,7 @@ fn cut(at: SocketAddr) -> std::io::Result<u16> {
     Ok(200)
 }
 
-/// Takes its answer in drops.
+/// Reads its response slowly.
 fn slowly(at: SocketAddr) -> std::io::Result<u16> {
     let mut stream = connect(at)?;
     stream.write_all(REQUEST)?;
@@ -96,7 +97,7 @@ fn fifty_scrapers_leave_nothing_behind() {
     soak(&["--web.max-requests=0"], false);
 }
 
-/// The answer beyond forty parallel scrapes.
+/// The response beyond forty parallel scrapes.
 #[test]
 fn fifty_scrapers_leave_nothing_behind_where_forty_are_allowed() {
     soak(&[], true);

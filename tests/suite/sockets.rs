@@ -1,4 +1,4 @@
-//! Listeners that are handed over, as systemd hands them over (sd_listen_fds(3)).
+//! Listeners from socket activation, as by systemd (sd_listen_fds(3)).
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,7 +13,7 @@ use crate::support::process::Process;
 use crate::support::{eventually, http};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Beyond the descriptors that a shell gives away.
+/// Above the descriptors that a shell uses.
 const FIRST_DESCRIPTOR: i32 = 100;
 
 /// A listening socket that children inherit.
@@ -29,7 +29,7 @@ fn socket() -> (OwnedFd, SocketAddr) {
 fn hand_over(home: &Home, sockets: &[&OwnedFd], names: &str, flags: &[&str]) -> Process {
     let places = sockets.iter().enumerate();
     let places = places.map(|(index, socket)| format!("{}<&{}", index + 3, socket.as_raw_fd()));
-    // A shell that becomes evenkeel, for LISTEN_PID names who is meant.
+    // A shell that executes evenkeel, because LISTEN_PID must be evenkeel's pid.
     let script = format!(
         "export LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={names}; exec \"$@\" {}",
         sockets.len(),
@@ -49,7 +49,7 @@ fn both_listeners_can_be_handed_over_and_outlast_the_daemon() {
     let flags = ["--web.systemd-socket", "--webhook.systemd-socket"];
     for _ in 0..2 {
         let mut evenkeel = hand_over(&home, &[&webhook, &metrics], "webhook:metrics", &flags);
-        // Asked before it is ready: the kernel keeps the caller waiting, and refuses no client.
+        // A request before the daemon is ready waits in the kernel and is not refused.
         let answer = http::get(metrics_at, "/-/healthy").expect("an answer");
         assert_eq!(answer.status, 200, "{answer:?}");
         let token = format!("Bearer {TOKEN}");

@@ -1,4 +1,4 @@
-//! evenkeel with nothing else on the machine: it evaluates alerting rules on its own samples, and its rules answer.
+//! evenkeel without other programs: it evaluates alerting rules on its own samples, and its rules act.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use crate::support::tools::succeed;
 const TIMEOUT: Duration = Duration::from_secs(60);
 const HOG_BYTES: u64 = 300 << 20;
 const FOR_MS: i64 = 3000;
-/// The next evaluation is due after a second; a machine that is busy with other tests may be late by as much.
+/// Time until the next evaluation: one second, and one more on a busy machine.
 const ONE_EVALUATION_MS: i64 = 2000;
 
-/// Rules that answer the alerts `Burner` and `Hog` of two process groups of these names.
+/// Rules for the alerts `Burner` and `Hog` of two process groups of these names.
 fn home(burner: &str, hog: &str, alerts: &str) -> Home {
     let home = Home::new(&format!(
         "rules:\n\
@@ -44,7 +44,7 @@ fn home(burner: &str, hog: &str, alerts: &str) -> Home {
     home
 }
 
-/// What the history has of a rule, oldest first.
+/// The history of a rule, oldest first.
 fn history(home: &Home, rule: &str) -> Vec<Value> {
     let said = succeed(
         Command::new(env!("CARGO_BIN_EXE_evenkeel"))
@@ -57,7 +57,7 @@ fn history(home: &Home, rule: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Since when an alert has been active, Unix time in milliseconds: what the daemon keeps for after a restart.
+/// The stored start of an active alert, Unix time in milliseconds.
 fn active_since_ms(home: &Home, alert: &str) -> Option<i64> {
     let text = std::fs::read_to_string(home.path().join("storage/alerts.json")).ok()?;
     let kept: Value = serde_json::from_str(&text).ok()?;

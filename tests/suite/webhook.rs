@@ -1,4 +1,4 @@
-//! The webhook's answers to what it should not be sent: the right code, one log line, and no action.
+//! The webhook's responses to invalid requests: the right code, one log line, and no action.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ struct Request {
     expected_status: u16,
 }
 
-/// A request without fault about this host: each case below spoils one thing.
+/// A valid request about this host. Each case below invalidates one part.
 fn good() -> Request {
     Request {
         what: "good",
@@ -184,7 +184,7 @@ fn bad_requests() -> Vec<Request> {
 #[test]
 fn bad_requests_get_their_code_one_log_line_and_no_action() {
     let bench = bench("bad-req");
-    // What it says of itself at the start must not be taken for what it says of a request.
+    // Log lines of the start must not count as those of a request.
     eventually("the last line of the start", TIMEOUT, || {
         let log = bench.evenkeel.log();
         log.iter().any(|line| line.contains("to send an alert")).then_some(())

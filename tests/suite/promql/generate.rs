@@ -28,7 +28,8 @@ impl Random {
     }
 }
 
-/// Counters with resets, gauges with NaN and infinities, few distinct values, and labels to join; all with gaps and ends.
+/// Counters with resets, gauges with NaN and infinities, few distinct values, and labels to join; all with gaps and
+/// ends.
 pub fn world(random: &mut Random) -> World {
     let mut series = Vec::new();
     for (metric, kind) in [("c_total", 0), ("g", 1), ("few", 2), ("other", 1)] {

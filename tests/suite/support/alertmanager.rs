@@ -1,4 +1,4 @@
-//! A real Alertmanager on loopback that calls one webhook, without the patience that people need.
+//! A real Alertmanager on loopback that calls one webhook, with short intervals.
 
 use nix::sys::signal::Signal;
 use std::net::SocketAddr;
@@ -27,8 +27,8 @@ impl Alertmanager {
         Alertmanager::start_with(Some((webhook, token)), "", None)
     }
 
-    /// The same with further top-level lines of configuration, as a member of the cluster of `peers`; without a webhook its
-    /// receiver is an empty one.
+    /// The same with further top-level lines of configuration, as a member of the cluster of `peers`. Without a webhook
+    /// it has an empty receiver.
     pub fn start_with(webhook: Option<(SocketAddr, &str)>, more: &str, peers: Option<&[SocketAddr]>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let token_file = dir.path().join("token");
@@ -61,7 +61,7 @@ impl Alertmanager {
         }
     }
 
-    /// Ends it and starts it on the same address: silences are kept, alerts are not.
+    /// Restarts it on the same address. It keeps silences and forgets alerts.
     pub fn restart(&mut self) {
         self.stop();
         self.start_again();
@@ -71,12 +71,12 @@ impl Alertmanager {
         self.process.end_by(Signal::SIGTERM);
     }
 
-    /// Ends it without a word to anybody.
+    /// Kills it, so that it cannot notify its peers.
     pub fn kill(&mut self) {
         self.process.end_by(Signal::SIGKILL);
     }
 
-    /// Stops it in its tracks: the kernel goes on to take connections for it.
+    /// Stops it with SIGSTOP. The kernel still accepts connections for it.
     pub fn freeze(&self) {
         self.process.signal(Signal::SIGSTOP);
     }
@@ -93,7 +93,7 @@ impl Alertmanager {
         });
     }
 
-    /// Posts JSON to its API and returns the answer's.
+    /// Posts JSON to its API and returns the response's JSON.
     pub fn post(&self, path: &str, body: &serde_json::Value) -> serde_json::Value {
         let headers = [("Content-Type", "application/json")];
         let answer = http::request(self.address, "POST", path, &headers, body.to_string().as_bytes())
@@ -117,7 +117,7 @@ fn command(dir: &TempDir, address: SocketAddr, cluster: Option<SocketAddr>, peer
         ))
         .arg(format!("--storage.path={}", dir.path().join("data").display()))
         .arg(format!("--web.listen-address={address}"))
-        // Without an address there is no cluster; the default one would listen beyond loopback.
+        // An empty address disables the cluster. The default one would listen beyond loopback.
         .arg(format!(
             "--cluster.listen-address={}",
             cluster.map_or(String::new(), |address| address.to_string())

@@ -1,5 +1,5 @@
-//! A resource allocator: a real HTTP server, with TLS on demand, that honours idempotency keys and has faults. A fault is
-//! named by the request that is to meet it, and stops after some tries, as faults do.
+//! A resource allocator: a real HTTP server, optionally with TLS, with idempotency keys and faults. A request names its
+//! fault, which ends after some tries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,14 +11,14 @@ use serde_json::Value;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring};
 
-/// Longer than the clients of the tests wait.
+/// Longer than the timeout of the tests' clients.
 const TOO_LONG: Duration = Duration::from_secs(4);
-/// More than any client of an allocator needs to read.
+/// A response that is larger than the limit of clients.
 const HUGE_BYTES: usize = 1 << 20;
-/// So that a client that says nothing does not hold a thread for ever.
+/// Timeout of silent clients, so that they do not block a thread for ever.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Names of the faults, and at how many tries each is met.
+/// Names of the faults, and the number of tries that each affects.
 pub const FAULTS: [(&str, u32); 11] = [
     ("none", 0),
     ("slow", 1),
@@ -33,13 +33,13 @@ pub const FAULTS: [(&str, u32); 11] = [
     ("wrong-json", 1),
 ];
 
-/// One request as it came.
+/// A received request.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub method: String,
-    /// Path and query as sent.
+    /// Path and query.
     pub target: String,
-    /// The header lines as sent.
+    /// The header lines.
     pub headers: String,
     pub body: String,
 }
@@ -59,7 +59,7 @@ pub struct Books {
     /// Resource by idempotency key.
     pub granted: BTreeMap<String, String>,
     pub live: BTreeSet<String>,
-    /// How often each was given back.
+    /// Number of releases of each resource.
     pub given_back: BTreeMap<String, u32>,
     faults_by_resource: BTreeMap<String, String>,
     tries: BTreeMap<String, u32>,
@@ -68,7 +68,7 @@ pub struct Books {
 pub struct Broker {
     pub address: SocketAddr,
     books: Arc<Mutex<Books>>,
-    /// PEM of the certificate for `localhost`, where it speaks TLS.
+    /// PEM of the certificate for `localhost`, with TLS.
     pub certificate: Option<String>,
 }
 
@@ -97,7 +97,7 @@ impl Broker {
         let address = listener.local_addr().expect("a bound listener has an address");
         let books = Arc::new(Mutex::new(Books::default()));
         let kept = Arc::clone(&books);
-        // Ends with the test process; a listener has no other way to be woken.
+        // The thread ends with the test process, because nothing can wake a blocked accept(2).
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (books, tls) = (Arc::clone(&kept), tls.clone());

@@ -1,5 +1,5 @@
-//! Headless Chromium, steered by the DevTools protocol over a pair of named pipes: messages of JSON, each ended by a zero byte
-//! (`--remote-debugging-pipe`).
+//! Headless Chromium, controlled by the DevTools protocol over a pair of named pipes: JSON messages, each terminated by
+//! a zero byte (`--remote-debugging-pipe`).
 
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ use super::tools::tool;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// No traffic but to the pages of the tests, and no sandbox: the tests may run as root.
+/// Flags for no traffic except to the pages of the tests, and for no sandbox, because the tests may run as root.
 const FLAGS: [&str; 10] = [
     "--headless",
     "--no-sandbox",
@@ -39,7 +39,7 @@ pub struct Browser {
     from: Receiver<Value>,
     session: String,
     last_id: u64,
-    /// Events that came while an answer was awaited.
+    /// Events that arrived while waiting for a response.
     events: VecDeque<Value>,
     _profile: TempDir,
 }
@@ -102,7 +102,7 @@ impl Browser {
     ///
     /// # Panics
     ///
-    /// When Chromium refuses it or does not answer.
+    /// When Chromium rejects it or does not respond.
     pub fn call(&mut self, method: &str, params: Value) -> Value {
         self.last_id += 1;
         let mut command = json!({"id": self.last_id, "method": method, "params": params});
@@ -141,7 +141,7 @@ impl Browser {
         }
     }
 
-    /// The value of an expression in the page, awaited where it is a promise.
+    /// The value of an expression in the page. Waits for a promise.
     #[track_caller]
     pub fn evaluate(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
@@ -155,9 +155,9 @@ impl Browser {
         answer["result"]["value"].clone()
     }
 
-    /// What the browser complained about and which addresses it asked for since the page was opened.
+    /// The browser's error messages and requested addresses since the page was opened.
     pub fn complaints_and_requests(&mut self) -> (Vec<String>, Vec<String>) {
-        // All that came before the answer is here afterwards.
+        // Afterwards all earlier events have arrived.
         self.evaluate("0");
         let (mut complaints, mut requests) = (Vec::new(), Vec::new());
         for event in &self.events {
@@ -173,7 +173,7 @@ impl Browser {
         (complaints, requests)
     }
 
-    /// As a screen of this width shows it, in the light or the dark.
+    /// Sets the width of the screen, and light or dark mode.
     pub fn look_with(&mut self, width: u32, scheme: &str) {
         let metrics = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600});
         self.call("Emulation.setDeviceMetricsOverride", metrics);
@@ -199,7 +199,7 @@ fn text(value: &Value) -> String {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Its own end takes its children along; a kill would leave them.
+        // A regular exit ends its children, which a kill would leave.
         self.session.clear();
         if self.to.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0").is_ok() {
             let started = Instant::now();

@@ -1,6 +1,7 @@
-//! A process to act on: threads that burn CPU or rest on command, under a name of its own.
+//! A target process: threads that burn CPU or rest on command, under its own name.
 //!
-//! It is this test binary, started once more: the test at the end of this file sees the variable and becomes the burner.
+//! The process is this test binary, started again: the test at the end of this file sees the variable and becomes the
+//! burner.
 
 use std::io::{BufRead, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -35,7 +36,7 @@ impl Burner {
         let burner = Burner { process };
         eventually("the burner's threads", START_TIMEOUT, || {
             let comm = std::fs::read_to_string(format!("/proc/{}/comm", burner.pid())).ok()?;
-            // A thread has its name before it has its nice value, and what a test remembers must not change by itself.
+            // A thread gets its name before its nice value, which tests read only once it is final.
             let is_ready = |thread: &&Thread| {
                 let index = thread
                     .comm
@@ -86,8 +87,8 @@ impl Burner {
 
     /// Serves `burner_runnable_threads` on loopback for a Prometheus to scrape.
     ///
-    /// What wants to run counts, not what runs: on a machine that is busy with other things a nice burner gets little time, and an
-    /// alert about that time would resolve because of the very action it led to.
+    /// Runnable threads count, not running ones: on a busy machine a nice burner gets little time, and an alert about
+    /// that time would resolve because of its own action.
     pub fn serve_metrics(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
         let address = listener.local_addr().expect("a bound listener has an address");
@@ -102,7 +103,7 @@ impl Burner {
                 }
                 let runnable = threads(pid).iter().filter(|thread| thread.state == 'R').count();
                 let body = format!("burner_runnable_threads {runnable}\n");
-                // Who does not wait for the answer does not need it.
+                // The client may have disconnected.
                 let _ = write!(
                     stream,
                     "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\n\
@@ -130,7 +131,7 @@ fn threads(pid: u32) -> Vec<Thread> {
     stats.filter_map(|stat| parse_stat(&stat)).collect()
 }
 
-/// `tid (comm) state … nice …` of proc(5): state is field 3 and nice field 19; comm may hold anything, brackets included.
+/// Parses `tid (comm) state … nice …` of proc(5): state is field 3 and nice field 19; comm may contain parentheses.
 fn parse_stat(stat: &str) -> Option<Thread> {
     let (tid, rest) = stat.split_once(" (")?;
     let (comm, rest) = rest.rsplit_once(") ")?;
@@ -143,12 +144,12 @@ fn parse_stat(stat: &str) -> Option<Thread> {
     })
 }
 
-/// Threads start at different nice values, so that putting all of them back to the same one shows.
+/// Nice values differ by thread, so that restoring all of them to the same one fails a test.
 fn own_nice(index: usize) -> i32 {
     i32::try_from(index % 3).expect("small")
 }
 
-/// The burner itself.
+/// The main function of the burner.
 fn burn_until_stdin_ends(name: &str) {
     static BURNING: AtomicBool = AtomicBool::new(false);
     for index in 0..THREADS {
@@ -168,7 +169,7 @@ fn burn_until_stdin_ends(name: &str) {
             .spawn(work)
             .expect("a thread");
     }
-    // The leader's name is the process's; this thread is not the leader.
+    // The leader's name is the name of the process, and this thread is not the leader.
     std::fs::write("/proc/self/comm", name).expect("a process may name itself");
     for word in std::io::stdin().lines().map_while(Result::ok) {
         BURNING.store(word == "burn", Ordering::Relaxed);

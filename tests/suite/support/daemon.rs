@@ -1,4 +1,4 @@
-//! evenkeel itself: a folder with its configuration, and the daemon started on it.
+//! A configuration folder of evenkeel, and the daemon with this configuration.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -74,7 +74,8 @@ impl Home {
         self.start_command(command.arg(run.get_program()).args(run.get_args()).args(flags))
     }
 
-    /// A command that starts with all capabilities but one; root would get back what it only dropped.
+    /// A command without one capability in its bounding set, because root would regain a capability that it only
+    /// dropped.
     pub fn without(&self, capability: Option<&str>, command: &Command) -> Command {
         let mut lessened = Command::new("setpriv");
         lessened.args(capability.map(|capability| format!("--bounding-set=-{capability}")));
@@ -82,7 +83,7 @@ impl Home {
         lessened
     }
 
-    /// `evenkeel run` on the addresses of a daemon that ran before.
+    /// `evenkeel run` on the addresses of an earlier daemon.
     pub fn start_again(&self, before: &Daemon, flags: &[&str]) -> Daemon {
         self.start_on(&before.metrics.to_string(), &before.webhook.to_string(), flags)
     }
@@ -107,7 +108,7 @@ impl Home {
         }
     }
 
-    /// `evenkeel run` that is expected to end by itself: its status and what it said.
+    /// Runs an `evenkeel run` that must exit by itself; returns its status and its output.
     pub fn run_to_its_end(&self, metrics: &str, webhook: &str) -> (ExitStatus, String) {
         let mut process = Process::start("evenkeel", &mut self.run_command(metrics, webhook));
         let status = eventually("evenkeel to end", START_TIMEOUT, || process.ended());
@@ -123,7 +124,7 @@ impl Home {
         command
     }
 
-    /// How many steps came to this outcome, over all runs on this folder: what `evenkeel history` says.
+    /// Number of steps with this outcome in `evenkeel history`, over all runs with this folder.
     pub fn outcomes(&self, outcome: &str) -> usize {
         let said = succeed(
             Command::new(env!("CARGO_BIN_EXE_evenkeel"))
@@ -136,7 +137,7 @@ impl Home {
         records.filter(|record| record["outcome"] == outcome).count()
     }
 
-    /// Whether one row of the ledger holds all of these texts, in whatever columns.
+    /// Whether a row of the ledger has all of these strings, in any columns.
     pub fn ledger_has_row_with(&self, texts: &[&str]) -> bool {
         let storage = std::fs::read_dir(self.path().join("storage")).expect("the daemon has made its storage");
         let is_database = |path: &Path| std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"SQLite format 3\0"));
@@ -168,7 +169,7 @@ fn database_has_row_with(path: &Path, texts: &[&str]) -> rusqlite::Result<bool> 
     Ok(false)
 }
 
-/// The address in the line that the listener logs when it is bound: `… listener=NAME … addr=ADDRESS …`.
+/// The address in the log line of a listener: `… listener=NAME … addr=ADDRESS …`.
 fn bound_address(log: &[String], listener: &str) -> Option<SocketAddr> {
     let wanted = format!("listener={listener}");
     let words = |line: &String| line.split(' ').map(|word| word.replace('"', "")).collect::<Vec<_>>();
@@ -190,7 +191,7 @@ impl Daemon {
         answer.body
     }
 
-    /// The sum of own samples with at least these labels, 0 where there is none.
+    /// The sum of the metric's samples with at least these labels, 0 without samples.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         Scrape::parse(&self.scrape_text()).sum(name, labels).unwrap_or(0.0)
     }
@@ -205,7 +206,7 @@ impl Daemon {
         http::request(self.webhook, "POST", "/webhook", &headers, payload).expect("evenkeel answers")
     }
 
-    /// What the kernel counts as resident (`VmRSS` of proc(5)).
+    /// Resident memory (`VmRSS` of proc(5)).
     pub fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).expect("evenkeel runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -228,17 +229,17 @@ impl Daemon {
         self.process.log()
     }
 
-    /// Asks it by signal to load its configuration again.
+    /// Makes it reload by a signal.
     pub fn reload(&self) {
         self.process.signal(Signal::SIGHUP);
     }
 
-    /// Asks it to stop and waits until it has.
+    /// Stops it by SIGTERM and waits for its exit.
     pub fn terminate(&mut self) -> ExitStatus {
         self.process.end_by(Signal::SIGTERM)
     }
 
-    /// Ends it without a chance to put anything back.
+    /// Kills it by SIGKILL, so that it reverts nothing.
     pub fn kill(&mut self) -> ExitStatus {
         self.process.end_by(Signal::SIGKILL)
     }

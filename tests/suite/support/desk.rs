@@ -1,8 +1,9 @@
-//! Where a page of documentation is tried: a folder, and a stand-in for `evenkeel` in front of the search path.
+//! The environment for trying a page of documentation: a folder, and a wrapper of `evenkeel` in front of the search
+//! path.
 //!
-//! In the folder are the files of the project's folder that a page may name, and under `etc/evenkeel` an installed configuration with a
-//! token. The stand-in adds free ports and such paths where the real defaults would be the machine's own; `evenkeel run` returns
-//! when the daemon is ready, which then runs until the page starts another one or ends.
+//! The folder has copies of the project's files that a page may name, and an installed configuration with a token under
+//! `etc/evenkeel`. The wrapper adds free ports and such paths in place of the machine's defaults. Its `evenkeel run`
+//! returns when the daemon is ready, which then runs until the page starts another one or ends.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use super::tools::{succeed, tool};
 use super::{eventually, free_address};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// A command of a document that takes longer hangs.
+/// Timeout of a command in a document.
 const COMMAND_SECONDS: &str = "60";
 
 /// The folder of a page, and the daemon that its commands started.
@@ -26,7 +27,7 @@ pub struct Desk {
     dir: TempDir,
     metrics: SocketAddr,
     webhook: SocketAddr,
-    /// The process groups of the commands, in which jobs in the background go on.
+    /// The process groups of the commands, which may have background jobs.
     groups: RefCell<Vec<Pid>>,
 }
 
@@ -106,7 +107,7 @@ impl Desk {
         desk
     }
 
-    /// Runs a script as a reader would, and returns what it printed on both streams.
+    /// Runs a script as a reader would, and returns its output of both streams.
     #[track_caller]
     pub fn run(&self, about: &str, script: &str) -> String {
         let path = self.dir.path();
@@ -119,14 +120,14 @@ impl Desk {
             .replace("127.0.0.1:19797", &self.metrics.to_string())
             .replace("localhost:19797", &self.metrics.to_string())
             .replace("127.0.0.1:19798", &self.webhook.to_string())
-            // All interfaces are more than a test should listen on.
+            // A test must not listen on all interfaces.
             .replace("=:19798", &format!("={}", self.webhook));
         let search = std::env::var("PATH").unwrap_or_default();
         let output = path.join("output");
         let write = || std::fs::File::create(&output).expect("a writable folder");
-        // Through a file: a job in the background would keep a pipe open.
+        // A file, because a background job would keep a pipe open.
         let file = write();
-        // From nice 0, as a login begins, however nice the tests run.
+        // Starts from nice 0, as a login does, even if the tests run at another nice value.
         let own = rustix::process::getpriority_process(None).expect("an own priority");
         let mut command = Command::new("nice");
         command
@@ -160,7 +161,7 @@ impl Drop for Desk {
         for group in self.groups.take() {
             let _ = killpg(group, Signal::SIGTERM);
         }
-        // The daemon is a grandchild: `timeout` hands the signal on.
+        // The daemon is a grandchild, and `timeout` forwards the signal.
         let pid = std::fs::read_to_string(self.dir.path().join("pid")).ok();
         if let Some(pid) = pid.and_then(|text| text.trim().parse().ok()) {
             let pid = Pid::from_raw(pid);

@@ -1,18 +1,19 @@
-//! The smallest HTTP client that serves: blocking, one request per connection.
+//! A minimal HTTP client: blocking, one request per connection.
 //!
-//! It speaks HTTP/1.0, so that every server answers in one piece and closes.
+//! The client uses HTTP/1.0, so that every server responds without chunks and closes the connection.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// A webhook is answered when what follows from it is done, or after 30 s: a guest that is emulated may take most of them.
+/// Timeout of a response. A webhook responds after its actions or after 30 s, and an emulated guest may need most of
+/// that.
 const TIMEOUT: Duration = Duration::from_secs(35);
 
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
-    /// The header lines as they came, without the status line.
+    /// The header lines without the status line.
     pub headers: String,
     pub body: String,
 }
@@ -31,7 +32,7 @@ pub fn get(address: SocketAddr, path: &str) -> std::io::Result<Response> {
     request(address, "GET", path, &[], b"")
 }
 
-/// Sends one request. A server that answers before it has read the whole body is no fault: its answer counts.
+/// Sends one request. A server may respond before it has read the whole body.
 pub fn request(
     address: SocketAddr,
     method: &str,
@@ -62,7 +63,7 @@ pub fn request(
         .ok_or_else(|| std::io::Error::other(format!("not an HTTP answer: {:?}", String::from_utf8_lossy(&answer))))
 }
 
-/// Asks for a path with these headers; the whole answer as it came.
+/// Requests a path with these headers, and returns the raw response.
 pub fn exchange(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;

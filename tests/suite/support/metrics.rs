@@ -1,4 +1,4 @@
-//! Reads single values out of an exposition text, as a person with grep would.
+//! A lenient parser of an exposition.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ struct Sample {
     value: f64,
 }
 
-/// One scrape. Whether the text is good OpenMetrics is another test's question: what cannot be read here is left out.
+/// One scrape. Unreadable lines are left out, because another test checks the format.
 #[derive(Debug)]
 pub struct Scrape(Vec<Sample>);
 
@@ -23,13 +23,13 @@ impl Scrape {
         )
     }
 
-    /// The sum over all samples of this name (`_total` included) that carry at least these labels; `None` where there is none.
+    /// The sum of all samples of this name (with `_total`) and at least these labels; `None` without samples.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         self.matching(name, labels).reduce(|sum, value| sum + value)
     }
 
-    /// Every series with its value, as `name{label="value",…}` with the labels in order. An empty label is none, as it is to
-    /// Prometheus.
+    /// Every series with its value, as `name{label="value",…}` with the labels in order. An empty label is left out, as
+    /// in Prometheus.
     pub fn series(&self) -> BTreeMap<String, f64> {
         let text = |sample: &Sample| notation(&sample.name, &sample.labels);
         self.0.iter().map(|sample| (text(sample), sample.value)).collect()
@@ -69,7 +69,7 @@ fn parse_line(line: &str) -> Option<Sample> {
     })
 }
 
-/// The labels up to the closing brace, and what follows it.
+/// The labels up to the closing brace, and the rest of the line.
 fn parse_labels(mut text: &str) -> Option<(BTreeMap<String, String>, &str)> {
     let mut labels = BTreeMap::new();
     loop {

@@ -1,4 +1,4 @@
-//! What the tests need to run real programs beside each other: the tools, the servers, the daemon, a burner to act on.
+//! Support for tests with real programs: tools, servers, the daemon, and target processes.
 
 pub mod alertmanager;
 pub mod broker;
@@ -22,11 +22,11 @@ use std::time::{Duration, Instant};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Asks `probe` again and again until it has an answer.
+/// Calls `probe` until it returns a value.
 ///
 /// # Panics
 ///
-/// When `timeout` is over; `what` completes "waited in vain for".
+/// After `timeout`; `what` completes "waited in vain for".
 #[track_caller]
 pub fn eventually<T>(what: &str, timeout: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
@@ -39,14 +39,14 @@ pub fn eventually<T>(what: &str, timeout: Duration, mut probe: impl FnMut() -> O
     }
 }
 
-/// A loopback address without a listener at this moment. Another program may take it before it is used: who starts a server
-/// on it tries again with another one.
+/// A loopback address without a listener now. Another program may bind it before the caller, who then retries with
+/// another address.
 pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
     listener.local_addr().expect("a bound listener has an address")
 }
 
-/// The node name of this machine: what `uname -n` prints, and what alerts about it carry as `instance`.
+/// The node name of this machine (`uname -n`), which alerts about it have as `instance`.
 pub fn node_name() -> String {
     rustix::system::uname()
         .nodename()

@@ -1,17 +1,17 @@
-//! A page of documentation as data: its fenced blocks, each with what comments before it say about it.
+//! A page of documentation as data: its fenced blocks, each with the comments before it.
 //!
-//! A comment on a line of its own before a block says what is special about it:
+//! A comment on a separate line before a block describes the block:
 //!
-//! - `<!-- file: NAME -->`: it is that file, for the blocks after it.
-//! - `<!-- compared -->`: what its commands print is what it shows; `…` stands for anything, and any number of three or more digits
-//!   for any other.
-//! - `<!-- not run: REASON -->`: it cannot be tried on a machine that only runs tests.
+//! - `<!-- file: NAME -->`: the block is this file, for the blocks after it.
+//! - `<!-- compared -->`: the commands print the shown output; `…` matches anything, and a number of three or more digits
+//!   matches any other.
+//! - `<!-- not run: REASON -->`: the block cannot run on a machine for tests.
 
 use std::path::Path;
 
 #[derive(Debug)]
 pub struct Block {
-    /// Counted from one: the line of the opening fence.
+    /// The line of the opening fence, counted from one.
     pub line: usize,
     pub language: String,
     pub text: String,
@@ -22,7 +22,7 @@ pub struct Block {
 
 /// # Panics
 ///
-/// On a comment before a block that is none of the above, and on a block that is not closed.
+/// At an unknown comment before a block, and at an unclosed block.
 pub fn blocks(path: &Path) -> Vec<Block> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let at = |line: usize| format!("{}:{}", path.display(), line + 1);
@@ -75,14 +75,15 @@ pub fn blocks(path: &Path) -> Vec<Block> {
     found
 }
 
-/// One command of a `console` block, and what is shown of its output.
+/// One command of a `console` block, and its shown output.
 #[derive(Debug, PartialEq)]
 pub struct Command {
     pub script: String,
     pub output: Vec<String>,
 }
 
-/// The commands after `$ `; a command goes on after a backslash at the end of a line, and to the end of its here-document.
+/// The commands after `$ `. A command continues after a backslash at the end of a line, and to the end of its
+/// here-document.
 pub fn commands(text: &str) -> Vec<Command> {
     let mut found: Vec<Command> = Vec::new();
     let mut lines = text.lines();

@@ -1,8 +1,8 @@
-//! Webhook payloads as Alertmanager writes them (version 4), for tests that are about evenkeel's side alone.
+//! Webhook payloads as Alertmanager writes them (version 4), for tests without an Alertmanager.
 
 use serde_json::{Value, json};
 
-/// One entry of `alerts`, firing since a while ago.
+/// A firing entry of `alerts`.
 pub fn firing(labels: Value) -> Value {
     json!({
         "status": "firing",

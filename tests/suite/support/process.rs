@@ -1,4 +1,4 @@
-//! A child process that does not outlive its test, and whose words are told when the test fails.
+//! A child process that ends with its test, and whose output is shown when the test fails.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -49,12 +49,12 @@ impl Process {
         self.child.stdin.as_mut().expect("stdin is piped")
     }
 
-    /// What the process has printed so far.
+    /// The output of the process so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().expect("the collecting threads do not panic").clone()
     }
 
-    /// Everything an ended process has printed.
+    /// The complete output of an exited process.
     pub fn whole_log(&mut self) -> Vec<String> {
         for collector in self.collectors.drain(..) {
             collector.join().expect("collecting does not panic");
@@ -62,7 +62,7 @@ impl Process {
         self.log()
     }
 
-    /// The status with which the process ended, if it has.
+    /// The exit status, if the process has exited.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("the process is our child")
     }
@@ -72,7 +72,7 @@ impl Process {
         kill(pid, signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.name));
     }
 
-    /// Sends a signal and waits for the end.
+    /// Sends a signal and waits for the exit.
     pub fn end_by(&mut self, signal: Signal) -> ExitStatus {
         self.signal(signal);
         eventually(&format!("{} to end by {signal}", self.name), EXIT_TIMEOUT, || {
@@ -83,7 +83,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // A process that has ended already is what we want.
+        // The process may have exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

@@ -1,4 +1,4 @@
-//! A real Prometheus on loopback that looks every second.
+//! A real Prometheus on loopback with an interval of one second.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,8 +21,8 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Scrapes `targets` (job and address), each as an instance of this node's name, and sends the alerts of `rules` (the text of
-    /// a rule file) to the Alertmanager.
+    /// Scrapes `targets` (job and address), each as an instance of this node's name, and sends the alerts of `rules`
+    /// (the text of a rule file) to the Alertmanager.
     pub fn start(targets: &[(&str, SocketAddr)], rules: &str, alertmanager: SocketAddr) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let node_name = node_name();
@@ -54,7 +54,7 @@ impl Prometheus {
         }
     }
 
-    /// The series that the query yields now, as the API's JSON.
+    /// The present result of a query, as the API's JSON.
     pub fn query(&self, expr: &str) -> Vec<Value> {
         self.ask("query?query=", expr)["result"]
             .as_array()
@@ -62,7 +62,7 @@ impl Prometheus {
             .clone()
     }
 
-    /// The type of each family of a job, as its target said it.
+    /// The type of each family of a job, from the metadata of its target.
     pub fn types(&self, job: &str) -> BTreeMap<String, String> {
         let families = self.ask("targets/metadata?match_target=", &format!("{{job=\"{job}\"}}"));
         let text = |family: &Value, key: &str| family[key].as_str().expect("a text").to_owned();

@@ -1,4 +1,4 @@
-//! The selectors of a PromQL expression, each with what is done to it: what lints and queries look at.
+//! The selectors of a PromQL expression, each with the functions around it, for lints and queries.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use promql_parser::util::{ExprVisitor, walk_expr};
 
 pub struct Selected {
     pub selector: VectorSelector,
-    /// Of `name[range]`.
+    /// The range of `name[range]`.
     pub range: Option<Duration>,
-    /// The function or aggregation that it is given to at once.
+    /// The function or aggregation directly around it.
     pub function: Option<String>,
 }
 
@@ -19,7 +19,7 @@ impl Selected {
         self.selector.name.as_deref().unwrap_or_default()
     }
 
-    /// As it would be asked for alone, now.
+    /// The selector as an instant query.
     pub fn query(&self) -> String {
         VectorSelector {
             offset: None,
@@ -37,7 +37,7 @@ impl Selected {
 
 /// # Panics
 ///
-/// When it is no PromQL.
+/// When the text is no PromQL.
 #[track_caller]
 pub fn selectors(expr: &str) -> Vec<Selected> {
     let parsed = parse(expr).unwrap_or_else(|error| panic!("{expr}: {error}"));
@@ -48,7 +48,7 @@ pub fn selectors(expr: &str) -> Vec<Selected> {
 
 #[derive(Default)]
 struct Visitor {
-    /// The functions around the expression that is visited; `None` for what is no function.
+    /// The functions around the visited expression; `None` for other nodes.
     around: Vec<Option<String>>,
     found: Vec<Selected>,
 }

@@ -1,4 +1,4 @@
-//! What ships beside the program: rules of alerts, dashboards, read as plain data.
+//! The shipped alerting rules and dashboards as plain data.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Names in a folder that end so, sorted.
+/// Names in a folder with this suffix, sorted.
 pub fn names(folder: &Path, suffix: &str) -> Vec<String> {
     let files = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let names = files.map(|entry| {
@@ -24,18 +24,18 @@ pub fn names(folder: &Path, suffix: &str) -> Vec<String> {
     names
 }
 
-/// A YAML file as JSON values: no type of these files is ours.
+/// A YAML file as JSON values, because their types belong to other programs.
 pub fn yaml(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The entries of a list; none where there is no list.
+/// The entries of a list; none if there is no list.
 pub fn items<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     value[key].as_array().into_iter().flatten()
 }
 
-/// Files of alerting and recording rules that ship.
+/// The shipped files of alerting and recording rules.
 pub fn rule_files() -> Vec<PathBuf> {
     let folder = root().join("alerting");
     let mut found = names(&folder, ".rules.yml");
@@ -43,7 +43,7 @@ pub fn rule_files() -> Vec<PathBuf> {
     found.iter().map(|name| folder.join(name)).collect()
 }
 
-/// Every rule that ships, as (file, rule).
+/// Every shipped rule, as (file, rule).
 pub fn rules() -> Vec<(PathBuf, Value)> {
     let mut rules = Vec::new();
     for file in rule_files() {
@@ -73,7 +73,7 @@ pub fn dashboards() -> Vec<(String, Value)> {
     names(&folder, ".json").into_iter().map(read).collect()
 }
 
-/// The panels of a dashboard that ask for something, those in folded rows included.
+/// The panels of a dashboard with queries, including those in folded rows.
 pub fn panels(board: &Value) -> Vec<&Value> {
     let all = items(board, "panels").flat_map(|panel| std::iter::once(panel).chain(items(panel, "panels")));
     all.filter(|panel| panel["type"] != "row").collect()

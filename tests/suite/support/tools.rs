@@ -1,9 +1,9 @@
-//! Where the tools are that `tests/tools.sh` fetches.
+//! The tools that `tests/tools.sh` fetches.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where tests/tools.sh puts what it fetches.
+/// The folder of the tools.
 pub fn folder() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()
@@ -15,7 +15,7 @@ pub fn folder() -> PathBuf {
 ///
 /// # Panics
 ///
-/// When it is not there: a test does not skip itself because something is missing.
+/// When the tool is missing, because a test must not skip itself.
 pub fn tool(name: &str) -> Command {
     let path = folder().join("bin").join(name);
     assert!(
@@ -35,11 +35,11 @@ pub fn python() -> Command {
     command
 }
 
-/// Runs to the end and returns what was printed on both streams.
+/// Runs a command to its end and returns its output of both streams.
 ///
 /// # Panics
 ///
-/// When the program cannot be run or does not end with 0.
+/// When the program cannot start or exits with another status than 0.
 #[track_caller]
 pub fn succeed(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));

@@ -5,7 +5,7 @@
 
 use super::unit::{self, held_unit};
 use crate::host::limit::{CgroupFile, Setting};
-use crate::host::{Host, Knob, Standing, Value};
+use crate::host::{Host, Knob, LimitState, Value};
 use crate::ledger::lease::{Lease, Undo};
 use crate::process::Cgroup;
 use std::fmt;
@@ -98,6 +98,6 @@ fn bytes_of(value: &Value) -> Option<u64> {
 
 /// Whether the unit of a lease may still have what was set.
 fn is_on_record(host: &mut impl Host, now: &Cgroup, lease: &Lease, ours: &Value) -> bool {
-    let standing = held_unit(lease).map(|state| host.standing(now, ours, state));
-    !matches!(standing, Some(Ok(Standing::Changed | Standing::TakenBySystemd)))
+    let limit_state = held_unit(lease).map(|state| host.limit_state(now, ours, state));
+    !matches!(limit_state, Some(Ok(LimitState::Changed | LimitState::ResetBySystemd)))
 }

@@ -5,7 +5,7 @@ use super::steps::{StepContext, StepPlanner};
 use super::transaction::{Action, ActionContext, shown};
 use crate::act::apply::{self, Prepared, StepResult};
 use crate::act::{descendants, guard, limit};
-use crate::host::{Host, Knob, Reading, Standing, Value, unit};
+use crate::host::{Host, Knob, Reading, LimitState, Value, unit};
 use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Record, SavedValue, lease};
 use crate::process::{Candidate, Cgroup, Process, Target};
 use crate::rule::Step;
@@ -237,8 +237,8 @@ impl<H: Host> StepPlanner<'_, H> {
             let ours = lease.effect.value().cloned();
             let first = lease::beneath(leases().filter(|lease| lease.target == target));
             if let (Some(ours), Some(SavedValue { unit: Some(unit), .. })) = (ours, first) {
-                let standing = self.host.standing(cgroup, &ours, &unit);
-                if !is_settled || !matches!(standing, Ok(Standing::Changed)) {
+                let limit_state = self.host.limit_state(cgroup, &ours, &unit);
+                if !is_settled || !matches!(limit_state, Ok(LimitState::Changed)) {
                     reading.unit = Some(unit);
                 }
             }

@@ -8,7 +8,7 @@ use super::transaction::{Action, AlertRef};
 use super::undo::cgroup_of;
 use super::victims::{count_effect, effect_record, exit_entries};
 use crate::act::{effect, guard, limit};
-use crate::host::{Host, Knob, Standing};
+use crate::host::{Host, Knob, LimitState};
 use crate::ledger::{Effect, Entry, Episode, Lease, Level, Outcome, Victim};
 use crate::process::{Cgroup, Target};
 use crate::rule::Rule;
@@ -196,11 +196,11 @@ impl<H: Host> Verifier<'_, H> {
             let (Some(cgroup), Some(unit), false) = (cgroup_of(&lease), unit, undone.contains(&lease.id)) else {
                 continue;
             };
-            match self.host.standing(&cgroup, value, unit) {
+            match self.host.limit_state(&cgroup, value, unit) {
                 // The episode finds a removed cgroup, and the next round retries a failed request to systemd.
-                Ok(Standing::Holds) | Err(_) => {}
-                Ok(Standing::TakenBySystemd) => self.set_again(lease, &cgroup),
-                Ok(Standing::Overwritten | Standing::Changed) => {
+                Ok(LimitState::Holds) | Err(_) => {}
+                Ok(LimitState::ResetBySystemd) => self.set_again(lease, &cgroup),
+                Ok(LimitState::Overwritten | LimitState::Changed) => {
                     self.episodes.begin_undo(lease.id, Outcome::Superseded)
                 }
             }

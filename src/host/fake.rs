@@ -4,7 +4,7 @@
 use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
 use super::limit::{CgroupFile, Device, IoKind, IoLimit, IoLimits, Limit, Setting};
 use super::unit::{self, Property, UnitState};
-use super::{CgroupError, Host, HostError, Job, Moment, Reading, Reclaimed, Standing, Suspension, Thread};
+use super::{CgroupError, Host, HostError, Job, LimitState, Moment, Reading, Reclaimed, Suspension, Thread};
 use crate::process::table::TICKS_PER_SECOND;
 use crate::process::{BootId, Cgroup, CgroupIdentity, Details, Identity, Process, ProcessFields};
 use jiff::Timestamp;
@@ -149,21 +149,21 @@ impl FakeCgroup {
         }
     }
 
-    fn standing_io(&mut self, ours: IoLimit, state: &UnitState) -> Standing {
+    fn limit_state_io(&mut self, ours: IoLimit, state: &UnitState) -> LimitState {
         let IoLimit { device, kind, limit } = ours;
         if self.io_limits().get(device, kind) == limit {
-            return Standing::Holds;
+            return LimitState::Holds;
         }
         let live = limit_in(&self.live_io, ours);
         if live == limit {
-            return Standing::Overwritten;
+            return LimitState::Overwritten;
         }
         let former = state.properties.first();
         let former = former.map(|(_, former)| former.limits_of(device, unit::number_in));
         let is_former = former.is_some_and(|former| former.first().copied() == live.0);
         match is_former && limit_in(&self.runtime_io, ours) == limit {
-            true => Standing::TakenBySystemd,
-            false => Standing::Changed,
+            true => LimitState::ResetBySystemd,
+            false => LimitState::Changed,
         }
     }
 
@@ -858,28 +858,28 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn standing(&mut self, cgroup: &Cgroup, value: &Value, state: &UnitState) -> Result<Standing, CgroupError> {
+    fn limit_state(&mut self, cgroup: &Cgroup, value: &Value, state: &UnitState) -> Result<LimitState, CgroupError> {
         let found = self.verify_cgroup(cgroup)?;
         let Value::Cgroup(ours) = value else {
-            return Ok(Standing::Holds);
+            return Ok(LimitState::Holds);
         };
         if let Setting::IoLimit(ours) = ours {
-            return Ok(found.standing_io(*ours, state));
+            return Ok(found.limit_state_io(*ours, state));
         }
         let file = ours.file();
         if found.settings.get(&file) == Some(ours) {
-            return Ok(Standing::Holds);
+            return Ok(LimitState::Holds);
         }
         let live = found.live.get(&file);
         if live == Some(ours) {
-            return Ok(Standing::Overwritten);
+            return Ok(LimitState::Overwritten);
         }
         let live = live.map_or(DEFAULT.to_owned(), Setting::to_string);
         let is_former = state.properties.iter().any(|(former, _)| *former == live);
         let is_on_record = found.runtime.as_ref().and_then(|runtime| runtime.get(&file)) == Some(ours);
         Ok(match is_former && is_on_record {
-            true => Standing::TakenBySystemd,
-            false => Standing::Changed,
+            true => LimitState::ResetBySystemd,
+            false => LimitState::Changed,
         })
     }
 

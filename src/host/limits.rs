@@ -5,7 +5,7 @@ use super::knob::{Knob, Value};
 use super::limit::Setting;
 use super::systemd::{self, Systemd};
 use super::unit::{self, UnitState};
-use super::{Reading, Reclaimed, Standing};
+use super::{LimitState, Reading, Reclaimed};
 use crate::process::{BootId, Cgroup};
 use std::io;
 use std::path::Path;
@@ -141,11 +141,11 @@ impl Limits {
     }
 
     /// # Errors
-    /// As [`super::Host::standing`].
-    pub fn standing(&self, cgroup: &Cgroup, value: &Value, state: &UnitState) -> Result<Standing, CgroupError> {
+    /// As [`super::Host::limit_state`].
+    pub fn limit_state(&self, cgroup: &Cgroup, value: &Value, state: &UnitState) -> Result<LimitState, CgroupError> {
         let files = self.files()?;
         let Value::Cgroup(setting) = value else {
-            return Ok(Standing::Holds);
+            return Ok(LimitState::Holds);
         };
         // A file with the expected value needs no D-Bus call.
         let found = match setting {
@@ -153,11 +153,11 @@ impl Limits {
             _ => files.get(cgroup, setting.file())?,
         };
         if found == *setting {
-            return Ok(Standing::Holds);
+            return Ok(LimitState::Holds);
         }
-        let found = self.ask(&state.unit, |systemd| systemd.standing(state, setting))?;
+        let found = self.ask(&state.unit, |systemd| systemd.limit_state(state, setting))?;
         files.verify(cgroup)?;
-        Ok(found.unwrap_or(Standing::Overwritten))
+        Ok(found.unwrap_or(LimitState::Overwritten))
     }
 
     /// # Errors

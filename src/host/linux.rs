@@ -8,7 +8,8 @@ use super::suspension::{Freezers, Suspension};
 use super::trial::{self, CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_SYS_RESOURCE, Trials};
 use super::unit::UnitState;
 use super::{
-    CgroupError, Host, HostError, Job, JobRunner, Moment, Reading, Reclaimed, Standing, Thread, pageout, self_priority,
+    CgroupError, Host, HostError, Job, JobRunner, LimitState, Moment, Reading, Reclaimed, Thread, pageout,
+    self_priority,
 };
 use crate::process::bounded::{self, BoundedCalls};
 use crate::process::kernel_threads::KernelThreads;
@@ -313,8 +314,8 @@ impl Host for LinuxHost {
         self.limits.restore(cgroup, value, unit)
     }
 
-    fn standing(&mut self, cgroup: &Cgroup, value: &Value, unit: &UnitState) -> Result<Standing, CgroupError> {
-        self.limits.standing(cgroup, value, unit)
+    fn limit_state(&mut self, cgroup: &Cgroup, value: &Value, unit: &UnitState) -> Result<LimitState, CgroupError> {
+        self.limits.limit_state(cgroup, value, unit)
     }
 
     fn restore_unit(&mut self, unit: &UnitState, ours: &Value, next: Option<&Value>) -> Result<bool, CgroupError> {

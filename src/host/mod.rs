@@ -81,10 +81,10 @@ pub struct Reading {
 
 /// Whether a limit of a unit's cgroup is still in place, and what changed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum LimitState {
     Holds,
     /// systemd restored the former value, as a reload does for a unit with a persistent drop-in for the same property.
-    TakenBySystemd,
+    ResetBySystemd,
     /// Another program wrote the cgroup's file; the property in systemd is unchanged.
     Overwritten,
     /// Another program changed the property of the unit.
@@ -212,7 +212,7 @@ pub trait Host {
     ///
     /// # Errors
     /// When the cgroup is gone or was replaced, or systemd cannot be asked.
-    fn standing(&mut self, _cgroup: &Cgroup, _value: &Value, _unit: &UnitState) -> Result<Standing, CgroupError> {
+    fn limit_state(&mut self, _cgroup: &Cgroup, _value: &Value, _unit: &UnitState) -> Result<LimitState, CgroupError> {
         Err(CgroupError::NoHierarchy)
     }
 

@@ -6,7 +6,7 @@
 //! the drop-in if there was none before. `RevertUnitFiles` does not work here, because it also removes the
 //! administrator's overrides in `/etc`.
 
-use super::Standing;
+use super::LimitState;
 use super::limit::{Device, Setting};
 use super::unit::{self, Property, UnitState};
 use std::fs;
@@ -144,21 +144,21 @@ impl Systemd {
     ///
     /// # Errors
     /// When systemd cannot be asked.
-    pub fn standing(&mut self, state: &UnitState, ours: &Setting) -> Result<Standing, zbus::Error> {
+    pub fn limit_state(&mut self, state: &UnitState, ours: &Setting) -> Result<LimitState, zbus::Error> {
         let (setting, ours) = (ours, wanted(ours));
         let live = self.now(&state.unit, &ours)?;
-        let mut standing = Standing::Overwritten;
+        let mut limit_state = LimitState::Overwritten;
         for (((name, ours), live), (_, former)) in ours.iter().zip(&live).zip(&state.properties) {
             if has_part(name, live, ours, setting) {
                 continue;
             }
             let is_former = has_part(name, live, former, setting);
             if !is_former || drop_in_with(&state.unit, name, ours, setting).is_none() {
-                return Ok(Standing::Changed);
+                return Ok(LimitState::Changed);
             }
-            standing = Standing::TakenBySystemd;
+            limit_state = LimitState::ResetBySystemd;
         }
-        Ok(standing)
+        Ok(limit_state)
     }
 
     /// Replaces evenkeel's setting in each property and drop-in of a unit that still has it, by `next` or, without

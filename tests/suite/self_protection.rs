@@ -14,15 +14,15 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The protection of a daemon, from procfs (proc(5)).
 #[derive(Debug, PartialEq)]
-struct Standing {
+struct Protection {
     oom_score_adj: i32,
     /// The nice values of all threads.
     nice_values: BTreeSet<i32>,
     is_memory_locked: bool,
 }
 
-impl Standing {
-    fn of(daemon: &Daemon) -> Standing {
+impl Protection {
+    fn of(daemon: &Daemon) -> Protection {
         let folder = format!("/proc/{}", daemon.pid());
         let read = |name: &str| std::fs::read_to_string(format!("{folder}/{name}")).expect("evenkeel runs");
         let tasks = std::fs::read_dir(format!("{folder}/task")).expect("evenkeel runs");
@@ -44,7 +44,7 @@ impl Standing {
                 .parse::<u64>()
                 .ok()
         });
-        Standing {
+        Protection {
             oom_score_adj: read("oom_score_adj").trim().parse().expect("a number"),
             nice_values: stats.map(nice_value).collect(),
             is_memory_locked: locked.expect("a size in kB") > 0,
@@ -68,7 +68,7 @@ fn no_self_protection_leaves_the_daemon_as_it_started() {
     let protected = start(&homes[1], &[]);
     let own = capabilities(None).expect("own capabilities").effective;
     eventually("evenkeel to protect itself", TIMEOUT, || {
-        let expected = Standing {
+        let expected = Protection {
             oom_score_adj: if own.contains(CapabilitySet::SYS_RESOURCE) {
                 -900
             } else {
@@ -77,12 +77,12 @@ fn no_self_protection_leaves_the_daemon_as_it_started() {
             nice_values: BTreeSet::from([-10, 0]),
             is_memory_locked: true,
         };
-        (Standing::of(&protected) == expected).then_some(())
+        (Protection::of(&protected) == expected).then_some(())
     });
-    let expected = Standing {
+    let expected = Protection {
         oom_score_adj: 0,
         nice_values: BTreeSet::from([0]),
         is_memory_locked: false,
     };
-    assert_eq!(Standing::of(&unprotected), expected);
+    assert_eq!(Protection::of(&unprotected), expected);
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-/// What the kernel writes where there is no limit.
+/// The kernel's word for no limit.
 const MAX: &str = "max";
 /// The kernel's own period of `cpu.max`, and what a quota without a period means.
 pub const DEFAULT_PERIOD_MICROS: u64 = 100_000;

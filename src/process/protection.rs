@@ -95,7 +95,7 @@ pub const BUILT_IN: &[Protection] = &[
     },
 ];
 
-/// What must have been read before `recognise` can answer.
+/// The fields that [`recognise`] needs.
 pub const NEEDS: ProcessFields = ProcessFields::EXE.union(ProcessFields::CGROUP);
 
 /// Directories that only an administrator can write. An executable elsewhere is not protected by its name.

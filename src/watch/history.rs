@@ -356,7 +356,7 @@ impl History {
             forgotten |= metric.series.len() < before;
         }
         if forgotten {
-            // Of what is asked for by name it stays known who publishes it.
+            // A metric that is read by name keeps its sources.
             let read_set = &self.read_set;
             self.metrics
                 .retain(|name, metric| !metric.series.is_empty() || read_set.is_named(name));

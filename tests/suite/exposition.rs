@@ -1,4 +1,4 @@
-//! What is scraped: judged by a strict parser.
+//! The exposition passes a strict parser.
 
 use std::time::Duration;
 

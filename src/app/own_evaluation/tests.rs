@@ -311,7 +311,7 @@ fn without_rules_one_empty_set_is_complete() {
     assert_eq!(daemon.evaluation.next_due(), None);
 }
 
-/// What is answered to the one condition: whether it holds, and the second of the sample.
+/// The result of the only condition: whether it holds, and the second of the sample.
 fn ask(daemon: &Daemon, condition: &str) -> (bool, i64) {
     let answer = daemon.evaluation.answer(condition, daemon.boot()).unwrap();
     (answer.holds, answer.sample_at.as_secs() as i64 - BOOT.as_secs() as i64)

@@ -8,7 +8,7 @@ use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "node_arp_entries";
 
 pub const INFO: CollectorInfo = CollectorInfo::on("arp", Pace::Slow, "ARP entries", METRICS, |options| {

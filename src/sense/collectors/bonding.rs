@@ -5,7 +5,7 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_attribute, read_text};
 use crate::sense::runtime::roots::Roots;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "node_bonding_active node_bonding_slaves";
 
 pub const INFO: CollectorInfo = CollectorInfo::on("bonding", Pace::Slow, "bonds of network devices", METRICS, |_| {

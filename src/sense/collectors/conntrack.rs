@@ -7,7 +7,7 @@ use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_nf_conntrack_entries node_nf_conntrack_entries_limit node_nf_conntrack_stat_drop \
     node_nf_conntrack_stat_early_drop node_nf_conntrack_stat_found node_nf_conntrack_stat_ignore \

@@ -9,7 +9,7 @@ use crate::sense::runtime::ttl_cache::TtlCache;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_cpu_core_throttles_total node_cpu_guest_seconds_total node_cpu_package_throttles_total \
     node_cpu_seconds_total";

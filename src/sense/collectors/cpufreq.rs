@@ -5,7 +5,7 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, list_names, read_number};
 use crate::sense::runtime::roots::Roots;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_cpu_frequency_hertz node_cpu_frequency_max_hertz node_cpu_frequency_min_hertz \
     node_cpu_scaling_frequency_hertz node_cpu_scaling_frequency_max_hertz node_cpu_scaling_frequency_min_hertz";

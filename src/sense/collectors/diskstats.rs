@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_disk_ata_rotation_rate_rpm node_disk_ata_write_cache node_disk_ata_write_cache_enabled \
     node_disk_device_mapper_info node_disk_discard_time_seconds_total node_disk_discarded_sectors_total \

@@ -5,7 +5,7 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{Attributes, ReadError};
 use crate::sense::runtime::roots::Roots;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "node_dmi_info";
 
 pub const INFO: CollectorInfo = CollectorInfo::on(

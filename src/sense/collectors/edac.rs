@@ -6,7 +6,7 @@ use crate::sense::runtime::kernel_file::{ReadError, list_names, read_number};
 use crate::sense::runtime::roots::Roots;
 use std::path::Path;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_edac_correctable_errors_total node_edac_csrow_correctable_errors_total \
     node_edac_csrow_uncorrectable_errors_total node_edac_uncorrectable_errors_total";

@@ -5,7 +5,7 @@ use crate::family::Family;
 use crate::sense::runtime::kernel_file::{ReadError, parse_number, read_record};
 use crate::sense::runtime::roots::Roots;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "node_entropy_available_bits node_entropy_pool_size_bits";
 
 pub const INFO: CollectorInfo =

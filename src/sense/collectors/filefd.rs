@@ -6,7 +6,7 @@ use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "node_filefd_allocated node_filefd_maximum";
 
 pub const INFO: CollectorInfo =

@@ -13,7 +13,7 @@ use statfs::{FsUsage, StatfsClient};
 use std::collections::HashSet;
 use std::path::Path;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_filesystem_avail_bytes node_filesystem_device_error node_filesystem_files node_filesystem_files_free \
     node_filesystem_free_bytes node_filesystem_readonly node_filesystem_size_bytes";

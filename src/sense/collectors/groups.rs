@@ -19,7 +19,7 @@ use group::{Group, Groups};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     evenkeel_group_context_switches_total evenkeel_group_cpu_seconds_total evenkeel_group_major_page_faults_total \
     evenkeel_group_minor_page_faults_total evenkeel_group_oldest_start_time_seconds evenkeel_group_open_fds \

@@ -7,7 +7,7 @@ use crate::sense::runtime::roots::Roots;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_hwmon_beep_enabled node_hwmon_chip_names node_hwmon_fan_rpm node_hwmon_in_volts \
     node_hwmon_power_average_watt node_hwmon_sensor_label node_hwmon_temp_celsius node_hwmon_temp_crit_celsius \

@@ -5,7 +5,7 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::roots::Roots;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "node_interrupts_total";
 
 pub const INFO: CollectorInfo = CollectorInfo::off(

@@ -6,7 +6,7 @@ use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "node_load1 node_load15 node_load5";
 
 pub const INFO: CollectorInfo = CollectorInfo::on("loadavg", Pace::Fast, "load averages", METRICS, |_| {

@@ -5,7 +5,7 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::roots::Roots;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "node_md_blocks node_md_blocks_synced node_md_disks node_md_disks_required node_md_state";
 
 pub const INFO: CollectorInfo =

@@ -8,7 +8,7 @@ use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
 use std::sync::Arc;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_memory_Active_anon_bytes node_memory_Active_bytes node_memory_Active_file_bytes \
     node_memory_AnonHugePages_bytes node_memory_AnonPages_bytes node_memory_Balloon_bytes node_memory_Bounce_bytes \

@@ -6,7 +6,7 @@ use crate::family::{Family, MetricKind, label};
 use crate::sense::runtime::kernel_file::{Attributes, ReadError, file_name, list_entries};
 use crate::sense::runtime::roots::Roots;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_network_address_assign_type node_network_carrier node_network_carrier_changes_total \
     node_network_carrier_down_changes_total node_network_carrier_up_changes_total node_network_device_id \

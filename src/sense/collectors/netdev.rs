@@ -9,7 +9,7 @@ use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
 use std::time::Instant;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_network_receive_bytes_total node_network_receive_compressed_total node_network_receive_drop_total \
     node_network_receive_errs_total node_network_receive_fifo_total node_network_receive_frame_total \

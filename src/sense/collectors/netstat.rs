@@ -9,7 +9,7 @@ use crate::sense::runtime::roots::Roots;
 use regex::Regex;
 use std::sync::Arc;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_netstat_Icmp6_InErrors node_netstat_Icmp6_InMsgs node_netstat_Icmp6_OutMsgs node_netstat_Icmp_InErrors \
     node_netstat_Icmp_InMsgs node_netstat_Icmp_OutMsgs node_netstat_Ip6_InOctets node_netstat_Ip6_OutOctets \
@@ -108,7 +108,7 @@ fn parse_snmp6(
 /// The state between two reads.
 pub struct Netstat {
     wanted: Regex,
-    /// Of the files `netstat` and `snmp`.
+    /// The columns of the files `netstat` and `snmp`.
     columns: [NameCache<Columns>; 2],
     snmp6: NameCache<Option<Arc<Descriptor>>>,
 }

@@ -7,7 +7,7 @@ use crate::sense::runtime::roots::Roots;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "node_os_info node_os_version";
 
 pub const INFO: CollectorInfo = CollectorInfo::on("os", Pace::Slow, "distribution", METRICS, |_| Box::new(read_os));

@@ -7,7 +7,7 @@ use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_pressure_cpu_waiting_seconds_total node_pressure_io_stalled_seconds_total \
     node_pressure_io_waiting_seconds_total node_pressure_memory_stalled_seconds_total \

@@ -6,7 +6,7 @@ use crate::family::Family;
 use crate::sense::runtime::kernel_file::ReadError;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     process_cpu_seconds_total process_max_fds process_open_fds process_resident_memory_bytes \
     process_start_time_seconds process_virtual_memory_bytes";

@@ -6,7 +6,7 @@ use crate::sense::runtime::kernel_file::{ReadError, list_names, read_parsed, rea
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_processes_max_processes node_processes_max_threads node_processes_pids node_processes_state \
     node_processes_threads node_processes_threads_state";

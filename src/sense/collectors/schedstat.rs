@@ -6,7 +6,7 @@ use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_schedstat_running_seconds_total node_schedstat_timeslices_total node_schedstat_waiting_seconds_total";
 

@@ -8,7 +8,7 @@ use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
 use std::sync::Arc;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_sockstat_FRAG6_inuse node_sockstat_FRAG6_memory node_sockstat_FRAG_inuse node_sockstat_FRAG_memory \
     node_sockstat_RAW6_inuse node_sockstat_RAW_inuse node_sockstat_TCP6_inuse node_sockstat_TCP_alloc \

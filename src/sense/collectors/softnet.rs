@@ -6,7 +6,7 @@ use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "node_softnet_dropped_total node_softnet_processed_total node_softnet_times_squeezed_total";
 
 pub const INFO: CollectorInfo = CollectorInfo::on(

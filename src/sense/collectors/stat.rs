@@ -7,7 +7,7 @@ use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_boot_time_seconds node_context_switches_total node_forks_total node_intr_total node_procs_blocked \
     node_procs_running";

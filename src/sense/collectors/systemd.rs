@@ -11,7 +11,7 @@ use bus::{Bus, Unit};
 use options::SystemdOptions;
 use regex::Regex;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_systemd_service_restart_total node_systemd_socket_accepted_connections_total \
     node_systemd_socket_current_connections node_systemd_socket_refused_connections_total \

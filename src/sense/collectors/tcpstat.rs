@@ -7,7 +7,7 @@ use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "node_tcp_connection_states";
 
 pub const INFO: CollectorInfo = CollectorInfo::off("tcpstat", Pace::Slow, "TCP sockets per state", METRICS, |_| {

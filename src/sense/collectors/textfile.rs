@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "node_textfile_mtime_seconds node_textfile_scrape_error";
 
 pub const INFO: CollectorInfo = CollectorInfo::on(

@@ -5,7 +5,7 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, list_names, read_attribute, read_number};
 use crate::sense::runtime::roots::Roots;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "node_cooling_device_cur_state node_cooling_device_max_state node_thermal_zone_temp";
 
 pub const INFO: CollectorInfo =

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::time::Instant;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_time_clocksource_available_info node_time_clocksource_current_info node_time_seconds \
     node_time_zone_offset_seconds";

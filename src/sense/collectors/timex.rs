@@ -5,7 +5,7 @@ use crate::family::Family;
 use crate::sense::runtime::kernel_file::ReadError;
 use nix::libc;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_timex_estimated_error_seconds node_timex_frequency_adjustment_ratio node_timex_loop_time_constant \
     node_timex_maxerror_seconds node_timex_offset_seconds node_timex_pps_calibration_total \

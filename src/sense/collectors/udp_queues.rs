@@ -6,7 +6,7 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
 use crate::sense::runtime::roots::Roots;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "node_udp_queues";
 
 pub const INFO: CollectorInfo = CollectorInfo::on(

@@ -3,7 +3,7 @@
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "node_uname_info";
 
 pub const INFO: CollectorInfo = CollectorInfo::on("uname", Pace::Slow, "kernel and host name", METRICS, |_| {

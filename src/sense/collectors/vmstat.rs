@@ -9,7 +9,7 @@ use crate::sense::runtime::roots::Roots;
 use regex::Regex;
 use std::sync::Arc;
 
-/// What it publishes.
+/// The published metrics.
 const METRICS: &str = "\
     node_vmstat_oom_kill node_vmstat_pgfault node_vmstat_pgmajfault node_vmstat_pgpgin node_vmstat_pgpgout \
     node_vmstat_pswpin node_vmstat_pswpout node_vmstat_*";

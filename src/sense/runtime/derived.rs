@@ -7,7 +7,7 @@ use crate::family::{DescriptorPool, Family, Histogram, MetricKind, Point, Sample
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What this file publishes.
+/// The published metrics.
 pub const METRICS: &str = "\
     evenkeel_cpu_busy_ratio evenkeel_cpu_busy_ratio_distribution_bucket evenkeel_cpu_busy_ratio_distribution_count \
     evenkeel_cpu_busy_ratio_distribution_sum evenkeel_filesystem_used_ratio evenkeel_memory_used_ratio \

@@ -7,7 +7,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct DeviceRate {
     pub device: SmolStr,
-    /// Of the first and the second counter. `None` for a new device and for a counter that fell, because a new device
+    /// The rates of the first and the second counter. `None` for a new device and for a counter that fell, because a new device
     /// has taken the name.
     pub per_second: [Option<f64>; 2],
     counts: [u64; 2],

@@ -14,10 +14,10 @@ pub enum HistoryMetric {
     CpuWaiting,
     IoWaiting,
     MemoryWaiting,
-    /// Of the busiest device, because traffic of a bridge passes several devices.
+    /// Bytes of the busiest device, because traffic of a bridge passes several devices.
     Received,
     Sent,
-    /// Of the busiest device, because a disk may lie on another.
+    /// Bytes of the busiest device, because a disk may lie on another.
     DiskRead,
     DiskWritten,
 }

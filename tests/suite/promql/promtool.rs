@@ -25,7 +25,7 @@ pub fn run_promtool(files: &[PathBuf]) -> String {
     text
 }
 
-/// What promtool has to object, by number of the case: what it got instead, or its error.
+/// The objections of promtool by the number of the case: its own result, or its error.
 pub fn objections(file: &Path) -> HashMap<usize, Result<BTreeMap<LabelSet, f64>, String>> {
     let text = run_promtool(&[file.to_owned()]);
     let sample = regex::Regex::new(r#"(\{(?:[^"}]|"[^"]*")*\}) ([^,\s]+)"#).unwrap();

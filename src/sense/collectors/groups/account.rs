@@ -15,7 +15,7 @@ pub const COUNTERS: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters(pub [Option<u64>; COUNTERS]);
 
-/// What the members of a group used while they were members.
+/// The resource use of a group's members during their membership.
 #[derive(Debug, Default)]
 pub struct Account {
     totals: [u64; COUNTERS],

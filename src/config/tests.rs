@@ -418,7 +418,7 @@ fn a_hold_that_own_evaluation_does_not_outpace_is_told() {
 }
 
 #[test]
-fn what_is_built_in_is_what_ships() {
+fn built_in_files_are_the_shipped_ones() {
     let embedded = Config::embedded().unwrap();
     assert_eq!(embedded.warnings, []);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -152,10 +152,10 @@ mod tests {
 
     /// Runs in a separate process, because threads of other tests run code concurrently.
     #[test]
-    fn what_the_start_ran_leaves_memory_and_comes_back_when_it_is_called() {
+    fn startup_pages_are_released_and_come_back() {
         const ALONE: &str = "EVENKEEL_TEST_ALONE";
         if std::env::var_os(ALONE).is_none() {
-            let name = "host::self_priority::tests::what_the_start_ran_leaves_memory_and_comes_back_when_it_is_called";
+            let name = "host::self_priority::tests::startup_pages_are_released_and_come_back";
             let own = std::env::current_exe().unwrap();
             let run = std::process::Command::new(own)
                 .args([name, "--exact"])

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_held_a_moment_ago_is_remembered_and_no_longer() {
+    fn recent_token_is_remembered_for_a_second() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         fs::write(&path, "s3cret").unwrap();

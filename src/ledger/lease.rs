@@ -452,7 +452,7 @@ mod tests {
 
     /// Found by the random histories.
     #[test]
-    fn thread_started_under_the_lower_lease_gets_the_value_of_its_process() {
+    fn thread_started_under_a_lease_gets_the_value_of_its_process() {
         let (first, mut second) = (nice(1, 10, 0), nice(2, 15, 10));
         if let Effect::Value { saved, .. } = &mut second.effect {
             saved.push(SavedValue {

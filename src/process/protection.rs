@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn executables_and_units_earn_protection_and_borrowed_names_do_not() {
+    fn executables_and_units_are_protected_and_other_names_are_not() {
         check(Some("/usr/sbin/sshd"), None, Some("sshd"));
         check(Some("/home/mallory/sshd"), None, None);
         check(None, Some("/system.slice/ssh.service"), Some("sshd"));

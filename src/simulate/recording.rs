@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_recording_is_refused() {
+    fn invalid_recording_is_rejected() {
         assert!(read(b"{}").is_err());
         let mut host = FakeHost::new(1, Timestamp::UNIX_EPOCH);
         let mut recording = record(&mut host, vec![], |_| ()).unwrap();

@@ -576,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn recording_rules_feed_the_rules_after_them_and_end_with_their_input() {
+    fn recording_rules_feed_later_rules_and_end_with_their_input() {
         let (mut evaluator, mut history) = evaluator(
             "{name: g, rules: [{record: 'b:c', expr: 'a > 5', labels: {extra: x}}, {alert: High, expr: 'b:c'}, \
              {alert: Chained, expr: 'ALERTS{alertstate=\"firing\", alertname=\"High\"}'}]}",

@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn who_publishes_a_named_metric_stays_known() {
+    fn named_metric_keeps_its_sources() {
         let mut read_set = read_set(&[("a", 0)]);
         read_set.add(&[], 0);
         let mut history = History::new(read_set);

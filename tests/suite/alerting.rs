@@ -67,7 +67,7 @@ fn evenkeel_evaluates_them_as_prometheus_does() {
 }
 
 #[test]
-fn every_alert_has_a_test_in_which_it_fires_and_one_in_which_it_does_not() {
+fn every_alert_has_tests_with_and_without_it_firing() {
     let mut fires = BTreeSet::new();
     let mut rests = BTreeSet::new();
     for name in names(&root().join("alerting"), ".rules.test.yml") {
@@ -163,7 +163,7 @@ fn runbooks_name_the_rule_that_answers() {
 }
 
 #[test]
-fn promtool_accepts_the_prometheus_configuration_and_it_reads_every_rule_file() {
+fn promtool_accepts_the_configuration_with_every_rule_file() {
     let said = check("promtool", &["check", "config", "prometheus.yml"]);
     for file in rule_files() {
         let name = file.file_name().expect("a file").to_string_lossy().into_owned();

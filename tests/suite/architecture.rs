@@ -214,7 +214,7 @@ fn files_open_with_what_they_own() {
 }
 
 #[test]
-fn what_is_unsafe_is_where_no_crate_wraps_a_call() {
+fn unsafe_code_is_only_where_no_crate_wraps_a_call() {
     let mut found: Vec<String> = files()
         .into_iter()
         .filter(|(_, code)| code.contains("unsafe {"))

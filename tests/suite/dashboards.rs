@@ -116,7 +116,7 @@ fn data_source_job_and_instance_can_be_chosen() {
 }
 
 #[test]
-fn panels_have_title_description_unit_legend_and_the_chosen_source() {
+fn panels_have_title_description_unit_legend_and_source() {
     each_panel(|about, panel| {
         for key in ["title", "description"] {
             assert!(!text(panel, key).trim().is_empty(), "{about} has no {key}");

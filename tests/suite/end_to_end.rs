@@ -228,7 +228,7 @@ fn dry_run_changes_nothing_and_says_what_would_have() {
 }
 
 #[test]
-fn killed_with_a_lease_it_restores_when_started_after_the_resolve() {
+fn killed_daemon_restores_when_started_after_the_resolve() {
     let mut all = Loop::start("[{nice: 15}]", Condition::BusyBurner, &["--enforce"]);
     let before = all.burner.nice_values();
 

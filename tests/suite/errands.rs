@@ -126,17 +126,17 @@ fn every_fault_ends_in_one_grant_and_one_release(broker: &Broker) {
 }
 
 #[test]
-fn every_fault_of_a_plain_allocator_ends_in_one_grant_and_one_release() {
+fn every_fault_of_a_plain_allocator_ends_in_one_release() {
     every_fault_ends_in_one_grant_and_one_release(&Broker::plain());
 }
 
 #[test]
-fn every_fault_of_an_allocator_with_tls_ends_in_one_grant_and_one_release() {
+fn every_fault_of_a_tls_allocator_ends_in_one_release() {
     every_fault_ends_in_one_grant_and_one_release(&Broker::with_tls());
 }
 
 #[test]
-fn what_a_killed_daemon_asked_for_is_given_back_by_the_next() {
+fn next_daemon_releases_allocations_of_a_killed_one() {
     let broker = Broker::plain();
     let home = Home::new("rules: []\n");
     home.write("rules/test.yml", &rules(&allocate(&broker, home.path())));
@@ -260,7 +260,7 @@ fn a_command_gets_the_alert_as_data_and_is_taken_back() {
 }
 
 #[test]
-fn a_command_is_ended_in_time_with_its_children_and_bounded_in_what_it_says() {
+fn command_has_a_timeout_and_bounded_output() {
     let home = Home::new("rules: []\n");
     let folder = home.path().display().to_string();
     let text = format!("trap '' TERM; sleep 1000 & echo $! >{folder}/child; yes endless");

@@ -65,7 +65,7 @@ fn health_is_told_to_get_and_head() {
 
 /// Only the page requests a sample then.
 #[test]
-fn without_rules_the_status_is_of_now_and_the_curves_of_every_second() {
+fn status_without_rules_is_current_and_charts_are_complete() {
     let home = Home::new("rules: []\n");
     home.write("evenkeel.yml", "rule_files: []\n");
     let evenkeel = home.start(&[]);

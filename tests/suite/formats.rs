@@ -164,7 +164,7 @@ fn objections(metrics: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn promtool_objects_to_nothing_that_node_exporter_does_not_do_either() {
+fn promtool_has_only_objections_that_node_exporter_shares() {
     let home = Home::new("rules: []\n");
     let flags = ["--collector.interrupts", "--collector.processes", "--collector.tcpstat"];
     let evenkeel = home.start(&flags);

@@ -96,7 +96,7 @@ fn fire_until_refused(evenkeel: &Daemon) {
 }
 
 #[test]
-fn a_full_disk_refuses_what_is_new_undoes_what_is_held_and_needs_no_restart() {
+fn full_disk_refuses_new_steps_and_reverts_leases() {
     let comm = comm("full");
     let home = Home::new(&rules(&comm));
     let disk = Disk::mount(&home, 1024);
@@ -129,7 +129,7 @@ fn a_full_disk_refuses_what_is_new_undoes_what_is_held_and_needs_no_restart() {
 }
 
 #[test]
-fn a_read_only_disk_is_read_what_is_held_is_undone_and_it_is_written_again_without_a_restart() {
+fn read_only_disk_reverts_leases_and_recovers() {
     let comm = comm("readonly");
     let home = Home::new(&rules(&comm));
     let disk = Disk::mount(&home, 8192);
@@ -187,7 +187,7 @@ fn a_ledger_that_another_process_holds_is_waited_for() {
 }
 
 #[test]
-fn a_broken_ledger_is_set_aside_by_name_and_its_leases_are_restored() {
+fn corrupt_ledger_is_set_aside_and_its_leases_are_restored() {
     let comm = comm("broken");
     let home = Home::new(&rules(&comm));
     let burner = Burner::start(&comm);

@@ -76,7 +76,7 @@ const IN_PLACES: [&str; 8] = [
 ];
 
 #[test]
-fn what_the_mixin_asks_for_is_published() {
+fn series_of_the_mixin_are_published() {
     let home = Home::new("rules: []\n");
     let evenkeel = home.start(&[]);
     let missing = || -> Vec<String> {

@@ -414,7 +414,7 @@ fn regex_of(text: &str) -> String {
 }
 
 #[test]
-fn a_borrowed_name_earns_neither_protection_nor_a_selection_by_path() {
+fn name_of_another_program_gives_no_protection_or_selection() {
     let impostor = Impostor::start(b"sshd", "", "imitation");
     let mut host = live_host();
     let mut process = host.process(impostor.pid()).expect("it runs");
@@ -469,7 +469,7 @@ fn the_dead_are_not_chosen_and_half_dead_ones_not_touched() {
 }
 
 #[test]
-fn what_dies_or_runs_another_program_meanwhile_is_left_alone() {
+fn process_that_exits_or_execs_meanwhile_is_left_alone() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for (name, other) in [("evk-here", "evk-there"), ("evk-there", "evk-here")] {
         let path = folder.path().join(name);

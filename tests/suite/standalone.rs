@@ -106,7 +106,7 @@ fn a_burner_and_a_hog_lead_to_their_plans_within_one_evaluation() {
 }
 
 #[test]
-fn a_pending_alert_waits_for_the_rest_of_its_time_after_a_restart() {
+fn pending_alert_waits_the_rest_of_its_for_after_a_restart() {
     const FOR: Duration = Duration::from_secs(16);
     let [burner_name, hog_name] = names('r');
     let home = home(

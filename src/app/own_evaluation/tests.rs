@@ -171,7 +171,7 @@ fn an_alert_that_is_over_after_a_restart_ends_at_once() {
 }
 
 #[test]
-fn a_pending_alert_that_is_over_after_a_restart_waits_its_whole_time() {
+fn pending_alert_that_ended_at_a_restart_waits_its_whole_for() {
     let rules = || orders(&group("{alert: A, expr: a > 5, for: 10s}"), &[]);
     let mut daemon = daemon(rules());
     daemon.run(9, 9.0);
@@ -239,7 +239,7 @@ fn a_metric_that_comes_late_is_waited_for() {
 }
 
 #[test]
-fn what_waits_for_samples_outlasts_a_second_restart() {
+fn undecided_alert_survives_a_second_restart() {
     let rules = || orders(&group("{alert: A, expr: 'avg_over_time(a[60s]) > 5'}"), &[]);
     let mut daemon = daemon(rules());
     daemon.run(20, 9.0);
@@ -267,7 +267,7 @@ fn an_early_sample_confirms_nothing_after_a_restart() {
 }
 
 #[test]
-fn a_rule_that_a_reload_removes_ends_what_it_had_before_the_restart() {
+fn removed_rule_ends_its_alerts_from_before_the_restart() {
     let rules = || orders(&group("{alert: A, expr: 'avg_over_time(a[60s]) > 5'}"), &[]);
     let mut daemon = daemon(rules());
     daemon.run(20, 9.0);

@@ -84,7 +84,7 @@ const NICED: &str = "- name: the busiest two rest, and get back what they had
 ";
 
 #[test]
-fn what_is_expected_and_happens_is_fine() {
+fn expected_events_pass() {
     check(NICED, &[]);
     let report = play(NICED);
     assert_eq!((report.tests, report.checks), (1, 12));

@@ -4,8 +4,8 @@
 
 use super::alert::{Alert, Source, Status};
 use super::decode::{DecodeError, Envelope, InvalidEntry, decode};
-use crate::http::response::{self, HttpResponse};
 use crate::http::log_limit::{LogLimit, Permit};
+use crate::http::response::{self, HttpResponse};
 use crate::http::{Access, BodyError, Denied, Limits, Peer, discard, read_body, serve};
 use crate::telemetry::Telemetry;
 use hyper::body::{Body, Bytes, Incoming};

@@ -5,7 +5,7 @@ use super::steps::{StepContext, StepPlanner};
 use super::transaction::{Action, ActionContext, shown};
 use crate::act::apply::{self, Prepared, StepResult};
 use crate::act::{descendants, guard, limit};
-use crate::host::{Host, Knob, Reading, LimitState, Value, unit};
+use crate::host::{Host, Knob, LimitState, Reading, Value, unit};
 use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Record, SavedValue, lease};
 use crate::process::{Candidate, Cgroup, Process, Target};
 use crate::rule::Step;

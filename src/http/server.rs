@@ -2,8 +2,8 @@
 //! TLS; HTTP/2 is used if TLS negotiated it, otherwise HTTP/1.
 
 use super::access::Access;
-use super::response::HttpResponse;
 use super::log_limit::{LogLimit, Permit};
+use super::response::HttpResponse;
 use super::web_file::Active;
 use hyper::Request;
 use hyper::body::Incoming;

@@ -1,4 +1,7 @@
-//! Tests of configurations in real directories, and of the shipped one.
+//! Tests of configurations in real directories, and of the shipped one. The golden files of `diagnostics` hold what is
+//! reported about mistakes.
+
+mod diagnostics;
 
 use super::*;
 use crate::sense::groups::group::DEFAULT_METRICS;
@@ -36,17 +39,6 @@ fn load(files: &[(&str, &str)]) -> (Option<Loaded>, Vec<String>) {
         format!("{}{place} {warning}{}", found.file, found.message).replace(&prefix, "")
     });
     (loaded, found.collect())
-}
-
-#[track_caller]
-fn check(config: &str, expected: &[&str]) {
-    let (loaded, found) = load(&[("evenkeel.yml", config), ("token", "secret\n"), ("empty", "\n")]);
-    assert_eq!(found, expected, "{config}");
-    assert_eq!(
-        loaded.is_some(),
-        expected.iter().all(|line| line.contains("warning: ")),
-        "{config}"
-    );
 }
 
 #[test]
@@ -196,229 +188,23 @@ reconcile: {interval: 10s, patience: 1m}
 }
 
 #[test]
-fn mistakes_in_the_configuration_are_found() {
-    check(
-        "mode: enforced\n",
-        &["evenkeel.yml:1:7 `mode` must be one of dry-run, enforce, found `enforced`"],
-    );
-    check(
-        "mod: dry-run\n",
-        &["evenkeel.yml:1:1 unknown key `mod` in the configuration"],
-    );
-    check(
-        "sampling: 1s\n",
-        &["evenkeel.yml:1:11 sampling must be a mapping, found `1s`"],
-    );
-    check(
-        "sampling: {interval: 10ms}\n",
-        &["evenkeel.yml:1:22 `interval` is too short"],
-    );
-    check(
-        "sampling: {interval: 30s}\n",
-        &["evenkeel.yml:1:22 `slow_interval` is shorter than `interval`"],
-    );
-    check(
-        "evaluation_interval: 0s\n",
-        &["evenkeel.yml:1:22 `evaluation_interval` is too short"],
-    );
-    check(
-        "identity: {labels: [a-b]}\n",
-        &["evenkeel.yml:1:21 `a-b` is no label name"],
-    );
-    check(
-        "local: {alertname: x}\n",
-        &["evenkeel.yml:1:20 `alertname` is no label to add"],
-    );
-    check(
-        "local: [x]\n",
-        &["evenkeel.yml:1:8 `local` must be a mapping of names to strings, found a list"],
-    );
-    check(
-        "budget: {final_steps: -1}\n",
-        &["evenkeel.yml:1:23 `final_steps` must be a whole number from 0 to 10000, found `-1`"],
-    );
-    check(
-        "on_exit: leave\n",
-        &["evenkeel.yml:1:10 `on_exit` must be one of restore, keep, found `leave`"],
-    );
-    check(
-        "storage: {retention: {time: 1m, size: 0}}\n",
-        &[
-            "evenkeel.yml:1:29 `time` is too short",
-            "evenkeel.yml:1:39 `size` is too small",
-        ],
-    );
-    check("protect: [{}]\n", &["evenkeel.yml:1:11 a selector without keys"]);
-    check(
-        "protect: [{name: 'a('}]\n",
-        &["evenkeel.yml:1:20 not a regular expression: unclosed group"],
-    );
-    check(
-        "protect: [{pid: '{{ $labels.pid }}'}]\n",
-        &["evenkeel.yml:1:18 a process group cannot use labels of an alert"],
-    );
-    check(
-        "process_groups: [{name: g}]\n",
-        &["evenkeel.yml:1:18 a process group lacks `select`"],
-    );
-    check(
-        "process_groups: [{name: g, select: {name: x}, metrics: [fds]}]\n",
-        &["evenkeel.yml:1:57 `metrics` must be one of swap, context_switches, io, open_fds, found `fds`"],
-    );
-    check(
-        "process_groups: [{name: g, select: {name: x}}, {name: g, select: {group: h}}]\n",
-        &[
-            "evenkeel.yml:1:55 a second group `g`",
-            "evenkeel.yml:1:74 no process group `h`",
-        ],
-    );
-    check("webhook: {token_file: token}\n", &[]);
-    check(
-        "webhook: {allow_unauthenticated: on}\n",
-        &["evenkeel.yml:1:34 `allow_unauthenticated` must be true or false, found `on`"],
-    );
-}
-
-#[test]
-fn token_file_must_hold_a_token() {
-    for (name, problem) in [("nowhere", "cannot read the token file"), ("empty", "is empty")] {
-        let config = format!("webhook: {{token_file: {name}}}\n");
-        let (loaded, found) = load(&[("evenkeel.yml", &config), ("empty", "\n")]);
-        assert!(loaded.is_none());
-        assert_eq!(found.len(), 1);
-        assert!(
-            found[0].starts_with("evenkeel.yml:1:23 ") && found[0].contains(problem),
-            "{found:?}"
-        );
-    }
-}
-
-#[test]
-fn named_files_are_looked_for_beside_the_configuration() {
-    check(
-        "rule_files: [rules/*.yml]\n",
-        &["evenkeel.yml:1:14 warning: `rules/*.yml` matches no file"],
-    );
-    check(
-        "rule_files: [rules/x.yml]\n",
-        &["evenkeel.yml:1:14 no file `rules/x.yml`"],
-    );
-    check(
-        "rule_files: ['rules/***']\n",
-        &["evenkeel.yml:1:14 not a pattern for files: wildcards are either regular `*` or recursive `**`"],
-    );
+fn missing_configuration_is_an_error() {
     let missing = Config::load(Path::new("/nonexistent/evenkeel.yml")).unwrap_err();
     assert_eq!(
         missing[0].message,
         "cannot read the configuration: No such file or directory (os error 2)"
     );
+}
 
+#[test]
+fn file_that_two_patterns_name_is_read_once() {
     let rule = RULE.replace("NAME", "a");
-    let (loaded, found) = load(&[
-        ("evenkeel.yml", "rule_files: [a.yml, '*.yml', ./*.test.yml]\n"),
-        ("a.yml", &rule),
-    ]);
-    // The glob matches the configuration itself, which is an error.
-    assert!(loaded.is_none());
-    assert!(
-        found
-            .iter()
-            .any(|line| line == "evenkeel.yml:1:1 unknown key `rule_files` in a rule file"),
-        "{found:?}"
-    );
     let (loaded, found) = load(&[("evenkeel.yml", "rule_files: [a.yml, a.*]\n"), ("a.yml", &rule)]);
     assert_eq!((loaded.unwrap().rules.rules.len(), found.len()), (1, 0));
 }
 
 #[test]
-fn mistakes_of_all_files_are_reported_together() {
-    let (loaded, found) = load(&[
-        (
-            "evenkeel.yml",
-            "mode: no\nrule_files: [a.yml, b.yml]\nalerting_rule_files: [c.yml]\n",
-        ),
-        ("a.yml", "rules: 7\n"),
-        ("b.yml", &RULE.replace("nice: 5", "nice: 99")),
-        ("c.yml", "groups: 1\n"),
-    ]);
-    assert!(loaded.is_none());
-    let places: Vec<&str> = found.iter().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(places, ["evenkeel.yml:1:7", "c.yml:1:1", "a.yml:1:8", "b.yml:5:20"]);
-}
-
-#[test]
-fn rules_are_judged_against_what_stands_beside() {
-    let rule = RULE.replace("NAME", "a") + "  hold: 1m\n";
-    let alerts = "groups: [{name: g, rules: [{alert: B, expr: node_load1 == 0}, {record: r, expr: node_load1}]}]\n";
-    let alertmanager =
-        "route: {receiver: w, repeat_interval: 5m}\nreceivers: [{name: w, webhook_configs: [{url: x}]}]\n";
-    let config = "rule_files: [a.yml]\nalerting_rule_files: [alerts.yml]\n";
-    let (loaded, found) = load(&[
-        ("evenkeel.yml", config),
-        ("a.yml", &rule),
-        ("alerts.yml", alerts),
-        ("alerting/alertmanager.yml", alertmanager),
-    ]);
-    assert!(loaded.is_some());
-    assert_eq!(
-        found,
-        [
-            "a.yml:3:14 warning: no alerting rule file defines an alert `A`",
-            "a.yml:6:9 warning: `hold` of 60s is not longer than Alertmanager's repeat_interval of 300s",
-        ]
-    );
-    let rule = RULE.replace("NAME", "a") + "  while: 'sum('\n";
-    let (loaded, found) = load(&[("evenkeel.yml", "rule_files: [a.yml]\n"), ("a.yml", &rule)]);
-    assert!(loaded.is_none());
-    assert!(found[0].starts_with("a.yml:6:11 `while` is not PromQL: "), "{found:?}");
-}
-
-#[test]
-fn a_hold_that_own_evaluation_does_not_outpace_is_told() {
-    let rule = |matchers: &str, hold: &str| {
-        let matchers = format!("matchers: [{matchers}]");
-        RULE.replace("NAME", "a")
-            .replace("matchers: ['alertname=\"A\"']", &matchers)
-            + &format!("  hold: {hold}\n")
-    };
-    let alerts = "groups:\n- {name: slow, interval: 2m, rules: [{alert: A, expr: node_load1 > 1, labels: {tier: t, x: '{{ $value }}'}}]}\n\
-                  - {name: fast, rules: [{alert: B, expr: node_load1 > 1}]}\n";
-    let config = "rule_files: [a.yml]\nalerting_rule_files: [alerts.yml]\n";
-    let short = "a.yml:6:9 warning: `hold` of 15s is not longer than 15s, the shortest interval at which alerts are certain to repeat";
-    let slow =
-        "a.yml:6:9 warning: `hold` of 60s is shorter than the 120s after which group `slow` evaluates alert `A` again";
-    for (matchers, hold, expected) in [
-        ("alertname=A", "1m", Some(slow)),
-        ("alertname=A", "2m", None),
-        ("'alertname=~\"A|B\"', x=1", "1m", Some(slow)),
-        ("alertname=A, tier=other", "1m", None),
-        ("alertname=B", "1m", None),
-        ("alertname=B", "15s", Some(short)),
-        ("alertname=B", "16s", None),
-    ] {
-        let (loaded, found) = load(&[
-            ("evenkeel.yml", config),
-            ("a.yml", &rule(matchers, hold)),
-            ("alerts.yml", alerts),
-        ]);
-        assert!(loaded.is_some());
-        assert_eq!(found, Vec::from_iter(expected), "{matchers} {hold}");
-    }
-    // Without alerting rules, unless an Alertmanager is known to repeat sooner.
-    let files = [
-        ("evenkeel.yml", "rule_files: [a.yml]\n"),
-        ("a.yml", &*rule("alertname=A", "15s")),
-        (
-            "alertmanager.yml",
-            "route: {receiver: w, repeat_interval: 10s}\nreceivers: [{name: w, webhook_configs: [{url: x}]}]\n",
-        ),
-    ];
-    assert_eq!(load(&files[..2]).1, [short]);
-    assert_eq!(load(&files).1, [""; 0]);
-}
-
-#[test]
-fn built_in_files_are_the_shipped_ones() {
+fn what_is_built_in_is_what_ships() {
     let embedded = Config::embedded().unwrap();
     assert_eq!(embedded.warnings, []);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -470,69 +256,7 @@ fn target_files_are_reread_and_an_invalid_one_keeps_the_last() {
     check(&["am1"], 0);
 }
 
-#[test]
-fn mistakes_about_alertmanagers_are_found_before_the_start() {
-    let check_one = |entry: &str, expected: &str| check(&format!("alertmanagers:\n- {entry}\n"), &[expected]);
-    check_one("receiver: x", "evenkeel.yml:2:3 no address of an Alertmanager");
-    check_one(
-        "static_configs: [{targets: ['http://am:9093']}]",
-        "evenkeel.yml:2:31 `http://am:9093` is no address of an Alertmanager: HOST:PORT, without scheme and path",
-    );
-    let with = |keys: &str| format!("static_configs: [{{targets: [am]}}]\n  {keys}");
-    check_one(
-        &with("basic_auth: {username: u}"),
-        "evenkeel.yml:3:15 basic authentication has neither of `password` and `password_file`",
-    );
-    check_one(
-        &with("authorization: {credentials: a, credentials_file: token}"),
-        "evenkeel.yml:3:18 the authorization has both of `credentials` and `credentials_file`",
-    );
-    check_one(
-        &with("authorization: {credentials: a}\n  basic_auth: {username: u, password: p}"),
-        "evenkeel.yml:3:18 `basic_auth` and `authorization` set the same header",
-    );
-    check_one(
-        &with("tls_config: {cert_file: token}"),
-        "evenkeel.yml:3:15 a certificate and its key go together",
-    );
-    check(
-        "reconcile: {interval: 30s, patience: 45s}",
-        &["evenkeel.yml:1:38 `patience` is too short: one answer would decide"],
-    );
-    let (_, found) = load(&[(
-        "evenkeel.yml",
-        "alertmanagers: [{static_configs: [{targets: [am]}], authorization: {credentials_file: none}}]\n",
-    )]);
-    assert!(found[0].contains("cannot read none"), "{found:?}");
-}
-
-#[test]
-fn files_of_another_kind_say_where_they_belong() {
-    for (text, expected, help) in [
-        (
-            RULE,
-            "unknown key `rules` in the configuration",
-            "this is a rule file: list it under `rule_files`",
-        ),
-        (
-            "groups: []\n",
-            "unknown key `groups` in the configuration",
-            "this is a file of alerting rules: list it under `alerting_rule_files`",
-        ),
-    ] {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x.yml");
-        fs::write(&path, text).unwrap();
-        let found = Config::load(&path).unwrap_err();
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(
-            (found[0].message.as_str(), found[0].help.as_deref()),
-            (expected, Some(help))
-        );
-    }
-}
-
-/// The documented default of a key: the text between "Default" and the end of the sentence.
+/// What stands between "Default" and the end of the sentence, for every key of these objects that has one.
 fn told_default(object: &crate::schema::Object, key: &str) -> String {
     let about = object.key(key).unwrap().about;
     let default = about.split_once("Default ").map_or("", |(_, rest)| rest);
@@ -546,7 +270,7 @@ fn reference_of_the_configuration_is_that_of_the_code() {
     for object in [
         &CONFIG, &SAMPLING, &WEBHOOK, &IDENTITY, &BUDGET, &STORAGE, &RETENTION, &GROUP,
     ] {
-        let table = crate::schema::markdown(object);
+        let table = crate::schema::tests::markdown(object);
         assert!(
             text.contains(&table),
             "docs/configuration.md wants this table of {}:\n{table}",
@@ -620,7 +344,7 @@ fn reference_of_alertmanagers_is_that_of_the_code() {
         &TLS,
         &RECONCILE,
     ] {
-        let table = crate::schema::markdown(object);
+        let table = crate::schema::tests::markdown(object);
         assert!(
             text.contains(&table),
             "docs/alertmanager.md wants this table of {}:\n{table}",
@@ -638,49 +362,6 @@ fn reference_of_alertmanagers_is_that_of_the_code() {
             ("alertmanagers/all.yml", "- targets: [am:9093]\n"),
         ]);
         assert_eq!(found, [""; 0], "{example}");
-    }
-}
-
-#[test]
-fn metrics_that_nothing_publishes_are_warned_of() {
-    let rule = "rules:\n- name: end\n  matchers: ['alertname=\"A\"']\n  select: {name: x}\n  actions: [{signal: SIGTERM}]\n  \
-                while: 'WHILE'\n";
-    let found = |condition: &str| {
-        let files = [
-            ("evenkeel.yml", "rule_files: [r.yml]\nalerting_rule_files: [a.yml]\n"),
-            ("r.yml", &rule.replace("WHILE", condition)),
-            (
-                "a.yml",
-                "groups:\n- name: g\n  rules:\n  - record: my:load\n    expr: node_load1 / 2\n  # node_load2\n  \
-                 - alert: A\n    expr: node_load1 > node_load2\n",
-            ),
-        ];
-        let (loaded, mut found) = load(&files);
-        assert!(loaded.is_some(), "{found:?}");
-        assert_eq!(
-            found.remove(0),
-            "a.yml:8:24 warning: no collector of evenkeel publishes `node_load2`"
-        );
-        found
-    };
-    for fine in [
-        "node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes < 0.1",
-        "my:load > 2 and on () ALERTS{alertname=\"A\"}",
-        // The metric of a driver that this host may lack.
-        "node_hwmon_fan_min_rpm > 1 or node_memory_SomethingNew_bytes > 1",
-        "{__name__=~\"node_.*\"} > 1",
-        "evenkeel_memory_used_ratio > 0.7 or evenkeel_cpu_busy_ratio_distribution_count > 3",
-    ] {
-        assert_eq!(found(fine), [""; 0], "{fine}");
-    }
-    for (condition, column, name) in [
-        ("node_memory_MemAvailble_bytes < 1", 11, "node_memory_MemAvailble_bytes"),
-        ("1 < up", 15, "up"),
-        ("rate(evenkeel_actions_total[1m]) > 0", 16, "evenkeel_actions_total"),
-        ("my:laod > 0", 11, "my:laod"),
-    ] {
-        let expected = format!("r.yml:6:{column} warning: no collector of evenkeel publishes `{name}`");
-        assert_eq!(found(condition), [expected], "{condition}");
     }
 }
 

@@ -19,8 +19,8 @@ mod tests;
 pub use candidate::Setting;
 pub use compile::{Compiled, compile};
 pub use context::{Context, OwnAlert, PromqlCheck, Warning};
-#[cfg(test)]
-pub use ruleset::example;
 pub use ruleset::{OrderBy, OrderKey, Rule, RuleIndex, RuleSet, TargetSelector};
 pub use select::{Scope, compile_select};
 pub use step::Step;
+#[cfg(test)]
+pub use tests::example;

@@ -402,15 +402,6 @@ fn is_metric_name(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn errors(text: &str) -> Vec<String> {
-        parse("x.yml", text)
-            .err()
-            .unwrap_or_default()
-            .iter()
-            .map(RuleError::to_string)
-            .collect()
-    }
-
     #[test]
     fn file_of_prometheus_is_parsed() {
         let text = "groups:\n- name: g\n  interval: 1m\n  limit: 5\n  labels: {team: x}\n  rules:\n  - record: a:b\n    \
@@ -436,28 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn all_errors_are_reported_at_once_with_their_lines() {
-        let text = "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: |\n      1 +\n        deg(a)\n    for: 5\n  \
-                    - record: b-c\n    expr: a\n    annotations: {x: y}\n  - expr: a\n  - alert: B\n    expr: a\n    \
-                    labels:\n      9: x\n      ok: '{{ query \"a\" }}'\n  - alert: C\n    exp: a\n- name: g\n";
-        assert_eq!(
-            errors(text),
-            [
-                "x.yml:5: group \"g\", rule \"A\": the function deg is not supported (expr, line 2, column 3)",
-                "x.yml:8: \"5\" is not a duration, expected for example 30s, 5m or 1h30m",
-                "x.yml:11: group \"g\", rule \"b-c\": a recording rule has no annotations",
-                "x.yml:9: group \"g\", rule \"b-c\": \"b-c\" is not a metric name",
-                "x.yml:12: group \"g\": a rule has either record or alert; write exactly one of them",
-                "x.yml:13: group \"g\": rule: invalid type: integer `9`, expected a string",
-                "x.yml:18: group \"g\": rule: unknown field `exp`, expected one of `record`, `alert`, `expr`, `for`, \
-                 `keep_firing_for`, `labels`, `annotations`",
-                "x.yml:20: this file has the group \"g\" twice",
-            ]
-        );
-    }
-
-    #[test]
-    fn yaml_error_has_a_line() {
+    fn what_is_not_yaml_has_a_line_too() {
         let errors = parse("x.yml", "groups:\n- name: [\n").unwrap_err();
         assert!(errors[0].line.is_some_and(|line| line > 1), "{errors:?}");
     }

@@ -20,7 +20,7 @@ run: ## build evenkeel and run it here in dry-run, with its ledger in target/run
 
 test: ## run all tests, including end-to-end tests with a real Prometheus and Alertmanager
 	tests/tools.sh
-	cargo test --locked
+	EVENKEEL_TESTS=full cargo test --locked
 
 e2e: ## run only the end-to-end tests
 	tests/tools.sh

@@ -35,6 +35,15 @@ use std::time::Instant;
 /// Own evaluation hands over what fires so often.
 const FULL_SET: u64 = 15;
 
+/// The number of cases of a long test: `full` with `EVENKEEL_TESTS=full`, which `make test` sets, else an eighth of
+/// them, so that `cargo test --lib` takes less than a minute.
+fn share_of(full: u32) -> u32 {
+    match std::env::var("EVENKEEL_TESTS").as_deref() {
+        Ok("full") => full,
+        _ => full / 8,
+    }
+}
+
 struct World {
     engine: Engine<FakeHost>,
     telemetry: Telemetry,

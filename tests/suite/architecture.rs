@@ -425,6 +425,14 @@ fn files_of_one_module_do_not_import_each_other() {
     assert!(circles.is_empty(), "files import each other:\n{}", circles.join("\n\n"));
 }
 
+/// `cargo test --lib` runs a share of the cases of long tests, so the checks of a change must ask for all.
+#[test]
+fn make_test_and_ci_run_all_cases() {
+    let read = |name: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect(name);
+    assert!(read("Makefile").contains("\tEVENKEEL_TESTS=full cargo test --locked\n"));
+    assert!(read(".ci/run").contains("\nstep make test\n"));
+}
+
 #[test]
 fn no_path_climbs_two_modules() {
     let climbs = |(file, code): (String, String)| code.contains("super::super::").then_some(file);

@@ -820,12 +820,17 @@ fn live_through(moves: Vec<Move>) {
     history.end();
 }
 
-/// The same histories at every run; PROPTEST_CASES and PROPTEST_RNG_SEED ask for others.
+/// The same histories at every run: `cases` of them with `EVENKEEL_TESTS=full`, else a share. PROPTEST_CASES and
+/// PROPTEST_RNG_SEED ask for others.
 pub(super) fn config(cases: u32) -> ProptestConfig {
     let given = ProptestConfig::default();
     let is_set = |name: &str| std::env::var_os(name).is_some();
     ProptestConfig {
-        cases: if is_set("PROPTEST_CASES") { given.cases } else { cases },
+        cases: if is_set("PROPTEST_CASES") {
+            given.cases
+        } else {
+            share_of(cases)
+        },
         rng_seed: if is_set("PROPTEST_RNG_SEED") {
             given.rng_seed
         } else {

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Instant;
 
-/// Histories that are lived through; PROPTEST_CASES asks for others.
+/// Histories with `EVENKEEL_TESTS=full`; PROPTEST_CASES asks for others.
 const HISTORIES: u32 = 200;
 const ALERTS: [&str; 2] = ["a", "b"];
 /// The label of no alert of these histories.

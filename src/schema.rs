@@ -116,19 +116,6 @@ pub fn json_schema(root: &'static Object) -> Value {
     })
 }
 
-/// A table of the keys in Markdown, for the reference.
-pub fn markdown(object: &Object) -> String {
-    let mut table = "| key | type | meaning |\n| --- | --- | --- |\n".to_owned();
-    for key in object.keys {
-        let required = if key.required { " (required)" } else { "" };
-        table.push_str(&format!(
-            "| `{}`{required} | {} | {} |\n",
-            key.name, key.kind, key.about
-        ));
-    }
-    table
-}
-
 fn reference(object: &Object) -> String {
     format!("#/$defs/{}", slug(object))
 }
@@ -204,3 +191,6 @@ fn schema_of(kind: &Kind, definitions: &mut Map<String, Value>) -> Value {
         Kind::Json => json!({}),
     }
 }
+
+#[cfg(test)]
+pub mod tests;

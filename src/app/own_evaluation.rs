@@ -256,37 +256,5 @@ fn longest_for(orders: &EvaluationConfig) -> Duration {
     Duration::from_millis(longest.max(0) as u64)
 }
 
-/// A sample as the sampler takes it, for tests: each reading is a collector, CLOCK_BOOTTIME at which it was read, and
-/// what it yielded.
 #[cfg(test)]
-pub fn sample(
-    taken_at: jiff::Timestamp,
-    taken_boot: Duration,
-    readings: Vec<(&'static str, Duration, Vec<crate::family::Family>)>,
-) -> Snapshot {
-    use crate::sense::CollectorReading;
-    use std::sync::Arc;
-    use std::time::Instant;
-    let reading = |(collector, read_boot, families)| {
-        Arc::new(CollectorReading {
-            collector,
-            families,
-            read_at: taken_at,
-            read_instant: Instant::now(),
-            read_boot,
-            duration: Duration::ZERO,
-            error: None,
-        })
-    };
-    Snapshot {
-        taken_at,
-        taken_instant: Instant::now(),
-        taken_boot,
-        fresh_since: Instant::now(),
-        readings: readings.into_iter().map(reading).collect(),
-        derived: Arc::default(),
-    }
-}
-
-#[cfg(test)]
-mod tests;
+pub mod tests;

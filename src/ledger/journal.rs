@@ -22,9 +22,6 @@ pub struct Journal {
     is_failing: bool,
     /// It failed because the file is corrupt.
     is_broken: bool,
-    /// Skips all writes, for tests that do not read the ledger.
-    #[cfg(test)]
-    is_forgetful: bool,
 }
 
 impl Journal {
@@ -71,17 +68,6 @@ impl Journal {
             unsaved: Vec::new(),
             is_failing: false,
             is_broken: false,
-            #[cfg(test)]
-            is_forgetful: false,
-        }
-    }
-
-    /// A journal without any store.
-    #[cfg(test)]
-    pub fn forgetful(boot: BootId) -> Journal {
-        Journal {
-            is_forgetful: true,
-            ..Journal::in_memory(boot).expect("memory for an empty ledger")
         }
     }
 
@@ -178,19 +164,8 @@ impl Journal {
         })
     }
 
-    /// Transactions so far.
-    #[cfg(test)]
-    pub fn commits(&self) -> usize {
-        self.store.as_ref().map_or(0, |store| store.commits)
-    }
-
-    /// Whether outcomes are unsaved.
-    pub fn has_unsaved(&self) -> bool {
-        !self.unsaved.is_empty()
-    }
-
-    /// Tries to open and to write again. `ledger` is the state in memory. Returns the content of an opened ledger that
-    /// was unknown until now.
+    /// Tries to open and to write again. `ledger` is the state in memory. Returns the content of an opened ledger that was unknown
+    /// until now.
     pub fn recover(&mut self, ledger: &LedgerState) -> Option<LedgerState> {
         let mut opened = None;
         if self.is_broken && self.is_known {
@@ -249,10 +224,6 @@ impl Journal {
     }
 
     fn commit(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
-        #[cfg(test)]
-        if self.is_forgetful {
-            return Ok(());
-        }
         let Some(store) = &mut self.store else {
             return Err(StoreError::Io {
                 path: self.directory.clone(),

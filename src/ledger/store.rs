@@ -61,9 +61,6 @@ pub struct Store {
     unswept: usize,
     /// Whether the last sweep was complete. It stays so until the next entry, because ages count from the newest line.
     is_swept: bool,
-    /// Transactions so far.
-    #[cfg(test)]
-    pub commits: usize,
 }
 
 impl Store {
@@ -143,8 +140,6 @@ impl Store {
             retention: Retention::default(),
             unswept: 0,
             is_swept: false,
-            #[cfg(test)]
-            commits: 0,
         };
         store.connection.set_prepared_statement_cache_capacity(STATEMENTS);
         let prepared = store
@@ -230,10 +225,6 @@ impl Store {
                 let _ = self.connection.execute_batch("ROLLBACK");
             }
             return Err(error);
-        }
-        #[cfg(test)]
-        {
-            self.commits += 1;
         }
         self.unswept += entries.len();
         self.is_swept = false;

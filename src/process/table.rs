@@ -130,7 +130,7 @@ impl Process {
         matches!(self.state, 'Z' | 'X' | 'x') && self.threads <= 1
     }
 
-    /// A plain process for tests: one thread, nice 0, an hour old, no details.
+    /// A plain process of a simulated host: one thread, nice 0, an hour old, no details.
     pub fn example(pid: i32, name: &str) -> Process {
         Process {
             identity: Identity {

@@ -190,11 +190,6 @@ impl Evaluator {
         read_set
     }
 
-    /// The earliest time at which a group is due; `None` if a group is due now or there are no groups.
-    pub fn next_due_ms(&self) -> Option<i64> {
-        self.groups.iter().map(|group| group.due_ms).min().flatten()
-    }
-
     /// Evaluates the groups that are due at `now_ms`, Unix time in milliseconds, in the order of their files.
     pub fn evaluate(&mut self, history: &mut History, now_ms: i64) -> Round {
         let mut round = Round::default();
@@ -667,7 +662,8 @@ mod tests {
             changes(&round).iter().map(|(name, _)| *name).collect::<String>()
         });
         assert_eq!(evaluated, ["SF", "F", "F", "SF", "", "SF", "F", "SF"]);
-        assert_eq!(evaluator.next_due_ms(), Some(13_000));
+        let next_due_ms = evaluator.groups.iter().map(|group| group.due_ms).min().flatten();
+        assert_eq!(next_due_ms, Some(13_000));
     }
 
     #[test]

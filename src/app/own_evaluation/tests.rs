@@ -3,12 +3,43 @@
 use super::*;
 use crate::alert::Status;
 use crate::family::Family;
+use crate::sense::CollectorReading;
 use crate::watch::LabelSet;
 use crate::watch::promql;
 use crate::watch::rule_file::parse;
 use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::Instant;
 
 const HOUR_MS: i64 = 3_600_000;
+
+/// A sample as the sampler takes it. Each reading is a collector, CLOCK_BOOTTIME at which it was read, and
+/// what it yielded.
+pub fn sample(
+    taken_at: jiff::Timestamp,
+    taken_boot: Duration,
+    readings: Vec<(&'static str, Duration, Vec<Family>)>,
+) -> Snapshot {
+    let reading = |(collector, read_boot, families)| {
+        Arc::new(CollectorReading {
+            collector,
+            families,
+            read_at: taken_at,
+            read_instant: Instant::now(),
+            read_boot,
+            duration: Duration::ZERO,
+            error: None,
+        })
+    };
+    Snapshot {
+        taken_at,
+        taken_instant: Instant::now(),
+        taken_boot,
+        fresh_since: Instant::now(),
+        readings: readings.into_iter().map(reading).collect(),
+        derived: Arc::default(),
+    }
+}
 
 fn orders(groups: &str, conditions: &[&str]) -> EvaluationConfig {
     let conditions = conditions

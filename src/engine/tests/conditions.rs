@@ -64,7 +64,7 @@ impl Daemon {
             }
             let slow = vec![Family::gauge("used", "").value(self.used)];
             let readings = vec![("fast", now.boot, Vec::new()), ("filesystem", self.read_at, slow)];
-            let sample = own_evaluation::sample(now.wall, now.boot, readings);
+            let sample = own_evaluation::tests::sample(now.wall, now.boot, readings);
             {
                 let mut evaluation = self.evaluation.lock().unwrap();
                 evaluation.0.take_sample(&sample);

@@ -9,7 +9,7 @@ use crate::rule::step::{Change, Send};
 const RACES: u32 = 100_000;
 const PROCESSES: i32 = 60;
 /// What is remembered of former rounds would slow down later ones.
-const ROUNDS_PER_BOOK: usize = 16;
+const ROUNDS_PER_ENGINE: usize = 16;
 
 fn racing() -> Engine<FakeHost> {
     let set = |value| Step::Set(Change::To(value));
@@ -27,7 +27,7 @@ fn racing() -> Engine<FakeHost> {
     let mut end = along("end", TERM_THEN_KILL);
     end.limit = PROCESSES as usize;
     let host = FakeHost::new(4, "2026-01-01T00:00:00Z".parse().unwrap());
-    let journal = Journal::forgetful(crate::process::BootId(1));
+    let journal = Journal::in_memory(crate::process::BootId(1)).unwrap();
     let policy = Policy {
         budget: Budget {
             final_steps: u32::MAX,
@@ -45,7 +45,7 @@ fn in_a_hundred_thousand_races_nothing_reaches_whoever_got_the_pid() {
     let (mut reached, mut races) = (0, 0);
     let mut engine = racing();
     for round in 0.. {
-        if round % ROUNDS_PER_BOOK == 0 {
+        if round % ROUNDS_PER_ENGINE == 0 {
             races += engine.host().strangers;
             if races >= enough {
                 break;

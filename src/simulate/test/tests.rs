@@ -271,7 +271,7 @@ fn reference_of_test_files_is_that_of_the_code() {
         &test_file::VALUES,
     ];
     for object in tables {
-        let table = crate::schema::markdown(object);
+        let table = crate::schema::tests::markdown(object);
         assert!(
             text.contains(&table),
             "docs/testing-rules.md wants this table of {}:\n{table}",

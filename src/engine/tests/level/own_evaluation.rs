@@ -71,7 +71,7 @@ impl OwnEvaluation {
         let families = METRICS.into_iter().zip(conditions);
         let families = families.map(|(metric, is_true)| Family::gauge(metric, "").value(f64::from(u8::from(is_true))));
         let readings = vec![("conditions", now.boot, families.collect())];
-        let sample = own_evaluation::sample(now.wall, now.boot, readings);
+        let sample = own_evaluation::tests::sample(now.wall, now.boot, readings);
         let messages = self.evaluation.take_sample(&sample);
         self.file.keep(self.evaluation.active_alerts(), now.boot);
         self.reports(messages)

@@ -362,10 +362,10 @@ impl Simulation {
     }
 }
 
-/// The ledger on disk, or none at all: then `ledger` is what it would hold.
+/// The ledger on disk, or an empty one in memory: then `ledger` is what it would hold.
 fn open(path: Option<&std::path::Path>, boot: BootId, ledger: LedgerState) -> (Journal, LedgerState) {
     match path {
         Some(path) => Journal::open(path, boot),
-        None => (Journal::forgetful(boot), ledger),
+        None => (Journal::in_memory(boot).expect("memory for an empty ledger"), ledger),
     }
 }

@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn mark_stands_under_the_source() {
+    fn mark_is_below_the_source() {
         check("a: 1\nbad: 2\n", 2, 1, 3, &["2 | bad: 2", "  | ^^^"]);
         check("a: 1\r\nbad: 2\r\n", 2, 6, 1, &["2 | bad: 2", "  |      ^"]);
         check("a: 1\rbad: 2", 2, 6, 1, &["2 | bad: 2", "  |      ^"]);
@@ -575,7 +575,7 @@ error: unknown key `nam` in a rule
     }
 
     #[test]
-    fn missing_text_is_marked() {
+    fn empty_place_is_marked() {
         let span = Span {
             line: 1,
             column: 3,

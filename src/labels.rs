@@ -135,7 +135,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_are_what_a_map_of_texts_is(pairs in prop::collection::vec(("[a-d]{0,2}", "[x-z]{0,30}"), 0..8)) {
+        fn labels_behave_like_a_map_of_strings(pairs in prop::collection::vec(("[a-d]{0,2}", "[x-z]{0,30}"), 0..8)) {
             let labels: Labels = pairs.clone().into_iter().collect();
             let map: BTreeMap<String, String> = pairs.clone().into_iter().collect();
             let same = |labels: &Labels, map: &BTreeMap<String, String>| {

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_align_in_any_script() {
+    fn columns_align_in_every_script() {
         let rows = [["1", "東京"], ["200", "x"]].map(|row| row.map(str::to_owned));
         let text = table(Style::PLAIN, ["N", "NAME"], &rows);
         assert_eq!(text, "N    NAME\n1    東京\n200  x\n");

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_final_step_is_sigkill_or_the_last_of_the_ladder() {
+    fn last_kill_step_is_sigkill_or_the_last_step() {
         let rule = example("end", "signal TERM; wait 10; signal KILL; wait 5; signal TERM");
         assert!(!is_last(&rule, 0, Signal::SIGTERM));
         assert!(is_last(&rule, 2, Signal::SIGKILL));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn killing_the_largest_is_about_memory() {
+    fn killing_the_largest_process_is_about_memory() {
         let mut rule = example("end", "signal TERM");
         assert!(!is_about_memory(&rule));
         rule.order_by = OrderBy {

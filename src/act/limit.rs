@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn processors_are_given_and_taken_relative_to_what_it_has() {
+    fn cpu_limit_changes_relative_to_the_present_one() {
         use Relative::{Percent, Processors};
         for (found, by, expected) in [
             ("20000 100000", Percent(100), "40000 100000"),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_max_is_never_set_below_what_is_used_meanwhile() {
+    fn memory_max_is_never_set_below_usage() {
         let mut host = FakeHost::new(4, "2026-01-01T00:00:00Z".parse().unwrap());
         host.add_cgroup("/one").memory_bytes = 2 << 30;
         let mut process = Process::example(100, "burner");
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_and_taken_relative_to_what_it_has() {
+    fn memory_limit_changes_relative_to_the_present_one() {
         use Relative::{Bytes, OfHost, Percent};
         for (found, by, expected) in [
             ("1073741824", Percent(100), "2147483648"),

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn released_targets_are_left_alone_and_expired_ones_wait_for_a_repeat() {
+    fn released_targets_stay_alone_and_expired_ones_await_a_repeat() {
         let rule = example("calm", "nice 5");
         let mut episode = episode(vec![]);
         let target = processes(&[7])[0].identity.into();

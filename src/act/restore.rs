@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_and_children_born_during_the_lease_are_restored_too() {
+    fn threads_and_children_started_during_the_lease_are_restored() {
         let (mut host, target) = host_with(1, 0);
         let lease = take(&mut host, 1, target, 15);
         host.advance(Duration::from_secs(5));
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn orphans_that_may_be_ours_are_told_and_left_alone() {
+    fn possible_orphans_are_reported_and_left_alone() {
         let (mut host, target) = host_with(1, 0);
         let lease = take(&mut host, 1, target, 15);
         host.advance(Duration::from_secs(5));
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn children_born_before_the_lease_keep_what_they_chose() {
+    fn children_from_before_the_lease_keep_their_values() {
         let (mut host, target) = host_with(1, 0);
         let mut child = Process::example(200, "child");
         (child.parent, child.nice) = (100, 15);
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_change_is_left_alone() {
+    fn value_changed_by_others_is_left_alone() {
         let (mut host, target) = host_with(1, 0);
         let lease = take(&mut host, 1, target, 15);
         host.processes

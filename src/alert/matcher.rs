@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_column_and_the_correction() {
+    fn errors_name_the_column_and_a_fix() {
         let check = |text: &str, column: usize, says: &str| {
             let wrong = Matcher::parse(text).unwrap_err();
             assert_eq!(wrong.column, column, "{text:?}: {wrong}");

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn active_alerts_are_restored_unless_the_file_is_broken() {
+    fn active_alerts_are_found_again_and_broken_file_is_ignored() {
         let directory = tempfile::tempdir().unwrap();
         let active_since = |now_ms| {
             let mut evaluator = evaluator();

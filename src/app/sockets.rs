@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_assign_sockets_to_two_listeners() {
+    fn named_sockets_go_to_the_listener_of_their_name() {
         let shares = |metrics: &[usize], webhook| {
             Ok(Shares {
                 metrics: metrics.to_vec(),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_sockets_are_named_with_the_correction() {
+    fn missing_socket_is_named_with_a_fix() {
         for (names, web, webhook, expected) in [
             (&[][..], true, false, "--web.systemd-socket"),
             (&[][..], false, true, "--webhook.systemd-socket"),

@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn without_rules_no_metric_is_read_and_old_alerts_resolve() {
+    fn without_rules_no_metric_is_asked_for_and_alerts_end() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("alerts.json");
         let start = |rules: &str| {

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn switches_of_systemd_take_no_value() {
+    fn systemd_switches_have_no_value() {
         let line = "--collector.systemd --collector.systemd.enable-task-metrics run --collector.systemd.unit-include ssh.* \
                     --no-collector.systemd.enable-restarts-metrics x";
         let (rest, flags) = flags(line).unwrap();

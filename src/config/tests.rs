@@ -204,7 +204,7 @@ fn file_that_two_patterns_name_is_read_once() {
 }
 
 #[test]
-fn what_is_built_in_is_what_ships() {
+fn built_in_files_are_those_that_ship() {
     let embedded = Config::embedded().unwrap();
     assert_eq!(embedded.warnings, []);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -229,7 +229,7 @@ fn what_is_built_in_is_what_ships() {
 }
 
 #[test]
-fn target_files_are_reread_and_an_invalid_one_keeps_the_last() {
+fn address_files_are_reread_and_broken_ones_keep_the_last() {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
     write(
@@ -306,7 +306,7 @@ fn reference_of_the_configuration_is_that_of_the_code() {
 }
 
 #[test]
-fn defaults_that_the_reference_tells_are_the_defaults() {
+fn documented_defaults_are_the_defaults() {
     use file::{BUDGET, CONFIG, IDENTITY, RETENTION, SAMPLING, WEBHOOK};
     // With every default written out, the configuration is the one of an empty file.
     let keys = |object: &'static crate::schema::Object, names: &[&str]| -> String {

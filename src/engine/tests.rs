@@ -275,7 +275,7 @@ fn exit_restores_and_a_restart_goes_on() {
 }
 
 #[test]
-fn a_deadline_restores_and_only_a_repeat_takes_again() {
+fn deadline_restores_and_only_a_repeat_acts_again() {
     let mut rule = example("calm", "nice 15");
     rule.hold = Duration::from_secs(40);
     let mut world = world(policy(vec![rule]));
@@ -318,7 +318,7 @@ fn an_alert_that_goes_on_after_a_silence_gets_no_second_victim() {
 }
 
 #[test]
-fn new_matches_are_taken_in_a_round_up_to_the_limit() {
+fn round_acts_on_new_matches_up_to_the_limit() {
     let mut rule = example("calm", "nice 15");
     rule.limit = 2;
     let mut world = world(policy(vec![rule]));
@@ -332,7 +332,7 @@ fn new_matches_are_taken_in_a_round_up_to_the_limit() {
 }
 
 #[test]
-fn who_ignores_sigterm_gets_sigkill_at_its_time_and_no_sooner() {
+fn ignored_sigterm_is_followed_by_sigkill_in_time() {
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
     world.add(100, 1);
     world.ignores_sigterm(100);
@@ -358,7 +358,7 @@ fn a_wait_survives_a_restart() {
 }
 
 #[test]
-fn who_ends_at_once_is_not_killed_and_the_next_one_lives() {
+fn victim_that_exits_at_once_is_the_only_one_signalled() {
     let mut rule = example("end", TERM_THEN_KILL);
     rule.limit = 5;
     let mut world = world(policy(vec![rule]));
@@ -376,7 +376,7 @@ fn who_ends_at_once_is_not_killed_and_the_next_one_lives() {
 }
 
 #[test]
-fn local_alerts_take_the_next_victim_after_the_cooldown() {
+fn local_alert_kills_the_next_victim_after_the_cooldown() {
     let mut rule = example("end", TERM_THEN_KILL);
     rule.limit = 5;
     rule.cooldown = Duration::from_secs(30);
@@ -458,7 +458,7 @@ fn late_deliveries_are_stale() {
 }
 
 #[test]
-fn released_by_hand_is_not_taken_again_in_the_episode() {
+fn released_target_stays_released_in_the_episode() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 1);
     world.fire("calm");
@@ -536,7 +536,7 @@ fn too_many_matches_refuse_the_whole_plan() {
 }
 
 #[test]
-fn a_lease_on_what_another_one_has_set_says_so() {
+fn lease_on_a_value_of_another_lease_says_so() {
     let mut world = world(policy(vec![example("calm", "nice 15"), example("more", "nice 15")]));
     world.add(100, 1);
     let words = |world: &World| -> Vec<(Option<Outcome>, String)> {
@@ -557,7 +557,7 @@ fn a_lease_on_what_another_one_has_set_says_so() {
 }
 
 #[test]
-fn without_a_ledger_nothing_new_is_done_and_what_is_held_is_undone() {
+fn without_a_ledger_leases_are_undone_and_none_are_added() {
     let mut world = world(policy(vec![example("calm", "nice 15"), example("more", "nice 10")]));
     world.add(100, 1);
     world.fire("calm");
@@ -641,7 +641,7 @@ fn a_resolve_that_shares_a_turn_with_its_firing_ends_it_durably() {
 }
 
 #[test]
-fn signal_of_an_alert_that_ended_in_the_same_delivery_is_not_sent() {
+fn alert_that_ends_in_its_first_delivery_sends_no_signal() {
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
     world.add(100, 1);
     world.ignores_sigterm(100);
@@ -655,7 +655,7 @@ fn signal_of_an_alert_that_ended_in_the_same_delivery_is_not_sent() {
 }
 
 #[test]
-fn a_ledger_that_cannot_be_written_does_not_make_the_engine_spin() {
+fn unwritable_ledger_does_not_make_the_engine_spin() {
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
     world.add(100, 1);
     world.ignores_sigterm(100);
@@ -702,7 +702,7 @@ fn a_rule_that_comes_back_acts_on_an_alert_that_still_fires() {
 }
 
 #[test]
-fn an_episode_keeps_its_ladder_when_another_alert_brings_the_changed_rule_into_use() {
+fn episode_keeps_its_steps_when_another_alert_uses_new_ones() {
     let mut world = world(policy(vec![example("end", "nice 15; wait 10; nice 19")]));
     world.add(100, 1);
     world.fire("end");
@@ -725,7 +725,7 @@ fn an_episode_keeps_its_ladder_when_another_alert_brings_the_changed_rule_into_u
 }
 
 #[test]
-fn a_ladder_that_changed_while_the_daemon_was_away_is_not_climbed_on() {
+fn steps_changed_while_the_daemon_was_down_are_not_continued() {
     let mut world = world(policy(vec![example(
         "end",
         "nice 15; wait 10; nice 19; wait 10; nice 18",
@@ -764,7 +764,7 @@ fn an_end_of_all_times_is_no_fault() {
 }
 
 #[test]
-fn a_rehearsal_does_not_end_what_a_real_rule_waits_for() {
+fn dry_run_rule_does_not_end_the_wait_of_a_real_one() {
     let mut warm_up = example("rehearsal", "signal TERM");
     warm_up.dry_run = true;
     let mut real = example("end", TERM_THEN_KILL);
@@ -819,7 +819,7 @@ fn a_restart_does_not_send_sigterm_again() {
 }
 
 #[test]
-fn a_second_episode_goes_on_with_who_outlived_the_first() {
+fn second_episode_goes_on_with_survivors_of_the_first() {
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
     world.add(100, 1);
     world.ignores_sigterm(100);
@@ -831,7 +831,7 @@ fn a_second_episode_goes_on_with_who_outlived_the_first() {
 }
 
 #[test]
-fn who_ceased_to_match_at_the_last_moment_is_not_beyond_that_step() {
+fn target_that_stops_matching_does_not_pass_its_step() {
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
     world.add(100, 1);
     world.ignores_sigterm(100);
@@ -862,7 +862,7 @@ fn a_wait_counts_from_the_signal_however_long_the_commit_took() {
 }
 
 #[test]
-fn a_program_without_the_handler_is_not_sent_the_opposite_signal() {
+fn program_without_handler_gets_no_undo_signal() {
     let mut rule = example("quiet", "nice 1");
     rule.actions = vec![crate::rule::Step::Signal(crate::rule::step::Send {
         signal: Signal::SIGUSR1,
@@ -892,7 +892,7 @@ fn a_program_without_the_handler_is_not_sent_the_opposite_signal() {
 }
 
 #[test]
-fn a_ledger_that_opens_late_is_taken_over() {
+fn ledger_that_opens_late_is_adopted() {
     let mut world = world(policy(vec![example("calm", "nice 15"), example("more", "nice 10")]));
     world.add(100, 1);
     world.fire("calm");
@@ -944,7 +944,7 @@ fn along(name: &str, ladder: &str) -> Rule {
 }
 
 #[test]
-fn what_fails_halfway_is_put_back() {
+fn step_that_fails_halfway_is_reverted() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 3);
     world.engine.host().denied_threads.insert(101);
@@ -954,7 +954,7 @@ fn what_fails_halfway_is_put_back() {
 }
 
 #[test]
-fn what_could_be_restored_on_some_threads_only_is_tried_again() {
+fn partly_restored_threads_are_retried() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 3);
     world.fire("calm");
@@ -968,7 +968,7 @@ fn what_could_be_restored_on_some_threads_only_is_tried_again() {
 }
 
 #[test]
-fn children_born_under_the_first_of_two_leases_are_restored() {
+fn children_started_under_the_first_lease_are_restored() {
     let mut world = world(policy(vec![example("calm", "nice 10"), example("more", "nice 15")]));
     world.add(100, 1);
     world.fire("calm");
@@ -983,7 +983,7 @@ fn children_born_under_the_first_of_two_leases_are_restored() {
 }
 
 #[test]
-fn a_child_that_is_a_target_itself_gets_back_what_its_parent_had() {
+fn child_that_is_a_target_gets_back_the_value_of_its_parent() {
     for order in [["calm", "more"], ["more", "calm"]] {
         let mut second = example("more", "nice 10");
         let pattern = crate::process::selector::Pattern::fixed("child").unwrap();
@@ -1003,7 +1003,7 @@ fn a_child_that_is_a_target_itself_gets_back_what_its_parent_had() {
 }
 
 #[test]
-fn a_child_that_inherited_the_very_value_is_held_for_its_own_rule() {
+fn child_with_the_inherited_value_is_held_by_its_own_rule() {
     let mut rule = example("calm", "nice 15");
     rule.limit = 2;
     let mut world = world(policy(vec![rule]));
@@ -1035,7 +1035,7 @@ fn children_of_a_reused_pid_are_strangers() {
 }
 
 #[test]
-fn processors_that_are_not_there_do_not_keep_a_mask_from_being_restored() {
+fn mask_is_restored_although_processors_are_gone() {
     use crate::host::Value;
     let mut rule = example("calm", "nice 1");
     let wanted = Value::Affinity("1-9".parse().unwrap());
@@ -1085,7 +1085,7 @@ fn all_processors_are_restored_as_all_and_some_as_those() {
 }
 
 #[test]
-fn a_stop_that_is_still_pending_is_taken_back() {
+fn pending_stop_is_undone() {
     let mut world = world(policy(vec![example("calm", "freeze true")]));
     world.add(100, 1);
     world.engine.host().processes.get_mut(&100).unwrap().process.state = 'D';
@@ -1096,7 +1096,7 @@ fn a_stop_that_is_still_pending_is_taken_back() {
 }
 
 #[test]
-fn an_interrupted_step_waits_for_a_confirmation_and_means_what_the_rule_means() {
+fn interrupted_step_waits_for_confirmation_and_uses_the_rule() {
     for name in ["burner", "postgres"] {
         let mut world = world(policy(vec![example("calm", "nice 15")]));
         world.add(100, 2);
@@ -1135,7 +1135,7 @@ fn an_interrupted_step_waits_for_a_confirmation_and_means_what_the_rule_means() 
 }
 
 #[test]
-fn what_was_released_by_hand_is_released_though_the_daemon_died_in_between() {
+fn release_by_hand_outlasts_a_crash() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 1);
     world.fire("calm");
@@ -1175,7 +1175,7 @@ fn a_false_word_of_an_end_is_not_believed() {
 }
 
 #[test]
-fn two_rules_that_share_a_turn_and_a_knob_come_apart_in_any_order() {
+fn two_rules_on_one_knob_are_undone_in_any_order() {
     for order in [["calm", "more"], ["more", "calm"]] {
         let mut world = world(policy(vec![example("calm", "nice 10"), along("more", "nice 15")]));
         world.add(100, 2);
@@ -1195,7 +1195,7 @@ fn two_rules_that_share_a_turn_and_a_knob_come_apart_in_any_order() {
 }
 
 #[test]
-fn processor_use_is_measured_at_every_moment_and_awaited_after_a_start() {
+fn cpu_usage_is_always_measured_and_awaited_after_a_start() {
     let mut rule = example("calm", "nice 15");
     rule.order_by.key = crate::rule::OrderKey::Cpu;
     let mut world = world(policy(vec![rule]));
@@ -1217,7 +1217,7 @@ fn processor_use_is_measured_at_every_moment_and_awaited_after_a_start() {
 }
 
 #[test]
-fn who_still_holds_one_of_two_leases_keeps_its_place() {
+fn target_with_one_of_two_leases_keeps_its_place() {
     let mut rule = example("calm", "nice 15; wait 10; freeze true");
     rule.hold = Duration::from_secs(40);
     let mut world = world(policy(vec![rule]));
@@ -1239,7 +1239,7 @@ fn who_still_holds_one_of_two_leases_keeps_its_place() {
 }
 
 #[test]
-fn an_alert_that_fell_silent_takes_nothing_new_until_it_is_heard_of() {
+fn silent_alert_acts_on_no_new_target_until_it_repeats() {
     let mut rule = example("calm", "nice 15");
     rule.hold = Duration::from_secs(40);
     rule.limit = 9;
@@ -1255,7 +1255,7 @@ fn an_alert_that_fell_silent_takes_nothing_new_until_it_is_heard_of() {
 }
 
 #[test]
-fn a_step_has_one_line_in_the_audit_trail_wherever_the_daemon_dies() {
+fn step_has_one_audit_line_wherever_the_daemon_dies() {
     for after in 0.. {
         let mut world = world(policy(vec![example("calm", "nice 15")]));
         world.add(100, 2);

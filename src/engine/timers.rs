@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_book_asks_for_nothing() {
+    fn empty_ledger_needs_no_timer() {
         let nothing = BTreeSet::new();
         assert_eq!(next_due(&LedgerState::default(), Timers::default(), &nothing), None);
         let measuring = Timers {

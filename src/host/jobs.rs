@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn process_is_killed_after_the_grace_period() {
+    fn process_that_outlives_the_grace_period_is_killed() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pid");
         let script = format!(

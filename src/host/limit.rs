@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn rounding_by_the_kernel_is_no_other_value() {
+    fn value_rounded_by_the_kernel_is_recognised() {
         for (file, wanted, found, expected) in [
             (CgroupFile::MemoryHigh, "1000001", "999424", true),
             (CgroupFile::MemoryHigh, "1000001", "900000", false),
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn single_io_limit_parses_and_prints() {
+    fn one_io_limit_is_written_in_the_kernels_form() {
         check::<IoLimit>(
             &[("8:0 wbps=5", "8:0 wbps=5"), ("8:16 riops=max\n", "8:16 riops=max")],
             &["", "8:0", "8:0 wbps", "sda wbps=1", "8:0 wbps=1 rbps=1"],
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn io_limits_print_all_kinds_of_limited_devices_only() {
+    fn io_limits_name_every_kind_of_each_device_only() {
         check::<IoLimits>(
             &[
                 ("", "max"),

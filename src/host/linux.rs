@@ -758,7 +758,7 @@ mod tests {
     }
 
     #[test]
-    fn blocking_command_line_does_not_block_the_reader() {
+    fn unreadable_command_line_does_not_block() {
         let folder = tempfile::tempdir().unwrap();
         let mut host = host_with_a_blocking_cmdline(folder.path());
         let (sender, receiver) = mpsc::channel();
@@ -804,7 +804,7 @@ mod tests {
     }
 
     #[test]
-    fn who_keeps_readers_waiting_is_told_and_not_selected() {
+    fn process_that_blocks_readers_is_reported_not_selected() {
         use crate::act::guard::Protection;
         use crate::engine::select::select;
         use crate::process::selector::{Condition, Pattern};
@@ -827,7 +827,7 @@ mod tests {
     }
 
     #[test]
-    fn end_of_a_watched_process_is_told() {
+    fn exit_of_a_watched_process_is_reported() {
         let (_child, mut host, id, exits) = sleeper();
         host.watch_exit(id);
         host.signal(id, Signal::SIGKILL).unwrap();

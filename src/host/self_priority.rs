@@ -152,10 +152,10 @@ mod tests {
 
     /// Runs in a separate process, because threads of other tests run code concurrently.
     #[test]
-    fn startup_pages_are_released_and_come_back() {
+    fn start_up_code_leaves_memory_and_returns_when_called() {
         const ALONE: &str = "EVENKEEL_TEST_ALONE";
         if std::env::var_os(ALONE).is_none() {
-            let name = "host::self_priority::tests::startup_pages_are_released_and_come_back";
+            let name = "host::self_priority::tests::start_up_code_leaves_memory_and_returns_when_called";
             let own = std::env::current_exe().unwrap();
             let run = std::process::Command::new(own)
                 .args([name, "--exact"])
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn children_inherit_priority_until_reset() {
+    fn raised_priority_is_not_inherited_by_a_child() {
         let before = nice();
         let may = capabilities(None).unwrap().effective.contains(CapabilitySet::SYS_NICE);
         let expected = if may && before == 0 { RAISED_NICE } else { before };

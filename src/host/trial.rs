@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn cgroups_need_a_writable_file() {
+    fn cgroup_steps_need_a_writable_file() {
         assert_eq!(try_cgroups(None), Err("cgroup v2"));
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(try_cgroups(Some(folder.path())), Err("root"));

@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn next_cgroup_gets_the_recorded_values() {
+    fn record_says_the_value_of_the_next_cgroup() {
         for (file, text) in [
             (CgroupFile::CpuMax, "60000 50000"),
             (CgroupFile::CpuMax, "max 100000"),
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn drop_in_folders_of_unit_template_prefixes_and_type() {
+    fn drop_ins_come_from_unit_template_prefixes_and_type() {
         for (unit, expected) in [
             ("shop.service", &["shop.service.d", "service.d"][..]),
             (
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn rounded_property_is_no_other_value() {
+    fn property_rounded_by_systemd_is_recognised() {
         for (name, found, set, expected) in [
             ("CPUQuotaPerSecUSec", 330_000, 333_333, true),
             ("CPUQuotaPerSecUSec", 340_000, 330_000, false),

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn recent_token_is_remembered_for_a_second() {
+    fn former_token_is_remembered_for_a_moment_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         fs::write(&path, "s3cret").unwrap();

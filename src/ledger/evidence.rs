@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn resolve_counts_for_all_alertmanager_sources_only() {
+    fn end_counts_for_every_alertmanager_not_own_evaluation() {
         let both = [
             (0, Some((Webhook, true))),
             (0, Some((Asked, true))),

@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn value_is_kept_for_a_newer_lease_of_the_same_value_only() {
+    fn lease_is_last_of_its_value_unless_a_newer_one_has_it() {
         let (first, second, third) = (nice(1, 15, 0), nice(2, 10, 15), nice(3, 15, 10));
         for (live, expected) in [(vec![&second], true), (vec![&second, &third], false)] {
             let Undo::HandOver { is_last_of_value, .. } = undo(&first, live.into_iter()) else {
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn beneath_a_stack_is_the_first_or_a_later_foreign_value() {
+    fn base_of_a_stack_is_the_first_value_or_one_set_by_others() {
         let beneath = |leases: &[&Lease]| beneath(leases.iter().copied()).map(|saved| saved.value);
         let (first, over, after) = (nice(1, 10, 0), nice(2, 15, 10), nice(2, 15, 7));
         assert_eq!(beneath(&[&first, &over]), Some(Value::Nice(0)));
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_value_between_two_leases_is_restored() {
+    fn value_set_by_others_between_two_leases_comes_back() {
         let (first, second) = (nice(1, 10, 0), nice(2, 15, 7));
         let Undo::HandOver { inherited, .. } = undo(&first, [&first, &second].into_iter()) else {
             panic!()
@@ -452,7 +452,7 @@ mod tests {
 
     /// Found by the random histories.
     #[test]
-    fn thread_started_under_a_lease_gets_the_value_of_its_process() {
+    fn thread_from_the_lower_lease_gets_the_value_of_its_process() {
         let (first, mut second) = (nice(1, 10, 0), nice(2, 15, 10));
         if let Effect::Value { saved, .. } = &mut second.effect {
             saved.push(SavedValue {
@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn base_is_the_value_beneath_or_a_foreign_one() {
+    fn base_is_the_value_beneath_or_one_set_by_others() {
         let base = |stack: &[&Lease], found: i32| {
             let found = [SavedValue {
                 value: Value::Nice(found),

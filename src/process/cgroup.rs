@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn unit_of_a_path_is_the_one_of_systemd() {
+    fn paths_name_the_unit_as_systemd_does() {
         for (path, unit, own) in [
             ("/system.slice/ssh.service", Some("ssh.service"), true),
             ("/system.slice/docker.service/abc", Some("docker.service"), false),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn cgroup_holds_itself_and_those_below() {
+    fn cgroup_contains_itself_and_its_descendants() {
         let batch = cgroup("/batch.slice");
         assert!(batch.holds("/batch.slice") && batch.holds("/batch.slice/x.service"));
         assert!(!batch.holds("/batch.slice2") && !batch.holds("/"));

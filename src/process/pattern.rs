@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn label_is_matched_literally_beside_any_pattern() {
+    fn label_is_literal_beside_any_pattern() {
         let label = || Part::Label("l".into());
         for regex in ["/work/", "/.*/"] {
             let pattern = resolved(vec![Part::Regex(regex.into()), label()], "a.b|c").unwrap();

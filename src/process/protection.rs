@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn executables_and_units_are_protected_and_other_names_are_not() {
+    fn executables_and_units_are_protected_not_borrowed_names() {
         check(Some("/usr/sbin/sshd"), None, Some("sshd"));
         check(Some("/home/mallory/sshd"), None, None);
         check(None, Some("/system.slice/ssh.service"), Some("sshd"));

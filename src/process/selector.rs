@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn selector_knows_its_only_pid() {
+    fn selector_names_the_only_process_it_can_match() {
         let with = |text: &str| Selector {
             conditions: vec![Condition::MinMemory(1), Condition::Pid(Pattern::fixed(text).unwrap())],
         };

@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn zombie_is_ending() {
+    fn zombie_child_is_ending() {
         let procfs = Procfs::open(Path::new("/proc")).unwrap();
         let mut child = std::process::Command::new("cat")
             .stdin(std::process::Stdio::piped())

@@ -191,7 +191,7 @@ fn every_step_is_read() {
 }
 
 #[test]
-fn texts_are_taken_as_written() {
+fn strings_are_read_as_written() {
     for text in ["no", "0x10", "1_000", "true", "007", "1e3"] {
         let rule = the_rule(&[("select", &format!("{{name: {text}}}"))]);
         assert_eq!(rule.selector().unwrap().conditions.len(), 1);
@@ -203,7 +203,7 @@ fn texts_are_taken_as_written() {
 }
 
 #[test]
-fn what_a_rule_sets_knows_its_place() {
+fn settings_know_their_place() {
     let text = rule(&[("actions", "[{wait: 1s}, {nice: 5}, {signal: SIGTERM}, {freeze: true}]")]);
     let compiled = compile_all(&[&text]);
     let places: Vec<String> = compiled
@@ -366,7 +366,7 @@ fn damaged() -> impl proptest::strategy::Strategy<Value = String> {
 
 proptest::proptest! {
     #[test]
-    fn no_text_brings_the_reader_down(text in proptest::strategy::Union::new([
+    fn no_text_makes_the_reader_panic(text in proptest::strategy::Union::new([
         proptest::strategy::Strategy::boxed(shreds()),
         proptest::strategy::Strategy::boxed(damaged()),
     ])) {
@@ -479,7 +479,7 @@ fn steps_of_cgroups_are_read_in_every_form() {
 }
 
 #[test]
-fn steps_and_selector_tell_whether_cgroups_are_meant() {
+fn steps_and_selector_decide_on_cgroup_targets() {
     for (select, actions, is_cgroup) in [
         ("{cgroup: /x}", "[{kill: true}]", true),
         ("{cgroup: /x}", "[{freeze: true}]", false),
@@ -504,7 +504,7 @@ fn steps_and_selector_tell_whether_cgroups_are_meant() {
 }
 
 #[test]
-fn a_rule_without_select_may_name_the_cgroup_that_it_reclaims_from() {
+fn rule_without_select_may_name_a_cgroup_to_reclaim_from() {
     let text =
         "rules:\n- name: r\n  matchers: ['alertname=\"A\"']\n  actions: [{reclaim: {size: 1GiB, cgroup: PATH}}]\n";
     let compiled = compile_all(&[&text.replace("PATH", "/batch.slice")]);

@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn left_out_processes_count_only_if_the_limit_is_the_reason() {
+    fn missing_place_is_shown_only_where_the_limit_is_the_reason() {
         assert!(explain_burners("web1", 2).contains("not taken: 1 more, limit 2 is reached"));
         for limit in [3, 4] {
             let text = explain_burners("web1", limit);

@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn restart_continues_firing_and_delays_pending_alerts() {
+    fn restart_continues_firing_alerts_and_pending_waits() {
         let text = "groups: [{name: g, rules: [{alert: A, expr: a, for: 10s}]}]";
         let mut file = parse("x.yml", text).unwrap();
         let Rule::Alerting(rule) = file.groups[0].rules.remove(0) else {

@@ -681,7 +681,7 @@ mod tests {
     }
 
     #[test]
-    fn failing_rule_is_reported_and_others_continue() {
+    fn failing_rule_is_reported_and_the_others_go_on() {
         let (mut evaluator, mut history) = evaluator(
             "{name: g, rules: [{alert: Bad, expr: 'label_replace({__name__=~\"a|b\"}, \"__name__\", \"c\", \"\", \"\")'}, \
              {alert: Good, expr: a}]}",

@@ -403,7 +403,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_of_prometheus_is_parsed() {
+    fn file_is_read_as_prometheus_reads_it() {
         let text = "groups:\n- name: g\n  interval: 1m\n  limit: 5\n  labels: {team: x}\n  rules:\n  - record: a:b\n    \
                     expr: sum(a)\n    labels: {l: 1}\n  - alert: A\n    expr: 1\n    for: 5m\n    keep_firing_for: 90s\n    \
                     labels: {severity: page}\n    annotations: {summary: 'at {{ $value }}'}\n";
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_yaml_has_a_line_too() {
+    fn yaml_error_has_a_line() {
         let errors = parse("x.yml", "groups:\n- name: [\n").unwrap_err();
         assert!(errors[0].line.is_some_and(|line| line > 1), "{errors:?}");
     }

@@ -266,7 +266,7 @@ tests:
     }
 
     #[test]
-    fn failing_file_reports_the_differences() {
+    fn failing_test_says_the_difference() {
         let wrong = TESTS
             .replace("x has 8", "x has 9")
             .replace("value: 10", "value: 11")

@@ -89,7 +89,7 @@ fn files_are_set_and_restored_even_after_a_kill() {
 }
 
 #[test]
-fn recreated_cgroup_of_the_same_path_is_left_alone() {
+fn new_cgroup_at_the_same_path_is_left_alone() {
     let mut group = Group::make("again");
     let home = group.home("[{cgroup: {cpu.weight: 20}}]");
     let evenkeel = enforce(&home);

@@ -75,7 +75,7 @@ fn holder_holds_what_it_wrote() {
 }
 
 #[test]
-fn memory_of_a_cgroup_is_reclaimed() {
+fn cgroup_releases_the_requested_memory() {
     let holder = Holder::start("holder-cgroup");
     let home = home("{unit: 'holder-cgroup\\.scope'}", "[{reclaim: 40MiB}]");
     let cgroup = "/system.slice/holder-cgroup.scope";
@@ -92,7 +92,7 @@ fn memory_of_a_cgroup_is_reclaimed() {
 }
 
 #[test]
-fn process_is_paged_out_and_without_swap_is_not() {
+fn process_is_paged_out_and_without_swap_reports_nothing() {
     let holder = Holder::start("holder-process");
     let home = home(&format!("{{pid: '{}'}}", holder.pid), "[{reclaim: 40MiB}]");
     let evenkeel = enforce(&home);

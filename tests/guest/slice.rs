@@ -133,7 +133,7 @@ fn read_number(path: &str) -> String {
 }
 
 #[test]
-fn memory_max_is_restored_when_that_kills_no_process() {
+fn memory_max_comes_back_when_it_kills_no_process() {
     let slice = Slice::start("room", "MemoryMax=64M\nMemorySwapMax=0");
     let file = |name: &str| read(&slice.cgroup(), name);
     let kills = || {

@@ -5,7 +5,7 @@ use crate::support::eventually;
 use crate::{TIMEOUT, sh};
 
 #[test]
-fn units_are_the_same_as_in_systemctl() {
+fn units_are_reported_as_systemctl_reports_them() {
     sh("systemd-run --unit=told --collect sleep 600");
     let home = Home::new("rules: []\n");
     home.write(

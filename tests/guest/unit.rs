@@ -105,7 +105,7 @@ fn quota_of_a_service_is_raised_and_restored() {
 }
 
 #[test]
-fn next_daemon_restores_every_limit_after_a_kill() {
+fn limits_of_a_unit_are_restored_after_a_kill_of_the_daemon() {
     let service = Service::start("every", "CPUWeight=70\nIOReadBandwidthMax=/dev/vda 5M\nTasksMax=50");
     let files = [
         "cpu.max",
@@ -198,8 +198,8 @@ fn runtime_property_of_the_administrator_stays() {
 }
 
 #[test]
-fn restarted_unit_is_limited_again_and_restored() {
-    let service = Service::start("restarted", "CPUQuota=20%");
+fn restarted_unit_is_limited_again_and_restored_afterwards() {
+    let service = Service::start("anew", "CPUQuota=20%");
     let home = service.home("[{cgroup: {cpu.max: +100%}}]");
     let evenkeel = enforce(&home);
     fire(&evenkeel);

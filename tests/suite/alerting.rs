@@ -67,7 +67,7 @@ fn evenkeel_evaluates_them_as_prometheus_does() {
 }
 
 #[test]
-fn every_alert_has_tests_with_and_without_it_firing() {
+fn every_alert_has_tests_for_firing_and_not_firing() {
     let mut fires = BTreeSet::new();
     let mut rests = BTreeSet::new();
     for name in names(&root().join("alerting"), ".rules.test.yml") {

@@ -434,7 +434,7 @@ fn make_test_and_ci_run_all_cases() {
 }
 
 #[test]
-fn no_path_climbs_two_modules() {
+fn no_path_goes_up_two_modules() {
     let climbs = |(file, code): (String, String)| code.contains("super::super::").then_some(file);
     let wrong: Vec<String> = files().into_iter().filter_map(climbs).collect();
     assert!(wrong.is_empty(), "start these paths at `crate::`: {wrong:?}");

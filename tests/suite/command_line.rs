@@ -158,7 +158,7 @@ fn explain_protects_the_running_daemon_as_that_would_itself() {
 }
 
 #[test]
-fn explain_tells_matches_targets_steps_and_refusals() {
+fn explain_shows_matches_targets_steps_and_denials() {
     let number = std::process::id() % 100_000;
     let name = format!("explain-{number}");
     let burner = Burner::start(&name);
@@ -217,7 +217,7 @@ fn on_a_terminal(arguments: &str, variables: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn colours_are_for_terminals_that_want_them() {
+fn colours_are_for_terminals_without_no_color() {
     let home = Home::new(THREE_MISTAKES);
     let arguments = format!("check --config.file={}", home.path().join("evenkeel.yml").display());
     let painted = on_a_terminal(&arguments, &[]);

@@ -94,7 +94,7 @@ fn agrees(value: f64, before: f64, after: f64) -> bool {
 }
 
 #[test]
-fn values_agree_between_two_samples_or_exactly() {
+fn value_must_lie_between_two_reads_or_equal_them() {
     for (value, before, after, expected) in [
         (5.0, 5.0, 5.0, true),
         (5.0, 4.0, 6.0, true),
@@ -177,7 +177,7 @@ impl May {
 }
 
 #[test]
-fn every_series_of_node_exporter_has_its_type_and_value() {
+fn every_node_exporter_series_has_its_type_and_value() {
     let beside = start_beside();
     let may = May(exceptions());
     let mut open: BTreeMap<String, String> = BTreeMap::new();

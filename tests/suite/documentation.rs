@@ -194,7 +194,7 @@ fn examples_and_commands_of_all_other_documents_work() {
 }
 
 #[test]
-fn shown_output_is_compared_except_variable_parts() {
+fn shown_output_is_compared_except_for_varying_parts() {
     for (shown, said, like) in [
         (" NI COMMAND", " NI COMMAND", true),
         (" 10 wild-job", "  10   wild-job", true),

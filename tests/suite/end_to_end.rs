@@ -265,7 +265,7 @@ fn restarted_while_the_alert_fires_it_does_nothing_twice() {
 }
 
 #[test]
-fn stopping_puts_back_what_it_holds() {
+fn stopping_reverts_leases() {
     let mut all = Loop::start("[{nice: 15}]", Condition::BusyBurner, &["--enforce"]);
     let before = all.burner.nice_values();
 

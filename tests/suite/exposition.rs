@@ -51,7 +51,7 @@ fn metrics_pass_a_strict_openmetrics_parser() {
 }
 
 #[test]
-fn health_is_told_to_get_and_head() {
+fn health_answers_get_and_head() {
     let home = Home::new("rules: []\n");
     let evenkeel = home.start(&[]);
     for path in ["/-/healthy", "/-/ready", "/metrics"] {
@@ -65,7 +65,7 @@ fn health_is_told_to_get_and_head() {
 
 /// Only the page requests a sample then.
 #[test]
-fn status_without_rules_is_current_and_charts_are_complete() {
+fn without_rules_status_and_curves_are_current() {
     let home = Home::new("rules: []\n");
     home.write("evenkeel.yml", "rule_files: []\n");
     let evenkeel = home.start(&[]);

@@ -164,7 +164,7 @@ fn objections(metrics: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn promtool_has_only_objections_that_node_exporter_shares() {
+fn promtool_objects_to_no_more_than_in_node_exporter() {
     let home = Home::new("rules: []\n");
     let flags = ["--collector.interrupts", "--collector.processes", "--collector.tcpstat"];
     let evenkeel = home.start(&flags);

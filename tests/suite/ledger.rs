@@ -96,7 +96,7 @@ fn fire_until_refused(evenkeel: &Daemon) {
 }
 
 #[test]
-fn full_disk_refuses_new_steps_and_reverts_leases() {
+fn full_disk_refuses_steps_undoes_leases_and_recovers() {
     let comm = comm("full");
     let home = Home::new(&rules(&comm));
     let disk = Disk::mount(&home, 1024);
@@ -129,7 +129,7 @@ fn full_disk_refuses_new_steps_and_reverts_leases() {
 }
 
 #[test]
-fn read_only_disk_reverts_leases_and_recovers() {
+fn read_only_disk_undoes_leases_and_recovers() {
     let comm = comm("readonly");
     let home = Home::new(&rules(&comm));
     let disk = Disk::mount(&home, 8192);
@@ -187,7 +187,7 @@ fn a_ledger_that_another_process_holds_is_waited_for() {
 }
 
 #[test]
-fn corrupt_ledger_is_set_aside_and_its_leases_are_restored() {
+fn broken_ledger_is_set_aside_and_its_leases_restored() {
     let comm = comm("broken");
     let home = Home::new(&rules(&comm));
     let burner = Burner::start(&comm);

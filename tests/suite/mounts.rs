@@ -146,7 +146,7 @@ fn child(pid: u32) -> u32 {
 }
 
 #[test]
-fn hanging_mount_loses_its_own_series_only() {
+fn hanging_mount_costs_its_own_line_and_no_scrape() {
     let home = Home::new("rules: []\n");
     home.write(
         "evenkeel.yml",

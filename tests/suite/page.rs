@@ -178,7 +178,7 @@ fn names_from_outside_are_text_and_secrets_are_not_there() {
 }
 
 #[test]
-fn page_updates_without_moving_focus_and_scroll_position() {
+fn page_updates_without_losing_the_place_of_its_reader() {
     let mut scene = Scene::new();
     scene.wait_until_busy();
     let mut browser = Browser::start();

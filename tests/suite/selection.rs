@@ -253,7 +253,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_step_reaches_a_process_that_the_rule_means_at_that_moment(
+    fn every_step_reaches_a_process_that_matches_then(
         table in a_table(),
         limit in 1..5_usize,
         is_final in any::<bool>(),
@@ -414,7 +414,7 @@ fn regex_of(text: &str) -> String {
 }
 
 #[test]
-fn name_of_another_program_gives_no_protection_or_selection() {
+fn borrowed_name_earns_no_protection_and_no_path_match() {
     let impostor = Impostor::start(b"sshd", "", "imitation");
     let mut host = live_host();
     let mut process = host.process(impostor.pid()).expect("it runs");
@@ -523,7 +523,7 @@ fn process_that_exits_or_execs_meanwhile_is_left_alone() {
 }
 
 #[test]
-fn a_procfs_that_hides_processes_is_told() {
+fn procfs_that_hides_processes_is_reported() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let procfs = folder.path().join("proc");
     std::fs::create_dir(&procfs).expect("a writable folder");

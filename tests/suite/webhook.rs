@@ -240,7 +240,7 @@ fn unknown_fields_and_a_missing_fingerprint_are_no_fault() {
 }
 
 #[test]
-fn enforce_without_authentication_does_not_start() {
+fn enforce_without_authentication_refuses_to_start() {
     let home = Home::new("rules: []\n");
     home.write("evenkeel.yml", "mode: enforce\nrule_files: [rules/*.yml]\n");
     let (status, said) = home.run_to_its_end("127.0.0.1:0", "127.0.0.1:0");

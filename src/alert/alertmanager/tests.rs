@@ -57,7 +57,7 @@ fn an_alert_is_over_after_five_minutes_of_absence() {
 }
 
 #[test]
-fn interrupted_absence_starts_over() {
+fn absence_with_a_break_counts_from_zero() {
     check(&[
         (0, &[("a", 1, "")], "x", ""),
         (270, &[("a", 1, "x")], "x", ""),
@@ -75,7 +75,7 @@ fn interrupted_absence_starts_over() {
 }
 
 #[test]
-fn unreachable_alertmanager_changes_no_episode() {
+fn silent_alertmanager_neither_closes_nor_keeps_open() {
     // No Alertmanager answers.
     check(&[(0, &[("a", 1, "")], "x", ""), (300, &[], "x", ""), (900, &[], "x", "")]);
     // Time without responses does not count as absence.
@@ -105,7 +105,7 @@ fn one_alertmanager_that_knows_the_alert_keeps_it_open() {
 }
 
 #[test]
-fn restarted_alertmanager_counts_after_the_patience() {
+fn restarted_alertmanager_counts_once_it_is_up_long_enough() {
     check(&[
         (0, &[("a", 1, "")], "x", ""),
         (290, &[("a", 280, "")], "x", ""),
@@ -123,7 +123,7 @@ fn restarted_alertmanager_counts_after_the_patience() {
 }
 
 #[test]
-fn reported_alert_is_not_absent() {
+fn listed_alert_is_not_absent() {
     let mut absences = MissingAlerts::default();
     let open = BTreeSet::from(["x", "y"]);
     let gone = survey(&[("a", 1, "")]);

@@ -425,7 +425,7 @@ fn failed_delivery_is_not_acknowledged() {
 }
 
 #[test]
-fn empty_token_file_rejects_requests_as_retryable() {
+fn emptied_token_file_refuses_requests_and_asks_to_retry() {
     let dir = tempfile::tempdir().unwrap();
     let (inbox, deliveries) = durable();
     let site = Site::start(with_token(&dir), inbox);
@@ -442,7 +442,7 @@ fn empty_token_file_rejects_requests_as_retryable() {
 }
 
 #[test]
-fn new_token_is_valid_at_once_and_invalidates_the_former() {
+fn new_token_counts_at_once_and_then_replaces_the_former() {
     let dir = tempfile::tempdir().unwrap();
     let (inbox, _deliveries) = durable();
     let site = Site::start(with_token(&dir), inbox);
@@ -486,7 +486,7 @@ fn requests_in_a_row_on_one_connection_are_answered_in_order() {
 }
 
 #[test]
-fn invalid_http_closes_the_connection_with_one_log_line() {
+fn connection_without_http_is_closed_with_one_log_line() {
     for garbage in [
         &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",

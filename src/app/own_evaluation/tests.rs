@@ -202,7 +202,7 @@ fn an_alert_that_is_over_after_a_restart_ends_at_once() {
 }
 
 #[test]
-fn pending_alert_that_ended_at_a_restart_waits_its_whole_for() {
+fn alert_that_ended_during_a_restart_waits_its_whole_for() {
     let rules = || orders(&group("{alert: A, expr: a > 5, for: 10s}"), &[]);
     let mut daemon = daemon(rules());
     daemon.run(9, 9.0);
@@ -298,7 +298,7 @@ fn an_early_sample_confirms_nothing_after_a_restart() {
 }
 
 #[test]
-fn removed_rule_ends_its_alerts_from_before_the_restart() {
+fn reload_that_removes_a_rule_ends_its_restored_alerts() {
     let rules = || orders(&group("{alert: A, expr: 'avg_over_time(a[60s]) > 5'}"), &[]);
     let mut daemon = daemon(rules());
     daemon.run(20, 9.0);

@@ -521,7 +521,7 @@ proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 2000, ..config(200) })]
 
     #[test]
-    fn cgroups_and_units_are_in_the_end_what_they_would_be(moves in history()) {
+    fn random_histories_leave_cgroups_and_units_as_without_us(moves in history()) {
         let mut history = History::new();
         for step in moves {
             history.live(step);
@@ -532,7 +532,7 @@ proptest! {
 
 /// Found by the random histories.
 #[test]
-fn foreign_limit_of_another_device_keeps_its_drop_in() {
+fn limit_of_others_beside_ours_keeps_its_drop_in() {
     let mut history = History::new();
     for op in [Op::Fire(0), Op::ForeignIo(1, 1), Op::Fire(1)] {
         history.live((op, None, None));
@@ -542,7 +542,7 @@ fn foreign_limit_of_another_device_keeps_its_drop_in() {
 
 /// Found by the random histories.
 #[test]
-fn a_value_by_hand_stays_in_the_next_cgroup_of_a_unit_whose_undoing_waits() {
+fn manual_value_stays_in_the_next_cgroup_while_undo_waits() {
     let mut history = History::new();
     let ops = [
         Op::Fire(0),

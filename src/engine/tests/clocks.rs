@@ -62,7 +62,7 @@ fn a_jump_of_the_calendar_moves_no_wait_and_no_cooldown() {
 }
 
 #[test]
-fn episodes_go_by_the_times_of_their_alerts_whatever_the_calendar_says() {
+fn episodes_follow_alert_times_not_the_calendar() {
     for hours in HOURS {
         let mut world = world(policy(vec![example("calm", "nice 15")]));
         world.add(100, 1);

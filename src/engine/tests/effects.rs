@@ -58,7 +58,7 @@ impl World {
 }
 
 #[test]
-fn victim_in_uninterruptible_sleep_blocks_no_other() {
+fn victim_stuck_in_the_kernel_is_not_retried_and_blocks_none() {
     let mut other = killer("other", "signal KILL");
     other.matchers = example("end", "nice 1").matchers;
     other.limit = 1;
@@ -92,7 +92,7 @@ fn victim_in_uninterruptible_sleep_blocks_no_other() {
 }
 
 #[test]
-fn a_victim_that_outlives_its_time_is_told_once_and_given_up() {
+fn victim_that_outlives_its_time_is_reported_once() {
     let mut world = world(generous(vec![killer("end", "signal TERM")]));
     world.add(100, 1);
     world.ignores_sigterm(100);
@@ -114,7 +114,7 @@ fn a_victim_that_outlives_its_time_is_told_once_and_given_up() {
 }
 
 #[test]
-fn an_end_is_told_with_the_memory_it_freed() {
+fn kill_is_reported_with_the_memory_it_freed() {
     let mut rule = killer("end", "signal KILL");
     rule.order_by = OrderBy {
         key: crate::rule::OrderKey::Memory,
@@ -145,7 +145,7 @@ fn an_end_is_told_with_the_memory_it_freed() {
 }
 
 #[test]
-fn three_victims_running_without_effect_open_the_breaker_for_good() {
+fn three_kills_without_effect_open_the_breaker_for_good() {
     let mut world = world(generous(vec![
         killer("end", "signal TERM"),
         killer("fine", "signal KILL"),
@@ -185,7 +185,7 @@ fn three_victims_running_without_effect_open_the_breaker_for_good() {
 }
 
 #[test]
-fn a_victim_that_ends_after_it_was_given_up_is_not_counted_again() {
+fn victim_that_exits_late_is_not_counted_again() {
     let mut world = world(generous(vec![killer("end", "signal TERM")]));
     let target = world.add(100, 1);
     world.ignores_sigterm(100);
@@ -237,7 +237,7 @@ fn effect_in_between_resets_the_count() {
 }
 
 #[test]
-fn ends_that_free_nothing_open_the_breaker_of_a_rule_about_memory() {
+fn kills_that_free_no_memory_open_the_breaker() {
     for (order, expected) in [(crate::rule::OrderKey::Memory, 1.0), (crate::rule::OrderKey::Age, 0.0)] {
         let mut rule = killer("end", "signal KILL");
         rule.order_by.key = order;
@@ -271,7 +271,7 @@ fn ends_that_free_nothing_open_the_breaker_of_a_rule_about_memory() {
 }
 
 #[test]
-fn a_signal_that_may_not_have_been_sent_is_sent_again_before_sigkill() {
+fn possibly_unsent_signal_is_repeated_before_sigkill() {
     for after in 0.. {
         let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
         world.add(100, 1);
@@ -301,7 +301,7 @@ fn a_signal_that_may_not_have_been_sent_is_sent_again_before_sigkill() {
 }
 
 #[test]
-fn without_a_ledger_a_rule_that_says_so_ends_processes_and_records_it_later() {
+fn rule_without_ledger_kills_and_records_it_later() {
     let mut allowed = example("end", "nice 15; signal TERM; wait 10; signal KILL");
     allowed.without_ledger = true;
     let mut world = world(policy(vec![allowed, example("calm", "nice 5")]));
@@ -331,7 +331,7 @@ fn without_a_ledger_a_rule_that_says_so_ends_processes_and_records_it_later() {
 }
 
 #[test]
-fn a_resolve_that_came_with_the_firing_ends_it_without_a_ledger_too() {
+fn resolve_in_the_same_delivery_counts_without_a_ledger() {
     let mut allowed = example("end", "signal TERM");
     allowed.without_ledger = true;
     let mut world = world(policy(vec![allowed]));
@@ -367,7 +367,7 @@ fn add_larger(world: &mut World, pid: i32) -> Identity {
 }
 
 #[test]
-fn a_victim_of_an_interrupted_ladder_blocks_others_for_a_bound_only() {
+fn victim_of_interrupted_steps_blocks_others_for_a_time() {
     let mut world = interrupted(TERM_THEN_KILL);
     world.engine.host().processes.get_mut(&100).unwrap().process.name = "other".into();
     world.crash_and_restart();
@@ -381,7 +381,7 @@ fn a_victim_of_an_interrupted_ladder_blocks_others_for_a_bound_only() {
 }
 
 #[test]
-fn a_victim_of_an_interrupted_ladder_that_ends_in_time_is_an_effect() {
+fn victim_of_interrupted_steps_that_exits_is_an_effect() {
     let mut world = interrupted(TERM_THEN_KILL);
     let target = world.engine.host().processes[&100].process.identity;
     world.engine.host().processes.remove(&100);
@@ -390,7 +390,7 @@ fn a_victim_of_an_interrupted_ladder_that_ends_in_time_is_an_effect() {
 }
 
 #[test]
-fn the_next_episode_goes_on_with_an_interrupted_ladder() {
+fn next_episode_goes_on_with_interrupted_steps() {
     let mut world = interrupted("signal TERM; wait 60; signal KILL");
     world.send("end", Status::Firing, 1000, Source::Local);
     world.pass(62);
@@ -403,7 +403,7 @@ fn the_next_episode_goes_on_with_an_interrupted_ladder() {
 }
 
 #[test]
-fn a_survivor_of_an_interrupted_ladder_is_a_new_victim_later() {
+fn survivor_of_interrupted_steps_is_a_new_victim_later() {
     let mut world = interrupted(TERM_THEN_KILL);
     world.pass(LONG);
     assert_eq!(world.effects(), [(100, Outcome::Cancelled)]);
@@ -418,7 +418,7 @@ fn a_survivor_of_an_interrupted_ladder_is_a_new_victim_later() {
 }
 
 #[test]
-fn a_victim_that_was_released_by_hand_blocks_others_for_a_bound_only() {
+fn victim_released_by_hand_blocks_others_for_a_time() {
     let mut world = world(generous(vec![killer(
         "end",
         "nice 5; signal TERM; wait 10; signal KILL",

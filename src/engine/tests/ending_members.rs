@@ -49,7 +49,7 @@ fn a_member_within_exit_counts_as_ended() {
 }
 
 #[test]
-fn a_member_that_lives_and_cannot_be_identified_protects_its_cgroup() {
+fn unidentified_living_member_protects_its_cgroup() {
     let mut world = shop();
     member(world.engine.host(), 101, None);
     world.fire("calm");
@@ -59,7 +59,7 @@ fn a_member_that_lives_and_cannot_be_identified_protects_its_cgroup() {
 }
 
 #[test]
-fn a_member_that_runs_another_program_meanwhile_is_looked_at_again() {
+fn member_that_runs_another_program_is_checked_again() {
     let mut world = shop();
     member(world.engine.host(), 101, Some("/usr/bin/shop"));
     // Between the state of the second member and its other files, at the check before the step.
@@ -77,7 +77,7 @@ fn a_member_that_runs_another_program_meanwhile_is_looked_at_again() {
 }
 
 #[test]
-fn a_cgroup_whose_check_fails_at_the_last_moment_is_tried_again_within_a_second() {
+fn cgroup_whose_last_check_fails_is_retried_in_a_second() {
     let mut world = shop();
     // The second reading is that of the check before the step.
     let happenings: [fn(&mut FakeHost); 2] = [|_| (), |host| member(host, 100, None)];
@@ -91,7 +91,7 @@ fn a_cgroup_whose_check_fails_at_the_last_moment_is_tried_again_within_a_second(
 }
 
 #[test]
-fn a_cgroup_that_is_refused_for_an_unidentified_member_is_looked_at_again_within_a_second() {
+fn cgroup_with_unidentified_member_is_rechecked_in_a_second() {
     let mut world = shop();
     member(world.engine.host(), 101, None);
     world.fire("calm");

@@ -844,14 +844,14 @@ proptest! {
     #![proptest_config(config(1024))]
 
     #[test]
-    fn whatever_happens_everything_is_put_back(moves in history()) {
+    fn random_histories_leave_nothing_changed(moves in history()) {
         live_through(moves);
     }
 }
 
 /// Found by the random histories.
 #[test]
-fn a_stack_that_was_undone_in_part_before_a_crash_comes_down_in_the_other_order() {
+fn stack_undone_in_part_before_a_crash_is_undone_in_reverse() {
     live_through(vec![
         (
             Op::Fire {

@@ -89,7 +89,7 @@ impl World {
 }
 
 #[test]
-fn what_is_granted_is_given_back_when_the_alert_resolves() {
+fn grant_is_released_when_the_alert_resolves() {
     let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
     world.fire("more");
     assert_eq!(world.in_state("requested"), 1.0);
@@ -108,7 +108,7 @@ fn what_is_granted_is_given_back_when_the_alert_resolves() {
 }
 
 #[test]
-fn each_answer_that_cannot_be_used_is_told_and_asked_again_with_the_same_key() {
+fn unusable_answer_is_reported_and_retried_with_the_same_key() {
     let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
     world.fire("more");
     let key = world.key();
@@ -195,7 +195,7 @@ fn a_server_that_asks_for_patience_gets_it_within_bounds() {
 }
 
 #[test]
-fn what_cannot_be_given_back_is_left_to_people_in_the_end() {
+fn release_that_always_fails_is_left_to_people() {
     let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
     world.fire("more");
     world.answer(answer(201, r#"{"id":"r/1"}"#));
@@ -250,7 +250,7 @@ fn a_grant_is_renewed_before_it_runs_out() {
 }
 
 #[test]
-fn a_request_whose_answer_a_crash_swallowed_is_asked_again_and_given_back() {
+fn request_interrupted_by_a_crash_is_repeated_and_released() {
     let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
     world.fire("more");
     let key = world.key();
@@ -269,7 +269,7 @@ fn a_request_whose_answer_a_crash_swallowed_is_asked_again_and_given_back() {
 }
 
 #[test]
-fn what_was_surely_not_granted_needs_no_giving_back() {
+fn unsent_request_needs_no_release() {
     let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
     world.fire("more");
     world.answer(Report::Unanswered {
@@ -303,7 +303,7 @@ fn deadline_hand_and_a_rule_that_is_gone_give_back() {
 }
 
 #[test]
-fn exit_releases_and_a_restart_allocates_again() {
+fn exit_releases_and_a_restart_requests_again() {
     let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
     world.fire("more");
     let key = world.key();
@@ -338,7 +338,7 @@ fn later_steps_wait_for_the_grant_and_may_use_it() {
 }
 
 #[test]
-fn a_command_that_fails_is_taken_back_and_ends_the_ladder() {
+fn failed_command_is_undone_and_ends_the_steps() {
     let first = "exec: {argv: [/bin/half], undo: [/bin/unhalf]}";
     let mut world = world(policy(vec![rule(&[first, "exec: [/bin/rest]"], "")]));
     world.fire("more");
@@ -389,7 +389,7 @@ fn a_command_that_a_crash_interrupted_is_not_run_again() {
 }
 
 #[test]
-fn the_host_climbs_beside_the_processes() {
+fn host_steps_run_beside_process_steps() {
     let mut world = world(policy(vec![rule(
         &["nice: 10", "wait: 5m", ALLOCATE, "signal: SIGTERM"],
         "select: {name: burner}\n  limit: 2",
@@ -450,7 +450,7 @@ fn labels_reach_no_other_url_and_no_other_argument() {
 }
 
 #[test]
-fn what_fits_nowhere_is_refused_before_anything_is_asked() {
+fn oversized_job_is_refused_before_any_request() {
     for (label, expected) in [
         ("..", "points outside the path"),
         (".", "points outside the path"),
@@ -546,7 +546,7 @@ fn wrong_resource_pointer_asks_nothing_more_after_the_alert() {
 }
 
 #[test]
-fn asking_what_was_granted_ends_after_the_alert() {
+fn asking_for_an_unnamed_grant_ends_after_the_alert() {
     let cut = Report::Unanswered {
         reason: "cut".into(),
         was_sent: true,
@@ -574,7 +574,7 @@ fn asking_what_was_granted_ends_after_the_alert() {
 }
 
 #[test]
-fn second_release_by_hand_drops_what_cannot_be_given_back() {
+fn second_release_by_hand_drops_a_failing_grant() {
     let cut = Report::Unanswered {
         reason: "cut".into(),
         was_sent: true,
@@ -629,7 +629,7 @@ fn second_release_by_hand_drops_a_command_that_cannot_be_undone() {
 }
 
 #[test]
-fn grant_that_runs_out_by_itself_is_not_asked_for_after_the_alert() {
+fn grant_with_a_ttl_is_not_asked_for_after_the_alert() {
     let step = "allocate: {url: 'http://broker/take', resource: /id, ttl: /ttl}";
     for is_under_way in [true, false] {
         let mut world = world(policy(vec![rule(&[step], "")]));
@@ -718,7 +718,7 @@ fn retry_that_falls_due_with_the_end_is_not_sent() {
 }
 
 #[test]
-fn releases_of_two_resources_bear_two_keys() {
+fn releases_of_two_resources_have_two_keys() {
     let mut world = world(policy(vec![rule(&[RENEWED], "")]));
     world.fire("more");
     world.answer(answer(200, r#"{"id":"a","ttl":60}"#));

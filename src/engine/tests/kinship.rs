@@ -35,7 +35,7 @@ fn an_orphan_outlives_the_target_itself() {
 }
 
 #[test]
-fn an_orphan_in_the_session_that_the_target_leads_is_restored_though_it_was_never_seen() {
+fn unseen_orphan_in_the_session_of_the_target_is_restored() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 1);
     world.engine.host().processes.get_mut(&100).unwrap().process.session = 100;
@@ -54,7 +54,7 @@ fn an_orphan_in_the_session_that_the_target_leads_is_restored_though_it_was_neve
 }
 
 #[test]
-fn possible_orphans_are_told_for_every_knob() {
+fn possible_orphans_are_reported_for_every_knob() {
     let mut rule = example("calm", "nice 1");
     rule.actions = vec![crate::rule::Step::Set(crate::rule::step::Change::To(
         crate::host::Value::OomScoreAdj(500),
@@ -74,7 +74,7 @@ fn possible_orphans_are_told_for_every_knob() {
 }
 
 #[test]
-fn stranger_with_the_pid_of_an_orphan_is_left_alone() {
+fn process_with_the_pid_of_an_orphan_is_left_alone() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 1);
     world.fire("calm");
@@ -89,7 +89,7 @@ fn stranger_with_the_pid_of_an_orphan_is_left_alone() {
 }
 
 #[test]
-fn a_child_born_while_its_parent_is_restored_is_found_by_one_more_look() {
+fn child_started_during_the_undo_is_found_by_one_more_look() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 1);
     world.fire("calm");

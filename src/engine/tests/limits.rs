@@ -99,7 +99,7 @@ fn the_newest_holder_of_a_limit_applies_and_the_next_after_it() {
 }
 
 #[test]
-fn foreign_value_between_two_leases_is_the_new_base() {
+fn value_set_by_others_between_two_holders_is_the_new_base() {
     let rules = ["a", "b"].map(|name| rule(name, OF_UNIT, &["cgroup: {cpu.max: -50%}"]));
     let mut world = world_of(rules.into());
     world.write(CgroupFile::CpuMax, "200000");
@@ -113,7 +113,7 @@ fn foreign_value_between_two_leases_is_the_new_base() {
 }
 
 #[test]
-fn steps_of_one_ladder_build_on_each_other() {
+fn steps_of_one_rule_build_on_each_other() {
     let ladder = ["cgroup: {cpu.max: -50%}", "wait: 5s", "cgroup: {cpu.max: -50%}"];
     let rules = ["a", "b"].map(|name| rule(name, OF_UNIT, &ladder));
     let mut world = world_of(rules.into());
@@ -173,7 +173,7 @@ fn a_child_counts_from_what_it_had_without_its_parents_lease() {
 }
 
 #[test]
-fn io_limits_of_two_devices_and_of_two_kinds_come_and_go_by_themselves() {
+fn io_limits_of_devices_and_kinds_are_independent() {
     let before = "8:0 rbps=max wbps=max riops=9 wiops=max; 9:0 rbps=7 wbps=max riops=max wiops=max";
     let steps = [
         "cgroup: {io.max: '8:0 wbps=100'}",
@@ -264,7 +264,7 @@ fn above_its_own_limit(reclaimable_bytes: u64) -> World {
 }
 
 #[test]
-fn memory_max_is_not_put_back_below_what_is_used() {
+fn memory_max_is_not_restored_below_usage() {
     let mut world = above_its_own_limit(0);
     world.resolve("a");
     world.pass(60);
@@ -310,7 +310,7 @@ fn an_alert_that_fires_again_counts_from_below_what_waits() {
 }
 
 #[test]
-fn a_unit_that_was_restarted_is_not_killed_by_its_former_limit_either() {
+fn restarted_unit_is_not_killed_by_its_former_limit() {
     let mut world = above_its_own_limit(0);
     world.engine.host().restart_cgroup(UNIT);
     world.resolve("a");
@@ -323,7 +323,7 @@ fn a_unit_that_was_restarted_is_not_killed_by_its_former_limit_either() {
 }
 
 #[test]
-fn what_waits_is_tried_at_a_release_and_at_the_end_and_never_forgotten() {
+fn waiting_undo_is_tried_at_release_and_exit_and_kept() {
     let mut world = above_its_own_limit(0);
     world.engine.release(None);
     world.fire("a");

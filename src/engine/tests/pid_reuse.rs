@@ -40,7 +40,7 @@ fn racing() -> Engine<FakeHost> {
 }
 
 #[test]
-fn in_a_hundred_thousand_races_nothing_reaches_whoever_got_the_pid() {
+fn races_for_a_pid_never_reach_its_new_process() {
     let enough = share_of(RACES) as usize;
     let (mut reached, mut races) = (0, 0);
     let mut engine = racing();
@@ -110,7 +110,7 @@ fn add_aged(world: &mut World, age: u64) {
 }
 
 #[test]
-fn a_number_from_a_label_never_means_a_process_born_after_the_alert_began() {
+fn pid_from_a_label_never_means_a_later_process() {
     for (age, is_meant) in [(3600, true), (61, true), (59, true), (50, false), (1, false)] {
         for ladder in ["signal TERM", "nice 15"] {
             let (mut world, alert) = by_label(ladder, 60);
@@ -130,7 +130,7 @@ fn a_number_from_a_label_never_means_a_process_born_after_the_alert_began() {
 }
 
 #[test]
-fn pid_reused_while_the_alert_fires_selects_no_process() {
+fn pid_reused_while_the_alert_fires_means_no_process() {
     let (mut world, alert) = by_label("signal TERM; wait 10; signal KILL", 60);
     world.engine.take(std::slice::from_ref(&alert), Instant::now()).unwrap();
     world.pass(5);
@@ -153,7 +153,7 @@ fn a_clock_that_is_set_back_does_not_make_a_newborn_old() {
 }
 
 #[test]
-fn pid_in_the_rule_selects_its_present_process() {
+fn pid_in_the_rule_means_the_process_that_has_it() {
     use crate::process::selector::{Condition, Pattern};
     let mut rule = example("end", "signal TERM");
     rule.target_selector = TargetSelector::Processes(Selector {

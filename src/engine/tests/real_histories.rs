@@ -299,7 +299,7 @@ fn check(engine: &Engine<LinuxHost>, said: &[Said; 2], ops: &[Op]) {
 }
 
 #[test]
-fn real_processes_get_back_what_they_had() {
+fn real_processes_get_back_their_values() {
     let directory = tempfile::tempdir().unwrap();
     let exe = directory.path().join("burner");
     std::fs::copy("/bin/sleep", &exe).unwrap();

@@ -58,7 +58,7 @@ impl World {
 }
 
 #[test]
-fn what_is_listed_and_unknown_is_acted_on_once() {
+fn listed_unknown_alert_is_acted_on_once() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 1);
     world.reconcile(&[listed("calm", "web1:9100")]);
@@ -101,7 +101,7 @@ fn a_list_from_before_the_resolve_opens_nothing() {
 }
 
 #[test]
-fn lists_renew_what_is_held() {
+fn lists_renew_leases() {
     let mut rule = example("calm", "nice 15");
     rule.hold = Duration::from_secs(40);
     let mut world = world(policy(vec![rule]));
@@ -112,7 +112,7 @@ fn lists_renew_what_is_held() {
 }
 
 #[test]
-fn long_absence_undoes_and_end_of_a_silence_applies_again() {
+fn long_absence_undoes_and_the_end_of_a_silence_acts_again() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 1);
     world.fire("calm");

@@ -58,7 +58,7 @@ impl World {
 }
 
 #[test]
-fn ten_thousand_leases_are_taken_and_undone_by_so_many_calls_for_each() {
+fn each_lease_costs_a_bounded_number_of_calls() {
     let leases = share_of(10_000) as usize;
     let mut world = world(policy(vec![by_label(leases)]));
     for index in 0..leases {
@@ -113,7 +113,7 @@ fn undoing_looks_at_the_leases_of_the_target_alone() {
 }
 
 #[test]
-fn a_thousand_alerts_that_resolve_at_once_share_commits_and_readings() {
+fn thousand_alerts_that_resolve_share_commits_and_readings() {
     const ALERTS: usize = 1000;
     let mut world = world(policy(vec![by_label(1)]));
     let comm = |index: usize| format!("burner-{index}");
@@ -128,7 +128,11 @@ fn a_thousand_alerts_that_resolve_at_once_share_commits_and_readings() {
     assert_eq!(world.commits() - before, 2, "intents and outcomes");
     let before = world.commits();
     let calls = world.calls(|world| world.engine.take(&all(Status::Resolved), Instant::now()).unwrap());
-    assert_eq!(world.commits() - before, 3, "intents, outcomes, and a sweep of the history");
+    assert_eq!(
+        world.commits() - before,
+        3,
+        "intents, outcomes, and a sweep of the history"
+    );
     assert!(calls <= ALERTS * CALLS_PER_LEASE, "{calls} calls");
     assert!(world.engine.ledger().leases.is_empty() && world.engine.ledger().episodes.is_empty());
 }

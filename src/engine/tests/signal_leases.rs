@@ -76,7 +76,7 @@ fn the_second_holder_sends_what_the_first_could_not() {
 }
 
 #[test]
-fn a_resolve_beside_another_firing_keeps_sent_and_undone_in_balance() {
+fn resolve_beside_a_firing_keeps_sent_and_undone_in_balance() {
     for resolve_first in [true, false] {
         let mut world = world_of(vec![louder("one"), louder("two")]);
         world.fire("one");
@@ -94,7 +94,7 @@ fn a_resolve_beside_another_firing_keeps_sent_and_undone_in_balance() {
 }
 
 #[test]
-fn signals_that_only_share_their_opposite_are_undone_by_themselves() {
+fn signals_with_the_same_undo_are_undone_by_themselves() {
     let mut world = world_of(vec![louder("one"), sending("two", Signal::SIGHUP)]);
     world.fire("one");
     world.fire("two");

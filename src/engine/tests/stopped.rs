@@ -50,7 +50,7 @@ fn assert_nothing_pending(world: &mut World) {
 }
 
 #[test]
-fn a_process_that_evenkeel_stopped_continues_before_it_is_asked_to_end() {
+fn process_we_stopped_continues_before_its_final_signal() {
     let mut world = two_rules("signal TERM");
     world.fire("rest");
     world.fire("end");
@@ -81,7 +81,7 @@ fn sigkill_needs_no_thaw() {
 }
 
 #[test]
-fn process_stopped_by_others_is_not_signalled_until_it_continues() {
+fn process_stopped_by_others_gets_no_final_signal_until_it_runs() {
     for state in ['T', 't'] {
         let mut world = two_rules("signal TERM; wait 10; signal KILL");
         world.engine.host().processes.get_mut(&100).unwrap().process.state = state;
@@ -98,7 +98,7 @@ fn process_stopped_by_others_is_not_signalled_until_it_continues() {
 
 /// evenkeel's own stop came after another one: to end it would not let the process continue.
 #[test]
-fn stop_before_our_own_is_foreign() {
+fn stop_from_before_ours_is_left_alone() {
     let mut world = two_rules("signal TERM");
     world.engine.host().set_state(100, 'T');
     world.fire("rest");
@@ -130,7 +130,7 @@ fn freezing(name: &str) -> Rule {
 }
 
 #[test]
-fn a_cgroup_that_evenkeel_froze_is_thawed_before_a_member_is_asked_to_end() {
+fn cgroup_we_froze_is_thawed_before_a_final_signal() {
     let mut world = world(policy(vec![freezing("rest"), example("end", "signal TERM")]));
     add(&mut world);
     world.fire("rest");
@@ -141,7 +141,7 @@ fn a_cgroup_that_evenkeel_froze_is_thawed_before_a_member_is_asked_to_end() {
 }
 
 #[test]
-fn who_is_to_end_is_not_stopped() {
+fn process_with_a_final_signal_is_not_stopped() {
     for rest in [example("rest", "freeze true"), freezing("rest")] {
         let mut world = world(policy(vec![rest, example("end", "signal TERM; freeze true")]));
         add(&mut world);
@@ -156,7 +156,7 @@ fn who_is_to_end_is_not_stopped() {
 }
 
 #[test]
-fn a_stop_at_the_last_moment_sends_nothing_and_the_step_is_tried_again() {
+fn stop_at_the_last_moment_sends_nothing_and_retries() {
     let mut world = two_rules("signal TERM; wait 10; signal KILL");
     world.engine.host().meanwhile.push_back(|host| host.set_state(100, 'T'));
     world.fire("end");

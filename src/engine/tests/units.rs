@@ -185,7 +185,7 @@ fn a_limit_of_one_device_that_was_overwritten_leaves_the_record() {
 }
 
 #[test]
-fn a_limit_is_not_set_again_on_what_became_protected_or_in_a_pause() {
+fn limit_is_not_set_again_when_protected_or_paused() {
     let mut world = shop(vec![rule("calm", Value::Cgroup(weight("20")))]);
     with_persistent(&mut world, "60");
     world.fire("calm");
@@ -228,7 +228,7 @@ fn a_memory_limit_is_not_set_again_below_what_is_used() {
 }
 
 #[test]
-fn what_a_person_changed_ends_the_lease_within_a_round() {
+fn manual_change_ends_the_lease_within_a_round() {
     for is_by_hand in [false, true] {
         let mut world = shop(vec![rule("calm", Value::Cgroup(weight("20")))]);
         world.fire("calm");
@@ -253,7 +253,7 @@ fn what_a_person_changed_ends_the_lease_within_a_round() {
 }
 
 #[test]
-fn a_unit_that_restarts_is_taken_again_within_a_round() {
+fn restarted_unit_is_limited_again_within_a_round() {
     let mut world = shop(vec![rule("calm", Value::Freeze(true))]);
     world.fire("calm");
     let is_frozen = |world: &mut World| world.engine.host().cgroups[UNIT].is_frozen;

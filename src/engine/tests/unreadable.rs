@@ -22,7 +22,7 @@ fn set_readable(world: &mut World, is_readable: bool) {
 }
 
 #[test]
-fn a_process_whose_command_line_cannot_be_read_in_time_is_refused_and_told() {
+fn unreadable_command_line_is_refused_and_reported() {
     let mut world = by_cmdline("nice 15");
     set_readable(&mut world, false);
     world.fire("calm");
@@ -38,7 +38,7 @@ fn a_process_whose_command_line_cannot_be_read_in_time_is_refused_and_told() {
 }
 
 #[test]
-fn who_became_unreadable_gets_no_further_step_and_is_restored() {
+fn target_that_becomes_unreadable_is_restored() {
     let mut world = by_cmdline("nice 15; wait 10; signal TERM");
     world.fire("calm");
     set_readable(&mut world, false);

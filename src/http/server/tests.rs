@@ -185,7 +185,7 @@ impl Drop for Site {
 const TLS: &str = "cert_file: server.crt, key_file: server.key";
 
 #[test]
-fn configured_tls_versions_are_served_and_plain_text_is_not() {
+fn tls_is_accepted_in_the_set_versions_and_plain_text_never() {
     let authority = Authority::new();
     authority.issue("server", &[dns("localhost")]);
     let check = |settings: &str, tls12: bool, tls13: bool| {
@@ -461,7 +461,7 @@ fn unusable_files_are_rejected_with_the_reason() {
 }
 
 #[test]
-fn connection_of_a_peer_that_does_not_read_is_closed() {
+fn peer_that_reads_no_answer_is_dropped() {
     // More than the kernel buffers for a connection.
     let large = Bytes::from(vec![b'x'; 64 * 1024 * 1024]);
     let limits = Limits {

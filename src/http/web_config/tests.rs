@@ -73,7 +73,7 @@ fn empty_files_are_valid() {
 }
 
 #[test]
-fn errors_name_the_place_and_the_correction() {
+fn bad_file_error_names_the_place_and_a_fix() {
     let check = |text: &str, says: &[&str]| {
         let wrong = parse(text).expect_err(text).to_string();
         for says in says {

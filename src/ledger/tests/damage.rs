@@ -150,7 +150,7 @@ fn a_sound_ledger_is_left_as_it_is() {
 }
 
 #[test]
-fn zeroed_page_keeps_the_rows_of_other_pages() {
+fn zeroed_page_costs_only_its_own_rows() {
     let (directory, before) = ledger(false);
     let pages = std::fs::metadata(directory.path().join(FILE_NAME)).unwrap().len() as usize / PAGE;
     assert!(pages > 10);
@@ -231,7 +231,7 @@ fn a_torn_end_of_the_log_is_no_damage() {
 }
 
 #[test]
-fn damaged_ledger_of_a_running_daemon_is_rebuilt() {
+fn ledger_broken_while_running_is_replaced_from_memory() {
     let (directory, _) = ledger(false);
     let (mut journal, mut ledger) = Journal::open(directory.path(), BOOT);
     // Another process writes, so that pages are read again.
@@ -268,7 +268,7 @@ fn interrupted_replacement_is_completed() {
 }
 
 #[test]
-fn rebuilt_ledger_has_all_state_of_memory() {
+fn replaced_ledger_has_the_whole_state_in_memory() {
     let (directory, mut ledger) = ledger(false);
     let mut rehearsed = Victim::new(target(8), true, Duration::from_secs(4));
     rehearsed.gone_at = Some(Duration::from_secs(5));

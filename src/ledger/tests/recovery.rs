@@ -69,7 +69,7 @@ fn damaged_frame_of_the_log_loses_no_lease() {
 }
 
 #[test]
-fn log_with_torn_commit_or_after_reset_is_sound() {
+fn log_with_a_torn_commit_or_a_new_start_is_sound() {
     let (directory, _) = ledger(true);
     let log = format!("{FILE_NAME}-wal");
     change(directory.path(), "PRAGMA wal_checkpoint(TRUNCATE)");
@@ -189,7 +189,7 @@ fn unused_pages_restore_no_ended_lease() {
 }
 
 #[test]
-fn rest_of_a_former_log_is_older_than_all_rows() {
+fn rest_of_a_former_log_is_oldest() {
     let (directory, mut before) = ledger(true);
     let connection = rusqlite::Connection::open(directory.path().join(FILE_NAME)).unwrap();
     let restart = "PRAGMA wal_checkpoint(RESTART)";
@@ -236,7 +236,7 @@ fn readable_leases_are_not_carved() {
 }
 
 #[test]
-fn leftover_of_an_earlier_attempt_is_not_used() {
+fn rest_of_an_earlier_attempt_is_not_the_new_ledger() {
     let (directory, before) = ledger(false);
     let (other, _) = ledger(true);
     let connection = rusqlite::Connection::open(other.path().join(FILE_NAME)).unwrap();

@@ -204,7 +204,7 @@ fn without_a_quiet_moment_the_file_stays_bounded_as_well() {
 }
 
 #[test]
-fn open_state_stays_even_above_the_size_limit() {
+fn open_entries_stay_even_beyond_the_size() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = store(
         directory.path(),
@@ -263,7 +263,7 @@ fn file_from_before_retention_is_rewritten_to_shrink() {
 }
 
 #[test]
-fn sweep_does_not_block_while_another_process_writes() {
+fn sweep_does_not_wait_for_other_writers() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = store(
         directory.path(),
@@ -332,7 +332,7 @@ fn gone(pid: i32) -> Entry {
 }
 
 #[test]
-fn victims_stay_while_an_episode_cooldown_or_budget_needs_them() {
+fn victims_stay_while_episode_cooldown_or_budget_needs_them() {
     for (victims, expected) in [(DAY, 1), (7 * DAY, 3)] {
         let directory = tempfile::tempdir().unwrap();
         let retention = Retention {

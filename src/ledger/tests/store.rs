@@ -189,7 +189,7 @@ fn another_boot_ends_leases_and_open_episodes() {
 }
 
 #[test]
-fn ended_rows_are_pruned_and_numbers_are_not_reused() {
+fn closed_leases_are_pruned_and_numbers_not_reused() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = Store::open(directory.path(), BootId(1)).unwrap();
     let ended = |id, outcome| Entry::LeaseEnded { id, outcome };
@@ -225,7 +225,7 @@ fn ended_rows_are_pruned_and_numbers_are_not_reused() {
 
 /// The exact rows of version 1.
 #[test]
-fn ledger_of_the_previous_version_is_migrated() {
+fn ledger_of_the_previous_version_is_adopted() {
     let directory = tempfile::tempdir().unwrap();
     let connection = Connection::open(directory.path().join(FILE_NAME)).unwrap();
     connection
@@ -275,7 +275,7 @@ fn ledger_of_the_previous_version_is_migrated() {
 }
 
 #[test]
-fn allocations_survive_a_boot_and_are_released_at_once() {
+fn grant_outlasts_a_reboot_and_is_released_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = Store::open(directory.path(), BootId(1)).unwrap();
     store.load().unwrap();
@@ -340,7 +340,7 @@ fn unfinished_ledger_has_no_records() {
 }
 
 #[test]
-fn commit_that_fails_at_its_end_is_rolled_back() {
+fn commit_that_fails_at_its_end_leaves_no_trace() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path(), BootId(1)).unwrap();
     let other = Connection::open(dir.path().join(FILE_NAME)).unwrap();

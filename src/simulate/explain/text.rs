@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn on_a_terminal_lines_fit_and_colours_say_what_is_done() {
+    fn terminal_lines_fit_and_colours_show_the_decision() {
         let style = Style {
             color: true,
             columns: Some(60),

@@ -84,7 +84,7 @@ const NICED: &str = "- name: the busiest two rest, and get back what they had
 ";
 
 #[test]
-fn expected_events_pass() {
+fn expected_outcome_passes() {
     check(NICED, &[]);
     let report = play(NICED);
     assert_eq!((report.tests, report.checks), (1, 12));
@@ -167,7 +167,7 @@ fn a_rule_that_says_dry_run_can_be_let_loose_in_a_test() {
 }
 
 #[test]
-fn alerts_of_other_hosts_and_of_the_past_are_told() {
+fn alerts_of_other_hosts_and_the_past_are_reported() {
     check(
         "- name: not about us
   processes: [{pid: 7, name: burner, cpu: 1}]

@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn unsupported_parts_are_rejected_by_name_and_position() {
+    fn unsupported_promql_is_refused_by_name_and_place() {
         for (text, refusal) in [
             (
                 "1 + histogram_quantile(0.9, a)",
@@ -526,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn all_refusals_of_an_expression_are_reported() {
+    fn all_errors_of_an_expression_are_reported() {
         assert_eq!(refusals("deg(a) + sum(rad(b))").len(), 2);
     }
 

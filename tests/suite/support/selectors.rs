@@ -84,7 +84,7 @@ impl ExprVisitor for Visitor {
 }
 
 #[test]
-fn selectors_know_what_is_done_to_them() {
+fn selectors_know_the_calls_around_them() {
     let found = selectors("sum(rate(a_total{x=\"1\"}[5m] offset 1h)) / (b > 0) unless absent(c) or count(d)");
     let seen: Vec<_> = found
         .iter()

@@ -126,17 +126,17 @@ fn every_fault_ends_in_one_grant_and_one_release(broker: &Broker) {
 }
 
 #[test]
-fn every_fault_of_a_plain_allocator_ends_in_one_release() {
+fn every_fault_of_an_allocator_ends_in_one_grant_and_release() {
     every_fault_ends_in_one_grant_and_one_release(&Broker::plain());
 }
 
 #[test]
-fn every_fault_of_a_tls_allocator_ends_in_one_release() {
+fn every_fault_over_tls_ends_in_one_grant_and_release() {
     every_fault_ends_in_one_grant_and_one_release(&Broker::with_tls());
 }
 
 #[test]
-fn next_daemon_releases_allocations_of_a_killed_one() {
+fn request_of_a_killed_daemon_is_released_by_the_next() {
     let broker = Broker::plain();
     let home = Home::new("rules: []\n");
     home.write("rules/test.yml", &rules(&allocate(&broker, home.path())));
@@ -226,7 +226,7 @@ fn with_commands(home: &Home, steps: &str) -> Daemon {
 }
 
 #[test]
-fn a_command_gets_the_alert_as_data_and_is_taken_back() {
+fn command_gets_the_alert_as_data_and_is_undone() {
     let home = Home::new("rules: []\n");
     let folder = home.path().display().to_string();
     let record = "{ printf '%s\\n' \"$#\" \"$@\"; pwd; env; readlink /proc/self/fd/0; } >";
@@ -260,7 +260,7 @@ fn a_command_gets_the_alert_as_data_and_is_taken_back() {
 }
 
 #[test]
-fn command_has_a_timeout_and_bounded_output() {
+fn command_is_killed_in_time_and_its_output_bounded() {
     let home = Home::new("rules: []\n");
     let folder = home.path().display().to_string();
     let text = format!("trap '' TERM; sleep 1000 & echo $! >{folder}/child; yes endless");
@@ -324,7 +324,7 @@ fn explain_says_what_would_be_sent_and_dry_run_sends_nothing() {
 
 /// The daemon needs root to run commands as another user. Without root the test fails instead of being skipped.
 #[test]
-fn command_of_another_user_has_none_of_the_daemons_groups() {
+fn command_of_another_user_has_none_of_our_groups() {
     assert!(nix::unistd::geteuid().is_root(), "run the tests as root");
     let home = Home::new("rules: []\n");
     std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).expect("our own folder");

@@ -6,7 +6,7 @@ use super::latency::{Arrival, Stages};
 use crate::alert::Labels;
 use crate::host::Moment;
 use crate::ledger::state::PreviousState;
-use crate::ledger::{Decision, Entry, LedgerState, Outcome, Record};
+use crate::ledger::{Decision, Entry, EpisodeKey, LedgerState, Outcome, Record};
 use crate::process::{Candidate, Process, ProcessTree, Selector, Target};
 use crate::rule::{Rule, Step};
 use nix::sys::signal::Signal;

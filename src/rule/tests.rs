@@ -7,7 +7,7 @@ pub use example::example;
 use super::ruleset::{DEFAULT_COOLDOWN, DEFAULT_HOLD};
 use super::step::{AffinityChange, Change, Send};
 use super::*;
-use crate::diagnostic::{Diagnostic, Severity, Source};
+use crate::diagnostic::{Diagnostic, Severity, SourceText};
 use crate::host::knob::{IoPriority, Policy, Value};
 use crate::process::Selector;
 use crate::process::selector::{Condition, Pattern};

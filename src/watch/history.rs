@@ -437,9 +437,9 @@ mod tests {
 
     #[test]
     fn publisher_of_a_named_metric_stays_known() {
-        let mut interest = interest(&[("a", 0)]);
-        interest.add(&[], 0);
-        let mut history = History::new(interest);
+        let mut read_set = read_set(&[("a", 0)]);
+        read_set.add(&[], 0);
+        let mut history = History::new(read_set);
         let both = [gauge("a", &["x"], 1.0), gauge("b", &["x"], 1.0)];
         history.append(SnapshotSource(3), 1000, &both, &[]);
         history.append(SnapshotSource(3), 2000, &[], &[]);

@@ -199,7 +199,7 @@ fn runtime_property_of_the_administrator_stays() {
 
 #[test]
 fn restarted_unit_is_limited_again_and_restored_afterwards() {
-    let service = Service::start("anew", "CPUQuota=20%");
+    let service = Service::start("restarted", "CPUQuota=20%");
     let home = service.home("[{cgroup: {cpu.max: +100%}}]");
     let evenkeel = enforce(&home);
     fire(&evenkeel);

@@ -100,7 +100,7 @@ fn a_bad_file_changes_nothing_and_a_removed_rule_lets_go() {
 
 #[test]
 fn reload_by_request_needs_permission() {
-    let home = Home::new(&rules("nobody", "calm", FIRST_NICE));
+    let home = Home::new(&rules("no-such", "calm", FIRST_NICE));
     let evenkeel = home.start(&[]);
     assert_eq!(ask_to_reload(&evenkeel).status, 403);
 }

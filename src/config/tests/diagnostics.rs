@@ -2,7 +2,7 @@
 //! everything `evenkeel check` reports about it, and is empty for a valid file.
 
 use crate::config::*;
-use crate::diagnostic::render_all;
+use crate::diagnostic::{SourceText, render_all};
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -90,7 +90,7 @@ fn cases() -> BTreeMap<PathBuf, String> {
 
 fn load_beside(path: &Path, config: &str) -> Result<Loaded, Vec<Diagnostic>> {
     let folder = FileSource::Directory(path.parent().unwrap());
-    assemble(&Source::new("evenkeel.yml", config), &folder)
+    assemble(&SourceText::new("evenkeel.yml", config), &folder)
 }
 
 /// The files in a folder of the golden files; those in all folders for an empty name.

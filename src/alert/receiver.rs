@@ -138,7 +138,7 @@ impl<I: Inbox> WebhookReceiver<I> {
             access,
             telemetry,
             bodies: Arc::new(Semaphore::new(MAX_BODIES_KIB)),
-            refusals: LogLimit::new(),
+            refusals: LogLimit::default(),
         }
     }
 

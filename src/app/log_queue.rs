@@ -3,7 +3,7 @@
 
 use crate::telemetry::Telemetry;
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 /// Lines that wait for the reader of the log; at some 300 bytes each they take 150 KiB.
@@ -72,10 +72,7 @@ fn write_lines(mut out: impl Write, lines: &Receiver<Message>, telemetry: &Telem
                 Message::Line(line) => drop(out.write_all(&line)),
                 Message::Flush(done) => drop(done.send(())),
             }
-            next = match lines.try_recv() {
-                Ok(message) => Some(message),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-            };
+            next = lines.try_recv().ok();
         }
         let dropped = telemetry.log_lines_dropped();
         if dropped > reported {

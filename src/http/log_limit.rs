@@ -22,11 +22,13 @@ pub struct Permit {
     pub left_out: Option<u64>,
 }
 
-impl<K: Ord> LogLimit<K> {
-    pub const fn new() -> LogLimit<K> {
-        LogLimit(Mutex::new(BTreeMap::new()))
+impl<K> Default for LogLimit<K> {
+    fn default() -> LogLimit<K> {
+        LogLimit(Mutex::default())
     }
+}
 
+impl<K: Ord> LogLimit<K> {
     /// Whether a line of this kind is logged now.
     pub fn permit(&self, kind: K) -> Option<Permit> {
         self.permit_at(kind, Instant::now())
@@ -55,7 +57,7 @@ mod tests {
 
     #[test]
     fn each_kind_has_one_line_a_second_with_a_count() {
-        let limit = LogLimit::new();
+        let limit = LogLimit::default();
         let begin = Instant::now();
         let left_out = |kind, ms| {
             let permit = limit.permit_at(kind, begin + Duration::from_millis(ms));

@@ -85,7 +85,7 @@ pub async fn serve<S, F>(
     let service = Arc::new(service);
     let slots = Arc::new(Semaphore::new(limits.max_connections));
     let mut open = Open::default();
-    let log_limit = Arc::new(LogLimit::new());
+    let log_limit = Arc::new(LogLimit::default());
     let (stop, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);

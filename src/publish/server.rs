@@ -27,7 +27,7 @@ pub async fn serve(
     };
     let admits = access.clone();
     // Any peer can cause these lines.
-    let log_limit = Arc::new(LogLimit::new());
+    let log_limit = Arc::new(LogLimit::default());
     let service = move |request: hyper::Request<hyper::body::Incoming>, peer: http::Peer| {
         let (handler, access, log_limit) = (Arc::clone(&handler), admits.clone(), Arc::clone(&log_limit));
         async move {

@@ -23,7 +23,7 @@ use crate::engine::status::recall;
 use crate::engine::{Engine, Policy};
 use crate::host::self_priority::{self, SelfProtection};
 use crate::host::{Host, JobRunner, LinuxHost};
-use crate::http::{Access, Limits, listen::may_listen};
+use crate::http::{Access, ServerLimits, listen::may_listen};
 use crate::ledger::store::read_records;
 use crate::ledger::{Entry, Journal};
 use crate::process::table::Procfs;
@@ -340,7 +340,7 @@ async fn serve(
         )));
     }
     let receiver = WebhookReceiver::new(door.clone(), access, telemetry.clone());
-    let receiving = tokio::spawn(receiver.run(webhook, Limits::default(), stopped()));
+    let receiving = tokio::spawn(receiver.run(webhook, ServerLimits::default(), stopped()));
     let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), telemetry.clone(), stopped()));
     let control = control::serve(run.storage.path.clone(), door.clone(), stopped());
     let control = tokio::spawn(control);

@@ -80,7 +80,7 @@ pub struct Alertmanagers {
     targets: Vec<String>,
     /// Patterns of files with further targets.
     target_files: Vec<String>,
-    pub client: client::Settings,
+    pub client: client::ClientSettings,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

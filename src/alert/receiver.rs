@@ -6,7 +6,7 @@ use super::alert::{Alert, Source, Status};
 use super::decode::{DecodeError, Envelope, InvalidEntry, decode};
 use crate::http::log_limit::{LogLimit, Permit};
 use crate::http::response::{self, HttpResponse};
-use crate::http::{Access, BodyError, Denied, Limits, Peer, discard, read_body, serve};
+use crate::http::{Access, BodyError, Denied, Peer, ServerLimits, discard, read_body, serve};
 use crate::telemetry::Telemetry;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, ORIGIN};
@@ -143,7 +143,7 @@ impl<I: Inbox> WebhookReceiver<I> {
     }
 
     /// Serves until `shutdown` is done and pending requests have their responses.
-    pub async fn run(self, listener: TcpListener, limits: Limits, shutdown: impl Future<Output = ()>) {
+    pub async fn run(self, listener: TcpListener, limits: ServerLimits, shutdown: impl Future<Output = ()>) {
         let access = self.access.clone();
         let receiver = Arc::new(self);
         let service = move |request, peer| {

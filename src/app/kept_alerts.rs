@@ -83,13 +83,13 @@ impl KeptAlerts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watch::evaluator::{Evaluator, Settings};
+    use crate::watch::evaluator::{Evaluator, EvaluatorSettings};
     use crate::watch::history::History;
     use crate::watch::rule_file::parse;
 
     fn evaluator() -> Evaluator {
         let text = "groups: [{name: g, rules: [{alert: A, expr: vector(1), for: 1m}]}]";
-        Evaluator::new(Settings::default(), vec![parse("x.yml", text).unwrap()])
+        Evaluator::new(EvaluatorSettings::default(), vec![parse("x.yml", text).unwrap()])
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::alert::{Alert, FiringSet};
 use crate::engine::Answer;
 use crate::sense::{Sampling, Snapshot};
 use crate::watch::alerting::Change;
-use crate::watch::evaluator::{self, Evaluator, Round, Settings};
+use crate::watch::evaluator::{self, EvaluationRound, Evaluator, EvaluatorSettings};
 use crate::watch::history::{History, ReadSet};
 use crate::watch::promql::Semantics;
 use crate::watch::restart::ActiveAlerts;
@@ -234,7 +234,7 @@ impl OwnEvaluation {
     }
 }
 
-fn news(round: Round) -> Vec<Alert> {
+fn news(round: EvaluationRound) -> Vec<Alert> {
     for failure in &round.failures {
         tracing::debug!(%failure, "alerting rule evaluation failed");
     }
@@ -243,10 +243,10 @@ fn news(round: Round) -> Vec<Alert> {
     news.map(|transition| transition.alert).collect()
 }
 
-fn settings(orders: &EvaluationConfig) -> Settings {
-    Settings {
+fn settings(orders: &EvaluationConfig) -> EvaluatorSettings {
+    EvaluatorSettings {
         interval_ms: orders.interval.as_millis() as i64,
-        ..Settings::default()
+        ..EvaluatorSettings::default()
     }
 }
 

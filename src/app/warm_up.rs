@@ -16,7 +16,7 @@ use crate::process::{BootId, Identity, Process, Selector, protection};
 use crate::rule::step::Send;
 use crate::rule::{OrderBy, OrderKey, Rule, RuleSet, Step, TargetSelector};
 use crate::telemetry::Telemetry;
-use crate::watch::evaluator::{Evaluator, Settings};
+use crate::watch::evaluator::{Evaluator, EvaluatorSettings};
 use crate::watch::history::{History, SnapshotSource};
 use crate::watch::rule_file::parse;
 use jiff::Timestamp;
@@ -144,7 +144,7 @@ struct Evaluation {
 impl Evaluation {
     fn prepare() -> Option<Evaluation> {
         const RULES: &str = "groups: [{name: rehearsal, rules: [{alert: rehearsal, expr: 'a / a * 100 > 0'}]}]";
-        let evaluator = Evaluator::new(Settings::default(), vec![parse(NAME, RULES).ok()?]);
+        let evaluator = Evaluator::new(EvaluatorSettings::default(), vec![parse(NAME, RULES).ok()?]);
         let history = History::new(evaluator.read_set());
         Some(Evaluation { evaluator, history })
     }

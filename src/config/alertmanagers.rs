@@ -4,7 +4,7 @@
 use super::file_source::{self, FileSource};
 use super::{Alertmanagers, Reconcile};
 use crate::diagnostic::{Findings, SourceText};
-use crate::http::client::{Credentials, Secret, Settings, Trust};
+use crate::http::client::{ClientSettings, Credentials, Secret, Trust};
 use crate::rule::job::TLS_KEYS;
 use crate::schema::{Kind, Object, optional, required};
 use crate::yaml::{Fields, Text, from_str};
@@ -175,7 +175,7 @@ pub(super) fn read(fields: &Fields, shelf: &FileSource, findings: &mut Findings)
         receiver: text("receiver", findings).unwrap_or_else(|| DEFAULT_RECEIVER.to_owned()),
         targets: Vec::new(),
         target_files: Vec::new(),
-        client: Settings {
+        client: ClientSettings {
             credentials: credentials(fields, shelf, findings),
             trust: trust(fields, shelf, findings),
             timeout: fields

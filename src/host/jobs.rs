@@ -3,7 +3,7 @@
 
 use super::job::{Authorization, End, Job, Report, Request, Run, Server};
 use super::self_priority;
-use crate::http::client::{Connection, Credentials, Secret, Settings};
+use crate::http::client::{ClientSettings, Connection, Credentials, Secret};
 use hyper::body::Bytes;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Uri};
@@ -129,7 +129,7 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Duration::try_from(at.duration_since(now)).ok()
 }
 
-fn settings(server: Server) -> Settings {
+fn settings(server: Server) -> ClientSettings {
     let credentials = server.authorization.map(|authorization| match authorization {
         Authorization::Basic {
             username,
@@ -143,7 +143,7 @@ fn settings(server: Server) -> Settings {
             credentials: Secret::File(credentials_file),
         },
     });
-    Settings {
+    ClientSettings {
         credentials,
         trust: server.tls,
         timeout: server.timeout,

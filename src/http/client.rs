@@ -34,7 +34,7 @@ const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// The connection settings of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct ClientSettings {
     pub credentials: Option<Credentials>,
     /// Used for https only.
     pub trust: Trust,
@@ -104,20 +104,20 @@ pub enum ClientError {
 
 /// The response of a server. A redirect is not followed.
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub struct ClientResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-impl Settings {
+impl ClientSettings {
     /// Reads the files that the settings name: credentials, and for https the certificates. Touches the file system, so
     /// call it outside of async workers.
     ///
     /// # Errors
     /// Names the invalid file.
-    pub fn prepare(&self, is_https: bool) -> Result<Prepared, ClientError> {
-        Ok(Prepared {
+    pub fn prepare(&self, is_https: bool) -> Result<PreparedSettings, ClientError> {
+        Ok(PreparedSettings {
             authorization: self.credentials.as_ref().map(Credentials::header).transpose()?,
             tls: is_https.then(|| self.trust.client_config().map(Arc::new)).transpose()?,
         })
@@ -125,7 +125,7 @@ impl Settings {
 }
 
 /// Settings with the contents of their files.
-pub struct Prepared {
+pub struct PreparedSettings {
     authorization: Option<HeaderValue>,
     tls: Option<Arc<ClientConfig>>,
 }
@@ -183,7 +183,7 @@ impl Connection {
     ///
     /// # Errors
     /// When there is no connection within the timeout, or a file that the settings name is invalid.
-    pub async fn open(address: &Uri, settings: &Settings) -> Result<Connection, ClientError> {
+    pub async fn open(address: &Uri, settings: &ClientSettings) -> Result<Connection, ClientError> {
         let is_https = address.scheme() == Some(&Scheme::HTTPS);
         let (Some(authority), true) = (address.authority(), is_https || address.scheme() == Some(&Scheme::HTTP)) else {
             return Err(ClientError::Address(address.clone()));
@@ -242,7 +242,7 @@ impl Connection {
         target: Uri,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Reply, ClientError> {
+    ) -> Result<ClientResponse, ClientError> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = target;
@@ -260,7 +260,7 @@ impl Connection {
             self.sender.ready().await?;
             let (head, mut body): (_, Incoming) = self.sender.send_request(request).await?.into_parts();
             let body = read_body(&mut body, self.max_body_bytes, self.timeout).await?;
-            Ok(Reply {
+            Ok(ClientResponse {
                 status: head.status,
                 headers: head.headers,
                 body,

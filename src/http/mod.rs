@@ -19,6 +19,6 @@ pub use access::{Access, Denied};
 pub use body::{BodyError, discard, read_body};
 pub use listen::may_listen;
 pub use response::HttpResponse;
-pub use server::{Limits, Peer, serve};
+pub use server::{Peer, ServerLimits, serve};
 pub use token::{TokenError, TokenFile};
 pub use web_file::WebFileError;

@@ -28,7 +28,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 /// Bounds of one listener.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct ServerLimits {
     /// Maximum number of connections; further ones wait in the kernel's queue.
     pub max_connections: usize,
     /// Time from the start of a connection, or the end of the last response, to the end of the next request's head.
@@ -40,9 +40,9 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
-impl Default for Limits {
+impl Default for ServerLimits {
     fn default() -> Self {
-        Limits {
+        ServerLimits {
             // Two listeners stay below the 1024 open files that a process has by default.
             max_connections: 256,
             header_timeout: Duration::from_secs(10),
@@ -74,7 +74,7 @@ const MAX_STREAMS: u32 = 16;
 /// headers. The service itself calls [`Access::admit`], because the requirements differ by path.
 pub async fn serve<S, F>(
     listener: TcpListener,
-    limits: Limits,
+    limits: ServerLimits,
     access: Access,
     service: S,
     shutdown: impl Future<Output = ()>,
@@ -201,7 +201,7 @@ impl Open {
 
 struct Connection {
     peer: Peer,
-    limits: Limits,
+    limits: ServerLimits,
     requests: Arc<Requests>,
     /// Any peer can cause lines of the log.
     log_limit: Arc<LogLimit<&'static str>>,

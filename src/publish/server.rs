@@ -2,7 +2,7 @@
 
 use super::metrics_handler::MetricsHandler;
 use crate::http::log_limit::{LogLimit, Permit};
-use crate::http::{self, Access, Limits};
+use crate::http::{self, Access, ServerLimits};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -20,10 +20,10 @@ pub async fn serve(
     handler: Arc<MetricsHandler>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let limits = Limits {
+    let limits = ServerLimits {
         max_connections: MAX_CONNECTIONS,
         header_timeout: IDLE_TIMEOUT,
-        ..Limits::default()
+        ..ServerLimits::default()
     };
     let admits = access.clone();
     // Any peer can cause these lines.

@@ -1,6 +1,6 @@
 //! The test harness: a host in memory, a clock that the test advances, and the real engine on them.
 
-use super::test_file::{Group, ProcessSpec, ScriptedResponse, ValueTarget};
+use super::test_file::{CgroupSpec, ProcessSpec, ScriptedResponse, ValueTarget};
 use crate::alert::alert::{FIRING_SET_INTERVAL, fingerprint};
 use crate::alert::{Alert, FiringSet, Labels, Source, Status};
 use crate::engine::{Answer, Engine, Policy};
@@ -47,7 +47,7 @@ pub struct Happening {
     pub reason: String,
 }
 
-pub struct Stage {
+pub struct Harness {
     engine: Engine<FakeHost>,
     telemetry: Telemetry,
     source: Source,
@@ -69,7 +69,7 @@ pub struct Stage {
     counted: BTreeMap<(SmolStr, &'static str), u64>,
 }
 
-impl Stage {
+impl Harness {
     /// A host with these processes, which have run long enough to have a measured processor use.
     ///
     /// # Errors
@@ -79,8 +79,8 @@ impl Stage {
         cpus: u32,
         source: Source,
         processes: &[ProcessSpec],
-        cgroups: &[Group],
-    ) -> Result<Stage, String> {
+        cgroups: &[CgroupSpec],
+    ) -> Result<Harness, String> {
         let wall = Timestamp::from_second(START_SECOND).map_err(|error| error.to_string())?;
         let condition = Arc::new(Mutex::new(Answer {
             holds: true,
@@ -118,7 +118,7 @@ impl Stage {
             conditions,
             telemetry.clone(),
         );
-        let mut stage = Stage {
+        let mut stage = Harness {
             began: engine.host().now,
             engine,
             telemetry,

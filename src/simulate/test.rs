@@ -1,8 +1,8 @@
 //! The command `evenkeel test`: runs test files on the real engine, and those of promtool on evenkeel's evaluator, and
 //! reports the differences from the expectations. It changes nothing on this host.
 
-use super::harness::{HOST_NAME, Happening, Stage};
-use super::test_file::{self, Expect, Expected, Mode, Moment, Test, TestFile, ValueTarget, Values};
+use super::harness::{HOST_NAME, Happening, Harness};
+use super::test_file::{self, Expect, Expected, Mode, Test, TestFile, TimelineEntry, ValueTarget, Values};
 use crate::act::guard::Budget;
 use crate::config::{self, Config};
 use crate::diagnostic::{Diagnostic, Findings, Severity, SourceText, Span};
@@ -225,14 +225,14 @@ struct Player<'a> {
     test: &'a Test,
     source: &'a SourceText,
     report: &'a mut TestReport,
-    stage: Stage,
+    stage: Harness,
     /// Events since the last `expect`.
     happened: Vec<Happening>,
 }
 
 impl Player<'_> {
     fn play(test: &Test, file: &TestFile, policy: Policy, source: &SourceText, report: &mut TestReport) {
-        let stage = match Stage::new(policy, file.cpus, test.source, &test.processes, &test.cgroups) {
+        let stage = match Harness::new(policy, file.cpus, test.source, &test.processes, &test.cgroups) {
             Ok(stage) => stage,
             Err(problem) => {
                 let error = source.diagnose(Severity::Error, test.name.span, problem, "");
@@ -263,7 +263,7 @@ impl Player<'_> {
         }
     }
 
-    fn live_through(&mut self, moment: &Moment) {
+    fn live_through(&mut self, moment: &TimelineEntry) {
         self.stage.pass_until(moment.at);
         if let Some(holds) = moment.condition {
             self.stage.set_condition(holds);

@@ -41,8 +41,8 @@ pub struct Test {
     pub mode: Option<Mode>,
     pub source: AlertSource,
     pub processes: Vec<ProcessSpec>,
-    pub cgroups: Vec<Group>,
-    pub timeline: Vec<Moment>,
+    pub cgroups: Vec<CgroupSpec>,
+    pub timeline: Vec<TimelineEntry>,
 }
 
 /// The given properties of a process. Other properties stay unchanged.
@@ -71,7 +71,7 @@ pub struct ProcessSpec {
 
 /// A cgroup at the start of the test.
 #[derive(Debug)]
-pub struct Group {
+pub struct CgroupSpec {
     pub path: String,
     pub memory_bytes: u64,
     pub reclaimable_bytes: u64,
@@ -79,7 +79,7 @@ pub struct Group {
 }
 
 #[derive(Debug)]
-pub struct Moment {
+pub struct TimelineEntry {
     pub at: Duration,
     pub fire: Option<Labels>,
     pub resolve: Option<Labels>,
@@ -185,7 +185,7 @@ pub fn read(root: &Node, findings: &mut Findings) -> Option<TestFile> {
 
 fn read_test(node: &Node, findings: &mut Findings) -> Option<Test> {
     let fields = Fields::open(node, &TEST, findings)?;
-    let mut timeline: Vec<Moment> = Vec::new();
+    let mut timeline: Vec<TimelineEntry> = Vec::new();
     for item in fields.filled_list("timeline", findings) {
         let Some(moment) = read_moment(item, findings) else {
             continue;
@@ -196,7 +196,7 @@ fn read_test(node: &Node, findings: &mut Findings) -> Option<Test> {
         }
         timeline.push(moment);
     }
-    let expects = |moment: &Moment| moment.expect.is_some() || !moment.values.is_empty();
+    let expects = |moment: &TimelineEntry| moment.expect.is_some() || !moment.values.is_empty();
     if !timeline.is_empty() && !timeline.iter().any(expects) {
         let help = "add an `expect` to a moment; `expect: []` if nothing happens";
         findings.error(node.span, "this test expects nothing, so it cannot fail", help);
@@ -220,7 +220,7 @@ fn read_test(node: &Node, findings: &mut Findings) -> Option<Test> {
     })
 }
 
-fn read_moment(node: &Node, findings: &mut Findings) -> Option<Moment> {
+fn read_moment(node: &Node, findings: &mut Findings) -> Option<TimelineEntry> {
     let fields = Fields::open(node, &MOMENT, findings)?;
     let at = fields.duration("at", findings);
     if let Some(at) = at.as_ref().filter(|at| at.value > MAX_LENGTH) {
@@ -237,7 +237,7 @@ fn read_moment(node: &Node, findings: &mut Findings) -> Option<Moment> {
             .filter_map(|item| read_expected(item, findings))
             .collect(),
     });
-    Some(Moment {
+    Some(TimelineEntry {
         at: at?.value,
         fire: read_labels(&fields, "fire", findings),
         resolve: read_labels(&fields, "resolve", findings),
@@ -280,7 +280,7 @@ fn read_labels(fields: &Fields, key: &str, findings: &mut Findings) -> Option<La
     Some(labels.into_iter().map(|(name, text)| (name, text.value)).collect())
 }
 
-fn read_group(node: &Node, findings: &mut Findings) -> Option<Group> {
+fn read_group(node: &Node, findings: &mut Findings) -> Option<CgroupSpec> {
     let fields = Fields::open(node, &CGROUP, findings)?;
     let mut settings = Vec::new();
     for file in CgroupFile::ALL {
@@ -297,7 +297,7 @@ fn read_group(node: &Node, findings: &mut Findings) -> Option<Group> {
         findings.error(path.span, "the path of a control group begins with `/`", "");
     }
     let mut size = |key| fields.size(key, findings).map_or(0, |size| size.value);
-    Some(Group {
+    Some(CgroupSpec {
         path: path?.value,
         memory_bytes: size("memory"),
         reclaimable_bytes: size("reclaimable"),

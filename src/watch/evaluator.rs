@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 /// The settings of all rules.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct EvaluatorSettings {
     /// The interval of groups that set none.
     pub interval_ms: i64,
     pub external_labels: LabelSet,
@@ -20,10 +20,10 @@ pub struct Settings {
     pub semantics: Semantics,
 }
 
-impl Default for Settings {
+impl Default for EvaluatorSettings {
     fn default() -> Self {
         let semantics = Semantics::default();
-        Settings {
+        EvaluatorSettings {
             interval_ms: 60_000,
             external_labels: LabelSet::default(),
             external_url: String::new(),
@@ -34,10 +34,10 @@ impl Default for Settings {
 
 /// The result of [`Evaluator::evaluate`].
 #[derive(Debug, Default)]
-pub struct Round {
+pub struct EvaluationRound {
     /// The alerts of the evaluated groups that fire, and those that ended.
     pub transitions: Vec<Transition>,
-    pub failures: Vec<Failure>,
+    pub failures: Vec<EvaluationFailure>,
     /// Number of evaluated rules.
     pub rules: usize,
 }
@@ -45,7 +45,7 @@ pub struct Round {
 /// A rule whose evaluation failed. Its former results stay.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{file}: group {group:?}, rule {rule:?}: {error}")]
-pub struct Failure {
+pub struct EvaluationFailure {
     pub file: String,
     pub group: String,
     pub rule: String,
@@ -109,13 +109,13 @@ struct GroupState {
 /// All groups of all rule files, with the state of their alerts.
 #[derive(Debug)]
 pub struct Evaluator {
-    settings: Settings,
+    settings: EvaluatorSettings,
     groups: Vec<GroupState>,
     dependencies: Dependencies,
 }
 
 impl Evaluator {
-    pub fn new(settings: Settings, files: Vec<RuleFile>) -> Self {
+    pub fn new(settings: EvaluatorSettings, files: Vec<RuleFile>) -> Self {
         let mut groups: Vec<GroupState> = files
             .into_iter()
             .flat_map(|file| file.groups)
@@ -191,8 +191,8 @@ impl Evaluator {
     }
 
     /// Evaluates the groups that are due at `now_ms`, Unix time in milliseconds, in the order of their files.
-    pub fn evaluate(&mut self, history: &mut History, now_ms: i64) -> Round {
-        let mut round = Round::default();
+    pub fn evaluate(&mut self, history: &mut History, now_ms: i64) -> EvaluationRound {
+        let mut round = EvaluationRound::default();
         for group in &mut self.groups {
             let interval_ms = group.interval_ms.unwrap_or(self.settings.interval_ms).max(1);
             if group.due_ms.is_none_or(|due_ms| due_ms <= now_ms) {
@@ -207,8 +207,8 @@ impl Evaluator {
 
     /// Evaluates between two regular samples the rules that read a metric in `seen`, directly or through recording
     /// rules, regardless of due times. Alerts may begin but not end, because an end needs a regular sample.
-    pub fn evaluate_early(&mut self, history: &mut History, now_ms: i64, seen: &HashSet<&str>) -> Round {
-        let mut round = Round::default();
+    pub fn evaluate_early(&mut self, history: &mut History, now_ms: i64, seen: &HashSet<&str>) -> EvaluationRound {
+        let mut round = EvaluationRound::default();
         let mut recorded: HashSet<Text> = HashSet::new();
         history.set_early(true);
         for group in &mut self.groups {
@@ -237,8 +237,8 @@ impl Evaluator {
     }
 
     /// Evaluates every group at `now_ms`, due or not, as unit tests need it.
-    pub fn evaluate_all(&mut self, history: &mut History, now_ms: i64) -> Round {
-        let mut round = Round::default();
+    pub fn evaluate_all(&mut self, history: &mut History, now_ms: i64) -> EvaluationRound {
+        let mut round = EvaluationRound::default();
         for group in &mut self.groups {
             group.evaluate(&self.settings, history, now_ms, &mut round);
         }
@@ -249,7 +249,7 @@ impl Evaluator {
     /// are returned as ended. The caller must set the history's read set afterwards.
     pub fn replace(
         &mut self,
-        settings: Settings,
+        settings: EvaluatorSettings,
         files: Vec<RuleFile>,
         history: &mut History,
         now_ms: i64,
@@ -376,7 +376,13 @@ impl GroupState {
         }
     }
 
-    fn evaluate(&mut self, settings: &Settings, history: &mut History, now_ms: i64, round: &mut Round) {
+    fn evaluate(
+        &mut self,
+        settings: &EvaluatorSettings,
+        history: &mut History,
+        now_ms: i64,
+        round: &mut EvaluationRound,
+    ) {
         let group = (self.file.as_str(), self.name.as_str(), self.limit);
         for state in &mut self.rules {
             state.evaluate_into(group, settings, history, (now_ms, EvaluationKind::Regular), round);
@@ -389,15 +395,15 @@ impl RuleState {
     fn evaluate_into(
         &mut self,
         group: (&str, &str, usize),
-        settings: &Settings,
+        settings: &EvaluatorSettings,
         history: &mut History,
         at: (i64, EvaluationKind),
-        round: &mut Round,
+        round: &mut EvaluationRound,
     ) {
         let (file, name, limit) = group;
         round.rules += 1;
         if let Err(error) = self.evaluate(settings, limit, history, at, &mut round.transitions) {
-            round.failures.push(Failure {
+            round.failures.push(EvaluationFailure {
                 file: file.to_owned(),
                 group: name.to_owned(),
                 rule: self.rule.name().into(),
@@ -408,7 +414,7 @@ impl RuleState {
 
     fn evaluate(
         &mut self,
-        settings: &Settings,
+        settings: &EvaluatorSettings,
         limit: usize,
         history: &mut History,
         (now_ms, kind): (i64, EvaluationKind),
@@ -542,9 +548,9 @@ mod tests {
     fn evaluator(groups: &str) -> (Evaluator, History) {
         let file = rule_file::parse("x.yml", &format!("groups: [{groups}]")).unwrap();
         let evaluator = Evaluator::new(
-            Settings {
+            EvaluatorSettings {
                 interval_ms: 1000,
-                ..Settings::default()
+                ..EvaluatorSettings::default()
             },
             vec![file],
         );
@@ -562,7 +568,7 @@ mod tests {
         );
     }
 
-    fn changes(round: &Round) -> Vec<(&str, Change)> {
+    fn changes(round: &EvaluationRound) -> Vec<(&str, Change)> {
         round
             .transitions
             .iter()
@@ -672,7 +678,7 @@ mod tests {
             evaluator("{name: g, rules: [{alert: Stays, expr: '1'}, {alert: Goes, expr: '1'}]}");
         evaluator.evaluate(&mut history, 0);
         let file = rule_file::parse("x.yml", "groups: [{name: g, rules: [{alert: Stays, expr: '2'}]}]").unwrap();
-        let ended = evaluator.replace(Settings::default(), vec![file], &mut history, 1000);
+        let ended = evaluator.replace(EvaluatorSettings::default(), vec![file], &mut history, 1000);
         assert_eq!(ended.len(), 1);
         assert_eq!((ended[0].alert.name(), ended[0].change), ("Goes", Change::Ended));
         let round = evaluator.evaluate(&mut history, 1000);
@@ -696,7 +702,11 @@ mod tests {
         assert_eq!(changes(&round), [("Good", Change::Began)]);
         let failure = "x.yml: group \"g\", rule \"Bad\": vector cannot contain metrics with the same labelset: c";
         assert_eq!(
-            round.failures.iter().map(Failure::to_string).collect::<Vec<_>>(),
+            round
+                .failures
+                .iter()
+                .map(EvaluationFailure::to_string)
+                .collect::<Vec<_>>(),
             [failure]
         );
     }

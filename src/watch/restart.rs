@@ -82,7 +82,7 @@ impl ActiveAlerts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::evaluator::Settings;
+    use super::super::evaluator::EvaluatorSettings;
     use super::super::history::History;
     use super::super::rule_file::parse;
     use super::*;
@@ -91,7 +91,7 @@ mod tests {
     fn alerts_survive_a_restart_in_their_rule() {
         let evaluator = |text: &str| {
             let file = parse("x.yml", text).unwrap();
-            Evaluator::new(Settings::default(), vec![file])
+            Evaluator::new(EvaluatorSettings::default(), vec![file])
         };
         let rules =
             "groups: [{name: g, rules: [{alert: Fires, expr: vector(1)}, {alert: Waits, expr: vector(1), for: 1m}]}]";

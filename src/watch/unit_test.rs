@@ -1,7 +1,7 @@
 //! The runner of promtool's unit tests on evenkeel's evaluator.
 
 use super::alerting::ActiveAlert;
-use super::evaluator::{Evaluator, Failure, Settings};
+use super::evaluator::{EvaluationFailure, Evaluator, EvaluatorSettings};
 use super::history::{History, ReadSet};
 use super::promql::{Dialect, Element, Semantics};
 use super::rule_file::RuleFile;
@@ -12,7 +12,7 @@ use std::fmt;
 
 /// A difference from an expectation of the file.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Mismatch {
+pub struct TestMismatch {
     /// The name of the test, or its number in the file.
     pub test: String,
     /// The alert or expression under test.
@@ -30,7 +30,7 @@ pub struct Mismatch {
 #[derive(Debug, Default)]
 pub struct UnitTestReport {
     pub checks: usize,
-    pub mismatches: Vec<Mismatch>,
+    pub mismatches: Vec<TestMismatch>,
 }
 
 impl UnitTestReport {
@@ -48,7 +48,7 @@ impl fmt::Display for UnitTestReport {
     }
 }
 
-impl fmt::Display for Mismatch {
+impl fmt::Display for TestMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {} at {}s:", self.test, self.subject, self.at_ms as f64 / 1000.0)?;
         if let Some(error) = &self.error {
@@ -86,7 +86,7 @@ impl Test {
             default_step_ms: file.interval_ms,
             ..Semantics::default()
         };
-        let settings = Settings {
+        let settings = EvaluatorSettings {
             interval_ms: file.interval_ms,
             external_labels: self.external_labels.clone(),
             external_url: self.external_url.clone(),
@@ -159,16 +159,16 @@ impl Test {
         }
     }
 
-    fn failed(&self, failure: &Failure, at_ms: i64) -> Mismatch {
+    fn failed(&self, failure: &EvaluationFailure, at_ms: i64) -> TestMismatch {
         let mismatch = self.mismatch(format!("rule {}", failure.rule), at_ms);
-        Mismatch {
+        TestMismatch {
             error: Some(failure.error.to_string()),
             ..mismatch
         }
     }
 
-    fn mismatch(&self, subject: String, at_ms: i64) -> Mismatch {
-        Mismatch {
+    fn mismatch(&self, subject: String, at_ms: i64) -> TestMismatch {
+        TestMismatch {
             test: self.name.clone(),
             subject,
             at_ms,
@@ -178,14 +178,18 @@ impl Test {
         }
     }
 
-    fn check_alerts<'a>(&self, test: &AlertTest, active: impl Iterator<Item = ActiveAlert<'a>>) -> Option<Mismatch> {
+    fn check_alerts<'a>(
+        &self,
+        test: &AlertTest,
+        active: impl Iterator<Item = ActiveAlert<'a>>,
+    ) -> Option<TestMismatch> {
         let is_meant =
             |alert: &ActiveAlert<'_>| alert.fired_at_ms.is_some() && alert.labels.get("alertname") == test.alert;
         let got: BTreeSet<String> = active
             .filter(is_meant)
             .map(|alert| describe(alert.labels, alert.annotations.iter().cloned().collect()))
             .collect();
-        let mismatch = Mismatch {
+        let mismatch = TestMismatch {
             missing: test.expected.difference(&got).cloned().collect(),
             unexpected: got.difference(&test.expected).cloned().collect(),
             ..self.mismatch(format!("alert {}", test.alert), test.at_ms)
@@ -193,12 +197,12 @@ impl Test {
         (!mismatch.missing.is_empty() || !mismatch.unexpected.is_empty()).then_some(mismatch)
     }
 
-    fn check_expression(&self, test: &ExpressionTest, history: &History, semantics: Semantics) -> Option<Mismatch> {
+    fn check_expression(&self, test: &ExpressionTest, history: &History, semantics: Semantics) -> Option<TestMismatch> {
         let mismatch = self.mismatch(format!("expression {:?}", test.query.text), test.at_ms);
         let mut got = match test.query.evaluate(history, test.at_ms, semantics) {
             Ok(value) => value.into_vector(),
             Err(error) => {
-                return Some(Mismatch {
+                return Some(TestMismatch {
                     error: Some(error.to_string()),
                     ..mismatch
                 });
@@ -216,7 +220,7 @@ impl Test {
             .iter()
             .map(|element| format!("{} {}", element.labels, element.value))
             .collect();
-        (!missing.is_empty() || !unexpected.is_empty()).then_some(Mismatch {
+        (!missing.is_empty() || !unexpected.is_empty()).then_some(TestMismatch {
             missing,
             unexpected,
             ..mismatch

@@ -4,7 +4,7 @@
 mod generate;
 mod promtool;
 
-use evenkeel::watch::evaluator::{Evaluator, Settings};
+use evenkeel::watch::evaluator::{Evaluator, EvaluatorSettings};
 use evenkeel::watch::history::{History, ReadSet};
 use evenkeel::watch::labels::LabelSet;
 use evenkeel::watch::promql::{self, Dialect, Element, Semantics};
@@ -244,7 +244,7 @@ fn rule_test(random: &mut Random, rules: &str, rule_file: &str) -> Option<String
     let series = world(random);
     let parsed = rule_file::parse(rule_file, rules).unwrap();
     let external_labels = LabelSet::from_pairs([("site", "here"), ("zone", "z")]);
-    let settings = Settings {
+    let settings = EvaluatorSettings {
         interval_ms: INTERVAL_SECONDS as i64 * 1000,
         external_labels,
         external_url: "http://prom".into(),

@@ -53,10 +53,10 @@ struct Site {
 
 impl Site {
     fn start(access: Access, inbox: impl Inbox) -> Site {
-        Site::start_within(Limits::default(), access, inbox)
+        Site::start_within(ServerLimits::default(), access, inbox)
     }
 
-    fn start_within(limits: Limits, access: Access, inbox: impl Inbox) -> Site {
+    fn start_within(limits: ServerLimits, access: Access, inbox: impl Inbox) -> Site {
         let (telemetry, log) = (Telemetry::default(), Log::default());
         let (shutdown, stop) = oneshot::channel::<()>();
         let (bound, addr) = mpsc::channel();
@@ -510,10 +510,10 @@ fn connection_without_http_is_closed_with_one_log_line() {
 
 #[test]
 fn incomplete_head_closes_the_connection() {
-    let limits = Limits {
+    let limits = ServerLimits {
         max_connections: 1,
         header_timeout: Duration::from_millis(50),
-        ..Limits::default()
+        ..ServerLimits::default()
     };
     let (inbox, _deliveries) = durable();
     let site = Site::start_within(limits, Access::open(), inbox);

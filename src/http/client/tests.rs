@@ -1,7 +1,7 @@
 //! The client against evenkeel's own server, plain and with TLS.
 
 use super::*;
-use crate::http::{Access, HttpResponse, Limits, response, serve};
+use crate::http::{Access, HttpResponse, ServerLimits, response, serve};
 use hyper::header::LOCATION;
 use rcgen::{CertificateParams, KeyPair};
 use std::fs;
@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> ClientSettings {
+    ClientSettings {
         credentials: None,
         trust: Trust::default(),
         timeout: TIMEOUT,
@@ -46,7 +46,7 @@ async fn server(access: Access) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(
         listener,
-        Limits::default(),
+        ServerLimits::default(),
         access,
         |request, _| service(request),
         std::future::pending(),
@@ -54,7 +54,7 @@ async fn server(access: Access) -> SocketAddr {
     address
 }
 
-async fn get(address: &str, target: &'static str, settings: &Settings) -> Result<(u16, String), ClientError> {
+async fn get(address: &str, target: &'static str, settings: &ClientSettings) -> Result<(u16, String), ClientError> {
     let mut connection = Connection::open(&address.parse().unwrap(), settings).await?;
     let reply = connection
         .send(Method::GET, Uri::from_static(target), HeaderMap::new(), Bytes::new())
@@ -77,7 +77,7 @@ fn credentials_are_read_for_each_connection_and_redacted() {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("token");
         let address = format!("http://{}/ignored", server(Access::open()).await);
-        let with = |credentials| Settings {
+        let with = |credentials| ClientSettings {
             credentials: Some(credentials),
             ..settings()
         };
@@ -156,7 +156,7 @@ fn https_servers_are_verified_as_configured() {
         let access = Access::open().with_web_config(&path("web.yml")).unwrap();
         let address = format!("https://{}", server(access).await);
         let check = async |trust: Trust, is_believed: bool| {
-            let got = get(&address, "/", &Settings { trust, ..settings() }).await;
+            let got = get(&address, "/", &ClientSettings { trust, ..settings() }).await;
             match is_believed {
                 true => assert_eq!(got.unwrap().0, 200),
                 false => assert!(matches!(got, Err(ClientError::Handshake { .. })), "{got:?}"),

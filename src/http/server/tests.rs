@@ -117,10 +117,10 @@ impl Site {
                 Err(denied) => denied.to_response(),
             }
         };
-        Site::serve(Limits::default(), access, service)
+        Site::serve(ServerLimits::default(), access, service)
     }
 
-    fn serve<S, F>(limits: Limits, access: Access, service: S) -> Site
+    fn serve<S, F>(limits: ServerLimits, access: Access, service: S) -> Site
     where
         S: Fn(Request<Incoming>, Access) -> F + Send + Sync + 'static,
         F: Future<Output = HttpResponse> + Send + 'static,
@@ -464,10 +464,10 @@ fn unusable_files_are_rejected_with_the_reason() {
 fn peer_that_reads_no_answer_is_dropped() {
     // More than the kernel buffers for a connection.
     let large = Bytes::from(vec![b'x'; 64 * 1024 * 1024]);
-    let limits = Limits {
+    let limits = ServerLimits {
         max_connections: 1,
         write_timeout: Duration::from_millis(100),
-        ..Limits::default()
+        ..ServerLimits::default()
     };
     let site = Site::serve(limits, Access::open(), move |request: Request<Incoming>, _| {
         let body = if request.uri().path() == "/large" {
@@ -485,10 +485,10 @@ fn peer_that_reads_no_answer_is_dropped() {
 
 #[test]
 fn idle_connections_are_closed_for_active_ones() {
-    let limits = Limits {
+    let limits = ServerLimits {
         max_connections: 2,
         header_timeout: Duration::from_secs(600),
-        ..Limits::default()
+        ..ServerLimits::default()
     };
     let site = Site::serve(limits, Access::open(), |_, _| async {
         response::text(StatusCode::OK, "fine")

@@ -201,14 +201,9 @@ impl<H: Host> Engine<H> {
         true
     }
 
-    /// Activates a checked configuration. Open episodes keep their rule; the leases of a removed rule are reverted.
+    /// Activates a checked configuration. Its rules apply to open episodes as well, as after a restart: leases stay, except those of
+    /// a removed rule, and targets of a rule with other steps get no further ones.
     pub fn reload(&mut self, policy: Policy) {
-        // Episodes from before a restart belong to the replaced rule as well.
-        for key in self.ledger.episodes.keys() {
-            if let Some(rule) = self.policy.rules.get(&key.rule) {
-                self.open.keep_rule(key, rule);
-            }
-        }
         let former = std::mem::replace(&mut self.policy, policy);
         self.doubt_changed_rules(&former);
         self.retain_history();
@@ -216,7 +211,10 @@ impl<H: Host> Engine<H> {
         show_rules(&self.telemetry, &self.policy);
         warn_of_privileges(&self.host, &self.policy);
         let mut transaction = Transaction::new(self.host.now(), None);
-        self.episodes(&mut transaction).release_orphans();
+        let mut episodes = self.episodes(&mut transaction);
+        episodes.release_orphans();
+        episodes.leave_changed_ladders();
+        episodes.bound_interrupted();
         self.finish(transaction);
     }
 

@@ -74,13 +74,12 @@ impl Episodes<'_> {
         self.transaction.counted.push((rule, decision));
     }
 
-    /// The rule of an episode: the one it came from, or after a restart the one of that name.
     pub fn rule_of(&self, episode: &Episode) -> Option<Arc<Rule>> {
-        self.open.rule_of(self.policy, episode)
+        self.policy.rule_of(episode).cloned()
     }
 
     pub fn level_of(&self, episode: &Episode) -> Level {
-        self.open.level_of(self.policy, episode, self.now())
+        self.policy.level_of(episode, self.now())
     }
 
     /// Whether an alert is about this host, or the rule acts for any host. Alerts of own evaluation are always about this host.
@@ -103,7 +102,7 @@ impl Episodes<'_> {
 
     /// Records a firing alert that matches a rule: it opens an episode, or confirms the open one. Returns the episode to
     /// evaluate now, if there is one.
-    pub fn record_firing(&mut self, rule: &Arc<Rule>, statement: &Statement<'_>) -> Option<(EpisodeKey, Trigger)> {
+    pub fn record_firing(&mut self, rule: &Rule, statement: &Statement<'_>) -> Option<(EpisodeKey, Trigger)> {
         if !self.is_about_us(rule, statement) {
             return None;
         }
@@ -140,7 +139,6 @@ impl Episodes<'_> {
         let closed = self.ledger.closed.get(&key);
         episode.may_continue = closed.is_none_or(|closed| closed.ended_at < alert.starts_at);
         self.stage(Entry::Episode(episode));
-        self.open.set_rule(&key, rule);
         if self.ledger.paused {
             // The episode stays open, so that it is evaluated when the pause ends, not only at the next repeat.
             let about = AlertRef::new(&rule.name, &alert.labels, &alert.fingerprint);
@@ -291,8 +289,8 @@ impl Episodes<'_> {
         let Some(episode) = self.ledger.episodes.get(key).cloned() else {
             return;
         };
-        let ladder = self.rule_of(&episode).map_or(0, |rule| rule.actions.len());
         self.open.remove(key);
+        let ladder = self.rule_of(&episode).map_or(usize::MAX, |rule| rule.actions.len());
         for progress in episode
             .targets
             .iter()

@@ -87,9 +87,20 @@ impl Policy {
         !self.enforce || rule.dry_run
     }
 
+    /// The rule of an open episode: the one of that name. A reload changes the rule of the episodes that stay open.
+    fn rule_of(&self, episode: &Episode) -> Option<&Arc<Rule>> {
+        self.rules.get(&episode.key.rule)
+    }
+
+    /// The level of an open episode at `now` (CLOCK_BOOTTIME). An episode without a rule is over.
+    fn level_of(&self, episode: &Episode, now: Duration) -> Level {
+        let rule = self.rule_of(episode);
+        rule.map_or(Level::Over, |rule| episode.evidence.level(now, rule.hold))
+    }
+
     /// Whether the configuration in force has a rule of the episode's name, in the same mode, that answers its alert.
     fn is_in_force(&self, episode: &Episode) -> bool {
-        let Some(rule) = self.rules.get(&episode.key.rule) else {
+        let Some(rule) = self.rule_of(episode) else {
             return false;
         };
         let is_about_us = || {
@@ -212,8 +223,7 @@ impl<H: Host> Engine<H> {
 
     /// The age up to which victims are asked for: by the host's budget, and by the cooldowns of all rules.
     fn victim_age(&self) -> Duration {
-        let rules = self.policy.rules.rules.iter().chain(self.open.rules());
-        let cooldowns = rules.map(|rule| rule.cooldown);
+        let cooldowns = self.policy.rules.rules.iter().map(|rule| rule.cooldown);
         cooldowns.fold(self.policy.budget.per.max(REMEMBER_VICTIMS), Duration::max)
     }
 
@@ -247,15 +257,14 @@ impl<H: Host> Engine<H> {
     pub fn unconfirmed(&self) -> Vec<EpisodeKey> {
         let now = self.host.now().boot;
         let episodes = self.ledger.episodes.values();
-        let unconfirmed =
-            episodes.filter(|episode| self.open.level_of(&self.policy, episode, now) == Level::Unconfirmed);
+        let unconfirmed = episodes.filter(|episode| self.policy.level_of(episode, now) == Level::Unconfirmed);
         unconfirmed.map(|episode| episode.key.clone()).collect()
     }
 
     /// Whether a rule acts on an episode while the ledger cannot be written.
     fn acts_without_ledger(&self, key: &EpisodeKey) -> bool {
         let episode = self.ledger.episodes.get(key).filter(|_| !key.simulated);
-        let rule = episode.and_then(|episode| self.open.rule_of(&self.policy, episode));
+        let rule = episode.and_then(|episode| self.policy.rule_of(episode));
         rule.is_some_and(|rule| rule.without_ledger)
     }
 
@@ -306,7 +315,6 @@ impl<H: Host> Engine<H> {
         let view = StateView {
             ledger: &self.ledger,
             policy: &self.policy,
-            open: &self.open,
             telemetry: &self.telemetry,
             is_ledger_writable: self.journal.is_writable(),
         };

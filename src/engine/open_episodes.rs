@@ -1,17 +1,12 @@
 //! What the engine knows of open episodes beside the ledger: it need not outlast a restart.
 
-use super::Policy;
 use crate::alert::alertmanager::MissingAlerts;
-use crate::ledger::{Episode, EpisodeKey, Level};
-use crate::rule::Rule;
+use crate::ledger::{Episode, EpisodeKey};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Default)]
 struct OpenEpisode {
-    /// The rule that it came from, which may have been replaced since. `None` after a restart.
-    rule: Option<Arc<Rule>>,
     /// CLOCK_BOOTTIME of its last evaluation.
     evaluated_at: Option<Duration>,
     /// More processes match than the rule allows, which was recorded already.
@@ -25,32 +20,6 @@ pub(super) struct OpenEpisodes {
 }
 
 impl OpenEpisodes {
-    /// The rule of an episode: the one it came from, or after a restart the one of that name.
-    pub fn rule_of(&self, policy: &Policy, episode: &Episode) -> Option<Arc<Rule>> {
-        let own = self.by_key.get(&episode.key).and_then(|open| open.rule.as_ref());
-        own.or_else(|| policy.rules.get(&episode.key.rule)).cloned()
-    }
-
-    /// The level of an open episode at `now` (CLOCK_BOOTTIME). An episode without a rule is over.
-    pub fn level_of(&self, policy: &Policy, episode: &Episode, now: Duration) -> Level {
-        let rule = self.rule_of(policy, episode);
-        rule.map_or(Level::Over, |rule| episode.evidence.level(now, rule.hold))
-    }
-
-    /// The rules that open episodes came from.
-    pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        self.by_key.values().filter_map(|open| open.rule.as_ref())
-    }
-
-    pub fn set_rule(&mut self, key: &EpisodeKey, rule: &Arc<Rule>) {
-        self.entry(key).rule = Some(Arc::clone(rule));
-    }
-
-    /// The same where no rule is known yet, as after a restart.
-    pub fn keep_rule(&mut self, key: &EpisodeKey, rule: &Arc<Rule>) {
-        self.entry(key).rule.get_or_insert_with(|| Arc::clone(rule));
-    }
-
     pub fn evaluated_at(&self, key: &EpisodeKey) -> Option<Duration> {
         self.by_key.get(key)?.evaluated_at
     }

@@ -109,8 +109,8 @@ impl Episodes<'_> {
         }));
     }
 
-    /// Handles a rule whose steps changed while the daemon was down. Its targets keep their values and get no further steps,
-    /// because it is unknown which of the new steps they already had.
+    /// Handles rules whose steps changed, by a reload or while the daemon was down. Their targets keep their values and get no
+    /// further steps, because it is unknown which of the new steps they already had. New targets get the new steps.
     pub fn leave_changed_ladders(&mut self) {
         for mut episode in self.ledger.episodes.values().cloned().collect::<Vec<_>>() {
             let Some(rule) = self.rule_of(&episode) else { continue };
@@ -125,6 +125,7 @@ impl Episodes<'_> {
             for progress in &mut episode.targets {
                 progress.step_index = rule.actions.len();
                 progress.due = Duration::MAX;
+                progress.refused = None;
             }
             self.record_always(Entry::Episode(episode));
         }

@@ -1,7 +1,6 @@
 //! The engine's view for others: log lines of decisions, and the state behind metrics and status page.
 
 use super::Policy;
-use super::open_episodes::OpenEpisodes;
 use super::timers::{RELIST, Timers};
 use super::transaction::Transaction;
 use crate::alert::{Labels, Source};
@@ -75,7 +74,6 @@ pub(super) fn show_rules(telemetry: &Telemetry, policy: &Policy) {
 pub(super) struct StateView<'a> {
     pub ledger: &'a LedgerState,
     pub policy: &'a Policy,
-    pub open: &'a OpenEpisodes,
     pub telemetry: &'a Telemetry,
     pub is_ledger_writable: bool,
 }
@@ -100,7 +98,7 @@ impl StateView<'_> {
             rule: episode.key.rule.to_string(),
             source: Source::from(episode.source).as_str(),
             since: episode.starts_at,
-            state: self.open.level_of(self.policy, episode, now.boot).as_str(),
+            state: self.policy.level_of(episode, now.boot).as_str(),
             dry_run: episode.key.simulated,
             targets: episode.targets.len(),
         });

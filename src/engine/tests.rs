@@ -15,6 +15,7 @@ mod limits;
 mod pid_reuse;
 mod real_histories;
 mod reconciling;
+mod reloads;
 mod scale;
 mod signal_leases;
 mod stopped;
@@ -702,7 +703,7 @@ fn a_rule_that_comes_back_acts_on_an_alert_that_still_fires() {
 }
 
 #[test]
-fn episode_keeps_its_steps_when_another_alert_uses_new_ones() {
+fn changed_ladder_applies_to_new_targets_of_all_open_episodes() {
     let mut world = world(policy(vec![example("end", "nice 15; wait 10; nice 19")]));
     world.add(100, 1);
     world.fire("end");
@@ -717,11 +718,15 @@ fn episode_keeps_its_steps_when_another_alert_uses_new_ones() {
     assert_eq!(
         world.nice(100),
         [5],
-        "the changed rule has not been confirmed for the first alert"
+        "the other alert opens an episode with the changed rule"
     );
     world.fire("end");
     world.pass(30);
-    assert_eq!((world.signals(), world.nice(100)), (vec![], vec![19]));
+    assert_eq!(
+        (world.signals(), world.nice(100)),
+        (vec![], vec![5]),
+        "the target of the former ladder gets no further step of it"
+    );
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn a_bad_file_changes_nothing_and_a_removed_rule_lets_go() {
     fire();
     assert!(
         burner.is_at(FIRST_NICE),
-        "an open episode keeps the rule that it began with"
+        "a target that had a step keeps its value where the steps changed"
     );
     eventually("the lease in the metrics", TIMEOUT, || {
         (evenkeel.metric("evenkeel_leases", &[("rule", "calm")]) == 1.0).then_some(())

@@ -1,7 +1,7 @@
 //! What happens to evenkeel and its host in one action of a history.
 
 use super::evidence::Evidence;
-use super::invariants::Release;
+use super::invariants::{Left, Release};
 use super::policies::{CONFIGURATIONS, UNIT};
 use super::simulation::Simulation;
 use super::*;
@@ -130,6 +130,7 @@ impl Simulation {
         self.disrupt();
         let before = std::mem::replace(&mut self.variant, variant);
         self.memory.reload(before, variant, self.now);
+        self.leave_changed_ladders(before);
         let names = &self.configuration().own_names;
         for name in CONFIGURATIONS[before]
             .own_names
@@ -148,6 +149,24 @@ impl Simulation {
             self.evidence[policies::alert(&name)].own_set(self.now);
         }
         self.report(reports);
+    }
+
+    /// Notes the targets of rules that have other steps from now on.
+    fn leave_changed_ladders(&mut self, before: usize) {
+        let [before, after] = [before, self.variant].map(|variant| &CONFIGURATIONS[variant].policy.rules);
+        let is_other = |name: &str| match (before.get(name), after.get(name)) {
+            (Some(before), Some(after)) => before.ladder() != after.ladder(),
+            _ => false,
+        };
+        let episodes = self.engine.ledger.episodes.values();
+        for episode in episodes.filter(|episode| is_other(&episode.key.rule)) {
+            self.memory.left.extend(episode.targets.iter().map(|progress| Left {
+                at: self.now,
+                rule: episode.key.rule.clone(),
+                fingerprint: episode.key.fingerprint.clone(),
+                target: progress.target,
+            }));
+        }
     }
 
     fn release(&mut self, which: Option<usize>) {

@@ -151,6 +151,17 @@ impl Simulation {
         })
     }
 
+    /// Whether it gets no further steps in the episode that is open.
+    fn is_left(&self, rule: &Rule, alert: usize, target: Target) -> bool {
+        let over = self.evidence[alert].ended_at;
+        self.memory.left.iter().any(|left| {
+            left.rule == rule.name
+                && left.fingerprint == self.fingerprints[alert]
+                && left.target == target
+                && over.is_none_or(|over| over <= left.at)
+        })
+    }
+
     /// What is missing of the answer of a rule to an alert.
     fn missing(&self, rule: &Rule, alert: usize) -> Option<String> {
         let knobs = first_knobs(rule);
@@ -219,7 +230,7 @@ impl Simulation {
             return false;
         }
         let mut eligible = self.eligible(rule, alert);
-        eligible.retain(|target| !self.was_to_end(*target));
+        eligible.retain(|target| !self.was_to_end(*target) && !self.is_left(rule, alert, *target));
         let its =
             self.engine.ledger().episodes.iter().filter(|(key, _)| {
                 key.rule == rule.name && key.fingerprint == self.fingerprints[alert] && !key.simulated

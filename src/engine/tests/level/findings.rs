@@ -1,8 +1,8 @@
 //! Histories that found faults, each with the number of the finding in the issue *Level-triggered episodes*.
 
 use super::policies::{
-    ANY_HOST, BASE, BOTH, BY_WEBHOOK, FEWER_RULES, OF_A_PID, OTHER_IDENTITY, OTHER_LADDERS, OTHER_MATCHERS,
-    OTHER_NAMES, OTHER_OWN_ALERTS, OWN,
+    ANY_HOST, BASE, BOTH, BY_WEBHOOK, FEWER_RULES, OF_A_PID, OTHER_CHOICES, OTHER_IDENTITY, OTHER_LADDERS,
+    OTHER_MATCHERS, OTHER_NAMES, OTHER_OWN_ALERTS, OWN,
 };
 use super::processes::{NAMES, SLOTS};
 use super::*;
@@ -413,4 +413,19 @@ fn reboot_after_a_reload_waits_for_the_whole_for() {
         Reboot(1),
         Pass(15),
     ]);
+}
+
+/// The rule of before the reload sent SIGTERM to a process that the changed rule does not select.
+#[test]
+fn reload_changes_the_rule_of_an_open_episode() {
+    check([Condition(OWN, true), Pass(60), Reload(OTHER_CHOICES), Pass(300)]);
+}
+
+/// A target whose steps a reload changed gets none of the changed ones.
+#[test]
+fn reload_of_other_steps_violates_nothing() {
+    for crash in [None, Some(Crash(1))] {
+        let reload = [Condition(OWN, true), Pass(60), Reload(OTHER_LADDERS)];
+        check(reload.into_iter().chain(crash).chain([Pass(900)]));
+    }
 }

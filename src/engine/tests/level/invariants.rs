@@ -16,7 +16,7 @@ use super::*;
 use crate::host::fake::HostAction;
 use crate::host::knob::Knob;
 use crate::ledger::{Effect, EpisodeKey, Lease};
-use crate::process::Identity;
+use crate::process::{Identity, Target};
 use crate::rule::Rule;
 use jiff::SignedDuration;
 use nix::sys::signal::Signal;
@@ -29,6 +29,14 @@ pub struct Release {
     pub lease: Lease,
     /// False where the daemon died in it, so that it may not have come to pass.
     pub is_certain: bool,
+}
+
+/// A target of an open episode whose rule got other steps, so that it gets no further ones.
+pub struct Left {
+    pub at: Duration,
+    pub rule: SmolStr,
+    pub fingerprint: SmolStr,
+    pub target: Target,
 }
 
 /// What the checks remember of a history.
@@ -54,6 +62,7 @@ pub struct Memory {
     balance: BTreeMap<Identity, i32>,
     pub leases: BTreeMap<u64, Lease>,
     pub released: Vec<Release>,
+    pub left: Vec<Left>,
     /// Whether the kernel refuses to set something, and until when it did.
     pub is_denied: bool,
     pub allowed_at: Duration,

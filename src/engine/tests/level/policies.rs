@@ -48,7 +48,8 @@ pub const DRY_RUN: usize = 5;
 pub const OTHER_LADDERS: usize = 6;
 pub const FEWER_RULES: usize = 7;
 pub const OTHER_OWN_ALERTS: usize = 8;
-pub const COUNT: usize = 9;
+pub const OTHER_CHOICES: usize = 9;
+pub const COUNT: usize = 10;
 
 /// One configuration.
 pub struct Configuration {
@@ -153,6 +154,20 @@ fn rules(variant: usize) -> Vec<Rule> {
             }
         }
         ANY_HOST => rules.iter_mut().for_each(|rule| rule.any_host = true),
+        OTHER_CHOICES => {
+            let other = Condition::Name(Pattern::fixed("other").unwrap());
+            for rule in &mut rules {
+                match rule.name.as_str() {
+                    "calm" => rule.limit = 1,
+                    "late" => {
+                        rule.target_selector = TargetSelector::Processes(Selector {
+                            conditions: vec![other.clone()],
+                        });
+                    }
+                    _ => {}
+                }
+            }
+        }
         FEWER_RULES => rules.retain(|rule| !matches!(rule.name.as_str(), "calm" | "end" | "late")),
         _ => {}
     }

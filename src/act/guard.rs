@@ -285,7 +285,7 @@ impl FinalGate<'_> {
             return self.ask_condition().map(|()| KillClass::Escalation);
         }
         if of_alert().next().is_some() {
-            let reason = "already run for this alert, in the episode that closed unconfirmed";
+            let reason = "already run for this alert, in an episode that closed before";
             return refuse(Decision::Budget, reason);
         }
         self.afford(ours().map(|victim| victim.struck_at).max())?;
@@ -468,7 +468,6 @@ mod tests {
             annotations: Default::default(),
             starts_at: jiff::Timestamp::UNIX_EPOCH,
             opened_at: Duration::from_secs(100),
-            may_continue: false,
             seen_at: Duration::ZERO,
             evidence: Default::default(),
             targets: vec![],

@@ -143,7 +143,6 @@ mod tests {
             annotations: Default::default(),
             starts_at: jiff::Timestamp::UNIX_EPOCH,
             opened_at: Duration::ZERO,
-            may_continue: false,
             seen_at: Duration::ZERO,
             evidence: Default::default(),
             targets,

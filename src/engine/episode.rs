@@ -168,7 +168,6 @@ mod tests {
                 annotations: Default::default(),
                 starts_at: at(100),
                 opened_at: Duration::ZERO,
-                may_continue: false,
                 seen_at: Duration::ZERO,
                 evidence: Evidence::firing(EvidenceSource::Webhook, CLOSED_AT, Duration::from_secs(3600)),
                 targets: vec![],

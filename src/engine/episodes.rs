@@ -136,8 +136,6 @@ impl Episodes<'_> {
         }
         let mut episode = open_episode(rule, alert, self.now(), simulated);
         episode.evidence = evidence_of(rule, statement);
-        let closed = self.ledger.closed.get(&key);
-        episode.may_continue = closed.is_none_or(|closed| closed.ended_at < alert.starts_at);
         self.stage(Entry::Episode(episode));
         if self.ledger.paused {
             // The episode stays open, so that it is evaluated when the pause ends, not only at the next repeat.
@@ -401,7 +399,6 @@ pub fn open_episode(rule: &Rule, alert: &Alert, now: Duration, simulated: bool) 
         annotations: alert.annotations.clone(),
         starts_at: alert.starts_at,
         opened_at: now,
-        may_continue: false,
         seen_at: now,
         evidence: evidence_of(rule, &Statement::delivered(alert, now)),
         targets: Vec::new(),

@@ -138,18 +138,14 @@ impl<H: Host> StepPlanner<'_, H> {
 
     /// Counts the host as one victim per episode, which is settled at once because no step waits for it.
     fn note_run(&mut self, episode: &Episode) {
-        let key = &episode.key;
         let is_known = |victim: &Victim| victim.target == Target::Host && victim.counts_for(episode);
         if self.episodes.ledger.victims.iter().any(is_known) {
             return;
         }
-        let victim = Victim {
-            rule: key.rule.clone(),
-            fingerprint: key.fingerprint.clone(),
-            gone_at: Some(self.episodes.now()),
-            alert_starts_at: Some(episode.starts_at),
-            ..Victim::new(Target::Host, key.simulated, self.episodes.now())
-        };
+        let now = self.episodes.now();
+        let mut victim = Victim::new(Target::Host, episode.key.simulated, now);
+        victim.assign(episode);
+        victim.gone_at = Some(now);
         self.episodes.stage(Entry::Victim(victim));
     }
 

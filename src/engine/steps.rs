@@ -129,9 +129,7 @@ impl<H: Host> StepPlanner<'_, H> {
             .filter(|known| !known.is_free_again());
         let new = || Victim::new(target, simulated, self.episodes.now());
         let mut victim = known.cloned().unwrap_or_else(new);
-        victim.rule.clone_from(&episode.key.rule);
-        victim.fingerprint.clone_from(&episode.key.fingerprint);
-        victim.alert_starts_at = Some(episode.starts_at);
+        victim.assign(episode);
         victim.signals.push(signal as i32);
         victim.last_struck_at = Some(self.episodes.now());
         victim.unsent = (!simulated).then_some(signal as i32);

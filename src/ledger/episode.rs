@@ -32,11 +32,7 @@ pub struct Episode {
     pub starts_at: Timestamp,
     /// CLOCK_BOOTTIME.
     pub opened_at: Duration,
-    /// Whether the alert may continue from an episode that closed without confirmation. Then that episode's victims
-    /// count for this one. False if a source reported that the alert was over.
-    #[serde(default)]
-    pub may_continue: bool,
-    /// CLOCK_BOOTTIME of the last durable confirmation, at most a quarter of `hold` older than `evidence`.
+    /// CLOCK_BOOTTIME of the last confirmation that was made durable; at most a quarter of `hold` behind `evidence`.
     pub seen_at: Duration,
     /// The last reports of each source. Empty in rows of versions before it existed.
     #[serde(default)]

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 /// Closed episodes are remembered for at least this long, to recognise late deliveries of them.
 pub const REMEMBER_CLOSED: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Victims are remembered for at least this long.
-pub const REMEMBER_VICTIMS: Duration = Duration::from_secs(24 * 3600);
+/// Victims are remembered for at least this long, and as long as an episode of their rule and alert is open or remembered.
+pub const REMEMBER_VICTIMS: Duration = REMEMBER_CLOSED;
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LedgerState {
@@ -187,18 +187,17 @@ impl LedgerState {
         leases.into_iter().flatten()
     }
 
-    /// Forgets closed episodes and victims that are older than `keep`, except those that count against the `limit` of
-    /// an open episode.
+    /// Forgets closed episodes, and victims that are older than `keep`, except those that count against the `limit` of an episode
+    /// that is open, or that would go on if its alert fired again.
     pub fn forget(&mut self, now: Duration, keep: Duration) {
-        let episodes = &self.episodes;
-        self.victims.retain(|victim| {
-            victim.gone_at.is_none()
-                || victim.struck_at.saturating_add(keep) > now
-                || episodes.contains_key(&victim.episode())
-        });
         // By the time since boot, because the clock of the alert's sender may be years off.
         let is_recent = |at: Duration| at.saturating_add(REMEMBER_CLOSED) > now;
         self.closed.retain(|_, closed| closed.closed_at.is_none_or(is_recent));
+        let (episodes, closed) = (&self.episodes, &self.closed);
+        let is_known = |key: &EpisodeKey| episodes.contains_key(key) || closed.contains_key(key);
+        self.victims.retain(|victim| {
+            victim.gone_at.is_none() || victim.struck_at.saturating_add(keep) > now || is_known(&victim.episode())
+        });
     }
 }
 

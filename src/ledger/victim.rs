@@ -1,6 +1,6 @@
 //! A victim: a target of an irreversible action.
 
-use super::episode::{Episode, EpisodeKey};
+use super::episode::{Episode, EpisodeKey, WireSource};
 use crate::process::Target;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -39,10 +39,12 @@ pub struct Victim {
     /// The memory before the last irreversible action, for a rule that is about memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryBefore>,
-    /// The start of the alert, as its source reported it. An alert that continues with this start after its episode
-    /// closed without confirmation does not get another victim.
+    /// The start of the alert as its sender reported it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alert_starts_at: Option<Timestamp>,
+    /// The sender; `None` in rows of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert_source: Option<WireSource>,
 }
 
 /// The memory before an irreversible action.
@@ -72,16 +74,37 @@ impl Victim {
             is_interrupted: false,
             memory: None,
             alert_starts_at: None,
+            alert_source: None,
         }
     }
 
-    /// Whether it counts for this episode: the alert is the same, and the action happened in this episode or since the
-    /// present start of the alert.
+    /// Whether it counts for this episode: rule and alert are the same, and the alert has fired without an end since the last
+    /// irreversible step.
     pub fn counts_for(&self, episode: &Episode) -> bool {
         let last_struck_at = self.last_struck_at.unwrap_or(self.struck_at);
-        self.episode() == episode.key
-            && (last_struck_at >= episode.opened_at
-                || (episode.may_continue && self.alert_starts_at == Some(episode.starts_at)))
+        self.episode() == episode.key && (last_struck_at >= episode.opened_at || self.is_of_alert(episode))
+    }
+
+    /// Whether the alert of an episode is the one of an earlier episode in which this victim was struck: it goes on after that
+    /// episode closed for silence, or after Alertmanager took it for over while Prometheus was cut off.
+    fn is_of_alert(&self, episode: &Episode) -> bool {
+        let Some(starts_at) = self.alert_starts_at else {
+            return false;
+        };
+        // Alertmanager merges the starts of two Prometheus servers into the earlier one. Starts of own alerts are not ordered,
+        // because the clock of this host may have been set back in between.
+        let is_merged = self.alert_source == Some(WireSource::Alertmanager)
+            && episode.source == WireSource::Alertmanager
+            && starts_at > episode.starts_at;
+        starts_at == episode.starts_at || is_merged
+    }
+
+    /// Makes it a victim of this episode.
+    pub fn assign(&mut self, episode: &Episode) {
+        self.rule.clone_from(&episode.key.rule);
+        self.fingerprint.clone_from(&episode.key.fingerprint);
+        self.alert_starts_at = Some(episode.starts_at);
+        self.alert_source = Some(episode.source);
     }
 
     /// The episode of the victim.

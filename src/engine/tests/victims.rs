@@ -1,4 +1,5 @@
-//! How long victims are remembered: as long as `limit` and `cooldown` may ask for them.
+//! For which episodes victims count, and how long they are remembered: as long as `limit` and `cooldown` may ask for
+//! them.
 
 use super::*;
 
@@ -53,4 +54,79 @@ fn a_cooldown_of_a_week_is_kept_across_episodes_and_restarts() {
     world.send("end", Status::Resolved, starts.get(), Source::Local);
     world.send("end", Status::Firing, starts.get() + HOUR as i64, Source::Local);
     assert_eq!(world.signals().len(), 1, "after a restart too");
+}
+
+/// A rule that may kill one process, and its first victim, which has exited.
+fn first_victim(starts: i64, source: Source) -> World {
+    let rule = Rule {
+        cooldown: Duration::from_secs(1),
+        ..example("end", "signal TERM")
+    };
+    let mut world = world(policy(vec![rule]));
+    let target = world.add(100, 1);
+    world.send("end", Status::Firing, starts, source);
+    assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
+    world.reap(target);
+    world
+}
+
+impl World {
+    /// How many processes got a signal, where another one matches and the alert fires again.
+    fn victims_with_another(&mut self, starts: i64, source: Source) -> usize {
+        self.add(200, 1);
+        self.send("end", Status::Firing, starts, source);
+        self.pass(20);
+        self.signals().len()
+    }
+}
+
+#[test]
+fn alert_that_goes_on_after_a_cut_link_gets_no_second_victim() {
+    for is_restarted in [false, true] {
+        let mut world = first_victim(0, Source::Alertmanager);
+        world.resolve("end");
+        world.pass(episode::LATE.as_secs());
+        if is_restarted {
+            world.crash_and_restart();
+            world.pass(episode::LATE.as_secs());
+        }
+        assert_eq!(world.victims_with_another(0, Source::Alertmanager), 1);
+        world.resolve("end");
+        world.pass(episode::LATE.as_secs());
+        let again = world.victims_with_another(1000, Source::Alertmanager);
+        assert_eq!(again, 2, "another alert, restarted: {is_restarted}");
+    }
+}
+
+#[test]
+fn alert_with_a_merged_earlier_start_gets_no_second_victim() {
+    let mut world = first_victim(100, Source::Alertmanager);
+    world.fire("end");
+    world.resolve("end");
+    world.pass(episode::LATE.as_secs());
+    assert_eq!(world.victims_with_another(0, Source::Alertmanager), 1);
+}
+
+#[test]
+fn alert_that_was_silenced_for_days_gets_no_second_victim() {
+    for (days, is_restarted) in [(2, false), (6, false), (6, true)] {
+        let mut world = first_victim(0, Source::Alertmanager);
+        for _ in 0..days * 24 {
+            world.engine.host().advance(Duration::from_secs(HOUR));
+            world.engine.tick();
+        }
+        assert!(world.engine.ledger().episodes.is_empty());
+        if is_restarted {
+            world.crash_and_restart();
+        }
+        assert_eq!(world.victims_with_another(0, Source::Alertmanager), 1, "{days} days");
+    }
+}
+
+#[test]
+fn own_alert_gets_its_victim_after_the_clock_was_set_back() {
+    let mut world = first_victim(1000, Source::Local);
+    world.send("end", Status::Resolved, 1000, Source::Local);
+    world.pass(5);
+    assert_eq!(world.victims_with_another(0, Source::Local), 2);
 }

@@ -67,7 +67,6 @@ fn episode() -> Episode {
         annotations: Default::default(),
         starts_at: jiff::Timestamp::UNIX_EPOCH,
         opened_at: Duration::ZERO,
-        may_continue: false,
         seen_at: Duration::ZERO,
         evidence: Default::default(),
         targets: vec![],

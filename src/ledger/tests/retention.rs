@@ -88,7 +88,6 @@ fn episode() -> Entry {
         annotations: Default::default(),
         starts_at: Timestamp::UNIX_EPOCH,
         opened_at: Duration::ZERO,
-        may_continue: false,
         seen_at: Duration::ZERO,
         evidence: Default::default(),
         targets: Vec::new(),

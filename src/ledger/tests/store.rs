@@ -69,7 +69,6 @@ fn episode() -> Episode {
         annotations: Default::default(),
         starts_at: "2026-01-01T00:00:00Z".parse().unwrap(),
         opened_at: Duration::from_secs(1),
-        may_continue: false,
         seen_at: Duration::from_secs(2),
         evidence: Default::default(),
         targets: vec![TargetProgress {

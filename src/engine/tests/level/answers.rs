@@ -215,12 +215,14 @@ impl Simulation {
         on.rfind(|value| value.knob() == knob).cloned()
     }
 
-    /// How many processes a rule has ended in the episode that is open, or in another one since it began.
+    /// How many processes a rule has ended in the episode that is open, or in another one since its alert began.
     fn ended_by(&self, rule: &Rule, alert: usize) -> usize {
-        let over = self.evidence[alert].ended_at;
+        let (over, starts) = (self.evidence[alert].ended_at, self.evidence[alert].earliest_start);
+        let begun = starts.map(|starts| Duration::from_secs(starts.unsigned_abs()));
+        let is_since = |at: Duration| Some(at) > over || begun.is_some_and(|begun| at >= begun);
         let ended = self.memory.ended.iter();
         ended
-            .filter(|(at, _, by)| Some(*at) > over && by.contains(&rule.name))
+            .filter(|(at, _, by)| is_since(*at) && by.contains(&rule.name))
             .count()
     }
 

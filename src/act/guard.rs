@@ -45,9 +45,9 @@ impl Default for Budget {
 
 impl Budget {
     /// Number of victims that are still allowed; dry-run and real ones are counted separately.
-    pub fn remaining(&self, victims: &[Victim], simulated: bool, now: Duration) -> u32 {
+    pub fn remaining<'a>(&self, victims: impl IntoIterator<Item = &'a Victim>, simulated: bool, now: Duration) -> u32 {
         let spent = victims
-            .iter()
+            .into_iter()
             .filter(|victim| victim.simulated == simulated && victim.struck_at + self.per > now)
             // Each episode in which a command runs for the host counts the host as another victim.
             .map(|victim| {
@@ -227,6 +227,10 @@ impl FinalGate<'_> {
         if let Some(victim) = counted().find(|victim| lives_as(victim) && !victim.is_free_again()) {
             let is_ours = victim.rule == key.rule && victim.fingerprint == key.fingerprint;
             if is_ours || self.orphaned.contains(&target) {
+                if !victim.counts_for(self.episode) {
+                    self.may_have_another()?;
+                    self.afford(self.processes_of_rule(), Some(target))?;
+                }
                 if victim.signals.contains(&(signal as i32)) {
                     return Ok(KillClass::Done);
                 }
@@ -239,19 +243,8 @@ impl FinalGate<'_> {
             );
         }
         self.ask_breaker()?;
-        let ours = || counted().filter(|victim| victim.rule == key.rule && victim.target != Target::Host);
-        let in_episode = ours().filter(|victim| victim.counts_for(self.episode)).count();
-        if in_episode >= self.rule.limit {
-            return refuse(
-                Decision::Budget,
-                format!("the limit of {} victims per episode is reached", self.rule.limit),
-            );
-        }
-        let is_from_alertmanager = self.episode.source == WireSource::Alertmanager;
-        if in_episode >= 1 && self.rule.condition.is_none() && is_from_alertmanager {
-            let reason = "without `while`, an alert from Alertmanager allows one victim per episode";
-            return refuse(Decision::Condition, reason);
-        }
+        self.may_have_another()?;
+        let ours = || self.processes_of_rule();
         if let Some(victim) = ours().find(|victim| victim.gone_at.is_none() && !self.stuck.contains(&victim.target)) {
             return refuse(
                 Decision::AwaitingEffect,
@@ -264,8 +257,35 @@ impl FinalGate<'_> {
         {
             return refuse(Decision::AwaitingEffect, "no sample since the exit of the last victim");
         }
-        self.afford(ours().map(|victim| victim.struck_at).max())?;
+        self.afford(ours(), None)?;
         self.ask_condition().map(|()| KillClass::NewVictim)
+    }
+
+    /// The processes and cgroups that this rule has killed, for any alert.
+    fn processes_of_rule(&self) -> impl Iterator<Item = &Victim> {
+        let key = &self.episode.key;
+        let is_its = |victim: &&Victim| {
+            victim.simulated == key.simulated && victim.rule == key.rule && victim.target != Target::Host
+        };
+        self.victims.iter().filter(is_its)
+    }
+
+    /// Checks whether the episode may have one more victim besides those that count for it.
+    fn may_have_another(&self) -> Result<(), Denial> {
+        let counting = self.processes_of_rule();
+        let in_episode = counting.filter(|victim| victim.counts_for(self.episode)).count();
+        if in_episode >= self.rule.limit {
+            return refuse(
+                Decision::Budget,
+                format!("the limit of {} victims per episode is reached", self.rule.limit),
+            );
+        }
+        let is_from_alertmanager = self.episode.source == WireSource::Alertmanager;
+        if in_episode >= 1 && self.rule.condition.is_none() && is_from_alertmanager {
+            let reason = "without `while`, an alert from Alertmanager allows one victim per episode";
+            return refuse(Decision::Condition, reason);
+        }
+        Ok(())
     }
 
     /// Checks an irreversible command. All commands of one episode count as one victim, like the signals to one process; killed
@@ -288,23 +308,22 @@ impl FinalGate<'_> {
             let reason = "already run for this alert, in an episode that closed before";
             return refuse(Decision::Budget, reason);
         }
-        self.afford(ours().map(|victim| victim.struck_at).max())?;
+        self.afford(ours(), None)?;
         self.ask_condition().map(|()| KillClass::NewVictim)
     }
 
-    /// Checks the cooldown since the last victim of the rule, and the budget.
-    fn afford(&self, last: Option<Duration>) -> Result<(), Denial> {
-        if let Some(last) = last
+    /// Checks the cooldown since the last victim `of_rule`, and the budget. A victim that the episode adopts is known to both
+    /// already.
+    fn afford<'v>(&self, of_rule: impl Iterator<Item = &'v Victim>, adopted: Option<Target>) -> Result<(), Denial> {
+        let is_other = |victim: &&Victim| Some(victim.target) != adopted;
+        if let Some(last) = of_rule.filter(is_other).map(|victim| victim.struck_at).max()
             && last + self.rule.cooldown > self.now
         {
             let left = (last + self.rule.cooldown).saturating_sub(self.now).as_secs();
             return refuse(Decision::Cooldown, format!("cooldown of the rule: {left} s left"));
         }
-        if self
-            .budget
-            .remaining(self.victims, self.episode.key.simulated, self.now)
-            == 0
-        {
+        let others = self.victims.iter().filter(is_other);
+        if self.budget.remaining(others, self.episode.key.simulated, self.now) == 0 {
             let Budget { final_steps, per } = self.budget;
             let reason = format!(
                 "the host's budget of {final_steps} irreversible actions per {} s is spent",

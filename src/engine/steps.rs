@@ -65,7 +65,7 @@ impl<H: Host> StepPlanner<'_, H> {
             let allowed = self.allow(step, &context, episode);
             let denial = match allowed {
                 Ok(Some(KillClass::Done)) => {
-                    self.episodes.adopt_victim(due_steps.target, &episode.key);
+                    self.episodes.adopt_victim(due_steps.target, episode);
                     self.episodes.count(context.rule.name.clone(), Decision::Duplicate);
                     continue;
                 }

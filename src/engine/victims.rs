@@ -5,7 +5,7 @@ use super::episodes::Episodes;
 use super::transaction::AlertRef;
 use crate::act::effect;
 use crate::host::{Host, Moment};
-use crate::ledger::{Entry, EpisodeKey, LedgerState, Outcome, Record, TargetProgress, Victim};
+use crate::ledger::{Entry, Episode, EpisodeKey, LedgerState, Outcome, Record, TargetProgress, Victim};
 use crate::process::{Process, Target};
 use crate::rule::Step;
 use crate::telemetry::Telemetry;
@@ -33,14 +33,14 @@ impl Episodes<'_> {
         }
     }
 
-    /// Continues the interrupted steps of a victim, after the signal that was already sent.
-    pub fn adopt_victim(&mut self, target: Target, key: &EpisodeKey) {
-        let is_it = |victim: &&Victim| victim.lives_as(target, key.simulated) && victim.is_interrupted;
+    /// Continues the interrupted steps of a victim, after the signal that was already sent. From now on it counts for this episode.
+    pub fn adopt_victim(&mut self, target: Target, episode: &Episode) {
+        let simulated = episode.key.simulated;
+        let is_it = |victim: &&Victim| victim.lives_as(target, simulated) && victim.is_interrupted;
         let Some(mut victim) = self.ledger.victims.iter().find(is_it).cloned() else {
             return;
         };
-        victim.rule.clone_from(&key.rule);
-        victim.fingerprint.clone_from(&key.fingerprint);
+        victim.assign(episode);
         victim.gone_by = None;
         victim.is_interrupted = false;
         self.stage(Entry::Victim(victim));

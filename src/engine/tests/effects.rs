@@ -446,3 +446,70 @@ fn victim_released_by_hand_blocks_others_for_a_time() {
         world.signals()
     );
 }
+
+/// The alert `end` with a severity.
+fn of_severity(severity: &str, status: Status) -> Alert {
+    let mut alert = alert("end", status);
+    alert.labels.insert("severity", severity);
+    alert.fingerprint = fingerprint(&alert.labels);
+    alert
+}
+
+#[test]
+fn orphaned_victim_of_another_alert_counts_against_the_limit() {
+    for (limit, condition) in [(1, Some("holds")), (9, None)] {
+        let mut rule = killer("end", TERM_THEN_KILL);
+        (rule.limit, rule.condition) = (limit, condition.map(str::to_owned));
+        let mut world = world(generous(vec![rule]));
+        world.engine.conditions = Box::new(|_| {
+            Some(Answer {
+                holds: true,
+                sample_at: Duration::MAX,
+            })
+        });
+        let first = world.add(100, 1);
+        let take = |world: &mut World, severity: &str, status| {
+            world
+                .engine
+                .take(&[of_severity(severity, status)], Instant::now())
+                .unwrap();
+        };
+        take(&mut world, "page", Status::Firing);
+        world.reap(first);
+        world.pass(5);
+        world.add(200, 1);
+        world.ignores_sigterm(200);
+        take(&mut world, "info", Status::Firing);
+        let both = [(100, Signal::SIGTERM), (200, Signal::SIGTERM)];
+        assert_eq!(world.signals(), both);
+        take(&mut world, "info", Status::Resolved);
+        world.pass(2 * LONG);
+        assert_eq!(world.signals(), both, "limit {limit}, while {condition:?}");
+    }
+}
+
+#[test]
+fn orphaned_victim_is_not_killed_beyond_cooldown_and_budget() {
+    let mut rule = killer("end", TERM_THEN_KILL);
+    rule.cooldown = Duration::from_secs(3600);
+    let mut world = world(generous(vec![rule]));
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    let take = |world: &mut World, severity: &str, status| {
+        world
+            .engine
+            .take(&[of_severity(severity, status)], Instant::now())
+            .unwrap();
+    };
+    take(&mut world, "page", Status::Firing);
+    world.pass(5);
+    take(&mut world, "page", Status::Resolved);
+    take(&mut world, "info", Status::Firing);
+    world.pass(12);
+    let (term, kill) = ((100, Signal::SIGTERM), (100, Signal::SIGKILL));
+    assert_eq!(
+        world.signals(),
+        [term, kill],
+        "its own first signal is no reason to wait"
+    );
+}

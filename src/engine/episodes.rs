@@ -154,6 +154,7 @@ impl Episodes<'_> {
         statement: &Statement<'_>,
     ) -> Option<(EpisodeKey, Trigger)> {
         let is_confirmed = self.confirm(&key, rule.hold, statement);
+        self.resume_victims(&key);
         if is_confirmed {
             self.resume_requests(&key);
         } else if !self.transaction.is_unledgered && self.was_just_evaluated(&key) {

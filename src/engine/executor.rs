@@ -241,7 +241,7 @@ impl<H: Host> Executor<'_, H> {
         victim.unsent = None;
         let now = self.host.now().boot;
         let is_last = effect::is_last(&context.rule, context.step_index, signal);
-        set_patience(self.ledger, &mut victim, is_last, now);
+        set_patience(self.ledger, self.policy, &mut victim, is_last, now);
         self.settle(Entry::Victim(victim));
     }
 

@@ -1,11 +1,12 @@
 //! The victims of irreversible actions: which ones still count, which ones get no further steps, and whether their
 //! exit had the intended effect. Three in a row without effect open the breaker of their rule.
 
+use super::Policy;
 use super::episodes::Episodes;
 use super::transaction::AlertRef;
 use crate::act::effect;
 use crate::host::{Host, Moment};
-use crate::ledger::{Entry, Episode, EpisodeKey, LedgerState, Outcome, Record, TargetProgress, Victim};
+use crate::ledger::{Entry, Episode, EpisodeKey, LedgerState, Level, Outcome, Record, TargetProgress, Victim};
 use crate::process::{Process, Target};
 use crate::rule::Step;
 use crate::telemetry::Telemetry;
@@ -14,9 +15,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl Episodes<'_> {
-    /// Victims whose steps ended early: the alert resolved, or they were excluded from their episode. Others wait for them no
-    /// longer than for one that got its last signal.
+    /// Victims whose steps ended early: the alert resolved or is unconfirmed, or they were excluded from their episode. Others wait
+    /// for them no longer than for one that got its last signal.
     pub fn bound_interrupted(&mut self) {
+        let now = self.now();
         let is_left = |victim: &&Victim| {
             victim.is_awaited()
                 && victim.target != Target::Host
@@ -24,12 +26,30 @@ impl Episodes<'_> {
                 && victim.unsent.is_none()
                 && victim.gone_by.is_none()
                 && !victim.outlived
-                && !is_continuing(self.ledger, victim)
+                && !is_continuing(self.ledger, self.policy, victim, now)
         };
         for mut victim in self.ledger.victims.iter().filter(is_left).cloned().collect::<Vec<_>>() {
-            victim.gone_by = Some(self.now() + effect::PATIENCE);
+            victim.gone_by = Some(now + effect::PATIENCE);
             victim.is_interrupted = true;
             self.record_always(Entry::Victim(victim));
+        }
+    }
+
+    /// Continues the steps of the victims of an episode that was unconfirmed, also of those that no step waited for any more.
+    pub fn resume_victims(&mut self, key: &EpisodeKey) {
+        let now = self.now();
+        let is_its = |victim: &&Victim| {
+            victim.is_interrupted
+                && victim.is_awaited()
+                && victim.rule == key.rule
+                && victim.fingerprint == key.fingerprint
+                && is_continuing(self.ledger, self.policy, victim, now)
+        };
+        for mut victim in self.ledger.victims.iter().filter(is_its).cloned().collect::<Vec<_>>() {
+            victim.gone_by = None;
+            victim.is_interrupted = false;
+            victim.outlived = false;
+            self.stage(Entry::Victim(victim));
         }
     }
 
@@ -105,11 +125,11 @@ impl Episodes<'_> {
     }
 }
 
-/// Whether an open episode continues the steps of a victim.
-fn is_continuing(ledger: &LedgerState, victim: &Victim) -> bool {
-    let targets = |progress: &TargetProgress| progress.target == victim.target && progress.due < Duration::MAX;
+/// Whether an episode whose alert fires continues the steps of a victim.
+fn is_continuing(ledger: &LedgerState, policy: &Policy, victim: &Victim, now: Duration) -> bool {
+    let is_it = |progress: &TargetProgress| progress.target == victim.target && progress.due < Duration::MAX;
     let episode = ledger.episodes.get(&victim.episode());
-    episode.is_some_and(|episode| episode.targets.iter().any(targets))
+    episode.is_some_and(|episode| episode.targets.iter().any(is_it) && policy.level_of(episode, now) == Level::Firing)
 }
 
 /// Victims that get no further steps: they are blocked in the kernel with SIGKILL pending, or were given up after their last
@@ -170,8 +190,8 @@ pub(super) fn exit_entries(
 }
 
 /// The deadline for the exit of a victim after a fatal signal; `None` if another one follows.
-pub(super) fn set_patience(ledger: &LedgerState, victim: &mut Victim, is_last: bool, now: Duration) {
-    victim.is_interrupted = !is_last && !is_continuing(ledger, victim);
+pub(super) fn set_patience(ledger: &LedgerState, policy: &Policy, victim: &mut Victim, is_last: bool, now: Duration) {
+    victim.is_interrupted = !is_last && !is_continuing(ledger, policy, victim, now);
     victim.gone_by = (is_last || victim.is_interrupted).then(|| now + effect::PATIENCE);
 }
 

@@ -513,3 +513,38 @@ fn orphaned_victim_is_not_killed_beyond_cooldown_and_budget() {
         "its own first signal is no reason to wait"
     );
 }
+
+#[test]
+fn victim_of_an_unconfirmed_alert_blocks_others_for_a_bound_only() {
+    let ladder = "signal TERM; wait 60; signal KILL";
+    let mut rule = killer("end", ladder);
+    rule.limit = 1;
+    let mut world = world(generous(vec![rule]));
+    let rename = |world: &mut World, name: &str| {
+        let found = world.engine.host().processes.get_mut(&100).unwrap();
+        found.process.name = name.into();
+    };
+    world.add(100, 1);
+    world.ignores_sigterm(100);
+    world.fire("end");
+    rename(&mut world, "other");
+    world.crash_and_restart();
+    let second = add_larger(&mut world, 200);
+    let other = of_severity("page", Status::Firing);
+    world.engine.take(&[other], Instant::now()).unwrap();
+    assert_eq!(
+        world.signals(),
+        [(100, Signal::SIGTERM)],
+        "its alert may be confirmed soon"
+    );
+    world.pass(LONG);
+    let both = [(100, Signal::SIGTERM), (200, Signal::SIGTERM)];
+    assert_eq!(world.signals(), both);
+    world.reap(second);
+    rename(&mut world, "burner");
+    world.pass(60);
+    assert_eq!(world.signals(), both, "nothing for an alert that is not confirmed");
+    world.fire("end");
+    world.pass(20);
+    assert_eq!(world.signals()[2..], [(100, Signal::SIGKILL)], "it goes on once it is");
+}

@@ -12,8 +12,8 @@ use super::transaction::{AlertRef, Transaction, shown};
 use crate::act::guard::Denial;
 use crate::alert::Alert;
 use crate::ledger::{
-    Closed, Decision, Entry, Episode, EpisodeKey, Evidence, EvidenceSource, Lease, LedgerState, Level, Outcome, Record,
-    TargetProgress, Victim,
+    Closed, Decision, Effect, Entry, Episode, EpisodeKey, Evidence, EvidenceSource, Lease, LedgerState, Level, Outcome,
+    Record, TargetProgress, Victim,
 };
 use crate::process::{Candidate, Target};
 use crate::rule::Rule;
@@ -246,7 +246,7 @@ impl Episodes<'_> {
     /// confirms an unconfirmed episode.
     fn confirm(&mut self, key: &EpisodeKey, hold: Duration, statement: &Statement<'_>) -> bool {
         let now = self.now();
-        let renewable = |lease: &&Lease| !lease.is_ending() && !lease.is_undoing;
+        let renewable = |lease: &&Lease| !self.is_reverting(lease);
         let renewed = Entry::Renewed {
             ids: self
                 .ledger
@@ -346,6 +346,19 @@ impl Episodes<'_> {
         }
     }
 
+    /// Whether the revert of a lease has begun and has not succeeded yet.
+    fn is_reverting(&self, lease: &Lease) -> bool {
+        lease.is_ending() || lease.is_undoing || self.reverts.is_waiting(lease)
+    }
+
+    /// Whether a target is free for the next firing of an alert, although a lease of an earlier one is still being reverted. The new
+    /// lease stands above the earlier one, or is another resource. A command waits, because undoing the earlier run would undo the
+    /// next one as well.
+    fn is_left_over(&self, lease: &Lease, episode: &Episode) -> bool {
+        let is_command = matches!(lease.effect, Effect::Command(_));
+        lease.taken_at < episode.opened_at && self.is_reverting(lease) && !is_command
+    }
+
     /// The episode as it counts against `limit`: a target with a lease counts even if it left the episode because another of its
     /// leases ended. A target that is gone does not count, so that a restarted unit is selected again at once.
     pub fn with_leased_targets(&self, episode: &Episode) -> Episode {
@@ -353,7 +366,8 @@ impl Episodes<'_> {
         let mut held = episode.clone();
         let mut seen: BTreeSet<Target> = held.targets.iter().map(|progress| progress.target).collect();
         let leases = self.ledger.leases_of(&episode.key);
-        for lease in leases.filter(|lease| !of_the_gone.contains(&lease.id)) {
+        let counts = |lease: &&Lease| !of_the_gone.contains(&lease.id) && !self.is_left_over(lease, episode);
+        for lease in leases.filter(counts) {
             if seen.insert(lease.target) {
                 held.targets.push(TargetProgress {
                     target: lease.target,

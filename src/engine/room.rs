@@ -1,5 +1,5 @@
-//! Leases whose revert waits because it would kill now, and their retries. They are kept in memory only: the lease
-//! itself is in the ledger, and a restart reverts it like any other without an episode.
+//! Leases whose revert waits because it would kill now, and their retries. The waits are kept in memory only: the lease
+//! itself is in the ledger, marked as being reverted, so that a restart goes on with it.
 
 use super::timers::{RETRY, ROUND};
 use super::transaction::Action;

@@ -108,9 +108,7 @@ impl<H: Host> Executor<'_, H> {
         }
         if matches!(outcome, Outcome::Denied | Outcome::Failed) {
             if !lease.is_undoing {
-                // A new episode of the same alert must not adopt the lease.
-                let is_undoing = true;
-                self.settle(Entry::Lease(Lease { is_undoing, ..lease }));
+                self.mark_undoing(&lease);
             }
             let again = Entry::Renewed {
                 ids: vec![id],
@@ -119,6 +117,13 @@ impl<H: Host> Executor<'_, H> {
             return self.ledger.record(&again);
         }
         self.settle(Entry::LeaseEnded { id, outcome });
+    }
+
+    /// Marks a lease whose revert did not succeed, because a new episode of the same alert must not adopt it.
+    fn mark_undoing(&mut self, lease: &Lease) {
+        let is_undoing = true;
+        let lease = lease.clone();
+        self.settle(Entry::Lease(Lease { is_undoing, ..lease }));
     }
 
     fn alertname_of(&self, lease: &Lease) -> SmolStr {
@@ -136,6 +141,9 @@ impl<H: Host> Executor<'_, H> {
         // Reclaiming takes time, so the clock is read again.
         let now = self.host.now().boot;
         let (is_first, deadline) = self.reverts.postpone(lease.id, outcome, shortage, now);
+        if !lease.is_undoing {
+            self.mark_undoing(lease);
+        }
         let ids = vec![lease.id];
         self.ledger.record(&Entry::Renewed { ids, deadline });
         is_first

@@ -736,3 +736,57 @@ fn releases_of_two_resources_have_two_keys() {
     assert_eq!((begun.len(), keys.len()), (2, 2), "{keys:?}");
     assert!(keys.iter().all(|key| key.ends_with("-release")), "{keys:?}");
 }
+
+#[test]
+fn release_that_fails_does_not_keep_the_next_episode_idle() {
+    let steps = [ALLOCATE, "exec: {argv: [/bin/do, it]}"];
+    let mut world = world(policy(vec![rule(&steps, "cooldown: 1s")]));
+    world.fire("more");
+    world.answer(answer(200, r#"{"id":"a"}"#));
+    assert_eq!(world.answer(ended(0)), "/bin/do it");
+    world.resolve("more");
+    assert_eq!(world.answer(answer(500, "")), "DELETE http://broker/give/a");
+    world.engine.host().advance(Duration::from_secs(2));
+    world.send("more", Status::Firing, 1000, Source::Alertmanager);
+    let mut all = Vec::new();
+    for _ in 0..20 {
+        for (ticket, job) in world.begun() {
+            let report = match asked(&job).split_once(' ').unwrap().0 {
+                "POST" => answer(200, r#"{"id":"b"}"#),
+                "DELETE" => answer(500, ""),
+                _ => ended(0),
+            };
+            all.push(asked(&job));
+            world.engine.reported(ticket, &report);
+        }
+        world.pass(1);
+    }
+    all.retain(|job| !job.starts_with("DELETE"));
+    assert_eq!(
+        all,
+        ["POST http://broker/take", "/bin/do it"],
+        "while the release is tried"
+    );
+    world.send("more", Status::Resolved, 1000, Source::Alertmanager);
+    assert!(answer_to_the_end(&mut world, &answer(204, "")) >= 2);
+    assert!(world.engine.ledger().leases.is_empty());
+}
+
+#[test]
+fn command_is_not_run_again_before_its_last_run_is_undone() {
+    let mut world = world(policy(vec![rule(
+        &["exec: {argv: [/bin/do, it], undo: [/bin/undo, it]}"],
+        "",
+    )]));
+    world.fire("more");
+    world.answer(ended(0));
+    world.resolve("more");
+    assert_eq!(world.answer(ended(1)), "/bin/undo it");
+    world.engine.host().advance(Duration::from_millis(500));
+    world.send("more", Status::Firing, 1000, Source::Alertmanager);
+    assert_eq!(world.begun(), [], "its undo would revert the new run");
+    world.pass(1);
+    assert_eq!(world.answer(ended(0)), "/bin/undo it");
+    world.pass(16);
+    assert_eq!(world.answer(ended(0)), "/bin/do it");
+}

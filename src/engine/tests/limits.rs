@@ -310,7 +310,31 @@ fn an_alert_that_fires_again_counts_from_below_what_waits() {
 }
 
 #[test]
-fn restarted_unit_is_not_killed_by_its_former_limit() {
+fn next_episode_has_a_lease_of_its_own_beside_one_that_waits() {
+    for is_restarted in [false, true] {
+        let mut world = above_its_own_limit(0);
+        world.resolve("a");
+        world.engine.host().advance(Duration::from_secs(1));
+        world.send("a", Status::Firing, 1000, Source::Alertmanager);
+        let ids = |world: &World| world.engine.ledger().leases.keys().copied().collect::<Vec<_>>();
+        assert_eq!(ids(&world), [1, 2]);
+        if is_restarted {
+            world.crash_and_restart();
+        }
+        // A repeat, which does not renew the first.
+        world.send("a", Status::Firing, 1000, Source::Alertmanager);
+        world.pass(20);
+        let told = "the first is handed over";
+        assert_eq!((ids(&world), world.memory_max()), (vec![2], 2048 * MIB), "{told}");
+        world.send("a", Status::Resolved, 1000, Source::Alertmanager);
+        world.use_memory(0, 0);
+        world.pass(20);
+        assert_eq!((ids(&world), world.memory_max()), (vec![], 1024 * MIB));
+    }
+}
+
+#[test]
+fn a_unit_that_was_restarted_is_not_killed_by_its_former_limit_either() {
     let mut world = above_its_own_limit(0);
     world.engine.host().restart_cgroup(UNIT);
     world.resolve("a");

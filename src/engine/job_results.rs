@@ -27,8 +27,8 @@ impl Episodes<'_> {
                 self.transaction.actions.push(Action::Undo { lease: id, outcome });
                 continue;
             }
-            if is_first_try(&lease) && self.is_in_doubt(&lease) {
-                // Without a confirmed alert, grants are renewed but not requested.
+            if is_first_try(&lease) && (self.ledger.paused || self.is_in_doubt(&lease)) {
+                // In a pause, and without a confirmed alert, grants are renewed but not requested, and no command starts.
                 lease.retry_mut().into_iter().for_each(|retry| retry.next = now + ROUND);
                 self.ledger.record(&Entry::Lease(lease));
                 continue;
@@ -37,8 +37,8 @@ impl Episodes<'_> {
             if let Effect::Allocation(allocation) = &mut lease.effect
                 && let Stage::Requested { in_doubt } = allocation.stage
             {
-                if self.ledger.paused || room == 0 {
-                    allocation.retry.next = now + if self.ledger.paused { ROUND } else { RETRY };
+                if room == 0 {
+                    allocation.retry.next = now + RETRY;
                     self.ledger.record(&Entry::Lease(lease));
                     continue;
                 }

@@ -648,15 +648,42 @@ fn grant_with_a_ttl_is_not_asked_for_after_the_alert() {
     }
 }
 
+/// One of several alerts that differ in a label.
+fn numbered(number: u32, status: Status) -> Alert {
+    let mut alert = alert("more", status);
+    alert.labels.insert("number", number.to_string());
+    alert.fingerprint = fingerprint(&alert.labels);
+    alert
+}
+
+#[test]
+fn command_that_waits_for_its_turn_does_not_start_in_a_pause() {
+    let step = "exec: {argv: [/bin/a], undo: [/bin/b]}";
+    let mut world = world(policy(vec![rule(&[step], "")]));
+    let alerts: Vec<Alert> = (0..5).map(|number| numbered(number, Status::Firing)).collect();
+    world.engine.take(&alerts, Instant::now()).unwrap();
+    let begun = world.begun();
+    assert_eq!(begun.len(), 4);
+    world.engine.pause(true);
+    world.engine.reported(begun[0].0, &ended(0));
+    world.pass(60);
+    assert_eq!(world.begun(), []);
+    world
+        .engine
+        .take(&[numbered(0, Status::Resolved)], Instant::now())
+        .unwrap();
+    assert_eq!(world.begun().len(), 1, "the revert of the first");
+    world.engine.pause(false);
+    for (ticket, _) in &begun[1..] {
+        world.engine.reported(*ticket, &ended(0));
+    }
+    world.pass(20);
+    assert_eq!(world.begun().len(), 1, "the fifth");
+}
+
 #[test]
 fn request_that_waited_for_its_turn_is_not_sent_after_resolve() {
     let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
-    let numbered = |number: u32, status| {
-        let mut alert = alert("more", status);
-        alert.labels.insert("number", number.to_string());
-        alert.fingerprint = crate::alert::alert::fingerprint(&alert.labels);
-        alert
-    };
     for number in 0..9 {
         world
             .engine

@@ -256,6 +256,9 @@ impl Episodes<'_> {
                 .collect(),
             deadline: now + hold,
         };
+        // In memory first, because a ledger that cannot be written rolls the staged entry back, and the leases of an alert
+        // that fires must not expire meanwhile.
+        self.ledger.record(&renewed);
         let Some(episode) = self.ledger.episodes.get_mut(key) else {
             return false;
         };
@@ -270,7 +273,6 @@ impl Episodes<'_> {
         let is_earlier = statement.source != EvidenceSource::Own && statement.alert.starts_at < episode.starts_at;
         let is_old = now.saturating_sub(episode.seen_at) >= hold / 4;
         if !(is_old || is_earlier || is_confirmed || is_new_source) {
-            self.ledger.record(&renewed);
             return false;
         }
         let mut seen = episode.clone();

@@ -331,7 +331,24 @@ fn rule_without_ledger_kills_and_records_it_later() {
 }
 
 #[test]
-fn resolve_in_the_same_delivery_counts_without_a_ledger() {
+fn repeats_renew_leases_while_the_ledger_cannot_be_written() {
+    let mut rule = example("calm", "nice 15");
+    rule.hold = Duration::from_secs(40);
+    let mut world = world(policy(vec![rule]));
+    world.add(100, 1);
+    world.fire("calm");
+    let _lock = world.lock_ledger();
+    for _ in 0..7 {
+        world.pass(11);
+        let _ = world.engine.take(&[alert("calm", Status::Firing)], Instant::now());
+    }
+    assert_eq!(world.nice(100), [15]);
+    world.pass(41);
+    assert_eq!(world.nice(100), [0]);
+}
+
+#[test]
+fn a_resolve_that_came_with_the_firing_ends_it_without_a_ledger_too() {
     let mut allowed = example("end", "signal TERM");
     allowed.without_ledger = true;
     let mut world = world(policy(vec![allowed]));

@@ -129,9 +129,10 @@ impl Episodes<'_> {
                 rule = rule.name.as_str(),
                 alert = alert.name(),
                 open = MAX_OPEN_EPISODES,
-                "too many open episodes, alert dropped"
+                "too many open episodes, alert refused"
             );
             self.count(rule.name.clone(), Decision::Budget);
+            self.transaction.has_no_room = true;
             return None;
         }
         let mut episode = open_episode(rule, alert, self.now(), simulated);

@@ -33,6 +33,7 @@ impl<H: Host> Engine<H> {
     ///
     /// # Errors
     /// When the decisions could not be made durable. No new step was applied then, but leases may have been reverted.
+    /// And when too many episodes are open for one of the alerts.
     pub fn take<A: Borrow<Alert>>(&mut self, alerts: &[A], arrival: impl Into<Arrival>) -> Result<(), String> {
         let now = self.host.now().boot;
         let delivered = alerts.iter().map(|alert| Statement::delivered(alert.borrow(), now));
@@ -47,13 +48,19 @@ impl<H: Host> Engine<H> {
         let mut transaction = Transaction::new(self.host.now(), Some(arrival));
         let rules = self.policy.rules.rules.clone();
         self.match_rules(&rules, statements, &mut transaction);
+        let has_no_room = transaction.has_no_room;
         self.commit_and_apply_or(transaction, |engine, transaction| {
             let goes_on = |rule: &Arc<Rule>| rule.without_ledger && !engine.policy.is_simulated(rule);
             let rules: Vec<Arc<Rule>> = rules.into_iter().filter(goes_on).collect();
             let is_firing = |statement: &&Statement<'_>| statement.alert.status == Status::Firing;
             let firing: Vec<Statement<'_>> = statements.iter().filter(is_firing).copied().collect();
             engine.match_rules(&rules, &firing, transaction);
-        })
+        })?;
+        // The sender retries, and some episodes may have closed by then.
+        if has_no_room {
+            return Err("too many open episodes".to_owned());
+        }
+        Ok(())
     }
 
     fn match_rules(&mut self, rules: &[Arc<Rule>], statements: &[Statement<'_>], transaction: &mut Transaction) {

@@ -135,6 +135,8 @@ pub struct Transaction {
     is_shown: Cell<bool>,
     /// Whether the next round must come early, because the cause of a denial may be gone soon.
     pub wants_early_round: bool,
+    /// Whether an alert was refused, because too many episodes are open.
+    pub has_no_room: bool,
     /// Decisions that are only counted and not recorded, such as duplicates.
     pub counted: Vec<(SmolStr, Decision)>,
 }
@@ -154,6 +156,7 @@ impl Transaction {
             actions: Vec::new(),
             is_shown: Cell::new(false),
             wants_early_round: false,
+            has_no_room: false,
             counted: Vec::new(),
         }
     }

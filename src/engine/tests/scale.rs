@@ -168,3 +168,18 @@ fn a_repeat_renews_a_thousand_leases_by_no_commit_or_one() {
         );
     }
 }
+
+#[test]
+fn alert_beyond_the_open_episodes_is_to_be_sent_again() {
+    let mut world = world(policy(vec![by_label(1)]));
+    let numbered = |number: usize, status| about(&format!("process-{number}"), status);
+    let most: Vec<Alert> = (0..4096).map(|number| numbered(number, Status::Firing)).collect();
+    world.engine.take(&most, Instant::now()).unwrap();
+    let one_more = [numbered(4096, Status::Firing)];
+    assert!(world.engine.take(&one_more, Instant::now()).is_err());
+    assert_eq!(world.decided("calm", Decision::Budget), 1.0);
+    let ended = [numbered(0, Status::Resolved)];
+    world.engine.take(&ended, Instant::now()).unwrap();
+    world.engine.take(&one_more, Instant::now()).unwrap();
+    assert_eq!(world.engine.ledger().episodes.len(), 4096);
+}

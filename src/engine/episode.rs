@@ -66,6 +66,12 @@ impl<'a> Statement<'a> {
     }
 }
 
+/// The end to record for an episode that own evaluation closes: the last one that a delivery of Alertmanager reported. An
+/// end by this host's clock orders no deliveries, and an alert of Prometheus may have the same labels.
+pub fn end_by_own_evaluation(episode: &Episode) -> Timestamp {
+    episode.evidence.reported_end().unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
 /// The end to record for an episode that closes at `now` (CLOCK_BOOTTIME). A recently reported end is kept if the alert was listed
 /// once more and then no longer, because duplicates from before that end may still arrive.
 pub fn end_to_remember(known: Option<&Closed>, ended_at: Timestamp, now: Duration) -> Closed {

@@ -2,7 +2,7 @@
 //! ledger's state changes here, nothing on the host.
 
 use super::Policy;
-use super::episode::{Statement, end_to_remember};
+use super::episode::{Statement, end_by_own_evaluation, end_to_remember};
 use super::job::JobsInFlight;
 use super::open_episodes::OpenEpisodes;
 use super::reconcile::before;
@@ -214,9 +214,14 @@ impl Episodes<'_> {
             return self.ignore_stale(key.rule.clone(), statement.alert, reason);
         }
         episode.evidence.record_over(statement.source, statement.at);
+        let mut ended_at = statement.ended_at(self.transaction.now.wall);
+        if statement.source == EvidenceSource::Own {
+            ended_at = end_by_own_evaluation(&episode);
+        } else {
+            episode.evidence.note_end(ended_at);
+        }
         if self.level_of(&episode) == Level::Over {
             let about = AlertRef::new(&key.rule, &statement.alert.labels, &key.fingerprint);
-            let ended_at = statement.ended_at(self.transaction.now.wall);
             return self.close(key, &about, ended_at, "the alert ended");
         }
         tracing::info!(

@@ -2,7 +2,7 @@
 //! evaluation. Unknown alerts open episodes, known ones are confirmed, and episodes whose alert is absent close.
 
 use super::Engine;
-use super::episode::Statement;
+use super::episode::{Statement, end_by_own_evaluation};
 use super::transaction::{AlertRef, Transaction};
 use crate::alert::alertmanager::PollResult;
 use crate::alert::{Alert, FiringSet};
@@ -103,8 +103,11 @@ impl<H: Host> Engine<H> {
                 why,
                 "alert closed"
             );
-            self.episodes(&mut transaction)
-                .close(key, &about, before(episode.starts_at), why);
+            let ended_at = match source {
+                EvidenceSource::Own => end_by_own_evaluation(&episode),
+                EvidenceSource::Webhook | EvidenceSource::Asked => before(episode.starts_at),
+            };
+            self.episodes(&mut transaction).close(key, &about, ended_at, why);
         }
         self.finish(transaction);
     }

@@ -6,6 +6,7 @@
 //! late delivery can delay a level, but never lead to another one.
 
 use crate::alert::alert::FIRING_SET_INTERVAL;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -88,6 +89,9 @@ pub struct Evidence {
     /// CLOCK_BOOTTIME of the last start, or reload that changed the rule. Earlier reports do not confirm the alert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     doubted_at: Option<Duration>,
+    /// The latest end that a delivery of Alertmanager reported, by the sender's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended_at: Option<Timestamp>,
 }
 
 impl Evidence {
@@ -126,6 +130,16 @@ impl Evidence {
         for word in self.words.iter_mut().filter(|word| word.source.shares_end_with(source)) {
             word.over_at = word.over_at.max(Some(at));
         }
+    }
+
+    /// Records the end that a delivery of Alertmanager reported. Another source may still report the alert as firing.
+    pub fn note_end(&mut self, ended_at: Timestamp) {
+        self.ended_at = self.ended_at.max(Some(ended_at));
+    }
+
+    /// The latest end that a delivery of Alertmanager reported.
+    pub fn reported_end(&self) -> Option<Timestamp> {
+        self.ended_at
     }
 
     /// Makes the alert unconfirmed: reports from before `at` no longer confirm it.

@@ -203,3 +203,33 @@ fn a_complete_firing_set_closes_own_episodes_that_it_lacks() {
     tell(&mut world, &[], true);
     assert_eq!(world.nice(100), [15], "what Alertmanager says is not in it");
 }
+
+/// Alerts of Prometheus and of own evaluation may have the same labels, and nothing orders their times.
+#[test]
+fn webhook_after_the_end_of_an_own_alert_is_not_stale() {
+    for starts in [-30, 0, 30] {
+        let mut world = world(policy(vec![example("calm", "nice 15")]));
+        world.add(100, 1);
+        world.send("calm", Status::Firing, 0, Source::Local);
+        world.send("calm", Status::Resolved, 0, Source::Local);
+        assert_eq!(world.nice(100), [0]);
+        world.send("calm", Status::Firing, starts, Source::Alertmanager);
+        assert_eq!(world.nice(100), [15], "starts {starts} s later");
+    }
+}
+
+#[test]
+fn duplicate_of_a_webhook_is_stale_after_own_evaluation_ended_last() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.send("calm", Status::Firing, -10, Source::Local);
+    world.fire("calm");
+    world.pass(1);
+    world.resolve("calm");
+    assert_eq!(world.nice(100), [15], "own evaluation reports it as firing");
+    world.pass(1);
+    world.send("calm", Status::Resolved, -10, Source::Local);
+    world.fire("calm");
+    assert_eq!(world.nice(100), [0]);
+    assert_eq!(world.decided("calm", Decision::Stale), 1.0);
+}

@@ -25,6 +25,9 @@ pub const SETTLING: Duration = Duration::from_secs(120);
 /// Largest change of the wall clock between two samples that counts as slewing, and not as a step.
 const MAX_SLEW_MS: i64 = 1000;
 
+/// Number of sampling intervals without a sample after which the time between does not count for `for`.
+const MAX_MISSED_SAMPLES: u32 = 4;
+
 /// The input for the engine, in this order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Messages {
@@ -46,6 +49,8 @@ pub struct OwnEvaluation {
     evaluator: Evaluator,
     history: History,
     ages: SampleAge,
+    /// Longest time between two samples that counts for `for`.
+    longest_gap: Duration,
     /// The newest sample.
     newest: Option<Moment>,
     /// CLOCK_BOOTTIME from which on absence proves something.
@@ -71,6 +76,7 @@ impl OwnEvaluation {
             evaluator,
             history: History::default(),
             ages: SampleAge::new(sampling, boot_now),
+            longest_gap: sampling.interval * MAX_MISSED_SAMPLES,
             newest: None,
             settled_at,
             said: None,
@@ -196,6 +202,10 @@ impl OwnEvaluation {
             }
             if now.wall_ms <= newest.wall_ms {
                 return None;
+            }
+            if passed_ms > self.longest_gap.as_millis() as i64 {
+                tracing::info!(passed_ms, "no samples for a while, pending alerts wait longer");
+                self.evaluator.skip(passed_ms);
             }
         }
         self.newest = Some(now);

@@ -255,7 +255,13 @@ impl AlertState {
         }
     }
 
-    /// The firing alerts, in the form in which they are sent.
+    /// Moves the beginning of what is pending, because time without samples does not count for `for`.
+    pub fn skip(&mut self, gap_ms: i64) {
+        let pending = self.active.values_mut().filter(|active| active.fired_at_ms.is_none());
+        pending.for_each(|active| active.active_at_ms += gap_ms);
+    }
+
+    /// The alerts that fire, as they would be sent.
     pub fn firing(&self) -> impl Iterator<Item = Alert> {
         let active = self.active.iter();
         active.filter_map(|(labels, active)| Some(to_alert(labels, active, active.fired_at_ms?, None)))

@@ -147,12 +147,18 @@ impl Evaluator {
         }
     }
 
-    /// The metrics and rules on which the result of a query depends.
-    pub fn query_inputs(&self, query: &Query, history: &History) -> QueryInputs {
-        let mut asked = ReadSet::default();
-        query.add_to_read_set(&mut asked);
-        let behind = self.dependencies.behind(&asked);
-        let sampled = self.dependencies.sampled(&asked, &behind);
+    /// Goes on after a time without samples, which does not count for `for`, like that of a restart.
+    pub fn skip(&mut self, gap_ms: i64) {
+        let rules = self.groups.iter_mut().flat_map(|group| &mut group.rules);
+        rules.for_each(|state| state.alerts.skip(gap_ms));
+    }
+
+    /// What the answer to a query rests on.
+    pub fn basis(&self, query: &Query, history: &History) -> Basis {
+        let mut asked = Interest::default();
+        query.add_interest(&mut asked);
+        let behind = self.lineage.behind(&asked);
+        let sampled = self.lineage.sampled(&asked, &behind);
         let has_unseen = sampled.names().any(|name| history.first_ms(name).is_none());
         let evaluations = self.groups.iter().flat_map(|group| {
             let interval_ms = group.interval_ms.unwrap_or(self.settings.interval_ms);

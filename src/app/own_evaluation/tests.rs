@@ -415,3 +415,21 @@ fn while_goes_by_samples_over_a_wall_clock_step() {
         assert_eq!(conditions.map(|condition| ask(&daemon, condition)), [(true, 10); 2]);
     }
 }
+
+#[test]
+fn suspension_does_not_count_for_a_pending_alert() {
+    let rules = || orders(&group("{alert: A, expr: a > 5, for: 10m}"), &[]);
+    // Lost samples, and a host that sleeps for eight hours: A is pending since second 0.
+    for (gap, fires_at) in [(3, 600), (8 * 3600, 600 + 8 * 3600 + 1)] {
+        let mut daemon = daemon(rules());
+        daemon.run(5, 9.0);
+        daemon.pass(gap);
+        daemon.run(700, 9.0);
+        assert_eq!(daemon.heard, [format!("{fires_at} +A")], "{gap} s");
+    }
+    let mut daemon = daemon(rules());
+    daemon.run(601, 9.0);
+    daemon.pass(8 * 3600);
+    daemon.run(20, 9.0);
+    assert_eq!(daemon.heard, ["600 +A"], "a firing alert goes on");
+}

@@ -95,6 +95,10 @@ impl Evidence {
 
     /// The host was suspended until now: own evaluation was silent, and has not ended the alert.
     pub fn awake(&mut self, now: Duration) {
+        if !self.own.is_firing() {
+            // Time without samples does not count for `for`.
+            self.own.true_since = None;
+        }
         if self.own.is_firing() && self.first_said.is_some() {
             (self.is_unconfirmed, self.is_contradicted) = (true, false);
             (self.was_own, self.awake_at) = (true, now);

@@ -3,6 +3,7 @@
 use crate::labels::Labels;
 use jiff::Timestamp;
 use smol_str::SmolStr;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,11 +65,13 @@ impl Alert {
 pub const FIRING_SET_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The firing alerts of own evaluation at this moment, complete.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FiringSet {
     pub firing: Vec<Alert>,
     /// False after a start while rules still lack samples, so that absence proves nothing.
     pub is_complete: bool,
+    /// Names of the alerts whose rule fails or was not evaluated lately, so that their absence proves nothing.
+    pub unevaluated: BTreeSet<SmolStr>,
 }
 
 /// Alertmanager's fingerprint of a label set: FNV-1a over `name \xff value \xff` in the order of names

@@ -16,6 +16,7 @@ use crate::watch::evaluator::{self, EvaluationRound, Evaluator, EvaluatorSetting
 use crate::watch::history::{History, ReadSet};
 use crate::watch::promql::Semantics;
 use crate::watch::restart::ActiveAlerts;
+use smol_str::SmolStr;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -49,8 +50,7 @@ pub struct OwnEvaluation {
     evaluator: Evaluator,
     history: History,
     ages: SampleAge,
-    /// Longest time between two samples that counts for `for`.
-    longest_gap: Duration,
+    sample_interval: Duration,
     /// The newest sample.
     newest: Option<Moment>,
     /// CLOCK_BOOTTIME from which on absence proves something.
@@ -76,7 +76,7 @@ impl OwnEvaluation {
             evaluator,
             history: History::default(),
             ages: SampleAge::new(sampling, boot_now),
-            longest_gap: sampling.interval * MAX_MISSED_SAMPLES,
+            sample_interval: sampling.interval,
             newest: None,
             settled_at,
             said: None,
@@ -203,7 +203,7 @@ impl OwnEvaluation {
             if now.wall_ms <= newest.wall_ms {
                 return None;
             }
-            if passed_ms > self.longest_gap.as_millis() as i64 {
+            if passed_ms > (self.sample_interval * MAX_MISSED_SAMPLES).as_millis() as i64 {
                 tracing::info!(passed_ms, "no samples for a while, pending alerts wait longer");
                 self.evaluator.skip(passed_ms);
             }
@@ -233,9 +233,15 @@ impl OwnEvaluation {
     fn firing(&mut self, boot_now: Duration) -> FiringSet {
         let is_complete = self.is_complete(boot_now);
         self.said = Some((boot_now, is_complete));
+        let sample_ms = self.sample_interval.as_millis() as i64;
+        let now_ms = self.newest.map_or(0, |newest| {
+            newest.wall_ms + boot_now.saturating_sub(newest.boot).as_millis() as i64
+        });
+        let unevaluated = self.evaluator.unevaluated(now_ms, sample_ms);
         FiringSet {
-            firing: self.evaluator.firing().collect(),
+            firing: self.evaluator.firing(now_ms, sample_ms).collect(),
             is_complete,
+            unevaluated: unevaluated.map(SmolStr::from).collect(),
         }
     }
 

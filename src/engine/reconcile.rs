@@ -50,7 +50,10 @@ impl<H: Host> Engine<H> {
     pub fn take_firing_set(&mut self, set: &FiringSet) {
         if set.is_complete {
             let firing: BTreeSet<&str> = set.firing.iter().map(|alert| &*alert.fingerprint).collect();
-            let is_absent = |episode: &Episode| !firing.contains(&*episode.key.fingerprint);
+            let is_absent = |episode: &Episode| {
+                let name = episode.labels.get("alertname").unwrap_or_default();
+                !firing.contains(&*episode.key.fingerprint) && !set.unevaluated.contains(name)
+            };
             self.record_absent(EvidenceSource::Own, is_absent, "own evaluation no longer has the alert");
         }
         let now = self.host.now().boot;

@@ -134,6 +134,7 @@ impl World {
             let set = FiringSet {
                 firing: self.own.clone(),
                 is_complete: true,
+                ..FiringSet::default()
             };
             self.engine.take_firing_set(&set);
         }

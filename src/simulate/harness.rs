@@ -181,6 +181,7 @@ impl Harness {
         let set = FiringSet {
             firing: firing.collect(),
             is_complete: true,
+            ..FiringSet::default()
         };
         self.engine.take_firing_set(&set);
         self.settle();

@@ -56,6 +56,8 @@ struct Active {
     kept_since_ms: Option<i64>,
     /// The alert was active before a restart and has not been reported as firing since.
     is_carried_over: bool,
+    /// It fired by a former expression of its rule, and the present one has not yielded it with enough samples.
+    is_doubted: bool,
 }
 
 /// The alerts of one rule, by their labels.
@@ -153,6 +155,7 @@ impl AlertState {
                     fired_at_ms,
                     kept_since_ms: None,
                     is_carried_over: before.is_some(),
+                    is_doubted: false,
                 }
             });
             (active.annotations, active.value) = (annotations, value);
@@ -186,7 +189,8 @@ impl AlertState {
         self.active.retain(|labels, active| {
             if yielded.contains(labels) {
                 active.kept_since_ms = None;
-            } else if kind == EvaluationKind::Early {
+                active.is_doubted &= !has_samples;
+            } else if look == Look::Early {
                 return true;
             } else {
                 let Some(fired_at_ms) = active.fired_at_ms else {
@@ -261,9 +265,21 @@ impl AlertState {
         pending.for_each(|active| active.active_at_ms += gap_ms);
     }
 
-    /// The alerts that fire, as they would be sent.
+    /// Goes on with another expression, which has to confirm with enough samples what fires by the former one.
+    pub fn doubt(&mut self) {
+        self.has_samples = false;
+        let firing = self.active.values_mut().filter(|active| active.fired_at_ms.is_some());
+        firing.for_each(|active| active.is_doubted = true);
+    }
+
+    /// Whether an alert that fires is doubted.
+    pub fn has_doubted(&self) -> bool {
+        self.active.values().any(|active| active.is_doubted)
+    }
+
+    /// The alerts that fire by the present expression, as they would be sent.
     pub fn firing(&self) -> impl Iterator<Item = Alert> {
-        let active = self.active.iter();
+        let active = self.active.iter().filter(|(_, active)| !active.is_doubted);
         active.filter_map(|(labels, active)| Some(to_alert(labels, active, active.fired_at_ms?, None)))
     }
 
@@ -278,6 +294,7 @@ impl AlertState {
                 fired_at_ms: before.fired_at_ms,
                 kept_since_ms: None,
                 is_carried_over: true,
+                is_doubted: false,
             };
             Some(Transition {
                 alert: to_alert(&labels, &active, before.fired_at_ms?, Some(now_ms)),

@@ -9,6 +9,7 @@ use super::promql::{Element, EvaluationError, Query, QueryValue, Semantics};
 use super::rule_file::{Group, RecordingRule, Rule, RuleFile};
 use crate::alert::Alert;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The settings of all rules.
 #[derive(Debug, Clone)]
@@ -76,14 +77,20 @@ struct RuleState {
     sampled: ReadSet,
     /// How long evenkeel must have sampled until the expression has all its samples.
     needed_ms: i64,
+    /// A hash of its expression and of those of the rules behind it.
+    origin: u64,
     /// The first regular evaluation of this expression.
     since_ms: Option<i64>,
     /// The newest regular evaluation that succeeded.
     evaluated_ms: Option<i64>,
 }
 
-/// How long to wait for a metric without samples, whose collector may be slow or absent.
-pub const UNSEEN_METRIC_WAIT_MS: i64 = 60_000;
+/// Number of intervals without a successful evaluation after which a rule confirms none of its alerts. Prometheus ends the
+/// alerts that it stops sending after four intervals as well.
+const MAX_MISSED: i64 = 4;
+
+/// How long a metric that no sample had yet is waited for: its collector may be slow, or there is none.
+pub const UNSEEN_PATIENCE_MS: i64 = 60_000;
 
 /// The metrics and rules on which the result of a query depends.
 #[derive(Debug)]
@@ -122,11 +129,15 @@ impl Evaluator {
             .map(GroupState::new)
             .collect();
         let rules = groups.iter().flat_map(|group| &group.rules);
-        let dependencies = Dependencies::new(rules.map(|state| &state.rule));
+        let lineage = Lineage::new(rules.map(|state| &state.rule));
+        let rules = groups.iter().flat_map(|group| &group.rules);
+        let texts: Vec<String> = rules.map(|state| state.rule.query().text.to_string()).collect();
         let rules = groups.iter_mut().flat_map(|group| &mut group.rules);
-        for (state, needed_ms) in rules.zip(dependencies.needed_ms()) {
+        for (state, needed_ms) in rules.zip(lineage.needed_ms()) {
+            let behind = lineage.behind(&state.interest);
             state.needed_ms = needed_ms;
-            state.sampled = dependencies.sampled(&state.read_set, &dependencies.behind(&state.read_set));
+            state.sampled = lineage.sampled(&state.interest, &behind);
+            state.origin = origin(&state.rule.query().text, behind.iter().map(|rule| &*texts[*rule]));
         }
         Evaluator {
             settings,
@@ -172,9 +183,33 @@ impl Evaluator {
         }
     }
 
-    /// The firing alerts, in the form in which they are sent. Alerts from before a restart are included once confirmed.
-    pub fn firing(&self) -> impl Iterator<Item = Alert> {
-        self.rules().flat_map(|state| state.alerts.firing())
+    /// Every alert that fires at `now_ms`, as it would be sent, by a rule that was evaluated lately. What fired before a
+    /// restart, or by a former expression, is among them once it is confirmed. `sample_ms` is the interval of samples.
+    pub fn firing(&self, now_ms: i64, sample_ms: i64) -> impl Iterator<Item = Alert> {
+        let recent = self
+            .each_with_recency(now_ms, sample_ms)
+            .filter(|(_, is_recent)| *is_recent);
+        recent.flat_map(|(state, _)| state.alerts.firing())
+    }
+
+    /// The names of the alerts of which [`Evaluator::firing`] says nothing, because their rule fails, was not evaluated
+    /// lately, or has another expression that has not confirmed them yet.
+    pub fn unevaluated(&self, now_ms: i64, sample_ms: i64) -> impl Iterator<Item = &str> {
+        let states = self.each_with_recency(now_ms, sample_ms);
+        states.filter_map(|(state, is_recent)| match &state.rule {
+            Rule::Alerting(rule) if !is_recent || state.alerts.has_doubted() => Some(&*rule.alert),
+            _ => None,
+        })
+    }
+
+    /// Every rule, and whether its last evaluation that did not fail is at most [`MAX_MISSED`] intervals old.
+    fn each_with_recency(&self, now_ms: i64, sample_ms: i64) -> impl Iterator<Item = (&RuleState, bool)> {
+        self.groups.iter().flat_map(move |group| {
+            let interval_ms = group.interval_ms.unwrap_or(self.settings.interval_ms).max(sample_ms);
+            let is_recent = move |at_ms: i64| now_ms - at_ms <= MAX_MISSED * interval_ms;
+            let states = group.rules.iter();
+            states.map(move |state| (state, state.evaluated_ms.is_some_and(is_recent)))
+        })
     }
 
     /// Whether there is an alert from before a restart that too few samples cannot confirm or end.
@@ -274,13 +309,12 @@ impl Evaluator {
             for state in &mut group.rules {
                 let same = known.get_mut(&rule_key(&group.file, &group.name, &state.rule));
                 if let Some(before) = same.and_then(VecDeque::pop_front) {
-                    let is_same =
-                        before.rule.query().text == state.rule.query().text && before.needed_ms == state.needed_ms;
+                    let is_same = before.origin == state.origin && before.needed_ms == state.needed_ms;
                     (state.alerts, state.written) = (before.alerts, before.written);
                     if is_same {
-                        state.since_ms = before.since_ms;
+                        (state.since_ms, state.evaluated_ms) = (before.since_ms, before.evaluated_ms);
                     } else {
-                        state.alerts.set_has_samples(false);
+                        state.alerts.doubt();
                     }
                 }
             }
@@ -360,6 +394,7 @@ impl GroupState {
                     read_set,
                     sampled: ReadSet::default(),
                     needed_ms: 0,
+                    origin: 0,
                     since_ms: None,
                     evaluated_ms: None,
                 }
@@ -511,8 +546,17 @@ fn recorded(rule: &RecordingRule, limit: usize, elements: Vec<Element>) -> Resul
     Ok(series)
 }
 
-/// The key of a rule, the same across reloads. It excludes its expression and its position in the group.
-fn rule_key(file: &str, group: &str, rule: &Rule) -> String {
+/// A hash of an expression and of those of the rules behind it, in any order.
+fn origin<'t>(text: &str, behind: impl Iterator<Item = &'t str>) -> u64 {
+    let mut behind: Vec<&str> = behind.collect();
+    behind.sort_unstable();
+    let mut hasher = DefaultHasher::new();
+    (text, behind).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What makes a rule the same after a reload: neither its expression nor its place in the group.
+fn identity(file: &str, group: &str, rule: &Rule) -> String {
     let labels: Vec<String> = match rule {
         Rule::Recording(rule) => rule
             .labels

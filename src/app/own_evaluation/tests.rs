@@ -67,6 +67,8 @@ struct Daemon {
     heard: Vec<String>,
     /// Every firing set: when, of which alerts, and whether it was complete.
     sets: Vec<(u64, Vec<String>, bool)>,
+    /// The names of the alerts in each of them whose rule was not evaluated.
+    unevaluated: Vec<String>,
 }
 
 const BOOT: Duration = Duration::from_secs(1000);
@@ -78,6 +80,7 @@ fn daemon(orders: EvaluationConfig) -> Daemon {
         wall_ms: 1_700_000_000_000,
         heard: Vec::new(),
         sets: Vec::new(),
+        unevaluated: Vec::new(),
     }
 }
 
@@ -103,6 +106,8 @@ impl Daemon {
         if let Some(set) = messages.firing {
             let names = set.firing.iter().map(|alert| alert.name().to_owned()).collect();
             self.sets.push((self.second, names, set.is_complete));
+            let unevaluated: Vec<&str> = set.unevaluated.iter().map(|name| name.as_str()).collect();
+            self.unevaluated.push(unevaluated.join(" "));
         }
     }
 
@@ -432,4 +437,94 @@ fn suspension_does_not_count_for_a_pending_alert() {
     daemon.pass(8 * 3600);
     daemon.run(20, 9.0);
     assert_eq!(daemon.heard, ["600 +A"], "a firing alert goes on");
+}
+
+impl Daemon {
+    /// So many seconds in which `a` has two series, which become one alert where a rule sets the label `l`.
+    fn run_with_two_series(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            let mut family = Family::gauge("a", "");
+            for name in ["x", "y"] {
+                family.push(vec![crate::family::label("l", name)], 9.0);
+            }
+            let sample = sample(self.wall(), self.boot(), vec![("fast", self.boot(), vec![family])]);
+            let messages = self.evaluation.take_sample(&sample);
+            self.hear(messages);
+            self.pass(1);
+        }
+    }
+
+    fn replace(&mut self, orders: EvaluationConfig) {
+        let messages = self.evaluation.replace(orders, self.boot());
+        self.hear(messages);
+    }
+}
+
+#[test]
+fn alert_whose_rule_fails_is_not_confirmed() {
+    let rules = "{alert: Fails, expr: a > 5, labels: {l: same}}, {alert: Good, expr: vector(1)}";
+    let mut daemon = daemon(orders(&group(rules), &[]));
+    daemon.run(170, 9.0);
+    daemon.heard.clear();
+    daemon.sets.clear();
+    daemon.unevaluated.clear();
+    daemon.run_with_two_series(40);
+    assert_eq!(daemon.heard, [""; 0]);
+    let names = daemon
+        .sets
+        .iter()
+        .map(|(_, firing, is_complete)| (firing.join(" "), *is_complete));
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        [("Good".to_owned(), true), ("Good".to_owned(), true)]
+    );
+    assert_eq!(daemon.unevaluated, ["Fails", "Fails"]);
+    daemon.sets.clear();
+    daemon.unevaluated.clear();
+    daemon.run(15, 9.0);
+    assert_eq!(daemon.sets[0].1, ["Fails", "Good"]);
+    assert_eq!(daemon.unevaluated, [""]);
+}
+
+#[test]
+fn reload_with_the_same_rules_confirms_their_alerts_at_once() {
+    let rules = || orders(&group("{alert: A, expr: a > 5}"), &[]);
+    let mut daemon = daemon(rules());
+    daemon.run(20, 9.0);
+    daemon.sets.clear();
+    daemon.replace(rules());
+    assert_eq!(daemon.sets, [(20, vec!["A".to_owned()], false)]);
+}
+
+#[test]
+fn reload_confirms_no_alert_of_the_former_expression() {
+    let rule = |expression: &str| orders(&group(&format!("{{alert: A, expr: '{expression}'}}")), &[]);
+    for (expression, confirmed_at) in [("avg_over_time(a[90s]) > 5", 170 + 90), ("a > 6", 170)] {
+        let mut daemon = daemon(rule("avg_over_time(a[60s]) > 5"));
+        daemon.run(170, 9.0);
+        daemon.heard.clear();
+        daemon.sets.clear();
+        daemon.unevaluated.clear();
+        daemon.replace(rule(expression));
+        assert_eq!(daemon.sets, [(170, vec![], true)], "{expression}");
+        assert_eq!(daemon.unevaluated, ["A"], "{expression}");
+        daemon.run(120, 9.0);
+        assert_eq!(daemon.heard, [""; 0], "{expression}");
+        for (at, firing, _) in &daemon.sets[1..] {
+            assert_eq!(!firing.is_empty(), *at >= confirmed_at, "{expression} at {at}");
+        }
+    }
+}
+
+#[test]
+fn reload_confirms_no_alert_of_a_former_recording_rule() {
+    let rules = |record: &str| {
+        let rules = format!("{{record: 'r:a', expr: '{record}'}}, {{alert: A, expr: 'r:a > 5'}}");
+        orders(&group(&rules), &[])
+    };
+    let mut daemon = daemon(rules("a"));
+    daemon.run(20, 9.0);
+    daemon.sets.clear();
+    daemon.replace(rules("a * 1"));
+    assert_eq!(daemon.sets, [(20, vec![], false)]);
 }

@@ -201,8 +201,11 @@ fn start(directory: &Path, policy: &Policy) -> Engine<LinuxHost> {
 
 fn hand_over(engine: &mut Engine<LinuxHost>, is_own: bool, firing: Vec<Alert>) {
     if is_own {
-        let is_complete = true;
-        return engine.take_firing_set(&FiringSet { firing, is_complete });
+        return engine.take_firing_set(&FiringSet {
+            firing,
+            is_complete: true,
+            ..FiringSet::default()
+        });
     }
     engine.reconcile(&PollResult {
         views: vec![View {

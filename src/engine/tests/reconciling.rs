@@ -190,7 +190,11 @@ fn a_complete_firing_set_closes_own_episodes_that_it_lacks() {
     };
     let tell = |world: &mut World, firing: &[Alert], is_complete: bool| {
         let firing = firing.to_vec();
-        world.engine.take_firing_set(&FiringSet { firing, is_complete });
+        world.engine.take_firing_set(&FiringSet {
+            firing,
+            is_complete,
+            ..FiringSet::default()
+        });
     };
     tell(&mut world, &[own("calm")], false);
     assert_eq!(world.nice(100), [15], "it may be the first word of an alert");
@@ -232,4 +236,20 @@ fn duplicate_of_a_webhook_is_stale_after_own_evaluation_ended_last() {
     world.fire("calm");
     assert_eq!(world.nice(100), [0]);
     assert_eq!(world.decided("calm", Decision::Stale), 1.0);
+}
+
+#[test]
+fn absence_of_an_alert_whose_rule_fails_proves_nothing() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.send("calm", Status::Firing, 0, Source::Local);
+    let without = |unevaluated: &[&str]| FiringSet {
+        is_complete: true,
+        unevaluated: unevaluated.iter().map(|name| (*name).into()).collect(),
+        ..FiringSet::default()
+    };
+    world.engine.take_firing_set(&without(&["calm"]));
+    assert_eq!(world.nice(100), [15]);
+    world.engine.take_firing_set(&without(&["rest"]));
+    assert_eq!(world.nice(100), [0]);
 }

@@ -18,7 +18,7 @@ use crate::cli;
 use crate::config::{Config, Loaded};
 use crate::control;
 use crate::diagnostic::{Diagnostic, render_all};
-use crate::engine::run::{EngineHandle, Input};
+use crate::engine::run::{EngineHandle, Input, Queued};
 use crate::engine::status::recall;
 use crate::engine::{Engine, Policy};
 use crate::host::self_priority::{self, SelfProtection};
@@ -439,9 +439,9 @@ fn announce(name: &'static str, listener: std::io::Result<TcpListener>) -> Resul
     Ok(listener)
 }
 
-/// Runs the engine, and starts it again from the ledger a second after a panic. Sensing and publishing go on meanwhile.
-/// A caller that waits for the start waits for the first attempt only.
-fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &Receiver<Input>, telemetry: &Telemetry) {
+/// Runs the engine, and starts it again from the ledger a second after a panic. Sensing and publishing go on meanwhile. A
+/// caller that waits for the start waits for the first attempt only.
+fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &Receiver<Queued>, telemetry: &Telemetry) {
     let mut began = Some(began);
     loop {
         let began = began.take();

@@ -248,6 +248,7 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::alert::Status;
+    use crate::engine::run::Queued;
     use crate::watch::LabelSet;
     use crate::watch::rule_file::parse;
     use jiff::Timestamp;
@@ -276,12 +277,13 @@ mod tests {
         })
     }
 
-    fn next(inputs: &Receiver<Input>) -> Input {
-        inputs.recv_timeout(PATIENCE).expect("something within the patience")
+    fn next(inputs: &Receiver<Queued>) -> Input {
+        let queued = inputs.recv_timeout(PATIENCE).expect("something within the patience");
+        queued.input
     }
 
-    /// The next started and resolved alerts, skipping firing sets.
-    fn next_alerts(inputs: &Receiver<Input>) -> Vec<crate::alert::Alert> {
+    /// The next beginnings and ends, past what is said of time to time.
+    fn next_alerts(inputs: &Receiver<Queued>) -> Vec<crate::alert::Alert> {
         loop {
             match next(inputs) {
                 Input::Alerts(alerts, _) => return alerts,

@@ -39,24 +39,26 @@ impl<'a> Statement<'a> {
     }
 
     /// Whether it reports a firing alert whose end, recorded as `closed`, is later.
-    pub fn is_late_firing(&self, closed: Option<&Closed>, now: Duration) -> bool {
+    pub fn is_late_firing(&self, closed: Option<&Closed>) -> bool {
         let Some(closed) = closed else { return false };
-        let closed_at = closed.closed_at.unwrap_or(now);
+        let closed_at = closed.closed_at.unwrap_or(self.at);
         match self.source {
             EvidenceSource::Own => false,
             EvidenceSource::Asked => self.at < closed_at,
-            EvidenceSource::Webhook => self.alert.starts_at <= closed.ended_at && now.saturating_sub(closed_at) < LATE,
+            EvidenceSource::Webhook => {
+                self.alert.starts_at <= closed.ended_at && self.at.saturating_sub(closed_at) < LATE
+            }
         }
     }
 
     /// Whether it resolves an alert that had ended before this episode began. A resolve with another start that ends
     /// after the beginning is the same alert: Alertmanager merges the starts that two Prometheus servers send.
-    pub fn is_late_resolve(&self, episode: &Episode, now: Duration) -> bool {
+    pub fn is_late_resolve(&self, episode: &Episode) -> bool {
         let last_firing = episode.evidence.last_firing(EvidenceSource::Webhook);
         self.source == EvidenceSource::Webhook
             && self.alert.starts_at != episode.starts_at
             && self.alert.ends_at.is_some_and(|ended_at| ended_at < episode.starts_at)
-            && last_firing.is_some_and(|at| now.saturating_sub(at) < LATE)
+            && last_firing.is_some_and(|at| self.at.saturating_sub(at) < LATE)
     }
 
     /// The end as reported by the alert, or `now` if a resolve has none. It is compared with starts from the same sender, so this
@@ -118,7 +120,7 @@ mod tests {
             ended_at: at(110),
             closed_at: Some(CLOSED_AT),
         };
-        statement.is_late_firing(Some(&closed), now)
+        statement.is_late_firing(Some(&closed))
     }
 
     #[test]
@@ -139,7 +141,7 @@ mod tests {
             ended_at: at(110),
             closed_at: Some(CLOSED_AT),
         };
-        assert!(earlier.is_late_firing(Some(&closed), CLOSED_AT), "asked before the end");
+        assert!(earlier.is_late_firing(Some(&closed)), "asked before the end");
     }
 
     #[test]
@@ -181,7 +183,7 @@ mod tests {
             };
             let now = CLOSED_AT + Duration::from_secs(seconds_after);
             let alert = alert(Status::Resolved, starts, ends);
-            Statement::delivered(&alert, now).is_late_resolve(&episode, now)
+            Statement::delivered(&alert, now).is_late_resolve(&episode)
         };
         assert!(check(80, 90, 0));
         assert!(!check(80, 90, 300), "the alert has ended by now");

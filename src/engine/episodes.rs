@@ -113,7 +113,7 @@ impl Episodes<'_> {
             fingerprint: alert.fingerprint.clone(),
             simulated,
         };
-        if statement.is_late_firing(self.ledger.closed.get(&key), self.now()) {
+        if statement.is_late_firing(self.ledger.closed.get(&key)) {
             let reason = "the alert began before the last episode ended";
             self.ignore_stale(rule.name.clone(), alert, reason);
             return None;
@@ -209,7 +209,7 @@ impl Episodes<'_> {
         let Some(mut episode) = self.ledger.episodes.get(key).cloned() else {
             return;
         };
-        if statement.is_late_resolve(&episode, self.now()) {
+        if statement.is_late_resolve(&episode) {
             let reason = "the alert resolves an earlier episode";
             return self.ignore_stale(key.rule.clone(), statement.alert, reason);
         }

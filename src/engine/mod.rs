@@ -2,6 +2,7 @@
 //! knows no HTTP, no async and no YAML.
 
 mod base;
+pub mod batch;
 mod control;
 mod delivery;
 pub mod episode;
@@ -233,6 +234,11 @@ impl<H: Host> Engine<H> {
             victims,
             ..self.policy.retention
         });
+    }
+
+    /// CLOCK_BOOTTIME by the clock of the host.
+    pub fn boot_now(&self) -> Duration {
+        self.host.now().boot
     }
 
     pub fn ledger(&self) -> &LedgerState {

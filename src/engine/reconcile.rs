@@ -2,7 +2,8 @@
 //! evaluation. Unknown alerts open episodes, known ones are confirmed, and episodes whose alert is absent close.
 
 use super::Engine;
-use super::episode::{Statement, end_by_own_evaluation};
+use super::batch::SourceReport;
+use super::episode::end_by_own_evaluation;
 use super::transaction::{AlertRef, Transaction};
 use crate::alert::alertmanager::PollResult;
 use crate::alert::{Alert, FiringSet};
@@ -11,12 +12,30 @@ use crate::ledger::{Entry, Episode, EvidenceSource, Level};
 use jiff::{SignedDuration, Timestamp};
 use smol_str::SmolStr;
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl<H: Host> Engine<H> {
     /// Reconciles the episodes with the lists of the Alertmanagers.
     pub fn reconcile(&mut self, poll: &PollResult) {
-        self.close_absent(poll);
+        self.take_report(SourceReport::PollResult(poll));
+    }
+
+    /// Reconciles the episodes with own evaluation, now.
+    pub fn take_firing_set(&mut self, set: &FiringSet) {
+        self.take_report(SourceReport::FiringSet(set, self.boot_now()));
+    }
+
+    fn take_report(&mut self, report: SourceReport<'_>) {
+        if let Err(reason) = self.process_reports(&[report], Instant::now().into(), usize::MAX) {
+            tracing::warn!(reason, "could not process the alerts, waiting for the next report");
+        }
+    }
+
+    /// The alerts to process of a poll; none of other reports.
+    pub(super) fn listed(&self, report: &SourceReport<'_>) -> Vec<Alert> {
+        let SourceReport::PollResult(poll) = report else {
+            return Vec::new();
+        };
         let mut alerts = poll.firing();
         alerts.retain(|alert| self.is_for_us(alert));
         let known = self.open_fingerprints();
@@ -37,53 +56,51 @@ impl<H: Host> Engine<H> {
                 "alert without an open episode listed by Alertmanager"
             );
         }
-        let listed = alerts.iter().map(|alert| Statement {
-            alert,
-            source: EvidenceSource::Asked,
-            at: poll.asked_at,
-            fresh_for: Some(poll.fresh_for),
-        });
-        self.take_set(&listed.collect::<Vec<_>>());
+        alerts
     }
 
-    /// Reconciles the episodes with own evaluation.
-    pub fn take_firing_set(&mut self, set: &FiringSet) {
-        if set.is_complete {
-            let firing: BTreeSet<&str> = set.firing.iter().map(|alert| &*alert.fingerprint).collect();
-            let is_absent = |episode: &Episode| {
-                let name = episode.labels.get("alertname").unwrap_or_default();
-                !firing.contains(&*episode.key.fingerprint) && !set.unevaluated.contains(name)
-            };
-            self.record_absent(EvidenceSource::Own, is_absent, "own evaluation no longer has the alert");
+    /// Records which alerts a complete report does not name. Returns whether it may be one.
+    pub(super) fn record_absences(&mut self, report: &SourceReport<'_>, transaction: &mut Transaction) -> bool {
+        match report {
+            SourceReport::Alerts(..) => return false,
+            SourceReport::FiringSet(set, at) => self.record_absent_from(set, *at, transaction),
+            SourceReport::PollResult(poll) => self.record_unlisted(poll, transaction),
         }
-        let now = self.host.now().boot;
-        let firing = set.firing.iter().map(|alert| Statement::delivered(alert, now));
-        self.take_set(&firing.collect::<Vec<_>>());
+        true
     }
 
-    fn take_set(&mut self, statements: &[Statement<'_>]) {
-        if statements.is_empty() {
+    fn record_absent_from(&mut self, set: &FiringSet, at: Duration, transaction: &mut Transaction) {
+        if !set.is_complete {
             return;
         }
-        if let Err(reason) = self.process_alerts(statements, Instant::now().into()) {
-            tracing::warn!(reason, "could not process the alerts, waiting for the next poll");
-        }
+        let firing: BTreeSet<&str> = set.firing.iter().map(|alert| &*alert.fingerprint).collect();
+        let is_absent = |episode: &Episode| {
+            let name = episode.labels.get("alertname").unwrap_or_default();
+            !firing.contains(&*episode.key.fingerprint) && !set.unevaluated.contains(name)
+        };
+        let why = "own evaluation no longer has the alert";
+        self.record_absent((EvidenceSource::Own, at), is_absent, why, transaction);
     }
 
-    fn close_absent(&mut self, poll: &PollResult) {
-        let now = self.host.now().boot;
+    fn record_unlisted(&mut self, poll: &PollResult, transaction: &mut Transaction) {
         let episodes = self.ledger.episodes.values();
         let from_alertmanager = episodes.filter(|episode| episode.evidence.is_from_alertmanager());
         let open: BTreeSet<&str> = from_alertmanager.map(|episode| &*episode.key.fingerprint).collect();
-        let over = self.open.missing_alerts.judge(&open, poll, now);
+        let over = self.open.missing_alerts.judge(&open, poll, poll.asked_at);
         let over: BTreeSet<SmolStr> = over.into_iter().map(SmolStr::from).collect();
         let is_over = |episode: &Episode| over.contains(&episode.key.fingerprint);
-        self.record_absent(EvidenceSource::Asked, is_over, "Alertmanager no longer lists the alert");
+        let why = "Alertmanager no longer lists the alert";
+        self.record_absent((EvidenceSource::Asked, poll.asked_at), is_over, why, transaction);
     }
 
     /// Records that a source no longer reports these alerts. Episodes without another source close.
-    fn record_absent(&mut self, source: EvidenceSource, is_absent: impl Fn(&Episode) -> bool, why: &str) {
-        let mut transaction = Transaction::new(self.host.now(), None);
+    fn record_absent(
+        &mut self,
+        (source, at): (EvidenceSource, Duration),
+        is_absent: impl Fn(&Episode) -> bool,
+        why: &str,
+        transaction: &mut Transaction,
+    ) {
         let now = transaction.boot_now();
         let said_so = |episode: &Episode| match source {
             EvidenceSource::Own => episode.evidence.last_firing(source).is_some(),
@@ -92,8 +109,8 @@ impl<H: Host> Engine<H> {
         let episodes = self.ledger.episodes.values();
         let absent = episodes.filter(|episode| said_so(episode) && is_absent(episode));
         for mut episode in absent.cloned().collect::<Vec<_>>() {
-            episode.evidence.record_over(source, now);
-            if self.policy.level_of(&episode, now) != Level::Over {
+            episode.evidence.record_over(source, at);
+            if self.open.level_of(&self.policy, &episode, now) != Level::Over {
                 transaction.record_always(&mut self.ledger, Entry::Episode(episode));
                 continue;
             }
@@ -110,9 +127,8 @@ impl<H: Host> Engine<H> {
                 EvidenceSource::Own => end_by_own_evaluation(&episode),
                 EvidenceSource::Webhook | EvidenceSource::Asked => before(episode.starts_at),
             };
-            self.episodes(&mut transaction).close(key, &about, ended_at, why);
+            self.episodes(transaction).close(key, &about, ended_at, why);
         }
-        self.finish(transaction);
     }
 
     fn open_fingerprints(&self) -> BTreeSet<&str> {

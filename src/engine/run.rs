@@ -1,11 +1,13 @@
-//! The engine's thread: it processes inputs of a bounded queue and sends replies. Deliveries that wait together are
+//! The engine's thread: it processes inputs of a bounded queue and sends replies. Reports that wait together are
 //! processed together, and share one commit.
 
+use super::batch::SourceReport;
 use super::latency::Arrival;
 use super::{Engine, Policy};
 use crate::alert::alertmanager::PollResult;
 use crate::alert::receiver::{Delivery, Full, Inbox, Receipt};
 use crate::alert::{Alert, FiringSet};
+use crate::host::linux::boot_time;
 use crate::host::{Host, Report};
 use crate::ledger::{Breaker, Decision, EpisodeKey, Lease};
 use crate::process::Identity;
@@ -17,7 +19,7 @@ use std::time::{Duration, Instant};
 
 /// Size of the input queue. When it is full, Alertmanager gets 503 and retries.
 const MAX_WAITING: usize = 1024;
-/// Maximum number of inputs per transaction, so that many share a commit and none waits long.
+/// Maximum number of inputs per turn, and of alerts per transaction, so that many share a commit and none waits long.
 const MAX_PER_TURN: usize = 256;
 /// Longest sleep of the engine, so that a suspended clock cannot make it oversleep.
 const MAX_SLEEP: Duration = Duration::from_secs(15);
@@ -63,6 +65,20 @@ pub enum Input {
     ShutDown,
 }
 
+/// An input in the queue.
+pub struct Queued {
+    pub input: Input,
+    /// CLOCK_BOOTTIME of its arrival, because an engine that lags must not take it for news.
+    pub(super) arrived_at: Duration,
+}
+
+impl Queued {
+    fn now(input: Input) -> Queued {
+        let arrived_at = boot_time();
+        Queued { input, arrived_at }
+    }
+}
+
 /// The leases and the open breakers.
 #[derive(Debug)]
 pub struct Held {
@@ -75,41 +91,46 @@ pub struct Held {
 
 /// A handle that sends inputs to the engine's thread. Cheap to clone.
 #[derive(Clone)]
-pub struct EngineHandle(SyncSender<Input>);
+pub struct EngineHandle(SyncSender<Queued>);
 
 impl EngineHandle {
     /// A handle and its receiver, for [`run`].
-    pub fn new() -> (EngineHandle, Receiver<Input>) {
+    pub fn new() -> (EngineHandle, Receiver<Queued>) {
         let (sender, receiver) = sync_channel(MAX_WAITING);
         (EngineHandle(sender), receiver)
     }
 
     /// Sends an input, and waits while the queue is full. False if the engine has stopped.
     pub fn send(&self, input: Input) -> bool {
-        self.0.send(input).is_ok()
+        self.0.send(Queued::now(input)).is_ok()
     }
 
     /// Sends an input without waiting. False if the queue is full or the engine has stopped.
     pub fn try_send(&self, input: Input) -> bool {
-        self.0.try_send(input).is_ok()
+        self.0.try_send(Queued::now(input)).is_ok()
     }
 }
 
 impl Inbox for EngineHandle {
     fn deliver(&self, delivery: Delivery) -> Result<(), Full> {
-        self.0.try_send(Input::Delivery(delivery)).map_err(|_| Full)
+        let queued = Queued::now(Input::Delivery(delivery));
+        self.0.try_send(queued).map_err(|_| Full)
     }
 }
 
 /// Runs until told to shut down. Call it on a thread of its own.
-pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Input>, telemetry: &Telemetry) {
+pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Queued>, telemetry: &Telemetry) {
     engine.resume();
+    let mut intake = Intake {
+        telemetry: telemetry.clone(),
+        restarted_at: engine.boot_now(),
+    };
     let mut longest = MAX_SLEEP;
     loop {
         let sleep = engine.time_until_due().unwrap_or(longest).min(longest);
         let waiting = receive(inputs, sleep);
         let is_quiet = waiting.is_empty();
-        if !take_all(&mut engine, waiting, telemetry) {
+        if !intake.take_all(&mut engine, waiting) {
             engine.shut_down();
             return await_answers(&mut engine, inputs);
         }
@@ -128,19 +149,19 @@ pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Input>, telemetry: 
 
 /// The waiting inputs, oldest first. It sleeps until one arrives or work is due, and so may return none. Without a sender the engine
 /// shuts down.
-fn receive(inputs: &Receiver<Input>, patience: Duration) -> Vec<Input> {
+fn receive(inputs: &Receiver<Queued>, patience: Duration) -> Vec<Queued> {
     match inputs.recv_timeout(patience) {
         Ok(first) => std::iter::once(first)
             .chain(inputs.try_iter())
             .take(MAX_PER_TURN)
             .collect(),
         Err(RecvTimeoutError::Timeout) => Vec::new(),
-        Err(RecvTimeoutError::Disconnected) => vec![Input::ShutDown],
+        Err(RecvTimeoutError::Disconnected) => vec![Queued::now(Input::ShutDown)],
     }
 }
 
 /// Waits for releases in flight, within bounds. Those without a response in time are repeated after the next start.
-fn await_answers<H: Host>(engine: &mut Engine<H>, inputs: &Receiver<Input>) {
+fn await_answers<H: Host>(engine: &mut Engine<H>, inputs: &Receiver<Queued>) {
     let end = Instant::now() + LAST_ANSWERS;
     while engine.is_giving_back() {
         let left = end.saturating_duration_since(Instant::now());
@@ -148,7 +169,7 @@ fn await_answers<H: Host>(engine: &mut Engine<H>, inputs: &Receiver<Input>) {
             return tracing::warn!("leases not reverted in time, retrying after the next start");
         }
         let patience = left.min(engine.time_until_due().unwrap_or(left).max(LOOK_AGAIN));
-        match inputs.recv_timeout(patience) {
+        match inputs.recv_timeout(patience).map(|queued| queued.input) {
             Ok(Input::Reported { ticket, report }) => engine.reported(ticket, &report),
             Ok(_) => {}
             Err(RecvTimeoutError::Timeout) => engine.go_on_giving_back(),
@@ -157,48 +178,68 @@ fn await_answers<H: Host>(engine: &mut Engine<H>, inputs: &Receiver<Input>) {
     }
 }
 
-/// Takes inputs in their order; neighbours that bring alerts share a turn. False at the end.
-fn take_all<H: Host>(engine: &mut Engine<H>, waiting: Vec<Input>, telemetry: &Telemetry) -> bool {
-    let mut batch = Batch::default();
-    for input in waiting {
-        match input {
-            Input::Delivery(delivery) => {
-                // The receiver has logged them already.
-                delivery
-                    .invalid
-                    .iter()
-                    .for_each(|_| telemetry.decision("", Decision::Invalid.as_str()));
-                batch.arrival.get_or_insert(delivery.received_at.into());
-                batch.alerts.push(delivery.alerts);
-                batch.replies.push(delivery.reply);
-            }
-            Input::Alerts(alerts, arrival) => {
-                batch.arrival.get_or_insert(arrival);
-                batch.alerts.push(Arc::new(alerts));
-            }
-            other => {
-                batch.take(engine);
-                match other {
-                    Input::Exited(target) => {
-                        engine.exited(target);
-                        engine.tick();
-                    }
-                    Input::Reported { ticket, report } => engine.reported(ticket, &report),
-                    Input::PollResult(poll) => engine.reconcile(&poll),
-                    Input::Firing(set) => engine.take_firing_set(&set),
-                    Input::Reload(policy) => engine.reload(*policy),
-                    Input::Leases(reply) => drop(reply.send(held(engine))),
-                    Input::CloseBreaker { rule, reply } => drop(reply.send(engine.close_breaker(&rule))),
-                    Input::Release { id, reply } => drop(reply.send(engine.release(id))),
-                    Input::Pause(paused) => engine.pause(paused),
-                    Input::ShutDown => return false,
-                    Input::Delivery(_) | Input::Alerts(..) => {}
+/// The processing of the waiting inputs.
+pub(super) struct Intake {
+    pub telemetry: Telemetry,
+    /// CLOCK_BOOTTIME of the last start or reload of the engine, which makes open episodes unconfirmed. An input that
+    /// arrived meanwhile reports what is so after it.
+    pub restarted_at: Duration,
+}
+
+impl Intake {
+    /// Processes the inputs of one turn. Requests of an operator come first, because none applies a step. Then come all
+    /// reports of sources, in the order of their arrival, and last what may lead to further steps. So nothing is done for
+    /// an alert whose end waits. False at the end.
+    pub fn take_all<H: Host>(&mut self, engine: &mut Engine<H>, waiting: Vec<Queued>) -> bool {
+        let mut batch = Batch::default();
+        let mut last = Vec::new();
+        let mut is_running = true;
+        for Queued { input, arrived_at } in waiting {
+            let age = boot_time().saturating_sub(arrived_at);
+            let at = engine.boot_now().saturating_sub(age).max(self.restarted_at);
+            match input {
+                Input::Delivery(delivery) => {
+                    // The receiver has logged them already.
+                    let invalid = delivery.invalid.iter();
+                    invalid.for_each(|_| self.telemetry.decision("", Decision::Invalid.as_str()));
+                    batch.arrival.get_or_insert(delivery.received_at.into());
+                    batch.reports.push(WaitingReport::Alerts(delivery.alerts, at));
+                    batch.replies.push(delivery.reply);
+                }
+                Input::Alerts(alerts, arrival) => {
+                    batch.arrival.get_or_insert(arrival);
+                    batch.reports.push(WaitingReport::Alerts(Arc::new(alerts), at));
+                }
+                Input::Firing(set) => batch.push_newest(WaitingReport::FiringSet(set, at)),
+                Input::PollResult(poll) => batch.push_newest(WaitingReport::PollResult(poll)),
+                Input::Reload(policy) => {
+                    engine.reload(*policy);
+                    self.restarted_at = engine.boot_now();
+                }
+                Input::CloseBreaker { rule, reply } => drop(reply.send(engine.close_breaker(&rule))),
+                Input::Release { id, reply } => drop(reply.send(engine.release(id))),
+                Input::Pause(paused) => engine.pause(paused),
+                Input::Exited(_) | Input::Reported { .. } | Input::Leases(_) => last.push(input),
+                Input::ShutDown => {
+                    is_running = false;
+                    break;
                 }
             }
         }
+        batch.take(engine);
+        for input in last {
+            match input {
+                Input::Exited(target) => {
+                    engine.exited(target);
+                    engine.tick();
+                }
+                Input::Reported { ticket, report } => engine.reported(ticket, &report),
+                Input::Leases(reply) => drop(reply.send(held(engine))),
+                _ => {}
+            }
+        }
+        is_running
     }
-    batch.take(engine);
-    true
 }
 
 fn held<H: Host>(engine: &Engine<H>) -> Held {
@@ -211,35 +252,53 @@ fn held<H: Host>(engine: &Engine<H>) -> Held {
     }
 }
 
-/// Alerts that arrived together.
+/// A report that waits, see [`SourceReport`].
+enum WaitingReport {
+    Alerts(Arc<Vec<Alert>>, Duration),
+    FiringSet(FiringSet, Duration),
+    PollResult(PollResult),
+}
+
+impl WaitingReport {
+    fn as_report(&self) -> SourceReport<'_> {
+        match self {
+            WaitingReport::Alerts(alerts, at) => SourceReport::Alerts(alerts, *at),
+            WaitingReport::FiringSet(set, at) => SourceReport::FiringSet(set, *at),
+            WaitingReport::PollResult(poll) => SourceReport::PollResult(poll),
+        }
+    }
+}
+
+/// Reports that wait together.
 #[derive(Default)]
 struct Batch {
-    alerts: Vec<Arc<Vec<Alert>>>,
+    reports: Vec<WaitingReport>,
     arrival: Option<Arrival>,
     replies: Vec<tokio::sync::oneshot::Sender<Receipt>>,
 }
 
 impl Batch {
-    fn take<H: Host>(&mut self, engine: &mut Engine<H>) {
-        let Batch {
-            alerts,
-            arrival,
-            replies,
-        } = std::mem::take(self);
-        let all: Vec<&Alert> = alerts.iter().flat_map(|alerts| alerts.iter()).collect();
-        if all.is_empty() && replies.is_empty() {
+    /// Adds a complete report, and drops an earlier one of the same source.
+    fn push_newest(&mut self, new: WaitingReport) {
+        let kind = std::mem::discriminant(&new);
+        self.reports.retain(|report| std::mem::discriminant(report) != kind);
+        self.reports.push(new);
+    }
+
+    fn take<H: Host>(self, engine: &mut Engine<H>) {
+        if self.reports.is_empty() {
             return;
         }
-        let arrival = arrival.unwrap_or_else(|| Instant::now().into());
-        // In portions, so that memory and commit of a transaction stay bounded.
-        let results: Vec<Result<(), String>> = all
-            .chunks(MAX_PER_TURN)
-            .map(|portion| engine.take(portion, arrival))
-            .collect();
-        let result = results.into_iter().find(Result::is_err).unwrap_or(Ok(()));
+        let arrival = self.arrival.unwrap_or_else(|| Instant::now().into());
+        let reports: Vec<SourceReport<'_>> = self.reports.iter().map(WaitingReport::as_report).collect();
+        let result = engine.process_reports(&reports, arrival, MAX_PER_TURN);
+        drop(reports);
         // Before the replies, so that this thread frees the alerts.
-        drop(alerts);
-        for reply in replies {
+        drop(self.reports);
+        if let Err(reason) = &result {
+            tracing::warn!(reason, "could not process all alerts, waiting for the next reports");
+        }
+        for reply in self.replies {
             let receipt = match &result {
                 Ok(()) => Receipt::Durable,
                 Err(reason) => Receipt::Unavailable(reason.clone()),

@@ -13,6 +13,7 @@ mod kinship;
 mod level;
 mod limits;
 mod pid_reuse;
+mod queue;
 mod real_histories;
 mod reconciling;
 mod reloads;

@@ -110,7 +110,7 @@ impl<H: Host> Engine<H> {
         let absent = episodes.filter(|episode| said_so(episode) && is_absent(episode));
         for mut episode in absent.cloned().collect::<Vec<_>>() {
             episode.evidence.record_over(source, at);
-            if self.open.level_of(&self.policy, &episode, now) != Level::Over {
+            if self.policy.level_of(&episode, now) != Level::Over {
                 transaction.record_always(&mut self.ledger, Entry::Episode(episode));
                 continue;
             }

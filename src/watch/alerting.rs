@@ -190,7 +190,7 @@ impl AlertState {
             if yielded.contains(labels) {
                 active.kept_since_ms = None;
                 active.is_doubted &= !has_samples;
-            } else if look == Look::Early {
+            } else if kind == EvaluationKind::Early {
                 return true;
             } else {
                 let Some(fired_at_ms) = active.fired_at_ms else {

@@ -89,8 +89,8 @@ struct RuleState {
 /// alerts that it stops sending after four intervals as well.
 const MAX_MISSED: i64 = 4;
 
-/// How long a metric that no sample had yet is waited for: its collector may be slow, or there is none.
-pub const UNSEEN_PATIENCE_MS: i64 = 60_000;
+/// How long to wait for a metric without samples, whose collector may be slow or absent.
+pub const UNSEEN_METRIC_WAIT_MS: i64 = 60_000;
 
 /// The metrics and rules on which the result of a query depends.
 #[derive(Debug)]
@@ -129,14 +129,14 @@ impl Evaluator {
             .map(GroupState::new)
             .collect();
         let rules = groups.iter().flat_map(|group| &group.rules);
-        let lineage = Lineage::new(rules.map(|state| &state.rule));
+        let dependencies = Dependencies::new(rules.map(|state| &state.rule));
         let rules = groups.iter().flat_map(|group| &group.rules);
         let texts: Vec<String> = rules.map(|state| state.rule.query().text.to_string()).collect();
         let rules = groups.iter_mut().flat_map(|group| &mut group.rules);
-        for (state, needed_ms) in rules.zip(lineage.needed_ms()) {
-            let behind = lineage.behind(&state.interest);
+        for (state, needed_ms) in rules.zip(dependencies.needed_ms()) {
+            let behind = dependencies.behind(&state.read_set);
             state.needed_ms = needed_ms;
-            state.sampled = lineage.sampled(&state.interest, &behind);
+            state.sampled = dependencies.sampled(&state.read_set, &behind);
             state.origin = origin(&state.rule.query().text, behind.iter().map(|rule| &*texts[*rule]));
         }
         Evaluator {
@@ -164,12 +164,12 @@ impl Evaluator {
         rules.for_each(|state| state.alerts.skip(gap_ms));
     }
 
-    /// What the answer to a query rests on.
-    pub fn basis(&self, query: &Query, history: &History) -> Basis {
-        let mut asked = Interest::default();
-        query.add_interest(&mut asked);
-        let behind = self.lineage.behind(&asked);
-        let sampled = self.lineage.sampled(&asked, &behind);
+    /// The metrics and rules on which the result of a query depends.
+    pub fn query_inputs(&self, query: &Query, history: &History) -> QueryInputs {
+        let mut asked = ReadSet::default();
+        query.add_to_read_set(&mut asked);
+        let behind = self.dependencies.behind(&asked);
+        let sampled = self.dependencies.sampled(&asked, &behind);
         let has_unseen = sampled.names().any(|name| history.first_ms(name).is_none());
         let evaluations = self.groups.iter().flat_map(|group| {
             let interval_ms = group.interval_ms.unwrap_or(self.settings.interval_ms);
@@ -555,8 +555,8 @@ fn origin<'t>(text: &str, behind: impl Iterator<Item = &'t str>) -> u64 {
     hasher.finish()
 }
 
-/// What makes a rule the same after a reload: neither its expression nor its place in the group.
-fn identity(file: &str, group: &str, rule: &Rule) -> String {
+/// The key of a rule, the same across reloads. It excludes its expression and its position in the group.
+fn rule_key(file: &str, group: &str, rule: &Rule) -> String {
     let labels: Vec<String> = match rule {
         Rule::Recording(rule) => rule
             .labels

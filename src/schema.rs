@@ -33,7 +33,7 @@ pub enum Kind {
 }
 
 /// A key of an object.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Key {
     pub name: &'static str,
     pub kind: Kind,
@@ -68,6 +68,23 @@ pub const fn required(name: &'static str, kind: Kind, about: &'static str) -> Ke
         required: true,
         about,
     }
+}
+
+/// The keys of several tables as one table; `N` is their number.
+pub const fn join<const N: usize>(tables: &[&[Key]]) -> [Key; N] {
+    let mut keys = [optional("", Kind::Text, ""); N];
+    let (mut count, mut table) = (0, 0);
+    while table < tables.len() {
+        let mut index = 0;
+        while index < tables[table].len() {
+            keys[count] = tables[table][index];
+            count += 1;
+            index += 1;
+        }
+        table += 1;
+    }
+    assert!(count == N, "N is the number of keys");
+    keys
 }
 
 impl Object {

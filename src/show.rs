@@ -11,7 +11,7 @@ use crate::cli::{
 use crate::control::{self, Reply, Request};
 use crate::diagnostic::{Severity, render_all};
 use crate::engine::host_identity::HostIdentity;
-use crate::host::{Host, Knob, LinuxHost};
+use crate::host::{Host, LinuxHost};
 use crate::ledger::store::read_records;
 use crate::ledger::{Breaker, Record};
 use crate::process::table::Procfs;
@@ -51,7 +51,7 @@ pub fn check(check: &Check) -> ExitCode {
             settings,
         }) => {
             let mut warnings = warnings;
-            note = note_on_nice(&rules);
+            note = note_on_knobs(&rules);
             let checked = Checked::of(&check.config);
             warnings.extend(missing_privileges(&rules, &settings));
             warnings.extend(missing_authentication(&config, &checked));
@@ -189,16 +189,15 @@ fn out_of_reach(host: &LinuxHost, rules: &crate::rule::RuleSet) -> Vec<Diagnosti
     lost.into_iter().map(warning).collect()
 }
 
-/// A note if a rule sets `nice` on a host with autogroups, where the value has little effect.
-fn note_on_nice(rules: &crate::rule::RuleSet) -> Option<&'static str> {
-    let sets_nice =
-        |step: &crate::rule::Step| matches!(step, crate::rule::Step::Set(change) if change.knob() == Knob::Nice);
-    let is_moot = crate::host::linux::autogroup_is_on(Path::new("/proc"));
-    let is_set = rules.rules.iter().any(|rule| rule.actions.iter().any(sets_nice));
-    (is_moot && is_set).then_some(
-        "note: kernel.sched_autogroup_enabled is 1 on this host, so outside of cgroups nice counts only among the \
-         processes of one session; `evenkeel explain` shows it for each process",
-    )
+/// A note if a rule sets a knob that has little effect on this host.
+fn note_on_knobs(rules: &crate::rule::RuleSet) -> Option<&'static str> {
+    let steps = rules.rules.iter().flat_map(|rule| &rule.actions);
+    let mut knobs = steps.filter_map(|step| match step {
+        crate::rule::Step::Set(change) => Some(change.knob()),
+        _ => None,
+    });
+    let sysctl = |name: &str| crate::host::linux::sysctl(Path::new("/proc"), name);
+    knobs.find_map(|knob| knob.note(&sysctl))
 }
 
 fn linux_host(procfs: &Path) -> Result<LinuxHost, String> {

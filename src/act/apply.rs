@@ -2,63 +2,16 @@
 //! reads every outcome back from the host. `restore` reverts.
 
 use super::guard;
-use crate::host::knob::{CpuSet, Policy};
-use crate::host::{CgroupError, Host, HostError, Knob, Thread, Value};
+use crate::host::{Host, HostError, Knob, Reach, Thread, Value};
+use crate::knob::{Change, Policy};
 use crate::ledger::{Outcome, SavedValue};
 use crate::process::{Identity, ProcessFields};
-use crate::rule::step::{AffinityChange, Change};
+pub use crate::step::StepResult;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 
 /// Number of passes over new threads; the step fails for a process that starts threads faster.
 pub(super) const MAX_ROUNDS: usize = 16;
-
-/// The outcome of a step, with the values before and after.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StepResult {
-    pub outcome: Outcome,
-    pub before: Option<String>,
-    pub after: Option<String>,
-    pub reason: String,
-}
-
-impl StepResult {
-    pub fn only(outcome: Outcome, reason: impl Into<String>) -> StepResult {
-        StepResult {
-            outcome,
-            before: None,
-            after: None,
-            reason: reason.into(),
-        }
-    }
-}
-
-impl From<HostError> for StepResult {
-    fn from(error: HostError) -> StepResult {
-        let outcome = match &error {
-            HostError::Gone { .. } => Outcome::Gone,
-            HostError::ChangedIdentity { .. } => Outcome::ChangedIdentity,
-            HostError::Denied { .. } => Outcome::Denied,
-            HostError::Failed { .. } => Outcome::Failed,
-        };
-        StepResult::only(outcome, error.to_string())
-    }
-}
-
-impl From<CgroupError> for StepResult {
-    fn from(error: CgroupError) -> StepResult {
-        let outcome = match &error {
-            CgroupError::Gone { .. } => Outcome::Gone,
-            CgroupError::ChangedIdentity { .. } => Outcome::ChangedIdentity,
-            CgroupError::Denied { .. } => Outcome::Denied,
-            CgroupError::Missing { .. }
-            | CgroupError::Failed { .. }
-            | CgroupError::NoHierarchy
-            | CgroupError::Systemd { .. } => Outcome::Failed,
-        };
-        StepResult::only(outcome, error.to_string())
-    }
-}
 
 /// What a reversible step would set, and what each thread has now: the content of a lease before it is taken.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,18 +20,15 @@ pub struct Prepared {
     pub saved: Vec<SavedValue>,
     /// Every thread has the value already.
     pub is_set_already: bool,
+    /// Why the value has little effect; empty if it has its full effect.
+    pub hint: String,
 }
 
 impl Prepared {
-    /// Treats a mask of all possible processors as no mask, and restores it as such, so that it includes processors that are added
-    /// meanwhile (cpuset(7)).
-    pub fn widen(&mut self, processors: &BTreeSet<u32>) {
+    /// Saves each value as the process's own, where no other lease has set it.
+    pub fn save_as_own(&mut self, host: &mut impl Host, target: Identity) {
         for saved in &mut self.saved {
-            if let Value::Affinity(cpus) = &mut saved.value
-                && processors.iter().all(|cpu| cpus.contains(*cpu))
-            {
-                *cpus = CpuSet::every();
-            }
+            saved.value = saved.value.clone().to_save(&mut || host.processors_of(target));
         }
     }
 }
@@ -122,26 +72,20 @@ pub fn prepare(
     base: &Value,
     saved: Vec<SavedValue>,
 ) -> Result<Prepared, StepResult> {
-    let value = match change {
-        // The kernel drops missing processors, and a comparison with the value read back would fail.
-        Change::To(Value::Affinity(cpus)) => {
-            let most = host.processors_of(target);
-            Value::Affinity(most.into_iter().filter(|cpu| cpus.contains(*cpu)).collect())
-        }
-        Change::To(value) => value.clone(),
-        Change::Affinity(change) => {
-            let most = host.processors_of(target);
-            Value::Affinity(relative_affinity(*change, base, most))
-        }
-        Change::Limit { .. } | Change::Io(_) => {
-            return Err(StepResult::only(Outcome::Failed, "a process has no limits of a cgroup"));
-        }
+    let Some(value) = change.of_process(base, &mut || host.processors_of(target)) else {
+        return Err(StepResult::only(Outcome::Failed, "a process has no limits of a cgroup"));
+    };
+    let hint = match host.reach(target, value.knob()) {
+        Reach::Full => String::new(),
+        Reach::Limited(reason) => reason,
+        Reach::None(reason) => return Err(StepResult::only(Outcome::Failed, reason)),
     };
     let is_set_already = saved.iter().all(|saved| saved.value == value);
     Ok(Prepared {
         value,
         saved,
         is_set_already,
+        hint,
     })
 }
 
@@ -227,12 +171,11 @@ fn read_back(host: &mut impl Host, target: Identity, value: &mut Value) -> Resul
             Err(error) => return Err(error.into()),
         };
     }
-    // A cpuset (cpuset(7)) reduces a mask. The revert compares with the value that the kernel kept.
-    if let (Value::Affinity(wanted), 1, Some(Value::Affinity(now))) = (&*value, found.len(), found.first())
-        && now.iter().next().is_some()
-        && now.iter().all(|cpu| wanted.contains(cpu))
+    // The revert compares with the value that the kernel kept.
+    if let (1, Some(now)) = (found.len(), found.first())
+        && value.explains(now)
     {
-        *value = Value::Affinity(now.clone());
+        value.clone_from(now);
     }
     Ok(found.iter().all(|now| now == value))
 }
@@ -269,31 +212,6 @@ pub(super) fn concerned(host: &mut impl Host, target: Identity, knob: Knob) -> R
     Ok(normal)
 }
 
-/// `most` are the possible processors of the target.
-fn relative_affinity(change: AffinityChange, saved: &Value, most: BTreeSet<u32>) -> CpuSet {
-    // Without a mask a target has all of them.
-    let have: BTreeSet<u32> = match saved {
-        Value::Affinity(cpus) => most.iter().copied().filter(|cpu| cpus.contains(*cpu)).collect(),
-        _ => BTreeSet::new(),
-    };
-    let wanted = match change {
-        AffinityChange::All => most.len(),
-        AffinityChange::Cpus(cpus) => have.len().saturating_add_signed(cpus as isize),
-        AffinityChange::Percent(percent) => (have.len() as f64 * (1.0 + f64::from(percent) / 100.0))
-            .round()
-            .max(0.0) as usize,
-    }
-    .clamp(1, most.len().max(1));
-    // Present processors come first, because their caches are warm.
-    let mut cpus: BTreeSet<u32> = have.iter().copied().take(wanted).collect();
-    cpus.extend(
-        most.iter()
-            .filter(|cpu| !have.contains(cpu))
-            .take(wanted - cpus.len().min(wanted)),
-    );
-    cpus.into_iter().collect()
-}
-
 /// The values of all threads as a string: one value, or the distinct ones.
 fn summary<'a>(values: impl Iterator<Item = &'a Value>) -> String {
     let distinct: BTreeSet<String> = values.map(Value::to_string).collect();
@@ -303,8 +221,9 @@ fn summary<'a>(values: impl Iterator<Item = &'a Value>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::act::limit::Capacity;
+    use crate::act::limit;
     use crate::host::LinuxHost;
+    use crate::knob::{AffinityChange, CpuSet};
     use crate::process::table::Procfs;
     use crate::process::{Cgroup, CgroupIdentity};
     use std::path::Path;
@@ -358,26 +277,6 @@ mod tests {
             },
             "/".to_owned(),
         );
-        assert!(Capacity::of(&mut host, &here).processors >= most.iter().count());
-    }
-
-    #[test]
-    fn affinity_is_relative_to_what_the_process_has() {
-        let have = Value::Affinity("2-3".parse().unwrap());
-        let most: BTreeSet<u32> = (0..8).collect();
-        for (change, expected) in [
-            (AffinityChange::All, "0-7"),
-            (AffinityChange::Cpus(2), "0-3"),
-            (AffinityChange::Cpus(-1), "2"),
-            (AffinityChange::Cpus(-9), "2"),
-            (AffinityChange::Percent(-50), "2"),
-            (AffinityChange::Percent(900), "0-7"),
-        ] {
-            assert_eq!(
-                relative_affinity(change, &have, most.clone()).to_string(),
-                expected,
-                "{change:?}"
-            );
-        }
+        assert!(limit::capacity(&mut host, &here).processors >= most.iter().count());
     }
 }

@@ -2,7 +2,6 @@
 //! reason. Reverts do not pass the guard, because evenkeel never refuses them.
 
 use crate::host::Value;
-use crate::host::limit::{Limit, Setting};
 use crate::ledger::breaker::TRIPS_AT;
 use crate::ledger::episode::WireSource;
 use crate::ledger::{Decision, Episode, Victim};
@@ -149,8 +148,8 @@ impl Protection<'_> {
 /// # Errors
 /// When a limit would kill processes in the cgroup instead of slowing them down.
 pub fn limit(cgroup: &Cgroup, value: &Value) -> Result<(), Denial> {
-    if let Value::Cgroup(Setting::MemoryMax(Limit(Some(most)))) = value
-        && let Some(used) = cgroup.memory_bytes.filter(|used| used > most)
+    if let Some(most) = value.kills_above()
+        && let Some(used) = cgroup.memory_bytes.filter(|used| *used > most)
     {
         let reason = format!(
             "{used} bytes are in use, and with a lower limit the kernel would kill processes; memory.high slows them down instead"

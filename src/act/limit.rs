@@ -3,30 +3,18 @@
 
 use super::apply::StepResult;
 use super::{guard, unit};
-use crate::host::limit::{Bandwidth, IoLimit, Limit, MIN_PERIOD_MICROS, Setting};
-use crate::host::{CgroupError, Host, Knob, Reading, Reclaimed, Value};
+use crate::host::{CgroupError, Host, Knob, Reading, Value};
+use crate::knob::limit::Capacity;
+use crate::knob::{Change, IoChange};
 use crate::ledger::lease::{Lease, Undo};
 use crate::ledger::{Outcome, SavedValue};
-use crate::process::{Cgroup, Identity};
-use crate::rule::step::{Change, IoChange, Relative};
+use crate::process::Cgroup;
 
-/// Smallest result of a relative change, because with less nothing runs, and no revert would be possible.
-const MIN_MEMORY_BYTES: u64 = 1 << 20;
-
-/// What there is where a cgroup has no limit.
-#[derive(Debug, Clone, Copy)]
-pub struct Capacity {
-    pub processors: usize,
-    pub memory_bytes: u64,
-}
-
-impl Capacity {
-    /// The value of a cgroup without a limit.
-    pub fn of(host: &mut impl Host, cgroup: &Cgroup) -> Capacity {
-        Capacity {
-            processors: host.processors_of_cgroup(cgroup).len(),
-            memory_bytes: host.memory_bytes(),
-        }
+/// What there is for a cgroup without a limit.
+pub fn capacity(host: &mut impl Host, cgroup: &Cgroup) -> Capacity {
+    Capacity {
+        processors: host.processors_of_cgroup(cgroup).len(),
+        memory_bytes: host.memory_bytes(),
     }
 }
 
@@ -41,62 +29,6 @@ pub fn knob(host: &impl Host, change: &Change) -> Result<Knob, StepResult> {
     let number = device.parse().ok().or_else(|| host.device(device));
     let number = number.ok_or_else(|| StepResult::only(Outcome::Failed, format!("no block device {device}")))?;
     Ok(Knob::Io(number, *kind))
-}
-
-/// Applies a change to its base.
-///
-/// # Errors
-/// When the change does not apply to such a value.
-pub fn wanted(change: &Change, base: &Value, capacity: Capacity) -> Result<Value, String> {
-    let setting = match (change, base) {
-        (Change::To(value), _) => return Ok(value.clone()),
-        (Change::Limit { by, .. }, Value::Cgroup(base)) => match base {
-            Setting::CpuMax(now) => Setting::CpuMax(processor_time(*by, *now, capacity)),
-            Setting::MemoryHigh(now) => Setting::MemoryHigh(memory(*by, *now, capacity)),
-            Setting::MemoryMax(now) => Setting::MemoryMax(memory(*by, *now, capacity)),
-            other => return Err(format!("{} has no relative form", other.file())),
-        },
-        (Change::Io(IoChange { limit, .. }), Value::Cgroup(Setting::IoLimit(now))) => {
-            Setting::IoLimit(IoLimit { limit: *limit, ..*now })
-        }
-        _ => return Err("not a limit of a cgroup".to_owned()),
-    };
-    Ok(Value::Cgroup(setting))
-}
-
-/// Without a limit the cgroup has all processors; a result of all processors or more stays without a limit.
-fn processor_time(by: Relative, now: Bandwidth, capacity: Capacity) -> Bandwidth {
-    let all = capacity.processors as f64;
-    let have = now.processors().unwrap_or(all);
-    let wanted = match by {
-        Relative::Percent(percent) => have * (1.0 + f64::from(percent) / 100.0),
-        Relative::Processors(processors) => have + f64::from(processors),
-        Relative::Bytes(_) | Relative::OfHost(_) => have,
-    };
-    if now.quota_micros.is_none() && wanted >= all {
-        return now;
-    }
-    let quota = (wanted.min(all.max(have)) * now.period_micros as f64).round().max(0.0) as u64;
-    Bandwidth {
-        quota_micros: Some(quota.max(MIN_PERIOD_MICROS)),
-        ..now
-    }
-}
-
-fn memory(by: Relative, now: Limit, capacity: Capacity) -> Limit {
-    let all = capacity.memory_bytes;
-    let have = now.0.unwrap_or(all);
-    let share = |of: u64, percent: i64| (i128::from(of) * i128::from(percent) / 100).max(0) as u64;
-    let wanted = match by {
-        Relative::Percent(percent) => share(have, 100 + i64::from(percent)),
-        Relative::Bytes(bytes) => have.saturating_add_signed(bytes),
-        Relative::OfHost(percent) => return Limit(Some(share(all, i64::from(percent)))),
-        Relative::Processors(_) => have,
-    };
-    if now.0.is_none() && wanted >= all {
-        return now;
-    }
-    Limit(Some(wanted.min(all.max(have)).max(MIN_MEMORY_BYTES)))
 }
 
 /// The new value of a step on a cgroup, and the present one.
@@ -118,8 +50,10 @@ pub fn prepare(
     base: &Value,
     reading: Reading,
 ) -> Result<PreparedLimit, StepResult> {
-    let capacity = Capacity::of(host, cgroup);
-    let value = wanted(change, base, capacity).map_err(|reason| StepResult::only(Outcome::Failed, reason))?;
+    let value = change.of_cgroup(base, capacity(host, cgroup)).ok_or_else(|| {
+        let reason = format!("{} has no relative form", base.knob());
+        StepResult::only(Outcome::Failed, reason)
+    })?;
     Ok(PreparedLimit {
         is_set_already: value == reading.value,
         value,
@@ -144,7 +78,7 @@ pub fn set(host: &mut impl Host, cgroup: &Cgroup, value: &mut Value, saved: &[Sa
         .set_cgroup(cgroup, value, unit)
         .and_then(|()| host.read_cgroup(cgroup, value.knob()));
     let mut effected = match done {
-        Ok(found) if explains(value, &found.value) => {
+        Ok(found) if value.explains(&found.value) => {
             *value = found.value;
             StepResult::only(Outcome::Applied, "")
         }
@@ -157,13 +91,6 @@ pub fn set(host: &mut impl Host, cgroup: &Cgroup, value: &mut Value, saved: &[Sa
     effected.before = saved.first().map(|saved| saved.value.to_string());
     effected.after = Some(value.to_string());
     effected
-}
-
-fn explains(wanted: &Value, found: &Value) -> bool {
-    match (wanted, found) {
-        (Value::Cgroup(wanted), Value::Cgroup(found)) => wanted.explains(found),
-        _ => wanted == found,
-    }
 }
 
 /// Reverts a lease as the arithmetic of leases demands.
@@ -230,40 +157,12 @@ fn put_back<H: Host>(
     effected
 }
 
-/// Reclaims memory of a cgroup.
-pub fn reclaim(host: &mut impl Host, cgroup: &Cgroup, bytes: u64) -> StepResult {
-    host.reclaim(cgroup, bytes).map_or_else(StepResult::from, reclaimed)
-}
-
-/// Pages out memory of a process.
-pub fn page_out(host: &mut impl Host, process: Identity, bytes: u64) -> StepResult {
-    host.page_out(process, bytes).map_or_else(StepResult::from, reclaimed)
-}
-
-/// Compares the memory in use, because the call succeeds even if nothing was reclaimed.
-fn reclaimed(Reclaimed { before, after }: Reclaimed) -> StepResult {
-    let mut effected = if after < before {
-        StepResult::only(Outcome::Applied, format!("{} bytes reclaimed", before - after))
-    } else {
-        StepResult::only(Outcome::NoEffect, "nothing reclaimed; there may be no swap")
-    };
-    (effected.before, effected.after) = (Some(before.to_string()), Some(after.to_string()));
-    effected
-}
-
-/// Kills every process in a cgroup.
-pub fn kill(host: &mut impl Host, cgroup: &Cgroup) -> StepResult {
-    match host.kill_cgroup(cgroup) {
-        Ok(()) => StepResult::only(Outcome::Applied, ""),
-        Err(error) => error.into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::fake::FakeHost;
-    use crate::host::limit::{CgroupFile, IoKind};
+    use crate::knob::Relative;
+    use crate::knob::limit::{CgroupFile, IoKind, Limit, Setting};
     use crate::process::Process;
 
     const HOST: Capacity = Capacity {
@@ -273,7 +172,7 @@ mod tests {
 
     fn check(file: CgroupFile, found: &str, by: Relative, expected: &str) {
         let found = Value::Cgroup(Setting::parse(file, found).unwrap());
-        let value = wanted(&Change::Limit { file, by }, &found, HOST).unwrap();
+        let value = Change::Limit { file, by }.of_cgroup(&found, HOST).unwrap();
         assert_eq!(value.to_string(), expected, "{file} {found} {by}");
     }
 
@@ -364,7 +263,7 @@ mod tests {
             });
             let knob = knob(&host, &change).map_err(|effected| effected.reason)?;
             let reading = host.read_cgroup(&cgroup, knob).unwrap();
-            let value = wanted(&change, &reading.value, HOST)?;
+            let value = change.of_cgroup(&reading.value, HOST).unwrap();
             Ok::<_, String>(format!("{} -> {value}", reading.value))
         };
         assert_eq!(value("/dev/sda").unwrap(), "8:0 rbps=5 -> 8:0 rbps=7");

@@ -1,9 +1,6 @@
 //! The steps, from a rule and the selected processes to outcomes: `plan` and `guard` decide, `apply` executes.
-//! `allocate` and `command` decide about requests and commands.
 
-pub mod allocate;
 pub mod apply;
-pub mod command;
 pub mod descendants;
 pub mod effect;
 pub mod guard;

@@ -71,7 +71,7 @@ fn due_steps_of(rule: &Rule, target: Target, name: &str, step_index: usize, is_n
     let mut wait = Duration::ZERO;
     for (index, step) in rule.actions.iter().enumerate().skip(step_index) {
         if let Step::Wait(time) = step {
-            (next_rung, wait) = (index + 1, *time);
+            (next_rung, wait) = (index + 1, time.0);
             break;
         }
         if step.is_for(target) {

@@ -3,8 +3,7 @@
 
 use super::apply::{MAX_ROUNDS, StepResult, catches, concerned};
 use super::descendants::Family;
-use crate::host::knob::CpuSet;
-use crate::host::{Host, HostError, Knob, Thread, Value};
+use crate::host::{Host, HostError, Thread, Value};
 use crate::ledger::Outcome;
 use crate::ledger::lease::{Lease, Undo};
 use crate::process::{Identity, Process};
@@ -51,8 +50,7 @@ pub fn sweep(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'
 }
 
 fn born(target: Identity, lease: &Lease, ours: &Value, family: &Family<'_>) -> Vec<Identity> {
-    // The children of a stopped process run.
-    if ours.knob() == Knob::Freeze {
+    if !ours.knob().is_inherited() {
         return Vec::new();
     }
     family.born(target, lease)
@@ -61,13 +59,13 @@ fn born(target: Identity, lease: &Lease, ours: &Value, family: &Family<'_>) -> V
 /// Processes that may have inherited our value, or may be unrelated. They are reported, not touched.
 fn tell_of_orphans(host: &mut impl Host, lease: &Lease, ours: &Value, family: &Family<'_>) -> Option<String> {
     let knob = ours.knob();
-    if knob == Knob::Freeze {
+    if !knob.is_inherited() {
         return None;
     }
     let suspects = family.possible_orphans(lease).take(MAX_SUSPECTS);
     let has_ours = |process: &&Process| {
-        if let Value::Nice(nice) = ours {
-            return process.nice == *nice;
+        if let Some(found) = knob.in_table(process) {
+            return found == *ours;
         }
         let thread = Thread {
             tid: process.identity.pid,
@@ -252,15 +250,6 @@ fn restore_threads(
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
-fn is_back(host: &mut impl Host, process: Identity, found: &Value, value: &Value) -> bool {
-    match (found, value) {
-        (Value::Affinity(found), Value::Affinity(every)) if *every == CpuSet::every() => {
-            host.processors_of(process).into_iter().all(|cpu| found.contains(cpu))
-        }
-        _ => found == value,
-    }
-}
-
 /// False when another program changed the value.
 fn restore_thread(
     host: &mut impl Host,
@@ -270,13 +259,12 @@ fn restore_thread(
     value: &Value,
 ) -> Result<bool, HostError> {
     let found = host.get(process, thread, ours.knob())?;
-    // A stop may be pending on a process that is blocked in the kernel; only SIGCONT cancels it.
-    let may_be_pending = *ours == Value::Freeze(true) && *value == Value::Freeze(false);
-    if is_back(host, process, &found, value) && !may_be_pending {
+    let is_always_written = ours.is_always_reverted_to(value);
+    if found.is_restored(value, &mut || host.processors_of(process)) && !is_always_written {
         // After a crash between intent and outcome a thread may still have its old value.
         return Ok(true);
     }
-    if found != *ours && !may_be_pending {
+    if found != *ours && !is_always_written {
         return Ok(false);
     }
     host.set(process, thread, value).map(|()| true)
@@ -287,8 +275,9 @@ mod tests {
     use super::*;
     use crate::act::apply::{self, set};
     use crate::act::descendants::Descendants;
-    use crate::host::fake::FakeHost;
-    use crate::host::knob::Policy;
+    use crate::host::Knob;
+    use crate::host::fake::{FakeHost, FakeThread};
+    use crate::knob::Policy;
     use crate::ledger::{Effect, lease};
     use crate::process::ProcessTree;
     use std::time::Duration;
@@ -302,11 +291,7 @@ mod tests {
     }
 
     fn niceness(host: &FakeHost, pid: i32) -> Vec<i32> {
-        host.processes[&pid]
-            .threads
-            .values()
-            .map(|thread| thread.nice)
-            .collect()
+        host.processes[&pid].threads.values().map(FakeThread::nice).collect()
     }
 
     fn take(host: &mut FakeHost, id: u64, target: Identity, nice: i32) -> Lease {
@@ -352,7 +337,7 @@ mod tests {
             .threads
             .get_mut(&101)
             .unwrap()
-            .nice = -3;
+            .put(Value::Nice(-3));
         let lease = take(&mut host, 1, target, 15);
         assert_eq!(niceness(&host, 100), [15, 15, 15]);
         assert_eq!(begin_release(&mut host, &lease, &[]), Outcome::Restored);
@@ -416,7 +401,7 @@ mod tests {
             .threads
             .get_mut(&100)
             .unwrap()
-            .nice = 7;
+            .put(Value::Nice(7));
         assert_eq!(begin_release(&mut host, &lease, &[]), Outcome::Superseded);
         assert_eq!(niceness(&host, 100), [7]);
     }
@@ -447,7 +432,7 @@ mod tests {
             .threads
             .get_mut(&101)
             .unwrap()
-            .policy = Policy::RealTime;
+            .put(Value::Sched(Policy::RealTime));
         let lease = take(&mut host, 1, target, 15);
         assert_eq!(niceness(&host, 100), [15, 0]);
         assert_eq!(begin_release(&mut host, &lease, &[]), Outcome::Restored);
@@ -457,7 +442,7 @@ mod tests {
             .threads
             .get_mut(&100)
             .unwrap()
-            .policy = Policy::RealTime;
+            .put(Value::Sched(Policy::RealTime));
         assert_eq!(
             apply::read(&mut host, target, Knob::Nice).unwrap_err().outcome,
             Outcome::Denied

@@ -4,8 +4,7 @@
 //! fail ("memory.high", "memory.swap.events", "PID Interface Files"). So those are restored at once.
 
 use super::unit::{self, held_unit};
-use crate::host::limit::{CgroupFile, Setting};
-use crate::host::{Host, Knob, LimitState, Value};
+use crate::host::{Host, LimitState, Value};
 use crate::ledger::lease::{Lease, Undo};
 use crate::process::Cgroup;
 use std::fmt;
@@ -47,7 +46,7 @@ pub fn make(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
         },
         Undo::HandOver { .. } | Undo::Signal(_) | Undo::Nothing => return Ok(()),
     };
-    if value.knob() != Knob::Cgroup(CgroupFile::MemoryMax) {
+    if !value.may_kill() {
         return Ok(());
     }
     let is_unit = held_unit(lease).is_some();
@@ -58,7 +57,7 @@ pub fn make(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
     if now.identity != cgroup.identity && !is_unit {
         return Ok(());
     }
-    let Ok(found) = host.read_cgroup(&now, Knob::Cgroup(CgroupFile::MemoryMax)) else {
+    let Ok(found) = host.read_cgroup(&now, value.knob()) else {
         return Ok(());
     };
     // A value of another program is left alone in the file, but systemd writes what it gets on record in place of ours.
@@ -66,10 +65,10 @@ pub fn make(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
     let is_put_back = found.value == *ours || found.value == *value || Some(&found.value) == of_record.as_ref();
     let of_record = of_record.filter(|_| is_put_back || is_on_record(host, &now, lease, ours));
     let written = is_put_back.then_some(value).into_iter().chain(&of_record);
-    let Some(limit_bytes) = written.filter_map(bytes_of).min() else {
+    let Some(limit_bytes) = written.filter_map(Value::kills_above).min() else {
         return Ok(());
     };
-    if bytes_of(&found.value).is_some_and(|most| most <= limit_bytes) {
+    if found.value.kills_above().is_some_and(|most| most <= limit_bytes) {
         return Ok(());
     }
     let used = |host: &mut _| Host::cgroup(host, &cgroup.path).and_then(|now| now.memory_bytes);
@@ -86,13 +85,6 @@ pub fn make(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
             limit_bytes,
         }),
         _ => Ok(()),
-    }
-}
-
-fn bytes_of(value: &Value) -> Option<u64> {
-    match value {
-        Value::Cgroup(Setting::MemoryMax(limit)) => limit.0,
-        _ => None,
     }
 }
 

@@ -85,20 +85,14 @@ pub fn put_foreign(
 /// What a unit had on record between two leases, where that was not `next`, the value of the older one.
 pub fn foreign_record(host: &impl Host, foreign: &SavedValue, next: &Value) -> Option<Value> {
     let recorded = recorded(host, foreign.value.knob(), foreign.unit.as_ref()?)?;
-    match (&recorded, next) {
-        (Value::Cgroup(of_unit), Value::Cgroup(ours)) if of_unit.explains(ours) => None,
-        _ => Some(recorded),
-    }
+    (!recorded.explains(next)).then_some(recorded)
 }
 
 /// Whether a value was written into the file past systemd, which has another one on record.
 pub fn is_by_hand(host: &impl Host, saved: &SavedValue) -> bool {
     let of_unit = saved.unit.as_ref();
     let of_unit = of_unit.and_then(|state| recorded(host, saved.value.knob(), state));
-    match (of_unit, &saved.value) {
-        (Some(Value::Cgroup(of_unit)), Value::Cgroup(value)) => !of_unit.explains(value),
-        _ => false,
-    }
+    of_unit.is_some_and(|of_unit| !of_unit.explains(&saved.value))
 }
 
 fn recorded(host: &impl Host, knob: Knob, state: &UnitState) -> Option<Value> {

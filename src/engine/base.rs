@@ -2,9 +2,9 @@
 //! then do not amplify each other's changes, and the value returns step by step as they resolve.
 
 use super::steps::StepContext;
-use crate::host::limit::Device;
 use crate::host::unit::number_in;
 use crate::host::{Knob, UnitState, Value};
+use crate::knob::limit::Device;
 use crate::ledger::{Effect, EpisodeKey, Lease, LedgerState, SavedValue, lease};
 use crate::process::{Cgroup, Target};
 use std::collections::BTreeMap;

@@ -8,10 +8,10 @@ use super::status::show_rules;
 use super::timers::{BASELINE, RETRY, ROUND};
 use super::transaction::Transaction;
 use super::{Engine, Policy};
-use crate::act::allocate;
 use crate::host::{Host, Report};
 use crate::ledger::{Breaker, Effect, Entry, Episode, EpisodeKey, Lease, Outcome};
 use crate::process::{Identity, Target};
+use crate::step::allocate::lifecycle as allocate;
 
 impl<H: Host> Engine<H> {
     /// Processes due work: waits that are over, deadlines, rounds and retries.

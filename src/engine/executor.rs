@@ -16,6 +16,7 @@ use crate::host::Host;
 use crate::ledger::lease::{self, Undo};
 use crate::ledger::{Effect, Entry, EpisodeKey, LedgerState, Outcome, TargetProgress, Victim};
 use crate::process::{Candidate, Target};
+use crate::step::{kill, reclaim};
 use crate::telemetry::Telemetry;
 use nix::sys::signal::Signal;
 use std::sync::Arc;
@@ -145,14 +146,11 @@ impl<H: Host> Executor<'_, H> {
 
     /// Makes the kernel reclaim memory of a target.
     fn reclaim(&mut self, bytes: u64, context: &ActionContext) {
-        let result = match (
-            verify(self.host, self.processes, self.policy, context),
-            &context.candidate,
-        ) {
-            (Err(result), _) => result,
-            (Ok(()), Candidate::Process(process)) => limit::page_out(self.host, process.identity, bytes),
-            (Ok(()), Candidate::Cgroup(cgroup)) => limit::reclaim(self.host, cgroup, bytes),
-        };
+        let verified = verify(self.host, self.processes, self.policy, context);
+        let result = verified.map_or_else(
+            |result| result,
+            |()| reclaim::apply(self.host, &context.candidate, bytes),
+        );
         let done_at = Instant::now();
         self.set_back(context, &result);
         self.report(context, result, done_at);
@@ -172,7 +170,7 @@ impl<H: Host> Executor<'_, H> {
             return;
         };
         let result = verify(self.host, self.processes, self.policy, context)
-            .map_or_else(|result| result, |()| limit::kill(self.host, cgroup));
+            .map_or_else(|result| result, |()| kill::apply(self.host, cgroup));
         let done_at = Instant::now();
         let target = context.candidate.target();
         if result.outcome == Outcome::Applied {

@@ -5,12 +5,11 @@ use super::timers::ROUND;
 use super::transaction::{Action, AlertRef};
 use crate::act::guard::{Denial, FinalGate};
 use crate::act::plan::{DueSteps, HOST_NAME};
-use crate::act::{allocate, command};
 use crate::host::Host;
 use crate::ledger::{Decision, Effect, Entry, Episode, Lease, Outcome, TargetProgress, Victim};
 use crate::process::Target;
-use crate::rule::job::without_query;
 use crate::rule::{Rule, Step};
+use crate::step::allocate::without_query;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,18 +165,11 @@ impl<H: Host> StepPlanner<'_, H> {
             granted.next_back()
         };
         let now = self.episodes.now();
-        let mut effect = match step {
-            Step::Allocate(step) => {
-                // Unique even if the ledger is lost and its numbers start over.
-                let (boot, id) = (self.boot, self.episodes.ledger.last_lease_id + 1);
-                let key = format!("evenkeel-{boot}-{id}-{:x}", now.as_nanos());
-                Effect::Allocation(Box::new(allocate::plan(step, episode, resource, key)?))
-            }
-            Step::Exec(step) => Effect::Command(Box::new(command::plan(step, episode, resource)?)),
-            Step::Set(_) | Step::Signal(_) | Step::Reclaim(_) | Step::Kill | Step::Wait(_) => {
-                return Err("not a step for the host".to_owned());
-            }
-        };
+        // Unique even if the ledger is lost and its numbers start over.
+        let (boot, id) = (self.boot, self.episodes.ledger.last_lease_id + 1);
+        let key = || format!("evenkeel-{boot}-{id}-{:x}", now.as_nanos());
+        let effect = step.host_effect(episode, resource, &key);
+        let mut effect = effect.ok_or("not a step for the host")??;
         match &mut effect {
             Effect::Allocation(allocation) => allocation.retry.next = now,
             Effect::Command(command) => command.retry.next = now,

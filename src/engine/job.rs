@@ -3,9 +3,9 @@
 use super::executor::Executor;
 use super::job_results::alert_of;
 use super::timers::RETRY;
-use crate::act::allocate;
 use crate::host::{Host, Job};
 use crate::ledger::{Effect, Entry, Lease, Outcome, Stage};
+use crate::step::allocate::lifecycle as allocate;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

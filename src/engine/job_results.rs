@@ -4,9 +4,10 @@
 use super::episodes::Episodes;
 use super::timers::{RETRY, ROUND};
 use super::transaction::{Action, AlertRef};
-use crate::act::{allocate, command};
 use crate::ledger::{Effect, Entry, EpisodeKey, Lease, LedgerState, Outcome, Record, Stage, TargetProgress};
 use crate::process::Target;
+use crate::step::allocate::lifecycle as allocate;
+use crate::step::exec as command;
 use std::collections::BTreeSet;
 use std::time::Duration;
 

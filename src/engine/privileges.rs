@@ -7,28 +7,16 @@ use crate::rule::{Rule, Step, TargetSelector};
 
 /// The steps of a rule that could be taken here and not be undone, or not be taken at all, and what is missing.
 pub fn missing_privileges<'r>(host: &impl Host, rule: &'r Rule) -> Vec<(&'r Step, &'static str)> {
-    let missing = |step: &'r Step| {
-        let missing = match step {
-            Step::Set(change) => host.may_undo(change.knob()).err(),
-            Step::Signal(_) => host.may_signal().err(),
-            _ => None,
-        };
-        missing.map(|missing| (step, missing))
-    };
+    let missing = |step: &'r Step| Some((step, step.missing_privilege(host)?));
     rule.actions.iter().filter_map(missing).collect()
 }
 
 /// The steps of a rule that reach no processes of other users here, and what is missing.
 pub fn confined_steps<'r>(host: &impl Host, rule: &'r Rule) -> Vec<(&'r Step, &'static str)> {
-    let missing = |step: &'r Step| {
-        let missing = match step {
-            _ if matches!(rule.target_selector, TargetSelector::Cgroups(_)) => None,
-            Step::Set(change) => host.may_reach_others(Some(change.knob())).err(),
-            Step::Signal(_) => host.may_reach_others(None).err(),
-            _ => None,
-        };
-        missing.map(|missing| (step, missing))
-    };
+    if matches!(rule.target_selector, TargetSelector::Cgroups(_)) {
+        return Vec::new();
+    }
+    let missing = |step: &'r Step| Some((step, step.missing_reach(host)?));
     rule.actions.iter().filter_map(missing).collect()
 }
 

@@ -6,8 +6,7 @@ use crate::host::{Host, Moment};
 use crate::ledger::Episode;
 use crate::process::selector::SelectorMatch;
 use crate::process::{Process, ProcessFields, Selector};
-use crate::rule::step::SignalKind;
-use crate::rule::{OrderKey, Rule, Step};
+use crate::rule::{OrderKey, Rule};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -94,9 +93,8 @@ fn plan_needs(rule: &Rule) -> ProcessFields {
     } else {
         ProcessFields::empty()
     };
-    let is_notice = |step: &Step| matches!(step, Step::Signal(send) if send.kind() != SignalKind::Final);
-    if rule.actions.iter().any(is_notice) {
-        needs |= ProcessFields::SIGNALS;
+    for step in &rule.actions {
+        needs |= step.fields();
     }
     needs
 }

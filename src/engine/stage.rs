@@ -5,11 +5,11 @@ use super::steps::{StepContext, StepPlanner};
 use super::transaction::{Action, ActionContext, shown};
 use crate::act::apply::{self, Prepared, StepResult};
 use crate::act::{descendants, guard, limit};
-use crate::host::{Host, Knob, LimitState, Reading, Value, unit};
+use crate::host::{Host, Knob, LimitState, Reading, Value};
 use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Record, SavedValue, lease};
 use crate::process::{Candidate, Cgroup, Process, Target};
 use crate::rule::Step;
-use crate::rule::step::{Change, Send};
+use crate::step::{Change, Send};
 use std::sync::Arc;
 
 /// The lease of a reversible step before it is taken.
@@ -42,15 +42,13 @@ impl<H: Host> StepPlanner<'_, H> {
             record.after = Some(prepared.value.to_string());
             match context.candidate {
                 Candidate::Process(process) => {
+                    record.reason.clone_from(&prepared.hint);
                     let knob = prepared.value.knob();
-                    if knob == Knob::Nice {
-                        record.reason = self.host.nice_reach(process.identity).unwrap_or_default();
-                    }
                     let leases = self.episodes.ledger.leases.on(process.identity.into());
                     let mut held = leases.filter_map(|lease| lease.effect.value());
                     // The value of another lease is not the process's own.
-                    if knob == Knob::Affinity && held.all(|value| value.knob() != knob) {
-                        prepared.widen(&self.host.processors_of(process.identity));
+                    if held.all(|value| value.knob() != knob) {
+                        prepared.save_as_own(self.host, process.identity);
                     }
                 }
                 Candidate::Cgroup(cgroup) => {
@@ -85,11 +83,11 @@ impl<H: Host> StepPlanner<'_, H> {
                 is_final: step.is_final(),
                 context: action_context,
             },
-            (Step::Reclaim(bytes), _) => Action::Reclaim {
-                bytes: *bytes,
+            (Step::Reclaim(reclaim), _) => Action::Reclaim {
+                bytes: reclaim.bytes,
                 context: action_context,
             },
-            (Step::Kill, _) => Action::Kill {
+            (Step::Kill(_), _) => Action::Kill {
                 context: action_context,
             },
             (Step::Set(_) | Step::Wait(_) | Step::Allocate(_) | Step::Exec(_), _) => return,
@@ -197,12 +195,13 @@ impl<H: Host> StepPlanner<'_, H> {
         let base = base_of(ledger, context, knob, &[found]);
         let mut prepared = limit::prepare(self.host, cgroup, change, &base, reading)?;
         if let (Some(_), Value::Cgroup(setting)) = (&prepared.saved.unit, &mut prepared.value) {
-            *setting = unit::kept(setting);
+            *setting = setting.kept_in_drop_in();
         }
         let prepared = Prepared {
             value: prepared.value,
             saved: vec![prepared.saved],
             is_set_already: prepared.is_set_already,
+            hint: String::new(),
         };
         Ok(Draft {
             prepared,

@@ -17,8 +17,8 @@ use crate::ledger::victim::MemoryBefore;
 use crate::ledger::{Decision, Entry, Episode, TargetProgress, Victim};
 use crate::process::identity::BootId;
 use crate::process::{Candidate, Selector};
-use crate::rule::step::{Change, SignalKind};
 use crate::rule::{Rule, Step};
+use crate::step::{Change, SignalKind};
 use nix::sys::signal::Signal;
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,7 +177,7 @@ impl<H: Host> StepPlanner<'_, H> {
                     })
                 }
             },
-            Step::Kill => self.may_kill(Signal::SIGKILL, context, episode),
+            Step::Kill(_) => self.may_kill(Signal::SIGKILL, context, episode),
             Step::Signal(_) if self.host.may_signal().is_err() => {
                 let missing = self.host.may_signal().err().unwrap_or_default();
                 Err(Denial {
@@ -200,18 +200,11 @@ impl<H: Host> StepPlanner<'_, H> {
     /// # Errors
     /// When the process belongs to another user, and a capability is missing.
     fn may_reach(&self, step: &Step, candidate: &Candidate) -> Result<(), Denial> {
-        let (Some(process), knob) = (
-            candidate.process(),
-            match step {
-                Step::Set(change) => Some(change.knob()),
-                Step::Signal(_) => None,
-                _ => return Ok(()),
-            },
-        ) else {
+        let Some(process) = candidate.process() else {
             return Ok(());
         };
-        match self.host.may_reach_others(knob) {
-            Err(missing) if !self.host.is_own(process.identity) => Err(Denial {
+        match step.missing_reach(self.host) {
+            Some(missing) if !self.host.is_own(process.identity) => Err(Denial {
                 decision: Decision::Privilege,
                 reason: format!("a process of another user: {missing} is missing"),
             }),

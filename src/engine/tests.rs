@@ -26,7 +26,8 @@ mod units;
 
 use super::*;
 use crate::alert::{Alert, FiringSet, Source, Status, alert::fingerprint};
-use crate::host::fake::FakeHost;
+use crate::host::fake::{FakeHost, FakeThread};
+use crate::host::{Knob, Value};
 use crate::ledger::{Lease, Outcome};
 use crate::process::{Identity, Process, Selector};
 use crate::rule::{TargetSelector, example};
@@ -164,7 +165,7 @@ impl World {
         self.engine.host().processes[&pid]
             .threads
             .values()
-            .map(|thread| thread.nice)
+            .map(FakeThread::nice)
             .collect()
     }
 
@@ -871,7 +872,7 @@ fn a_wait_counts_from_the_signal_however_long_the_commit_took() {
 #[test]
 fn program_without_handler_gets_no_undo_signal() {
     let mut rule = example("quiet", "nice 1");
-    rule.actions = vec![crate::rule::Step::Signal(crate::rule::step::Send {
+    rule.actions = vec![crate::rule::Step::Signal(crate::step::Send {
         signal: Signal::SIGUSR1,
         undo: Some(Signal::SIGUSR2),
     })];
@@ -935,9 +936,8 @@ fn a_commit_that_fails_shows_until_one_works() {
 /// A child of `parent` that is born now with its nice value.
 fn fork(host: &mut FakeHost, parent: i32, pid: i32, name: &str) -> Identity {
     let mut child = Process::example(pid, name);
-    child.parent = parent;
-    child.age = Duration::ZERO;
-    child.nice = host.processes[&parent].threads[&parent].nice;
+    (child.parent, child.age) = (parent, Duration::ZERO);
+    child.nice = host.processes[&parent].threads[&parent].nice();
     child.details.exe = Some(format!("/usr/bin/{name}"));
     host.add(child)
 }
@@ -1042,14 +1042,14 @@ fn children_of_a_reused_pid_are_strangers() {
 }
 
 #[test]
-fn mask_is_restored_although_processors_are_gone() {
-    use crate::host::Value;
+fn processors_that_are_not_there_do_not_keep_a_mask_from_being_restored() {
     let mut rule = example("calm", "nice 1");
     let wanted = Value::Affinity("1-9".parse().unwrap());
-    rule.actions = vec![crate::rule::Step::Set(crate::rule::step::Change::To(wanted))];
+    rule.actions = vec![crate::rule::Step::Set(crate::step::Change::To(wanted))];
     let mut world = world(policy(vec![rule]));
     world.add(100, 1);
-    let mask = |world: &mut World| world.engine.host().processes[&100].threads[&100].affinity.to_string();
+    let mask =
+        |world: &mut World| world.engine.host().processes[&100].threads[&100].values[&Knob::Affinity].to_string();
     world.fire("calm");
     assert_eq!(mask(&mut world), "1-3");
     world.resolve("calm");
@@ -1060,11 +1060,10 @@ fn mask_is_restored_although_processors_are_gone() {
 /// some has exactly those.
 #[test]
 fn all_processors_are_restored_as_all_and_some_as_those() {
-    use crate::host::Value;
     let to_first = || {
         let mut rule = example("calm", "nice 1");
         let wanted = Value::Affinity("0".parse().unwrap());
-        rule.actions = vec![crate::rule::Step::Set(crate::rule::step::Change::To(wanted))];
+        rule.actions = vec![crate::rule::Step::Set(crate::step::Change::To(wanted))];
         rule.limit = 2;
         rule
     };
@@ -1073,11 +1072,14 @@ fn all_processors_are_restored_as_all_and_some_as_those() {
         world.add(100, 2);
         world.add(200, 1);
         let threads = &mut world.engine.host().processes.get_mut(&200).unwrap().threads;
-        threads.get_mut(&200).unwrap().affinity = "1-2".parse().unwrap();
+        let own = Value::Affinity("1-2".parse().unwrap());
+        threads.get_mut(&200).unwrap().put(own);
         let masks = |world: &mut World| {
             let processes = &world.engine.host().processes;
             let threads = processes.values().flat_map(|found| found.threads.values());
-            threads.map(|thread| thread.affinity.to_string()).collect::<Vec<_>>()
+            threads
+                .map(|thread| thread.values[&Knob::Affinity].to_string())
+                .collect::<Vec<_>>()
         };
         world.fire("calm");
         assert_eq!(masks(&mut world), ["0", "0", "0"]);
@@ -1118,7 +1120,7 @@ fn interrupted_step_waits_for_confirmation_and_uses_the_rule() {
                 .unwrap()
                 .threads
                 .values_mut()
-                .for_each(|thread| thread.nice = 0);
+                .for_each(|thread| thread.put(Value::Nice(0)));
             std::fs::remove_dir_all(world.directory.path()).unwrap();
             world.crash_and_restart();
             crate::host::fault::arm(Some(at));

@@ -2,7 +2,7 @@
 //! compares its inode, and uses that descriptor for everything else, so that it never touches a new cgroup under the
 //! same path.
 
-use super::limit::{CgroupFile, Device, IoKind, IoLimit, Setting};
+use crate::knob::limit::{CgroupFile, Device, IoKind, IoLimit, Setting};
 use crate::process::{BootId, Cgroup, CgroupIdentity};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -172,10 +172,7 @@ impl Hierarchy {
     /// The lines to write, one at a time. A device without an entry in the setting loses its present limits.
     fn lines_for(&self, cgroup: &Cgroup, setting: &Setting) -> Result<Vec<String>, CgroupError> {
         let Setting::IoMax(wanted) = setting else {
-            return Ok(vec![match setting {
-                Setting::IoWeight(weight) => format!("default {weight}"),
-                setting => setting.to_string(),
-            }]);
+            return Ok(vec![setting.line()]);
         };
         let Setting::IoMax(found) = self.get(cgroup, CgroupFile::IoMax)? else {
             return Ok(Vec::new());

@@ -1,10 +1,12 @@
 //! A host in memory with its own clock, for rule tests and for the property tests of the engine. It behaves like
 //! Linux wherever the engine can tell the difference.
 
-use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
-use super::limit::{CgroupFile, Device, IoKind, IoLimit, IoLimits, Limit, Setting};
-use super::unit::{self, Property, UnitState};
-use super::{CgroupError, Host, HostError, Job, LimitState, Moment, Reading, Reclaimed, Suspension, Thread};
+use super::unit::{self, UnitState};
+use super::{
+    CgroupError, Host, HostError, Job, Knob, LimitState, Moment, Reading, Reclaimed, Suspension, Thread, Value,
+};
+use crate::knob::CpuSet;
+use crate::knob::limit::{CgroupFile, Device, IoKind, IoLimit, IoLimits, Limit, Property, Setting};
 use crate::process::table::TICKS_PER_SECOND;
 use crate::process::{BootId, Cgroup, CgroupIdentity, Details, Identity, Process, ProcessFields};
 use jiff::Timestamp;
@@ -19,8 +21,9 @@ pub struct FakeProcess {
     pub threads: BTreeMap<i32, FakeThread>,
     /// Ignored signals among those that would kill the process. SIGKILL and SIGSTOP cannot be ignored.
     pub ignores: BTreeSet<i32>,
-    pub oom_score_adj: i32,
-    /// The part of its resident memory that the kernel can page out.
+    /// Of the knobs that the process has, not each thread. Its state says whether it is stopped.
+    pub values: BTreeMap<Knob, Value>,
+    /// Of its resident memory, what the kernel could move out.
     pub movable_bytes: u64,
     /// A stop signal waits for the end of an uninterruptible sleep (state D).
     pub is_stop_pending: bool,
@@ -35,10 +38,28 @@ pub struct FakeProcess {
 #[derive(Debug, Clone)]
 pub struct FakeThread {
     pub start_ticks: u64,
-    pub nice: i32,
-    pub affinity: CpuSet,
-    pub ionice: IoPriority,
-    pub policy: Policy,
+    /// Of the knobs that each thread has.
+    pub values: BTreeMap<Knob, Value>,
+}
+
+impl FakeProcess {
+    pub fn put(&mut self, value: Value) {
+        self.values.insert(value.knob(), value);
+    }
+}
+
+impl FakeThread {
+    pub fn put(&mut self, value: Value) {
+        self.values.insert(value.knob(), value);
+    }
+
+    /// Its nice value, which the process table shows as well.
+    pub fn nice(&self) -> i32 {
+        match self.values.get(&Knob::Nice) {
+            Some(Value::Nice(nice)) => *nice,
+            _ => 0,
+        }
+    }
 }
 
 /// The limits of `io.max` in systemd's form: a list of devices for each kind.
@@ -191,11 +212,7 @@ impl FakeCgroup {
 const DEFAULT: &str = "default";
 
 fn unlimited(file: CgroupFile) -> Setting {
-    let text = match file {
-        CgroupFile::CpuWeight | CgroupFile::IoWeight => "100",
-        _ => "max",
-    };
-    Setting::parse(file, text).expect("the kernel's own default")
+    Setting::parse(file, file.unlimited()).expect("the kernel's own default")
 }
 
 /// A change or a signal that reached a process.
@@ -359,20 +376,19 @@ impl FakeHost {
         let pid = process.identity.pid;
         let threads = (0..process.threads.max(1) as i32)
             .map(|index| {
-                (
-                    pid + index,
-                    self.thread(process.identity.start_ticks + index as u64, process.nice),
-                )
+                let start_ticks = process.identity.start_ticks + index as u64;
+                let values = self.initial_values(&process, Knob::is_per_thread);
+                (pid + index, FakeThread { start_ticks, values })
             })
             .collect();
         let identity = process.identity;
         self.processes.insert(
             pid,
             FakeProcess {
+                values: self.initial_values(&process, |knob| !knob.is_per_thread()),
                 process,
                 threads,
                 ignores: BTreeSet::new(),
-                oom_score_adj: 0,
                 movable_bytes: 0,
                 is_stop_pending: false,
                 is_end_pending: false,
@@ -508,10 +524,10 @@ impl FakeHost {
         let Some(found) = self.cgroups.get_mut(path) else {
             return;
         };
-        let Some(Setting::MemoryMax(Limit(Some(most)))) = found.settings.get(&CgroupFile::MemoryMax) else {
+        let Some(most) = found.settings.values().filter_map(Setting::kills_above).min() else {
             return;
         };
-        let excess = found.memory_bytes.saturating_sub(*most);
+        let excess = found.memory_bytes.saturating_sub(most);
         let reclaimed = excess.min(found.reclaimable_bytes);
         found.reclaimable_bytes -= reclaimed;
         found.memory_bytes -= reclaimed;
@@ -522,14 +538,16 @@ impl FakeHost {
         }
     }
 
-    fn thread(&self, start_ticks: u64, nice: i32) -> FakeThread {
-        FakeThread {
-            start_ticks,
-            nice,
-            affinity: (0..self.cpus).collect(),
-            ionice: IoPriority::None,
-            policy: Policy::Other,
-        }
+    fn initial_values(&self, process: &Process, is_meant: impl Fn(Knob) -> bool) -> BTreeMap<Knob, Value> {
+        let value = |knob: Knob| {
+            let value = knob.in_table(process).or(knob.initial())?;
+            Some((knob, value.kept(&mut || self.online_cpus())))
+        };
+        Knob::ALL
+            .into_iter()
+            .filter(|knob| is_meant(*knob))
+            .filter_map(value)
+            .collect()
     }
 
     fn verify(&mut self, id: Identity) -> Result<&mut FakeProcess, HostError> {
@@ -576,7 +594,7 @@ impl FakeHost {
         process.nice = found
             .threads
             .get(&process.identity.pid)
-            .map_or(process.nice, |thread| thread.nice);
+            .map_or(process.nice, FakeThread::nice);
         process.threads = found.threads.len() as u32;
         process.details = Details::default();
         process
@@ -655,22 +673,20 @@ impl Host for FakeHost {
         #[cfg(test)]
         self.note_call(Some(id.pid));
         let found = self.verify(id)?;
-        let frozen = found.process.state == 'T';
-        let oom_score_adj = found.oom_score_adj;
         let at = found
             .threads
             .get(&thread.tid)
             .filter(|at| at.start_ticks == thread.start_ticks)
             .ok_or(HostError::Gone { pid: thread.tid })?;
-        Ok(match knob {
-            Knob::Nice => Value::Nice(at.nice),
-            Knob::Affinity => Value::Affinity(at.affinity.clone()),
-            Knob::Ionice => Value::Ionice(at.ionice),
-            Knob::Sched => Value::Sched(at.policy),
-            Knob::OomScoreAdj => Value::OomScoreAdj(oom_score_adj),
-            Knob::Freeze => Value::Freeze(frozen),
-            Knob::Cgroup(_) | Knob::Io(..) => return Err(HostError::Gone { pid: id.pid }),
-        })
+        if knob == Knob::Freeze {
+            return Ok(Value::Freeze(found.process.state == 'T'));
+        }
+        let values = if knob.is_per_thread() {
+            &at.values
+        } else {
+            &found.values
+        };
+        values.get(&knob).cloned().ok_or(HostError::Gone { pid: id.pid })
     }
 
     fn set(&mut self, id: Identity, thread: Thread, value: &Value) -> Result<(), HostError> {
@@ -696,15 +712,8 @@ impl Host for FakeHost {
             .get_mut(&thread.tid)
             .filter(|at| at.start_ticks == thread.start_ticks)
             .ok_or(HostError::Gone { pid: thread.tid })?;
-        match value {
-            Value::Nice(nice) => at.nice = *nice,
-            Value::Affinity(cpus) => {
-                // The kernel drops processors outside the cpuset.
-                at.affinity = most.into_iter().filter(|cpu| cpus.contains(*cpu)).collect();
-            }
-            Value::Ionice(priority) => at.ionice = *priority,
-            Value::Sched(policy) => at.policy = *policy,
-            Value::OomScoreAdj(score) => found.oom_score_adj = *score,
+        // The kernel drops what is not there.
+        match value.kept(&mut || most.clone()) {
             Value::Freeze(true) if found.process.state == 'D' => found.is_stop_pending = true,
             Value::Freeze(true) => found.process.state = 'T',
             Value::Freeze(false) => {
@@ -715,6 +724,8 @@ impl Host for FakeHost {
                 self.deliver_pending(id.pid);
             }
             Value::Cgroup(_) => return Err(HostError::Gone { pid: id.pid }),
+            value if value.knob().is_per_thread() => at.put(value),
+            value => found.put(value),
         }
         Ok(())
     }
@@ -795,7 +806,7 @@ impl Host for FakeHost {
         if let Knob::Io(device, kind) = knob {
             let limit = found.io_limits().get(device, kind);
             let value = Value::Cgroup(Setting::IoLimit(IoLimit { device, kind, limit }));
-            let name = (*unit::name_of(kind)).to_owned();
+            let name = (*kind.property()).to_owned();
             let properties = vec![(name.clone(), io_property(&found.live_io, kind))];
             let runtime = found.runtime_io.get(&kind);
             let is_effective = runtime.is_some_and(|runtime| found.live_io.get(&kind) == Some(runtime));

@@ -1,11 +1,10 @@
 //! Limits of cgroups on the real host: through systemd if a unit owns the cgroup, otherwise through the cgroup's files.
 
 use super::cgroup::{CgroupError, Hierarchy};
-use super::knob::{Knob, Value};
-use super::limit::Setting;
 use super::systemd::{self, Systemd};
-use super::unit::{self, UnitState};
-use super::{LimitState, Reading, Reclaimed};
+use super::unit::UnitState;
+use super::{Knob, LimitState, Reading, Reclaimed, Value};
+use crate::knob::limit::Setting;
 use crate::process::{BootId, Cgroup};
 use std::io;
 use std::path::Path;
@@ -60,10 +59,10 @@ impl Limits {
     pub fn read(&self, cgroup: &Cgroup, knob: Knob) -> Result<Reading, CgroupError> {
         let files = self.files()?;
         let (value, properties) = match knob {
-            Knob::Cgroup(file) => (Value::Cgroup(files.get(cgroup, file)?), unit::names(file)),
+            Knob::Cgroup(file) => (Value::Cgroup(files.get(cgroup, file)?), file.properties()),
             Knob::Io(device, kind) => (
                 Value::Cgroup(files.get_io(cgroup, device, kind)?),
-                std::slice::from_ref(unit::name_of(kind)),
+                std::slice::from_ref(kind.property()),
             ),
             Knob::Freeze => (Value::Freeze(files.is_frozen(cgroup)?), &[][..]),
             knob => return Err(no_such_knob(cgroup, knob)),

@@ -1,16 +1,16 @@
 //! The real host: system calls on processes, each bound to an identity. `unsafe` is for the calls that no crate
 //! wraps.
 
-use super::knob::{CpuSet, IoPriority, Knob, Policy, Value};
-use super::limit::Device;
 use super::limits::Limits;
 use super::suspension::{Freezers, Suspension};
-use super::trial::{self, CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_SYS_RESOURCE, Trials};
 use super::unit::UnitState;
 use super::{
-    CgroupError, Host, HostError, Job, JobRunner, LimitState, Moment, Reading, Reclaimed, Thread, pageout,
-    self_priority,
+    CgroupError, Host, HostError, Job, JobRunner, Knob, LimitState, Moment, Reach, Reading, Reclaimed, Thread, Value,
+    pageout, self_priority,
 };
+use crate::knob::limit::Device;
+use crate::knob::privileges::{self, CAP_SYS_ADMIN, Privileges};
+use crate::knob::{Access, CpuSet, affinity};
 use crate::process::bounded::{self, BoundedCalls};
 use crate::process::kernel_threads::KernelThreads;
 use crate::process::table::{Procfs, UserNames};
@@ -26,9 +26,6 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// A stop is delivered when the process next runs in user mode or sleeps interruptibly; longer is not waited for.
-const STOP_WAIT: Duration = Duration::from_millis(50);
 
 /// `/proc/meminfo` is shorter, so that it is read at once.
 const MEMINFO_BYTES: usize = 4096;
@@ -46,7 +43,7 @@ pub struct LinuxHost {
     procfs: Procfs,
     users: UserNames,
     kernel_threads: KernelThreads,
-    trials: Trials,
+    privileges: Privileges,
     /// Whose line [`Host::own_ancestors`] is.
     own_pid: i32,
     on_exit: OnExit,
@@ -64,7 +61,7 @@ impl LinuxHost {
             ..procfs
         };
         LinuxHost {
-            trials: Trials::run(&procfs.root, limits.mount()),
+            privileges: Privileges::run(&procfs.root, limits.mount()),
             freezers: Freezers::find(&procfs.root, limits.mount()),
             limits,
             procfs,
@@ -139,7 +136,7 @@ impl LinuxHost {
     fn open_pidfd(&mut self, id: Identity) -> Result<OwnedFd, HostError> {
         let pid = Pid::from_raw(id.pid).ok_or(HostError::Gone { pid: id.pid })?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
-            .map_err(|errno| refused("pidfd_open", id.pid, errno.into()))?;
+            .map_err(|errno| HostError::of_call("pidfd_open", "CAP_SYS_NICE", id.pid, errno.into()))?;
         // The descriptor holds the process that had the pid when it was opened; only now is it known who that was.
         self.verify(id)?;
         Ok(pidfd)
@@ -172,7 +169,7 @@ impl Host for LinuxHost {
 
     fn threads(&mut self, id: Identity) -> Result<Vec<Thread>, HostError> {
         let listing = fs::read_dir(self.procfs.root.join(format!("{}/task", id.pid)))
-            .map_err(|error| refused("listing threads", id.pid, error))?;
+            .map_err(|error| HostError::of_call("listing threads", "CAP_SYS_PTRACE", id.pid, error))?;
         let mut threads = Vec::new();
         for entry in listing.flatten() {
             let Some(tid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
@@ -190,65 +187,14 @@ impl Host for LinuxHost {
     }
 
     fn get(&mut self, id: Identity, thread: Thread, knob: Knob) -> Result<Value, HostError> {
-        let (pid, tid) = (id.pid, thread.tid);
-        let value = match knob {
-            Knob::Nice => rustix::process::getpriority_process(Pid::from_raw(tid))
-                .map(Value::Nice)
-                .map_err(io::Error::from),
-            Knob::Affinity => affinity(tid).map(Value::Affinity),
-            Knob::Ionice => io_priority(tid).map(Value::Ionice),
-            Knob::Sched => policy(tid).map(Value::Sched),
-            Knob::OomScoreAdj => {
-                fs::read_to_string(self.procfs.root.join(format!("{pid}/oom_score_adj"))).and_then(|text| {
-                    text.trim()
-                        .parse()
-                        .map(Value::OomScoreAdj)
-                        .map_err(|error| io::Error::other(format!("{error}")))
-                })
-            }
-            Knob::Freeze => return self.verify(id).map(|process| Value::Freeze(process.state == 'T')),
-            Knob::Cgroup(_) | Knob::Io(..) => Err(io::ErrorKind::InvalidInput.into()),
-        }
-        .map_err(|error| refused("reading a knob", tid, error))?;
+        let value = knob.get(&mut LinuxThread { host: self, id, thread })?;
         self.verify_thread(id, thread)?;
         Ok(value)
     }
 
     fn set(&mut self, id: Identity, thread: Thread, value: &Value) -> Result<(), HostError> {
         self.verify_thread(id, thread)?;
-        let (pid, tid) = (id.pid, thread.tid);
-        match value {
-            Value::Nice(nice) => rustix::process::setpriority_process(Pid::from_raw(tid), *nice)
-                .map_err(|errno| refused("setpriority", tid, errno.into()))?,
-            Value::Affinity(cpus) => {
-                set_affinity(tid, cpus).map_err(|error| refused("sched_setaffinity", tid, error))?
-            }
-            Value::Ionice(priority) => {
-                set_io_priority(tid, *priority).map_err(|error| refused("ioprio_set", tid, error))?
-            }
-            Value::Sched(policy) => {
-                set_policy(tid, *policy).map_err(|error| refused("sched_setscheduler", tid, error))?
-            }
-            Value::OomScoreAdj(score) => {
-                let failed = |error| refused("oom_score_adj", pid, error);
-                // The open file belongs to the process it was opened for; a write after its death fails.
-                let mut file = fs::OpenOptions::new()
-                    .write(true)
-                    .open(self.procfs.root.join(format!("{pid}/oom_score_adj")))
-                    .map_err(failed)?;
-                self.verify(id)?;
-                file.write_all(score.to_string().as_bytes()).map_err(failed)?;
-            }
-            Value::Freeze(true) => {
-                self.signal(id, Signal::SIGSTOP)?;
-                let until = std::time::Instant::now() + STOP_WAIT;
-                while self.verify(id)?.state != 'T' && std::time::Instant::now() < until {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-            }
-            Value::Freeze(false) => self.signal(id, Signal::SIGCONT)?,
-            Value::Cgroup(_) => return Err(refused("a limit of a cgroup", pid, io::ErrorKind::InvalidInput.into())),
-        }
+        value.set(&mut LinuxThread { host: self, id, thread })?;
         // setpriority and its kin take a number, not a descriptor: look again whether it was the right one.
         self.verify_thread(id, thread)
     }
@@ -261,7 +207,7 @@ impl Host for LinuxHost {
             source: io::ErrorKind::InvalidInput.into(),
         })?;
         rustix::process::pidfd_send_signal(&pidfd, signal)
-            .map_err(|errno| refused("pidfd_send_signal", id.pid, errno.into()))
+            .map_err(|errno| HostError::of_call("pidfd_send_signal", "CAP_KILL", id.pid, errno.into()))
     }
 
     fn suspensions(&mut self, id: Identity) -> Vec<Suspension> {
@@ -273,7 +219,7 @@ impl Host for LinuxHost {
 
     fn page_out(&mut self, id: Identity, bytes: u64) -> Result<Reclaimed, HostError> {
         let pidfd = self.open_pidfd(id)?;
-        let failed = |error| refused("process_madvise", id.pid, error);
+        let failed = |error| HostError::of_call("process_madvise", "CAP_SYS_NICE", id.pid, error);
         let before = self.verify(id)?.resident_bytes;
         let procfs = self.procfs.clone();
         // Both the list of its memory and the call itself wait for a process that holds the lock of its memory.
@@ -335,10 +281,10 @@ impl Host for LinuxHost {
     }
 
     fn may_change_cgroups(&self) -> Result<(), &'static str> {
-        self.trials.cgroups?;
+        self.privileges.cgroups?;
         // Only root may change the units of systemd (sd_bus_query_sender_privilege(3)).
-        if self.limits.has_systemd() && !self.trials.has(CAP_SYS_ADMIN) {
-            return Err("CAP_SYS_ADMIN");
+        if self.limits.has_systemd() {
+            self.privileges.need(CAP_SYS_ADMIN)?;
         }
         self.limits.reach_systemd()
     }
@@ -420,7 +366,11 @@ impl Host for LinuxHost {
 
     fn online_cpus(&self) -> BTreeSet<u32> {
         // Own affinity says where evenkeel may run, and nothing of others. It serves where /sys is hidden.
-        let own = || affinity(0).map(|cpus| cpus.iter().collect()).unwrap_or_default();
+        let own = || {
+            affinity::of_thread(0)
+                .map(|cpus| cpus.iter().collect())
+                .unwrap_or_default()
+        };
         cpu_list(fs::read_to_string(ONLINE)).unwrap_or_else(own)
     }
 
@@ -433,63 +383,92 @@ impl Host for LinuxHost {
         self.online_in_cpuset(&cgroup.path)
     }
 
-    fn nice_reach(&mut self, id: Identity) -> Option<String> {
-        let read = |name: &str| self.procfs.read(&format!("{}/{name}", id.pid));
-        let groups = String::from_utf8(read("cgroup")?).ok()?;
-        let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-        if path != "/" && fs::exists(format!("{}{path}/cpu.weight", self.cgroup_mount().display())).unwrap_or(false) {
-            return Some(format!(
-                "its cgroup {path} has a share of the processors of its own (cpu.weight): nice counts only among the \
-                 processes in it"
-            ));
-        }
-        autogroup_is_on(&self.procfs.root).then_some(())?;
-        read("autogroup")?;
-        let session = self.process(id.pid)?.session;
-        Some(format!(
-            "kernel.sched_autogroup_enabled is 1: nice counts only among the processes of its session {session} (sched(7))"
-        ))
+    fn reach(&mut self, id: Identity, knob: Knob) -> Reach {
+        let thread = Thread {
+            tid: id.pid,
+            start_ticks: id.start_ticks,
+        };
+        knob.reach(&mut LinuxThread { host: self, id, thread })
     }
 
     fn may_signal(&self) -> Result<(), &'static str> {
-        self.trials.signal
+        self.privileges.signal
     }
 
     fn may_undo(&self, knob: Knob) -> Result<(), &'static str> {
         match knob {
-            // A filter of system calls may forbid what the capability allows.
-            Knob::Nice => self.trials.nice.and(self.trials.need(CAP_SYS_NICE, "CAP_SYS_NICE")),
-            Knob::Sched => self.trials.need(CAP_SYS_NICE, "CAP_SYS_NICE"),
-            Knob::OomScoreAdj => self.trials.need(CAP_SYS_RESOURCE, "CAP_SYS_RESOURCE"),
-            // Stopping and continuing are signals.
-            Knob::Freeze => self.may_signal(),
-            Knob::Affinity | Knob::Ionice => Ok(()),
             Knob::Cgroup(_) | Knob::Io(..) => self.may_change_cgroups(),
+            knob => knob.may_undo(&self.privileges),
         }
     }
 
     fn may_reach_others(&self, knob: Option<Knob>) -> Result<(), &'static str> {
         match knob {
-            None | Some(Knob::Freeze) => self.trials.others_signal,
-            Some(Knob::OomScoreAdj) => self.trials.others_oom_score_adj,
-            Some(Knob::Cgroup(_) | Knob::Io(..)) => Ok(()),
-            Some(_) => self.trials.need(CAP_SYS_NICE, "CAP_SYS_NICE"),
+            Some(knob) => knob.may_reach_others(&self.privileges),
+            None => self.privileges.others_signal,
         }
     }
 
     fn may_identify_others(&self) -> Result<(), &'static str> {
-        self.trials.others_exe
+        self.privileges.others_exe
     }
 
     fn is_own(&self, process: Identity) -> bool {
-        trial::is_own(&self.procfs.root, process.pid)
+        privileges::is_own(&self.procfs.root, process.pid)
     }
 }
 
-/// Whether the scheduler puts each session into a group of its own, in which alone nice values count (sched(7)).
-pub fn autogroup_is_on(procfs: &Path) -> bool {
-    let setting = fs::read_to_string(procfs.join("sys/kernel/sched_autogroup_enabled"));
-    setting.is_ok_and(|text| text.trim() == "1")
+/// One thread, as a knob reaches it.
+struct LinuxThread<'h> {
+    host: &'h mut LinuxHost,
+    id: Identity,
+    thread: Thread,
+}
+
+impl Access for LinuxThread<'_> {
+    fn pid(&self) -> i32 {
+        self.id.pid
+    }
+
+    fn tid(&self) -> i32 {
+        self.thread.tid
+    }
+
+    fn process(&mut self) -> Result<Process, HostError> {
+        self.host.verify(self.id)
+    }
+
+    fn read(&mut self, name: &str) -> io::Result<String> {
+        fs::read_to_string(self.host.procfs.root.join(format!("{}/{name}", self.id.pid)))
+    }
+
+    fn write(&mut self, name: &'static str, missing: &'static str, text: &str) -> Result<(), HostError> {
+        let pid = self.id.pid;
+        let failed = |error| HostError::of_call(name, missing, pid, error);
+        // The open file belongs to the process it was opened for; a write after its death fails.
+        let path = self.host.procfs.root.join(format!("{pid}/{name}"));
+        let mut file = fs::OpenOptions::new().write(true).open(path).map_err(failed)?;
+        self.process()?;
+        file.write_all(text.as_bytes()).map_err(failed)
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<(), HostError> {
+        self.host.signal(self.id, signal)
+    }
+
+    fn sysctl(&mut self, name: &str) -> Option<String> {
+        sysctl(&self.host.procfs.root, name)
+    }
+
+    fn has_cgroup_file(&mut self, cgroup: &str, file: &str) -> bool {
+        let folder = self.host.cgroup_mount().join(cgroup.trim_start_matches('/'));
+        fs::exists(folder.join(file)).unwrap_or(false)
+    }
+}
+
+/// A setting of the kernel by its path below `/proc/sys`; `None` where the kernel does not have it.
+pub fn sysctl(procfs: &Path, name: &str) -> Option<String> {
+    fs::read_to_string(procfs.join("sys").join(name)).ok()
 }
 
 fn cpu_list(text: io::Result<String>) -> Option<BTreeSet<u32>> {
@@ -506,27 +485,6 @@ pub fn boot_time() -> Duration {
     Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec as u32)
 }
 
-fn refused(what: &'static str, pid: i32, source: io::Error) -> HostError {
-    match source.raw_os_error() {
-        Some(libc::ESRCH | libc::ENOENT) => HostError::Gone { pid },
-        Some(libc::EPERM | libc::EACCES) => HostError::Denied {
-            what,
-            pid,
-            missing: capability_for(what),
-        },
-        _ => HostError::Failed { what, pid, source },
-    }
-}
-
-fn capability_for(what: &str) -> &'static str {
-    match what {
-        "pidfd_send_signal" => "CAP_KILL",
-        "oom_score_adj" => "CAP_SYS_RESOURCE",
-        "listing threads" => "CAP_SYS_PTRACE",
-        _ => "CAP_SYS_NICE",
-    }
-}
-
 /// Frees the memory of a process that SIGKILL is on its way to, from this thread, for its own may hang in the kernel.
 /// For any other process the kernel refuses; older kernels than 5.15 do not know the call, and need no help.
 fn release_memory(pidfd: &OwnedFd) {
@@ -535,96 +493,10 @@ fn release_memory(pidfd: &OwnedFd) {
     unsafe { libc::syscall(libc::SYS_process_mrelease, pidfd.as_raw_fd(), 0) };
 }
 
-fn affinity(tid: i32) -> io::Result<CpuSet> {
-    let set = rustix::thread::sched_getaffinity(Pid::from_raw(tid))?;
-    let cpus = (0..rustix::thread::CpuSet::MAX_CPU)
-        .filter(|&cpu| set.is_set(cpu))
-        .map(|cpu| cpu as u32);
-    Ok(cpus.collect())
-}
-
-fn set_affinity(tid: i32, cpus: &CpuSet) -> io::Result<()> {
-    let mut set = rustix::thread::CpuSet::new();
-    let known = |cpu: &u32| (*cpu as usize) < rustix::thread::CpuSet::MAX_CPU;
-    for cpu in cpus.iter().take_while(known) {
-        set.set(cpu as usize);
-    }
-    Ok(rustix::thread::sched_setaffinity(Pid::from_raw(tid), &set)?)
-}
-
-/// ioprio_set(2): class in the bits from 13 up, level below.
-const IOPRIO_CLASS_SHIFT: u32 = 13;
-const IOPRIO_WHO_PROCESS: libc::c_int = 1;
-
-fn io_priority(tid: i32) -> io::Result<IoPriority> {
-    // SAFETY: takes two integers, touches no memory of ours.
-    let answer = unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid) };
-    if answer < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let level = (answer & 7) as u8;
-    Ok(match answer >> IOPRIO_CLASS_SHIFT {
-        1 => IoPriority::RealTime(level),
-        2 => IoPriority::BestEffort(level),
-        3 => IoPriority::Idle,
-        _ => IoPriority::None,
-    })
-}
-
-fn set_io_priority(tid: i32, priority: IoPriority) -> io::Result<()> {
-    let (class, level) = match priority {
-        IoPriority::None => (0, 0),
-        IoPriority::RealTime(level) => (1, level),
-        IoPriority::BestEffort(level) => (2, level),
-        IoPriority::Idle => (3, 0),
-    };
-    let number = (class << IOPRIO_CLASS_SHIFT) | libc::c_int::from(level);
-    // SAFETY: takes three integers, touches no memory of ours.
-    let answer = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, tid, number) };
-    if answer < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
-}
-
-fn policy(tid: i32) -> io::Result<Policy> {
-    // SAFETY: takes an integer, touches no memory of ours.
-    let answer = unsafe { libc::sched_getscheduler(tid) };
-    if answer < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(match answer & !libc::SCHED_RESET_ON_FORK {
-        libc::SCHED_OTHER => Policy::Other,
-        libc::SCHED_BATCH => Policy::Batch,
-        libc::SCHED_IDLE => Policy::Idle,
-        _ => Policy::RealTime,
-    })
-}
-
-fn set_policy(tid: i32, policy: Policy) -> io::Result<()> {
-    let number = match policy {
-        Policy::Other => libc::SCHED_OTHER,
-        Policy::Batch => libc::SCHED_BATCH,
-        Policy::Idle => libc::SCHED_IDLE,
-        Policy::RealTime => return Err(io::ErrorKind::InvalidInput.into()),
-    };
-    // SAFETY: reads the flag of the thread, then a struct of ours that lives through the call.
-    let answer = unsafe {
-        let reset_on_fork = libc::sched_getscheduler(tid).max(0) & libc::SCHED_RESET_ON_FORK;
-        let parameters = libc::sched_param { sched_priority: 0 };
-        libc::sched_setscheduler(tid, number | reset_on_fork, &parameters)
-    };
-    if answer < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::knob::{IoPriority, Policy};
     use std::process::{Child, Command};
     use std::sync::mpsc;
 
@@ -685,7 +557,10 @@ mod tests {
         write("7/stat", "7 (x) S 1 7 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 70 0 0\n");
         let mut host = LinuxHost::new(Procfs::open(root).unwrap(), Arc::new(|_| ()));
         let id = host.process(7).unwrap().identity;
-        host.nice_reach(id)
+        match host.reach(id, Knob::Nice) {
+            Reach::Limited(why) => Some(why),
+            _ => None,
+        }
     }
 
     #[test]

@@ -7,26 +7,24 @@ pub mod jobs;
 pub mod fake;
 #[cfg(test)]
 pub mod fault;
-pub mod knob;
-pub mod limit;
 mod limits;
 pub mod linux;
 mod pageout;
 pub mod self_priority;
 mod suspension;
 mod systemd;
-mod trial;
 pub mod unit;
 
+pub use crate::knob::{HostError, Knob, Reach, Value};
+pub use crate::process::Thread;
 pub use cgroup::CgroupError;
 pub use job::{Job, Report};
 pub use jobs::JobRunner;
-pub use knob::{Knob, Value};
-use limit::Device;
 pub use linux::LinuxHost;
 pub use suspension::Suspension;
 pub use unit::UnitState;
 
+use crate::knob::limit::{CgroupFile, Device, Setting};
 use crate::process::selector::SelectorMatch;
 use crate::process::{Cgroup, Identity, Process, ProcessFields, Selector};
 use jiff::Timestamp;
@@ -43,33 +41,6 @@ pub struct Moment {
     pub boot: Duration,
     /// The wall clock, for display and for times from Alertmanager. It may be stepped.
     pub wall: Timestamp,
-}
-
-/// A thread, because most knobs belong to threads in Linux. The start time is needed because thread ids are reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Thread {
-    pub tid: i32,
-    pub start_ticks: u64,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum HostError {
-    #[error("process {pid} is gone")]
-    Gone { pid: i32 },
-    #[error("pid {pid} belongs to another process by now")]
-    ChangedIdentity { pid: i32 },
-    #[error("{what} of {pid}: not permitted ({missing} is needed)")]
-    Denied {
-        what: &'static str,
-        pid: i32,
-        missing: &'static str,
-    },
-    #[error("{what} of {pid}: {source}")]
-    Failed {
-        what: &'static str,
-        pid: i32,
-        source: io::Error,
-    },
 }
 
 /// The value of a cgroup's knob, and the record of systemd if a unit owns the cgroup.
@@ -217,7 +188,7 @@ pub trait Host {
     }
 
     /// The value that a unit's record gives to a file of its next cgroup, if known.
-    fn recorded(&self, file: limit::CgroupFile, unit: &UnitState) -> Option<limit::Setting> {
+    fn recorded(&self, file: CgroupFile, unit: &UnitState) -> Option<Setting> {
         unit::recorded(file, unit)
     }
 
@@ -294,9 +265,9 @@ pub trait Host {
         self.online_cpus()
     }
 
-    /// The reason why the nice value of a process has little effect, if there is one.
-    fn nice_reach(&mut self, _process: Identity) -> Option<String> {
-        None
+    /// How much effect a knob has on a process.
+    fn reach(&mut self, _process: Identity, _knob: Knob) -> Reach {
+        Reach::Full
     }
 
     /// Whether signals can be sent to exactly one process.

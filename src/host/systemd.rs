@@ -7,8 +7,8 @@
 //! administrator's overrides in `/etc`.
 
 use super::LimitState;
-use super::limit::{Device, Setting};
-use super::unit::{self, Property, UnitState};
+use super::unit::{self, UnitState};
+use crate::knob::limit::{Device, Property, Setting};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -369,7 +369,8 @@ impl Systemd {
 /// The properties for a setting, with devices under their names on this host.
 fn wanted(setting: &Setting) -> Vec<(String, Property)> {
     let named = |(number, limit): (String, u64)| (device_path(&number).unwrap_or(number), limit);
-    unit::properties(setting)
+    setting
+        .properties()
         .into_iter()
         .map(|(name, property)| match property {
             Property::Devices(devices) => (

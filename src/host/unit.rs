@@ -1,18 +1,11 @@
 //! The former properties of a systemd unit, and the mapping between properties and cgroup files. Data and pure
 //! functions; `systemd` is the client.
 
-use super::limit::{
-    Bandwidth, CgroupFile, DEFAULT_PERIOD_MICROS, Device, IoKind, Limit, MAX_PAGE_BYTES, MIN_PERIOD_MICROS, Setting,
-};
+use crate::knob::limit::property::INFINITY;
+use crate::knob::limit::{CgroupFile, Device, MAX_PAGE_BYTES, Property, Setting};
 use serde::{Deserialize, Serialize};
 
-/// systemd's number for no limit and for an unset property (CGROUP_LIMIT_MAX, CGROUP_WEIGHT_INVALID, USEC_INFINITY).
-const INFINITY: u64 = u64::MAX;
-
-/// The weight of a unit whose weight was never set.
-const DEFAULT_WEIGHT: u32 = 100;
-
-/// The properties of a unit before evenkeel changed them.
+/// A unit as it was before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitState {
     /// Such as `render.service`.
@@ -21,48 +14,6 @@ pub struct UnitState {
     pub properties: Vec<(String, Property)>,
     /// Properties that another program had set at runtime, with effect. evenkeel must not remove their drop-ins.
     pub at_runtime: Vec<String>,
-}
-
-/// The value of a property of org.freedesktop.systemd1(5).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Property {
-    /// Type `t`.
-    Number(u64),
-    /// Type `a(st)`: the path of a device and its limit.
-    Devices(Vec<(String, u64)>),
-}
-
-impl Property {
-    /// Whether two lists have the same entries, in any order.
-    fn has_same_devices(&self, other: &Property) -> bool {
-        let (Property::Devices(ours), Property::Devices(theirs)) = (self, other) else {
-            return self == other;
-        };
-        ours.len() == theirs.len() && ours.iter().all(|entry| theirs.contains(entry))
-    }
-
-    /// The limits of one device in a list, under any path of the device.
-    pub fn limits_of(&self, device: Device, number: impl Fn(&str) -> Option<Device>) -> Vec<u64> {
-        let Property::Devices(entries) = self else {
-            return Vec::new();
-        };
-        let of_device = entries.iter().filter(|(path, _)| number(path) == Some(device));
-        of_device.map(|(_, limit)| *limit).collect()
-    }
-
-    /// This list with the entries of one device from `other`. Returns `other` if one of the two is no list.
-    pub fn with_device(&self, device: Device, other: &Property, number: impl Fn(&str) -> Option<Device>) -> Property {
-        let (Property::Devices(ours), Property::Devices(theirs)) = (self, other) else {
-            return other.clone();
-        };
-        let is_it = |(path, _): &&(String, u64)| number(path) == Some(device);
-        if ours.iter().filter(is_it).eq(theirs.iter().filter(is_it)) {
-            return self.clone();
-        }
-        let others = ours.iter().filter(|entry| !is_it(entry));
-        Property::Devices(others.chain(theirs.iter().filter(is_it)).cloned().collect())
-    }
 }
 
 impl UnitState {
@@ -114,33 +65,7 @@ pub fn number_in(path: &str) -> Option<Device> {
     path.rsplit('/').next()?.parse().ok()
 }
 
-/// The properties behind a cgroup file.
-pub fn names(file: CgroupFile) -> &'static [&'static str] {
-    match file {
-        CgroupFile::CpuMax => &["CPUQuotaPerSecUSec", "CPUQuotaPeriodUSec"],
-        CgroupFile::CpuWeight => &["CPUWeight"],
-        CgroupFile::MemoryHigh => &["MemoryHigh"],
-        CgroupFile::MemoryMax => &["MemoryMax"],
-        CgroupFile::MemorySwapMax => &["MemorySwapMax"],
-        CgroupFile::IoMax => &[
-            "IOReadBandwidthMax",
-            "IOWriteBandwidthMax",
-            "IOReadIOPSMax",
-            "IOWriteIOPSMax",
-        ],
-        CgroupFile::IoWeight => &["IOWeight"],
-        CgroupFile::PidsMax => &["TasksMax"],
-    }
-}
-
-/// The property behind one kind of limit in `io.max`.
-pub fn name_of(kind: IoKind) -> &'static &'static str {
-    let names = names(CgroupFile::IoMax);
-    let index = IoKind::ALL.iter().position(|known| *known == kind).unwrap_or_default();
-    &names[index]
-}
-
-/// The name of the drop-in that systemd writes for a property.
+/// The name of the drop-in that systemd makes for a property.
 pub fn drop_in_name(property: &str) -> String {
     format!("50-{}.conf", in_unit_files(property))
 }
@@ -169,24 +94,7 @@ pub fn drop_in_folders(unit: &str) -> Vec<String> {
     folders
 }
 
-/// A setting after systemd has reloaded its own drop-in: a quota is rounded to whole per cents of a processor.
-pub fn kept(setting: &Setting) -> Setting {
-    let Setting::CpuMax(Bandwidth {
-        quota_micros: Some(quota),
-        period_micros,
-    }) = setting
-    else {
-        return setting.clone();
-    };
-    let percent = (quota.saturating_mul(100) / period_micros).max(1);
-    let quota = percent.saturating_mul(*period_micros).div_ceil(100);
-    Setting::CpuMax(Bandwidth {
-        quota_micros: Some(quota.max(MIN_PERIOD_MICROS)),
-        period_micros: *period_micros,
-    })
-}
-
-/// The value that a drop-in written by systemd assigns to a property; `None` if it assigns nothing or another property.
+/// What a drop-in that systemd wrote assigns to a property; `None` where it assigns nothing, or something else.
 pub fn assigned(property: &str, text: &str) -> Option<Property> {
     let mut found = None;
     for (key, value) in assignments(text) {
@@ -257,85 +165,13 @@ pub fn interface(unit: &str) -> Option<String> {
     })
 }
 
-/// The properties to set so that systemd writes this setting into the cgroup file.
-pub fn properties(setting: &Setting) -> Vec<(&'static str, Property)> {
-    let file = setting.file();
-    let numbers: Vec<u64> = match setting {
-        Setting::CpuMax(bandwidth) => per_second(*bandwidth),
-        Setting::CpuWeight(weight) | Setting::IoWeight(weight) => vec![u64::from(*weight)],
-        Setting::MemoryHigh(limit)
-        | Setting::MemoryMax(limit)
-        | Setting::MemorySwapMax(limit)
-        | Setting::PidsMax(limit) => vec![limit.0.unwrap_or(INFINITY)],
-        Setting::IoLimit(limit) => {
-            let path = format!("/dev/block/{}", limit.device);
-            let entries = limit.limit.0.map(|most| (path, most)).into_iter().collect();
-            return vec![(*name_of(limit.kind), Property::Devices(entries))];
-        }
-        Setting::IoMax(limits) => {
-            let devices = |kind: IoKind| {
-                let limited = limits.0.iter().filter(move |((_, of), _)| *of == kind);
-                Property::Devices(
-                    limited
-                        .map(|((device, _), limit)| (format!("/dev/block/{device}"), *limit))
-                        .collect(),
-                )
-            };
-            return names(file).iter().copied().zip(IoKind::ALL.map(devices)).collect();
-        }
-    };
-    names(file)
-        .iter()
-        .copied()
-        .zip(numbers.into_iter().map(Property::Number))
-        .collect()
-}
-
-/// The value that systemd writes into a file of the unit's next cgroup. `None` for I/O limits, which name devices by
-/// path.
+/// What systemd writes into a file of the unit's next cgroup. `None` for I/O limits, which name devices by paths.
 pub fn recorded(file: CgroupFile, state: &UnitState) -> Option<Setting> {
-    let mut numbers = state.properties.iter().map(|(_, property)| match property {
+    let numbers = state.properties.iter().map(|(_, property)| match property {
         Property::Number(number) => Some(*number),
         Property::Devices(_) => None,
     });
-    let first = numbers.next()??;
-    let set = (first != INFINITY).then_some(first);
-    Some(match file {
-        CgroupFile::CpuMax => {
-            let period = numbers.next()??;
-            let period_micros = if period == INFINITY {
-                DEFAULT_PERIOD_MICROS
-            } else {
-                period
-            };
-            let quota = |per_second: u64| (u128::from(per_second) * u128::from(period_micros) / 1_000_000) as u64;
-            Setting::CpuMax(Bandwidth {
-                quota_micros: set.map(|set| quota(set).max(MIN_PERIOD_MICROS)),
-                period_micros,
-            })
-        }
-        CgroupFile::CpuWeight => Setting::CpuWeight(set.map_or(Some(DEFAULT_WEIGHT), |set| set.try_into().ok())?),
-        CgroupFile::IoWeight => Setting::IoWeight(set.map_or(Some(DEFAULT_WEIGHT), |set| set.try_into().ok())?),
-        CgroupFile::MemoryHigh => Setting::MemoryHigh(Limit(set)),
-        CgroupFile::MemoryMax => Setting::MemoryMax(Limit(set)),
-        CgroupFile::MemorySwapMax => Setting::MemorySwapMax(Limit(set)),
-        CgroupFile::PidsMax => Setting::PidsMax(Limit(set)),
-        CgroupFile::IoMax => return None,
-    })
-}
-
-fn per_second(bandwidth: Bandwidth) -> Vec<u64> {
-    let Bandwidth {
-        quota_micros,
-        period_micros,
-    } = bandwidth;
-    let per_second = |quota: u64| (u128::from(quota) * 1_000_000 / u128::from(period_micros)) as u64;
-    let period = if period_micros == DEFAULT_PERIOD_MICROS {
-        INFINITY
-    } else {
-        period_micros
-    };
-    vec![quota_micros.map_or(INFINITY, per_second), period]
+    file.recorded(&numbers.collect::<Option<Vec<u64>>>()?)
 }
 
 #[cfg(test)]
@@ -344,7 +180,7 @@ mod tests {
 
     fn check(file: CgroupFile, text: &str, expected: &[(&str, Property)]) {
         let setting = Setting::parse(file, text).unwrap();
-        assert_eq!(properties(&setting), expected, "{text}");
+        assert_eq!(setting.properties(), expected, "{text}");
     }
 
     #[test]
@@ -425,7 +261,7 @@ mod tests {
             let owned = |(name, property): (&str, Property)| (name.to_owned(), property);
             let state = UnitState {
                 unit: "shop.service".into(),
-                properties: properties(&setting).into_iter().map(owned).collect(),
+                properties: setting.properties().into_iter().map(owned).collect(),
                 at_runtime: vec![],
             };
             assert_eq!(recorded(file, &state), Some(setting), "{text}");
@@ -463,7 +299,7 @@ mod tests {
             ("max 100000", "max 100000"),
         ] {
             let setting = Setting::parse(CgroupFile::CpuMax, set).unwrap();
-            assert_eq!(kept(&setting).to_string(), expected, "{set}");
+            assert_eq!(setting.kept_in_drop_in().to_string(), expected, "{set}");
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::episode::EpisodeKey;
 use super::job::{Allocation, Command, RetryState};
-use crate::host::limit::{IoLimit, IoLimits, Setting};
 use crate::host::{Thread, UnitState, Value};
+use crate::knob::limit::{IoLimit, IoLimits, Setting};
 use crate::process::Target;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;

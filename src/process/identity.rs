@@ -19,6 +19,13 @@ pub struct Identity {
     pub start_ticks: u64,
 }
 
+/// A thread, which is where Linux keeps most knobs. Thread ids are handed out again, hence the start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Thread {
+    pub tid: i32,
+    pub start_ticks: u64,
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not a boot id (32 hexadecimal digits with dashes)")]
 pub struct NotABootId(String);

@@ -17,7 +17,7 @@ pub mod target;
 
 pub use candidate::Candidate;
 pub use cgroup::{Cgroup, Members};
-pub use identity::{BootId, Identity};
+pub use identity::{BootId, Identity, Thread};
 pub use selector::Selector;
 pub use table::{Details, Process, ProcessFields, Usage};
 pub use target::{CgroupIdentity, Target};

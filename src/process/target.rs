@@ -47,6 +47,28 @@ impl Target {
     }
 }
 
+/// What a step can be done to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Targets {
+    Processes,
+    Cgroups,
+    ProcessesOrCgroups,
+    Host,
+    All,
+}
+
+impl Targets {
+    pub fn includes(self, target: Target) -> bool {
+        match self {
+            Targets::Processes => matches!(target, Target::Process(_)),
+            Targets::Cgroups => matches!(target, Target::Cgroup(_)),
+            Targets::ProcessesOrCgroups => target != Target::Host,
+            Targets::Host => target == Target::Host,
+            Targets::All => true,
+        }
+    }
+}
+
 impl From<Identity> for Target {
     fn from(process: Identity) -> Target {
         Target::Process(process)

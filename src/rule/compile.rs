@@ -2,7 +2,7 @@
 
 use super::candidate::{Candidate, Setting};
 use super::context::Context;
-use super::file::{Action, RuleFile, WrittenRule, WrittenStep};
+use super::file::{RuleFile, WrittenRule, WrittenStep};
 use super::ladder::compile_ladder;
 use super::lint;
 use super::narrow::why_too_wide;
@@ -11,13 +11,13 @@ use super::ruleset::{
     TargetSelector,
 };
 use super::select::warn_of_anchors;
-use super::step::Step;
 use super::target_selector::compile_aim;
 use crate::alert::Labels;
 use crate::alert::matcher::{Matcher, Op};
 use crate::diagnostic::{Diagnostic, Findings, Severity, suggest};
 use crate::process::Target;
 use crate::process::protection::BUILT_IN;
+use crate::step::Step;
 use crate::template::is_label_name;
 use crate::yaml::Text;
 use std::collections::BTreeSet;
@@ -121,10 +121,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
         );
     }
     if let Some(ladder) = written.whole_ladder
-        && written
-            .actions
-            .iter()
-            .all(|step| matches!(step.action, Action::Wait(_)))
+        && written.actions.iter().all(WrittenStep::is_wait)
     {
         findings.error(
             ladder,
@@ -150,8 +147,8 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
         .actions
         .iter()
         .map(|step| {
-            if let Step::Wait(time) = step {
-                *time
+            if let Step::Wait(wait) = step {
+                wait.0
             } else {
                 Duration::ZERO
             }
@@ -200,7 +197,7 @@ fn warn_of_idle_select(written: &WrittenRule, actions: &[Step], findings: &mut F
     if let Some(select) = &written.select
         && is_whole
         && actions.iter().all(is_for_host)
-        && !actions.iter().all(|step| matches!(step, Step::Wait(_)))
+        && !actions.iter().all(Step::is_wait)
     {
         let help = "remove it: these steps apply to the host as a whole";
         findings.warning(select.span, "`select`, but no step applies to processes", help);

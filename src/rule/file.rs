@@ -1,10 +1,10 @@
 //! The rule file as written: its keys, and structs that know the place of each value. `compile` checks what the
 //! values mean.
 
-use super::job::{ALLOCATE, Allocate, EXEC, Exec, read_allocate, read_exec};
 use crate::diagnostic::{Findings, SourceText, Span, Spanned};
-use crate::host::limit::CgroupFile;
+use crate::process::target::Targets;
 use crate::schema::{Kind, Object, optional, required};
+use crate::step::{self, ReadStep, STEP, wait};
 use crate::yaml::{self, Content, Fields, Node, Text};
 use std::time::Duration;
 
@@ -171,149 +171,6 @@ pub static SELECT: Object = Object {
     one_of: false,
 };
 
-pub static STEP: Object = Object {
-    title: "a step",
-    keys: &[
-        optional("nice", Kind::Integer(-20, 19), "Nice value of every thread. Reverted."),
-        optional(
-            "ionice",
-            Kind::Text,
-            "I/O priority of every thread: idle, or best-effort/0 to best-effort/7. Reverted.",
-        ),
-        optional(
-            "affinity",
-            Kind::Text,
-            "Processors: a list such as \"0-1\", all, or relative to the current set, +2 or -50%. Reverted.",
-        ),
-        optional(
-            "sched",
-            Kind::Choice(&["batch", "idle", "other"]),
-            "Scheduling policy of every thread. Reverted.",
-        ),
-        optional(
-            "oom_score_adj",
-            Kind::Integer(-1000, 1000),
-            "Adjusts the kernel's choice of OOM victims. Reverted.",
-        ),
-        optional(
-            "freeze",
-            Kind::Flag,
-            "Stop the process, or everything in the cgroup. Reverted by letting it continue.",
-        ),
-        optional(
-            "cgroup",
-            Kind::Object(&LIMITS),
-            "Limits of the cgroup. Each one is applied and reverted separately.",
-        ),
-        optional(
-            "reclaim",
-            Kind::TextOr(&RECLAIM),
-            "Make the kernel reclaim this much memory from the process or the cgroup.",
-        ),
-        optional(
-            "kill",
-            Kind::Flag,
-            "Kill every process in the cgroup at once (cgroup.kill). Irreversible.",
-        ),
-        optional(
-            "signal",
-            Kind::TextOr(&SIGNAL),
-            "A signal by name. SIGTERM, SIGKILL, SIGINT, SIGQUIT and SIGABRT are irreversible; others are \
-             notifications.",
-        ),
-        optional(
-            "allocate",
-            Kind::Object(&ALLOCATE),
-            "Request a resource from an allocator, once per episode. Released on revert.",
-        ),
-        optional(
-            "exec",
-            Kind::ListOr(&EXEC),
-            "Run a command, once per episode. Irreversible unless it has an `undo`. Requires `allow_exec: true` in \
-             the configuration.",
-        ),
-        optional(
-            "wait",
-            Kind::Duration,
-            "Delay. Later steps run only if the alert still fires and the process still matches the selector.",
-        ),
-    ],
-    one_of: true,
-};
-
-/// The files of a cgroup, by their names.
-pub static LIMITS: Object = Object {
-    title: "the limits of a cgroup",
-    keys: &[
-        optional(
-            "cpu.max",
-            Kind::Text,
-            "Processor time: \"50000 100000\" (microseconds in each period), max, 50% (of one processor), or relative \
-             to the current limit, +2, +100%, -50%.",
-        ),
-        optional(
-            "cpu.weight",
-            Kind::Text,
-            "Share of processor time under contention: 1 to 10000. The kernel's default is 100.",
-        ),
-        optional(
-            "memory.high",
-            Kind::Text,
-            "Memory above which the kernel throttles the cgroup and reclaims its pages: 1GiB, max, 50% (of the host), \
-             or relative to the current limit, +512MiB, +100%, -50%.",
-        ),
-        optional(
-            "memory.max",
-            Kind::Text,
-            "Hard memory limit, in the format of memory.high. Refused below the current use, because the kernel would \
-             kill processes.",
-        ),
-        optional("memory.swap.max", Kind::Text, "Hard swap limit: a size, 0, or max."),
-        optional(
-            "io.max",
-            Kind::Text,
-            "I/O of a device per second: \"/dev/sda rbps=10MiB wbps=max riops=100 wiops=100\".",
-        ),
-        optional(
-            "io.weight",
-            Kind::Text,
-            "Share of a device's I/O under contention: 1 to 10000. The kernel's default is 100.",
-        ),
-        optional(
-            "pids.max",
-            Kind::Text,
-            "Maximum number of processes and threads, or max.",
-        ),
-    ],
-    one_of: false,
-};
-
-pub static RECLAIM: Object = Object {
-    title: "a reclaim of a named cgroup",
-    keys: &[
-        required("size", Kind::Size, "Amount of memory."),
-        required(
-            "cgroup",
-            Kind::Text,
-            "Literal path of the cgroup. For rules without `select`.",
-        ),
-    ],
-    one_of: false,
-};
-
-pub static SIGNAL: Object = Object {
-    title: "a signal that is undone",
-    keys: &[
-        required("send", Kind::Text, "The signal to send, by name."),
-        required(
-            "undo",
-            Kind::Text,
-            "The signal that reverts it when the alert resolves.",
-        ),
-    ],
-    one_of: false,
-};
-
 /// The rules of one file, and the findings so far.
 #[derive(Debug)]
 pub struct RuleFile<'s> {
@@ -366,32 +223,17 @@ pub(super) enum Written {
 
 #[derive(Debug)]
 pub(super) struct WrittenStep {
+    /// The place of its key.
     pub span: Span,
-    pub action: Action,
+    pub key: &'static str,
+    pub targets: Targets,
+    pub read: ReadStep,
 }
 
-#[derive(Debug)]
-pub(super) enum Action {
-    Nice(i32),
-    Ionice(Text),
-    Affinity(Text),
-    Sched(&'static str),
-    OomScoreAdj(i32),
-    Freeze(Spanned<bool>),
-    Cgroup(Vec<(CgroupFile, Text)>),
-    Reclaim(WrittenReclaim),
-    Kill(Spanned<bool>),
-    Signal { send: Text, undo: Option<Text> },
-    Wait(Duration),
-    Allocate(Box<Allocate>),
-    Exec(Box<Exec>),
-}
-
-#[derive(Debug)]
-pub(super) struct WrittenReclaim {
-    pub bytes: u64,
-    /// In a rule without `select`.
-    pub cgroup: Option<Text>,
+impl WrittenStep {
+    pub fn is_wait(&self) -> bool {
+        self.key == wait::KEYS[0].name
+    }
 }
 
 /// Reads a rule file.
@@ -545,82 +387,12 @@ pub fn read_select(node: &Node, findings: &mut Findings) -> Option<WrittenSelect
 }
 
 fn read_step(node: &Node, findings: &mut Findings) -> Option<WrittenStep> {
-    if let Content::Mapping(entries) = &node.content
-        && let [entry] = entries.as_slice()
-        && entry.key == "kill"
-        && let Content::Scalar { text, .. } = &entry.value.content
-        && !matches!(text.as_str(), "true" | "false")
-    {
-        let message = format!("`kill` must be {}, found `{text}`", Kind::Flag);
-        let help =
-            "it kills whole cgroups; for processes write `signal: SIGTERM`, or `signal: SIGKILL` to kill them at once";
-        findings.error(entry.value.span, message, help);
-        return None;
-    }
     let fields = Fields::open(node, &STEP, findings)?;
     let (entry, key) = fields.known().next()?;
-    let small = |number: Spanned<i64>| i32::try_from(number.value).ok();
-    let action = match key {
-        "nice" => fields.integer(key, findings).and_then(small).map(Action::Nice),
-        "ionice" => fields.text(key, findings).map(Action::Ionice),
-        "affinity" => fields.text(key, findings).map(Action::Affinity),
-        "sched" => fields.choice(key, findings).map(|policy| Action::Sched(policy.value)),
-        "oom_score_adj" => fields.integer(key, findings).and_then(small).map(Action::OomScoreAdj),
-        "freeze" => fields.flag(key, findings).map(Action::Freeze),
-        "cgroup" => read_limits(&entry.value, findings).map(Action::Cgroup),
-        "reclaim" => read_reclaim(&entry.value, &fields, findings).map(Action::Reclaim),
-        "kill" => fields.flag(key, findings).map(Action::Kill),
-        "wait" => fields.duration(key, findings).map(|time| Action::Wait(time.value)),
-        "allocate" => read_allocate(&entry.value, findings).map(|step| Action::Allocate(Box::new(step))),
-        "exec" => read_exec(&entry.value, findings).map(|step| Action::Exec(Box::new(step))),
-        _ => read_signal(&entry.value, findings),
-    }?;
     Some(WrittenStep {
         span: entry.key_span,
-        action,
-    })
-}
-
-fn read_limits(node: &Node, findings: &mut Findings) -> Option<Vec<(CgroupFile, Text)>> {
-    let fields = Fields::open(node, &LIMITS, findings)?;
-    let is_empty = matches!(&node.content, Content::Mapping(entries) if entries.is_empty());
-    if is_empty {
-        findings.error(
-            node.span,
-            "`cgroup` sets nothing",
-            format!("give at least one of: {}", LIMITS.names().join(", ")),
-        );
-    }
-    let limits = fields.known().filter_map(|(_, key)| {
-        let file = CgroupFile::ALL.into_iter().find(|file| file.as_str() == key)?;
-        Some((file, fields.text(key, findings)?))
-    });
-    let limits: Vec<_> = limits.collect();
-    Some(limits).filter(|limits| !limits.is_empty())
-}
-
-fn read_reclaim(node: &Node, step: &Fields, findings: &mut Findings) -> Option<WrittenReclaim> {
-    if !matches!(node.content, Content::Mapping(_)) {
-        let bytes = step.size("reclaim", findings)?.value;
-        return Some(WrittenReclaim { bytes, cgroup: None });
-    }
-    let fields = Fields::open(node, &RECLAIM, findings)?;
-    let (size, cgroup) = (fields.size("size", findings), fields.text("cgroup", findings));
-    Some(WrittenReclaim {
-        bytes: size?.value,
-        cgroup: Some(cgroup?),
-    })
-}
-
-fn read_signal(node: &Node, findings: &mut Findings) -> Option<Action> {
-    if !matches!(node.content, Content::Mapping(_)) {
-        let send = node.text("signal", &Kind::TextOr(&SIGNAL), findings)?;
-        return Some(Action::Signal { send, undo: None });
-    }
-    let fields = Fields::open(node, &SIGNAL, findings)?;
-    let (send, undo) = (fields.text("send", findings), fields.text("undo", findings));
-    Some(Action::Signal {
-        send: send?,
-        undo: Some(undo?),
+        key,
+        targets: step::targets_of(key),
+        read: step::read(&fields, key, entry.key_span, findings)?,
     })
 }

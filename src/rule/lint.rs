@@ -5,14 +5,14 @@ use super::candidate::Candidate;
 use super::context::Context;
 use super::ruleset::{DEFAULT_HOLD, Rule};
 use super::select::{alternatives, pattern_of};
-use super::step::{Change, Step};
 use crate::alert::alert::FIRING_SET_INTERVAL;
 use crate::alert::matcher::{Matcher, Op};
 use crate::diagnostic::{Findings, nearest};
-use crate::host::knob::{Knob, Value};
+use crate::knob::{Change, Knob, Value};
 use crate::process::Selector;
 use crate::process::pattern::is_plain;
 use crate::process::selector::{Condition, Pattern};
+use crate::step::Step;
 use std::collections::BTreeMap;
 
 /// Checks each rule, and each pair of rules. `findings` are those of the files, by the candidates' number.
@@ -109,13 +109,8 @@ fn warn_of_unknown_alert(candidate: &Candidate, context: &Context, findings: &mu
 
 fn warn_of_short_hold(candidate: &Candidate, context: &Context, findings: &mut Findings) {
     let rule = &candidate.rule;
-    let is_lease = |step: &Step| match step {
-        Step::Set(_) | Step::Allocate(_) => true,
-        Step::Exec(exec) => exec.undo.is_some(),
-        Step::Signal(_) | Step::Reclaim(_) | Step::Kill | Step::Wait(_) => false,
-    };
     // A `hold` of 0s is an error already.
-    if !rule.actions.iter().any(is_lease) || rule.hold.is_zero() {
+    if !rule.actions.iter().any(Step::is_lease) || rule.hold.is_zero() {
         return;
     }
     let Some((reason, consequence)) = why_hold_is_short(rule, context) else {
@@ -165,7 +160,7 @@ fn warn_of_moot_limit(candidate: &Candidate, findings: &mut Findings) {
         return;
     };
     // Reversible steps apply to `limit` processes, regardless of the sender.
-    let ends_at_once = rule.actions.iter().find(|step| !matches!(step, Step::Wait(_)));
+    let ends_at_once = rule.actions.iter().find(|step| !step.is_wait());
     if rule.limit > 1 && ends_at_once.is_some_and(Step::is_final) {
         let message = format!(
             "`limit: {}` has no effect for alerts from Alertmanager: without `while` one process is killed per episode",

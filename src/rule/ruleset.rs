@@ -1,9 +1,9 @@
 //! A checked rule as data, and the set of all rules.
 
-use super::step::Step;
 use crate::alert::Labels;
 use crate::alert::matcher::Matcher;
 use crate::process::{Selector, Target};
+use crate::step::Step;
 use smol_str::SmolStr;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -109,7 +109,7 @@ impl Rule {
 
     /// Whether the rule has steps for such a target, except waits.
     pub fn has_steps_for(&self, target: Target) -> bool {
-        let is_its = |step: &Step| !matches!(step, Step::Wait(_)) && step.is_for(target);
+        let is_its = |step: &Step| !step.is_wait() && step.is_for(target);
         self.actions.iter().any(is_its)
     }
 
@@ -185,5 +185,47 @@ impl<'r> RuleIndex<'r> {
         let rules = self.rules;
         let candidates = places.into_iter().map(move |place| &rules[place]);
         candidates.filter(move |rule| rule.matches(labels))
+    }
+}
+
+/// A rule for tests in other modules: matches the alert of its name, selects processes named `burner`, and has steps
+/// written as `nice 5; wait 10; signal TERM`.
+#[cfg(test)]
+pub fn example(name: &str, ladder: &str) -> Rule {
+    use crate::host::Value;
+    use crate::process::selector::{Condition, Pattern};
+    use crate::step::wait::Wait;
+    use crate::step::{Change, Send};
+
+    let actions = ladder.split("; ").map(|step| {
+        let (word, value) = step.split_once(' ').expect("a word and a value");
+        match word {
+            "nice" => Step::Set(Change::To(Value::Nice(value.parse().expect("a number")))),
+            "freeze" => Step::Set(Change::To(Value::Freeze(true))),
+            "wait" => Step::Wait(Wait(Duration::from_secs(value.parse().expect("seconds")))),
+            "signal" => Step::Signal(Send {
+                signal: format!("SIG{value}").parse().expect("a signal"),
+                undo: None,
+            }),
+            other => panic!("no step {other:?} in test ladders"),
+        }
+    });
+    Rule {
+        name: name.into(),
+        matchers: vec![Matcher::parse(&format!("alertname={name:?}")).expect("a matcher")],
+        target_selector: TargetSelector::Processes(Selector {
+            conditions: vec![Condition::Name(Pattern::fixed("burner").expect("a pattern"))],
+        }),
+        order_by: OrderBy::default(),
+        limit: DEFAULT_LIMIT,
+        max_matches: DEFAULT_MAX_MATCHES,
+        condition: None,
+        actions: actions.collect(),
+        hold: DEFAULT_HOLD,
+        cooldown: DEFAULT_COOLDOWN,
+        any_host: false,
+        dry_run: false,
+        overrides: BTreeSet::new(),
+        without_ledger: false,
     }
 }

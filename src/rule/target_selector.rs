@@ -1,14 +1,14 @@
 //! The selector of a rule's targets: processes, cgroups, or the host.
 
 use super::context::Context;
-use super::file::{Action, WrittenRule, WrittenSelect, WrittenStep};
+use super::file::{WrittenRule, WrittenSelect, WrittenStep};
 use super::ruleset::TargetSelector;
 use super::select::{Scope, compile_select, names_cgroups, names_unit};
-use super::step::Step;
 use crate::diagnostic::{Findings, Spanned};
-use crate::host::Knob;
 use crate::process::Selector;
 use crate::process::selector::{Condition, Pattern};
+use crate::process::target::Targets;
+use crate::step::Step;
 use crate::yaml::Text;
 
 /// Whether processes, cgroups or the host are meant.
@@ -18,7 +18,11 @@ pub(super) fn compile_aim(
     context: &Context,
     findings: &mut Findings,
 ) -> TargetSelector {
-    let named: Vec<&Text> = written.actions.iter().filter_map(named_cgroup).collect();
+    let named: Vec<&Text> = written
+        .actions
+        .iter()
+        .filter_map(|step| step.read.cgroup.as_ref())
+        .collect();
     let Some(select) = &written.select else {
         return aim_at_named(&named, findings);
     };
@@ -30,11 +34,8 @@ pub(super) fn compile_aim(
             help,
         );
     }
-    let only = |wanted: Kind| {
-        let mut steps = written.actions.iter().zip(kinds(&written.actions));
-        steps.find(|(_, kind)| *kind == Some(wanted)).map(|(step, _)| step)
-    };
-    let (of_cgroups, of_processes) = (only(Kind::Cgroup), only(Kind::Process));
+    let only = |targets| written.actions.iter().find(|step| step.targets == targets);
+    let (of_cgroups, of_processes) = (only(Targets::Cgroups), only(Targets::Processes));
     if let (Some(cgroups), Some(processes)) = (of_cgroups, of_processes) {
         let later = if cgroups.span > processes.span {
             cgroups
@@ -65,41 +66,13 @@ pub(super) fn compile_aim(
     }
 }
 
-fn named_cgroup(step: &WrittenStep) -> Option<&Text> {
-    match &step.action {
-        Action::Reclaim(reclaim) => reclaim.cgroup.as_ref(),
-        _ => None,
-    }
-}
-
-/// What a step can be done to, where that is one thing only.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Process,
-    Cgroup,
-}
-
-fn kinds(steps: &[WrittenStep]) -> impl Iterator<Item = Option<Kind>> {
-    steps.iter().map(|step| match step.action {
-        Action::Cgroup(_) | Action::Kill(_) => Some(Kind::Cgroup),
-        Action::Nice(_)
-        | Action::Ionice(_)
-        | Action::Affinity(_)
-        | Action::Sched(_)
-        | Action::OomScoreAdj(_)
-        | Action::Signal { .. } => Some(Kind::Process),
-        _ => None,
-    })
-}
-
 /// Of steps that can be done to either: a unit is one thing, and memory is reclaimed where it is counted. To stop what is in
 /// a cgroup means its processes, one by one, unless `targets` says otherwise.
 fn means_cgroups(select: &WrittenSelect, actions: &[Step]) -> bool {
-    let reclaims = actions.iter().any(|step| matches!(step, Step::Reclaim(_)));
-    let freezes = actions
+    let mut of_either = actions
         .iter()
-        .any(|step| matches!(step, Step::Set(change) if change.knob() == Knob::Freeze));
-    names_cgroups(select) && (reclaims || (freezes && names_unit(select)))
+        .filter(|step| step.targets() == Targets::ProcessesOrCgroups);
+    names_cgroups(select) && of_either.any(|step| matches!(step, Step::Reclaim(_)) || names_unit(select))
 }
 
 fn contradict(

@@ -5,12 +5,14 @@ mod example;
 pub use example::example;
 
 use super::ruleset::{DEFAULT_COOLDOWN, DEFAULT_HOLD};
-use super::step::{AffinityChange, Change, Send};
 use super::*;
 use crate::diagnostic::{Diagnostic, Severity, SourceText};
-use crate::host::knob::{IoPriority, Policy, Value};
+use crate::knob::{IoPriority, Policy, Value};
 use crate::process::Selector;
 use crate::process::selector::{Condition, Pattern};
+use crate::step::signal::SIGNAL;
+use crate::step::wait::Wait;
+use crate::step::{AffinityChange, Change, STEP, Send};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -184,7 +186,7 @@ fn every_step_is_read() {
             set(Value::Freeze(true)),
             signal(Signal::SIGUSR1, None),
             signal(Signal::SIGUSR1, Some(Signal::SIGUSR2)),
-            Step::Wait(Duration::from_secs(10)),
+            Step::Wait(Wait(Duration::from_secs(10))),
             signal(Signal::SIGKILL, None),
         ]
     );
@@ -223,10 +225,13 @@ fn settings_know_their_place() {
 #[test]
 fn reference_tables_are_those_of_the_code() {
     let text = include_str!("../../docs/rules.md");
-    use super::job::{ALLOCATE, AUTHORIZATION, BASIC_AUTH, EXEC, RELEASE, TLS};
+    use crate::knob::limit::LIMITS;
+    use crate::step::allocate::{ALLOCATE, AUTHORIZATION, BASIC_AUTH, RELEASE, TLS};
+    use crate::step::exec::EXEC;
+    use crate::step::reclaim::RECLAIM;
     let host_wide = [&ALLOCATE, &RELEASE, &AUTHORIZATION, &BASIC_AUTH, &TLS, &EXEC];
-    let of_cgroups = [&file::LIMITS, &file::RECLAIM];
-    for object in [&file::RULE, &file::SELECT, &file::STEP, &file::SIGNAL]
+    let of_cgroups = [&LIMITS, &RECLAIM];
+    for object in [&file::RULE, &file::SELECT, &STEP, &SIGNAL]
         .into_iter()
         .chain(host_wide)
         .chain(of_cgroups)
@@ -271,7 +276,7 @@ fn examples_of_the_reference_are_good_rules() {
 fn schema_for_editors_names_every_key_and_resolves() {
     let schema = crate::schema::json_schema(&file::RULE_FILE);
     assert_eq!(schema["$ref"], "#/$defs/rule-file");
-    for object in [&file::RULE_FILE, &file::RULE, &file::SELECT, &file::STEP, &file::SIGNAL] {
+    for object in [&file::RULE_FILE, &file::RULE, &file::SELECT, &STEP, &SIGNAL] {
         let slug = object.title.trim_start_matches("a ").replace(' ', "-");
         let properties = schema["$defs"][&slug]["properties"].as_object().unwrap();
         assert_eq!(

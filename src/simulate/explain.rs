@@ -4,14 +4,12 @@
 mod text;
 
 use crate::act::guard::Protection;
-use crate::act::{allocate, command};
 use crate::alert::{Alert, Status};
 use crate::diagnostic::printable;
 use crate::engine::open_episode;
 use crate::engine::select::{began_at, needs_cpu, select};
 use crate::engine::{Engine, Policy, select_cgroups};
 use crate::host::Host;
-use crate::host::job::Request;
 use crate::ledger::{Decision, EpisodeKey, Journal, LedgerState, Record};
 use crate::process::selector::SelectorMatch;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
@@ -425,20 +423,7 @@ fn is_zero(number: &usize) -> bool {
 fn jobs(rule: &Rule, alert: &Alert) -> Vec<String> {
     let episode = open_episode(rule, alert, Duration::ZERO, false);
     let resource = Some("RESOURCE");
-    let plan = |step: &Step| match step {
-        Step::Allocate(step) => Some(
-            allocate::plan(step, &episode, resource, "KEY".to_owned()).map(|allocation| {
-                let Request { method, url, body, .. } = allocation.ask;
-                let body = body.map_or(String::new(), |body| format!(" {body}"));
-                format!("would send {method} {url}{body}")
-            }),
-        ),
-        Step::Exec(step) => Some(command::plan(step, &episode, resource).map(|command| {
-            let user = command.run.user.map_or(String::new(), |user| format!(" as {user}"));
-            format!("would run {:?}{user}", command.run.argv)
-        })),
-        Step::Set(_) | Step::Signal(_) | Step::Reclaim(_) | Step::Kill | Step::Wait(_) => None,
-    };
+    let plan = |step: &Step| step.preview(&episode, resource);
     let plans = rule.actions.iter().filter_map(|step| Some((step, plan(step)?)));
     plans
         .map(|(step, plan)| plan.unwrap_or_else(|reason| format!("{step} would fail: {reason}")))
@@ -447,7 +432,7 @@ fn jobs(rule: &Rule, alert: &Alert) -> Vec<String> {
 }
 
 fn later(rule: &Rule) -> Vec<String> {
-    let first_wait = rule.actions.iter().position(|step| matches!(step, Step::Wait(_)));
+    let first_wait = rule.actions.iter().position(Step::is_wait);
     first_wait.map_or(Vec::new(), |at| {
         rule.actions[at..].iter().map(ToString::to_string).collect()
     })

@@ -6,7 +6,7 @@ use crate::alert::{Alert, FiringSet, Labels, Source, Status};
 use crate::engine::{Answer, Engine, Policy};
 use crate::host::fake::FakeHost;
 use crate::host::job::{End, Job, Report};
-use crate::host::{Host, HostError, Knob, Moment};
+use crate::host::{Host, HostError, Knob, Moment, Value};
 use crate::ledger::{Decision, Journal, LedgerState, Outcome, Record};
 use crate::process::table::{MIN_CPU_WINDOW, TICKS_PER_SECOND};
 use crate::process::{BootId, Identity, Process};
@@ -513,7 +513,10 @@ fn change(host: &mut FakeHost, cpu: &mut BTreeMap<i32, (f64, f64)>, pid: i32, sp
         found.ignores = signals.iter().map(|signal| *signal as i32).collect();
     }
     if let Some(nice) = spec.nice {
-        found.threads.values_mut().for_each(|thread| thread.nice = nice);
+        found
+            .threads
+            .values_mut()
+            .for_each(|thread| thread.put(Value::Nice(nice)));
     }
     if let (Some(cores), Some((known, _))) = (spec.cpu_cores, cpu.get_mut(&pid)) {
         *known = cores;

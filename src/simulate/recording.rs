@@ -1,8 +1,8 @@
 //! A recording of a host's processes and cgroups in a file, on which `explain` can run elsewhere and later.
 
 use crate::host::fake::FakeHost;
-use crate::host::limit::{CgroupFile, Setting};
 use crate::host::{Host, Knob, Moment, Thread, Value};
+use crate::knob::limit::{CgroupFile, Setting};
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{Process, ProcessFields};
 use jiff::Timestamp;

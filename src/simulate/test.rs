@@ -8,8 +8,7 @@ use crate::config::{self, Config};
 use crate::diagnostic::{Diagnostic, Findings, Severity, SourceText, Span};
 use crate::engine::Policy;
 use crate::engine::host_identity::HostIdentity;
-use crate::host::Knob;
-use crate::host::limit::CgroupFile;
+use crate::knob::Knob;
 use crate::rule::RuleSet;
 use crate::watch::promql::Dialect;
 use crate::watch::unit_test;
@@ -367,8 +366,7 @@ impl Player<'_> {
         }
         for (key, expected) in &values.knobs {
             self.report.checks += 1;
-            let limits = CgroupFile::ALL.map(Knob::Cgroup);
-            let Some(knob) = Knob::ALL.into_iter().chain(limits).find(|knob| knob.as_str() == *key) else {
+            let Some(knob) = Knob::named(key) else {
                 continue;
             };
             let found = self.stage.value(&values.target, knob);

@@ -6,9 +6,9 @@ pub use keys::{ANSWER, CGROUP, EXPECTED, MOMENT, PROCESS, TEST, TEST_FILE, VALUE
 
 use crate::alert::{Labels, Source as AlertSource};
 use crate::diagnostic::{Findings, Span, suggest};
-use crate::host::limit::{CgroupFile, Setting};
+use crate::knob::limit::{CgroupFile, Setting};
 use crate::ledger::{Decision, Outcome};
-use crate::rule::job::read_json;
+use crate::step::read_json;
 use crate::yaml::{Content, Fields, Node, Text};
 use keys::PID;
 use nix::sys::signal::Signal;

@@ -5,12 +5,13 @@ use super::histories::config;
 use super::*;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
 use crate::host::fake::{DeviceLimits, FakeHost};
-use crate::host::limit::{CgroupFile, Device, IoKind, Limit, Setting};
 use crate::host::{Value, fault};
+use crate::knob::limit::{CgroupFile, Device, IoKind, Limit, Setting};
 use crate::process::selector::{Condition, Pattern};
 use crate::process::{BootId, Process, Selector};
-use crate::rule::step::{Change, IoChange, Relative};
 use crate::rule::{Step, TargetSelector, example};
+use crate::step::wait::Wait;
+use crate::step::{Change, IoChange, Relative};
 use proptest::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
@@ -109,7 +110,7 @@ fn policy() -> Policy {
         let (device, limit) = (device.to_owned(), Limit(Some(limit)));
         Step::Set(Change::Io(IoChange { device, kind, limit }))
     };
-    let wait = Step::Wait(Duration::from_secs(5));
+    let wait = Step::Wait(Wait(Duration::from_secs(5)));
     let rules = [
         rule(
             "more",

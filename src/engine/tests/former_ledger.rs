@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::host::job::{End, Job, Report};
-use crate::host::limit::{CgroupFile, Setting};
+use crate::knob::limit::{CgroupFile, Setting};
 use crate::ledger::files::FILE_NAME;
 use crate::ledger::{EpisodeKey, EvidenceSource, LedgerState};
 

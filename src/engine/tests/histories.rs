@@ -5,12 +5,13 @@ use super::*;
 use crate::act::effect::PATIENCE;
 use crate::alert::{Alert, Source, Status, alert::fingerprint};
 use crate::host::fake::{FakeHost, FakeThread};
-use crate::host::knob::{IoPriority, Policy as SchedPolicy};
 use crate::host::{Knob, Thread, Value, fault};
+use crate::knob::{IoPriority, Policy as SchedPolicy};
 use crate::process::selector::{Condition, Part, Pattern};
 use crate::process::{Identity, Process, Selector};
-use crate::rule::step::{AffinityChange, Change, Send as SendSignal};
 use crate::rule::{Step, TargetSelector, example};
+use crate::step::wait::Wait;
+use crate::step::{AffinityChange, Change, Send as SendSignal};
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -128,7 +129,7 @@ fn set(value: Value) -> Step {
 }
 
 fn wait(seconds: u64) -> Step {
-    Step::Wait(Duration::from_secs(seconds))
+    Step::Wait(Wait(Duration::from_secs(seconds)))
 }
 
 fn signal(signal: Signal, undo: Option<Signal>) -> Step {
@@ -142,7 +143,7 @@ fn cpus(text: &str) -> Value {
 fn kill_ladder() -> [Step; 3] {
     [
         signal(Signal::SIGTERM, None),
-        Step::Wait(KILL_WAIT),
+        Step::Wait(Wait(KILL_WAIT)),
         signal(Signal::SIGKILL, None),
     ]
 }
@@ -268,18 +269,17 @@ fn value_at(host: &FakeHost, (identity, thread, knob): &Place) -> Option<Value> 
         return None;
     }
     let Some(thread) = thread else {
-        return Some(match knob {
-            Knob::OomScoreAdj => Value::OomScoreAdj(found.oom_score_adj),
-            _ => Value::Freeze(found.process.state == 'T'),
-        });
+        let is_stopped = Value::Freeze(found.process.state == 'T');
+        return match knob {
+            Knob::Freeze => Some(is_stopped),
+            knob => found.values.get(knob).cloned(),
+        };
     };
     let at = found.threads.get(&thread.tid)?;
-    (at.start_ticks == thread.start_ticks).then(|| match knob {
-        Knob::Nice => Value::Nice(at.nice),
-        Knob::Affinity => Value::Affinity(at.affinity.clone()),
-        Knob::Ionice => Value::Ionice(at.ionice),
-        _ => Value::Sched(at.policy),
-    })
+    at.values
+        .get(knob)
+        .filter(|_| at.start_ticks == thread.start_ticks)
+        .cloned()
 }
 
 fn places(host: &FakeHost, pid: i32) -> Vec<Place> {
@@ -353,8 +353,8 @@ impl History {
         }
         // Threads differ in what they have.
         for (index, thread) in found.threads.values_mut().enumerate().skip(1) {
-            thread.nice = -(index as i32);
-            thread.ionice = IoPriority::BestEffort(index as u8);
+            thread.put(Value::Nice(-(index as i32)));
+            thread.put(Value::Ionice(IoPriority::BestEffort(index as u8)));
         }
         self.adopt(identity);
     }
@@ -635,7 +635,7 @@ impl History {
         (child.parent, child.age, child.details) = (pid, Duration::ZERO, parent.process.details.clone());
         let identity = host.add(child);
         let found = host.processes.get_mut(&child_pid).unwrap();
-        found.oom_score_adj = parent.oom_score_adj;
+        found.values = parent.values;
         let start_ticks = found.threads[&child_pid].start_ticks;
         let thread = FakeThread {
             start_ticks,
@@ -703,13 +703,9 @@ impl History {
             3 => (thread, Value::Sched(SchedPolicy::Idle)),
             _ => (None, Value::OomScoreAdj(77)),
         };
-        match &value {
-            Value::Nice(nice) => main.nice = *nice,
-            Value::Affinity(cpus) => main.affinity = cpus.clone(),
-            Value::Ionice(priority) => main.ionice = *priority,
-            Value::Sched(policy) => main.policy = *policy,
-            Value::OomScoreAdj(score) => found.oom_score_adj = *score,
-            Value::Freeze(_) | Value::Cgroup(_) => {}
+        match thread {
+            Some(_) => main.put(value.clone()),
+            None => found.put(value.clone()),
         }
         let place = (found.process.identity, thread, value.knob());
         self.own.insert(place, value);

@@ -56,7 +56,7 @@ fn unseen_orphan_in_the_session_of_the_target_is_restored() {
 #[test]
 fn possible_orphans_are_reported_for_every_knob() {
     let mut rule = example("calm", "nice 1");
-    rule.actions = vec![crate::rule::Step::Set(crate::rule::step::Change::To(
+    rule.actions = vec![crate::rule::Step::Set(crate::step::Change::To(
         crate::host::Value::OomScoreAdj(500),
     ))];
     let mut world = world(policy(vec![rule]));
@@ -67,7 +67,8 @@ fn possible_orphans_are_reported_for_every_knob() {
         fork(world.engine.host(), 100, pid, "worker");
         orphan(&mut world, pid);
     }
-    world.engine.host().processes.get_mut(&200).unwrap().oom_score_adj = 500;
+    let child = world.engine.host().processes.get_mut(&200).unwrap();
+    child.put(crate::host::Value::OomScoreAdj(500));
     world.resolve("calm");
     let told = world.engine.records().into_iter().last().unwrap().reason;
     assert!(told.contains(": 200 with the same oom_score_adj value"), "{told}");

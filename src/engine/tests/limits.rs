@@ -1,8 +1,8 @@
 //! Relative changes of several alerts, and limits of several devices, on the fake host.
 
 use super::*;
-use crate::host::limit::{CgroupFile, Setting};
 use crate::host::{Knob, Value};
+use crate::knob::limit::{CgroupFile, Setting};
 
 const UNIT: &str = "/work.slice/one.service";
 const OF_UNIT: &str = r"select: {cgroup: '/work\.slice/one\.service'}";
@@ -39,7 +39,7 @@ impl World {
     }
 
     fn affinity(&mut self) -> String {
-        self.engine.host().processes[&100].threads[&100].affinity.to_string()
+        self.engine.host().processes[&100].threads[&100].values[&Knob::Affinity].to_string()
     }
 }
 

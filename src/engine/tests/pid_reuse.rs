@@ -3,7 +3,7 @@
 use super::*;
 use crate::host::Value;
 use crate::rule::Step;
-use crate::rule::step::{Change, Send};
+use crate::step::{Change, Send};
 
 /// Races with `EVENKEEL_TESTS=full`.
 const RACES: u32 = 100_000;

@@ -86,7 +86,7 @@ fn each_lease_costs_a_bounded_number_of_calls() {
     assert!(
         host.processes
             .values()
-            .all(|found| found.threads.values().all(|thread| thread.nice == 0))
+            .all(|found| found.threads.values().all(|thread| thread.nice() == 0))
     );
 }
 

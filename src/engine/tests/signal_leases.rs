@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::rule::Step;
-use crate::rule::step::Send;
+use crate::step::Send;
 
 fn louder(name: &str) -> Rule {
     sending(name, Signal::SIGUSR1)

@@ -3,10 +3,10 @@
 use super::*;
 use crate::host::Value;
 use crate::host::fake::DeviceLimits;
-use crate::host::limit::{CgroupFile, IoKind, IoLimit, Limit, Setting};
+use crate::knob::limit::{CgroupFile, IoKind, IoLimit, Limit, Setting};
 use crate::process::selector::{Condition, Pattern};
 use crate::rule::Step;
-use crate::rule::step::Change;
+use crate::step::Change;
 
 const UNIT: &str = "/work.slice/shop.service";
 

@@ -5,8 +5,9 @@ use crate::host::Value;
 use crate::process::Selector;
 use crate::process::selector::{Condition, Pattern};
 use crate::rule::ruleset::{DEFAULT_COOLDOWN, DEFAULT_HOLD, DEFAULT_LIMIT, DEFAULT_MAX_MATCHES};
-use crate::rule::step::{Change, Send};
 use crate::rule::{OrderBy, Rule, Step, TargetSelector};
+use crate::step::wait::Wait;
+use crate::step::{Change, Send};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub fn example(name: &str, ladder: &str) -> Rule {
         match word {
             "nice" => Step::Set(Change::To(Value::Nice(value.parse().expect("a number")))),
             "freeze" => Step::Set(Change::To(Value::Freeze(true))),
-            "wait" => Step::Wait(Duration::from_secs(value.parse().expect("seconds"))),
+            "wait" => Step::Wait(Wait(Duration::from_secs(value.parse().expect("seconds")))),
             "signal" => Step::Signal(Send {
                 signal: format!("SIG{value}").parse().expect("a signal"),
                 undo: None,

@@ -1,7 +1,8 @@
 //! The keys of a test file. The parser, its messages, the JSON Schema and the documentation use this table.
 
+use crate::knob::{self, limit};
 use crate::ledger::{Decision, Outcome};
-use crate::schema::{Key, Kind, Object, optional, required};
+use crate::schema::{Key, Kind, Object, join, optional, required};
 
 /// Maximum number of processes in a test, so that a typing error does not fill memory.
 const MAX_COUNT: i64 = 10_000;
@@ -153,38 +154,41 @@ pub static PROCESS: Object = Object {
     one_of: false,
 };
 
+const GROUP_KEYS: &[Key] = &[
+    required(
+        "path",
+        Kind::Text,
+        "Its path, as in `cgroup` of a process. A cgroup with the name of a systemd unit is that unit.",
+    ),
+    optional("memory", Kind::Size, "Memory in use. Default 0."),
+    optional(
+        "reclaimable",
+        Kind::Size,
+        "Part of `memory` that the kernel can reclaim. Default 0.",
+    ),
+];
+
 pub static CGROUP: Object = Object {
     title: "a control group",
-    keys: &[
-        required(
-            "path",
-            Kind::Text,
-            "Its path, as in `cgroup` of a process. A cgroup with the name of a systemd unit is that unit.",
-        ),
-        optional("memory", Kind::Size, "Memory in use. Default 0."),
-        optional(
-            "reclaimable",
-            Kind::Size,
-            "Part of `memory` that the kernel can reclaim. Default 0.",
-        ),
-        limit("cpu.max"),
-        limit("cpu.weight"),
-        limit("memory.high"),
-        limit("memory.max"),
-        limit("memory.swap.max"),
-        limit("io.max"),
-        limit("io.weight"),
-        limit("pids.max"),
-    ],
+    keys: &join::<{ GROUP_KEYS.len() + LIMITS }>(&[
+        GROUP_KEYS,
+        &limits("In the kernel's format. Default: no limit, or a weight of 100."),
+    ]),
     one_of: false,
 };
 
-const fn limit(name: &'static str) -> Key {
-    optional(
-        name,
-        Kind::Text,
-        "In the kernel's format. Default: no limit, or a weight of 100.",
-    )
+/// The number of limits of a cgroup.
+const LIMITS: usize = limit::KEYS.len();
+
+/// A key for each limit of a cgroup.
+const fn limits(about: &'static str) -> [Key; LIMITS] {
+    let mut keys = join::<LIMITS>(&[limit::KEYS]);
+    let mut index = 0;
+    while index < LIMITS {
+        keys[index].about = about;
+        index += 1;
+    }
+    keys
 }
 
 pub static MOMENT: Object = Object {
@@ -272,38 +276,22 @@ pub static EXPECTED: Object = Object {
     one_of: false,
 };
 
+const VALUE_KEYS: &[Key] = &[
+    optional("pid", PID, "The process."),
+    optional(
+        "cgroup",
+        Kind::Text,
+        "The cgroup, by its path. An alternative to `pid`.",
+    ),
+    optional("alive", Kind::Flag, "Whether it still runs."),
+];
+
 pub static VALUES: Object = Object {
     title: "the values of a process or a control group",
-    keys: &[
-        optional("pid", PID, "The process."),
-        optional(
-            "cgroup",
-            Kind::Text,
-            "The cgroup, by its path. An alternative to `pid`.",
-        ),
-        optional("alive", Kind::Flag, "Whether it still runs."),
-        knob("nice", "Nice value of every thread."),
-        knob("affinity", "Processors of every thread, as a list."),
-        knob("ionice", "I/O priority of every thread."),
-        knob("sched", "Scheduling policy of every thread."),
-        knob("oom_score_adj", "The OOM score adjustment of the process."),
-        knob("freeze", "Whether it is stopped: true or false."),
-        limit_now("cpu.max"),
-        limit_now("cpu.weight"),
-        limit_now("memory.high"),
-        limit_now("memory.max"),
-        limit_now("memory.swap.max"),
-        limit_now("io.max"),
-        limit_now("io.weight"),
-        limit_now("pids.max"),
-    ],
+    keys: &join::<{ VALUE_KEYS.len() + knob::VALUE_KEYS.len() + LIMITS }>(&[
+        VALUE_KEYS,
+        knob::VALUE_KEYS,
+        &limits("Limit of a cgroup, in the kernel's format."),
+    ]),
     one_of: false,
 };
-
-const fn knob(name: &'static str, about: &'static str) -> Key {
-    optional(name, Kind::Text, about)
-}
-
-const fn limit_now(name: &'static str) -> Key {
-    knob(name, "Limit of a cgroup, in the kernel's format.")
-}

@@ -8,7 +8,7 @@ use super::*;
 use crate::engine::Engine;
 use crate::host::fake::FakeHost;
 use crate::host::fault;
-use crate::host::knob::Knob;
+use crate::knob::Knob;
 use crate::ledger::leases::Leases;
 use crate::process::BootId;
 use jiff::SignedDuration;

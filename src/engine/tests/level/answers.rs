@@ -6,7 +6,7 @@ use super::processes::first_value;
 use super::simulation::Simulation;
 use super::*;
 use crate::host::Value;
-use crate::host::knob::Knob;
+use crate::knob::Knob;
 use crate::ledger::Lease;
 use crate::process::{BootId, CgroupIdentity, Process, Target};
 use crate::rule::{Rule, TargetSelector};

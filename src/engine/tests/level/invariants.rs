@@ -14,7 +14,7 @@ use super::policies::{ALERT_NAMES, CONFIGURATIONS, OF_A_PID};
 use super::simulation::Simulation;
 use super::*;
 use crate::host::fake::HostAction;
-use crate::host::knob::Knob;
+use crate::knob::Knob;
 use crate::ledger::{Effect, EpisodeKey, Lease};
 use crate::process::{Identity, Target};
 use crate::rule::Rule;

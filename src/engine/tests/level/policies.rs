@@ -6,12 +6,13 @@ use crate::alert::matcher::Matcher;
 use crate::engine::host_identity::HostIdentity;
 use crate::engine::tests::policy;
 use crate::host::Value;
-use crate::host::knob::{IoPriority, Knob};
-use crate::host::limit::{CgroupFile, Setting};
+use crate::knob::limit::{CgroupFile, Setting};
+use crate::knob::{IoPriority, Knob};
 use crate::process::Selector;
 use crate::process::selector::{Condition, Part, Pattern};
-use crate::rule::step::{Change, Send};
 use crate::rule::{Rule, Step, TargetSelector, example};
+use crate::step::wait::Wait;
+use crate::step::{Change, Send};
 use crate::watch::RuleFile;
 use crate::watch::rule_file::parse;
 use nix::sys::signal::Signal;
@@ -92,7 +93,7 @@ fn set(value: Value) -> Step {
 }
 
 fn wait(seconds: u64) -> Step {
-    Step::Wait(Duration::from_secs(seconds))
+    Step::Wait(Wait(Duration::from_secs(seconds)))
 }
 
 fn signal(signal: Signal, undo: Option<Signal>) -> Step {

@@ -4,7 +4,7 @@ use super::*;
 use crate::host::Thread;
 use crate::host::Value;
 use crate::host::fake::{FakeHost, FakeThread};
-use crate::host::knob::Knob;
+use crate::knob::Knob;
 use crate::process::{BootId, Identity, Process, Target};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,14 +34,13 @@ pub fn value_at(host: &FakeHost, (identity, thread, knob): &Place) -> Option<Val
         return None;
     }
     let Some(thread) = thread else {
-        return Some(Value::OomScoreAdj(found.oom_score_adj));
+        return found.values.get(knob).cloned();
     };
     let at = found.threads.get(&thread.tid)?;
-    (at.start_ticks == thread.start_ticks).then(|| match knob {
-        Knob::Nice => Value::Nice(at.nice),
-        Knob::Affinity => Value::Affinity(at.affinity.clone()),
-        _ => Value::Ionice(at.ionice),
-    })
+    at.values
+        .get(knob)
+        .filter(|_| at.start_ticks == thread.start_ticks)
+        .cloned()
 }
 
 /// What a target has of a knob now: a process on its main thread. Nothing of other targets.
@@ -94,7 +93,11 @@ impl Processes {
         if slot.is_multiple_of(2) {
             found.ignores.extend([Signal::SIGTERM as i32, Signal::SIGINT as i32]);
         }
-        found.threads.values_mut().skip(1).for_each(|thread| thread.nice = -1);
+        found
+            .threads
+            .values_mut()
+            .skip(1)
+            .for_each(|thread| thread.put(Value::Nice(-1)));
         for place in places(host, identity.pid) {
             let value = value_at(host, &place).unwrap();
             self.own.insert(place, value);

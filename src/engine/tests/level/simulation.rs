@@ -13,7 +13,7 @@ use crate::alert::{Alert, Labels, Source, Status};
 use crate::engine::Engine;
 use crate::host::fake::FakeHost;
 use crate::host::fault;
-use crate::host::limit::{CgroupFile, Setting};
+use crate::knob::limit::{CgroupFile, Setting};
 use crate::ledger::{Journal, LedgerState};
 use crate::process::BootId;
 use crate::telemetry::Telemetry;

@@ -1,5 +1,5 @@
-//! A probe of evenkeel's privileges at start, without a change to the host: it changes only one of its own threads,
-//! opens files without writing them, and sends signal 0 to processes of other users. Where no probe is possible, the
+//! The privileges of evenkeel on this host. Trials at start show them without a change: on evenkeel itself, on files
+//! that are opened and not written, and with signal 0 on processes of other users. Where no trial is possible, the
 //! capabilities decide (capabilities(7)).
 
 use nix::libc;
@@ -14,15 +14,19 @@ use std::path::Path;
 const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 const CAP_KILL: u64 = 1 << 5;
 const CAP_SYS_PTRACE: u64 = 1 << 19;
-pub const CAP_SYS_ADMIN: u64 = 1 << 21;
-pub const CAP_SYS_NICE: u64 = 1 << 23;
-pub const CAP_SYS_RESOURCE: u64 = 1 << 24;
+pub const CAP_SYS_ADMIN: Capability = Capability(21, "CAP_SYS_ADMIN");
+pub const CAP_SYS_NICE: Capability = Capability(23, "CAP_SYS_NICE");
+pub const CAP_SYS_RESOURCE: Capability = Capability(24, "CAP_SYS_RESOURCE");
 /// Maximum number of processes of other users to probe, one for each user.
 const MAX_USERS: usize = 16;
 
+/// A capability: its bit in the effective set, and its name.
+#[derive(Debug, Clone, Copy)]
+pub struct Capability(u32, &'static str);
+
 /// The result of the probe: for each privilege `Ok`, or the name of the missing capability or system call.
 #[derive(Debug, Clone, Copy)]
-pub struct Trials {
+pub struct Privileges {
     capabilities: u64,
     /// Sending a signal to exactly one process.
     pub signal: Result<(), &'static str>,
@@ -32,14 +36,14 @@ pub struct Trials {
     pub cgroups: Result<(), &'static str>,
     /// Sending signals to processes of other users.
     pub others_signal: Result<(), &'static str>,
-    /// Writing the `oom_score_adj` of processes of other users.
-    pub others_oom_score_adj: Result<(), &'static str>,
+    /// Their files in `/proc`, such as `oom_score_adj`.
+    pub others_files: Result<(), &'static str>,
     /// Reading the executables of processes of other users.
     pub others_exe: Result<(), &'static str>,
 }
 
-impl Trials {
-    pub fn run(procfs: &Path, cgroups: Option<&Path>) -> Trials {
+impl Privileges {
+    pub fn run(procfs: &Path, cgroups: Option<&Path>) -> Privileges {
         let capabilities = capabilities();
         let lacks = |bit| capabilities & bit == 0;
         let others = processes_of_others(procfs);
@@ -59,15 +63,15 @@ impl Trials {
         };
         let exe = |pid: i32| fs::read_link(procfs.join(format!("{pid}/exe")));
         let is_hidden = |pid| is_denied(exe(pid).err());
-        Trials {
+        Privileges {
             capabilities,
             signal: try_pidfd(),
-            nice: if try_nice() { Ok(()) } else { Err("CAP_SYS_NICE") },
+            nice: if can_lower_nice() { Ok(()) } else { Err("CAP_SYS_NICE") },
             cgroups: try_cgroups(cgroups),
             others_signal: try_all(CAP_KILL, "CAP_KILL", &|pid| {
                 open_pidfd(pid).is_ok_and(|pidfd| is_denied(send_nothing(&pidfd).err()))
             }),
-            others_oom_score_adj: try_all(CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE", &|pid| is_denied(open(pid).err())),
+            others_files: try_all(CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE", &|pid| is_denied(open(pid).err())),
             // Without the capability, root may not inspect root's processes that have more capabilities, such as pid 1.
             others_exe: try_all(CAP_SYS_PTRACE, "CAP_SYS_PTRACE", &is_hidden).and(
                 if lacks(CAP_SYS_PTRACE) && is_hidden(1) {
@@ -79,14 +83,14 @@ impl Trials {
         }
     }
 
-    pub fn has(&self, capability: u64) -> bool {
-        self.capabilities & capability != 0
-    }
-
     /// # Errors
-    /// Returns `name` when the capability is missing.
-    pub fn need(&self, capability: u64, name: &'static str) -> Result<(), &'static str> {
-        if self.has(capability) { Ok(()) } else { Err(name) }
+    /// With its name, when it is missing.
+    pub fn need(&self, Capability(bit, name): Capability) -> Result<(), &'static str> {
+        if self.capabilities & (1 << bit) == 0 {
+            Err(name)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -153,8 +157,8 @@ fn try_pidfd() -> Result<(), &'static str> {
     send_nothing(&pidfd).map_err(|_| "pidfd_send_signal(2)")
 }
 
-/// Raises the nice value of one of evenkeel's own threads and lowers it again.
-fn try_nice() -> bool {
+/// Whether a nice value can be lowered again: raises that of a thread of evenkeel and lowers it.
+fn can_lower_nice() -> bool {
     let trial = || {
         let own = Some(rustix::thread::gettid());
         let Ok(now) = rustix::process::getpriority_process(own) else {
@@ -250,23 +254,18 @@ mod tests {
         OtherUser(sleep.arg("600").uid(65_534).gid(65_534).spawn().unwrap())
     }
 
-    fn run() -> Trials {
-        Trials::run(Path::new("/proc"), None)
+    fn run() -> Privileges {
+        Privileges::run(Path::new("/proc"), None)
     }
 
     #[test]
     fn with_every_capability_nothing_is_missing() {
         let _other = spawn_as_other_user();
         let found = run();
-        let answers = [
-            found.signal,
-            found.nice,
-            found.others_signal,
-            found.others_oom_score_adj,
-        ];
+        let answers = [found.signal, found.nice, found.others_signal, found.others_files];
         assert_eq!(answers, [Ok(()); 4]);
         assert_eq!(found.others_exe, Ok(()));
-        assert_eq!(found.need(CAP_SYS_NICE, "CAP_SYS_NICE"), Ok(()));
+        assert_eq!(found.need(CAP_SYS_NICE), Ok(()));
     }
 
     #[test]
@@ -279,14 +278,10 @@ mod tests {
         let found = without(CapabilitySet::SYS_PTRACE, run);
         assert_eq!(found.others_exe, Err("CAP_SYS_PTRACE"));
         let found = without(CapabilitySet::DAC_OVERRIDE, run);
-        assert_eq!(found.others_oom_score_adj, Err("CAP_DAC_OVERRIDE"));
+        assert_eq!(found.others_files, Err("CAP_DAC_OVERRIDE"));
         let found = without(CapabilitySet::SYS_NICE, run);
-        assert_eq!(found.nice, Err("CAP_SYS_NICE"), "by probe");
-        assert_eq!(
-            found.need(CAP_SYS_NICE, "CAP_SYS_NICE"),
-            Err("CAP_SYS_NICE"),
-            "by capability"
-        );
+        assert_eq!(found.nice, Err("CAP_SYS_NICE"), "as tried");
+        assert_eq!(found.need(CAP_SYS_NICE), Err("CAP_SYS_NICE"), "as told");
     }
 
     #[test]

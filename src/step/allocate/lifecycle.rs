@@ -1,10 +1,10 @@
 //! The life cycle of an allocation: its requests, the meaning of each response, and the next step. Pure: `host` sends
 //! the requests.
 
+use super::{Allocate, Body};
 use crate::diagnostic::printable;
 use crate::host::job::{Report, Request};
 use crate::ledger::{Allocation, Episode, Outcome, Release, RetryState, Stage, UnnamedGrant};
-use crate::rule::job::{Allocate, Body};
 use crate::template::{self, Segment};
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -1,0 +1,96 @@
+//! `cpu.weight` and `io.weight`: the share of a cgroup under contention.
+
+use super::Setting;
+use super::limit_file::LimitFile;
+use super::notation::{NotALimit, not};
+use super::property::{INFINITY, Property};
+use crate::knob::Change;
+use crate::schema::{Key, Kind, optional};
+
+/// The range of a weight.
+const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=10_000;
+/// That of a cgroup whose weight was never set.
+const DEFAULT_WEIGHT: u32 = 100;
+const HELP: &str = "a weight is a number from 1 to 10000; 100 is the default";
+
+pub struct CpuWeight;
+
+impl LimitFile for CpuWeight {
+    /// 1 to 10000.
+    type Value = u32;
+
+    const KEY: Key = optional(
+        "cpu.weight",
+        Kind::Text,
+        "Share of processor time under contention: 1 to 10000. The kernel's default is 100.",
+    );
+    const HELP: &'static str = HELP;
+    const UNLIMITED: &'static str = "100";
+    const PROPERTIES: &'static [&'static str] = &["CPUWeight"];
+
+    fn compile(text: &str) -> Option<Vec<Change>> {
+        weight(text).ok().map(|weight| vec![Setting::CpuWeight(weight).into()])
+    }
+
+    fn parse(text: &str) -> Result<u32, NotALimit> {
+        weight(text.trim())
+    }
+
+    fn properties(weight: &u32) -> Vec<Property> {
+        vec![Property::Number(u64::from(*weight))]
+    }
+
+    fn recorded(properties: &[u64]) -> Option<u32> {
+        recorded(properties)
+    }
+}
+
+pub struct IoWeight;
+
+impl LimitFile for IoWeight {
+    /// 1 to 10000: the default for all devices. Weights of single devices stay unchanged.
+    type Value = u32;
+
+    const KEY: Key = optional(
+        "io.weight",
+        Kind::Text,
+        "Share of a device's I/O under contention: 1 to 10000. The kernel's default is 100.",
+    );
+    const HELP: &'static str = HELP;
+    const UNLIMITED: &'static str = "100";
+    const PROPERTIES: &'static [&'static str] = &["IOWeight"];
+
+    fn compile(text: &str) -> Option<Vec<Change>> {
+        weight(text).ok().map(|weight| vec![Setting::IoWeight(weight).into()])
+    }
+
+    /// `default 100` first, then a line for each device that has its own.
+    fn parse(text: &str) -> Result<u32, NotALimit> {
+        let default = text.lines().find_map(|line| line.strip_prefix("default "));
+        weight(default.unwrap_or(text).trim())
+    }
+
+    fn line(weight: &u32) -> String {
+        format!("default {weight}")
+    }
+
+    fn properties(weight: &u32) -> Vec<Property> {
+        vec![Property::Number(u64::from(*weight))]
+    }
+
+    fn recorded(properties: &[u64]) -> Option<u32> {
+        recorded(properties)
+    }
+}
+
+fn recorded(properties: &[u64]) -> Option<u32> {
+    match *properties.first()? {
+        INFINITY => Some(DEFAULT_WEIGHT),
+        weight => weight.try_into().ok(),
+    }
+}
+
+fn weight(text: &str) -> Result<u32, NotALimit> {
+    let weight = text.parse().ok().filter(|weight| WEIGHTS.contains(weight));
+    weight.ok_or_else(|| not(text, "a weight of 1 to 10000"))
+}

@@ -1,0 +1,85 @@
+//! `nice`: the nice value of each thread (setpriority(2)). The kernel lowers a nice value for CAP_SYS_NICE only.
+
+use super::access::{Access, HostError};
+use super::privileges::{CAP_SYS_NICE, Privileges};
+use super::process_knob::{Invalid, ProcessKnob, Reach};
+use super::scheduling;
+use super::{Change, Value};
+use crate::diagnostic::Findings;
+use crate::process::Process;
+use crate::schema::{Key, Kind, optional};
+use crate::yaml::Fields;
+use rustix::process::Pid;
+
+pub struct Nice;
+
+impl ProcessKnob for Nice {
+    /// -20 (most favoured) to 19.
+    type Value = i32;
+
+    const KEY: Key = optional("nice", Kind::Integer(-20, 19), "Nice value of every thread. Reverted.");
+    const ABOUT_VALUE: &'static str = "Nice value of every thread.";
+    const IS_PER_THREAD: bool = true;
+
+    fn read(fields: &Fields, findings: &mut Findings) -> Option<Result<Change, Invalid>> {
+        let nice = fields.integer(Self::KEY.name, findings)?;
+        Some(Ok(Change::To(Value::Nice(i32::try_from(nice.value).ok()?))))
+    }
+
+    fn initial() -> i32 {
+        0
+    }
+
+    fn get(thread: &mut dyn Access) -> Result<i32, HostError> {
+        let tid = thread.tid();
+        rustix::process::getpriority_process(Pid::from_raw(tid))
+            .map_err(|errno| HostError::of_call("getpriority", "CAP_SYS_NICE", tid, errno.into()))
+    }
+
+    fn set(thread: &mut dyn Access, nice: &i32) -> Result<(), HostError> {
+        let tid = thread.tid();
+        rustix::process::setpriority_process(Pid::from_raw(tid), *nice)
+            .map_err(|errno| HostError::of_call("setpriority", "CAP_SYS_NICE", tid, errno.into()))
+    }
+
+    fn may_undo(privileges: &Privileges) -> Result<(), &'static str> {
+        // A filter of system calls may forbid what the capability allows.
+        privileges.nice.and(privileges.need(CAP_SYS_NICE))
+    }
+
+    fn may_reach_others(privileges: &Privileges) -> Result<(), &'static str> {
+        privileges.need(CAP_SYS_NICE)
+    }
+
+    /// A cgroup with a share of its own, or a session with one, competes with others by that share (sched(7), "The nice
+    /// value and group scheduling").
+    fn reach(thread: &mut dyn Access) -> Reach {
+        limit_of_reach(thread).map_or(Reach::Full, Reach::Limited)
+    }
+
+    fn note(sysctl: &dyn Fn(&str) -> Option<String>) -> Option<&'static str> {
+        scheduling::has_autogroups(sysctl(scheduling::AUTOGROUPS)).then_some(
+            "note: kernel.sched_autogroup_enabled is 1 on this host, so outside of cgroups nice counts only among the \
+             processes of one session; `evenkeel explain` shows it for each process",
+        )
+    }
+
+    fn in_table(process: &Process) -> Option<i32> {
+        Some(process.nice)
+    }
+}
+
+fn limit_of_reach(thread: &mut dyn Access) -> Option<String> {
+    if let Some(path) = scheduling::cgroup_with_share(thread) {
+        return Some(format!(
+            "its cgroup {path} has a share of the processors of its own (cpu.weight): nice counts only among the \
+             processes in it"
+        ));
+    }
+    scheduling::has_autogroups(thread.sysctl(scheduling::AUTOGROUPS)).then_some(())?;
+    thread.read("autogroup").ok()?;
+    let session = thread.process().ok()?.session;
+    Some(format!(
+        "kernel.sched_autogroup_enabled is 1: nice counts only among the processes of its session {session} (sched(7))"
+    ))
+}

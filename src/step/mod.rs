@@ -1,0 +1,185 @@
+//! The registry of step types: one file for each, with its keys, validation, needs and effect. `set` is the step of all
+//! knobs.
+
+pub mod allocate;
+pub mod exec;
+pub mod kill;
+mod read;
+pub mod reclaim;
+pub mod result;
+pub mod set;
+pub mod signal;
+pub mod step_type;
+pub mod wait;
+
+pub use crate::knob::{AffinityChange, Change, IoChange, Relative};
+pub use read::read_json;
+pub use result::StepResult;
+pub use signal::{Send, SignalKind};
+pub use step_type::{ReadStep, StepType};
+
+use crate::diagnostic::{Findings, Span};
+use crate::host::Host;
+use crate::ledger::{Effect, Episode};
+use crate::process::target::Targets;
+use crate::process::{ProcessFields, Target};
+use crate::schema::{Object, join};
+use crate::yaml::Fields;
+use nix::sys::signal::Signal;
+use std::fmt;
+use std::sync::Arc;
+
+/// Makes the enum of steps from the table of step types, and passes each question on to the type's file.
+macro_rules! step_types {
+    ($($(#[$about:meta])* $step:ident($data:ty) in $file:ident,)*) => {
+        /// One step of a rule.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Step {
+            /// Reversible: sets a knob for as long as the lease lives.
+            Set(Change),
+            $($(#[$about])* $step($data),)*
+        }
+
+        impl Step {
+            fn as_type(&self) -> &dyn StepType {
+                match self {
+                    Step::Set(change) => change,
+                    $(Step::$step(step) => step,)*
+                }
+            }
+        }
+
+        impl From<Change> for Step {
+            fn from(change: Change) -> Step {
+                Step::Set(change)
+            }
+        }
+
+        $(impl From<$data> for Step {
+            fn from(step: $data) -> Step {
+                Step::$step(step)
+            }
+        })*
+
+        const COUNT: usize = set::KEYS.len() $(+ $file::KEYS.len())*;
+
+        pub static STEP: Object = Object {
+            title: "a step",
+            keys: &join::<COUNT>(&[set::KEYS, $($file::KEYS),*]),
+            one_of: true,
+        };
+
+        /// The targets of a step with this key of [`STEP`], even of one whose value makes no sense.
+        pub fn targets_of(key: &str) -> Targets {
+            $(if key == $file::KEYS[0].name {
+                return $file::TARGETS;
+            })*
+            set::targets(key)
+        }
+
+        /// Reads the value of a key of [`STEP`]. `None` if it has the wrong type.
+        pub fn read(fields: &Fields, key: &str, key_span: Span, findings: &mut Findings) -> Option<ReadStep> {
+            $(if key == $file::KEYS[0].name {
+                return $file::read(fields, key_span, findings);
+            })*
+            set::read(fields, key, findings)
+        }
+    };
+}
+
+// The order is that of the reference. A new step type needs a file, its `mod` line above, and a row here.
+step_types! {
+    Reclaim(reclaim::Reclaim) in reclaim,
+    Kill(kill::Kill) in kill,
+    Signal(Send) in signal,
+    Allocate(Arc<allocate::Allocate>) in allocate,
+    Exec(Arc<exec::Exec>) in exec,
+    Wait(wait::Wait) in wait,
+}
+
+impl Step {
+    /// The closed label value of `evenkeel_actions_total{action}`.
+    pub fn action(&self) -> &'static str {
+        self.as_type().action()
+    }
+
+    pub fn targets(&self) -> Targets {
+        self.as_type().targets()
+    }
+
+    /// The kind of kill, if the step kills processes.
+    pub fn final_signal(&self) -> Option<Signal> {
+        self.as_type().final_signal()
+    }
+
+    /// Whether the step is irreversible.
+    pub fn is_final(&self) -> bool {
+        self.as_type().is_final()
+    }
+
+    /// Whether `hold` bounds its effect.
+    pub fn is_lease(&self) -> bool {
+        self.as_type().is_lease()
+    }
+
+    /// Whether the step needs a grant.
+    pub fn wants_resource(&self) -> bool {
+        self.as_type().wants_resource()
+    }
+
+    /// The lease of a step for the host, whose job is to be started. `resource` is the grant of an earlier step; `key`
+    /// makes the key of a request. `None` for other steps.
+    pub fn host_effect(
+        &self,
+        episode: &Episode,
+        resource: Option<&str>,
+        key: &dyn Fn() -> String,
+    ) -> Option<Result<Effect, String>> {
+        self.as_type().host_effect(episode, resource, key)
+    }
+
+    /// What a step for the host would do, for `explain`.
+    pub fn preview(&self, episode: &Episode, resource: Option<&str>) -> Option<Result<String, String>> {
+        self.as_type().preview(episode, resource)
+    }
+
+    /// Whether it runs a command, which the configuration must allow.
+    pub fn is_command(&self) -> bool {
+        self.as_type().is_command()
+    }
+
+    /// The fields of a process that the guard needs for it.
+    pub fn fields(&self) -> ProcessFields {
+        self.as_type().fields()
+    }
+
+    /// What is missing, if this host could not do it or could not undo it.
+    pub fn missing_privilege(&self, host: &dyn Host) -> Option<&'static str> {
+        self.as_type().missing_privilege(host)
+    }
+
+    /// What is missing, if it reaches no processes of other users on this host.
+    pub fn missing_reach(&self, host: &dyn Host) -> Option<&'static str> {
+        self.as_type().missing_reach(host)
+    }
+
+    pub fn is_wait(&self) -> bool {
+        matches!(self, Step::Wait(_))
+    }
+
+    /// Whether the step applies to such a target. A wait applies to all.
+    pub fn is_for(&self, target: Target) -> bool {
+        self.targets().includes(target)
+    }
+
+    /// Whether the step applies to processes or cgroups.
+    pub fn is_for_processes(&self) -> bool {
+        !matches!(self.targets(), Targets::Host | Targets::All)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_type().fmt(f)
+    }
+}

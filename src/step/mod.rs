@@ -87,7 +87,8 @@ macro_rules! step_types {
     };
 }
 
-// The order is that of the reference. A new step type needs a file, its `mod` line above, and a row here.
+// The order is that of the reference. A new step type needs a file with `KEYS`, `TARGETS`, `read` and a `StepType`, its
+// `mod` line above, and a row here.
 step_types! {
     Reclaim(reclaim::Reclaim) in reclaim,
     Kill(kill::Kill) in kill,

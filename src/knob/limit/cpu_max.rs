@@ -13,10 +13,10 @@ use std::str::FromStr;
 /// No machine has more processors (CONFIG_NR_CPUS).
 const MAX_CPUS: i32 = 8192;
 /// The kernel's own period of `cpu.max`, and what a quota without a period means.
-pub const DEFAULT_PERIOD_MICROS: u64 = 100_000;
+const DEFAULT_PERIOD_MICROS: u64 = 100_000;
 /// Bounds of a period, and the least quota (`min_cfs_quota_period`, `max_cfs_quota_period` of kernel/sched/core.c).
-pub const MIN_PERIOD_MICROS: u64 = 1_000;
-pub const MAX_PERIOD_MICROS: u64 = 1_000_000;
+const MIN_PERIOD_MICROS: u64 = 1_000;
+const MAX_PERIOD_MICROS: u64 = 1_000_000;
 
 /// `cpu.max`: the processor time in each period, summed over all processors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod affinity;
+pub mod autogroup;
 pub mod freeze;
 pub mod ionice;
 pub mod limit;
@@ -249,6 +250,7 @@ macro_rules! knobs_of_processes {
 // The order is that of the reference. A new knob needs a file, its `mod` line above, and a row here.
 knobs_of_processes! {
     Nice in nice,
+    Autogroup in autogroup,
     Ionice in ionice,
     Affinity in affinity,
     Sched in sched,

@@ -193,7 +193,259 @@ fn every_step_is_read() {
 }
 
 #[test]
-fn strings_are_read_as_written() {
+fn shape_of_the_file_is_checked() {
+    for text in ["", "# nothing\n", "---\n", "~\n"] {
+        check(text, &["1:1 no rules in this file"]);
+    }
+    // An empty list of rules is explicit.
+    check("rules: []\n", &[]);
+    check("rules:\n", &["1:1 `rules` must be a list, found nothing"]);
+    check("rules: x\n", &["1:8 `rules` must be a list, found `x`"]);
+    check("- name: x\n", &["1:1 a rule file must be a mapping, found a list"]);
+    check(
+        "rule: []\n",
+        &["1:1 unknown key `rule` in a rule file", "1:1 a rule file lacks `rules`"],
+    );
+    check("rules: [x]\n", &["1:9 a rule must be a mapping, found `x`"]);
+    check(
+        "rules:\n  - name: r\n   select: 1\n",
+        &["3:4 this is not YAML: while parsing a block collection, did not find expected '-' indicator"],
+    );
+    check("rules: []\n---\nrules: []\n", &["2:1 a second document in one file"]);
+    check(
+        "rules:\n- name: r\n",
+        &["2:3 a rule lacks `matchers`", "2:3 a rule lacks `actions`"],
+    );
+    check(
+        "rules:\n- matchers: ['a=\"b\"']\n  select: {name: x}\n  actions: [{nice: 1}]\n",
+        &["2:3 a rule lacks `name`"],
+    );
+    check(
+        "rules:\n- name: r\n  matchers: ['a=\"b\"']\n  actions: [{wait: 1s}, {nice: 1}]\n",
+        &["2:3 a rule without `select`, but `nice` needs processes"],
+    );
+}
+
+#[test]
+fn unknown_and_duplicate_keys_name_what_is_known() {
+    check_help(
+        &[("cooldwon", "5m")],
+        "6:3 unknown key `cooldwon` in a rule",
+        "did you mean `cooldown`?",
+    );
+    check_help(
+        &[("orderBy", "cpu")],
+        "6:3 unknown key `orderBy` in a rule",
+        "did you mean `order_by`?",
+    );
+    check_help(
+        &[("select", "{name: x, teapot: 1}")],
+        "4:21 unknown key `teapot` in a selector",
+        "known keys: group, name, cmdline, exe, user, cgroup, unit, pid, min_age, min_memory, min_cpu, not",
+    );
+    check_help(
+        &[("select", "{name: x, not: {namee: y}}")],
+        "4:27 unknown key `namee` in a selector",
+        "did you mean `name`?",
+    );
+    check_help(
+        &[("select", "{name: x, min_mem: 1}")],
+        "4:21 unknown key `min_mem` in a selector",
+        "did you mean `min_memory`?",
+    );
+    check_help(
+        &[("actions", "[{kill: x264}]")],
+        "5:20 `kill` must be true or false, found `x264`",
+        "it kills whole cgroups; for processes write `signal: SIGTERM`, or `signal: SIGKILL` to kill them at once",
+    );
+    check_help(
+        &[("actions", "[{nise: 5}]")],
+        "5:14 unknown key `nise` in a step",
+        "did you mean `nice`?",
+    );
+    check_help(
+        &[("limit", "1\n  limit: 2")],
+        "7:3 duplicate key `limit`",
+        "it is already in line 6; keep one of them",
+    );
+    check_help(
+        &[("<<", "{limit: 2}")],
+        "6:3 unknown key `<<` in a rule",
+        "merge keys are not in YAML 1.2; repeat the values, or use an alias for each",
+    );
+}
+
+#[test]
+fn values_of_a_wrong_type_say_what_would_be_right() {
+    for (changes, expected, help) in [
+        (
+            ("limit", "0"),
+            "6:10 `limit` must be a whole number from 1 to 100000, found `0`",
+            "the nearest allowed value is 1",
+        ),
+        (
+            ("limit", "0x10"),
+            "6:10 `limit` must be a whole number from 1 to 100000, found `0x10`",
+            "write plain decimal digits",
+        ),
+        (
+            ("limit", "1.5"),
+            "6:10 `limit` must be a whole number from 1 to 100000, found `1.5`",
+            "write plain decimal digits",
+        ),
+        (
+            ("limit", "[1]"),
+            "6:10 `limit` must be a whole number from 1 to 100000, found a list",
+            "",
+        ),
+        (
+            ("limit", ""),
+            "6:3 `limit` must be a whole number from 1 to 100000, found nothing",
+            "give it a value, or remove the key",
+        ),
+        (
+            ("hold", "30"),
+            "6:9 `hold` must be a duration such as 30s or 1m30s, found `30`",
+            "the unit is missing: did you mean 30s?",
+        ),
+        (
+            ("hold", "soon"),
+            "6:9 `hold` must be a duration such as 30s or 1m30s, found `soon`",
+            "write a duration such as 500ms, 30s, 1m30s or 2h",
+        ),
+        (
+            ("hold", "0s"),
+            "6:9 `hold` must be longer than 0s",
+            "otherwise leases expire at once; the default is 5h",
+        ),
+        (
+            ("any_host", "yes"),
+            "6:13 `any_host` must be true or false, found `yes`",
+            "YAML 1.2 has only true and false: write true",
+        ),
+        (
+            ("any_host", "1"),
+            "6:13 `any_host` must be true or false, found `1`",
+            "",
+        ),
+        (
+            ("order_by", "mem"),
+            "6:13 `order_by` must be one of cpu, memory, age, oom_score, -cpu, -memory, -age, -oom_score, found `mem`",
+            "did you mean `memory`?",
+        ),
+        (
+            ("order_by", "size"),
+            "6:13 `order_by` must be one of cpu, memory, age, oom_score, -cpu, -memory, -age, -oom_score, found `size`",
+            "known: cpu, memory, age, oom_score, -cpu, -memory, -age, -oom_score",
+        ),
+        (
+            ("mode", "enforce"),
+            "6:9 `mode` must be dry-run, found `enforce`",
+            "remove it: the daemon's mode applies",
+        ),
+        (
+            ("mode", "off"),
+            "6:9 `mode` must be dry-run, found `off`",
+            "known: dry-run",
+        ),
+        (
+            ("without_ledger", "true"),
+            "6:19 `without_ledger` must be allow, found `true`",
+            "known: allow",
+        ),
+        (
+            ("override_protection", "sshd"),
+            "6:24 `override_protection` must be a list of strings, found `sshd`",
+            "write it as a list: ['sshd']",
+        ),
+        (
+            ("override_protection", "[ssh]"),
+            "6:25 no built-in protection `ssh`",
+            "did you mean `sshd`?",
+        ),
+        (("name", "[x]"), "2:9 `name` must be a string, found a list", ""),
+        (
+            ("name", "\"a\\nb\""),
+            "2:9 a rule's name must be a printable string",
+            "it is shown in metrics and in the history",
+        ),
+        (
+            ("matchers", "'alertname=\"A\"'"),
+            "3:13 `matchers` must be a list of strings, found `alertname=\"A\"`",
+            "write it as a list: ['alertname=\"A\"']",
+        ),
+        (
+            ("select", "x264"),
+            "4:11 a selector must be a mapping, found `x264`",
+            "write {name: x264}, or another key of a selector",
+        ),
+        (
+            ("select", "{name: x, not: 'a, b'}"),
+            "4:26 a selector must be a mapping, found `a, b`",
+            "write {name: 'a, b'}, or another key of a selector",
+        ),
+        (
+            ("select", "[{name: x}]"),
+            "4:11 a selector must be a mapping, found a list",
+            "its keys: group, name, cmdline, exe, user, cgroup, unit, pid, min_age, min_memory, min_cpu, not",
+        ),
+        (
+            ("select", "{name: [ffmpeg, x264]}"),
+            "4:18 `name` must be a string, found a list",
+            "write the alternatives as one pattern: 'ffmpeg|x264'",
+        ),
+        (
+            ("select", "{name: [[a]]}"),
+            "4:18 `name` must be a string, found a list",
+            "",
+        ),
+        (
+            ("select", "{min_memory: 200MB}"),
+            "4:24 `min_memory` must be a size such as 200MiB, or a number of bytes, found `200MB`",
+            "did you mean 200MiB?",
+        ),
+        (
+            ("select", "{min_cpu: half}"),
+            "4:21 `min_cpu` must be a number from 0.001 to 10000, found `half`",
+            "",
+        ),
+        (
+            ("select", "{min_cpu: .nan}"),
+            "4:21 `min_cpu` must be a number from 0.001 to 10000, found `.nan`",
+            "",
+        ),
+        (
+            ("select", "{min_age: 1}"),
+            "4:21 `min_age` must be a duration such as 30s or 1m30s, found `1`",
+            "the unit is missing: did you mean 1s?",
+        ),
+        (
+            ("actions", "{nice: 5}"),
+            "5:12 `actions` must be a list, found a mapping",
+            "write each entry on a line of its own that begins with `-`",
+        ),
+        (
+            ("actions", "[{nice: 5, wait: 1s}]"),
+            "5:13 a step has exactly one key, found 2",
+            "write each as an entry of its own, with its own `-`",
+        ),
+        (
+            ("actions", "[{}]"),
+            "5:13 a step has exactly one key, found 0",
+            "write each as an entry of its own, with its own `-`",
+        ),
+        (
+            ("actions", "[nice]"),
+            "5:13 a step must be a mapping, found `nice`",
+            "its keys: nice, autogroup, ionice, affinity, sched, oom_score_adj, freeze, cgroup, reclaim, kill, signal, allocate, exec, wait",
+        ),
+    ] {
+        check_help(&[changes], expected, help);
+    }
+}
+
+#[test]
+fn texts_are_taken_as_written() {
     for text in ["no", "0x10", "1_000", "true", "007", "1e3"] {
         let rule = the_rule(&[("select", &format!("{{name: {text}}}"))]);
         assert_eq!(rule.selector().unwrap().conditions.len(), 1);

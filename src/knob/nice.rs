@@ -60,7 +60,8 @@ impl ProcessKnob for Nice {
     fn note(sysctl: &dyn Fn(&str) -> Option<String>) -> Option<&'static str> {
         scheduling::has_autogroups(sysctl(scheduling::AUTOGROUPS)).then_some(
             "note: kernel.sched_autogroup_enabled is 1 on this host, so outside of cgroups nice counts only among the \
-             processes of one session; `evenkeel explain` shows it for each process",
+             processes of one session; the step `autogroup` sets the nice value of a session, and `evenkeel explain` \
+             shows which processes it concerns",
         )
     }
 
@@ -80,6 +81,7 @@ fn limit_of_reach(thread: &mut dyn Access) -> Option<String> {
     thread.read("autogroup").ok()?;
     let session = thread.process().ok()?.session;
     Some(format!(
-        "kernel.sched_autogroup_enabled is 1: nice counts only among the processes of its session {session} (sched(7))"
+        "kernel.sched_autogroup_enabled is 1: nice counts only among the processes of its session {session}, and the \
+         step `autogroup` sets the nice value of the session (sched(7))"
     ))
 }

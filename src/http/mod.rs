@@ -10,6 +10,7 @@ pub mod log_limit;
 pub mod password;
 pub mod response;
 pub mod server;
+mod subject_names;
 pub mod tls;
 pub mod token;
 pub mod web_config;

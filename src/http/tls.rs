@@ -1,8 +1,8 @@
 //! TLS of a listener: the conversion of settings and files to rustls, with Go's modes of client certificates.
 
+use super::subject_names::subject_names;
 use super::web_config::{ClientAuth, TlsSettings, TlsVersion};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
@@ -15,9 +15,6 @@ use tokio_rustls::rustls::{
     self, CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
     version,
 };
-use x509_cert::der::Decode;
-use x509_cert::ext::pkix::SubjectAltName;
-use x509_cert::ext::pkix::name::GeneralName;
 
 /// An error in certificates, keys or the choice of ciphers.
 #[derive(Debug, thiserror::Error)]
@@ -285,7 +282,8 @@ impl ClientCertVerifier for NamedClient {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
-        let names = names(end_entity).ok_or(rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let names =
+            subject_names(end_entity).ok_or(rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
         if names.iter().any(|name| self.allowed.contains(name)) {
             return Ok(verified);
         }
@@ -314,25 +312,4 @@ impl ClientCertVerifier for NamedClient {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.inner.supported_verify_schemes()
     }
-}
-
-/// The alternative names that the toolkit compares, as strings: DNS names, mail addresses, IP addresses and URIs.
-fn names(certificate: &CertificateDer<'_>) -> Option<Vec<String>> {
-    let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
-    let Some((_, SubjectAltName(names))) = certificate.tbs_certificate().get_extension().ok()? else {
-        return Some(Vec::new());
-    };
-    let text = |name: &GeneralName| match name {
-        GeneralName::DnsName(name) | GeneralName::Rfc822Name(name) | GeneralName::UniformResourceIdentifier(name) => {
-            Some(name.to_string())
-        }
-        GeneralName::IpAddress(bytes) => match *bytes.as_bytes() {
-            [a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d).to_string()),
-            ref bytes => <[u8; 16]>::try_from(bytes)
-                .ok()
-                .map(|bytes| IpAddr::from(Ipv6Addr::from(bytes)).to_string()),
-        },
-        _ => None,
-    };
-    Some(names.iter().filter_map(text).collect())
 }

@@ -1,10 +1,15 @@
 //! `process`: CPU time, memory and files of evenkeel itself (`process_*`), under the names of the Prometheus client
-//! libraries. `sysinfo` reads its own `/proc`, which is right even where `--path.procfs` names another host's.
+//! libraries. It reads `/proc`, which is right even where `--path.procfs` names another host's.
 
 use super::info::{CollectorInfo, Pace};
+use super::stat::parse_stat;
 use crate::family::Family;
-use crate::sense::runtime::kernel_file::ReadError;
-use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use crate::process::ProcessFields;
+use crate::process::open::OpenProcess;
+use crate::process::table::{Details, Procfs, TICKS_PER_SECOND, UserNames};
+use crate::sense::runtime::kernel_file::{ReadError, read_record};
+use std::path::Path;
+use std::time::Duration;
 
 /// The published metrics.
 const METRICS: &str = "\
@@ -12,58 +17,54 @@ const METRICS: &str = "\
     process_start_time_seconds process_virtual_memory_bytes";
 
 pub const INFO: CollectorInfo = CollectorInfo::on("process", Pace::Slow, "evenkeel itself: process_*", METRICS, |_| {
-    let mut own = OwnProcess::default();
-    Box::new(move |_| own.read())
+    Box::new(|_| read())
 });
 
-#[derive(Default)]
-pub struct OwnProcess {
-    system: Option<System>,
-}
-
-impl OwnProcess {
-    pub fn read(&mut self) -> Result<Vec<Family>, ReadError> {
-        let what = ProcessRefreshKind::nothing().with_cpu().with_memory().without_tasks();
-        let pid = Pid::from_u32(std::process::id());
-        let system = match &mut self.system {
-            Some(system) => system,
-            none => none.insert(System::new().map_err(|error| ReadError::System(error.to_string()))?),
-        };
-        system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, what);
-        let process = system
-            .process(pid)
-            .ok_or(ReadError::Absent("no entry for this process in /proc"))?;
-        let mut families = vec![
-            Family::counter(
-                "process_cpu_seconds_total",
-                "Processor time that evenkeel used, in seconds.",
-            )
-            .value(process.accumulated_cpu_time() as f64 / 1e3),
-            Family::gauge(
-                "process_resident_memory_bytes",
-                "Memory of evenkeel that is resident, in bytes.",
-            )
-            .value(process.memory() as f64),
-            Family::gauge("process_virtual_memory_bytes", "Address space of evenkeel, in bytes.")
-                .value(process.virtual_memory() as f64),
-            Family::gauge("process_start_time_seconds", "Unix time at which evenkeel started.")
-                .value(process.start_time() as f64),
-        ];
-        let mut count = |name, help, value: Option<usize>| {
-            families.extend(value.map(|value| Family::gauge(name, help).value(value as f64)));
-        };
-        count(
-            "process_open_fds",
-            "File descriptors that evenkeel has open.",
-            process.open_files(),
-        );
-        count(
-            "process_max_fds",
-            "File descriptors that evenkeel may open.",
-            process.open_files_limit(),
-        );
-        Ok(families)
-    }
+pub fn read() -> Result<Vec<Family>, ReadError> {
+    let root = Path::new("/proc");
+    let failed = |source| ReadError::io(root, source);
+    let pid = std::process::id() as i32;
+    let procfs = Procfs::open(root).map_err(failed)?;
+    let process = procfs
+        .read_process(pid, Duration::ZERO)
+        .ok_or(ReadError::Absent("no entry for this process in /proc"))?;
+    let booted_at = read_record(&root.join("stat"), parse_stat)?.boot_time_seconds;
+    let mut details = Details::default();
+    OpenProcess::open(&procfs, pid).map_err(failed)?.read_details(
+        &mut details,
+        ProcessFields::OPEN_FDS,
+        &mut UserNames::default(),
+    );
+    let mut families = vec![
+        Family::counter(
+            "process_cpu_seconds_total",
+            "Processor time that evenkeel used, in seconds.",
+        )
+        .value(process.cpu_ticks as f64 / TICKS_PER_SECOND as f64),
+        Family::gauge(
+            "process_resident_memory_bytes",
+            "Memory of evenkeel that is resident, in bytes.",
+        )
+        .value(process.resident_bytes as f64),
+        Family::gauge("process_virtual_memory_bytes", "Address space of evenkeel, in bytes.")
+            .value(process.virtual_bytes as f64),
+        Family::gauge("process_start_time_seconds", "Unix time at which evenkeel started.")
+            .value(booted_at + (process.identity.start_ticks / TICKS_PER_SECOND) as f64),
+    ];
+    let mut count = |name, help, value: Option<u64>| {
+        families.extend(value.map(|value| Family::gauge(name, help).value(value as f64)));
+    };
+    count(
+        "process_open_fds",
+        "File descriptors that evenkeel has open.",
+        details.usage.open_fds,
+    );
+    count(
+        "process_max_fds",
+        "File descriptors that evenkeel may open.",
+        details.usage.max_fds,
+    );
+    Ok(families)
 }
 
 #[cfg(test)]
@@ -73,7 +74,7 @@ mod tests {
 
     #[test]
     fn own_process_has_memory_files_and_start_time() {
-        let families = OwnProcess::default().read().unwrap();
+        let families = read().unwrap();
         assert_eq!(families.len(), 6);
         for family in families
             .iter()

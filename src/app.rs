@@ -22,8 +22,8 @@ use crate::engine::run::{EngineHandle, Input, Queued};
 use crate::engine::status::recall;
 use crate::engine::{Engine, Policy};
 use crate::host::self_priority::{self, SelfProtection};
-use crate::host::{Host, JobRunner, LinuxHost};
-use crate::http::{Access, ServerLimits, listen::may_listen};
+use crate::host::{Host, JobRunner, LinuxHost, program_pages};
+use crate::http::{Access, Limits, listen::may_listen};
 use crate::ledger::store::read_records;
 use crate::ledger::{Entry, Journal};
 use crate::process::table::Procfs;
@@ -352,9 +352,9 @@ async fn serve(
             let _ = tokio::time::timeout(FIRST_LEDGER, engine_began).await;
             let (done, warmed_up) = tokio::sync::oneshot::channel::<()>();
             // On its own thread, because it blocks, and drops runtimes, which panics inside another runtime.
-            let warm_up = std::thread::Builder::new().name("warm-up".into()).spawn(move || {
-                let warm_up = WarmUp::prepare(&procfs, &policy);
-                self_priority::release_startup_pages();
+            let warm_up = std::thread::Builder::new().name("rehearsal".into()).spawn(move || {
+                let warm_up = Rehearsal::prepare(&procfs, &policy);
+                program_pages::release();
                 warm_up.process_alerts();
                 drop(done);
             });

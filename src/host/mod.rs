@@ -10,6 +10,7 @@ pub mod fault;
 mod limits;
 pub mod linux;
 mod pageout;
+pub mod program_pages;
 pub mod self_priority;
 mod suspension;
 mod systemd;

@@ -3,18 +3,13 @@
 //! read from a busy disk, and for a processor behind the program that uses up the memory.
 
 use nix::libc;
-use rustix::mm::{Advice, MlockAllFlags, madvise, mlockall};
+use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, getpriority_process, getrlimit, setpriority_process};
 use rustix::thread::{CapabilitySet, capabilities};
 use std::fs;
 use std::io;
 
-#[cfg(target_pointer_width = "64")]
-type Header = libc::Elf64_Phdr;
-#[cfg(target_pointer_width = "32")]
-type Header = libc::Elf32_Phdr;
-
-/// As in the shipped unit. Not -1000, so that the kernel can still kill an evenkeel that leaks memory.
+/// As in the shipped unit. Not -1000: a fault of evenkeel's own must stay one that the kernel can end.
 const OOM_SCORE_ADJ: i32 = -900;
 
 /// The nice value of threads between sample and action. They run for milliseconds.
@@ -63,41 +58,8 @@ pub fn release_free_heap() {
     }
 }
 
-/// Releases the pages of the program and its libraries (madvise(2), MADV_DONTNEED), because the start reads files,
-/// compiles patterns and opens databases with code that rarely runs again. Pages that run again come back from the page
-/// cache. Writable segments are left out, because this would undo the loader's relocations. Breakpoints are lost.
-pub fn release_startup_pages() {
-    // SAFETY: the callback accesses only the object that it receives.
-    unsafe {
-        libc::dl_iterate_phdr(Some(release_object_pages), std::ptr::null_mut());
-    }
-}
-
-/// Releases the pages of one loaded object (dl_iterate_phdr(3)).
-unsafe extern "C" fn release_object_pages(
-    object: *mut libc::dl_phdr_info,
-    _: libc::size_t,
-    _: *mut libc::c_void,
-) -> libc::c_int {
-    // SAFETY: the loader passes one object with `dlpi_phnum` headers, which stays valid during the call.
-    let (base, headers) = unsafe {
-        let object = &*object;
-        let headers = std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum));
-        (object.dlpi_addr, headers)
-    };
-    let page = rustix::param::page_size();
-    let is_never_written = |header: &&Header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0;
-    for header in headers.iter().filter(is_never_written) {
-        let start = base.wrapping_add(header.p_vaddr) as usize;
-        let end = (start + header.p_memsz as usize) / page * page;
-        let start = start.next_multiple_of(page);
-        // SAFETY: whole pages of this segment only, unmodified since they were read. A page fault reads them again.
-        let _ = unsafe { madvise(start as *mut _, end.saturating_sub(start), Advice::LinuxDontNeed) };
-    }
-    0
-}
-
-/// Locks present and future pages in memory once they have been touched (mlockall(2), MCL_ONFAULT).
+/// Keeps what is in memory there, and what comes into it from now on. What is never touched takes no memory (mlockall(2),
+/// MCL_ONFAULT).
 ///
 /// # Errors
 /// When the lock is not permitted.
@@ -130,51 +92,6 @@ fn own_oom_score_adj() -> io::Result<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::mm::Advice::LinuxPopulateRead;
-
-    /// The program's own code: address, size and resident size in KiB (proc_pid_smaps(5)).
-    fn own_code() -> (usize, u64, u64) {
-        let own = release_startup_pages as fn() as usize;
-        let text = fs::read_to_string("/proc/self/smaps").unwrap();
-        let mut lines = text.lines().skip_while(|line| {
-            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
-            let number = |text| usize::from_str_radix(text, 16);
-            !range
-                .is_some_and(|(from, to)| (number(from).unwrap_or(usize::MAX)..number(to).unwrap_or(0)).contains(&own))
-        });
-        let start = lines.next().and_then(|line| line.split('-').next()).unwrap();
-        let mut kib = |name: &str| {
-            let line = lines.find_map(|line| line.strip_prefix(name)).unwrap();
-            line.trim().trim_end_matches(" kB").parse().unwrap()
-        };
-        (usize::from_str_radix(start, 16).unwrap(), kib("Size:"), kib("Rss:"))
-    }
-
-    /// Runs in a separate process, because threads of other tests run code concurrently.
-    #[test]
-    fn start_up_code_leaves_memory_and_returns_when_called() {
-        const ALONE: &str = "EVENKEEL_TEST_ALONE";
-        if std::env::var_os(ALONE).is_none() {
-            let name = "host::self_priority::tests::start_up_code_leaves_memory_and_returns_when_called";
-            let own = std::env::current_exe().unwrap();
-            let run = std::process::Command::new(own)
-                .args([name, "--exact"])
-                .env(ALONE, "1")
-                .output()
-                .unwrap();
-            let output = String::from_utf8_lossy(&run.stdout);
-            assert!(run.status.success() && output.contains("1 passed"), "{output}");
-            return;
-        }
-        let (start, size, _) = own_code();
-        // SAFETY: reads pages of the own program.
-        unsafe { madvise(start as *mut _, size as usize * 1024, LinuxPopulateRead) }.unwrap();
-        let (.., before) = own_code();
-        assert!(before > size / 2, "{before} of {size} KiB");
-        release_startup_pages();
-        let (.., after) = own_code();
-        assert!(after < before / 2, "{after} of {before} KiB");
-    }
 
     #[test]
     fn raised_priority_is_not_inherited_by_a_child() {

@@ -227,6 +227,7 @@ fn unsafe_code_is_only_where_no_crate_wraps_a_call() {
         [
             "host/linux.rs",
             "host/pageout.rs",
+            "host/program_pages.rs",
             "host/self_priority.rs",
             "knob/ionice.rs",
             "knob/privileges.rs",

@@ -3,7 +3,7 @@
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_parsed};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
@@ -17,13 +17,13 @@ pub const INFO: CollectorInfo = CollectorInfo::on("arp", Pace::Slow, "ARP entrie
 });
 
 /// Device to number of entries.
-pub fn parse_arp(text: &str) -> Result<BTreeMap<String, u32>, String> {
+pub fn parse_arp(text: &str) -> Result<BTreeMap<String, u32>, ParseError> {
     let mut entries = BTreeMap::new();
     for line in lines(text).skip(1) {
         let device = line
             .split_ascii_whitespace()
             .nth(5)
-            .ok_or_else(|| format!("no device in {line:?}"))?;
+            .ok_or_else(|| ParseError::missing("device", line))?;
         *entries.entry(device.to_owned()).or_default() += 1;
     }
     Ok(entries)

@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
-use crate::sense::runtime::kernel_file::{ReadError, parse_number};
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, parse_number};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
@@ -66,7 +66,7 @@ static CONNECTIONS: LazyLock<Vec<Arc<Descriptor>>> = LazyLock::new(|| {
 });
 
 /// Sums of the columns in the order of `CONNTRACK`. The first line holds names, then a hexadecimal line per processor.
-pub fn parse_conntrack(text: &str) -> Result<[f64; 8], String> {
+pub fn parse_conntrack(text: &str) -> Result<[f64; 8], ParseError> {
     let mut lines = lines(text);
     let names: Vec<&str> = lines.next().unwrap_or("").split_ascii_whitespace().collect();
     let mut sums = [0.0; 8];
@@ -78,7 +78,7 @@ pub fn parse_conntrack(text: &str) -> Result<[f64; 8], String> {
                 continue;
             };
             let value = values.get(index).and_then(|value| u64::from_str_radix(value, 16).ok());
-            *sum += value.ok_or_else(|| format!("no number under {wanted} in {line:?}"))? as f64;
+            *sum += value.ok_or_else(|| ParseError::missing(&format!("number under {wanted}"), line))? as f64;
         }
     }
     Ok(sums)

@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{DescriptorCache, Family, SharedStr, label};
-use crate::sense::runtime::kernel_file::{ReadError, list_names, read_number};
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, list_names, read_number};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
@@ -40,45 +40,48 @@ pub struct Times {
 /// Times by processor number.
 pub type CpuSample = BTreeMap<u32, Times>;
 
-fn times<'t>(fields: impl Iterator<Item = &'t str>) -> Result<Times, String> {
+/// Parses the columns of a line.
+fn times(columns: &str, line: &str) -> Result<Times, ParseError> {
     let mut times = Times::default();
-    for (slot, field) in times.modes.iter_mut().chain(&mut times.guest).zip(fields) {
+    for (slot, field) in times
+        .modes
+        .iter_mut()
+        .chain(&mut times.guest)
+        .zip(columns.split_ascii_whitespace())
+    {
         let ticks: u64 = field
             .parse()
-            .map_err(|_| format!("{field:?} is not a number of ticks"))?;
+            .map_err(|_| ParseError::field(field, "is not a number of ticks", line))?;
         *slot = ticks as f64 / TICKS_PER_SECOND;
     }
     Ok(times)
 }
 
 /// Parses the first line of `/proc/stat`, the sum over all processors.
-pub fn parse_all(text: &str) -> Result<Times, String> {
-    let first = lines(text).next().and_then(|line| line.strip_prefix("cpu "));
+pub fn parse_all(text: &str) -> Result<Times, ParseError> {
+    let line = lines(text).next().unwrap_or("");
+    let columns = line.strip_prefix("cpu ");
     times(
-        first
-            .ok_or("the first line is not that of all processors")?
-            .split_ascii_whitespace(),
+        columns.ok_or(ParseError::File("the first line is not that of all processors"))?,
+        line,
     )
 }
 
 /// Parses the `cpuN` lines of `/proc/stat`.
-pub fn parse_cpu(text: &str) -> Result<CpuSample, String> {
+pub fn parse_cpu(text: &str) -> Result<CpuSample, ParseError> {
     let mut sample = CpuSample::new();
     for line in lines(text) {
         let Some(rest) = line.strip_prefix("cpu") else { continue };
-        let mut fields = rest.split_ascii_whitespace();
         // The line of all processors has no number.
         if rest.starts_with(' ') {
             continue;
         }
-        let number = fields
-            .next()
-            .and_then(|field| field.parse().ok())
-            .ok_or_else(|| format!("no processor in {line:?}"))?;
-        sample.insert(number, times(fields).map_err(|what| format!("{what} in {line:?}"))?);
+        let (number, columns) = rest.split_once(' ').unwrap_or((rest, ""));
+        let number = number.parse().map_err(|_| ParseError::missing("processor", line))?;
+        sample.insert(number, times(columns, line)?);
     }
     if sample.is_empty() {
-        Err("no line begins with cpu0".to_owned())
+        Err(ParseError::File("no line begins with cpu0"))
     } else {
         Ok(sample)
     }
@@ -229,7 +232,7 @@ mod tests {
         assert_eq!(sample[&0].modes, [1.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07]);
         assert_eq!(sample[&0].guest, [0.08, 0.09]);
         assert_eq!(sample[&12].modes[0], 2.5);
-        assert!(parse_cpu("cpu0 1 x\n").unwrap_err().contains("\"x\""));
+        assert!(parse_cpu("cpu0 1 x\n").unwrap_err().to_string().contains("\"x\""));
         assert!(parse_cpu("").is_err());
     }
 

@@ -4,7 +4,7 @@
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
 use crate::family::{DescriptorCache, Family, MetricKind, label};
-use crate::sense::runtime::kernel_file::{ReadError, read_text};
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_text};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
@@ -142,10 +142,10 @@ pub struct Disk {
     pub counters: SmallVec<[u64; COUNTERS.len()]>,
 }
 
-pub fn parse_diskstats(text: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Disk>, String> {
+pub fn parse_diskstats(text: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Disk>, ParseError> {
     let mut disks = Vec::new();
     for line in lines(text).filter(|line| !line.trim().is_empty()) {
-        let bad = || format!("{line:?} is not of the form `major minor name counters`");
+        let bad = || ParseError::text(line, "is not of the form `major minor name counters`");
         let mut fields = line.split_ascii_whitespace();
         let mut next = || fields.next().ok_or_else(bad);
         let major = next()?.parse().map_err(|_| bad())?;
@@ -403,6 +403,7 @@ mod tests {
         assert!(
             parse_diskstats("8 0 sda 1 two 3\n", |_| true)
                 .unwrap_err()
+                .to_string()
                 .contains("two")
         );
     }

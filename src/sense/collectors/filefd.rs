@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
-use crate::sense::runtime::kernel_file::ReadError;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError};
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
@@ -28,14 +28,14 @@ static FILE_HANDLES: LazyLock<[Arc<Descriptor>; 2]> = LazyLock::new(|| {
 });
 
 /// Allocated and largest number of file handles from `/proc/sys/fs/file-nr`.
-pub fn parse_file_nr(text: &str) -> Result<[f64; 2], String> {
+pub fn parse_file_nr(text: &str) -> Result<[f64; 2], ParseError> {
     let fields: Vec<f64> = text
         .split_ascii_whitespace()
         .filter_map(|field| field.parse().ok())
         .collect();
     match fields[..] {
         [allocated, _, maximum] => Ok([allocated, maximum]),
-        _ => Err(format!("{text:?} is not three numbers")),
+        _ => Err(ParseError::text(text, "is not three numbers")),
     }
 }
 

@@ -114,7 +114,7 @@ impl Filesystem {
             Ok(bytes) => (roots.proc("1/mountinfo"), bytes),
             Err(_) => (roots.proc("self/mountinfo"), read_bytes(&roots.proc("self/mountinfo"))?),
         };
-        parse_mountinfo(&bytes).map_err(|what| ReadError::Malformed { path, what })
+        parse_mountinfo(&bytes).map_err(|source| ReadError::Malformed { path, source })
     }
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {

@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_parsed};
 use crate::sense::runtime::roots::Roots;
 
 /// The published metrics.
@@ -28,9 +28,9 @@ pub struct Interrupt {
     pub counts: Vec<(String, f64)>,
 }
 
-pub fn parse_interrupts(text: &str) -> Result<Vec<Interrupt>, String> {
+pub fn parse_interrupts(text: &str) -> Result<Vec<Interrupt>, ParseError> {
     let mut lines = text.lines();
-    let head = lines.next().ok_or("the file is empty")?;
+    let head = lines.next().ok_or(ParseError::File("the file is empty"))?;
     // Offline processors have no column.
     let cpus: Vec<&str> = head
         .split_ascii_whitespace()
@@ -51,12 +51,15 @@ pub fn parse_interrupts(text: &str) -> Result<Vec<Interrupt>, String> {
             continue;
         };
         let name = name.trim().to_owned();
-        let count = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a count in {line:?}"));
+        let count = |text: &str| {
+            text.parse()
+                .map_err(|_| ParseError::field(text, "is not a count", line))
+        };
         let counts = cpus
             .iter()
             .zip(counts)
             .map(|(cpu, text)| Ok(((*cpu).to_owned(), count(text)?)));
-        let counts = counts.collect::<Result<_, String>>()?;
+        let counts = counts.collect::<Result<_, ParseError>>()?;
         let numbered = name.bytes().all(|byte| byte.is_ascii_digit());
         let (info, devices) = if numbered { words.split_at(1) } else { (words, &[][..]) };
         interrupts.push(Interrupt {

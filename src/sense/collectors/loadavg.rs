@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
-use crate::sense::runtime::kernel_file::ReadError;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError};
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
@@ -22,14 +22,14 @@ static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 3]> = LazyLock::new(|| {
 });
 
 /// Load over 1, 5 and 15 minutes.
-pub fn parse_loadavg(text: &str) -> Result<[f64; 3], String> {
+pub fn parse_loadavg(text: &str) -> Result<[f64; 3], ParseError> {
     let mut loads = [0.0; 3];
     let mut fields = text.split_ascii_whitespace();
     for load in &mut loads {
         let field = fields.next().unwrap_or("");
         *load = field
             .parse()
-            .map_err(|_| format!("{field:?} is not a load in {text:?}"))?;
+            .map_err(|_| ParseError::field(field, "is not a load", text))?;
     }
     Ok(loads)
 }

@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_parsed};
 use crate::sense::runtime::roots::Roots;
 
 /// The published metrics.
@@ -34,7 +34,7 @@ fn pair(text: &str, open: char, close: char) -> Option<(f64, f64)> {
     })
 }
 
-pub fn parse_mdstat(text: &str) -> Result<Vec<Array>, String> {
+pub fn parse_mdstat(text: &str) -> Result<Vec<Array>, ParseError> {
     let mut arrays: Vec<Array> = Vec::new();
     for line in text.lines() {
         // The first line lists the levels that the kernel knows.
@@ -43,7 +43,10 @@ pub fn parse_mdstat(text: &str) -> Result<Vec<Array>, String> {
             .filter(|(name, _)| *name != "Personalities" && !name.contains(' '));
         if let Some((device, rest)) = named {
             let mut fields = rest.split_ascii_whitespace();
-            let state = fields.next().ok_or_else(|| format!("no state in {line:?}"))?.to_owned();
+            let state = fields
+                .next()
+                .ok_or_else(|| ParseError::missing("state", line))?
+                .to_owned();
             let members = fields.filter(|field| field.contains('[')).collect::<Vec<_>>();
             let marked = |mark| members.iter().filter(|member| member.ends_with(mark)).count() as f64;
             // Levels without redundancy have no [n/m] and need all members.

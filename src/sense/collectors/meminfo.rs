@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
-use crate::sense::runtime::kernel_file::ReadError;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
@@ -50,11 +50,11 @@ fn descriptors(name: &str) -> [Arc<Descriptor>; 2] {
 }
 
 /// A gauge per line; in bytes where the line has a unit.
-fn parse_meminfo(text: &str, name_cache: &mut Names) -> Result<Vec<Family>, String> {
+fn parse_meminfo(text: &str, name_cache: &mut Names) -> Result<Vec<Family>, ParseError> {
     let mut families = Vec::with_capacity(64);
     name_cache.rewind();
     for line in lines(text).filter(|line| !line.is_empty()) {
-        let bad = || format!("{line:?} is not of the form `name: number [kB]`");
+        let bad = || ParseError::text(line, "is not of the form `name: number [kB]`");
         let ([plain, in_bytes], rest) = name_cache.next(line, ':', descriptors).ok_or_else(bad)?;
         let mut fields = rest.split_ascii_whitespace();
         let value: u64 = fields.next().and_then(|field| field.parse().ok()).ok_or_else(bad)?;
@@ -64,7 +64,7 @@ fn parse_meminfo(text: &str, name_cache: &mut Names) -> Result<Vec<Family>, Stri
         });
     }
     if families.is_empty() {
-        Err("the file is empty".to_owned())
+        Err(ParseError::File("the file is empty"))
     } else {
         Ok(families)
     }

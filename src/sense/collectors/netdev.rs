@@ -3,7 +3,7 @@
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
 use crate::family::{DescriptorCache, Family, SharedStr, label};
-use crate::sense::runtime::kernel_file::{ReadError, read_number};
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_number};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
@@ -46,10 +46,10 @@ const COLUMNS: [&str; 16] = [
 /// A device and its counters in the order of `COLUMNS`.
 pub type NetdevSample = Vec<(String, [u64; 16])>;
 
-pub fn parse_netdev(text: &str) -> Result<NetdevSample, String> {
+pub fn parse_netdev(text: &str) -> Result<NetdevSample, ParseError> {
     let mut sample = NetdevSample::new();
     for line in lines(text).skip(2) {
-        let bad = || format!("{line:?} is not of the form `device: 16 counters`");
+        let bad = || ParseError::text(line, "is not of the form `device: 16 counters`");
         // The kernel allows no colon in the name of a device (dev_valid_name()).
         let (device, rest) = line.split_once(':').ok_or_else(bad)?;
         let mut counters = [0; 16];
@@ -196,6 +196,7 @@ mod tests {
         assert!(
             parse_netdev(&format!("{HEAD} eth0: 1 2\n"))
                 .unwrap_err()
+                .to_string()
                 .contains("eth0")
         );
     }

@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
-use crate::sense::runtime::kernel_file::ReadError;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
@@ -45,12 +45,12 @@ fn descriptor(wanted: &Regex, protocol: &str, counter: &str) -> Option<Arc<Descr
 }
 
 /// `netstat` and `snmp`: a line of names and a line of values for each protocol.
-fn parse_pairs(text: &str, wanted: &Regex, name_cache: &mut NameCache<Columns>) -> Result<Vec<Family>, String> {
+fn parse_pairs(text: &str, wanted: &Regex, name_cache: &mut NameCache<Columns>) -> Result<Vec<Family>, ParseError> {
     let mut families = Vec::with_capacity(32);
     let mut lines = text.split_inclusive('\n');
     name_cache.rewind();
     while let Some(head) = lines.next() {
-        let bad = || format!("{head:?} is not followed by a line of as many values");
+        let bad = || ParseError::text(head, "is not followed by a line of as many values");
         let columns = |head: &str| {
             let (protocol, names) = head.split_once(':').unwrap_or_default();
             let names = names.split_ascii_whitespace();
@@ -88,11 +88,11 @@ fn parse_snmp6(
     text: &str,
     wanted: &Regex,
     descriptors: &mut NameCache<Option<Arc<Descriptor>>>,
-) -> Result<Vec<Family>, String> {
+) -> Result<Vec<Family>, ParseError> {
     let mut families = Vec::with_capacity(32);
     descriptors.rewind();
     for line in lines(text) {
-        let bad = || format!("{line:?} is not of the form `name number`");
+        let bad = || ParseError::text(line, "is not of the form `name number`");
         let make = |name: &str| {
             let (protocol, counter) = name.split_at(name.find('6')? + 1);
             descriptor(wanted, protocol, counter.trim_end())
@@ -177,6 +177,7 @@ mod tests {
             assert!(
                 parse_pairs(bad, &wanted, &mut NameCache::default())
                     .unwrap_err()
+                    .to_string()
                     .contains("Tcp"),
                 "{bad:?}"
             );

@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
-use crate::sense::runtime::kernel_file::ReadError;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
@@ -51,7 +51,7 @@ pub struct Stalls {
     pub full_seconds: Option<f64>,
 }
 
-pub fn parse_pressure(text: &str) -> Result<Stalls, String> {
+pub fn parse_pressure(text: &str) -> Result<Stalls, ParseError> {
     let mut some_seconds = None;
     let mut full_seconds = None;
     for line in lines(text) {
@@ -59,7 +59,7 @@ pub fn parse_pressure(text: &str) -> Result<Stalls, String> {
             .split_ascii_whitespace()
             .find_map(|field| field.strip_prefix("total="))
             .and_then(|micros| micros.parse::<u64>().ok())
-            .ok_or_else(|| format!("no total= in {line:?}"))?;
+            .ok_or_else(|| ParseError::missing("total=", line))?;
         let seconds = Some(total as f64 / 1e6);
         match line.split_ascii_whitespace().next() {
             Some("some") => some_seconds = seconds,
@@ -69,7 +69,7 @@ pub fn parse_pressure(text: &str) -> Result<Stalls, String> {
         }
     }
     Ok(Stalls {
-        some_seconds: some_seconds.ok_or("no line begins with `some`")?,
+        some_seconds: some_seconds.ok_or(ParseError::File("no line begins with `some`"))?,
         full_seconds,
     })
 }

@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ReadError, list_names, read_parsed, read_text};
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, list_names, read_parsed, read_text};
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
 
@@ -30,7 +30,11 @@ pub fn parse_stat_line(text: &str) -> Option<(char, u64)> {
 }
 
 fn limit(roots: &Roots, file: &str) -> Result<f64, ReadError> {
-    let parse = |text: &str| text.trim().parse().map_err(|_| format!("{text:?} is not a number"));
+    let parse = |text: &str| {
+        text.trim()
+            .parse()
+            .map_err(|_| ParseError::text(text, "is not a number"))
+    };
     read_parsed(&roots.proc(&format!("sys/kernel/{file}")), parse)
 }
 

@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_parsed};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 
@@ -19,11 +19,11 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
 );
 
 /// Processor, seconds running, seconds waiting, timeslices.
-pub fn parse_schedstat(text: &str) -> Result<Vec<(String, [f64; 3])>, String> {
+pub fn parse_schedstat(text: &str) -> Result<Vec<(String, [f64; 3])>, ParseError> {
     let mut sample = Vec::new();
     for line in lines(text) {
         let Some(rest) = line.strip_prefix("cpu") else { continue };
-        let bad = || format!("{line:?} is not a processor with nine numbers");
+        let bad = || ParseError::text(line, "is not a processor with nine numbers");
         let mut fields = rest.split_ascii_whitespace();
         let cpu = fields.next().ok_or_else(bad)?.to_owned();
         // The first six count calls of the scheduler.

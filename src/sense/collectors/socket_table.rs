@@ -1,5 +1,7 @@
 //! A parser of the socket tables `/proc/net/{udp,tcp}{,6}` (proc_pid_net(5)) for `udp_queues` and `tcpstat`.
 
+use crate::sense::runtime::kernel_file::ParseError;
+
 /// One line of a table: state, and bytes queued to be sent and to be read.
 pub struct Socket {
     pub state: u8,
@@ -20,10 +22,10 @@ fn parse_line(line: &str) -> Option<Socket> {
 }
 
 /// The sockets of a table; its header is skipped.
-pub fn parse_sockets(text: &str) -> impl Iterator<Item = Result<Socket, String>> {
+pub fn parse_sockets(text: &str) -> impl Iterator<Item = Result<Socket, ParseError>> {
     text.lines()
         .skip(1)
-        .map(|line| parse_line(line).ok_or_else(|| format!("{line:?} is not a socket")))
+        .map(|line| parse_line(line).ok_or_else(|| ParseError::text(line, "is not a socket")))
 }
 
 /// Tables for the tests of the collectors.

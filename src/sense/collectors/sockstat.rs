@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
-use crate::sense::runtime::kernel_file::ReadError;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
@@ -50,11 +50,11 @@ fn figure(protocol: &str, name: &str) -> SocketFigure {
 }
 
 /// Parses lines like `TCP: inuse 8 orphan 0`.
-fn parse_sockstat(text: &str, name_cache: &mut NameCache<Protocol>) -> Result<Vec<Family>, String> {
+fn parse_sockstat(text: &str, name_cache: &mut NameCache<Protocol>) -> Result<Vec<Family>, ParseError> {
     let mut families = Vec::with_capacity(20);
     name_cache.rewind();
     for line in lines(text) {
-        let bad = || format!("{line:?} is not of the form `protocol: name number …`");
+        let bad = || ParseError::text(line, "is not of the form `protocol: name number …`");
         let make = |name: &str| Protocol {
             name: name.to_owned(),
             figures: NameCache::default(),

@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{DescriptorCache, Family, label};
-use crate::sense::runtime::kernel_file::ReadError;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 
@@ -24,7 +24,7 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
 const CPU_COLUMN: usize = 12;
 
 /// Processor, packets processed, packets dropped, times that the budget was exhausted.
-pub fn parse_softnet(text: &str) -> Result<Vec<(u64, [f64; 3])>, String> {
+pub fn parse_softnet(text: &str) -> Result<Vec<(u64, [f64; 3])>, ParseError> {
     let mut sample = Vec::new();
     for (index, line) in lines(text).enumerate() {
         let columns = line
@@ -32,11 +32,11 @@ pub fn parse_softnet(text: &str) -> Result<Vec<(u64, [f64; 3])>, String> {
             .map(|field| u64::from_str_radix(field, 16));
         let columns = columns
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| format!("{line:?} is not hexadecimal"))?;
+            .map_err(|_| ParseError::text(line, "is not hexadecimal"))?;
         let [processed, dropped, squeezed] = columns
             .get(..3)
             .and_then(|three| three.try_into().ok())
-            .ok_or_else(|| format!("{line:?} is too short"))?;
+            .ok_or_else(|| ParseError::text(line, "is too short"))?;
         let cpu = columns.get(CPU_COLUMN).copied().unwrap_or(index as u64);
         sample.push((cpu, [processed as f64, dropped as f64, squeezed as f64]));
     }

@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
-use crate::sense::runtime::kernel_file::ReadError;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
@@ -58,7 +58,7 @@ pub struct StatSample {
     pub blocked: f64,
 }
 
-pub fn parse_stat(text: &str) -> Result<StatSample, String> {
+pub fn parse_stat(text: &str) -> Result<StatSample, ParseError> {
     let mut sample = StatSample::default();
     for line in lines(text) {
         let mut fields = line.split_ascii_whitespace();
@@ -72,10 +72,12 @@ pub fn parse_stat(text: &str) -> Result<StatSample, String> {
             _ => continue,
         };
         let field = fields.next().unwrap_or("");
-        *slot = field.parse::<u64>().map_err(|_| format!("{field:?} is not a count"))? as f64;
+        *slot = field
+            .parse::<u64>()
+            .map_err(|_| ParseError::text(field, "is not a count"))? as f64;
     }
     if sample.boot_time_seconds == 0.0 {
-        Err("no line begins with btime".to_owned())
+        Err(ParseError::File("no line begins with btime"))
     } else {
         Ok(sample)
     }

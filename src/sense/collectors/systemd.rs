@@ -7,7 +7,7 @@ mod bus;
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, MetricKind, SharedStr, label};
 use crate::sense::runtime::kernel_file::ReadError;
-use bus::{Bus, Unit};
+use bus::{Bus, BusError, Unit};
 use options::SystemdOptions;
 use regex::Regex;
 
@@ -239,10 +239,11 @@ impl Systemd {
     }
 
     pub fn read(&mut self) -> Result<Vec<Family>, ReadError> {
-        self.read_families().map_err(ReadError::System)
+        self.read_families()
+            .map_err(|error| ReadError::System(error.to_string()))
     }
 
-    fn read_families(&mut self) -> Result<Vec<Family>, String> {
+    fn read_families(&mut self) -> Result<Vec<Family>, BusError> {
         let mut bus = self.bus.round()?;
         let version = bus.manager_property("Version")?;
         let state = bus.manager_property("SystemState")?;

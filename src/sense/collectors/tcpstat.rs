@@ -3,7 +3,7 @@
 use super::info::{CollectorInfo, Pace};
 use super::socket_table::parse_sockets;
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_parsed};
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ const TCP_STATES: [&str; 11] = [
 ];
 
 /// Number of sockets per state, and bytes queued in connections.
-pub fn parse_tcp(text: &str) -> Result<BTreeMap<&'static str, f64>, String> {
+pub fn parse_tcp(text: &str) -> Result<BTreeMap<&'static str, f64>, ParseError> {
     let mut sample = BTreeMap::new();
     for socket in parse_sockets(text) {
         let socket = socket?;

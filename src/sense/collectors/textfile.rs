@@ -1,7 +1,7 @@
 //! `textfile`: metrics that other programs write to `*.prom` files.
 
 use super::info::{CollectorInfo, Pace};
-use crate::sense::runtime::kernel_file::{ReadError, file_name, list_entries, read_text};
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, file_name, list_entries, read_text};
 mod text_format;
 
 use crate::family::{Family, label};
@@ -38,13 +38,13 @@ fn read_file(path: &Path) -> Result<(Vec<Family>, f64), ReadError> {
     if !metadata.is_file() {
         return Err(ReadError::Malformed {
             path: path.to_owned(),
-            what: "is not a regular file".to_owned(),
+            source: ParseError::File("is not a regular file"),
         });
     }
     let text = read_text(path)?;
-    let families = text_format::parse(&text).map_err(|what| ReadError::Malformed {
+    let families = text_format::parse(&text).map_err(|source| ReadError::Malformed {
         path: path.to_owned(),
-        what,
+        source,
     })?;
     let modified = metadata
         .modified()

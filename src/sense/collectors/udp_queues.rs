@@ -3,7 +3,7 @@
 use super::info::{CollectorInfo, Pace};
 use super::socket_table::parse_sockets;
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ReadError, read_parsed};
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_parsed};
 use crate::sense::runtime::roots::Roots;
 
 /// The published metrics.
@@ -18,7 +18,7 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
 );
 
 /// Bytes queued for sending and for reading, over all sockets.
-pub fn parse_queues(text: &str) -> Result<[f64; 2], String> {
+pub fn parse_queues(text: &str) -> Result<[f64; 2], ParseError> {
     parse_sockets(text).try_fold([0.0, 0.0], |[send, receive], socket| {
         let socket = socket?;
         Ok([send + socket.send_bytes, receive + socket.receive_bytes])

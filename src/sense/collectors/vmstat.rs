@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
-use crate::sense::runtime::kernel_file::ReadError;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
@@ -29,7 +29,7 @@ fn parse_vmstat(
     text: &str,
     wanted: &Regex,
     descriptors: &mut NameCache<Option<Arc<Descriptor>>>,
-) -> Result<Vec<Family>, String> {
+) -> Result<Vec<Family>, ParseError> {
     let descriptor = |name: &str| {
         wanted.is_match(name).then(|| {
             let help = ["The line ", name, " of /proc/vmstat."].concat();
@@ -41,12 +41,12 @@ fn parse_vmstat(
     for line in lines(text) {
         let (descriptor, value) = descriptors
             .next(line, ' ', descriptor)
-            .ok_or_else(|| format!("{line:?} is not of the form `name number`"))?;
+            .ok_or_else(|| ParseError::text(line, "is not of the form `name number`"))?;
         if let Some(descriptor) = descriptor {
             let value: f64 = value
                 .trim()
                 .parse()
-                .map_err(|_| format!("{line:?} does not end in a number"))?;
+                .map_err(|_| ParseError::text(line, "does not end in a number"))?;
             families.push(descriptor.family([value]));
         }
     }
@@ -92,6 +92,6 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(text_of(&parse(text).unwrap(), ""), expected);
         }
-        assert!(parse("pgfault x\n").unwrap_err().contains("pgfault"));
+        assert!(parse("pgfault x\n").unwrap_err().to_string().contains("pgfault"));
     }
 }

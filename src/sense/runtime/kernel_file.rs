@@ -20,14 +20,57 @@ const VALUE_BYTES: usize = 256;
 pub enum ReadError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{}: {what}", path.display())]
-    Malformed { path: PathBuf, what: String },
+    #[error("{}: {source}", path.display())]
+    Malformed { path: PathBuf, source: ParseError },
     /// The host lacks the feature (no bonding, no PSI …). It counts as not successful, as in node_exporter, but is no
     /// fault.
     #[error("this host has {0}")]
     Absent(&'static str),
     #[error("{0}")]
     System(String),
+}
+
+/// What is wrong with the text of a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    #[error("{0}")]
+    File(&'static str),
+    #[error("{text:?} {problem}")]
+    Text { text: String, problem: &'static str },
+    #[error("{field:?} {problem} in {line:?}")]
+    Field {
+        field: String,
+        problem: &'static str,
+        line: String,
+    },
+    #[error("no {item} in {line:?}")]
+    Missing { item: String, line: String },
+    #[error("line {number}: {problem}")]
+    Line { number: usize, problem: &'static str },
+}
+
+impl ParseError {
+    pub(in crate::sense) fn text(text: &str, problem: &'static str) -> Self {
+        ParseError::Text {
+            text: text.to_owned(),
+            problem,
+        }
+    }
+
+    pub(in crate::sense) fn field(field: &str, problem: &'static str, line: &str) -> Self {
+        ParseError::Field {
+            field: field.to_owned(),
+            problem,
+            line: line.to_owned(),
+        }
+    }
+
+    pub(in crate::sense) fn missing(item: &str, line: &str) -> Self {
+        ParseError::Missing {
+            item: item.to_owned(),
+            line: line.to_owned(),
+        }
+    }
 }
 
 impl ReadError {
@@ -139,29 +182,31 @@ pub(in crate::sense) fn into_text(bytes: Vec<u8>) -> String {
 /// Parses a file. An error of the parser gets the path as prefix.
 pub(in crate::sense) fn read_parsed<T>(
     path: &Path,
-    parse: impl FnOnce(&str) -> Result<T, String>,
+    parse: impl FnOnce(&str) -> Result<T, ParseError>,
 ) -> Result<T, ReadError> {
-    parse(&read_text(path)?).map_err(|what| ReadError::Malformed {
+    parse(&read_text(path)?).map_err(|source| ReadError::Malformed {
         path: path.to_owned(),
-        what,
+        source,
     })
 }
 
 /// Parses a file that the kernel writes as one record.
 pub(in crate::sense) fn read_record<T>(
     path: &Path,
-    parse: impl FnOnce(&str) -> Result<T, String>,
+    parse: impl FnOnce(&str) -> Result<T, ParseError>,
 ) -> Result<T, ReadError> {
     let text = into_text(read(path, FileLayout::Record)?);
-    parse(&text).map_err(|what| ReadError::Malformed {
+    parse(&text).map_err(|source| ReadError::Malformed {
         path: path.to_owned(),
-        what,
+        source,
     })
 }
 
 /// Parses a file that holds one number.
-pub(in crate::sense) fn parse_number(text: &str) -> Result<f64, String> {
-    text.trim().parse().map_err(|_| format!("{text:?} is not a number"))
+pub(in crate::sense) fn parse_number(text: &str) -> Result<f64, ParseError> {
+    text.trim()
+        .parse()
+        .map_err(|_| ParseError::text(text, "is not a number"))
 }
 
 /// Reads a one-value file of sysfs without its newline. `None` where it is missing or its driver returns an error.

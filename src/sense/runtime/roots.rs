@@ -2,7 +2,7 @@
 //! every second stay open.
 
 use super::file_cache::FileCache;
-use super::kernel_file::{FileLayout, ReadError};
+use super::kernel_file::{FileLayout, ParseError, ReadError};
 use std::path::{Path, PathBuf};
 
 /// The trees that collectors read, as `--path.procfs`, `--path.sysfs` and `--path.rootfs` give them.
@@ -39,7 +39,7 @@ impl Roots {
     pub(in crate::sense) fn parse_file<T>(
         &self,
         path: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
+        parse: impl FnOnce(&str) -> Result<T, ParseError>,
     ) -> Result<T, ReadError> {
         self.parse_cached(path, FileLayout::Pieces, parse)
     }
@@ -48,7 +48,7 @@ impl Roots {
     pub(in crate::sense) fn parse_record<T>(
         &self,
         path: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
+        parse: impl FnOnce(&str) -> Result<T, ParseError>,
     ) -> Result<T, ReadError> {
         self.parse_cached(path, FileLayout::Record, parse)
     }
@@ -57,7 +57,7 @@ impl Roots {
     pub(in crate::sense) fn parse_value<T>(
         &self,
         path: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
+        parse: impl FnOnce(&str) -> Result<T, ParseError>,
     ) -> Result<T, ReadError> {
         self.parse_cached(path, FileLayout::Value, parse)
     }
@@ -66,7 +66,7 @@ impl Roots {
         &self,
         path: &'static str,
         layout: FileLayout,
-        parse: impl FnOnce(&str) -> Result<T, String>,
+        parse: impl FnOnce(&str) -> Result<T, ParseError>,
     ) -> Result<T, ReadError> {
         self.file_cache
             .read(&self.procfs, path, layout, |bytes| match str::from_utf8(bytes) {
@@ -75,9 +75,9 @@ impl Roots {
                 Err(_) => parse(&String::from_utf8_lossy(bytes)),
             })
             .map_err(|source| ReadError::io(&self.proc(path), source))?
-            .map_err(|what| ReadError::Malformed {
+            .map_err(|source| ReadError::Malformed {
                 path: self.proc(path),
-                what,
+                source,
             })
     }
 

@@ -1,5 +1,6 @@
 //! A parser of the mount table `/proc/PID/mountinfo` (proc_pid_mountinfo(5)). Pure.
 
+use crate::sense::runtime::kernel_file::ParseError;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -55,12 +56,13 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     })
 }
 
-pub fn parse_mountinfo(bytes: &[u8]) -> Result<Vec<Mount>, String> {
+pub fn parse_mountinfo(bytes: &[u8]) -> Result<Vec<Mount>, ParseError> {
     bytes
         .split(|&byte| byte == b'\n')
         .filter(|line| !line.is_empty())
         .map(|line| {
-            parse_line(line).ok_or_else(|| format!("{:?} is not a line of mountinfo", String::from_utf8_lossy(line)))
+            parse_line(line)
+                .ok_or_else(|| ParseError::text(&String::from_utf8_lossy(line), "is not a line of mountinfo"))
         })
         .collect()
 }

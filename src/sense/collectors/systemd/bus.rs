@@ -48,6 +48,21 @@ pub struct Bus {
     open: Option<(tokio::runtime::Runtime, Connection)>,
 }
 
+/// Why systemd could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    #[error("the bus cannot be reached: {0}")]
+    Runtime(std::io::Error),
+    #[error("the bus cannot be reached: {0}")]
+    Connect(zbus::Error),
+    #[error("the bus cannot be reached: no answer")]
+    NoAnswer,
+    #[error("systemd cannot be asked: {0}")]
+    Call(#[from] zbus::Error),
+    #[error("systemd does not tell its {0}")]
+    NoProperty(String),
+}
+
 /// The calls of one round.
 pub struct Round<'b> {
     open: &'b (tokio::runtime::Runtime, Connection),
@@ -55,25 +70,22 @@ pub struct Round<'b> {
 }
 
 impl Bus {
-    pub fn round(&mut self) -> Result<Round<'_>, String> {
-        self.open = self.open.take().filter(|(_, connection)| !connection.is_closed());
-        if self.open.is_none() {
-            self.open = Some(
-                self.connect()
-                    .map_err(|why| format!("the bus cannot be reached: {why}"))?,
-            );
-        }
+    pub fn round(&mut self) -> Result<Round<'_>, BusError> {
+        let open = match self.open.take().filter(|(_, connection)| !connection.is_closed()) {
+            Some(open) => open,
+            None => self.connect()?,
+        };
         Ok(Round {
-            open: self.open.as_ref().ok_or("no bus")?,
+            open: self.open.insert(open),
             until: Instant::now() + PATIENCE_FOR_ALL,
         })
     }
 
-    fn connect(&self) -> Result<(tokio::runtime::Runtime, Connection), String> {
+    fn connect(&self) -> Result<(tokio::runtime::Runtime, Connection), BusError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| error.to_string())?;
+            .map_err(BusError::Runtime)?;
         let builder = match &self.address {
             Some(address) => Builder::address(address.as_str()),
             None => Builder::system(),
@@ -81,25 +93,23 @@ impl Bus {
         let connecting = builder.method_timeout(PATIENCE).build();
         let connection = runtime
             .block_on(async { tokio::time::timeout(PATIENCE, connecting).await })
-            .map_err(|_| "no answer".to_owned())?
-            .map_err(|error| error.to_string())?;
+            .map_err(|_| BusError::NoAnswer)?
+            .map_err(BusError::Connect)?;
         Ok((runtime, connection))
     }
 }
 
 impl Round<'_> {
     /// Reads a property of systemd itself.
-    pub fn manager_property(&mut self, property: &str) -> Result<String, String> {
+    pub fn manager_property(&mut self, property: &str) -> Result<String, BusError> {
         let value = self.property(MANAGER_PATH, MANAGER, property)?;
         let value = value.and_then(|value| String::try_from(value).ok());
-        value.ok_or_else(|| format!("systemd does not tell its {property}"))
+        value.ok_or_else(|| BusError::NoProperty(property.to_owned()))
     }
 
-    pub fn units(&mut self) -> Result<Vec<Unit>, String> {
-        let answer = self
-            .call(MANAGER_PATH, MANAGER, "ListUnits", &())
-            .map_err(describe_error)?;
-        let rows: Vec<Row> = answer.body().deserialize().map_err(describe_error)?;
+    pub fn units(&mut self) -> Result<Vec<Unit>, BusError> {
+        let answer = self.call(MANAGER_PATH, MANAGER, "ListUnits", &())?;
+        let rows: Vec<Row> = answer.body().deserialize()?;
         let unit = |(name, _, load_state, active_state, _, _, object, ..): Row| Unit {
             name,
             load_state,
@@ -109,12 +119,12 @@ impl Round<'_> {
         Ok(rows.into_iter().map(unit).collect())
     }
 
-    pub fn text_property(&mut self, object: &str, interface: &str, property: &str) -> Result<Option<String>, String> {
+    pub fn text_property(&mut self, object: &str, interface: &str, property: &str) -> Result<Option<String>, BusError> {
         let value = self.property(object, &format!("{SYSTEMD}.{interface}"), property)?;
         Ok(value.and_then(|value| String::try_from(value).ok()))
     }
 
-    pub fn number_property(&mut self, object: &str, interface: &str, property: &str) -> Result<Option<u64>, String> {
+    pub fn number_property(&mut self, object: &str, interface: &str, property: &str) -> Result<Option<u64>, BusError> {
         let value = self.property(object, &format!("{SYSTEMD}.{interface}"), property)?;
         Ok(value.and_then(|value| {
             let short = || u32::try_from(&value).ok().map(u64::from);
@@ -123,11 +133,11 @@ impl Round<'_> {
     }
 
     /// Reads a property. `None` where the unit is gone or systemd is too old for the property.
-    fn property(&mut self, object: &str, interface: &str, name: &str) -> Result<Option<OwnedVariant>, String> {
+    fn property(&mut self, object: &str, interface: &str, name: &str) -> Result<Option<OwnedVariant>, BusError> {
         match self.call(object, PROPERTIES_INTERFACE, "Get", &(interface, name)) {
-            Ok(answer) => answer.body().deserialize().map(Some).map_err(describe_error),
+            Ok(answer) => Ok(Some(answer.body().deserialize()?)),
             Err(zbus::Error::MethodError(name, ..)) if is_absence(name.as_str()) => Ok(None),
-            Err(error) => Err(describe_error(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -156,10 +166,6 @@ fn is_absence(error: &str) -> bool {
         ]
         .iter()
         .any(|name| error.strip_prefix("org.freedesktop.DBus.Error.") == Some(name))
-}
-
-fn describe_error(error: zbus::Error) -> String {
-    format!("systemd cannot be asked: {error}")
 }
 
 #[cfg(test)]
@@ -198,7 +204,7 @@ mod tests {
         let asked = Instant::now();
         for _ in 0..2 {
             let error = bus.round().unwrap().manager_property("Version").unwrap_err();
-            assert!(error.contains("systemd cannot be asked"), "{error}");
+            assert!(error.to_string().starts_with("systemd cannot be asked"), "{error}");
         }
         assert!(asked.elapsed() < PATIENCE);
         drop(daemon);
@@ -206,7 +212,7 @@ mod tests {
             Ok(mut round) => round.units().unwrap_err(),
             Err(error) => error,
         };
-        assert!(!error.is_empty());
+        assert!(!error.to_string().is_empty());
     }
 
     #[test]
@@ -215,6 +221,6 @@ mod tests {
             address: Some("unix:path=/nowhere/at/all".to_owned()),
             ..Bus::default()
         };
-        assert!(bus.round().err().unwrap().contains("cannot be reached"));
+        assert!(bus.round().err().unwrap().to_string().contains("cannot be reached"));
     }
 }

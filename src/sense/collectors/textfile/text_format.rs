@@ -1,6 +1,7 @@
 //! A parser of Prometheus' text format 0.0.4, as programs write it for the textfile collector. Pure.
 
 use crate::family::{Family, Histogram, Label, MetricKind};
+use crate::sense::runtime::kernel_file::ParseError;
 use std::collections::BTreeMap;
 
 /// The type of a family in the file; `MetricKind` has no summary.
@@ -30,11 +31,14 @@ struct Sample {
 /// # Errors
 ///
 /// The number of the bad line and the reason. Nothing of such a file is used.
-pub fn parse(text: &str) -> Result<Vec<Family>, String> {
+pub fn parse(text: &str) -> Result<Vec<Family>, ParseError> {
     let mut drafts: BTreeMap<String, Draft> = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
-        let at = |what: &str| format!("line {}: {what}", index + 1);
+        let at = |problem| ParseError::Line {
+            number: index + 1,
+            problem,
+        };
         if let Some(comment) = line.strip_prefix('#') {
             parse_comment(comment.trim_start(), &mut drafts).map_err(at)?;
         } else if !line.is_empty() {
@@ -322,7 +326,7 @@ mod tests {
             "a 1\n{} 1\n",
         ] {
             let error = parse(bad).unwrap_err();
-            assert!(error.starts_with("line 2: "), "{bad:?}: {error}");
+            assert!(error.to_string().starts_with("line 2: "), "{bad:?}: {error}");
         }
     }
 

@@ -18,6 +18,7 @@ use crate::process::{ProcessFields, Selector};
 use crate::rule::{self, Compiled, Context, OwnAlert, RuleSet, Setting};
 use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
 use crate::yaml::Text;
+pub use file_source::FileError;
 use file_source::FileSource;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -163,7 +164,7 @@ impl Config {
 ///
 /// # Errors
 /// With the reason.
-pub fn read_file(path: &Path) -> Result<SourceText, String> {
+pub fn read_file(path: &Path) -> Result<Source, FileError> {
     file_source::read(path)
 }
 

@@ -7,8 +7,8 @@ mod scalar;
 
 pub use node::{Content, Entry, Node, parse};
 pub use read::{Fields, Text};
-pub use scalar::{parse_duration, parse_size, size_text};
-/// An unparsed part of a foreign format. Parsing it separately keeps an error in it from hiding errors in other parts.
+pub use scalar::{DurationError, SizeError, parse_duration, parse_size, size_text};
+/// A part of a foreign format as it stands there: read by itself, a mistake in it hides none in the parts beside it.
 pub use serde_yaml::Value as Unread;
 
 use crate::diagnostic::{Diagnostic, Severity, SourceText, Span};
@@ -34,12 +34,17 @@ pub fn from_str<T: DeserializeOwned>(source: &SourceText) -> Result<T, Box<Diagn
     })
 }
 
-/// Reads a part of a foreign format.
+/// A mistake in a part of a format that others define.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct PartError(#[from] serde_yaml::Error);
+
+/// Reads a part of a format that others define.
 ///
 /// # Errors
-/// The first error, without its position, which only the caller knows.
-pub fn from_part<T: DeserializeOwned>(part: Unread) -> Result<T, String> {
-    serde_yaml::from_value(part).map_err(|error| error.to_string())
+/// The first mistake; where the part stands knows only who took it out.
+pub fn from_part<T: DeserializeOwned>(part: Unread) -> Result<T, PartError> {
+    Ok(serde_yaml::from_value(part)?)
 }
 
 #[cfg(test)]

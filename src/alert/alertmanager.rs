@@ -98,7 +98,7 @@ pub fn decode_alerts(body: &[u8]) -> Result<Vec<Alert>, AnswerError> {
             index,
             problem: problem.to_owned(),
         };
-        let starts_at = time("startsAt", Some(&raw.starts_at)).map_err(|problem| wrong(&problem))?;
+        let starts_at = time("startsAt", Some(&raw.starts_at)).map_err(|error| wrong(&error.to_string()))?;
         Ok(Alert {
             labels: raw.labels,
             annotations: raw.annotations.unwrap_or_default(),

@@ -214,8 +214,8 @@ fn alert(raw: RawAlert<'_>, now: Timestamp) -> Result<Alert, String> {
     if labels.get("").is_some() {
         return Err("a label has an empty name".to_owned());
     }
-    let starts_at = time("startsAt", raw.starts_at.as_deref())?;
-    let ends_at = time("endsAt", raw.ends_at.as_deref())?;
+    let starts_at = time("startsAt", raw.starts_at.as_deref()).map_err(|error| error.to_string())?;
+    let ends_at = time("endsAt", raw.ends_at.as_deref()).map_err(|error| error.to_string())?;
     let fingerprint = match raw.fingerprint.as_deref() {
         None | Some("") => fingerprint(&labels),
         Some(text) if text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit()) => {
@@ -242,14 +242,23 @@ fn alert(raw: RawAlert<'_>, now: Timestamp) -> Result<Alert, String> {
     })
 }
 
-/// Parses RFC 3339. Go's zero time, the start of year 1, means "none".
-pub(super) fn time(field: &str, text: Option<&str>) -> Result<Option<Timestamp>, String> {
+/// A time that is not of RFC 3339.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {text:?}; write a time as 2006-01-02T15:04:05Z (RFC 3339)")]
+pub(super) struct InvalidTime {
+    field: &'static str,
+    text: String,
+}
+
+/// Reads RFC 3339. Go's zero time, the first moment of year 1, says "none".
+pub(super) fn time(field: &'static str, text: Option<&str>) -> Result<Option<Timestamp>, InvalidTime> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let time: Timestamp = text
-        .parse()
-        .map_err(|_| format!("{field} is {text:?}; write a time as 2006-01-02T15:04:05Z (RFC 3339)"))?;
+    let time: Timestamp = text.parse().map_err(|_| InvalidTime {
+        field,
+        text: text.to_owned(),
+    })?;
     Ok(Some(time).filter(|time| time.as_second() > GO_ZERO_TIME_SECONDS))
 }
 

@@ -3,6 +3,7 @@
 
 use crate::sense::systemd::options::whole_name;
 use crate::sense::{COLLECTORS, CollectorOptions, NameFilter};
+use crate::yaml::{DurationError, parse_duration};
 use regex::Regex;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -19,6 +20,19 @@ pub struct CollectorFlags {
     /// Flags without a meaning in evenkeel.
     pub ignored: Vec<String>,
     seen: usize,
+}
+
+/// What is wrong with a flag of a collector.
+#[derive(Debug, thiserror::Error)]
+pub enum FlagError {
+    #[error("--{flag} needs a value")]
+    NoValue { flag: String },
+    #[error("--{flag}: {source}")]
+    Pattern { flag: String, source: regex::Error },
+    #[error("--{flag}: {source}")]
+    Duration { flag: String, source: DurationError },
+    #[error("--{flag}: a timeout must be longer than 0s")]
+    NoTimeout { flag: String },
 }
 
 impl CollectorFlags {
@@ -38,11 +52,12 @@ impl CollectorFlags {
             .collect()
     }
 
-    fn take(&mut self, name: &str, value: Option<String>) -> Result<(), String> {
+    fn take(&mut self, name: &str, value: Option<String>) -> Result<(), FlagError> {
         self.seen += 1;
-        let pattern = || value.clone().ok_or_else(|| format!("--{name} needs a value"));
-        let regex = || Regex::new(&pattern()?).map_err(|error| format!("--{name}: {error}"));
-        let whole = || whole_name(&pattern()?).map_err(|error| format!("--{name}: {error}"));
+        let flag = || name.to_owned();
+        let pattern = || value.clone().ok_or_else(|| FlagError::NoValue { flag: flag() });
+        let regex = || Regex::new(&pattern()?).map_err(|source| FlagError::Pattern { flag: flag(), source });
+        let whole = || whole_name(&pattern()?).map_err(|source| FlagError::Pattern { flag: flag(), source });
         let options = &mut self.options;
         match name {
             "collector.disable-defaults" => self.disable_defaults = true,
@@ -65,10 +80,10 @@ impl CollectorFlags {
             "collector.filesystem.mount-points-exclude" => options.mount_points.exclude = Some(regex()?),
             "collector.filesystem.fs-types-exclude" => options.fs_types.exclude = Some(regex()?),
             "collector.filesystem.mount-timeout" => {
-                options.mount_timeout = match crate::yaml::parse_duration(&pattern()?) {
+                options.mount_timeout = match parse_duration(&pattern()?) {
                     Ok(timeout) if timeout > Duration::ZERO => timeout,
-                    Ok(_) => return Err(format!("--{name}: a timeout must be longer than 0s")),
-                    Err(problem) => return Err(format!("--{name}: {problem}")),
+                    Ok(_) => return Err(FlagError::NoTimeout { flag: flag() }),
+                    Err(source) => return Err(FlagError::Duration { flag: flag(), source }),
                 };
             }
             "collector.textfile.directory" => options.textfile_directories.push(pattern()?),
@@ -117,7 +132,7 @@ fn is_switch(flag: &str) -> bool {
 ///
 /// # Errors
 /// When a flag has no value, or a value that is no valid pattern.
-pub fn take_out(args: impl IntoIterator<Item = OsString>) -> Result<(Vec<OsString>, CollectorFlags), String> {
+pub fn take_out(args: impl IntoIterator<Item = OsString>) -> Result<(Vec<OsString>, CollectorFlags), FlagError> {
     let mut flags = CollectorFlags::default();
     let mut rest = Vec::new();
     let mut args = args.into_iter().peekable();
@@ -157,7 +172,7 @@ pub fn help() -> String {
 mod tests {
     use super::*;
 
-    fn flags(line: &str) -> Result<(Vec<String>, CollectorFlags), String> {
+    fn flags(line: &str) -> Result<(Vec<String>, CollectorFlags), FlagError> {
         let (rest, flags) = take_out(line.split_whitespace().map(OsString::from))?;
         Ok((rest.into_iter().map(|arg| arg.into_string().unwrap()).collect(), flags))
     }
@@ -201,10 +216,16 @@ mod tests {
 
     #[test]
     fn wrong_patterns_are_refused() {
-        assert!(flags("--collector.vmstat.fields=(").unwrap_err().contains("vmstat"));
+        assert!(
+            flags("--collector.vmstat.fields=(")
+                .unwrap_err()
+                .to_string()
+                .contains("vmstat")
+        );
         assert!(
             flags("--collector.netdev.device-include")
                 .unwrap_err()
+                .to_string()
                 .contains("needs a value")
         );
     }

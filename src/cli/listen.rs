@@ -2,10 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
+/// A text that is no address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an address such as :19797, 127.0.0.1:19797 or [::1]:19797")]
+pub struct InvalidAddress(String);
+
 /// # Errors
 /// When the text is not an address; the message shows what one looks like.
-pub fn parse(text: &str) -> Result<SocketAddr, String> {
-    let wrong = || format!("{text:?} is not an address such as :19797, 127.0.0.1:19797 or [::1]:19797");
+pub fn parse(text: &str) -> Result<SocketAddr, InvalidAddress> {
+    let wrong = || InvalidAddress(text.to_owned());
     if let Some(port) = text.strip_prefix(':') {
         let port: u16 = port.parse().map_err(|_| wrong())?;
         return Ok(SocketAddr::new(every_address(), port));
@@ -39,7 +44,7 @@ mod tests {
         assert_eq!(parse("127.0.0.1:1").unwrap().to_string(), "127.0.0.1:1");
         assert!(parse("localhost:1").unwrap().ip().is_loopback());
         for wrong in ["", "19797", ":x", "127.0.0.1", ":99999"] {
-            assert!(parse(wrong).unwrap_err().contains("such as"), "{wrong:?}");
+            assert!(parse(wrong).unwrap_err().to_string().contains("such as"), "{wrong:?}");
         }
     }
 }

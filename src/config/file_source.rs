@@ -40,26 +40,37 @@ pub(super) enum FileSource<'p> {
     Texts(&'p [(&'p str, &'p str)]),
 }
 
+/// Why a file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("it is a directory")]
+    Directory,
+    #[error("larger than {} MiB", MAX_FILE_BYTES >> 20)]
+    TooLarge,
+    #[error("line {line} is not UTF-8")]
+    NotUtf8 { line: usize },
+}
+
 /// Reads a text file up to the maximum size.
-pub(super) fn read(path: &Path) -> Result<SourceText, String> {
-    let file = fs::File::open(path).map_err(|error| error.to_string())?;
+pub(super) fn read(path: &Path) -> Result<Source, FileError> {
+    let file = fs::File::open(path)?;
     if file.metadata().is_ok_and(|meta| meta.is_dir()) {
-        return Err("it is a directory".to_owned());
+        return Err(FileError::Directory);
     }
     let mut bytes = Vec::new();
     // Bounded during the read, because a pipe or a device has no size.
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!("larger than {} MiB", MAX_FILE_BYTES >> 20));
+        return Err(FileError::TooLarge);
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()]
             .iter()
             .filter(|byte| **byte == b'\n')
             .count();
-        format!("line {line} is not UTF-8")
+        FileError::NotUtf8 { line }
     })?;
     Ok(SourceText::new(path.display().to_string(), text))
 }
@@ -146,7 +157,7 @@ impl FileSource<'_> {
         }
     }
 
-    fn read(&self, name: &Path) -> Result<SourceText, String> {
+    fn read(&self, name: &Path) -> Result<Source, FileError> {
         match self {
             FileSource::Directory(_) => read(name),
             FileSource::Texts(texts) => {

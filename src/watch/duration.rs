@@ -12,12 +12,17 @@ const UNITS: [(&str, i64); 7] = [
     ("ms", 1),
 ];
 
+/// A text that is no duration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a duration, expected for example 30s, 5m or 1h30m")]
+pub struct InvalidDuration(String);
+
 /// Milliseconds of a duration; `0` needs no unit.
 ///
 /// # Errors
-/// A sentence with the correction.
-pub fn parse_ms(text: &str) -> Result<i64, String> {
-    let wrong = || format!("{text:?} is not a duration, expected for example 30s, 5m or 1h30m");
+/// Says what would be right.
+pub fn parse_ms(text: &str) -> Result<i64, InvalidDuration> {
+    let wrong = || InvalidDuration(text.to_owned());
     if text == "0" {
         return Ok(0);
     }

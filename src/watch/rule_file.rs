@@ -272,8 +272,10 @@ impl Reader {
             .ok()
     }
 
-    fn duration(&mut self, text: Option<Scalar>, at: &YamlPath) -> Option<i64> {
-        parse_ms(&text?.0).map_err(|message| self.error(at, message, None)).ok()
+    fn duration(&mut self, text: Option<Scalar>, at: &Place) -> Option<i64> {
+        parse_ms(&text?.0)
+            .map_err(|error| self.error(at, error.to_string(), None))
+            .ok()
     }
 
     /// Checks one rule. Errors name group and rule, because `check` prints each error by itself.
@@ -376,7 +378,7 @@ impl Reader {
 
     fn template(&mut self, text: &Scalar, at: &YamlPath, about: &str) -> Option<Template> {
         Template::parse(&text.0)
-            .map_err(|message| self.error(at, format!("{about}: {message}"), None))
+            .map_err(|error| self.error(at, format!("{about}: {error}"), None))
             .ok()
     }
 }

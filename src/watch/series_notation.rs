@@ -8,12 +8,23 @@ use promql_parser::parser::{self, Expr};
 /// Bound on the number of values, because a typing error must not use up the memory.
 const MAX_VALUES: usize = 1_000_000;
 
-/// Parses `metric{label="value"}`; `{}` is the series without labels.
+/// What is wrong with a text in the notation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotationError {
+    #[error("{0:?} is not a series, expected for example metric{{label=\"value\"}}")]
+    Series(String),
+    #[error("{0:?} is no value, expected for example 1, NaN, stale, _, _x5, 1x5, 0+10x5 or 100-10x5")]
+    Value(String),
+    #[error("{0:?} makes more than {MAX_VALUES} values")]
+    TooMany(String),
+}
+
+/// Reads `metric{label="value"}`; `{}` is the series without labels.
 ///
 /// # Errors
-/// A sentence that quotes the error.
-pub fn parse_series(text: &str) -> Result<LabelSet, String> {
-    let wrong = || format!("{text:?} is not a series, expected for example metric{{label=\"value\"}}");
+/// A sentence that quotes what is wrong.
+pub fn parse_series(text: &str) -> Result<LabelSet, NotationError> {
+    let wrong = || NotationError::Series(text.to_owned());
     let trimmed = text.trim();
     if trimmed.is_empty() || trimmed == "{}" {
         return Ok(LabelSet::default());
@@ -39,15 +50,13 @@ pub fn parse_series(text: &str) -> Result<LabelSet, String> {
 /// Parses values one interval apart: numbers, `_` for none, `stale`, and `a+bxn`, `a-bxn`, `axn`, `_xn` for many.
 ///
 /// # Errors
-/// A sentence that quotes the error.
-pub fn parse_values(text: &str) -> Result<Vec<Option<f64>>, String> {
+/// A sentence that quotes what is wrong.
+pub fn parse_values(text: &str) -> Result<Vec<Option<f64>>, NotationError> {
     let mut values = Vec::new();
     for item in text.split_whitespace() {
-        parse_item(item, &mut values).ok_or_else(|| {
-            format!("{item:?} is no value, expected for example 1, NaN, stale, _, _x5, 1x5, 0+10x5 or 100-10x5")
-        })?;
+        parse_item(item, &mut values).ok_or_else(|| NotationError::Value(item.to_owned()))?;
         if values.len() > MAX_VALUES {
-            return Err(format!("{item:?} makes more than {MAX_VALUES} values"));
+            return Err(NotationError::TooMany(item.to_owned()));
         }
     }
     Ok(values)

@@ -3,7 +3,7 @@
 
 use super::labels::LabelSet;
 use super::number;
-use super::template_function::{Datum, Function};
+use super::template_function::{Datum, Function, TemplateError};
 
 /// The template of a label or annotation.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,14 +41,14 @@ enum Operand {
 
 impl Template {
     /// # Errors
-    /// A sentence that names the error or the unsupported part.
-    pub fn parse(source: &str) -> Result<Self, String> {
+    /// Names what is wrong or not supported.
+    pub fn parse(source: &str) -> Result<Self, TemplateError> {
         let mut pieces = Vec::new();
         let mut rest = source;
         let mut trims_next = false;
         while let Some(open) = rest.find("{{") {
             let (text, after) = (&rest[..open], &rest[open + 2..]);
-            let close = find_close(after).ok_or_else(|| "a template's {{ is not closed".to_owned())?;
+            let close = find_close(after).ok_or(TemplateError::NotClosed)?;
             let mut action = &after[..close];
             let text = if trims_next { text.trim_start() } else { text };
             let text = match action.strip_prefix("- ") {
@@ -100,7 +100,7 @@ impl Template {
 }
 
 impl Operand {
-    fn value(&self, facts: Facts<'_>) -> Result<Datum, String> {
+    fn value(&self, facts: Facts<'_>) -> Result<Datum, TemplateError> {
         Ok(match self {
             Operand::Labels => Datum::Map(facts.labels.clone()),
             Operand::Label(name) => Datum::Text(facts.labels.get(name).into()),
@@ -150,22 +150,22 @@ enum Token {
     Pipe,
 }
 
-fn parse_action(text: &str) -> Result<Operand, String> {
+fn parse_action(text: &str) -> Result<Operand, TemplateError> {
     let tokens = tokens(text)?;
     if tokens.iter().filter(|token| **token == Token::Open).count() > MAX_PARENTHESES {
-        return Err(format!("a template action has more than {MAX_PARENTHESES} parentheses"));
+        return Err(TemplateError::TooManyParentheses(MAX_PARENTHESES));
     }
     let mut at = 0;
     let operand = line(&tokens, &mut at)?;
     if at < tokens.len() {
-        Err(format!("the template action {text:?} is invalid"))
+        Err(TemplateError::Unreadable(text.to_owned()))
     } else {
         Ok(operand)
     }
 }
 
-fn tokens(text: &str) -> Result<Vec<Token>, String> {
-    let unreadable = || format!("the template action {text:?} is invalid");
+fn tokens(text: &str) -> Result<Vec<Token>, TemplateError> {
+    let unreadable = || TemplateError::Unreadable(text.to_owned());
     let mut tokens = Vec::new();
     let mut rest = text.trim_start();
     while let Some(first) = rest.chars().next() {
@@ -203,8 +203,8 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
     Ok(tokens)
 }
 
-/// Parses `command | command …`, where the value of each is the last argument of the next.
-fn line(tokens: &[Token], at: &mut usize) -> Result<Operand, String> {
+/// `command | command …`: the value of each is the last argument of the next.
+fn line(tokens: &[Token], at: &mut usize) -> Result<Operand, TemplateError> {
     let mut value = None;
     loop {
         value = Some(command(tokens, at, value)?);
@@ -213,10 +213,10 @@ fn line(tokens: &[Token], at: &mut usize) -> Result<Operand, String> {
         }
         *at += 1;
     }
-    value.ok_or_else(|| "a template action is empty".into())
+    value.ok_or(TemplateError::Empty)
 }
 
-fn command(tokens: &[Token], at: &mut usize, piped: Option<Operand>) -> Result<Operand, String> {
+fn command(tokens: &[Token], at: &mut usize, piped: Option<Operand>) -> Result<Operand, TemplateError> {
     if let Some(Token::Word(word)) = tokens.get(*at)
         && word.starts_with(|c: char| c.is_ascii_alphabetic())
         && word != "true"
@@ -237,16 +237,16 @@ fn command(tokens: &[Token], at: &mut usize, piped: Option<Operand>) -> Result<O
         return Ok(Operand::Call(function, arguments));
     }
     if piped.is_some() {
-        return Err("a template pipes into something that is not a function".into());
+        return Err(TemplateError::PipeIntoValue);
     }
-    let value = operand(tokens, at)?.ok_or_else(|| "a template action is empty".to_owned())?;
+    let value = operand(tokens, at)?.ok_or(TemplateError::Empty)?;
     match operand(tokens, at)? {
-        Some(_) => Err("a template action has two values and no function".into()),
+        Some(_) => Err(TemplateError::TwoValues),
         None => Ok(value),
     }
 }
 
-fn operand(tokens: &[Token], at: &mut usize) -> Result<Option<Operand>, String> {
+fn operand(tokens: &[Token], at: &mut usize) -> Result<Option<Operand>, TemplateError> {
     let operand = match tokens.get(*at) {
         Some(Token::Quoted(text)) => Operand::Literal(Datum::Text(text.clone())),
         Some(Token::Word(word)) => word_operand(word)?,
@@ -254,7 +254,7 @@ fn operand(tokens: &[Token], at: &mut usize) -> Result<Option<Operand>, String> 
             *at += 1;
             let inner = line(tokens, at)?;
             if tokens.get(*at) != Some(&Token::Close) {
-                return Err("a template's parenthesis is not closed".into());
+                return Err(TemplateError::OpenParenthesis);
             }
             inner
         }
@@ -264,13 +264,13 @@ fn operand(tokens: &[Token], at: &mut usize) -> Result<Option<Operand>, String> 
     Ok(Some(operand))
 }
 
-fn word_operand(word: &str) -> Result<Operand, String> {
+fn word_operand(word: &str) -> Result<Operand, TemplateError> {
     let label = |rest: &str| {
         let name = rest
             .strip_prefix('.')
             .filter(|name| super::promql::is_label_name(name))
             .map(str::to_owned);
-        name.ok_or_else(|| format!("the template refers to {word:?}, which is not supported"))
+        name.ok_or_else(|| TemplateError::UnsupportedLabel(word.to_owned()))
     };
     for prefix in ["$labels", ".Labels"] {
         match word.strip_prefix(prefix) {
@@ -300,10 +300,7 @@ fn word_operand(word: &str) -> Result<Operand, String> {
         Some(number) if word.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '.') => {
             Ok(Operand::Literal(number))
         }
-        _ => Err(format!(
-            "the template refers to {word:?}, which is not supported; there are $labels, $value, $externalLabels and \
-             $externalURL"
-        )),
+        _ => Err(TemplateError::UnsupportedWord(word.to_owned())),
     }
 }
 
@@ -404,7 +401,7 @@ mod tests {
             ("{{ humanize (1 }}", "parenthesis"),
             (&format!("{{{{ {} }}}}", "(".repeat(9999)), "more than 50"),
         ] {
-            let message = Template::parse(text).unwrap_err();
+            let message = Template::parse(text).unwrap_err().to_string();
             assert!(message.contains(named), "{text}: {message}");
         }
     }

@@ -12,6 +12,46 @@ pub(super) enum Datum {
     Map(LabelSet),
 }
 
+/// What is wrong with a template, or with a value that it uses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    #[error("a template's {{{{ is not closed")]
+    NotClosed,
+    #[error("a template's parenthesis is not closed")]
+    OpenParenthesis,
+    #[error("a template action has more than {0} parentheses")]
+    TooManyParentheses(usize),
+    #[error("the template action {0:?} cannot be read")]
+    Unreadable(String),
+    #[error("a template action is empty")]
+    Empty,
+    #[error("a template action has two values and no function")]
+    TwoValues,
+    #[error("a template pipes into something that is not a function")]
+    PipeIntoValue,
+    #[error("the template refers to {0:?}, which is not supported")]
+    UnsupportedLabel(String),
+    #[error(
+        "the template refers to {0:?}, which is not supported; there are $labels, $value, $externalLabels and \
+         $externalURL"
+    )]
+    UnsupportedWord(String),
+    #[error("the template uses {0:?}, which is not supported")]
+    UnsupportedFunction(String),
+    #[error("the template's {0} takes one argument")]
+    OneArgument(String),
+    #[error("a function lacks its argument")]
+    NoArgument,
+    #[error("the template's printf needs a literal format")]
+    NoFormat,
+    #[error("the template's printf verb %{0} is not supported, there are {VERBS}")]
+    UnsupportedVerb(char),
+    #[error("{0:?} is not a number")]
+    NotANumber(String),
+    #[error("a set of labels is not a number")]
+    LabelsAsNumber,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Function {
     Humanize,
@@ -27,7 +67,7 @@ pub(super) enum Function {
 const VERBS: &str = "vsqdfFeEgGt";
 
 impl Function {
-    pub fn named(name: &str) -> Result<Self, String> {
+    pub fn named(name: &str) -> Result<Self, TemplateError> {
         Ok(match name {
             "humanize" => Function::Humanize,
             "humanize1024" => Function::Humanize1024,
@@ -37,39 +77,37 @@ impl Function {
             "title" => Function::Title,
             "toUpper" => Function::ToUpper,
             "toLower" => Function::ToLower,
-            _ => return Err(format!("the template uses {name:?}, which is not supported")),
+            _ => return Err(TemplateError::UnsupportedFunction(name.to_owned())),
         })
     }
 
-    /// Checks the arguments as far as possible before the values are known.
-    pub fn check(self, arguments: usize, first_literal: Option<&Datum>) -> Result<(), String> {
+    /// What can be known before the values are.
+    pub fn check(self, arguments: usize, first_literal: Option<&Datum>) -> Result<(), TemplateError> {
         if self != Function::Printf {
             let name = format!("{self:?}");
             let name = name[..1].to_lowercase() + &name[1..];
             return if arguments == 1 {
                 Ok(())
             } else {
-                Err(format!("the template's {name} takes one argument"))
+                Err(TemplateError::OneArgument(name))
             };
         }
         let Some(Datum::Text(format)) = first_literal else {
-            return Err("the template's printf needs a literal format".into());
+            return Err(TemplateError::NoFormat);
         };
         for piece in pieces(format) {
             if let FormatPiece::Verb { verb, .. } = piece
                 && !VERBS.contains(verb)
             {
-                return Err(format!(
-                    "the template's printf verb %{verb} is not supported, there are {VERBS}"
-                ));
+                return Err(TemplateError::UnsupportedVerb(verb));
             }
         }
         Ok(())
     }
 
-    pub fn call(self, arguments: &[Datum]) -> Result<Datum, String> {
+    pub fn call(self, arguments: &[Datum]) -> Result<Datum, TemplateError> {
         let (Some(first), rest) = (arguments.first(), arguments.get(1..).unwrap_or_default()) else {
-            return Err("a function lacks its argument".into());
+            return Err(TemplateError::NoArgument);
         };
         Ok(Datum::Text(match self {
             Function::Humanize => humanize(first.to_number()?),
@@ -85,12 +123,12 @@ impl Function {
 }
 
 impl Datum {
-    fn to_number(&self) -> Result<f64, String> {
+    fn to_number(&self) -> Result<f64, TemplateError> {
         match self {
             Datum::Number(value) => Ok(*value),
             Datum::Integer(value) => Ok(*value as f64),
-            Datum::Text(text) => text.parse().map_err(|_| format!("{text:?} is not a number")),
-            Datum::Map(_) => Err("a set of labels is not a number".into()),
+            Datum::Text(text) => text.parse().map_err(|_| TemplateError::NotANumber(text.clone())),
+            Datum::Map(_) => Err(TemplateError::LabelsAsNumber),
         }
     }
 

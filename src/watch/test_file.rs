@@ -3,8 +3,7 @@
 use super::labels::LabelSet;
 use super::promql::{self, Element, Query};
 use super::rule_file::{self, DurationMs, Reader, RuleError, RuleFile, Scalar};
-use super::series_notation::{parse_series, parse_values};
-use super::yaml_path::YamlPath;
+use super::series_notation::{NotationError, parse_series, parse_values};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -268,7 +267,7 @@ impl Reader {
         }
     }
 
-    fn report_error<T>(&mut self, at: &YamlPath, result: Result<T, String>) -> Option<T> {
-        result.map_err(|message| self.error(at, message, None)).ok()
+    fn told<T>(&mut self, at: &Place, result: Result<T, NotationError>) -> Option<T> {
+        result.map_err(|error| self.error(at, error.to_string(), None)).ok()
     }
 }

@@ -130,7 +130,9 @@ impl<'n> Fields<'n> {
 
     pub fn size(&self, key: &str, findings: &mut Findings) -> Option<Spanned<u64>> {
         self.read(key, findings, |node, key, findings| {
-            node.parse(key, &Kind::Size, findings, |text| parse_size(text).map_err(Some))
+            node.parse(key, &Kind::Size, findings, |text| {
+                parse_size(text).map_err(|error| Some(error.to_string()))
+            })
         })
     }
 
@@ -245,7 +247,7 @@ impl Node {
 
     pub fn duration(&self, key: &str, findings: &mut Findings) -> Option<Spanned<Duration>> {
         self.parse(key, &Kind::Duration, findings, |text| {
-            parse_duration(text).map_err(Some)
+            parse_duration(text).map_err(|error| Some(error.to_string()))
         })
     }
 

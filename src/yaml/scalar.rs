@@ -18,17 +18,42 @@ const MAX_DURATION_MS: u64 = i64::MAX as u64 / 1_000_000;
 
 const SIZE_UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
 
+/// Why a text is no duration: what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DurationError {
+    #[error("write a duration such as 500ms, 30s, 1m30s or 2h")]
+    Form,
+    #[error("the unit is missing: did you mean {number}s?")]
+    NoUnit { number: String },
+    #[error("write each unit once, the largest first, as in 1h30m")]
+    Order,
+    #[error("the longest duration is 292y")]
+    TooLong,
+}
+
+/// Why a text is no size: what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SizeError {
+    #[error("write a size such as 200MiB or 1.5GiB, or a whole number of bytes")]
+    Form,
+    #[error("did you mean {meant}?")]
+    Unit { meant: String },
+    #[error("the largest size is 8192TiB")]
+    TooLarge,
+}
+
 /// A duration as Prometheus reads it: `1m30s`, `500ms`, `0`.
 ///
 /// # Errors
-/// The correction.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    const FORM: &str = "write a duration such as 500ms, 30s, 1m30s or 2h";
+/// What would be right.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
-        return Err(format!("the unit is missing: did you mean {text}s?"));
+        return Err(DurationError::NoUnit {
+            number: text.to_owned(),
+        });
     }
     let mut rest = text;
     let mut units = DURATION_UNITS.as_slice();
@@ -40,8 +65,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         let (unit, tail) = tail.split_at(letters);
         let place = units.iter().position(|(name, _)| *name == unit);
         let place = place.ok_or_else(|| match DURATION_UNITS.iter().any(|(name, _)| *name == unit) {
-            true => "write each unit once, the largest first, as in 1h30m".to_owned(),
-            false => FORM.to_owned(),
+            true => DurationError::Order,
+            false => DurationError::Form,
         })?;
         let milliseconds = number
             .parse::<u64>()
@@ -49,15 +74,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
             .and_then(|number| number.checked_mul(units[place].1));
         let sum = milliseconds.and_then(|milliseconds| total_ms.checked_add(milliseconds));
         total_ms = match sum {
-            _ if number.is_empty() => return Err(FORM.to_owned()),
+            _ if number.is_empty() => return Err(DurationError::Form),
             Some(sum) if sum <= MAX_DURATION_MS => sum,
-            _ => return Err("the longest duration is 292y".to_owned()),
+            _ => return Err(DurationError::TooLong),
         };
         units = &units[place + 1..];
         rest = tail;
     }
     if text.is_empty() {
-        Err(FORM.to_owned())
+        Err(DurationError::Form)
     } else {
         Ok(Duration::from_millis(total_ms))
     }
@@ -66,9 +91,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Bytes: a whole number, or a number with `KiB`, `MiB`, `GiB` or `TiB`.
 ///
 /// # Errors
-/// The correction.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    const FORM: &str = "write a size such as 200MiB or 1.5GiB, or a whole number of bytes";
+/// What would be right.
+pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     let digits = text
         .bytes()
         .take_while(|byte| byte.is_ascii_digit() || *byte == b'.')
@@ -76,21 +100,23 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim_start();
     if unit.is_empty() {
-        return number.parse().map_err(|_| FORM.to_owned());
+        return number.parse().map_err(|_| SizeError::Form);
     }
     let Some((_, factor)) = SIZE_UNITS.iter().find(|(name, _)| *name == unit) else {
         let first = unit.chars().next().map(|first| first.to_ascii_uppercase());
         let meant = SIZE_UNITS.iter().find(|(name, _)| name.chars().next() == first);
         return Err(match meant {
-            Some((name, _)) if !number.is_empty() => format!("did you mean {number}{name}?"),
-            _ => FORM.to_owned(),
+            Some((name, _)) if !number.is_empty() => SizeError::Unit {
+                meant: format!("{number}{name}"),
+            },
+            _ => SizeError::Form,
         });
     };
-    let number: f64 = number.parse().map_err(|_| FORM.to_owned())?;
+    let number: f64 = number.parse().map_err(|_| SizeError::Form)?;
     let bytes = number * *factor as f64;
     // Beyond this a float is not exact to a byte, and no machine has that much memory.
     if bytes > (1_u64 << 53) as f64 {
-        Err("the largest size is 8192TiB".to_owned())
+        Err(SizeError::TooLarge)
     } else {
         Ok(bytes as u64)
     }
@@ -138,7 +164,7 @@ mod tests {
             ("300y", "the longest duration is 292y"),
             ("99999999999999999999s", "the longest duration is 292y"),
         ] {
-            assert_eq!(parse_duration(text), Err(help.to_owned()), "{text:?}");
+            assert_eq!(parse_duration(text).unwrap_err().to_string(), help, "{text:?}");
         }
     }
 
@@ -175,7 +201,7 @@ mod tests {
             ),
             ("99999999TiB", "the largest size is 8192TiB"),
         ] {
-            assert_eq!(parse_size(text), Err(help.to_owned()), "{text:?}");
+            assert_eq!(parse_size(text).unwrap_err().to_string(), help, "{text:?}");
         }
     }
 

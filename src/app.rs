@@ -105,13 +105,19 @@ enum Stop {
     Because(String),
 }
 
+impl Stop {
+    fn because(error: impl std::error::Error) -> Stop {
+        Stop::Because(error.to_string())
+    }
+}
+
 fn because<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Stop {
     let what = what.to_owned();
     move |error| Stop::Because(format!("{what}: {error}"))
 }
 
-fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
-    let inherited = sockets::inherited(run.web_systemd_socket, run.webhook_systemd_socket).map_err(Stop::Because)?;
+fn start(mut run: cli::Run) -> Result<(), Stop> {
+    let inherited = sockets::inherited(run.web_systemd_socket, run.webhook_systemd_socket).map_err(Stop::because)?;
     if let Some(listener) = &inherited.webhook {
         // The check below depends on the address.
         run.webhook_listen = listener
@@ -130,17 +136,17 @@ fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
     let access = webhook_access(&run, &loaded.config)?;
     let scrapers = with_web_config(Access::open(), run.web_config.as_deref())?;
     let allow = loaded.config.webhook.allow_unauthenticated;
-    may_listen(run.webhook_listen, access.authenticates(), policy.enforce, allow).map_err(Stop::Because)?;
+    may_listen(run.webhook_listen, access.authenticates(), policy.enforce, allow).map_err(Stop::because)?;
     if policy.enforce {
-        policy::may_enforce_with(&run.roots.procfs).map_err(Stop::Because)?;
+        policy::may_enforce_with(&run.roots.procfs).map_err(Stop::because)?;
     }
     let procfs = Procfs::open(&run.roots.procfs).map_err(because("no procfs"))?;
     if let Some(reason) = procfs.hides_processes() {
         tracing::warn!(reason, "processes hidden from evenkeel");
     }
-    let _lock = control::lock(&run.storage.path).map_err(Stop::Because)?;
-    // Scrapes and webhooks wait for disk and samples, not for processors, so one thread serves them all. Wake-ups
-    // between several workers would cost more than the workers gain.
+    let _lock = control::lock(&run.storage.path).map_err(Stop::because)?;
+    // Scrapes and webhooks wait for disk and samples, not for processors, so one thread serves them all. Wake-ups between several
+    // workers would cost more than the workers gain.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -319,7 +325,7 @@ async fn serve(
         max_requests: run.max_requests,
         reload: run.enable_lifecycle.then(|| {
             let reloader = Arc::clone(&reloader);
-            Arc::new(move || reloader.reload()) as publish::ReloadFn
+            Arc::new(move || Ok(reloader.reload()?)) as publish::ReloadFn
         }),
         ..publish::HandlerOptions::default()
     };

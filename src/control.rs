@@ -55,12 +55,30 @@ pub enum Reply {
     Failed(String),
 }
 
-/// Locks the storage directory for this daemon. If the directory cannot be created or written, the daemon runs without
-/// a ledger and logs that.
+/// Why the daemon's storage directory or socket cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error("another evenkeel uses {}; give each its own --storage.path", .0.display())]
+    InUse(PathBuf),
+    #[error(
+        "{}: {source}; is evenkeel running with this --storage.path, and do you have access to it?",
+        path.display()
+    )]
+    Unreachable { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Encode(serde_json::Error),
+    #[error("unexpected answer of the daemon: {0}")]
+    Decode(serde_json::Error),
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Locks the storage directory for this daemon. If the directory cannot be created or written, the daemon runs without a ledger
+/// and logs that.
 ///
 /// # Errors
 /// When another daemon has the lock.
-pub fn lock(storage: &Path) -> Result<Option<File>, String> {
+pub fn lock(storage: &Path) -> Result<Option<File>, ControlError> {
     use std::os::unix::fs::DirBuilderExt;
     if std::fs::DirBuilder::new()
         .recursive(true)
@@ -80,10 +98,7 @@ pub fn lock(storage: &Path) -> Result<Option<File>, String> {
     };
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
-        Err(_) => Err(format!(
-            "another evenkeel uses {}; give each its own --storage.path",
-            storage.display()
-        )),
+        Err(_) => Err(ControlError::InUse(storage.to_owned())),
     }
 }
 
@@ -189,22 +204,22 @@ pub fn daemon_pid(storage: &Path) -> Option<i32> {
 ///
 /// # Errors
 /// When no daemon runs there, or it refuses the request.
-pub fn request(storage: &Path, request: &Request) -> Result<Reply, String> {
+pub fn request(storage: &Path, request: &Request) -> Result<Reply, ControlError> {
     let path = storage.join(SOCKET);
-    let reach = |error: std::io::Error| {
-        let hint = "is evenkeel running with this --storage.path, and do you have access to it?";
-        format!("{}: {error}; {hint}", path.display())
+    let unreachable = |source| ControlError::Unreachable {
+        path: path.clone(),
+        source,
     };
-    let mut stream = std::os::unix::net::UnixStream::connect(&path).map_err(reach)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(reach)?;
-    let mut line = serde_json::to_string(request).map_err(|error| error.to_string())?;
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).map_err(unreachable)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(unreachable)?;
+    let mut line = serde_json::to_string(request).map_err(ControlError::Encode)?;
     line.push('\n');
-    stream.write_all(line.as_bytes()).map_err(reach)?;
+    stream.write_all(line.as_bytes()).map_err(unreachable)?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(reach)?;
+    BufReader::new(stream).read_line(&mut answer).map_err(unreachable)?;
     match serde_json::from_str(&answer) {
-        Ok(Reply::Failed(reason)) => Err(reason),
+        Ok(Reply::Failed(reason)) => Err(ControlError::Refused(reason)),
         Ok(reply) => Ok(reply),
-        Err(error) => Err(format!("unexpected answer of the daemon: {error}")),
+        Err(error) => Err(ControlError::Decode(error)),
     }
 }

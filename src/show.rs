@@ -397,7 +397,7 @@ pub fn history(command: &History) -> ExitCode {
 }
 
 fn ask(what: &str, storage: &Path, request: &Request) -> Result<Reply, String> {
-    progress::during(what, || control::request(storage, request))
+    progress::during(what, || control::request(storage, request)).map_err(|error| error.to_string())
 }
 
 /// Releases leases by hand.
@@ -418,7 +418,8 @@ pub fn release(command: &Release) -> ExitCode {
 
 fn close_breaker(storage: &Path, rule: &str) -> ExitCode {
     let request = Request::CloseBreaker(rule.to_owned());
-    finish(control::request(storage, &request).and_then(|reply| match reply {
+    let answer = control::request(storage, &request).map_err(|error| error.to_string());
+    finish(answer.and_then(|reply| match reply {
         Reply::ClosedBreaker(true) => Ok(format!("rule {rule:?} applies irreversible actions again\n")),
         Reply::ClosedBreaker(false) => Err(format!(
             "rule {rule:?} has no open breaker; `evenkeel leases` lists the rules that have"

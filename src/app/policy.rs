@@ -9,7 +9,7 @@ use crate::sense::Group;
 use crate::watch::promql::{self, Query};
 use crate::watch::{LabelSet, RuleFile};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,20 +94,28 @@ pub fn orders(loaded: &Loaded) -> EvaluationConfig {
     }
 }
 
-/// Whether evenkeel may apply steps with this procfs.
-///
+/// The procfs of another pid namespace, whose pids are not the ones that system calls take.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "mode enforce needs the procfs of its own pid namespace, and {} is not: its `self` is {target}. Run evenkeel in the \
+     host's pid namespace (hostPID), or in dry-run",
+    procfs.display()
+)]
+pub struct ForeignProcfs {
+    procfs: PathBuf,
+    target: String,
+}
+
 /// # Errors
-/// When the procfs belongs to another pid namespace, so that its pids are not valid for system calls.
-pub fn may_enforce_with(procfs: &Path) -> Result<(), String> {
+/// Where the procfs is not of this pid namespace, so that its pids are not the ones that system calls take.
+pub fn may_enforce_with(procfs: &Path) -> Result<(), ForeignProcfs> {
     let target = std::fs::read_link(procfs.join("self")).ok();
     let is_ours = target.as_deref().and_then(Path::to_str) == Some(&std::process::id().to_string());
     if is_ours {
         return Ok(());
     }
-    Err(format!(
-        "mode enforce needs the procfs of its own pid namespace, and {} is not: its `self` is {}. Run evenkeel in the \
-         host's pid namespace (hostPID), or in dry-run",
-        procfs.display(),
-        target.map_or("missing".to_owned(), |target| target.display().to_string()),
-    ))
+    Err(ForeignProcfs {
+        procfs: procfs.to_owned(),
+        target: target.map_or("missing".to_owned(), |target| target.display().to_string()),
+    })
 }

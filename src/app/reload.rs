@@ -6,9 +6,10 @@ use super::reconciler;
 use super::watcher::Watcher;
 use crate::cli;
 use crate::config::{Loaded, Sampling, Webhook};
+use crate::diagnostic::{self, Diagnostic};
 use crate::engine::Policy;
 use crate::engine::run::{EngineHandle, Input};
-use crate::http::listen::may_listen;
+use crate::http::listen::{ListenError, may_listen};
 use crate::sense::Groups;
 use crate::telemetry::Telemetry;
 use arc_swap::ArcSwap;
@@ -25,6 +26,19 @@ pub struct ReloadTargets {
     /// The policy for a restart of the engine after a panic.
     pub policy: Arc<ArcSwap<Policy>>,
     pub telemetry: Telemetry,
+}
+
+/// Why a configuration was not activated.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error("{}", diagnostic::render_all(.0, false))]
+    Config(Vec<Diagnostic>),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Procfs(#[from] policy::ForeignProcfs),
+    #[error("the engine has ended")]
+    EngineEnded,
 }
 
 pub struct Reloader {
@@ -61,24 +75,25 @@ impl Reloader {
     ///
     /// # Errors
     /// When the configuration is invalid; then nothing changes.
-    pub fn reload(&self) -> Result<(), String> {
-        let _turn = self.in_progress.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn reload(&self) -> Result<(), ReloadError> {
+        let _turn = self.transaction.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.try_reload();
         match &result {
             Ok(()) => {
                 self.targets.telemetry.reloaded(Some(super::now_seconds()));
                 tracing::info!("config reloaded");
             }
-            Err(reason) => {
-                self.targets.telemetry.reloaded(None);
+            Err(error) => {
+                self.told.telemetry.reloaded(None);
+                let reason = error.to_string();
                 tracing::error!(reason, "config reload failed, keeping the last good config");
             }
         }
         result
     }
 
-    fn try_reload(&self) -> Result<(), String> {
-        let loaded = super::load(&self.config).map_err(|findings| crate::diagnostic::render_all(&findings, false))?;
+    fn try_reload(&self) -> Result<(), ReloadError> {
+        let loaded = super::load(&self.config).map_err(ReloadError::Config)?;
         for warning in &loaded.warnings {
             tracing::warn!(at = warning.place(), "{}", warning.message);
         }
@@ -97,11 +112,11 @@ impl Reloader {
         for (key, _) in changed.into_iter().filter(|(_, has_changed)| *has_changed) {
             tracing::warn!(key, "changed config key takes effect after a restart");
         }
-        self.targets.groups.store(Arc::new(policy::groups(&loaded.config)));
-        self.targets.reconciler.replace(&loaded.config);
-        self.targets.policy.store(Arc::new(policy.clone()));
-        if !self.targets.door.send(Input::Reload(Box::new(policy))) {
-            return Err("the engine has ended".to_owned());
+        self.told.groups.store(Arc::new(policy::groups(&loaded.config)));
+        self.told.reconciler.replace(&loaded.config);
+        self.told.policy.store(Arc::new(policy.clone()));
+        if !self.told.door.send(Input::Reload(Box::new(policy))) {
+            return Err(ReloadError::EngineEnded);
         }
         // After the engine, so that the firing set that follows a reload confirms episodes under the new rules.
         self.targets.watcher.replace(policy::orders(&loaded));

@@ -14,12 +14,36 @@ pub struct Inherited {
     pub webhook: Option<TcpListener>,
 }
 
-/// Takes the sockets for `--web.systemd-socket` and `--webhook.systemd-socket`. Call it before any thread starts,
-/// because it changes the environment.
+/// Why a socket could not be taken over from systemd: what its unit needs.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    #[error("socket {index} from systemd is no TCP listener: {source}")]
+    NotTcp { index: usize, source: std::io::Error },
+    #[error("socket {index} from systemd is gone")]
+    Gone { index: usize },
+    #[error("socket {index} from systemd: {source}")]
+    Blocking { index: usize, source: std::io::Error },
+    #[error(
+        "--{flag}: systemd handed over no such socket (it handed over {count}); start evenkeel through a .socket unit{more}"
+    )]
+    Missing {
+        flag: &'static str,
+        count: usize,
+        more: &'static str,
+    },
+    #[error(
+        "--webhook.systemd-socket: systemd handed over several sockets, and there is one webhook listener; give its unit \
+         one ListenStream="
+    )]
+    SeveralWebhooks,
+}
+
+/// Takes the sockets for `--web.systemd-socket` and `--webhook.systemd-socket`. Call it before any thread starts, because it changes
+/// the environment.
 ///
 /// # Errors
 /// When a socket is missing; the message says what its unit needs.
-pub fn inherited(web: bool, webhook: bool) -> Result<Inherited, String> {
+pub fn inherited(web: bool, webhook: bool) -> Result<Inherited, SocketError> {
     if !web && !webhook {
         return Ok(Inherited::default());
     }
@@ -31,10 +55,10 @@ pub fn inherited(web: bool, webhook: bool) -> Result<Inherited, String> {
     let shares = share_out(&names, web, webhook)?;
     let mut take = |index: usize| {
         let listener = handed_over.take_tcp_listener(index);
-        let listener = listener.map_err(|error| format!("socket {index} from systemd is no TCP listener: {error}"))?;
-        let listener = listener.ok_or_else(|| format!("socket {index} from systemd is gone"))?;
+        let listener = listener.map_err(|source| SocketError::NotTcp { index, source })?;
+        let listener = listener.ok_or(SocketError::Gone { index })?;
         let is_ready = listener.set_nonblocking(true).map(|()| listener);
-        is_ready.map_err(|error| format!("socket {index} from systemd: {error}"))
+        is_ready.map_err(|source| SocketError::Blocking { index, source })
     };
     Ok(Inherited {
         metrics: shares.metrics.into_iter().map(&mut take).collect::<Result<_, _>>()?,
@@ -49,15 +73,16 @@ struct Shares {
     webhook: Option<usize>,
 }
 
-/// Assigns sockets by name with both flags, and all to the one listener otherwise.
-fn share_out(names: &[&str], web: bool, webhook: bool) -> Result<Shares, String> {
+/// With both flags the names distinguish the sockets; otherwise all are for the one listener.
+fn share_out(names: &[&str], web: bool, webhook: bool) -> Result<Shares, SocketError> {
     let is_webhook = |index: &usize| webhook && (!web || names[*index] == WEBHOOK);
     let (webhooks, metrics): (Vec<usize>, Vec<usize>) = (0..names.len()).partition(is_webhook);
-    let missing = |flag: &str, more: &str| {
-        Err(format!(
-            "--{flag}: systemd handed over no such socket (it handed over {}); start evenkeel through a .socket unit{more}",
-            names.len()
-        ))
+    let missing = |flag, more| {
+        Err(SocketError::Missing {
+            flag,
+            count: names.len(),
+            more,
+        })
     };
     if web && metrics.is_empty() {
         return missing("web.systemd-socket", "");
@@ -65,11 +90,7 @@ fn share_out(names: &[&str], web: bool, webhook: bool) -> Result<Shares, String>
     match webhooks[..] {
         [] if webhook && web => missing("webhook.systemd-socket", " that says FileDescriptorName=webhook"),
         [] if webhook => missing("webhook.systemd-socket", ""),
-        [_, _, ..] => Err(
-            "--webhook.systemd-socket: systemd handed over several sockets, and there is one webhook \
-             listener; give its unit one ListenStream="
-                .to_owned(),
-        ),
+        [_, _, ..] => Err(SocketError::SeveralWebhooks),
         _ => Ok(Shares {
             metrics,
             webhook: webhooks.first().copied(),
@@ -82,17 +103,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn named_sockets_go_to_the_listener_of_their_name() {
-        let shares = |metrics: &[usize], webhook| {
-            Ok(Shares {
-                metrics: metrics.to_vec(),
-                webhook,
-            })
+    fn sockets_are_shared_out_by_name_where_both_listeners_want_some() {
+        let shares = |metrics: &[usize], webhook| Shares {
+            metrics: metrics.to_vec(),
+            webhook,
         };
-        assert_eq!(share_out(&["a", "webhook"], true, true), shares(&[0], Some(1)));
-        assert_eq!(share_out(&["webhook", "a", "b"], true, true), shares(&[1, 2], Some(0)));
-        assert_eq!(share_out(&["a", "webhook"], true, false), shares(&[0, 1], None));
-        assert_eq!(share_out(&["whatever"], false, true), shares(&[], Some(0)));
+        assert_eq!(share_out(&["a", "webhook"], true, true).unwrap(), shares(&[0], Some(1)));
+        assert_eq!(
+            share_out(&["webhook", "a", "b"], true, true).unwrap(),
+            shares(&[1, 2], Some(0))
+        );
+        assert_eq!(
+            share_out(&["a", "webhook"], true, false).unwrap(),
+            shares(&[0, 1], None)
+        );
+        assert_eq!(share_out(&["whatever"], false, true).unwrap(), shares(&[], Some(0)));
     }
 
     #[test]
@@ -104,7 +129,7 @@ mod tests {
             (&["webhook"][..], true, true, "--web.systemd-socket"),
             (&["a", "b"][..], false, true, "one ListenStream="),
         ] {
-            let error = share_out(names, web, webhook).unwrap_err();
+            let error = share_out(names, web, webhook).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

@@ -2,30 +2,45 @@
 
 use std::net::SocketAddr;
 
-/// Decides whether the webhook listener may listen at `addr`. Every local user and every container in the host's
-/// network can reach a port on loopback, and the network can reach any other. Unauthenticated clients must not make a
-/// root process act.
+const AUTHENTICATE: &str = "set webhook.token_file to a file with a secret that Alertmanager sends as a bearer token, or \
+     give --webhook.config.file with basic_auth_users or client certificates";
+
+/// Why the webhook listener may not listen at an address: what to write into the configuration.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ListenError {
+    #[error(
+        "the webhook listener would take alerts from the network at {addr} without authentication: {authenticate}, or \
+         listen on 127.0.0.1",
+        authenticate = AUTHENTICATE
+    )]
+    OpenToNetwork { addr: SocketAddr },
+    #[error(
+        "mode enforce without authentication on the webhook listener: every user and container on this host that reaches \
+         {addr} could make evenkeel act. {authenticate}; or accept that with webhook.allow_unauthenticated: true",
+        authenticate = AUTHENTICATE
+    )]
+    OpenToHost { addr: SocketAddr },
+}
+
+/// Decides whether the webhook listener may listen at `addr`. A port on loopback is open to every local user and to
+/// containers on the host's network, a port beyond it to the network: neither may make a root process act unasked.
 ///
 /// # Errors
-/// Names the configuration to change.
-pub fn may_listen(addr: SocketAddr, has_auth: bool, enforce: bool, allow_unauthenticated: bool) -> Result<(), String> {
-    const AUTHENTICATE: &str = "set webhook.token_file to a file with a secret that Alertmanager sends as a bearer \
-         token, or give --webhook.config.file with basic_auth_users or client certificates";
+/// Says what to write into the configuration.
+pub fn may_listen(
+    addr: SocketAddr,
+    has_auth: bool,
+    enforce: bool,
+    allow_unauthenticated: bool,
+) -> Result<(), ListenError> {
     if has_auth {
         return Ok(());
     }
     if !addr.ip().to_canonical().is_loopback() {
-        return Err(format!(
-            "the webhook listener would take alerts from the network at {addr} without authentication: {AUTHENTICATE}, \
-             or listen on 127.0.0.1"
-        ));
+        return Err(ListenError::OpenToNetwork { addr });
     }
     if enforce && !allow_unauthenticated {
-        return Err(format!(
-            "mode enforce without authentication on the webhook listener: every user and container on this host that \
-             reaches {addr} could make evenkeel act. {AUTHENTICATE}; or accept that with \
-             webhook.allow_unauthenticated: true"
-        ));
+        return Err(ListenError::OpenToHost { addr });
     }
     Ok(())
 }
@@ -37,7 +52,7 @@ mod tests {
     #[test]
     fn actions_need_authentication() {
         let check = |addr: &str, [has_auth, enforce, allowed]: [bool; 3], expected: Result<(), &str>| {
-            let got = may_listen(addr.parse().unwrap(), has_auth, enforce, allowed);
+            let got = may_listen(addr.parse().unwrap(), has_auth, enforce, allowed).map_err(|error| error.to_string());
             match (&got, expected) {
                 (Ok(()), Ok(())) => {}
                 (Err(text), Err(says)) => assert!(text.contains(says) && text.contains("token_file"), "{text}"),

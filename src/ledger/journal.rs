@@ -9,6 +9,15 @@ use super::store::{Store, StoreError};
 use crate::process::BootId;
 use std::path::{Path, PathBuf};
 
+/// Why intents are not durable, so that their actions may not run.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("the ledger cannot be written")]
+    NotWritable,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 pub struct Journal {
     directory: PathBuf,
     boot: BootId,
@@ -118,11 +127,11 @@ impl Journal {
     ///
     /// # Errors
     /// With the reason; then none of the actions may run.
-    pub fn begin(&mut self, intents: &[Entry]) -> Result<(), String> {
+    pub fn begin(&mut self, intents: &[Entry]) -> Result<(), JournalError> {
         // A closed ledger is not opened here, because its content must be loaded first.
         self.flush();
         if self.store.is_none() || !self.unsaved.is_empty() {
-            return Err("the ledger cannot be written".to_owned());
+            return Err(JournalError::NotWritable);
         }
         #[cfg(test)]
         crate::host::fault::point();
@@ -131,7 +140,7 @@ impl Journal {
         crate::host::fault::point();
         result.map_err(|error| {
             tracing::error!(%error, "could not write the ledger, no new steps");
-            error.to_string()
+            JournalError::Store(error)
         })
     }
 

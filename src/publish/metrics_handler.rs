@@ -17,6 +17,7 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,7 +45,7 @@ const JSON: &str = "application/json";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Reloads the configuration; may block. The error is the reason of a failure.
-pub type ReloadFn = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+pub type ReloadFn = Arc<dyn Fn() -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync>;
 
 /// A source of further families, called for each scrape; it must be quick.
 pub type FamilySource = Box<dyn Fn() -> Vec<Family> + Send + Sync>;

@@ -238,9 +238,9 @@ mod tests {
 
     #[test]
     fn reload_reports_its_result_and_refuses_web_pages() {
-        let outcome = Arc::new(std::sync::Mutex::new(Ok(())));
+        let outcome = Arc::new(std::sync::Mutex::new(Ok::<(), String>(())));
         let shared = Arc::clone(&outcome);
-        let reload: ReloadFn = Arc::new(move || shared.lock().unwrap().clone());
+        let reload: ReloadFn = Arc::new(move || Ok(shared.lock().unwrap().clone()?));
         let running = Running::start(HandlerOptions {
             reload: Some(reload),
             ..HandlerOptions::default()

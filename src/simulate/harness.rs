@@ -6,7 +6,8 @@ use crate::alert::{Alert, FiringSet, Labels, Source, Status};
 use crate::engine::{Answer, Engine, Policy};
 use crate::host::fake::FakeHost;
 use crate::host::job::{End, Job, Report};
-use crate::host::{Host, HostError, Knob, Moment, Value};
+use crate::host::{Host, HostError, Knob, Moment};
+use crate::ledger::store::StoreError;
 use crate::ledger::{Decision, Journal, LedgerState, Outcome, Record};
 use crate::process::table::{MIN_CPU_WINDOW, TICKS_PER_SECOND};
 use crate::process::{BootId, Identity, Process};
@@ -69,8 +70,17 @@ pub struct Harness {
     counted: BTreeMap<(SmolStr, &'static str), u64>,
 }
 
-impl Harness {
-    /// A host with these processes, which have run long enough to have a measured processor use.
+/// Why a simulated host could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    #[error(transparent)]
+    Clock(#[from] jiff::Error),
+    #[error(transparent)]
+    Ledger(#[from] StoreError),
+}
+
+impl Stage {
+    /// A host with these processes, which have run for long enough for their processor use to be known.
     ///
     /// # Errors
     /// When there is no memory for a ledger.
@@ -78,17 +88,17 @@ impl Harness {
         policy: Policy,
         cpus: u32,
         source: Source,
-        processes: &[ProcessSpec],
-        cgroups: &[CgroupSpec],
-    ) -> Result<Harness, String> {
-        let wall = Timestamp::from_second(START_SECOND).map_err(|error| error.to_string())?;
+        processes: &[Looks],
+        cgroups: &[Group],
+    ) -> Result<Stage, StageError> {
+        let wall = Timestamp::from_second(START_SECOND)?;
         let condition = Arc::new(Mutex::new(Answer {
             holds: true,
             sample_at: Duration::ZERO,
         }));
         let answer = Arc::clone(&condition);
         let conditions = Box::new(move |_: &str| Some(*answer.lock().unwrap_or_else(PoisonError::into_inner)));
-        let journal = Journal::in_memory(BootId(1)).map_err(|error| error.to_string())?;
+        let journal = Journal::in_memory(BootId(1))?;
         let telemetry = Telemetry::default();
         let mut host = FakeHost::new(cpus, wall);
         // A day, because a process may be older than the uptime of a new fake host, an hour.

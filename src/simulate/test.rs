@@ -234,7 +234,7 @@ impl Player<'_> {
         let stage = match Harness::new(policy, file.cpus, test.source, &test.processes, &test.cgroups) {
             Ok(stage) => stage,
             Err(problem) => {
-                let error = source.diagnose(Severity::Error, test.name.span, problem, "");
+                let error = source.diagnose(Severity::Error, test.name.span, problem.to_string(), "");
                 return report.errors.push(error);
             }
         };

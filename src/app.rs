@@ -23,7 +23,7 @@ use crate::engine::status::recall;
 use crate::engine::{Engine, Policy};
 use crate::host::self_priority::{self, SelfProtection};
 use crate::host::{Host, JobRunner, LinuxHost, program_pages};
-use crate::http::{Access, Limits, listen::may_listen};
+use crate::http::{Access, ServerLimits, listen::may_listen};
 use crate::ledger::store::read_records;
 use crate::ledger::{Entry, Journal};
 use crate::process::table::Procfs;
@@ -116,7 +116,7 @@ fn because<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Stop {
     move |error| Stop::Because(format!("{what}: {error}"))
 }
 
-fn start(mut run: cli::Run) -> Result<(), Stop> {
+fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
     let inherited = sockets::inherited(run.web_systemd_socket, run.webhook_systemd_socket).map_err(Stop::because)?;
     if let Some(listener) = &inherited.webhook {
         // The check below depends on the address.
@@ -145,8 +145,8 @@ fn start(mut run: cli::Run) -> Result<(), Stop> {
         tracing::warn!(reason, "processes hidden from evenkeel");
     }
     let _lock = control::lock(&run.storage.path).map_err(Stop::because)?;
-    // Scrapes and webhooks wait for disk and samples, not for processors, so one thread serves them all. Wake-ups between several
-    // workers would cost more than the workers gain.
+    // Scrapes and webhooks wait for disk and samples, not for processors, so one thread serves them all. Wake-ups
+    // between several workers would cost more than the workers gain.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -358,8 +358,8 @@ async fn serve(
             let _ = tokio::time::timeout(FIRST_LEDGER, engine_began).await;
             let (done, warmed_up) = tokio::sync::oneshot::channel::<()>();
             // On its own thread, because it blocks, and drops runtimes, which panics inside another runtime.
-            let warm_up = std::thread::Builder::new().name("rehearsal".into()).spawn(move || {
-                let warm_up = Rehearsal::prepare(&procfs, &policy);
+            let warm_up = std::thread::Builder::new().name("warm-up".into()).spawn(move || {
+                let warm_up = WarmUp::prepare(&procfs, &policy);
                 program_pages::release();
                 warm_up.process_alerts();
                 drop(done);

@@ -164,7 +164,7 @@ impl Config {
 ///
 /// # Errors
 /// With the reason.
-pub fn read_file(path: &Path) -> Result<Source, FileError> {
+pub fn read_file(path: &Path) -> Result<SourceText, FileError> {
     file_source::read(path)
 }
 

@@ -73,8 +73,8 @@ pub enum ControlError {
     Refused(String),
 }
 
-/// Locks the storage directory for this daemon. If the directory cannot be created or written, the daemon runs without a ledger
-/// and logs that.
+/// Locks the storage directory for this daemon. If the directory cannot be created or written, the daemon runs without
+/// a ledger and logs that.
 ///
 /// # Errors
 /// When another daemon has the lock.

@@ -8,7 +8,7 @@ mod scalar;
 pub use node::{Content, Entry, Node, parse};
 pub use read::{Fields, Text};
 pub use scalar::{DurationError, SizeError, parse_duration, parse_size, size_text};
-/// A part of a foreign format as it stands there: read by itself, a mistake in it hides none in the parts beside it.
+/// An unparsed part of a foreign format. Parsing it separately keeps an error in it from hiding errors in other parts.
 pub use serde_yaml::Value as Unread;
 
 use crate::diagnostic::{Diagnostic, Severity, SourceText, Span};
@@ -39,10 +39,10 @@ pub fn from_str<T: DeserializeOwned>(source: &SourceText) -> Result<T, Box<Diagn
 #[error(transparent)]
 pub struct PartError(#[from] serde_yaml::Error);
 
-/// Reads a part of a format that others define.
+/// Reads a part of a foreign format.
 ///
 /// # Errors
-/// The first mistake; where the part stands knows only who took it out.
+/// The first error, without its position, which only the caller knows.
 pub fn from_part<T: DeserializeOwned>(part: Unread) -> Result<T, PartError> {
     Ok(serde_yaml::from_value(part)?)
 }

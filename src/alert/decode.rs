@@ -242,7 +242,7 @@ fn alert(raw: RawAlert<'_>, now: Timestamp) -> Result<Alert, String> {
     })
 }
 
-/// A time that is not of RFC 3339.
+/// A time that is not in RFC 3339.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {text:?}; write a time as 2006-01-02T15:04:05Z (RFC 3339)")]
 pub(super) struct InvalidTime {
@@ -250,7 +250,7 @@ pub(super) struct InvalidTime {
     text: String,
 }
 
-/// Reads RFC 3339. Go's zero time, the first moment of year 1, says "none".
+/// Parses RFC 3339. Go's zero time, the start of year 1, means "none".
 pub(super) fn time(field: &'static str, text: Option<&str>) -> Result<Option<Timestamp>, InvalidTime> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(None);

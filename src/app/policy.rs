@@ -94,7 +94,7 @@ pub fn orders(loaded: &Loaded) -> EvaluationConfig {
     }
 }
 
-/// The procfs of another pid namespace, whose pids are not the ones that system calls take.
+/// The procfs of another pid namespace. System calls need pids of the own one.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "mode enforce needs the procfs of its own pid namespace, and {} is not: its `self` is {target}. Run evenkeel in the \
@@ -106,8 +106,10 @@ pub struct ForeignProcfs {
     target: String,
 }
 
+/// Whether evenkeel may apply steps with this procfs.
+///
 /// # Errors
-/// Where the procfs is not of this pid namespace, so that its pids are not the ones that system calls take.
+/// When the procfs belongs to another pid namespace, so that its pids are not valid for system calls.
 pub fn may_enforce_with(procfs: &Path) -> Result<(), ForeignProcfs> {
     let target = std::fs::read_link(procfs.join("self")).ok();
     let is_ours = target.as_deref().and_then(Path::to_str) == Some(&std::process::id().to_string());

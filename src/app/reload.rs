@@ -76,7 +76,7 @@ impl Reloader {
     /// # Errors
     /// When the configuration is invalid; then nothing changes.
     pub fn reload(&self) -> Result<(), ReloadError> {
-        let _turn = self.transaction.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.in_progress.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.try_reload();
         match &result {
             Ok(()) => {
@@ -84,7 +84,7 @@ impl Reloader {
                 tracing::info!("config reloaded");
             }
             Err(error) => {
-                self.told.telemetry.reloaded(None);
+                self.targets.telemetry.reloaded(None);
                 let reason = error.to_string();
                 tracing::error!(reason, "config reload failed, keeping the last good config");
             }
@@ -112,10 +112,10 @@ impl Reloader {
         for (key, _) in changed.into_iter().filter(|(_, has_changed)| *has_changed) {
             tracing::warn!(key, "changed config key takes effect after a restart");
         }
-        self.told.groups.store(Arc::new(policy::groups(&loaded.config)));
-        self.told.reconciler.replace(&loaded.config);
-        self.told.policy.store(Arc::new(policy.clone()));
-        if !self.told.door.send(Input::Reload(Box::new(policy))) {
+        self.targets.groups.store(Arc::new(policy::groups(&loaded.config)));
+        self.targets.reconciler.replace(&loaded.config);
+        self.targets.policy.store(Arc::new(policy.clone()));
+        if !self.targets.door.send(Input::Reload(Box::new(policy))) {
             return Err(ReloadError::EngineEnded);
         }
         // After the engine, so that the firing set that follows a reload confirms episodes under the new rules.

@@ -38,8 +38,8 @@ pub enum SocketError {
     SeveralWebhooks,
 }
 
-/// Takes the sockets for `--web.systemd-socket` and `--webhook.systemd-socket`. Call it before any thread starts, because it changes
-/// the environment.
+/// Takes the sockets for `--web.systemd-socket` and `--webhook.systemd-socket`. Call it before any thread starts,
+/// because it changes the environment.
 ///
 /// # Errors
 /// When a socket is missing; the message says what its unit needs.
@@ -73,7 +73,7 @@ struct Shares {
     webhook: Option<usize>,
 }
 
-/// With both flags the names distinguish the sockets; otherwise all are for the one listener.
+/// Assigns sockets by name with both flags, and all to the one listener otherwise.
 fn share_out(names: &[&str], web: bool, webhook: bool) -> Result<Shares, SocketError> {
     let is_webhook = |index: &usize| webhook && (!web || names[*index] == WEBHOOK);
     let (webhooks, metrics): (Vec<usize>, Vec<usize>) = (0..names.len()).partition(is_webhook);
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_are_shared_out_by_name_where_both_listeners_want_some() {
+    fn named_sockets_go_to_the_listener_of_their_name() {
         let shares = |metrics: &[usize], webhook| Shares {
             metrics: metrics.to_vec(),
             webhook,

@@ -54,7 +54,7 @@ pub enum FileError {
 }
 
 /// Reads a text file up to the maximum size.
-pub(super) fn read(path: &Path) -> Result<Source, FileError> {
+pub(super) fn read(path: &Path) -> Result<SourceText, FileError> {
     let file = fs::File::open(path)?;
     if file.metadata().is_ok_and(|meta| meta.is_dir()) {
         return Err(FileError::Directory);
@@ -157,7 +157,7 @@ impl FileSource<'_> {
         }
     }
 
-    fn read(&self, name: &Path) -> Result<Source, FileError> {
+    fn read(&self, name: &Path) -> Result<SourceText, FileError> {
         match self {
             FileSource::Directory(_) => read(name),
             FileSource::Texts(texts) => {

@@ -270,10 +270,9 @@ impl<H: Host> Engine<H> {
         }
         let entries = transaction.entries();
         transaction.latency.decided = Instant::now();
-        let begun = if entries.is_empty() || transaction.is_unledgered {
-            Ok(())
-        } else {
-            self.journal.begin(&entries).map_err(|error| error.to_string())
+        let begun = match entries.is_empty() || transaction.is_unledgered {
+            true => Ok(()),
+            false => self.journal.begin(&entries).map_err(|error| error.to_string()),
         };
         transaction.latency.durable = Instant::now();
         if begun.is_err() {

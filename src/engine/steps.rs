@@ -203,7 +203,7 @@ impl<H: Host> StepPlanner<'_, H> {
         let Some(process) = candidate.process() else {
             return Ok(());
         };
-        match step.missing_reach(&self.host) {
+        match step.missing_reach(self.host) {
             Some(missing) if !self.host.is_own(process.identity) => Err(Denial {
                 decision: Decision::Privilege,
                 reason: format!("a process of another user: {missing} is missing"),

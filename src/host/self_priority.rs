@@ -9,7 +9,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use std::fs;
 use std::io;
 
-/// As in the shipped unit. Not -1000: a fault of evenkeel's own must stay one that the kernel can end.
+/// As in the shipped unit. Not -1000, so that the kernel can still kill an evenkeel that leaks memory.
 const OOM_SCORE_ADJ: i32 = -900;
 
 /// The nice value of threads between sample and action. They run for milliseconds.
@@ -58,8 +58,7 @@ pub fn release_free_heap() {
     }
 }
 
-/// Keeps what is in memory there, and what comes into it from now on. What is never touched takes no memory (mlockall(2),
-/// MCL_ONFAULT).
+/// Locks present and future pages in memory once they have been touched (mlockall(2), MCL_ONFAULT).
 ///
 /// # Errors
 /// When the lock is not permitted.

@@ -22,11 +22,12 @@ pub enum ListenError {
     OpenToHost { addr: SocketAddr },
 }
 
-/// Decides whether the webhook listener may listen at `addr`. A port on loopback is open to every local user and to
-/// containers on the host's network, a port beyond it to the network: neither may make a root process act unasked.
+/// Decides whether the webhook listener may listen at `addr`. Every local user and every container in the host's
+/// network can reach a port on loopback, and the network can reach any other. Unauthenticated clients must not make a
+/// root process act.
 ///
 /// # Errors
-/// Says what to write into the configuration.
+/// Names the configuration to change.
 pub fn may_listen(
     addr: SocketAddr,
     has_auth: bool,

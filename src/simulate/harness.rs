@@ -6,7 +6,7 @@ use crate::alert::{Alert, FiringSet, Labels, Source, Status};
 use crate::engine::{Answer, Engine, Policy};
 use crate::host::fake::FakeHost;
 use crate::host::job::{End, Job, Report};
-use crate::host::{Host, HostError, Knob, Moment};
+use crate::host::{Host, HostError, Knob, Moment, Value};
 use crate::ledger::store::StoreError;
 use crate::ledger::{Decision, Journal, LedgerState, Outcome, Record};
 use crate::process::table::{MIN_CPU_WINDOW, TICKS_PER_SECOND};
@@ -79,8 +79,8 @@ pub enum StageError {
     Ledger(#[from] StoreError),
 }
 
-impl Stage {
-    /// A host with these processes, which have run for long enough for their processor use to be known.
+impl Harness {
+    /// A host with these processes, which have run long enough to have a measured processor use.
     ///
     /// # Errors
     /// When there is no memory for a ledger.
@@ -88,9 +88,9 @@ impl Stage {
         policy: Policy,
         cpus: u32,
         source: Source,
-        processes: &[Looks],
-        cgroups: &[Group],
-    ) -> Result<Stage, StageError> {
+        processes: &[ProcessSpec],
+        cgroups: &[CgroupSpec],
+    ) -> Result<Harness, StageError> {
         let wall = Timestamp::from_second(START_SECOND)?;
         let condition = Arc::new(Mutex::new(Answer {
             holds: true,

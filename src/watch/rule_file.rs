@@ -272,7 +272,7 @@ impl Reader {
             .ok()
     }
 
-    fn duration(&mut self, text: Option<Scalar>, at: &Place) -> Option<i64> {
+    fn duration(&mut self, text: Option<Scalar>, at: &YamlPath) -> Option<i64> {
         parse_ms(&text?.0)
             .map_err(|error| self.error(at, error.to_string(), None))
             .ok()

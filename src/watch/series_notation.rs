@@ -8,7 +8,7 @@ use promql_parser::parser::{self, Expr};
 /// Bound on the number of values, because a typing error must not use up the memory.
 const MAX_VALUES: usize = 1_000_000;
 
-/// What is wrong with a text in the notation.
+/// An error in the notation of series.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotationError {
     #[error("{0:?} is not a series, expected for example metric{{label=\"value\"}}")]
@@ -19,10 +19,10 @@ pub enum NotationError {
     TooMany(String),
 }
 
-/// Reads `metric{label="value"}`; `{}` is the series without labels.
+/// Parses `metric{label="value"}`; `{}` is the series without labels.
 ///
 /// # Errors
-/// A sentence that quotes what is wrong.
+/// A sentence that quotes the error.
 pub fn parse_series(text: &str) -> Result<LabelSet, NotationError> {
     let wrong = || NotationError::Series(text.to_owned());
     let trimmed = text.trim();
@@ -50,7 +50,7 @@ pub fn parse_series(text: &str) -> Result<LabelSet, NotationError> {
 /// Parses values one interval apart: numbers, `_` for none, `stale`, and `a+bxn`, `a-bxn`, `axn`, `_xn` for many.
 ///
 /// # Errors
-/// A sentence that quotes what is wrong.
+/// A sentence that quotes the error.
 pub fn parse_values(text: &str) -> Result<Vec<Option<f64>>, NotationError> {
     let mut values = Vec::new();
     for item in text.split_whitespace() {

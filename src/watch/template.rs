@@ -41,7 +41,7 @@ enum Operand {
 
 impl Template {
     /// # Errors
-    /// Names what is wrong or not supported.
+    /// Names the error or the unsupported part.
     pub fn parse(source: &str) -> Result<Self, TemplateError> {
         let mut pieces = Vec::new();
         let mut rest = source;
@@ -203,7 +203,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, TemplateError> {
     Ok(tokens)
 }
 
-/// `command | command …`: the value of each is the last argument of the next.
+/// Parses `command | command …`, where the value of each is the last argument of the next.
 fn line(tokens: &[Token], at: &mut usize) -> Result<Operand, TemplateError> {
     let mut value = None;
     loop {

@@ -81,7 +81,7 @@ impl Function {
         })
     }
 
-    /// What can be known before the values are.
+    /// Checks the arguments as far as possible before the values are known.
     pub fn check(self, arguments: usize, first_literal: Option<&Datum>) -> Result<(), TemplateError> {
         if self != Function::Printf {
             let name = format!("{self:?}");

@@ -4,6 +4,7 @@ use super::labels::LabelSet;
 use super::promql::{self, Element, Query};
 use super::rule_file::{self, DurationMs, Reader, RuleError, RuleFile, Scalar};
 use super::series_notation::{NotationError, parse_series, parse_values};
+use super::yaml_path::YamlPath;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -267,7 +268,7 @@ impl Reader {
         }
     }
 
-    fn told<T>(&mut self, at: &Place, result: Result<T, NotationError>) -> Option<T> {
+    fn report_error<T>(&mut self, at: &YamlPath, result: Result<T, NotationError>) -> Option<T> {
         result.map_err(|error| self.error(at, error.to_string(), None)).ok()
     }
 }

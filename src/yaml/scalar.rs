@@ -45,7 +45,7 @@ pub enum SizeError {
 /// A duration as Prometheus reads it: `1m30s`, `500ms`, `0`.
 ///
 /// # Errors
-/// What would be right.
+/// The correction.
 pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     if text == "0" {
         return Ok(Duration::ZERO);
@@ -91,7 +91,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
 /// Bytes: a whole number, or a number with `KiB`, `MiB`, `GiB` or `TiB`.
 ///
 /// # Errors
-/// What would be right.
+/// The correction.
 pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     let digits = text
         .bytes()

@@ -6,7 +6,7 @@ use super::property::{Property, number_of, recorded_limit};
 use super::{CgroupFile, Setting};
 use crate::knob::Change;
 use crate::schema::{Key, Kind, optional};
-use crate::yaml::parse_size;
+use crate::yaml::{SizeError, parse_size};
 
 /// The kernel counts memory in pages and cuts what is no whole number of them; 64 KiB are the largest pages of any
 /// port.
@@ -27,7 +27,8 @@ macro_rules! file_of_bytes {
 
         fn suggestion(text: &str) -> Option<String> {
             let slip = parse_size(text.trim_start_matches(['+', '-'])).err();
-            slip.filter(|slip| slip.starts_with("did you mean"))
+            slip.filter(|slip| matches!(slip, SizeError::Unit { .. }))
+                .map(|slip| slip.to_string())
         }
 
         fn parse(text: &str) -> Result<Limit, NotALimit> {

@@ -2,7 +2,7 @@
 //! operator, processes exits and results of jobs, and shuts down.
 
 use super::episodes::Trigger;
-use super::job::Kind;
+use super::jobs_in_flight::JobKind;
 use super::privileges::warn_of_privileges;
 use super::status::show_rules;
 use super::timers::{BASELINE, RETRY, ROUND};
@@ -153,7 +153,7 @@ impl<H: Host> Engine<H> {
         let mut transaction = Transaction::new(self.host.now(), None);
         let mut episodes = self.episodes(&mut transaction);
         match (&lease.effect, in_flight.kind) {
-            (Effect::Allocation(allocation), Kind::Request(job)) => {
+            (Effect::Allocation(allocation), JobKind::Request(job)) => {
                 let heard = allocation.hear(job, in_flight.was_in_doubt, report, episodes.now());
                 let step = match job {
                     allocate::AllocatorCall::Ask => allocation.step.clone(),
@@ -161,7 +161,7 @@ impl<H: Host> Engine<H> {
                 };
                 episodes.record_response(&lease, heard, step);
             }
-            (Effect::Command(command), Kind::Command) => {
+            (Effect::Command(command), JobKind::Command) => {
                 let heard = command.hear(report, episodes.now());
                 let step = if heard.was_undo {
                     "undo exec".to_owned()

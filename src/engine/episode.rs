@@ -5,7 +5,7 @@
 
 use crate::alert::{Alert, Source};
 use crate::ledger::{Closed, Episode, EvidenceSource};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
 /// How long a delivery of Alertmanager may be out of order: a notification is retried for the
@@ -66,6 +66,14 @@ impl<'a> Statement<'a> {
     pub fn ended_at(&self, now: Timestamp) -> Timestamp {
         self.alert.ends_at.unwrap_or(now).max(self.alert.starts_at)
     }
+}
+
+/// The end of an episode whose alert did not resolve. The alert may still fire, and then arrives again with the same start,
+/// which must not count as stale.
+pub(super) fn before(starts_at: Timestamp) -> Timestamp {
+    starts_at
+        .checked_sub(SignedDuration::from_millis(1))
+        .unwrap_or(Timestamp::MIN)
 }
 
 /// The end to record for an episode that own evaluation closes: the last one that a delivery of Alertmanager reported. An

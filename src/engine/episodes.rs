@@ -2,10 +2,9 @@
 //! ledger's state changes here, nothing on the host.
 
 use super::Policy;
-use super::episode::{Statement, end_by_own_evaluation, end_to_remember};
-use super::job::JobsInFlight;
+use super::episode::{Statement, before, end_by_own_evaluation, end_to_remember};
+use super::jobs_in_flight::JobsInFlight;
 use super::open_episodes::OpenEpisodes;
-use super::reconcile::before;
 use super::room::PendingReverts;
 use super::timers::ROUND;
 use super::transaction::{AlertRef, Transaction, shown};

@@ -2,7 +2,7 @@
 //! and checks the target once more.
 
 use super::Policy;
-use super::job::JobsInFlight;
+use super::jobs_in_flight::JobsInFlight;
 use super::process_view::{ProcessView, read_tree};
 use super::recheck::{is_cgroup_there, verify};
 use super::room::PendingReverts;

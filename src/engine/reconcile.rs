@@ -3,13 +3,12 @@
 
 use super::Engine;
 use super::batch::SourceReport;
-use super::episode::end_by_own_evaluation;
+use super::episode::{before, end_by_own_evaluation};
 use super::transaction::{AlertRef, Transaction};
 use crate::alert::alertmanager::PollResult;
 use crate::alert::{Alert, FiringSet};
 use crate::host::Host;
 use crate::ledger::{Entry, Episode, EvidenceSource, Level};
-use jiff::{SignedDuration, Timestamp};
 use smol_str::SmolStr;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -147,12 +146,4 @@ impl<H: Host> Engine<H> {
                 && (rule.any_host || self.policy.host_identity.recognises(&alert.labels).is_ok())
         })
     }
-}
-
-/// The end of an episode whose alert did not resolve. The alert may still fire, and then arrives again with the same start,
-/// which must not count as stale.
-pub(super) fn before(starts_at: Timestamp) -> Timestamp {
-    starts_at
-        .checked_sub(SignedDuration::from_millis(1))
-        .unwrap_or(Timestamp::MIN)
 }

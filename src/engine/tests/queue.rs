@@ -89,8 +89,12 @@ fn firing_whose_end_waits_behind_a_set_does_nothing() {
 fn exit_takes_no_next_victim_where_the_end_waits() {
     for (has_end, victims) in [(false, 2), (true, 1)] {
         let mut rule = example("end", "signal KILL");
-        (rule.limit, rule.cooldown) = (9, Duration::ZERO);
+        (rule.limit, rule.cooldown, rule.condition) = (9, Duration::ZERO, Some("vector(1)".to_owned()));
         let mut world = world(policy(vec![rule]));
+        world.engine.conditions = Box::new(|_| {
+            let (holds, sample_at) = (true, Duration::MAX);
+            Some(Answer { holds, sample_at })
+        });
         let both = [100, 200].map(|pid| world.add(pid, 1));
         world.send("end", Status::Firing, 0, Source::Local);
         let (pid, _) = world.signals()[0];

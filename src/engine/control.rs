@@ -65,8 +65,11 @@ impl<H: Host> Engine<H> {
         let mut transaction = Transaction::new(self.host.now(), None);
         let now = transaction.boot_now();
         self.ledger.episodes.values_mut().for_each(|episode| episode.doubt(now));
-        for closed in self.ledger.closed.values_mut() {
-            closed.closed_at.get_or_insert(now);
+        for (key, closed) in &mut self.ledger.closed {
+            let closed_at = *closed.closed_at.get_or_insert(now);
+            self.open
+                .recent_ends
+                .record(&key.fingerprint, closed.ended_at, closed_at);
         }
         let mut verifier = self.verifier(&mut transaction);
         verifier.check_victims();
@@ -218,13 +221,15 @@ impl<H: Host> Engine<H> {
         self.finish(transaction);
     }
 
-    /// Marks the episodes of a changed rule as unconfirmed, as after a start.
+    /// Marks the episodes of a changed rule as unconfirmed, as after a start. A changed identity changes which alerts every
+    /// rule answers.
     fn doubt_changed_rules(&mut self, former: &Policy) {
         let now = self.host.now().boot;
+        let is_other_host = former.host_identity != self.policy.host_identity;
         for episode in self.ledger.episodes.values_mut() {
             let name = &episode.key.rule;
             let (old, new) = (former.rules.get(name), self.policy.rules.get(name));
-            if !matches!((old, new), (Some(old), Some(new)) if old.is_same_as(new)) {
+            if is_other_host || !matches!((old, new), (Some(old), Some(new)) if old.is_same_as(new)) {
                 episode.doubt(now);
             }
         }

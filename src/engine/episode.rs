@@ -6,6 +6,8 @@
 use crate::alert::{Alert, Source};
 use crate::ledger::{Closed, Episode, EvidenceSource};
 use jiff::{SignedDuration, Timestamp};
+use smol_str::SmolStr;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long a delivery of Alertmanager may be out of order: a notification is retried for the
@@ -65,6 +67,36 @@ impl<'a> Statement<'a> {
     /// host's clock does not bound it.
     pub fn ended_at(&self, now: Timestamp) -> Timestamp {
         self.alert.ends_at.unwrap_or(now).max(self.alert.starts_at)
+    }
+}
+
+/// The ends that Alertmanager reported recently, by fingerprint. The ledger has the ends of episodes, by rule: a late
+/// duplicate may match a rule that had no episode, or find the episode open because another source keeps it so.
+#[derive(Debug, Default)]
+pub struct RecentEnds {
+    ends: BTreeMap<SmolStr, Closed>,
+    /// CLOCK_BOOTTIME at which old ends were removed last.
+    cleaned_at: Duration,
+}
+
+impl RecentEnds {
+    /// Records an end that was reported at `now` (CLOCK_BOOTTIME).
+    pub fn record(&mut self, fingerprint: &SmolStr, ended_at: Timestamp, now: Duration) {
+        let is_recent = |end: &Closed| end.closed_at.is_some_and(|at| now.saturating_sub(at) < LATE);
+        if now.saturating_sub(self.cleaned_at) >= LATE {
+            self.ends.retain(|_, end| is_recent(end));
+            self.cleaned_at = now;
+        }
+        let known = self.ends.get(fingerprint).filter(|end| is_recent(end));
+        let end = Closed {
+            ended_at: known.map_or(ended_at, |known| known.ended_at.max(ended_at)),
+            closed_at: known.and_then(|known| known.closed_at).max(Some(now)),
+        };
+        self.ends.insert(fingerprint.clone(), end);
+    }
+
+    pub fn of(&self, fingerprint: &str) -> Option<&Closed> {
+        self.ends.get(fingerprint)
     }
 }
 
@@ -129,6 +161,24 @@ mod tests {
             closed_at: Some(CLOSED_AT),
         };
         statement.is_late_firing(Some(&closed))
+    }
+
+    #[test]
+    fn recent_ends_are_kept_for_as_long_as_deliveries_are_late() {
+        let mut ends = RecentEnds::default();
+        let (one, other) = (SmolStr::new("one"), SmolStr::new("other"));
+        ends.record(&one, at(110), CLOSED_AT);
+        ends.record(&one, at(105), CLOSED_AT - Duration::from_secs(1));
+        let expected = Closed {
+            ended_at: at(110),
+            closed_at: Some(CLOSED_AT),
+        };
+        assert_eq!(ends.of("one"), Some(&expected));
+        ends.record(&other, at(120), CLOSED_AT + LATE - Duration::from_secs(1));
+        assert!(ends.of("one").is_some());
+        ends.record(&other, at(130), CLOSED_AT + LATE);
+        assert_eq!(ends.of("one"), None);
+        assert_eq!(ends.of("other").map(|end| end.ended_at), Some(at(130)));
     }
 
     #[test]

@@ -112,7 +112,11 @@ impl Episodes<'_> {
             fingerprint: alert.fingerprint.clone(),
             simulated,
         };
-        if statement.is_late_firing(self.ledger.closed.get(&key)) {
+        let ends = [
+            self.ledger.closed.get(&key),
+            self.open.recent_ends.of(&alert.fingerprint),
+        ];
+        if ends.into_iter().any(|end| statement.is_late_firing(end)) {
             let reason = "the alert began before the last episode ended";
             self.ignore_stale(rule.name.clone(), alert, reason);
             return None;
@@ -174,6 +178,10 @@ impl Episodes<'_> {
     /// recorded for the matching rules, so that a late firing is recognised as stale.
     pub fn record_resolved<'r>(&mut self, statement: &Statement<'_>, matching: impl Iterator<Item = &'r Arc<Rule>>) {
         let alert = statement.alert;
+        let ended_at = statement.ended_at(self.transaction.now.wall);
+        if statement.source == EvidenceSource::Webhook {
+            self.open.recent_ends.record(&alert.fingerprint, ended_at, statement.at);
+        }
         let is_its = |key: &&EpisodeKey| key.fingerprint == alert.fingerprint;
         let open: Vec<EpisodeKey> = self.ledger.episodes.keys().filter(is_its).cloned().collect();
         for key in &open {
@@ -190,7 +198,7 @@ impl Episodes<'_> {
                 continue;
             }
             let closed = Closed {
-                ended_at: statement.ended_at(self.transaction.now.wall),
+                ended_at,
                 closed_at: Some(self.now()),
             };
             match self.ledger.closed.get(&key) {

@@ -1,5 +1,6 @@
 //! What the engine knows of open episodes beside the ledger: it need not outlast a restart.
 
+use super::episode::RecentEnds;
 use crate::alert::alertmanager::MissingAlerts;
 use crate::ledger::{Episode, EpisodeKey};
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ struct OpenEpisode {
 pub(super) struct OpenEpisodes {
     by_key: BTreeMap<EpisodeKey, OpenEpisode>,
     pub missing_alerts: MissingAlerts,
+    pub recent_ends: RecentEnds,
 }
 
 impl OpenEpisodes {

@@ -413,7 +413,8 @@ impl World {
         for number in 0..ALERTS {
             self.act(&Op::Resolve(number));
         }
-        for _ in 0..30 {
+        // After many failures the five responses without a name, after which it stops, are five minutes apart.
+        for _ in 0..60 {
             self.answer(false, false);
             self.pass(30);
         }

@@ -231,6 +231,14 @@ impl Simulation {
         if self.ended_by(rule, alert) > 0 || self.engine.ledger().is_breaker_open(&rule.name) {
             return false;
         }
+        let evidence = &self.evidence[alert];
+        if self.memory.has_left_steps(&rule.name, evidence.began_at)
+            || self
+                .memory
+                .has_answered_before_change(&rule.name, evidence.earliest_start)
+        {
+            return false;
+        }
         let mut eligible = self.eligible(rule, alert);
         eligible.retain(|target| !self.was_to_end(*target) && !self.is_left(rule, alert, *target));
         let its =

@@ -23,8 +23,14 @@ pub struct Evidence {
     pub last_over: Option<Duration>,
     /// When a source said last that it is over, and no other one that it fires.
     pub ended_at: Option<Duration>,
+    /// When it was said to fire for the first time since then.
+    pub began_at: Option<Duration>,
     /// When the alert was said to fire for the first time since `last_over`.
     pub first_said: Option<Duration>,
+    /// When nothing that was said counted any more, the last time.
+    silent_at: Option<Duration>,
+    /// The latest start, in wall-clock seconds, of what was said to fire since `last_over`.
+    pub latest_start: Option<i64>,
     /// The earliest start, in wall-clock seconds, of what was said to fire since `ended_at`.
     pub earliest_start: Option<i64>,
     /// The last start, fault or reload: the ledger does not say when before that an episode was closed.
@@ -43,7 +49,7 @@ pub struct Evidence {
 #[derive(Debug, Clone, Copy, Default)]
 struct View {
     listed_at: Option<Duration>,
-    /// Since when each survey has listed the alert.
+    /// Since when each survey has listed the alert, without a resolve meanwhile.
     listed_since: Option<Duration>,
     /// Since when each survey has not listed it, and no webhook said that it fires.
     absent_since: Option<Duration>,
@@ -66,18 +72,24 @@ impl Own {
 impl Evidence {
     fn said(&mut self, at: Duration) {
         self.first_said.get_or_insert(at);
+        self.began_at.get_or_insert(at);
     }
 
     fn over(&mut self, at: Duration) {
-        self.last_over = Some(at);
-        self.first_said = None;
+        self.note_over(at);
         if !self.supports(at, Duration::ZERO) {
             self.ended_at = Some(at);
-            self.earliest_start = None;
+            (self.began_at, self.earliest_start) = (None, None);
         }
     }
 
+    fn note_over(&mut self, at: Duration) {
+        self.last_over = Some(at);
+        (self.first_said, self.latest_start) = (None, None);
+    }
+
     fn note_start(&mut self, starts: i64) {
+        self.latest_start = self.latest_start.max(Some(starts));
         self.earliest_start = Some(self.earliest_start.map_or(starts, |known| known.min(starts)));
     }
 
@@ -91,6 +103,11 @@ impl Evidence {
             (self.is_unconfirmed, self.is_contradicted) = (true, false);
             self.was_own = self.own.is_firing();
         }
+    }
+
+    /// The daemon or its engine starts. What was said before ended with the stop.
+    pub fn started(&mut self, now: Duration) {
+        self.disrupted_at = now;
     }
 
     /// The host was suspended until now: own evaluation was silent, and has not ended the alert.
@@ -138,6 +155,7 @@ impl Evidence {
             self.resolved = Some(report);
         }
         self.firing.retain(|firing| firing.number > number);
+        self.views.iter_mut().for_each(|view| view.listed_since = None);
         self.over(at);
         self.is_contradicted = true;
     }
@@ -158,8 +176,7 @@ impl Evidence {
             let is_known = |view: &View| view.listed_at.is_some_and(|listed| at < listed + PATIENCE);
             // To an alert that no Alertmanager spoke of, their silence says nothing.
             if !self.firing.is_empty() || self.views.iter().any(is_known) {
-                self.last_over = Some(at);
-                self.first_said = None;
+                self.note_over(at);
                 self.is_contradicted = true;
             }
         }
@@ -180,7 +197,8 @@ impl Evidence {
     /// Whether an Alertmanager listed the alert, and none has been without it for long enough since: what is held stays.
     pub fn awaits_absence(&self, now: Duration) -> bool {
         let listed = self.views.iter().filter_map(|view| view.listed_at).max();
-        let is_listed = listed.is_some_and(|at| now < at + HOLD && self.resolved.is_none_or(|report| report.at < at));
+        // At one moment deliveries arrive before the list.
+        let is_listed = listed.is_some_and(|at| now < at + HOLD && self.resolved.is_none_or(|report| report.at <= at));
         let mut absent = self.views.iter().filter_map(|view| view.absent_since).peekable();
         let is_absent = absent.peek().is_some() && absent.all(|since| now >= since + PATIENCE + SURVEY_INTERVAL);
         is_listed && !is_absent
@@ -239,8 +257,7 @@ impl Evidence {
         // The host's clock is ahead by some 10 ms.
         let counts = |at: Duration, bound: Duration| now.saturating_sub(at) + Duration::from_secs(1) < bound;
         let is_listed = |view: &View| {
-            view.listed_since.is_some_and(|since| since <= from)
-                && view.listed_at.is_some_and(|at| counts(at, PATIENCE))
+            view.listed_since.is_some_and(|since| since < from) && view.listed_at.is_some_and(|at| counts(at, PATIENCE))
         };
         let is_own = self.own.true_since.is_some_and(|since| since + FOR < from) && self.own.is_firing();
         // A repeat that came within a quarter of `hold` after another need not be in the ledger.
@@ -279,15 +296,25 @@ impl Evidence {
         is_recognised && self.firing.iter().any(|report| is_news(&report))
     }
 
+    /// Whether the alert began again after `at`, and all that was said before has run out.
+    pub fn began_again_after(&self, at: Duration) -> bool {
+        let began_at = self
+            .latest_start
+            .map(|starts| Duration::from_secs(starts.unsigned_abs()));
+        self.silent_at > Some(at) && began_at > Some(at)
+    }
+
     /// Notes when all that was said has run out.
     pub fn note_silence(&mut self, now: Duration, disrupted_at: Duration) {
         self.firing.retain(|report| now < report.at + HOLD);
+        if !self.supports(now, Duration::ZERO) {
+            self.silent_at = Some(now);
+        }
         let is_settled = !self.was_own || now >= disrupted_at.max(self.awake_at) + OWN_SETTLING;
         self.is_unconfirmed &= !(self.is_contradicted && is_settled) || self.supports(now, Duration::ZERO);
         let is_backed = self.supports(now, Duration::ZERO) || self.is_unconfirmed(now, disrupted_at);
         if self.first_said.is_some() && !is_backed {
-            self.last_over = Some(now);
-            self.first_said = None;
+            self.note_over(now);
         }
     }
 }

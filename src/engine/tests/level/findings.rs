@@ -429,3 +429,120 @@ fn reload_of_other_steps_violates_nothing() {
         check(reload.into_iter().chain(crash).chain([Pass(900)]));
     }
 }
+
+/// An alert that another identity no longer means kept an episode firing that own evaluation had ended: SIGTERM.
+#[test]
+fn other_identity_asks_for_a_confirmation() {
+    let setup = Setup {
+        has_gossip: false,
+        ..PLAIN
+    };
+    let actions = [
+        Pass(1),
+        Condition(BOTH, true),
+        Pass(55),
+        Reload(OTHER_IDENTITY),
+        AlertmanagerLink(0, false),
+        Condition(BOTH, false),
+        Pass(44),
+    ];
+    check_with(setup, actions);
+}
+
+/// A late duplicate opened an episode of a rule that had another name when the alert ended: SIGTERM.
+#[test]
+fn duplicate_is_late_for_a_renamed_rule() {
+    let setup = Setup {
+        has_gossip: false,
+        ..PLAIN
+    };
+    let actions = [
+        Network(Fate::ComesTwice),
+        Condition(BY_WEBHOOK, true),
+        Pass(18),
+        Condition(BY_WEBHOOK, false),
+        Pass(67),
+        Reload(OTHER_NAMES),
+    ];
+    check_with(setup, actions);
+}
+
+/// The same where no rule answered the alert when it ended: SIGTERM.
+#[test]
+fn duplicate_is_late_where_no_rule_answered_its_end() {
+    let setup = Setup {
+        has_gossip: false,
+        ..PLAIN
+    };
+    let actions = [
+        Network(Fate::ComesTwice),
+        Reload(OTHER_MATCHERS),
+        Condition(BY_WEBHOOK, true),
+        Pass(18),
+        Condition(BY_WEBHOOK, false),
+        Pass(67),
+        Reload(OTHER_NAMES),
+    ];
+    check_with(setup, actions);
+}
+
+/// A resolve that left the episode open, because own evaluation still had the alert, was forgotten: SIGTERM.
+#[test]
+fn duplicate_is_late_where_another_source_ended_last() {
+    let setup = Setup {
+        skews: [0, 1800],
+        ..PLAIN
+    };
+    let actions = [
+        Pass(60),
+        Network(Fate::ComesTwice),
+        Condition(BOTH, true),
+        Pass(45),
+        SetClock(-1),
+    ];
+    check_with(setup, actions);
+}
+
+/// A duplicate counted for `hold` in an episode that a list kept open when the alert resolved.
+#[test]
+fn duplicate_is_late_where_a_list_keeps_the_episode() {
+    let setup = Setup {
+        has_surveys: true,
+        skews: [0, 1800],
+        ..PLAIN
+    };
+    check_with(
+        setup,
+        [Pass(30), Network(Fate::ComesTwice), Condition(BOTH, true), Pass(60)],
+    );
+}
+
+/// A victim did not count for the next episode of an alert whose start had become an earlier one: another SIGTERM.
+#[test]
+fn victim_counts_after_its_alert_got_an_earlier_start() {
+    let link = |is_up| [PrometheusLink(0, 0, is_up), PrometheusLink(0, 1, is_up)];
+    let actions = [Condition(BY_WEBHOOK, true), Pass(40)];
+    let more = [Pass(1000), Restart(2472), Pass(90)];
+    check(link(false).into_iter().chain(actions).chain(link(true)).chain(more));
+}
+
+/// An alert whose resolve was lost in a stop began again after `hold`: that is another episode, with another victim.
+#[test]
+fn alert_that_began_again_unseen_gets_another_victim() {
+    let setup = Setup {
+        has_gossip: false,
+        skews: [1800, 0],
+        ..PLAIN
+    };
+    let actions = [
+        Condition(BY_WEBHOOK, true),
+        Pass(25),
+        AlertmanagerLink(1, false),
+        Condition(BY_WEBHOOK, false),
+        Restart(1633),
+        Pass(715),
+        Condition(BY_WEBHOOK, true),
+        Pass(87),
+    ];
+    check_with(setup, actions);
+}

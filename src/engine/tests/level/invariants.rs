@@ -8,7 +8,7 @@
 //!     and undone once;
 //! (e) own evaluation says that an alert fires only when its condition was true for as long as the rule demands;
 //! (f) a rule never ends more processes in one episode than its `limit`, and a pid in a label means no process that was
-//!     born after the alert was first reported.
+//!     born after the alert was first reported, or began again.
 
 use super::policies::{ALERT_NAMES, CONFIGURATIONS, OF_A_PID};
 use super::simulation::Simulation;
@@ -50,6 +50,8 @@ pub struct Memory {
     awake_at: Duration,
     /// The last reload that changed a rule, by its name.
     changed_at: BTreeMap<SmolStr, Duration>,
+    /// The last reload that changed its steps, by its name.
+    other_steps_at: BTreeMap<SmolStr, Duration>,
     /// When something that is held was still backed by evidence, by rule and fingerprint.
     backed_at: BTreeMap<(SmolStr, SmolStr), Duration>,
     /// Since when a rule is not answered, by its name and alert.
@@ -61,6 +63,8 @@ pub struct Memory {
     /// Signals that can be undone, less those that undo.
     balance: BTreeMap<Identity, i32>,
     pub leases: BTreeMap<u64, Lease>,
+    /// Leases for the alert about a pid whose process was compared with the alert, or could not be.
+    leases_of_pids: BTreeSet<(u64, Target)>,
     pub released: Vec<Release>,
     pub left: Vec<Left>,
     /// Whether the kernel refuses to set something, and until when it did.
@@ -102,6 +106,9 @@ impl Memory {
             if is_elsewhere || format!("{one:?}") != format!("{other:?}") {
                 self.changed_at.insert(rule.name.clone(), now);
             }
+            if matches!((one, other), (Some(one), Some(other)) if one.ladder() != other.ladder()) {
+                self.other_steps_at.insert(rule.name.clone(), now);
+            }
         }
     }
 
@@ -115,6 +122,23 @@ impl Memory {
     pub fn since(&self, rule: &str) -> Duration {
         let changed = self.changed_at.get(rule).copied().unwrap_or_default();
         self.disrupted_at.max(changed)
+    }
+
+    /// Whether a rule has ended a process for an alert with this start, and was changed afterwards. Its episode closed without
+    /// a resolve then, and the same alert gets no other victim.
+    pub fn has_answered_before_change(&self, rule: &str, starts: Option<i64>) -> bool {
+        let began_at = starts.map(|starts| Duration::from_secs(starts.unsigned_abs()));
+        let changed_at = self.changed_at.get(rule);
+        let mut ended = self.ended.iter().filter(|(_, _, by)| by.contains(rule));
+        ended.any(|(at, ..)| began_at.is_some_and(|began_at| began_at <= *at) && changed_at >= Some(at))
+    }
+
+    /// Whether the steps of a rule were others in an episode that has been open since `began_at`, and a start came after: its
+    /// targets then get no more steps.
+    pub fn has_left_steps(&self, rule: &str, began_at: Option<Duration>) -> bool {
+        let changed = self.other_steps_at.get(rule).copied();
+        let is_since = |at: Duration| began_at.is_some_and(|began_at| began_at <= at);
+        changed.is_some_and(|at| is_since(at) && at <= self.disrupted_at)
     }
 
     fn may_undo(&self, now: Duration) -> bool {
@@ -203,11 +227,13 @@ impl Simulation {
             // All of its alerts have one episode each since then.
             let overs = meant.iter().filter_map(|alert| self.evidence[*alert].last_over);
             let since = overs.max().max(self.memory.changed_at.get(&rule.name).copied());
+            let evidence = meant.iter().map(|alert| &self.evidence[*alert]);
+            let is_of_now = |at: Duration| Some(at) > since && !evidence.clone().any(|one| one.began_again_after(at));
             let by = self
                 .memory
                 .ended
                 .iter()
-                .filter(|(at, _, by)| Some(*at) > since && by.contains(&rule.name));
+                .filter(|(at, _, by)| is_of_now(*at) && by.contains(&rule.name));
             let victims: BTreeSet<Identity> = by.map(|(_, identity, _)| *identity).collect();
             if victims.len() > rule.limit * meant.len() {
                 return Err(format!("(f) {} has ended {victims:?} in one episode", rule.name));
@@ -325,22 +351,30 @@ impl Simulation {
         Ok(())
     }
 
-    fn check_pids(&self) -> Checked {
+    fn check_pids(&mut self) -> Checked {
+        let fingerprint = &self.fingerprints[OF_A_PID];
+        let leases = self.engine.ledger().leases.values();
+        let leases: Vec<Lease> = leases
+            .filter(|lease| lease.fingerprint == *fingerprint)
+            .cloned()
+            .collect();
+        let held = leases.iter().map(|lease| (lease.id, lease.target)).collect();
+        let known = std::mem::replace(&mut self.memory.leases_of_pids, held);
         // A clock that is behind the sender's makes an alert that outlasts a reboot look younger than the boot.
         if self.engine.host.now.wall < self.senders_time() - SignedDuration::from_secs(2) {
             return Ok(());
         }
-        let fingerprint = &self.fingerprints[OF_A_PID];
-        let leases = self.engine.ledger().leases.values();
-        for lease in leases.filter(|lease| lease.fingerprint == *fingerprint) {
+        for lease in leases.iter().filter(|lease| !known.contains(&(lease.id, lease.target))) {
             let born = lease
                 .target
                 .process()
                 .and_then(|identity| self.processes.born.get(&identity));
-            let taken_at = self.memory.leases.get(&lease.id);
-            // The alert may have ended and begun since the lease was taken.
-            if let (Some(born), Some(said), None) = (born, self.evidence[OF_A_PID].first_said, taken_at)
-                && *born > said + START_TOLERANCE
+            let evidence = &self.evidence[OF_A_PID];
+            let began_at = evidence.latest_start.unwrap_or_default();
+            let began_at = Duration::from_secs(began_at.unsigned_abs());
+            // The alert may have ended and begun since an earlier lease was taken.
+            if let (Some(born), Some(said)) = (born, evidence.first_said)
+                && *born > said.max(began_at) + START_TOLERANCE
             {
                 return Err(format!("(f) {lease:?} is on a process that is younger than the alert"));
             }

@@ -176,7 +176,13 @@ impl Simulation {
     pub fn tick(&mut self) {
         self.bury();
         if self.engine.time_until_due().is_some_and(|left| left.is_zero()) {
+            let had_died = std::mem::take(&mut self.has_died);
             self.with_engine(Engine::tick);
+            if self.has_died {
+                // What was due still is after the start.
+                self.with_engine(Engine::tick);
+            }
+            self.has_died |= had_died;
             self.bury();
             let left = self.engine.time_until_due();
             assert!(left.is_none_or(|left| !left.is_zero()), "the engine would spin");
@@ -344,6 +350,7 @@ impl Simulation {
     /// Starts the engine with what the ledger holds.
     pub fn start_engine(&mut self) {
         self.memory.disrupted(self.now);
+        self.evidence.iter_mut().for_each(|evidence| evidence.started(self.now));
         let (host, ledger) = (self.engine.host().clone(), self.engine.ledger().clone());
         let path = self.directory.as_ref().map(tempfile::TempDir::path);
         let (journal, ledger) = open(path, BootId(self.boot), ledger);

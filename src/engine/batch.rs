@@ -1,12 +1,17 @@
 //! The reports that wait together for the engine. It records all of them before it evaluates an episode, so that it does
 //! nothing for an alert whose end waits in its queue.
 
+use super::Engine;
 use super::episode::Statement;
 use super::episodes::Trigger;
+use super::latency::Arrival;
+use super::timers::RETRY;
+use super::transaction::Transaction;
 use crate::alert::alertmanager::PollResult;
 use crate::alert::{Alert, FiringSet};
+use crate::host::Host;
 use crate::ledger::{EpisodeKey, EvidenceSource, LedgerState};
-use crate::rule::Rule;
+use crate::rule::{Rule, RuleIndex};
 use smol_str::SmolStr;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -96,5 +101,114 @@ impl<'a> DueEpisodes<'a> {
 
     pub fn into_open(self) -> Vec<DueEpisode<'a>> {
         self.episodes.into_iter().flatten().collect()
+    }
+}
+
+/// The transaction of a batch that is filled now, and what came of those before it.
+struct Portion {
+    transaction: Transaction,
+    /// Number of alerts recorded, or episodes evaluated, in it.
+    size: usize,
+    max_size: usize,
+    has_no_room: bool,
+    result: Result<(), String>,
+}
+
+impl<H: Host> Engine<H> {
+    /// Processes alerts that arrived together, now.
+    ///
+    /// # Errors
+    /// As [`Engine::process_reports`].
+    pub fn take(&mut self, alerts: &[Alert], arrival: impl Into<Arrival>) -> Result<(), String> {
+        let reports = [SourceReport::Alerts(alerts, self.boot_now())];
+        self.process_reports(&reports, arrival.into(), usize::MAX)
+    }
+
+    /// Processes reports that waited together: it records all of them in their order, and then evaluates the episodes that
+    /// are open. So no step is planned for an alert whose end waits behind its firing. One transaction has at most
+    /// `max_size` alerts to record, and as many episodes to evaluate, so that its memory and its commit stay bounded.
+    ///
+    /// # Errors
+    /// When the decisions could not be made durable. No new step was applied then, but leases may have been reverted.
+    /// And when too many episodes are open for one of the alerts.
+    pub fn process_reports(
+        &mut self,
+        reports: &[SourceReport<'_>],
+        arrival: Arrival,
+        max_size: usize,
+    ) -> Result<(), String> {
+        let rules = self.policy.rules.rules.clone();
+        let index = RuleIndex::new(&rules);
+        let listed: Vec<Vec<Alert>> = reports.iter().map(|report| self.listed(report)).collect();
+        let mut due = DueEpisodes::default();
+        let mut portion = Portion {
+            transaction: Transaction::new(self.host.now(), Some(arrival)),
+            size: 0,
+            max_size,
+            has_no_room: false,
+            result: Ok(()),
+        };
+        for (report, listed) in reports.iter().zip(&listed) {
+            if self.record_absences(report, &mut portion.transaction) {
+                due.drop_closed(&self.ledger);
+            }
+            for statement in report.statements(listed) {
+                self.make_room(&mut portion);
+                self.record_statement(&statement, &index, &mut due, &mut portion.transaction);
+            }
+        }
+        portion.size = 0;
+        let due = due.into_open();
+        for due in &due {
+            self.make_room(&mut portion);
+            self.evaluate_episode(&due.key, due.trigger, &mut portion.transaction);
+        }
+        self.commit_portion(&mut portion);
+        if portion.result.is_err() {
+            self.act_without_ledger(&due, arrival);
+        }
+        portion.result?;
+        // The sender retries, and some episodes may have closed by then.
+        if portion.has_no_room {
+            return Err("too many open episodes".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Counts one more alert or evaluation, in the next transaction where this one is full.
+    fn make_room(&mut self, portion: &mut Portion) {
+        if portion.size == portion.max_size {
+            self.commit_portion(portion);
+        }
+        portion.size += 1;
+    }
+
+    fn commit_portion(&mut self, portion: &mut Portion) {
+        let next = Transaction::new(self.host.now(), portion.transaction.arrival);
+        let transaction = std::mem::replace(&mut portion.transaction, next);
+        portion.size = 0;
+        portion.has_no_room |= transaction.has_no_room;
+        if let Err(reason) = self.commit_and_apply(transaction) {
+            portion.result = Err(reason);
+        }
+    }
+
+    /// Evaluates the rules that act without a ledger once more.
+    fn act_without_ledger(&mut self, due: &[DueEpisode<'_>], arrival: Arrival) {
+        let now = self.host.now();
+        let mut rest = Transaction::without_ledger(now, Some(arrival));
+        for due in due {
+            if !due.rule.without_ledger || self.policy.is_simulated(&due.rule) {
+                continue;
+            }
+            if let Some((key, trigger)) = self.episodes(&mut rest).record_firing(&due.rule, &due.statement) {
+                self.evaluate_episode(&key, trigger, &mut rest);
+            }
+        }
+        if rest.has_something() {
+            // Its intents are valid, durable or not.
+            let _ = self.commit_and_apply(rest);
+        }
+        self.ledger.postpone_due(now.boot, now.boot + RETRY);
     }
 }

@@ -7,10 +7,9 @@
 //! "select targets".
 
 use super::Engine;
-use super::batch::{DueEpisode, DueEpisodes, SourceReport};
+use super::batch::{DueEpisode, DueEpisodes};
 use super::episode::Statement;
 use super::episodes::{Trigger, differs_durably};
-use super::latency::Arrival;
 use super::select::selector_for;
 use super::status::{show, show_decisions};
 use super::steps::StepContext;
@@ -19,7 +18,7 @@ use super::transaction::{AlertRef, Transaction};
 use super::undo::sweep_children;
 use super::victims::spent;
 use crate::act::plan::plan;
-use crate::alert::{Alert, Status};
+use crate::alert::Status;
 use crate::host::Host;
 use crate::ledger::{Decision, Entry, EpisodeKey, Level};
 use crate::process::{Candidate, Target};
@@ -28,96 +27,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The transaction of a batch that is filled now, and what came of those before it.
-struct Portion {
-    transaction: Transaction,
-    /// Number of alerts recorded, or episodes evaluated, in it.
-    size: usize,
-    max_size: usize,
-    has_no_room: bool,
-    result: Result<(), String>,
-}
-
 impl<H: Host> Engine<H> {
-    /// Processes alerts that arrived together, now.
-    ///
-    /// # Errors
-    /// As [`Engine::process_reports`].
-    pub fn take(&mut self, alerts: &[Alert], arrival: impl Into<Arrival>) -> Result<(), String> {
-        let reports = [SourceReport::Alerts(alerts, self.boot_now())];
-        self.process_reports(&reports, arrival.into(), usize::MAX)
-    }
-
-    /// Processes reports that waited together: it records all of them in their order, and then evaluates the episodes that
-    /// are open. So no step is planned for an alert whose end waits behind its firing. One transaction has at most
-    /// `max_size` alerts to record, and as many episodes to evaluate, so that its memory and its commit stay bounded.
-    ///
-    /// # Errors
-    /// When the decisions could not be made durable. No new step was applied then, but leases may have been reverted.
-    /// And when too many episodes are open for one of the alerts.
-    pub fn process_reports(
-        &mut self,
-        reports: &[SourceReport<'_>],
-        arrival: Arrival,
-        max_size: usize,
-    ) -> Result<(), String> {
-        let rules = self.policy.rules.rules.clone();
-        let index = RuleIndex::new(&rules);
-        let listed: Vec<Vec<Alert>> = reports.iter().map(|report| self.listed(report)).collect();
-        let mut due = DueEpisodes::default();
-        let mut portion = Portion {
-            transaction: Transaction::new(self.host.now(), Some(arrival)),
-            size: 0,
-            max_size,
-            has_no_room: false,
-            result: Ok(()),
-        };
-        for (report, listed) in reports.iter().zip(&listed) {
-            if self.record_absences(report, &mut portion.transaction) {
-                due.drop_closed(&self.ledger);
-            }
-            for statement in report.statements(listed) {
-                self.make_room(&mut portion);
-                self.record_statement(&statement, &index, &mut due, &mut portion.transaction);
-            }
-        }
-        portion.size = 0;
-        let due = due.into_open();
-        for due in &due {
-            self.make_room(&mut portion);
-            self.evaluate_episode(&due.key, due.trigger, &mut portion.transaction);
-        }
-        self.commit_portion(&mut portion);
-        if portion.result.is_err() {
-            self.act_without_ledger(&due, arrival);
-        }
-        portion.result?;
-        // The sender retries, and some episodes may have closed by then.
-        if portion.has_no_room {
-            return Err("too many open episodes".to_owned());
-        }
-        Ok(())
-    }
-
-    /// Counts one more alert or evaluation, in the next transaction where this one is full.
-    fn make_room(&mut self, portion: &mut Portion) {
-        if portion.size == portion.max_size {
-            self.commit_portion(portion);
-        }
-        portion.size += 1;
-    }
-
-    fn commit_portion(&mut self, portion: &mut Portion) {
-        let next = Transaction::new(self.host.now(), portion.transaction.arrival);
-        let transaction = std::mem::replace(&mut portion.transaction, next);
-        portion.size = 0;
-        portion.has_no_room |= transaction.has_no_room;
-        if let Err(reason) = self.commit_and_apply(transaction) {
-            portion.result = Err(reason);
-        }
-    }
-
-    fn record_statement<'a>(
+    /// Matches one report with the rules, and records it in their episodes. Those to evaluate are added to `due`.
+    pub(super) fn record_statement<'a>(
         &mut self,
         statement: &Statement<'a>,
         index: &RuleIndex<'_>,
@@ -143,25 +55,6 @@ impl<H: Host> Engine<H> {
                 transaction.counted.push((rule.name.clone(), Decision::Duplicate));
             }
         }
-    }
-
-    /// Evaluates the rules that act without a ledger once more.
-    fn act_without_ledger(&mut self, due: &[DueEpisode<'_>], arrival: Arrival) {
-        let now = self.host.now();
-        let mut rest = Transaction::without_ledger(now, Some(arrival));
-        for due in due {
-            if !due.rule.without_ledger || self.policy.is_simulated(&due.rule) {
-                continue;
-            }
-            if let Some((key, trigger)) = self.episodes(&mut rest).record_firing(&due.rule, &due.statement) {
-                self.evaluate_episode(&key, trigger, &mut rest);
-            }
-        }
-        if rest.has_something() {
-            // Its intents are valid, durable or not.
-            let _ = self.commit_and_apply(rest);
-        }
-        self.ledger.postpone_due(now.boot, now.boot + RETRY);
     }
 
     /// Evaluates one open episode: selects its targets, plans their due steps, and stages what the guard allows.
@@ -264,7 +157,7 @@ impl<H: Host> Engine<H> {
     ///
     /// # Errors
     /// When the intent could not be made durable.
-    fn commit_and_apply(&mut self, mut transaction: Transaction) -> Result<(), String> {
+    pub(super) fn commit_and_apply(&mut self, mut transaction: Transaction) -> Result<(), String> {
         if transaction.wants_early_round {
             self.timers.hasten_round(transaction.boot_now());
         }

@@ -492,7 +492,7 @@ fn engine_maker(
         });
         let jobs = JobRunner::new(runtime.clone(), on_report);
         let policy = policy.load();
-        let mut host = LinuxHost::new(procfs.clone(), on_exit).with_errands(jobs);
+        let mut host = LinuxHost::new(procfs.clone(), on_exit).with_jobs(jobs);
         // Caches the kernel threads, so that the first reaction need not identify them.
         let _ = host.processes();
         Engine::new(

@@ -219,7 +219,7 @@ pub enum KillClass {
 impl FinalGate<'_> {
     /// # Errors
     /// When the process must not be killed yet; the reason says what must happen first.
-    pub fn strike(&self, target: Target, signal: Signal) -> Result<KillClass, Denial> {
+    pub fn kill_class(&self, target: Target, signal: Signal) -> Result<KillClass, Denial> {
         let key = &self.episode.key;
         let counted = || self.victims.iter().filter(|victim| victim.simulated == key.simulated);
         let lives_as = |victim: &&Victim| victim.target == target && victim.gone_at.is_none();
@@ -462,9 +462,9 @@ mod tests {
         }
     }
 
-    fn strike(case: Case) -> Result<KillClass, Decision> {
+    fn kill_class_of(case: Case) -> Result<KillClass, Decision> {
         let (target, signal) = (Process::example(case.target, "x").identity.into(), case.signal);
-        at_the_gate(case, |gate| gate.strike(target, signal))
+        at_the_gate(case, |gate| gate.kill_class(target, signal))
     }
 
     fn at_the_gate(
@@ -510,30 +510,30 @@ mod tests {
     #[test]
     fn final_steps_go_one_at_a_time() {
         let case = Case::default;
-        assert_eq!(strike(case()), Ok(KillClass::NewVictim));
+        assert_eq!(kill_class_of(case()), Ok(KillClass::NewVictim));
         assert_eq!(
-            strike(Case {
+            kill_class_of(Case {
                 victims: vec![victim(7, 990, None)],
                 ..case()
             }),
             Ok(KillClass::Escalation)
         );
         assert_eq!(
-            strike(Case {
+            kill_class_of(Case {
                 victims: vec![victim(8, 200, None)],
                 ..case()
             }),
             Err(Decision::AwaitingEffect)
         );
         assert_eq!(
-            strike(Case {
+            kill_class_of(Case {
                 victims: vec![victim(66, 200, None)],
                 ..case()
             }),
             Ok(KillClass::NewVictim)
         );
         assert_eq!(
-            strike(Case {
+            kill_class_of(Case {
                 victims: vec![victim(8, 200, Some(300))],
                 ..case()
             }),
@@ -544,9 +544,9 @@ mod tests {
             sample_at: 300,
             ..case()
         };
-        assert_eq!(strike(unseen), Err(Decision::AwaitingEffect));
+        assert_eq!(kill_class_of(unseen), Err(Decision::AwaitingEffect));
         assert_eq!(
-            strike(Case {
+            kill_class_of(Case {
                 victims: vec![victim(8, 800, Some(801))],
                 ..case()
             }),
@@ -554,7 +554,7 @@ mod tests {
         );
         let full = vec![victim(8, 200, Some(201))];
         assert_eq!(
-            strike(Case {
+            kill_class_of(Case {
                 victims: full,
                 limit: 1,
                 ..case()
@@ -562,7 +562,7 @@ mod tests {
             Err(Decision::Budget)
         );
         assert_eq!(
-            strike(Case {
+            kill_class_of(Case {
                 condition: Some(false),
                 ..case()
             }),
@@ -579,8 +579,11 @@ mod tests {
             condition,
             ..Case::default()
         };
-        assert_eq!(strike(case(Signal::SIGTERM, None)), Ok(KillClass::Done));
-        assert_eq!(strike(case(Signal::SIGKILL, condition)), Err(Decision::Condition));
+        assert_eq!(kill_class_of(case(Signal::SIGTERM, None)), Ok(KillClass::Done));
+        assert_eq!(
+            kill_class_of(case(Signal::SIGKILL, condition)),
+            Err(Decision::Condition)
+        );
         let left_behind = Victim {
             rule: "other".into(),
             ..victim(8, 990, None)
@@ -596,7 +599,7 @@ mod tests {
                 signal,
                 ..Case::default()
             };
-            assert_eq!(strike(case), Ok(expected), "its own episode is closed");
+            assert_eq!(kill_class_of(case), Ok(expected), "its own episode is closed");
         }
     }
 
@@ -608,7 +611,7 @@ mod tests {
                 is_broken: true,
                 ..Case::default()
             };
-            assert_eq!(strike(case), Err(Decision::Breaker));
+            assert_eq!(kill_class_of(case), Err(Decision::Breaker));
         }
         for (is_broken, expected) in [(true, Err(Decision::Breaker)), (false, Ok(KillClass::NewVictim))] {
             let case = Case {
@@ -626,7 +629,7 @@ mod tests {
             let source = WireSource::Alertmanager;
             let condition = has_while.then_some(true);
             assert_eq!(
-                strike(Case {
+                kill_class_of(Case {
                     victims,
                     source,
                     has_while,
@@ -653,7 +656,7 @@ mod tests {
             ..victim(3, 993, Some(994))
         });
         assert_eq!(
-            strike(Case {
+            kill_class_of(Case {
                 victims,
                 ..Case::default()
             }),

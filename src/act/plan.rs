@@ -19,7 +19,7 @@ pub struct DueSteps {
     /// Index and step.
     pub steps: Vec<(usize, Step)>,
     /// The next index after all these steps, and the wait before it.
-    pub next_rung: usize,
+    pub next_step_index: usize,
     pub wait: Duration,
     /// Whether the target is new in this episode.
     pub is_new: bool,
@@ -67,11 +67,11 @@ fn is_barred(episode: &Episode, target: Target, is_repeat: bool) -> bool {
 
 fn due_steps_of(rule: &Rule, target: Target, name: &str, step_index: usize, is_new: bool) -> DueSteps {
     let mut steps = Vec::new();
-    let mut next_rung = rule.actions.len();
+    let mut next_step_index = rule.actions.len();
     let mut wait = Duration::ZERO;
     for (index, step) in rule.actions.iter().enumerate().skip(step_index) {
         if let Step::Wait(time) = step {
-            (next_rung, wait) = (index + 1, time.0);
+            (next_step_index, wait) = (index + 1, time.0);
             break;
         }
         if step.is_for(target) {
@@ -82,7 +82,7 @@ fn due_steps_of(rule: &Rule, target: Target, name: &str, step_index: usize, is_n
         target,
         name: name.to_owned(),
         steps,
-        next_rung,
+        next_step_index,
         wait,
         is_new,
     }
@@ -175,7 +175,7 @@ mod tests {
                 (
                     due_steps.target.pid().unwrap(),
                     due_steps.steps.iter().map(|(step_index, _)| *step_index).collect(),
-                    due_steps.next_rung,
+                    due_steps.next_step_index,
                 )
             })
             .collect()

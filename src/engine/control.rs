@@ -157,21 +157,21 @@ impl<H: Host> Engine<H> {
         let mut episodes = self.episodes(&mut transaction);
         match (&lease.effect, in_flight.kind) {
             (Effect::Allocation(allocation), JobKind::Request(job)) => {
-                let heard = allocation.hear(job, in_flight.was_in_doubt, report, episodes.now());
+                let update = allocation.after_report(job, in_flight.was_in_doubt, report, episodes.now());
                 let step = match job {
                     allocate::AllocatorCall::Ask => allocation.step.clone(),
                     allocate::AllocatorCall::GiveBack => "undo allocate".to_owned(),
                 };
-                episodes.record_response(&lease, heard, step);
+                episodes.record_response(&lease, update, step);
             }
             (Effect::Command(command), JobKind::Command) => {
-                let heard = command.hear(report, episodes.now());
-                let step = if heard.was_undo {
+                let update = command.after_report(report, episodes.now());
+                let step = if update.was_undo {
                     "undo exec".to_owned()
                 } else {
                     command.step.clone()
                 };
-                episodes.record_command_exit(&lease, heard, step);
+                episodes.record_command_exit(&lease, update, step);
             }
             _ => {}
         }

@@ -314,9 +314,7 @@ impl<H: Host> Executor<'_, H> {
             let reaction = done_at.saturating_duration_since(arrival.received_at);
             self.telemetry.reaction_seconds(reaction.as_secs_f64());
             let pid = context.candidate.target().pid();
-            self.transaction
-                .latency
-                .tell(arrival, done_at, &context.about.rule, pid);
+            self.transaction.latency.log(arrival, done_at, &context.about.rule, pid);
         }
         show_decisions(self.telemetry, self.transaction);
         self.telemetry

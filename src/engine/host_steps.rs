@@ -25,11 +25,11 @@ impl<H: Host> StepPlanner<'_, H> {
             return;
         }
         let simulated = episode.key.simulated;
-        let is_at_end = due_steps.next_rung >= rule.actions.len();
+        let is_at_end = due_steps.next_step_index >= rule.actions.len();
         let mut progress = TargetProgress {
             target: Target::Host,
             name: HOST_NAME.to_owned(),
-            step_index: due_steps.next_rung,
+            step_index: due_steps.next_step_index,
             due: if is_at_end {
                 Duration::MAX
             } else {

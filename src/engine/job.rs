@@ -86,7 +86,7 @@ impl<H: Host> Executor<'_, H> {
 fn next_job(lease: &Lease) -> Option<(JobKind, Job)> {
     match &lease.effect {
         Effect::Allocation(allocation) => {
-            let (job, request) = allocation.next_errand()?;
+            let (job, request) = allocation.next_job()?;
             let request = Job::Request(request, allocation.server.clone());
             Some((JobKind::Request(job), request))
         }

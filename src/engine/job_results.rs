@@ -144,19 +144,19 @@ impl Episodes<'_> {
         true
     }
 
-    pub fn record_response(&mut self, lease: &Lease, heard: allocate::Heard, step: String) {
-        let outcome = heard.outcome;
-        let resource = heard.allocation.as_ref().and_then(|allocation| allocation.resource());
-        if heard.is_news {
+    pub fn record_response(&mut self, lease: &Lease, update: allocate::JobUpdate, step: String) {
+        let outcome = update.outcome;
+        let resource = update.allocation.as_ref().and_then(|allocation| allocation.resource());
+        if update.is_news {
             let mut record = self.about(lease).record(self.transaction.now);
             record.step = Some(step);
             record.outcome = Some(outcome);
-            record.reason = heard.reason;
-            record.output = heard.output;
+            record.reason = update.reason;
+            record.output = update.output;
             record.after = resource.filter(|_| outcome == Outcome::Granted).map(str::to_owned);
             self.record_result(lease, record);
         }
-        if let Some(left_over) = heard.left_over {
+        if let Some(left_over) = update.left_over {
             let left_over = Lease {
                 id: self.ledger.last_lease_id + 1,
                 effect: Effect::Allocation(Box::new(left_over)),
@@ -164,7 +164,7 @@ impl Episodes<'_> {
             };
             self.record_always(Entry::Lease(left_over));
         }
-        let Some(allocation) = heard.allocation else {
+        let Some(allocation) = update.allocation else {
             return self.record_always(Entry::LeaseEnded { id: lease.id, outcome });
         };
         let is_granted = outcome == Outcome::Granted && allocation.retry.ending.is_none();
@@ -174,24 +174,24 @@ impl Episodes<'_> {
             ..lease.clone()
         };
         self.record_always(Entry::Lease(held));
-        if is_granted && heard.is_news {
+        if is_granted && update.is_news {
             self.continue_steps(lease);
         }
     }
 
-    pub fn record_command_exit(&mut self, lease: &Lease, heard: command::Heard, step: String) {
-        let outcome = heard.outcome;
+    pub fn record_command_exit(&mut self, lease: &Lease, update: command::JobUpdate, step: String) {
+        let outcome = update.outcome;
         let mut record = self.about(lease).record(self.transaction.now);
         record.step = Some(step);
         record.outcome = Some(outcome);
-        record.reason = heard.reason;
-        record.output = heard.output;
+        record.reason = update.reason;
+        record.output = update.output;
         self.record_result(lease, record);
-        let is_ending = heard
+        let is_ending = update
             .command
             .as_ref()
             .is_some_and(|command| command.retry.ending.is_some());
-        let entry = match heard.command {
+        let entry = match update.command {
             Some(command) => Entry::Lease(Lease {
                 settled: true,
                 effect: Effect::Command(Box::new(command)),

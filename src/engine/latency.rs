@@ -39,7 +39,7 @@ impl Stages {
     }
 
     /// Logs the latency of a step that was applied at `done_at`.
-    pub fn tell(&self, arrival: Arrival, done_at: Instant, rule: &str, pid: Option<i32>) {
+    pub fn log(&self, arrival: Arrival, done_at: Instant, rule: &str, pid: Option<i32>) {
         let seen = arrival.sampled_at.unwrap_or(arrival.received_at);
         let ms = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as f64 / 1e3;
         tracing::debug!(

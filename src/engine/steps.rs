@@ -48,8 +48,8 @@ impl<H: Host> StepPlanner<'_, H> {
         let mut progress = TargetProgress {
             target: due_steps.target,
             name: due_steps.name.clone(),
-            step_index: due_steps.next_rung,
-            due: if due_steps.next_rung < context.rule.actions.len() {
+            step_index: due_steps.next_step_index,
+            due: if due_steps.next_step_index < context.rule.actions.len() {
                 self.episodes.now() + due_steps.wait
             } else {
                 Duration::MAX
@@ -251,7 +251,7 @@ impl<H: Host> StepPlanner<'_, H> {
             orphaned: &orphaned,
             is_broken: self.episodes.ledger.is_breaker_open(&context.rule.name),
         };
-        let kill_class = gate.strike(context.candidate.target(), signal)?;
+        let kill_class = gate.kill_class(context.candidate.target(), signal)?;
         if kill_class != KillClass::Done {
             may_deliver(self.host, self.episodes.ledger, signal, context.candidate)?;
         }

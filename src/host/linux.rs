@@ -74,7 +74,7 @@ impl LinuxHost {
     }
 
     /// Adds a runner of jobs. Without one, this host is read-only.
-    pub fn with_errands(self, jobs: JobRunner) -> LinuxHost {
+    pub fn with_jobs(self, jobs: JobRunner) -> LinuxHost {
         LinuxHost {
             jobs: Some(jobs),
             ..self

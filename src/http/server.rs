@@ -321,10 +321,10 @@ impl Connection {
         let mut begun_before = 0;
         loop {
             tokio::select! {
-                            ended = connection.as_mut() => return self.tell(ended),
+                            ended = connection.as_mut() => return self.log_end(ended),
                             _ = self.stopped.changed() => {
                                 graceful_shutdown(connection.as_mut());
-                                return self.tell(connection.await);
+                                return self.log_end(connection.await);
                             }
                             () = self.requests.make_room.notified() => {
             // A request may have arrived meanwhile.
@@ -344,7 +344,7 @@ impl Connection {
         }
     }
 
-    fn tell(&self, ended: Result<(), hyper::Error>) {
+    fn log_end(&self, ended: Result<(), hyper::Error>) {
         match ended {
             Ok(()) => {}
             Err(error) if error.is_parse() => {

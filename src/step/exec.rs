@@ -207,7 +207,7 @@ fn read_argv(items: &[Node], span: Span, findings: &mut Findings) -> Option<(Str
 
 /// The effect of an exit.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Heard {
+pub struct JobUpdate {
     /// The new state of the lease; `None` if it is over.
     pub command: Option<Command>,
     pub outcome: Outcome,
@@ -305,7 +305,7 @@ impl Command {
 
     /// The effect of an exit. A command with a status other than 0 may have done half of its work, and is
     /// reverted if possible.
-    pub fn hear(&self, report: &Report, now: Duration) -> Heard {
+    pub fn after_report(&self, report: &Report, now: Duration) -> JobUpdate {
         let (is_well, was_started, reason, output) = match report {
             Report::Ended { end, output } => (*end == End::Status(0), true, end.to_string(), Some(output.clone())),
             Report::NotStarted { reason } => (false, false, reason.clone(), None),
@@ -323,7 +323,7 @@ impl Command {
             (false, None) => Some(Outcome::Cancelled),
             (true, None) => None,
         };
-        Heard {
+        JobUpdate {
             command: is_to_be_undone.then(|| Command {
                 has_ended: true,
                 retry: RetryState {
@@ -341,7 +341,7 @@ impl Command {
         }
     }
 
-    fn undo_ended(&self, is_well: bool, reason: String, output: Option<String>, now: Duration) -> Heard {
+    fn undo_ended(&self, is_well: bool, reason: String, output: Option<String>, now: Duration) -> JobUpdate {
         let failures = self.retry.failures.saturating_add(1);
         let is_given_up = !is_well && failures >= MAX_UNDO_TRIES;
         let again = Command {
@@ -352,7 +352,7 @@ impl Command {
             },
             ..self.clone()
         };
-        Heard {
+        JobUpdate {
             command: (!is_well && !is_given_up).then_some(again),
             outcome: match (is_well, self.retry.ending) {
                 (true, Some(ending)) => ending,

@@ -40,7 +40,7 @@ pub enum AllocatorCall {
 
 /// The effect of a response.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Heard {
+pub struct JobUpdate {
     /// The new state of the lease; `None` if it is over.
     pub allocation: Option<Allocation>,
     pub outcome: Outcome,
@@ -159,7 +159,7 @@ fn address(pieces: &[Segment]) -> Result<String, String> {
 
 impl Allocation {
     /// The next request; `None` if there is none.
-    pub fn next_errand(&self) -> Option<(AllocatorCall, Request)> {
+    pub fn next_job(&self) -> Option<(AllocatorCall, Request)> {
         let ask = (AllocatorCall::Ask, self.ask.clone());
         match (&self.stage, self.retry.ending) {
             (_, None) => Some(ask),
@@ -214,8 +214,8 @@ impl Allocation {
     }
 
     /// The effect of a response. `was_in_doubt`: an earlier request may have been granted.
-    pub fn hear(&self, job: AllocatorCall, was_in_doubt: bool, report: &Report, now: Duration) -> Heard {
-        let mut heard = match job {
+    pub fn after_report(&self, job: AllocatorCall, was_in_doubt: bool, report: &Report, now: Duration) -> JobUpdate {
+        let mut update = match job {
             AllocatorCall::Ask => match self.read(report) {
                 Ok((resource, ttl)) => self.granted(resource, ttl, now),
                 Err(failure) => self.not_granted(was_in_doubt, failure, now),
@@ -226,12 +226,12 @@ impl Allocation {
             retry_after: Some(wait),
             ..
         } = report
-            && let Some(Allocation { retry, .. }) = &mut heard.allocation
+            && let Some(Allocation { retry, .. }) = &mut update.allocation
             && retry.failures > self.retry.failures
         {
             retry.next = retry.next.max(now.saturating_add(*wait.min(&MAX_RETRY_AFTER)));
         }
-        heard
+        update
     }
 
     /// Resource and time to live of a response.
@@ -299,7 +299,7 @@ impl Allocation {
         Ok((resource, ttl.and_then(|ttl| Duration::try_from_secs_f64(ttl).ok())))
     }
 
-    fn granted(&self, resource: String, ttl: Option<Duration>, now: Duration) -> Heard {
+    fn granted(&self, resource: String, ttl: Option<Duration>, now: Duration) -> JobUpdate {
         let left_over = match &self.stage {
             Stage::Granted { resource: former, .. } if *former != resource => Some(Allocation {
                 // Each release needs a key of its own, or the allocator may take the second for a repeat of the first.
@@ -340,7 +340,7 @@ impl Allocation {
             },
             ..self.clone()
         };
-        Heard {
+        JobUpdate {
             allocation: Some(allocation),
             outcome: Outcome::Granted,
             reason,
@@ -350,7 +350,7 @@ impl Allocation {
         }
     }
 
-    fn not_granted(&self, was_in_doubt: bool, failure: Failure, now: Duration) -> Heard {
+    fn not_granted(&self, was_in_doubt: bool, failure: Failure, now: Duration) -> JobUpdate {
         let is_ending = self.retry.ending.is_some();
         let retry = match &self.stage {
             // A renewal was in flight, and the resource must be released now.
@@ -431,7 +431,7 @@ impl Allocation {
             Stage::Requested { in_doubt: true } => None,
         };
         reason.push_str(end.as_deref().unwrap_or_default());
-        Heard {
+        JobUpdate {
             allocation: end.is_none().then_some(next),
             outcome,
             reason,
@@ -441,7 +441,7 @@ impl Allocation {
         }
     }
 
-    fn given_back(&self, report: &Report, now: Duration) -> Heard {
+    fn given_back(&self, report: &Report, now: Duration) -> JobUpdate {
         let (is_back, mut reason, output) = match report {
             Report::Answered { status: 200..300, .. } => (true, String::new(), None),
             Report::Answered {
@@ -462,7 +462,7 @@ impl Allocation {
                 "; no further retries after {MAX_RETURNS} attempts: release {resource:?} by hand"
             ));
         }
-        Heard {
+        JobUpdate {
             allocation: (!is_back && !is_given_up).then(|| Allocation {
                 retry: self.failed(now),
                 ..self.clone()

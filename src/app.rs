@@ -445,8 +445,8 @@ fn announce(name: &'static str, listener: std::io::Result<TcpListener>) -> Resul
     Ok(listener)
 }
 
-/// Runs the engine, and starts it again from the ledger a second after a panic. Sensing and publishing go on meanwhile. A
-/// caller that waits for the start waits for the first attempt only.
+/// Runs the engine, and starts it again from the ledger a second after a panic. Sensing and publishing go on meanwhile.
+/// A caller that waits for the start waits for the first attempt only.
 fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &Receiver<Queued>, telemetry: &Telemetry) {
     let mut began = Some(began);
     loop {

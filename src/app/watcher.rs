@@ -282,7 +282,7 @@ mod tests {
         queued.input
     }
 
-    /// The next beginnings and ends, past what is said of time to time.
+    /// The next started and resolved alerts, skipping firing sets.
     fn next_alerts(inputs: &Receiver<Queued>) -> Vec<crate::alert::Alert> {
         loop {
             match next(inputs) {

@@ -256,7 +256,7 @@ fn address_files_are_reread_and_broken_ones_keep_the_last() {
     check(&["am1"], 0);
 }
 
-/// What stands between "Default" and the end of the sentence, for every key of these objects that has one.
+/// The documented default of a key: the text between "Default" and the end of the sentence.
 fn told_default(object: &crate::schema::Object, key: &str) -> String {
     let about = object.key(key).unwrap().about;
     let default = about.split_once("Default ").map_or("", |(_, rest)| rest);

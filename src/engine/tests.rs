@@ -1042,7 +1042,7 @@ fn children_of_a_reused_pid_are_strangers() {
 }
 
 #[test]
-fn processors_that_are_not_there_do_not_keep_a_mask_from_being_restored() {
+fn missing_processors_do_not_stop_a_restored_mask() {
     let mut rule = example("calm", "nice 1");
     let wanted = Value::Affinity("1-9".parse().unwrap());
     rule.actions = vec![crate::rule::Step::Set(crate::step::Change::To(wanted))];

@@ -23,7 +23,7 @@ pub struct FakeProcess {
     pub ignores: BTreeSet<i32>,
     /// Of the knobs that the process has, not each thread. Its state says whether it is stopped.
     pub values: BTreeMap<Knob, Value>,
-    /// Of its resident memory, what the kernel could move out.
+    /// The part of its resident memory that the kernel can page out.
     pub movable_bytes: u64,
     /// A stop signal waits for the end of an uninterruptible sleep (state D).
     pub is_stop_pending: bool,
@@ -712,7 +712,7 @@ impl Host for FakeHost {
             .get_mut(&thread.tid)
             .filter(|at| at.start_ticks == thread.start_ticks)
             .ok_or(HostError::Gone { pid: thread.tid })?;
-        // The kernel drops what is not there.
+        // The kernel drops processors outside the cpuset.
         match value.kept(&mut || most.clone()) {
             Value::Freeze(true) if found.process.state == 'D' => found.is_stop_pending = true,
             Value::Freeze(true) => found.process.state = 'T',

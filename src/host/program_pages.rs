@@ -19,7 +19,7 @@ type Header = libc::Elf32_Phdr;
 /// cache when it is used. Writable segments stay, because their pages hold what the loader wrote. A debugger loses its
 /// breakpoints. packaging/layout/record.py takes the call of dl_iterate_phdr(3) as the end of the start.
 pub fn release() {
-    // SAFETY: the function is called for each object that is loaded, and looks at nothing else.
+    // SAFETY: the callback accesses only the object that it receives.
     unsafe {
         libc::dl_iterate_phdr(Some(release_object), std::ptr::null_mut());
     }
@@ -31,7 +31,7 @@ unsafe extern "C" fn release_object(
     _: libc::size_t,
     _: *mut libc::c_void,
 ) -> libc::c_int {
-    // SAFETY: the loader hands in one object that stays as it is meanwhile, with so many headers.
+    // SAFETY: the loader passes one object with `dlpi_phnum` headers, which stays valid during the call.
     let (base, headers) = unsafe {
         let object = &*object;
         let headers = std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum));
@@ -43,7 +43,7 @@ unsafe extern "C" fn release_object(
         let start = base.wrapping_add(header.p_vaddr) as usize;
         let end = (start + header.p_memsz as usize) / page * page;
         let start = start.next_multiple_of(page);
-        // SAFETY: whole pages of this segment alone, which hold what the file holds. A fault reads them again.
+        // SAFETY: whole pages of this segment only, unmodified since they were read. A page fault reads them again.
         let _ = unsafe { madvise(start as *mut _, end.saturating_sub(start), Advice::LinuxDontNeed) };
     }
     0
@@ -55,7 +55,7 @@ mod tests {
     use rustix::mm::Advice::LinuxPopulateRead;
     use std::fs;
 
-    /// The program's own code: address, and its size and what is in memory of it in KiB (proc_pid_smaps(5)).
+    /// The program's own code: address, size and resident size in KiB (proc_pid_smaps(5)).
     fn own_code() -> (usize, u64, u64) {
         let own = release as fn() as usize;
         let text = fs::read_to_string("/proc/self/smaps").unwrap();
@@ -73,7 +73,7 @@ mod tests {
         (usize::from_str_radix(start, 16).unwrap(), kib("Size:"), kib("Rss:"))
     }
 
-    /// In a process of its own: the threads of other tests call code all the time.
+    /// Runs in a separate process, because threads of other tests run code concurrently.
     #[test]
     fn pages_are_released_and_return_when_used() {
         const ALONE: &str = "EVENKEEL_TEST_ALONE";

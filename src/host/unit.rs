@@ -65,7 +65,7 @@ pub fn number_in(path: &str) -> Option<Device> {
     path.rsplit('/').next()?.parse().ok()
 }
 
-/// The name of the drop-in that systemd makes for a property.
+/// The name of the drop-in that systemd writes for a property.
 pub fn drop_in_name(property: &str) -> String {
     format!("50-{}.conf", in_unit_files(property))
 }
@@ -94,7 +94,7 @@ pub fn drop_in_folders(unit: &str) -> Vec<String> {
     folders
 }
 
-/// What a drop-in that systemd wrote assigns to a property; `None` where it assigns nothing, or something else.
+/// The value that a drop-in written by systemd assigns to a property; `None` if it assigns nothing or another property.
 pub fn assigned(property: &str, text: &str) -> Option<Property> {
     let mut found = None;
     for (key, value) in assignments(text) {
@@ -165,7 +165,8 @@ pub fn interface(unit: &str) -> Option<String> {
     })
 }
 
-/// What systemd writes into a file of the unit's next cgroup. `None` for I/O limits, which name devices by paths.
+/// The value that systemd writes into a file of the unit's next cgroup. `None` for I/O limits, which name devices by
+/// path.
 pub fn recorded(file: CgroupFile, state: &UnitState) -> Option<Setting> {
     let numbers = state.properties.iter().map(|(_, property)| match property {
         Property::Number(number) => Some(*number),

@@ -32,7 +32,7 @@ pub struct Episode {
     pub starts_at: Timestamp,
     /// CLOCK_BOOTTIME.
     pub opened_at: Duration,
-    /// CLOCK_BOOTTIME of the last confirmation that was made durable; at most a quarter of `hold` behind `evidence`.
+    /// CLOCK_BOOTTIME of the last durable confirmation, at most a quarter of `hold` older than `evidence`.
     pub seen_at: Duration,
     /// The last reports of each source. Empty in rows of versions before it existed.
     #[serde(default)]

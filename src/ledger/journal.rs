@@ -173,8 +173,8 @@ impl Journal {
         })
     }
 
-    /// Tries to open and to write again. `ledger` is the state in memory. Returns the content of an opened ledger that was unknown
-    /// until now.
+    /// Tries to open and to write again. `ledger` is the state in memory. Returns the content of an opened ledger that
+    /// was unknown until now.
     pub fn recover(&mut self, ledger: &LedgerState) -> Option<LedgerState> {
         let mut opened = None;
         if self.is_broken && self.is_known {

@@ -19,7 +19,7 @@ pub struct Identity {
     pub start_ticks: u64,
 }
 
-/// A thread, which is where Linux keeps most knobs. Thread ids are handed out again, hence the start time.
+/// A thread, because most knobs belong to threads in Linux. The start time is needed because thread ids are reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Thread {
     pub tid: i32,

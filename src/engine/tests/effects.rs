@@ -348,7 +348,7 @@ fn repeats_renew_leases_while_the_ledger_cannot_be_written() {
 }
 
 #[test]
-fn a_resolve_that_came_with_the_firing_ends_it_without_a_ledger_too() {
+fn resolve_beside_its_firing_counts_without_a_ledger() {
     let mut allowed = example("end", "signal TERM");
     allowed.without_ledger = true;
     let mut world = world(policy(vec![allowed]));

@@ -334,7 +334,7 @@ fn next_episode_has_a_lease_of_its_own_beside_one_that_waits() {
 }
 
 #[test]
-fn a_unit_that_was_restarted_is_not_killed_by_its_former_limit_either() {
+fn restarted_unit_is_not_killed_by_its_former_limit() {
     let mut world = above_its_own_limit(0);
     world.engine.host().restart_cgroup(UNIT);
     world.resolve("a");

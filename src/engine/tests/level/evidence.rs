@@ -138,6 +138,7 @@ impl Evidence {
             is_firing,
             number,
             starts,
+            ends,
             ..
         } = *notification;
         let report = Report { at, number };
@@ -149,6 +150,12 @@ impl Evidence {
                 self.note_start(starts);
                 self.count_absence_from_now();
             }
+            return;
+        }
+        // An Alertmanager that missed how the alert began again resolves it as it was before.
+        let is_recent = |firing: &Report| at.saturating_sub(firing.at) < DUPLICATE_SPREAD;
+        let is_of_an_earlier_one = self.earliest_start.is_some_and(|began| ends < began);
+        if is_of_an_earlier_one && self.firing.iter().any(is_recent) {
             return;
         }
         if !self.resolved.as_ref().is_some_and(is_late) {

@@ -546,3 +546,28 @@ fn alert_that_began_again_unseen_gets_another_victim() {
     ];
     check_with(setup, actions);
 }
+
+/// An Alertmanager that was cut off resolved an alert that had begun again meanwhile, and the other one still had.
+#[test]
+fn resolve_of_an_earlier_alert_ends_nothing() {
+    let setup = Setup {
+        has_surveys: false,
+        has_gossip: true,
+        skews: [-3600, 0],
+        has_ledger: false,
+    };
+    let actions = [
+        PrometheusLink(1, 1, false),
+        Condition(0, true),
+        Pass(9),
+        Condition(0, false),
+        Pass(23),
+        Condition(0, true),
+        PrometheusLink(0, 1, false),
+        Pass(23),
+        Pass(75),
+        AlertmanagerLink(0, false),
+        Pass(51),
+    ];
+    check_with(setup, actions);
+}

@@ -73,10 +73,6 @@ impl PendingReverts {
         let is_first = self.waits.insert(lease, wait).is_none();
         (is_first, now + wait.delay)
     }
-
-    pub fn remove(&mut self, lease: u64) {
-        self.waits.remove(&lease);
-    }
 }
 
 #[cfg(test)]

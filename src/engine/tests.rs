@@ -279,6 +279,28 @@ fn exit_restores_and_a_restart_goes_on() {
 }
 
 #[test]
+fn unconfirmed_episode_drops_a_target_that_exited() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.crash_and_restart();
+    world.engine.host().processes.remove(&100);
+    world.pass(20);
+    let held = |world: &World| {
+        let ledger = world.engine.ledger();
+        let targets = ledger
+            .episodes
+            .values()
+            .map(|episode| episode.targets.len())
+            .sum::<usize>();
+        (ledger.episodes.len(), targets, ledger.leases.values().count())
+    };
+    assert_eq!(held(&world), (1, 0, 0));
+    world.crash_and_restart();
+    assert_eq!(held(&world), (1, 0, 0), "also in the file");
+}
+
+#[test]
 fn deadline_restores_and_only_a_repeat_acts_again() {
     let mut rule = example("calm", "nice 15");
     rule.hold = Duration::from_secs(40);

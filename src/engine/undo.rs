@@ -61,10 +61,10 @@ impl<H: Host> Executor<'_, H> {
             (None, None) => restore::undo(self.host, &lease, &what, &family),
         };
         let on_success = self.reverts.outcome_of(id).unwrap_or(on_success);
-        match shortage {
-            Some(shortage) if !self.wait_for_room(&lease, on_success, shortage) => return,
-            Some(_) => {}
-            None => self.reverts.remove(id),
+        if let Some(shortage) = shortage
+            && !self.wait_for_room(&lease, on_success, shortage)
+        {
+            return;
         }
         if on_success == Outcome::Superseded && result.reason.is_empty() {
             result.reason = "systemd or another program changed the value meanwhile".to_owned();

@@ -38,8 +38,36 @@ pub(super) struct Executor<'a, H: Host> {
 }
 
 impl<H: Host> Executor<'_, H> {
+    /// Executes actions in their order. But a revert that would hand over to a lease whose value is not set yet comes last: if that
+    /// step fails, or was lost in a crash, the older lease still restores what it set.
+    pub fn execute_all(&mut self, actions: Vec<Action>) {
+        let mut last = Vec::new();
+        for action in actions {
+            if self.has_unsettled_heir(&action) {
+                last.push(action);
+            } else {
+                self.execute(action);
+            }
+        }
+        last.into_iter().for_each(|action| self.execute(action));
+    }
+
+    fn has_unsettled_heir(&self, action: &Action) -> bool {
+        let Action::Undo { lease, .. } = action else {
+            return false;
+        };
+        let leases = &self.ledger.leases;
+        let undo = leases
+            .get(lease)
+            .map(|lease| lease::undo(lease, leases.on(lease.target)));
+        let Some(Undo::HandOver { heir, .. }) = undo else {
+            return false;
+        };
+        leases.get(&heir).is_some_and(|heir| !heir.settled)
+    }
+
     /// Executes one action. A step is skipped if its alert was resolved, or its target lost, in the same transaction.
-    pub fn execute(&mut self, action: Action) {
+    fn execute(&mut self, action: Action) {
         match action {
             Action::Undo { lease, outcome } => {
                 // The revert covers the children of its target.

@@ -184,7 +184,7 @@ impl<H: Host> Engine<H> {
             self.processes.forget_table();
         }
         let mut executor = self.executor(&mut transaction);
-        actions.into_iter().for_each(|action| executor.execute(action));
+        executor.execute_all(actions);
         let outcomes = executor.outcomes;
         show_decisions(&self.telemetry, &transaction);
         let undone = std::mem::take(&mut self.reverts.undone);

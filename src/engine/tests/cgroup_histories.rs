@@ -567,3 +567,17 @@ fn property_below_a_value_by_hand_stays_on_record() {
     }
     history.end();
 }
+
+/// Found by the random histories: the undo of a raised `memory.max` waited for room, and a crash left the next lease
+/// without its value. The older lease handed over to it nevertheless, and its own value stayed.
+#[test]
+fn undo_that_waits_for_room_goes_on_after_a_crash() {
+    for death in 0..80 {
+        let mut history = History::new();
+        for op in [Op::Fire(2), Op::Use(0, 1153, false), Op::Resolve(2)] {
+            history.live((op, None, None));
+        }
+        history.live((Op::Fire(0), Some(death), None));
+        history.end();
+    }
+}

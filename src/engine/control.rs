@@ -64,7 +64,12 @@ impl<H: Host> Engine<H> {
     pub fn resume(&mut self) {
         let mut transaction = Transaction::new(self.host.now(), None);
         let now = transaction.boot_now();
-        self.ledger.episodes.values_mut().for_each(|episode| episode.doubt(now));
+        for (key, episode) in &mut self.ledger.episodes {
+            episode.doubt(now);
+            if let Some(ended_at) = episode.evidence.reported_end() {
+                self.open.recent_ends.record(&key.fingerprint, ended_at, now);
+            }
+        }
         for (key, closed) in &mut self.ledger.closed {
             let closed_at = *closed.closed_at.get_or_insert(now);
             self.open

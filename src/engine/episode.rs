@@ -5,7 +5,7 @@
 
 use crate::alert::{Alert, Source};
 use crate::ledger::{Closed, Episode, EvidenceSource};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,6 +13,11 @@ use std::time::Duration;
 /// How long a delivery of Alertmanager may be out of order: a notification is retried for the
 /// `group_interval`, 5 min by default, and members of a cluster wait 15 s for each other.
 pub const LATE: Duration = Duration::from_secs(300);
+
+/// Whether deliveries from before an end may still arrive at `now` (CLOCK_BOOTTIME).
+pub fn is_recent(end: &Closed, now: Duration) -> bool {
+    end.closed_at.is_none_or(|at| now.saturating_sub(at) < LATE)
+}
 
 /// A report of a source about an alert.
 #[derive(Debug, Clone, Copy)]
@@ -43,13 +48,10 @@ impl<'a> Statement<'a> {
     /// Whether it reports a firing alert whose end, recorded as `closed`, is later.
     pub fn is_late_firing(&self, closed: Option<&Closed>) -> bool {
         let Some(closed) = closed else { return false };
-        let closed_at = closed.closed_at.unwrap_or(self.at);
         match self.source {
             EvidenceSource::Own => false,
-            EvidenceSource::Asked => self.at < closed_at,
-            EvidenceSource::Webhook => {
-                self.alert.starts_at <= closed.ended_at && self.at.saturating_sub(closed_at) < LATE
-            }
+            EvidenceSource::Asked => self.at < closed.closed_at.unwrap_or(self.at),
+            EvidenceSource::Webhook => self.alert.starts_at <= closed.ended_at && is_recent(closed, self.at),
         }
     }
 
@@ -82,12 +84,11 @@ pub struct RecentEnds {
 impl RecentEnds {
     /// Records an end that was reported at `now` (CLOCK_BOOTTIME).
     pub fn record(&mut self, fingerprint: &SmolStr, ended_at: Timestamp, now: Duration) {
-        let is_recent = |end: &Closed| end.closed_at.is_some_and(|at| now.saturating_sub(at) < LATE);
         if now.saturating_sub(self.cleaned_at) >= LATE {
-            self.ends.retain(|_, end| is_recent(end));
+            self.ends.retain(|_, end| is_recent(end, now));
             self.cleaned_at = now;
         }
-        let known = self.ends.get(fingerprint).filter(|end| is_recent(end));
+        let known = self.ends.get(fingerprint).filter(|end| is_recent(end, now));
         let end = Closed {
             ended_at: known.map_or(ended_at, |known| known.ended_at.max(ended_at)),
             closed_at: known.and_then(|known| known.closed_at).max(Some(now)),
@@ -100,24 +101,17 @@ impl RecentEnds {
     }
 }
 
-/// The end of an episode whose alert did not resolve. The alert may still fire, and then arrives again with the same start,
-/// which must not count as stale.
-pub(super) fn before(starts_at: Timestamp) -> Timestamp {
-    starts_at
-        .checked_sub(SignedDuration::from_millis(1))
-        .unwrap_or(Timestamp::MIN)
-}
-
-/// The end to record for an episode that own evaluation closes: the last one that a delivery of Alertmanager reported. An
-/// end by this host's clock orders no deliveries, and an alert of Prometheus may have the same labels.
-pub fn end_by_own_evaluation(episode: &Episode) -> Timestamp {
+/// The end to record for an episode that closes without a resolve of Alertmanager: the last one that a delivery reported.
+/// The alert may still fire, and then arrives again with the same start or an earlier one, which must not count as stale.
+/// An end by this host's clock orders no deliveries, and an alert of Prometheus may have the labels of an own alert.
+pub fn end_without_resolve(episode: &Episode) -> Timestamp {
     episode.evidence.reported_end().unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// The end to record for an episode that closes at `now` (CLOCK_BOOTTIME). A recently reported end is kept if the alert was listed
 /// once more and then no longer, because duplicates from before that end may still arrive.
 pub fn end_to_remember(known: Option<&Closed>, ended_at: Timestamp, now: Duration) -> Closed {
-    let recent = known.filter(|known| now.saturating_sub(known.closed_at.unwrap_or(now)) < LATE);
+    let recent = known.filter(|known| is_recent(known, now));
     Closed {
         ended_at: recent.map_or(ended_at, |known| known.ended_at.max(ended_at)),
         closed_at: Some(now),

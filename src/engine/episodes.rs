@@ -2,7 +2,7 @@
 //! ledger's state changes here, nothing on the host.
 
 use super::Policy;
-use super::episode::{Statement, before, end_by_own_evaluation, end_to_remember};
+use super::episode::{Statement, end_to_remember, end_without_resolve, is_recent};
 use super::jobs_in_flight::JobsInFlight;
 use super::open_episodes::OpenEpisodes;
 use super::room::PendingReverts;
@@ -140,6 +140,9 @@ impl Episodes<'_> {
         }
         let mut episode = open_episode(rule, alert, self.now(), simulated);
         episode.evidence = evidence_of(rule, statement);
+        for end in ends.into_iter().flatten().filter(|end| is_recent(end, statement.at)) {
+            episode.evidence.note_end(end.ended_at);
+        }
         self.stage(Entry::Episode(episode));
         if self.ledger.paused {
             // The episode stays open, so that it is evaluated when the pause ends, not only at the next repeat.
@@ -223,7 +226,7 @@ impl Episodes<'_> {
         episode.evidence.record_over(statement.source, statement.at);
         let mut ended_at = statement.ended_at(self.transaction.now.wall);
         if statement.source == EvidenceSource::Own {
-            ended_at = end_by_own_evaluation(&episode);
+            ended_at = end_without_resolve(&episode);
         } else {
             episode.evidence.note_end(ended_at);
         }
@@ -347,7 +350,7 @@ impl Episodes<'_> {
             "alert no longer confirmed by a source"
         );
         let why = "no source confirmed the alert";
-        self.close(&episode.key, about, before(episode.starts_at), why);
+        self.close(&episode.key, about, end_without_resolve(episode), why);
     }
 
     /// Postpones the waiting targets of an episode until the next round.

@@ -3,7 +3,7 @@
 
 use super::Engine;
 use super::batch::SourceReport;
-use super::episode::{before, end_by_own_evaluation};
+use super::episode::end_without_resolve;
 use super::transaction::{AlertRef, Transaction};
 use crate::alert::alertmanager::PollResult;
 use crate::alert::{Alert, FiringSet};
@@ -122,10 +122,7 @@ impl<H: Host> Engine<H> {
                 why,
                 "alert closed"
             );
-            let ended_at = match source {
-                EvidenceSource::Own => end_by_own_evaluation(&episode),
-                EvidenceSource::Webhook | EvidenceSource::Asked => before(episode.starts_at),
-            };
+            let ended_at = end_without_resolve(&episode);
             self.episodes(transaction).close(key, &about, ended_at, why);
         }
     }

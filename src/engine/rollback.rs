@@ -1,7 +1,7 @@
 //! The plan of reverts: after a resolve, a deadline, a reload, an exit or a restart. Mode, pause, budget and an
 //! unwritable ledger never prevent a revert. `undo.rs` carries it out.
 
-use super::episode::before;
+use super::episode::end_without_resolve;
 use super::episodes::Episodes;
 use super::transaction::{Action, AlertRef};
 use crate::ledger::episode::Excluded;
@@ -95,7 +95,7 @@ impl Episodes<'_> {
             );
             // The alert may still fire: if the rule returns, the next repeat opens another episode.
             let why = "the rule went out of force";
-            self.close(key, &about, before(episode.starts_at), why);
+            self.close(key, &about, end_without_resolve(&episode), why);
         }
         let planned: BTreeSet<u64> = self.transaction.undone().collect();
         let is_orphan = |lease: &&Lease| {

@@ -253,3 +253,21 @@ fn absence_of_an_alert_whose_rule_fails_proves_nothing() {
     world.engine.take_firing_set(&without(&["rest"]));
     assert_eq!(world.nice(100), [0]);
 }
+
+/// A crash lost the end that Alertmanager had reported before own evaluation opened the episode.
+#[test]
+fn duplicate_from_before_the_end_is_late_after_a_crash() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.resolve("calm");
+    world.send("calm", Status::Firing, 0, Source::Local);
+    assert_eq!(world.nice(100), [15]);
+    world.crash_and_restart();
+    world.fire("calm");
+    world.send("calm", Status::Resolved, 0, Source::Local);
+    assert_eq!(
+        (world.nice(100), world.decided("calm", Decision::Stale)),
+        (vec![0], 1.0)
+    );
+}

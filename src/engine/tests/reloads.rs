@@ -79,3 +79,16 @@ fn targets_of_a_changed_ladder_get_no_further_steps() {
     world.resolve("calm");
     assert_eq!((world.nice(100), world.nice(200)), (vec![0], vec![0]));
 }
+
+/// The closing without a resolve recorded an end just before the start, so the start of another Prometheus was late.
+#[test]
+fn earlier_start_is_no_late_delivery_after_a_rule_returned() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.send("calm", Status::Firing, 30, Source::Alertmanager);
+    world.engine.reload(policy(vec![]));
+    assert_eq!(world.nice(100), [0]);
+    world.engine.reload(policy(vec![example("calm", "nice 15")]));
+    world.send("calm", Status::Firing, 0, Source::Alertmanager);
+    assert_eq!(world.nice(100), [15]);
+}

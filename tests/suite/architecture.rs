@@ -443,3 +443,28 @@ fn no_path_goes_up_two_modules() {
     let wrong: Vec<String> = files().into_iter().filter_map(climbs).collect();
     assert!(wrong.is_empty(), "start these paths at `crate::`: {wrong:?}");
 }
+
+/// The alternatives of a path with braces: `ledger/{store,files}.rs` is two paths.
+fn alternatives(path: &str) -> Vec<String> {
+    let Some((start, rest)) = path.split_once('{') else {
+        return vec![path.to_owned()];
+    };
+    let (list, end) = rest.split_once('}').expect("a closing brace");
+    list.split(',').map(|name| format!("{start}{name}{end}")).collect()
+}
+
+#[test]
+fn files_that_the_document_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let inline = text.split('`').skip(1).step_by(2);
+    let named: Vec<String> = inline
+        .filter(|code| code.ends_with(".rs"))
+        .flat_map(alternatives)
+        .collect();
+    assert!(named.len() > 50, "{named:?}");
+    let folders = [root.to_owned(), source(), source().join("engine")];
+    let is_there = |path: &String| folders.iter().any(|folder| folder.join(path).is_file());
+    let missing: Vec<String> = named.into_iter().filter(|path| !is_there(path)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}

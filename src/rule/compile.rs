@@ -65,7 +65,7 @@ pub fn compile(files: Vec<RuleFile>, context: &Context) -> Compiled {
 fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: &mut Findings) -> Option<Candidate> {
     let matchers = compile_matchers(&written.matchers, findings);
     let actions = compile_ladder(&written.actions, context.allow_exec, findings);
-    let settings = settings(&written.actions, &actions, findings);
+    let settings = settings(&written.actions, findings);
     warn_of_idle_select(&written, &actions, findings);
     let target_selector = compile_aim(&written, &actions, context, findings);
     if let Some(condition) = &written.condition {
@@ -174,11 +174,10 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
     })
 }
 
-fn settings(written: &[WrittenStep], actions: &[Step], findings: &Findings) -> Vec<Setting> {
-    if written.len() != actions.len() {
-        // A step with an error is missing here, and the rule is not used.
-        return Vec::new();
-    }
+fn settings(written: &[WrittenStep], findings: &Findings) -> Vec<Setting> {
+    let steps = written
+        .iter()
+        .flat_map(|written| written.read.steps.iter().map(move |step| (written, step)));
     let setting = |(written, step): (&WrittenStep, &Step)| match step {
         Step::Set(change) => Some(Setting {
             knob: change.knob(),
@@ -186,7 +185,7 @@ fn settings(written: &[WrittenStep], actions: &[Step], findings: &Findings) -> V
         }),
         _ => None,
     };
-    written.iter().zip(actions).filter_map(setting).collect()
+    steps.filter_map(setting).collect()
 }
 
 /// Warns of keys that select processes in a rule without steps for processes.

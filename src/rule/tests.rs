@@ -206,20 +206,24 @@ fn strings_are_read_as_written() {
 
 #[test]
 fn settings_know_their_place() {
-    let text = rule(&[("actions", "[{wait: 1s}, {nice: 5}, {signal: SIGTERM}, {freeze: true}]")]);
-    let compiled = compile_all(&[&text]);
-    let places: Vec<String> = compiled
-        .settings
-        .iter()
-        .map(|setting| {
+    let places = |rule: String| -> Vec<String> {
+        let settings = compile_all(&[&rule]).settings.into_iter();
+        let place = |setting: Setting| {
             format!(
                 "{} {}",
                 setting.knob,
                 one_line(&setting.warning("x".into(), "y".into()))
             )
-        })
-        .collect();
-    assert_eq!(places, ["nice 5:26 warning: x", "freeze 5:56 warning: x"]);
+        };
+        settings.map(place).collect()
+    };
+    let one_each = rule(&[("actions", "[{wait: 1s}, {nice: 5}, {signal: SIGTERM}, {freeze: true}]")]);
+    assert_eq!(places(one_each), ["nice 5:26 warning: x", "freeze 5:56 warning: x"]);
+    let two_in_one = rule(&[
+        ("actions", "[{cgroup: {cpu.max: 20%, memory.high: 1GiB}}]"),
+        ("select", "{cgroup: /a}"),
+    ]);
+    assert_eq!(places(two_in_one).len(), 2);
 }
 
 #[test]

@@ -638,6 +638,7 @@ impl Host for FakeHost {
         }
         if needs.contains(ProcessFields::EXE) {
             details.exe.clone_from(&known.exe);
+            details.exe_file = known.exe_file;
         }
         if needs.contains(ProcessFields::USER) {
             details.uid = known.uid;

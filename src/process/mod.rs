@@ -4,6 +4,7 @@
 pub mod bounded;
 pub mod candidate;
 pub mod cgroup;
+pub mod file_id;
 pub mod identity;
 pub mod kernel_threads;
 pub mod tree;
@@ -17,6 +18,7 @@ pub mod target;
 
 pub use candidate::Candidate;
 pub use cgroup::{Cgroup, Members};
+pub use file_id::FileId;
 pub use identity::{BootId, Identity, Thread};
 pub use selector::Selector;
 pub use table::{Details, Process, ProcessFields, Usage};

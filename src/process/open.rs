@@ -2,6 +2,7 @@
 //! reuses the pid.
 
 use super::bounded::{Blocked, BoundedCalls, PATIENCE};
+use super::file_id::FileId;
 use super::kernel_threads::KernelThreads;
 use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file};
 use super::selector::{Selector, SelectorMatch};
@@ -192,6 +193,7 @@ impl OpenProcess {
                 let path = path.to_string_lossy();
                 path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned()
             });
+            details.exe_file = self.executable();
         }
         if needs.contains(ProcessFields::CGROUP) {
             details.cgroup = self.text("cgroup").and_then(|text| unified_cgroup(&text));
@@ -227,6 +229,11 @@ impl OpenProcess {
             let limits = self.text("limits").unwrap_or_default();
             usage.max_fds = line_after(&limits, "Max open files").and_then(first_number);
         }
+    }
+
+    /// The file of the executable.
+    pub fn executable(&self) -> Option<FileId> {
+        FileId::at(&self.directory, "exe")
     }
 
     /// Whether `status` has been read.

@@ -2,6 +2,7 @@
 //! expensive files. A process that exits while being read is left out, without an error.
 
 use super::bounded::BoundedCalls;
+use super::file_id::FileId;
 use super::identity::{BootId, Identity};
 use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file};
 use nix::libc;
@@ -85,6 +86,9 @@ pub struct Details {
     #[serde(default)]
     pub is_unreadable: bool,
     pub exe: Option<String>,
+    /// The file of the executable. `None` although `exe` is known: evenkeel may not look at it.
+    #[serde(default)]
+    pub exe_file: Option<FileId>,
     pub uid: Option<u32>,
     pub user: Option<String>,
     pub cgroup: Option<String>,
@@ -521,7 +525,9 @@ mod tests {
             | ProcessFields::SIGNALS
             | ProcessFields::OOM_SCORE;
         assert!(procfs.read_details(&mut me, needs, &mut UserNames::default()));
-        assert_eq!(me.details.exe.as_deref(), std::env::current_exe().unwrap().to_str());
+        let exe = std::env::current_exe().unwrap();
+        assert_eq!(me.details.exe.as_deref(), exe.to_str());
+        assert_eq!(me.details.exe_file, FileId::of(&exe));
         assert_eq!(me.details.uid, Some(nix::unistd::geteuid().as_raw()));
         assert!(me.details.cmdline.is_some() && me.details.caught_signals.is_some());
     }

@@ -91,8 +91,8 @@ impl Protection<'_> {
         if self.own_ancestors.contains(&process.identity.pid) {
             return protected("evenkeel and its ancestors are never touched");
         }
-        if process.details.is_unreadable {
-            return protected("unidentified: reading the command line timed out");
+        if let Some(why) = process.details.unread {
+            return protected(&format!("unidentified: {why}"));
         }
         if process.details.exe.is_none() {
             return protected("unidentified: the executable is not readable");
@@ -364,6 +364,7 @@ fn named(target: Target) -> String {
 mod tests {
     use super::*;
     use crate::ledger::EpisodeKey;
+    use crate::process::Unread;
     use crate::rule::example;
 
     fn named(pid: i32, exe: &str) -> Process {
@@ -396,7 +397,7 @@ mod tests {
         kernel.is_kernel_thread = true;
         let unknown = Process::example(9, "burner");
         let mut unreadable = named(9, "/usr/bin/burner");
-        unreadable.details.is_unreadable = true;
+        unreadable.details.unread = Some(Unread::Blocked);
         let protected = [
             named(1, "/usr/bin/burner"),
             named(40, "/usr/bin/burner"),

@@ -123,7 +123,7 @@ impl Reaction {
             protect: &[],
         };
         if let Some(selector) = self.rule.selector() {
-            still_holds(self.engine.host(), &self.bystander, &self.rule, selector, &protection);
+            let _ = still_holds(self.engine.host(), &self.bystander, &self.rule, selector, &protection);
         }
         // A pid that does not exist, so that no signal is sent.
         let absent = Identity {

@@ -13,7 +13,7 @@ use crate::process::{Candidate, Cgroup, CgroupIdentity, Members, Process, Proces
 use crate::rule::Rule;
 use std::collections::BTreeMap;
 
-/// Attempts to read a member that changes meanwhile.
+/// Attempts to read a member whose pid is reused meanwhile.
 const MAX_LOOKS: usize = 3;
 
 /// Checks right before a step that the process is still the planned one.
@@ -24,23 +24,21 @@ pub(super) fn verify(
     context: &ActionContext,
 ) -> Result<(), StepResult> {
     let (rule, selector) = (&context.rule, &context.selector);
-    let mut why = String::new();
-    let (holds, is_alive) = match &context.candidate {
+    let (checked, is_alive): (Result<(), String>, bool) = match &context.candidate {
         Candidate::Process(process) => {
             let protection = processes.protection(policy);
-            let holds = still_holds(host, process, rule, selector, &protection);
-            (holds, holds || host.is_alive(process.identity))
+            let checked = still_holds(host, process, rule, selector, &protection);
+            let is_alive = checked.is_ok() || host.is_alive(process.identity);
+            (checked, is_alive)
         }
         Candidate::Cgroup(cgroup) => {
             let checked = cgroup_still_holds(host, processes, policy, cgroup, rule, selector);
-            let holds = checked.is_ok();
-            why = checked.err().map(|reason| format!(": {reason}")).unwrap_or_default();
-            (holds, holds || is_cgroup_there(host, cgroup.identity, &cgroup.path))
+            let is_alive = checked.is_ok() || is_cgroup_there(host, cgroup.identity, &cgroup.path);
+            (checked, is_alive)
         }
     };
-    if holds {
-        return Ok(());
-    }
+    let Err(why) = checked else { return Ok(()) };
+    let why = if why.is_empty() { why } else { format!(": {why}") };
     let what = if context.candidate.process().is_some() {
         "process"
     } else {
@@ -138,14 +136,14 @@ fn member(
         let Some(mut process) = known.take().or_else(|| host.process(pid)) else {
             return Ok(None);
         };
-        // It may run another program by now, or another process may have its pid, so it must be identified again.
+        // Another process may have its pid.
         if host.read_details(&mut process, needs) {
             let is_over = process.details.exe.is_none() && host.is_ending(process.identity);
             return Ok((!is_over).then_some(process));
         }
     }
     match host.process(pid) {
-        Some(_) => Err(format!("process {pid} changes while it is read")),
+        Some(_) => Err(format!("pid {pid} is reused while it is read")),
         None => Ok(None),
     }
 }

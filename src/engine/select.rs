@@ -14,7 +14,7 @@ use std::time::Duration;
 pub struct Selection {
     /// The matching processes, with the fields for guard and order, in the order of the rule.
     pub matches: Vec<Process>,
-    /// The processes whose match is unknown, because they block readers of their command line.
+    /// The processes whose match is unknown, because they could not be read completely.
     pub unreadable: Vec<Process>,
 }
 
@@ -27,20 +27,19 @@ pub fn select(
     protection: &Protection,
 ) -> Selection {
     let (mut matches, mut unreadable) = (Vec::new(), Vec::new());
+    // The fields for guard and order are read last, and only for the matches.
+    let more = protection.needs() | plan_needs(rule);
     for process in table.iter().filter(|process| !process.is_dead()) {
         if matches!(selector.judge_cheaply(process), SelectorMatch::Fails(_)) {
             continue;
         }
         let mut process = process.clone();
-        if host.satisfies(&mut process, selector) {
+        if host.satisfies(&mut process, selector, more) {
             matches.push(process);
-        } else if process.details.is_unreadable && !matches!(selector.judge(&process), SelectorMatch::Fails(_)) {
+        } else if process.details.unread.is_some() && !matches!(selector.judge(&process), SelectorMatch::Fails(_)) {
             unreadable.push(process);
         }
     }
-    // The remaining files are read last, and only for the matches.
-    let more = protection.needs() | plan_needs(rule);
-    matches.retain_mut(|process| host.read_details(process, more));
     plan::order(&mut matches, rule.order_by);
     Selection { matches, unreadable }
 }
@@ -63,21 +62,28 @@ pub fn began_at(starts_at: Timestamp, now: Moment) -> Duration {
 }
 
 /// Reads and checks one process again, right before a step.
+///
+/// # Errors
+/// When the step must not be taken; the text says more where that is no secret, as a command line would be.
 pub fn still_holds(
     host: &mut impl Host,
     seen: &Process,
     rule: &Rule,
     selector: &Selector,
     protection: &Protection,
-) -> bool {
-    let Some(mut now) = host.process(seen.identity.pid) else {
-        return false;
-    };
+) -> Result<(), String> {
+    let now = host.process(seen.identity.pid);
+    let mut now = now
+        .filter(|now| now.identity == seen.identity)
+        .ok_or_else(String::new)?;
     now.cpu_cores = seen.cpu_cores;
-    now.identity == seen.identity
-        && host.read_details(&mut now, selector.needs() | protection.needs())
-        && selector.judge(&now) == SelectorMatch::Holds
-        && protection.screen(rule, &now).is_ok()
+    if !host.read_details(&mut now, selector.needs() | protection.needs()) {
+        return Err(String::new());
+    }
+    if now.details.unread.is_none() && selector.judge(&now) != SelectorMatch::Holds {
+        return Err(String::new());
+    }
+    protection.screen(rule, &now).map_err(|denial| denial.reason)
 }
 
 /// Whether a rule needs the processor use of processes.

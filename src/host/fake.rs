@@ -634,7 +634,7 @@ impl Host for FakeHost {
         let details = &mut process.details;
         if needs.contains(ProcessFields::CMDLINE) {
             details.cmdline.clone_from(&known.cmdline);
-            details.is_unreadable = known.is_unreadable;
+            details.unread = known.unread;
         }
         if needs.contains(ProcessFields::EXE) {
             details.exe.clone_from(&known.exe);
@@ -653,7 +653,8 @@ impl Host for FakeHost {
         if needs.contains(ProcessFields::OOM_SCORE) {
             details.oom_score = known.oom_score;
         }
-        found.process.identity == process.identity && found.process.name == process.name
+        process.name.clone_from(&found.process.name);
+        found.process.identity == process.identity
     }
 
     fn threads(&mut self, id: Identity) -> Result<Vec<Thread>, HostError> {

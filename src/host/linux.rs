@@ -163,8 +163,8 @@ impl Host for LinuxHost {
         self.procfs.read_details(process, needs, &mut self.users)
     }
 
-    fn satisfies(&mut self, process: &mut Process, selector: &Selector) -> bool {
-        self.procfs.satisfies(process, selector, &mut self.users)
+    fn satisfies(&mut self, process: &mut Process, selector: &Selector, more: ProcessFields) -> bool {
+        self.procfs.satisfies(process, selector, more, &mut self.users)
     }
 
     fn threads(&mut self, id: Identity) -> Result<Vec<Thread>, HostError> {
@@ -497,6 +497,7 @@ fn release_memory(pidfd: &OwnedFd) {
 mod tests {
     use super::*;
     use crate::knob::{IoPriority, Policy};
+    use crate::process::Unread;
     use std::process::{Child, Command};
     use std::sync::mpsc;
 
@@ -647,7 +648,7 @@ mod tests {
             .expect("an answer in time");
         assert!(is_it);
         assert_eq!((details.cmdline, details.exe.as_deref()), (None, Some("/usr/bin/x")));
-        assert!(details.is_unreadable);
+        assert_eq!(details.unread, Some(Unread::Blocked));
     }
 
     #[test]
@@ -659,9 +660,9 @@ mod tests {
             assert!(host.read_details(&mut process, ProcessFields::CMDLINE));
             process.details
         };
-        assert!(read(&mut host).is_unreadable);
+        assert_eq!(read(&mut host).unread, Some(Unread::Blocked));
         let begun = std::time::Instant::now();
-        assert!(read(&mut host).is_unreadable);
+        assert_eq!(read(&mut host).unread, Some(Unread::Blocked));
         assert!(begun.elapsed() < bounded::PATIENCE, "it is waited for once");
         let pipe = folder.path().join("7/cmdline");
         let writer = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
@@ -672,10 +673,7 @@ mod tests {
             std::thread::yield_now();
         }
         let details = read(&mut host);
-        assert_eq!(
-            (details.cmdline.as_deref(), details.is_unreadable),
-            (Some("x --all"), false)
-        );
+        assert_eq!((details.cmdline.as_deref(), details.unread), (Some("x --all"), None));
     }
 
     #[test]

@@ -83,13 +83,18 @@ pub trait Host {
     /// Reads one process again, whichever process has the pid now.
     fn process(&mut self, pid: i32) -> Option<Process>;
 
-    /// Reads more expensive fields. False when the pid belongs to another process by now.
+    /// Reads more expensive fields, and the name again. False when the pid belongs to another process by now;
+    /// [`crate::process::Details::unread`] says whether the fields can be relied on.
     fn read_details(&mut self, process: &mut Process, needs: ProcessFields) -> bool;
 
-    /// Reads the fields of a selector, and returns whether the process matches. Fields that are not needed for that may
-    /// stay unread.
-    fn satisfies(&mut self, process: &mut Process, selector: &Selector) -> bool {
-        self.read_details(process, selector.needs()) && selector.judge(process) == SelectorMatch::Holds
+    /// Reads the fields of a selector and returns whether the process matches. Where it does, reads `more` as well. Of
+    /// a process that does not match, fields may stay unread.
+    fn satisfies(&mut self, process: &mut Process, selector: &Selector, more: ProcessFields) -> bool {
+        self.read_details(process, selector.needs())
+            && selector.judge(process) == SelectorMatch::Holds
+            && self.read_details(process, more)
+            && process.details.unread.is_none()
+            && selector.judge(process) == SelectorMatch::Holds
     }
 
     /// The live threads of a process.

@@ -6,7 +6,7 @@ use super::file_id::FileId;
 use super::kernel_threads::KernelThreads;
 use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file};
 use super::selector::{Selector, SelectorMatch};
-use super::table::{Details, Process, ProcessFields, Procfs, UserNames};
+use super::table::{Details, Process, ProcessFields, Procfs, Unread, UserNames};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, openat, readlinkat, statat};
 use rustix::io::Errno;
 use std::cell::OnceCell;
@@ -95,34 +95,6 @@ impl Procfs {
         Ok(processes)
     }
 
-    /// Reads the expensive fields into `process`. Returns false when the pid was reused meanwhile.
-    pub fn read_details(&self, process: &mut Process, needs: ProcessFields, users: &mut UserNames) -> bool {
-        let Ok(files) = OpenProcess::open(self, process.identity.pid) else {
-            return false;
-        };
-        files.read_details(&mut process.details, needs, users);
-        self.is_still(process, &files)
-    }
-
-    /// Reads the fields of a selector until its result is known, and returns whether this process matches.
-    pub fn satisfies(&self, process: &mut Process, selector: &Selector, users: &mut UserNames) -> bool {
-        OpenProcess::open(self, process.identity.pid)
-            .is_ok_and(|files| files.satisfies(process, selector, users) && self.is_still(process, &files))
-    }
-
-    /// Whether the process and its program are still the same. Call this after reading fields, because a reused pid has
-    /// another process's fields, and execve(2) mixes the fields of two programs.
-    fn is_still(&self, process: &Process, files: &OpenProcess) -> bool {
-        self.read_stat(files, Duration::ZERO)
-            .is_some_and(|now| now.identity == process.identity && now.name == process.name)
-    }
-
-    fn read_stat(&self, files: &OpenProcess, boot_now: Duration) -> Option<Process> {
-        let mut stat = Vec::with_capacity(1024);
-        files.read_into("stat", MAX_FILE_BYTES, &mut stat)?;
-        self.parse_stat(&stat, boot_now)
-    }
-
     fn open_root(&self) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         openat(CWD, &self.root, flags, Mode::empty())
@@ -185,7 +157,7 @@ impl OpenProcess {
     pub fn read_details(&self, details: &mut Details, needs: ProcessFields, users: &mut UserNames) {
         if needs.contains(ProcessFields::CMDLINE) {
             let read = self.read_patiently("cmdline", MAX_CMDLINE_BYTES);
-            details.is_unreadable = read.is_err();
+            details.unread = read.as_ref().err().map(|Blocked| Unread::Blocked);
             details.cmdline = read.ok().flatten().map(|bytes| join_arguments(&bytes));
         }
         if needs.contains(ProcessFields::EXE) {
@@ -234,6 +206,13 @@ impl OpenProcess {
     /// The file of the executable.
     pub fn executable(&self) -> Option<FileId> {
         FileId::at(&self.directory, "exe")
+    }
+
+    /// Reads `stat` again.
+    pub(super) fn read_stat(&self, procfs: &Procfs, boot_now: Duration) -> Option<Process> {
+        let mut stat = Vec::with_capacity(1024);
+        self.read_into("stat", MAX_FILE_BYTES, &mut stat)?;
+        procfs.parse_stat(&stat, boot_now)
     }
 
     /// Whether `status` has been read.

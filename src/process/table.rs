@@ -82,9 +82,9 @@ pub struct Process {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Details {
     pub cmdline: Option<String>,
-    /// Whether reading the command line missed its deadline.
+    /// Why the fields are incomplete or do not belong together.
     #[serde(default)]
-    pub is_unreadable: bool,
+    pub unread: Option<Unread>,
     pub exe: Option<String>,
     /// The file of the executable. `None` although `exe` is known: evenkeel may not look at it.
     #[serde(default)]
@@ -97,6 +97,16 @@ pub struct Details {
     pub oom_score: Option<i64>,
     #[serde(default)]
     pub usage: Usage,
+}
+
+/// The reason why a process was not read completely. Such a process is never a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Unread {
+    #[error("reading the command line timed out")]
+    Blocked,
+    #[error("it runs another program each time it is read")]
+    Changing,
 }
 
 /// The resource use of a process beyond `/proc/PID/stat`. `None` is "not read" or "unreadable".

@@ -13,6 +13,7 @@ mod formats;
 mod jobs;
 mod ledger;
 mod live;
+mod local_users;
 mod log;
 mod metrics_reference;
 mod mounts;

@@ -1,7 +1,8 @@
-//! Tests of processes that block readers of their command line: evenkeel refuses steps on them and reverts their
-//! leases.
+//! Tests of processes that cannot be read completely, as one that blocks readers of its command line: evenkeel refuses
+//! steps on them, names them, and reverts their leases.
 
 use super::*;
+use crate::process::Unread;
 use crate::process::selector::{Condition, Pattern};
 
 fn by_cmdline(ladder: &str) -> World {
@@ -16,25 +17,48 @@ fn by_cmdline(ladder: &str) -> World {
 }
 
 fn set_readable(world: &mut World, is_readable: bool) {
+    set_unread(world, (!is_readable).then_some(Unread::Blocked));
+}
+
+fn set_unread(world: &mut World, unread: Option<Unread>) {
     let details = &mut world.engine.host().processes.get_mut(&100).unwrap().process.details;
-    details.cmdline = is_readable.then(|| "burner --all".to_owned());
-    details.is_unreadable = !is_readable;
+    details.cmdline = unread.is_none().then(|| "burner --all".to_owned());
+    details.unread = unread;
 }
 
 #[test]
-fn unreadable_command_line_is_refused_and_reported() {
+fn process_that_cannot_be_read_is_refused_and_reported() {
+    for unread in [Unread::Blocked, Unread::Changing] {
+        let mut world = by_cmdline("nice 15");
+        set_unread(&mut world, Some(unread));
+        world.fire("calm");
+        assert_eq!(world.nice(100), [0]);
+        let records = world.engine.records();
+        let is_told = |record: &Record| {
+            let is_it = record.target.as_ref().and_then(|(target, _)| target.pid()) == Some(100);
+            is_it && record.decision == Some(Decision::Protected) && record.reason.contains(&unread.to_string())
+        };
+        assert!(records.iter().any(is_told), "{records:#?}");
+        set_readable(&mut world, true);
+        world.pass(16);
+        assert_eq!(world.nice(100), [15]);
+    }
+}
+
+#[test]
+fn the_reason_of_a_refused_step_is_in_the_history() {
     let mut world = by_cmdline("nice 15");
-    set_readable(&mut world, false);
+    world.engine.host().meanwhile.push_back(|host| {
+        let details = &mut host.processes.get_mut(&100).unwrap().process.details;
+        details.unread = Some(Unread::Changing);
+    });
     world.fire("calm");
     assert_eq!(world.nice(100), [0]);
     let records = world.engine.records();
     let is_told = |record: &Record| {
-        record.decision == Some(Decision::Protected) && record.reason.contains("reading the command line timed out")
+        record.outcome == Some(Outcome::ChangedIdentity) && record.reason.contains(&Unread::Changing.to_string())
     };
     assert!(records.iter().any(is_told), "{records:#?}");
-    set_readable(&mut world, true);
-    world.pass(16);
-    assert_eq!(world.nice(100), [15]);
 }
 
 #[test]

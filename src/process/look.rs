@@ -1,0 +1,165 @@
+//! Consistent readings of one process: all fields belong to the same process and the same program, although the
+//! process may rename itself, run another program or exit meanwhile.
+
+use super::open::OpenProcess;
+use super::selector::Selector;
+use super::table::{Details, Process, ProcessFields, Procfs, Unread, UserNames};
+use std::time::Duration;
+
+/// Attempts to read a process that changes meanwhile.
+const MAX_LOOKS: usize = 3;
+
+impl Procfs {
+    /// Reads the expensive fields into `process`. Returns false when the process is gone or its pid was reused.
+    /// [`Details::unread`] says whether the fields can be relied on.
+    pub fn read_details(&self, process: &mut Process, needs: ProcessFields, users: &mut UserNames) -> bool {
+        self.look(process, |files, process| {
+            files.read_details(&mut process.details, needs, users);
+            true
+        })
+    }
+
+    /// Reads the fields of a selector until its result is known, and `more` where the process matches. Returns whether
+    /// it matches.
+    pub fn satisfies(
+        &self,
+        process: &mut Process,
+        selector: &Selector,
+        more: ProcessFields,
+        users: &mut UserNames,
+    ) -> bool {
+        let more = more.difference(selector.needs());
+        let holds = self.look(process, |files, process| {
+            let holds = files.satisfies(process, selector, users);
+            if holds {
+                files.read_details(&mut process.details, more, users);
+            }
+            holds
+        });
+        holds && process.details.unread.is_none()
+    }
+
+    /// Reads fields until they are consistent, or until `read` returns false. The identity of a process is its boot, pid
+    /// and start time. execve(2) mixes the fields of two programs, which the file of the executable shows. A new name
+    /// alone proves nothing, because a process can rename itself all the time: it is read again, and accepted at last.
+    fn look(&self, process: &mut Process, mut read: impl FnMut(&OpenProcess, &mut Process) -> bool) -> bool {
+        for look in 1..=MAX_LOOKS {
+            let Ok(files) = OpenProcess::open(self, process.identity.pid) else {
+                return false;
+            };
+            let program = files.executable();
+            if !read(&files, process) {
+                return false;
+            }
+            let is_it = |now: &Process| now.identity == process.identity;
+            let Some(now) = files.read_stat(self, Duration::ZERO).filter(is_it) else {
+                return false;
+            };
+            let read_from = process.details.exe_file.or(program);
+            let is_same_program = program == read_from && program == files.executable();
+            if is_same_program && (now.name == process.name || look == MAX_LOOKS) {
+                return true;
+            }
+            if look < MAX_LOOKS {
+                process.name = now.name;
+                process.details = Details::default();
+            }
+        }
+        process.details.unread = Some(Unread::Changing);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::BootId;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    /// A procfs of one process, with the pid 7.
+    struct OneProcess(tempfile::TempDir);
+
+    impl OneProcess {
+        fn new() -> OneProcess {
+            let folder = OneProcess(tempfile::tempdir().unwrap());
+            fs::create_dir(folder.path().join("7")).unwrap();
+            folder.rename("first", 70);
+            folder.exec("first");
+            folder
+        }
+
+        fn path(&self) -> &Path {
+            self.0.path()
+        }
+
+        fn rename(&self, name: &str, start_ticks: u64) {
+            let stat = format!("7 ({name}) S 1 7 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start_ticks} 0 0\n");
+            fs::write(self.path().join("7/stat"), stat).unwrap();
+        }
+
+        fn exec(&self, program: &str) {
+            let (file, link) = (self.path().join(program), self.path().join("7/exe"));
+            fs::write(&file, "").unwrap();
+            let _ = fs::remove_file(&link);
+            symlink(&file, &link).unwrap();
+        }
+
+        /// Looks at the process while `meanwhile` happens, which gets the number of the look. Returns the number of
+        /// looks and the process, if it is the same.
+        fn look(&self, meanwhile: impl Fn(&Self, usize)) -> (usize, Option<Process>) {
+            let procfs = Procfs {
+                root: self.path().to_owned(),
+                boot: BootId(1),
+                page_bytes: 4096,
+                calls: None,
+            };
+            let mut process = procfs.read_process(7, Duration::ZERO).unwrap();
+            let mut looks = 0;
+            let is_it = procfs.look(&mut process, |files, process| {
+                looks += 1;
+                files.read_details(&mut process.details, ProcessFields::EXE, &mut UserNames::default());
+                meanwhile(self, looks);
+                true
+            });
+            (looks, is_it.then_some(process))
+        }
+    }
+
+    #[test]
+    fn process_that_renames_itself_all_the_time_is_read() {
+        let (looks, process) = OneProcess::new().look(|host, look| host.rename(&format!("name{look}"), 70));
+        let process = process.unwrap();
+        assert_eq!((looks, process.details.unread), (MAX_LOOKS, None));
+        assert!(process.details.exe.is_some());
+    }
+
+    #[test]
+    fn program_that_replaces_another_is_read_as_a_whole() {
+        let (looks, process) = OneProcess::new().look(|host, look| {
+            if look == 1 {
+                host.rename("second", 70);
+                host.exec("second");
+            }
+        });
+        let process = process.unwrap();
+        assert_eq!((looks, process.details.unread), (2, None));
+        assert_eq!(process.name, "second");
+        assert!(process.details.exe.unwrap().ends_with("/second"));
+    }
+
+    #[test]
+    fn process_that_runs_another_program_all_the_time_is_unread() {
+        let (looks, process) = OneProcess::new().look(|host, look| host.exec(&format!("program{look}")));
+        assert_eq!(
+            (looks, process.unwrap().details.unread),
+            (MAX_LOOKS, Some(Unread::Changing))
+        );
+    }
+
+    #[test]
+    fn reused_pid_is_another_process() {
+        assert_eq!(OneProcess::new().look(|host, _| host.rename("first", 71)), (1, None));
+    }
+}

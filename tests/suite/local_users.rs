@@ -1,0 +1,136 @@
+//! Attacks by an unprivileged user of the host, who runs processes that try to escape the rules. They are real
+//! processes of another user, so these tests need root.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel::act::guard::Protection;
+use evenkeel::engine::select::{Selection, select, still_holds};
+use evenkeel::host::{Host, LinuxHost};
+use evenkeel::process::table::Procfs;
+use evenkeel::process::{Process, Unread};
+use evenkeel::rule::Rule;
+
+use crate::selection::one_rule;
+use crate::support::daemon::Home;
+use crate::support::payload::about;
+use crate::support::{eventually, node_name};
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// The uid of the attacker, whom no account of the host has.
+const ATTACKER: &str = "61020";
+
+/// The processes of an attack: a process group, which is killed at the end.
+struct Attack(Child);
+
+impl Attack {
+    fn start(program: &str, args: &[&str]) -> Attack {
+        let mut command = Command::new("setpriv");
+        command.args([&format!("--reuid={ATTACKER}"), "--clear-groups", "--", program]);
+        command.args(args).stdin(Stdio::null()).process_group(0);
+        let attack = Attack(command.spawn().expect("setpriv runs"));
+        let word = args.last().expect("an argument");
+        eventually("the attack to begin", TIMEOUT, || {
+            let cmdline = std::fs::read_to_string(format!("/proc/{}/cmdline", attack.pid())).ok()?;
+            (!cmdline.starts_with("setpriv") && cmdline.contains(word)).then_some(())
+        });
+        attack
+    }
+
+    fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).expect("a pid fits")
+    }
+
+    fn nice(&self) -> Option<i32> {
+        live_host().process(self.pid()).map(|process| process.nice)
+    }
+}
+
+impl Drop for Attack {
+    fn drop(&mut self) {
+        let group = nix::unistd::Pid::from_raw(self.pid());
+        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        let _ = self.0.wait();
+    }
+}
+
+fn live_host() -> LinuxHost {
+    LinuxHost::new(Procfs::open(Path::new("/proc")).expect("a procfs"), Arc::new(|_| ()))
+}
+
+fn select_from(host: &mut LinuxHost, table: &[Process], rule: &Rule) -> Selection {
+    let own_ancestors = host.own_ancestors();
+    let protection = Protection {
+        own_ancestors: &own_ancestors,
+        protect: &[],
+    };
+    select(host, table, rule, rule.selector().expect("a selector"), &protection)
+}
+
+fn is_taken(host: &mut LinuxHost, found: &Process, rule: &Rule) -> bool {
+    let own_ancestors = host.own_ancestors();
+    let protection = Protection {
+        own_ancestors: &own_ancestors,
+        protect: &[],
+    };
+    still_holds(host, found, rule, rule.selector().expect("a selector"), &protection).is_ok()
+}
+
+const RENAME_ALL_THE_TIME: &str = "while :; do echo a >/proc/$$/comm; echo b >/proc/$$/comm; done";
+
+#[test]
+fn process_that_renames_itself_escapes_no_rule() {
+    let attack = Attack::start("sh", &["-c", RENAME_ALL_THE_TIME, "renaming"]);
+    let rule = one_rule(&format!("{{user: '{ATTACKER}', cmdline: '(?s:.*) renaming'}}"));
+    let mut host = live_host();
+    for _ in 0..200 {
+        let table = [host.process(attack.pid()).expect("it runs")];
+        let found = select_from(&mut host, &table, &rule).matches;
+        assert_eq!(found.len(), 1);
+        assert!(is_taken(&mut host, &found[0], &rule));
+    }
+    let home = Home::new(&format!(
+        "rules: [{{name: r, matchers: [alertname=Test], select: {{user: '{ATTACKER}', cmdline: '(?s:.*) renaming'}}, \
+         actions: [{{nice: 11}}]}}]\n"
+    ));
+    let evenkeel = home.start(&["--enforce"]);
+    evenkeel.post(about("Test", &node_name()).as_bytes());
+    eventually("the nice value", TIMEOUT, || (attack.nice() == Some(11)).then_some(()));
+}
+
+#[test]
+fn process_that_execs_all_the_time_is_taken_or_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let mode = |name: &str| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path().join(name), mode).expect("our own file");
+    };
+    mode(".");
+    for name in ["evk-a", "evk-b"] {
+        std::fs::copy("/bin/sh", folder.path().join(name)).expect("a readable shell");
+        mode(name);
+    }
+    std::fs::write(folder.path().join("loop"), "exec \"$2\" \"$0\" \"$2\" \"$1\"\n").expect("a writable folder");
+    mode("loop");
+    let attack = Attack::start(&path("evk-a"), &[&path("loop"), &path("evk-a"), &path("evk-b")]);
+    let rule = one_rule(&format!("{{user: '{ATTACKER}', exe: '{}'}}", path("evk-.")));
+    let mut host = live_host();
+    for _ in 0..300 {
+        let table = [host.process(attack.pid()).expect("it runs")];
+        let Selection { matches, unreadable } = select_from(&mut host, &table, &rule);
+        assert_eq!(matches.len() + unreadable.len(), 1, "{unreadable:?}");
+        for process in matches {
+            assert_eq!(
+                process.details.exe.as_deref().map(|exe| exe.starts_with(&path("evk-"))),
+                Some(true)
+            );
+        }
+        for process in unreadable {
+            assert_eq!(process.details.unread, Some(Unread::Changing));
+        }
+    }
+}

@@ -72,6 +72,8 @@ fuzz_target!(|data: &[u8]| {
     }
     let needs = ProcessFields::CMDLINE
         | ProcessFields::EXE
+        | ProcessFields::HOST_PROGRAM
+        | ProcessFields::LOGIN
         | ProcessFields::USER
         | ProcessFields::CGROUP
         | ProcessFields::SIGNALS

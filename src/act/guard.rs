@@ -81,16 +81,8 @@ impl Protection<'_> {
     /// # Errors
     /// When the process is excluded from this rule although its selector matches.
     pub fn screen(&self, rule: &Rule, process: &Process) -> Result<(), Denial> {
+        self.spare_host(process)?;
         let protected = |why: &str| refuse(Decision::Protected, why);
-        if process.identity.pid == 1 {
-            return protected("pid 1 is never touched");
-        }
-        if process.is_kernel_thread {
-            return protected("kernel threads are never touched");
-        }
-        if self.own_ancestors.contains(&process.identity.pid) {
-            return protected("evenkeel and its ancestors are never touched");
-        }
         if let Some(why) = process.details.unread {
             return protected(&format!("unidentified: {why}"));
         }
@@ -105,6 +97,27 @@ impl Protection<'_> {
                 "built-in protection {name:?} (override_protection: [{name}] lifts it)"
             ));
         }
+        self.spare_configured(process)
+    }
+
+    /// Refuses the processes that no rule and no user can expose.
+    fn spare_host(&self, process: &Process) -> Result<(), Denial> {
+        let protected = |why: &str| refuse(Decision::Protected, why);
+        if process.identity.pid == 1 {
+            return protected("pid 1 is never touched");
+        }
+        if process.is_kernel_thread {
+            return protected("kernel threads are never touched");
+        }
+        if self.own_ancestors.contains(&process.identity.pid) {
+            return protected("evenkeel and its ancestors are never touched");
+        }
+        Ok(())
+    }
+
+    /// Refuses the processes that `protect` of the configuration selects.
+    fn spare_configured(&self, process: &Process) -> Result<(), Denial> {
+        let protected = |why: &str| refuse(Decision::Protected, why);
         for selector in self.protect {
             match selector.judge(process) {
                 SelectorMatch::Fails(_) => {}
@@ -135,8 +148,14 @@ impl Protection<'_> {
             Ok(members) => members,
             Err(why) => return protected(format!("unknown processes in the cgroup: {why}")),
         };
+        // A user can put any program of the host into a cgroup of their own, so that does not shield the cgroup.
+        let of_user = cgroup.is_managed_by_user();
         for process in members {
-            if let Err(denial) = self.screen(rule, process) {
+            let screened = match of_user {
+                true => self.spare_host(process).and_then(|()| self.spare_configured(process)),
+                false => self.screen(rule, process),
+            };
+            if let Err(denial) = screened {
                 let (pid, name) = (process.identity.pid, &process.name);
                 return protected(format!("process {pid} ({name}) is in it: {}", denial.reason));
             }
@@ -364,12 +383,13 @@ fn named(target: Target) -> String {
 mod tests {
     use super::*;
     use crate::ledger::EpisodeKey;
-    use crate::process::Unread;
+    use crate::process::{BootId, CgroupIdentity, Unread};
     use crate::rule::example;
 
     fn named(pid: i32, exe: &str) -> Process {
         let mut process = Process::example(pid, "burner");
         process.details.exe = Some(exe.into());
+        process.details.is_host_program = Some(true);
         process
     }
 
@@ -412,6 +432,37 @@ mod tests {
         assert!(screen(&named(9, "/usr/sbin/sshd"), &[]).unwrap().contains("sshd"));
         assert_eq!(screen(&named(9, "/usr/sbin/sshd"), &["sshd"]), None);
         assert_eq!(screen(&named(9, "/usr/bin/burner"), &[]), None);
+    }
+
+    #[test]
+    fn protected_program_shields_its_cgroup_unless_a_user_manages_it() {
+        let of_user = "/user.slice/user-1000.slice/user@1000.service";
+        for (path, is_shielded) in [
+            ("/system.slice/job.service".to_owned(), true),
+            ("/user.slice/user-1000.slice/session-3.scope".to_owned(), true),
+            ("/user.slice/user-1000.slice".to_owned(), true),
+            (of_user.to_owned(), true),
+            (format!("{of_user}/init.scope"), true),
+            (format!("{of_user}/app.slice/hog.scope"), false),
+            (format!("{of_user}/app.slice"), false),
+            ("/system.slice/job.service/user@1000.service/hog.scope".to_owned(), true),
+        ] {
+            let protection = Protection {
+                own_ancestors: &BTreeSet::from([50]),
+                protect: &[],
+            };
+            let rule = example("calm", "nice 5");
+            let identity = CgroupIdentity {
+                boot: BootId(1),
+                inode: 9,
+            };
+            let cgroup = Cgroup::at(identity, path.clone());
+            let screen = |member| protection.screen_cgroup(&rule, &cgroup, &Ok(vec![member]));
+            for member in [named(9, "/usr/sbin/sshd"), Process::example(9, "unidentified")] {
+                assert_eq!(screen(member).is_err(), is_shielded, "{path}");
+            }
+            assert!(screen(named(50, "/usr/bin/evenkeel")).is_err(), "{path}");
+        }
     }
 
     #[test]

@@ -368,7 +368,8 @@ impl FakeHost {
         self.now.wall += by;
     }
 
-    /// Adds a process whose age counts from its `age` now; every thread starts with nice `process.nice`.
+    /// Adds a process. Unless its details say otherwise, its program is the host's own, and it leads a login if it leads a
+    /// session with a terminal. Its `age` counts from now; every thread starts with nice `process.nice`.
     pub fn add(&mut self, mut process: Process) -> Identity {
         let started = self.now.boot.saturating_sub(process.age);
         process.identity.start_ticks = started.as_millis() as u64 * TICKS_PER_SECOND / 1000;
@@ -382,6 +383,9 @@ impl FakeHost {
             })
             .collect();
         let identity = process.identity;
+        let (leads, details) = (process.session == pid && process.has_terminal, &mut process.details);
+        details.is_host_program.get_or_insert(true);
+        details.leads_login.get_or_insert(leads);
         self.processes.insert(
             pid,
             FakeProcess {
@@ -639,6 +643,12 @@ impl Host for FakeHost {
         if needs.contains(ProcessFields::EXE) {
             details.exe.clone_from(&known.exe);
             details.exe_file = known.exe_file;
+        }
+        if needs.contains(ProcessFields::HOST_PROGRAM) {
+            details.is_host_program = known.is_host_program;
+        }
+        if needs.contains(ProcessFields::LOGIN) {
+            details.leads_login = known.leads_login;
         }
         if needs.contains(ProcessFields::USER) {
             details.uid = known.uid;

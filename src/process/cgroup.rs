@@ -34,6 +34,12 @@ impl Cgroup {
         unit_of(&self.path).filter(|unit| self.path.ends_with(*unit))
     }
 
+    /// Whether the user of a `user@UID.service` arranges the processes in it. That service itself and its `init.scope`
+    /// hold the user's manager, as everywhere.
+    pub fn is_managed_by_user(&self) -> bool {
+        below_user_manager(&self.path).is_some_and(|below| !matches!(below, "" | "init.scope"))
+    }
+
     /// Whether a path is this cgroup or one below it.
     pub fn holds(&self, path: &str) -> bool {
         let below = path.strip_prefix(self.path.trim_end_matches('/'));
@@ -59,6 +65,14 @@ pub fn unit_of(path: &str) -> Option<&str> {
         }
     }
     slice
+}
+
+/// The part of a path below the `user@UID.service` in which a user chooses all names.
+fn below_user_manager(path: &str) -> Option<&str> {
+    let unit = unit_of(path).filter(|unit| unit.starts_with("user@") && unit.ends_with(".service"))?;
+    // All parts before the unit are slices.
+    let (_, below) = path.split_once(unit)?;
+    Some(below.trim_matches('/'))
 }
 
 #[cfg(test)]

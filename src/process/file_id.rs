@@ -1,7 +1,7 @@
 //! The identity of a file: device and inode. A path is none, because a mount namespace shows any file at any path, and
 //! a name of a process is none, because a process renames itself.
 
-use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
+use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, makedev, statx};
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -23,10 +23,16 @@ impl FileId {
     /// never answer. `None` also where evenkeel may not look, as in the FUSE mount of another user.
     pub(super) fn at(directory: impl AsFd, path: impl rustix::path::Arg) -> Option<FileId> {
         let found = statx(directory, path, AtFlags::STATX_DONT_SYNC, StatxFlags::INO).ok()?;
-        Some(FileId {
+        Some(FileId::from(&found))
+    }
+}
+
+impl From<&Statx> for FileId {
+    fn from(found: &Statx) -> FileId {
+        FileId {
             device: makedev(found.stx_dev_major, found.stx_dev_minor),
             inode: found.stx_ino,
-        })
+        }
     }
 }
 

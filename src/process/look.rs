@@ -14,7 +14,7 @@ impl Procfs {
     /// [`Details::unread`] says whether the fields can be relied on.
     pub fn read_details(&self, process: &mut Process, needs: ProcessFields, users: &mut UserNames) -> bool {
         self.look(process, |files, process| {
-            files.read_details(&mut process.details, needs, users);
+            self.read_fields(files, process, needs, users);
             true
         })
     }
@@ -32,11 +32,22 @@ impl Procfs {
         let holds = self.look(process, |files, process| {
             let holds = files.satisfies(process, selector, users);
             if holds {
-                files.read_details(&mut process.details, more, users);
+                self.read_fields(files, process, more, users);
             }
             holds
         });
         holds && process.details.unread.is_none()
+    }
+
+    fn read_fields(&self, files: &OpenProcess, process: &mut Process, needs: ProcessFields, users: &mut UserNames) {
+        files.read_details(&mut process.details, needs, users);
+        if needs.contains(ProcessFields::HOST_PROGRAM) {
+            let path = process.details.exe.as_deref();
+            process.details.is_host_program = path.map(|path| files.is_host_program(&self.root, path));
+        }
+        if needs.contains(ProcessFields::LOGIN) {
+            process.details.leads_login = Some(self.leads_login(process, files));
+        }
     }
 
     /// Reads fields until they are consistent, or until `read` returns false. The identity of a process is its boot, pid

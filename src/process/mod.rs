@@ -7,15 +7,17 @@ pub mod cgroup;
 pub mod file_id;
 pub mod identity;
 pub mod kernel_threads;
+pub mod login;
 mod look;
-pub mod tree;
 pub mod open;
 pub mod pattern;
+pub mod program;
 pub mod protection;
 mod read;
 pub mod selector;
 pub mod table;
 pub mod target;
+pub mod tree;
 
 pub use candidate::Candidate;
 pub use cgroup::{Cgroup, Members};

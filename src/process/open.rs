@@ -4,6 +4,7 @@
 use super::bounded::{Blocked, BoundedCalls, PATIENCE};
 use super::file_id::FileId;
 use super::kernel_threads::KernelThreads;
+use super::program;
 use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file};
 use super::selector::{Selector, SelectorMatch};
 use super::table::{Details, Process, ProcessFields, Procfs, Unread, UserNames};
@@ -13,6 +14,7 @@ use std::cell::OnceCell;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 /// Maximum size of a command line; longer ones are cut. The kernel has the same bound for one argument
@@ -161,10 +163,7 @@ impl OpenProcess {
             details.cmdline = read.ok().flatten().map(|bytes| join_arguments(&bytes));
         }
         if needs.contains(ProcessFields::EXE) {
-            details.exe = readlinkat(&self.directory, "exe", Vec::new()).ok().map(|path| {
-                let path = path.to_string_lossy();
-                path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned()
-            });
+            details.exe = self.exe_path();
             details.exe_file = self.executable();
         }
         if needs.contains(ProcessFields::CGROUP) {
@@ -213,6 +212,22 @@ impl OpenProcess {
         let mut stat = Vec::with_capacity(1024);
         self.read_into("stat", MAX_FILE_BYTES, &mut stat)?;
         procfs.parse_stat(&stat, boot_now)
+    }
+
+    /// The path of the executable, without the kernel's ` (deleted)`.
+    pub(super) fn exe_path(&self) -> Option<String> {
+        let path = readlinkat(&self.directory, "exe", Vec::new()).ok()?;
+        let path = path.to_string_lossy();
+        Some(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned())
+    }
+
+    /// Whether the executable is the host's own program at `path`.
+    pub(super) fn is_host_program(&self, procfs: &Path, path: &str) -> bool {
+        program::is_of_host(procfs, self.directory.as_fd(), path)
+    }
+
+    pub(super) fn real_uid(&self) -> Option<u32> {
+        self.status("Uid:")?.split_ascii_whitespace().next()?.parse().ok()
     }
 
     /// Whether `status` has been read.
@@ -315,7 +330,6 @@ fn first_number(line: &str) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::process::BootId;
-    use std::path::Path;
 
     #[test]
     fn arguments_are_joined_by_one_space() {

@@ -1,6 +1,9 @@
 //! The built-in protections: a closed list of programs that evenkeel never touches unless a rule names the override.
-//! They are recognised by executable or systemd unit, because any program can use the name of another.
+//! They are recognised by the file of their executable or by their systemd unit, because any program can use the name
+//! and the path of another.
 
+use super::cgroup::unit_of;
+use super::program::is_in_system_directory;
 use super::table::{Process, ProcessFields};
 
 /// One entry of the built-in protection.
@@ -10,9 +13,11 @@ pub struct Protection {
     pub name: &'static str,
     /// File names of executables in a system directory (`/usr/bin`, `/usr/sbin`, `/usr/lib`, `/usr/libexec`, `/opt` …).
     pub exes: &'static [&'static str],
-    /// systemd units, as the last parts of a cgroup path.
+    /// Units of the system manager.
     pub units: &'static [&'static str],
 }
+
+const LOGIN_SESSION: &str = "login-session";
 
 /// The list, by name.
 pub const BUILT_IN: &[Protection] = &[
@@ -38,7 +43,18 @@ pub const BUILT_IN: &[Protection] = &[
             "systemd-executor",
             "udevd",
         ],
-        units: &["init.scope"],
+        units: &[
+            "init.scope",
+            "systemd-journald.service",
+            "systemd-udevd.service",
+            "systemd-logind.service",
+            "systemd-networkd.service",
+            "systemd-resolved.service",
+            "systemd-timesyncd.service",
+            "systemd-oomd.service",
+            "systemd-machined.service",
+            "systemd-hostnamed.service",
+        ],
     },
     Protection {
         name: "dbus",
@@ -87,19 +103,19 @@ pub const BUILT_IN: &[Protection] = &[
         exes: &["node_exporter", "prometheus-node-exporter"],
         units: &["node_exporter.service", "prometheus-node-exporter.service"],
     },
-    // Recognised as the leader of a session with a controlling terminal or a login scope, without an executable.
+    // `login` recognises it, without an executable.
     Protection {
-        name: "login-session",
+        name: LOGIN_SESSION,
         exes: &[],
         units: &[],
     },
 ];
 
 /// The fields that [`recognise`] needs.
-pub const NEEDS: ProcessFields = ProcessFields::EXE.union(ProcessFields::CGROUP);
-
-/// Directories that only an administrator can write. An executable elsewhere is not protected by its name.
-const SYSTEM_DIRECTORIES: &[&str] = &["/usr/", "/bin/", "/sbin/", "/lib/", "/opt/", "/snap/", "/nix/"];
+pub const NEEDS: ProcessFields = ProcessFields::EXE
+    .union(ProcessFields::HOST_PROGRAM)
+    .union(ProcessFields::CGROUP)
+    .union(ProcessFields::LOGIN);
 
 /// The built-in protection of a process, if any.
 pub fn recognise(process: &Process) -> Option<&'static Protection> {
@@ -107,69 +123,81 @@ pub fn recognise(process: &Process) -> Option<&'static Protection> {
 }
 
 fn is_recognised(protection: &Protection, process: &Process) -> bool {
-    if protection.name == "login-session" {
-        return is_login_leader(process);
+    let details = &process.details;
+    if protection.name == LOGIN_SESSION {
+        return details.leads_login == Some(true);
     }
-    let by_exe = process.details.exe.as_deref().is_some_and(|exe| {
-        let file = exe.rsplit('/').next().unwrap_or(exe);
-        SYSTEM_DIRECTORIES.iter().any(|directory| exe.starts_with(directory)) && protection.exes.contains(&file)
-    });
-    let by_unit = process
-        .details
-        .cgroup
-        .as_deref()
-        .is_some_and(|cgroup| cgroup.split('/').any(|part| protection.units.contains(&part)));
-    by_exe || by_unit
-}
-
-/// The leader of a session that has a controlling terminal, or of a `session-N.scope` of logind. Its exit ends
-/// the session of a user.
-fn is_login_leader(process: &Process) -> bool {
-    let leads = process.session == process.identity.pid;
-    let in_login_scope = process.details.cgroup.as_deref().is_some_and(|cgroup| {
-        cgroup
-            .rsplit('/')
-            .next()
-            .is_some_and(|scope| scope.starts_with("session-") && scope.ends_with(".scope"))
-    });
-    leads && (process.has_terminal || in_login_scope)
+    let by_exe = details.is_host_program == Some(true)
+        && details.exe.as_deref().is_some_and(|exe| {
+            let file = exe.rsplit('/').next().unwrap_or(exe);
+            is_in_system_directory(exe) && protection.exes.contains(&file)
+        });
+    // Only the system manager's own unit counts: a user chooses the names below `user@UID.service`.
+    let unit = details.cgroup.as_deref().and_then(unit_of);
+    by_exe || unit.is_some_and(|unit| protection.units.contains(&unit))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(exe: Option<&str>, cgroup: Option<&str>, expected: Option<&str>) {
+    fn named(exe: Option<&str>, cgroup: Option<&str>) -> Process {
         let mut process = Process::example(7, "sshd");
         process.details.exe = exe.map(str::to_owned);
+        process.details.is_host_program = exe.map(|_| true);
         process.details.cgroup = cgroup.map(str::to_owned);
-        assert_eq!(
-            recognise(&process).map(|protection| protection.name),
-            expected,
-            "{exe:?} {cgroup:?}"
-        );
+        process
+    }
+
+    fn entry_of(process: &Process) -> Option<&'static str> {
+        recognise(process).map(|protection| protection.name)
     }
 
     #[test]
     fn executables_and_units_are_protected_not_borrowed_names() {
-        check(Some("/usr/sbin/sshd"), None, Some("sshd"));
-        check(Some("/home/mallory/sshd"), None, None);
-        check(None, Some("/system.slice/ssh.service"), Some("sshd"));
-        check(None, Some("/system.slice/k3s.service/x"), Some("kubelet"));
-        check(Some("/usr/bin/sleep"), Some("/user.slice"), None);
-        check(None, None, None);
+        for (exe, cgroup, expected) in [
+            (Some("/usr/sbin/sshd"), None, Some("sshd")),
+            (Some("/home/mallory/sshd"), None, None),
+            (None, Some("/system.slice/ssh.service"), Some("sshd")),
+            (None, Some("/system.slice/k3s.service/x"), Some("kubelet")),
+            (None, Some("/init.scope"), Some("systemd")),
+            (Some("/usr/bin/sleep"), Some("/user.slice"), None),
+            (None, None, None),
+        ] {
+            assert_eq!(entry_of(&named(exe, cgroup)), expected, "{exe:?} {cgroup:?}");
+        }
     }
 
     #[test]
-    fn leader_of_a_terminal_session_is_protected() {
+    fn path_in_another_mount_namespace_is_not_protected() {
+        let mut process = named(Some("/usr/local/bin/prometheus"), None);
+        assert_eq!(entry_of(&process), Some("prometheus"));
+        for is_host_program in [Some(false), None] {
+            process.details.is_host_program = is_host_program;
+            assert_eq!(entry_of(&process), None);
+        }
+    }
+
+    #[test]
+    fn unit_name_that_a_user_chose_is_not_protected() {
+        let of_user = "/user.slice/user-1000.slice/user@1000.service/app.slice";
+        for cgroup in [
+            format!("{of_user}/sshd.service"),
+            format!("{of_user}/init.scope"),
+            "/user.slice/user-1000.slice/user@1000.service/init.scope".to_owned(),
+            "/system.slice/batch.service/sshd.service".to_owned(),
+            "/kubepods/pod/sshd.service".to_owned(),
+        ] {
+            assert_eq!(entry_of(&named(None, Some(&cgroup))), None, "{cgroup}");
+        }
+    }
+
+    #[test]
+    fn leader_of_a_login_is_protected_and_a_terminal_is_not_enough() {
         let mut shell = Process::example(7, "bash");
-        shell.session = 7;
-        shell.has_terminal = true;
-        assert_eq!(
-            recognise(&shell).map(|protection| protection.name),
-            Some("login-session")
-        );
-        shell.session = 6;
-        assert_eq!(recognise(&shell), None);
+        (shell.session, shell.has_terminal) = (7, true);
+        assert_eq!(entry_of(&shell), None);
+        shell.details.leads_login = Some(true);
+        assert_eq!(entry_of(&shell), Some("login-session"));
     }
 }

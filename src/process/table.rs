@@ -44,6 +44,10 @@ bitflags::bitflags! {
         const IO = 1 << 9;
 /// The number of open files and its limit. The most expensive field, because a busy server has thousands.
         const OPEN_FDS = 1 << 10;
+        /// Whether the executable is the host's own, whose path `EXE` is.
+        const HOST_PROGRAM = 1 << 11;
+        /// Whether the process leads a login session, which depends on `CGROUP`.
+        const LOGIN = 1 << 12;
     }
 }
 
@@ -89,6 +93,12 @@ pub struct Details {
     /// The file of the executable. `None` although `exe` is known: evenkeel may not look at it.
     #[serde(default)]
     pub exe_file: Option<FileId>,
+    /// Whether `exe` is the file at that path on this host, and only root can write it.
+    #[serde(default)]
+    pub is_host_program: Option<bool>,
+    /// Whether the end of the process ends the login of a user.
+    #[serde(default)]
+    pub leads_login: Option<bool>,
     pub uid: Option<u32>,
     pub user: Option<String>,
     pub cgroup: Option<String>,

@@ -514,6 +514,7 @@ fn change(host: &mut FakeHost, cpu: &mut BTreeMap<i32, (f64, f64)>, pid: i32, sp
     if let Some(leads) = spec.login_leader {
         process.has_terminal = leads;
         process.session = if leads { pid } else { 0 };
+        details.leads_login = Some(leads);
     }
     if let Some(signals) = &spec.catches {
         let bit = |signal: &Signal| 1_u64 << (*signal as u32 - 1);

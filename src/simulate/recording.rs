@@ -15,6 +15,8 @@ const VERSION: u32 = 1;
 /// All fields that a rule may need.
 const EVERYTHING: ProcessFields = ProcessFields::CMDLINE
     .union(ProcessFields::EXE)
+    .union(ProcessFields::HOST_PROGRAM)
+    .union(ProcessFields::LOGIN)
     .union(ProcessFields::USER)
     .union(ProcessFields::CGROUP)
     .union(ProcessFields::SIGNALS)

@@ -3,6 +3,7 @@
 mod alerting;
 mod alertmanager;
 mod architecture;
+mod borrowed_protection;
 mod command_line;
 mod dashboards;
 mod differential;

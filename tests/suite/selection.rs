@@ -31,6 +31,8 @@ use crate::support::eventually;
 const TIMEOUT: Duration = Duration::from_secs(20);
 const EVERYTHING: ProcessFields = ProcessFields::CMDLINE
     .union(ProcessFields::EXE)
+    .union(ProcessFields::HOST_PROGRAM)
+    .union(ProcessFields::LOGIN)
     .union(ProcessFields::USER)
     .union(ProcessFields::CGROUP)
     .union(ProcessFields::SIGNALS);
@@ -353,7 +355,7 @@ impl Drop for Impostor {
     }
 }
 
-fn live_host() -> LinuxHost {
+pub fn live_host() -> LinuxHost {
     LinuxHost::new(Procfs::open(Path::new("/proc")).expect("a procfs"), Arc::new(|_| ()))
 }
 

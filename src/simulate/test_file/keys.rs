@@ -138,7 +138,7 @@ pub static PROCESS: Object = Object {
         optional(
             "login_leader",
             Kind::Flag,
-            "Whether it leads a session on a terminal. Default false.",
+            "Whether it leads a login session. Default false.",
         ),
         optional(
             "ignores",

@@ -22,7 +22,7 @@ use crate::engine::run::{EngineHandle, Input, Queued};
 use crate::engine::status::recall;
 use crate::engine::{Engine, Policy};
 use crate::host::self_priority::{self, SelfProtection};
-use crate::host::{Host, JobRunner, LinuxHost, program_pages};
+use crate::host::{Host, JobRunner, LinuxHost, program_pages, umask};
 use crate::http::{Access, ServerLimits, listen::may_listen};
 use crate::ledger::store::read_records;
 use crate::ledger::{Entry, Journal};
@@ -76,6 +76,7 @@ pub fn load(file: &cli::ConfigFile) -> Result<Loaded, Vec<Diagnostic>> {
 /// Runs the daemon until a signal stops it.
 pub fn run(run: cli::Run) -> ExitCode {
     self_priority::limit_heaps_to_one();
+    umask::restrict_new_files();
     let telemetry = Telemetry::default();
     let log = match log::start(&run.log, &telemetry) {
         Ok(log) => log,
@@ -144,7 +145,8 @@ fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
     if let Some(reason) = procfs.hides_processes() {
         tracing::warn!(reason, "processes hidden from evenkeel");
     }
-    let _lock = control::lock(&run.storage.path).map_err(Stop::because)?;
+    let storage = control::claim(&run.storage.path).map_err(Stop::because)?;
+    run.storage.path.clone_from(&storage.path);
     // Scrapes and webhooks wait for disk and samples, not for processors, so one thread serves them all. Wake-ups
     // between several workers would cost more than the workers gain.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -158,6 +160,7 @@ fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
     };
     runtime.block_on(serve(run, loaded, policy, access, procfs, telemetry))?;
     runtime.shutdown_timeout(DRAIN);
+    drop(storage);
     Ok(())
 }
 

@@ -1,23 +1,23 @@
 //! The control socket, through which commands query and control the running daemon, with one JSON line in each
-//! direction. Only root and the daemon's user have access: the socket is in the storage directory, and the daemon
-//! checks its peer.
+//! direction. Only root and the daemon's user have access: the socket is in the storage directory, and both sides check
+//! their peer.
 
 use crate::engine::run::{EngineHandle, Held, Input};
 use crate::ledger::{Breaker, EpisodeKey, Lease};
+use crate::permissions::{self, Untrusted};
+use crate::storage::{self, LOCK, SOCKET};
+use nix::libc;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-/// File name of the socket under `--storage.path`.
-const SOCKET: &str = "control.sock";
-/// File name of the lock that a daemon holds on its storage.
-const LOCK: &str = "lock";
 /// A request is one short line.
 const MAX_REQUEST_BYTES: u64 = 4096;
 /// Timeout of the engine, which answers between two transactions.
@@ -66,6 +66,14 @@ pub enum ControlError {
     )]
     Unreachable { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
+    Untrusted(#[from] Untrusted),
+    #[error(
+        "{}: uid {uid} answers there, and neither root nor your own user; if that daemon is yours, run the command as that \
+         user",
+        path.display()
+    )]
+    ForeignDaemon { path: PathBuf, uid: u32 },
+    #[error(transparent)]
     Encode(serde_json::Error),
     #[error("unexpected answer of the daemon: {0}")]
     Decode(serde_json::Error),
@@ -73,33 +81,44 @@ pub enum ControlError {
     Refused(String),
 }
 
-/// Locks the storage directory for this daemon. If the directory cannot be created or written, the daemon runs without
-/// a ledger and logs that.
+/// The storage directory of this daemon.
+pub struct ClaimedStorage {
+    /// Without links.
+    pub path: PathBuf,
+    /// Held until the exit. `None` where the directory cannot be written.
+    _lock: Option<File>,
+}
+
+/// Checks and locks the storage directory for this daemon. If the directory cannot be created or written, the daemon
+/// runs without a ledger and logs that.
 ///
 /// # Errors
-/// When another daemon has the lock.
-pub fn lock(storage: &Path) -> Result<Option<File>, ControlError> {
-    use std::os::unix::fs::DirBuilderExt;
-    if std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(storage)
-        .is_err()
-    {
-        return Ok(None);
+/// When another user can change it, or another daemon has the lock.
+pub fn claim(storage: &Path) -> Result<ClaimedStorage, ControlError> {
+    if storage::create(storage).is_err() && !storage.is_dir() {
+        // The ledger tries again later, and then no other user may have made the directory.
+        if let Some(existing) = storage.ancestors().find(|path| path.exists()) {
+            permissions::check(existing)?;
+        }
+        return Ok(ClaimedStorage {
+            path: storage.to_owned(),
+            _lock: None,
+        });
     }
-    let Ok(file) = File::options()
+    let path = storage::check(storage)?;
+    let opened = File::options()
         .create(true)
         .truncate(false)
         .write(true)
-        .open(storage.join(LOCK))
-    else {
-        return Ok(None);
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path.join(LOCK));
+    let lock = match opened {
+        Ok(file) if file.try_lock().is_ok() => Some(file),
+        Ok(_) => return Err(ControlError::InUse(path)),
+        Err(_) => None,
     };
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(_) => Err(ControlError::InUse(storage.to_owned())),
-    }
+    Ok(ClaimedStorage { path, _lock: lock })
 }
 
 /// Serves the socket until `shutdown`.
@@ -130,10 +149,7 @@ pub async fn serve(storage: PathBuf, door: EngineHandle, shutdown: impl Future<O
 }
 
 async fn answer(stream: UnixStream, door: EngineHandle) {
-    let own = nix::unistd::geteuid().as_raw();
-    let is_friend = stream
-        .peer_cred()
-        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own);
+    let is_friend = stream.peer_cred().is_ok_and(|peer| permissions::is_trusted(peer.uid()));
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut read = tokio::io::BufReader::new(read).take(MAX_REQUEST_BYTES);
@@ -192,25 +208,44 @@ async fn ask(request: Request, door: &EngineHandle) -> Reply {
     }
 }
 
+/// Connects to the daemon with this storage. Another user could have put a socket in its place, so directory and peer
+/// must be trusted. Returns the daemon's pid as well.
+fn connect(storage: &Path) -> Result<(net::UnixStream, i32), ControlError> {
+    let path = storage.join(SOCKET);
+    let unreachable = |source| ControlError::Unreachable {
+        path: path.clone(),
+        source,
+    };
+    // A missing directory has no daemon, which the connection reports.
+    if storage.exists() {
+        permissions::check(storage)?;
+    }
+    let stream = net::UnixStream::connect(&path).map_err(unreachable)?;
+    let peer = rustix::net::sockopt::socket_peercred(&stream).map_err(|errno| unreachable(errno.into()))?;
+    let uid = peer.uid.as_raw();
+    if !permissions::is_trusted(uid) {
+        return Err(ControlError::ForeignDaemon { path, uid });
+    }
+    Ok((stream, peer.pid.as_raw_nonzero().get()))
+}
+
 /// The process id of the daemon with this storage, from the credentials of its socket. `None` if no daemon runs, or if
 /// this user has no access.
 pub fn daemon_pid(storage: &Path) -> Option<i32> {
-    let stream = std::os::unix::net::UnixStream::connect(storage.join(SOCKET)).ok()?;
-    let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
-    Some(peer.pid.as_raw_nonzero().get())
+    connect(storage).ok().map(|(_, pid)| pid)
 }
 
 /// Sends a request to the daemon with this storage.
 ///
 /// # Errors
-/// When no daemon runs there, or it refuses the request.
+/// When no daemon runs there, another user can replace it, or it refuses the request.
 pub fn request(storage: &Path, request: &Request) -> Result<Reply, ControlError> {
     let path = storage.join(SOCKET);
     let unreachable = |source| ControlError::Unreachable {
         path: path.clone(),
         source,
     };
-    let mut stream = std::os::unix::net::UnixStream::connect(&path).map_err(unreachable)?;
+    let (mut stream, _) = connect(storage)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(unreachable)?;
     let mut line = serde_json::to_string(request).map_err(ControlError::Encode)?;
     line.push('\n');

@@ -14,13 +14,15 @@ use crate::engine::host_identity::HostIdentity;
 use crate::host::{Host, LinuxHost};
 use crate::ledger::store::read_records;
 use crate::ledger::{Breaker, Record};
+use crate::permissions::{self, Fault};
 use crate::process::table::Procfs;
 use crate::rule::Setting;
 use crate::simulate::explain::{Explanation, explain};
 use crate::simulate::{recording, test, test_file};
+use crate::storage::LEDGER;
 use crate::terminal::{COLUMNS, Style};
 use crate::{alert, config, config::Loaded, diagnostic::Diagnostic, rule, schema};
-use std::io::{IsTerminal, Read, Write};
+use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -380,7 +382,15 @@ pub fn history(command: &History) -> ExitCode {
         command.limit
     };
     let records = progress::during("reading the ledger", || {
-        read_records(&command.query.storage.path, read).map_err(|error| error.to_string())
+        let storage = &command.query.storage.path;
+        // Another user could show a history that is none, or lead SQLite to another file.
+        match permissions::check(&storage.join(LEDGER)) {
+            Err(untrusted) if untrusted.fault != Fault::Unreadable(ErrorKind::NotFound) => {
+                return Err(untrusted.to_string());
+            }
+            _ => {}
+        }
+        read_records(storage, read).map_err(|error| error.to_string())
     });
     finish(records.map(|records| {
         let mut wanted: Vec<&Record> = records

@@ -2,12 +2,13 @@
 //! the ledger, because the evaluating thread writes it, and because its loss only makes alerts wait for their `for`
 //! again.
 
+use crate::permissions::{create_private, open_no_link};
+use crate::storage::ALERTS as NAME;
 use crate::watch::restart::ActiveAlerts;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, io};
-
-const NAME: &str = "alerts.json";
 
 /// Interval at which the file is written while alerts are active, because it also contains the time of their last
 /// evaluation.
@@ -34,8 +35,7 @@ impl KeptAlerts {
 
     /// The active alerts of the file.
     pub fn read(&mut self) -> ActiveAlerts {
-        let read = fs::read(&self.path).and_then(|bytes| Ok(serde_json::from_slice::<ActiveAlerts>(&bytes)?));
-        match read {
+        match self.read_file() {
             Ok(before) => self.written = before,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -71,11 +71,23 @@ impl KeptAlerts {
         (self.written, self.written_at) = (active, Some(Instant::now()));
     }
 
+    fn read_file(&self) -> io::Result<ActiveAlerts> {
+        let mut bytes = Vec::new();
+        open_no_link(&self.path)?.read_to_end(&mut bytes)?;
+        Ok(serde_json::from_slice(&bytes)?)
+    }
+
     /// A reader finds the old file or the new one. It is not synced to disk, because a crash of the host ends
     /// the processes behind the alerts as well.
     fn replace_file(&self, active: &ActiveAlerts) -> io::Result<()> {
         let new = self.path.with_extension("json.new");
-        fs::write(&new, serde_json::to_vec(active)?)?;
+        // Left over from a crash.
+        if let Err(error) = fs::remove_file(&new)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        create_private(&new)?.write_all(&serde_json::to_vec(active)?)?;
         fs::rename(&new, &self.path)
     }
 }

@@ -3,6 +3,7 @@
 
 use super::job::{Authorization, End, Job, Report, Request, Run, Server};
 use super::self_priority;
+use super::umask;
 use crate::http::client::{ClientSettings, Connection, Credentials, Secret};
 use hyper::body::Bytes;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
@@ -196,6 +197,7 @@ fn start(run: &Run) -> Result<(Child, io::PipeReader), String> {
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
     }
     command.current_dir("/").process_group(0);
+    umask::pass_on(&mut command);
     command.stdin(Stdio::null()).stdout(input).stderr(errors);
     let child = command.spawn().map_err(|error| format!("{program:?}: {error}"))?;
     // The command must not inherit evenkeel's oom_score_adj. Best effort, because it may have exited.

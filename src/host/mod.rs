@@ -14,6 +14,7 @@ pub mod program_pages;
 pub mod self_priority;
 mod suspension;
 mod systemd;
+pub mod umask;
 pub mod unit;
 
 pub use crate::knob::{HostError, Knob, Reach, Value};

@@ -11,6 +11,7 @@ use super::unit::{self, UnitState};
 use crate::knob::limit::{Device, Property, Setting};
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
@@ -486,7 +487,10 @@ fn empty(drop_in: &Path) -> io::Result<()> {
     // systemd ignores names that do not end in .conf.
     let new = drop_in.with_extension("conf.evenkeel");
     fs::write(&new, EMPTY_DROP_IN)?;
-    fs::OpenOptions::new().write(true).open(&new)?.set_modified(read_at)?;
+    let file = fs::OpenOptions::new().write(true).open(&new)?;
+    // As systemd's own, which every user may read.
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.set_modified(read_at)?;
     fs::rename(&new, drop_in)
 }
 

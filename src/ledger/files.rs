@@ -1,11 +1,12 @@
 //! The files of the ledger in its directory, and the completion of an interrupted replacement.
 
+use crate::permissions::create_private;
+pub use crate::storage::LEDGER as FILE_NAME;
+use rusqlite::{Connection, OpenFlags};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// File name under `--storage.path`.
-pub const FILE_NAME: &str = "ledger.db";
 /// An incomplete new ledger.
 pub(super) const BUILDING: &str = "ledger.db.building";
 /// A complete new ledger, while the corrupt one is set aside.
@@ -28,6 +29,59 @@ pub(super) fn finish(directory: &Path) -> io::Result<()> {
         remove_file(&companion_of(&broken, companion))?;
     }
     fs::rename(complete, broken)
+}
+
+/// Opens a database for writing. SQLite gives its companions the mode of the database, so a new one is created here.
+///
+/// # Errors
+/// When the file cannot be created or opened, or is a link.
+pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
+    if let Err(error) = create_private(path)
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(cannot_open(path, &error));
+    }
+    connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+}
+
+/// Opens a database for reading.
+///
+/// # Errors
+/// When the file cannot be opened, or is a link.
+pub(super) fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
+    connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+}
+
+/// Opens a database for reading without its log and without a lock.
+///
+/// # Errors
+/// As [`open_read_only`].
+pub(super) fn open_immutable(path: &Path) -> rusqlite::Result<Connection> {
+    let path = PathBuf::from(format!("file:{}?immutable=1", without_links(path).display()));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(
+        path,
+        flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW,
+    )
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    Connection::open_with_flags(without_links(path), flags)
+}
+
+/// SQLite's flag refuses a link anywhere in the path, but a link on the way to the directory is none of its business.
+fn without_links(path: &Path) -> PathBuf {
+    let directory = path.parent().and_then(|directory| directory.canonicalize().ok());
+    match (directory, path.file_name()) {
+        (Some(directory), Some(name)) => directory.join(name),
+        _ => path.to_owned(),
+    }
+}
+
+fn cannot_open(path: &Path, error: &io::Error) -> rusqlite::Error {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+    rusqlite::Error::SqliteFailure(code, Some(format!("cannot create {}: {error}", path.display())))
 }
 
 pub(super) fn companion_of(path: &Path, companion: &str) -> PathBuf {

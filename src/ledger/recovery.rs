@@ -1,7 +1,7 @@
 //! The recovery of a corrupt ledger: readable rows go into a new file, and the old file is set aside, never deleted.
 
 use super::entry::Entry;
-use super::files::{BUILDING, COMPANIONS, COMPLETE, FILE_NAME, companion_of, finish, remove_file};
+use super::files::{self, BUILDING, COMPANIONS, COMPLETE, FILE_NAME, companion_of, finish, remove_file};
 use super::lease::Lease;
 use super::outcome::Outcome;
 use super::reading::{Problem, ReadEntries};
@@ -10,7 +10,6 @@ use super::store::{Store, StoreError};
 use super::write_ahead_log::{FRAME_HEADER_BYTES, LOG_HEADER_BYTES, log_is_damaged};
 use crate::process::BootId;
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -119,12 +118,7 @@ pub fn read_only(directory: &Path, boot: BootId) -> Result<LedgerState, StoreErr
 /// Opens the ledger for reading; `None` on failure. On a read-only file system the log cannot be shared, so the file is
 /// read without it.
 fn look(path: &Path, boot: BootId) -> Option<ReadEntries> {
-    let plain = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let immutable = format!("file:{}?immutable=1", path.display());
-    let readings = [
-        Connection::open_with_flags(path, plain),
-        Connection::open_with_flags(immutable, plain | OpenFlags::SQLITE_OPEN_URI),
-    ];
+    let readings = [files::open_read_only(path), files::open_immutable(path)];
     let readings = readings.into_iter().flatten();
     readings
         .map(|connection| ReadEntries::take(&connection, boot))

@@ -10,8 +10,9 @@ use super::schema::{self, SCHEMA_VERSION};
 use super::state::LedgerState;
 use super::write_ahead_log::has_damaged_log;
 use crate::process::{BootId, Target};
+use crate::storage;
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, params};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -69,15 +70,10 @@ impl Store {
     /// # Errors
     /// When directory or file cannot be created, read or written, or were written by a later version.
     pub fn open(directory: &Path, boot: BootId) -> Result<Store, StoreError> {
-        use std::os::unix::fs::DirBuilderExt;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|source| StoreError::Io {
-                path: directory.to_owned(),
-                source,
-            })?;
+        storage::create(directory).map_err(|source| StoreError::Io {
+            path: directory.to_owned(),
+            source,
+        })?;
         let path = directory.join(FILE_NAME);
         files::finish(directory).map_err(|source| StoreError::Io {
             path: path.clone(),
@@ -94,7 +90,7 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_file(path: &Path, boot: BootId) -> Result<Store, StoreError> {
-        let connection = Connection::open(path).map_err(|source| StoreError::Sql {
+        let connection = files::open(path).map_err(|source| StoreError::Sql {
             path: path.to_owned(),
             source,
         })?;
@@ -395,8 +391,7 @@ fn json(value: &impl serde::Serialize) -> String {
 /// When the file is missing or cannot be read.
 pub fn read_records(directory: &Path, limit: usize) -> Result<Vec<Record>, StoreError> {
     let path = directory.join(FILE_NAME);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let opened = Connection::open_with_flags(&path, flags).and_then(|connection| {
+    let opened = files::open_read_only(&path).and_then(|connection| {
         connection.busy_timeout(BUSY_TIMEOUT)?;
         // A starting daemon creates the file before its tables.
         let is_empty = !connection.table_exists(None, "record")?;

@@ -1,8 +1,7 @@
 //! The check of SQLite's write-ahead log for damage, which SQLite itself ignores silently.
 
-use super::files::{COMPANIONS, FILE_NAME, companion_of};
+use super::files::{COMPANIONS, FILE_NAME, companion_of, open_read_only};
 use crate::process::BootId;
-use rusqlite::{Connection, OpenFlags};
 use std::fs;
 use std::path::Path;
 
@@ -60,10 +59,9 @@ pub(super) fn has_damaged_log(directory: &Path, boot: BootId) -> bool {
     if !log_is_damaged(&path) {
         return false;
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let query = "SELECT value FROM meta WHERE key = 'boot'";
-    let known = Connection::open_with_flags(&path, flags)
-        .and_then(|connection| connection.query_row(query, [], |row| row.get::<_, String>(0)));
+    let known =
+        open_read_only(&path).and_then(|connection| connection.query_row(query, [], |row| row.get::<_, String>(0)));
     // A ledger whose first commits are in the log has no boot id yet.
     known.map_or(true, |known| known == boot.to_string())
 }

@@ -229,6 +229,7 @@ fn unsafe_code_is_only_where_no_crate_wraps_a_call() {
             "host/pageout.rs",
             "host/program_pages.rs",
             "host/self_priority.rs",
+            "host/umask.rs",
             "knob/ionice.rs",
             "knob/privileges.rs",
             "knob/sched.rs",

@@ -1,0 +1,238 @@
+//! Files that another user of the host can change: evenkeel refuses them, and leaves none behind. The attacks run as
+//! an unprivileged user, so the tests need root.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::daemon::Home;
+use crate::support::payload::about;
+use crate::support::tools::succeed;
+use crate::support::{eventually, node_name};
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// The uid of a user that owns no files.
+const OTHER_USER: u32 = 65_534;
+const ANY_PORT: &str = "127.0.0.1:0";
+const RULES: &str = "rules: [{name: r, matchers: [alertname=Test], select: {name: none}, actions: [{nice: 10}]}]\n";
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("our own file");
+}
+
+fn give(path: &Path) {
+    chown(path, Some(OTHER_USER), None).expect("the tests run as root");
+}
+
+fn mode_of(path: &Path) -> u32 {
+    fs::symlink_metadata(path).expect("a file").mode() & 0o7777
+}
+
+/// A command as another user.
+fn as_other_user(argv: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    let ids = ["--reuid", "--regid"].map(|flag| format!("{flag}={OTHER_USER}"));
+    command.args(ids).args(["--clear-groups", "--"]);
+    command.args(argv);
+    command
+}
+
+/// Runs a command that must fail, and returns its output of both streams.
+fn fail(command: &mut Command) -> String {
+    let output = command.output().expect("the command starts");
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(!output.status.success(), "{command:?}: {}", said.concat());
+    // Without the line breaks for terminals.
+    said.concat().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A home that every user can reach, and its storage.
+fn open_home() -> (Home, PathBuf) {
+    let home = Home::new(RULES);
+    set_mode(home.path(), 0o755);
+    let storage = home.path().join("storage");
+    fs::create_dir(&storage).expect("a writable folder");
+    (home, storage)
+}
+
+#[test]
+fn storage_that_another_user_can_change_is_refused() {
+    let (home, storage) = open_home();
+    let victim = home.path().join("victim");
+    fs::write(&victim, "secret").expect("a writable folder");
+    set_mode(&victim, 0o600);
+    let refused = |expected: &[String]| {
+        let (status, said) = home.run_to_its_end(ANY_PORT, ANY_PORT);
+        assert!(!status.success(), "{said}");
+        for expected in expected {
+            assert!(said.contains(expected), "no {expected:?} in {said}");
+        }
+        assert_eq!(fs::read_to_string(&victim).expect("our own file"), "secret", "{said}");
+    };
+    let place = storage.display().to_string();
+
+    give(&storage);
+    refused(&[format!("belongs to uid {OTHER_USER}"), format!("chown root {place}")]);
+    chown(&storage, Some(0), None).expect("the tests run as root");
+    set_mode(&storage, 0o1777);
+    refused(&["(mode 1777)".to_owned(), format!("chmod go-w {place}")]);
+    set_mode(&storage, 0o700);
+
+    give(home.path());
+    refused(&["who can replace what is in it".to_owned(), "chown root".to_owned()]);
+    chown(home.path(), Some(0), None).expect("the tests run as root");
+
+    for name in [
+        "ledger.db",
+        "ledger.db-wal",
+        "ledger.db-shm",
+        "ledger.db.new",
+        "ledger.db.building",
+        "lock",
+        "alerts.json",
+        "alerts.json.new",
+        "control.sock",
+    ] {
+        let link = storage.join(name);
+        symlink(&victim, &link).expect("a writable folder");
+        refused(&["is a symbolic link".to_owned(), format!("rm {}", link.display())]);
+        assert_eq!(mode_of(&victim), 0o600, "{name}");
+        fs::remove_file(link).expect("our own link");
+    }
+    let ledger = storage.join("ledger.db");
+    fs::write(&ledger, "").expect("a writable folder");
+    give(&ledger);
+    refused(&[format!("chown root {}", ledger.display())]);
+    chown(&ledger, Some(0), None).expect("the tests run as root");
+    home.start(&[]);
+}
+
+#[test]
+fn a_link_that_another_user_can_turn_is_refused() {
+    let (home, storage) = open_home();
+    let theirs = home.path().join("theirs");
+    fs::create_dir(&theirs).expect("a writable folder");
+    symlink(&storage, theirs.join("link")).expect("a writable folder");
+    let mut run = home.run_command(ANY_PORT, ANY_PORT);
+    run.arg(format!("--storage.path={}/link", theirs.display()));
+    give(&theirs);
+    // The last flag counts.
+    let args: Vec<_> = run.get_args().map(std::ffi::OsStr::to_owned).collect();
+    let mut linked = Command::new(run.get_program());
+    linked.args(args.into_iter().filter(|arg| {
+        let text = arg.to_string_lossy().into_owned();
+        !text.starts_with("--storage.path") || text.ends_with("/link")
+    }));
+    let said = fail(&mut linked);
+    assert!(said.contains("who can replace what is in it"), "{said}");
+}
+
+#[test]
+fn other_users_can_neither_read_nor_lock_the_files() {
+    let (home, storage) = open_home();
+    set_mode(&storage, 0o755);
+    // As an earlier version left them.
+    for name in ["lock", "alerts.json", "ledger.db.corrupt-20260101T000000Z"] {
+        fs::write(storage.join(name), "").expect("a writable folder");
+        set_mode(&storage.join(name), 0o644);
+    }
+    let evenkeel = home.start(&["--enforce"]);
+    let umask = fs::read_to_string(format!("/proc/{}/status", evenkeel.pid())).expect("evenkeel runs");
+    assert!(umask.lines().any(|line| line == "Umask:\t0077"), "{umask}");
+    eventually("the control socket", TIMEOUT, || {
+        storage.join("control.sock").exists().then_some(())
+    });
+    assert_eq!(evenkeel.post(about("Test", &node_name()).as_bytes()).status, 200);
+    let names = fs::read_dir(&storage)
+        .expect("our own folder")
+        .map(|entry| entry.expect("an entry").path());
+    let names: Vec<PathBuf> = names.collect();
+    assert!(names.contains(&storage.join("ledger.db-shm")), "{names:?}");
+    for path in &names {
+        assert_eq!(mode_of(path), 0o600, "{}", path.display());
+        let path = path.display().to_string();
+        let said = fail(&mut as_other_user(&["flock", "--shared", "--nonblock", &path, "true"]));
+        assert!(said.contains("Permission denied"), "{said}");
+    }
+    assert_eq!(evenkeel.post(about("Test", &node_name()).as_bytes()).status, 200);
+    drop(evenkeel);
+    home.start(&["--enforce"]);
+}
+
+#[test]
+fn client_refuses_a_daemon_of_another_user() {
+    let (_home, storage) = open_home();
+    set_mode(&storage, 0o777);
+    let socket = storage.join("control.sock");
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    // Only this thread becomes the other user.
+    std::thread::spawn(move || {
+        let other = rustix::thread::Uid::from_raw(OTHER_USER);
+        rustix::thread::set_thread_res_uid(other, other, other).expect("the tests run as root");
+        let listener = UnixListener::bind(socket).expect("a folder that every user can write");
+        ready.send(()).expect("the test waits");
+        for peer in listener.incoming() {
+            let mut peer = peer.expect("a client");
+            let _ = peer.write_all(b"\"done\"\n");
+        }
+    });
+    is_ready.recv_timeout(TIMEOUT).expect("the impostor listens");
+    let pause = |storage: &Path| {
+        let mut pause = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        pause.arg("pause").arg(format!("--storage.path={}", storage.display()));
+        fail(&mut pause)
+    };
+    let said = pause(&storage);
+    assert!(said.contains("chmod go-w"), "{said}");
+    // The directory is safe by now, but the socket stays.
+    set_mode(&storage, 0o755);
+    let said = pause(&storage);
+    assert!(said.contains(&format!("uid {OTHER_USER} answers there")), "{said}");
+}
+
+#[test]
+fn history_of_another_user_is_refused() {
+    let (home, storage) = open_home();
+    drop(home.start(&[]));
+    let history = || {
+        let mut history = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        history
+            .arg("history")
+            .arg(format!("--storage.path={}", storage.display()));
+        history
+    };
+    succeed(&mut history());
+    give(&storage);
+    let said = fail(&mut history());
+    assert!(said.contains(&format!("belongs to uid {OTHER_USER}")), "{said}");
+}
+
+#[test]
+fn commands_start_with_the_umask_of_the_daemons_start() {
+    let home = Home::new("rules: []\n");
+    let umask = home.path().join("umask");
+    let program = home.path().join("program");
+    fs::write(&program, format!("#!/bin/sh\numask >{}\n", umask.display())).expect("a writable folder");
+    set_mode(&program, 0o755);
+    let step = format!("{{exec: {{argv: [{}]}}}}", program.display());
+    home.write(
+        "rules/test.yml",
+        &format!("rules: [{{name: r, matchers: [alertname=Test], actions: [{step}]}}]\n"),
+    );
+    home.write(
+        "evenkeel.yml",
+        "allow_exec: true\nrule_files: [rules/*.yml]\nwebhook: {token_file: webhook.token}\n",
+    );
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "umask 027; exec \"$@\"", "sh"]);
+    let evenkeel = home.start_by(shell, &["--enforce"]);
+    assert_eq!(evenkeel.post(about("Test", &node_name()).as_bytes()).status, 200);
+    let said = eventually("the command", TIMEOUT, || {
+        fs::read_to_string(&umask).ok().filter(|text| text.ends_with('\n'))
+    });
+    assert_eq!(said, "0027\n");
+}

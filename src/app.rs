@@ -15,7 +15,7 @@ mod watcher;
 
 use crate::alert::receiver::WebhookReceiver;
 use crate::cli;
-use crate::config::{Config, Loaded};
+use crate::config::{self, Config, Loaded};
 use crate::control;
 use crate::diagnostic::{Diagnostic, render_all};
 use crate::engine::run::{EngineHandle, Input, Queued};
@@ -136,6 +136,10 @@ fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
     let policy = policy::policy(&loaded.config, loaded.rules.clone(), run.enforce);
     let access = webhook_access(&run, &loaded.config)?;
     let scrapers = with_web_config(Access::open(), run.web_config.as_deref())?;
+    let mut untrusted = loaded.untrusted_files(policy.enforce);
+    let web_files = [&access, &scrapers].into_iter().flat_map(Access::web_files);
+    untrusted.extend(config::untrusted(web_files, policy.enforce));
+    reject_untrusted(untrusted, policy.enforce).map_err(Stop::Findings)?;
     let allow = loaded.config.webhook.allow_unauthenticated;
     may_listen(run.webhook_listen, access.authenticates(), policy.enforce, allow).map_err(Stop::because)?;
     if policy.enforce {
@@ -161,6 +165,17 @@ fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
     runtime.block_on(serve(run, loaded, policy, access, procfs, telemetry))?;
     runtime.shutdown_timeout(DRAIN);
     drop(storage);
+    Ok(())
+}
+
+/// Fails in `enforce` where another user can change a file that decides what evenkeel does, and warns in dry-run.
+fn reject_untrusted(findings: Vec<Diagnostic>, enforce: bool) -> Result<(), Vec<Diagnostic>> {
+    if enforce && !findings.is_empty() {
+        return Err(findings);
+    }
+    for finding in findings {
+        tracing::warn!(at = finding.place(), help = finding.help, "{}", finding.message);
+    }
     Ok(())
 }
 

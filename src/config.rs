@@ -1,5 +1,7 @@
 //! The loader of configuration and rules: finds and reads all files, and reports all errors at once. Nothing reads
 //! these files later.
+//!
+//! A user who can change one of these files can do what root can, so [`Loaded::untrusted_files`] finds such files.
 
 mod alertmanagers;
 mod alertmanager_config;
@@ -14,8 +16,9 @@ use crate::act::guard::Budget;
 use crate::diagnostic::{Diagnostic, Findings, Severity, SourceText, Span};
 use crate::http::client;
 use crate::ledger::Retention;
+use crate::permissions::{self, Fault};
 use crate::process::{ProcessFields, Selector};
-use crate::rule::{self, Compiled, Context, OwnAlert, RuleSet, Setting};
+use crate::rule::{self, Compiled, Context, OwnAlert, RuleSet, Setting, Step};
 use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
 use crate::yaml::Text;
 pub use file_source::FileError;
@@ -115,6 +118,39 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
     /// The knobs that the rules set, for checks against the host.
     pub settings: Vec<Setting>,
+    /// The files that were read.
+    files: Vec<PathBuf>,
+}
+
+impl Loaded {
+    /// Findings about the files that decide what evenkeel does, and that another user can change. They are errors in
+    /// `enforce`, and warnings in dry-run.
+    pub fn untrusted_files(&self, enforce: bool) -> Vec<Diagnostic> {
+        let polled = self.config.alertmanagers.iter().flat_map(Alertmanagers::files);
+        let steps = self.rules.rules.iter().flat_map(|rule| &rule.actions);
+        let commands = steps.filter_map(|step| match step {
+            Step::Exec(exec) if exec.user.is_none() => Some(exec.programs()),
+            _ => None,
+        });
+        let programs = commands.flatten().map(PathBuf::from);
+        let named = self.config.webhook.token_file.iter().cloned();
+        let files = self.files.iter().cloned().chain(named).chain(polled).chain(programs);
+        untrusted(files, enforce)
+    }
+}
+
+/// Findings about those of these files that another user can change. A missing file is none of them.
+pub fn untrusted(files: impl Iterator<Item = PathBuf>, enforce: bool) -> Vec<Diagnostic> {
+    let severity = if enforce { Severity::Error } else { Severity::Warning };
+    let mut known = BTreeSet::new();
+    let faults = files.filter_map(|file| permissions::check(&file).err());
+    let faults =
+        faults.filter(|found| !matches!(found.fault, Fault::Unreadable(_)) && known.insert(found.path.clone()));
+    let findings = faults.map(|found| {
+        let message = format!("{}; evenkeel refuses to start with it in `enforce`", found.fault);
+        Diagnostic::of_file(severity, &found.path.display().to_string(), message, found.correction())
+    });
+    findings.collect()
 }
 
 impl Config {
@@ -244,6 +280,11 @@ fn assemble(source: &SourceText, shelf: &FileSource) -> Result<Loaded, Vec<Diagn
         },
     );
     diagnostics.extend(compiled.diagnostics);
+    let sources = std::iter::once(source).chain(&rule_sources).chain(&alerting_sources);
+    let files = match shelf {
+        FileSource::Directory(_) => sources.map(|source| PathBuf::from(source.name())).collect(),
+        FileSource::Texts(_) => Vec::new(),
+    };
     match compiled.rules {
         Some(rules) if diagnostics.iter().all(|found| found.severity == Severity::Warning) => {
             config.alerting_rules = alerting_rules;
@@ -252,6 +293,7 @@ fn assemble(source: &SourceText, shelf: &FileSource) -> Result<Loaded, Vec<Diagn
                 rules,
                 warnings: diagnostics,
                 settings: compiled.settings,
+                files,
             })
         }
         _ => Err(diagnostics),

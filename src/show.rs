@@ -46,13 +46,16 @@ pub fn check(check: &Check) -> ExitCode {
     }
     let mut note = None;
     let (findings, summary) = match app::load(&check.config) {
-        Ok(Loaded {
-            warnings,
-            rules,
-            config,
-            settings,
-        }) => {
-            let mut warnings = warnings;
+        Ok(loaded) => {
+            let untrusted = loaded.untrusted_files(loaded.config.enforce);
+            let Loaded {
+                mut warnings,
+                rules,
+                config,
+                settings,
+                ..
+            } = loaded;
+            warnings.extend(untrusted);
             note = note_on_knobs(&rules);
             let checked = Checked::of(&check.config);
             warnings.extend(missing_privileges(&rules, &settings));

@@ -104,6 +104,8 @@ impl Reloader {
         if policy.enforce {
             policy::may_enforce_with(&self.procfs)?;
         }
+        let untrusted = loaded.untrusted_files(policy.enforce);
+        super::reject_untrusted(untrusted, policy.enforce).map_err(ReloadError::Config)?;
         let (webhook, sampling) = &self.at_start;
         let changed = [
             ("webhook", *webhook != loaded.config.webhook),

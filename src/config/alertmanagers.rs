@@ -344,6 +344,14 @@ impl Alertmanagers {
         (addresses, problems)
     }
 
+    /// The files with targets.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let patterns = self.target_files.iter();
+        patterns
+            .flat_map(|pattern| files(pattern).unwrap_or_default())
+            .collect()
+    }
+
     fn address(&self, target: &str) -> Result<Uri, String> {
         let wrong = || format!("`{target}` is no address of an Alertmanager: HOST:PORT, without scheme and path");
         if target.contains(['/', '@', '?', '#']) {

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -94,6 +94,11 @@ impl Access {
     pub fn with_web_config(mut self, path: &Path) -> Result<Access, WebFileError> {
         self.web = Some(Arc::new(WebFile::open(path)?));
         Ok(self)
+    }
+
+    /// The web configuration file, and the files that it names. Touches the file system.
+    pub fn web_files(&self) -> Vec<PathBuf> {
+        self.web.as_ref().map(|web| web.files()).unwrap_or_default()
     }
 
     /// Whether clients must authenticate: by the token, a password or a client certificate. A later change of the files

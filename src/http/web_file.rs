@@ -87,6 +87,14 @@ impl WebFile {
         Arc::clone(&state.active)
     }
 
+    /// The file and the files that it names now.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let active = self.active();
+        files(&self.path, active.config.tls.as_ref())
+            .map(Path::to_owned)
+            .collect()
+    }
+
     fn reload(&self, former: &Active) -> Result<(Active, Stamps), WebFileError> {
         let (active, stamps) = load(&self.path)?;
         if active.tls.is_some() != former.tls.is_some() {
@@ -118,15 +126,17 @@ impl WebFile {
 type Stamps = Vec<Option<Stamp>>;
 
 fn stamps(path: &Path, tls: Option<&TlsSettings>) -> Stamps {
+    files(path, tls).map(|path| Stamp::of(path).ok()).collect()
+}
+
+/// The file and the files that it names.
+fn files<'a>(path: &'a Path, tls: Option<&'a TlsSettings>) -> impl Iterator<Item = &'a Path> {
     let named = tls.into_iter().flat_map(|tls| {
         [Some(&tls.cert_file), Some(&tls.key_file), tls.client_ca_file.as_ref()]
             .into_iter()
             .flatten()
     });
-    std::iter::once(path)
-        .chain(named.map(PathBuf::as_path))
-        .map(|path| Stamp::of(path).ok())
-        .collect()
+    std::iter::once(path).chain(named.map(PathBuf::as_path))
 }
 
 /// Reads each stamp before its file, so that the next check notices a change in between.

@@ -74,6 +74,18 @@ pub struct Exec {
     pub written: String,
 }
 
+impl Exec {
+    /// The paths of the programs that it runs.
+    pub fn programs(&self) -> impl Iterator<Item = &str> {
+        let undo = self.undo.as_ref().and_then(|argv| argv.first());
+        let undo = undo.and_then(|program| match program.as_slice() {
+            [Segment::Text(path)] => Some(path.as_str()),
+            _ => None,
+        });
+        std::iter::once(self.written.as_str()).chain(undo)
+    }
+}
+
 impl StepType for Arc<Exec> {
     fn action(&self) -> &'static str {
         KEYS[0].name

@@ -212,6 +212,80 @@ fn history_of_another_user_is_refused() {
 }
 
 #[test]
+fn enforce_needs_files_that_no_other_user_can_change() {
+    let home = Home::new(RULES);
+    let check = || {
+        let output = home.evenkeel("check").output().expect("check runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        (output.status.success(), said)
+    };
+    let config = "rule_files: [rules/*.yml]\nwebhook: {token_file: webhook.token}\n";
+    for name in ["evenkeel.yml", "rules/test.yml", "rules", "webhook.token"] {
+        let path = home.path().join(name);
+        let mode = mode_of(&path);
+        set_mode(&path, mode | 0o022);
+        home.write("evenkeel.yml", config);
+        let correction = format!("chmod go-w {}", path.display());
+
+        let dry_run = home.start(&[]);
+        let warned = dry_run
+            .log()
+            .into_iter()
+            .any(|line| line.contains(&correction) && line.contains("warn"));
+        assert!(warned, "{name}: {:?}", dry_run.log());
+        drop(dry_run);
+        let (is_valid, said) = check();
+        assert!(
+            is_valid && said.contains("warning: other users can write it"),
+            "{name}: {said}"
+        );
+
+        home.write("evenkeel.yml", &format!("mode: enforce\n{config}"));
+        let (status, log) = home.run_to_its_end(ANY_PORT, ANY_PORT);
+        assert!(
+            !status.success() && log.contains("other users can write it"),
+            "{name}: {log}"
+        );
+        let (is_valid, said) = check();
+        assert!(
+            !is_valid && said.contains("error: other users can write it"),
+            "{name}: {said}"
+        );
+        assert!(said.contains(&correction), "{name}: {said}");
+        set_mode(&path, mode);
+    }
+    let evenkeel = home.start(&[]);
+    let rules = home.path().join("rules/test.yml");
+    give(&rules);
+    evenkeel.reload();
+    eventually("the refusal of the reload", TIMEOUT, || {
+        (evenkeel.metric("evenkeel_config_last_reload_successful", &[]) == 0.0).then_some(())
+    });
+    let log = evenkeel.log().join("\n");
+    assert!(log.contains(&format!("belongs to uid {OTHER_USER}")), "{log}");
+}
+
+#[test]
+fn program_that_another_user_can_change_is_refused() {
+    let home = Home::new("rules: []\n");
+    let program = home.path().join("program");
+    fs::write(&program, "#!/bin/sh\n").expect("a writable folder");
+    set_mode(&program, 0o757);
+    let step = format!("{{exec: {{argv: [{}]}}}}", program.display());
+    home.write(
+        "rules/test.yml",
+        &format!("rules: [{{name: r, matchers: [alertname=Test], actions: [{step}]}}]\n"),
+    );
+    home.write(
+        "evenkeel.yml",
+        "mode: enforce\nallow_exec: true\nrule_files: [rules/*.yml]\nwebhook: {token_file: webhook.token}\n",
+    );
+    let (status, log) = home.run_to_its_end(ANY_PORT, ANY_PORT);
+    assert!(!status.success() && log.contains("chmod o-w"), "{log}");
+}
+
+#[test]
 fn commands_start_with_the_umask_of_the_daemons_start() {
     let home = Home::new("rules: []\n");
     let umask = home.path().join("umask");

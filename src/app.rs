@@ -68,9 +68,14 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 pub fn load(file: &cli::ConfigFile) -> Result<Loaded, Vec<Diagnostic>> {
     match &file.path {
         Some(path) => Config::load(path),
-        None if Path::new(cli::DEFAULT_CONFIG).exists() => Config::load(Path::new(cli::DEFAULT_CONFIG)),
+        None if has_default_config() => Config::load(Path::new(cli::DEFAULT_CONFIG)),
         None => Config::embedded(),
     }
+}
+
+/// Whether the default file exists. One that this user may not see is reported as unreadable, not taken for missing.
+pub fn has_default_config() -> bool {
+    Path::new(cli::DEFAULT_CONFIG).try_exists().unwrap_or(true)
 }
 
 /// Runs the daemon until a signal stops it.
@@ -192,14 +197,14 @@ fn webhook_access(run: &cli::Run, config: &Config) -> Result<Access, Stop> {
     with_web_config(access, run.webhook_config.as_deref())
 }
 
-/// Warns about a secret that other users can read or change.
+/// Warns about a secret that other users can read. Its group may, because Alertmanager reads the same file.
 fn warn_if_shared(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path)
         .map(|found| found.permissions().mode())
         .unwrap_or(0);
-    if mode & 0o077 != 0 {
-        tracing::warn!(file = %path.display(), mode = format!("{:o}", mode & 0o777), "webhook token file accessible to other users, run chmod 600");
+    if mode & 0o004 != 0 {
+        tracing::warn!(file = %path.display(), mode = format!("{:o}", mode & 0o777), "webhook token file readable by every user, run chmod o-r");
     }
 }
 
@@ -526,7 +531,7 @@ fn engine_maker(
 
 /// Logs mode and rules of this daemon, and how to try it.
 fn introduce(policy: &Policy, loaded: &Loaded, run: &cli::Run, [metrics, webhook]: &[Option<String>; 2]) {
-    if run.config.path.is_none() && !Path::new(cli::DEFAULT_CONFIG).exists() {
+    if run.config.path.is_none() && !has_default_config() {
         tracing::info!(
             missing = cli::DEFAULT_CONFIG,
             "no config file, using the built-in config"

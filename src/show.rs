@@ -107,7 +107,7 @@ impl Checked {
         };
         let name = match &file.path {
             Some(path) => path.display().to_string(),
-            None if Path::new(DEFAULT_CONFIG).exists() => DEFAULT_CONFIG.to_owned(),
+            None if app::has_default_config() => DEFAULT_CONFIG.to_owned(),
             None => format!("built-in configuration (no file at {DEFAULT_CONFIG})"),
         };
         Checked { name, hint }

@@ -415,8 +415,7 @@ fn read_webhook(fields: &Fields, shelf: &FileSource, findings: &mut Findings) ->
         let path = shelf.path(&text.value);
         // Opened here so that a missing token is reported before the start; the listener reads it again.
         if let Err(error) = TokenFile::open(&path) {
-            let help = format!("make one: (umask 077; openssl rand -hex 32 >{})", path.display());
-            findings.error(text.span, error.to_string(), help);
+            findings.error(text.span, error.to_string(), error.correction());
         }
         webhook.token_file = Some(path);
     }

@@ -135,7 +135,12 @@ impl FileSource<'_> {
         match self {
             FileSource::Directory(_) if !is_glob(pattern) => {
                 let path = self.path(pattern);
-                Ok(if path.exists() { vec![path] } else { Vec::new() })
+                // A file that this user may not see is reported when it is read.
+                Ok(if path.try_exists().unwrap_or(true) {
+                    vec![path]
+                } else {
+                    Vec::new()
+                })
             }
             FileSource::Directory(directory) => {
                 let directory = glob::Pattern::escape(&directory.display().to_string());

@@ -1,6 +1,8 @@
 //! The bearer token that clients must send, in a file that is reread when it changes.
 
+use crate::permissions::own_uid;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +20,25 @@ pub enum TokenError {
         "the token file {path} holds more than printable ASCII on one line, which no Authorization header can carry"
     )]
     Unfit { path: PathBuf },
+}
+
+impl TokenError {
+    /// What makes it right: another file only where there is none that is valid.
+    pub fn correction(&self) -> String {
+        match self {
+            TokenError::Unreadable { path, source } if source.kind() == ErrorKind::PermissionDenied => format!(
+                "let uid {} read it, such as by a group: chgrp GROUP {file}; chmod 0640 {file}",
+                own_uid(),
+                file = path.display()
+            ),
+            TokenError::Unreadable { path, source } if source.kind() != ErrorKind::NotFound => {
+                format!("see it with ls -l {}", path.display())
+            }
+            TokenError::Unreadable { path, .. } | TokenError::Empty { path } | TokenError::Unfit { path } => {
+                format!("make one: (umask 077; openssl rand -hex 32 >{})", path.display())
+            }
+        }
+    }
 }
 
 /// Time after a check of the file during which its token is valid without another check, because a check may block and

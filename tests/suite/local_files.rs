@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::daemon::Home;
@@ -309,4 +309,50 @@ fn commands_start_with_the_umask_of_the_daemons_start() {
         fs::read_to_string(&umask).ok().filter(|text| text.ends_with('\n'))
     });
     assert_eq!(said, "0027\n");
+}
+
+#[test]
+fn token_may_be_readable_by_a_group() {
+    let home = Home::new(RULES);
+    let token = home.path().join("webhook.token");
+    let warns = |mode: u32| {
+        set_mode(&token, mode);
+        let evenkeel = home.start(&["--enforce"]);
+        evenkeel.log().iter().any(|line| line.contains("chmod o-r"))
+    };
+    assert!(!warns(0o640));
+    assert!(warns(0o644));
+}
+
+#[test]
+fn check_says_permission_denied_where_a_user_lacks_access() {
+    let home = Home::new(RULES);
+    set_mode(home.path(), 0o755);
+    set_mode(&home.path().join("webhook.token"), 0o640);
+    let folder = home.path().join("private");
+    fs::create_dir(&folder).expect("a writable folder");
+    set_mode(&folder, 0o700);
+    fs::write(folder.join("rule.yml"), RULES).expect("a writable folder");
+    home.write(
+        "evenkeel.yml",
+        "rule_files: [private/rule.yml]\nwebhook: {token_file: webhook.token}\n",
+    );
+    let binary = copy_for_others(&home);
+    let config = format!("--config.file={}", home.path().join("evenkeel.yml").display());
+    let mut check = as_other_user(&[&binary, "check", &config]);
+    let said = fail(check.stdin(Stdio::null()));
+    assert!(said.contains("webhook.token: Permission denied"), "{said}");
+    assert!(said.contains("rule.yml: Permission denied"), "{said}");
+    assert!(said.contains("chgrp GROUP") && !said.contains("make one"), "{said}");
+    let storage = format!("--storage.path={}", folder.display());
+    let said = fail(&mut as_other_user(&[&binary, "history", &storage]));
+    assert!(said.contains("permission denied"), "{said}");
+}
+
+/// A copy of the program that every user can run.
+fn copy_for_others(home: &Home) -> String {
+    let copy = home.path().join("evenkeel");
+    fs::copy(env!("CARGO_BIN_EXE_evenkeel"), &copy).expect("a writable folder");
+    set_mode(&copy, 0o755);
+    copy.display().to_string()
 }

@@ -25,7 +25,7 @@ use crate::host::self_priority::{self, SelfProtection};
 use crate::host::{Host, JobRunner, LinuxHost, program_pages, umask};
 use crate::http::{Access, ServerLimits, listen::may_listen};
 use crate::ledger::store::read_records;
-use crate::ledger::{Entry, Journal};
+use crate::ledger::{Entry, Journal, Requester};
 use crate::process::table::Procfs;
 use crate::publish::{self, MetricsHandler};
 use crate::sense::{self, Roots, Sampler};
@@ -348,7 +348,7 @@ async fn serve(
         max_requests: run.max_requests,
         reload: run.enable_lifecycle.then(|| {
             let reloader = Arc::clone(&reloader);
-            Arc::new(move || Ok(reloader.reload()?)) as publish::ReloadFn
+            Arc::new(move |by| Ok(reloader.reload(Requester::by_way_of(by))?)) as publish::ReloadFn
         }),
         ..publish::HandlerOptions::default()
     };
@@ -410,7 +410,7 @@ async fn serve(
             _ = hangup.recv() => {
                 let reloader = Arc::clone(&reloader);
                 // Off this thread, because it reads files. It logs its own errors.
-                drop(tokio::task::spawn_blocking(move || reloader.reload()).await);
+                drop(tokio::task::spawn_blocking(move || reloader.reload(Requester::by_way_of("SIGHUP"))).await);
             }
         }
     }

@@ -218,6 +218,21 @@ pub struct Explain {
 pub struct Reach {
     #[command(flatten)]
     pub storage: Storage,
+    #[command(flatten)]
+    pub reason: Reason,
+}
+
+#[derive(Debug, Default, Args)]
+pub struct Reason {
+    /// Reason for the log and the history, which also record who asked
+    #[arg(
+        id = "reason",
+        long = "reason",
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub text: String,
 }
 
 #[derive(Debug, Args)]
@@ -258,6 +273,8 @@ pub struct Release {
     /// Close the breaker of this rule, so that it applies irreversible actions again
     #[arg(long, group = "which", value_name = "RULE")]
     pub breaker: Option<String>,
+    #[command(flatten)]
+    pub reason: Reason,
 }
 
 #[derive(Debug, Args)]

@@ -2,8 +2,11 @@
 //! direction. Only root and the daemon's user have access: the socket is in the storage directory, and both sides check
 //! their peer.
 
+mod requester;
+
 use crate::engine::run::{EngineHandle, Held, Input};
-use crate::ledger::{Breaker, EpisodeKey, Lease};
+use crate::ledger::operation::MAX_REASON;
+use crate::ledger::{Breaker, EpisodeKey, Lease, OperatorRequest};
 use crate::permissions::{self, Untrusted};
 use crate::storage::{self, LOCK, SOCKET};
 use nix::libc;
@@ -18,8 +21,8 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-/// A request is one short line.
-const MAX_REQUEST_BYTES: u64 = 4096;
+/// A request is one short line. JSON may spell a character of the reason in 12 bytes.
+const MAX_REQUEST_BYTES: u64 = 12 * MAX_REASON as u64 + 2048;
 /// Timeout of the engine, which answers between two transactions.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -32,6 +35,16 @@ pub enum Request {
     /// Close the breaker of this rule.
     CloseBreaker(String),
     Pause(bool),
+}
+
+/// The line of a request. Without a reason it is what earlier versions understand.
+#[derive(Debug, Serialize, Deserialize)]
+struct RequestLine<R> {
+    #[serde(flatten)]
+    request: R,
+    /// For the log and the history.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    reason: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -149,17 +162,21 @@ pub async fn serve(storage: PathBuf, door: EngineHandle, shutdown: impl Future<O
 }
 
 async fn answer(stream: UnixStream, door: EngineHandle) {
-    let is_friend = stream.peer_cred().is_ok_and(|peer| permissions::is_trusted(peer.uid()));
+    let peer = stream.peer_cred();
+    let friend = peer.ok().filter(|peer| permissions::is_trusted(peer.uid()));
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut read = tokio::io::BufReader::new(read).take(MAX_REQUEST_BYTES);
-    let reply = match read.read_line(&mut line).await {
-        Ok(_) if !is_friend => Reply::Failed("only root and the daemon's user have access".into()),
-        Ok(_) => match serde_json::from_str(&line) {
-            Ok(request) => ask(request, &door).await,
+    let reply = match (read.read_line(&mut line).await, friend) {
+        (Ok(_), None) => Reply::Failed("only root and the daemon's user have access".into()),
+        (Ok(_), Some(peer)) => match parse(&line) {
+            Ok(RequestLine { request, reason }) => {
+                let by = requester::requester(&peer).await;
+                ask(request, OperatorRequest::new(by, &reason), &door).await
+            }
             Err(error) => Reply::Failed(format!("not a request: {error}")),
         },
-        Err(error) => Reply::Failed(error.to_string()),
+        (Err(error), _) => Reply::Failed(error.to_string()),
     };
     if let Ok(mut text) = serde_json::to_string(&reply) {
         text.push('\n');
@@ -167,7 +184,16 @@ async fn answer(stream: UnixStream, door: EngineHandle) {
     }
 }
 
-async fn ask(request: Request, door: &EngineHandle) -> Reply {
+/// Earlier versions send the request alone.
+fn parse(line: &str) -> Result<RequestLine<Request>, serde_json::Error> {
+    serde_json::from_str(line).or_else(|error| {
+        let request = serde_json::from_str(line).map_err(|_| error)?;
+        let reason = String::new();
+        Ok(RequestLine { request, reason })
+    })
+}
+
+async fn ask(request: Request, operator: OperatorRequest, door: &EngineHandle) -> Reply {
     let busy = || Reply::Failed("the engine is busy or has stopped; try again".into());
     match request {
         Request::Leases => {
@@ -186,20 +212,28 @@ async fn ask(request: Request, door: &EngineHandle) -> Reply {
         }
         Request::CloseBreaker(rule) => {
             let (reply, answer) = tokio::sync::oneshot::channel();
-            if !door.try_send(Input::CloseBreaker { rule, reply }) {
+            if !door.try_send(Input::CloseBreaker {
+                rule,
+                request: operator,
+                reply,
+            }) {
                 return busy();
             }
             answer.await.map_or_else(|_| busy(), Reply::ClosedBreaker)
         }
         Request::Release(id) => {
             let (reply, answer) = tokio::sync::oneshot::channel();
-            if !door.try_send(Input::Release { id, reply }) {
+            if !door.try_send(Input::Release {
+                id,
+                request: operator,
+                reply,
+            }) {
                 return busy();
             }
             answer.await.map_or_else(|_| busy(), Reply::Released)
         }
         Request::Pause(paused) => {
-            if door.try_send(Input::Pause(paused)) {
+            if door.try_send(Input::Pause(paused, operator)) {
                 Reply::Done
             } else {
                 busy()
@@ -235,11 +269,11 @@ pub fn daemon_pid(storage: &Path) -> Option<i32> {
     connect(storage).ok().map(|(_, pid)| pid)
 }
 
-/// Sends a request to the daemon with this storage.
+/// Sends a request to the daemon with this storage, with a reason for the log and the history.
 ///
 /// # Errors
 /// When no daemon runs there, another user can replace it, or it refuses the request.
-pub fn request(storage: &Path, request: &Request) -> Result<Reply, ControlError> {
+pub fn request(storage: &Path, request: &Request, reason: &str) -> Result<Reply, ControlError> {
     let path = storage.join(SOCKET);
     let unreachable = |source| ControlError::Unreachable {
         path: path.clone(),
@@ -247,7 +281,8 @@ pub fn request(storage: &Path, request: &Request) -> Result<Reply, ControlError>
     };
     let (mut stream, _) = connect(storage)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(unreachable)?;
-    let mut line = serde_json::to_string(request).map_err(ControlError::Encode)?;
+    let reason = reason.to_owned();
+    let mut line = serde_json::to_string(&RequestLine { request, reason }).map_err(ControlError::Encode)?;
     line.push('\n');
     stream.write_all(line.as_bytes()).map_err(unreachable)?;
     let mut answer = String::new();

@@ -5,13 +5,14 @@ mod progress;
 
 use crate::app;
 use crate::cli::{
-    Check, Completions, ConfigFile, DEFAULT_CONFIG, Explain, History, Manual, Output, Query, Reach, Release, Schema,
-    Test, manual,
+    Check, Completions, ConfigFile, DEFAULT_CONFIG, Explain, History, Manual, Output, Query, Reach, Reason, Release,
+    Schema, Test, manual,
 };
 use crate::control::{self, Reply, Request};
 use crate::diagnostic::{Severity, render_all};
 use crate::engine::host_identity::HostIdentity;
 use crate::host::{Host, LinuxHost};
+use crate::ledger::operation::MAX_REASON;
 use crate::ledger::store::read_records;
 use crate::ledger::{Breaker, Record};
 use crate::permissions::{self, Fault};
@@ -303,7 +304,8 @@ fn try_explain(command: &Explain, payload_file: &Path) -> Result<String, String>
             let (host, hidden) = daemons_host(command)?;
             let mut explanation = explain(&host, &policy, &alerts, invalid, command.pid, measure);
             // Without a daemon there are no episodes.
-            if let Ok(Reply::Leases { unconfirmed, .. }) = control::request(&command.storage.path, &Request::Leases) {
+            if let Ok(Reply::Leases { unconfirmed, .. }) = control::request(&command.storage.path, &Request::Leases, "")
+            {
                 explanation.note_unconfirmed(&alerts, &unconfirmed);
             }
             Explanation {
@@ -348,7 +350,13 @@ fn read_payload(path: &Path) -> std::io::Result<Vec<u8>> {
 /// Prints the leases.
 pub fn leases(query: &Query) -> ExitCode {
     finish(
-        ask("asking the daemon", &query.storage.path, &Request::Leases).map(|reply| match reply {
+        ask(
+            "asking the daemon",
+            &query.storage.path,
+            &Request::Leases,
+            &Reason::default(),
+        )
+        .map(|reply| match reply {
             Reply::Leases { leases, breakers, .. } if query.output == Output::Json => {
                 let leases = leases.iter().map(|lease| serde_json::json!(lease));
                 let breakers = breakers.iter().map(|(rule, breaker)| {
@@ -409,29 +417,32 @@ pub fn history(command: &History) -> ExitCode {
     }))
 }
 
-fn ask(what: &str, storage: &Path, request: &Request) -> Result<Reply, String> {
-    progress::during(what, || control::request(storage, request)).map_err(|error| error.to_string())
+fn ask(what: &str, storage: &Path, request: &Request, reason: &Reason) -> Result<Reply, String> {
+    if reason.text.chars().count() > MAX_REASON {
+        return Err(format!("--reason is too long: at most {MAX_REASON} characters"));
+    }
+    progress::during(what, || control::request(storage, request, &reason.text)).map_err(|error| error.to_string())
 }
 
 /// Releases leases by hand.
 pub fn release(command: &Release) -> ExitCode {
     if let Some(rule) = &command.breaker {
-        return close_breaker(&command.storage.path, rule);
+        return close_breaker(&command.storage.path, rule, &command.reason);
     }
-    finish(
-        ask("releasing", &command.storage.path, &Request::Release(command.id)).and_then(|reply| match reply {
-            Reply::Released(0) if command.id.is_some() => {
-                Err("there is no such lease; `evenkeel leases` lists them".into())
-            }
-            Reply::Released(count) => Ok(format!("{count} released\n")),
-            other => Ok(unexpected(&other)),
-        }),
-    )
+    let request = Request::Release(command.id);
+    let reply = ask("releasing", &command.storage.path, &request, &command.reason);
+    finish(reply.and_then(|reply| match reply {
+        Reply::Released(0) if command.id.is_some() => {
+            Err("there is no such lease; `evenkeel leases` lists them".into())
+        }
+        Reply::Released(count) => Ok(format!("{count} released\n")),
+        other => Ok(unexpected(&other)),
+    }))
 }
 
-fn close_breaker(storage: &Path, rule: &str) -> ExitCode {
+fn close_breaker(storage: &Path, rule: &str, reason: &Reason) -> ExitCode {
     let request = Request::CloseBreaker(rule.to_owned());
-    let answer = control::request(storage, &request).map_err(|error| error.to_string());
+    let answer = ask("asking the daemon", storage, &request, reason);
     finish(answer.and_then(|reply| match reply {
         Reply::ClosedBreaker(true) => Ok(format!("rule {rule:?} applies irreversible actions again\n")),
         Reply::ClosedBreaker(false) => Err(format!(
@@ -448,7 +459,9 @@ pub fn pause(reach: &Reach, paused: bool) -> ExitCode {
     } else {
         "resumed\n"
     };
-    finish(ask("asking the daemon", &reach.storage.path, &Request::Pause(paused)).map(|_| words.to_owned()))
+    let request = Request::Pause(paused);
+    let reply = ask("asking the daemon", &reach.storage.path, &request, &reach.reason);
+    finish(reply.map(|_| words.to_owned()))
 }
 
 /// Prints the completion script of a shell.

@@ -310,6 +310,7 @@ mod tests {
             deadline: Duration::MAX,
             settled: true,
             is_undoing: false,
+            released: None,
         }
     }
 

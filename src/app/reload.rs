@@ -6,10 +6,11 @@ use super::reconciler;
 use super::watcher::Watcher;
 use crate::cli;
 use crate::config::{Loaded, Sampling, Webhook};
-use crate::diagnostic::{self, Diagnostic};
+use crate::diagnostic::{self, Diagnostic, Severity};
 use crate::engine::Policy;
 use crate::engine::run::{EngineHandle, Input};
 use crate::http::listen::{ListenError, may_listen};
+use crate::ledger::{OperatorRequest, Requester};
 use crate::sense::Groups;
 use crate::telemetry::Telemetry;
 use arc_swap::ArcSwap;
@@ -39,6 +40,17 @@ pub enum ReloadError {
     Procfs(#[from] policy::ForeignProcfs),
     #[error("the engine has ended")]
     EngineEnded,
+}
+
+impl ReloadError {
+    /// The first error of the configuration with its place, or the whole reason.
+    fn in_one_line(&self) -> String {
+        let ReloadError::Config(findings) = self else {
+            return self.to_string();
+        };
+        let first = findings.iter().find(|finding| finding.severity == Severity::Error);
+        first.map_or_else(String::new, |error| format!("{}: {}", error.place(), error.message))
+    }
 }
 
 pub struct Reloader {
@@ -75,24 +87,29 @@ impl Reloader {
     ///
     /// # Errors
     /// When the configuration is invalid; then nothing changes.
-    pub fn reload(&self) -> Result<(), ReloadError> {
+    pub fn reload(&self, by: Requester) -> Result<(), ReloadError> {
         let _turn = self.in_progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = self.try_reload();
+        let request = OperatorRequest::new(by, "");
+        let by = request.by.to_string();
+        let result = self.try_reload(request.clone());
         match &result {
             Ok(()) => {
                 self.targets.telemetry.reloaded(Some(super::now_seconds()));
-                tracing::info!("config reloaded");
+                tracing::info!(by, "config reloaded");
             }
             Err(error) => {
                 self.targets.telemetry.reloaded(None);
                 let reason = error.to_string();
-                tracing::error!(reason, "config reload failed, keeping the last good config");
+                tracing::error!(by, reason, "config reload failed, keeping the last good config");
+                self.targets
+                    .door
+                    .send(Input::ReloadRefused(request, error.in_one_line()));
             }
         }
         result
     }
 
-    fn try_reload(&self) -> Result<(), ReloadError> {
+    fn try_reload(&self, request: OperatorRequest) -> Result<(), ReloadError> {
         let loaded = super::load(&self.config).map_err(ReloadError::Config)?;
         for warning in &loaded.warnings {
             tracing::warn!(at = warning.place(), "{}", warning.message);
@@ -117,7 +134,7 @@ impl Reloader {
         self.targets.groups.store(Arc::new(policy::groups(&loaded.config)));
         self.targets.reconciler.replace(&loaded.config);
         self.targets.policy.store(Arc::new(policy.clone()));
-        if !self.targets.door.send(Input::Reload(Box::new(policy))) {
+        if !self.targets.door.send(Input::Reload(Box::new(policy), request)) {
             return Err(ReloadError::EngineEnded);
         }
         // After the engine, so that the firing set that follows a reload confirms episodes under the new rules.

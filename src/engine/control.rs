@@ -1,5 +1,5 @@
-//! What the engine does apart from alerts: it processes due work, starts, reloads, pauses, releases leases for an
-//! operator, processes exits and results of jobs, and shuts down.
+//! What the engine does apart from alerts and requests of operators: it processes due work, starts, reloads, processes
+//! exits and results of jobs, and shuts down.
 
 use super::episodes::Trigger;
 use super::jobs_in_flight::JobKind;
@@ -9,7 +9,7 @@ use super::timers::{BASELINE, RETRY, ROUND};
 use super::transaction::Transaction;
 use super::{Engine, Policy};
 use crate::host::{Host, Report};
-use crate::ledger::{Breaker, Effect, Entry, Episode, EpisodeKey, Lease, Outcome};
+use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease};
 use crate::process::{Identity, Target};
 use crate::step::allocate::lifecycle as allocate;
 
@@ -100,32 +100,6 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Releases one lease or all for an operator, and returns their number. A second request drops a lease whose job fails.
-    pub fn release(&mut self, id: Option<u64>) -> usize {
-        let mut transaction = Transaction::new(self.host.now(), None);
-        let mut chosen: Vec<Lease> = self
-            .ledger
-            .leases
-            .values()
-            .filter(|lease| id.is_none_or(|id| lease.id == id))
-            .cloned()
-            .collect();
-        chosen.reverse();
-        let count = chosen.len();
-        let mut episodes = self.episodes(&mut transaction);
-        chosen.retain(|lease| !episodes.note_release_by_hand(lease, id.is_some()));
-        episodes.take_out(&chosen, Outcome::Restored, false);
-        self.finish(transaction);
-        count
-    }
-
-    /// Pauses or resumes new steps. Durable, so that a restart does not end a pause.
-    pub fn pause(&mut self, paused: bool) {
-        let mut transaction = Transaction::new(self.host.now(), None);
-        transaction.record_always(&mut self.ledger, Entry::Paused(paused));
-        self.finish(transaction);
-    }
-
     /// Handles the exit of a watched process, after which the next victim may be due.
     pub fn exited(&mut self, target: Identity) {
         self.processes.forget_table();
@@ -194,19 +168,6 @@ impl<H: Host> Engine<H> {
         let mut transaction = Transaction::new(self.host.now(), None);
         self.episodes(&mut transaction).run_due_jobs();
         self.finish(transaction);
-    }
-
-    /// Closes the breaker of a rule. False if it is not open.
-    pub fn close_breaker(&mut self, rule: &str) -> bool {
-        if !self.ledger.is_breaker_open(rule) {
-            return false;
-        }
-        let mut transaction = Transaction::new(self.host.now(), None);
-        let (rule, breaker) = (rule.to_owned(), Breaker::default());
-        tracing::info!(rule, "breaker closed by an operator");
-        transaction.record_always(&mut self.ledger, Entry::Breaker { rule, breaker });
-        self.finish(transaction);
-        true
     }
 
     /// Activates a checked configuration. Its rules apply to open episodes as well, as after a restart: leases stay, except those of

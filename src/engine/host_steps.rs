@@ -101,6 +101,7 @@ impl<H: Host> StepPlanner<'_, H> {
                 deadline: self.episodes.now() + rule.hold,
                 settled: false,
                 is_undoing: false,
+                released: None,
             };
             let id = lease.id;
             self.episodes.stage(Entry::Lease(lease));

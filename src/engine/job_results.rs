@@ -137,7 +137,7 @@ impl Episodes<'_> {
         record.target = Some((lease.target, lease.name.clone()));
         record.step = Some(format!("undo {}", lease.knob()));
         record.outcome = Some(outcome);
-        record.reason = format!("dropped by hand: {what}");
+        record.reason = lease.reason_of_revert(format!("dropped by hand: {what}"));
         self.telemetry.action(&lease.rule, lease.knob(), outcome.as_str());
         self.record_always(Entry::Record(record));
         self.record_always(Entry::LeaseEnded { id, outcome });
@@ -223,6 +223,7 @@ impl Episodes<'_> {
             "job finished"
         );
         record.target = Some((lease.target, lease.name.clone()));
+        record.reason = lease.reason_of_revert(record.reason);
         self.record_always(Entry::Record(record));
     }
 

@@ -15,6 +15,7 @@ mod job_results;
 mod jobs_in_flight;
 pub mod latency;
 mod open_episodes;
+mod operator;
 pub mod pipeline;
 pub mod privileges;
 mod process_view;

@@ -9,7 +9,7 @@ use crate::alert::receiver::{Delivery, Full, Inbox, Receipt};
 use crate::alert::{Alert, FiringSet};
 use crate::host::linux::boot_time;
 use crate::host::{Host, Report};
-use crate::ledger::{Breaker, Decision, EpisodeKey, Lease};
+use crate::ledger::{Breaker, Decision, EpisodeKey, Lease, OperatorRequest};
 use crate::process::Identity;
 use crate::telemetry::Telemetry;
 use std::collections::BTreeMap;
@@ -50,18 +50,23 @@ pub enum Input {
         ticket: u64,
         report: Report,
     },
-    Reload(Box<Policy>),
+    /// A checked configuration, and who asked for the reload.
+    Reload(Box<Policy>, OperatorRequest),
+    /// The configuration was refused for a reason.
+    ReloadRefused(OperatorRequest, String),
     Leases(tokio::sync::oneshot::Sender<Held>),
     Release {
         id: Option<u64>,
+        request: OperatorRequest,
         reply: tokio::sync::oneshot::Sender<usize>,
     },
     /// Closes the breaker of a rule; the reply says whether it was open.
     CloseBreaker {
         rule: String,
+        request: OperatorRequest,
         reply: tokio::sync::oneshot::Sender<bool>,
     },
-    Pause(bool),
+    Pause(bool, OperatorRequest),
     ShutDown,
 }
 
@@ -212,13 +217,17 @@ impl Intake {
                 }
                 Input::Firing(set) => batch.push_newest(WaitingReport::FiringSet(set, at)),
                 Input::PollResult(poll) => batch.push_newest(WaitingReport::PollResult(poll)),
-                Input::Reload(policy) => {
+                Input::Reload(policy, request) => {
+                    engine.record_reload(&request, None);
                     engine.reload(*policy);
                     self.restarted_at = engine.boot_now();
                 }
-                Input::CloseBreaker { rule, reply } => drop(reply.send(engine.close_breaker(&rule))),
-                Input::Release { id, reply } => drop(reply.send(engine.release(id))),
-                Input::Pause(paused) => engine.pause(paused),
+                Input::ReloadRefused(request, reason) => engine.record_reload(&request, Some(&reason)),
+                Input::CloseBreaker { rule, request, reply } => {
+                    let _ = reply.send(engine.close_breaker(&rule, &request));
+                }
+                Input::Release { id, request, reply } => drop(reply.send(engine.release(id, &request))),
+                Input::Pause(paused, request) => engine.pause(paused, &request),
                 Input::Exited(_) | Input::Reported { .. } | Input::Leases(_) => last.push(input),
                 Input::ShutDown => {
                     is_running = false;

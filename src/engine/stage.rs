@@ -272,6 +272,7 @@ impl<H: Host> StepPlanner<'_, H> {
             deadline: self.episodes.now() + context.rule.hold,
             settled: false,
             is_undoing: false,
+            released: None,
         }
     }
 

@@ -6,7 +6,7 @@ use super::transaction::Transaction;
 use crate::alert::{Labels, Source};
 use crate::host::Moment;
 use crate::ledger::job::ALLOCATION_STATES;
-use crate::ledger::{Effect, Entry, Lease, LedgerState, Record};
+use crate::ledger::{Effect, Entry, Lease, LedgerState, OperatorRequest, Record};
 use crate::rule::{Rule, Step};
 use crate::telemetry::{EngineState, Event, EventKind, LeaseStatus, OpenAlert, RuleStatus, Telemetry};
 use jiff::Timestamp;
@@ -177,20 +177,26 @@ impl StateView<'_> {
 fn event(record: &Record) -> Event {
     let pid = record.target.as_ref().and_then(|(target, _)| target.pid());
     let process = record.target.as_ref().map(|(_, name)| name.clone());
-    let outcome = || EventKind::Outcome(record.outcome.map_or("", |outcome| outcome.as_str()));
+    let kind = match (record.operation, record.decision) {
+        (Some(operation), _) => EventKind::Operation(operation.as_str()),
+        (None, Some(decision)) => EventKind::Decision(decision.as_str()),
+        (None, None) => EventKind::Outcome(record.outcome.map_or("", |outcome| outcome.as_str())),
+    };
+    let reason = match &record.by {
+        Some(by) => OperatorRequest::new(by.clone(), &record.reason).to_string(),
+        None => record.reason.clone(),
+    };
     Event {
         at: record.at,
         rule: record.rule.clone(),
         alertname: record.alertname.clone(),
-        kind: record
-            .decision
-            .map_or_else(outcome, |decision| EventKind::Decision(decision.as_str())),
+        kind,
         pid,
         process,
         step: record.step.clone(),
         before: record.before.clone(),
         after: record.after.clone(),
-        reason: record.reason.clone(),
+        reason,
     }
 }
 
@@ -211,6 +217,7 @@ fn lease_status(lease: &Lease, now: Moment) -> LeaseStatus {
         pid: lease.target.pid(),
         process: lease.name.clone(),
         what: lease.effect.to_string(),
+        released: lease.released.as_ref().map(ToString::to_string),
         until,
     }
 }

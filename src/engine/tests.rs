@@ -12,6 +12,7 @@ mod job_histories;
 mod kinship;
 mod level;
 mod limits;
+mod operators;
 mod pid_reuse;
 mod queue;
 mod real_histories;
@@ -28,7 +29,7 @@ use super::*;
 use crate::alert::{Alert, FiringSet, Source, Status, alert::fingerprint};
 use crate::host::fake::{FakeHost, FakeThread};
 use crate::host::{Knob, Value};
-use crate::ledger::{Lease, Outcome};
+use crate::ledger::{Lease, OperatorRequest, Outcome};
 use crate::process::{Identity, Process, Selector};
 use crate::rule::{TargetSelector, example};
 use nix::sys::signal::Signal;
@@ -488,7 +489,7 @@ fn released_target_stays_released_in_the_episode() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 1);
     world.fire("calm");
-    assert_eq!(world.engine.release(None), 1);
+    assert_eq!(world.engine.release(None, &OperatorRequest::example()), 1);
     world.fire("calm");
     world.pass(60);
     assert_eq!(world.nice(100), [0]);
@@ -499,7 +500,7 @@ fn a_pause_plans_nothing_and_still_undoes() {
     let mut world = world(policy(vec![example("calm", "nice 15"), example("later", "nice 10")]));
     world.add(100, 1);
     world.fire("calm");
-    world.engine.pause(true);
+    world.engine.pause(true, &OperatorRequest::example());
     world.restart();
     world.fire("later");
     assert_eq!(
@@ -508,14 +509,14 @@ fn a_pause_plans_nothing_and_still_undoes() {
         "restored at exit, and a pause survives the restart"
     );
     assert_eq!(world.decided("later", Decision::Paused), 1.0);
-    world.engine.pause(false);
+    world.engine.pause(false, &OperatorRequest::example());
     world.pass(16);
     assert_eq!(
         world.nice(100),
         [10],
         "both alerts are answered, and the newer lease applies"
     );
-    world.engine.pause(true);
+    world.engine.pause(true, &OperatorRequest::example());
     world.resolve("calm");
     world.resolve("later");
     assert_eq!(world.nice(100), [0]);
@@ -592,7 +593,7 @@ fn without_a_ledger_leases_are_undone_and_none_are_added() {
     assert!(world.engine.take(std::slice::from_ref(&alert), Instant::now()).is_err());
     assert_eq!(world.nice(100), [15]);
     assert_eq!(world.decided("more", Decision::Ledger), 1.0);
-    assert_eq!(world.engine.release(None), 1);
+    assert_eq!(world.engine.release(None, &OperatorRequest::example()), 1);
     assert_eq!(world.nice(100), [0]);
     assert_eq!(world.count("evenkeel_ledger_writable", &[]), 0.0);
     lock.execute_batch("ROLLBACK").unwrap();
@@ -1172,7 +1173,9 @@ fn release_by_hand_outlasts_a_crash() {
     world.fire("calm");
     for after in 0.. {
         crate::host::fault::arm(Some(after));
-        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.engine.release(None)));
+        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            world.engine.release(None, &OperatorRequest::example())
+        }));
         crate::host::fault::arm(None);
         world.crash_and_restart();
         if !world
@@ -1215,7 +1218,7 @@ fn two_rules_on_one_knob_are_undone_in_any_order() {
         for (index, name) in order.iter().enumerate() {
             let left = world.engine.ledger().leases.values().find(|lease| lease.rule == *name);
             let id = left.map(|lease| lease.id);
-            assert_eq!(world.engine.release(id), 1);
+            assert_eq!(world.engine.release(id, &OperatorRequest::example()), 1);
             if index == 0 {
                 let stays = if *name == "calm" { 15 } else { 10 };
                 assert_eq!(world.nice(100), [stays, stays]);
@@ -1313,14 +1316,14 @@ fn step_has_one_audit_line_wherever_the_daemon_dies() {
 fn an_alert_that_fires_during_a_pause_is_answered_when_it_ends() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 1);
-    world.engine.pause(true);
+    world.engine.pause(true, &OperatorRequest::example());
     world.fire("calm");
     world.pass(60);
     assert_eq!(
         (world.nice(100), world.decided("calm", Decision::Paused)),
         (vec![0], 1.0)
     );
-    world.engine.pause(false);
+    world.engine.pause(false, &OperatorRequest::example());
     world.pass(16);
     assert_eq!(world.nice(100), [15]);
 }

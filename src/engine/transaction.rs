@@ -67,7 +67,7 @@ impl ActionContext {
 }
 
 /// The rule and the alert of a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AlertRef {
     pub rule: SmolStr,
     pub alertname: SmolStr,
@@ -80,6 +80,14 @@ impl AlertRef {
             rule: rule.into(),
             alertname: labels.get("alertname").unwrap_or_default().into(),
             fingerprint: fingerprint.into(),
+        }
+    }
+
+    /// A rule without an alert.
+    pub fn of_rule(rule: &str) -> AlertRef {
+        AlertRef {
+            rule: rule.into(),
+            ..AlertRef::default()
         }
     }
 
@@ -98,6 +106,8 @@ impl AlertRef {
             after: None,
             output: None,
             reason: String::new(),
+            operation: None,
+            by: None,
             is_effect: false,
         }
     }

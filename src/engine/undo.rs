@@ -69,6 +69,7 @@ impl<H: Host> Executor<'_, H> {
         if on_success == Outcome::Superseded && result.reason.is_empty() {
             result.reason = "systemd or another program changed the value meanwhile".to_owned();
         }
+        result.reason = lease.reason_of_revert(result.reason);
         if matches!(result.outcome, Outcome::Restored) {
             self.reverts.undone.push((lease.clone(), what));
         }

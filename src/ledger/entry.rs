@@ -3,14 +3,15 @@
 use super::breaker::Breaker;
 use super::episode::{Closed, Episode, EpisodeKey};
 use super::lease::{Lease, SavedValue};
-use super::outcome::{Decision, Outcome};
+use super::operation::Requester;
+use super::outcome::{Decision, Operation, Outcome};
 use super::victim::Victim;
 use crate::process::Target;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// One line of the audit trail: a decision, or the outcome of a step.
+/// One line of the audit trail: a decision, the outcome of a step, or what an operator did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub at: Timestamp,
@@ -23,7 +24,7 @@ pub struct Record {
     /// As in the rule: `nice 15`, `signal SIGTERM`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// Exactly one of `decision` and `outcome` is set.
+    /// At most one of `decision` and `outcome` is set; without `operation`, exactly one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,6 +39,12 @@ pub struct Record {
     /// The reason, for people.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub reason: String,
+    /// What an operator did; rule and alert are empty where it was not about them. A failed one has an `outcome`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub operation: Option<Operation>,
+    /// Who asked for the operation.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub by: Option<Requester>,
     /// Whether the record is the effect of an irreversible action that has a record already.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub is_effect: bool,

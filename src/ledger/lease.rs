@@ -2,6 +2,7 @@
 
 use super::episode::EpisodeKey;
 use super::job::{Allocation, Command, RetryState};
+use super::operation::OperatorRequest;
 use crate::host::{Thread, UnitState, Value};
 use crate::knob::limit::{IoLimit, IoLimits, Setting};
 use crate::process::Target;
@@ -30,6 +31,9 @@ pub struct Lease {
     /// Whether its revert has begun, which is retried until it succeeds. Nothing renews the lease any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_undoing: bool,
+    /// The operator who released it by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released: Option<Box<OperatorRequest>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -213,6 +217,15 @@ impl Lease {
         }
     }
 
+    /// The reason in a record about its revert. A release by hand comes first.
+    pub fn reason_of_revert(&self, reason: String) -> String {
+        match (&self.released, reason.as_str()) {
+            (None, _) => reason,
+            (Some(request), "") => format!("released {request}"),
+            (Some(request), reason) => format!("released {request}; {reason}"),
+        }
+    }
+
     /// Whether its revert has begun.
     pub fn is_ending(&self) -> bool {
         self.retry().is_some_and(|retry| retry.ending.is_some())
@@ -381,6 +394,7 @@ mod tests {
             deadline: Duration::from_secs(60),
             settled: true,
             is_undoing: false,
+            released: None,
         }
     }
 

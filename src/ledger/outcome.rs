@@ -1,4 +1,4 @@
-//! The closed words for decisions and outcomes.
+//! The closed words for decisions, outcomes and operations.
 
 use serde::{Deserialize, Serialize};
 
@@ -66,5 +66,23 @@ words! {
         Expired = "expired",
         Granted = "granted",
         Released = "released",
+    }
+}
+
+impl Outcome {
+    /// Whether an operator must look at it: a step or a revert did not do what it should.
+    pub const fn is_failure(self) -> bool {
+        matches!(self, Outcome::Failed | Outcome::Denied | Outcome::NoEffect)
+    }
+}
+
+words! {
+    /// What an operator did with the daemon.
+    Operation {
+        Pause = "pause",
+        Resume = "resume",
+        Release = "release",
+        CloseBreaker = "close_breaker",
+        Reload = "reload",
     }
 }

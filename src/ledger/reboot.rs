@@ -46,6 +46,8 @@ fn closing_record(connection: &Connection, lease: Lease, now: Timestamp) -> rusq
         after: None,
         output: None,
         reason: REASON.to_owned(),
+        operation: None,
+        by: None,
         is_effect: false,
     })
 }

@@ -18,6 +18,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,8 +45,9 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 const JSON: &str = "application/json";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// Reloads the configuration; may block. The error is the reason of a failure.
-pub type ReloadFn = Arc<dyn Fn() -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync>;
+/// Reloads the configuration for a requester such as `POST /-/reload from 10.0.0.7`; may block. The error is the reason
+/// of a failure.
+pub type ReloadFn = Arc<dyn Fn(String) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync>;
 
 /// A source of further families, called for each scrape; it must be quick.
 pub type FamilySource = Box<dyn Fn() -> Vec<Family> + Send + Sync>;
@@ -113,7 +115,7 @@ impl MetricsHandler {
     }
 
     /// Responds to one request. The body of a request is never read.
-    pub async fn answer<B>(&self, request: &Request<B>) -> HttpResponse {
+    pub async fn answer<B>(&self, request: &Request<B>, peer: SocketAddr) -> HttpResponse {
         let path = request.uri().path();
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
         // The telemetry path comes first, because it may be `/`.
@@ -127,7 +129,7 @@ impl MetricsHandler {
         if path == "/-/reload" {
             let write = matches!(*request.method(), Method::POST | Method::PUT);
             return if write {
-                self.reload(request.headers()).await
+                self.reload(request.headers(), peer).await
             } else {
                 not_allowed("POST, PUT")
             };
@@ -243,7 +245,7 @@ impl MetricsHandler {
         }
     }
 
-    async fn reload(&self, headers: &HeaderMap) -> HttpResponse {
+    async fn reload(&self, headers: &HeaderMap, peer: SocketAddr) -> HttpResponse {
         let Some(reload) = &self.options.reload else {
             let hint = "Lifecycle API is not enabled: start with --web.enable-lifecycle, or send SIGHUP.\n";
             return plain(StatusCode::FORBIDDEN, PLAIN, hint);
@@ -253,8 +255,9 @@ impl MetricsHandler {
             return plain(StatusCode::FORBIDDEN, PLAIN, "Requests from web pages are refused.\n");
         }
         let reload = Arc::clone(reload);
+        let by = format!("POST /-/reload from {}", peer.ip().to_canonical());
         // A reload reads files, which may block.
-        match tokio::task::spawn_blocking(move || reload()).await {
+        match tokio::task::spawn_blocking(move || reload(by)).await {
             Ok(Ok(())) => plain(StatusCode::OK, PLAIN, "Configuration reloaded.\n"),
             Ok(Err(why)) => plain(
                 StatusCode::INTERNAL_SERVER_ERROR,

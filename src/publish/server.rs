@@ -32,7 +32,7 @@ pub async fn serve(
         let (handler, access, log_limit) = (Arc::clone(&handler), admits.clone(), Arc::clone(&log_limit));
         async move {
             match access.admit(request.headers()).await {
-                Ok(()) => handler.answer(&request).await,
+                Ok(()) => handler.answer(&request, peer.address).await,
                 Err(denied) => {
                     if let Some(Permit { left_out }) = log_limit.permit(()) {
                         let peer = peer.address;
@@ -240,7 +240,10 @@ mod tests {
     fn reload_reports_its_result_and_refuses_web_pages() {
         let outcome = Arc::new(std::sync::Mutex::new(Ok::<(), String>(())));
         let shared = Arc::clone(&outcome);
-        let reload: ReloadFn = Arc::new(move || Ok(shared.lock().unwrap().clone()?));
+        let reload: ReloadFn = Arc::new(move |by: String| {
+            assert_eq!(by, "POST /-/reload from 127.0.0.1");
+            Ok(shared.lock().unwrap().clone()?)
+        });
         let running = Running::start(HandlerOptions {
             reload: Some(reload),
             ..HandlerOptions::default()
@@ -297,7 +300,10 @@ mod tests {
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(self.handler.answer(&request)).status().as_u16()
+            runtime
+                .block_on(self.handler.answer(&request, self.address))
+                .status()
+                .as_u16()
         }
     }
 

@@ -1,6 +1,6 @@
 //! The text form of `leases` and `history`. Pure.
 
-use crate::ledger::{Breaker, Decision, Lease, Outcome, Record};
+use crate::ledger::{Breaker, Decision, Lease, OperatorRequest, Outcome, Record};
 use crate::process::Target;
 use crate::terminal::{Style, Tone, table, width};
 use std::collections::BTreeMap;
@@ -17,9 +17,10 @@ pub fn leases(leases: &[Lease], breakers: &BTreeMap<String, Breaker>, boot_now: 
         };
     }
     let row = |lease: &Lease| {
-        let undone = match lease.runs_out_at() {
-            Some(deadline) => format!("in {}", left(deadline.saturating_sub(boot_now))),
-            None => "being reverted".to_owned(),
+        let undone = match (&lease.released, lease.runs_out_at()) {
+            (Some(request), _) => format!("being reverted, released by {}", request.by.name.escape_debug()),
+            (None, Some(deadline)) => format!("in {}", left(deadline.saturating_sub(boot_now))),
+            (None, None) => "being reverted".to_owned(),
         };
         [
             lease.id.to_string(),
@@ -92,7 +93,11 @@ pub fn history(records: &[&Record], style: Style) -> String {
                 && (record.alertname.is_empty() || last.alertname == record.alertname)
         });
         if !goes_on {
-            let heading = format!("{day}  {}  {}", record.rule, record.alertname.escape_debug());
+            let rule = match (record.rule.as_str(), record.operation) {
+                ("", Some(_)) => "operators",
+                (rule, _) => rule,
+            };
+            let heading = format!("{day}  {rule}  {}", record.alertname.escape_debug());
             text += &(style.paint(Tone::Heading, heading.trim_end()) + "\n");
             above = Some((day, record));
         }
@@ -121,11 +126,18 @@ fn line(record: &Record, style: Style) -> String {
         text.truncate(text.trim_end().len());
         text.push('\n');
     }
+    let reason = match &record.by {
+        Some(by) => OperatorRequest::new(by.clone(), &record.reason)
+            .to_string()
+            .escape_debug()
+            .to_string(),
+        None => record.reason.clone(),
+    };
     let output = record
         .output
         .as_ref()
         .map(|output| format!("| {}", output.escape_debug()));
-    for more in [Some(&record.reason), output.as_ref()].into_iter().flatten() {
+    for more in [Some(&reason), output.as_ref()].into_iter().flatten() {
         for part in style.wrap(more, indent).iter().filter(|part| !part.is_empty()) {
             text += &format!("{}{}\n", " ".repeat(indent), style.paint(Tone::Dim, part));
         }
@@ -134,6 +146,14 @@ fn line(record: &Record, style: Style) -> String {
 }
 
 fn verdict(record: &Record) -> (&'static str, Tone) {
+    if let Some(operation) = record.operation {
+        let tone = if record.outcome.is_some_and(Outcome::is_failure) {
+            Tone::Bad
+        } else {
+            Tone::Held
+        };
+        return (operation.as_str(), tone);
+    }
     if let Some(decision) = record.decision {
         let tone = match decision {
             Decision::Planned | Decision::DryRun => Tone::Good,
@@ -156,7 +176,7 @@ fn verdict(record: &Record) -> (&'static str, Tone) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Effect;
+    use crate::ledger::{Effect, Operation};
     use crate::process::{BootId, CgroupIdentity, Identity};
 
     fn target() -> Target {
@@ -165,6 +185,25 @@ mod tests {
             pid: 4711,
             start_ticks: 70,
         })
+    }
+
+    fn lease() -> Lease {
+        Lease {
+            id: 1,
+            rule: "cap-batch".into(),
+            fingerprint: "".into(),
+            target: target(),
+            name: "ffmpeg".to_owned(),
+            effect: Effect::Signal {
+                sent: Some(10),
+                undo: 12,
+            },
+            taken_at: Duration::ZERO,
+            deadline: Duration::from_secs(60),
+            settled: true,
+            is_undoing: false,
+            released: None,
+        }
     }
 
     fn record(at: &str, outcome: Option<Outcome>, decision: Option<Decision>) -> Record {
@@ -181,6 +220,8 @@ mod tests {
             after: Some("10".to_owned()),
             output: None,
             reason: String::new(),
+            operation: None,
+            by: None,
             is_effect: false,
         }
     }
@@ -233,21 +274,7 @@ mod tests {
         );
         assert_eq!(line(&applied, style), expected);
 
-        let mut lease = Lease {
-            id: 1,
-            rule: "cap-batch".into(),
-            fingerprint: "".into(),
-            target: target(),
-            name: "ffmpeg".to_owned(),
-            effect: Effect::Signal {
-                sent: Some(10),
-                undo: 12,
-            },
-            taken_at: Duration::ZERO,
-            deadline: Duration::from_secs(60),
-            settled: true,
-            is_undoing: false,
-        };
+        let mut lease = lease();
         let before = leases(std::slice::from_ref(&lease), &BTreeMap::new(), Duration::ZERO, style);
         assert!(before.starts_with("NUMBER  TARGET "), "{before}");
         (lease.target, lease.name) = (cgroup, path.to_owned());
@@ -255,6 +282,47 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("NUMBER  CHANGE "), "{text}");
         assert_eq!(lines[2], format!("        {path}"));
+    }
+
+    #[test]
+    fn requests_of_operators_say_who_and_why() {
+        let style = Style {
+            color: false,
+            columns: Some(80),
+        };
+        let request = |operation, at: &str| Record {
+            rule: String::new(),
+            alertname: String::new(),
+            target: None,
+            step: None,
+            before: None,
+            after: None,
+            operation: Some(operation),
+            by: Some(OperatorRequest::example().by),
+            reason: "a\u{1b}test".to_owned(),
+            ..record(at, None, None)
+        };
+        let paused = request(Operation::Pause, "2026-01-01T10:00:00Z");
+        let mut released = request(Operation::Release, "2026-01-01T10:00:01Z");
+        (released.rule, released.step) = ("calm-batch-jobs".to_owned(), Some("lease 7".to_owned()));
+        released.target = Some((target(), "ffmpeg".to_owned()));
+        let expected = "\
+2026-01-01  operators
+  10:00:00  pause
+                       by root (uid 0): a\\u{1b}test
+2026-01-01  calm-batch-jobs
+  10:00:01  release    lease 7 on 4711 ffmpeg
+                       by root (uid 0): a\\u{1b}test
+";
+        assert_eq!(history(&[&paused, &released], style), expected);
+    }
+
+    #[test]
+    fn lease_released_by_hand_says_so() {
+        let released = Some(Box::new(OperatorRequest::example()));
+        let lease = Lease { released, ..lease() };
+        let text = leases(&[lease], &BTreeMap::new(), Duration::ZERO, Style::PLAIN);
+        assert!(text.contains("being reverted, released by root"), "{text}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub struct Activity {
     #[serde(skip)]
     places: HashMap<String, usize>,
     pub leases: Vec<LeaseStatus>,
-    /// Outcomes of actions, newest first.
+    /// Outcomes of actions and requests of operators, newest first.
     pub actions: VecDeque<Event>,
     /// Decisions, newest first.
     pub decisions: VecDeque<Event>,
@@ -66,28 +66,32 @@ pub struct LeaseStatus {
     pub process: String,
     /// As in `nice 0 -> 10`.
     pub what: String,
+    /// Who released it by hand, and why: `by root (uid 0): a reason`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub released: Option<String>,
     /// The deadline of the undo; left out while the undo is in progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
 }
 
-/// The kind of an event: a decision or an outcome, with its word.
+/// The kind of an event: a decision, an outcome, or the request of an operator, with its word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     Decision(&'static str),
     Outcome(&'static str),
+    Operation(&'static str),
 }
 
 impl EventKind {
     pub fn as_str(self) -> &'static str {
         match self {
-            EventKind::Decision(word) | EventKind::Outcome(word) => word,
+            EventKind::Decision(word) | EventKind::Outcome(word) | EventKind::Operation(word) => word,
         }
     }
 }
 
-/// One decision or outcome.
+/// One decision, outcome or request of an operator.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
     pub at: Timestamp,
@@ -131,7 +135,7 @@ impl Activity {
     pub(super) fn record_event(&mut self, event: Event) {
         let lines = match event.kind {
             EventKind::Decision(_) => &mut self.decisions,
-            EventKind::Outcome(_) => &mut self.actions,
+            EventKind::Outcome(_) | EventKind::Operation(_) => &mut self.actions,
         };
         if let EventKind::Decision(_) = event.kind
             && let Some(place) = self.places.get(&event.rule)

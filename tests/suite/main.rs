@@ -20,6 +20,7 @@ mod log;
 mod metrics_reference;
 mod mounts;
 mod node_mixin;
+mod operators;
 mod page;
 mod privileges;
 mod promql;

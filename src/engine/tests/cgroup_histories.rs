@@ -395,9 +395,9 @@ impl History {
             Op::Restart => self.restart(second),
             Op::Release(nth) => self.run(deaths, |engine| {
                 let id = nth.map(|nth| engine.ledger().leases.keys().nth(nth).copied().unwrap_or(0));
-                engine.release(id);
+                engine.release(id, &OperatorRequest::example());
             }),
-            Op::Pause(paused) => self.run(deaths, |engine| engine.pause(paused)),
+            Op::Pause(paused) => self.run(deaths, |engine| engine.pause(paused, &OperatorRequest::example())),
             Op::MadeAnew(index) => {
                 self.engine.host().restart_cgroup(PATHS[index]);
             }
@@ -492,7 +492,7 @@ impl History {
     }
 
     fn end(&mut self) {
-        self.run([None, None], |engine| engine.pause(false));
+        self.run([None, None], |engine| engine.pause(false, &OperatorRequest::example()));
         for alert in 0..ALERTS.len() {
             self.deliver([None, None], alert, Status::Resolved);
         }

@@ -172,8 +172,8 @@ fn three_kills_without_effect_open_the_breaker_for_good() {
     world.crash_and_restart();
     world.pass(LONG);
     assert_eq!((world.breaker("end"), world.breaker("fine")), (1.0, 0.0), "durable");
-    assert!(!world.engine.close_breaker("fine"));
-    assert!(world.engine.close_breaker("end"));
+    assert!(!world.engine.close_breaker("fine", &OperatorRequest::example()));
+    assert!(world.engine.close_breaker("end", &OperatorRequest::example()));
     let breaker = world.engine.ledger().breakers.get("end").copied();
     assert_eq!(
         breaker.unwrap_or_default(),
@@ -453,7 +453,7 @@ fn victim_released_by_hand_blocks_others_for_a_time() {
         .values()
         .find(|lease| lease.target.pid() == Some(100));
     let id = of_first.unwrap().id;
-    world.engine.release(Some(id));
+    world.engine.release(Some(id), &OperatorRequest::example());
     world.pass(2 * LONG);
     let to_first = world.signals().iter().filter(|(pid, _)| *pid == 100).count();
     assert_eq!(to_first, 1, "it was released");

@@ -564,11 +564,11 @@ impl History {
                 let nth = |index: usize| self.engine.ledger().leases.keys().nth(index).copied();
                 let id = which.map(|index| nth(index).unwrap_or(u64::MAX));
                 self.run(deaths, |engine| {
-                    engine.release(id);
+                    engine.release(id, &OperatorRequest::example());
                 });
             }
             Op::Pause(paused) => {
-                self.run(deaths, |engine| engine.pause(paused));
+                self.run(deaths, |engine| engine.pause(paused, &OperatorRequest::example()));
             }
             Op::Exec {
                 slot,
@@ -777,7 +777,7 @@ impl History {
     fn end(mut self) {
         self.lock_ledger(false);
         SLOTS.iter().for_each(|pid| self.wake(*pid));
-        self.run([None, None], |engine| engine.pause(false));
+        self.run([None, None], |engine| engine.pause(false, &OperatorRequest::example()));
         self.pass(5, [None, None]);
         for index in 0..ALERTS.len() {
             let alert = self.alert(index, self.starts[index], Status::Resolved, Source::Alertmanager);

@@ -378,7 +378,7 @@ impl World {
                 self.with(|_| {});
             }
             Op::Release => self.with(|engine| {
-                engine.release(None);
+                engine.release(None, &OperatorRequest::example());
             }),
             Op::ReleaseOne(place) => {
                 let held = self
@@ -392,7 +392,7 @@ impl World {
                     .cloned();
                 let Some(lease) = held else { return };
                 self.with(|engine| {
-                    engine.release(Some(lease.id));
+                    engine.release(Some(lease.id), &OperatorRequest::example());
                 });
                 if !self.engine.as_ref().unwrap().ledger().leases.contains_key(&lease.id) {
                     self.dropped.insert(allocation(&lease).ask.key.clone());
@@ -403,7 +403,7 @@ impl World {
                 let none = policy(&[]);
                 self.with(|engine| engine.reload(if has_rule { all } else { none }));
             }
-            Op::Pause(paused) => self.with(|engine| engine.pause(paused)),
+            Op::Pause(paused) => self.with(|engine| engine.pause(paused, &OperatorRequest::example())),
         }
     }
 

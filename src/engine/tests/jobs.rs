@@ -75,7 +75,7 @@ impl World {
         self.count("evenkeel_actions_total", &["more", action, outcome.as_str()])
     }
 
-    fn last_record(&self) -> crate::ledger::Record {
+    pub(super) fn last_record(&self) -> crate::ledger::Record {
         self.engine.records().pop().unwrap()
     }
 
@@ -290,7 +290,7 @@ fn deadline_hand_and_a_rule_that_is_gone_give_back() {
         world.answer(answer(200, r#"{"id":"a"}"#));
         match way {
             0 => world.pass(61),
-            1 => assert_eq!(world.engine.release(None), 1),
+            1 => assert_eq!(world.engine.release(None, &OperatorRequest::example()), 1),
             _ => world.engine.reload(policy(vec![])),
         }
         assert_eq!(world.answer(answer(200, "")), "DELETE http://broker/give/a", "{way}");
@@ -531,7 +531,7 @@ fn wrong_resource_pointer_asks_nothing_more_after_the_alert() {
         world.answer(unnamed());
         match way {
             0 => world.resolve("more"),
-            1 => assert_eq!(world.engine.release(None), 1),
+            1 => assert_eq!(world.engine.release(None, &OperatorRequest::example()), 1),
             _ => world.engine.reload(policy(vec![])),
         }
         world.pass(600);
@@ -591,23 +591,23 @@ fn second_release_by_hand_drops_a_failing_grant() {
         world.resolve("more");
         world.answer(answer(500, ""));
         // Once by hand is a try at once, and twice in a row is one too.
-        assert_eq!(world.engine.release(Some(1)), 1);
-        assert_eq!(world.engine.release(Some(1)), 1);
+        assert_eq!(world.engine.release(Some(1), &OperatorRequest::example()), 1);
+        assert_eq!(world.engine.release(Some(1), &OperatorRequest::example()), 1);
         assert_eq!(world.engine.ledger().leases.len(), 1);
         world.answer(answer(500, ""));
-        assert_eq!(world.engine.release(None), 1);
+        assert_eq!(world.engine.release(None, &OperatorRequest::example()), 1);
         assert_eq!(world.engine.ledger().leases.len(), 1, "all is not meant to drop");
         world.answer(answer(500, ""));
         world.crash_and_restart();
         world.answer(answer(500, ""));
-        assert_eq!(world.engine.release(Some(1)), 1);
+        assert_eq!(world.engine.release(Some(1), &OperatorRequest::example()), 1);
         assert!(world.engine.ledger().leases.is_empty());
         let last = world.last_record();
         assert_eq!(last.outcome, Some(Outcome::Failed));
         assert!(last.reason.contains("dropped by hand"), "{}", last.reason);
         world.pass(600);
         assert_eq!(world.begun(), []);
-        assert_eq!(world.engine.release(Some(1)), 0);
+        assert_eq!(world.engine.release(Some(1), &OperatorRequest::example()), 0);
     }
 }
 
@@ -616,11 +616,11 @@ fn second_release_by_hand_drops_a_command_that_cannot_be_undone() {
     let mut world = world(policy(vec![rule(&["exec: {argv: [/bin/a], undo: [/bin/b]}"], "")]));
     world.fire("more");
     // While it runs it is not dropped: it would not be taken back.
-    assert_eq!(world.engine.release(Some(1)), 1);
-    assert_eq!(world.engine.release(Some(1)), 1);
+    assert_eq!(world.engine.release(Some(1), &OperatorRequest::example()), 1);
+    assert_eq!(world.engine.release(Some(1), &OperatorRequest::example()), 1);
     assert_eq!(world.answer(ended(0)), "/bin/a");
     assert_eq!(world.answer(ended(1)), "/bin/b");
-    assert_eq!(world.engine.release(Some(1)), 1);
+    assert_eq!(world.engine.release(Some(1), &OperatorRequest::example()), 1);
     assert!(world.engine.ledger().leases.is_empty());
     assert!(world.last_record().reason.contains("dropped by hand"));
     world.begun();
@@ -664,7 +664,7 @@ fn command_that_waits_for_its_turn_does_not_start_in_a_pause() {
     world.engine.take(&alerts, Instant::now()).unwrap();
     let begun = world.begun();
     assert_eq!(begun.len(), 4);
-    world.engine.pause(true);
+    world.engine.pause(true, &OperatorRequest::example());
     world.engine.reported(begun[0].0, &ended(0));
     world.pass(60);
     assert_eq!(world.begun(), []);
@@ -673,7 +673,7 @@ fn command_that_waits_for_its_turn_does_not_start_in_a_pause() {
         .take(&[numbered(0, Status::Resolved)], Instant::now())
         .unwrap();
     assert_eq!(world.begun().len(), 1, "the revert of the first");
-    world.engine.pause(false);
+    world.engine.pause(false, &OperatorRequest::example());
     for (ticket, _) in &begun[1..] {
         world.engine.reported(*ticket, &ended(0));
     }

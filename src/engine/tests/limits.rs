@@ -349,7 +349,7 @@ fn restarted_unit_is_not_killed_by_its_former_limit() {
 #[test]
 fn waiting_undo_is_tried_at_release_and_exit_and_kept() {
     let mut world = above_its_own_limit(0);
-    world.engine.release(None);
+    world.engine.release(None, &OperatorRequest::example());
     world.fire("a");
     world.pass(20);
     assert_eq!(world.engine.ledger().leases.len(), 1, "no repeat takes it again");

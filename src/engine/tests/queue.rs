@@ -142,7 +142,7 @@ fn pause_in_the_queue_holds_for_what_waits_before_it() {
     let mut world = deadly();
     let queue = queue();
     queue.deliver(vec![alert("end", Status::Firing)]);
-    queue.send(Input::Pause(true));
+    queue.send(Input::Pause(true, OperatorRequest::example()));
     queue.process(&mut world);
     assert_eq!(world.signals(), []);
 }
@@ -189,7 +189,12 @@ fn report_that_waits_behind_a_reload_confirms() {
         let queue = queue();
         world.fire("calm");
         world.pass(1);
-        let reload = || Input::Reload(Box::new(policy(vec![example("calm", "nice 10")])));
+        let reload = || {
+            Input::Reload(
+                Box::new(policy(vec![example("calm", "nice 10")])),
+                OperatorRequest::example(),
+            )
+        };
         if is_behind {
             queue.send(reload());
         }

@@ -259,7 +259,7 @@ fn live_through(scene: &mut Scene<'_>, ops: &[Op]) {
                 }
             }
             Op::Release => {
-                engine.release(None);
+                engine.release(None, &OperatorRequest::example());
                 said.iter_mut()
                     .for_each(|said| said.is_released = said.fires != [false; 2]);
             }

@@ -166,7 +166,7 @@ fn a_pause_lets_nothing_new_in_and_still_undoes() {
     let mut world = world(policy(vec![example("calm", "nice 15"), example("other", "nice 5")]));
     world.add(100, 1);
     world.fire("calm");
-    world.engine.pause(true);
+    world.engine.pause(true, &OperatorRequest::example());
     let lines = world.engine.records().len();
     world.reconcile_for_long(&[listed("other", "web1:9100")]);
     assert_eq!(world.nice(100), [0]);
@@ -175,7 +175,7 @@ fn a_pause_lets_nothing_new_in_and_still_undoes() {
         lines + 1,
         "the restoring, and no line for each refusal"
     );
-    world.engine.pause(false);
+    world.engine.pause(false, &OperatorRequest::example());
     world.reconcile(&[listed("other", "web1:9100")]);
     assert_eq!(world.nice(100), [5]);
 }

@@ -189,7 +189,7 @@ fn limit_is_not_set_again_when_protected_or_paused() {
     let mut world = shop(vec![rule("calm", Value::Cgroup(weight("20")))]);
     with_persistent(&mut world, "60");
     world.fire("calm");
-    world.engine.pause(true);
+    world.engine.pause(true, &OperatorRequest::example());
     world.engine.host().reload_systemd();
     world.pass(16);
     assert_eq!(found(&mut world).0, weight("60"), "in a pause");
@@ -197,7 +197,7 @@ fn limit_is_not_set_again_when_protected_or_paused() {
     guard.details.exe = Some("/usr/sbin/sshd".into());
     guard.details.cgroup = Some(UNIT.into());
     world.engine.host().add(guard);
-    world.engine.pause(false);
+    world.engine.pause(false, &OperatorRequest::example());
     world.pass(16);
     assert_eq!(found(&mut world), (weight("60"), None));
     assert!(

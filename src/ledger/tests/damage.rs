@@ -51,6 +51,7 @@ pub(super) fn lease(id: u64) -> Lease {
         deadline: Duration::from_secs(60),
         settled: true,
         is_undoing: false,
+        released: None,
     }
 }
 

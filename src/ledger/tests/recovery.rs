@@ -167,6 +167,7 @@ fn unused_pages_restore_no_ended_lease() {
         deadline: Duration::ZERO,
         settled: false,
         is_undoing: false,
+        released: None,
         ..lease(100)
     };
     before.record(&Entry::Lease(asked));

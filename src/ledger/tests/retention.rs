@@ -42,6 +42,8 @@ fn line(second: i64) -> Entry {
         after: None,
         output: None,
         reason: "no process matches the selector".repeat(8),
+        operation: None,
+        by: None,
         is_effect: false,
     })
 }
@@ -72,6 +74,7 @@ fn lease(id: u64) -> Entry {
         deadline: Duration::from_secs(60),
         settled: true,
         is_undoing: false,
+        released: None,
     })
 }
 

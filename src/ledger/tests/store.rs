@@ -53,6 +53,7 @@ fn lease(id: u64) -> Lease {
         deadline: Duration::from_secs(60),
         settled: false,
         is_undoing: false,
+        released: None,
     }
 }
 

@@ -120,10 +120,12 @@ fn subject(event: &Event) -> String {
     step.unwrap_or_default() + &process.unwrap_or_default()
 }
 
-/// The reason of a decision, or the alert without one.
+/// The reason of an event. A step without one was applied because the alert fires; a revert was not.
 fn why(event: &Event) -> String {
+    let is_revert = event.step.as_deref().is_some_and(|step| step.starts_with("undo "));
     match (event.reason.as_str(), event.alertname.as_str()) {
         ("", "") => String::new(),
+        ("", _) if is_revert => String::new(),
         ("", alertname) => format!("{} fires", EscapedText(alertname)),
         (reason, _) => EscapedText(reason).to_string(),
     }
@@ -152,8 +154,12 @@ pub fn leases(out: &mut String, status: &Status) -> fmt::Result {
     table.write(out, leases.iter(), |out, lease| {
         let (id, rule, process) = (lease.id, EscapedText(&lease.rule), EscapedText(&lease.process));
         let pid = lease.pid.map_or(String::new(), |pid| format!("{pid} "));
-        let until = lease.until.map(|until| time(until, status.sampled_at));
-        let (what, until) = (EscapedText(&lease.what), until.unwrap_or("being reverted".to_owned()));
+        let what = EscapedText(&lease.what);
+        let until = match (&lease.released, lease.until) {
+            (Some(request), _) => format!("being reverted, released {}", EscapedText(request)),
+            (None, Some(until)) => time(until, status.sampled_at),
+            (None, None) => "being reverted".to_owned(),
+        };
         writeln!(
             out,
             "<tr><td>{id}</td><th scope=\"row\">{pid}{process}</th><td>{what}</td><td>{until}</td><td class=\"name\">{rule}</td></tr>"
@@ -165,7 +171,7 @@ pub fn actions(out: &mut String, status: &Status) -> fmt::Result {
     let table = Table {
         id: "actions",
         title: "Last actions",
-        caption: &"Applied steps and reverts, newest first",
+        caption: &"Applied steps, reverts and requests of operators, newest first",
         columns: &["At", "Target", "Step", "Before", "After", "Outcome", "Rule", "Why"],
         nothing: "There were no actions yet.",
     };

@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::host::fake::FakeHost;
 use crate::host::fault;
 use crate::knob::Knob;
+use crate::ledger::OperatorRequest;
 use crate::ledger::leases::Leases;
 use crate::process::BootId;
 use jiff::SignedDuration;
@@ -69,7 +70,7 @@ impl Simulation {
             Action::Reload(variant) => self.reload(variant),
             Action::Release(which) => self.release(which),
             Action::Pause(is_paused) => {
-                self.with_engine(|engine| engine.pause(is_paused));
+                self.with_engine(|engine| engine.pause(is_paused, &OperatorRequest::example()));
                 // Where the daemon died in it, it may not have come to pass.
                 self.memory.is_paused = if self.has_died {
                     self.engine.ledger().paused
@@ -175,7 +176,7 @@ impl Simulation {
         let chosen = leases.values().filter(|lease| id.is_none_or(|id| lease.id == id));
         let chosen: Vec<_> = chosen.cloned().collect();
         self.with_engine(|engine| {
-            engine.release(id);
+            engine.release(id, &OperatorRequest::example());
         });
         let (at, is_certain) = (self.now, !self.has_died);
         let releases = chosen.into_iter().map(|lease| Release { at, lease, is_certain });

@@ -1,0 +1,112 @@
+//! The requests of operators: pause, resume, release, reset of a breaker, reload. Each one is logged and recorded with
+//! who asked, when and the reason given.
+
+use super::Engine;
+use super::job_results::alert_of;
+use super::transaction::{AlertRef, Transaction};
+use crate::host::Host;
+use crate::ledger::{Breaker, Entry, Lease, LedgerState, Operation, OperatorRequest, Outcome, Record};
+
+impl<H: Host> Engine<H> {
+    /// Releases one lease or all, and returns their number. A second request drops a lease whose job fails.
+    pub fn release(&mut self, id: Option<u64>, request: &OperatorRequest) -> usize {
+        let mut transaction = Transaction::new(self.host.now(), None);
+        let leases = self.ledger.leases.values();
+        let chosen = leases.filter(|lease| id.is_none_or(|id| lease.id == id));
+        let mut chosen: Vec<Lease> = chosen.rev().cloned().collect();
+        if chosen.is_empty() {
+            return 0;
+        }
+        let count = chosen.len();
+        let mut record = match (id, chosen.first()) {
+            (Some(_), Some(lease)) => alert_of(&self.ledger, lease).record(transaction.now),
+            _ => AlertRef::default().record(transaction.now),
+        };
+        record.step = Some(match id {
+            Some(id) => format!("lease {id}"),
+            None => format!("all leases ({count})"),
+        });
+        record.target = chosen
+            .first()
+            .filter(|_| id.is_some())
+            .map(|lease| (lease.target, lease.name.clone()));
+        transaction.record_operation(&mut self.ledger, Operation::Release, request, record);
+        for lease in &mut chosen {
+            lease.released = Some(Box::new(request.clone()));
+            transaction.record_always(&mut self.ledger, Entry::Lease(lease.clone()));
+        }
+        let mut episodes = self.episodes(&mut transaction);
+        chosen.retain(|lease| !episodes.note_release_by_hand(lease, id.is_some()));
+        episodes.take_out(&chosen, Outcome::Restored, false);
+        self.finish(transaction);
+        count
+    }
+
+    /// Pauses or resumes new steps. Durable, so that a restart does not end a pause.
+    pub fn pause(&mut self, paused: bool, request: &OperatorRequest) {
+        let mut transaction = Transaction::new(self.host.now(), None);
+        transaction.record_always(&mut self.ledger, Entry::Paused(paused));
+        let operation = if paused { Operation::Pause } else { Operation::Resume };
+        let record = AlertRef::default().record(transaction.now);
+        transaction.record_operation(&mut self.ledger, operation, request, record);
+        self.finish(transaction);
+    }
+
+    /// Closes the breaker of a rule. False if it is not open.
+    pub fn close_breaker(&mut self, rule: &str, request: &OperatorRequest) -> bool {
+        if !self.ledger.is_breaker_open(rule) {
+            return false;
+        }
+        let mut transaction = Transaction::new(self.host.now(), None);
+        let record = AlertRef::of_rule(rule).record(transaction.now);
+        let (rule, breaker) = (rule.to_owned(), Breaker::default());
+        transaction.record_always(&mut self.ledger, Entry::Breaker { rule, breaker });
+        transaction.record_operation(&mut self.ledger, Operation::CloseBreaker, request, record);
+        self.finish(transaction);
+        true
+    }
+
+    /// Records a reload, or one that was refused for a reason.
+    pub fn record_reload(&mut self, request: &OperatorRequest, refused: Option<&str>) {
+        let mut transaction = Transaction::new(self.host.now(), None);
+        let mut record = AlertRef::default().record(transaction.now);
+        if let Some(reason) = refused {
+            record.outcome = Some(Outcome::Failed);
+            record.reason = format!("the last good configuration stays: {reason}");
+        }
+        transaction.record_operation(&mut self.ledger, Operation::Reload, request, record);
+        self.finish(transaction);
+    }
+}
+
+impl Transaction {
+    fn record_operation(
+        &mut self,
+        ledger: &mut LedgerState,
+        operation: Operation,
+        request: &OperatorRequest,
+        mut record: Record,
+    ) {
+        let OperatorRequest { by, reason } = request;
+        let given = [reason.as_str(), record.reason.as_str()];
+        record.reason = given
+            .iter()
+            .filter(|text| !text.is_empty())
+            .copied()
+            .collect::<Vec<_>>()
+            .join("; ");
+        tracing::info!(
+            operation = operation.as_str(),
+            by = by.name,
+            uid = by.uid,
+            login = by.login,
+            rule = record.rule,
+            object = record.step.as_deref().unwrap_or(""),
+            reason = record.reason,
+            "operator request"
+        );
+        record.operation = Some(operation);
+        record.by = Some(by.clone());
+        self.record_always(ledger, Entry::Record(record));
+    }
+}

@@ -1,0 +1,89 @@
+//! Requests of operators: the history says who asked, when and why.
+
+use super::*;
+use crate::ledger::Operation;
+use crate::telemetry::EventKind;
+
+/// The newest record of an operation.
+fn operation(world: &World, operation: Operation) -> Record {
+    let mut records = world.engine.records();
+    records.retain(|record| record.operation == Some(operation));
+    records.pop().expect("the operation is on record")
+}
+
+#[test]
+fn each_request_is_recorded_with_who_and_why() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    let request = OperatorRequest::example();
+    world.engine.pause(true, &request);
+    world.engine.pause(false, &request);
+    world.engine.record_reload(&request, None);
+    let id = *world.engine.ledger().leases.keys().next().unwrap();
+    assert_eq!(world.engine.release(Some(id), &request), 1);
+    for kind in [
+        Operation::Pause,
+        Operation::Resume,
+        Operation::Reload,
+        Operation::Release,
+    ] {
+        let record = operation(&world, kind);
+        assert_eq!(record.by.as_ref(), Some(&request.by), "{kind}");
+        assert_eq!((record.reason.as_str(), record.outcome), ("a test", None), "{kind}");
+        assert!(record.at > jiff::Timestamp::UNIX_EPOCH, "{kind}");
+    }
+    let released = operation(&world, Operation::Release);
+    assert_eq!((released.rule.as_str(), released.alertname.as_str()), ("calm", "calm"));
+    assert_eq!(released.step, Some(format!("lease {id}")));
+    assert_eq!(released.target.unwrap().0.pid(), Some(100));
+
+    world.engine.record_reload(&request, Some("rules.yml:3:1: no"));
+    let refused = operation(&world, Operation::Reload);
+    assert_eq!(refused.outcome, Some(Outcome::Failed));
+    assert!(refused.reason.ends_with("rules.yml:3:1: no"), "{}", refused.reason);
+}
+
+#[test]
+fn release_of_nothing_is_no_operation() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    assert_eq!(world.engine.release(Some(7), &OperatorRequest::example()), 0);
+    assert_eq!(world.engine.release(None, &OperatorRequest::example()), 0);
+    assert!(world.engine.records().is_empty());
+}
+
+#[test]
+fn lease_released_by_hand_says_so_in_history_and_on_the_page() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.engine.release(None, &OperatorRequest::example());
+    let undo = world.last_record();
+    assert_eq!(
+        (undo.step.as_deref(), undo.outcome),
+        (Some("undo nice"), Some(Outcome::Restored))
+    );
+    assert_eq!(undo.reason, "released by root (uid 0): a test");
+    let activity = world.telemetry.activity();
+    let shown: Vec<&str> = activity.actions.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(shown, ["restored", "release", "applied"]);
+    assert_eq!(activity.actions[1].kind, EventKind::Operation("release"));
+    assert_eq!(activity.actions[1].reason, "by root (uid 0): a test");
+}
+
+/// The revert is denied, so that the lease stays, across a restart.
+#[test]
+fn lease_that_cannot_be_reverted_yet_names_who_released_it() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.engine.host().denied.insert(Knob::Nice);
+    world.engine.release(None, &OperatorRequest::example());
+    world.crash_and_restart();
+    let ledger = world.engine.ledger();
+    let lease = ledger.leases.values().next().expect("still held");
+    assert_eq!(lease.released.as_deref(), Some(&OperatorRequest::example()));
+    world.pass(1);
+    let leases = world.telemetry.activity().leases;
+    assert_eq!(leases[0].released.as_deref(), Some("by root (uid 0): a test"));
+}

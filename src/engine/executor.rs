@@ -6,7 +6,7 @@ use super::jobs_in_flight::JobsInFlight;
 use super::process_view::{ProcessView, read_tree};
 use super::recheck::{is_cgroup_there, verify};
 use super::room::PendingReverts;
-use super::status::show_decisions;
+use super::status::{log_outcome, show_decisions};
 use super::timers::{RETRY, ROUND};
 use super::transaction::{Action, ActionContext, Transaction, shown};
 use super::victims::{exit_entries, set_patience};
@@ -348,7 +348,8 @@ impl<H: Host> Executor<'_, H> {
         self.telemetry
             .action(&context.about.rule, context.action, result.outcome.as_str());
         let (pid, name) = (context.candidate.target().pid(), context.candidate.name());
-        tracing::info!(
+        log_outcome!(
+            result.outcome,
             rule = context.about.rule.as_str(),
             alert = context.about.alertname.as_str(),
             pid,

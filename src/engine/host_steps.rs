@@ -1,5 +1,6 @@
 //! Steps for the host as a whole: a request to an allocator, or a command. Their results arrive later.
 
+use super::status::log_not_begun;
 use super::steps::StepPlanner;
 use super::timers::ROUND;
 use super::transaction::{Action, AlertRef};
@@ -64,6 +65,7 @@ impl<H: Host> StepPlanner<'_, H> {
                     record.decision = None;
                     record.outcome = Some(Outcome::Failed);
                     record.reason = reason;
+                    log_not_begun(&record, Outcome::Failed);
                     self.episodes
                         .telemetry
                         .action(&rule.name, step.action(), Outcome::Failed.as_str());

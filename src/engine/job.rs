@@ -3,6 +3,7 @@
 use super::executor::Executor;
 use super::job_results::alert_of;
 use super::jobs_in_flight::{InFlight, JobKind};
+use super::status::{end_of, log_outcome};
 use super::timers::RETRY;
 use crate::host::{Host, Job};
 use crate::ledger::{Effect, Entry, Lease, Outcome, Stage};
@@ -75,7 +76,18 @@ impl<H: Host> Executor<'_, H> {
         record.target = Some((lease.target, lease.name.clone()));
         record.step = Some(format!("undo {}", lease.knob()));
         record.outcome = Some(outcome);
-        record.reason = reason;
+        record.reason = lease.reason_of_revert(reason);
+        log_outcome!(
+            outcome,
+            rule = lease.rule.as_str(),
+            alert = record.alertname,
+            lease = id,
+            step = record.step.as_deref().unwrap_or(""),
+            outcome = outcome.as_str(),
+            reason = record.reason,
+            output = end_of(output.as_deref()),
+            "job released"
+        );
         record.output = output;
         self.telemetry.action(&lease.rule, lease.knob(), outcome.as_str());
         self.outcomes.push(Entry::Record(record));

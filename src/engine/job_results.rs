@@ -2,6 +2,7 @@
 //! mean for leases and episodes. Releases are retried until they are answered.
 
 use super::episodes::Episodes;
+use super::status::{end_of, log_outcome};
 use super::timers::{RETRY, ROUND};
 use super::transaction::{Action, AlertRef};
 use crate::ledger::{Effect, Entry, EpisodeKey, Lease, LedgerState, Outcome, Record, Stage, TargetProgress};
@@ -89,8 +90,7 @@ impl Episodes<'_> {
             record.step = Some(step);
             record.outcome = Some(Outcome::Failed);
             record.reason = "evenkeel stopped during the run; unknown whether it finished".to_owned();
-            self.telemetry.action(&lease.rule, "exec", Outcome::Failed.as_str());
-            self.record_always(Entry::Record(record));
+            self.record_result(&lease, record);
             lease.settled = true;
             let entry = if is_undone {
                 Entry::Lease(lease)
@@ -206,24 +206,28 @@ impl Episodes<'_> {
     }
 
     fn record_result(&mut self, lease: &Lease, mut record: Record) {
-        let outcome = record.outcome.map_or("", Outcome::as_str);
-        self.telemetry.action(
-            &lease.rule,
-            lease.knob(),
-            record.outcome.unwrap_or(Outcome::Failed).as_str(),
-        );
-        tracing::info!(
+        let outcome = record.outcome.unwrap_or(Outcome::Failed);
+        self.telemetry.action(&lease.rule, lease.knob(), outcome.as_str());
+        record.reason = lease.reason_of_revert(record.reason);
+        // What a command prints stays out of the log unless it failed.
+        let output = if outcome.is_failure() {
+            end_of(record.output.as_deref())
+        } else {
+            String::new()
+        };
+        log_outcome!(
+            outcome,
             rule = lease.rule.as_str(),
             alert = record.alertname,
             lease = lease.id,
             step = record.step.as_deref().unwrap_or(""),
-            outcome,
+            outcome = outcome.as_str(),
             after = record.after.as_deref().unwrap_or(""),
             reason = record.reason,
+            output,
             "job finished"
         );
         record.target = Some((lease.target, lease.name.clone()));
-        record.reason = lease.reason_of_revert(record.reason);
         self.record_always(Entry::Record(record));
     }
 

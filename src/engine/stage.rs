@@ -1,6 +1,7 @@
 //! The intent of one allowed step: the values before and after, the lease, and the action.
 
 use super::base::{awaited_value, base_of, forget_other_devices};
+use super::status::log_not_begun;
 use super::steps::{StepContext, StepPlanner};
 use super::transaction::{Action, ActionContext, shown};
 use crate::act::apply::{self, Prepared, StepResult};
@@ -281,6 +282,7 @@ impl<H: Host> StepPlanner<'_, H> {
         record.decision = None;
         record.outcome = Some(outcome);
         self.episodes.telemetry.action(&record.rule, action, outcome.as_str());
+        log_not_begun(&record, outcome);
         self.episodes.stage_record(record);
     }
 }

@@ -6,7 +6,7 @@ use super::transaction::Transaction;
 use crate::alert::{Labels, Source};
 use crate::host::Moment;
 use crate::ledger::job::ALLOCATION_STATES;
-use crate::ledger::{Effect, Entry, Lease, LedgerState, OperatorRequest, Record};
+use crate::ledger::{Effect, Entry, Lease, LedgerState, OperatorRequest, Outcome, Record};
 use crate::rule::{Rule, Step};
 use crate::telemetry::{EngineState, Event, EventKind, LeaseStatus, OpenAlert, RuleStatus, Telemetry};
 use jiff::Timestamp;
@@ -172,6 +172,43 @@ impl StateView<'_> {
         }
         counts
     }
+}
+
+/// Logs an outcome: at `warn` where an operator must look at it, and else at `info`.
+macro_rules! log_outcome {
+    ($outcome:expr, $($fields:tt)+) => {
+        match $outcome.is_failure() {
+            true => tracing::warn!($($fields)+),
+            false => tracing::info!($($fields)+),
+        }
+    };
+}
+pub(super) use log_outcome;
+
+/// Logs a step that failed before there was anything to do. Other outcomes of such steps are in the history only.
+pub(super) fn log_not_begun(record: &Record, outcome: Outcome) {
+    if outcome.is_failure() {
+        tracing::warn!(
+            rule = record.rule,
+            alert = record.alertname,
+            pid = record.target.as_ref().and_then(|(target, _)| target.pid()),
+            step = record.step.as_deref().unwrap_or(""),
+            outcome = outcome.as_str(),
+            reason = record.reason,
+            "step"
+        );
+    }
+}
+
+/// Characters of an output that a log line has; the history has more.
+const MAX_LOGGED_OUTPUT: usize = 500;
+
+/// The end of the output of a command, or of the answer of a server, for a log line.
+pub(super) fn end_of(output: Option<&str>) -> String {
+    let output = output.unwrap_or_default();
+    let surplus = output.chars().count().saturating_sub(MAX_LOGGED_OUTPUT);
+    let mark = if surplus > 0 { "… " } else { "" };
+    format!("{mark}{}", output.chars().skip(surplus).collect::<String>())
 }
 
 fn event(record: &Record) -> Event {

@@ -3,7 +3,7 @@
 use super::executor::Executor;
 use super::process_view::{ProcessView, read_tree};
 use super::recheck::is_cgroup_there;
-use super::status::show_decisions;
+use super::status::{log_outcome, show_decisions};
 use super::timers::ROUND;
 use super::transaction::AlertRef;
 use crate::act::apply::StepResult;
@@ -81,7 +81,8 @@ impl<H: Host> Executor<'_, H> {
         };
         show_decisions(self.telemetry, self.transaction);
         self.telemetry.action(&lease.rule, lease.knob(), outcome.as_str());
-        tracing::info!(
+        log_outcome!(
+            outcome,
             rule = lease.rule.as_str(),
             pid = lease.target.pid(),
             process = lease.name,

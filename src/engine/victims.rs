@@ -3,6 +3,7 @@
 
 use super::Policy;
 use super::episodes::Episodes;
+use super::status::log_outcome;
 use super::transaction::AlertRef;
 use crate::act::effect;
 use crate::host::{Host, Moment};
@@ -234,7 +235,8 @@ pub(super) fn effect_record(
     record.outcome = Some(outcome);
     record.reason = reason;
     record.is_effect = true;
-    tracing::info!(
+    log_outcome!(
+        outcome,
         rule = record.rule,
         pid = victim.target.pid(),
         step = record.step.as_deref().unwrap_or(""),

@@ -79,7 +79,7 @@ pub enum Report {
     },
     /// There is no complete response. `was_sent` is false if no request can have reached the server.
     Unanswered { reason: String, was_sent: bool },
-    /// The command exited. `output` has the first bytes of both its outputs.
+    /// The command exited. `output` has the end of both its outputs.
     Ended { end: End, output: String },
     /// The command could not be started.
     NotStarted { reason: String },

@@ -22,8 +22,10 @@ use std::time::{Duration, Instant};
 
 /// Largest response of an allocator, which is a line of JSON.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// Bytes of a command's output that are kept; the rest is read and dropped.
+/// Bytes at the end of a command's output that are kept, because the error is there; earlier ones are dropped.
 const MAX_OUTPUT_BYTES: usize = 4096;
+/// The mark before an output whose beginning was dropped.
+const DROPPED_OUTPUT: &str = "… ";
 /// Reads of 4 KiB between two checks of the timeout.
 const MAX_READS: usize = 64;
 /// Time between SIGTERM and SIGKILL after a command's timeout.
@@ -160,7 +162,7 @@ fn execute(run: &Run) -> Report {
         Ok((mut child, output)) => match attend(&mut child, output, run.timeout) {
             Ok((end, output)) => Report::Ended {
                 end,
-                output: String::from_utf8_lossy(&output).into_owned(),
+                output: output.to_text(),
             },
             Err(error) => {
                 // The command must not run without supervision.
@@ -206,14 +208,38 @@ fn start(run: &Run) -> Result<(Child, io::PipeReader), String> {
     Ok((child, output))
 }
 
-/// Waits for the exit of a child, and keeps the first bytes of the output of the child and its descendants.
-fn attend(child: &mut Child, mut output: io::PipeReader, timeout: Duration) -> io::Result<(End, Vec<u8>)> {
+/// The end of an output.
+#[derive(Default)]
+struct OutputTail {
+    bytes: Vec<u8>,
+    is_cut: bool,
+}
+
+impl OutputTail {
+    fn push(&mut self, more: &[u8]) {
+        self.bytes.extend_from_slice(more);
+        let surplus = self.bytes.len().saturating_sub(MAX_OUTPUT_BYTES);
+        self.is_cut |= surplus > 0;
+        self.bytes.drain(..surplus);
+    }
+
+    fn to_text(&self) -> String {
+        // The cut may be within a character.
+        let is_inside = |byte: &u8| self.is_cut && byte & 0b1100_0000 == 0b1000_0000;
+        let start = self.bytes.iter().take(3).take_while(|byte| is_inside(byte)).count();
+        let mark = if self.is_cut { DROPPED_OUTPUT } else { "" };
+        format!("{mark}{}", String::from_utf8_lossy(&self.bytes[start..]))
+    }
+}
+
+/// Waits for the exit of a child, and keeps the end of the output of the child and its descendants.
+fn attend(child: &mut Child, mut output: io::PipeReader, timeout: Duration) -> io::Result<(End, OutputTail)> {
     let pid = child.id() as i32;
     let group = Pid::from_raw(pid);
     let pidfd = rustix::process::Pid::from_child(child);
     let pidfd: OwnedFd = rustix::process::pidfd_open(pidfd, PidfdFlags::empty())?;
     rustix::io::ioctl_fionbio(&output, true)?;
-    let mut kept = Vec::new();
+    let mut kept = OutputTail::default();
     let mut is_open = true;
     let mut has_ended = false;
     let mut due = Instant::now() + timeout;
@@ -311,16 +337,13 @@ fn read_member(stat: &[u8]) -> Option<GroupMember> {
 }
 
 /// Reads the available output. Returns false at the end of file.
-fn read_on(output: &mut io::PipeReader, kept: &mut Vec<u8>) -> io::Result<bool> {
+fn read_on(output: &mut io::PipeReader, kept: &mut OutputTail) -> io::Result<bool> {
     let mut buffer = [0; 4096];
     // Endless output must not prevent the check of the timeout.
     for _ in 0..MAX_READS {
         match output.read(&mut buffer) {
             Ok(0) => return Ok(false),
-            Ok(read) => {
-                let free = MAX_OUTPUT_BYTES - kept.len();
-                kept.extend(&buffer[..read.min(free)]);
-            }
+            Ok(read) => kept.push(&buffer[..read]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -358,6 +381,27 @@ mod tests {
         assert_eq!(read(&stat(b"a", b"Z", b"1")), Some((42, false)));
         assert_eq!(read(&stat(b"a", b"Z", b"3")), Some((42, true)));
         assert_eq!(read(b"7 (a) S"), None);
+    }
+
+    #[test]
+    fn end_of_a_long_output_is_kept() {
+        let run = |script: &str| match execute(&shell(script, Duration::from_secs(60))) {
+            Report::Ended { end, output } => (end, output),
+            report => panic!("{report:?}"),
+        };
+        let (end, output) = run("head -c 100000 /dev/zero | tr '\\0' x; echo; echo no space left >&2; exit 3");
+        assert_eq!(end, End::Status(3));
+        assert!(
+            output.starts_with("… x") && output.ends_with("x\nno space left\n"),
+            "{output}"
+        );
+        assert_eq!(run("echo short").1, "short\n");
+        let mut tail = OutputTail::default();
+        tail.push("é".repeat(MAX_OUTPUT_BYTES).as_bytes());
+        tail.push(b"!");
+        let text = tail.to_text();
+        assert!(text.starts_with("… é") && text.ends_with("é!"), "{text}");
+        assert!(!text.contains('\u{fffd}'));
     }
 
     #[test]

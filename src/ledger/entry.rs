@@ -33,7 +33,7 @@ pub struct Record {
     pub before: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
-    /// The first bytes of a response or of a command's output, where they matter. Not shown on the status page.
+    /// The first bytes of a response, or the end of a command's output, where they matter. Not shown on the status page.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub output: Option<String>,
     /// The reason, for people.

@@ -224,7 +224,7 @@ pub struct JobUpdate {
     pub command: Option<Command>,
     pub outcome: Outcome,
     pub reason: String,
-    /// The first bytes of its output.
+    /// The end of its output.
     pub output: Option<String>,
     /// Whether the run was the reverting one.
     pub was_undo: bool,

@@ -280,6 +280,49 @@ fn command_is_killed_in_time_and_its_output_bounded() {
     assert!(daemon.resident_bytes() < 200 << 20);
 }
 
+/// The log line `job finished` of the step.
+fn logged(daemon: &Daemon, step: &str) -> String {
+    eventually("a line of the log", TIMEOUT, || {
+        let mut lines = daemon.log().into_iter();
+        lines.find(|line| line.contains("\"job finished\"") && line.contains(step))
+    })
+}
+
+#[test]
+fn failed_command_is_a_warning_with_status_and_output() {
+    let home = Home::new("rules: []\n");
+    let run = script(&home, "run", "yes noise | head -n 5000; echo no space left >&2; exit 3");
+    let daemon = with_commands(&home, &format!("  - exec: [{run}]"));
+    send(&daemon, &[alert("none", json!({}))]);
+    let line = logged(&daemon, "step=\"exec ");
+    for part in ["level=warn", "outcome=failed", "status 3", "no space left"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert!(line.len() < 1500, "{line}");
+    assert!(home.ledger_has_row_with(&["failed", "status 3", "no space left"]));
+}
+
+#[test]
+fn output_of_a_command_that_succeeds_stays_out_of_the_log() {
+    let home = Home::new("rules: []\n");
+    let run = script(&home, "run", "echo all is well");
+    let daemon = with_commands(&home, &format!("  - exec: [{run}]"));
+    send(&daemon, &[alert("none", json!({}))]);
+    let line = logged(&daemon, "step=\"exec ");
+    assert!(line.contains("level=info") && !line.contains("all is well"), "{line}");
+}
+
+#[test]
+fn refused_request_is_a_warning_with_its_answer() {
+    let broker = Broker::plain();
+    let home = Home::new("rules: []\n");
+    home.write("rules/test.yml", &rules(&allocate(&broker, home.path())));
+    let daemon = home.start(&["--enforce"]);
+    send(&daemon, &[alert("status-403", json!({}))]);
+    let line = logged(&daemon, "step=\"allocate ");
+    assert!(line.contains("level=warn") && line.contains("outcome=failed"), "{line}");
+}
+
 #[test]
 fn only_so_many_commands_run_at_once() {
     let home = Home::new("rules: []\n");

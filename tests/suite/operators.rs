@@ -12,7 +12,7 @@ use crate::support::{eventually, http, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 const NICE: i32 = 12;
-/// `nobody` of most distributions; any user but root serves.
+/// The uid of the unprivileged user that every distribution has.
 const OTHER_USER: u32 = 65534;
 
 /// `evenkeel` with a command and the storage of this folder.

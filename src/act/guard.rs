@@ -26,10 +26,14 @@ fn refuse<T>(decision: Decision, reason: impl Into<String>) -> Result<T, Denial>
     })
 }
 
-/// The host-wide limit of irreversible actions.
+/// The host-wide limits of irreversible actions within a period. Commands have a limit of their own, so that
+/// notifications do not prevent a kill, and kills do not prevent a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
+    /// Processes, cgroups and units.
     pub final_steps: u32,
+    /// Episodes whose commands without `undo` run.
+    pub commands: u32,
     pub per: Duration,
 }
 
@@ -37,6 +41,7 @@ impl Default for Budget {
     fn default() -> Self {
         Budget {
             final_steps: 3,
+            commands: 10,
             per: Duration::from_secs(300),
         }
     }
@@ -45,21 +50,39 @@ impl Default for Budget {
 impl Budget {
     /// Number of victims that are still allowed; dry-run and real ones are counted separately.
     pub fn remaining<'a>(&self, victims: impl IntoIterator<Item = &'a Victim>, simulated: bool, now: Duration) -> u32 {
-        let spent = victims
-            .into_iter()
-            .filter(|victim| victim.simulated == simulated && victim.struck_at + self.per > now)
-            // Each episode in which a command runs for the host counts the host as another victim.
-            .map(|victim| {
-                (
-                    victim.target,
-                    (victim.target == Target::Host).then_some((&victim.rule, victim.struck_at)),
-                )
-            })
-            .collect::<BTreeSet<_>>()
-            .len();
-        self.final_steps
-            .saturating_sub(u32::try_from(spent).unwrap_or(u32::MAX))
+        let recent = self.recent(victims, simulated, now);
+        let targets = recent
+            .map(|victim| victim.target)
+            .filter(|target| *target != Target::Host);
+        left_of(self.final_steps, targets.collect::<BTreeSet<_>>().len())
     }
+
+    /// Number of episodes that may still run commands. A command that failed does not count.
+    pub fn remaining_commands<'a>(
+        &self,
+        victims: impl IntoIterator<Item = &'a Victim>,
+        simulated: bool,
+        now: Duration,
+    ) -> u32 {
+        let recent = self.recent(victims, simulated, now);
+        let spent = recent.filter(|victim| victim.target == Target::Host && !victim.is_uncounted);
+        left_of(self.commands, spent.count())
+    }
+
+    fn recent<'a>(
+        &self,
+        victims: impl IntoIterator<Item = &'a Victim>,
+        simulated: bool,
+        now: Duration,
+    ) -> impl Iterator<Item = &'a Victim> {
+        let per = self.per;
+        let victims = victims.into_iter();
+        victims.filter(move |victim| victim.simulated == simulated && victim.struck_at + per > now)
+    }
+}
+
+fn left_of(limit: u32, spent: usize) -> u32 {
+    limit.saturating_sub(u32::try_from(spent).unwrap_or(u32::MAX))
 }
 
 /// The processes that are never touched on this host.
@@ -306,8 +329,9 @@ impl FinalGate<'_> {
         Ok(())
     }
 
-    /// Checks an irreversible command. All commands of one episode count as one victim, like the signals to one process; killed
-    /// processes are counted separately.
+    /// Checks an irreversible command. All commands of one episode count as one, like the signals to one process; killed
+    /// processes are counted separately. The budget does not count a failed command, but the cooldown does, so that an
+    /// alert that flaps does not run it again and again.
     ///
     /// # Errors
     /// When the command must not run yet; the reason says what must happen first.
@@ -318,7 +342,7 @@ impl FinalGate<'_> {
             victim.target == Target::Host && victim.simulated == key.simulated && victim.rule == key.rule
         };
         let ours = || self.victims.iter().filter(is_ours);
-        let of_alert = || ours().filter(|victim| victim.counts_for(self.episode));
+        let of_alert = || ours().filter(|victim| victim.counts_for(self.episode) && !victim.is_uncounted);
         if of_alert().any(|victim| victim.struck_at >= self.episode.opened_at) {
             return self.ask_condition().map(|()| KillClass::Escalation);
         }
@@ -326,7 +350,11 @@ impl FinalGate<'_> {
             let reason = "already run for this alert, in an episode that closed before";
             return refuse(Decision::Budget, reason);
         }
-        self.afford(ours(), None)?;
+        self.await_cooldown(ours())?;
+        let Budget { commands, per, .. } = self.budget;
+        if self.budget.remaining_commands(self.victims, key.simulated, self.now) == 0 {
+            return self.refuse_spent(&format!("{commands} commands"), per);
+        }
         self.ask_condition().map(|()| KillClass::NewVictim)
     }
 
@@ -334,20 +362,29 @@ impl FinalGate<'_> {
     /// already.
     fn afford<'v>(&self, of_rule: impl Iterator<Item = &'v Victim>, adopted: Option<Target>) -> Result<(), Denial> {
         let is_other = |victim: &&Victim| Some(victim.target) != adopted;
-        if let Some(last) = of_rule.filter(is_other).map(|victim| victim.struck_at).max()
+        self.await_cooldown(of_rule.filter(is_other))?;
+        let others = self.victims.iter().filter(is_other);
+        let Budget { final_steps, per, .. } = self.budget;
+        if self.budget.remaining(others, self.episode.key.simulated, self.now) == 0 {
+            return self.refuse_spent(&format!("{final_steps} irreversible actions"), per);
+        }
+        Ok(())
+    }
+
+    fn refuse_spent<T>(&self, what: &str, per: Duration) -> Result<T, Denial> {
+        let seconds = per.as_secs();
+        refuse(
+            Decision::Budget,
+            format!("the host's budget of {what} per {seconds} s is spent"),
+        )
+    }
+
+    fn await_cooldown<'v>(&self, of_rule: impl Iterator<Item = &'v Victim>) -> Result<(), Denial> {
+        if let Some(last) = of_rule.map(|victim| victim.struck_at).max()
             && last + self.rule.cooldown > self.now
         {
             let left = (last + self.rule.cooldown).saturating_sub(self.now).as_secs();
             return refuse(Decision::Cooldown, format!("cooldown of the rule: {left} s left"));
-        }
-        let others = self.victims.iter().filter(is_other);
-        if self.budget.remaining(others, self.episode.key.simulated, self.now) == 0 {
-            let Budget { final_steps, per } = self.budget;
-            let reason = format!(
-                "the host's budget of {final_steps} irreversible actions per {} s is spent",
-                per.as_secs()
-            );
-            return refuse(Decision::Budget, reason);
         }
         Ok(())
     }
@@ -691,6 +728,29 @@ mod tests {
                 expected
             );
         }
+    }
+
+    #[test]
+    fn commands_and_kills_have_budgets_of_their_own() {
+        let run = |struck_at: u64, is_uncounted| Victim {
+            target: Target::Host,
+            is_uncounted,
+            ..victim(1, struck_at, Some(struck_at))
+        };
+        let now = Duration::from_secs(1000);
+        let budget = Budget {
+            commands: 2,
+            ..Budget::default()
+        };
+        let victims = [run(990, false), run(990, true), victim(2, 991, None)];
+        let left = |simulated| {
+            let of_processes = budget.remaining(&victims, simulated, now);
+            (of_processes, budget.remaining_commands(&victims, simulated, now))
+        };
+        assert_eq!(left(false), (2, 1));
+        assert_eq!(left(true), (3, 2));
+        let later = Duration::from_secs(2000);
+        assert_eq!(budget.remaining_commands(&victims, false, later), 2);
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub static CONFIG: Object = Object {
         optional(
             "budget",
             Kind::Object(&BUDGET),
-            "How many processes evenkeel may kill on this host within a period.",
+            "How many processes evenkeel may kill, and how many commands it may run, on this host within a period.",
         ),
         optional(
             "allow_exec",
@@ -166,6 +166,11 @@ pub(super) static BUDGET: Object = Object {
             "final_steps",
             Kind::Integer(0, 10_000),
             "Number of processes that evenkeel may kill within the period. Default 3.",
+        ),
+        optional(
+            "commands",
+            Kind::Integer(0, 10_000),
+            "Number of episodes that may run commands without `undo` within the period. Default 10.",
         ),
         optional("per", Kind::Duration, "Length of the period. Default 5m."),
     ],
@@ -334,6 +339,9 @@ pub(super) fn read(shelf: &FileSource, findings: &mut Findings) -> Written {
     if let Some(budget) = fields.nested("budget", &BUDGET, findings) {
         if let Some(steps) = budget.integer("final_steps", findings) {
             config.budget.final_steps = u32::try_from(steps.value).unwrap_or(u32::MAX);
+        }
+        if let Some(commands) = budget.integer("commands", findings) {
+            config.budget.commands = u32::try_from(commands.value).unwrap_or(u32::MAX);
         }
         set_interval(&mut config.budget.per, "per", &budget, findings);
     }

@@ -56,8 +56,8 @@ fn empty_configuration_is_the_default() {
     );
     assert_eq!(config.host_names.labels, ["instance"]);
     assert_eq!(
-        (config.budget.final_steps, config.budget.per),
-        (3, Duration::from_secs(300))
+        (config.budget.final_steps, config.budget.commands, config.budget.per),
+        (3, 10, Duration::from_secs(300))
     );
     assert_eq!(config.local["job"], "evenkeel");
 }
@@ -86,7 +86,7 @@ evaluation_interval: 5s
 webhook: {token_file: token, allow_unauthenticated: true}
 identity: {labels: [host, node], names: [db1, 127.0.0.1]}
 protect: [{exe: '/usr/lib/postgresql/.*'}, {group: batch}]
-budget: {final_steps: 1, per: 1h}
+budget: {final_steps: 1, commands: 2, per: 1h}
 on_exit: keep
 storage: {retention: {time: 30d, size: 20MiB}}
 process_groups:

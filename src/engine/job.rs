@@ -1,7 +1,7 @@
 //! The start of the jobs of a lease: requests to an allocator, and commands.
 
 use super::executor::Executor;
-use super::job_results::alert_of;
+use super::job_results::{alert_of, uncounted};
 use super::jobs_in_flight::{InFlight, JobKind};
 use super::status::{end_of, log_outcome};
 use super::timers::RETRY;
@@ -91,6 +91,9 @@ impl<H: Host> Executor<'_, H> {
         record.output = output;
         self.telemetry.action(&lease.rule, lease.knob(), outcome.as_str());
         self.outcomes.push(Entry::Record(record));
+        if outcome == Outcome::Cancelled && lease.is_irreversible_command() {
+            self.settle(uncounted(&lease));
+        }
         self.settle(Entry::LeaseEnded { id, outcome });
     }
 }

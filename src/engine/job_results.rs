@@ -187,6 +187,9 @@ impl Episodes<'_> {
         record.reason = update.reason;
         record.output = update.output;
         self.record_result(lease, record);
+        if outcome == Outcome::Failed && lease.is_irreversible_command() {
+            self.record_always(uncounted(lease));
+        }
         let is_ending = update
             .command
             .as_ref()
@@ -256,6 +259,15 @@ fn is_first_try(lease: &Lease) -> bool {
         Effect::Allocation(allocation) => allocation.resource().is_none(),
         Effect::Command(command) => !command.has_ended,
         Effect::Value { .. } | Effect::Signal { .. } => false,
+    }
+}
+
+/// The entry for an irreversible command that failed or never started. The first command of an episode counts for all of
+/// them, so a later one, whose lease is from another time, changes nothing.
+pub(super) fn uncounted(lease: &Lease) -> Entry {
+    Entry::CommandUncounted {
+        key: lease.episode(),
+        struck_at: lease.taken_at,
     }
 }
 

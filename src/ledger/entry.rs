@@ -87,6 +87,11 @@ pub enum Entry {
         /// A simulated exit, for a dry-run that continues after it.
         simulated: bool,
     },
+    /// The command that counted the host as a victim at `struck_at` failed or never started.
+    CommandUncounted {
+        key: EpisodeKey,
+        struck_at: Duration,
+    },
     /// The breaker of a rule.
     Breaker {
         rule: String,

@@ -226,6 +226,11 @@ impl Lease {
         }
     }
 
+    /// Whether it is a command without `undo`.
+    pub fn is_irreversible_command(&self) -> bool {
+        matches!(&self.effect, Effect::Command(command) if command.undo.is_none())
+    }
+
     /// Whether its revert has begun.
     pub fn is_ending(&self) -> bool {
         self.retry().is_some_and(|retry| retry.ending.is_some())

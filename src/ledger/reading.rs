@@ -183,7 +183,8 @@ fn victim(row: &Row<'_>, boot: &str) -> Parsed {
         return ended();
     }
     parse(&body, |victim: Victim| {
-        let gone_at = gone_ms.map(milliseconds);
+        // The end of a command is in the body; up to 0.1 it was there only.
+        let gone_at = victim.gone_at.or(gone_ms.map(milliseconds));
         Entry::Victim(Victim { gone_at, ..victim })
     })
 }

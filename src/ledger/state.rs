@@ -7,6 +7,7 @@ use super::episode::{Closed, Episode, EpisodeKey};
 use super::lease::{Effect, Lease};
 use super::leases::Leases;
 use super::victim::Victim;
+use crate::process::Target;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -56,9 +57,10 @@ impl LedgerState {
             Entry::Lease(lease) => leases(&[lease.id]),
             Entry::LeasePrior { id, .. } | Entry::LeaseEnded { id, .. } => leases(&[*id]),
             Entry::Renewed { ids, .. } => leases(ids),
-            Entry::Victim(_) | Entry::VictimSpared { .. } | Entry::VictimGone { .. } => {
-                PreviousState::Victims(self.victims.clone())
-            }
+            Entry::Victim(_)
+            | Entry::VictimSpared { .. }
+            | Entry::VictimGone { .. }
+            | Entry::CommandUncounted { .. } => PreviousState::Victims(self.victims.clone()),
             Entry::Breaker { rule, .. } => PreviousState::Breaker(rule.clone(), self.breakers.get(rule).copied()),
             Entry::Paused(_) => PreviousState::Paused(self.paused),
             Entry::Record(_) => PreviousState::Nothing,
@@ -166,6 +168,13 @@ impl LedgerState {
                 for victim in self.victims.iter_mut().filter(is_it) {
                     victim.gone_at.get_or_insert(*at);
                 }
+            }
+            Entry::CommandUncounted { key, struck_at } => {
+                let is_it = |victim: &&mut Victim| {
+                    victim.target == Target::Host && victim.struck_at == *struck_at && victim.episode() == *key
+                };
+                let victims = self.victims.iter_mut().filter(is_it);
+                victims.for_each(|victim| victim.is_uncounted = true);
             }
             Entry::Breaker { rule, breaker } => {
                 let kept = Some(*breaker).filter(|breaker| *breaker != Breaker::default());

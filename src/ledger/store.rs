@@ -345,8 +345,13 @@ fn write(connection: &Connection, boot: &str, entry: &Entry) -> rusqlite::Result
         Entry::VictimSpared { target } => forget_living(connection, *target, false),
         Entry::Victim(victim) => forget_living(connection, victim.target, victim.simulated).and_then(|_| {
             connection
-                .prepare_cached("INSERT INTO victim (boot, target, body) VALUES (?1, ?2, ?3)")?
-                .execute(params![boot, json(&victim.target), json(victim)])
+                .prepare_cached("INSERT INTO victim (boot, target, body, gone_ms) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![
+                    boot,
+                    json(&victim.target),
+                    json(victim),
+                    victim.gone_at.map(|at| at.as_millis() as i64)
+                ])
         }),
         Entry::VictimGone { target, at, simulated } => connection
             .prepare_cached(
@@ -354,6 +359,20 @@ fn write(connection: &Connection, boot: &str, entry: &Entry) -> rusqlite::Result
                     AND (json_extract(body, '$.simulated') OR NOT ?3)",
             )?
             .execute(params![json(target), at.as_millis() as i64, simulated]),
+        Entry::CommandUncounted { key, struck_at } => connection
+            .prepare_cached(
+                "UPDATE victim SET body = json_set(body, '$.is_uncounted', json('true'))
+                    WHERE target = ?1 AND json_extract(body, '$.rule') = ?2
+                    AND json_extract(body, '$.fingerprint') = ?3 AND json_extract(body, '$.simulated') = ?4
+                    AND json_extract(body, '$.struck_at') = json(?5)",
+            )?
+            .execute(params![
+                json(&Target::Host),
+                key.rule.as_str(),
+                key.fingerprint.as_str(),
+                key.simulated,
+                json(struck_at)
+            ]),
         Entry::Breaker { rule, breaker } => connection
             .prepare_cached("INSERT OR REPLACE INTO breaker VALUES (?1, ?2)")?
             .execute(params![rule, json(breaker)]),

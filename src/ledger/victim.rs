@@ -39,6 +39,9 @@ pub struct Victim {
     /// The memory before the last irreversible action, for a rule that is about memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryBefore>,
+    /// Whether its command failed or never started, so that the budget does not count it. Only for the host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_uncounted: bool,
     /// The start of the alert as its sender reported it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alert_starts_at: Option<Timestamp>,
@@ -73,6 +76,7 @@ impl Victim {
             outlived: false,
             is_interrupted: false,
             memory: None,
+            is_uncounted: false,
             alert_starts_at: None,
             alert_source: None,
         }

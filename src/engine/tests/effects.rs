@@ -20,6 +20,7 @@ fn generous(rules: Vec<Rule>) -> Policy {
     Policy {
         budget: Budget {
             final_steps: 99,
+            commands: Budget::default().commands,
             per: Duration::from_secs(300),
         },
         ..policy(rules)

@@ -214,6 +214,7 @@ fn policy(variant: usize) -> Policy {
         protect: vec![],
         budget: Budget {
             final_steps: 3,
+            commands: Budget::default().commands,
             per: Duration::from_secs(100),
         },
         restore_on_exit: true,

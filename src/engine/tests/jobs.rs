@@ -361,7 +361,11 @@ fn a_command_without_undo_is_final() {
     world.fire("more");
     assert_eq!(world.answer(ended(0)), "/bin/a");
     assert_eq!(world.answer(ended(0)), "/bin/b");
-    assert_eq!(world.count("evenkeel_budget_remaining", &[]), 2.0);
+    assert_eq!(
+        world.count("evenkeel_budget_remaining", &[]),
+        3.0,
+        "it is for processes"
+    );
     world.resolve("more");
     world.pass(1);
     // The next episode waits for the cooldown of the rule.
@@ -416,7 +420,7 @@ fn dry_run_sends_no_request() {
     assert!(world.engine.ledger().leases.is_empty());
     assert_eq!(world.came_to("allocate", Outcome::DryRun), 1.0);
     assert_eq!(world.came_to("exec", Outcome::DryRun), 1.0);
-    assert_eq!(world.count("evenkeel_budget_remaining", &[]), 2.0);
+    assert_eq!(world.count("evenkeel_budget_remaining", &[]), 3.0);
 }
 
 #[test]
@@ -816,4 +820,71 @@ fn command_is_not_run_again_before_its_last_run_is_undone() {
     assert_eq!(world.answer(ended(0)), "/bin/undo it");
     world.pass(16);
     assert_eq!(world.answer(ended(0)), "/bin/do it");
+}
+
+/// A host on which at most two episodes may run commands in five minutes, and one process may be killed.
+fn frugal(rules: Vec<Rule>) -> World {
+    world(Policy {
+        budget: Budget {
+            final_steps: 1,
+            commands: 2,
+            per: Duration::from_secs(300),
+        },
+        ..policy(rules)
+    })
+}
+
+fn notifier() -> Rule {
+    rule(&["exec: [/bin/notify]"], "cooldown: 1s")
+}
+
+#[test]
+fn notifications_and_kills_do_not_use_the_budget_of_each_other() {
+    let mut world = frugal(vec![notifier(), example("end", "signal KILL")]);
+    world.add(100, 1);
+    for number in 1..=3 {
+        world
+            .engine
+            .take(&[numbered(number, Status::Firing)], Instant::now())
+            .unwrap();
+        world.pass(2);
+    }
+    let begun = world.begun();
+    assert_eq!(begun.len(), 2, "the budget of commands: {begun:?}");
+    assert_eq!(world.decided("more", Decision::Budget), 1.0);
+    let reasons = world.engine.records().into_iter().map(|record| record.reason);
+    assert!(
+        reasons
+            .into_iter()
+            .any(|reason| reason.contains("budget of 2 commands per 300 s"))
+    );
+    world.fire("end");
+    assert_eq!(world.signals(), [(100, Signal::SIGKILL)]);
+}
+
+#[test]
+fn failed_command_is_not_counted_across_a_restart() {
+    let mut world = frugal(vec![notifier()]);
+    for number in 1..=4 {
+        world
+            .engine
+            .take(&[numbered(number, Status::Firing)], Instant::now())
+            .unwrap();
+        let report = match number {
+            1 => Report::NotStarted {
+                reason: "no such file".to_owned(),
+            },
+            2 => ended(3),
+            _ => ended(0),
+        };
+        assert_eq!(world.answer(report), "/bin/notify", "{number}");
+        world.crash_and_restart();
+        world.pass(2);
+    }
+    world
+        .engine
+        .take(&[numbered(5, Status::Firing)], Instant::now())
+        .unwrap();
+    assert_eq!(world.begun(), [], "two did not fail");
+    assert_eq!(world.decided("more", Decision::Budget), 1.0);
 }

@@ -31,6 +31,7 @@ fn racing() -> Engine<FakeHost> {
     let policy = Policy {
         budget: Budget {
             final_steps: u32::MAX,
+            commands: Budget::default().commands,
             per: Duration::from_secs(1),
         },
         ..policy(vec![calm, end])

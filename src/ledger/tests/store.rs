@@ -90,6 +90,17 @@ fn breaker(failures: u32, opened_at: Option<Timestamp>) -> Entry {
     }
 }
 
+/// A command for the host, which counts at once.
+fn run(at: u64) -> Entry {
+    let at = Duration::new(at, 7);
+    Entry::Victim(Victim {
+        rule: "notify".into(),
+        fingerprint: "f".into(),
+        gone_at: Some(at),
+        ..Victim::new(Target::Host, false, at)
+    })
+}
+
 #[test]
 fn committed_state_is_loaded() {
     let directory = tempfile::tempdir().unwrap();
@@ -151,6 +162,16 @@ fn committed_state_is_loaded() {
             target: target(),
             at: Duration::from_secs(4),
             simulated: false,
+        },
+        run(5),
+        run(6),
+        Entry::CommandUncounted {
+            key: EpisodeKey {
+                rule: "notify".into(),
+                fingerprint: "f".into(),
+                simulated: false,
+            },
+            struck_at: Duration::new(5, 7),
         },
         breaker(2, None),
         breaker(0, None),
